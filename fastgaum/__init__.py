@@ -1,0 +1,1 @@
+"""FastGAUM: learn a user from recommender logs."""

@@ -1,0 +1,1 @@
+"""Rows that the learned model must beat: floors and published models."""

@@ -1,0 +1,1 @@
+"""The registry of public logs and how to get them."""

@@ -1,0 +1,48 @@
+"""Errors that a user can cause. Each says the rule, the values and the cure; the command line turns them into exit 2."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FastgaumError(Exception):
+    """Base of every error that FastGAUM raises for a user's mistake."""
+
+
+class LogFormatError(FastgaumError):
+    """A log breaks the schema: a missing column, two choices in one event, an empty display set …"""
+
+
+class ConfigError(FastgaumError):
+    """A configuration value is unknown, of the wrong type, or impossible."""
+
+
+class DatasetError(FastgaumError):
+    """A registry name, a download or a local copy is not what it should be."""
+
+
+class CheckpointError(FastgaumError):
+    """A run folder or a model file is damaged, incomplete, or made by another version."""
+
+
+class OutputError(FastgaumError):
+    """An output cannot be written."""
+
+
+class FeatureMismatchError(FastgaumError):
+    """A model meets a log whose fields differ from those it was trained on."""
+
+
+class NumericsError(FastgaumError):
+    """A loss, gradient or score is not finite."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?` for the closest known name, or an empty string.
+
+    >>> did_you_mean("iten", ["item", "session"])
+    "; did you mean 'item'?"
+    """
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,1 @@
+"""Metrics with their definitions, denominators, tie rules and intervals."""

@@ -1,0 +1,1 @@
+"""History encoders, scorers, regularisers and the user model that bundles them."""

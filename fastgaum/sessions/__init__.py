@@ -1,0 +1,1 @@
+"""Logs: read, checked, packed, split, turned into bags and batches."""

@@ -1,0 +1,1 @@
+"""Losses, the game, the training loop, checkpoints and run folders."""

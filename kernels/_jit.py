@@ -1,0 +1,30 @@
+"""The one decorator through which every kernel is compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def jit(function: F) -> F:
+    """Compile a kernel: no Python objects, no GIL, cached on disk between processes.
+
+    Kernels are serial; threads, where used, stand above them. NUMBA_DISABLE_JIT=1 runs them as plain Python.
+    """
+    compiled: F = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    return compiled
+
+
+def jit_fast(function: F) -> F:
+    """Compile a kernel whose sums may be reassociated for vectorisation; NaN and infinities keep their meaning."""
+    compiled: F = numba.njit(
+        cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"}
+    )(function)
+    return compiled
