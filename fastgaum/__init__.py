@@ -1,1 +1,85 @@
-"""FastGAUM: learn a user from recommender logs."""
+"""FastGAUM: learn a user from recommender logs.
+
+    import fastgaum as fg
+
+    log = fg.load("sample")
+    model = fg.UserModel.from_preset("fastgaum")
+    model.fit(log)
+    model.evaluate(log).heads["reward"].precision[1]
+
+Names are imported when they are first used, so that `import fastgaum` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastgaum import errors
+    from fastgaum.config import Config
+    from fastgaum.datasets.registry import load
+    from fastgaum.models.user_model import UserModel
+    from fastgaum.sessions.audit import audit
+    from fastgaum.sessions.packed import SessionLog
+    from fastgaum.sessions.read import read_log
+    from fastgaum.sessions.split import resplit
+    from fastgaum.sessions.store import load_log, save_log
+    from fastgaum.sessions.synthetic import synthesise
+
+    __version__: str
+
+__all__ = [
+    "Config",
+    "SessionLog",
+    "UserModel",
+    "__version__",
+    "audit",
+    "errors",
+    "load",
+    "load_log",
+    "read_log",
+    "resplit",
+    "save_log",
+    "synthesise",
+]
+
+_HOME = {
+    "Config": "fastgaum.config",
+    "SessionLog": "fastgaum.sessions.packed",
+    "UserModel": "fastgaum.models.user_model",
+    "audit": "fastgaum.sessions.audit",
+    "load": "fastgaum.datasets.registry",
+    "load_log": "fastgaum.sessions.store",
+    "read_log": "fastgaum.sessions.read",
+    "resplit": "fastgaum.sessions.split",
+    "save_log": "fastgaum.sessions.store",
+    "synthesise": "fastgaum.sessions.synthetic",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        value: Any = _version()
+    elif name == "errors":
+        value = import_module("fastgaum.errors")
+    elif name in _HOME:
+        value = getattr(import_module(_HOME[name]), name)
+    else:
+        raise AttributeError(f"module 'fastgaum' has no attribute '{name}'")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("fastgaum")
+    except PackageNotFoundError:
+        # A bare checkout on the path: nothing was installed, so nothing knows the version.
+        return "0+unknown"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy.typing as npt
@@ -18,13 +18,10 @@ def jit(function: F) -> F:
 
     Kernels are serial; threads, where used, stand above them. NUMBA_DISABLE_JIT=1 runs them as plain Python.
     """
-    compiled: F = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    return compiled
+    return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
 
 
 def jit_fast(function: F) -> F:
     """Compile a kernel whose sums may be reassociated for vectorisation; NaN and infinities keep their meaning."""
-    compiled: F = numba.njit(
-        cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"}
-    )(function)
-    return compiled
+    loose = {"reassoc", "contract", "nsz", "arcp"}
+    return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=loose)(function))

@@ -1,0 +1,105 @@
+"""`fastgaum doctor`: what a bug report needs, and whether a kernel compiles and an operator runs here."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from fastgaum.cli.console import say
+
+
+def doctor(
+    *, data_dir: Annotated[Path | None, Parameter(help="where registry names are looked up first")] = None
+) -> int:
+    """Print versions, threads, caches and data sets, and run a self-check; exit code 1 if it fails."""
+    for name, text in _facts(data_dir):
+        say(f"{name + ':':<16}{text}")
+    failed = 0
+    for name, check in CHECKS.items():
+        started = time.perf_counter()
+        try:
+            check()
+            verdict = f"ok ({time.perf_counter() - started:.1f} s)"
+        # Whatever is wrong with this machine is what the command is asked for.
+        except Exception as error:
+            failed += 1
+            verdict = f"FAILED: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        say(f"{name + ':':<16}{verdict}")
+    return 1 if failed else 0
+
+
+def _facts(data_dir: Path | None) -> Iterator[tuple[str, str]]:
+    from fastgaum.training.runs import machine_facts
+
+    facts = machine_facts()
+    yield "python", facts["python"]
+    yield from facts["versions"].items()
+    yield "commit", facts["commit"] or "not a checkout"
+    yield "system", facts["system"]
+    yield "processor", f"{facts['processor']}, {facts['cores']} cores"
+    yield "threads", str(facts["threads"])
+    yield "cuda", facts["cuda"] or "none"
+    yield "kernel cache", _kernel_cache()
+    yield from _data_sets(data_dir)
+
+
+def _kernel_cache() -> str:
+    """Where numba keeps compiled kernels: $NUMBA_CACHE_DIR, beside the source, or else the user's cache."""
+    if os.environ.get("NUMBA_CACHE_DIR"):
+        return f"{os.environ['NUMBA_CACHE_DIR']} ($NUMBA_CACHE_DIR)"
+    from fastgaum.kernels import segments
+
+    path = Path(segments.logsumexp.stats.cache_path)  # type: ignore[attr-defined]  # numba's dispatcher
+    folder = next(folder for folder in (path, *path.parents) if folder.exists())
+    return f"{path}{'' if os.access(folder, os.W_OK) else ' (not writable: kernels are compiled in every process)'}"
+
+
+def _kernel_compiles() -> None:
+    """Compile a kernel anew, whatever the cache holds, and compare it with numpy."""
+    import numba
+    import numpy as np
+
+    from fastgaum.kernels import segments
+
+    compiled = numba.njit(error_model="numpy")(segments.segment_sum.py_func)  # type: ignore[attr-defined]
+    result = np.empty(2)
+    compiled(np.array([1.0, 2.0, 4.0]), np.array([0, 2, 3], dtype=np.int32), result)
+    if result.tolist() != [3.0, 4.0]:
+        raise RuntimeError(f"a compiled sum gave {result.tolist()}, [3.0, 4.0] is right")
+
+
+def _operator_runs() -> None:
+    """Run an operator forward and backward on two display sets of one utility each way."""
+    import torch
+
+    from fastgaum.ops.segments import segment_log_softmax
+
+    utility = torch.zeros(4, requires_grad=True)
+    log_probs, _ = segment_log_softmax(utility, torch.tensor([0, 2, 4], dtype=torch.int32), False)
+    log_probs[0].backward()  # type: ignore[no-untyped-call]
+    gradient = utility.grad
+    if gradient is None or not torch.allclose(gradient, torch.tensor([0.5, -0.5, 0.0, 0.0]), atol=1e-6):
+        raise RuntimeError(f"an operator's gradient is {gradient}, [0.5, -0.5, 0, 0] is right")
+
+
+def _training_runs() -> None:
+    """Train on a tiny synthetic log for an epoch and rank with the result."""
+    from fastgaum.models.user_model import UserModel
+    from fastgaum.sessions.synthetic import synthesise
+
+    log, _ = synthesise(200, preset="sample")
+    model = UserModel.from_preset("fastgaum", epochs=1, warm_start=1, device="cpu")
+    model.fit(log)
+    model.evaluate(log)
+
+
+CHECKS: dict[str, Callable[[], None]] = {
+    "kernel compiles": _kernel_compiles,
+    "operator runs": _operator_runs,
+    "training runs": _training_runs,
+}

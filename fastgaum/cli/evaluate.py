@@ -1,0 +1,77 @@
+"""`fastgaum evaluate`: a trained model's figures on a split of a log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from fastgaum.cli.console import check_outputs, say, show_table, write_json
+from fastgaum.cli.reading import AS_IT_IS, Log, Reading
+from fastgaum.cli.settings import Device
+
+if TYPE_CHECKING:
+    from fastgaum.metrics.evaluation import Evaluation, HeadFigures
+
+
+def evaluate(
+    run: Annotated[Path, Parameter(help="a run folder, or a model file")],
+    log: Log,
+    /,
+    *,
+    split: Annotated[Literal["train", "validation", "test", "all"], Parameter(help="whose events to score")] = "test",
+    json: Annotated[Path | None, Parameter(help="also write the figures as one JSON object")] = None,
+    device: Device = "auto",
+    reading: Reading = AS_IT_IS,
+) -> None:
+    """Score a trained model on a split of a log.
+
+    Options of reading that are not given are those that the run was trained with.
+    """
+    check_outputs(json)
+    from fastgaum.models.user_model import UserModel
+    from fastgaum.training.runs import machine_facts
+
+    model = UserModel.load(run, device=device)
+    sessions = reading.or_of_run(run).load(log)
+    evaluation = model.evaluate(sessions, split)
+    if json is not None:
+        facts = {
+            "machine": machine_facts(model.config.seed),
+            "run": str(run),
+            "log": {"name": sessions.name, "fingerprint": sessions.fingerprint},
+            "split": split,
+            "protocol": model.config.protocol,
+            "preset": model.config.preset,
+        }
+        write_json(json, facts | evaluation.to_dict())
+    columns, rows = head_rows(evaluation)
+    show_table(columns, rows, title=f"{sessions.name}, {split} split, protocol {model.config.protocol}")
+    gap = "" if evaluation.gap is None else f"; optimality gap {evaluation.gap:.4f}"
+    say(f"  {evaluation.n_events} events of {evaluation.n_users} users; intervals: 95 %, bootstrap over users{gap}")
+
+
+def head_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of a table with a row per figure and a column per head, the random floor last."""
+    heads = evaluation.heads
+    some = next(iter(heads.values()))
+    rows: list[list[str]] = []
+    for k in some.precision:
+        rows.append([f"prec@{k}", *(_interval(h, k) for h in heads.values()), f"{evaluation.random[k]:.1f}"])
+        rows.append([f"prec@{k}, more than {k} candidates", *(f"{h.nontrivial[k]:.1f}" for h in heads.values()), ""])
+        rows.append([f"prec@{k}, mean of users", *(f"{h.per_user[k]:.1f}" for h in heads.values()), ""])
+    nll = [f"{h.nll.mean:.3f} [{h.nll.low:.3f}, {h.nll.high:.3f}]" for h in heads.values()]
+    rows.append(["NLL (nats)", *nll, ""])
+    rows.append(["Brier score", *(f"{h.brier:.3f}" for h in heads.values()), ""])
+    rows.append(["expected calibration error", *(f"{h.ece:.3f}" for h in heads.values()), ""])
+    if some.no_click is not None:
+        shares = [h.no_click for h in heads.values() if h.no_click is not None]
+        cells = [f"{100 * share.predicted:.1f} / {100 * share.observed:.1f}" for share in shares]
+        rows.append(["no click: predicted / observed (%)", *cells, ""])
+    return ["figure", *heads, "random"], rows
+
+
+def _interval(head: HeadFigures, k: int) -> str:
+    value = head.precision[k]
+    return f"{value.mean:.1f} [{value.low:.1f}, {value.high:.1f}]"

@@ -1,0 +1,98 @@
+"""Observers that show a training run: live on a terminal, one plain line per epoch elsewhere."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from fastgaum.cli.console import stderr
+from fastgaum.config import Config
+from fastgaum.training.observers import EpochRow
+
+
+def most_epochs(config: Config) -> int:
+    """How many epochs a run may take at most, the generator's catching up aside; early stop usually ends it before."""
+    if config.players == "exact":
+        return config.epochs
+    return config.warm_start + config.epochs
+
+
+class TrainingProgress:
+    """Shows epochs as they come; a context manager, and the observer of one run."""
+
+    def __init__(self, config: Config) -> None:
+        """Take the run's configuration: it bounds the number of epochs."""
+        self.most_epochs = most_epochs(config)
+        self.started = time.perf_counter()
+        self.rows = 0
+        self.console = stderr()
+        self.live = _live(self.console) if self.console.is_terminal else None
+        self.task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        self.started = time.perf_counter()
+        if self.live is not None:
+            self.live.start()
+            self.task = self.live.add_task("epoch 1", total=None, figures="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def on_batch(self, done: int, total: int) -> None:
+        """Move the bar of the running epoch."""
+        if self.live is not None and self.task is not None:
+            self.live.update(self.task, completed=done, total=total)
+
+    def on_epoch(self, row: EpochRow) -> None:
+        """Show an epoch's figures."""
+        self.rows += 1
+        line = epoch_line(row)
+        if self.live is None or self.task is None:
+            print(line, file=sys.stderr, flush=True)
+            return
+        spent = time.perf_counter() - self.started
+        left = spent / self.rows * max(self.most_epochs - self.rows, 0)
+        self.live.update(
+            self.task, description=f"epoch {row.epoch + 1}", figures=f"{line} · at most {clock(left)} left", completed=0
+        )
+
+
+def epoch_line(row: EpochRow) -> str:
+    """One epoch as a line: rate, losses, validation prec@1, gap where there is a generator to have one."""
+    has_generator = not math.isnan(row.val_generator_prec1)
+    generator = [f"generator {row.val_generator_prec1:.1f}", f"gap {row.gap:.4f}"] if has_generator else []
+    parts = [
+        f"epoch {row.epoch:>3} {row.phase:<9}",
+        "loss      -" if math.isnan(row.loss) else f"loss {row.loss:.4f}",
+        f"val loss {row.val_loss:.4f}",
+        f"val prec@1 {row.val_prec1:.1f}",
+        *generator,
+        f"{row.events_per_second:,.0f} events/s",
+    ]
+    return " · ".join(parts) + (" · best" if row.best else "")
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds.
+
+    >>> clock(61.2)
+    '1:01'
+    """
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def _live(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[figures]}", markup=False),
+        console=console, transient=True,
+    )  # fmt: skip

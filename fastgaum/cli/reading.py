@@ -1,0 +1,114 @@
+"""The options that every command with a LOG shares: how the log is found and read. A run folder remembers them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from fastgaum.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from fastgaum.sessions.packed import SessionLog
+
+READING_FILE = "reading.json"
+
+Log = Annotated[str, Parameter(help="a registry name, a file (csv, tsv, parquet, arrow) or a folder of parquet shards")]
+
+
+@Parameter(name="*", group="Reading the log")
+@dataclass(frozen=True)
+class Reading:
+    """How to find and read a log. None: not given, so that a run's own options can stand in."""
+
+    data_dir: Annotated[Path | None, Parameter(help="where registry names are looked up first")] = None
+    candidate_field: Annotated[
+        tuple[str, ...] | None, Parameter(help="a further column of each candidate to use (repeatable)", negative="")
+    ] = None
+    item_table: Annotated[Path | None, Parameter(help="a file of static item columns, one row per item")] = None
+    ordered: Annotated[
+        bool | None, Parameter(help="the display order is real (adds a position field)", negative="")
+    ] = None
+    column: Annotated[
+        tuple[str, ...] | None, Parameter(help="the column of a role, as role=name: item=sku (repeatable)", negative="")
+    ] = None
+    choices: Annotated[
+        Literal["error", "first"] | None, Parameter(help="what to do with an event of several chosen items")
+    ] = None
+    split_by: Annotated[
+        Literal["auto", "file", "user", "time"] | None,
+        Parameter(help="the file's split, drawn by user, or cut by time; auto: the file's if it has one, else user"),
+    ] = None
+    split_seed: Annotated[int | None, Parameter(help="seed of --split-by user")] = None
+
+    def options(self) -> dict[str, Any]:
+        """The options given, as `fastgaum.load` takes them.
+
+        Raises:
+            ConfigError: a --column is not role=name.
+        """
+        given: dict[str, Any] = {
+            "candidate_fields": self.candidate_field,
+            "item_table": self.item_table,
+            "ordered": self.ordered,
+            "columns": None if self.column is None else dict(_role(text) for text in self.column),
+            "choices": self.choices,
+            "split": self.split_by,
+            "split_seed": self.split_seed,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+    def load(self, log: str) -> SessionLog:
+        """Find and read a log.
+
+        Raises:
+            DatasetError, LogFormatError, ConfigError: the name, the log or an option is wrong.
+        """
+        from fastgaum.datasets.registry import load
+
+        return load(log, data_dir=self.data_dir, **self.options())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values of the options given; the data folder is the machine's, not the log's, and stays out."""
+        values = {k: v for k, v in dataclasses.asdict(self).items() if v is not None and k != "data_dir"}
+        if self.item_table is not None:
+            # The run may be evaluated from another folder.
+            values["item_table"] = str(self.item_table.absolute())
+        return values
+
+    def or_of_run(self, run: Path) -> Reading:
+        """Fill options that were not given with those that the run in a folder was trained with.
+
+        Raises:
+            CheckpointError: the run's own record of them is damaged.
+        """
+        file = run / READING_FILE
+        if not file.is_file():
+            return self
+        try:
+            saved = json.loads(file.read_text(encoding="utf-8"))
+            known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()}
+            if "item_table" in known:
+                known["item_table"] = Path(known["item_table"])
+            former = Reading(**known)
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise CheckpointError(
+                f"'{file}' is damaged ({error}): train again, or remove it and give the options of reading yourself"
+            ) from error
+        given = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
+        return dataclasses.replace(former, **given)
+
+
+AS_IT_IS = Reading()
+"""no option given"""
+
+
+def _role(text: str) -> tuple[str, str]:
+    role, equals, name = text.partition("=")
+    if not equals or not role or not name:
+        raise ConfigError(f"--column is written role=name (item=sku), got '{text}'")
+    return role.strip(), name.strip()

@@ -1,0 +1,223 @@
+"""The configuration of a user model: one frozen dataclass, strict reading, presets.
+
+Every value is checked when a `Config` is made, so a run cannot start on an impossible one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from fastgaum.errors import ConfigError, did_you_mean
+
+Protocol = Literal["identity", "bags", "views"]
+HistoryKind = Literal["lstm", "bilstm", "gru", "pw"]
+RegulariserKind = Literal["shannon", "l2", "tsallis"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """All choices that make a user model and its training. Defaults are the `fastgaum` preset."""
+
+    preset: str = "fastgaum"
+    """the preset these values started from"""
+    protocol: Protocol = "bags"
+    """what a candidate's bag holds (docs: reading the table)"""
+
+    history: HistoryKind = "lstm"
+    """history encoder: lstm, bilstm (over each prefix), gru, or pw (position weights)"""
+    history_dim: int = 8
+    """size of the state per direction"""
+    history_layers: int = 1
+    """stacked recurrent layers"""
+    history_window: int = 20
+    """pw: number of lags m"""
+    history_weights: int = 4
+    """pw: number of position-weight columns n"""
+    history_owner: Literal["reward", "own"] = "reward"
+    """reward: the reward player trains one encoder and the generator reads it; own: each scorer has its own"""
+    hidden: tuple[int, ...] = (64, 64)
+    """widths of both scorers' hidden layers"""
+    activation: Literal["elu", "relu", "tanh"] = "elu"
+    """activation of the scorers' hidden layers"""
+    item_dim: int = 4
+    """size of the id embeddings below the first layers; 0 = each id maps straight into the first layer (one-hot linear)"""
+    set_context: bool = True
+    """numbers are also given relative to their mean over the display set (a symmetric summary)"""
+
+    regulariser: RegulariserKind = "shannon"
+    """the generator's convex regulariser: Shannon (softmax), L2 (sparsemax), Tsallis (entmax)"""
+    tsallis_alpha: float = 1.5
+    """alpha of the Tsallis regulariser, > 1"""
+    eta: float = 1.0
+    """exploration scale: the best response is ∇Ω*(eta · utility)"""
+    no_click: Literal["auto", "always", "never"] = "auto"
+    """whether no click is offered as a choice; auto = when the training log holds one"""
+    players: Literal["exact", "adversarial"] = "adversarial"
+    """exact: the generator is its closed form; adversarial: three networks"""
+    states: Literal["logged", "generated"] = "logged"
+    """histories in the generator's term: logged, or with the last choice replaced by a generated one"""
+    expectation: Literal["exact", "sampled"] = "exact"
+    """the expectation over a display set: exact, or a score-function estimate with a baseline"""
+    ascent: Literal["mirror", "value"] = "mirror"
+    """the generator's step: in the mirror geometry of Ω, or the plain gradient of its value; same fixed point"""
+    warm_start: int = 40
+    """at most so many epochs with exact players before the adversarial rounds (early stop applies)"""
+
+    epochs: int = 60
+    """at most so many epochs (of adversarial rounds, or of exact steps when players = exact)"""
+    patience: int = 8
+    """stop after so many epochs without a better validation score"""
+    select: Literal["loss", "prec@1"] = "loss"
+    """the validation score that chooses the epoch: the reward's Fenchel–Young loss (Shannon: NLL / eta), or prec@1"""
+    batch_sessions: int = 64
+    """sessions per batch"""
+    lr: float = 3e-3
+    """learning rate of the reward player (history encoder and reward model)"""
+    generator_lr: float = 3e-3
+    """learning rate of the generator"""
+    generator_steps: int = 2
+    """generator steps per reward step (one round)"""
+    weight_decay: float = 0.1
+    """decoupled weight decay of the reward player"""
+    dropout: float = 0.5
+    """dropout in the reward player's scorer"""
+    id_dropout: float = 0.5
+    """probability that an id is replaced by its field's unknown row in a training step"""
+    clip: float = 5.0
+    """largest gradient norm per player"""
+    members: int = 1
+    """reward players trained side by side whose utilities are averaged"""
+    seed: int = 0
+    """seeds every random stream of the run"""
+
+    def __post_init__(self) -> None:
+        _check_values(self)
+
+    def replace(self, **changes: Any) -> Config:
+        """Return a copy with some values changed, checked as in `from_mapping`.
+
+        Raises:
+            ConfigError: unknown key, wrong type or impossible value.
+        """
+        return Config.from_mapping({**self.to_mapping(), **changes})
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain values, ready for TOML or JSON; tuples become lists."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Config:
+        """Read a mapping strictly: unknown keys, wrong types and impossible values are errors.
+
+        Raises:
+            ConfigError: naming the key, the value and what is allowed.
+        """
+        hints = typing.get_type_hints(cls)
+        for key in values:
+            if key not in hints:
+                raise ConfigError(f"unknown configuration key '{key}'{did_you_mean(key, hints)}")
+        return cls(**{key: _coerce(key, value, hints[key]) for key, value in values.items()})
+
+    @classmethod
+    def from_preset(cls, name: str, **changes: Any) -> Config:
+        """A named preset, with changes.
+
+        Raises:
+            ConfigError: unknown preset, or a change that is not allowed.
+        """
+        if name not in PRESETS:
+            raise ConfigError(
+                f"unknown preset '{name}'{did_you_mean(name, PRESETS)}; presets are {', '.join(PRESETS)}"
+            )
+        return cls.from_mapping({**PRESETS[name], "preset": name, **changes})
+
+    @classmethod
+    def from_toml(cls, path: str | Path, **changes: Any) -> Config:
+        """Read a TOML file; its `preset` key, when given, names the values it starts from.
+
+        Raises:
+            ConfigError: the file is missing, not TOML, or holds a value that is not allowed.
+        """
+        try:
+            with open(path, "rb") as file:
+                values = tomllib.load(file)
+        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read configuration '{path}': {error}") from error
+        values.update(changes)
+        preset = values.pop("preset", "fastgaum")
+        if not isinstance(preset, str):
+            raise ConfigError(f"preset must be a name, got {preset!r}; presets are {', '.join(PRESETS)}")
+        return cls.from_preset(preset, **values)
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Split `key=value` and read the value as TOML, or as text when it is none: `eta=1`, `hidden=[64, 64]`, `history=gru`.
+
+    Raises:
+        ConfigError: there is no `=`.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"a setting is written key=value, got '{text}'")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
+
+
+def _coerce(key: str, value: Any, hint: Any) -> Any:
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        allowed = typing.get_args(hint)
+        if value not in allowed:
+            raise ConfigError(f"{key} must be one of {', '.join(map(str, allowed))}, got {value!r}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)) or not all(type(v) is int for v in value):
+            raise ConfigError(f"{key} must be a list of whole numbers, got {value!r}")
+        return tuple(value)
+    if hint is float and type(value) in (int, float):
+        return float(value)
+    if isinstance(hint, types.UnionType) or type(value) is hint:
+        return value
+    raise ConfigError(f"{key} must be {hint.__name__}, got {value!r} ({type(value).__name__})")
+
+
+_POSITIVE = ("eta", "lr", "generator_lr", "history_dim", "history_layers", "history_window", "history_weights",
+             "epochs", "patience", "batch_sessions", "generator_steps", "clip", "members")  # fmt: skip
+_NOT_NEGATIVE = ("weight_decay", "item_dim", "warm_start", "seed")
+
+
+def _check_values(config: Config) -> None:
+    for key in _POSITIVE:
+        value = getattr(config, key)
+        if not 0 < value < float("inf"):
+            raise ConfigError(f"{key} must be greater than 0 and finite, got {value}")
+    for key in _NOT_NEGATIVE:
+        value = getattr(config, key)
+        if not 0 <= value < float("inf"):
+            raise ConfigError(f"{key} must be at least 0 and finite, got {value}")
+    for key in ("dropout", "id_dropout"):
+        value = getattr(config, key)
+        if not 0 <= value < 1:
+            raise ConfigError(f"{key} must be at least 0 and below 1, got {value}")
+    if not 1 < config.tsallis_alpha <= 10:
+        raise ConfigError(
+            f"tsallis_alpha must be above 1 (1 is shannon) and at most 10, got {config.tsallis_alpha}"
+        )
+    if any(width < 1 for width in config.hidden):
+        raise ConfigError(f"hidden widths must be at least 1, got {list(config.hidden)}")
+    if config.expectation == "sampled" and config.players == "exact":
+        raise ConfigError("expectation = sampled needs players = adversarial: exact players have a closed form")
+    if config.states == "generated" and config.players == "exact":
+        raise ConfigError("states = generated needs players = adversarial: exact players generate no history")
+
+
+PRESETS: dict[str, dict[str, Any]] = {"fastgaum": {}}

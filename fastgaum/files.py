@@ -1,0 +1,48 @@
+"""Writing files so that a reader sees the previous state or the next, never a half."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fastgaum.errors import OutputError
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yield a path beside the target to write to; rename it into place on success, remove it on failure.
+
+    Raises:
+        OutputError: the folder is missing, not writable, or full.
+    """
+    target = Path(path)
+    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield beside
+        with open(beside, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, target)
+    except OSError as error:
+        raise OutputError(f"cannot write '{target}': {error.strerror or error}") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def require_writable(path: str | Path) -> None:
+    """Fail early, before hours of work: the nearest existing folder above `path` must be writable.
+
+    Raises:
+        OutputError: naming the folder.
+    """
+    folder = Path(path).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
+        return
+    if folder.is_file() and folder == Path(path).absolute() and os.access(folder.parent, os.W_OK | os.X_OK):
+        return
+    raise OutputError(f"cannot write '{path}': '{folder}' is not a folder you may write to; choose another output")

@@ -1,0 +1,85 @@
+"""The three networks of one user model: history encoder(s), reward model(s), generator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fastgaum.config import Config
+from fastgaum.models.history import HistoryEncoder, history_encoder
+from fastgaum.models.scorers import Scorer
+from fastgaum.models.tensors import Bags, BatchTensors
+
+
+@dataclass(frozen=True)
+class IdDropout:
+    """Replaces ids by their field's unknown row, so that the unknown row is trained and never random."""
+
+    unknown_of_id: Tensor
+    """unknown row of each id, int32, shape (n_ids,)"""
+    rate: float
+
+    def __call__(self, bags: Bags) -> Bags:
+        """Return bags with each id dropped with probability `rate`."""
+        if self.rate == 0:
+            return bags
+        keep = torch.rand(bags.ids.shape, device=bags.ids.device) >= self.rate
+        return Bags(torch.where(keep, bags.ids, self.unknown_of_id[bags.ids.long()]), bags.offsets, bags.numbers)
+
+
+class RewardPlayer(nn.Module):
+    """A history encoder and the reward model that reads its states; one optimiser trains both."""
+
+    def __init__(self, config: Config, n_ids: int, n_numbers: int) -> None:
+        super().__init__()
+        self.history: HistoryEncoder = history_encoder(config, n_ids, n_numbers)
+        self.reward = Scorer(
+            n_ids, n_numbers, self.history.state_dim, config.hidden, config.activation, config.item_dim, config.dropout
+        )
+
+    def forward(self, batch: BatchTensors, generated: Bags | None = None) -> tuple[Tensor, Tensor]:
+        """Return utilities (n_candidates,) and the states (n_events, state_dim) they were read from.
+
+        With `generated` tokens, each state has its last choice replaced by the generated one.
+        """
+        states = self.history(batch) if generated is None else self.history.branch(batch, generated)
+        return self.reward(batch.candidates, states, batch.display_offsets), states
+
+
+class Networks(nn.Module):
+    """All players. With several reward players (`members`) the utility is their mean."""
+
+    def __init__(self, config: Config, n_ids: int, n_numbers: int) -> None:
+        super().__init__()
+        self.players = nn.ModuleList(RewardPlayer(config, n_ids, n_numbers) for _ in range(config.members))
+        self.generator_history: HistoryEncoder | None = None
+        self.generator: Scorer | None = None
+        if config.players == "adversarial":
+            state_dim = sum(player.history.state_dim for player in self.players)
+            if config.history_owner == "own":
+                self.generator_history = history_encoder(config, n_ids, n_numbers)
+                state_dim = self.generator_history.state_dim
+            self.generator = Scorer(n_ids, n_numbers, state_dim, config.hidden, config.activation, config.item_dim)
+
+    def utility(self, batch: BatchTensors, generated: Bags | None = None) -> tuple[Tensor, Tensor]:
+        """Mean utilities (n_candidates,) and the states of all reward players side by side (n_events, ·)."""
+        outputs = [player(batch, generated) for player in self.players]
+        if len(outputs) == 1:
+            return outputs[0]
+        return torch.stack([out[0] for out in outputs]).mean(0), torch.cat([out[1] for out in outputs], dim=1)
+
+    def logits(self, batch: BatchTensors, reward_states: Tensor, generated: Bags | None = None) -> Tensor:
+        """The generator's logits (n_candidates,), from the reward players' states or from its own encoder's."""
+        assert self.generator is not None
+        states = reward_states
+        if self.generator_history is not None:
+            own = self.generator_history
+            states = own(batch) if generated is None else own.branch(batch, generated)
+        return self.generator(batch.candidates, states, batch.display_offsets)
+
+    def generator_parameters(self) -> list[nn.Parameter]:
+        """What the generator's optimiser trains."""
+        parts = [part for part in (self.generator, self.generator_history) if part is not None]
+        return [parameter for part in parts for parameter in part.parameters()]

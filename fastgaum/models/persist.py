@@ -1,0 +1,125 @@
+"""Models on disk: one safetensors file, the configuration and feature space in its metadata. No pickle anywhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from fastgaum.config import Config
+from fastgaum.errors import CheckpointError, ConfigError
+from fastgaum.files import atomic
+from fastgaum.models.networks import Networks
+from fastgaum.sessions.features import CategoricalField, FeatureSpace
+
+if TYPE_CHECKING:
+    from fastgaum.models.user_model import UserModel
+
+FORMAT = "fastgaum-model-1"
+_SPACE_ARRAYS = ("mean", "scale", "item_displays", "item_choices", "item_expected")
+_SPACE_VALUES = ("protocol", "set_context", "prior_rate", "no_click", "ordered", "fingerprint")
+
+
+def save_model(model: UserModel, path: Path) -> None:
+    """Write a fitted model.
+
+    Raises:
+        CheckpointError: the model has a user's own regulariser, which a file cannot hold.
+        OutputError: the file cannot be written.
+    """
+    if model.networks is None or model.space is None:
+        raise ConfigError("the model has not been trained: call fit before save")
+    from fastgaum.models.regularisers import Custom
+
+    if isinstance(model.regulariser, Custom):
+        raise CheckpointError("a model with a regulariser of your own cannot be saved: a file holds no code")
+    tensors = {f"net.{name}": value.detach().cpu().contiguous() for name, value in model.networks.state_dict().items()}
+    space = model.space
+    for name in _SPACE_ARRAYS:
+        tensors[f"space.{name}"] = torch.from_numpy(np.ascontiguousarray(getattr(space, name)))
+    for part in space.categorical:
+        for name, value in _text_tensors(part.values).items():
+            tensors[f"values.{part.name}.{name}"] = value
+    metadata = {
+        "format": FORMAT,
+        "config": json.dumps(model.config.to_mapping()),
+        "outside": json.dumps(model.outside),
+        "space": json.dumps(
+            {name: getattr(space, name) for name in _SPACE_VALUES}
+            | {
+                "number_names": space.number_names,
+                "field_names": space.field_names,
+                "categorical": [[part.name, part.source, part.start] for part in space.categorical],
+            }
+        ),
+    }
+    with atomic(path) as beside:
+        save_file(tensors, beside, metadata=metadata)
+
+
+def load_model(path: Path, device: str) -> UserModel:
+    """Read a model file, or `model.safetensors` of a run folder.
+
+    Raises:
+        CheckpointError: missing, damaged, or of another format.
+    """
+    from fastgaum.models.user_model import UserModel
+
+    file = path / "model.safetensors" if path.is_dir() else path
+    if not file.is_file():
+        raise CheckpointError(f"no model at '{path}': give a run folder written by `fastgaum train`, or its model.safetensors")
+    try:
+        with safe_open(file, framework="pt") as reader:
+            metadata = reader.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise CheckpointError(
+                    f"'{file}' has format {metadata.get('format', 'unknown')!r}, this version reads {FORMAT!r}: train again, or"
+                    " use the version that wrote it"
+                )
+            tensors = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118
+        config = Config.from_mapping(json.loads(metadata["config"]))
+        model = UserModel(config, device=device)
+        model.space = _space(json.loads(metadata["space"]), tensors)
+        model.outside = bool(json.loads(metadata["outside"]))
+        model.networks = Networks(config, model.space.n_ids, model.space.n_numbers)
+        model.networks.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("net.")})
+        model.networks.to(model.device)
+    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OSError, ConfigError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"'{file}' is damaged or not a model of this version: {reason}") from error
+    return model
+
+
+def _space(values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> FeatureSpace:
+    arrays: dict[str, Any] = {name: tensors[f"space.{name}"].numpy() for name in _SPACE_ARRAYS}
+    return FeatureSpace(
+        **{name: values[name] for name in _SPACE_VALUES},
+        **arrays,
+        number_names=tuple(values["number_names"]),
+        field_names=tuple(values["field_names"]),
+        categorical=tuple(
+            CategoricalField(name, source, start, _text_series(tensors, f"values.{name}"))
+            for name, source, start in values["categorical"]
+        ),
+    )
+
+
+def _text_tensors(values: pl.Series) -> dict[str, torch.Tensor]:
+    """Text as bytes and offsets: the tables of a large catalogue stay out of the JSON header."""
+    encoded = [value.encode() for value in values.to_list()]
+    offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
+    np.cumsum([len(value) for value in encoded], out=offsets[1:])
+    joined = np.frombuffer(b"".join(encoded), dtype=np.uint8).copy()
+    return {"bytes": torch.from_numpy(joined), "offsets": torch.from_numpy(offsets)}
+
+
+def _text_series(tensors: dict[str, torch.Tensor], name: str) -> pl.Series:
+    joined = tensors[f"{name}.bytes"].numpy().tobytes()
+    offsets = tensors[f"{name}.offsets"].tolist()
+    return pl.Series([joined[a:b].decode() for a, b in zip(offsets[:-1], offsets[1:], strict=True)], dtype=pl.String)

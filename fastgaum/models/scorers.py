@@ -1,0 +1,64 @@
+"""Scorers: one small network with shared weights scores every candidate, so permuting a display set permutes its scores.
+
+The generator and the reward model are both scorers. The first layer on the multi-hot vector [state; bag] factorises:
+W [s; x_a] = W_s s (once per event) + Σ_{f ∈ bag(a)} E_f (a gather) + W_x numbers.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from fastgaum.models.tensors import Bags
+from fastgaum.ops.bags import bag_sum
+from fastgaum.ops.segments import expand_to_candidates
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU, "tanh": nn.Tanh}
+
+
+class BagLinear(nn.Module):
+    """The linear map of a bag: Σ_f E_f + W numbers + b, never through a dense one-hot.
+
+    With `item_dim` > 0 the ids pass through an embedding of that size first, E = U V with U of shape (n_ids, item_dim).
+    """
+
+    def __init__(self, n_ids: int, n_numbers: int, out: int, item_dim: int, init_std: float) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(n_ids, item_dim or out) * init_std)
+        self.up = nn.Parameter(torch.randn(item_dim, out) / math.sqrt(item_dim)) if item_dim else None
+        self.numbers = nn.Linear(n_numbers, out) if n_numbers else None
+        self.bias = nn.Parameter(torch.zeros(out)) if not n_numbers else None
+
+    def forward(self, bags: Bags) -> Tensor:
+        """Return the mapped bags, shape (n_bags, out)."""
+        x: Tensor = bag_sum(self.table, bags.ids, bags.offsets, None)
+        if self.up is not None:
+            x = x @ self.up
+        if self.numbers is not None:
+            return x + self.numbers(bags.numbers)
+        return x + self.bias
+
+
+class Scorer(nn.Module):
+    """(state, display set) → one number per candidate; no click is pinned at 0 and is not scored."""
+
+    def __init__(
+        self, n_ids: int, n_numbers: int, state_dim: int, hidden: tuple[int, ...], activation: str,
+        item_dim: int = 0, dropout: float = 0.0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        widths = (*hidden, 1)
+        self.first = BagLinear(n_ids, n_numbers, widths[0], item_dim, init_std=0.1)
+        self.from_state = nn.Linear(state_dim, widths[0], bias=False)
+        self.act = ACTIVATIONS[activation]()
+        self.dropout = nn.Dropout(dropout)
+        self.rest = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+
+    def forward(self, candidates: Bags, states: Tensor, display_offsets: Tensor) -> Tensor:
+        """Return scores, shape (n_candidates,); `states` has shape (n_events, state_dim)."""
+        x = self.first(candidates) + expand_to_candidates(self.from_state(states), display_offsets)
+        for layer in self.rest:
+            x = layer(self.dropout(self.act(x)))
+        return x.squeeze(1)

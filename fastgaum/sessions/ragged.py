@@ -1,0 +1,20 @@
+"""Picking rows out of a ragged array."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastgaum.kernels.batching import ragged_index
+from fastgaum.sessions.packed import IntArray
+
+
+def pick_rows(offsets: IntArray, rows: IntArray) -> tuple[IntArray, IntArray]:
+    """Return the picked rows' own offsets, shape (n_rows + 1,), and the flat positions of their entries.
+
+    >>> [part.tolist() for part in pick_rows(np.array([0, 2, 3, 6], np.int32), np.array([2, 0], np.int32))]
+    [[0, 3, 5], [3, 4, 5, 0, 1]]
+    """
+    picked = np.empty(len(rows) + 1, dtype=np.int32)
+    index = np.empty(int((offsets[rows + 1] - offsets[rows]).sum()), dtype=np.int32)
+    ragged_index(np.asarray(offsets), np.asarray(rows, dtype=np.int32), picked, index)
+    return picked, index

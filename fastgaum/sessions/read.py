@@ -1,0 +1,147 @@
+"""read_log: a file, a folder of shards or a saved log, in; a checked and packed SessionLog, out."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fastgaum.errors import ConfigError, LogFormatError, did_you_mean
+from fastgaum.sessions.item_table import attach_item_table
+from fastgaum.sessions.pack import Packed, Rows, pack_rows
+from fastgaum.sessions.packed import SessionLog
+from fastgaum.sessions.rows import ChoiceRule, rows_of
+from fastgaum.sessions.schema import LogSchema, require_column, resolve_schema
+from fastgaum.sessions.split import resplit, split_by_time
+from fastgaum.sessions.store import is_saved_log, load_log
+from fastgaum.sessions.tables import open_table
+
+SPLIT_RULES = ("auto", "file", "user", "time")
+
+
+def read_log(
+    path: str | os.PathLike[str],
+    *,
+    schema: LogSchema | None = None,
+    candidate_fields: Sequence[str] = (),
+    item_table: str | os.PathLike[str] | None = None,
+    ordered: bool = False,
+    name: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    choices: ChoiceRule = "error",
+    split: str = "auto",
+    split_seed: int = 0,
+) -> SessionLog:
+    """Read a log: csv, tsv, txt (tab), parquet, arrow, a folder of parquet shards, or a folder made by `save_log`.
+
+    Parameters:
+        schema: which column plays which role, whole; by default found by name (see `sessions.schema`)
+        columns: single columns by role, `{"item": "sku", "event": "ts"}`; come before names and before `schema`
+        candidate_fields: further columns of each candidate to keep: numbers as float32 (NaN, infinite and missing are
+            errors), text as categories (missing is code -1). A csv column is numbers if every filled value is one.
+            A nested log gives a list per event, or one value for the whole display set.
+        item_table: a file of static item columns, one row per item; missing items and numbers get the column's mean,
+            missing categories code -1
+        ordered: the order of rows (or of the list) is the real display order; else candidates are stored by item id
+        choices: what to do with an event of several chosen items: "error", or "first" keeps the first one listed
+        split: "file" (its split column), "user" (whole users 50/25/25 by `split_seed`), "time" (sessions 50/25/25 by
+            the time of their first event), "auto" (file if there is a split column, else user)
+        name: what tables and messages call the log; by default the file's name
+
+    Raises ConfigError for an unknown `split` or `choices`, else LogFormatError: the rule, the values, the cure.
+    """
+    path = Path(path)
+    _check_options(split, choices)
+    saved = is_saved_log(path)
+    try:
+        if saved:
+            if schema is not None or columns:
+                raise LogFormatError(
+                    "a saved log has no columns to name: leave schema and columns out, or read the original"
+                )
+            log = _saved(path, candidate_fields, ordered, split, split_seed)
+        else:
+            table = open_table(path)
+            found = resolve_schema(table.dtypes, schema=schema, columns=columns, candidate_fields=candidate_fields)
+            for field in candidate_fields:
+                require_column(field, table.dtypes, "a candidate field")
+            wanted = list(dict.fromkeys([*found.columns(), *candidate_fields]))
+            log = read_frame(
+                table.read(wanted),
+                schema=found,
+                candidate_fields=candidate_fields,
+                ordered=ordered,
+                choices=choices,
+                split=split,
+                split_seed=split_seed,
+                untyped=table.untyped,
+            )
+    except LogFormatError as error:
+        # Errors of opening a file name it already.
+        raise error if f"'{path.name}'" in str(error) else LogFormatError(f"{path.name or path}: {error}") from None
+    if item_table is not None:
+        log = attach_item_table(log, item_table)
+    return dataclasses.replace(log, name=name or (log.name if saved else path.stem))
+
+
+def read_frame(
+    frame: pl.DataFrame,
+    *,
+    schema: LogSchema | None = None,
+    candidate_fields: Sequence[str] = (),
+    ordered: bool = False,
+    name: str = "log",
+    columns: Mapping[str, str] | None = None,
+    choices: ChoiceRule = "error",
+    split: str = "auto",
+    split_seed: int = 0,
+    untyped: bool = False,
+) -> SessionLog:
+    """Read a log that is already a polars frame, as `read_log` does; `untyped`: numbers may stand as text (csv)."""
+    _check_options(split, choices)
+    found = resolve_schema(dict(frame.schema), schema=schema, columns=columns, candidate_fields=candidate_fields)
+    rows = rows_of(frame, found, candidate_fields=candidate_fields, untyped=untyped, choices=choices)
+    packed = pack_rows(rows, ordered=ordered, choices=choices, name=name)
+    if split == "file" and found.split is None:
+        raise LogFormatError(
+            "split='file' needs a split column (split, tr_val_tst), the log has none: use split='user'"
+        )
+    if split == "time":
+        return packed.log.with_split(_time_split(packed, rows, found))
+    if split == "user" or found.split is None:
+        return resplit(packed.log, split_seed)
+    return packed.log
+
+
+def _time_split(packed: Packed, rows: Rows, schema: LogSchema) -> npt.NDArray[np.int8]:
+    if schema.event is None or not rows.has_times:
+        found = "the log has none" if schema.event is None else f"'{schema.event}' is text"
+        raise LogFormatError(f"split='time' needs an event column of numbers or times, {found}: use split='user'")
+    return split_by_time(packed.first_order)
+
+
+def _check_options(split: str, choices: str) -> None:
+    for option, value, known in (("split", split, SPLIT_RULES), ("choices", choices, ("error", "first"))):
+        if value not in known:
+            raise ConfigError(
+                f"{option} is '{value}', one of {', '.join(known)} is required{did_you_mean(value, known)}"
+            )
+
+
+def _saved(path: Path, candidate_fields: Sequence[str], ordered: bool, split: str, split_seed: int) -> SessionLog:
+    """A saved log, with only those options that still make sense for it."""
+    log = load_log(path)
+    for field in candidate_fields:
+        require_column(field, log.candidate_fields, "a candidate field")
+    if ordered and not log.ordered:
+        raise LogFormatError("the log was saved without its display order: read the original with ordered=True")
+    if split == "time":
+        raise LogFormatError(
+            "a saved log keeps no times, split='time' needs them: read the original, or use split='user'"
+        )
+    return resplit(log, split_seed) if split == "user" else log

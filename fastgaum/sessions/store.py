@@ -1,0 +1,231 @@
+"""A packed log on disk: a folder of .npy arrays and arrow ids, described by log.json, loaded without copying.
+
+    LOG/log.json                  format, version, name, and every array's file, dtype and shape
+    LOG/items.npy …               the packed arrays
+    LOG/item_ids.arrow …          the ids, uncompressed
+
+Field names are free text, so fields are stored under numbers and log.json holds their names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fastgaum.errors import LogFormatError, OutputError
+from fastgaum.sessions.packed import SessionLog
+from fastgaum.sessions.tables import READ_ERRORS, one_line
+
+MANIFEST = "log.json"
+FORMAT = "fastgaum-log"
+VERSION = 1
+
+ARRAYS = ("session_offsets", "display_offsets", "items", "choices", "split", "users")
+IDS = ("session_ids", "event_ids", "item_ids")
+
+
+def is_saved_log(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder was made by `save_log` (it holds a log.json)."""
+    return (Path(path) / MANIFEST).is_file()
+
+
+def save_log(log: SessionLog, folder: str | os.PathLike[str]) -> Path:
+    """Write a log to a folder, beside it first and then renamed into place; a saved log that is there is replaced.
+
+    Raises OutputError if the folder holds something else or cannot be written; what was there then stays.
+    """
+    target = Path(folder)
+    if target.exists() and not is_saved_log(target) and not (target.is_dir() and not any(target.iterdir())):
+        raise OutputError(f"'{target}' exists and is no saved log: choose another folder or remove it")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = _folder_beside(target, "new")
+    except OSError as error:
+        raise OutputError(
+            f"cannot write the log '{target}': {one_line(error)}; choose a folder that can be written"
+        ) from None
+    try:
+        _write(log, beside)
+        _swap(beside, target)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise OutputError(
+            f"cannot write the log '{target}': {one_line(error)}; free space or choose another folder"
+        ) from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return target
+
+
+def load_log(folder: str | os.PathLike[str], mmap: bool = True) -> SessionLog:
+    """Load a saved log; with `mmap` its arrays are pages of the files, read when touched.
+
+    Mapped arrays may be written to: writes stay in memory and never reach the files (numba and torch want writable
+    arrays). Raises LogFormatError if the folder, a file or the format version is not what `save_log` writes.
+    """
+    path = Path(folder)
+    manifest = _manifest(path)
+    try:
+        arrays = {name: _load_array(path, entry, mmap) for name, entry in manifest["arrays"].items()}
+        ids = {name: _load_ids(path, entry) for name, entry in manifest["ids"].items()}
+        fields = {
+            kind: {name: _load_array(path, e, mmap) for name, e in manifest[kind].items()} for kind in _FIELD_KINDS
+        }
+        categories = {name: _load_ids(path, entry) for name, entry in manifest["categories"].items()}
+        log = SessionLog(
+            session_offsets=arrays["session_offsets"],
+            display_offsets=arrays["display_offsets"],
+            items=arrays["items"],
+            choices=arrays["choices"],
+            split=arrays["split"],
+            users=arrays["users"],
+            session_ids=ids["session_ids"],
+            event_ids=ids["event_ids"],
+            item_ids=ids["item_ids"],
+            views=arrays.get("views"),
+            candidate_fields=fields["candidate_fields"],
+            item_fields=fields["item_fields"],
+            categories=categories,
+            ordered=manifest["ordered"],
+            name=manifest["name"],
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise LogFormatError(
+            f"'{path / MANIFEST}' is damaged ({type(error).__name__}: {one_line(error)}): save the log again"
+        ) from None
+    _check_lengths(log, path)
+    return log
+
+
+_FIELD_KINDS = ("candidate_fields", "item_fields")
+
+
+def _write(log: SessionLog, folder: Path) -> None:
+    arrays = {name: getattr(log, name) for name in ARRAYS}
+    if log.views is not None:
+        arrays["views"] = log.views
+    manifest: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "name": log.name,
+        "ordered": log.ordered,
+        "arrays": {name: _save_array(folder, name, array) for name, array in arrays.items()},
+        "ids": {name: _save_ids(folder, name, getattr(log, name)) for name in IDS},
+        "categories": {
+            name: _save_ids(folder, f"categories_{i}", values)
+            for i, (name, values) in enumerate(log.categories.items())
+        },
+    }
+    for kind in _FIELD_KINDS:
+        fields = getattr(log, kind)
+        manifest[kind] = {
+            name: _save_array(folder, f"{kind}_{i}", values) for i, (name, values) in enumerate(fields.items())
+        }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def _save_array(folder: Path, stem: str, array: npt.NDArray[Any]) -> dict[str, Any]:
+    array = np.ascontiguousarray(array)
+    np.save(folder / f"{stem}.npy", array, allow_pickle=False)
+    return {"file": f"{stem}.npy", "dtype": str(array.dtype), "shape": list(array.shape)}
+
+
+def _save_ids(folder: Path, stem: str, ids: pl.Series) -> dict[str, Any]:
+    pl.DataFrame([ids.alias("id")]).write_ipc(folder / f"{stem}.arrow", compression="uncompressed")
+    return {"file": f"{stem}.arrow", "dtype": str(ids.dtype), "shape": [len(ids)]}
+
+
+def _folder_beside(target: Path, kind: str) -> Path:
+    """A new empty folder next to the target, hidden; unlike tempfile's it is as readable as any other folder."""
+    beside = target.parent / f".{target.name}.{kind}-{secrets.token_hex(6)}"
+    beside.mkdir()
+    return beside
+
+
+def _swap(beside: Path, target: Path) -> None:
+    """Rename the new folder into place; a former one moves aside first and comes back if that fails."""
+    if not target.exists():
+        beside.rename(target)
+        return
+    aside = _folder_beside(target, "old")
+    former = aside / "log"
+    target.rename(former)
+    try:
+        beside.rename(target)
+    except OSError:
+        former.rename(target)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    file = path / MANIFEST
+    if not file.is_file():
+        raise LogFormatError(f"'{path}' is no saved log ({MANIFEST} is missing): name a folder made by save_log")
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise LogFormatError(f"'{file}' is damaged ({one_line(error)}): save the log again") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise LogFormatError(f"'{file}' does not describe a {FORMAT}: name a folder made by save_log")
+    if manifest.get("version") != VERSION:
+        raise LogFormatError(
+            f"'{path}' has format version {manifest.get('version')}, this FastGAUM reads version {VERSION}:"
+            " read the original log again and save it"
+        )
+    return manifest
+
+
+def _load_array(path: Path, entry: dict[str, Any], mmap: bool) -> npt.NDArray[Any]:
+    file = path / entry["file"]
+    # An empty array has no page to map.
+    mode: Literal["c"] | None = "c" if mmap and 0 not in entry["shape"] else None
+    try:
+        array = np.asarray(np.load(file, mmap_mode=mode, allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        raise LogFormatError(f"'{file}' is missing or damaged: {one_line(error)}; save the log again") from None
+    _check_entry(file, entry, str(array.dtype), list(array.shape))
+    return array
+
+
+def _load_ids(path: Path, entry: dict[str, Any]) -> pl.Series:
+    file = path / entry["file"]
+    try:
+        ids = pl.read_ipc(file).to_series().alias("")
+    except READ_ERRORS as error:
+        raise LogFormatError(f"'{file}' is missing or damaged: {one_line(error)}; save the log again") from None
+    _check_entry(file, entry, str(ids.dtype), [len(ids)])
+    return ids
+
+
+def _check_entry(file: Path, entry: dict[str, Any], dtype: str, shape: list[int]) -> None:
+    if dtype != entry["dtype"] or shape != entry["shape"]:
+        raise LogFormatError(
+            f"'{file}' holds {dtype} of shape {shape}, {MANIFEST} says {entry['dtype']} of shape"
+            f" {entry['shape']}: save the log again"
+        )
+
+
+def _check_lengths(log: SessionLog, path: Path) -> None:
+    """The arrays of a log fit together; only their ends are read, so that nothing else is paged in."""
+    n_events, n_candidates = log.n_events, log.n_candidates
+    fits = (
+        len(log.session_offsets) and len(log.display_offsets)
+        and log.session_offsets[0] == 0 == log.display_offsets[0]
+        and log.session_offsets[-1] == n_events == len(log.choices) == len(log.event_ids)
+        and log.display_offsets[-1] == n_candidates
+        and log.n_sessions == len(log.session_ids) == len(log.split) == len(log.users)
+        and all(len(values) == n_candidates for values in log.candidate_fields.values())
+        and all(len(values) == log.n_items for values in log.item_fields.values())
+        and (log.views is None or len(log.views) == n_candidates)
+    )  # fmt: skip
+    if not fits:
+        raise LogFormatError(f"the arrays in '{path}' do not fit together: save the log again")

@@ -1,0 +1,112 @@
+"""The game: exact steps, and rounds of generator steps and one reward step.
+
+    min_θ max_α  E_t [ Σ_a φ_α(a|s_t,A_t) r_θ(s_t,a) − Ω(φ_α)/η − r_θ(s_t,a_t) ]        (Chen et al., ICML 2019)
+
+The expectation over a display set is exact, so both players' gradients are exact too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from fastgaum.config import Config
+from fastgaum.models.networks import IdDropout, Networks
+from fastgaum.models.regularisers import ChoiceDistribution, Regulariser
+from fastgaum.models.sampling import sample_candidates
+from fastgaum.models.tensors import Bags, BatchTensors, chosen_bags
+from fastgaum.training.losses import exact_loss, generator_value, mirror_loss, reward_loss, sampled_generator_loss
+
+
+class Game:
+    """Two players' optimisers over one set of networks."""
+
+    def __init__(
+        self, networks: Networks, config: Config, regulariser: Regulariser, unknown_of_id: Tensor, outside: bool
+    ) -> None:
+        self.networks = networks
+        self.config = config
+        self.regulariser = regulariser
+        self.outside = outside
+        self.drop_ids = IdDropout(unknown_of_id, config.id_dropout)
+        self.reward_optimiser = _optimiser(list(networks.players.parameters()), config.lr, config.weight_decay)
+        generator_parameters = networks.generator_parameters()
+        self.generator_optimiser = _optimiser(generator_parameters, config.generator_lr, 0.0) if generator_parameters else None
+
+    def exact_step(self, batch: BatchTensors) -> float:
+        """One reward step against the closed-form best response; returns the mean Fenchel–Young loss (nats for Shannon)."""
+        self.networks.train()
+        losses = []
+        for player in self.networks.players:
+            utility, _ = player(self._dropped(batch))
+            losses.append(exact_loss(utility, batch, self.regulariser, self.config.eta, self.outside).mean())
+        self._reward_update(losses)
+        return float(torch.stack(losses).detach().mean())
+
+    def round(self, batch: BatchTensors) -> float:
+        """Generator steps, then one reward step; returns the mean of ⟨φ, r⟩ − r(a_t) before the reward's update."""
+        generated, dist = self.generator_turn(batch, self.config.generator_steps)
+        self.networks.train()
+        losses = []
+        for player in self.networks.players:
+            dropped = self._dropped(batch)
+            utility, _ = player(dropped)
+            generated_utility = utility if generated is None else player(dropped, self.drop_ids(generated))[0]
+            losses.append(reward_loss(dist.probs, generated_utility, utility, batch).mean())
+        self._reward_update(losses)
+        return float(torch.stack(losses).detach().mean())
+
+    def generator_turn(self, batch: BatchTensors, steps: int) -> tuple[Bags | None, ChoiceDistribution]:
+        """Generator steps against the present reward, which stays fixed.
+
+        Returns the generated tokens (None for logged histories) and the generator's distribution after the last step.
+        """
+        self.networks.eval()
+        with torch.no_grad():
+            generated = self._generated_tokens(batch) if self.config.states == "generated" else None
+            utility, states = self.networks.utility(batch, generated)
+        assert self.generator_optimiser is not None
+        for _ in range(steps):
+            loss = self._generator_loss(batch, self.networks.logits(batch, states, generated), utility)
+            self.generator_optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.networks.generator_parameters(), self.config.clip)
+            self.generator_optimiser.step()
+        with torch.no_grad():
+            return generated, self._dist(batch, self.networks.logits(batch, states, generated))
+
+    def _generated_tokens(self, batch: BatchTensors) -> Bags:
+        """What the generator would have chosen at each token, drawn on the logged state."""
+        _, states = self.networks.utility(batch)
+        drawn = sample_candidates(self._dist(batch, self.networks.logits(batch, states)), batch.display_offsets)
+        # a session's later events read the choice of the event before them
+        return chosen_bags(batch.source, drawn[batch.later_events - 1].cpu().numpy(), drawn.device)
+
+    def _dist(self, batch: BatchTensors, logits: Tensor) -> ChoiceDistribution:
+        return self.regulariser.link(logits, batch.display_offsets, self.outside)
+
+    def _generator_loss(self, batch: BatchTensors, logits: Tensor, utility: Tensor) -> Tensor:
+        offsets, eta = batch.display_offsets, self.config.eta
+        if self.config.expectation == "sampled":
+            dist = self._dist(batch, logits)
+            sample = sample_candidates(dist, offsets)
+            return sampled_generator_loss(dist, utility, batch, sample, eta, self.regulariser).mean()
+        if self.config.ascent == "value":
+            return -generator_value(self._dist(batch, logits), utility, batch, self.regulariser, eta).mean()
+        return mirror_loss(logits, utility, batch, self.regulariser, eta, self.outside).mean()
+
+    def _reward_update(self, losses: list[Tensor]) -> None:
+        self.reward_optimiser.zero_grad(set_to_none=True)
+        torch.stack(losses).sum().backward()
+        for player in self.networks.players:
+            torch.nn.utils.clip_grad_norm_(player.parameters(), self.config.clip)
+        self.reward_optimiser.step()
+
+    def _dropped(self, batch: BatchTensors) -> BatchTensors:
+        return dataclasses.replace(batch, candidates=self.drop_ids(batch.candidates), tokens=self.drop_ids(batch.tokens))
+
+
+def _optimiser(parameters: list[torch.nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)

@@ -1,0 +1,166 @@
+"""The training loop: exact epochs, a generator that catches up, then rounds; early stop on validation; best state kept."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastgaum.config import Config
+from fastgaum.errors import NumericsError
+from fastgaum.metrics.precision import precision_at_k
+from fastgaum.models.networks import Networks
+from fastgaum.models.regularisers import Regulariser
+from fastgaum.models.tensors import BatchTensors, to_tensors
+from fastgaum.sessions.batches import batches
+from fastgaum.sessions.features import EncodedSessions
+from fastgaum.training.game import Game
+from fastgaum.training.observers import EpochRow, Observer
+from fastgaum.training.scoring import Scores, score
+
+SCORING_SESSIONS = 1024
+"""sessions per batch when nothing is trained"""
+CATCH_UP_GAP = 2e-3
+"""the generator has caught up when its mean training gap is below this"""
+CATCH_UP_EPOCHS = 60
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Encoded training and validation sessions, and how to name a session in an error."""
+
+    train: EncodedSessions
+    validation: EncodedSessions
+    session_name: Callable[[int], str]
+
+
+class Trainer:
+    """One run: owns the random streams, the game and the best state so far."""
+
+    def __init__(
+        self, networks: Networks, config: Config, regulariser: Regulariser, data: TrainingData, unknown_of_id: Tensor,
+        outside: bool, observer: Observer, device: torch.device,
+    ) -> None:  # fmt: skip
+        self.networks = networks
+        self.config = config
+        self.regulariser = regulariser
+        self.data = data
+        self.outside = outside
+        self.observer = observer
+        self.device = device
+        self.game = Game(networks, config, regulariser, unknown_of_id.to(device), outside)
+        self.order = np.random.default_rng(config.seed)
+        self.fixed_train = [to_tensors(b, device) for b in batches(data.train, SCORING_SESSIONS)]
+        self.fixed_validation = [to_tensors(b, device) for b in batches(data.validation, SCORING_SESSIONS)]
+        self.rows: list[EpochRow] = []
+        self.best_score = math.inf
+        self.best_state = copy.deepcopy(networks.state_dict())
+
+    def run(self) -> list[EpochRow]:
+        """Train through all phases; the networks end with the best validated weights.
+
+        Raises:
+            NumericsError: a loss is not finite; the networks then hold the last good state.
+        """
+        if self.config.players == "exact":
+            self._phase("exact", self.game.exact_step, self.config.epochs)
+        else:
+            if self.config.warm_start:
+                self._phase("exact", self.game.exact_step, self.config.warm_start)
+                self._catch_up()
+            self._phase("rounds", self.game.round, self.config.epochs)
+        return self.rows
+
+    def _phase(self, phase: str, step: Callable[[BatchTensors], float], epochs: int) -> None:
+        """Epochs of one kind until the validation score stops improving; ends on the best state."""
+        waited = 0
+        for _ in range(epochs):
+            started = time.perf_counter()
+            loss = self._epoch(step)
+            row = self._validated(phase, loss, started)
+            waited = 0 if row.best else waited + 1
+            if waited >= self.config.patience:
+                break
+        self.networks.load_state_dict(self.best_state)
+
+    def _catch_up(self) -> None:
+        """Generator steps alone, the reward fixed, until the gap is small; then the best state includes this generator."""
+        for _ in range(CATCH_UP_EPOCHS):
+            started = time.perf_counter()
+            self._epoch(self._generator_only)
+            self.best_score = math.inf
+            if self._validated("generator", math.nan, started).gap < CATCH_UP_GAP:
+                break
+
+    def _generator_only(self, batch: BatchTensors) -> float:
+        self.game.generator_turn(batch, self.config.generator_steps)
+        return 0.0
+
+    def _epoch(self, step: Callable[[BatchTensors], float]) -> float:
+        total, n_events = 0.0, 0
+        n_batches = math.ceil(self.data.train.n_sessions / self.config.batch_sessions)
+        for done, batch in enumerate(self._shuffled(), start=1):
+            loss = step(batch)
+            if not math.isfinite(loss):
+                self._diverged(loss, done, batch)
+            total += loss * batch.n_events
+            n_events += batch.n_events
+            self.observer.on_batch(done, n_batches)
+        return total / n_events
+
+    def _shuffled(self) -> Iterator[BatchTensors]:
+        for batch in batches(self.data.train, self.config.batch_sessions, self.order):
+            yield to_tensors(batch, self.device)
+
+    def _diverged(self, loss: float, done: int, batch: BatchTensors) -> None:
+        self.networks.load_state_dict(self.best_state)
+        names = [self.data.session_name(int(row)) for row in batch.source.rows[:5]]
+        raise NumericsError(
+            f"the loss is {loss} in epoch {len(self.rows) + 1}, batch {done} (sessions {', '.join(names)}"
+            f"{' …' if len(batch.source.rows) > 5 else ''}): the last good state is kept; lower lr or clip, or check the numbers"
+        )
+
+    def _validated(self, phase: str, loss: float, started: float) -> EpochRow:
+        seconds = time.perf_counter() - started
+        validation = self._score(self.fixed_validation)
+        gap = self._score(self.fixed_train).gap if self.networks.generator is not None and phase != "exact" else None
+        prec = 100 * _prec1(validation.reward.scores, self.data.validation)
+        value = float(validation.loss.mean()) if self.config.select == "loss" else -prec
+        if not math.isfinite(value):
+            self.networks.load_state_dict(self.best_state)
+            raise NumericsError(f"the validation loss is {value} after epoch {len(self.rows) + 1}: the last good state is kept")
+        best = value < self.best_score
+        if best:
+            self.best_score = value
+            self.best_state = copy.deepcopy(self.networks.state_dict())
+        adversarial = phase != "exact" and validation.generator is not None
+        row = EpochRow(
+            epoch=len(self.rows) + 1,
+            phase=phase,
+            loss=loss,
+            val_loss=float(validation.loss.mean()),
+            val_prec1=prec,
+            val_generator_prec1=100 * _prec1(validation.generator.log_probs, self.data.validation)
+            if adversarial and validation.generator is not None
+            else math.nan,
+            gap=float(gap.mean()) if gap is not None else 0.0,
+            val_gap=float(validation.gap.mean()) if adversarial and validation.gap is not None else 0.0,
+            events_per_second=self.data.train.n_events / max(seconds, 1e-9),
+            best=best,
+        )
+        self.rows.append(row)
+        self.observer.on_epoch(row)
+        return row
+
+    def _score(self, fixed: list[BatchTensors]) -> Scores:
+        return score(self.networks, fixed, self.regulariser, self.config.eta, self.outside)
+
+
+def _prec1(scores: np.ndarray, encoded: EncodedSessions) -> float:
+    return float(np.nanmean(precision_at_k(scores, encoded.display_offsets, encoded.choices, 1)))

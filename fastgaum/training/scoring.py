@@ -1,0 +1,76 @@
+"""Scoring sessions with trained networks: utilities and choice log-probabilities of both heads, as numpy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastgaum.models.networks import Networks
+from fastgaum.models.regularisers import ChoiceDistribution, Regulariser
+from fastgaum.models.tensors import BatchTensors
+from fastgaum.sessions.packed import FloatArray
+from fastgaum.training.losses import exact_loss, optimality_gap
+
+
+@dataclass(frozen=True)
+class HeadScores:
+    """One head's choice distribution; shapes (n_candidates,) and (n_events,)."""
+
+    scores: FloatArray
+    """what candidates are ranked by: utilities, or the generator's logits"""
+    log_probs: FloatArray
+    outside_log_prob: FloatArray
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Both heads over the scored sessions, in their order."""
+
+    reward: HeadScores
+    generator: HeadScores | None
+    loss: FloatArray
+    """Fenchel–Young loss of the reward per event"""
+    gap: FloatArray | None
+    """optimality gap per event"""
+
+
+@torch.no_grad()
+def score(networks: Networks, batches: Iterable[BatchTensors], regulariser: Regulariser, eta: float, outside: bool) -> Scores:
+    """Score batches in order, without dropout."""
+    networks.eval()
+    parts: list[tuple[list[Tensor], list[Tensor], Tensor, Tensor | None]] = []
+    for batch in batches:
+        utility, states = networks.utility(batch)
+        best = regulariser.best_response(eta * utility, batch.display_offsets, outside)
+        loss = exact_loss(utility, batch, regulariser, eta, outside)
+        generator: list[Tensor] = []
+        gap = None
+        if networks.generator is not None:
+            logits = networks.logits(batch, states)
+            dist = regulariser.link(logits, batch.display_offsets, outside)
+            gap = optimality_gap(dist, utility, batch, regulariser, eta, outside)
+            generator = _head(logits, dist)
+        parts.append((_head(utility, best), generator, loss, gap))
+    has_generator = networks.generator is not None
+    return Scores(
+        reward=_join([part[0] for part in parts]),
+        generator=_join([part[1] for part in parts]) if has_generator else None,
+        loss=_numpy([part[2] for part in parts]),
+        gap=_numpy([part[3] for part in parts if part[3] is not None]) if has_generator else None,
+    )
+
+
+def _head(scores: Tensor, dist: ChoiceDistribution) -> list[Tensor]:
+    return [scores, dist.log_probs, dist.outside_log_prob]
+
+
+def _join(heads: list[list[Tensor]]) -> HeadScores:
+    return HeadScores(*(_numpy([head[i] for head in heads]) for i in range(3)))
+
+
+def _numpy(parts: list[Tensor]) -> FloatArray:
+    return np.concatenate([part.cpu().numpy() for part in parts]).astype(np.float32, copy=False)

@@ -1,0 +1,65 @@
+"""A small log in several forms, and a run trained on it: made once for all tests of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from fastgaum.cli.app import main
+from fastgaum.sessions.synthetic import synthesise
+from fastgaum.sessions.unpack import to_frame
+
+QUICK = ["--set", "epochs=1", "--set", "warm_start=1", "--set", "batch_sessions=256"]
+
+
+@pytest.fixture(scope="session")
+def frame() -> pl.DataFrame:
+    """300 events with a price per candidate."""
+    log, _ = synthesise(300, preset="sample")
+    price = np.random.default_rng(0).random(log.n_candidates)
+    return to_frame(log).drop("event_label", strict=False).with_columns(price=pl.Series(price))
+
+
+@pytest.fixture(scope="session")
+def log_file(frame: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("logs") / "world.parquet"
+    frame.write_parquet(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(log_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder. Tests copy it before they damage it."""
+    run = tmp_path_factory.mktemp("runs") / "run"
+    assert main(["train", str(log_file), "-o", str(run), "--candidate-field", "price", *QUICK]) == 0
+    return run
+
+
+@pytest.fixture
+def fails(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[[list[str]], str]:
+    """Run a command that must fail with exit code 2, one line on stderr, no traceback, and nothing written."""
+
+    def run(argv: list[str]) -> str:
+        before = tree(tmp_path)
+        capsys.readouterr()
+        code = main(argv)
+        out, err = capsys.readouterr()
+        assert code == 2, (out, err)
+        assert tree(tmp_path) == before
+        assert err.startswith("fastgaum: error: ")
+        assert err.count("\n") == 1, err
+        assert out == ""
+        return err
+
+    return run
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder and what it holds; folders hold nothing."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in sorted(folder.rglob("*"))
+    }

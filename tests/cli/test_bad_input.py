@@ -1,0 +1,225 @@
+"""What a user can get wrong on the command line: exit code 2, one line that says so, nothing written."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from fastgaum.cli.app import main
+
+Fails = Callable[[list[str]], str]
+
+OPTIONS = [
+    (["--preset", "fastgam"], "did you mean 'fastgaum'"),
+    (["--set", "epoch=3"], "did you mean 'epochs'"),
+    (["--set", "epochs=three"], "epochs must be int"),
+    (["--set", "epochs=2.5"], "epochs must be int"),
+    (["--set", "eta=0"], "eta must be greater than 0"),
+    (["--set", "eta=-1"], "eta must be greater than 0"),
+    (["--set", "eta=nan"], "eta must be greater than 0"),
+    (["--set", "history=lsmt"], "history must be one of lstm"),
+    (["--set", "epochs"], "key=value"),
+    (["--set", "preset=3"], "preset must be a name"),
+    (["--seed", "-1"], "seed must be at least 0"),
+    (["--seed", "one"], "unable to convert"),
+    (["--protocol", "bag"], 'Did you mean "bags"'),
+    (["--sed", "1"], "Did you mean --seed"),
+    (["--threads", "0"], "--threads must be at least 1"),
+    (["--device", "gpu"], "unknown device 'gpu'"),
+    (["--config", "absent.toml"], "cannot read configuration"),
+    (["--column", "item:sku"], "role=name"),
+    (["--column", "itme=sku"], "did you mean 'item'"),
+    (["--column", "item=itm"], "did you mean 'item'"),
+    (["--candidate-field", "prize"], "did you mean 'price'"),
+    (["--item-table", "absent.parquet"], "absent.parquet"),
+    (["--split-by", "usr"], 'Did you mean "user"'),
+    (["--choices", "last"], "Choose from"),
+    (["extra"], "extra"),
+]
+
+
+@pytest.mark.parametrize(("options", "says"), OPTIONS, ids=[" ".join(options) for options, _ in OPTIONS])
+def test_train_refuses_options(
+    fails: Fails, log_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert says in fails(["train", str(log_file), "-o", "run", *options])
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["trian"], "train"),
+        (["train"], "LOG"),
+        (["data", "lst"], "list"),
+        (["reproduce", "--seeds", "0"], "--seeds must be at least 1"),
+        (["reproduce", "--jobs", "0"], "--jobs must be at least 1"),
+        (["reproduce", "--models", "fastgam"], "did you mean 'fastgaum'"),
+        (["reproduce", "--models", ","], "--models is an empty list"),
+        (["reproduce", "--datasets", "sampel"], "sample"),
+        (["reproduce", "--set", "ep=1"], "unknown configuration key 'ep'"),
+    ],
+)
+def test_commands_refuse(fails: Fails, argv: list[str], says: str) -> None:
+    datasets = ["--datasets", "sample"] if argv[0] == "reproduce" and "--datasets" not in argv else []
+    assert says in fails([*argv, *datasets])
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("epocs = 3", "did you mean 'epochs'"),
+        ("epochs = '3'", "epochs must be int"),
+        ("eta = 0.0", "eta must be greater than 0"),
+        ("hidden = 64", "list of whole numbers"),
+        ("preset = 'fastgam'", "did you mean 'fastgaum'"),
+        ("epochs = ", "cannot read configuration"),
+        ("epochs = 3\xff", "cannot read configuration"),
+    ],
+)
+def test_config_file_is_read_strictly(fails: Fails, log_file: Path, tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "config.toml"
+    file.write_bytes(text.encode("latin-1"))
+    assert says in fails(["train", str(log_file), "-o", str(tmp_path / "run"), "--config", str(file)])
+
+
+def test_missing_log_says_what_is_near(fails: Fails, log_file: Path, tmp_path: Path) -> None:
+    wrong = log_file.with_name("wrld.parquet")
+    assert "did you mean 'world.parquet'" in fails(["train", str(wrong), "-o", str(tmp_path / "run")])
+
+
+def test_misnamed_column_says_which(fails: Fails, frame: pl.DataFrame, tmp_path: Path) -> None:
+    frame.rename({"chosen": "choosen"}).write_csv(tmp_path / "log.csv")
+    assert "did you mean 'choosen'" in fails(["train", str(tmp_path / "log.csv"), "-o", str(tmp_path / "run")])
+
+
+def test_two_choices_in_one_event(fails: Fails, frame: pl.DataFrame, tmp_path: Path) -> None:
+    frame.with_columns(chosen=pl.lit(1)).write_csv(tmp_path / "log.csv")
+    err = fails(["train", str(tmp_path / "log.csv"), "-o", str(tmp_path / "run")])
+    assert "one is required" in err
+
+
+def test_log_without_validation_leaves_no_run(fails: Fails, frame: pl.DataFrame, tmp_path: Path) -> None:
+    frame.with_columns(split=pl.lit("train")).write_csv(tmp_path / "log.csv")
+    err = fails(["train", str(tmp_path / "log.csv"), "-o", str(tmp_path / "run"), "--set", "epochs=1"])
+    assert "no validation session" in err
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "reproduce"])
+def test_unwritable_output_is_refused_before_work(
+    fails: Fails, log_file: Path, trained: Path, tmp_path: Path, command: str
+) -> None:
+    # Below a file nothing can be written, whoever runs the tests.
+    (tmp_path / "file").write_text("in the way")
+    out = str(tmp_path / "file" / "out.parquet")
+    argv = {
+        "train": [str(log_file), "-o", out],
+        "evaluate": [str(trained), str(log_file), "--json", out],
+        "predict": [str(trained), str(log_file), "-o", out],
+        "reproduce": ["--datasets", "absent", "--json", out],
+    }
+    assert "cannot write" in fails([command, *argv[command]])
+
+
+def test_output_that_is_a_folder(fails: Fails, log_file: Path, trained: Path, tmp_path: Path) -> None:
+    assert "it is a folder" in fails(["evaluate", str(trained), str(log_file), "--json", str(tmp_path)])
+
+
+def test_predict_knows_two_formats(fails: Fails, log_file: Path, trained: Path, tmp_path: Path) -> None:
+    assert ".parquet or .csv" in fails(["predict", str(trained), str(log_file), "-o", str(tmp_path / "probs.xlsx")])
+
+
+def test_run_folder_exists(fails: Fails, log_file: Path, trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    assert "--overwrite" in fails(["train", str(log_file), "-o", str(tmp_path / "run")])
+
+
+def test_folder_of_other_files_is_no_run_folder(fails: Fails, log_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").write_text("years of work")
+    err = fails(["train", str(log_file), "-o", str(tmp_path / "home"), "--overwrite"])
+    assert "thesis.tex" in err
+
+
+def test_no_run(fails: Fails, log_file: Path, tmp_path: Path) -> None:
+    assert "no model at" in fails(["evaluate", str(tmp_path / "absent"), str(log_file)])
+
+
+@pytest.mark.parametrize("kept", [0, 100, 5000])
+def test_damaged_run(fails: Fails, log_file: Path, trained: Path, tmp_path: Path, kept: int) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    file = run / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:kept])
+    assert "damaged" in fails(["evaluate", str(run), str(log_file)])
+
+
+def test_damaged_reading_options(fails: Fails, log_file: Path, trained: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    (run / "reading.json").write_text('{"candidate_feild": ["price"]}')
+    assert "reading.json" in fails(["evaluate", str(run), str(log_file)])
+
+
+def test_run_of_another_version(fails: Fails, log_file: Path, trained: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    file = run / "model.safetensors"
+    with safe_open(file, framework="pt") as reader:
+        tensors = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118
+        metadata = dict(reader.metadata())
+    file.unlink()
+    save_file(tensors, file, metadata=metadata | {"format": "fastgaum-model-9"})
+    assert "fastgaum-model-9" in fails(["predict", str(run), str(log_file), "-o", str(tmp_path / "p.parquet")])
+
+
+def test_log_whose_fields_differ(fails: Fails, frame: pl.DataFrame, trained: Path, tmp_path: Path) -> None:
+    frame.drop("price").write_parquet(tmp_path / "log.parquet")
+    assert "price" in fails(["evaluate", str(trained), str(tmp_path / "log.parquet")])
+    frame.with_columns(rank=pl.col("price")).write_parquet(tmp_path / "log.parquet")
+    err = fails(["evaluate", str(trained), str(tmp_path / "log.parquet"), "--candidate-field", "rank"])
+    assert "declare the same fields" in err
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    argv = ["evaluate", str(tmp_path / "absent"), "sample"]
+    assert main([*argv, "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_bug_is_one_line_and_exit_1(
+    capsys: pytest.CaptureFixture[str], log_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("first line\nsecond line")
+
+    monkeypatch.setattr("fastgaum.models.user_model.UserModel.load", broken)
+    assert main(["evaluate", "run", str(log_file)]) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "RuntimeError: first line second line" in err
+    assert "--debug" in err
+
+
+def test_interrupt_is_130(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fastgaum.models.user_model.UserModel.load", interrupted)
+    assert main(["evaluate", "run", "sample"]) == 130
+    assert capsys.readouterr().err == "fastgaum: interrupted\n"
+
+
+def test_exit_code_of_the_process(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "fastgaum", "train", "absent.csv", "-o", str(tmp_path / "run")]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("fastgaum: error: ")
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())

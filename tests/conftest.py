@@ -1,0 +1,24 @@
+"""Fixtures that tests of every package share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """Path of a real log by its name in the data folder; skips the test, reason printed, where it is absent."""
+
+    def path_of(name: str) -> Path:
+        folder = Path(os.environ.get("FASTGAUM_DATA_DIR") or SHARED)
+        if not (folder / name).exists():
+            pytest.skip(f"real log {name} is not in {folder} (set FASTGAUM_DATA_DIR to the folder that holds it)")
+        return folder / name
+
+    return path_of

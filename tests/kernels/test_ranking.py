@@ -1,0 +1,62 @@
+"""Rank counts of the chosen candidate: ties counted, never broken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastgaum.kernels.ranking import rank_counts
+from tests import naive_segments as naive
+
+SCORES = st.sampled_from([0.0, 1.0, 1.5, -1e4, 1e4, -np.inf, np.inf])
+
+
+@st.composite
+def choices_among(draw: Any) -> tuple[Any, Any, Any]:
+    rows = draw(st.lists(st.lists(SCORES, min_size=1, max_size=6), max_size=6))
+    choices = [draw(st.integers(-1, len(row) - 1)) for row in rows]
+    offsets = np.cumsum([0] + [len(row) for row in rows]).astype(np.int32)
+    return np.array([v for row in rows for v in row], dtype=float), offsets, np.array(choices, dtype=np.int32)
+
+
+@settings(max_examples=50, deadline=None)
+@given(choices_among())
+def test_counts_equal_the_twin(case: tuple[Any, Any, Any]) -> None:
+    found = rank_counts(*case)
+    assert [count.tolist() for count in found] == list(naive.rank_counts(*case))
+    assert found[0].dtype == found[1].dtype == np.int32
+
+
+def test_counts_do_not_depend_on_the_order_of_a_display_set() -> None:
+    rng = np.random.default_rng(1)
+    scores = rng.integers(0, 4, size=9).astype(float)
+    order = rng.permutation(9)
+    offsets = np.array([0, 9], np.int32)
+    straight = rank_counts(scores, offsets, np.array([4], np.int32))
+    shuffled = rank_counts(scores[order], offsets, np.array([int(np.flatnonzero(order == 4)[0])], np.int32))
+    assert [int(count[0]) for count in straight] == [int(count[0]) for count in shuffled]
+
+
+@pytest.mark.parametrize(
+    ("scores", "better", "tied"),
+    [([np.nan, 1.0, 2.0], 2, 0), ([1.0, np.nan, 0.0], 1, 0), ([np.nan, np.nan], 1, 0), ([np.nan], 0, 0)],
+)
+def test_a_nan_never_improves_a_rank(scores: list[float], better: int, tied: int) -> None:
+    counts = rank_counts(np.array(scores), np.array([0, len(scores)], np.int32), np.array([0], np.int32))
+    assert [int(count[0]) for count in counts] == [better, tied]
+
+
+def test_a_choice_outside_its_display_set_is_named() -> None:
+    with pytest.raises(ValueError, match="event 1 chooses position 2 of 2 candidates"):
+        rank_counts(np.zeros(5), np.array([0, 3, 5], np.int32), np.array([2, 2], np.int32))
+    with pytest.raises(ValueError, match="event 0 chooses position -2 of 3"):
+        rank_counts(np.zeros(5), np.array([0, 3, 5], np.int32), np.array([-2, 1], np.int32))
+
+
+def test_arrays_that_do_not_belong_together_are_refused() -> None:
+    with pytest.raises(ValueError, match="5 candidates, but there are 2 choices and 4 scores"):
+        rank_counts(np.zeros(4), np.array([0, 3, 5], np.int32), np.array([2, 1], np.int32))

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fastgaum.metrics import intervals
+from fastgaum.metrics.intervals import Interval, bootstrap_mean, paired_difference
+
+
+def test_the_mean_weighs_events_and_leaves_out_nan() -> None:
+    result = bootstrap_mean(np.array([1.0, 1.0, 0.0, np.nan]), np.array([5, 5, 8, 9]))
+    assert result.mean == pytest.approx(2 / 3)
+    assert (result.n_events, result.n_users) == (3, 2)
+    assert (result.low, result.high) == (0.0, 1.0)
+
+
+def test_the_width_is_that_of_independent_users() -> None:
+    rng = np.random.default_rng(0)
+    per_user = rng.normal(size=800)
+    # Five equal events of each user say no more than one.
+    once = bootstrap_mean(per_user, np.arange(800))
+    five = bootstrap_mean(np.repeat(per_user, 5), np.repeat(np.arange(800), 5))
+    standard_error = per_user.std() / np.sqrt(800)
+    assert once.high - once.low == pytest.approx(2 * 1.96 * standard_error, rel=0.1)
+    assert five.high - five.low == pytest.approx(once.high - once.low, rel=1e-9)
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+    covered = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        sizes = rng.integers(1, 6, 80)
+        rates = rng.beta(2, 2, 80)
+        users = np.repeat(np.arange(80), sizes)
+        hits = (rng.random(len(users)) < np.repeat(rates, sizes)).astype(float)
+        covered += not bootstrap_mean(hits, users, draws=400, seed=seed).excludes(0.5)
+    assert 180 <= covered <= 198
+
+
+def test_the_same_seed_gives_the_same_interval_whatever_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    values, users = rng.random(300), rng.integers(0, 100, 300)
+    whole = bootstrap_mean(values, users, seed=4)
+    assert whole == bootstrap_mean(values, users, seed=4)
+    assert whole != bootstrap_mean(values, users, seed=5)
+    monkeypatch.setattr(intervals, "_CHUNK", 2_000)
+    chunked = bootstrap_mean(values, users, seed=4)
+    assert chunked.low == pytest.approx(whole.low, abs=0.01)
+
+
+def test_a_paired_difference_is_narrower_than_two_single_intervals() -> None:
+    rng = np.random.default_rng(6)
+    hard = rng.random(400)
+    users = rng.integers(0, 150, 400)
+    first, second = hard + 0.01 * rng.random(400) + 0.02, hard + 0.01 * rng.random(400)
+    difference = paired_difference(first, second, users)
+    assert difference.excludes(0.0)
+    assert difference.mean == pytest.approx((first - second).mean())
+    single = bootstrap_mean(first, users)
+    assert difference.high - difference.low < (single.high - single.low) / 10
+
+
+def test_no_events_and_unequal_lengths() -> None:
+    nothing = bootstrap_mean(np.array([np.nan]), np.array([0]))
+    assert np.isnan(nothing.mean)
+    assert (nothing.n_events, nothing.n_users) == (0, 0)
+    assert bootstrap_mean(np.array([0.0, 1.0]), np.array([3, 3])) == Interval(0.5, 0.5, 0.5, 2, 1)
+    with pytest.raises(ValueError, match="2 and 3 events"):
+        paired_difference(np.zeros(2), np.zeros(3), np.zeros(2, dtype=int))

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fastgaum.errors import NumericsError
+from fastgaum.metrics.likelihood import brier_score, choice_nll, total_variation
+
+OFFSETS = np.array([0, 2, 5], dtype=np.int32)
+PROBS = np.array([0.2, 0.3, 0.1, 0.6, 0.1])
+NO_CLICK = np.array([0.5, 0.2])
+
+
+def test_nll_reads_the_outcome_that_happened() -> None:
+    nll = choice_nll(np.log(PROBS), np.log(NO_CLICK), OFFSETS, np.array([1, -1]))
+    np.testing.assert_allclose(nll, -np.log([0.3, 0.2]))
+
+
+def test_nll_of_a_sparse_distribution_is_infinite_unless_floored() -> None:
+    log_probs = np.array([0.0, -np.inf])
+    choices = np.array([1])
+    assert choice_nll(log_probs, None, np.array([0, 2]), choices)[0] == np.inf
+    assert choice_nll(log_probs, None, np.array([0, 2]), choices, min_prob=1e-3)[0] == pytest.approx(np.log(1e3))
+
+
+def test_nll_is_never_negative_from_rounding() -> None:
+    nll = choice_nll(np.array([1e-7], dtype=np.float32), None, np.array([0, 1]), np.array([0]))
+    assert nll[0] == 0.0
+    assert not np.signbit(nll[0])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 0.5])
+def test_nll_refuses_what_is_no_log_probability(bad: float) -> None:
+    with pytest.raises(NumericsError, match="event 1 has the log-probability"):
+        choice_nll(np.array([-1.0, bad]), None, np.array([0, 1, 2]), np.array([0, 0]))
+
+
+def test_no_click_needs_a_probability() -> None:
+    with pytest.raises(NumericsError, match="event 1 ends without a click"):
+        choice_nll(np.log(PROBS), None, OFFSETS, np.array([0, -1]))
+
+
+@pytest.mark.parametrize("choices", [[0, 2], [-1, 1], [1, -1]])
+def test_brier_is_the_squared_distance_to_the_outcome(choices: list[int]) -> None:
+    expected = []
+    for event, choice in enumerate(choices):
+        start, stop = OFFSETS[event], OFFSETS[event + 1]
+        p = np.append(PROBS[start:stop], NO_CLICK[event])
+        outcome = np.zeros(len(p))
+        outcome[choice] = 1.0  # -1 is the last entry: no click
+        expected.append(((p - outcome) ** 2).sum())
+    np.testing.assert_allclose(brier_score(PROBS, NO_CLICK, OFFSETS, np.array(choices)), expected)
+
+
+def test_brier_is_zero_when_certain_and_two_when_certainly_wrong() -> None:
+    scores = brier_score(np.array([1.0, 0.0, 1.0, 0.0]), None, np.array([0, 2, 4]), np.array([0, 1]))
+    np.testing.assert_allclose(scores, [0.0, 2.0], atol=1e-15)
+
+
+def test_total_variation_counts_no_click_too() -> None:
+    other = np.array([0.2, 0.3, 0.6, 0.1, 0.1])
+    np.testing.assert_allclose(total_variation(PROBS, other, OFFSETS, NO_CLICK, NO_CLICK), [0.0, 0.5])
+    # All mass on no click against all mass on candidates: disjoint.
+    apart = total_variation(np.array([0.0, 0.0]), np.array([0.4, 0.6]), np.array([0, 2]), np.array([1.0]), None)
+    assert apart[0] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("where", ["candidate", "no click"])
+def test_probabilities_that_are_not_finite_are_errors(where: str) -> None:
+    probs, none = PROBS.copy(), NO_CLICK.copy()
+    (probs if where == "candidate" else none)[1] = np.nan
+    event = 0 if where == "candidate" else 1
+    with pytest.raises(NumericsError, match=f"event {event} "):
+        brier_score(probs, none, OFFSETS, np.array([0, 0]))
+    with pytest.raises(NumericsError, match=f"event {event} "):
+        total_variation(PROBS, probs, OFFSETS, NO_CLICK, none)

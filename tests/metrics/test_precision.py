@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastgaum.errors import NumericsError
+from fastgaum.metrics.precision import (
+    micro_mean,
+    nontrivial_mean,
+    precision_at_k,
+    random_floor,
+    sums_by_user,
+    user_mean,
+)
+
+
+def by_every_order(scores: list[float], choice: int, k: int) -> float:
+    """Share of the orders, among those that sort by score, in which the choice is among the first k."""
+    orders = [
+        order
+        for order in itertools.permutations(range(len(scores)))
+        if all(scores[a] >= scores[b] for a, b in itertools.pairwise(order))
+    ]
+    return sum(choice in order[:k] for order in orders) / len(orders)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.sampled_from([-1e4, 0.0, 1.0, 1e4]), min_size=1, max_size=5), st.data())
+def test_precision_is_the_share_of_orders_that_break_the_ties(scores: list[float], data: st.DataObject) -> None:
+    choice = data.draw(st.integers(0, len(scores) - 1))
+    k = data.draw(st.integers(1, 6))
+    value = precision_at_k(np.array(scores), np.array([0, len(scores)]), np.array([choice]), k)
+    assert value[0] == pytest.approx(by_every_order(scores, choice, k))
+
+
+def test_events_are_kept_apart_and_no_click_is_left_out() -> None:
+    scores = np.array([3.0, 9.0, 1.0, 7.0, 2.0, 2.0], dtype=np.float32)
+    offsets = np.array([0, 2, 3, 5, 6], dtype=np.int32)
+    values = precision_at_k(scores, offsets, np.array([0, 0, -1, 0], dtype=np.int32), 1)
+    np.testing.assert_array_equal(values, [0.0, 1.0, np.nan, 1.0])
+    assert micro_mean(values).n == 3
+    assert micro_mean(values).value == pytest.approx(2 / 3)
+
+
+def test_permuting_candidates_changes_nothing() -> None:
+    rng = np.random.default_rng(1)
+    scores = rng.integers(0, 3, 6).astype(float)
+    order = rng.permutation(6)
+    for k in range(1, 7):
+        for choice in range(6):
+            moved = int(np.flatnonzero(order == choice)[0])
+            assert (
+                precision_at_k(scores, np.array([0, 6]), np.array([choice]), k)[0]
+                == precision_at_k(scores[order], np.array([0, 6]), np.array([moved]), k)[0]
+            )
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_score_that_is_not_finite_is_an_error_naming_the_event(bad: float) -> None:
+    scores = np.array([1.0, 2.0, 3.0, bad])
+    with pytest.raises(NumericsError, match=r"event 1 has the score .* at candidate 1"):
+        precision_at_k(scores, np.array([0, 2, 4]), np.array([0, 0]), 1)
+
+
+def test_k_below_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="k is 0"):
+        precision_at_k(np.zeros(2), np.array([0, 2]), np.array([0]), 0)
+
+
+def test_averages_state_their_denominators() -> None:
+    values = np.array([1.0, 0.0, 1.0, np.nan, 1.0])
+    users = np.array([4, 4, 9, 9, 2])
+    assert user_mean(values, users).value == pytest.approx((0.5 + 1 + 1) / 3)
+    assert user_mean(values, users).n == 3
+    assert sums_by_user(values, users)[1].tolist() == [1.0, 2.0, 1.0]
+    # Sizes 1, 2, 3, 5, 2: above two candidates only events 2 and 3, of which 3 has no choice.
+    assert nontrivial_mean(values, np.array([0, 1, 3, 6, 11, 13]), 2).n == 1
+    assert nontrivial_mean(values, np.array([0, 1, 3, 6, 11, 13]), 1).value == pytest.approx(2 / 3)
+
+
+def test_nothing_to_count_is_nan_and_says_so() -> None:
+    nothing = np.array([np.nan])
+    assert micro_mean(nothing).n == 0
+    assert np.isnan(micro_mean(nothing).value)
+    assert np.isnan(user_mean(nothing, np.array([0])).value)
+
+
+def test_the_random_floor_is_what_all_ties_score() -> None:
+    sizes = np.array([1, 2, 3, 7])
+    offsets = np.concatenate(([0], np.cumsum(sizes)))
+    choices = np.array([0, 1, -1, 4])
+    for k in (1, 2, 5):
+        ties = precision_at_k(np.zeros(offsets[-1]), offsets, choices, k)
+        assert random_floor(offsets, choices, k).value == pytest.approx(micro_mean(ties).value)
+        assert random_floor(offsets, choices, k).n == 3
