@@ -46,7 +46,7 @@ class Config:
     """widths of both scorers' hidden layers"""
     activation: Literal["elu", "relu", "tanh"] = "elu"
     """activation of the scorers' hidden layers"""
-    item_dim: int = 4
+    item_dim: int = 0
     """size of the id embeddings below the first layers; 0 = each id maps straight into the first layer (one-hot linear)"""
     set_context: bool = True
     """numbers are also given relative to their mean over the display set (a symmetric summary)"""
@@ -69,6 +69,8 @@ class Config:
     """the generator's step: in the mirror geometry of Ω, or the plain gradient of its value; same fixed point"""
     warm_start: int = 40
     """at most so many epochs with exact players before the adversarial rounds (early stop applies)"""
+    catch_up: int = 60
+    """at most so many epochs of generator steps alone after the warm start, until its gap is small"""
 
     epochs: int = 60
     """at most so many epochs (of adversarial rounds, or of exact steps when players = exact)"""
@@ -192,7 +194,7 @@ def _coerce(key: str, value: Any, hint: Any) -> Any:
 
 _POSITIVE = ("eta", "lr", "generator_lr", "history_dim", "history_layers", "history_window", "history_weights",
              "epochs", "patience", "batch_sessions", "generator_steps", "clip", "members")  # fmt: skip
-_NOT_NEGATIVE = ("weight_decay", "item_dim", "warm_start", "seed")
+_NOT_NEGATIVE = ("weight_decay", "item_dim", "warm_start", "catch_up", "seed")
 
 
 def _check_values(config: Config) -> None:
@@ -220,4 +222,20 @@ def _check_values(config: Config) -> None:
         raise ConfigError("states = generated needs players = adversarial: exact players generate no history")
 
 
-PRESETS: dict[str, dict[str, Any]] = {"fastgaum": {}}
+_PAPER: dict[str, Any] = {
+    "protocol": "identity", "players": "exact", "regulariser": "shannon", "hidden": (64, 64), "activation": "elu",
+    "set_context": False, "dropout": 0.0, "id_dropout": 0.1, "weight_decay": 0.01, "select": "prec@1", "epochs": 100,
+    "patience": 20, "batch_sessions": 64, "lr": 3e-3,
+}  # fmt: skip
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "fastgaum": {},
+    "paper-lstm": {**_PAPER, "history": "lstm", "history_dim": 20},
+    "paper-pw": {**_PAPER, "history": "pw", "history_window": 20, "history_weights": 4},
+    "report": {
+        "protocol": "identity", "set_context": False, "history": "bilstm", "history_dim": 512, "history_layers": 8,
+        "hidden": (512,) * 8, "activation": "elu", "dropout": 0.1, "id_dropout": 0.1, "weight_decay": 0.01, "lr": 3e-4,
+        "generator_lr": 3e-4, "generator_steps": 2, "warm_start": 10, "epochs": 10, "patience": 4, "batch_sessions": 64,
+    },
+}  # fmt: skip
+"""`paper-*`: the paper's sizes with exact Shannon players. `report`: the report's architecture, its game made right."""

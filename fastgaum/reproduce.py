@@ -1,55 +1,25 @@
-"""The grid behind `fastgaum reproduce`: data sets × models × seeds → floors and cells, as one JSON-ready object.
-
-Runs are independent of each other and each uses one thread, so that a figure depends on its seed alone: not on how many
-runs stand beside it (`jobs`), nor on how many cores the machine has.
-"""
+"""The grid behind `fastgaum reproduce`: data sets × models × seeds → floors and cells, as one JSON-ready object."""
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from contextlib import closing
 from typing import Any
 
 import numpy as np
-import torch
 
 from fastgaum.baselines.floors import candidates_of, floor_table
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
-from fastgaum.metrics.evaluation import Evaluation
 from fastgaum.metrics.intervals import bootstrap_mean
-from fastgaum.metrics.published import best_published, published_mean
-from fastgaum.models.user_model import UserModel
+from fastgaum.metrics.published import authors_code, best_published, published_mean
 from fastgaum.sessions.audit import audit
 from fastgaum.sessions.packed import IntArray, SessionLog
 from fastgaum.sessions.ragged import pick_rows
+from fastgaum.training.jobs import Run, RunFigures, run_all
 from fastgaum.training.runs import machine_facts
 
 KS = (1, 2)
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training of the grid."""
-
-    dataset: str
-    model: str
-    config: Config
-
-
-@dataclass(frozen=True)
-class RunFigures:
-    """What one run gives."""
-
-    test: Evaluation
-    train_gap: float | None
-    """mean optimality gap on the training split; None without a generator"""
-    seconds: float
-    """wall time of fit and evaluation"""
 
 
 def plan(
@@ -62,6 +32,8 @@ def plan(
     """
     if seeds < 1:
         raise ConfigError(f"--seeds must be at least 1, got {seeds}")
+    if "preset" in settings:
+        raise ConfigError("--set preset does not fit a grid of presets: name them with --models")
     configs = [Config.from_preset(model, **{"protocol": protocol, **settings}) for model in models]
     return [
         Run(dataset, model, config.replace(seed=config.seed + i))
@@ -83,15 +55,17 @@ def reproduce(
 ) -> dict[str, Any]:
     """Train and evaluate every run and return {machine, datasets, cells}; prec@k in percent, NLL in nats.
 
-    `oracles` holds {"1": prec@1, "2": prec@2, "nll": NLL} of logs whose true choice probabilities are known.
+    `oracles` holds {"1": prec@1, "2": prec@2, "nll": NLL} of logs whose true choice probabilities are known. At most
+    `jobs` runs at a time; how many does not change a figure.
 
     Raises:
         NumericsError, LogFormatError, ConfigError: from a run.
     """
     figures: dict[int, RunFigures] = {}
-    for index, result in _results(logs, runs, jobs, device, on_start):
-        figures[index] = result
-        on_done(runs[index], result, len(figures))
+    with closing(run_all(logs, runs, jobs, device, on_start)) as results:
+        for index, result in results:
+            figures[index] = result
+            on_done(runs[index], result, len(figures))
     cells: list[dict[str, Any]] = []
     for (dataset, model), group in _groups(runs).items():
         oracle = (oracles or {}).get(dataset)
@@ -118,67 +92,9 @@ def dataset_facts(name: str, log: SessionLog, oracle: Mapping[str, float] | None
         },
         "shares": {fact.name: {"percent": fact.percent, "n": fact.n} for fact in audit(log).facts},
         "published_best": best_published(name),
+        "authors_code": authors_code(name),
     }
     return facts if oracle is None else facts | {"oracle": dict(oracle)}
-
-
-def _results(
-    logs: Mapping[str, SessionLog], runs: Sequence[Run], jobs: int, device: str, on_start: Callable[[Run], None]
-) -> Iterator[tuple[int, RunFigures]]:
-    """Yield each run's figures as it ends, with its place in `runs`."""
-    # The longest runs first, so that none is left alone at the end.
-    order = sorted(range(len(runs)), key=lambda i: -_cost(runs[i], logs))
-    if jobs <= 1 or len(runs) == 1:
-        for i in order:
-            on_start(runs[i])
-            yield i, _run(runs[i], logs[runs[i].dataset], device)
-        return
-    # Spawned, not forked: torch's and numba's threads do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(jobs, len(runs)), context, _start_worker, (dict(logs), device))
-    try:
-        for i in order:
-            on_start(runs[i])
-        places = {pool.submit(_run_in_worker, runs[i]): i for i in order}
-        for future in as_completed(places):
-            yield places[future], future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-_worker: tuple[dict[str, SessionLog], str] = ({}, "auto")
-
-
-def _start_worker(logs: dict[str, SessionLog], device: str) -> None:
-    """Keep the logs: they are sent once per process, not once per run."""
-    global _worker
-    _worker = logs, device
-    # Ctrl-C is the parent's to report; a worker only ends.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def _run_in_worker(run: Run) -> RunFigures:
-    logs, device = _worker
-    return _run(run, logs[run.dataset], device)
-
-
-def _run(run: Run, log: SessionLog, device: str) -> RunFigures:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        started = time.perf_counter()
-        model = UserModel(run.config, device=device)
-        model.fit(log)
-        test = model.evaluate(log, "test")
-        seconds = time.perf_counter() - started
-        return RunFigures(test, model.evaluate(log, "train").gap, seconds)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _cost(run: Run, logs: Mapping[str, SessionLog]) -> int:
-    config = run.config
-    return logs[run.dataset].n_events * config.history_layers * (config.history_dim + sum(config.hidden))
 
 
 def _groups(runs: Sequence[Run]) -> dict[tuple[str, str], list[int]]:

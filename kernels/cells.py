@@ -79,24 +79,14 @@ def logistic(x: Any) -> Any:
 def add_product(vector: Array, matrix: Array, row: Array) -> None:
     """Add vector @ matrix to row, (k,), (k, n) → (n,).
 
-    Eight rows of the matrix at a time: the target is then loaded and stored once per eight products.
+    Four rows of the matrix at a time: the target is then loaded and stored once per four products.
     """
     size, width = matrix.shape
-    whole = size - size % 8
-    for k in range(0, whole, 8):
+    whole = size - size % 4
+    for k in range(0, whole, 4):
         a0, a1, a2, a3 = vector[k], vector[k + 1], vector[k + 2], vector[k + 3]
-        a4, a5, a6, a7 = vector[k + 4], vector[k + 5], vector[k + 6], vector[k + 7]
         for j in range(width):
-            row[j] += (
-                a0 * matrix[k, j]
-                + a1 * matrix[k + 1, j]
-                + a2 * matrix[k + 2, j]
-                + a3 * matrix[k + 3, j]
-                + a4 * matrix[k + 4, j]
-                + a5 * matrix[k + 5, j]
-                + a6 * matrix[k + 6, j]
-                + a7 * matrix[k + 7, j]
-            )
+            row[j] += a0 * matrix[k, j] + a1 * matrix[k + 1, j] + a2 * matrix[k + 2, j] + a3 * matrix[k + 3, j]
     for k in range(whole, size):
         a0 = vector[k]
         for j in range(width):

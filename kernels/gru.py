@@ -28,18 +28,21 @@ def _cell(gates_x: Array, saved: Array, h_before: Array, h: Array) -> None:
 def _cell_backward(saved: Array, h_before: Array, carry: Array, grad_x: Array, grad_q: Array) -> None:
     """Turn the gradient of h (`carry`) into those of x and q, (3H,) each; carry becomes z · carry, h's direct path."""
     size = len(carry)
+    # several short loops, for the reason given in the LSTM's cell
     for j in range(size):
-        r, z, n, q = saved[j], saved[size + j], saved[2 * size + j], saved[3 * size + j]
-        grad_n = carry[j] * (ONE - z) * (ONE - n * n)
-        grad_r = grad_n * q * r * (ONE - r)
-        grad_z = carry[j] * (h_before[j] - n) * z * (ONE - z)
-        grad_x[j] = grad_r
-        grad_x[size + j] = grad_z
-        grad_x[2 * size + j] = grad_n
-        grad_q[j] = grad_r
-        grad_q[size + j] = grad_z
-        grad_q[2 * size + j] = grad_n * r
+        n = saved[2 * size + j]
+        grad_x[2 * size + j] = carry[j] * (ONE - saved[size + j]) * (ONE - n * n)
+    for j in range(size):
+        z = saved[size + j]
+        grad_x[size + j] = carry[j] * (h_before[j] - saved[2 * size + j]) * z * (ONE - z)
         carry[j] *= z
+    for j in range(size):
+        r = saved[j]
+        grad_x[j] = grad_x[2 * size + j] * saved[3 * size + j] * r * (ONE - r)
+    for j in range(2 * size):
+        grad_q[j] = grad_x[j]
+    for j in range(size):
+        grad_q[2 * size + j] = grad_x[2 * size + j] * saved[j]
 
 
 @jit_fast

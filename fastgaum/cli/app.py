@@ -39,10 +39,11 @@ def _version() -> str:
 
 app = App(
     name="fastgaum",
-    help="Learn a user from recommender logs: history encoder, generator and reward model, trained against each other.",
-    help_epilogue="`--debug` with any command shows the traceback of an error.",
+    help="Learn a user from recommender logs: history encoder, generator and reward model, trained against each other."
+    "\n\n`--debug` with any command shows the traceback of an error.",
     version=_version,
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
 )
 for _name, (_path, _help) in COMMANDS.items():
     app.command(_path, name=_name, help=_help)

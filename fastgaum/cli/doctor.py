@@ -59,6 +59,19 @@ def _kernel_cache() -> str:
     return f"{path}{'' if os.access(folder, os.W_OK) else ' (not writable: kernels are compiled in every process)'}"
 
 
+def _data_sets(data_dir: Path | None) -> Iterator[tuple[str, str]]:
+    from fastgaum.datasets.locate import data_folders, find
+    from fastgaum.datasets.registry import names
+
+    for folder in data_folders(data_dir):
+        yield "data folder", f"{folder}{'' if folder.is_dir() else ' (absent)'}"
+    present = [name for name in names() if find(name, data_dir) is not None]
+    yield (
+        "data sets",
+        f"{', '.join(present)} present; {', '.join(set_ for set_ in names() if set_ not in present)} absent",
+    )
+
+
 def _kernel_compiles() -> None:
     """Compile a kernel anew, whatever the cache holds, and compare it with numpy."""
     import numba

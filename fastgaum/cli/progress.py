@@ -6,14 +6,27 @@ import math
 import sys
 import time
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from fastgaum.cli.console import stderr
-from fastgaum.config import Config
-from fastgaum.training.observers import EpochRow
+
+if TYPE_CHECKING:
+    from fastgaum.config import Config
+    from fastgaum.training.observers import EpochRow
+
+
+Trace = TracebackType | None
 
 
 def most_epochs(config: Config) -> int:
@@ -42,9 +55,7 @@ class TrainingProgress:
             self.task = self.live.add_task("epoch 1", total=None, figures="")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Trace) -> None:
         if self.live is not None:
             self.live.stop()
 
@@ -65,6 +76,32 @@ class TrainingProgress:
         self.live.update(
             self.task, description=f"epoch {row.epoch + 1}", figures=f"{line} · at most {clock(left)} left", completed=0
         )
+
+
+class DownloadProgress:
+    """Shows a download on a terminal, and nothing elsewhere; a context manager, called with bytes done and expected."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.console = stderr()
+        self.live = _download_bar(self.console) if self.console.is_terminal else None
+        self.task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Trace) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def __call__(self, done: int, total: int | None) -> None:
+        """Move the bar; the first call shows it, so that a file that is there already shows none."""
+        if self.live is None:
+            return
+        if self.task is None:
+            self.live.start()
+            self.task = self.live.add_task(self.name)
+        self.live.update(self.task, completed=done, total=total)
 
 
 def epoch_line(row: EpochRow) -> str:
@@ -89,6 +126,11 @@ def clock(seconds: float) -> str:
     '1:01'
     """
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def _download_bar(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), DownloadColumn(), TransferSpeedColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
 
 
 def _live(console: Console) -> Progress:

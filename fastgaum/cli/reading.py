@@ -13,6 +13,8 @@ from cyclopts import Parameter
 from fastgaum.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
+    from polars import DataFrame
+
     from fastgaum.sessions.packed import SessionLog
 
 READING_FILE = "reading.json"
@@ -71,6 +73,21 @@ class Reading:
         from fastgaum.datasets.registry import load
 
         return load(log, data_dir=self.data_dir, **self.options())
+
+    def raw_rows(self, log: str) -> DataFrame | None:
+        """The rows of a log as they stand in its file, for the audit; None for a saved log, which has none.
+
+        Raises:
+            DatasetError, LogFormatError, ConfigError: as `load`.
+        """
+        from fastgaum.datasets.locate import resolve
+        from fastgaum.sessions.audit_rules import raw_rows
+
+        found = resolve(log, self.data_dir)
+        options = {**found.options, **self.options()}
+        return raw_rows(
+            found.path, **{k: v for k, v in options.items() if k in ("columns", "candidate_fields", "choices")}
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values of the options given; the data folder is the machine's, not the log's, and stays out."""

@@ -15,8 +15,8 @@ from fastgaum.errors import ConfigError
 from fastgaum.files import atomic
 
 if TYPE_CHECKING:
-    from fastgaum.reproduce import Run, RunFigures
     from fastgaum.sessions.packed import SessionLog
+    from fastgaum.training.jobs import Run, RunFigures
 
 TABLE_SETS = ("yelp", "taobao", "yoochoose")
 """what is run when nothing is asked for and the files are at hand"""
@@ -29,9 +29,11 @@ def reproduce(
     datasets: Annotated[
         str | None, Parameter(help="comma list of logs; if not given, those at hand, or the sample")
     ] = None,
-    models: Annotated[str, Parameter(help="all, or a comma list of presets")] = "all",
+    models: Annotated[
+        str | None, Parameter(help="all, or a comma list of presets; if not given, all but the slow one (report)")
+    ] = None,
     protocol: Annotated[Literal["identity", "bags", "views"], Parameter(help="what a candidate's bag holds")] = "bags",
-    seeds: Annotated[int, Parameter(help="runs of each model")] = 3,
+    seeds: Annotated[int, Parameter(help="runs of each model")] = 5,
     resplit: Annotated[int | None, Parameter(help="draw another split of whole users with this seed")] = None,
     json: Annotated[Path | None, Parameter(help="also write the table as one JSON object")] = None,
     markdown: Annotated[Path | None, Parameter(help="also write the table as markdown")] = None,
@@ -41,15 +43,15 @@ def reproduce(
     device: Device = "auto",
 ) -> None:
     """Train every model on every log with every seed; print prec@k beside the floors and the published figures."""
-    names = _names(datasets, "--datasets")
-    presets = list(PRESETS) if models == "all" else _names(models, "--models")
+    names = None if datasets is None else _names(datasets, "--datasets")
+    presets = _presets(models)
     changes = parse_settings(settings)
     check_outputs(json, markdown)
     from fastgaum.reproduce import plan
     from fastgaum.reproduce import reproduce as run_grid
 
     logs, oracles = _logs(names, data_dir, resplit)
-    runs = plan(list(logs), presets or [], seeds, protocol, changes)
+    runs = plan(list(logs), presets, seeds, protocol, changes)
     progress = _Progress(len(runs))
     result = run_grid(
         logs,
@@ -69,9 +71,13 @@ def reproduce(
         say("")
 
 
-def _names(text: str | None, option: str) -> list[str] | None:
-    if text is None:
-        return None
+def _presets(models: str | None) -> list[str]:
+    if models is None:
+        return [name for name in PRESETS if name not in SLOW]
+    return list(PRESETS) if models == "all" else _names(models, "--models")
+
+
+def _names(text: str, option: str) -> list[str]:
     names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if not names:
         raise ConfigError(f"{option} is an empty list, at least one name is required")
@@ -107,11 +113,10 @@ def _at_hand(data_dir: Path | None) -> list[str]:
 
 def _oracle(name: str, data_dir: Path | None, log: SessionLog) -> dict[str, float] | None:
     """What the truth scores on a synthetic log's test split, in percent and nats; None where nobody knows the truth."""
-    from fastgaum.datasets.locate import find
+    from fastgaum.datasets.locate import resolve
     from fastgaum.sessions.oracle import oracle_scores, read_truth, truth_beside
 
-    path = find(name, data_dir) or Path(name)
-    truth = truth_beside(path)
+    truth = truth_beside(resolve(name, data_dir).path)
     if truth is None:
         return None
     scores = oracle_scores(log, read_truth(truth, log))

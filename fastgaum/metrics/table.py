@@ -21,7 +21,7 @@ class Block:
 
 
 def blocks(result: Mapping[str, Any]) -> list[Block]:
-    """One block per data set of a reproduce object: floors, best published, oracle where known, then models × heads."""
+    """One block per data set of a reproduce object: floors, what others reached, models × heads, oracle where known."""
     return [_block(result, name, facts) for name, facts in result["datasets"].items()]
 
 
@@ -54,6 +54,8 @@ def _published_rows(facts: Mapping[str, Any]) -> Iterator[list[str]]:
         names = [best[k]["model"] for k in KS if k in best]
         cells = [_spread(best[k]["mean"], best[k]["sd"]) if k in best else "" for k in KS]
         yield [f"best published: {' / '.join(dict.fromkeys(names))}", cells[0], "", cells[1], *[""] * 6]
+    for model, precs in (facts.get("authors_code") or {}).items():
+        yield [f"authors' code: {model}", _num(precs.get("1")), "", _num(precs.get("2")), *[""] * 6]
 
 
 def _model_rows(cells: Sequence[Mapping[str, Any]], dataset: str) -> Iterator[list[str]]:

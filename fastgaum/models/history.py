@@ -17,7 +17,8 @@ from fastgaum.config import Config
 from fastgaum.models.expand import Prefixes, gather_bags, join_bags, prefixes, reverse_rows
 from fastgaum.models.scorers import BagLinear
 from fastgaum.models.tensors import Bags, BatchTensors
-from fastgaum.ops.recurrent import bag_outer_sum, gru, lag_structure, lag_weighted, lstm
+from fastgaum.ops.position_weight import bag_outer_sum, lag_structure, lag_weighted
+from fastgaum.ops.recurrent import gru, lstm
 
 Carry = tuple[Tensor, ...]
 

@@ -113,12 +113,16 @@ class SessionLog:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A sha256 over the packed arrays, the split and the ids: two logs share it only if they hold the same data."""
+        """A sha256 over the packed arrays, fields, split and ids: two logs share it only if they hold the same data."""
         digest = hashlib.sha256()
-        for array in (self.session_offsets, self.display_offsets, self.items, self.choices, self.split, self.users):
-            digest.update(np.ascontiguousarray(array).tobytes())
-        for name in sorted(self.candidate_fields):
-            digest.update(name.encode() + np.ascontiguousarray(self.candidate_fields[name]).tobytes())
-        digest.update(str(self.item_ids.hash(seed=0).sum()).encode())
-        digest.update(str(self.session_ids.hash(seed=0).sum()).encode())
+        arrays = {
+            "sessions": self.session_offsets, "displays": self.display_offsets, "items": self.items,
+            "choices": self.choices, "split": self.split, "users": self.users, "views": self.views,
+        } | self.candidate_fields | self.item_fields  # fmt: skip
+        for name, array in arrays.items():
+            digest.update(name.encode())
+            if array is not None:
+                digest.update(np.ascontiguousarray(array).tobytes())
+        for ids in (self.session_ids, self.item_ids):
+            digest.update("\0".join(ids.to_list()).encode())
         return digest.hexdigest()

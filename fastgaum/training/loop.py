@@ -28,7 +28,6 @@ SCORING_SESSIONS = 1024
 """sessions per batch when nothing is trained"""
 CATCH_UP_GAP = 2e-3
 """the generator has caught up when its mean training gap is below this"""
-CATCH_UP_EPOCHS = 60
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ class Trainer:
 
     def _catch_up(self) -> None:
         """Generator steps alone, the reward fixed, until the gap is small; then the best state includes this generator."""
-        for _ in range(CATCH_UP_EPOCHS):
+        for _ in range(self.config.catch_up):
             started = time.perf_counter()
             self._epoch(self._generator_only)
             self.best_score = math.inf

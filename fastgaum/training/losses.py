@@ -24,7 +24,8 @@ def logged_utility(utility: Tensor, batch: BatchTensors) -> Tensor:
 def exact_loss(utility: Tensor, batch: BatchTensors, regulariser: Regulariser, eta: float, outside: bool) -> Tensor:
     """The reward's loss against the best response, max_φ [⟨φ, r⟩ − Ω(φ)/η] − r(a_t), per event.
 
-    A Fenchel–Young loss over eta; for Shannon it is the conditional-logit NLL over eta. Its gradient is φ* − onehot(a_t).
+    A Fenchel–Young loss over eta, up to the constant Ω(onehot): 0 for Shannon and Tsallis, ½ for L2. For Shannon it is
+    the conditional-logit NLL over eta. Its gradient is φ* − onehot(a_t).
     Low when the logged choice has the best regularised value.
     """
     return best_value(regulariser, eta * utility, batch.display_offsets, outside) / eta - logged_utility(utility, batch)

@@ -61,5 +61,6 @@ def fails(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[[list[
 def tree(folder: Path) -> dict[str, bytes]:
     """Every file below a folder and what it holds; folders hold nothing."""
     return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in sorted(folder.rglob("*"))
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b""
+        for path in sorted(folder.rglob("*"))
     }

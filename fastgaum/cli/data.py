@@ -1,0 +1,138 @@
+"""`fastgaum data`: which logs there are, how to get them, what is wrong with one, and logs of a synthetic world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from fastgaum.cli.console import check_outputs, say, show_table, write_json
+from fastgaum.cli.logs import check_log_output, write_log
+from fastgaum.cli.progress import DownloadProgress
+from fastgaum.cli.reading import AS_IT_IS, Log, Reading
+
+app = App(name="data", help="Logs: list, info, get, audit, convert, synth.")
+
+
+DataDir = Annotated[Path | None, Parameter(help="where registry names are looked up first")]
+
+
+@app.command(name="list")
+def list_(*, data_dir: DataDir = None) -> None:
+    """List the logs that have a name, and whether they are at hand."""
+    from fastgaum.datasets.locate import find
+    from fastgaum.datasets.registry import dataset, names
+
+    rows = []
+    for entry in map(dataset, names()):
+        path = find(entry.name, data_dir)
+        at_hand = "bundled" if entry.bundled else "absent" if path is None else str(path.parent)
+        rows.append([entry.name, f"{entry.counts.get('events', 0):,}", f"{entry.counts.get('items', 0):,}", at_hand])
+    show_table(["name", "events", "items", "at hand"], rows)
+    say("`fastgaum data info NAME` says what it is, `fastgaum data get NAME` brings it here")
+
+
+@app.command
+def info(name: Annotated[str, Parameter(help="a registry name")], /, *, data_dir: DataDir = None) -> None:
+    """Say what a log is: origin, terms, counts, checksums, and its card."""
+    from fastgaum.datasets.locate import find
+    from fastgaum.datasets.registry import card, dataset
+
+    entry = dataset(name)
+    path = find(name, data_dir)
+    say(f"{entry.name}: {entry.title}")
+    say(f"origin: {entry.origin}")
+    say(f"terms: {entry.terms}")
+    say("counts: " + ", ".join(f"{count:,} {what}" for what, count in entry.counts.items()))
+    for file in entry.files:
+        say(f"file: {file.path}, sha256 {file.sha256}, {file.url or 'no address: adopt a copy with --from'}")
+    say(f"at hand: {path or 'no'}\n")
+    say(card(name).rstrip())
+
+
+@app.command
+def get(
+    name: Annotated[str, Parameter(help="a registry name")],
+    /,
+    *,
+    from_: Annotated[
+        Path | None, Parameter(name="--from", help="adopt a local copy: a file, or a folder of files")
+    ] = None,
+    data_dir: Annotated[Path | None, Parameter(help="where to put it; the user cache if not given")] = None,
+) -> None:
+    """Download a log, or adopt a local copy; either way its sha256 must be the registry's."""
+    from fastgaum.datasets.fetch import get as fetch
+
+    with DownloadProgress(name) as progress:
+        path = fetch(name, from_file=from_, data_dir=data_dir, progress=progress)
+    say(f"{path}: {name}, checksum right")
+
+
+@app.command
+def audit(
+    log: Log,
+    /,
+    *,
+    json: Annotated[Path | None, Parameter(help="also write the report as one JSON object")] = None,
+    reading: Reading = AS_IT_IS,
+) -> None:
+    """Try simple label-free rules on a log, and name each that finds the clicked item more often than chance.
+
+    Traps in a log are a finding, not a failure: the exit code is 0.
+    """
+    check_outputs(json)
+    from fastgaum.sessions.audit import audit as audit_log
+
+    report = audit_log(reading.load(log), reading.raw_rows(log))
+    if json is not None:
+        write_json(json, report.to_dict())
+    say(report.to_text())
+
+
+@app.command
+def convert(
+    log: Log,
+    /,
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="a .parquet or .csv file (long layout), or a folder")],
+    reading: Reading = AS_IT_IS,
+) -> None:
+    """Read a log, check it, and write it: as a file in the long layout, or packed into a folder that loads at once."""
+    check_log_output(out)
+    sessions = reading.load(log)
+    write_log(sessions, out)
+    say(f"{out}: {sessions.n_sessions} sessions, {sessions.n_events} events, {sessions.n_candidates} candidates")
+
+
+@app.command
+def synth(
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="a .parquet or .csv file, or a folder")],
+    events: Annotated[int, Parameter(help="events to draw")] = 2000,
+    preset: Annotated[str, Parameter(help="the world to start from: default, sample, scale, tail")] = "default",
+    items: Annotated[int | None, Parameter(help="size of the catalogue")] = None,
+    seed: Annotated[int | None, Parameter(help="the one source of randomness")] = None,
+    rule: Annotated[Literal["shannon", "l2"] | None, Parameter(help="softmax or sparsemax choices")] = None,
+    eta: Annotated[float | None, Parameter(help="how decided the user is")] = None,
+    no_click: Annotated[float | None, Parameter(name="--no-click", help="share of events without a click")] = None,
+    mean_length: Annotated[float | None, Parameter(help="mean events per session")] = None,
+    max_length: Annotated[int | None, Parameter(help="longest session")] = None,
+    mean_display: Annotated[float | None, Parameter(help="mean candidates per display set")] = None,
+) -> None:
+    """Draw a log of a world whose reward and choice rule are known, and write the truth beside it."""
+    given = {
+        "n_items": items, "seed": seed, "rule": rule, "eta": eta, "no_click": no_click, "mean_length": mean_length,
+        "max_length": max_length, "mean_display": mean_display,
+    }  # fmt: skip
+    check_log_output(out)
+    from fastgaum.sessions.oracle import oracle_scores, truth_path, write_truth
+    from fastgaum.sessions.synthetic import synthesise
+
+    changes = {name: value for name, value in given.items() if value is not None}
+    log, truth = synthesise(events, preset=preset, **changes)
+    write_log(log, out)
+    write_truth(log, truth, truth_path(out))
+    oracle = oracle_scores(log, truth)
+    say(f"{out}: {log.n_sessions} sessions, {log.n_events} events; {truth_path(out)}: the truth")
+    say(f"  the oracle's prec@1 on the test split is {100 * oracle.precision[1]:.1f}, its NLL {oracle.nll:.3f}")

@@ -1,0 +1,49 @@
+"""Small logs for tests, drawn or written out."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from fastgaum.sessions.packed import SessionLog
+
+
+def log_of(
+    sessions: list[list[tuple[list[int], int]]], split: list[int] | None = None, users: list[int] | None = None, **more: object
+) -> SessionLog:
+    """Build a log from sessions → events → (items, position of the choice or -1)."""
+    events = [event for session in sessions for event in session]
+    n_items = 1 + max(max(items) for items, _ in events)
+    offsets = [0, *np.cumsum([len(session) for session in sessions])]
+    displays = [0, *np.cumsum([len(items) for items, _ in events])]
+    return SessionLog(
+        session_offsets=np.array(offsets, np.int32),
+        display_offsets=np.array(displays, np.int32),
+        items=np.array([item for items, _ in events for item in items], np.int32),
+        choices=np.array([choice for _, choice in events], np.int32),
+        split=np.array(split or [0] * len(sessions), np.int8),
+        users=np.array(users or range(len(sessions)), np.int32),
+        session_ids=pl.Series([f"s{i}" for i in range(len(sessions))], dtype=pl.String),
+        event_ids=pl.Series([str(i) for i in range(len(events))], dtype=pl.String),
+        item_ids=pl.Series([f"i{i}" for i in range(n_items)], dtype=pl.String),
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def random_log(
+    seed: int = 0, n_sessions: int = 60, n_items: int = 12, max_length: int = 4, no_click: float = 0.0, shared_users: bool = False
+) -> SessionLog:
+    """A log of chance, half of it training; low item numbers are chosen more often, so there is something to learn."""
+    rng = np.random.default_rng(seed)
+    sessions = []
+    for _ in range(n_sessions):
+        session = []
+        for _ in range(rng.integers(1, max_length + 1)):
+            items = rng.choice(n_items, size=rng.integers(1, min(6, n_items) + 1), replace=False)
+            weight = np.exp(-0.5 * items)
+            choice = -1 if rng.random() < no_click else int(rng.choice(len(items), p=weight / weight.sum()))
+            session.append((items.tolist(), choice))
+        sessions.append(session)
+    split = np.tile([0, 0, 1, 2], n_sessions)[:n_sessions].tolist()
+    users = (np.arange(n_sessions) // 2).tolist() if shared_users else None
+    return log_of(sessions, split, users)

@@ -1,0 +1,169 @@
+"""The commands when all is well: what they print, what they leave on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from fastgaum.cli.app import main
+from fastgaum.training.runs import RUN_FILES
+
+QUICK = ["--set", "epochs=1", "--set", "warm_start=1", "--set", "batch_sessions=256"]
+
+
+def run_python(*argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *argv], capture_output=True, text=True, timeout=60)
+
+
+def test_train_leaves_a_run_folder(trained: Path) -> None:
+    assert sorted(path.name for path in trained.iterdir()) == sorted(RUN_FILES)
+    config = tomllib.loads((trained / "config.toml").read_text())
+    assert (config["preset"], config["epochs"]) == ("fastgaum", 1)
+    assert json.loads((trained / "reading.json").read_text()) == {"candidate_field": ["price"]}
+    lines = (trained / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == pl.read_parquet(trained / "metrics.parquet").height
+
+
+def test_train_reads_a_run_s_own_config(trained: Path, log_file: Path, tmp_path: Path) -> None:
+    argv = ["train", str(log_file), "-o", str(tmp_path / "run"), "--config", str(trained / "config.toml")]
+    assert main([*argv, "--seed", "5", "--set", "lr=0.01"]) == 0
+    former = tomllib.loads((trained / "config.toml").read_text())
+    config = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
+    assert config == former | {"seed": 5, "lr": 0.01}
+
+
+def test_train_prints_a_plain_line_per_epoch(
+    log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert main(["train", str(log_file), "-o", str(tmp_path / "run"), *QUICK]) == 0
+    out, err = capsys.readouterr()
+    n_epochs = len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert err.count("\n") == n_epochs
+    assert all("val prec@1" in line and "events/s" in line for line in err.splitlines())
+    assert "gap" in err
+    assert f"{n_epochs} epochs" in out
+
+
+def test_same_seed_same_run(trained: Path, log_file: Path, tmp_path: Path) -> None:
+    argv = ["train", str(log_file), "-o", str(tmp_path / "run"), "--candidate-field", "price", *QUICK]
+    assert main(argv) == 0
+    first, second = (
+        pl.read_parquet(run / "metrics.parquet").drop("events_per_second") for run in (trained, tmp_path / "run")
+    )
+    assert first.equals(second, null_equal=True)
+
+
+def test_overwrite_replaces_a_run(trained: Path, log_file: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    assert main(["train", str(log_file), "-o", str(run), "--overwrite", "--seed", "7", *QUICK]) == 0
+    assert tomllib.loads((run / "config.toml").read_text())["seed"] == 7
+    assert json.loads((run / "reading.json").read_text()) == {}
+
+
+def test_evaluate_reads_the_log_as_the_run_did(
+    trained: Path, log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert main(["evaluate", str(trained), str(log_file), "--json", str(tmp_path / "e.json")]) == 0
+    out = capsys.readouterr().out
+    assert "prec@1" in out
+    assert "generator" in out
+    figures = json.loads((tmp_path / "e.json").read_text())
+    head = figures["heads"]["reward"]
+    low, high = head["prec"]["1"]["ci"]
+    assert low <= head["prec"]["1"]["mean"] <= high
+    assert figures["gap"] >= 0
+    assert figures["machine"]["versions"]["torch"]
+    assert f"{head['prec']['1']['mean']:.1f}" in out
+
+
+def test_evaluate_options_win_over_the_run_s(trained: Path, log_file: Path, tmp_path: Path) -> None:
+    events = []
+    for i, options in enumerate(([], ["--split-by", "user", "--split-seed", "1"], ["--split", "train"])):
+        assert main(["evaluate", str(trained), str(log_file), "--json", str(tmp_path / f"{i}.json"), *options]) == 0
+        events.append(json.loads((tmp_path / f"{i}.json").read_text())["n_events"])
+    assert len(set(events)) == 3
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_predict_writes_distributions(trained: Path, log_file: Path, tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"probs.{suffix}"
+    assert main(["predict", str(trained), str(log_file), "-o", str(out)]) == 0
+    frame = pl.read_parquet(out) if suffix == "parquet" else pl.read_csv(out)
+    assert frame.height == pl.read_parquet(log_file).height
+    sums = frame.group_by("session", "event").agg(pl.sum("probability"), pl.sum("generator_probability"))
+    assert sums.select((pl.all().exclude("session", "event") - 1).abs().max()).row(0) < (1e-4, 1e-4)
+
+
+def test_predict_one_split(trained: Path, log_file: Path, tmp_path: Path) -> None:
+    assert main(["predict", str(trained), str(log_file), "-o", str(tmp_path / "p.parquet"), "--split", "test"]) == 0
+    test = pl.read_parquet(log_file).filter(pl.col("split") == "test")
+    assert pl.read_parquet(tmp_path / "p.parquet").height == test.height
+
+
+def test_help_imports_neither_torch_nor_polars() -> None:
+    code = (
+        "import sys; from fastgaum.cli.app import main; main(['--help']); "
+        "print(sorted({'torch', 'polars', 'numpy', 'numba'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = run_python("-c", code)
+    assert "reproduce" in done.stdout
+    assert done.stderr == "[]\n"
+
+
+def test_import_brings_names_lazily() -> None:
+    code = (
+        "import sys, fastgaum; print('torch' in sys.modules, 'polars' in sys.modules); "
+        "print(all(getattr(fastgaum, name) is not None for name in fastgaum.__all__))"
+    )
+    assert run_python("-c", code).stdout == "False False\nTrue\n"
+
+
+def test_unknown_public_name() -> None:
+    import fastgaum
+
+    with pytest.raises(AttributeError, match="no attribute 'UserModl'"):
+        _ = fastgaum.UserModl
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    import fastgaum
+
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"{fastgaum.__version__}\n"
+
+
+def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for what in ("torch:", "processor:", "kernel cache:", "training runs:"):
+        assert what in out
+    assert "FAILED" not in out
+
+
+def test_doctor_reports_what_fails(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise OSError("no compiler\nhere")
+
+    monkeypatch.setattr("fastgaum.cli.doctor.CHECKS", {"kernel compiles": broken})
+    assert main(["doctor"]) == 1
+    assert "FAILED: OSError: no compiler here" in capsys.readouterr().out
+
+
+def test_reader_that_goes_away_is_no_error(trained: Path, log_file: Path) -> None:
+    """`fastgaum evaluate … | head -0`: no traceback, no complaint at exit."""
+    read, write = os.pipe()
+    os.close(read)
+    argv = [sys.executable, "-m", "fastgaum", "evaluate", str(trained), str(log_file)]
+    with os.fdopen(write, "w") as pipe:
+        done = subprocess.run(argv, stdout=pipe, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (141, "")

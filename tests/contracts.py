@@ -1,0 +1,127 @@
+"""What every user model must do: a new model's test calls `check_user_model` and is done."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from fastgaum.models.tensors import BatchTensors, chosen_bags, to_tensors
+from fastgaum.models.user_model import UserModel
+from fastgaum.sessions.batches import assemble
+from fastgaum.sessions.packed import SessionLog
+from tests.builders import random_log
+
+
+def check_user_model(model: UserModel, log: SessionLog | None = None) -> None:
+    """Fit on a small log, then hold the model to the contract."""
+    log = log or random_log(7, n_sessions=80)
+    table = model.fit(log)
+    assert table.height >= 1
+    heads = ["reward", "generator"] if model.config.players == "adversarial" else ["reward"]
+    for head in heads:
+        _check_normalised(model, log, head)
+        _check_permutation(model, log, head)
+        _check_batching(model, log, head)
+    _check_state_is_past_only(model, log)
+    _check_advance_equals_encoding(model, log)
+
+
+def _batch(model: UserModel, log: SessionLog, rows: np.ndarray) -> BatchTensors:
+    assert model.space is not None
+    encoded = model.space.encode(log, rows)
+    return to_tensors(assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32)))
+
+
+def _check_normalised(model: UserModel, log: SessionLog, head: str) -> None:
+    batch = _batch(model, log, log.sessions_in("all"))
+    log_probs, outside = model.choice_log_probs(batch, head)  # type: ignore[arg-type]
+    sums = np.add.reduceat(log_probs.exp().numpy().astype(np.float64), batch.source.display_offsets[:-1])
+    np.testing.assert_allclose(sums + outside.exp().numpy(), 1, atol=1e-4)
+
+
+def _check_permutation(model: UserModel, log: SessionLog, head: str) -> None:
+    """Permuting candidates permutes probabilities; with real order the position is a field and moves along."""
+    if log.ordered:
+        return
+    rng = np.random.default_rng(0)
+    order = np.concatenate([
+        rng.permutation(np.arange(a, b)) for a, b in zip(log.display_offsets[:-1], log.display_offsets[1:], strict=True)
+    ])  # fmt: skip
+    where = np.argsort(order)
+    chosen = log.display_offsets[:-1] + log.choices
+    moved = np.where(log.choices >= 0, where[chosen] - log.display_offsets[:-1], -1).astype(np.int32)
+    permuted = dataclasses.replace(
+        log,
+        items=log.items[order],
+        choices=moved,
+        views=None if log.views is None else log.views[order],
+        candidate_fields={k: v[order] for k, v in log.candidate_fields.items()},
+    )
+    rows = log.sessions_in("test")
+    before, _ = model.choice_log_probs(_batch(model, log, rows), head)  # type: ignore[arg-type]
+    after, _ = model.choice_log_probs(_batch(model, permuted, rows), head)  # type: ignore[arg-type]
+    from fastgaum.sessions.ragged import pick_rows
+
+    _, events = pick_rows(log.session_offsets, rows)
+    _, candidates = pick_rows(log.display_offsets, events)
+    position = np.full(log.n_candidates, -1)
+    position[candidates] = np.arange(len(candidates))
+    np.testing.assert_allclose(after.numpy(), before.numpy()[position[order[candidates]]], atol=1e-4)
+
+
+def _check_batching(model: UserModel, log: SessionLog, head: str) -> None:
+    """A session alone has the scores it has among others, however long those are."""
+    rows = log.sessions_in("test")
+    together, _ = model.choice_log_probs(_batch(model, log, rows), head)  # type: ignore[arg-type]
+    alone = [model.choice_log_probs(_batch(model, log, rows[i : i + 1]), head)[0] for i in range(len(rows))]  # type: ignore[arg-type]
+    np.testing.assert_allclose(torch.cat(alone).numpy(), together.numpy(), atol=1e-4)
+
+
+def _states(model: UserModel, batch: BatchTensors) -> torch.Tensor:
+    assert model.networks is not None
+    with torch.no_grad():
+        return model.networks.eval().utility(batch)[1]
+
+
+def _longest(log: SessionLog) -> np.ndarray:
+    return np.array([np.argmax(np.diff(log.session_offsets))], np.int32)
+
+
+def _check_state_is_past_only(model: UserModel, log: SessionLog) -> None:
+    """Other choices at t and after leave the states up to t as they were, to the bit, and move the state at t + 1."""
+    row = _longest(log)
+    first, last = log.session_offsets[row[0]], log.session_offsets[row[0] + 1]
+    sizes = np.diff(log.display_offsets)
+    before = _states(model, _batch(model, log, row))
+    moved = 0
+    for t in range(last - first):
+        choices = log.choices.copy()
+        later = np.arange(first + t, last)
+        choices[later] = (np.maximum(choices[later], 0) + 1) % sizes[later]
+        other = dataclasses.replace(log, choices=choices)
+        assert model.space is not None
+        # the changed log is another log: what is tested is the encoder, so both sides use counts of the first
+        encoded = model.space.encode(log, row)
+        batch = assemble(dataclasses.replace(encoded, choices=choices[first:last]), np.zeros(1, np.int32))
+        after = _states(model, to_tensors(batch))
+        assert torch.equal(after[: t + 1], before[: t + 1])
+        if t + 1 < last - first and other.choices[first + t] != log.choices[first + t]:
+            moved += int(not torch.equal(after[t + 1], before[t + 1]))
+    assert last - first < 3 or moved > 0
+
+
+def _check_advance_equals_encoding(model: UserModel, log: SessionLog) -> None:
+    """Advancing a user choice by choice gives the states that encoding the session at once gives."""
+    batch = _batch(model, log, _longest(log))
+    encoded = _states(model, batch)
+    carries = model.initial(1)
+    assert model.networks is not None
+    players = model.networks.players
+    for t in range(batch.n_events):
+        with torch.no_grad():
+            state = torch.cat([p.history.state_of(c) for p, c in zip(players, carries, strict=True)], dim=1)
+        np.testing.assert_allclose(state.numpy()[0], encoded[t].numpy(), atol=1e-5)
+        if t + 1 < batch.n_events:
+            carries = model.advance(carries, chosen_bags(batch.source, batch.source.token_candidates[t : t + 1]))

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fastgaum.kernels import cells, gru, lstm, packing, position_weight
+from tests import naive_recurrent as naive
+
+OFFSETS = [[0], [0, 0], [0, 1], [0, 1, 4, 4, 6], [0, 0, 3, 6, 7, 7, 12, 13]]
+DTYPES = [np.float32, np.float64]
+
+
+def _tolerance(dtype: type) -> float:
+    return 2e-6 if dtype is np.float32 else 1e-13
+
+
+@pytest.mark.parametrize("offsets", OFFSETS)
+def test_order_by_length_is_a_stable_sort(offsets: list[int]) -> None:
+    array = np.array(offsets, dtype=np.int32)
+    expected_order, expected_active = naive.order_by_length(offsets)
+    longest = packing.longest_sequence(array)
+    order, active = np.full(len(offsets) - 1, -7, dtype=np.int32), np.full(longest, -7, dtype=np.int32)
+    packing.order_by_length(array, order, active)
+    assert longest == len(expected_active)
+    assert order.tolist() == expected_order
+    assert active.tolist() == expected_active
+
+
+def test_previous_rows_start_each_sequence_anew() -> None:
+    rows, start = np.array([[1.0], [2.0], [3.0], [4.0]]), np.array([[-1.0], [-2.0], [-3.0]])
+    previous = np.empty_like(rows)
+    packing.previous_rows(rows, np.array([0, 2, 2, 4], dtype=np.int32), start, previous)
+    assert previous.ravel().tolist() == [-1, 1, -3, 3]
+
+
+def test_rational_tanh_is_close_for_float32_and_exact_for_float64() -> None:
+    x = np.concatenate((np.linspace(-12, 12, 20001), [0.0, -0.0, np.inf, -np.inf, 1e-6, 1e4, -1e4]))
+    single = np.array([cells.tanh(value) for value in x.astype(np.float32)])
+    assert np.abs(single - np.tanh(x.astype(np.float32).astype(float))).max() < 4e-7
+    logistic = np.array([cells.logistic(value) for value in x.astype(np.float32)])
+    assert np.abs(logistic - naive.logistic(np.clip(x, -80, 80).astype(np.float32).astype(float))).max() < 4e-7
+    assert (
+        np.abs(np.array([cells.logistic(value) for value in x[:-4]]) - naive.logistic(x[:-4].clip(-700))).max() < 1e-15
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nan_is_not_squashed(dtype: type) -> None:
+    assert np.isnan(cells.logistic(dtype(np.nan)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("size", "width"), [(1, 3), (4, 16), (7, 21), (20, 80)])
+def test_row_products(dtype: type, size: int, width: int) -> None:
+    rng = np.random.default_rng(size)
+    matrix, short, long = (rng.standard_normal(shape).astype(dtype) for shape in ((size, width), size, width))
+    row, column = long.copy(), short.copy()
+    cells.add_product(short, matrix, row)
+    cells.add_products(long, matrix, column)
+    tolerance = 10 * _tolerance(dtype)
+    np.testing.assert_allclose(row, long + short @ matrix, atol=tolerance)
+    np.testing.assert_allclose(column, short + matrix @ long, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("offsets", OFFSETS)
+def test_sequence_kernels_equal_their_twins(offsets: list[int], dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    array, size = np.array(offsets, dtype=np.int32), 5
+    n_sequences, n_tokens = len(offsets) - 1, offsets[-1]
+    h0, c0 = rng.standard_normal((2, n_sequences, size)).astype(dtype)
+    gates_x = rng.standard_normal((n_tokens, 4 * size)).astype(dtype)
+    weight = rng.standard_normal((4 * size, size)).astype(dtype)
+    bias = rng.standard_normal(3 * size).astype(dtype)
+    gates, h, c = np.empty_like(gates_x), np.empty((n_tokens, size), dtype), np.empty((n_tokens, size), dtype)
+
+    lstm.lstm_sequences(gates_x, array, np.ascontiguousarray(weight.T), h0, c0, gates, h, c)
+    expected_h, expected_c = naive.lstm(gates_x, array, weight, h0, c0)
+    np.testing.assert_allclose(h, expected_h, atol=_tolerance(dtype))
+    np.testing.assert_allclose(c, expected_c, atol=_tolerance(dtype))
+
+    x, weight = np.ascontiguousarray(gates_x[:, : 3 * size]), weight[: 3 * size]
+    gru.gru_sequences(x, array, np.ascontiguousarray(weight.T), bias, h0, gates, h)
+    np.testing.assert_allclose(h, naive.gru(x, array, weight, bias, h0), atol=_tolerance(dtype))
+
+
+@pytest.mark.parametrize("window", [1, 2, 5, 50])
+def test_lag_structure_equals_its_twin(window: int) -> None:
+    rng = np.random.default_rng(window)
+    offsets = np.array([0, 0, 3, 4, 4, 24], dtype=np.int32)
+    # few ids, so that they repeat within bags and windows; huge ones, so that slots of the hash table collide
+    pool = np.array([0, 1, 2, 3, 2**31 - 1, 2**30, 65536, 131072])
+    bags = [rng.choice(pool, size=rng.integers(0, 6)).tolist() for _ in range(24)]
+    id_offsets = np.cumsum([0, *map(len, bags)]).astype(np.int32)
+    ids = np.array([feature for bag in bags for feature in bag], dtype=np.int32)
+    expected = naive.state_bags(offsets.tolist(), bags, window)
+
+    n_occurrences, widest = position_weight.count_occurrences(offsets, id_offsets, window)
+    counts = [sum(map(len, state.values())) for state in expected]
+    assert (n_occurrences, widest) == (sum(counts), max(counts))
+    state_ids, entries, lags = np.full((3, n_occurrences), -7, dtype=np.int32)
+    state_offsets = np.empty(25, dtype=np.int32)
+    n_slots = 1 << (2 * widest).bit_length()
+    slots = np.empty(n_slots, dtype=np.int32), np.full(n_slots, -1, dtype=np.int32)
+    n_entries = position_weight.fill_structure(
+        offsets, ids, id_offsets, window, *slots, state_offsets, state_ids, entries, lags
+    )
+    assert state_offsets.tolist() == np.cumsum([0, *map(len, expected)]).tolist()
+    assert state_ids[:n_entries].tolist() == [feature for state in expected for feature in state]
+    lags_of_entry: list[list[int]] = [[] for _ in range(n_entries)]
+    for entry, lag in zip(entries, lags, strict=True):
+        lags_of_entry[entry].append(int(lag))
+    assert lags_of_entry == [found for state in expected for found in state.values()]

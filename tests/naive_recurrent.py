@@ -1,0 +1,90 @@
+"""Slow, obvious twins of the recurrent and position-weight kernels, in plain Python and numpy."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+def logistic(x: Array) -> Array:
+    return 1 / (1 + np.exp(-x))
+
+
+def lstm(gates_x: Array, offsets: Array, weight_hh: Array, h0: Array, c0: Array) -> tuple[Array, Array]:
+    """h and c after each token, (n_tokens, H)."""
+    all_h, all_c = np.zeros((len(gates_x), h0.shape[1])), np.zeros((len(gates_x), h0.shape[1]))
+    for sequence in range(len(offsets) - 1):
+        h, c = h0[sequence], c0[sequence]
+        for row in range(offsets[sequence], offsets[sequence + 1]):
+            i, f, g, o = np.split(gates_x[row] + weight_hh @ h, 4)
+            c = logistic(f) * c + logistic(i) * np.tanh(g)
+            h = logistic(o) * np.tanh(c)
+            all_h[row], all_c[row] = h, c
+    return all_h, all_c
+
+
+def gru(gates_x: Array, offsets: Array, weight_hh: Array, bias_hh: Array, h0: Array) -> Array:
+    """h after each token, (n_tokens, H)."""
+    all_h = np.zeros((len(gates_x), h0.shape[1]))
+    for sequence in range(len(offsets) - 1):
+        h = h0[sequence]
+        for row in range(offsets[sequence], offsets[sequence + 1]):
+            x_r, x_z, x_n = np.split(gates_x[row], 3)
+            q_r, q_z, q_n = np.split(weight_hh @ h + bias_hh, 3)
+            z = logistic(x_z + q_z)
+            h = (1 - z) * np.tanh(x_n + logistic(x_r + q_r) * q_n) + z * h
+            all_h[row] = h
+    return all_h
+
+
+def order_by_length(offsets: list[int]) -> tuple[list[int], list[int]]:
+    """Sequences by falling length, ties in their own order; how many are longer than each step."""
+    lengths = [last - first for first, last in pairwise(offsets)]
+    order = sorted(range(len(lengths)), key=lambda sequence: -lengths[sequence])
+    return order, [sum(length > step for length in lengths) for step in range(max(lengths, default=0))]
+
+
+def state_bags(offsets: list[int], bags: list[list[int]], window: int) -> list[dict[int, list[int]]]:
+    """For the state after each token: the lags of each id among the last `window` tokens, newest token first."""
+    states = []
+    for first, last in pairwise(offsets):
+        for row in range(first, last):
+            state: dict[int, list[int]] = {}
+            for lag in range(1, window + 1):
+                if row - lag + 1 < first:
+                    break
+                for feature in bags[row - lag + 1]:
+                    state.setdefault(feature, []).append(lag)
+            states.append(state)
+    return states
+
+
+def activate(x: Array, activation: str) -> Array:
+    return {"identity": x, "tanh": np.tanh(x), "elu": np.where(x < 0, np.expm1(x), x)}[activation]
+
+
+def dense_position_weight(
+    offsets: list[int],
+    bags: list[list[int]],
+    n_ids: int,
+    lag_weights: Array,
+    bias: Array,
+    activation: str,
+) -> Array:
+    """The paper's dense state σ(F W + B) after each token, (n_tokens, n_ids, n)."""
+    window = len(lag_weights)
+    states = []
+    for first, last in pairwise(offsets):
+        for row in range(first, last):
+            F = np.zeros((n_ids, window))
+            for lag in range(1, window + 1):
+                if row - lag + 1 >= first:
+                    for feature in bags[row - lag + 1]:
+                        F[feature, lag - 1] += 1
+            states.append(activate(F @ lag_weights + bias, activation))
+    return np.array(states).reshape(-1, n_ids, len(bias))

@@ -1,0 +1,62 @@
+"""Configurations are read strictly and say what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastgaum.config import Config, parse_setting
+from fastgaum.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"etaa": 1}, "did you mean 'eta'"),
+        ({"eta": 0}, "eta must be greater than 0"),
+        ({"eta": -1.0}, "eta must be greater than 0"),
+        ({"eta": float("nan")}, "eta must be greater than 0"),
+        ({"eta": "1"}, "eta must be float, got '1'"),
+        ({"epochs": 2.5}, "epochs must be int"),
+        ({"epochs": True}, "epochs must be int"),
+        ({"history": "lstmm"}, "history must be one of lstm, bilstm, gru, pw"),
+        ({"hidden": [64, 0]}, "hidden widths"),
+        ({"hidden": "64"}, "hidden must be a list"),
+        ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
+        ({"tsallis_alpha": 1.0}, "tsallis_alpha must be above 1"),
+        ({"players": "exact", "states": "generated"}, "needs players = adversarial"),
+        ({"players": "exact", "expectation": "sampled"}, "needs players = adversarial"),
+    ],
+)
+def test_wrong_values_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Config.from_preset("fastgaum", **changes)
+
+
+def test_unknown_preset() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'fastgaum'"):
+        Config.from_preset("fastgam")
+
+
+def test_toml_round_trip(tmp_path: Path) -> None:
+    import tomli_w
+
+    config = Config.from_preset("fastgaum", eta=2, hidden=[3, 4])
+    (tmp_path / "c.toml").write_text(tomli_w.dumps(config.to_mapping()))
+    assert Config.from_toml(tmp_path / "c.toml") == config
+    assert Config.from_toml(tmp_path / "c.toml", seed=9).seed == 9
+    (tmp_path / "bad.toml").write_bytes(b"\xff\xfe")
+    for name in ("bad.toml", "missing.toml"):
+        with pytest.raises(ConfigError, match="cannot read configuration"):
+            Config.from_toml(tmp_path / name)
+
+
+def test_settings() -> None:
+    assert parse_setting("eta=2") == ("eta", 2)
+    assert parse_setting("hidden=[3, 4]") == ("hidden", [3, 4])
+    assert parse_setting("history=gru") == ("history", "gru")
+    assert parse_setting("select=prec@1") == ("select", "prec@1")
+    with pytest.raises(ConfigError, match="key=value"):
+        parse_setting("eta")
