@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,21 @@ def test_figures_depend_on_seeds_alone() -> None:
     runs = plan(["world"], ["fastgaum"], 2, "bags", QUICK)
     alone, shared = (reproduce({"world": log}, runs, jobs=jobs, device="cpu") for jobs in (1, 2))
     assert _without_clock(alone) == _without_clock(shared)
-    assert alone["cells"][0]["sd"] > 0
+    assert alone["cells"][0]["nll_sd"] > 0
+
+
+def test_error_ends_the_other_runs_at_once() -> None:
+    class StopError(Exception):
+        pass
+
+    def stop(*_: object) -> None:
+        raise StopError
+
+    log, _ = synthesise(300, preset="sample")
+    runs = plan(["world"], ["fastgaum"], 50, "bags", {})
+    with pytest.raises(StopError):
+        reproduce({"world": log}, runs, jobs=2, device="cpu", on_done=stop)
+    assert multiprocessing.active_children() == []
 
 
 def test_cell_is_the_mean_over_seeds() -> None:
@@ -163,7 +178,8 @@ def test_table_puts_published_figures_beside_ours() -> None:
     assert row["gap"] == ""
     assert [row[0] for row in block.rows[1:3]] == ["best published: W&D-CCF / GAN-PW", "authors' code: GAN-LSTM"]
     assert "users split anew with seed 3" in block.notes[0]
-    assert block.notes[2] == "test events whose user has no earlier event: 81 %"
+    assert "released split" in block.notes[1]
+    assert block.notes[-1] == "test events whose user has no earlier event: 81 %"
     assert "random → oracle" not in block.columns
     assert "| paper-lstm, reward | 76.0 ±0.5 | 71.0 to 79.0 |" in to_markdown(result)
 

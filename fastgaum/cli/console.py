@@ -22,9 +22,17 @@ from fastgaum.metrics.table import Block
 _PIPE_WIDTH = 160
 
 
+class _Results(Console):
+    """rich ends the process itself when the reader of a pipe has gone; here the command line says how it ends."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the BrokenPipeError that is being handled."""
+        raise
+
+
 def stdout() -> Console:
     """Where results go. Made anew for each use: tests and pipes change sys.stdout."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    return _Results(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 
 
 def stderr() -> Console:

@@ -18,7 +18,7 @@ def doctor(
 ) -> int:
     """Print versions, threads, caches and data sets, and run a self-check; exit code 1 if it fails."""
     for name, text in _facts(data_dir):
-        say(f"{name + ':':<16}{text}")
+        say(f"{name + ':':<19}{text}")
     failed = 0
     for name, check in CHECKS.items():
         started = time.perf_counter()
@@ -29,7 +29,7 @@ def doctor(
         except Exception as error:
             failed += 1
             verdict = f"FAILED: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        say(f"{name + ':':<16}{verdict}")
+        say(f"{name + ':':<19}{verdict}")
     return 1 if failed else 0
 
 
@@ -65,11 +65,9 @@ def _data_sets(data_dir: Path | None) -> Iterator[tuple[str, str]]:
 
     for folder in data_folders(data_dir):
         yield "data folder", f"{folder}{'' if folder.is_dir() else ' (absent)'}"
-    present = [name for name in names() if find(name, data_dir) is not None]
-    yield (
-        "data sets",
-        f"{', '.join(present)} present; {', '.join(set_ for set_ in names() if set_ not in present)} absent",
-    )
+    for name in names():
+        path = find(name, data_dir)
+        yield f"  {name}", "absent" if path is None else str(path)
 
 
 def _kernel_compiles() -> None:
@@ -80,10 +78,10 @@ def _kernel_compiles() -> None:
     from fastgaum.kernels import segments
 
     compiled = numba.njit(error_model="numpy")(segments.segment_sum.py_func)  # type: ignore[attr-defined]
-    result = np.empty(2)
-    compiled(np.array([1.0, 2.0, 4.0]), np.array([0, 2, 3], dtype=np.int32), result)
-    if result.tolist() != [3.0, 4.0]:
-        raise RuntimeError(f"a compiled sum gave {result.tolist()}, [3.0, 4.0] is right")
+    result = np.empty((2, 1))
+    compiled(np.array([[1.0], [2.0], [4.0]]), np.array([0, 2, 3], dtype=np.int32), result)
+    if result.tolist() != [[3.0], [4.0]]:
+        raise RuntimeError(f"a compiled sum gave {result.tolist()}, [[3.0], [4.0]] is right")
 
 
 def _operator_runs() -> None:

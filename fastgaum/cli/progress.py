@@ -43,7 +43,7 @@ class TrainingProgress:
         """Take the run's configuration: it bounds the number of epochs."""
         self.most_epochs = most_epochs(config)
         self.started = time.perf_counter()
-        self.rows = 0
+        self.rows = self.counted = 0
         self.console = stderr()
         self.live = _live(self.console) if self.console.is_terminal else None
         self.task: TaskID | None = None
@@ -67,15 +67,14 @@ class TrainingProgress:
     def on_epoch(self, row: EpochRow) -> None:
         """Show an epoch's figures."""
         self.rows += 1
-        line = epoch_line(row)
+        self.counted += row.phase != "generator"
         if self.live is None or self.task is None:
-            print(line, file=sys.stderr, flush=True)
+            print(epoch_line(row), file=sys.stderr, flush=True)
             return
         spent = time.perf_counter() - self.started
-        left = spent / self.rows * max(self.most_epochs - self.rows, 0)
-        self.live.update(
-            self.task, description=f"epoch {row.epoch + 1}", figures=f"{line} · at most {clock(left)} left", completed=0
-        )
+        left = spent / self.rows * max(self.most_epochs - self.counted, 0)
+        figures = f"{live_figures(row)} · up to {clock(left)} left"
+        self.live.update(self.task, description=f"epoch {row.epoch + 1}", figures=figures, completed=0)
 
 
 class DownloadProgress:
@@ -119,6 +118,12 @@ def epoch_line(row: EpochRow) -> str:
     return " · ".join(parts) + (" · best" if row.best else "")
 
 
+def live_figures(row: EpochRow) -> str:
+    """One epoch's figures in some 50 characters: beside a bar, a terminal of 80 columns has room for no more."""
+    gap = "" if math.isnan(row.val_generator_prec1) else f" · gap {row.gap:.4f}"
+    return f"prec@1 {row.val_prec1:.1f}{gap} · {row.events_per_second / 1000:.1f}k events/s"
+
+
 def clock(seconds: float) -> str:
     """Minutes and seconds.
 
@@ -135,6 +140,6 @@ def _download_bar(console: Console) -> Progress:
 
 def _live(console: Console) -> Progress:
     return Progress(
-        TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[figures]}", markup=False),
+        TextColumn("{task.description}"), BarColumn(bar_width=10), TextColumn("{task.fields[figures]}", markup=False),
         console=console, transient=True,
     )  # fmt: skip

@@ -96,6 +96,10 @@ def _notes(result: Mapping[str, Any], name: str, facts: Mapping[str, Any]) -> It
         f"{events}, {seeds} seed{'s' if seeds > 1 else ''}, {split};"
         " ± standard deviation over seeds, 95 % interval from a bootstrap over users, gap on the training split"
     )
+    if facts.get("published_best") and result["resplit"] is not None:
+        yield "the published figures are of the released split: compare with care"
+    if facts.get("published_best") and result["protocol"] == "views":
+        yield "protocol views is not comparable with the published figures, which know no view counts"
     rules = {cell["model"]: cell["selection"] for cell in result["cells"] if cell["dataset"] == name}
     if rules:
         models = {rule: [model for model in rules if rules[model] == rule] for rule in rules.values()}

@@ -56,7 +56,7 @@ def lag_structure(offsets: Tensor, ids: Tensor, id_offsets: Tensor, window: int)
     arrays = offsets.contiguous().numpy(), ids.contiguous().numpy(), id_offsets.contiguous().numpy()
     n_occurrences, widest = kernels.count_occurrences(arrays[0], arrays[2], window)
     # at most half of the slots are ever live, so that probes stay short
-    n_slots = 1 << (2 * widest).bit_length()
+    n_slots = 1 << (2 * int(widest)).bit_length()
     state_offsets = np.empty(len(arrays[2]), dtype=np.int32)
     state_ids, entries, lags = (np.empty(n_occurrences, dtype=np.int32) for _ in range(3))
     slots = np.empty(n_slots, dtype=np.int32), np.full(n_slots, -1, dtype=np.int32)

@@ -56,8 +56,8 @@ def _require(name: str, value: float, low: float, high: float) -> None:
 class SyntheticWorld:
     """A world with a known reward and choice rule; `draw` gives a log of it. Raises ConfigError for impossible values."""
 
-    n_items: int = 200
-    """size of the catalogue"""
+    n_items: int = 50
+    """size of the catalogue; small, so that 200,000 events pin down every item's part of the truth"""
     seed: int = 0
     """the one source of randomness"""
     rule: Rule = "shannon"
@@ -76,9 +76,9 @@ class SyntheticWorld:
     """mean candidates per display set"""
     max_display: int = 10
     """largest display set; the smallest is 2"""
-    dim: int = 4
+    dim: int = 2
     """dimensions of the state and of the items' latent directions"""
-    popularity: float = 1.0
+    popularity: float = 1.5
     """standard deviation of base over the catalogue; half its variance goes with how often an item is displayed"""
     affinity: float = 1.5
     """weight of the state: what makes sessions matter"""
@@ -198,9 +198,9 @@ class SyntheticWorld:
 
 PRESETS: dict[str, SyntheticWorld] = {
     "default": SyntheticWorld(),
-    "sample": SyntheticWorld(n_items=60, popularity=1.2, affinity=2.0, repeat=1.5),
+    "sample": SyntheticWorld(n_items=60, affinity=2.0, repeat=1.5),
     "scale": SyntheticWorld(n_items=1_000_000, mean_length=1.5),
-    "tail": SyntheticWorld(length_law="zipf"),
+    "tail": SyntheticWorld(n_items=10_000, length_law="zipf"),
 }
 """default; sample (the bundled log); scale (the released files' short sessions, a huge catalogue); tail (long sessions)"""
 

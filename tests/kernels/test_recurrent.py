@@ -100,7 +100,7 @@ def test_lag_structure_equals_its_twin(window: int) -> None:
     assert (n_occurrences, widest) == (sum(counts), max(counts))
     state_ids, entries, lags = np.full((3, n_occurrences), -7, dtype=np.int32)
     state_offsets = np.empty(25, dtype=np.int32)
-    n_slots = 1 << (2 * widest).bit_length()
+    n_slots = 1 << (2 * int(widest)).bit_length()
     slots = np.empty(n_slots, dtype=np.int32), np.full(n_slots, -1, dtype=np.int32)
     n_entries = position_weight.fill_structure(
         offsets, ids, id_offsets, window, *slots, state_offsets, state_ids, entries, lags

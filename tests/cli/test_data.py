@@ -1,0 +1,151 @@
+"""`fastgaum data`: what each command prints and writes, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from fastgaum.cli.app import main
+from fastgaum.datasets.registry import load, names
+from fastgaum.sessions.oracle import read_truth
+from fastgaum.sessions.read import read_log
+from fastgaum.sessions.store import load_log
+
+Fails = Callable[[list[str]], str]
+
+
+@pytest.fixture(scope="module")
+def yelp_file(shared_data: Callable[[str], Path]) -> Path:
+    """Found before `no_data_of_the_user` hides the folder that the environment names."""
+    return shared_data("yelp.txt")
+
+
+@pytest.fixture(autouse=True)
+def no_data_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    empty = tmp_path_factory.mktemp("home")
+    monkeypatch.delenv("FASTGAUM_DATA_DIR", raising=False)
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(empty))
+
+
+def test_list_names_every_set_and_says_what_is_at_hand(yelp_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "list", "--data-dir", str(yelp_file.parent)]) == 0
+    at_hand = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.split()}
+    assert set(names()) <= set(at_hand)
+    assert str(yelp_file.parent) in at_hand["yelp"]
+    assert "bundled" in at_hand["sample"]
+    assert main(["data", "list"]) == 0
+    assert "absent" in next(line for line in capsys.readouterr().out.splitlines() if "yelp" in line)
+
+
+def test_list_is_quick_to_start() -> None:
+    code = (
+        "import sys; from fastgaum.cli.app import main; main(['data', 'list']); "
+        "print('torch' in sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stderr == "False\n"
+
+
+def test_info(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "info", "yelp"]) == 0
+    out = capsys.readouterr().out
+    for what in ("1,725 events", "311c9395", "terms: ", "at hand: no"):
+        assert what in out
+    assert not any(line.endswith(" ") for line in out.splitlines())
+
+
+def test_get_adopts_a_right_copy(tmp_path: Path, yelp_file: Path) -> None:
+    assert main(["data", "get", "yelp", "--from", str(yelp_file), "--data-dir", str(tmp_path)]) == 0
+    assert (tmp_path / "yelp.txt").read_bytes() == yelp_file.read_bytes()
+    assert load("yelp", data_dir=tmp_path).n_events == 1725
+
+
+def test_get_refuses_another_file(fails: Fails, tmp_path: Path) -> None:
+    (tmp_path / "yelp.txt").write_text("SessionId\tItemId\n")
+    (tmp_path / "data").mkdir()
+    err = fails(["data", "get", "yelp", "--from", str(tmp_path / "yelp.txt"), "--data-dir", str(tmp_path / "data")])
+    assert "sha256" in err
+
+
+def test_get_without_an_address_says_what_to_do(fails: Fails, tmp_path: Path) -> None:
+    assert "--from FILE" in fails(["data", "get", "ebnerd", "--data-dir", str(tmp_path)])
+
+
+@pytest.mark.parametrize("command", ["info", "get"])
+def test_unknown_name(fails: Fails, command: str) -> None:
+    assert "did you mean 'yelp'" in fails(["data", command, "yelpp"])
+
+
+def test_traps_in_a_log_are_no_failure(frame: pl.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    by_event = ["session", "event"]
+    frame.sort("chosen", maintain_order=True).sort(by_event, maintain_order=True).write_csv(tmp_path / "log.csv")
+    capsys.readouterr()
+    assert main(["data", "audit", str(tmp_path / "log.csv"), "--json", str(tmp_path / "audit.json")]) == 0
+    assert "last position" in capsys.readouterr().out
+    report = json.loads((tmp_path / "audit.json").read_text())
+    flagged = [finding["rule"] for finding in report["findings"] if finding["flagged"]]
+    assert any("last" in rule for rule in flagged)
+    assert report["has_rows"]
+
+
+@pytest.mark.parametrize("out", ["log.parquet", "log.csv", "packed"])
+def test_convert_and_back(log_file: Path, tmp_path: Path, out: str) -> None:
+    assert main(["data", "convert", str(log_file), "--candidate-field", "price", "-o", str(tmp_path / out)]) == 0
+    log = read_log(log_file, candidate_fields=["price"])
+    back = load_log(tmp_path / out) if out == "packed" else read_log(tmp_path / out, candidate_fields=["price"])
+    assert back.fingerprint == log.fingerprint
+
+
+def test_convert_declares_columns(frame: pl.DataFrame, tmp_path: Path) -> None:
+    frame.rename({"item": "sku", "event": "ts"}).write_csv(tmp_path / "log.csv")
+    argv = ["data", "convert", str(tmp_path / "log.csv"), "-o", str(tmp_path / "out.parquet")]
+    assert main([*argv, "--column", "item=sku", "--column", "event=ts"]) == 0
+    assert pl.read_parquet(tmp_path / "out.parquet").height == frame.height
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["convert", "LOG", "-o", "out.xlsx"], ".parquet, .csv, or into a folder"),
+        (["convert", "LOG", "-o", "full"], "is no saved log"),
+        (["synth", "-o", "w", "--preset", "tial"], "did you mean 'tail'"),
+        (["synth", "-o", "w", "--no-click", "2"], "no_click is 2.0"),
+        (["synth", "-o", "w", "--events", "0"], "n_events is 0"),
+        (["synth", "-o", "w", "--rule", "l3"], "Choose from"),
+        (["audit", "absent.csv"], "neither a file nor a data set"),
+    ],
+)
+def test_refusals(
+    fails: Fails, log_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argv: list[str], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    assert says in fails(["data", *(str(log_file) if word == "LOG" else word for word in argv)])
+
+
+@pytest.mark.parametrize(("out", "truth"), [("w.parquet", "w.truth.parquet"), ("w", "w/truth.parquet")])
+def test_synth_writes_the_truth_beside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str, truth: str
+) -> None:
+    argv = ["data", "synth", "--events", "400", "--items", "50", "--seed", "3", "--no-click", "0.3", "--rule", "l2"]
+    assert main([*argv, "-o", str(tmp_path / out)]) == 0
+    log = load(tmp_path / out)
+    assert (log.n_events, log.has_no_click) == (400, True)
+    assert read_truth(tmp_path / truth, log).probability.max() <= 1
+    assert "the oracle's prec@1" in capsys.readouterr().out
+
+
+def test_synth_repeats_itself(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        assert (
+            main(["data", "synth", "--preset", "tail", "--events", "300", "-o", str(tmp_path / f"{name}.parquet")]) == 0
+        )
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()

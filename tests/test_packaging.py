@@ -1,0 +1,157 @@
+"""What a user installs: the sdist and the wheel hold what they should, and a wheel works in an empty environment.
+
+The sdist is built from a copy of the checkout and the wheel from the sdist, as an index would, through the build
+backend itself: nothing is downloaded, nothing is left in the checkout.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NOT_SOURCE = (".*", "build", "dist", "site", "runs", "*.egg-info", "__pycache__")
+
+# Imports every module that a folder holds, not only those that pkgutil finds: kernels/ has no __init__.py.
+IMPORT_ALL = """
+import importlib, pathlib, sys
+import fastgaum
+root = pathlib.Path(fastgaum.__file__).resolve().parent
+for path in sorted(root.rglob("*.py")):
+    parts = path.relative_to(root.parent).with_suffix("").parts
+    module = importlib.import_module(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    assert pathlib.Path(module.__file__).resolve() == path, (module.__file__, path)
+    print(module.__name__)
+"""
+READ_ALL = """
+from importlib import resources
+data = resources.files("fastgaum.data")
+for folder in (data, *(child for child in data.iterdir() if child.is_dir())):
+    for file in folder.iterdir():
+        if file.is_file():
+            print(file, len(file.read_bytes()))
+"""
+USE = """
+import sys
+import fastgaum as fg
+assert not {"torch", "numba", "polars"} & set(sys.modules), "import fastgaum is meant to cost nothing"
+log = fg.load("sample")
+assert log.n_events == 2000, log.n_events
+print(fg.__version__)
+"""
+
+
+@dataclass(frozen=True)
+class Built:
+    """The two files that a release uploads, what they hold, and the wheel installed alone in `target`."""
+
+    sdist: tuple[str, ...]
+    """paths below the sdist's one folder"""
+    wheel: tuple[str, ...]
+    target: Path
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    pytest.importorskip("setuptools", minversion="77", reason="the build backend: install fastgaum[test]")
+    pytest.importorskip("pip", reason="what installs a wheel for a user")
+    folder = tmp_path_factory.mktemp("built")
+    shutil.copytree(ROOT, folder / "checkout", symlinks=True, ignore=shutil.ignore_patterns(*NOT_SOURCE))
+    sdist = build("sdist", folder / "checkout", folder)
+    with tarfile.open(sdist) as tar:
+        tar.extractall(folder / "unpacked", filter="data")
+        names = sorted(member.name.partition("/")[2] for member in tar.getmembers() if member.isfile())
+    (source,) = (folder / "unpacked").iterdir()
+    wheel = build("wheel", source, folder)
+    target = folder / "target"
+    python("-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(target), str(wheel), cwd=folder)
+    return Built(tuple(names), tuple(sorted(zipfile.ZipFile(wheel).namelist())), target)
+
+
+def build(kind: str, source: Path, out: Path) -> Path:
+    call = f"from setuptools import build_meta; print(build_meta.build_{kind}({str(out)!r}))"
+    return out / python("-c", call, cwd=source).splitlines()[-1]
+
+
+def python(*argv: str, cwd: Path, path: Path | None = None) -> str:
+    """Run this interpreter in `cwd`, with `path` before everything installed; return what it prints."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    if path is not None:
+        env["PYTHONPATH"] = str(path)
+    done = subprocess.run([sys.executable, *argv], cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def modules_of(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob("*.py")}
+
+
+def test_sdist_holds_kernels_and_data_at_the_top(built: Built) -> None:
+    kernels = {Path(name).name for name in built.sdist if name.startswith("kernels/")}
+    assert modules_of(ROOT / "kernels") <= kernels
+    assert {"data/registry.toml", "pyproject.toml", "README.md", "LICENSE", "fastgaum/py.typed"} <= set(built.sdist)
+    assert {name for name in built.sdist if name.startswith("data/sample/")}
+    assert not [name for name in built.sdist if name.startswith(("fastgaum/kernels", "fastgaum/data"))]
+
+
+def test_wheel_holds_the_package_and_nothing_else(built: Built) -> None:
+    top = {name.partition("/")[0] for name in built.wheel}
+    assert top == {"fastgaum", next(name for name in top if name.endswith(".dist-info"))}
+    assert "fastgaum/py.typed" in built.wheel
+    files = {name.removeprefix("fastgaum/") for name in built.wheel if name.startswith("fastgaum/")}
+    assert not [name for name in files if "test" in name or name.endswith((".pyc", ".nbi", ".nbc"))]
+    # Every file of the checkout's package, kernels and data is in it: a package forgotten in pyproject.toml fails here.
+    here = ROOT / "fastgaum"
+    source = {str(path.relative_to(here)) for path in here.rglob("*.py")}
+    for name in ("kernels", "data"):
+        source |= {f"{name}/{path.relative_to(ROOT / name)}" for path in (ROOT / name).rglob("*.*") if wanted(path)}
+    assert source <= files
+
+
+def wanted(path: Path) -> bool:
+    return path.is_file() and path.suffix in (".py", ".toml", ".md", ".csv", ".parquet")
+
+
+def test_every_module_of_the_wheel_imports_alone(built: Built, tmp_path: Path) -> None:
+    imported = python("-c", IMPORT_ALL, cwd=tmp_path, path=built.target).split()
+    expected = [name for name in built.wheel if name.startswith("fastgaum/") and name.endswith(".py")]
+    assert len(imported) == len(set(imported)) == len(expected)
+    assert {"fastgaum.kernels.lstm", "fastgaum.cli.app", "fastgaum.training.loop"} <= set(imported)
+
+
+def test_data_of_the_wheel_is_readable(built: Built, tmp_path: Path) -> None:
+    sizes = dict(line.rsplit(" ", 1) for line in python("-c", READ_ALL, cwd=tmp_path, path=built.target).splitlines())
+    assert all(int(size) > 0 for size in sizes.values()), sizes
+    relative = {str(Path(name).relative_to(built.target / "fastgaum" / "data")) for name in sizes}
+    assert {"registry.toml", "published/published.csv", "cards/yelp.md", "sample/sample.parquet"} <= relative
+
+
+def test_the_wheel_s_library_and_command_work(built: Built, tmp_path: Path) -> None:
+    version = python("-c", USE, cwd=tmp_path, path=built.target).strip()
+    assert python("-m", "fastgaum", "--version", cwd=tmp_path, path=built.target).strip() == version
+    command = built.target / "bin" / "fastgaum"
+    assert command.is_file()
+    assert version in python(str(command), "--version", cwd=tmp_path, path=built.target)
+    for name in ("kernels", "data"):
+        assert not (built.target / name).exists()
+
+
+def test_a_bare_checkout_imports(tmp_path: Path) -> None:
+    """Nothing is installed from it: the relative symlinks alone make `fastgaum.kernels` and `fastgaum.data`."""
+    for name in ("kernels", "data"):
+        link = ROOT / "fastgaum" / name
+        assert link.is_symlink()
+        assert os.readlink(link) == f"../{name}"
+    imports = "import fastgaum.kernels.segments as s, fastgaum.data as d; print(s.__file__, *d.__path__, sep='\\n')"
+    module, data = python("-c", imports, cwd=tmp_path, path=ROOT).splitlines()
+    assert Path(module).resolve() == ROOT / "kernels" / "segments.py"
+    assert Path(data).resolve() == ROOT / "data"
