@@ -135,9 +135,7 @@ class Config:
             ConfigError: unknown preset, or a change that is not allowed.
         """
         if name not in PRESETS:
-            raise ConfigError(
-                f"unknown preset '{name}'{did_you_mean(name, PRESETS)}; presets are {', '.join(PRESETS)}"
-            )
+            raise ConfigError(f"unknown preset '{name}'{did_you_mean(name, PRESETS)}; presets are {', '.join(PRESETS)}")
         return cls.from_mapping({**PRESETS[name], "preset": name, **changes})
 
     @classmethod
@@ -211,9 +209,7 @@ def _check_values(config: Config) -> None:
         if not 0 <= value < 1:
             raise ConfigError(f"{key} must be at least 0 and below 1, got {value}")
     if not 1 < config.tsallis_alpha <= 10:
-        raise ConfigError(
-            f"tsallis_alpha must be above 1 (1 is shannon) and at most 10, got {config.tsallis_alpha}"
-        )
+        raise ConfigError(f"tsallis_alpha must be above 1 (1 is shannon) and at most 10, got {config.tsallis_alpha}")
     if any(width < 1 for width in config.hidden):
         raise ConfigError(f"hidden widths must be at least 1, got {list(config.hidden)}")
     if config.expectation == "sampled" and config.players == "exact":

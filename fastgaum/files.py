@@ -25,11 +25,19 @@ def atomic(path: str | Path) -> Iterator[Path]:
         yield beside
         with open(beside, "rb") as file:
             os.fsync(file.fileno())
+        os.chmod(beside, 0o666 & ~_umask())
         os.replace(beside, target)
     except OSError as error:
         raise OutputError(f"cannot write '{target}': {error.strerror or error}") from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """The process's umask: some writers make private files, and a result is as readable as any other file."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def require_writable(path: str | Path) -> None:

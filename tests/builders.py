@@ -9,7 +9,10 @@ from fastgaum.sessions.packed import SessionLog
 
 
 def log_of(
-    sessions: list[list[tuple[list[int], int]]], split: list[int] | None = None, users: list[int] | None = None, **more: object
+    sessions: list[list[tuple[list[int], int]]],
+    split: list[int] | None = None,
+    users: list[int] | None = None,
+    **more: object,
 ) -> SessionLog:
     """Build a log from sessions → events → (items, position of the choice or -1)."""
     events = [event for session in sessions for event in session]
@@ -31,7 +34,12 @@ def log_of(
 
 
 def random_log(
-    seed: int = 0, n_sessions: int = 60, n_items: int = 12, max_length: int = 4, no_click: float = 0.0, shared_users: bool = False
+    seed: int = 0,
+    n_sessions: int = 60,
+    n_items: int = 12,
+    max_length: int = 4,
+    no_click: float = 0.0,
+    shared_users: bool = False,
 ) -> SessionLog:
     """A log of chance, half of it training; low item numbers are chosen more often, so there is something to learn."""
     rng = np.random.default_rng(seed)

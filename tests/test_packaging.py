@@ -72,7 +72,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     (source,) = (folder / "unpacked").iterdir()
     wheel = build("wheel", source, folder)
     target = folder / "target"
-    python("-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(target), str(wheel), cwd=folder)
+    python(
+        "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(target), str(wheel), cwd=folder
+    )
     return Built(tuple(names), tuple(sorted(zipfile.ZipFile(wheel).namelist())), target)
 
 
@@ -100,7 +102,7 @@ def test_sdist_holds_kernels_and_data_at_the_top(built: Built) -> None:
     assert modules_of(ROOT / "kernels") <= kernels
     assert {"data/registry.toml", "pyproject.toml", "README.md", "LICENSE", "fastgaum/py.typed"} <= set(built.sdist)
     assert {name for name in built.sdist if name.startswith("data/sample/")}
-    assert not [name for name in built.sdist if name.startswith(("fastgaum/kernels", "fastgaum/data"))]
+    assert not [name for name in built.sdist if name.startswith(("fastgaum/kernels/", "fastgaum/data/"))]
 
 
 def test_wheel_holds_the_package_and_nothing_else(built: Built) -> None:

@@ -33,7 +33,7 @@ _BLOCK = 1 << 16
 _RETRY_STATUS = (408, 429, 500, 502, 503, 504)
 
 
-class _Cut(Exception):
+class _CutError(Exception):
     """The connection ended early; what arrived is kept."""
 
 
@@ -109,7 +109,9 @@ def _copies(entry: Dataset, source: Path) -> list[tuple[DataFile, Path]]:
             places = (file.below(source), source / Path(file.path).name)
             copy = next((place for place in places if place.is_file()), None)
             if copy is None:
-                raise DatasetError(f"'{source}' has no {Path(file.path).name}, '{entry.name}' needs it: give the folder or file that has")
+                raise DatasetError(
+                    f"'{source}' has no {Path(file.path).name}, '{entry.name}' needs it: give the folder or file that has"
+                )
             pairs.append((file, copy))
     else:
         if not source.is_file():
@@ -119,7 +121,9 @@ def _copies(entry: Dataset, source: Path) -> list[tuple[DataFile, Path]]:
     for file, copy in pairs:
         found = sha256_of(copy)
         if found != file.sha256:
-            raise DatasetError(f"'{copy}' has the sha256 {found}, {file.sha256} is required for {file.path}: it is damaged or another version")
+            raise DatasetError(
+                f"'{copy}' has the sha256 {found}, {file.sha256} is required for {file.path}: it is damaged or another version"
+            )
     return pairs
 
 
@@ -135,7 +139,7 @@ def _download(
         try:
             _receive(file, url, part, progress, timeout)
             break
-        except _Cut as cut:
+        except _CutError as cut:
             reason = str(cut)
     else:
         held = part.stat().st_size if part.exists() else 0
@@ -146,23 +150,29 @@ def _download(
     found = sha256_of(part)
     if found != file.sha256:
         part.unlink()
-        raise DatasetError(f"{url} sent a file with the sha256 {found}, {file.sha256} is required; it was removed: use --from FILE with a good copy")
+        raise DatasetError(
+            f"{url} sent a file with the sha256 {found}, {file.sha256} is required; it was removed: use --from FILE with a good copy"
+        )
     os.replace(part, target)
 
 
 def _receive(file: DataFile, url: str, part: Path, progress: Progress | None, timeout: float) -> None:
-    """Append to `part` what it lacks. Raises _Cut if the connection ends early, DatasetError if trying again is no use."""
+    """Append to `part` what it lacks. Raises _CutError if the connection ends early, DatasetError if trying again is no use."""
     held = part.stat().st_size if part.exists() else 0
     if held and held == file.bytes:
         return
-    request = urllib.request.Request(url, headers={"User-Agent": "fastgaum"} | ({"Range": f"bytes={held}-"} if held else {}))
+    request = urllib.request.Request(
+        url, headers={"User-Agent": "fastgaum"} | ({"Range": f"bytes={held}-"} if held else {})
+    )
     try:
         with _opener().open(request, timeout=timeout) as answer:
             # 200 instead of 206: the server does not know ranges and sends the whole file again.
-            if held and not (answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {held}-")):
+            if held and not (
+                answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {held}-")
+            ):
                 if answer.status == 206:
                     part.unlink()
-                    raise _Cut("the server sent another range than asked")
+                    raise _CutError("the server sent another range than asked")
                 held = 0
             length = answer.headers.get("Content-Length", "")
             total = held + int(length) if length.isdecimal() else None
@@ -170,11 +180,17 @@ def _receive(file: DataFile, url: str, part: Path, progress: Progress | None, ti
     except urllib.error.HTTPError as error:
         _refused(url, part, error)
     except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
-        raise _Cut(str(getattr(error, "reason", "") or error) or type(error).__name__) from None
+        raise _CutError(str(getattr(error, "reason", "") or error) or type(error).__name__) from None
 
 
 def _append(
-    file: DataFile, url: str, answer: http.client.HTTPResponse, part: Path, held: int, total: int | None, progress: Progress | None
+    file: DataFile,
+    url: str,
+    answer: http.client.HTTPResponse,
+    part: Path,
+    held: int,
+    total: int | None,
+    progress: Progress | None,
 ) -> None:
     try:
         output = open(part, "ab" if held else "wb")  # noqa: SIM115 (opening and writing fail with different meanings)
@@ -185,17 +201,21 @@ def _append(
             try:
                 output.write(block)
             except OSError as error:
-                raise OutputError(f"cannot write '{part}': {error.strerror}; free space or choose another data folder") from None
+                raise OutputError(
+                    f"cannot write '{part}': {error.strerror}; free space or choose another data folder"
+                ) from None
             held += len(block)
             if file.bytes is not None and held > file.bytes:
                 output.close()
                 part.unlink()
-                raise DatasetError(f"{url} sends more than the {file.bytes} bytes of {file.path}; what arrived was removed: use --from FILE")
+                raise DatasetError(
+                    f"{url} sends more than the {file.bytes} bytes of {file.path}; what arrived was removed: use --from FILE"
+                )
             if progress is not None:
                 progress(held, total if total is not None else file.bytes)
     expected = total if total is not None else file.bytes
     if expected is not None and held < expected:
-        raise _Cut(f"connection cut after {held} of {expected} bytes")
+        raise _CutError(f"connection cut after {held} of {expected} bytes")
 
 
 def _refused(url: str, part: Path, error: urllib.error.HTTPError) -> None:
@@ -203,10 +223,12 @@ def _refused(url: str, part: Path, error: urllib.error.HTTPError) -> None:
     if error.code == 416:
         # The part is longer than the file: it is not a part of it.
         part.unlink(missing_ok=True)
-        raise _Cut("the server has no such range") from None
+        raise _CutError("the server has no such range") from None
     if error.code in _RETRY_STATUS:
-        raise _Cut(f"HTTP {error.code}") from None
-    raise DatasetError(f"{url} answers HTTP {error.code} {error.reason}: the file is not there, use --from FILE with a local copy") from None
+        raise _CutError(f"HTTP {error.code}") from None
+    raise DatasetError(
+        f"{url} answers HTTP {error.code} {error.reason}: the file is not there, use --from FILE with a local copy"
+    ) from None
 
 
 def _opener() -> urllib.request.OpenerDirector:

@@ -34,11 +34,17 @@ class DataFile:
     def __post_init__(self) -> None:
         parts = PurePosixPath(self.path).parts
         if not parts or self.path.startswith("/") or ".." in parts or "\\" in self.path or ":" in self.path:
-            raise DatasetError(f"the registry path '{self.path}' leaves the data folder: a plain relative path is required")
+            raise DatasetError(
+                f"the registry path '{self.path}' leaves the data folder: a plain relative path is required"
+            )
         if not _SHA256.fullmatch(self.sha256):
-            raise DatasetError(f"the registry has '{self.sha256}' as sha256 of '{self.path}', 64 hexadecimal digits are required")
+            raise DatasetError(
+                f"the registry has '{self.sha256}' as sha256 of '{self.path}', 64 hexadecimal digits are required"
+            )
         if self.url is not None and not self.url.startswith(("https://", "http://")):
-            raise DatasetError(f"the registry has the address '{self.url}' for '{self.path}', http or https is required")
+            raise DatasetError(
+                f"the registry has the address '{self.url}' for '{self.path}', http or https is required"
+            )
 
     def below(self, folder: Path) -> Path:
         """Where the file stands in a data folder."""
@@ -87,7 +93,9 @@ def card(name: str) -> str:
     return (_data() / "cards" / dataset(name).card).read_text(encoding="utf-8")
 
 
-def load(name_or_path: str | os.PathLike[str], *, data_dir: str | os.PathLike[str] | None = None, **options: Any) -> SessionLog:
+def load(
+    name_or_path: str | os.PathLike[str], *, data_dir: str | os.PathLike[str] | None = None, **options: Any
+) -> SessionLog:
     """Read a log by its registry name or its path: the library's front door.
 
     A registry name brings its own reading options and its files are checked against their sha256; `options` are those

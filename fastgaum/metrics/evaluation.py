@@ -8,7 +8,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fastgaum.metrics.calibration import NoClickCalibration, candidate_outcomes, expected_calibration_error, no_click_calibration
+from fastgaum.metrics.calibration import (
+    NoClickCalibration,
+    candidate_outcomes,
+    expected_calibration_error,
+    no_click_calibration,
+)
 from fastgaum.metrics.intervals import Interval, bootstrap_mean
 from fastgaum.metrics.likelihood import brier_score, choice_nll
 from fastgaum.metrics.precision import nontrivial_mean, precision_at_k, random_floor, user_mean

@@ -82,7 +82,9 @@ class Recurrent(HistoryEncoder):
         self.weight_ih = nn.ParameterList(_uniform(bound, self.gates * dim, dim) for _ in range(layers - 1))
         self.bias_ih = nn.ParameterList(_uniform(bound, self.gates * dim) for _ in range(layers - 1))
         # the GRU's second bias stands inside its reset gate and cannot be folded into the input projection
-        self.bias_hh = nn.ParameterList(_uniform(bound, self.gates * dim) for _ in range(layers if kind == "gru" else 0))
+        self.bias_hh = nn.ParameterList(
+            _uniform(bound, self.gates * dim) for _ in range(layers if kind == "gru" else 0)
+        )
 
     def after_tokens(self, tokens: Bags, offsets: Tensor) -> Tensor:
         """State after each token."""
@@ -157,6 +159,7 @@ class PrefixBiLstm(HistoryEncoder):
     def _run(self, forward: Tensor, backward: Tensor, expanded: Prefixes) -> Tensor:
         flip = reverse_rows(expanded)
         zeros = forward.new_zeros(len(expanded.offsets) - 1, self.dim)
+        h_forward = h_backward = zeros
         for layer in range(self.layers):
             if layer:
                 joined = torch.cat([h_forward, h_backward], dim=1)
@@ -174,7 +177,9 @@ class PrefixBiLstm(HistoryEncoder):
 
     def advance(self, carry: Carry, tokens: Bags) -> Carry:
         """Append each user's choice."""
-        return tuple(torch.cat([old, layer(tokens)[:, None]], dim=1) for old, layer in zip(carry, self.inputs, strict=True))
+        return tuple(
+            torch.cat([old, layer(tokens)[:, None]], dim=1) for old, layer in zip(carry, self.inputs, strict=True)
+        )
 
     def state_of(self, carry: Carry) -> Tensor:
         """Re-encode the prefix: O(t), as the backward direction requires."""
@@ -214,7 +219,9 @@ class PositionWeight(HistoryEncoder):
     def branch_tokens(self, tokens: Bags, offsets: Tensor, generated: Bags) -> Tensor:
         """The last m choices of each prefix, the newest replaced: O(m) per event."""
         expanded = prefixes(offsets, self.window)
-        rows = expanded.rows.index_copy(0, expanded.last, tokens.n_bags + torch.arange(tokens.n_bags, device=offsets.device))
+        rows = expanded.rows.index_copy(
+            0, expanded.last, tokens.n_bags + torch.arange(tokens.n_bags, device=offsets.device)
+        )
         bags = gather_bags(join_bags(tokens, generated), rows)
         return self.after_tokens(bags, expanded.offsets)[expanded.last]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +47,16 @@ class RewardPlayer(nn.Module):
         With `generated` tokens, each state has its last choice replaced by the generated one.
         """
         states = self.history(batch) if generated is None else self.history.branch(batch, generated)
-        return self.reward(batch.candidates, states, batch.display_offsets), states
+        utility: Tensor = self.reward(batch.candidates, states, batch.display_offsets)
+        return utility, states
+
+
+class Players(nn.ModuleList):
+    """A ModuleList whose members are known to be reward players."""
+
+    def __iter__(self) -> Iterator[RewardPlayer]:
+        """The players in order."""
+        return cast(Iterator[RewardPlayer], super().__iter__())
 
 
 class Networks(nn.Module):
@@ -53,7 +64,7 @@ class Networks(nn.Module):
 
     def __init__(self, config: Config, n_ids: int, n_numbers: int) -> None:
         super().__init__()
-        self.players = nn.ModuleList(RewardPlayer(config, n_ids, n_numbers) for _ in range(config.members))
+        self.players = Players(RewardPlayer(config, n_ids, n_numbers) for _ in range(config.members))
         self.generator_history: HistoryEncoder | None = None
         self.generator: Scorer | None = None
         if config.players == "adversarial":
@@ -65,7 +76,7 @@ class Networks(nn.Module):
 
     def utility(self, batch: BatchTensors, generated: Bags | None = None) -> tuple[Tensor, Tensor]:
         """Mean utilities (n_candidates,) and the states of all reward players side by side (n_events, ·)."""
-        outputs = [player(batch, generated) for player in self.players]
+        outputs: list[tuple[Tensor, Tensor]] = [player(batch, generated) for player in self.players]
         if len(outputs) == 1:
             return outputs[0]
         return torch.stack([out[0] for out in outputs]).mean(0), torch.cat([out[1] for out in outputs], dim=1)
@@ -77,7 +88,8 @@ class Networks(nn.Module):
         if self.generator_history is not None:
             own = self.generator_history
             states = own(batch) if generated is None else own.branch(batch, generated)
-        return self.generator(batch.candidates, states, batch.display_offsets)
+        logits: Tensor = self.generator(batch.candidates, states, batch.display_offsets)
+        return logits
 
     def generator_parameters(self) -> list[nn.Parameter]:
         """What the generator's optimiser trains."""

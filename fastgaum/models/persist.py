@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,7 +74,9 @@ def load_model(path: Path, device: str) -> UserModel:
 
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():
-        raise CheckpointError(f"no model at '{path}': give a run folder written by `fastgaum train`, or its model.safetensors")
+        raise CheckpointError(
+            f"no model at '{path}': give a run folder written by `fastgaum train`, or its model.safetensors"
+        )
     try:
         with safe_open(file, framework="pt") as reader:
             metadata = reader.metadata() or {}
@@ -122,4 +125,4 @@ def _text_tensors(values: pl.Series) -> dict[str, torch.Tensor]:
 def _text_series(tensors: dict[str, torch.Tensor], name: str) -> pl.Series:
     joined = tensors[f"{name}.bytes"].numpy().tobytes()
     offsets = tensors[f"{name}.offsets"].tolist()
-    return pl.Series([joined[a:b].decode() for a, b in zip(offsets[:-1], offsets[1:], strict=True)], dtype=pl.String)
+    return pl.Series([joined[a:b].decode() for a, b in itertools.pairwise(offsets)], dtype=pl.String)

@@ -6,6 +6,7 @@ W [s; x_a] = W_s s (once per event) + Σ_{f ∈ bag(a)} E_f (a gather) + W_x num
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -37,8 +38,10 @@ class BagLinear(nn.Module):
         if self.up is not None:
             x = x @ self.up
         if self.numbers is not None:
-            return x + self.numbers(bags.numbers)
-        return x + self.bias
+            x = x + self.numbers(bags.numbers)
+        if self.bias is not None:
+            x = x + self.bias
+        return x
 
 
 class Scorer(nn.Module):
@@ -54,11 +57,11 @@ class Scorer(nn.Module):
         self.from_state = nn.Linear(state_dim, widths[0], bias=False)
         self.act = ACTIVATIONS[activation]()
         self.dropout = nn.Dropout(dropout)
-        self.rest = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.rest = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
 
     def forward(self, candidates: Bags, states: Tensor, display_offsets: Tensor) -> Tensor:
         """Return scores, shape (n_candidates,); `states` has shape (n_events, state_dim)."""
-        x = self.first(candidates) + expand_to_candidates(self.from_state(states), display_offsets)
+        x: Tensor = self.first(candidates) + expand_to_candidates(self.from_state(states), display_offsets)
         for layer in self.rest:
             x = layer(self.dropout(self.act(x)))
         return x.squeeze(1)

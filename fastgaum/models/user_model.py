@@ -1,9 +1,9 @@
 """UserModel: a learned user. Fit on a log; then it scores display sets, draws choices, and moves its state on.
 
-    model = UserModel.from_preset("fastgaum")
-    table = model.fit(log)                       # a polars frame, one row per epoch
-    model.evaluate(log, split="test")
-    model.save("user.safetensors")
+model = UserModel.from_preset("fastgaum")
+table = model.fit(log)                       # a polars frame, one row per epoch
+model.evaluate(log, split="test")
+model.save("user.safetensors")
 """
 
 from __future__ import annotations
@@ -128,7 +128,9 @@ class UserModel:
             return frame
         return frame.with_columns(generator_probability=np.exp(scores.generator.log_probs))
 
-    def sample(self, log: SessionLog, split: SplitName = "test", seed: int = 0, head: Head = "generator") -> pl.DataFrame:
+    def sample(
+        self, log: SessionLog, split: SplitName = "test", seed: int = 0, head: Head = "generator"
+    ) -> pl.DataFrame:
         """Draw a choice for every display set, on logged histories: session, event, item (null for no click)."""
         encoded = self._encoded(log, split)
         draws = torch.Generator().manual_seed(seed)
@@ -141,7 +143,8 @@ class UserModel:
         frame = _candidate_frame(log, encoded)
         first = frame[encoded.display_offsets[:-1].tolist()]
         items = pl.Series("item", [None if row < 0 else row for row in chosen.tolist()], dtype=pl.Int64)
-        return first.select("session", "event").with_columns(item=frame["item"].gather(items.fill_null(0)).set(items.is_null(), None))
+        drawn: pl.DataFrame = first.select("session", "event")
+        return drawn.with_columns(item=frame["item"].gather(items.fill_null(0)).set(items.is_null(), None))
 
     @torch.no_grad()
     def utility(self, batch: BatchTensors) -> torch.Tensor:
@@ -225,7 +228,9 @@ class UserModel:
 
     def _offers_no_click(self, log: SessionLog, space: FeatureSpace) -> bool:
         if self.config.no_click == "never" and log.has_no_click:
-            raise LogFormatError(f"log '{log.name}' has events without a choice: no_click = never does not fit, use auto")
+            raise LogFormatError(
+                f"log '{log.name}' has events without a choice: no_click = never does not fit, use auto"
+            )
         return self.config.no_click == "always" or (self.config.no_click == "auto" and log.has_no_click)
 
 

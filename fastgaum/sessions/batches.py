@@ -101,4 +101,3 @@ def batches(
         generator.shuffle(order)
     for start in range(0, len(order), batch_sessions):
         yield assemble(encoded, order[start : start + batch_sessions])
-

@@ -151,7 +151,7 @@ class FeatureSpace:
         chosen = items[part.display_offsets[:-1][clicked] + part.choices[clicked]]
         choices = np.bincount(chosen, minlength=log.n_items)
         size = np.diff(part.display_offsets)
-        expected = np.bincount(items, weights=np.repeat(1 / size, size), minlength=log.n_items)
+        expected = np.bincount(items, weights=np.repeat(1 / size, size), minlength=log.n_items).astype(np.float64)
         known = np.flatnonzero(displays)
         space = cls(
             protocol=protocol,
@@ -194,10 +194,14 @@ class FeatureSpace:
             raise FeatureMismatchError(f"the model reads view counts, log '{log.name}' has none")
         for part in self.categorical:
             if part.source.endswith("_field") and part.name not in log.categories:
-                raise FeatureMismatchError(f"field '{part.name}' holds categories in the training log, numbers in '{log.name}'")
+                raise FeatureMismatchError(
+                    f"field '{part.name}' holds categories in the training log, numbers in '{log.name}'"
+                )
         for name in self.number_names:
             if name in log.categories:
-                raise FeatureMismatchError(f"field '{name}' holds numbers in the training log, categories in '{log.name}'")
+                raise FeatureMismatchError(
+                    f"field '{name}' holds numbers in the training log, categories in '{log.name}'"
+                )
 
     def encode(self, log: SessionLog, rows: IntArray) -> EncodedSessions:
         """Turn the sessions `rows` of `log` into bags.
@@ -231,7 +235,11 @@ class FeatureSpace:
                 ids[:, column] = self.item_rows(log)[items] + categorical.start + 1
                 continue
             name = categorical.name
-            codes = log.item_fields[name][items] if categorical.source == "item_field" else log.candidate_fields[name][part.candidates]
+            codes = (
+                log.item_fields[name][items]
+                if categorical.source == "item_field"
+                else log.candidate_fields[name][part.candidates]
+            )
             code_to_row = np.append(_rows_of(log.categories[name], categorical.values), -1)
             ids[:, column] = code_to_row[codes] + categorical.start + 1
         return ids
@@ -307,15 +315,20 @@ def _select(log: SessionLog, rows: IntArray) -> _Selection:
     return _Selection(rows, session_offsets, display_offsets, np.asarray(log.choices)[events], candidates)
 
 
-
 def _rows_of(values: pl.Series, vocabulary: pl.Series) -> IntArray:
     known = pl.DataFrame({"value": vocabulary, "row": pl.Series(np.arange(len(vocabulary), dtype=np.int32))})
     joined = pl.DataFrame({"value": values}).join(known, on="value", how="left", maintain_order="left")
     return joined["row"].fill_null(-1).to_numpy().astype(np.int32)
 
 
-def _categorical_fields(log: SessionLog, known_items: npt.NDArray[Any], part: _Selection) -> tuple[CategoricalField, ...]:
-    fields = [CategoricalField("item", "item", 1, log.item_ids[known_items.tolist()] if len(known_items) < log.n_items else log.item_ids)]
+def _categorical_fields(
+    log: SessionLog, known_items: npt.NDArray[Any], part: _Selection
+) -> tuple[CategoricalField, ...]:
+    fields = [
+        CategoricalField(
+            "item", "item", 1, log.item_ids[known_items.tolist()] if len(known_items) < log.n_items else log.item_ids
+        )
+    ]
 
     def add(name: str, source: str, values: pl.Series) -> None:
         fields.append(CategoricalField(name, source, fields[-1].stop, values))
@@ -356,7 +369,9 @@ def _counts_before(log: SessionLog, part: _Selection) -> tuple[IntArray, IntArra
     items = np.asarray(log.items)[part.candidates]
     scratch = np.zeros((2, log.n_items), dtype=np.int32)
     before = np.zeros((2, len(items)), dtype=np.int32)
-    counts_before(part.session_offsets, part.display_offsets, items, part.choices, *scratch, *before)
+    counts_before(
+        part.session_offsets, part.display_offsets, items, part.choices, scratch[0], scratch[1], before[0], before[1]
+    )
     return before[0], before[1]
 
 
@@ -368,5 +383,9 @@ def _own_counts(log: SessionLog, part: _Selection) -> tuple[IntArray, IntArray, 
     train = np.flatnonzero(log.split == TRAIN)
     by_user = train[np.argsort(log.users[train], kind="stable")].astype(np.int32)
     packed = (log.users, log.session_offsets, log.display_offsets, log.items, log.choices)
-    counts_of_user(by_user, *map(np.asarray, packed), *scratch, np.zeros(log.n_items), *counts, expected)
+    users, sessions, displays, items, choices = (np.asarray(part) for part in packed)
+    counts_of_user(
+        by_user, users, sessions, displays, items, choices,
+        scratch[0], scratch[1], np.zeros(log.n_items), counts[0], counts[1], expected,
+    )  # fmt: skip
     return counts[0][part.candidates], counts[1][part.candidates], expected[part.candidates]

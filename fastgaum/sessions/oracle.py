@@ -49,7 +49,9 @@ class OracleScores:
     """events: the denominator of nll"""
 
 
-def oracle_scores(log: SessionLog, truth: Truth, split: SplitName = "test", ks: tuple[int, ...] = (1, 2)) -> OracleScores:
+def oracle_scores(
+    log: SessionLog, truth: Truth, split: SplitName = "test", ks: tuple[int, ...] = (1, 2)
+) -> OracleScores:
     """Score the truth on one split of its log; precision is NaN without a choice, nll NaN without an event."""
     events = np.isin(log.session_of_event, log.sessions_in(split))
     better, tied = rank_counts(truth.utility, log.display_offsets, log.choices)
@@ -90,7 +92,9 @@ def read_truth(path: str | Path, log: SessionLog) -> Truth:
     try:
         frame = pl.read_parquet(path, columns=wanted)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise DatasetError(f"'{path}' is no truth of a log: {str(error).splitlines()[0]}; columns {', '.join(wanted)} are required") from None
+        raise DatasetError(
+            f"'{path}' is no truth of a log: {str(error).splitlines()[0]}; columns {', '.join(wanted)} are required"
+        ) from None
     keys = _keys(log)
     if not frame.select(KEYS).equals(keys):
         try:

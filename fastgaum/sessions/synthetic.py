@@ -90,9 +90,14 @@ class SyntheticWorld:
     """display skew, ≥ 1: an item of popularity rank r is displayed ∝ r^(1/skew − 1); 1 = all alike"""
 
     def __post_init__(self) -> None:
-        for option, value, known in (("rule", self.rule, ("shannon", "l2")), ("length_law", self.length_law, tuple(LENGTHS))):
+        for option, value, known in (
+            ("rule", self.rule, ("shannon", "l2")),
+            ("length_law", self.length_law, tuple(LENGTHS)),
+        ):
             if value not in known:
-                raise ConfigError(f"{option} is '{value}', one of {', '.join(known)} is required{did_you_mean(value, known)}")
+                raise ConfigError(
+                    f"{option} is '{value}', one of {', '.join(known)} is required{did_you_mean(value, known)}"
+                )
         _require("max_display", self.max_display, MIN_DISPLAY, 1000)
         _require("n_items", self.n_items, self.max_display, 2**31 - 1)
         _require("seed", self.seed, 0, 2**63 - 1)
@@ -168,12 +173,16 @@ class SyntheticWorld:
             ends = np.concatenate((ends, ends[-1] + np.cumsum(lengths)))
         ends = ends[: int(np.searchsorted(ends, n_events)) + 1]
         ends[-1] = n_events
-        sizes = np.searchsorted(_law("public", MIN_DISPLAY, self.max_display, self.mean_display), rng.random(n_events), side="right")
+        sizes = np.searchsorted(
+            _law("public", MIN_DISPLAY, self.max_display, self.mean_display), rng.random(n_events), side="right"
+        )
         displays = np.zeros(n_events + 1, dtype=np.int64)
         np.cumsum(sizes + MIN_DISPLAY, out=displays[1:])
         return ends.astype(np.int32), displays.astype(np.int32)
 
-    def _simulate(self, sessions: IntArray, displays: IntArray, intercept: float, stream: int) -> dict[str, npt.NDArray[Any]]:
+    def _simulate(
+        self, sessions: IntArray, displays: IntArray, intercept: float, stream: int
+    ) -> dict[str, npt.NDArray[Any]]:
         n_events, n_candidates = len(displays) - 1, int(displays[-1])
         arrays: dict[str, npt.NDArray[Any]] = {
             "items": np.empty(n_candidates, np.int32),
@@ -182,13 +191,17 @@ class SyntheticWorld:
             "probability": np.empty(n_candidates, np.float32),
             "outside_probability": np.empty(n_events, np.float32),
         }
-        weights = (float(value) for value in (self.skew, self.affinity, self.repeat, self.decay, intercept, self.eta))
         simulate(
             self._stream(stream),
             sessions,
             displays,
             *self.items,
-            *weights,
+            float(self.skew),
+            float(self.affinity),
+            float(self.repeat),
+            float(self.decay),
+            float(intercept),
+            float(self.eta),
             L2 if self.rule == "l2" else SHANNON,
             self.no_click > 0.0,
             *arrays.values(),
@@ -208,11 +221,15 @@ PRESETS: dict[str, SyntheticWorld] = {
 def world(preset: str = "default", **changes: Any) -> SyntheticWorld:
     """Return a preset world with some values changed. Raises ConfigError for an unknown preset, value or type."""
     if preset not in PRESETS:
-        raise ConfigError(f"no synthetic world '{preset}', one of {', '.join(PRESETS)} is required{did_you_mean(preset, PRESETS)}")
+        raise ConfigError(
+            f"no synthetic world '{preset}', one of {', '.join(PRESETS)} is required{did_you_mean(preset, PRESETS)}"
+        )
     known = [field.name for field in dataclasses.fields(SyntheticWorld)]
     for name in changes:
         if name not in known:
-            raise ConfigError(f"a synthetic world has no '{name}'{did_you_mean(name, known)}; it has {', '.join(known)}")
+            raise ConfigError(
+                f"a synthetic world has no '{name}'{did_you_mean(name, known)}; it has {', '.join(known)}"
+            )
     return dataclasses.replace(PRESETS[preset], **changes)
 
 

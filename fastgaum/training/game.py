@@ -33,7 +33,9 @@ class Game:
         self.drop_ids = IdDropout(unknown_of_id, config.id_dropout)
         self.reward_optimiser = _optimiser(list(networks.players.parameters()), config.lr, config.weight_decay)
         generator_parameters = networks.generator_parameters()
-        self.generator_optimiser = _optimiser(generator_parameters, config.generator_lr, 0.0) if generator_parameters else None
+        self.generator_optimiser = (
+            _optimiser(generator_parameters, config.generator_lr, 0.0) if generator_parameters else None
+        )
 
     def exact_step(self, batch: BatchTensors) -> float:
         """One reward step against the closed-form best response; returns the mean Fenchel–Young loss (nats for Shannon)."""
@@ -71,7 +73,7 @@ class Game:
         for _ in range(steps):
             loss = self._generator_loss(batch, self.networks.logits(batch, states, generated), utility)
             self.generator_optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(self.networks.generator_parameters(), self.config.clip)
             self.generator_optimiser.step()
         with torch.no_grad():
@@ -99,13 +101,15 @@ class Game:
 
     def _reward_update(self, losses: list[Tensor]) -> None:
         self.reward_optimiser.zero_grad(set_to_none=True)
-        torch.stack(losses).sum().backward()
+        torch.autograd.backward(torch.stack(losses).sum())
         for player in self.networks.players:
             torch.nn.utils.clip_grad_norm_(player.parameters(), self.config.clip)
         self.reward_optimiser.step()
 
     def _dropped(self, batch: BatchTensors) -> BatchTensors:
-        return dataclasses.replace(batch, candidates=self.drop_ids(batch.candidates), tokens=self.drop_ids(batch.tokens))
+        return dataclasses.replace(
+            batch, candidates=self.drop_ids(batch.candidates), tokens=self.drop_ids(batch.tokens)
+        )
 
 
 def _optimiser(parameters: list[torch.nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:

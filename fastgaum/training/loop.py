@@ -133,7 +133,9 @@ class Trainer:
         value = float(validation.loss.mean()) if self.config.select == "loss" else -prec
         if not math.isfinite(value):
             self.networks.load_state_dict(self.best_state)
-            raise NumericsError(f"the validation loss is {value} after epoch {len(self.rows) + 1}: the last good state is kept")
+            raise NumericsError(
+                f"the validation loss is {value} after epoch {len(self.rows) + 1}: the last good state is kept"
+            )
         best = value < self.best_score
         if best:
             self.best_score = value

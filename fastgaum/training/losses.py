@@ -48,15 +48,21 @@ def mirror_loss(
     and without the flat regions that a sparse link has outside its support.
     """
     best = regulariser.best_response(eta * utility, batch.display_offsets, outside)
-    return best_value(regulariser, logits, batch.display_offsets, outside) - segment_sum(best.probs * logits, batch.display_offsets)
+    return best_value(regulariser, logits, batch.display_offsets, outside) - segment_sum(
+        best.probs * logits, batch.display_offsets
+    )
 
 
-def reward_loss(generated_probs: Tensor, generated_states_utility: Tensor, utility: Tensor, batch: BatchTensors) -> Tensor:
+def reward_loss(
+    generated_probs: Tensor, generated_states_utility: Tensor, utility: Tensor, batch: BatchTensors
+) -> Tensor:
     """⟨φ_α, r⟩ − r(a_t) per event, φ_α fixed: low when logged choices are worth more than generated ones.
 
     `generated_states_utility` is `utility` itself for logged histories.
     """
-    return segment_sum(generated_probs * generated_states_utility, batch.display_offsets) - logged_utility(utility, batch)
+    return segment_sum(generated_probs * generated_states_utility, batch.display_offsets) - logged_utility(
+        utility, batch
+    )
 
 
 def optimality_gap(

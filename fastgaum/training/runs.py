@@ -66,7 +66,9 @@ def check_run_folder(folder: Path, overwrite: bool) -> None:
         raise OutputError(f"'{folder}' holds a run already: choose another folder or pass --overwrite")
     foreign = [p.name for p in folder.iterdir() if p.name not in RUN_FILES] if folder.is_dir() else []
     if foreign:
-        raise OutputError(f"'{folder}' holds other files ({', '.join(sorted(foreign)[:3])} …): a run needs a folder of its own")
+        raise OutputError(
+            f"'{folder}' holds other files ({', '.join(sorted(foreign)[:3])} …): a run needs a folder of its own"
+        )
 
 
 def machine_facts(seed: int | None = None) -> dict[str, Any]:

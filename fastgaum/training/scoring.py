@@ -39,7 +39,9 @@ class Scores:
 
 
 @torch.no_grad()
-def score(networks: Networks, batches: Iterable[BatchTensors], regulariser: Regulariser, eta: float, outside: bool) -> Scores:
+def score(
+    networks: Networks, batches: Iterable[BatchTensors], regulariser: Regulariser, eta: float, outside: bool
+) -> Scores:
     """Score batches in order, without dropout."""
     networks.eval()
     parts: list[tuple[list[Tensor], list[Tensor], Tensor, Tensor | None]] = []

@@ -20,7 +20,14 @@ from fastgaum.models.user_model import UserModel
 from tests.builders import log_of, random_log
 from tests.contracts import check_user_model
 
-SMALL: dict[str, Any] = {"epochs": 2, "warm_start": 2, "catch_up": 2, "hidden": [8, 8], "history_dim": 5, "batch_sessions": 16}
+SMALL: dict[str, Any] = {
+    "epochs": 2,
+    "warm_start": 2,
+    "catch_up": 2,
+    "hidden": [8, 8],
+    "history_dim": 5,
+    "batch_sessions": 16,
+}
 
 
 @pytest.mark.parametrize("history", ["lstm", "gru", "pw", "bilstm"])

@@ -15,10 +15,11 @@ from tests.builders import log_of, random_log
 
 
 def _events(log: SessionLog, session: int) -> list[tuple[list[int], int]]:
-    out = []
-    for event in range(log.session_offsets[session], log.session_offsets[session + 1]):
-        out.append((log.items[log.display_offsets[event] : log.display_offsets[event + 1]].tolist(), int(log.choices[event])))
-    return out
+    starts = log.display_offsets
+    return [
+        (log.items[starts[event] : starts[event + 1]].tolist(), int(log.choices[event]))
+        for event in range(log.session_offsets[session], log.session_offsets[session + 1])
+    ]
 
 
 def _naive_numbers(log: SessionLog, session: int) -> list[list[float]]:

@@ -47,7 +47,9 @@ def test_the_generators_turn_leaves_the_reward_player_alone() -> None:
     assert all(torch.equal(value, before[name]) for name, value in game.networks.players.state_dict().items())
 
 
-@pytest.mark.parametrize(("regulariser", "ascent"), [("shannon", "mirror"), ("shannon", "value"), ("l2", "mirror"), ("tsallis", "mirror")])
+@pytest.mark.parametrize(
+    ("regulariser", "ascent"), [("shannon", "mirror"), ("shannon", "value"), ("l2", "mirror"), ("tsallis", "mirror")]
+)
 def test_an_adversarial_run_approaches_the_best_response(regulariser: str, ascent: str) -> None:
     """Truth 2: from a cold start, without the warm start, the gap on the training split falls below 0.01."""
     log = random_log(5, n_sessions=200)

@@ -97,7 +97,9 @@ def test_the_gap_is_zero_at_the_best_response_and_positive_elsewhere(regulariser
 def test_the_shannon_gap_is_the_divergence_to_the_best_response() -> None:
     batch = _batch()
     utility = _utility(batch).detach()
-    best, other = (Shannon().best_response(u, batch.display_offsets, True) for u in (utility, _utility(batch, 3).detach()))
+    best, other = (
+        Shannon().best_response(u, batch.display_offsets, True) for u in (utility, _utility(batch, 3).detach())
+    )
     divergence = segment_sum(other.probs * (other.log_probs - best.log_probs), batch.display_offsets)
     divergence += other.outside_prob * (other.outside_log_prob - best.outside_log_prob)
     torch.testing.assert_close(optimality_gap(other, utility, batch, Shannon(), 1.0, True), divergence)
@@ -142,7 +144,9 @@ def test_the_sampled_estimate_is_unbiased() -> None:
 
     batch, regulariser = _batch(), Shannon()
     utility, logits = _utility(batch).detach(), _utility(batch, 1)
-    exact = -generator_value(regulariser.link(logits, batch.display_offsets, True), utility, batch, regulariser, 1.0).sum()
+    exact = -generator_value(
+        regulariser.link(logits, batch.display_offsets, True), utility, batch, regulariser, 1.0
+    ).sum()
     (truth,) = torch.autograd.grad(exact, logits)
     draws = torch.Generator().manual_seed(0)
     mean, n = torch.zeros_like(truth), 4000

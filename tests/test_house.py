@@ -1,0 +1,192 @@
+"""The house rules that a machine can check: which way imports point, what each room may use, and how long files are."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+LAYERS = (
+    {"errors"},
+    {"config", "files", "kernels"},
+    {"ops", "sessions"},
+    {"datasets", "metrics"},
+    {"baselines", "models"},
+    {"training"},
+    {"reproduce"},
+    {"cli"},
+    {"__init__", "__main__"},
+)
+"""a room imports, at the top of its modules, only rooms to its left"""
+VERBS = {("models", "training")}
+"""right-pointing imports inside functions: `UserModel.fit` and `evaluate` are verbs whose work is done in training"""
+
+KERNELS_MAY_USE = {"__future__", "collections", "math", "typing", "numba", "numpy"}
+WITHOUT_TORCH = ("kernels", "sessions", "datasets", "metrics", "baselines")
+TERMINAL = {"rich", "cyclopts"}
+FORBIDDEN = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+MOST_LINES = 400
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module."""
+
+    file: Path
+    room: str
+    module: str
+    """absolute name; a relative import starts with a dot"""
+    eager: bool
+    """runs when the file is imported: neither in a function nor for type checkers only"""
+
+
+def sources() -> list[Path]:
+    """Every module of fastgaum and of kernels/, in the one name under which it is imported."""
+    package = [path for path in (ROOT / "fastgaum").rglob("*.py") if "kernels" not in path.parts]
+    return sorted([*package, *(ROOT / "kernels").glob("*.py")])
+
+
+def room_of(file: Path) -> str:
+    parts = file.relative_to(ROOT).parts
+    if parts[0] == "kernels":
+        return "kernels"
+    return parts[1] if len(parts) > 2 else file.stem
+
+
+def imports_of(file: Path) -> Iterator[Import]:
+    room = room_of(file)
+
+    def walk(node: ast.AST, eager: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                yield from (Import(file, room, alias.name, eager) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                yield Import(file, room, "." * child.level + (child.module or ""), eager)
+            elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                yield from walk(child, False)
+            else:
+                yield from walk(child, eager and not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef))
+
+    yield from walk(ast.parse(file.read_text(encoding="utf-8")), True)
+
+
+IMPORTS = [one for file in sources() for one in imports_of(file)]
+
+
+def top_of(module: str) -> str:
+    return module.split(".")[0]
+
+
+def test_the_rules_see_the_code() -> None:
+    """An empty list of imports would satisfy every rule below."""
+    assert len(IMPORTS) > 300
+    rooms = {one.room for one in IMPORTS}
+    assert {"kernels", "ops", "sessions", "models", "training", "cli"} <= rooms
+    assert rooms <= set().union(*LAYERS), "a new room needs its place in LAYERS"
+
+
+def test_imports_only_point_left() -> None:
+    rank = {room: i for i, layer in enumerate(LAYERS) for room in layer}
+    wrong = []
+    for one in IMPORTS:
+        if top_of(one.module) != "fastgaum" or one.room == "__init__":
+            continue
+        target = [*one.module.split("."), "__init__"][1]
+        if target in (one.room, "__init__"):
+            continue
+        if rank[target] >= rank[one.room] and (one.eager or (one.room, target) not in VERBS):
+            wrong.append(f"{one.file.relative_to(ROOT)} imports {one.module}")
+    assert wrong == []
+
+
+def test_kernels_are_loops_over_numpy_and_numba_only() -> None:
+    kernels = [one for one in IMPORTS if one.room == "kernels"]
+    assert {one.module for one in kernels if one.module.startswith(".")} <= {f".{file.stem}" for file in sources()}
+    assert {top_of(one.module) for one in kernels if not one.module.startswith(".")} <= KERNELS_MAY_USE
+
+
+@pytest.mark.parametrize(
+    ("what", "rooms"),
+    [
+        ({"torch"}, WITHOUT_TORCH),
+        (TERMINAL, tuple(set().union(*LAYERS) - {"cli"})),
+        (FORBIDDEN, tuple(set().union(*LAYERS))),
+    ],
+)
+def test_a_room_does_not_use(what: set[str], rooms: tuple[str, ...]) -> None:
+    wrong = [
+        f"{one.file.relative_to(ROOT)} imports {one.module}"
+        for one in IMPORTS
+        if one.room in rooms and top_of(one.module) in what
+    ]
+    assert wrong == []
+
+
+def test_files_are_short() -> None:
+    """A longer file gives its reason here, with the number of lines it needs."""
+    reasons: dict[str, int] = {}
+    lengths = {str(file.relative_to(ROOT)): len(file.read_text(encoding="utf-8").splitlines()) for file in sources()}
+    assert {name: length for name, length in lengths.items() if length > reasons.get(name, MOST_LINES)} == {}
+
+
+def test_neither_the_package_nor_the_help_imports_what_is_heavy() -> None:
+    check = """
+import sys
+import fastgaum
+assert not {"torch", "numba", "numpy", "polars"} & set(sys.modules), sorted(sys.modules)
+from fastgaum.cli.app import main
+assert main(["--help"]) == 0
+assert not {"torch", "numba", "polars"} & set(sys.modules)
+from fastgaum import load, read_log, audit, synthesise
+assert "torch" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "train" in done.stdout
+
+
+def test_public_names_exist_and_are_documented() -> None:
+    import fastgaum
+
+    for name in fastgaum.__all__:
+        assert getattr(fastgaum, name).__doc__, name
+    assert set(fastgaum.__all__) <= set(dir(fastgaum))
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = fastgaum.Nothing
+
+
+USER_SCRIPT = """
+import polars as pl
+import fastgaum as fg
+
+log: fg.SessionLog = fg.resplit(fg.load("sample"), seed=3)
+model = fg.UserModel.from_preset("fastgaum", epochs=3)
+table: pl.DataFrame = model.fit(log)
+evaluation = model.evaluate(log, split="test")
+prec1: float = evaluation.heads["reward"].precision[1].mean
+drawn: pl.DataFrame = model.sample(log, seed=1)
+model.save("user.safetensors")
+reveal_type(fg.UserModel.load("user.safetensors"))
+reveal_type(fg.load("sample").items)
+"""
+
+
+def test_a_user_s_script_is_typed(tmp_path: Path) -> None:
+    pytest.importorskip("mypy", reason="the type checker: install fastgaum[check]")
+    (tmp_path / "script.py").write_text(USER_SCRIPT)
+    # Libraries' own stubs are not this test's matter, and following them takes a minute.
+    options = ["--strict", "--follow-imports=silent", "--python-version", "3.11", f"--cache-dir={tmp_path / 'cache'}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *options, "script.py"],
+        capture_output=True, text=True, cwd=tmp_path, timeout=300, env={"MYPYPATH": str(ROOT), "PATH": ""},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "UserModel" in done.stdout
+    assert "int32" in done.stdout or "signedinteger" in done.stdout
