@@ -76,6 +76,8 @@ class Config:
     """at most so many epochs (of adversarial rounds, or of exact steps when players = exact)"""
     patience: int = 8
     """stop after so many epochs without a better validation score"""
+    lr_drops: int = 0
+    """how often a phase that has lost its patience goes on from its best epoch with a third of the learning rates"""
     select: Literal["loss", "prec@1"] = "loss"
     """the validation score that chooses the epoch: the reward's Fenchel–Young loss (Shannon: NLL / eta), or prec@1"""
     batch_sessions: int = 64
@@ -192,7 +194,7 @@ def _coerce(key: str, value: Any, hint: Any) -> Any:
 
 _POSITIVE = ("eta", "lr", "generator_lr", "history_dim", "history_layers", "history_window", "history_weights",
              "epochs", "patience", "batch_sessions", "generator_steps", "clip", "members")  # fmt: skip
-_NOT_NEGATIVE = ("weight_decay", "item_dim", "warm_start", "catch_up", "seed")
+_NOT_NEGATIVE = ("weight_decay", "item_dim", "warm_start", "catch_up", "lr_drops", "seed")
 
 
 def _check_values(config: Config) -> None:
@@ -226,6 +228,10 @@ _PAPER: dict[str, Any] = {
 
 PRESETS: dict[str, dict[str, Any]] = {
     "fastgaum": {},
+    "large": {
+        "protocol": "identity", "set_context": False, "item_dim": 8, "history_dim": 20, "dropout": 0.0, "id_dropout": 0.02,
+        "weight_decay": 0.01, "batch_sessions": 256, "patience": 3, "lr_drops": 2,
+    },
     "paper-lstm": {**_PAPER, "history": "lstm", "history_dim": 20},
     "paper-pw": {**_PAPER, "history": "pw", "history_window": 20, "history_weights": 4},
     "report": {
@@ -234,4 +240,4 @@ PRESETS: dict[str, dict[str, Any]] = {
         "generator_lr": 3e-4, "generator_steps": 2, "warm_start": 10, "epochs": 10, "patience": 4, "batch_sessions": 64,
     },
 }  # fmt: skip
-"""`paper-*`: the paper's sizes with exact Shannon players. `report`: the report's architecture, its game made right."""
+"""`large`: light regularisation, for logs of 100,000 events and more. `paper-*`: the paper's sizes with exact Shannon players. `report`: the report's architecture, its game made right."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,10 +47,11 @@ LENGTHS: dict[str, tuple[float, int]] = {"public": (3.5, 12), "zipf": (20.0, 200
 _ITEMS, _SHAPE, _CHOICES, _PILOT_SHAPE, _PILOT_CHOICES = range(5)
 
 
-def _require(name: str, value: float, low: float, high: float) -> None:
+def _require(name: str, value: float, low: float, high: float, kind: type = Real) -> None:
     # A NaN fails both comparisons.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise ConfigError(f"{name} is {value!r}, a number from {low} to {high} is required")
+    if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+        what = "whole number" if kind is Integral else "number"
+        raise ConfigError(f"{name} is {value!r}, a {what} from {low} to {high} is required")
 
 
 @dataclass(frozen=True)
@@ -98,15 +100,16 @@ class SyntheticWorld:
                 raise ConfigError(
                     f"{option} is '{value}', one of {', '.join(known)} is required{did_you_mean(value, known)}"
                 )
-        _require("max_display", self.max_display, MIN_DISPLAY, 1000)
-        _require("n_items", self.n_items, self.max_display, 2**31 - 1)
-        _require("seed", self.seed, 0, 2**63 - 1)
+        _require("max_display", self.max_display, MIN_DISPLAY, 1000, Integral)
+        _require("n_items", self.n_items, self.max_display, 2**31 - 1, Integral)
+        _require("seed", self.seed, 0, 2**63 - 1, Integral)
         _require("eta", self.eta, 1e-6, 1e6)
         _require("no_click", self.no_click, 0.0, 0.95)
         _require("mean_display", self.mean_display, MIN_DISPLAY, self.max_display)
+        if self.max_length is not None:
+            _require("max_length", self.max_length, 1, 10_000, Integral)
         _require("mean_length", self.lengths[0], 1.0, self.lengths[1])
-        _require("max_length", self.lengths[1], 1, 10_000)
-        _require("dim", self.dim, 1, 1000)
+        _require("dim", self.dim, 1, 1000, Integral)
         _require("decay", self.decay, 0.0, 1.0 - 1e-9)
         _require("skew", self.skew, 1.0, 100.0)
         for name in ("popularity", "affinity", "repeat"):
@@ -125,7 +128,7 @@ class SyntheticWorld:
         Cost grows with the events (about a second per million), not with the catalogue. Raises ConfigError for
         n_events < 1, or for more candidates than 32-bit offsets can count.
         """
-        _require("n_events", n_events, 1, int((2**31 - 1) / self.max_display))
+        _require("n_events", n_events, 1, int((2**31 - 1) / self.max_display), Integral)
         offsets = self._shapes(n_events, _SHAPE)
         arrays = self._simulate(*offsets, self.intercept, _CHOICES)
         log = _packed(*offsets, arrays["items"], arrays["choices"], self.n_items)

@@ -37,6 +37,15 @@ class Game:
             _optimiser(generator_parameters, config.generator_lr, 0.0) if generator_parameters else None
         )
 
+    def set_learning_rates(self, factor: float) -> None:
+        """Set both players' learning rates to the configured ones times `factor`."""
+        for optimiser, lr in (
+            (self.reward_optimiser, self.config.lr),
+            (self.generator_optimiser, self.config.generator_lr),
+        ):
+            for group in optimiser.param_groups if optimiser is not None else []:
+                group["lr"] = lr * factor
+
     def exact_step(self, batch: BatchTensors) -> float:
         """One reward step against the closed-form best response; returns the mean Fenchel–Young loss (nats for Shannon)."""
         self.networks.train()

@@ -78,14 +78,19 @@ class Trainer:
 
     def _phase(self, phase: str, step: Callable[[BatchTensors], float], epochs: int) -> None:
         """Epochs of one kind until the validation score stops improving; ends on the best state."""
-        waited = 0
+        waited, drops = 0, self.config.lr_drops
+        self.game.set_learning_rates(1.0)
         for _ in range(epochs):
             started = time.perf_counter()
             loss = self._epoch(step)
             row = self._validated(phase, loss, started)
             waited = 0 if row.best else waited + 1
             if waited >= self.config.patience:
-                break
+                if drops == 0:
+                    break
+                drops, waited = drops - 1, 0
+                self.networks.load_state_dict(self.best_state)
+                self.game.set_learning_rates(3.0 ** (drops - self.config.lr_drops))
         self.networks.load_state_dict(self.best_state)
 
     def _catch_up(self) -> None:
