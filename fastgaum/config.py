@@ -76,7 +76,7 @@ class Config:
     """at most so many epochs (of adversarial rounds, or of exact steps when players = exact)"""
     patience: int = 8
     """stop after so many epochs without a better validation score"""
-    lr_drops: int = 0
+    lr_drops: int = 1
     """how often a phase that has lost its patience goes on from its best epoch with a third of the learning rates"""
     select: Literal["loss", "prec@1"] = "loss"
     """the validation score that chooses the epoch: the reward's Fenchel–Young loss (Shannon: NLL / eta), or prec@1"""
@@ -222,7 +222,7 @@ def _check_values(config: Config) -> None:
 
 _PAPER: dict[str, Any] = {
     "protocol": "identity", "players": "exact", "regulariser": "shannon", "hidden": (64, 64), "activation": "elu",
-    "set_context": False, "dropout": 0.0, "id_dropout": 0.1, "weight_decay": 0.01, "select": "prec@1", "epochs": 100,
+    "set_context": False, "dropout": 0.0, "id_dropout": 0.1, "weight_decay": 0.01, "select": "prec@1", "lr_drops": 0, "epochs": 100,
     "patience": 20, "batch_sessions": 64, "lr": 3e-3,
 }  # fmt: skip
 
@@ -237,7 +237,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "report": {
         "protocol": "identity", "set_context": False, "history": "bilstm", "history_dim": 512, "history_layers": 8,
         "hidden": (512,) * 8, "activation": "elu", "dropout": 0.1, "id_dropout": 0.1, "weight_decay": 0.01, "lr": 3e-4,
-        "generator_lr": 3e-4, "generator_steps": 2, "warm_start": 10, "epochs": 10, "patience": 4, "batch_sessions": 64,
+        "generator_lr": 3e-4, "generator_steps": 3, "warm_start": 16, "catch_up": 12, "epochs": 4, "patience": 5,
+        "select": "prec@1", "lr_drops": 0, "batch_sessions": 64,
     },
 }  # fmt: skip
 """`large`: light regularisation, for logs of 100,000 events and more. `paper-*`: the paper's sizes with exact Shannon players. `report`: the report's architecture, its game made right."""
