@@ -8,17 +8,13 @@ from __future__ import annotations
 import json
 import sys
 
-import matplotlib
-
-matplotlib.use("svg")
-import matplotlib.pyplot as plt
-
-# text stays text, and ids do not change from one drawing to the next
-plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "fastgaum", "font.size": 9})
-
 
 def draw(table: dict, path: str, best_published: dict[str, float]) -> None:
     """One panel per data set: our heads' means with 95 % intervals, random floor and best published mean as lines."""
+    import matplotlib.pyplot as plt
+
+    # text stays text, and ids do not change from one drawing to the next
+    plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "fastgaum", "font.size": 9})
     names = list(table["datasets"])
     figure, panels = plt.subplots(1, len(names), figsize=(3.2 * len(names), 2.4), sharey=True)
     for panel, name in zip(panels, names, strict=True):

@@ -241,4 +241,5 @@ PRESETS: dict[str, dict[str, Any]] = {
         "select": "prec@1", "lr_drops": 0, "batch_sessions": 64,
     },
 }  # fmt: skip
-"""`large`: light regularisation, for logs of 100,000 events and more. `paper-*`: the paper's sizes with exact Shannon players. `report`: the report's architecture, its game made right."""
+"""`large`: light regularisation, for logs of 100,000 events and more. `paper-*`: the paper's sizes with exact Shannon
+players. `report`: the report's architecture, its game made right."""
