@@ -236,8 +236,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper-pw": {**_PAPER, "history": "pw", "history_window": 20, "history_weights": 4},
     "report": {
         "protocol": "identity", "set_context": False, "history": "bilstm", "history_dim": 512, "history_layers": 8,
-        "hidden": (512,) * 8, "activation": "elu", "dropout": 0.1, "id_dropout": 0.1, "weight_decay": 0.01, "lr": 3e-4,
-        "generator_lr": 3e-4, "generator_steps": 3, "warm_start": 16, "catch_up": 12, "epochs": 4, "patience": 5,
+        "hidden": (512,) * 8, "activation": "elu", "dropout": 0.1, "id_dropout": 0.1, "weight_decay": 0.01, "lr": 1e-4,
+        "generator_lr": 3e-4, "generator_steps": 5, "warm_start": 16, "catch_up": 12, "epochs": 4, "patience": 5,
         "select": "prec@1", "lr_drops": 0, "batch_sessions": 64,
     },
 }  # fmt: skip
