@@ -8,6 +8,7 @@ verbs `initial` and `advance`, whose carry holds all that the next step needs.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -23,30 +24,30 @@ from fastgaum.ops.recurrent import gru, lstm
 Carry = tuple[Tensor, ...]
 
 
-class HistoryEncoder(nn.Module):
+class HistoryEncoder(nn.Module, ABC):
     """Base: places the states after tokens at the events that read them."""
 
     state_dim: int
 
+    @abstractmethod
     def after_tokens(self, tokens: Bags, offsets: Tensor) -> Tensor:
         """State after each token, shape (n_tokens, state_dim); tokens are session-major, `offsets` (n_sessions + 1,)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def branch_tokens(self, tokens: Bags, offsets: Tensor, generated: Bags) -> Tensor:
         """State after each token when that token alone is replaced by the generated one, (n_tokens, state_dim)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def initial(self, n: int) -> Carry:
         """Carry of n users without history."""
-        raise NotImplementedError
 
+    @abstractmethod
     def advance(self, carry: Carry, tokens: Bags) -> Carry:
         """Carry after one more choice of each user."""
-        raise NotImplementedError
 
+    @abstractmethod
     def state_of(self, carry: Carry) -> Tensor:
         """State held by a carry, shape (n, state_dim)."""
-        raise NotImplementedError
 
     def forward(self, batch: BatchTensors) -> Tensor:
         """State before each event, shape (n_events, state_dim)."""
@@ -186,9 +187,10 @@ class PrefixBiLstm(HistoryEncoder):
         n, steps = carry[0].shape[:2]
         if steps == 0:
             return carry[0].new_zeros(n, self.state_dim)
-        offsets = torch.arange(n + 1, dtype=torch.int32) * steps
-        first = torch.arange(n) * steps
-        whole = Prefixes(torch.arange(n * steps), offsets, first, first + steps - 1)
+        device = carry[0].device
+        offsets = torch.arange(n + 1, dtype=torch.int32, device=device) * steps
+        first = torch.arange(n, device=device) * steps
+        whole = Prefixes(torch.arange(n * steps, device=device), offsets, first, first + steps - 1)
         return self._run(carry[0].reshape(n * steps, -1), carry[1].reshape(n * steps, -1), whole)
 
 
@@ -227,8 +229,12 @@ class PositionWeight(HistoryEncoder):
 
     def initial(self, n: int) -> Carry:
         """The last m choices' bags, none yet: user offsets, bag offsets, ids, numbers."""
-        zero = torch.zeros(n + 1, dtype=torch.int32)
-        return zero, torch.zeros(1, dtype=torch.int32), torch.zeros(0, dtype=torch.int32), torch.zeros(0, 0)
+        device = self.table.device
+        users, bags = (
+            torch.zeros(n + 1, dtype=torch.int32, device=device),
+            torch.zeros(1, dtype=torch.int32, device=device),
+        )
+        return users, bags, torch.zeros(0, dtype=torch.int32, device=device), torch.zeros(0, 0, device=device)
 
     def advance(self, carry: Carry, tokens: Bags) -> Carry:
         """Append each user's choice and forget what lies more than m steps back."""
@@ -237,9 +243,9 @@ class PositionWeight(HistoryEncoder):
         lengths = torch.diff(offsets).long()
         kept = lengths.clamp(max=self.window - 1)
         ends = (kept + 1).cumsum(0)
-        rows = torch.arange(int(ends[-1]))
+        rows = torch.arange(int(ends[-1]), device=offsets.device)
         rows = rows + torch.repeat_interleave(offsets[1:].long() - kept - (ends - kept - 1), kept + 1)
-        rows[ends - 1] = old.n_bags + torch.arange(tokens.n_bags)
+        rows[ends - 1] = old.n_bags + torch.arange(tokens.n_bags, device=offsets.device)
         bags = gather_bags(join_bags(old, tokens), rows)
         return torch.cat([ends.new_zeros(1), ends]).to(torch.int32), bags.offsets, bags.ids, bags.numbers
 

@@ -86,7 +86,7 @@ class UserModel:
             validation=space.encode(log, log.sessions_in("validation")),
             session_name=lambda row: f"'{log.session_ids[row]}'",
         )
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(self.config.seed)
             self.networks = Networks(self.config, space.n_ids, space.n_numbers).to(self.device)
             trainer = Trainer(

@@ -71,3 +71,23 @@ def test_rounds_after_a_warm_start_report_their_phases_and_gap() -> None:
     gaps = table.filter(table["phase"] == "generator")["gap"].to_list()
     assert gaps[-1] < gaps[0]
     assert all(gap >= 0 for gap in table["gap"])
+
+
+def test_a_phase_out_of_patience_goes_on_from_its_best_epoch_with_lower_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+    factors: list[float] = []
+    original = Game.set_learning_rates
+
+    def recorded(game: Game, factor: float) -> None:
+        factors.append(factor)
+        original(game, factor)
+        assert game.reward_optimiser.param_groups[0]["lr"] == pytest.approx(game.config.lr * factor)
+
+    monkeypatch.setattr(Game, "set_learning_rates", recorded)
+    log = random_log(5, n_sessions=120)
+    tables = [
+        UserModel.from_preset(players="exact", lr=0.05, patience=2, epochs=80, lr_drops=drops).fit(log)
+        for drops in (0, 2)
+    ]
+    assert factors == pytest.approx([1.0, 1.0, 1 / 3, 1 / 9])
+    assert tables[1].height > tables[0].height
+    assert tables[1]["val_loss"].min() <= tables[0]["val_loss"].min()  # type: ignore[operator]
