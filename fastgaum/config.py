@@ -84,6 +84,8 @@ class Config:
     """sessions per batch"""
     lr: float = 3e-3
     """learning rate of the reward player (history encoder and reward model)"""
+    rounds_lr: float = 1.0
+    """the reward player's learning rate in the rounds, as a share of lr: a large reward must not outrun its generator"""
     generator_lr: float = 3e-3
     """learning rate of the generator"""
     generator_steps: int = 2
@@ -192,7 +194,7 @@ def _coerce(key: str, value: Any, hint: Any) -> Any:
     raise ConfigError(f"{key} must be {hint.__name__}, got {value!r} ({type(value).__name__})")
 
 
-_POSITIVE = ("eta", "lr", "generator_lr", "history_dim", "history_layers", "history_window", "history_weights",
+_POSITIVE = ("eta", "rounds_lr", "lr", "generator_lr", "history_dim", "history_layers", "history_window", "history_weights",
              "epochs", "patience", "batch_sessions", "generator_steps", "clip", "members")  # fmt: skip
 _NOT_NEGATIVE = ("weight_decay", "item_dim", "warm_start", "catch_up", "lr_drops", "seed")
 
@@ -236,7 +238,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper-pw": {**_PAPER, "history": "pw", "history_window": 20, "history_weights": 4},
     "report": {
         "protocol": "identity", "set_context": False, "history": "bilstm", "history_dim": 512, "history_layers": 8,
-        "hidden": (512,) * 8, "activation": "elu", "dropout": 0.1, "id_dropout": 0.1, "weight_decay": 0.01, "lr": 1e-4,
+        "hidden": (512,) * 8, "activation": "elu", "dropout": 0.1, "id_dropout": 0.1, "weight_decay": 0.01, "lr": 3e-4, "rounds_lr": 0.3,
         "generator_lr": 3e-4, "generator_steps": 5, "warm_start": 16, "catch_up": 12, "epochs": 4, "patience": 5,
         "select": "prec@1", "lr_drops": 0, "batch_sessions": 64,
     },

@@ -37,10 +37,10 @@ class Game:
             _optimiser(generator_parameters, config.generator_lr, 0.0) if generator_parameters else None
         )
 
-    def set_learning_rates(self, factor: float) -> None:
-        """Set both players' learning rates to the configured ones times `factor`."""
+    def set_learning_rates(self, factor: float, reward_share: float = 1.0) -> None:
+        """Set both players' learning rates to the configured ones times `factor`, the reward's also times its share."""
         for optimiser, lr in (
-            (self.reward_optimiser, self.config.lr),
+            (self.reward_optimiser, self.config.lr * reward_share),
             (self.generator_optimiser, self.config.generator_lr),
         ):
             for group in optimiser.param_groups if optimiser is not None else []:

@@ -79,7 +79,8 @@ class Trainer:
     def _phase(self, phase: str, step: Callable[[BatchTensors], float], epochs: int) -> None:
         """Epochs of one kind until the validation score stops improving; ends on the best state."""
         waited, drops = 0, self.config.lr_drops
-        self.game.set_learning_rates(1.0)
+        share = self.config.rounds_lr if phase == "rounds" else 1.0
+        self.game.set_learning_rates(1.0, share)
         for _ in range(epochs):
             started = time.perf_counter()
             loss = self._epoch(step)
@@ -90,7 +91,7 @@ class Trainer:
                     break
                 drops, waited = drops - 1, 0
                 self.networks.load_state_dict(self.best_state)
-                self.game.set_learning_rates(3.0 ** (drops - self.config.lr_drops))
+                self.game.set_learning_rates(3.0 ** (drops - self.config.lr_drops), share)
         self.networks.load_state_dict(self.best_state)
 
     def _catch_up(self) -> None:

@@ -77,9 +77,9 @@ def test_a_phase_out_of_patience_goes_on_from_its_best_epoch_with_lower_rates(mo
     factors: list[float] = []
     original = Game.set_learning_rates
 
-    def recorded(game: Game, factor: float) -> None:
+    def recorded(game: Game, factor: float, reward_share: float = 1.0) -> None:
         factors.append(factor)
-        original(game, factor)
+        original(game, factor, reward_share)
         assert game.reward_optimiser.param_groups[0]["lr"] == pytest.approx(game.config.lr * factor)
 
     monkeypatch.setattr(Game, "set_learning_rates", recorded)
@@ -91,3 +91,11 @@ def test_a_phase_out_of_patience_goes_on_from_its_best_epoch_with_lower_rates(mo
     assert factors == pytest.approx([1.0, 1.0, 1 / 3, 1 / 9])
     assert tables[1].height > tables[0].height
     assert tables[1]["val_loss"].min() <= tables[0]["val_loss"].min()  # type: ignore[operator]
+
+
+def test_the_rounds_have_the_reward_learning_rate_of_their_own() -> None:
+    game, _ = _game(lr=0.01, generator_lr=0.02, rounds_lr=0.25)
+    game.set_learning_rates(0.5, game.config.rounds_lr)
+    assert game.generator_optimiser is not None
+    rates = [optimiser.param_groups[0]["lr"] for optimiser in (game.reward_optimiser, game.generator_optimiser)]
+    assert rates == pytest.approx([0.01 * 0.5 * 0.25, 0.02 * 0.5])
