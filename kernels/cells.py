@@ -12,7 +12,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from ._jit import Array, jit_fast
+from ._jit import Array, jit_part
 
 # Constants are float32 scalars: a Python float or int beside a float32 would silently lift the loop to float64.
 ZERO: Any = np.float32(0)
@@ -32,7 +32,7 @@ _Q2: Any = np.float32(2.26843463243900e-03)
 _Q0: Any = np.float32(4.89352518554385e-03)
 
 
-@jit_fast
+@jit_part
 def rational_tanh(x: Any) -> Any:
     """Return tanh(x) within 4e-7 for float32 (the 13/6 minimax quotient of Eigen's generic_fast_tanh_float).
 
@@ -69,13 +69,13 @@ def _tanh_by_type(x: Any) -> Any:
     return quotient if x == types.float32 else exact
 
 
-@jit_fast
+@jit_part
 def logistic(x: Any) -> Any:
     """Return 1 / (1 + exp(−x)) = ½ + ½ tanh(x / 2)."""
     return HALF + HALF * tanh(HALF * x)
 
 
-@jit_fast
+@jit_part
 def add_product(vector: Array, matrix: Array, row: Array) -> None:
     """Add vector @ matrix to row, (k,), (k, n) → (n,).
 
@@ -93,7 +93,7 @@ def add_product(vector: Array, matrix: Array, row: Array) -> None:
             row[j] += a0 * matrix[k, j]
 
 
-@jit_fast
+@jit_part
 def add_products(vector: Array, matrix: Array, row: Array) -> None:
     """Add matrix @ vector to row, (n,), (k, n) → (k,): the way back through `add_product`, on the same matrix.
 

@@ -8,11 +8,11 @@ r, z, n and the n-part of q. The regimes are those of the LSTM: see `kernels/lst
 
 from __future__ import annotations
 
-from ._jit import Array, jit_fast
+from ._jit import Array, jit_fast, jit_part
 from .cells import ONE, add_product, add_products, logistic, tanh
 
 
-@jit_fast
+@jit_part
 def _cell(gates_x: Array, saved: Array, h_before: Array, h: Array) -> None:
     """Turn x and q into r, z, n and h; `saved` enters as q in its slots 0, 1 and 3."""
     size = len(h)
@@ -24,7 +24,7 @@ def _cell(gates_x: Array, saved: Array, h_before: Array, h: Array) -> None:
         h[j] = (ONE - z) * n + z * h_before[j]
 
 
-@jit_fast
+@jit_part
 def _cell_backward(saved: Array, h_before: Array, carry: Array, grad_x: Array, grad_q: Array) -> None:
     """Turn the gradient of h (`carry`) into those of x and q, (3H,) each; carry becomes z · carry, h's direct path."""
     size = len(carry)

@@ -9,11 +9,11 @@ a matrix product made outside. Both keep the activated gates (n_tokens, 4H) for 
 
 from __future__ import annotations
 
-from ._jit import Array, jit_fast
+from ._jit import Array, jit_fast, jit_part
 from .cells import HALF, ONE, add_product, add_products, tanh
 
 
-@jit_fast
+@jit_part
 def _cell(gate: Array, c_before: Array, c: Array, h: Array) -> None:
     """Turn a token's gate sums into activated gates (in place), c and h."""
     size = len(c)
@@ -27,7 +27,7 @@ def _cell(gate: Array, c_before: Array, c: Array, h: Array) -> None:
         h[j] = gate[3 * size + j] * tanh(c[j])
 
 
-@jit_fast
+@jit_part
 def _cell_backward(gate: Array, c_before: Array, c: Array, carry_h: Array, carry_c: Array, grad_gate: Array) -> None:
     """Turn the gradients of a token's h and c (the carries) into those of its gate sums; carry_c becomes that of c'.
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ._jit import Array, jit, jit_fast
+from ._jit import Array, jit, jit_fast, jit_part
 from .cells import ONE, add_product, tanh
 
 IDENTITY, TANH, ELU = 0, 1, 2
@@ -80,7 +80,7 @@ def fill_structure(
     return n_entries
 
 
-@jit_fast
+@jit_part
 def _activate_row(row: Array, activation: int) -> None:
     """Apply the activation to a row, in place."""
     if activation == TANH:
@@ -92,7 +92,7 @@ def _activate_row(row: Array, activation: int) -> None:
                 row[j] = math.expm1(row[j])
 
 
-@jit_fast
+@jit_part
 def _slope(value: Any, activation: int) -> Any:
     """Derivative of the activation, from its value."""
     if activation == TANH:
