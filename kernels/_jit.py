@@ -34,5 +34,5 @@ def jit_part(function: F) -> F:
     of the two a process runs would then depend on whether the kernel came from the cache, and so would the last bits.
     """
     loose = {"reassoc", "contract", "nsz", "arcp"}
-    options = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": loose, "forceinline": True}
-    return cast(F, numba.njit(**options)(function))
+    decorate = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=loose, forceinline=True)
+    return cast(F, decorate(function))
