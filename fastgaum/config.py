@@ -129,7 +129,7 @@ class Config:
         for key in values:
             if key not in hints:
                 raise ConfigError(f"unknown configuration key '{key}'{did_you_mean(key, hints)}")
-        return cls(**{key: _coerce(key, value, hints[key]) for key, value in values.items()})
+        return cls(**{key: coerce(key, value, hints[key]) for key, value in values.items()})
 
     @classmethod
     def from_preset(cls, name: str, **changes: Any) -> Config:
@@ -176,7 +176,8 @@ def parse_setting(text: str) -> tuple[str, Any]:
         return key.strip(), value.strip()
 
 
-def _coerce(key: str, value: Any, hint: Any) -> Any:
+def coerce(key: str, value: Any, hint: Any) -> Any:
+    """Bring a plain value to a field's type. Raises ConfigError naming key, value and what is allowed."""
     origin = typing.get_origin(hint)
     if origin is Literal:
         allowed = typing.get_args(hint)

@@ -18,8 +18,9 @@ LAYERS = (
     {"config", "files", "kernels"},
     {"ops", "sessions"},
     {"datasets", "metrics"},
-    {"baselines", "models"},
+    {"models"},
     {"training"},
+    {"baselines"},
     {"reproduce"},
     {"cli"},
     {"__init__", "__main__"},
@@ -29,7 +30,7 @@ VERBS = {("models", "training")}
 """right-pointing imports inside functions: `UserModel.fit` and `evaluate` are verbs whose work is done in training"""
 
 KERNELS_MAY_USE = {"__future__", "collections", "math", "typing", "numba", "numpy"}
-WITHOUT_TORCH = ("kernels", "sessions", "datasets", "metrics", "baselines")
+WITHOUT_TORCH = ("kernels", "sessions", "datasets", "metrics")
 TERMINAL = {"rich", "cyclopts"}
 FORBIDDEN = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 MOST_LINES = 400

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,27 +43,60 @@ def save_model(model: UserModel, path: Path) -> None:
     if isinstance(model.regulariser, Custom):
         raise CheckpointError("a model with a regulariser of your own cannot be saved: a file holds no code")
     tensors = {f"net.{name}": value.detach().cpu().contiguous() for name, value in model.networks.state_dict().items()}
-    space = model.space
+    metadata = {"config": json.dumps(model.config.to_mapping()), "outside": json.dumps(model.outside)}
+    write_model(path, tensors, model.space, metadata)
+
+
+def write_model(path: Path, tensors: dict[str, torch.Tensor], space: FeatureSpace, metadata: dict[str, str]) -> None:
+    """Write a model's tensors and metadata, its feature space among them, as one safetensors file; atomic.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    tensors = dict(tensors)
     for name in _SPACE_ARRAYS:
         tensors[f"space.{name}"] = torch.from_numpy(np.ascontiguousarray(getattr(space, name)))
     for part in space.categorical:
         for name, value in _text_tensors(part.values).items():
             tensors[f"values.{part.name}.{name}"] = value
-    metadata = {
-        "format": FORMAT,
-        "config": json.dumps(model.config.to_mapping()),
-        "outside": json.dumps(model.outside),
-        "space": json.dumps(
-            {name: getattr(space, name) for name in _SPACE_VALUES}
-            | {
-                "number_names": space.number_names,
-                "field_names": space.field_names,
-                "categorical": [[part.name, part.source, part.start] for part in space.categorical],
-            }
-        ),
+    about_space = {name: getattr(space, name) for name in _SPACE_VALUES} | {
+        "number_names": space.number_names,
+        "field_names": space.field_names,
+        "categorical": [[part.name, part.source, part.start] for part in space.categorical],
     }
     with atomic(path) as beside:
-        save_file(tensors, beside, metadata=metadata)
+        save_file(tensors, beside, metadata={"format": FORMAT, "space": json.dumps(about_space), **metadata})
+
+
+def read_model(path: Path) -> tuple[Path, dict[str, str], dict[str, torch.Tensor]]:
+    """Read a model file, or `model.safetensors` of a run folder: where it stands, its metadata, its tensors.
+
+    Raises:
+        CheckpointError: missing, damaged, or of another format.
+    """
+    file = path / "model.safetensors" if path.is_dir() else path
+    if not file.is_file():
+        raise CheckpointError(
+            f"no model at '{path}': give a run folder written by `fastgaum train`, or its model.safetensors"
+        )
+    with damage_named(file), safe_open(file, framework="pt") as reader:
+        metadata = reader.metadata() or {}
+        if metadata.get("format") != FORMAT:
+            raise CheckpointError(
+                f"'{file}' has format {metadata.get('format', 'unknown')!r}, this version reads {FORMAT!r}: train again, or"
+                " use the version that wrote it"
+            )
+        return file, metadata, {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118
+
+
+@contextmanager
+def damage_named(file: Path) -> Iterator[None]:
+    """Whatever a crafted or damaged file makes fail becomes one CheckpointError that names it."""
+    try:
+        yield
+    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OSError, ConfigError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"'{file}' is damaged or not a model of this version: {reason}") from error
 
 
 def load_model(path: Path, device: str) -> UserModel:
@@ -72,34 +107,21 @@ def load_model(path: Path, device: str) -> UserModel:
     """
     from fastgaum.models.user_model import UserModel
 
-    file = path / "model.safetensors" if path.is_dir() else path
-    if not file.is_file():
-        raise CheckpointError(
-            f"no model at '{path}': give a run folder written by `fastgaum train`, or its model.safetensors"
-        )
-    try:
-        with safe_open(file, framework="pt") as reader:
-            metadata = reader.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise CheckpointError(
-                    f"'{file}' has format {metadata.get('format', 'unknown')!r}, this version reads {FORMAT!r}: train again, or"
-                    " use the version that wrote it"
-                )
-            tensors = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118
+    file, metadata, tensors = read_model(path)
+    with damage_named(file):
         config = Config.from_mapping(json.loads(metadata["config"]))
         model = UserModel(config, device=device)
-        model.space = _space(json.loads(metadata["space"]), tensors)
+        model.space = read_space(metadata, tensors)
         model.outside = bool(json.loads(metadata["outside"]))
         model.networks = Networks(config, model.space.n_ids, model.space.n_numbers)
         model.networks.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("net.")})
         model.networks.to(model.device)
-    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OSError, ConfigError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"'{file}' is damaged or not a model of this version: {reason}") from error
     return model
 
 
-def _space(values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> FeatureSpace:
+def read_space(metadata: dict[str, str], tensors: dict[str, torch.Tensor]) -> FeatureSpace:
+    """The feature space that `write_model` wrote. Raises KeyError or ValueError for a damaged one."""
+    values: dict[str, Any] = json.loads(metadata["space"])
     arrays: dict[str, Any] = {name: tensors[f"space.{name}"].numpy() for name in _SPACE_ARRAYS}
     return FeatureSpace(
         **{name: values[name] for name in _SPACE_VALUES},

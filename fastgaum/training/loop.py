@@ -15,6 +15,7 @@ from torch import Tensor
 from fastgaum.config import Config
 from fastgaum.errors import NumericsError
 from fastgaum.metrics.precision import precision_at_k
+from fastgaum.models.choice_model import SCORING_SESSIONS
 from fastgaum.models.networks import Networks
 from fastgaum.models.regularisers import Regulariser
 from fastgaum.models.tensors import BatchTensors, to_tensors
@@ -24,8 +25,6 @@ from fastgaum.training.game import Game
 from fastgaum.training.observers import EpochRow, Observer
 from fastgaum.training.scoring import Scores, score
 
-SCORING_SESSIONS = 1024
-"""sessions per batch when nothing is trained"""
 CATCH_UP_GAP = 2e-3
 """the generator has caught up when its mean training gap is below this"""
 

@@ -9,21 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastgaum.models.choice_model import HeadScores
 from fastgaum.models.networks import Networks
 from fastgaum.models.regularisers import ChoiceDistribution, Regulariser
 from fastgaum.models.tensors import BatchTensors
 from fastgaum.sessions.packed import FloatArray
 from fastgaum.training.losses import exact_loss, optimality_gap
-
-
-@dataclass(frozen=True)
-class HeadScores:
-    """One head's choice distribution; shapes (n_candidates,) and (n_events,)."""
-
-    scores: FloatArray
-    """what candidates are ranked by: utilities, or the generator's logits"""
-    log_probs: FloatArray
-    outside_log_prob: FloatArray
 
 
 @dataclass(frozen=True)

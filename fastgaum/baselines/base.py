@@ -1,0 +1,231 @@
+"""Baseline: what the published models share, so that each one's file holds the model and nothing else.
+
+A baseline ranks candidates by scores of its own scale (similarities, log-odds, margins). The link turns them into choice
+probabilities, softmax(scale · score), with scale (and, where no click is offered, a shift) fitted on the validation
+split: so every row of a table has a likelihood and a calibration, and ranking is left as it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self, get_type_hints
+
+import numpy as np
+import polars as pl
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+
+from fastgaum.config import Protocol, coerce
+from fastgaum.errors import ConfigError, did_you_mean
+from fastgaum.models.choice_model import (
+    ChoiceModel,
+    Head,
+    HeadScores,
+    ScoredSessions,
+    offers_no_click,
+    require_validation,
+)
+from fastgaum.models.expand import gather_bags, join_bags
+from fastgaum.models.persist import write_model
+from fastgaum.models.regularisers import ChoiceDistribution, Shannon
+from fastgaum.models.tensors import Bags, BatchTensors
+from fastgaum.ops.segments import segment_logsumexp
+from fastgaum.sessions.batches import Batch
+from fastgaum.sessions.features import EncodedSessions, FeatureSpace
+from fastgaum.sessions.packed import SessionLog
+
+Float64Array = np.typing.NDArray[np.float64]
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Link:
+    """utility = scale · score + shift; no click has utility 0."""
+
+    scale: float = 1.0
+    shift: float = 0.0
+
+    @classmethod
+    def fit(cls, scores: Float64Array, encoded: EncodedSessions, outside: bool) -> Self:
+        """Maximum likelihood of the choices; scores (n_candidates,). The scale is kept positive: ranks stay."""
+        clicked = encoded.choices >= 0
+        chosen = encoded.display_offsets[:-1][clicked] + encoded.choices[clicked]
+        spread = max(float(scores.std()), 1e-9)
+
+        def nll(parameters: Float64Array) -> float:
+            utility = np.exp(parameters[0]) / spread * scores + (parameters[1] if outside else 0.0)
+            normaliser = _logsumexp(utility, encoded, outside)
+            # a weak pull towards scale 1 / spread keeps the optimum finite when the scores separate perfectly
+            return float(normaliser.sum() - utility[chosen].sum() + 0.05 * parameters @ parameters)
+
+        best = minimize(nll, np.zeros(2), method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-4}).x
+        return cls(float(np.exp(best[0]) / spread), float(best[1]) if outside else 0.0)
+
+
+@dataclass(eq=False)
+class Baseline(ChoiceModel):
+    """Base of the published models. A subclass is a dataclass whose fields are its settings.
+
+    It defines `_fit` and `_scores`, and what `save` must keep in `_arrays` and `_restore`.
+    """
+
+    name: ClassVar[str]
+    """the model's name on the command line"""
+    published_name: ClassVar[str | None] = None
+    """the row of the published table that it repeats"""
+    reads: ClassVar[tuple[str, ...]] = ("identity", "bags", "views")
+    """protocols whose inputs it can read; with another, it reads the identity alone and the table says so"""
+    fit_link: ClassVar[bool] = True
+    """False for models whose scores are utilities already"""
+
+    protocol: Protocol = "identity"
+    """what a candidate's bag holds"""
+    set_context: bool = True
+    """numbers are also given relative to their mean over the display set"""
+    seed: int = 0
+    """seeds every random stream"""
+
+    def __post_init__(self) -> None:
+        if self.protocol not in self.reads:
+            self.protocol = "identity"
+        self.link = Link()
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """Make a model from plain values, read strictly.
+
+        Raises:
+            ConfigError: an unknown key, or a value that is not allowed.
+        """
+        hints = get_type_hints(cls)
+        fields = [field.name for field in dataclasses.fields(cls)]
+        for key in settings:
+            if key not in fields:
+                raise ConfigError(f"model '{cls.name}' has no setting '{key}'{did_you_mean(key, fields)}")
+        return cls(**{key: coerce(key, value, hints[key]) for key, value in settings.items()})
+
+    def settings(self) -> dict[str, Any]:
+        """All settings as plain values."""
+        return dataclasses.asdict(self)
+
+    @abstractmethod
+    def _fit(self, train: EncodedSessions, validation: EncodedSessions, observer: Any) -> list[dict[str, Any]]:
+        """Learn from encoded sessions; return a row per epoch or per setting that was tried."""
+
+    @abstractmethod
+    def _scores(self, batch: BatchTensors) -> Float64Array:
+        """Score a batch's candidates, shape (n_candidates,), higher is likelier; never looks at the event's choice."""
+
+    @abstractmethod
+    def _arrays(self) -> Arrays:
+        """What the fitted model is, as named arrays."""
+
+    @abstractmethod
+    def _restore(self, arrays: Arrays) -> None:
+        """Become the model that `_arrays` described; `self.space` is set."""
+
+    def fit(self, log: SessionLog, observer: Any = None) -> pl.DataFrame:
+        """Train on the training split, choose on the validation split; return a row per epoch or setting tried.
+
+        Raises:
+            LogFormatError: a split is empty.
+        """
+        space = FeatureSpace.fit(log, self.protocol, self.set_context)
+        require_validation(log)
+        self.space, self.outside = space, offers_no_click(log)
+        train = space.encode(log, log.sessions_in("train"))
+        validation = space.encode(log, log.sessions_in("validation"))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            rows = self._fit(train, validation, observer)
+        self.link = Link.fit(self._all_scores(validation), validation, self.outside) if self.fit_link else Link()
+        self.table = pl.DataFrame(rows or [{"epoch": 1}])
+        return self.table
+
+    def utility(self, batch: BatchTensors) -> Tensor:
+        """Utilities of a batch's candidates, shape (n_candidates,); no click has utility 0."""
+        return self._linked(self._scores(batch))
+
+    def choice_distribution(self, batch: BatchTensors, head: Head = "reward") -> ChoiceDistribution:
+        """The softmax of the utilities over each display set, whatever the head: a baseline has one."""
+        return Shannon().best_response(self.utility(batch), batch.display_offsets, self.outside)
+
+    def initial(self, n: int) -> tuple[Tensor, Bags]:
+        """Histories of n users who have chosen nothing yet: where each user's choices start, and their bags."""
+        width = self.space.n_numbers if self.space is not None else 0
+        none = Bags(torch.zeros(0, dtype=torch.int32), torch.zeros(1, dtype=torch.int32), torch.zeros(0, width))
+        return torch.zeros(n + 1, dtype=torch.int32), none
+
+    def advance(self, carries: tuple[Tensor, Bags], tokens: Bags) -> tuple[Tensor, Bags]:
+        """Append each user's choice to their history; `tokens` holds one bag per user."""
+        offsets, old = carries
+        lengths = torch.diff(offsets).long() + 1
+        ends = lengths.cumsum(0)
+        # each user's old rows, then the new one: positions in the old bags followed by the new bags
+        rows = torch.arange(int(ends[-1])) - torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+        rows[ends - 1] = old.n_bags + torch.arange(len(lengths))
+        return torch.cat([ends.new_zeros(1), ends]).to(torch.int32), gather_bags(join_bags(old, tokens), rows)
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file, atomically.
+
+        Raises:
+            ConfigError: the model has not been trained.
+            OutputError: the file cannot be written.
+        """
+        if self.space is None:
+            raise ConfigError("the model has not been trained: call fit before save")
+        metadata = {
+            "model": self.name,
+            "settings": json.dumps(self.settings()),
+            "outside": json.dumps(self.outside),
+            "link": json.dumps(dataclasses.astuple(self.link)),
+        }
+        arrays = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in self._arrays().items()}
+        write_model(Path(path), arrays, self.space, metadata)
+
+    def _score(self, encoded: EncodedSessions) -> ScoredSessions:
+        scores, log_probs, outside = [], [], []
+        for batch in self._batches(encoded):
+            raw = self._scores(batch)
+            dist = Shannon().best_response(self._linked(raw), batch.display_offsets, self.outside)
+            scores.append(raw)
+            log_probs.append(dist.log_probs.numpy())
+            outside.append(dist.outside_log_prob.numpy())
+        # ranked by the scores themselves: rounding a utility must not make a tie
+        return ScoredSessions(
+            {"reward": HeadScores(np.concatenate(scores), np.concatenate(log_probs), np.concatenate(outside))}
+        )
+
+    def _all_scores(self, encoded: EncodedSessions) -> Float64Array:
+        return np.concatenate([self._scores(batch) for batch in self._batches(encoded)])
+
+    def _linked(self, scores: Float64Array) -> Tensor:
+        return torch.from_numpy((self.link.scale * scores + self.link.shift).astype(np.float32))
+
+
+def validation_nll(scores: Float64Array, encoded: EncodedSessions, outside: bool) -> float:
+    """NLL of the choices after the best link, nats per event: what settings of score-only models are chosen by."""
+    link = Link.fit(scores, encoded, outside)
+    utility = link.scale * scores + link.shift
+    normaliser = _logsumexp(utility, encoded, outside)
+    clicked = encoded.choices >= 0
+    chosen = encoded.display_offsets[:-1][clicked] + encoded.choices[clicked]
+    return float((normaliser.sum() - utility[chosen].sum()) / encoded.n_events)
+
+
+def item_rows(batch: Batch) -> np.ndarray:
+    """Row of each candidate's item among the training items, -1 for an unknown one, shape (n_candidates,)."""
+    return batch.ids[:, 0] - 2
+
+
+def _logsumexp(utility: Float64Array, encoded: EncodedSessions, outside: bool) -> Float64Array:
+    offsets = torch.from_numpy(encoded.display_offsets)
+    values = segment_logsumexp(torch.from_numpy(utility), offsets, outside)
+    return np.asarray(values.numpy(), dtype=np.float64)

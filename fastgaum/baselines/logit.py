@@ -1,0 +1,40 @@
+"""Linear conditional logit: McFadden, "Conditional logit analysis of qualitative choice behavior", 1974.
+
+utility(a) = Σ_f w_f over the ids of a's bag + w · numbers; choice by softmax over the display set. It has no history
+encoder: under `identity` it is one weight per item, under `bags` the row of protocol.md with the same numbers as ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from fastgaum.baselines.gradient import GradientBaseline
+from fastgaum.models.scorers import BagLinear
+from fastgaum.models.tensors import BatchTensors
+
+
+@dataclass(eq=False)
+class ConditionalLogit(GradientBaseline):
+    """The linear choice model. Strong id dropout keeps rare items' weights from standing in for the numbers."""
+
+    name: ClassVar[str] = "logit"
+    fit_link: ClassVar[bool] = False
+
+    id_dropout: float = 0.5
+
+    def _network(self) -> nn.Module:
+        assert self.space is not None
+        return _Linear(self.space.n_ids, self.space.n_numbers)
+
+
+class _Linear(nn.Module):
+    def __init__(self, n_ids: int, n_numbers: int) -> None:
+        super().__init__()
+        self.weights = BagLinear(n_ids, n_numbers, 1, 0, init_std=0.0)
+
+    def forward(self, batch: BatchTensors) -> Tensor:
+        scores: Tensor = self.weights(batch.candidates).squeeze(1)
+        return scores

@@ -1,0 +1,87 @@
+"""Which user models have a name: the published ones, one file each, and the presets of our own."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from fastgaum.baselines.base import Baseline, Link
+from fastgaum.config import PRESETS, Config
+from fastgaum.errors import CheckpointError, ConfigError, did_you_mean
+from fastgaum.models.choice_model import ChoiceModel
+from fastgaum.models.persist import damage_named, read_model, read_space
+from fastgaum.models.user_model import UserModel
+
+BASELINES: dict[str, str] = {
+    "random": "popularity:Random",
+    "click-rate": "popularity:ClickRate",
+    "click-count": "popularity:ClickCount",
+    "logit": "logit:ConditionalLogit",
+}
+"""file and class of each baseline, imported when it is used: one that needs an extra does not stand in others' way"""
+GRID_PRESETS = ("paper-pw", "paper-lstm", "report", "fastgaum")
+"""presets that are rows of the table; the others are for logs of another size"""
+MODELS = (*BASELINES, *GRID_PRESETS)
+"""rows of `--models all`, in order"""
+
+
+def baseline_class(name: str) -> type[Baseline]:
+    """The class of a baseline. Raises ConfigError for an unknown name, or where an extra is not installed."""
+    if name not in BASELINES:
+        raise ConfigError(f"no baseline is called '{name}'{did_you_mean(name, BASELINES)}")
+    module, _, cls = BASELINES[name].partition(":")
+    found: type[Baseline] = getattr(import_module(f"fastgaum.baselines.{module}"), cls)
+    return found
+
+
+def check_model(name: str, settings: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless `make_model` would take these; nothing is trained and no card is touched."""
+    if name in PRESETS:
+        Config.from_preset(name, **settings)
+        return
+    if name not in BASELINES:
+        known = (*BASELINES, *PRESETS)
+        raise ConfigError(f"no model is called '{name}'{did_you_mean(name, known)}; models are {', '.join(known)}")
+    baseline_class(name).from_settings(settings)
+
+
+def setting_names(name: str) -> set[str]:
+    """The settings that a model has."""
+    cls: Any = Config if name in PRESETS else baseline_class(name)
+    return {field.name for field in dataclasses.fields(cls)}
+
+
+def make_model(name: str, settings: Mapping[str, Any], device: str = "auto") -> ChoiceModel:
+    """An untrained model by its name; `settings` holds protocol, seed and the model's own.
+
+    Raises:
+        ConfigError: an unknown name or setting, or an impossible value.
+    """
+    check_model(name, settings)
+    if name in PRESETS:
+        return UserModel.from_preset(name, device=device, **settings)
+    return baseline_class(name).from_settings(settings)
+
+
+def load_model(path: str | Path, *, device: str = "auto") -> ChoiceModel:
+    """Read whatever model a file or run folder holds.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or made by another version.
+    """
+    file, metadata, tensors = read_model(Path(path))
+    if "model" not in metadata:
+        return UserModel.load(path, device=device)
+    with damage_named(file):
+        if metadata["model"] not in BASELINES:
+            raise CheckpointError(f"'{file}' holds the model {metadata['model']!r}, which this version does not know")
+        model = baseline_class(metadata["model"]).from_settings(json.loads(metadata["settings"]))
+        model.space = read_space(metadata, tensors)
+        model.outside = bool(json.loads(metadata["outside"]))
+        model.link = Link(*map(float, json.loads(metadata["link"])))
+        model._restore({name: value.numpy() for name, value in tensors.items()})
+    return model

@@ -1,0 +1,200 @@
+"""ChoiceModel: the verbs that every user model shares, whatever it is inside.
+
+A table, an environment or a policy sees these verbs only and never asks which model it holds.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from fastgaum.errors import ConfigError, LogFormatError, NumericsError
+from fastgaum.metrics.evaluation import Evaluation, evaluate_heads
+from fastgaum.models.regularisers import ChoiceDistribution
+from fastgaum.models.sampling import sample_candidates
+from fastgaum.models.tensors import BatchTensors, to_tensors
+from fastgaum.sessions.batches import batches
+from fastgaum.sessions.features import EncodedSessions, FeatureSpace
+from fastgaum.sessions.packed import FloatArray, SessionLog, SplitName
+
+Head = Literal["reward", "generator"]
+SCORING_SESSIONS = 1024
+"""sessions per batch when nothing is trained"""
+
+
+@dataclass(frozen=True)
+class HeadScores:
+    """One head's choice distribution; shapes (n_candidates,) and (n_events,)."""
+
+    scores: FloatArray
+    """what candidates are ranked by: utilities, logits, or a baseline's own scores"""
+    log_probs: FloatArray
+    outside_log_prob: FloatArray
+
+
+@dataclass(frozen=True)
+class ScoredSessions:
+    """Every head over the scored sessions, in their order."""
+
+    heads: Mapping[str, HeadScores]
+    """always "reward"; "generator" where the model has one"""
+    gap: FloatArray | None = None
+    """optimality gap per event; None without a generator"""
+
+
+class ChoiceModel(ABC):
+    """A user model: fit on a log, then it scores display sets and draws choices.
+
+    Attributes:
+        space: what the training split said of items and fields; None before `fit`.
+        outside: whether no click is offered as a choice.
+        device: where its tensors live.
+        table: the last fit's table, a row per epoch; None before `fit`.
+    """
+
+    space: FeatureSpace | None = None
+    outside: bool = False
+    device: torch.device = torch.device("cpu")
+    table: pl.DataFrame | None = None
+
+    @abstractmethod
+    def fit(self, log: SessionLog, observer: Any = None) -> pl.DataFrame:
+        """Train on the log's training split, choose on its validation split; return a row per epoch."""
+
+    @abstractmethod
+    def utility(self, batch: BatchTensors) -> Tensor:
+        """Utilities of a batch's candidates, shape (n_candidates,); no click has utility 0."""
+
+    @abstractmethod
+    def choice_distribution(self, batch: BatchTensors, head: Head = "reward") -> ChoiceDistribution:
+        """A head's distribution over each display set."""
+
+    @abstractmethod
+    def initial(self, n: int) -> Any:
+        """Histories of n users who have chosen nothing yet."""
+
+    @abstractmethod
+    def advance(self, carries: Any, tokens: Any) -> Any:
+        """Histories after one more choice of each user; `tokens` holds one bag per user."""
+
+    @abstractmethod
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file, atomically."""
+
+    @abstractmethod
+    def _score(self, encoded: EncodedSessions) -> ScoredSessions:
+        """Score encoded sessions with every head."""
+
+    def choice_log_probs(self, batch: BatchTensors, head: Head = "reward") -> tuple[Tensor, Tensor]:
+        """Log-probabilities of candidates (n_candidates,) and of no click (n_events,)."""
+        dist = self.choice_distribution(batch, head)
+        return dist.log_probs, dist.outside_log_prob
+
+    def evaluate(self, log: SessionLog, split: SplitName = "test") -> Evaluation:
+        """Metrics of every head on a split, with intervals over users.
+
+        Raises:
+            LogFormatError: the split is empty.
+            FeatureMismatchError: the log's fields are not the training log's.
+        """
+        encoded = self._encoded(log, split)
+        scored = self._checked_score(encoded)
+        gap = float(scored.gap.mean()) if scored.gap is not None else None
+        return evaluate_heads(scored.heads, encoded, self.outside, gap)
+
+    def predict(self, log: SessionLog, split: SplitName = "all") -> pl.DataFrame:
+        """One row per candidate: session, event, item, utility, probability (reward's best response), the generator's.
+
+        `no_click_probability` repeats within an event.
+        """
+        encoded = self._encoded(log, split)
+        scored = self._checked_score(encoded)
+        reward, generator = scored.heads["reward"], scored.heads.get("generator")
+        frame = _candidate_frame(log, encoded).with_columns(
+            utility=reward.scores,
+            probability=np.exp(reward.log_probs),
+            no_click_probability=np.exp(np.repeat(reward.outside_log_prob, np.diff(encoded.display_offsets))),
+        )
+        return frame if generator is None else frame.with_columns(generator_probability=np.exp(generator.log_probs))
+
+    def sample(
+        self, log: SessionLog, split: SplitName = "test", seed: int = 0, head: Head = "generator"
+    ) -> pl.DataFrame:
+        """Draw a choice for every display set, on logged histories: session, event, item (null for no click)."""
+        encoded = self._encoded(log, split)
+        draws = torch.Generator().manual_seed(seed)
+        parts, base = [], 0
+        for batch in self._batches(encoded):
+            candidates = sample_candidates(self.choice_distribution(batch, head), batch.display_offsets, draws).numpy()
+            parts.append(np.where(candidates >= 0, candidates + base, -1))
+            base += int(batch.display_offsets[-1])
+        chosen = np.concatenate(parts)
+        frame = _candidate_frame(log, encoded)
+        first = frame[encoded.display_offsets[:-1].tolist()]
+        items = pl.Series("item", [None if row < 0 else row for row in chosen.tolist()], dtype=pl.Int64)
+        drawn: pl.DataFrame = first.select("session", "event")
+        return drawn.with_columns(item=frame["item"].gather(items.fill_null(0)).set(items.is_null(), None))
+
+    def tensors(
+        self, log: SessionLog, split: SplitName = "all", batch_sessions: int = SCORING_SESSIONS
+    ) -> Iterator[BatchTensors]:
+        """Yield a split as batches of tensors, for `utility` and `choice_log_probs`."""
+        return self._batches(self._encoded(log, split), batch_sessions)
+
+    def _checked_score(self, encoded: EncodedSessions) -> ScoredSessions:
+        scored = self._score(encoded)
+        if not np.isfinite(scored.heads["reward"].scores).all():
+            raise NumericsError("a utility is not finite: the model has diverged and ranks nothing")
+        return scored
+
+    def _batches(self, encoded: EncodedSessions, batch_sessions: int = SCORING_SESSIONS) -> Iterator[BatchTensors]:
+        return (to_tensors(batch, self.device) for batch in batches(encoded, batch_sessions))
+
+    def _encoded(self, log: SessionLog, split: SplitName) -> EncodedSessions:
+        if self.space is None:
+            raise ConfigError("the model has not been trained: call fit or load first")
+        rows = log.sessions_in(split)
+        if len(rows) == 0:
+            raise LogFormatError(f"log '{log.name}' has no session in split '{split}': choose another split")
+        return self.space.encode(log, rows)
+
+
+def require_validation(log: SessionLog) -> None:
+    """Raise LogFormatError unless the log has a session to choose an epoch or a setting on."""
+    if len(log.sessions_in("validation")) == 0:
+        raise LogFormatError(f"log '{log.name}' has no validation session to choose an epoch on: use --split user")
+
+
+def offers_no_click(log: SessionLog, rule: Literal["auto", "always", "never"] = "auto") -> bool:
+    """Whether no click is a choice on this log: auto = when the log holds one.
+
+    Raises:
+        LogFormatError: the rule is never and the log has an event without a choice.
+    """
+    if rule == "never" and log.has_no_click:
+        raise LogFormatError(f"log '{log.name}' has events without a choice: no_click = never does not fit, use auto")
+    return rule == "always" or (rule == "auto" and log.has_no_click)
+
+
+def _candidate_frame(log: SessionLog, encoded: EncodedSessions) -> pl.DataFrame:
+    """session, event, item of each encoded candidate, as the log names them."""
+    from fastgaum.sessions.ragged import pick_rows
+
+    _, events = pick_rows(log.session_offsets, encoded.rows)
+    _, candidates = pick_rows(log.display_offsets, events)
+    event_of = np.repeat(events, np.diff(encoded.display_offsets))
+    return pl.DataFrame(
+        {
+            "session": log.session_ids.gather(log.session_of_event[event_of]),
+            "event": log.event_ids.gather(event_of),
+            "item": log.item_ids.gather(np.asarray(log.items)[candidates]),
+        }
+    )

@@ -1,0 +1,165 @@
+"""What every baseline must do: its test gives a toy whose right answer is seen by eye, the contract does the rest."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from fastgaum.baselines.base import Baseline
+from fastgaum.baselines.registry import load_model
+from fastgaum.metrics.intervals import paired_difference
+from fastgaum.metrics.precision import precision_at_k
+from fastgaum.models.tensors import chosen_bags, to_tensors
+from fastgaum.sessions.batches import assemble
+from fastgaum.sessions.packed import SessionLog
+from fastgaum.sessions.synthetic import synthesise
+from tests.builders import log_of, random_log
+
+
+def toy_log(repeats: int = 12) -> SessionLog:
+    """Item 0 is always chosen against 1 and 2, and after it 3 is always chosen against 4 and 5."""
+    session = [([1, 0, 2], 1), ([4, 5, 3], 2)]
+    return log_of([session] * (4 * repeats), [0, 0, 1, 2] * repeats)
+
+
+def check_learns(model: Baseline, log: SessionLog | None = None, at_least: float = 100.0) -> None:
+    """Its prec@1 on a toy's test split reaches what the eye sees."""
+    log = log or toy_log()
+    model.fit(log)
+    assert model.evaluate(log, "test").heads["reward"].precision[1].mean >= at_least
+
+
+def check_baseline(model: Baseline, log: SessionLog | None = None) -> None:
+    """Fit on a small log, then hold the model to the contract of user models."""
+    log = log or random_log(7, n_sessions=80)
+    table = model.fit(log)
+    assert isinstance(table, pl.DataFrame)
+    assert table.height >= 1
+    _check_repeats(model, log)
+    _check_normalised(model, log)
+    _check_permutation(model, log)
+    _check_batching(model, log)
+    _check_past_only(model, log)
+    _check_no_click_and_sampling(model)
+    model.fit(log)
+    _check_disk(model, log)
+    _check_history(model, log)
+
+
+def check_beats_random(model: Baseline, n_events: int = 3000) -> None:
+    """On the synthetic world the paired interval over users excludes a random order."""
+    log, _ = synthesise(n_events, preset="sample", seed=3)
+    model.fit(log)
+    encoded = model._encoded(log, "test")
+    ours = precision_at_k(model._score(encoded).heads["reward"].scores, encoded.display_offsets, encoded.choices, 1)
+    ties = precision_at_k(np.zeros(len(encoded.ids)), encoded.display_offsets, encoded.choices, 1)
+    assert paired_difference(ours, ties, encoded.user_of_event).low > 0
+
+
+def scores_of(model: Baseline, log: SessionLog, rows: np.ndarray) -> np.ndarray:
+    assert model.space is not None
+    return model._all_scores(model.space.encode(log, rows))
+
+
+def _close(left: np.ndarray, right: np.ndarray) -> None:
+    np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-4)
+
+
+def _check_repeats(model: Baseline, log: SessionLog) -> None:
+    """The same seed gives the same model."""
+    rows = log.sessions_in("test")
+    again = type(model)(**model.settings())
+    again.fit(log)
+    np.testing.assert_array_equal(scores_of(again, log, rows), scores_of(model, log, rows))
+
+
+def _check_normalised(model: Baseline, log: SessionLog) -> None:
+    for batch in model.tensors(log, "all"):
+        log_probs, outside = model.choice_log_probs(batch)
+        sums = np.add.reduceat(log_probs.exp().numpy().astype(np.float64), batch.source.display_offsets[:-1])
+        np.testing.assert_allclose(sums + outside.exp().numpy(), 1, atol=1e-4)
+
+
+def _check_permutation(model: Baseline, log: SessionLog) -> None:
+    """Permuting candidates permutes scores."""
+    rng = np.random.default_rng(0)
+    order = np.concatenate([
+        rng.permutation(np.arange(a, b)) for a, b in zip(log.display_offsets[:-1], log.display_offsets[1:], strict=True)
+    ])  # fmt: skip
+    where = np.argsort(order)
+    chosen = log.display_offsets[:-1] + log.choices
+    moved = np.where(log.choices >= 0, where[np.maximum(chosen, 0)] - log.display_offsets[:-1], -1).astype(np.int32)
+    permuted = dataclasses.replace(log, items=log.items[order], choices=moved)
+    rows = log.sessions_in("all")
+    # both without the training log's fingerprint: the counts that leave a user out are the training log's alone
+    same = dataclasses.replace(log, name="same", session_ids=log.session_ids + "'")
+    permuted = dataclasses.replace(permuted, session_ids=same.session_ids)
+    _close(scores_of(model, permuted, rows), scores_of(model, same, rows)[order])
+
+
+def _check_batching(model: Baseline, log: SessionLog) -> None:
+    """A session alone has the scores it has among others."""
+    rows = log.sessions_in("test")
+    alone = [scores_of(model, log, rows[i : i + 1]) for i in range(len(rows))]
+    _close(np.concatenate(alone), scores_of(model, log, rows))
+
+
+def _check_past_only(model: Baseline, log: SessionLog) -> None:
+    """Other choices at t and after leave the scores up to t as they were."""
+    assert model.space is not None
+    row = np.array([np.argmax(np.diff(log.session_offsets))], np.int32)
+    encoded = model.space.encode(log, row)
+    sizes = np.diff(encoded.display_offsets)
+    before = model._all_scores(encoded)
+    for t in range(encoded.n_events):
+        choices = encoded.choices.copy()
+        choices[t:] = (np.maximum(choices[t:], 0) + 1) % sizes[t:]
+        after = model._all_scores(dataclasses.replace(encoded, choices=choices))
+        end = encoded.display_offsets[t + 1]
+        np.testing.assert_array_equal(after[:end], before[:end])
+
+
+def _check_no_click_and_sampling(model: Baseline) -> None:
+    log = random_log(4, n_sessions=80, no_click=0.4)
+    model.fit(log)
+    evaluation = model.evaluate(log, "test")
+    assert evaluation.heads["reward"].no_click is not None
+    drawn = model.sample(log, "all", seed=1)
+    assert drawn.equals(model.sample(log, "all", seed=1))
+    assert 0 < drawn["item"].is_null().mean() < 1  # type: ignore[operator]
+    frame = model.predict(log, "test")
+    assert {"session", "event", "item", "utility", "probability", "no_click_probability"} <= set(frame.columns)
+
+
+def _check_disk(model: Baseline, log: SessionLog) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        model.save(path)
+        loaded = load_model(path)
+    assert isinstance(loaded, type(model))
+    rows = log.sessions_in("test")
+    np.testing.assert_array_equal(scores_of(loaded, log, rows), scores_of(model, log, rows))
+    assert loaded.link == model.link
+    assert loaded.settings() == model.settings()
+
+
+def _check_history(model: Baseline, log: SessionLog) -> None:
+    """Advancing users choice by choice gives the histories that the encoded sessions hold."""
+    assert model.space is not None
+    encoded = model.space.encode(log, log.sessions_in("test"))
+    two = np.argsort(-np.diff(encoded.session_offsets), kind="stable")[:2].astype(np.int32)
+    batch = to_tensors(assemble(encoded, two))
+    tokens = batch.source.token_candidates
+    steps = np.diff(batch.source.token_offsets)
+    carry = model.initial(2)
+    for t in range(steps.min()):
+        carry = model.advance(carry, chosen_bags(batch.source, tokens[batch.source.token_offsets[:2] + t]))
+    assert np.diff(carry[0].numpy()).tolist() == [steps.min()] * 2
+    mine = np.concatenate([tokens[a : a + steps.min()] for a in batch.source.token_offsets[:2]])
+    expected = chosen_bags(batch.source, mine)
+    assert carry[1].ids.equal(expected.ids)
+    assert carry[1].numbers.equal(expected.numbers)
