@@ -51,6 +51,9 @@ class Config:
     set_context: bool = True
     """numbers are also given relative to their mean over the display set (a symmetric summary)"""
 
+    relations: bool = True
+    """numbers of what the training split says of a candidate beside its rivals and after the choices so far"""
+
     regulariser: RegulariserKind = "shannon"
     """the generator's convex regulariser: Shannon (softmax), L2 (sparsemax), Tsallis (entmax)"""
     tsallis_alpha: float = 1.5
@@ -225,20 +228,20 @@ def _check_values(config: Config) -> None:
 
 _PAPER: dict[str, Any] = {
     "protocol": "identity", "players": "exact", "regulariser": "shannon", "hidden": (64, 64), "activation": "elu",
-    "set_context": False, "dropout": 0.0, "id_dropout": 0.1, "weight_decay": 0.01, "select": "prec@1", "lr_drops": 0, "epochs": 100,
+    "set_context": False, "relations": False, "dropout": 0.0, "id_dropout": 0.1, "weight_decay": 0.01, "select": "prec@1", "lr_drops": 0, "epochs": 100,
     "patience": 20, "batch_sessions": 64, "lr": 3e-3,
 }  # fmt: skip
 
 PRESETS: dict[str, dict[str, Any]] = {
     "fastgaum": {},
     "large": {
-        "protocol": "identity", "set_context": False, "item_dim": 8, "history_dim": 20, "dropout": 0.0, "id_dropout": 0.02,
+        "protocol": "identity", "set_context": False, "relations": False, "item_dim": 8, "history_dim": 20, "dropout": 0.0, "id_dropout": 0.02,
         "weight_decay": 0.01, "batch_sessions": 256, "patience": 3, "lr_drops": 2,
     },
     "paper-lstm": {**_PAPER, "history": "lstm", "history_dim": 20},
     "paper-pw": {**_PAPER, "history": "pw", "history_window": 20, "history_weights": 4},
     "report": {
-        "protocol": "identity", "set_context": False, "history": "bilstm", "history_dim": 512, "history_layers": 8,
+        "protocol": "identity", "set_context": False, "relations": False, "history": "bilstm", "history_dim": 512, "history_layers": 8,
         "hidden": (512,) * 8, "activation": "elu", "dropout": 0.1, "id_dropout": 0.1, "weight_decay": 0.01, "lr": 3e-4, "rounds_lr": 0.3,
         "generator_lr": 3e-4, "generator_steps": 5, "warm_start": 16, "catch_up": 12, "epochs": 4, "patience": 5,
         "select": "prec@1", "lr_drops": 0, "batch_sessions": 64,

@@ -1,4 +1,4 @@
-"""`fastgaum data`: which logs there are, how to get them, what is wrong with one, and logs of a synthetic world."""
+"""`fastgaum data`: which logs there are, how to get them, what is wrong with one, and how to make one."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from fastgaum.cli.console import check_outputs, say, show_table, write_json
+from fastgaum.cli.console import check_outputs, note, say, show_table, write_json
 from fastgaum.cli.logs import check_log_output, write_log
-from fastgaum.cli.progress import DownloadProgress
+from fastgaum.cli.progress import DownloadProgress, EventProgress
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading
 
-app = App(name="data", help="Logs: list, info, get, audit, convert, synth.")
+app = App(name="data", help="Logs: list, info, get, audit, convert, build, synth.")
 
 
 DataDir = Annotated[Path | None, Parameter(help="where registry names are looked up first")]
@@ -103,6 +103,54 @@ def convert(
     sessions = reading.load(log)
     write_log(sessions, out)
     say(f"{out}: {sessions.n_sessions} sessions, {sessions.n_events} events, {sessions.n_candidates} candidates")
+
+
+@app.command
+def build(
+    choices: Annotated[
+        str, Parameter(help="a folder or file of MovieLens (1M, 100K, latest) or LastFM-1K, or a registry name")
+    ],
+    /,
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="a .parquet or .csv file (long layout), or a folder")],
+    rule: Annotated[
+        Literal["nearest", "nearest-unseen", "released-before"] | None,
+        Parameter(help="what is displayed beside the chosen item; nearest if not given"),
+    ] = None,
+    displayed: Annotated[int | None, Parameter(help="candidates of a display set; 10 if not given")] = None,
+    seed: Annotated[int | None, Parameter(help="breaks ties in time, draws samples; 0 if not given")] = None,
+    item: Annotated[Literal["artist", "track"], Parameter(help="what an item is in LastFM-1K")] = "artist",
+    candidate_field: Annotated[
+        Literal["release_time"] | None, Parameter(help="add the release to logs of the other rules")
+    ] = None,
+    split_seed: Annotated[int, Parameter(help="seed of the split of whole users, 50/25/25")] = 0,
+    data_dir: DataDir = None,
+) -> None:
+    """Make a log of choices whose display sets were never recorded: each display is made up by a rule.
+
+    nearest: the chosen item and those that other users chose nearest in time. nearest-unseen: the same, without what
+    the user chose before. released-before: items released in the calendar month (or year) before the choice.
+    """
+    check_log_output(out)
+    from fastgaum.datasets.displays import as_rows, build_named
+
+    given = {"rule": rule, "displayed": displayed, "seed": seed}
+    options = {name: value for name, value in given.items() if value is not None}
+    fields = () if candidate_field is None else (candidate_field,)
+    with EventProgress(choices) as progress:
+        built = build_named(
+            choices, data_dir=data_dir, item=item, candidate_fields=fields, split_seed=split_seed, progress=progress,
+            **options,
+        )  # fmt: skip
+    write_log(as_rows(built.log, built.rule.seed) if out.suffix else built.log, out)
+    for line in built.notes:
+        note(line)
+    log = built.log
+    say(
+        f"{out}: {log.n_sessions} sessions, {log.n_events} events, {log.n_candidates} candidates of {log.n_items} items"
+    )
+    fields_of_file = "".join(f" --candidate-field {name}" for name in log.candidate_fields) if out.suffix else ""
+    say(f"  `fastgaum data audit {out}{fields_of_file}` says what the rule gives away")
 
 
 @app.command

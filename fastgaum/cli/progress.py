@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     Progress,
     TaskID,
     TextColumn,
@@ -103,6 +104,31 @@ class DownloadProgress:
         self.live.update(self.task, completed=done, total=total)
 
 
+class EventProgress:
+    """Shows how many events are done on a terminal, and nothing elsewhere; a context manager, called with done, total."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.console = stderr()
+        self.live = _event_bar(self.console) if self.console.is_terminal else None
+        self.task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        if self.live is not None:
+            self.live.start()
+            self.task = self.live.add_task(self.name, total=None)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Trace) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Move the bar; before the first call it shows that something is going on."""
+        if self.live is not None and self.task is not None:
+            self.live.update(self.task, completed=done, total=total)
+
+
 def epoch_line(row: EpochRow) -> str:
     """One epoch as a line: rate, losses, validation prec@1, gap where there is a generator to have one."""
     has_generator = not math.isnan(row.val_generator_prec1)
@@ -136,6 +162,11 @@ def clock(seconds: float) -> str:
 def _download_bar(console: Console) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), DownloadColumn(), TransferSpeedColumn())
     return Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
+
+
+def _event_bar(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=30), MofNCompleteColumn())
+    return Progress(*columns, TextColumn("events"), TimeRemainingColumn(), console=console, transient=True)
 
 
 def _live(console: Console) -> Progress:

@@ -84,6 +84,10 @@ class Reading:
         from fastgaum.sessions.audit_rules import raw_rows
 
         found = resolve(log, self.data_dir)
+        if found.dataset is not None and found.dataset.simulated:
+            from fastgaum.datasets.displays import shown_rows
+
+            return shown_rows(self.load(log), found.options["seed"])
         options = {**found.options, **self.options()}
         return raw_rows(
             found.path, **{k: v for k, v in options.items() if k in ("columns", "candidate_fields", "choices")}

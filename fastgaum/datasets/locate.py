@@ -24,7 +24,7 @@ class Located:
     dataset: Dataset | None = None
     """its registry entry; None for a path"""
     options: dict[str, Any] = field(default_factory=dict)
-    """what `read_log` needs to know about it"""
+    """what `read_log` needs to know about it; for a data set without display sets, `build_log`"""
 
 
 def cache_folder() -> Path:
@@ -66,8 +66,8 @@ def find(name: str, data_dir: str | os.PathLike[str] | None = None) -> Path | No
 
 
 def available(data_dir: str | os.PathLike[str] | None = None) -> list[str]:
-    """Names that `load` can read now: their file is there, and its displays need no simulation."""
-    return [name for name in names() if not dataset(name).simulated and find(name, data_dir) is not None]
+    """Names that `load` can read now: their file is there."""
+    return [name for name in names() if find(name, data_dir) is not None]
 
 
 def resolve(name_or_path: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None) -> Located:
@@ -105,11 +105,6 @@ def sha256_of(path: Path) -> str:
 
 
 def _by_name(entry: Dataset, data_dir: str | os.PathLike[str] | None) -> Located:
-    if entry.simulated:
-        raise DatasetError(
-            f"'{entry.name}' holds no display sets, a log needs them: simulate them from {entry.files[0].path} first,"
-            " and read the log that you made by its path"
-        )
     path = find(entry.name, data_dir)
     if path is None:
         looked = ", ".join(str(folder) for folder in data_folders(data_dir))
@@ -118,4 +113,4 @@ def _by_name(entry: Dataset, data_dir: str | os.PathLike[str] | None) -> Located
             f"'{entry.name}' needs {entry.files[0].path}, which is not in {looked}: "
             f"{fetch}`fastgaum data get {entry.name} --from FILE`"
         )
-    return Located(path, entry, dict(entry.read))
+    return Located(path, entry, {**entry.read, **entry.build})

@@ -71,8 +71,13 @@ class Dataset:
     """options that `read_log` needs for it"""
     bundled: bool = False
     """whether its files come with FastGAUM"""
-    simulated: bool = False
-    """whether it holds no display sets, so that they must be simulated before it is a log"""
+    build: Mapping[str, Any] = field(default_factory=dict)
+    """options of `build_log` for choices without display sets; empty for a log that has its own"""
+
+    @property
+    def simulated(self) -> bool:
+        """Whether its display sets were never recorded, so that loading it makes them up."""
+        return bool(self.build)
 
 
 def names() -> list[str]:
@@ -100,9 +105,11 @@ def load(
 
     A registry name brings its own reading options and its files are checked against their sha256; `options` are those
     of `read_log` and come first. Names are looked up in `data_dir`, then $FASTGAUM_DATA_DIR, then the user cache.
+    A data set without display sets (`movielens-small`) gets them by its registry rule; `options` are then those of
+    `datasets.displays.build_log`.
 
-    Raises DatasetError for an unknown name, a missing file, a wrong checksum, or a data set whose displays must be
-    simulated; LogFormatError and ConfigError as `read_log`.
+    Raises DatasetError for an unknown name, a missing file, a wrong checksum, or a path to choices without display
+    sets; LogFormatError and ConfigError as `read_log`.
     """
     # Imported late: it imports this module.
     from fastgaum.datasets.locate import resolve, verify
@@ -110,9 +117,25 @@ def load(
 
     found = resolve(name_or_path, data_dir)
     if found.dataset is None:
+        _refuse_choices(found.path)
         return read_log(found.path, **options)
+    if found.dataset.simulated:
+        from fastgaum.datasets.displays import build_registered
+
+        return build_registered(found, **options).log
     verify(found.dataset.files[0], found.path)
     return read_log(found.path, **{"name": found.dataset.name, **found.options, **options})
+
+
+def _refuse_choices(path: Path) -> None:
+    from fastgaum.datasets.layouts import recognise
+
+    source = recognise(path)
+    if source is not None:
+        raise DatasetError(
+            f"'{path}' holds choices without display sets ({source.layout.name}), a log needs them: make them with"
+            f" `fastgaum data build {path} -o OUT` and read OUT"
+        )
 
 
 def parse_registry(text: str) -> dict[str, Dataset]:

@@ -20,6 +20,7 @@ from fastgaum.errors import CheckpointError, ConfigError
 from fastgaum.files import atomic
 from fastgaum.models.networks import Networks
 from fastgaum.sessions.features import CategoricalField, FeatureSpace
+from fastgaum.sessions.relations import PairTable, Relations
 
 if TYPE_CHECKING:
     from fastgaum.models.user_model import UserModel
@@ -59,6 +60,7 @@ def write_model(path: Path, tensors: dict[str, torch.Tensor], space: FeatureSpac
     for part in space.categorical:
         for name, value in _text_tensors(part.values).items():
             tensors[f"values.{part.name}.{name}"] = value
+    tensors |= _relation_tensors(space.relations)
     about_space = {name: getattr(space, name) for name in _SPACE_VALUES} | {
         "number_names": space.number_names,
         "field_names": space.field_names,
@@ -126,6 +128,7 @@ def read_space(metadata: dict[str, str], tensors: dict[str, torch.Tensor]) -> Fe
     return FeatureSpace(
         **{name: values[name] for name in _SPACE_VALUES},
         **arrays,
+        relations=_relations(tensors),
         number_names=tuple(values["number_names"]),
         field_names=tuple(values["field_names"]),
         categorical=tuple(
@@ -133,6 +136,30 @@ def read_space(metadata: dict[str, str], tensors: dict[str, torch.Tensor]) -> Fe
             for name, source, start in values["categorical"]
         ),
     )
+
+
+def _relation_tensors(relations: Relations | None) -> dict[str, torch.Tensor]:
+    if relations is None:
+        return {}
+    tensors = {"relations.n_items": torch.tensor(relations.n_items)}
+    for name in ("rivals", "follows"):
+        table: PairTable = getattr(relations, name)
+        for part in ("starts", "keys", "counts"):
+            tensors[f"relations.{name}.{part}"] = torch.from_numpy(np.ascontiguousarray(getattr(table, part)))
+    return tensors
+
+
+def _relations(tensors: dict[str, torch.Tensor]) -> Relations | None:
+    if "relations.n_items" not in tensors:
+        return None
+    tables = [
+        PairTable(*(tensors[f"relations.{name}.{part}"].numpy() for part in ("starts", "keys", "counts")))
+        for name in ("rivals", "follows")
+    ]
+    n_items = int(tensors["relations.n_items"])
+    for table, width in zip(tables, (3, 2), strict=True):
+        table.check(n_items, width)
+    return Relations(n_items, *tables)
 
 
 def _text_tensors(values: pl.Series) -> dict[str, torch.Tensor]:

@@ -74,7 +74,7 @@ class UserModel(ChoiceModel):
         from fastgaum.training.loop import Trainer, TrainingData
         from fastgaum.training.observers import Silent
 
-        space = FeatureSpace.fit(log, self.config.protocol, self.config.set_context)
+        space = FeatureSpace.fit(log, self.config.protocol, self.config.set_context, self.config.relations)
         require_validation(log)
         self.space, self.outside = space, offers_no_click(log, self.config.no_click)
         data = TrainingData(

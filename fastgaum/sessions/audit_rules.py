@@ -1,7 +1,7 @@
 """The simple rules that an audit tries on a log: each ranks candidates without looking at the choice.
 
 Order, repeated rows and the numbering of items are gone from a packed log on purpose, so the rules about them need the
-raw rows, in file order (`raw_rows`). Rules about ids and fields need only the packed log.
+raw rows, in file order (`raw_rows`). Rules about ids, earlier displays and fields need only the packed log.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import LogFormatError
+from fastgaum.kernels.context import counts_before
 from fastgaum.sessions.columns import codes_in, parse_numbers
 from fastgaum.sessions.packed import NO_CLICK, TEST, IntArray, SessionLog
 from fastgaum.sessions.rows import ChoiceRule, rows_of
@@ -32,7 +33,8 @@ ORDER_KEPT = "the order was declared real and is kept as a field: compare every 
 IDS = "ids are categories, never numbers"
 ROWS = "the click adds a row, so repeated rows are folded and views = max(rows without a click, 1)"
 ONE_VIEW = "views are floored at 1, so that no candidate stands out by having none"
-FIELD = "kept, because you named it as a field: make sure that it is known before the choice, or leave it out"
+FIELD = "kept, because it is declared as a field: make sure that it is known before the choice, or leave it out"
+SHOWN = "known before the choice, bags count it: in displays that were simulated it is the trace of their rule"
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ def rules_of_rows(raw: RawEvents, *, ordered: bool) -> Iterator[Rule]:
 
 
 def rules_of_log(log: SessionLog) -> Iterator[Rule]:
-    """Rules about item ids and about each declared field alone, in both directions."""
+    """Rules about item ids and each declared field alone, in both directions, and displays earlier in the session."""
     sessions = log.session_of_event
     sets = DisplaySets(log.display_offsets, log.choices, log.users[sessions], log.split[sessions] == TEST)
     numbers = parse_numbers(log.item_ids)
@@ -191,9 +193,21 @@ def rules_of_log(log: SessionLog) -> Iterator[Rule]:
     ids = (log.item_ids if numbers is None else numbers).rank("dense").to_numpy().astype(np.float64)[log.items]
     yield Rule("largest item id", ids, sets, IDS)
     yield Rule("smallest item id", -ids, sets, IDS)
+    # Made-up displays repeat around the choice. The other direction is popularity, and each rule costs the rest power.
+    yield Rule("fewest displays earlier in the session", -_displays_before(log).astype(np.float64), sets, SHOWN)
     columns = dict(log.candidate_fields) | {name: values[log.items] for name, values in log.item_fields.items()}
     for name, values in columns.items():
         yield from _rules_of_field(name, np.asarray(values), name in log.categories, sets)
+
+
+def _displays_before(log: SessionLog) -> IntArray:
+    """Earlier events of its session that displayed a candidate's item, shape (n_candidates,)."""
+    shown, chosen = np.zeros((2, log.n_candidates), dtype=np.int32)
+    seen, picked = np.zeros((2, log.n_items), dtype=np.int32)
+    packed = (log.session_offsets, log.display_offsets, log.items, log.choices)
+    sessions, displays, items, choices = (np.asarray(part) for part in packed)
+    counts_before(sessions, displays, items, choices, seen, picked, shown, chosen)
+    return shown
 
 
 def _rules_of_field(name: str, values: npt.NDArray[Any], categorical: bool, sets: DisplaySets) -> Iterator[Rule]:

@@ -17,9 +17,10 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
-from fastgaum.kernels.context import counts_before, counts_of_user
-from fastgaum.sessions.packed import NO_CLICK, TRAIN, FloatArray, IntArray, SessionLog
-from fastgaum.sessions.ragged import pick_rows
+from fastgaum.sessions.packed import NO_CLICK, FloatArray, IntArray, SessionLog
+from fastgaum.sessions.relations import NUMBERS as RELATION_NUMBERS
+from fastgaum.sessions.relations import Relations
+from fastgaum.sessions.selection import Selection, counts_before, own_counts, select_sessions
 
 NO_CLICK_ID = 0
 _CONTEXT_NUMBERS = (
@@ -112,6 +113,8 @@ class FeatureSpace:
     """of the training log: its training sessions are left out of their own users' counts, other logs' are not"""
     field_names: tuple[str, ...] = field(default=())
     """declared candidate and item columns, sorted"""
+    relations: Relations | None = None
+    """what pairs of items have been to each other in training; None where numbers about them are not asked for"""
 
     @property
     def n_ids(self) -> int:
@@ -132,11 +135,13 @@ class FeatureSpace:
         return unknown
 
     @classmethod
-    def fit(cls, log: SessionLog, protocol: str = "bags", set_context: bool = True) -> FeatureSpace:
-        """Build the space from the training split of `log`.
+    def fit(
+        cls, log: SessionLog, protocol: str = "bags", set_context: bool = True, relations: bool = False
+    ) -> FeatureSpace:
+        """Build the space from the training split of `log`; `relations` adds the numbers of `sessions.relations`.
 
         Raises:
-            ConfigError: protocol `views` on a log without view counts.
+            ConfigError: protocol `views` on a log without view counts, or too many pairs for relations.
             LogFormatError: the log has no training session.
         """
         train = log.sessions_in("train")
@@ -144,7 +149,7 @@ class FeatureSpace:
             raise LogFormatError(f"log '{log.name}' has no training session: give a split column or --split user")
         if protocol == "views" and log.views is None:
             raise ConfigError(f"protocol 'views' needs repeated view rows, log '{log.name}' has none: use 'bags'")
-        part = _select(log, train)
+        part = select_sessions(log, train)
         items = log.items[part.candidates]
         displays = np.bincount(items, minlength=log.n_items)
         clicked = part.choices != NO_CLICK
@@ -153,11 +158,12 @@ class FeatureSpace:
         size = np.diff(part.display_offsets)
         expected = np.bincount(items, weights=np.repeat(1 / size, size), minlength=log.n_items).astype(np.float64)
         known = np.flatnonzero(displays)
+        row_of_item = (np.cumsum(displays > 0) - 1).astype(np.int32)
         space = cls(
             protocol=protocol,
             set_context=set_context,
             categorical=_categorical_fields(log, known, part),
-            number_names=_number_names(log, protocol),
+            number_names=_number_names(log, protocol, relations),
             mean=np.zeros(0, np.float32),
             scale=np.zeros(0, np.float32),
             item_displays=displays[known],
@@ -168,6 +174,7 @@ class FeatureSpace:
             ordered=log.ordered,
             fingerprint=log.fingerprint,
             field_names=tuple(sorted([*log.candidate_fields, *log.item_fields])),
+            relations=Relations.fit(part, row_of_item[items], len(known)) if relations else None,
         )
         numbers = space._numbers(log, part)
         mean = numbers.mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -210,7 +217,7 @@ class FeatureSpace:
             FeatureMismatchError: the log's fields are not those of the training log.
         """
         self.check_fields(log)
-        part = _select(log, rows)
+        part = select_sessions(log, rows)
         numbers = (self._numbers(log, part) - self.mean) / self.scale
         return EncodedSessions(
             rows=rows,
@@ -222,7 +229,7 @@ class FeatureSpace:
             numbers=numbers.astype(np.float32, copy=False),
         )
 
-    def _ids(self, log: SessionLog, part: _Selection) -> IntArray:
+    def _ids(self, log: SessionLog, part: Selection) -> IntArray:
         ids = np.empty((len(part.candidates), len(self.categorical)), dtype=np.int32)
         items = log.items[part.candidates]
         for column, categorical in enumerate(self.categorical):
@@ -248,12 +255,14 @@ class FeatureSpace:
         """Row of each of the log's items among the training items, or -1 for an unknown one, shape (n_items,)."""
         return _rows_of(log.item_ids, self.categorical[0].values)
 
-    def _numbers(self, log: SessionLog, part: _Selection) -> FloatArray:
+    def _numbers(self, log: SessionLog, part: Selection) -> FloatArray:
         if not self.number_names:
             return np.zeros((len(part.candidates), 0), dtype=np.float32)
         columns: dict[str, npt.NDArray[Any]] = {}
         if self.protocol != "identity":
             columns |= self._context_numbers(log, part)
+        if self.relations is not None:
+            columns |= self._relation_numbers(self.relations, log, part)
         items = log.items[part.candidates]
         if self.protocol == "views":
             assert log.views is not None
@@ -269,15 +278,25 @@ class FeatureSpace:
         varying = [column for column, name in enumerate(self.number_names) if name not in _SAME_FOR_SET]
         return np.concatenate([base, _relative_to_set(base[:, varying], part)], axis=1)
 
-    def _context_numbers(self, log: SessionLog, part: _Selection) -> dict[str, npt.NDArray[Any]]:
+    def _relation_numbers(self, relations: Relations, log: SessionLog, part: Selection) -> dict[str, npt.NDArray[Any]]:
+        row_of_item = self.item_rows(log)
+        own = None
+        if log.fingerprint == self.fingerprint:
+            train = select_sessions(log, log.sessions_in("train"))
+            coded = np.unique(np.concatenate([train.users(log), part.users(log)]), return_inverse=True)[1]
+            train_users, users = np.split(coded.astype(np.int32), [len(train.choices)])
+            own = (train, row_of_item[log.items[train.candidates]], train_users, users)
+        return relations.numbers(part, row_of_item[log.items[part.candidates]], own)
+
+    def _context_numbers(self, log: SessionLog, part: Selection) -> dict[str, npt.NDArray[Any]]:
         """What the session so far, and the training split without this user, say of each candidate."""
-        displayed_before, chosen_before = _counts_before(log, part)
+        displayed_before, chosen_before = counts_before(log, part)
         rows = self.item_rows(log)[log.items[part.candidates]]
         displays = np.append(self.item_displays, 0)[rows]
         choices = np.append(self.item_choices, 0)[rows]
         expected = np.append(self.item_expected, 0.0)[rows]
         if log.fingerprint == self.fingerprint:
-            own_displays, own_choices, own_expected = _own_counts(log, part)
+            own_displays, own_choices, own_expected = own_counts(log, part)
             displays -= own_displays
             choices -= own_choices
             expected = np.maximum(expected - own_expected, 0.0)
@@ -298,23 +317,6 @@ class FeatureSpace:
         }
 
 
-@dataclass(frozen=True)
-class _Selection:
-    """Whole sessions picked from a log: their packed offsets and the flat rows of their candidates."""
-
-    rows: IntArray
-    session_offsets: IntArray
-    display_offsets: IntArray
-    choices: IntArray
-    candidates: IntArray
-
-
-def _select(log: SessionLog, rows: IntArray) -> _Selection:
-    session_offsets, events = pick_rows(log.session_offsets, rows)
-    display_offsets, candidates = pick_rows(log.display_offsets, events)
-    return _Selection(rows, session_offsets, display_offsets, np.asarray(log.choices)[events], candidates)
-
-
 def _rows_of(values: pl.Series, vocabulary: pl.Series) -> IntArray:
     known = pl.DataFrame({"value": vocabulary, "row": pl.Series(np.arange(len(vocabulary), dtype=np.int32))})
     joined = pl.DataFrame({"value": values}).join(known, on="value", how="left", maintain_order="left")
@@ -322,7 +324,7 @@ def _rows_of(values: pl.Series, vocabulary: pl.Series) -> IntArray:
 
 
 def _categorical_fields(
-    log: SessionLog, known_items: npt.NDArray[Any], part: _Selection
+    log: SessionLog, known_items: npt.NDArray[Any], part: Selection
 ) -> tuple[CategoricalField, ...]:
     fields = [
         CategoricalField(
@@ -347,8 +349,9 @@ def _categorical_fields(
     return tuple(fields)
 
 
-def _number_names(log: SessionLog, protocol: str) -> tuple[str, ...]:
+def _number_names(log: SessionLog, protocol: str, relations: bool) -> tuple[str, ...]:
     names = [] if protocol == "identity" else list(_CONTEXT_NUMBERS)
+    names += RELATION_NUMBERS if relations else ()
     if protocol == "views":
         names.append("log_views")
     declared = [*log.item_fields, *log.candidate_fields]
@@ -358,34 +361,7 @@ def _number_names(log: SessionLog, protocol: str) -> tuple[str, ...]:
     return (*names, *sorted(name for name in declared if name not in log.categories))
 
 
-def _relative_to_set(base: FloatArray, part: _Selection) -> FloatArray:
+def _relative_to_set(base: FloatArray, part: Selection) -> FloatArray:
     size = np.diff(part.display_offsets)
     mean = np.add.reduceat(base, part.display_offsets[:-1], axis=0) / size[:, None]
     return (base - np.repeat(mean, size, axis=0)).astype(np.float32)
-
-
-def _counts_before(log: SessionLog, part: _Selection) -> tuple[IntArray, IntArray]:
-    """Displays and choices of each candidate's item in earlier events of its session."""
-    items = np.asarray(log.items)[part.candidates]
-    scratch = np.zeros((2, log.n_items), dtype=np.int32)
-    before = np.zeros((2, len(items)), dtype=np.int32)
-    counts_before(
-        part.session_offsets, part.display_offsets, items, part.choices, scratch[0], scratch[1], before[0], before[1]
-    )
-    return before[0], before[1]
-
-
-def _own_counts(log: SessionLog, part: _Selection) -> tuple[IntArray, IntArray, npt.NDArray[np.float64]]:
-    """What each candidate's own user adds to its item's training counts: 0 for users without a training session."""
-    counts = np.zeros((2, log.n_candidates), dtype=np.int32)
-    expected = np.zeros(log.n_candidates)
-    scratch = np.zeros((2, log.n_items), dtype=np.int32)
-    train = np.flatnonzero(log.split == TRAIN)
-    by_user = train[np.argsort(log.users[train], kind="stable")].astype(np.int32)
-    packed = (log.users, log.session_offsets, log.display_offsets, log.items, log.choices)
-    users, sessions, displays, items, choices = (np.asarray(part) for part in packed)
-    counts_of_user(
-        by_user, users, sessions, displays, items, choices,
-        scratch[0], scratch[1], np.zeros(log.n_items), counts[0], counts[1], expected,
-    )  # fmt: skip
-    return counts[0][part.candidates], counts[1][part.candidates], expected[part.candidates]

@@ -16,7 +16,7 @@ from fastgaum.errors import DatasetError, LogFormatError
 
 SharedData = Callable[[str], Path]
 REAL = {"yelp": "yelp.txt", "taobao": "tb.txt", "yoochoose": "rsc.txt", "search_clicks": "search_clicks.parquet",
-        "ebnerd": "ebnerd/behaviors.parquet"}  # fmt: skip
+        "ebnerd": "ebnerd/behaviors.parquet", "movielens-small": "ml-latest-small/ratings.csv"}  # fmt: skip
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_a_changed_file_is_refused_by_name_and_read_by_path(nowhere: Path, real_
         ("no/such/log.csv", "neither a file nor a data set"),
         ("yelp", "`fastgaum data get yelp --from FILE`"),
         ("search_clicks", "`fastgaum data get search_clicks --from FILE`"),
-        ("movielens-small", "no display sets"),
+        ("movielens-small", "`fastgaum data get movielens-small --from FILE`"),
     ],
 )
 def test_what_is_not_there(empty_home: Path, name: str, says: str) -> None:
@@ -233,4 +233,5 @@ def test_a_new_entry_reads_by_its_defaults() -> None:
     entry = parse_registry(text)["mine"]
     assert entry == Dataset("mine", "t", "o", "MIT", (DataFile("m.csv", "a" * 64),), "c.md")
     assert not entry.simulated
+    assert [name for name in names() if dataset(name).simulated] == ["movielens-small"]
     assert registry.dataset("yelp") is dataset("yelp")

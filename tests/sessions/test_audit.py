@@ -100,6 +100,20 @@ def repainted(colour: str | None) -> pl.Expr:
     return pl.when((pl.col("chosen") == 1) & (pl.col("event") % 3 > 0)).then(pl.lit(colour)).otherwise(pl.col("colour"))
 
 
+def test_a_display_that_repeats_itself_around_the_choice_is_named() -> None:
+    # What nearest neighbours in time make of a burst: the same others throughout, a new item chosen each time.
+    frame = shuffled_frame(9).filter(pl.col("chosen") == 1).with_columns(item=pl.int_range(pl.len()) + 1000)
+    others = [frame.with_columns(item=pl.lit(i, pl.Int64), chosen=pl.lit(0, pl.Int64)) for i in range(3)]
+    report = audit_frame(pl.concat([frame, *others], how="vertical_relaxed"))
+    found = finding(report, "fewest displays earlier in the session")
+    n_first = frame["session"].n_unique()
+    assert found.flagged
+    assert found.prec_at_1 == pytest.approx(100 * (frame.height - n_first * 3 / 4) / frame.height)
+    frame = frame.with_columns(item=pl.lit(0, pl.Int64))
+    again = audit_frame(pl.concat([frame, *others[1:]], how="vertical_relaxed"))
+    assert not finding(again, "fewest displays earlier in the session").flagged
+
+
 def test_item_numbers_by_appearance_are_a_trap_of_their_own() -> None:
     # Every click is on an item never seen before, under a random id: only the order of appearance tells.
     frame = shuffled_frame(7)
@@ -223,6 +237,7 @@ def test_a_saved_log_is_audited_without_its_rows(tmp_path: Path) -> None:
     assert {f.rule.split(",")[0] for f in report.findings} == {
         "largest item id",
         "smallest item id",
+        "fewest displays earlier in the session",
         "field price",
         "field colour",
     }
@@ -283,4 +298,5 @@ def test_every_trap_of_the_released_files_is_named(name: str, shared_data: Calla
         "largest item number in order of appearance",
         "most rows",
         "zero view rows",
+        "fewest displays earlier in the session",
     }

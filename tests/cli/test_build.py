@@ -1,0 +1,119 @@
+"""`fastgaum data build`, and the commands that take a name whose displays are made up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from fastgaum.cli.app import main
+from fastgaum.datasets.displays import build_log
+from fastgaum.sessions.read import read_log
+from fastgaum.sessions.store import load_log
+
+Fails = Callable[[list[str]], str]
+
+
+@pytest.fixture(scope="module")
+def ratings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A MovieLens latest of 30 users and 40 films of 1990 to 1999, rated in 2000."""
+    folder = tmp_path_factory.mktemp("choices") / "films"
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    user, film = np.divmod(rng.permutation(30 * 40)[:400], 40)
+    frame = {
+        "userId": user + 1,
+        "movieId": film + 1,
+        "rating": 3.5,
+        "timestamp": rng.integers(946_684_800, 978_307_200, 400),
+    }
+    pl.DataFrame(frame).write_csv(folder / "ratings.csv")
+    titles = [f"Film {i + 1} ({1990 + i // 4})" for i in range(40)]
+    pl.DataFrame({"movieId": np.arange(1, 41), "title": titles, "genres": "Drama"}).write_csv(folder / "movies.csv")
+    return folder
+
+
+@pytest.mark.parametrize("out", ["log.parquet", "log.csv", "packed"])
+def test_build_writes_a_log(ratings: Path, out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["data", "build", str(ratings), "-o", str(tmp_path / out), "--displayed", "5", "--seed", "3"]
+    assert main(argv) == 0
+    printed = capsys.readouterr()
+    assert "30 sessions, 400 events, 2000 candidates of 40 items" in printed.out
+    assert f"fastgaum data audit {tmp_path / out}" in printed.out
+    assert printed.err == ""
+    expected = build_log(ratings, displayed=5, seed=3).log
+    back = load_log(tmp_path / out) if out == "packed" else read_log(tmp_path / out)
+    for name in ("items", "choices", "display_offsets", "session_offsets", "users", "split"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(expected, name), err_msg=name)
+
+
+def test_rows_are_written_in_an_order_that_says_nothing(ratings: Path, tmp_path: Path) -> None:
+    assert main(["data", "build", str(ratings), "-o", str(tmp_path / "log.csv")]) == 0
+    chosen = pl.read_csv(tmp_path / "log.csv")["chosen"].to_numpy().reshape(400, 10)
+    assert np.abs(chosen.mean(axis=0) - 0.1).max() < 0.08
+    items = pl.read_csv(tmp_path / "log.csv")["item"].to_numpy().reshape(400, 10)
+    assert (np.diff(items, axis=1) > 0).mean() == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("out", ["log.parquet", "packed"])
+def test_released_before_is_noted_and_audited(
+    ratings: Path, out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(tmp_path / out)
+    assert main(["data", "build", str(ratings), "-o", path, "--rule", "released-before", "--displayed", "4"]) == 0
+    printed = capsys.readouterr()
+    assert "'oldest release first' finds the choice in" in printed.err
+    assert "by year only" in printed.err
+    declared = ["--candidate-field", "release_time"] if out == "log.parquet" else []
+    assert (f"{path} --candidate-field release_time`" in printed.out) == bool(declared)
+    assert main(["data", "audit", path, *declared]) == 0
+    lines = {line[:46].strip(): line for line in capsys.readouterr().out.splitlines()}
+    assert "FLAG" in lines["field release_time, smallest"]
+    assert "FLAG" not in lines.get("first position", "")
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["RATINGS", "-o", "log.xlsx"], ".parquet, .csv, or into a folder"),
+        (["RATINGS", "-o", "log.csv", "--rule", "neares"], 'Did you mean "nearest"'),
+        (["RATINGS", "-o", "log.csv", "--displayed", "1"], "displayed is 1"),
+        (["RATINGS", "-o", "log.csv", "--seed", "-1"], "seed is -1"),
+        (["yelp", "-o", "log.csv"], "has display sets of its own"),
+        (["absent", "-o", "log.csv"], "neither a file nor a data set"),
+        (["EMPTY", "-o", "log.csv"], "it holds nothing"),
+        (["BROKEN", "-o", "log"], "row 1 (user '1') has no time"),
+        (["BROKEN", "-o", "log.csv", "--rule", "released-before"], "movies.csv, which is not beside"),
+    ],
+)
+def test_refusals(
+    fails: Fails, ratings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argv: list[str], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,2,3.0,yesterday\n")
+    words = {"RATINGS": str(ratings), "EMPTY": "empty", "BROKEN": "broken"}
+    assert says in fails(["data", "build", *(words.get(word, word) for word in argv)])
+
+
+def test_choices_given_as_a_log_are_answered_with_the_command(fails: Fails, ratings: Path) -> None:
+    for command in (["data", "audit"], ["data", "convert", "-o", "out.csv"], ["train", "-o", "run"]):
+        assert f"`fastgaum data build {ratings} -o OUT`" in fails([*command, str(ratings)])
+
+
+def test_the_name_stands_for_the_built_log(
+    shared_data: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shared_data("ml-latest-small/ratings.csv").parents[1]
+    at = ["--data-dir", str(folder)]
+    assert main(["data", "convert", "movielens-small", "-o", str(tmp_path / "log"), *at]) == 0
+    assert load_log(tmp_path / "log").n_candidates == 1_000_040
+    capsys.readouterr()
+    assert main(["data", "audit", "movielens-small", *at]) == 0
+    lines = {line[:46].strip(): line for line in capsys.readouterr().out.splitlines()}
+    assert "FLAG" in lines["fewest displays earlier in the session"]
+    assert "FLAG" not in lines["first position"] + lines["last position"]
