@@ -1,77 +1,119 @@
-"""The grid: what its object holds, that it depends on seeds alone, and how the table reads."""
+"""`fastgaum reproduce`, end to end: what its object holds, that its outputs agree, that it depends on seeds alone."""
 
 from __future__ import annotations
 
+import csv
 import json
 import multiprocessing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from fastgaum.baselines import popularity
 from fastgaum.cli.app import main
-from fastgaum.config import PRESETS
-from fastgaum.errors import ConfigError
-from fastgaum.metrics.published import authors_code, best_published, published_mean
-from fastgaum.metrics.table import blocks, to_markdown
+from fastgaum.errors import NumericsError
+from fastgaum.metrics.flat import CSV_COLUMNS
 from fastgaum.reproduce import plan, reproduce
+from fastgaum.reproduce.jobs import RunFailure, RunFigures
 from fastgaum.sessions.synthetic import synthesise
 
 QUICK = {"epochs": 2, "warm_start": 2, "batch_sessions": 256}
+SET = [word for key, value in QUICK.items() for word in ("--set", f"{key}={value}")]
 CELL = {
     "dataset": str, "model": str, "head": str, "k": int, "mean": float, "sd": float, "ci": list, "seeds": int,
     "n_events": int, "nll": float, "seconds": float, "ece": float, "brier": float, "prec_nontrivial": float,
+    "protocol": str, "selection": str, "bold": bool, "vs_best_other": dict,
 }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Written:
+    """What the command wrote for the bundled sample."""
+
+    result: dict[str, Any]
+    markdown: str
+    rows: list[dict[str, str]]
+
+
 @pytest.fixture(scope="module")
-def sample_table(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str, str]:
-    """What the command writes for the bundled sample: object, markdown, and what it printed."""
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """Two splits, one seed, a preset, a model and a floor."""
     folder = tmp_path_factory.mktemp("table")
-    settings = [word for key, value in QUICK.items() for word in ("--set", f"{key}={value}")]
-    argv = ["reproduce", "--datasets", "sample", "--models", "fastgaum", "--seeds", "1", "--jobs", "1"]
-    assert main([*argv, *settings, "--json", str(folder / "t.json"), "--markdown", str(folder / "t.md")]) == 0
-    return json.loads((folder / "t.json").read_text()), (folder / "t.md").read_text(), ""
+    argv = ["reproduce", "--datasets", "sample", "--models", "fastgaum,logit,click-rate", "--seeds", "1", "--jobs", "1"]
+    files = [word for name in ("json", "csv", "markdown") for word in (f"--{name}", str(folder / name))]
+    assert main([*argv, "--resplit", "3..4", *SET, *files]) == 0
+    with open(folder / "csv", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    return Written(json.loads((folder / "json").read_text()), (folder / "markdown").read_text(), rows)
 
 
-def test_object_has_the_documented_form(sample_table: tuple[dict[str, Any], str, str]) -> None:
-    result = sample_table[0]
-    assert {"machine", "protocol", "datasets", "cells"} <= set(result)
+def test_object_has_the_documented_form(sample: Written) -> None:
+    result = sample.result
+    assert {"machine", "protocol", "datasets", "cells", "comparison", "failed"} <= set(result)
+    assert (result["resplit"], result["failed"]) == ([3, 4], [])
     facts = result["datasets"]["sample"]
     assert set(facts["floors"]) == {"random", "train_click_rate", "train_click_count", "fewest_train_displays"}
     assert all(0 < precs["1"] < precs["2"] <= 100 for precs in facts["floors"].values())
     assert facts["oracle"]["1"] > facts["floors"]["random"]["1"]
-    assert [(c["head"], c["k"]) for c in result["cells"]] == [
-        ("reward", 1), ("reward", 2), ("generator", 1), ("generator", 2),
-    ]  # fmt: skip
+    rows = [("fastgaum", "reward"), ("fastgaum", "generator"), ("logit", "reward"), ("click-rate", "reward")]
+    assert [(c["model"], c["head"], c["k"]) for c in result["cells"]] == [(*row, k) for row in rows for k in (1, 2)]
     for cell in result["cells"]:
         assert {key: type(cell[key]) for key in CELL} == CELL
         assert cell["ci"][0] <= cell["mean"] <= cell["ci"][1]
         assert cell["n_events"] == facts["n_test_events"]
         assert cell["published"] is None
-        assert cell["gap"] >= 0
+        assert (cell["gap"] is None) == (cell["model"] != "fastgaum")
         assert 0 < cell["way_to_oracle"] < 1.2
+        assert list(cell["by_split"]) == ["3", "4"]
+        assert "precision_per_event" not in str(cell)
 
 
-def test_markdown_has_a_row_per_floor_head_and_oracle(sample_table: tuple[dict[str, Any], str, str]) -> None:
-    result, markdown, _ = sample_table
-    rows = [line.split("|")[1].strip() for line in markdown.splitlines() if line.startswith("|")]
-    assert rows[2:] == [
-        "floor: random", "floor: train click rate", "floor: train click count", "floor: fewest train displays",
-        "fastgaum, reward", "fastgaum, generator", "oracle",
-    ]  # fmt: skip
-    assert f"{result['cells'][0]['mean']:.1f}" in markdown
-    assert "1 seed," in markdown
-    assert "epoch chosen on validation by loss (fastgaum)" in markdown
-    assert "test events whose user has no earlier event: " in markdown
+def test_cells_say_what_they_read_and_how_they_were_chosen(sample: Written) -> None:
+    says = {cell["model"]: (cell["protocol"], cell["selection"]) for cell in sample.result["cells"]}
+    assert says == {"fastgaum": ("bags", "loss"), "logit": ("bags", "loss"), "click-rate": ("identity", "—")}
 
 
-def test_floors_of_the_table_are_those_of_evaluation(sample_table: tuple[dict[str, Any], str, str]) -> None:
-    random = sample_table[0]["datasets"]["sample"]["floors"]["random"]
-    way = sample_table[0]["cells"][0]["way_to_oracle"]
-    oracle = sample_table[0]["datasets"]["sample"]["oracle"]["1"]
-    assert way == pytest.approx((sample_table[0]["cells"][0]["mean"] - random["1"]) / (oracle - random["1"]))
+def test_a_floor_that_is_a_model_scores_what_the_floor_scores(sample: Written) -> None:
+    """On the same pooled events, and so the floor's row may hold the model's figures."""
+    for cell in sample.result["cells"][6:8]:
+        floor = sample.result["datasets"]["sample"]["floors"]["train_click_rate"]
+        assert cell["mean"] == pytest.approx(floor[str(cell["k"])])
+
+
+def test_markdown_has_a_row_per_floor_head_and_oracle(sample: Written) -> None:
+    rows = [line.split("|")[1].strip() for line in sample.markdown.splitlines() if line.startswith("|")]
+    floors = ["floor: random", "floor: train click rate", "floor: train click count", "floor: fewest train displays"]
+    assert rows[2:6] == floors
+    assert sorted(rows[6:9]) == ["fastgaum, generator", "fastgaum, reward", "logit"]
+    assert rows[9:] == ["oracle"]
+    assert "1 seed, pooled over 2 splits of the users anew (seeds 3..4)" in sample.markdown
+    assert "epoch chosen on validation by loss (" in sample.markdown
+    assert "fastgaum against the best other model: prec@1 " in sample.markdown
+    assert "test events whose user has no earlier event: " in sample.markdown
+
+
+def test_csv_and_markdown_hold_the_object_s_figures(sample: Written) -> None:
+    assert len(sample.rows) == len(sample.result["cells"])
+    assert tuple(sample.rows[0]) == CSV_COLUMNS
+    for row, cell in zip(sample.rows, sample.result["cells"], strict=True):
+        assert (row["model"], row["head"], int(row["k"])) == (cell["model"], cell["head"], cell["k"])
+        assert float(row["mean"]) == cell["mean"]
+        assert [float(row["ci_low"]), float(row["ci_high"])] == cell["ci"]
+        assert row["vs_model"] == cell["vs_best_other"]["model"]
+        assert float(row["vs_low"]) == cell["vs_best_other"]["ci"][0]
+        assert row["published"] == ""
+        assert f"{cell['mean']:.1f}" in sample.markdown
+        assert f"{cell['ci'][0]:.1f} to {cell['ci'][1]:.1f}" in sample.markdown
+
+
+def test_means_are_those_of_the_splits(sample: Written) -> None:
+    """Pooled over events: between the splits' means, and equal to their mean weighted by events."""
+    for cell in sample.result["cells"]:
+        low, high = sorted(cell["by_split"].values())
+        assert low <= cell["mean"] <= high
 
 
 def _without_clock(result: dict[str, Any]) -> dict[str, Any]:
@@ -82,10 +124,10 @@ def _without_clock(result: dict[str, Any]) -> dict[str, Any]:
 def test_figures_depend_on_seeds_alone() -> None:
     """Not on how many processes shared the work, nor on the order in which they finished."""
     log, _ = synthesise(300, preset="sample")
-    runs = plan(["world"], ["fastgaum"], 2, "bags", QUICK)
+    runs = plan(["world"], ["fastgaum", "click-rate"], 1, "bags", QUICK, (None, 5))
     alone, shared = (reproduce({"world": log}, runs, jobs=jobs, device="cpu") for jobs in (1, 2))
     assert _without_clock(alone) == _without_clock(shared)
-    assert alone["cells"][0]["nll_sd"] > 0
+    assert alone["failed"] == []
 
 
 def test_error_ends_the_other_runs_at_once() -> None:
@@ -104,84 +146,52 @@ def test_error_ends_the_other_runs_at_once() -> None:
 
 def test_cell_is_the_mean_over_seeds() -> None:
     log, _ = synthesise(300, preset="sample")
-    runs = plan(["world"], ["fastgaum"], 2, "identity", QUICK)
     single: list[float] = []
-    result = reproduce(
-        {"world": log}, runs, device="cpu",
-        on_done=lambda run, figures, done: single.append(figures.test.heads["reward"].precision[1].mean),
-    )  # fmt: skip
+
+    def keep(run: object, outcome: RunFigures | RunFailure, done: int) -> None:
+        assert isinstance(outcome, RunFigures)
+        single.append(outcome.test.heads["reward"].precision[1].mean)
+
+    runs = plan(["world"], ["fastgaum"], 2, "identity", QUICK)
+    result = reproduce({"world": log}, runs, device="cpu", on_done=keep)
     cell = result["cells"][0]
     assert cell["mean"] == pytest.approx(np.mean(single))
     assert cell["sd"] == pytest.approx(np.std(single, ddof=1))
+    assert (cell["nll_sd"] > 0, cell["by_split"], cell["splits"]) == (True, None, 1)
+    # a single model has nobody to be compared with
+    assert (cell["vs_best_other"], cell["bold"]) == (None, False)
 
 
 def test_exact_players_have_no_gap_and_no_generator() -> None:
     log, _ = synthesise(300, preset="sample")
-    result = reproduce(
-        {"world": log}, plan(["world"], ["fastgaum"], 1, "bags", {**QUICK, "players": "exact"}), device="cpu"
-    )
+    runs = plan(["world"], ["fastgaum"], 1, "bags", {**QUICK, "players": "exact"})
+    result = reproduce({"world": log}, runs, device="cpu")
     assert {cell["head"] for cell in result["cells"]} == {"reward"}
     assert all(cell["gap"] is None for cell in result["cells"])
 
 
-def test_plan_counts_seeds_from_the_one_that_is_set() -> None:
-    runs = plan(["a", "b"], ["fastgaum"], 2, "views", {"seed": 10})
-    assert [(run.dataset, run.config.seed) for run in runs] == [("a", 10), ("a", 11), ("b", 10), ("b", 11)]
-    assert {run.config.protocol for run in runs} == {"views"}
-    with pytest.raises(ConfigError, match="seeds must be at least 1"):
-        plan(["a"], ["fastgaum"], 0, "bags", {})
-
-
-def test_every_preset_can_be_planned() -> None:
-    assert {run.model for run in plan(["a"], list(PRESETS), 1, "identity", {})} == set(PRESETS)
-
-
-def test_published_figures() -> None:
-    assert published_mean("yelp", "paper-lstm", "reward", 1) == 73.0
-    assert published_mean("taobao", "paper-pw", "reward", 2) == 54.1
-    assert published_mean("yelp", "report", "generator", 1) == pytest.approx(3.43)
-    assert published_mean("yelp", "fastgaum", "reward", 1) is None
-    assert published_mean("sample", "paper-lstm", "reward", 1) is None
-
-
 @pytest.mark.parametrize(
-    ("dataset", "best"), [("yelp", (73.2, 92.5)), ("taobao", (35.9, 55.0)), ("yoochoose", (61.3, 82.5)), ("sample", ())]
+    ("error", "says"), [(NumericsError("the loss is not finite"), "the loss is not finite"), (KeyError("x"), "a bug: ")]
 )
-def test_best_published(dataset: str, best: tuple[float, ...]) -> None:
-    assert tuple(row["mean"] for row in best_published(dataset).values()) == best
+def test_a_failed_run_leaves_the_others_their_rows(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], error: Exception, says: str
+) -> None:
+    def diverge(self: popularity.ClickCount, displays: np.ndarray, choices: np.ndarray) -> np.ndarray:
+        if self.seed == 1:
+            raise error
+        return choices.astype(np.float64)
 
-
-def test_authors_code_stands_in_the_table() -> None:
-    assert authors_code("yelp")["GAN-LSTM"] == {"1": 74.5, "2": 85.9}
-    assert authors_code("sample") == {}
-
-
-def test_table_puts_published_figures_beside_ours() -> None:
-    cells = [
-        {"dataset": "yelp", "model": "paper-lstm", "head": "reward", "k": k, "mean": 75.0 + k, "sd": 0.5,
-         "ci": [71.0, 79.0], "published": mean, "seeds": 5, "n_events": 437, "nll": 0.6, "gap": None, "seconds": 2.0,
-         "ece": 0.02, "selection": "prec@1", "way_to_oracle": None}
-        for k, mean in ((1, 73.0), (2, 88.7))
-    ]  # fmt: skip
-    facts = {
-        "n_test_events": 437, "n_test_users": 352, "floors": {"random": {"1": 39.7, "2": 63.6}},
-        "shares": {
-            "test events whose user has no earlier event": {"percent": 80.8, "n": 437},
-            "none": {"percent": None, "n": 0},
-        },
-        "published_best": best_published("yelp"), "authors_code": authors_code("yelp"),
-    }  # fmt: skip
-    result = {"protocol": "identity", "seeds": 5, "resplit": 3, "datasets": {"yelp": facts}, "cells": cells}
-    (block,) = blocks(result)
-    row = dict(zip(block.columns, block.rows[-1], strict=True))
-    assert (row["model"], row["prec@1"], row["published"]) == ("paper-lstm, reward", "76.0 ±0.5", "73.0 / 88.7")
-    assert row["gap"] == ""
-    assert [row[0] for row in block.rows[1:3]] == ["best published: W&D-CCF / GAN-PW", "authors' code: GAN-LSTM"]
-    assert "users split anew with seed 3" in block.notes[0]
-    assert "released split" in block.notes[1]
-    assert block.notes[-1] == "test events whose user has no earlier event: 81 %"
-    assert "random → oracle" not in block.columns
-    assert "| paper-lstm, reward | 76.0 ±0.5 | 71.0 to 79.0 |" in to_markdown(result)
+    monkeypatch.setattr(popularity.ClickCount, "_by_item", diverge)
+    argv = ["reproduce", "--datasets", "sample", "--models", "random,click-count,click-rate", "--seeds", "2"]
+    assert main([*argv, "--jobs", "1", "--json", str(tmp_path / "t.json")]) == 1
+    out, err = capsys.readouterr()
+    result = json.loads((tmp_path / "t.json").read_text())
+    assert {cell["model"] for cell in result["cells"]} == {"random", "click-rate"}
+    (failed,) = result["failed"]
+    assert (failed["dataset"], failed["model"], failed["resplit"], failed["seed"]) == ("sample", "click-count", None, 1)
+    assert says in failed["reason"]
+    assert "failed, so without a row: click-count (seed 1): " in out
+    assert "click-count seed 1 failed: " in err
 
 
 def test_no_arguments_run_the_sample_when_no_data_is_at_hand(
@@ -190,21 +200,31 @@ def test_no_arguments_run_the_sample_when_no_data_is_at_hand(
     for name in ("FASTGAUM_DATA_DIR", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.setenv(name, str(tmp_path))
     capsys.readouterr()
-    argv = [
-        "reproduce",
-        "--models",
-        "fastgaum",
-        "--seeds",
-        "1",
-        "--jobs",
-        "1",
-        "--set",
-        "epochs=1",
-        "--set",
-        "warm_start=1",
-    ]
-    assert main(argv) == 0
+    argv = ["reproduce", "--models", "fastgaum", "--seeds", "1", "--jobs", "1"]
+    assert main([*argv, "--set", "epochs=1", "--set", "warm_start=1"]) == 0
     out, err = capsys.readouterr()
     assert "bundled sample" in err
     assert "sample, protocol bags" in out
     assert "oracle" in out
+    # nobody published figures of the sample
+    assert "Published figures" not in out
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        (["--resplit", "3..1"], "--resplit 3..1 is an empty range"),
+        (["--resplit", "x"], "--resplit takes seeds"),
+        (["--set", "protocol=views"], "use --protocol"),
+        (["--figure", "table.pdf"], ".svg or .png"),
+        (["--csv", "."], "it is a folder"),
+    ],
+)
+def test_mistakes_are_refused_before_work(
+    option: list[str], says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["reproduce", "--datasets", "sample", *option]) == 2
+    out, err = capsys.readouterr()
+    assert says in err
+    assert (out, err.count("\n"), list(tmp_path.iterdir())) == ("", 1, [])

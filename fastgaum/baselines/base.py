@@ -88,6 +88,8 @@ class Baseline(ChoiceModel):
     """what a candidate's bag holds"""
     set_context: bool = True
     """numbers are also given relative to their mean over the display set"""
+    relations: bool = False
+    """numbers of `sessions.relations`, which are part of our model: for ablations"""
     seed: int = 0
     """seeds every random stream"""
 
@@ -136,7 +138,7 @@ class Baseline(ChoiceModel):
         Raises:
             LogFormatError: a split is empty.
         """
-        space = FeatureSpace.fit(log, self.protocol, self.set_context)
+        space = FeatureSpace.fit(log, self.protocol, self.set_context, self.relations)
         require_validation(log)
         self.space, self.outside = space, offers_no_click(log)
         train = space.encode(log, log.sessions_in("train"))

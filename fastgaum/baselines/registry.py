@@ -20,7 +20,17 @@ BASELINES: dict[str, str] = {
     "random": "popularity:Random",
     "click-rate": "popularity:ClickRate",
     "click-count": "popularity:ClickCount",
+    "iknn": "iknn:ItemKnn",
+    "s-rnn": "s_rnn:SessionRnn",
+    "scknnc": "sknn:CascadeSessionKnn",
+    "scknnv": "sknn:VectorSessionKnn",
+    "linucb": "linucb:LinUcb",
     "logit": "logit:ConditionalLogit",
+    "wd-lr": "wide_deep:WideDeepLr",
+    "wd-ccf": "wide_deep:WideDeepCcf",
+    "dfm": "deep_fm:DeepFm",
+    "xgboost": "xgboost_trees:XgboostSoftmax",
+    "xgboost-rank": "xgboost_trees:XgboostRank",
 }
 """file and class of each baseline, imported when it is used: one that needs an extra does not stand in others' way"""
 GRID_PRESETS = ("paper-pw", "paper-lstm", "report", "fastgaum")

@@ -22,7 +22,7 @@ _LONGEST_SURPRISE = 200
 """characters kept of an unexpected error: torch's messages may hold a C++ stack"""
 
 COMMANDS = {
-    "data": ("fastgaum.cli.data:app", "Logs: list, info, get, audit, convert, synth."),
+    "data": ("fastgaum.cli.data:app", "Logs: list, info, get, audit, convert, build, synth."),
     "train": ("fastgaum.cli.train:train", "Train a user model on a log and leave a run folder."),
     "evaluate": ("fastgaum.cli.evaluate:evaluate", "Score a trained model on a split of a log."),
     "predict": ("fastgaum.cli.predict:predict", "Write utilities and choice probabilities of every candidate."),

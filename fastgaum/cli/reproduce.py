@@ -1,29 +1,31 @@
-"""`fastgaum reproduce`: data sets × models × seeds, the table on the terminal, as JSON and as markdown."""
+"""`fastgaum reproduce`: data sets × models × splits × seeds, the table on the terminal and as files."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from fastgaum.cli.console import check_outputs, note, say, show_block, write_json
+from fastgaum.cli.console import check_outputs, note, say
 from fastgaum.cli.settings import Device, Settings, parse_settings
-from fastgaum.config import PRESETS
+from fastgaum.cli.tables import show_block
 from fastgaum.errors import ConfigError
 from fastgaum.files import atomic
 
 if TYPE_CHECKING:
+    from fastgaum.reproduce.jobs import Outcome
+    from fastgaum.reproduce.plan import Run
     from fastgaum.sessions.packed import SessionLog
-    from fastgaum.training.jobs import Run, RunFigures
 
 TABLE_SETS = ("yelp", "taobao", "yoochoose")
 """what is run when nothing is asked for and the files are at hand"""
 DEFAULT_MODELS = ("paper-lstm", "paper-pw", "fastgaum")
-"""what is run when nothing is asked for: `large` is for larger logs, `report` is slow"""
+"""what is run when nothing is asked for"""
 SLOW = ("report",)
-"""presets that take minutes where the others take seconds"""
+"""models that take minutes where the others take seconds"""
 
 
 def reproduce(
@@ -32,51 +34,63 @@ def reproduce(
         str | None, Parameter(help="comma list of logs; if not given, those at hand, or the sample")
     ] = None,
     models: Annotated[
-        str | None, Parameter(help="all, or a comma list of presets; if not given, fastgaum, paper-lstm and paper-pw")
+        str | None,
+        Parameter(help="all, or a comma list of baselines and presets; if not given, fastgaum, paper-lstm, paper-pw"),
     ] = None,
     protocol: Annotated[Literal["identity", "bags", "views"], Parameter(help="what a candidate's bag holds")] = "bags",
-    seeds: Annotated[int, Parameter(help="runs of each model")] = 5,
-    resplit: Annotated[int | None, Parameter(help="draw another split of whole users with this seed")] = None,
+    seeds: Annotated[int, Parameter(help="runs of each model on each split")] = 5,
+    resplit: Annotated[
+        str | None, Parameter(help="draw other splits of whole users, by seed: 7, 1..10 or 1,4,9; several are pooled")
+    ] = None,
     json: Annotated[Path | None, Parameter(help="also write the table as one JSON object")] = None,
     markdown: Annotated[Path | None, Parameter(help="also write the table as markdown")] = None,
+    csv: Annotated[Path | None, Parameter(help="also write the table as csv, a line per cell")] = None,
+    figure: Annotated[Path | None, Parameter(help="also draw prec@1 by model, as .svg or .png")] = None,
     data_dir: Annotated[Path | None, Parameter(help="where registry names are looked up first")] = None,
     settings: Settings = (),
     jobs: Annotated[int | None, Parameter(help="runs side by side, one thread each; all cores if not given")] = None,
     device: Device = "auto",
-) -> None:
-    """Train every model on every log with every seed; print prec@k beside the floors and the published figures."""
-    names = None if datasets is None else _names(datasets, "--datasets")
-    presets = _presets(models)
-    changes = parse_settings(settings)
-    check_outputs(json, markdown)
-    from fastgaum.reproduce import plan
-    from fastgaum.reproduce import reproduce as run_grid
+) -> int:
+    """Train every model on every log with every seed; print prec@k beside the floors and the published figures.
 
-    logs, oracles = _logs(names, data_dir, resplit)
-    runs = plan(list(logs), presets, seeds, protocol, changes)
+    A setting (--set) goes to each model that has it. Exit code 1 if a run failed: the others' figures are kept.
+    """
+    names = None if datasets is None else _names(datasets, "--datasets")
+    changes = parse_settings(settings)
+    check_outputs(json, markdown, csv, figure)
+    from fastgaum.reproduce import parse_resplits, plan
+    from fastgaum.reproduce import reproduce as run_grid
+    from fastgaum.reproduce.figure import check_figure
+
+    check_figure(figure)
+    splits = None if resplit is None else parse_resplits(resplit)
+    names = names or _at_hand(data_dir)
+    runs = plan(names, _models(models), seeds, protocol, changes, splits or (None,))
+    side_by_side = _jobs(jobs, device)
+    logs, oracles = _logs(names, data_dir, splits or (None,))
     progress = _Progress(len(runs))
     result = run_grid(
         logs,
         runs,
         oracles=oracles,
-        jobs=_jobs(jobs, device),
+        jobs=side_by_side,
         device=device,
         on_start=progress.start,
         on_done=progress.done,
     )
-    result = {"machine": result.pop("machine"), "protocol": protocol, "seeds": seeds, "resplit": resplit, **result}
-    _write(result, json, markdown)
-    from fastgaum.metrics.table import blocks
-
-    for block in blocks(result):
-        show_block(block)
-        say("")
+    result = {"machine": result.pop("machine"), "protocol": protocol, "seeds": seeds, "resplit": splits, **result}
+    _write(result, json, markdown, csv, figure)
+    _show(result)
+    return 1 if result["failed"] else 0
 
 
-def _presets(models: str | None) -> list[str]:
+def _models(models: str | None) -> list[str]:
+    from fastgaum.baselines.registry import MODELS
+
     if models is None:
         return list(DEFAULT_MODELS)
-    return list(PRESETS) if models == "all" else _names(models, "--models")
+    named = [MODELS if name == "all" else (name,) for name in _names(models, "--models")]
+    return list(dict.fromkeys(name for names in named for name in names))
 
 
 def _names(text: str, option: str) -> list[str]:
@@ -87,17 +101,15 @@ def _names(text: str, option: str) -> list[str]:
 
 
 def _logs(
-    names: list[str] | None, data_dir: Path | None, seed: int | None
+    names: Sequence[str], data_dir: Path | None, splits: Sequence[int | None]
 ) -> tuple[dict[str, SessionLog], dict[str, dict[str, float]]]:
-    """Read the logs by name, and score the truth of those that have one."""
+    """Read the logs by name, with their own splits, and score the truth of those that have one on the splits asked for."""
     from fastgaum.datasets.registry import load
-    from fastgaum.sessions.split import resplit
 
     logs, oracles = {}, {}
-    for name in names or _at_hand(data_dir):
-        log = load(name, data_dir=data_dir)
-        logs[name] = log if seed is None else resplit(log, seed)
-        oracle = _oracle(name, data_dir, logs[name])
+    for name in names:
+        logs[name] = load(name, data_dir=data_dir)
+        oracle = _oracle(name, data_dir, logs[name], splits)
         if oracle is not None:
             oracles[name] = oracle
     return logs, oracles
@@ -113,16 +125,16 @@ def _at_hand(data_dir: Path | None) -> list[str]:
     return present or ["sample"]
 
 
-def _oracle(name: str, data_dir: Path | None, log: SessionLog) -> dict[str, float] | None:
-    """What the truth scores on a synthetic log's test split, in percent and nats; None where nobody knows the truth."""
+def _oracle(
+    name: str, data_dir: Path | None, log: SessionLog, splits: Sequence[int | None]
+) -> dict[str, float] | None:  # fmt: skip
+    """What the truth scores on a synthetic log's test events, in percent and nats; None where nobody knows the truth."""
     from fastgaum.datasets.locate import resolve
-    from fastgaum.sessions.oracle import oracle_scores, read_truth, truth_beside
+    from fastgaum.reproduce.facts import pooled_oracle
+    from fastgaum.sessions.oracle import read_truth, truth_beside
 
     truth = truth_beside(resolve(name, data_dir).path)
-    if truth is None:
-        return None
-    scores = oracle_scores(log, read_truth(truth, log))
-    return {**{str(k): 100 * value for k, value in scores.precision.items()}, "nll": scores.nll}
+    return None if truth is None else pooled_oracle(log, read_truth(truth, log), splits)
 
 
 def _jobs(jobs: int | None, device: str) -> int:
@@ -136,14 +148,27 @@ def _jobs(jobs: int | None, device: str) -> int:
     return 1 if device != "cpu" and torch.cuda.is_available() else os.cpu_count() or 1
 
 
-def _write(result: dict[str, Any], json: Path | None, markdown: Path | None) -> None:
+def _write(
+    result: dict[str, Any], json: Path | None, markdown: Path | None, csv: Path | None, figure: Path | None
+) -> None:
+    from fastgaum.metrics.flat import to_csv, to_json
     from fastgaum.metrics.table import to_markdown
+    from fastgaum.reproduce.figure import draw
 
-    if json is not None:
-        write_json(json, result)
-    if markdown is not None:
-        with atomic(markdown) as beside:
-            beside.write_text(to_markdown(result), encoding="utf-8")
+    for path, to_text in ((json, to_json), (markdown, to_markdown), (csv, to_csv)):
+        if path is not None:
+            with atomic(path) as beside:
+                beside.write_text(to_text(result), encoding="utf-8")
+    if figure is not None:
+        draw(result, figure)
+
+
+def _show(result: dict[str, Any]) -> None:
+    from fastgaum.metrics.table import blocks
+
+    for block in blocks(result):
+        show_block(block)
+        say("")
 
 
 class _Progress:
@@ -156,9 +181,15 @@ class _Progress:
     def start(self, run: Run) -> None:
         if run.model in SLOW and not self.warned:
             self.warned = True
-            note(f"preset '{run.model}' is slow, minutes for each run: leave it out with --models to be done sooner")
+            note(f"model '{run.model}' is slow, minutes for each run: leave it out with --models to be done sooner")
 
-    def done(self, run: Run, figures: RunFigures, done: int) -> None:
-        heads = ", ".join(f"{name} prec@1 {head.precision[1].mean:.1f}" for name, head in figures.test.heads.items())
-        what = f"{run.dataset} {run.model} seed {run.config.seed}"
-        note(f"[{done}/{self.total}] {what}: {heads} ({figures.seconds:.1f} s)")
+    def done(self, run: Run, outcome: Outcome, done: int) -> None:
+        from fastgaum.reproduce.jobs import RunFailure
+
+        split = "" if run.resplit is None else f" split {run.resplit}"
+        what = f"[{done}/{self.total}] {run.dataset} {run.model}{split} seed {run.seed}"
+        if isinstance(outcome, RunFailure):
+            note(f"{what} failed: {outcome.reason}")
+            return
+        heads = ", ".join(f"{name} prec@1 {head.precision[1].mean:.1f}" for name, head in outcome.test.heads.items())
+        note(f"{what}: {heads} ({outcome.seconds:.1f} s)")

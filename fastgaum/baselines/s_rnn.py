@@ -1,0 +1,169 @@
+"""S-RNN: the session RNN GRU4Rec, scored on the display set.
+
+Hidasi, Karatzoglou, Baltrunas & Tikk, "Session-based recommendations with recurrent neural networks", ICLR 2016;
+Hidasi & Karatzoglou, "Recurrent neural networks with top-k gains for session-based recommendations", CIKM 2018.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from scipy.optimize import minimize_scalar
+from torch import Tensor, nn
+
+from fastgaum.baselines.base import Float64Array, validation_nll
+from fastgaum.baselines.choices_so_far import item_ids
+from fastgaum.baselines.linked import LinkedGradientBaseline
+from fastgaum.errors import ConfigError
+from fastgaum.models.history import Recurrent
+from fastgaum.models.tensors import Bags, BatchTensors
+from fastgaum.ops.segments import expand_to_candidates
+from fastgaum.sessions.features import EncodedSessions
+
+UNKNOWN_ID = 1
+"""row of an item that the training split never displayed"""
+
+
+@dataclass(eq=False)
+class SessionRnn(LinkedGradientBaseline):
+    """A GRU over the chosen items; score(a) = state · embedding of a + bias of a, trained to name the next item.
+
+    Next-item training never looks at the display set it happened in: the chosen item stands against the catalogue, by
+    cross-entropy. Chosen here, where the papers leave it open or speak of whole catalogues only:
+    negatives are items with probability ∝ support^alpha (2018), and in a log of displays an item's support is how
+    often it was displayed; with at most `full_items` items every one of them is a negative, weighted by what sampling
+    would have drawn, else a step draws `negatives`; a session's first choice is trained and ranked too, from the zero
+    state, so by its bias; batches are whole sessions; an item never seen in training has one score, that of the best
+    validation likelihood, and ties with others of its kind.
+    """
+
+    name: ClassVar[str] = "s-rnn"
+    published_name: ClassVar[str | None] = "S-RNN"
+    reads: ClassVar[tuple[str, ...]] = ("identity",)
+
+    dim: int = 16
+    """size of the state and of the output embeddings"""
+    constrained: bool = False
+    """input and output share one embedding (2018); otherwise each has its own"""
+    dropout: float = 0.5
+    """dropout of the state before it is scored"""
+    alpha: float = 1.0
+    """power of the support in the probability of a negative; 0 is uniform"""
+    support: Literal["displays", "choices"] = "displays"
+    """what makes an item a likely negative"""
+    full_items: int = 4096
+    """up to so many items, all of them are negatives"""
+    negatives: int = 2048
+    """beyond that, so many are drawn per step and shared by the batch"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("dim", "negatives"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.alpha <= 1:
+            raise ConfigError(f"alpha must be between 0 and 1, got {self.alpha}")
+
+    def _network(self) -> nn.Module:
+        assert self.space is not None
+        counts = self.space.item_displays if self.support == "displays" else self.space.item_choices
+        shares = counts.astype(np.float64) ** self.alpha * (counts > 0)
+        network = _NextItem(shares / shares.sum(), self)
+        # the best biases without embeddings, smoothed as the click-rate floor: log choices per expected negative
+        with torch.no_grad():
+            start = np.log((self.space.item_choices + 0.3) / (shares + 1))
+            network.bias[2:] = torch.from_numpy(start - start.mean()).float()
+        return network
+
+    def _fit(self, train: EncodedSessions, validation: EncodedSessions, observer: Any) -> list[dict[str, Any]]:
+        rows = super()._fit(train, validation, observer)
+        self._place_unknown(validation)
+        return rows
+
+    def _losses(self, scores: Tensor, batch: BatchTensors) -> Tensor:
+        # in training the network returns its losses: they are over the catalogue, not over the display set
+        return scores
+
+    def _place_unknown(self, validation: EncodedSessions) -> None:
+        """Give unknown items the score of the best validation likelihood, within the range of the known ones."""
+        scores = self._all_scores(validation)
+        unknown = validation.ids[:, 0] == UNKNOWN_ID
+        if unknown.all() or not unknown.any():
+            return
+
+        def nll(value: float) -> float:
+            return validation_nll(np.where(unknown, value, scores), validation, self.outside)
+
+        low, high = float(scores[~unknown].min()), float(scores[~unknown].max())
+        best = minimize_scalar(nll, bounds=(low - 1, high + 1), method="bounded", options={"maxiter": 25}).x
+        assert isinstance(self.network, _NextItem)
+        with torch.no_grad():
+            self.network.bias[UNKNOWN_ID] = float(best)
+
+
+class _NextItem(nn.Module):
+    """Rows are item ids of the feature space: 0 no click, 1 the unknown item, then the items."""
+
+    log_weights: Tensor
+    """log of how often each item is drawn as a negative, relative to uniform draws, shape (n_items,)"""
+    cumulative: Tensor
+    """cumulative probability of each item as a negative, float64, shape (n_items,)"""
+
+    def __init__(self, shares: Float64Array, settings: SessionRnn) -> None:
+        super().__init__()
+        self.n_items = len(shares)
+        self.full_items, self.negatives, dim = settings.full_items, settings.negatives, settings.dim
+        self.history = Recurrent("gru", self.n_items + 2, 0, dim, 1, dim)
+        # small, as the shared table starts: the bias is learned first
+        own = None if settings.constrained else nn.Parameter(0.5 / math.sqrt(dim) * torch.randn(self.n_items + 2, dim))
+        self.own = own
+        self.bias = nn.Parameter(torch.zeros(self.n_items + 2))
+        self.dropout = nn.Dropout(settings.dropout)
+        with np.errstate(divide="ignore"):
+            log_weights = np.log(shares * self.n_items).astype(np.float32)
+        self.register_buffer("log_weights", torch.from_numpy(log_weights), persistent=False)
+        self.register_buffer("cumulative", torch.from_numpy(np.cumsum(shares)), persistent=False)
+
+    def forward(self, batch: BatchTensors) -> Tensor:
+        """Scores of the candidates (n_candidates,); in training, each event's next-item loss (n_events,)."""
+        states = self.dropout(self.history(replace(batch, tokens=_items_alone(batch.tokens))))
+        if self.training:
+            return self._losses(states, batch)
+        ids = item_ids(batch.candidates)
+        # an unknown item has no embedding that training could reach as an output: its bias alone
+        known = (ids != UNKNOWN_ID).to(states.dtype)
+        return (expand_to_candidates(states, batch.display_offsets) * self._output[ids]).sum(1) * known + self.bias[ids]
+
+    @property
+    def _output(self) -> Tensor:
+        return self.history.input.table if self.own is None else self.own
+
+    def _losses(self, states: Tensor, batch: BatchTensors) -> Tensor:
+        """Cross-entropy of the chosen item against the negatives, 0 for no click, shape (n_events,)."""
+        targets = torch.from_numpy(batch.source.ids[:, 0])[batch.chosen].long()
+        asking = states[batch.clicked]
+        positive = (asking * self._output[targets]).sum(1) + self.bias[targets]
+        items, log_weights = self._negatives()
+        against = asking @ self._output[items].T + self.bias[items] + log_weights
+        against = against.masked_fill(items == targets[:, None], -torch.inf)
+        losses = torch.logsumexp(torch.cat([positive[:, None], against], dim=1), dim=1) - positive
+        return states.new_zeros(batch.n_events).index_copy(0, batch.clicked, losses)
+
+    def _negatives(self) -> tuple[Tensor, Tensor]:
+        """Ids of the negatives and the logs of their weights, both (n_negatives,)."""
+        if self.n_items <= self.full_items:
+            return torch.arange(2, self.n_items + 2), self.log_weights
+        drawn = torch.searchsorted(self.cumulative, torch.rand(self.negatives, dtype=torch.float64))
+        # as many as there are items, in expectation
+        log_weight = math.log(self.n_items / self.negatives)
+        return drawn.clamp(max=self.n_items - 1) + 2, self.log_weights.new_full((self.negatives,), log_weight)
+
+
+def _items_alone(bags: Bags) -> Bags:
+    """The same bags with nothing but their items."""
+    offsets = torch.arange(bags.n_bags + 1, dtype=torch.int32)
+    return Bags(item_ids(bags).to(torch.int32), offsets, bags.numbers[:, :0])

@@ -1,0 +1,103 @@
+"""Wide & deep, with two losses: Cheng et al., "Wide & deep learning for recommender systems", DLRS 2016.
+
+W&D-LR scores each item by itself, logistic, as in that paper. W&D-CCF is the same network under Yang, Long, Smola, Zha &
+Zheng, "Collaborative competitive filtering: learning recommender using context of user choice", SIGIR 2011: the items of
+a display compete, softmax over the display set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fastgaum.baselines.choices_so_far import item_ids, last_choices, mean_of_choices
+from fastgaum.baselines.gradient import GradientBaseline, logistic_nll
+from fastgaum.baselines.linked import LinkedGradientBaseline
+from fastgaum.errors import ConfigError
+from fastgaum.models.scorers import BagLinear, Scorer
+from fastgaum.models.tensors import BatchTensors
+
+
+@dataclass(eq=False)
+class WideDeep(GradientBaseline):
+    """score = wide + deep, trained together.
+
+    Wide: linear over the candidate's ids and numbers, and one weight per hashed cross (last choice × candidate). Deep: a
+    ReLU network over the candidate's embedding and numbers beside the user's summary. Chosen here, since the papers' user
+    and app columns do not exist in these logs: the user is the mean embedding of the choices so far; one optimiser (AdamW)
+    trains both parts, where the paper has FTRL with L1 for the wide one and AdaGrad for the deep one.
+    """
+
+    dim: int = 8
+    """size of the embeddings"""
+    hidden: tuple[int, ...] = (64, 32)
+    """widths of the deep part's hidden layers"""
+    dropout: float = 0.5
+    """dropout in the deep part"""
+    crosses: int = 4096
+    """rows of the table that crosses are hashed to"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.dim, self.crosses, *self.hidden) < 1 or not self.hidden:
+            raise ConfigError(
+                f"dim, crosses and every hidden width must be at least 1, got {self.dim}, {self.crosses}, {self.hidden}"
+            )
+
+    def _network(self) -> nn.Module:
+        assert self.space is not None
+        return _Network(self.space.n_ids, self.space.n_numbers, self)
+
+
+@dataclass(eq=False)
+class WideDeepLr(WideDeep, LinkedGradientBaseline):
+    """W&D-LR: each displayed item is a binary example, chosen or not."""
+
+    name: ClassVar[str] = "wd-lr"
+    published_name: ClassVar[str | None] = "W&D-LR"
+
+    def _losses(self, scores: Tensor, batch: BatchTensors) -> Tensor:
+        return logistic_nll(scores, batch)
+
+
+@dataclass(eq=False)
+class WideDeepCcf(WideDeep):
+    """W&D-CCF: each display set is one example, its candidates compete."""
+
+    name: ClassVar[str] = "wd-ccf"
+    published_name: ClassVar[str | None] = "W&D-CCF"
+    fit_link: ClassVar[bool] = False
+
+
+class _Network(nn.Module):
+    def __init__(self, n_ids: int, n_numbers: int, settings: WideDeep) -> None:
+        super().__init__()
+        self.wide = BagLinear(n_ids, n_numbers, 1, 0, init_std=0.0)
+        self.crosses = nn.Parameter(torch.zeros(settings.crosses))
+        self.user = BagLinear(n_ids, n_numbers, settings.dim, 0, init_std=0.1)
+        self.deep = Scorer(
+            n_ids, n_numbers, settings.dim, settings.hidden, "relu", item_dim=settings.dim, dropout=settings.dropout
+        )
+
+    def forward(self, batch: BatchTensors) -> Tensor:
+        """Scores, shape (n_candidates,)."""
+        users = mean_of_choices(self.user(batch.tokens), batch)
+        scores: Tensor = self.deep(batch.candidates, users, batch.display_offsets)
+        wide: Tensor = self.wide(batch.candidates).squeeze(1) + self._crossed(batch)
+        return scores + wide
+
+    def _crossed(self, batch: BatchTensors) -> Tensor:
+        """Weight of each candidate's cross with the last choice, 0 before the first choice, shape (n_candidates,)."""
+        last = torch.repeat_interleave(last_choices(batch), torch.diff(batch.display_offsets).long())
+        row = hashed(last, item_ids(batch.candidates), len(self.crosses))
+        return self.crosses[row] * (last >= 0)
+
+
+def hashed(left: Tensor, right: Tensor, n_rows: int) -> Tensor:
+    """A row in [0, n_rows) for each pair of ids, by multiplicative hashing, int64."""
+    # 64-bit products wrap around; the high bits are the well-mixed ones
+    mixed = (left * 0x9E3779B1 + right) * 0x2545F4914F6CDD1D
+    return (mixed >> 33) % n_rows

@@ -1,0 +1,253 @@
+"""XGBOOST: boosted trees by the xgboost library (Chen & Guestrin, "XGBoost: a scalable tree boosting system", KDD 2016).
+
+`xgboost` boosts utilities by the softmax over the display set; `xgboost-rank` is the library's LambdaMART (Burges, "From
+RankNet to LambdaRank to LambdaMART: an overview", MSR-TR-2010-82), objective rank:ndcg.
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from fastgaum.baselines.base import Arrays, Baseline, Float64Array
+from fastgaum.errors import ConfigError
+from fastgaum.kernels.ranking import rank_counts
+from fastgaum.metrics.precision import precision_at_k
+from fastgaum.models.expand import prefixes
+from fastgaum.models.tensors import BatchTensors, to_tensors
+from fastgaum.ops.segments import segment_log_softmax
+from fastgaum.sessions.batches import assemble
+from fastgaum.sessions.features import EncodedSessions
+
+Objective = Callable[[np.ndarray, Any], tuple[np.ndarray, np.ndarray]]
+Metric = Callable[[np.ndarray, Any], tuple[str, float]]
+
+
+@dataclass(eq=False)
+class BoostedTrees(Baseline):
+    """Boosted trees over the numbers of a candidate's bag, or, where it has none, over id columns.
+
+    The report names the library only. Chosen here: depth and learning rate by the validation score, of all pairs in
+    `grids`, each stopped early on it; the id columns are the library's own categories, one per field, and how often
+    each id is in the last `window` choices; beside numbers they are left out unless `ids`.
+    """
+
+    published_name: ClassVar[str | None] = "XGBOOST"
+    grids: ClassVar[Mapping[str, tuple[Any, ...]]] = {"depth": (2, 4), "eta": (0.1,)}
+    """values tried for the settings that are left open"""
+
+    rounds: int = 300
+    """at most so many trees"""
+    patience: int = 20
+    """stop after so many trees without a better validation score"""
+    depth: int | None = None
+    """depth of the trees; None chooses it on validation"""
+    eta: float | None = None
+    """learning rate; None chooses it on validation"""
+    ids: bool = False
+    """read the id columns although the bag has numbers"""
+    window: int = 10
+    """so many of the last choices are read as id columns"""
+    min_child_weight: float = 1.0
+    """least sum of hessians in a leaf"""
+    l2: float = 1.0
+    """L2 penalty of the leaves"""
+    subsample: float = 0.8
+    """share of candidates drawn for each tree"""
+    columns: float = 0.8
+    """share of columns drawn for each tree"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _xgboost()
+        for name, least in (("rounds", 1), ("patience", 1), ("window", 1), ("depth", 1), ("eta", 0)):
+            value = getattr(self, name)
+            if value is not None and not (value >= 1 or value > least):
+                raise ConfigError(f"{name} must be {'above 0' if least == 0 else 'at least 1'}, got {value}")
+
+    @abstractmethod
+    def _objective(self, encoded: EncodedSessions) -> tuple[dict[str, Any], Objective | None]:
+        """The library's parameters and the objective; None for one of its own."""
+
+    @abstractmethod
+    def _loss(self, scores: Float64Array, encoded: EncodedSessions) -> float:
+        """The validation score, low is good."""
+
+    def _fit(self, train: EncodedSessions, validation: EncodedSessions, observer: Any) -> list[dict[str, Any]]:
+        data, held = self._data(train), self._data(validation)
+        rows: list[dict[str, Any]] = []
+        best = np.inf
+        for depth, eta in itertools.product(self._grid("depth"), self._grid("eta")):
+            booster = self._boost(train, data, validation, held, {"max_depth": depth, "eta": eta})
+            row = {"depth": depth, "eta": eta} | self._row(booster, held, validation)
+            rows.append(row)
+            if row["val_loss"] < best:
+                best, self.booster = row["val_loss"], booster
+        return rows
+
+    def _grid(self, name: str) -> tuple[Any, ...]:
+        value = getattr(self, name)
+        return self.grids[name] if value is None else (value,)
+
+    def _boost(
+        self, train: EncodedSessions, data: Any, validation: EncodedSessions, held: Any, tried: dict[str, Any]
+    ) -> Any:
+        """An ensemble, cut at its best tree."""
+        parameters, objective = self._objective(train)
+        parameters |= tried | {
+            "min_child_weight": self.min_child_weight, "lambda": self.l2, "subsample": self.subsample,
+            "colsample_bytree": self.columns, "tree_method": "hist", "base_score": 0.0,
+            "disable_default_eval_metric": 1, "nthread": 1, "seed": self.seed, "verbosity": 0,
+        }  # fmt: skip
+
+        def metric(margins: np.ndarray, held: Any) -> tuple[str, float]:
+            return "loss", self._loss(margins.astype(np.float64), validation)
+
+        stop = _xgboost().callback.EarlyStopping(rounds=self.patience, save_best=True, maximize=False)
+        return _xgboost().train(
+            parameters, data, self.rounds, evals=[(held, "held")], obj=objective, custom_metric=metric,
+            verbose_eval=False, callbacks=[stop],
+        )  # fmt: skip
+
+    def _row(self, booster: Any, held: Any, validation: EncodedSessions) -> dict[str, Any]:
+        scores = _margins(booster, held)
+        precision = precision_at_k(scores, validation.display_offsets, validation.choices, 1)
+        return {
+            "trees": booster.num_boosted_rounds(),
+            "val_loss": self._loss(scores, validation),
+            "val_prec1": 100 * float(np.nanmean(precision)) if not np.isnan(precision).all() else 0.0,
+        }
+
+    def _data(self, encoded: EncodedSessions) -> Any:
+        everything = to_tensors(assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32)))
+        label = np.zeros(len(encoded.ids), dtype=np.float32)
+        label[everything.chosen.numpy()] = 1
+        sizes = np.diff(encoded.display_offsets)
+        return self._matrix(everything, label=label, group=sizes)
+
+    def _matrix(self, batch: BatchTensors, **labels: Any) -> Any:
+        """What the trees read, a row per candidate: the numbers, or numbers, categories and the choices so far."""
+        assert self.space is not None
+        numbers = batch.source.numbers
+        if numbers.shape[1] and not self.ids:
+            return _xgboost().DMatrix(numbers, nthread=1, **labels)
+        # a field's unknown row is code 0, which a sparse matrix leaves out: to the library, a missing value
+        codes = batch.source.ids - np.array([part.start for part in self.space.categorical])
+        before = chosen_before(batch, self.space.n_ids, self.window)
+        event = np.repeat(np.arange(batch.n_events), np.diff(batch.source.display_offsets))
+        parts = [sparse.csr_matrix(codes.astype(np.float32)), sparse.csr_matrix(numbers), before[event]]
+        types = ["c"] * codes.shape[1] + ["q"] * (numbers.shape[1] + self.space.n_ids)
+        columns = sparse.hstack(parts, format="csr")
+        return _xgboost().DMatrix(columns, nthread=1, feature_types=types, enable_categorical=True, **labels)
+
+    def _scores(self, batch: BatchTensors) -> Float64Array:
+        return _margins(self.booster, self._matrix(batch))
+
+    def _arrays(self) -> Arrays:
+        return {"booster": np.frombuffer(bytes(self.booster.save_raw("ubj")), dtype=np.uint8)}
+
+    def _restore(self, arrays: Arrays) -> None:
+        self.booster = _xgboost().Booster({"nthread": 1})
+        self.booster.load_model(bytearray(arrays["booster"].tobytes()))
+
+
+@dataclass(eq=False)
+class XgboostSoftmax(BoostedTrees):
+    """Trees are utilities: the NLL of the choice within its display set, Newton steps with the diagonal hessian."""
+
+    name: ClassVar[str] = "xgboost"
+    fit_link: ClassVar[bool] = False
+
+    def _objective(self, encoded: EncodedSessions) -> tuple[dict[str, Any], Objective | None]:
+        def objective(margins: np.ndarray, data: Any) -> tuple[np.ndarray, np.ndarray]:
+            return softmax_gradient(margins, data.get_label(), encoded.display_offsets, self.outside)
+
+        return {}, objective
+
+    def _loss(self, scores: Float64Array, encoded: EncodedSessions) -> float:
+        """NLL, nats per event."""
+        offsets = torch.from_numpy(encoded.display_offsets)
+        log_probs, no_click = segment_log_softmax(torch.from_numpy(scores), offsets, self.outside)
+        clicked = encoded.choices >= 0
+        chosen = encoded.display_offsets[:-1][clicked] + encoded.choices[clicked]
+        total = float(log_probs.numpy()[chosen].sum()) + float(no_click.numpy()[~clicked].sum())
+        return -total / encoded.n_events
+
+
+@dataclass(eq=False)
+class XgboostRank(BoostedTrees):
+    """LambdaMART: pairs within a display set, weighted by the ndcg that swapping them would change."""
+
+    name: ClassVar[str] = "xgboost-rank"
+
+    def _fit(self, train: EncodedSessions, validation: EncodedSessions, observer: Any) -> list[dict[str, Any]]:
+        # the library weights a pair by its places in the present order, and breaks ties by the order of the rows
+        return super()._fit(shuffled_within_sets(train, self.seed), validation, observer)
+
+    def _objective(self, encoded: EncodedSessions) -> tuple[dict[str, Any], Objective | None]:
+        return {"objective": "rank:ndcg"}, None
+
+    def _loss(self, scores: Float64Array, encoded: EncodedSessions) -> float:
+        """Minus the mean ndcg, ties by their expectation (the library's own breaks them by the order of the rows)."""
+        better, tied = rank_counts(scores, encoded.display_offsets, encoded.choices)
+        gains = np.append(0.0, np.cumsum(1 / np.log2(2 + np.arange(np.diff(encoded.display_offsets).max()))))
+        better, tied = better[better >= 0], tied[better >= 0]
+        return -float(((gains[better + tied + 1] - gains[better]) / (tied + 1)).mean()) if len(better) else 0.0
+
+
+def softmax_gradient(
+    margins: np.ndarray, label: np.ndarray, display_offsets: np.ndarray, outside: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gradient p − y of the summed NLL and the diagonal p (1 − p) of its hessian, each (n_candidates,)."""
+    values = torch.from_numpy(margins.astype(np.float64))
+    p = segment_log_softmax(values, torch.from_numpy(display_offsets), outside)[0].exp().numpy()
+    return p - label, np.maximum(p * (1 - p), 1e-6)
+
+
+def chosen_before(batch: BatchTensors, n_ids: int, window: int) -> sparse.csr_matrix:
+    """How often each id is in the last `window` choices before each event, shape (n_events, n_ids)."""
+    expanded = prefixes(batch.token_offsets, window)
+    tokens = _multi_hot(batch.tokens.ids.numpy(), batch.tokens.offsets.numpy(), n_ids)
+    ones = np.ones(len(expanded.rows), dtype=np.float32)
+    starts = np.zeros(batch.n_events + 1, dtype=np.int64)
+    starts[batch.later_events.numpy() + 1] = np.diff(expanded.offsets.numpy())
+    shape = (batch.n_events, batch.tokens.n_bags)
+    return sparse.csr_matrix((ones, expanded.rows.numpy(), np.cumsum(starts)), shape=shape) @ tokens
+
+
+def shuffled_within_sets(encoded: EncodedSessions, seed: int) -> EncodedSessions:
+    """The same sessions with the candidates of each display set in a random order."""
+    sizes = np.diff(encoded.display_offsets)
+    event = np.repeat(np.arange(encoded.n_events), sizes)
+    order = np.lexsort((np.random.default_rng(seed).random(len(event)), event))
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    starts = encoded.display_offsets[:-1]
+    moved = place[starts + np.maximum(encoded.choices, 0)] - starts
+    choices = np.where(encoded.choices >= 0, moved, -1).astype(np.int32)
+    return replace(encoded, choices=choices, ids=encoded.ids[order], numbers=encoded.numbers[order])
+
+
+def _multi_hot(ids: np.ndarray, offsets: np.ndarray, n_ids: int) -> sparse.csr_matrix:
+    return sparse.csr_matrix((np.ones(len(ids), dtype=np.float32), ids, offsets), shape=(len(offsets) - 1, n_ids))
+
+
+def _margins(booster: Any, data: Any) -> Float64Array:
+    return np.asarray(booster.predict(data, output_margin=True), dtype=np.float64)
+
+
+def _xgboost() -> Any:
+    """The library, imported when it is used. Raises ConfigError where it is not installed."""
+    try:
+        import xgboost
+    except ImportError as error:
+        raise ConfigError("models xgboost and xgboost-rank need xgboost, which is not installed: "
+                          "pip install 'fastgaum[baselines]'") from error  # fmt: skip
+    return xgboost

@@ -1,0 +1,74 @@
+"""What a reader needs beside a data set's cells: test events, floors, shares, published figures; splits pooled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastgaum.baselines.floors import candidates_of, floor_table
+from fastgaum.metrics.published import authors_code, best_published
+from fastgaum.reproduce.cells import KS, PooledEvents
+from fastgaum.reproduce.jobs import split_log
+from fastgaum.sessions.audit import audit
+from fastgaum.sessions.oracle import Truth, oracle_scores
+from fastgaum.sessions.packed import SessionLog
+
+
+def dataset_facts(
+    name: str, log: SessionLog, resplits: Sequence[int | None], events: PooledEvents,
+    oracle: Mapping[str, float] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Facts of a log under its splits, ready for JSON; `oracle` holds what the truth scores, where it is known."""
+    splits = [split_log(log, seed) for seed in resplits]
+    facts: dict[str, Any] = {
+        "n_test_events": len(events.users),
+        "n_test_users": len(np.unique(events.users)),
+        "fingerprint": log.fingerprint,
+        "floors": _floors(splits),
+        "shares": _shares(splits),
+        "published_best": best_published(name),
+        "authors_code": authors_code(name),
+    }
+    return facts if oracle is None else facts | {"oracle": dict(oracle)}
+
+
+def _floors(splits: Sequence[SessionLog]) -> dict[str, dict[str, float]]:
+    """prec@k, percent, of each floor fitted on each split, over the test events of all."""
+    tables = [floor_table(split, "test", KS) for split in splits]
+    choices = [int((candidates_of(split, split.sessions_in("test"))[2] >= 0).sum()) for split in splits]
+    return {
+        floor.replace(" ", "_"): {str(k): weighted_mean([table[floor][k] for table in tables], choices) for k in KS}
+        for floor in tables[0]
+    }
+
+
+def _shares(splits: Sequence[SessionLog]) -> dict[str, dict[str, Any]]:
+    """The audit's shares, each over what it counts in all splits."""
+    parts = zip(*(audit(split).facts for split in splits), strict=True)
+    shares: dict[str, dict[str, Any]] = {}
+    for facts in parts:
+        n = [fact.n for fact in facts]
+        percent = weighted_mean([fact.percent or 0.0 for fact in facts], n)
+        shares[facts[0].name] = {"percent": percent if sum(n) else None, "n": sum(n)}
+    return shares
+
+
+def pooled_oracle(log: SessionLog, truth: Truth, resplits: Sequence[int | None]) -> dict[str, float]:
+    """What the truth scores on the test events of all splits: {"1": prec@1, "2": prec@2} in percent, "nll" in nats."""
+    scores = [oracle_scores(split_log(log, seed), truth, ks=KS) for seed in resplits]
+    choices, events = [one.n_choices for one in scores], [one.n_events for one in scores]
+    precision = {str(k): 100 * weighted_mean([one.precision[k] for one in scores], choices) for k in KS}
+    return {**precision, "nll": weighted_mean([one.nll for one in scores], events)}
+
+
+def weighted_mean(values: Sequence[float], counts: Sequence[int]) -> float:
+    """Mean of means over what they count; NaN if that is nothing.
+
+    >>> weighted_mean([1.0, 4.0, float("nan")], [2, 1, 0])
+    2.0
+    """
+    pairs = [(value, n) for value, n in zip(values, counts, strict=True) if n > 0]
+    total = sum(n for _, n in pairs)
+    return sum(value * n for value, n in pairs) / total if total else float("nan")

@@ -1,0 +1,75 @@
+"""The published figures are read as they are written in data/published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fastgaum.metrics.published import (
+    authors_code,
+    best_published,
+    preset_row,
+    published_datasets,
+    published_mean,
+    published_table,
+    tuning_budget,
+)
+from fastgaum.reproduce.cells import published_row
+
+
+def test_figures_by_row() -> None:
+    assert published_mean("yelp", "GAN-LSTM", 1) == 73.0
+    assert published_mean("taobao", "GAN-PW", 2) == 54.1
+    assert published_mean("yelp", "report: generator", 1) == pytest.approx(3.43)
+    assert published_mean("yelp", None, 1) is None
+    assert published_mean("sample", "GAN-LSTM", 1) is None
+
+
+def test_rows_that_models_repeat_are_in_the_table() -> None:
+    rows = published_table()["rows"]
+    assert preset_row("fastgaum", "reward") is None
+    for preset, head in (("paper-lstm", "reward"), ("paper-pw", "reward"), ("report", "generator")):
+        assert preset_row(preset, head) in rows
+        assert published_row(preset, head) == preset_row(preset, head)
+    assert published_row("random", "reward") is None
+
+
+def test_baselines_name_rows_of_the_table() -> None:
+    from fastgaum.baselines.registry import BASELINES, baseline_class
+    from fastgaum.errors import ConfigError
+
+    rows = published_table()["rows"]
+    for name in BASELINES:
+        try:
+            row = baseline_class(name).published_name
+        except ConfigError:
+            continue  # its extra is not installed
+        assert row is None or row in rows
+
+
+@pytest.mark.parametrize(
+    ("dataset", "best"), [("yelp", (73.2, 92.5)), ("taobao", (35.9, 55.0)), ("yoochoose", (61.3, 82.5)), ("sample", ())]
+)
+def test_best_published(dataset: str, best: tuple[float, ...]) -> None:
+    assert tuple(row["mean"] for row in best_published(dataset).values()) == best
+
+
+def test_authors_code() -> None:
+    assert authors_code("yelp")["GAN-LSTM"] == {"1": 74.5, "2": 85.9}
+    assert authors_code("sample") == {}
+
+
+def test_six_columns() -> None:
+    assert published_datasets() == {"movielens", "lastfm", "yelp", "taobao", "yoochoose", "ant-financial"}
+    assert published_table()["not_released"] == ["ant-financial"]
+
+
+def test_tuning_budget(tmp_path: Path) -> None:
+    file = tmp_path / "tuning.csv"
+    assert tuning_budget(file) == {}
+    file.write_text('model,settings_tried,where\nfastgaum,24,"bench/tune.py, 5 folds"\nlogit,24,bench/tune.py\n')
+    assert tuning_budget(file) == {
+        "fastgaum": {"settings_tried": 24, "where": "bench/tune.py, 5 folds"},
+        "logit": {"settings_tried": 24, "where": "bench/tune.py"},
+    }

@@ -1,0 +1,40 @@
+"""The pages' tables are what the script writes today from the committed objects: never by hand, never stale in form."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from bench.readme import FIGURE, PAGES, ROOT, insert, read
+from fastgaum.metrics.table import blocks, to_markdown
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_is_what_its_object_gives(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert insert(text, to_markdown(read(PAGES[page]))) == text, "run python bench/readme.py"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_shows_the_command_of_its_object(page: str) -> None:
+    """Its models, protocol and seeds: a table from another command would mislead whoever repeats it."""
+    result = read(PAGES[page])
+    text = (ROOT / page).read_text(encoding="utf-8")
+    (command,) = re.findall(rf"^fastgaum reproduce .*--json {re.escape(PAGES[page])}$", text, re.MULTILINE)
+    options = dict(re.findall(r"--(\S+) (\S+)", command))
+    models = list(dict.fromkeys(cell["model"] for cell in result["cells"]))
+    assert options["datasets"].split(",") == list(result["datasets"])
+    assert options["models"] in ("all", ",".join(models))
+    assert options.get("protocol", "bags") == result["protocol"]
+    assert int(options["seeds"]) == result["seeds"]
+    assert result["failed"] == []
+
+
+def test_figure_names_the_rows_of_its_object() -> None:
+    figure = (ROOT / FIGURE[0]).read_text(encoding="utf-8")
+    texts = set(re.findall(r">([^<>\n]+)</text>", figure))
+    result = read(FIGURE[1])
+    assert set(result["datasets"]) <= texts
+    rows = {row[0].removesuffix(" †") for block in blocks(result)[:-1] for row in block.rows}
+    assert {row for row in rows if not row.startswith(("floor", "best published", "authors"))} <= texts
