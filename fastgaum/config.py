@@ -44,8 +44,10 @@ class Config:
     """reward: the reward player trains one encoder and the generator reads it; own: each scorer has its own"""
     hidden: tuple[int, ...] = (64, 64)
     """widths of both scorers' hidden layers"""
-    activation: Literal["elu", "relu", "tanh"] = "elu"
+    activation: Literal["elu", "relu", "tanh"] = "relu"
     """activation of the scorers' hidden layers"""
+    wide: bool = True
+    """scorers also have a linear path from bag to score, beside the network (wide & deep)"""
     item_dim: int = 0
     """size of the id embeddings below the first layers; 0 = each id maps straight into the first layer (one-hot linear)"""
     set_context: bool = True
@@ -101,6 +103,8 @@ class Config:
     """probability that an id is replaced by its field's unknown row in a training step"""
     clip: float = 5.0
     """largest gradient norm per player"""
+    search: tuple[str, ...] = ("relations",)
+    """switches that `fit` tries both ways with exact players; the better validation loss decides, training goes on with it"""
     members: int = 1
     """reward players trained side by side whose utilities are averaged"""
     seed: int = 0
@@ -143,7 +147,11 @@ class Config:
         """
         if name not in PRESETS:
             raise ConfigError(f"unknown preset '{name}'{did_you_mean(name, PRESETS)}; presets are {', '.join(PRESETS)}")
-        return cls.from_mapping({**PRESETS[name], "preset": name, **changes})
+        values = {"search": cls.search, **PRESETS[name], "preset": name, **changes}
+        if "search" not in changes:
+            # what is set is not tried the other way
+            values["search"] = [key for key in values["search"] if key not in changes]
+        return cls.from_mapping(values)
 
     @classmethod
     def from_toml(cls, path: str | Path, **changes: Any) -> Config:
@@ -188,8 +196,9 @@ def coerce(key: str, value: Any, hint: Any) -> Any:
             raise ConfigError(f"{key} must be one of {', '.join(map(str, allowed))}, got {value!r}")
         return value
     if origin is tuple:
-        if not isinstance(value, (list, tuple)) or not all(type(v) is int for v in value):
-            raise ConfigError(f"{key} must be a list of whole numbers, got {value!r}")
+        kind = typing.get_args(hint)[0]
+        if not isinstance(value, (list, tuple)) or not all(type(v) is kind for v in value):
+            raise ConfigError(f"{key} must be a list of {_KINDS[kind]}, got {value!r}")
         return tuple(value)
     if hint is float and type(value) in (int, float):
         return float(value)
@@ -198,6 +207,7 @@ def coerce(key: str, value: Any, hint: Any) -> Any:
     raise ConfigError(f"{key} must be {hint.__name__}, got {value!r} ({type(value).__name__})")
 
 
+_KINDS = {int: "whole numbers", str: "names"}
 _POSITIVE = ("eta", "rounds_lr", "lr", "generator_lr", "history_dim", "history_layers", "history_window", "history_weights",
              "epochs", "patience", "batch_sessions", "generator_steps", "clip", "members")  # fmt: skip
 _NOT_NEGATIVE = ("weight_decay", "item_dim", "warm_start", "catch_up", "lr_drops", "seed")
@@ -220,30 +230,41 @@ def _check_values(config: Config) -> None:
         raise ConfigError(f"tsallis_alpha must be above 1 (1 is shannon) and at most 10, got {config.tsallis_alpha}")
     if any(width < 1 for width in config.hidden):
         raise ConfigError(f"hidden widths must be at least 1, got {list(config.hidden)}")
+    switches = [key for key, hint in typing.get_type_hints(Config).items() if hint is bool]
+    for key in config.search:
+        if key not in switches:
+            raise ConfigError(
+                f"search names settings that are true or false, '{key}' is none{did_you_mean(key, switches)};"
+                f" these are {', '.join(switches)}"
+            )
     if config.expectation == "sampled" and config.players == "exact":
         raise ConfigError("expectation = sampled needs players = adversarial: exact players have a closed form")
     if config.states == "generated" and config.players == "exact":
         raise ConfigError("states = generated needs players = adversarial: exact players generate no history")
 
 
+_PLAIN: dict[str, Any] = {"set_context": False, "relations": False, "search": (), "wide": False}
+"""without what `fastgaum` adds to the three networks"""
+
 _PAPER: dict[str, Any] = {
+    **_PLAIN,
     "protocol": "identity", "players": "exact", "regulariser": "shannon", "hidden": (64, 64), "activation": "elu",
-    "set_context": False, "relations": False, "dropout": 0.0, "id_dropout": 0.1, "weight_decay": 0.01, "select": "prec@1", "lr_drops": 0, "epochs": 100,
+    "item_dim": 0, "dropout": 0.0, "id_dropout": 0.1, "weight_decay": 0.01, "select": "prec@1", "lr_drops": 0, "epochs": 100,
     "patience": 20, "batch_sessions": 64, "lr": 3e-3,
 }  # fmt: skip
 
 PRESETS: dict[str, dict[str, Any]] = {
     "fastgaum": {},
     "large": {
-        "protocol": "identity", "set_context": False, "relations": False, "item_dim": 8, "history_dim": 20, "dropout": 0.0, "id_dropout": 0.02,
+        **_PLAIN, "protocol": "identity", "item_dim": 8, "activation": "elu", "history_dim": 20, "dropout": 0.0, "id_dropout": 0.02,
         "weight_decay": 0.01, "batch_sessions": 256, "patience": 3, "lr_drops": 2,
     },
     "paper-lstm": {**_PAPER, "history": "lstm", "history_dim": 20},
     "paper-pw": {**_PAPER, "history": "pw", "history_window": 20, "history_weights": 4},
     "report": {
-        "protocol": "identity", "set_context": False, "relations": False, "history": "bilstm", "history_dim": 512, "history_layers": 8,
+        **_PLAIN, "protocol": "identity", "item_dim": 0, "history": "bilstm", "history_dim": 512, "history_layers": 8,
         "hidden": (512,) * 8, "activation": "elu", "dropout": 0.1, "id_dropout": 0.1, "weight_decay": 0.01, "lr": 3e-4, "rounds_lr": 0.3,
-        "generator_lr": 3e-4, "generator_steps": 5, "warm_start": 16, "catch_up": 12, "epochs": 4, "patience": 5,
+        "generator_lr": 3e-4, "generator_steps": 5, "warm_start": 8, "catch_up": 6, "epochs": 2, "patience": 5,
         "select": "prec@1", "lr_drops": 0, "batch_sessions": 64,
     },
 }  # fmt: skip

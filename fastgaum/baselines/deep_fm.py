@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from fastgaum.baselines.choices_so_far import mean_of_choices
 from fastgaum.baselines.gradient import choice_nll, logistic_nll
-from fastgaum.baselines.linked import LinkedGradientBaseline
+from fastgaum.baselines.searched import SearchedBaseline
 from fastgaum.errors import ConfigError
 from fastgaum.models.scorers import BagLinear
 from fastgaum.models.tensors import Bags, BatchTensors
@@ -20,21 +21,23 @@ from fastgaum.ops.segments import expand_to_candidates
 
 
 @dataclass(eq=False)
-class DeepFm(LinkedGradientBaseline):
+class DeepFm(SearchedBaseline):
     """score = linear + Σ_{i<j} ⟨v_i, v_j⟩ over the fields + a deep network over the same field vectors.
 
     Fields: each id of the candidate's bag (its embedding), each number (its embedding times its value), and the user. Chosen
     here, since the paper's user columns do not exist in these logs: the user's field is the mean over the choices so far of
-    the sum of their field vectors, from the same embeddings. The paper's loss is logistic; `loss` offers the softmax over
-    the display set too.
+    the sum of their field vectors, from the same embeddings. The paper's loss is logistic; the softmax
+    over the display set is tried too, and validation decides.
     """
 
     name: ClassVar[str] = "dfm"
     published_name: ClassVar[str | None] = "DFM"
+    grids: ClassVar[Mapping[str, tuple[Any, ...]]] = {"loss": ("logistic", "choice"), "id_dropout": (0.8, 0.05)}
 
     loss: Literal["logistic", "choice"] = "logistic"
     """logistic: each displayed item is an example; choice: each display set is one"""
-    dim: int = 8
+    weight_decay: float = 0.1
+    dim: int = 16
     """size of the field vectors"""
     hidden: tuple[int, ...] = (64, 64)
     """widths of the deep part's hidden layers"""
@@ -43,8 +46,8 @@ class DeepFm(LinkedGradientBaseline):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.dim, *self.hidden) < 1 or not self.hidden:
-            raise ConfigError(f"dim and every hidden width must be at least 1, got {self.dim}, {self.hidden}")
+        if min(self.dim, *self.hidden, len(self.hidden)) < 1:
+            raise ConfigError(f"dim and hidden widths, one or more, must be at least 1, got {self.dim}, {self.hidden}")
 
     def _network(self) -> nn.Module:
         assert self.space is not None
@@ -55,39 +58,50 @@ class DeepFm(LinkedGradientBaseline):
 
 
 class _Network(nn.Module):
+    """Numbers are fields without being built one by one: what they add to a sum over fields is linear in their values."""
+
     def __init__(self, n_ids: int, n_categorical: int, n_numbers: int, settings: DeepFm) -> None:
         super().__init__()
-        self.n_categorical = n_categorical
+        self.shape = (n_categorical, n_numbers)
         self.linear = BagLinear(n_ids, n_numbers, 1, 0, init_std=0.0)
         self.of_ids = nn.Parameter(torch.randn(n_ids, settings.dim) * 0.1)
         self.of_numbers = nn.Parameter(torch.randn(n_numbers, settings.dim) * 0.1)
-        widths = ((n_categorical + n_numbers + 1) * settings.dim, *settings.hidden)
-        layers = [(nn.Linear(a, b), nn.ReLU(), nn.Dropout(settings.dropout)) for a, b in itertools.pairwise(widths)]
-        self.deep = nn.Sequential(*itertools.chain(*layers), nn.Linear(widths[-1], 1))
+        widths = (*settings.hidden, 1)
+        # reads the field vectors side by side: ids, numbers, user
+        self.first = nn.Linear((n_categorical + n_numbers + 1) * settings.dim, widths[0])
+        rest = [
+            (nn.ReLU(), nn.Dropout(settings.dropout), nn.Linear(below, above))
+            for below, above in itertools.pairwise(widths)
+        ]
+        self.rest = nn.Sequential(*itertools.chain(*rest))
 
     def forward(self, batch: BatchTensors) -> Tensor:
         """Scores, shape (n_candidates,)."""
-        fields = self._fields(batch)
-        first_order: Tensor = self.linear(batch.candidates).squeeze(1)
-        deep: Tensor = self.deep(fields.flatten(1)).squeeze(1)
-        return first_order + second_order(fields) + deep
+        candidates, offsets = batch.candidates, batch.display_offsets
+        ids = self.of_ids[candidates.ids.long().view(-1, self.shape[0])]
+        users = mean_of_choices(self._summed(batch.tokens), batch)
+        linear: Tensor = self.linear(candidates).squeeze(1)
+        deep: Tensor = self.rest(self._first_layer(ids, candidates.numbers, users, offsets)).squeeze(1)
+        return linear + self._second_order(ids, candidates.numbers, expand_to_candidates(users, offsets)) + deep
 
-    def _fields(self, batch: BatchTensors) -> Tensor:
-        """Field vectors of each candidate, shape (n_candidates, n_fields, dim)."""
-        candidates = batch.candidates
-        ids = self.of_ids[candidates.ids.long().view(-1, self.n_categorical)]
-        numbers = candidates.numbers[:, :, None] * self.of_numbers
-        users = expand_to_candidates(mean_of_choices(self._summed(batch.tokens), batch), batch.display_offsets)
-        return torch.cat([ids, numbers, users[:, None]], dim=1)
+    def _second_order(self, ids: Tensor, numbers: Tensor, users: Tensor) -> Tensor:
+        """Σ_{i<j} ⟨v_i, v_j⟩ over the fields, (n_candidates,): half of (the square of the sum − the sum of squares).
+
+        Rendle, "Factorization machines", ICDM 2010. ids (n_candidates, n_categorical, dim), users (n_candidates, dim).
+        """
+        total = ids.sum(1) + numbers @ self.of_numbers + users
+        squares = ids.square().sum((1, 2)) + numbers.square() @ self.of_numbers.square().sum(1) + users.square().sum(1)
+        return 0.5 * (total.square().sum(1) - squares)
+
+    def _first_layer(self, ids: Tensor, numbers: Tensor, users: Tensor, offsets: Tensor) -> Tensor:
+        """The deep part's first layer on the fields side by side, (n_candidates, hidden); users (n_events, dim)."""
+        blocks = self.first.weight.reshape(len(self.first.weight), -1, self.of_ids.shape[1])
+        of_ids, of_numbers, of_user = torch.split(blocks, [*self.shape, 1], dim=1)
+        x = ids.flatten(1) @ of_ids.flatten(1).T + self.first.bias
+        x = x + numbers @ torch.einsum("nd,hnd->nh", self.of_numbers, of_numbers)
+        first: Tensor = x + expand_to_candidates(users @ of_user.squeeze(1).T, offsets)
+        return first
 
     def _summed(self, tokens: Bags) -> Tensor:
         """Sum of the field vectors of each token, shape (n_tokens, dim)."""
         return bag_sum(self.of_ids, tokens.ids, tokens.offsets, None) + tokens.numbers @ self.of_numbers
-
-
-def second_order(fields: Tensor) -> Tensor:
-    """Σ_{i<j} ⟨v_i, v_j⟩ over the fields (Rendle, "Factorization machines", ICDM 2010), (n, n_fields, d) → (n,).
-
-    In O(n_fields · d): half of (the square of the sum − the sum of squares).
-    """
-    return 0.5 * (fields.sum(1).square() - fields.square().sum(1)).sum(1)

@@ -7,6 +7,7 @@ Hidasi & Karatzoglou, "Recurrent neural networks with top-k gains for session-ba
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from fastgaum.baselines.base import Float64Array, validation_nll
 from fastgaum.baselines.choices_so_far import item_ids
-from fastgaum.baselines.linked import LinkedGradientBaseline
+from fastgaum.baselines.searched import SearchedBaseline
 from fastgaum.errors import ConfigError
 from fastgaum.models.history import Recurrent
 from fastgaum.models.tensors import Bags, BatchTensors
@@ -29,22 +30,24 @@ UNKNOWN_ID = 1
 
 
 @dataclass(eq=False)
-class SessionRnn(LinkedGradientBaseline):
+class SessionRnn(SearchedBaseline):
     """A GRU over the chosen items; score(a) = state · embedding of a + bias of a, trained to name the next item.
 
     Next-item training never looks at the display set it happened in: the chosen item stands against the catalogue, by
     cross-entropy. Chosen here, where the papers leave it open or speak of whole catalogues only:
-    negatives are items with probability ∝ support^alpha (2018), and in a log of displays an item's support is how
-    often it was displayed; with at most `full_items` items every one of them is a negative, weighted by what sampling
-    would have drawn, else a step draws `negatives`; a session's first choice is trained and ranked too, from the zero
-    state, so by its bias; batches are whole sessions; an item never seen in training has one score, that of the best
-    validation likelihood, and ties with others of its kind.
+    negatives have probability ∝ support^alpha (2018), and an item's support is how often it was displayed; with at most
+    `full_items` items each is a negative, weighted by what sampling would have drawn, else a step draws `negatives`;
+    biases start where they would end without embeddings; a session's first choice is trained and ranked too, from the
+    zero state, so by its bias; batches are whole sessions; all items never seen in training have one score, that of the
+    best validation likelihood.
     """
 
     name: ClassVar[str] = "s-rnn"
     published_name: ClassVar[str | None] = "S-RNN"
+    grids: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     reads: ClassVar[tuple[str, ...]] = ("identity",)
 
+    id_dropout: float = 0.1
     dim: int = 16
     """size of the state and of the output embeddings"""
     constrained: bool = False

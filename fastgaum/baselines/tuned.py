@@ -66,7 +66,7 @@ class TunedBaseline(Baseline):
         for row in rows:
             if self.select == "loss" or row["val_prec1"] == most:
                 row["val_loss"] = validation_nll(scores_with(row), validation, self.outside)
-        self.memo = None
+        self.memo, self.settings_tried = None, len(rows)
         rows.sort(key=self._order)
         self.chosen = {name: rows[0][name] for name in self.grids}
         return rows

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from fastgaum.baselines.choices_so_far import item_ids, last_choices, mean_of_choices
-from fastgaum.baselines.gradient import GradientBaseline, logistic_nll
-from fastgaum.baselines.linked import LinkedGradientBaseline
+from fastgaum.baselines.gradient import logistic_nll
+from fastgaum.baselines.searched import SearchedBaseline
 from fastgaum.errors import ConfigError
 from fastgaum.models.scorers import BagLinear, Scorer
 from fastgaum.models.tensors import BatchTensors
 
 
 @dataclass(eq=False)
-class WideDeep(GradientBaseline):
+class WideDeep(SearchedBaseline):
     """score = wide + deep, trained together.
 
     Wide: linear over the candidate's ids and numbers, and one weight per hashed cross (last choice × candidate). Deep: a
@@ -31,6 +31,7 @@ class WideDeep(GradientBaseline):
     trains both parts, where the paper has FTRL with L1 for the wide one and AdaGrad for the deep one.
     """
 
+    weight_decay: float = 0.1
     dim: int = 8
     """size of the embeddings"""
     hidden: tuple[int, ...] = (64, 32)
@@ -42,9 +43,10 @@ class WideDeep(GradientBaseline):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.dim, self.crosses, *self.hidden) < 1 or not self.hidden:
+        if min(self.dim, self.crosses, *self.hidden, len(self.hidden)) < 1:
             raise ConfigError(
-                f"dim, crosses and every hidden width must be at least 1, got {self.dim}, {self.crosses}, {self.hidden}"
+                "dim, crosses and hidden widths, one or more, must be at least 1, got"
+                f" {self.dim}, {self.crosses}, {self.hidden}"
             )
 
     def _network(self) -> nn.Module:
@@ -53,11 +55,13 @@ class WideDeep(GradientBaseline):
 
 
 @dataclass(eq=False)
-class WideDeepLr(WideDeep, LinkedGradientBaseline):
+class WideDeepLr(WideDeep):
     """W&D-LR: each displayed item is a binary example, chosen or not."""
 
     name: ClassVar[str] = "wd-lr"
     published_name: ClassVar[str | None] = "W&D-LR"
+
+    lr: float = 0.01
 
     def _losses(self, scores: Tensor, batch: BatchTensors) -> Tensor:
         return logistic_nll(scores, batch)
@@ -70,6 +74,9 @@ class WideDeepCcf(WideDeep):
     name: ClassVar[str] = "wd-ccf"
     published_name: ClassVar[str | None] = "W&D-CCF"
     fit_link: ClassVar[bool] = False
+
+    dim: int = 4
+    dropout: float = 0.3
 
 
 class _Network(nn.Module):

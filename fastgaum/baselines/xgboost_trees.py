@@ -34,18 +34,20 @@ Metric = Callable[[np.ndarray, Any], tuple[str, float]]
 class BoostedTrees(Baseline):
     """Boosted trees over the numbers of a candidate's bag, or, where it has none, over id columns.
 
-    The report names the library only. Chosen here: depth and learning rate by the validation score, of all pairs in
-    `grids`, each stopped early on it; the id columns are the library's own categories, one per field, and how often
+    The report names the library only. Chosen here: depth, learning rate and leaf size by the validation score, of all
+    combinations in `grids`, each stopped early on it; the id columns are the library's own categories, one per field, and how often
     each id is in the last `window` choices; beside numbers they are left out unless `ids`.
     """
 
     published_name: ClassVar[str | None] = "XGBOOST"
-    grids: ClassVar[Mapping[str, tuple[Any, ...]]] = {"depth": (2, 4), "eta": (0.1,)}
+    grids: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "depth": (2, 4), "eta": (0.05, 0.2), "min_child_weight": (1.0, 0.2),
+    }  # fmt: skip
     """values tried for the settings that are left open"""
 
-    rounds: int = 300
+    rounds: int = 500
     """at most so many trees"""
-    patience: int = 20
+    patience: int = 50
     """stop after so many trees without a better validation score"""
     depth: int | None = None
     """depth of the trees; None chooses it on validation"""
@@ -55,8 +57,8 @@ class BoostedTrees(Baseline):
     """read the id columns although the bag has numbers"""
     window: int = 10
     """so many of the last choices are read as id columns"""
-    min_child_weight: float = 1.0
-    """least sum of hessians in a leaf"""
+    min_child_weight: float | None = None
+    """least sum of hessians in a leaf; None chooses it on validation"""
     l2: float = 1.0
     """L2 penalty of the leaves"""
     subsample: float = 0.8
@@ -67,10 +69,15 @@ class BoostedTrees(Baseline):
     def __post_init__(self) -> None:
         super().__post_init__()
         _xgboost()
-        for name, least in (("rounds", 1), ("patience", 1), ("window", 1), ("depth", 1), ("eta", 0)):
-            value = getattr(self, name)
-            if value is not None and not (value >= 1 or value > least):
-                raise ConfigError(f"{name} must be {'above 0' if least == 0 else 'at least 1'}, got {value}")
+        for name in ("rounds", "patience", "window", "depth"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}")
+        for name in ("eta", "subsample", "columns"):
+            if (value := getattr(self, name)) is not None and not 0 < value <= 1:
+                raise ConfigError(f"{name} must be above 0 and at most 1, got {value}")
+        for name in ("min_child_weight", "l2"):
+            if (value := getattr(self, name)) is not None and value < 0:
+                raise ConfigError(f"{name} must be at least 0, got {value}")
 
     @abstractmethod
     def _objective(self, encoded: EncodedSessions) -> tuple[dict[str, Any], Objective | None]:
@@ -84,12 +91,14 @@ class BoostedTrees(Baseline):
         data, held = self._data(train), self._data(validation)
         rows: list[dict[str, Any]] = []
         best = np.inf
-        for depth, eta in itertools.product(self._grid("depth"), self._grid("eta")):
-            booster = self._boost(train, data, validation, held, {"max_depth": depth, "eta": eta})
-            row = {"depth": depth, "eta": eta} | self._row(booster, held, validation)
+        for combination in itertools.product(*map(self._grid, self.grids)):
+            tried = dict(zip(self.grids, combination, strict=True))
+            booster = self._boost(train, data, validation, held, tried)
+            row = tried | self._row(booster, held, validation)
             rows.append(row)
             if row["val_loss"] < best:
                 best, self.booster = row["val_loss"], booster
+        self.settings_tried = len(rows)
         return rows
 
     def _grid(self, name: str) -> tuple[Any, ...]:
@@ -101,10 +110,10 @@ class BoostedTrees(Baseline):
     ) -> Any:
         """An ensemble, cut at its best tree."""
         parameters, objective = self._objective(train)
-        parameters |= tried | {
-            "min_child_weight": self.min_child_weight, "lambda": self.l2, "subsample": self.subsample,
-            "colsample_bytree": self.columns, "tree_method": "hist", "base_score": 0.0,
-            "disable_default_eval_metric": 1, "nthread": 1, "seed": self.seed, "verbosity": 0,
+        parameters |= {
+            "max_depth": tried["depth"], "eta": tried["eta"], "min_child_weight": tried["min_child_weight"],
+            "lambda": self.l2, "subsample": self.subsample, "colsample_bytree": self.columns, "tree_method": "hist",
+            "base_score": 0.0, "disable_default_eval_metric": 1, "nthread": 1, "seed": self.seed, "verbosity": 0,
         }  # fmt: skip
 
         def metric(margins: np.ndarray, held: Any) -> tuple[str, float]:
@@ -151,7 +160,7 @@ class BoostedTrees(Baseline):
         return _margins(self.booster, self._matrix(batch))
 
     def _arrays(self) -> Arrays:
-        return {"booster": np.frombuffer(bytes(self.booster.save_raw("ubj")), dtype=np.uint8)}
+        return {"booster": np.frombuffer(self.booster.save_raw("ubj"), dtype=np.uint8).copy()}
 
     def _restore(self, arrays: Arrays) -> None:
         self.booster = _xgboost().Booster({"nthread": 1})

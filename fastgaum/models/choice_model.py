@@ -58,12 +58,14 @@ class ChoiceModel(ABC):
         outside: whether no click is offered as a choice.
         device: where its tensors live.
         table: the last fit's table, a row per epoch; None before `fit`.
+        settings_tried: how many settings the last fit compared on the validation split; 1 where it took them as given.
     """
 
     space: FeatureSpace | None = None
     outside: bool = False
     device: torch.device = torch.device("cpu")
     table: pl.DataFrame | None = None
+    settings_tried: int = 1
 
     @abstractmethod
     def fit(self, log: SessionLog, observer: Any = None) -> pl.DataFrame:

@@ -38,7 +38,14 @@ class RewardPlayer(nn.Module):
         super().__init__()
         self.history: HistoryEncoder = history_encoder(config, n_ids, n_numbers)
         self.reward = Scorer(
-            n_ids, n_numbers, self.history.state_dim, config.hidden, config.activation, config.item_dim, config.dropout
+            n_ids,
+            n_numbers,
+            self.history.state_dim,
+            config.hidden,
+            config.activation,
+            config.item_dim,
+            config.dropout,
+            config.wide,
         )
 
     def forward(self, batch: BatchTensors, generated: Bags | None = None) -> tuple[Tensor, Tensor]:
@@ -72,7 +79,9 @@ class Networks(nn.Module):
             if config.history_owner == "own":
                 self.generator_history = history_encoder(config, n_ids, n_numbers)
                 state_dim = self.generator_history.state_dim
-            self.generator = Scorer(n_ids, n_numbers, state_dim, config.hidden, config.activation, config.item_dim)
+            self.generator = Scorer(
+                n_ids, n_numbers, state_dim, config.hidden, config.activation, config.item_dim, wide=config.wide
+            )
 
     def utility(self, batch: BatchTensors, generated: Bags | None = None) -> tuple[Tensor, Tensor]:
         """Mean utilities (n_candidates,) and the states of all reward players side by side (n_events, ·)."""

@@ -49,12 +49,14 @@ class Scorer(nn.Module):
 
     def __init__(
         self, n_ids: int, n_numbers: int, state_dim: int, hidden: tuple[int, ...], activation: str,
-        item_dim: int = 0, dropout: float = 0.0,
+        item_dim: int = 0, dropout: float = 0.0, wide: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         widths = (*hidden, 1)
         self.first = BagLinear(n_ids, n_numbers, widths[0], item_dim, init_std=0.1)
         self.from_state = nn.Linear(state_dim, widths[0], bias=False)
+        # starts at 0: the network leads, the linear path adds what it lacks
+        self.wide = BagLinear(n_ids, n_numbers, 1, 0, init_std=0.0) if wide else None
         self.act = ACTIVATIONS[activation]()
         self.dropout = nn.Dropout(dropout)
         self.rest = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
@@ -64,4 +66,6 @@ class Scorer(nn.Module):
         x: Tensor = self.first(candidates) + expand_to_candidates(self.from_state(states), display_offsets)
         for layer in self.rest:
             x = layer(self.dropout(self.act(x)))
+        if self.wide is not None:
+            x = x + self.wide(candidates)
         return x.squeeze(1)

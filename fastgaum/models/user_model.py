@@ -8,6 +8,8 @@ model.save("user.safetensors")
 
 from __future__ import annotations
 
+import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import polars as pl
 import torch
 
 from fastgaum.config import Config
-from fastgaum.errors import ConfigError
+from fastgaum.errors import ConfigError, NumericsError
 from fastgaum.models.choice_model import (
     ChoiceModel,
     Head,
@@ -36,7 +38,8 @@ class UserModel(ChoiceModel):
     """History encoder, reward model and generator over one feature space.
 
     Attributes:
-        config: the resolved configuration.
+        config: the resolved configuration; after `fit`, with the searched switches as they were chosen.
+        asked: the configuration that was asked for, from which each `fit` starts.
         networks: the torch modules; None before `fit`.
     """
 
@@ -48,7 +51,7 @@ class UserModel(ChoiceModel):
         Raises:
             ConfigError: the device is not available.
         """
-        self.config = config or Config()
+        self.config = self.asked = config or Config()
         self.regulariser: Regulariser = regulariser or regulariser_of(self.config)
         self.device = device_of(device)
         self.networks: Networks | None = None
@@ -74,6 +77,8 @@ class UserModel(ChoiceModel):
         from fastgaum.training.loop import Trainer, TrainingData
         from fastgaum.training.observers import Silent
 
+        if self.asked.search:
+            self.config = self._searched(log)
         space = FeatureSpace.fit(log, self.config.protocol, self.config.set_context, self.config.relations)
         require_validation(log)
         self.space, self.outside = space, offers_no_click(log, self.config.no_click)
@@ -138,6 +143,25 @@ class UserModel(ChoiceModel):
         from fastgaum.models.persist import load_model
 
         return load_model(Path(path), device)
+
+    def _searched(self, log: SessionLog) -> Config:
+        """The configuration asked for, its searched switches as they do best on validation with exact players."""
+        exact = {"players": "exact", "epochs": max(self.asked.warm_start, 1), "search": (), "states": "logged",
+                 "expectation": "exact"}  # fmt: skip
+        tried: list[tuple[float, dict[str, Any]]] = []
+        for values in itertools.product((True, False), repeat=len(self.asked.search)):
+            switches = dict(zip(self.asked.search, values, strict=True))
+            trial = UserModel(self.asked.replace(**exact, **switches), device=self.device.type)
+            trial.regulariser = self.regulariser
+            try:
+                loss = trial.fit(log)["val_loss"].min()
+            except NumericsError:
+                # the training proper then meets the same, and leaves its last good state
+                loss = math.inf
+            tried.append((float(loss), switches))  # type: ignore[arg-type]
+        self.settings_tried = len(tried)
+        best = min(tried, key=lambda trial: trial[0])[1]
+        return self.asked.replace(**best, search=())
 
     def _score(self, encoded: EncodedSessions) -> ScoredSessions:
         from fastgaum.training.scoring import score

@@ -119,7 +119,7 @@ def split_log(log: SessionLog, seed: int | None) -> SessionLog:
 def _figures(run: Run, log: SessionLog, device: str) -> RunFigures:
     started = time.perf_counter()
     model = make_model(run.model, run.settings, device)
-    table = model.fit(log)
+    model.fit(log)
     test = model.evaluate(log, "test")
     seconds = time.perf_counter() - started
     chosen = _settings_of(model)
@@ -129,7 +129,7 @@ def _figures(run: Run, log: SessionLog, device: str) -> RunFigures:
         seconds=seconds,
         protocol=chosen.protocol,
         select=getattr(chosen, "select", NO_SELECTION),
-        settings_tried=table.height if "setting" in table.columns else None,
+        settings_tried=model.settings_tried if model.settings_tried > 1 else None,
     )
 
 

@@ -166,7 +166,7 @@ def test_nan_stops_training_names_the_place_and_keeps_the_last_good_state(monkey
     from fastgaum.training.game import Game
 
     log = random_log(1)
-    model = UserModel.from_preset(players="exact", **SMALL)
+    model = UserModel.from_preset(players="exact", search=[], **SMALL)
     step, calls = Game.exact_step, []
 
     def poisoned(game: Game, batch: Any) -> float:
@@ -203,3 +203,28 @@ def test_no_click_always_is_offered_without_any_in_the_log() -> None:
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_presets_are_valid(name: str) -> None:
     assert Config.from_preset(name).preset == name
+
+
+def test_search_keeps_the_switches_that_validate_best() -> None:
+    log = random_log(7, n_sessions=120)
+    model = UserModel.from_preset(**SMALL, search=["relations", "set_context"])
+    model.fit(log)
+    assert model.settings_tried == 4
+    assert model.config.search == ()
+    losses = {}
+    for relations in (True, False):
+        for set_context in (True, False):
+            exact = {**SMALL, "players": "exact", "relations": relations, "set_context": set_context}
+            table = UserModel.from_preset(**exact).fit(log)
+            losses[relations, set_context] = table["val_loss"].min()
+    assert (model.config.relations, model.config.set_context) == min(losses, key=losses.__getitem__)
+    again = model.predict(log, "test")
+    model.fit(log)
+    assert model.predict(log, "test").equals(again)
+
+
+def test_what_is_set_is_not_searched() -> None:
+    assert Config.from_preset("fastgaum").search == ("relations",)
+    assert Config.from_preset("fastgaum", relations=True).search == ()
+    with pytest.raises(ConfigError, match="did you mean 'relations'"):
+        Config.from_preset("fastgaum", search=["relation"])

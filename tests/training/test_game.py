@@ -85,7 +85,7 @@ def test_a_phase_out_of_patience_goes_on_from_its_best_epoch_with_lower_rates(mo
     monkeypatch.setattr(Game, "set_learning_rates", recorded)
     log = random_log(5, n_sessions=120)
     tables = [
-        UserModel.from_preset(players="exact", lr=0.05, patience=2, epochs=80, lr_drops=drops).fit(log)
+        UserModel.from_preset(players="exact", lr=0.05, patience=2, epochs=80, lr_drops=drops, search=[]).fit(log)
         for drops in (0, 2)
     ]
     assert factors == pytest.approx([1.0, 1.0, 1 / 3, 1 / 9])
