@@ -82,7 +82,7 @@ def test_code_blocks_run(file: Path, workshop: Path, capsys: pytest.CaptureFixtu
     for block in blocks_of(file):
         if block.language == "python":
             # Blank lines before the code: a traceback then names the line of the file.
-            exec(compile("\n" * block.line + block.code, str(file), "exec"), namespace)
+            exec(compile("\n" * block.line + block.code, str(file), "exec", dont_inherit=True), namespace)
             continue
         for argv in commands_of(block.code):
             assert main(shortened(argv)) == 0, f"{file.name}, below line {block.line}: {capsys.readouterr().err}"

@@ -6,14 +6,20 @@ import re
 
 import pytest
 
-from bench.readme import FIGURE, PAGES, ROOT, insert, read
+from bench.readme import FIGURE, PAGES, ROOT, VERDICTS, insert, read, verdicts
 from fastgaum.metrics.table import blocks, to_markdown
+from fastgaum.reproduce import parse_resplits
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_page_is_what_its_object_gives(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     assert insert(text, to_markdown(read(PAGES[page]))) == text, "run python bench/readme.py"
+
+
+def test_verdicts_are_what_the_identity_table_gives() -> None:
+    text = (ROOT / VERDICTS[0]).read_text(encoding="utf-8")
+    assert insert(text, verdicts(read(VERDICTS[1])), "verdicts") == text, "run python bench/readme.py"
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -28,6 +34,7 @@ def test_page_shows_the_command_of_its_object(page: str) -> None:
     assert options["models"] in ("all", ",".join(models))
     assert options.get("protocol", "bags") == result["protocol"]
     assert int(options["seeds"]) == result["seeds"]
+    assert (parse_resplits(options["resplit"]) if "resplit" in options else None) == result["resplit"]
     assert result["failed"] == []
 
 

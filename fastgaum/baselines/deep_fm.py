@@ -95,7 +95,7 @@ class _Network(nn.Module):
 
     def _first_layer(self, ids: Tensor, numbers: Tensor, users: Tensor, offsets: Tensor) -> Tensor:
         """The deep part's first layer on the fields side by side, (n_candidates, hidden); users (n_events, dim)."""
-        blocks = self.first.weight.reshape(len(self.first.weight), -1, self.of_ids.shape[1])
+        blocks = self.first.weight.view(self.first.out_features, -1, self.of_ids.shape[1])
         of_ids, of_numbers, of_user = torch.split(blocks, [*self.shape, 1], dim=1)
         x = ids.flatten(1) @ of_ids.flatten(1).T + self.first.bias
         x = x + numbers @ torch.einsum("nd,hnd->nh", self.of_numbers, of_numbers)

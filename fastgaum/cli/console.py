@@ -16,7 +16,6 @@ from rich.text import Text
 
 from fastgaum.errors import OutputError
 from fastgaum.files import atomic, require_writable
-from fastgaum.metrics.table import Block
 
 # Wide enough for the widest table: a file or a pipe has no width of its own, and wrapped cells cannot be searched.
 _PIPE_WIDTH = 160
@@ -48,13 +47,6 @@ def say(text: str) -> None:
 def note(text: str) -> None:
     """Print one line about what is going on, beside the results."""
     stderr().print(Text(text), soft_wrap=True)
-
-
-def show_block(block: Block) -> None:
-    """Print a titled table and the lines below it."""
-    show_table(block.columns, block.rows, title=block.title)
-    for line in block.notes:
-        say(f"  {line}")
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
