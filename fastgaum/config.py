@@ -264,7 +264,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "report": {
         **_PLAIN, "protocol": "identity", "item_dim": 0, "history": "bilstm", "history_dim": 512, "history_layers": 8,
         "hidden": (512,) * 8, "activation": "elu", "dropout": 0.1, "id_dropout": 0.1, "weight_decay": 0.01, "lr": 3e-4, "rounds_lr": 0.3,
-        "generator_lr": 3e-4, "generator_steps": 5, "warm_start": 8, "catch_up": 6, "epochs": 2, "patience": 5,
+        "generator_lr": 3e-4, "generator_steps": 5, "warm_start": 8, "catch_up": 5, "epochs": 1, "patience": 5,
         "select": "prec@1", "lr_drops": 0, "batch_sessions": 64,
     },
 }  # fmt: skip

@@ -16,6 +16,11 @@ def notes_of(
 ) -> Iterator[str]:
     """What a reader must know to read one data set's table; `marked`: a row reads the identity alone."""
     yield _what_was_run(result, facts)
+    if "simulated" in facts:
+        yield (
+            f'displays were never logged: they are made up by the rule {facts["simulated"]["rule"]}, and "fewest displays earlier'
+            f' in the session" alone scores prec@1 {num(facts["simulated"]["trace"])}'
+        )
     if facts.get("published_best") and result["resplit"]:
         yield "the published figures are of the released split: compare with care"
     if facts.get("published_best") and result["protocol"] == "views":

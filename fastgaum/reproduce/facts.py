@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from fastgaum.baselines.floors import candidates_of, floor_table
+from fastgaum.datasets.registry import dataset, names
 from fastgaum.metrics.published import authors_code, best_published
 from fastgaum.reproduce.cells import KS, PooledEvents
 from fastgaum.reproduce.jobs import split_log
 from fastgaum.sessions.audit import audit
+from fastgaum.sessions.audit_rules import EARLIER_DISPLAYS
 from fastgaum.sessions.oracle import Truth, oracle_scores
 from fastgaum.sessions.packed import SessionLog
 
@@ -31,7 +33,20 @@ def dataset_facts(
         "published_best": best_published(name),
         "authors_code": authors_code(name),
     }
+    if name in names() and dataset(name).simulated:
+        facts["simulated"] = {"rule": dataset(name).build["rule"], "trace": _trace(splits)}
     return facts if oracle is None else facts | {"oracle": dict(oracle)}
+
+
+def _trace(splits: Sequence[SessionLog]) -> float:
+    """prec@1, percent, of "fewest displays earlier in the session" on the test events of all splits: the rule's trace."""
+    found = [
+        (one.test_prec_at_1, len(split.sessions_in("test")))
+        for split in splits
+        for one in audit(split).findings
+        if one.rule.startswith(EARLIER_DISPLAYS) and one.test_prec_at_1 is not None
+    ]
+    return weighted_mean([value for value, _ in found], [n for _, n in found])
 
 
 def _floors(splits: Sequence[SessionLog]) -> dict[str, dict[str, float]]:

@@ -34,6 +34,8 @@ IDS = "ids are categories, never numbers"
 ROWS = "the click adds a row, so repeated rows are folded and views = max(rows without a click, 1)"
 ONE_VIEW = "views are floored at 1, so that no candidate stands out by having none"
 FIELD = "kept, because it is declared as a field: make sure that it is known before the choice, or leave it out"
+EARLIER_DISPLAYS = "fewest displays earlier in the session"
+"""the rule that finds the trace of displays made up around a choice"""
 SHOWN = "known before the choice, bags count it: in displays that were simulated it is the trace of their rule"
 
 
@@ -194,7 +196,7 @@ def rules_of_log(log: SessionLog) -> Iterator[Rule]:
     yield Rule("largest item id", ids, sets, IDS)
     yield Rule("smallest item id", -ids, sets, IDS)
     # Made-up displays repeat around the choice. The other direction is popularity, and each rule costs the rest power.
-    yield Rule("fewest displays earlier in the session", -_displays_before(log).astype(np.float64), sets, SHOWN)
+    yield Rule(EARLIER_DISPLAYS, -_displays_before(log).astype(np.float64), sets, SHOWN)
     columns = dict(log.candidate_fields) | {name: values[log.items] for name, values in log.item_fields.items()}
     for name, values in columns.items():
         yield from _rules_of_field(name, np.asarray(values), name in log.categories, sets)

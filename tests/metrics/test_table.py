@@ -103,6 +103,15 @@ def test_notes_say_splits_budget_and_failures() -> None:
     assert block.notes[-1] == "failed, so without a row: dfm (split 2, seed 1): the loss is not finite"
 
 
+def test_a_table_of_displays_that_were_made_up_says_so() -> None:
+    result = object_of(cells_of("fastgaum", 95.0))
+    result["datasets"]["yelp"]["simulated"] = {"rule": "nearest", "trace": 93.04}
+    (block,) = blocks(result)
+    assert (
+        'by the rule nearest, and "fewest displays earlier in the session" alone scores prec@1 93.0' in block.notes[1]
+    )
+
+
 def test_our_row_is_compared_in_words() -> None:
     versus = {"model": "xgboost", "head": "reward", "diff": 0.31, "ci": [-0.84, 1.3]}
     part = {"model": "fastgaum", "head": "reward", "mean": 84.0, "vs_best_other": versus, "bold": False}
