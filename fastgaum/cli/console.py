@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.text import Text
 
 from fastgaum.errors import OutputError
 from fastgaum.files import atomic, require_writable
+from fastgaum.metrics.flat import finite
 
 # Wide enough for the widest table: a file or a pipe has no width of its own, and wrapped cells cannot be searched.
 _PIPE_WIDTH = 160
@@ -71,14 +71,6 @@ def check_outputs(*paths: Path | None) -> None:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write one JSON object; a figure that does not exist (NaN) is null, which JSON has and NaN is not."""
-    text = json.dumps(_finite(value), indent=2, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(finite(value), indent=2, allow_nan=False, ensure_ascii=False)
     with atomic(path) as beside:
         beside.write_text(text + "\n", encoding="utf-8")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -66,7 +66,7 @@ def authors_code(dataset: str) -> dict[str, dict[str, float]]:
     return rows
 
 
-def tuning_budget(file: Path = FOLDER / "tuning.csv") -> dict[str, dict[str, Any]]:
+def tuning_budget(file: Path = FOLDER.parent / "tuning.csv") -> dict[str, dict[str, Any]]:
     """How many settings each model's search compared, and where: {model: {settings_tried, where}}; empty if unknown."""
     if not file.is_file():
         return {}
