@@ -23,6 +23,7 @@ from torch import Tensor
 
 from fastgaum.config import Protocol, coerce
 from fastgaum.errors import ConfigError, did_you_mean
+from fastgaum.metrics.precision import precision_at_k
 from fastgaum.models.choice_model import (
     ChoiceModel,
     Head,
@@ -220,6 +221,12 @@ def validation_nll(scores: Float64Array, encoded: EncodedSessions, outside: bool
     clicked = encoded.choices >= 0
     chosen = encoded.display_offsets[:-1][clicked] + encoded.choices[clicked]
     return float((normaliser.sum() - utility[chosen].sum()) / encoded.n_events)
+
+
+def validation_prec1(scores: np.ndarray, encoded: EncodedSessions) -> float:
+    """prec@1 in percent of scores (n_candidates,), ties by their expectation; 0 without a choice."""
+    precision = precision_at_k(scores, encoded.display_offsets, encoded.choices, 1)
+    return 100 * float(np.nanmean(precision)) if not np.isnan(precision).all() else 0.0
 
 
 def item_rows(batch: Batch) -> np.ndarray:

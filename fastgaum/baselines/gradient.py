@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastgaum.baselines.base import Arrays, Baseline, Float64Array
+from fastgaum.baselines.base import Arrays, Baseline, Float64Array, validation_prec1
 from fastgaum.errors import NumericsError
-from fastgaum.metrics.precision import precision_at_k
 from fastgaum.models.networks import IdDropout
 from fastgaum.models.tensors import BatchTensors, to_tensors
 from fastgaum.ops.segments import segment_logsumexp
@@ -105,8 +104,7 @@ class GradientBaseline(Baseline):
         outputs = [self.network(batch) for batch in fixed]
         losses = [self._losses(scores, batch) for scores, batch in zip(outputs, fixed, strict=True)]
         scores = torch.cat(outputs).numpy()
-        precision = precision_at_k(scores, validation.display_offsets, validation.choices, 1)
-        prec1 = 100 * float(np.nanmean(precision)) if not np.isnan(precision).all() else 0.0
+        prec1 = validation_prec1(scores, validation)
         return (float(torch.cat(losses).mean()) if self.select == "loss" else -prec1), prec1
 
     @torch.no_grad()

@@ -11,9 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from fastgaum.baselines.base import validation_nll
+from fastgaum.baselines.base import validation_nll, validation_prec1
 from fastgaum.baselines.gradient import GradientBaseline
-from fastgaum.metrics.precision import precision_at_k
 from fastgaum.models.tensors import BatchTensors
 from fastgaum.sessions.features import EncodedSessions
 
@@ -60,6 +59,5 @@ class SearchedBaseline(GradientBaseline):
         if not self.fit_link:
             return super()._validate(fixed, validation)
         scores = np.concatenate([self._scores(batch) for batch in fixed])
-        precision = precision_at_k(scores, validation.display_offsets, validation.choices, 1)
-        prec1 = 100 * float(np.nanmean(precision)) if not np.isnan(precision).all() else 0.0
+        prec1 = validation_prec1(scores, validation)
         return validation_nll(scores, validation, self.outside) if self.select == "loss" else -prec1, prec1

@@ -11,9 +11,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from fastgaum.baselines.base import Arrays, Baseline, Float64Array, validation_nll
+from fastgaum.baselines.base import Arrays, Baseline, Float64Array, validation_nll, validation_prec1
 from fastgaum.errors import ConfigError
-from fastgaum.metrics.precision import precision_at_k
 from fastgaum.models.tensors import BatchTensors
 from fastgaum.sessions.features import EncodedSessions
 
@@ -106,9 +105,8 @@ class TunedBaseline(Baseline):
 
 
 def _prec1(scores: Float64Array, validation: EncodedSessions) -> float:
-    """Validation prec@1 in percent, rounded so that equal precisions are equal floats; 0 without a choice."""
-    precision = precision_at_k(scores, validation.display_offsets, validation.choices, 1)
-    return round(100 * float(np.nanmean(precision)), 9) if not np.isnan(precision).all() else 0.0
+    """Validation prec@1 in percent, rounded so that equal precisions are equal floats."""
+    return round(validation_prec1(scores, validation), 9)
 
 
 def _is_number(value: Any) -> bool:

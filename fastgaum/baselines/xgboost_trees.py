@@ -16,10 +16,9 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from fastgaum.baselines.base import Arrays, Baseline, Float64Array
+from fastgaum.baselines.base import Arrays, Baseline, Float64Array, validation_prec1
 from fastgaum.errors import ConfigError
 from fastgaum.kernels.ranking import rank_counts
-from fastgaum.metrics.precision import precision_at_k
 from fastgaum.models.expand import prefixes
 from fastgaum.models.tensors import BatchTensors, to_tensors
 from fastgaum.ops.segments import segment_log_softmax
@@ -127,11 +126,10 @@ class BoostedTrees(Baseline):
 
     def _row(self, booster: Any, held: Any, validation: EncodedSessions) -> dict[str, Any]:
         scores = _margins(booster, held)
-        precision = precision_at_k(scores, validation.display_offsets, validation.choices, 1)
         return {
             "trees": booster.num_boosted_rounds(),
             "val_loss": self._loss(scores, validation),
-            "val_prec1": 100 * float(np.nanmean(precision)) if not np.isnan(precision).all() else 0.0,
+            "val_prec1": validation_prec1(scores, validation),
         }
 
     def _data(self, encoded: EncodedSessions) -> Any:
