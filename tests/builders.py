@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import polars as pl
 
@@ -31,6 +33,25 @@ def log_of(
         item_ids=pl.Series([f"i{i}" for i in range(n_items)], dtype=pl.String),
         **more,  # type: ignore[arg-type]
     )
+
+
+def permuted_within_sets(log: SessionLog, seed: int = 0) -> tuple[SessionLog, np.ndarray]:
+    """The log with every display set's candidates in a random order, and that order, shape (n_candidates,)."""
+    rng = np.random.default_rng(seed)
+    order = np.concatenate([
+        rng.permutation(np.arange(a, b)) for a, b in zip(log.display_offsets[:-1], log.display_offsets[1:], strict=True)
+    ])  # fmt: skip
+    where = np.argsort(order)
+    chosen = log.display_offsets[:-1] + np.maximum(log.choices, 0)
+    moved = np.where(log.choices >= 0, where[chosen] - log.display_offsets[:-1], -1).astype(np.int32)
+    permuted = dataclasses.replace(
+        log,
+        items=log.items[order],
+        choices=moved,
+        views=None if log.views is None else log.views[order],
+        candidate_fields={k: v[order] for k, v in log.candidate_fields.items()},
+    )
+    return permuted, order
 
 
 def random_log(

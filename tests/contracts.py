@@ -11,7 +11,7 @@ from fastgaum.models.tensors import BatchTensors, chosen_bags, to_tensors
 from fastgaum.models.user_model import UserModel
 from fastgaum.sessions.batches import assemble
 from fastgaum.sessions.packed import SessionLog
-from tests.builders import random_log
+from tests.builders import permuted_within_sets, random_log
 
 
 def check_user_model(model: UserModel, log: SessionLog | None = None) -> None:
@@ -45,20 +45,7 @@ def _check_permutation(model: UserModel, log: SessionLog, head: str) -> None:
     """Permuting candidates permutes probabilities; with real order the position is a field and moves along."""
     if log.ordered:
         return
-    rng = np.random.default_rng(0)
-    order = np.concatenate([
-        rng.permutation(np.arange(a, b)) for a, b in zip(log.display_offsets[:-1], log.display_offsets[1:], strict=True)
-    ])  # fmt: skip
-    where = np.argsort(order)
-    chosen = log.display_offsets[:-1] + log.choices
-    moved = np.where(log.choices >= 0, where[chosen] - log.display_offsets[:-1], -1).astype(np.int32)
-    permuted = dataclasses.replace(
-        log,
-        items=log.items[order],
-        choices=moved,
-        views=None if log.views is None else log.views[order],
-        candidate_fields={k: v[order] for k, v in log.candidate_fields.items()},
-    )
+    permuted, order = permuted_within_sets(log)
     rows = log.sessions_in("test")
     before, _ = model.choice_log_probs(_batch(model, log, rows), head)  # type: ignore[arg-type]
     after, _ = model.choice_log_probs(_batch(model, permuted, rows), head)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from fastgaum.models.tensors import chosen_bags, to_tensors
 from fastgaum.sessions.batches import assemble
 from fastgaum.sessions.packed import SessionLog
 from fastgaum.sessions.synthetic import synthesise
-from tests.builders import log_of, random_log
+from tests.builders import log_of, permuted_within_sets, random_log
 
 
 def toy_log(repeats: int = 12) -> SessionLog:
@@ -86,14 +86,7 @@ def _check_normalised(model: Baseline, log: SessionLog) -> None:
 
 def _check_permutation(model: Baseline, log: SessionLog) -> None:
     """Permuting candidates permutes scores."""
-    rng = np.random.default_rng(0)
-    order = np.concatenate([
-        rng.permutation(np.arange(a, b)) for a, b in zip(log.display_offsets[:-1], log.display_offsets[1:], strict=True)
-    ])  # fmt: skip
-    where = np.argsort(order)
-    chosen = log.display_offsets[:-1] + log.choices
-    moved = np.where(log.choices >= 0, where[np.maximum(chosen, 0)] - log.display_offsets[:-1], -1).astype(np.int32)
-    permuted = dataclasses.replace(log, items=log.items[order], choices=moved)
+    permuted, order = permuted_within_sets(log)
     rows = log.sessions_in("all")
     # both without the training log's fingerprint: the counts that leave a user out are the training log's alone
     same = dataclasses.replace(log, name="same", session_ids=log.session_ids + "'")
