@@ -50,15 +50,12 @@ def resolve_config(
 
 
 def set_threads(threads: int | None) -> None:
-    """Let torch use so many threads (the kernels are serial); None leaves its default, all cores.
+    """Let torch and the kernels use so many threads; None leaves torch's default, all cores.
 
     Raises:
         ConfigError: fewer than one.
     """
-    if threads is None:
-        return
-    if threads < 1:
-        raise ConfigError(f"--threads must be at least 1, got {threads}")
-    import torch
+    if threads is not None:
+        from fastgaum.ops import threads as pool
 
-    torch.set_num_threads(threads)
+        pool.set_threads(threads)
