@@ -31,8 +31,10 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Races against rivals and the scaling curves, then the pages that show them. Minutes, on a machine that is otherwise idle.
 bench: setup
-	$(BIN)/python -m pytest bench --benchmark-enable --benchmark-only
+	$(BIN)/fastgaum bench --json docs/tables/bench.json --plot docs/scaling.svg
+	$(BIN)/python bench/readme.py
 
 docs: setup
 	$(BIN)/mkdocs serve

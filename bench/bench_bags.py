@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import cached_property, lru_cache
 
 import pytest
 import torch
 from torch import Tensor
 
+from fastgaum.bench.races import Race
 from fastgaum.ops.bags import bag_sum
 
-Step = Callable[[], dict[str, Tensor]]
 Bag = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+GROUPS = {"bags-plain": False, "bags-weighted": True}
+"""group: whether ids have weights"""
 
 
 class Work:
@@ -27,6 +29,13 @@ class Work:
         self.table = torch.randn(n_rows, dim, generator=draws).requires_grad_()
         self.weights = torch.rand(n_ids, generator=draws) if weighted else None
         self.grad = torch.randn(n_bags, dim, generator=draws)
+        # forward each id's row is read once and backward its gradient is added to once
+        self.bytes_moved = 2 * 4.0 * dim * n_ids
+
+    @cached_property
+    def expected(self) -> dict[str, Tensor]:
+        """Sums and the table's gradient as torch has them."""
+        return step_of(torch_embedding_bag, self)()
 
 
 def ours(table: Tensor, ids: Tensor, offsets: Tensor, weights: Tensor | None) -> Tensor:
@@ -39,24 +48,32 @@ def torch_embedding_bag(table: Tensor, ids: Tensor, offsets: Tensor, weights: Te
     )
 
 
-def step_of(bag: Bag, work: Work) -> Step:
+def gradient_of(tensor: Tensor) -> Tensor:
+    assert tensor.grad is not None
+    return tensor.grad
+
+
+def step_of(bag: Bag, work: Work) -> Callable[[], dict[str, Tensor]]:
     def step() -> dict[str, Tensor]:
         work.table.grad = None
         sums = bag(work.table, work.ids, work.offsets, work.weights)
-        sums.backward(work.grad)
-        assert work.table.grad is not None
-        return {"sums": sums.detach(), "gradient": work.table.grad}
+        torch.autograd.backward(sums, work.grad)
+        return {"sums": sums.detach(), "gradient": gradient_of(work.table)}
 
     return step
 
 
-@pytest.fixture(scope="module")
-def work(request: pytest.FixtureRequest, full: bool) -> Work:
-    return Work(*((20_000, 100_000, 64) if full else (200, 500, 8)), weighted=request.param)
+CONTENDERS: dict[str, Bag] = {"ours": ours, "torch-embedding-bag": torch_embedding_bag}
 
 
-@pytest.mark.parametrize("contender", [ours, torch_embedding_bag])
-@pytest.mark.parametrize("work", [False, True], ids=["plain", "weighted"], indirect=True)
-def test_bags(benchmark: Any, race: Callable[..., None], work: Work, contender: Bag) -> None:
-    benchmark.group = f"bags-{'plain' if work.weights is None else 'weighted'}"
-    race(step_of(contender, work), step_of(torch_embedding_bag, work)(), ids=len(work.ids))
+@lru_cache(maxsize=1)
+def work_of(group: str, full: bool) -> Work:
+    return Work(*((20_000, 100_000, 64) if full else (200, 500, 8)), weighted=GROUPS[group])
+
+
+@pytest.mark.parametrize("contender", CONTENDERS)
+@pytest.mark.parametrize("group", GROUPS)
+def test_bags(race: Race, full: bool, group: str, contender: str) -> None:
+    work = work_of(group, full)
+    step = step_of(CONTENDERS[contender], work)
+    race(step, work.expected, unit="ids", amount=len(work.ids), bytes_moved=work.bytes_moved)

@@ -1,73 +1,117 @@
-"""Events per second of training at the paper's sizes (LSTM 20, scorers 64-64): exact steps and adversarial rounds.
+"""Races in training: whole adversarial rounds at the paper's sizes and at the report's, batches assembled in the time.
 
-The log is a small `scale` world: the released files' short sessions over a large catalogue.
+Every contender starts from the same weights and takes the same batches; its first loss must be the reference's. Rivals
+that take seconds are given fewer steps of the same work.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
-from fastgaum.config import Config
-from fastgaum.models.networks import Networks
-from fastgaum.models.regularisers import regulariser_of
-from fastgaum.models.tensors import to_tensors
-from fastgaum.sessions.batches import batches
-from fastgaum.sessions.features import EncodedSessions, FeatureSpace
-from fastgaum.sessions.synthetic import synthesise
-from fastgaum.training.game import Game
-
-Encoded = tuple[FeatureSpace, EncodedSessions]
+from fastgaum.bench.races import RATE, Bar, Race
+from fastgaum.bench.rivals.flops import step_flops
+from fastgaum.bench.training import PUBLIC, Data, Run, config_of, data_of, public_log, world
+from fastgaum.ops import threads
 
 
-@pytest.fixture(scope="module")
-def encoded(full: bool) -> Encoded:
-    n_events, n_items = (40_000, 10_000) if full else (400, 50)
-    log, _ = synthesise(n_events, preset="scale", n_items=n_items)
-    space = FeatureSpace.fit(log, "identity", set_context=False)
-    return space, space.encode(log, log.sessions_in("train"))
+@dataclass(frozen=True)
+class Setting:
+    """One group: on what, with which configuration, who races, what ours must reach."""
+
+    on: str
+    """a synthetic world's preset, or a public log's name"""
+    contenders: dict[str, int]
+    """steps per call of each"""
+    bars: tuple[Bar, ...] = ()
+    preset: str = "paper-lstm"
+    changes: dict[str, Any] = field(default_factory=dict)
+    n_events: int = 1_000_000
+    n_items: int = 1_000_000
 
 
-class Training:
-    """An epoch's worth of one kind of step, over shuffled batches that are assembled inside the time taken."""
+ADAGRAD = {"table_optimiser": "adagrad"}
+SCALE = {"batch_sessions": 2048, **ADAGRAD}
 
-    def __init__(self, encoded: Encoded, kind: str, batch_sessions: int) -> None:
-        space, self.sessions = encoded
-        config = Config.from_preset("paper-lstm", players="adversarial", batch_sessions=batch_sessions)
-        torch.manual_seed(0)
-        self.networks = Networks(config, space.n_ids, space.n_numbers)
-        unknown = torch.from_numpy(space.unknown_of_id)
-        game = Game(self.networks, config, regulariser_of(config), unknown, outside=False)
-        self.step = game.round if kind == "round" else game.exact_step
-        self.batch_sessions = batch_sessions
-        self.order = np.random.default_rng(0)
+GROUPS: dict[str, Setting] = {
+    "round-scale": Setting(
+        "scale", {"ours": 40, "one-thread": 20, "our-autograd-path": 4, "stock-torch": 1},
+        (Bar(120_000, RATE, 1), Bar(1.8, "one-thread", 10)), changes=SCALE, n_events=10_000_000,
+    ),
+    "catalogue-1m-against-10k": Setting(
+        "scale", {"ours": 40, "10k-items": 40}, (Bar(1 / 1.3, "10k-items", 6),), changes=SCALE,
+    ),
+    "catalogue-10m-against-10k": Setting(
+        "scale", {"ours": 40, "10k-items": 40}, (Bar(1 / 1.5, "10k-items", 6),), changes=SCALE, n_items=10_000_000,
+    ),
+    "round-tail": Setting(
+        "tail", {"ours": 20, "stock-torch": 2, "stock-torch-packed": 2, "stock-torch-loop": 2},
+        (Bar(5.0, "stock-torch", 3),), changes={"batch_sessions": 64}, n_events=200_000, n_items=10_000,
+    ),
+    **{
+        f"round-{name}": Setting(
+            name, {"ours": 40, "stock-torch": 10, "stock-torch-sparse-adam": 10}, (Bar(3.0, "stock-torch", 3),)
+        )
+        for name in PUBLIC
+    },
+    **{
+        f"one-hot-{name}": Setting(
+            name, {"ours": 100, "padded-one-hot": 1}, (Bar(200.0 if name != "taobao" else 500.0, "padded-one-hot", 2),),
+            changes={"batch_sessions": 16},
+        )
+        for name in PUBLIC
+    },
+    "one-hot-generated-yelp": Setting(
+        "yelp", {"ours": 20, "padded-one-hot": 1}, changes={"batch_sessions": 16, "states": "generated"},
+    ),
+    "one-hot-report-yelp": Setting(
+        "yelp", {"ours": 5, "padded-one-hot": 1}, (Bar(100.0, "padded-one-hot", 2),), preset="report",
+        changes={"batch_sessions": 16, "rounds_lr": 1.0},
+    ),
+}  # fmt: skip
 
-    def epoch(self) -> float:
-        """Train on every session once; returns the mean loss."""
-        total = 0.0
-        for batch in batches(self.sessions, self.batch_sessions, self.order):
-            total += self.step(to_tensors(batch)) * batch.n_events
-        return total / self.sessions.n_events
 
-    def weights(self) -> dict[str, torch.Tensor]:
-        return {name: value.detach().clone() for name, value in self.networks.state_dict().items()}
+def data_for(setting: Setting, contender: str, full: bool) -> Data:
+    if setting.on in PUBLIC:
+        log = public_log(setting.on)
+        if log is None:
+            pytest.skip(f"the log {setting.on} is not at hand: `fastgaum data get {setting.on}`")
+        return data_of(log)[1]
+    if not full:
+        return world(setting.on, 400, 50)
+    return world(setting.on, setting.n_events, 10_000 if contender == "10k-items" else setting.n_items)
 
 
-@pytest.mark.parametrize("batch_sessions", [50, 1024])
-@pytest.mark.parametrize("kind", ["exact", "round"])
-def test_training(benchmark: Any, encoded: Encoded, kind: str, batch_sessions: int) -> None:
-    benchmark.group = f"training-paper-lstm-batch{batch_sessions}"
-    training = Training(encoded, kind, batch_sessions)
-    before = training.weights()
-    assert np.isfinite(training.epoch())
-    after = training.weights()
-    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
-    assert moved == ({"players", "generator"} if kind == "round" else {"players"})
-    benchmark.pedantic(training.epoch, rounds=5)
-    benchmark.extra_info["events"] = training.sessions.n_events
-    if benchmark.stats is not None:
-        benchmark.extra_info["events/s"] = training.sessions.n_events / benchmark.stats.stats.median
-    benchmark.extra_info["threads"] = torch.get_num_threads()
+@pytest.mark.parametrize(
+    ("group", "contender"), [(group, name) for group, setting in GROUPS.items() for name in setting.contenders]
+)
+def test_training(race: Race, full: bool, group: str, contender: str) -> None:
+    setting = GROUPS[group]
+    data = data_for(setting, contender, full)
+    sizes = {} if full or setting.preset != "report" else {"history_dim": 8, "history_layers": 2, "hidden": (16, 16)}
+    config = config_of(setting.preset, **{**setting.changes, **sizes})
+    game = contender if contender not in ("one-thread", "10k-items") else "ours"
+    steps = setting.contenders[contender] if full else 1
+    count = threads.get_threads()
+    if contender == "one-thread":
+        threads.set_threads(1)
+    try:
+        run = Run(data, config, contender=game)
+        # the same data and weights give the same first loss, whoever computes it
+        expected = Run(data, config, contender="our-autograd-path").steps(1) if data.n_ids < 1_000_000 else None
+        step = lambda: run.steps(steps)  # noqa: E731
+        flops = step_flops(next(run.waiting), config, data.n_ids, "round", padded=contender == "padded-one-hot")
+        first = Run(data, config, contender=game).steps(1) if expected is not None else None
+        if first is not None and expected is not None:
+            assert abs(float(first["first loss"]) - float(expected["first loss"])) <= 1e-4
+        race(step, None, unit="events", amount=_events(run, steps), bars=setting.bars, flops=flops * steps)
+    finally:
+        threads.set_threads(count)
+
+
+def _events(run: Run, steps: int) -> float:
+    """Events of so many batches, on average."""
+    n_sessions = min(run.config.batch_sessions, run.data.train.n_sessions)
+    return steps * n_sessions * run.data.train.n_events / run.data.train.n_sessions

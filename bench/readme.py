@@ -2,7 +2,9 @@
 
 `fastgaum reproduce … --json docs/tables/NAME.json` writes the JSON (each page shows its command); this puts it between
 the page's markers, the lines <!-- table:begin --> and <!-- table:end -->, and draws docs/prec1.svg (extra `plots`).
-Tables are never written by hand: tests/test_tables.py fails when a page is not what this would write.
+docs/performance.md and README.md take theirs from docs/tables/bench.json, which `make bench` writes; until it is there
+their places stay empty. Tables are never written by hand: tests/test_tables.py fails when a page is not what this would
+write.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from fastgaum.bench.report import to_markdown as races_to_markdown
 from fastgaum.metrics.table import to_markdown
 from fastgaum.reproduce.cells import published_row
 
@@ -24,6 +27,11 @@ PAGES = {
 """page: the object whose table it shows"""
 FIGURE = ("docs/prec1.svg", "docs/tables/bags.json")
 VERDICTS = ("docs/published-numbers.md", "docs/tables/identity.json", "docs/tables/bags.json")
+RACES = "docs/tables/bench.json"
+RACES_PAGES = {"docs/performance.md": False, "README.md": True}
+"""page with the races' table between its markers `races`: whether it shows only those that have a bar"""
+CURVES = ("docs/performance.md", "docs/scaling.svg")
+"""page that shows the scaling curves between its markers `scaling`, and their figure"""
 NEAR = 3.0
 """points of prec@1 within which a published cell counts as reproduced"""
 
@@ -32,6 +40,28 @@ def read(file: str) -> dict[str, Any]:
     """A committed object."""
     value: dict[str, Any] = json.loads((ROOT / file).read_text(encoding="utf-8"))
     return value
+
+
+def read_races() -> dict[str, Any] | None:
+    """What `make bench` measured, if it has been run."""
+    return read(RACES) if (ROOT / RACES).exists() else None
+
+
+def has(page: str, marker: str) -> bool:
+    """Whether a page has a place for something."""
+    return f"<!-- {marker}:begin -->" in page
+
+
+def with_races(page: str, text: str, result: dict[str, Any]) -> str:
+    """Return a page's text with what it shows of the races, where it has a place for it."""
+    if has(text, "races"):
+        text = insert(text, races_to_markdown(result, RACES_PAGES[page]), "races")
+    if page == CURVES[0] and "scaling" in result:
+        name = Path(CURVES[1]).name
+        text = insert(
+            text, f"![Training speed by catalogue size, session length, hidden size and threads]({name})", "scaling"
+        )
+    return text
 
 
 def insert(page: str, table: str, marker: str = "table") -> str:
@@ -94,6 +124,21 @@ def main() -> None:
         insert(path.read_text(encoding="utf-8"), verdicts(*map(read, VERDICTS[1:])), "verdicts"), encoding="utf-8"
     )
     draw(read(FIGURE[1]), ROOT / FIGURE[0])
+    set_races()
+
+
+def set_races() -> None:
+    """Write the races' tables and the curves' figure, if there are any."""
+    from fastgaum.bench.figure import draw
+
+    result = read_races()
+    if result is None:
+        return
+    for page in RACES_PAGES:
+        path = ROOT / page
+        path.write_text(with_races(page, path.read_text(encoding="utf-8"), result), encoding="utf-8")
+    if "scaling" in result:
+        draw(result, ROOT / CURVES[1])
 
 
 if __name__ == "__main__":

@@ -97,6 +97,8 @@ class Config:
     """generator steps per reward step (one round)"""
     weight_decay: float = 0.1
     """decoupled weight decay of the reward player"""
+    table_optimiser: Literal["adam", "adagrad"] = "adam"
+    """how tables over ids move: lazy AdamW, or row-wise Adagrad (a third of the memory); both touch a batch's rows only"""
     dropout: float = 0.5
     """dropout in the reward player's scorer"""
     id_dropout: float = 0.5

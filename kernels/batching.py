@@ -1,8 +1,25 @@
-"""Batch assembly straight from the packed arrays: whole sessions picked in any order, never padded."""
+"""Batch assembly straight from the packed arrays: whole sessions picked in any order, never padded.
+
+Shuffled sessions lie anywhere in memory, so nearly every first touch misses the caches. Each array is therefore read in a
+pass of its own whose loads do not wait for one another: many misses are then under way at once.
+"""
 
 from __future__ import annotations
 
-from ._jit import Array, jit
+import numpy as np
+
+from ._jit import Array, jit, jit_part
+
+
+@jit
+def picked_size(offsets: Array, rows: Array) -> int:
+    """How many entries the rows have together, -1 if one does not exist: offsets [0, 2, 3, 6], rows [2, 0] → 5."""
+    total = 0
+    for row in rows:
+        if row < 0 or row >= len(offsets) - 1:
+            return -1
+        total += offsets[row + 1] - offsets[row]
+    return total
 
 
 @jit
@@ -21,14 +38,73 @@ def ragged_index(offsets: Array, rows: Array, picked_offsets: Array, index: Arra
 
 
 @jit
+def count_sessions(
+    session_offsets: Array, display_offsets: Array, rows: Array, sessions: Array,
+    picked_offsets: Array, picked_rows: Array, first_events: Array, first_candidates: Array,
+) -> int:  # fmt: skip
+    """Find the picked sessions: their rows, and where each starts in the log and in the batch; return all candidates.
+
+    first_events, first_candidates: starts in the log, shape (n_sessions,). Returns -1 for a session that does not exist.
+    """
+    n_sessions, events = len(session_offsets) - 1, 0
+    picked_offsets[0] = 0
+    for i in range(len(sessions)):
+        if sessions[i] < 0 or sessions[i] >= n_sessions:
+            return -1
+        session = np.uint64(sessions[i])
+        first = session_offsets[session]
+        picked_rows[i] = rows[session]
+        first_events[i] = first
+        events += session_offsets[session + np.uint64(1)] - first
+        picked_offsets[i + 1] = events
+    candidates = 0
+    for i in range(len(sessions)):
+        first = first_events[i]
+        last = first + picked_offsets[i + 1] - picked_offsets[i]
+        start = display_offsets[np.uint64(first)]
+        first_candidates[i] = start
+        candidates += display_offsets[np.uint64(last)] - start
+    return candidates
+
+
+@jit
+def fill_events(
+    display_offsets: Array, choices: Array, picked_offsets: Array, first_events: Array,
+    picked_displays: Array, picked_choices: Array, later_events: Array, clicked: Array, chosen: Array,
+) -> tuple[int, int]:  # fmt: skip
+    """Write the batch's events; return how many are not the first of their session, and how many have a choice.
+
+    later_events: the former; clicked, chosen: the latter, and their choice's candidate; with room for every event.
+    """
+    for i in range(len(first_events)):
+        start = picked_offsets[i]
+        _copy(choices, first_events[i], picked_choices, start, picked_offsets[i + 1] - start)
+    out = 0
+    picked_displays[0] = 0
+    for i in range(len(first_events)):
+        start, shift = picked_offsets[i], first_events[i] - picked_offsets[i] + 1
+        base = display_offsets[np.uint64(first_events[i])] - out
+        for event in range(start, picked_offsets[i + 1]):
+            out = display_offsets[np.uint64(event + shift)] - base
+            picked_displays[np.uint64(event + 1)] = out
+    later, n_clicked = 0, 0
+    for i in range(len(first_events)):
+        for event in range(picked_offsets[i] + 1, picked_offsets[i + 1]):
+            later_events[np.uint64(later)] = event
+            later += 1
+    for event in range(len(picked_choices)):
+        # written in any case, kept only if the count moves on: no branch to mispredict
+        choice = picked_choices[event]
+        clicked[np.uint64(n_clicked)] = event
+        chosen[np.uint64(n_clicked)] = picked_displays[event] + choice
+        n_clicked += choice >= 0
+    return later, n_clicked
+
+
+@jit
 def history_tokens(
-    session_offsets: Array,
-    display_offsets: Array,
-    choices: Array,
-    keep_last: bool,
-    token_offsets: Array,
-    token_candidates: Array,
-) -> int:
+    session_offsets: Array, display_offsets: Array, choices: Array, keep_last: bool, token_offsets: Array, token_candidates: Array
+) -> int:  # fmt: skip
     """Write the chosen candidate (or -1 for no click) of each event that a later state reads; return how many.
 
     The choice of a session's last event is read by no state of the session, so it is skipped unless `keep_last`.
@@ -39,7 +115,54 @@ def history_tokens(
     skip = 0 if keep_last else 1
     for session in range(len(session_offsets) - 1):
         for event in range(session_offsets[session], session_offsets[session + 1] - skip):
-            token_candidates[out] = display_offsets[event] + choices[event] if choices[event] >= 0 else -1
+            choice = choices[np.uint64(event)]
+            token_candidates[np.uint64(out)] = display_offsets[np.uint64(event)] + choice if choice >= 0 else -1
             out += 1
         token_offsets[session + 1] = out
     return out
+
+
+@jit
+def fill_rows(source: Array, width: int, first: Array, offsets: Array, displays: Array, target: Array) -> None:
+    """Copy the picked sessions' candidates; a session's lie side by side, `width` numbers each; both arrays are flat.
+
+    first: each session's first candidate in the source; offsets, displays: the batch's own.
+    """
+    if width == 0:
+        return
+    for i in range(len(first)):
+        start, stop = displays[np.uint64(offsets[i])], displays[np.uint64(offsets[i + 1])]
+        _copy(source, int(first[i]) * width, target, int(start) * width, int(stop - start) * width)
+
+
+@jit
+def fill_bags(
+    ids: Array, numbers: Array, candidates: Array, bag_ids: Array, bag_offsets: Array, bag_numbers: Array
+) -> int:
+    """Write the bags of any candidates; -1 (no click) has the one id 0 and zeros. Returns the number of ids."""
+    width, n_numbers = ids.shape[1], numbers.shape[1]
+    out = 0
+    bag_offsets[0] = 0
+    for i in range(len(candidates)):
+        candidate = candidates[i]
+        if candidate < 0:
+            bag_ids[out] = 0
+            out += 1
+            for column in range(n_numbers):
+                bag_numbers[i, column] = 0.0
+        else:
+            for column in range(width):
+                bag_ids[out + column] = ids[candidate, column]
+            out += width
+            for column in range(n_numbers):
+                bag_numbers[i, column] = numbers[candidate, column]
+        bag_offsets[i + 1] = out
+    return out
+
+
+@jit_part
+def _copy(source: Array, start: int, target: Array, at: int, n: int) -> None:
+    """target[at : at + n] = source[start : start + n]; unsigned positions spare a test for negative ones each time."""
+    read, write = np.uint64(start), np.uint64(at)
+    for k in range(n):
+        target[write + np.uint64(k)] = source[read + np.uint64(k)]

@@ -1,4 +1,4 @@
-"""What the recurrent kernels share: tanh, the logistic function, and a row times a matrix.
+"""What the recurrent kernels share: tanh, the logistic function, and loops over rows.
 
 Numba has no vector maths library here, so a call of math.tanh keeps a loop scalar. For float32 a rational function
 of x stands in, which LLVM vectorises; float64 keeps the exact function, for gradient checks.
@@ -94,27 +94,14 @@ def add_product(vector: Array, matrix: Array, row: Array) -> None:
 
 
 @jit_part
-def add_products(vector: Array, matrix: Array, row: Array) -> None:
-    """Add matrix @ vector to row, (n,), (k, n) → (k,): the way back through `add_product`, on the same matrix.
+def add(target: Array, row: Array) -> None:
+    """Add to `target` as many entries of `row`, in place."""
+    for j in range(len(target)):
+        target[j] += row[j]
 
-    Four rows of the matrix at a time share the loads of the vector. At these sizes it takes half the time of
-    `add_product` on the transposed matrix, whose inner loop would be only k long.
-    """
-    size, width = matrix.shape
-    whole = size - size % 4
-    for k in range(0, whole, 4):
-        sum0 = sum1 = sum2 = sum3 = ZERO
-        for j in range(width):
-            sum0 += vector[j] * matrix[k, j]
-            sum1 += vector[j] * matrix[k + 1, j]
-            sum2 += vector[j] * matrix[k + 2, j]
-            sum3 += vector[j] * matrix[k + 3, j]
-        row[k] += sum0
-        row[k + 1] += sum1
-        row[k + 2] += sum2
-        row[k + 3] += sum3
-    for k in range(whole, size):
-        sum0 = ZERO
-        for j in range(width):
-            sum0 += vector[j] * matrix[k, j]
-        row[k] += sum0
+
+@jit_part
+def copy(target: Array, row: Array) -> None:
+    """Copy as many entries of `row` as `target` holds: for short rows quicker than target[:] = row."""
+    for j in range(len(target)):
+        target[j] = row[j]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ._jit import Array, jit
 
 
@@ -37,13 +39,18 @@ def counts_before(
 
 
 @jit
-def counts_of_user(
-    sessions_by_user: Array,
-    users: Array,
+def counts_of_users(
+    training: Array,
+    training_users: Array,
     session_offsets: Array,
     display_offsets: Array,
     items: Array,
     choices: Array,
+    asking: Array,
+    asking_users: Array,
+    part_offsets: Array,
+    part_displays: Array,
+    part_items: Array,
     seen: Array,
     picked: Array,
     expected: Array,
@@ -51,17 +58,19 @@ def counts_of_user(
     own_choices: Array,
     own_expected: Array,
 ) -> None:
-    """Count, per candidate, its item's displays, choices and expected choices by its own user, over the sessions listed.
+    """Count, per candidate of the asking sessions, its item's displays, choices and expected choices by its own user.
 
-    A display set of k candidates gives each of them 1/k expected choices. `sessions_by_user` lists sessions with equal
-    users side by side; scratch as in `counts_before`.
+    training: rows of training sessions in a packed log, by ascending user; asking: sessions of a packed part, likewise. A
+    display set of k candidates gives each of them 1/k expected choices. Scratch as in `counts_before`.
     """
-    start = 0
-    while start < len(sessions_by_user):
+    start, at = 0, 0
+    while at < len(asking):
+        user = asking_users[at]
+        while start < len(training) and training_users[start] < user:
+            start += 1
         stop = start
-        user = users[sessions_by_user[start]]
-        while stop < len(sessions_by_user) and users[sessions_by_user[stop]] == user:
-            session = sessions_by_user[stop]
+        while stop < len(training) and training_users[stop] == user:
+            session = training[stop]
             for event in range(session_offsets[session], session_offsets[session + 1]):
                 for candidate in range(display_offsets[event], display_offsets[event + 1]):
                     seen[items[candidate]] += 1
@@ -69,20 +78,60 @@ def counts_of_user(
                 if choices[event] >= 0:
                     picked[items[display_offsets[event] + choices[event]]] += 1
             stop += 1
+        while at < len(asking) and asking_users[at] == user:
+            first, last = part_offsets[asking[at]], part_offsets[asking[at] + 1]
+            for candidate in range(part_displays[first], part_displays[last]):
+                own_displays[candidate] = seen[part_items[candidate]]
+                own_choices[candidate] = picked[part_items[candidate]]
+                own_expected[candidate] = expected[part_items[candidate]]
+            at += 1
         for row in range(start, stop):
-            session = sessions_by_user[row]
-            for candidate in range(
-                display_offsets[session_offsets[session]], display_offsets[session_offsets[session + 1]]
-            ):
-                own_displays[candidate] = seen[items[candidate]]
-                own_choices[candidate] = picked[items[candidate]]
-                own_expected[candidate] = expected[items[candidate]]
-        for row in range(start, stop):
-            session = sessions_by_user[row]
-            for candidate in range(
-                display_offsets[session_offsets[session]], display_offsets[session_offsets[session + 1]]
-            ):
+            first, last = session_offsets[training[row]], session_offsets[training[row] + 1]
+            for candidate in range(display_offsets[first], display_offsets[last]):
                 seen[items[candidate]] = 0
                 picked[items[candidate]] = 0
                 expected[items[candidate]] = 0.0
         start = stop
+
+
+@jit
+def count_items(
+    sessions: Array,
+    session_offsets: Array,
+    display_offsets: Array,
+    items: Array,
+    choices: Array,
+    displays: Array,
+    chosen: Array,
+    expected: Array,
+) -> tuple[int, int]:
+    """Count each item's displays, choices and expected choices over the sessions; return their events and choices.
+
+    displays, chosen, expected: shape (n_items,), zero on entry.
+    """
+    n_events, n_choices = 0, 0
+    for session in sessions:
+        for event in range(session_offsets[session], session_offsets[session + 1]):
+            first, last = display_offsets[event], display_offsets[event + 1]
+            n_events += 1
+            for candidate in range(first, last):
+                displays[items[candidate]] += 1
+                expected[items[candidate]] += 1.0 / (last - first)
+            if choices[event] >= 0:
+                n_choices += 1
+                chosen[items[first + choices[event]]] += 1
+    return n_events, n_choices
+
+
+@jit
+def less_set_means(numbers: Array, columns: Array, display_offsets: Array, sums: Array, first: int) -> None:
+    """Write each of the columns less its mean over the display set to the columns from `first` on.
+
+    numbers: float32, shape (n_candidates, ·); sums: each display set's, float32, shape (n_events, n_columns).
+    """
+    for event in range(len(display_offsets) - 1):
+        start, stop = display_offsets[event], display_offsets[event + 1]
+        for i in range(len(columns)):
+            mean = np.float64(sums[event, i]) / (stop - start)
+            for candidate in range(start, stop):
+                numbers[candidate, first + i] = np.float64(numbers[candidate, columns[i]]) - mean

@@ -3,25 +3,56 @@
     r, z = logistic(x + q),  n = tanh(x + r q),  h = (1 − z) n + z h',  q = W h' + b
 
 x (with b_ih) and q (with b_hh) have a part for each gate. Saved for the backward pass, as one row of 4H per token:
-r, z, n and the n-part of q. The regimes are those of the LSTM: see `kernels/lstm.py`.
+r, z, n and the n-part of q. Tiles, and blocks of weights with three gates, are those of `kernels/lstm.py`; b comes in
+such blocks too, (n_blocks, 3 · units).
 """
 
 from __future__ import annotations
 
+import numpy as np
+
 from ._jit import Array, jit_fast, jit_part
-from .cells import ONE, add_product, add_products, logistic, tanh
+from .cells import ONE, add, copy, logistic, tanh
+from .packing import length_of, now_running, padded, room, still_running
 
 
 @jit_part
-def _cell(gates_x: Array, saved: Array, h_before: Array, h: Array) -> None:
-    """Turn x and q into r, z, n and h; `saved` enters as q in its slots 0, 1 and 3."""
-    size = len(h)
-    for j in range(2 * size):
-        saved[j] = logistic(saved[j] + gates_x[j])
-    for j in range(size):
-        z, n = saved[size + j], tanh(gates_x[2 * size + j] + saved[j] * saved[3 * size + j])
-        saved[2 * size + j] = n
-        h[j] = (ONE - z) * n + z * h_before[j]
+def _logistics(sums: Array) -> None:
+    for j in range(len(sums)):
+        sums[j] = logistic(sums[j])
+
+
+@jit_part
+def _candidate(r: Array, q: Array, x: Array, n: Array) -> None:
+    """Write n = tanh(x + r q)."""
+    for j in range(len(n)):
+        n[j] = tanh(x[j] + r[j] * q[j])
+
+
+@jit_part
+def _mix(z: Array, n: Array, before: Array, after: Array) -> None:
+    """Write h = (1 − z) n + z h'."""
+    for j in range(len(after)):
+        after[j] = (ONE - z[j]) * n[j] + z[j] * before[j]
+
+
+@jit_part
+def _cell(unit: int, units: int, q: Array, bias: Array, x: Array, saved: Array, before: Array, after: Array) -> None:
+    """Take a token's units from `unit` on a step further, from W h', (3 · units,), and the rows x, saved, h' and h."""
+    size = len(after)
+    last = min(unit + units, size)
+    length = last - unit
+    add(q, bias)
+    for k in range(2):
+        add(q[k * units : k * units + length], x[k * size + unit : k * size + last])
+    _logistics(q[: 2 * units])
+    r, z, of_n = q[:length], q[units : units + length], q[2 * units : 2 * units + length]
+    n = saved[2 * size + unit : 2 * size + last]
+    copy(saved[unit:last], r)
+    copy(saved[size + unit : size + last], z)
+    copy(saved[3 * size + unit : 3 * size + last], of_n)
+    _candidate(r, of_n, x[2 * size + unit : 2 * size + last], n)
+    _mix(z, n, before[unit:last], after[unit:last])
 
 
 @jit_part
@@ -46,35 +77,47 @@ def _cell_backward(saved: Array, h_before: Array, carry: Array, grad_x: Array, g
 
 
 @jit_fast
-def gru_sequences(
-    gates_x: Array,
+def gru_tiles(
+    tiles: Array,
+    order: Array,
     offsets: Array,
-    weight_t: Array,
+    weights: Array,
     bias: Array,
+    gates_x: Array,
     h0: Array,
     saved: Array,
     h: Array,
 ) -> None:
-    """Write saved (n_tokens, 4H) and h (n_tokens, H); `weight_t` is weight_hh transposed, (H, 3H)."""
-    size = h.shape[1]
-    for sequence in range(len(offsets) - 1):
-        h_before = h0[sequence]
-        for row in range(offsets[sequence], offsets[sequence + 1]):
-            keep = saved[row]
-            for j in range(3 * size):
-                keep[j] = bias[j]
-            add_product(h_before, weight_t, keep)
-            for j in range(size):
-                keep[3 * size + j] = keep[2 * size + j]
-            _cell(gates_x[row], keep, h_before, h[row])
-            h_before = h[row]
+    """Write saved (n_tokens, 4H) and h (n_tokens, H) of the sequences in order[tiles[k]:tiles[k + 1]], all k."""
+    n_blocks, size, width = weights.shape
+    units, rows = width // 3, room(tiles)
+    states = np.zeros((2, rows, size), h.dtype)
+    q, starts = np.empty((rows, width), h.dtype), np.empty(rows, np.int64)
+    for tile in range(len(tiles) - 1):
+        first, active = tiles[tile], tiles[tile + 1] - tiles[tile]
+        for rank in range(active):
+            starts[rank] = offsets[order[first + rank]]
+            copy(states[0, rank], h0[order[first + rank]])
+        for step in range(length_of(order[first], offsets)):
+            active = still_running(step, first, active, order, offsets)
+            before, after = states[step % 2], states[1 - step % 2]
+            for block in range(n_blocks):
+                np.dot(before[: padded(active)], weights[block], q[: padded(active)])
+                for rank in range(active):
+                    row = starts[rank] + step
+                    rows_of = gates_x[row], saved[row], before[rank], after[rank]
+                    _cell(block * units, units, q[rank], bias[block], *rows_of)
+            for rank in range(active):
+                copy(h[starts[rank] + step], after[rank])
 
 
 @jit_fast
-def gru_sequences_backward(
-    grad_h: Array,
+def gru_tiles_backward(
+    tiles: Array,
+    order: Array,
     offsets: Array,
-    weight_t: Array,
+    weights: Array,
+    grad_h: Array,
     h0: Array,
     saved: Array,
     h: Array,
@@ -82,80 +125,28 @@ def gru_sequences_backward(
     grad_q: Array,
     grad_h0: Array,
 ) -> None:
-    """Write the gradients of x and q (n_tokens, 3H) and of h0; `weight_t` is weight_hh transposed, (H, 3H)."""
-    size = h.shape[1]
-    for sequence in range(len(offsets) - 1):
-        carry = grad_h0[sequence]
-        for j in range(size):
-            carry[j] = 0
-        first = offsets[sequence]
-        for row in range(offsets[sequence + 1] - 1, first - 1, -1):
-            for j in range(size):
-                carry[j] += grad_h[row, j]
-            h_before = h[row - 1] if row > first else h0[sequence]
-            _cell_backward(saved[row], h_before, carry, grad_x[row], grad_q[row])
-            add_products(grad_q[row], weight_t, carry)
-
-
-@jit_fast
-def gru_step(
-    step: int,
-    active: int,
-    order: Array,
-    offsets: Array,
-    product: Array,
-    gates_x: Array,
-    h0: Array,
-    saved: Array,
-    h: Array,
-    state: Array,
-) -> None:
-    """Advance the first `active` sequences of `order` by their token `step`.
-
-    `product` (n_sequences, 3H) holds q in that order; `state` (n_sequences, H) receives the new h in that order.
-    """
-    size = h.shape[1]
-    for rank in range(active):
-        sequence = order[rank]
-        row = offsets[sequence] + step
-        keep = saved[row]
-        for j in range(2 * size):
-            keep[j] = product[rank, j]
-        for j in range(size):
-            keep[3 * size + j] = product[rank, 2 * size + j]
-        h_before = h[row - 1] if step > 0 else h0[sequence]
-        _cell(gates_x[row], keep, h_before, h[row])
-        for j in range(size):
-            state[rank, j] = h[row, j]
-
-
-@jit_fast
-def gru_step_backward(
-    step: int,
-    active: int,
-    order: Array,
-    offsets: Array,
-    grad_h: Array,
-    h0: Array,
-    saved: Array,
-    h: Array,
-    grad_x: Array,
-    grad_q: Array,
-    step_gates: Array,
-    carry: Array,
-) -> None:
-    """Go back over token `step` of the first `active` sequences of `order`.
-
-    `carry` (n_sequences, H) holds the gradient from the next step in that order and keeps h's direct path;
-    `step_gates` (n_sequences, 3H) receives q's gradients in that order, for the product with the weights outside.
-    """
-    size = h.shape[1]
-    for rank in range(active):
-        sequence = order[rank]
-        row = offsets[sequence] + step
-        for j in range(size):
-            carry[rank, j] += grad_h[row, j]
-        h_before = h[row - 1] if step > 0 else h0[sequence]
-        _cell_backward(saved[row], h_before, carry[rank], grad_x[row], grad_q[row])
-        for j in range(3 * size):
-            step_gates[rank, j] = grad_q[row, j]
+    """Write the gradients of x and q (n_tokens, 3H) and of h0."""
+    n_blocks, width, units = weights.shape
+    size, rows = width // 3, room(tiles)
+    carry = np.empty((rows, size), h.dtype)
+    # rows beyond the active ones enter the product too, and what comes of them is not read
+    grad_sums, product = np.zeros((rows, width), h.dtype), np.empty((rows, units), h.dtype)
+    for tile in range(len(tiles) - 1):
+        first, last, active = tiles[tile], tiles[tile + 1], 0
+        carry[:] = 0
+        for step in range(length_of(order[first], offsets) - 1, -1, -1):
+            active = now_running(step, first, last, active, order, offsets)
+            for rank in range(active):
+                sequence = order[first + rank]
+                row = offsets[sequence] + step
+                add(carry[rank], grad_h[row])
+                h_before = h[row - 1] if step > 0 else h0[sequence]
+                _cell_backward(saved[row], h_before, carry[rank], grad_x[row], grad_sums[rank])
+                copy(grad_q[row], grad_sums[rank])
+            for block in range(n_blocks):
+                np.dot(grad_sums[: padded(active)], weights[block], product[: padded(active)])
+                unit = block * units
+                for rank in range(active):
+                    add(carry[rank, unit : min(unit + units, size)], product[rank])
+        for rank in range(last - first):
+            copy(grad_h0[order[first + rank]], carry[rank])

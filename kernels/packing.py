@@ -1,61 +1,159 @@
-"""The order in which sequences of unequal length advance together, and rows seen one step later.
+"""Tiles of sequences of unequal length that advance together, and the weight gradient over all tokens.
 
-A worked miniature: offsets [0, 1, 4, 4, 6] → lengths 1, 3, 0, 2 → order [1, 3, 0, 2], active [3, 2, 1]: at step 0 the
-first three sequences of the order hold a token, at step 1 the first two, at step 2 the first one.
+A worked miniature: offsets [0, 1, 4, 4, 6] → lengths 1, 3, 0, 2 → order [1, 3, 0, 2]: in any run of the order, the
+sequences that hold a token at a given step are its first few. A tile is such a run, narrow enough to stay in cache.
 """
 
 from __future__ import annotations
 
-from ._jit import Array, jit
+import numpy as np
+
+from ._jit import Array, jit, jit_fast, jit_part
+from .cells import copy
 
 
 @jit
-def longest_sequence(offsets: Array) -> int:
-    """Return the length of the longest sequence, 0 if there is none."""
-    longest = 0
-    for sequence in range(len(offsets) - 1):
-        longest = max(longest, offsets[sequence + 1] - offsets[sequence])
-    return longest
-
-
-@jit
-def order_by_length(offsets: Array, order: Array, active: Array) -> None:
-    """Write the sequences by falling length (a stable counting sort) and how many are longer than each step.
-
-    `order` has shape (n_sequences,); `active` has shape (longest,).
-    """
-    longest = len(active)
+def order_by_length(offsets: Array, order: Array) -> None:
+    """Write the sequences by falling length, (n_sequences,): a stable counting sort."""
     n_sequences = len(offsets) - 1
-    for step in range(longest):
-        active[step] = 0
+    longest = 0
+    for sequence in range(n_sequences):
+        longest = max(longest, offsets[sequence + 1] - offsets[sequence])
+    # place[length]: how many sequences are longer, and then one more for each of that length placed before
+    place = np.zeros(longest + 1, np.int32)
     for sequence in range(n_sequences):
         length = offsets[sequence + 1] - offsets[sequence]
         if length > 0:
-            active[length - 1] += 1
-    for step in range(longest - 2, -1, -1):
-        active[step] += active[step + 1]
-    # active[length] sequences are longer than `length`: they come before the first of that length
-    placed = active.copy()
-    n_empty = 0
+            place[length - 1] += 1
+    for length in range(longest - 1, -1, -1):
+        place[length] += place[length + 1]
     for sequence in range(n_sequences):
         length = offsets[sequence + 1] - offsets[sequence]
-        if length == 0:
-            order[(active[0] if longest > 0 else 0) + n_empty] = sequence
-            n_empty += 1
-        else:
-            before = active[length] if length < longest else 0
-            # placed[length - 1] counts down from active[length - 1]: the rest are still to come
-            position = before + active[length - 1] - placed[length - 1]
-            placed[length - 1] -= 1
-            order[position] = sequence
+        order[place[length]] = sequence
+        place[length] += 1
 
 
 @jit
-def previous_rows(rows: Array, offsets: Array, start: Array, previous: Array) -> None:
-    """Write each token's row one step earlier, and `start` at the first step: a0 a1 | b0 → start_a a0 | start_b."""
-    width = rows.shape[1]
-    for sequence in range(len(offsets) - 1):
-        first = offsets[sequence]
-        for row in range(first, offsets[sequence + 1]):
-            for j in range(width):
-                previous[row, j] = rows[row - 1, j] if row > first else start[sequence, j]
+def cut_tiles(offsets: Array, order: Array, most_rows: int, most_tokens: int, tiles: Array) -> int:
+    """Cut `order` into tiles of at most `most_rows` sequences and about `most_tokens` tokens; return how many.
+
+    Tile k is order[tiles[k]:tiles[k + 1]]; `tiles` has room for n_sequences + 1. A tile holds a multiple of four
+    sequences, whatever their length, as long as there are any: the matrix product takes four rows at a time.
+    """
+    n_tiles = n_tokens = 0
+    tiles[0] = 0
+    for rank in range(len(order)):
+        sequence = order[rank]
+        length = offsets[sequence + 1] - offsets[sequence]
+        rows = rank - tiles[n_tiles]
+        if rows == most_rows or (rows > 0 and rows % 4 == 0 and n_tokens + length > most_tokens):
+            n_tiles += 1
+            tiles[n_tiles] = rank
+            n_tokens = 0
+        n_tokens += length
+    if len(order) > 0:
+        n_tiles += 1
+        tiles[n_tiles] = len(order)
+    return n_tiles
+
+
+@jit
+def group_tiles(offsets: Array, order: Array, tiles: Array, n_tokens: int, parts: Array) -> int:
+    """Group neighbouring tiles into parts of at least `n_tokens` tokens (the last may have fewer); return how many.
+
+    Part k is tiles[parts[k]:parts[k + 1]]; `parts` has room for as many entries as `tiles`.
+    """
+    n_parts = held = 0
+    parts[0] = 0
+    for tile in range(len(tiles) - 1):
+        for rank in range(tiles[tile], tiles[tile + 1]):
+            held += offsets[order[rank] + 1] - offsets[order[rank]]
+        if held >= n_tokens or tile == len(tiles) - 2:
+            n_parts += 1
+            parts[n_parts] = tile + 1
+            held = 0
+    return n_parts
+
+
+@jit_part
+def padded(rows: int) -> int:
+    """How many rows to give to the matrix product: three left over of four take longer than four."""
+    return rows if rows < 3 else (rows + 3) // 4 * 4
+
+
+@jit_part
+def room(tiles: Array) -> int:
+    """How many rows the widest tile needs in a buffer of states."""
+    rows = 0
+    for tile in range(len(tiles) - 1):
+        rows = max(rows, tiles[tile + 1] - tiles[tile])
+    return padded(rows)
+
+
+@jit_part
+def length_of(sequence: int, offsets: Array) -> int:
+    """How many tokens a sequence has."""
+    return int(offsets[sequence + 1] - offsets[sequence])
+
+
+@jit_part
+def still_running(step: int, first: int, active: int, order: Array, offsets: Array) -> int:
+    """How many of order[first:first + active] are longer than `step`; at least one must be."""
+    while length_of(order[first + active - 1], offsets) <= step:
+        active -= 1
+    return active
+
+
+@jit_part
+def now_running(step: int, first: int, last: int, active: int, order: Array, offsets: Array) -> int:
+    """The same on the way back, from the `active` that are longer than step + 1."""
+    while first + active < last and length_of(order[first + active], offsets) > step:
+        active += 1
+    return active
+
+
+@jit_fast
+def weight_gradient(
+    first: int,
+    last: int,
+    chunk: int,
+    grad_sums: Array,
+    h: Array,
+    h0: Array,
+    offsets: Array,
+    grad_weight: Array,
+    grad_bias: Array,
+) -> None:
+    """Write Σ grad_sums ⊗ h', (n, H), and Σ grad_sums, (n,) or not wanted and (0,), over tokens first to last − 1.
+
+    h' is h one token earlier, or h0. Tokens are taken `chunk` at a time, one matrix product for each chunk.
+    """
+    width, size = grad_weight.shape
+    rows = max(min(chunk, last - first), 1)
+    before = np.empty((rows, size), h.dtype)
+    product = np.empty((width, size), h.dtype)
+    bias = np.empty_like(grad_bias)
+    grad_weight[:] = 0
+    grad_bias[:] = 0
+    sequence, high = 0, len(offsets)
+    while sequence + 1 < high:
+        middle = (sequence + high) // 2
+        if offsets[middle] <= first:
+            sequence = middle
+        else:
+            high = middle
+    for start in range(first, last, rows):
+        stop = min(start + rows, last)
+        bias[:] = 0
+        for row in range(start, stop):
+            while offsets[sequence + 1] <= row:
+                sequence += 1
+            copy(before[row - start], h0[sequence] if row == offsets[sequence] else h[row - 1])
+            for j in range(len(bias)):
+                bias[j] += grad_sums[row, j]
+        np.dot(grad_sums[start:stop].T, before[: stop - start], product)
+        for j in range(width):
+            for k in range(size):
+                grad_weight[j, k] += product[j, k]
+        for j in range(len(bias)):
+            grad_bias[j] += bias[j]

@@ -42,11 +42,19 @@ def gru(gates_x: Array, offsets: Array, weight_hh: Array, bias_hh: Array, h0: Ar
     return all_h
 
 
-def order_by_length(offsets: list[int]) -> tuple[list[int], list[int]]:
-    """Sequences by falling length, ties in their own order; how many are longer than each step."""
-    lengths = [last - first for first, last in pairwise(offsets)]
-    order = sorted(range(len(lengths)), key=lambda sequence: -lengths[sequence])
-    return order, [sum(length > step for length in lengths) for step in range(max(lengths, default=0))]
+def order_by_length(offsets: list[int]) -> list[int]:
+    """Sequences by falling length, ties in their own order."""
+    return sorted(range(len(offsets) - 1), key=lambda sequence: offsets[sequence] - offsets[sequence + 1])
+
+
+def previous_rows(rows: Array, offsets: list[int], start: Array) -> Array:
+    """Each token's row one step earlier, and `start` at the first step: a0 a1 | b0 → start_a a0 | start_b."""
+    found = [
+        rows[row - 1] if row > first else start[sequence]
+        for sequence, (first, last) in enumerate(pairwise(offsets))
+        for row in range(first, last)
+    ]
+    return np.array(found).reshape(rows.shape)
 
 
 def state_bags(offsets: list[int], bags: list[list[int]], window: int) -> list[dict[int, list[int]]]:

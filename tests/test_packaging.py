@@ -20,7 +20,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 NOT_SOURCE = (".*", "build", "dist", "site", "runs", "*.egg-info", "__pycache__")
 
-# Imports every module that a folder holds, not only those that pkgutil finds: kernels/ has no __init__.py.
+# Imports every module that a folder holds, not only those that pkgutil finds: kernels/ and bench/ have no __init__.py.
 IMPORT_ALL = """
 import importlib, pathlib, sys
 import fastgaum
@@ -97,12 +97,15 @@ def modules_of(folder: Path) -> set[str]:
     return {path.name for path in folder.glob("*.py")}
 
 
-def test_sdist_holds_kernels_and_data_at_the_top(built: Built) -> None:
+def test_sdist_holds_kernels_data_and_bench_at_the_top(built: Built) -> None:
     kernels = {Path(name).name for name in built.sdist if name.startswith("kernels/")}
     assert modules_of(ROOT / "kernels") <= kernels
+    assert {f"bench/{name}" for name in modules_of(ROOT / "bench")} <= set(built.sdist)
     assert {"data/registry.toml", "pyproject.toml", "README.md", "LICENSE", "fastgaum/py.typed"} <= set(built.sdist)
     assert {name for name in built.sdist if name.startswith("data/sample/")}
-    assert not [name for name in built.sdist if name.startswith(("fastgaum/kernels/", "fastgaum/data/"))]
+    assert not [
+        name for name in built.sdist if name.startswith(("fastgaum/kernels/", "fastgaum/data/", "fastgaum/bench/"))
+    ]
 
 
 def test_wheel_holds_the_package_and_nothing_else(built: Built) -> None:
@@ -110,11 +113,11 @@ def test_wheel_holds_the_package_and_nothing_else(built: Built) -> None:
     assert top == {"fastgaum", next(name for name in top if name.endswith(".dist-info"))}
     assert "fastgaum/py.typed" in built.wheel
     files = {name.removeprefix("fastgaum/") for name in built.wheel if name.startswith("fastgaum/")}
-    assert not [name for name in files if "test" in name or name.endswith((".pyc", ".nbi", ".nbc"))]
-    # Every file of the checkout's package, kernels and data is in it: a package forgotten in pyproject.toml fails here.
+    assert not [name for name in files if "/test" in f"/{name}" or name.endswith((".pyc", ".nbi", ".nbc"))]
+    # Every file of the checkout's package, kernels, data and bench is in it: a package forgotten in pyproject.toml fails here.
     here = ROOT / "fastgaum"
     source = {str(path.relative_to(here)) for path in here.rglob("*.py")}
-    for name in ("kernels", "data"):
+    for name in ("kernels", "data", "bench"):
         source |= {f"{name}/{path.relative_to(ROOT / name)}" for path in (ROOT / name).rglob("*.*") if wanted(path)}
     assert source <= files
 
@@ -143,13 +146,13 @@ def test_the_wheel_s_library_and_command_work(built: Built, tmp_path: Path) -> N
     command = built.target / "bin" / "fastgaum"
     assert command.is_file()
     assert version in python(str(command), "--version", cwd=tmp_path, path=built.target)
-    for name in ("kernels", "data"):
+    for name in ("kernels", "data", "bench"):
         assert not (built.target / name).exists()
 
 
 def test_a_bare_checkout_imports(tmp_path: Path) -> None:
-    """Nothing is installed from it: the relative symlinks alone make `fastgaum.kernels` and `fastgaum.data`."""
-    for name in ("kernels", "data"):
+    """Nothing is installed from it: the relative symlinks alone make `fastgaum.kernels`, `.data` and `.bench`."""
+    for name in ("kernels", "data", "bench"):
         link = ROOT / "fastgaum" / name
         assert link.is_symlink()
         assert os.readlink(link) == f"../{name}"

@@ -6,7 +6,20 @@ import re
 
 import pytest
 
-from bench.readme import FIGURE, PAGES, ROOT, VERDICTS, insert, read, verdicts
+from fastgaum.bench.readme import (
+    FIGURE,
+    PAGES,
+    RACES,
+    RACES_PAGES,
+    ROOT,
+    VERDICTS,
+    has,
+    insert,
+    read,
+    read_races,
+    verdicts,
+    with_races,
+)
 from fastgaum.metrics.table import blocks, to_markdown
 from fastgaum.reproduce import parse_resplits
 
@@ -45,3 +58,16 @@ def test_figure_names_the_rows_of_its_object() -> None:
     assert set(result["datasets"]) <= texts
     rows = {row[0].removesuffix(" †") for block in blocks(result)[:-1] for row in block.rows}
     assert {row for row in rows if not row.startswith(("floor", "best published", "authors"))} <= texts
+
+
+@pytest.mark.parametrize("page", RACES_PAGES)
+def test_page_is_what_the_races_give(page: str) -> None:
+    result = read_races()
+    text = (ROOT / page).read_text(encoding="utf-8")
+    if result is None:
+        for marker in ("races", "scaling"):
+            assert not has(text, marker) or f"<!-- {marker}:begin -->\n<!-- {marker}:end -->" in text
+        pytest.skip(f"{RACES} is not there: `make bench` writes it")
+    assert with_races(page, text, result) == text, "run python bench/readme.py"
+    assert not result["smoke"]
+    assert result["failed"] == []

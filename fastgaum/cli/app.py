@@ -27,6 +27,10 @@ COMMANDS = {
     "evaluate": ("fastgaum.cli.evaluate:evaluate", "Score a trained model on a split of a log."),
     "predict": ("fastgaum.cli.predict:predict", "Write utilities and choice probabilities of every candidate."),
     "reproduce": ("fastgaum.cli.reproduce:reproduce", "Data sets × models × seeds: the prec@k table."),
+    "bench": (
+        "fastgaum.cli.bench:bench",
+        "Races against rivals on this machine: speeds, ratios, shares of its ceilings.",
+    ),
     "doctor": ("fastgaum.cli.doctor:doctor", "Versions, caches and a self-check, to paste into a report."),
 }
 

@@ -30,6 +30,9 @@ def doctor(
             failed += 1
             verdict = f"FAILED: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
         say(f"{name + ':':<19}{verdict}")
+    # they are probed with a kernel: where none runs, the check above has said so
+    for name, text in () if failed else _ceilings():
+        say(f"{name + ':':<19}{text}")
     return 1 if failed else 0
 
 
@@ -49,14 +52,31 @@ def _facts(data_dir: Path | None) -> Iterator[tuple[str, str]]:
 
 
 def _kernel_cache() -> str:
-    """Where numba keeps compiled kernels: $NUMBA_CACHE_DIR, beside the source, or else the user's cache."""
-    if os.environ.get("NUMBA_CACHE_DIR"):
-        return f"{os.environ['NUMBA_CACHE_DIR']} ($NUMBA_CACHE_DIR)"
+    """The folder of compiled kernels, how many it holds, and whether it takes more."""
     from fastgaum.kernels import segments
 
-    path = Path(segments.logsumexp.stats.cache_path)  # type: ignore[attr-defined]  # numba's dispatcher
-    folder = next(folder for folder in (path, *path.parents) if folder.exists())
-    return f"{path}{'' if os.access(folder, os.W_OK) else ' (not writable: kernels are compiled in every process)'}"
+    stats = getattr(segments.logsumexp, "stats", None)
+    if stats is None:
+        return "none: kernels run as plain Python (NUMBA_DISABLE_JIT)"
+    if not stats.cache_path:
+        return "none: there is no home folder, set NUMBA_CACHE_DIR"
+    path = Path(stats.cache_path)
+    sizes = [file.stat().st_size for file in path.glob("*.nbc")] if path.is_dir() else []
+    existing = next(folder for folder in (path, *path.parents) if folder.exists())
+    writable = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+    chosen = " ($NUMBA_CACHE_DIR)" if os.environ.get("NUMBA_CACHE_DIR") else ""
+    refusal = "" if writable else ", not writable: each process compiles what is missing"
+    return f"{path}{chosen}, {len(sizes)} kernels, {sum(sizes) / 1e6:.1f} MB{refusal}"
+
+
+def _ceilings() -> Iterator[tuple[str, str]]:
+    """What this machine can do at most, which `fastgaum bench` compares speeds with."""
+    from fastgaum.bench.ceilings import probe
+    from fastgaum.bench.report import short
+
+    ceilings = probe()
+    yield "sgemm ceiling", f"{short(ceilings.sgemm_gflops)} GFLOP/s"
+    yield "gather ceiling", f"{short(ceilings.gather_gbps)} GB/s (random rows of 64 floats)"
 
 
 def _data_sets(data_dir: Path | None) -> Iterator[tuple[str, str]]:

@@ -8,10 +8,9 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from fastgaum.cli.console import check_outputs, say
+from fastgaum.cli.frames import check_frame_output, write_frames
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading
 from fastgaum.cli.settings import Device
-from fastgaum.errors import OutputError
-from fastgaum.files import atomic
 
 
 def predict(
@@ -26,18 +25,14 @@ def predict(
 ) -> None:
     """Write one row per candidate: session, event, item, utility, probability, and the generator's probability.
 
+    Sessions are scored and written a chunk at a time: beside the log itself, memory does not grow with it.
+
     Options of reading that are not given are those that the run was trained with.
     """
-    if out.suffix not in (".parquet", ".csv"):
-        raise OutputError(f"'{out}' ends in '{out.suffix}', a table is written as .parquet or .csv: rename it")
+    check_frame_output(out)
     check_outputs(out)
     from fastgaum.models.user_model import UserModel
 
     model = UserModel.load(run, device=device)
-    frame = model.predict(reading.or_of_run(run).load(log), split)
-    with atomic(out) as beside:
-        if out.suffix == ".csv":
-            frame.write_csv(beside)
-        else:
-            frame.write_parquet(beside)
-    say(f"{out}: {frame.height} candidates")
+    parts = model.predict_parts(reading.or_of_run(run).load(log), split)
+    say(f"{out}: {write_frames(parts, out)} candidates")

@@ -22,8 +22,11 @@ from fastgaum.models.regularisers import ChoiceDistribution
 from fastgaum.models.sampling import sample_candidates
 from fastgaum.models.tensors import BatchTensors, to_tensors
 from fastgaum.sessions.batches import batches
+from fastgaum.sessions.encoder import Encoder
 from fastgaum.sessions.features import EncodedSessions, FeatureSpace
-from fastgaum.sessions.packed import FloatArray, SessionLog, SplitName
+from fastgaum.sessions.packed import FloatArray, IntArray, SessionLog, SplitName
+from fastgaum.sessions.ragged import pick_rows
+from fastgaum.sessions.selection import chunks
 
 Head = Literal["reward", "generator"]
 SCORING_SESSIONS = 1024
@@ -107,17 +110,28 @@ class ChoiceModel(ABC):
             LogFormatError: the split is empty.
             FeatureMismatchError: the log's fields are not the training log's.
         """
-        encoded = self._encoded(log, split)
-        scored = self._checked_score(encoded)
+        parts = [(part.without_bags(), self._checked_score(part)) for part in self._parts(log, split)]
+        scored = _joined([scores for _, scores in parts])
         gap = float(scored.gap.mean()) if scored.gap is not None else None
-        return evaluate_heads(scored.heads, encoded, self.outside, gap)
+        return evaluate_heads(scored.heads, EncodedSessions.joined([part for part, _ in parts]), self.outside, gap)
 
     def predict(self, log: SessionLog, split: SplitName = "all") -> pl.DataFrame:
         """One row per candidate: session, event, item, utility, probability (reward's best response), the generator's.
 
-        `no_click_probability` repeats within an event.
+        `no_click_probability` repeats within an event. `predict_parts` gives the same rows at bounded memory.
         """
-        encoded = self._encoded(log, split)
+        return pl.concat(self.predict_parts(log, split))
+
+    def predict_parts(self, log: SessionLog, split: SplitName = "all") -> Iterator[pl.DataFrame]:
+        """The rows of `predict` a chunk of sessions at a time, so that a log of any size can be written out.
+
+        Raises:
+            LogFormatError: the split is empty.
+            FeatureMismatchError: the log's fields are not the training log's.
+        """
+        return (self._predicted(log, part) for part in self._parts(log, split))
+
+    def _predicted(self, log: SessionLog, encoded: EncodedSessions) -> pl.DataFrame:
         scored = self._checked_score(encoded)
         reward, generator = scored.heads["reward"], scored.heads.get("generator")
         frame = _candidate_frame(log, encoded).with_columns(
@@ -131,8 +145,10 @@ class ChoiceModel(ABC):
         self, log: SessionLog, split: SplitName = "test", seed: int = 0, head: Head = "generator"
     ) -> pl.DataFrame:
         """Draw a choice for every display set, on logged histories: session, event, item (null for no click)."""
-        encoded = self._encoded(log, split)
         draws = torch.Generator().manual_seed(seed)
+        return pl.concat([self._drawn(log, part, head, draws) for part in self._parts(log, split)])
+
+    def _drawn(self, log: SessionLog, encoded: EncodedSessions, head: Head, draws: torch.Generator) -> pl.DataFrame:
         parts, base = [], 0
         for batch in self._batches(encoded):
             candidates = sample_candidates(self.choice_distribution(batch, head), batch.display_offsets, draws).numpy()
@@ -161,12 +177,21 @@ class ChoiceModel(ABC):
         return (to_tensors(batch, self.device) for batch in batches(encoded, batch_sessions))
 
     def _encoded(self, log: SessionLog, split: SplitName) -> EncodedSessions:
+        encoder, rows = self._encoder(log, split)
+        return encoder.encode(rows)
+
+    def _parts(self, log: SessionLog, split: SplitName) -> Iterator[EncodedSessions]:
+        """A split encoded chunk by chunk, cut where batches are: every batch is the one it would be in the whole."""
+        encoder, rows = self._encoder(log, split)
+        return (encoder.encode(chunk) for chunk in chunks(log, rows, SCORING_SESSIONS))
+
+    def _encoder(self, log: SessionLog, split: SplitName) -> tuple[Encoder, IntArray]:
         if self.space is None:
             raise ConfigError("the model has not been trained: call fit or load first")
         rows = log.sessions_in(split)
         if len(rows) == 0:
             raise LogFormatError(f"log '{log.name}' has no session in split '{split}': choose another split")
-        return self.space.encode(log, rows)
+        return self.space.encoder(log), rows
 
 
 def require_validation(log: SessionLog) -> None:
@@ -186,17 +211,32 @@ def offers_no_click(log: SessionLog, rule: Literal["auto", "always", "never"] = 
     return rule == "always" or (rule == "auto" and log.has_no_click)
 
 
+def _joined(parts: list[ScoredSessions]) -> ScoredSessions:
+    """Scores of consecutive sessions as one."""
+
+    def head(name: str) -> HeadScores:
+        heads = [part.heads[name] for part in parts]
+        columns = (
+            [head.scores for head in heads],
+            [head.log_probs for head in heads],
+            [head.outside_log_prob for head in heads],
+        )
+        return HeadScores(*map(np.concatenate, columns))
+
+    gaps = [part.gap for part in parts if part.gap is not None]
+    return ScoredSessions({name: head(name) for name in parts[0].heads}, np.concatenate(gaps) if gaps else None)
+
+
 def _candidate_frame(log: SessionLog, encoded: EncodedSessions) -> pl.DataFrame:
     """session, event, item of each encoded candidate, as the log names them."""
-    from fastgaum.sessions.ragged import pick_rows
-
     _, events = pick_rows(log.session_offsets, encoded.rows)
     _, candidates = pick_rows(log.display_offsets, events)
-    event_of = np.repeat(events, np.diff(encoded.display_offsets))
+    size = np.diff(encoded.display_offsets)
+    sessions = np.repeat(encoded.rows, np.diff(encoded.display_offsets[encoded.session_offsets]))
     return pl.DataFrame(
         {
-            "session": log.session_ids.gather(log.session_of_event[event_of]),
-            "event": log.event_ids.gather(event_of),
+            "session": log.session_ids.gather(sessions),
+            "event": log.event_ids.gather(np.repeat(events, size)),
             "item": log.item_ids.gather(np.asarray(log.items)[candidates]),
         }
     )

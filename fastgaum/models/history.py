@@ -19,7 +19,7 @@ from fastgaum.models.expand import Prefixes, gather_bags, join_bags, prefixes, r
 from fastgaum.models.scorers import BagLinear
 from fastgaum.models.tensors import Bags, BatchTensors
 from fastgaum.ops.position_weight import bag_outer_sum, lag_structure, lag_weighted
-from fastgaum.ops.recurrent import gru, lstm
+from fastgaum.ops.recurrent import gru, lstm, lstm_states
 
 Carry = tuple[Tensor, ...]
 
@@ -89,7 +89,18 @@ class Recurrent(HistoryEncoder):
 
     def after_tokens(self, tokens: Bags, offsets: Tensor) -> Tensor:
         """State after each token."""
-        return self.run(self.input(tokens), offsets, self.initial(len(offsets) - 1))[-1][0]
+        gates = self.input(tokens)
+        if gates.is_cuda and self.kind == "lstm":
+            return self._in_buckets(gates, offsets)
+        return self.run(gates, offsets, self.initial(len(offsets) - 1))[-1][0]
+
+    def _in_buckets(self, gates: Tensor, offsets: Tensor) -> Tensor:
+        """As `after_tokens`, through stock torch's LSTM on sessions of equal length: what a card is quick at."""
+        h = lstm_states(gates, offsets, self.weight_hh[0])
+        for layer in range(1, self.layers):
+            gates = nn.functional.linear(h, self.weight_ih[layer - 1], self.bias_ih[layer - 1])
+            h = lstm_states(gates, offsets, self.weight_hh[layer])
+        return h
 
     def run(self, gates: Tensor, offsets: Tensor, carry: Carry) -> list[tuple[Tensor, ...]]:
         """Each layer's outputs, (h,) or (h, c) of shape (n_tokens, dim), from the first layer's input gates."""
@@ -202,6 +213,9 @@ class PositionWeight(HistoryEncoder):
     of the last m choices, so a scorer's W_s follows a linear map and the pair is as expressive as W_s on s_t itself.
     """
 
+    sparse_grad = False
+    """as in `BagLinear`"""
+
     def __init__(self, n_ids: int, window: int, columns: int, state_dim: int) -> None:
         super().__init__()
         self.state_dim = state_dim
@@ -216,7 +230,7 @@ class PositionWeight(HistoryEncoder):
         """State after each token."""
         structure = lag_structure(offsets, tokens.ids, tokens.offsets, self.window)
         ids, state_offsets, weights = lag_weighted(structure, self.lag_weights, self.bias, "tanh")
-        return bag_outer_sum(self.table, ids, state_offsets, weights)
+        return bag_outer_sum(self.table, ids, state_offsets, weights, self.sparse_grad)
 
     def branch_tokens(self, tokens: Bags, offsets: Tensor, generated: Bags) -> Tensor:
         """The last m choices of each prefix, the newest replaced: O(m) per event."""

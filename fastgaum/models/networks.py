@@ -100,7 +100,6 @@ class Networks(nn.Module):
         logits: Tensor = self.generator(batch.candidates, states, batch.display_offsets)
         return logits
 
-    def generator_parameters(self) -> list[nn.Parameter]:
-        """What the generator's optimiser trains."""
-        parts = [part for part in (self.generator, self.generator_history) if part is not None]
-        return [parameter for part in parts for parameter in part.parameters()]
+    def generator_parts(self) -> list[nn.Module]:
+        """What the generator's optimiser trains; empty without a generator."""
+        return [part for part in (self.generator, self.generator_history) if part is not None]

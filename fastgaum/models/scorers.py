@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from fastgaum.models.scorer_layout import scores_of
 from fastgaum.models.tensors import Bags
 from fastgaum.ops.bags import bag_sum
 from fastgaum.ops.segments import expand_to_candidates
@@ -25,16 +26,21 @@ class BagLinear(nn.Module):
     With `item_dim` > 0 the ids pass through an embedding of that size first, E = U V with U of shape (n_ids, item_dim).
     """
 
+    sparse_grad = False
+    """whether the table's gradient is sparse; an optimiser that takes it sets this"""
+
     def __init__(self, n_ids: int, n_numbers: int, out: int, item_dim: int, init_std: float) -> None:
         super().__init__()
         self.table = nn.Parameter(torch.randn(n_ids, item_dim or out) * init_std)
-        self.up = nn.Parameter(torch.randn(item_dim, out) / math.sqrt(item_dim)) if item_dim else None
+        self.up: nn.Parameter | None = None
+        if item_dim:
+            self.up = nn.Parameter(torch.randn(item_dim, out) / math.sqrt(item_dim))
         self.numbers = nn.Linear(n_numbers, out) if n_numbers else None
         self.bias = nn.Parameter(torch.zeros(out)) if not n_numbers else None
 
     def forward(self, bags: Bags) -> Tensor:
         """Return the mapped bags, shape (n_bags, out)."""
-        x: Tensor = bag_sum(self.table, bags.ids, bags.offsets, None)
+        x: Tensor = bag_sum(self.table, bags.ids, bags.offsets, None, self.sparse_grad)
         if self.up is not None:
             x = x @ self.up
         if self.numbers is not None:
@@ -63,9 +69,14 @@ class Scorer(nn.Module):
 
     def forward(self, candidates: Bags, states: Tensor, display_offsets: Tensor) -> Tensor:
         """Return scores, shape (n_candidates,); `states` has shape (n_events, state_dim)."""
+        if not (self.training or torch.is_grad_enabled()) and states.device.type == "cpu" and self._is_float32():
+            return scores_of(self, candidates, states, display_offsets)
         x: Tensor = self.first(candidates) + expand_to_candidates(self.from_state(states), display_offsets)
         for layer in self.rest:
             x = layer(self.dropout(self.act(x)))
         if self.wide is not None:
             x = x + self.wide(candidates)
         return x.squeeze(1)
+
+    def _is_float32(self) -> bool:
+        return self.first.table.dtype is torch.float32

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fastgaum.sessions.batches import Batch, bags_of_candidates, token_bags
+from fastgaum.sessions.batches import Batch, bags_of_candidates
 from fastgaum.sessions.packed import IntArray
 
 
@@ -53,35 +54,31 @@ class BatchTensors:
 
 def to_tensors(batch: Batch, device: torch.device | str = "cpu") -> BatchTensors:
     """Wrap a batch for the networks."""
-    width = batch.ids.shape[1]
-    later = np.ones(batch.n_events, dtype=bool)
-    later[batch.session_offsets[:-1]] = False
-    clicked = np.flatnonzero(batch.choices >= 0)
+    to = _mover(device)
     return BatchTensors(
         source=batch,
-        candidates=Bags(
-            _tensor(batch.ids.reshape(-1), device),
-            _tensor(np.arange(len(batch.ids) + 1, dtype=np.int32) * np.int32(width), device),
-            _tensor(batch.numbers, device),
-        ),
-        display_offsets=_tensor(batch.display_offsets, device),
-        tokens=_bags(token_bags(batch), device),
-        token_offsets=_tensor(batch.token_offsets, device),
-        later_events=_tensor(np.flatnonzero(later), device),
-        clicked=_tensor(clicked, device),
-        chosen=_tensor(batch.display_offsets[clicked].astype(np.int64) + batch.choices[clicked], device),
+        candidates=Bags(to(batch.ids.reshape(-1)), to(_equal_offsets(*batch.ids.shape)), to(batch.numbers)),
+        display_offsets=to(batch.display_offsets),
+        tokens=Bags(to(batch.token_ids), to(batch.token_id_offsets), to(batch.token_numbers)),
+        token_offsets=to(batch.token_offsets),
+        later_events=to(batch.later_events),
+        clicked=to(batch.clicked),
+        chosen=to(batch.chosen),
     )
 
 
 def chosen_bags(batch: Batch, candidates: IntArray, device: torch.device | str = "cpu") -> Bags:
     """Bags of any candidates of a batch; -1 stands for no click."""
-    return _bags(bags_of_candidates(batch, candidates), device)
+    return Bags(*map(_mover(device), bags_of_candidates(batch, candidates)))
 
 
-def _bags(arrays: tuple[IntArray, IntArray, np.ndarray], device: torch.device | str) -> Bags:
-    ids, offsets, numbers = arrays
-    return Bags(_tensor(ids, device), _tensor(offsets, device), _tensor(numbers, device))
+def _mover(device: torch.device | str) -> Callable[[np.ndarray], Tensor]:
+    """What makes a tensor of an array there; arrays of a batch are contiguous, so on CPU nothing is copied."""
+    if torch.device(device).type == "cpu":
+        return torch.from_numpy
+    return lambda array: torch.from_numpy(array).to(device)
 
 
-def _tensor(array: np.ndarray, device: torch.device | str) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+def _equal_offsets(n: int, width: int) -> IntArray:
+    """Starts of n bags of `width` ids: [0, width, … n · width]."""
+    return np.arange(0, n * width + 1, width, dtype=np.int32)

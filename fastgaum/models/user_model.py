@@ -82,11 +82,13 @@ class UserModel(ChoiceModel):
         space = FeatureSpace.fit(log, self.config.protocol, self.config.set_context, self.config.relations)
         require_validation(log)
         self.space, self.outside = space, offers_no_click(log, self.config.no_click)
+        encoder = space.encoder(log)
         data = TrainingData(
-            train=space.encode(log, log.sessions_in("train")),
-            validation=space.encode(log, log.sessions_in("validation")),
+            train=encoder.encode(log.sessions_in("train")),
+            validation=encoder.encode(log.sessions_in("validation")),
             session_name=lambda row: f"'{log.session_ids[row]}'",
         )
+        del encoder
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(self.config.seed)
             self.networks = Networks(self.config, space.n_ids, space.n_numbers).to(self.device)

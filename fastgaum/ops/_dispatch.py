@@ -73,3 +73,9 @@ def segment_ids(offsets: Tensor, n_rows: int) -> Tensor:
     """Return the segment of each row, int64, shape (n_rows,): offsets [0, 3, 5] → [0, 0, 0, 1, 1]."""
     segments = torch.arange(offsets.shape[0] - 1, device=offsets.device)
     return segments.repeat_interleave(offsets.diff(), output_size=n_rows)
+
+
+def sparse_rows(ids: Tensor, rows: Tensor, n_rows: int) -> Tensor:
+    """Return a sparse gradient of a table, (n_rows, d), from rows (nnz, d) and their ids (nnz,); repeats add up."""
+    size = (n_rows, rows.shape[1])
+    return torch.sparse_coo_tensor(ids.long()[None], rows, size, check_invariants=False)

@@ -12,15 +12,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from fastgaum.kernels import bags as kernels
-from fastgaum.ops._dispatch import check_rows, operator, segment_ids
+from fastgaum.ops._dispatch import check_rows, operator, segment_ids, sparse_rows
 
 
-def bag_sum(table: Tensor, ids: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
+def bag_sum(
+    table: Tensor, ids: Tensor, offsets: Tensor, weights: Tensor | None = None, sparse_grad: bool = False
+) -> Tensor:
     """Return the weighted sum of each bag's rows, (n_bags, d): multi-hot @ table, whose multi-hot is never built.
 
     table (n_rows, d), float32 or float64; ids (nnz,) int32, rows of the table, repeats add up; offsets (n_bags + 1,)
     int32; weights (nnz,) in the table's dtype, 1 if None. An empty bag is zeros. Differentiable in table and weights,
-    to first order.
+    to first order; with `sparse_grad` the table's gradient is a sparse COO tensor of the named rows, not yet coalesced.
 
     On the CPU, raises IndexError when an id is not a row of the table, ValueError when lengths do not fit, and
     TypeError for other dtypes.
@@ -30,11 +32,13 @@ def bag_sum(table: Tensor, ids: Tensor, offsets: Tensor, weights: Tensor | None 
     tensor([[1., 2.],
             [0., 0.]])
     """
-    result: Tensor = _bag_sum(table, ids, offsets, weights)
+    result: Tensor = _bag_sum(table, ids, offsets, weights, sparse_grad)
     return result
 
 
-def _bag_sum_cpu(table: Tensor, ids: Tensor, offsets: Tensor, weights: Tensor | None) -> Tensor:
+def _bag_sum_cpu(
+    table: Tensor, ids: Tensor, offsets: Tensor, weights: Tensor | None, sparse_grad: bool = False
+) -> Tensor:
     check_rows(ids, offsets, "ids", (torch.int32,))
     if weights is not None and (weights.dtype is not table.dtype or weights.shape != ids.shape):
         raise ValueError(
@@ -79,7 +83,9 @@ def _weights(weights: Tensor | None, like: Tensor) -> Any:
     return (like.new_empty(0) if weights is None else weights.contiguous()).numpy()
 
 
-def _bag_sum_stock(table: Tensor, ids: Tensor, offsets: Tensor, weights: Tensor | None) -> Tensor:
+def _bag_sum_stock(
+    table: Tensor, ids: Tensor, offsets: Tensor, weights: Tensor | None, sparse_grad: bool = False
+) -> Tensor:
     if ids.shape[0] == 0:
         return table.new_zeros((offsets.shape[0] - 1, table.shape[1]))
     return functional.embedding_bag(
@@ -100,7 +106,9 @@ def _bag_weight_grad_stock(grad_out: Tensor, table: Tensor, ids: Tensor, offsets
     return (grad_out[segment_ids(offsets, ids.shape[0])] * table[ids]).sum(1)
 
 
-def _empty_bags(table: Tensor, ids: Tensor, offsets: Tensor, weights: Tensor | None) -> Tensor:
+def _empty_bags(
+    table: Tensor, ids: Tensor, offsets: Tensor, weights: Tensor | None, sparse_grad: bool = False
+) -> Tensor:
     return table.new_empty((offsets.shape[0] - 1, table.shape[1]))
 
 
@@ -113,26 +121,30 @@ def _empty_weights(grad_out: Tensor, table: Tensor, ids: Tensor, offsets: Tensor
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    table, ids, offsets, weights = inputs
+    table, ids, offsets, weights, ctx.sparse_grad = inputs
     ctx.n_rows = table.shape[0]
     # The sum is linear in the table, which is kept (and guarded against in-place change) only for the weights' sake.
     learned_weights = weights is not None and ctx.needs_input_grad[3]
     ctx.save_for_backward(ids, offsets, weights, table if learned_weights else None)
 
 
-def _gradient(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, None, None, Tensor | None]:
+def _gradient(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, None, None, Tensor | None, None]:
     ids, offsets, weights, table = ctx.saved_tensors
     grad_table = grad_weights = None
-    if ctx.needs_input_grad[0]:
+    if ctx.needs_input_grad[0] and ctx.sparse_grad:
+        rows = grad_out[segment_ids(offsets, ids.shape[0])]
+        rows = rows if weights is None else rows * weights[:, None]
+        grad_table = sparse_rows(ids, rows, ctx.n_rows)
+    elif ctx.needs_input_grad[0]:
         grad_table = _bag_scatter_add(grad_out, ids, offsets, weights, ctx.n_rows)
     if table is not None:
         grad_weights = _bag_weight_grad(grad_out, table, ids, offsets)
-    return grad_table, None, None, grad_weights
+    return grad_table, None, None, grad_weights, None
 
 
 _bag_sum = operator(
     "bag_sum",
-    "(Tensor table, Tensor ids, Tensor offsets, Tensor? weights) -> Tensor",
+    "(Tensor table, Tensor ids, Tensor offsets, Tensor? weights, bool sparse_grad) -> Tensor",
     _bag_sum_cpu,
     _bag_sum_stock,
     _empty_bags,

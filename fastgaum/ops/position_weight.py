@@ -15,7 +15,7 @@ from torch import Tensor
 from fastgaum.errors import did_you_mean
 from fastgaum.kernels import position_weight as kernels
 from fastgaum.ops import _position_stock as stock
-from fastgaum.ops._dispatch import FLOATS, check_offsets, operator
+from fastgaum.ops._dispatch import FLOATS, check_offsets, operator, segment_ids, sparse_rows
 
 ACTIVATIONS = {"identity": kernels.IDENTITY, "tanh": kernels.TANH, "elu": kernels.ELU}
 
@@ -94,13 +94,16 @@ def lag_weighted(
     return structure.state_ids, structure.state_offsets, weights
 
 
-def bag_outer_sum(table: Tensor, state_ids: Tensor, state_offsets: Tensor, state_weights: Tensor) -> Tensor:
+def bag_outer_sum(
+    table: Tensor, state_ids: Tensor, state_offsets: Tensor, state_weights: Tensor, sparse_grad: bool = False
+) -> Tensor:
     """Return Σ_k Σ_j state_weights[k, j] · table[state_ids[k] · n + j] per state, (n_states, D).
 
     table (n_rows · n, D); state_weights (n_entries, n). Differentiable in both, to first order. On the CPU raises
     IndexError when an id has no rows in the table, ValueError when shapes do not fit, TypeError for other dtypes.
+    With `sparse_grad` the table's gradient is a sparse COO tensor of the named rows, not yet coalesced.
     """
-    result: Tensor = _outer_sum(table, state_ids, state_offsets, state_weights)
+    result: Tensor = _outer_sum(table, state_ids, state_offsets, state_weights, sparse_grad)
     return result
 
 
@@ -141,7 +144,7 @@ def _weigh_backward_cpu(
     return grad_lag_weights, grad_bias
 
 
-def _outer_sum_cpu(table: Tensor, ids: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
+def _outer_sum_cpu(table: Tensor, ids: Tensor, offsets: Tensor, weights: Tensor, sparse_grad: bool) -> Tensor:
     check_offsets(offsets, ids.shape[0], "ids")
     if table.dtype not in FLOATS or weights.dtype is not table.dtype or ids.dtype is not torch.int32:
         raise TypeError(
@@ -154,7 +157,7 @@ def _outer_sum_cpu(table: Tensor, ids: Tensor, offsets: Tensor, weights: Tensor)
             f"weights are {tuple(weights.shape)} for {ids.shape[0]} ids and a table of {table.shape[0]} rows: one row "
             "of n weights per id and n table rows per feature are required"
         )
-    result = _empty_sums(table, ids, offsets, weights)
+    result = _empty_sums(table, ids, offsets, weights, sparse_grad)
     bad = kernels.outer_sum(
         _blocks(table, n), ids.contiguous().numpy(), offsets.numpy(), weights.contiguous().numpy(), result.numpy()
     )
@@ -202,7 +205,11 @@ def _empty_weigh_grads(
     return bias.new_empty(window, bias.shape[0]), torch.empty_like(bias)
 
 
-def _empty_sums(table: Tensor, ids: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
+def _outer_sum_stock(table: Tensor, ids: Tensor, offsets: Tensor, weights: Tensor, sparse_grad: bool) -> Tensor:
+    return stock.outer_sum(table, ids, offsets, weights)
+
+
+def _empty_sums(table: Tensor, ids: Tensor, offsets: Tensor, weights: Tensor, sparse_grad: bool) -> Tensor:
     return table.new_empty(offsets.shape[0] - 1, table.shape[1])
 
 
@@ -226,18 +233,24 @@ def _weigh_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return None, None, *grads, None, None
 
 
-def _save_outer_sum(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
+def _save_outer_sum(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, ctx.sparse_grad = inputs
+    ctx.save_for_backward(*tensors)
 
 
 def _outer_sum_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     table, ids, offsets, weights = ctx.saved_tensors
     grad_table = grad_weights = None
-    if ctx.needs_input_grad[0]:
+    if ctx.needs_input_grad[0] and ctx.sparse_grad:
+        n = weights.shape[1]
+        rows = ids.long()[:, None] * n + torch.arange(n, device=ids.device)
+        values = weights[:, :, None] * grad[segment_ids(offsets, ids.shape[0])][:, None]
+        grad_table = sparse_rows(rows.reshape(-1), values.reshape(-1, grad.shape[1]), table.shape[0])
+    elif ctx.needs_input_grad[0]:
         grad_table = _outer_table_grad(grad, ids, offsets, weights, table.shape[0])
     if ctx.needs_input_grad[3]:
         grad_weights = _outer_weight_grad(grad, table, ids, offsets, weights.shape[1])
-    return grad_table, None, None, grad_weights
+    return grad_table, None, None, grad_weights, None
 
 
 _weigh = operator(
@@ -258,9 +271,9 @@ _weigh_backward = operator(
 )
 _outer_sum = operator(
     "bag_outer_sum",
-    "(Tensor table, Tensor ids, Tensor offsets, Tensor weights) -> Tensor",
+    "(Tensor table, Tensor ids, Tensor offsets, Tensor weights, bool sparse_grad) -> Tensor",
     _outer_sum_cpu,
-    stock.outer_sum,
+    _outer_sum_stock,
     _empty_sums,
     (_save_outer_sum, _outer_sum_gradient),
 )

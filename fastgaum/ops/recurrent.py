@@ -17,9 +17,10 @@ from torch import Tensor
 
 from fastgaum.ops import _recurrent_cpu, _recurrent_stock
 from fastgaum.ops._dispatch import operator
+from fastgaum.ops._recurrent_stock import lstm_states
 from fastgaum.ops.position_weight import LagStructure, bag_outer_sum, lag_structure, lag_weighted
 
-__all__ = ["LagStructure", "bag_outer_sum", "gru", "lag_structure", "lag_weighted", "lstm"]
+__all__ = ["LagStructure", "bag_outer_sum", "gru", "lag_structure", "lag_weighted", "lstm", "lstm_states"]
 
 
 def lstm(gates_x: Tensor, offsets: Tensor, weight_hh: Tensor, h0: Tensor, c0: Tensor) -> tuple[Tensor, Tensor]:

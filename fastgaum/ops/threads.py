@@ -10,7 +10,7 @@ Kernels call BLAS (numba's np.dot is scipy's) from those threads, so scipy's own
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
@@ -24,7 +24,7 @@ from fastgaum.errors import ConfigError
 def set_threads(n: int) -> None:
     """Use n threads in torch and in kernels. Raises ConfigError for fewer than one."""
     if n < 1:
-        raise ConfigError(f"threads must be at least 1, got {n}")
+        raise ConfigError(f"--threads must be at least 1, got {n}")
     torch.set_num_threads(n)
 
 
@@ -33,13 +33,16 @@ def get_threads() -> int:
     return torch.get_num_threads()
 
 
-def run(function: Callable[..., object], parts: Iterable[tuple[Any, ...]]) -> None:
+def run(function: Callable[..., object], parts: Sequence[tuple[Any, ...]]) -> None:
     """Call function(*part) for each part, on the calling thread and the pool's; an error in one is raised here.
 
     The function should release the GIL (a kernel does) and parts must write apart from one another.
     """
-    waiting = deque(parts)
     _one_blas_thread()
+    if len(parts) == 1:
+        function(*parts[0])
+        return
+    waiting = deque(parts)
     helpers = min(get_threads(), len(waiting)) - 1
     if helpers < 1:
         _drain(function, waiting)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from fastgaum.kernels.batching import history_tokens
-from fastgaum.sessions.features import NO_CLICK_ID, EncodedSessions
+from fastgaum.kernels.batching import count_sessions, fill_bags, fill_events, fill_rows, history_tokens
+from fastgaum.sessions.features import EncodedSessions
 from fastgaum.sessions.packed import FloatArray, IntArray
-from fastgaum.sessions.ragged import pick_rows
+
+RowArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,18 @@ class Batch:
     """start of each session in tokens, shape (n_sessions + 1,)"""
     token_candidates: IntArray
     """candidate chosen at each token, -1 for no click, shape (n_tokens,)"""
+    token_ids: IntArray
+    """the tokens' bags: a choice's are its candidate's ids, no click has the one id 0; shape (nnz,)"""
+    token_id_offsets: IntArray
+    """start of each token's bag in token_ids, shape (n_tokens + 1,)"""
+    token_numbers: FloatArray
+    """the tokens' numbers, zeros for no click, shape (n_tokens, n_numbers)"""
+    later_events: RowArray
+    """events that are not the first of their session, in order, int64"""
+    clicked: RowArray
+    """events with a choice, int64, shape (n_clicked,)"""
+    chosen: RowArray
+    """chosen candidate of each of those events, int64, shape (n_clicked,)"""
 
     @property
     def n_events(self) -> int:
@@ -46,50 +61,62 @@ class Batch:
 
 
 def token_bags(batch: Batch) -> tuple[IntArray, IntArray, FloatArray]:
-    """Bags of the tokens: ids (nnz,), their offsets (n_tokens + 1,), numbers (n_tokens, n_numbers).
-
-    A token of a choice has the chosen candidate's bag; a token of no click has the one id 0 and zeros.
-    """
-    return bags_of_candidates(batch, batch.token_candidates)
+    """Bags of the tokens: ids (nnz,), their offsets (n_tokens + 1,), numbers (n_tokens, n_numbers)."""
+    return batch.token_ids, batch.token_id_offsets, batch.token_numbers
 
 
 def bags_of_candidates(batch: Batch, candidates: IntArray) -> tuple[IntArray, IntArray, FloatArray]:
-    """Bags of any candidates of the batch (-1 stands for no click); shapes as in `token_bags`."""
-    clicked = candidates >= 0
-    width = batch.ids.shape[1]
-    counts = np.where(clicked, width, 1).astype(np.int32)
-    offsets = np.zeros(len(candidates) + 1, dtype=np.int32)
-    np.cumsum(counts, out=offsets[1:])
-    ids = np.full(offsets[-1], NO_CLICK_ID, dtype=np.int32)
-    numbers = np.zeros((len(candidates), batch.numbers.shape[1]), dtype=np.float32)
-    if clicked.any():
-        chosen = candidates[clicked]
-        ids[np.repeat(clicked, counts)] = batch.ids[chosen].reshape(-1)
-        numbers[clicked] = batch.numbers[chosen]
-    return ids, offsets, numbers
+    """Bags of any candidates of the batch (-1 stands for no click, whose bag is the id 0 and zeros); as `token_bags`."""
+    return _bags(batch.ids, batch.numbers, candidates)
 
 
 def assemble(encoded: EncodedSessions, sessions: IntArray, keep_last: bool = False) -> Batch:
     """Make a batch of the given sessions (positions in `encoded`), in the given order.
 
     `keep_last` keeps each session's last choice as a token, which only a state after the session reads.
+
+    Raises:
+        IndexError: a position is not a session of `encoded`.
     """
-    session_offsets, events = pick_rows(encoded.session_offsets, sessions)
-    display_offsets, candidates = pick_rows(encoded.display_offsets, events)
-    choices = encoded.choices[events]
-    token_offsets = np.empty(len(sessions) + 1, dtype=np.int32)
-    tokens = np.empty(len(events), dtype=np.int32)
-    n_tokens = history_tokens(session_offsets, display_offsets, choices, keep_last, token_offsets, tokens)
-    return Batch(
-        rows=encoded.rows[sessions],
-        session_offsets=session_offsets,
-        display_offsets=display_offsets,
-        choices=choices,
-        ids=encoded.ids[candidates],
-        numbers=encoded.numbers[candidates],
-        token_offsets=token_offsets,
-        token_candidates=tokens[:n_tokens],
+    n = len(sessions)
+    offsets, token_offsets = np.empty(n + 1, np.int32), np.empty(n + 1, np.int32)
+    rows, first_events, first = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int32)
+    n_candidates = count_sessions(
+        encoded.session_offsets, encoded.display_offsets, encoded.rows, sessions, offsets, rows, first_events, first
     )
+    if n_candidates < 0:
+        raise IndexError(f"a session outside 0 … {encoded.n_sessions - 1} was asked for")
+    n_events = int(offsets[n])
+    displays, choices = np.empty(n_events + 1, np.int32), np.empty(n_events, np.int32)
+    later, clicked, chosen = (np.empty(n_events, np.int64) for _ in range(3))
+    n_later, n_clicked = fill_events(
+        encoded.display_offsets, encoded.choices, offsets, first_events, displays, choices, later, clicked, chosen
+    )
+    tokens = np.empty(n_events, np.int32)
+    tokens = tokens[: history_tokens(offsets, displays, choices, keep_last, token_offsets, tokens)]
+    ids = _picked(encoded.ids, n_candidates, first, offsets, displays)
+    numbers = _picked(encoded.numbers, n_candidates, first, offsets, displays)
+    token_ids, token_id_offsets, token_numbers = _bags(ids, numbers, tokens)
+    return Batch(
+        rows, offsets, displays, choices, ids, numbers, token_offsets, tokens, token_ids, token_id_offsets,
+        token_numbers, later[:n_later], clicked[:n_clicked], chosen[:n_clicked],
+    )  # fmt: skip
+
+
+def _picked(values: Any, n_candidates: int, first: IntArray, offsets: IntArray, displays: IntArray) -> Any:
+    """The picked sessions' rows of a block of one row per candidate."""
+    width = values.shape[1]
+    picked = np.empty((n_candidates, width), values.dtype)
+    fill_rows(values.reshape(-1), width, first, offsets, displays, picked.reshape(-1))
+    return picked
+
+
+def _bags(ids: IntArray, numbers: FloatArray, candidates: IntArray) -> tuple[IntArray, IntArray, FloatArray]:
+    n, width = len(candidates), ids.shape[1]
+    bag_ids, offsets = np.empty(n * width, np.int32), np.empty(n + 1, np.int32)
+    bag_numbers = np.empty((n, numbers.shape[1]), np.float32)
+    n_ids = fill_bags(ids, numbers, candidates, bag_ids, offsets, bag_numbers)
+    return bag_ids[:n_ids], offsets, bag_numbers
 
 
 def batches(

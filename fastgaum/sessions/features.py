@@ -9,6 +9,8 @@ Ids share one space: 0 is "no click" (only histories use it), then per field one
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,26 +19,14 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
-from fastgaum.sessions.packed import NO_CLICK, FloatArray, IntArray, SessionLog
+from fastgaum.kernels.context import count_items
+from fastgaum.sessions.encoder import CONTEXT_NUMBERS, Encoder
+from fastgaum.sessions.packed import FloatArray, IntArray, SessionLog
 from fastgaum.sessions.relations import NUMBERS as RELATION_NUMBERS
 from fastgaum.sessions.relations import Relations
-from fastgaum.sessions.selection import Selection, counts_before, own_counts, select_sessions
+from fastgaum.sessions.selection import chunks, select_sessions
 
 NO_CLICK_ID = 0
-_CONTEXT_NUMBERS = (
-    "displayed_before",
-    "chosen_before",
-    "log_displays",
-    "log_choices",
-    "choice_rate",
-    "choice_lift",
-    "never_seen",
-    "never_chosen",
-    "log_set_size",
-    "event_number",
-)
-_SAME_FOR_SET = ("log_set_size", "event_number")
-"""numbers that all candidates of a display set share: relative to their mean they are nothing"""
 
 
 @dataclass(frozen=True)
@@ -84,6 +74,30 @@ class EncodedSessions:
     def user_of_event(self) -> IntArray:
         """User of each event, shape (n_events,)."""
         return np.repeat(self.users, np.diff(self.session_offsets))
+
+    def without_bags(self) -> EncodedSessions:
+        """The same sessions without ids and numbers: what metrics read."""
+        n = len(self.ids)
+        return dataclasses.replace(self, ids=np.empty((n, 0), np.int32), numbers=np.empty((n, 0), np.float32))
+
+    @classmethod
+    def joined(cls, parts: Sequence[EncodedSessions]) -> EncodedSessions:
+        """The sessions of all parts, in order; at least one part."""
+
+        def offsets(name: str) -> IntArray:
+            each = [getattr(part, name) for part in parts]
+            ends = np.cumsum([0, *(one[-1] for one in each)])
+            steps = [one[1:] + end for one, end in zip(each, ends[:-1], strict=True)]
+            return np.concatenate([np.zeros(1, np.int32), *steps]).astype(np.int32)
+
+        def values(name: str) -> npt.NDArray[Any]:
+            return np.concatenate([getattr(part, name) for part in parts])
+
+        return cls(
+            session_offsets=offsets("session_offsets"),
+            display_offsets=offsets("display_offsets"),
+            **{name: values(name) for name in ("rows", "choices", "users", "ids", "numbers")},
+        )
 
 
 @dataclass(frozen=True)
@@ -149,36 +163,31 @@ class FeatureSpace:
             raise LogFormatError(f"log '{log.name}' has no training session: give a split column or --split user")
         if protocol == "views" and log.views is None:
             raise ConfigError(f"protocol 'views' needs repeated view rows, log '{log.name}' has none: use 'bags'")
-        part = select_sessions(log, train)
-        items = log.items[part.candidates]
-        displays = np.bincount(items, minlength=log.n_items)
-        clicked = part.choices != NO_CLICK
-        chosen = items[part.display_offsets[:-1][clicked] + part.choices[clicked]]
-        choices = np.bincount(chosen, minlength=log.n_items)
-        size = np.diff(part.display_offsets)
-        expected = np.bincount(items, weights=np.repeat(1 / size, size), minlength=log.n_items).astype(np.float64)
+        displays, choices = np.zeros(log.n_items, np.int64), np.zeros(log.n_items, np.int64)
+        expected = np.zeros(log.n_items)
+        n_events, n_choices = count_items(
+            train, np.asarray(log.session_offsets), np.asarray(log.display_offsets), np.asarray(log.items),
+            np.asarray(log.choices), displays, choices, expected,
+        )  # fmt: skip
         known = np.flatnonzero(displays)
-        row_of_item = (np.cumsum(displays > 0) - 1).astype(np.int32)
         space = cls(
             protocol=protocol,
             set_context=set_context,
-            categorical=_categorical_fields(log, known, part),
+            categorical=_categorical_fields(log, known, train),
             number_names=_number_names(log, protocol, relations),
             mean=np.zeros(0, np.float32),
             scale=np.zeros(0, np.float32),
             item_displays=displays[known],
             item_choices=choices[known],
             item_expected=expected[known],
-            prior_rate=len(chosen) / len(items),
-            no_click=bool((~clicked).any()),
+            prior_rate=n_choices / int(displays.sum()),
+            no_click=n_choices < n_events,
             ordered=log.ordered,
             fingerprint=log.fingerprint,
             field_names=tuple(sorted([*log.candidate_fields, *log.item_fields])),
-            relations=Relations.fit(part, row_of_item[items], len(known)) if relations else None,
+            relations=_relations(log, train, displays) if relations else None,
         )
-        numbers = space._numbers(log, part)
-        mean = numbers.mean(axis=0, dtype=np.float64).astype(np.float32)
-        scale = numbers.std(axis=0, dtype=np.float64).astype(np.float32)
+        mean, scale = _moments(space.encoder(log), train)
         object.__setattr__(space, "mean", mean)
         object.__setattr__(space, "scale", np.where(scale > 1e-6, scale, np.float32(1)))
         return space
@@ -210,127 +219,52 @@ class FeatureSpace:
                     f"field '{name}' holds numbers in the training log, categories in '{log.name}'"
                 )
 
+    def encoder(self, log: SessionLog) -> Encoder:
+        """What turns sessions of `log` into bags, chunk by chunk.
+
+        Raises:
+            FeatureMismatchError: the log's fields are not those of the training log.
+        """
+        self.check_fields(log)
+        return Encoder(self, log)
+
     def encode(self, log: SessionLog, rows: IntArray) -> EncodedSessions:
         """Turn the sessions `rows` of `log` into bags.
 
         Raises:
             FeatureMismatchError: the log's fields are not those of the training log.
         """
-        self.check_fields(log)
-        part = select_sessions(log, rows)
-        numbers = (self._numbers(log, part) - self.mean) / self.scale
-        return EncodedSessions(
-            rows=rows,
-            session_offsets=part.session_offsets,
-            display_offsets=part.display_offsets,
-            choices=part.choices,
-            users=log.users[rows],
-            ids=self._ids(log, part),
-            numbers=numbers.astype(np.float32, copy=False),
-        )
-
-    def _ids(self, log: SessionLog, part: Selection) -> IntArray:
-        ids = np.empty((len(part.candidates), len(self.categorical)), dtype=np.int32)
-        items = log.items[part.candidates]
-        for column, categorical in enumerate(self.categorical):
-            if categorical.source == "position":
-                position = np.arange(len(items)) - np.repeat(part.display_offsets[:-1], np.diff(part.display_offsets))
-                known = position < len(categorical.values)
-                ids[:, column] = categorical.start + np.where(known, position + 1, 0)
-                continue
-            if categorical.source == "item":
-                ids[:, column] = self.item_rows(log)[items] + categorical.start + 1
-                continue
-            name = categorical.name
-            codes = (
-                log.item_fields[name][items]
-                if categorical.source == "item_field"
-                else log.candidate_fields[name][part.candidates]
-            )
-            code_to_row = np.append(_rows_of(log.categories[name], categorical.values), -1)
-            ids[:, column] = code_to_row[codes] + categorical.start + 1
-        return ids
-
-    def item_rows(self, log: SessionLog) -> IntArray:
-        """Row of each of the log's items among the training items, or -1 for an unknown one, shape (n_items,)."""
-        return _rows_of(log.item_ids, self.categorical[0].values)
-
-    def _numbers(self, log: SessionLog, part: Selection) -> FloatArray:
-        if not self.number_names:
-            return np.zeros((len(part.candidates), 0), dtype=np.float32)
-        columns: dict[str, npt.NDArray[Any]] = {}
-        if self.protocol != "identity":
-            columns |= self._context_numbers(log, part)
-        if self.relations is not None:
-            columns |= self._relation_numbers(self.relations, log, part)
-        items = log.items[part.candidates]
-        if self.protocol == "views":
-            assert log.views is not None
-            columns["log_views"] = np.log(log.views[part.candidates])
-        for name in self.number_names:
-            if name in log.item_fields:
-                columns[name] = log.item_fields[name][items]
-            elif name in log.candidate_fields:
-                columns[name] = log.candidate_fields[name][part.candidates]
-        base = np.stack([columns[name] for name in self.number_names], axis=1).astype(np.float32)
-        if not self.set_context:
-            return base
-        varying = [column for column, name in enumerate(self.number_names) if name not in _SAME_FOR_SET]
-        return np.concatenate([base, _relative_to_set(base[:, varying], part)], axis=1)
-
-    def _relation_numbers(self, relations: Relations, log: SessionLog, part: Selection) -> dict[str, npt.NDArray[Any]]:
-        row_of_item = self.item_rows(log)
-        own = None
-        if log.fingerprint == self.fingerprint:
-            train = select_sessions(log, log.sessions_in("train"))
-            coded = np.unique(np.concatenate([train.users(log), part.users(log)]), return_inverse=True)[1]
-            train_users, users = np.split(coded.astype(np.int32), [len(train.choices)])
-            own = (train, row_of_item[log.items[train.candidates]], train_users, users)
-        return relations.numbers(part, row_of_item[log.items[part.candidates]], own)
-
-    def _context_numbers(self, log: SessionLog, part: Selection) -> dict[str, npt.NDArray[Any]]:
-        """What the session so far, and the training split without this user, say of each candidate."""
-        displayed_before, chosen_before = counts_before(log, part)
-        rows = self.item_rows(log)[log.items[part.candidates]]
-        displays = np.append(self.item_displays, 0)[rows]
-        choices = np.append(self.item_choices, 0)[rows]
-        expected = np.append(self.item_expected, 0.0)[rows]
-        if log.fingerprint == self.fingerprint:
-            own_displays, own_choices, own_expected = own_counts(log, part)
-            displays -= own_displays
-            choices -= own_choices
-            expected = np.maximum(expected - own_expected, 0.0)
-        size = np.diff(part.display_offsets)
-        n_events = np.diff(part.session_offsets)
-        event_number = np.arange(len(size)) - np.repeat(part.session_offsets[:-1], n_events)
-        return {
-            "displayed_before": np.log1p(displayed_before),
-            "chosen_before": np.log1p(chosen_before),
-            "log_displays": np.log1p(displays),
-            "log_choices": np.log1p(choices),
-            "choice_rate": (choices + 2 * self.prior_rate) / (displays + 2),
-            "choice_lift": np.log((choices + 0.5) / (expected + 0.5)),
-            "never_seen": displays == 0,
-            "never_chosen": choices == 0,
-            "log_set_size": np.repeat(np.log(size), size),
-            "event_number": np.repeat(np.log1p(event_number), size),
-        }
+        return self.encoder(log).encode(rows)
 
 
-def _rows_of(values: pl.Series, vocabulary: pl.Series) -> IntArray:
-    known = pl.DataFrame({"value": vocabulary, "row": pl.Series(np.arange(len(vocabulary), dtype=np.int32))})
-    joined = pl.DataFrame({"value": values}).join(known, on="value", how="left", maintain_order="left")
-    return joined["row"].fill_null(-1).to_numpy().astype(np.int32)
+def _relations(log: SessionLog, train: IntArray, displays: npt.NDArray[np.int64]) -> Relations:
+    row_of_item = (np.cumsum(displays > 0) - 1).astype(np.int32)
+    part = select_sessions(log, train)
+    return Relations.fit(part, row_of_item[np.asarray(log.items)[part.candidates]], int((displays > 0).sum()))
+
+
+def _moments(encoder: Encoder, rows: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Mean and standard deviation of each number over the sessions' candidates, chunk by chunk (Chan et al. 1979)."""
+    count, mean, squares = 0, np.zeros(0), np.zeros(0)
+    for chunk in chunks(encoder.log, rows):
+        numbers = encoder.numbers(select_sessions(encoder.log, chunk))
+        n, latest = len(numbers), numbers.mean(axis=0, dtype=np.float64)
+        spread = n * numbers.var(axis=0, dtype=np.float64)
+        if count == 0:
+            count, mean, squares = n, latest, spread
+            continue
+        shift = latest - mean
+        mean = mean + shift * (n / (count + n))
+        squares = squares + spread + shift**2 * (count * n / (count + n))
+        count += n
+    return mean.astype(np.float32), np.sqrt(squares / count).astype(np.float32)
 
 
 def _categorical_fields(
-    log: SessionLog, known_items: npt.NDArray[Any], part: Selection
+    log: SessionLog, known_items: npt.NDArray[Any], train: IntArray
 ) -> tuple[CategoricalField, ...]:
-    fields = [
-        CategoricalField(
-            "item", "item", 1, log.item_ids[known_items.tolist()] if len(known_items) < log.n_items else log.item_ids
-        )
-    ]
+    every = len(known_items) == log.n_items
+    fields = [CategoricalField("item", "item", 1, log.item_ids if every else log.item_ids.gather(known_items))]
 
     def add(name: str, source: str, values: pl.Series) -> None:
         fields.append(CategoricalField(name, source, fields[-1].stop, values))
@@ -338,19 +272,31 @@ def _categorical_fields(
     for name in sorted(log.item_fields):
         if name in log.categories:
             codes = np.unique(log.item_fields[name][known_items])
-            add(name, "item_field", log.categories[name][codes[codes >= 0].tolist()])
-    for name in sorted(log.candidate_fields):
-        if name in log.categories:
-            codes = np.unique(log.candidate_fields[name][part.candidates])
-            add(name, "candidate_field", log.categories[name][codes[codes >= 0].tolist()])
+            add(name, "item_field", log.categories[name].gather(codes[codes >= 0]))
+    shown, longest = _shown_codes(log, train)
+    for name, codes in shown.items():
+        add(name, "candidate_field", log.categories[name].gather(codes))
     if log.ordered:
-        longest = int(np.diff(part.display_offsets).max())
         add("position", "position", pl.Series([str(position) for position in range(longest)]))
     return tuple(fields)
 
 
+def _shown_codes(log: SessionLog, train: IntArray) -> tuple[dict[str, npt.NDArray[Any]], int]:
+    """Codes that training candidates have in each categorical candidate field, and the longest display set."""
+    names = sorted(name for name in log.candidate_fields if name in log.categories)
+    # one entry more: code -1, a missing value, writes to the last
+    seen = {name: np.zeros(len(log.categories[name]) + 1, dtype=bool) for name in names}
+    longest = 0
+    for chunk in chunks(log, train) if names or log.ordered else ():
+        part = select_sessions(log, chunk)
+        longest = max(longest, int(np.diff(part.display_offsets).max()))
+        for name in names:
+            seen[name][log.candidate_fields[name][part.candidates]] = True
+    return {name: np.flatnonzero(flags[:-1]) for name, flags in seen.items()}, longest
+
+
 def _number_names(log: SessionLog, protocol: str, relations: bool) -> tuple[str, ...]:
-    names = [] if protocol == "identity" else list(_CONTEXT_NUMBERS)
+    names = [] if protocol == "identity" else list(CONTEXT_NUMBERS)
     names += RELATION_NUMBERS if relations else ()
     if protocol == "views":
         names.append("log_views")
@@ -359,9 +305,3 @@ def _number_names(log: SessionLog, protocol: str, relations: bool) -> tuple[str,
     if clash:
         raise LogFormatError(f"field name '{clash[0]}' is one of the built-in fields: rename the column")
     return (*names, *sorted(name for name in declared if name not in log.categories))
-
-
-def _relative_to_set(base: FloatArray, part: Selection) -> FloatArray:
-    size = np.diff(part.display_offsets)
-    mean = np.add.reduceat(base, part.display_offsets[:-1], axis=0) / size[:, None]
-    return (base - np.repeat(mean, size, axis=0)).astype(np.float32)

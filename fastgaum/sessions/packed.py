@@ -26,6 +26,7 @@ FloatArray = npt.NDArray[np.float32]
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = 0, 1, 2
 NO_CLICK = -1
+_IDS_AT_ONCE = 65_536
 SplitName = Literal["train", "validation", "test", "all"]
 
 
@@ -122,7 +123,9 @@ class SessionLog:
         for name, array in arrays.items():
             digest.update(name.encode())
             if array is not None:
-                digest.update(np.ascontiguousarray(array).tobytes())
+                digest.update(np.ascontiguousarray(array).data)
         for ids in (self.session_ids, self.item_ids):
-            digest.update("\0".join(ids.to_list()).encode())
+            for start in range(0, len(ids), _IDS_AT_ONCE):
+                joined = "\0".join(ids.slice(start, _IDS_AT_ONCE).to_list())
+                digest.update(f"\0{joined}".encode() if start else joined.encode())
         return digest.hexdigest()

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from fastgaum.kernels.context import counts_before as count_before
-from fastgaum.kernels.context import counts_of_user
+from fastgaum.kernels.context import counts_of_users
 from fastgaum.sessions.packed import TRAIN, IntArray, SessionLog
 from fastgaum.sessions.ragged import pick_rows
+
+CHUNK_EVENTS = 50_000
+"""events that are worked on at once: what a chunk needs besides its results stays within tens of megabytes"""
+CHUNK_BLOCK = 1024
+"""chunks hold whole blocks of so many sessions"""
 
 
 @dataclass(frozen=True)
@@ -35,28 +41,75 @@ def select_sessions(log: SessionLog, rows: IntArray) -> Selection:
     return Selection(rows, session_offsets, display_offsets, np.asarray(log.choices)[events], candidates)
 
 
-def counts_before(log: SessionLog, part: Selection) -> tuple[IntArray, IntArray]:
+def chunks(log: SessionLog, rows: IntArray, block: int = CHUNK_BLOCK) -> Iterator[IntArray]:
+    """Yield the sessions `rows` in order, a run of whole blocks of sessions with about CHUNK_EVENTS events at a time."""
+    start, n_events = 0, 0
+    offsets = np.asarray(log.session_offsets)
+    for stop in range(block, len(rows) + block, block):
+        latest = rows[stop - block : stop]
+        n_events += int((offsets[latest + 1] - offsets[latest]).sum())
+        if n_events >= CHUNK_EVENTS or stop >= len(rows):
+            yield rows[start:stop]
+            start, n_events = stop, 0
+
+
+@dataclass(frozen=True)
+class TrainingSessions:
+    """The training sessions of a log, by ascending user."""
+
+    rows: IntArray
+    users: IntArray
+
+    @classmethod
+    def of(cls, log: SessionLog) -> TrainingSessions:
+        """Sort a log's training sessions by user; a user's own stay in the order of the log."""
+        train = log.sessions_in("train")
+        users = np.asarray(log.users)[train]
+        order = np.argsort(users, kind="stable")
+        return cls(train[order], users[order])
+
+    def of_users(self, users: IntArray) -> TrainingSessions:
+        """Those of the given users."""
+        wanted = np.unique(users)
+        first, last = (np.searchsorted(self.users, wanted, side) for side in ("left", "right"))
+        before = np.cumsum(last - first) - (last - first)
+        index = np.repeat(first - before, last - first) + np.arange(int((last - first).sum()))
+        return TrainingSessions(self.rows[index], self.users[index])
+
+
+class ItemScratch:
+    """Counts per item, zero between uses."""
+
+    def __init__(self, n_items: int) -> None:
+        self.seen = np.zeros(n_items, dtype=np.int32)
+        self.picked = np.zeros(n_items, dtype=np.int32)
+        self.expected = np.zeros(n_items, dtype=np.float64)
+
+
+def counts_before(log: SessionLog, part: Selection, scratch: ItemScratch) -> tuple[IntArray, IntArray]:
     """Displays and choices of each candidate's item in earlier events of its session."""
     items = np.asarray(log.items)[part.candidates]
-    scratch = np.zeros((2, log.n_items), dtype=np.int32)
     before = np.zeros((2, len(items)), dtype=np.int32)
     count_before(
-        part.session_offsets, part.display_offsets, items, part.choices, scratch[0], scratch[1], before[0], before[1]
-    )
+        part.session_offsets, part.display_offsets, items, part.choices, scratch.seen, scratch.picked, before[0], before[1]
+    )  # fmt: skip
     return before[0], before[1]
 
 
-def own_counts(log: SessionLog, part: Selection) -> tuple[IntArray, IntArray, npt.NDArray[np.float64]]:
-    """What each candidate's own user adds to its item's training counts: 0 for users without a training session."""
-    counts = np.zeros((2, log.n_candidates), dtype=np.int32)
-    expected = np.zeros(log.n_candidates)
-    scratch = np.zeros((2, log.n_items), dtype=np.int32)
-    train = np.flatnonzero(log.split == TRAIN)
-    by_user = train[np.argsort(log.users[train], kind="stable")].astype(np.int32)
-    packed = (log.users, log.session_offsets, log.display_offsets, log.items, log.choices)
-    users, sessions, displays, items, choices = (np.asarray(part) for part in packed)
-    counts_of_user(
-        by_user, users, sessions, displays, items, choices,
-        scratch[0], scratch[1], np.zeros(log.n_items), counts[0], counts[1], expected,
+def own_counts(
+    log: SessionLog, part: Selection, training: TrainingSessions, scratch: ItemScratch
+) -> tuple[IntArray, IntArray, npt.NDArray[np.float64]]:
+    """What each candidate's own user adds to its item's training counts: 0 in a session that is not a training session."""
+    n = len(part.candidates)
+    displays, choices, expected = np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n)
+    users = np.asarray(log.users)[part.rows]
+    asking = np.flatnonzero(np.asarray(log.split)[part.rows] == TRAIN).astype(np.int32)
+    asking = asking[np.argsort(users[asking], kind="stable")]
+    own = training.of_users(users[asking])
+    counts_of_users(
+        own.rows, own.users,
+        np.asarray(log.session_offsets), np.asarray(log.display_offsets), np.asarray(log.items), np.asarray(log.choices),
+        asking, users[asking], part.session_offsets, part.display_offsets, np.asarray(log.items)[part.candidates],
+        scratch.seen, scratch.picked, scratch.expected, displays, choices, expected,
     )  # fmt: skip
-    return counts[0][part.candidates], counts[1][part.candidates], expected[part.candidates]
+    return displays, choices, expected

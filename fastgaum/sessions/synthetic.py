@@ -30,7 +30,7 @@ from fastgaum.files import atomic
 from fastgaum.kernels.synthetic import L2, SHANNON, simulate
 from fastgaum.sessions.oracle import Truth, truth_frame
 from fastgaum.sessions.packed import IntArray, SessionLog
-from fastgaum.sessions.split import resplit
+from fastgaum.sessions.split import split_by_user
 
 Float64Array = npt.NDArray[np.float64]
 Rule = Literal["shannon", "l2"]
@@ -42,6 +42,9 @@ PILOT_EVENTS = 40_000
 """events of the pilot draw that sets the intercept: the share's standard error is then about 0.1 points"""
 LENGTHS: dict[str, tuple[float, int]] = {"public": (3.5, 12), "zipf": (20.0, 200)}
 """mean and longest session of each length law, where not given"""
+
+_IDS_AT_ONCE = 500_000
+"""the steps to an id each take a column of their own"""
 
 # Streams of one seed. A new use takes a new number, so that nothing drawn before it changes.
 _ITEMS, _SHAPE, _CHOICES, _PILOT_SHAPE, _PILOT_CHOICES = range(5)
@@ -130,10 +133,11 @@ class SyntheticWorld:
         """
         _require("n_events", n_events, 1, int((2**31 - 1) / self.max_display), Integral)
         offsets = self._shapes(n_events, _SHAPE)
+        # before the large arrays: drawing the split takes room of its own
+        split = split_by_user(np.arange(len(offsets[0]) - 1, dtype=np.int32), self.seed)
         arrays = self._simulate(*offsets, self.intercept, _CHOICES)
-        log = _packed(*offsets, arrays["items"], arrays["choices"], self.n_items)
-        truth = Truth(arrays["utility"], arrays["probability"], arrays["outside_probability"])
-        return resplit(log, self.seed), truth
+        log = _packed(*offsets, arrays["items"], arrays["choices"], split, self.n_items)
+        return log, Truth(arrays["utility"], arrays["probability"], arrays["outside_probability"])
 
     @cached_property
     def items(self) -> tuple[IntArray, Float64Array, npt.NDArray[np.float32]]:
@@ -264,15 +268,23 @@ def write_sample(folder: str | Path) -> None:
             frame.write_parquet(path, compression="zstd", compression_level=19)
 
 
-def _packed(sessions: IntArray, displays: IntArray, items: IntArray, choices: IntArray, n_items: int) -> SessionLog:
+def _packed(
+    sessions: IntArray,
+    displays: IntArray,
+    items: IntArray,
+    choices: IntArray,
+    split: npt.NDArray[np.int8],
+    n_items: int,
+) -> SessionLog:
     n_sessions, n_events = len(sessions) - 1, len(displays) - 1
-    positions = np.arange(n_events, dtype=np.int32) - np.repeat(sessions[:-1], np.diff(sessions))
+    positions = np.arange(n_events, dtype=np.int32)
+    positions -= np.repeat(sessions[:-1], np.diff(sessions))
     return SessionLog(
         session_offsets=sessions,
         display_offsets=displays,
         items=items,
         choices=choices,
-        split=np.zeros(n_sessions, dtype=np.int8),
+        split=split,
         users=np.arange(n_sessions, dtype=np.int32),
         session_ids=_ids("s", n_sessions).rename("session"),
         event_ids=pl.Series("event", positions),
@@ -284,7 +296,12 @@ def _packed(sessions: IntArray, displays: IntArray, items: IntArray, choices: In
 def _ids(letter: str, n: int) -> pl.Series:
     """Ids whose order as text is the order of their codes: n = 12 → s00, s01, … s11."""
     width = len(str(n - 1))
-    return pl.select(pl.lit(letter) + pl.int_range(n).cast(pl.String).str.zfill(width)).to_series()
+
+    def some(start: int) -> pl.Series:
+        number = pl.int_range(start, min(start + _IDS_AT_ONCE, n)).cast(pl.String).str.zfill(width)
+        return pl.select(pl.lit(letter) + number).to_series()
+
+    return pl.concat([some(start) for start in range(0, n, _IDS_AT_ONCE)])
 
 
 def _law(kind: str, smallest: int, largest: int, mean: float) -> Float64Array:

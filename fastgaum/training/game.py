@@ -18,6 +18,7 @@ from fastgaum.models.regularisers import ChoiceDistribution, Regulariser
 from fastgaum.models.sampling import sample_candidates
 from fastgaum.models.tensors import Bags, BatchTensors, chosen_bags
 from fastgaum.training.losses import exact_loss, generator_value, mirror_loss, reward_loss, sampled_generator_loss
+from fastgaum.training.optimisers import StockOptimiser
 
 
 class Game:
@@ -31,20 +32,29 @@ class Game:
         self.regulariser = regulariser
         self.outside = outside
         self.drop_ids = IdDropout(unknown_of_id, config.id_dropout)
-        self.reward_optimiser = _optimiser(list(networks.players.parameters()), config.lr, config.weight_decay)
-        generator_parameters = networks.generator_parameters()
-        self.generator_optimiser = (
-            _optimiser(generator_parameters, config.generator_lr, 0.0) if generator_parameters else None
-        )
+        shared = (config.clip, config.table_optimiser)
+        # each player clips by its own gradient
+        self.reward_optimisers = [
+            StockOptimiser([player], config.lr, config.weight_decay, *shared) for player in networks.players
+        ]
+        parts = networks.generator_parts()
+        self.generator_optimiser = StockOptimiser(parts, config.generator_lr, 0.0, *shared) if parts else None
 
     def set_learning_rates(self, factor: float, reward_share: float = 1.0) -> None:
         """Set both players' learning rates to the configured ones times `factor`, the reward's also times its share."""
-        for optimiser, lr in (
-            (self.reward_optimiser, self.config.lr * reward_share),
-            (self.generator_optimiser, self.config.generator_lr),
-        ):
-            for group in optimiser.param_groups if optimiser is not None else []:
-                group["lr"] = lr * factor
+        for optimiser in self.reward_optimisers:
+            optimiser.lr = self.config.lr * reward_share * factor
+        if self.generator_optimiser is not None:
+            self.generator_optimiser.lr = self.config.generator_lr * factor
+
+    def settle(self) -> None:
+        """Bring every table up to date: before the networks are read."""
+        for optimiser in self.reward_optimisers:
+            optimiser.settle()
+
+    def release(self) -> None:
+        """Settle: the parameters are the modules' own already."""
+        self.settle()
 
     def exact_step(self, batch: BatchTensors) -> float:
         """One reward step against the closed-form best response; returns the mean Fenchel–Young loss (nats for Shannon)."""
@@ -81,9 +91,8 @@ class Game:
         assert self.generator_optimiser is not None
         for _ in range(steps):
             loss = self._generator_loss(batch, self.networks.logits(batch, states, generated), utility)
-            self.generator_optimiser.zero_grad(set_to_none=True)
+            self.generator_optimiser.zero_grad()
             torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(self.networks.generator_parameters(), self.config.clip)
             self.generator_optimiser.step()
         with torch.no_grad():
             return generated, self._dist(batch, self.networks.logits(batch, states, generated))
@@ -109,17 +118,13 @@ class Game:
         return mirror_loss(logits, utility, batch, self.regulariser, eta, self.outside).mean()
 
     def _reward_update(self, losses: list[Tensor]) -> None:
-        self.reward_optimiser.zero_grad(set_to_none=True)
+        for optimiser in self.reward_optimisers:
+            optimiser.zero_grad()
         torch.autograd.backward(torch.stack(losses).sum())
-        for player in self.networks.players:
-            torch.nn.utils.clip_grad_norm_(player.parameters(), self.config.clip)
-        self.reward_optimiser.step()
+        for optimiser in self.reward_optimisers:
+            optimiser.step()
 
     def _dropped(self, batch: BatchTensors) -> BatchTensors:
         return dataclasses.replace(
             batch, candidates=self.drop_ids(batch.candidates), tokens=self.drop_ids(batch.tokens)
         )
-
-
-def _optimiser(parameters: list[torch.nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -13,20 +12,26 @@ import torch
 from torch import Tensor
 
 from fastgaum.config import Config
+from fastgaum.engine.game import FusedGame
 from fastgaum.errors import NumericsError
 from fastgaum.metrics.precision import precision_at_k
 from fastgaum.models.choice_model import SCORING_SESSIONS
 from fastgaum.models.networks import Networks
 from fastgaum.models.regularisers import Regulariser
 from fastgaum.models.tensors import BatchTensors, to_tensors
-from fastgaum.sessions.batches import batches
+from fastgaum.sessions.batches import assemble, batches
 from fastgaum.sessions.features import EncodedSessions
+from fastgaum.training.best_state import BestState
 from fastgaum.training.game import Game
 from fastgaum.training.observers import EpochRow, Observer
 from fastgaum.training.scoring import Scores, score
 
 CATCH_UP_GAP = 2e-3
 """the generator has caught up when its mean training gap is below this"""
+GAP_SESSIONS = 20_000
+"""the training gap is taken over so many sessions at most, the same ones in every epoch"""
+HELD_EVENTS = 50_000
+"""sessions that are scored after every epoch stay assembled up to so many events; above, they are assembled each time"""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,25 @@ class TrainingData:
     train: EncodedSessions
     validation: EncodedSessions
     session_name: Callable[[int], str]
+
+
+class Scored:
+    """Sessions that are scored again and again, as batches; they stay assembled while they are few."""
+
+    def __init__(self, encoded: EncodedSessions, device: torch.device, most_sessions: int | None = None) -> None:
+        self.encoded, self.device = encoded, device
+        n = min(encoded.n_sessions, most_sessions or encoded.n_sessions)
+        # spread over the log: its order may be that of time
+        self.rows = np.linspace(0, encoded.n_sessions, n, endpoint=False).astype(np.int32)
+        few = encoded.n_events * (n / max(encoded.n_sessions, 1)) <= HELD_EVENTS
+        self.held = list(self._assembled()) if few else None
+
+    def __iter__(self) -> Iterator[BatchTensors]:
+        return iter(self.held) if self.held is not None else self._assembled()
+
+    def _assembled(self) -> Iterator[BatchTensors]:
+        for start in range(0, len(self.rows), SCORING_SESSIONS):
+            yield to_tensors(assemble(self.encoded, self.rows[start : start + SCORING_SESSIONS]), self.device)
 
 
 class Trainer:
@@ -52,13 +76,14 @@ class Trainer:
         self.outside = outside
         self.observer = observer
         self.device = device
-        self.game = Game(networks, config, regulariser, unknown_of_id.to(device), outside)
+        engine = FusedGame if FusedGame.supports(networks, config, device) else Game
+        self.game: Game | FusedGame = engine(networks, config, regulariser, unknown_of_id.to(device), outside)
         self.order = np.random.default_rng(config.seed)
-        self.fixed_train = [to_tensors(b, device) for b in batches(data.train, SCORING_SESSIONS)]
-        self.fixed_validation = [to_tensors(b, device) for b in batches(data.validation, SCORING_SESSIONS)]
+        self.train = Scored(data.train, device, GAP_SESSIONS)
+        self.validation = Scored(data.validation, device)
         self.rows: list[EpochRow] = []
         self.best_score = math.inf
-        self.best_state = copy.deepcopy(networks.state_dict())
+        self.best_state = BestState(networks)
 
     def run(self) -> list[EpochRow]:
         """Train through all phases; the networks end with the best validated weights.
@@ -66,6 +91,13 @@ class Trainer:
         Raises:
             NumericsError: a loss is not finite; the networks then hold the last good state.
         """
+        try:
+            self._phases()
+        finally:
+            self.game.release()
+        return self.rows
+
+    def _phases(self) -> None:
         if self.config.players == "exact":
             self._phase("exact", self.game.exact_step, self.config.epochs)
         else:
@@ -73,7 +105,6 @@ class Trainer:
                 self._phase("exact", self.game.exact_step, self.config.warm_start)
                 self._catch_up()
             self._phase("rounds", self.game.round, self.config.epochs)
-        return self.rows
 
     def _phase(self, phase: str, step: Callable[[BatchTensors], float], epochs: int) -> None:
         """Epochs of one kind until the validation score stops improving; ends on the best state."""
@@ -89,9 +120,9 @@ class Trainer:
                 if drops == 0:
                     break
                 drops, waited = drops - 1, 0
-                self.networks.load_state_dict(self.best_state)
+                self._restore()
                 self.game.set_learning_rates(3.0 ** (drops - self.config.lr_drops), share)
-        self.networks.load_state_dict(self.best_state)
+        self._restore()
 
     def _catch_up(self) -> None:
         """Generator steps alone, the reward fixed, until the gap is small; then the best state includes this generator."""
@@ -122,8 +153,12 @@ class Trainer:
         for batch in batches(self.data.train, self.config.batch_sessions, self.order):
             yield to_tensors(batch, self.device)
 
+    def _restore(self) -> None:
+        self.game.settle()
+        self.best_state.restore()
+
     def _diverged(self, loss: float, done: int, batch: BatchTensors) -> None:
-        self.networks.load_state_dict(self.best_state)
+        self._restore()
         names = [self.data.session_name(int(row)) for row in batch.source.rows[:5]]
         raise NumericsError(
             f"the loss is {loss} in epoch {len(self.rows) + 1}, batch {done} (sessions {', '.join(names)}"
@@ -132,19 +167,20 @@ class Trainer:
 
     def _validated(self, phase: str, loss: float, started: float) -> EpochRow:
         seconds = time.perf_counter() - started
-        validation = self._score(self.fixed_validation)
-        gap = self._score(self.fixed_train).gap if self.networks.generator is not None and phase != "exact" else None
+        self.game.settle()
+        validation = self._score(self.validation)
+        gap = self._score(self.train).gap if self.networks.generator is not None and phase != "exact" else None
         prec = 100 * _prec1(validation.reward.scores, self.data.validation)
         value = float(validation.loss.mean()) if self.config.select == "loss" else -prec
         if not math.isfinite(value):
-            self.networks.load_state_dict(self.best_state)
+            self._restore()
             raise NumericsError(
                 f"the validation loss is {value} after epoch {len(self.rows) + 1}: the last good state is kept"
             )
         best = value < self.best_score
         if best:
             self.best_score = value
-            self.best_state = copy.deepcopy(self.networks.state_dict())
+            self.best_state.keep()
         adversarial = phase != "exact" and validation.generator is not None
         row = EpochRow(
             epoch=len(self.rows) + 1,
@@ -164,8 +200,8 @@ class Trainer:
         self.observer.on_epoch(row)
         return row
 
-    def _score(self, fixed: list[BatchTensors]) -> Scores:
-        return score(self.networks, fixed, self.regulariser, self.config.eta, self.outside)
+    def _score(self, scored: Scored) -> Scores:
+        return score(self.networks, scored, self.regulariser, self.config.eta, self.outside)
 
 
 def _prec1(scores: np.ndarray, encoded: EncodedSessions) -> float:

@@ -1,11 +1,27 @@
-"""A kernel gives the same bits whether it was compiled a moment ago or loaded from the cache."""
+"""Kernels survive between processes: the same bits from the compiler and from the cache, and no stale or shared entry."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+import numpy as np
+import pytest
+
+from fastgaum.bench.coldstart import held_signatures
+from fastgaum.kernels import _cache
+from fastgaum.models.user_model import UserModel
+from fastgaum.sessions.synthetic import synthesise
+
+KERNELS = Path(__file__).resolve().parents[2] / "kernels"
+Process = subprocess.Popen[str]
 
 PROGRAM = """
 import hashlib
@@ -47,3 +63,200 @@ def test_cold_and_warm_caches_give_the_same_bits(tmp_path: Path) -> None:
     ]
     assert any(tmp_path.rglob("*.nbi")), "the kernels were not cached, so nothing was compared"
     assert digests[0] == digests[1]
+
+
+PART = """
+from ._jit import jit_part
+
+@jit_part
+def scaled(x):
+    return FACTOR * x
+"""
+CALLER = """
+from ._jit import jit
+from .part import scaled
+
+@jit
+def total(values):
+    result = values[0] - values[0]
+    for x in values:
+        result += scaled(x)
+    return result
+"""
+CALL = """
+import os, sys, time
+
+def refuse(event, arguments):
+    # a read-only file system, which holds for root too
+    changes = event in ("os.mkdir", "os.rename", "os.remove", "os.utime", "os.rmdir")
+    if changes or (event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)):
+        if str(arguments[0]).startswith(sys.argv[3]):
+            raise PermissionError(13, "Permission denied", arguments[0])
+
+if sys.argv[3:]:
+    sys.addaudithook(refuse)
+import numpy as np
+from kernels.caller import total
+from kernels import part
+while sys.argv[2] and not os.path.exists(sys.argv[2]):
+    time.sleep(0.01)
+for dtype in sys.argv[1].split():
+    answer = total(np.ones(10, dtype=dtype))
+    print(int(answer), end=" ")
+print("loaded" if hasattr(total, "stats") and not total.stats.cache_misses else "compiled")
+"""
+
+
+class Install:
+    """A package of two small kernels and the project's decorators, and processes that call them."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.kernels = home / "install" / "kernels"
+        self.cache = home / "cache"
+        self.kernels.mkdir(parents=True)
+        for name in ("_jit.py", "_cache.py"):
+            shutil.copy(KERNELS / name, self.kernels)
+        (self.kernels / "caller.py").write_text(CALLER)
+        self.edit(2)
+
+    def edit(self, factor: int) -> None:
+        (self.kernels / "part.py").write_text(PART.replace("FACTOR", str(factor)))
+
+    def start(self, dtype: str = "float32", wait: str = "", refused: str = "", **environment: str) -> Process:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
+        places = {
+            "PYTHONPATH": str(self.kernels.parent),
+            "XDG_CACHE_HOME": str(self.cache),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        command = [sys.executable, "-c", CALL, dtype, wait, *([refused] if refused else [])]
+        return subprocess.Popen(
+            command,
+            cwd=self.home,
+            env=inherited | places | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def call(self, dtype: str = "float32", refused: str = "", **environment: str) -> str:
+        """What a process prints that calls the kernel; it must print no warning."""
+        return finished(self.start(dtype, "", refused, **environment))
+
+    def entries(self) -> list[Path]:
+        return sorted(self.cache.rglob("*.nbc"))
+
+
+def finished(process: Process, warnings: int = 0) -> str:
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert errors.count("Warning") == warnings, errors
+    return output.strip()
+
+
+@pytest.fixture
+def install(tmp_path: Path) -> Install:
+    return Install(tmp_path)
+
+
+def test_an_edit_of_a_part_reaches_the_kernels_that_inline_it(install: Install) -> None:
+    assert install.call() == "20 compiled"
+    assert install.call() == "20 loaded"
+    install.edit(3)
+    assert install.call() == "30 compiled"
+    install.edit(2)
+    assert install.call() == "20 loaded", "the folder of the earlier sources is still there"
+    assert len(install.entries()) == 2
+
+
+def test_an_entry_serves_one_processor(install: Install) -> None:
+    install.call()
+    assert install.call(NUMBA_CPU_NAME="generic") == "20 compiled"
+    assert len(install.entries()) == 2
+    assert len({path.parent for path in install.entries()}) == 1
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (sys, "version"),
+        (np, "__version__"),
+        (numba, "__version__"),
+        (llvmlite, "__version__"),
+        (numba.config, "BOUNDSCHECK"),
+    ],
+)
+def test_another_version_or_setting_has_another_folder(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
+    before = _cache.key_of_sources()
+    assert before == _cache.key_of_sources()
+    monkeypatch.setattr(owner, name, "another")
+    assert _cache.key_of_sources() != before
+
+
+def test_the_install_and_a_filled_cache_may_be_read_only(install: Install) -> None:
+    assert install.call(refused=str(install.kernels.parent)) == "20 compiled"
+    assert install.call(refused=str(install.home)) == "20 loaded"
+    assert finished(install.start("float64", refused=str(install.home)), warnings=1) == "20 compiled"
+
+
+def test_without_a_cache_kernels_are_compiled_in_memory(install: Install) -> None:
+    (install.home / "file").touch()
+    place = str(install.home / "file" / "cache")
+    assert finished(install.start(NUMBA_CACHE_DIR=place), warnings=1) == "20 compiled"
+    assert install.entries() == []
+
+
+def test_numba_s_own_settings_are_kept(install: Install) -> None:
+    chosen = install.home / "chosen"
+    assert install.call(NUMBA_CACHE_DIR=str(chosen)) == "20 compiled"
+    assert len(list(chosen.rglob("*.nbc"))) == 1
+    assert install.call(NUMBA_DISABLE_JIT="1") == "20 compiled"
+    assert install.entries() == [], "$NUMBA_CACHE_DIR replaces the user's cache, and plain Python has nothing to keep"
+
+
+def test_processes_may_start_at_once_on_an_empty_cache(install: Install) -> None:
+    go = install.home / "go"
+    started = [install.start(dtypes, str(go)) for dtypes in 2 * ("float32 float64", "float64 float32")]
+    time.sleep(2)
+    go.touch()
+    assert [finished(process).split()[:2] for process in started] == 4 * [["20", "20"]]
+    assert len(install.entries()) == 2
+    assert install.call("float32 float64") == "20 20 loaded"
+    assert not list(install.cache.rglob("*.tmp.*"))
+
+
+def test_a_damaged_entry_is_compiled_anew(install: Install) -> None:
+    install.call()
+    (entry,) = install.entries()
+    entry.write_bytes(entry.read_bytes()[:1000])
+    assert install.call("float32 float64") == "20 20 compiled"
+    index = entry.with_name(entry.name.replace(".1.nbc", ".nbi"))
+    index.write_bytes(b"")
+    assert install.call() == "20 compiled"
+    assert install.call("float32 float64") == "20 20 loaded"
+
+
+def test_the_folders_used_last_are_kept(install: Install) -> None:
+    root = install.cache / "fastgaum" / "kernels"
+    for age in range(12):
+        folder = root / f"{age:016x}"
+        folder.mkdir(parents=True)
+        os.utime(folder, (1e9 - age, 1e9 - age))
+    (root / "notes").mkdir()
+    install.call()
+    kept = {path.name for path in root.iterdir()}
+    assert {"notes", install.entries()[0].parent.name, *(f"{age:016x}" for age in range(_cache.KEPT - 1))} == kept
+
+
+@pytest.mark.parametrize("preset", ["fastgaum", "paper-lstm", "paper-pw"])
+def test_nothing_is_compiled_after_the_first_steps(preset: str) -> None:
+    def fit(n_events: int) -> None:
+        log, _ = synthesise(n_events, preset="scale", n_items=40)
+        changes = {"players": "adversarial", "warm_start": 1, "catch_up": 1, "epochs": 1, "search": []}
+        UserModel.from_preset(preset, **changes).fit(log)
+
+    fit(100)
+    held = held_signatures()
+    fit(700)
+    assert held_signatures() == held

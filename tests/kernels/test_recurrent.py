@@ -16,21 +16,53 @@ def _tolerance(dtype: type) -> float:
 
 @pytest.mark.parametrize("offsets", OFFSETS)
 def test_order_by_length_is_a_stable_sort(offsets: list[int]) -> None:
-    array = np.array(offsets, dtype=np.int32)
-    expected_order, expected_active = naive.order_by_length(offsets)
-    longest = packing.longest_sequence(array)
-    order, active = np.full(len(offsets) - 1, -7, dtype=np.int32), np.full(longest, -7, dtype=np.int32)
-    packing.order_by_length(array, order, active)
-    assert longest == len(expected_active)
-    assert order.tolist() == expected_order
-    assert active.tolist() == expected_active
+    order = np.full(len(offsets) - 1, -7, dtype=np.int32)
+    packing.order_by_length(np.array(offsets, dtype=np.int32), order)
+    assert order.tolist() == naive.order_by_length(offsets)
 
 
-def test_previous_rows_start_each_sequence_anew() -> None:
-    rows, start = np.array([[1.0], [2.0], [3.0], [4.0]]), np.array([[-1.0], [-2.0], [-3.0]])
-    previous = np.empty_like(rows)
-    packing.previous_rows(rows, np.array([0, 2, 2, 4], dtype=np.int32), start, previous)
-    assert previous.ravel().tolist() == [-1, 1, -3, 3]
+@pytest.mark.parametrize(
+    ("lengths", "most_tokens", "expected"),
+    [
+        ([], 9, [0]),
+        ([3], 1, [0, 1]),
+        ([1] * 9, 99, [0, 8, 9]),
+        # four sequences at least, then by tokens
+        ([5, 4, 3, 2, 1, 1, 1, 1, 0, 0], 4, [0, 4, 10]),
+        ([5, 4, 3, 2, 1, 1, 1, 1, 0, 0], 20, [0, 8, 10]),
+    ],
+)
+def test_tiles_are_cut_by_rows_and_tokens(lengths: list[int], most_tokens: int, expected: list[int]) -> None:
+    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
+    order, tiles = np.arange(len(lengths), dtype=np.int32), np.empty(len(lengths) + 1, dtype=np.int32)
+    assert tiles[: packing.cut_tiles(offsets, order, 8, most_tokens, tiles) + 1].tolist() == expected
+
+
+def test_tiles_are_grouped_by_tokens() -> None:
+    lengths = [5, 4, 3, 2, 1, 1, 0]
+    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
+    tiles, parts = np.array([0, 1, 2, 4, 5, 7], dtype=np.int32), np.empty(6, dtype=np.int32)
+    n_parts = packing.group_tiles(offsets, np.arange(7, dtype=np.int32), tiles, 6, parts)
+    # tiles hold 5, 4, 5, 1 and 1 tokens
+    assert parts[: n_parts + 1].tolist() == [0, 2, 4, 5]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+@pytest.mark.parametrize("offsets", OFFSETS)
+def test_weight_gradient_equals_its_twin(offsets: list[int], chunk: int, dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    n_tokens, array = offsets[-1], np.array(offsets, dtype=np.int32)
+    grad_sums, h = (rng.standard_normal((n_tokens, width)).astype(dtype) for width in (8, 2))
+    h0 = rng.standard_normal((len(offsets) - 1, 2)).astype(dtype)
+    for first, last in [(0, n_tokens), (n_tokens // 3, n_tokens // 2)]:
+        for n_biases in (0, 8):
+            weight, bias = np.full((8, 2), np.nan, dtype), np.full(n_biases, np.nan, dtype)
+            packing.weight_gradient(first, last, chunk, grad_sums, h, h0, array, weight, bias)
+            before = naive.previous_rows(h, offsets, h0)[first:last]
+            np.testing.assert_allclose(weight, grad_sums[first:last].T @ before, atol=5 * _tolerance(dtype))
+            expected = grad_sums[first:last].sum(0)[:n_biases]
+            np.testing.assert_allclose(bias, expected, atol=5 * _tolerance(dtype))
 
 
 def test_rational_tanh_is_close_for_float32_and_exact_for_float64() -> None:
@@ -51,36 +83,37 @@ def test_nan_is_not_squashed(dtype: type) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("size", "width"), [(1, 3), (4, 16), (7, 21), (20, 80)])
-def test_row_products(dtype: type, size: int, width: int) -> None:
+def test_row_product(dtype: type, size: int, width: int) -> None:
     rng = np.random.default_rng(size)
-    matrix, short, long = (rng.standard_normal(shape).astype(dtype) for shape in ((size, width), size, width))
-    row, column = long.copy(), short.copy()
+    matrix, short, row = (rng.standard_normal(shape).astype(dtype) for shape in ((size, width), size, width))
+    expected = row + short @ matrix
     cells.add_product(short, matrix, row)
-    cells.add_products(long, matrix, column)
-    tolerance = 10 * _tolerance(dtype)
-    np.testing.assert_allclose(row, long + short @ matrix, atol=tolerance)
-    np.testing.assert_allclose(column, short + matrix @ long, atol=tolerance)
+    np.testing.assert_allclose(row, expected, atol=10 * _tolerance(dtype))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("offsets", OFFSETS)
-def test_sequence_kernels_equal_their_twins(offsets: list[int], dtype: type) -> None:
+def test_tile_kernels_equal_their_twins(offsets: list[int], dtype: type) -> None:
     rng = np.random.default_rng(0)
     array, size = np.array(offsets, dtype=np.int32), 5
     n_sequences, n_tokens = len(offsets) - 1, offsets[-1]
+    order = np.array(naive.order_by_length(offsets), dtype=np.int32)
+    tiles = np.array(sorted({0, n_sequences // 2, n_sequences}), dtype=np.int32)
     h0, c0 = rng.standard_normal((2, n_sequences, size)).astype(dtype)
     gates_x = rng.standard_normal((n_tokens, 4 * size)).astype(dtype)
     weight = rng.standard_normal((4 * size, size)).astype(dtype)
     bias = rng.standard_normal(3 * size).astype(dtype)
     gates, h, c = np.empty_like(gates_x), np.empty((n_tokens, size), dtype), np.empty((n_tokens, size), dtype)
 
-    lstm.lstm_sequences(gates_x, array, np.ascontiguousarray(weight.T), h0, c0, gates, h, c)
+    block = np.ascontiguousarray(weight.T)[None]
+    lstm.lstm_tiles(tiles, order, array, block, gates_x, h0, c0, gates, h, c)
     expected_h, expected_c = naive.lstm(gates_x, array, weight, h0, c0)
     np.testing.assert_allclose(h, expected_h, atol=_tolerance(dtype))
     np.testing.assert_allclose(c, expected_c, atol=_tolerance(dtype))
 
     x, weight = np.ascontiguousarray(gates_x[:, : 3 * size]), weight[: 3 * size]
-    gru.gru_sequences(x, array, np.ascontiguousarray(weight.T), bias, h0, gates, h)
+    block = np.ascontiguousarray(weight.T)[None]
+    gru.gru_tiles(tiles, order, array, block, bias[None], x, h0, gates, h)
     np.testing.assert_allclose(h, naive.gru(x, array, weight, bias, h0), atol=_tolerance(dtype))
 
 

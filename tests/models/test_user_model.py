@@ -163,13 +163,13 @@ def test_damaged_models_are_refused(tmp_path: Path, damage: str) -> None:
 
 
 def test_nan_stops_training_names_the_place_and_keeps_the_last_good_state(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fastgaum.training.game import Game
+    from fastgaum.engine.game import FusedGame
 
     log = random_log(1)
     model = UserModel.from_preset(players="exact", search=[], **SMALL)
-    step, calls = Game.exact_step, []
+    step, calls = FusedGame.exact_step, []
 
-    def poisoned(game: Game, batch: Any) -> float:
+    def poisoned(game: FusedGame, batch: Any) -> float:
         calls.append(1)
         loss = step(game, batch)
         if len(calls) == 3:
@@ -178,7 +178,7 @@ def test_nan_stops_training_names_the_place_and_keeps_the_last_good_state(monkey
             return float("nan")
         return loss
 
-    monkeypatch.setattr(Game, "exact_step", poisoned)
+    monkeypatch.setattr(FusedGame, "exact_step", poisoned)
     with pytest.raises(NumericsError, match=r"epoch 2, batch 1 \(sessions 's\d+'"):
         model.fit(log)
     assert np.isfinite(model.predict(log)["utility"].to_numpy()).all()

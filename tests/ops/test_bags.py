@@ -85,13 +85,26 @@ def test_operator_checks(weighted: bool) -> None:
     namespace = torch.ops.fastgaum
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of its own parts
-        torch.library.opcheck(namespace.bag_sum.default, (table, IDS, OFFSETS, weights))
+        torch.library.opcheck(namespace.bag_sum.default, (table, IDS, OFFSETS, weights, False))
     for op, args in (
         (namespace.bag_scatter_add, (grad_out, IDS, OFFSETS, weights, 7)),
         (namespace.bag_weight_grad, (grad_out, table, IDS, OFFSETS)),
     ):
         plain = [a.detach() if isinstance(a, Tensor) else a for a in args]
         torch.library.opcheck(op.default, plain, test_utils=("test_schema", "test_faketensor"))
+
+
+@with_and_without_weights
+def test_a_sparse_gradient_is_the_dense_one(weighted: bool) -> None:
+    weights = draw(6, seed=1) if weighted else None
+    grads = []
+    for sparse in (False, True):
+        table = draw(7, 3).requires_grad_()
+        bag_sum(table, IDS, OFFSETS, weights, sparse).backward(draw(5, 3, seed=2))
+        assert table.grad is not None
+        grads.append(table.grad)
+    assert grads[1].is_sparse
+    torch.testing.assert_close(grads[1].to_dense(), grads[0])
 
 
 def test_the_order_of_ids_and_of_bags_does_not_matter() -> None:

@@ -132,10 +132,23 @@ def test_operator_registration() -> None:
     torch.library.opcheck(ops.lag_weigh.default, weigh)
     weights = ops.lag_weigh.default(*weigh).detach().requires_grad_()
     rest = structure.state_ids, structure.state_offsets
-    torch.library.opcheck(ops.bag_outer_sum.default, (table, *rest, weights))
+    torch.library.opcheck(ops.bag_outer_sum.default, (table, *rest, weights, False))
     grad = torch.ones(10, 5)
     torch.library.opcheck(ops.bag_outer_table_grad.default, (grad, *rest, weights.detach(), len(table)))
     torch.library.opcheck(ops.bag_outer_weight_grad.default, (grad, table.detach(), *rest, N))
+
+
+def test_a_sparse_table_gradient_is_the_dense_one() -> None:
+    structure = _structure()
+    grads = []
+    for sparse in (False, True):
+        lag_weights, bias, table = _parameters()
+        states = bag_outer_sum(table, *lag_weighted(structure, lag_weights, bias, "tanh"), sparse)
+        states.backward(torch.arange(float(states.numel()), dtype=states.dtype).view(states.shape))
+        assert table.grad is not None
+        grads.append(table.grad)
+    assert grads[1].is_sparse
+    torch.testing.assert_close(grads[1].to_dense(), grads[0])
 
 
 def test_what_does_not_fit_is_named() -> None:

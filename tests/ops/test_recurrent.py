@@ -4,23 +4,40 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from fastgaum.ops import _recurrent_cpu, _recurrent_stock
 from fastgaum.ops.recurrent import gru, lstm
+from tests import naive_recurrent as naive
 
 OFFSETS = [0, 0, 3, 4, 12, 12, 17, 18, 18]
-REGIMES = {"sequences": 10_000, "steps": 0}
+REGIMES = {
+    "narrow tiles": {"NARROW": 1000},
+    "wide tiles": {"NARROW": 0},
+    "blocks": {"NARROW": 0, "SMALL_PRODUCT": 0},
+    "parts": {"NARROW": 1000, "PART": 1e-9, "MOST_PARTS": 3},
+    "blocks and parts": {"NARROW": 1000, "PART": 1e-9, "SMALL_PRODUCT": 0},
+}
+"""ways to walk a batch that its size and the hidden units decide: tiles of four sequences or more, weights whole or in
+blocks of four units, one part or several"""
 
 
 @pytest.fixture(params=list(REGIMES))
 def regime(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Force one of the two ways to walk a batch, whatever its hidden size."""
+    """Force one way to walk a batch, whatever its size."""
     name: str = request.param
-    monkeypatch.setattr(_recurrent_cpu, "SEQUENTIAL_SIZE", REGIMES[name])
+    force(name, monkeypatch)
     return name
+
+
+def force(regime: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for constant, value in REGIMES[regime].items():
+        monkeypatch.setattr(_recurrent_cpu, constant, value)
 
 
 def _inputs(kind: str, offsets: list[int], size: int, dtype: torch.dtype, seed: int = 0) -> dict[str, Tensor]:
@@ -89,8 +106,9 @@ def test_equals_torch_in_values_and_gradients(
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gru"])
-def test_large_size_takes_steps_and_equals_torch(kind: str) -> None:
-    inputs = _inputs(kind, OFFSETS, _recurrent_cpu.SEQUENTIAL_SIZE + 1, torch.float32)
+def test_large_size_takes_blocks_and_equals_torch(kind: str) -> None:
+    inputs = _inputs(kind, OFFSETS, 125, torch.float32)
+    assert _recurrent_cpu._units(125, len(inputs["weight_hh"]) // 125) == 64
     ours, theirs = _run(kind, inputs)[:1], _torch_module(kind, inputs)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(_gradients(ours, inputs), _gradients(theirs, inputs), atol=1e-5, rtol=1e-5)
@@ -129,10 +147,67 @@ def test_a_sequence_alone_equals_itself_in_a_batch(kind: str, regime: str) -> No
         for name in ("h0", "c0"):
             if name in inputs:
                 alone[name] = inputs[name][sequence : sequence + 1]
-        # BLAS may round a product of one row otherwise than of many; the sequential kernel may not
-        tolerance = 0.0 if regime == "sequences" else 1e-6
+        # BLAS may round a product of one row otherwise than of many
         for part, full in zip(_run(kind, alone), whole, strict=True):
-            torch.testing.assert_close(part, full[first:last], atol=tolerance, rtol=0.0)
+            torch.testing.assert_close(part, full[first:last], atol=1e-6, rtol=0.0)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+@pytest.mark.parametrize("size", [20, 125])
+def test_one_thread_and_two_give_the_same_bits(kind: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    force("parts", monkeypatch)
+    lengths = np.random.default_rng(0).zipf(1.5, 60).clip(max=30) - 1
+    offsets = [0, *np.cumsum(lengths).tolist()]
+    inputs = _inputs(kind, offsets, size, torch.float32)
+    before = torch.get_num_threads()
+    found = []
+    for n in (1, 2):
+        torch.set_num_threads(n)
+        outputs = _run(kind, inputs)
+        found.append([*outputs, *_gradients(outputs, inputs)])
+    torch.set_num_threads(before)
+    assert len(_recurrent_cpu._parts(inputs["offsets"].numpy(), size)[1]) > 1
+    for one, two in zip(*found, strict=True):
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+@settings(max_examples=25, deadline=None)
+@given(lengths=st.lists(st.integers(0, 9), max_size=12), size=st.integers(1, 9), name=st.sampled_from(list(REGIMES)))
+def test_any_shape_equals_the_naive_twin(kind: str, lengths: list[int], size: int, name: str) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        force(name, monkeypatch)
+        inputs = _inputs(kind, [0, *np.cumsum(lengths, dtype=int).tolist()], size, torch.float64)
+        outputs = _run(kind, inputs)
+        found = [part.numpy() for part in _gradients(outputs, inputs)]
+    twin = getattr(naive, kind)
+    arrays = {name: part.detach().numpy() for name, part in inputs.items()}
+    expected = twin(**arrays)
+    for ours, theirs in zip(outputs, expected if kind == "lstm" else (expected,), strict=True):
+        np.testing.assert_allclose(ours.detach().numpy(), theirs, atol=1e-12)
+    _, backward = _stock(kind)
+    generator = torch.Generator().manual_seed(7)
+    seeds = [torch.randn(part.shape, generator=generator, dtype=torch.float64) for part in outputs]
+    rest = [inputs[name].detach() for name in ("offsets", "weight_hh", "h0", "c0") if name in inputs]
+    with torch.no_grad():
+        saved = _stock(kind)[0](**inputs)
+        reference = backward(*seeds, *rest, *([saved[2], *saved[:2]] if kind == "lstm" else [saved[1], saved[0]]))
+    for ours, theirs in zip(found, reference, strict=True):
+        np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-11)
+
+
+def test_tiles_and_parts_hold_every_sequence_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    force("parts", monkeypatch)
+    lengths = np.random.default_rng(1).integers(0, 12, 50)
+    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
+    order, parts = _recurrent_cpu._parts(offsets, 8)
+    assert sorted(order.tolist()) == list(range(50))
+    starts = [start for tiles in parts for start in tiles[:-1].tolist()]
+    assert starts == sorted(set(starts))
+    assert parts[0][0] == 0
+    assert parts[-1][-1] == 50
+    assert all(first[-1] == second[0] for first, second in pairwise(parts))
+    assert max(np.diff(tiles).max() for tiles in parts) <= 4
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gru"])

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fastgaum.config import Config
+from fastgaum.engine.game import FusedGame
 from fastgaum.models.networks import Networks
 from fastgaum.models.regularisers import regulariser_of
 from fastgaum.models.tensors import to_tensors
@@ -75,14 +76,14 @@ def test_rounds_after_a_warm_start_report_their_phases_and_gap() -> None:
 
 def test_a_phase_out_of_patience_goes_on_from_its_best_epoch_with_lower_rates(monkeypatch: pytest.MonkeyPatch) -> None:
     factors: list[float] = []
-    original = Game.set_learning_rates
+    original = FusedGame.set_learning_rates
 
-    def recorded(game: Game, factor: float, reward_share: float = 1.0) -> None:
+    def recorded(game: FusedGame, factor: float, reward_share: float = 1.0) -> None:
         factors.append(factor)
         original(game, factor, reward_share)
-        assert game.reward_optimiser.param_groups[0]["lr"] == pytest.approx(game.config.lr * factor)
+        assert game.players[0].optimiser.lr == pytest.approx(game.config.lr * factor)
 
-    monkeypatch.setattr(Game, "set_learning_rates", recorded)
+    monkeypatch.setattr(FusedGame, "set_learning_rates", recorded)
     log = random_log(5, n_sessions=120)
     tables = [
         UserModel.from_preset(players="exact", lr=0.05, patience=2, epochs=80, lr_drops=drops, search=[]).fit(log)
@@ -97,5 +98,5 @@ def test_the_rounds_have_the_reward_learning_rate_of_their_own() -> None:
     game, _ = _game(lr=0.01, generator_lr=0.02, rounds_lr=0.25)
     game.set_learning_rates(0.5, game.config.rounds_lr)
     assert game.generator_optimiser is not None
-    rates = [optimiser.param_groups[0]["lr"] for optimiser in (game.reward_optimiser, game.generator_optimiser)]
+    rates = [optimiser.lr for optimiser in (game.reward_optimisers[0], game.generator_optimiser)]
     assert rates == pytest.approx([0.01 * 0.5 * 0.25, 0.02 * 0.5])

@@ -1,0 +1,72 @@
+"""What training on the `scale` world takes: peak memory above torch's own, and its growth over 100 epochs; one JSON line.
+
+    python bench/memory_training.py --events 10000000 --items 1000000
+
+The paper's sizes, row-wise Adagrad for the tables; one epoch of rounds on the whole log, then 100 epochs on a small one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from fastgaum.bench.memory import restart_peak, status_mb
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=10_000_000)
+    parser.add_argument("--items", type=int, default=1_000_000)
+    arguments = parser.parse_args()
+    import torch  # noqa: F401
+
+    alone = status_mb("VmRSS")
+    from fastgaum.models.user_model import UserModel
+    from fastgaum.sessions.synthetic import synthesise
+
+    log, _ = synthesise(arguments.events, preset="scale", n_items=arguments.items)
+    size: dict[str, Any] = {
+        "batch_sessions": 2048,
+        "players": "adversarial",
+        "warm_start": 0,
+        "catch_up": 0,
+        "table_optimiser": "adagrad",
+    }
+    restart_peak()
+    table = UserModel.from_preset("paper-lstm", epochs=1, **size).fit(log)
+    result = {
+        "events": arguments.events, "items": arguments.items, "log_mb": status_mb("VmRSS") - alone,
+        "training_peak_mb": status_mb("VmHWM") - alone, "events_per_second": table["events_per_second"][0],
+    }  # fmt: skip
+    del log
+    print(json.dumps(result | {"growth_mb": growth()}))
+
+
+def growth() -> float:
+    """MB that 100 epochs take more than the first few."""
+    from fastgaum.models.user_model import UserModel
+    from fastgaum.sessions.synthetic import synthesise
+
+    log, _ = synthesise(4_000, preset="scale", n_items=1_000)
+    watch = _Watch()
+    changes: dict[str, Any] = {"players": "adversarial", "warm_start": 0, "catch_up": 0, "patience": 200}
+    UserModel.from_preset("paper-lstm", epochs=100, **changes).fit(log, watch)
+    return watch.resident[-1] - watch.resident[9]
+
+
+class _Watch:
+    """Resident memory after each epoch."""
+
+    def __init__(self) -> None:
+        self.resident: list[float] = []
+
+    def on_epoch(self, row: object) -> None:
+        self.resident.append(status_mb("VmRSS"))
+
+    def on_batch(self, done: int, total: int) -> None:
+        pass
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,226 @@
+"""From what a run of the races measured to the JSON object of `fastgaum bench`, and from that to tables.
+
+    seconds   median over at least five repeats of one call, three of one that takes 3 s or more
+    spread    (third quartile − first) / median
+    ratio     rival's seconds / our seconds, for the same amount of work
+    ceiling_share   least seconds that the probed ceiling allows / our seconds
+
+An entry of `races` is one bar of one group, or the group alone where it has no bar; `over` says what its target is set
+over: a rival's name (a ratio), a ceiling's (a share), or the rate. Everything printed comes from the object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from fastgaum.bench.races import CEILINGS, OURS, RATE
+
+COLUMNS = ("bar", "race", "ours", "rival", "ratio", "target", "share of ceiling", "spread", "holds")
+FIGURE_COLUMNS = ("bar", "figure", "value", "target", "holds")
+
+Json = dict[str, Any]
+
+
+def races_object(facts: Mapping[str, Any]) -> Json:
+    """Turn what conftest.py wrote into the JSON object; groups stand in the order in which they ran."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for one in facts["times"]:
+        groups.setdefault(one["group"], []).append(one)
+    races = [entry for times in groups.values() for entry in _entries(times, facts["ceilings"] or {})]
+    if facts["smoke"]:
+        # small sizes say nothing about a bar
+        races = [race | {"holds": None} for race in races]
+    # by bar as far as there is one; sorting is stable
+    races.sort(key=lambda race: (race["bar"] is None, race["bar"] or 0))
+    kept = ("machine", "ceilings", "smoke")
+    figures = [figure | {"holds": None} if facts["smoke"] else figure for figure in facts["figures"]]
+    rest = {"races": races, "figures": figures, "failed": facts["failed"], "skipped": facts["skipped"]}
+    return {name: facts[name] for name in kept} | rest
+
+
+def _entries(times: Sequence[Mapping[str, Any]], ceilings: Mapping[str, float]) -> Iterator[Json]:
+    """The entries of one group; none if ours gave no right result."""
+    ours = next((one for one in times if one["contender"] == OURS), None)
+    if ours is None:
+        return
+    share, ceiling = _share(ours, ceilings)
+    common = {
+        "group": ours["group"],
+        "ours": _timed(ours),
+        "ceiling": ceiling,
+        "ceiling_share": share,
+        "rivals": [
+            {"name": one["contender"], **_timed(one), "ratio": _per_unit(one) / _per_unit(ours)}
+            for one in times
+            if one is not ours
+        ],
+        "threads": ours["threads"],
+    }
+    bars = ours["bars"] or [{"number": None, "over": None, "at_least": None}]
+    for bar in bars:
+        reached = _reached(common, bar["over"])
+        holds = None if reached is None else reached >= bar["at_least"]
+        yield {"bar": bar["number"], **common, "over": bar["over"], "target": bar["at_least"], "holds": holds}
+
+
+def _timed(one: Mapping[str, Any]) -> Json:
+    seconds = one["seconds"]
+    rate = one["amount"] / seconds
+    return {
+        "seconds": seconds,
+        "spread": one["spread"],
+        "rounds": one["rounds"],
+        "rate": rate,
+        "unit": f"{one['unit']}/s",
+    }
+
+
+def _per_unit(one: Mapping[str, Any]) -> float:
+    seconds: float = one["seconds"] / one["amount"]
+    return seconds
+
+
+def _share(one: Mapping[str, Any], ceilings: Mapping[str, float]) -> tuple[float | None, str | None]:
+    """The share of the ceiling that binds, and which that is."""
+    needed = {"sgemm": one["flops"], "gather": one["bytes_moved"]}
+    shares = [
+        (amount / one["seconds"] / (1e9 * ceilings[CEILINGS[name]]), name)
+        for name, amount in needed.items()
+        if amount is not None and CEILINGS[name] in ceilings
+    ]
+    return max(shares, default=(None, None))
+
+
+def _reached(common: Mapping[str, Any], over: str | None) -> float | None:
+    """What is compared with a bar's target; None if it was not measured."""
+    if over == RATE:
+        rate: float = common["ours"]["rate"]
+        return rate
+    if over in CEILINGS:
+        share: float | None = common["ceiling_share"] if common["ceiling"] == over else None
+        return share
+    return next((rival["ratio"] for rival in common["rivals"] if rival["name"] == over), None)
+
+
+def missed(result: Mapping[str, Any]) -> list[str]:
+    """What lies below its bar or above it, a line each."""
+    lines = []
+    for race in result["races"]:
+        if race["holds"] is False:
+            reached = _reached(race, race["over"]) or 0.0
+            what = f"{_amount(race['over'], reached)} where {_amount(race['over'], race['target'])} is asked for"
+            lines.append(f"{_bar(race)}{race['group']}: {what}")
+    for figure in result["figures"]:
+        if figure["holds"] is False:
+            what = f"{short(figure['value'])} {figure['unit']} where {_bound(figure)} is asked for"
+            lines.append(f"{_bar(figure)}{figure['group']}: {what}")
+    return lines
+
+
+def _bar(entry: Mapping[str, Any]) -> str:
+    return "" if entry["bar"] is None else f"bar {entry['bar']}, "
+
+
+def _amount(over: str, value: float) -> str:
+    if over == RATE:
+        return f"{short(value)}/s"
+    return f"{value:.0%} of {over}" if over in CEILINGS else f"{short(value)} × {over}"
+
+
+def _bound(figure: Mapping[str, Any]) -> str:
+    return f"{'≤' if figure['sense'] == 'at most' else '≥'} {short(figure['target'])}"
+
+
+def rows_of(result: Mapping[str, Any], with_bar_only: bool = False) -> list[tuple[str, ...]]:
+    """Text cells of the races by COLUMNS: for each group a row per rival, then those of its other bars."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for race in result["races"]:
+        groups.setdefault(race["group"], []).append(race)
+    rows = []
+    for races in groups.values():
+        set_over = {race["over"]: race for race in races}
+        rows += [_row(set_over.get(rival["name"]), races[0], rival) for rival in races[0]["rivals"]]
+        rivals = {rival["name"] for rival in races[0]["rivals"]}
+        rows += [
+            _row(race, race, None) for race in races if race["over"] not in rivals and (race["over"] or not rivals)
+        ]
+    return [row for row in rows if row[0] or not with_bar_only]
+
+
+def _row(bar: Mapping[str, Any] | None, race: Mapping[str, Any], rival: Mapping[str, Any] | None) -> tuple[str, ...]:
+    ours, over = race["ours"], None if bar is None else bar["over"]
+    target = ""
+    if bar is not None and over is not None:
+        target = f"≥ {bar['target']:.0%}" if over in CEILINGS else f"≥ {short(bar['target'])}"
+        target += f" {ours['unit']}" if over == RATE else ""
+    share = "" if race["ceiling_share"] is None else f"{race['ceiling_share']:.0%} of {race['ceiling']}"
+    return (
+        "" if bar is None or bar["bar"] is None else str(bar["bar"]),
+        race["group"],
+        f"{short(ours['rate'])} {ours['unit']}",
+        f"{rival['name']}: {short(rival['rate'])}" if rival else (f"{over} ceiling" if over in CEILINGS else ""),
+        f"{short(rival['ratio'])} ×" if rival else "",
+        target,
+        share,
+        f"{ours['spread']:.0%}" + (f", {rival['spread']:.0%}" if rival else ""),
+        _verdict(None if bar is None else bar["holds"]),
+    )
+
+
+def figure_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Text cells of the figures that are not times, by FIGURE_COLUMNS."""
+    return [
+        (
+            "" if figure["bar"] is None else str(figure["bar"]),
+            figure["group"],
+            f"{short(figure['value'])} {figure['unit']}",
+            "" if figure["target"] is None else _bound(figure),
+            _verdict(figure["holds"]),
+        )
+        for figure in result["figures"]
+    ]
+
+
+def _verdict(holds: bool | None) -> str:
+    return "" if holds is None else ("yes" if holds else "no")
+
+
+def short(value: float) -> str:
+    """Three significant digits, without an exponent.
+
+    >>> short(1234567.0), short(23.456), short(0.012345)
+    ('1,230,000', '23.5', '0.0123')
+    """
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:,.0f}" if abs(rounded) >= 100 else f"{rounded:.3g}"
+
+
+def machine_lines(result: Mapping[str, Any]) -> list[str]:
+    """Which machine, and what it can do at most."""
+    machine, ceilings = result["machine"], result.get("ceilings")
+    versions = ", ".join(f"{name} {machine['versions'][name]}" for name in ("torch", "numba"))
+    lines = [f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads; {versions}"]
+    if ceilings is not None:
+        gflops, gbps = short(ceilings["sgemm_gflops"]), short(ceilings["gather_gbps"])
+        lines.append(f"ceilings: sgemm {gflops} GFLOP/s, gather {gbps} GB/s")
+    if result.get("smoke"):
+        lines.append("small sizes: these figures mean nothing")
+    return lines
+
+
+def to_markdown(result: Mapping[str, Any], with_bar_only: bool = False) -> str:
+    """The object as markdown: machine, races, figures, and what did not run."""
+    parts = ["  \n".join(machine_lines(result)), _table(COLUMNS, rows_of(result, with_bar_only), left=(1, 3))]
+    if result["figures"]:
+        parts.append(_table(FIGURE_COLUMNS, figure_rows(result), left=(1,)))
+    parts += [f"Not run, {skip['race']}: {skip['reason']}" for skip in result["skipped"]]
+    parts += [f"Failed: {name}" for name in result["failed"]]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int]) -> str:
+    if not rows:
+        return ""
+    rule = [":--" if i in left else "--:" for i in range(len(columns))]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (columns, rule, *rows))

@@ -1,0 +1,108 @@
+"""`fastgaum bench`: races against rivals on the same data and weights, the table on the terminal and as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from fastgaum.cli.console import check_outputs, note, say, show_table, write_json
+from fastgaum.cli.settings import set_threads
+from fastgaum.errors import ConfigError
+from fastgaum.files import atomic
+
+
+def bench(
+    *groups: Annotated[str, Parameter(help="groups of races, or how their names begin; all if not given")],
+    list_: Annotated[bool, Parameter(name="--list", help="name the groups and stop", negative="")] = False,
+    json: Annotated[Path | None, Parameter(help="also write the figures as one JSON object")] = None,
+    markdown: Annotated[Path | None, Parameter(help="also write the table as markdown")] = None,
+    plot: Annotated[Path | None, Parameter(help="also measure how speed scales, and draw it, as .svg or .png")] = None,
+    scaling: Annotated[
+        bool, Parameter(help="measure how speed scales instead of running the races", negative="")
+    ] = False,
+    threads: Annotated[int | None, Parameter(help="threads of torch and kernels; torch's default if not given")] = None,
+    strict: Annotated[bool, Parameter(help="exit code 1 also when a bar is missed", negative="")] = False,
+    smoke: Annotated[
+        bool, Parameter(help="small sizes: shows that everything runs, the figures mean nothing", negative="")
+    ] = False,
+) -> int:
+    """Time ours against its rivals; a speed counts only when the result is right.
+
+    Exit code 1 if a contender's result was wrong; with --strict also if a bar was missed.
+    """
+    check_outputs(json, markdown, plot)
+    from fastgaum.bench.figure import check_plot, draw
+    from fastgaum.bench.report import missed, to_markdown
+
+    check_plot(plot)
+    if list_:
+        return _list()
+    set_threads(threads)
+    if scaling and (groups or markdown is not None):
+        raise ConfigError("--scaling runs no races: leave out the groups and --markdown, or --scaling")
+    result, right = (_without_races(smoke), True) if scaling else _races(groups, threads, smoke)
+    if scaling or plot is not None:
+        result["scaling"] = _curves(smoke)
+    if json is not None:
+        write_json(json, result)
+    if markdown is not None:
+        with atomic(markdown) as beside:
+            beside.write_text(to_markdown(result), encoding="utf-8")
+    if plot is not None:
+        draw(result, plot)
+    _show(result)
+    return 1 if not right or (strict and missed(result)) else 0
+
+
+def _list() -> int:
+    from fastgaum.bench.run import groups
+
+    for group in groups():
+        say(group)
+    return 0
+
+
+def _races(groups: tuple[str, ...], threads: int | None, smoke: bool) -> tuple[dict[str, Any], bool]:
+    from fastgaum.bench.report import races_object
+    from fastgaum.bench.run import choose, require_pytest, run
+
+    require_pytest()
+    facts, right = run(choose(groups), threads=threads, smoke=smoke, say=note)
+    return races_object(facts), right
+
+
+def _without_races(smoke: bool) -> dict[str, Any]:
+    from fastgaum.bench.ceilings import probe
+    from fastgaum.training.runs import machine_facts
+
+    return {"machine": machine_facts(), "ceilings": probe().to_dict(), "smoke": smoke, "races": [], "figures": []}
+
+
+def _curves(smoke: bool) -> list[dict[str, Any]]:
+    from fastgaum.bench.scaling import measure_curves
+
+    return measure_curves(small=smoke, say=note)
+
+
+def _show(result: dict[str, Any]) -> None:
+    from fastgaum.bench.report import COLUMNS, FIGURE_COLUMNS, figure_rows, machine_lines, missed, rows_of
+    from fastgaum.bench.scaling import COLUMNS as CURVE_COLUMNS
+    from fastgaum.bench.scaling import curve_rows
+
+    for line in machine_lines(result):
+        say(line)
+    for columns, rows in (
+        (COLUMNS, rows_of(result)),
+        (FIGURE_COLUMNS, figure_rows(result)),
+        (CURVE_COLUMNS, curve_rows(result)),
+    ):
+        if rows:
+            show_table(columns, rows)
+    for skip in result.get("skipped", ()):
+        say(f"not run, {skip['race']}: {skip['reason']}")
+    for name in result.get("failed", ()):
+        say(f"failed, no speed counts: {name}")
+    for line in missed(result):
+        say(f"missed, {line}")

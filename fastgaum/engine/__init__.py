@@ -1,0 +1,1 @@
+"""The engine: the three networks' steps on the CPU by hand, over kernels, without autograd and without dense catalogues."""

@@ -1,0 +1,242 @@
+"""The game by hand: what `training.game.Game` does with autograd, over kernels; the two agree step by step.
+
+Every loss of the game has a gradient in closed form with respect to the scores of a batch, (probability − target) /
+n_events, so one backward pass through a scorer and a history encoder is all that a step needs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastgaum.config import Config
+from fastgaum.engine.history import FusedHistory, fused_history
+from fastgaum.engine.memory import Array, Scratch
+from fastgaum.engine.optimiser import Named, PlayerOptimiser, SparseTable
+from fastgaum.engine.scorer import FusedScorer
+from fastgaum.kernels import choice as kernels
+from fastgaum.kernels.dropout import drop_ids
+from fastgaum.models.networks import Networks
+from fastgaum.models.regularisers import Regulariser, Shannon, best_value
+from fastgaum.models.scorer_layout import dense_parameters
+from fastgaum.models.scorers import Scorer
+from fastgaum.models.tensors import Bags, BatchTensors
+
+
+class FusedPlayer:
+    """A scorer, the history encoder it trains (a generator that reads the reward's states has none), one optimiser."""
+
+    def __init__(
+        self, scorer: Scorer, history: FusedHistory | None, name: str, n_ids: int, config: Config, lr: float,
+        weight_decay: float, scratch: Scratch,
+    ) -> None:  # fmt: skip
+        self.history = history
+        self.scorer = FusedScorer(scorer, f"{name}.scorer", scratch)
+        tables: list[SparseTable] = self.scorer.own_tables(n_ids, config.table_optimiser)
+        dense = dense_parameters(scorer)
+        if history is not None:
+            tables = [*tables, *history.own_tables(n_ids, config.table_optimiser)]
+            dense += history.dense_parameters()
+        self.optimiser = PlayerOptimiser(dense, tables, lr, weight_decay, config.clip)
+        for part in (self.scorer, history):
+            if part is not None:
+                part.bind(self.optimiser)
+
+
+class FusedGame:
+    """Two players over one set of networks, on the CPU; `supports` says for which configurations."""
+
+    def __init__(
+        self, networks: Networks, config: Config, regulariser: Regulariser, unknown_of_id: torch.Tensor, outside: bool
+    ) -> None:
+        self.networks, self.config, self.regulariser, self.outside = networks, config, regulariser, outside
+        self.unknown_of_id = unknown_of_id.numpy()
+        n_ids = len(self.unknown_of_id)
+        self.slot_of = np.full(n_ids, -1, np.int32)
+        self.scratch = Scratch()
+        self.players = []
+        for i, player in enumerate(networks.players):
+            history = fused_history(player.history, f"history {i}", self.scratch)
+            self.players.append(
+                FusedPlayer(
+                    player.reward, history, f"reward {i}", n_ids, config, config.lr, config.weight_decay, self.scratch
+                )
+            )
+        self.generator: FusedPlayer | None = None
+        if networks.generator is not None:
+            own = networks.generator_history
+            history = None if own is None else fused_history(own, "generator history", self.scratch)
+            self.generator = FusedPlayer(
+                networks.generator, history, "generator", n_ids, config, config.generator_lr, 0.0, self.scratch
+            )
+
+    @staticmethod
+    def supports(networks: Networks, config: Config, device: torch.device) -> bool:
+        """Whether these networks and this game can be trained by hand."""
+        encoders = [player.history for player in networks.players]
+        if networks.generator_history is not None:
+            encoders.append(networks.generator_history)
+        known = all(fused_history(encoder, "", Scratch()) is not None for encoder in encoders)
+        plain = config.states == "logged" and config.expectation == "exact" and config.ascent == "mirror"
+        floats = all(parameter.dtype is torch.float32 for parameter in networks.parameters())
+        return known and plain and floats and device.type == "cpu"
+
+    def set_learning_rates(self, factor: float, reward_share: float = 1.0) -> None:
+        """Set both players' learning rates to the configured ones times `factor`, the reward's also times its share."""
+        for player in self.players:
+            player.optimiser.lr = self.config.lr * reward_share * factor
+        if self.generator is not None:
+            self.generator.optimiser.lr = self.config.generator_lr * factor
+
+    def settle(self) -> None:
+        """Bring every table up to date: before the networks are read."""
+        for player in self._all():
+            player.optimiser.settle()
+
+    def release(self) -> None:
+        """Settle, and leave the networks with parameters of their own."""
+        self.settle()
+        for player in self._all():
+            player.optimiser.release()
+
+    def exact_step(self, batch: BatchTensors) -> float:
+        """One reward step against the closed-form best response; returns the mean Fenchel–Young loss (nats for Shannon)."""
+        total = 0.0
+        for player in self.players:
+            candidates, tokens = self._dropped(batch.candidates), self._dropped(batch.tokens)
+            utility = self._utility(player, batch, candidates, tokens, train=True)
+            probs, loss = self._best_response(utility, batch)
+            total += loss
+            self._reward_step(player, batch, probs, self._named(candidates))
+        return total / len(self.players)
+
+    def round(self, batch: BatchTensors) -> float:
+        """Generator steps, then one reward step; returns the mean of ⟨φ, r⟩ − r(a_t) before the reward's update."""
+        probs, named = self._generator_turn(batch, self.config.generator_steps)
+        probs = self._kept("generator probs", probs)
+        total = 0.0
+        random = self.config.id_dropout > 0 or self.config.dropout > 0
+        for player in self.players:
+            if random or len(self.players) > 1:
+                candidates, tokens = self._dropped(batch.candidates), self._dropped(batch.tokens)
+                utility = self._utility(player, batch, candidates, tokens, train=True)
+                named = named if candidates is batch.candidates else self._named(candidates)
+            else:
+                # nothing is drawn, so the scores that the generator trained against are this step's own
+                utility = self.scratch.floats(f"{player.scorer.name}.scores", batch.candidates.n_bags)
+            offsets, choices = batch.source.display_offsets, batch.source.choices
+            total += kernels.expected_loss(utility, probs, offsets, choices)
+            self._reward_step(player, batch, probs, named)
+        return total / len(self.players)
+
+    def generator_turn(self, batch: BatchTensors, steps: int) -> None:
+        """Generator steps against the present reward, which stays fixed."""
+        self._generator_turn(batch, steps, last=False)
+
+    def _generator_turn(self, batch: BatchTensors, steps: int, last: bool = True) -> tuple[Array, Named]:
+        """Generator steps; returns its distribution after the last of them and the candidates' rows."""
+        assert self.generator is not None
+        outputs = [self._utility(player, batch, batch.candidates, batch.tokens) for player in self.players]
+        utility = outputs[0] if len(outputs) == 1 else np.mean(outputs, axis=0)
+        states = self._reward_states(batch)
+        target = self._kept("targets", self._best_response(utility, batch)[0])
+        generator, named = self.generator, self._named(batch.candidates)
+        grad = self.scratch.floats("score gradients", len(target))
+        probs = target
+        for step in range(steps + (1 if last else 0)):
+            if generator.history is not None:
+                states = generator.history.forward(batch, batch.tokens)
+            logits = generator.scorer.forward(*self._inputs(batch, batch.candidates), states)
+            probs = self._link(logits, batch)
+            if step < steps:
+                kernels.target_gradient(probs, target, batch.n_events, grad)
+                grad_states = generator.scorer.backward(grad, named)
+                if generator.history is not None:
+                    generator.history.backward(grad_states, self.slot_of)
+                generator.optimiser.step()
+        return probs, named
+
+    def _reward_step(self, player: FusedPlayer, batch: BatchTensors, probs: Array, named: Named) -> None:
+        grad = self.scratch.floats("score gradients", len(probs))
+        kernels.logged_gradient(probs, batch.source.display_offsets, batch.source.choices, grad)
+        grad_states = player.scorer.backward(grad, named)
+        assert player.history is not None
+        player.history.backward(grad_states, self.slot_of)
+        player.optimiser.step()
+
+    def _utility(
+        self, player: FusedPlayer, batch: BatchTensors, candidates: Bags, tokens: Bags, train: bool = False
+    ) -> Array:
+        assert player.history is not None
+        states = player.history.forward(batch, tokens)
+        key = _key() if train and player.scorer.rate > 0 else None
+        return player.scorer.forward(*self._inputs(batch, candidates), states, key)
+
+    def _reward_states(self, batch: BatchTensors) -> Array:
+        """The states that the reward players have just read, side by side."""
+        states = [
+            self.scratch.floats(f"history {i}.states", batch.n_events, player.history.state_dim)
+            for i, player in enumerate(self.players)
+            if player.history is not None
+        ]
+        return states[0] if len(states) == 1 else np.concatenate(states, axis=1)
+
+    def _inputs(self, batch: BatchTensors, candidates: Bags) -> tuple[Any, Any, Array]:
+        source = batch.source
+        ids = source.ids
+        if candidates is not batch.candidates:
+            ids = candidates.ids.numpy().reshape(ids.shape)
+        return source.display_offsets, ids, source.numbers
+
+    def _best_response(self, utility: Array, batch: BatchTensors) -> tuple[Array, float]:
+        """∇Ω*(eta · utility), (n_candidates,), and the mean Fenchel–Young loss."""
+        eta, offsets, choices = self.config.eta, batch.source.display_offsets, batch.source.choices
+        if isinstance(self.regulariser, Shannon):
+            probs, totals = self._softmax(utility, eta, batch)
+            return probs, kernels.exact_loss(utility, eta, totals, offsets, choices)
+        with torch.no_grad():
+            scores = eta * torch.from_numpy(utility)
+            best = self.regulariser.best_response(scores, batch.display_offsets, self.outside)
+            value = best_value(self.regulariser, scores, batch.display_offsets, self.outside) / eta
+            logged = torch.from_numpy(utility)[batch.chosen].sum()
+        return best.probs.numpy(), float(value.mean() - logged / batch.n_events)
+
+    def _link(self, logits: Array, batch: BatchTensors) -> Array:
+        if isinstance(self.regulariser, Shannon):
+            return self._softmax(logits, 1.0, batch)[0]
+        with torch.no_grad():
+            dist = self.regulariser.link(torch.from_numpy(logits), batch.display_offsets, self.outside)
+        return dist.probs.numpy()
+
+    def _softmax(self, scores: Array, eta: float, batch: BatchTensors) -> tuple[Array, Array]:
+        probs, totals = self.scratch.floats("probs", len(scores)), self.scratch.floats("totals", batch.n_events)
+        kernels.choice_probs(scores, np.float32(eta), batch.source.display_offsets, self.outside, probs, totals)
+        return probs, totals
+
+    def _kept(self, name: str, values: Array) -> Array:
+        """A copy that the next pass does not overwrite."""
+        copy = self.scratch.floats(name, len(values))
+        copy[:] = values
+        return copy
+
+    def _dropped(self, bags: Bags) -> Bags:
+        """Bags with each id replaced by its field's unknown row with probability id_dropout."""
+        if self.config.id_dropout == 0:
+            return bags
+        ids = self.scratch.ints(f"dropped {bags.n_bags}", len(bags.ids))
+        threshold = np.uint32(self.config.id_dropout * 2**32)
+        drop_ids(bags.ids.numpy(), self.unknown_of_id, np.uint32(_key()), threshold, ids)
+        return Bags(torch.from_numpy(ids), bags.offsets, bags.numbers)
+
+    def _named(self, candidates: Bags) -> Named:
+        return Named(candidates.ids.numpy(), candidates.offsets.numpy(), self.slot_of, self.scratch, "candidates")
+
+    def _all(self) -> list[FusedPlayer]:
+        return self.players if self.generator is None else [*self.players, self.generator]
+
+
+def _key() -> int:
+    """A key for one pass of dropout, from torch's random stream."""
+    return int(torch.randint(2**31, ()))

@@ -1,0 +1,216 @@
+"""History encoders by hand: recurrent (LSTM, GRU, any number of layers) and position weights."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from fastgaum.engine.memory import Array, Scratch
+from fastgaum.engine.optimiser import Named, PlayerOptimiser, SparseTable
+from fastgaum.kernels import bag_linear as kernels
+from fastgaum.kernels import position_weight as lag_kernels
+from fastgaum.models.history import HistoryEncoder, PositionWeight, Recurrent
+from fastgaum.models.tensors import Bags, BatchTensors
+from fastgaum.ops import _recurrent_cpu as recurrent
+from fastgaum.ops import threads
+from fastgaum.ops.position_weight import ACTIVATIONS, LagStructure, lag_structure
+
+PART = 2048
+"""tokens per part of the input projection"""
+
+
+class FusedHistory(ABC):
+    """Base: states at events, and the way back, around what happens at tokens."""
+
+    tables: list[SparseTable]
+
+    def __init__(self, encoder: HistoryEncoder, name: str, scratch: Scratch) -> None:
+        self.encoder, self.name, self.scratch = encoder, name, scratch
+        self.state_dim = encoder.state_dim
+
+    @abstractmethod
+    def dense_parameters(self) -> list[nn.Parameter]:
+        """All parameters but the tables over ids."""
+
+    @abstractmethod
+    def own_tables(self, n_ids: int, rule: Any) -> list[SparseTable]:
+        """Make the tables over ids sparse."""
+
+    @abstractmethod
+    def _after_tokens(self, tokens: Bags, offsets: torch.Tensor) -> Array: ...
+
+    @abstractmethod
+    def _back(self, grad: Array, slot_of: Any) -> None: ...
+
+    def bind(self, optimiser: PlayerOptimiser) -> None:
+        """Find the dense parameters in the flat block."""
+        self.optimiser = optimiser
+
+    def forward(self, batch: BatchTensors, tokens: Bags) -> Array:
+        """State before each event, (n_events, state_dim), zero for a first event."""
+        self.later = batch.later_events.numpy()
+        states = self.scratch.floats(f"{self.name}.states", batch.n_events, self.state_dim)
+        if len(self.later):
+            kernels.place_rows(self._after_tokens(tokens, batch.token_offsets), self.later, states)
+        else:
+            states[:] = 0
+        return states
+
+    def backward(self, grad_states: Array, slot_of: Any) -> None:
+        """Leave all gradients where the optimiser reads them."""
+        if not len(self.later):
+            for parameter in self.dense_parameters():
+                self.optimiser.grad_of(parameter)[...] = 0
+            return
+        grad = self.scratch.floats("token gradients", len(self.later), self.state_dim)
+        kernels.take_rows(grad_states, self.later, grad)
+        self._back(grad, slot_of)
+
+
+class FusedRecurrent(FusedHistory):
+    """`Recurrent`: the input projection a gather of table rows, then the packed recurrence of each layer."""
+
+    encoder: Recurrent
+
+    def dense_parameters(self) -> list[nn.Parameter]:
+        """Input projection, recurrent weights, biases."""
+        e, first = self.encoder, self.encoder.input
+        parts = (
+            [first.up, first.bias] if first.numbers is None else [first.up, first.numbers.weight, first.numbers.bias]
+        )
+        return [p for p in (*parts, *e.weight_hh, *e.weight_ih, *e.bias_ih, *e.bias_hh) if p is not None]
+
+    def own_tables(self, n_ids: int, rule: Any) -> list[SparseTable]:
+        """The input table."""
+        self.tables = [SparseTable(self.encoder.input.table, n_ids, rule, self.scratch, f"{self.name}.table")]
+        return self.tables
+
+    def bind(self, optimiser: PlayerOptimiser) -> None:
+        """Find the dense parameters in the flat block."""
+        super().bind(optimiser)
+        first, e = self.encoder.input, self.encoder
+        bias = cast(nn.Parameter, first.bias if first.numbers is None else first.numbers.bias)
+        none, empty = np.empty((0, bias.numel()), np.float32), np.empty((bias.numel(), 0), np.float32)
+        matrix = None if first.numbers is None else cast(nn.Parameter, first.numbers.weight)
+        self.input, self.grad_input = (
+            (none if first.up is None else view(first.up), empty if matrix is None else view(matrix), view(bias))
+            for view in (optimiser.value_of, optimiser.grad_of)
+        )
+        self.grad_hh = [optimiser.grad_of(weight) for weight in e.weight_hh]
+        self.weight_hh = [weight.detach() for weight in e.weight_hh]
+
+    def _after_tokens(self, tokens: Bags, offsets: torch.Tensor) -> Array:
+        e, n = self.encoder, tokens.n_bags
+        self.tokens = tokens.ids.numpy(), tokens.offsets.numpy(), tokens.numbers.numpy()
+        self.offsets = offsets
+        self.zeros = torch.zeros(len(offsets) - 1, e.state_dim)
+        zeros = self.zeros
+        gates = self.scratch.floats(f"{self.name}.gates", n, e.gates * e.state_dim)
+        fixed = (self.tables[0].values, *self.tokens, *self.input, gates)
+        threads.run(kernels.bag_linear, [(first, min(first + PART, n), *fixed) for first in range(0, n, PART)])
+        self.layers: list[tuple[torch.Tensor, ...]] = []
+        x = torch.from_numpy(gates)
+        for layer in range(e.layers):
+            if layer:
+                x = torch.addmm(e.bias_ih[layer - 1].detach(), self.layers[-1][0], e.weight_ih[layer - 1].detach().t())
+            weight = self.weight_hh[layer]
+            if e.kind == "lstm":
+                h, c, kept = recurrent.lstm_forward(x, offsets, weight, zeros, zeros)
+                self.layers.append((h, c, kept))
+            else:
+                h, kept = recurrent.gru_forward(x, offsets, weight, e.bias_hh[layer].detach(), zeros)
+                self.layers.append((h, kept))
+        return self.layers[-1][0].numpy()
+
+    def _back(self, grad: Array, slot_of: Any) -> None:
+        e, o = self.encoder, self.optimiser
+        zeros = self.zeros
+        back = torch.from_numpy(grad)
+        for layer in range(e.layers - 1, -1, -1):
+            weight = self.weight_hh[layer]
+            if e.kind == "lstm":
+                h, c, kept = self.layers[layer]
+                sums, weights, *_ = recurrent.lstm_backward(back, None, self.offsets, weight, zeros, zeros, kept, h, c)
+            else:
+                h, kept = self.layers[layer]
+                sums, weights, bias, _ = recurrent.gru_backward(back, self.offsets, weight, zeros, kept, h)
+                o.grad_of(e.bias_hh[layer])[...] = bias.numpy()
+            self.grad_hh[layer][...] = weights.numpy()
+            if layer:
+                below = self.layers[layer - 1][0]
+                torch.mm(sums.t(), below, out=torch.from_numpy(o.grad_of(e.weight_ih[layer - 1])))
+                o.grad_of(e.bias_ih[layer - 1])[...] = sums.sum(0).numpy()
+                back = sums @ e.weight_ih[layer - 1].detach()
+        up = self.input[0]
+        gates = sums.numpy()
+        table = self.tables[0]
+        rows = self.scratch.floats("token row gradients", len(gates), table.width) if len(up) else gates
+        kernels.bag_linear_backward(gates, table.values, *self.tokens, up, *self.grad_input, rows)
+        ids, offsets, _ = self.tokens
+        table.add(Named(ids, offsets, slot_of, self.scratch, f"{self.name}.named"), rows)
+
+
+class FusedPositionWeight(FusedHistory):
+    """`PositionWeight`: each state a bag of the last choices' ids, weighted by their lags."""
+
+    encoder: PositionWeight
+
+    def dense_parameters(self) -> list[nn.Parameter]:
+        """Lag weights and their bias."""
+        return [self.encoder.lag_weights, self.encoder.bias]
+
+    def own_tables(self, n_ids: int, rule: Any) -> list[SparseTable]:
+        """The readout: one block of a row per column and id."""
+        self.tables = [SparseTable(self.encoder.table, n_ids, rule, self.scratch, f"{self.name}.table")]
+        return self.tables
+
+    def bind(self, optimiser: PlayerOptimiser) -> None:
+        """Find the dense parameters in the flat block."""
+        super().bind(optimiser)
+        e = self.encoder
+        self.lag_weights, self.bias = optimiser.value_of(e.lag_weights), optimiser.value_of(e.bias)
+        self.grads = optimiser.grad_of(e.lag_weights), optimiser.grad_of(e.bias)
+        self.blocks = self._blocks(self.tables[0].values)
+
+    def _after_tokens(self, tokens: Bags, offsets: torch.Tensor) -> Array:
+        e = self.encoder
+        self.structure: LagStructure = lag_structure(offsets, tokens.ids, tokens.offsets, e.window)
+        starts, ids, entries, lags = (part.numpy() for part in self.structure[:4])
+        self.weights = self.scratch.floats(f"{self.name}.weights", len(ids), len(self.bias))
+        lag_kernels.weigh(entries, lags, self.lag_weights, self.bias, ACTIVATIONS["tanh"], self.weights)
+        after = self.scratch.floats(f"{self.name}.after", tokens.n_bags, self.state_dim)
+        bad = lag_kernels.outer_sum(self.blocks, ids, starts, self.weights, after)
+        if bad >= 0:
+            raise IndexError(f"id {ids[bad]} is not one of the {self.tables[0].n_ids} ids of the feature space")
+        return after
+
+    def _back(self, grad: Array, slot_of: Any) -> None:
+        table = self.tables[0]
+        starts, ids, entries, lags = (part.numpy() for part in self.structure[:4])
+        grad_weights = self.scratch.floats("lag gradients", *self.weights.shape)
+        lag_kernels.outer_sum_backward(grad, self.blocks, ids, starts, grad_weights)
+        lag_kernels.weigh_backward(
+            grad_weights, entries, lags, self.bias, ACTIVATIONS["tanh"], self.weights,
+            self.scratch.floats("lag sums", *self.weights.shape), *self.grads,
+        )  # fmt: skip
+        named = Named(ids, starts, slot_of, self.scratch, f"{self.name}.named")
+        total = table.buffer(named)
+        total[...] = 0
+        lag_kernels.outer_sum_scatter(grad, named.slots, starts, self.weights, self._blocks(total))
+
+    def _blocks(self, table: Array) -> Array:
+        """(n_ids, columns, state_dim): one id's rows lie side by side."""
+        return table.reshape(len(table), -1, self.state_dim)
+
+
+def fused_history(encoder: HistoryEncoder, name: str, scratch: Scratch) -> FusedHistory | None:
+    """The encoder by hand, or None for one that only autograd knows."""
+    if type(encoder) is Recurrent:
+        return FusedRecurrent(encoder, name, scratch)
+    if type(encoder) is PositionWeight:
+        return FusedPositionWeight(encoder, name, scratch)
+    return None

@@ -1,0 +1,170 @@
+"""One player's parameters as the engine trains them: a flat block of the dense ones, and tables by touched rows.
+
+AdamW for the block; for tables lazy AdamW or row-wise Adagrad (`kernels/rows.py` says where they differ from dense).
+The gradient is clipped over both together, as torch.nn.utils.clip_grad_norm_ does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from fastgaum.engine.memory import Array, Scratch
+from fastgaum.kernels import rows as kernels
+from fastgaum.ops import threads
+
+BETA1, BETA2, EPS = np.float32(0.9), np.float32(0.999), np.float32(1e-8)
+SHARED_FLOATS = 1 << 17
+"""a table update of fewer floats is not worth a second thread"""
+Rule = Literal["adam", "adagrad"]
+
+
+class Named:
+    """The distinct rows that a batch's ids name, numbered once for all tables over the same ids."""
+
+    def __init__(self, ids: Any, offsets: Any, slot_of: Any, scratch: Scratch, name: str) -> None:
+        self.offsets = offsets
+        self.slots = scratch.ints(f"{name}.slots", len(ids))
+        self.rows = scratch.ints(f"{name}.rows", len(ids))
+        self.count = int(kernels.number_rows(ids, slot_of, self.slots, self.rows))
+        if self.count < 0:
+            raise IndexError(f"id {ids[-1 - self.count]} is not one of the {len(slot_of)} ids of the feature space")
+
+
+class SparseTable:
+    """A table of one block of rows per id, (n_ids · block, width), of which a step reads and writes the named ids only."""
+
+    def __init__(self, parameter: nn.Parameter, n_ids: int, rule: Rule, scratch: Scratch, name: str) -> None:
+        self.parameter, self.rule, self.scratch, self.name = parameter, rule, scratch, name
+        self.n_ids, self.width = n_ids, parameter.numel() // n_ids
+        self.values = np.empty((n_ids, self.width), np.float32)
+        self.values[:] = parameter.detach().view(n_ids, self.width).numpy()
+        # numpy asks the kernel for huge pages, torch does not: rows are read at random, and in a table of 250 MB the
+        # search for their small pages costs more than the rows themselves
+        parameter.data = torch.from_numpy(self.values).view(parameter.shape)
+        self.shrunk = np.zeros(n_ids)
+        if rule == "adam":
+            self.m, self.v = np.zeros_like(self.values), np.zeros_like(self.values)
+        else:
+            self.squares = np.zeros(n_ids, np.float32)
+        self.named: Named | None = None
+        self.grad: Array = scratch.floats(name, 0, self.width)
+
+    def buffer(self, named: Named) -> Array:
+        """Where the summed gradient of the named rows is written, (n_named, width)."""
+        self.named = named
+        self.grad = self.scratch.floats(self.name, named.count, self.width)
+        return self.grad
+
+    def add(self, named: Named, grad: Array) -> None:
+        """Sum the gradients of bags, (n_bags, width), into the rows that the bags name."""
+        total = self.buffer(named)
+        ones = _NO_WEIGHTS
+        columns = [(0, self.width)]
+        if named.slots.size * self.width > SHARED_FLOATS and self.width >= 32:
+            # by columns, not by bags: whatever the number of threads, each sum runs in the order of the bags
+            middle = self.width // 2 // 16 * 16
+            columns = [(0, middle), (middle, self.width)]
+        threads.run(
+            kernels.add_rows, [(grad, named.slots, named.offsets, ones, *part, total) for part in columns]
+        )
+
+    def update(self, shrink: float, lr: float, log_decay: float, corrections: tuple[np.float32, np.float32]) -> None:
+        """Move the named rows."""
+        if self.named is None:
+            return
+        count = self.named.count
+        parts = [(0, count)]
+        if count * self.width > SHARED_FLOATS:
+            size = math.ceil(count / 8)
+            parts = [(first, min(first + size, count)) for first in range(0, count, size)]
+        rows, small = self.named.rows, np.float32
+        if self.rule == "adam":
+            state = (self.values, rows, self.grad, self.m, self.v, self.shrunk)
+            rates = (small(shrink), small(lr), log_decay, BETA1, BETA2, *corrections, EPS)
+            threads.run(kernels.adam_rows, [(*state, *part, *rates) for part in parts])
+        else:
+            held = (self.values, rows, self.grad, self.squares, self.shrunk)
+            threads.run(
+                kernels.adagrad_rows, [(*held, *part, small(shrink), small(lr), log_decay, EPS) for part in parts]
+            )
+        self.named = None
+
+    def settle(self, log_decay: float) -> None:
+        """Give every row the weight decay that it has waited for."""
+        kernels.decay_rows(self.values, self.shrunk, 0, self.n_ids, log_decay)
+
+
+class PlayerOptimiser:
+    """Owns a player's dense parameters in one flat array, of which the modules' own parameters become views."""
+
+    def __init__(
+        self, dense: Iterable[nn.Parameter], tables: Iterable[SparseTable], lr: float, weight_decay: float, clip: float
+    ) -> None:
+        self.parameters = list(dense)
+        self.tables = list(tables)
+        self.lr, self.weight_decay, self.clip = lr, weight_decay, clip
+        self.step_number, self.log_decay = 0, 0.0
+        flat = torch.cat([parameter.detach().reshape(-1) for parameter in self.parameters]).float()
+        self.values, self.grad = flat.numpy(), np.zeros(flat.numel(), np.float32)
+        self.m, self.v = np.zeros_like(self.grad), np.zeros_like(self.grad)
+        self.start: dict[int, int] = {}
+        at = 0
+        for parameter in self.parameters:
+            self.start[id(parameter)] = at
+            parameter.data = flat[at : at + parameter.numel()].view(parameter.shape)
+            at += parameter.numel()
+
+    def place(self, parameter: nn.Parameter) -> int:
+        """Where a parameter begins in the flat arrays."""
+        return self.start[id(parameter)]
+
+    def value_of(self, parameter: nn.Parameter) -> Array:
+        """A dense parameter's values, a view."""
+        return self._view(self.values, parameter)
+
+    def grad_of(self, parameter: nn.Parameter) -> Array:
+        """Where a dense parameter's gradient is written, a view."""
+        return self._view(self.grad, parameter)
+
+    def step(self) -> None:
+        """One step with the gradients that stand in the block and in the tables' buffers."""
+        self.step_number += 1
+        squares = _squares(self.grad) + sum(_squares(t.grad.reshape(-1)) for t in self.tables if t.named is not None)
+        shrink = min(1.0, self.clip / (math.sqrt(squares) + 1e-6))
+        small = np.float32
+        corrections = np.float32(1 - 0.9**self.step_number), np.float32(math.sqrt(1 - 0.999**self.step_number))
+        rates = (small(self.lr * self.weight_decay), BETA1, BETA2, *corrections, EPS)
+        kernels.adam_dense(self.values, self.grad, self.m, self.v, small(shrink), small(self.lr), *rates)
+        self.log_decay += math.log1p(-self.lr * self.weight_decay)
+        for table in self.tables:
+            table.update(shrink, self.lr, self.log_decay, corrections)
+
+    def settle(self) -> None:
+        """Bring every table row up to date with its weight decay: before anything reads the whole table."""
+        if self.weight_decay:
+            for table in self.tables:
+                table.settle(self.log_decay)
+
+    def release(self) -> None:
+        """Give each parameter an array of its own again."""
+        for parameter in self.parameters:
+            parameter.data = parameter.data.clone()
+
+    def _view(self, flat: Array, parameter: nn.Parameter) -> Array:
+        at = self.place(parameter)
+        return flat[at : at + parameter.numel()].reshape(parameter.shape)
+
+
+def _squares(values: Array) -> float:
+    sums = np.empty(-(-len(values) // kernels.BLOCK))
+    threads.run(kernels.sum_of_squares, [(values, part, sums) for part in range(len(sums))])
+    return float(sums.sum())
+
+
+_NO_WEIGHTS = np.empty(0, np.float32)

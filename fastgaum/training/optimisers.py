@@ -1,0 +1,108 @@
+"""The optimiser of a player that autograd trains: AdamW for dense gradients, lazy rows for sparse ones; stock torch.
+
+The rules are those of `kernels/rows.py`, which the engine follows; here they are index operations, on any device.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastgaum.models.history import PositionWeight
+from fastgaum.models.scorers import BagLinear
+
+BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
+
+
+@dataclass
+class _Rows:
+    """A table and what its rows remember."""
+
+    parameter: nn.Parameter
+    shrunk: Tensor
+    """logarithm of the weight decay that each row has had, (n_rows,), float64"""
+    moments: tuple[Tensor, ...]
+    """Adam's m and v, (n_rows, d) each, or Adagrad's squares, (n_rows,)"""
+
+
+class StockOptimiser:
+    """One player's parameters; `step` clips the gradient over all of them, then moves them."""
+
+    def __init__(
+        self, module_parts: Iterable[nn.Module], lr: float, weight_decay: float, clip: float, rule: str
+    ) -> None:
+        parts = list(module_parts)
+        for part in parts:
+            for module in part.modules():
+                if isinstance(module, BagLinear | PositionWeight):
+                    module.sparse_grad = True
+        tables = {id(table): table for part in parts for table in _tables(part)}
+        self.dense = [p for part in parts for p in part.parameters() if id(p) not in tables]
+        self.tables = [_rows(table, rule) for table in tables.values()]
+        self.lr, self.weight_decay, self.clip, self.rule = lr, weight_decay, clip, rule
+        self.steps, self.log_decay = 0, 0.0
+        self.adam = torch.optim.AdamW(
+            self.dense, lr=lr, betas=(BETA1, BETA2), eps=EPS, weight_decay=weight_decay, fused=True
+        )
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        self.adam.zero_grad(set_to_none=True)
+        for table in self.tables:
+            table.parameter.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One step with the parameters' gradients."""
+        self.steps += 1
+        sparse = [(table, table.parameter.grad.coalesce()) for table in self.tables if table.parameter.grad is not None]
+        dense = [p.grad for p in self.dense if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([*dense, *(grad.values() for _, grad in sparse)])
+        shrink = (self.clip / (norm + 1e-6)).clamp(max=1.0)
+        torch._foreach_mul_(dense, shrink)
+        for group in self.adam.param_groups:
+            group["lr"] = self.lr
+        self.adam.step()
+        self.log_decay += math.log1p(-self.lr * self.weight_decay)
+        for table, grad in sparse:
+            self._move(table, grad.indices()[0], grad.values() * shrink)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Give every row the weight decay that it has waited for."""
+        if self.weight_decay:
+            for table in self.tables:
+                table.parameter.mul_((self.log_decay - table.shrunk).exp()[:, None].to(table.parameter.dtype))
+                table.shrunk.fill_(self.log_decay)
+
+    def _move(self, table: _Rows, rows: Tensor, grad: Tensor) -> None:
+        keep = (self.log_decay - table.shrunk[rows]).exp()[:, None].to(grad.dtype)
+        table.shrunk[rows] = self.log_decay
+        if self.rule == "adagrad":
+            (squares,) = table.moments
+            squares[rows] += grad.square().mean(1)
+            step = self.lr * grad / (squares[rows].sqrt() + EPS)[:, None]
+        else:
+            m, v = table.moments
+            m[rows] = BETA1 * m[rows] + (1 - BETA1) * grad
+            v[rows] = BETA2 * v[rows] + (1 - BETA2) * grad.square()
+            denominator = v[rows].sqrt() / math.sqrt(1 - BETA2**self.steps) + EPS
+            step = self.lr / (1 - BETA1**self.steps) * m[rows] / denominator
+        table.parameter[rows] = table.parameter[rows] * keep - step
+
+
+def _tables(part: nn.Module) -> list[nn.Parameter]:
+    return [m.table for m in part.modules() if isinstance(m, BagLinear | PositionWeight)]
+
+
+def _rows(table: nn.Parameter, rule: str) -> _Rows:
+    values: Any = table.detach()
+    shrunk = torch.zeros(len(values), dtype=torch.float64, device=values.device)
+    if rule == "adagrad":
+        return _Rows(table, shrunk, (values.new_zeros(len(values)),))
+    return _Rows(table, shrunk, (torch.zeros_like(values), torch.zeros_like(values)))

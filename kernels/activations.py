@@ -1,0 +1,95 @@
+"""Activations of the scorers, and their derivatives from the value they returned.
+
+exp is a polynomial that LLVM vectorises, for float32; float64 keeps the exact function, for gradient checks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.extending import overload
+
+from ._jit import Array, jit_part
+from .cells import ONE, ZERO, tanh
+
+RELU, ELU, TANH = 0, 1, 2
+
+_LOG2E: Any = np.float32(1.4426950408889634)
+_LN2_HIGH: Any = np.float32(0.693359375)
+_LN2_LOW: Any = np.float32(-2.12194440e-4)
+_LOWEST: Any = np.float32(-87.0)
+_E0: Any = np.float32(1.9875691500e-4)
+_E1: Any = np.float32(1.3981999507e-3)
+_E2: Any = np.float32(8.3334519073e-3)
+_E3: Any = np.float32(4.1665795894e-2)
+_E4: Any = np.float32(1.6666665459e-1)
+_E5: Any = np.float32(5.0000001201e-1)
+_HALF: Any = np.float32(0.5)
+
+
+@jit_part
+def polynomial_exp(x: Any) -> Any:
+    """Return exp(x) for float32 x <= 0, within 4e-7 relative; below −87 exp(−87), about 1.6e-38 (Cephes' expf).
+
+    x = n ln 2 + r with |r| <= ½ ln 2; ln 2 is subtracted in two parts, so that r keeps its bits.
+    """
+    x = _LOWEST if x < _LOWEST else x
+    n = np.floor(x * _LOG2E + _HALF)
+    r = x - n * _LN2_HIGH
+    r = r - n * _LN2_LOW
+    p = _E0 * r + _E1
+    p = p * r + _E2
+    p = p * r + _E3
+    p = p * r + _E4
+    p = p * r + _E5
+    p = p * r * r + r + ONE
+    # 2^n: n + 127 in the exponent's bits
+    bits = np.int32((np.int32(n) + np.int32(127)) << np.int32(23))
+    return p * bits.view(np.float32)
+
+
+def exp_nonpositive(x: Any) -> Any:
+    """Return exp(x) for x <= 0: `polynomial_exp` for float32, exact for float64; a compiled kernel chooses by type."""
+    return polynomial_exp(x) if isinstance(x, np.float32) else np.exp(x)
+
+
+@overload(exp_nonpositive)  # type: ignore[untyped-decorator,unused-ignore]
+def _exp_by_type(x: Any) -> Any:
+    def polynomial(x: Any) -> Any:
+        return polynomial_exp(x)
+
+    def exact(x: Any) -> Any:
+        return np.exp(x)
+
+    return polynomial if x == types.float32 else exact
+
+
+@jit_part
+def activate(row: Array, bias: Array, kind: int) -> None:
+    """Replace a row of sums by the activations of row + bias."""
+    if kind == RELU:
+        for j in range(len(row)):
+            row[j] = max(row[j] + bias[j], ZERO)
+    elif kind == ELU:
+        for j in range(len(row)):
+            x = row[j] + bias[j]
+            row[j] = max(x, ZERO) + (exp_nonpositive(min(x, ZERO)) - ONE)
+    else:
+        for j in range(len(row)):
+            row[j] = tanh(row[j] + bias[j])
+
+
+@jit_part
+def through_activation(grad: Array, value: Array, kind: int) -> None:
+    """Turn the gradient of activations into that of their sums, in place; `value` holds the activations."""
+    if kind == RELU:
+        for j in range(len(grad)):
+            grad[j] = grad[j] if value[j] > ZERO else ZERO
+    elif kind == ELU:
+        for j in range(len(grad)):
+            grad[j] *= min(value[j], ZERO) + ONE
+    else:
+        for j in range(len(grad)):
+            grad[j] *= ONE - value[j] * value[j]

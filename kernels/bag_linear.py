@@ -1,0 +1,94 @@
+"""The linear map of a bag, Σ_f E_f (U) + W numbers + b, and its way back: what every history encoder starts with."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ._jit import Array, jit_fast
+
+
+@jit_fast
+def bag_linear(
+    first: int, last: int, table: Array, ids: Array, offsets: Array, numbers: Array, up: Array, weight: Array,
+    bias: Array, result: Array,
+) -> None:  # fmt: skip
+    """Write bags first to last − 1 mapped, (n_bags, out).
+
+    table (n_ids, out), or (n_ids, item_dim) with up (item_dim, out), else up has no row; weight (out, n_numbers).
+    """
+    low, out = table.shape[1], result.shape[1]
+    lifted = len(up) > 0
+    sums = np.empty((max(last - first, 0), low if lifted else 0), result.dtype)
+    if numbers.shape[1] > 0 and last > first:
+        np.dot(numbers[first:last], weight.T, result[first:last])
+    else:
+        result[first:last] = 0
+    for bag in range(first, last):
+        row = result[bag]
+        for j in range(out):
+            row[j] += bias[j]
+        if lifted:
+            for j in range(low):
+                sums[bag - first, j] = 0
+            for i in range(offsets[bag], offsets[bag + 1]):
+                for j in range(low):
+                    sums[bag - first, j] += table[ids[i], j]
+        else:
+            for i in range(offsets[bag], offsets[bag + 1]):
+                entry = table[ids[i]]
+                for j in range(out):
+                    row[j] += entry[j]
+    if lifted and last > first:
+        # in loops: an array expression brings numba's broadcasting and its error texts, seconds of compilation
+        lift = np.empty((last - first, out), result.dtype)
+        np.dot(sums, up, lift)
+        for bag in range(first, last):
+            for j in range(out):
+                result[bag, j] += lift[bag - first, j]
+
+
+@jit_fast
+def bag_linear_backward(
+    grad: Array, table: Array, ids: Array, offsets: Array, numbers: Array, up: Array, grad_up: Array,
+    grad_weight: Array, grad_bias: Array, grad_rows: Array,
+) -> None:  # fmt: skip
+    """Write the dense gradients, and the gradient of each bag's sum of rows where `up` lies between, (n_bags, item_dim).
+
+    Without `up` the gradient of the sum is `grad` (n_bags, out) itself and `grad_rows` is not written.
+    """
+    low = table.shape[1]
+    grad_bias[:] = 0
+    for bag in range(len(grad)):
+        for j in range(grad.shape[1]):
+            grad_bias[j] += grad[bag, j]
+    if numbers.shape[1] > 0 and len(grad) > 0:
+        np.dot(grad.T, numbers, grad_weight)
+    else:
+        grad_weight[:] = 0
+    if len(up) > 0 and len(grad) > 0:
+        sums = np.zeros((len(grad), low), grad.dtype)
+        for bag in range(len(grad)):
+            for i in range(offsets[bag], offsets[bag + 1]):
+                for j in range(low):
+                    sums[bag, j] += table[ids[i], j]
+        np.dot(sums.T, grad, grad_up)
+        np.dot(grad, up.T, grad_rows)
+    else:
+        grad_up[:] = 0
+
+
+@jit_fast
+def place_rows(rows: Array, positions: Array, result: Array) -> None:
+    """Write result[positions[i]] = rows[i] into zeros."""
+    result[:] = 0
+    for i in range(len(positions)):
+        for j in range(rows.shape[1]):
+            result[positions[i], j] = rows[i, j]
+
+
+@jit_fast
+def take_rows(rows: Array, positions: Array, result: Array) -> None:
+    """Write result[i] = rows[positions[i]]."""
+    for i in range(len(positions)):
+        for j in range(rows.shape[1]):
+            result[i, j] = rows[positions[i], j]

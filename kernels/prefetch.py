@@ -1,0 +1,47 @@
+"""Asking for a table row before it is needed: rows read at random out of a large table come from memory one by one otherwise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+
+from ._jit import Array
+
+AHEAD = 6
+"""how many rows before its use a row is asked for; from 4 to 16 the time is the same"""
+_LINE_FLOATS = 16
+
+
+@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+def _prefetch(typing_context: Any, array: Any, row: Any, column: Any) -> Any:
+    """llvm.prefetch of array[row, column], for reading, into all caches."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = signature.args[0]
+        made = context.make_array(kind)(context, builder, arguments[0])
+        shape, strides = (cgutils.unpack_tuple(builder, part, kind.ndim) for part in (made.shape, made.strides))
+        address = cgutils.get_item_pointer2(context, builder, made.data, shape, strides, kind.layout, arguments[1:])
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind_of = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind_of)
+        builder.call(function, [builder.bitcast(address, byte), number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp), codegen
+
+
+def prefetch_row(table: Array, row: int) -> None:
+    """Ask for all of table[row], a cache line at a time; nothing is read, and nothing happens outside compiled code."""
+
+
+@overload(prefetch_row, inline="always")  # type: ignore[untyped-decorator,unused-ignore]
+def _prefetch_row(table: Any, row: Any) -> Any:
+    def ask(table: Any, row: Any) -> None:
+        for column in range(0, table.shape[1], _LINE_FLOATS):
+            _prefetch(table, row, column)
+
+    return ask

@@ -1,0 +1,185 @@
+"""The sparse optimiser step: gradients of the table rows that a batch names, and nothing else of the table.
+
+`number_rows` gives the distinct rows of a batch the slots 0, 1, 2 … in order of appearance; `add_rows` sums the
+gradients of each slot in a small buffer; one pass then updates those rows. The cost follows the batch, not the table.
+
+A worked miniature: ids [7, 2, 7] → slots [0, 1, 0], rows [7, 2]; gradients a, b, c → buffer [a + c, b].
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ._jit import Array, jit, jit_fast
+from .cells import ONE
+from .prefetch import AHEAD, prefetch_row
+
+BLOCK = 1 << 17
+"""floats of a part in `sum_of_squares`"""
+
+
+@jit
+def number_rows(ids: Array, slot_of: Array, slots: Array, rows: Array) -> int:
+    """Write each id's slot, (nnz,), and each slot's row; return how many slots, or −1 − i where ids[i] is no row.
+
+    `slot_of` (n_rows,) is −1 throughout before and after; it alone is as large as the table.
+    """
+    count = 0
+    bad = len(ids)
+    for i in range(len(ids)):
+        row = ids[i]
+        if row < 0 or row >= len(slot_of):
+            bad = i
+            break
+        slot = slot_of[row]
+        if slot < 0:
+            slot = count
+            slot_of[row] = slot
+            rows[slot] = row
+            count += 1
+        slots[i] = slot
+    for slot in range(count):
+        slot_of[rows[slot]] = -1
+    return count if bad == len(ids) else -1 - bad
+
+
+@jit_fast
+def add_rows(grad: Array, slots: Array, offsets: Array, weights: Array, first: int, last: int, total: Array) -> None:
+    """Write the sum of weight · grad[bag] over each slot's entries, columns first to last − 1, in order of the bags.
+
+    grad (n_bags, d); slots, weights (nnz,), weights of length 0 for ones; total (n_slots, d). Slots are numbered by first
+    appearance, so the first entry of a slot is known by its number: it is written, the others are added.
+    """
+    weighted = len(weights) > 0
+    fresh = 0
+    for bag in range(len(offsets) - 1):
+        for i in range(offsets[bag], offsets[bag + 1]):
+            slot = slots[i]
+            weight = weights[i] if weighted else total.dtype.type(1)
+            if slot == fresh:
+                fresh += 1
+                for j in range(first, last):
+                    total[slot, j] = weight * grad[bag, j]
+            else:
+                for j in range(first, last):
+                    total[slot, j] += weight * grad[bag, j]
+
+
+@jit_fast
+def sum_of_squares(values: Array, part: int, sums: Array) -> None:
+    """Write Σ x² over values[part · BLOCK : (part + 1) · BLOCK] to sums[part]; in the values' own dtype over 256 of them."""
+    total = 0.0
+    for i in range(part * BLOCK, min((part + 1) * BLOCK, len(values)), 256):
+        few = values[i] * 0
+        for j in range(i, min(i + 256, len(values))):
+            few += values[j] * values[j]
+        total += np.float64(few)
+    sums[part] = total
+
+
+@jit_fast
+def adam_dense(
+    values: Array, grad: Array, m: Array, v: Array, shrink: Any, lr: Any, decay: Any, beta1: Any, beta2: Any,
+    correction1: Any, correction2: Any, eps: Any,
+) -> None:  # fmt: skip
+    """One step of AdamW (Loshchilov & Hutter, ICLR 2019) on flat arrays; `shrink` scales the gradient (clipping).
+
+    correction1 = 1 − β1^t, correction2 = √(1 − β2^t); decay = lr · weight decay.
+    """
+    step, grow = lr / correction1, ONE / correction2
+    for i in range(len(values)):
+        g = grad[i] * shrink
+        m[i] = beta1 * m[i] + (ONE - beta1) * g
+        v[i] = beta2 * v[i] + (ONE - beta2) * g * g
+        values[i] = values[i] * (ONE - decay) - step * m[i] / (np.sqrt(v[i]) * grow + eps)
+
+
+@jit_fast
+def adam_rows(
+    table: Array, rows: Array, grad: Array, m: Array, v: Array, shrunk: Array, first: int, last: int, shrink: Any,
+    lr: Any, log_decay: Any, beta1: Any, beta2: Any, correction1: Any, correction2: Any, eps: Any,
+) -> None:  # fmt: skip
+    """Lazy AdamW: the rows named, slots first to last − 1, take an AdamW step; all others, and their moments, wait.
+
+    Weight decay is not lost while a row waits: `shrunk` (n_rows,) holds the logarithm of the decay that a row has had,
+    `log_decay` of the decay that every row should have had, this step's included. If every row is named in every step
+    this is AdamW; else it differs in that moments neither fade nor move a row in the steps that do not name it.
+    """
+    step, grow = lr / correction1, ONE / correction2
+    for slot in range(first, last):
+        row = rows[slot]
+        if slot + AHEAD < last:
+            prefetch_row(table, rows[slot + AHEAD])
+            prefetch_row(m, rows[slot + AHEAD])
+            prefetch_row(v, rows[slot + AHEAD])
+        keep = table.dtype.type(np.exp(log_decay - shrunk[row]))
+        shrunk[row] = log_decay
+        for j in range(table.shape[1]):
+            g = grad[slot, j] * shrink
+            first_moment = beta1 * m[row, j] + (ONE - beta1) * g
+            second_moment = beta2 * v[row, j] + (ONE - beta2) * g * g
+            m[row, j] = first_moment
+            v[row, j] = second_moment
+            table[row, j] = table[row, j] * keep - step * first_moment / (np.sqrt(second_moment) * grow + eps)
+
+
+@jit_fast
+def adagrad_rows(
+    table: Array, rows: Array, grad: Array, squares: Array, shrunk: Array, first: int, last: int, shrink: Any, lr: Any,
+    log_decay: Any, eps: Any,
+) -> None:  # fmt: skip
+    """Row-wise Adagrad: one sum of mean squared gradients per row, squares (n_rows,); the rest as in `adam_rows`.
+
+    A row's step is lr · g / (√squares + eps), as in FBGEMM's EXACT_ROWWISE_ADAGRAD (Naumov et al., 2019, DLRM).
+    """
+    width = table.shape[1]
+    for slot in range(first, last):
+        row = rows[slot]
+        if slot + AHEAD < last:
+            prefetch_row(table, rows[slot + AHEAD])
+        total = grad[slot, 0] * 0
+        for j in range(width):
+            total += grad[slot, j] * grad[slot, j]
+        squares[row] += total * shrink * shrink / width
+        step = lr * shrink / (np.sqrt(squares[row]) + eps)
+        keep = table.dtype.type(np.exp(log_decay - shrunk[row]))
+        shrunk[row] = log_decay
+        for j in range(width):
+            table[row, j] = table[row, j] * keep - step * grad[slot, j]
+
+
+@jit_fast
+def adagrad_dense(values: Array, grad: Array, squares: Array, lr: Any, eps: Any) -> None:
+    """One step of Adagrad (Duchi et al., JMLR 2011) on flat arrays, as torch.optim.Adagrad: lr · g / (√Σ g² + eps)."""
+    for i in range(len(values)):
+        squares[i] += grad[i] * grad[i]
+        values[i] -= lr * grad[i] / (np.sqrt(squares[i]) + eps)
+
+
+@jit_fast
+def adagrad_elements(
+    table: Array, rows: Array, grad: Array, squares: Array, first: int, last: int, lr: Any, eps: Any
+) -> None:  # fmt: skip
+    """Adagrad on the rows named, slots first to last − 1: a sum per element, squares (n_rows, d); the other rows wait.
+
+    An element's step is lr · g / √(Σ g² + eps), as in the official GRU4Rec. It equals dense Adagrad: no gradient, no step.
+    """
+    for slot in range(first, last):
+        row = rows[slot]
+        for j in range(table.shape[1]):
+            total = squares[row, j] + grad[slot, j] * grad[slot, j]
+            squares[row, j] = total
+            table[row, j] -= lr * grad[slot, j] / np.sqrt(total + eps)
+
+
+@jit_fast
+def decay_rows(table: Array, shrunk: Array, first: int, last: int, log_decay: Any) -> None:
+    """Give rows first to last − 1 the weight decay that they have waited for."""
+    for row in range(first, last):
+        if shrunk[row] != log_decay:
+            keep = table.dtype.type(np.exp(log_decay - shrunk[row]))
+            for j in range(table.shape[1]):
+                table[row, j] *= keep
+            shrunk[row] = log_decay

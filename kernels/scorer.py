@@ -1,0 +1,308 @@
+"""A scorer over packed display sets, forward and backward: nothing of it is an operator between other operators.
+
+    z0 = Σ_{f in bag} E_f (U, if the embedding is small) + W_x numbers + W_s state + b,  a0 = act(z0) …
+    z_l = W_l a_{l−1} + b_l,  score = w a_L + b  (+ Σ_f e_f + w_x numbers + b, the wide path)
+
+Candidates go through in tiles of TILE rows that stay in cache. All dense parameters lie in one flat array; `starts`
+says where each does, `widths` how wide each hidden layer is. The hidden activations of all candidates are kept, layer
+after layer, for the way back.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ._jit import Array, jit_fast, jit_part
+from .activations import activate, through_activation
+from .cells import ZERO, copy
+from .dropout import drop
+from .prefetch import AHEAD, prefetch_row
+
+TILE = 96
+
+BIAS, NUMBERS, STATE, UP, WIDE, REST = 0, 1, 2, 3, 4, 5
+"""positions in `starts`: first bias, W_x, W_s, U, the wide path (bias, then w_x), then each later layer (W, then b)"""
+
+
+@jit_part
+def matrix(flat: Array, start: int, rows: int, columns: int) -> Array:
+    """The (rows, columns) matrix that begins at `start` of a flat array, a view."""
+    return flat[start : start + rows * columns].reshape(rows, columns)
+
+
+@jit_fast
+def scorer_forward(
+    first_event: int,
+    last_event: int,
+    display_offsets: Array,
+    ids: Array,
+    numbers: Array,
+    states: Array,
+    table: Array,
+    wide_table: Array,
+    dense: Array,
+    starts: Array,
+    widths: Array,
+    kind: int,
+    key: Any,
+    threshold: Any,
+    scale: Any,
+    state_sums: Array,
+    activations: Array,
+    scores: Array,
+) -> None:
+    """Write the scores of the events' candidates, the activations (flat: n_candidates × Σ widths) and state sums.
+
+    ids (n_candidates, n_fields); states (n_events, S); table (n_ids, width or item_dim); wide_table (n_ids, 1) or of
+    length 0; `threshold` 0 stands for no dropout.
+    """
+    n, n_fields = ids.shape
+    n_numbers, state_dim, width, n_layers = numbers.shape[1], states.shape[1], widths[0], len(widths)
+    begin, end = display_offsets[first_event], display_offsets[last_event]
+    from_numbers = matrix(dense, starts[NUMBERS], width, n_numbers).T
+    # a product with a transposed matrix takes BLAS a quarter longer: each weight matrix is turned once per call
+    turned = _turned(dense, starts, widths)
+    from_state = matrix(dense, starts[STATE], width, state_dim).T
+    item_dim = table.shape[1] if starts[UP] >= 0 else 0
+    up = matrix(dense, max(starts[UP], 0), item_dim, width)
+    bag = np.empty((TILE, max(item_dim, 1)), dense.dtype)
+    lifted = np.empty((TILE, width), dense.dtype)
+    wide = len(wide_table) > 0
+    np.dot(states[first_event:last_event], from_state, state_sums[first_event:last_event])
+    # taken out of the loops: what is read through an index inside one is not known to stay the same, and costs a factor 2
+    first_bias = dense[starts[BIAS] : starts[BIAS] + width]
+    wide_part = dense[max(starts[WIDE], 0) : max(starts[WIDE], 0) + 1 + n_numbers]
+    dropping = threshold > 0
+    event = first_event
+    for start in range(begin, end, TILE):
+        stop = min(start + TILE, end)
+        values = matrix(activations, 0, n, width)
+        if n_numbers > 0:
+            np.dot(numbers[start:stop], from_numbers, values[start:stop])
+        if item_dim > 0:
+            _gather(table, ids, start, stop, bag)
+            np.dot(bag[: stop - start], up, lifted[: stop - start])
+        for candidate in range(start, stop):
+            while candidate >= display_offsets[event + 1]:
+                event += 1
+            if candidate + AHEAD < end:
+                for f in range(n_fields):
+                    prefetch_row(table, ids[candidate + AHEAD, f])
+            row = values[candidate]
+            if n_numbers == 0:
+                copy(row, state_sums[event])
+            else:
+                _add(row, state_sums[event])
+            if item_dim > 0:
+                _add(row, lifted[candidate - start])
+            else:
+                for f in range(n_fields):
+                    _add(row, table[ids[candidate, f]])
+            activate(row, first_bias, kind)
+            if dropping:
+                drop(row, candidate * width, key, threshold, scale)
+        at = n * width
+        before = width
+        layer_start = 0
+        for layer in range(1, n_layers):
+            after = widths[layer]
+            weight = matrix(turned, layer_start, before, after)
+            layer_start += after * before
+            ends = starts[REST + layer - 1] + after * before
+            bias = dense[ends : ends + after]
+            deeper = matrix(activations, at, n, after)
+            np.dot(values[start:stop], weight, deeper[start:stop])
+            for candidate in range(start, stop):
+                row = deeper[candidate]
+                activate(row, bias, kind)
+                if dropping:
+                    drop(row, candidate * after, np.uint32(key + layer), threshold, scale)
+            values = deeper
+            at += n * after
+            before = after
+        last = dense[starts[REST + n_layers - 1] : starts[REST + n_layers - 1] + before + 1]
+        for candidate in range(start, stop):
+            score = _dot(values[candidate], last) + last[before]
+            if wide:
+                score += wide_part[0] + _dot(numbers[candidate], wide_part[1:])
+                for f in range(n_fields):
+                    score += wide_table[ids[candidate, f], 0]
+            scores[candidate] = score
+
+
+@jit_part
+def _turned(dense: Array, starts: Array, widths: Array) -> Array:
+    """The transposed weights of the layers between the first and the last, one after another."""
+    total = 0
+    for layer in range(1, len(widths)):
+        total += widths[layer] * widths[layer - 1]
+    result = np.empty(total, dense.dtype)
+    at = 0
+    for layer in range(1, len(widths)):
+        after, before = widths[layer], widths[layer - 1]
+        source, target = matrix(dense, starts[REST + layer - 1], after, before), matrix(result, at, before, after)
+        for i in range(after):
+            for j in range(before):
+                target[j, i] = source[i, j]
+        at += after * before
+    return result
+
+
+@jit_part
+def _dot(left: Array, right: Array) -> Any:
+    """Σ left · right over the length of `left`."""
+    total = ZERO
+    for j in range(len(left)):
+        total += left[j] * right[j]
+    return total
+
+
+@jit_part
+def _add(row: Array, other: Array) -> None:
+    """Add another row."""
+    for j in range(len(row)):
+        row[j] += other[j]
+
+
+@jit_part
+def _add_scaled(row: Array, factor: Any, other: Array) -> None:
+    """Add a multiple of another row."""
+    for j in range(len(row)):
+        row[j] += factor * other[j]
+
+
+@jit_part
+def _gather(table: Array, ids: Array, start: int, stop: int, bag: Array) -> None:
+    """Sum each candidate's table rows."""
+    for candidate in range(start, stop):
+        row = bag[candidate - start]
+        row[:] = 0
+        for f in range(ids.shape[1]):
+            _add(row, table[ids[candidate, f]])
+
+
+@jit_fast
+def scorer_backward(
+    first_event: int,
+    last_event: int,
+    display_offsets: Array,
+    ids: Array,
+    numbers: Array,
+    states: Array,
+    table: Array,
+    wide: bool,
+    dense: Array,
+    starts: Array,
+    widths: Array,
+    kind: int,
+    key: Any,
+    threshold: Any,
+    scale: Any,
+    activations: Array,
+    grad_scores: Array,
+    grad_dense: Array,
+    grad_rows: Array,
+    grad_sums: Array,
+    grad_states: Array,
+) -> None:
+    """Write the gradients of the dense parameters, of each candidate's bag (n_candidates, width or item_dim) and of states.
+
+    `grad_dense` belongs to this range of events alone; `grad_sums` (n_events, width) is scratch.
+    """
+    n = len(ids)
+    n_numbers, state_dim, width, n_layers = numbers.shape[1], states.shape[1], widths[0], len(widths)
+    begin, end = display_offsets[first_event], display_offsets[last_event]
+    item_dim = table.shape[1] if starts[UP] >= 0 else 0
+    up = matrix(dense, max(starts[UP], 0), item_dim, width)
+    widest = 0
+    for layer in range(n_layers):
+        widest = max(widest, widths[layer])
+    grad = np.empty(TILE * widest, dense.dtype)
+    other = np.empty(TILE * widest, dense.dtype)
+    product = np.empty(widest * max(widest, n_numbers, state_dim), dense.dtype)
+    bag = np.empty((TILE, max(item_dim, 1)), dense.dtype)
+    grad_wide = grad_dense[max(starts[WIDE], 0) : max(starts[WIDE], 0) + 1 + n_numbers]
+    grad_bias = grad_dense[starts[BIAS] : starts[BIAS] + width]
+    grad_dense[:] = 0
+    grad_sums[first_event:last_event] = 0
+    event = first_event
+    for start in range(begin, end, TILE):
+        stop = min(start + TILE, end)
+        count = stop - start
+        at = 0
+        for layer in range(n_layers - 1):
+            at += n * widths[layer]
+        before = widths[n_layers - 1]
+        values = matrix(activations, at, n, before)
+        ends = starts[REST + n_layers - 1]
+        last, grad_last = dense[ends : ends + before], grad_dense[ends : ends + before + 1]
+        out = matrix(grad, 0, count, before)
+        for candidate in range(start, stop):
+            g = grad_scores[candidate]
+            grad_last[before] += g
+            _add_scaled(grad_last[:before], g, values[candidate])
+            row = out[candidate - start]
+            for j in range(before):
+                row[j] = g * last[j]
+            if wide:
+                grad_wide[0] += g
+                _add_scaled(grad_wide[1:], g, numbers[candidate])
+        for layer in range(n_layers - 1, 0, -1):
+            after, before = before, widths[layer - 1]
+            at -= n * before
+            below = matrix(activations, at, n, before)
+            _to_sums(out, values, start, kind, np.uint32(key + layer), threshold, scale)
+            weights = starts[REST + layer - 1]
+            sums = matrix(product, 0, after, before)
+            np.dot(out.T, below[start:stop], sums)
+            _add(grad_dense[weights : weights + after * before], product)
+            _add_columns(out, grad_dense[weights + after * before : weights + after * before + after])
+            deeper = matrix(other, 0, count, before)
+            np.dot(out, matrix(dense, weights, after, before), deeper)
+            grad, other = other, grad
+            out, values = deeper, below
+        _to_sums(out, values, start, kind, key, threshold, scale)
+        _add_columns(out, grad_bias)
+        if n_numbers > 0:
+            sums = matrix(product, 0, width, n_numbers)
+            np.dot(out.T, numbers[start:stop], sums)
+            _add(grad_dense[starts[NUMBERS] : starts[NUMBERS] + width * n_numbers], product)
+        for candidate in range(start, stop):
+            while candidate >= display_offsets[event + 1]:
+                event += 1
+            _add(grad_sums[event], out[candidate - start])
+        if item_dim > 0:
+            _gather(table, ids, start, stop, bag)
+            sums = matrix(product, 0, item_dim, width)
+            np.dot(bag[:count].T, out, sums)
+            _add(grad_dense[starts[UP] : starts[UP] + item_dim * width], product)
+            np.dot(out, up.T, grad_rows[start:stop])
+        else:
+            for i in range(count):
+                copy(grad_rows[start + i], out[i])
+    events = grad_sums[first_event:last_event]
+    np.dot(events, matrix(dense, starts[STATE], width, state_dim), grad_states[first_event:last_event])
+    np.dot(events.T, states[first_event:last_event], matrix(grad_dense, starts[STATE], width, state_dim))
+
+
+@jit_part
+def _to_sums(grad: Array, values: Array, start: int, kind: int, key: Any, threshold: Any, scale: Any) -> None:
+    """Take a tile's gradient back through dropout and activation, in place."""
+    width = grad.shape[1]
+    for i in range(len(grad)):
+        row = values[start + i]
+        if threshold > 0:
+            # the kept values were scaled: divide the scale out before the derivative is read off them
+            drop(grad[i], (start + i) * width, key, threshold, scale)
+            for j in range(width):
+                row[j] /= scale
+        through_activation(grad[i], row, kind)
+
+
+@jit_part
+def _add_columns(grad: Array, total: Array) -> None:
+    """Add the sum of each column."""
+    for i in range(len(grad)):
+        _add(total, grad[i])

@@ -1,0 +1,101 @@
+"""From measured times to the JSON object and its tables: every figure checked by hand on made-up times."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fastgaum.bench.races import Bar, Figure
+from fastgaum.bench.report import COLUMNS, figure_rows, missed, races_object, rows_of, to_markdown
+
+BARS = [Bar(4.0, "slow", 4), Bar(0.5, "sgemm", 5), Bar(100.0, "rate", 1)]
+
+
+def timed(contender: str, seconds: float, amount: float = 100, **changes: Any) -> dict[str, Any]:
+    bars = [vars(bar) for bar in changes.pop("bars", BARS)]
+    return {
+        "group": "g", "contender": contender, "unit": "tokens", "amount": amount, "flops": 2e9, "bytes_moved": None,
+        "threads": 2, "bars": bars, "seconds": seconds, "spread": 0.02, "rounds": 5, **changes,
+    }  # fmt: skip
+
+
+def facts(*times: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    machine = {"processor": "P", "cores": 2, "threads": 2, "versions": {"torch": "2", "numba": "0"}}
+    ceilings = {"sgemm_gflops": 10.0, "gather_gbps": 4.0}
+    rest = {"figures": [], "failed": [], "skipped": [], "smoke": False}
+    return {"machine": machine, "ceilings": ceilings, "times": list(times), **rest, **changes}
+
+
+def test_ratio_share_and_rate_of_a_race() -> None:
+    # ours: 100 tokens in 0.5 s; the rival half the work in 1.5 s: 6 times as long for the same
+    result = races_object(facts(timed("ours", 0.5), timed("slow", 1.5, amount=50)))
+    by_bar = {race["bar"]: race for race in result["races"]}
+    assert list(by_bar) == [1, 4, 5]
+    for race in by_bar.values():
+        assert race["ours"] == {"seconds": 0.5, "spread": 0.02, "rounds": 5, "rate": 200.0, "unit": "tokens/s"}
+        assert race["rivals"][0]["ratio"] == pytest.approx(6.0)
+        # 2e9 operations in 0.5 s are 4 of the 10 GFLOP/s
+        assert race["ceiling_share"] == pytest.approx(0.4)
+        assert race["ceiling"] == "sgemm"
+    assert {bar: (race["target"], race["holds"]) for bar, race in by_bar.items()} == {
+        1: (100.0, True), 4: (4.0, True), 5: (0.5, False),
+    }  # fmt: skip
+    assert missed(result) == ["bar 5, g: 40% of sgemm where 50% of sgemm is asked for"]
+
+
+def test_the_higher_share_binds() -> None:
+    result = races_object(facts(timed("ours", 0.5, flops=1e9, bytes_moved=1e9, bars=[])))
+    (race,) = result["races"]
+    assert (race["ceiling"], race["ceiling_share"]) == ("gather", pytest.approx(0.5))
+    assert (race["bar"], race["target"], race["holds"], race["rivals"]) == (None, None, None, [])
+
+
+def test_a_bar_over_what_did_not_run_is_neither_held_nor_missed() -> None:
+    result = races_object(facts(timed("ours", 0.5), ceilings=None))
+    assert {race["bar"]: race["holds"] for race in result["races"]} == {1: True, 4: None, 5: None}
+    assert result["ceilings"] is None
+
+
+def test_without_a_right_result_of_ours_there_is_no_race() -> None:
+    result = races_object(facts(timed("slow", 1.5), failed=["test_g[g-ours]"]))
+    assert result["races"] == []
+    assert "Failed: test_g[g-ours]" in to_markdown(result)
+
+
+def test_small_sizes_hold_and_miss_nothing() -> None:
+    figure = Figure("memory", 65.0, "bytes/event", bar=8, at_most=64.0).to_dict()
+    result = races_object(facts(timed("ours", 0.5), timed("slow", 1.5), figures=[figure], smoke=True))
+    assert {race["holds"] for race in result["races"]} == {None}
+    assert missed(result) == []
+    assert "mean nothing" in to_markdown(result)
+
+
+def test_rows_stand_by_rival_and_bar() -> None:
+    result = races_object(facts(timed("ours", 0.5), timed("slow", 1.5), timed("other", 0.6)))
+    rows = [dict(zip(COLUMNS, row, strict=True)) for row in rows_of(result)]
+    assert [row["bar"] for row in rows] == ["4", "", "1", "5"]
+    assert [row["rival"] for row in rows] == ["slow: 66.7", "other: 167", "", "sgemm ceiling"]
+    assert [row["ratio"] for row in rows] == ["3 ×", "1.2 ×", "", ""]
+    assert [row["target"] for row in rows] == ["≥ 4", "", "≥ 100 tokens/s", "≥ 50%"]
+    assert [row["holds"] for row in rows] == ["no", "", "yes", "no"]
+    assert {row["share of ceiling"] for row in rows} == {"40% of sgemm"}
+    assert [row["spread"] for row in rows][:3] == ["2%, 2%", "2%, 2%", "2%"]
+    assert len(rows_of(result, with_bar_only=True)) == 3
+    assert to_markdown(result).count("\n| ") == 2 + len(rows)
+
+
+def test_figures_have_bounds() -> None:
+    figures = [
+        Figure("memory", 65.0, "bytes/event", bar=8, at_most=64.0),
+        Figure("assembly", 12e6, "events/s", bar=7, at_least=10e6),
+        Figure("flops", 1234.0, "×"),
+    ]
+    assert [figure.holds for figure in figures] == [False, True, None]
+    result = races_object(facts(figures=[figure.to_dict() for figure in figures]))
+    assert figure_rows(result) == [
+        ("8", "memory", "65 bytes/event", "≤ 64", "no"),
+        ("7", "assembly", "12,000,000 events/s", "≥ 10,000,000", "yes"),
+        ("", "flops", "1,230 ×", "", ""),
+    ]
+    assert missed(result) == ["bar 8, memory: 65 bytes/event where ≤ 64 is asked for"]

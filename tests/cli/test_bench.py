@@ -1,0 +1,72 @@
+"""`fastgaum bench`: its errors, one group from start to end with small sizes, and the scaling curves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fastgaum.cli.app import main
+
+Fails = Callable[[list[str]], str]
+
+
+@pytest.fixture(autouse=True)
+def _extra() -> None:
+    pytest.importorskip("pytest_benchmark", reason="the races: install fastgaum[bench]")
+
+
+def test_list_names_every_group(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--list"]) == 0
+    names = capsys.readouterr().out.split()
+    assert {"lstm-h64-tail", "bags-plain", "segment-log-softmax"} <= set(names)
+    assert len(names) == len(set(names))
+
+
+def test_what_cannot_be_run_is_refused(fails: Fails, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert "no group of races 'bag-plain'; did you mean 'bags-plain'?" in fails(["bench", "bag-plain"])
+    assert "threads must be at least 1, got 0" in fails(["bench", "bags-plain", "--threads", "0"])
+    assert "ends in '.pdf', a plot is written as .svg or .png" in fails(["bench", "--plot", str(tmp_path / "s.pdf")])
+    assert "--scaling runs no races" in fails(["bench", "bags-plain", "--scaling"])
+    monkeypatch.setattr("fastgaum.bench.run.find_spec", lambda name: None if name == "pytest_benchmark" else name)
+    missing = "the races need pytest-benchmark, which is not installed: pip install 'fastgaum[bench]'"
+    assert missing in fails(["bench"])
+    assert missing in fails(["bench", "--list"])
+
+
+def test_one_group_from_start_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = ["--json", str(tmp_path / "b.json"), "--markdown", str(tmp_path / "b.md")]
+    assert main(["bench", "segment", "--smoke", "--threads", "1", *files]) == 0
+    out, err = capsys.readouterr()
+    result = json.loads((tmp_path / "b.json").read_text())
+    (race,) = result["races"]
+    assert race["group"] == "segment-log-softmax"
+    assert race["ours"]["unit"] == "candidates/s"
+    assert race["ours"]["rounds"] >= 5
+    (rival,) = race["rivals"]
+    assert rival["name"] == "torch-padded"
+    assert rival["ratio"] == pytest.approx(rival["seconds"] / race["ours"]["seconds"])
+    assert result["ceilings"].keys() == {"sgemm_gflops", "gather_gbps"}
+    assert min(result["ceilings"].values()) > 0
+    assert result["machine"]["threads"] == race["threads"] == 1
+    assert result["failed"] == result["skipped"] == []
+    assert "segment-log-softmax" in out
+    assert "small sizes" in out
+    # what pytest says as it goes along, beside the results
+    assert "test_log_softmax[segment-log-softmax-ours] PASSED" in err
+    assert "| segment-log-softmax |" in (tmp_path / "b.md").read_text()
+
+
+def test_scaling_curves_and_their_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib", reason="figures: install fastgaum[plots]")
+    plot, output = tmp_path / "s.svg", tmp_path / "s.json"
+    assert main(["bench", "--scaling", "--smoke", "--plot", str(plot), "--json", str(output)]) == 0
+    curves = json.loads(output.read_text())["scaling"]
+    names = ["catalogue size", "mean session length", "hidden size", "threads"]
+    assert [curve["curve"] for curve in curves] == names
+    assert all(point["rate"] > 0 for curve in curves for point in curve["points"])
+    drawn = plot.read_text()
+    assert all(f">{name}</text>" in drawn for name in names)
+    assert "hidden size" in capsys.readouterr().out

@@ -1,0 +1,164 @@
+"""The engine against the reference: the same networks, the same batches, autograd there and kernels here."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import fastgaum
+from fastgaum.config import Config
+from fastgaum.engine.game import FusedGame
+from fastgaum.metrics.precision import precision_at_k
+from fastgaum.models.networks import Networks
+from fastgaum.models.regularisers import regulariser_of
+from fastgaum.models.tensors import BatchTensors, to_tensors
+from fastgaum.sessions.batches import batches
+from fastgaum.sessions.features import FeatureSpace
+from fastgaum.sessions.packed import SessionLog
+from fastgaum.sessions.synthetic import synthesise
+from fastgaum.training.game import Game
+from fastgaum.training.scoring import score
+
+CASES: list[dict[str, Any]] = [
+    {},
+    {"history": "gru", "history_layers": 2, "members": 2, "wide": True},
+    {"item_dim": 4, "activation": "tanh", "history_owner": "own"},
+    {"history": "pw", "activation": "relu", "regulariser": "l2"},
+    {"history": "pw", "history_owner": "own", "regulariser": "tsallis", "eta": 2.0},
+    {"hidden": (24,), "item_dim": 8, "generator_steps": 3, "weight_decay": 0.05},
+    {"hidden": (16, 24, 8), "wide": True, "clip": 0.1},
+]
+
+
+def contenders(log: SessionLog, protocol: str, **changes: Any) -> tuple[Game, FusedGame, FeatureSpace, Config]:
+    """Both games over equal networks, nothing drawn."""
+    space = FeatureSpace.fit(log, protocol, set_context=False)
+    config = Config.from_preset(
+        "paper-lstm", **{"players": "adversarial", "id_dropout": 0.0, "weight_decay": 0.0, **changes}
+    )
+    torch.manual_seed(0)
+    networks = Networks(config, space.n_ids, space.n_numbers)
+    twin, unknown = copy.deepcopy(networks), torch.from_numpy(space.unknown_of_id)
+    rule, outside = regulariser_of(config), log.has_no_click
+    return (
+        Game(networks, config, rule, unknown, outside),
+        FusedGame(twin, config, rule, unknown, outside),
+        space,
+        config,
+    )
+
+
+def whole(log: SessionLog, space: FeatureSpace) -> Iterator[BatchTensors]:
+    """All training sessions in one batch: every row that the batch can name is named in every step."""
+    return (to_tensors(batch) for batch in batches(space.encode(log, log.sessions_in("train")), log.n_sessions))
+
+
+@pytest.mark.parametrize("kind", ["exact_step", "round"])
+@pytest.mark.parametrize("no_click", [0.0, 0.3])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())) or "plain")
+def test_steps_agree(case: dict[str, Any], no_click: float, kind: str) -> None:
+    log, _ = synthesise(300, preset="sample", no_click=no_click, n_items=30)
+    protocol = "bags" if case.get("wide") else "identity"
+    reference, fused, space, config = contenders(log, protocol, **case)
+    batch = next(whole(log, space))
+    for _ in range(5):
+        assert getattr(fused, kind)(batch) == pytest.approx(getattr(reference, kind)(batch), rel=1e-4, abs=2e-5)
+    fused.release()
+    both = [
+        score(game.networks, [batch], game.regulariser, config.eta, log.has_no_click) for game in (reference, fused)
+    ]
+    for head in ("reward", "generator"):
+        left, right = (getattr(scores, head) for scores in both)
+        assert left.log_probs == pytest.approx(right.log_probs, rel=2e-3, abs=2e-3)
+
+
+def test_generator_turn_moves_the_generator_alone() -> None:
+    # where no click is offered the last bias has no effect, and Adam moves it by rounding errors alone
+    log, _ = synthesise(200, preset="sample", no_click=0.3)
+    reference, fused, space, _ = contenders(log, "identity", generator_steps=2)
+    batch = next(whole(log, space))
+    before = copy.deepcopy(fused.networks.state_dict())
+    for game in (reference, fused):
+        game.generator_turn(batch, 2)
+    for name, value in fused.networks.state_dict().items():
+        torch.testing.assert_close(value, reference.networks.state_dict()[name], rtol=1e-3, atol=1e-4)
+        assert torch.equal(value, before[name]) == (not name.startswith("generator"))
+
+
+def test_threads_do_not_change_a_bit() -> None:
+    log, _ = synthesise(6_000, preset="sample")
+    states = []
+    count = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            _, fused, space, _ = contenders(log, "bags", wide=True, weight_decay=0.1)
+            batch = next(whole(log, space))
+            losses = [fused.round(batch) for _ in range(3)]
+            fused.release()
+            states.append((losses, fused.networks.state_dict()))
+    finally:
+        torch.set_num_threads(count)
+    assert states[0][0] == states[1][0]
+    for name, value in states[0][1].items():
+        assert torch.equal(value, states[1][1][name]), name
+
+
+def test_dropout_keeps_its_share_and_the_mean_loss() -> None:
+    log, _ = synthesise(2_000, preset="sample")
+    _, fused, space, _ = contenders(log, "identity", dropout=0.4, id_dropout=0.3, hidden=(64,))
+    batch = next(whole(log, space))
+    torch.manual_seed(3)
+    first = fused.exact_step(batch)
+    kept = fused.players[0].scorer.activations
+    assert (kept == 0).mean() == pytest.approx(0.4, abs=0.02)
+    torch.manual_seed(3)
+    _, again, *_ = contenders(log, "identity", dropout=0.4, id_dropout=0.3, hidden=(64,))
+    torch.manual_seed(3)
+    assert again.exact_step(batch) == first
+
+
+def test_what_the_engine_leaves_to_autograd() -> None:
+    cpu = torch.device("cpu")
+    for changes in ({"history": "bilstm"}, {"states": "generated"}, {"expectation": "sampled"}, {"ascent": "value"}):
+        config = Config.from_preset("paper-lstm", players="adversarial", **changes)
+        assert not FusedGame.supports(Networks(config, 9, 0), config, cpu)
+    config = Config.from_preset("paper-lstm")
+    networks = Networks(config, 9, 0)
+    assert FusedGame.supports(networks, config, cpu)
+    assert not FusedGame.supports(networks, config, torch.device("cuda"))
+    assert not FusedGame.supports(networks.double(), config, cpu)
+
+
+@pytest.mark.parametrize("file", ["yelp.txt", "tb.txt", "rsc.txt"])
+@pytest.mark.parametrize("preset", ["paper-lstm", "paper-pw"])
+def test_fifty_steps_on_public_files(file: str, preset: str, shared_data: Callable[[str], Path]) -> None:
+    """Losses within 1e-4 and prec@k equal against the reference path after 50 steps of shuffled batches."""
+    log = fastgaum.read_log(shared_data(file))
+    space = FeatureSpace.fit(log, "identity", set_context=False)
+    config = Config.from_preset(preset, id_dropout=0.0)
+    torch.manual_seed(0)
+    networks = Networks(config, space.n_ids, space.n_numbers)
+    train = space.encode(log, log.sessions_in("train"))
+    held = space.encode(log, log.sessions_in("validation"))
+    losses, precisions = [], []
+    for contender in (Game, FusedGame):
+        unknown = torch.from_numpy(space.unknown_of_id)
+        game = contender(copy.deepcopy(networks), config, regulariser_of(config), unknown, False)
+        order = np.random.default_rng(0)
+        steps = [game.exact_step(to_tensors(b)) for _ in range(8) for b in batches(train, 64, order)][:50]
+        losses.append(steps)
+        game.release()
+        scores = score(game.networks, map(to_tensors, batches(held, 10_000)), game.regulariser, 1.0, False)
+        precisions.append([
+            precision_at_k(scores.reward.scores, held.display_offsets, held.choices, k).mean() for k in (1, 2)
+        ])  # fmt: skip
+    assert len(losses[0]) == 50
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert precisions[0] == precisions[1]

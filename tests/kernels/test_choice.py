@@ -1,0 +1,57 @@
+"""Choice probabilities and the closed-form gradients, against autograd through a plain softmax."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastgaum.kernels import choice
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=8),
+    outside=st.booleans(),
+    eta=st.sampled_from([0.5, 1.0, 3.0]),
+    spread=st.sampled_from([0.1, 3.0, 1e4]),
+    seed=st.integers(0, 50),
+    dtype=st.sampled_from([np.float32, np.float64]),
+)
+def test_against_autograd(
+    sizes: list[int], outside: bool, eta: float, spread: float, seed: int, dtype: type[np.floating]
+) -> None:
+    rng = np.random.default_rng(seed)
+    offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int32)
+    scores = (spread * rng.standard_normal(offsets[-1])).astype(dtype)
+    choices = np.array([rng.integers(-1 if outside else 0, n) for n in sizes], dtype=np.int32)
+    probs, totals, grad = np.empty_like(scores), np.empty(len(sizes), dtype), np.empty_like(scores)
+    choice.choice_probs(scores, dtype(eta), offsets, outside, probs, totals)
+    choice.logged_gradient(probs, offsets, choices, grad)
+
+    leaf = torch.from_numpy(scores.astype(np.float64)).requires_grad_()
+    loss = torch.zeros((), dtype=torch.float64)
+    expected = []
+    for event, n in enumerate(sizes):
+        values = eta * leaf[offsets[event] : offsets[event] + n]
+        values = torch.cat([values, values.new_zeros(1)]) if outside else values
+        expected.append(torch.softmax(values, 0)[:n].detach())
+        logged = leaf[offsets[event] + choices[event]] if choices[event] >= 0 else 0.0
+        loss = loss + (torch.logsumexp(values, 0) / eta - logged) / len(sizes)
+    loss.backward()
+    close = (
+        {"rtol": 1e-9, "atol": 1e-9} if dtype is np.float64 else {"rtol": 1e-3, "atol": 1e-5 * max(1.0, spread / 10)}
+    )
+    np.testing.assert_allclose(probs, torch.cat(expected).numpy(), **close)
+    np.testing.assert_allclose(grad, leaf.grad.numpy(), **close)  # type: ignore[union-attr]
+    found = choice.exact_loss(scores, dtype(eta), totals, offsets, choices)
+    assert found == pytest.approx(loss.item(), rel=1e-4, abs=1e-6 * max(1.0, spread))
+    mean = choice.expected_loss(scores, probs, offsets, choices)
+    by_hand = float(probs.astype(np.float64) @ scores) - sum(
+        float(scores[offsets[e] + c]) for e, c in enumerate(choices) if c >= 0
+    )
+    assert mean == pytest.approx(by_hand / len(sizes), rel=1e-6, abs=1e-9)
+    choice.target_gradient(probs, probs, len(sizes), grad)
+    assert not grad.any()

@@ -1,0 +1,111 @@
+"""The sparse optimiser step: slots, sums, and that it is AdamW where every row is named in every step."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from fastgaum.engine.memory import Scratch
+from fastgaum.engine.optimiser import Named, PlayerOptimiser, SparseTable
+from fastgaum.kernels import rows as kernels
+from fastgaum.models.scorers import BagLinear
+from fastgaum.models.tensors import Bags
+from fastgaum.training.optimisers import StockOptimiser
+
+
+@settings(max_examples=40, deadline=None)
+@given(ids=st.lists(st.integers(0, 8), max_size=30), seed=st.integers(0, 9))
+def test_slots_and_sums(ids: list[int], seed: int) -> None:
+    named, slot_of = np.array(ids, dtype=np.int32), np.full(9, -1, np.int32)
+    slots, rows = np.empty(len(ids), np.int32), np.empty(len(ids), np.int32)
+    count = kernels.number_rows(named, slot_of, slots, rows)
+    assert (slot_of == -1).all()
+    assert rows[:count].tolist() == list(dict.fromkeys(ids))
+    assert rows[slots].tolist() == ids
+    grad = np.random.default_rng(seed).standard_normal((len(ids), 3))
+    total = np.full((count, 3), 99.0)
+    offsets = np.arange(len(ids) + 1, dtype=np.int32)
+    for columns in ((0, 1), (1, 3)):
+        kernels.add_rows(grad, slots, offsets, np.empty(0), *columns, total)
+    expected = np.zeros((9, 3))
+    np.add.at(expected, named, grad)
+    np.testing.assert_allclose(total, expected[rows[:count]], atol=1e-12)
+
+
+def test_an_id_that_is_no_row_is_named() -> None:
+    slots, rows, slot_of = np.empty(3, np.int32), np.empty(3, np.int32), np.full(4, -1, np.int32)
+    assert kernels.number_rows(np.array([1, 4, 2], np.int32), slot_of, slots, rows) == -2
+    assert (slot_of == -1).all()
+    with pytest.raises(IndexError, match="id 9 is not one of the 4 ids"):
+        Named(np.array([1, 9], np.int32), np.array([0, 1, 2], np.int32), slot_of, Scratch(), "")
+
+
+def gradients(steps: int, n: int, width: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.standard_normal((n, width)).astype(np.float32) for _ in range(steps)]
+
+
+def test_naming_every_row_in_every_step_is_adamw() -> None:
+    n, width, lr, decay, clip = 7, 40, 0.01, 0.1, 3.0
+    start, dense_start = torch.randn(n, width), torch.randn(5)
+    table, dense = nn.Parameter(start.clone()), nn.Parameter(dense_start.clone())
+    sparse = SparseTable(table, n, "adam", Scratch(), "t")
+    ours = PlayerOptimiser([dense], [sparse], lr, decay, clip)
+    named = Named(
+        np.arange(n, dtype=np.int32), np.arange(n + 1, dtype=np.int32), np.full(n, -1, np.int32), Scratch(), ""
+    )
+    twins = [nn.Parameter(start.clone()), nn.Parameter(dense_start.clone())]
+    theirs = torch.optim.AdamW(twins, lr=lr, weight_decay=decay)
+    for step, grad in enumerate(gradients(6, n, width)):
+        ours.grad_of(dense)[:] = small = np.full(5, 0.1 * step, np.float32)
+        sparse.add(named, grad)
+        ours.step()
+        twins[0].grad, twins[1].grad = torch.from_numpy(grad.copy()), torch.from_numpy(small.copy())
+        torch.nn.utils.clip_grad_norm_(twins, clip)
+        theirs.step()
+    torch.testing.assert_close(table.data, twins[0].data, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(dense.data, twins[1].data, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", ["adam", "adagrad"])
+def test_the_engine_s_rows_and_stock_torch_s_follow_one_rule(rule: str) -> None:
+    rng, n, width = np.random.default_rng(1), 12, 6
+    torch.manual_seed(0)
+    layer = BagLinear(n, 0, width, 0, 0.1)
+    twin = BagLinear(n, 0, width, 0, 0.1)
+    twin.load_state_dict(layer.state_dict())
+    sparse = SparseTable(layer.table, n, rule, Scratch(), "t")  # type: ignore[arg-type]
+    assert layer.bias is not None
+    ours = PlayerOptimiser([layer.bias], [sparse], 0.05, 0.3, 1.0)
+    theirs = StockOptimiser([twin], 0.05, 0.3, 1.0, rule)
+    slot_of = np.full(n, -1, np.int32)
+    for _ in range(8):
+        ids, offsets = rng.integers(0, n, 5).astype(np.int32), np.array([0, 2, 5], np.int32)
+        grad = rng.standard_normal((2, width)).astype(np.float32)
+        sparse.add(Named(ids, offsets, slot_of, Scratch(), ""), grad)
+        ours.grad_of(layer.bias)[:] = grad.sum(0)
+        ours.step()
+        theirs.zero_grad()
+        twin(Bags(torch.from_numpy(ids), torch.from_numpy(offsets), torch.zeros(2, 0))).backward(torch.from_numpy(grad))
+        theirs.step()
+    ours.settle()
+    theirs.settle()
+    torch.testing.assert_close(layer.table.data, twin.table.data, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(layer.bias.data, twin.bias.data, rtol=1e-5, atol=1e-6)  # type: ignore[union-attr]
+    ours.release()
+    assert layer.bias.data.untyped_storage().nbytes() == 4 * width
+
+
+def test_a_row_that_waits_loses_no_weight_decay() -> None:
+    table, dense = nn.Parameter(torch.ones(3, 2)), nn.Parameter(torch.zeros(1))
+    sparse = SparseTable(table, 3, "adam", Scratch(), "t")
+    player = PlayerOptimiser([dense], [sparse], 0.1, 0.5, 5.0)
+    for _ in range(4):
+        player.step()
+    assert torch.equal(table.data, torch.ones(3, 2))
+    player.settle()
+    torch.testing.assert_close(table.data, torch.full((3, 2), 0.95**4))

@@ -1,0 +1,47 @@
+"""Scoring a chunk of sessions at a time gives the rows, figures and draws of scoring them at once."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.models.user_model import UserModel
+from fastgaum.sessions import selection
+from fastgaum.sessions.packed import SessionLog
+from fastgaum.sessions.synthetic import synthesise
+from tests.builders import random_log
+
+
+@pytest.fixture(scope="module")
+def log() -> SessionLog:
+    """More sessions than two batches hold."""
+    return synthesise(4_000, preset="scale", n_items=50, no_click=0.1)[0]
+
+
+@pytest.fixture(scope="module")
+def model(log: SessionLog) -> UserModel:
+    model = UserModel.from_preset("fastgaum", epochs=1, warm_start=1, catch_up=1, search=(), relations=True)
+    model.fit(log)
+    return model
+
+
+@pytest.mark.parametrize("split", ["train", "all"])
+def test_parts_are_the_whole(log: SessionLog, model: UserModel, split: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = model.predict(log, split)  # type: ignore[arg-type]
+    figures = model.evaluate(log, split).to_dict()  # type: ignore[arg-type]
+    drawn = model.sample(log, split, seed=3)  # type: ignore[arg-type]
+    monkeypatch.setattr(selection, "CHUNK_EVENTS", 1)
+    parts = list(model.predict_parts(log, split))  # type: ignore[arg-type]
+    assert len(parts) > 1
+    assert pl.concat(parts).equals(whole)
+    assert model.evaluate(log, split).to_dict() == figures  # type: ignore[arg-type]
+    assert model.sample(log, split, seed=3).equals(drawn)  # type: ignore[arg-type]
+
+
+def test_what_is_wrong_is_said_before_the_first_part(log: SessionLog, model: UserModel) -> None:
+    with pytest.raises(ConfigError, match="not been trained"):
+        UserModel().predict_parts(random_log(1))
+    untested = log.with_split(log.split * 0)
+    with pytest.raises(LogFormatError, match="no session in split 'test'"):
+        model.predict_parts(untested, "test")
