@@ -50,6 +50,7 @@ def without_displays(batch: Batch) -> Batch:
         choices=np.where(clicked, 0, -1).astype(np.int32),
         ids=batch.ids[chosen],
         numbers=batch.numbers[chosen],
+        chosen=np.arange(len(chosen), dtype=np.int64),
         token_candidates=np.where(batch.token_candidates >= 0, place[batch.token_candidates], -1).astype(np.int32),
     )
 
