@@ -15,12 +15,14 @@ from .activations import exp_nonpositive
 
 
 @jit_fast
-def choice_probs(scores: Array, eta: Any, offsets: Array, outside: bool, probs: Array, log_totals: Array) -> None:
-    """Write softmax(eta · scores) of each display set, (n_candidates,), and log Σ exp(eta · score), (n_events,).
+def choice_probs(
+    first: int, last: int, scores: Array, eta: Any, offsets: Array, outside: bool, probs: Array, log_totals: Array
+) -> None:
+    """Write softmax(eta · scores) of events first to last − 1, (n_candidates,), and log Σ exp(eta · score), (n_events,).
 
     With `outside` no click, of score 0, is one more choice; its probability is what is missing to 1.
     """
-    for event in range(len(offsets) - 1):
+    for event in range(first, last):
         top = eta * scores[offsets[event]] * 0 if outside else eta * scores[offsets[event]]
         for i in range(offsets[event], offsets[event + 1]):
             top = max(top, eta * scores[i])
@@ -28,9 +30,9 @@ def choice_probs(scores: Array, eta: Any, offsets: Array, outside: bool, probs: 
         for i in range(offsets[event], offsets[event + 1]):
             probs[i] = eta * scores[i] - top
     # apart from the ragged loops: this one vectorises
-    for i in range(offsets[0], offsets[-1]):
+    for i in range(offsets[first], offsets[last]):
         probs[i] = exp_nonpositive(probs[i])
-    for event in range(len(offsets) - 1):
+    for event in range(first, last):
         total = np.exp(np.float64(-log_totals[event])) if outside else 0.0
         for i in range(offsets[event], offsets[event + 1]):
             total += probs[i]

@@ -75,7 +75,7 @@ def _from_key_by_type(key: Any) -> Any:
 
 
 @jit_part
-def _softmax_row(row: Array, bias: Array, right: int, share: Any, grad_bias: Array) -> float:
+def _softmax_row(row: Array, bias: Array, right: int, share: Any, grad_bias: Array) -> Any:
     """Turn a row of S Tᵀ into one of P', add it to `grad_bias` and return its −log P_ii."""
     most = to_key(row[0] + bias[0])
     for j in range(len(row)):

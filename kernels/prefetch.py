@@ -23,8 +23,8 @@ def _prefetch(typing_context: Any, array: Any, row: Any, column: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kind = signature.args[0]
         made = context.make_array(kind)(context, builder, arguments[0])
-        shape, strides = (cgutils.unpack_tuple(builder, part, kind.ndim) for part in (made.shape, made.strides))
-        address = cgutils.get_item_pointer2(context, builder, made.data, shape, strides, kind.layout, arguments[1:])
+        shape, strides = (cgutils.unpack_tuple(builder, part, kind.ndim) for part in (made.shape, made.strides))  # type: ignore[no-untyped-call,unused-ignore]
+        address = cgutils.get_item_pointer2(context, builder, made.data, shape, strides, kind.layout, arguments[1:])  # type: ignore[no-untyped-call,unused-ignore]
         byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         kind_of = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
         function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind_of)
@@ -42,6 +42,6 @@ def prefetch_row(table: Array, row: int) -> None:
 def _prefetch_row(table: Any, row: Any) -> Any:
     def ask(table: Any, row: Any) -> None:
         for column in range(0, table.shape[1], _LINE_FLOATS):
-            _prefetch(table, row, column)
+            _prefetch(table, row, column)  # type: ignore[call-arg,unused-ignore]
 
     return ask

@@ -20,9 +20,11 @@ from fastgaum.kernels import choice as kernels
 from fastgaum.kernels.dropout import drop_ids
 from fastgaum.models.networks import Networks
 from fastgaum.models.regularisers import Regulariser, Shannon, best_value
-from fastgaum.models.scorer_layout import dense_parameters
+from fastgaum.models.sampling import sample_candidates
+from fastgaum.models.scorer_layout import dense_parameters, parts_of
 from fastgaum.models.scorers import Scorer
-from fastgaum.models.tensors import Bags, BatchTensors
+from fastgaum.models.tensors import Bags, BatchTensors, chosen_bags
+from fastgaum.ops import threads
 
 
 class FusedPlayer:
@@ -79,7 +81,9 @@ class FusedGame:
         if networks.generator_history is not None:
             encoders.append(networks.generator_history)
         known = all(fused_history(encoder, "", Scratch()) is not None for encoder in encoders)
-        plain = config.states == "logged" and config.expectation == "exact" and config.ascent == "mirror"
+        if config.states == "generated":
+            known = known and (config.history == "pw" or config.history_layers == 1)
+        plain = config.expectation == "exact" and config.ascent == "mirror"
         floats = all(parameter.dtype is torch.float32 for parameter in networks.parameters())
         return known and plain and floats and device.type == "cpu"
 
@@ -105,7 +109,7 @@ class FusedGame:
         """One reward step against the closed-form best response; returns the mean Fenchel–Young loss (nats for Shannon)."""
         total = 0.0
         for player in self.players:
-            candidates, tokens = self._dropped(batch.candidates), self._dropped(batch.tokens)
+            candidates, tokens = self._dropped(batch.candidates, "candidates"), self._dropped(batch.tokens, "tokens")
             utility = self._utility(player, batch, candidates, tokens, train=True)
             probs, loss = self._best_response(utility, batch)
             total += loss
@@ -114,19 +118,25 @@ class FusedGame:
 
     def round(self, batch: BatchTensors) -> float:
         """Generator steps, then one reward step; returns the mean of ⟨φ, r⟩ − r(a_t) before the reward's update."""
-        probs, named = self._generator_turn(batch, self.config.generator_steps)
+        probs, named, generated = self._generator_turn(batch, self.config.generator_steps)
         probs = self._kept("generator probs", probs)
+        offsets, choices = batch.source.display_offsets, batch.source.choices
         total = 0.0
         random = self.config.id_dropout > 0 or self.config.dropout > 0
         for player in self.players:
+            if generated is not None:
+                total += self._generated_step(player, batch, probs, generated)
+                continue
             if random or len(self.players) > 1:
-                candidates, tokens = self._dropped(batch.candidates), self._dropped(batch.tokens)
+                candidates, tokens = (
+                    self._dropped(batch.candidates, "candidates"),
+                    self._dropped(batch.tokens, "tokens"),
+                )
                 utility = self._utility(player, batch, candidates, tokens, train=True)
                 named = named if candidates is batch.candidates else self._named(candidates)
             else:
                 # nothing is drawn, so the scores that the generator trained against are this step's own
                 utility = self.scratch.floats(f"{player.scorer.name}.scores", batch.candidates.n_bags)
-            offsets, choices = batch.source.display_offsets, batch.source.choices
             total += kernels.expected_loss(utility, probs, offsets, choices)
             self._reward_step(player, batch, probs, named)
         return total / len(self.players)
@@ -135,28 +145,80 @@ class FusedGame:
         """Generator steps against the present reward, which stays fixed."""
         self._generator_turn(batch, steps, last=False)
 
-    def _generator_turn(self, batch: BatchTensors, steps: int, last: bool = True) -> tuple[Array, Named]:
-        """Generator steps; returns its distribution after the last of them and the candidates' rows."""
+    def _generator_turn(self, batch: BatchTensors, steps: int, last: bool = True) -> tuple[Array, Named, Bags | None]:
+        """Generator steps; returns its distribution after the last of them, the candidates' rows, generated tokens."""
         assert self.generator is not None
+        generator, generated = self.generator, None
         outputs = [self._utility(player, batch, batch.candidates, batch.tokens) for player in self.players]
+        states = self._reward_states(batch, "states")
+        if self.config.states == "generated":
+            generated = self._generated_tokens(batch, states)
+            outputs = [self._branch_utility(player, batch, generated) for player in self.players]
+            states = self._reward_states(batch, "branch states")
         utility = outputs[0] if len(outputs) == 1 else np.mean(outputs, axis=0)
-        states = self._reward_states(batch)
         target = self._kept("targets", self._best_response(utility, batch)[0])
-        generator, named = self.generator, self._named(batch.candidates)
+        named = self._named(batch.candidates)
         grad = self.scratch.floats("score gradients", len(target))
         probs = target
         for step in range(steps + (1 if last else 0)):
             if generator.history is not None:
-                states = generator.history.forward(batch, batch.tokens)
+                states = self._own_states(generator.history, batch, generated)
             logits = generator.scorer.forward(*self._inputs(batch, batch.candidates), states)
             probs = self._link(logits, batch)
             if step < steps:
                 kernels.target_gradient(probs, target, batch.n_events, grad)
                 grad_states = generator.scorer.backward(grad, named)
-                if generator.history is not None:
+                if generator.history is not None and generated is None:
                     generator.history.backward(grad_states, self.slot_of)
+                elif generator.history is not None:
+                    generator.history.backward_both(np.zeros_like(grad_states), grad_states, self.slot_of)
                 generator.optimiser.step()
-        return probs, named
+        return probs, named, generated
+
+    def _own_states(self, history: FusedHistory, batch: BatchTensors, generated: Bags | None) -> Array:
+        """The generator's own encoder's states."""
+        if generated is None:
+            return history.forward(batch, batch.tokens)
+        return history.forward_both(batch, batch.tokens, generated)[1]
+
+    def _generated_tokens(self, batch: BatchTensors, states: Array) -> Bags:
+        """What the generator would have chosen at each token, drawn on the logged state."""
+        assert self.generator is not None
+        if self.generator.history is not None:
+            states = self.generator.history.forward(batch, batch.tokens)
+        logits = self.generator.scorer.forward(*self._inputs(batch, batch.candidates), states)
+        with torch.no_grad():
+            dist = self.regulariser.link(torch.from_numpy(logits), batch.display_offsets, self.outside)
+        drawn = sample_candidates(dist, batch.display_offsets)
+        # a session's later events read the choice of the event before them
+        return chosen_bags(batch.source, drawn[batch.later_events - 1].numpy())
+
+    def _branch_utility(self, player: FusedPlayer, batch: BatchTensors, generated: Bags) -> Array:
+        assert player.history is not None
+        states = player.history.forward_both(batch, batch.tokens, generated)[1]
+        return player.scorer.forward(*self._inputs(batch, batch.candidates), states)
+
+    def _generated_step(self, player: FusedPlayer, batch: BatchTensors, probs: Array, generated: Bags) -> float:
+        """One reward step whose first term is read on histories that end in a generated choice; returns its loss."""
+        assert player.history is not None
+        candidates, tokens = self._dropped(batch.candidates, "candidates"), self._dropped(batch.tokens, "tokens")
+        dropped = self._dropped(generated, "generated")
+        logged_states, branch_states = player.history.forward_both(batch, tokens, dropped)
+        inputs, named = self._inputs(batch, candidates), self._named(candidates)
+        offsets, choices = batch.source.display_offsets, batch.source.choices
+        nothing, grad = self.scratch.floats("no probs", len(probs)), self.scratch.floats("score gradients", len(probs))
+        nothing[:] = 0
+        utility = player.scorer.forward(*inputs, logged_states, self._dropout_key(player))
+        loss = kernels.expected_loss(utility, nothing, offsets, choices)
+        kernels.logged_gradient(nothing, offsets, choices, grad)
+        of_logged = self._kept_rows("logged state gradients", player.scorer.backward(grad, named))
+        utility = player.scorer.forward(*inputs, branch_states, self._dropout_key(player))
+        loss += float(probs.astype(np.float64) @ utility) / batch.n_events
+        kernels.target_gradient(probs, nothing, batch.n_events, grad)
+        of_branch = player.scorer.backward(grad, named, add=True)
+        player.history.backward_both(of_logged, of_branch, self.slot_of)
+        player.optimiser.step()
+        return loss
 
     def _reward_step(self, player: FusedPlayer, batch: BatchTensors, probs: Array, named: Named) -> None:
         grad = self.scratch.floats("score gradients", len(probs))
@@ -171,13 +233,16 @@ class FusedGame:
     ) -> Array:
         assert player.history is not None
         states = player.history.forward(batch, tokens)
-        key = _key() if train and player.scorer.rate > 0 else None
+        key = self._dropout_key(player) if train else None
         return player.scorer.forward(*self._inputs(batch, candidates), states, key)
 
-    def _reward_states(self, batch: BatchTensors) -> Array:
+    def _dropout_key(self, player: FusedPlayer) -> int | None:
+        return _key() if player.scorer.rate > 0 else None
+
+    def _reward_states(self, batch: BatchTensors, what: str) -> Array:
         """The states that the reward players have just read, side by side."""
         states = [
-            self.scratch.floats(f"history {i}.states", batch.n_events, player.history.state_dim)
+            self.scratch.floats(f"history {i}.{what}", batch.n_events, player.history.state_dim)
             for i, player in enumerate(self.players)
             if player.history is not None
         ]
@@ -212,7 +277,9 @@ class FusedGame:
 
     def _softmax(self, scores: Array, eta: float, batch: BatchTensors) -> tuple[Array, Array]:
         probs, totals = self.scratch.floats("probs", len(scores)), self.scratch.floats("totals", batch.n_events)
-        kernels.choice_probs(scores, np.float32(eta), batch.source.display_offsets, self.outside, probs, totals)
+        offsets = batch.source.display_offsets
+        fixed = scores, np.float32(eta), offsets, self.outside, probs, totals
+        threads.run(kernels.choice_probs, [(*part, *fixed) for part in parts_of(offsets)])
         return probs, totals
 
     def _kept(self, name: str, values: Array) -> Array:
@@ -221,11 +288,16 @@ class FusedGame:
         copy[:] = values
         return copy
 
-    def _dropped(self, bags: Bags) -> Bags:
+    def _kept_rows(self, name: str, values: Array) -> Array:
+        copy = self.scratch.floats(name, *values.shape)
+        copy[:] = values
+        return copy
+
+    def _dropped(self, bags: Bags, name: str) -> Bags:
         """Bags with each id replaced by its field's unknown row with probability id_dropout."""
         if self.config.id_dropout == 0:
             return bags
-        ids = self.scratch.ints(f"dropped {bags.n_bags}", len(bags.ids))
+        ids = self.scratch.ints(f"dropped {name}", len(bags.ids))
         threshold = np.uint32(self.config.id_dropout * 2**32)
         drop_ids(bags.ids.numpy(), self.unknown_of_id, np.uint32(_key()), threshold, ids)
         return Bags(torch.from_numpy(ids), bags.offsets, bags.numbers)

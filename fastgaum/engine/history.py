@@ -13,6 +13,7 @@ from fastgaum.engine.memory import Array, Scratch
 from fastgaum.engine.optimiser import Named, PlayerOptimiser, SparseTable
 from fastgaum.kernels import bag_linear as kernels
 from fastgaum.kernels import position_weight as lag_kernels
+from fastgaum.models.expand import gather_bags, join_bags, prefixes
 from fastgaum.models.history import HistoryEncoder, PositionWeight, Recurrent
 from fastgaum.models.tensors import Bags, BatchTensors
 from fastgaum.ops import _recurrent_cpu as recurrent
@@ -46,6 +47,12 @@ class FusedHistory(ABC):
     @abstractmethod
     def _back(self, grad: Array, slot_of: Any) -> None: ...
 
+    @abstractmethod
+    def _after_both(self, tokens: Bags, offsets: torch.Tensor, generated: Bags) -> tuple[Array, Array]: ...
+
+    @abstractmethod
+    def _back_both(self, grad: Array, grad_branch: Array, slot_of: Any) -> None: ...
+
     def bind(self, optimiser: PlayerOptimiser) -> None:
         """Find the dense parameters in the flat block."""
         self.optimiser = optimiser
@@ -60,15 +67,45 @@ class FusedHistory(ABC):
             states[:] = 0
         return states
 
+    def forward_both(self, batch: BatchTensors, tokens: Bags, generated: Bags) -> tuple[Array, Array]:
+        """States before each event, on logged histories and with the last choice replaced by the generated one."""
+        self.later = batch.later_events.numpy()
+        names = f"{self.name}.states", f"{self.name}.branch states"
+        states = [self.scratch.floats(name, batch.n_events, self.state_dim) for name in names]
+        after = self._after_both(tokens, batch.token_offsets, generated) if len(self.later) else None
+        for i, result in enumerate(states):
+            if after is None:
+                result[:] = 0
+            else:
+                kernels.place_rows(after[i], self.later, result)
+        return states[0], states[1]
+
     def backward(self, grad_states: Array, slot_of: Any) -> None:
         """Leave all gradients where the optimiser reads them."""
-        if not len(self.later):
-            for parameter in self.dense_parameters():
-                self.optimiser.grad_of(parameter)[...] = 0
-            return
-        grad = self.scratch.floats("token gradients", len(self.later), self.state_dim)
+        if len(self.later):
+            self._back(self._at_tokens(grad_states, "token gradients"), slot_of)
+        else:
+            self._nothing()
+
+    def backward_both(self, grad_states: Array, grad_branch: Array, slot_of: Any) -> None:
+        """As `backward`, after `forward_both`."""
+        if len(self.later):
+            logged, branch = (
+                self._at_tokens(grad_states, "token gradients"),
+                self._at_tokens(grad_branch, "branch gradients"),
+            )
+            self._back_both(logged, branch, slot_of)
+        else:
+            self._nothing()
+
+    def _at_tokens(self, grad_states: Array, name: str) -> Array:
+        grad = self.scratch.floats(name, len(self.later), self.state_dim)
         kernels.take_rows(grad_states, self.later, grad)
-        self._back(grad, slot_of)
+        return grad
+
+    def _nothing(self) -> None:
+        for parameter in self.dense_parameters():
+            self.optimiser.grad_of(parameter)[...] = 0
 
 
 class FusedRecurrent(FusedHistory):
@@ -103,17 +140,21 @@ class FusedRecurrent(FusedHistory):
         self.grad_hh = [optimiser.grad_of(weight) for weight in e.weight_hh]
         self.weight_hh = [weight.detach() for weight in e.weight_hh]
 
-    def _after_tokens(self, tokens: Bags, offsets: torch.Tensor) -> Array:
+    def _gates(self, tokens: Bags, name: str) -> torch.Tensor:
+        """The first layer's input gates of each token."""
         e, n = self.encoder, tokens.n_bags
-        self.tokens = tokens.ids.numpy(), tokens.offsets.numpy(), tokens.numbers.numpy()
-        self.offsets = offsets
+        gates = self.scratch.floats(f"{self.name}.{name}", n, e.gates * e.state_dim)
+        fixed = (self.tables[0].values, *_arrays(tokens), *self.input, gates)
+        threads.run(kernels.bag_linear, [(first, min(first + PART, n), *fixed) for first in range(0, n, PART)])
+        return torch.from_numpy(gates)
+
+    def _after_tokens(self, tokens: Bags, offsets: torch.Tensor) -> Array:
+        e = self.encoder
+        self.tokens, self.offsets = tokens, offsets
         self.zeros = torch.zeros(len(offsets) - 1, e.state_dim)
         zeros = self.zeros
-        gates = self.scratch.floats(f"{self.name}.gates", n, e.gates * e.state_dim)
-        fixed = (self.tables[0].values, *self.tokens, *self.input, gates)
-        threads.run(kernels.bag_linear, [(first, min(first + PART, n), *fixed) for first in range(0, n, PART)])
         self.layers: list[tuple[torch.Tensor, ...]] = []
-        x = torch.from_numpy(gates)
+        x = self._gates(tokens, "gates")
         for layer in range(e.layers):
             if layer:
                 x = torch.addmm(e.bias_ih[layer - 1].detach(), self.layers[-1][0], e.weight_ih[layer - 1].detach().t())
@@ -145,13 +186,46 @@ class FusedRecurrent(FusedHistory):
                 torch.mm(sums.t(), below, out=torch.from_numpy(o.grad_of(e.weight_ih[layer - 1])))
                 o.grad_of(e.bias_ih[layer - 1])[...] = sums.sum(0).numpy()
                 back = sums @ e.weight_ih[layer - 1].detach()
-        up = self.input[0]
-        gates = sums.numpy()
-        table = self.tables[0]
+        self._gates_back(self.tokens, sums, slot_of)
+
+    def _gates_back(self, tokens: Bags, sums: torch.Tensor, slot_of: Any) -> None:
+        up, gates, table, (ids, offsets, numbers) = self.input[0], sums.numpy(), self.tables[0], _arrays(tokens)
         rows = self.scratch.floats("token row gradients", len(gates), table.width) if len(up) else gates
-        kernels.bag_linear_backward(gates, table.values, *self.tokens, up, *self.grad_input, rows)
-        ids, offsets, _ = self.tokens
+        kernels.bag_linear_backward(gates, table.values, ids, offsets, numbers, up, *self.grad_input, rows)
         table.add(Named(ids, offsets, slot_of, self.scratch, f"{self.name}.named"), rows)
+
+    def _after_both(self, tokens: Bags, offsets: torch.Tensor, generated: Bags) -> tuple[Array, Array]:
+        """One recurrent step from the state before each token, beside the logged pass; one layer only."""
+        after = self._after_tokens(tokens, offsets)
+        e, weight, before = self.encoder, self.weight_hh[0], [_shift_within(x, offsets) for x in self.layers[0][:-1]]
+        self.generated, self.alone = generated, torch.arange(tokens.n_bags + 1, dtype=torch.int32)
+        gates = self._gates(generated, "branch gates")
+        if e.kind == "lstm":
+            self.branch = (*before, *recurrent.lstm_forward(gates, self.alone, weight, *before))
+            return after, self.branch[2].numpy()
+        self.branch = (*before, *recurrent.gru_forward(gates, self.alone, weight, e.bias_hh[0].detach(), *before))
+        return after, self.branch[1].numpy()
+
+    def _back_both(self, grad: Array, grad_branch: Array, slot_of: Any) -> None:
+        e, weight, zeros = self.encoder, self.weight_hh[0], self.zeros
+        back, at_branch = torch.from_numpy(grad), torch.from_numpy(grad_branch)
+        if e.kind == "lstm":
+            h0, c0, h, c, kept = self.branch
+            branch = recurrent.lstm_backward(at_branch, None, self.alone, weight, h0, c0, kept, h, c)
+            of_h, of_c = (_unshift_within(part, self.offsets) for part in branch[2:])
+            logged_h, logged_c, logged = self.layers[0]
+            main = recurrent.lstm_backward(
+                back + of_h, of_c, self.offsets, weight, zeros, zeros, logged, logged_h, logged_c
+            )
+        else:
+            h0, h, kept = self.branch
+            branch = recurrent.gru_backward(at_branch, self.alone, weight, h0, kept, h)
+            of_h = _unshift_within(branch[3], self.offsets)
+            logged_h, logged = self.layers[0]
+            main = recurrent.gru_backward(back + of_h, self.offsets, weight, zeros, logged, logged_h)
+            self.optimiser.grad_of(e.bias_hh[0])[...] = (main[2] + branch[2]).numpy()
+        self.grad_hh[0][...] = (main[1] + branch[1]).numpy()
+        self._gates_back(join_bags(self.tokens, self.generated), torch.cat([main[0], branch[0]]), slot_of)
 
 
 class FusedPositionWeight(FusedHistory):
@@ -202,6 +276,23 @@ class FusedPositionWeight(FusedHistory):
         total[...] = 0
         lag_kernels.outer_sum_scatter(grad, named.slots, starts, self.weights, self._blocks(total))
 
+    def _after_both(self, tokens: Bags, offsets: torch.Tensor, generated: Bags) -> tuple[Array, Array]:
+        """Both kinds of states in one pass: each prefix with its newest token replaced follows as a sequence of its own."""
+        n = tokens.n_bags
+        expanded = prefixes(offsets, self.encoder.window)
+        rows = expanded.rows.index_copy(0, expanded.last, n + torch.arange(n))
+        joined = join_bags(tokens, gather_bags(join_bags(tokens, generated), rows))
+        after = self._after_tokens(joined, torch.cat([offsets, expanded.offsets[1:] + n]))
+        self.branch_rows, self.n_joined = n + expanded.last, joined.n_bags
+        return after[:n], after[self.branch_rows.numpy()]
+
+    def _back_both(self, grad: Array, grad_branch: Array, slot_of: Any) -> None:
+        joined = self.scratch.floats("joined gradients", self.n_joined, self.state_dim)
+        joined[: len(grad)] = grad
+        joined[len(grad) :] = 0
+        joined[self.branch_rows.numpy()] = grad_branch
+        self._back(joined, slot_of)
+
     def _blocks(self, table: Array) -> Array:
         """(n_ids, columns, state_dim): one id's rows lie side by side."""
         return table.reshape(len(table), -1, self.state_dim)
@@ -214,3 +305,23 @@ def fused_history(encoder: HistoryEncoder, name: str, scratch: Scratch) -> Fused
     if type(encoder) is PositionWeight:
         return FusedPositionWeight(encoder, name, scratch)
     return None
+
+
+def _arrays(bags: Bags) -> tuple[Any, Any, Array]:
+    return bags.ids.numpy(), bags.offsets.numpy(), bags.numbers.numpy()
+
+
+def _shift_within(values: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    """Rows one step earlier within each sequence, zeros first: [a0, a1, b0] → [0, a0, 0]."""
+    shifted = torch.zeros_like(values)
+    shifted[1:] = values[:-1]
+    shifted[offsets[:-1][offsets[1:] > offsets[:-1]].long()] = 0
+    return shifted
+
+
+def _unshift_within(grad: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    """The way back through `_shift_within`: [ga0, ga1, gb0] → [ga1, 0, 0]."""
+    back = torch.zeros_like(grad)
+    back[:-1] = grad[1:]
+    back[offsets[1:][offsets[1:] > offsets[:-1]].long() - 1] = 0
+    return back

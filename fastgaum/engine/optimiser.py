@@ -70,9 +70,7 @@ class SparseTable:
             # by columns, not by bags: whatever the number of threads, each sum runs in the order of the bags
             middle = self.width // 2 // 16 * 16
             columns = [(0, middle), (middle, self.width)]
-        threads.run(
-            kernels.add_rows, [(grad, named.slots, named.offsets, ones, *part, total) for part in columns]
-        )
+        threads.run(kernels.add_rows, [(grad, named.slots, named.offsets, ones, *part, total) for part in columns])
 
     def update(self, shrink: float, lr: float, log_decay: float, corrections: tuple[np.float32, np.float32]) -> None:
         """Move the named rows."""

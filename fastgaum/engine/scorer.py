@@ -58,15 +58,17 @@ class FusedScorer:
         threads.run(kernels.scorer_forward, [(*part, *fixed) for part in self.parts])
         return scores
 
-    def backward(self, grad_scores: Array, named: Named) -> Array:
+    def backward(self, grad_scores: Array, named: Named, add: bool = False) -> Array:
         """Leave all gradients where the optimiser reads them; returns that of the states, (n_events, state_dim).
 
-        `named` holds the ids that the forward pass read. Destroys what the forward pass kept.
+        `named` holds the ids that the forward pass read; with `add` the gradients of the pass before, over the same
+        candidates, are added. Destroys what the forward pass kept.
         """
         _, ids, _, states = self.inputs
         take, n, width = self.scratch.floats, len(ids), self.width
         table = self.tables[0]
-        rows = take("candidate gradients", n, table.width)
+        held = (take("candidate gradients", n, table.width), take("all score gradients", n))
+        rows = take("more candidate gradients", n, table.width) if add else held[0]
         sums, grad_states = take("state sums", len(states), width), take("state gradients", *states.shape)
         size = self.n_dense
         blocks = take("dense gradients", len(self.parts), len(self.optimiser.grad))
@@ -78,8 +80,14 @@ class FusedScorer:
             kernels.scorer_backward,
             [(*part, *fixed, blocks[i], rows, sums, grad_states) for i, part in enumerate(self.parts)],
         )
-        np.add.reduce(blocks[:, :size], axis=0, out=self.optimiser.grad[:size])
+        if add:
+            self.optimiser.grad[:size] += blocks[:, :size].sum(0)
+            rows += held[0]
+            held[1][:] += grad_scores
+        else:
+            np.add.reduce(blocks[:, :size], axis=0, out=self.optimiser.grad[:size])
+            held[1][:] = grad_scores
         table.add(named, rows)
         if len(self.tables) > 1:
-            self.tables[1].add(named, grad_scores[:, None])
+            self.tables[1].add(named, held[1][:, None])
         return grad_states
