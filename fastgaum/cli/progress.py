@@ -45,6 +45,7 @@ class TrainingProgress:
         self.most_epochs = most_epochs(config)
         self.started = time.perf_counter()
         self.rows = self.counted = 0
+        self.drawn = 0.0
         self.console = stderr()
         self.live = _live(self.console) if self.console.is_terminal else None
         self.task: TaskID | None = None
@@ -61,8 +62,10 @@ class TrainingProgress:
             self.live.stop()
 
     def on_batch(self, done: int, total: int) -> None:
-        """Move the bar of the running epoch."""
-        if self.live is not None and self.task is not None:
+        """Move the bar of the running epoch, at most ten times a second: a step may take less time than drawing it."""
+        now = time.perf_counter()
+        if self.live is not None and self.task is not None and (now - self.drawn > 0.1 or done == total):
+            self.drawn = now
             self.live.update(self.task, completed=done, total=total)
 
     def on_epoch(self, row: EpochRow) -> None:
