@@ -19,7 +19,7 @@ class BestState:
         self.file: IO[bytes] | None = None
         self.copies: list[Tensor] = []
         if sum(value.nbytes for value in self._values()) > IN_MEMORY_BYTES:
-            self.file = tempfile.TemporaryFile(prefix="fastgaum-best-")  # noqa: SIM115  # closed with the object
+            self.file = tempfile.TemporaryFile(prefix="fastgaum-best-")  # noqa: SIM115  # `close` closes it
         self.keep()
 
     def keep(self) -> None:
@@ -44,6 +44,11 @@ class BestState:
             host = value.detach().cpu().contiguous()
             self.file.readinto(_bytes(host))  # type: ignore[attr-defined]
             value.copy_(host)
+
+    def close(self) -> None:
+        """Give the file back; nothing can be restored after."""
+        if self.file is not None:
+            self.file.close()
 
     def _values(self) -> list[Tensor]:
         return [value for value in self.module.state_dict().values() if value.numel()]

@@ -95,6 +95,7 @@ class Trainer:
             self._phases()
         finally:
             self.game.release()
+            self.best_state.close()
         return self.rows
 
     def _phases(self) -> None:

@@ -27,6 +27,7 @@ def test_a_kept_state_is_restored_in_place(in_memory: bool, monkeypatch: pytest.
         for name, value in module.state_dict().items():
             assert torch.equal(value, before[name]), name
         assert places == [parameter.data_ptr() for parameter in module.parameters()]
+    best.close()
 
 
 @pytest.mark.parametrize("held", [True, False])
