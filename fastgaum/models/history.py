@@ -224,7 +224,7 @@ class PositionWeight(HistoryEncoder):
         decay = 0.7 ** torch.arange(window, dtype=torch.float32)
         self.lag_weights = nn.Parameter(decay[:, None] * (1 + 0.3 * torch.randn(window, columns)))
         self.bias = nn.Parameter(torch.zeros(columns))
-        self.table = nn.Parameter(torch.randn(n_ids * columns, state_dim) * 0.1)
+        self.table = nn.Parameter(torch.randn(n_ids * columns, state_dim).mul_(0.1))
 
     def after_tokens(self, tokens: Bags, offsets: Tensor) -> Tensor:
         """State after each token."""

@@ -31,7 +31,8 @@ class BagLinear(nn.Module):
 
     def __init__(self, n_ids: int, n_numbers: int, out: int, item_dim: int, init_std: float) -> None:
         super().__init__()
-        self.table = nn.Parameter(torch.randn(n_ids, item_dim or out) * init_std)
+        # scaled in place: a table of millions of rows is not made twice
+        self.table = nn.Parameter(torch.randn(n_ids, item_dim or out).mul_(init_std))
         self.up: nn.Parameter | None = None
         if item_dim:
             self.up = nn.Parameter(torch.randn(item_dim, out) / math.sqrt(item_dim))
