@@ -14,7 +14,6 @@ from torch import Tensor
 from fastgaum.config import Config
 from fastgaum.engine.game import FusedGame
 from fastgaum.errors import NumericsError
-from fastgaum.metrics.precision import precision_at_k
 from fastgaum.models.choice_model import SCORING_SESSIONS
 from fastgaum.models.networks import Networks
 from fastgaum.models.regularisers import Regulariser
@@ -24,7 +23,7 @@ from fastgaum.sessions.features import EncodedSessions
 from fastgaum.training.best_state import BestState
 from fastgaum.training.game import Game
 from fastgaum.training.observers import EpochRow, Observer
-from fastgaum.training.scoring import Scores, score
+from fastgaum.training.scoring import Figures, figures
 
 CATCH_UP_GAP = 2e-3
 """the generator has caught up when its mean training gap is below this"""
@@ -169,10 +168,9 @@ class Trainer:
     def _validated(self, phase: str, loss: float, started: float) -> EpochRow:
         seconds = time.perf_counter() - started
         self.game.settle()
-        validation = self._score(self.validation)
-        gap = self._score(self.train).gap if self.networks.generator is not None and phase != "exact" else None
-        prec = 100 * _prec1(validation.reward.scores, self.data.validation)
-        value = float(validation.loss.mean()) if self.config.select == "loss" else -prec
+        validation = self._figures(self.validation)
+        gap = self._figures(self.train).gap if self.networks.generator is not None and phase != "exact" else 0.0
+        value = validation.loss if self.config.select == "loss" else -validation.prec1
         if not math.isfinite(value):
             self._restore()
             raise NumericsError(
@@ -182,18 +180,16 @@ class Trainer:
         if best:
             self.best_score = value
             self.best_state.keep()
-        adversarial = phase != "exact" and validation.generator is not None
+        adversarial = phase != "exact" and self.networks.generator is not None
         row = EpochRow(
             epoch=len(self.rows) + 1,
             phase=phase,
             loss=loss,
-            val_loss=float(validation.loss.mean()),
-            val_prec1=prec,
-            val_generator_prec1=100 * _prec1(validation.generator.log_probs, self.data.validation)
-            if adversarial and validation.generator is not None
-            else math.nan,
-            gap=float(gap.mean()) if gap is not None else 0.0,
-            val_gap=float(validation.gap.mean()) if adversarial and validation.gap is not None else 0.0,
+            val_loss=validation.loss,
+            val_prec1=validation.prec1,
+            val_generator_prec1=validation.generator_prec1 if adversarial else math.nan,
+            gap=gap,
+            val_gap=validation.gap if adversarial else 0.0,
             events_per_second=self.data.train.n_events / max(seconds, 1e-9),
             best=best,
         )
@@ -201,9 +197,5 @@ class Trainer:
         self.observer.on_epoch(row)
         return row
 
-    def _score(self, scored: Scored) -> Scores:
-        return score(self.networks, scored, self.regulariser, self.config.eta, self.outside)
-
-
-def _prec1(scores: np.ndarray, encoded: EncodedSessions) -> float:
-    return float(np.nanmean(precision_at_k(scores, encoded.display_offsets, encoded.choices, 1)))
+    def _figures(self, scored: Scored) -> Figures:
+        return figures(self.networks, scored, self.regulariser, self.config.eta, self.outside)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastgaum.metrics.precision import precision_at_k
 from fastgaum.models.choice_model import HeadScores
 from fastgaum.models.networks import Networks
 from fastgaum.models.regularisers import ChoiceDistribution, Regulariser
@@ -27,6 +29,45 @@ class Scores:
     """Fenchel–Young loss of the reward per event"""
     gap: FloatArray | None
     """optimality gap per event"""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Means over the scored events, percentages for precision."""
+
+    loss: float
+    prec1: float
+    generator_prec1: float
+    """NaN without a generator"""
+    gap: float
+    """0 without a generator"""
+
+
+def figures(
+    networks: Networks, batches: Iterable[BatchTensors], regulariser: Regulariser, eta: float, outside: bool
+) -> Figures:
+    """What an epoch is judged by, summed batch by batch: the scores of a large split are never held at once."""
+    totals = np.zeros(4)
+    n_events = n_clicked = 0
+    for batch in batches:
+        scores = score(networks, [batch], regulariser, eta, outside)
+        n_events += batch.n_events
+        n_clicked += len(batch.clicked)
+        totals[0] += scores.loss.sum(dtype=np.float64)
+        totals[1] += _hits(scores.reward.scores, batch)
+        if scores.generator is not None and scores.gap is not None:
+            totals[2] += _hits(scores.generator.log_probs, batch)
+            totals[3] += scores.gap.sum(dtype=np.float64)
+    loss, gap = totals[0] / n_events, totals[3] / n_events
+    prec1, generator_prec1 = 100 * totals[1:3] / max(n_clicked, 1)
+    has_generator = networks.generator is not None
+    return Figures(float(loss), float(prec1), float(generator_prec1) if has_generator else math.nan, float(gap))
+
+
+def _hits(scores: FloatArray, batch: BatchTensors) -> float:
+    """Expected hits at 1 over the batch's clicked events."""
+    precision = precision_at_k(scores, batch.source.display_offsets, batch.source.choices, 1)
+    return float(np.nansum(precision))
 
 
 @torch.no_grad()
