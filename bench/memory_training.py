@@ -26,7 +26,7 @@ def main() -> None:
     from fastgaum.models.user_model import UserModel
     from fastgaum.sessions.synthetic import synthesise
 
-    log, _ = synthesise(arguments.events, preset="scale", n_items=arguments.items)
+    log = synthesise(arguments.events, preset="scale", n_items=arguments.items)[0]
     size: dict[str, Any] = {
         "batch_sessions": 2048,
         "players": "adversarial",

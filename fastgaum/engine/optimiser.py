@@ -42,11 +42,7 @@ class SparseTable:
     def __init__(self, parameter: nn.Parameter, n_ids: int, rule: Rule, scratch: Scratch, name: str) -> None:
         self.parameter, self.rule, self.scratch, self.name = parameter, rule, scratch, name
         self.n_ids, self.width = n_ids, parameter.numel() // n_ids
-        self.values = np.empty((n_ids, self.width), np.float32)
-        self.values[:] = parameter.detach().view(n_ids, self.width).numpy()
-        # numpy asks the kernel for huge pages, torch does not: rows are read at random, and in a table of 250 MB the
-        # search for their small pages costs more than the rows themselves
-        parameter.data = torch.from_numpy(self.values).view(parameter.shape)
+        self.values = parameter.detach().view(n_ids, self.width).numpy()
         self.shrunk = np.zeros(n_ids)
         if rule == "adam":
             self.m, self.v = np.zeros_like(self.values), np.zeros_like(self.values)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fastgaum.config import Config
 from fastgaum.models.expand import Prefixes, gather_bags, join_bags, prefixes, reverse_rows
 from fastgaum.models.scorers import BagLinear
+from fastgaum.models.tables import normal_table
 from fastgaum.models.tensors import Bags, BatchTensors
 from fastgaum.ops.position_weight import bag_outer_sum, lag_structure, lag_weighted
 from fastgaum.ops.recurrent import gru, lstm, lstm_states
@@ -224,7 +225,7 @@ class PositionWeight(HistoryEncoder):
         decay = 0.7 ** torch.arange(window, dtype=torch.float32)
         self.lag_weights = nn.Parameter(decay[:, None] * (1 + 0.3 * torch.randn(window, columns)))
         self.bias = nn.Parameter(torch.zeros(columns))
-        self.table = nn.Parameter(torch.randn(n_ids * columns, state_dim).mul_(0.1))
+        self.table = normal_table(n_ids * columns, state_dim, 0.1)
 
     def after_tokens(self, tokens: Bags, offsets: Tensor) -> Tensor:
         """State after each token."""

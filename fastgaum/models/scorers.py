@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgaum.models.scorer_layout import scores_of
+from fastgaum.models.tables import normal_table
 from fastgaum.models.tensors import Bags
 from fastgaum.ops.bags import bag_sum
 from fastgaum.ops.segments import expand_to_candidates
@@ -31,8 +32,7 @@ class BagLinear(nn.Module):
 
     def __init__(self, n_ids: int, n_numbers: int, out: int, item_dim: int, init_std: float) -> None:
         super().__init__()
-        # scaled in place: a table of millions of rows is not made twice
-        self.table = nn.Parameter(torch.randn(n_ids, item_dim or out).mul_(init_std))
+        self.table = normal_table(n_ids, item_dim or out, init_std)
         self.up: nn.Parameter | None = None
         if item_dim:
             self.up = nn.Parameter(torch.randn(item_dim, out) / math.sqrt(item_dim))
