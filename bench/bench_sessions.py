@@ -53,7 +53,7 @@ def test_recbole(record: Callable[..., None], full: bool, group: str) -> None:
     venv = os.environ.get(RECBOLE_VENV)
     if not venv:
         pytest.skip(f"${RECBOLE_VENV} names no environment with RecBole: bench/rivals/recbole_gru4rec.py makes one")
-    theirs = recbole(venv)["targets_per_second"]
+    theirs = recbole(venv)["targets_per_s"]
     sessions = zipf_sessions(4_000 if full else 60)
     model = Packed(sessions, hidden=64, loss="bpr")
     model.epoch()

@@ -91,7 +91,8 @@ def test_tables(race: Race, full: bool, group: str, contender: str) -> None:
     rule = "adagrad" if "adagrad" in group else "adam"
     step = ours(work, rule) if contender == "ours" else stock(work, contender == "sparse-adam")
     # one step of Adam moves a named row alike in all three; Adagrad's rule is its own and is checked in tests
-    expected = stock(work, False)() if rule == "adam" else None
+    # (SparseAdam adds eps before the bias correction, so it is raced but not compared)
+    expected = stock(work, False)() if rule == "adam" and contender != "sparse-adam" else None
     rows = 3 if rule == "adam" else 1
     moved = 4.0 * work.width * len(torch.unique(work.ids)) * 2 * rows
     bars = (Bar(3.0, "sparse-adam"),) if "1m" in group else ()

@@ -151,7 +151,8 @@ class FusedRecurrent(FusedHistory):
     def _after_tokens(self, tokens: Bags, offsets: torch.Tensor) -> Array:
         e = self.encoder
         self.tokens, self.offsets = tokens, offsets
-        self.zeros = torch.zeros(len(offsets) - 1, e.state_dim)
+        # not torch.zeros: a large one wakes torch's OpenMP threads, which then spin on the core that the next kernel needs
+        self.zeros = torch.from_numpy(np.zeros((len(offsets) - 1, e.state_dim), np.float32))
         zeros = self.zeros
         self.layers: list[tuple[torch.Tensor, ...]] = []
         x = self._gates(tokens, "gates")
