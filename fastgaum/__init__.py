@@ -12,13 +12,8 @@ Names are imported when they are first used, so that `import fastgaum` costs not
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-# torch's OpenMP threads spin for milliseconds after each of its operators, on the cores that the next kernel's threads need: on
-# two cores that halves the gain of the second. Read once, when torch is first imported; a value of the user's own stays.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 if TYPE_CHECKING:
     from fastgaum import errors
