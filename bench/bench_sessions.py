@@ -25,14 +25,15 @@ from fastgaum.bench.session_training import Packed
 from fastgaum.ops import threads
 
 RECBOLE_VENV = "FASTGAUM_RECBOLE_VENV"
-GROUPS = {"sessions-block50": 50, "sessions-block512": 512}
+BLOCKS = {"sessions-block50": 50, "sessions-block512": 512}
 OUTSIDE = ("sessions-recbole",)
+GROUPS = dict.fromkeys([*BLOCKS, *OUTSIDE])
 
 
 @pytest.mark.parametrize("contender", ["ours", "gru4rec-stand-in"])
-@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("group", BLOCKS)
 def test_sessions(race: Race, full: bool, group: str, contender: str) -> None:
-    block = GROUPS[group]
+    block = BLOCKS[group]
     sessions = zipf_sessions(4_000 if full else 60)
     maker: Any = Packed if contender == "ours" else Lanes
     model = maker(sessions, hidden=64, block=block if full else 8)
