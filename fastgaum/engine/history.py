@@ -14,7 +14,7 @@ from fastgaum.engine.optimiser import Named, PlayerOptimiser, SparseTable
 from fastgaum.kernels import bag_linear as kernels
 from fastgaum.kernels import position_weight as lag_kernels
 from fastgaum.models.expand import gather_bags, join_bags, prefixes
-from fastgaum.models.history import HistoryEncoder, PositionWeight, Recurrent
+from fastgaum.models.history import HistoryEncoder, PositionWeight, Recurrent, shift_within
 from fastgaum.models.tensors import Bags, BatchTensors
 from fastgaum.ops import _recurrent_cpu as recurrent
 from fastgaum.ops import threads
@@ -198,7 +198,7 @@ class FusedRecurrent(FusedHistory):
     def _after_both(self, tokens: Bags, offsets: torch.Tensor, generated: Bags) -> tuple[Array, Array]:
         """One recurrent step from the state before each token, beside the logged pass; one layer only."""
         after = self._after_tokens(tokens, offsets)
-        e, weight, before = self.encoder, self.weight_hh[0], [_shift_within(x, offsets) for x in self.layers[0][:-1]]
+        e, weight, before = self.encoder, self.weight_hh[0], [shift_within(x, offsets) for x in self.layers[0][:-1]]
         self.generated, self.alone = generated, torch.arange(tokens.n_bags + 1, dtype=torch.int32)
         gates = self._gates(generated, "branch gates")
         if e.kind == "lstm":
@@ -312,16 +312,8 @@ def _arrays(bags: Bags) -> tuple[Any, Any, Array]:
     return bags.ids.numpy(), bags.offsets.numpy(), bags.numbers.numpy()
 
 
-def _shift_within(values: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-    """Rows one step earlier within each sequence, zeros first: [a0, a1, b0] → [0, a0, 0]."""
-    shifted = torch.zeros_like(values)
-    shifted[1:] = values[:-1]
-    shifted[offsets[:-1][offsets[1:] > offsets[:-1]].long()] = 0
-    return shifted
-
-
 def _unshift_within(grad: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-    """The way back through `_shift_within`: [ga0, ga1, gb0] → [ga1, 0, 0]."""
+    """The way back through `shift_within`: [ga0, ga1, gb0] → [ga1, 0, 0]."""
     back = torch.zeros_like(grad)
     back[:-1] = grad[1:]
     back[offsets[1:][offsets[1:] > offsets[:-1]].long() - 1] = 0

@@ -118,7 +118,7 @@ class Recurrent(HistoryEncoder):
     def branch_tokens(self, tokens: Bags, offsets: Tensor, generated: Bags) -> Tensor:
         """One recurrent step from the cached state before each token: O(T) per session."""
         outputs = self.run(self.input(tokens), offsets, self.initial(len(offsets) - 1))
-        carry = tuple(_shift_within(part, offsets) for layer in outputs for part in layer)
+        carry = tuple(shift_within(part, offsets) for layer in outputs for part in layer)
         return self.state_of(self.advance(carry, generated))
 
     def initial(self, n: int) -> Carry:
@@ -287,7 +287,7 @@ def _uniform(bound: float, *shape: int) -> nn.Parameter:
     return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
 
 
-def _shift_within(values: Tensor, offsets: Tensor) -> Tensor:
+def shift_within(values: Tensor, offsets: Tensor) -> Tensor:
     """Rows one step earlier within each sequence, zeros first: [a0, a1, b0] → [0, a0, 0]."""
     shifted = torch.cat([values.new_zeros(1, values.shape[1]), values[:-1]])
     first = offsets[:-1][offsets[1:] > offsets[:-1]].long()
