@@ -22,6 +22,8 @@ LAYERS = (
     {"engine"},
     {"training"},
     {"baselines"},
+    {"envs"},
+    {"policies"},
     {"reproduce"},
     {"bench"},
     {"cli"},
