@@ -34,14 +34,14 @@ def _row_of(token: int, source: Array) -> int:
 
 
 @jit_part
-def _activate(sums: Array, bias: Array, scale: Array, shift: Array, gate: Array) -> None:
+def activate_gates(sums: Array, bias: Array, scale: Array, shift: Array, gate: Array) -> None:
     """Write gates: by logistic(q) = ½ + ½ tanh(q / 2) all four are shift + scale · tanh(scale · q), and one loop does."""
     for j in range(len(gate)):
         gate[j] = shift[j] + scale[j] * tanh(scale[j] * (sums[j] + bias[j]))
 
 
 @jit_part
-def _advance(i: Array, f: Array, g: Array, o: Array, memory: Array, state: Array) -> None:
+def advance_units(i: Array, f: Array, g: Array, o: Array, memory: Array, state: Array) -> None:
     """Turn c' (`memory`) into c and write h."""
     for j in range(len(memory)):
         c = f[j] * memory[j] + i[j] * g[j]
@@ -65,15 +65,15 @@ def _cell(
         part = sums[here : here + length]
         if len(x) > 0:
             add(part, x[start:stop])
-        _activate(part, bias[start:stop], scale[start:stop], shift[start:stop], gate[start:stop])
+        activate_gates(part, bias[start:stop], scale[start:stop], shift[start:stop], gate[start:stop])
     # slices: an index that is a sum of variables is guarded against being negative, and such a loop stays scalar
     i, f = gate[unit:last], gate[size + unit : size + last]
     g, o = gate[2 * size + unit : 2 * size + last], gate[3 * size + unit : 3 * size + last]
-    _advance(i, f, g, o, memory[unit:last], state[unit:last])
+    advance_units(i, f, g, o, memory[unit:last], state[unit:last])
 
 
 @jit_part
-def _scales(size: int, scale: Array, shift: Array) -> None:
+def gate_scales(size: int, scale: Array, shift: Array) -> None:
     """What turns tanh into each gate, (4H,): ½ and ½ for a logistic one, 1 and 0 for g."""
     for j in range(4 * size):
         is_g = 2 * size <= j < 3 * size
@@ -96,7 +96,7 @@ def lstm_tiles(
     states, memory = np.zeros((2, rows, depth), h.dtype), np.empty((rows, size), h.dtype)
     sums, starts = np.empty((rows, width), h.dtype), np.empty(rows, np.int64)
     scale, shift = np.empty(4 * size, h.dtype), np.empty(4 * size, h.dtype)
-    _scales(size, scale, shift)
+    gate_scales(size, scale, shift)
     for tile in range(len(tiles) - 1):
         first, active = tiles[tile], tiles[tile + 1] - tiles[tile]
         for rank in range(active):
