@@ -1,41 +1,44 @@
 """Random numbers by counting: a key is a hash of (stream of a user, episode, step, use), so draws need no order.
 
-The hash is SplitMix64's finaliser (Steele, Lea, Flood 2014), once per counter: two keys that differ in one counter share
-nothing, and a user's draws do not depend on who stands beside it or on which thread computes them.
+The hash is SplitMix64 (Steele, Lea, Flood 2014), once per counter: a user's draws do not depend on who stands beside it
+or on which thread computes them.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
 from ._jit import Array, jit, jit_part
 
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_STEP: Any = np.uint64(0x9E3779B97F4A7C15)
 
 
 @jit_part
-def mixed(x: np.uint64) -> np.uint64:
-    """Return a bijective hash of 64 bits."""
+def mixed(key: Any) -> Any:
+    """Return 64 bits that look random, of a 64-bit key."""
+    x = key + _STEP
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
 @jit
-def user_streams(seed: np.uint64, first: int, streams: Array) -> None:
+def user_streams(seed: Any, first: int, streams: Array) -> None:
     """Write the stream of users first, first + 1, … under one seed."""
     for i in range(len(streams)):
-        streams[i] = mixed(mixed(seed + GOLDEN) + np.uint64(first + i) * GOLDEN)
+        streams[i] = mixed(mixed(seed) + np.uint64(first + i) * _STEP)
 
 
 @jit
-def counted_keys(streams: Array, episodes: Array, steps: Array, use: np.uint64, rows: Array, keys: Array) -> None:
+def counted_keys(streams: Array, episodes: Array, steps: Array, use: Any, rows: Array, keys: Array) -> None:
     """Write key i of user rows[i]: the hash of its stream, episode and step, and of what the draw is for."""
     for i in range(len(rows)):
         row = rows[i]
-        key = mixed(streams[row] + (np.uint64(episodes[row]) + np.uint64(1)) * GOLDEN)
-        key = mixed(key + (np.uint64(steps[row]) + np.uint64(1)) * GOLDEN)
-        keys[i] = mixed(key + (use + np.uint64(1)) * GOLDEN)
+        key = mixed(streams[row] + np.uint64(episodes[row]) * _STEP)
+        key = mixed(key + np.uint64(steps[row]) * _STEP)
+        keys[i] = mixed(key + use * _STEP)
 
 
 @jit
@@ -50,7 +53,7 @@ def draw_without_replacement(keys: Array, rows: Array, items: Array, at: Array, 
         row = rows[i]
         for j in range(width):
             # 32 bits scaled to a range of at most 2^31: no division, and a bias below 2^-32 per entry
-            draw = mixed(keys[i] + np.uint64(j + 1) * GOLDEN) >> np.uint64(32)
+            draw = mixed(keys[i] + np.uint64(j) * _STEP) >> np.uint64(32)
             other = j + np.int64((draw * np.uint64(n - j)) >> np.uint64(32))
             at[j] = other
             items[j], items[other] = items[other], items[j]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from gymnasium import Env, Wrapper, spaces
+from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import AutoresetMode, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
@@ -102,7 +103,7 @@ class _Picks:
         self.taken[where] = False
 
 
-class CascadeWrapper(Wrapper[Any, Any, Any, Any]):
+class CascadeWrapper(Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """One user, one item per step.
 
     Observation: the environment's, then the place to fill, one-hot (slate_size,), then, with `observe_taken`, 1 for each
@@ -116,6 +117,7 @@ class CascadeWrapper(Wrapper[Any, Any, Any, Any]):
         """Wrap a `UserEnv`. Raises ConfigError for another environment, or for a pool smaller than a slate."""
         if not isinstance(env.unwrapped, UserEnv):
             raise ConfigError(f"a cascade wraps fastgaum/User-v0, got {type(env.unwrapped).__name__}")
+        RecordConstructorArgs.__init__(self, observe_taken=observe_taken)
         super().__init__(env)
         self._picks = _Picks(env.unwrapped.vector, observe_taken)
         self.observation_space = self._picks.space(env.observation_space)
@@ -176,7 +178,7 @@ class VectorCascadeWrapper(VectorWrapper[Any, Any, Any, Any, Any]):
         mask = None if options is None else options.get("reset_mask")
         self._picks.clear(mask)
         self._ended[slice(None) if mask is None else mask] = False
-        return self._picks.observe(base), self._with_masks(info)
+        return self._picks.observe(base), info | self._masks(mask)
 
     def step(self, actions: npt.NDArray[Any]) -> Step:
         """Pick one item per user, shape (n,). Raises ActionError as `CascadeWrapper.step`."""
@@ -189,11 +191,13 @@ class VectorCascadeWrapper(VectorWrapper[Any, Any, Any, Any, Any]):
         elif "final_obs" in info:
             for user in np.flatnonzero(info["_final_obs"]):
                 info["final_obs"][user] = self._picks.final(info["final_obs"][user])
-        return self._picks.observe(base), rewards, terminated, truncated, self._with_masks(info)
+            info["final_info"] |= self._masks(info["_final_obs"])
+        return self._picks.observe(base), rewards, terminated, truncated, info | self._masks(None)
 
     def action_masks(self) -> BoolArray:
         """What each user may pick now, shape (n, pool_size)."""
         return ~self._picks.taken
 
-    def _with_masks(self, info: dict[str, Any]) -> dict[str, Any]:
-        return info | {"action_mask": self.action_masks(), "_action_mask": np.ones(self.num_envs, np.bool_)}
+    def _masks(self, users: BoolArray | None) -> dict[str, Any]:
+        there = np.ones(self.num_envs, np.bool_) if users is None else users.copy()
+        return {"action_mask": self.action_masks(), "_action_mask": there}

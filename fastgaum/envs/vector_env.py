@@ -133,7 +133,8 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         self._keys = Keys(num_envs)
         self._slates = np.zeros((num_envs, slate_size), np.int32)
         self._everyone = np.ones(num_envs, np.bool_)
-        self._ended = np.zeros(num_envs, np.bool_)
+        self._nobody = np.zeros(num_envs, np.bool_)
+        self._ended = self._nobody.copy()
         self._started = False
 
     def reset(
@@ -153,7 +154,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         self._started = True
         info: dict[str, Any] = {}
         self._begin(rows, info)
-        return self._observations.of(self.users.states, self.copy), info
+        return self.observe(), info
 
     def step(self, actions: npt.NDArray[Any]) -> Step:
         """Show every user a slate of places in the pool, shape (n, slate_size).
@@ -174,7 +175,11 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
             self._ended |= done
         elif done.any():
             self._finish(done, info)
-        return self._observations.of(self.users.states, self.copy), rewards, terminated, truncated, info
+        return self.observe(), rewards, terminated, truncated, info
+
+    def observe(self) -> Observation:
+        """The observations now; nobody moves."""
+        return self._observations.of(self.users.states, self.copy)
 
     def _who(self, active: BoolArray | None) -> tuple[BoolArray, BoolArray | None]:
         """Who takes a step, and who starts an episode instead (None: nobody)."""
@@ -208,6 +213,8 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         self, actions: npt.NDArray[np.int64], stepping: BoolArray
     ) -> tuple[npt.NDArray[np.float32], BoolArray, BoolArray, dict[str, Any]]:
         """Reward, termination, truncation and info of one step of some users."""
+        if stepping is not self._everyone and not stepping.any():
+            return np.zeros(self.num_envs, np.float32), self._nobody.copy(), self._nobody.copy(), {}
         refused = slates_of(actions, self.pools.items, stepping, self.strict, self._slates)
         if refused >= 0:
             raise self._refusal(actions, *divmod(refused, self.slate_size))
@@ -216,11 +223,10 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         self._keys.steps += stepping
         states, steps = self.users.states, self._keys.steps
         rewards = np.array(self._reward(response, self._slates, states), np.float32)
-        terminated = np.zeros(self.num_envs, np.bool_)
+        terminated, truncated = self._nobody.copy(), self._nobody.copy()
         if self._leaving is not None:
             probabilities = self._leaving(response, steps, states)
             np.less(uniform(self._keys.of(LEAVE)), probabilities, out=terminated)
-        truncated = np.zeros(self.num_envs, np.bool_)
         if self.horizon is not None:
             np.greater_equal(steps, self.horizon, out=truncated)
         if active is not None:
