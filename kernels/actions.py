@@ -21,11 +21,11 @@ def slates_of(actions: Array, pools: Array, active: Array, strict: bool, slates:
         for j in range(width):
             action = actions[i, j]
             if action < 0 or action >= size:
-                return i * width + j
+                return int(i * width + j)
             slates[i, j] = pools[row, action]
         if strict:
             for j in range(1, width):
                 for h in range(j):
                     if actions[i, h] == actions[i, j]:
-                        return i * width + j
+                        return int(i * width + j)
     return -1

@@ -10,18 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ._jit import Array, jit, jit_part
+from ._jit import Array, jit
+from .keyed import mixed
 
 _STEP: Any = np.uint64(0x9E3779B97F4A7C15)
-
-
-@jit_part
-def mixed(key: Any) -> Any:
-    """Return 64 bits that look random, of a 64-bit key."""
-    x = key + _STEP
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 @jit

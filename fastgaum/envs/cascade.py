@@ -94,7 +94,7 @@ class _Picks:
         self.slates[users, places] = picks
         self.taken[users, picks] = True
         self.places[users] += 1
-        return self.places == self.slate_size
+        return np.asarray(self.places == self.slate_size)
 
     def clear(self, users: BoolArray | None = None) -> None:
         """Begin new slates for some users, or for all."""
@@ -144,7 +144,7 @@ class CascadeWrapper(Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     def action_masks(self) -> BoolArray:
         """What may be picked now, shape (pool_size,); the name is that of sb3-contrib's MaskablePPO."""
-        return ~self._picks.taken[0]
+        return np.asarray(~self._picks.taken[0])
 
     def _observation(self) -> Any:
         base = self._base

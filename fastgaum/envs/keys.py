@@ -55,8 +55,8 @@ class Keys:
 
 def uniform(keys: KeyArray) -> npt.NDArray[np.float64]:
     """Numbers in [0, 1) with 53 random bits, one per key."""
-    return (keys >> np.uint64(11)) * 2.0**-53
+    return np.asarray((keys >> np.uint64(11)) * 2.0**-53, np.float64)
 
 
 def _entropy(seed: int) -> np.uint64:
-    return np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
+    return np.uint64(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])

@@ -26,7 +26,9 @@ class Observations:
     def __init__(self, world: World, pools: Pools, n: int, kind: ObservationKind, features: bool | None) -> None:
         """Lay out observations; features None: only where pools differ. Raises ConfigError for an unknown kind."""
         if kind not in ("flat", "dict"):
-            raise ConfigError(f"observation is '{kind}', flat or dict is required{did_you_mean(kind, ('flat', 'dict'))}")
+            raise ConfigError(
+                f"observation is '{kind}', flat or dict is required{did_you_mean(kind, ('flat', 'dict'))}"
+            )
         self._kind, self._pools = kind, pools
         self._with_features = pools.kind != "fixed" if features is None else features
         table = np.ascontiguousarray(world.item_features, np.float32)

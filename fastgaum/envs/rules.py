@@ -60,7 +60,7 @@ def leaving_rule(leaving: Leaving) -> LeavingRule:
         raise ConfigError(f"leaving is {leaving!r}: a probability in [0, 1], or a row of them by step, is required")
 
     def by_step(response: Response, steps: IntArray, states: FloatArray) -> npt.NDArray[Any]:
-        return hazards[np.minimum(steps, len(hazards)) - 1]
+        return np.asarray(hazards[np.minimum(steps, len(hazards)) - 1])
 
     return by_step
 
@@ -80,10 +80,10 @@ def session_leaving(log: SessionLog, split: str = "train") -> npt.NDArray[np.flo
     return np.asarray(ended / np.cumsum(ended[::-1])[::-1])
 
 
-def _checked(rule: Callable[[Response, Any, Any], npt.NDArray[Any]], what: str) -> Any:
+def _checked(rule: Callable[[Response, IntArray, FloatArray], npt.NDArray[Any]], what: str) -> RewardRule:
     """A user's own rule that raises NumericsError unless it gives one finite number per user."""
 
-    def rule_checked(response: Response, second: Any, states: FloatArray) -> npt.NDArray[Any]:
+    def rule_checked(response: Response, second: IntArray, states: FloatArray) -> npt.NDArray[Any]:
         values, n = np.asarray(rule(response, second, states)), len(response.places)
         if values.shape != (n,):
             raise NumericsError(
@@ -91,7 +91,9 @@ def _checked(rule: Callable[[Response, Any, Any], npt.NDArray[Any]], what: str) 
             )
         if not np.isfinite(values).all():
             user = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise NumericsError(f"the {what} function returned {values[user]} for user {user}, a finite one is required")
+            raise NumericsError(
+                f"the {what} function returned {values[user]} for user {user}, a finite one is required"
+            )
         return values
 
     return rule_checked

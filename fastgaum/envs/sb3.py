@@ -64,7 +64,7 @@ class SB3VecEnv(VecEnv):
         observations, rewards, terminated, truncated, info = self.envs.step(self._actions)
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         for user in np.flatnonzero(terminated | truncated):
-            infos[user] = _info_of(info["final_info"], user) | {
+            infos[user] = _info_of(info["final_info"], int(user)) | {
                 "terminal_observation": info["final_obs"][user],
                 "TimeLimit.truncated": bool(truncated[user]),
             }

@@ -66,7 +66,7 @@ class UserEnv(Env[Any, npt.NDArray[np.int64]]):
     @property
     def pool(self) -> npt.NDArray[np.int32]:
         """Item numbers of the pool now, shape (pool_size,); read, do not write."""
-        return self.vector.pools.items[0]
+        return np.asarray(self.vector.pools.items[0])
 
 
 def _of_one(info: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from gymnasium.vector.utils import batch_space
 
 from fastgaum.envs.keys import CHOICE, LEAVE, START, Keys, uniform
 from fastgaum.envs.observations import Observation, ObservationKind, Observations, rows_apart
+from fastgaum.envs.opening import open_world
 from fastgaum.envs.pools import PoolKind, Pools
 from fastgaum.envs.rules import Leaving, Reward, leaving_rule, reward_rule
 from fastgaum.envs.world import IntArray, World
@@ -88,7 +89,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
 
         Args:
             num_envs: number of users.
-            run: a run folder or model file; `world_options` then go to `LearnedWorld`.
+            run: a run folder or model file; `world_options` are then those of `LearnedWorld`: head, starts, log, …
             world: the world itself, instead of a run.
             slate_size: places of a slate.
             pool: "fixed", one for all users and episodes; "per_user", one per user and episode; "per_step"; or the item
@@ -116,7 +117,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
             raise ConfigError(f"horizon is {horizon}, at least 1 step is required")
         self.autoreset_mode = _mode(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
-        self.world = _world(run, world, world_options)
+        self.world = open_world(run, world, world_options)
         self.num_envs, self.slate_size, self.strict, self.copy = num_envs, slate_size, strict, copy
         self.horizon = horizon
         self._reward = reward_rule(reward)
@@ -234,7 +235,11 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
             terminated &= stepping
             truncated &= stepping
         truncated &= ~terminated
-        info = {"item": response.items.copy(), "place": response.places.copy(), "utility": response.utilities.copy()}
+        info: dict[str, Any] = {
+            "item": response.items.copy(),
+            "place": response.places.copy(),
+            "utility": response.utilities.copy(),
+        }
         info |= {f"_{name}": stepping.copy() for name in info}
         if self.pools.kind == "per_step":
             self._draw_pools(_rows(stepping), info)
@@ -295,18 +300,10 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         where = f"the action of user {user} has {value} in place {place}"
         if 0 <= value < self.pools.size:
             earlier = int(np.flatnonzero(actions[user] == value)[0])
-            return ActionError(f"{where}, which stands in place {earlier} already: pass strict=False to display it once")
+            return ActionError(
+                f"{where}, which stands in place {earlier} already: pass strict=False to display it once"
+            )
         return ActionError(f"{where}, a place of the pool from 0 to {self.pools.size - 1} is required")
-
-
-def _world(run: str | os.PathLike[str] | None, world: World | None, options: dict[str, Any]) -> World:
-    if (run is None) == (world is None):
-        raise ConfigError("an environment is made of a run or of a world: pass run='RUN' or world=…, one of them")
-    if world is not None:
-        if options:
-            raise ConfigError(f"an environment has no option '{next(iter(options))}': see help(UserVectorEnv)")
-        return world
-    raise ConfigError("run")
 
 
 def _rows(mask: BoolArray) -> IntArray:
@@ -318,5 +315,7 @@ def _mode(mode: AutoresetMode | str) -> AutoresetMode:
     if isinstance(mode, AutoresetMode):
         return mode
     if mode not in known:
-        raise ConfigError(f"autoreset_mode is '{mode}', one of {', '.join(known)} is required{did_you_mean(mode, known)}")
+        raise ConfigError(
+            f"autoreset_mode is '{mode}', one of {', '.join(known)} is required{did_you_mean(mode, known)}"
+        )
     return known[mode]

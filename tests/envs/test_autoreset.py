@@ -75,7 +75,7 @@ def test_disabled_leaves_the_reset_to_the_caller() -> None:
     env = made("DISABLED")
     env.reset(seed=1)
     for _ in range(4):
-        _, _, _, truncated, _ = env.step(SLATES)
+        env.step(SLATES)
     with pytest.raises(ActionError, match="the episode of user 0 is over and autoreset is disabled"):
         env.step(SLATES)
     env.reset(options={"reset_mask": np.array([True, False, True])})
@@ -94,7 +94,7 @@ def test_a_mask_resets_some_and_leaves_the_others(mode: AutoresetMode, wrap: boo
     env.reset(seed=1)
     before = env.step(actions)[0]
     options = {"reset_mask": np.array([False, True, False])}
-    after, info = env.reset(options=options)
+    after, _ = env.reset(options=options)
     assert "reset_mask" in options, "the caller's options are the caller's"
     np.testing.assert_array_equal(after[[0, 2]], before[[0, 2]])
     assert not np.array_equal(after[1], before[1])

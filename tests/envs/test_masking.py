@@ -81,7 +81,9 @@ def test_a_cascade_s_mask_is_what_its_slate_lacks() -> None:
         assert "item" not in info
     np.testing.assert_array_equal(info["action_mask"], [[0, 0, 1, 1, 1], [0, 1, 1, 1, 0]])
     np.testing.assert_array_equal(info["action_mask"], env.action_masks())
-    np.testing.assert_array_equal(observation[:, WORLD.state_dim :], [[0, 0, 1, 1, 1, 0, 0, 0], [0, 0, 1, 1, 0, 0, 0, 1]])
+    np.testing.assert_array_equal(
+        observation[:, WORLD.state_dim :], [[0, 0, 1, 1, 1, 0, 0, 0], [0, 0, 1, 1, 0, 0, 0, 1]]
+    )
     with pytest.raises(ActionError, match="the action of user 1 is 4, which its slate holds already"):
         env.step(np.array([2, 4]))
     _, _, _, _, info = env.step(np.array([2, 3]))

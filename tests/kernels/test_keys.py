@@ -60,7 +60,9 @@ def test_every_ordered_pair_is_equally_likely() -> None:
     n = 60_000
     keys = np.random.default_rng(0).integers(WORD, size=n, dtype=np.uint64)
     drawn = np.empty((n, 2), np.int32)
-    draw_without_replacement(keys, np.arange(n, dtype=np.int32), np.arange(5, dtype=np.int32), np.empty(2, np.int64), drawn)
+    draw_without_replacement(
+        keys, np.arange(n, dtype=np.int32), np.arange(5, dtype=np.int32), np.empty(2, np.int64), drawn
+    )
     counts = np.bincount(drawn[:, 0] * 5 + drawn[:, 1], minlength=25).reshape(5, 5)
     assert not counts.diagonal().any()
     rest = counts[~np.eye(5, dtype=bool)]
