@@ -10,7 +10,7 @@ import numpy.typing as npt
 from fastgaum.envs.world import IntArray, KeyArray
 from fastgaum.kernels.keys import counted_keys, user_streams
 
-START, CHOICE, POOL, LEAVE = (np.uint64(use) for use in range(4))
+START, CHOICE, POOL, LEAVE, SLATE = (np.uint64(use) for use in range(5))
 """what a draw is for; a new use takes a new number, so that nothing drawn before it changes"""
 
 
@@ -29,11 +29,11 @@ class Keys:
         self.steps = np.zeros(n, np.int32)
         self._keys = np.empty(n, np.uint64)
 
-    def seed(self, seed: int | Sequence[int], rows: IntArray) -> None:
-        """Give the users of `rows` new streams: user i its own of one seed, or that of user 0 under each of many seeds."""
+    def seed(self, seed: int | Sequence[int], rows: IntArray, first: int = 0) -> None:
+        """Give the users of `rows` new streams: those of users first + row of one seed, or of user 0 under each of many."""
         streams = np.empty_like(self.streams)
         if isinstance(seed, int):
-            user_streams(_entropy(seed), 0, streams)
+            user_streams(_entropy(seed), first, streams)
         else:
             for i in rows:
                 user_streams(_entropy(seed[i]), 0, streams[i : i + 1])

@@ -15,6 +15,7 @@ from fastgaum.envs.cascade import CascadeWrapper, VectorCascadeWrapper
 from fastgaum.envs.rules import session_leaving
 from fastgaum.envs.single_env import UserEnv
 from fastgaum.envs.vector_env import UserVectorEnv
+from fastgaum.envs.world import World
 from fastgaum.errors import ActionError, ConfigError, NumericsError
 from tests.builders import log_of
 from tests.envs.small_world import SmallWorld
@@ -45,6 +46,13 @@ def test_gymnasium_s_checker_passes(options: dict[str, Any], wrap: bool) -> None
         warnings.filterwarnings("ignore", message=".*Box observation space (minimum|maximum) value is")
         warnings.filterwarnings("ignore", message=".*is different from the unwrapped version")
         check_env(CascadeWrapper(env) if wrap else env.unwrapped)
+
+
+def test_gymnasium_s_checker_passes_in_every_world(any_world: World) -> None:
+    env = gymnasium.make("fastgaum/User-v0", world=any_world, slate_size=3, observation="dict", features=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*Box observation space (minimum|maximum) value is")
+        check_env(env.unwrapped)
 
 
 @pytest.mark.parametrize("options", KINDS, ids=str)
@@ -105,21 +113,25 @@ def assert_observations_equal(ours: Any, stock: Any) -> None:
 def test_the_vector_equals_gymnasium_s_own_over_single_environments(
     options: dict[str, Any], mode: AutoresetMode, wrap: bool
 ) -> None:
+    check_against_stock(WORLD, mode, wrap, options, 45)
+
+
+def check_against_stock(world: World, mode: AutoresetMode, wrap: bool, options: dict[str, Any], steps: int) -> None:
     """The native vector and SyncVectorEnv over `UserEnv`s with the same seeds: the same arrays, step by step."""
     seeds = [11, 3, 8, 11]
 
     def single() -> gymnasium.Env[Any, Any]:
-        env = UserEnv(world=WORLD, slate_size=3, **options)
+        env = UserEnv(world=world, slate_size=3, **options)
         return CascadeWrapper(env) if wrap else env
 
-    native: Any = UserVectorEnv(4, world=WORLD, slate_size=3, autoreset_mode=mode, **options)
+    native: Any = UserVectorEnv(4, world=world, slate_size=3, autoreset_mode=mode, **options)
     native = VectorCascadeWrapper(native) if wrap else native
     stock = SyncVectorEnv([single] * 4, autoreset_mode=mode)
     assert native.action_space == stock.action_space
     assert native.observation_space == stock.observation_space
     (ours, info), (theirs, stock_info) = native.reset(seed=seeds), stock.reset(seed=seeds)
     rng = np.random.default_rng(0)
-    for _ in range(45):
+    for _ in range(steps):
         assert_observations_equal(ours, theirs)
         assert_same(info, stock_info, np.arange(4))
         actions = rng.integers(native.action_space.nvec if wrap else native.pools.size, size=native.action_space.shape)
@@ -131,6 +143,11 @@ def test_the_vector_equals_gymnasium_s_own_over_single_environments(
         if mode is AutoresetMode.DISABLED and (terminated | truncated).any():
             (ours, info) = native.reset(options={"reset_mask": terminated | truncated})
             (theirs, stock_info) = stock.reset(options={"reset_mask": terminated | truncated})
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_in_every_world_the_vector_equals_gymnasium_s_own(any_world: World, mode: AutoresetMode) -> None:
+    check_against_stock(any_world, mode, False, {"pool": "per_user", "pool_size": 6, "leaving": 0.1, "horizon": 6}, 25)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ import pytest
 
 from fastgaum.envs.keys import CHOICE, LEAVE, Keys, uniform
 from fastgaum.envs.vector_env import UserVectorEnv
+from fastgaum.envs.world import World
 from fastgaum.errors import ActionError
+from fastgaum.ops import threads
 from tests.envs.small_world import SmallWorld
 
 WORLD = SmallWorld()
@@ -18,12 +20,18 @@ OPTIONS: dict[str, Any] = {
 }  # fmt: skip
 
 
+def actions_of(observation: Any, env: UserVectorEnv) -> np.ndarray:
+    """Slates that follow from the first numbers of an observation, whatever those are."""
+    mixed = np.abs(observation[:, :2]).sum(axis=1).astype(np.float64)[:, None] * 1e4
+    return (mixed + 7 * np.arange(env.slate_size)).astype(int) % env.pools.size
+
+
 def trajectory(env: UserVectorEnv, n: int, steps: int = 25, **reset: Any) -> list[np.ndarray]:
     """All that the first n users see in some steps, each user's action following from its observation."""
     observation, _ = env.reset(**reset)
     seen = []
     for _ in range(steps):
-        actions = (np.abs(observation[:, :3]) * 1e4).astype(int) % 6
+        actions = actions_of(observation, env)
         observation, rewards, terminated, truncated, info = env.step(actions)
         chosen = np.where(info["_item"], info["item"], -9)[:n] if "item" in info else np.full(n, -9)
         seen += [observation[:n].copy(), rewards[:n], terminated[:n], truncated[:n], chosen]
@@ -40,6 +48,21 @@ def assert_equal(one: list[np.ndarray], other: list[np.ndarray]) -> None:
 def test_a_user_is_the_same_in_small_and_large_company(mode: str) -> None:
     few, many = (UserVectorEnv(n, autoreset_mode=mode, **OPTIONS) for n in (8, 700))
     assert_equal(trajectory(few, 8, seed=5), trajectory(many, 8, seed=5))
+
+
+@pytest.mark.parametrize("pool", ["fixed", "per_step"])
+def test_every_world_gives_a_user_the_same_life_in_any_company_and_on_any_threads(any_world: World, pool: Any) -> None:
+    """64 and 4,096 environments, 1 and 2 threads: the first users see the same, bit by bit."""
+    before, lives = threads.get_threads(), []
+    try:
+        for n_threads, n in ((1, 64), (2, 64), (1, 4096), (2, 4096)):
+            threads.set_threads(n_threads)
+            env = UserVectorEnv(n, world=any_world, slate_size=4, pool=pool, pool_size=8, leaving=0.2, horizon=5)
+            lives.append(trajectory(env, 64, steps=8, seed=5))
+    finally:
+        threads.set_threads(before)
+    for other in lives[1:]:
+        assert_equal(lives[0], other)
 
 
 def test_the_same_seed_gives_the_same_trajectory_whatever_came_before() -> None:
