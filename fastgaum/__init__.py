@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fastgaum import errors
     from fastgaum.config import Config
     from fastgaum.datasets.registry import load
+    from fastgaum.envs.learned import LearnedWorld
     from fastgaum.envs.single_env import UserEnv
     from fastgaum.envs.vector_env import UserVectorEnv
     from fastgaum.models.user_model import UserModel
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Config",
+    "LearnedWorld",
     "SessionLog",
     "UserEnv",
     "UserModel",
@@ -52,6 +54,7 @@ __all__ = [
 
 _HOME = {
     "Config": "fastgaum.config",
+    "LearnedWorld": "fastgaum.envs.learned",
     "SessionLog": "fastgaum.sessions.packed",
     "UserEnv": "fastgaum.envs.single_env",
     "UserModel": "fastgaum.models.user_model",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -94,7 +94,7 @@ def row_of(observation: Observation, user: int) -> Any:
 
 def rows_apart(observation: Observation, rows: IntArray, n: int) -> npt.NDArray[np.object_]:
     """Copies of some users' observations as Gymnasium's `final_obs` has them: objects, None for the others, shape (n,)."""
-    apart = np.full(n, None, dtype=object)
+    apart: npt.NDArray[np.object_] = np.full(n, None, dtype=object)
     if isinstance(observation, dict):
         copies = {name: part[rows] for name, part in observation.items()}
         for i, row in enumerate(rows):
@@ -103,4 +103,4 @@ def rows_apart(observation: Observation, rows: IntArray, n: int) -> npt.NDArray[
         copy = observation[rows]
         for i, row in enumerate(rows):
             apart[row] = copy[i]
-    return cast(npt.NDArray[np.object_], apart)
+    return apart
