@@ -301,3 +301,15 @@ def test_without_copies_observations_are_views() -> None:
             env.step(np.tile([0, 1], (3, 1)))
     np.testing.assert_array_equal(firsts[0], before[0])
     assert not np.array_equal(firsts[1], before[1])
+
+
+def test_a_spec_makes_the_same_environment_without_copying_the_world(any_world: World) -> None:
+    made = gymnasium.make("fastgaum/User-v0", world=any_world, slate_size=3)
+    assert made.spec is not None
+    again = made.spec.make()
+    assert again.unwrapped.world is any_world  # type: ignore[attr-defined]
+    for env in (made, again):
+        env.reset(seed=4)
+    np.testing.assert_array_equal(made.step(np.arange(3))[0], again.step(np.arange(3))[0])
+    many = gymnasium.make_vec("fastgaum/User-v0", num_envs=3, world=any_world, slate_size=3)
+    assert gymnasium.make_vec(many.spec).num_envs == 3  # type: ignore[arg-type]

@@ -98,7 +98,7 @@ def test_the_file_is_a_log(tmp_path: Path) -> None:
     assert int((log.choices >= 0).sum()) == frame["chosen"].sum()
     report = audit(log)
     assert report.n_events == 1500
-    (silent,) = [fact.percent for fact in report.facts if fact.what == "events without a click"]
+    (silent,) = [fact.percent for fact in report.facts if fact.name == "events without a click"]
     assert silent == pytest.approx(100 - 100 * frame["chosen"].sum() / 1500)
 
 
