@@ -165,3 +165,21 @@ def test_users_of_a_cascade_need_not_be_at_the_same_place() -> None:
         assert (place[stepped] == 0).all()
     assert len(places) == 8
     assert 60 < shown < 90
+
+
+@pytest.mark.parametrize("wrap", [False, True], ids=["slates", "cascade"])
+def test_a_user_that_starts_anew_is_paid_nothing_and_its_action_not_read(wrap: bool) -> None:
+    """Whatever a reward function says of it; the others go on."""
+    env: Any = made("NEXT_STEP", leaving=0.5, reward=lambda response, slates, states: np.ones(3))
+    env = VectorCascadeWrapper(env) if wrap else env
+    env.reset(seed=0)
+    ended, starts = np.zeros(3, bool), 0
+    for _ in range(40):
+        actions = np.where(ended, 99, 1) if wrap else np.where(ended[:, None], 99, SLATES)
+        _, rewards, terminated, truncated, info = env.step(actions)
+        stepped = info.get("_item", np.zeros(3, bool))
+        assert not (stepped & ended).any()
+        np.testing.assert_array_equal(rewards, stepped)
+        starts += int(ended.sum())
+        ended = terminated | truncated
+    assert starts > 10
