@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +64,10 @@ class World(ABC):
     def n_items(self) -> int:
         """Size of the catalogue."""
         return len(self.item_ids)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        """Itself: a world is never changed, and Gymnasium copies what an environment was made of with its every `spec`."""
+        return self
 
     @abstractmethod
     def population(self, n: int) -> Population:
