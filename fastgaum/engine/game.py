@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from fastgaum.config import Config
-from fastgaum.engine.history import FusedHistory, fused_history
+from fastgaum.engine.encoders import fused_history
+from fastgaum.engine.history import FusedHistory
 from fastgaum.engine.memory import Array, Scratch
 from fastgaum.engine.optimiser import Named, PlayerOptimiser, SparseTable
 from fastgaum.engine.scorer import FusedScorer
@@ -37,11 +38,12 @@ class FusedPlayer:
         self.history = history
         self.scorer = FusedScorer(scorer, f"{name}.scorer", scratch)
         tables: list[SparseTable] = self.scorer.own_tables(n_ids, config.table_optimiser)
-        dense = dense_parameters(scorer)
+        dense, products = dense_parameters(scorer), []
         if history is not None:
             tables = [*tables, *history.own_tables(n_ids, config.table_optimiser)]
             dense += history.dense_parameters()
-        self.optimiser = PlayerOptimiser(dense, tables, lr, weight_decay, config.clip)
+            products = history.own_products()
+        self.optimiser = PlayerOptimiser(dense, tables, lr, weight_decay, config.clip, products)
         for part in (self.scorer, history):
             if part is not None:
                 part.bind(self.optimiser)
@@ -82,7 +84,7 @@ class FusedGame:
             encoders.append(networks.generator_history)
         known = all(fused_history(encoder, "", Scratch()) is not None for encoder in encoders)
         if config.states == "generated":
-            known = known and (config.history == "pw" or config.history_layers == 1)
+            known = known and (config.history in ("pw", "bilstm") or config.history_layers == 1)
         plain = config.expectation == "exact" and config.ascent == "mirror"
         floats = all(parameter.dtype is torch.float32 for parameter in networks.parameters())
         return known and plain and floats and device.type == "cpu"
