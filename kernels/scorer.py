@@ -21,6 +21,8 @@ from .dropout import drop
 from .prefetch import AHEAD, prefetch_row
 
 TILE = 96
+TURN = 512
+"""candidates from which the layers' weights are transposed first: BLAS takes a quarter longer with a transposed matrix"""
 
 BIAS, NUMBERS, STATE, UP, WIDE, REST = 0, 1, 2, 3, 4, 5
 """positions in `starts`: first bias, W_x, W_s, U, the wide path (bias, then w_x), then each later layer (W, then b)"""
@@ -62,8 +64,8 @@ def scorer_forward(
     n_numbers, state_dim, width, n_layers = numbers.shape[1], states.shape[1], widths[0], len(widths)
     begin, end = display_offsets[first_event], display_offsets[last_event]
     from_numbers = matrix(dense, starts[NUMBERS], width, n_numbers).T
-    # a product with a transposed matrix takes BLAS a quarter longer: each weight matrix is turned once per call
-    turned = _turned(dense, starts, widths)
+    turning = end - begin >= TURN
+    turned = _turned(dense, starts, widths) if turning else dense[:0]
     from_state = matrix(dense, starts[STATE], width, state_dim).T
     item_dim = table.shape[1] if starts[UP] >= 0 else 0
     up = matrix(dense, max(starts[UP], 0), item_dim, width)
@@ -108,12 +110,15 @@ def scorer_forward(
         layer_start = 0
         for layer in range(1, n_layers):
             after = widths[layer]
-            weight = matrix(turned, layer_start, before, after)
-            layer_start += after * before
-            ends = starts[REST + layer - 1] + after * before
+            weights = starts[REST + layer - 1]
+            ends = weights + after * before
             bias = dense[ends : ends + after]
             deeper = matrix(activations, at, n, after)
-            np.dot(values[start:stop], weight, deeper[start:stop])
+            if turning:
+                np.dot(values[start:stop], matrix(turned, layer_start, before, after), deeper[start:stop])
+            else:
+                np.dot(values[start:stop], matrix(dense, weights, after, before).T, deeper[start:stop])
+            layer_start += after * before
             for candidate in range(start, stop):
                 row = deeper[candidate]
                 activate(row, bias, kind)

@@ -10,7 +10,16 @@ import numpy as np
 from fastgaum.engine.memory import Array, Scratch
 from fastgaum.engine.optimiser import Named, PlayerOptimiser, SparseTable
 from fastgaum.kernels import scorer as kernels
-from fastgaum.models.scorer_layout import KINDS, NO_DROPOUT, NO_TABLE, dense_parameters, parts_of, starts_of, widths_of
+from fastgaum.models.scorer_layout import (
+    KINDS,
+    NO_DROPOUT,
+    NO_TABLE,
+    dense_parameters,
+    part_of_widths,
+    parts_of,
+    starts_of,
+    widths_of,
+)
 from fastgaum.models.scorers import Scorer
 from fastgaum.ops import threads
 
@@ -21,6 +30,7 @@ class FusedScorer:
     def __init__(self, scorer: Scorer, name: str, scratch: Scratch) -> None:
         self.scorer, self.name, self.scratch = scorer, name, scratch
         self.widths = widths_of(scorer)
+        self.share = part_of_widths(self.widths)
         self.kind = KINDS[type(scorer.act)]
         self.state_dim = scorer.from_state.in_features
         self.rate = scorer.dropout.p
@@ -54,7 +64,7 @@ class FusedScorer:
         self.activations = take(f"{self.name}.activations", n * self.total_width)
         sums, scores = take("state sums", n_events, self.width), take(f"{self.name}.scores", n)
         fixed = (*self.inputs, *self.weights, *self.dropout, sums, self.activations, scores)
-        self.parts = parts_of(display_offsets)
+        self.parts = parts_of(display_offsets, *self.share)
         threads.run(kernels.scorer_forward, [(*part, *fixed) for part in self.parts])
         return scores
 
