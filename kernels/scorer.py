@@ -230,7 +230,13 @@ def scorer_backward(
     bag = np.empty((TILE, max(item_dim, 1)), dense.dtype)
     grad_wide = grad_dense[max(starts[WIDE], 0) : max(starts[WIDE], 0) + 1 + n_numbers]
     grad_bias = grad_dense[starts[BIAS] : starts[BIAS] + width]
-    grad_dense[:] = 0
+    # the layers' weights are written by the first tile, all else is added to
+    layers = starts[REST] if end > begin else len(grad_dense)
+    grad_dense[:layers] = 0
+    for layer in range(1, n_layers + 1):
+        after = widths[layer] if layer < n_layers else 1
+        ends = starts[REST + layer - 1] + after * widths[layer - 1]
+        grad_dense[ends - (widths[layer - 1] if layer == n_layers else 0) : ends + after] = 0
     grad_sums[first_event:last_event] = 0
     event = first_event
     for start in range(begin, end, TILE):
@@ -260,9 +266,11 @@ def scorer_backward(
             below = matrix(activations, at, n, before)
             _to_sums(out, values, start, kind, np.uint32(key + layer), threshold, scale)
             weights = starts[REST + layer - 1]
-            sums = matrix(product, 0, after, before)
-            np.dot(out.T, below[start:stop], sums)
-            _add(grad_dense[weights : weights + after * before], product)
+            if start == begin:
+                np.dot(out.T, below[start:stop], matrix(grad_dense, weights, after, before))
+            else:
+                np.dot(out.T, below[start:stop], matrix(product, 0, after, before))
+                _add(grad_dense[weights : weights + after * before], product)
             _add_columns(out, grad_dense[weights + after * before : weights + after * before + after])
             deeper = matrix(other, 0, count, before)
             np.dot(out, matrix(dense, weights, after, before), deeper)

@@ -180,5 +180,8 @@ class PlayerOptimiser:
 
 def _squares(values: Array) -> float:
     sums = np.empty(-(-len(values) // kernels.BLOCK))
+    if len(sums) == 1:
+        kernels.sum_of_squares(values, 0, sums)
+        return float(sums[0])
     threads.run(kernels.sum_of_squares, [(values, part, sums) for part in range(len(sums))])
     return float(sums.sum())

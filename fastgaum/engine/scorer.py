@@ -80,8 +80,10 @@ class FusedScorer:
         held = (take("candidate gradients", n, table.width), take("all score gradients", n))
         rows = take("more candidate gradients", n, table.width) if add else held[0]
         sums, grad_states = take("state sums", len(states), width), take("state gradients", *states.shape)
-        size = self.n_dense
-        blocks = take("dense gradients", len(self.parts), len(self.optimiser.grad))
+        # a scorer's parameters are the first in its player's block
+        total = self.optimiser.grad[: self.n_dense]
+        alone = len(self.parts) == 1 and not add
+        blocks = total[None] if alone else take("dense gradients", len(self.parts), self.n_dense)
         fixed = (
             *self.inputs, table.values, len(self.tables) > 1, self.optimiser.values, self.starts, self.widths,
             self.kind, *self.dropout, self.activations, grad_scores,
@@ -91,11 +93,13 @@ class FusedScorer:
             [(*part, *fixed, blocks[i], rows, sums, grad_states) for i, part in enumerate(self.parts)],
         )
         if add:
-            self.optimiser.grad[:size] += blocks[:, :size].sum(0)
+            for block in blocks:
+                total += block
             rows += held[0]
             held[1][:] += grad_scores
         else:
-            np.add.reduce(blocks[:, :size], axis=0, out=self.optimiser.grad[:size])
+            if not alone:
+                np.add.reduce(blocks, axis=0, out=total)
             held[1][:] = grad_scores
         table.add(named, rows)
         if len(self.tables) > 1:

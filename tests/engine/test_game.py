@@ -155,12 +155,13 @@ def test_what_the_engine_leaves_to_autograd() -> None:
 
 
 @pytest.mark.parametrize("file", ["yelp.txt", "tb.txt", "rsc.txt"])
-@pytest.mark.parametrize("preset", ["paper-lstm", "paper-pw"])
+@pytest.mark.parametrize("preset", ["paper-lstm", "paper-pw", "bilstm"])
 def test_fifty_steps_on_public_files(file: str, preset: str, shared_data: Callable[[str], Path]) -> None:
     """Losses within 1e-4 and prec@k equal against the reference path after 50 steps of shuffled batches."""
     log = fastgaum.read_log(shared_data(file))
     space = FeatureSpace.fit(log, "identity", set_context=False)
-    config = Config.from_preset(preset, id_dropout=0.0)
+    changes = {"history": "bilstm", "history_layers": 2} if preset == "bilstm" else {}
+    config = Config.from_preset("paper-lstm" if changes else preset, id_dropout=0.0, **changes)
     torch.manual_seed(0)
     networks = Networks(config, space.n_ids, space.n_numbers)
     train = space.encode(log, log.sessions_in("train"))
