@@ -27,7 +27,8 @@ class BagInput:
 
     def dense_parameters(self) -> list[nn.Parameter]:
         """All parameters but the table."""
-        weight = None if self.source.numbers is None else self.source.numbers.weight
+        numbers = self.source.numbers
+        weight = None if numbers is None else cast(nn.Parameter, numbers.weight)
         return [part for part in (self.source.up, weight, self.bias) if part is not None]
 
     def own_table(self, n_ids: int, rule: Any) -> SparseTable:
@@ -38,9 +39,10 @@ class BagInput:
     def bind(self, optimiser: PlayerOptimiser) -> None:
         """Find the dense parameters in the flat block."""
         up, numbers, width = self.source.up, self.source.numbers, self.bias.numel()
+        weight = None if numbers is None else cast(nn.Parameter, numbers.weight)
         none, empty = np.empty((0, width), np.float32), np.empty((width, 0), np.float32)
         self.values, self.grads = (
-            (none if up is None else view(up), empty if numbers is None else view(numbers.weight), view(self.bias))
+            (none if up is None else view(up), empty if weight is None else view(weight), view(self.bias))
             for view in (optimiser.value_of, optimiser.grad_of)
         )
 

@@ -104,12 +104,14 @@ class FusedPrefixBiLstm(FusedHistory):
         self.order = np.empty(len(offsets) - 1, np.int32)
         packing.order_by_length(offsets, self.order)
         size, n, take = self.size, len(rows), self.scratch.floats
-        self.gates, self.memory, self.hidden = [], [], []
+        self.gates: list[list[Array]] = []
+        self.memory: list[list[Array]] = []
+        self.hidden: list[Array] = []
         for layer in range(self.encoder.layers):
             names = [f"{self.name}.{layer}.{way}" for way in range(2)]
             gates = [take(f"{name}.gates", n, 4 * size) for name in names]
             memory = [take(f"{name}.memory", n, size) for name in names]
-            hidden = take(f"{self.name}.{layer}.hidden", n, 2 * size)
+            hidden: Array = take(f"{self.name}.{layer}.hidden", n, 2 * size)
             calls = []
             for way in range(2):
                 at, inputs = 2 * layer + way, _NO_INPUT
