@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fastgaum.engine.bilstm import FusedPrefixBiLstm
-from fastgaum.engine.few_tokens import FusedLstm
 from fastgaum.engine.history import FusedHistory, FusedPositionWeight, FusedRecurrent
 from fastgaum.engine.memory import Scratch
 from fastgaum.models.history import HistoryEncoder, PositionWeight, PrefixBiLstm, Recurrent
@@ -12,8 +11,7 @@ from fastgaum.models.history import HistoryEncoder, PositionWeight, PrefixBiLstm
 def fused_history(encoder: HistoryEncoder, name: str, scratch: Scratch) -> FusedHistory | None:
     """The encoder by hand, or None for one that only autograd knows."""
     if type(encoder) is Recurrent:
-        short = encoder.kind == "lstm" and encoder.layers == 1
-        return (FusedLstm if short else FusedRecurrent)(encoder, name, scratch)
+        return FusedRecurrent(encoder, name, scratch)
     if type(encoder) is PositionWeight:
         return FusedPositionWeight(encoder, name, scratch)
     if type(encoder) is PrefixBiLstm:

@@ -61,9 +61,6 @@ def starts_of(scorer: Scorer, place: Any) -> Any:
 def parts_of(display_offsets: Any, least: int = PART, most: int = 16) -> list[tuple[int, int]]:
     """Cut events into at most `most` ranges of about `least` candidates and more; the cut depends on the batch alone."""
     n_candidates, n_events = int(display_offsets[-1]), len(display_offsets) - 1
-def parts_of(display_offsets: Any, least: int = PART, most: int = 16) -> list[tuple[int, int]]:
-    """Cut events into at most `most` ranges of about `least` candidates and more; the cut depends on the batch alone."""
-    n_candidates, n_events = int(display_offsets[-1]), len(display_offsets) - 1
     # an even number: two threads then end together
     n_parts = min(most, n_candidates // least) // 2 * 2
     if n_parts == 0:
