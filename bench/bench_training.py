@@ -63,12 +63,22 @@ GROUPS: dict[str, Setting] = {
         )
         for name in PUBLIC
     },
-    "one-hot-generated-yelp": Setting(
-        "yelp", {"ours": 20, "padded-one-hot": 1}, changes={"batch_sessions": 16, "states": "generated"},
-    ),
+    **{
+        f"one-hot-generated-{name}": Setting(
+            name, {"ours": 100, "padded-one-hot": 1, "padded-one-hot-report": 1},
+            (Bar(200.0 if name != "taobao" else 500.0, "padded-one-hot-report", 2),),
+            changes={"batch_sessions": 16, "states": "generated"},
+        )
+        for name in PUBLIC
+    },
     "one-hot-report-yelp": Setting(
         "yelp", {"ours": 5, "padded-one-hot": 1}, (Bar(100.0, "padded-one-hot", 2),), preset="report",
         changes={"batch_sessions": 16, "rounds_lr": 1.0},
+    ),
+    "one-hot-generated-report-yelp": Setting(
+        "yelp", {"ours": 5, "padded-one-hot": 1, "padded-one-hot-report": 1},
+        (Bar(100.0, "padded-one-hot-report", 2),), preset="report",
+        changes={"batch_sessions": 16, "rounds_lr": 1.0, "states": "generated"},
     ),
 }  # fmt: skip
 
@@ -102,7 +112,9 @@ def test_training(race: Race, full: bool, group: str, contender: str) -> None:
         # the same data and weights give the same first loss, whoever computes it
         expected = Run(data, config, contender="our-autograd-path").steps(1) if data.n_ids < 1_000_000 else None
         step = lambda: run.steps(steps)  # noqa: E731
-        flops = step_flops(next(run.waiting), config, data.n_ids, "round", padded=contender == "padded-one-hot")
+        widest = data.widest if contender == "padded-one-hot-report" else None
+        padded = contender.startswith("padded-one-hot")
+        flops = step_flops(next(run.waiting), config, data.n_ids, "round", padded, widest)
         first = Run(data, config, contender=game).steps(1) if expected is not None else None
         if first is not None and expected is not None:
             assert abs(float(first["first loss"]) - float(expected["first loss"])) <= 1e-4

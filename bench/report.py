@@ -3,6 +3,7 @@
     seconds   median over at least five repeats of one call, three of one that takes 3 s or more
     spread    (third quartile − first) / median
     ratio     rival's seconds / our seconds, for the same amount of work
+    flop_ratio   rival's floating-point operations / ours, for the same amount of work, where both are stated
     ceiling_share   least seconds that the probed ceiling allows / our seconds
 
 An entry of `races` is one bar of one group, or the group alone where it has no bar; `over` says what its target is set
@@ -51,7 +52,12 @@ def _entries(times: Sequence[Mapping[str, Any]], ceilings: Mapping[str, float]) 
         "ceiling": ceiling,
         "ceiling_share": share,
         "rivals": [
-            {"name": one["contender"], **_timed(one), "ratio": _per_unit(one) / _per_unit(ours)}
+            {
+                "name": one["contender"],
+                **_timed(one),
+                "ratio": _per_unit(one) / _per_unit(ours),
+                "flop_ratio": _flop_ratio(one, ours),
+            }
             for one in times
             if one is not ours
         ],
@@ -79,6 +85,13 @@ def _timed(one: Mapping[str, Any]) -> Json:
 def _per_unit(one: Mapping[str, Any]) -> float:
     seconds: float = one["seconds"] / one["amount"]
     return seconds
+
+
+def _flop_ratio(one: Mapping[str, Any], ours: Mapping[str, Any]) -> float | None:
+    if not one["flops"] or not ours["flops"]:
+        return None
+    ratio: float = one["flops"] / one["amount"] / (ours["flops"] / ours["amount"])
+    return ratio
 
 
 def _share(one: Mapping[str, Any], ceilings: Mapping[str, float]) -> tuple[float | None, str | None]:
@@ -160,12 +173,20 @@ def _row(bar: Mapping[str, Any] | None, race: Mapping[str, Any], rival: Mapping[
         race["group"],
         f"{short(ours['rate'])} {ours['unit']}",
         f"{rival['name']}: {short(rival['rate'])}" if rival else (f"{over} ceiling" if over in CEILINGS else ""),
-        f"{short(rival['ratio'])} ×" if rival else "",
+        _ratio(rival) if rival else "",
         target,
         share,
         f"{ours['spread']:.0%}" + (f", {rival['spread']:.0%}" if rival else ""),
         _verdict(None if bar is None else bar["holds"]),
     )
+
+
+def _ratio(rival: Mapping[str, Any]) -> str:
+    """The ratio of times, and of operations where a rival does other ones (a batch more or less is no difference)."""
+    flops = rival.get("flop_ratio")
+    if flops is None or 0.5 < flops < 2:
+        return f"{short(rival['ratio'])} ×"
+    return f"{short(rival['ratio'])} × (FLOPs {short(flops)} ×)"
 
 
 def figure_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastgaum.bench.rivals.padded_one_hot import PaddedOneHot
+from fastgaum.bench.rivals.padded_one_hot import PaddedOneHot, ReportOneHot
 from fastgaum.bench.rivals.stock_torch import StockTorch
 from fastgaum.config import Config
 from fastgaum.datasets.locate import find
@@ -40,6 +40,11 @@ class Data:
     def n_ids(self) -> int:
         """Rows of every table."""
         return len(self.unknown_of_id)
+
+    @property
+    def widest(self) -> int:
+        """Candidates of the widest display set."""
+        return int(np.diff(self.train.packed.display_offsets).max())
 
 
 @lru_cache(maxsize=2)
@@ -136,4 +141,7 @@ GAMES: dict[str, Callable[[Networks, Config, Data], Any]] = {
     "stock-torch-loop": _stock(loop=True),
     "stock-torch-sparse-adam": _stock(sparse=True),
     "padded-one-hot": lambda networks, config, data: PaddedOneHot(networks, config, data.n_ids, outside=False),
+    "padded-one-hot-report": lambda networks, config, data: ReportOneHot(
+        networks, config, data.n_ids, outside=False, widest=data.widest
+    ),
 }

@@ -21,6 +21,8 @@ from .dropout import drop
 from .prefetch import AHEAD, prefetch_row
 
 TILE = 96
+TURN = 512
+"""candidates from which the layers' weights are transposed first: BLAS takes a quarter longer with a transposed matrix"""
 
 BIAS, NUMBERS, STATE, UP, WIDE, REST = 0, 1, 2, 3, 4, 5
 """positions in `starts`: first bias, W_x, W_s, U, the wide path (bias, then w_x), then each later layer (W, then b)"""
@@ -62,8 +64,8 @@ def scorer_forward(
     n_numbers, state_dim, width, n_layers = numbers.shape[1], states.shape[1], widths[0], len(widths)
     begin, end = display_offsets[first_event], display_offsets[last_event]
     from_numbers = matrix(dense, starts[NUMBERS], width, n_numbers).T
-    # a product with a transposed matrix takes BLAS a quarter longer: each weight matrix is turned once per call
-    turned = _turned(dense, starts, widths)
+    turning = end - begin >= TURN
+    turned = _turned(dense, starts, widths) if turning else dense[:0]
     from_state = matrix(dense, starts[STATE], width, state_dim).T
     item_dim = table.shape[1] if starts[UP] >= 0 else 0
     up = matrix(dense, max(starts[UP], 0), item_dim, width)
@@ -104,12 +106,15 @@ def scorer_forward(
         for layer in range(n_layers):
             if layer > 0:
                 after = widths[layer]
-                weight = matrix(turned, layer_start, before, after)
-                layer_start += after * before
-                bias_start = starts[REST + layer - 1] + after * before
+                weights = starts[REST + layer - 1]
+                bias_start = weights + after * before
                 at += n * before
                 deeper = matrix(activations, at, n, after)
-                np.dot(values[start:stop], weight, deeper[start:stop])
+                if turning:
+                    np.dot(values[start:stop], matrix(turned, layer_start, before, after), deeper[start:stop])
+                else:
+                    np.dot(values[start:stop], matrix(dense, weights, after, before).T, deeper[start:stop])
+                layer_start += after * before
                 values, before = deeper, after
             bias = dense[bias_start : bias_start + before]
             for candidate in range(start, stop):
@@ -219,7 +224,13 @@ def scorer_backward(
     product = np.empty(widest * max(widest, n_numbers, state_dim), dense.dtype)
     bag = np.empty((TILE, max(item_dim, 1)), dense.dtype)
     grad_wide = grad_dense[max(starts[WIDE], 0) : max(starts[WIDE], 0) + 1 + n_numbers]
-    grad_dense[:] = 0
+    # the layers' weights are written by the first tile, all else is added to
+    layers = starts[REST] if end > begin else len(grad_dense)
+    grad_dense[:layers] = 0
+    for layer in range(1, n_layers + 1):
+        after = widths[layer] if layer < n_layers else 1
+        ends = starts[REST + layer - 1] + after * widths[layer - 1]
+        grad_dense[ends - (widths[layer - 1] if layer == n_layers else 0) : ends + after] = 0
     grad_sums[first_event:last_event] = 0
     event = first_event
     for start in range(begin, end, TILE):
@@ -255,9 +266,11 @@ def scorer_backward(
                 at -= n * before
                 below = matrix(activations, at, n, before)
                 weights = starts[REST + layer - 1]
-                sums = matrix(product, 0, after, before)
-                np.dot(out.T, below[start:stop], sums)
-                _add(grad_dense[weights : weights + after * before], product)
+                if start == begin:
+                    np.dot(out.T, below[start:stop], matrix(grad_dense, weights, after, before))
+                else:
+                    np.dot(out.T, below[start:stop], matrix(product, 0, after, before))
+                    _add(grad_dense[weights : weights + after * before], product)
                 deeper = matrix(other, 0, count, before)
                 np.dot(out, matrix(dense, weights, after, before), deeper)
                 grad, other = other, grad

@@ -45,16 +45,19 @@ class Work:
     """position weights: choices that a state looks back on, mean over tokens"""
 
 
-def padded_work(batch: Batch, config: Config, n_ids: int) -> Work:
-    """The padded one-hot design: (B, T, K) slots, T − 1 padded tokens; prefixes and generated histories encoded anew."""
+def padded_work(batch: Batch, config: Config, n_ids: int, widest: int | None = None) -> Work:
+    """The padded one-hot design: (B, T, K) slots, T − 1 padded tokens; prefixes and generated histories encoded anew.
+
+    With `widest`, as the report has it: so many slots a display set, and generated histories at padded steps too.
+    """
     lengths, sizes = np.diff(batch.session_offsets), np.diff(batch.display_offsets)
     n, longest = len(lengths), int(lengths.max())
     tokens = n * (longest - 1)
     prefixes = n * longest * (longest - 1) // 2
     # the loop over users and steps knows each user's length: its prefixes are not padded
-    generated = int((lengths * (lengths - 1) // 2).sum())
+    generated = int((lengths * (lengths - 1) // 2).sum()) if widest is None else prefixes
     return Work(
-        events=n * longest, slots=n * longest * int(sizes.max()), tokens=prefixes if config.history == "bilstm" else tokens,
+        events=n * longest, slots=n * longest * (widest or int(sizes.max())), tokens=prefixes if config.history == "bilstm" else tokens,
         gathered=tokens, generated=generated, n_ids=n_ids, dense=True, rows_history=n_ids, rows_scorer=n_ids,
         lags=min(config.history_window, longest - 1),
     )  # fmt: skip
@@ -78,9 +81,9 @@ def true_work(batch: Batch, config: Config, n_ids: int) -> Work:
     )  # fmt: skip
 
 
-def step_flops(batch: Batch, config: Config, n_ids: int, kind: str, padded: bool) -> float:
-    """FLOPs of one `exact` step or one `round` on this batch, in the padded one-hot design or in truth."""
-    work = (padded_work if padded else true_work)(batch, config, n_ids)
+def step_flops(batch: Batch, config: Config, n_ids: int, kind: str, padded: bool, widest: int | None = None) -> float:
+    """FLOPs of one `exact` step or one `round` on this batch, in the padded one-hot design (see `padded_work`) or in truth."""
+    work = padded_work(batch, config, n_ids, widest) if padded else true_work(batch, config, n_ids)
     # the state's size is a property of the encoder: ask it, with one id
     with torch.device("meta"):
         networks = Networks(config, 1, 0)

@@ -1,4 +1,4 @@
-"""A batch padded to its longest session and its widest display set."""
+"""A batch padded to its longest session and to its widest display set, or a log's."""
 
 from __future__ import annotations
 
@@ -46,8 +46,11 @@ class Padded:
         return torch.zeros_like(self.tokens).index_put((self.row, self.step), ids)
 
 
-def pad(batch: Batch, flat: bool) -> Padded:
-    """Pad a batch; `flat` keeps one row per event instead of (sessions, steps). Raises ValueError for wider bags."""
+def pad(batch: Batch, flat: bool, widest: int | None = None) -> Padded:
+    """Pad a batch, display sets to `widest` slots or, without it, to the widest of the batch.
+
+    `flat` keeps one row per event instead of (sessions, steps). Raises ValueError for wider bags.
+    """
     if batch.ids.shape[1] != 1 or batch.numbers.shape[1]:
         raise ValueError("the rivals race under the protocol identity: one id per candidate and no numbers")
     lengths, sizes = np.diff(batch.session_offsets), np.diff(batch.display_offsets)
@@ -57,7 +60,7 @@ def pad(batch: Batch, flat: bool) -> Padded:
     slot = np.arange(len(event)) - np.repeat(batch.display_offsets[:-1], sizes)
     layout = (len(sizes),) if flat else (len(lengths), int(lengths.max()))
     at = (np.arange(len(sizes)),) if flat else (row, step)
-    ids = np.zeros((*layout, int(sizes.max())), dtype=np.int64)
+    ids = np.zeros((*layout, widest or int(sizes.max())), dtype=np.int64)
     real = np.zeros(ids.shape, dtype=bool)
     weight, choice, clicked = np.zeros(layout, np.float32), np.zeros(layout, np.int64), np.zeros(layout, bool)
     tokens = np.zeros((len(lengths), int(lengths.max())), dtype=np.int64)

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from fastgaum.config import Config
-from fastgaum.engine.history import FusedHistory, fused_history
+from fastgaum.engine.encoders import fused_history
+from fastgaum.engine.history import FusedHistory
 from fastgaum.engine.memory import Array, Scratch
 from fastgaum.engine.optimiser import Named, PlayerOptimiser, SparseTable
 from fastgaum.engine.scorer import FusedScorer
@@ -40,11 +41,12 @@ class FusedPlayer:
         self.history = history
         self.scorer = FusedScorer(scorer, f"{name}.scorer", scratch)
         tables: list[SparseTable] = self.scorer.own_tables(n_ids, config.table_optimiser)
-        dense = dense_parameters(scorer)
+        dense, products = dense_parameters(scorer), []
         if history is not None:
             tables = [*tables, *history.own_tables(n_ids, config.table_optimiser)]
             dense += history.dense_parameters()
-        self.optimiser = PlayerOptimiser(dense, tables, lr, weight_decay, config.clip)
+            products = history.own_products()
+        self.optimiser = PlayerOptimiser(dense, tables, lr, weight_decay, config.clip, products)
         for part in (self.scorer, history):
             if part is not None:
                 part.bind(self.optimiser)
@@ -58,6 +60,7 @@ class FusedGame:
     ) -> None:
         self.networks, self.config, self.regulariser, self.outside = networks, config, regulariser, outside
         self.unknown_of_id = unknown_of_id.numpy()
+        self.random = config.id_dropout > 0 or config.dropout > 0
         n_ids = len(self.unknown_of_id)
         self.slot_of = np.full(n_ids, -1, np.int32)
         self.scratch = Scratch()
@@ -85,7 +88,7 @@ class FusedGame:
             encoders.append(networks.generator_history)
         known = all(fused_history(encoder, "", Scratch()) is not None for encoder in encoders)
         if config.states == "generated":
-            known = known and (config.history == "pw" or config.history_layers == 1)
+            known = known and (config.history in ("pw", "bilstm") or config.history_layers == 1)
         plain = config.expectation == "exact" and config.ascent == "mirror"
         floats = all(parameter.dtype is torch.float32 for parameter in networks.parameters())
         return known and plain and floats and device.type == "cpu"
@@ -125,12 +128,11 @@ class FusedGame:
         probs = self._kept("generator probs", probs)
         offsets, choices = batch.source.display_offsets, batch.source.choices
         total = 0.0
-        random = self.config.id_dropout > 0 or self.config.dropout > 0
         for player in self.players:
             if generated is not None:
-                total += self._generated_step(player, batch, probs, generated)
+                total += self._generated_step(player, batch, probs, named, generated)
                 continue
-            if random or len(self.players) > 1:
+            if self.random or len(self.players) > 1:
                 candidates, tokens = (
                     self._dropped(batch.candidates, "candidates"),
                     self._dropped(batch.tokens, "tokens"),
@@ -152,12 +154,13 @@ class FusedGame:
         """Generator steps; returns its distribution after the last of them, the candidates' rows, generated tokens."""
         assert self.generator is not None
         generator, generated = self.generator, None
-        outputs = [self._utility(player, batch, batch.candidates, batch.tokens) for player in self.players]
-        states = self._reward_states(batch, "states")
         if self.config.states == "generated":
-            generated = self._generated_tokens(batch, states)
+            generated = self._generated_tokens(batch)
             outputs = [self._branch_utility(player, batch, generated) for player in self.players]
             states = self._reward_states(batch, "branch states")
+        else:
+            outputs = [self._utility(player, batch, batch.candidates, batch.tokens) for player in self.players]
+            states = self._reward_states(batch, "states")
         utility = outputs[0] if len(outputs) == 1 else np.mean(outputs, axis=0)
         target = self._kept("targets", self._best_response(utility, batch)[0])
         named = self._named(batch.candidates)
@@ -184,11 +187,12 @@ class FusedGame:
             return history.forward(batch, batch.tokens)
         return history.forward_both(batch, batch.tokens, generated)[1]
 
-    def _generated_tokens(self, batch: BatchTensors, states: Array) -> Bags:
+    def _generated_tokens(self, batch: BatchTensors) -> Bags:
         """What the generator would have chosen at each token, drawn on the logged state."""
         assert self.generator is not None
-        if self.generator.history is not None:
-            states = self.generator.history.forward(batch, batch.tokens)
+        readers = self.players if self.generator.history is None else [self.generator]
+        found = [reader.history.forward(batch, batch.tokens) for reader in readers if reader.history is not None]
+        states = found[0] if len(found) == 1 else np.concatenate(found, axis=1)
         logits = self.generator.scorer.forward(*self._inputs(batch, batch.candidates), states)
         with torch.no_grad():
             dist = self.regulariser.link(torch.from_numpy(logits), batch.display_offsets, self.outside)
@@ -201,25 +205,34 @@ class FusedGame:
         states = player.history.forward_both(batch, batch.tokens, generated)[1]
         return player.scorer.forward(*self._inputs(batch, batch.candidates), states)
 
-    def _generated_step(self, player: FusedPlayer, batch: BatchTensors, probs: Array, generated: Bags) -> float:
-        """One reward step whose first term is read on histories that end in a generated choice; returns its loss."""
+    def _generated_step(
+        self, player: FusedPlayer, batch: BatchTensors, probs: Array, named: Named, generated: Bags
+    ) -> float:
+        """One reward step whose first term is read on histories that end in a generated choice; returns its loss.
+
+        Where nothing is drawn, states and utilities are those that the generator has just trained against.
+        """
         assert player.history is not None
-        candidates, tokens = self._dropped(batch.candidates, "candidates"), self._dropped(batch.tokens, "tokens")
-        dropped = self._dropped(generated, "generated")
-        logged_states, branch_states = player.history.forward_both(batch, tokens, dropped)
-        inputs, named = self._inputs(batch, candidates), self._named(candidates)
+        history, scorer, candidates = player.history, player.scorer, batch.candidates
+        names = f"{history.name}.states", f"{history.name}.branch states"
+        logged, branch = (self.scratch.floats(name, batch.n_events, history.state_dim) for name in names)
+        utility = self.scratch.floats(f"{scorer.name}.scores", len(probs))
+        if self.random:
+            candidates, tokens = self._dropped(candidates, "candidates"), self._dropped(batch.tokens, "tokens")
+            history.forward_both(batch, tokens, self._dropped(generated, "generated"))
+            named = named if candidates is batch.candidates else self._named(candidates)
+            scorer.forward(*self._inputs(batch, candidates), branch, self._dropout_key(player))
         offsets, choices = batch.source.display_offsets, batch.source.choices
         nothing, grad = self.scratch.floats("no probs", len(probs)), self.scratch.floats("score gradients", len(probs))
         nothing[:] = 0
-        utility = player.scorer.forward(*inputs, logged_states, self._dropout_key(player))
-        loss = kernels.expected_loss(utility, nothing, offsets, choices)
-        kernels.logged_gradient(nothing, offsets, choices, grad)
-        of_logged = self._kept_rows("logged state gradients", player.scorer.backward(grad, named))
-        utility = player.scorer.forward(*inputs, branch_states, self._dropout_key(player))
-        loss += float(probs.astype(np.float64) @ utility) / batch.n_events
+        loss = float(probs.astype(np.float64) @ utility) / batch.n_events
         kernels.target_gradient(probs, nothing, batch.n_events, grad)
-        of_branch = player.scorer.backward(grad, named, add=True)
-        player.history.backward_both(of_logged, of_branch, self.slot_of)
+        of_branch = self._kept_rows("branch state gradients", scorer.backward(grad, named))
+        scorer.forward(*self._inputs(batch, candidates), logged, self._dropout_key(player))
+        loss += kernels.expected_loss(utility, nothing, offsets, choices)
+        kernels.logged_gradient(nothing, offsets, choices, grad)
+        of_logged = scorer.backward(grad, named, add=True)
+        history.backward_both(of_logged, of_branch, self.slot_of)
         player.optimiser.step()
         return loss
 

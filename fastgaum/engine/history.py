@@ -12,6 +12,7 @@ from torch import nn
 from fastgaum.engine.memory import Array, Scratch
 from fastgaum.engine.optimiser import Named, PlayerOptimiser, SparseTable
 from fastgaum.engine.packed_lstm import PackedLstm
+from fastgaum.engine.product import ProductWeight
 from fastgaum.kernels import bag_linear as kernels
 from fastgaum.kernels import position_weight as lag_kernels
 from fastgaum.models.expand import gather_bags, join_bags, prefixes
@@ -37,11 +38,15 @@ class FusedHistory(ABC):
 
     @abstractmethod
     def dense_parameters(self) -> list[nn.Parameter]:
-        """All parameters but the tables over ids."""
+        """All parameters but the tables over ids and the products."""
 
     @abstractmethod
     def own_tables(self, n_ids: int, rule: Any) -> list[SparseTable]:
         """Make the tables over ids sparse."""
+
+    def own_products(self) -> list[ProductWeight]:
+        """Matrices whose gradient is never written; all others are dense parameters."""
+        return []
 
     @abstractmethod
     def _after_tokens(self, tokens: Bags, offsets: torch.Tensor) -> Array: ...
@@ -332,15 +337,6 @@ class FusedPositionWeight(FusedHistory):
     def _blocks(self, table: Array) -> Array:
         """(n_ids, columns, state_dim): one id's rows lie side by side."""
         return table.reshape(len(table), -1, self.state_dim)
-
-
-def fused_history(encoder: HistoryEncoder, name: str, scratch: Scratch) -> FusedHistory | None:
-    """The encoder by hand, or None for one that only autograd knows."""
-    if type(encoder) is Recurrent:
-        return FusedRecurrent(encoder, name, scratch)
-    if type(encoder) is PositionWeight:
-        return FusedPositionWeight(encoder, name, scratch)
-    return None
 
 
 def _arrays(bags: Bags) -> tuple[Any, Any, Array]:

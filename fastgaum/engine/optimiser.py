@@ -1,7 +1,8 @@
 """One player's parameters as the engine trains them: a flat block of the dense ones, and tables by touched rows.
 
-AdamW for the block; for tables lazy AdamW or row-wise Adagrad (`kernels/rows.py` says where they differ from dense).
-The gradient is clipped over both together, as torch.nn.utils.clip_grad_norm_ does.
+AdamW for the block and for very large matrices (`product.py`); for tables lazy AdamW or row-wise Adagrad
+(`kernels/rows.py` says where they differ from dense). The gradient is clipped over all together, as
+torch.nn.utils.clip_grad_norm_ does.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 
 from fastgaum.engine.memory import Array, Scratch
+from fastgaum.engine.product import ProductWeight, step_products
 from fastgaum.kernels import rows as kernels
 from fastgaum.ops import threads
 
@@ -113,10 +115,11 @@ class PlayerOptimiser:
     """Owns a player's dense parameters in one flat array, of which the modules' own parameters become views."""
 
     def __init__(
-        self, dense: Iterable[nn.Parameter], tables: Iterable[SparseTable], lr: float, weight_decay: float, clip: float
-    ) -> None:
+        self, dense: Iterable[nn.Parameter], tables: Iterable[SparseTable], lr: float, weight_decay: float, clip: float,
+        products: Iterable[ProductWeight] = (),
+    ) -> None:  # fmt: skip
         self.parameters = list(dense)
-        self.tables = list(tables)
+        self.tables, self.products = list(tables), list(products)
         self.lr, self.weight_decay, self.clip = lr, weight_decay, clip
         self.step_number, self.log_decay = 0, 0.0
         flat = torch.cat([parameter.detach().reshape(-1) for parameter in self.parameters]).float()
@@ -145,11 +148,16 @@ class PlayerOptimiser:
         """One step with the gradients that stand in the block and in the tables' buffers."""
         self.step_number += 1
         squares = _squares(self.grad) + sum(_squares(t.grad.reshape(-1)) for t in self.tables if t.named is not None)
+        squares += sum(weight.squares() for weight in self.products)
         shrink = min(1.0, self.clip / (math.sqrt(squares) + 1e-6))
         small = np.float32
         corrections = np.float32(1 - 0.9**self.step_number), np.float32(math.sqrt(1 - 0.999**self.step_number))
-        rates = (small(self.lr * self.weight_decay), BETA1, BETA2, *corrections, EPS)
-        kernels.adam_dense(self.values, self.grad, self.m, self.v, small(shrink), small(self.lr), *rates)
+        rates = (small(shrink), small(self.lr), small(self.lr * self.weight_decay), BETA1, BETA2, *corrections, EPS)
+        flat = self.values, self.grad, self.m, self.v
+        cuts = range(0, len(self.values), SHARED_FLOATS)
+        threads.run(kernels.adam_dense, [(*(part[at : at + SHARED_FLOATS] for part in flat), *rates) for at in cuts])
+        if self.products:
+            step_products(self.products, rates)
         self.log_decay += math.log1p(-self.lr * self.weight_decay)
         for table in self.tables:
             table.update(shrink, self.lr, self.log_decay, corrections)
@@ -172,5 +180,8 @@ class PlayerOptimiser:
 
 def _squares(values: Array) -> float:
     sums = np.empty(-(-len(values) // kernels.BLOCK))
+    if len(sums) == 1:
+        kernels.sum_of_squares(values, 0, sums)
+        return float(sums[0])
     threads.run(kernels.sum_of_squares, [(values, part, sums) for part in range(len(sums))])
     return float(sums.sum())

@@ -10,7 +10,16 @@ import numpy as np
 from fastgaum.engine.memory import Array, Scratch
 from fastgaum.engine.optimiser import Named, PlayerOptimiser, SparseTable
 from fastgaum.kernels import scorer as kernels
-from fastgaum.models.scorer_layout import KINDS, NO_DROPOUT, NO_TABLE, dense_parameters, parts_of, starts_of, widths_of
+from fastgaum.models.scorer_layout import (
+    KINDS,
+    NO_DROPOUT,
+    NO_TABLE,
+    dense_parameters,
+    part_of_widths,
+    parts_of,
+    starts_of,
+    widths_of,
+)
 from fastgaum.models.scorers import Scorer
 from fastgaum.ops import threads
 
@@ -21,6 +30,7 @@ class FusedScorer:
     def __init__(self, scorer: Scorer, name: str, scratch: Scratch) -> None:
         self.scorer, self.name, self.scratch = scorer, name, scratch
         self.widths = widths_of(scorer)
+        self.share = part_of_widths(self.widths)
         self.kind = KINDS[type(scorer.act)]
         self.state_dim = scorer.from_state.in_features
         self.rate = scorer.dropout.p
@@ -54,7 +64,7 @@ class FusedScorer:
         self.activations = take(f"{self.name}.activations", n * self.total_width)
         sums, scores = take("state sums", n_events, self.width), take(f"{self.name}.scores", n)
         fixed = (*self.inputs, *self.weights, *self.dropout, sums, self.activations, scores)
-        self.parts = parts_of(display_offsets)
+        self.parts = parts_of(display_offsets, *self.share)
         threads.run(kernels.scorer_forward, [(*part, *fixed) for part in self.parts])
         return scores
 
@@ -70,8 +80,10 @@ class FusedScorer:
         held = (take("candidate gradients", n, table.width), take("all score gradients", n))
         rows = take("more candidate gradients", n, table.width) if add else held[0]
         sums, grad_states = take("state sums", len(states), width), take("state gradients", *states.shape)
-        size = self.n_dense
-        blocks = take("dense gradients", len(self.parts), len(self.optimiser.grad))
+        # a scorer's parameters are the first in its player's block
+        total = self.optimiser.grad[: self.n_dense]
+        alone = len(self.parts) == 1 and not add
+        blocks = total[None] if alone else take("dense gradients", len(self.parts), self.n_dense)
         fixed = (
             *self.inputs, table.values, len(self.tables) > 1, self.optimiser.values, self.starts, self.widths,
             self.kind, *self.dropout, self.activations, grad_scores,
@@ -81,11 +93,13 @@ class FusedScorer:
             [(*part, *fixed, blocks[i], rows, sums, grad_states) for i, part in enumerate(self.parts)],
         )
         if add:
-            self.optimiser.grad[:size] += blocks[:, :size].sum(0)
+            for block in blocks:
+                total += block
             rows += held[0]
             held[1][:] += grad_scores
         else:
-            np.add.reduce(blocks[:, :size], axis=0, out=self.optimiser.grad[:size])
+            if not alone:
+                np.add.reduce(blocks, axis=0, out=total)
             held[1][:] = grad_scores
         table.add(named, rows)
         if len(self.tables) > 1:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 KINDS = {nn.ReLU: 0, nn.ELU: 1, nn.Tanh: 2}
 PART = 1024
 """candidates per part: fewer are not worth a second thread"""
+WIDE = 1 << 14
+"""multiplications per candidate up to which `PART` holds: layers of 128"""
 NO_TABLE: npt.NDArray[np.float32] = np.empty((0, 1), np.float32)
 NO_DROPOUT = np.uint32(0), np.uint32(0), np.float32(1)
 """key, threshold and scale"""
@@ -56,16 +58,27 @@ def starts_of(scorer: Scorer, place: Any) -> Any:
     return np.array(starts, dtype=np.int64)
 
 
-def parts_of(display_offsets: Any) -> list[tuple[int, int]]:
-    """Cut events into ranges of about PART candidates and more; the cut depends on the batch alone."""
+def parts_of(display_offsets: Any, least: int = PART, most: int = 16) -> list[tuple[int, int]]:
+    """Cut events into at most `most` ranges of about `least` candidates and more; the cut depends on the batch alone."""
     n_candidates, n_events = int(display_offsets[-1]), len(display_offsets) - 1
     # an even number: two threads then end together
-    n_parts = min(16, n_candidates // PART) // 2 * 2
+    n_parts = min(most, n_candidates // least) // 2 * 2
     if n_parts == 0:
         return [(0, n_events)]
     bounds = np.searchsorted(display_offsets, np.arange(1, n_parts) * (n_candidates / n_parts)).tolist()
     cuts = sorted({0, n_events, *bounds})
     return list(pairwise(cuts))
+
+
+def part_of_widths(widths: Any) -> tuple[int, int]:
+    """`least` and `most` for `parts_of`: wide layers are shared from fewer candidates on, among few parts.
+
+    Each part has gradients of its own for all dense parameters, which for wide layers are megabytes.
+    """
+    products = sum(a * b for a, b in pairwise(widths.tolist()))
+    if products <= WIDE:
+        return PART, 16
+    return max(PART * WIDE // products, 32), 4
 
 
 def linears(scorer: Scorer) -> list[nn.Linear]:

@@ -27,7 +27,7 @@ class Bags:
     @property
     def n_bags(self) -> int:
         """Number of bags."""
-        return len(self.offsets) - 1
+        return self.offsets.shape[0] - 1
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class BatchTensors:
     @property
     def n_events(self) -> int:
         """Number of events."""
-        return len(self.display_offsets) - 1
+        return self.display_offsets.shape[0] - 1
 
 
 def to_tensors(batch: Batch, device: torch.device | str = "cpu") -> BatchTensors:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from fastgaum.bench.rivals.flops import step_flops
+from fastgaum.bench.rivals.flops import padded_work, step_flops
 from fastgaum.bench.rivals.padded import PaddedGame
-from fastgaum.bench.rivals.padded_one_hot import PaddedOneHot
+from fastgaum.bench.rivals.padded_one_hot import PaddedOneHot, ReportOneHot, generated_states
 from fastgaum.bench.rivals.padding import pad
 from fastgaum.bench.rivals.stock_torch import StockTorch, looped, packed, sparse_adam
 from fastgaum.config import Config
@@ -68,15 +69,22 @@ class Pair:
         return {name: float((ours[name] - theirs[name]).abs().max()) for name in ours}
 
 
+as_reported = partial(ReportOneHot, widest=12)
+
 LAYOUTS = [
     *[(PaddedOneHot, preset) for preset in (LSTM, REPORT, PW)],
+    (as_reported, REPORT),
     *[(rival, LSTM) for rival in (StockTorch, packed, looped)],
     (StockTorch, PW),
 ]
 CASES = [
     *[(rival, settings, kind) for rival, settings in LAYOUTS for kind in ("exact_step", "round")],
     # exact players generate no history
-    *[(PaddedOneHot, {**preset, "states": "generated"}, "round") for preset in (LSTM, REPORT, PW)],
+    *[
+        (rival, {**preset, "states": "generated"}, "round")
+        for rival in (PaddedOneHot, as_reported)
+        for preset in (LSTM, REPORT, PW)
+    ],
 ]
 
 
@@ -124,6 +132,7 @@ def test_padding_keeps_every_candidate() -> None:
     padded = pad(batch, flat=False)
     assert padded.ids.shape == (2, 3, 2)
     assert padded.ids[padded.real].tolist() == batch.ids[:, 0].tolist()
+    assert pad(batch, flat=False, widest=5).ids.shape == (2, 3, 5)
     assert float(padded.weight.sum()) == pytest.approx(1)
     assert padded.tokens.tolist() == [[2, 0, 0], [4, 6, 8]]
 
@@ -156,3 +165,30 @@ def test_padding_costs_what_it_holds() -> None:
     assert ratio([1] * 7 + [25], 1000) > 2 * ratio([4] * 8, 1000)
     generated = config.replace(states="generated")
     assert ratio([40], 1000, generated) > 2 * ratio([4] * 10, 1000, generated)
+
+
+def test_the_report_pads_to_the_log_and_encodes_what_is_not_there() -> None:
+    """Two sessions of 1 and 3 steps, sets of 2 padded to 4: twice the slots, and a loop over 2 · (1 + 2) prefix tokens."""
+    batch = _batch([1, 3], 2)
+    config = Config.from_preset("paper-lstm", states="generated", players="adversarial")
+    care, report = (padded_work(batch, config, 9, widest) for widest in (None, 4))
+    assert (care.slots, report.slots) == (2 * 3 * 2, 2 * 3 * 4)
+    assert (care.generated, report.generated) == (1 + 2, 2 * (1 + 2))
+    assert step_flops(batch, config, 9, "round", True, 4) > step_flops(batch, config, 9, "round", True)
+
+
+def test_generated_states_of_steps_that_a_session_does_not_have_are_encoded_too() -> None:
+    calls = []
+
+    class Counting(torch.nn.Module):
+        def forward(self, x: torch.Tensor, last_only: bool = False) -> torch.Tensor:
+            calls.append(tuple(x.shape[:2]))
+            return x.sum(1, keepdim=True) if x.shape[1] else x
+
+    logged, generated = torch.rand(2, 3, 4), torch.rand(2, 3, 4)
+    states = generated_states(Counting(), logged, generated, [1, 3])
+    assert calls == [(1, 0), (1, 1), (1, 2)]
+    torch.testing.assert_close(states[1, 2], logged[1, 0] + generated[1, 1])
+    everywhere = generated_states(Counting(), logged, generated, [3, 3])
+    assert calls[3:] == [(1, 0), (1, 1), (1, 2), (1, 1), (1, 2)]
+    assert torch.equal(everywhere[1], states[1])

@@ -33,7 +33,12 @@ CASES: list[dict[str, Any]] = [
     {"history": "pw", "history_owner": "own", "regulariser": "tsallis", "eta": 2.0},
     {"hidden": (24,), "item_dim": 8, "generator_steps": 3, "weight_decay": 0.05},
     {"hidden": (16, 24, 8), "wide": True, "clip": 0.1},
+    {"history": "bilstm", "history_layers": 1},
+    {"history": "bilstm", "history_dim": 12, "history_layers": 3, "item_dim": 4, "history_owner": "own"},
+    {"history": "bilstm", "history_layers": 2, "members": 2, "wide": True, "clip": 0.1, "weight_decay": 0.05},
     {"states": "generated"},
+    {"states": "generated", "history": "bilstm", "history_layers": 2},
+    {"states": "generated", "history": "bilstm", "history_layers": 2, "history_owner": "own", "wide": True},
     {"states": "generated", "history": "gru", "members": 2, "wide": True, "history_owner": "own"},
     {"states": "generated", "history": "pw", "history_window": 3},
     {"states": "generated", "history": "pw", "history_owner": "own", "item_dim": 4},
@@ -139,7 +144,7 @@ def test_dropout_keeps_its_share_and_the_mean_loss() -> None:
 def test_what_the_engine_leaves_to_autograd() -> None:
     cpu = torch.device("cpu")
     deep = {"states": "generated", "history_layers": 2}
-    for changes in ({"history": "bilstm"}, deep, {"expectation": "sampled"}, {"ascent": "value"}):
+    for changes in (deep, {"expectation": "sampled"}, {"ascent": "value"}):
         config = Config.from_preset("paper-lstm", players="adversarial", **changes)
         assert not FusedGame.supports(Networks(config, 9, 0), config, cpu)
     config = Config.from_preset("paper-lstm")
@@ -150,12 +155,13 @@ def test_what_the_engine_leaves_to_autograd() -> None:
 
 
 @pytest.mark.parametrize("file", ["yelp.txt", "tb.txt", "rsc.txt"])
-@pytest.mark.parametrize("preset", ["paper-lstm", "paper-pw"])
+@pytest.mark.parametrize("preset", ["paper-lstm", "paper-pw", "bilstm"])
 def test_fifty_steps_on_public_files(file: str, preset: str, shared_data: Callable[[str], Path]) -> None:
     """Losses within 1e-4 and prec@k equal against the reference path after 50 steps of shuffled batches."""
     log = fastgaum.read_log(shared_data(file))
     space = FeatureSpace.fit(log, "identity", set_context=False)
-    config = Config.from_preset(preset, id_dropout=0.0)
+    changes = {"history": "bilstm", "history_layers": 2} if preset == "bilstm" else {}
+    config = Config.from_preset("paper-lstm" if changes else preset, id_dropout=0.0, **changes)
     torch.manual_seed(0)
     networks = Networks(config, space.n_ids, space.n_numbers)
     train = space.encode(log, log.sessions_in("train"))

@@ -1,0 +1,163 @@
+"""`PrefixBiLstm` by hand: all prefixes of a batch together, the two directions of a layer side by side on two threads.
+
+A prefix's backward states differ from any other's, so that all layers but the first read other inputs for each prefix:
+only the first layer's projection is shared. What is saved: the weights are read once for all prefixes, those that end in
+generated choices included; a prefix's first step has no recurrent product; no weight's gradient is written (`product.py`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from fastgaum.engine.bag_input import BagInput
+from fastgaum.engine.history import FusedHistory
+from fastgaum.engine.memory import Array, Scratch
+from fastgaum.engine.optimiser import Named, SparseTable
+from fastgaum.engine.product import ProductWeight
+from fastgaum.kernels import direction as kernels
+from fastgaum.kernels import packing
+from fastgaum.models.expand import join_bags, prefixes
+from fastgaum.models.history import PrefixBiLstm
+from fastgaum.models.scorers import BagLinear
+from fastgaum.models.tensors import Bags
+from fastgaum.ops import threads
+
+_NO_INPUT: tuple[Array, Array, Array] = (
+    np.empty((0, 1), np.float32),
+    np.empty((0, 1), np.float32),
+    np.empty(0, np.float32),
+)
+"""the first layer's: its gates come projected"""
+
+
+class FusedPrefixBiLstm(FusedHistory):
+    """Prefixes as sequences of their own, each layer's two directions as one kernel call each."""
+
+    encoder: PrefixBiLstm
+
+    def __init__(self, encoder: PrefixBiLstm, name: str, scratch: Scratch) -> None:
+        super().__init__(encoder, name, scratch)
+        self.size = encoder.dim
+        self.inputs = [
+            BagInput(cast(BagLinear, source), f"{name}.{way}", scratch)
+            for source, way in zip(encoder.inputs, ("forward", "backward"), strict=True)
+        ]
+
+    def dense_parameters(self) -> list[nn.Parameter]:
+        """Input projections and biases."""
+        return [p for part in self.inputs for p in part.dense_parameters()] + list(self.encoder.bias_ih)
+
+    def own_tables(self, n_ids: int, rule: Any) -> list[SparseTable]:
+        """Both directions' input tables."""
+        self.tables = [part.own_table(n_ids, rule) for part in self.inputs]
+        return self.tables
+
+    def own_products(self) -> list[ProductWeight]:
+        """The layers' matrices."""
+        self.weight_hh = [ProductWeight(weight) for weight in self.encoder.weight_hh]
+        self.weight_ih = [ProductWeight(weight) for weight in self.encoder.weight_ih]
+        return [*self.weight_hh, *self.weight_ih]
+
+    def bind(self, optimiser: Any) -> None:
+        """Find the dense parameters in the flat block."""
+        super().bind(optimiser)
+        for part in self.inputs:
+            part.bind(optimiser)
+        self.biases = [optimiser.value_of(bias) for bias in self.encoder.bias_ih]
+        self.grad_biases = [optimiser.grad_of(bias) for bias in self.encoder.bias_ih]
+
+    def _after_tokens(self, tokens: Bags, offsets: torch.Tensor) -> Array:
+        expanded = prefixes(offsets)
+        return self._run(tokens, *(part.numpy() for part in (expanded.rows, expanded.offsets)))
+
+    def _back(self, grad: Array, slot_of: Any) -> None:
+        self._run_back(grad, slot_of)
+
+    def _after_both(self, tokens: Bags, offsets: torch.Tensor, generated: Bags) -> tuple[Array, Array]:
+        """Both kinds of prefixes in one pass: those that end in the generated token follow those of the log."""
+        n, expanded = tokens.n_bags, prefixes(offsets)
+        rows, starts = expanded.rows.numpy(), expanded.offsets.numpy()
+        branch = rows.copy()
+        branch[starts[1:] - 1] = n + np.arange(n)
+        after = self._run(
+            join_bags(tokens, generated),
+            np.concatenate([rows, branch]),
+            np.concatenate([starts, starts[1:] + starts[-1]]),
+        )
+        return after[:n], after[n:]
+
+    def _back_both(self, grad: Array, grad_branch: Array, slot_of: Any) -> None:
+        self._run_back(np.concatenate([grad, grad_branch]), slot_of)
+
+    def _nothing(self) -> None:
+        super()._nothing()
+        for weight in (*self.weight_hh, *self.weight_ih):
+            weight.clear_gradient()
+
+    def _run(self, tokens: Bags, rows: Any, offsets: Any) -> Array:
+        """State at the end of each sequence of token rows, (n_sequences, 2 · size)."""
+        self.tokens, self.rows, self.offsets = tokens, rows, offsets
+        self.order = np.empty(len(offsets) - 1, np.int32)
+        packing.order_by_length(offsets, self.order)
+        size, n, take = self.size, len(rows), self.scratch.floats
+        self.gates: list[list[Array]] = []
+        self.memory: list[list[Array]] = []
+        self.hidden: list[Array] = []
+        for layer in range(self.encoder.layers):
+            names = [f"{self.name}.{layer}.{way}" for way in range(2)]
+            gates = [take(f"{name}.gates", n, 4 * size) for name in names]
+            memory = [take(f"{name}.memory", n, size) for name in names]
+            hidden: Array = take(f"{self.name}.{layer}.hidden", n, 2 * size)
+            calls = []
+            for way in range(2):
+                at, inputs = 2 * layer + way, _NO_INPUT
+                if layer:
+                    inputs = self.hidden[-1], self.weight_ih[at - 2].values, self.biases[at - 2]
+                else:
+                    np.take(self.inputs[way].forward(tokens), rows, axis=0, out=gates[way], mode="clip")
+                held = self.weight_hh[at].values, gates[way], memory[way], hidden, way * size
+                calls.append((self.order, offsets, way == 1, *inputs, *held))
+            threads.run(kernels.direction_forward, calls)
+            self.gates.append(gates)
+            self.memory.append(memory)
+            self.hidden.append(hidden)
+        self.first, self.last = offsets[:-1], offsets[1:] - 1
+        return np.concatenate([hidden[self.last, :size], hidden[self.first, size:]], axis=1)
+
+    def _run_back(self, grad: Array, slot_of: Any) -> None:
+        size, n, take = self.size, len(self.rows), self.scratch.floats
+        back = take("hidden gradients", n, 2 * size)
+        back[:] = 0
+        back[self.last, :size] = grad[:, :size]
+        back[self.first, size:] = grad[:, size:]
+        # positions that have one before them in either direction, and which that is
+        later, earlier = (np.delete(np.arange(n), ends) for ends in (self.first, self.last))
+        steps = [(later, later - 1), (earlier, earlier + 1)]
+        for layer in range(self.encoder.layers - 1, -1, -1):
+            sums = [take(f"{self.name}.{layer}.{way}.sums", n, 4 * size) for way in range(2)]
+            below = [take(f"input gradients {way}", n if layer else 0, 2 * size) for way in range(2)]
+            calls = []
+            for way in range(2):
+                at = 2 * layer + way
+                matrix = self.weight_ih[at - 2].values if layer else _NO_INPUT[1]
+                held = self.gates[layer][way], self.memory[layer][way], back, way * size, sums[way], below[way]
+                calls.append((self.order, self.offsets, way == 1, matrix, self.weight_hh[at].values, *held))
+            threads.run(kernels.direction_backward, calls)
+            for way, (here, before) in enumerate(steps):
+                at, hidden = 2 * layer + way, self.hidden[layer][:, way * size : (way + 1) * size]
+                self.weight_hh[at].set_gradient(sums[way][here], hidden[before])
+                if layer:
+                    self.weight_ih[at - 2].set_gradient(sums[way], self.hidden[layer - 1])
+                    self.grad_biases[at - 2][...] = sums[way].sum(0)
+            if layer:
+                np.add(below[0], below[1], out=back)
+        ids, offsets = self.tokens.ids.numpy(), self.tokens.offsets.numpy()
+        named = Named(ids, offsets, slot_of, self.scratch, f"{self.name}.named")
+        for way, part in enumerate(self.inputs):
+            at_tokens = take("token gate gradients", self.tokens.n_bags, 4 * size)
+            kernels.add_rows_at(sums[way], self.rows, at_tokens)
+            part.backward(self.tokens, at_tokens, named)

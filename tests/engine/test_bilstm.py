@@ -1,0 +1,101 @@
+"""The bidirectional LSTM over prefixes by hand: its gradients, its weights' factors, and batches without a history."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fastgaum.engine.bilstm import FusedPrefixBiLstm
+from fastgaum.engine.memory import Scratch
+from fastgaum.engine.optimiser import PlayerOptimiser
+from fastgaum.engine.product import ProductWeight
+from fastgaum.models.history import PrefixBiLstm
+from fastgaum.models.tensors import BatchTensors, chosen_bags, to_tensors
+from fastgaum.sessions.batches import batches
+from fastgaum.sessions.features import FeatureSpace
+from tests.builders import log_of, random_log
+
+
+def batch_of(max_length: int) -> tuple[BatchTensors, int]:
+    log = random_log(5, n_sessions=30, n_items=12, max_length=max_length, no_click=0.2)
+    space = FeatureSpace.fit(log, "identity", set_context=False)
+    return to_tensors(next(batches(space.encode(log, log.sessions_in("train")), 30))), space.n_ids
+
+
+def passes(n_ids: int, dim: int, layers: int) -> tuple[PrefixBiLstm, FusedPrefixBiLstm, np.ndarray]:
+    torch.manual_seed(0)
+    encoder = PrefixBiLstm(n_ids, 0, dim, layers, 0)
+    fused = FusedPrefixBiLstm(copy.deepcopy(encoder), "history", Scratch())
+    tables = fused.own_tables(n_ids, "adam")
+    fused.bind(PlayerOptimiser(fused.dense_parameters(), tables, 0.1, 0.0, 5.0, fused.own_products()))
+    return encoder, fused, np.full(n_ids, -1, np.int32)
+
+
+def gradients(fused: FusedPrefixBiLstm, n_ids: int) -> dict[str, Any]:
+    """As the encoder names them, from factors, views and named rows."""
+    found = {f"weight_hh.{i}": weight.left @ weight.right for i, weight in enumerate(fused.weight_hh)}
+    found |= {f"weight_ih.{i}": weight.left @ weight.right for i, weight in enumerate(fused.weight_ih)}
+    found |= {f"bias_ih.{i}": grad for i, grad in enumerate(fused.grad_biases)}
+    for i, part in enumerate(fused.inputs):
+        found[f"inputs.{i}.bias"] = part.grads[-1]
+        table = np.zeros((n_ids, part.table.width), np.float32)
+        assert part.table.named is not None
+        table[part.table.named.rows[: part.table.named.count]] = part.table.grad
+        found[f"inputs.{i}.table"] = table
+    return found
+
+
+@pytest.mark.parametrize("generated", [False, True])
+@pytest.mark.parametrize(("max_length", "dim", "layers"), [(6, 5, 1), (6, 4, 3), (2, 40, 2), (9, 160, 2)])
+def test_states_and_gradients_are_autograds(max_length: int, dim: int, layers: int, generated: bool) -> None:
+    batch, n_ids = batch_of(max_length)
+    encoder, fused, slot_of = passes(n_ids, dim, layers)
+    if generated:
+        # the first candidate of each later event, in place of the choice before it
+        drawn = batch.source.display_offsets[:-1][batch.source.later_events - 1]
+        bags = chosen_bags(batch.source, drawn.astype(np.int32))
+        expected = [encoder(batch), encoder.branch(batch, bags)]
+        found = list(fused.forward_both(batch, batch.tokens, bags))
+    else:
+        expected, found = [encoder(batch)], [fused.forward(batch, batch.tokens)]
+    grads = [torch.randn_like(part) for part in expected]
+    torch.autograd.backward(expected, grads)
+    for left, right in zip(found, expected, strict=True):
+        np.testing.assert_allclose(left, right.detach().numpy(), atol=1e-6)
+    (fused.backward_both if generated else fused.backward)(*(part.numpy() for part in grads), slot_of)
+    ours = gradients(fused, n_ids)
+    assert ours.keys() == dict(encoder.named_parameters()).keys()
+    for name, parameter in encoder.named_parameters():
+        assert parameter.grad is not None
+        scale = max(1.0, float(parameter.grad.abs().max()))
+        np.testing.assert_allclose(ours[name], parameter.grad.numpy(), atol=1e-5 * scale, err_msg=name)
+
+
+def test_sessions_of_one_event_have_no_history_and_no_gradient() -> None:
+    log = log_of([[([1, 2], 0)], [([2, 3, 4], 1)]])
+    space = FeatureSpace.fit(log, "identity", set_context=False)
+    batch = to_tensors(next(batches(space.encode(log, np.arange(2, dtype=np.int32)), 2)))
+    _, fused, slot_of = passes(space.n_ids, 3, 2)
+    assert not fused.forward(batch, batch.tokens).any()
+    fused.weight_hh[0].set_gradient(np.ones((1, 12), np.float32), np.ones((1, 3), np.float32))
+    fused.backward(np.ones((2, 6), np.float32), slot_of)
+    assert all(weight.squares() == 0 for weight in (*fused.weight_hh, *fused.weight_ih))
+    assert not fused.optimiser.grad.any()
+
+
+@pytest.mark.parametrize("terms", [0, 1, 5, 200])
+def test_norm_of_a_gradient_from_its_factors(terms: int) -> None:
+    """By the factors' inner products where the terms are few, else piece by piece."""
+    rng = np.random.default_rng(terms)
+    weight = ProductWeight(nn.Parameter(torch.zeros(30, 20)))
+    sums, inputs = (
+        rng.standard_normal((terms, 30), dtype=np.float32),
+        rng.standard_normal((terms, 20), dtype=np.float32),
+    )
+    weight.set_gradient(sums, inputs)
+    assert weight.squares() == pytest.approx(float(((sums.T @ inputs).astype(np.float64) ** 2).sum()), rel=1e-4)

@@ -1,0 +1,55 @@
+"""One direction of an LSTM layer over ragged sequences: torch.nn.LSTM on each sequence alone, in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fastgaum.kernels import direction, packing
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("lengths", [[1], [3, 1, 2], [1, 1, 1], [2, 5, 5, 1, 4]])
+def test_states_and_gradients_are_those_of_torch(lengths: list[int], reverse: bool) -> None:
+    size, width, n = 3, 4, sum(lengths)
+    torch.manual_seed(len(lengths))
+    lstm = nn.LSTM(width, size, batch_first=True, dtype=torch.float64)
+    x = torch.randn(n, width, dtype=torch.float64, requires_grad=True)
+    flip = (lambda part: part.flip(0)) if reverse else (lambda part: part)
+    expected = torch.cat([flip(lstm(flip(part)[None])[0][0]) for part in x.split(lengths)])
+    grad = torch.randn_like(expected)
+    torch.autograd.backward(expected, grad)
+
+    offsets = np.cumsum([0, *lengths]).astype(np.int32)
+    order = np.empty(len(lengths), np.int32)
+    packing.order_by_length(offsets, order)
+    w_ih, w_hh = lstm.weight_ih_l0.detach().numpy(), lstm.weight_hh_l0.detach().numpy()
+    bias = (lstm.bias_ih_l0 + lstm.bias_hh_l0).detach().numpy()
+    gates, c, h = np.empty((n, 4 * size)), np.empty((n, size)), np.full((n, 2 * size), np.nan)
+    call = (order, offsets, reverse)
+    direction.direction_forward(*call, x.detach().numpy(), w_ih, bias, w_hh, gates, c, h, size)
+    np.testing.assert_allclose(h[:, size:], expected.detach().numpy(), atol=1e-12)
+    assert np.isnan(h[:, :size]).all()
+
+    # a first layer's gates come projected
+    projected, again = x.detach().numpy() @ w_ih.T + bias, np.empty_like(h)
+    direction.direction_forward(*call, np.empty((0, 1)), np.empty((0, 1)), np.empty(0), w_hh, projected, c, again, 0)
+    np.testing.assert_allclose(again[:, :size], h[:, size:], atol=1e-12)
+
+    grad_h = np.concatenate([np.full((n, size), np.nan), grad.numpy()], axis=1)
+    sums, grad_x = np.empty((n, 4 * size)), np.empty((n, width))
+    direction.direction_backward(*call, w_ih, w_hh, gates, c, grad_h, size, sums, grad_x)
+    assert x.grad is not None
+    assert lstm.weight_ih_l0.grad is not None
+    assert lstm.bias_ih_l0.grad is not None
+    np.testing.assert_allclose(grad_x, x.grad.numpy(), atol=1e-12)
+    np.testing.assert_allclose(sums.T @ x.detach().numpy(), lstm.weight_ih_l0.grad.numpy(), atol=1e-12)
+    np.testing.assert_allclose(sums.sum(0), lstm.bias_ih_l0.grad.numpy(), atol=1e-12)
+
+
+def test_rows_are_summed_at_their_positions() -> None:
+    result = np.full((3, 2), np.nan)
+    direction.add_rows_at(np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), np.array([2, 0, 2]), result)
+    assert result.tolist() == [[3, 4], [0, 0], [6, 8]]
