@@ -145,22 +145,22 @@ def _popularity(c: Context) -> Iterator[Statistic]:
         edges, labels = cut(c.training_choices[:n], most)
         groups = np.where(clicked, np.searchsorted(edges, np.nan_to_num(levels)), -1)
         yield c.sums.shares(name, what, groups, labels, test)  # type: ignore[arg-type]
-    yield c.sums.mean("popularity, mean log", "mean log(1 + training choices) of the chosen item, of clicks", np.log1p(levels))
+    yield c.sums.mean("popularity, mean log", "mean log(1 + training choices) of the chosen item, of clicks", np.log1p(levels), "log")
 
 
 def _of_model(c: Context, scored: Scored, outside: bool) -> Iterator[Statistic]:
     nll = choice_nll(
         scored.log_probs, scored.outside_log_prob if outside else None, c.log.display_offsets, c.log.choices, min_prob=MIN_PROB
     )  # fmt: skip
-    yield c.sums.mean("surprise", "−log of the model's probability of what happened, nats, of all events", nll)
+    yield c.sums.mean("surprise", "−log of the model's probability of what happened, mean over all events", nll, "nats")
     yield calibration(c, scored)
     yield c.sums.mean(
-        "rank by utility", "place of the choice among the displayed by utility, 1 the best, ties half, of clicks", ranks(c, scored)
+        "rank by utility", "place of the choice among the displayed by utility, 1 the best, ties half, of clicks", ranks(c, scored), "places"
     )  # fmt: skip
 
 
 def calibration(c: Context, scored: Scored) -> Statistic:
-    """Choices that happened per choice that was expected, by tenths of the candidates' probabilities."""
+    """Choices that happened per choice that was expected, by tenths of the expected choices in order of probability."""
     probs = np.exp(scored.log_probs)
     bins = bins_of(probs)
     rows = np.repeat(c.sums.rows, np.diff(c.log.display_offsets))
@@ -168,15 +168,23 @@ def calibration(c: Context, scored: Scored) -> Statistic:
     happened = c.sums.add(candidate_outcomes(c.log.display_offsets, c.log.choices), rows, bins, n_bins)
     expected = c.sums.add(probs, rows, bins, n_bins)
     labels = tuple(str(i + 1) for i in range(n_bins))
-    what = "choices that happened, of those that the model expected, by tenths of candidates' probabilities"
-    return Statistic("calibration", what, "chi2", labels, happened, expected)
+    what = "choices that happened, per choice that the model expected, by tenths of those, improbable first"
+    return Statistic("calibration", what, "chi2", labels, happened, expected, "ratio")
 
 
 def bins_of(probs: Float64Array) -> AnyArray:
-    """Tenth of each probability among all, equal ones together; shape as given."""
-    edges = np.unique(np.quantile(probs, np.arange(1, BINS) / BINS))
-    groups = np.searchsorted(edges, probs, side="right")
-    return np.asarray(np.unique(groups, return_inverse=True)[1])
+    """Cut cases into at most BINS groups of about the same sum of probabilities, in their order; equal ones stay together.
+
+    Groups of as many cases would hold next to no expected choice at the lower end, and one choice there would be everything.
+
+    >>> bins_of(np.array([0.01, 0.01, 1.0, 1.0])).tolist()
+    [0, 0, 1, 1]
+    """
+    levels, level, sizes = np.unique(probs, return_inverse=True, return_counts=True)
+    mass = np.cumsum(levels * sizes)
+    # the middle of a level's own mass: no group is empty by rounding
+    groups = np.minimum((mass - 0.5 * levels * sizes) / max(mass[-1], 1e-300) * BINS, BINS - 1).astype(np.int64)
+    return np.asarray(np.unique(groups[level], return_inverse=True)[1])
 
 
 def ranks(c: Context, scored: Scored) -> Float64Array:

@@ -137,6 +137,7 @@ def _statistics(compared: list[Compared]) -> list[dict[str, Any]]:
     return [
         {
             "name": one.statistic.name, "what": one.statistic.what, "test": one.statistic.test,
+            "unit": one.statistic.unit,
             **(_groups(one, 0) if one.statistic.test == "mean" else {}),
             "distance": one.distance, "p": one.p, "p_holm": p,
             "groups": [] if one.statistic.test == "mean" else [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 Float64Array = npt.NDArray[np.float64]
 AnyArray = npt.NDArray[Any]
 Test = Literal["mean", "chi2", "ks"]
+Unit = Literal["%", "nats", "places", "log", "ratio"]
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,15 @@ class Statistic:
     what: str
     """its definition and denominator"""
     test: Test
-    """what two sides are compared by: see `tests.py`"""
+    """what two sides are compared by: see `comparison.py`"""
     labels: tuple[str, ...]
     """name of each group, one for a mean"""
     sums: Float64Array
     """shape (n_versions, n_users, n_groups)"""
     counts: Float64Array
     """shape (n_versions, n_users, n_groups)"""
+    unit: Unit = "%"
+    """what the ratios are; % = shares, kept as numbers in [0, 1]"""
 
 
 class Sums:
@@ -49,18 +53,17 @@ class Sums:
         flat = np.bincount(rows * n_groups + groups, values, self.n_versions * self.n_users * n_groups)
         return np.asarray(flat, np.float64).reshape(self.n_versions, self.n_users, n_groups)
 
-    def mean(self, name: str, what: str, values: AnyArray) -> Statistic:
+    def mean(self, name: str, what: str, values: AnyArray, unit: Unit = "%") -> Statistic:
         """Mean of one value per event, those that are NaN left out."""
-        return self.by_group(name, what, values, np.zeros(len(values), np.int64), ("",), "mean")
+        one = self.by_group(name, what, values, np.zeros(len(values), np.int64), ("",))
+        return dataclasses.replace(one, test="mean", unit=unit)
 
-    def by_group(
-        self, name: str, what: str, values: AnyArray, groups: AnyArray, labels: tuple[str, ...], test: Test = "chi2"
-    ) -> Statistic:
+    def by_group(self, name: str, what: str, values: AnyArray, groups: AnyArray, labels: tuple[str, ...]) -> Statistic:
         """Mean of the values of each group of events, those that are NaN left out."""
         kept = np.flatnonzero(~np.isnan(values))
         rows, groups = self.rows[kept], groups[kept]
         sums, counts = (self.add(part, rows, groups, len(labels)) for part in (values[kept], np.ones(len(kept))))
-        return Statistic(name, what, test, labels, sums, counts)
+        return Statistic(name, what, "chi2", labels, sums, counts)
 
     def shares(self, name: str, what: str, groups: AnyArray, labels: tuple[str, ...], test: Test = "chi2") -> Statistic:
         """Share of the events in each group, those of group -1 left out."""
