@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from fastgaum.cli.console import check_outputs, write_json
+from fastgaum.cli.console import check_outputs
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading
 from fastgaum.cli.settings import set_threads
 from fastgaum.cli.tables import show_block
@@ -43,7 +43,7 @@ def fidelity(
     from fastgaum.fidelity.figure import draw
     from fastgaum.fidelity.report import fidelity as report_of
     from fastgaum.fidelity.text import blocks, to_markdown
-    from fastgaum.metrics.flat import finite
+    from fastgaum.metrics.flat import finite, to_json
     from fastgaum.models.user_model import UserModel
     from fastgaum.training.runs import machine_facts
 
@@ -52,11 +52,10 @@ def fidelity(
     sessions = reading.or_of_run(run).load(log)
     report = finite(report_of(model, sessions, split=split, head=head, episodes=episodes, seed=seed))
     report = {"machine": machine_facts(model.config.seed), "preset": model.config.preset, **report}
-    if json is not None:
-        write_json(json, report)
-    if markdown is not None:
-        with atomic(markdown) as beside:
-            beside.write_text(to_markdown(report), encoding="utf-8")
+    for path, text in ((json, to_json), (markdown, to_markdown)):
+        if path is not None:
+            with atomic(path) as beside:
+                beside.write_text(text(report), encoding="utf-8")
     if plot is not None:
         draw(report, plot)
     for block in blocks(report):

@@ -117,13 +117,17 @@ def _clicks(c: Context) -> Iterator[Statistic]:
     if most <= c.event_number.max():
         labels = (*labels[:-1], f"{labels[-1]}+")
     groups = np.minimum(c.event_number, most - 1)
-    yield c.sums.by_group("click rate by event", "the same, by number of the event in its session", clicked, groups, labels)
+    yield c.sums.by_group(
+        "click rate by event", "the same, by number of the event in its session", clicked, groups, labels
+    )
 
 
 def _novelty(c: Context) -> Iterator[Statistic]:
     later = c.event_number > 0
     again = c.chosen(c.chosen_before > 0, later)
-    yield c.sums.mean("repeat rate", "choices of an item chosen earlier in the session, of clicks after the first event", again)
+    yield c.sums.mean(
+        "repeat rate", "choices of an item chosen earlier in the session, of clicks after the first event", again
+    )
     new = c.chosen(c.displayed_before == 0, later)
     yield c.sums.mean(
         "new to the session", "choices of an item not displayed earlier in the session, of clicks after the first event", new
@@ -145,7 +149,9 @@ def _popularity(c: Context) -> Iterator[Statistic]:
         edges, labels = cut(c.training_choices[:n], most)
         groups = np.where(clicked, np.searchsorted(edges, np.nan_to_num(levels)), -1)
         yield c.sums.shares(name, what, groups, labels, test)  # type: ignore[arg-type]
-    yield c.sums.mean("popularity, mean log", "mean log(1 + training choices) of the chosen item, of clicks", np.log1p(levels), "log")
+    yield c.sums.mean(
+        "popularity, mean log", "mean log(1 + training choices) of the chosen item, of clicks", np.log1p(levels), "log"
+    )
 
 
 def _of_model(c: Context, scored: Scored, outside: bool) -> Iterator[Statistic]:
@@ -155,7 +161,7 @@ def _of_model(c: Context, scored: Scored, outside: bool) -> Iterator[Statistic]:
     yield c.sums.mean("surprise", "−log of the model's probability of what happened, mean over all events", nll, "nats")
     yield calibration(c, scored)
     yield c.sums.mean(
-        "rank by utility", "place of the choice among the displayed by utility, 1 the best, ties half, of clicks", ranks(c, scored), "places"
+        "rank by utility", "place of the choice among the displayed, 1 the best, ties half, of clicks", ranks(c, scored), "places"
     )  # fmt: skip
 
 

@@ -45,7 +45,11 @@ def draw(report: Report, path: Path) -> None:
             fill(panel)
             panel.spines[["top", "right"]].set_visible(False)
         figure.suptitle(f"{report['log']['name']}, {report['split']} split")
-        shown = {label: handle for panel in figure.axes for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
+        shown = {
+            label: handle
+            for panel in figure.axes
+            for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+        }
         figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=2, frameon=False)
         with atomic(path) as beside:
             metadata = {"Date": None} if path.suffix == ".svg" else None
@@ -63,7 +67,9 @@ def _groups(panel: Any, statistic: Mapping[str, Any], across: str, up: str) -> N
     panel.bar(at, _percent([one["simulated"] for one in groups]), color=_WORLD, alpha=0.35, label="world")
     for place, one in zip(at, groups, strict=True):
         panel.plot([place, place], _percent(one["logged_ci"]), color=_LOG, linewidth=1)
-    panel.plot(at, _percent([one["logged"] for one in groups]), "o", color=_LOG, markersize=3, label="log, 95 % over users")
+    panel.plot(
+        at, _percent([one["logged"] for one in groups]), "o", color=_LOG, markersize=3, label="log, 95 % over users"
+    )
     panel.set_xticks(at, [one["label"] for one in groups], rotation=45, ha="right")
     panel.set_xlabel(across)
     panel.set_ylabel(up)

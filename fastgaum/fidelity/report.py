@@ -1,9 +1,9 @@
 """The fidelity report: a world and a log side by side, as one object of plain values.
 
-    model = UserModel.load("runs/mine")
-    log = fg.load("clicks.csv")
-    report = fidelity(model, log, split="validation")
-    print(to_markdown(report))                           # `text.py`; `figure.py` draws it
+model = UserModel.load("runs/mine")
+log = fg.load("clicks.csv")
+report = fidelity(model, log, split="validation")
+print(to_markdown(report))                           # `text.py`; `figure.py` draws it
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fastgaum.fidelity.replay import replay, versions, world_of
 from fastgaum.metrics.calibration import candidate_outcomes, expected_calibration_error
 from fastgaum.models.choice_model import ChoiceModel, Head
 from fastgaum.models.user_model import UserModel
-from fastgaum.sessions.packed import IntArray, SessionLog, SplitName
+from fastgaum.sessions.packed import SessionLog, SplitName
 from fastgaum.sessions.slice import slice_sessions
 
 EPISODES, DRAWS = 20_000, 1999
@@ -72,19 +72,20 @@ def fidelity(
         if not isinstance(model, UserModel):
             raise ConfigError("a world is made of a UserModel: pass one, or a world of your own (world=…)")
         world = world_of(model, log, head)
-    if head is None:
-        head = getattr(world, "head", "reward")
+    read_by: Head = head or getattr(world, "head", "reward")
     replicas = max(1, episodes // part.n_sessions)
     every = versions(part, replay(world, part, replicas, seed))
     context = Context.of(every, 1 + replicas, model.space)
-    scored = Scored.of(model, every, head)
+    scored = Scored.of(model, every, read_by)
     compared = [compare(one, draws, seed) for one in statistics_of(context, scored, model.outside)]
     rival = _rival(model, log)
-    values = values_of(context, policies_of(context, scored, {RIVAL: Scored.of(rival, every, "reward")} if rival else {}))
+    values = values_of(
+        context, policies_of(context, scored, {RIVAL: Scored.of(rival, every, "reward")} if rival else {})
+    )
     return {
         "log": {"name": log.name, "fingerprint": log.fingerprint},
         "split": split,
-        "head": head,
+        "head": read_by,
         "sessions": part.n_sessions,
         "events": part.n_events,
         "users": context.sums.n_users,
@@ -128,7 +129,7 @@ def _rival(model: ChoiceModel, log: SessionLog) -> ChoiceModel | None:
 def _new_items(model: ChoiceModel, part: SessionLog) -> float:
     """Share of displayed candidates whose item the model does not know."""
     assert model.space is not None
-    known: IntArray = np.isin(part.item_ids.to_numpy(), model.space.categorical[0].values.to_numpy())
+    known = np.isin(part.item_ids.to_numpy(), model.space.categorical[0].values.to_numpy())
     return float(1.0 - known[part.items].mean())
 
 
@@ -197,5 +198,3 @@ def _policies(values: Compared, agreed: Mapping[str, Agreement]) -> dict[str, An
             for name, one in agreed.items()
         },
     }  # fmt: skip
-
-

@@ -56,7 +56,11 @@ def summary(reports: Sequence[Report]) -> str:
     agreed = [
         (f"{correlation}{what}", *(cell(report["policies"][correlation]) for report in reports))
         for correlation in ("spearman", "kendall")
-        for what, cell in (("", _correlation), (", were the world true", _expected), (": p", lambda one: num(one["p"], 3)))
+        for what, cell in (
+            ("", _correlation),
+            (", were the world true", _expected),
+            (": p", lambda one: num(one["p"], 3)),
+        )
     ]
     policies = [value["name"] for value in max((report["policies"]["values"] for report in reports), key=len)]
     values = [{value["name"]: value for value in report["policies"]["values"]} for report in reports]
