@@ -72,7 +72,7 @@ def fidelity(
         if not isinstance(model, UserModel):
             raise ConfigError("a world is made of a UserModel: pass one, or a world of your own (world=…)")
         world = world_of(model, log, head)
-    read_by: Head = head or getattr(world, "head", "reward")
+    read_by: Head = head if head is not None else getattr(world, "head", "reward")
     replicas = max(1, episodes // part.n_sessions)
     every = versions(part, replay(world, part, replicas, seed))
     context = Context.of(every, 1 + replicas, model.space)
