@@ -2,6 +2,7 @@
 
 `fastgaum reproduce … --json docs/tables/NAME.json` writes the JSON (each page shows its command); this puts it between
 the page's markers, the lines <!-- table:begin --> and <!-- table:end -->, and draws docs/prec1.svg (extra `plots`).
+docs/guide/fidelity.md takes its table from docs/tables/fidelity/, a report of `fastgaum fidelity … --json` per log.
 docs/performance.md and README.md take theirs from docs/tables/bench.json, which `make bench` writes; until it is there
 their places stay empty. Tables are never written by hand: tests/test_tables.py fails when a page is not what this would
 write.
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fastgaum.bench.report import to_markdown as races_to_markdown
+from fastgaum.fidelity.text import summary as fidelity_to_markdown
 from fastgaum.metrics.table import to_markdown
 from fastgaum.reproduce.cells import published_row
 
@@ -27,6 +29,11 @@ PAGES = {
 """page: the object whose table it shows"""
 FIGURE = ("docs/prec1.svg", "docs/tables/bags.json")
 VERDICTS = ("docs/published-numbers.md", "docs/tables/identity.json", "docs/tables/bags.json")
+FIDELITY = (
+    "docs/guide/fidelity.md",
+    tuple(f"docs/tables/fidelity/{name}.json" for name in ("yelp", "taobao", "yoochoose", "search_clicks")),
+)
+"""page that shows fidelity reports beside each other, between its markers `fidelity`, and the reports"""
 RACES = "docs/tables/bench.json"
 RACES_PAGES = {"docs/performance.md": False, "README.md": True}
 """page with the races' table between its markers `races`: whether it shows only those that have a bar"""
@@ -123,6 +130,9 @@ def main() -> None:
     path.write_text(
         insert(path.read_text(encoding="utf-8"), verdicts(*map(read, VERDICTS[1:])), "verdicts"), encoding="utf-8"
     )
+    path = ROOT / FIDELITY[0]
+    table = fidelity_to_markdown([read(file) for file in FIDELITY[1]])
+    path.write_text(insert(path.read_text(encoding="utf-8"), table, "fidelity"), encoding="utf-8")
     draw(read(FIGURE[1]), ROOT / FIGURE[0])
     set_races()
 

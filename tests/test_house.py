@@ -25,6 +25,7 @@ LAYERS = (
     {"envs"},
     {"policies"},
     {"reproduce"},
+    {"fidelity"},
     {"bench"},
     {"cli"},
     {"__init__", "__main__"},

@@ -7,12 +7,14 @@ import re
 import pytest
 
 from fastgaum.bench.readme import (
+    FIDELITY,
     FIGURE,
     PAGES,
     RACES,
     RACES_PAGES,
     ROOT,
     VERDICTS,
+    fidelity_to_markdown,
     has,
     insert,
     read,
@@ -49,6 +51,16 @@ def test_page_shows_the_command_of_its_object(page: str) -> None:
     assert int(options["seeds"]) == result["seeds"]
     assert (parse_resplits(options["resplit"]) if "resplit" in options else None) == result["resplit"]
     assert result["failed"] == []
+
+
+def test_fidelity_page_is_what_its_reports_give() -> None:
+    text = (ROOT / FIDELITY[0]).read_text(encoding="utf-8")
+    reports = [read(file) for file in FIDELITY[1]]
+    assert insert(text, fidelity_to_markdown(reports), "fidelity") == text, "run python bench/readme.py"
+    assert {(report["log"]["name"], report["split"]) for report in reports} == {
+        ("yelp", "test"), ("taobao", "test"), ("yoochoose", "test"), ("search_clicks", "validation")
+    }  # fmt: skip
+    assert {report["preset"] for report in reports} == {"fastgaum"}
 
 
 def test_figure_names_the_rows_of_its_object() -> None:

@@ -29,7 +29,10 @@ COUNTED = ("displayed_before", "chosen_before", "log_set_size", "event_number")
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The training items of a feature space as simulated candidates; one more row stands for an unknown item."""
+    """The training items of a feature space as simulated candidates, then further ones that training never displayed.
+
+    One more row stands for an unknown item.
+    """
 
     space: FeatureSpace
     item_ids: pl.Series
@@ -54,12 +57,17 @@ class Catalogue:
         """Number of items, the unknown one not among them."""
         return len(self.item_ids)
 
+    @property
+    def n_trained(self) -> int:
+        """Number of training items, which stand first."""
+        return len(self.space.item_displays)
+
     @classmethod
-    def of(cls, space: FeatureSpace, log: SessionLog | None = None) -> Catalogue:
-        """The items of a feature space; `log` says what their fields are.
+    def of(cls, space: FeatureSpace, log: SessionLog | None = None, further: pl.Series | None = None) -> Catalogue:
+        """The items of a feature space, then `further` ones, as the model meets new items; `log` says what their fields are.
 
         Raises:
-            ConfigError: the space has fields or view counts and no log is given.
+            ConfigError: the space has fields or view counts and no log is given, or a further item is none.
             FeatureMismatchError: the log's fields are not the training log's.
         """
         if log is None and (space.field_names or space.protocol == "views"):
@@ -67,10 +75,15 @@ class Catalogue:
             raise ConfigError(
                 f"the model reads {', '.join(what)}, which it does not keep per item: pass the log that has them (log=…)"
             )
-        names = space.number_names
-        fields = _Fields(space, log) if log is not None else None
-        statistics = _training_statistics(space)
-        fixed = np.zeros((len(space.item_displays) + 1, len(names)), np.float32)
+        names, item_ids = space.number_names, space.categorical[0].values
+        n_trained = len(item_ids)
+        if further is not None:
+            item_ids = pl.concat([item_ids, further.cast(pl.String).alias(item_ids.name)])
+            if item_ids.n_unique() < len(item_ids):
+                raise ConfigError("a further item is a training item, or stands there twice: pass each new item once")
+        fields = _Fields(space, log, item_ids) if log is not None else None
+        statistics = _training_statistics(space, len(item_ids) + 1)
+        fixed = np.zeros((len(item_ids) + 1, len(names)), np.float32)
         for column, name in enumerate(names):
             if name in statistics:
                 fixed[:, column] = statistics[name]
@@ -83,13 +96,14 @@ class Catalogue:
             if part.source == "position":
                 position, n_positions = column, len(part.values)
             elif part.source == "item":
-                ids[:, column] = part.start + 1 + np.append(np.arange(len(part.values)), -1)
+                ids[:, column] = part.start
+                ids[:n_trained, column] += np.arange(1, n_trained + 1, dtype=np.int32)
             else:
                 assert fields is not None
                 ids[:, column] = part.start + 1 + fields.rows(part.name, part.values)
         return cls(
             space,
-            space.categorical[0].values,
+            item_ids,
             ids,
             fixed,
             position,
@@ -110,7 +124,7 @@ class Catalogue:
 
     def rows(self, ids: IntArray) -> IntArray:
         """Table rows, (n, 1 or 2), of feature ids (n, n_categorical): the way back, fields left to the item."""
-        item = ids[:, 0] - 2
+        item = ids[:, 0] - 2  # a further item is unknown here: ids do not tell one from another
         rows = np.where(item < 0, self.n_items, item)[:, None]
         if self.position_column >= 0:
             start = self.space.categorical[self.position_column].start
@@ -122,10 +136,11 @@ def _at(names: tuple[str, ...], name: str) -> int:
     return names.index(name) if name in names else -1
 
 
-def _training_statistics(space: FeatureSpace) -> dict[str, npt.NDArray[Any]]:
-    """What the encoder computes of an item's training counts, by item, the unknown one last."""
-    displays, choices = np.append(space.item_displays, 0), np.append(space.item_choices, 0)
-    expected = np.append(space.item_expected, 0.0)
+def _training_statistics(space: FeatureSpace, n: int) -> dict[str, npt.NDArray[Any]]:
+    """What the encoder computes of an item's training counts, by item, then n in all that have none."""
+    rest = np.zeros(n - len(space.item_displays), np.int64)
+    displays, choices = np.append(space.item_displays, rest), np.append(space.item_choices, rest)
+    expected = np.append(space.item_expected, rest)
     return {
         "log_displays": np.log1p(displays),
         "log_choices": np.log1p(choices),
@@ -137,17 +152,17 @@ def _training_statistics(space: FeatureSpace) -> dict[str, npt.NDArray[Any]]:
 
 
 class _Fields:
-    """A log's fields by item of the space, the unknown item last."""
+    """A log's fields by item, the unknown item last."""
 
-    def __init__(self, space: FeatureSpace, log: SessionLog) -> None:
+    def __init__(self, space: FeatureSpace, log: SessionLog, item_ids: pl.Series) -> None:
         space.check_fields(log)
         self.log = log
         train = log.sessions_in("train")
         part: Selection = select_sessions(log, train if len(train) else log.sessions_in("all"))
         self.candidates = part.candidates
-        self.items = rows_of(log.item_ids, space.categorical[0].values)
-        """row of each of the log's items, -1 for one that the space does not know"""
-        self.n = len(space.item_displays) + 1
+        self.items = rows_of(log.item_ids, item_ids)
+        """row of each of the log's items, -1 for one that the catalogue does not hold"""
+        self.n = len(item_ids) + 1
         self.at = self.items[np.asarray(log.items)[self.candidates]]
 
     def numbers(self, name: str) -> FloatArray:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import torch
 
 from fastgaum.envs.catalogue import Catalogue
@@ -41,7 +42,7 @@ POOL_PLACES = 1 << 20
 
 
 class LearnedWorld(World):
-    """Users who choose as a fitted `UserModel` does. Its items are those of the training split.
+    """Users who choose as a fitted `UserModel` does. Its items are those of the training split, and further ones if asked.
 
     Attributes:
         model: the model; changing it afterwards changes nothing here.
@@ -57,6 +58,7 @@ class LearnedWorld(World):
         starts: Starts = "empty",
         split: SplitName = "train",
         n_features: int = 15,
+        further: pl.Series | None = None,
     ) -> None:
         """Fold a model.
 
@@ -68,6 +70,8 @@ class LearnedWorld(World):
                 drawn by the key that `reset` gets: a session of `split`, then how many of its events, 0 to all but one.
             split: the log's split that logged starts are drawn from.
             n_features: width of `item_features`, at least 3.
+            further: ids of items that training never displayed; each is an item of its own, of which the model knows no
+                more than of any new one (and, with a `log`, its static fields).
 
         Raises:
             ConfigError: the model is not fitted or lacks the head, or a log is needed and none is given.
@@ -89,7 +93,7 @@ class LearnedWorld(World):
         if starts == "logged" and log is None:
             raise ConfigError("logged starts need a log to draw them from: pass log=…")
         self.model, self.head, self.outside = model, head, model.outside
-        self.catalogue = Catalogue.of(model.space, log)
+        self.catalogue = Catalogue.of(model.space, log, further)
         self.item_ids = self.catalogue.item_ids
         self.regulariser: Regulariser = model.regulariser
         self.eta = float(model.config.eta) if head == "reward" else 1.0

@@ -79,7 +79,7 @@ class SoFar:
         if self.tables is not None:
             rivals, follows = self.tables
             kernels.relation_numbers(
-                first, last, rows, catalogue.n_items, rivals.starts, rivals.keys, rivals.counts, follows.starts, follows.keys,
+                first, last, rows, catalogue.n_trained, rivals.starts, rivals.keys, rivals.counts, follows.starts, follows.keys,
                 follows.counts, self.latest, self.n_chosen, catalogue.relations_column, numbers,
             )  # fmt: skip
         n_base = len(space.number_names)

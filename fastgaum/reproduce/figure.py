@@ -27,7 +27,7 @@ _FLOOR_LINES = {
 Keys = list[tuple[str, str]]
 
 
-def check_figure(path: Path | None) -> None:
+def check_figure(path: Path | None, option: str = "--figure") -> None:
     """Raise, before any work, if the figure asked for cannot be drawn.
 
     Raises:
@@ -39,7 +39,7 @@ def check_figure(path: Path | None) -> None:
     if path.suffix not in FORMATS:
         raise OutputError(f"'{path}' ends in '{path.suffix}', a figure is written as {' or '.join(FORMATS)}: rename it")
     if find_spec("matplotlib") is None:
-        raise ConfigError("--figure needs matplotlib, which is not installed: pip install 'fastgaum[plots]'")
+        raise ConfigError(f"{option} needs matplotlib, which is not installed: pip install 'fastgaum[plots]'")
 
 
 def draw(result: Mapping[str, Any], path: Path) -> None:

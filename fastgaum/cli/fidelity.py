@@ -1,0 +1,62 @@
+"""`fastgaum fidelity`: does a trained user model, as a world, behave as a log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from fastgaum.cli.console import check_outputs
+from fastgaum.cli.reading import AS_IT_IS, Log, Reading
+from fastgaum.cli.settings import set_threads
+from fastgaum.cli.tables import show_block
+from fastgaum.files import atomic
+
+
+def fidelity(
+    run: Annotated[Path, Parameter(help="a run folder, or a model file")],
+    log: Log,
+    /,
+    *,
+    split: Annotated[Literal["train", "validation", "test"], Parameter(help="whose sessions to replay")] = "test",
+    head: Annotated[
+        Literal["generator", "reward"] | None, Parameter(help="who chooses; the generator if the run has one")
+    ] = None,
+    episodes: Annotated[int, Parameter(help="simulated sessions: each session is replayed so often")] = 20_000,
+    seed: Annotated[int, Parameter(help="seeds users, draws and permutations")] = 0,
+    json: Annotated[Path | None, Parameter(help="also write the report as one JSON object")] = None,
+    markdown: Annotated[Path | None, Parameter(help="also write the tables as markdown")] = None,
+    plot: Annotated[Path | None, Parameter(help="also draw it, as .svg or .png")] = None,
+    threads: Annotated[int | None, Parameter(help="threads to use; all cores if not given")] = None,
+    reading: Reading = AS_IT_IS,
+) -> None:
+    """Replay a log's sessions with simulated users; compare what they choose with what was chosen.
+
+    Clicks, repeats, novelty, popularity, surprise, calibration, rank, and the value of simple policies, each with an interval
+    over users and a permutation test. Options of reading that are not given are those that the run was trained with.
+    """
+    check_outputs(json, markdown, plot)
+    from fastgaum.reproduce.figure import check_figure
+
+    check_figure(plot, "--plot")
+    from fastgaum.fidelity.figure import draw
+    from fastgaum.fidelity.report import fidelity as report_of
+    from fastgaum.fidelity.text import blocks, to_markdown
+    from fastgaum.metrics.flat import finite, to_json
+    from fastgaum.models.user_model import UserModel
+    from fastgaum.training.runs import machine_facts
+
+    set_threads(threads)
+    model = UserModel.load(run, device="cpu")
+    sessions = reading.or_of_run(run).load(log)
+    report = finite(report_of(model, sessions, split=split, head=head, episodes=episodes, seed=seed))
+    report = {"machine": machine_facts(model.config.seed), "preset": model.config.preset, **report}
+    for path, text in ((json, to_json), (markdown, to_markdown)):
+        if path is not None:
+            with atomic(path) as beside:
+                beside.write_text(text(report), encoding="utf-8")
+    if plot is not None:
+        draw(report, plot)
+    for block in blocks(report):
+        show_block(block)

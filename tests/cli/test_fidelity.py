@@ -1,0 +1,54 @@
+"""`fastgaum fidelity`: what it prints and writes, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fastgaum.cli.app import main
+
+
+def test_report(trained: Path, log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib", reason="figures: install fastgaum[plots]")
+    files = {"json": tmp_path / "f.json", "markdown": tmp_path / "f.md", "plot": tmp_path / "f.svg"}
+    options = [text for name, path in files.items() for text in (f"--{name}", str(path))]
+    capsys.readouterr()
+    assert main(["fidelity", str(trained), str(log_file), "--split", "validation", "--episodes", "200", *options]) == 0
+    out = capsys.readouterr().out
+    report = json.loads(files["json"].read_text())
+    assert report["replicas"] == 200 // report["sessions"]
+    assert report["fields_averaged"] == ["price"]
+    assert report["machine"]["versions"]["fastgaum"]
+    assert "a simulated candidate has its item's mean of price" in out
+    for one in report["statistics"]:
+        assert one["name"] in out
+        assert f"| {one['name']} |" in files["markdown"].read_text()
+    assert "spearman" in out
+    assert files["plot"].read_text().startswith("<?xml")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--episodes", "0"], "episodes must be at least 1, got 0"),
+        (["--seed", "-1"], "seed must be at least 0, got -1"),
+        (["--split", "all"], "Choose from"),
+        (["--head", "rewards"], "Did you mean"),
+        (["--plot", "f.pdf"], "ends in '.pdf', a figure is written as .svg or .png"),
+        (["--threads", "0"], "--threads must be at least 1"),
+        (["--json", "."], "it is a folder"),
+    ],
+)
+def test_refuses_options(
+    fails: Callable[[list[str]], str], trained: Path, log_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    options: list[str], says: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert says in fails(["fidelity", str(trained), str(log_file), *options])
+
+
+def test_refuses_what_is_no_run(fails: Callable[[list[str]], str], log_file: Path, tmp_path: Path) -> None:
+    assert "absent" in fails(["fidelity", str(tmp_path / "absent"), str(log_file)])
