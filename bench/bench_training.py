@@ -2,6 +2,12 @@
 
 Every contender starts from the same weights and takes the same batches; its first loss must be the reference's. Rivals
 that take seconds are given fewer steps of the same work.
+
+What the report's sizes allow (8 layers of 512, 46 million recurrent weights, batch 16 on Yelp, 19 events): a logged round
+cannot do without 4.3 GFLOP, and not without moving 32 bytes per weight: AdamW reads and writes a weight and its two
+moments, the passes read the weight once each. That is 1.5 GB, 37 ms at the 40 GB/s that torch's fused AdamW reached at best
+on two cores, and 20 ms of arithmetic at 211 GFLOP/s. So no implementation passes 520 events/s: 7 times the careful rival's
+76, 90 times the 5.7 that were measured on the report's own code.
 """
 
 from __future__ import annotations
