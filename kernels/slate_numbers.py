@@ -151,7 +151,9 @@ def count_slates(
 
 
 @jit
-def move_counts(keys: Array, displayed: Array, picked: Array, to_keys: Array, to_displayed: Array, to_picked: Array) -> None:
+def move_counts(
+    keys: Array, displayed: Array, picked: Array, to_keys: Array, to_displayed: Array, to_picked: Array
+) -> None:
     """Enter every user's counts into tables of another room; `to_keys` holds -1."""
     for user in range(len(keys)):
         for i in range(keys.shape[1]):

@@ -194,7 +194,15 @@ def softmax_slates(
 
 @jit
 def entmax_slates(
-    first: int, last: int, scores: Array, eta: float, rows: Array, outside: bool, alpha: float, probs: Array, none: Array
+    first: int,
+    last: int,
+    scores: Array,
+    eta: float,
+    rows: Array,
+    outside: bool,
+    alpha: float,
+    probs: Array,
+    none: Array,
 ) -> None:
     """Write the α-entmax of eta · scores (α = 2: sparsemax) over each user's displayed places, as `softmax_slates`."""
     k = scores.shape[1]
@@ -210,7 +218,7 @@ def entmax_slates(
         ends[1] = size
         nothing[0] = 1.0
         if size > 0:
-            entmax(values, ends, outside, alpha, alpha == 1.5 or alpha == 2.0, scratch, shares, nothing)  # noqa: PLR1714
+            entmax(values, ends, outside, alpha, alpha == 1.5 or alpha == 2.0, scratch, shares, nothing)
         size = 0
         for place in range(k):
             displayed = rows[user, place, 0] >= 0

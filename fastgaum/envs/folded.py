@@ -118,10 +118,16 @@ class FoldedRecurrent:
             if layer == 0:
                 into = table, *_numbers(encoder.input, catalogue.space.n_numbers, gates)
             else:
-                into = np.zeros((0, gates), np.float32), _array(encoder.weight_ih[layer - 1].t()), _array(encoder.bias_ih[layer - 1])
+                into = (
+                    np.zeros((0, gates), np.float32),
+                    _array(encoder.weight_ih[layer - 1].t()),
+                    _array(encoder.bias_ih[layer - 1]),
+                )
             second = () if encoder.kind == "lstm" else (_array(encoder.bias_hh[layer]),)
             self.layers.append((*into, weights, *second))
-            self.carries.append(tuple(np.zeros((n, size), np.float32) for _ in range(2 if encoder.kind == "lstm" else 1)))
+            self.carries.append(
+                tuple(np.zeros((n, size), np.float32) for _ in range(2 if encoder.kind == "lstm" else 1))
+            )
         self.states = self.carries[-1][0]
         self.no_rows: IntArray = np.zeros((n, 1, 0), np.int32)
 

@@ -23,7 +23,7 @@ from fastgaum.envs.folded import Encoder, FoldedRecurrent, FoldedScorer
 from fastgaum.envs.retold import RetoldEncoder
 from fastgaum.envs.so_far import SoFar
 from fastgaum.envs.starts import LoggedStarts
-from fastgaum.envs.world import NO_ITEM, FloatArray, IntArray, KeyArray, Population, Response, World
+from fastgaum.envs.world import FloatArray, IntArray, KeyArray, Population, Response, World, checked_slates
 from fastgaum.errors import ConfigError
 from fastgaum.kernels import slates as kernels
 from fastgaum.models.choice_model import Head
@@ -81,7 +81,9 @@ class LearnedWorld(World):
         if head not in ("generator", "reward"):
             raise ConfigError(f"head must be generator or reward, got '{head}'")
         if head == "generator" and networks.generator is None:
-            raise ConfigError("the model has no generator (players = exact): use head='reward', whose best response it is")
+            raise ConfigError(
+                "the model has no generator (players = exact): use head='reward', whose best response it is"
+            )
         if starts not in ("empty", "logged"):
             raise ConfigError(f"starts must be empty or logged, got '{starts}'")
         if starts == "logged" and log is None:
@@ -208,16 +210,7 @@ class LearnedPopulation(Population):
         threads.run(function, self._cuts)
 
     def _checked(self, slates: IntArray, any_rows: bool = False) -> IntArray:
-        """The slates as the kernels read them, which do not check bounds."""
-        slates = np.ascontiguousarray(slates, np.int32)
-        if not (any_rows and slates.ndim == 1) and (slates.ndim != 2 or len(slates) != self.n):
-            raise ConfigError(f"slates of {self.n} users have the shape ({self.n}, k), got {slates.shape}")
-        if slates.size and (slates.min() < NO_ITEM or slates.max() >= self.world.n_items):
-            wrong = slates[(slates < NO_ITEM) | (slates >= self.world.n_items)][0]
-            raise ConfigError(
-                f"a slate holds item {wrong}, the world's are 0 … {self.world.n_items - 1} ({NO_ITEM}: an empty place)"
-            )
-        return slates
+        return checked_slates(slates, self.n, self.world.n_items, any_rows)
 
     def _buffer(self, k: int) -> _Buffers:
         if k not in self._buffers:

@@ -86,9 +86,7 @@ class SoFar:
         n_base = len(space.number_names)
         kernels.standardise_slates(first, last, rows, n_base, catalogue.varying, space.mean, space.scale, numbers)
 
-    def count(
-        self, first: int, last: int, active: npt.NDArray[np.bool_], rows: IntArray, items: IntArray
-    ) -> None:
+    def count(self, first: int, last: int, active: npt.NDArray[np.bool_], rows: IntArray, items: IntArray) -> None:
         """Move the active users' counts on: what they were shown, and chose."""
         if self.counts:
             kernels.count_slates(

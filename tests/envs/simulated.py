@@ -116,7 +116,11 @@ def _with_fields(log: SessionLog, world: LearnedWorld, source: SessionLog) -> Se
             candidate[name] = catalogue.fixed[log.items, space.number_names.index(name)]
     views = None
     if source.views is not None:
-        logs = catalogue.fixed[log.items, space.number_names.index("log_views")] if space.protocol == "views" else 0 * log.items
+        logs = (
+            catalogue.fixed[log.items, space.number_names.index("log_views")]
+            if space.protocol == "views"
+            else 0 * log.items
+        )
         views = np.rint(np.exp(logs)).astype(np.uint16)
     return dataclasses.replace(
         log, candidate_fields=candidate, categories=categories, views=views, ordered=source.ordered,

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 
 from fastgaum.config import Config
 from fastgaum.envs.learned import LearnedWorld
-from fastgaum.errors import ConfigError
 from fastgaum.models.regularisers import Custom
 from fastgaum.models.tensors import to_tensors
 from fastgaum.models.user_model import UserModel
 from fastgaum.ops.segments import segment_sum
-from fastgaum.ops.threads import set_threads
 from fastgaum.sessions.batches import assemble
 from fastgaum.sessions.packed import SessionLog
 from tests.builders import random_log
-from tests.envs.simulated import as_log, keys_of, play, random_slates
+from tests.envs.simulated import as_log, keys_of, play
 
 SMALL: dict[str, Any] = {
     "epochs": 1, "warm_start": 2, "catch_up": 1, "hidden": [8, 6], "history_dim": 5, "batch_sessions": 16, "lr": 0.03, "search": [],
@@ -44,7 +40,9 @@ def check_same_as_encoder(
     played = play(users, world, steps=6, idle=idle)
     log, had = as_log(played, world, source)
     assert model.space is not None
-    batch = to_tensors(assemble(model.space.encode(log, log.sessions_in("all")), np.arange(log.n_sessions, dtype=np.int32)))
+    batch = to_tensors(
+        assemble(model.space.encode(log, log.sessions_in("all")), np.arange(log.n_sessions, dtype=np.int32))
+    )
     log_probs, none = model.choice_log_probs(batch, world.head)
     tolerance = 1e-5 if not isinstance(model.regulariser, Custom) else 1e-4
     # sparse distributions are floored at 1e-12 before the logarithm
@@ -53,7 +51,9 @@ def check_same_as_encoder(
     np.testing.assert_allclose(had["utility"], model.utility(batch).numpy()[had["chosen"]], rtol=1e-4, atol=2e-5)
     assert len(had["chosen"]) > 10
     sizes = np.diff(log.display_offsets)
-    assert had["probability"][np.repeat(sizes, sizes) > 1].std() > 1e-3, "nothing was learned: everything equals everything"
+    assert had["probability"][np.repeat(sizes, sizes) > 1].std() > 1e-3, (
+        "nothing was learned: everything equals everything"
+    )
 
 
 VARIANTS: list[dict[str, Any]] = [
