@@ -17,20 +17,21 @@ from .packing import length_of, now_running, padded, room, still_running
 
 
 @jit_part
-def _logistics(sums: Array) -> None:
+def logistics(sums: Array) -> None:
+    """Replace sums by their logistic function."""
     for j in range(len(sums)):
         sums[j] = logistic(sums[j])
 
 
 @jit_part
-def _candidate(r: Array, q: Array, x: Array, n: Array) -> None:
+def new_state(r: Array, q: Array, x: Array, n: Array) -> None:
     """Write n = tanh(x + r q)."""
     for j in range(len(n)):
         n[j] = tanh(x[j] + r[j] * q[j])
 
 
 @jit_part
-def _mix(z: Array, n: Array, before: Array, after: Array) -> None:
+def mix(z: Array, n: Array, before: Array, after: Array) -> None:
     """Write h = (1 − z) n + z h'."""
     for j in range(len(after)):
         after[j] = (ONE - z[j]) * n[j] + z[j] * before[j]
@@ -45,14 +46,14 @@ def _cell(unit: int, units: int, q: Array, bias: Array, x: Array, saved: Array, 
     add(q, bias)
     for k in range(2):
         add(q[k * units : k * units + length], x[k * size + unit : k * size + last])
-    _logistics(q[: 2 * units])
+    logistics(q[: 2 * units])
     r, z, of_n = q[:length], q[units : units + length], q[2 * units : 2 * units + length]
     n = saved[2 * size + unit : 2 * size + last]
     copy(saved[unit:last], r)
     copy(saved[size + unit : size + last], z)
     copy(saved[3 * size + unit : 3 * size + last], of_n)
-    _candidate(r, of_n, x[2 * size + unit : 2 * size + last], n)
-    _mix(z, n, before[unit:last], after[unit:last])
+    new_state(r, of_n, x[2 * size + unit : 2 * size + last], n)
+    mix(z, n, before[unit:last], after[unit:last])
 
 
 @jit_part

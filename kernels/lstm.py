@@ -20,7 +20,7 @@ from .packing import length_of, now_running, padded, room, still_running
 
 
 @jit_part
-def _activate(sums: Array, units: int) -> None:
+def activate_gates(sums: Array, units: int) -> None:
     """Turn gate sums, (4 · units,), into gates, in place."""
     # one loop over all four gates, by logistic(x) = ½ + ½ tanh(x / 2), vectorises twice as well as one for each
     for j in range(4 * units):
@@ -30,7 +30,7 @@ def _activate(sums: Array, units: int) -> None:
 
 
 @jit_part
-def _advance(gate: Array, units: int, memory: Array, state: Array) -> None:
+def advance_units(gate: Array, units: int, memory: Array, state: Array) -> None:
     """Turn c' (`memory`) into c and write h; the last block may have fewer than `units` of them."""
     # Numba guards an index against being negative, and the loop vectorises only where LLVM sees that it cannot be
     if units > 0:
@@ -50,11 +50,11 @@ def _cell(unit: int, units: int, sums: Array, x: Array, gate: Array, memory: Arr
     for k in range(runs):
         here, there = k * units, k * size + unit
         add(sums[here : here + length], x[there : there + length])
-    _activate(sums, units)
+    activate_gates(sums, units)
     for k in range(runs):
         here, there = k * units, k * size + unit
         copy(gate[there : there + length], sums[here : here + length])
-    _advance(sums, units, memory[unit:last], state[unit:last])
+    advance_units(sums, units, memory[unit:last], state[unit:last])
 
 
 @jit_part

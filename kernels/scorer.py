@@ -124,9 +124,9 @@ def scorer_forward(
             before = after
         last = dense[starts[REST + n_layers - 1] : starts[REST + n_layers - 1] + before + 1]
         for candidate in range(start, stop):
-            score = _dot(values[candidate], last) + last[before]
+            score = dot(values[candidate], last) + last[before]
             if wide:
-                score += wide_part[0] + _dot(numbers[candidate], wide_part[1:])
+                score += wide_part[0] + dot(numbers[candidate], wide_part[1:])
                 for f in range(n_fields):
                     score += wide_table[ids[candidate, f], 0]
             scores[candidate] = score
@@ -151,7 +151,7 @@ def _turned(dense: Array, starts: Array, widths: Array) -> Array:
 
 
 @jit_part
-def _dot(left: Array, right: Array) -> Any:
+def dot(left: Array, right: Array) -> Any:
     """Σ left · right over the length of `left`."""
     total = ZERO
     for j in range(len(left)):

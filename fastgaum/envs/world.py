@@ -22,6 +22,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.errors import ConfigError
+
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
 KeyArray = npt.NDArray[np.uint64]
@@ -104,3 +106,18 @@ class Population(ABC):
     @abstractmethod
     def probabilities(self, slates: IntArray) -> tuple[FloatArray, FloatArray]:
         """Probability of each place of the slates (n, k), and of no click (n,); nobody moves."""
+
+
+def checked_slates(slates: IntArray, n: int, n_items: int, any_rows: bool = False) -> IntArray:
+    """Slates of n users, (n, k), as kernels read them, which do not check bounds; with `any_rows` one pool (m,) for all too.
+
+    Raises:
+        ConfigError: the shape is another, or an entry is neither an item nor `NO_ITEM`.
+    """
+    slates = np.ascontiguousarray(slates, np.int32)
+    if not (any_rows and slates.ndim == 1) and (slates.ndim != 2 or len(slates) != n):
+        raise ConfigError(f"slates of {n} users have the shape ({n}, k), got {slates.shape}")
+    if slates.size and (slates.min() < NO_ITEM or slates.max() >= n_items):
+        wrong = slates[(slates < NO_ITEM) | (slates >= n_items)][0]
+        raise ConfigError(f"a slate holds item {wrong}, the world's are 0 … {n_items - 1} ({NO_ITEM}: an empty place)")
+    return slates

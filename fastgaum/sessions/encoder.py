@@ -100,13 +100,13 @@ class Encoder:
     @cached_property
     def item_rows(self) -> IntArray:
         """Row of each of the log's items among the training items, or -1 for an unknown one, shape (n_items,)."""
-        return _rows_of(self.log.item_ids, self.space.categorical[0].values)
+        return rows_of(self.log.item_ids, self.space.categorical[0].values)
 
     @cached_property
     def _code_rows(self) -> dict[str, IntArray]:
         """Row of each code of the other categorical fields; the last entry stands for code -1, a missing value."""
         return {
-            part.name: np.append(_rows_of(self.log.categories[part.name], part.values), np.int32(-1))
+            part.name: np.append(rows_of(self.log.categories[part.name], part.values), np.int32(-1))
             for part in self.space.categorical
             if part.source.endswith("_field")
         }
@@ -208,7 +208,8 @@ class Encoder:
         }
 
 
-def _rows_of(values: pl.Series, vocabulary: pl.Series) -> IntArray:
+def rows_of(values: pl.Series, vocabulary: pl.Series) -> IntArray:
+    """Row of each value in a vocabulary of distinct values, -1 for one that is not there."""
     known = pl.DataFrame({"value": vocabulary, "row": pl.Series(np.arange(len(vocabulary), dtype=np.int32))})
     joined = pl.DataFrame({"value": values}).join(known, on="value", how="left", maintain_order="left")
     return joined["row"].fill_null(-1).to_numpy().astype(np.int32)

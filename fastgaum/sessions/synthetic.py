@@ -288,9 +288,14 @@ def _packed(
         users=np.arange(n_sessions, dtype=np.int32),
         session_ids=_ids("s", n_sessions).rename("session"),
         event_ids=pl.Series("event", positions),
-        item_ids=_ids("i", n_items).rename("item"),
+        item_ids=item_names(n_items),
         name="synthetic",
     )
+
+
+def item_names(n_items: int) -> pl.Series:
+    """The item ids of a synthetic world's logs, by item code."""
+    return _ids("i", n_items).rename("item")
 
 
 def _ids(letter: str, n: int) -> pl.Series:

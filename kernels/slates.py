@@ -1,0 +1,266 @@
+"""Slates shown to many users at once: which places are displayed, their scores, their probabilities, and the draw.
+
+A user's slate is a row of k places. What the kernels read is not the item but the table rows of a place, (n, k, n_rows):
+the item's, and where the order of display is a feature the position's; -1 in the first stands for a place that shows
+nothing. All dense tables are folded before: one row holds all that an item's ids say to a layer.
+
+Products are taken over tiles of rows whose number is always a multiple of BLOCK: BLAS then runs the same code over every
+row, and a user's scores have the same bits whatever stands beside it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ._jit import Array, jit, jit_fast, jit_part
+from .activations import activate, exp_nonpositive
+from .cells import ZERO, add, copy
+from .keyed import uniform
+from .prefetch import AHEAD, prefetch_row
+from .scorer import dot, matrix
+from .simplex import entmax
+
+TILE = 96
+BLOCK = 16
+FEW = 32
+"""places of a slate up to which repeats are found by comparing all pairs"""
+
+
+@jit_part
+def blocks(rows: int) -> int:
+    """How many rows to give to a matrix product: the next multiple of BLOCK."""
+    return (rows + BLOCK - 1) // BLOCK * BLOCK
+
+
+@jit
+def displayed_rows(
+    first: int, last: int, slates: Array, active: Array, n_rows: int, n_positions: int, rows: Array
+) -> None:
+    """Write the table rows of each place, (n, k, 1) or (n, k, 2): the item's, and n_rows + 1 + its rank among the displayed.
+
+    An item that stood earlier in the slate is not displayed again, nor is anything to an inactive user. A rank from
+    `n_positions` on has the row n_rows: that of an unknown position.
+    """
+    k = slates.shape[1]
+    seen = np.zeros(n_rows if k > FEW else 0, np.int32)
+    for user in range(first, last):
+        rank = 0
+        for place in range(k):
+            item = slates[user, place]
+            if not active[user]:
+                item = -1
+            if item >= 0 and k > FEW:
+                if seen[item] == user - first + 1:
+                    item = -1
+                else:
+                    seen[item] = user - first + 1
+            elif item >= 0:
+                for other in range(place):
+                    if slates[user, other] == item:
+                        item = -1
+                        break
+            rows[user, place, 0] = item
+            if rows.shape[2] == 2:
+                rows[user, place, 1] = -1 if item < 0 else n_rows + 1 + rank if rank < n_positions else n_rows
+            rank += item >= 0
+
+
+@jit_fast
+def slate_scores(
+    first: int,
+    last: int,
+    rows: Array,
+    numbers: Array,
+    states: Array,
+    table: Array,
+    wide: Array,
+    from_state: Array,
+    from_numbers: Array,
+    wide_numbers: Array,
+    bias: Array,
+    deeper: Array,
+    widths: Array,
+    kind: int,
+    scores: Array,
+) -> None:
+    """Write a scorer's scores of each place, (n, k), 0 where nothing is displayed.
+
+    numbers (n, k, d); states (n, S); table (·, widths[0]) and wide (·,): what a row adds to the first layer and to the
+    score; from_state (S, widths[0]), from_numbers (d, widths[0]); deeper: of each later layer W, transposed, then b.
+    """
+    k, n_rows, n_numbers, width, state_dim = rows.shape[1], rows.shape[2], numbers.shape[2], widths[0], states.shape[1]
+    flat_rows, flat_numbers = rows.reshape(-1), numbers.reshape(-1, n_numbers)
+    flat_scores = scores.reshape(-1)
+    widest = 0
+    for layer in range(len(widths)):
+        widest = max(widest, widths[layer])
+    of_users, sums = np.zeros((TILE, state_dim), table.dtype), np.empty((TILE, width), table.dtype)
+    of_places = np.zeros((TILE, n_numbers), table.dtype)
+    one, other = np.zeros(TILE * widest, table.dtype), np.zeros(TILE * widest, table.dtype)
+    for start in range(first, last, TILE):
+        users = min(TILE, last - start)
+        for i in range(users):
+            copy(of_users[i], states[start + i])
+        np.dot(of_users[: blocks(users)], from_state, sums[: blocks(users)])
+        for begin in range(start * k, (start + users) * k, TILE):
+            count = min(TILE, (start + users) * k - begin)
+            full = blocks(count)
+            values = matrix(one, 0, TILE, width)
+            if n_numbers > 0:
+                for i in range(count):
+                    copy(of_places[i], flat_numbers[begin + i])
+                np.dot(of_places[:full], from_numbers, values[:full])
+            _first_layer(begin, count, start, k, n_rows, flat_rows, table, sums, n_numbers > 0, bias, kind, values)
+            at, before = 0, width
+            for layer in range(1, len(widths)):
+                after = widths[layer]
+                above = matrix(other, 0, TILE, after)
+                np.dot(values[:full], matrix(deeper, at, before, after), above[:full])
+                at += before * after
+                beside = deeper[at : at + after]
+                for i in range(count):
+                    activate(above[i], beside, kind)
+                at += after
+                one, other = other, one
+                values, before = above, after
+            last_layer = deeper[at : at + before + 1]
+            for i in range(count):
+                score = dot(values[i], last_layer) + last_layer[before]
+                if n_numbers > 0:
+                    score += dot(of_places[i], wide_numbers)
+                for f in range(n_rows):
+                    row = flat_rows[(begin + i) * n_rows + f]
+                    score += wide[row] if row >= 0 else ZERO
+                flat_scores[begin + i] = score if flat_rows[(begin + i) * n_rows] >= 0 else ZERO
+
+
+@jit_part
+def _first_layer(
+    begin: int, count: int, start: int, k: int, n_rows: int, rows: Array, table: Array, sums: Array, add_to: bool, bias: Array,
+    kind: int, values: Array,
+) -> None:  # fmt: skip
+    """Turn a tile's sums over numbers, if `add_to`, into the activations of the first layer."""
+    user = begin // k - start
+    place = begin % k
+    for i in range(count):
+        ahead = (begin + min(i + AHEAD, count - 1)) * n_rows
+        if rows[ahead] >= 0:
+            prefetch_row(table, rows[ahead])
+        value = values[i]
+        if add_to:
+            add(value, sums[user])
+        else:
+            copy(value, sums[user])
+        for f in range(n_rows):
+            row = rows[(begin + i) * n_rows + f]
+            if row >= 0:
+                add(value, table[row])
+        activate(value, bias, kind)
+        place += 1
+        if place == k:
+            place = 0
+            user += 1
+
+
+@jit_fast
+def softmax_slates(
+    first: int, last: int, scores: Array, eta: float, rows: Array, outside: bool, probs: Array, none: Array
+) -> None:
+    """Write softmax(eta · scores) over each user's displayed places, (n, k), and what is left for no click, (n,)."""
+    k = scores.shape[1]
+    scale = np.float32(eta)
+    for user in range(first, last):
+        top = ZERO if outside else np.float32(-np.inf)
+        for place in range(k):
+            if rows[user, place, 0] >= 0:
+                top = max(top, scale * scores[user, place])
+        if top == -np.inf:
+            for place in range(k):
+                probs[user, place] = ZERO
+            none[user] = 1.0
+            continue
+        for place in range(k):
+            probs[user, place] = exp_nonpositive(min(scale * scores[user, place] - top, ZERO))
+        nothing = np.float64(exp_nonpositive(-top)) if outside else 0.0
+        total = nothing
+        for place in range(k):
+            if rows[user, place, 0] < 0:
+                probs[user, place] = ZERO
+            total += probs[user, place]
+        for place in range(k):
+            probs[user, place] /= total
+        none[user] = nothing / total
+
+
+@jit
+def entmax_slates(
+    first: int,
+    last: int,
+    scores: Array,
+    eta: float,
+    rows: Array,
+    outside: bool,
+    alpha: float,
+    probs: Array,
+    none: Array,
+) -> None:
+    """Write the α-entmax of eta · scores (α = 2: sparsemax) over each user's displayed places, as `softmax_slates`."""
+    k = scores.shape[1]
+    values, shares, scratch = np.empty(k, np.float32), np.empty(k, np.float32), np.empty(k + 1)
+    ends, nothing = np.zeros(2, np.int32), np.empty(1, np.float32)
+    scale = np.float32(eta)
+    for user in range(first, last):
+        size = 0
+        for place in range(k):
+            if rows[user, place, 0] >= 0:
+                values[size] = scale * scores[user, place]
+                size += 1
+        ends[1] = size
+        nothing[0] = 1.0
+        if size > 0:
+            entmax(values, ends, outside, alpha, alpha == 1.5 or alpha == 2.0, scratch, shares, nothing)
+        size = 0
+        for place in range(k):
+            displayed = rows[user, place, 0] >= 0
+            probs[user, place] = shares[size] if displayed else 0.0
+            size += displayed
+        none[user] = nothing[0]
+
+
+@jit
+def draw_places(
+    first: int, last: int, probs: Array, none: Array, keys: Array, rows: Array, numbers: Array, places: Array,
+    items: Array, chosen: Array, chosen_numbers: Array,
+) -> None:  # fmt: skip
+    """Draw each user's choice by its key: place and item, -1 for no click, table rows (n, 1, ·) and numbers (n, 1, d).
+
+    Rows of no click are -1 and its numbers 0. Where rounding leaves the mass a hair below 1 and no click is impossible, the
+    draw falls on the last place that can be chosen.
+    """
+    k = probs.shape[1]
+    for user in range(first, last):
+        draw = uniform(keys[user])
+        reached = 0.0
+        choice, possible = -1, -1
+        for place in range(k):
+            reached += probs[user, place]
+            if probs[user, place] > 0.0:
+                possible = place
+            if draw < reached:
+                choice = place
+                break
+        if choice < 0 and none[user] <= 0.0:
+            choice = possible
+        places[user] = choice
+        items[user] = rows[user, choice, 0] if choice >= 0 else -1
+        for f in range(rows.shape[2]):
+            chosen[user, 0, f] = rows[user, choice, f] if choice >= 0 else -1
+        for j in range(numbers.shape[2]):
+            chosen_numbers[user, 0, j] = numbers[user, choice, j] if choice >= 0 else ZERO
+
+
+@jit
+def take_places(first: int, last: int, values: Array, places: Array, taken: Array) -> None:
+    """Write each user's value at its place, (n,), 0 for place -1."""
+    for user in range(first, last):
+        taken[user] = values[user, places[user]] if places[user] >= 0 else ZERO

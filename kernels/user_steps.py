@@ -1,0 +1,99 @@
+"""One recurrent step of many users, in place: what each has just chosen moves its state, whatever came before.
+
+The input is folded: a row of `table` holds all that an item's ids say to the gates, so that a step is a gather, two small
+products, over tiles of BLOCK rows as in `slates.py`, and the cell of the packed kernels. For a layer above the first
+`chosen` has no rows, and the layer below stands in the place of the numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ._jit import Array, jit_fast, jit_part
+from .cells import add, copy
+from .gru import logistics, mix, new_state
+from .lstm import activate_gates, advance_units
+from .slates import TILE, blocks
+
+
+@jit_part
+def _gates(
+    start: int, count: int, chosen: Array, nothing: int, numbers: Array, table: Array, from_numbers: Array, bias: Array,
+    held: Array, gates: Array,
+) -> None:  # fmt: skip
+    """Write the input gates of `count` users from `start` on; `held` is scratch for their numbers."""
+    n_numbers = numbers.shape[2]
+    if n_numbers > 0:
+        for i in range(count):
+            copy(held[i], numbers[start + i, 0])
+        np.dot(held[: blocks(count)], from_numbers, gates[: blocks(count)])
+    for i in range(count):
+        if n_numbers > 0:
+            add(gates[i], bias)
+        else:
+            copy(gates[i], bias)
+        for f in range(chosen.shape[2]):
+            row = chosen[start + i, 0, f]
+            if row < 0 and f == 0:
+                row = nothing
+            if row >= 0:
+                add(gates[i], table[row])
+
+
+@jit_fast
+def lstm_step(
+    first: int, last: int, active: Array, chosen: Array, nothing: int, numbers: Array, table: Array, from_numbers: Array,
+    bias: Array, weight: Array, h: Array, c: Array,
+) -> None:  # fmt: skip
+    """Advance h and c, (n, H), of the active users.
+
+    chosen (n, 1, n_rows): table rows of the choice, -1 for none, which has the row `nothing`; numbers (n, 1, d); table
+    (·, 4H); from_numbers (d, 4H); weight (H, 4H), the transposed weight_hh.
+    """
+    size, width = weight.shape
+    before, held = np.zeros((TILE, size), h.dtype), np.zeros((TILE, numbers.shape[2]), h.dtype)
+    sums, gates = np.empty((TILE, width), h.dtype), np.empty((TILE, width), h.dtype)
+    for start in range(first, last, TILE):
+        count = min(TILE, last - start)
+        for i in range(count):
+            copy(before[i], h[start + i])
+        np.dot(before[: blocks(count)], weight, sums[: blocks(count)])
+        _gates(start, count, chosen, nothing, numbers, table, from_numbers, bias, held, gates)
+        for i in range(count):
+            if active[start + i]:
+                add(gates[i], sums[i])
+                activate_gates(gates[i], size)
+                advance_units(gates[i], size, c[start + i], h[start + i])
+
+
+@jit_fast
+def gru_step(
+    first: int, last: int, active: Array, chosen: Array, nothing: int, numbers: Array, table: Array, from_numbers: Array,
+    bias: Array, weight: Array, bias_hh: Array, h: Array,
+) -> None:  # fmt: skip
+    """Advance h, (n, H), of the active users; arrays as in `lstm_step` with three gates."""
+    size, width = weight.shape
+    before, held = np.zeros((TILE, size), h.dtype), np.zeros((TILE, numbers.shape[2]), h.dtype)
+    sums, gates = np.empty((TILE, width), h.dtype), np.empty((TILE, width), h.dtype)
+    for start in range(first, last, TILE):
+        count = min(TILE, last - start)
+        for i in range(count):
+            copy(before[i], h[start + i])
+        np.dot(before[: blocks(count)], weight, sums[: blocks(count)])
+        _gates(start, count, chosen, nothing, numbers, table, from_numbers, bias, held, gates)
+        for i in range(count):
+            if active[start + i]:
+                _gru_cell(sums[i], bias_hh, gates[i], before[i], h[start + i])
+
+
+@jit_part
+def _gru_cell(q: Array, bias: Array, x: Array, before: Array, after: Array) -> None:
+    size = len(after)
+    add(q, bias)
+    add(q[: 2 * size], x)
+    logistics(q[: 2 * size])
+    n: Any = x[2 * size : 3 * size]
+    new_state(q[:size], q[2 * size : 3 * size], n, n)
+    mix(q[size : 2 * size], n, before, after)
