@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from typing import ClassVar
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -31,10 +29,9 @@ class Learner(Policy):
         networks: what is trained.
         learning: whether `observe` remembers and updates, and `act` explores.
         progress: share of the training that is done, which sets epsilon and learning rate.
+        fixed_epsilon: stands in for the schedule's epsilon, for a policy that goes on learning after its training.
         loss: mean loss of the last step's updates, NaN before the first.
     """
-
-    slates_of: ClassVar[bool] = True
 
     def __init__(self, world: World, k: int, pool: Pool, config: PolicyConfig, outside: bool | None = None) -> None:
         """Make untrained networks for a world's items and states."""
@@ -47,9 +44,10 @@ class Learner(Policy):
             torch.manual_seed(config.seed)
             self.networks = self.made_networks(world)
         self.target = copy.deepcopy(self.networks)
-        self.optimiser = torch.optim.Adam(self.networks.parameters(), lr=config.lr)
+        self.optimiser = torch.optim.Adam(self.networks.parameters(), lr=config.lr, fused=True)
         self.rng = np.random.default_rng([config.seed, 1])
         self.replay: Replay | None = None
+        self.fixed_epsilon: float | None = None
         self.learning, self.progress, self.loss, self.n_updates = False, 0.0, float("nan"), 0
 
     @abstractmethod
@@ -71,7 +69,9 @@ class Learner(Policy):
             ConfigError: it was made for slates of another size.
         """
         if k != self.k:
-            raise ConfigError(f"{self.name} was made for slates of {self.k} items and is asked for {k}: train it for {k}")
+            raise ConfigError(
+                f"{self.name} was made for slates of {self.k} items and is asked for {k}: train it for {k}"
+            )
         states = self.reading(observation.states, observation.left)
         places = self.best(states, observation.pools, self.networks)
         if self.learning:
@@ -81,7 +81,7 @@ class Learner(Policy):
     @property
     def epsilon(self) -> float:
         """Share of places filled at random now."""
-        return self.config.epsilon_at(self.progress)
+        return self.config.epsilon_at(self.progress) if self.fixed_epsilon is None else self.fixed_epsilon
 
     def observe(self, transition: Transition) -> None:
         """Remember the step and take a few gradient steps.
@@ -112,7 +112,9 @@ class Learner(Policy):
         self.optimiser.zero_grad(set_to_none=True)
         loss = self.update_loss(self.replay.draw(self.config.batch, self.rng))
         if not torch.isfinite(loss):
-            raise NumericsError(f"{self.name}: the loss of update {self.n_updates} is not finite: lower lr (--set lr=…)")
+            raise NumericsError(
+                f"{self.name}: the loss of update {self.n_updates} is not finite: lower lr (--set lr=…)"
+            )
         loss.backward()  # type: ignore[no-untyped-call,unused-ignore]
         nn.utils.clip_grad_norm_(self.networks.parameters(), self.config.clip)
         self.optimiser.step()

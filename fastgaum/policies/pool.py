@@ -42,9 +42,13 @@ class Pool:
         among = len(self.items) or n_items
         size = self.size or among
         if size > among:
-            raise ConfigError(f"a pool of {size} items is larger than the {among} it is drawn from: use a smaller pool size")
+            raise ConfigError(
+                f"a pool of {size} items is larger than the {among} it is drawn from: use a smaller pool size"
+            )
         if not 1 <= k <= size:
-            raise ConfigError(f"a slate of {k} items cannot be made of a pool of {size}: use a smaller k or a larger pool")
+            raise ConfigError(
+                f"a slate of {k} items cannot be made of a pool of {size}: use a smaller k or a larger pool"
+            )
 
     def keys(self, seed: int, users: IntArray, step: int) -> KeyArray:
         """Which pool each user has at a step: a key that `draw` turns into it, shape (n_users,)."""

@@ -72,9 +72,7 @@ def best_own_places(
     return best
 
 
-def own_scores(
-    users: FloatArray, weight: FloatArray, items: FloatArray, pools: IntArray, joint: bool
-) -> FloatArray:
+def own_scores(users: FloatArray, weight: FloatArray, items: FloatArray, pools: IntArray, joint: bool) -> FloatArray:
     """Scores without base of pools (n, m) of each user's own, shape (n, m)."""
     gathered = items[pools]
     if joint:

@@ -10,7 +10,8 @@ import polars as pl
 
 from fastgaum.envs.world import World
 from fastgaum.policies.learner import Learner
-from fastgaum.policies.rollout import Setting, play, rollout
+from fastgaum.policies.linucb import LinUcb
+from fastgaum.policies.rollout import Outcome, Setting, play, rollout
 
 EVALUATION_SEED = 1 << 40
 """seeds of evaluations begin here, apart from those of training"""
@@ -20,7 +21,7 @@ Observer = Callable[[int, int, dict[str, Any]], None]
 """called with episodes done, episodes in all, and the last evaluation's row"""
 
 
-def train(policy: Learner, world: World, setting: Setting, observer: Observer | None = None) -> pl.DataFrame:
+def train(policy: Learner | LinUcb, world: World, setting: Setting, observer: Observer | None = None) -> pl.DataFrame:
     """Train a policy; returns a row per evaluation: steps, return, click rate, loss, epsilon.
 
     `return` is the mean cumulative reward of new users under the policy as it stands, without exploration; steps are steps of
@@ -31,6 +32,7 @@ def train(policy: Learner, world: World, setting: Setting, observer: Observer | 
         NumericsError: training diverged.
     """
     config = policy.config
+    policy.learning = False
     every = max(1, config.episodes // config.evaluations)
     rows: list[dict[str, Any]] = []
     for episode in range(config.episodes):
@@ -42,28 +44,28 @@ def train(policy: Learner, world: World, setting: Setting, observer: Observer | 
                 "return": float(outcome.returns.mean()),
                 "click_rate": float(outcome.clicks.mean()),
                 "loss": float(np.mean(losses)) if losses else float("nan"),
-                "epsilon": policy.epsilon,
+                "epsilon": policy.epsilon if isinstance(policy, Learner) else float("nan"),
             })  # fmt: skip
         if observer is not None:
             observer(episode + 1, config.episodes, rows[-1] if rows else {})
     return pl.DataFrame(rows)
 
 
-def _learn(policy: Learner, world: World, setting: Setting, episode: int) -> list[float]:
+def _learn(policy: Learner | LinUcb, world: World, setting: Setting, episode: int) -> list[float]:
     """One episode of new users with learning on; returns the losses."""
     config = policy.config
     policy.learning = True
     losses = []
     try:
         for step, _ in enumerate(rollout(world, policy, setting, config.users, config.seed, episode * config.users)):
-            policy.progress = (episode + (step + 1) / setting.horizon) / config.episodes
-            if np.isfinite(policy.loss):
-                losses.append(policy.loss)
+            if isinstance(policy, Learner):
+                policy.progress = (episode + (step + 1) / setting.horizon) / config.episodes
+                losses += [policy.loss] if np.isfinite(policy.loss) else []
     finally:
         policy.learning = False
     return losses
 
 
-def evaluated(policy: Learner, world: World, setting: Setting) -> Any:
+def evaluated(policy: Learner | LinUcb, world: World, setting: Setting) -> Outcome:
     """An episode of users that training does not meet."""
     return play(world, policy, setting, EVALUATED_USERS, EVALUATION_SEED + policy.config.seed)

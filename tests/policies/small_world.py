@@ -57,7 +57,9 @@ class TiringPopulation(Population):
         places = np.where(places == slates.shape[1], -1, places).astype(np.int32)
         items = np.where(places >= 0, slates[np.arange(self.n), places], -1).astype(np.int32)
         clicked = places >= 0
-        utilities = np.where(clicked, self.world.appeal[items] + self.world.weight * self.mood[:, 0], 0).astype(np.float32)
+        utilities = np.where(clicked, self.world.appeal[items] + self.world.weight * self.mood[:, 0], 0).astype(
+            np.float32
+        )
         effect = np.where(clicked, self.world.effect[items], 0)
         self.mood[:, 0] = self.world.decay * self.mood[:, 0] + (1 - self.world.decay) * effect
         return Response(places, items, utilities)
