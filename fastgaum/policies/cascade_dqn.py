@@ -51,6 +51,7 @@ class CascadeDqn(Learner):
         features = self.features[pools] if shared else self.features
         values = np.zeros(n, np.float32)
         for j, scorer in enumerate(networks):
+            assert isinstance(scorer, Scorer)
             users, items, weight, base = scorer.parts(states, before, features)
             if shared:
                 places[:, j] = best_places(users, weight, ItemParts(items), scorer.joint, places[:, :j])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
+
 import numpy as np
 import torch
 from torch import Tensor, nn

@@ -97,8 +97,8 @@ class LinUcb(Policy):
 
     def _solution(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         if self._solved is None:
-            inverse = np.linalg.inv(self.gram)
-            self._solved = inverse, inverse @ self.response
+            inverse = np.asarray(np.linalg.inv(self.gram), np.float64)
+            self._solved = inverse, np.asarray(inverse @ self.response, np.float64)
         return self._solved
 
 

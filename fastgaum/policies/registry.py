@@ -31,7 +31,17 @@ TRAINED: dict[str, type[Learner] | type[LinUcb]] = {**LEARNERS, LinUcb.name: Lin
 """policies that `train` trains and a file keeps"""
 FITTED = ("wd-lr", "wd-ccf")
 """published models whose utilities are ranked; they are fitted on a log"""
-POLICIES = (Random.name, Popular.name, Greedy.name, GreedyClick.name, *FITTED, LinUcb.name, Dqn.name, SlateQ.name, CascadeDqn.name)  # fmt: skip
+POLICIES = (
+    Random.name,
+    Popular.name,
+    Greedy.name,
+    GreedyClick.name,
+    *FITTED,
+    LinUcb.name,
+    Dqn.name,
+    SlateQ.name,
+    CascadeDqn.name,
+)
 """all names, in the order of the table"""
 
 
