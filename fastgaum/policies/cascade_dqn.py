@@ -52,15 +52,16 @@ class CascadeDqn(Learner):
         values = np.zeros(n, np.float32)
         for j, scorer in enumerate(networks):
             assert isinstance(scorer, Scorer)
-            users, items, weight, base = scorer.parts(states, before, features)
+            users, items, base = scorer.parts(states, before, features)
             if shared:
-                places[:, j] = best_places(users, weight, ItemParts(items), scorer.joint, places[:, :j])
+                places[:, j] = best_places(users, ItemParts(items, scorer.joint), places[:, :j])
             else:
-                places[:, j] = best_own_places(users, weight, items, pools, scorer.joint, places[:, :j])
+                places[:, j] = best_own_places(users, items, pools, scorer.joint, places[:, :j])
             chosen = items_at(pools, places[:, j : j + 1])
             if j == self.k - 1:
                 met = items[places[:, j] if shared else chosen[:, 0]]
-                values = base + (np.maximum(users + met, 0) @ weight if scorer.joint else (users * met).sum(axis=1))
+                hidden = np.maximum(users + met, 0) if scorer.joint else users * met
+                values = base + hidden @ scorer.sign.numpy()
             before = np.concatenate([before, self.features[chosen]], axis=1)
         return places, values
 

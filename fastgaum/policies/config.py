@@ -73,6 +73,10 @@ class PolicyConfig:
         for key in ("gamma", "epsilon", "last_epsilon", "exploration"):
             if not 0 <= getattr(self, key) <= 1:
                 raise ConfigError(f"{key} must lie between 0 and 1, got {getattr(self, key)}")
+        if self.form == "joint" and self.width % 2:
+            raise ConfigError(
+                f"width of the joint form must be even, half of the units count negative, got {self.width}"
+            )
         if any(width < 1 for width in self.towers):
             raise ConfigError(f"towers' widths must be at least 1, got {list(self.towers)}")
 

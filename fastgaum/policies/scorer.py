@@ -1,8 +1,10 @@
 """Scorer: a value of (state, items already in the slate, one more item), in two parts that meet late.
 
-    joint:  Q = base(x) + q · relu(U(x) + V(f_a))         with U and V linear this is q · σ(L [s; f_1; …; f_j] + c), the
-                                                          paper's network: its first layer is a sum over what it reads
+    joint:  Q = base(x) + q · relu(U(x) + V(f_a))         q = ±1/√width, one half of the units each
     inner:  Q = base(x) + ⟨U(x), V(f_a)⟩                  two towers
+
+With U and V linear, joint is q · σ(L [s; f_1; …; f_j] + c), the paper's network: its first layer is a sum over what it reads,
+and relu lets the size of q's entries be part of L and c.
 
 x = [state; features of the items before], f_a an item's features. U is computed once per user and V once per item, so that
 what is left for each of users × items is one sum over `width` units (`search`). base(x) does not depend on a.
@@ -23,6 +25,7 @@ class Scorer(nn.Module):
 
     mean: Tensor
     scale: Tensor
+    sign: Tensor
 
     def __init__(self, world: World, state_dim: int, before: int, config: PolicyConfig) -> None:
         """Take the world's item features, which are standardised, and the size of a state."""
@@ -35,7 +38,8 @@ class Scorer(nn.Module):
         self.user = _tower(n_read, config)
         self.item = _tower(features.shape[1], config)
         self.base = nn.Linear(n_read, 1)
-        self.weight = nn.Parameter(torch.randn(config.width) / config.width**0.5)
+        half = torch.full((config.width // 2,), config.width**-0.5)
+        self.register_buffer("sign", torch.cat([half, -half]) if self.joint else torch.ones(config.width))
 
     def read(self, states: Tensor, before: Tensor) -> Tensor:
         """x of states (n, state_dim) and features of the items before (n, j, n_features)."""
@@ -48,7 +52,7 @@ class Scorer(nn.Module):
 
     def values(self, x: Tensor, user: Tensor, item: Tensor) -> Tensor:
         """Q of pairs: x (n, n_read), their U and V, (n, width) or what broadcasts to it."""
-        met = torch.relu(user + item) @ self.weight if self.joint else (user * item).sum(dim=-1)
+        met = torch.relu(user + item) @ self.sign if self.joint else (user * item).sum(dim=-1)
         base: Tensor = self.base(x)
         return base[..., 0] + met
 
@@ -58,11 +62,12 @@ class Scorer(nn.Module):
         return self.values(x, self.user(x), self.items(features))
 
     @torch.no_grad()
-    def parts(self, states: FloatArray, before: FloatArray, features: FloatArray) -> tuple[FloatArray, ...]:
-        """U (n, width), V (m, width), the joint layer's weights and base(x) (n,), as arrays for `search`."""
+    def parts(
+        self, states: FloatArray, before: FloatArray, features: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """U (n, width), V (m, width) and base(x) (n,), as arrays for `search`."""
         x = self.read(torch.from_numpy(states), torch.from_numpy(before))
-        made = self.user(x), self.items(torch.from_numpy(features)), self.weight, self.base(x)[:, 0]
-        return tuple(part.numpy() for part in made)
+        return self.user(x).numpy(), self.items(torch.from_numpy(features)).numpy(), self.base(x)[:, 0].numpy()
 
 
 def _tower(n_in: int, config: PolicyConfig) -> nn.Sequential:
