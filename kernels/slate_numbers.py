@@ -17,7 +17,7 @@ from .relations import find
 
 
 @jit_part
-def _slot(keys: Array, item: int) -> int:
+def _slot(keys: Array, item: int) -> Any:
     """Place of an item in a user's table, or the free one where it belongs; `keys` has a power of two of them, some free."""
     room = len(keys)
     at = np.int64(np.uint64(item) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(33)) & (room - 1)

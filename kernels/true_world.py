@@ -12,12 +12,10 @@ from .synthetic import L2, l2_probabilities, shannon_probabilities
 @jit_part
 def _displayed(slate: Array, place: int) -> bool:
     """Whether a place shows something: an item that does not stand earlier in the slate."""
-    if slate[place] < 0:
-        return False
+    shown = bool(slate[place] >= 0)
     for other in range(place):
-        if slate[other] == slate[place]:
-            return False
-    return True
+        shown = shown and slate[other] != slate[place]
+    return shown
 
 
 @jit

@@ -33,7 +33,7 @@ class SoFar:
         self.most = 0
         """what no user's table holds more than"""
         relations = space.relations
-        self.relations: tuple[Any, ...] = ()
+        self.relations: Any = ()
         if relations is not None:
             tables = (relations.rivals, relations.follows)
             self.relations = tuple(part for table in tables for part in (table.starts, table.keys, table.counts))

@@ -137,7 +137,7 @@ class TruePopulation(Population):
         slates = self._checked(slates)
         keys = np.ascontiguousarray(keys, np.uint64)
         who = self._everyone if active is None else active
-        utilities, probs, none = self._weigh(slates)
+        utilities, probs, none = self.weigh(slates)
         response = Response(np.full(self.n, -1, np.int32), np.full(self.n, -1, np.int32), np.zeros(self.n, np.float32))
         w = self.world
         fixed = (
@@ -157,7 +157,7 @@ class TruePopulation(Population):
 
     def probabilities(self, slates: IntArray) -> tuple[FloatArray, FloatArray]:
         """Probability of each place of the slates (n, k), and of no click (n,); nobody moves."""
-        _, probs, none = self._weigh(self._checked(slates))
+        _, probs, none = self.weigh(self._checked(slates))
         return probs.astype(np.float32), none.astype(np.float32)
 
     def _utilities(self, pools: IntArray) -> npt.NDArray[np.float64]:
@@ -170,7 +170,8 @@ class TruePopulation(Population):
         threads.run(kernels.true_utilities, [(*cut, *fixed) for cut in self._cuts])
         return result
 
-    def _weigh(self, slates: IntArray) -> tuple[npt.NDArray[np.float64], ...]:
+    def weigh(self, slates: IntArray) -> tuple[npt.NDArray[np.float64], ...]:
+        """Utilities (n, k), probabilities (n, k) and probability of no click (n,) of checked slates, float64."""
         w = self.world
         utilities, probs, none = self._utilities(slates), np.empty(slates.shape), np.empty(self.n)
         rule = L2 if w.world.rule == "l2" else SHANNON
