@@ -77,7 +77,8 @@ def _tensors(policy: Learner | LinUcb) -> dict[str, torch.Tensor]:
     if isinstance(policy, LinUcb):
         arrays = {"gram": policy.gram, "response": policy.response}
         return features | {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
-    weights = policy.networks.state_dict()
+    # the average is what acts
+    weights = policy.target.state_dict()
     return features | {f"net.{name}": value.contiguous() for name, value in weights.items()}
 
 

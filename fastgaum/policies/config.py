@@ -45,8 +45,8 @@ class PolicyConfig:
     """Adam's learning rate at the start; it falls linearly to a tenth"""
     clip: float = 10.0
     """largest gradient norm"""
-    target_every: int = 200
-    """updates between copies into the target network"""
+    target_rate: float = 0.01
+    """share of the networks that enters the target network with each update"""
     epsilon: float = 1.0
     """share of places filled at random at the start"""
     last_epsilon: float = 0.05
@@ -63,14 +63,14 @@ class PolicyConfig:
     """seeds networks, exploration and users of the training"""
 
     def __post_init__(self) -> None:
-        for key in ("width", "users", "episodes", "replay", "batch", "updates", "lr", "clip", "target_every", "evaluations",
+        for key in ("width", "users", "episodes", "replay", "batch", "updates", "lr", "clip", "evaluations",
                     "ridge"):  # fmt: skip
             if not 0 < getattr(self, key) < float("inf"):
                 raise ConfigError(f"{key} must be greater than 0 and finite, got {getattr(self, key)}")
         for key in ("warm_up", "seed", "alpha"):
             if not 0 <= getattr(self, key) < float("inf"):
                 raise ConfigError(f"{key} must be at least 0 and finite, got {getattr(self, key)}")
-        for key in ("gamma", "epsilon", "last_epsilon", "exploration"):
+        for key in ("gamma", "target_rate", "epsilon", "last_epsilon", "exploration"):
             if not 0 <= getattr(self, key) <= 1:
                 raise ConfigError(f"{key} must lie between 0 and 1, got {getattr(self, key)}")
         if self.form == "joint" and self.width % 2:

@@ -153,6 +153,17 @@ def adaptation(
     return pl.DataFrame(rows)
 
 
+def summary(curve: pl.DataFrame) -> list[dict[str, Any]]:
+    """Means over seeds of an adaptation's frame, with intervals: a row per policy and number of users met."""
+    rows = []
+    for (label, users), part in curve.group_by(["policy", "users"], maintain_order=True):
+        estimate = Estimate.of(part["return"].to_numpy())
+        rows.append({
+            "policy": label, "users": users, "return": estimate.mean, "ci": [estimate.low, estimate.high],
+        })  # fmt: skip
+    return rows
+
+
 def _still(player: Policy, policy: Policy, world: World, setting: Setting, n_users: int, seed: int) -> Outcome:
     """Play with learning off."""
     if isinstance(policy, Learner | LinUcb):

@@ -28,6 +28,7 @@ class Learner(Policy):
         config: sizes and training.
         k: items of a slate, for which its networks are made.
         networks: what is trained.
+        target: their running average, which gives the targets and, when nothing is learned, acts.
         learning: whether `observe` remembers and updates, and `act` explores.
         progress: share of the training that is done, which sets epsilon and learning rate.
         fixed_epsilon: stands in for the schedule's epsilon, for a policy that goes on learning after its training.
@@ -74,7 +75,8 @@ class Learner(Policy):
                 f"{self.name} was made for slates of {self.k} items and is asked for {k}: train it for {k}"
             )
         states = self.reading(observation.states, observation.left)
-        places = self.best(states, observation.pools, self.networks)
+        # the average over the last updates acts more steadily than the last one
+        places = self.best(states, observation.pools, self.networks if self.learning else self.target)
         if self.learning:
             places = explored(places, observation.keys, observation.pools.shape[-1], self.epsilon)
         return items_at(observation.pools, places)
@@ -120,8 +122,9 @@ class Learner(Policy):
         nn.utils.clip_grad_norm_(self.networks.parameters(), self.config.clip)
         self.optimiser.step()
         self.n_updates += 1
-        if self.n_updates % self.config.target_every == 0:
-            self.target.load_state_dict(self.networks.state_dict())
+        with torch.no_grad():
+            for own, new in zip(self.target.parameters(), self.networks.parameters(), strict=True):
+                own.lerp_(new, self.config.target_rate)
         return float(loss.detach())
 
     def reading(self, states: FloatArray, left: float) -> FloatArray:

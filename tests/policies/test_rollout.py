@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -66,7 +68,7 @@ def test_a_rollout_tells_what_happened() -> None:
     steps = list(rollout(world, Random(), setting, 30, seed=1))
     assert [step.left for step in steps] == [1.0, 0.75, 0.5, 0.25]
     assert steps[-1].next_left == 0
-    for step, following in zip(steps, steps[1:], strict=False):
+    for step, following in itertools.pairwise(steps):
         np.testing.assert_array_equal(step.next_states, following.states)
         assert (step.states != step.next_states).any()
     for step in steps:
