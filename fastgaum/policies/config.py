@@ -18,13 +18,13 @@ Form = Literal["joint", "inner"]
 class PolicyConfig:
     """Sizes and training of the Q networks. Raises ConfigError for impossible values."""
 
-    form: Form = "joint"
+    form: Form = "inner"
     """joint: a hidden layer over state and items together, the paper's network; inner: two towers and their inner product"""
-    width: int = 64
+    width: int = 32
     """hidden units of the joint layer, or size of the inner product; 16 is what pools of 100,000 items can afford"""
-    towers: tuple[int, ...] = ()
+    towers: tuple[int, ...] = (64,)
     """hidden layers of the user's and the item's side before they meet; the paper has none"""
-    gamma: float = 0.9
+    gamma: float = 0.97
     """discount of a step"""
     time: bool = True
     """Q also reads the share of the episode that is left, and the last step ends it; false: an episode is a sample of a life
@@ -35,21 +35,21 @@ class PolicyConfig:
     """episodes of all users"""
     replay: int = 100_000
     """steps of users that are remembered"""
-    batch: int = 256
+    batch: int = 512
     """steps per update"""
     updates: int = 4
     """updates after each step of all users"""
     warm_up: int = 1_000
     """steps of users before the first update"""
-    lr: float = 1e-3
-    """Adam's learning rate at the start; it falls linearly to a tenth"""
+    lr: float = 3e-3
+    """Adam's learning rate at the start; it falls linearly to a fiftieth"""
     clip: float = 10.0
     """largest gradient norm"""
-    target_rate: float = 0.01
+    target_rate: float = 0.02
     """share of the networks that enters the target network with each update"""
     epsilon: float = 1.0
     """share of places filled at random at the start"""
-    last_epsilon: float = 0.05
+    last_epsilon: float = 0.1
     """the same at the end of its schedule"""
     exploration: float = 0.5
     """share of the training over which epsilon falls, linearly"""

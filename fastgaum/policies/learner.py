@@ -111,7 +111,7 @@ class Learner(Policy):
         """
         assert self.replay is not None
         for group in self.optimiser.param_groups:
-            group["lr"] = self.config.lr * (1 - 0.9 * self.progress)
+            group["lr"] = self.config.lr * (1 - 0.98 * self.progress)
         self.optimiser.zero_grad(set_to_none=True)
         loss = self.update_loss(self.replay.draw(self.config.batch, self.rng))
         if not torch.isfinite(loss):
