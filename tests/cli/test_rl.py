@@ -16,7 +16,18 @@ from fastgaum.policies.registry import POLICIES
 from fastgaum.sessions.synthetic import synthesise
 from fastgaum.sessions.unpack import to_frame
 
-SMALL = ["--set", "episodes=1", "--set", "users=16", "--set", "warm_up=16", "--set", "evaluations=1", "--set", "batch=16"]
+SMALL = [
+    "--set",
+    "episodes=1",
+    "--set",
+    "users=16",
+    "--set",
+    "warm_up=16",
+    "--set",
+    "evaluations=1",
+    "--set",
+    "batch=16",
+]
 SHORT = ["--horizon", "3", "--threads", "1"]
 
 
@@ -62,7 +73,21 @@ def test_train_then_adapt(runs: tuple[Path, Path, Path], tmp_path: Path, capsys:
 def test_evaluate_prints_every_policy_in_another_world(runs: tuple[Path, Path, Path], tmp_path: Path) -> None:
     log, run, other = runs
     file, text = tmp_path / "table.json", tmp_path / "table.md"
-    command = ["rl", "evaluate", str(run), "--in", str(other), "--log", str(log), "-k", "1,2", "--seeds", "2", "--users", "30"]
+    command = [
+        "rl",
+        "evaluate",
+        str(run),
+        "--in",
+        str(other),
+        "--log",
+        str(log),
+        "-k",
+        "1,2",
+        "--seeds",
+        "2",
+        "--users",
+        "30",
+    ]
     assert main([*command, "--json", str(file), "--markdown", str(text), *SMALL, *SHORT]) == 0
     result = json.loads(file.read_text())
     assert [(row["policy"], row["k"]) for row in result["rows"]] == [(name, k) for k in (1, 2) for name in POLICIES]
