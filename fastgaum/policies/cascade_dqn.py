@@ -32,6 +32,10 @@ class CascadeDqn(Learner):
 
     name: ClassVar[str] = "cascade-dqn"
 
+    _kept_of = -1
+    _kept: dict[int, tuple[FloatArray, ItemParts]]
+    _kept_pool: IntArray
+
     def made_networks(self, world: World) -> nn.ModuleList:
         """Q^1 … Q^k with fresh weights."""
         return nn.ModuleList(Scorer(world, self.n_read, before, self.config) for before in range(self.k))
@@ -48,14 +52,14 @@ class CascadeDqn(Learner):
         places = np.full((n, self.k), -1, np.int32)
         before = np.empty((n, 0, self.features.shape[1]), np.float32)
         shared = pools.ndim == 1
-        features = self.features[pools] if shared else self.features
-        values = np.zeros(n, np.float32)
         for j, scorer in enumerate(networks):
             assert isinstance(scorer, Scorer)
-            users, items, base = scorer.parts(states, before, features)
+            users, base = scorer.user_parts(states, before)
             if shared:
-                places[:, j] = best_places(users, ItemParts(items, scorer.joint), places[:, :j])
+                items, laid_out = self._pool_parts(networks, j, pools)
+                places[:, j] = best_places(users, laid_out, places[:, :j])
             else:
+                items = scorer.item_parts(self.features)
                 places[:, j] = best_own_places(users, items, pools, scorer.joint, places[:, :j])
             chosen = items_at(pools, places[:, j : j + 1])
             if j == self.k - 1:
@@ -64,6 +68,24 @@ class CascadeDqn(Learner):
                 values = base + hidden @ scorer.sign.numpy()
             before = np.concatenate([before, self.features[chosen]], axis=1)
         return places, values
+
+    def _pool_parts(self, networks: nn.ModuleList, j: int, pool: IntArray) -> tuple[FloatArray, ItemParts]:
+        """Q^j's parts of a shared pool's items; those of the acting networks are kept while weights and pool stay."""
+        scorer = networks[j]
+        assert isinstance(scorer, Scorer)
+        if networks is not self.target or self.learning:
+            items = scorer.item_parts(self.features[pool])
+            return items, ItemParts(items, scorer.joint)
+        if self._kept_of != self.n_updates or not np.array_equal(pool, self._kept_pool):
+            self._kept, self._kept_of, self._kept_pool = {}, self.n_updates, pool.copy()
+        if j not in self._kept:
+            items = scorer.item_parts(self.features[pool])
+            self._kept[j] = items, ItemParts(items, scorer.joint)
+        return self._kept[j]
+
+    def loaded(self) -> None:
+        """Forget what was kept of other weights."""
+        self._kept_of = -1
 
     def update_loss(self, steps: Steps) -> Tensor:
         """The sum over j of the mean squared error of Q^j to the shared target."""

@@ -100,3 +100,4 @@ def _restore(policy: Learner | LinUcb, tensors: dict[str, torch.Tensor]) -> None
         policy.networks.load_state_dict(weights)
         policy.target.load_state_dict(weights)
         policy.progress = 1.0
+        policy.loaded()

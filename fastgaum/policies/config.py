@@ -51,7 +51,7 @@ class PolicyConfig:
     """share of places filled at random at the start"""
     last_epsilon: float = 0.1
     """the same at the end of its schedule"""
-    exploration: float = 0.5
+    exploration: float = 0.7
     """share of the training over which epsilon falls, linearly"""
     evaluations: int = 10
     """evaluations during training, evenly spread"""

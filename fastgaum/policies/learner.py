@@ -127,6 +127,9 @@ class Learner(Policy):
                 own.lerp_(new, self.config.target_rate)
         return float(loss.detach())
 
+    def loaded(self) -> None:
+        """Weights were put in from outside: forget what was computed of the former ones."""
+
     def reading(self, states: FloatArray, left: float) -> FloatArray:
         """States as Q reads them: with the share of the episode that is left, where `time` says so."""
         if not self.config.time:

@@ -62,12 +62,15 @@ class Scorer(nn.Module):
         return self.values(x, self.user(x), self.items(features))
 
     @torch.no_grad()
-    def parts(
-        self, states: FloatArray, before: FloatArray, features: FloatArray
-    ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """U (n, width), V (m, width) and base(x) (n,), as arrays for `search`."""
+    def user_parts(self, states: FloatArray, before: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """U (n, width) and base(x) (n,), as arrays for `search`."""
         x = self.read(torch.from_numpy(states), torch.from_numpy(before))
-        return self.user(x).numpy(), self.items(torch.from_numpy(features)).numpy(), self.base(x)[:, 0].numpy()
+        return self.user(x).numpy(), self.base(x)[:, 0].numpy()
+
+    @torch.no_grad()
+    def item_parts(self, features: FloatArray) -> FloatArray:
+        """V (m, width) of features (m, n_features), as an array for `search`."""
+        return np.asarray(self.items(torch.from_numpy(features)).numpy())
 
 
 def _tower(n_in: int, config: PolicyConfig) -> nn.Sequential:

@@ -78,7 +78,7 @@ def own_scores(users: FloatArray, items: FloatArray, pools: IntArray, joint: boo
 def scores_of(scorer: Scorer, states: FloatArray, features: FloatArray, pools: IntArray) -> FloatArray:
     """Q of every item of the pools, (m,) or (n, m), for a scorer of one item; shape (n, m)."""
     none = np.empty((len(states), 0, features.shape[1]), np.float32)
-    users, items, base = scorer.parts(states, none, features)
+    (users, base), items = scorer.user_parts(states, none), scorer.item_parts(features)
     result = np.empty((len(states), pools.shape[-1]), np.float32)
     at_once = max(1, GATHERED // (pools.shape[-1] * items.shape[1]))
     for first in range(0, len(states), at_once):

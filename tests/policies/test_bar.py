@@ -18,7 +18,7 @@ def test_the_cascade_earns_what_planning_earns_and_greed_does_not() -> None:
     """Slates of 3, 20 events, clicks; the return is exact, not sampled; the lead over greedy is sampled, over 5 seeds of users."""
     world, horizon = short_sighted(), 20
     planner, setting = Planner(world, horizon, 3), Setting(3, horizon, reward="click")
-    policy = CascadeDqn(world, 3, setting.pool, PolicyConfig(episodes=30, evaluations=1))
+    policy = CascadeDqn(world, 3, setting.pool, PolicyConfig(episodes=40, evaluations=1))
     train(policy, world, setting)
     pool = np.arange(world.n_items, dtype=np.int32)
 

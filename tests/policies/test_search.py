@@ -122,7 +122,7 @@ def test_the_cascade_is_the_arg_max_place_by_place(form: str, towers: tuple[int,
 def test_the_joint_form_is_the_paper_s_network() -> None:
     """q · σ(L [s; f_1; f_2] + c) written as one matrix over what is joined."""
     world = TiringWorld()
-    scorer = Scorer(world, 4, 1, PolicyConfig(width=10))
+    scorer = Scorer(world, 4, 1, PolicyConfig(form="joint", width=10, towers=()))
     states, before, item = torch.randn(5, 4), torch.randn(5, 1, 2), torch.randn(5, 2)
     x = scorer.read(states, before)
     L = torch.cat([scorer.user[0].weight, scorer.item[0].weight], dim=1)  # type: ignore[list-item]
