@@ -11,7 +11,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[test,check,docs,baselines,plots]"
+	$(BIN)/python -m pip install --quiet --editable ".[test,check,docs,baselines,plots,rl]"
 	touch $(STAMP)
 
 # The main job on the bundled sample: train, evaluate, print the table. Needs no data and no network once installed.

@@ -1,8 +1,15 @@
-"""Race: the packed LSTM against torch.nn.LSTM, packed and padded, forward and backward, same weights.
+"""Races: the packed LSTM against torch.nn.LSTM, packed and padded, forward and backward, same weights.
 
 Lengths are those of the synthetic world `tail`: Zipf, mean 20, at most 200; or all equal, where padding costs nothing.
+
+`lstm-h…`: from items to states and back, as a history encoder does it. torch embeds each item and projects it; ours, as in
+training, gathers the row of a (items × 4H) table, which holds that product, inside the recurrence. The gradients of table
+and weights are turned into those of embedding and projection outside the race, and compared.
+`lstm-dense-h…`: the input is a dense array that both project, as between the layers of a deep encoder.
+
 The arithmetic that counts is 24 H² operations per token: the recurrent product forward (8 H²), its transpose and the
-weights' gradient backward (8 H² each); the input projection is left out, so that the share of the peak is a low one.
+weights' gradient backward (8 H² each); a projection is left out, so that the share of the peak is a low one where there is
+one.
 """
 
 from __future__ import annotations
@@ -10,19 +17,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_sequence, pad_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_sequence
 
 from fastgaum.bench.races import Bar, Race
-from fastgaum.ops.recurrent import lstm
+from fastgaum.engine.memory import Scratch
+from fastgaum.engine.optimiser import Named, SparseTable
+from fastgaum.engine.packed_lstm import PackedLstm
+from fastgaum.ops.recurrent import lstm_layer
 from fastgaum.sessions.synthetic import synthesise
 
-Step = Callable[[], dict[str, Tensor]]
+Step = Callable[[], dict[str, Tensor] | None]
+N_ITEMS = 10_000
 
 
 @dataclass(frozen=True)
@@ -35,20 +46,24 @@ class Setting:
     """"tail" or "equal", then all at the mean"""
     contenders: tuple[str, ...] = ("ours", "torch-packed", "torch-padded")
     bars: tuple[Bar, ...] = ()
+    dense: bool = False
+    """whether the input is an array, not items"""
 
     def small(self) -> Setting:
         """The same with few sessions, for a smoke test; large states cost most in stock torch."""
-        return Setting(min(self.size, 96), 24, self.lengths, self.contenders, self.bars)
+        return Setting(min(self.size, 96), 24, self.lengths, self.contenders, self.bars, self.dense)
 
 
-def _tail(size: int, packed: float, share: float | None) -> Setting:
+def _tail(size: int, packed: float, share: float | None, dense: bool = False) -> Setting:
     bars = (Bar(packed, "torch-packed", 4), *(() if share is None else (Bar(share, "sgemm", 5),)))
     # stock torch takes seconds per call at 512: the padded rival has no bar there, and is left out
-    return Setting(size, contenders=("ours", "torch-packed", "torch-padded")[: 2 if size >= 512 else 3], bars=bars)
+    contenders = ("ours", "torch-packed", "torch-padded")[: 2 if size >= 512 or dense else 3]
+    return Setting(size, contenders=contenders, bars=bars, dense=dense)
 
 
-def _equal(size: int) -> Setting:
-    return Setting(size, lengths="equal", contenders=("ours", "torch-padded"), bars=(Bar(1.0, "torch-padded", 4),))
+def _equal(size: int, dense: bool = False) -> Setting:
+    bars = (Bar(1.0, "torch-padded", 4),)
+    return Setting(size, lengths="equal", contenders=("ours", "torch-padded"), bars=bars, dense=dense)
 
 
 GROUPS = {
@@ -63,23 +78,34 @@ GROUPS = {
     "lstm-h128-equal": _equal(128),
     "lstm-h512-equal": _equal(512),
     "lstm-h64-raggedness": Setting(64, contenders=("ours", "equal-lengths"), bars=(Bar(0.95, "equal-lengths", 9),)),
+    "lstm-dense-h20-tail": _tail(20, 15.0, None, dense=True),
+    "lstm-dense-h64-tail": _tail(64, 15.0, None, dense=True),
+    "lstm-dense-h128-tail": _tail(128, 80.0, None, dense=True),
+    "lstm-dense-h512-tail": _tail(512, 18.0, None, dense=True),
+    "lstm-dense-h20-equal": _equal(20, dense=True),
+    "lstm-dense-h64-equal": _equal(64, dense=True),
+    "lstm-dense-h128-equal": _equal(128, dense=True),
+    "lstm-dense-h512-equal": _equal(512, dense=True),
 }
 
 
 class Work:
     """Sequences, weights, and the gradient that comes back from what reads the states."""
 
-    def __init__(self, size: int, n_sequences: int, lengths: str) -> None:
-        log, _ = synthesise(30 * n_sequences, preset="tail", n_items=100)
+    def __init__(self, size: int, n_sequences: int, lengths: str, dense: bool) -> None:
+        log, _ = synthesise(30 * n_sequences, preset="tail", n_items=N_ITEMS)
         self.lengths = np.diff(log.session_offsets)[:n_sequences]
         if lengths == "equal":
             self.lengths = np.full(n_sequences, round(self.lengths.mean()))
         self.n_tokens = int(self.lengths.sum())
         draws = torch.Generator().manual_seed(0)
-        self.x = torch.randn(self.n_tokens, size, generator=draws)
+        chosen = np.asarray(log.items)[log.display_offsets[:-1] + log.choices]
+        self.items = torch.from_numpy(np.resize(chosen, self.n_tokens).astype(np.int64))
         self.grad = torch.randn(self.n_tokens, size, generator=draws)
         torch.manual_seed(0)
         self.module = nn.LSTM(size, size, batch_first=True)
+        self.embedding = None if dense else nn.Embedding(N_ITEMS, size)
+        self.x = torch.randn(self.n_tokens, size, generator=draws)
         self.zeros = torch.zeros(n_sequences, size)
         self.offsets = torch.from_numpy(np.concatenate(([0], np.cumsum(self.lengths))).astype(np.int32))
 
@@ -87,46 +113,109 @@ class Work:
     def expected(self) -> dict[str, Tensor]:
         """States and gradients as nn.LSTM has them."""
         equal = len(set(self.lengths.tolist())) == 1
-        return (torch_padded if equal else torch_packed)(self)()
+        found = (torch_padded if equal else torch_packed)(self)()
+        assert found is not None
+        # the module's gradients are its own from the next call on
+        return {name: value.clone() for name, value in found.items()}
 
     def split(self, rows: Tensor) -> list[Tensor]:
         """Rows of each sequence."""
         return list(torch.split(rows, self.lengths.tolist()))
 
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The module's, and the embedding."""
+        more = {} if self.embedding is None else {"embedding": cast(nn.Parameter, self.embedding.weight)}
+        return dict(self.module.named_parameters()) | more
 
-def results(states: Tensor, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """States, and each weight's gradient."""
-    return {"states": states.detach()} | {name: w.grad for name, w in weights.items() if w.grad is not None}
+    def inputs(self, rows: Tensor) -> Tensor:
+        """What the module reads: embedded items, or the rows themselves."""
+        return rows if self.embedding is None else self.embedding(rows)
+
+    def results(self, states: Tensor) -> dict[str, Tensor]:
+        """States, and each weight's gradient."""
+        grads: dict[str, Tensor] = {
+            n: weight.grad for n, weight in self.parameters().items() if weight.grad is not None
+        }
+        return {"states": states.detach()} | grads
 
 
 def ours(work: Work) -> Step:
+    return from_array(work) if work.embedding is None else FromItems(work)
+
+
+class FromItems:
+    """The first layer of the engine's history encoder: gather and recurrence, and the sum of each named row's gradient."""
+
+    def __init__(self, work: Work) -> None:
+        self.work, self.scratch = work, Scratch()
+        w_ih, self.w_hh, b_ih, b_hh = (value.detach().numpy() for value in work.module.parameters())
+        assert work.embedding is not None
+        self.embedding = work.embedding.weight.detach().numpy()
+        self.w_ih, self.bias = w_ih, b_ih + b_hh
+        table = nn.Parameter(torch.from_numpy(self.embedding @ w_ih.T))
+        self.table = SparseTable(table, N_ITEMS, "adagrad", self.scratch, "table")
+        self.slot_of = np.full(N_ITEMS, -1, np.int32)
+        self.ids, self.ones = work.items.int().numpy(), np.arange(work.n_tokens + 1, dtype=np.int32)
+        self.offsets, self.grad = work.offsets.numpy(), work.grad.numpy()
+        self.lstm = PackedLstm("lstm", self.scratch, work.grad.shape[1])
+        self.grad_weight, self.grad_bias = np.empty_like(self.w_hh), np.empty_like(self.bias)
+
+    def __call__(self) -> None:
+        self.states, _ = self.lstm.forward(self.offsets, self.w_hh, self.bias, self.table.values, self.ids)
+        sums, *_ = self.lstm.backward(self.grad, self.grad_weight, self.grad_bias)
+        self.named = Named(self.ids, self.ones, self.slot_of, self.scratch, "named")
+        self.table.add(self.named, sums)
+
+    def found(self) -> dict[str, Tensor]:
+        """What the last call found, as gradients of torch's parameters: the table is embedding · W_ihᵀ."""
+        of_table = np.zeros_like(self.table.values)
+        of_table[self.named.rows[: self.named.count]] = self.table.grad
+        found = {
+            "states": self.states,
+            "weight_ih_l0": of_table.T @ self.embedding,
+            "weight_hh_l0": self.grad_weight,
+            "bias_ih_l0": self.grad_bias,
+            "bias_hh_l0": self.grad_bias,
+            "embedding": of_table @ self.w_ih,
+        }
+        return {name: torch.from_numpy(value) for name, value in found.items()}
+
+
+def from_array(work: Work) -> Step:
+    """The operator under autograd."""
     weights = {name: value.detach().clone().requires_grad_() for name, value in work.module.named_parameters()}
     w_ih, w_hh, b_ih, b_hh = weights.values()
 
     def step() -> dict[str, Tensor]:
         for weight in weights.values():
             weight.grad = None
-        gates = nn.functional.linear(work.x, w_ih, b_ih + b_hh)
-        states, _ = lstm(gates, work.offsets, w_hh, work.zeros, work.zeros)
+        states, _ = lstm_layer(work.x, work.offsets, w_ih, w_hh, b_ih + b_hh, work.zeros, work.zeros)
         torch.autograd.backward(states, work.grad)
-        return results(states, weights)
+        grads = {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
+        return {"states": states.detach()} | grads
 
     return step
 
 
 def torch_packed(work: Work) -> Step:
     # Packing and unpacking are outside the race: the rival's best case.
-    x = pack_sequence(work.split(work.x), enforce_sorted=False)
+    x = pack_sequence(work.split(work.x if work.embedding is None else work.items), enforce_sorted=False)
     grad = pack_sequence(work.split(work.grad), enforce_sorted=False).data
     rows = unpacked_rows(x)
 
     def step() -> dict[str, Tensor]:
-        work.module.zero_grad(set_to_none=True)
-        packed, _ = work.module(x)
+        zero_grad(work)
+        inputs = PackedSequence(work.inputs(x.data), x.batch_sizes, x.sorted_indices, x.unsorted_indices)
+        packed, _ = work.module(inputs)
         torch.autograd.backward(packed.data, grad)
-        return results(packed.data[rows], dict(work.module.named_parameters()))
+        return work.results(packed.data[rows])
 
     return step
+
+
+def zero_grad(work: Work) -> None:
+    for weight in work.parameters().values():
+        weight.grad = None
 
 
 def unpacked_rows(packed: Any) -> Tensor:
@@ -139,15 +228,15 @@ def unpacked_rows(packed: Any) -> Tensor:
 
 
 def torch_padded(work: Work) -> Step:
-    x = pad_sequence(work.split(work.x), batch_first=True)
+    x = pad_sequence(work.split(work.x if work.embedding is None else work.items), batch_first=True)
     grad = pad_sequence(work.split(work.grad), batch_first=True)
     real = torch.arange(x.shape[1]) < torch.from_numpy(work.lengths)[:, None]
 
     def step() -> dict[str, Tensor]:
-        work.module.zero_grad(set_to_none=True)
-        states, _ = work.module(x)
+        zero_grad(work)
+        states, _ = work.module(work.inputs(x))
         torch.autograd.backward(states, grad)
-        return results(states[real], dict(work.module.named_parameters()))
+        return work.results(states[real])
 
     return step
 
@@ -161,8 +250,8 @@ CONTENDERS: dict[str, Callable[[Work], Step]] = {
 
 
 @lru_cache(maxsize=1)
-def work_of(size: int, n_sessions: int, lengths: str) -> Work:
-    return Work(size, n_sessions, lengths)
+def work_of(size: int, n_sessions: int, lengths: str, dense: bool) -> Work:
+    return Work(size, n_sessions, lengths, dense)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +259,17 @@ def work_of(size: int, n_sessions: int, lengths: str) -> Work:
 )
 def test_lstm(race: Race, full: bool, group: str, contender: str) -> None:
     setting = GROUPS[group] if full else GROUPS[group].small()
-    work = work_of(setting.size, setting.n_sessions, "equal" if contender == "equal-lengths" else setting.lengths)
-    flops = 24.0 * setting.size**2 * work.n_tokens
+    lengths = "equal" if contender == "equal-lengths" else setting.lengths
+    work = work_of(setting.size, setting.n_sessions, lengths, setting.dense)
     step = CONTENDERS[contender](work)
-    race(step, work.expected, unit="tokens", amount=work.n_tokens, bars=setting.bars, flops=flops)
+    expected: dict[str, Tensor] | None = work.expected
+    if isinstance(step, FromItems):
+        step()
+        found = step.found()
+        assert found.keys() == work.expected.keys()
+        for name, value in work.expected.items():
+            scale = max(1.0, float(value.abs().max()))
+            torch.testing.assert_close(found[name], value, rtol=0.0, atol=1e-5 * scale)
+        expected = None
+    flops = 24.0 * setting.size**2 * work.n_tokens
+    race(step, expected, unit="tokens", amount=work.n_tokens, bars=setting.bars, flops=flops)

@@ -82,9 +82,11 @@ class _Clock:
 
 def held_signatures() -> int:
     """How many signatures of kernels this process holds, from the compiler or the cache."""
+    from numba.core.dispatcher import Dispatcher
+
     modules = [module for name, module in sys.modules.items() if name.startswith("fastgaum.kernels.")]
     kernels = {
-        id(value): value for module in modules for value in vars(module).values() if hasattr(value, "signatures")
+        id(value): value for module in modules for value in vars(module).values() if isinstance(value, Dispatcher)
     }
     return sum(len(kernel.signatures) for kernel in kernels.values())
 

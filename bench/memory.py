@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
-    from fastgaum.sessions.features import EncodedSessions
+    from fastgaum.sessions.batches import Sessions
     from fastgaum.sessions.packed import SessionLog
 
 VIEW_BYTES, INLINE_BYTES = 16, 12
@@ -28,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=10_000_000)
     parser.add_argument("--items", type=int, default=1_000_000)
-    parser.add_argument("--candidates", type=float, default=None, help="mean per event; default: the scale world's own")
+    parser.add_argument("--candidates", type=float, default=None, help="mean per event; default: the world's own")
     print(json.dumps(measure(**vars(parser.parse_args()))))
 
 
@@ -48,9 +50,10 @@ def measure(events: int, items: int, candidates: float | None = None) -> dict[st
     peaks["fit"] = status_mb("VmHWM") - torch_alone
     restart_peak()
     encoder = space.encoder(log)
-    encoded = [encoder.encode(log.sessions_in(split)) for split in ("train", "validation")]
+    encoded = [encoder.for_training(log.sessions_in(split)) for split in ("train", "validation")]
+    del encoder
     peaks["encode"] = status_mb("VmHWM") - torch_alone
-    of_log, of_encoded = log_bytes(log), sum(map(encoded_bytes, encoded))
+    of_log, of_encoded = log_bytes(log), held_bytes(encoded)
     return {
         "events": log.n_events,
         "items": log.n_items,
@@ -70,10 +73,14 @@ def log_bytes(log: SessionLog) -> int:
     return sum(array.nbytes for array in arrays) + sum(map(ids_bytes, (log.session_ids, log.event_ids, log.item_ids)))
 
 
-def encoded_bytes(encoded: EncodedSessions) -> int:
-    """Bytes of encoded sessions."""
-    arrays = [encoded.rows, encoded.session_offsets, encoded.display_offsets, encoded.choices, encoded.users]
-    return sum(array.nbytes for array in arrays) + encoded.ids.nbytes + encoded.numbers.nbytes
+def held_bytes(parts: Sequence[Sessions]) -> int:
+    """Bytes that sessions to train on hold besides the log's own; an array that several share counts once."""
+    arrays: dict[int, np.ndarray] = {}
+    for part in parts:
+        names = [field.name for field in fields(part)]
+        each = [value for value in (getattr(part, name) for name in names) if hasattr(value, "nbytes")]
+        arrays |= {id(array): array for array in each}
+    return sum(array.nbytes for array in arrays.values())
 
 
 def ids_bytes(ids: pl.Series) -> int:

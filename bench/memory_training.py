@@ -1,8 +1,8 @@
-"""What training on the `scale` world takes: peak memory above torch's own, and its growth over 100 epochs; one JSON line.
+"""What training on the `scale` world takes: peak memory above torch's own; one JSON line.
 
     python bench/memory_training.py --events 10000000 --items 1000000
 
-The paper's sizes, row-wise Adagrad for the tables; one epoch of rounds on the whole log, then 100 epochs on a small one.
+The paper's sizes, row-wise Adagrad for the tables; one epoch of rounds on the whole log.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=10_000_000)
     parser.add_argument("--items", type=int, default=1_000_000)
-    parser.add_argument("--epochs", type=int, default=100, help="epochs over which growth is looked for")
     arguments = parser.parse_args()
     import torch  # noqa: F401
 
@@ -40,33 +39,7 @@ def main() -> None:
         "events": arguments.events, "items": arguments.items, "log_mb": status_mb("VmRSS") - alone,
         "training_peak_mb": status_mb("VmHWM") - alone, "events_per_second": table["events_per_second"][0],
     }  # fmt: skip
-    del log
-    print(json.dumps(result | {"growth_mb": growth(arguments.epochs)}))
-
-
-def growth(epochs: int) -> float:
-    """MB that so many epochs take more than the first few."""
-    from fastgaum.models.user_model import UserModel
-    from fastgaum.sessions.synthetic import synthesise
-
-    log, _ = synthesise(4_000, preset="scale", n_items=1_000)
-    watch = _Watch()
-    changes: dict[str, Any] = {"players": "adversarial", "warm_start": 0, "catch_up": 0, "patience": 200}
-    UserModel.from_preset("paper-lstm", epochs=epochs, **changes).fit(log, watch)
-    return watch.resident[-1] - watch.resident[9]
-
-
-class _Watch:
-    """Resident memory after each epoch."""
-
-    def __init__(self) -> None:
-        self.resident: list[float] = []
-
-    def on_epoch(self, row: object) -> None:
-        self.resident.append(status_mb("VmRSS"))
-
-    def on_batch(self, done: int, total: int) -> None:
-        pass
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -176,10 +176,8 @@ class Packed:
         """Sum the gradients of each row that was named, and move the rows and the weights."""
         width = self.hidden + 1
         total = self.scratch.floats("summed gradients", named.count, width)
-        # by columns: each sum runs in the order of the ids, on any number of threads
-        middle = width // 2 // 16 * 16
-        fixed = (grad_rows, named.slots, named.offsets, _ONES)
-        threads.run(row_kernels.add_rows, [(*fixed, *ends, total) for ends in ((0, middle), (middle, width))])
+        parts = [(grad_rows, *named.bags, *part, total) for part in named.parts(width)]
+        threads.run(row_kernels.add_rows, parts)
         held = (self.table, named.rows, total, self.squares)
         threads.run(row_kernels.adagrad_elements, [(*held, *part, self.lr, EPS) for part in _parts(named.count)])
         row_kernels.adagrad_dense(self.dense, self.dense_grad, self.dense_squares, self.lr, EPS)
@@ -188,6 +186,3 @@ class Packed:
 def _parts(n: int, least: int = PART) -> list[tuple[int, int]]:
     size = max(least, -(-n // MOST_PARTS))
     return [(first, min(first + size, n)) for first in range(0, n, size)]
-
-
-_ONES = np.empty(0, np.float32)

@@ -19,9 +19,10 @@ from fastgaum.engine.game import FusedGame
 from fastgaum.models.networks import Networks
 from fastgaum.models.regularisers import regulariser_of
 from fastgaum.models.tensors import to_tensors
-from fastgaum.sessions.batches import Batch, batches
-from fastgaum.sessions.features import EncodedSessions, FeatureSpace
+from fastgaum.sessions.batches import Batch, Sessions, batches
+from fastgaum.sessions.features import FeatureSpace
 from fastgaum.sessions.packed import IntArray, SessionLog
+from fastgaum.sessions.shared import SharedSessions
 from fastgaum.sessions.synthetic import synthesise
 from fastgaum.training.game import Game
 
@@ -32,7 +33,7 @@ PUBLIC = ("yelp", "taobao", "yoochoose")
 class Data:
     """Sessions to train on, and the ids that a table has a row for."""
 
-    train: EncodedSessions
+    train: Sessions
     unknown_of_id: torch.Tensor
 
     @property
@@ -47,11 +48,12 @@ def world(preset: str, n_events: int, n_items: int, mean_length: float | None = 
     changes = {} if mean_length is None else {"mean_length": mean_length}
     log, _ = synthesise(n_events, preset=preset, n_items=n_items, **changes)
     space = FeatureSpace.fit(log, "identity", set_context=False)
-    train = space.encode(log, log.sessions_in("train"))
+    train = space.encoder(log).for_training(log.sessions_in("train"))
+    assert isinstance(train, SharedSessions)
     ids, n_ids = catalogue_ids(space.n_ids, n_items)
     unknown = np.zeros(n_ids, dtype=np.int32)
     unknown[ids] = ids[space.unknown_of_id]
-    return Data(replace(train, ids=ids[train.ids]), torch.from_numpy(unknown))
+    return Data(replace(train, id_of_item=ids[train.id_of_item]), torch.from_numpy(unknown))
 
 
 def catalogue_ids(n_ids: int, n_items: int) -> tuple[IntArray, int]:
@@ -74,7 +76,7 @@ def public_log(name: str) -> SessionLog | None:
 def data_of(log: SessionLog) -> tuple[FeatureSpace, Data]:
     """A log's feature space and training sessions under the identity protocol."""
     space = FeatureSpace.fit(log, "identity", set_context=False)
-    train = space.encode(log, log.sessions_in("train"))
+    train = space.encoder(log).for_training(log.sessions_in("train"))
     return space, Data(train, torch.from_numpy(space.unknown_of_id))
 
 

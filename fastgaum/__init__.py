@@ -15,10 +15,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fastgaum.envs.registration import register_when_imported
+
 if TYPE_CHECKING:
     from fastgaum import errors
     from fastgaum.config import Config
     from fastgaum.datasets.registry import load
+    from fastgaum.envs.learned import LearnedWorld
+    from fastgaum.envs.single_env import UserEnv
+    from fastgaum.envs.vector_env import UserVectorEnv
     from fastgaum.models.user_model import UserModel
     from fastgaum.sessions.audit import audit
     from fastgaum.sessions.packed import SessionLog
@@ -31,8 +36,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Config",
+    "LearnedWorld",
     "SessionLog",
+    "UserEnv",
     "UserModel",
+    "UserVectorEnv",
     "__version__",
     "audit",
     "errors",
@@ -46,8 +54,11 @@ __all__ = [
 
 _HOME = {
     "Config": "fastgaum.config",
+    "LearnedWorld": "fastgaum.envs.learned",
     "SessionLog": "fastgaum.sessions.packed",
+    "UserEnv": "fastgaum.envs.single_env",
     "UserModel": "fastgaum.models.user_model",
+    "UserVectorEnv": "fastgaum.envs.vector_env",
     "audit": "fastgaum.sessions.audit",
     "load": "fastgaum.datasets.registry",
     "load_log": "fastgaum.sessions.store",
@@ -83,3 +94,7 @@ def _version() -> str:
     except PackageNotFoundError:
         # A bare checkout on the path: nothing was installed, so nothing knows the version.
         return "0+unknown"
+
+
+# Last: gymnasium may be there already.
+register_when_imported()

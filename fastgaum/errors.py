@@ -34,6 +34,10 @@ class FeatureMismatchError(FastgaumError):
     """A model meets a log whose fields differ from those it was trained on."""
 
 
+class ActionError(FastgaumError):
+    """An environment is used against its contract: an action, a mask or a seed of another type, shape or range."""
+
+
 class NumericsError(FastgaumError):
     """A loss, gradient or score is not finite."""
 

@@ -39,21 +39,18 @@ def ragged_index(offsets: Array, rows: Array, picked_offsets: Array, index: Arra
 
 @jit
 def count_sessions(
-    session_offsets: Array, display_offsets: Array, rows: Array, sessions: Array,
-    picked_offsets: Array, picked_rows: Array, first_events: Array, first_candidates: Array,
+    session_offsets: Array, display_offsets: Array, sessions: Array,
+    picked_offsets: Array, first_events: Array, first_candidates: Array,
 ) -> int:  # fmt: skip
-    """Find the picked sessions: their rows, and where each starts in the log and in the batch; return all candidates.
+    """Find where each picked session starts, in the packed arrays and in the batch; return how many candidates they have.
 
-    first_events, first_candidates: starts in the log, shape (n_sessions,). Returns -1 for a session that does not exist.
+    first_events, first_candidates: starts in the packed arrays, shape (n_sessions,). The sessions must exist.
     """
-    n_sessions, events = len(session_offsets) - 1, 0
+    events = 0
     picked_offsets[0] = 0
     for i in range(len(sessions)):
-        if sessions[i] < 0 or sessions[i] >= n_sessions:
-            return -1
         session = np.uint64(sessions[i])
         first = session_offsets[session]
-        picked_rows[i] = rows[session]
         first_events[i] = first
         events += session_offsets[session + np.uint64(1)] - first
         picked_offsets[i + 1] = events
@@ -133,6 +130,17 @@ def fill_rows(source: Array, width: int, first: Array, offsets: Array, displays:
     for i in range(len(first)):
         start, stop = displays[np.uint64(offsets[i])], displays[np.uint64(offsets[i + 1])]
         _copy(source, int(first[i]) * width, target, int(start) * width, int(stop - start) * width)
+
+
+@jit
+def fill_ids(items: Array, id_of_item: Array, first: Array, offsets: Array, displays: Array, ids: Array) -> None:
+    """Write the ids of the picked sessions' candidates, found by their items; all arrays are flat, as in `fill_rows`."""
+    for i in range(len(first)):
+        start, stop = displays[np.uint64(offsets[i])], displays[np.uint64(offsets[i + 1])]
+        _copy(items, int(first[i]), ids, int(start), int(stop - start))
+    # in a pass of its own: one pass over both took 17 ns a candidate instead of 12
+    for candidate in range(len(ids)):
+        ids[candidate] = id_of_item[np.uint64(ids[candidate])]
 
 
 @jit

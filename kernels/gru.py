@@ -14,6 +14,7 @@ import numpy as np
 from ._jit import Array, jit_fast, jit_part
 from .cells import ONE, add, copy, logistic, tanh
 from .packing import length_of, now_running, padded, room, still_running
+from .prefetch import prefetch_row
 
 
 @jit_part
@@ -109,7 +110,11 @@ def gru_tiles(
                     rows_of = gates_x[row], saved[row], before[rank], after[rank]
                     _cell(block * units, units, q[rank], bias[block], *rows_of)
             for rank in range(active):
-                copy(h[starts[rank] + step], after[rank])
+                token = starts[rank] + step
+                copy(h[token], after[rank])
+                if token + 1 < len(h):
+                    prefetch_row(gates_x, token + 1)
+                    prefetch_row(saved, token + 1)
 
 
 @jit_fast
@@ -144,6 +149,10 @@ def gru_tiles_backward(
                 h_before = h[row - 1] if step > 0 else h0[sequence]
                 _cell_backward(saved[row], h_before, carry[rank], grad_x[row], grad_sums[rank])
                 copy(grad_q[row], grad_sums[rank])
+                if step > 1:
+                    prefetch_row(saved, row - 1)
+                    prefetch_row(grad_h, row - 1)
+                    prefetch_row(h, row - 2)
             for block in range(n_blocks):
                 np.dot(grad_sums[: padded(active)], weights[block], product[: padded(active)])
                 unit = block * units

@@ -1,13 +1,20 @@
 """The packed LSTM, forward and backward: gates i, f, g, o as in torch.nn.LSTM.
 
-    i, f, o = logistic(x + W h'),  g = tanh(x + W h'),  c = f c' + i g,  h = o tanh(c)
+    i, f, o = logistic(q),  g = tanh(q),  q = W_hh h' + b + x,  c = f c' + i g,  h = o tanh(c)
 
 Tokens are session-major; h' and c' are the previous token's, or h0 and c0. A tile of sequences (`kernels/packing.py`)
 advances together, time inside the tile: one matrix product for the states of a step, then one pass over its rows.
 
-The weights come in blocks of `units` hidden units, so that every product is small: BLAS then reads them where they lie,
-without copying them into its own order first. Forward, block b is (H, 4 · units): column k · units + j belongs to gate
-k of unit b · units + j. Backward, it is (4H, units), those columns of weight_hh. The last block may be padded.
+A token's x is its own row of the array `x`, or row source[token] where a `source` is given, so that a gather out of a
+table is never written down. Rows of x are either parts of q already, (·, 4H), or the inputs of a projection, (·, D): the
+states of a tile are then rows [h', x] of `depth` = H + D, the weights [W_hh, W_ih], and the projection is part of the same
+products, forward and back. Without a projection `depth` is H.
+
+Weights come in blocks, so that every product is small: BLAS then reads them where they lie, without copying them into its
+own order first. Forward, block b is (depth, 4 · units): column k · units + j belongs to gate k of unit b · units + j.
+Backward, it is (4H, units), `units` columns of [W_hh, W_ih]. The last block may be padded with zeros.
+
+Rows of other sequences lie far apart, so the next step's are asked for while this one's product runs.
 """
 
 from __future__ import annotations
@@ -15,155 +22,236 @@ from __future__ import annotations
 import numpy as np
 
 from ._jit import Array, jit_fast, jit_part
-from .cells import HALF, ONE, add, copy, tanh
+from .cells import HALF, ONE, ZERO, add, copy, tanh
 from .packing import length_of, now_running, padded, room, still_running
+from .prefetch import prefetch_row
 
 
 @jit_part
-def activate_gates(sums: Array, units: int) -> None:
-    """Turn gate sums, (4 · units,), into gates, in place."""
-    # one loop over all four gates, by logistic(x) = ½ + ½ tanh(x / 2), vectorises twice as well as one for each
-    for j in range(4 * units):
-        is_g = 2 * units <= j < 3 * units
-        squashed = tanh(sums[j] if is_g else HALF * sums[j])
-        sums[j] = squashed if is_g else HALF + HALF * squashed
+def _row_of(token: int, source: Array) -> int:
+    """Row of x that a token reads."""
+    return int(source[token]) if len(source) > 0 else int(token)
 
 
 @jit_part
-def advance_units(gate: Array, units: int, memory: Array, state: Array) -> None:
-    """Turn c' (`memory`) into c and write h; the last block may have fewer than `units` of them."""
-    # Numba guards an index against being negative, and the loop vectorises only where LLVM sees that it cannot be
-    if units > 0:
-        for j in range(len(memory)):
-            c = gate[units + j] * memory[j] + gate[j] * gate[2 * units + j]
-            memory[j] = c
-            state[j] = gate[3 * units + j] * tanh(c)
+def activate_gates(sums: Array, bias: Array, scale: Array, shift: Array, gate: Array) -> None:
+    """Write gates: by logistic(q) = ½ + ½ tanh(q / 2) all four are shift + scale · tanh(scale · q), and one loop does."""
+    for j in range(len(gate)):
+        gate[j] = shift[j] + scale[j] * tanh(scale[j] * (sums[j] + bias[j]))
 
 
 @jit_part
-def _cell(unit: int, units: int, sums: Array, x: Array, gate: Array, memory: Array, state: Array) -> None:
-    """Take a token's units from `unit` on a step further, from W h', (4 · units,), and the rows x, gate, c' and h."""
+def advance_units(i: Array, f: Array, g: Array, o: Array, memory: Array, state: Array) -> None:
+    """Turn c' (`memory`) into c and write h."""
+    for j in range(len(memory)):
+        c = f[j] * memory[j] + i[j] * g[j]
+        memory[j] = c
+        state[j] = o[j] * tanh(c)
+
+
+@jit_part
+def _cell(
+    unit: int, units: int, sums: Array, x: Array, bias: Array, scale: Array, shift: Array, gate: Array, memory: Array,
+    state: Array,
+) -> None:  # fmt: skip
+    """Take a token's units from `unit` on a step further, from a block's product, (4 · units,); x may be (0,)."""
     size = len(memory)
     last = min(unit + units, size)
     # a whole row at once, or each gate's share of it
     runs, length = (1, 4 * size) if units == size else (4, last - unit)
     for k in range(runs):
-        here, there = k * units, k * size + unit
-        add(sums[here : here + length], x[there : there + length])
-    activate_gates(sums, units)
-    for k in range(runs):
-        here, there = k * units, k * size + unit
-        copy(gate[there : there + length], sums[here : here + length])
-    advance_units(sums, units, memory[unit:last], state[unit:last])
+        here, start = k * units, k * size + unit
+        stop = start + length
+        part = sums[here : here + length]
+        if len(x) > 0:
+            add(part, x[start:stop])
+        activate_gates(part, bias[start:stop], scale[start:stop], shift[start:stop], gate[start:stop])
+    # slices: an index that is a sum of variables is guarded against being negative, and such a loop stays scalar
+    i, f = gate[unit:last], gate[size + unit : size + last]
+    g, o = gate[2 * size + unit : 2 * size + last], gate[3 * size + unit : 3 * size + last]
+    advance_units(i, f, g, o, memory[unit:last], state[unit:last])
 
 
 @jit_part
-def _cell_backward(gate: Array, c_before: Array, c: Array, carry_h: Array, carry_c: Array, grad_gate: Array) -> None:
-    """Turn the gradients of a token's h and c (the carries) into those of its gate sums; carry_c becomes that of c'.
-
-    A loop for each gate: every array that a vectorised loop touches must first be proved apart from those it writes,
-    which for all gates at once costs more than the arithmetic.
-    """
-    size = len(c)
-    for j in range(size):
-        o, squashed = gate[3 * size + j], tanh(c[j])
-        grad_gate[3 * size + j] = carry_h[j] * squashed * o * (ONE - o)
-        carry_c[j] += carry_h[j] * o * (ONE - squashed * squashed)
-    for j in range(size):
-        i = gate[j]
-        grad_gate[j] = carry_c[j] * gate[2 * size + j] * i * (ONE - i)
-    for j in range(size):
-        g = gate[2 * size + j]
-        grad_gate[2 * size + j] = carry_c[j] * gate[j] * (ONE - g * g)
-    for j in range(size):
-        f = gate[size + j]
-        grad_gate[size + j] = carry_c[j] * c_before[j] * f * (ONE - f)
-        carry_c[j] *= f
+def gate_scales(size: int, scale: Array, shift: Array) -> None:
+    """What turns tanh into each gate, (4H,): ½ and ½ for a logistic one, 1 and 0 for g."""
+    for j in range(4 * size):
+        is_g = 2 * size <= j < 3 * size
+        scale[j] = ONE if is_g else HALF
+        shift[j] = ZERO if is_g else HALF
 
 
 @jit_fast
 def lstm_tiles(
-    tiles: Array,
-    order: Array,
-    offsets: Array,
-    weights: Array,
-    gates_x: Array,
-    h0: Array,
-    c0: Array,
-    gates: Array,
-    h: Array,
-    c: Array,
-) -> None:
-    """Write gates (n_tokens, 4H), h and c (n_tokens, H) of the sequences in order[tiles[k]:tiles[k + 1]], all k."""
-    n_blocks, size, width = weights.shape
-    units, rows = width // 4, room(tiles)
-    states, memory = np.zeros((2, rows, size), h.dtype), np.empty((rows, size), h.dtype)
+    tiles: Array, order: Array, offsets: Array, weights: Array, bias: Array, x: Array, source: Array, h0: Array, c0: Array,
+    gates: Array, h: Array, c: Array,
+) -> None:  # fmt: skip
+    """Write gates (n_tokens, 4H), h and c (n_tokens, H) of the sequences in order[tiles[k]:tiles[k + 1]], all k.
+
+    bias (4H,); source (n_tokens,) or (0,).
+    """
+    n_blocks, depth, width = weights.shape
+    units, rows, size = width // 4, room(tiles), h.shape[1]
+    projected = depth > size
+    states, memory = np.zeros((2, rows, depth), h.dtype), np.empty((rows, size), h.dtype)
     sums, starts = np.empty((rows, width), h.dtype), np.empty(rows, np.int64)
+    scale, shift = np.empty(4 * size, h.dtype), np.empty(4 * size, h.dtype)
+    gate_scales(size, scale, shift)
     for tile in range(len(tiles) - 1):
         first, active = tiles[tile], tiles[tile + 1] - tiles[tile]
         for rank in range(active):
             sequence = order[first + rank]
             starts[rank] = offsets[sequence]
-            copy(states[0, rank], h0[sequence])
+            copy(states[0, rank, :size], h0[sequence])
             copy(memory[rank], c0[sequence])
         for step in range(length_of(order[first], offsets)):
             active = still_running(step, first, active, order, offsets)
             before, after = states[step % 2], states[1 - step % 2]
+            if projected:
+                for rank in range(active):
+                    copy(before[rank, size:], x[_row_of(starts[rank] + step, source)])
             for block in range(n_blocks):
                 np.dot(before[: padded(active)], weights[block], sums[: padded(active)])
                 for rank in range(active):
-                    row = starts[rank] + step
-                    _cell(block * units, units, sums[rank], gates_x[row], gates[row], memory[rank], after[rank])
+                    token = starts[rank] + step
+                    row = x[_row_of(token, source)]
+                    _cell(
+                        block * units, units, sums[rank], row[: 0 if projected else 4 * size], bias, scale, shift,
+                        gates[token], memory[rank], after[rank, :size],
+                    )  # fmt: skip
             for rank in range(active):
-                copy(h[starts[rank] + step], after[rank])
-                copy(c[starts[rank] + step], memory[rank])
+                token = starts[rank] + step
+                copy(h[token], after[rank, :size])
+                copy(c[token], memory[rank])
+                if token + 1 < len(h):
+                    prefetch_row(x, _row_of(token + 1, source))
+                    prefetch_row(gates, token + 1)
+
+
+@jit_part
+def _output_backward(o: Array, c: Array, carry_h: Array, carry_c: Array, grad_o: Array) -> None:
+    for j in range(len(c)):
+        squashed = tanh(c[j])
+        grad_o[j] = carry_h[j] * squashed * o[j] * (ONE - o[j])
+        carry_c[j] += carry_h[j] * o[j] * (ONE - squashed * squashed)
+
+
+@jit_part
+def _input_backward(i: Array, g: Array, carry_c: Array, grad_i: Array, grad_g: Array) -> None:
+    for j in range(len(i)):
+        grad_i[j] = carry_c[j] * g[j] * i[j] * (ONE - i[j])
+        grad_g[j] = carry_c[j] * i[j] * (ONE - g[j] * g[j])
+
+
+@jit_part
+def _forget_backward(f: Array, c_before: Array, carry_c: Array, grad_f: Array) -> None:
+    for j in range(len(f)):
+        grad_f[j] = carry_c[j] * c_before[j] * f[j] * (ONE - f[j])
+        carry_c[j] *= f[j]
+
+
+@jit_part
+def _cell_backward(gate: Array, c_before: Array, c: Array, carry_h: Array, carry_c: Array, grad: Array) -> None:
+    """Turn the gradients of a token's h and c (the carries) into those of q, (4H,); carry_c becomes that of c'.
+
+    Three loops: every array that a vectorised loop touches must first be proved apart from those it writes, which for all
+    gates at once costs more than the arithmetic.
+    """
+    size = len(c)
+    i, f, g, o = gate[:size], gate[size : 2 * size], gate[2 * size : 3 * size], gate[3 * size :]
+    _output_backward(o, c, carry_h, carry_c, grad[3 * size :])
+    _input_backward(i, g, carry_c, grad[:size], grad[2 * size : 3 * size])
+    _forget_backward(f, c_before, carry_c, grad[size : 2 * size])
+
+
+@jit_part
+def _spread(row: Array, first: int, at: int, inputs: Array) -> None:
+    """Write a row as columns `first`, `first` + 1, … of row `at` of the inputs, whose columns stand in blocks."""
+    units, done = inputs.shape[2], 0
+    while done < len(row):
+        block, column = (first + done) // units, (first + done) % units
+        length = min(units - column, len(row) - done)
+        copy(inputs[block, at, column : column + length], row[done : done + length])
+        done += length
+
+
+@jit_part
+def _add_products(grads: Array, inputs: Array, product: Array, grad_weight: Array, grad_bias: Array) -> None:
+    """Add Σ grads ⊗ inputs, block by block of the inputs' columns, and Σ grads."""
+    for block in range(len(inputs)):
+        np.dot(grads.T, inputs[block, : len(grads)], product)
+        for k in range(len(product)):
+            add(grad_weight[block, k], product[k])
+    for at in range(len(grads)):
+        add(grad_bias, grads[at])
 
 
 @jit_fast
 def lstm_tiles_backward(
-    tiles: Array,
-    order: Array,
-    offsets: Array,
-    weights: Array,
-    grad_h: Array,
-    grad_c: Array,
-    c0: Array,
-    gates: Array,
-    c: Array,
-    grad_gates: Array,
-    grad_h0: Array,
-    grad_c0: Array,
-) -> None:
-    """Write the gradients of the gate sums (n_tokens, 4H), h0 and c0.
+    tiles: Array, order: Array, offsets: Array, weights: Array, depth: int, most: int, x: Array, source: Array, grad_h: Array,
+    grad_c: Array, h0: Array, c0: Array, gates: Array, h: Array, c: Array, grad_gates: Array, grad_x: Array,
+    grad_weight: Array, grad_bias: Array, grad_h0: Array, grad_c0: Array,
+) -> None:  # fmt: skip
+    """Write the gradients of q (n_tokens, 4H), of the projection's inputs (n_tokens, D), of h0 and c0; over these tiles of
+    the weights, (n_outer, 4H, outer), `outer` columns of [W_hh, W_ih] in each block, and of the bias.
 
-    `grad_h` or `grad_c` of length 0 stands for zeros.
+    `grad_h`, `grad_c`: length 0 stands for zeros. `grad_gates`, `grad_x`, `grad_bias`: length 0 is not wanted; grad_gates
+    may be `gates` itself. The weights' gradient is taken over `most` tokens at a time.
     """
     n_blocks, width, units = weights.shape
     size, rows = width // 4, room(tiles)
+    n_outer, _, outer = grad_weight.shape
+    projected = depth > size
+    most = max(most, rows)
     carry_h, carry_c = np.empty((rows, size), c.dtype), np.empty((rows, size), c.dtype)
     # rows beyond the active ones enter the product too, and what comes of them is not read
-    grad_sums, product = np.zeros((rows, width), c.dtype), np.empty((rows, units), c.dtype)
+    grads, inputs = np.zeros((most + 4, width), c.dtype), np.zeros((n_outer, most + 4, outer), c.dtype)
+    product, back = np.empty((width, outer), c.dtype), np.empty((rows, units), c.dtype)
+    grad_weight[:] = 0
+    grad_bias[:] = 0
+    held = 0
     for tile in range(len(tiles) - 1):
         first, last, active = tiles[tile], tiles[tile + 1], 0
         carry_h[:] = 0
         carry_c[:] = 0
         for step in range(length_of(order[first], offsets) - 1, -1, -1):
             active = now_running(step, first, last, active, order, offsets)
+            if held + active > most:
+                _add_products(grads[:held], inputs, product, grad_weight, grad_bias)
+                held = 0
             for rank in range(active):
                 sequence = order[first + rank]
-                row = offsets[sequence] + step
+                token = offsets[sequence] + step
                 if len(grad_h) > 0:
-                    add(carry_h[rank], grad_h[row])
+                    add(carry_h[rank], grad_h[token])
                 if len(grad_c) > 0:
-                    add(carry_c[rank], grad_c[row])
-                c_before = c[row - 1] if step > 0 else c0[sequence]
-                _cell_backward(gates[row], c_before, c[row], carry_h[rank], carry_c[rank], grad_sums[rank])
-                copy(grad_gates[row], grad_sums[rank])
+                    add(carry_c[rank], grad_c[token])
+                c_before = c[token - 1] if step > 0 else c0[sequence]
+                _cell_backward(gates[token], c_before, c[token], carry_h[rank], carry_c[rank], grads[held + rank])
+                if len(grad_gates) > 0:
+                    copy(grad_gates[token], grads[held + rank])
+                _spread(h[token - 1] if step > 0 else h0[sequence], 0, held + rank, inputs)
+                if projected:
+                    _spread(x[_row_of(token, source)], size, held + rank, inputs)
+                if step > 1:
+                    prefetch_row(gates, token - 1)
+                    prefetch_row(c, token - 2)
+                    prefetch_row(h, token - 2)
+                    if len(grad_h) > 0:
+                        prefetch_row(grad_h, token - 1)
             for block in range(n_blocks):
-                np.dot(grad_sums[: padded(active)], weights[block], product[: padded(active)])
-                unit = block * units
+                np.dot(grads[held : held + padded(active)], weights[block], back[: padded(active)])
+                low, high = block * units, min(block * units + units, depth)
                 for rank in range(active):
-                    copy(carry_h[rank, unit : min(unit + units, size)], product[rank])
+                    if low < size:
+                        copy(carry_h[rank, low : min(high, size)], back[rank])
+                    if high > size and len(grad_x) > 0:
+                        start = max(low, size)
+                        token = offsets[order[first + rank]] + step
+                        copy(grad_x[token, start - size : high - size], back[rank, start - low :])
+            held += active
         for rank in range(last - first):
             copy(grad_h0[order[first + rank]], carry_h[rank])
             copy(grad_c0[order[first + rank]], carry_c[rank])
+    if held > 0:
+        _add_products(grads[:held], inputs, product, grad_weight, grad_bias)

@@ -1,9 +1,11 @@
 """The sparse optimiser step: gradients of the table rows that a batch names, and nothing else of the table.
 
-`number_rows` gives the distinct rows of a batch the slots 0, 1, 2 … in order of appearance; `add_rows` sums the
-gradients of each slot in a small buffer; one pass then updates those rows. The cost follows the batch, not the table.
+`number_rows` gives the distinct rows of a batch the slots 0, 1, 2 … in order of appearance, `group_bags` finds who names
+each, `add_rows` sums the gradients of each slot in a small buffer; one pass then updates those rows. The cost follows the
+batch, not the table.
 
-A worked miniature: ids [7, 2, 7] → slots [0, 1, 0], rows [7, 2]; gradients a, b, c → buffer [a + c, b].
+A worked miniature: ids [7, 2, 7] → slots [0, 1, 0], rows [7, 2], bags [0, 2] and [1]; gradients a, b, c → buffer
+[a + c, b].
 """
 
 from __future__ import annotations
@@ -13,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from ._jit import Array, jit, jit_fast
-from .cells import ONE
+from .cells import ONE, add, copy
 from .prefetch import AHEAD, prefetch_row
 
+IN_FLIGHT = 512
+"""floats that are asked for ahead: a core keeps some 30 cache lines under way"""
 BLOCK = 1 << 17
 """floats of a part in `sum_of_squares`"""
 
@@ -45,26 +49,45 @@ def number_rows(ids: Array, slot_of: Array, slots: Array, rows: Array) -> int:
     return count if bad == len(ids) else -1 - bad
 
 
-@jit_fast
-def add_rows(grad: Array, slots: Array, offsets: Array, weights: Array, first: int, last: int, total: Array) -> None:
-    """Write the sum of weight · grad[bag] over each slot's entries, columns first to last − 1, in order of the bags.
+@jit
+def group_bags(slots: Array, offsets: Array, starts: Array, bags: Array) -> None:
+    """Write the bags that name each slot, in their order: slot s is named by bags[starts[s]:starts[s + 1]]; a counting sort.
 
-    grad (n_bags, d); slots, weights (nnz,), weights of length 0 for ones; total (n_slots, d). Slots are numbered by first
-    appearance, so the first entry of a slot is known by its number: it is written, the others are added.
+    slots (nnz,) and offsets (n_bags + 1,) → starts (n_slots + 1,), bags (nnz,). A bag that names a slot twice stands twice.
+    slots [0, 1, 0], offsets [0, 2, 3] → starts [0, 2, 3], bags [0, 1, 0]
     """
-    weighted = len(weights) > 0
-    fresh = 0
+    starts[:] = 0
+    for i in range(len(slots)):
+        starts[slots[i] + 1] += 1
+    for slot in range(1, len(starts)):
+        starts[slot] += starts[slot - 1]
     for bag in range(len(offsets) - 1):
         for i in range(offsets[bag], offsets[bag + 1]):
-            slot = slots[i]
-            weight = weights[i] if weighted else total.dtype.type(1)
-            if slot == fresh:
-                fresh += 1
-                for j in range(first, last):
-                    total[slot, j] = weight * grad[bag, j]
+            bags[starts[slots[i]]] = bag
+            starts[slots[i]] += 1
+    for slot in range(len(starts) - 1, 0, -1):
+        starts[slot] = starts[slot - 1]
+    starts[0] = 0
+
+
+@jit_fast
+def add_rows(grad: Array, starts: Array, bags: Array, first: int, last: int, total: Array) -> None:
+    """Write the sum of grad[bag] over the bags of each slot, slots first to last − 1, in order of the bags.
+
+    grad (n_bags, d); total (n_slots, d). Rows of `grad` are read once, in random order, and asked for ahead of their use;
+    summing bag by bag would read and write rows of `total` in random order instead, each as often as it is named.
+    """
+    ahead = max(IN_FLIGHT // max(grad.shape[1], 1), 1)
+    stop = starts[last]
+    for slot in range(first, last):
+        row = total[slot]
+        for entry in range(starts[slot], starts[slot + 1]):
+            if entry + ahead < stop:
+                prefetch_row(grad, bags[entry + ahead])
+            if entry == starts[slot]:
+                copy(row, grad[bags[entry]])
             else:
-                for j in range(first, last):
-                    total[slot, j] += weight * grad[bag, j]
+                add(row, grad[bags[entry]])
 
 
 @jit_fast

@@ -72,7 +72,6 @@ def scorer_forward(
     wide = len(wide_table) > 0
     np.dot(states[first_event:last_event], from_state, state_sums[first_event:last_event])
     # taken out of the loops: what is read through an index inside one is not known to stay the same, and costs a factor 2
-    first_bias = dense[starts[BIAS] : starts[BIAS] + width]
     wide_part = dense[max(starts[WIDE], 0) : max(starts[WIDE], 0) + 1 + n_numbers]
     dropping = threshold > 0
     event = first_event
@@ -100,28 +99,24 @@ def scorer_forward(
             else:
                 for f in range(n_fields):
                     _add(row, table[ids[candidate, f]])
-            activate(row, first_bias, kind)
-            if dropping:
-                drop(row, candidate * width, key, threshold, scale)
-        at = n * width
-        before = width
-        layer_start = 0
-        for layer in range(1, n_layers):
-            after = widths[layer]
-            weight = matrix(turned, layer_start, before, after)
-            layer_start += after * before
-            ends = starts[REST + layer - 1] + after * before
-            bias = dense[ends : ends + after]
-            deeper = matrix(activations, at, n, after)
-            np.dot(values[start:stop], weight, deeper[start:stop])
+        at, before, layer_start, bias_start = 0, width, 0, starts[BIAS]
+        # activation and dropout stand here once for all layers: each copy of them costs a third of a second to compile
+        for layer in range(n_layers):
+            if layer > 0:
+                after = widths[layer]
+                weight = matrix(turned, layer_start, before, after)
+                layer_start += after * before
+                bias_start = starts[REST + layer - 1] + after * before
+                at += n * before
+                deeper = matrix(activations, at, n, after)
+                np.dot(values[start:stop], weight, deeper[start:stop])
+                values, before = deeper, after
+            bias = dense[bias_start : bias_start + before]
             for candidate in range(start, stop):
-                row = deeper[candidate]
+                row = values[candidate]
                 activate(row, bias, kind)
                 if dropping:
-                    drop(row, candidate * after, np.uint32(key + layer), threshold, scale)
-            values = deeper
-            at += n * after
-            before = after
+                    drop(row, candidate * before, np.uint32(key + layer), threshold, scale)
         last = dense[starts[REST + n_layers - 1] : starts[REST + n_layers - 1] + before + 1]
         for candidate in range(start, stop):
             score = dot(values[candidate], last) + last[before]
@@ -224,7 +219,6 @@ def scorer_backward(
     product = np.empty(widest * max(widest, n_numbers, state_dim), dense.dtype)
     bag = np.empty((TILE, max(item_dim, 1)), dense.dtype)
     grad_wide = grad_dense[max(starts[WIDE], 0) : max(starts[WIDE], 0) + 1 + n_numbers]
-    grad_bias = grad_dense[starts[BIAS] : starts[BIAS] + width]
     grad_dense[:] = 0
     grad_sums[first_event:last_event] = 0
     event = first_event
@@ -249,22 +243,25 @@ def scorer_backward(
             if wide:
                 grad_wide[0] += g
                 _add_scaled(grad_wide[1:], g, numbers[candidate])
-        for layer in range(n_layers - 1, 0, -1):
-            after, before = before, widths[layer - 1]
-            at -= n * before
-            below = matrix(activations, at, n, before)
+        for layer in range(n_layers - 1, -1, -1):
+            # once for all layers, as on the way forward
             _to_sums(out, values, start, kind, np.uint32(key + layer), threshold, scale)
-            weights = starts[REST + layer - 1]
-            sums = matrix(product, 0, after, before)
-            np.dot(out.T, below[start:stop], sums)
-            _add(grad_dense[weights : weights + after * before], product)
-            _add_columns(out, grad_dense[weights + after * before : weights + after * before + after])
-            deeper = matrix(other, 0, count, before)
-            np.dot(out, matrix(dense, weights, after, before), deeper)
-            grad, other = other, grad
-            out, values = deeper, below
-        _to_sums(out, values, start, kind, key, threshold, scale)
-        _add_columns(out, grad_bias)
+            bias_start = starts[BIAS]
+            if layer > 0:
+                bias_start = starts[REST + layer - 1] + before * widths[layer - 1]
+            _add_columns(out, grad_dense[bias_start : bias_start + before])
+            if layer > 0:
+                after, before = before, widths[layer - 1]
+                at -= n * before
+                below = matrix(activations, at, n, before)
+                weights = starts[REST + layer - 1]
+                sums = matrix(product, 0, after, before)
+                np.dot(out.T, below[start:stop], sums)
+                _add(grad_dense[weights : weights + after * before], product)
+                deeper = matrix(other, 0, count, before)
+                np.dot(out, matrix(dense, weights, after, before), deeper)
+                grad, other = other, grad
+                out, values = deeper, below
         if n_numbers > 0:
             sums = matrix(product, 0, width, n_numbers)
             np.dot(out.T, numbers[start:stop], sums)

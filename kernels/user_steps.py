@@ -14,7 +14,7 @@ import numpy as np
 from ._jit import Array, jit_fast, jit_part
 from .cells import add, copy
 from .gru import logistics, mix, new_state
-from .lstm import activate_gates, advance_units
+from .lstm import activate_gates, advance_units, gate_scales
 from .slates import TILE, blocks
 
 
@@ -23,7 +23,7 @@ def _gates(
     start: int, count: int, chosen: Array, nothing: int, numbers: Array, table: Array, from_numbers: Array, bias: Array,
     held: Array, gates: Array,
 ) -> None:  # fmt: skip
-    """Write the input gates of `count` users from `start` on; `held` is scratch for their numbers."""
+    """Write the input gates, bias and all, of `count` users from `start` on; `held` is scratch for their numbers."""
     n_numbers = numbers.shape[2]
     if n_numbers > 0:
         for i in range(count):
@@ -55,6 +55,9 @@ def lstm_step(
     size, width = weight.shape
     before, held = np.zeros((TILE, size), h.dtype), np.zeros((TILE, numbers.shape[2]), h.dtype)
     sums, gates = np.empty((TILE, width), h.dtype), np.empty((TILE, width), h.dtype)
+    scale, shift, gate = np.empty(width, h.dtype), np.empty(width, h.dtype), np.empty(width, h.dtype)
+    gate_scales(size, scale, shift)
+    i_part, f_part, g_part, o_part = gate[:size], gate[size : 2 * size], gate[2 * size : 3 * size], gate[3 * size :]
     for start in range(first, last, TILE):
         count = min(TILE, last - start)
         for i in range(count):
@@ -63,9 +66,8 @@ def lstm_step(
         _gates(start, count, chosen, nothing, numbers, table, from_numbers, bias, held, gates)
         for i in range(count):
             if active[start + i]:
-                add(gates[i], sums[i])
-                activate_gates(gates[i], size)
-                advance_units(gates[i], size, c[start + i], h[start + i])
+                activate_gates(sums[i], gates[i], scale, shift, gate)
+                advance_units(i_part, f_part, g_part, o_part, c[start + i], h[start + i])
 
 
 @jit_fast

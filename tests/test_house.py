@@ -35,6 +35,7 @@ VERBS = {("models", "training")}
 
 KERNELS_MAY_USE = {"__future__", "collections", "math", "typing", "numba", "numpy"}
 KERNEL_CACHE_USES = {
+    "gc",
     "contextlib",
     "functools",
     "hashlib",

@@ -150,6 +150,24 @@ def test_the_wheel_s_library_and_command_work(built: Built, tmp_path: Path) -> N
         assert not (built.target / name).exists()
 
 
+def test_the_wheel_registers_its_environment(built: Built, tmp_path: Path) -> None:
+    """With gymnasium first, last, and with no import of fastgaum at all."""
+    find = "gymnasium.spec('fastgaum/User-v0').entry_point"
+    for imports in ("import fastgaum, gymnasium", "import gymnasium, fastgaum"):
+        entry_point = python("-c", f"{imports}; print({find})", cwd=tmp_path, path=built.target).strip()
+        assert entry_point == "fastgaum.envs.single_env:UserEnv"
+    by_name = """
+import sys, gymnasium
+try:
+    gymnasium.make("fastgaum:fastgaum/User-v0")
+except Exception as error:
+    print(type(error).__module__, type(error).__name__, sys.modules["fastgaum"].__file__)
+"""
+    module, name, file = python("-c", by_name, cwd=tmp_path, path=built.target).split()
+    assert (module, name) == ("fastgaum.errors", "ConfigError"), "it is found, and says that it needs a run"
+    assert Path(file).is_relative_to(built.target)
+
+
 def test_a_bare_checkout_imports(tmp_path: Path) -> None:
     """Nothing is installed from it: the relative symlinks alone make `fastgaum.kernels`, `.data` and `.bench`."""
     for name in ("kernels", "data", "bench"):

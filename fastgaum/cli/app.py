@@ -26,7 +26,7 @@ COMMANDS = {
     "train": ("fastgaum.cli.train:train", "Train a user model on a log and leave a run folder."),
     "evaluate": ("fastgaum.cli.evaluate:evaluate", "Score a trained model on a split of a log."),
     "predict": ("fastgaum.cli.predict:predict", "Write utilities and choice probabilities of every candidate."),
-    "rl": ("fastgaum.cli.rl:app", "Policies in a learned user: train, evaluate, adapt."),
+    "simulate": ("fastgaum.cli.simulate:simulate", "Write episodes of a trained user model, as a log to read back."),
     "reproduce": ("fastgaum.cli.reproduce:reproduce", "Data sets × models × seeds: the prec@k table."),
     "bench": (
         "fastgaum.cli.bench:bench",

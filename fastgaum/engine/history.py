@@ -11,6 +11,7 @@ from torch import nn
 
 from fastgaum.engine.memory import Array, Scratch
 from fastgaum.engine.optimiser import Named, PlayerOptimiser, SparseTable
+from fastgaum.engine.packed_lstm import PackedLstm
 from fastgaum.kernels import bag_linear as kernels
 from fastgaum.kernels import position_weight as lag_kernels
 from fastgaum.models.expand import gather_bags, join_bags, prefixes
@@ -18,6 +19,7 @@ from fastgaum.models.history import HistoryEncoder, PositionWeight, Recurrent, s
 from fastgaum.models.tensors import Bags, BatchTensors
 from fastgaum.ops import _recurrent_cpu as recurrent
 from fastgaum.ops import threads
+from fastgaum.ops._recurrent_cpu import NO_SOURCE
 from fastgaum.ops.position_weight import ACTIVATIONS, LagStructure, lag_structure
 
 PART = 2048
@@ -137,60 +139,93 @@ class FusedRecurrent(FusedHistory):
             (none if first.up is None else view(first.up), empty if matrix is None else view(matrix), view(bias))
             for view in (optimiser.value_of, optimiser.grad_of)
         )
-        self.grad_hh = [optimiser.grad_of(weight) for weight in e.weight_hh]
-        self.weight_hh = [weight.detach() for weight in e.weight_hh]
+        self.weights, self.grads = (
+            [(view(hh), *map(view, above)) for hh, above in zip(e.weight_hh, self._above(), strict=True)]
+            for view in (optimiser.value_of, optimiser.grad_of)
+        )
+        self.layers = [PackedLstm(f"{self.name}.{layer}", self.scratch, e.state_dim) for layer in range(e.layers)]
+        self.branch = PackedLstm(f"{self.name}.branch", self.scratch, e.state_dim)
+        self.no_bias = np.zeros(e.gates * e.state_dim, np.float32)
 
-    def _gates(self, tokens: Bags, name: str) -> torch.Tensor:
+    def _above(self) -> list[tuple[nn.Parameter, ...]]:
+        """Each layer's input weights and bias; the first has none, its input comes from the table."""
+        return [(), *zip(self.encoder.weight_ih, self.encoder.bias_ih, strict=True)]
+
+    def _gates(self, tokens: Bags, name: str) -> Array:
         """The first layer's input gates of each token."""
         e, n = self.encoder, tokens.n_bags
         gates = self.scratch.floats(f"{self.name}.{name}", n, e.gates * e.state_dim)
         fixed = (self.tables[0].values, *_arrays(tokens), *self.input, gates)
         threads.run(kernels.bag_linear, [(first, min(first + PART, n), *fixed) for first in range(0, n, PART)])
-        return torch.from_numpy(gates)
+        return gates
+
+    def _first_input(self, tokens: Bags, name: str) -> tuple[Array, Array, Any]:
+        """Bias, rows and source of the first LSTM: bags of one id each are gathered inside the recurrence."""
+        up, matrix, bias = self.input
+        if len(up) == 0 and matrix.shape[1] == 0 and len(tokens.ids) == tokens.n_bags:
+            return bias, self.tables[0].values, tokens.ids.numpy()
+        return self.no_bias, self._gates(tokens, name), NO_SOURCE
 
     def _after_tokens(self, tokens: Bags, offsets: torch.Tensor) -> Array:
-        e = self.encoder
         self.tokens, self.offsets = tokens, offsets
+        return self._lstm_forward(tokens) if self.encoder.kind == "lstm" else self._gru_forward(tokens)
+
+    def _lstm_forward(self, tokens: Bags) -> Array:
+        starts, h = self.offsets.numpy(), None
+        for layer, (hh, *above) in zip(self.layers, self.weights, strict=True):
+            if h is None:
+                bias, x, source = self._first_input(tokens, "gates")
+                h = layer.forward(starts, hh, bias, x, source)[0]
+            else:
+                h = layer.forward(starts, np.concatenate([hh, above[0]], axis=1), above[1], h)[0]
+        assert h is not None
+        return h
+
+    def _gru_forward(self, tokens: Bags) -> Array:
+        e = self.encoder
         # not torch.zeros: a large one wakes torch's OpenMP threads, which then spin on the core that the next kernel needs
-        self.zeros = torch.from_numpy(np.zeros((len(offsets) - 1, e.state_dim), np.float32))
-        zeros = self.zeros
-        self.layers: list[tuple[torch.Tensor, ...]] = []
-        x = self._gates(tokens, "gates")
+        self.zeros = torch.from_numpy(np.zeros((len(self.offsets) - 1, e.state_dim), np.float32))
+        self.outputs: list[tuple[torch.Tensor, torch.Tensor]] = []
+        x = torch.from_numpy(self._gates(tokens, "gates"))
         for layer in range(e.layers):
             if layer:
-                x = torch.addmm(e.bias_ih[layer - 1].detach(), self.layers[-1][0], e.weight_ih[layer - 1].detach().t())
-            weight = self.weight_hh[layer]
-            if e.kind == "lstm":
-                h, c, kept = recurrent.lstm_forward(x, offsets, weight, zeros, zeros)
-                self.layers.append((h, c, kept))
-            else:
-                h, kept = recurrent.gru_forward(x, offsets, weight, e.bias_hh[layer].detach(), zeros)
-                self.layers.append((h, kept))
-        return self.layers[-1][0].numpy()
+                below = self.outputs[-1][0]
+                x = torch.addmm(e.bias_ih[layer - 1].detach(), below, e.weight_ih[layer - 1].detach().t())
+            arguments = x, self.offsets, e.weight_hh[layer].detach(), e.bias_hh[layer].detach(), self.zeros
+            self.outputs.append(recurrent.gru_forward(*arguments))
+        return self.outputs[-1][0].numpy()
 
     def _back(self, grad: Array, slot_of: Any) -> None:
-        e, o = self.encoder, self.optimiser
-        zeros = self.zeros
-        back = torch.from_numpy(grad)
-        for layer in range(e.layers - 1, -1, -1):
-            weight = self.weight_hh[layer]
-            if e.kind == "lstm":
-                h, c, kept = self.layers[layer]
-                sums, weights, *_ = recurrent.lstm_backward(back, None, self.offsets, weight, zeros, zeros, kept, h, c)
-            else:
-                h, kept = self.layers[layer]
-                sums, weights, bias, _ = recurrent.gru_backward(back, self.offsets, weight, zeros, kept, h)
-                o.grad_of(e.bias_hh[layer])[...] = bias.numpy()
-            self.grad_hh[layer][...] = weights.numpy()
-            if layer:
-                below = self.layers[layer - 1][0]
-                torch.mm(sums.t(), below, out=torch.from_numpy(o.grad_of(e.weight_ih[layer - 1])))
-                o.grad_of(e.bias_ih[layer - 1])[...] = sums.sum(0).numpy()
-                back = sums @ e.weight_ih[layer - 1].detach()
+        sums = self._lstm_back(grad) if self.encoder.kind == "lstm" else self._gru_back(grad)
         self._gates_back(self.tokens, sums, slot_of)
 
-    def _gates_back(self, tokens: Bags, sums: torch.Tensor, slot_of: Any) -> None:
-        up, gates, table, (ids, offsets, numbers) = self.input[0], sums.numpy(), self.tables[0], _arrays(tokens)
+    def _lstm_back(self, grad: Array, grad_c: Array | None = None) -> Array:
+        """Gradients of all layers; returns that of the first one's sums of gates."""
+        for layer in range(len(self.layers) - 1, 0, -1):
+            of_hh, of_ih, of_bias = self.grads[layer]
+            joined = self.scratch.floats(f"{self.name}.joined", len(of_hh), of_hh.shape[1] + of_ih.shape[1])
+            grad = self.layers[layer].backward(grad, joined, of_bias, of_x=True)[1]
+            of_hh[...], of_ih[...] = joined[:, : of_hh.shape[1]], joined[:, of_hh.shape[1] :]
+        return self.layers[0].backward(grad, self.grads[0][0], self.no_bias[:0], grad_c)[0]
+
+    def _gru_back(self, grad: Array) -> Array:
+        e, o = self.encoder, self.optimiser
+        back = torch.from_numpy(grad)
+        for layer in range(e.layers - 1, -1, -1):
+            h, kept = self.outputs[layer]
+            weight = e.weight_hh[layer].detach()
+            sums, weights, bias, _ = recurrent.gru_backward(back, self.offsets, weight, self.zeros, kept, h)
+            o.grad_of(e.bias_hh[layer])[...] = bias.numpy()
+            self.grads[layer][0][...] = weights.numpy()
+            if layer:
+                below = self.outputs[layer - 1][0]
+                torch.mm(sums.t(), below, out=torch.from_numpy(self.grads[layer][1]))
+                self.grads[layer][2][...] = sums.sum(0).numpy()
+                back = sums @ e.weight_ih[layer - 1].detach()
+        return sums.numpy()
+
+    def _gates_back(self, tokens: Bags, gates: Array, slot_of: Any) -> None:
+        up, table, (ids, offsets, numbers) = self.input[0], self.tables[0], _arrays(tokens)
         rows = self.scratch.floats("token row gradients", len(gates), table.width) if len(up) else gates
         kernels.bag_linear_backward(gates, table.values, ids, offsets, numbers, up, *self.grad_input, rows)
         table.add(Named(ids, offsets, slot_of, self.scratch, f"{self.name}.named"), rows)
@@ -198,35 +233,35 @@ class FusedRecurrent(FusedHistory):
     def _after_both(self, tokens: Bags, offsets: torch.Tensor, generated: Bags) -> tuple[Array, Array]:
         """One recurrent step from the state before each token, beside the logged pass; one layer only."""
         after = self._after_tokens(tokens, offsets)
-        e, weight, before = self.encoder, self.weight_hh[0], [shift_within(x, offsets) for x in self.layers[0][:-1]]
-        self.generated, self.alone = generated, torch.arange(tokens.n_bags + 1, dtype=torch.int32)
-        gates = self._gates(generated, "branch gates")
-        if e.kind == "lstm":
-            self.branch = (*before, *recurrent.lstm_forward(gates, self.alone, weight, *before))
-            return after, self.branch[2].numpy()
-        self.branch = (*before, *recurrent.gru_forward(gates, self.alone, weight, e.bias_hh[0].detach(), *before))
-        return after, self.branch[1].numpy()
+        self.generated, alone = generated, np.arange(tokens.n_bags + 1, dtype=np.int32)
+        if self.encoder.kind == "lstm":
+            _, h, c = self.layers[0].kept
+            before = _shift_within(h, offsets), _shift_within(c, offsets)
+            bias, x, source = self._first_input(generated, "branch gates")
+            return after, self.branch.forward(alone, self.weights[0][0], bias, x, source, before)[0]
+        self.before = torch.from_numpy(_shift_within(after, offsets))
+        gates = torch.from_numpy(self._gates(generated, "branch gates"))
+        weight, bias = self.encoder.weight_hh[0].detach(), self.encoder.bias_hh[0].detach()
+        self.alone = torch.from_numpy(alone)
+        self.gru_branch = recurrent.gru_forward(gates, self.alone, weight, bias, self.before)
+        return after, self.gru_branch[0].numpy()
 
     def _back_both(self, grad: Array, grad_branch: Array, slot_of: Any) -> None:
-        e, weight, zeros = self.encoder, self.weight_hh[0], self.zeros
-        back, at_branch = torch.from_numpy(grad), torch.from_numpy(grad_branch)
-        if e.kind == "lstm":
-            h0, c0, h, c, kept = self.branch
-            branch = recurrent.lstm_backward(at_branch, None, self.alone, weight, h0, c0, kept, h, c)
-            of_h, of_c = (_unshift_within(part, self.offsets) for part in branch[2:])
-            logged_h, logged_c, logged = self.layers[0]
-            main = recurrent.lstm_backward(
-                back + of_h, of_c, self.offsets, weight, zeros, zeros, logged, logged_h, logged_c
-            )
+        if self.encoder.kind == "lstm":
+            weights = np.empty_like(self.grads[0][0])
+            of_branch, _, of_h, of_c = self.branch.backward(grad_branch, weights, self.no_bias[:0])
+            of_h, of_c = _unshift_within(of_h, self.offsets), _unshift_within(of_c, self.offsets)
+            of_logged = self._lstm_back(grad + of_h, of_c)
+            self.grads[0][0][...] += weights
         else:
-            h0, h, kept = self.branch
-            branch = recurrent.gru_backward(at_branch, self.alone, weight, h0, kept, h)
-            of_h = _unshift_within(branch[3], self.offsets)
-            logged_h, logged = self.layers[0]
-            main = recurrent.gru_backward(back + of_h, self.offsets, weight, zeros, logged, logged_h)
-            self.optimiser.grad_of(e.bias_hh[0])[...] = (main[2] + branch[2]).numpy()
-        self.grad_hh[0][...] = (main[1] + branch[1]).numpy()
-        self._gates_back(join_bags(self.tokens, self.generated), torch.cat([main[0], branch[0]]), slot_of)
+            h, kept = self.gru_branch
+            weight = self.encoder.weight_hh[0].detach()
+            branch = recurrent.gru_backward(torch.from_numpy(grad_branch), self.alone, weight, self.before, kept, h)
+            of_logged = self._gru_back(grad + _unshift_within(branch[3].numpy(), self.offsets))
+            of_branch = branch[0].numpy()
+            self.grads[0][0][...] += branch[1].numpy()
+            self.optimiser.grad_of(self.encoder.bias_hh[0])[...] += branch[2].numpy()
+        self._gates_back(join_bags(self.tokens, self.generated), np.concatenate([of_logged, of_branch]), slot_of)
 
 
 class FusedPositionWeight(FusedHistory):
@@ -312,9 +347,15 @@ def _arrays(bags: Bags) -> tuple[Any, Any, Array]:
     return bags.ids.numpy(), bags.offsets.numpy(), bags.numbers.numpy()
 
 
-def _unshift_within(grad: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-    """The way back through `shift_within`: [ga0, ga1, gb0] → [ga1, 0, 0]."""
-    back = torch.zeros_like(grad)
+def _shift_within(values: Array, offsets: torch.Tensor) -> Array:
+    """Rows one step earlier within each sequence, zeros first: [a0, a1, b0] → [0, a0, 0]."""
+    return shift_within(torch.from_numpy(values), offsets).numpy()
+
+
+def _unshift_within(grad: Array, offsets: torch.Tensor) -> Array:
+    """The way back through `_shift_within`: [ga0, ga1, gb0] → [ga1, 0, 0]."""
+    back = np.zeros_like(grad)
     back[:-1] = grad[1:]
-    back[offsets[1:][offsets[1:] > offsets[:-1]].long() - 1] = 0
+    starts = offsets.numpy()
+    back[starts[1:][starts[1:] > starts[:-1]] - 1] = 0
     return back

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +23,7 @@ from fastgaum.ops import threads
 BETA1, BETA2, EPS = np.float32(0.9), np.float32(0.999), np.float32(1e-8)
 SHARED_FLOATS = 1 << 17
 """a table update of fewer floats is not worth a second thread"""
+PARTS = 8
 Rule = Literal["adam", "adagrad"]
 
 
@@ -28,12 +31,30 @@ class Named:
     """The distinct rows that a batch's ids name, numbered once for all tables over the same ids."""
 
     def __init__(self, ids: Any, offsets: Any, slot_of: Any, scratch: Scratch, name: str) -> None:
-        self.offsets = offsets
+        self.offsets, self.scratch, self.name = offsets, scratch, name
         self.slots = scratch.ints(f"{name}.slots", len(ids))
         self.rows = scratch.ints(f"{name}.rows", len(ids))
         self.count = int(kernels.number_rows(ids, slot_of, self.slots, self.rows))
         if self.count < 0:
             raise IndexError(f"id {ids[-1 - self.count]} is not one of the {len(slot_of)} ids of the feature space")
+
+    @cached_property
+    def bags(self) -> tuple[Any, Any]:
+        """Bags that name each slot: their starts (count + 1,) and the bags (nnz,)."""
+        starts, bags = (
+            self.scratch.ints(f"{self.name}.starts", self.count + 1),
+            self.scratch.ints(f"{self.name}.bags", len(self.slots)),
+        )
+        kernels.group_bags(self.slots, self.offsets, starts, bags)
+        return starts, bags
+
+    def parts(self, width: int) -> list[tuple[int, int]]:
+        """Cut the slots into ranges named about equally often; each slot's sum is one range's, so the cut changes no bit."""
+        if self.slots.size * width <= SHARED_FLOATS:
+            return [(0, self.count)]
+        even = np.arange(1, PARTS) * (self.slots.size / PARTS)
+        cuts = sorted({0, self.count, *np.searchsorted(self.bags[0], even).tolist()})
+        return list(pairwise(cuts))
 
 
 class SparseTable:
@@ -60,13 +81,7 @@ class SparseTable:
     def add(self, named: Named, grad: Array) -> None:
         """Sum the gradients of bags, (n_bags, width), into the rows that the bags name."""
         total = self.buffer(named)
-        ones = _NO_WEIGHTS
-        columns = [(0, self.width)]
-        if named.slots.size * self.width > SHARED_FLOATS and self.width >= 32:
-            # by columns, not by bags: whatever the number of threads, each sum runs in the order of the bags
-            middle = self.width // 2 // 16 * 16
-            columns = [(0, middle), (middle, self.width)]
-        threads.run(kernels.add_rows, [(grad, named.slots, named.offsets, ones, *part, total) for part in columns])
+        threads.run(kernels.add_rows, [(grad, *named.bags, *part, total) for part in named.parts(self.width)])
 
     def update(self, shrink: float, lr: float, log_decay: float, corrections: tuple[np.float32, np.float32]) -> None:
         """Move the named rows."""
@@ -159,6 +174,3 @@ def _squares(values: Array) -> float:
     sums = np.empty(-(-len(values) // kernels.BLOCK))
     threads.run(kernels.sum_of_squares, [(values, part, sums) for part in range(len(sums))])
     return float(sums.sum())
-
-
-_NO_WEIGHTS = np.empty(0, np.float32)

@@ -102,33 +102,36 @@ class Encoder(Protocol):
 
 
 class FoldedRecurrent:
-    """An LSTM or GRU that advances in place, any number of layers."""
+    """An LSTM's or GRU's parameters over a catalogue, any number of layers."""
 
-    in_parts = True
-
-    def __init__(self, encoder: Recurrent, catalogue: Catalogue, n: int) -> None:
-        size, gates = encoder.state_dim, encoder.gates * encoder.state_dim
+    def __init__(self, encoder: Recurrent, catalogue: Catalogue) -> None:
+        self.size, gates = encoder.state_dim, encoder.gates * encoder.state_dim
         table = folded_table(encoder.input, catalogue)
         self.nothing = len(table) - 1
         self.step = user_steps.lstm_step if encoder.kind == "lstm" else user_steps.gru_step
+        self.n_parts = 2 if encoder.kind == "lstm" else 1
         self.layers: list[tuple[Any, ...]] = []
-        self.carries: list[tuple[FloatArray, ...]] = []
         for layer in range(encoder.layers):
-            weights = _array(encoder.weight_hh[layer].t())
             if layer == 0:
                 into = table, *_numbers(encoder.input, catalogue.space.n_numbers, gates)
             else:
-                into = (
-                    np.zeros((0, gates), np.float32),
-                    _array(encoder.weight_ih[layer - 1].t()),
-                    _array(encoder.bias_ih[layer - 1]),
-                )
+                below = _array(encoder.weight_ih[layer - 1].t()), _array(encoder.bias_ih[layer - 1])
+                into = np.zeros((0, gates), np.float32), *below
             second = () if encoder.kind == "lstm" else (_array(encoder.bias_hh[layer]),)
-            self.layers.append((*into, weights, *second))
-            self.carries.append(
-                tuple(np.zeros((n, size), np.float32) for _ in range(2 if encoder.kind == "lstm" else 1))
-            )
-        self.states = self.carries[-1][0]
+            self.layers.append((*into, _array(encoder.weight_hh[layer].t()), *second))
+
+
+class RecurrentUsers:
+    """Histories of n users that advance in place."""
+
+    in_parts = True
+
+    def __init__(self, folded: FoldedRecurrent, n: int) -> None:
+        self.folded = folded
+        self.carries = [
+            tuple(np.zeros((n, folded.size), np.float32) for _ in range(folded.n_parts)) for _ in folded.layers
+        ]
+        self.states: FloatArray = self.carries[-1][0]
         self.no_rows: IntArray = np.zeros((n, 1, 0), np.int32)
 
     def reset(self, rows: IntArray | slice) -> None:
@@ -141,6 +144,7 @@ class FoldedRecurrent:
         self, first: int, last: int, active: npt.NDArray[np.bool_], chosen: IntArray, numbers: FloatArray
     ) -> None:
         """One recurrent step of users first to last − 1."""
-        for layer, carry in zip(self.layers, self.carries, strict=True):
-            self.step(first, last, active, chosen, self.nothing, numbers, *layer, *carry)
+        folded = self.folded
+        for layer, carry in zip(folded.layers, self.carries, strict=True):
+            folded.step(first, last, active, chosen, folded.nothing, numbers, *layer, *carry)
             chosen, numbers = self.no_rows, carry[0][:, None, :]

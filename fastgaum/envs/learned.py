@@ -19,7 +19,7 @@ import torch
 
 from fastgaum.envs.catalogue import Catalogue
 from fastgaum.envs.features import item_features
-from fastgaum.envs.folded import Encoder, FoldedRecurrent, FoldedScorer
+from fastgaum.envs.folded import Encoder, FoldedRecurrent, FoldedScorer, RecurrentUsers
 from fastgaum.envs.retold import RetoldEncoder
 from fastgaum.envs.so_far import SoFar
 from fastgaum.envs.starts import LoggedStarts
@@ -94,15 +94,19 @@ class LearnedWorld(World):
         self.regulariser: Regulariser = model.regulariser
         self.eta = float(model.config.eta) if head == "reward" else 1.0
         self.rewards = [FoldedScorer(player.reward, self.catalogue) for player in networks.players]
-        self.histories: list[HistoryEncoder] = [deepcopy(player.history).cpu() for player in networks.players]
+        histories: list[HistoryEncoder] = [player.history for player in networks.players]
         self.generator: FoldedScorer | None = None
         self.own_history = False
         if head == "generator" and networks.generator is not None:
             self.generator = FoldedScorer(networks.generator, self.catalogue)
             if networks.generator_history is not None:
-                self.histories.append(deepcopy(networks.generator_history).cpu())
+                histories.append(networks.generator_history)
                 self.own_history = True
-        self.state_dim = sum(history.state_dim for history in self.histories)
+        self.state_dim = sum(history.state_dim for history in histories)
+        self.histories: list[FoldedRecurrent | HistoryEncoder] = [
+            FoldedRecurrent(history, self.catalogue) if isinstance(history, Recurrent) else deepcopy(history).cpu()
+            for history in histories
+        ]
         self.item_features = item_features(self.catalogue, [scorer.table for scorer in self.rewards], n_features)
         self.starts = LoggedStarts(self.catalogue, log, split) if starts == "logged" and log is not None else None
 
@@ -124,8 +128,8 @@ class LearnedPopulation(Population):
         self.world, self.n = world, n
         self.so_far = SoFar(world.catalogue, n)
         self.encoders: list[Encoder] = [
-            FoldedRecurrent(history, world.catalogue, n)
-            if isinstance(history, Recurrent)
+            RecurrentUsers(history, n)
+            if isinstance(history, FoldedRecurrent)
             else RetoldEncoder(history, world.catalogue, n)
             for history in world.histories
         ]
@@ -184,23 +188,6 @@ class LearnedPopulation(Population):
         if not all(encoder.in_parts for encoder in self.encoders):
             self._join(0, self.n)
         return response
-
-    def follow(self, slates: IntArray, places: IntArray) -> None:
-        """Let each user see a slate and choose as somebody else did, place (n,) or -1 for nothing; states move on.
-
-        Raises:
-            ConfigError: the slates are not of n users, or hold a number that is no item.
-        """
-        told = np.asarray(places)[:, None] == np.arange(slates.shape[1])
-
-        def certain(first: int, last: int, b: _Buffers) -> None:
-            b.probs[first:last], b.none[first:last] = told[first:last], ~told[first:last].any(axis=1)
-
-        own, self._distribute = self._distribute, certain
-        try:
-            self.step(slates, np.zeros(self.n, np.uint64))
-        finally:
-            self._distribute = own
 
     def utilities(self, pools: IntArray) -> FloatArray:
         """Each user's utility now of each item of a pool, (n, m) or one for all (m,); shape (n, m), 0 at an empty place."""

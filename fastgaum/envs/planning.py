@@ -177,7 +177,7 @@ class Planner:
         w, n = self.world, len(self.pool)
         taste, boredom = np.zeros((1, w.latents.shape[1])), np.zeros(1)
         chosen = np.zeros((1, n if w.world.repeat != 0.0 else 0), bool)
-        layers = []
+        layers: list[_Layer] = []
         for _ in range(self.horizon):
             if len(taste) * (n + 1) > MOST_STATES:
                 raise ConfigError(
@@ -189,7 +189,9 @@ class Planner:
             # + 0.0: a −0.0 is not another state
             _, first, where = np.unique(np.round(flat, _DECIMALS) + 0.0, axis=0, return_index=True, return_inverse=True)
             layers.append(_Layer(taste, boredom, chosen, where.reshape(len(taste), n + 1).astype(np.int32)))
-            taste, boredom, chosen = (part.reshape(len(flat), *part.shape[2:])[first] for part in nexts)
+            taste = nexts[0].reshape(len(flat), -1)[first]
+            boredom = nexts[1].reshape(len(flat))[first]
+            chosen = nexts[2].reshape(len(flat), chosen.shape[1])[first]
         return layers
 
     def _outcomes(

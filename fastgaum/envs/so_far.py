@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from copy import copy
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +10,7 @@ import numpy.typing as npt
 from fastgaum.envs.catalogue import Catalogue
 from fastgaum.envs.world import FloatArray, IntArray
 from fastgaum.kernels import slate_numbers as kernels
-from fastgaum.sessions.relations import WINDOW
+from fastgaum.sessions.relations import WINDOW, PairTable
 
 ROOM = 64
 """entries that a user's table starts with"""
@@ -33,10 +32,9 @@ class SoFar:
         self.most = 0
         """what no user's table holds more than"""
         relations = space.relations
-        self.relations: Any = ()
+        self.tables: tuple[PairTable, PairTable] | None = None
         if relations is not None:
-            tables = (relations.rivals, relations.follows)
-            self.relations = tuple(part for table in tables for part in (table.starts, table.keys, table.counts))
+            self.tables = relations.rivals, relations.follows
 
     def reset(self, rows: IntArray | slice) -> None:
         """Forget those users' sessions."""
@@ -78,10 +76,11 @@ class SoFar:
         kernels.slate_numbers(
             first, last, rows, catalogue.fixed, catalogue.counted, self.keys, self.displayed, self.picked, self.events, numbers
         )  # fmt: skip
-        if self.relations:
+        if self.tables is not None:
+            rivals, follows = self.tables
             kernels.relation_numbers(
-                first, last, rows, catalogue.n_items, *self.relations, self.latest, self.n_chosen, catalogue.relations_column,
-                numbers,
+                first, last, rows, catalogue.n_items, rivals.starts, rivals.keys, rivals.counts, follows.starts, follows.keys,
+                follows.counts, self.latest, self.n_chosen, catalogue.relations_column, numbers,
             )  # fmt: skip
         n_base = len(space.number_names)
         kernels.standardise_slates(first, last, rows, n_base, catalogue.varying, space.mean, space.scale, numbers)

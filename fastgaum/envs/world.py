@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -64,6 +65,10 @@ class World(ABC):
         """Size of the catalogue."""
         return len(self.item_ids)
 
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        """Itself: a world is never changed, and Gymnasium copies what an environment was made of with its every `spec`."""
+        return self
+
     @abstractmethod
     def population(self, n: int) -> Population:
         """Make n users without history."""
@@ -106,17 +111,6 @@ class Population(ABC):
     @abstractmethod
     def probabilities(self, slates: IntArray) -> tuple[FloatArray, FloatArray]:
         """Probability of each place of the slates (n, k), and of no click (n,); nobody moves."""
-
-    def follow(self, slates: IntArray, places: IntArray) -> None:
-        """Let each user see a slate and choose as somebody else did, place (n,) or -1 for nothing; states move on.
-
-        So a learned user can be kept abreast of a user of another world, about whom a policy trained on learned states has
-        to decide.
-
-        Raises:
-            ConfigError: these users cannot be told what to choose.
-        """
-        raise ConfigError(f"a {type(self).__name__} cannot follow other users' choices: use one of a learned world")
 
 
 def checked_slates(slates: IntArray, n: int, n_items: int, any_rows: bool = False) -> IntArray:

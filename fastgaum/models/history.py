@@ -20,7 +20,7 @@ from fastgaum.models.scorers import BagLinear
 from fastgaum.models.tables import normal_table
 from fastgaum.models.tensors import Bags, BatchTensors
 from fastgaum.ops.position_weight import bag_outer_sum, lag_structure, lag_weighted
-from fastgaum.ops.recurrent import gru, lstm, lstm_states
+from fastgaum.ops.recurrent import gru, lstm, lstm_layer, lstm_states
 
 Carry = tuple[Tensor, ...]
 
@@ -107,12 +107,16 @@ class Recurrent(HistoryEncoder):
         """Each layer's outputs, (h,) or (h, c) of shape (n_tokens, dim), from the first layer's input gates."""
         outputs: list[tuple[Tensor, ...]] = []
         for layer in range(self.layers):
-            if layer:
-                gates = nn.functional.linear(outputs[-1][0], self.weight_ih[layer - 1], self.bias_ih[layer - 1])
-            if self.kind == "lstm":
-                outputs.append(lstm(gates, offsets, self.weight_hh[layer], carry[2 * layer], carry[2 * layer + 1]))
+            weight = self.weight_hh[layer]
+            if self.kind == "gru":
+                if layer:
+                    gates = nn.functional.linear(outputs[-1][0], self.weight_ih[layer - 1], self.bias_ih[layer - 1])
+                outputs.append((gru(gates, offsets, weight, self.bias_hh[layer], carry[layer]),))
+            elif layer:
+                above = self.weight_ih[layer - 1], weight, self.bias_ih[layer - 1]
+                outputs.append(lstm_layer(outputs[-1][0], offsets, *above, *carry[2 * layer : 2 * layer + 2]))
             else:
-                outputs.append((gru(gates, offsets, self.weight_hh[layer], self.bias_hh[layer], carry[layer]),))
+                outputs.append(lstm(gates, offsets, weight, carry[0], carry[1]))
         return outputs
 
     def branch_tokens(self, tokens: Bags, offsets: Tensor, generated: Bags) -> Tensor:

@@ -59,8 +59,9 @@ def starts_of(scorer: Scorer, place: Any) -> Any:
 def parts_of(display_offsets: Any) -> list[tuple[int, int]]:
     """Cut events into ranges of about PART candidates and more; the cut depends on the batch alone."""
     n_candidates, n_events = int(display_offsets[-1]), len(display_offsets) - 1
-    n_parts = max(1, min(16, n_candidates // PART))
-    if n_parts == 1:
+    # an even number: two threads then end together
+    n_parts = min(16, n_candidates // PART) // 2 * 2
+    if n_parts == 0:
         return [(0, n_events)]
     bounds = np.searchsorted(display_offsets, np.arange(1, n_parts) * (n_candidates / n_parts)).tolist()
     cuts = sorted({0, n_events, *bounds})

@@ -84,8 +84,8 @@ class UserModel(ChoiceModel):
         self.space, self.outside = space, offers_no_click(log, self.config.no_click)
         encoder = space.encoder(log)
         data = TrainingData(
-            train=encoder.encode(log.sessions_in("train")),
-            validation=encoder.encode(log.sessions_in("validation")),
+            train=encoder.for_training(log.sessions_in("train")),
+            validation=encoder.for_training(log.sessions_in("validation")),
             session_name=lambda row: f"'{log.session_ids[row]}'",
         )
         del encoder

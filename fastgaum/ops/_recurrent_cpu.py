@@ -1,14 +1,10 @@
-"""The recurrent operators on the CPU: checks, allocation, and the cut of a packed batch into tiles and parts.
+"""The recurrent operators on the CPU: checks and allocation over the kernels, in tiles and parts (`ops/_tiles.py`).
 
-A tile of sequences of similar length advances together (`kernels/packing.py`), its states in cache; neighbouring tiles
-make a part, and parts run on all threads, each from its first token to its last without waiting for another. Tiles and
-parts depend on lengths and hidden size alone and sums over parts are taken in order: any number of threads gives the
-same bits.
+`lstm_run` and `lstm_back` take numpy arrays and write into given ones; what torch calls stands on them. Sums over parts are
+taken in order: any number of threads gives the same bits.
 """
 
 from __future__ import annotations
-
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -20,75 +16,132 @@ from fastgaum.kernels import packing
 from fastgaum.kernels._jit import Array
 from fastgaum.ops import threads
 from fastgaum.ops._dispatch import check_rows
+from fastgaum.ops._tiles import SMALL_PRODUCT, Plan, column_blocks, gate_blocks, n_parts, outer_blocks, plan
 
-ROWS = 28
-"""Sequences of a tile; on one core the speed at 64 and 128 hidden units is the same from 16 to 28."""
-NARROW = 50
-"""Hidden units up to which a tile has only four sequences: their rows are too short for more to be prefetched side by
-side. Out of cache, 4 rows for 28 take 20 % less time at 20 units, 14 % at 32, 7 % at 48 and as much at 64."""
-SMALL_PRODUCT = 1_000_000
-"""Multiplications up to which OpenBLAS runs a product without copying the weights first: with 28 rows on one core,
-(28, 128) @ (128, 256) then reaches 112 GFLOP/s, where (28, 128) @ (128, 512) reaches 70 and torch.mm 84."""
-PART = 0.1e-3
-"""Seconds of forward pass below which a part is not worth its 5 to 10 µs of dispatch."""
-MOST_PARTS = 8
+NO_SOURCE = np.empty(0, dtype=np.int32)
+
+
+def lstm_run(
+    cut: Plan, offsets: Array, weight: Array, bias: Array, x: Array, source: Array, h0: Array, c0: Array, gates: Array,
+    h: Array, c: Array,
+) -> None:  # fmt: skip
+    """Write the activated gates (n_tokens, 4H), h and c (n_tokens, H); arguments as in `kernels.lstm.lstm_tiles`.
+
+    `weight` is W_hh (4H, H), or [W_hh, W_ih] (4H, H + D) where x are inputs of the projection.
+    """
+    fixed = (cut.order, offsets, gate_blocks(weight, 4, weight.shape[1]), bias, x, source, h0, c0, gates, h, c)
+    threads.run(lstm_kernels.lstm_tiles, [(tiles, *fixed) for tiles in cut.parts])
+
+
+def lstm_back(
+    cut: Plan, offsets: Array, weight: Array, x: Array, source: Array, grad_h: Array, grad_c: Array, h0: Array, c0: Array,
+    gates: Array, h: Array, c: Array, grad_gates: Array, grad_x: Array, grad_weight: Array, grad_bias: Array,
+    grad_h0: Array, grad_c0: Array,
+) -> None:  # fmt: skip
+    """Write all gradients; arguments as in `lstm_run` and in `kernels.lstm.lstm_tiles_backward`.
+
+    `grad_weight` is as `weight`. `grad_gates` may be `gates`, which are then gone.
+    """
+    width, depth = weight.shape
+    n_outer, outer, most = outer_blocks(width, depth)
+    whole = n_outer == 1 and len(cut.parts) == 1
+    sums = [
+        (grad_weight[None] if whole else np.empty((n_outer, width, outer), weight.dtype), np.empty_like(grad_bias))
+        for _ in cut.parts
+    ]
+    read = (x, source, grad_h, grad_c, h0, c0, gates, h, c, grad_gates, grad_x)
+    fixed = (cut.order, offsets, column_blocks(weight), depth, most, *read)
+    threads.run(
+        lstm_kernels.lstm_tiles_backward,
+        [(tiles, *fixed, *own, grad_h0, grad_c0) for tiles, own in zip(cut.parts, sums, strict=True)],
+    )
+    (total, bias), *others = sums
+    for other, other_bias in others:
+        total += other
+        bias += other_bias
+    grad_bias[...] = bias
+    if not whole:
+        grad_weight[...] = total.transpose(1, 0, 2).reshape(width, -1)[:, :depth]
 
 
 def lstm_forward(
     gates_x: Tensor, offsets: Tensor, weight_hh: Tensor, h0: Tensor, c0: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return h, c (n_tokens, H) and the activated gates (n_tokens, 4H) that the backward pass reads."""
-    check_rows(gates_x, offsets, "tokens")
     _check(4, gates_x, offsets, weight_hh=weight_hh, h0=h0, c0=c0)
-    size = h0.shape[1]
-    gates = _empty_like(gates_x)
-    h, c = h0.new_empty(gates.shape[0], size), h0.new_empty(gates.shape[0], size)
-    starts, weights = _array(offsets), _gate_blocks(_array(weight_hh), 4)
-    arrays = tuple(map(_array, (gates_x, h0, c0, gates, h, c)))
-    order, parts = _parts(starts, size)
-    threads.run(lstm_kernels.lstm_tiles, [(tiles, order, starts, weights, *arrays) for tiles in parts])
-    return h, c, gates
+    bias = np.zeros(gates_x.shape[1], _array(gates_x).dtype)
+    return _lstm(_array(gates_x), offsets, _array(weight_hh), bias, h0, c0)
 
 
 def lstm_backward(
-    grad_h: Tensor | None,
-    grad_c: Tensor | None,
-    offsets: Tensor,
-    weight_hh: Tensor,
-    h0: Tensor,
-    c0: Tensor,
-    gates: Tensor,
-    h: Tensor,
-    c: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    grad_h: Tensor | None, grad_c: Tensor | None, offsets: Tensor, weight_hh: Tensor, h0: Tensor, c0: Tensor,
+    gates: Tensor, h: Tensor, c: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Return the gradients of gates_x, weight_hh, h0 and c0; a missing gradient stands for zeros."""
-    starts, weights = _array(offsets), _unit_blocks(_array(weight_hh), 4)
+    none = gates.numpy()[:0]
     results = _empty_like(gates), _empty_like(weight_hh), _empty_like(h0), _empty_like(c0)
-    grad_gates, grad_weight, grad_h0, grad_c0 = (part.numpy() for part in results)
-    states, first_c, activated, memory = h.numpy(), _array(c0), gates.numpy(), c.numpy()
-    # a length of 0 tells the kernels that a gradient is missing or not wanted
-    grads = [memory[:0] if grad is None else _array(grad) for grad in (grad_h, grad_c)]
-    arrays = starts, weights, *grads, first_c, activated, memory, grad_gates, grad_h0, grad_c0
-    order, parts = _parts(starts, h0.shape[1])
-    threads.run(lstm_kernels.lstm_tiles_backward, [(tiles, order, *arrays) for tiles in parts])
-    _weight_gradient(grad_gates, states, _array(h0), starts, grad_weight, grad_weight[0, :0])
+    of_gates, of_weight, of_h0, of_c0 = (part.numpy() for part in results)
+    grads = of_gates, none, of_weight, none[0:0, 0], of_h0, of_c0
+    _lstm_back(grad_h, grad_c, offsets, _array(weight_hh), none, h0, c0, gates, h, c, grads)
     return results
+
+
+def lstm_layer_forward(
+    x: Tensor, offsets: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor, h0: Tensor, c0: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `lstm_forward`, the projection W_ih x + bias inside the kernel's products."""
+    _check_layer(x, offsets, weight_ih, weight_hh, bias, h0, c0)
+    return _lstm(_array(x), offsets, _joined(weight_hh, weight_ih), _array(bias), h0, c0)
+
+
+def lstm_layer_backward(
+    grad_h: Tensor | None, grad_c: Tensor | None, x: Tensor, offsets: Tensor, weight_ih: Tensor, weight_hh: Tensor,
+    h0: Tensor, c0: Tensor, gates: Tensor, h: Tensor, c: Tensor, wanted: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Return the gradients of x (of no row where it is not wanted), weight_ih, weight_hh, bias, h0 and c0."""
+    size, width = h0.shape[1], len(weight_hh)
+    of_x, of_bias = x.new_empty(x.shape[0] if wanted else 0, x.shape[1]), x.new_empty(width)
+    of_weight, of_h0, of_c0 = x.new_empty(width, size + x.shape[1]), _empty_like(h0), _empty_like(c0)
+    arrays = tuple(part.numpy() for part in (of_x, of_weight, of_bias, of_h0, of_c0))
+    weight = _joined(weight_hh, weight_ih)
+    _lstm_back(grad_h, grad_c, offsets, weight, _array(x), h0, c0, gates, h, c, (gates.numpy()[:0], *arrays))
+    return of_x, of_weight[:, size:].contiguous(), of_weight[:, :size].contiguous(), of_bias, of_h0, of_c0
+
+
+def _lstm(
+    x: Array, offsets: Tensor, weight: Array, bias: Array, h0: Tensor, c0: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    size, starts = h0.shape[1], _array(offsets)
+    results = h0.new_empty(len(x), size), h0.new_empty(len(x), size), h0.new_empty(len(x), 4 * size)
+    h, c, gates = (part.numpy() for part in results)
+    lstm_run(plan(starts, size), starts, weight, bias, x, NO_SOURCE, _array(h0), _array(c0), gates, h, c)
+    return results
+
+
+def _lstm_back(
+    grad_h: Tensor | None, grad_c: Tensor | None, offsets: Tensor, weight: Array, x: Array, h0: Tensor, c0: Tensor,
+    gates: Tensor, h: Tensor, c: Tensor, grads: tuple[Array, ...],
+) -> None:  # fmt: skip
+    starts, states, memory = _array(offsets), h.numpy(), c.numpy()
+    # a length of 0 tells the kernel that a gradient is missing
+    given = [memory[:0] if grad is None else _array(grad) for grad in (grad_h, grad_c)]
+    read = (*given, _array(h0), _array(c0), gates.numpy(), states, memory)
+    lstm_back(plan(starts, h0.shape[1]), starts, weight, x, NO_SOURCE, *read, *grads)
 
 
 def gru_forward(
     gates_x: Tensor, offsets: Tensor, weight_hh: Tensor, bias_hh: Tensor, h0: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return h (n_tokens, H) and r, z, n and n's recurrent sum (n_tokens, 4H) that the backward pass reads."""
-    check_rows(gates_x, offsets, "tokens")
     _check(3, gates_x, offsets, weight_hh=weight_hh, bias_hh=bias_hh, h0=h0)
     size = h0.shape[1]
     n_tokens = gates_x.shape[0]
     saved, h = h0.new_empty(n_tokens, 4 * size), h0.new_empty(n_tokens, size)
     starts = _array(offsets)
-    weights, bias = _gate_blocks(_array(weight_hh), 3), _gate_blocks(_array(bias_hh)[:, None], 3)[:, 0]
+    weights, bias = gate_blocks(_array(weight_hh), 3, size), gate_blocks(_array(bias_hh)[:, None], 3, size)[:, 0]
     arrays = tuple(map(_array, (gates_x, h0, saved, h)))
-    order, parts = _parts(starts, size)
-    threads.run(gru_kernels.gru_tiles, [(tiles, order, starts, weights, bias, *arrays) for tiles in parts])
+    cut = plan(starts, size)
+    threads.run(gru_kernels.gru_tiles, [(tiles, cut.order, starts, weights, bias, *arrays) for tiles in cut.parts])
     return h, saved
 
 
@@ -96,15 +149,15 @@ def gru_backward(
     grad_h: Tensor, offsets: Tensor, weight_hh: Tensor, h0: Tensor, saved: Tensor, h: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of gates_x, weight_hh, bias_hh and h0."""
-    starts, weights = _array(offsets), _unit_blocks(_array(weight_hh), 3)
+    starts, weights = _array(offsets), column_blocks(_array(weight_hh))
     n_tokens, width = h.shape[0], len(weight_hh)
     of_x, of_weight, of_bias = (h0.new_empty(shape) for shape in ((n_tokens, width), weight_hh.shape, (width,)))
     of_h0 = _empty_like(h0)
     grad_q = np.empty((n_tokens, width), dtype=weights.dtype)
     first, states = _array(h0), h.numpy()
     arrays = starts, weights, _array(grad_h), first, saved.numpy(), states, of_x.numpy(), grad_q, of_h0.numpy()
-    order, parts = _parts(starts, h0.shape[1])
-    threads.run(gru_kernels.gru_tiles_backward, [(tiles, order, *arrays) for tiles in parts])
+    cut = plan(starts, h0.shape[1])
+    threads.run(gru_kernels.gru_tiles_backward, [(tiles, cut.order, *arrays) for tiles in cut.parts])
     _weight_gradient(grad_q, states, first, starts, of_weight.numpy(), of_bias.numpy())
     return of_x, of_weight, of_bias, of_h0
 
@@ -118,61 +171,9 @@ def _empty_like(tensor: Tensor) -> Tensor:
     return torch.empty_like(tensor, memory_format=torch.contiguous_format)
 
 
-def _units(size: int, n_gates: int) -> int:
-    """Hidden units in a block of weights: as many as keep a tile's product small, in blocks of about equal width."""
-    most = max(SMALL_PRODUCT // (ROWS * n_gates * size) // 4 * 4, 4)
-    if most >= size:
-        return size
-    n_blocks = -(-size // most)
-    return -(-size // (4 * n_blocks)) * 4
-
-
-def _gate_blocks(weight: Array, n_gates: int) -> Array:
-    """(n_gates · H, k) → (n_blocks, k, n_gates · units): each block has all gates of its units, then zeros."""
-    size, k = len(weight) // n_gates, weight.shape[1]
-    units = _units(size, n_gates)
-    if units == size:
-        return np.ascontiguousarray(weight.T)[None]
-    gates = weight.reshape(n_gates, size, k)
-    blocks = np.zeros((-(-size // units), k, n_gates, units), dtype=weight.dtype)
-    for block, first in zip(blocks, range(0, size, units), strict=True):
-        part = gates[:, first : first + units]
-        block[..., : part.shape[1]] = part.transpose(2, 0, 1)
-    return blocks.reshape(-1, k, n_gates * units)
-
-
-def _unit_blocks(weight: Array, n_gates: int) -> Array:
-    """(n_gates · H, H) → (n_blocks, n_gates · H, units): the columns of each block's units, then zeros."""
-    width, size = weight.shape
-    units = _units(size, n_gates)
-    if units == size:
-        return weight[None]
-    blocks = np.zeros((-(-size // units), width, units), dtype=weight.dtype)
-    for block, first in zip(blocks, range(0, size, units), strict=True):
-        part = weight[:, first : first + units]
-        block[:, : part.shape[1]] = part
-    return blocks
-
-
-def _n_parts(n_tokens: int, size: int) -> int:
-    """Parts of at least `PART` seconds: a token takes about (H + 125) H · 8e-11 s forward (0.2 µs at 20, 28 µs at 512)."""
-    return min(max(int(n_tokens * size * (size + 125) * 8e-11 / PART), 1), MOST_PARTS)
-
-
-def _parts(offsets: Array, size: int) -> tuple[Array, list[Array]]:
-    """Sequences by falling length, and for each part the starts of its tiles within them."""
-    n_sequences, n_tokens = len(offsets) - 1, int(offsets[-1])
-    order, tiles = np.empty(n_sequences, dtype=np.int32), np.empty(n_sequences + 1, dtype=np.int32)
-    packing.order_by_length(offsets, order)
-    n_parts = _n_parts(n_tokens, size)
-    most_rows = 4 if size <= NARROW else ROWS
-    most_tokens = -(-n_tokens // n_parts)
-    tiles = tiles[: packing.cut_tiles(offsets, order, most_rows, most_tokens, tiles) + 1]
-    if n_parts == 1:
-        return order, [tiles]
-    parts = np.empty_like(tiles)
-    n_parts = packing.group_tiles(offsets, order, tiles, most_tokens, parts)
-    return order, [tiles[first : last + 1] for first, last in pairwise(parts[: n_parts + 1].tolist())]
+def _joined(weight_hh: Tensor, weight_ih: Tensor) -> Array:
+    """[W_hh, W_ih], (4H, H + D)."""
+    return np.concatenate([_array(weight_hh), _array(weight_ih)], axis=1)
 
 
 def _weight_gradient(
@@ -183,12 +184,12 @@ def _weight_gradient(
     Tokens enter a product 60 at a time at 64 hidden units and up to 512 elsewhere, which was fastest at 20 to 512.
     """
     n_tokens = len(grad_sums)
-    n_parts = _n_parts(n_tokens, h.shape[1])
+    count = n_parts(n_tokens, h.shape[1])
     small = SMALL_PRODUCT // grad_weight.size
     chunk = 512 if small < 48 else min(small, 512) // 4 * 4
     sums = [(grad_weight, grad_bias)]
-    sums += [(np.empty_like(grad_weight), np.empty_like(grad_bias)) for _ in range(1, n_parts)]
-    cuts = [n_tokens * part // n_parts for part in range(n_parts + 1)]
+    sums += [(np.empty_like(grad_weight), np.empty_like(grad_bias)) for _ in range(1, count)]
+    cuts = [n_tokens * part // count for part in range(count + 1)]
     parts = [
         (first, last, chunk, grad_sums, h, h0, offsets, weight, bias)
         for first, last, (weight, bias) in zip(cuts[:-1], cuts[1:], sums, strict=True)
@@ -201,6 +202,7 @@ def _weight_gradient(
 
 def _check(n_gates: int, gates_x: Tensor, offsets: Tensor, **others: Tensor) -> None:
     """Raise TypeError or ValueError unless all shapes and dtypes fit: the kernels do not check bounds."""
+    check_rows(gates_x, offsets, "tokens")
     n_sequences, size = offsets.shape[0] - 1, others["h0"].shape[-1]
     expected = {
         "weight_hh": (n_gates * size, size),
@@ -218,3 +220,17 @@ def _check(n_gates: int, gates_x: Tensor, offsets: Tensor, **others: Tensor) -> 
             )
         if tensor.dtype != gates_x.dtype:
             raise TypeError(f"{name} is {tensor.dtype}, but gates_x is {gates_x.dtype}: convert one of them")
+
+
+def _check_layer(
+    x: Tensor, offsets: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor, h0: Tensor, c0: Tensor
+) -> None:
+    """Raise TypeError or ValueError unless all shapes and dtypes fit."""
+    gates = x.new_empty(x.shape[0], len(weight_hh))
+    _check(4, gates, offsets, weight_hh=weight_hh, h0=h0, c0=c0)
+    expected = {"weight_ih": (weight_ih, (len(weight_hh), x.shape[-1])), "bias": (bias, (len(weight_hh),))}
+    for name, (tensor, shape) in expected.items():
+        if tensor.shape != shape:
+            raise ValueError(f"{name} is {tuple(tensor.shape)}, but x {tuple(x.shape)} and these gates need {shape}")
+        if tensor.dtype != x.dtype:
+            raise TypeError(f"{name} is {tensor.dtype}, but x is {x.dtype}: convert one of them")

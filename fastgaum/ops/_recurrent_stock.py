@@ -118,6 +118,23 @@ def lstm_backward(
     return grad_gates, grad_weight, _unsort(carry_h, order), _unsort(carry_c, order)
 
 
+def lstm_layer_forward(
+    x: Tensor, offsets: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor, h0: Tensor, c0: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `_recurrent_cpu.lstm_layer_forward`."""
+    return lstm_forward(torch.addmm(bias, x, weight_ih.t()), offsets, weight_hh, h0, c0)
+
+
+def lstm_layer_backward(
+    grad_h: Tensor | None, grad_c: Tensor | None, x: Tensor, offsets: Tensor, weight_ih: Tensor, weight_hh: Tensor,
+    h0: Tensor, c0: Tensor, gates: Tensor, h: Tensor, c: Tensor, wanted: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """As `_recurrent_cpu.lstm_layer_backward`."""
+    sums, of_hh, of_h0, of_c0 = lstm_backward(grad_h, grad_c, offsets, weight_hh, h0, c0, gates, h, c)
+    of_x = sums @ weight_ih if wanted else x.new_empty(0, x.shape[1])
+    return of_x, sums.t() @ x, of_hh, sums.sum(0), of_h0, of_c0
+
+
 def gru_forward(
     gates_x: Tensor, offsets: Tensor, weight_hh: Tensor, bias_hh: Tensor, h0: Tensor
 ) -> tuple[Tensor, Tensor]:

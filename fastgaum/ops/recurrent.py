@@ -20,7 +20,7 @@ from fastgaum.ops._dispatch import operator
 from fastgaum.ops._recurrent_stock import lstm_states
 from fastgaum.ops.position_weight import LagStructure, bag_outer_sum, lag_structure, lag_weighted
 
-__all__ = ["LagStructure", "bag_outer_sum", "gru", "lag_structure", "lag_weighted", "lstm", "lstm_states"]
+__all__ = ["LagStructure", "bag_outer_sum", "gru", "lag_structure", "lag_weighted", "lstm", "lstm_layer", "lstm_states"]
 
 
 def lstm(gates_x: Tensor, offsets: Tensor, weight_hh: Tensor, h0: Tensor, c0: Tensor) -> tuple[Tensor, Tensor]:
@@ -30,6 +30,18 @@ def lstm(gates_x: Tensor, offsets: Tensor, weight_hh: Tensor, h0: Tensor, c0: Te
     (n_sequences, H). Gates stand in the order i, f, g, o: weights and formulas are those of torch.nn.LSTM.
     """
     h, c, _ = _lstm(gates_x, offsets, weight_hh, h0, c0)
+    return h, c
+
+
+def lstm_layer(
+    x: Tensor, offsets: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor, h0: Tensor, c0: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return h and c after each token, (n_tokens, H) each, of a layer with a dense input x (n_tokens, D).
+
+    weight_ih (4H, D), bias (4H,) = b_ih + b_hh; all else as in `lstm`, of which this is lstm(W_ih x + bias, …): on the CPU the
+    projection is part of the recurrence's products and never written down.
+    """
+    h, c, _ = _lstm_layer(x, offsets, weight_ih, weight_hh, bias, h0, c0)
     return h, c
 
 
@@ -67,6 +79,32 @@ def _lstm_setup(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]
 def _lstm_grad(ctx: Any, grad_h: Tensor | None, grad_c: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
     grad_gates, grad_weight, grad_h0, grad_c0 = _lstm_backward(grad_h, grad_c, *ctx.saved_tensors)
     return grad_gates, None, grad_weight, grad_h0, grad_c0
+
+
+def _lstm_layer_fake(x: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    h0 = others[4]
+    h = h0.new_empty(x.shape[0], h0.shape[1])
+    return h, torch.empty_like(h), h0.new_empty(x.shape[0], 4 * h0.shape[1])
+
+
+def _lstm_layer_backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
+    x, _, weight_ih, weight_hh, h0, c0 = arguments[2:8]
+    of_x = x.new_empty(x.shape[0] if arguments[-1] else 0, x.shape[1])
+    return of_x, *(part.new_empty(part.shape) for part in (weight_ih, weight_hh, weight_hh[:, 0], h0, c0))
+
+
+def _lstm_layer_setup(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+    x, offsets, weight_ih, weight_hh, _, h0, c0 = inputs
+    h, c, gates = output
+    ctx.mark_non_differentiable(gates)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(x, offsets, weight_ih, weight_hh, h0, c0, gates, h, c)
+
+
+def _lstm_layer_grad(ctx: Any, grad_h: Tensor | None, grad_c: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+    wanted = ctx.needs_input_grad[0]
+    of_x, of_ih, of_hh, of_bias, of_h0, of_c0 = _lstm_layer_backward(grad_h, grad_c, *ctx.saved_tensors, wanted)
+    return of_x if wanted else None, None, of_ih, of_hh, of_bias, of_h0, of_c0
 
 
 def _gru_fake(gates_x: Tensor, offsets: Tensor, weight_hh: Tensor, bias_hh: Tensor, h0: Tensor) -> tuple[Tensor, ...]:
@@ -111,6 +149,23 @@ _lstm_backward = operator(
     _recurrent_cpu.lstm_backward,
     _recurrent_stock.lstm_backward,
     _lstm_backward_fake,
+)
+_lstm_layer = operator(
+    "lstm_layer",
+    "(Tensor x, Tensor offsets, Tensor weight_ih, Tensor weight_hh, Tensor bias, Tensor h0, Tensor c0)"
+    " -> (Tensor, Tensor, Tensor)",
+    _recurrent_cpu.lstm_layer_forward,
+    _recurrent_stock.lstm_layer_forward,
+    _lstm_layer_fake,
+    (_lstm_layer_setup, _lstm_layer_grad),
+)
+_lstm_layer_backward = operator(
+    "lstm_layer_backward",
+    "(Tensor? grad_h, Tensor? grad_c, Tensor x, Tensor offsets, Tensor weight_ih, Tensor weight_hh, Tensor h0, Tensor c0,"
+    " Tensor gates, Tensor h, Tensor c, bool wanted) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _recurrent_cpu.lstm_layer_backward,
+    _recurrent_stock.lstm_layer_backward,
+    _lstm_layer_backward_fake,
 )
 _gru = operator(
     "gru",

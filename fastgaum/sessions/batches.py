@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum.kernels.batching import count_sessions, fill_bags, fill_events, fill_rows, history_tokens
+from fastgaum.kernels.batching import count_sessions, fill_bags, fill_events, fill_ids, fill_rows, history_tokens
 from fastgaum.sessions.features import EncodedSessions
 from fastgaum.sessions.packed import FloatArray, IntArray
+from fastgaum.sessions.shared import SharedSessions
 
 RowArray = npt.NDArray[np.int64]
+Sessions = EncodedSessions | SharedSessions
+"""what batches are made of"""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def bags_of_candidates(batch: Batch, candidates: IntArray) -> tuple[IntArray, In
     return _bags(batch.ids, batch.numbers, candidates)
 
 
-def assemble(encoded: EncodedSessions, sessions: IntArray, keep_last: bool = False) -> Batch:
+def assemble(encoded: Sessions, sessions: IntArray, keep_last: bool = False) -> Batch:
     """Make a batch of the given sessions (positions in `encoded`), in the given order.
 
     `keep_last` keeps each session's last choice as a token, which only a state after the session reads.
@@ -78,28 +81,28 @@ def assemble(encoded: EncodedSessions, sessions: IntArray, keep_last: bool = Fal
     Raises:
         IndexError: a position is not a session of `encoded`.
     """
-    n = len(sessions)
+    n, packed, places = len(sessions), encoded.packed, encoded.places(sessions)
     offsets, token_offsets = np.empty(n + 1, np.int32), np.empty(n + 1, np.int32)
-    rows, first_events, first = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int32)
-    n_candidates = count_sessions(
-        encoded.session_offsets, encoded.display_offsets, encoded.rows, sessions, offsets, rows, first_events, first
-    )
-    if n_candidates < 0:
-        raise IndexError(f"a session outside 0 … {encoded.n_sessions - 1} was asked for")
+    first_events, first = np.empty(n, np.int32), np.empty(n, np.int32)
+    n_candidates = count_sessions(packed.session_offsets, packed.display_offsets, places, offsets, first_events, first)
     n_events = int(offsets[n])
     displays, choices = np.empty(n_events + 1, np.int32), np.empty(n_events, np.int32)
     later, clicked, chosen = (np.empty(n_events, np.int64) for _ in range(3))
     n_later, n_clicked = fill_events(
-        encoded.display_offsets, encoded.choices, offsets, first_events, displays, choices, later, clicked, chosen
+        packed.display_offsets, packed.choices, offsets, first_events, displays, choices, later, clicked, chosen
     )
     tokens = np.empty(n_events, np.int32)
     tokens = tokens[: history_tokens(offsets, displays, choices, keep_last, token_offsets, tokens)]
-    ids = _picked(encoded.ids, n_candidates, first, offsets, displays)
+    if isinstance(encoded, SharedSessions):
+        ids = np.empty((n_candidates, 1), np.int32)
+        fill_ids(encoded.log.items, encoded.id_of_item, first, offsets, displays, ids.reshape(-1))
+    else:
+        ids = _picked(encoded.ids, n_candidates, first, offsets, displays)
     numbers = _picked(encoded.numbers, n_candidates, first, offsets, displays)
     token_ids, token_id_offsets, token_numbers = _bags(ids, numbers, tokens)
     return Batch(
-        rows, offsets, displays, choices, ids, numbers, token_offsets, tokens, token_ids, token_id_offsets,
-        token_numbers, later[:n_later], clicked[:n_clicked], chosen[:n_clicked],
+        encoded.rows[sessions], offsets, displays, choices, ids, numbers, token_offsets, tokens, token_ids,
+        token_id_offsets, token_numbers, later[:n_later], clicked[:n_clicked], chosen[:n_clicked],
     )  # fmt: skip
 
 
@@ -119,9 +122,7 @@ def _bags(ids: IntArray, numbers: FloatArray, candidates: IntArray) -> tuple[Int
     return bag_ids[:n_ids], offsets, bag_numbers
 
 
-def batches(
-    encoded: EncodedSessions, batch_sessions: int, generator: np.random.Generator | None = None
-) -> Iterator[Batch]:
+def batches(encoded: Sessions, batch_sessions: int, generator: np.random.Generator | None = None) -> Iterator[Batch]:
     """Yield batches of whole sessions: shuffled when a random generator is given, else in order."""
     order = np.arange(encoded.n_sessions, dtype=np.int32)
     if generator is not None:

@@ -26,6 +26,7 @@ from fastgaum.sessions.selection import (
     own_counts,
     select_sessions,
 )
+from fastgaum.sessions.shared import SharedSessions
 
 if TYPE_CHECKING:
     from fastgaum.sessions.features import CategoricalField, EncodedSessions, FeatureSpace
@@ -91,6 +92,25 @@ class Encoder:
                 np.divide(np.subtract(self.numbers(part), space.mean, out=numbers), space.scale, out=numbers)
             session, event, candidate = sessions.stop - 1, events.stop, candidates.stop
         return out
+
+    def for_training(self, rows: IntArray) -> EncodedSessions | SharedSessions:
+        """The sessions `rows` to make batches of: as `encode`, or from the log's own arrays where bags hold items alone.
+
+        Raises:
+            IndexError: a row does not exist.
+        """
+        if len(self.space.categorical) > 1 or self.space.n_numbers:
+            return self.encode(rows)
+        rows = np.asarray(rows, dtype=np.int32)
+        n_events = picked_size(np.asarray(self.log.session_offsets), rows)
+        if n_events < 0:
+            raise IndexError(f"a session outside 0 … {self.log.n_sessions - 1} was asked for")
+        return SharedSessions(self.log, rows, self._id_of_item, n_events)
+
+    @cached_property
+    def _id_of_item(self) -> IntArray:
+        """Feature id of each of the log's items, unknown ones included, shape (n_items,)."""
+        return self.item_rows + np.int32(self.space.categorical[0].start + 1)
 
     @cached_property
     def _candidate_offsets(self) -> IntArray:

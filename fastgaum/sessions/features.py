@@ -71,6 +71,21 @@ class EncodedSessions:
         return len(self.display_offsets) - 1
 
     @property
+    def packed(self) -> EncodedSessions:
+        """What holds session_offsets, display_offsets and choices: these sessions themselves."""
+        return self
+
+    def places(self, sessions: IntArray) -> IntArray:
+        """Where the given sessions stand in `packed`.
+
+        Raises:
+            IndexError: a position is not one of the sessions.
+        """
+        if len(sessions) and not (sessions.min() >= 0 and sessions.max() < self.n_sessions):
+            raise IndexError(f"a session outside 0 … {self.n_sessions - 1} was asked for")
+        return sessions
+
+    @property
     def user_of_event(self) -> IntArray:
         """User of each event, shape (n_events,)."""
         return np.repeat(self.users, np.diff(self.session_offsets))

@@ -18,8 +18,7 @@ from fastgaum.models.choice_model import SCORING_SESSIONS
 from fastgaum.models.networks import Networks
 from fastgaum.models.regularisers import Regulariser
 from fastgaum.models.tensors import BatchTensors, to_tensors
-from fastgaum.sessions.batches import assemble, batches
-from fastgaum.sessions.features import EncodedSessions
+from fastgaum.sessions.batches import Sessions, assemble, batches
 from fastgaum.training.best_state import BestState
 from fastgaum.training.game import Game
 from fastgaum.training.observers import EpochRow, Observer
@@ -35,17 +34,17 @@ HELD_EVENTS = 50_000
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Encoded training and validation sessions, and how to name a session in an error."""
+    """Training and validation sessions under one space, and how to name a session in an error."""
 
-    train: EncodedSessions
-    validation: EncodedSessions
+    train: Sessions
+    validation: Sessions
     session_name: Callable[[int], str]
 
 
 class Scored:
     """Sessions that are scored again and again, as batches; they stay assembled while they are few."""
 
-    def __init__(self, encoded: EncodedSessions, device: torch.device, most_sessions: int | None = None) -> None:
+    def __init__(self, encoded: Sessions, device: torch.device, most_sessions: int | None = None) -> None:
         self.encoded, self.device = encoded, device
         n = min(encoded.n_sessions, most_sessions or encoded.n_sessions)
         # spread over the log: its order may be that of time

@@ -106,7 +106,8 @@ def test_tile_kernels_equal_their_twins(offsets: list[int], dtype: type) -> None
     gates, h, c = np.empty_like(gates_x), np.empty((n_tokens, size), dtype), np.empty((n_tokens, size), dtype)
 
     block = np.ascontiguousarray(weight.T)[None]
-    lstm.lstm_tiles(tiles, order, array, block, gates_x, h0, c0, gates, h, c)
+    zeros, own = np.zeros(4 * size, dtype), np.empty(0, np.int32)
+    lstm.lstm_tiles(tiles, order, array, block, zeros, gates_x, own, h0, c0, gates, h, c)
     expected_h, expected_c = naive.lstm(gates_x, array, weight, h0, c0)
     np.testing.assert_allclose(h, expected_h, atol=_tolerance(dtype))
     np.testing.assert_allclose(c, expected_c, atol=_tolerance(dtype))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -29,8 +31,13 @@ def test_slots_and_sums(ids: list[int], seed: int) -> None:
     grad = np.random.default_rng(seed).standard_normal((len(ids), 3))
     total = np.full((count, 3), 99.0)
     offsets = np.arange(len(ids) + 1, dtype=np.int32)
-    for columns in ((0, 1), (1, 3)):
-        kernels.add_rows(grad, slots, offsets, np.empty(0), *columns, total)
+    starts, bags = np.full(count + 1, 99, np.int32), np.full(len(ids), 99, np.int32)
+    kernels.group_bags(slots, offsets, starts, bags)
+    assert [bags[a:b].tolist() for a, b in pairwise(starts.tolist())] == [
+        [i for i, other in enumerate(ids) if other == row] for row in rows[:count].tolist()
+    ]
+    for part in ((0, count // 2), (count // 2, count)):
+        kernels.add_rows(grad, starts, bags, *part, total)
     expected = np.zeros((9, 3))
     np.add.at(expected, named, grad)
     np.testing.assert_allclose(total, expected[rows[:count]], atol=1e-12)

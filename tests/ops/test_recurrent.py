@@ -11,17 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fastgaum.ops import _recurrent_cpu, _recurrent_stock
+from fastgaum.ops import _recurrent_stock, _tiles
 from fastgaum.ops.recurrent import gru, lstm
 from tests import naive_recurrent as naive
 
 OFFSETS = [0, 0, 3, 4, 12, 12, 17, 18, 18]
 REGIMES = {
-    "narrow tiles": {"NARROW": 1000},
-    "wide tiles": {"NARROW": 0},
-    "blocks": {"NARROW": 0, "SMALL_PRODUCT": 0},
-    "parts": {"NARROW": 1000, "PART": 1e-9, "MOST_PARTS": 3},
-    "blocks and parts": {"NARROW": 1000, "PART": 1e-9, "SMALL_PRODUCT": 0},
+    "narrow tiles": {"ROWS": 4},
+    "wide tiles": {},
+    "blocks": {"SMALL_PRODUCT": 0},
+    "parts": {"ROWS": 4, "PART": 1e-9, "MOST_PARTS": 3},
+    "blocks and parts": {"ROWS": 4, "PART": 1e-9, "SMALL_PRODUCT": 0, "OUTER_ROWS": 3},
+    "weights whole": {"ROWS": 4, "SMALL_PRODUCT": 0, "WIDE": 1},
 }
 """ways to walk a batch that its size and the hidden units decide: tiles of four sequences or more, weights whole or in
 blocks of four units, one part or several"""
@@ -37,7 +38,7 @@ def regime(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 
 def force(regime: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for constant, value in REGIMES[regime].items():
-        monkeypatch.setattr(_recurrent_cpu, constant, value)
+        monkeypatch.setattr(_tiles, constant, value)
 
 
 def _inputs(kind: str, offsets: list[int], size: int, dtype: torch.dtype, seed: int = 0) -> dict[str, Tensor]:
@@ -108,7 +109,8 @@ def test_equals_torch_in_values_and_gradients(
 @pytest.mark.parametrize("kind", ["lstm", "gru"])
 def test_large_size_takes_blocks_and_equals_torch(kind: str) -> None:
     inputs = _inputs(kind, OFFSETS, 125, torch.float32)
-    assert _recurrent_cpu._units(125, len(inputs["weight_hh"]) // 125) == 64
+    blocks = _tiles.gate_blocks(inputs["weight_hh"].detach().numpy(), len(inputs["weight_hh"]) // 125, 125)
+    assert blocks.shape == (2, 125, 64 * len(inputs["weight_hh"]) // 125)
     ours, theirs = _run(kind, inputs)[:1], _torch_module(kind, inputs)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(_gradients(ours, inputs), _gradients(theirs, inputs), atol=1e-5, rtol=1e-5)
@@ -166,7 +168,7 @@ def test_one_thread_and_two_give_the_same_bits(kind: str, size: int, monkeypatch
         outputs = _run(kind, inputs)
         found.append([*outputs, *_gradients(outputs, inputs)])
     torch.set_num_threads(before)
-    assert len(_recurrent_cpu._parts(inputs["offsets"].numpy(), size)[1]) > 1
+    assert len(_tiles.plan(inputs["offsets"].numpy(), size).parts) > 1
     for one, two in zip(*found, strict=True):
         assert torch.equal(one, two)
 
@@ -200,7 +202,7 @@ def test_tiles_and_parts_hold_every_sequence_once(monkeypatch: pytest.MonkeyPatc
     force("parts", monkeypatch)
     lengths = np.random.default_rng(1).integers(0, 12, 50)
     offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
-    order, parts = _recurrent_cpu._parts(offsets, 8)
+    order, parts = _tiles.plan(offsets, 8)
     assert sorted(order.tolist()) == list(range(50))
     starts = [start for tiles in parts for start in tiles[:-1].tolist()]
     assert starts == sorted(set(starts))

@@ -1,0 +1,61 @@
+"""`fastgaum simulate`: episodes of a trained user model, as a log that can be read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from fastgaum.cli.console import check_outputs, say
+from fastgaum.cli.frames import check_frame_output, write_frames
+from fastgaum.cli.progress import EventProgress
+from fastgaum.cli.reading import AS_IT_IS, Reading
+from fastgaum.cli.settings import set_threads
+
+
+def simulate(
+    run: Annotated[Path, Parameter(help="a run folder, or a model file")],
+    /,
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="the table to write: .parquet or .csv")],
+    episodes: Annotated[int, Parameter(help="how many")] = 1000,
+    slate_size: Annotated[int, Parameter(help="items of a slate")] = 10,
+    horizon: Annotated[int, Parameter(help="steps of an episode at most")] = 20,
+    leaving: Annotated[
+        float | None, Parameter(help="probability of leaving after a step; nobody leaves if not given")
+    ] = None,
+    pool: Annotated[
+        Literal["fixed", "per_user", "per_step"],
+        Parameter(help="whether all share one pool of items, or when it is drawn"),
+    ] = "fixed",
+    pool_size: Annotated[int | None, Parameter(help="items of a pool; the whole catalogue if not given")] = None,
+    policy: Annotated[str, Parameter(help="what makes slates: random")] = "random",
+    head: Annotated[
+        Literal["generator", "reward"] | None, Parameter(help="who chooses; the generator if the run has one")
+    ] = None,
+    starts: Annotated[
+        Literal["empty", "logged"], Parameter(help="users begin without history, or within a session of --log")
+    ] = "empty",
+    log: Annotated[str | None, Parameter(help="a log: for logged starts, or a run that reads further fields")] = None,
+    seed: Annotated[int, Parameter(help="seeds everything")] = 0,
+    threads: Annotated[int | None, Parameter(help="threads to use; all cores if not given")] = None,
+    reading: Reading = AS_IT_IS,
+) -> None:
+    """Write episodes of a trained user model: session, event, item, chosen, utility, probability.
+
+    One row per displayed candidate: `data audit` and `train` read the file as a log. Episodes are written a chunk at a
+    time, and an episode is the same whatever the number of them.
+    """
+    check_frame_output(out)
+    check_outputs(out)
+    from fastgaum.envs.opening import open_world
+    from fastgaum.envs.trajectories import Episodes, trajectories
+
+    plan = Episodes(episodes, slate_size, horizon, pool, pool_size, leaving, seed)
+    set_threads(threads)
+    options = {"head": head, "starts": starts, "log": None if log is None else reading.or_of_run(run).load(log)}
+    world = open_world(run, None, options)
+    with EventProgress("simulating") as progress:
+        n_rows = write_frames(trajectories(world, plan, policy, progress), out)
+    say(f"{out}: {episodes} episodes, {n_rows} candidates")

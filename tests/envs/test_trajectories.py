@@ -1,0 +1,129 @@
+"""Trajectories: rows of a log, with the probabilities and utilities that the world gives, and nothing kept in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from fastgaum.envs import trajectories as module
+from fastgaum.envs.trajectories import Episodes, random_slates, trajectories
+from fastgaum.envs.world import NO_ITEM, World
+from fastgaum.errors import ConfigError
+from fastgaum.sessions.audit import audit
+from fastgaum.sessions.read import read_log
+from tests.envs.small_world import SmallWorld
+
+WORLD = SmallWorld()
+
+
+def played(world: World = WORLD, policy: Any = "random", **options: Any) -> pl.DataFrame:
+    return pl.concat(trajectories(world, Episodes(**{"number": 40, "slate_size": 4, "horizon": 5} | options), policy))
+
+
+def test_rows_are_the_choices_of_the_world(any_world: World) -> None:
+    """Utilities and probabilities are those of the users; choices follow the probabilities."""
+    frame = played(any_world, number=600)
+    assert frame.columns == ["session", "event", "item", "chosen", "utility", "probability"]
+    assert frame.height == 600 * 5 * 4
+    events = frame.group_by("session", "event", maintain_order=True)
+    assert set(events.agg(pl.col("item").n_unique())["item"]) == {4}
+    assert events.agg(pl.col("chosen").sum())["chosen"].max() == 1
+    sums = events.agg(pl.col("probability").sum())["probability"].to_numpy()
+    assert sums.max() < 1 + 1e-5
+    if not any_world.outside:
+        np.testing.assert_allclose(sums, 1, rtol=1e-5)
+    assert set(frame["item"]) <= set(any_world.item_ids)
+    # calibrated: in each tenth of the rows by probability, as many are chosen as should be
+    probability, chosen = frame["probability"].to_numpy().astype(float), frame["chosen"].to_numpy()
+    for part in np.array_split(np.argsort(probability), 10):
+        spread = np.sqrt((probability[part] * (1 - probability[part])).sum())
+        assert abs(chosen[part].sum() - probability[part].sum()) < 4.5 * spread + 1e-9
+
+
+def test_the_first_event_is_of_users_without_history() -> None:
+    frame = played(number=3, slate_size=12, horizon=1, pool=[*range(12)])
+    users = WORLD.population(3)
+    first = frame.filter(pl.col("session") == 0)
+    number_of = {name: i for i, name in enumerate(WORLD.item_ids)}
+    slate = np.array([number_of[item] for item in first["item"]], np.int32)
+    assert sorted(slate.tolist()) == list(range(12))
+    # the small world's users begin with a taste of length 1, which only shifts utilities about their base
+    shift = first["utility"].to_numpy() - WORLD.base[slate]
+    angles = np.linalg.lstsq(WORLD.directions[slate, :2], shift, rcond=None)[0]
+    np.testing.assert_allclose(np.linalg.norm(angles), 1, atol=1e-4)
+    assert users.n == 3
+
+
+@pytest.mark.parametrize("pool", ["fixed", "per_user", "per_step"])
+def test_an_episode_does_not_depend_on_how_many_there_are(pool: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = played(number=50, pool=pool, pool_size=6, leaving=0.2, seed=3)
+    few = played(number=20, pool=pool, pool_size=6, leaving=0.2, seed=3)
+    assert many.filter(pl.col("session") < 20).equals(few)
+    monkeypatch.setattr(module, "ROWS", 5 * 4 * 7)
+    parts = list(trajectories(WORLD, Episodes(50, 4, 5, pool, 6, 0.2, 3)))
+    assert len(parts) == 8
+    assert pl.concat(parts).equals(many)
+    assert not played(number=50, pool=pool, pool_size=6, leaving=0.2, seed=4).equals(many)
+    per_event = many.group_by("session", "event").agg("item")
+    pools = per_event.group_by("session").agg(pl.col("item").explode().n_unique())["item"]
+    assert (pools.max() > 6) == (pool == "per_step")
+
+
+def test_users_who_left_see_nothing_more() -> None:
+    frame = played(number=4000, slate_size=1, horizon=3, leaving=[0.5, 0.0])
+    lengths = frame.group_by("session").agg(pl.col("event").max())["event"].value_counts().sort("event")
+    assert lengths["event"].to_list() == [0, 2]
+    assert abs(lengths["count"][0] - 2000) < 4 * np.sqrt(1000)
+
+
+def test_a_policy_of_one_s_own_may_leave_places_empty_and_repeat_items() -> None:
+    def own(users: Any, pools: np.ndarray, keys: np.ndarray, k: int) -> np.ndarray:
+        assert keys.shape == (users.n,)
+        return np.column_stack([pools[:, 3], pools[:, 5], pools[:, 3], np.full(users.n, NO_ITEM)]).astype(np.int32)
+
+    frame = played(policy=own)
+    assert frame.height == 40 * 5 * 2
+    assert frame["item"].unique().sort().to_list() == ["i3", "i5"]
+
+
+def test_the_file_is_a_log(tmp_path: Path) -> None:
+    frame = played(number=300)
+    frame.write_parquet(tmp_path / "log.parquet")
+    log = read_log(tmp_path / "log.parquet")
+    assert (log.n_sessions, log.n_events, log.n_candidates) == (300, 1500, 6000)
+    assert int((log.choices >= 0).sum()) == frame["chosen"].sum()
+    report = audit(log)
+    assert report.n_events == 1500
+    (silent,) = [fact.percent for fact in report.facts if fact.name == "events without a click"]
+    assert silent == pytest.approx(100 - 100 * frame["chosen"].sum() / 1500)
+
+
+def test_random_slates_are_uniform() -> None:
+    users = WORLD.population(30_000)
+    keys = np.random.default_rng(0).integers(2**63, size=30_000, dtype=np.uint64)
+    pools = np.tile(np.array([2, 4, 6, 8, 10], np.int32), (30_000, 1))
+    slates = random_slates(users, pools, keys, 3)
+    for place in range(3):
+        counts = np.bincount(slates[:, place], minlength=12)[2:12:2]
+        assert ((counts - 6000) ** 2 / 6000).sum() < 18.5  # chi square with 4 degrees of freedom, p < 0.001
+    assert all(len(set(row)) == 3 for row in slates[:500].tolist())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"number": 0}, "number of episodes is 0"),
+        ({"horizon": 0}, "horizon of episodes is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"slate_size": 13}, "a pool of 12 items does not fill a slate of 13"),
+        ({"leaving": 2.0}, "a probability"),
+        ({"policy": "randm"}, "did you mean 'random'"),
+    ],
+)
+def test_impossible_episodes_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        played(**options)
