@@ -27,6 +27,7 @@ COMMANDS = {
     "evaluate": ("fastgaum.cli.evaluate:evaluate", "Score a trained model on a split of a log."),
     "predict": ("fastgaum.cli.predict:predict", "Write utilities and choice probabilities of every candidate."),
     "simulate": ("fastgaum.cli.simulate:simulate", "Write episodes of a trained user model, as a log to read back."),
+    "rl": ("fastgaum.cli.rl:app", "Policies in a learned user: train, evaluate, adapt."),
     "reproduce": ("fastgaum.cli.reproduce:reproduce", "Data sets × models × seeds: the prec@k table."),
     "bench": (
         "fastgaum.cli.bench:bench",
