@@ -122,15 +122,23 @@ def test_a_single_user(record: Callable[..., None], full: bool, group: str) -> N
 
 @pytest.mark.parametrize("group", ["env-step-200"])
 def test_the_two_hundredth_step(record: Callable[..., None], full: bool, group: str) -> None:
-    """Steps 1 to 20 against 181 to 200 of the same episodes, the fastest of each."""
-    work = Steps(world_of(full, **IDENTITY), 4096 if full else 40, steps=200 if full else 10)
-    edge = len(work.slates) // 10
-    repeats = []
-    for _ in range(5):
-        work.users.reset(work.keys[0])
-        repeats.append(work.play())
-    fastest = np.min(repeats, axis=0)
-    record(100 * (fastest[-edge:].min() / fastest[:edge].min() - 1), "% more at step 200", bar=12, at_most=5.0)
+    """Steps 1 to 20 against 181 to 200, the same slates and keys in turn: what else the machine does then hits both alike."""
+    world, n, edge = world_of(full, **IDENTITY), 4096 if full else 40, 20 if full else 3
+    before = Steps(world, n, steps=180 if full else 6)
+    early, late = Steps(world, n, edge), Steps(world, n, edge)
+    seconds = np.empty((2, 5, edge))
+    for repeat in range(5):
+        early.users.reset(early.keys[0])
+        late.users.reset(early.keys[0])
+        for slates, keys in zip(before.slates, before.keys, strict=True):
+            late.users.step(slates, keys)
+        for t, (slates, keys) in enumerate(zip(early.slates, early.keys, strict=True)):
+            for which, users in enumerate((early.users, late.users)):
+                started = time.perf_counter()
+                users.step(slates, keys)
+                seconds[which, repeat, t] = time.perf_counter() - started
+    first, last = np.median(seconds, axis=(1, 2))
+    record(100 * (last / first - 1), "% more at step 200", bar=12, at_most=5.0)
 
 
 @pytest.mark.parametrize("group", ["env-recsim"])
@@ -143,5 +151,6 @@ def test_recsim(record: Callable[..., None], full: bool, group: str) -> None:
     theirs = json.loads(done.stdout.strip().splitlines()[-1])["user_steps_per_s"]
     n = 4096 if full else 40
     work = Steps(world_of(full, **IDENTITY), n)
-    work.play()
-    record(n / float(np.median(work.play())) / theirs, "x RecSim's user-steps/s", at_least=50.0)
+    # the best of five runs, as RecSim's
+    ours = max(n * STEPS / sum(work.play()) for _ in range(5))
+    record(ours / theirs, "x RecSim's user-steps/s", at_least=50.0)

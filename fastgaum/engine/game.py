@@ -26,6 +26,9 @@ from fastgaum.models.scorers import Scorer
 from fastgaum.models.tensors import Bags, BatchTensors, chosen_bags
 from fastgaum.ops import threads
 
+SHARED_SCORES = 1 << 16
+"""scores of a softmax that two threads share"""
+
 
 class FusedPlayer:
     """A scorer, the history encoder it trains (a generator that reads the reward's states has none), one optimiser."""
@@ -279,7 +282,9 @@ class FusedGame:
         probs, totals = self.scratch.floats("probs", len(scores)), self.scratch.floats("totals", batch.n_events)
         offsets = batch.source.display_offsets
         fixed = scores, np.float32(eta), offsets, self.outside, probs, totals
-        threads.run(kernels.choice_probs, [(*part, *fixed) for part in parts_of(offsets)])
+        # a second thread takes some 60 µs to wake: it is not worth that where the first needs a few times as much
+        parts = parts_of(offsets) if len(scores) > SHARED_SCORES else [(0, batch.n_events)]
+        threads.run(kernels.choice_probs, [(*part, *fixed) for part in parts])
         return probs, totals
 
     def _kept(self, name: str, values: Array) -> Array:
