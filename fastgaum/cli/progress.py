@@ -132,6 +132,35 @@ class EventProgress:
             self.live.update(self.task, completed=done, total=total)
 
 
+class PartsProgress:
+    """Shows parts done and a figure on a terminal, one line per tenth elsewhere once a second is over; a context manager."""
+
+    def __init__(self, name: str, unit: str) -> None:
+        self.name, self.unit = name, unit
+        self.console = stderr()
+        self.live = _parts_bar(self.console, unit) if self.console.is_terminal else None
+        self.task: TaskID | None = None
+        self.started, self.printed = time.perf_counter(), 0
+
+    def __enter__(self) -> Self:
+        if self.live is not None:
+            self.live.start()
+            self.task = self.live.add_task(self.name, total=None, figures="")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Trace) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def __call__(self, done: int, total: int, figures: str) -> None:
+        """Move on; `figures` says how it goes."""
+        if self.live is not None and self.task is not None:
+            self.live.update(self.task, completed=done, total=total, figures=figures)
+        elif time.perf_counter() - self.started > 1 and done * 10 // total > self.printed:
+            self.printed = done * 10 // total
+            print(f"{self.name}: {done} of {total} {self.unit} · {figures}", file=sys.stderr, flush=True)
+
+
 def epoch_line(row: EpochRow) -> str:
     """One epoch as a line: rate, losses, validation prec@1, gap where there is a generator to have one."""
     has_generator = not math.isnan(row.val_generator_prec1)
@@ -170,6 +199,17 @@ def _download_bar(console: Console) -> Progress:
 def _event_bar(console: Console) -> Progress:
     columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=30), MofNCompleteColumn())
     return Progress(*columns, TextColumn("events"), TimeRemainingColumn(), console=console, transient=True)
+
+
+def _parts_bar(console: Console, unit: str) -> Progress:
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+    )
+    figures = TextColumn("{task.fields[figures]}", markup=False)
+    return Progress(*columns, TimeRemainingColumn(), figures, console=console, transient=True)
 
 
 def _live(console: Console) -> Progress:

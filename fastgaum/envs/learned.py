@@ -193,6 +193,23 @@ class LearnedPopulation(Population):
             self._join(0, self.n)
         return response
 
+    def follow(self, slates: IntArray, places: IntArray) -> None:
+        """Let each user see a slate and choose as somebody else did, place (n,) or -1 for nothing; states move on.
+
+        Raises:
+            ConfigError: the slates are not of n users, or hold a number that is no item.
+        """
+        told = np.asarray(places)[:, None] == np.arange(slates.shape[1])
+
+        def certain(first: int, last: int, b: _Buffers) -> None:
+            b.probs[first:last], b.none[first:last] = told[first:last], ~told[first:last].any(axis=1)
+
+        own, self._distribute = self._distribute, certain
+        try:
+            self.step(slates, np.zeros(self.n, np.uint64))
+        finally:
+            self._distribute = own
+
     def utilities(self, pools: IntArray) -> FloatArray:
         """Each user's utility now of each item of a pool, (n, m) or one for all (m,); shape (n, m), 0 at an empty place."""
         pools = self._checked(pools, any_rows=True)

@@ -112,6 +112,17 @@ class Population(ABC):
     def probabilities(self, slates: IntArray) -> tuple[FloatArray, FloatArray]:
         """Probability of each place of the slates (n, k), and of no click (n,); nobody moves."""
 
+    def follow(self, slates: IntArray, places: IntArray) -> None:
+        """Let each user see a slate and choose as somebody else did, place (n,) or -1 for nothing; states move on.
+
+        So a learned user can be kept abreast of a user of another world, about whom a policy trained on learned states has
+        to decide.
+
+        Raises:
+            ConfigError: these users cannot be told what to choose.
+        """
+        raise ConfigError(f"a {type(self).__name__} cannot follow other users' choices: use one of a learned world")
+
 
 def checked_slates(slates: IntArray, n: int, n_items: int, any_rows: bool = False) -> IntArray:
     """Slates of n users, (n, k), as kernels read them, which do not check bounds; with `any_rows` one pool (m,) for all too.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from fastgaum.metrics.table import Block, block_markdown
+from fastgaum.metrics.table import Block, block_to_markdown
 from fastgaum.metrics.text import num
 
 DIGITS = {"%": 1, "nats": 3, "places": 2, "log": 2, "ratio": 2}
@@ -31,7 +31,7 @@ def blocks(report: Report) -> list[Block]:
 
 def to_markdown(report: Report) -> str:
     """The same blocks as markdown."""
-    return "\n".join(block_markdown(block) for block in blocks(report))
+    return "\n".join(block_to_markdown(block) for block in blocks(report))
 
 
 def summary(reports: Sequence[Report]) -> str:
@@ -66,7 +66,7 @@ def summary(reports: Sequence[Report]) -> str:
     values = [{value["name"]: value for value in report["policies"]["values"]} for report in reports]
     lines = [(name, *(_arrow(one[name], "%") if name in one else "" for one in values)) for name in policies]
     second = Block("Policies, log → world", ("policy", *names), (*lines, *agreed), _policy_notes(None))
-    return "\n".join(map(block_markdown, (first, second)))
+    return "\n".join(map(block_to_markdown, (first, second)))
 
 
 def differs(one: Mapping[str, Any]) -> bool:

@@ -46,7 +46,7 @@ def blocks(result: Mapping[str, Any]) -> list[Block]:
 
 def to_markdown(result: Mapping[str, Any]) -> str:
     """The same blocks as markdown."""
-    return "\n".join(block_markdown(block) for block in blocks(result))
+    return "\n".join(block_to_markdown(block) for block in blocks(result))
 
 
 def published_block(table: Mapping[str, Any]) -> Block:
@@ -158,8 +158,8 @@ def _rank(mean: float | None) -> float:
     return -math.inf if mean is None or math.isnan(mean) else mean
 
 
-def block_markdown(block: Block) -> str:
-    """One block as markdown."""
+def block_to_markdown(block: Block) -> str:
+    """A block as markdown: a heading, a table, the notes as a list."""
     rule = [":--", *["--:"] * (len(block.columns) - 1)]
     rows = [
         [f"**{cell}**" if (i, j) in block.bold else cell for j, cell in enumerate(row)]

@@ -1,1 +1,1 @@
-"""Recommendation policies: what to show a user next, from the state and a candidate pool."""
+"""Policies: what a user is shown, learned or not, and what that earns in a world."""

@@ -1,0 +1,238 @@
+"""`fastgaum rl`: policies trained in a learned user, what they earn, and how they adapt to new users."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+from fastgaum.cli.console import check_outputs, say, show_table, write_json
+from fastgaum.cli.progress import PartsProgress
+from fastgaum.cli.reading import AS_IT_IS, Reading
+from fastgaum.cli.settings import Settings, parse_settings, set_threads
+from fastgaum.cli.tables import show_block
+from fastgaum.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fastgaum.envs.learned import LearnedWorld
+    from fastgaum.policies.rollout import Setting
+
+app = App(name="rl", help="Policies in a learned user: train, evaluate, adapt.")
+
+Run = Annotated[Path, Parameter(help="a run folder written by `fastgaum train`, or a model file")]
+Other = Annotated[
+    Path | None,
+    Parameter(name="--in", help="a run fitted on other users, in whose world policies play; RUN if not given"),
+]
+Threads = Annotated[int | None, Parameter(help="threads to use; all cores if not given")]
+
+
+@Parameter(name="*", group="The world")
+@dataclass(frozen=True)
+class Play:
+    """What policies meet."""
+
+    horizon: Annotated[int, Parameter(help="steps of an episode")] = 20
+    reward: Annotated[Literal["utility", "click"], Parameter(help="what a step earns")] = "utility"
+    pool: Annotated[
+        Literal["fixed", "user", "step"], Parameter(help="whether all share one pool of items, or when it is drawn")
+    ] = "fixed"
+    pool_size: Annotated[int, Parameter(help="items of a pool; 0: the whole catalogue")] = 0
+
+    def setting(self, k: int, items: tuple[int, ...] = ()) -> Setting:
+        """The same for the library; `items` are what pools are drawn from."""
+        from fastgaum.policies.pool import Pool
+        from fastgaum.policies.rollout import Setting
+
+        return Setting(k, self.horizon, Pool(self.pool, self.pool_size, items), self.reward)
+
+
+AS_USUAL = Play()
+
+
+@app.command
+def train(
+    run: Run,
+    /,
+    *,
+    policy: Annotated[str, Parameter(help="cascade-dqn, dqn, slateq or linucb")] = "cascade-dqn",
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="the folder to write the policy to")],
+    k: Annotated[int, Parameter(name=["--k", "-k"], help="items of a slate")] = 3,
+    settings: Settings = (),
+    seed: Annotated[int | None, Parameter(help="seeds every random stream")] = None,
+    overwrite: Annotated[bool, Parameter(help="replace a policy that is there already", negative="")] = False,
+    play: Play = AS_USUAL,
+    threads: Threads = None,
+) -> None:
+    """Train a policy in a run's world and leave policy.safetensors and curve.parquet."""
+    values = _values(settings, seed)
+    from fastgaum.files import atomic
+    from fastgaum.policies.checkpoint import POLICY_FILE, save_policy
+    from fastgaum.policies.config import PolicyConfig
+    from fastgaum.policies.registry import untrained
+    from fastgaum.policies.train import train as train_policy
+
+    config = PolicyConfig.from_mapping(values)
+    _check_folder(out, out / POLICY_FILE, overwrite)
+    set_threads(threads)
+    world, setting = _world(run), play.setting(k)
+    setting.pool.check(world.n_items, k)
+    made = untrained(policy, world, k, setting.pool, config)
+    with PartsProgress("training", "episodes") as progress:
+        table = train_policy(made, world, setting, lambda done, total, row: progress(done, total, _figures(row)))
+    save_policy(made, out / POLICY_FILE, k=k, pool=setting.pool)
+    with atomic(out / "curve.parquet") as beside:
+        table.write_parquet(beside)
+    last = table.row(-1, named=True)
+    say(
+        f"{out}: {policy}, {last['steps']:,} steps: cumulative reward {last['return']:.3f}, click rate {last['click_rate']:.3f}"
+    )
+
+
+@app.command
+def evaluate(
+    run: Run,
+    /,
+    *,
+    policies: Annotated[str, Parameter(help="names, by comma, or all")] = "all",
+    k: Annotated[str, Parameter(name=["--k", "-k"], help="sizes of slates, by comma")] = "3,5",
+    seeds: Annotated[int, Parameter(help="how often each policy is trained and judged")] = 5,
+    users: Annotated[int, Parameter(help="users that judge a policy, per seed")] = 1000,
+    other: Other = None,
+    log: Annotated[str | None, Parameter(help="the run's log, on which wd-lr and wd-ccf are fitted")] = None,
+    settings: Settings = (),
+    json: Annotated[Path | None, Parameter(help="also write the table as one JSON object")] = None,
+    markdown: Annotated[Path | None, Parameter(help="also write the table as markdown")] = None,
+    play: Play = AS_USUAL,
+    threads: Threads = None,
+    reading: Reading = AS_IT_IS,
+) -> None:
+    """Train each policy in a run's world, seed by seed, and print what they earn there, or in another run's world (--in)."""
+    values, sizes = _values(settings, None), _sizes(k)
+    check_outputs(json, markdown)
+    from fastgaum.files import atomic
+    from fastgaum.metrics.table import block_to_markdown
+    from fastgaum.policies.compare import Comparison, compare
+    from fastgaum.policies.config import PolicyConfig
+    from fastgaum.policies.registry import FITTED, Sources, chosen_names
+    from fastgaum.policies.table import policy_blocks
+    from fastgaum.training.runs import machine_facts
+
+    config, names = PolicyConfig.from_mapping(values), chosen_names(policies.split(","))
+    set_threads(threads)
+    own = _world(run)
+    judge = own if other is None else _world(other)
+    missing = [name for name in names if name in FITTED and log is None]
+    if missing and policies != "all":
+        raise ConfigError(f"{missing[0]} is fitted on a log: give the run's (--log)")
+    sources = Sources(_popularity(own), None if log is None else reading.or_of_run(run).load(log))
+    names = [name for name in names if name not in missing]
+    plan = Comparison(names, sizes, seeds, users, config, own, judge, sources)
+    with PartsProgress("policies", "seeds") as progress:
+        result = compare(plan, play.setting, lambda done, total, what: progress(done, total, what))
+    result |= {
+        "world": str(run) if other is None else f"{other}, policies of {run}",
+        "machine": machine_facts(config.seed),
+    }
+    result["notes"] = [f"left out, for they are fitted on a log (--log): {', '.join(missing)}"] if missing else []
+    if json is not None:
+        write_json(json, result)
+    blocks = policy_blocks(result)
+    for block in blocks:
+        show_block(block)
+    if markdown is not None:
+        with atomic(markdown) as beside:
+            beside.write_text("\n".join(map(block_to_markdown, blocks)), encoding="utf-8")
+
+
+@app.command
+def adapt(
+    policy: Annotated[Path, Parameter(help="a folder written by `fastgaum rl train`")],
+    run: Run,
+    /,
+    *,
+    other: Other = None,
+    episodes: Annotated[int, Parameter(help="episodes, each with new users")] = 10,
+    users: Annotated[int, Parameter(help="new users per episode")] = 100,
+    seeds: Annotated[int, Parameter(help="how often the users are drawn")] = 5,
+    json: Annotated[Path | None, Parameter(help="also write the curves as one JSON object")] = None,
+    play: Play = AS_USUAL,
+    threads: Threads = None,
+) -> None:
+    """Let a policy trained in RUN's world learn from new users, beside an untrained one: the adaptation curve."""
+    check_outputs(json)
+    from fastgaum.policies.checkpoint import load_policy
+    from fastgaum.policies.evaluate import adaptation, summary
+    from fastgaum.policies.followed import shared_items
+    from fastgaum.policies.registry import untrained
+
+    if seeds < 1 or episodes < 1:
+        raise ConfigError(f"seeds and episodes must be at least 1, got {seeds} and {episodes}")
+    set_threads(threads)
+    own = _world(run)
+    judge = own if other is None else _world(other)
+    loaded = [load_policy(policy, own) for _ in range(seeds)]
+    k, pool = loaded[0][1:]
+    items = () if other is None else shared_items(own, judge)
+    fresh = [untrained(made.name, own, k, pool, made.config.replace(seed=i)) for i, (made, _, _) in enumerate(loaded)]
+    policies = {"pre-trained": [made for made, _, _ in loaded], "untrained": fresh}
+    curve = adaptation(policies, judge, play.setting(k, items), episodes=episodes, n_users=users, own=own)
+    rows = summary(curve)
+    if json is not None:
+        write_json(
+            json, {"policy": str(policy), "run": str(run), "in": None if other is None else str(other), "rows": rows}
+        )
+    show_table(
+        ["policy", "users met", "cumulative reward", "95 %"],
+        [[row["policy"], f"{row['users']:,}", f"{row['return']:.3f}", _span(row["ci"])] for row in rows],
+        title=f"{loaded[0][0].name} in {other or run}, k = {k}",
+    )
+
+
+def _world(run: Path) -> LearnedWorld:
+    from fastgaum.envs.learned import LearnedWorld
+    from fastgaum.models.user_model import UserModel
+
+    return LearnedWorld(UserModel.load(run))
+
+
+def _popularity(world: LearnedWorld) -> Any:
+    """How often training chose each of the world's items."""
+    import numpy as np
+
+    return np.expm1(world.catalogue.training_numbers[:, 1])
+
+
+def _values(settings: Sequence[str], seed: int | None) -> dict[str, Any]:
+    return parse_settings(settings) | ({} if seed is None else {"seed": seed})
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        sizes = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"-k takes whole numbers by comma (3,5), got '{text}'") from error
+    if min(sizes) < 1:
+        raise ConfigError(f"slates have at least 1 item, got -k {text}")
+    return sizes
+
+
+def _check_folder(folder: Path, file: Path, overwrite: bool) -> None:
+    from fastgaum.errors import OutputError
+
+    check_outputs(file)
+    if folder.is_file():
+        raise OutputError(f"'{folder}' is a file: a policy needs a folder")
+    if file.exists() and not overwrite:
+        raise OutputError(f"'{folder}' holds a policy already: choose another folder or pass --overwrite")
+
+
+def _figures(row: dict[str, Any]) -> str:
+    return f"cumulative reward {row['return']:.3f}" if row else ""
+
+
+def _span(ci: list[float]) -> str:
+    return f"{ci[0]:.3f} to {ci[1]:.3f}" if ci[0] == ci[0] else ""

@@ -1,0 +1,96 @@
+"""Policy: a rule that shows slates to many users at once, and may learn from what they did.
+
+    policy.start(n)                             # n users without history
+    slates = policy.act(observation, k)         # (n, k) item numbers, distinct within a row
+    policy.observe(transition)                  # what came of them
+
+`rollout.rollout` calls these in turn; one policy, one file.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from fastgaum.envs.world import FloatArray, IntArray, KeyArray, Population, Response
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a policy sees before it acts."""
+
+    users: Population
+    """whom slates are for. Learners read its `states` alone; asking it for utilities or probabilities is reading the
+    simulated users' minds, which the greedy policies do and whose docstrings say so"""
+    pools: IntArray
+    """the items that may be shown, (m,) the same for all, or (n, m)"""
+    keys: KeyArray
+    """a key per user for the policy's own draws at this step, shape (n,)"""
+    left: float
+    """share of the episode that is left, 1 at its first step"""
+
+    @property
+    def states(self) -> FloatArray:
+        """The users' states, shape (n, state_dim)."""
+        return self.users.states
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One step of all users; arrays are copies that stay as they are."""
+
+    states: FloatArray
+    """before the choice, shape (n, state_dim)"""
+    left: float
+    """share of the episode that was left then"""
+    slates: IntArray
+    """items shown, shape (n, k)"""
+    response: Response
+    rewards: FloatArray
+    """shape (n,)"""
+    next_states: FloatArray
+    """after the choice, shape (n, state_dim)"""
+    next_left: float
+    """0 after the last step"""
+    next_pools: KeyArray
+    """keys of the pools of the next step, for `Pool.draw`, shape (n,)"""
+
+
+class Policy(ABC):
+    """Base of all policies."""
+
+    name: ClassVar[str]
+    """its name on the command line"""
+
+    def start(self, n: int) -> None:  # noqa: B027
+        """Meet n users without history; a policy that keeps nothing about users does nothing."""
+
+    @abstractmethod
+    def act(self, observation: Observation, k: int) -> IntArray:
+        """Choose a slate of k distinct items of its pool for each user, shape (n, k)."""
+
+    def observe(self, transition: Transition) -> None:  # noqa: B027
+        """See what came of the last slates; a policy that neither learns nor follows users does nothing."""
+
+
+def items_at(pools: IntArray, places: IntArray) -> IntArray:
+    """The items at places of the pools, (n, k), for pools (m,) or (n, m)."""
+    return pools[places] if pools.ndim == 1 else np.take_along_axis(pools, places, axis=1)
+
+
+def top_places(scores: FloatArray, k: int) -> IntArray:
+    """Places of the k largest scores of each row, best first, ties to the first place, shape (n, k).
+
+    >>> top_places(np.array([[0.0, 2.0, 1.0, 2.0]], np.float32), 3)
+    array([[1, 3, 2]], dtype=int32)
+    """
+    scores = np.array(scores, np.float32)
+    places = np.empty((len(scores), k), np.int32)
+    rows = np.arange(len(scores))
+    for j in range(k):
+        places[:, j] = scores.argmax(axis=1)
+        scores[rows, places[:, j]] = -np.inf
+    return places

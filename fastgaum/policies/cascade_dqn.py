@@ -1,0 +1,96 @@
+"""Cascading DQN: Chen et al., "Generative Adversarial User Model for Reinforcement Learning Based Recommendation System",
+ICML 2019, section 4: a slate chosen item by item, with a network per place.
+
+    a_1* = arg max_a Q^1(s, a),  a_2* = arg max_a Q^2(s, a_1*, a),  …,  a_k* = arg max_a Q^k(s, a_1*, …, a_{k-1}*, a)
+
+costs k scans of the pool instead of one over all slates. That is the best slate if the networks satisfy
+
+    Q^j(s, a_1 … a_j) = max_{a_{j+1} … a_k} Q^k(s, a_1 … a_k),
+
+which the paper asks for softly: every Q^j is fitted to the one target y = r + γ Q^k(s', a'_1* … a'_k*), the squared errors
+(y − Q^j(s, a_1 … a_j))² added up. Here a* in y is by the target networks.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fastgaum.envs.world import FloatArray, IntArray, World
+from fastgaum.policies.base import items_at
+from fastgaum.policies.learner import Learner
+from fastgaum.policies.replay import Steps
+from fastgaum.policies.scorer import Scorer
+from fastgaum.policies.search import ItemParts, best_own_places, best_places
+
+
+class CascadeDqn(Learner):
+    """Q^1 … Q^k, arg-max item by item."""
+
+    name: ClassVar[str] = "cascade-dqn"
+
+    _kept_of = -1
+    _kept: dict[int, tuple[FloatArray, ItemParts]]
+    _kept_pool: IntArray
+
+    def made_networks(self, world: World) -> nn.ModuleList:
+        """Q^1 … Q^k with fresh weights."""
+        return nn.ModuleList(Scorer(world, self.n_read, before, self.config) for before in range(self.k))
+
+    def best(self, states: FloatArray, pools: IntArray, networks: nn.ModuleList) -> IntArray:
+        """The cascade's places in the pools, shape (n, k)."""
+        return self.best_with_values(states, pools, networks)[0]
+
+    def best_with_values(
+        self, states: FloatArray, pools: IntArray, networks: nn.ModuleList
+    ) -> tuple[IntArray, FloatArray]:
+        """The cascade's places, (n, k), and Q^k of them, (n,)."""
+        n = len(states)
+        places = np.full((n, self.k), -1, np.int32)
+        before = np.empty((n, 0, self.features.shape[1]), np.float32)
+        shared = pools.ndim == 1
+        for j, scorer in enumerate(networks):
+            assert isinstance(scorer, Scorer)
+            users, base = scorer.user_parts(states, before)
+            if shared:
+                items, laid_out = self._pool_parts(networks, j, pools)
+                places[:, j] = best_places(users, laid_out, places[:, :j])
+            else:
+                items = scorer.item_parts(self.features)
+                places[:, j] = best_own_places(users, items, pools, scorer.joint, places[:, :j])
+            chosen = items_at(pools, places[:, j : j + 1])
+            if j == self.k - 1:
+                met = items[places[:, j] if shared else chosen[:, 0]]
+                hidden = np.maximum(users + met, 0) if scorer.joint else users * met
+                values = base + hidden @ scorer.sign.numpy()
+            before = np.concatenate([before, self.features[chosen]], axis=1)
+        return places, values
+
+    def _pool_parts(self, networks: nn.ModuleList, j: int, pool: IntArray) -> tuple[FloatArray, ItemParts]:
+        """Q^j's parts of a shared pool's items; those of the acting networks are kept while weights and pool stay."""
+        scorer = networks[j]
+        assert isinstance(scorer, Scorer)
+        if networks is not self.target or self.learning:
+            items = scorer.item_parts(self.features[pool])
+            return items, ItemParts(items, scorer.joint)
+        if self._kept_of != self.n_updates or not np.array_equal(pool, self._kept_pool):
+            self._kept, self._kept_of, self._kept_pool = {}, self.n_updates, pool.copy()
+        if j not in self._kept:
+            items = scorer.item_parts(self.features[pool])
+            self._kept[j] = items, ItemParts(items, scorer.joint)
+        return self._kept[j]
+
+    def loaded(self) -> None:
+        """Forget what was kept of other weights."""
+        self._kept_of = -1
+
+    def update_loss(self, steps: Steps) -> Tensor:
+        """The sum over j of the mean squared error of Q^j to the shared target."""
+        _, next_values = self.best_with_values(steps.next_states, self.next_pools(steps.pools), self.target)
+        y = self.discounted(steps, next_values)
+        states, shown = torch.from_numpy(steps.states), torch.from_numpy(self.features[steps.slates])
+        losses = [((y - q(states, shown[:, :j], shown[:, j])) ** 2).mean() for j, q in enumerate(self.networks)]
+        return torch.stack(losses).sum()

@@ -1,0 +1,170 @@
+"""Learner: what the Q-learning policies share: replay, exploration, target networks, updates.
+
+A learner learns in `observe`, so a rollout trains it and the same rollout with `learning = False` evaluates it.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fastgaum.envs.world import FloatArray, IntArray, KeyArray, World
+from fastgaum.errors import ConfigError, NumericsError
+from fastgaum.policies.base import Observation, Policy, Transition, items_at
+from fastgaum.policies.config import PolicyConfig
+from fastgaum.policies.keys import distinct, uniforms
+from fastgaum.policies.pool import Pool
+from fastgaum.policies.replay import Replay, Steps
+
+
+class Learner(Policy):
+    """Base of cascade-dqn, dqn and slateq, which define networks, the best slate and the loss.
+
+    Attributes:
+        config: sizes and training.
+        k: items of a slate, for which its networks are made.
+        networks: what is trained.
+        target: their running average, which gives the targets and, when nothing is learned, acts.
+        learning: whether `observe` remembers and updates, and `act` explores.
+        progress: share of the training that is done, which sets epsilon and learning rate.
+        fixed_epsilon: stands in for the schedule's epsilon, for a policy that goes on learning after its training.
+        loss: mean loss of the last step's updates, NaN before the first.
+    """
+
+    def __init__(self, world: World, k: int, pool: Pool, config: PolicyConfig, outside: bool | None = None) -> None:
+        """Make untrained networks for a world's items and states."""
+        self.k, self.pool, self.config = k, pool, config
+        self.outside = world.outside if outside is None else outside
+        self.n_items = world.n_items
+        self.features: FloatArray = np.ascontiguousarray(world.item_features, np.float32)
+        self.n_read = world.state_dim + config.time
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.networks = self.made_networks(world)
+        self.target = copy.deepcopy(self.networks)
+        self.optimiser = torch.optim.Adam(self.networks.parameters(), lr=config.lr, fused=True)
+        self.rng = np.random.default_rng([config.seed, 1])
+        self.replay: Replay | None = None
+        self.fixed_epsilon: float | None = None
+        self.learning, self.progress, self.loss, self.n_updates = False, 0.0, float("nan"), 0
+
+    @abstractmethod
+    def made_networks(self, world: World) -> nn.ModuleList:
+        """Networks with fresh weights."""
+
+    @abstractmethod
+    def best(self, states: FloatArray, pools: IntArray, networks: nn.ModuleList) -> IntArray:
+        """Places of the best slates in pools (m,) or (n, m) by some networks, shape (n, k); states as Q reads them."""
+
+    @abstractmethod
+    def update_loss(self, steps: Steps) -> Tensor:
+        """The loss of remembered steps, of which a gradient step is taken."""
+
+    def act(self, observation: Observation, k: int) -> IntArray:
+        """The best slate; while learning, each place is filled at random with probability epsilon.
+
+        Raises:
+            ConfigError: it was made for slates of another size.
+        """
+        if k != self.k:
+            raise ConfigError(
+                f"{self.name} was made for slates of {self.k} items and is asked for {k}: train it for {k}"
+            )
+        states = self.reading(observation.states, observation.left)
+        # the average over the last updates acts more steadily than the last one
+        places = self.best(states, observation.pools, self.networks if self.learning else self.target)
+        if self.learning:
+            places = explored(places, observation.keys, observation.pools.shape[-1], self.epsilon)
+        return items_at(observation.pools, places)
+
+    @property
+    def epsilon(self) -> float:
+        """Share of places filled at random now."""
+        return self.config.epsilon_at(self.progress) if self.fixed_epsilon is None else self.fixed_epsilon
+
+    def observe(self, transition: Transition) -> None:
+        """Remember the step and take a few gradient steps.
+
+        Raises:
+            NumericsError: a loss is not finite.
+        """
+        if not self.learning:
+            return
+        if self.replay is None:
+            self.replay = Replay(self.config.replay, self.n_read, self.k)
+        states = self.reading(transition.states, transition.left)
+        next_states = self.reading(transition.next_states, transition.next_left)
+        ended = self.config.time and transition.next_left < 1e-9
+        self.replay.add(states, next_states, ended, transition)
+        if self.replay.size >= self.config.warm_up:
+            self.loss = float(np.mean([self.update() for _ in range(self.config.updates)]))
+
+    def update(self) -> float:
+        """One gradient step on remembered steps; returns its loss.
+
+        Raises:
+            NumericsError: the loss is not finite.
+        """
+        assert self.replay is not None
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.config.lr * (1 - 0.98 * self.progress)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = self.update_loss(self.replay.draw(self.config.batch, self.rng))
+        if not torch.isfinite(loss):
+            raise NumericsError(
+                f"{self.name}: the loss of update {self.n_updates} is not finite: lower lr (--set lr=…)"
+            )
+        loss.backward()  # type: ignore[no-untyped-call,unused-ignore]
+        nn.utils.clip_grad_norm_(self.networks.parameters(), self.config.clip)
+        self.optimiser.step()
+        self.n_updates += 1
+        with torch.no_grad():
+            for own, new in zip(self.target.parameters(), self.networks.parameters(), strict=True):
+                own.lerp_(new, self.config.target_rate)
+        return float(loss.detach())
+
+    def loaded(self) -> None:
+        """Weights were put in from outside: forget what was computed of the former ones."""
+
+    def reading(self, states: FloatArray, left: float) -> FloatArray:
+        """States as Q reads them: with the share of the episode that is left, where `time` says so."""
+        if not self.config.time:
+            return np.array(states, np.float32)
+        return np.concatenate([states, np.full((len(states), 1), left, np.float32)], axis=1)
+
+    def next_pools(self, keys: KeyArray) -> IntArray:
+        """The pools that remembered keys stand for."""
+        return self.pool.draw(keys, self.n_items)
+
+    def discounted(self, steps: Steps, next_values: FloatArray) -> Tensor:
+        """y = r + gamma · next value, 0 after the end; shape (n,)."""
+        return torch.from_numpy(steps.rewards + self.config.gamma * (1 - steps.ended) * next_values)
+
+
+def explored(places: IntArray, keys: KeyArray, n_pool: int, epsilon: float) -> IntArray:
+    """Slates whose places are each replaced with probability epsilon, by random ones that are not in the slate.
+
+    Random places come in a drawn order; a replaced place takes the next one that the slate does not hold.
+    """
+    n, k = places.shape
+    chance = uniforms(keys ^ np.uint64(1), k) < epsilon
+    drawn = distinct(keys, n_pool, min(2 * k, n_pool))
+    result = places.copy()
+    next_draw = np.zeros(n, np.int64)
+    for j in range(k):
+        rows = np.flatnonzero(chance[:, j])
+        waiting = rows
+        while len(waiting):
+            within = next_draw[waiting] < drawn.shape[1]
+            waiting = waiting[within]
+            candidate = drawn[waiting, next_draw[waiting]]
+            next_draw[waiting] += 1
+            others = np.delete(result[waiting], j, axis=1)
+            free = (others != candidate[:, None]).all(axis=1)
+            result[waiting[free], j] = candidate[free]
+            waiting = waiting[~free]
+    return result

@@ -1,0 +1,44 @@
+"""Popular: the items of the pool that were chosen most, to everybody."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from fastgaum.envs.world import FloatArray, IntArray, World
+from fastgaum.errors import ConfigError
+from fastgaum.policies.base import Observation, Policy, items_at, top_places
+from fastgaum.sessions.packed import SessionLog
+
+
+class Popular(Policy):
+    """Ranks by a popularity that users have no part in.
+
+    Attributes:
+        popularity: by item number, shape (n_items,).
+    """
+
+    name: ClassVar[str] = "popular"
+
+    def __init__(self, popularity: FloatArray) -> None:
+        """Take a popularity per item. Raises ConfigError unless it is a vector of finite numbers."""
+        self.popularity = np.asarray(popularity, np.float32)
+        if self.popularity.ndim != 1 or not np.isfinite(self.popularity).all():
+            raise ConfigError(f"a popularity is one finite number per item, got the shape {self.popularity.shape}")
+
+    @classmethod
+    def of_log(cls, world: World, log: SessionLog) -> Popular:
+        """Popularity = how often the log's training split chose each of the world's items."""
+        sessions = log.sessions_in("train")
+        events = np.isin(log.session_of_event, sessions) & (np.asarray(log.choices) >= 0)
+        chosen = np.asarray(log.items)[(np.asarray(log.display_offsets)[:-1] + log.choices)[events]]
+        counts = np.bincount(chosen, minlength=len(log.item_ids))
+        by_id = dict(zip(log.item_ids.cast(str).to_list(), counts.tolist(), strict=True))
+        return cls(np.array([by_id.get(item, 0) for item in world.item_ids.to_list()], np.float32))
+
+    def act(self, observation: Observation, k: int) -> IntArray:
+        """The k most popular items of each pool, ties to the first in the pool, shape (n, k)."""
+        pools = observation.pools if observation.pools.ndim == 2 else observation.pools[None]
+        slates = items_at(pools, top_places(self.popularity[pools], k))
+        return np.array(np.broadcast_to(slates, (observation.users.n, k)))

@@ -1,0 +1,111 @@
+"""Policies by name, made for a world: what the command line and the policy table choose from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastgaum.baselines.registry import baseline_class
+from fastgaum.envs.world import FloatArray, World
+from fastgaum.errors import ConfigError, did_you_mean
+from fastgaum.models.choice_model import ChoiceModel
+from fastgaum.policies.base import Policy
+from fastgaum.policies.cascade_dqn import CascadeDqn
+from fastgaum.policies.config import PolicyConfig
+from fastgaum.policies.dqn import Dqn
+from fastgaum.policies.fitted import Fitted
+from fastgaum.policies.greedy import Greedy, GreedyClick
+from fastgaum.policies.learner import Learner
+from fastgaum.policies.linucb import LinUcb
+from fastgaum.policies.pool import Pool
+from fastgaum.policies.popular import Popular
+from fastgaum.policies.random import Random
+from fastgaum.policies.slateq import SlateQ
+from fastgaum.sessions.packed import SessionLog
+
+LEARNERS: dict[str, type[Learner]] = {policy.name: policy for policy in (CascadeDqn, Dqn, SlateQ)}
+"""Q-learning policies"""
+TRAINED: dict[str, type[Learner] | type[LinUcb]] = {**LEARNERS, LinUcb.name: LinUcb}
+"""policies that `train` trains and a file keeps"""
+FITTED = ("wd-lr", "wd-ccf")
+"""published models whose utilities are ranked; they are fitted on a log"""
+POLICIES = (
+    Random.name,
+    Popular.name,
+    Greedy.name,
+    GreedyClick.name,
+    *FITTED,
+    LinUcb.name,
+    Dqn.name,
+    SlateQ.name,
+    CascadeDqn.name,
+)
+"""all names, in the order of the table"""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What policies that are not trained in the world are made of."""
+
+    popularity: FloatArray | None = None
+    """by item of the world, shape (n_items,)"""
+    log: SessionLog | None = None
+    """what the published models are fitted on"""
+
+
+def chosen_names(asked: Iterable[str]) -> list[str]:
+    """The policies asked for, `all` standing for every one, in the order of the table.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    names = list(asked)
+    for name in names:
+        if name not in (*POLICIES, "all"):
+            raise ConfigError(
+                f"no policy '{name}'{did_you_mean(name, POLICIES)}; policies are {', '.join(POLICIES)}, or all"
+            )
+    return [name for name in POLICIES if name in names or "all" in names]
+
+
+def untrained(name: str, world: World, k: int, pool: Pool, config: PolicyConfig) -> Learner | LinUcb:
+    """A policy that `train` can train. Raises ConfigError for a name that is none."""
+    if name in LEARNERS:
+        return LEARNERS[name](world, k, pool, config)
+    if name == LinUcb.name:
+        return LinUcb(world, config)
+    raise ConfigError(
+        f"policy '{name}' is not trained in a world{did_you_mean(name, TRAINED)}; {', '.join(TRAINED)} are"
+    )
+
+
+def plain(name: str, world: World, sources: Sources, seed: int = 0) -> Policy:
+    """A policy that needs no training in the world.
+
+    Raises:
+        ConfigError: a name that is none, or its source is missing.
+    """
+    if name == Random.name:
+        return Random()
+    if name == Greedy.name:
+        return Greedy()
+    if name == GreedyClick.name:
+        return GreedyClick()
+    if name == Popular.name:
+        if sources.popularity is None:
+            raise ConfigError("popular needs a popularity per item, and this world has none")
+        return Popular(np.asarray(sources.popularity))
+    if name in FITTED:
+        if sources.log is None:
+            raise ConfigError(f"{name} is fitted on a log: give one (--log)")
+        return Fitted(name, fitted(name, sources.log, seed), world)
+    raise ConfigError(f"policy '{name}' is trained: use untrained() and train()")
+
+
+def fitted(name: str, log: SessionLog, seed: int) -> ChoiceModel:
+    """A published model fitted on a log, protocol bags."""
+    model = baseline_class(name).from_settings({"protocol": "bags", "seed": seed})
+    model.fit(log)
+    return model

@@ -1,0 +1,47 @@
+"""The policy table from its JSON object: blocks of text cells, one for each size of slates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from fastgaum.metrics.table import Block
+from fastgaum.metrics.text import num
+
+COLUMNS = ("policy", "cumulative reward", "95 %", "click rate", "95 %", "vs best other", "95 %")
+
+
+def policy_blocks(result: Mapping[str, Any]) -> list[Block]:
+    """One block per k, rows by cumulative reward; bold where the interval of the lead excludes 0."""
+    blocks = []
+    for k in dict.fromkeys(row["k"] for row in result["rows"]):
+        rows = sorted((row for row in result["rows"] if row["k"] == k), key=lambda row: -row["return"])
+        bold = {(i, 1) for i, row in enumerate(rows) if row.get("versus") and row["versus"]["ci"][0] > 0}
+        blocks.append(
+            Block(f"{result['world']}, k = {k}", COLUMNS, tuple(map(_cells, rows)), _notes(result), frozenset(bold))
+        )
+    return blocks
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    versus = row.get("versus")
+    lead = ("", "") if versus is None else (f"{versus['diff']:+.3f} ({versus['policy']})", _span(versus["ci"]))
+    return (
+        row["policy"], num(row["return"], 3), _span(row["return_ci"]), num(row["click_rate"], 3), _span(row["click_rate_ci"]),
+        *lead,
+    )  # fmt: skip
+
+
+def _notes(result: Mapping[str, Any]) -> tuple[str, ...]:
+    seeds = result["seeds"]
+    return (
+        f"reward: {result['reward']}, {result['horizon']} steps, pool {result['pool']}, {seeds} seeds of {result['users']} users;"
+        " intervals: Student's, over seeds",
+        "vs best other: paired difference of cumulative reward on the same users; bold: its interval lies above 0",
+        *result["notes"],
+    )
+
+
+def _span(ci: list[float]) -> str:
+    return "" if any(value is None or math.isnan(value) for value in ci) else f"{num(ci[0], 3)} to {num(ci[1], 3)}"

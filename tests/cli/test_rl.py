@@ -1,0 +1,152 @@
+"""`fastgaum rl`: a policy from a run, the table, the adaptation curve; mistakes are one line and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from fastgaum.cli.app import main
+from fastgaum.policies.registry import POLICIES
+from fastgaum.sessions.synthetic import synthesise
+from fastgaum.sessions.unpack import to_frame
+
+SMALL = [
+    "--set",
+    "episodes=1",
+    "--set",
+    "users=16",
+    "--set",
+    "warm_up=16",
+    "--set",
+    "evaluations=1",
+    "--set",
+    "batch=16",
+]
+SHORT = ["--horizon", "3", "--threads", "1"]
+
+
+def made_run(folder: Path, seed: int) -> tuple[Path, Path]:
+    """A log and a run on it; the same catalogue for every seed of chance."""
+    log = folder / f"log{seed}.parquet"
+    drawn, _ = synthesise(400, n_items=15, mean_display=4.0, max_display=6, no_click=0.2)
+    frame = to_frame(drawn).drop("event_label", strict=False)
+    sessions = frame["session"].unique(maintain_order=True)
+    half = sessions[seed::2]
+    frame.filter(pl.col("session").is_in(half.implode())).write_parquet(log)
+    run = folder / f"run{seed}"
+    quick = ["--set", "epochs=1", "--set", "warm_start=2", "--set", "catch_up=1", "--set", "search=[]"]
+    assert main(["train", str(log), "-o", str(run), "--split-by", "user", *quick]) == 0
+    return log, run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """A log, a run on it, a run on other users."""
+    folder = tmp_path_factory.mktemp("rl")
+    log, run = made_run(folder, 0)
+    return log, run, made_run(folder, 1)[1]
+
+
+def test_train_then_adapt(runs: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, run, other = runs
+    out = tmp_path / "policy"
+    assert main(["rl", "train", str(run), "-o", str(out), "-k", "2", "--seed", "3", *SMALL, *SHORT]) == 0
+    curve = pl.read_parquet(out / "curve.parquet")
+    assert curve.columns == ["steps", "return", "click_rate", "loss", "epsilon"]
+    assert curve["steps"].to_list() == [48]
+    file = tmp_path / "curve.json"
+    adapt = ["rl", "adapt", str(out), str(run), "--in", str(other), "--episodes", "2", "--users", "20", "--seeds", "2"]
+    assert main([*adapt, "--json", str(file), *SHORT]) == 0
+    rows = json.loads(file.read_text())["rows"]
+    assert [(row["policy"], row["users"]) for row in rows] == [
+        ("pre-trained", 20), ("pre-trained", 40), ("untrained", 20), ("untrained", 40),
+    ]  # fmt: skip
+    assert "users met" in capsys.readouterr().out
+
+
+def test_evaluate_prints_every_policy_in_another_world(runs: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    log, run, other = runs
+    file, text = tmp_path / "table.json", tmp_path / "table.md"
+    command = [
+        "rl",
+        "evaluate",
+        str(run),
+        "--in",
+        str(other),
+        "--log",
+        str(log),
+        "-k",
+        "1,2",
+        "--seeds",
+        "2",
+        "--users",
+        "30",
+    ]
+    assert main([*command, "--json", str(file), "--markdown", str(text), *SMALL, *SHORT]) == 0
+    result = json.loads(file.read_text())
+    assert [(row["policy"], row["k"]) for row in result["rows"]] == [(name, k) for k in (1, 2) for name in POLICIES]
+    for row in result["rows"]:
+        assert 0 <= row["click_rate"] <= 1
+        assert row["return_ci"][0] <= row["return"] <= row["return_ci"][1]
+        assert len(row["return_by_seed"]) == 2
+        assert row["versus"]["policy"] != row["policy"]
+    assert text.read_text().count("| random |") == 2
+
+
+def test_evaluate_without_a_log_says_what_is_left_out(
+    runs: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["rl", "evaluate", str(runs[1]), "-k", "2", "--seeds", "1", "--users", "10"]
+    assert main([*command, *SMALL, *SHORT]) == 0
+    out = capsys.readouterr().out
+    assert "left out" in out
+    assert "cascade-dqn" in out
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["train", "RUN", "-o", "OUT", "--policy", "cascade"], "cascade-dqn"),
+    (["train", "RUN", "-o", "OUT", "--policy", "random"], "not trained"),
+    (["train", "RUN", "-o", "OUT", "--set", "gama=1"], "gamma"),
+    (["train", "RUN", "-o", "OUT", "-k", "99"], "slate of 99"),
+    (["train", "OUT/none", "-o", "OUT"], "no model"),
+    (["evaluate", "RUN", "--policies", "randm"], "random"),
+    (["evaluate", "RUN", "--policies", "wd-lr"], "--log"),
+    (["evaluate", "RUN", "-k", "three"], "three"),
+    (["evaluate", "RUN", "--seeds", "0"], "1 seed"),
+    (["adapt", "OUT/none", "RUN"], "no policy"),
+])  # fmt: skip
+def test_mistakes(
+    runs: tuple[Path, Path, Path], fails: Callable[[list[str]], str], tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    texts = [text.replace("RUN", str(runs[1])).replace("OUT", str(tmp_path / "out")) for text in arguments]
+    assert words in fails(["rl", *texts])
+
+
+def test_a_policy_of_another_world_is_refused(
+    runs: tuple[Path, Path, Path], fails: Callable[[list[str]], str], tmp_path: Path
+) -> None:
+    _, run, other = runs
+    out = tmp_path / "policy"
+    assert main(["rl", "train", str(run), "-o", str(out), *SMALL, *SHORT]) == 0
+    assert "another world" in fails(["rl", "adapt", str(out), str(other)])
+    assert "holds a policy already" in fails(["rl", "train", str(run), "-o", str(out), *SMALL])
+    (out / "policy.safetensors").write_bytes(b"not a policy")
+    assert "damaged" in fails(["rl", "adapt", str(out), str(run)])
+
+
+def test_help_imports_no_torch() -> None:
+    check = """
+import sys
+from fastgaum.cli.app import main
+for command in ([], ["train"], ["evaluate"], ["adapt"]):
+    assert main(["rl", *command, "--help"]) == 0
+assert not {"torch", "numba", "polars"} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr[-2000:]

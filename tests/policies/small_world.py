@@ -1,0 +1,65 @@
+"""A small world whose truth is written here: what tempts now tires later."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from fastgaum.envs.world import FloatArray, IntArray, KeyArray, Population, Response, World
+from fastgaum.policies.keys import uniforms
+
+
+class TiringWorld(World):
+    """Items tempt (`appeal`) and move a mood (`effect`): u(s, a) = appeal[a] + weight · mood, and after choosing a the mood is
+    decay · mood + (1 − decay) · effect[a], after no click decay · mood. Half of the items tempt by 1 and tire."""
+
+    def __init__(self, n_items: int = 12, *, outside: bool = True, weight: float = 2.0, decay: float = 0.8) -> None:
+        self.item_ids = pl.Series([f"i{i:02d}" for i in range(n_items)], dtype=pl.String)
+        self.effect = np.where(np.arange(n_items) % 2 == 0, -1.0, 1.0).astype(np.float32)
+        spread = np.linspace(-0.5, 0.5, n_items)
+        self.appeal = (spread - 0.5 * self.effect).astype(np.float32)
+        self.item_features: FloatArray = np.stack([self.appeal, self.effect], axis=1)
+        self.state_dim, self.outside, self.weight, self.decay = 1, outside, weight, decay
+
+    def population(self, n: int) -> TiringPopulation:
+        return TiringPopulation(self, n)
+
+
+class TiringPopulation(Population):
+    def __init__(self, world: TiringWorld, n: int) -> None:
+        self.world, self.n = world, n
+        self.mood = np.zeros((n, 1), np.float32)
+
+    @property
+    def states(self) -> FloatArray:
+        return self.mood
+
+    def reset(self, keys: KeyArray, rows: IntArray | None = None) -> None:
+        who = slice(None) if rows is None else rows
+        self.mood[who, 0] = (uniforms(keys, 1)[:, 0] - 0.5).astype(np.float32)
+
+    def utilities(self, pools: IntArray) -> FloatArray:
+        pools = np.broadcast_to(pools, (self.n, pools.shape[-1]))
+        return self.world.appeal[pools] + self.world.weight * self.mood
+
+    def probabilities(self, slates: IntArray) -> tuple[FloatArray, FloatArray]:
+        utilities = np.where(slates >= 0, self.utilities(np.maximum(slates, 0)), -np.inf)
+        weights = np.exp(utilities)
+        total = weights.sum(axis=1) + self.world.outside
+        return weights / total[:, None], self.world.outside / total
+
+    def step(self, slates: IntArray, keys: KeyArray, active: np.ndarray | None = None) -> Response:
+        assert active is None
+        probs, _ = self.probabilities(slates)
+        reached = np.cumsum(probs, axis=1, dtype=np.float64)
+        draws = uniforms(keys, 1) * (1.0 if self.world.outside else reached[:, -1:])
+        places = (draws >= reached).sum(axis=1)
+        places = np.where(places == slates.shape[1], -1, places).astype(np.int32)
+        items = np.where(places >= 0, slates[np.arange(self.n), places], -1).astype(np.int32)
+        clicked = places >= 0
+        utilities = np.where(clicked, self.world.appeal[items] + self.world.weight * self.mood[:, 0], 0).astype(
+            np.float32
+        )
+        effect = np.where(clicked, self.world.effect[items], 0)
+        self.mood[:, 0] = self.world.decay * self.mood[:, 0] + (1 - self.world.decay) * effect
+        return Response(places, items, utilities)

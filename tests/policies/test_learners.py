@@ -1,0 +1,226 @@
+"""Policies that learn: contract, losses written out, what they earn where greed is short-sighted, and their files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fastgaum.envs.world import Response
+from fastgaum.errors import CheckpointError, ConfigError, NumericsError
+from fastgaum.policies.base import Transition
+from fastgaum.policies.cascade_dqn import CascadeDqn
+from fastgaum.policies.checkpoint import load_policy, save_policy
+from fastgaum.policies.config import PolicyConfig
+from fastgaum.policies.dqn import Dqn
+from fastgaum.policies.evaluate import Estimate, adaptation, difference, judge
+from fastgaum.policies.greedy import Greedy
+from fastgaum.policies.linucb import LinUcb
+from fastgaum.policies.pool import Pool
+from fastgaum.policies.random import Random
+from fastgaum.policies.registry import LEARNERS, TRAINED, untrained
+from fastgaum.policies.replay import Replay, Steps
+from fastgaum.policies.rollout import Setting, play
+from fastgaum.policies.slateq import SlateQ
+from fastgaum.policies.train import train
+from tests.policies.contract import check_policy
+from tests.policies.small_world import TiringWorld
+
+TINY = PolicyConfig(width=8, towers=(8,), episodes=2, users=32, warm_up=64, batch=32, evaluations=2)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_contract(name: str) -> None:
+    check_policy(lambda world, k: untrained(name, world, k, Pool(), TINY))
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_training_is_repeatable_and_a_file_keeps_it(name: str, tmp_path: Path) -> None:
+    world, setting = TiringWorld(), Setting(2, 5, Pool("step", 6))
+    tables, earned = [], []
+    for _ in range(2):
+        policy = untrained(name, world, 2, setting.pool, TINY)
+        tables.append(train(policy, world, setting))
+        earned.append(judge([policy], world, setting, 100).returns)
+    assert tables[0].equals(tables[1], null_equal=True)
+    assert earned[0] == earned[1]
+    save_policy(policy, tmp_path / "policy.safetensors", k=2, pool=setting.pool)
+    read, k, pool = load_policy(tmp_path, world)
+    assert (k, pool, read.config) == (2, setting.pool, TINY)
+    assert judge([read], world, setting, 100).returns == earned[0]
+    with pytest.raises(CheckpointError, match="another world"):
+        load_policy(tmp_path, TiringWorld(10))
+
+
+def steps(n: int = 5, k: int = 3) -> Steps:
+    rng = np.random.default_rng(4)
+    slates = np.array([rng.permutation(12)[:k] for _ in range(n)], np.int32)
+    places = np.array([0, 2, -1, 1, -1], np.int32)[:n]
+    states, later = rng.standard_normal((2, n, 2)).astype(np.float32)
+    ended = np.array([0, 0, 0, 1, 0], np.float32)[:n]
+    return Steps(states, slates, places, np.arange(n, dtype=np.float32), later, ended, np.zeros(n, np.uint64))
+
+
+def networks_value(policy: CascadeDqn, network: torch.nn.Module, state: np.ndarray, slate: list[int]) -> float:
+    features = torch.from_numpy(policy.features[slate])[None]
+    with torch.no_grad():
+        return float(network(torch.from_numpy(state)[None], features[:, :-1], features[:, -1]))
+
+
+def test_the_cascade_s_loss_is_the_paper_s() -> None:
+    """Σ_j (r + γ Q^k(s', a'*) − Q^j(s, a_1 … a_j))², a'* place by place by the target networks, row by row."""
+    world = TiringWorld()
+    policy = CascadeDqn(world, 3, Pool(), TINY)
+    with torch.no_grad():
+        for parameter in policy.target.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    data, total = steps(), 0.0
+    for row in range(5):
+        slate: list[int] = []
+        for network in policy.target:
+            values = {
+                a: networks_value(policy, network, data.next_states[row], [*slate, a])
+                for a in range(12)
+                if a not in slate
+            }
+            slate.append(max(values, key=lambda a: values[a]))
+        y = data.rewards[row] + TINY.gamma * (1 - data.ended[row]) * values[slate[-1]]
+        shown = data.slates[row].tolist()
+        for j, network in enumerate(policy.networks):
+            total += (y - networks_value(policy, network, data.states[row], shown[: j + 1])) ** 2 / 5
+    assert float(policy.update_loss(data).detach()) == pytest.approx(total, rel=1e-4)
+
+
+def test_every_network_of_the_cascade_learns_from_the_target_alone() -> None:
+    policy = CascadeDqn(TiringWorld(), 3, Pool(), TINY)
+    policy.update_loss(steps()).backward()
+    for network in policy.networks:
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+    assert all(p.grad is None for p in policy.target.parameters())
+
+
+@pytest.mark.parametrize("outside", [True, False])
+def test_slateq_s_best_slate_and_value(outside: bool) -> None:
+    """The greedy slate's value by the decomposition, and never below the first k of the pool."""
+    policy = SlateQ(TiringWorld(outside=outside), 3, Pool(), TINY)
+    rng = np.random.default_rng(0)
+    weights, values = (
+        np.exp(rng.standard_normal((50, 12))).astype(np.float32),
+        rng.standard_normal((50, 12)).astype(np.float32),
+    )
+    none = rng.standard_normal(50).astype(np.float32)
+
+    def worth(row: int, places: list[int]) -> float:
+        w = weights[row, places].astype(float)
+        return float((w @ values[row, places] + outside * none[row]) / (w.sum() + outside))
+
+    places, best = policy._best(weights, values, none)
+    for row in range(50):
+        assert best[row] == pytest.approx(worth(row, places[row].tolist()), abs=1e-5)
+        last = places[row, :2].tolist()
+        assert best[row] >= max(worth(row, [*last, a]) for a in range(12) if a not in last) - 1e-5
+
+
+def test_linucb_is_the_dense_regression() -> None:
+    world = TiringWorld()
+    policy = LinUcb(world, PolicyConfig(alpha=0.7, ridge=2.0))
+    rng = np.random.default_rng(1)
+    states, slates = rng.standard_normal((30, 1)).astype(np.float32), rng.integers(12, size=(30, 2)).astype(np.int32)
+    places, rewards = rng.integers(-1, 2, size=30).astype(np.int32), rng.random(30).astype(np.float32)
+    response = Response(places, places, rewards)
+    policy.observe(Transition(states, 1.0, slates, response, rewards, states, 0.5, np.zeros(30, np.uint64)))
+
+    def x(state: np.ndarray, item: int) -> np.ndarray:
+        return np.outer([1.0, *state], policy.features[item]).ravel()
+
+    rows = np.array([x(states[i], slates[i, j]) for i in range(30) for j in range(2)])
+    y = np.array([rewards[i] * (places[i] == j) for i in range(30) for j in range(2)])
+    inverse = np.linalg.inv(2.0 * np.eye(rows.shape[1]) + rows.T @ rows)
+    theta = inverse @ rows.T @ y
+    got = policy.scores(states[:4], np.arange(12, dtype=np.int32))
+    for user in range(4):
+        for item in range(12):
+            one = x(states[user], item)
+            expected = one @ theta + 0.7 * np.sqrt(one @ inverse @ one)
+            assert got[user, item] == pytest.approx(expected, rel=1e-4)
+
+
+def test_replay_forgets_the_oldest() -> None:
+    replay = Replay(5, 2, 3)
+    for number in range(4):
+        part = steps(2)
+        response = Response(part.places, part.places, part.rewards)
+        rewards = np.full(2, number, np.float32)
+        step = Transition(part.states, 1, part.slates, response, rewards, part.states, 0, np.zeros(2, np.uint64))
+        replay.add(part.states, part.next_states, False, step)
+    assert replay.size == 5
+    assert sorted(replay.held.rewards.tolist()) == [1, 2, 2, 3, 3]
+    assert set(replay.draw(200, np.random.default_rng(0)).rewards.tolist()) == {1, 2, 3}
+
+
+def test_a_learner_explores_while_it_learns_only() -> None:
+    world, setting = TiringWorld(), Setting(3, 4)
+    policy = CascadeDqn(world, 3, Pool(), TINY.replace(epsilon=1.0, warm_up=10**6))
+    still = play(world, policy, setting, 50, 1).rewards
+    assert (still == play(world, policy, setting, 50, 1).rewards).all()
+    policy.learning = True
+    assert (still != play(world, policy, setting, 50, 1).rewards).any()
+
+
+def test_a_loss_that_is_not_finite_is_an_error() -> None:
+    world = TiringWorld()
+    policy = Dqn(world, 3, Pool(), TINY)
+    setting = Setting(3, 4, reward=lambda response: np.full(len(response.items), np.inf, np.float32))
+    with pytest.raises(NumericsError, match="not finite"):
+        train(policy, world, setting)
+
+
+def test_a_slate_of_another_size_is_refused() -> None:
+    with pytest.raises(ConfigError, match="slates of 3 items and is asked for 2"):
+        play(TiringWorld(), CascadeDqn(TiringWorld(), 3, Pool(), TINY), Setting(2, 3), 4, 0)
+
+
+@pytest.mark.parametrize(
+    "values", [{"gama": 1.0}, {"lr": 0.0}, {"gamma": 1.5}, {"width": 7, "form": "joint"}, {"towers": "x"}]
+)
+def test_impossible_configurations_are_named(values: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(values))):
+        PolicyConfig.from_mapping(values)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_learners_see_further_than_greed(name: str) -> None:
+    """In the small world, by an interval that excludes 0, after a short training."""
+    world, setting = TiringWorld(), Setting(3, 20)
+    config = PolicyConfig(episodes=8, users=128, evaluations=1)
+    policies = []
+    for seed in range(3):
+        policy = untrained(name, world, 3, setting.pool, config.replace(seed=seed))
+        train(policy, world, setting)
+        policies.append(policy)
+    lead = difference(judge(policies, world, setting), judge([Greedy()] * 3, world, setting))
+    assert lead.low > 0
+
+
+def test_adaptation_starts_from_what_was_learned() -> None:
+    world, setting = TiringWorld(), Setting(3, 20)
+    trained = SlateQ(world, 3, setting.pool, PolicyConfig(episodes=6, users=128, evaluations=1))
+    train(trained, world, setting)
+    fresh = SlateQ(world, 3, setting.pool, PolicyConfig(seed=1))
+    curve = adaptation({"pre-trained": [trained], "untrained": [fresh]}, world, setting, episodes=2, n_users=100)
+    first = {row["policy"]: row["return"] for row in curve.rows(named=True) if row["users"] == 100}
+    assert first["pre-trained"] > first["untrained"] + 3
+    assert curve["users"].to_list() == [100, 200] * 2
+
+
+def test_intervals_of_seeds() -> None:
+    estimate = Estimate.of([1.0, 2.0, 4.0])
+    # t(0.975, 2) = 4.3027, sd = 1.5275
+    assert estimate.high - estimate.mean == pytest.approx(4.3027 * 1.5275 / 3**0.5, rel=1e-3)
+    assert np.isnan(Estimate.of([1.0]).low)
+    assert not Estimate.of([1.0]).excludes_zero
+    world, setting = TiringWorld(), Setting(3, 5)
+    with pytest.raises(ConfigError, match="3 seeds"):
+        difference(judge([Random()] * 3, world, setting, 10), judge([Random()] * 2, world, setting, 10))

@@ -1,0 +1,100 @@
+"""The loop, its keys and pools."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+
+from fastgaum.envs.world import Response
+from fastgaum.errors import ConfigError
+from fastgaum.policies.keys import distinct, keys_of, uniforms
+from fastgaum.policies.pool import Pool
+from fastgaum.policies.random import Random
+from fastgaum.policies.rollout import Setting, play, rollout
+from tests.policies.small_world import TiringWorld
+
+
+@given(st.integers(0, 2**40), st.integers(1, 40), st.data())
+def test_distinct_draws_are_distinct_and_in_range(seed: int, n_of: int, data: st.DataObject) -> None:
+    k = data.draw(st.integers(1, n_of))
+    picked = distinct(keys_of(seed, 0, np.arange(7)), n_of, k)
+    assert picked.shape == (7, k)
+    assert picked.min() >= 0
+    assert picked.max() < n_of
+    assert all(len(set(row)) == k for row in picked.tolist())
+
+
+@pytest.mark.parametrize("parts", [(0, np.arange(4000), 1), (np.arange(4000), 0, 1), (0, 0, np.arange(4000))])
+def test_every_counter_changes_the_draw(parts: tuple[object, ...]) -> None:
+    draws = uniforms(keys_of(3, *parts), 2)  # type: ignore[arg-type]
+    assert len(np.unique(draws)) == 8000
+    assert chisquare(np.histogram(draws, bins=20, range=(0, 1))[0]).pvalue > 1e-4
+    assert abs(np.corrcoef(draws.T)[0, 1]) < 0.06
+
+
+@given(st.sampled_from(["fixed", "user", "step"]), st.integers(1, 12), st.integers(0, 99))
+def test_pools_are_distinct_items_and_their_key_says_all(rule: str, size: int, seed: int) -> None:
+    pool = Pool(rule, size, items=tuple(range(3, 15)))  # type: ignore[arg-type]
+    users = np.arange(10, 16, dtype=np.int32)
+    keys = pool.keys(seed, users, 2)
+    drawn = np.atleast_2d(pool.draw(keys, 20))
+    assert all(len(set(row)) == size for row in drawn.tolist())
+    assert set(drawn.ravel().tolist()) <= set(range(3, 15))
+    if not pool.shared(20):
+        np.testing.assert_array_equal(pool.draw(keys[2:3], 20)[0], drawn[2])
+
+
+def test_rules_of_pools() -> None:
+    users = np.arange(50, dtype=np.int32)
+
+    def drawn(rule: str, step: int, seed: int = 1) -> np.ndarray:
+        pool = Pool(rule, 5)  # type: ignore[arg-type]
+        return np.broadcast_to(pool.draw(pool.keys(seed, users, step), 30), (50, 5))
+
+    assert (drawn("fixed", 0) == drawn("fixed", 3, seed=2)).all()
+    assert (drawn("user", 0) == drawn("user", 3)).all()
+    assert len(np.unique(drawn("user", 0), axis=0)) > 40
+    assert (drawn("step", 0) != drawn("step", 1)).any(axis=1).mean() > 0.9
+    assert chisquare(np.bincount(drawn("step", 2).ravel(), minlength=30)).pvalue > 1e-4
+
+
+def test_a_rollout_tells_what_happened() -> None:
+    world, setting = TiringWorld(), Setting(2, 4, reward="click")
+    steps = list(rollout(world, Random(), setting, 30, seed=1))
+    assert [step.left for step in steps] == [1.0, 0.75, 0.5, 0.25]
+    assert steps[-1].next_left == 0
+    for step, following in itertools.pairwise(steps):
+        np.testing.assert_array_equal(step.next_states, following.states)
+        assert (step.states != step.next_states).any()
+    for step in steps:
+        clicked = step.response.places >= 0
+        np.testing.assert_array_equal(step.rewards, clicked.astype(np.float32))
+        chosen = step.slates[np.arange(30), step.response.places][clicked]
+        np.testing.assert_array_equal(step.response.items[clicked], chosen)
+
+
+def test_a_reward_of_one_s_own() -> None:
+    def odd(response: Response) -> np.ndarray:
+        return (response.items % 2 == 1) * 2.0
+
+    outcome = play(TiringWorld(), Random(), Setting(2, 6, reward=odd), 40, seed=1)
+    assert set(np.unique(outcome.rewards)) == {0.0, 2.0}
+
+
+@pytest.mark.parametrize(("make", "words"), [
+    (lambda: Setting(horizon=0), "horizon"),
+    (lambda: Setting(reward="likes"), "likes"),  # type: ignore[arg-type]
+    (lambda: Pool("weekly"), "weekly"),  # type: ignore[arg-type]
+    (lambda: Pool(size=-1), "pool size"),
+    (lambda: play(TiringWorld(), Random(), Setting(3, 2, Pool("user", 2)), 4, 0), "slate of 3"),
+    (lambda: play(TiringWorld(), Random(), Setting(3, 2, Pool("user", 99)), 4, 0), "99"),
+    (lambda: play(TiringWorld(), Random(), Setting(3, 2), 0, 0), "at least one user"),
+])  # fmt: skip
+def test_impossible_settings_are_named(make: object, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        make()  # type: ignore[operator]
