@@ -16,9 +16,8 @@ AHEAD = 6
 _LINE_FLOATS = 16
 
 
-@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
-def _prefetch(typing_context: Any, array: Any, row: Any, column: Any) -> Any:
-    """llvm.prefetch of array[row, column], for reading, into all caches."""
+def _asking(typing_context: Any, array: Any, *position: Any) -> Any:
+    """llvm.prefetch of array[position], for reading, into all caches; nothing is read, so any position will do."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kind = signature.args[0]
@@ -31,7 +30,29 @@ def _prefetch(typing_context: Any, array: Any, row: Any, column: Any) -> Any:
         builder.call(function, [builder.bitcast(address, byte), number(0), number(3), number(1)])
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, types.intp), codegen
+    return types.void(array, *[types.intp] * len(position)), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+def _prefetch(typing_context: Any, array: Any, row: Any, column: Any) -> Any:
+    return _asking(typing_context, array, row, column)
+
+
+@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+def _prefetch_entry(typing_context: Any, array: Any, position: Any) -> Any:
+    return _asking(typing_context, array, position)
+
+
+def prefetch_entry(vector: Array, position: int) -> None:
+    """Ask for the cache line of vector[position]; nothing is read, and nothing happens outside compiled code."""
+
+
+@overload(prefetch_entry, inline="always")  # type: ignore[untyped-decorator,unused-ignore]
+def _ask_entry(vector: Any, position: Any) -> Any:
+    def ask(vector: Any, position: Any) -> None:
+        _prefetch_entry(vector, position)  # type: ignore[call-arg,unused-ignore]
+
+    return ask
 
 
 def prefetch_row(table: Array, row: int) -> None:

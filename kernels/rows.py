@@ -16,7 +16,7 @@ import numpy as np
 
 from ._jit import Array, jit, jit_fast
 from .cells import ONE, add, copy
-from .prefetch import AHEAD, prefetch_row
+from .prefetch import AHEAD, prefetch_entry, prefetch_row
 
 IN_FLIGHT = 512
 """floats that are asked for ahead: a core keeps some 30 cache lines under way"""
@@ -137,6 +137,7 @@ def adam_rows(
             prefetch_row(table, rows[slot + AHEAD])
             prefetch_row(m, rows[slot + AHEAD])
             prefetch_row(v, rows[slot + AHEAD])
+            prefetch_entry(shrunk, rows[slot + AHEAD])
         keep = table.dtype.type(np.exp(log_decay - shrunk[row]))
         shrunk[row] = log_decay
         for j in range(table.shape[1]):
@@ -162,6 +163,8 @@ def adagrad_rows(
         row = rows[slot]
         if slot + AHEAD < last:
             prefetch_row(table, rows[slot + AHEAD])
+            prefetch_entry(squares, rows[slot + AHEAD])
+            prefetch_entry(shrunk, rows[slot + AHEAD])
         total = grad[slot, 0] * 0
         for j in range(width):
             total += grad[slot, j] * grad[slot, j]
