@@ -38,7 +38,8 @@ class Play:
     horizon: Annotated[int, Parameter(help="steps of an episode")] = 20
     reward: Annotated[Literal["utility", "click"], Parameter(help="what a step earns")] = "utility"
     pool: Annotated[
-        Literal["fixed", "user", "step"], Parameter(help="whether all share one pool of items, or when it is drawn")
+        Literal["fixed", "per_user", "per_step"],
+        Parameter(help="whether all share one pool of items, or when it is drawn"),
     ] = "fixed"
     pool_size: Annotated[int, Parameter(help="items of a pool; 0: the whole catalogue")] = 0
 

@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 
+from fastgaum.envs.pools import PoolKind
 from fastgaum.envs.world import IntArray, KeyArray
 from fastgaum.errors import ConfigError
-from fastgaum.kernels.pools import draw_pools
+from fastgaum.kernels.keys import draw_without_replacement
 from fastgaum.policies.keys import POOL, keys_of
-
-Rule = Literal["fixed", "user", "step"]
-RULES: tuple[Rule, ...] = ("fixed", "user", "step")
 
 
 @dataclass(frozen=True)
 class Pool:
     """A rule of candidates. Raises ConfigError for an unknown rule or a negative size."""
 
-    rule: Rule = "fixed"
-    """fixed: one pool for all; user: one for each user, the episode long; step: one for each user and step"""
+    rule: PoolKind = "fixed"
+    """fixed: one pool for all; per_user: one for each user, the episode long; per_step: one for each user and step"""
     size: int = 0
     """items in a pool; 0 = the whole catalogue, and then the same for all"""
     items: tuple[int, ...] = ()
     """the items that pools are drawn from; () = all of the catalogue"""
 
     def __post_init__(self) -> None:
-        if self.rule not in RULES:
-            raise ConfigError(f"pool rule must be one of {', '.join(RULES)}, got '{self.rule}'")
+        if self.rule not in get_args(PoolKind):
+            raise ConfigError(f"pool rule must be one of {', '.join(get_args(PoolKind))}, got '{self.rule}'")
         if self.size < 0:
             raise ConfigError(f"pool size must be at least 0 (the catalogue), got {self.size}")
 
@@ -53,7 +51,7 @@ class Pool:
     def keys(self, seed: int, users: IntArray, step: int) -> KeyArray:
         """Which pool each user has at a step: a key that `draw` turns into it, shape (n_users,)."""
         user = users if self.rule != "fixed" else np.zeros_like(users)
-        return keys_of(seed if self.rule != "fixed" else 0, POOL, user, step if self.rule == "step" else 0)
+        return keys_of(seed if self.rule != "fixed" else 0, POOL, user, step if self.rule == "per_step" else 0)
 
     def draw(self, keys: KeyArray, n_items: int) -> IntArray:
         """The pools of some keys: item numbers (m,) where all share one, else (n, m)."""
@@ -62,5 +60,6 @@ class Pool:
             return among
         shared = self.rule == "fixed"
         pools = np.empty((1 if shared else len(keys), self.size), np.int32)
-        draw_pools(keys[: len(pools)], len(among), pools)
-        return among[np.sort(pools[0])] if shared else among[pools]
+        rows, swaps = np.arange(len(pools), dtype=np.int32), np.empty(self.size, np.int64)
+        draw_without_replacement(keys[: len(pools)], rows, among, swaps, pools)
+        return np.sort(pools[0]) if shared else pools

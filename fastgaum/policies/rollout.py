@@ -76,7 +76,7 @@ def rollout(
         )
         policy.observe(transition)
         yield transition
-        if setting.pool.rule == "step":
+        if setting.pool.rule == "per_step":
             pools = setting.pool.draw(pool_keys, world.n_items)
 
 

@@ -14,7 +14,13 @@ from fastgaum.policies.rollout import Setting, play, rollout
 from tests.policies.small_world import TiringWorld
 
 Make = Callable[[World, int], Policy]
-POOLS = (Pool(), Pool("fixed", 6), Pool("user", 7), Pool("step", 5), Pool("step", 5, items=(1, 3, 4, 6, 8, 9, 11)))
+POOLS = (
+    Pool(),
+    Pool("fixed", 6),
+    Pool("per_user", 7),
+    Pool("per_step", 5),
+    Pool("per_step", 5, items=(1, 3, 4, 6, 8, 9, 11)),
+)
 
 
 def check_policy(make: Make, world: World | None = None) -> None:
@@ -43,7 +49,7 @@ def _check_slates(policy: Policy, world: World, setting: Setting) -> None:
 
 def _check_same_seed_same_slates(make: Make, world: World) -> None:
     """Once more, and with another number of threads: the same rewards to the bit."""
-    setting = Setting(3, 5, Pool("step", 6))
+    setting = Setting(3, 5, Pool("per_step", 6))
     once = play(world, make(world, 3), setting, 300, seed=5)
     before = threads.get_threads()
     threads.set_threads(2)
@@ -57,7 +63,7 @@ def _check_same_seed_same_slates(make: Make, world: World) -> None:
 
 def _check_users_do_not_matter_to_each_other(make: Make, world: World) -> None:
     """A policy that does not learn serves a user among 4 as it serves that user among 40."""
-    setting = Setting(3, 5, Pool("user", 6))
+    setting = Setting(3, 5, Pool("per_user", 6))
     policies = [make(world, 3), make(world, 3)]
     for policy in policies:
         if hasattr(policy, "learning"):

@@ -38,7 +38,7 @@ def test_a_followed_user_is_the_user(learned: LearnedWorld) -> None:
 
 
 def test_a_policy_decides_as_at_home(learned: LearnedWorld) -> None:
-    setting = Setting(3, 6, Pool("step", 6))
+    setting = Setting(3, 6, Pool("per_step", 6))
     home = play(learned, Greedy(), setting, 40, seed=2)
     away = play(learned, Followed(Greedy(), learned, learned), setting, 40, seed=2)
     np.testing.assert_array_equal(home.rewards, away.rewards)

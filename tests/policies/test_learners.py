@@ -38,7 +38,7 @@ def test_contract(name: str) -> None:
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_training_is_repeatable_and_a_file_keeps_it(name: str, tmp_path: Path) -> None:
-    world, setting = TiringWorld(), Setting(2, 5, Pool("step", 6))
+    world, setting = TiringWorld(), Setting(2, 5, Pool("per_step", 6))
     tables, earned = [], []
     for _ in range(2):
         policy = untrained(name, world, 2, setting.pool, TINY)

@@ -37,7 +37,7 @@ def test_every_counter_changes_the_draw(parts: tuple[object, ...]) -> None:
     assert abs(np.corrcoef(draws.T)[0, 1]) < 0.06
 
 
-@given(st.sampled_from(["fixed", "user", "step"]), st.integers(1, 12), st.integers(0, 99))
+@given(st.sampled_from(["fixed", "per_user", "per_step"]), st.integers(1, 12), st.integers(0, 99))
 def test_pools_are_distinct_items_and_their_key_says_all(rule: str, size: int, seed: int) -> None:
     pool = Pool(rule, size, items=tuple(range(3, 15)))  # type: ignore[arg-type]
     users = np.arange(10, 16, dtype=np.int32)
@@ -57,10 +57,10 @@ def test_rules_of_pools() -> None:
         return np.broadcast_to(pool.draw(pool.keys(seed, users, step), 30), (50, 5))
 
     assert (drawn("fixed", 0) == drawn("fixed", 3, seed=2)).all()
-    assert (drawn("user", 0) == drawn("user", 3)).all()
-    assert len(np.unique(drawn("user", 0), axis=0)) > 40
-    assert (drawn("step", 0) != drawn("step", 1)).any(axis=1).mean() > 0.9
-    assert chisquare(np.bincount(drawn("step", 2).ravel(), minlength=30)).pvalue > 1e-4
+    assert (drawn("per_user", 0) == drawn("per_user", 3)).all()
+    assert len(np.unique(drawn("per_user", 0), axis=0)) > 40
+    assert (drawn("per_step", 0) != drawn("per_step", 1)).any(axis=1).mean() > 0.9
+    assert chisquare(np.bincount(drawn("per_step", 2).ravel(), minlength=30)).pvalue > 1e-4
 
 
 def test_a_rollout_tells_what_happened() -> None:
@@ -91,8 +91,8 @@ def test_a_reward_of_one_s_own() -> None:
     (lambda: Setting(reward="likes"), "likes"),  # type: ignore[arg-type]
     (lambda: Pool("weekly"), "weekly"),  # type: ignore[arg-type]
     (lambda: Pool(size=-1), "pool size"),
-    (lambda: play(TiringWorld(), Random(), Setting(3, 2, Pool("user", 2)), 4, 0), "slate of 3"),
-    (lambda: play(TiringWorld(), Random(), Setting(3, 2, Pool("user", 99)), 4, 0), "99"),
+    (lambda: play(TiringWorld(), Random(), Setting(3, 2, Pool("per_user", 2)), 4, 0), "slate of 3"),
+    (lambda: play(TiringWorld(), Random(), Setting(3, 2, Pool("per_user", 99)), 4, 0), "99"),
     (lambda: play(TiringWorld(), Random(), Setting(3, 2), 0, 0), "at least one user"),
 ])  # fmt: skip
 def test_impossible_settings_are_named(make: object, words: str) -> None:

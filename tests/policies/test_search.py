@@ -93,7 +93,7 @@ def test_threads_do_not_change_the_choice(form: str) -> None:
 
 @pytest.mark.parametrize("towers", [(), (7,)])
 @pytest.mark.parametrize("form", ["joint", "inner"])
-@pytest.mark.parametrize("pool", [Pool(), Pool("user", 7)])
+@pytest.mark.parametrize("pool", [Pool(), Pool("per_user", 7)])
 def test_the_cascade_is_the_arg_max_place_by_place(form: str, towers: tuple[int, ...], pool: Pool) -> None:
     """Each place against Q^j of every item, the network called pair by pair."""
     world, k, n = TiringWorld(), 3, 6
