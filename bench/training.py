@@ -43,7 +43,7 @@ class Data:
 
     @property
     def widest(self) -> int:
-        """Candidates of the widest display set."""
+        """Candidates of the widest display set of the arrays that the sessions lie in."""
         return int(np.diff(self.train.packed.display_offsets).max())
 
 
