@@ -3,6 +3,7 @@
 `fastgaum reproduce … --json docs/tables/NAME.json` writes the JSON (each page shows its command); this puts it between
 the page's markers, the lines <!-- table:begin --> and <!-- table:end -->, and draws docs/prec1.svg (extra `plots`).
 docs/guide/fidelity.md takes its table from docs/tables/fidelity/, a report of `fastgaum fidelity … --json` per log.
+docs/guide/policies.md takes its tables from docs/tables/policies/, an object of `fastgaum rl evaluate … --json` per log.
 docs/performance.md and README.md take theirs from docs/tables/bench.json, which `make bench` writes; until it is there
 their places stay empty. Tables are never written by hand: tests/test_tables.py fails when a page is not what this would
 write.
@@ -11,12 +12,14 @@ write.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from fastgaum.bench.report import to_markdown as races_to_markdown
 from fastgaum.fidelity.text import summary as fidelity_to_markdown
-from fastgaum.metrics.table import to_markdown
+from fastgaum.metrics.table import block_to_markdown, to_markdown
+from fastgaum.policies.table import policy_blocks
 from fastgaum.reproduce.cells import published_row
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +37,11 @@ FIDELITY = (
     tuple(f"docs/tables/fidelity/{name}.json" for name in ("yelp", "taobao", "yoochoose", "search_clicks")),
 )
 """page that shows fidelity reports beside each other, between its markers `fidelity`, and the reports"""
+POLICIES = (
+    "docs/guide/policies.md",
+    tuple(f"docs/tables/policies/{name}.json" for name in ("yelp", "taobao", "yoochoose", "search_clicks")),
+)
+"""page that shows what policies earn, between its markers `policies`, and the objects"""
 RACES = "docs/tables/bench.json"
 RACES_PAGES = {"docs/performance.md": False, "README.md": True}
 """page with the races' table between its markers `races`: whether it shows only those that have a bar"""
@@ -81,6 +89,11 @@ def insert(page: str, table: str, marker: str = "table") -> str:
     head, _, rest = page.partition(begin)
     _, _, tail = rest.partition(end)
     return f"{head}{begin}\n\n{table.strip()}\n\n{end}{tail}"
+
+
+def policies_to_markdown(results: Iterable[dict[str, Any]]) -> str:
+    """The policy tables of some objects, one after the other."""
+    return "\n".join(block_to_markdown(block) for result in results for block in policy_blocks(result))
 
 
 def verdicts(result: dict[str, Any], bags: dict[str, Any]) -> str:
@@ -133,6 +146,9 @@ def main() -> None:
     path = ROOT / FIDELITY[0]
     table = fidelity_to_markdown([read(file) for file in FIDELITY[1]])
     path.write_text(insert(path.read_text(encoding="utf-8"), table, "fidelity"), encoding="utf-8")
+    path = ROOT / POLICIES[0]
+    table = policies_to_markdown(map(read, POLICIES[1]))
+    path.write_text(insert(path.read_text(encoding="utf-8"), table, "policies"), encoding="utf-8")
     draw(read(FIGURE[1]), ROOT / FIGURE[0])
     set_races()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from fastgaum.bench.readme import (
     FIDELITY,
     FIGURE,
     PAGES,
+    POLICIES,
     RACES,
     RACES_PAGES,
     ROOT,
@@ -17,12 +19,14 @@ from fastgaum.bench.readme import (
     fidelity_to_markdown,
     has,
     insert,
+    policies_to_markdown,
     read,
     read_races,
     verdicts,
     with_races,
 )
 from fastgaum.metrics.table import blocks, to_markdown
+from fastgaum.policies import registry as policies
 from fastgaum.reproduce import parse_resplits
 
 
@@ -61,6 +65,22 @@ def test_fidelity_page_is_what_its_reports_give() -> None:
         ("yelp", "test"), ("taobao", "test"), ("yoochoose", "test"), ("search_clicks", "validation")
     }  # fmt: skip
     assert {report["preset"] for report in reports} == {"fastgaum"}
+
+
+def test_policies_page_is_what_its_objects_give() -> None:
+    text = (ROOT / POLICIES[0]).read_text(encoding="utf-8")
+    results = [read(file) for file in POLICIES[1]]
+    assert insert(text, policies_to_markdown(results), "policies") == text, "run python bench/readme.py"
+    for file, result in zip(POLICIES[1], results, strict=True):
+        # every policy is there at every size, and judges are users that training did not fit
+        name = Path(file).stem
+        sizes = dict.fromkeys(row["k"] for row in result["rows"])
+        assert [(row["policy"], row["k"]) for row in result["rows"]] == [
+            (p, k) for k in sizes for p in policies.POLICIES
+        ]
+        assert result["world"] == f"runs/{name}-other-half, policies of runs/{name}-half"
+        assert result["seeds"] >= 5
+        assert result["notes"] == []
 
 
 def test_figure_names_the_rows_of_its_object() -> None:

@@ -42,10 +42,13 @@ class Reading:
         Literal["error", "first"] | None, Parameter(help="what to do with an event of several chosen items")
     ] = None
     split_by: Annotated[
-        Literal["auto", "file", "user", "time"] | None,
-        Parameter(help="the file's split, drawn by user, or cut by time; auto: the file's if it has one, else user"),
+        Literal["auto", "file", "user", "half", "other-half", "time"] | None,
+        Parameter(
+            help="the file's split, drawn by user, or cut by time; half, other-half: one half of the users trains and"
+            " validates, the other is the test split; auto: the file's if it has one, else user"
+        ),
     ] = None
-    split_seed: Annotated[int | None, Parameter(help="seed of --split-by user")] = None
+    split_seed: Annotated[int | None, Parameter(help="seed of --split-by user, half and other-half")] = None
 
     def options(self) -> dict[str, Any]:
         """The options given, as `fastgaum.load` takes them.

@@ -36,7 +36,10 @@ class Play:
     """What policies meet."""
 
     horizon: Annotated[int, Parameter(help="steps of an episode")] = 20
-    reward: Annotated[Literal["utility", "click"], Parameter(help="what a step earns")] = "utility"
+    reward: Annotated[
+        Literal["utility", "contrast", "click"],
+        Parameter(help="what a step earns; contrast: utility less the mean of the pool in the same state"),
+    ] = "utility"
     pool: Annotated[
         Literal["fixed", "per_user", "per_step"],
         Parameter(help="whether all share one pool of items, or when it is drawn"),

@@ -11,7 +11,7 @@ from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Policy
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.evaluate import Earned, judge, versus_best
-from fastgaum.policies.followed import shared_items
+from fastgaum.policies.followed import rows_of, shared_items
 from fastgaum.policies.registry import FITTED, TRAINED, Sources, plain, untrained
 from fastgaum.policies.rollout import Setting
 from fastgaum.policies.train import train
@@ -55,12 +55,18 @@ def compare(
         ConfigError: slates or pools do not fit, or a policy lacks its source.
         NumericsError: a training diverged.
     """
-    items = () if plan.judge is plan.own else shared_items(plan.own, plan.judge)
-    settings = {k: (setting(k, ()), setting(k, items)) for k in plan.sizes}
+    items: tuple[int, ...] = ()
+    own_items: tuple[int, ...] = ()
+    if plan.judge is not plan.own:
+        # in one order, so that a fixed pool holds the same items in both
+        items = shared_items(plan.own, plan.judge)
+        own_items = tuple(rows_of(plan.own, plan.judge)[list(items)].tolist())
+    settings = {k: (setting(k, own_items), setting(k, items)) for k in plan.sizes}
     for own_setting, judge_setting in settings.values():
         own_setting.pool.check(plan.own.n_items, own_setting.k)
         judge_setting.pool.check(plan.judge.n_items, judge_setting.k)
     table: list[Earned] = []
+    kept: dict[tuple[str, int], Policy] = {}
     done, total = 0, len(plan.sizes) * len(plan.names) * plan.seeds
     for own_setting, judge_setting in settings.values():
         for name in plan.names:
@@ -68,9 +74,7 @@ def compare(
             for seed in range(plan.seeds):
                 if observer is not None:
                     observer(done, total, f"{name}, k = {own_setting.k}")
-                policies.append(
-                    policies[0] if policies and name not in SEEDED else _made(plan, name, own_setting, seed)
-                )
+                policies.append(_made(plan, name, own_setting, seed, kept))
                 done += 1
             table.append(judge(policies, plan.judge, judge_setting, plan.users, plan.own))
     some = settings[plan.sizes[0]][1]
@@ -80,13 +84,13 @@ def compare(
     }  # fmt: skip
 
 
-SEEDED = (*TRAINED, *FITTED)
-"""policies that a seed changes"""
-
-
-def _made(plan: Comparison, name: str, setting: Setting, seed: int) -> Policy:
+def _made(plan: Comparison, name: str, setting: Setting, seed: int, kept: dict[tuple[str, int], Policy]) -> Policy:
+    """A policy; one that knows nothing of k, or not even of the seed, is made once and kept."""
     if name not in TRAINED:
-        return plain(name, plan.own, plan.sources, seed)
+        which = name, seed if name in FITTED else 0
+        if which not in kept:
+            kept[which] = plain(name, plan.own, plan.sources, seed)
+        return kept[which]
     policy = untrained(name, plan.own, setting.k, setting.pool, plan.config.replace(seed=plan.config.seed + seed))
     train(policy, plan.own, setting)
     return policy

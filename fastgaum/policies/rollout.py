@@ -12,13 +12,13 @@ from typing import Literal
 
 import numpy as np
 
-from fastgaum.envs.world import FloatArray, IntArray, Response, World
+from fastgaum.envs.world import FloatArray, IntArray, Population, Response, World
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Observation, Policy, Transition
 from fastgaum.policies.keys import POLICY, RESET, STEP, keys_of
 from fastgaum.policies.pool import Pool
 
-Reward = Literal["utility", "click"] | Callable[[Response], FloatArray]
+Reward = Literal["utility", "contrast", "click"] | Callable[[Response], FloatArray]
 
 
 @dataclass(frozen=True)
@@ -31,21 +31,29 @@ class Setting:
     """steps of an episode; then it is cut off"""
     pool: Pool = field(default_factory=Pool)
     reward: Reward = "utility"
-    """utility: the user's utility of the choice, 0 for none; click: 1 for a choice; or a function of the response"""
+    """utility: the user's utility of the choice, 0 for none; contrast: the same less the mean utility of the pool's items in the
+    same state, which choices identify even where the log never offers no click and so leaves the zero open; click: 1 for a
+    choice; or a function of the response"""
 
     def __post_init__(self) -> None:
         if self.horizon < 1:
             raise ConfigError(f"horizon must be at least 1 step, got {self.horizon}")
-        if not callable(self.reward) and self.reward not in ("utility", "click"):
-            raise ConfigError(f"reward must be utility, click or a function, got '{self.reward}'")
+        if not callable(self.reward) and self.reward not in ("utility", "contrast", "click"):
+            raise ConfigError(f"reward must be utility, contrast, click or a function, got '{self.reward}'")
 
-    def rewards(self, response: Response) -> FloatArray:
-        """Each user's reward, shape (n,)."""
+    def zero(self, users: Population, pools: IntArray) -> FloatArray | float:
+        """What a contrast is taken to: the mean utility of each user's pool before the choice, (n,); else 0."""
+        if self.reward != "contrast":
+            return 0.0
+        return np.asarray(users.utilities(pools).mean(axis=1, dtype=np.float64), np.float32)
+
+    def rewards(self, response: Response, zero: FloatArray | float = 0.0) -> FloatArray:
+        """Each user's reward, shape (n,); `zero` as the method of that name gave it before the step."""
         if callable(self.reward):
             return np.asarray(self.reward(response), np.float32)
         if self.reward == "click":
             return (response.places >= 0).astype(np.float32)
-        return np.array(response.utilities, np.float32)
+        return np.asarray(response.utilities - zero, np.float32)
 
 
 def rollout(
@@ -68,11 +76,12 @@ def rollout(
     for step in range(setting.horizon):
         left, next_left = 1 - step / setting.horizon, 1 - (step + 1) / setting.horizon
         states = users.states.copy()
+        zero = setting.zero(users, pools)
         slates = policy.act(Observation(users, pools, keys_of(seed, POLICY, numbers, step), left), setting.k)
         response = users.step(slates, keys_of(seed, STEP, numbers, step))
         pool_keys = setting.pool.keys(seed, numbers, step + 1)
         transition = Transition(
-            states, left, slates, response, setting.rewards(response), users.states.copy(), next_left, pool_keys
+            states, left, slates, response, setting.rewards(response, zero), users.states.copy(), next_left, pool_keys
         )
         policy.observe(transition)
         yield transition

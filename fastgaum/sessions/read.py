@@ -17,11 +17,11 @@ from fastgaum.sessions.pack import Packed, Rows, pack_rows
 from fastgaum.sessions.packed import SessionLog
 from fastgaum.sessions.rows import ChoiceRule, rows_of
 from fastgaum.sessions.schema import LogSchema, require_column, resolve_schema
-from fastgaum.sessions.split import resplit, split_by_time
+from fastgaum.sessions.split import USER_RULES, resplit, resplit_by, split_by_time
 from fastgaum.sessions.store import is_saved_log, load_log
 from fastgaum.sessions.tables import open_table
 
-SPLIT_RULES = ("auto", "file", "user", "time")
+SPLIT_RULES = ("auto", "file", *USER_RULES, "time")
 
 
 def read_log(
@@ -50,7 +50,9 @@ def read_log(
         ordered: the order of rows (or of the list) is the real display order; else candidates are stored by item id
         choices: what to do with an event of several chosen items: "error", or "first" keeps the first one listed
         split: "file" (its split column), "user" (whole users 50/25/25 by `split_seed`), "time" (sessions 50/25/25 by
-            the time of their first event), "auto" (file if there is a split column, else user)
+            the time of their first event), "half" and "other-half" (users of one half, drawn by `split_seed`, train and
+            validate, the others are the test split: two runs without a common user), "auto" (file if there is a split
+            column, else user)
         name: what tables and messages call the log; by default the file's name
 
     Raises ConfigError for an unknown `split` or `choices`, else LogFormatError: the rule, the values, the cure.
@@ -113,7 +115,9 @@ def read_frame(
         )
     if split == "time":
         return packed.log.with_split(_time_split(packed, rows, found))
-    if split == "user" or found.split is None:
+    if split in USER_RULES:
+        return resplit_by(packed.log, split, split_seed)
+    if found.split is None:
         return resplit(packed.log, split_seed)
     return packed.log
 
@@ -144,4 +148,4 @@ def _saved(path: Path, candidate_fields: Sequence[str], ordered: bool, split: st
         raise LogFormatError(
             "a saved log keeps no times, split='time' needs them: read the original, or use split='user'"
         )
-    return resplit(log, split_seed) if split == "user" else log
+    return resplit_by(log, split, split_seed) if split in USER_RULES else log

@@ -1,4 +1,9 @@
-"""Splits: whole users at random, or sessions by time. 50 % train, 25 % validation, 25 % test unless told otherwise."""
+"""Splits: whole users at random, or sessions by time. 50 % train, 25 % validation, 25 % test unless told otherwise.
+
+The rules `half` and `other-half` make two runs that share no user: the users of one half train (three quarters of them) and
+validate, those of the other are the test split, and the other way round. Policies are trained in one run's world and
+judged in the other's.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,9 @@ from fastgaum.sessions.columns import show
 from fastgaum.sessions.packed import IntArray, SessionLog
 
 FRACTIONS = (0.5, 0.25, 0.25)
+HALF = (0.375, 0.125, 0.5)
+USER_RULES = ("user", "half", "other-half")
+"""rules that split whole users by a seed"""
 
 
 def resplit(log: SessionLog, seed: int, fractions: Sequence[float] = FRACTIONS) -> SessionLog:
@@ -22,6 +30,27 @@ def resplit(log: SessionLog, seed: int, fractions: Sequence[float] = FRACTIONS) 
     log, seed and fractions give the same split.
     """
     return log.with_split(split_by_user(log.users, seed, fractions))
+
+
+def resplit_by(log: SessionLog, rule: str, seed: int) -> SessionLog:
+    """Return the log split by one of USER_RULES; `half` and `other-half` of one seed share no training or validation user."""
+    if rule == "user":
+        return resplit(log, seed)
+    return log.with_split(split_by_half(log.users, seed, rule == "other-half"))
+
+
+def split_by_half(users: IntArray, seed: int, other: bool = False) -> npt.NDArray[np.int8]:
+    """Split of each session, shape (n_sessions,): one half of the users trains and validates, the rest is the test split.
+
+    `other` swaps the halves: with the same seed, training and validation users of the two splits are each other's test users.
+    Of an odd number of users the one in the middle is in no half: it is a test user of both.
+    """
+    distinct, user_of_session = np.unique(users, return_inverse=True)
+    order = np.random.default_rng(seed).permutation(len(distinct))
+    parts = np.full(len(distinct), 2, np.int8)
+    half = order[-(len(order) // 2) :] if other else order[: len(order) // 2]
+    parts[half[: len(order) // 2]] = _parts(len(order) // 2, (2 * HALF[0], 2 * HALF[1], 0))
+    return parts[user_of_session]
 
 
 def split_by_user(users: IntArray, seed: int, fractions: Sequence[float] = FRACTIONS) -> npt.NDArray[np.int8]:

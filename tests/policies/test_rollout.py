@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from fastgaum.envs.world import Response
+from fastgaum.envs.world import IntArray, KeyArray, Response
 from fastgaum.errors import ConfigError
 from fastgaum.policies.keys import distinct, keys_of, uniforms
 from fastgaum.policies.pool import Pool
 from fastgaum.policies.random import Random
 from fastgaum.policies.rollout import Setting, play, rollout
-from tests.policies.small_world import TiringWorld
+from tests.policies.small_world import TiringPopulation, TiringWorld
 
 
 @given(st.integers(0, 2**40), st.integers(1, 40), st.data())
@@ -98,3 +98,33 @@ def test_a_reward_of_one_s_own() -> None:
 def test_impossible_settings_are_named(make: object, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         make()  # type: ignore[operator]
+
+
+def test_a_contrast_does_not_see_the_zero_of_utility() -> None:
+    """Users whose every utility is moved by a function of the state choose the same and earn the same contrast."""
+
+    class Moved(TiringWorld):
+        def population(self, n: int) -> TiringPopulation:
+            users = super().population(n)
+            plain, step = users.utilities, users.step
+            users.utilities = lambda pools: plain(pools) + 5 - 3 * users.mood  # type: ignore[method-assign]
+
+            def moved(slates: IntArray, keys: KeyArray, active: np.ndarray | None = None) -> Response:
+                shift = 5 - 3 * users.mood[:, 0]
+                response = step(slates, keys, active)
+                return Response(response.places, response.items, response.utilities + shift)
+
+            users.step = moved  # type: ignore[method-assign]
+            return users
+
+    worlds = TiringWorld(outside=False), Moved(outside=False)
+    for pool in (Pool(), Pool("per_step", 6)):
+        one, other = (play(world, Random(), Setting(3, 8, pool, "contrast"), 30, seed=1) for world in worlds)
+        np.testing.assert_allclose(one.rewards, other.rewards, atol=1e-5)
+        plain, shifted = (play(world, Random(), Setting(3, 8, pool), 30, seed=1) for world in worlds)
+        assert np.abs(plain.rewards - shifted.rewards).min() > 0.5
+    # without a state, the contrast of an item is its appeal less the mean appeal
+    world = TiringWorld(outside=False, weight=0)
+    for step in rollout(world, Random(), Setting(3, 4, reward="contrast"), 20, seed=1):
+        expected = world.appeal[step.response.items] - world.appeal.mean()
+        np.testing.assert_allclose(step.rewards, expected, atol=1e-6)

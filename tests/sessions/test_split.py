@@ -6,7 +6,7 @@ import pytest
 
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.sessions.read import read_frame, read_log
-from fastgaum.sessions.split import resplit, split_by_time, split_by_user
+from fastgaum.sessions.split import resplit, split_by_half, split_by_time, split_by_user
 
 
 def test_users_stay_whole_and_shares_are_kept() -> None:
@@ -72,3 +72,27 @@ def test_two_splits_of_one_session() -> None:
     with pytest.raises(LogFormatError, match="session 'u' has the splits 0 and 2, one is required"):
         read_frame(frame)
     assert len(read_frame(frame.drop("split")).split) == 1
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 5, 8, 40, 41])
+def test_halves_share_no_user_and_test_each_other(n) -> None:
+    users = np.repeat(np.arange(n, dtype=np.int32) * 7, 2)
+    one, other = split_by_half(users, 3), split_by_half(users, 3, other=True)
+    fitted = [set(users[split != 2].tolist()) for split in (one, other)]
+    assert not fitted[0] & fitted[1]
+    assert len(fitted[0]) == len(fitted[1]) == n // 2
+    for split in (one, other):
+        assert all(len(set(split[users == user].tolist())) == 1 for user in users)
+    if n >= 40:
+        assert np.bincount(one[::2], minlength=3).tolist()[:2] == [15, 5]
+        assert (one != split_by_half(users, 4)).any()
+
+
+def test_halves_of_a_log() -> None:
+    frame = pl.DataFrame({
+        "session": [f"s{i // 2}" for i in range(40)], "event": [0] * 40, "item": ["a", "b"] * 20, "chosen": [1, 0] * 20,
+        "split": ["train"] * 40,
+    })  # fmt: skip
+    one, other = (read_frame(frame, split=rule, split_seed=2) for rule in ("half", "other-half"))
+    assert set(one.sessions_in("test").tolist()) == {*other.sessions_in("train"), *other.sessions_in("validation")}
+    assert read_frame(frame).sessions_in("train").tolist() == list(range(20))

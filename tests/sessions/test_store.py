@@ -88,6 +88,7 @@ def test_read_log_takes_a_saved_log(tmp_path, log) -> None:
     assert read_log(folder, name="other").name == "other"
     assert read_log(folder, candidate_fields=["brand"]).fingerprint == log.fingerprint
     assert sorted(read_log(folder, split="user", split_seed=1).split.tolist()) == [0, 1]
+    assert sorted(read_log(folder, split="other-half").split.tolist()) == [0, 2]
     pl.DataFrame({"item": ["a"], "kind": ["k"]}).write_parquet(tmp_path / "items.parquet")
     assert read_log(folder, item_table=tmp_path / "items.parquet").item_fields["kind"].tolist() == [0, -1, -1]
     with pytest.raises(LogFormatError, match=r"no column 'brnd'.*did you mean 'brand'"):

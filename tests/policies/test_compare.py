@@ -1,0 +1,78 @@
+"""The policy table: the same pools in both worlds, and nothing made twice that a size of slates does not change."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+
+from fastgaum.errors import ConfigError
+from fastgaum.policies import compare as module
+from fastgaum.policies.base import Policy
+from fastgaum.policies.compare import Comparison, compare
+from fastgaum.policies.config import PolicyConfig
+from fastgaum.policies.pool import Pool
+from fastgaum.policies.registry import Sources
+from fastgaum.policies.rollout import Setting
+from tests.policies.small_world import TiringPopulation, TiringWorld
+
+CONFIG = PolicyConfig(episodes=2, users=16, warm_up=16, batch=16, evaluations=1)
+
+
+class Followable(TiringPopulation):
+    def follow(self, slates: np.ndarray, places: np.ndarray) -> None:
+        """Moods stay: what policies see of the other world's users is not what is tested here."""
+
+
+class FollowableWorld(TiringWorld):
+    def population(self, n: int) -> TiringPopulation:
+        return Followable(self, n)
+
+
+def test_fixed_pools_hold_the_same_items_in_both_worlds(monkeypatch: pytest.MonkeyPatch) -> None:
+    own, judge = FollowableWorld(12), FollowableWorld(14)
+    judge.item_ids = pl.concat([pl.Series(["x"]), own.item_ids.reverse(), pl.Series(["y"])])
+    seen: dict[str, set[str]] = {"own": set(), "judge": set()}
+
+    def setting(k: int, items: tuple[int, ...]) -> Setting:
+        return Setting(k, 3, Pool("fixed", 5, items))
+
+    def keep(setting: Setting, world: TiringWorld, where: str) -> None:
+        pool = setting.pool.draw(setting.pool.keys(0, np.zeros(1, np.int32), 0), world.n_items)
+        seen[where] |= set(world.item_ids.gather(pool).to_list())
+
+    monkeypatch.setattr(module, "train", lambda policy, world, setting: keep(setting, world, "own"))
+    judged = module.judge
+
+    def judging(policies: list[Policy], world: TiringWorld, setting: Setting, *rest: object) -> object:
+        keep(setting, world, "judge")
+        return judged(policies, world, setting, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "judge", judging)
+    compare(Comparison(["cascade-dqn"], [2], 1, 10, CONFIG, own, judge, Sources()), setting)
+    assert seen["own"] == seen["judge"]
+    assert len(seen["own"]) == 5
+
+
+def test_what_no_size_changes_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[str, int]] = []
+    plain = module.plain
+
+    def counted(name: str, world: TiringWorld, sources: Sources, seed: int) -> Policy:
+        made.append((name, seed))
+        return plain("random" if name == "wd-lr" else name, world, sources, seed)
+
+    monkeypatch.setattr(module, "plain", counted)
+    world = TiringWorld()
+    plan = Comparison(["greedy", "wd-lr", "cascade-dqn"], [2, 3], 2, 10, CONFIG, world, world, Sources())
+    result = compare(plan, lambda k, items: Setting(k, 3, Pool(items=items)))
+    assert made == [("greedy", 0), ("wd-lr", 0), ("wd-lr", 1)]
+    assert [(row["k"], len(row["return_by_seed"])) for row in result["rows"]] == [(2, 2)] * 3 + [(3, 2)] * 3
+    cascade = result["rows"][2]["return_by_seed"]
+    assert cascade[0] != cascade[1]
+
+
+def test_a_comparison_needs_a_seed() -> None:
+    world = TiringWorld()
+    with pytest.raises(ConfigError, match="at least 1 seed"):
+        Comparison(["greedy"], [2], 0, 10, CONFIG, world, world, Sources())
