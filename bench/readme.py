@@ -39,9 +39,9 @@ FIDELITY = (
 """page that shows fidelity reports beside each other, between its markers `fidelity`, and the reports"""
 POLICIES = (
     "docs/guide/policies.md",
-    tuple(f"docs/tables/policies/{name}.json" for name in ("yelp", "taobao", "yoochoose", "search_clicks")),
+    tuple(f"docs/tables/policies/{name}.json" for name in ("yelp", "yelp-own", "taobao")),
 )
-"""page that shows what policies earn, between its markers `policies`, and the objects"""
+"""page that shows what policies earn, between its markers `policies`, and the objects; -own: judged where they were trained"""
 RACES = "docs/tables/bench.json"
 RACES_PAGES = {"docs/performance.md": False, "README.md": True}
 """page with the races' table between its markers `races`: whether it shows only those that have a bar"""

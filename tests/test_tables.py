@@ -72,15 +72,31 @@ def test_policies_page_is_what_its_objects_give() -> None:
     results = [read(file) for file in POLICIES[1]]
     assert insert(text, policies_to_markdown(results), "policies") == text, "run python bench/readme.py"
     for file, result in zip(POLICIES[1], results, strict=True):
+        name = Path(file).stem.removesuffix("-own")
+        assert result["notes"] == []
+        if file.endswith("-own.json"):
+            assert result["world"] == f"runs/{name}-half"
+            continue
         # every policy is there at every size, and judges are users that training did not fit
-        name = Path(file).stem
         sizes = dict.fromkeys(row["k"] for row in result["rows"])
         assert [(row["policy"], row["k"]) for row in result["rows"]] == [
             (p, k) for k in sizes for p in policies.POLICIES
         ]
         assert result["world"] == f"runs/{name}-other-half, policies of runs/{name}-half"
         assert result["seeds"] >= 5
-        assert result["notes"] == []
+
+
+def test_policies_page_shows_the_command_of_its_objects() -> None:
+    """The sizes, reward and pools of the first object are those that the page's command asks for."""
+    text = (ROOT / POLICIES[0]).read_text(encoding="utf-8").replace("\\\n", " ")
+    (command,) = re.findall(rf"^fastgaum rl evaluate .*--json {re.escape(POLICIES[1][0])}$", text, re.MULTILINE)
+    options = dict(re.findall(r"(-k|--\S+) +([^- ]\S*)", command))
+    result = read(POLICIES[1][0])
+    assert options["-k"].split(",") == [str(k) for k in dict.fromkeys(row["k"] for row in result["rows"])]
+    assert (options["--reward"], int(options["--horizon"])) == (result["reward"], result["horizon"])
+    assert f"{options['--pool']} of {options['--pool-size']}" == result["pool"]
+    changed = dict(setting.split("=") for setting in re.findall(r"--set (\S+)", command))
+    assert {key: str(result["config"][key]) for key in changed} == changed
 
 
 def test_figure_names_the_rows_of_its_object() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -105,7 +106,7 @@ def plain(name: str, world: World, sources: Sources, seed: int = 0) -> Policy:
 
 
 def fitted(name: str, log: SessionLog, seed: int) -> ChoiceModel:
-    """A published model fitted on a log, protocol bags."""
+    """A published model fitted on a log, protocol bags; without places, for it ranks a pool that has none."""
     model = baseline_class(name).from_settings({"protocol": "bags", "seed": seed})
-    model.fit(log)
+    model.fit(dataclasses.replace(log, ordered=False))
     return model

@@ -6,8 +6,8 @@ from fastgaum.bench.policies_quality import Quality, quality
 
 
 def test_a_short_training_is_scored_exactly() -> None:
-    found = quality(2, 4, 2, n_items=6, episodes=2, users=32, warm_up=32, batch=32, evaluations=1)
-    assert found.greedy < found.best <= 4
+    found = quality(2, 10, 2, n_items=6, episodes=2, users=32, warm_up=32, batch=32, evaluations=1)
+    assert found.greedy < found.best <= 10
     assert len(found.returns) == 2
     assert all(0 < value <= found.best + 1e-9 for value in found.returns)
 

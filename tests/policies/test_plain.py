@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -9,13 +10,18 @@ import polars as pl
 import pytest
 from scipy.stats import chisquare
 
+from fastgaum.envs.learned import LearnedWorld
+from fastgaum.envs.world import IntArray
 from fastgaum.errors import ConfigError
-from fastgaum.policies.base import Observation, top_places
+from fastgaum.models.user_model import UserModel
+from fastgaum.policies.base import Observation, Policy, top_places
 from fastgaum.policies.greedy import Greedy, GreedyClick
 from fastgaum.policies.keys import POLICY, keys_of
 from fastgaum.policies.popular import Popular
 from fastgaum.policies.random import Random
+from fastgaum.policies.registry import Sources, plain
 from fastgaum.policies.rollout import Setting, play
+from fastgaum.sessions.synthetic import synthesise
 from tests.builders import log_of
 from tests.policies.contract import check_policy
 from tests.policies.small_world import TiringWorld
@@ -85,3 +91,24 @@ def test_greedy_earns_more_at_once_and_less_in_the_end() -> None:
     greedy, chance = (play(world, policy, setting, 2000, seed=1) for policy in (Greedy(), Random()))
     assert greedy.rewards[:, 0].mean() > chance.rewards[:, 0].mean() + 0.1
     assert greedy.returns.mean() < chance.returns.mean() - 0.5
+
+
+def test_a_published_model_ranks_pools_of_an_ordered_log_without_places() -> None:
+    """Pool and slate lie in other places: what was learned of a log's places must not rank them."""
+    log, _ = synthesise(400, n_items=12, no_click=0.2, max_display=6, mean_display=4.0)
+    log = dataclasses.replace(log, ordered=True)
+    model = UserModel.from_preset("fastgaum", epochs=1, warm_start=2, catch_up=1, search=[])
+    model.fit(log)
+    world = LearnedWorld(model)
+    policy = plain("wd-lr", world, Sources(log=log))
+    pool = np.arange(world.n_items, dtype=np.int32)
+    slates = [policy_slates(policy, world, order) for order in (pool, pool[::-1].copy())]
+    np.testing.assert_array_equal(np.sort(slates[0]), np.sort(slates[1]))
+    assert len(set(slates[0][0].tolist())) == 3
+
+
+def policy_slates(policy: Policy, world: LearnedWorld, pool: IntArray) -> IntArray:
+    users = world.population(5)
+    users.reset(np.arange(5, dtype=np.uint64))
+    policy.start(5)
+    return policy.act(Observation(users, pool, np.arange(5, dtype=np.uint64), 1.0), 3)
