@@ -13,8 +13,8 @@ from fastgaum.kernels import cascade as kernels
 from fastgaum.ops import threads
 from fastgaum.policies.scorer import Scorer
 
-USERS = 128
-"""users of a part that one thread scans a pool for"""
+USERS = 64
+"""users of a part that one thread scans a pool for: the product with 256 items of 32 columns is then small (ops/_tiles.py)"""
 GATHERED = 1 << 22
 """units gathered at once for pools of users' own"""
 
