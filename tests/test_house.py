@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = (
     {"errors"},
-    {"config", "files", "kernels"},
+    {"config", "files", "interrupts", "kernels", "locks"},
     {"ops", "sessions"},
     {"datasets", "metrics"},
     {"models"},

@@ -1,6 +1,7 @@
 """The `fastgaum` command: what its subcommands are, and how an error becomes one line and an exit code.
 
-0 done · 1 a check that the command makes failed, or a bug · 2 the input or the options are wrong · 130 interrupted
+0 done · 1 a check that the command makes failed, or a bug · 2 the input or the options are wrong · 130 interrupted by
+Ctrl-C, 143 by SIGTERM
 
 Commands are registered by their import path, so that `fastgaum --help` imports neither torch nor polars.
 """
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 from fastgaum.errors import FastgaumError
+from fastgaum.interrupts import Interrupted, stop_on_signals
 
 DONE, CHECK_FAILED, USER_MISTAKE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 
@@ -62,8 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in tokens
     tokens = [token for token in tokens if token != "--debug"]
     try:
-        code = app(tokens, exit_on_error=False, print_error=False)
-        sys.stdout.flush()
+        with stop_on_signals():
+            code = app(tokens, exit_on_error=False, print_error=False)
+            sys.stdout.flush()
         return code if isinstance(code, int) else DONE
     except FastgaumError as error:
         _complain(f"error: {_one_line(error)}", debug)
@@ -72,6 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = " ".join(["fastgaum", *(error.command_chain or ())])
         _complain(f"error: {_one_line(error)} See `{command} --help`.", debug)
         return USER_MISTAKE
+    except Interrupted as interrupted:
+        _complain(f"interrupted{interrupted.cure and f': {interrupted.cure}'}", debug)
+        return interrupted.exit_code
     except KeyboardInterrupt:
         _complain("interrupted", debug)
         return INTERRUPTED
