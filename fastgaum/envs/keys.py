@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgaum.envs.world import IntArray, KeyArray
-from fastgaum.kernels.keys import counted_keys, user_streams
+from fastgaum.kernels import keyed
+from fastgaum.kernels.keys import counted_keys, draw_without_replacement, user_streams
 
 START, CHOICE, POOL, LEAVE, SLATE = (np.uint64(use) for use in range(5))
 """what a draw is for; a new use takes a new number, so that nothing drawn before it changes"""
@@ -56,6 +57,22 @@ class Keys:
 def uniform(keys: KeyArray) -> npt.NDArray[np.float64]:
     """Numbers in [0, 1) with 53 random bits, one per key."""
     return np.asarray((keys >> np.uint64(11)) * 2.0**-53, np.float64)
+
+
+def uniforms(keys: KeyArray, width: int) -> npt.NDArray[np.float64]:
+    """So many independent numbers in [0, 1) of each key, shape (n, width)."""
+    numbers = np.empty((width, len(keys)))
+    for stream in range(width):
+        keyed.uniforms(keys, np.uint64(stream), numbers[stream])
+    return numbers.T
+
+
+def distinct(keys: KeyArray, n_of: int, k: int) -> IntArray:
+    """k different numbers below n_of for each key, each ordered draw as likely, shape (n, k); k must not exceed n_of."""
+    drawn, swaps = np.empty((len(keys), k), np.int32), np.empty(k, np.int64)
+    rows, numbers = np.arange(len(keys), dtype=np.int32), np.arange(n_of, dtype=np.int32)
+    draw_without_replacement(keys, rows, numbers, swaps, drawn)
+    return drawn
 
 
 def _entropy(seed: int) -> np.uint64:

@@ -9,7 +9,7 @@ the run's regulariser and eta; then the state advances by one recurrent step. A 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ from fastgaum.envs.folded import Encoder, FoldedRecurrent, FoldedScorer, Recurre
 from fastgaum.envs.retold import RetoldEncoder
 from fastgaum.envs.so_far import SoFar
 from fastgaum.envs.starts import LoggedStarts
-from fastgaum.envs.world import FloatArray, IntArray, KeyArray, Population, Response, World, checked_slates
+from fastgaum.envs.world import FloatArray, IntArray, KeyArray, Past, Population, Response, World, checked_slates
 from fastgaum.errors import ConfigError
 from fastgaum.kernels import slates as kernels
 from fastgaum.models.choice_model import Head
@@ -124,6 +124,10 @@ class LearnedWorld(World):
             raise ConfigError(f"a population has at least one user, got n = {n}")
         return LearnedPopulation(self, n)
 
+    def past(self, keys: KeyArray) -> Iterator[Past]:
+        """The logged prefixes that these keys draw, event by event; nothing where users start empty."""
+        return iter(()) if self.starts is None else self.starts.past(keys)
+
 
 class LearnedPopulation(Population):
     """Users of a `LearnedWorld`; parts of them are stepped on all threads."""
@@ -193,8 +197,8 @@ class LearnedPopulation(Population):
             self._join(0, self.n)
         return response
 
-    def follow(self, slates: IntArray, places: IntArray) -> None:
-        """Let each user see a slate and choose as somebody else did, place (n,) or -1 for nothing; states move on.
+    def follow(self, slates: IntArray, places: IntArray, active: npt.NDArray[np.bool_] | None = None) -> None:
+        """Let each user see a slate and choose as somebody else did, place (n,) or -1 for nothing; states move on, of those in `active`.
 
         Raises:
             ConfigError: the slates are not of n users, or hold a number that is no item.
@@ -206,7 +210,7 @@ class LearnedPopulation(Population):
 
         own, self._distribute = self._distribute, certain
         try:
-            self.step(slates, np.zeros(self.n, np.uint64))
+            self.step(slates, np.zeros(self.n, np.uint64), active)
         finally:
             self._distribute = own
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from fastgaum.envs.catalogue import Catalogue
-from fastgaum.envs.world import IntArray, KeyArray
+from fastgaum.envs.world import NO_ITEM, IntArray, KeyArray, Past
 from fastgaum.errors import LogFormatError
 from fastgaum.kernels.keyed import uniforms
 from fastgaum.sessions.packed import SessionLog, SplitName
@@ -34,7 +35,7 @@ class LoggedStarts:
         encoded = catalogue.space.encode(log, rows)
         self.session_offsets, self.display_offsets = encoded.session_offsets, encoded.display_offsets
         self.choices, self.numbers = encoded.choices, encoded.numbers
-        self.rows = catalogue.rows(encoded.ids)
+        self.rows, self.n_known = catalogue.rows(encoded.ids), catalogue.n_items
 
     def drawn(self, keys: KeyArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """A session for each key, and how many of its events went before: 0 … all but one."""
@@ -44,6 +45,21 @@ class LoggedStarts:
         sessions = (draws[0] * (len(self.session_offsets) - 1)).astype(np.int64)
         lengths = np.diff(self.session_offsets)[sessions]
         return sessions, (draws[1] * lengths).astype(np.int64)
+
+    def past(self, keys: KeyArray) -> Iterator[Past]:
+        """The prefixes that these keys draw, event by event, as items of the catalogue."""
+        sessions, lengths = self.drawn(keys)
+        for t in range(int(lengths.max(initial=0))):
+            now = np.flatnonzero(lengths > t)
+            events = self.session_offsets[sessions[now]] + t
+            starts = self.display_offsets[events]
+            sizes = self.display_offsets[events + 1] - starts
+            places = np.arange(int(sizes.max()))
+            items = self.rows[np.minimum(starts[:, None] + places, len(self.rows) - 1), 0]
+            slates, choices = np.full((len(keys), len(places)), NO_ITEM, np.int32), np.full(len(keys), -1, np.int32)
+            slates[now] = np.where((places < sizes[:, None]) & (items < self.n_known), items, NO_ITEM)
+            choices[now] = self.choices[events]
+            yield Past(slates, choices, lengths > t)
 
     def tell(self, users: LearnedPopulation, who: IntArray, keys: KeyArray) -> None:
         """Let the users `who`, who have no history, see and choose what their prefixes say."""

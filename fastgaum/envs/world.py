@@ -16,6 +16,7 @@ same key gives the same draw whatever other users stand beside it and however ma
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -45,6 +46,18 @@ class Response:
     """the user's utility of the choice before it was made, 0 for no click, shape (n_users,)"""
 
 
+@dataclass(frozen=True)
+class Past:
+    """One event that users had behind them when they started."""
+
+    slates: IntArray
+    """items shown, `NO_ITEM` at an empty place and for an item that the world does not know, shape (n_users, k)"""
+    places: IntArray
+    """place of the choice in the slate, -1 for no click, shape (n_users,)"""
+    active: npt.NDArray[np.bool_]
+    """whose past holds such an event, shape (n_users,)"""
+
+
 class World(ABC):
     """Users of one kind over one catalogue.
 
@@ -72,6 +85,10 @@ class World(ABC):
     @abstractmethod
     def population(self, n: int) -> Population:
         """Make n users without history."""
+
+    def past(self, keys: KeyArray) -> Iterator[Past]:
+        """What users who are reset with these keys have behind them, event by event; nothing where all start empty."""
+        return iter(())
 
 
 class Population(ABC):
@@ -112,11 +129,11 @@ class Population(ABC):
     def probabilities(self, slates: IntArray) -> tuple[FloatArray, FloatArray]:
         """Probability of each place of the slates (n, k), and of no click (n,); nobody moves."""
 
-    def follow(self, slates: IntArray, places: IntArray) -> None:
+    def follow(self, slates: IntArray, places: IntArray, active: npt.NDArray[np.bool_] | None = None) -> None:
         """Let each user see a slate and choose as somebody else did, place (n,) or -1 for nothing; states move on.
 
         So a learned user can be kept abreast of a user of another world, about whom a policy trained on learned states has
-        to decide.
+        to decide. Users outside `active` stay as they are.
 
         Raises:
             ConfigError: these users cannot be told what to choose.

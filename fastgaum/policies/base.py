@@ -1,6 +1,6 @@
 """Policy: a rule that shows slates to many users at once, and may learn from what they did.
 
-    policy.start(n)                             # n users without history
+    policy.start(n)                             # n users, without history or with a logged one
     slates = policy.act(observation, k)         # (n, k) item numbers, distinct within a row
     policy.observe(transition)                  # what came of them
 
@@ -10,12 +10,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
-from fastgaum.envs.world import FloatArray, IntArray, KeyArray, Population, Response
+from fastgaum.envs.world import FloatArray, IntArray, KeyArray, Past, Population, Response
+
+BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,10 @@ class Transition:
     """0 after the last step"""
     next_pools: KeyArray
     """keys of the pools of the next step, for `Pool.draw`, shape (n,)"""
+    active: BoolArray
+    """who was shown a slate; the others had left, see nothing and earn 0, shape (n,)"""
+    ended: BoolArray
+    """who left after this step: nothing comes after it, shape (n,)"""
 
 
 class Policy(ABC):
@@ -65,8 +73,8 @@ class Policy(ABC):
     name: ClassVar[str]
     """its name on the command line"""
 
-    def start(self, n: int) -> None:  # noqa: B027
-        """Meet n users without history; a policy that keeps nothing about users does nothing."""
+    def start(self, n: int, past: Iterable[Past] = ()) -> None:  # noqa: B027
+        """Meet n users with what they have behind them; a policy that keeps nothing about users does nothing."""
 
     @abstractmethod
     def act(self, observation: Observation, k: int) -> IntArray:

@@ -66,7 +66,7 @@ class Earned:
     returns: Float64Array
     """cumulative reward of a user, mean over users, by seed, shape (n_seeds,)"""
     click_rates: Float64Array
-    """share of steps with a choice, by seed, shape (n_seeds,)"""
+    """share of the slates shown with a choice, by seed, shape (n_seeds,)"""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -96,7 +96,7 @@ def judge(
         player = policy if own is None or own is world else Followed(policy, own, world)
         outcomes.append(_still(player, policy, world, setting, n_users, seed))
     returns = np.array([outcome.returns.mean(dtype=np.float64) for outcome in outcomes])
-    return Earned(policies[0].name, setting.k, returns, np.array([outcome.clicks.mean() for outcome in outcomes]))
+    return Earned(policies[0].name, setting.k, returns, np.array([outcome.click_rate for outcome in outcomes]))
 
 
 def difference(one: Earned, other: Earned) -> Estimate:
@@ -147,7 +147,7 @@ def adaptation(
                 outcome = play(world, player, setting, n_users, JUDGING_SEED + seed, episode * n_users)
                 rows.append({
                     "policy": label, "seed": seed, "users": (episode + 1) * n_users,
-                    "return": float(outcome.returns.mean()), "click_rate": float(outcome.clicks.mean()),
+                    "return": float(outcome.returns.mean()), "click_rate": outcome.click_rate,
                 })  # fmt: skip
             policy.learning = False
     return pl.DataFrame(rows)

@@ -6,13 +6,15 @@ last event the pool. The model encodes that as it encodes any held-out session, 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import polars as pl
 
-from fastgaum.envs.world import FloatArray, IntArray, World
+from fastgaum.envs.world import FloatArray, IntArray, Past, World
 from fastgaum.errors import ConfigError
 from fastgaum.models.choice_model import ChoiceModel
-from fastgaum.policies.base import Observation, Policy, Transition, items_at, top_places
+from fastgaum.policies.base import BoolArray, Observation, Policy, Transition, items_at, top_places
 from fastgaum.sessions.packed import SessionLog
 
 _TEST = 2
@@ -32,12 +34,11 @@ class Fitted(Policy):
         if model.space.field_names or model.space.protocol == "views":
             raise ConfigError(f"{name} reads columns of the log, which simulated candidates lack: fit it without them")
         self.name, self.model, self.item_ids = name, model, world.item_ids.cast(pl.String)  # type: ignore[misc]
-        self.shown: list[IntArray] = []
-        self.places: list[IntArray] = []
+        self.events: list[Past] = []
 
-    def start(self, n: int) -> None:
-        """Meet n users without history."""
-        self.shown, self.places = [], []
+    def start(self, n: int, past: Iterable[Past] = ()) -> None:
+        """Meet n users with what they have behind them."""
+        self.events = list(past)
 
     def act(self, observation: Observation, k: int) -> IntArray:
         """The k items of largest utility, shape (n, k)."""
@@ -46,30 +47,48 @@ class Fitted(Policy):
 
     def observe(self, transition: Transition) -> None:
         """Remember what was shown and chosen."""
-        self.shown.append(transition.slates)
-        self.places.append(transition.response.places)
+        self.events.append(Past(transition.slates, transition.response.places, transition.active))
 
     def utilities(self, pools: IntArray) -> FloatArray:
         """The model's utilities of pools (n, m) after the sessions so far, shape (n, m)."""
-        n, m = pools.shape
-        # all sessions are alike in shape, and the pool is the last event of each
-        parts = [self.model.utility(batch).numpy() for batch in self.model.tensors(self._log(pools), "all")]
-        return np.concatenate(parts).astype(np.float32).reshape(n, -1)[:, -m:]
+        log, m = self._log(pools), pools.shape[1]
+        parts = [self.model.utility(batch).numpy() for batch in self.model.tensors(log, "all")]
+        # the pool is the last event of each session
+        starts = log.display_offsets[log.session_offsets[1:] - 1]
+        return np.concatenate(parts).astype(np.float32)[starts[:, None] + np.arange(m)]
 
     def _log(self, pools: IntArray) -> SessionLog:
-        n, m = pools.shape
-        sizes = np.array([shown.shape[1] for shown in self.shown] + [m])
-        events = len(sizes)
-        choices = np.stack([*self.places, np.zeros(n, np.int32)], axis=1)
+        n = len(pools)
+        events = [*self.events, Past(pools, np.zeros(n, np.int32), np.ones(n, np.bool_))]
+        shown = [_displayed(event) for event in events]
+        sizes = np.stack([mask.sum(axis=1) for mask in shown], axis=1)
+        # what is not displayed is counted out of the place of the choice
+        choices = [
+            np.where(e.places >= 0, mask.cumsum(axis=1)[np.arange(n), e.places] - 1, -1)
+            for e, mask in zip(events, shown, strict=True)
+        ]
+        happened = sizes > 0
+        items = np.concatenate([event.slates for event in events], axis=1)[np.concatenate(shown, axis=1)]
         return SessionLog(
-            session_offsets=np.arange(0, n * events + 1, events, dtype=np.int32),
-            display_offsets=np.concatenate([[0], np.cumsum(np.tile(sizes, n))]).astype(np.int32),
-            items=np.concatenate([*self.shown, pools], axis=1).ravel().astype(np.int32),
-            choices=choices.ravel().astype(np.int32),
+            session_offsets=_offsets(happened.sum(axis=1)),
+            display_offsets=_offsets(sizes[happened]),
+            items=items.astype(np.int32),
+            choices=np.stack(choices, axis=1)[happened].astype(np.int32),
             split=np.full(n, _TEST, np.int8),
             users=np.arange(n, dtype=np.int32),
             session_ids=pl.Series("session", [str(i) for i in range(n)], dtype=pl.String),
-            event_ids=pl.Series("event", np.tile(np.arange(events), n)),
+            event_ids=pl.Series("event", np.nonzero(happened)[1]),
             item_ids=self.item_ids,
             name="rollout",
         )
+
+
+def _displayed(event: Past) -> BoolArray:
+    """Places of each user's event that show something, (n, k): none where there was no event, or what was chosen is unknown."""
+    chosen = event.slates[np.arange(len(event.slates)), event.places]
+    there = event.active & ((event.places < 0) | (chosen >= 0))
+    return np.asarray((event.slates >= 0) & there[:, None])
+
+
+def _offsets(counts: IntArray) -> IntArray:
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)

@@ -1,19 +1,22 @@
 """Followed: a policy of one world plays in another, whose users it knows by what they were shown and chose.
 
 A policy trained in a learned world reads that world's states. In another world, fitted on other users or true, it keeps a
-learned user of its own beside each one that it meets: `observe` tells that one the choice, and its state, utilities and
-probabilities are what the policy sees. Nothing of the other world reaches the policy but slates, choices and rewards.
+learned user of its own beside each one that it meets: what that one has behind it at the start, and then each choice, is told
+to it, and its state, utilities and probabilities are what the policy sees. Nothing of the other world reaches the policy but
+slates, choices and rewards.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from fastgaum.envs.world import FloatArray, IntArray, Population, World
+from fastgaum.envs.world import NO_ITEM, FloatArray, IntArray, Past, Population, World
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Observation, Policy, Transition
+from fastgaum.policies.pool import Pool
 
 
 class Followed(Policy):
@@ -26,16 +29,23 @@ class Followed(Policy):
     def __init__(self, policy: Policy, own: World, other: World) -> None:
         """Take the policy, its world, and the one that it is to play in."""
         self.policy, self.own = policy, own
+        self.name = policy.name  # type: ignore[misc]
         self.own_of = rows_of(own, other)
         self.other_of = rows_of(other, own)
         self.users: Population | None = None
         self.before: FloatArray | None = None
 
-    def start(self, n: int) -> None:
-        """Meet n users without history."""
+    def start(self, n: int, past: Iterable[Past] = ()) -> None:
+        """Meet n users, who have seen and chosen what `past` says.
+
+        Items that the own world does not know are left out of the past, and events of which one was chosen with them.
+        """
+        # never reset: what these users have behind them is what they are told, and no key of the own world
         self.users = self.own.population(n)
-        self.users.reset(np.zeros(n, np.uint64))
-        self.policy.start(n)
+        told = list(self._known(past))
+        for event in told:
+            self.users.follow(event.slates, event.places, event.active)
+        self.policy.start(n, told)
 
     def act(self, observation: Observation, k: int) -> IntArray:
         """The policy's slates for its own idea of the users, shape (n, k).
@@ -57,19 +67,28 @@ class Followed(Policy):
         """Tell its own users what was chosen, and the policy what came of it."""
         users = self._users()
         assert self.before is not None
-        slates = self.own_of[transition.slates]
-        users.follow(slates, transition.response.places)
-        response = dataclasses.replace(
-            transition.response,
-            items=np.where(transition.response.places >= 0, self.own_of[transition.response.items], -1).astype(
-                np.int32
-            ),
-        )
+        slates = self._own(transition.slates)
+        users.follow(slates, transition.response.places, transition.active)
+        response = dataclasses.replace(transition.response, items=self._own(transition.response.items))
         self.policy.observe(
             dataclasses.replace(
                 transition, states=self.before, next_states=users.states.copy(), slates=slates, response=response
             )
         )
+
+    def _own(self, items: IntArray) -> IntArray:
+        """Numbers in the own world of items of the other, `NO_ITEM` where there is none."""
+        return np.where(items >= 0, self.own_of[items], NO_ITEM).astype(np.int32)
+
+    def _known(self, past: Iterable[Past]) -> Iterator[Past]:
+        for event in past:
+            slates = self._own(event.slates)
+            chosen = slates[np.arange(len(slates)), event.places][:, None]
+            clicked = event.places >= 0
+            active = event.active & ~(clicked & (chosen[:, 0] < 0))
+            # an item shown twice is displayed once, where it stands first
+            first = (slates == chosen).argmax(axis=1)
+            yield Past(slates, np.where(clicked & active, first, -1).astype(np.int32), active)
 
     def _users(self) -> Population:
         if self.users is None:
@@ -93,3 +112,28 @@ def shared_items(own: World, other: World) -> tuple[int, ...]:
     if len(shared) == 0:
         raise ConfigError("the two worlds have no item in common: their runs must be trained on logs of one catalogue")
     return tuple(shared.tolist())
+
+
+def pool_in_both(pool: Pool, own: World, other: World) -> tuple[Pool, Pool]:
+    """One pool in the numbers of two worlds: what a policy of `own` is trained on, as it is met in `other`.
+
+    Both hold the same items in one order, so that one key draws the same pool in either. A fixed pool keeps the items it has
+    in `own`; those that `other` does not know are left out of both.
+
+    Raises:
+        ConfigError: no item is left.
+    """
+    if own is other:
+        return pool, pool
+    pool = pool.pinned(own.n_items)
+    mine = np.asarray(pool.items or range(own.n_items), np.int32)
+    theirs = rows_of(other, own)[mine]
+    mine, theirs = mine[theirs >= 0], theirs[theirs >= 0]
+    if len(mine) == 0:
+        raise ConfigError(
+            "the other world knows no item of the policy's pool: their runs must be trained on logs of one catalogue"
+        )
+    return (
+        dataclasses.replace(pool, items=tuple(mine.tolist())),
+        dataclasses.replace(pool, items=tuple(theirs.tolist())),
+    )

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastgaum.envs.keys import distinct, uniforms
 from fastgaum.envs.world import FloatArray, IntArray, KeyArray, World
 from fastgaum.errors import ConfigError, NumericsError
 from fastgaum.policies.base import Observation, Policy, Transition, items_at
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.keys import distinct, uniforms
 from fastgaum.policies.pool import Pool
 from fastgaum.policies.replay import Replay, Steps
 
@@ -98,7 +98,8 @@ class Learner(Policy):
             self.replay = Replay(self.config.replay, self.n_read, self.k)
         states = self.reading(transition.states, transition.left)
         next_states = self.reading(transition.next_states, transition.next_left)
-        ended = self.config.time and transition.next_left < 1e-9
+        # a user who left has no future; one who is cut off has, unless Q reads the time
+        ended = transition.ended | (self.config.time and transition.next_left < 1e-9)
         self.replay.add(states, next_states, ended, transition)
         if self.replay.size >= self.config.warm_up:
             self.loss = float(np.mean([self.update() for _ in range(self.config.updates)]))

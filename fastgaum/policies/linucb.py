@@ -83,12 +83,12 @@ class LinUcb(Policy):
         """Add a step of all users to A and b."""
         if not self.learning:
             return
-        n, k = transition.slates.shape
-        own = self.features[transition.slates]
-        x = np.einsum("ns,nkf->nksf", _with_one(transition.states), own).reshape(n * k, -1)
-        chosen = transition.response.places[:, None] == np.arange(k)
+        there, k = transition.active, transition.slates.shape[1]
+        own = self.features[transition.slates[there]]
+        x = np.einsum("ns,nkf->nksf", _with_one(transition.states[there]), own).reshape(len(own) * k, -1)
+        chosen = transition.response.places[there, None] == np.arange(k)
         self.gram += x.T @ x
-        self.response += x.T @ np.where(chosen, transition.rewards[:, None], 0).ravel()
+        self.response += x.T @ np.where(chosen, transition.rewards[there, None], 0).ravel()
         self._solved = None
 
     def restore(self, gram: npt.NDArray[np.float64], response: npt.NDArray[np.float64]) -> None:

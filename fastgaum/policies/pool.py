@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
 
+from fastgaum.envs.keys import POOL, Keys
 from fastgaum.envs.pools import PoolKind
 from fastgaum.envs.world import IntArray, KeyArray
 from fastgaum.errors import ConfigError
 from fastgaum.kernels.keys import draw_without_replacement
-from fastgaum.policies.keys import POOL, keys_of
 
 
 @dataclass(frozen=True)
 class Pool:
-    """A rule of candidates. Raises ConfigError for an unknown rule or a negative size."""
+    """A rule of candidates. Raises ConfigError for an unknown rule or a negative number."""
 
     rule: PoolKind = "fixed"
     """fixed: one pool for all; per_user: one for each user, the episode long; per_step: one for each user and step"""
@@ -24,12 +25,16 @@ class Pool:
     """items in a pool; 0 = the whole catalogue, and then the same for all"""
     items: tuple[int, ...] = ()
     """the items that pools are drawn from; () = all of the catalogue"""
+    seed: int = 0
+    """what a fixed pool is drawn by, an environment's `pool_seed`; the others are drawn by their users' keys"""
 
     def __post_init__(self) -> None:
         if self.rule not in get_args(PoolKind):
             raise ConfigError(f"pool rule must be one of {', '.join(get_args(PoolKind))}, got '{self.rule}'")
         if self.size < 0:
             raise ConfigError(f"pool size must be at least 0 (the catalogue), got {self.size}")
+        if self.seed < 0:
+            raise ConfigError(f"pool seed must be at least 0, got {self.seed}")
 
     def shared(self, n_items: int) -> bool:
         """Whether all users have the same pool at all times."""
@@ -48,18 +53,28 @@ class Pool:
                 f"a slate of {k} items cannot be made of a pool of {size}: use a smaller k or a larger pool"
             )
 
-    def keys(self, seed: int, users: IntArray, step: int) -> KeyArray:
-        """Which pool each user has at a step: a key that `draw` turns into it, shape (n_users,)."""
-        user = users if self.rule != "fixed" else np.zeros_like(users)
-        return keys_of(seed if self.rule != "fixed" else 0, POOL, user, step if self.rule == "per_step" else 0)
+    def keys(self, keys: Keys) -> KeyArray:
+        """Which pools users have now, by where they stand: keys that `draw` turns into them, shape (n_users,)."""
+        return keys.of(POOL).copy()
 
     def draw(self, keys: KeyArray, n_items: int) -> IntArray:
         """The pools of some keys: item numbers (m,) where all share one, else (n, m)."""
         among = np.asarray(self.items, np.int32) if self.items else np.arange(n_items, dtype=np.int32)
         if self.size in (0, len(among)):
             return among
-        shared = self.rule == "fixed"
-        pools = np.empty((1 if shared else len(keys), self.size), np.int32)
-        rows, swaps = np.arange(len(pools), dtype=np.int32), np.empty(self.size, np.int64)
-        draw_without_replacement(keys[: len(pools)], rows, among, swaps, pools)
-        return np.sort(pools[0]) if shared else pools
+        if self.rule == "fixed":
+            own = Keys(1)
+            own.seed(self.seed, own.everyone)
+            return np.sort(self._drawn(own.of(POOL), among)[0])
+        return self._drawn(keys, among)
+
+    def pinned(self, n_items: int) -> Pool:
+        """The same pool with its items named, where it is fixed: what is left out of them later changes no other."""
+        if self.rule != "fixed" or self.size == 0:
+            return self
+        return dataclasses.replace(self, size=0, items=tuple(self.draw(np.empty(0, np.uint64), n_items).tolist()))
+
+    def _drawn(self, keys: KeyArray, among: IntArray) -> IntArray:
+        pools, swaps = np.empty((len(keys), self.size), np.int32), np.empty(self.size, np.int64)
+        draw_without_replacement(keys, np.arange(len(keys), dtype=np.int32), among, swaps, pools)
+        return pools

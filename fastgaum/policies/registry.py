@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastgaum.baselines.registry import baseline_class
+from fastgaum.envs.learned import LearnedWorld
 from fastgaum.envs.world import FloatArray, World
 from fastgaum.errors import ConfigError, did_you_mean
 from fastgaum.models.choice_model import ChoiceModel
@@ -54,6 +55,17 @@ class Sources:
     """by item of the world, shape (n_items,)"""
     log: SessionLog | None = None
     """what the published models are fitted on"""
+
+    @classmethod
+    def of(cls, world: World, log: SessionLog | None = None) -> Sources:
+        """What a world says itself: how often the training of a learned one chose each item."""
+        if not isinstance(world, LearnedWorld):
+            return cls(None, log)
+        popularity = np.zeros(world.n_items, np.float32)
+        counts = np.expm1(world.catalogue.training_numbers[:, 1])
+        # further items come last, and training chose none of them
+        popularity[: len(counts)] = counts
+        return cls(popularity, log)
 
 
 def chosen_names(asked: Iterable[str]) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgaum.envs.world import FloatArray, IntArray, KeyArray
-from fastgaum.policies.base import Transition
+from fastgaum.policies.base import BoolArray, Transition
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,15 @@ class Replay:
             np.empty(capacity, np.uint64),
         )  # fmt: skip
 
-    def add(self, states: FloatArray, next_states: FloatArray, ended: bool, step: Transition) -> None:
-        """Remember a step of n users, the oldest ones forgotten; states are as Q reads them."""
-        n = len(states)
+    def add(self, states: FloatArray, next_states: FloatArray, ended: BoolArray, step: Transition) -> None:
+        """Remember a step of the users who were there, the oldest ones forgotten; states are as Q reads them."""
+        # of more users than there is room for, the last ones stay
+        there = np.flatnonzero(step.active)[-self.capacity :]
+        n = len(there)
         rows = (self.at + np.arange(n)) % self.capacity
-        new = (states, step.slates, step.response.places, step.rewards, next_states, float(ended), step.next_pools)
+        new = (states, step.slates, step.response.places, step.rewards, next_states, ended, step.next_pools)
         for field, values in zip(fields(Steps), new, strict=True):
-            getattr(self.held, field.name)[rows] = values
+            getattr(self.held, field.name)[rows] = values[there]
         self.at = (self.at + n) % self.capacity
         self.size = min(self.size + n, self.capacity)
 

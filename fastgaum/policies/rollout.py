@@ -1,7 +1,7 @@
 """Rollout: the one loop in which users and a policy meet, for training and for evaluation.
 
-Users are numbered; what a user meets depends on seed and number alone (`keys`), so the same seed gives two policies the same
-users, the same pools and the same luck.
+Users are numbered; what a user meets depends on seed and number alone (`envs.keys`), so the same seed gives two policies the same
+users, the same pools and the same luck: their difference is a paired one. They are the users of an environment with that seed.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import Literal
 
 import numpy as np
 
+from fastgaum.envs.keys import CHOICE, LEAVE, SLATE, START, Keys, uniform
+from fastgaum.envs.rules import Leaving, leaving_rule
 from fastgaum.envs.world import FloatArray, IntArray, Population, Response, World
 from fastgaum.errors import ConfigError
-from fastgaum.policies.base import Observation, Policy, Transition
-from fastgaum.policies.keys import POLICY, RESET, STEP, keys_of
+from fastgaum.policies.base import BoolArray, Observation, Policy, Transition
 from fastgaum.policies.pool import Pool
 
 Reward = Literal["utility", "contrast", "click"] | Callable[[Response], FloatArray]
@@ -34,12 +35,16 @@ class Setting:
     """utility: the user's utility of the choice, 0 for none; contrast: the same less the mean utility of the pool's items in the
     same state, which choices identify even where the log never offers no click and so leaves the zero open; click: 1 for a
     choice; or a function of the response"""
+    leaving: Leaving | None = None
+    """probability that a user leaves after a step, as in an environment; None: all stay to the end"""
 
     def __post_init__(self) -> None:
         if self.horizon < 1:
             raise ConfigError(f"horizon must be at least 1 step, got {self.horizon}")
         if not callable(self.reward) and self.reward not in ("utility", "contrast", "click"):
             raise ConfigError(f"reward must be utility, contrast, click or a function, got '{self.reward}'")
+        if self.leaving is not None:
+            leaving_rule(self.leaving)
 
     def zero(self, users: Population, pools: IntArray) -> FloatArray | float:
         """What a contrast is taken to: the mean utility of each user's pool before the choice, (n,); else 0."""
@@ -61,32 +66,47 @@ def rollout(
 ) -> Iterator[Transition]:
     """Play one episode of so many users and yield each step; the policy has observed it by then.
 
+    The episode is over after `horizon` steps, or when the last user has left.
+
     Raises:
         ConfigError: a slate of k cannot be made of the pool, or there is no user.
     """
     setting.pool.check(world.n_items, setting.k)
     if n_users < 1:
         raise ConfigError(f"a rollout has at least one user, got {n_users}")
-    numbers = np.arange(first_user, first_user + n_users, dtype=np.int32)
-    users = world.population(n_users)
-    users.reset(keys_of(seed, RESET, numbers))
-    policy.start(n_users)
-    pool_keys = setting.pool.keys(seed, numbers, 0)
+    keys = Keys(n_users)
+    keys.seed(seed, keys.everyone, first_user)
+    keys.start(keys.everyone)
+    users, there = world.population(n_users), np.ones(n_users, np.bool_)
+    users.reset(keys.of(START))
+    policy.start(n_users, world.past(keys.of(START).copy()))
+    leave = _never if setting.leaving is None else leaving_rule(setting.leaving)
+    pool_keys = setting.pool.keys(keys)
     pools = setting.pool.draw(pool_keys, world.n_items)
     for step in range(setting.horizon):
         left, next_left = 1 - step / setting.horizon, 1 - (step + 1) / setting.horizon
         states = users.states.copy()
         zero = setting.zero(users, pools)
-        slates = policy.act(Observation(users, pools, keys_of(seed, POLICY, numbers, step), left), setting.k)
-        response = users.step(slates, keys_of(seed, STEP, numbers, step))
-        pool_keys = setting.pool.keys(seed, numbers, step + 1)
+        slates = policy.act(Observation(users, pools, keys.of(SLATE).copy(), left), setting.k)
+        response = users.step(slates, keys.of(CHOICE), None if there.all() else there)
+        keys.steps += 1
+        rewards = np.where(there, setting.rewards(response, zero), np.float32(0))
+        ended = there & (uniform(keys.of(LEAVE)) < leave(response, keys.steps, users.states))
+        if setting.pool.rule == "per_step":
+            pool_keys = setting.pool.keys(keys)
+            pools = setting.pool.draw(pool_keys, world.n_items)
         transition = Transition(
-            states, left, slates, response, setting.rewards(response, zero), users.states.copy(), next_left, pool_keys
+            states, left, slates, response, rewards, users.states.copy(), next_left, pool_keys, there, ended
         )
         policy.observe(transition)
         yield transition
-        if setting.pool.rule == "per_step":
-            pools = setting.pool.draw(pool_keys, world.n_items)
+        there = there & ~ended
+        if not there.any():
+            return
+
+
+def _never(response: Response, steps: IntArray, states: FloatArray) -> FloatArray:
+    return np.zeros(len(steps), np.float32)
 
 
 @dataclass(frozen=True)
@@ -94,19 +114,30 @@ class Outcome:
     """What one episode gave each user."""
 
     rewards: FloatArray
-    """reward of each step, shape (n_users, horizon)"""
+    """reward of each step, 0 of a user who has left, shape (n_users, horizon)"""
     clicks: IntArray
     """1 where something was chosen, shape (n_users, horizon)"""
+    shown: BoolArray
+    """where a slate was shown: not to users who have left, shape (n_users, horizon)"""
 
     @property
     def returns(self) -> FloatArray:
         """Cumulative reward, shape (n_users,)."""
         return np.asarray(self.rewards.sum(axis=1, dtype=np.float64), np.float32)
 
+    @property
+    def click_rate(self) -> float:
+        """Share of the slates shown of which something was chosen."""
+        return float(self.clicks.sum() / self.shown.sum())
+
 
 def play(world: World, policy: Policy, setting: Setting, n_users: int, seed: int, first_user: int = 0) -> Outcome:
     """Play one episode to its end. Raises ConfigError as `rollout`."""
-    steps = list(rollout(world, policy, setting, n_users, seed, first_user))
-    rewards = np.stack([step.rewards for step in steps], axis=1)
-    clicks = np.stack([step.response.places >= 0 for step in steps], axis=1)
-    return Outcome(rewards, clicks.astype(np.int32))
+    steps = rollout(world, policy, setting, n_users, seed, first_user)
+    shape = n_users, setting.horizon
+    outcome = Outcome(np.zeros(shape, np.float32), np.zeros(shape, np.int32), np.zeros(shape, np.bool_))
+    for t, step in enumerate(steps):
+        outcome.rewards[:, t] = step.rewards
+        outcome.clicks[:, t] = step.active & (step.response.places >= 0)
+        outcome.shown[:, t] = step.active
+    return outcome

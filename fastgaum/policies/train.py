@@ -35,14 +35,16 @@ def train(policy: Learner | LinUcb, world: World, setting: Setting, observer: Ob
     policy.learning = False
     every = max(1, config.episodes // config.evaluations)
     rows: list[dict[str, Any]] = []
+    steps = 0
     for episode in range(config.episodes):
-        losses = _learn(policy, world, setting, episode)
+        shown, losses = _learn(policy, world, setting, episode)
+        steps += shown
         if (episode + 1) % every == 0 or episode + 1 == config.episodes:
             outcome = evaluated(policy, world, setting)
             rows.append({
-                "steps": (episode + 1) * config.users * setting.horizon,
+                "steps": steps,
                 "return": float(outcome.returns.mean()),
-                "click_rate": float(outcome.clicks.mean()),
+                "click_rate": outcome.click_rate,
                 "loss": float(np.mean(losses)) if losses else float("nan"),
                 "epsilon": policy.epsilon if isinstance(policy, Learner) else float("nan"),
             })  # fmt: skip
@@ -51,19 +53,20 @@ def train(policy: Learner | LinUcb, world: World, setting: Setting, observer: Ob
     return pl.DataFrame(rows)
 
 
-def _learn(policy: Learner | LinUcb, world: World, setting: Setting, episode: int) -> list[float]:
-    """One episode of new users with learning on; returns the losses."""
+def _learn(policy: Learner | LinUcb, world: World, setting: Setting, episode: int) -> tuple[int, list[float]]:
+    """One episode of new users with learning on; returns the slates shown and the losses."""
     config = policy.config
     policy.learning = True
-    losses = []
+    shown, losses = 0, []
     try:
-        for step, _ in enumerate(rollout(world, policy, setting, config.users, config.seed, episode * config.users)):
+        for step, transition in enumerate(rollout(world, policy, setting, config.users, config.seed, episode * config.users)):
+            shown += int(transition.active.sum())
             if isinstance(policy, Learner):
                 policy.progress = (episode + (step + 1) / setting.horizon) / config.episodes
                 losses += [policy.loss] if np.isfinite(policy.loss) else []
     finally:
         policy.learning = False
-    return losses
+    return shown, losses
 
 
 def evaluated(policy: Learner | LinUcb, world: World, setting: Setting) -> Outcome:
