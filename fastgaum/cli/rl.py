@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from fastgaum.cli.console import check_outputs, say, show_table, write_json
+from fastgaum.cli.console import check_outputs, note, say, show_table, write_json
 from fastgaum.cli.progress import PartsProgress
 from fastgaum.cli.reading import AS_IT_IS, Reading
 from fastgaum.cli.settings import Settings, parse_settings, set_threads
@@ -18,6 +19,8 @@ from fastgaum.errors import ConfigError
 
 if TYPE_CHECKING:
     from fastgaum.envs.learned import LearnedWorld
+    from fastgaum.policies.pool import Pool
+    from fastgaum.policies.resume import Terms
     from fastgaum.policies.rollout import Setting
 
 app = App(name="rl", help="Policies in a learned user: train, evaluate, adapt.")
@@ -40,21 +43,36 @@ class Play:
         Literal["utility", "contrast", "click"],
         Parameter(help="what a step earns; contrast: utility less the mean of the pool in the same state"),
     ] = "utility"
+    leaving: Annotated[
+        float | None, Parameter(help="probability of leaving after a step; nobody leaves if not given")
+    ] = None
+
+    def setting(self, k: int, pool: Pool) -> Setting:
+        """The same for the library."""
+        from fastgaum.policies.rollout import Setting
+
+        return Setting(k, self.horizon, pool, self.reward, self.leaving)
+
+
+@Parameter(name="*", group="The world")
+@dataclass(frozen=True)
+class Pools:
+    """What slates are made of."""
+
     pool: Annotated[
         Literal["fixed", "per_user", "per_step"],
         Parameter(help="whether all share one pool of items, or when it is drawn"),
     ] = "fixed"
     pool_size: Annotated[int, Parameter(help="items of a pool; 0: the whole catalogue")] = 0
 
-    def setting(self, k: int, items: tuple[int, ...] = ()) -> Setting:
+    def of(self, items: tuple[int, ...] = ()) -> Pool:
         """The same for the library; `items` are what pools are drawn from."""
         from fastgaum.policies.pool import Pool
-        from fastgaum.policies.rollout import Setting
 
-        return Setting(k, self.horizon, Pool(self.pool, self.pool_size, items), self.reward)
+        return Pool(self.pool, self.pool_size, items)
 
 
-AS_USUAL = Play()
+AS_USUAL, CATALOGUE = Play(), Pools()
 
 
 @app.command
@@ -68,31 +86,54 @@ def train(
     settings: Settings = (),
     seed: Annotated[int | None, Parameter(help="seeds every random stream")] = None,
     overwrite: Annotated[bool, Parameter(help="replace a policy that is there already", negative="")] = False,
+    resume: Annotated[
+        bool, Parameter(help="go on with a training that was cut off, with the options it was begun with", negative="")
+    ] = False,
     play: Play = AS_USUAL,
+    pools: Pools = CATALOGUE,
     threads: Threads = None,
 ) -> None:
-    """Train a policy in a run's world and leave policy.safetensors and curve.parquet."""
+    """Train a policy in a run's world and leave policy.safetensors and curve.parquet.
+
+    While it trains, resume.safetensors holds how far it is; with --resume a training that was cut off goes on from there and
+    ends, with as many threads, in the files that it would have left.
+    """
     values = _values(settings, seed)
     from fastgaum.files import atomic
     from fastgaum.policies.checkpoint import POLICY_FILE, save_policy
     from fastgaum.policies.config import PolicyConfig
     from fastgaum.policies.registry import untrained
+    from fastgaum.policies.resume import RESUME_FILE, Keeper, Terms
     from fastgaum.policies.train import train as train_policy
 
-    config = PolicyConfig.from_mapping(values)
-    _check_folder(out, out / POLICY_FILE, overwrite)
+    terms = Terms(policy, play.setting(k, pools.of()), PolicyConfig.from_mapping(values))
+    _check_folder(out, overwrite, resume)
+    if resume:
+        terms = _begun(out / RESUME_FILE, terms, values)
     set_threads(threads)
-    world, setting = _world(run), play.setting(k)
-    setting.pool.check(world.n_items, k)
-    made = untrained(policy, world, k, setting.pool, config)
-    with PartsProgress("training", "episodes") as progress:
-        table = train_policy(made, world, setting, lambda done, total, row: progress(done, total, _figures(row)))
-    save_policy(made, out / POLICY_FILE, k=k, pool=setting.pool)
+    world, setting = _world(run), terms.setting
+    setting.pool.check(world.n_items, setting.k)
+    made = untrained(terms.policy, world, setting.k, setting.pool, terms.config)
+    keeper = Keeper(out / RESUME_FILE, made, setting)
+    start = keeper.resume() if resume else None
+    try:
+        with PartsProgress("training", "episodes") as progress:
+            table = train_policy(
+                made, world, setting, lambda done, total, row: progress(done, total, _figures(row)), keeper, start
+            )
+    except KeyboardInterrupt:
+        done = f"{keeper.position.episodes} of {terms.config.episodes} episodes"
+        note(
+            f"{done} are kept; go on with: {shlex.join(['fastgaum', 'rl', 'train', str(run), '-o', str(out), '--resume'])}"
+        )
+        raise
+    save_policy(made, out / POLICY_FILE, k=setting.k, pool=setting.pool)
     with atomic(out / "curve.parquet") as beside:
         table.write_parquet(beside)
+    keeper.path.unlink()
     last = table.row(-1, named=True)
     say(
-        f"{out}: {policy}, {last['steps']:,} steps: cumulative reward {last['return']:.3f}, click rate {last['click_rate']:.3f}"
+        f"{out}: {terms.policy}, {last['steps']:,} steps: cumulative reward {last['return']:.3f}, click rate {last['click_rate']:.3f}"
     )
 
 
@@ -111,6 +152,7 @@ def evaluate(
     json: Annotated[Path | None, Parameter(help="also write the table as one JSON object")] = None,
     markdown: Annotated[Path | None, Parameter(help="also write the table as markdown")] = None,
     play: Play = AS_USUAL,
+    pools: Pools = CATALOGUE,
     threads: Threads = None,
     reading: Reading = AS_IT_IS,
 ) -> None:
@@ -132,11 +174,15 @@ def evaluate(
     missing = [name for name in names if name in FITTED and log is None]
     if missing and policies != "all":
         raise ConfigError(f"{missing[0]} is fitted on a log: give the run's (--log)")
-    sources = Sources(_popularity(own), None if log is None else reading.or_of_run(run).load(log))
+    sources = Sources.of(own, None if log is None else reading.or_of_run(run).load(log))
     names = [name for name in names if name not in missing]
     plan = Comparison(names, sizes, seeds, users, config, own, judge, sources)
     with PartsProgress("policies", "seeds") as progress:
-        result = compare(plan, play.setting, lambda done, total, what: progress(done, total, what))
+        result = compare(
+            plan,
+            lambda size, items: play.setting(size, pools.of(items)),
+            lambda done, total, what: progress(done, total, what),
+        )
     result |= {
         "world": str(run) if other is None else f"{other}, policies of {run}",
         "machine": machine_facts(config.seed),
@@ -166,11 +212,15 @@ def adapt(
     play: Play = AS_USUAL,
     threads: Threads = None,
 ) -> None:
-    """Let a policy trained in RUN's world learn from new users, beside an untrained one: the adaptation curve."""
+    """Let a policy trained in RUN's world learn from new users, beside an untrained one: the adaptation curve.
+
+    Both are met with the pool that the policy was trained on, less what the other world (--in) does not know of it.
+    """
     check_outputs(json)
     from fastgaum.policies.checkpoint import load_policy
     from fastgaum.policies.evaluate import adaptation, summary
-    from fastgaum.policies.followed import shared_items
+    from fastgaum.policies.followed import pool_in_both
+    from fastgaum.policies.learner import Learner
     from fastgaum.policies.registry import untrained
 
     if seeds < 1 or episodes < 1:
@@ -179,11 +229,14 @@ def adapt(
     own = _world(run)
     judge = own if other is None else _world(other)
     loaded = [load_policy(policy, own) for _ in range(seeds)]
-    k, pool = loaded[0][1:]
-    items = () if other is None else shared_items(own, judge)
+    k, trained_on = loaded[0][1:]
+    pool, met = pool_in_both(trained_on, own, judge)
     fresh = [untrained(made.name, own, k, pool, made.config.replace(seed=i)) for i, (made, _, _) in enumerate(loaded)]
+    for made, _, _ in loaded:
+        if isinstance(made, Learner):
+            made.pool = pool
     policies = {"pre-trained": [made for made, _, _ in loaded], "untrained": fresh}
-    curve = adaptation(policies, judge, play.setting(k, items), episodes=episodes, n_users=users, own=own)
+    curve = adaptation(policies, judge, play.setting(k, met), episodes=episodes, n_users=users, own=own)
     rows = summary(curve)
     if json is not None:
         write_json(
@@ -203,13 +256,6 @@ def _world(run: Path) -> LearnedWorld:
     return LearnedWorld(UserModel.load(run))
 
 
-def _popularity(world: LearnedWorld) -> Any:
-    """How often training chose each of the world's items."""
-    import numpy as np
-
-    return np.expm1(world.catalogue.training_numbers[:, 1])
-
-
 def _values(settings: Sequence[str], seed: int | None) -> dict[str, Any]:
     return parse_settings(settings) | ({} if seed is None else {"seed": seed})
 
@@ -224,14 +270,47 @@ def _sizes(text: str) -> list[int]:
     return sizes
 
 
-def _check_folder(folder: Path, file: Path, overwrite: bool) -> None:
+def _check_folder(folder: Path, overwrite: bool, resume: bool) -> None:
     from fastgaum.errors import OutputError
+    from fastgaum.policies.checkpoint import POLICY_FILE
+    from fastgaum.policies.resume import RESUME_FILE
 
-    check_outputs(file)
     if folder.is_file():
         raise OutputError(f"'{folder}' is a file: a policy needs a folder")
-    if file.exists() and not overwrite:
+    check_outputs(folder / POLICY_FILE, folder / RESUME_FILE)
+    finished, begun = (folder / POLICY_FILE).exists(), (folder / RESUME_FILE).exists()
+    if resume and overwrite:
+        raise ConfigError("--resume goes on with a training and --overwrite begins a new one: pass one of them")
+    if resume and finished and not begun:
+        raise OutputError(f"the training in '{folder}' is done: there is nothing to resume")
+    if begun and not resume and not overwrite:
+        raise OutputError(
+            f"'{folder}' holds a training that was cut off: pass --resume to go on with it, or --overwrite"
+        )
+    if finished and not begun and not overwrite:
         raise OutputError(f"'{folder}' holds a policy already: choose another folder or pass --overwrite")
+
+
+def _begun(file: Path, asked: Terms, values: dict[str, Any]) -> Terms:
+    """What a training was begun with; an option given with --resume must be the same or its default."""
+    from fastgaum.policies.resume import terms_of
+
+    begun = terms_of(file)
+    was, now = begun.setting, asked.setting
+    options = [
+        ("--policy", begun.policy, asked.policy, "cascade-dqn"), ("-k", was.k, now.k, 3),
+        ("--horizon", was.horizon, now.horizon, AS_USUAL.horizon), ("--reward", was.reward, now.reward, AS_USUAL.reward),
+        ("--leaving", was.leaving, now.leaving, AS_USUAL.leaving),
+        ("--pool", was.pool.rule, now.pool.rule, CATALOGUE.pool),
+        ("--pool-size", was.pool.size, now.pool.size, CATALOGUE.pool_size),
+        *((f"--set {key}", getattr(begun.config, key), getattr(asked.config, key), None) for key in values),
+    ]  # fmt: skip
+    for name, before, given, default in options:
+        if given not in (before, default):
+            raise ConfigError(
+                f"the training in '{file.parent}' was begun with {name} {before}, not {given}: leave it out"
+            )
+    return begun
 
 
 def _figures(row: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ from fastgaum.policies.linucb import LinUcb
 from fastgaum.policies.pool import Pool
 from fastgaum.policies.registry import untrained
 
-FORMAT = "fastgaum-policy-1"
+FORMAT = "fastgaum-policy-2"
 POLICY_FILE = "policy.safetensors"
 
 
@@ -32,11 +32,12 @@ def save_policy(policy: Learner | LinUcb, path: Path, *, k: int, pool: Pool) -> 
         OutputError: the file cannot be written.
     """
     metadata = {
-        "format": FORMAT, "policy": policy.name, "k": json.dumps(k), "pool": json.dumps(dataclasses.asdict(pool)),
-        "config": json.dumps(policy.config.to_mapping()),
+        "format": FORMAT, "policy": policy.name, "k": k, "pool": dataclasses.asdict(pool),
+        "config": policy.config.to_mapping(),
     }  # fmt: skip
     with atomic(path) as beside:
-        save_file(_tensors(policy), beside, metadata=metadata)
+        # safetensors writes several entries in an order of chance: one makes equal policies equal files
+        save_file(_tensors(policy), beside, metadata={"fastgaum": json.dumps(metadata)})
 
 
 def load_policy(path: Path, world: World) -> tuple[Learner | LinUcb, int, Pool]:
@@ -52,16 +53,16 @@ def load_policy(path: Path, world: World) -> tuple[Learner | LinUcb, int, Pool]:
         )
     try:
         with safe_open(file, framework="pt") as reader:
-            metadata = reader.metadata() or {}
+            metadata = json.loads((reader.metadata() or {}).get("fastgaum", "{}"))
             tensors = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118
         if metadata.get("format") != FORMAT:
             raise CheckpointError(
                 f"'{file}' has format {metadata.get('format', 'unknown')!r}, this version reads {FORMAT!r}: train again"
             )
-        config = PolicyConfig.from_mapping(json.loads(metadata["config"]))
-        pool_values = json.loads(metadata["pool"])
+        config = PolicyConfig.from_mapping(metadata["config"])
+        pool_values = metadata["pool"]
         pool = Pool(**{**pool_values, "items": tuple(pool_values["items"])})
-        k = int(json.loads(metadata["k"]))
+        k = int(metadata["k"])
         policy = untrained(metadata["policy"], world, k, pool, config)
     except CheckpointError:
         raise

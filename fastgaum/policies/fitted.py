@@ -55,7 +55,7 @@ class Fitted(Policy):
         parts = [self.model.utility(batch).numpy() for batch in self.model.tensors(log, "all")]
         # the pool is the last event of each session
         starts = log.display_offsets[log.session_offsets[1:] - 1]
-        return np.concatenate(parts).astype(np.float32)[starts[:, None] + np.arange(m)]
+        return np.asarray(np.concatenate(parts)[starts[:, None] + np.arange(m)], np.float32)
 
     def _log(self, pools: IntArray) -> SessionLog:
         n = len(pools)

@@ -54,7 +54,7 @@ class Pool:
             )
 
     def keys(self, keys: Keys) -> KeyArray:
-        """Which pools users have now, by where they stand: keys that `draw` turns into them, shape (n_users,)."""
+        """Which pools users have who stand there, at a step, or per user at the first: keys for `draw`, shape (n_users,)."""
         return keys.of(POOL).copy()
 
     def draw(self, keys: KeyArray, n_items: int) -> IntArray:

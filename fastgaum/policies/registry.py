@@ -114,7 +114,8 @@ def plain(name: str, world: World, sources: Sources, seed: int = 0) -> Policy:
         if sources.log is None:
             raise ConfigError(f"{name} is fitted on a log: give one (--log)")
         return Fitted(name, fitted(name, sources.log, seed), world)
-    raise ConfigError(f"policy '{name}' is trained: use untrained() and train()")
+    chosen_names([name])
+    raise ConfigError(f"policy '{name}' is trained: use untrained() and train(), or a file that holds it")
 
 
 def fitted(name: str, log: SessionLog, seed: int) -> ChoiceModel:

@@ -49,7 +49,9 @@ class Replay:
         there = np.flatnonzero(step.active)[-self.capacity :]
         n = len(there)
         rows = (self.at + np.arange(n)) % self.capacity
-        new = (states, step.slates, step.response.places, step.rewards, next_states, ended, step.next_pools)
+        new: tuple[npt.NDArray[Any], ...] = (
+            states, step.slates, step.response.places, step.rewards, next_states, ended, step.next_pools,
+        )  # fmt: skip
         for field, values in zip(fields(Steps), new, strict=True):
             getattr(self.held, field.name)[rows] = values[there]
         self.at = (self.at + n) % self.capacity

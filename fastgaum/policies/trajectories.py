@@ -6,7 +6,7 @@ log cannot have: each candidate's utility and probability before the choice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,8 +37,8 @@ class Episodes:
     """items of a slate"""
     horizon: int = 20
     """steps at most"""
-    pool: PoolKind | Pool = "fixed"
-    """fixed, per_user or per_step; or a policy's own pool, which knows its size"""
+    pool: PoolKind | Sequence[int] | Pool = "fixed"
+    """fixed, per_user or per_step; the items themselves; or a policy's own pool, which knows its size"""
     pool_size: int | None = None
     """items of a pool; None: the whole catalogue"""
     leaving: Leaving | None = None
@@ -47,8 +47,9 @@ class Episodes:
     """the one source of randomness"""
 
     def __post_init__(self) -> None:
-        for name in ("number", "slate_size", "horizon"):
-            if getattr(self, name) < 1:
+        for name in ("number", "slate_size", "horizon", "pool_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
                 raise ConfigError(f"{name} of episodes is {getattr(self, name)}, at least 1 is required")
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}, a number from 0 is required")
@@ -56,7 +57,12 @@ class Episodes:
     @property
     def setting(self) -> Setting:
         """The same for a rollout. Raises ConfigError as `Setting` and `Pool`."""
-        pool = self.pool if isinstance(self.pool, Pool) else Pool(self.pool, self.pool_size or 0, seed=self.seed)
+        if isinstance(self.pool, Pool):
+            pool = self.pool
+        elif isinstance(self.pool, str):
+            pool = Pool(self.pool, self.pool_size or 0, seed=self.seed)
+        else:
+            pool = Pool("fixed", self.pool_size or 0, tuple(self.pool), self.seed)
         return Setting(self.slate_size, self.horizon, pool, leaving=self.leaving)
 
 

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
 from fastgaum.cli.app import main
+from fastgaum.envs.learned import LearnedWorld
+from fastgaum.models.user_model import UserModel
+from fastgaum.policies import evaluate, resume, train
+from fastgaum.policies.checkpoint import load_policy
 from fastgaum.policies.registry import POLICIES
 from fastgaum.sessions.synthetic import synthesise
 from fastgaum.sessions.unpack import to_frame
@@ -68,6 +76,100 @@ def test_train_then_adapt(runs: tuple[Path, Path, Path], tmp_path: Path, capsys:
         ("pre-trained", 20), ("pre-trained", 40), ("untrained", 20), ("untrained", 40),
     ]  # fmt: skip
     assert "users met" in capsys.readouterr().out
+
+
+def test_adapt_meets_the_pool_of_the_training(
+    runs: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fixed pool of 6: the other world shows the same six items, by their ids, less those it does not know."""
+    _, run, other = runs
+    out = tmp_path / "policy"
+    pool = ["--pool", "fixed", "--pool-size", "6"]
+    assert main(["rl", "train", str(run), "-o", str(out), "-k", "2", *pool, *SMALL, *SHORT]) == 0
+    own, judge = (LearnedWorld(UserModel.load(folder)) for folder in (run, other))
+    _, _, trained_on = load_policy(out, own)
+    shown: set[str] = set()
+    learned: set[str] = set()
+    real = evaluate.adaptation
+
+    def watched(policies: Any, world: Any, setting: Any, **rest: Any) -> Any:
+        shown.update(world.item_ids.gather(setting.pool.draw(np.zeros(1, np.uint64), world.n_items)))
+        for made in [*policies["pre-trained"], *policies["untrained"]]:
+            learned.update(own.item_ids.gather(made.pool.draw(np.zeros(1, np.uint64), own.n_items)))
+        return real(policies, world, setting, **rest)
+
+    monkeypatch.setattr(evaluate, "adaptation", watched)
+    adapt = ["rl", "adapt", str(out), str(run), "--in", str(other), "--episodes", "1", "--users", "5", "--seeds", "1"]
+    assert main([*adapt, *SHORT]) == 0
+    trained = set(own.item_ids.gather(trained_on.draw(np.zeros(1, np.uint64), own.n_items)))
+    assert len(trained) == 6
+    assert shown == learned == trained & set(judge.item_ids)
+
+
+def train_again(run: Path, out: Path) -> list[str]:
+    longer = [value.replace("episodes=1", "episodes=4") for value in SMALL]
+    return ["rl", "train", str(run), "-o", str(out), "-k", "2", "--leaving", "0.1", *longer, *SHORT]
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_a_training_that_was_interrupted_goes_on(
+    runs: tuple[Path, Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fails: Callable[[list[str]], str],
+) -> None:
+    """Ctrl-C: exit 130, and the command it prints ends in the files of a training that was not interrupted."""
+    _, run, other = runs
+    assert main(train_again(run, tmp_path / "whole")) == 0
+    out, learn = tmp_path / "cut", train._learn
+
+    def interrupted(policy: Any, world: Any, setting: Any, episode: int) -> Any:
+        if episode == 2:
+            raise KeyboardInterrupt
+        return learn(policy, world, setting, episode)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resume, "SHARE", np.inf)
+        patch.setattr(train, "_learn", interrupted)
+        assert main(train_again(run, out)) == 130
+    printed = capsys.readouterr().err
+    assert "2 of 4 episodes are kept" in printed
+    command = shlex.split(printed.split("go on with: ")[1].splitlines()[0])
+    assert command[:3] == ["fastgaum", "rl", "train"]
+    assert set(files_of(out)) == {"resume.safetensors"}
+    assert "cut off" in fails(train_again(run, out))
+    assert "--horizon 3, not 4" in fails([*command[1:], "--horizon", "4"])
+    assert "another world" in fails(["rl", "train", str(other), "-o", str(out), "--resume"])
+    assert main([*command[1:], "--threads", "1"]) == 0
+    assert files_of(out) == files_of(tmp_path / "whole")
+    assert "is done" in fails([*command[1:]])
+    assert "no training to resume" in fails(["rl", "train", str(run), "-o", str(tmp_path / "new"), "--resume"])
+    assert "one of them" in fails([*command[1:], "--overwrite"])
+
+
+def test_a_training_that_was_killed_goes_on(runs: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    """kill −9, whenever it comes: what is on disk is a training between two episodes."""
+    _, run, _ = runs
+    longer = [value.replace("episodes=1", "episodes=40") for value in SMALL]
+    whole, cut = ([*train_again(run, tmp_path / name), *longer] for name in ("whole", "cut"))
+    assert main(whole) == 0
+    file = tmp_path / "cut" / "resume.safetensors"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fastgaum", *cut], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while process.poll() is None and not file.exists():
+        time.sleep(0.01)
+    time.sleep(0.05)
+    process.kill()
+    process.wait()
+    if file.exists():
+        assert main(["rl", "train", str(run), "-o", str(tmp_path / "cut"), "--resume", "--threads", "1"]) == 0
+    for name in ("policy.safetensors", "curve.parquet"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_evaluate_prints_every_policy_in_another_world(runs: tuple[Path, Path, Path], tmp_path: Path) -> None:

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 from fastgaum.cli.app import main
+from fastgaum.envs.learned import LearnedWorld
+from fastgaum.models.user_model import UserModel
+from fastgaum.policies.checkpoint import load_policy
+from fastgaum.policies.rollout import Setting, play
 
 SMALL = ["--episodes", "30", "--slate-size", "3", "--horizon", "4"]
 
@@ -70,11 +75,53 @@ def test_users_may_begin_within_a_logged_session(plain: tuple[str, str], tmp_pat
     assert not frames[0]["utility"].equals(frames[1]["utility"])
 
 
+@pytest.mark.parametrize("policy", ["popular", "greedy", "greedy-click", "wd-lr"])
+def test_a_policy_by_name_makes_the_slates(plain: tuple[str, str], tmp_path: Path, policy: str) -> None:
+    log, run = plain
+    out = tmp_path / "t.parquet"
+    assert main(["simulate", run, "-o", str(out), *SMALL, "--policy", policy, "--log", log]) == 0
+    frame = pl.read_parquet(out)
+    assert frame.height == 30 * 4 * 3
+    slates = frame.group_by("session", "event", maintain_order=True).agg("item")["item"]
+    if policy == "popular":
+        assert slates.n_unique() == 1
+        choices = pl.read_parquet(log).filter(pl.col("chosen") == 1)["item"].value_counts(sort=True)
+        assert set(slates[0]) <= set(choices["item"].head(8).cast(pl.String))
+    if policy == "greedy":
+        assert frame.group_by("session", "event").agg(pl.col("utility").is_sorted(descending=True))["utility"].all()
+
+
+def test_a_trained_policy_makes_the_slates_it_was_trained_for(
+    plain: tuple[str, str], tmp_path: Path, fails: Callable[[list[str]], str]
+) -> None:
+    """Its own size of slates and pool, as it acts when it no longer learns."""
+    run, policy, out = plain[1], tmp_path / "policy", tmp_path / "t.parquet"
+    quick = [
+        part for key in ("episodes=1", "users=8", "warm_up=8", "batch=8", "evaluations=1") for part in ("--set", key)
+    ]
+    pool = ["--pool", "fixed", "--pool-size", "5", "-k", "2", "--horizon", "4"]
+    assert main(["rl", "train", run, "-o", str(policy), *pool, *quick]) == 0
+    simulate = ["simulate", run, "-o", str(out), "--episodes", "30", "--horizon", "4", "--policy", str(policy)]
+    assert main(simulate) == 0
+    frame = pl.read_parquet(out)
+    assert frame.height == 30 * 4 * 2
+    world = LearnedWorld(UserModel.load(Path(run)))
+    made, k, trained_on = load_policy(policy, world)
+    assert set(frame["item"]) <= set(world.item_ids.gather(trained_on.draw(np.zeros(1, np.uint64), world.n_items)))
+    outcome = play(world, made, Setting(k, 4, trained_on), 30, 0)
+    assert frame["chosen"].sum() == outcome.clicks.sum()
+    assert frame.filter(pl.col("chosen") == 1)["utility"].sum() == pytest.approx(outcome.rewards.sum(), rel=1e-4)
+    assert "slates of 2 items and is asked for 3" in fails([*simulate, "--slate-size", "3"])
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         (["--policy", "randm"], "did you mean 'random'"),
-        (["--slate-size", "100"], "does not fill a slate of 100"),
+        (["--policy", "dqn"], "written by `fastgaum rl train`"),
+        (["--policy", "wd-lr"], "--log"),
+        (["--slate-size", "0"], "slate_size of episodes is 0"),
+        (["--slate-size", "100"], "slate of 100 items cannot be made"),
         (["--episodes", "0"], "number of episodes is 0"),
         (["--leaving", "1.5"], "a probability in [0, 1]"),
         (["--starts", "logged"], "log"),

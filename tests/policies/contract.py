@@ -11,7 +11,7 @@ from fastgaum.ops import threads
 from fastgaum.policies.base import Policy
 from fastgaum.policies.pool import Pool
 from fastgaum.policies.rollout import Setting, play, rollout
-from tests.policies.small_world import TiringWorld
+from tests.policies.small_world import TiringWorld, keys_at
 
 Make = Callable[[World, int], Policy]
 POOLS = (
@@ -35,10 +35,11 @@ def check_policy(make: Make, world: World | None = None) -> None:
 
 def _check_slates(policy: Policy, world: World, setting: Setting) -> None:
     """Slates hold k distinct items of the user's own pool, int32."""
-    numbers = np.arange(9, dtype=np.int32)
-    for step, transition in enumerate(rollout(world, policy, setting, len(numbers), seed=3)):
+    for step, transition in enumerate(rollout(world, policy, setting, 9, seed=3)):
         slates = transition.slates
-        pools = setting.pool.draw(setting.pool.keys(3, numbers, step), world.n_items)
+        pools = setting.pool.draw(
+            setting.pool.keys(keys_at(3, 9, step if setting.pool.rule == "per_step" else 0)), world.n_items
+        )
         assert slates.shape == (9, setting.k)
         assert slates.dtype == np.int32
         assert all(len(set(slate)) == setting.k for slate in slates.tolist())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from fastgaum.envs.keys import SLATE, Keys, uniforms
 from fastgaum.envs.world import FloatArray, IntArray, KeyArray, Population, Response, World
-from fastgaum.policies.keys import uniforms
 
 
 class TiringWorld(World):
@@ -49,17 +49,32 @@ class TiringPopulation(Population):
         return weights / total[:, None], self.world.outside / total
 
     def step(self, slates: IntArray, keys: KeyArray, active: np.ndarray | None = None) -> Response:
-        assert active is None
+        there = np.ones(self.n, np.bool_) if active is None else active
         probs, _ = self.probabilities(slates)
         reached = np.cumsum(probs, axis=1, dtype=np.float64)
         draws = uniforms(keys, 1) * (1.0 if self.world.outside else reached[:, -1:])
         places = (draws >= reached).sum(axis=1)
-        places = np.where(places == slates.shape[1], -1, places).astype(np.int32)
+        places = np.where(there & (places < slates.shape[1]), places, -1).astype(np.int32)
         items = np.where(places >= 0, slates[np.arange(self.n), places], -1).astype(np.int32)
         clicked = places >= 0
         utilities = np.where(clicked, self.world.appeal[items] + self.world.weight * self.mood[:, 0], 0).astype(
             np.float32
         )
         effect = np.where(clicked, self.world.effect[items], 0)
-        self.mood[:, 0] = self.world.decay * self.mood[:, 0] + (1 - self.world.decay) * effect
+        moved = self.world.decay * self.mood[:, 0] + (1 - self.world.decay) * effect
+        self.mood[:, 0] = np.where(there, moved, self.mood[:, 0])
         return Response(places, items, utilities)
+
+
+def keys_at(seed: int, users: int, step: int = 0, first: int = 0) -> Keys:
+    """Where users first, first + 1, … of a rollout stand at a step."""
+    keys = Keys(users)
+    keys.seed(seed, keys.everyone, first)
+    keys.start(keys.everyone)
+    keys.steps += step
+    return keys
+
+
+def keys_of(seed: int, users: int, use: np.uint64 = SLATE) -> KeyArray:
+    """The keys of users 0, 1, … for one use at their first step."""
+    return keys_at(seed, users).of(use).copy()

@@ -14,13 +14,13 @@ from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.pool import Pool
 from fastgaum.policies.registry import Sources
 from fastgaum.policies.rollout import Setting
-from tests.policies.small_world import TiringPopulation, TiringWorld
+from tests.policies.small_world import TiringPopulation, TiringWorld, keys_at
 
 CONFIG = PolicyConfig(episodes=2, users=16, warm_up=16, batch=16, evaluations=1)
 
 
 class Followable(TiringPopulation):
-    def follow(self, slates: np.ndarray, places: np.ndarray) -> None:
+    def follow(self, slates: np.ndarray, places: np.ndarray, active: np.ndarray | None = None) -> None:
         """Moods stay: what policies see of the other world's users is not what is tested here."""
 
 
@@ -38,7 +38,7 @@ def test_fixed_pools_hold_the_same_items_in_both_worlds(monkeypatch: pytest.Monk
         return Setting(k, 3, Pool("fixed", 5, items))
 
     def keep(setting: Setting, world: TiringWorld, where: str) -> None:
-        pool = setting.pool.draw(setting.pool.keys(0, np.zeros(1, np.int32), 0), world.n_items)
+        pool = setting.pool.draw(setting.pool.keys(keys_at(0, 1)), world.n_items)
         seen[where] |= set(world.item_ids.gather(pool).to_list())
 
     monkeypatch.setattr(module, "train", lambda policy, world, setting: keep(setting, world, "own"))

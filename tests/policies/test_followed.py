@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import polars as pl
 import pytest
 
 from fastgaum.envs.learned import LearnedWorld
+from fastgaum.envs.world import Past
 from fastgaum.errors import ConfigError
 from fastgaum.models.user_model import UserModel
-from fastgaum.policies.followed import Followed, shared_items
+from fastgaum.policies.fitted import Fitted
+from fastgaum.policies.followed import Followed, pool_in_both, shared_items
 from fastgaum.policies.greedy import Greedy
 from fastgaum.policies.pool import Pool
 from fastgaum.policies.random import Random
 from fastgaum.policies.rollout import Setting, play, rollout
-from fastgaum.sessions.synthetic import synthesise
-from tests.policies.small_world import TiringWorld
-
-
-@pytest.fixture(scope="module")
-def learned() -> LearnedWorld:
-    log, _ = synthesise(400, n_items=12, no_click=0.2, max_display=6, mean_display=4.0)
-    model = UserModel.from_preset("fastgaum", epochs=1, warm_start=2, catch_up=1, search=[])
-    model.fit(log)
-    return LearnedWorld(model)
+from fastgaum.sessions.packed import SessionLog
+from tests.policies.small_world import TiringWorld, keys_at
 
 
 def test_a_followed_user_is_the_user(learned: LearnedWorld) -> None:
@@ -35,6 +31,93 @@ def test_a_followed_user_is_the_user(learned: LearnedWorld) -> None:
         np.testing.assert_array_equal(follower.users.states, step.next_states)
         moved += int((step.states != step.next_states).any())
     assert moved > 0
+
+
+def test_a_follower_knows_what_its_user_had_behind_it(learned: LearnedWorld, begun: LearnedWorld) -> None:
+    """Users who start within a session: told their prefixes, the follower's states are theirs from the first step."""
+    follower = Followed(Random(), learned, begun)
+    apart = 0
+    for t, step in enumerate(rollout(begun, follower, Setting(3, 4), 200, seed=2)):
+        assert follower.users is not None
+        assert follower.before is not None
+        np.testing.assert_allclose(follower.before, step.states, atol=1e-5)
+        np.testing.assert_allclose(follower.users.states, step.next_states, atol=1e-5)
+        apart += t == 0 and int(np.abs(step.states).max(axis=1).astype(bool).sum())
+    assert 20 < apart < 200
+    # a world that starts its own users within sessions has no say in what these had behind them
+    homeless = Followed(Random(), begun, learned)
+    homeless.start(50)
+    assert homeless.users is not None
+    assert not homeless.users.states.any()
+
+
+def test_a_past_is_told_in_the_items_of_the_own_world(learned: LearnedWorld) -> None:
+    """Unknown items are left out, an event whose choice is one is none, and an item shown twice counts where it stands first."""
+    other = TiringWorld(13)
+    other.item_ids = pl.concat([learned.item_ids.reverse(), pl.Series(["new"])])
+    slates = np.array([[12, 0, 3], [12, 0, 3], [4, 5, 4], [0, 1, -1], [1, 2, 3]], np.int32)
+    places, active = np.array([1, 0, 2, -1, 0], np.int32), np.array([True, True, True, True, False])
+    told: list[Past] = []
+
+    class Keeps(Random):
+        def start(self, n: int, past: Iterable[Past] = ()) -> None:
+            told.extend(past)
+
+    follower = Followed(Keeps(), learned, other)
+    follower.start(5, [Past(slates, places, active)])
+    (event,) = told
+    assert event.slates.tolist() == [[-1, 11, 8], [-1, 11, 8], [7, 6, 7], [11, 10, -1], [10, 9, 8]]
+    assert event.places.tolist() == [1, -1, 0, -1, -1]
+    assert event.active.tolist() == [True, False, True, True, False]
+    alone = learned.population(5)
+    alone.follow(event.slates, event.places, event.active)
+    assert follower.users is not None
+    np.testing.assert_array_equal(follower.users.states, alone.states)
+    assert not alone.states[[1, 4]].any()
+    assert alone.states[[0, 2, 3]].any(axis=1).all()
+
+
+def test_a_fitted_model_reads_what_users_had_behind_them(learned_log: SessionLog, begun: LearnedWorld) -> None:
+    """Sessions of any length, with empty places and gaps: each user's utilities are those of its session alone."""
+    model = UserModel.from_preset("fastgaum", epochs=1, warm_start=1, search=[], protocol="bags")
+    model.fit(learned_log)
+    policy, n = Fitted("ours", model, begun), 9
+    keys = np.arange(n, dtype=np.uint64) * np.uint64(977) + np.uint64(5)
+    past = [*begun.past(keys), Past(np.tile(np.array([-1, 3, 5], np.int32), (n, 1)), np.full(n, 2), np.arange(n) > 3)]
+    pools = np.tile(np.arange(12, dtype=np.int32), (n, 1))
+    policy.start(n, past)
+    together = policy.utilities(pools)
+    lengths = set()
+    for user in range(n):
+        events = [part for part in past if part.active[user]]
+        lengths.add(len(events))
+        policy.start(
+            1,
+            [Past(part.slates[user : user + 1], part.places[user : user + 1], np.ones(1, np.bool_)) for part in events],
+        )
+        np.testing.assert_allclose(policy.utilities(pools[:1])[0], together[user], atol=1e-4)
+    assert len(lengths) > 1
+    policy.start(n)
+    assert np.abs(policy.utilities(pools) - together).max() > 1e-3
+
+
+@pytest.mark.parametrize("pool", [Pool("fixed", 5), Pool(), Pool("per_user", 4), Pool("per_step", 4)])
+def test_a_pool_is_the_same_in_both_worlds(pool: Pool) -> None:
+    """A fixed pool keeps its items, less what is unknown; others draw the same items for the same key."""
+    own, other = TiringWorld(12), TiringWorld(12)
+    other.item_ids = pl.concat([pl.Series(["x", "y"]), own.item_ids.gather([11, 3, 4, 0, 5, 1, 7, 9, 2, 10])])
+    mine, theirs = pool_in_both(pool, own, other)
+    keys = mine.keys(keys_at(3, 6))
+    names = [
+        world.item_ids.gather(np.ravel(drawn.draw(keys, 12))).to_list()
+        for world, drawn in ((own, mine), (other, theirs))
+    ]
+    assert names[0] == names[1]
+    if pool.rule == "fixed":
+        before = own.item_ids.gather(pool.draw(keys, 12)).to_list()
+        assert names[0] == [name for name in before if name in set(other.item_ids)]
+        assert len(names[0]) < len(before)
+    assert pool_in_both(pool, own, own) == (pool, pool)
 
 
 def test_a_policy_decides_as_at_home(learned: LearnedWorld) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from fastgaum.policies.pool import Pool
 from fastgaum.policies.random import Random
 from fastgaum.policies.registry import LEARNERS, TRAINED, untrained
 from fastgaum.policies.replay import Replay, Steps
-from fastgaum.policies.rollout import Setting, play
+from fastgaum.policies.rollout import Setting, play, rollout
 from fastgaum.policies.slateq import SlateQ
 from fastgaum.policies.train import train
 from tests.policies.contract import check_policy
@@ -130,13 +131,17 @@ def test_linucb_is_the_dense_regression() -> None:
     states, slates = rng.standard_normal((30, 1)).astype(np.float32), rng.integers(12, size=(30, 2)).astype(np.int32)
     places, rewards = rng.integers(-1, 2, size=30).astype(np.int32), rng.random(30).astype(np.float32)
     response = Response(places, places, rewards)
-    policy.observe(Transition(states, 1.0, slates, response, rewards, states, 0.5, np.zeros(30, np.uint64)))
+    there = np.arange(30) % 4 != 0
+    none, keys = np.zeros(30, np.bool_), np.zeros(30, np.uint64)
+    policy.observe(Transition(states, 1.0, slates, response, rewards, states, 0.5, keys, there, none))
+    # whoever has left is nothing to learn from
+    states, slates, places, rewards = states[there], slates[there], places[there], rewards[there]
 
     def x(state: np.ndarray, item: int) -> np.ndarray:
         return np.outer([1.0, *state], policy.features[item]).ravel()
 
-    rows = np.array([x(states[i], slates[i, j]) for i in range(30) for j in range(2)])
-    y = np.array([rewards[i] * (places[i] == j) for i in range(30) for j in range(2)])
+    rows = np.array([x(states[i], slates[i, j]) for i in range(len(states)) for j in range(2)])
+    y = np.array([rewards[i] * (places[i] == j) for i in range(len(states)) for j in range(2)])
     inverse = np.linalg.inv(2.0 * np.eye(rows.shape[1]) + rows.T @ rows)
     theta = inverse @ rows.T @ y
     got = policy.scores(states[:4], np.arange(12, dtype=np.int32))
@@ -153,11 +158,46 @@ def test_replay_forgets_the_oldest() -> None:
         part = steps(2)
         response = Response(part.places, part.places, part.rewards)
         rewards = np.full(2, number, np.float32)
-        step = Transition(part.states, 1, part.slates, response, rewards, part.states, 0, np.zeros(2, np.uint64))
-        replay.add(part.states, part.next_states, False, step)
+        everyone, nobody = np.ones(2, np.bool_), np.zeros(2, np.bool_)
+        keys = np.zeros(2, np.uint64)
+        step = Transition(part.states, 1, part.slates, response, rewards, part.states, 0, keys, everyone, nobody)
+        replay.add(part.states, part.next_states, nobody, step)
     assert replay.size == 5
     assert sorted(replay.held.rewards.tolist()) == [1, 2, 2, 3, 3]
     assert set(replay.draw(200, np.random.default_rng(0)).rewards.tolist()) == {1, 2, 3}
+
+
+@pytest.mark.parametrize("time", [True, False])
+def test_replay_holds_the_steps_of_users_who_were_there(time: bool) -> None:
+    """Row by row what a rollout gives: nothing after a user left, no future where it left, or at the end if Q reads the time."""
+    world, setting = TiringWorld(), Setting(3, 5, Pool("per_step", 6), leaving=0.3)
+    policy = CascadeDqn(world, 3, setting.pool, TINY.replace(warm_up=10**6, time=time))
+    policy.learning = True
+    expected = []
+    for step in rollout(world, policy, setting, 20, seed=1):
+        for user in np.flatnonzero(step.active):
+            over = step.ended[user] or (time and step.next_left == 0)
+            expected.append((step.states[user, 0], step.rewards[user], step.next_states[user, 0], over))
+    replay = policy.replay
+    assert replay is not None
+    assert replay.size == len(expected) < 20 * 5
+    held = replay.held
+    got = np.column_stack([held.states[:, 0], held.rewards, held.next_states[:, 0], held.ended])[: replay.size]
+    np.testing.assert_array_equal(got, np.array(expected, np.float32))
+    assert 0 < held.ended[: replay.size].sum() < replay.size
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_a_step_after_which_a_user_left_has_no_future(name: str) -> None:
+    """Whatever comes after must not change the loss of rows that ended; of the others it does."""
+    policy = untrained(name, TiringWorld(), 3, Pool(), TINY)
+    data = steps()
+    other = dataclasses.replace(data, next_states=data.next_states + 5)
+    for ended, same in ((np.ones(5, np.float32), True), (np.zeros(5, np.float32), False)):
+        one, two = (
+            float(policy.update_loss(dataclasses.replace(part, ended=ended)).detach()) for part in (data, other)
+        )
+        assert (one == two) is same
 
 
 def test_a_learner_explores_while_it_learns_only() -> None:

@@ -10,13 +10,13 @@ import polars as pl
 import pytest
 from scipy.stats import chisquare
 
+from fastgaum.envs.keys import SLATE, START
 from fastgaum.envs.learned import LearnedWorld
 from fastgaum.envs.world import IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.models.user_model import UserModel
 from fastgaum.policies.base import Observation, Policy, top_places
 from fastgaum.policies.greedy import Greedy, GreedyClick
-from fastgaum.policies.keys import POLICY, keys_of
 from fastgaum.policies.popular import Popular
 from fastgaum.policies.random import Random
 from fastgaum.policies.registry import Sources, plain
@@ -24,7 +24,7 @@ from fastgaum.policies.rollout import Setting, play
 from fastgaum.sessions.synthetic import synthesise
 from tests.builders import log_of
 from tests.policies.contract import check_policy
-from tests.policies.small_world import TiringWorld
+from tests.policies.small_world import TiringWorld, keys_of
 
 
 @pytest.mark.parametrize("make", [
@@ -39,8 +39,8 @@ def test_contract(make: object) -> None:
 
 def observation(world: TiringWorld, n: int, pools: np.ndarray) -> Observation:
     users = world.population(n)
-    users.reset(keys_of(0, 0, np.arange(n)))
-    return Observation(users, pools.astype(np.int32), keys_of(0, POLICY, np.arange(n)), 1.0)
+    users.reset(keys_of(0, n, START))
+    return Observation(users, pools.astype(np.int32), keys_of(0, n, SLATE), 1.0)
 
 
 def test_random_slates_are_uniform_in_every_place() -> None:

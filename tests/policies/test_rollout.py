@@ -6,42 +6,44 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from fastgaum.envs.keys import CHOICE, LEAVE, START, Keys, distinct, uniform, uniforms
+from fastgaum.envs.vector_env import UserVectorEnv
 from fastgaum.envs.world import IntArray, KeyArray, Response
 from fastgaum.errors import ConfigError
-from fastgaum.policies.keys import distinct, keys_of, uniforms
+from fastgaum.policies.base import Observation, Policy
 from fastgaum.policies.pool import Pool
 from fastgaum.policies.random import Random
 from fastgaum.policies.rollout import Setting, play, rollout
-from tests.policies.small_world import TiringPopulation, TiringWorld
+from tests.policies.small_world import TiringPopulation, TiringWorld, keys_at, keys_of
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**40), st.integers(1, 40), st.data())
 def test_distinct_draws_are_distinct_and_in_range(seed: int, n_of: int, data: st.DataObject) -> None:
     k = data.draw(st.integers(1, n_of))
-    picked = distinct(keys_of(seed, 0, np.arange(7)), n_of, k)
+    picked = distinct(keys_of(seed, 7), n_of, k)
     assert picked.shape == (7, k)
     assert picked.min() >= 0
     assert picked.max() < n_of
     assert all(len(set(row)) == k for row in picked.tolist())
 
 
-@pytest.mark.parametrize("parts", [(0, np.arange(4000), 1), (np.arange(4000), 0, 1), (0, 0, np.arange(4000))])
-def test_every_counter_changes_the_draw(parts: tuple[object, ...]) -> None:
-    draws = uniforms(keys_of(3, *parts), 2)  # type: ignore[arg-type]
+def test_numbers_of_a_key_are_independent() -> None:
+    draws = uniforms(keys_of(3, 4000), 2)
     assert len(np.unique(draws)) == 8000
     assert chisquare(np.histogram(draws, bins=20, range=(0, 1))[0]).pvalue > 1e-4
     assert abs(np.corrcoef(draws.T)[0, 1]) < 0.06
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["fixed", "per_user", "per_step"]), st.integers(1, 12), st.integers(0, 99))
 def test_pools_are_distinct_items_and_their_key_says_all(rule: str, size: int, seed: int) -> None:
     pool = Pool(rule, size, items=tuple(range(3, 15)))  # type: ignore[arg-type]
-    users = np.arange(10, 16, dtype=np.int32)
-    keys = pool.keys(seed, users, 2)
+    keys = pool.keys(keys_at(seed, 6, 2, first=10))
     drawn = np.atleast_2d(pool.draw(keys, 20))
     assert all(len(set(row)) == size for row in drawn.tolist())
     assert set(drawn.ravel().tolist()) <= set(range(3, 15))
@@ -50,14 +52,12 @@ def test_pools_are_distinct_items_and_their_key_says_all(rule: str, size: int, s
 
 
 def test_rules_of_pools() -> None:
-    users = np.arange(50, dtype=np.int32)
-
     def drawn(rule: str, step: int, seed: int = 1) -> np.ndarray:
         pool = Pool(rule, 5)  # type: ignore[arg-type]
-        return np.broadcast_to(pool.draw(pool.keys(seed, users, step), 30), (50, 5))
+        return np.broadcast_to(pool.draw(pool.keys(keys_at(seed, 50, step)), 30), (50, 5))
 
     assert (drawn("fixed", 0) == drawn("fixed", 3, seed=2)).all()
-    assert (drawn("per_user", 0) == drawn("per_user", 3)).all()
+    assert (Pool("fixed", 5, seed=4).draw(keys_of(0, 1), 30) != drawn("fixed", 0)[0]).any()
     assert len(np.unique(drawn("per_user", 0), axis=0)) > 40
     assert (drawn("per_step", 0) != drawn("per_step", 1)).any(axis=1).mean() > 0.9
     assert chisquare(np.bincount(drawn("per_step", 2).ravel(), minlength=30)).pvalue > 1e-4
@@ -78,6 +78,68 @@ def test_a_rollout_tells_what_happened() -> None:
         np.testing.assert_array_equal(step.response.items[clicked], chosen)
 
 
+def test_users_are_those_of_an_environment() -> None:
+    """The same seed: the same luck, the same pools and the same leaving as in the Gymnasium environment."""
+    world = TiringWorld()
+    envs = UserVectorEnv(30, world=world, slate_size=3, pool="per_user", pool_size=6, leaving=0.2, horizon=5,
+                         observation="dict", autoreset_mode="DISABLED")  # fmt: skip
+    observation, _ = envs.reset(seed=4)
+    setting = Setting(3, 5, Pool("per_user", 6), leaving=0.2)
+    there = np.ones(30, np.bool_)
+    for step in rollout(world, FirstItems(), setting, 30, seed=4):
+        np.testing.assert_array_equal(step.active, there)
+        np.testing.assert_array_equal(step.slates, observation["pool"][:, :3])
+        observation, rewards, terminated, _, _ = envs.step_where(np.tile(np.arange(3), (30, 1)), there)
+        np.testing.assert_array_equal(step.rewards, rewards)
+        np.testing.assert_array_equal(step.ended, terminated)
+        there = there & ~terminated
+    assert not there.all()
+
+
+class FirstItems(Policy):
+    """The first k items of each pool."""
+
+    name = "first"
+
+    def act(self, observation: Observation, k: int) -> IntArray:
+        pools = np.broadcast_to(observation.pools, (observation.users.n, observation.pools.shape[-1]))
+        return pools[:, :k].copy()
+
+
+@pytest.mark.parametrize("rule", ["fixed", "per_user", "per_step"])
+@pytest.mark.parametrize("leaving", [0.3, [0.0, 0.6, 0.1], 1.0])
+@pytest.mark.parametrize("reward", ["utility", "contrast"])
+def test_leaving_against_users_played_one_by_one(rule: str, leaving: object, reward: str) -> None:
+    """A slow twin: each user alone, from its own stream, until it leaves; who left earns nothing and is shown nothing."""
+    world, horizon = TiringWorld(), 6
+    setting = Setting(2, horizon, Pool(rule, 5), reward, leaving)  # type: ignore[arg-type]
+    outcome = play(world, FirstItems(), setting, 12, seed=3, first_user=5)
+    hazards = np.atleast_1d(leaving)  # type: ignore[call-overload]
+    rewards, clicks, shown = np.zeros((12, horizon)), np.zeros((12, horizon)), np.zeros((12, horizon), bool)
+    for i in range(12):
+        keys, user = Keys(1), world.population(1)
+        keys.seed(3, keys.everyone, 5 + i)
+        keys.start(keys.everyone)
+        user.reset(keys.of(START))
+        pool = np.atleast_2d(setting.pool.draw(setting.pool.keys(keys), 12))[0]
+        for t in range(horizon):
+            if rule == "per_step":
+                pool = setting.pool.draw(setting.pool.keys(keys), 12)[0]
+            level = user.utilities(pool).mean() if reward == "contrast" else 0.0
+            response = user.step(pool[None, :2], keys.of(CHOICE))
+            shown[i, t], clicks[i, t] = True, response.places[0] >= 0
+            rewards[i, t] = response.utilities[0] - level
+            keys.steps += 1
+            if uniform(keys.of(LEAVE))[0] < hazards[min(t, len(hazards) - 1)]:
+                break
+    np.testing.assert_array_equal(outcome.shown, shown)
+    np.testing.assert_array_equal(outcome.clicks, clicks)
+    np.testing.assert_allclose(outcome.rewards, rewards, atol=1e-6)
+    np.testing.assert_allclose(outcome.returns, rewards.sum(axis=1), atol=1e-5)
+    assert outcome.click_rate == pytest.approx(clicks.sum() / shown.sum())
+    assert not shown.all()
+
+
 def test_a_reward_of_one_s_own() -> None:
     def odd(response: Response) -> np.ndarray:
         return (response.items % 2 == 1) * 2.0
@@ -91,6 +153,8 @@ def test_a_reward_of_one_s_own() -> None:
     (lambda: Setting(reward="likes"), "likes"),  # type: ignore[arg-type]
     (lambda: Pool("weekly"), "weekly"),  # type: ignore[arg-type]
     (lambda: Pool(size=-1), "pool size"),
+    (lambda: Pool(seed=-1), "pool seed"),
+    (lambda: Setting(leaving=1.5), "probability in"),
     (lambda: play(TiringWorld(), Random(), Setting(3, 2, Pool("per_user", 2)), 4, 0), "slate of 3"),
     (lambda: play(TiringWorld(), Random(), Setting(3, 2, Pool("per_user", 99)), 4, 0), "99"),
     (lambda: play(TiringWorld(), Random(), Setting(3, 2), 0, 0), "at least one user"),

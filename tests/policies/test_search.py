@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 from fastgaum.ops import threads
 from fastgaum.policies.cascade_dqn import CascadeDqn
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.keys import keys_of
 from fastgaum.policies.learner import explored
 from fastgaum.policies.pool import Pool
 from fastgaum.policies.scorer import Scorer
 from fastgaum.policies.search import ItemParts, best_own_places, best_places, scores_of
-from tests.policies.small_world import TiringWorld
+from tests.policies.small_world import TiringWorld, keys_at, keys_of
 
 
 def naive_scores(users: np.ndarray, items: np.ndarray, joint: bool) -> np.ndarray:
@@ -100,7 +99,7 @@ def test_the_cascade_is_the_arg_max_place_by_place(form: str, towers: tuple[int,
     config = PolicyConfig(form=form, width=12, towers=towers)  # type: ignore[arg-type]
     policy = CascadeDqn(world, k, pool, config)
     states = np.random.default_rng(0).standard_normal((n, policy.n_read)).astype(np.float32)
-    pools = pool.draw(pool.keys(1, np.arange(n, dtype=np.int32), 0), world.n_items)
+    pools = pool.draw(pool.keys(keys_at(1, n)), world.n_items)
     places, values = policy.best_with_values(states, pools, policy.networks)
     for user in range(n):
         own = pools if pools.ndim == 1 else pools[user]
@@ -153,7 +152,7 @@ def test_exploration_keeps_slates_distinct(k: int, more: int, epsilon: float, se
     n_pool = k + more
     rng = np.random.default_rng(seed)
     places = np.array([rng.permutation(n_pool)[:k] for _ in range(20)], np.int32)
-    result = explored(places, keys_of(seed, 2, np.arange(20)), n_pool, epsilon)
+    result = explored(places, keys_of(seed, 20), n_pool, epsilon)
     assert all(len(set(row)) == k for row in result.tolist())
     assert result.min() >= 0
     assert result.max() < n_pool
@@ -163,5 +162,5 @@ def test_exploration_keeps_slates_distinct(k: int, more: int, epsilon: float, se
 
 def test_exploration_fills_the_share_asked_for() -> None:
     places = np.tile(np.arange(3, dtype=np.int32), (20_000, 1))
-    result = explored(places, keys_of(1, 2, np.arange(20_000)), 50, 0.3)
+    result = explored(places, keys_of(1, 20_000), 50, 0.3)
     assert (result != places).mean() == pytest.approx(0.3, abs=0.02)

@@ -9,12 +9,18 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fastgaum.envs import trajectories as module
-from fastgaum.envs.trajectories import Episodes, random_slates, trajectories
-from fastgaum.envs.world import NO_ITEM, World
+from fastgaum.envs.learned import LearnedWorld
+from fastgaum.envs.true_world import TrueWorld
+from fastgaum.envs.world import NO_ITEM, IntArray, World
 from fastgaum.errors import ConfigError
+from fastgaum.policies import trajectories as module
+from fastgaum.policies.base import Observation, Policy
+from fastgaum.policies.greedy import Greedy
+from fastgaum.policies.rollout import play
+from fastgaum.policies.trajectories import Episodes, trajectories
 from fastgaum.sessions.audit import audit
 from fastgaum.sessions.read import read_log
+from fastgaum.sessions.synthetic import SyntheticWorld
 from tests.envs.small_world import SmallWorld
 
 WORLD = SmallWorld()
@@ -22,6 +28,12 @@ WORLD = SmallWorld()
 
 def played(world: World = WORLD, policy: Any = "random", **options: Any) -> pl.DataFrame:
     return pl.concat(trajectories(world, Episodes(**{"number": 40, "slate_size": 4, "horizon": 5} | options), policy))
+
+
+@pytest.fixture(params=["small", "true", "learned", "logged starts"])
+def any_world(request: pytest.FixtureRequest, learned: LearnedWorld, begun: LearnedWorld) -> World:
+    worlds = {"small": WORLD, "learned": learned, "logged starts": begun}
+    return worlds.get(request.param) or TrueWorld(SyntheticWorld(n_items=20, no_click=0.3))
 
 
 def test_rows_are_the_choices_of_the_world(any_world: World) -> None:
@@ -81,11 +93,17 @@ def test_users_who_left_see_nothing_more() -> None:
 
 
 def test_a_policy_of_one_s_own_may_leave_places_empty_and_repeat_items() -> None:
-    def own(users: Any, pools: np.ndarray, keys: np.ndarray, k: int) -> np.ndarray:
-        assert keys.shape == (users.n,)
-        return np.column_stack([pools[:, 3], pools[:, 5], pools[:, 3], np.full(users.n, NO_ITEM)]).astype(np.int32)
+    class Own(Policy):
+        name = "own"
 
-    frame = played(policy=own)
+        def act(self, observation: Observation, k: int) -> IntArray:
+            n = observation.users.n
+            assert observation.keys.shape == (n,)
+            pools = np.broadcast_to(observation.pools, (n, observation.pools.shape[-1]))
+            none = np.full(n, NO_ITEM)
+            return np.column_stack([pools[:, 3], pools[:, 5], pools[:, 3], none]).astype(np.int32)
+
+    frame = played(policy=Own())
     assert frame.height == 40 * 5 * 2
     assert frame["item"].unique().sort().to_list() == ["i3", "i5"]
 
@@ -102,15 +120,18 @@ def test_the_file_is_a_log(tmp_path: Path) -> None:
     assert silent == pytest.approx(100 - 100 * frame["chosen"].sum() / 1500)
 
 
-def test_random_slates_are_uniform() -> None:
-    users = WORLD.population(30_000)
-    keys = np.random.default_rng(0).integers(2**63, size=30_000, dtype=np.uint64)
-    pools = np.tile(np.array([2, 4, 6, 8, 10], np.int32), (30_000, 1))
-    slates = random_slates(users, pools, keys, 3)
-    for place in range(3):
-        counts = np.bincount(slates[:, place], minlength=12)[2:12:2]
-        assert ((counts - 6000) ** 2 / 6000).sum() < 18.5  # chi square with 4 degrees of freedom, p < 0.001
-    assert all(len(set(row)) == 3 for row in slates[:500].tolist())
+def test_a_policy_is_played_as_in_a_rollout() -> None:
+    """What greedy earns by the file is what it earns in a rollout with the same seed."""
+    episodes = Episodes(60, 3, 5, "per_user", 6, 0.2, 3)
+    frame = pl.concat(trajectories(WORLD, episodes, "greedy"))
+    outcome = play(WORLD, Greedy(), episodes.setting, 60, 3)
+    earned = frame.filter(pl.col("chosen") == 1).group_by("session").agg(pl.col("utility").sum())
+    returns = np.zeros(60)
+    returns[earned["session"].to_numpy()] = earned["utility"].to_numpy()
+    np.testing.assert_allclose(returns, outcome.returns, atol=1e-4)
+    assert frame.n_unique(["session", "event"]) == outcome.shown.sum()
+    best_first = frame.group_by("session", "event").agg(pl.col("utility").is_sorted(descending=True))
+    assert best_first["utility"].all()
 
 
 @pytest.mark.parametrize(
@@ -119,7 +140,10 @@ def test_random_slates_are_uniform() -> None:
         ({"number": 0}, "number of episodes is 0"),
         ({"horizon": 0}, "horizon of episodes is 0"),
         ({"seed": -1}, "seed is -1"),
-        ({"slate_size": 13}, "a pool of 12 items does not fill a slate of 13"),
+        ({"pool_size": 0}, "pool_size of episodes is 0"),
+        ({"policy": "dqn"}, "is trained"),
+        ({"policy": "popular"}, "popularity"),
+        ({"slate_size": 13}, "slate of 13 items cannot be made of a pool of 12"),
         ({"leaving": 2.0}, "a probability"),
         ({"policy": "randm"}, "did you mean 'random'"),
     ],

@@ -1,0 +1,28 @@
+"""A small learned world, whose users start empty or within a session of its log."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastgaum.envs.learned import LearnedWorld
+from fastgaum.models.user_model import UserModel
+from fastgaum.sessions.packed import SessionLog
+from fastgaum.sessions.synthetic import synthesise
+
+
+@pytest.fixture(scope="session")
+def learned_log() -> SessionLog:
+    return synthesise(400, n_items=12, no_click=0.2, max_display=6, mean_display=4.0)[0]
+
+
+@pytest.fixture(scope="session")
+def learned(learned_log: SessionLog) -> LearnedWorld:
+    model = UserModel.from_preset("fastgaum", epochs=1, warm_start=2, catch_up=1, search=[])
+    model.fit(learned_log)
+    return LearnedWorld(model)
+
+
+@pytest.fixture(scope="session")
+def begun(learned: LearnedWorld, learned_log: SessionLog) -> LearnedWorld:
+    """The same users, each within a session of the log that training did not count."""
+    return LearnedWorld(learned.model, starts="logged", log=learned_log, split="test")
