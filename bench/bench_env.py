@@ -26,7 +26,9 @@ import numpy as np
 import pytest
 
 from fastgaum.bench.races import RATE, Bar, Race
+from fastgaum.envs.keys import CHOICE, START, Keys
 from fastgaum.envs.learned import LearnedPopulation, LearnedWorld
+from fastgaum.envs.vector_env import UserVectorEnv
 from fastgaum.models.user_model import UserModel
 from fastgaum.sessions.synthetic import synthesise
 
@@ -42,8 +44,9 @@ SETTINGS: dict[str, tuple[dict[str, Any], tuple[Bar, ...]]] = {
     "env-4096-bags": ({"relations": False}, ()),
     "env-4096-relations": ({"relations": True}, ()),
 }
+GYMNASIUM = "env-4096-gymnasium"
 FIGURES = ("env-single", "env-step-200", "env-recsim")
-GROUPS = dict.fromkeys([*SETTINGS, *FIGURES])
+GROUPS = dict.fromkeys([*SETTINGS, GYMNASIUM, *FIGURES])
 K, STEPS = 10, 20
 
 
@@ -100,6 +103,46 @@ def test_steps(race: Race, full: bool, group: str, contender: str) -> None:
         work.play()
 
     race(steps, None, unit="user-steps", amount=n * STEPS, bars=bars, flops=2.0 * 64**2 * K * n * STEPS)
+
+
+@pytest.mark.parametrize("contender", ["ours"])
+@pytest.mark.parametrize("group", [GYMNASIUM])
+def test_steps_through_gymnasium(race: Race, full: bool, group: str, contender: str) -> None:
+    """The same users behind the whole of `UserVectorEnv.step`: actions checked, places turned into items, keys, rewards, ends,
+    infos, observations copied, and the autoreset, one more call after the 20 steps of each episode."""
+    world, n = world_of(full, **IDENTITY), 4096 if full else 40
+    envs = UserVectorEnv(n, world=world, slate_size=K, horizon=STEPS)
+    draws = np.random.default_rng(0)
+    actions = [draws.integers(0, world.n_items, (n, K)) for _ in range(STEPS + 1)]
+
+    _check_episode(envs, actions)
+
+    def steps() -> None:
+        for action in actions:
+            envs.step(action)
+
+    race(steps, None, unit="user-steps", amount=n * STEPS, bars=BARS[:1])
+
+
+def _check_episode(envs: UserVectorEnv, actions: list[Any]) -> None:
+    """Each step is what the users do who are shown those items with those keys, and all begin anew after the last."""
+    users, keys = envs.world.population(envs.num_envs), Keys(envs.num_envs)
+    keys.seed(0, keys.everyone)
+    keys.start(keys.everyone)
+    users.reset(keys.of(START))
+    envs.reset(seed=0)
+    for step, action in enumerate(actions[:-1]):
+        response = users.step(action.astype(np.int32), keys.of(CHOICE))
+        keys.steps += 1
+        observations, rewards, terminated, truncated, _ = envs.step(action)
+        np.testing.assert_array_equal(rewards, response.utilities)
+        np.testing.assert_array_equal(observations, users.states)
+        assert not terminated.any()
+        assert (truncated == (step + 1 == STEPS)).all()
+    observations, rewards, *_ = envs.step(actions[-1])
+    assert not rewards.any()
+    assert isinstance(observations, np.ndarray)
+    assert not observations.any()
 
 
 def _check_draws(work: Steps) -> None:

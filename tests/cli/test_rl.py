@@ -154,20 +154,20 @@ def test_a_training_that_was_interrupted_goes_on(
 def test_a_training_that_was_killed_goes_on(runs: tuple[Path, Path, Path], tmp_path: Path) -> None:
     """kill −9, whenever it comes: what is on disk is a training between two episodes."""
     _, run, _ = runs
-    longer = [value.replace("episodes=1", "episodes=40") for value in SMALL]
+    longer = [value.replace("episodes=1", "episodes=80") for value in SMALL]
     whole, cut = ([*train_again(run, tmp_path / name), *longer] for name in ("whole", "cut"))
     assert main(whole) == 0
     file = tmp_path / "cut" / "resume.safetensors"
     process = subprocess.Popen(
         [sys.executable, "-m", "fastgaum", *cut], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    while process.poll() is None and not file.exists():
-        time.sleep(0.01)
-    time.sleep(0.05)
+    written: set[int] = set()
+    while process.poll() is None and len(written) < 4:
+        written |= {file.stat().st_mtime_ns} if file.exists() else set()
+        time.sleep(0.002)
     process.kill()
-    process.wait()
-    if file.exists():
-        assert main(["rl", "train", str(run), "-o", str(tmp_path / "cut"), "--resume", "--threads", "1"]) == 0
+    assert process.wait() == -9
+    assert main(["rl", "train", str(run), "-o", str(tmp_path / "cut"), "--resume", "--threads", "1"]) == 0
     for name in ("policy.safetensors", "curve.parquet"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
