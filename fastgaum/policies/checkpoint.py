@@ -40,12 +40,13 @@ def save_policy(policy: Learner | LinUcb, path: Path, *, k: int, pool: Pool) -> 
         save_file(_tensors(policy), beside, metadata={"fastgaum": json.dumps(metadata)})
 
 
-def load_policy(path: Path, world: World) -> tuple[Learner | LinUcb, int, Pool]:
+def load_policy(path: str | Path, world: World) -> tuple[Learner | LinUcb, int, Pool]:
     """Read a policy for the world that it was trained in: the policy, its slate's size, its pool.
 
     Raises:
         CheckpointError: missing, damaged, of another format, or trained in another world.
     """
+    path = Path(path)
     file = path / POLICY_FILE if path.is_dir() else path
     if not file.is_file():
         raise CheckpointError(
