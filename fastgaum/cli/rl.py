@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from fastgaum.cli.console import check_outputs, note, say, show_table, write_json
+from fastgaum.cli.console import check_outputs, say, show_table, write_json
 from fastgaum.cli.progress import PartsProgress
 from fastgaum.cli.reading import AS_IT_IS, Reading
 from fastgaum.cli.settings import Settings, parse_settings, set_threads
@@ -18,7 +18,11 @@ from fastgaum.cli.tables import show_block
 from fastgaum.errors import ConfigError
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from fastgaum.envs.learned import LearnedWorld
+    from fastgaum.policies.learner import Learner
+    from fastgaum.policies.linucb import LinUcb
     from fastgaum.policies.pool import Pool
     from fastgaum.policies.resume import Terms
     from fastgaum.policies.rollout import Setting
@@ -100,13 +104,14 @@ def train(
     """
     values = _values(settings, seed)
     from fastgaum.files import atomic
+    from fastgaum.locks import folder_lock, require_free
     from fastgaum.policies.checkpoint import POLICY_FILE, save_policy
     from fastgaum.policies.config import PolicyConfig
     from fastgaum.policies.registry import untrained
-    from fastgaum.policies.resume import RESUME_FILE, Keeper, Terms
-    from fastgaum.policies.train import train as train_policy
+    from fastgaum.policies.resume import RESUME_FILE, Terms
 
     terms = Terms(policy, play.setting(k, pools.of()), PolicyConfig.from_mapping(values))
+    require_free(out)
     _check_folder(out, overwrite, resume)
     if resume:
         terms = _begun(out / RESUME_FILE, terms, values)
@@ -114,23 +119,12 @@ def train(
     world, setting = _world(run), terms.setting
     setting.pool.check(world.n_items, setting.k)
     made = untrained(terms.policy, world, setting.k, setting.pool, terms.config)
-    keeper = Keeper(out / RESUME_FILE, made, setting)
-    start = keeper.resume() if resume else None
-    try:
-        with PartsProgress("training", "episodes") as progress:
-            table = train_policy(
-                made, world, setting, lambda done, total, row: progress(done, total, _figures(row)), keeper, start
-            )
-    except KeyboardInterrupt:
-        done = f"{keeper.position.episodes} of {terms.config.episodes} episodes"
-        note(
-            f"{done} are kept; go on with: {shlex.join(['fastgaum', 'rl', 'train', str(run), '-o', str(out), '--resume'])}"
-        )
-        raise
-    save_policy(made, out / POLICY_FILE, k=setting.k, pool=setting.pool)
-    with atomic(out / "curve.parquet") as beside:
-        table.write_parquet(beside)
-    keeper.path.unlink()
+    with folder_lock(out):
+        table = _trained(made, world, setting, out / RESUME_FILE, resume, ["rl", "train", str(run), "-o", str(out)])
+        save_policy(made, out / POLICY_FILE, k=setting.k, pool=setting.pool)
+        with atomic(out / "curve.parquet") as beside:
+            table.write_parquet(beside)
+        (out / RESUME_FILE).unlink()
     last = table.row(-1, named=True)
     say(
         f"{out}: {terms.policy}, {last['steps']:,} steps: cumulative reward {last['return']:.3f}, click rate {last['click_rate']:.3f}"
@@ -247,6 +241,28 @@ def adapt(
         [[row["policy"], f"{row['users']:,}", f"{row['return']:.3f}", _span(row["ci"])] for row in rows],
         title=f"{loaded[0][0].name} in {other or run}, k = {k}",
     )
+
+
+def _trained(
+    made: Learner | LinUcb, world: LearnedWorld, setting: Setting, file: Path, resume: bool, command: list[str]
+) -> pl.DataFrame:
+    """Train, kept in a file; a signal ends it after the present episode and says how to go on."""
+    from fastgaum.interrupts import Interrupted, stop_on_signals
+    from fastgaum.policies.resume import Keeper
+    from fastgaum.policies.train import train
+
+    with stop_on_signals() as stop:
+        keeper = Keeper(file, made, setting, stop)
+        start = keeper.resume() if resume else None
+        try:
+            with PartsProgress("training", "episodes") as progress, stop.deferred():
+                return train(
+                    made, world, setting, lambda done, total, row: progress(done, total, _figures(row)), keeper, start
+                )
+        except Interrupted as interrupted:
+            done = f"{keeper.position.episodes} of {made.config.episodes} episodes are kept"
+            cure = f"{done}; go on with: {shlex.join(['fastgaum', *command, '--resume'])}"
+            raise Interrupted(interrupted.signum, cure) from None
 
 
 def _world(run: Path) -> LearnedWorld:

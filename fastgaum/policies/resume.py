@@ -22,6 +22,7 @@ from safetensors.numpy import save_file
 
 from fastgaum.errors import CheckpointError, ConfigError, FastgaumError
 from fastgaum.files import atomic
+from fastgaum.interrupts import Stop
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.learner import Learner
 from fastgaum.policies.linucb import LinUcb
@@ -85,21 +86,26 @@ class Keeper:
         position: the one in the file.
     """
 
-    def __init__(self, path: Path, policy: Learner | LinUcb, setting: Setting) -> None:
-        """Nothing is written before `keep`. Raises ConfigError for a training that no file can keep."""
-        self.path, self.policy = path, policy
+    def __init__(self, path: Path, policy: Learner | LinUcb, setting: Setting, stop: Stop | None = None) -> None:
+        """Nothing is written before `keep`, which also ends the training when `stop` asks it to.
+
+        Raises:
+            ConfigError: the training is one that no file can keep.
+        """
+        self.path, self.policy, self.stop = path, policy, stop or Stop()
         self.terms = Terms(policy.name, setting, policy.config).to_json()
         self.position = Position()
         self._due = 0.0
 
     def keep(self, position: Position) -> None:
-        """Write the training as it stands between two episodes, if it is due.
+        """Write the training as it stands between two episodes, if it is due, or is to stop.
 
         Raises:
+            Interrupted: it is to stop; what was written is where it goes on.
             OutputError: the file cannot be written; the former one stays.
         """
         started = time.monotonic()
-        if started < self._due:
+        if started < self._due and not self.stop.asked:
             return
         arrays, rest = _state(self.policy)
         metadata = {
@@ -111,6 +117,7 @@ class Keeper:
         ended = time.monotonic()
         self._due = ended + (ended - started) / SHARE
         self.position = Position(position.episodes, position.steps, list(position.rows))
+        self.stop.check()
 
     def resume(self) -> Position:
         """Put the policy where the file left it, and say how far that is.

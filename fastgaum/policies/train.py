@@ -40,6 +40,7 @@ def train(
         ConfigError: slates or pools do not fit the world.
         NumericsError: training diverged.
         OutputError: the keeper's file cannot be written.
+        Interrupted: the keeper was asked to stop, and has kept what was done.
     """
     config = policy.config
     policy.learning = False
@@ -61,6 +62,8 @@ def train(
             })  # fmt: skip
         if observer is not None:
             observer(episode + 1, config.episodes, at.rows[-1] if at.rows else {})
+    if keeper is not None:
+        keeper.keep(at)
     return pl.DataFrame(at.rows)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -17,8 +19,9 @@ import pytest
 
 from fastgaum.cli.app import main
 from fastgaum.envs.learned import LearnedWorld
+from fastgaum.locks import folder_lock
 from fastgaum.models.user_model import UserModel
-from fastgaum.policies import evaluate, resume, train
+from fastgaum.policies import evaluate, train
 from fastgaum.policies.checkpoint import load_policy
 from fastgaum.policies.registry import POLICIES
 from fastgaum.sessions.synthetic import synthesise
@@ -129,15 +132,14 @@ def test_a_training_that_was_interrupted_goes_on(
 
     def interrupted(policy: Any, world: Any, setting: Any, episode: int) -> Any:
         if episode == 2:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGINT)
         return learn(policy, world, setting, episode)
 
     with monkeypatch.context() as patch:
-        patch.setattr(resume, "SHARE", np.inf)
         patch.setattr(train, "_learn", interrupted)
         assert main(train_again(run, out)) == 130
     printed = capsys.readouterr().err
-    assert "2 of 4 episodes are kept" in printed
+    assert "3 of 4 episodes are kept" in printed
     command = shlex.split(printed.split("go on with: ")[1].splitlines()[0])
     assert command[:3] == ["fastgaum", "rl", "train"]
     assert set(files_of(out)) == {"resume.safetensors"}
@@ -149,6 +151,8 @@ def test_a_training_that_was_interrupted_goes_on(
     assert "is done" in fails([*command[1:]])
     assert "no training to resume" in fails(["rl", "train", str(run), "-o", str(tmp_path / "new"), "--resume"])
     assert "one of them" in fails([*command[1:], "--overwrite"])
+    with folder_lock(out):
+        assert "in use" in fails([*train_again(run, out), "--overwrite"])
 
 
 def test_a_training_that_was_killed_goes_on(runs: tuple[Path, Path, Path], tmp_path: Path) -> None:

@@ -63,8 +63,8 @@ def _check_same_seed_same_slates(make: Make, world: World) -> None:
 
 
 def _check_users_do_not_matter_to_each_other(make: Make, world: World) -> None:
-    """A policy that does not learn serves a user among 4 as it serves that user among 40."""
-    setting = Setting(3, 5, Pool("per_user", 6))
+    """A policy that does not learn serves a user among 4 as it serves that user among 40, of whom some leave."""
+    setting = Setting(3, 5, Pool("per_user", 6), leaving=0.1)
     policies = [make(world, 3), make(world, 3)]
     for policy in policies:
         if hasattr(policy, "learning"):
@@ -72,4 +72,5 @@ def _check_users_do_not_matter_to_each_other(make: Make, world: World) -> None:
     many = play(world, policies[0], setting, 40, seed=5)
     few = play(world, policies[1], setting, 4, seed=5, first_user=11)
     np.testing.assert_array_equal(many.clicks[11:15], few.clicks)
+    np.testing.assert_array_equal(many.shown[11:15], few.shown)
     np.testing.assert_allclose(many.rewards[11:15], few.rewards, atol=1e-5)
