@@ -26,15 +26,21 @@ def _slot(keys: Array, item: int) -> Any:
     return at
 
 
+@jit_part
+def _within(value: float, least: float, most: float) -> Any:
+    return min(max(value, least), most)
+
+
 @jit
 def slate_numbers(
-    first: int, last: int, rows: Array, fixed: Array, columns: Array, keys: Array, displayed: Array, picked: Array,
-    events: Array, out: Array,
+    first: int, last: int, rows: Array, fixed: Array, columns: Array, least: Array, most: Array, set_size: int, keys: Array,
+    displayed: Array, picked: Array, events: Array, out: Array,
 ) -> None:  # fmt: skip
     """Write each displayed place's base numbers to out (n, k, ·), zeros where nothing is displayed.
 
     fixed (n_rows, n_base): what does not change, by item. columns: where displayed_before, chosen_before, log_set_size and
-    event_number stand, -1 for one that is not asked for; all are there or none is.
+    event_number stand, -1 for one that is not asked for; all are there or none is. These four are kept within `least` and
+    `most` (n_base). set_size: items of the display set, 0 where the places are that set.
     """
     k, n_base = rows.shape[1], fixed.shape[1]
     for user in range(first, last):
@@ -49,27 +55,33 @@ def slate_numbers(
                 continue
             at = _slot(keys[user], item)
             known = keys[user, at] >= 0
-            out[user, place, columns[0]] = math.log1p(displayed[user, at]) if known else 0.0
-            out[user, place, columns[1]] = math.log1p(picked[user, at]) if known else 0.0
-            out[user, place, columns[2]] = math.log(size)
-            out[user, place, columns[3]] = math.log1p(events[user])
+            counted = (
+                math.log1p(displayed[user, at]) if known else 0.0,
+                math.log1p(picked[user, at]) if known else 0.0,
+                math.log(set_size if set_size > 0 else size),
+                math.log1p(events[user]),
+            )
+            for j in range(4):
+                out[user, place, columns[j]] = _within(counted[j], least[columns[j]], most[columns[j]])
 
 
 @jit
 def relation_numbers(
-    first: int, last: int, rows: Array, n_items: int, starts: Array, pairs: Array, counts: Array, f_starts: Array,
-    f_pairs: Array, f_counts: Array, latest: Array, n_chosen: Array, column: int, out: Array,
+    first: int, last: int, rows: Array, n_items: int, set_size: int, starts: Array, pairs: Array, counts: Array,
+    f_starts: Array, f_pairs: Array, f_counts: Array, latest: Array, n_chosen: Array, column: int, out: Array,
 ) -> None:  # fmt: skip
     """Write the six numbers of `sessions.relations` to out[:, :, column:column + 6].
 
     rivals (`starts`, `pairs`, `counts`) and follows (`f_…`) as in `relations.py`; latest (n, WINDOW): item rows of each user's
     last choices, a ring in which choice number c stands at c % WINDOW; n_chosen (n,). Rows from n_items on are unknown.
+    Where a set_size is given, sums over the other places are what a set of that size, drawn from the places, has on average.
     """
     k, window = rows.shape[1], latest.shape[1]
     for user in range(first, last):
         size = 0
         for place in range(k):
             size += rows[user, place, 0] >= 0
+        share = (set_size - 1) / max(size - 1, 1) if set_size > 0 else 1.0
         for place in range(k):
             a = rows[user, place, 0]
             if a < 0:
@@ -94,31 +106,43 @@ def relation_numbers(
                 if at >= 0:
                     shown += f_counts[at, 0]
                     taken += f_counts[at, 1]
-            out[user, place, column] = math.log1p(met_all)
+            out[user, place, column] = math.log1p(share * met_all)
             out[user, place, column + 1] = known / max(size - 1, 1)
-            out[user, place, column + 2] = math.log((won_all + 0.5) / (lost_all + 0.5))
-            out[user, place, column + 3] = odds
+            out[user, place, column + 2] = math.log((share * won_all + 0.5) / (share * lost_all + 0.5))
+            out[user, place, column + 3] = share * odds
             out[user, place, column + 4] = math.log1p(shown)
             out[user, place, column + 5] = math.log1p(taken)
 
 
 @jit
 def standardise_slates(
-    first: int, last: int, rows: Array, n_base: int, varying: Array, mean: Array, scale: Array, out: Array
+    first: int,
+    last: int,
+    rows: Array,
+    n_base: int,
+    set_size: int,
+    varying: Array,
+    mean: Array,
+    scale: Array,
+    out: Array,
 ) -> None:
-    """Write the columns `varying` less their mean over the display set to those from n_base on, then standardise all."""
+    """Write the columns `varying` less their mean over the display set to those from n_base on, then standardise all.
+
+    Where a set_size is given, that mean is what a set of that size has on average that holds the place and others of the user.
+    """
     k, n_numbers = out.shape[1], out.shape[2]
     for user in range(first, last):
         size = 0
         for place in range(k):
             size += rows[user, place, 0] >= 0
+        share = (set_size - 1) * size / (set_size * max(size - 1, 1)) if set_size > 0 else 1.0
         for i in range(n_numbers - n_base):
             total = 0.0
             for place in range(k):
                 total += out[user, place, varying[i]]
             for place in range(k):
                 if rows[user, place, 0] >= 0:
-                    out[user, place, n_base + i] = out[user, place, varying[i]] - total / size
+                    out[user, place, n_base + i] = share * (out[user, place, varying[i]] - total / size)
         for place in range(k):
             displayed = rows[user, place, 0] >= 0
             for j in range(n_numbers):

@@ -214,14 +214,22 @@ class LearnedPopulation(Population):
         finally:
             self._distribute = own
 
-    def utilities(self, pools: IntArray) -> FloatArray:
-        """Each user's utility now of each item of a pool, (n, m) or one for all (m,); shape (n, m), 0 at an empty place."""
+    def utilities(self, pools: IntArray, k: int | None = None) -> FloatArray:
+        """Each user's utility now of each item of a pool, (n, m) or one for all (m,); shape (n, m), 0 at an empty place.
+
+        Each item as one of an average slate of k; with None the pool is the display set.
+
+        Raises:
+            ConfigError: the pools are not of n users, hold a number that is no item, or k is not positive.
+        """
+        if k is not None and k < 1:
+            raise ConfigError(f"a slate has at least 1 item, got k = {k}")
         pools = self._checked(pools, any_rows=True)
         result = np.empty((self.n, pools.shape[-1]), np.float32)
         at_once = max(1, POOL_PLACES // max(pools.shape[-1], 1))
         for first in range(0, self.n, at_once):
             last = min(first + at_once, self.n)
-            self._pool_utilities(first, last, pools, result)
+            self._pool_utilities(first, last, pools, k or 0, result)
         return result
 
     def probabilities(self, slates: IntArray) -> tuple[FloatArray, FloatArray]:
@@ -303,14 +311,15 @@ class LearnedPopulation(Population):
         b.probs[shown] = dist.probs.numpy()
         b.none[users] = dist.outside_prob.numpy()
 
-    def _pool_utilities(self, first: int, last: int, pools: IntArray, result: FloatArray) -> None:
-        """Utilities of users first to last − 1, each over its pool as the display set."""
+    def _pool_utilities(self, first: int, last: int, pools: IntArray, k: int, result: FloatArray) -> None:
+        """Utilities of users first to last − 1, each over its pool: as one of an average slate of k, of the pool with 0."""
         catalogue, n = self.world.catalogue, last - first
         shared = pools if pools.ndim == 1 else pools[first:last]
         rows = np.empty((n, pools.shape[-1], 1 if catalogue.position_column < 0 else 2), np.int32)
         rows[:, :, 0] = shared
         if catalogue.position_column >= 0:
-            rank = np.cumsum(shared >= 0, axis=-1) - 1
+            # which place an item of a pool would have is open: all are taken to be first, so that none is ahead by its place
+            rank = np.zeros_like(shared) if k else np.cumsum(shared >= 0, axis=-1) - 1
             rank = np.where(rank < catalogue.n_positions, rank + 1, 0) + len(catalogue.ids)
             rows[:, :, 1] = np.where(shared >= 0, rank, -1)
         numbers = np.empty((n, pools.shape[-1], catalogue.space.n_numbers), np.float32)
@@ -318,7 +327,7 @@ class LearnedPopulation(Population):
         scorers = [(scorer, states[first:last]) for scorer, states in self._rewards]
 
         def write(begin: int, end: int) -> None:
-            so_far.write(begin, end, rows, numbers)
+            so_far.write(begin, end, rows, numbers, k)
             _mean_scores(scorers, begin, end, rows, numbers, result[first:last])
 
         step = max(1, PART * 16 // max(pools.shape[-1], 1))

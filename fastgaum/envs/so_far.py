@@ -68,22 +68,29 @@ class SoFar:
         kernels.move_counts(self.keys, self.displayed, self.picked, keys, displayed, picked)
         self.keys, self.displayed, self.picked = keys, displayed, picked
 
-    def write(self, first: int, last: int, rows: IntArray, numbers: FloatArray) -> None:
-        """Write the numbers of displayed places, (n, k, n_numbers), standardised; `rows` (n, k, ·)."""
+    def write(self, first: int, last: int, rows: IntArray, numbers: FloatArray, set_size: int = 0) -> None:
+        """Write the numbers of displayed places, (n, k, n_numbers), standardised; `rows` (n, k, ·).
+
+        What the session and the display decide stays within what training has seen. With `set_size` the places are a pool,
+        and an item's numbers are those of an average slate of that size that holds it; with 0 they are the display set.
+        """
         if not self.n_numbers:
             return
         catalogue, space = self.catalogue, self.catalogue.space
         kernels.slate_numbers(
-            first, last, rows, catalogue.fixed, catalogue.counted, self.keys, self.displayed, self.picked, self.events, numbers
+            first, last, rows, catalogue.fixed, catalogue.counted, space.least, space.most, set_size, self.keys,
+            self.displayed, self.picked, self.events, numbers,
         )  # fmt: skip
         if self.tables is not None:
             rivals, follows = self.tables
             kernels.relation_numbers(
-                first, last, rows, catalogue.n_trained, rivals.starts, rivals.keys, rivals.counts, follows.starts, follows.keys,
+                first, last, rows, catalogue.n_trained, set_size, rivals.starts, rivals.keys, rivals.counts, follows.starts, follows.keys,
                 follows.counts, self.latest, self.n_chosen, catalogue.relations_column, numbers,
             )  # fmt: skip
         n_base = len(space.number_names)
-        kernels.standardise_slates(first, last, rows, n_base, catalogue.varying, space.mean, space.scale, numbers)
+        kernels.standardise_slates(
+            first, last, rows, n_base, set_size, catalogue.varying, space.mean, space.scale, numbers
+        )
 
     def count(self, first: int, last: int, active: npt.NDArray[np.bool_], rows: IntArray, items: IntArray) -> None:
         """Move the active users' counts on: what they were shown, and chose."""

@@ -111,12 +111,14 @@ class ToldPopulation(Population):
         self._states[:, -1] = np.log1p(self.events)
         return Response(places, items, taken)
 
-    def utilities(self, pools: IntArray) -> FloatArray:
-        """Each user's utility now of each item of a pool, (n, m) or one for all (m,); shape (n, m), 0 at an empty place."""
+    def utilities(self, pools: IntArray, k: int | None = None) -> FloatArray:
+        """Each user's utility now of each item of a pool, (n, m) or one for all (m,); shape (n, m), 0 at an empty place.
+
+        Each item as one of an average slate of k; with None the pool is the display set.
+        """
         pools = checked_slates(pools, self.n, self.world.n_items, any_rows=True)
-        return self._weigh(
-            np.ascontiguousarray(np.broadcast_to(pools, (self.n, pools.shape[-1]))), np.ones(self.n, bool)
-        )[2]
+        each = np.ascontiguousarray(np.broadcast_to(pools, (self.n, pools.shape[-1])))
+        return self._weigh(each, np.ones(self.n, bool), k or 0)[2]
 
     def probabilities(self, slates: IntArray) -> tuple[FloatArray, FloatArray]:
         """Probability of each place of the slates (n, k), and of no click (n,); nobody moves."""
@@ -124,14 +126,16 @@ class ToldPopulation(Population):
         return probs, none
 
     def _weigh(
-        self, slates: IntArray, who: npt.NDArray[np.bool_]
+        self, slates: IntArray, who: npt.NDArray[np.bool_], pool_for: int = 0
     ) -> tuple[IntArray, FloatArray, FloatArray, FloatArray, FloatArray]:
-        """Rows, numbers, utilities and probabilities of the displayed places, and of no click."""
+        """Rows, numbers, utilities and probabilities of the displayed places, and of no click; of a pool for slates of so many."""
         catalogue, (n, k) = self.world.catalogue, slates.shape
         rows = np.empty((n, k, 1 if catalogue.position_column < 0 else 2), np.int32)
         numbers = np.empty((n, k, catalogue.space.n_numbers), np.float32)
         kernels.displayed_rows(0, n, slates, who, len(catalogue.ids), catalogue.n_positions, rows)
-        self.so_far.write(0, n, rows, numbers)
+        if pool_for and catalogue.position_column >= 0:
+            rows[:, :, 1] = np.where(rows[:, :, 0] >= 0, len(catalogue.ids) + 1, -1)
+        self.so_far.write(0, n, rows, numbers, pool_for)
         utilities, probs = np.zeros((2, n, k), np.float32)
         none: FloatArray = np.ones(n, np.float32)
         shown = rows[:, :, 0] >= 0

@@ -151,7 +151,7 @@ class TruePopulation(Population):
             self._states[:, -1] = self.boredom
         return response
 
-    def utilities(self, pools: IntArray) -> FloatArray:
+    def utilities(self, pools: IntArray, k: int | None = None) -> FloatArray:
         """Each user's utility now of each item of a pool, (n, m) or one for all (m,); shape (n, m), 0 at an empty place."""
         return self._utilities(self._checked(pools, any_rows=True)).astype(np.float32)
 

@@ -119,10 +119,11 @@ class Population(ABC):
         """
 
     @abstractmethod
-    def utilities(self, pools: IntArray) -> FloatArray:
+    def utilities(self, pools: IntArray, k: int | None = None) -> FloatArray:
         """Each user's utility now of each item of a pool, (n, m) or one for all (m,); shape (n, m).
 
-        Where utilities depend on what else is displayed, the pool is taken as the display set.
+        Where utilities depend on what else is displayed, each item is taken as one of a slate of k, its other places filled
+        with what the pool holds on average, and itself at the first place; with None the pool is the display set.
         """
 
     @abstractmethod

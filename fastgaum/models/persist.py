@@ -25,8 +25,8 @@ from fastgaum.sessions.relations import PairTable, Relations
 if TYPE_CHECKING:
     from fastgaum.models.user_model import UserModel
 
-FORMAT = "fastgaum-model-1"
-_SPACE_ARRAYS = ("mean", "scale", "item_displays", "item_choices", "item_expected")
+FORMAT = "fastgaum-model-2"
+_SPACE_ARRAYS = ("mean", "scale", "least", "most", "item_displays", "item_choices", "item_expected")
 _SPACE_VALUES = ("protocol", "set_context", "prior_rate", "no_click", "ordered", "fingerprint")
 
 

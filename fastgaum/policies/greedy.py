@@ -22,7 +22,7 @@ class Greedy(Policy):
 
     def act(self, observation: Observation, k: int) -> IntArray:
         """The k items of largest utility, best first, shape (n, k)."""
-        return items_at(observation.pools, top_places(observation.users.utilities(observation.pools), k))
+        return items_at(observation.pools, top_places(observation.users.utilities(observation.pools, k), k))
 
 
 class GreedyClick(Policy):
@@ -46,7 +46,7 @@ class GreedyClick(Policy):
         """Grow each slate by the item that lowers P(no click) most, shape (n, k)."""
         users, pools = observation.users, observation.pools
         width = min(max(self.width, k), pools.shape[-1])
-        shortlist = items_at(pools, top_places(users.utilities(pools), width))
+        shortlist = items_at(pools, top_places(users.utilities(pools, k), width))
         slates = np.full((users.n, k), NO_ITEM, np.int32)
         free = np.ones((users.n, width), bool)
         rows = np.arange(users.n)

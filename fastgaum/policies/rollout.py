@@ -50,7 +50,7 @@ class Setting:
         """What a contrast is taken to: the mean utility of each user's pool before the choice, (n,); else 0."""
         if self.reward != "contrast":
             return 0.0
-        return np.asarray(users.utilities(pools).mean(axis=1, dtype=np.float64), np.float32)
+        return np.asarray(users.utilities(pools, self.k).mean(axis=1, dtype=np.float64), np.float32)
 
     def rewards(self, response: Response, zero: FloatArray | float = 0.0) -> FloatArray:
         """Each user's reward, shape (n,); `zero` as the method of that name gave it before the step."""

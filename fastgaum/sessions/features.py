@@ -128,6 +128,10 @@ class FeatureSpace:
     """training mean of each number, shape (n_numbers,)"""
     scale: FloatArray
     """training standard deviation of each number (1 where it is 0), shape (n_numbers,)"""
+    least: FloatArray
+    """smallest value of each number in training, not standardised, shape (n_numbers,)"""
+    most: FloatArray
+    """largest value of each number in training, likewise"""
     item_displays: npt.NDArray[np.int64]
     """displays of each item of the identity field in the training split"""
     item_choices: npt.NDArray[np.int64]
@@ -192,6 +196,8 @@ class FeatureSpace:
             number_names=_number_names(log, protocol, relations),
             mean=np.zeros(0, np.float32),
             scale=np.zeros(0, np.float32),
+            least=np.zeros(0, np.float32),
+            most=np.zeros(0, np.float32),
             item_displays=displays[known],
             item_choices=choices[known],
             item_expected=expected[known],
@@ -202,10 +208,10 @@ class FeatureSpace:
             field_names=tuple(sorted([*log.candidate_fields, *log.item_fields])),
             relations=_relations(log, train, displays) if relations else None,
         )
-        mean, scale = _moments(space.encoder(log), train)
-        object.__setattr__(space, "mean", mean)
-        object.__setattr__(space, "scale", np.where(scale > 1e-6, scale, np.float32(1)))
-        return space
+        mean, scale, least, most = _moments(space.encoder(log), train)
+        return dataclasses.replace(
+            space, mean=mean, scale=np.where(scale > 1e-6, scale, np.float32(1)), least=least, most=most
+        )
 
     def check_fields(self, log: SessionLog) -> None:
         """Raise FeatureMismatchError when a log's declared fields, order or views differ from the training log's."""
@@ -258,21 +264,24 @@ def _relations(log: SessionLog, train: IntArray, displays: npt.NDArray[np.int64]
     return Relations.fit(part, row_of_item[np.asarray(log.items)[part.candidates]], int((displays > 0).sum()))
 
 
-def _moments(encoder: Encoder, rows: IntArray) -> tuple[FloatArray, FloatArray]:
-    """Mean and standard deviation of each number over the sessions' candidates, chunk by chunk (Chan et al. 1979)."""
+def _moments(encoder: Encoder, rows: IntArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Mean, standard deviation, least and most of each number over the sessions' candidates, chunk by chunk (Chan et al. 1979)."""
     count, mean, squares = 0, np.zeros(0), np.zeros(0)
+    least, most = np.zeros(0, np.float32), np.zeros(0, np.float32)
     for chunk in chunks(encoder.log, rows):
         numbers = encoder.numbers(select_sessions(encoder.log, chunk))
         n, latest = len(numbers), numbers.mean(axis=0, dtype=np.float64)
         spread = n * numbers.var(axis=0, dtype=np.float64)
         if count == 0:
             count, mean, squares = n, latest, spread
+            least, most = numbers.min(axis=0), numbers.max(axis=0)
             continue
         shift = latest - mean
         mean = mean + shift * (n / (count + n))
         squares = squares + spread + shift**2 * (count * n / (count + n))
+        least, most = np.minimum(least, numbers.min(axis=0)), np.maximum(most, numbers.max(axis=0))
         count += n
-    return mean.astype(np.float32), np.sqrt(squares / count).astype(np.float32)
+    return mean.astype(np.float32), np.sqrt(squares / count).astype(np.float32), least, most
 
 
 def _categorical_fields(

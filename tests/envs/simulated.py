@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from fastgaum.envs.catalogue import COUNTED
 from fastgaum.envs.learned import LearnedWorld
 from fastgaum.envs.world import NO_ITEM, Population, World
+from fastgaum.sessions.encoder import Encoder
+from fastgaum.sessions.features import EncodedSessions, FeatureSpace
 from fastgaum.sessions.packed import SessionLog
+from fastgaum.sessions.selection import Selection
 
 
 @dataclass
@@ -55,6 +59,22 @@ def play(users: Population, world: World, steps: int, seed: int = 0, k: int = 4,
         ):  # fmt: skip
             getattr(played, name).append(value.copy())
     return played
+
+
+class Within(Encoder):
+    """The encoder, but what a session decides stays within what training has seen, as it does in a world."""
+
+    def _context_numbers(self, part: Selection) -> dict[str, Any]:
+        columns, space = super()._context_numbers(part), self.space
+        for name in COUNTED:
+            at = space.number_names.index(name)
+            columns[name] = np.clip(columns[name], space.least[at], space.most[at])
+        return columns
+
+
+def encoded(space: FeatureSpace, log: SessionLog) -> EncodedSessions:
+    """All sessions of a log that a world played, as bags."""
+    return Within(space, log).encode(log.sessions_in("all"))
 
 
 def displayed(slate: np.ndarray) -> np.ndarray:

@@ -55,7 +55,7 @@ class SmallPopulation(Population):
         self._states[clicked] += 0.3 * (self.world.directions[items[clicked]] - self._states[clicked])
         return Response(places, items, utilities)
 
-    def utilities(self, pools: IntArray) -> FloatArray:
+    def utilities(self, pools: IntArray, k: int | None = None) -> FloatArray:
         directions = self.world.directions[pools]
         return (self.world.base[pools] + (directions * self._states[:, None]).sum(axis=-1)).astype(np.float32)
 

@@ -21,7 +21,7 @@ from fastgaum.ops.threads import set_threads
 from fastgaum.sessions.batches import assemble
 from fastgaum.sessions.packed import SessionLog
 from tests.builders import random_log
-from tests.envs.simulated import as_log, keys_of, play, random_slates
+from tests.envs.simulated import as_log, encoded, keys_of, play, random_slates
 
 SMALL: dict[str, Any] = {
     "epochs": 1, "warm_start": 2, "catch_up": 1, "hidden": [8, 6], "history_dim": 5, "batch_sessions": 16, "lr": 0.03, "search": [],
@@ -44,9 +44,7 @@ def check_same_as_encoder(
     played = play(users, world, steps=6, idle=idle)
     log, had = as_log(played, world, source)
     assert model.space is not None
-    batch = to_tensors(
-        assemble(model.space.encode(log, log.sessions_in("all")), np.arange(log.n_sessions, dtype=np.int32))
-    )
+    batch = to_tensors(assemble(encoded(model.space, log), np.arange(log.n_sessions, dtype=np.int32)))
     log_probs, none = model.choice_log_probs(batch, world.head)
     tolerance = 1e-5 if not isinstance(model.regulariser, Custom) else 1e-4
     # sparse distributions are floored at 1e-12 before the logarithm
@@ -275,7 +273,7 @@ def test_counts_grow_with_a_long_session() -> None:
     assert users.so_far.keys.shape[1] > room
     log, had = as_log(played, world)
     assert model.space is not None
-    batch = to_tensors(assemble(model.space.encode(log, log.sessions_in("all")), np.arange(2, dtype=np.int32)))
+    batch = to_tensors(assemble(encoded(model.space, log), np.arange(2, dtype=np.int32)))
     np.testing.assert_allclose(
         had["probability"], model.choice_log_probs(batch, "generator")[0].exp().numpy(), atol=1e-5
     )

@@ -12,7 +12,7 @@ from fastgaum.errors import ConfigError
 from fastgaum.models.tensors import to_tensors
 from fastgaum.sessions.batches import assemble
 from tests.builders import random_log
-from tests.envs.simulated import as_log, keys_of, play
+from tests.envs.simulated import as_log, encoded, keys_of, play
 
 
 @pytest.mark.parametrize("idle", [0.0, 0.4])
@@ -25,9 +25,7 @@ def test_probabilities_are_the_model_s_on_the_same_sessions(name: str, idle: flo
     users.reset(keys_of(0, 5))
     log, had = as_log(play(users, world, steps=5, idle=idle), world)  # type: ignore[arg-type]
     assert model.space is not None
-    batch = to_tensors(
-        assemble(model.space.encode(log, log.sessions_in("all")), np.arange(log.n_sessions, dtype=np.int32))
-    )
+    batch = to_tensors(assemble(encoded(model.space, log), np.arange(log.n_sessions, dtype=np.int32)))
     log_probs, none = model.choice_log_probs(batch)
     np.testing.assert_allclose(had["probability"], log_probs.exp().numpy(), atol=1e-5)
     np.testing.assert_allclose(had["none"], none.exp().numpy(), atol=1e-5)

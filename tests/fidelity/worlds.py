@@ -35,7 +35,7 @@ class FirstNewUsers(Population):
     def reset(self, keys: np.ndarray, rows: np.ndarray | None = None) -> None:
         raise NotImplementedError
 
-    def utilities(self, pools: np.ndarray) -> np.ndarray:
+    def utilities(self, pools: np.ndarray, k: int | None = None) -> np.ndarray:
         raise NotImplementedError
 
     def probabilities(self, slates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

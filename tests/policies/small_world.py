@@ -38,7 +38,7 @@ class TiringPopulation(Population):
         who = slice(None) if rows is None else rows
         self.mood[who, 0] = (uniforms(keys, 1)[:, 0] - 0.5).astype(np.float32)
 
-    def utilities(self, pools: IntArray) -> FloatArray:
+    def utilities(self, pools: IntArray, k: int | None = None) -> FloatArray:
         pools = np.broadcast_to(pools, (self.n, pools.shape[-1]))
         return self.world.appeal[pools] + self.world.weight * self.mood
 
