@@ -3,7 +3,8 @@
 `fastgaum reproduce … --json docs/tables/NAME.json` writes the JSON (each page shows its command); this puts it between
 the page's markers, the lines <!-- table:begin --> and <!-- table:end -->, and draws docs/prec1.svg (extra `plots`).
 docs/guide/fidelity.md takes its table from docs/tables/fidelity/, a report of `fastgaum fidelity … --json` per log.
-docs/guide/policies.md takes its tables from docs/tables/policies/, an object of `fastgaum rl evaluate … --json` per log.
+docs/guide/policies.md takes its tables from docs/tables/policies/, objects of `fastgaum rl evaluate … --json` and of
+`fastgaum rl adapt … --json`.
 docs/performance.md and README.md take theirs from docs/tables/bench.json, which `make bench` writes; until it is there
 their places stay empty. Tables are never written by hand: tests/test_tables.py fails when a page is not what this would
 write.
@@ -19,7 +20,7 @@ from typing import Any
 from fastgaum.bench.report import to_markdown as races_to_markdown
 from fastgaum.fidelity.text import summary as fidelity_to_markdown
 from fastgaum.metrics.table import block_to_markdown, to_markdown
-from fastgaum.policies.table import policy_blocks
+from fastgaum.policies.table import adaptation_block, policy_blocks
 from fastgaum.reproduce.cells import published_row
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,6 +43,8 @@ POLICIES = (
     tuple(f"docs/tables/policies/{name}.json" for name in ("yelp", "yelp-own", "taobao")),
 )
 """page that shows what policies earn, between its markers `policies`, and the objects; -own: judged where they were trained"""
+ADAPTATION = tuple(f"docs/tables/policies/{name}-adapt.json" for name in ("yelp", "yoochoose"))
+"""objects whose curves that page shows between its markers `adaptation`"""
 RACES = "docs/tables/bench.json"
 RACES_PAGES = {"docs/performance.md": False, "README.md": True}
 """page with the races' table between its markers `races`: whether it shows only those that have a bar"""
@@ -96,6 +99,11 @@ def policies_to_markdown(results: Iterable[dict[str, Any]]) -> str:
     return "\n".join(block_to_markdown(block) for result in results for block in policy_blocks(result))
 
 
+def adaptations_to_markdown(results: Iterable[dict[str, Any]]) -> str:
+    """The tables of some adaptation curves, one after the other."""
+    return "\n".join(block_to_markdown(adaptation_block(result)) for result in results)
+
+
 def verdicts(result: dict[str, Any], bags: dict[str, Any]) -> str:
     """Our prec@1 under identity beside each published cell that a row of ours repeats, and why where they differ."""
     with_bags = {(c["dataset"], c["model"], c["head"]): c["mean"] for c in bags["cells"] if c["k"] == 1}
@@ -148,7 +156,9 @@ def main() -> None:
     path.write_text(insert(path.read_text(encoding="utf-8"), table, "fidelity"), encoding="utf-8")
     path = ROOT / POLICIES[0]
     table = policies_to_markdown(map(read, POLICIES[1]))
-    path.write_text(insert(path.read_text(encoding="utf-8"), table, "policies"), encoding="utf-8")
+    page = insert(path.read_text(encoding="utf-8"), table, "policies")
+    curves = adaptations_to_markdown(map(read, ADAPTATION))
+    path.write_text(insert(page, curves, "adaptation"), encoding="utf-8")
     draw(read(FIGURE[1]), ROOT / FIGURE[0])
     set_races()
 

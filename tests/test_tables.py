@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fastgaum.bench.readme import (
+    ADAPTATION,
     FIDELITY,
     FIGURE,
     PAGES,
@@ -16,6 +17,7 @@ from fastgaum.bench.readme import (
     RACES_PAGES,
     ROOT,
     VERDICTS,
+    adaptations_to_markdown,
     fidelity_to_markdown,
     has,
     insert,
@@ -97,6 +99,16 @@ def test_policies_page_shows_the_command_of_its_objects() -> None:
     assert f"{options['--pool']} of {options['--pool-size']}" == result["pool"]
     changed = dict(setting.split("=") for setting in re.findall(r"--set (\S+)", command))
     assert {key: str(result["config"][key]) for key in changed} == changed
+
+
+def test_policies_page_is_what_its_adaptation_curves_give() -> None:
+    text = (ROOT / POLICIES[0]).read_text(encoding="utf-8")
+    results = [read(file) for file in ADAPTATION]
+    assert insert(text, adaptations_to_markdown(results), "adaptation") == text, "run python bench/readme.py"
+    for file, result in zip(ADAPTATION, results, strict=True):
+        name = Path(file).stem.removesuffix("-adapt")
+        assert (result["run"], result["in"]) == (f"runs/{name}-half", f"runs/{name}-other-half")
+        assert {row["policy"] for row in result["rows"]} == {"pre-trained", "untrained"}
 
 
 def test_figure_names_the_rows_of_its_object() -> None:

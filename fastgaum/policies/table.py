@@ -1,4 +1,4 @@
-"""The policy table from its JSON object: blocks of text cells, one for each size of slates."""
+"""The policy table from its JSON object: blocks of text cells, one for each size of slates; and the adaptation curve's."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 from fastgaum.metrics.table import Block
 from fastgaum.metrics.text import num
 
+SHOWN = (1, 2, 5, 10)
+"""episodes of an adaptation curve that its table shows"""
 COLUMNS = ("policy", "cumulative reward", "95 %", "click rate", "95 %", "vs best other", "95 %")
 
 
@@ -22,6 +24,18 @@ def policy_blocks(result: Mapping[str, Any]) -> list[Block]:
             Block(f"{result['world']}, k = {k}", COLUMNS, tuple(map(_cells, rows)), _notes(result), frozenset(bold))
         )
     return blocks
+
+
+def adaptation_block(result: Mapping[str, Any]) -> Block:
+    """The curve of `fastgaum rl adapt`: a row per number of users met, some of them, the pre-trained beside the untrained."""
+    met = {(row["policy"], row["users"]): row for row in result["rows"]}
+    users = sorted({users for _, users in met})
+    rows = []
+    for at in (users[episode - 1] for episode in SHOWN if episode <= len(users)):
+        one, other = met["pre-trained", at], met["untrained", at]
+        rows.append((f"{at:,}", num(one["return"], 3), _span(one["ci"]), num(other["return"], 3), _span(other["ci"])))
+    columns = ("users met", "pre-trained", "95 %", "untrained", "95 %")
+    return Block(f"{result['policy']} meets the users of {result['in']}", columns, tuple(rows), (), frozenset())
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -138,7 +138,7 @@ def test_items_are_the_same_where_their_ids_are(learned: LearnedWorld) -> None:
     first = next(iter(rollout(other, Followed(Greedy(), learned, other), Setting(3, 4, Pool(items=items)), 20, seed=1)))
     own = learned.population(1)
     own.reset(np.zeros(1, np.uint64))
-    best = np.argsort(-own.utilities(np.arange(11, -1, -1, dtype=np.int32))[0], kind="stable")[:3]
+    best = np.argsort(-own.utilities(np.arange(11, -1, -1, dtype=np.int32), 3)[0], kind="stable")[:3]
     assert (first.slates == best).all()
     with pytest.raises(ConfigError, match="unknown to the world"):
         play(other, Followed(Greedy(), learned, other), Setting(3, 4), 20, seed=1)
