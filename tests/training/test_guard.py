@@ -182,12 +182,11 @@ def test_not_more_batches_than_configured_are_skipped(monkeypatch: pytest.Monkey
 def test_weights_that_overflow_are_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = train("engine", monkeypatch, on_nonfinite="skip")
     weight = trainer.networks.players[0].reward.from_state.weight
-    with pytest.raises(
-        NumericsError, match=r"'players\.0\.reward\.from_state\.weight' are not finite in epoch 1, batch 2"
-    ):
-        for _ in trainer._shuffled():
-            trainer.guard.step(trainer.game.exact_step, next(trainer._shuffled()), "epoch 1, batch 2")
-            weight.data[0] = math.inf
+    batch = next(trainer._shuffled())
+    weight.data[0] = math.inf
+    place = r"'players\.0\.reward\.from_state\.weight' are not finite in epoch 1, batch 2"
+    with pytest.raises(NumericsError, match=place):
+        trainer.guard.step(trainer.game.exact_step, batch, "epoch 1, batch 2")
     monkeypatch.setattr(trainer, "_phases", lambda: trainer.guard.check_weights("now"))
     with pytest.raises(NumericsError, match="last good state"):
         trainer.run()
@@ -268,14 +267,14 @@ def test_clipping_is_torchs_in_both_paths(size: float, clip: float, rule: str) -
         assert twin.grad is not None
         expected = 0.1 * twin.grad.numpy()
         at_most = max(np.abs(expected).max(), 1e-37)
-        np.testing.assert_allclose(optimiser.adam.state[parameter]["exp_avg"].numpy(), expected, atol=1e-5 * at_most)
+        np.testing.assert_allclose(optimiser.adam.state[parameter]["exp_avg"].numpy(), expected, atol=1e-4 * at_most)
     for name, parameter in of_fused.items():
         if id(parameter) not in tables:
             start = player.place(parameter)
             moment = player.m[start : start + parameter.numel()].reshape(parameter.shape)
             stock_moment = optimiser.adam.state[of_stock[name]]["exp_avg"].numpy()
             at_most = max(np.abs(stock_moment).max(), 1e-37)
-            np.testing.assert_allclose(moment, stock_moment, atol=1e-5 * at_most)
+            np.testing.assert_allclose(moment, stock_moment, atol=1e-4 * at_most)
     fused.settle()
     stock.settle()
     for name, parameter in of_fused.items():
