@@ -18,7 +18,7 @@ from fastgaum.models.choice_model import SCORING_SESSIONS
 from fastgaum.models.networks import Networks
 from fastgaum.models.regularisers import Regulariser
 from fastgaum.models.tensors import BatchTensors, to_tensors
-from fastgaum.sessions.batches import Sessions, assemble, batches
+from fastgaum.sessions.batches import Sessions, assemble, batches, blocks
 from fastgaum.training.best_state import BestState
 from fastgaum.training.game import Game
 from fastgaum.training.guard import Guard
@@ -60,8 +60,8 @@ class Scored:
         return iter(self.held) if self.held is not None else self._assembled()
 
     def _assembled(self) -> Iterator[BatchTensors]:
-        for start in range(0, len(self.rows), SCORING_SESSIONS):
-            yield to_tensors(assemble(self.encoded, self.rows[start : start + SCORING_SESSIONS]), self.device)
+        for sessions in blocks(self.encoded, self.rows, SCORING_SESSIONS):
+            yield to_tensors(assemble(self.encoded, sessions), self.device)
 
 
 class Trainer:
@@ -153,7 +153,7 @@ class Trainer:
             if loss is not None:
                 total += loss * batch.n_events
                 n_events += batch.n_events
-            self.observer.on_batch(done, n_batches)
+            self.observer.on_batch(done, max(done, n_batches))
         return total / n_events if n_events else math.nan
 
     def _shuffled(self) -> Iterator[BatchTensors]:
