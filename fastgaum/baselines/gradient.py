@@ -70,7 +70,6 @@ class GradientBaseline(Baseline):
         best, best_state, waited = math.inf, copy.deepcopy(self.network.state_dict()), 0
         while len(rows) < self.epochs and waited < self.patience:
             loss = self._epoch(train, order, steps, guard, len(rows) + 1)
-            guard.check_weights(f"after epoch {len(rows) + 1}")
             value, prec1 = self._validate(fixed, validation)
             if not math.isfinite(value):
                 raise NumericsError(
@@ -79,6 +78,7 @@ class GradientBaseline(Baseline):
             skipped, at_fault = guard.of_epoch()
             better = value < best
             if better:
+                guard.check_weights(f"after epoch {len(rows) + 1}")
                 best, best_state = value, copy.deepcopy(self.network.state_dict())
             waited = 0 if better else waited + 1
             row = {"epoch": len(rows) + 1, "loss": loss, "val_loss": value, "val_prec1": prec1, "best": better}

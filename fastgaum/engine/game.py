@@ -18,7 +18,7 @@ from fastgaum.engine.history import FusedHistory
 from fastgaum.engine.memory import Array, Scratch
 from fastgaum.engine.optimiser import Named, PlayerOptimiser, SparseTable
 from fastgaum.engine.scorer import FusedScorer
-from fastgaum.errors import StepRefusedError
+from fastgaum.errors import NumericsError, StepRefusedError
 from fastgaum.kernels import choice as kernels
 from fastgaum.kernels.dropout import drop_ids
 from fastgaum.models.networks import Networks
@@ -205,7 +205,10 @@ class FusedGame:
         logits = self.generator.scorer.forward(*self._inputs(batch, batch.candidates), states)
         with torch.no_grad():
             dist = self.regulariser.link(torch.from_numpy(logits), batch.display_offsets, self.outside)
-        drawn = sample_candidates(dist, batch.display_offsets)
+        try:
+            drawn = sample_candidates(dist, batch.display_offsets)
+        except NumericsError as error:
+            raise StepRefusedError(f"a score is not finite: {error}") from error
         # a session's later events read the choice of the event before them
         return chosen_bags(batch.source, drawn[batch.later_events - 1].numpy())
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fastgaum.config import Config
-from fastgaum.errors import StepRefusedError
+from fastgaum.errors import NumericsError, StepRefusedError
 from fastgaum.models.networks import IdDropout, Networks
 from fastgaum.models.regularisers import ChoiceDistribution, Regulariser
 from fastgaum.models.sampling import sample_candidates
@@ -106,7 +106,10 @@ class Game:
     def _generated_tokens(self, batch: BatchTensors) -> Bags:
         """What the generator would have chosen at each token, drawn on the logged state."""
         _, states = self.networks.utility(batch)
-        drawn = sample_candidates(self._dist(batch, self.networks.logits(batch, states)), batch.display_offsets)
+        try:
+            drawn = sample_candidates(self._dist(batch, self.networks.logits(batch, states)), batch.display_offsets)
+        except NumericsError as error:
+            raise StepRefusedError(f"a score is not finite: {error}") from error
         # a session's later events read the choice of the event before them
         return chosen_bags(batch.source, drawn[batch.later_events - 1].cpu().numpy(), drawn.device)
 

@@ -167,7 +167,6 @@ class Trainer:
     def _validated(self, phase: str, loss: float, started: float) -> EpochRow:
         seconds = time.perf_counter() - started
         self.game.settle()
-        self.guard.check_weights(f"after epoch {len(self.rows) + 1}")
         skipped, at_fault = self.guard.of_epoch()
         if skipped:
             # they have no gap
@@ -181,6 +180,7 @@ class Trainer:
             )
         best = value < self.best_score
         if best:
+            self.guard.check_weights(f"after epoch {len(self.rows) + 1}")
             self.best_score = value
             self.best_state.keep()
         adversarial = phase != "exact" and self.networks.generator is not None
