@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastgaum.bench import memory_extremes
+from fastgaum.bench import memory_extremes, memory_predict
 from fastgaum.bench.memory_growth import PAGE_MB, PATHS, slope_of
 from fastgaum.engine.game import FusedGame
 from fastgaum.models.tensors import BatchTensors
@@ -54,6 +54,13 @@ def test_extreme_logs_are_trained_on_evaluated_and_predicted_for(case: str, size
     result = memory_extremes.measure(case, size)
     assert result["candidates"] == log.n_candidates
     assert {"train_peak_mb", "evaluate_peak_mb", "predict_peak_mb"} <= set(result)
+
+
+def test_the_peak_of_predict_is_that_of_its_process() -> None:
+    result = memory_predict.measure(300, items=50, form="parquet")
+    # torch alone takes more than the one, and the bar is the other
+    assert 100 < result["peak_mb"] < 1500
+    assert result["seconds"] > 0
 
 
 def test_a_step_never_holds_more_candidates_than_a_batch_may(monkeypatch: pytest.MonkeyPatch) -> None:
