@@ -105,6 +105,10 @@ class Config:
     """probability that an id is replaced by its field's unknown row in a training step"""
     clip: float = 5.0
     """largest gradient norm per player"""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """a batch whose loss or gradient is not finite: stop at the last good state, or skip the batch and go on"""
+    most_skipped: int = 10
+    """with on_nonfinite = skip: one skipped batch more than so many in a run, and training stops"""
     search: tuple[str, ...] = ("relations",)
     """switches that `fit` tries both ways with exact players; the better validation loss decides, training goes on with it"""
     members: int = 1
@@ -210,9 +214,11 @@ def coerce(key: str, value: Any, hint: Any) -> Any:
 
 
 _KINDS = {int: "whole numbers", str: "names"}
+MOST_CLIP = 1e15
+"""a gradient of that norm still has moments in float32"""
 _POSITIVE = ("eta", "rounds_lr", "lr", "generator_lr", "history_dim", "history_layers", "history_window", "history_weights",
              "epochs", "patience", "batch_sessions", "generator_steps", "clip", "members")  # fmt: skip
-_NOT_NEGATIVE = ("weight_decay", "item_dim", "warm_start", "catch_up", "lr_drops", "seed")
+_NOT_NEGATIVE = ("weight_decay", "item_dim", "warm_start", "catch_up", "lr_drops", "seed", "most_skipped")
 
 
 def _check_values(config: Config) -> None:
@@ -224,6 +230,14 @@ def _check_values(config: Config) -> None:
         value = getattr(config, key)
         if not 0 <= value < float("inf"):
             raise ConfigError(f"{key} must be at least 0 and finite, got {value}")
+    if config.clip > MOST_CLIP:
+        raise ConfigError(
+            f"clip must be at most {MOST_CLIP:g}, got {config.clip}: squares of gradients must fit float32"
+        )
+    if config.lr * config.rounds_lr * config.weight_decay >= 1 or config.lr * config.weight_decay >= 1:
+        raise ConfigError(
+            f"lr · weight_decay must be below 1, got {config.lr} · {config.weight_decay}: a step would undo all weights"
+        )
     for key in ("dropout", "id_dropout"):
         value = getattr(config, key)
         if not 0 <= value < 1:

@@ -42,6 +42,10 @@ class NumericsError(FastgaumError):
     """A loss, gradient or score is not finite."""
 
 
+class StepRefusedError(NumericsError):
+    """A training step has a loss or a gradient that is not finite: it moved no weight and no optimiser state."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the closest known name, or an empty string.
 

@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -19,6 +20,8 @@ from pathlib import Path
 from fastgaum.errors import OutputError
 
 LOCK_FILE = ".lock"
+PAUSE = 0.1
+"""seconds between two looks at whether a lock that is waited for is free"""
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 """what a file system without locks answers; there, nobody is kept out"""
 
@@ -57,6 +60,30 @@ def require_free(folder: Path) -> None:
         _lock(opened, folder)
     finally:
         os.close(opened)
+
+
+@contextmanager
+def name_lock(path: Path) -> Iterator[None]:
+    """Be the only process that makes `path`, a file or a folder: waits, however long, for one that is at it already.
+
+    Raises:
+        OutputError: the folder of `path` cannot be written.
+    """
+    file = path.with_name(f".{path.name}{LOCK_FILE}")
+    while True:
+        try:
+            held = _acquire(file)
+        except OutputError:
+            time.sleep(PAUSE)
+            continue
+        except OSError as error:
+            raise OutputError(f"cannot write '{file.parent}': {error.strerror or error}") from error
+        break
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+        os.close(held)
 
 
 def _acquire(file: Path) -> int:

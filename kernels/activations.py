@@ -68,14 +68,15 @@ def _exp_by_type(x: Any) -> Any:
 
 @jit_part
 def activate(row: Array, bias: Array, kind: int) -> None:
-    """Replace a row of sums by the activations of row + bias."""
+    """Replace a row of sums by the activations of row + bias; a NaN stays one (a plain maximum would make it 0)."""
     if kind == RELU:
         for j in range(len(row)):
-            row[j] = max(row[j] + bias[j], ZERO)
+            x = row[j] + bias[j]
+            row[j] = ZERO if x < ZERO else x
     elif kind == ELU:
         for j in range(len(row)):
             x = row[j] + bias[j]
-            row[j] = max(x, ZERO) + (exp_nonpositive(min(x, ZERO)) - ONE)
+            row[j] = (ZERO if x < ZERO else x) + (exp_nonpositive(min(x, ZERO)) - ONE)
     else:
         for j in range(len(row)):
             row[j] = tanh(row[j] + bias[j])

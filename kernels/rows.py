@@ -165,15 +165,16 @@ def adagrad_rows(
             prefetch_row(table, rows[slot + AHEAD])
             prefetch_entry(squares, rows[slot + AHEAD])
             prefetch_entry(shrunk, rows[slot + AHEAD])
+        # shrunk before it is squared: the square of a gradient that is clipped may overflow
         total = grad[slot, 0] * 0
         for j in range(width):
-            total += grad[slot, j] * grad[slot, j]
-        squares[row] += total * shrink * shrink / width
-        step = lr * shrink / (np.sqrt(squares[row]) + eps)
+            total += (grad[slot, j] * shrink) * (grad[slot, j] * shrink)
+        squares[row] += total / width
+        step = lr / (np.sqrt(squares[row]) + eps)
         keep = table.dtype.type(np.exp(log_decay - shrunk[row]))
         shrunk[row] = log_decay
         for j in range(width):
-            table[row, j] = table[row, j] * keep - step * grad[slot, j]
+            table[row, j] = table[row, j] * keep - step * (grad[slot, j] * shrink)
 
 
 @jit_fast

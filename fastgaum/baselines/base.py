@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_type_hints
@@ -98,6 +98,7 @@ class Baseline(ChoiceModel):
         if self.protocol not in self.reads:
             self.protocol = "identity"
         self.link = Link()
+        self.session_name: Callable[[int], str] = str
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:
@@ -142,11 +143,16 @@ class Baseline(ChoiceModel):
         space = FeatureSpace.fit(log, self.protocol, self.set_context, self.relations)
         require_validation(log)
         self.space, self.outside = space, offers_no_click(log)
+        self.session_name = lambda row: f"'{log.session_ids[row]}'"
         train = space.encode(log, log.sessions_in("train"))
         validation = space.encode(log, log.sessions_in("validation"))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            rows = self._fit(train, validation, observer)
+            try:
+                rows = self._fit(train, validation, observer)
+            finally:
+                # it holds the log
+                self.session_name = str
         self.link = Link.fit(self._all_scores(validation), validation, self.outside) if self.fit_link else Link()
         self.table = pl.DataFrame(rows or [{"epoch": 1}])
         return self.table

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from fastgaum.baselines.base import Arrays, Baseline, Float64Array, validation_prec1
-from fastgaum.errors import NumericsError
+from fastgaum.errors import NumericsError, StepRefusedError
 from fastgaum.models.networks import IdDropout
 from fastgaum.models.tensors import BatchTensors, to_tensors
 from fastgaum.ops.segments import segment_logsumexp
 from fastgaum.sessions.batches import batches
 from fastgaum.sessions.features import EncodedSessions
+from fastgaum.training.guard import Guard
 
 
 @dataclass(eq=False)
@@ -45,6 +46,10 @@ class GradientBaseline(Baseline):
     """probability that an id is replaced by its field's unknown row in a training step"""
     clip: float = 5.0
     """largest gradient norm"""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """a batch whose loss or gradient is not finite: stop, or skip the batch and go on"""
+    most_skipped: int = 10
+    """with on_nonfinite = skip: one skipped batch more than so many in a fit, and training stops"""
 
     @abstractmethod
     def _network(self) -> nn.Module:
@@ -57,42 +62,41 @@ class GradientBaseline(Baseline):
     def _fit(self, train: EncodedSessions, validation: EncodedSessions, observer: Any) -> list[dict[str, Any]]:
         assert self.space is not None
         self.network = self._network()
-        drop = IdDropout(torch.from_numpy(self.space.unknown_of_id), self.id_dropout)
-        optimiser = torch.optim.AdamW(self.network.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True)
+        steps = _Steps(self, self.network, IdDropout(torch.from_numpy(self.space.unknown_of_id), self.id_dropout))
+        guard = Guard(steps, self.network, self, train, self.session_name)
         order = np.random.default_rng(self.seed)
         fixed = list(self._batches(validation))
         rows: list[dict[str, Any]] = []
         best, best_state, waited = math.inf, copy.deepcopy(self.network.state_dict()), 0
         while len(rows) < self.epochs and waited < self.patience:
-            loss = self._epoch(train, order, drop, optimiser)
+            loss = self._epoch(train, order, steps, guard, len(rows) + 1)
             value, prec1 = self._validate(fixed, validation)
-            if not math.isfinite(loss + value):
+            if not math.isfinite(value):
                 raise NumericsError(
-                    f"the loss of '{self.name}' is not finite in epoch {len(rows) + 1}: lower lr or clip"
+                    f"the validation loss of '{self.name}' is {value} after epoch {len(rows) + 1}: lower lr or clip"
                 )
+            skipped, at_fault = guard.of_epoch()
             better = value < best
             if better:
+                guard.check_weights(f"after epoch {len(rows) + 1}")
                 best, best_state = value, copy.deepcopy(self.network.state_dict())
             waited = 0 if better else waited + 1
-            rows.append({"epoch": len(rows) + 1, "loss": loss, "val_loss": value, "val_prec1": prec1, "best": better})
+            row = {"epoch": len(rows) + 1, "loss": loss, "val_loss": value, "val_prec1": prec1, "best": better}
+            rows.append({**row, "skipped": skipped, "at_fault": at_fault})
         self.network.load_state_dict(best_state)
         return rows
 
     def _epoch(
-        self, train: EncodedSessions, order: np.random.Generator, drop: IdDropout, optimiser: torch.optim.Optimizer
+        self, train: EncodedSessions, order: np.random.Generator, steps: _Steps, guard: Guard, epoch: int
     ) -> float:
         self.network.train()
         total, n_events = 0.0, 0
-        for batch in self._shuffled(train, order):
-            dropped = replace(batch, candidates=drop(batch.candidates), tokens=drop(batch.tokens))
-            loss = self._losses(self.network(dropped), batch).mean()
-            optimiser.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
-            optimiser.step()
-            total += float(loss.detach()) * batch.n_events
-            n_events += batch.n_events
-        return total / n_events
+        for done, batch in enumerate(self._shuffled(train, order), start=1):
+            loss = guard.step(steps, batch, f"epoch {epoch}, batch {done}")
+            if loss is not None:
+                total += loss * batch.n_events
+                n_events += batch.n_events
+        return total / n_events if n_events else math.nan
 
     def _shuffled(self, train: EncodedSessions, order: np.random.Generator) -> Iterator[BatchTensors]:
         return (to_tensors(batch) for batch in batches(train, self.batch_sessions, order))
@@ -119,6 +123,48 @@ class GradientBaseline(Baseline):
         self.network = self._network()
         state = {name[4:]: torch.from_numpy(value) for name, value in arrays.items() if name.startswith("net.")}
         self.network.load_state_dict(state)
+
+
+class _Steps:
+    """AdamW steps of one fit; a step that is refused moves nothing."""
+
+    def __init__(self, model: GradientBaseline, network: nn.Module, drop: IdDropout) -> None:
+        self.model, self.network, self.drop = model, network, drop
+        self.optimiser = torch.optim.AdamW(
+            network.parameters(), lr=model.lr, weight_decay=model.weight_decay, fused=True
+        )
+        self.frozen = False
+
+    def freeze(self, frozen: bool) -> None:
+        """Let steps look at losses and gradients and move nothing, or move again."""
+        self.frozen = frozen
+
+    def __call__(self, batch: BatchTensors) -> float:
+        """One step; returns the mean loss. Raises StepRefusedError for a loss or a gradient that is not finite."""
+        drop = self.drop
+        dropped = replace(batch, candidates=drop(batch.candidates), tokens=drop(batch.tokens))
+        mean = self.model._losses(self.network(dropped), batch).mean()
+        self.optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(mean)
+        loss, norm = float(mean.detach()), self._clip()
+        if not math.isfinite(loss):
+            raise StepRefusedError(f"the loss is {loss}")
+        if not math.isfinite(norm):
+            raise StepRefusedError(f"the norm of the gradient is {norm}")
+        if not self.frozen:
+            self.optimiser.step()
+        return loss
+
+    def _clip(self) -> float:
+        """Scale the gradient down to the largest norm allowed; returns the norm it had."""
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if not norm.isfinite():
+            # squares of float32 overflow from 1e19 on
+            norm = nn.utils.get_total_norm([gradient.double() for gradient in gradients])
+        if norm.isfinite():
+            torch._foreach_mul_(gradients, (self.model.clip / (norm + 1e-6)).clamp(max=1.0))
+        return float(norm)
 
 
 def choice_nll(scores: Tensor, batch: BatchTensors, outside: bool) -> Tensor:

@@ -41,7 +41,7 @@ class SearchedBaseline(GradientBaseline):
         self.settings_tried = len(combinations)
         for values in combinations:
             trial = dataclasses.replace(self, **values)
-            trial.space, trial.outside = self.space, self.outside
+            trial.space, trial.outside, trial.session_name = self.space, self.outside, self.session_name
             torch.manual_seed(self.seed)
             epochs = GradientBaseline._fit(trial, train, validation, observer)
             value = min(row["val_loss"] for row in epochs)

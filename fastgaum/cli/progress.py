@@ -173,13 +173,16 @@ def epoch_line(row: EpochRow) -> str:
         *generator,
         f"{row.events_per_second:,.0f} events/s",
     ]
+    if row.skipped:
+        parts.append(f"{row.skipped} batches skipped ({row.at_fault})")
     return " · ".join(parts) + (" · best" if row.best else "")
 
 
 def live_figures(row: EpochRow) -> str:
     """One epoch's figures in some 50 characters: beside a bar, a terminal of 80 columns has room for no more."""
     gap = "" if math.isnan(row.val_generator_prec1) else f" · gap {row.gap:.4f}"
-    return f"prec@1 {row.val_prec1:.1f}{gap} · {row.events_per_second / 1000:.1f}k events/s"
+    skipped = f" · {row.skipped} skipped" if row.skipped else ""
+    return f"prec@1 {row.val_prec1:.1f}{gap} · {row.events_per_second / 1000:.1f}k events/s{skipped}"
 
 
 def clock(seconds: float) -> str:

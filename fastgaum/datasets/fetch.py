@@ -19,6 +19,7 @@ from fastgaum.datasets.locate import cache_folder, sha256_of
 from fastgaum.datasets.registry import DataFile, Dataset, data_root, dataset
 from fastgaum.errors import DatasetError, OutputError
 from fastgaum.files import atomic
+from fastgaum.locks import name_lock
 
 Progress = Callable[[int, int | None], None]
 """called with the bytes that are there and those expected (None: unknown)"""
@@ -69,7 +70,11 @@ def get(
                     f"'{entry.name}' has no address for {file.path} ({entry.origin}): get it there and run"
                     f" `fastgaum data get {entry.name} --from FILE`"
                 )
-            _download(file, file.url, _target(file, folder), progress, attempts, timeout, pause)
+            target = _target(file, folder)
+            with name_lock(target):
+                # who waited for another process that fetched it has it now
+                if not _is_there(file, folder):
+                    _download(file, file.url, target, progress, attempts, timeout, pause)
     return entry.files[0].below(folder)
 
 

@@ -6,6 +6,7 @@ n_events, so one backward pass through a scorer and a history encoder is all tha
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from fastgaum.engine.history import FusedHistory
 from fastgaum.engine.memory import Array, Scratch
 from fastgaum.engine.optimiser import Named, PlayerOptimiser, SparseTable
 from fastgaum.engine.scorer import FusedScorer
+from fastgaum.errors import NumericsError, StepRefusedError
 from fastgaum.kernels import choice as kernels
 from fastgaum.kernels.dropout import drop_ids
 from fastgaum.models.networks import Networks
@@ -105,6 +107,11 @@ class FusedGame:
         for player in self._all():
             player.optimiser.settle()
 
+    def freeze(self, frozen: bool) -> None:
+        """Let steps look at losses and gradients and move nothing, or move again."""
+        for player in self._all():
+            player.optimiser.frozen = frozen
+
     def release(self) -> None:
         """Settle, and leave the networks with parameters of their own."""
         self.settle()
@@ -118,7 +125,7 @@ class FusedGame:
             candidates, tokens = self._dropped(batch.candidates, "candidates"), self._dropped(batch.tokens, "tokens")
             utility = self._utility(player, batch, candidates, tokens, train=True)
             probs, loss = self._best_response(utility, batch)
-            total += loss
+            total += _finite(loss)
             self._reward_step(player, batch, probs, self._named(candidates))
         return total / len(self.players)
 
@@ -142,7 +149,7 @@ class FusedGame:
             else:
                 # nothing is drawn, so the scores that the generator trained against are this step's own
                 utility = self.scratch.floats(f"{player.scorer.name}.scores", batch.candidates.n_bags)
-            total += kernels.expected_loss(utility, probs, offsets, choices)
+            total += _finite(kernels.expected_loss(utility, probs, offsets, choices))
             self._reward_step(player, batch, probs, named)
         return total / len(self.players)
 
@@ -162,7 +169,9 @@ class FusedGame:
             outputs = [self._utility(player, batch, batch.candidates, batch.tokens) for player in self.players]
             states = self._reward_states(batch, "states")
         utility = outputs[0] if len(outputs) == 1 else np.mean(outputs, axis=0)
-        target = self._kept("targets", self._best_response(utility, batch)[0])
+        best, loss = self._best_response(utility, batch)
+        _finite(loss)
+        target = self._kept("targets", best)
         named = self._named(batch.candidates)
         grad = self.scratch.floats("score gradients", len(target))
         probs = target
@@ -196,7 +205,10 @@ class FusedGame:
         logits = self.generator.scorer.forward(*self._inputs(batch, batch.candidates), states)
         with torch.no_grad():
             dist = self.regulariser.link(torch.from_numpy(logits), batch.display_offsets, self.outside)
-        drawn = sample_candidates(dist, batch.display_offsets)
+        try:
+            drawn = sample_candidates(dist, batch.display_offsets)
+        except NumericsError as error:
+            raise StepRefusedError(f"a score is not finite: {error}") from error
         # a session's later events read the choice of the event before them
         return chosen_bags(batch.source, drawn[batch.later_events - 1].numpy())
 
@@ -233,6 +245,7 @@ class FusedGame:
         kernels.logged_gradient(nothing, offsets, choices, grad)
         of_logged = scorer.backward(grad, named, add=True)
         history.backward_both(of_logged, of_branch, self.slot_of)
+        _finite(loss)
         player.optimiser.step()
         return loss
 
@@ -325,6 +338,13 @@ class FusedGame:
 
     def _all(self) -> list[FusedPlayer]:
         return self.players if self.generator is None else [*self.players, self.generator]
+
+
+def _finite(loss: float) -> float:
+    """The loss, before anything is moved by it. Raises StepRefusedError for one that is not finite."""
+    if not math.isfinite(loss):
+        raise StepRefusedError(f"the loss is {loss}")
+    return loss
 
 
 def _key() -> int:

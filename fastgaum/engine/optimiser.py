@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from fastgaum.engine.memory import Array, Scratch
-from fastgaum.engine.product import ProductWeight, step_products
+from fastgaum.engine.product import ProductWeight, step_products, wide_squares
+from fastgaum.errors import StepRefusedError
 from fastgaum.kernels import rows as kernels
 from fastgaum.ops import threads
 
@@ -122,6 +123,8 @@ class PlayerOptimiser:
         self.tables, self.products = list(tables), list(products)
         self.lr, self.weight_decay, self.clip = lr, weight_decay, clip
         self.step_number, self.log_decay = 0, 0.0
+        self.frozen = False
+        """whether `step` only looks at the gradient and moves nothing"""
         flat = torch.cat([parameter.detach().reshape(-1) for parameter in self.parameters]).float()
         self.values, self.grad = flat.numpy(), np.zeros(flat.numel(), np.float32)
         self.m, self.v = np.zeros_like(self.grad), np.zeros_like(self.grad)
@@ -145,11 +148,20 @@ class PlayerOptimiser:
         return self._view(self.grad, parameter)
 
     def step(self) -> None:
-        """One step with the gradients that stand in the block and in the tables' buffers."""
+        """One step with the gradients that stand in the block and in the tables' buffers.
+
+        Raises:
+            StepRefusedError: the gradient is not finite; nothing has moved.
+        """
+        norm = self.norm()
+        if self.frozen or not math.isfinite(norm):
+            for table in self.tables:
+                table.named = None
+            if self.frozen and math.isfinite(norm):
+                return
+            raise StepRefusedError(f"the norm of the gradient is {norm}")
         self.step_number += 1
-        squares = _squares(self.grad) + sum(_squares(t.grad.reshape(-1)) for t in self.tables if t.named is not None)
-        squares += sum(weight.squares() for weight in self.products)
-        shrink = min(1.0, self.clip / (math.sqrt(squares) + 1e-6))
+        shrink = min(1.0, self.clip / (norm + 1e-6))
         small = np.float32
         corrections = np.float32(1 - 0.9**self.step_number), np.float32(math.sqrt(1 - 0.999**self.step_number))
         rates = (small(shrink), small(self.lr), small(self.lr * self.weight_decay), BETA1, BETA2, *corrections, EPS)
@@ -161,6 +173,15 @@ class PlayerOptimiser:
         self.log_decay += math.log1p(-self.lr * self.weight_decay)
         for table in self.tables:
             table.update(shrink, self.lr, self.log_decay, corrections)
+
+    def norm(self) -> float:
+        """The norm of the whole gradient; not finite only where the gradient is not."""
+        flat = [self.grad, *(table.grad.reshape(-1) for table in self.tables if table.named is not None)]
+        squares = sum(map(_squares, flat)) + sum(weight.squares() for weight in self.products)
+        if not math.isfinite(squares):
+            # the quick sums square in float32, which overflows from 1e19 on
+            squares = sum(map(wide_squares, flat)) + sum(weight.wide_squares() for weight in self.products)
+        return math.sqrt(squares)
 
     def settle(self) -> None:
         """Bring every table row up to date with its weight decay: before anything reads the whole table."""

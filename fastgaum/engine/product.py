@@ -7,6 +7,8 @@ the step, would be 16 more.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import nn
@@ -51,14 +53,25 @@ class ProductWeight:
         terms, (n, width) = len(self.right), self.values.shape
         if terms * (n + width) < n * width:
             # Σ_ij (Σ_t l_ti r_tj)² = Σ_ts ⟨l_t, l_s⟩ ⟨r_t, r_s⟩
-            total = np.vdot(self.left.T @ self.left, self.right @ self.right.T)
-            return max(float(total), 0.0)
+            with np.errstate(over="ignore", invalid="ignore"):
+                total = float(np.vdot(self.left.T @ self.left, self.right @ self.right.T))
+            return total if math.isnan(total) else max(total, 0.0)
         parts = self.parts()
         sums = np.empty(len(parts))
         threads.run(
             kernels.product_squares, [(*rows, self.left, self.right, part, sums) for part, rows in enumerate(parts)]
         )
         return float(sums.sum())
+
+    def wide_squares(self) -> float:
+        """`squares` in float64, for gradients whose squares overflow float32; slow."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return sum(wide_squares(self.left[first:last] @ self.right) for first, last in self.parts())
+
+
+def wide_squares(values: Array) -> float:
+    """Σ x² in float64: finite whenever all values are."""
+    return float(np.square(values, dtype=np.float64).sum())
 
 
 def step_products(weights: list[ProductWeight], rates: Rates) -> None:

@@ -22,6 +22,7 @@ from fastgaum.models.regularisers import ChoiceDistribution
 from fastgaum.models.sampling import sample_candidates
 from fastgaum.models.tensors import BatchTensors, to_tensors
 from fastgaum.sessions.batches import batches
+from fastgaum.sessions.columns import show
 from fastgaum.sessions.encoder import Encoder
 from fastgaum.sessions.features import EncodedSessions, FeatureSpace
 from fastgaum.sessions.packed import FloatArray, IntArray, SessionLog, SplitName
@@ -110,7 +111,7 @@ class ChoiceModel(ABC):
             LogFormatError: the split is empty.
             FeatureMismatchError: the log's fields are not the training log's.
         """
-        parts = [(part.without_bags(), self._checked_score(part)) for part in self._parts(log, split)]
+        parts = [(part.without_bags(), self._checked_score(log, part)) for part in self._parts(log, split)]
         scored = _joined([scores for _, scores in parts])
         gap = float(scored.gap.mean()) if scored.gap is not None else None
         return evaluate_heads(scored.heads, EncodedSessions.joined([part for part, _ in parts]), self.outside, gap)
@@ -132,7 +133,7 @@ class ChoiceModel(ABC):
         return (self._predicted(log, part) for part in self._parts(log, split))
 
     def _predicted(self, log: SessionLog, encoded: EncodedSessions) -> pl.DataFrame:
-        scored = self._checked_score(encoded)
+        scored = self._checked_score(log, encoded)
         reward, generator = scored.heads["reward"], scored.heads.get("generator")
         frame = _candidate_frame(log, encoded).with_columns(
             utility=reward.scores,
@@ -167,10 +168,19 @@ class ChoiceModel(ABC):
         """Yield a split as batches of tensors, for `utility` and `choice_log_probs`."""
         return self._batches(self._encoded(log, split), batch_sessions)
 
-    def _checked_score(self, encoded: EncodedSessions) -> ScoredSessions:
+    def _checked_score(self, log: SessionLog, encoded: EncodedSessions) -> ScoredSessions:
         scored = self._score(encoded)
-        if not np.isfinite(scored.heads["reward"].scores).all():
-            raise NumericsError("a utility is not finite: the model has diverged and ranks nothing")
+        for name, head in scored.heads.items():
+            finite = np.isfinite(head.scores)
+            if not finite.all():
+                candidate = int(np.argmin(finite))
+                place = _candidate_frame(log, encoded).row(candidate, named=True)
+                raise NumericsError(
+                    f"event {show(place['event'])} of session {show(place['session'])}: the {name} gives item"
+                    f" {show(place['item'])} {head.scores[candidate]}, {np.count_nonzero(~finite)} of {finite.size}"
+                    " scores are not finite: correct the event's numbers where they are far from the training log's,"
+                    " or train again where every event is like that (the model has diverged)"
+                )
         return scored
 
     def _batches(self, encoded: EncodedSessions, batch_sessions: int = SCORING_SESSIONS) -> Iterator[BatchTensors]:

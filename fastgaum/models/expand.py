@@ -8,8 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastgaum.errors import ConfigError
 from fastgaum.models.tensors import Bags
 from fastgaum.sessions.ragged import pick_rows
+
+MOST_POSITIONS = 1 << 24
+"""positions of all prefixes of a batch: they are quadratic in a session's length, and gigabytes beyond this"""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,11 @@ def prefixes(offsets: Tensor, window: int | None = None) -> Prefixes:
     if window is not None:
         size = size.clamp(max=window)
     ends = size.cumsum(0)
+    if n_tokens and int(ends[-1]) > MOST_POSITIONS:
+        raise ConfigError(
+            f"the prefixes of a batch whose longest session has {int(lengths.max()):,} choices are {int(ends[-1]):,} positions,"
+            f" at most {MOST_POSITIONS:,} are read at once: lower batch_sessions, or use history = lstm, gru or pw"
+        )
     first = ends - size
     rows = torch.arange(int(ends[-1]) if n_tokens else 0, device=offsets.device)
     rows = rows - torch.repeat_interleave(first, size) + torch.repeat_interleave(tokens + 1 - size, size)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from fastgaum.kernels.batching import count_sessions, fill_bags, fill_events, fill_ids, fill_rows, history_tokens
 from fastgaum.sessions.features import EncodedSessions
 from fastgaum.sessions.packed import FloatArray, IntArray
+from fastgaum.sessions.selection import BATCH_CANDIDATES, cut
 from fastgaum.sessions.shared import SharedSessions
 
 RowArray = npt.NDArray[np.int64]
@@ -127,5 +128,18 @@ def batches(encoded: Sessions, batch_sessions: int, generator: np.random.Generat
     order = np.arange(encoded.n_sessions, dtype=np.int32)
     if generator is not None:
         generator.shuffle(order)
+    return (assemble(encoded, sessions) for sessions in blocks(encoded, order, batch_sessions))
+
+
+def blocks(encoded: Sessions, order: IntArray, batch_sessions: int) -> Iterator[IntArray]:
+    """Cut sessions, positions in `encoded`, into those of each batch: by their number, and by their candidates where they
+    are so long or so wide that a batch would hold more than BATCH_CANDIDATES."""
+    moderate = encoded.largest * batch_sessions <= BATCH_CANDIDATES
     for start in range(0, len(order), batch_sessions):
-        yield assemble(encoded, order[start : start + batch_sessions])
+        sessions = order[start : start + batch_sessions]
+        if moderate:
+            yield sessions
+            continue
+        packed, places = encoded.packed, encoded.places(sessions)
+        ends = packed.display_offsets[packed.session_offsets[np.stack([places, places + 1])]]
+        yield from (sessions[part] for part in cut(ends[1] - ends[0]))

@@ -21,6 +21,9 @@ SPLIT_CODES: dict[str, int] = {
 FLAGS: dict[str, bool] = {"0": False, "1": True, "false": False, "true": True, "0.0": False, "1.0": True}
 """accepted values of a chosen column in a long log, matched without regard to case"""
 
+MOST_NUMBER = 1e30
+"""largest size of a field's numbers: sums over a display set of any width, and over a log, stay finite in float32"""
+
 Where = Callable[[int], str]
 """names the place of row i in a message: `row 17`, `event 3 of session 'u3'`"""
 
@@ -160,11 +163,11 @@ def encode_field(
     with np.errstate(over="ignore"):
         values = column.cast(pl.Float64).to_numpy().astype(np.float32)
     filled = column.is_not_null().to_numpy()
-    row = first_true(filled & ~np.isfinite(values))
+    row = first_true(filled & ~(np.abs(values) <= MOST_NUMBER))
     if row is not None:
         raise LogFormatError(
             f"{where(row)} has {column[row]} in column '{name}', a finite number is required:"
-            " correct it, drop the row, or leave the column out"
+            f" correct it, drop the row, or leave the column out (the largest number is {MOST_NUMBER:g})"
         )
     if row is None and not filled.all():
         values = np.where(filled, values, values[filled].mean(dtype=np.float64) if filled.any() else 0.0).astype(

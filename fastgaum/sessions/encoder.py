@@ -13,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.errors import LogFormatError
 from fastgaum.kernels.batching import picked_size
 from fastgaum.kernels.context import less_set_means
+from fastgaum.sessions.columns import MOST_NUMBER, show
 from fastgaum.sessions.packed import FloatArray, IntArray, SessionLog
 from fastgaum.sessions.relations import Relations
 from fastgaum.sessions.selection import (
@@ -183,10 +185,26 @@ class Encoder:
         numbers = np.empty((len(items), n_base + (len(varying) if space.set_context else 0)), dtype=np.float32)
         for column, name in enumerate(space.number_names):
             numbers[:, column] = columns[name]
+        self._require_moderate(numbers[:, :n_base], part)
         if space.set_context:
             sums = np.add.reduceat(numbers[:, varying], part.display_offsets[:-1], axis=0)
             less_set_means(numbers, np.array(varying), part.display_offsets, sums, n_base)
         return numbers
+
+    def _require_moderate(self, numbers: FloatArray, part: Selection) -> None:
+        """Raise LogFormatError where a number is not finite or so large that sums of it overflow, naming the event."""
+        if numbers.size == 0 or (numbers.min() >= -MOST_NUMBER and numbers.max() <= MOST_NUMBER):
+            return
+        candidate, column = np.argwhere(~(np.abs(numbers) <= MOST_NUMBER))[0].tolist()
+        event = int(np.searchsorted(part.display_offsets, candidate, "right")) - 1
+        session = int(np.searchsorted(part.session_offsets, event, "right")) - 1
+        row = int(part.rows[session])
+        label = self.log.event_ids[int(self.log.session_offsets[row]) + event - int(part.session_offsets[session])]
+        raise LogFormatError(
+            f"event {show(label)} of session {show(self.log.session_ids[row])} has {numbers[candidate, column]:g} in"
+            f" '{self.space.number_names[column]}', a number between -{MOST_NUMBER:g} and {MOST_NUMBER:g} is required:"
+            " correct it, drop the event, or leave the column out"
+        )
 
     def _relation_numbers(self, relations: Relations, part: Selection) -> dict[str, npt.NDArray[Any]]:
         log, own = self.log, None

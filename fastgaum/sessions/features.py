@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,11 @@ class EncodedSessions:
     def n_events(self) -> int:
         """Number of events."""
         return len(self.display_offsets) - 1
+
+    @cached_property
+    def largest(self) -> int:
+        """Candidates of the session that has most."""
+        return int(np.diff(self.display_offsets[self.session_offsets]).max(initial=0))
 
     @property
     def packed(self) -> EncodedSessions:

@@ -13,8 +13,9 @@ import polars as pl
 
 from fastgaum.errors import ConfigError, LogFormatError, did_you_mean
 from fastgaum.sessions.item_table import attach_item_table
-from fastgaum.sessions.pack import Packed, Rows, pack_rows
+from fastgaum.sessions.pack import Packed, pack_rows
 from fastgaum.sessions.packed import SessionLog
+from fastgaum.sessions.parts import read_in_parts
 from fastgaum.sessions.rows import ChoiceRule, rows_of
 from fastgaum.sessions.schema import LogSchema, require_column, resolve_schema
 from fastgaum.sessions.split import USER_RULES, resplit, resplit_by, split_by_time
@@ -72,16 +73,23 @@ def read_log(
             found = resolve_schema(table.dtypes, schema=schema, columns=columns, candidate_fields=candidate_fields)
             for field in candidate_fields:
                 require_column(field, table.dtypes, "a candidate field")
+            packed = read_in_parts(
+                table, found, candidate_fields=candidate_fields, ordered=ordered, choices=choices, name="log"
+            )
             wanted = list(dict.fromkeys([*found.columns(), *candidate_fields]))
-            log = read_frame(
-                table.read(wanted),
-                schema=found,
-                candidate_fields=candidate_fields,
-                ordered=ordered,
-                choices=choices,
-                split=split,
-                split_seed=split_seed,
-                untyped=table.untyped,
+            log = (
+                _split(packed, True, found, split, split_seed)
+                if packed is not None
+                else read_frame(
+                    table.read(wanted),
+                    schema=found,
+                    candidate_fields=candidate_fields,
+                    ordered=ordered,
+                    choices=choices,
+                    split=split,
+                    split_seed=split_seed,
+                    untyped=table.untyped,
+                )
             )
     except LogFormatError as error:
         # Errors of opening a file name it already.
@@ -109,21 +117,26 @@ def read_frame(
     found = resolve_schema(dict(frame.schema), schema=schema, columns=columns, candidate_fields=candidate_fields)
     rows = rows_of(frame, found, candidate_fields=candidate_fields, untyped=untyped, choices=choices)
     packed = pack_rows(rows, ordered=ordered, choices=choices, name=name)
-    if split == "file" and found.split is None:
+    return _split(packed, rows.has_times, found, split, split_seed)
+
+
+def _split(packed: Packed, has_times: bool, schema: LogSchema, split: str, split_seed: int) -> SessionLog:
+    """The log split by the rule asked for."""
+    if split == "file" and schema.split is None:
         raise LogFormatError(
             "split='file' needs a split column (split, tr_val_tst), the log has none: use split='user'"
         )
     if split == "time":
-        return packed.log.with_split(_time_split(packed, rows, found))
+        return packed.log.with_split(_time_split(packed, has_times, schema))
     if split in USER_RULES:
         return resplit_by(packed.log, split, split_seed)
-    if found.split is None:
+    if schema.split is None:
         return resplit(packed.log, split_seed)
     return packed.log
 
 
-def _time_split(packed: Packed, rows: Rows, schema: LogSchema) -> npt.NDArray[np.int8]:
-    if schema.event is None or not rows.has_times:
+def _time_split(packed: Packed, has_times: bool, schema: LogSchema) -> npt.NDArray[np.int8]:
+    if schema.event is None or not has_times:
         found = "the log has none" if schema.event is None else f"'{schema.event}' is text"
         raise LogFormatError(f"split='time' needs an event column of numbers or times, {found}: use split='user'")
     return split_by_time(packed.first_order)

@@ -15,6 +15,8 @@ from fastgaum.sessions.ragged import pick_rows
 
 CHUNK_EVENTS = 50_000
 """events that are worked on at once: what a chunk needs besides its results stays within tens of megabytes"""
+BATCH_CANDIDATES = 1 << 17
+"""candidates of a batch at most, unless one session alone has more: what a step holds grows with them"""
 CHUNK_BLOCK = 1024
 """chunks hold whole blocks of so many sessions"""
 
@@ -42,15 +44,42 @@ def select_sessions(log: SessionLog, rows: IntArray) -> Selection:
 
 
 def chunks(log: SessionLog, rows: IntArray, block: int = CHUNK_BLOCK) -> Iterator[IntArray]:
-    """Yield the sessions `rows` in order, a run of whole blocks of sessions with about CHUNK_EVENTS events at a time."""
+    """Yield the sessions `rows` in order, a run of whole blocks of sessions with about CHUNK_EVENTS events at a time.
+
+    A block of more than BATCH_CANDIDATES candidates comes in the parts that `cut` makes of it.
+    """
     start, n_events = 0, 0
-    offsets = np.asarray(log.session_offsets)
+    offsets, displays = np.asarray(log.session_offsets), np.asarray(log.display_offsets)
     for stop in range(block, len(rows) + block, block):
         latest = rows[stop - block : stop]
-        n_events += int((offsets[latest + 1] - offsets[latest]).sum())
-        if n_events >= CHUNK_EVENTS or stop >= len(rows):
+        first, last = offsets[latest], offsets[latest + 1]
+        parts = cut(displays[last] - displays[first])
+        n_events += int((last - first).sum())
+        if len(parts) > 1:
+            if start < stop - block:
+                yield rows[start : stop - block]
+            yield from (latest[part] for part in parts)
+        elif n_events >= CHUNK_EVENTS or stop >= len(rows):
             yield rows[start:stop]
-            start, n_events = stop, 0
+        else:
+            continue
+        start, n_events = stop, 0
+
+
+def cut(sizes: IntArray) -> list[slice]:
+    """Cut sessions of so many candidates into runs of at most BATCH_CANDIDATES; a larger session is a run of its own.
+
+    With a limit of 9 the sizes [4, 5, 1, 20, 3] give the runs [4, 5], [1], [20], [3].
+    """
+    if int(sizes.sum(dtype=np.int64)) <= BATCH_CANDIDATES:
+        return [slice(0, len(sizes))]
+    runs, first, total = [], 0, 0
+    for at, size in enumerate(sizes.tolist()):
+        if at > first and total + size > BATCH_CANDIDATES:
+            runs.append(slice(first, at))
+            first, total = at, 0
+        total += size
+    return [*runs, slice(first, len(sizes))]
 
 
 @dataclass(frozen=True)

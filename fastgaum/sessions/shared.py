@@ -6,6 +6,7 @@ Encoding them would store each candidate a second time: its id is its item's, fo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -29,6 +30,11 @@ class SharedSessions:
     def n_sessions(self) -> int:
         """Number of sessions."""
         return len(self.rows)
+
+    @cached_property
+    def largest(self) -> int:
+        """Candidates of the log's session that has most."""
+        return int(np.diff(np.asarray(self.log.display_offsets)[self.log.session_offsets]).max(initial=0))
 
     @property
     def packed(self) -> SessionLog:

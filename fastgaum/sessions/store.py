@@ -21,6 +21,7 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import LogFormatError, OutputError
+from fastgaum.locks import name_lock
 from fastgaum.sessions.packed import SessionLog
 from fastgaum.sessions.tables import READ_ERRORS, one_line
 
@@ -54,7 +55,9 @@ def save_log(log: SessionLog, folder: str | os.PathLike[str]) -> Path:
         ) from None
     try:
         _write(log, beside)
-        _swap(beside, target)
+        # two processes that save under one name at once: the later one replaces what the earlier one wrote
+        with name_lock(target):
+            _swap(beside, target)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise OutputError(
             f"cannot write the log '{target}': {one_line(error)}; free space or choose another folder"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,22 @@ class Table:
             return frames[0] if len(frames) == 1 else pl.concat(frames, how="vertical_relaxed")
         except pl.exceptions.PolarsError as error:
             raise LogFormatError(f"the shards' columns differ in type ({one_line(error)}): write them alike") from None
+
+    def n_rows(self) -> int:
+        """Rows of all parts. Raises LogFormatError naming a damaged part."""
+        return sum(int(_collect(path, part.select(pl.len()), ["len"]).item()) for path, part in self.parts)
+
+    def read_some(self, columns: Sequence[str], n_rows: int) -> Iterator[pl.DataFrame]:
+        """The rows of `read` in order, at most so many at a time. Raises LogFormatError naming a damaged part."""
+        for path, part in self.parts:
+            start = 0
+            while True:
+                frame = _collect(path, part.slice(start, n_rows), list(columns))
+                if frame.height:
+                    yield frame
+                if frame.height < n_rows:
+                    break
+                start += n_rows
 
 
 def open_table(path: Path) -> Table:

@@ -8,11 +8,13 @@ The expectation over a display set is exact, so both players' gradients are exac
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import torch
 from torch import Tensor
 
 from fastgaum.config import Config
+from fastgaum.errors import NumericsError, StepRefusedError
 from fastgaum.models.networks import IdDropout, Networks
 from fastgaum.models.regularisers import ChoiceDistribution, Regulariser
 from fastgaum.models.sampling import sample_candidates
@@ -52,6 +54,12 @@ class Game:
         for optimiser in self.reward_optimisers:
             optimiser.settle()
 
+    def freeze(self, frozen: bool) -> None:
+        """Let steps look at losses and gradients and move nothing, or move again."""
+        own = [] if self.generator_optimiser is None else [self.generator_optimiser]
+        for optimiser in (*self.reward_optimisers, *own):
+            optimiser.frozen = frozen
+
     def release(self) -> None:
         """Settle: the parameters are the modules' own already."""
         self.settle()
@@ -63,8 +71,7 @@ class Game:
         for player in self.networks.players:
             utility, _ = player(self._dropped(batch))
             losses.append(exact_loss(utility, batch, self.regulariser, self.config.eta, self.outside).mean())
-        self._reward_update(losses)
-        return float(torch.stack(losses).detach().mean())
+        return self._reward_update(losses)
 
     def round(self, batch: BatchTensors) -> float:
         """Generator steps, then one reward step; returns the mean of ⟨φ, r⟩ − r(a_t) before the reward's update."""
@@ -76,8 +83,7 @@ class Game:
             utility, _ = player(dropped)
             generated_utility = utility if generated is None else player(dropped, self.drop_ids(generated))[0]
             losses.append(reward_loss(dist.probs, generated_utility, utility, batch).mean())
-        self._reward_update(losses)
-        return float(torch.stack(losses).detach().mean())
+        return self._reward_update(losses)
 
     def generator_turn(self, batch: BatchTensors, steps: int) -> tuple[Bags | None, ChoiceDistribution]:
         """Generator steps against the present reward, which stays fixed.
@@ -100,7 +106,10 @@ class Game:
     def _generated_tokens(self, batch: BatchTensors) -> Bags:
         """What the generator would have chosen at each token, drawn on the logged state."""
         _, states = self.networks.utility(batch)
-        drawn = sample_candidates(self._dist(batch, self.networks.logits(batch, states)), batch.display_offsets)
+        try:
+            drawn = sample_candidates(self._dist(batch, self.networks.logits(batch, states)), batch.display_offsets)
+        except NumericsError as error:
+            raise StepRefusedError(f"a score is not finite: {error}") from error
         # a session's later events read the choice of the event before them
         return chosen_bags(batch.source, drawn[batch.later_events - 1].cpu().numpy(), drawn.device)
 
@@ -117,12 +126,20 @@ class Game:
             return -generator_value(self._dist(batch, logits), utility, batch, self.regulariser, eta).mean()
         return mirror_loss(logits, utility, batch, self.regulariser, eta, self.outside).mean()
 
-    def _reward_update(self, losses: list[Tensor]) -> None:
+    def _reward_update(self, losses: list[Tensor]) -> float:
+        """All reward players move, or none; returns the mean loss."""
         for optimiser in self.reward_optimisers:
             optimiser.zero_grad()
         torch.autograd.backward(torch.stack(losses).sum())
+        # read after the backward pass is under way: a card is waited for once
+        loss = float(torch.stack(losses).detach().mean())
+        if not math.isfinite(loss):
+            raise StepRefusedError(f"the loss is {loss}")
+        for optimiser in self.reward_optimisers:
+            optimiser.measure()
         for optimiser in self.reward_optimisers:
             optimiser.step()
+        return loss
 
     def _dropped(self, batch: BatchTensors) -> BatchTensors:
         return dataclasses.replace(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +18,10 @@ from fastgaum.models.choice_model import SCORING_SESSIONS
 from fastgaum.models.networks import Networks
 from fastgaum.models.regularisers import Regulariser
 from fastgaum.models.tensors import BatchTensors, to_tensors
-from fastgaum.sessions.batches import Sessions, assemble, batches
+from fastgaum.sessions.batches import Sessions, assemble, batches, blocks
 from fastgaum.training.best_state import BestState
 from fastgaum.training.game import Game
+from fastgaum.training.guard import Guard
 from fastgaum.training.observers import EpochRow, Observer
 from fastgaum.training.scoring import Figures, figures
 
@@ -44,11 +45,14 @@ class TrainingData:
 class Scored:
     """Sessions that are scored again and again, as batches; they stay assembled while they are few."""
 
-    def __init__(self, encoded: Sessions, device: torch.device, most_sessions: int | None = None) -> None:
+    def __init__(
+        self, encoded: Sessions, device: torch.device, most_sessions: int | None = None, without: Iterable[int] = ()
+    ) -> None:
         self.encoded, self.device = encoded, device
         n = min(encoded.n_sessions, most_sessions or encoded.n_sessions)
         # spread over the log: its order may be that of time
-        self.rows = np.linspace(0, encoded.n_sessions, n, endpoint=False).astype(np.int32)
+        rows = np.linspace(0, encoded.n_sessions, n, endpoint=False).astype(np.int32)
+        self.rows = np.setdiff1d(rows, list(without)).astype(np.int32)
         few = encoded.n_events * (n / max(encoded.n_sessions, 1)) <= HELD_EVENTS
         self.held = list(self._assembled()) if few else None
 
@@ -56,8 +60,8 @@ class Scored:
         return iter(self.held) if self.held is not None else self._assembled()
 
     def _assembled(self) -> Iterator[BatchTensors]:
-        for start in range(0, len(self.rows), SCORING_SESSIONS):
-            yield to_tensors(assemble(self.encoded, self.rows[start : start + SCORING_SESSIONS]), self.device)
+        for sessions in blocks(self.encoded, self.rows, SCORING_SESSIONS):
+            yield to_tensors(assemble(self.encoded, sessions), self.device)
 
 
 class Trainer:
@@ -76,6 +80,7 @@ class Trainer:
         self.device = device
         engine = FusedGame if FusedGame.supports(networks, config, device) else Game
         self.game: Game | FusedGame = engine(networks, config, regulariser, unknown_of_id.to(device), outside)
+        self.guard = Guard(self.game, networks, config, data.train, data.session_name, device)
         self.order = np.random.default_rng(config.seed)
         self.train = Scored(data.train, device, GAP_SESSIONS)
         self.validation = Scored(data.validation, device)
@@ -87,10 +92,14 @@ class Trainer:
         """Train through all phases; the networks end with the best validated weights.
 
         Raises:
-            NumericsError: a loss is not finite; the networks then hold the last good state.
+            NumericsError: a loss, a gradient or a weight is not finite (or too many batches were skipped for that); the
+                networks then hold the last good state.
         """
         try:
             self._phases()
+        except NumericsError:
+            self._restore()
+            raise
         finally:
             self.game.release()
             self.best_state.close()
@@ -140,13 +149,12 @@ class Trainer:
         total, n_events = 0.0, 0
         n_batches = math.ceil(self.data.train.n_sessions / self.config.batch_sessions)
         for done, batch in enumerate(self._shuffled(), start=1):
-            loss = step(batch)
-            if not math.isfinite(loss):
-                self._diverged(loss, done, batch)
-            total += loss * batch.n_events
-            n_events += batch.n_events
-            self.observer.on_batch(done, n_batches)
-        return total / n_events
+            loss = self.guard.step(step, batch, f"epoch {len(self.rows) + 1}, batch {done}")
+            if loss is not None:
+                total += loss * batch.n_events
+                n_events += batch.n_events
+            self.observer.on_batch(done, max(done, n_batches))
+        return total / n_events if n_events else math.nan
 
     def _shuffled(self) -> Iterator[BatchTensors]:
         for batch in batches(self.data.train, self.config.batch_sessions, self.order):
@@ -156,27 +164,23 @@ class Trainer:
         self.game.settle()
         self.best_state.restore()
 
-    def _diverged(self, loss: float, done: int, batch: BatchTensors) -> None:
-        self._restore()
-        names = [self.data.session_name(int(row)) for row in batch.source.rows[:5]]
-        raise NumericsError(
-            f"the loss is {loss} in epoch {len(self.rows) + 1}, batch {done} (sessions {', '.join(names)}"
-            f"{' …' if len(batch.source.rows) > 5 else ''}): the last good state is kept; lower lr or clip, or check the numbers"
-        )
-
     def _validated(self, phase: str, loss: float, started: float) -> EpochRow:
         seconds = time.perf_counter() - started
         self.game.settle()
+        skipped, at_fault = self.guard.of_epoch()
+        if skipped:
+            # they have no gap
+            self.train = Scored(self.data.train, self.device, GAP_SESSIONS, without=self.guard.found)
         validation = self._figures(self.validation)
         gap = self._figures(self.train).gap if self.networks.generator is not None and phase != "exact" else 0.0
         value = validation.loss if self.config.select == "loss" else -validation.prec1
         if not math.isfinite(value):
-            self._restore()
             raise NumericsError(
                 f"the validation loss is {value} after epoch {len(self.rows) + 1}: the last good state is kept"
             )
         best = value < self.best_score
         if best:
+            self.guard.check_weights(f"after epoch {len(self.rows) + 1}")
             self.best_score = value
             self.best_state.keep()
         adversarial = phase != "exact" and self.networks.generator is not None
@@ -191,6 +195,8 @@ class Trainer:
             val_gap=validation.gap if adversarial else 0.0,
             events_per_second=self.data.train.n_events / max(seconds, 1e-9),
             best=best,
+            skipped=skipped,
+            at_fault=at_fault,
         )
         self.rows.append(row)
         self.observer.on_epoch(row)

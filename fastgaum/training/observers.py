@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Protocol
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class EpochRow:
     """One epoch's figures; a training table has one such row per epoch."""
 
@@ -27,6 +27,10 @@ class EpochRow:
     events_per_second: float
     best: bool
     """whether this epoch has the best validation score so far"""
+    skipped: int = 0
+    """batches left out because their loss or gradient was not finite"""
+    at_fault: str = ""
+    """sessions that make a skipped batch so, the first few by name; empty when none was skipped"""
 
     def to_dict(self) -> dict[str, object]:
         """Plain values by name."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastgaum.errors import StepRefusedError
 from fastgaum.models.history import PositionWeight
 from fastgaum.models.scorers import BagLinear
 
@@ -31,7 +32,10 @@ class _Rows:
 
 
 class StockOptimiser:
-    """One player's parameters; `step` clips the gradient over all of them, then moves them."""
+    """One player's parameters; `step` clips the gradient over all of them, then moves them.
+
+    `frozen`: `step` only looks at the gradient and moves nothing.
+    """
 
     def __init__(
         self, module_parts: Iterable[nn.Module], lr: float, weight_decay: float, clip: float, rule: str
@@ -46,25 +50,50 @@ class StockOptimiser:
         self.tables = [_rows(table, rule) for table in tables.values()]
         self.lr, self.weight_decay, self.clip, self.rule = lr, weight_decay, clip, rule
         self.steps, self.log_decay = 0, 0.0
+        self.frozen = False
+        self.measured: tuple[list[tuple[_Rows, Tensor]], float] | None = None
         self.adam = torch.optim.AdamW(
             self.dense, lr=lr, betas=(BETA1, BETA2), eps=EPS, weight_decay=weight_decay, fused=True
         )
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
+        self.measured = None
         self.adam.zero_grad(set_to_none=True)
         for table in self.tables:
             table.parameter.grad = None
 
     @torch.no_grad()
-    def step(self) -> None:
-        """One step with the parameters' gradients."""
-        self.steps += 1
+    def measure(self) -> tuple[list[tuple[_Rows, Tensor]], float]:
+        """The tables' gradients and the factor that clips; `step` measures where this was not called before.
+
+        Raises:
+            StepRefusedError: the gradient is not finite.
+        """
         sparse = [(table, table.parameter.grad.coalesce()) for table in self.tables if table.parameter.grad is not None]
-        dense = [p.grad for p in self.dense if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([*dense, *(grad.values() for _, grad in sparse)])
-        shrink = (self.clip / (norm + 1e-6)).clamp(max=1.0)
-        torch._foreach_mul_(dense, shrink)
+        parts = [*self._dense_gradients(), *(grad.values() for _, grad in sparse)]
+        norm = float(torch.nn.utils.get_total_norm(parts))
+        if not math.isfinite(norm):
+            # squares of float32 overflow from 1e19 on
+            norm = float(torch.nn.utils.get_total_norm([part.double() for part in parts]))
+        if not math.isfinite(norm):
+            raise StepRefusedError(f"the norm of the gradient is {norm}")
+        self.measured = sparse, min(1.0, self.clip / (norm + 1e-6))
+        return self.measured
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One step with the parameters' gradients.
+
+        Raises:
+            StepRefusedError: the gradient is not finite; nothing has moved.
+        """
+        sparse, shrink = self.measured or self.measure()
+        self.measured = None
+        if self.frozen:
+            return
+        self.steps += 1
+        torch._foreach_mul_(self._dense_gradients(), shrink)
         for group in self.adam.param_groups:
             group["lr"] = self.lr
         self.adam.step()
@@ -79,6 +108,9 @@ class StockOptimiser:
             for table in self.tables:
                 table.parameter.mul_((self.log_decay - table.shrunk).exp()[:, None].to(table.parameter.dtype))
                 table.shrunk.fill_(self.log_decay)
+
+    def _dense_gradients(self) -> list[Tensor]:
+        return [p.grad for p in self.dense if p.grad is not None]
 
     def _move(self, table: _Rows, rows: Tensor, grad: Tensor) -> None:
         keep = (self.log_decay - table.shrunk[rows]).exp()[:, None].to(grad.dtype)

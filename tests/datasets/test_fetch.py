@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -35,6 +38,8 @@ class Server:
         self.shift = 0
         """bytes by which the range sent differs from the one asked for"""
         self.says_length = True
+        self.block, self.pause = len(CONTENT), 0.0
+        """bytes that are sent at once, and seconds between two such sendings"""
         self.asked: list[tuple[str, str | None]] = []
         server = self
 
@@ -84,7 +89,10 @@ class Server:
         if self.says_length:
             request.send_header("Content-Length", str(len(body)))
         request.end_headers()
-        request.wfile.write(body[: self.cuts.pop(0)] if self.cuts else body)
+        body = body[: self.cuts.pop(0)] if self.cuts else body
+        for at in range(0, len(body), self.block):
+            request.wfile.write(body[at : at + self.block])
+            time.sleep(self.pause)
 
     def close(self) -> None:
         self.http.shutdown()
@@ -303,3 +311,32 @@ def test_a_folder_that_cannot_be_made(entry: Dataset, fetch: Callable[..., Path]
     (tmp_path / "data").write_text("a file")
     with pytest.raises(OutputError, match="choose another data folder"):
         fetch(entry)
+
+
+GET = """
+import sys
+from pathlib import Path
+from fastgaum.datasets.fetch import get
+from fastgaum.datasets.registry import DataFile, Dataset
+url, sha, size, folder = sys.argv[1:]
+entry = Dataset("mine", "t", "o", "MIT", (DataFile("sub/mine.bin", sha, url, int(size)),), "c.md")
+print(get(entry, data_dir=Path(folder)))
+"""
+
+
+def test_two_processes_that_get_one_name_at_once_both_have_it(server: Server, tmp_path: Path) -> None:
+    """The second waits for the first: one download, one file, nothing left beside it."""
+    server.block, server.pause = len(CONTENT) // 8, 0.2
+    arguments = [f"{server.url}/file", SHA, str(len(CONTENT)), str(tmp_path / "data")]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", GET, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    for process in started:
+        output, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+        assert Path(output.strip()).read_bytes() == CONTENT
+    assert len(server.asked) == 1
+    assert _files(tmp_path) == ["mine.bin"]

@@ -14,6 +14,8 @@ from fastgaum.engine.bilstm import FusedPrefixBiLstm
 from fastgaum.engine.memory import Scratch
 from fastgaum.engine.optimiser import PlayerOptimiser
 from fastgaum.engine.product import ProductWeight
+from fastgaum.errors import ConfigError
+from fastgaum.models.expand import prefixes
 from fastgaum.models.history import PrefixBiLstm
 from fastgaum.models.tensors import BatchTensors, chosen_bags, to_tensors
 from fastgaum.sessions.batches import batches
@@ -99,3 +101,10 @@ def test_norm_of_a_gradient_from_its_factors(terms: int) -> None:
     )
     weight.set_gradient(sums, inputs)
     assert weight.squares() == pytest.approx(float(((sums.T @ inputs).astype(np.float64) ** 2).sum()), rel=1e-4)
+
+
+def test_prefixes_of_a_very_long_session_are_refused_by_name() -> None:
+    offsets = torch.tensor([0, 3, 100_003], dtype=torch.int32)
+    with pytest.raises(ConfigError, match=r"longest session has 100,000 choices are 5,000,050,006 positions"):
+        prefixes(offsets)
+    assert len(prefixes(offsets, window=20).rows) == 6 + 20 * 100_000 - 190

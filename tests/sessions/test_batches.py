@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.models.tensors import chosen_bags, to_tensors
+from fastgaum.sessions import selection
 from fastgaum.sessions.batches import assemble, bags_of_candidates, batches, token_bags
 from fastgaum.sessions.features import NO_CLICK_ID, EncodedSessions, FeatureSpace
 from fastgaum.sessions.ragged import pick_rows
@@ -156,3 +157,16 @@ def test_tokens_are_the_choices_before_the_last_event() -> None:
     assert numbers.shape == (2, 0)
     kept = assemble(encoded, np.array([1, 0], np.int32), keep_last=True)
     assert kept.token_offsets.tolist() == [0, 1, 4]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=30), st.integers(1, 60))
+def test_runs_hold_no_more_than_a_batch_may(sizes: list[int], most: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection, "BATCH_CANDIDATES", most)
+        runs = selection.cut(np.array(sizes, np.int32))
+    parts = [sizes[run] for run in runs]
+    assert [size for part in parts for size in part] == sizes
+    assert all(sum(part) <= most or len(part) == 1 for part in parts if any(part))
+    # none could have taken the next one's first session
+    assert all(sum(left) + right[0] > most for left, right in itertools.pairwise(parts))

@@ -1,0 +1,108 @@
+"""Soak and extremes at a reduced size; the full ones are commands of their own (bench/memory_growth.py, memory_extremes.py)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastgaum.bench import memory_extremes, memory_predict
+from fastgaum.bench.memory_growth import PAGE_MB, PATHS, slope_of
+from fastgaum.engine.game import FusedGame
+from fastgaum.models.tensors import BatchTensors
+from fastgaum.models.user_model import UserModel
+from fastgaum.sessions import batches, selection
+from tests.builders import random_log
+
+BENCH = Path(__file__).resolve().parents[2] / "bench"
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_short_soak_is_flat(path: str) -> None:
+    """In a process of its own, so short that it sees no less than what a batch of every epoch would leave."""
+    command = [sys.executable, str(BENCH / "memory_growth.py"), "--epochs", "10", "--events", "400", "--path", path]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert len(result["resident_mb"]) == 11
+    assert result["bytes_per_epoch"][1] < 200_000
+
+
+@pytest.mark.parametrize(("per_epoch", "flat"), [(0.0, True), (0.0005, True), (0.02, False)])
+def test_the_slope_finds_growth_under_noise(per_epoch: float, flat: bool) -> None:
+    epochs = np.arange(201)
+    resident = 500 + per_epoch * epochs + np.random.default_rng(0).normal(0, 0.05, 201)
+    low, slope, high = slope_of(resident.tolist())
+    assert low < slope < high
+    assert low < per_epoch < high
+    assert (high < PAGE_MB) == flat
+    assert slope_of([1.0, 3.0]) == (2.0, 2.0, 2.0)
+
+
+@pytest.mark.parametrize(("case", "size"), [("long", 300), ("wide", 400), ("single", 200), ("catalogue", 200_000)])
+def test_extreme_logs_are_trained_on_evaluated_and_predicted_for(case: str, size: int) -> None:
+    log = memory_extremes.log_of(case, size)
+    longest = int(np.diff(log.session_offsets).max())
+    widest = int(np.diff(log.display_offsets).max())
+    assert {"long": longest, "wide": widest, "single": log.n_sessions, "catalogue": log.n_items}[case] == size
+    result = memory_extremes.measure(case, size)
+    assert result["candidates"] == log.n_candidates
+    assert {"train_peak_mb", "evaluate_peak_mb", "predict_peak_mb"} <= set(result)
+
+
+def test_the_peak_of_predict_is_that_of_its_process() -> None:
+    result = memory_predict.measure(300, items=50, form="parquet")
+    # torch alone takes more than the one, and the bar is the other
+    assert 100 < result["peak_mb"] < 1500
+    assert result["seconds"] > 0
+
+
+def test_a_step_never_holds_more_candidates_than_a_batch_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long sessions are cut into more batches, and what is predicted stays the same."""
+    log = random_log(3, n_sessions=200, max_length=12)
+    model = UserModel.from_preset(epochs=2, players="exact", search=[], hidden=[8])
+    model.fit(log)
+    whole = model.predict(log)
+    sizes: list[int] = []
+    step = FusedGame.exact_step
+
+    def recorded(game: FusedGame, batch: BatchTensors) -> float:
+        sizes.append(batch.candidates.n_bags)
+        return step(game, batch)
+
+    monkeypatch.setattr(FusedGame, "exact_step", recorded)
+    for module in (selection, batches):
+        monkeypatch.setattr(module, "BATCH_CANDIDATES", 60)
+    cut = model.predict(log)
+    assert cut.drop("utility", "probability", "no_click_probability").equals(
+        whole.drop("utility", "probability", "no_click_probability")
+    )
+    np.testing.assert_allclose(cut["utility"].to_numpy(), whole["utility"].to_numpy(), rtol=1e-5, atol=1e-6)
+    model.fit(log)
+    largest = int(np.diff(log.display_offsets[log.session_offsets]).max())
+    assert max(sizes) <= max(60, largest)
+    assert len(sizes) > 2 * 5
+    assert sum(sizes) == 2 * sum(
+        int(log.display_offsets[log.session_offsets[s + 1]] - log.display_offsets[log.session_offsets[s]])
+        for s in log.sessions_in("train")
+    )
+
+
+def test_a_small_limit_changes_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = random_log(4, n_sessions=120, max_length=6)
+    model = UserModel.from_preset(epochs=1, players="exact", search=[], hidden=[8])
+    model.fit(log)
+    before = model.evaluate(log, "test")
+    for module in (selection, batches):
+        monkeypatch.setattr(module, "BATCH_CANDIDATES", 30)
+    after = model.evaluate(log, "test")
+    assert after.n_events == before.n_events
+    left, right = before.heads["reward"], after.heads["reward"]
+    assert right.precision[1].mean == pytest.approx(left.precision[1].mean)
+    assert right.nll.mean == pytest.approx(left.nll.mean, rel=1e-5)

@@ -1,0 +1,63 @@
+"""Two processes at once: two writers of one saved log, two trainings on one log. Each leaves what it would leave alone.
+
+The kernels' cache has its test in kernels/test_cache.py, downloads in datasets/test_fetch.py.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from fastgaum.sessions.store import load_log, save_log
+from fastgaum.sessions.synthetic import synthesise
+
+SAVE = """
+import sys
+from fastgaum.sessions.store import load_log, save_log
+log = load_log(sys.argv[1])
+for _ in range(10):
+    save_log(log, sys.argv[2])
+"""
+
+
+def run(*commands: list[str]) -> None:
+    """Run commands of this Python at the same time; each must end well."""
+    started = [
+        subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for command in commands
+    ]
+    for process in started:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+
+
+def test_processes_that_save_under_one_name_at_once_leave_one_whole_log(tmp_path: Path) -> None:
+    logs = [synthesise(200, seed=seed)[0] for seed in (1, 2)]
+    for number, log in enumerate(logs):
+        save_log(log, tmp_path / str(number))
+    run(*(["-c", SAVE, str(tmp_path / str(number)), str(tmp_path / "both")] for number in (0, 1)))
+    assert load_log(tmp_path / "both").fingerprint in {log.fingerprint for log in logs}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "both"]
+
+
+def test_two_trainings_on_one_saved_log_give_the_bytes_of_one_alone(tmp_path: Path) -> None:
+    save_log(synthesise(200, preset="sample")[0], tmp_path / "log")
+    settings = ["--set", "epochs=2", "--set", "warm_start=1", "--set", "catch_up=1", "--set", "search=[]"]
+
+    def command(name: str) -> list[str]:
+        return ["-m", "fastgaum", "train", str(tmp_path / "log"), "-o", str(tmp_path / name), *settings]
+
+    run(command("alone"))
+    run(command("left"), command("right"))
+    models = [parts(tmp_path / name / "model.safetensors") for name in ("alone", "left", "right")]
+    assert models[1] == models[0]
+    assert models[2] == models[0]
+
+
+def parts(model: Path) -> tuple[object, bytes]:
+    """A safetensors file's header, whose metadata stand in any order, and the bytes of its weights."""
+    content = model.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    return json.loads(content[8:end]), content[end:]
