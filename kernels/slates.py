@@ -89,7 +89,7 @@ def slate_scores(
     score; from_state (S, widths[0]), from_numbers (d, widths[0]); deeper: of each later layer W, transposed, then b.
     """
     k, n_rows, n_numbers, width, state_dim = rows.shape[1], rows.shape[2], numbers.shape[2], widths[0], states.shape[1]
-    flat_rows, flat_numbers = rows.reshape(-1), numbers.reshape(-1, n_numbers)
+    flat_rows, flat_numbers = rows.reshape(-1), numbers.reshape(len(rows) * k, n_numbers)
     flat_scores = scores.reshape(-1)
     widest = 0
     for layer in range(len(widths)):

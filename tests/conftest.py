@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 # small tensors gain nothing from threads, and lose a hundredfold when other processes hold the cores
 torch.set_num_threads(1)
+# a first call compiles, and other processes hold the cores: time says nothing about an example
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -10,7 +10,7 @@ discounts by γ^(1/k) here.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,12 @@ from fastgaum.envs.observations import Observation, row_of
 from fastgaum.envs.single_env import UserEnv
 from fastgaum.envs.vector_env import BoolArray, Step, UserVectorEnv
 from fastgaum.errors import ActionError, ConfigError
+
+if TYPE_CHECKING:
+    _VectorWrapper = VectorWrapper[Any, Any, Any, Any, Any]
+else:
+    # before gymnasium 1.4 it takes no type parameters
+    _VectorWrapper = VectorWrapper
 
 
 class _Picks:
@@ -152,7 +158,7 @@ class CascadeWrapper(Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         return row_of(self._picks.observe(many), 0)
 
 
-class VectorCascadeWrapper(VectorWrapper[Any, Any, Any, Any, Any]):
+class VectorCascadeWrapper(_VectorWrapper):
     """Many users, one item per user and step; `CascadeWrapper`'s contract with a first axis of n users.
 
     All autoreset modes are kept. Under NEXT_STEP a user whose episode ended starts the next one in one step, while others

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from fastgaum.kernels import direction, packing
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("lengths", [[1], [3, 1, 2], [1, 1, 1], [2, 5, 5, 1, 4]])
+@settings(max_examples=30)
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=6), st.booleans())
 def test_states_and_gradients_are_those_of_torch(lengths: list[int], reverse: bool) -> None:
     size, width, n = 3, 4, sum(lengths)
     torch.manual_seed(len(lengths))
@@ -49,7 +50,10 @@ def test_states_and_gradients_are_those_of_torch(lengths: list[int], reverse: bo
     np.testing.assert_allclose(sums.sum(0), lstm.bias_ih_l0.grad.numpy(), atol=1e-12)
 
 
-def test_rows_are_summed_at_their_positions() -> None:
-    result = np.full((3, 2), np.nan)
-    direction.add_rows_at(np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), np.array([2, 0, 2]), result)
-    assert result.tolist() == [[3, 4], [0, 0], [6, 8]]
+@given(st.lists(st.integers(0, 4), max_size=12), st.integers(1, 3))
+def test_rows_are_summed_at_their_positions(positions: list[int], width: int) -> None:
+    rows = np.random.default_rng(0).standard_normal((len(positions), width))
+    result, expected = np.full((5, width), np.nan), np.zeros((5, width))
+    direction.add_rows_at(rows, np.array(positions, np.int32), result)
+    np.add.at(expected, np.array(positions, np.int32), rows)
+    np.testing.assert_allclose(result, expected, atol=1e-12)

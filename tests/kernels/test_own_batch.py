@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from torch.nn import functional
 
 from fastgaum.kernels import item_gates as gate_kernels
@@ -55,11 +57,11 @@ def naive_own_batch(block: int, drawn: Any, targets: Any, states: Any, table: An
     return grad_states, grad_targets, loss / n
 
 
-@pytest.mark.parametrize(
-    ("n", "block", "split", "size"), [(23, 8, 1, 5), (23, 8, 2, 5), (17, 16, 2, 3), (7, 50, 1, 4), (90, 90, 2, 200)]
-)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 3e-6), (np.float64, 1e-12)])
-def test_own_batch_is_its_naive_twin(n: int, block: int, split: int, size: int, dtype: Any, tolerance: float) -> None:
+@settings(max_examples=20)
+@given(n=st.integers(1, 24), block=st.integers(1, 30), split=st.integers(1, 3), size=st.integers(1, 6))
+@example(n=90, block=90, split=2, size=200)
+def test_own_batch_is_its_naive_twin(dtype: Any, tolerance: float, n: int, block: int, split: int, size: int) -> None:
     drawn, targets, _, states, table = draw(n, size, dtype)
     found = own_batch(block, split, drawn, targets, states, table)
     for value, expected in zip(found, naive_own_batch(block, drawn, targets, states, table), strict=True):
@@ -109,18 +111,20 @@ def test_gradients_are_those_of_the_loss() -> None:
             assert slopes == pytest.approx([own[place], pairs[place]], abs=1e-8)
 
 
-def test_bpr_of_large_margins_and_parts() -> None:
-    _, targets, negatives, states, table = draw(12, 6, np.float32)
-    states *= 60  # exp of a margin this large is no float32
+@settings(max_examples=20)
+@given(n=st.integers(1, 12), cut=st.integers(0, 12), size=st.integers(1, 6), scale=st.sampled_from([1, 60]))
+def test_bpr_is_torch_s_in_any_parts(n: int, cut: int, size: int, scale: int) -> None:
+    _, targets, negatives, states, table = draw(n, size, np.float32)
+    states *= scale  # exp of the margins of the larger is no float32
     s, t, u = (torch.tensor(a).requires_grad_() for a in (states, table[targets], table[negatives]))
-    margin = (s * (t - u)[:, :6]).sum(1) + (t - u)[:, 6]
+    margin = (s * (t - u)[:, :size]).sum(1) + (t - u)[:, size]
     loss = -functional.logsigmoid(margin).mean()
     torch.autograd.backward(loss)
-    grads = np.empty_like(states), np.empty((12, 7), np.float32), np.empty((12, 7), np.float32)
+    grads = np.empty_like(states), np.empty((n, size + 1), np.float32), np.empty((n, size + 1), np.float32)
     losses = np.empty(2)
-    for k, part in enumerate([(0, 5), (5, 12)]):
+    for k, part in enumerate([(0, min(cut, n)), (min(cut, n), n)]):
         kernels.bpr(*part, targets, negatives, states, table, *grads, losses[k : k + 1])
-    assert losses.sum() / 12 == pytest.approx(float(loss.detach()), rel=1e-5)
+    assert losses.sum() / n == pytest.approx(float(loss.detach()), rel=1e-5)
     for value, expected in zip(grads, (s, t, u), strict=True):
         torch.testing.assert_close(torch.from_numpy(value), expected.grad, rtol=1e-4, atol=1e-6)
 
@@ -136,8 +140,11 @@ def test_a_nan_comes_through_and_one_target_costs_nothing(dtype: Any) -> None:
     assert not alone[1].any()
 
 
-@pytest.mark.parametrize(("n", "size", "width"), [(5, 4, 4), (200, 64, 65), (161, 20, 21)])
-def test_the_projection_of_items(n: int, size: int, width: int) -> None:
+@settings(max_examples=20)
+@given(st.integers(1, 200), st.integers(1, 9), st.integers(0, 2))
+@example(200, 64, 1)
+def test_the_projection_of_items(n: int, size: int, more: int) -> None:
+    width = size + more
     rng = np.random.default_rng(3)
     items = rng.integers(N_ITEMS, size=n).astype(np.int32)
     table, weight = rng.standard_normal((N_ITEMS, width)), rng.standard_normal((3 * size, size))
@@ -157,16 +164,18 @@ def test_the_projection_of_items(n: int, size: int, width: int) -> None:
     np.testing.assert_allclose(sums[0][1] + sums[1][1], grad.sum(0), atol=1e-10)
 
 
-def test_adagrad_by_elements_and_in_one_block() -> None:
+@settings(max_examples=15)
+@given(width=st.integers(1, 5), named=st.integers(0, 6))
+def test_adagrad_by_elements_and_in_one_block(width: int, named: int) -> None:
     rng = np.random.default_rng(4)
-    table, dense = rng.standard_normal((6, 3)), rng.standard_normal(5)
+    table, dense = rng.standard_normal((6, width)), rng.standard_normal(5)
     twin, twin_squares = table.copy(), np.zeros_like(table)
     parameter = torch.nn.Parameter(torch.tensor(dense))
     stock = torch.optim.Adagrad([parameter], lr=0.1, eps=1e-6)
     squares, dense_squares = np.zeros_like(table), np.zeros_like(dense)
     for step in range(3):
-        rows, grad = rng.permutation(6)[:4].astype(np.int32), rng.standard_normal((4, 3))
-        for part in ((0, 1), (1, 4)):
+        rows, grad = rng.permutation(6)[:named].astype(np.int32), rng.standard_normal((named, width))
+        for part in ((0, named // 2), (named // 2, named)):
             row_kernels.adagrad_elements(table, rows, grad, squares, *part, 0.1, 1e-6)
         for row, g in zip(rows, grad, strict=True):
             twin_squares[row] += g**2

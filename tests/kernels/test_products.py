@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fastgaum.kernels import products, rows
@@ -24,9 +24,11 @@ def both(x: Any, matrix: Any, transposed: Any, x_wide: Any, sums: Any) -> None:
 
 
 # 16 rows of 3,000 floats and 300 of them: cut into blocks with a rest; 40 rows: taken whole
-@pytest.mark.parametrize(
-    ("n_rows", "n", "width"), [(1, 7, 5), (3, 300, 400), (16, 301, 3000), (40, 64, 33), (0, 5, 4), (2, 1, 1)]
-)
+@settings(max_examples=20)
+@given(st.integers(0, 20), st.integers(1, 40), st.integers(1, 40))
+@example(3, 300, 400)
+@example(16, 301, 3000)
+@example(40, 64, 33)
 def test_products_are_numpys(n_rows: int, n: int, width: int) -> None:
     threads.run(lambda: None, [()])  # one BLAS thread, as everywhere
     rng = np.random.default_rng(0)
@@ -56,11 +58,12 @@ def test_a_step_from_factors_is_adams(n: int, width: int, terms: int, seed: int)
         np.testing.assert_allclose(found.reshape(-1), wanted, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("terms", [0, 3, 20])
-def test_sum_of_squares_of_a_product(terms: int) -> None:
+@settings(max_examples=20)
+@given(terms=st.integers(0, 20), n=st.integers(1, 40), width=st.integers(1, 50))
+def test_sum_of_squares_of_a_product(terms: int, n: int, width: int) -> None:
     rng = np.random.default_rng(terms)
-    left, right = rng.standard_normal((37, terms), dtype=np.float32), rng.standard_normal((terms, 50), dtype=np.float32)
+    left, right = rng.standard_normal((n, terms), dtype=np.float32), rng.standard_normal((terms, width), dtype=np.float32)
     sums = np.full(2, np.nan)
-    products.product_squares(0, 17, left, right, 0, sums)
-    products.product_squares(17, 37, left, right, 1, sums)
+    products.product_squares(0, n // 2, left, right, 0, sums)
+    products.product_squares(n // 2, n, left, right, 1, sums)
     assert sums.sum() == pytest.approx(float(((left @ right).astype(np.float64) ** 2).sum()), rel=1e-5)

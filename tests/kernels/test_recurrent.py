@@ -1,12 +1,18 @@
+"""The recurrent and position-weight kernels, and how sequences are packed for them, against slow twins."""
+
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from fastgaum.kernels import cells, gru, lstm, packing, position_weight
 from tests import naive_recurrent as naive
 
-OFFSETS = [[0], [0, 0], [0, 1], [0, 1, 4, 4, 6], [0, 0, 3, 6, 7, 7, 12, 13]]
+LENGTHS = st.lists(st.integers(0, 6), max_size=8)
 DTYPES = [np.float32, np.float64]
 
 
@@ -14,8 +20,13 @@ def _tolerance(dtype: type) -> float:
     return 2e-6 if dtype is np.float32 else 1e-13
 
 
-@pytest.mark.parametrize("offsets", OFFSETS)
-def test_order_by_length_is_a_stable_sort(offsets: list[int]) -> None:
+def offsets_of(lengths: list[int]) -> list[int]:
+    return [0, *np.cumsum(lengths, dtype=int).tolist()]
+
+
+@given(LENGTHS)
+def test_order_by_length_is_a_stable_sort(lengths: list[int]) -> None:
+    offsets = offsets_of(lengths)
     order = np.full(len(offsets) - 1, -7, dtype=np.int32)
     packing.order_by_length(np.array(offsets, dtype=np.int32), order)
     assert order.tolist() == naive.order_by_length(offsets)
@@ -47,11 +58,29 @@ def test_tiles_are_grouped_by_tokens() -> None:
     assert parts[: n_parts + 1].tolist() == [0, 2, 4, 5]
 
 
+@given(st.lists(st.integers(0, 9), max_size=30), st.integers(1, 9), st.integers(1, 40))
+def test_tiles_and_parts_hold_every_sequence_once(lengths: list[int], most_rows: int, most_tokens: int) -> None:
+    lengths = sorted(lengths, reverse=True)
+    offsets, order = np.array(offsets_of(lengths), np.int32), np.arange(len(lengths), dtype=np.int32)
+    tiles = np.full(len(lengths) + 1, -7, np.int32)
+    n_tiles = packing.cut_tiles(offsets, order, most_rows, most_tokens, tiles)
+    ends = tiles[: n_tiles + 1].tolist()
+    assert ends[0] == 0
+    assert ends[-1] == len(lengths)
+    assert all(0 < b - a <= max(most_rows, 4) for a, b in pairwise(ends))
+    parts = np.full(n_tiles + 1, -7, np.int32)
+    n_parts = packing.group_tiles(offsets, order, tiles[: n_tiles + 1], most_tokens, parts)
+    ends = parts[: n_parts + 1].tolist()
+    assert ends[0] == 0
+    assert ends[-1] == n_tiles
+    assert all(a < b for a, b in pairwise(ends))
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("chunk", [1, 3, 100])
-@pytest.mark.parametrize("offsets", OFFSETS)
-def test_weight_gradient_equals_its_twin(offsets: list[int], chunk: int, dtype: type) -> None:
-    rng = np.random.default_rng(0)
+@settings(max_examples=25)
+@given(LENGTHS, st.integers(1, 12))
+def test_weight_gradient_equals_its_twin(dtype: type, lengths: list[int], chunk: int) -> None:
+    rng, offsets = np.random.default_rng(0), offsets_of(lengths)
     n_tokens, array = offsets[-1], np.array(offsets, dtype=np.int32)
     grad_sums, h = (rng.standard_normal((n_tokens, width)).astype(dtype) for width in (8, 2))
     h0 = rng.standard_normal((len(offsets) - 1, 2)).astype(dtype)
@@ -92,10 +121,11 @@ def test_row_product(dtype: type, size: int, width: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("offsets", OFFSETS)
-def test_tile_kernels_equal_their_twins(offsets: list[int], dtype: type) -> None:
-    rng = np.random.default_rng(0)
-    array, size = np.array(offsets, dtype=np.int32), 5
+@settings(max_examples=25)
+@given(LENGTHS, st.integers(1, 9))
+def test_tile_kernels_equal_their_twins(dtype: type, lengths: list[int], size: int) -> None:
+    rng, offsets = np.random.default_rng(0), offsets_of(lengths)
+    array = np.array(offsets, dtype=np.int32)
     n_sequences, n_tokens = len(offsets) - 1, offsets[-1]
     order = np.array(naive.order_by_length(offsets), dtype=np.int32)
     tiles = np.array(sorted({0, n_sequences // 2, n_sequences}), dtype=np.int32)
@@ -118,22 +148,23 @@ def test_tile_kernels_equal_their_twins(offsets: list[int], dtype: type) -> None
     np.testing.assert_allclose(h, naive.gru(x, array, weight, bias, h0), atol=_tolerance(dtype))
 
 
-@pytest.mark.parametrize("window", [1, 2, 5, 50])
-def test_lag_structure_equals_its_twin(window: int) -> None:
-    rng = np.random.default_rng(window)
-    offsets = np.array([0, 0, 3, 4, 4, 24], dtype=np.int32)
+@settings(max_examples=25)
+@given(LENGTHS, st.integers(1, 8), st.integers(0, 9))
+@example([0, 3, 1, 0, 20], 50, 0)
+def test_lag_structure_equals_its_twin(lengths: list[int], window: int, seed: int) -> None:
+    rng, offsets, n_tokens = np.random.default_rng(seed), np.array(offsets_of(lengths), dtype=np.int32), sum(lengths)
     # few ids, so that they repeat within bags and windows; huge ones, so that slots of the hash table collide
     pool = np.array([0, 1, 2, 3, 2**31 - 1, 2**30, 65536, 131072])
-    bags = [rng.choice(pool, size=rng.integers(0, 6)).tolist() for _ in range(24)]
+    bags = [rng.choice(pool, size=rng.integers(0, 6)).tolist() for _ in range(n_tokens)]
     id_offsets = np.cumsum([0, *map(len, bags)]).astype(np.int32)
     ids = np.array([feature for bag in bags for feature in bag], dtype=np.int32)
     expected = naive.state_bags(offsets.tolist(), bags, window)
 
     n_occurrences, widest = position_weight.count_occurrences(offsets, id_offsets, window)
     counts = [sum(map(len, state.values())) for state in expected]
-    assert (n_occurrences, widest) == (sum(counts), max(counts))
+    assert (n_occurrences, widest) == (sum(counts), max(counts, default=0))
     state_ids, entries, lags = np.full((3, n_occurrences), -7, dtype=np.int32)
-    state_offsets = np.empty(25, dtype=np.int32)
+    state_offsets = np.empty(n_tokens + 1, dtype=np.int32)
     n_slots = 1 << (2 * int(widest)).bit_length()
     slots = np.empty(n_slots, dtype=np.int32), np.full(n_slots, -1, dtype=np.int32)
     n_entries = position_weight.fill_structure(

@@ -43,6 +43,45 @@ def test_slots_and_sums(ids: list[int], seed: int) -> None:
     np.testing.assert_allclose(total, expected[rows[:count]], atol=1e-12)
 
 
+@settings(max_examples=30)
+@given(seed=st.integers(0, 99), named=st.integers(0, 12), width=st.integers(1, 5), cut=st.integers(0, 12))
+def test_rows_that_are_named_move_and_the_others_wait(seed: int, named: int, width: int, cut: int) -> None:
+    """Lazy AdamW and row-wise Adagrad against their formulas, a row at a time; weight decay comes in arrears."""
+    rng = np.random.default_rng(seed)
+    rows, cut = rng.permutation(12)[:named].astype(np.int32), min(cut, named)
+    table, grad, m = rng.normal(size=(12, width)), rng.normal(size=(named, width)), rng.normal(size=(12, width))
+    v, squares, shrunk = rng.random((12, width)), rng.random(12), -0.1 * rng.random(12)
+    # powers of two, which float32 holds: a kernel takes 1 − β in it
+    shrink, lr, log_decay, beta1, beta2, correction1, correction2, eps = 0.5, 2**-7, -0.2, 0.875, 0.96875, 0.25, 0.5, 2**-26
+    adam, ada, m1, v1, squares1 = table.copy(), table.copy(), m.copy(), v.copy(), squares.copy()
+    waits, waits_too = shrunk.copy(), shrunk.copy()
+    for part in ((0, cut), (cut, named)):
+        betas = (beta1, beta2, correction1, correction2, eps)
+        kernels.adam_rows(adam, rows, grad, m1, v1, waits, *part, shrink, lr, log_decay, *betas)
+        kernels.adagrad_rows(ada, rows, grad, squares1, waits_too, *part, shrink, lr, log_decay, eps)
+    by_adam, by_ada = table.copy(), table.copy()
+    for row, g in zip(rows, grad * shrink, strict=True):
+        keep = np.exp(log_decay - shrunk[row])
+        m[row], v[row] = beta1 * m[row] + (1 - beta1) * g, beta2 * v[row] + (1 - beta2) * g**2
+        by_adam[row] = keep * table[row] - lr * (m[row] / correction1) / (np.sqrt(v[row]) / correction2 + eps)
+        squares[row] += (g**2).mean()
+        by_ada[row] = keep * table[row] - lr * g / (np.sqrt(squares[row]) + eps)
+    for found, wanted in ((adam, by_adam), (m1, m), (v1, v), (ada, by_ada), (squares1, squares)):
+        np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-12)
+    kernels.decay_rows(adam, waits, 0, 12, log_decay)
+    by_adam[np.setdiff1d(np.arange(12), rows)] *= np.exp(log_decay - shrunk)[np.setdiff1d(np.arange(12), rows), None]
+    np.testing.assert_allclose(adam, by_adam, rtol=1e-10, atol=1e-12)
+    assert (waits == log_decay).all()
+
+
+@given(st.integers(0, 700))
+def test_squares_are_summed_in_parts(n: int) -> None:
+    values, sums = np.random.default_rng(n).normal(size=n), np.full(2, np.nan)
+    for part in range(2):
+        kernels.sum_of_squares(values, part, sums)
+    np.testing.assert_allclose(sums, [(values**2).sum(), 0], rtol=1e-12)
+
+
 def test_an_id_that_is_no_row_is_named() -> None:
     slots, rows, slot_of = np.empty(3, np.int32), np.empty(3, np.int32), np.full(4, -1, np.int32)
     assert kernels.number_rows(np.array([1, 4, 2], np.int32), slot_of, slots, rows) == -2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -170,7 +171,8 @@ def _exp(x: Array) -> Array:
 
 
 def test_exp_keeps_its_stated_error() -> None:
-    x = -np.linspace(0, 87, 1_000_001).astype(np.float32)
+    # a million in plain Python takes as long as all other kernels
+    x = -np.linspace(0, 87, 20_001 if numba.config.DISABLE_JIT else 1_000_001).astype(np.float32)
     exact = np.exp(x.astype(np.float64))
     assert np.abs(_exp(x) / exact - 1).max() < 4e-7
     assert _exp(np.array([0.0], np.float32))[0] == 1.0
@@ -188,7 +190,7 @@ def _dropped(n: int, key: Any, threshold: Any) -> Array:
 
 
 def test_dropout_is_fair_and_depends_on_the_key() -> None:
-    n = 200_000
+    n = 40_000 if numba.config.DISABLE_JIT else 200_000
     first, again, other = (_dropped(n, np.uint32(key), np.uint32(0.25 * 2**32)) for key in (1, 1, 2))
     assert np.array_equal(first, again)
     assert set(np.unique(first)) == {0.0, 2.0}
@@ -197,7 +199,13 @@ def test_dropout_is_fair_and_depends_on_the_key() -> None:
     assert ((first == 0) & (other == 0)).mean() == pytest.approx(0.0625, abs=0.004)
     # neighbours do not follow one another
     assert np.corrcoef(first[1:], first[:-1])[0, 1] == pytest.approx(0, abs=0.01)
-    ids, result = np.arange(n, dtype=np.int32) % 50, np.empty(n, np.int32)
-    dropout.drop_ids(ids, np.full(50, 99, np.int32), np.uint32(7), np.uint32(0.1 * 2**32), result)
-    assert (result == 99).mean() == pytest.approx(0.1, abs=0.005)
-    assert np.array_equal(result[result != 99], ids[result != 99])
+
+
+@given(st.lists(st.integers(0, 5), max_size=40), st.integers(0, 99), st.sampled_from([0.0, 0.3, 0.9]))
+def test_dropped_ids_are_those_of_dropped_entries(ids: list[int], key: int, rate: float) -> None:
+    """One rule for both: where `drop` zeroes an entry, `drop_ids` replaces the id."""
+    replacement, result = np.arange(10, 16, dtype=np.int32), np.full(len(ids), -1, np.int32)
+    threshold = np.uint32(rate * 2**32)
+    dropout.drop_ids(np.array(ids, np.int32), replacement, np.uint32(key), threshold, result)
+    dropped = _dropped(len(ids), np.uint32(key), threshold) == 0
+    assert result.tolist() == [i + 10 if gone else i for i, gone in zip(ids, dropped.tolist(), strict=True)]

@@ -77,6 +77,39 @@ def test_entmax_equals_its_twins(case: tuple[Any, Any, bool], alpha: float) -> N
             np.testing.assert_allclose(found, wanted, **tolerance)
 
 
+@modest
+@given(ragged(), st.sampled_from([1.0, 1.3, 1.5, 2.0]), st.integers(0, 9))
+def test_gradients_are_products_with_the_jacobian(case: tuple[Any, Any, bool], alpha: float, seed: int) -> None:
+    values, offsets, outside = case
+    values = np.maximum(values, -1e4)  # a candidate of −inf alone has no gradient
+    rng = np.random.default_rng(seed)
+    grad, of_outside = rng.normal(size=len(values)), rng.normal(size=len(offsets) - 1)
+    log_probs, outside_log_prob = run_pair(segments.log_softmax, values, offsets, outside)
+    if alpha == 1.0:
+        probs, outside_prob = run_pair(segments.softmax, values, offsets, outside)
+    else:
+        probs, outside_prob = run_entmax(values, offsets, outside, alpha, False)
+    totals = np.empty(len(offsets) - 1)
+    segments.logsumexp(values, offsets, outside, totals)
+    found = {name: np.full(len(values), np.nan) for name in ("probs", "log_probs", "total")}
+    simplex.entmax_backward(grad, of_outside, probs, outside_prob, offsets, outside, alpha, found["probs"])
+    segments.log_softmax_backward(grad, of_outside, log_probs, offsets, outside, found["log_probs"])
+    segments.logsumexp_backward(of_outside, values, totals, offsets, found["total"])
+    for event, (start, stop) in enumerate(itertools.pairwise(offsets)):
+        upstream = np.append(grad[start:stop], of_outside[event : event + outside])
+        p = np.append(probs[start:stop], outside_prob[event : event + outside])
+        softmax = np.exp(np.append(log_probs[start:stop], outside_log_prob[event : event + outside]))
+        weight = np.where(p > 0, p ** (2 - alpha), 0)  # Peters, Niculae & Martins, ACL 2019, proposition 2
+        jacobian = np.diag(weight) - np.outer(weight, weight) / weight.sum() if len(p) else np.zeros((0, 0))
+        expected = {
+            "probs": jacobian @ upstream,
+            "log_probs": upstream - softmax * upstream.sum(),
+            "total": of_outside[event] * softmax,
+        }
+        for name, wanted in expected.items():
+            np.testing.assert_allclose(found[name][start:stop], wanted[: stop - start], rtol=1e-7, atol=1e-9)
+
+
 @pytest.mark.parametrize("alpha", [1.5, 2.0])
 def test_sorting_and_root_finding_agree_on_long_segments(alpha: float) -> None:
     values = np.random.default_rng(0).normal(size=3000) * 0.3

@@ -1,0 +1,68 @@
+"""Every kernel owes a property test: a pytest plugin for runs in which kernels are plain Python and their calls can be seen.
+
+    NUMBA_DISABLE_JIT=1 python -m pytest -p tests.kernel_calls …
+
+The run fails, and names them, if kernels were called by no test of hypothesis: a test whose shapes are drawn.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import numba
+import pytest
+
+KERNELS = Path(__file__).resolve().parents[1] / "kernels"
+DECORATORS = {"jit", "jit_fast", "jit_part"}
+# What plain Python warns of and a compiled kernel does without a word, and is meant to: keys are products modulo 2⁶⁴, and
+# a NaN passes through the bits of an exponent.
+SILENT = ("overflow encountered in scalar", "invalid value encountered in cast")
+
+called: set[tuple[str, str]] = set()
+"""folder/file and name of each function that a property test called"""
+
+
+def kernels() -> set[tuple[str, str]]:
+    """File and name of each kernel that other files may call."""
+    return {
+        (f"kernels/{file.name}", node.name)
+        for file in KERNELS.glob("*.py")
+        for node in ast.parse(file.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef)
+        and not node.name.startswith("_")
+        and DECORATORS & {ast.unparse(decorator) for decorator in node.decorator_list}
+    }
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not numba.config.DISABLE_JIT:
+        raise pytest.UsageError("compiled kernels cannot be seen: set NUMBA_DISABLE_JIT=1")
+    for text in SILENT:
+        config.addinivalue_line("filterwarnings", f"ignore:{text}:RuntimeWarning")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
+    if not getattr(pyfuncitem.obj, "is_hypothesis_test", False):
+        return (yield)
+    sys.setprofile(_note)
+    try:
+        return (yield)
+    finally:
+        sys.setprofile(None)
+
+
+def _note(frame: FrameType, event: str, _: object) -> None:
+    if event == "call":
+        called.add(("/".join(frame.f_code.co_filename.rsplit("/", 2)[1:]), frame.f_code.co_name))
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    forgotten = kernels() - called
+    if exitstatus == 0 and forgotten:
+        print("\nno property test (hypothesis) calls", *sorted(f"{file}: {name}" for file, name in forgotten), sep="\n  ")
+        session.exitstatus = 1
