@@ -4,7 +4,15 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 
-.PHONY: setup reproduce test check format bench docs clean
+# Test processes side by side: each runs on one core, and tests of one file stay in one process.
+WORKERS ?= 2
+PYTEST   = $(BIN)/python -m pytest
+SPREAD   = -n $(WORKERS) --dist loadfile
+# Property tests of every kernel, at shapes that plain Python can take.
+KERNELS  = tests/kernels $(addprefix tests/,ops/test_recurrent.py ops/test_position_weight.py ops/test_bags.py \
+           sessions/test_encoder.py sessions/test_batches.py sessions/test_relations.py)
+
+.PHONY: setup reproduce test coverage bounds lowest audit check format bench docs clean
 
 setup: $(STAMP)
 
@@ -19,7 +27,34 @@ reproduce: setup
 	$(BIN)/fastgaum reproduce --datasets sample
 
 test: setup
-	$(BIN)/python -m pytest
+	$(PYTEST) $(SPREAD)
+
+# All tests with branch coverage, then kernels once more as plain Python: a compiled one cannot be traced. Fails under 90 %.
+coverage: setup
+	rm -f .coverage .coverage.*
+	COVERAGE_FILE=.coverage.compiled $(PYTEST) $(SPREAD) --cov --cov-report= --durations=15
+	COVERAGE_FILE=.coverage.plain NUMBA_DISABLE_JIT=1 $(PYTEST) -p tests.kernel_calls $(KERNELS) --cov --cov-report=
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+# Compiled kernels that check every index.
+bounds: setup
+	NUMBA_BOUNDSCHECK=1 $(PYTEST) $(SPREAD) tests/kernels --ignore tests/kernels/test_cache.py
+
+# The tests of what dependencies decide, with the lowest versions that pyproject.toml claims, in an environment of its own.
+lowest:
+	$(PYTHON) -m venv $(VENV)-lowest
+	$(PYTHON) tests/lowest.py > $(VENV)-lowest/constraints.txt
+	$(VENV)-lowest/bin/pip install --quiet --constraint $(VENV)-lowest/constraints.txt --editable ".[test,baselines,plots,rl]"
+	$(VENV)-lowest/bin/python -m pytest $(SPREAD) $(addprefix tests/,sessions kernels ops models metrics cli reproduce envs baselines/test_xgboost.py test_dependencies.py)
+
+ADVISORIES = https://pypi.org/pypi
+# Known vulnerabilities of what is installed. Asks an index on the network; without one it says so and is skipped.
+audit: setup
+	@if $(BIN)/python -c "import json, urllib.request as u; json.load(u.urlopen('$(ADVISORIES)/pip/24.0/json', timeout=10))['vulnerabilities']" 2>/dev/null; then \
+	  test -x $(VENV)-audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)-audit && $(VENV)-audit/bin/pip install --quiet pip-audit; }; \
+	  $(VENV)-audit/bin/pip-audit --skip-editable --progress-spinner off --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"; \
+	else echo "audit skipped: $(ADVISORIES), which lists known vulnerabilities, cannot be reached"; fi
 
 check: setup
 	$(BIN)/ruff check .
@@ -40,4 +75,4 @@ docs: setup
 	$(BIN)/mkdocs serve
 
 clean:
-	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-audit .coverage build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,8 +1,9 @@
 """Every kernel owes a property test: a pytest plugin for runs in which kernels are plain Python and their calls can be seen.
 
-    NUMBA_DISABLE_JIT=1 python -m pytest -p tests.kernel_calls …
+    NUMBA_DISABLE_JIT=1 python -m pytest -p tests.kernel_calls tests/kernels tests/…
 
-The run fails, and names them, if kernels were called by no test of hypothesis: a test whose shapes are drawn.
+Outside tests/kernels property tests alone are run: others would take minutes so. The run fails, and names them, if kernels
+were called by no test of hypothesis: a test whose shapes are drawn.
 """
 
 from __future__ import annotations
@@ -45,9 +46,19 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", f"ignore:{text}:RuntimeWarning")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    away = [item for item in items if item.path.parent.name != "kernels" and not is_property_test(item)]
+    config.hook.pytest_deselected(items=away)
+    items[:] = [item for item in items if item not in away]
+
+
+def is_property_test(item: pytest.Item) -> bool:
+    return getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
-    if not getattr(pyfuncitem.obj, "is_hypothesis_test", False):
+    if not is_property_test(pyfuncitem):
         return (yield)
     sys.setprofile(_note)
     try:
@@ -64,5 +75,7 @@ def _note(frame: FrameType, event: str, _: object) -> None:
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     forgotten = kernels() - called
     if exitstatus == 0 and forgotten:
-        print("\nno property test (hypothesis) calls", *sorted(f"{file}: {name}" for file, name in forgotten), sep="\n  ")
+        print(
+            "\nno property test (hypothesis) calls", *sorted(f"{file}: {name}" for file, name in forgotten), sep="\n  "
+        )
         session.exitstatus = 1

@@ -62,7 +62,10 @@ def test_a_step_from_factors_is_adams(n: int, width: int, terms: int, seed: int)
 @given(terms=st.integers(0, 20), n=st.integers(1, 40), width=st.integers(1, 50))
 def test_sum_of_squares_of_a_product(terms: int, n: int, width: int) -> None:
     rng = np.random.default_rng(terms)
-    left, right = rng.standard_normal((n, terms), dtype=np.float32), rng.standard_normal((terms, width), dtype=np.float32)
+    left, right = (
+        rng.standard_normal((n, terms), dtype=np.float32),
+        rng.standard_normal((terms, width), dtype=np.float32),
+    )
     sums = np.full(2, np.nan)
     products.product_squares(0, n // 2, left, right, 0, sums)
     products.product_squares(n // 2, n, left, right, 1, sums)

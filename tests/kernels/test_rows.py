@@ -52,7 +52,16 @@ def test_rows_that_are_named_move_and_the_others_wait(seed: int, named: int, wid
     table, grad, m = rng.normal(size=(12, width)), rng.normal(size=(named, width)), rng.normal(size=(12, width))
     v, squares, shrunk = rng.random((12, width)), rng.random(12), -0.1 * rng.random(12)
     # powers of two, which float32 holds: a kernel takes 1 − β in it
-    shrink, lr, log_decay, beta1, beta2, correction1, correction2, eps = 0.5, 2**-7, -0.2, 0.875, 0.96875, 0.25, 0.5, 2**-26
+    shrink, lr, log_decay, beta1, beta2, correction1, correction2, eps = (
+        0.5,
+        2**-7,
+        -0.2,
+        0.875,
+        0.96875,
+        0.25,
+        0.5,
+        2**-26,
+    )
     adam, ada, m1, v1, squares1 = table.copy(), table.copy(), m.copy(), v.copy(), squares.copy()
     waits, waits_too = shrunk.copy(), shrunk.copy()
     for part in ((0, cut), (cut, named)):
