@@ -9,7 +9,7 @@ WORKERS ?= 2
 PYTEST   = $(BIN)/python -m pytest
 SPREAD   = -n $(WORKERS) --dist loadfile
 # Property tests of every kernel, at shapes that plain Python can take.
-KERNELS  = tests/kernels $(addprefix tests/,ops/test_recurrent.py ops/test_position_weight.py ops/test_bags.py \
+KERNELS  = tests/kernels --ignore tests/kernels/test_cache.py $(addprefix tests/,ops/test_recurrent.py ops/test_position_weight.py ops/test_bags.py \
            sessions/test_encoder.py sessions/test_batches.py sessions/test_relations.py)
 
 .PHONY: setup reproduce test coverage bounds lowest audit check format bench docs clean

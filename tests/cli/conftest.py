@@ -16,6 +16,12 @@ from fastgaum.sessions.unpack import to_frame
 QUICK = ["--set", "epochs=1", "--set", "warm_start=1", "--set", "batch_sessions=256"]
 
 
+@pytest.fixture(autouse=True)
+def _warnings_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In processes that a test starts, as they are in its own."""
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+
+
 @pytest.fixture(scope="session")
 def frame() -> pl.DataFrame:
     """300 events with a price per candidate."""

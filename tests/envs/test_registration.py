@@ -42,5 +42,7 @@ assert observation.shape == (5, single.observation_space.shape[0])
 def test_a_run_becomes_an_environment(small_run: Path, tmp_path: Path) -> None:
     """From another folder, in a process that imports nothing of fastgaum itself."""
     script = MADE.format(run=small_run)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=120
+    )
     assert done.returncode == 0, done.stderr[-2000:]

@@ -249,6 +249,7 @@ def test_the_folders_used_last_are_kept(install: Install) -> None:
     assert {"notes", install.entries()[0].parent.name, *(f"{age:016x}" for age in range(_cache.KEPT - 1))} == kept
 
 
+@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="compiles: NUMBA_DISABLE_JIT is set")
 @pytest.mark.parametrize("preset", ["fastgaum", "paper-lstm", "paper-pw"])
 def test_nothing_is_compiled_after_the_first_steps(preset: str) -> None:
     def fit(n_events: int) -> None:
