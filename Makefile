@@ -9,7 +9,7 @@ WORKERS ?= 2
 PYTEST   = $(BIN)/python -m pytest
 SPREAD   = -n $(WORKERS) --dist loadfile
 # Property tests of every kernel, at shapes that plain Python can take.
-KERNELS  = tests/kernels --ignore tests/kernels/test_cache.py $(addprefix tests/,ops/test_recurrent.py ops/test_position_weight.py ops/test_bags.py \
+KERNELS  = tests/kernels --ignore tests/kernels/test_cache.py $(addprefix tests/,ops/test_recurrent.py ops/test_bags.py \
            sessions/test_encoder.py sessions/test_batches.py sessions/test_relations.py)
 
 .PHONY: setup reproduce test coverage bounds lowest audit check format bench docs clean
@@ -32,8 +32,8 @@ test: setup
 # All tests with branch coverage, then kernels once more as plain Python: a compiled one cannot be traced. Fails under 90 %.
 coverage: setup
 	rm -f .coverage .coverage.*
-	COVERAGE_FILE=.coverage.compiled $(PYTEST) $(SPREAD) --cov --cov-report= --durations=15
-	COVERAGE_FILE=.coverage.plain NUMBA_DISABLE_JIT=1 $(PYTEST) -p tests.kernel_calls $(KERNELS) --cov --cov-report=
+	COVERAGE_FILE=.coverage.compiled $(PYTEST) $(SPREAD) --cov --cov-report= --cov-fail-under 0 --durations=15
+	COVERAGE_FILE=.coverage.plain NUMBA_DISABLE_JIT=1 $(PYTEST) -p tests.kernel_calls $(KERNELS) --cov --cov-report= --cov-fail-under 0
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
