@@ -153,3 +153,28 @@ def test_a_draw_beyond_the_mass_is_no_click_or_the_last_that_is_possible() -> No
         taken = np.empty(2, np.float32)
         kernels.take_places(0, 2, probs, places, taken)
         assert taken.tolist() == [pytest.approx(0.45 if place >= 0 else 0.0)] * 2
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 4), st.integers(1, 5), st.booleans(), st.integers(0, 9999))
+def test_a_draw_falls_where_the_cumulated_probabilities_say(n: int, k: int, outside: bool, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    shares = rng.dirichlet(np.ones(k + outside), n).astype(np.float32)
+    probs, none = np.ascontiguousarray(shares[:, :k]), shares[:, k] if outside else np.zeros(n, np.float32)
+    keys = rng.integers(0, 2**63, n).astype(np.uint64)
+    rows, numbers = rng.integers(0, 9, (n, k, 2)).astype(np.int32), rng.random((n, k, 2)).astype(np.float32)
+    places, items = np.empty(n, np.int32), np.empty(n, np.int32)
+    chosen, of_choice, taken = np.empty((n, 1, 2), np.int32), np.empty((n, 1, 2), np.float32), np.empty(n, np.float32)
+    kernels.draw_places(0, n, probs, none, keys, rows, numbers, places, items, chosen, of_choice)
+    kernels.take_places(0, n, probs, places, taken)
+    for user, place in enumerate(places.tolist()):
+        ends = np.cumsum(probs[user].astype(np.float64))
+        draw = naive_uniform(int(keys[user]))
+        if np.abs(ends - draw).min() > 1e-6:
+            beyond = -1 if outside else k - 1
+            assert place == (int(np.searchsorted(ends, draw, side="right")) if draw < ends[-1] else beyond)
+        known = place >= 0
+        assert items[user] == (rows[user, place, 0] if known else -1)
+        assert chosen[user, 0].tolist() == (rows[user, place].tolist() if known else [-1, -1])
+        assert of_choice[user, 0].tolist() == (numbers[user, place].tolist() if known else [0, 0])
+        assert taken[user] == (probs[user, place] if known else 0)
