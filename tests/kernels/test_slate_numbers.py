@@ -114,8 +114,10 @@ def test_numbers_relative_to_the_set(seed: int, k: int, set_size: int) -> None:
 
 
 @pytest.mark.parametrize("room", [32, 64])
-def test_counts_survive_a_larger_table(room: int) -> None:
-    users, told = play(3, 4, 6, 9)
+@settings(max_examples=20)
+@given(seed=st.integers(0, 10_000), k=st.integers(1, 6), steps=st.integers(0, 9))
+def test_counts_survive_a_larger_table(room: int, seed: int, k: int, steps: int) -> None:
+    users, told = play(seed, 4, k, steps)
     larger = Counted(4, room)
     kernels.move_counts(users.keys, users.displayed, users.picked, larger.keys, larger.displayed, larger.picked)
     held = [len(set(user.displayed)) for user in told]
