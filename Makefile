@@ -27,12 +27,12 @@ reproduce: setup
 	$(BIN)/fastgaum reproduce --datasets sample
 
 test: setup
-	$(PYTEST) $(SPREAD)
+	$(PYTEST) $(SPREAD) $(TRACED)
 
-# All tests with branch coverage, then kernels once more as plain Python: a compiled one cannot be traced. Fails under 90 %.
+# `make test` with branch coverage, then kernels once more as plain Python: a compiled one cannot be traced. Fails under 90 %.
 coverage: setup
 	rm -f .coverage .coverage.*
-	COVERAGE_FILE=.coverage.compiled $(PYTEST) $(SPREAD) --cov --cov-report= --cov-fail-under 0 --durations=15
+	COVERAGE_FILE=.coverage.compiled $(MAKE) test TRACED="--cov --cov-report= --cov-fail-under 0 --durations=15"
 	COVERAGE_FILE=.coverage.plain NUMBA_DISABLE_JIT=1 $(PYTEST) -p tests.kernel_calls $(KERNELS) --cov --cov-report= --cov-fail-under 0
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
