@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from fastgaum.errors import OutputError
 
@@ -24,7 +25,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield beside
         with open(beside, "rb") as file:
-            os.fsync(file.fileno())
+            sync_file(file)
         os.chmod(beside, 0o666 & ~_umask())
         os.replace(beside, target)
         sync_folder(target.parent)
@@ -32,6 +33,12 @@ def atomic(path: str | Path) -> Iterator[Path]:
         raise OutputError(f"cannot write '{target}': {error.strerror or error}") from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def sync_file(file: IO[bytes]) -> None:
+    """Make what an open file holds survive a power cut."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

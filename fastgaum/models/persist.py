@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError
 from fastgaum.models.networks import Networks
-from fastgaum.models.tensor_file import write_tensors
+from fastgaum.models.tensor_writer import write_tensors
 from fastgaum.sessions.features import CategoricalField, FeatureSpace
 from fastgaum.sessions.relations import PairTable, Relations
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgaum.errors import OutputError
-from fastgaum.models.tensor_file import bytes_of
+from fastgaum.models.tensor_writer import bytes_of
 
 IN_MEMORY_BYTES = 1 << 28
 

@@ -21,7 +21,7 @@ from fastgaum.config import Config
 from fastgaum.errors import CheckpointError
 from fastgaum.interrupts import Stop
 from fastgaum.models.persist import damage_named
-from fastgaum.models.tensor_file import write_tensors
+from fastgaum.models.tensor_writer import write_tensors
 from fastgaum.training.snapshot import Snapshot, put, take
 
 if TYPE_CHECKING:
