@@ -14,6 +14,8 @@ KERNELS  = tests/kernels --ignore tests/kernels/test_cache.py $(addprefix tests/
 
 .PHONY: setup reproduce test coverage bounds lowest audit check format bench docs clean
 
+.PHONY: setup reproduce test kill-test check format bench docs clean
+
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml
@@ -55,6 +57,10 @@ audit: setup
 	  test -x $(VENV)-audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)-audit && $(VENV)-audit/bin/pip install --quiet pip-audit; }; \
 	  $(VENV)-audit/bin/pip-audit --skip-editable --progress-spinner off --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"; \
 	else echo "audit skipped: $(ADVISORIES), which lists known vulnerabilities, cannot be reached"; fi
+
+# A hundred random SIGKILLs of train, data get, data convert and reproduce, with a reader beside: some ten minutes.
+kill-test: setup
+	$(BIN)/python -m tests.crash.kill --kills 100
 
 check: setup
 	$(BIN)/ruff check .

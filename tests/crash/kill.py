@@ -220,6 +220,7 @@ class Convert(Job):
         self.prints = {load_log(self.folder / name).fingerprint for name in ("new", "old")}
         self.heights = {to_frame(load_log(self.folder / name)).height for name in ("new", "old")}
         self.to_file = False
+        self.there: set[str] = set()
         self.uninterrupted: dict[bool, tuple[Any, float]] = {}
         for _ in range(2):
             self.reference()
@@ -244,14 +245,14 @@ class Convert(Job):
         return _sha(self.out.read_bytes()) if self.to_file else load_log(self.out).fingerprint
 
     def look(self) -> int:
-        read = 0
-        if (self.folder / "out").exists():
+        # both are there from their first moment on: a replacement must not take them away even for an instant
+        self.there |= {name for name in ("out", "out.parquet") if (self.folder / name).exists()}
+        if "out" in self.there:
             assert load_log(self.folder / "out").fingerprint in self.prints
-            read += 1
-        if (self.folder / "out.parquet").exists():
+        if "out.parquet" in self.there:
+            assert (self.folder / "out.parquet").exists(), "out.parquet is gone"
             assert pl.read_parquet(self.folder / "out.parquet").height in self.heights
-            read += 1
-        return read
+        return len(self.there)
 
 
 class Reproduce(Job):
