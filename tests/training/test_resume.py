@@ -13,14 +13,16 @@ import pytest
 from safetensors import safe_open
 
 from fastgaum.config import PRESETS, Config
-from fastgaum.errors import CheckpointError, ConfigError, OutputError
+from fastgaum.engine.game import FusedGame
+from fastgaum.errors import CheckpointError, ConfigError, OutputError, StepRefusedError
 from fastgaum.interrupts import Interrupted, Stop
 from fastgaum.models.tensor_writer import write_tensors
+from fastgaum.models.tensors import BatchTensors
 from fastgaum.models.user_model import UserModel
 from fastgaum.sessions.packed import SessionLog
 from fastgaum.training import best_state, keeper
 from fastgaum.training.loop import Trainer
-from fastgaum.training.observers import Silent
+from fastgaum.training.observers import EpochRow, Silent
 from fastgaum.training.runs import finished_table, kept_run, train_run
 from tests.builders import random_log
 from tests.training.interrupted import (
@@ -157,6 +159,36 @@ def test_the_search_goes_on_where_it_was(log: SessionLog, tmp_path: Path, monkey
 def test_weights_kept_in_a_file_go_on_too(log: SessionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(best_state, "IN_MEMORY_BYTES", 10)
     check_interrupted_anywhere(config_of("paper-lstm", patience=1, lr_drops=1), log, tmp_path, times=1)
+
+
+def test_skipped_batches_and_the_sessions_at_fault_are_kept(
+    log: SessionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gap is taken without the sessions that were found; how many batches may still be skipped is counted on."""
+    step = FusedGame.exact_step
+
+    def refused(game: FusedGame, batch: BatchTensors) -> float:
+        if 5 in batch.source.rows.tolist():
+            raise StepRefusedError("made up")
+        return step(game, batch)
+
+    monkeypatch.setattr(FusedGame, "exact_step", refused)
+    config = config_of("fastgaum", search=[], on_nonfinite="skip", most_skipped=2)
+    run(config, log, tmp_path / "whole")
+    for batch in (1, 7, 12):
+        start_and_stop(config, log, tmp_path / f"{batch}", batch)
+        resume(config, log, tmp_path / f"{batch}")
+        check_same(tmp_path / "whole", tmp_path / f"{batch}")
+    rows = kept_rows(tmp_path / "7")
+    assert [row.skipped for row in rows[:2]] == [1, 1]
+    assert "'s5'" in rows[0].at_fault
+
+
+def kept_rows(folder: Path) -> list[EpochRow]:
+    kept = kept_run(folder)
+    assert kept is not None
+    assert kept.snapshot is not None
+    return kept.snapshot.rows
 
 
 def test_a_finished_run_is_left_as_it_is(log: SessionLog, tmp_path: Path) -> None:
