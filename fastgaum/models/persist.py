@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError
+from fastgaum.files import read_whole
 from fastgaum.models.networks import Networks
 from fastgaum.models.tensor_writer import write_tensors
 from fastgaum.sessions.features import CategoricalField, FeatureSpace
@@ -79,6 +80,10 @@ def read_model(path: Path) -> tuple[Path, dict[str, str], dict[str, torch.Tensor
         raise CheckpointError(
             f"no model at '{path}': give a run folder written by `fastgaum train`, or its model.safetensors"
         )
+    return read_whole(file, lambda: _read_model(file))
+
+
+def _read_model(file: Path) -> tuple[Path, dict[str, str], dict[str, torch.Tensor]]:
     with damage_named(file), safe_open(file, framework="pt") as reader:
         metadata = reader.metadata() or {}
         if metadata.get("format") != FORMAT:

@@ -19,6 +19,7 @@ from safetensors import safe_open
 
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError
+from fastgaum.files import read_whole
 from fastgaum.interrupts import Stop
 from fastgaum.models.persist import damage_named
 from fastgaum.models.tensor_writer import write_tensors
@@ -149,6 +150,10 @@ def read_kept(file: Path) -> Kept:
     """
     if not file.is_file():
         raise CheckpointError(f"there is no '{file}': train again with --overwrite")
+    return read_whole(file, lambda: _read_kept(file))
+
+
+def _read_kept(file: Path) -> Kept:
     with damage_named(file), safe_open(file, framework="pt") as reader:
         metadata = reader.metadata() or {}
         if metadata.get("format") != FORMAT:
