@@ -12,9 +12,7 @@ SPREAD   = -n $(WORKERS) --dist loadfile
 KERNELS  = tests/kernels --ignore tests/kernels/test_cache.py $(addprefix tests/,ops/test_recurrent.py ops/test_bags.py \
            sessions/test_encoder.py sessions/test_batches.py sessions/test_relations.py)
 
-.PHONY: setup reproduce test coverage bounds lowest audit check format bench docs clean
-
-.PHONY: setup reproduce test kill-test check format bench docs clean
+.PHONY: setup reproduce test coverage bounds lowest audit kill-test check format bench docs clean
 
 setup: $(STAMP)
 
