@@ -12,7 +12,7 @@ SPREAD   = -n $(WORKERS) --dist loadfile
 KERNELS  = tests/kernels --ignore tests/kernels/test_cache.py $(addprefix tests/,ops/test_recurrent.py ops/test_bags.py \
            sessions/test_encoder.py sessions/test_batches.py sessions/test_relations.py)
 
-.PHONY: setup reproduce test coverage bounds lowest audit check format bench docs clean
+.PHONY: setup reproduce test coverage bounds lowest audit kill-test check format bench docs clean
 
 setup: $(STAMP)
 
@@ -55,6 +55,10 @@ audit: setup
 	  test -x $(VENV)-audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)-audit && $(VENV)-audit/bin/pip install --quiet pip-audit; }; \
 	  $(VENV)-audit/bin/pip-audit --skip-editable --progress-spinner off --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"; \
 	else echo "audit skipped: $(ADVISORIES), which lists known vulnerabilities, cannot be reached"; fi
+
+# A hundred random SIGKILLs of train, data get, data convert and reproduce, with a reader beside: some ten minutes.
+kill-test: setup
+	$(BIN)/python -m tests.crash.kill --kills 100
 
 check: setup
 	$(BIN)/ruff check .

@@ -119,6 +119,15 @@ class Config:
     def __post_init__(self) -> None:
         _check_values(self)
 
+    @property
+    def n_searched(self) -> int:
+        """How many settings the search tries."""
+        return 2 ** len(self.search) if self.search else 0
+
+    def is_continued_by(self, other: Config) -> bool:
+        """Whether a run of this configuration may go on with another: the same, or with more epochs."""
+        return other.epochs >= self.epochs and dataclasses.replace(other, epochs=self.epochs) == self
+
     def replace(self, **changes: Any) -> Config:
         """Return a copy with some values changed, checked as in `from_mapping`.
 

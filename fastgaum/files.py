@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, TypeVar
 
 from fastgaum.errors import OutputError
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -24,7 +27,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield beside
         with open(beside, "rb") as file:
-            os.fsync(file.fileno())
+            sync_file(file)
         os.chmod(beside, 0o666 & ~_umask())
         os.replace(beside, target)
         sync_folder(target.parent)
@@ -32,6 +35,38 @@ def atomic(path: str | Path) -> Iterator[Path]:
         raise OutputError(f"cannot write '{target}': {error.strerror or error}") from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def read_whole(path: Path, read: Callable[[], T]) -> T:
+    """What `read` makes of a file, again where the file was replaced meanwhile.
+
+    For readers that open a path twice (safetensors does, for the header and for the tensors): between the two, `atomic` may
+    have renamed another file into place.
+    """
+    while True:
+        before = _identity(path)
+        try:
+            result = read()
+        except Exception:
+            if _identity(path) == before:
+                raise
+        else:
+            if _identity(path) == before:
+                return result
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def sync_file(file: IO[bytes]) -> None:
+    """Make what an open file holds survive a power cut."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -44,7 +45,7 @@ class TrainingProgress:
         """Take the run's configuration: it bounds the number of epochs."""
         self.most_epochs = most_epochs(config)
         self.started = time.perf_counter()
-        self.rows = self.counted = 0
+        self.rows = self.counted = self.done_before = 0
         self.drawn = 0.0
         self.console = stderr()
         self.live = _live(self.console) if self.console.is_terminal else None
@@ -60,6 +61,11 @@ class TrainingProgress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Trace) -> None:
         if self.live is not None:
             self.live.stop()
+
+    def on_resume(self, rows: Sequence[EpochRow]) -> None:
+        """Count the epochs that a former process did."""
+        self.done_before = len(rows)
+        self.counted = sum(row.phase != "generator" for row in rows)
 
     def on_batch(self, done: int, total: int) -> None:
         """Move the bar of the running epoch, at most ten times a second: a step may take less time than drawing it."""

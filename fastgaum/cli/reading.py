@@ -114,17 +114,42 @@ class Reading:
         if not file.is_file():
             return self
         try:
-            saved = json.loads(file.read_text(encoding="utf-8"))
-            known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()}
-            if "item_table" in known:
-                known["item_table"] = Path(known["item_table"])
-            former = Reading(**known)
+            former = _of_dict(json.loads(file.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise CheckpointError(
                 f"'{file}' is damaged ({error}): train again, or remove it and give the options of reading yourself"
             ) from error
         given = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
         return dataclasses.replace(former, **given)
+
+    def of_resumed(self, run: Path, saved: dict[str, Any]) -> Reading:
+        """The options that a run's log was read with; given ones may only repeat them.
+
+        Raises:
+            ConfigError: one says otherwise.
+            CheckpointError: the run's own record of them is damaged.
+        """
+        try:
+            former = _of_dict(saved)
+            was, now = former.to_dict(), self.to_dict()
+        except (TypeError, AttributeError) as error:
+            raise CheckpointError(f"the run in '{run}' says in no known way how its log was read ({error})") from error
+        differ = [
+            f"--{key.replace('_', '-')} was {was.get(key)}, not {now[key]}" for key in now if now[key] != was.get(key)
+        ]
+        if differ:
+            raise ConfigError(
+                f"the log of the run in '{run}' was read otherwise: {'; '.join(differ)}: leave the options out, the folder has them"
+            )
+        return dataclasses.replace(former, data_dir=self.data_dir)
+
+
+def _of_dict(saved: dict[str, Any]) -> Reading:
+    """What `to_dict` made, after a file of JSON. Raises TypeError or AttributeError for anything else."""
+    known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()}
+    if "item_table" in known:
+        known["item_table"] = Path(known["item_table"])
+    return Reading(**known)
 
 
 AS_IT_IS = Reading()

@@ -49,6 +49,31 @@ def resolve_config(
     return Config.from_preset(preset or "fastgaum", **changes)
 
 
+def resumed_config(
+    run: Path, asked: Config, preset: str | None, file: Path | None, settings: Sequence[str], *, seed: int | None,
+    protocol: str | None,
+) -> Config:  # fmt: skip
+    """The configuration to go on with a run: as it was asked for, or with more epochs; options may only repeat it.
+
+    Raises:
+        ConfigError: an option says otherwise; all such are named.
+    """
+    changes = parse_settings(settings)
+    if preset is not None or file is not None or "preset" in changes:
+        given = resolve_config(preset, file, settings, seed=seed, protocol=protocol)
+    else:
+        own = {"seed": seed, "protocol": protocol}
+        given = asked.replace(**{key: value for key, value in own.items() if value is not None}, **changes)
+    if asked.is_continued_by(given):
+        return given
+    was, now = asked.to_mapping(), given.to_mapping()
+    differ = [key for key in was if now[key] != was[key] and not (key == "epochs" and now[key] > was[key])]
+    raise ConfigError(
+        f"the run in '{run}' has {', '.join(f'{key} = {was[key]}, not {now[key]}' for key in differ)}: leave the options out"
+        " (the folder has them; epochs alone may be raised), or train in another folder"
+    )
+
+
 def set_threads(threads: int | None) -> None:
     """Let torch and the kernels use so many threads; None leaves torch's default, all cores.
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from fastgaum.datasets.locate import cache_folder, sha256_of
 from fastgaum.datasets.registry import DataFile, Dataset, data_root, dataset
 from fastgaum.errors import DatasetError, OutputError
-from fastgaum.files import atomic
+from fastgaum.files import atomic, sync_file, sync_folder
 from fastgaum.locks import name_lock
 
 Progress = Callable[[int, int | None], None]
@@ -158,7 +158,13 @@ def _download(
         raise DatasetError(
             f"{url} sent a file with the sha256 {found}, {file.sha256} is required; it was removed: use --from FILE with a good copy"
         )
-    os.replace(part, target)
+    try:
+        with open(part, "rb") as arrived:
+            sync_file(arrived)
+        os.replace(part, target)
+        sync_folder(target.parent)
+    except OSError as error:
+        raise OutputError(f"cannot write '{target}': {error.strerror}; choose another data folder") from None
 
 
 def _receive(file: DataFile, url: str, part: Path, progress: Progress | None, timeout: float) -> None:

@@ -102,6 +102,11 @@ class FusedGame:
         if self.generator is not None:
             self.generator.optimiser.lr = self.config.generator_lr * factor
 
+    def optimisers(self) -> dict[str, PlayerOptimiser]:
+        """Every player's optimiser, by name."""
+        own = {f"reward {i}": player.optimiser for i, player in enumerate(self.players)}
+        return own if self.generator is None else {**own, "generator": self.generator.optimiser}
+
     def settle(self) -> None:
         """Bring every table up to date: before the networks are read."""
         for player in self._all():

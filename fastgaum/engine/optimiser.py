@@ -107,6 +107,11 @@ class SparseTable:
             )
         self.named = None
 
+    def moments(self) -> dict[str, Any]:
+        """What the rows remember, by name: the rule's own arrays, and each row's weight decay so far."""
+        of_rule = {"m": self.m, "v": self.v} if self.rule == "adam" else {"squares": self.squares}
+        return {**of_rule, "shrunk": self.shrunk}
+
     def settle(self, log_decay: float) -> None:
         """Give every row the weight decay that it has waited for."""
         kernels.decay_rows(self.values, self.shrunk, 0, self.n_ids, log_decay)
@@ -188,6 +193,24 @@ class PlayerOptimiser:
         if self.weight_decay:
             for table in self.tables:
                 table.settle(self.log_decay)
+
+    @property
+    def counters(self) -> tuple[float, float]:
+        """Steps taken, and the logarithm of the weight decay of them all."""
+        return float(self.step_number), self.log_decay
+
+    def set_counters(self, steps: float, log_decay: float) -> None:
+        """Go on counting from here."""
+        self.step_number, self.log_decay = int(steps), log_decay
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """What a step remembers beside the counters, by name, in the optimiser's own memory: it may be written to."""
+        arrays = {"m": self.m, "v": self.v}
+        for i, table in enumerate(self.tables):
+            arrays |= {f"table.{i}.{name}": array for name, array in table.moments().items()}
+        for i, weight in enumerate(self.products):
+            arrays |= {f"product.{i}.m": weight.m, f"product.{i}.v": weight.v}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def release(self) -> None:
         """Give each parameter an array of its own again."""

@@ -13,12 +13,12 @@ import numpy as np
 import polars as pl
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError
-from fastgaum.files import atomic
+from fastgaum.files import read_whole
 from fastgaum.models.networks import Networks
+from fastgaum.models.tensor_writer import write_tensors
 from fastgaum.sessions.features import CategoricalField, FeatureSpace
 from fastgaum.sessions.relations import PairTable, Relations
 
@@ -66,8 +66,7 @@ def write_model(path: Path, tensors: dict[str, torch.Tensor], space: FeatureSpac
         "field_names": space.field_names,
         "categorical": [[part.name, part.source, part.start] for part in space.categorical],
     }
-    with atomic(path) as beside:
-        save_file(tensors, beside, metadata={"format": FORMAT, "space": json.dumps(about_space), **metadata})
+    write_tensors(path, tensors, {"format": FORMAT, "space": json.dumps(about_space), **metadata})
 
 
 def read_model(path: Path) -> tuple[Path, dict[str, str], dict[str, torch.Tensor]]:
@@ -81,6 +80,10 @@ def read_model(path: Path) -> tuple[Path, dict[str, str], dict[str, torch.Tensor
         raise CheckpointError(
             f"no model at '{path}': give a run folder written by `fastgaum train`, or its model.safetensors"
         )
+    return read_whole(file, lambda: _read_model(file))
+
+
+def _read_model(file: Path) -> tuple[Path, dict[str, str], dict[str, torch.Tensor]]:
     with damage_named(file), safe_open(file, framework="pt") as reader:
         metadata = reader.metadata() or {}
         if metadata.get("format") != FORMAT:

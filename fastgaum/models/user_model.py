@@ -65,20 +65,23 @@ class UserModel(ChoiceModel):
         """
         return cls(Config.from_preset(name, **changes), device=device)
 
-    def fit(self, log: SessionLog, observer: Any = None) -> pl.DataFrame:
+    def fit(self, log: SessionLog, observer: Any = None, *, keeper: Any = None) -> pl.DataFrame:
         """Train on the log's training split, choose the epoch on its validation split; return a row per epoch.
 
         The caller's torch random state is left as it was. The same seed on the same machine gives the same model.
+        `keeper` (`training.keeper.Keeper`) saves the run as it goes and brings it back to where it was. Ctrl-C raises
+        KeyboardInterrupt; the model is then of no use until the next `fit`.
 
         Raises:
             LogFormatError: a split is empty, or no click is required and none is in the log.
             NumericsError: a loss is not finite; the model then holds the last good state.
         """
+        from fastgaum.training.keeper import Keeper
         from fastgaum.training.loop import Trainer, TrainingData
         from fastgaum.training.observers import Silent
 
         if self.asked.search:
-            self.config = self._searched(log)
+            self.config = self._searched(log, keeper or Keeper())
         space = FeatureSpace.fit(log, self.config.protocol, self.config.set_context, self.config.relations)
         require_validation(log)
         self.space, self.outside = space, offers_no_click(log, self.config.no_click)
@@ -94,7 +97,7 @@ class UserModel(ChoiceModel):
             self.networks = Networks(self.config, space.n_ids, space.n_numbers).to(self.device)
             trainer = Trainer(
                 self.networks, self.config, self.regulariser, data, torch.from_numpy(space.unknown_of_id), self.outside,
-                observer or Silent(), self.device,
+                observer or Silent(), self.device, keeper,
             )  # fmt: skip
             rows = trainer.run()
         self.table = pl.DataFrame([row.to_dict() for row in rows])
@@ -146,23 +149,25 @@ class UserModel(ChoiceModel):
 
         return load_model(Path(path), device)
 
-    def _searched(self, log: SessionLog) -> Config:
+    def _searched(self, log: SessionLog, keeper: Any) -> Config:
         """The configuration asked for, its searched switches as they do best on validation with exact players."""
         exact = {"players": "exact", "epochs": max(self.asked.warm_start, 1), "search": (), "states": "logged",
                  "expectation": "exact"}  # fmt: skip
-        tried: list[tuple[float, dict[str, Any]]] = []
-        for values in itertools.product((True, False), repeat=len(self.asked.search)):
-            switches = dict(zip(self.asked.search, values, strict=True))
+        settings = [
+            dict(zip(self.asked.search, values, strict=True))
+            for values in itertools.product((True, False), repeat=len(self.asked.search))
+        ]
+        for switches in settings[len(keeper.tried) :]:
             trial = UserModel(self.asked.replace(**exact, **switches), device=self.device.type)
             trial.regulariser = self.regulariser
             try:
-                loss = trial.fit(log)["val_loss"].min()
+                loss = float(trial.fit(log, keeper=keeper)["val_loss"].min())  # type: ignore[arg-type]
             except NumericsError:
                 # the training proper then meets the same, and leaves its last good state
                 loss = math.inf
-            tried.append((float(loss), switches))  # type: ignore[arg-type]
-        self.settings_tried = len(tried)
-        best = min(tried, key=lambda trial: trial[0])[1]
+            keeper.tried.append(loss)
+        self.settings_tried = len(settings)
+        best = min(zip(keeper.tried, settings, strict=True), key=lambda trial: trial[0])[1]
         return self.asked.replace(**best, search=())
 
     def _score(self, encoded: EncodedSessions) -> ScoredSessions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -123,12 +124,15 @@ def _bags(ids: IntArray, numbers: FloatArray, candidates: IntArray) -> tuple[Int
     return bag_ids[:n_ids], offsets, bag_numbers
 
 
-def batches(encoded: Sessions, batch_sessions: int, generator: np.random.Generator | None = None) -> Iterator[Batch]:
-    """Yield batches of whole sessions: shuffled when a random generator is given, else in order."""
+def batches(
+    encoded: Sessions, batch_sessions: int, generator: np.random.Generator | None = None, skip: int = 0
+) -> Iterator[Batch]:
+    """Yield batches of whole sessions: shuffled when a random generator is given, else in order; the first ones skipped."""
     order = np.arange(encoded.n_sessions, dtype=np.int32)
     if generator is not None:
         generator.shuffle(order)
-    return (assemble(encoded, sessions) for sessions in blocks(encoded, order, batch_sessions))
+    cuts = islice(blocks(encoded, order, batch_sessions), skip, None)
+    return (assemble(encoded, sessions) for sessions in cuts)
 
 
 def blocks(encoded: Sessions, order: IntArray, batch_sessions: int) -> Iterator[IntArray]:

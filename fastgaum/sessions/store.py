@@ -21,6 +21,7 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import LogFormatError, OutputError
+from fastgaum.files import atomic, sync_file, sync_folder
 from fastgaum.locks import name_lock
 from fastgaum.sessions.packed import SessionLog
 from fastgaum.sessions.tables import READ_ERRORS, one_line
@@ -41,30 +42,58 @@ def is_saved_log(path: str | os.PathLike[str]) -> bool:
 def save_log(log: SessionLog, folder: str | os.PathLike[str]) -> Path:
     """Write a log to a folder, beside it first and then renamed into place; a saved log that is there is replaced.
 
+    At any moment the folder holds the former log or the new one, whole: the files of a replacement have names of their
+    own, and a new log.json makes them the log's. Former files are removed then; whoever has them open keeps them.
+
     Raises OutputError if the folder holds something else or cannot be written; what was there then stays.
     """
     target = Path(folder)
-    if target.exists() and not is_saved_log(target) and not (target.is_dir() and not any(target.iterdir())):
+    if target.exists() and not is_saved_log(target) and not _is_empty(target):
         raise OutputError(f"'{target}' exists and is no saved log: choose another folder or remove it")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        beside = _folder_beside(target, "new")
-    except OSError as error:
-        raise OutputError(
-            f"cannot write the log '{target}': {one_line(error)}; choose a folder that can be written"
-        ) from None
-    try:
-        _write(log, beside)
         # two processes that save under one name at once: the later one replaces what the earlier one wrote
         with name_lock(target):
-            _swap(beside, target)
+            if is_saved_log(target):
+                _replace(log, target)
+            else:
+                _write_new(log, target)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise OutputError(
             f"cannot write the log '{target}': {one_line(error)}; free space or choose another folder"
         ) from None
+    return target
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
+
+
+def _write_new(log: SessionLog, target: Path) -> None:
+    # hidden; unlike tempfile's it is as readable as any other folder
+    beside = target.parent / f".{target.name}.new-{secrets.token_hex(6)}"
+    beside.mkdir()
+    try:
+        _write_manifest(_write_arrays(log, beside, ""), beside)
+        sync_folder(beside)
+        beside.rename(target)
+        sync_folder(target.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return target
+
+
+def _replace(log: SessionLog, target: Path) -> None:
+    mark = f".{secrets.token_hex(6)}"
+    # those of the log that is there, and of a replacement that was killed
+    former = [path for path in target.iterdir() if path.suffix in (".npy", ".arrow", ".part")]
+    try:
+        _write_manifest(_write_arrays(log, target, mark), target)
+    except BaseException:
+        former = list(target.glob(f"*{mark}.*"))
+        raise
+    finally:
+        for path in former:
+            path.unlink(missing_ok=True)
 
 
 def load_log(folder: str | os.PathLike[str], mmap: bool = True) -> SessionLog:
@@ -75,6 +104,17 @@ def load_log(folder: str | os.PathLike[str], mmap: bool = True) -> SessionLog:
     """
     path = Path(folder)
     manifest = _manifest(path)
+    while True:
+        try:
+            return _load(path, manifest, mmap)
+        except LogFormatError:
+            former, manifest = manifest, _manifest(path)
+            # replaced while it was read: its files are gone, those of the new log.json are there
+            if manifest == former:
+                raise
+
+
+def _load(path: Path, manifest: dict[str, Any], mmap: bool) -> SessionLog:
     try:
         arrays = {name: _load_array(path, entry, mmap) for name, entry in manifest["arrays"].items()}
         ids = {name: _load_ids(path, entry) for name, entry in manifest["ids"].items()}
@@ -110,7 +150,8 @@ def load_log(folder: str | os.PathLike[str], mmap: bool = True) -> SessionLog:
 _FIELD_KINDS = ("candidate_fields", "item_fields")
 
 
-def _write(log: SessionLog, folder: Path) -> None:
+def _write_arrays(log: SessionLog, folder: Path, mark: str) -> dict[str, Any]:
+    """Write everything but log.json, under names that hold the mark; returns what log.json says."""
     arrays = {name: getattr(log, name) for name in ARRAYS}
     if log.views is not None:
         arrays["views"] = log.views
@@ -119,54 +160,39 @@ def _write(log: SessionLog, folder: Path) -> None:
         "version": VERSION,
         "name": log.name,
         "ordered": log.ordered,
-        "arrays": {name: _save_array(folder, name, array) for name, array in arrays.items()},
-        "ids": {name: _save_ids(folder, name, getattr(log, name)) for name in IDS},
+        "arrays": {name: _save_array(folder, name + mark, array) for name, array in arrays.items()},
+        "ids": {name: _save_ids(folder, name + mark, getattr(log, name)) for name in IDS},
         "categories": {
-            name: _save_ids(folder, f"categories_{i}", values)
+            name: _save_ids(folder, f"categories_{i}{mark}", values)
             for i, (name, values) in enumerate(log.categories.items())
         },
     }
     for kind in _FIELD_KINDS:
         fields = getattr(log, kind)
         manifest[kind] = {
-            name: _save_array(folder, f"{kind}_{i}", values) for i, (name, values) in enumerate(fields.items())
+            name: _save_array(folder, f"{kind}_{i}{mark}", values) for i, (name, values) in enumerate(fields.items())
         }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    return manifest
+
+
+def _write_manifest(manifest: dict[str, Any], folder: Path) -> None:
+    with atomic(folder / MANIFEST) as beside:
+        beside.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
 def _save_array(folder: Path, stem: str, array: npt.NDArray[Any]) -> dict[str, Any]:
     array = np.ascontiguousarray(array)
-    np.save(folder / f"{stem}.npy", array, allow_pickle=False)
+    with open(folder / f"{stem}.npy", "wb") as file:
+        np.save(file, array, allow_pickle=False)
+        sync_file(file)
     return {"file": f"{stem}.npy", "dtype": str(array.dtype), "shape": list(array.shape)}
 
 
 def _save_ids(folder: Path, stem: str, ids: pl.Series) -> dict[str, Any]:
-    pl.DataFrame([ids.alias("id")]).write_ipc(folder / f"{stem}.arrow", compression="uncompressed")
+    with open(folder / f"{stem}.arrow", "wb") as file:
+        pl.DataFrame([ids.alias("id")]).write_ipc(file, compression="uncompressed")
+        sync_file(file)
     return {"file": f"{stem}.arrow", "dtype": str(ids.dtype), "shape": [len(ids)]}
-
-
-def _folder_beside(target: Path, kind: str) -> Path:
-    """A new empty folder next to the target, hidden; unlike tempfile's it is as readable as any other folder."""
-    beside = target.parent / f".{target.name}.{kind}-{secrets.token_hex(6)}"
-    beside.mkdir()
-    return beside
-
-
-def _swap(beside: Path, target: Path) -> None:
-    """Rename the new folder into place; a former one moves aside first and comes back if that fails."""
-    if not target.exists():
-        beside.rename(target)
-        return
-    aside = _folder_beside(target, "old")
-    former = aside / "log"
-    target.rename(former)
-    try:
-        beside.rename(target)
-    except OSError:
-        former.rename(target)
-        raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _manifest(path: Path) -> dict[str, Any]:

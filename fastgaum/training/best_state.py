@@ -5,8 +5,12 @@ from __future__ import annotations
 import tempfile
 from typing import IO
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from fastgaum.errors import OutputError
+from fastgaum.models.tensor_writer import bytes_of
 
 IN_MEMORY_BYTES = 1 << 28
 
@@ -23,13 +27,39 @@ class BestState:
         self.keep()
 
     def keep(self) -> None:
-        """Copy the module's present state."""
+        """Copy the module's present state.
+
+        Raises:
+            OutputError: the folder of temporary files is full.
+        """
         if self.file is None:
             self.copies = [value.detach().clone() for value in self._values()]
             return
-        self.file.seek(0)
-        for value in self._values():
-            self.file.write(_bytes(value.detach().cpu().contiguous()))
+        try:
+            self.file.seek(0)
+            for value in self._values():
+                self.file.write(bytes_of(value))
+            self.file.flush()
+        except OSError as error:
+            raise OutputError(
+                f"cannot keep the best weights in '{tempfile.gettempdir()}': {error.strerror}; free space or set TMPDIR"
+            ) from error
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The kept state, by name; not copies: read them before the next `keep`."""
+        state = self.module.state_dict()
+        names = [name for name, value in state.items() if value.numel()]
+        if self.file is None:
+            kept = dict(zip(names, self.copies, strict=True))
+        else:
+            kept, at = {}, 0
+            for name in names:
+                value = state[name]
+                # mapped, not read: a second copy in memory is what the file is there to avoid; "c" never writes to it
+                raw = np.memmap(self.file, np.uint8, "c", at, (value.nbytes,))
+                kept[name] = torch.from_numpy(raw).view(value.dtype).view(value.shape)
+                at += value.nbytes
+        return {name: kept.get(name, value) for name, value in state.items()}
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -42,7 +72,7 @@ class BestState:
         for value in self._values():
             # on the CPU this is the parameter's own memory, and the copy back does nothing
             host = value.detach().cpu().contiguous()
-            self.file.readinto(_bytes(host))  # type: ignore[attr-defined]
+            self.file.readinto(bytes_of(host))  # type: ignore[attr-defined]
             value.copy_(host)
 
     def close(self) -> None:
@@ -52,7 +82,3 @@ class BestState:
 
     def _values(self) -> list[Tensor]:
         return [value for value in self.module.state_dict().values() if value.numel()]
-
-
-def _bytes(value: Tensor) -> memoryview:
-    return value.numpy().reshape(-1).view("u1").data

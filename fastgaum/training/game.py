@@ -49,6 +49,11 @@ class Game:
         if self.generator_optimiser is not None:
             self.generator_optimiser.lr = self.config.generator_lr * factor
 
+    def optimisers(self) -> dict[str, StockOptimiser]:
+        """Every player's optimiser, by name."""
+        own = {f"reward {i}": optimiser for i, optimiser in enumerate(self.reward_optimisers)}
+        return own if self.generator_optimiser is None else {**own, "generator": self.generator_optimiser}
+
     def settle(self) -> None:
         """Bring every table up to date: before the networks are read."""
         for optimiser in self.reward_optimisers:

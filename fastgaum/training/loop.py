@@ -22,8 +22,10 @@ from fastgaum.sessions.batches import Sessions, assemble, batches, blocks
 from fastgaum.training.best_state import BestState
 from fastgaum.training.game import Game
 from fastgaum.training.guard import Guard
+from fastgaum.training.keeper import Keeper
 from fastgaum.training.observers import EpochRow, Observer
 from fastgaum.training.scoring import Figures, figures
+from fastgaum.training.snapshot import Position
 
 CATCH_UP_GAP = 2e-3
 """the generator has caught up when its mean training gap is below this"""
@@ -69,7 +71,7 @@ class Trainer:
 
     def __init__(
         self, networks: Networks, config: Config, regulariser: Regulariser, data: TrainingData, unknown_of_id: Tensor,
-        outside: bool, observer: Observer, device: torch.device,
+        outside: bool, observer: Observer, device: torch.device, keeper: Keeper | None = None,
     ) -> None:  # fmt: skip
         self.networks = networks
         self.config = config
@@ -81,7 +83,10 @@ class Trainer:
         engine = FusedGame if FusedGame.supports(networks, config, device) else Game
         self.game: Game | FusedGame = engine(networks, config, regulariser, unknown_of_id.to(device), outside)
         self.guard = Guard(self.game, networks, config, data.train, data.session_name, device)
+        self.keeper = keeper or Keeper()
         self.order = np.random.default_rng(config.seed)
+        self.at = Position()
+        self.at.begin_epoch(self.order)
         self.train = Scored(data.train, device, GAP_SESSIONS)
         self.validation = Scored(data.validation, device)
         self.rows: list[EpochRow] = []
@@ -94,9 +99,11 @@ class Trainer:
         Raises:
             NumericsError: a loss, a gradient or a weight is not finite (or too many batches were skipped for that); the
                 networks then hold the last good state.
+            Interrupted: a signal asked for it; the keeper has saved the run.
         """
         try:
-            self._phases()
+            with self.keeper.watching(self):
+                self._phases()
         except NumericsError:
             self._restore()
             raise
@@ -116,61 +123,75 @@ class Trainer:
 
     def _phase(self, phase: str, step: Callable[[BatchTensors], float], epochs: int) -> None:
         """Epochs of one kind until the validation score stops improving; ends on the best state."""
-        waited, drops = 0, self.config.lr_drops
-        share = self.config.rounds_lr if phase == "rounds" else 1.0
-        self.game.set_learning_rates(1.0, share)
-        for _ in range(epochs):
-            started = time.perf_counter()
-            loss = self._epoch(step)
-            row = self._validated(phase, loss, started)
-            waited = 0 if row.best else waited + 1
-            if waited >= self.config.patience:
-                if drops == 0:
-                    break
-                drops, waited = drops - 1, 0
-                self._restore()
-                self.game.set_learning_rates(3.0 ** (drops - self.config.lr_drops), share)
+        at = self.at
+        if not at.enter(phase, self.config.lr_drops):
+            return
+        self._set_learning_rates()
+        while at.epochs < epochs and not at.ended:
+            best = self._validated(phase, *self._epoch(step)).best
+            at.epochs, at.waited = at.epochs + 1, 0 if best else at.waited + 1
+            if at.waited >= self.config.patience:
+                at.ended = at.drops == 0
+                if not at.ended:
+                    at.drops, at.waited = at.drops - 1, 0
+                    self._restore()
+                    self._set_learning_rates()
+            self.keeper.after_epoch(self, last=at.ended or at.epochs == epochs)
         self._restore()
+
+    def _set_learning_rates(self) -> None:
+        share = self.config.rounds_lr if self.at.phase == "rounds" else 1.0
+        self.game.set_learning_rates(3.0 ** (self.at.drops - self.config.lr_drops), share)
 
     def _catch_up(self) -> None:
         """Generator steps alone, the reward fixed, until the gap is small; then the best state includes this generator."""
-        for _ in range(self.config.catch_up):
-            started = time.perf_counter()
-            self._epoch(self._generator_only)
+        at = self.at
+        if not at.enter("generator", at.drops):
+            return
+        while at.epochs < self.config.catch_up and not at.ended:
+            _, rate = self._epoch(self._generator_only)
             self.best_score = math.inf
-            if self._validated("generator", math.nan, started).gap < CATCH_UP_GAP:
-                break
+            at.ended = self._validated("generator", math.nan, rate).gap < CATCH_UP_GAP
+            at.epochs += 1
+            self.keeper.after_epoch(self)
 
     def _generator_only(self, batch: BatchTensors) -> float:
         self.game.generator_turn(batch, self.config.generator_steps)
         return 0.0
 
-    def _epoch(self, step: Callable[[BatchTensors], float]) -> float:
-        total, n_events = 0.0, 0
+    def _epoch(self, step: Callable[[BatchTensors], float]) -> tuple[float, float]:
+        """The rest of the running epoch: its mean loss, and the events per second of what was done here."""
+        at, started, seen = self.at, time.perf_counter(), 0
         n_batches = math.ceil(self.data.train.n_sessions / self.config.batch_sessions)
-        for done, batch in enumerate(self._shuffled(), start=1):
-            loss = self.guard.step(step, batch, f"epoch {len(self.rows) + 1}, batch {done}")
+        for batch in self._shuffled():
+            loss = self.guard.step(step, batch, f"epoch {len(self.rows) + 1}, batch {at.batches + 1}")
             if loss is not None:
-                total += loss * batch.n_events
-                n_events += batch.n_events
-            self.observer.on_batch(done, max(done, n_batches))
-        return total / n_events if n_events else math.nan
+                at.loss += loss * batch.n_events
+                at.events += batch.n_events
+            at.batches, seen = at.batches + 1, seen + batch.n_events
+            self.observer.on_batch(at.batches, max(at.batches, n_batches))
+            self.keeper.after_batch(self)
+        mean = at.loss / at.events if at.events else math.nan
+        at.begin_epoch(self.order)
+        return mean, seen / max(time.perf_counter() - started, 1e-9)
 
     def _shuffled(self) -> Iterator[BatchTensors]:
-        for batch in batches(self.data.train, self.config.batch_sessions, self.order):
+        for batch in batches(self.data.train, self.config.batch_sessions, self.order, skip=self.at.batches):
             yield to_tensors(batch, self.device)
+
+    def leave_out_found(self) -> None:
+        """Take the gap over sessions other than those that the guard has found at fault: they have none."""
+        self.train = Scored(self.data.train, self.device, GAP_SESSIONS, without=self.guard.found)
 
     def _restore(self) -> None:
         self.game.settle()
         self.best_state.restore()
 
-    def _validated(self, phase: str, loss: float, started: float) -> EpochRow:
-        seconds = time.perf_counter() - started
+    def _validated(self, phase: str, loss: float, rate: float) -> EpochRow:
         self.game.settle()
         skipped, at_fault = self.guard.of_epoch()
         if skipped:
-            # they have no gap
-            self.train = Scored(self.data.train, self.device, GAP_SESSIONS, without=self.guard.found)
+            self.leave_out_found()
         validation = self._figures(self.validation)
         gap = self._figures(self.train).gap if self.networks.generator is not None and phase != "exact" else 0.0
         value = validation.loss if self.config.select == "loss" else -validation.prec1
@@ -193,7 +214,7 @@ class Trainer:
             val_generator_prec1=validation.generator_prec1 if adversarial else math.nan,
             gap=gap,
             val_gap=validation.gap if adversarial else 0.0,
-            events_per_second=self.data.train.n_events / max(seconds, 1e-9),
+            events_per_second=rate,
             best=best,
             skipped=skipped,
             at_fault=at_fault,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
@@ -46,6 +47,9 @@ class Observer(Protocol):
     def on_batch(self, done: int, total: int) -> None:
         """Called after each batch of an epoch."""
 
+    def on_resume(self, rows: Sequence[EpochRow]) -> None:
+        """Called once where a run goes on, with its epochs so far; the networks hold its best weights so far."""
+
 
 class Silent:
     """An observer that does nothing."""
@@ -54,4 +58,7 @@ class Silent:
         """Do nothing."""
 
     def on_batch(self, done: int, total: int) -> None:
+        """Do nothing."""
+
+    def on_resume(self, rows: Sequence[EpochRow]) -> None:
         """Do nothing."""

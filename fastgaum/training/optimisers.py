@@ -112,6 +112,33 @@ class StockOptimiser:
     def _dense_gradients(self) -> list[Tensor]:
         return [p.grad for p in self.dense if p.grad is not None]
 
+    @property
+    def counters(self) -> tuple[float, float]:
+        """Steps taken, and the logarithm of the weight decay of them all."""
+        return float(self.steps), self.log_decay
+
+    def set_counters(self, steps: float, log_decay: float) -> None:
+        """Go on counting from here."""
+        self.steps, self.log_decay = int(steps), log_decay
+
+    def state(self) -> dict[str, Tensor]:
+        """What a step remembers beside the counters, by name, in the optimiser's own memory: it may be written to."""
+        tensors: dict[str, Tensor] = {}
+        for i, parameter in enumerate(self.dense):
+            tensors |= {f"dense.{i}.{name}": value for name, value in self._moments(parameter).items()}
+        for i, table in enumerate(self.tables):
+            tensors |= {f"table.{i}.{part}": value for part, value in enumerate((table.shrunk, *table.moments))}
+        return tensors
+
+    def _moments(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        """AdamW's own state of a parameter, which it makes at its first step, as here."""
+        state = self.adam.state[parameter]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+            state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        return dict(state)
+
     def _move(self, table: _Rows, rows: Tensor, grad: Tensor) -> None:
         keep = (self.log_decay - table.shrunk[rows]).exp()[:, None].to(grad.dtype)
         table.shrunk[rows] = self.log_decay

@@ -1,12 +1,18 @@
-"""Run folders: config.toml, machine.json, metrics.jsonl → metrics.parquet, model.safetensors; each file written atomically."""
+"""Run folders: config.toml, machine.json, metrics.jsonl → metrics.parquet, model.safetensors, and resume.safetensors.
+
+Each file is written atomically. resume.safetensors is written first and is the run's truth: where a crash has left another
+file ahead of it, `resume_run` writes that file again.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import platform
+import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,13 +21,22 @@ import polars as pl
 import tomli_w
 import torch
 
-from fastgaum.errors import NumericsError, OutputError
+from fastgaum.errors import CheckpointError, NumericsError, OutputError
 from fastgaum.files import atomic, require_writable
+from fastgaum.interrupts import Stop
+from fastgaum.locks import LOCK_FILE, folder_lock, require_free
 from fastgaum.models.user_model import UserModel
 from fastgaum.sessions.packed import SessionLog
+from fastgaum.sessions.tables import READ_ERRORS
+from fastgaum.training.keeper import Keeper, Kept, read_kept
 from fastgaum.training.observers import EpochRow, Observer, Silent
 
-RUN_FILES = ("config.toml", "machine.json", "reading.json", "metrics.jsonl", "metrics.parquet", "model.safetensors")
+RESUME_FILE = "resume.safetensors"
+MADE_FILES = ("config.toml", "machine.json", "reading.json", "metrics.jsonl", "metrics.parquet", "model.safetensors")
+"""what can be made from the resume file"""
+RUN_FILES = (*MADE_FILES, RESUME_FILE)
+_PART = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part")
+"""what `atomic` leaves of a file when its process is killed"""
 
 
 def train_run(
@@ -32,21 +47,117 @@ def train_run(
     overwrite: bool = False,
     observer: Observer | None = None,
     reading: Mapping[str, Any] | None = None,
+    stop: Stop | None = None,
 ) -> pl.DataFrame:
     """Fit a model on a log and leave a run folder; returns the training table.
 
-    The folder gets its first file when the first epoch is done, so that a run refused for its input leaves nothing.
-    After a NumericsError it holds the last good state. `reading` holds the options that the log was read with: the
-    command line reads them back to evaluate the run.
+    The folder gets its first file when the first batch is about to be trained, so that a run refused for its input leaves
+    nothing. After a NumericsError it holds the last good state. `reading` holds the options that the log was read with:
+    the command line reads them back to evaluate the run. Ctrl-C raises KeyboardInterrupt and leaves what was last saved;
+    a signal that `stop` has noted ends the run after its batch, saved to the last bit.
 
     Raises:
-        OutputError: the folder holds a run already, or cannot be written.
+        OutputError: the folder holds a run already, is another process's, or cannot be written.
         NumericsError: training diverged.
+        Interrupted: `stop` has noted a signal.
     """
     check_run_folder(folder, overwrite)
-    writer = _RunWriter(model, log, folder, observer or Silent(), reading or {})
+    with folder_lock(folder):
+        _check_contents(folder, overwrite)
+        kept = Kept(model.asked, dict(reading or {}), log.fingerprint)
+        return _run(model, log, folder, kept, observer, stop)
+
+
+def resume_run(
+    model: UserModel, log: SessionLog, folder: Path, *, observer: Observer | None = None, stop: Stop | None = None
+) -> pl.DataFrame:
+    """Go on with the run in a folder to the bytes that it would have had uninterrupted; returns the training table.
+
+    `model` has the configuration that the run was asked for (`kept_run` gives it), or the same with more epochs. A run
+    with nothing left to do is left as it is.
+
+    Raises:
+        CheckpointError: there is no run to go on with, its file is damaged, or the log or configuration is another one.
+        OutputError, NumericsError, Interrupted: as `train_run`.
+    """
+    with folder_lock(folder):
+        kept = read_kept(folder / RESUME_FILE)
+        if log.fingerprint != kept.fingerprint:
+            raise CheckpointError(
+                f"'{folder}' was trained on a log with the fingerprint {kept.fingerprint[:12]}, '{log.name}' has"
+                f" {log.fingerprint[:12]}: give the same log, read and split in the same way"
+            )
+        if not kept.config.is_continued_by(model.asked):
+            raise CheckpointError(f"the run in '{folder}' has another configuration: only its epochs may be raised")
+        kept = dataclasses.replace(kept, config=model.asked)
+        table = finished_table(folder, kept)
+        return _run(model, log, folder, kept, observer, stop) if table is None else table
+
+
+def kept_run(folder: Path) -> Kept | None:
+    """What the run in a folder was asked for, and how far it is; None where no run has begun.
+
+    Raises:
+        CheckpointError: the folder holds a run that cannot go on.
+    """
+    if not any((folder / name).exists() for name in RUN_FILES):
+        return None
+    if not (folder / RESUME_FILE).is_file():
+        raise CheckpointError(f"'{folder}' has no {RESUME_FILE}, its run cannot go on: train again with --overwrite")
+    return read_kept(folder / RESUME_FILE)
+
+
+def finished_table(folder: Path, kept: Kept) -> pl.DataFrame | None:
+    """The training table of a run that has nothing left to do; None for any other."""
+    if not kept.is_finished or kept.snapshot is None or not all((folder / name).is_file() for name in RUN_FILES):
+        return None
     try:
-        table = model.fit(log, writer)
+        table = pl.read_parquet(folder / "metrics.parquet")
+    except READ_ERRORS:
+        return None
+    return table if table.height == len(kept.snapshot.rows) else None
+
+
+def check_run_folder(folder: Path, overwrite: bool) -> None:
+    """Raise OutputError unless a run may be written at `folder`, which no other process may hold."""
+    require_writable(folder)
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"'{folder}' is a file: a run needs a folder")
+    require_free(folder)
+    _check_contents(folder, overwrite)
+
+
+def _check_contents(folder: Path, overwrite: bool) -> None:
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    if any(name in RUN_FILES for name in names) and not overwrite:
+        raise OutputError(
+            f"'{folder}' holds a run already: choose another folder, pass --resume to go on with it, or --overwrite"
+        )
+    foreign = [name for name in names if name not in (*RUN_FILES, LOCK_FILE) and not _is_left_over(name)]
+    if foreign:
+        raise OutputError(
+            f"'{folder}' holds other files ({', '.join(sorted(foreign)[:3])} …): a run needs a folder of its own"
+        )
+
+
+def _is_left_over(name: str) -> bool:
+    """Whether it is what `atomic` was writing when its process was killed."""
+    match = _PART.fullmatch(name)
+    return match is not None and match[1] in RUN_FILES
+
+
+def _run(
+    model: UserModel, log: SessionLog, folder: Path, kept: Kept, observer: Observer | None, stop: Stop | None
+) -> pl.DataFrame:
+    """Fit from where `kept` is; the folder's lock is held."""
+    for path in list(folder.iterdir()):
+        if _is_left_over(path.name):
+            path.unlink()
+    writer = _RunWriter(model, log, folder, observer or Silent(), kept.reading)
+    keeper = Keeper(folder / RESUME_FILE, kept, stop, on_begin=writer.clear)
+    del kept
+    try:
+        table = model.fit(log, writer, keeper=keeper)
     except NumericsError:
         if writer.rows:
             writer.write_model()
@@ -55,20 +166,6 @@ def train_run(
     with atomic(folder / "metrics.parquet") as beside:
         table.write_parquet(beside)
     return table
-
-
-def check_run_folder(folder: Path, overwrite: bool) -> None:
-    """Raise OutputError unless a run may be written at `folder`."""
-    require_writable(folder)
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"'{folder}' is a file: a run needs a folder")
-    if any((folder / name).exists() for name in RUN_FILES) and not overwrite:
-        raise OutputError(f"'{folder}' holds a run already: choose another folder or pass --overwrite")
-    foreign = [p.name for p in folder.iterdir() if p.name not in RUN_FILES] if folder.is_dir() else []
-    if foreign:
-        raise OutputError(
-            f"'{folder}' holds other files ({', '.join(sorted(foreign)[:3])} …): a run needs a folder of its own"
-        )
 
 
 def machine_facts(seed: int | None = None) -> dict[str, Any]:
@@ -99,19 +196,40 @@ class _RunWriter:
     def on_batch(self, done: int, total: int) -> None:
         self.inner.on_batch(done, total)
 
+    def on_resume(self, rows: Sequence[EpochRow]) -> None:
+        """Make the other files say what the resume file says: a crash may have left them ahead of it."""
+        self.rows = list(rows)
+        if self.rows:
+            self._write_head()
+            self.write_model()
+            self._write_metrics()
+            (self.folder / "metrics.parquet").unlink(missing_ok=True)
+        else:
+            self.clear()
+        self.inner.on_resume(rows)
+
     def on_epoch(self, row: EpochRow) -> None:
         if not self.rows:
             self._write_head()
         self.rows.append(row)
-        lines = "".join(json.dumps(_finite(one.to_dict())) + "\n" for one in self.rows)
-        with atomic(self.folder / "metrics.jsonl") as beside:
-            beside.write_text(lines)
+        # the model first: no reader of the metrics misses the best epoch's model
         if row.best:
             self.write_model()
+        self._write_metrics()
         self.inner.on_epoch(row)
+
+    def clear(self) -> None:
+        """Remove what no epoch of this run has made: a former run's files."""
+        for name in MADE_FILES:
+            (self.folder / name).unlink(missing_ok=True)
 
     def write_model(self) -> None:
         self.model.save(self.folder / "model.safetensors")
+
+    def _write_metrics(self) -> None:
+        lines = "".join(json.dumps(_finite(one.to_dict())) + "\n" for one in self.rows)
+        with atomic(self.folder / "metrics.jsonl") as beside:
+            beside.write_text(lines)
 
     def _write_head(self) -> None:
         facts = machine_facts(self.model.config.seed) | {

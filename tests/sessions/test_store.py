@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import stat
 
 import numpy as np
@@ -112,6 +113,54 @@ def test_saving_replaces_a_log_and_leaves_nothing_beside(tmp_path, log) -> None:
     assert stat.S_IMODE(folder.stat().st_mode) == 0o777 & ~mask
 
 
+def test_a_log_is_whole_at_every_moment_of_its_replacement(tmp_path, log, monkeypatch) -> None:
+    """Before each file is written and each name changes, a reader finds the former log; after the last, the new one."""
+    folder = save_log(log, tmp_path / "log")
+    new = slice_sessions(log, np.array([1]))
+    seen = []
+
+    def look() -> None:
+        loaded = load_log(folder)
+        seen.append(loaded.fingerprint)
+
+    for module, name in ((np, "save"), (pl.DataFrame, "write_ipc"), (os, "replace"), (os, "unlink"), (os, "fsync")):
+        act = getattr(module, name)
+
+        def watched(*args, act=act, **options):
+            look()
+            result = act(*args, **options)
+            look()
+            return result
+
+        monkeypatch.setattr(module, name, watched)
+    save_log(new, folder)
+    look()
+    change = seen.index(new.fingerprint)
+    assert len(seen) > 50
+    assert change > 10
+    assert set(seen[:change]) == {log.fingerprint}
+    assert set(seen[change:]) == {new.fingerprint}
+    monkeypatch.undo()
+    files = {entry["file"] for entry in json.loads((folder / "log.json").read_text())["arrays"].values()}
+    assert {path.name for path in folder.glob("*.npy")} >= files
+    n_files = len(os.listdir(folder))
+    save_log(new, folder)
+    assert len(os.listdir(folder)) == n_files
+
+
+def test_a_reader_in_the_midst_of_a_replacement_reads_the_new_log(tmp_path, log, monkeypatch) -> None:
+    folder = save_log(log, tmp_path / "log")
+    new, load, done = slice_sessions(log, np.array([1])), np.load, []
+
+    def late(file, **options):
+        if not done:
+            done.append(save_log(new, folder))
+        return load(file, **options)
+
+    monkeypatch.setattr(np, "load", late)
+    assert load_log(folder).fingerprint == new.fingerprint
+
+
 def test_a_mapped_log_survives_its_replacement(tmp_path, log) -> None:
     folder = save_log(log, tmp_path / "log")
     loaded = load_log(folder)
@@ -151,6 +200,7 @@ def edit(folder, **changes) -> None:
 
 def test_damaged_logs_are_named(tmp_path, log) -> None:
     def damaged(harm, message) -> None:
+        shutil.rmtree(tmp_path / "log", ignore_errors=True)
         folder = save_log(log, tmp_path / "log")
         harm(folder)
         for mmap in (True, False):

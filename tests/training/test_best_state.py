@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from fastgaum.errors import OutputError
 from fastgaum.sessions.features import FeatureSpace
 from fastgaum.sessions.synthetic import synthesise
 from fastgaum.training import best_state, loop
@@ -21,12 +22,28 @@ def test_a_kept_state_is_restored_in_place(in_memory: bool, monkeypatch: pytest.
         before = {name: value.clone() for name, value in module.state_dict().items()}
         places = [parameter.data_ptr() for parameter in module.parameters()]
         best.keep()
+        kept = best.tensors()
+        assert list(kept) == list(before)
+        assert all(torch.equal(kept[name], value) for name, value in before.items())
         for value in module.state_dict().values():
             value.fill_(7)
         best.restore()
         for name, value in module.state_dict().items():
             assert torch.equal(value, before[name]), name
         assert places == [parameter.data_ptr() for parameter in module.parameters()]
+    best.close()
+
+
+def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(best_state, "IN_MEMORY_BYTES", 10)
+    best = best_state.BestState(nn.Linear(3, 2))
+
+    def full(_: nn.Module) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(best_state, "bytes_of", full)
+    with pytest.raises(OutputError, match="No space left on device; free space or set TMPDIR"):
+        best.keep()
     best.close()
 
 
