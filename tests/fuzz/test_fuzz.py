@@ -1,0 +1,21 @@
+"""Some seconds of the fuzzer; `python -m tests.fuzz --inputs 10000` runs the whole."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.__main__ import fuzz, summary
+
+SECONDS = 15.0
+
+
+@pytest.mark.parametrize("seed", ["ci"])
+def test_mutated_inputs_break_nothing(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, seed: str) -> None:
+    kept = tmp_path_factory.mktemp("kept")
+    answers = fuzz(seed, range(100_000), tmp_path, kept, apart=0, deadline=time.monotonic() + SECONDS)
+    assert len(answers) >= 20
+    assert {one["code"] for one in answers} <= {0, 2}, summary(answers)
+    assert [one for one in answers if one["wrong"]] == []
