@@ -29,6 +29,7 @@ from fastgaum.policies.linucb import LinUcb
 from fastgaum.policies.pool import Pool
 from fastgaum.policies.replay import Replay, Steps
 from fastgaum.policies.rollout import Setting
+from fastgaum.untrusted import parse_json
 
 FORMAT = "fastgaum-policy-training-1"
 RESUME_FILE = "resume.safetensors"
@@ -60,7 +61,7 @@ class Terms:
     @classmethod
     def from_json(cls, text: str) -> Terms:
         """The way back. Raises ConfigError, KeyError, TypeError or ValueError for a text that is none."""
-        values = json.loads(text)
+        values = parse_json(text)
         pool = values["setting"].pop("pool")
         setting = Setting(pool=Pool(**{**pool, "items": tuple(pool["items"])}), **values["setting"])
         return cls(values["policy"], setting, PolicyConfig.from_mapping(values["config"]))
@@ -134,8 +135,8 @@ class Keeper:
         if not np.array_equal(own["features"], arrays["features"]):
             raise CheckpointError(f"'{self.path}' is of a training in another world: give the run it was begun in")
         try:
-            _put_back(self.policy, arrays, json.loads(metadata["state"]))
-            self.position = Position(**json.loads(metadata["position"]))
+            _put_back(self.policy, arrays, parse_json(metadata["state"]))
+            self.position = Position(**parse_json(metadata["position"]))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise _damaged(self.path, error) from error
         return Position(self.position.episodes, self.position.steps, list(self.position.rows))
