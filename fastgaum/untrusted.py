@@ -27,7 +27,7 @@ def read_text(path: str | os.PathLike[str], most: int = MOST_TEXT) -> str:
     return data.decode("utf-8")
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str | bytes) -> Any:
     """Read a JSON text. Raises ValueError for whatever is wrong with it, nesting of any depth included."""
     try:
         return json.loads(text)
