@@ -65,22 +65,27 @@ class Worker:
         """End the process."""
         self.process.kill()
         self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
 
 
 def fuzz(
-    seed: str, inputs: range, folder: Path, kept: Path, apart: int = APART, deadline: float | None = None
+    seed: str, inputs: range, folder: Path, kept: Path, apart: int = APART, budget: float | None = None
 ) -> list[dict[str, Any]]:
-    """Run inputs one after the other, until a time if one is given; what fails is kept, a folder each."""
+    """Run inputs one after the other, for so many seconds after the first if a budget is given; what fails is kept, a folder each."""
     seeds = folder / "seeds"
     make_seeds(seeds)
     worker = Worker(seed, seeds, folder / "case", apart)
-    answers = []
+    answers: list[dict[str, Any]] = []
+    started = 0.0
     try:
         for i, index in enumerate(inputs):
-            if deadline is not None and time.monotonic() > deadline:
+            if budget is not None and answers and time.monotonic() - started > budget:
                 break
             # the first compiles kernels and imports
             answer = worker.run(index, HANG if i > 20 else 4 * HANG)
+            started = started if answers else time.monotonic()
             answers.append(answer)
             if answer["wrong"]:
                 _keep(seed, answer, seeds, kept)
