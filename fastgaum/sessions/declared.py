@@ -192,15 +192,24 @@ def _arrow(view: memoryview) -> Iterator[tuple[int, int]]:
 
 def _batch(view: memoryview, batch: _Table, body: int, body_length: int) -> Iterator[tuple[int, int]]:
     yield batch.long(0), 0
+    without_gaps = gaps = empty = 0
     for at in batch.structs(1, 16):
-        yield struct.unpack_from("<q", view, at)[0], 0
+        length, n_gaps = struct.unpack_from("<qq", view, at)
+        if not 0 <= n_gaps <= length:
+            raise ValueError("a column has more gaps than values")
+        without_gaps, gaps = without_gaps + (n_gaps == 0), gaps + n_gaps
+        yield length, 0
     compressed = batch.table(3) is not None
     for at in batch.structs(2, 16):
         offset, length = struct.unpack_from("<qq", view, at)
-        if not 0 <= offset <= offset + length <= body_length or length < 0:
+        if not 0 <= offset <= offset + length <= body_length or 0 < length < (8 if compressed else 1):
             raise ValueError("a buffer lies outside its batch")
+        empty += length == 0
         # A compressed buffer starts with its length, -1 for one that is stored as it is.
         yield 0, max(struct.unpack_from("<q", view, body + offset)[0], length) if compressed and length else length
+    # polars panics where a compressed column has gaps and no buffer that says which: only one without gaps may lack it.
+    if compressed and gaps and empty > without_gaps:
+        raise ValueError("a column with gaps does not say where they are")
 
 
 def _file_blocks(view: memoryview) -> Iterator[tuple[int, int, int]]:
