@@ -34,6 +34,7 @@ class Worker:
 
     def __init__(self, seed: str, seeds: Path, folder: Path, apart: int) -> None:
         self.command = [sys.executable, "-m", "tests.fuzz.worker", seed, str(seeds), str(folder), str(apart)]
+        self.apart, self.fresh = apart, True
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[str]:
@@ -48,6 +49,9 @@ class Worker:
         assert self.process.stdout is not None
         self.process.stdin.write(f"{index}\n")
         self.process.stdin.flush()
+        # imports and the warm-up, or a process of its own, come on top
+        patience *= 10 if self.fresh or (self.apart and index % self.apart == self.apart - 1) else 1
+        self.fresh = False
         ready = select.select([self.process.stdout], [], [], patience)[0]
         line = self.process.stdout.readline() if ready else ""
         if line:
@@ -57,7 +61,7 @@ class Worker:
         shutil.rmtree(self.command[5], ignore_errors=True)
         wrong = "crash" if ready else "hang"
         code = self.process.returncode
-        self.process = self._start()
+        self.process, self.fresh = self._start(), True
         lost = {"file": "?", "argv": [], "code": None, "err": "", "seconds": patience, "growth": 0}
         return {"index": index, "wrong": [f"{wrong} ({code})"], **lost}
 
@@ -83,8 +87,7 @@ def fuzz(
         for i, index in enumerate(inputs):
             if budget is not None and answers and time.monotonic() - started > budget:
                 break
-            # the first compiles kernels and imports
-            answer = worker.run(index, HANG if i > 20 else 4 * HANG)
+            answer = worker.run(index, HANG)
             started = started if answers else time.monotonic()
             answers.append(answer)
             if answer["wrong"]:
