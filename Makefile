@@ -12,7 +12,7 @@ SPREAD   = -n $(WORKERS) --dist loadfile
 KERNELS  = tests/kernels --ignore tests/kernels/test_cache.py $(addprefix tests/,ops/test_recurrent.py ops/test_bags.py \
            sessions/test_encoder.py sessions/test_batches.py sessions/test_relations.py)
 
-.PHONY: setup reproduce test coverage bounds lowest audit kill-test check format bench docs clean
+.PHONY: setup reproduce test coverage bounds lowest audit kill-test fuzz check format bench docs clean
 
 setup: $(STAMP)
 
@@ -74,6 +74,10 @@ format: setup
 bench: setup
 	$(BIN)/fastgaum bench --json docs/tables/bench.json --plot docs/scaling.svg
 	$(BIN)/python bench/readme.py
+
+# 10,000 mutated inputs through every reader; the tests run some seconds of it.
+fuzz: setup
+	$(BIN)/python -m tests.fuzz --inputs 10000
 
 docs: setup
 	$(BIN)/mkdocs serve

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -98,7 +99,9 @@ _QUIETLY = ("-v", "-rs", "--no-header", "--no-summary", "--tb=short", "--disable
 
 def _pytest(arguments: Sequence[str], say: Callable[[str], None]) -> int:
     command = [sys.executable, "-u", "-c", _PYTEST, str(_home()), *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    # inside a test process of pytest-xdist, pytest-benchmark would take itself for one of its workers and measure nothing
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=alone) as process:
         assert process.stdout is not None
         try:
             for line in process.stdout:

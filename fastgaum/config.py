@@ -6,7 +6,6 @@ Every value is checked when a `Config` is made, so a run cannot start on an impo
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 import types
 import typing
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fastgaum.errors import ConfigError, did_you_mean
+from fastgaum.untrusted import parse_toml, read_text
 
 Protocol = Literal["identity", "bags", "views"]
 HistoryKind = Literal["lstm", "bilstm", "gru", "pw"]
@@ -176,9 +176,8 @@ class Config:
             ConfigError: the file is missing, not TOML, or holds a value that is not allowed.
         """
         try:
-            with open(path, "rb") as file:
-                values = tomllib.load(file)
-        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            values = parse_toml(read_text(path))
+        except (OSError, ValueError) as error:
             raise ConfigError(f"cannot read configuration '{path}': {error}") from error
         values.update(changes)
         preset = values.pop("preset", "fastgaum")
@@ -197,8 +196,8 @@ def parse_setting(text: str) -> tuple[str, Any]:
     if not equals or not key.strip():
         raise ConfigError(f"a setting is written key=value, got '{text}'")
     try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+        return key.strip(), parse_toml(f"value = {value}")["value"]
+    except ValueError:
         return key.strip(), value.strip()
 
 
@@ -215,7 +214,7 @@ def coerce(key: str, value: Any, hint: Any) -> Any:
         if not isinstance(value, (list, tuple)) or not all(type(v) is kind for v in value):
             raise ConfigError(f"{key} must be a list of {_KINDS[kind]}, got {value!r}")
         return tuple(value)
-    if hint is float and type(value) in (int, float):
+    if hint is float and (type(value) is float or (type(value) is int and abs(value) < 2**1000)):
         return float(value)
     if isinstance(hint, types.UnionType) or type(value) is hint:
         return value
@@ -228,6 +227,26 @@ MOST_CLIP = 1e15
 _POSITIVE = ("eta", "rounds_lr", "lr", "generator_lr", "history_dim", "history_layers", "history_window", "history_weights",
              "epochs", "patience", "batch_sessions", "generator_steps", "clip", "members")  # fmt: skip
 _NOT_NEGATIVE = ("weight_decay", "item_dim", "warm_start", "catch_up", "lr_drops", "seed", "most_skipped")
+
+
+_AT_MOST = {
+    "history_dim": 1 << 16, "history_layers": 100, "history_window": 10_000, "history_weights": 1000, "item_dim": 1 << 16,
+    "members": 100, "epochs": 10**9, "patience": 10**9, "batch_sessions": 10**9, "generator_steps": 10**9, "warm_start": 10**9,
+    "catch_up": 10**9, "lr_drops": 10**9, "seed": 2**62,
+}  # fmt: skip
+"""sizes beyond which a configuration is a slip or an attack: whatever it names is made before the first error"""
+MOST_LAYERS, WIDEST = 100, 1 << 16
+
+
+def _check_sizes(config: Config) -> None:
+    for key, most in _AT_MOST.items():
+        value = getattr(config, key)
+        if value > most:
+            raise ConfigError(f"{key} must be at most {most}, got {value}")
+    if len(config.hidden) > MOST_LAYERS or any(width > WIDEST for width in config.hidden):
+        raise ConfigError(
+            f"hidden holds at most {MOST_LAYERS} widths of at most {WIDEST}, got {len(config.hidden)} up to {max(config.hidden)}"
+        )
 
 
 def _check_values(config: Config) -> None:
@@ -251,6 +270,7 @@ def _check_values(config: Config) -> None:
         value = getattr(config, key)
         if not 0 <= value < 1:
             raise ConfigError(f"{key} must be at least 0 and below 1, got {value}")
+    _check_sizes(config)
     if not 1 < config.tsallis_alpha <= 10:
         raise ConfigError(f"tsallis_alpha must be above 1 (1 is shannon) and at most 10, got {config.tsallis_alpha}")
     if any(width < 1 for width in config.hidden):

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fastgaum.errors import OutputError
+from fastgaum.untrusted import parse_json
 
 LOCK_FILE = ".lock"
 PAUSE = 0.1
@@ -135,7 +136,7 @@ def _owner() -> str:
 def _named(line: bytes) -> str:
     """An owner's line in words; it is unreadable for the moment between taking the lock and writing it."""
     try:
-        owner = json.loads(line)
+        owner = parse_json(line)
         return f"process {owner['pid']} on '{owner['host']}' since {owner['since']}"
     except (ValueError, KeyError, TypeError):
         return "another process"

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = (
-    {"errors"},
+    {"errors", "untrusted"},
     {"config", "files", "interrupts", "kernels", "locks"},
     {"ops", "sessions"},
     {"datasets", "metrics"},

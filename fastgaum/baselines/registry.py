@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -13,8 +12,10 @@ from fastgaum.baselines.base import Baseline, Link
 from fastgaum.config import PRESETS, Config
 from fastgaum.errors import CheckpointError, ConfigError, did_you_mean
 from fastgaum.models.choice_model import ChoiceModel
-from fastgaum.models.persist import damage_named, read_model, read_space
+from fastgaum.models.persist import read_flag, read_model, read_space
+from fastgaum.models.tensor_file import damage_named
 from fastgaum.models.user_model import UserModel
+from fastgaum.untrusted import parse_json
 
 BASELINES: dict[str, str] = {
     "random": "popularity:Random",
@@ -89,9 +90,9 @@ def load_model(path: str | Path, *, device: str = "auto") -> ChoiceModel:
     with damage_named(file):
         if metadata["model"] not in BASELINES:
             raise CheckpointError(f"'{file}' holds the model {metadata['model']!r}, which this version does not know")
-        model = baseline_class(metadata["model"]).from_settings(json.loads(metadata["settings"]))
+        model = baseline_class(metadata["model"]).from_settings(parse_json(metadata["settings"]))
         model.space = read_space(metadata, tensors)
-        model.outside = bool(json.loads(metadata["outside"]))
-        model.link = Link(*map(float, json.loads(metadata["link"])))
+        model.outside = read_flag(metadata, "outside")
+        model.link = Link(*map(float, parse_json(metadata["link"])))
         model._restore({name: value.numpy() for name, value in tensors.items()})
     return model

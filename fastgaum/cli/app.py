@@ -17,6 +17,7 @@ from cyclopts import App, CycloptsError
 
 from fastgaum.errors import FastgaumError
 from fastgaum.interrupts import Interrupted, stop_on_signals
+from fastgaum.untrusted import shown
 
 DONE, CHECK_FAILED, USER_MISTAKE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 
@@ -69,11 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         return code if isinstance(code, int) else DONE
     except FastgaumError as error:
-        _complain(f"error: {_one_line(error)}", debug)
+        _complain(f"error: {shown(str(error))}", debug)
         return USER_MISTAKE
     except CycloptsError as error:
         command = " ".join(["fastgaum", *(error.command_chain or ())])
-        _complain(f"error: {_one_line(error)} See `{command} --help`.", debug)
+        _complain(f"error: {shown(str(error))} See `{command} --help`.", debug)
         return USER_MISTAKE
     except Interrupted as interrupted:
         _complain(f"interrupted{interrupted.cure and f': {interrupted.cure}'}", debug)
@@ -86,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except Exception as error:
-        what = _one_line(error)[:_LONGEST_SURPRISE]
+        what = shown(str(error))[:_LONGEST_SURPRISE]
         _complain(
             f"internal error, a bug: {type(error).__name__}: {what}; run again with --debug and report the traceback,"
             " with what `fastgaum doctor` prints",
@@ -99,7 +100,3 @@ def _complain(text: str, debug: bool) -> None:
     if debug:
         traceback.print_exc()
     print(f"fastgaum: {text}", file=sys.stderr)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(line.strip() for line in str(error).splitlines() if line.strip())

@@ -16,6 +16,7 @@ from rich.text import Text
 from fastgaum.errors import OutputError
 from fastgaum.files import atomic, require_writable
 from fastgaum.metrics.flat import finite
+from fastgaum.untrusted import plain
 
 # Wide enough for the widest table: a file or a pipe has no width of its own, and wrapped cells cannot be searched.
 _PIPE_WIDTH = 160
@@ -40,23 +41,23 @@ def stderr() -> Console:
 
 
 def say(text: str) -> None:
-    """Print one line or paragraph of results, as it is."""
-    stdout().print(Text(text), soft_wrap=True)
+    """Print one line or paragraph of results; what a terminal would obey is spelt out."""
+    stdout().print(Text(plain(text, keep="\n")), soft_wrap=True)
 
 
 def note(text: str) -> None:
     """Print one line about what is going on, beside the results."""
-    stderr().print(Text(text), soft_wrap=True)
+    stderr().print(Text(plain(text)), soft_wrap=True)
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
     """Print a table; the first column is text, the others are figures."""
-    heading = None if title is None else Text(title)
+    heading = None if title is None else Text(plain(title))
     table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for i, column in enumerate(columns):
-        table.add_column(Text(column), justify="left" if i == 0 else "right")
+        table.add_column(Text(plain(column)), justify="left" if i == 0 else "right")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(plain(cell)) for cell in row))
     stdout().print(table)
 
 

@@ -22,6 +22,7 @@ from rich.progress import (
 )
 
 from fastgaum.cli.console import stderr
+from fastgaum.untrusted import plain
 
 if TYPE_CHECKING:
     from fastgaum.config import Config
@@ -109,7 +110,7 @@ class DownloadProgress:
             return
         if self.task is None:
             self.live.start()
-            self.task = self.live.add_task(self.name)
+            self.task = self.live.add_task(plain(self.name))
         self.live.update(self.task, completed=done, total=total)
 
 
@@ -125,7 +126,7 @@ class EventProgress:
     def __enter__(self) -> Self:
         if self.live is not None:
             self.live.start()
-            self.task = self.live.add_task(self.name, total=None)
+            self.task = self.live.add_task(plain(self.name), total=None)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Trace) -> None:
@@ -151,7 +152,7 @@ class PartsProgress:
     def __enter__(self) -> Self:
         if self.live is not None:
             self.live.start()
-            self.task = self.live.add_task(self.name, total=None, figures="")
+            self.task = self.live.add_task(plain(self.name), total=None, figures="")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Trace) -> None:
@@ -201,7 +202,12 @@ def clock(seconds: float) -> str:
 
 
 def _download_bar(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), DownloadColumn(), TransferSpeedColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=30),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
     return Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from fastgaum.errors import CheckpointError, ConfigError
+from fastgaum.untrusted import parse_json, read_text
 
 if TYPE_CHECKING:
     from polars import DataFrame
@@ -114,8 +114,8 @@ class Reading:
         if not file.is_file():
             return self
         try:
-            former = _of_dict(json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+            former = _former(parse_json(read_text(file)))
+        except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"'{file}' is damaged ({error}): train again, or remove it and give the options of reading yourself"
             ) from error
@@ -130,10 +130,10 @@ class Reading:
             CheckpointError: the run's own record of them is damaged.
         """
         try:
-            former = _of_dict(saved)
-            was, now = former.to_dict(), self.to_dict()
-        except (TypeError, AttributeError) as error:
+            former = _former(saved)
+        except ValueError as error:
             raise CheckpointError(f"the run in '{run}' says in no known way how its log was read ({error})") from error
+        was, now = former.to_dict(), self.to_dict()
         differ = [
             f"--{key.replace('_', '-')} was {was.get(key)}, not {now[key]}" for key in now if now[key] != was.get(key)
         ]
@@ -144,16 +144,36 @@ class Reading:
         return dataclasses.replace(former, data_dir=self.data_dir)
 
 
-def _of_dict(saved: dict[str, Any]) -> Reading:
-    """What `to_dict` made, after a file of JSON. Raises TypeError or AttributeError for anything else."""
-    known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()}
-    if "item_table" in known:
-        known["item_table"] = Path(known["item_table"])
+AS_IT_IS = Reading()
+"""no option given"""
+
+
+_KINDS: dict[str, type] = {
+    "candidate_field": tuple, "item_table": str, "ordered": bool, "column": tuple, "choices": str, "split_by": str,
+    "split_seed": int,
+}  # fmt: skip
+"""what a run's record may hold of each option"""
+
+
+def _former(saved: Any) -> Reading:
+    """The options that a record of them holds. Raises ValueError unless each is of its type."""
+    if not isinstance(saved, dict):
+        raise ValueError(f"it holds {type(saved).__name__}, options by name are required")
+    known: dict[str, Any] = {}
+    for name, value in saved.items():
+        found: Any = tuple(value) if isinstance(value, list) else value
+        if name not in _KINDS:
+            raise ValueError(f"unknown option '{name}'")
+        if not _is_kind(found, _KINDS[name]):
+            raise ValueError(f"{name} is {value!r}")
+        known[name] = Path(found) if name == "item_table" else found
     return Reading(**known)
 
 
-AS_IT_IS = Reading()
-"""no option given"""
+def _is_kind(value: Any, kind: type) -> bool:
+    if isinstance(value, tuple):
+        return kind is tuple and all(isinstance(part, str) for part in value)
+    return type(value) is kind
 
 
 def _role(text: str) -> tuple[str, str]:

@@ -113,6 +113,10 @@ def _ids(rows: pl.LazyFrame, role: str) -> pl.Series:
 
 
 def _distinct(ids: pl.Series) -> pl.Series:
+    if ids.null_count():
+        raise LogFormatError(
+            f"{row_number(first_true(ids.is_null()) or 0)} of the items has no id: fill it in or drop the row"
+        )
     twice = first_true(ids.is_duplicated())
     if twice is not None:
         raise LogFormatError(f"item {show(ids[twice])} has several release dates, one is required: drop a row")

@@ -14,8 +14,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from fastgaum.datasets.locate import cache_folder, sha256_of
+from fastgaum.datasets.locate import cache_folder, sha256_of, verify
 from fastgaum.datasets.registry import DataFile, Dataset, data_root, dataset
 from fastgaum.errors import DatasetError, OutputError
 from fastgaum.files import atomic, sync_file, sync_folder
@@ -30,6 +31,8 @@ TIMEOUT = 30.0
 """seconds without a byte after which a connection counts as cut"""
 PAUSE = 0.5
 """seconds before the second attempt; doubles with each further one"""
+MOST_BYTES = 1 << 34
+"""bytes of a download whose size the registry does not know"""
 _BLOCK = 1 << 16
 _RETRY_STATUS = (408, 429, 500, 502, 503, 504)
 
@@ -102,6 +105,8 @@ def _adopt(entry: Dataset, source: Path, folder: Path) -> Path:
         if not (target.exists() and target.samefile(copy)):
             with atomic(target) as beside:
                 shutil.copyfile(copy, beside)
+                # what was checked may have been replaced since
+                verify(file, beside)
         adopted.append(target)
     return adopted[0]
 
@@ -216,11 +221,11 @@ def _append(
                     f"cannot write '{part}': {error.strerror}; free space or choose another data folder"
                 ) from None
             held += len(block)
-            if file.bytes is not None and held > file.bytes:
+            if held > (MOST_BYTES if file.bytes is None else file.bytes):
                 output.close()
                 part.unlink()
                 raise DatasetError(
-                    f"{url} sends more than the {file.bytes} bytes of {file.path}; what arrived was removed: use --from FILE"
+                    f"{url} sends more than the {file.bytes or MOST_BYTES} bytes of {file.path}; what arrived was removed: use --from FILE"
                 )
             if progress is not None:
                 progress(held, total if total is not None else file.bytes)
@@ -242,14 +247,24 @@ def _refused(url: str, part: Path, error: urllib.error.HTTPError) -> None:
     ) from None
 
 
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        """Follow a redirect, but not off an encrypted connection."""
+        if req.full_url.startswith("https:") and not newurl.startswith("https:"):
+            raise DatasetError(
+                f"{req.full_url} leads to {newurl}, which is not encrypted: use --from FILE with a good copy"
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 def _opener() -> urllib.request.OpenerDirector:
-    """http and https only: a redirect must not lead to file: or ftp:."""
+    """http and https only: a redirect must not lead to file: or ftp:, nor from https to http."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
         urllib.request.HTTPHandler(),
         urllib.request.HTTPSHandler(),
-        urllib.request.HTTPRedirectHandler(),
+        _Redirects(),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
         urllib.request.UnknownHandler(),

@@ -19,12 +19,14 @@ from typing import Literal
 import polars as pl
 
 from fastgaum.errors import DatasetError, LogFormatError
-from fastgaum.sessions.tables import READ_ERRORS, one_line
+from fastgaum.sessions.tables import READ_ERRORS, check_lines, one_line
 
 ItemKind = Literal["artist", "track"]
 Period = Literal["month", "year"]
 
 _FIRST_BYTES = 4096
+_MOST_ITEMS = 1 << 28
+"""bytes of a file of items; the largest, of MovieLens 32M, has 4 million"""
 _YEAR = r"\((\d{4})(?:[-–]\d{0,4})?\)\s*$"
 """a title's release year; of a series' (1975-1979) the first"""
 
@@ -48,6 +50,8 @@ class Layout:
     """how its publisher calls the file of choices"""
     first_line: re.Pattern[str]
     """what the file of choices begins with"""
+    separator: str
+    """what stands between its columns, once or twice"""
     scan: Callable[[Path, ItemKind], pl.LazyFrame]
     """its rows, lazily: user (text), time (seconds, null if it is none), item (text)"""
     items: str | None = None
@@ -76,6 +80,10 @@ class Source:
             raise DatasetError(
                 f"release dates stand in {layout.items}, which is not beside '{self.path}': copy it there, or use the"
                 " rule 'nearest' without a release field"
+            )
+        if beside.stat().st_size > _MOST_ITEMS:
+            raise LogFormatError(
+                f"'{beside.name}' has {beside.stat().st_size} bytes, at most {_MOST_ITEMS} are read: copy it again"
             )
         try:
             found = layout.releases(beside)
@@ -124,7 +132,10 @@ def _match(path: Path, name: str) -> Source | None:
         return None
     line = _first_line(path)
     layout = next((layout for layout in LAYOUTS if layout.first_line.match(line)), None)
-    return None if layout is None else Source(layout, path, name)
+    if layout is None:
+        return None
+    check_lines(path, layout.separator)
+    return Source(layout, path, name)
 
 
 def _first_line(path: Path) -> str:
@@ -213,18 +224,18 @@ def _releases_latest(path: Path) -> Releases:
 
 LAYOUTS = (
     Layout(
-        "MovieLens 1M", "ratings.dat", re.compile(r"\d+::\d+::[\d.]+::\d+$"), _scan_1m, "movies.dat", _releases_1m
+        "MovieLens 1M", "ratings.dat", re.compile(r"\d+::\d+::[\d.]+::\d+$"), ":", _scan_1m, "movies.dat", _releases_1m
     ),
     Layout(
-        "MovieLens 100K", "u.data", re.compile(r"\d+\t\d+\t[\d.]+\t\d+$"), _scan_100k, "u.item", _releases_100k
+        "MovieLens 100K", "u.data", re.compile(r"\d+\t\d+\t[\d.]+\t\d+$"), "\t", _scan_100k, "u.item", _releases_100k
     ),
     Layout(
-        "MovieLens latest", "ratings.csv", re.compile(r"userId,movieId,rating,timestamp$"), _scan_latest,
+        "MovieLens latest", "ratings.csv", re.compile(r"userId,movieId,rating,timestamp$"), ",", _scan_latest,
         "movies.csv", _releases_latest,
     ),
     Layout(
         "LastFM-1K", "userid-timestamp-artid-artname-traid-traname.tsv",
-        re.compile(r"[^\t]+\t\d{4}-\d\d-\d\dT[\d:.]+Z?\t[^\t]*\t[^\t]*\t[^\t]*\t"), _scan_lastfm,
+        re.compile(r"[^\t]+\t\d{4}-\d\d-\d\dT[\d:.]+Z?\t[^\t]*\t[^\t]*\t[^\t]*\t"), "\t", _scan_lastfm,
     ),
 )  # fmt: skip
 """what is recognised, the first that fits"""

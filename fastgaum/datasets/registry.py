@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.resources
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -14,8 +13,12 @@ from typing import Any
 
 from fastgaum.errors import DatasetError, did_you_mean
 from fastgaum.sessions.packed import SessionLog
+from fastgaum.untrusted import parse_toml
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,199}")
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+"""names that Windows keeps for devices, whatever the folder"""
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,17 @@ class DataFile:
     """its size, if known"""
 
     def __post_init__(self) -> None:
-        parts = PurePosixPath(self.path).parts
-        if not parts or self.path.startswith("/") or ".." in parts or "\\" in self.path or ":" in self.path:
+        if not all(map(_is_name, self.path.split("/"))):
             raise DatasetError(
                 f"the registry path '{self.path}' leaves the data folder: a plain relative path is required"
             )
         if not _SHA256.fullmatch(self.sha256):
             raise DatasetError(
                 f"the registry has '{self.sha256}' as sha256 of '{self.path}', 64 hexadecimal digits are required"
+            )
+        if self.bytes is not None and (type(self.bytes) is not int or self.bytes < 0):
+            raise DatasetError(
+                f"the registry has {self.bytes!r} as size of '{self.path}', a number of bytes is required"
             )
         if self.url is not None and not self.url.startswith(("https://", "http://")):
             raise DatasetError(
@@ -78,6 +84,11 @@ class Dataset:
     def simulated(self) -> bool:
         """Whether its display sets were never recorded, so that loading it makes them up."""
         return bool(self.build)
+
+
+def _is_name(part: str) -> bool:
+    """Whether a part of a path names a file below its folder on every system."""
+    return bool(_NAME.fullmatch(part)) and not _DEVICES.fullmatch(part) and part[-1] not in ". "
 
 
 def names() -> list[str]:
@@ -141,8 +152,8 @@ def _refuse_choices(path: Path) -> None:
 def parse_registry(text: str) -> dict[str, Dataset]:
     """Read a registry's text. Raises DatasetError for an entry that is not one."""
     try:
-        entries = {name: _entry(name, values) for name, values in tomllib.loads(text).items()}
-    except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
+        entries = {name: _entry(name, values) for name, values in parse_toml(text).items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(f"the registry is damaged ({error}): install FastGAUM again") from None
     return entries
 
@@ -153,6 +164,8 @@ def data_root() -> Path:
 
 
 def _entry(name: str, values: Mapping[str, Any]) -> Dataset:
+    if not isinstance(values["card"], str) or "/" in values["card"] or not _is_name(values["card"]):
+        raise DatasetError(f"the registry names the card {values['card']!r} for '{name}', a file's name is required")
     files = tuple(DataFile(**file) for file in values["files"])
     if not files:
         raise DatasetError(f"the registry has no file for '{name}', one is required")

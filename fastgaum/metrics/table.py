@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastgaum.metrics.table_notes import failures_of, notes_of
-from fastgaum.metrics.text import num, signed, spread
+from fastgaum.metrics.text import escaped, num, signed, spread
 
 KS = ("1", "2")
 FLOOR_MODELS = {"random": "random", "train_click_rate": "click-rate", "train_click_count": "click-count"}
@@ -159,15 +159,16 @@ def _rank(mean: float | None) -> float:
 
 
 def block_to_markdown(block: Block) -> str:
-    """A block as markdown: a heading, a table, the notes as a list."""
+    """A block as markdown: a heading, a table, the notes as a list; names from data mark nothing up."""
     rule = [":--", *["--:"] * (len(block.columns) - 1)]
     rows = [
-        [f"**{cell}**" if (i, j) in block.bold else cell for j, cell in enumerate(row)]
+        [f"**{escaped(cell)}**" if (i, j) in block.bold else escaped(cell) for j, cell in enumerate(row)]
         for i, row in enumerate(block.rows)
     ]
-    lines = [f"### {block.title}", "", *map(_markdown_row, (block.columns, rule, *rows))]
-    return "\n".join([*lines, "", *(f"- {note}" for note in block.notes), ""])
+    columns = [escaped(column) for column in block.columns]
+    lines = [f"### {escaped(block.title)}", "", *map(_markdown_row, (columns, rule, *rows))]
+    return "\n".join([*lines, "", *(f"- {escaped(note)}" for note in block.notes), ""])
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(cells) + " |"

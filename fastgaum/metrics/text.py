@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
+
+from fastgaum.untrusted import plain
+
+_MARKUP = re.compile(r"[\\`|*]|(?<=\])(?=[(\[:])|<(?=[A-Za-z/!?])|&(?=#?\w+;)")
+"""what would start code, a cell, emphasis, a link's address, a tag or an entity"""
 
 
 def num(value: float | None, digits: int = 1) -> str:
@@ -38,3 +44,12 @@ def ranges(numbers: Sequence[int]) -> str:
         else:
             parts.append([number])
     return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}..{part[-1]}" for part in parts)
+
+
+def escaped(text: str) -> str:
+    r"""Text as markdown shows it letter by letter: names of logs, items and fields mark nothing up.
+
+    >>> escaped("a|b `c` <script> [d](e)"), escaped("p < 0.05 [1, 2] search_clicks")
+    ('a\\|b \\`c\\` &lt;script> [d]\\(e)', 'p < 0.05 [1, 2] search_clicks')
+    """
+    return _MARKUP.sub(lambda found: {"<": "&lt;", "&": "&amp;"}.get(found[0], "\\" + found[0]), plain(text))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgaum.config import Config
+from fastgaum.errors import ConfigError
 from fastgaum.models.history import HistoryEncoder, history_encoder
 from fastgaum.models.scorers import Scorer
 from fastgaum.models.tensors import Bags, BatchTensors
@@ -103,3 +105,18 @@ class Networks(nn.Module):
     def generator_parts(self) -> list[nn.Module]:
         """What the generator's optimiser trains; empty without a generator."""
         return [part for part in (self.generator, self.generator_history) if part is not None]
+
+
+def require_room(config: Config, n_ids: int, n_numbers: int) -> None:
+    """Raise ConfigError, before anything is made, for networks that this machine's memory cannot hold.
+
+    Training holds four numbers for each of theirs: the weight, its gradient and Adam's two means.
+    """
+    with torch.device("meta"):
+        wanted = 16 * sum(value.numel() for value in Networks(config, n_ids, n_numbers).parameters())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if wanted > memory:
+        raise ConfigError(
+            f"networks of this configuration take {wanted / 1e9:,.1f} GB to train over {n_ids} ids, this machine has"
+            f" {memory / 1e9:,.1f} GB: lower hidden, history_dim, history_weights or members, or set item_dim"
+        )

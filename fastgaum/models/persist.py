@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-import polars as pl
 import torch
-from safetensors import SafetensorError, safe_open
 
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError
-from fastgaum.files import read_whole
 from fastgaum.models.networks import Networks
+from fastgaum.models.space_file import space_facts, space_of, space_tensors
+from fastgaum.models.tensor_file import check_weights, damage_named, read_tensors, require_format
 from fastgaum.models.tensor_writer import write_tensors
-from fastgaum.sessions.features import CategoricalField, FeatureSpace
-from fastgaum.sessions.relations import PairTable, Relations
+from fastgaum.sessions.features import FeatureSpace
+from fastgaum.untrusted import parse_json
 
 if TYPE_CHECKING:
     from fastgaum.models.user_model import UserModel
 
 FORMAT = "fastgaum-model-2"
-_SPACE_ARRAYS = ("mean", "scale", "least", "most", "item_displays", "item_choices", "item_expected")
-_SPACE_VALUES = ("protocol", "set_context", "prior_rate", "no_click", "ordered", "fingerprint")
 
 
 def save_model(model: UserModel, path: Path) -> None:
@@ -54,19 +47,8 @@ def write_model(path: Path, tensors: dict[str, torch.Tensor], space: FeatureSpac
     Raises:
         OutputError: the file cannot be written.
     """
-    tensors = dict(tensors)
-    for name in _SPACE_ARRAYS:
-        tensors[f"space.{name}"] = torch.from_numpy(np.ascontiguousarray(getattr(space, name)))
-    for part in space.categorical:
-        for name, value in _text_tensors(part.values).items():
-            tensors[f"values.{part.name}.{name}"] = value
-    tensors |= _relation_tensors(space.relations)
-    about_space = {name: getattr(space, name) for name in _SPACE_VALUES} | {
-        "number_names": space.number_names,
-        "field_names": space.field_names,
-        "categorical": [[part.name, part.source, part.start] for part in space.categorical],
-    }
-    write_tensors(path, tensors, {"format": FORMAT, "space": json.dumps(about_space), **metadata})
+    facts = {"format": FORMAT, "space": json.dumps(space_facts(space)), **metadata}
+    write_tensors(path, {**tensors, **space_tensors(space)}, facts)
 
 
 def read_model(path: Path) -> tuple[Path, dict[str, str], dict[str, torch.Tensor]]:
@@ -80,28 +62,10 @@ def read_model(path: Path) -> tuple[Path, dict[str, str], dict[str, torch.Tensor
         raise CheckpointError(
             f"no model at '{path}': give a run folder written by `fastgaum train`, or its model.safetensors"
         )
-    return read_whole(file, lambda: _read_model(file))
-
-
-def _read_model(file: Path) -> tuple[Path, dict[str, str], dict[str, torch.Tensor]]:
-    with damage_named(file), safe_open(file, framework="pt") as reader:
-        metadata = reader.metadata() or {}
-        if metadata.get("format") != FORMAT:
-            raise CheckpointError(
-                f"'{file}' has format {metadata.get('format', 'unknown')!r}, this version reads {FORMAT!r}: train again, or"
-                " use the version that wrote it"
-            )
-        return file, metadata, {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118
-
-
-@contextmanager
-def damage_named(file: Path) -> Iterator[None]:
-    """Whatever a crafted or damaged file makes fail becomes one CheckpointError that names it."""
-    try:
-        yield
-    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OSError, ConfigError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"'{file}' is damaged or not a model of this version: {reason}") from error
+    with damage_named(file):
+        metadata, tensors = read_tensors(file)
+        require_format(file, metadata.get("format"), FORMAT, "train again, or use the version that wrote it")
+        return file, metadata, tensors
 
 
 def load_model(path: Path, device: str) -> UserModel:
@@ -114,67 +78,35 @@ def load_model(path: Path, device: str) -> UserModel:
 
     file, metadata, tensors = read_model(path)
     with damage_named(file):
-        config = Config.from_mapping(json.loads(metadata["config"]))
+        config = Config.from_mapping(parse_json(metadata["config"]))
         model = UserModel(config, device=device)
         model.space = read_space(metadata, tensors)
-        model.outside = bool(json.loads(metadata["outside"]))
-        model.networks = Networks(config, model.space.n_ids, model.space.n_numbers)
-        model.networks.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("net.")})
+        model.outside = read_flag(metadata, "outside")
+        model.networks = _networks(config, model.space, tensors)
         model.networks.to(model.device)
     return model
 
 
 def read_space(metadata: dict[str, str], tensors: dict[str, torch.Tensor]) -> FeatureSpace:
-    """The feature space that `write_model` wrote. Raises KeyError or ValueError for a damaged one."""
-    values: dict[str, Any] = json.loads(metadata["space"])
-    arrays: dict[str, Any] = {name: tensors[f"space.{name}"].numpy() for name in _SPACE_ARRAYS}
-    return FeatureSpace(
-        **{name: values[name] for name in _SPACE_VALUES},
-        **arrays,
-        relations=_relations(tensors),
-        number_names=tuple(values["number_names"]),
-        field_names=tuple(values["field_names"]),
-        categorical=tuple(
-            CategoricalField(name, source, start, _text_series(tensors, f"values.{name}"))
-            for name, source, start in values["categorical"]
-        ),
-    )
+    """The feature space that `write_model` wrote. Raises KeyError, TypeError or ValueError for a damaged one."""
+    return space_of(parse_json(metadata["space"]), tensors)
 
 
-def _relation_tensors(relations: Relations | None) -> dict[str, torch.Tensor]:
-    if relations is None:
-        return {}
-    tensors = {"relations.n_items": torch.tensor(relations.n_items)}
-    for name in ("rivals", "follows"):
-        table: PairTable = getattr(relations, name)
-        for part in ("starts", "keys", "counts"):
-            tensors[f"relations.{name}.{part}"] = torch.from_numpy(np.ascontiguousarray(getattr(table, part)))
-    return tensors
+def read_flag(metadata: dict[str, str], name: str) -> bool:
+    """A value of the metadata that is true or false. Raises KeyError or ValueError for a damaged one."""
+    if metadata[name] not in ("true", "false"):
+        raise ValueError(f"{name} is {metadata[name][:20]!r}, true or false is required")
+    return metadata[name] == "true"
 
 
-def _relations(tensors: dict[str, torch.Tensor]) -> Relations | None:
-    if "relations.n_items" not in tensors:
-        return None
-    tables = [
-        PairTable(*(tensors[f"relations.{name}.{part}"].numpy() for part in ("starts", "keys", "counts")))
-        for name in ("rivals", "follows")
-    ]
-    n_items = int(tensors["relations.n_items"])
-    for table, width in zip(tables, (3, 2), strict=True):
-        table.check(n_items, width)
-    return Relations(n_items, *tables)
-
-
-def _text_tensors(values: pl.Series) -> dict[str, torch.Tensor]:
-    """Text as bytes and offsets: the tables of a large catalogue stay out of the JSON header."""
-    encoded = [value.encode() for value in values.to_list()]
-    offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
-    np.cumsum([len(value) for value in encoded], out=offsets[1:])
-    joined = np.frombuffer(b"".join(encoded), dtype=np.uint8).copy()
-    return {"bytes": torch.from_numpy(joined), "offsets": torch.from_numpy(offsets)}
-
-
-def _text_series(tensors: dict[str, torch.Tensor], name: str) -> pl.Series:
-    joined = tensors[f"{name}.bytes"].numpy().tobytes()
-    offsets = tensors[f"{name}.offsets"].tolist()
-    return pl.Series([joined[a:b].decode() for a, b in itertools.pairwise(offsets)], dtype=pl.String)
+def _networks(config: Config, space: FeatureSpace, tensors: dict[str, torch.Tensor]) -> Networks:
+    """Networks of a file's weights. Raises ValueError unless the weights are those that the configuration asks for."""
+    weights = {name.removeprefix("net."): value for name, value in tensors.items() if name.startswith("net.")}
+    # Each layer of each player has a weight: what a configuration asks for beyond those in the file is not even counted out.
+    if config.members * (config.history_layers + len(config.hidden)) > len(weights):
+        raise ValueError(f"the configuration asks for more layers than the {len(weights)} weights of the file")
+    with torch.device("meta"):
+        check_weights(Networks(config, space.n_ids, space.n_numbers), weights)
+    networks = Networks(config, space.n_ids, space.n_numbers)
+    networks.load_state_dict(weights)
+    return networks

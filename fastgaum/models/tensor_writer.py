@@ -18,7 +18,7 @@ from fastgaum.files import atomic
 
 DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.int64: "I64", torch.int32: "I32", torch.int16: "I16",
-    torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+    torch.int8: "I8", torch.uint64: "U64", torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
 _ALIGNMENT = 8
 

@@ -27,7 +27,7 @@ from fastgaum.models.choice_model import (
     require_validation,
 )
 from fastgaum.models.history import Carry
-from fastgaum.models.networks import Networks
+from fastgaum.models.networks import Networks, require_room
 from fastgaum.models.regularisers import ChoiceDistribution, Regulariser, regulariser_of
 from fastgaum.models.tensors import BatchTensors
 from fastgaum.sessions.features import EncodedSessions, FeatureSpace
@@ -84,6 +84,7 @@ class UserModel(ChoiceModel):
             self.config = self._searched(log, keeper or Keeper())
         space = FeatureSpace.fit(log, self.config.protocol, self.config.set_context, self.config.relations)
         require_validation(log)
+        require_room(self.config, space.n_ids, space.n_numbers)
         self.space, self.outside = space, offers_no_click(log, self.config.no_click)
         encoder = space.encoder(log)
         data = TrainingData(

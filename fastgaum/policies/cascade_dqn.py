@@ -40,6 +40,10 @@ class CascadeDqn(Learner):
         """Q^1 … Q^k with fresh weights."""
         return nn.ModuleList(Scorer(world, self.n_read, before, self.config) for before in range(self.k))
 
+    def n_layers(self) -> int:
+        """A network per place."""
+        return self.k * super().n_layers()
+
     def best(self, states: FloatArray, pools: IntArray, networks: nn.ModuleList) -> IntArray:
         """The cascade's places in the pools, shape (n, k)."""
         return self.best_with_values(states, pools, networks)[0]

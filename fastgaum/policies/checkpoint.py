@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from fastgaum.envs.world import World
-from fastgaum.errors import CheckpointError, FastgaumError
-from fastgaum.files import atomic
+from fastgaum.errors import CheckpointError
+from fastgaum.models.tensor_file import check_finite, damage_named, read_tensors, require_format
+from fastgaum.models.tensor_writer import write_tensors
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.learner import Learner
 from fastgaum.policies.linucb import LinUcb
 from fastgaum.policies.pool import Pool
 from fastgaum.policies.registry import untrained
+from fastgaum.untrusted import parse_json
 
 FORMAT = "fastgaum-policy-2"
 POLICY_FILE = "policy.safetensors"
@@ -35,9 +35,7 @@ def save_policy(policy: Learner | LinUcb, path: Path, *, k: int, pool: Pool) -> 
         "format": FORMAT, "policy": policy.name, "k": k, "pool": dataclasses.asdict(pool),
         "config": policy.config.to_mapping(),
     }  # fmt: skip
-    with atomic(path) as beside:
-        # safetensors writes several entries in an order of chance: one makes equal policies equal files
-        save_file(_tensors(policy), beside, metadata={"fastgaum": json.dumps(metadata)})
+    write_tensors(path, _tensors(policy), {"fastgaum": json.dumps(metadata)})
 
 
 def load_policy(path: str | Path, world: World) -> tuple[Learner | LinUcb, int, Pool]:
@@ -52,26 +50,29 @@ def load_policy(path: str | Path, world: World) -> tuple[Learner | LinUcb, int, 
         raise CheckpointError(
             f"no policy at '{path}': give a folder written by `fastgaum rl train`, or its {POLICY_FILE}"
         )
-    try:
-        with safe_open(file, framework="pt") as reader:
-            metadata = json.loads((reader.metadata() or {}).get("fastgaum", "{}"))
-            tensors = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118
-        if metadata.get("format") != FORMAT:
-            raise CheckpointError(
-                f"'{file}' has format {metadata.get('format', 'unknown')!r}, this version reads {FORMAT!r}: train again"
-            )
+    with damage_named(file, "policy"):
+        texts, tensors = read_tensors(file)
+        metadata = parse_json(texts.get("fastgaum", "{}"))
+        if not isinstance(metadata, dict):
+            raise ValueError(f"its metadata are {type(metadata).__name__}, facts by name are required")
+        require_format(file, metadata.get("format"), FORMAT, "train again")
         config = PolicyConfig.from_mapping(metadata["config"])
-        pool_values = metadata["pool"]
-        pool = Pool(**{**pool_values, "items": tuple(pool_values["items"])})
-        k = int(metadata["k"])
-        policy = untrained(metadata["policy"], world, k, pool, config)
-    except CheckpointError:
-        raise
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, FastgaumError) as error:
-        raise CheckpointError(f"'{file}' is damaged or of another version ({error}): train the policy again") from error
-    _check_world(policy, tensors, file)
-    _restore(policy, tensors)
+        k, pool = _slates(metadata, world)
+        weights = {name.removeprefix("net."): value for name, value in tensors.items() if name.startswith("net.")}
+        _check_world(metadata, tensors, world, file)
+        policy = untrained(metadata["policy"], world, k, pool, config, weights)
+        _restore(policy, tensors, weights)
     return policy, k, pool
+
+
+def _slates(metadata: dict[str, Any], world: World) -> tuple[int, Pool]:
+    """Size and pool of the slates. Raises KeyError, TypeError, ValueError or ConfigError unless the world can show them."""
+    values, k = metadata["pool"], metadata["k"]
+    if not all(type(number) is int for number in (k, values["size"], *values["items"])):
+        raise ValueError("sizes and items of the slates must be whole numbers")
+    pool = Pool(**{**values, "items": tuple(values["items"])})
+    pool.check(world.n_items, k)
+    return k, pool
 
 
 def _tensors(policy: Learner | LinUcb) -> dict[str, torch.Tensor]:
@@ -84,21 +85,30 @@ def _tensors(policy: Learner | LinUcb) -> dict[str, torch.Tensor]:
     return features | {f"net.{name}": value.contiguous() for name, value in weights.items()}
 
 
-def _check_world(policy: Learner | LinUcb, tensors: dict[str, torch.Tensor], file: Path) -> None:
-    own: dict[str, Any] = _tensors(policy)
-    same = own.keys() == tensors.keys() and all(own[name].shape == tensors[name].shape for name in own)
-    if not same or not torch.allclose(own["features"], tensors["features"], atol=1e-5):
+def _check_world(metadata: dict[str, Any], tensors: dict[str, torch.Tensor], world: World, file: Path) -> None:
+    """Raise CheckpointError unless the items' features are those of the world."""
+    own = LinUcb.columns(world) if metadata["policy"] == LinUcb.name else np.asarray(world.item_features, np.float32)
+    found = tensors["features"].numpy()
+    if found.dtype != own.dtype or found.shape != own.shape or not np.allclose(own, found, atol=1e-5):
         raise CheckpointError(
             f"'{file}' was trained in another world, whose items or states are not those of this run: load the run it was"
             " trained in"
         )
 
 
-def _restore(policy: Learner | LinUcb, tensors: dict[str, torch.Tensor]) -> None:
+def _restore(policy: Learner | LinUcb, tensors: dict[str, torch.Tensor], weights: dict[str, torch.Tensor]) -> None:
+    """Raises ValueError if what a regression learned cannot be solved."""
     if isinstance(policy, LinUcb):
+        for name in ("gram", "response"):
+            own: Any = getattr(policy, name)
+            found = tensors[name].numpy()
+            if found.dtype != own.dtype or found.shape != own.shape:
+                raise ValueError(
+                    f"'{name}' is {found.dtype} of shape {found.shape}, {own.dtype} of {own.shape} is required"
+                )
+            check_finite(f"'{name}'", tensors[name])
         policy.restore(tensors["gram"].numpy(), tensors["response"].numpy())
     else:
-        weights = {name.removeprefix("net."): value for name, value in tensors.items() if name.startswith("net.")}
         policy.networks.load_state_dict(weights)
         policy.target.load_state_dict(weights)
         policy.progress = 1.0

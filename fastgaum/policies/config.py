@@ -8,8 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fastgaum.config import coerce
+from fastgaum.config import MOST_LAYERS, WIDEST, coerce
 from fastgaum.errors import ConfigError, did_you_mean
+
+_AT_MOST = {
+    "width": WIDEST, "users": 10**7, "episodes": 10**9, "replay": 10**8, "batch": 10**6, "updates": 10**6, "warm_up": 10**9,
+    "evaluations": 10**9, "seed": 2**62,
+}  # fmt: skip
+"""sizes beyond which a configuration is a slip or an attack"""
 
 Form = Literal["joint", "inner"]
 
@@ -73,12 +79,20 @@ class PolicyConfig:
         for key in ("gamma", "target_rate", "epsilon", "last_epsilon", "exploration"):
             if not 0 <= getattr(self, key) <= 1:
                 raise ConfigError(f"{key} must lie between 0 and 1, got {getattr(self, key)}")
+        self._check_sizes()
         if self.form == "joint" and self.width % 2:
             raise ConfigError(
                 f"width of the joint form must be even, half of the units count negative, got {self.width}"
             )
         if any(width < 1 for width in self.towers):
             raise ConfigError(f"towers' widths must be at least 1, got {list(self.towers)}")
+
+    def _check_sizes(self) -> None:
+        for key, most in _AT_MOST.items():
+            if getattr(self, key) > most:
+                raise ConfigError(f"{key} must be at most {most}, got {getattr(self, key)}")
+        if len(self.towers) > MOST_LAYERS or any(width > WIDEST for width in self.towers):
+            raise ConfigError(f"towers holds at most {MOST_LAYERS} widths of at most {WIDEST}, got {len(self.towers)}")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> PolicyConfig:

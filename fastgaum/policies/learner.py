@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from fastgaum.envs.keys import distinct, uniforms
 from fastgaum.envs.world import FloatArray, IntArray, KeyArray, World
 from fastgaum.errors import ConfigError, NumericsError
+from fastgaum.models.tensor_file import check_weights
 from fastgaum.policies.base import Observation, Policy, Transition, items_at
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.pool import Pool
@@ -35,13 +37,25 @@ class Learner(Policy):
         loss: mean loss of the last step's updates, NaN before the first.
     """
 
-    def __init__(self, world: World, k: int, pool: Pool, config: PolicyConfig, outside: bool | None = None) -> None:
-        """Make untrained networks for a world's items and states."""
+    def __init__(
+        self, world: World, k: int, pool: Pool, config: PolicyConfig, outside: bool | None = None,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> None:  # fmt: skip
+        """Make untrained networks for a world's items and states.
+
+        Raises:
+            ValueError: `weights`, those of a file, are not what the configuration asks for; nothing was made then.
+        """
         self.k, self.pool, self.config = k, pool, config
         self.outside = world.outside if outside is None else outside
         self.n_items = world.n_items
         self.features: FloatArray = np.ascontiguousarray(world.item_features, np.float32)
         self.n_read = world.state_dim + config.time
+        if weights is not None:
+            if self.n_layers() > len(weights):
+                raise ValueError(f"the configuration asks for more layers than the {len(weights)} weights of the file")
+            with torch.device("meta"):
+                check_weights(self.made_networks(world), weights)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.networks = self.made_networks(world)
@@ -55,6 +69,10 @@ class Learner(Policy):
     @abstractmethod
     def made_networks(self, world: World) -> nn.ModuleList:
         """Networks with fresh weights."""
+
+    def n_layers(self) -> int:
+        """How many layers its networks have, at least."""
+        return 1 + len(self.config.towers)
 
     @abstractmethod
     def best(self, states: FloatArray, pools: IntArray, networks: nn.ModuleList) -> IntArray:

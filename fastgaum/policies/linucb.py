@@ -39,9 +39,7 @@ class LinUcb(Policy):
             ConfigError: state and item features are too many for it.
         """
         self.config = config or PolicyConfig()
-        features = np.asarray(world.item_features, np.float64)
-        scale = np.maximum(features.std(axis=0), 1e-6)
-        self.features = np.column_stack([np.ones(len(features)), (features - features.mean(axis=0)) / scale])
+        self.features = self.columns(world)
         self.n_states = world.state_dim + 1
         width = self.n_states * self.features.shape[1]
         if width > MOST:
@@ -53,6 +51,13 @@ class LinUcb(Policy):
         self.response = np.zeros(width)
         self.learning = True
         self._solved: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None = None
+
+    @staticmethod
+    def columns(world: World) -> npt.NDArray[np.float64]:
+        """[1; f_a] of each item, features standardised, shape (n_items, 1 + n_features)."""
+        features = np.asarray(world.item_features, np.float64)
+        scale = np.maximum(features.std(axis=0), 1e-6)
+        return np.column_stack([np.ones(len(features)), (features - features.mean(axis=0)) / scale])
 
     def act(self, observation: Observation, k: int) -> IntArray:
         """The k items of the largest upper bound, or of the largest mean once it no longer learns, shape (n, k)."""
@@ -92,8 +97,9 @@ class LinUcb(Policy):
         self._solved = None
 
     def restore(self, gram: npt.NDArray[np.float64], response: npt.NDArray[np.float64]) -> None:
-        """Go on from A and b; no longer learning."""
+        """Go on from A and b; no longer learning. Raises LinAlgError if A has no inverse."""
         self.gram, self.response, self._solved, self.learning = gram, response, None, False
+        self._solution()
 
     def _solution(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         if self._solved is None:

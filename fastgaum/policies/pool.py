@@ -44,6 +44,8 @@ class Pool:
         """Raise ConfigError unless a slate of k distinct items can be made of a pool from so many items."""
         among = len(self.items) or n_items
         size = self.size or among
+        if self.items and not (0 <= min(self.items) <= max(self.items) < n_items and len(set(self.items)) == among):
+            raise ConfigError(f"the items of a pool must be distinct and 0 to {n_items - 1}: give the world's own")
         if size > among:
             raise ConfigError(
                 f"a pool of {size} items is larger than the {among} it is drawn from: use a smaller pool size"

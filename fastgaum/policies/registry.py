@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from fastgaum.baselines.registry import baseline_class
 from fastgaum.envs.learned import LearnedWorld
@@ -83,10 +84,17 @@ def chosen_names(asked: Iterable[str]) -> list[str]:
     return [name for name in POLICIES if name in names or "all" in names]
 
 
-def untrained(name: str, world: World, k: int, pool: Pool, config: PolicyConfig) -> Learner | LinUcb:
-    """A policy that `train` can train. Raises ConfigError for a name that is none."""
+def untrained(
+    name: str, world: World, k: int, pool: Pool, config: PolicyConfig, weights: Mapping[str, Tensor] | None = None
+) -> Learner | LinUcb:
+    """A policy that `train` can train, or that takes the weights of a file.
+
+    Raises:
+        ConfigError: a name that is none.
+        ValueError: the weights are not those that the configuration asks for.
+    """
     if name in LEARNERS:
-        return LEARNERS[name](world, k, pool, config)
+        return LEARNERS[name](world, k, pool, config, weights=weights)
     if name == LinUcb.name:
         return LinUcb(world, config)
     raise ConfigError(

@@ -17,18 +17,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from fastgaum.errors import CheckpointError, ConfigError, FastgaumError
-from fastgaum.files import atomic
+from fastgaum.errors import CheckpointError, ConfigError
 from fastgaum.interrupts import Stop
+from fastgaum.models.tensor_file import damage_named, read_tensors, require_format
+from fastgaum.models.tensor_writer import write_tensors
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.learner import Learner
 from fastgaum.policies.linucb import LinUcb
 from fastgaum.policies.pool import Pool
 from fastgaum.policies.replay import Replay, Steps
 from fastgaum.policies.rollout import Setting
+from fastgaum.untrusted import parse_json
 
 FORMAT = "fastgaum-policy-training-1"
 RESUME_FILE = "resume.safetensors"
@@ -60,7 +60,7 @@ class Terms:
     @classmethod
     def from_json(cls, text: str) -> Terms:
         """The way back. Raises ConfigError, KeyError, TypeError or ValueError for a text that is none."""
-        values = json.loads(text)
+        values = parse_json(text)
         pool = values["setting"].pop("pool")
         setting = Setting(pool=Pool(**{**pool, "items": tuple(pool["items"])}), **values["setting"])
         return cls(values["policy"], setting, PolicyConfig.from_mapping(values["config"]))
@@ -112,8 +112,8 @@ class Keeper:
             "format": FORMAT, "terms": self.terms, "position": json.dumps(dataclasses.asdict(position)),
             "state": json.dumps(rest),
         }  # fmt: skip
-        with atomic(self.path) as beside:
-            save_file({name: np.ascontiguousarray(values) for name, values in arrays.items()}, beside, metadata)
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()}
+        write_tensors(self.path, tensors, metadata)
         ended = time.monotonic()
         self._due = ended + (ended - started) / SHARE
         self.position = Position(position.episodes, position.steps, list(position.rows))
@@ -133,11 +133,9 @@ class Keeper:
         own, _ = _state(self.policy)
         if not np.array_equal(own["features"], arrays["features"]):
             raise CheckpointError(f"'{self.path}' is of a training in another world: give the run it was begun in")
-        try:
-            _put_back(self.policy, arrays, json.loads(metadata["state"]))
-            self.position = Position(**json.loads(metadata["position"]))
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise _damaged(self.path, error) from error
+        with damage_named(self.path, "policy's training"):
+            _put_back(self.policy, arrays, parse_json(metadata["state"]))
+            self.position = Position(**parse_json(metadata["position"]))
         return Position(self.position.episodes, self.position.steps, list(self.position.rows))
 
 
@@ -153,23 +151,10 @@ def terms_of(path: Path) -> Terms:
 def _read(path: Path) -> tuple[Terms, Arrays, dict[str, str]]:
     if not path.is_file():
         raise CheckpointError(f"no training to resume at '{path}': begin it without --resume")
-    try:
-        with safe_open(path, framework="np") as reader:
-            metadata = reader.metadata() or {}
-            arrays = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118
-        if metadata.get("format") != FORMAT:
-            raise CheckpointError(
-                f"'{path}' has format {metadata.get('format', 'unknown')!r}, this version reads {FORMAT!r}: train again"
-            )
-        return Terms.from_json(metadata["terms"]), arrays, metadata
-    except CheckpointError:
-        raise
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, FastgaumError) as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(f"'{path}' is damaged or of another version ({error}): train again with --overwrite")
+    with damage_named(path, "policy's training"):
+        metadata, tensors = read_tensors(path)
+        require_format(path, metadata.get("format"), FORMAT, "train again with --overwrite")
+        return Terms.from_json(metadata["terms"]), {name: value.numpy() for name, value in tensors.items()}, metadata
 
 
 def _state(policy: Learner | LinUcb) -> tuple[Arrays, dict[str, Any]]:

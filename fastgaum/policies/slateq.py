@@ -12,6 +12,7 @@ w (Q̄(a) − Q̄(⊥)) at once. Both cost k scans of the pool or fewer.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -35,13 +36,14 @@ class SlateQ(Learner):
     name: ClassVar[str] = "slateq"
 
     def __init__(
-        self, world: World, k: int, pool: Pool, config: PolicyConfig, *, slates: Literal["greedy", "topk"] = "greedy"
-    ) -> None:
-        """Make untrained networks. Raises ConfigError for an unknown way to build slates."""
+        self, world: World, k: int, pool: Pool, config: PolicyConfig, *, slates: Literal["greedy", "topk"] = "greedy",
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> None:  # fmt: skip
+        """Make untrained networks, for `weights` as in `Learner`. Raises ConfigError for an unknown way to build slates."""
         if slates not in ("greedy", "topk"):
             raise ConfigError(f"slates of slateq are built greedy or topk, got '{slates}'")
         self.slates = slates
-        super().__init__(world, k, pool, config)
+        super().__init__(world, k, pool, config, weights=weights)
 
     def made_networks(self, world: World) -> nn.ModuleList:
         """Q̄ of items, Q̄(⊥) of the state, the choice model's scores."""

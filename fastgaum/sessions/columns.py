@@ -55,7 +55,7 @@ def ids_as_text(column: pl.Series, role: str) -> pl.Series:
     Raises LogFormatError for a type that is no id (list, struct, bytes).
     """
     dtype = column.dtype
-    if isinstance(dtype, pl.List | pl.Array | pl.Struct | pl.Binary | pl.Object):
+    if isinstance(dtype, pl.List | pl.Array | pl.Struct | pl.Binary | pl.Object | pl.Duration):
         raise LogFormatError(
             f"the {role} column '{column.name}' holds {dtype}, ids are required: whole numbers or text"
         )
@@ -127,7 +127,7 @@ def parse_split(column: pl.Series, where: Where = row_number) -> pl.Series:
 
 
 def _by_table(column: pl.Series, table: dict[str, Any], dtype: pl.DataType, rule: str, where: Where) -> pl.Series:
-    if isinstance(column.dtype, pl.List | pl.Array | pl.Struct | pl.Binary):
+    if isinstance(column.dtype, pl.List | pl.Array | pl.Struct | pl.Binary | pl.Duration):
         raise LogFormatError(f"column '{column.name}' holds {column.dtype}, {rule}: correct the column")
     text = column.cast(pl.String).str.to_lowercase()
     values = text.replace_strict(table, default=None, return_dtype=dtype)

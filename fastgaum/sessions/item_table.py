@@ -43,6 +43,8 @@ def attach_item_table(log: SessionLog, path: str | os.PathLike[str]) -> SessionL
 def _attach(log: SessionLog, frame: pl.DataFrame, column: str, untyped: bool) -> SessionLog:
     ids = ids_as_text(frame[column], "item")
     require_filled(ids, "item", column)
+    if frame.height == 0:
+        raise LogFormatError("the table is empty (no rows): one row per item is required")
     twice = first_true(ids.is_duplicated())
     if twice is not None:
         rows = [row + 1 for row in (ids == ids[twice]).arg_true().head(2)]

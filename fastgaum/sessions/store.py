@@ -10,10 +10,13 @@ Field names are free text, so fields are stored under numbers and log.json holds
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import secrets
 import shutil
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, Literal
 
 import numpy as np
@@ -23,8 +26,11 @@ import polars as pl
 from fastgaum.errors import LogFormatError, OutputError
 from fastgaum.files import atomic, sync_file, sync_folder
 from fastgaum.locks import name_lock
+from fastgaum.sessions.checked import check_log
+from fastgaum.sessions.declared import check_declared
 from fastgaum.sessions.packed import SessionLog
 from fastgaum.sessions.tables import READ_ERRORS, one_line
+from fastgaum.untrusted import parse_json, read_text
 
 MANIFEST = "log.json"
 FORMAT = "fastgaum-log"
@@ -32,6 +38,11 @@ VERSION = 1
 
 ARRAYS = ("session_offsets", "display_offsets", "items", "choices", "split", "users")
 IDS = ("session_ids", "event_ids", "item_ids")
+_MOST_MANIFEST = 1 << 22
+_FILE_NAME = re.compile(r"[a-z0-9_]{1,64}\.(npy|arrow)")
+_KINDS = {"arrays": dict, "ids": dict, "candidate_fields": dict, "item_fields": dict, "categories": dict, "ordered": bool,
+          "name": str}  # fmt: skip
+"""what a manifest holds beside format and version"""
 
 
 def is_saved_log(path: str | os.PathLike[str]) -> bool:
@@ -100,7 +111,8 @@ def load_log(folder: str | os.PathLike[str], mmap: bool = True) -> SessionLog:
     """Load a saved log; with `mmap` its arrays are pages of the files, read when touched.
 
     Mapped arrays may be written to: writes stay in memory and never reach the files (numba and torch want writable
-    arrays). Raises LogFormatError if the folder, a file or the format version is not what `save_log` writes.
+    arrays). Each array is read once for its bounds, since kernels trust them. Raises LogFormatError if the folder, a file,
+    a value or the format version is not what `save_log` writes.
     """
     path = Path(folder)
     manifest = _manifest(path)
@@ -143,7 +155,10 @@ def _load(path: Path, manifest: dict[str, Any], mmap: bool) -> SessionLog:
         raise LogFormatError(
             f"'{path / MANIFEST}' is damaged ({type(error).__name__}: {one_line(error)}): save the log again"
         ) from None
-    _check_lengths(log, path)
+    try:
+        check_log(log)
+    except ValueError as error:
+        raise LogFormatError(f"'{path}' is damaged: {error}; save the log again") from None
     return log
 
 
@@ -200,8 +215,8 @@ def _manifest(path: Path) -> dict[str, Any]:
     if not file.is_file():
         raise LogFormatError(f"'{path}' is no saved log ({MANIFEST} is missing): name a folder made by save_log")
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        manifest = parse_json(read_text(file, _MOST_MANIFEST))
+    except (OSError, ValueError) as error:
         raise LogFormatError(f"'{file}' is damaged ({one_line(error)}): save the log again") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise LogFormatError(f"'{file}' does not describe a {FORMAT}: name a folder made by save_log")
@@ -210,14 +225,30 @@ def _manifest(path: Path) -> dict[str, Any]:
             f"'{path}' has format version {manifest.get('version')}, this FastGAUM reads version {VERSION}:"
             " read the original log again and save it"
         )
+    for name, kind in _KINDS.items():
+        if not isinstance(manifest.get(name), kind):
+            raise LogFormatError(f"'{file}' is damaged ({name} is no {kind.__name__}): save the log again")
     return manifest
 
 
+def _file_of(path: Path, entry: Any) -> Path:
+    """The file that an entry names, which lies in the log's folder: a name, no path and no link."""
+    name = entry.get("file") if isinstance(entry, dict) else None
+    if not isinstance(name, str) or not _FILE_NAME.fullmatch(name):
+        raise LogFormatError(
+            f"'{path / MANIFEST}' is damaged (it names the file {name!r}, a plain name is required): save the log again"
+        )
+    if (path / name).is_symlink():
+        raise LogFormatError(f"'{path / name}' is a link, a log's files lie in its folder: save the log again")
+    return path / name
+
+
 def _load_array(path: Path, entry: dict[str, Any], mmap: bool) -> npt.NDArray[Any]:
-    file = path / entry["file"]
-    # An empty array has no page to map.
-    mode: Literal["c"] | None = "c" if mmap and 0 not in entry["shape"] else None
+    file = _file_of(path, entry)
     try:
+        n_bytes = _declared_bytes(file)
+        # An empty array has no page to map.
+        mode: Literal["c"] | None = "c" if mmap and n_bytes else None
         array = np.asarray(np.load(file, mmap_mode=mode, allow_pickle=False))
     except (OSError, ValueError, EOFError) as error:
         raise LogFormatError(f"'{file}' is missing or damaged: {one_line(error)}; save the log again") from None
@@ -225,10 +256,29 @@ def _load_array(path: Path, entry: dict[str, Any], mmap: bool) -> npt.NDArray[An
     return array
 
 
+def _declared_bytes(file: Path) -> int:
+    """Size of the array that a file's header declares. Raises ValueError unless the file holds just so many bytes."""
+    with file.open("rb") as data:
+        version = np.lib.format.read_magic(data)
+        if version != (1, 0):
+            raise ValueError(f"an npy file of version {version}")
+        try:
+            shape, _, dtype = np.lib.format.read_array_header_1_0(data)
+        except (TokenError, SyntaxError) as error:
+            raise ValueError(f"its header is no dictionary ({one_line(error)})") from None
+        n_bytes = math.prod(shape) * dtype.itemsize
+        held = file.stat().st_size - data.tell()
+    if dtype.hasobject or n_bytes != held or min(shape, default=0) < 0:
+        raise ValueError(f"its header declares {dtype} of shape {list(shape)}, and {held} bytes follow")
+    return n_bytes
+
+
 def _load_ids(path: Path, entry: dict[str, Any]) -> pl.Series:
-    file = path / entry["file"]
+    file = _file_of(path, entry)
     try:
-        ids = pl.read_ipc(file).to_series().alias("")
+        check_declared(file, "arrow")
+        frame = pl.read_ipc(file)
+        ids = frame.to_series().alias("") if frame.width == 1 else pl.Series(dtype=pl.Null)
     except READ_ERRORS as error:
         raise LogFormatError(f"'{file}' is missing or damaged: {one_line(error)}; save the log again") from None
     _check_entry(file, entry, str(ids.dtype), [len(ids)])
@@ -236,25 +286,8 @@ def _load_ids(path: Path, entry: dict[str, Any]) -> pl.Series:
 
 
 def _check_entry(file: Path, entry: dict[str, Any], dtype: str, shape: list[int]) -> None:
-    if dtype != entry["dtype"] or shape != entry["shape"]:
+    if dtype != entry.get("dtype") or shape != entry.get("shape"):
         raise LogFormatError(
-            f"'{file}' holds {dtype} of shape {shape}, {MANIFEST} says {entry['dtype']} of shape"
-            f" {entry['shape']}: save the log again"
+            f"'{file}' holds {dtype} of shape {shape}, {MANIFEST} says {entry.get('dtype')} of shape"
+            f" {entry.get('shape')}: save the log again"
         )
-
-
-def _check_lengths(log: SessionLog, path: Path) -> None:
-    """The arrays of a log fit together; only their ends are read, so that nothing else is paged in."""
-    n_events, n_candidates = log.n_events, log.n_candidates
-    fits = (
-        len(log.session_offsets) and len(log.display_offsets)
-        and log.session_offsets[0] == 0 == log.display_offsets[0]
-        and log.session_offsets[-1] == n_events == len(log.choices) == len(log.event_ids)
-        and log.display_offsets[-1] == n_candidates
-        and log.n_sessions == len(log.session_ids) == len(log.split) == len(log.users)
-        and all(len(values) == n_candidates for values in log.candidate_fields.values())
-        and all(len(values) == log.n_items for values in log.item_fields.values())
-        and (log.views is None or len(log.views) == n_candidates)
-    )  # fmt: skip
-    if not fits:
-        raise LogFormatError(f"the arrays in '{path}' do not fit together: save the log again")

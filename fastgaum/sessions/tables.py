@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,17 @@ from pathlib import Path
 import polars as pl
 
 from fastgaum.errors import LogFormatError, did_you_mean
+from fastgaum.sessions.declared import check_declared
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
 PARQUET = (".parquet", ".pq")
 ARROW = (".arrow", ".feather", ".ipc")
 EXTENSIONS = (*SEPARATORS, *PARQUET, *ARROW)
+
+LONGEST_LINE = 1 << 20
+"""bytes of a csv line: one of this length may pass, one of twice this length does not"""
+MOST_COLUMNS = 10_000
+"""columns of a table"""
 
 # A damaged page can make polars panic, which is no PolarsError and not even an Exception.
 READ_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
@@ -66,6 +73,23 @@ def open_table(path: Path) -> Table:
     return Table(((path, lazy),), _dtypes(path, lazy), path.suffix.lower() in SEPARATORS)
 
 
+def check_lines(path: Path, separator: str) -> None:
+    """Raise LogFormatError for a file of lines whose lines are too long to be any, or too wide; only a page per MB is read."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        end = data.find(b"\n", 0, LONGEST_LINE)
+        n_columns = data[: LONGEST_LINE if end < 0 else end].count(separator.encode()) + 1
+        if n_columns > MOST_COLUMNS:
+            raise LogFormatError(
+                f"'{path.name}' has {n_columns} columns, at most {MOST_COLUMNS} are read: keep those that you need"
+            )
+        for start in range(0, len(data) - LONGEST_LINE, LONGEST_LINE):
+            if data.find(b"\n", start, start + LONGEST_LINE) < 0:
+                raise LogFormatError(
+                    f"'{path.name}' has no line end in the {LONGEST_LINE} bytes from byte {start} on, rows are shorter:"
+                    " write one row per line, lines ended by \\n"
+                )
+
+
 def one_line(error: BaseException) -> str:
     """First line of a library's message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -98,6 +122,10 @@ def _scan(path: Path) -> pl.LazyFrame:
         )
     if path.stat().st_size == 0:
         raise LogFormatError(f"'{path.name}' is empty (0 bytes): a log needs at least one event")
+    if suffix in SEPARATORS:
+        check_lines(path, SEPARATORS[suffix])
+    else:
+        check_declared(path, "parquet" if suffix in PARQUET else "arrow")
     try:
         if suffix in SEPARATORS:
             # Everything is read as text: ids keep leading zeros, and a column of mixed types cannot fail halfway.

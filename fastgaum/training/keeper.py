@@ -15,15 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import safe_open
-
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError
-from fastgaum.files import read_whole
 from fastgaum.interrupts import Stop
-from fastgaum.models.persist import damage_named
+from fastgaum.models.tensor_file import damage_named, read_tensors, require_format
 from fastgaum.models.tensor_writer import write_tensors
 from fastgaum.training.snapshot import Snapshot, put, take
+from fastgaum.untrusted import parse_json
 
 if TYPE_CHECKING:
     from fastgaum.training.loop import Trainer
@@ -150,24 +148,16 @@ def read_kept(file: Path) -> Kept:
     """
     if not file.is_file():
         raise CheckpointError(f"there is no '{file}': train again with --overwrite")
-    return read_whole(file, lambda: _read_kept(file))
-
-
-def _read_kept(file: Path) -> Kept:
-    with damage_named(file), safe_open(file, framework="pt") as reader:
-        metadata = reader.metadata() or {}
-        if metadata.get("format") != FORMAT:
-            raise CheckpointError(
-                f"'{file}' has format {metadata.get('format', 'unknown')!r}, this version reads {FORMAT!r}: train again with"
-                " --overwrite, or use the version that wrote it"
-            )
-        facts = json.loads(metadata["trainer"])
-        tensors = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118
+    with damage_named(file, "training"):
+        metadata, tensors = read_tensors(file)
+        cure = "train again with --overwrite, or use the version that wrote it"
+        require_format(file, metadata.get("format"), FORMAT, cure)
+        facts = parse_json(metadata["trainer"])
         return Kept(
-            config=Config.from_mapping(json.loads(metadata["config"])),
-            reading=dict(json.loads(metadata["reading"])),
+            config=Config.from_mapping(parse_json(metadata["config"])),
+            reading=dict(parse_json(metadata["reading"])),
             fingerprint=metadata["fingerprint"],
-            tried=[float(loss) for loss in json.loads(metadata["tried"])],
+            tried=[float(loss) for loss in parse_json(metadata["tried"])],
             snapshot=_checked(Snapshot(facts, tensors)) if facts else None,
         )
 

@@ -64,9 +64,13 @@ def fails(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[[list[
     return run
 
 
-def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder and what it holds; folders hold nothing."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b""
-        for path in sorted(folder.rglob("*"))
-    }
+def tree(folder: Path) -> dict[str, bytes | int]:
+    """Every file below a folder and what it holds, or how much if that is gigabytes; folders hold nothing."""
+    return {str(path.relative_to(folder)): _content(path) for path in sorted(folder.rglob("*"))}
+
+
+def _content(path: Path) -> bytes | int:
+    if not path.is_file():
+        return b""
+    size = path.stat().st_size
+    return path.read_bytes() if size < 1 << 26 else size

@@ -32,6 +32,13 @@ def plain(frame: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> tupl
         "epochs=1",
         "--set",
         "warm_start=1",
+        # an item is worth the same in every slate
+        "--set",
+        "set_context=false",
+        "--set",
+        "relations=false",
+        "--set",
+        "search=[]",
     ]
     assert main(argv) == 0
     return str(folder / "log.parquet"), str(folder / "run")

@@ -96,14 +96,14 @@ def test_keeping_takes_its_share_of_the_time(tmp_path: Path, monkeypatch: pytest
     policy = untrained("linucb", WORLD, 2, SETTING.pool, CONFIG)
     keeper = Keeper(tmp_path / "resume.safetensors", policy, SETTING)
     written: list[float] = []
-    save = module.save_file
+    save = module.write_tensors
 
     def slow(*arguments: object) -> None:
         save(*arguments)  # type: ignore[arg-type]
         written.append(now[0])
         now[0] += 1
 
-    monkeypatch.setattr(module, "save_file", slow)
+    monkeypatch.setattr(module, "write_tensors", slow)
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     for _ in range(50):
         keeper.keep(module.Position())

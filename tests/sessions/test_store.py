@@ -214,7 +214,7 @@ def test_damaged_logs_are_named(tmp_path, log) -> None:
     damaged(lambda f: (f / "items.npy").unlink(), "items.npy' is missing or damaged")
     damaged(cut("items.npy", -4), "items.npy' is missing or damaged")
     damaged(cut("choices.npy", 0), "choices.npy' is missing or damaged")
-    damaged(cut("item_ids.arrow", 100), "item_ids.arrow' is missing or damaged")
+    damaged(cut("item_ids.arrow", 100), "item_ids.arrow' is no readable arrow file")
     damaged(lambda f: (f / "item_ids.arrow").unlink(), "item_ids.arrow' is missing or damaged")
     damaged(
         lambda f: np.save(f / "items.npy", np.zeros(2, np.int32)), r"shape \[2\], log.json says int32 of shape \[4\]"

@@ -1,0 +1,98 @@
+"""What stands between a stranger's text and a terminal, a page, the disk or the network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fastgaum.cli.console import note, say, show_table
+from fastgaum.cli.tables import show_block
+from fastgaum.datasets.fetch import _Redirects
+from fastgaum.datasets.registry import DataFile, parse_registry
+from fastgaum.errors import DatasetError
+from fastgaum.metrics.table import Block, block_to_markdown
+from fastgaum.untrusted import parse_json, parse_toml, plain, read_text, shown
+
+HOSTILE = "a\x1b[31m|\u202e`b`[bold]c[/bold]\nd<script>[x](http://y)\x07\r\x9b2J"
+SHA = "0" * 64
+
+
+def test_terminals_obey_nothing_that_came_from_data(capsys: pytest.CaptureFixture[str]) -> None:
+    say(HOSTILE)
+    note(HOSTILE)
+    show_table([HOSTILE, "x"], [[HOSTILE, HOSTILE]], title=HOSTILE)
+    show_block(Block(HOSTILE, (HOSTILE,), ((HOSTILE,),), (HOSTILE,)))
+    out, err = capsys.readouterr()
+    assert all(one.isprintable() or one == "\n" for one in out + err)
+    assert "[bold]c[/bold]" in out
+    assert r"\x1b[31m" in out
+
+
+def test_markdown_shows_names_letter_by_letter() -> None:
+    text = block_to_markdown(Block(HOSTILE, (HOSTILE, "y"), ((HOSTILE, "1"),), (HOSTILE,), frozenset({(0, 0)})))
+    lines = text.splitlines()
+    assert len(lines) == len(block_to_markdown(Block("a", ("a", "y"), (("a", "1"),), ("a",))).splitlines())
+    assert "<script" not in text
+    assert "](" not in text
+    assert lines[4].replace("\\|", "").count("|") == 3
+    assert lines[4].replace("\\`", "").count("`") == 0
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' * 200_000, "{", "\x00", "1" * 5000, "NaN,"])
+def test_json_is_a_value_or_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError):
+        parse_json(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["a = " + "[" * 200_000, "a.b = 1\na = 2", "a = " + "1" * 5000, "\x00", "a = [1", "[a]\n[a]"]
+)
+def test_toml_is_a_value_or_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError):
+        parse_toml(text)
+
+
+def test_texts_are_bounded(tmp_path: Path) -> None:
+    (tmp_path / "t").write_bytes(b"x" * 11)
+    assert read_text(tmp_path / "t", 11) == "x" * 11
+    with pytest.raises(ValueError, match="longer than the 10 bytes"):
+        read_text(tmp_path / "t", 10)
+
+
+def test_messages_are_one_line_of_bounded_length() -> None:
+    assert shown("a\nb\x1b") == r"a b\x1b"
+    assert len(shown("x" * 10**6)) < 2_100
+    assert plain("é – 漢字 😀") == "é – 漢字 😀"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../x", "/etc/passwd", "a/../../x", "a//b", "", ".", "a\\b", "C:x", "nul", "aux.csv", "COM1.txt", "a/con", "x\x00", "x\n", "x.", " x",
+     "~/x", "a" * 300],
+)  # fmt: skip
+def test_registry_names_stay_in_their_folder(path: str) -> None:
+    with pytest.raises(DatasetError, match="a plain relative path is required"):
+        DataFile(path, SHA)
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://x/y", "javascript:x", "//x/y", ""])
+def test_registry_addresses_are_http(url: str) -> None:
+    with pytest.raises(DatasetError, match="http or https is required"):
+        DataFile("x.csv", SHA, url)
+
+
+def test_registry_sizes_and_cards() -> None:
+    with pytest.raises(DatasetError, match="a number of bytes is required"):
+        DataFile("x.csv", SHA, bytes=-1)
+    entry = f"[x]\ntitle = 'x'\norigin = 'x'\nterms = 'x'\ncard = '../../x.md'\nfiles = [{{path = 'x', sha256 = '{SHA}'}}]\n"
+    with pytest.raises(DatasetError, match="a file's name is required"):
+        parse_registry(entry)
+
+
+def test_a_redirect_does_not_leave_encryption() -> None:
+    import urllib.request
+
+    request = urllib.request.Request("https://example.org/yelp.txt")
+    with pytest.raises(DatasetError, match="not encrypted"):
+        _Redirects().redirect_request(request, None, 302, "Found", {}, "http://example.org/yelp.txt")
