@@ -1,0 +1,183 @@
+"""The page: facts and charts set by Jinja2 templates into one HTML file that asks for nothing else.
+
+    write_report(["runs/mine"], [log], "report.html")
+
+Everything from data is escaped by the templates; what is not (charts, style, script) is made here. A content security
+policy lets the browser run the page's one script, known by its hash, and fetch nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from fastgaum.files import atomic, require_writable
+from fastgaum.report import charts
+from fastgaum.report.drawing import require_plots
+from fastgaum.report.facts import Facts, report_facts
+from fastgaum.report.run import open_run
+from fastgaum.report.summary import lead, standings
+from fastgaum.sessions.packed import SessionLog, SplitName
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+TEMPLATES = "fastgaum.report"
+SECTIONS = {
+    "result": "Result", "compare": "Differences", "trained": "Setup", "learning": "Learning", "calibration": "Calibration",
+    "learned": "Reward", "displays": "Displays", "log": "Log", "cost": "Cost", "repeat": "Repeat it",
+}  # fmt: skip
+"""id of each section and what the page's navigation calls it"""
+
+
+def write_report(
+    runs: Sequence[str | PathLike[str]],
+    logs: Sequence[SessionLog],
+    out: str | PathLike[str],
+    *,
+    split: SplitName = "validation",
+    compare: bool = False,
+    raw: Mapping[str, pl.DataFrame | None] | None = None,
+) -> Facts:
+    """Write a report page on run folders, atomically; return its facts, ready for JSON.
+
+    Args:
+        runs: run folders.
+        logs: the logs that they were trained on, each run's found by its fingerprint.
+        out: the HTML file to write.
+        split: the split whose events are scored; test only for final figures.
+        compare: put two runs of one log side by side, with paired differences.
+        raw: raw rows by a log's fingerprint (`audit_rules.raw_rows`), for the part of the audit that needs them.
+
+    Raises:
+        ConfigError: matplotlib is not installed, no run is named, or not two of one log to compare.
+        CheckpointError: a folder is no run, or damaged.
+        DatasetError: a run's log is not among the logs.
+        OutputError: the page cannot be written.
+    """
+    require_plots()
+    require_writable(out)
+    facts = report_facts([open_run(Path(run)) for run in runs], logs, split=split, compare=compare, raw=raw)
+    write_page(facts, out)
+    return facts
+
+
+def write_page(facts: Facts, out: str | PathLike[str]) -> None:
+    """Write the page of facts that are at hand.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    html = to_html(facts)
+    with atomic(out) as beside:
+        beside.write_text(html, encoding="utf-8")
+
+
+def to_html(facts: Facts) -> str:
+    """The page as text."""
+    environment = _environment()
+    script = _text("sort.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = environment.get_template("page.html").render(
+        facts=facts,
+        compare=facts["comparison"],
+        sections=[(name, text) for name, text in SECTIONS.items() if name != "compare" or facts["comparison"]],
+        several=len(facts["runs"]) > 1,
+        standings=[standings(facts, i) for i in range(len(facts["logs"]))],
+        lead=lead(facts),
+        charts=_charts(facts),
+        style=_text("style.css"),
+        script=script,
+        script_hash=f"sha256-{digest}",
+    )
+    return str(page)
+
+
+def _charts(facts: Facts) -> Facts:
+    """SVG text of every chart: `standings` a list by log, the others a list by run of {name: svg}."""
+    runs = facts["runs"]
+    epochs = [run["epochs"] for run in runs]
+    return {
+        "standings": [
+            charts.standings(standings(facts, i), f"standings{i}") for i in range(len(facts["logs"]))
+        ],
+        "learning": [
+            {
+                figure: charts.learning(
+                    run["epochs"], run["best_epoch"], figure, charts.limits_of(epochs, figure), f"{figure}{i}"
+                )
+                for figure in ("loss", "prec", "gap", "speed")
+                if figure != "gap" or any((row["gap"] or 0) > 0 for row in run["epochs"])
+            }
+            for i, run in enumerate(runs)
+        ],
+        "calibration": [_calibration_charts(run["calibration"], runs, i) for i, run in enumerate(runs)],
+        "learned": [_learned_charts(run["learned"], i) for i, run in enumerate(runs)],
+    }  # fmt: skip
+
+
+def _calibration_charts(heads: Facts, runs: Sequence[Facts], i: int) -> dict[str, str]:
+    every = [run["calibration"] for run in runs]
+    return {
+        which: charts.reliability(heads, which, charts.reliability_limits(every, which), f"{which}{i}")
+        for which in ("candidates", "no_click")
+        if all(curves[which] for curves in heads.values())
+    }
+
+
+def _learned_charts(learned: Facts, i: int) -> dict[str, str]:
+    across = {
+        "popularity": "choices of the item in training",
+        "in_training": "the item in training",
+        "in_session": "the item earlier in the session",
+    }
+    drawn: dict[str, str] = {}
+    for name, text in across.items():
+        if any(group["n"] for group in learned[name]):
+            drawn[name] = charts.utilities(learned[name], text, f"{name}{i}")
+            drawn[f"{name}_shares"] = charts.shares(learned[name], text, f"{name}shares{i}")
+    return drawn
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"num": _num, "percent": _percent, "signed": _signed, "count": _count, "bytes": _bytes}
+    return environment
+
+
+def _num(value: float | None, digits: int = 1) -> str:
+    """A figure with a true minus sign; a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+def _percent(value: float | None, digits: int = 1) -> str:
+    """A share in [0, 1] as percent, without the sign."""
+    return "–" if value is None else _num(100 * value, digits)
+
+
+def _signed(value: float | None, digits: int = 1) -> str:
+    return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
+
+
+def _count(value: float | None) -> str:
+    """A whole number, thousands apart by thin spaces."""
+    return "–" if value is None else f"{value:,.0f}".replace(",", "\u202f")
+
+
+def _bytes(value: float | None) -> str:
+    return "–" if value is None else f"{value / 1e6:,.0f} MB".replace(",", "\u202f")
+
+
+def _text(name: str) -> str:
+    return (resources.files(TEMPLATES) / "templates" / name).read_text(encoding="utf-8")
