@@ -34,7 +34,9 @@ def calibration_facts(scored: Scored) -> dict[str, Any]:
     for name, head in scored.scores.heads.items():
         probs = np.exp(head.log_probs.astype(np.float64))
         facts[name] = {
-            "candidates": _curve(probs, outcomes, np.repeat(users, scored.sizes), np.searchsorted(EDGES, probs, side="right")),
+            "candidates": _curve(
+                probs, outcomes, np.repeat(users, scored.sizes), np.searchsorted(EDGES, probs, side="right")
+            ),
             "no_click": None,
         }
         if scored.outside:
@@ -46,7 +48,7 @@ def calibration_facts(scored: Scored) -> dict[str, Any]:
 
 def _tenths(probs: Float64Array) -> Groups:
     """Group of each case: tenths of the cases in order of probability, equal probabilities together."""
-    levels, level, sizes = np.unique(probs, return_inverse=True, return_counts=True)
+    _, level, sizes = np.unique(probs, return_inverse=True, return_counts=True)
     middle = np.cumsum(sizes) - 0.5 * sizes
     groups = np.minimum(middle * 10 / len(probs), 9).astype(np.int64)
     return groups[level]

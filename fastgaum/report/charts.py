@@ -117,6 +117,7 @@ def _phases(panel: Any, epochs: Sequence[Facts], best: int | None) -> None:
             )  # fmt: skip
     if best is not None:
         panel.axvline(best, color=colour("accent"), linewidth=1, linestyle=(0, (1, 1.5)))
+    panel.set_xlim(starts[0] - 0.5, ends[-1] - 0.5)
     panel.xaxis.get_major_locator().set_params(integer=True)
 
 
@@ -164,7 +165,7 @@ def utilities(groups: Sequence[Facts], across: str, key: str) -> str:
                 )  # fmt: skip
                 panel.plot(place, group["utility"], "o", color=colour("reward"), markersize=6)
         _groups(panel, groups, across)
-        panel.set_ylabel("utility against its display")
+        panel.set_ylabel("relative utility")
 
     said = "; ".join(f"{one['label']} {one['utility']:.2f}" for one in groups if one["n"])
     return draw(fill, f"Mean utility against the display set's mean by {across}: {said}", key, (3.9, 2.2))
@@ -182,7 +183,9 @@ def shares(groups: Sequence[Facts], across: str, key: str) -> str:
                            label=None if place else "expected")  # fmt: skip
         _groups(panel, groups, across)
         panel.set_ylabel("of candidates, %")
-        panel.set_ylim(0, 1.3 * 100 * max([0.01, *(v for g in groups if g["n"] for v in (g["chosen"], g["predicted"]))]))
+        panel.set_ylim(
+            0, 1.3 * 100 * max([0.01, *(v for g in groups if g["n"] for v in (g["chosen"], g["predicted"]))])
+        )
         panel.legend(loc="upper left", handlelength=1.2, ncols=2, columnspacing=1)
 
     said = "; ".join(f"{g['label']} {100 * g['chosen']:.0f} and {100 * g['predicted']:.0f}" for g in groups if g["n"])

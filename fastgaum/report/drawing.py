@@ -23,7 +23,7 @@ _COLOUR = re.compile("|".join(_VARIABLE))
 _FONT = re.compile(r"font: ([0-9.]+px) [^;]*;")
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 
-_STYLE = {
+_STYLE: Any = {
     # text stays text; ids do not change from one drawing to the next; a $ in the data is a $
     "svg.fonttype": "none", "svg.hashsalt": "fastgaum", "text.parse_math": False,
     "font.size": 10, "axes.labelsize": 9.5, "xtick.labelsize": 9.5, "ytick.labelsize": 9.5, "legend.fontsize": 9.5,

@@ -54,7 +54,15 @@ class _Averages:
         cases = among & self.several
         n = int(cases.sum())
         if n == 0:
-            return {"label": label, "n": 0, "utility": None, "low": None, "high": None, "chosen": None, "predicted": None}
+            return {
+                "label": label,
+                "n": 0,
+                "utility": None,
+                "low": None,
+                "high": None,
+                "chosen": None,
+                "predicted": None,
+            }
         low, high = np.quantile(self.advantage[cases], [0.1, 0.9])
         means = (float(values[cases].mean()) for values in (self.advantage, self.chosen, self.predicted))
         utility, chosen, predicted = means

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,9 +38,9 @@ SECTIONS = {
 
 
 def write_report(
-    runs: Sequence[str | PathLike[str]],
+    runs: Sequence[str | Path],
     logs: Sequence[SessionLog],
-    out: str | PathLike[str],
+    out: str | Path,
     *,
     split: SplitName = "validation",
     compare: bool = False,
@@ -69,7 +69,7 @@ def write_report(
     return facts
 
 
-def write_page(facts: Facts, out: str | PathLike[str]) -> None:
+def write_page(facts: Facts, out: str | Path) -> None:
     """Write the page of facts that are at hand.
 
     Raises:
@@ -150,9 +150,20 @@ def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment.filters |= {"num": _num, "percent": _percent, "signed": _signed, "count": _count, "bytes": _bytes}
+    environment.filters |= {
+        "num": _num,
+        "percent": _percent,
+        "signed": _signed,
+        "count": _count,
+        "bytes": _bytes,
+        "setting": _setting,
+    }
     return environment
 
 
@@ -173,6 +184,11 @@ def _signed(value: float | None, digits: int = 1) -> str:
 def _count(value: float | None) -> str:
     """A whole number, thousands apart by thin spaces."""
     return "–" if value is None else f"{value:,.0f}".replace(",", "\u202f")
+
+
+def _setting(value: Any) -> str:
+    """A configuration value as TOML writes it, text without its quotes."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _bytes(value: float | None) -> str:

@@ -85,7 +85,9 @@ def _table(folder: Path) -> pl.DataFrame:
     file = folder / "metrics.parquet"
     file = file if file.is_file() else folder / "metrics.jsonl"
     if not file.is_file():
-        raise CheckpointError(f"'{folder}' has no metrics.parquet and no metrics.jsonl: it is no whole run, train again")
+        raise CheckpointError(
+            f"'{folder}' has no metrics.parquet and no metrics.jsonl: it is no whole run, train again"
+        )
     try:
         table = pl.read_parquet(file) if file.suffix == ".parquet" else pl.read_ndjson(file, infer_schema_length=None)
     except READ_ERRORS as error:

@@ -101,9 +101,7 @@ class Scored:
         """Negative log-likelihood of what happened, in nats, shape (n_events,)."""
         scores = self.scores.heads[head]
         outside = scores.outside_log_prob if self.outside else None
-        return choice_nll(
-            scores.log_probs, outside, self.part.display_offsets, self.part.choices, min_prob=MIN_PROB
-        )
+        return choice_nll(scores.log_probs, outside, self.part.display_offsets, self.part.choices, min_prob=MIN_PROB)
 
 
 def chosen_candidates(part: Selection) -> npt.NDArray[np.int64]:

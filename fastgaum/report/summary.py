@@ -24,7 +24,9 @@ def standings(facts: Facts, log: int) -> list[Facts]:
         rows += [
             _row(f"authors’ code: {model}", "published", precs, note) for model, precs in about["authors_code"].items()
         ]
-    return sorted((row for row in rows if row["prec"]["1"]["mean"] is not None), key=lambda row: -row["prec"]["1"]["mean"])
+    return sorted(
+        (row for row in rows if row["prec"]["1"]["mean"] is not None), key=lambda row: -row["prec"]["1"]["mean"]
+    )
 
 
 def _heads(run: Facts) -> list[Facts]:
