@@ -19,7 +19,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[test,check,docs,baselines,plots,rl]"
+	$(BIN)/python -m pip install --quiet --editable ".[test,check,docs,baselines,plots,rl,browser]"
 	touch $(STAMP)
 
 # The main job on the bundled sample: train, evaluate, print the table. Needs no data and no network once installed.

@@ -173,22 +173,20 @@ def utilities(groups: Sequence[Facts], across: str, key: str) -> str:
 
 def shares(groups: Sequence[Facts], across: str, key: str) -> str:
     """What share of each group was chosen, and what the reward expected."""
+    places = [place for place, group in enumerate(groups) if group["n"]]
+    chosen, expected = ([100 * groups[place][name] for place in places] for name in ("chosen", "predicted"))
 
     def fill(panel: Any) -> None:
-        for place, group in enumerate(groups):
-            if group["n"]:
-                panel.bar(place, 100 * group["chosen"], width=0.62, color=colour("floor"), alpha=0.45,
-                          label=None if place else "logged")  # fmt: skip
-                panel.plot(place, 100 * group["predicted"], "o", color=colour("reward"), markersize=6,
-                           label=None if place else "expected")  # fmt: skip
+        panel.bar(places, chosen, width=0.62, color=colour("floor"), alpha=0.45, label="logged")
+        panel.plot(places, expected, "o", color=colour("reward"), markersize=6, label="expected")
         _groups(panel, groups, across)
         panel.set_ylabel("of candidates, %")
-        panel.set_ylim(
-            0, 1.3 * 100 * max([0.01, *(v for g in groups if g["n"] for v in (g["chosen"], g["predicted"]))])
-        )
+        panel.set_ylim(0, 1.3 * max(1.0, *chosen, *expected))
         panel.legend(loc="upper left", handlelength=1.2, ncols=2, columnspacing=1)
 
-    said = "; ".join(f"{g['label']} {100 * g['chosen']:.0f} and {100 * g['predicted']:.0f}" for g in groups if g["n"])
+    said = "; ".join(
+        f"{groups[place]['label']} {c:.0f} and {e:.0f}" for place, c, e in zip(places, chosen, expected, strict=True)
+    )
     return draw(fill, f"Chosen and expected, percent of candidates, by {across}: {said}", key, (3.9, 2.2))
 
 

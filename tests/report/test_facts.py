@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shutil
@@ -22,7 +23,7 @@ from fastgaum.report.facts import report_facts
 from fastgaum.report.run import open_run
 from fastgaum.sessions.packed import TRAIN, VALIDATION, SessionLog
 from fastgaum.sessions.split import resplit
-from tests.report.conftest import Workshop
+from tests.report.workshop import Workshop
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def test_items_of_the_largest_and_smallest_utility(
 def test_calibration_curve(workshop: Workshop, shown: list[Shown]) -> None:
     points = workshop.facts["runs"][0]["calibration"]["reward"]["candidates"]
     edges = [0.0, *EDGES, 2.0]
-    groups = [[one for one in shown if low <= one.probability < high] for low, high in zip(edges, edges[1:], strict=False)]
+    groups = [[one for one in shown if low <= one.probability < high] for low, high in itertools.pairwise(edges)]
     groups = [group for group in groups if group]
     assert [point["n"] for point in points] == [len(group) for group in groups]
     for point, group in zip(points, groups, strict=True):
@@ -183,7 +184,9 @@ def test_example_displays(workshop: Workshop) -> None:
     assert surprises == sorted(surprises, reverse=True)
     assert len(surprises) == 3
     assert not examples["without a click"]["clicked"]
-    by_event = {(session, number): (items, choice) for session, number, items, choice in events_of(workshop.log, VALIDATION)}
+    by_event = {
+        (session, number): (items, choice) for session, number, items, choice in events_of(workshop.log, VALIDATION)
+    }
     names = workshop.log.session_ids.to_list()
     for one in examples.values():
         session = names.index(one["session"])
@@ -227,11 +230,15 @@ def test_two_runs_compared(workshop: Workshop) -> None:
     facts = report_facts(runs, [workshop.log], compare=True)
     means = [run["evaluation"]["heads"]["reward"] for run in facts["runs"]]
     for one in facts["comparison"]["differences"]:
-        first, second = (m["nll"]["mean"] if one["figure"] == "NLL" else m["prec"][one["figure"][-1]]["mean"] for m in means)
+        first, second = (
+            m["nll"]["mean"] if one["figure"] == "NLL" else m["prec"][one["figure"][-1]]["mean"] for m in means
+        )
         assert one["diff"] == pytest.approx(first - second, abs=1e-6)
         assert one["ci"][0] <= one["diff"] <= one["ci"][1]
         low, high = (-end for end in one["ci"][::-1]) if one["figure"] == "NLL" else one["ci"]
-        assert one["verdict"] == ("first is better" if low > 0 else "second is better" if high < 0 else "not told apart")
+        assert one["verdict"] == (
+            "first is better" if low > 0 else "second is better" if high < 0 else "not told apart"
+        )
     assert {one["key"] for one in facts["comparison"]["settings"]} == {"players", "protocol"}
     same = report_facts([runs[0], runs[0]], [workshop.log], compare=True)["comparison"]
     assert same["settings"] == []
