@@ -106,7 +106,8 @@ def _charts(facts: Facts) -> Facts:
     epochs = [run["epochs"] for run in runs]
     return {
         "standings": [
-            charts.standings(standings(facts, i), f"standings{i}") for i in range(len(facts["logs"]))
+            charts.standings(rows, f"standings{i}") if (rows := standings(facts, i)) else None
+            for i in range(len(facts["logs"]))
         ],
         "learning": [
             {

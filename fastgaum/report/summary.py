@@ -49,35 +49,33 @@ def _row(label: str, kind: str, precs: Facts, note: str = "") -> Facts:
 
 def lead(facts: Facts) -> str:
     """The page in a sentence or two: the best run, against the best ranking that needs no model."""
-    if facts["comparison"] is not None:
-        return _lead_of_two(facts)
     runs = [run for run in facts["runs"] if run["evaluation"]["heads"]["reward"]["prec"]["1"]["mean"] is not None]
     if not runs:
         return f"No event of the {facts['split']} split has a choice: there is nothing to rank."
+    return _lead_of_two(facts) if facts["comparison"] is not None else _lead_of_best(runs)
+
+
+def _lead_of_best(runs: list[Facts]) -> str:
     run = max(runs, key=lambda one: float(one["evaluation"]["heads"]["reward"]["prec"]["1"]["mean"]))
     one = run["evaluation"]["heads"]["reward"]["prec"]["1"]
     who = f"The best of {len(runs)} runs, {run['name']}," if len(runs) > 1 else "The reward"
-    text = f"{who} ranks the chosen item first in {one['mean']:.1f} % of cases ({_span(one['ci'])})"
+    text = f"{who} ranks the chosen item first in {one['mean']:.1f}\u00a0% of choices ({_span(one['ci'])})"
     return f"{text}. {_against_floor(run['versus_floor'])}"
 
 
 def _against_floor(versus: Facts) -> str:
-    if versus["diff"] is None:
-        return ""
     low, high = versus["ci"]
-    floor = f"the best ranking that needs no model, “{versus['floor']}” ({versus['percent']:.1f} %)"
+    floor = f"the best ranking that needs no model, “{versus['floor']}” ({versus['percent']:.1f}\u00a0%)"
     if low > 0:
         return f"That is {versus['diff']:.1f} points ({low:.1f} to {high:.1f}) above {floor}."
     if high < 0:
         return f"That is {-versus['diff']:.1f} points ({-high:.1f} to {-low:.1f}) below {floor}: it has learned less than counting."
-    return f"That is not told apart from {floor}: the difference is {versus['diff']:+.1f} points ({low:+.1f} to {high:+.1f})."
+    return f"That is not told apart from {floor}: the difference is {_signed(versus['diff'])} points ({_signed(low)} to {_signed(high)})."
 
 
 def _lead_of_two(facts: Facts) -> str:
     first, second = (run["name"] for run in facts["runs"])
     one = next(d for d in facts["comparison"]["differences"] if d["head"] == "reward" and d["figure"] == "prec@1")
-    if one["diff"] is None:
-        return f"No event of the {facts['split']} split has a choice: there is nothing to rank."
     low, high = one["ci"]
     if low > 0 or high < 0:
         better, worse = (first, second) if low > 0 else (second, first)
@@ -87,10 +85,14 @@ def _lead_of_two(facts: Facts) -> str:
             f" ({ends[0]:.1f} to {ends[1]:.1f}), on the same events."
         )
     return (
-        f"{first} and {second} are not told apart by prec@1: the difference on the same events is {one['diff']:+.1f} points"
-        f" ({low:+.1f} to {high:+.1f})."
+        f"{first} and {second} are not told apart by prec@1: the difference on the same events is {_signed(one['diff'])}"
+        f" points ({_signed(low)} to {_signed(high)})."
     )
 
 
+def _signed(value: float) -> str:
+    return f"{value:+.1f}".replace("-", "−")
+
+
 def _span(ci: list[float]) -> str:
-    return f"95 % interval {ci[0]:.1f} to {ci[1]:.1f}"
+    return f"95\u00a0% interval {ci[0]:.1f} to {ci[1]:.1f}"

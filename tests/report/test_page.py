@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import itertools
 import re
@@ -10,14 +11,21 @@ from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 
 from fastgaum.errors import ConfigError, OutputError
+from fastgaum.models.user_model import UserModel
 from fastgaum.report import drawing
 from fastgaum.report.facts import report_facts
 from fastgaum.report.page import to_html, write_report
 from fastgaum.report.run import open_run
-from tests.report.workshop import HOSTILE, SCRIPT, Workshop
+from fastgaum.sessions.packed import NO_CLICK, VALIDATION
+from fastgaum.sessions.read import read_log
+from fastgaum.sessions.unpack import to_frame
+from fastgaum.training.runs import train_run
+from tests.report.workshop import HOSTILE, QUICK, SCRIPT, Workshop
 
 pytest.importorskip("matplotlib", reason="charts: install fastgaum[plots]")
 
@@ -142,3 +150,24 @@ def test_written_whole_or_not_at_all(workshop: Workshop, tmp_path: Path, monkeyp
     monkeypatch.setattr(drawing, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'fastgaum\[plots\]'"):
         write_report([workshop.runs[1]], [workshop.log], out)
+
+
+@pytest.mark.parametrize("case", ["nobody clicks", "one item is displayed"])
+def test_a_split_that_ranks_nothing(workshop: Workshop, tmp_path: Path, case: str) -> None:
+    log = workshop.log
+    session = log.session_of_event
+    if case == "nobody clicks":
+        choices = np.where(log.split[session] == VALIDATION, NO_CLICK, log.choices).astype(np.int32)
+        log = dataclasses.replace(log, choices=choices)
+    else:
+        frame = to_frame(log).filter(
+            (pl.col("split") != "validation") | (pl.int_range(pl.len()).over("session", "event") == 0)
+        )
+        frame.write_parquet(tmp_path / "log.parquet")
+        log = read_log(tmp_path / "log.parquet")
+    train_run(UserModel.from_preset("fastgaum", **{**QUICK, "players": "exact", "epochs": 1}), log, tmp_path / "run")
+    facts = write_report([tmp_path / "run"], [log], tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert (facts["runs"][0]["learned"]["n_candidates"] == 0) == (case == "one item is displayed")
+    assert ("there is nothing to rank" in text) == (case == "nobody clicks")
+    assert not re.search(r"\b(nan|None|inf)\b", "".join(Page(text).text).replace("None: with exact", ""))
