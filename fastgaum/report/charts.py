@@ -90,7 +90,7 @@ _LEARNING: dict[str, tuple[tuple[tuple[str, str, str, Any], ...], str, bool]] = 
 }  # fmt: skip
 
 
-def limits_of(runs: Iterable[Sequence[Facts]], figure: str) -> Limits:
+def learning_limits(runs: Iterable[Sequence[Facts]], figure: str) -> Limits:
     """Limits of an axis that several runs share, so that two charts side by side can be compared by eye."""
     values = [_or_nan(row[name]) for epochs in runs for row in epochs for name, *_ in _LEARNING[figure][0]]
     finite = [value for value in values if not math.isnan(value) and (value > 0 or figure != "gap")]
@@ -152,7 +152,7 @@ def reliability_limits(every: Iterable[Facts], which: str) -> Limits:
     return None if not ends else _room(ends, 0.04, 0.04, floor=-2.0, top=102.0)
 
 
-def utilities(groups: Sequence[Facts], across: str, key: str) -> str:
+def utilities(groups: Sequence[Facts], across: str, limits: Limits, key: str) -> str:
     """Mean utility of each group against its display set's mean, the middle 80 % of its candidates as a band."""
 
     def fill(panel: Any) -> None:
@@ -166,12 +166,24 @@ def utilities(groups: Sequence[Facts], across: str, key: str) -> str:
                 panel.plot(place, group["utility"], "o", color=colour("reward"), markersize=6)
         _groups(panel, groups, across)
         panel.set_ylabel("relative utility")
+        panel.set_ylim(limits)
 
     said = "; ".join(f"{one['label']} {one['utility']:.2f}" for one in groups if one["n"])
     return draw(fill, f"Mean utility against the display set's mean by {across}: {said}", key, (3.9, 2.2))
 
 
-def shares(groups: Sequence[Facts], across: str, key: str) -> str:
+def utility_limits(groups: Sequence[Facts]) -> Limits:
+    """Limits that hold the bands of all groups."""
+    ends = [group[name] for group in groups for name in ("low", "high", "utility")]
+    return _room([0.0, *ends], 0.03, 0.06)
+
+
+def share_limits(groups: Sequence[Facts]) -> Limits:
+    """From 0 to the largest share, with room for the legend."""
+    return 0.0, 1.3 * max(1.0, *(100 * group[name] for group in groups for name in ("chosen", "predicted")))
+
+
+def shares(groups: Sequence[Facts], across: str, limits: Limits, key: str) -> str:
     """What share of each group was chosen, and what the reward expected."""
     places = [place for place, group in enumerate(groups) if group["n"]]
     chosen, expected = ([100 * groups[place][name] for place in places] for name in ("chosen", "predicted"))
@@ -181,7 +193,7 @@ def shares(groups: Sequence[Facts], across: str, key: str) -> str:
         panel.plot(places, expected, "o", color=colour("reward"), markersize=6, label="expected")
         _groups(panel, groups, across)
         panel.set_ylabel("of candidates, %")
-        panel.set_ylim(0, 1.3 * max(1.0, *chosen, *expected))
+        panel.set_ylim(limits)
         panel.legend(loc="upper left", handlelength=1.2, ncols=2, columnspacing=1)
 
     said = "; ".join(
@@ -206,7 +218,7 @@ def _wrapped(label: str) -> str:
 
 
 def _short(label: str) -> str:
-    return label if len(label) <= 26 else f"{label[:25]}…"
+    return label if len(label) <= 28 else f"{label[:27]}…"
 
 
 def _ends(one: Facts) -> list[float]:

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from fastgaum.files import atomic, require_writable
-from fastgaum.report import charts
 from fastgaum.report.drawing import require_plots
 from fastgaum.report.facts import Facts, report_facts
+from fastgaum.report.gallery import gallery
 from fastgaum.report.run import open_run
 from fastgaum.report.summary import lead, standings
 from fastgaum.sessions.packed import SessionLog, SplitName
@@ -92,59 +92,12 @@ def to_html(facts: Facts) -> str:
         several=len(facts["runs"]) > 1,
         standings=[standings(facts, i) for i in range(len(facts["logs"]))],
         lead=lead(facts),
-        charts=_charts(facts),
+        charts=gallery(facts),
         style=_text("style.css"),
         script=script,
         script_hash=f"sha256-{digest}",
     )
     return str(page)
-
-
-def _charts(facts: Facts) -> Facts:
-    """SVG text of every chart: `standings` a list by log, the others a list by run of {name: svg}."""
-    runs = facts["runs"]
-    epochs = [run["epochs"] for run in runs]
-    return {
-        "standings": [
-            charts.standings(rows, f"standings{i}") if (rows := standings(facts, i)) else None
-            for i in range(len(facts["logs"]))
-        ],
-        "learning": [
-            {
-                figure: charts.learning(
-                    run["epochs"], run["best_epoch"], figure, charts.limits_of(epochs, figure), f"{figure}{i}"
-                )
-                for figure in ("loss", "prec", "gap", "speed")
-                if figure != "gap" or any((row["gap"] or 0) > 0 for row in run["epochs"])
-            }
-            for i, run in enumerate(runs)
-        ],
-        "calibration": [_calibration_charts(run["calibration"], runs, i) for i, run in enumerate(runs)],
-        "learned": [_learned_charts(run["learned"], i) for i, run in enumerate(runs)],
-    }  # fmt: skip
-
-
-def _calibration_charts(heads: Facts, runs: Sequence[Facts], i: int) -> dict[str, str]:
-    every = [run["calibration"] for run in runs]
-    return {
-        which: charts.reliability(heads, which, charts.reliability_limits(every, which), f"{which}{i}")
-        for which in ("candidates", "no_click")
-        if all(curves[which] for curves in heads.values())
-    }
-
-
-def _learned_charts(learned: Facts, i: int) -> dict[str, str]:
-    across = {
-        "popularity": "choices of the item in training",
-        "in_training": "the item in training",
-        "in_session": "the item earlier in the session",
-    }
-    drawn: dict[str, str] = {}
-    for name, text in across.items():
-        if any(group["n"] for group in learned[name]):
-            drawn[name] = charts.utilities(learned[name], text, f"{name}{i}")
-            drawn[f"{name}_shares"] = charts.shares(learned[name], text, f"{name}shares{i}")
-    return drawn
 
 
 def _environment() -> Environment:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from fastgaum.report.run import Run
 from fastgaum.sessions.packed import SplitName
 
 
 def commands(run: Run, split: SplitName) -> list[str]:
-    """Lines for a shell, run in the folder that the report was made in: install, train again, evaluate.
+    """Lines for a shell: install, in a checkout where the run came from one; train again and evaluate, where the report was made.
 
     Training starts from the run's resolved configuration, in which a search has been decided.
     """
@@ -23,9 +25,15 @@ def commands(run: Run, split: SplitName) -> list[str]:
     train = ["fastgaum", "train", log, "-o", again, "--config", f"{folder}/config.toml", *reading]
     if machine.get("threads"):
         train += ["--threads", str(machine["threads"])]
-    lines = [["pip", "install", f"fastgaum=={machine['versions']['fastgaum']}"]] if "versions" in machine else []
-    lines += [train, ["fastgaum", "evaluate", again, log, "--split", split]]
-    return [shlex.join(line) for line in lines]
+    evaluate = ["fastgaum", "evaluate", again, log, "--split", split]
+    return [_install(machine), shlex.join(train), shlex.join(evaluate)]
+
+
+def _install(machine: Mapping[str, Any]) -> str:
+    if machine.get("commit"):
+        return f"git checkout {shlex.quote(machine['commit'])} && pip install ."
+    version = machine.get("versions", {}).get("fastgaum")
+    return f"pip install {shlex.quote(f'fastgaum=={version}' if version else 'fastgaum')}"
 
 
 def _shown(path: str) -> str:
