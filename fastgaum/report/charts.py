@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from textwrap import wrap
 from typing import Any
 
 from fastgaum.report.drawing import colour, draw
@@ -33,7 +34,7 @@ def standings(rows: Sequence[Facts], key: str) -> str:
             )  # fmt: skip
             panel.annotate(
                 f"{one['mean']:.1f}", (max([one["mean"], *(one.get("ci") or [])]), place), xytext=(9, 0),
-                textcoords="offset points", va="center", fontsize=9,
+                textcoords="offset points", va="center", fontsize=10,
             )  # fmt: skip
         panel.set_yticks(range(len(ordered)), [_short(row["label"]) for row in ordered])
         for text, row in zip(panel.get_yticklabels(), ordered, strict=True):
@@ -113,7 +114,7 @@ def _phases(panel: Any, epochs: Sequence[Facts], best: int | None) -> None:
         if end - start >= 0.14 * total:
             panel.text(
                 (start + end - 1) / 2, 1.02, name, transform=panel.get_xaxis_transform(), ha="center", va="bottom",
-                fontsize=8.5, color=colour("muted"),
+                fontsize=9.5, color=colour("muted"),
             )  # fmt: skip
     if best is not None:
         panel.axvline(best, color=colour("accent"), linewidth=1, linestyle=(0, (1, 1.5)))
@@ -169,7 +170,7 @@ def utilities(groups: Sequence[Facts], across: str, limits: Limits, key: str) ->
         panel.set_ylim(limits)
 
     said = "; ".join(f"{one['label']} {one['utility']:.2f}" for one in groups if one["n"])
-    return draw(fill, f"Mean utility against the display set's mean by {across}: {said}", key, (3.9, 2.2))
+    return draw(fill, f"Mean utility against the display set's mean by {across}: {said}", key, (3.9, 2.4))
 
 
 def utility_limits(groups: Sequence[Facts]) -> Limits:
@@ -199,22 +200,15 @@ def shares(groups: Sequence[Facts], across: str, limits: Limits, key: str) -> st
     said = "; ".join(
         f"{groups[place]['label']} {c:.0f} and {e:.0f}" for place, c, e in zip(places, chosen, expected, strict=True)
     )
-    return draw(fill, f"Chosen and expected, percent of candidates, by {across}: {said}", key, (3.9, 2.2))
+    return draw(fill, f"Chosen and expected, percent of candidates, by {across}: {said}", key, (3.9, 2.4))
 
 
 def _groups(panel: Any, groups: Sequence[Facts], across: str) -> None:
-    labels = [_wrapped(group["label"]) for group in groups]
+    labels = ["\n".join(wrap(group["label"], 12)) for group in groups]
     crowded = len(labels) > 6
     panel.set_xticks(range(len(groups)), labels, rotation=40 if crowded else 0, ha="right" if crowded else "center")
     panel.set_xlim(-0.6, len(groups) - 0.4)
     panel.set_xlabel(across)
-
-
-def _wrapped(label: str) -> str:
-    """A label of several words on two lines."""
-    words = label.split(" ")
-    half = (len(words) + 1) // 2
-    return " ".join(words[:half]) + ("\n" + " ".join(words[half:]) if words[half:] else "")
 
 
 def _short(label: str) -> str:

@@ -26,7 +26,7 @@ _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 _STYLE: Any = {
     # text stays text; ids do not change from one drawing to the next; a $ in the data is a $
     "svg.fonttype": "none", "svg.hashsalt": "fastgaum", "text.parse_math": False,
-    "font.size": 10, "axes.labelsize": 9.5, "xtick.labelsize": 9.5, "ytick.labelsize": 9.5, "legend.fontsize": 9.5,
+    "font.size": 10.5, "axes.labelsize": 10.5, "xtick.labelsize": 10.5, "ytick.labelsize": 10.5, "legend.fontsize": 10.5,
     "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8, "lines.linewidth": 1.8,
     "xtick.major.size": 3, "ytick.major.size": 0, "axes.axisbelow": True, "axes.grid": True, "axes.grid.axis": "y",
     "grid.linewidth": 0.7, "legend.frameon": False,

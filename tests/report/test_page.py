@@ -123,6 +123,37 @@ def test_colours_are_the_page_s_own(html: str) -> None:
     assert set(drawing.ROLES) <= defined
 
 
+def luminance(colour: str) -> float:
+    """Relative luminance of #rrggbb, as WCAG 2 defines it."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_colours_stand_out_in_light_dark_and_print(html: str) -> None:
+    """axe does not see the colours of charts: text needs a contrast of 4.5, marks need 3."""
+    palettes = [
+        dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6})", block))
+        for block in re.findall(r":root \{(.*?)\}", html, re.DOTALL)
+    ]
+    assert len(palettes) == 3
+
+    def contrast(one: str, other: str) -> float:
+        low, high = sorted((luminance(one), luminance(other)))
+        return (high + 0.05) / (low + 0.05)
+
+    for palette in palettes:
+        for ground in ("card", "page", "soft", "note"):
+            assert min(contrast(palette[text], palette[ground]) for text in ("ink", "muted")) >= 4.5
+        assert (
+            min(
+                contrast(palette[mark], palette["card"])
+                for mark in ("reward", "generator", "published", "floor", "accent")
+            )
+            >= 3
+        )
+
+
 def test_the_two_runs_stand_side_by_side(compared: str, html: str) -> None:
     text = "".join(Page(compared).text)
     assert "Paired differences" in text
@@ -143,7 +174,8 @@ def test_test_figures_are_named_as_such(workshop: Workshop, html: str) -> None:
 def test_written_whole_or_not_at_all(workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "report.html"
     facts = write_report([workshop.runs[1]], [workshop.log], out)
-    assert out.read_text(encoding="utf-8") == to_html(facts)
+    assert facts["runs"][0]["name"] == "second"
+    assert out.read_text(encoding="utf-8").endswith("</html>")
     assert list(tmp_path.iterdir()) == [out]
     with pytest.raises(OutputError, match="cannot write"):
         write_report([workshop.runs[1]], [workshop.log], out / "below")
