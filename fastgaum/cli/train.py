@@ -80,7 +80,13 @@ def train(
             else:
                 options = reading.to_dict()
                 table = train_run(
-                    model, sessions, out, overwrite=overwrite, observer=progress, reading=options, stop=stop,
+                    model,
+                    sessions,
+                    out,
+                    overwrite=overwrite,
+                    observer=progress,
+                    reading=options,
+                    stop=stop,
                     source=source,
                 )
         except Interrupted as interrupted:
