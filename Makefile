@@ -19,7 +19,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[test,check,docs,baselines,plots,rl]"
+	$(BIN)/python -m pip install --quiet --editable ".[test,check,docs,baselines,plots,rl,browser]"
 	touch $(STAMP)
 
 # The main job on the bundled sample: train, evaluate, print the table. Needs no data and no network once installed.
@@ -46,7 +46,7 @@ lowest:
 	$(PYTHON) -m venv $(VENV)-lowest
 	$(PYTHON) tests/lowest.py > $(VENV)-lowest/constraints.txt
 	$(VENV)-lowest/bin/pip install --quiet --constraint $(VENV)-lowest/constraints.txt --editable ".[test,baselines,plots,rl]"
-	$(VENV)-lowest/bin/python -m pytest $(SPREAD) $(addprefix tests/,sessions kernels ops models metrics cli reproduce envs baselines/test_xgboost.py test_dependencies.py)
+	$(VENV)-lowest/bin/python -m pytest $(SPREAD) $(addprefix tests/,sessions kernels ops models metrics cli reproduce report envs baselines/test_xgboost.py test_dependencies.py)
 
 ADVISORIES = https://pypi.org/pypi
 # Known vulnerabilities of what is installed. Asks an index on the network; without one it says so and is skipped.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fastgaum.envs.single_env import UserEnv
     from fastgaum.envs.vector_env import UserVectorEnv
     from fastgaum.models.user_model import UserModel
+    from fastgaum.report.page import write_report
     from fastgaum.sessions.audit import audit
     from fastgaum.sessions.packed import SessionLog
     from fastgaum.sessions.read import read_log
@@ -50,6 +51,7 @@ __all__ = [
     "resplit",
     "save_log",
     "synthesise",
+    "write_report",
 ]
 
 _HOME = {
@@ -66,6 +68,7 @@ _HOME = {
     "resplit": "fastgaum.sessions.split",
     "save_log": "fastgaum.sessions.store",
     "synthesise": "fastgaum.sessions.synthetic",
+    "write_report": "fastgaum.report.page",
 }
 
 

@@ -26,6 +26,7 @@ LAYERS = (
     {"policies"},
     {"reproduce"},
     {"fidelity"},
+    {"report"},
     {"bench"},
     {"cli"},
     {"__init__", "__main__"},

@@ -140,6 +140,12 @@ def test_data_of_the_wheel_is_readable(built: Built, tmp_path: Path) -> None:
     assert {"registry.toml", "published/published.csv", "cards/yelp.md", "sample/sample.parquet"} <= relative
 
 
+def test_the_wheel_holds_what_a_report_is_set_with(built: Built) -> None:
+    templates = {path.name for path in (ROOT / "fastgaum" / "report" / "templates").iterdir()}
+    assert {"page.html", "style.css", "sort.js"} <= templates
+    assert {f"fastgaum/report/templates/{name}" for name in templates} <= set(built.wheel)
+
+
 def test_the_wheel_s_library_and_command_work(built: Built, tmp_path: Path) -> None:
     version = python("-c", USE, cwd=tmp_path, path=built.target).strip()
     assert python("-m", "fastgaum", "--version", cwd=tmp_path, path=built.target).strip() == version

@@ -31,6 +31,7 @@ COMMANDS = {
     "predict": ("fastgaum.cli.predict:predict", "Write utilities and choice probabilities of every candidate."),
     "simulate": ("fastgaum.cli.simulate:simulate", "Write episodes of a trained user model, as a log to read back."),
     "fidelity": ("fastgaum.cli.fidelity:fidelity", "Does a trained user model behave as a log: replay and compare."),
+    "report": ("fastgaum.cli.report:report", "A page on runs: results, curves, calibration, what was learned."),
     "rl": ("fastgaum.cli.rl:app", "Policies in a learned user: train, evaluate, adapt."),
     "reproduce": ("fastgaum.cli.reproduce:reproduce", "Data sets × models × seeds: the prec@k table."),
     "bench": (

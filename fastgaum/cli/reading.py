@@ -176,6 +176,13 @@ def _is_kind(value: Any, kind: type) -> bool:
     return type(value) is kind
 
 
+def lasting(log: str) -> str:
+    """What names the same log from any folder: a registry name as it is, a path made absolute."""
+    from fastgaum.datasets.registry import names
+
+    return log if log in names() else str(Path(log).absolute())
+
+
 def _role(text: str) -> tuple[str, str]:
     role, equals, name = text.partition("=")
     if not equals or not role or not name:

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from fastgaum.cli.console import note, say
 from fastgaum.cli.progress import TrainingProgress
-from fastgaum.cli.reading import AS_IT_IS, Log, Reading
+from fastgaum.cli.reading import AS_IT_IS, Log, Reading, lasting
 from fastgaum.cli.settings import Device, Settings, resolve_config, resumed_config, set_threads
 from fastgaum.errors import ConfigError
 from fastgaum.interrupts import Interrupted, stop_on_signals
@@ -70,16 +70,24 @@ def train(
         note(f"{out}: there is no run to go on with, this one begins")
     was_finished = kept is not None and finished_table(out, replace(kept, config=resolved)) is not None
     sessions = reading.load(log)
+    source = lasting(log)
     model = UserModel(resolved, device=device)
     with TrainingProgress(resolved) as progress, stop_on_signals() as stop:
         try:
             if kept is not None:
                 del kept
-                table = resume_run(model, sessions, out, observer=progress, stop=stop)
+                table = resume_run(model, sessions, out, observer=progress, stop=stop, source=source)
             else:
                 options = reading.to_dict()
                 table = train_run(
-                    model, sessions, out, overwrite=overwrite, observer=progress, reading=options, stop=stop
+                    model,
+                    sessions,
+                    out,
+                    overwrite=overwrite,
+                    observer=progress,
+                    reading=options,
+                    stop=stop,
+                    source=source,
                 )
         except Interrupted as interrupted:
             if (out / RESUME_FILE).is_file():

@@ -111,10 +111,20 @@ class ChoiceModel(ABC):
             LogFormatError: the split is empty.
             FeatureMismatchError: the log's fields are not the training log's.
         """
-        parts = [(part.without_bags(), self._checked_score(log, part)) for part in self._parts(log, split)]
-        scored = _joined([scores for _, scores in parts])
+        encoded, scored = self.score(log, split)
         gap = float(scored.gap.mean()) if scored.gap is not None else None
-        return evaluate_heads(scored.heads, EncodedSessions.joined([part for part, _ in parts]), self.outside, gap)
+        return evaluate_heads(scored.heads, encoded, self.outside, gap)
+
+    def score(self, log: SessionLog, split: SplitName = "test") -> tuple[EncodedSessions, ScoredSessions]:
+        """The sessions of a split, without their bags, and every head's scores of them; what `evaluate` reads.
+
+        Raises:
+            LogFormatError: the split is empty.
+            FeatureMismatchError: the log's fields are not the training log's.
+            NumericsError: a utility is not finite.
+        """
+        parts = [(part.without_bags(), self._checked_score(log, part)) for part in self._parts(log, split)]
+        return EncodedSessions.joined([part for part, _ in parts]), _joined([scores for _, scores in parts])
 
     def predict(self, log: SessionLog, split: SplitName = "all") -> pl.DataFrame:
         """One row per candidate: session, event, item, utility, probability (reward's best response), the generator's.

@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -48,13 +49,15 @@ def train_run(
     observer: Observer | None = None,
     reading: Mapping[str, Any] | None = None,
     stop: Stop | None = None,
+    source: str | None = None,
 ) -> pl.DataFrame:
     """Fit a model on a log and leave a run folder; returns the training table.
 
     The folder gets its first file when the first batch is about to be trained, so that a run refused for its input leaves
     nothing. After a NumericsError it holds the last good state. `reading` holds the options that the log was read with:
     the command line reads them back to evaluate the run. Ctrl-C raises KeyboardInterrupt and leaves what was last saved;
-    a signal that `stop` has noted ends the run after its batch, saved to the last bit.
+    a signal that `stop` has noted ends the run after its batch, saved to the last bit. `source` is where the log was
+    found, a registry name or a path: a report looks for it there.
 
     Raises:
         OutputError: the folder holds a run already, is another process's, or cannot be written.
@@ -65,11 +68,17 @@ def train_run(
     with folder_lock(folder):
         _check_contents(folder, overwrite)
         kept = Kept(model.asked, dict(reading or {}), log.fingerprint)
-        return _run(model, log, folder, kept, observer, stop)
+        return _run(model, log, folder, kept, observer, stop, source)
 
 
 def resume_run(
-    model: UserModel, log: SessionLog, folder: Path, *, observer: Observer | None = None, stop: Stop | None = None
+    model: UserModel,
+    log: SessionLog,
+    folder: Path,
+    *,
+    observer: Observer | None = None,
+    stop: Stop | None = None,
+    source: str | None = None,
 ) -> pl.DataFrame:
     """Go on with the run in a folder to the bytes that it would have had uninterrupted; returns the training table.
 
@@ -91,7 +100,7 @@ def resume_run(
             raise CheckpointError(f"the run in '{folder}' has another configuration: only its epochs may be raised")
         kept = dataclasses.replace(kept, config=model.asked)
         table = finished_table(folder, kept)
-        return _run(model, log, folder, kept, observer, stop) if table is None else table
+        return _run(model, log, folder, kept, observer, stop, source) if table is None else table
 
 
 def kept_run(folder: Path) -> Kept | None:
@@ -147,13 +156,15 @@ def _is_left_over(name: str) -> bool:
 
 
 def _run(
-    model: UserModel, log: SessionLog, folder: Path, kept: Kept, observer: Observer | None, stop: Stop | None
-) -> pl.DataFrame:
+    model: UserModel, log: SessionLog, folder: Path, kept: Kept, observer: Observer | None, stop: Stop | None,
+    source: str | None,
+) -> pl.DataFrame:  # fmt: skip
     """Fit from where `kept` is; the folder's lock is held."""
     for path in list(folder.iterdir()):
         if _is_left_over(path.name):
             path.unlink()
-    writer = _RunWriter(model, log, folder, observer or Silent(), kept.reading)
+    writer = _RunWriter(model, log, folder, observer or Silent(), kept.reading, source)
+    started = time.perf_counter()
     keeper = Keeper(folder / RESUME_FILE, kept, stop, on_begin=writer.clear)
     del kept
     try:
@@ -163,6 +174,8 @@ def _run(
             writer.write_model()
         raise
     writer.write_model()
+    seconds = time.perf_counter() - started
+    writer.write_machine({"cost": {"seconds": seconds, "resumed": writer.resumed, **_peak_memory()}})
     with atomic(folder / "metrics.parquet") as beside:
         table.write_parquet(beside)
     return table
@@ -188,9 +201,11 @@ class _RunWriter:
     """Writes each epoch's row as it comes, and the model at every new best."""
 
     def __init__(
-        self, model: UserModel, log: SessionLog, folder: Path, inner: Observer, reading: Mapping[str, Any]
-    ) -> None:
-        self.model, self.log, self.folder, self.inner, self.reading = model, log, folder, inner, reading
+        self, model: UserModel, log: SessionLog, folder: Path, inner: Observer, reading: Mapping[str, Any],
+        source: str | None,
+    ) -> None:  # fmt: skip
+        self.model, self.log, self.folder, self.inner = model, log, folder, inner
+        self.reading, self.source, self.resumed = reading, source, False
         self.rows: list[EpochRow] = []
 
     def on_batch(self, done: int, total: int) -> None:
@@ -198,7 +213,7 @@ class _RunWriter:
 
     def on_resume(self, rows: Sequence[EpochRow]) -> None:
         """Make the other files say what the resume file says: a crash may have left them ahead of it."""
-        self.rows = list(rows)
+        self.rows, self.resumed = list(rows), True
         if self.rows:
             self._write_head()
             self.write_model()
@@ -231,16 +246,31 @@ class _RunWriter:
         with atomic(self.folder / "metrics.jsonl") as beside:
             beside.write_text(lines)
 
-    def _write_head(self) -> None:
-        facts = machine_facts(self.model.config.seed) | {
-            "log": {"name": self.log.name, "fingerprint": self.log.fingerprint, "events": self.log.n_events}
-        }
-        with atomic(self.folder / "config.toml") as beside:
-            beside.write_text(tomli_w.dumps(self.model.config.to_mapping()))
+    def write_machine(self, more: Mapping[str, Any]) -> None:
+        about = {"name": self.log.name, "fingerprint": self.log.fingerprint, "events": self.log.n_events}
+        facts = machine_facts(self.model.config.seed) | {"log": about | {"source": self.source}, **more}
         with atomic(self.folder / "machine.json") as beside:
             beside.write_text(json.dumps(facts, indent=2) + "\n")
+
+    def _write_head(self) -> None:
+        with atomic(self.folder / "config.toml") as beside:
+            beside.write_text(tomli_w.dumps(self.model.config.to_mapping()))
+        self.write_machine({})
         with atomic(self.folder / "reading.json") as beside:
             beside.write_text(json.dumps(dict(self.reading), indent=2) + "\n")
+
+
+def _peak_memory() -> dict[str, int | None]:
+    """Most memory that the process has held so far, torch and the log included, and most on the card, in bytes."""
+    host = None
+    try:
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                host = int(line.split()[1]) * 1024
+    except OSError:
+        pass  # only Linux says it there
+    card = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+    return {"peak_memory_bytes": host, "peak_card_memory_bytes": card}
 
 
 def _finite(row: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,87 @@
+"""`fastgaum report`: runs and what they learned, as one page to read, print or pass on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from fastgaum.cli.console import check_outputs, note, say, write_json
+from fastgaum.cli.reading import AS_IT_IS, Reading
+from fastgaum.cli.settings import set_threads
+from fastgaum.errors import DatasetError
+
+if TYPE_CHECKING:
+    from polars import DataFrame
+
+    from fastgaum.report.run import Run
+    from fastgaum.sessions.packed import SessionLog
+
+
+def report(
+    runs: Annotated[tuple[Path, ...], Parameter(help="run folders", negative="")],
+    /,
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="the page to write")] = Path("report.html"),
+    compare: Annotated[bool, Parameter(help="put two runs of one log side by side", negative="")] = False,
+    log: Annotated[
+        tuple[str, ...],
+        Parameter(help="where the runs' log is (repeatable); where training found it if not given", negative=""),
+    ] = (),
+    split: Annotated[
+        Literal["train", "validation", "test"], Parameter(help="whose events to score; test for final figures, once")
+    ] = "validation",
+    json: Annotated[Path | None, Parameter(help="also write all facts of the page as one JSON object")] = None,
+    threads: Annotated[int | None, Parameter(help="threads to use; all cores if not given")] = None,
+    reading: Reading = AS_IT_IS,
+) -> None:
+    """Write a page on trained runs: results, learning curves, calibration, what the reward learned, audit, cost.
+
+    One HTML file that asks the network for nothing. Options of reading that are not given are those that each run was
+    trained with.
+    """
+    check_outputs(out, json)
+    from fastgaum.report.drawing import require_plots
+
+    require_plots()
+    from fastgaum.report.facts import report_facts
+    from fastgaum.report.page import write_page
+    from fastgaum.report.run import open_run
+
+    set_threads(threads)
+    opened = [open_run(run) for run in runs]
+    logs: list[SessionLog] = []
+    raw: dict[str, DataFrame | None] = {}
+    for run in opened:
+        own = reading.or_of_run(run.folder)
+        for name in log or (_where(run),):
+            if run.fingerprint not in raw:
+                logs.append(own.load(name))
+                raw[logs[-1].fingerprint] = own.raw_rows(name)
+    facts = report_facts(opened, logs, split=split, compare=compare, raw=raw)
+    write_page(facts, out)
+    if json is not None:
+        write_json(json, facts)
+    say(f"{out}: {len(opened)} run{'s' if len(opened) > 1 else ''}, {split} split, {out.stat().st_size / 1e6:.1f} MB")
+    if split == "test":
+        note("these are test figures: choose on validation, and look at them once")
+
+
+def _where(run: Run) -> str:
+    """Where training found a run's log: what it says itself, or the registry's name.
+
+    Raises:
+        DatasetError: neither is known, or the log is no longer there.
+    """
+    from fastgaum.datasets.registry import names
+
+    about = run.machine["log"]
+    if about.get("name") in names() and not about.get("source"):
+        return str(about["name"])
+    source = about.get("source")
+    if not source:
+        raise DatasetError(f"run '{run.folder}' does not say where its log '{about.get('name')}' is: pass --log")
+    if source not in names() and not Path(source).exists():
+        raise DatasetError(f"the log of run '{run.folder}' is no longer at '{source}': pass --log")
+    return str(source)

@@ -1,0 +1,101 @@
+"""`fastgaum report`: what it writes, what it refuses, and that the commands it prints repeat the run."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from fastgaum.cli.app import main
+
+pytest.importorskip("matplotlib", reason="charts: install fastgaum[plots]")
+
+Fails = Callable[[list[str]], str]
+
+
+def test_finds_the_log_and_writes_page_and_facts(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, facts = tmp_path / "r.html", tmp_path / "r.json"
+    capsys.readouterr()
+    assert main(["report", str(trained), "-o", str(out), "--json", str(facts)]) == 0
+    assert "1 run, validation split" in capsys.readouterr().out
+    found = json.loads(facts.read_text())
+    assert found["logs"][0]["fields"] == ["price"]
+    assert found["logs"][0]["audit"]["has_rows"]
+    assert found["runs"][0]["machine"]["cost"]["peak_memory_bytes"] > 1e8
+    assert found["runs"][0]["name"] in out.read_text()
+
+
+def test_the_printed_commands_repeat_the_run(
+    trained: Path, log_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained, "a run")
+    assert main(["report", "a run", "--json", "facts.json"]) == 0
+    assert Path("report.html").is_file()
+    commands = json.loads(Path("facts.json").read_text())["runs"][0]["commands"]
+    (train, evaluate) = [shlex.split(line)[1:] for line in commands if line.startswith("fastgaum ")]
+    assert main(train) == 0
+    assert main([*evaluate, "--json", "again.json"]) == 0
+    tables = [pl.read_parquet(f"{run}/metrics.parquet").drop("events_per_second") for run in ("a run", "a run-again")]
+    assert tables[0].equals(tables[1], null_equal=True)
+    heads = json.loads(Path("facts.json").read_text())["runs"][0]["evaluation"]["heads"]
+    assert json.loads(Path("again.json").read_text())["heads"] == heads
+
+
+def test_two_runs_side_by_side_on_test(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        main(["report", "--compare", str(trained), str(trained), "--split", "test", "-o", str(tmp_path / "two.html")])
+        == 0
+    )
+    assert "Paired differences" in (tmp_path / "two.html").read_text()
+    assert "look at them once" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--compare"], "puts two runs side by side, got 1"),
+        (["--split", "all"], "Choose from"),
+        (["-o", "."], "it is a folder"),
+        (["--json", "."], "it is a folder"),
+        (["--log", "absent.csv"], "'absent.csv' is neither a file nor a data set"),
+        (["--log", "sample"], "no column 'price'"),
+        (["--log", "other.parquet"], "was trained on the log 'world' with the fingerprint"),
+        (["--threads", "0"], "--threads must be at least 1"),
+        (["absent"], "'absent' is no run folder"),
+        (["other.parquet"], "'other.parquet' is no run folder"),
+    ],
+)
+def test_refuses(
+    fails: Fails, trained: Path, frame: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    options: list[str], says: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    frame.filter(pl.col("session") != frame["session"][0]).write_parquet("other.parquet")
+    assert says in fails(["report", str(trained), *options])
+
+
+def test_a_log_that_is_not_found_is_named(
+    fails: Fails, trained: Path, log_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained, "run")
+    machine = json.loads(Path("run/machine.json").read_text())
+    assert machine["log"]["source"] == str(log_file)
+    machine["log"]["source"] = "/moved/away.parquet"
+    Path("run/machine.json").write_text(json.dumps(machine))
+    assert "is no longer at '/moved/away.parquet': pass --log" in fails(["report", "run"])
+    del machine["log"]["source"]
+    Path("run/machine.json").write_text(json.dumps(machine))
+    assert "does not say where its log 'world' is: pass --log" in fails(["report", "run"])
+    assert main(["report", "run", "--log", str(log_file)]) == 0
+    Path("run/model.safetensors").unlink()
+    Path("report.html").unlink()
+    assert "no model at 'run'" in fails(["report", "run"])
