@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
 from fastgaum.cli.console import check_outputs, note, say, show_table, write_json
-from fastgaum.cli.logs import check_log_output, write_log
+from fastgaum.cli.logs import check_log_output, check_shards_folder, write_log
 from fastgaum.cli.progress import DownloadProgress, EventProgress
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading
+from fastgaum.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fastgaum.sessions.shards import ShardedLog
 
 app = App(name="data", help="Logs: list, info, get, audit, convert, build, synth.")
 
@@ -94,15 +98,44 @@ def audit(
 def convert(
     log: Log,
     /,
-    *,
+    *more: Annotated[str, Parameter(help="with --shards: further files of the same log")],
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="a .parquet or .csv file (long layout), or a folder")],
+    shards: Annotated[
+        int | None, Parameter(help="write a folder of so many shards: a log of any size, at a bounded memory")
+    ] = None,
     reading: Reading = AS_IT_IS,
 ) -> None:
-    """Read a log, check it, and write it: as a file in the long layout, or packed into a folder that loads at once."""
+    """Read a log, check it, and write it: as a file in the long layout, packed into a folder that loads at once, or in shards.
+
+    With --shards files are read a piece at a time and any number of them may be given; all of a user's sessions come to lie
+    in one shard.
+    """
+    if shards is not None:
+        _convert_to_shards((log, *more), out, shards, reading)
+        return
+    if more:
+        raise ConfigError("several logs become one in shards only: pass --shards N")
     check_log_output(out)
     sessions = reading.load(log)
     write_log(sessions, out)
     say(f"{out}: {sessions.n_sessions} sessions, {sessions.n_events} events, {sessions.n_candidates} candidates")
+
+
+def _convert_to_shards(logs: tuple[str, ...], out: Path, n_shards: int, reading: Reading) -> None:
+    check_shards_folder(out)
+    from fastgaum.datasets.sharding import shard_logs
+
+    written = shard_logs(logs, out, n_shards, data_dir=reading.data_dir, **reading.options())
+    _say_shards(out, written)
+
+
+def _say_shards(out: Path, log: ShardedLog) -> None:
+    from fastgaum.sessions.shard_files import cut_of
+
+    say(
+        f"{out}: {log.n_sessions} sessions, {log.n_events} events, {log.n_candidates} candidates of {log.n_items} items"
+    )
+    say(f"  {cut_of(log.shards)}")
 
 
 @app.command
@@ -158,6 +191,7 @@ def synth(
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="a .parquet or .csv file, or a folder")],
     events: Annotated[int, Parameter(help="events to draw")] = 2000,
+    shards: Annotated[int | None, Parameter(help="write a folder of so many shards, without the truth")] = None,
     preset: Annotated[str, Parameter(help="the world to start from: default, sample, scale, tail")] = "default",
     items: Annotated[int | None, Parameter(help="size of the catalogue")] = None,
     seed: Annotated[int | None, Parameter(help="the one source of randomness")] = None,
@@ -173,11 +207,17 @@ def synth(
         "n_items": items, "seed": seed, "rule": rule, "eta": eta, "no_click": no_click, "mean_length": mean_length,
         "max_length": max_length, "mean_display": mean_display,
     }  # fmt: skip
+    changes = {name: value for name, value in given.items() if value is not None}
+    if shards is not None:
+        check_shards_folder(out)
+        from fastgaum.sessions.shard_writer import synthesise_shards
+
+        _say_shards(out, synthesise_shards(events, out, shards, preset=preset, **changes))
+        return
     check_log_output(out)
     from fastgaum.sessions.oracle import oracle_scores, truth_path, write_truth
     from fastgaum.sessions.synthetic import synthesise
 
-    changes = {name: value for name, value in given.items() if value is not None}
     log, truth = synthesise(events, preset=preset, **changes)
     write_log(log, out)
     write_truth(log, truth, truth_path(out))

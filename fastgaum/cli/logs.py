@@ -25,6 +25,16 @@ def check_log_output(out: Path) -> None:
         require_writable(out)
 
 
+def check_shards_folder(out: Path) -> None:
+    """Raise OutputError, before any work, unless shards can be written at `out`."""
+    if out.suffix in (".parquet", ".csv"):
+        raise OutputError(f"'{out}' ends in '{out.suffix}', shards are written into a folder: give a folder's name")
+    require_writable(out)
+    from fastgaum.sessions.shard_writer import check_shards_output
+
+    check_shards_output(out)
+
+
 def write_log(log: SessionLog, out: Path) -> None:
     """Write a log; `check_log_output` says in which form.
 

@@ -128,7 +128,7 @@ def load(
 
     found = resolve(name_or_path, data_dir)
     if found.dataset is None:
-        _refuse_choices(found.path)
+        refuse_choices(found.path)
         return read_log(found.path, **options)
     if found.dataset.simulated:
         from fastgaum.datasets.displays import build_registered
@@ -138,7 +138,8 @@ def load(
     return read_log(found.path, **{"name": found.dataset.name, **found.options, **options})
 
 
-def _refuse_choices(path: Path) -> None:
+def refuse_choices(path: Path) -> None:
+    """Raise DatasetError if a path holds choices without display sets."""
     from fastgaum.datasets.layouts import recognise
 
     source = recognise(path)

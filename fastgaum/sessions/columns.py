@@ -75,10 +75,10 @@ def require_filled(column: pl.Series, role: str, name: str, where: Where = row_n
         raise LogFormatError(f"{where(row)} has no {role}: column '{name}' is empty there; fill it in or drop the row")
 
 
-def parse_order(column: pl.Series) -> pl.Series | None:
+def parse_order(column: pl.Series, settled: bool = False) -> pl.Series | None:
     """Event order as numbers or times, nulls kept; None if the column is text of neither kind.
 
-    Text is read as whole numbers, else numbers, else ISO times, if every value allows it.
+    Text is read as whole numbers, else numbers, else ISO times, if every value allows it; not if its type is `settled`.
     """
     dtype = column.dtype
     if dtype.is_temporal():
@@ -89,7 +89,7 @@ def parse_order(column: pl.Series) -> pl.Series | None:
         return column.fill_nan(None) if dtype.is_float() else column
     if isinstance(dtype, pl.Categorical | pl.Enum):
         column = column.cast(pl.String)
-    if column.dtype != pl.String:
+    if column.dtype != pl.String or settled:
         return None
     return parse_numbers(column) if parse_numbers(column) is not None else _parse_times(column)
 

@@ -11,7 +11,7 @@ A worked miniature: two sessions, the first of two events (3 and 2 candidates), 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -26,7 +26,6 @@ FloatArray = npt.NDArray[np.float32]
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = 0, 1, 2
 NO_CLICK = -1
-_IDS_AT_ONCE = 65_536
 SplitName = Literal["train", "validation", "test", "all"]
 
 
@@ -112,20 +111,15 @@ class SessionLog:
         """Return the same log with another split, shape (n_sessions,)."""
         return dataclasses.replace(self, split=split)
 
+    def parts(self) -> Iterator[SessionLog]:
+        """The log itself: what a log in shards gives one at a time (`sessions.shards`)."""
+        yield self
+
     @cached_property
     def fingerprint(self) -> str:
         """A sha256 over the packed arrays, fields, split and ids: two logs share it only if they hold the same data."""
-        digest = hashlib.sha256()
-        arrays = {
-            "sessions": self.session_offsets, "displays": self.display_offsets, "items": self.items,
-            "choices": self.choices, "split": self.split, "users": self.users, "views": self.views,
-        } | self.candidate_fields | self.item_fields  # fmt: skip
-        for name, array in arrays.items():
-            digest.update(name.encode())
-            if array is not None:
-                digest.update(np.ascontiguousarray(array).data)
-        for ids in (self.session_ids, self.item_ids):
-            for start in range(0, len(ids), _IDS_AT_ONCE):
-                joined = "\0".join(ids.slice(start, _IDS_AT_ONCE).to_list())
-                digest.update(f"\0{joined}".encode() if start else joined.encode())
-        return digest.hexdigest()
+        from fastgaum.sessions.fingerprint import Digests
+
+        digests = Digests()
+        digests.add(self)
+        return digests.fingerprint(self)

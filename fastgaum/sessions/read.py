@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +19,12 @@ from fastgaum.sessions.packed import SessionLog
 from fastgaum.sessions.parts import read_in_parts
 from fastgaum.sessions.rows import ChoiceRule, rows_of
 from fastgaum.sessions.schema import LogSchema, require_column, resolve_schema
+from fastgaum.sessions.shards import AnyLog, ShardedLog, is_sharded, open_shards
 from fastgaum.sessions.split import USER_RULES, resplit, resplit_by, split_by_time
 from fastgaum.sessions.store import is_saved_log, load_log
 from fastgaum.sessions.tables import open_table
 
+Stored = TypeVar("Stored", SessionLog, ShardedLog)
 SPLIT_RULES = ("auto", "file", *USER_RULES, "time")
 
 
@@ -38,7 +41,7 @@ def read_log(
     split: str = "auto",
     split_seed: int = 0,
 ) -> SessionLog:
-    """Read a log: csv, tsv, txt (tab), parquet, arrow, a folder of parquet shards, or a folder made by `save_log`.
+    """Read a log: csv, tsv, txt (tab), parquet, arrow, a folder of parquet files, a log in shards (all of it), or one saved.
 
     Parameters:
         schema: which column plays which role, whole; by default found by name (see `sessions.schema`)
@@ -59,15 +62,14 @@ def read_log(
     Raises ConfigError for an unknown `split` or `choices`, else LogFormatError: the rule, the values, the cure.
     """
     path = Path(path)
-    _check_options(split, choices)
+    check_options(split, choices)
+    if is_sharded(path):
+        return _of_shards(path, schema, candidate_fields, item_table, ordered, name, columns, split, split_seed).load()
     saved = is_saved_log(path)
     try:
         if saved:
-            if schema is not None or columns:
-                raise LogFormatError(
-                    "a saved log has no columns to name: leave schema and columns out, or read the original"
-                )
-            log = _saved(path, candidate_fields, ordered, split, split_seed)
+            log = _saved(load_log(path), candidate_fields, ordered, schema, columns, split)
+            log = resplit_by(log, split, split_seed) if split in USER_RULES else log
         else:
             table = open_table(path)
             found = resolve_schema(table.dtypes, schema=schema, columns=columns, candidate_fields=candidate_fields)
@@ -92,11 +94,26 @@ def read_log(
                 )
             )
     except LogFormatError as error:
-        # Errors of opening a file name it already.
-        raise error if f"'{path.name}'" in str(error) else LogFormatError(f"{path.name or path}: {error}") from None
+        raise _named(path, error) from None
     if item_table is not None:
         log = attach_item_table(log, item_table)
     return dataclasses.replace(log, name=name or (log.name if saved else path.stem))
+
+
+def open_log(path: str | os.PathLike[str], **options: Any) -> AnyLog:
+    """Open a log to go through part by part: one in shards stays on disk, any other is read by `read_log`.
+
+    `options` are those of `read_log`. Raises LogFormatError and ConfigError as it does.
+    """
+    path = Path(path)
+    if not is_sharded(path):
+        return read_log(path, **options)
+    given = {
+        "schema": None, "candidate_fields": (), "item_table": None, "ordered": False, "name": None, "columns": None,
+        "choices": "error", "split": "auto", "split_seed": 0, **options,
+    }  # fmt: skip
+    check_options(given["split"], given.pop("choices"))
+    return _of_shards(path, **given)
 
 
 def read_frame(
@@ -113,7 +130,7 @@ def read_frame(
     untyped: bool = False,
 ) -> SessionLog:
     """Read a log that is already a polars frame, as `read_log` does; `untyped`: numbers may stand as text (csv)."""
-    _check_options(split, choices)
+    check_options(split, choices)
     found = resolve_schema(dict(frame.schema), schema=schema, columns=columns, candidate_fields=candidate_fields)
     rows = rows_of(frame, found, candidate_fields=candidate_fields, untyped=untyped, choices=choices)
     packed = pack_rows(rows, ordered=ordered, choices=choices, name=name)
@@ -142,7 +159,8 @@ def _time_split(packed: Packed, has_times: bool, schema: LogSchema) -> npt.NDArr
     return split_by_time(packed.first_order)
 
 
-def _check_options(split: str, choices: str) -> None:
+def check_options(split: str, choices: str) -> None:
+    """Raise ConfigError for an unknown way to split, or to choose among several choices."""
     for option, value, known in (("split", split, SPLIT_RULES), ("choices", choices, ("error", "first"))):
         if value not in known:
             raise ConfigError(
@@ -150,9 +168,34 @@ def _check_options(split: str, choices: str) -> None:
             )
 
 
-def _saved(path: Path, candidate_fields: Sequence[str], ordered: bool, split: str, split_seed: int) -> SessionLog:
-    """A saved log, with only those options that still make sense for it."""
-    log = load_log(path)
+def _of_shards(
+    path: Path,
+    schema: LogSchema | None,
+    candidate_fields: Sequence[str],
+    item_table: str | os.PathLike[str] | None,
+    ordered: bool,
+    name: str | None,
+    columns: Mapping[str, str] | None,
+    split: str,
+    split_seed: int,
+) -> ShardedLog:
+    try:
+        log = _saved(open_shards(path), candidate_fields, ordered, schema, columns, split)
+        log = log.resplit(split, split_seed) if split in USER_RULES else log
+    except LogFormatError as error:
+        raise _named(path, error) from None
+    if item_table is not None:
+        log = dataclasses.replace(log, head=attach_item_table(log.head, item_table))
+    return log if name is None else log.renamed(name)
+
+
+def _saved(
+    log: Stored, candidate_fields: Sequence[str], ordered: bool, schema: LogSchema | None,
+    columns: Mapping[str, str] | None, split: str,
+) -> Stored:  # fmt: skip
+    """A log that was saved, or written in shards, if the options make sense for it."""
+    if schema is not None or columns:
+        raise LogFormatError("a saved log has no columns to name: leave schema and columns out, or read the original")
     for field in candidate_fields:
         require_column(field, log.candidate_fields, "a candidate field")
     if ordered and not log.ordered:
@@ -161,4 +204,13 @@ def _saved(path: Path, candidate_fields: Sequence[str], ordered: bool, split: st
         raise LogFormatError(
             "a saved log keeps no times, split='time' needs them: read the original, or use split='user'"
         )
-    return resplit_by(log, split, split_seed) if split in USER_RULES else log
+    return log
+
+
+def _named(path: Path, error: LogFormatError) -> LogFormatError:
+    """The error with the file's name; errors of opening a file have it already."""
+    return (
+        error
+        if f"'{path.name}'" in str(error) or str(path) in str(error)
+        else LogFormatError(f"{path.name or path}: {error}")
+    )

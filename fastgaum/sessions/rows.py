@@ -27,9 +27,18 @@ NameEvent = Callable[[int], str]
 
 
 def rows_of(
-    table: pl.DataFrame, schema: LogSchema, *, candidate_fields: Sequence[str], untyped: bool, choices: ChoiceRule
+    table: pl.DataFrame,
+    schema: LogSchema,
+    *,
+    candidate_fields: Sequence[str],
+    untyped: bool,
+    choices: ChoiceRule,
+    first_row: int | None = None,
 ) -> Rows:
-    """Turn a table into rows of one candidate each. Raises LogFormatError for whatever breaks the schema."""
+    """Turn a table into rows of one candidate each. Raises LogFormatError for whatever breaks the schema.
+
+    `first_row`: the table is a piece of a larger one, so many rows into it, and its types are settled: text stays text.
+    """
     if table.height == 0:
         raise LogFormatError("the log is empty (no rows): at least one event is required")
     for name in candidate_fields:
@@ -37,14 +46,16 @@ def rows_of(
         if name in (schema.chosen, schema.chosen_index):
             raise LogFormatError(f"column '{name}' is the choice itself, it cannot be a candidate field: leave it out")
     if schema.nested:
-        return _nested_rows(table, schema, candidate_fields, untyped, choices)
-    return _long_rows(table, schema, candidate_fields, untyped)
+        return _nested_rows(table, schema, candidate_fields, untyped, choices, first_row)
+    return _long_rows(table, schema, candidate_fields, untyped, first_row)
 
 
-def _long_rows(table: pl.DataFrame, schema: LogSchema, candidate_fields: Sequence[str], untyped: bool) -> Rows:
+def _long_rows(
+    table: pl.DataFrame, schema: LogSchema, candidate_fields: Sequence[str], untyped: bool, first_row: int | None
+) -> Rows:
     assert schema.item is not None
     assert schema.chosen is not None
-    columns = _event_columns(table, schema)
+    columns = _event_columns(table, schema, first_row)
     item = ids_as_text(table[schema.item], "item")
     require_filled(item, "item", schema.item)
     chosen = parse_flags(table[schema.chosen])
@@ -54,21 +65,22 @@ def _long_rows(table: pl.DataFrame, schema: LogSchema, candidate_fields: Sequenc
     return Rows(frame, fields, untyped, has_times=_has_times(table, schema))
 
 
-def _event_columns(table: pl.DataFrame, schema: LogSchema) -> list[pl.Series]:
+def _event_columns(table: pl.DataFrame, schema: LogSchema, first_row: int | None) -> list[pl.Series]:
     """session, key, order, label and, where the log has them, user and split."""
     session = _filled_ids(table, schema.session, "session")
-    rows = pl.int_range(table.height, eager=True)
+    start = first_row or 0
+    rows = pl.int_range(start, start + table.height, eager=True)
     order, label = rows, rows
     if schema.event is not None:
         event = table[schema.event]
-        parsed = parse_order(event)
+        parsed = parse_order(event, settled=first_row is not None)
         label = ids_as_text(event, "event") if parsed is None else parsed
         require_filled(label, "event", schema.event, lambda row: f"{row_number(row)} (session {show(session[row])})")
         # Text that is neither a number nor a time orders events by appearance.
         order = rows if parsed is None else parsed
     if schema.event_label is not None:
-        label = _label(table, schema.event_label)
-        if not schema.nested:
+        label = _label(table, schema.event_label, settled=first_row is not None)
+        if not schema.nested and not first_row:
             _check_shared(label, session, table, schema)
     # A row of a nested log is an event of its own, whatever it is called.
     key = rows if schema.nested else label
@@ -84,8 +96,8 @@ def _has_times(table: pl.DataFrame, schema: LogSchema) -> bool:
     return schema.event is not None and parse_order(table[schema.event].head(1)) is not None
 
 
-def _label(table: pl.DataFrame, column: str) -> pl.Series:
-    parsed = parse_order(table[column])
+def _label(table: pl.DataFrame, column: str, settled: bool) -> pl.Series:
+    parsed = parse_order(table[column], settled)
     label = ids_as_text(table[column], "event_label") if parsed is None else parsed
     require_filled(label, "event label", column)
     return label
@@ -122,10 +134,11 @@ def _views(column: pl.Series) -> pl.Series:
 
 
 def _nested_rows(
-    table: pl.DataFrame, schema: LogSchema, candidate_fields: Sequence[str], untyped: bool, choices: ChoiceRule
-) -> Rows:
+    table: pl.DataFrame, schema: LogSchema, candidate_fields: Sequence[str], untyped: bool, choices: ChoiceRule,
+    first_row: int | None,
+) -> Rows:  # fmt: skip
     assert schema.items is not None
-    columns = _event_columns(table, schema)
+    columns = _event_columns(table, schema, first_row)
     session, label = columns[0], columns[3]
 
     def name_event(event: int) -> str:

@@ -34,9 +34,14 @@ def resplit(log: SessionLog, seed: int, fractions: Sequence[float] = FRACTIONS) 
 
 def resplit_by(log: SessionLog, rule: str, seed: int) -> SessionLog:
     """Return the log split by one of USER_RULES; `half` and `other-half` of one seed share no training or validation user."""
+    return log.with_split(split_by_rule(log.users, rule, seed))
+
+
+def split_by_rule(users: IntArray, rule: str, seed: int) -> npt.NDArray[np.int8]:
+    """Split of each session, shape (n_sessions,), by one of USER_RULES."""
     if rule == "user":
-        return resplit(log, seed)
-    return log.with_split(split_by_half(log.users, seed, rule == "other-half"))
+        return split_by_user(users, seed)
+    return split_by_half(users, seed, rule == "other-half")
 
 
 def split_by_half(users: IntArray, seed: int, other: bool = False) -> npt.NDArray[np.int8]:

@@ -47,7 +47,7 @@ _IDS_AT_ONCE = 500_000
 """the steps to an id each take a column of their own"""
 
 # Streams of one seed. A new use takes a new number, so that nothing drawn before it changes.
-_ITEMS, _SHAPE, _CHOICES, _PILOT_SHAPE, _PILOT_CHOICES = range(5)
+_ITEMS, _SHAPE, _CHOICES, _PILOT_SHAPE, _PILOT_CHOICES, _SPLIT = range(6)
 
 
 def _require(name: str, value: float, low: float, high: float, kind: type = Real) -> None:
@@ -139,6 +139,21 @@ class SyntheticWorld:
         log = _packed(*offsets, arrays["items"], arrays["choices"], split, self.n_items)
         return log, Truth(arrays["utility"], arrays["probability"], arrays["outside_probability"])
 
+    def draw_part(self, n_events: int, part: int) -> SessionLog:
+        """Draw part number `part` of a log that is too long to draw at once: other sessions of the same users and items.
+
+        Parts are drawn apart from one another, each split 50/25/25 by session. Raises ConfigError as `draw`.
+        """
+        _require("n_events", n_events, 1, int((2**31 - 1) / self.max_display), Integral)
+        offsets = self._shapes(n_events, _SHAPE, part)
+        sessions = np.arange(len(offsets[0]) - 1, dtype=np.int32)
+        split = split_by_user(sessions, int(self._stream(_SPLIT, part).integers(2**62)))
+        arrays = self._simulate(*offsets, self.intercept, _CHOICES, part)
+        log = _packed(*offsets, arrays["items"], arrays["choices"], split, self.n_items)
+        return dataclasses.replace(
+            log, session_ids=pl.select(pl.lit(f"p{part}-") + log.session_ids).to_series().rename("session")
+        )
+
     @cached_property
     def items(self) -> tuple[IntArray, Float64Array, npt.NDArray[np.float32]]:
         """Item code of each popularity rank, base by code, latent directions by code (n_items, dim)."""
@@ -165,12 +180,12 @@ class SyntheticWorld:
             low, high = (middle, high) if share > self.no_click else (low, middle)
         return 0.5 * (low + high)
 
-    def _stream(self, number: int) -> np.random.Generator:
-        return np.random.Generator(np.random.PCG64([self.seed, number]))
+    def _stream(self, *numbers: int) -> np.random.Generator:
+        return np.random.Generator(np.random.PCG64([self.seed, *numbers]))
 
-    def _shapes(self, n_events: int, stream: int) -> tuple[IntArray, IntArray]:
+    def _shapes(self, n_events: int, *stream: int) -> tuple[IntArray, IntArray]:
         """Session offsets and display offsets of exactly `n_events` events: the last session is cut to fit."""
-        rng = self._stream(stream)
+        rng = self._stream(*stream)
         mean, longest = self.lengths
         ends = np.zeros(1, dtype=np.int64)
         law = _law(self.length_law, 1, longest, mean)
@@ -188,7 +203,7 @@ class SyntheticWorld:
         return ends.astype(np.int32), displays.astype(np.int32)
 
     def _simulate(
-        self, sessions: IntArray, displays: IntArray, intercept: float, stream: int
+        self, sessions: IntArray, displays: IntArray, intercept: float, *stream: int
     ) -> dict[str, npt.NDArray[Any]]:
         n_events, n_candidates = len(displays) - 1, int(displays[-1])
         arrays: dict[str, npt.NDArray[Any]] = {
@@ -199,7 +214,7 @@ class SyntheticWorld:
             "outside_probability": np.empty(n_events, np.float32),
         }
         simulate(
-            self._stream(stream),
+            self._stream(*stream),
             sessions,
             displays,
             *self.items,

@@ -136,17 +136,17 @@ def _scan(path: Path) -> pl.LazyFrame:
             is_stream = file.read(6) != b"ARROW1"
         return pl.read_ipc_stream(path).lazy() if is_stream else pl.scan_ipc(path, hive_partitioning=False, glob=False)
     except READ_ERRORS as error:
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
 
 
 def _dtypes(path: Path, lazy: pl.LazyFrame) -> dict[str, pl.DataType]:
     try:
         dtypes = dict(lazy.collect_schema())
     except READ_ERRORS as error:
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
     # A header that is not UTF-8 is read all the same, its bytes replaced.
     if path.suffix.lower() in SEPARATORS and any("\ufffd" in column for column in dtypes) and _first_non_utf8(path):
-        raise _damaged(path, ValueError("header"))
+        raise damaged(path, ValueError("header"))
     return dtypes
 
 
@@ -154,10 +154,10 @@ def _collect(path: Path, lazy: pl.LazyFrame, columns: list[str]) -> pl.DataFrame
     try:
         return lazy.select(columns).collect()
     except READ_ERRORS as error:
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
 
 
-def _damaged(path: Path, error: BaseException) -> LogFormatError:
+def damaged(path: Path, error: BaseException) -> LogFormatError:
     """The clearest text for a file that polars refused."""
     if path.suffix.lower() in SEPARATORS:
         place = _first_non_utf8(path)
