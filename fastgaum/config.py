@@ -87,6 +87,8 @@ class Config:
     """the validation score that chooses the epoch: the reward's Fenchel–Young loss (Shannon: NLL / eta), or prec@1"""
     batch_sessions: int = 64
     """sessions per batch"""
+    window: int = 4
+    """of a log in shards, so many are in memory and shuffled together (and the next so many are being read)"""
     lr: float = 3e-3
     """learning rate of the reward player (history encoder and reward model)"""
     rounds_lr: float = 1.0
@@ -225,7 +227,7 @@ _KINDS = {int: "whole numbers", str: "names"}
 MOST_CLIP = 1e15
 """a gradient of that norm still has moments in float32"""
 _POSITIVE = ("eta", "rounds_lr", "lr", "generator_lr", "history_dim", "history_layers", "history_window", "history_weights",
-             "epochs", "patience", "batch_sessions", "generator_steps", "clip", "members")  # fmt: skip
+             "epochs", "patience", "batch_sessions", "window", "generator_steps", "clip", "members")  # fmt: skip
 _NOT_NEGATIVE = ("weight_decay", "item_dim", "warm_start", "catch_up", "lr_drops", "seed", "most_skipped")
 
 

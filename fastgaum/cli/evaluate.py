@@ -34,7 +34,7 @@ def evaluate(
     from fastgaum.training.runs import machine_facts
 
     model = UserModel.load(run, device=device)
-    sessions = reading.or_of_run(run).load(log)
+    sessions = reading.or_of_run(run).open(log)
     evaluation = model.evaluate(sessions, split)
     if json is not None:
         facts = {

@@ -34,5 +34,5 @@ def predict(
     from fastgaum.models.user_model import UserModel
 
     model = UserModel.load(run, device=device)
-    parts = model.predict_parts(reading.or_of_run(run).load(log), split)
+    parts = model.predict_parts(reading.or_of_run(run).open(log), split)
     say(f"{out}: {write_frames(parts, out)} candidates")

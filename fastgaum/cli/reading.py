@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from polars import DataFrame
 
     from fastgaum.sessions.packed import SessionLog
+    from fastgaum.sessions.shards import AnyLog
 
 READING_FILE = "reading.json"
 
@@ -76,6 +77,19 @@ class Reading:
         from fastgaum.datasets.registry import load
 
         return load(log, data_dir=self.data_dir, **self.options())
+
+    def open(self, log: str) -> AnyLog:
+        """Find a log and read it; one in shards stays on disk, to be gone through part by part.
+
+        Raises:
+            DatasetError, LogFormatError, ConfigError: as `load`.
+        """
+        from fastgaum.datasets.locate import resolve
+        from fastgaum.sessions.read import open_log
+        from fastgaum.sessions.shards import is_sharded
+
+        found = resolve(log, self.data_dir)
+        return open_log(found.path, **self.options()) if is_sharded(found.path) else self.load(log)
 
     def raw_rows(self, log: str) -> DataFrame | None:
         """The rows of a log as they stand in its file, for the audit; None for a saved log, which has none.

@@ -69,7 +69,7 @@ def train(
     elif resume:
         note(f"{out}: there is no run to go on with, this one begins")
     was_finished = kept is not None and finished_table(out, replace(kept, config=resolved)) is not None
-    sessions = reading.load(log)
+    sessions = reading.open(log)
     source = lasting(log)
     model = UserModel(resolved, device=device)
     with TrainingProgress(resolved) as progress, stop_on_signals() as stop:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,9 +25,10 @@ from fastgaum.sessions.batches import batches
 from fastgaum.sessions.columns import show
 from fastgaum.sessions.encoder import Encoder
 from fastgaum.sessions.features import EncodedSessions, FeatureSpace
-from fastgaum.sessions.packed import FloatArray, IntArray, SessionLog, SplitName
+from fastgaum.sessions.packed import FloatArray, SessionLog, SplitName
 from fastgaum.sessions.ragged import pick_rows
 from fastgaum.sessions.selection import chunks
+from fastgaum.sessions.shards import AnyLog
 
 Head = Literal["reward", "generator"]
 SCORING_SESSIONS = 1024
@@ -104,7 +105,7 @@ class ChoiceModel(ABC):
         dist = self.choice_distribution(batch, head)
         return dist.log_probs, dist.outside_log_prob
 
-    def evaluate(self, log: SessionLog, split: SplitName = "test") -> Evaluation:
+    def evaluate(self, log: AnyLog, split: SplitName = "test") -> Evaluation:
         """Metrics of every head on a split, with intervals over users.
 
         Raises:
@@ -115,7 +116,7 @@ class ChoiceModel(ABC):
         gap = float(scored.gap.mean()) if scored.gap is not None else None
         return evaluate_heads(scored.heads, encoded, self.outside, gap)
 
-    def score(self, log: SessionLog, split: SplitName = "test") -> tuple[EncodedSessions, ScoredSessions]:
+    def score(self, log: AnyLog, split: SplitName = "test") -> tuple[EncodedSessions, ScoredSessions]:
         """The sessions of a split, without their bags, and every head's scores of them; what `evaluate` reads.
 
         Raises:
@@ -123,24 +124,24 @@ class ChoiceModel(ABC):
             FeatureMismatchError: the log's fields are not the training log's.
             NumericsError: a utility is not finite.
         """
-        parts = [(part.without_bags(), self._checked_score(log, part)) for part in self._parts(log, split)]
+        parts = [(part.without_bags(), self._checked_score(of, part)) for of, part in self._parts(log, split)]
         return EncodedSessions.joined([part for part, _ in parts]), _joined([scores for _, scores in parts])
 
-    def predict(self, log: SessionLog, split: SplitName = "all") -> pl.DataFrame:
+    def predict(self, log: AnyLog, split: SplitName = "all") -> pl.DataFrame:
         """One row per candidate: session, event, item, utility, probability (reward's best response), the generator's.
 
         `no_click_probability` repeats within an event. `predict_parts` gives the same rows at bounded memory.
         """
         return pl.concat(self.predict_parts(log, split))
 
-    def predict_parts(self, log: SessionLog, split: SplitName = "all") -> Iterator[pl.DataFrame]:
+    def predict_parts(self, log: AnyLog, split: SplitName = "all") -> Iterator[pl.DataFrame]:
         """The rows of `predict` a chunk of sessions at a time, so that a log of any size can be written out.
 
         Raises:
             LogFormatError: the split is empty.
             FeatureMismatchError: the log's fields are not the training log's.
         """
-        return (self._predicted(log, part) for part in self._parts(log, split))
+        return (self._predicted(of, part) for of, part in self._parts(log, split))
 
     def _predicted(self, log: SessionLog, encoded: EncodedSessions) -> pl.DataFrame:
         scored = self._checked_score(log, encoded)
@@ -152,12 +153,10 @@ class ChoiceModel(ABC):
         )
         return frame if generator is None else frame.with_columns(generator_probability=np.exp(generator.log_probs))
 
-    def sample(
-        self, log: SessionLog, split: SplitName = "test", seed: int = 0, head: Head = "generator"
-    ) -> pl.DataFrame:
+    def sample(self, log: AnyLog, split: SplitName = "test", seed: int = 0, head: Head = "generator") -> pl.DataFrame:
         """Draw a choice for every display set, on logged histories: session, event, item (null for no click)."""
         draws = torch.Generator().manual_seed(seed)
-        return pl.concat([self._drawn(log, part, head, draws) for part in self._parts(log, split)])
+        return pl.concat([self._drawn(of, part, head, draws) for of, part in self._parts(log, split)])
 
     def _drawn(self, log: SessionLog, encoded: EncodedSessions, head: Head, draws: torch.Generator) -> pl.DataFrame:
         parts, base = [], 0
@@ -197,30 +196,36 @@ class ChoiceModel(ABC):
         return (to_tensors(batch, self.device) for batch in batches(encoded, batch_sessions))
 
     def _encoded(self, log: SessionLog, split: SplitName) -> EncodedSessions:
-        encoder, rows = self._encoder(log, split)
-        return encoder.encode(rows)
+        return self._encoder(log, split).encode(log.sessions_in(split))
 
-    def _parts(self, log: SessionLog, split: SplitName) -> Iterator[EncodedSessions]:
-        """A split encoded chunk by chunk, cut where batches are: every batch is the one it would be in the whole."""
-        encoder, rows = self._encoder(log, split)
-        return (encoder.encode(chunk) for chunk in chunks(log, rows, SCORING_SESSIONS))
+    def _parts(self, log: AnyLog, split: SplitName) -> Iterator[tuple[SessionLog, EncodedSessions]]:
+        """A split encoded chunk by chunk, each with the log that its rows are of; users are numbered over all parts.
 
-    def _encoder(self, log: SessionLog, split: SplitName) -> tuple[Encoder, IntArray]:
+        Chunks are cut where batches are: every batch is the one it would be in the whole, or in the whole shard.
+        """
+        encoder, n_users = self._encoder(log, split), 0
+        for part in log.parts():
+            of_part, rows = encoder.on(part), part.sessions_in(split)
+            for chunk in chunks(part, rows, SCORING_SESSIONS) if len(rows) else ():
+                encoded = of_part.encode(chunk)
+                yield part, replace(encoded, users=encoded.users + np.int32(n_users))
+            n_users += int(part.users.max(initial=-1)) + 1
+
+    def _encoder(self, log: AnyLog, split: SplitName) -> Encoder:
         if self.space is None:
             raise ConfigError("the model has not been trained: call fit or load first")
-        rows = log.sessions_in(split)
-        if len(rows) == 0:
+        if log.count("sessions", split) == 0:
             raise LogFormatError(f"log '{log.name}' has no session in split '{split}': choose another split")
-        return self.space.encoder(log), rows
+        return self.space.encoder(log)
 
 
-def require_validation(log: SessionLog) -> None:
+def require_validation(log: AnyLog) -> None:
     """Raise LogFormatError unless the log has a session to choose an epoch or a setting on."""
-    if len(log.sessions_in("validation")) == 0:
+    if log.count("sessions", "validation") == 0:
         raise LogFormatError(f"log '{log.name}' has no validation session to choose an epoch on: use --split user")
 
 
-def offers_no_click(log: SessionLog, rule: Literal["auto", "always", "never"] = "auto") -> bool:
+def offers_no_click(log: AnyLog, rule: Literal["auto", "always", "never"] = "auto") -> bool:
     """Whether no click is a choice on this log: auto = when the log holds one.
 
     Raises:

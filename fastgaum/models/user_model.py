@@ -30,8 +30,12 @@ from fastgaum.models.history import Carry
 from fastgaum.models.networks import Networks, require_room
 from fastgaum.models.regularisers import ChoiceDistribution, Regulariser, regulariser_of
 from fastgaum.models.tensors import BatchTensors
+from fastgaum.sessions.batches import Sessions
+from fastgaum.sessions.encoder import Encoder
 from fastgaum.sessions.features import EncodedSessions, FeatureSpace
-from fastgaum.sessions.packed import SessionLog
+from fastgaum.sessions.packed import SessionLog, SplitName
+from fastgaum.sessions.shards import AnyLog
+from fastgaum.sessions.streamed import StreamedSessions
 
 
 class UserModel(ChoiceModel):
@@ -65,9 +69,10 @@ class UserModel(ChoiceModel):
         """
         return cls(Config.from_preset(name, **changes), device=device)
 
-    def fit(self, log: SessionLog, observer: Any = None, *, keeper: Any = None) -> pl.DataFrame:
+    def fit(self, log: AnyLog, observer: Any = None, *, keeper: Any = None) -> pl.DataFrame:
         """Train on the log's training split, choose the epoch on its validation split; return a row per epoch.
 
+        A log in shards (`sessions.read.open_log`) is read a few shards at a time.
         The caller's torch random state is left as it was. The same seed on the same machine gives the same model.
         `keeper` (`training.keeper.Keeper`) saves the run as it goes and brings it back to where it was. Ctrl-C raises
         KeyboardInterrupt; the model is then of no use until the next `fit`.
@@ -88,9 +93,9 @@ class UserModel(ChoiceModel):
         self.space, self.outside = space, offers_no_click(log, self.config.no_click)
         encoder = space.encoder(log)
         data = TrainingData(
-            train=encoder.for_training(log.sessions_in("train")),
-            validation=encoder.for_training(log.sessions_in("validation")),
-            session_name=lambda row: f"'{log.session_ids[row]}'",
+            train=self._sessions(encoder, log, "train"),
+            validation=self._sessions(encoder, log, "validation"),
+            session_name=lambda row: f"'{log.session_name(row)}'",
         )
         del encoder
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
@@ -150,7 +155,7 @@ class UserModel(ChoiceModel):
 
         return load_model(Path(path), device)
 
-    def _searched(self, log: SessionLog, keeper: Any) -> Config:
+    def _searched(self, log: AnyLog, keeper: Any) -> Config:
         """The configuration asked for, its searched switches as they do best on validation with exact players."""
         exact = {"players": "exact", "epochs": max(self.asked.warm_start, 1), "search": (), "states": "logged",
                  "expectation": "exact"}  # fmt: skip
@@ -170,6 +175,11 @@ class UserModel(ChoiceModel):
         self.settings_tried = len(settings)
         best = min(zip(keeper.tried, settings, strict=True), key=lambda trial: trial[0])[1]
         return self.asked.replace(**best, search=())
+
+    def _sessions(self, encoder: Encoder, log: AnyLog, split: SplitName) -> Sessions | StreamedSessions:
+        if isinstance(log, SessionLog):
+            return encoder.for_training(log.sessions_in(split))
+        return StreamedSessions(encoder, log, split, self.config.window)
 
     def _score(self, encoded: EncodedSessions) -> ScoredSessions:
         from fastgaum.training.scoring import score

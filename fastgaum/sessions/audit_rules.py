@@ -22,6 +22,7 @@ from fastgaum.sessions.columns import codes_in, parse_numbers
 from fastgaum.sessions.packed import NO_CLICK, TEST, IntArray, SessionLog
 from fastgaum.sessions.rows import ChoiceRule, rows_of
 from fastgaum.sessions.schema import LogSchema, resolve_schema
+from fastgaum.sessions.shards import is_sharded
 from fastgaum.sessions.store import is_saved_log
 from fastgaum.sessions.tables import open_table
 
@@ -99,10 +100,10 @@ def raw_rows(
     """Read a log's rows as they stand, one per displayed candidate, in file order, nothing folded or sorted.
 
     Returns session, key (tells a session's events apart), item (text), chosen (bool), views and more, or None for a
-    saved log, whose rows are gone. Options as in `read_log`. Raises LogFormatError as it does.
+    saved log or one in shards, whose rows are gone. Options as in `read_log`. Raises LogFormatError as it does.
     """
     path = Path(path)
-    if is_saved_log(path):
+    if is_saved_log(path) or is_sharded(path):
         return None
     try:
         table = open_table(path)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from fastgaum.sessions.features import EncodedSessions
 from fastgaum.sessions.packed import FloatArray, IntArray
 from fastgaum.sessions.selection import BATCH_CANDIDATES, cut
 from fastgaum.sessions.shared import SharedSessions
+from fastgaum.sessions.streamed import StreamedSessions, Window
 
 RowArray = npt.NDArray[np.int64]
 Sessions = EncodedSessions | SharedSessions
@@ -25,7 +25,7 @@ Sessions = EncodedSessions | SharedSessions
 class Batch:
     """Whole sessions, packed; nothing is padded."""
 
-    rows: IntArray
+    rows: IntArray | RowArray
     """row of each session in the log, shape (n_sessions,)"""
     session_offsets: IntArray
     """start of each session in events, shape (n_sessions + 1,)"""
@@ -125,14 +125,29 @@ def _bags(ids: IntArray, numbers: FloatArray, candidates: IntArray) -> tuple[Int
 
 
 def batches(
-    encoded: Sessions, batch_sessions: int, generator: np.random.Generator | None = None, skip: int = 0
+    encoded: Sessions | StreamedSessions,
+    batch_sessions: int,
+    generator: np.random.Generator | None = None,
+    skip: int = 0,
 ) -> Iterator[Batch]:
     """Yield batches of whole sessions: shuffled when a random generator is given, else in order; the first ones skipped."""
-    order = np.arange(encoded.n_sessions, dtype=np.int32)
-    if generator is not None:
-        generator.shuffle(order)
-    cuts = islice(blocks(encoded, order, batch_sessions), skip, None)
-    return (assemble(encoded, sessions) for sessions in cuts)
+    for window in windows(encoded, generator):
+        order = np.arange(window.n_sessions, dtype=np.int32)
+        if generator is not None:
+            generator.shuffle(order)
+        n_batches = -(-len(order) // batch_sessions)
+        if skip >= n_batches and window.largest * batch_sessions <= BATCH_CANDIDATES:
+            # as many batches as it would make: it need not be read
+            skip -= n_batches
+            continue
+        sessions, rows = window.load()
+        for picked in blocks(sessions, order, batch_sessions):
+            if skip:
+                skip -= 1
+                continue
+            yield replace(assemble(sessions, picked), rows=rows[picked])
+        # let go before the next is asked for
+        del sessions, rows
 
 
 def blocks(encoded: Sessions, order: IntArray, batch_sessions: int) -> Iterator[IntArray]:
@@ -147,3 +162,24 @@ def blocks(encoded: Sessions, order: IntArray, batch_sessions: int) -> Iterator[
         packed, places = encoded.packed, encoded.places(sessions)
         ends = packed.display_offsets[packed.session_offsets[np.stack([places, places + 1])]]
         yield from (sessions[part] for part in cut(ends[1] - ends[0]))
+
+
+def windows(encoded: Sessions | StreamedSessions, generator: np.random.Generator | None = None) -> Iterator[Window]:
+    """Sessions that are in memory together, one set after the other: all at once, or those of a few shards."""
+    if isinstance(encoded, StreamedSessions):
+        return encoded.windows(generator)
+    return iter([Window(encoded.n_sessions, encoded.largest, lambda: (encoded, encoded.rows))])
+
+
+def in_memory(encoded: Sessions | StreamedSessions) -> tuple[Sessions, RowArray]:
+    """The sessions that the last batch was made of, and their rows in the log."""
+    if isinstance(encoded, StreamedSessions):
+        assert encoded.present is not None
+        return encoded.present
+    return encoded, encoded.rows.astype(np.int64)
+
+
+def count_batches(encoded: Sessions | StreamedSessions, batch_sessions: int) -> int:
+    """How many batches a pass has at least; of sessions in shards each window ends on a batch of its own."""
+    more = encoded.n_windows - 1 if isinstance(encoded, StreamedSessions) else 0
+    return -(-encoded.n_sessions // batch_sessions) + more

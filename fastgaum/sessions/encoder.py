@@ -32,6 +32,7 @@ from fastgaum.sessions.shared import SharedSessions
 
 if TYPE_CHECKING:
     from fastgaum.sessions.features import CategoricalField, EncodedSessions, FeatureSpace
+    from fastgaum.sessions.shards import AnyLog
 
 CONTEXT_NUMBERS = (
     "displayed_before",
@@ -52,9 +53,21 @@ SAME_FOR_SET = ("log_set_size", "event_number")
 class Encoder:
     """Turns sessions of `log` into bags of `space`."""
 
-    def __init__(self, space: FeatureSpace, log: SessionLog) -> None:
+    def __init__(self, space: FeatureSpace, log: AnyLog) -> None:
         self.space = space
-        self.log = log
+        self.whole = log
+        # a log in shards is encoded part by part: `on` gives each part's encoder
+        self.log = log if isinstance(log, SessionLog) else log.head
+
+    def on(self, part: SessionLog) -> Encoder:
+        """The encoder of a part of the log (of its items, all sessions of its users): what parts share is made once."""
+        if part is self.log:
+            return self
+        other = Encoder(self.space, part)
+        other.whole = self.whole
+        for name in ("item_rows", "_code_rows"):
+            other.__dict__[name] = getattr(self, name)
+        return other
 
     def encode(self, rows: IntArray) -> EncodedSessions:
         """The sessions `rows` as bags. Arrays are made once, at their size, and filled chunk by chunk.
@@ -136,7 +149,7 @@ class Encoder:
     @cached_property
     def _training(self) -> TrainingSessions | None:
         """The training log's training sessions, which are left out of their own users' counts; None for another log."""
-        return TrainingSessions.of(self.log) if self.log.fingerprint == self.space.fingerprint else None
+        return TrainingSessions.of(self.log) if self.whole.fingerprint == self.space.fingerprint else None
 
     @cached_property
     def _scratch(self) -> ItemScratch:

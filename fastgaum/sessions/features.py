@@ -20,12 +20,12 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
-from fastgaum.kernels.context import count_items
 from fastgaum.sessions.encoder import CONTEXT_NUMBERS, Encoder
-from fastgaum.sessions.packed import FloatArray, IntArray, SessionLog
+from fastgaum.sessions.packed import TRAIN, FloatArray, IntArray, SessionLog
 from fastgaum.sessions.relations import NUMBERS as RELATION_NUMBERS
 from fastgaum.sessions.relations import Relations
 from fastgaum.sessions.selection import chunks, select_sessions
+from fastgaum.sessions.shards import AnyLog
 
 NO_CLICK_ID = 0
 
@@ -175,7 +175,7 @@ class FeatureSpace:
 
     @classmethod
     def fit(
-        cls, log: SessionLog, protocol: str = "bags", set_context: bool = True, relations: bool = False
+        cls, log: AnyLog, protocol: str = "bags", set_context: bool = True, relations: bool = False
     ) -> FeatureSpace:
         """Build the space from the training split of `log`; `relations` adds the numbers of `sessions.relations`.
 
@@ -183,43 +183,38 @@ class FeatureSpace:
             ConfigError: protocol `views` on a log without view counts, or too many pairs for relations.
             LogFormatError: the log has no training session.
         """
-        train = log.sessions_in("train")
-        if len(train) == 0:
+        of_split = {what: of_splits[TRAIN] for what, of_splits in log.counts().items()}
+        if of_split["sessions"] == 0:
             raise LogFormatError(f"log '{log.name}' has no training session: give a split column or --split user")
         if protocol == "views" and log.views is None:
             raise ConfigError(f"protocol 'views' needs repeated view rows, log '{log.name}' has none: use 'bags'")
-        displays, choices = np.zeros(log.n_items, np.int64), np.zeros(log.n_items, np.int64)
-        expected = np.zeros(log.n_items)
-        n_events, n_choices = count_items(
-            train, np.asarray(log.session_offsets), np.asarray(log.display_offsets), np.asarray(log.items),
-            np.asarray(log.choices), displays, choices, expected,
-        )  # fmt: skip
-        known = np.flatnonzero(displays)
+        counts = log.training_counts()
+        known = np.flatnonzero(counts.displays)
         space = cls(
             protocol=protocol,
             set_context=set_context,
-            categorical=_categorical_fields(log, known, train),
+            categorical=_categorical_fields(log, known),
             number_names=_number_names(log, protocol, relations),
             mean=np.zeros(0, np.float32),
             scale=np.zeros(0, np.float32),
             least=np.zeros(0, np.float32),
             most=np.zeros(0, np.float32),
-            item_displays=displays[known],
-            item_choices=choices[known],
-            item_expected=expected[known],
-            prior_rate=n_choices / int(displays.sum()),
-            no_click=n_choices < n_events,
+            item_displays=counts.displays[known],
+            item_choices=counts.choices[known],
+            item_expected=counts.expected[known],
+            prior_rate=of_split["choices"] / of_split["candidates"],
+            no_click=of_split["choices"] < of_split["events"],
             ordered=log.ordered,
             fingerprint=log.fingerprint,
             field_names=tuple(sorted([*log.candidate_fields, *log.item_fields])),
-            relations=_relations(log, train, displays) if relations else None,
+            relations=_relations(log, counts.displays) if relations else None,
         )
-        mean, scale, least, most = _moments(space.encoder(log), train)
+        mean, scale, least, most = _moments(space.encoder(log), log)
         return dataclasses.replace(
             space, mean=mean, scale=np.where(scale > 1e-6, scale, np.float32(1)), least=least, most=most
         )
 
-    def check_fields(self, log: SessionLog) -> None:
+    def check_fields(self, log: AnyLog) -> None:
         """Raise FeatureMismatchError when a log's declared fields, order or views differ from the training log's."""
         fields = tuple(sorted([*log.candidate_fields, *log.item_fields]))
         if fields != self.field_names:
@@ -246,8 +241,8 @@ class FeatureSpace:
                     f"field '{name}' holds numbers in the training log, categories in '{log.name}'"
                 )
 
-    def encoder(self, log: SessionLog) -> Encoder:
-        """What turns sessions of `log` into bags, chunk by chunk.
+    def encoder(self, log: AnyLog) -> Encoder:
+        """What turns sessions of `log` into bags, chunk by chunk; of a log in shards, `Encoder.on` each part.
 
         Raises:
             FeatureMismatchError: the log's fields are not those of the training log.
@@ -264,35 +259,42 @@ class FeatureSpace:
         return self.encoder(log).encode(rows)
 
 
-def _relations(log: SessionLog, train: IntArray, displays: npt.NDArray[np.int64]) -> Relations:
+def _relations(log: AnyLog, displays: npt.NDArray[np.int64]) -> Relations:
     row_of_item = (np.cumsum(displays > 0) - 1).astype(np.int32)
-    part = select_sessions(log, train)
-    return Relations.fit(part, row_of_item[np.asarray(log.items)[part.candidates]], int((displays > 0).sum()))
+    n_items = int((displays > 0).sum())
+    fitted: Relations | None = None
+    for part in log.parts(ids=False):
+        picked = select_sessions(part, part.sessions_in("train"))
+        of_part = Relations.fit(picked, row_of_item[np.asarray(part.items)[picked.candidates]], n_items)
+        fitted = of_part if fitted is None else fitted.plus(of_part)
+    assert fitted is not None
+    return fitted
 
 
-def _moments(encoder: Encoder, rows: IntArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Mean, standard deviation, least and most of each number over the sessions' candidates, chunk by chunk (Chan et al. 1979)."""
+def _moments(encoder: Encoder, log: AnyLog) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Mean, standard deviation, least and most of each number over training candidates, chunk by chunk (Chan et al. 1979)."""
     count, mean, squares = 0, np.zeros(0), np.zeros(0)
     least, most = np.zeros(0, np.float32), np.zeros(0, np.float32)
-    for chunk in chunks(encoder.log, rows):
-        numbers = encoder.numbers(select_sessions(encoder.log, chunk))
-        n, latest = len(numbers), numbers.mean(axis=0, dtype=np.float64)
-        spread = n * numbers.var(axis=0, dtype=np.float64)
-        if count == 0:
-            count, mean, squares = n, latest, spread
-            least, most = numbers.min(axis=0), numbers.max(axis=0)
-            continue
-        shift = latest - mean
-        mean = mean + shift * (n / (count + n))
-        squares = squares + spread + shift**2 * (count * n / (count + n))
-        least, most = np.minimum(least, numbers.min(axis=0)), np.maximum(most, numbers.max(axis=0))
-        count += n
-    return mean.astype(np.float32), np.sqrt(squares / count).astype(np.float32), least, most
+    # without numbers nothing is read
+    for part in log.parts(ids=False) if encoder.space.number_names else ():
+        of_part, train = encoder.on(part), part.sessions_in("train")
+        for chunk in chunks(part, train) if len(train) else ():
+            numbers = of_part.numbers(select_sessions(part, chunk))
+            n, latest = len(numbers), numbers.mean(axis=0, dtype=np.float64)
+            spread = n * numbers.var(axis=0, dtype=np.float64)
+            if count == 0:
+                count, mean, squares = n, latest, spread
+                least, most = numbers.min(axis=0), numbers.max(axis=0)
+                continue
+            shift = latest - mean
+            mean = mean + shift * (n / (count + n))
+            squares = squares + spread + shift**2 * (count * n / (count + n))
+            least, most = np.minimum(least, numbers.min(axis=0)), np.maximum(most, numbers.max(axis=0))
+            count += n
+    return mean.astype(np.float32), np.sqrt(squares / max(count, 1)).astype(np.float32), least, most
 
 
-def _categorical_fields(
-    log: SessionLog, known_items: npt.NDArray[Any], train: IntArray
-) -> tuple[CategoricalField, ...]:
+def _categorical_fields(log: AnyLog, known_items: npt.NDArray[Any]) -> tuple[CategoricalField, ...]:
     every = len(known_items) == log.n_items
     fields = [CategoricalField("item", "item", 1, log.item_ids if every else log.item_ids.gather(known_items))]
 
@@ -303,7 +305,7 @@ def _categorical_fields(
         if name in log.categories:
             codes = np.unique(log.item_fields[name][known_items])
             add(name, "item_field", log.categories[name].gather(codes[codes >= 0]))
-    shown, longest = _shown_codes(log, train)
+    shown, longest = _shown_codes(log)
     for name, codes in shown.items():
         add(name, "candidate_field", log.categories[name].gather(codes))
     if log.ordered:
@@ -311,21 +313,22 @@ def _categorical_fields(
     return tuple(fields)
 
 
-def _shown_codes(log: SessionLog, train: IntArray) -> tuple[dict[str, npt.NDArray[Any]], int]:
+def _shown_codes(log: AnyLog) -> tuple[dict[str, npt.NDArray[Any]], int]:
     """Codes that training candidates have in each categorical candidate field, and the longest display set."""
     names = sorted(name for name in log.candidate_fields if name in log.categories)
     # one entry more: code -1, a missing value, writes to the last
     seen = {name: np.zeros(len(log.categories[name]) + 1, dtype=bool) for name in names}
     longest = 0
-    for chunk in chunks(log, train) if names or log.ordered else ():
-        part = select_sessions(log, chunk)
-        longest = max(longest, int(np.diff(part.display_offsets).max()))
-        for name in names:
-            seen[name][log.candidate_fields[name][part.candidates]] = True
+    for part in log.parts(ids=False) if names or log.ordered else ():
+        for chunk in chunks(part, part.sessions_in("train")):
+            picked = select_sessions(part, chunk)
+            longest = max(longest, int(np.diff(picked.display_offsets).max(initial=0)))
+            for name in names:
+                seen[name][part.candidate_fields[name][picked.candidates]] = True
     return {name: np.flatnonzero(flags[:-1]) for name, flags in seen.items()}, longest
 
 
-def _number_names(log: SessionLog, protocol: str, relations: bool) -> tuple[str, ...]:
+def _number_names(log: AnyLog, protocol: str, relations: bool) -> tuple[str, ...]:
     names = [] if protocol == "identity" else list(CONTEXT_NUMBERS)
     names += RELATION_NUMBERS if relations else ()
     if protocol == "views":

@@ -14,11 +14,14 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+
+if TYPE_CHECKING:
+    from fastgaum.sessions.item_counts import ItemCounts
 
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
@@ -107,13 +110,43 @@ class SessionLog:
             return np.arange(self.n_sessions, dtype=np.int32)
         return np.flatnonzero(self.split == SPLITS.index(split)).astype(np.int32)
 
+    def session_name(self, row: int) -> str:
+        """Id of a session, by its row."""
+        return str(self.session_ids[row])
+
     def with_split(self, split: npt.NDArray[np.int8]) -> SessionLog:
         """Return the same log with another split, shape (n_sessions,)."""
         return dataclasses.replace(self, split=split)
 
-    def parts(self) -> Iterator[SessionLog]:
-        """The log itself: what a log in shards gives one at a time (`sessions.shards`)."""
+    def counts(self) -> dict[str, tuple[int, ...]]:
+        """Sessions, events, choices and candidates of each split."""
+        split = np.asarray(self.split)
+        events = np.diff(self.session_offsets)
+        candidates = np.diff(np.asarray(self.display_offsets)[np.asarray(self.session_offsets)])
+        clicked = np.repeat(split, events)[np.asarray(self.choices) >= 0]
+
+        def of(weights: npt.NDArray[Any] | None) -> tuple[int, ...]:
+            return tuple(int(n) for n in np.bincount(split, weights=weights, minlength=3))
+
+        choices = tuple(int(n) for n in np.bincount(clicked, minlength=3))
+        return {"sessions": of(None), "events": of(events), "choices": choices, "candidates": of(candidates)}
+
+    def count(self, what: Literal["sessions", "events", "choices", "candidates"], split: SplitName = "all") -> int:
+        """Number of sessions, events, choices or candidates of a split."""
+        of_splits = self.counts()[what]
+        return sum(of_splits) if split == "all" else of_splits[SPLITS.index(split)]
+
+    def parts(self, ids: bool = True) -> Iterator[SessionLog]:
+        """The log itself: where a log in shards gives one shard after the other (`sessions.shards`)."""
         yield self
+
+    def training_counts(self) -> ItemCounts:
+        """What the training split says of each item."""
+        from fastgaum.sessions.item_counts import ItemCounts
+
+        counts = ItemCounts.zeros(self.n_items)
+        counts.add(self)
+        return counts
 
     @cached_property
     def fingerprint(self) -> str:

@@ -59,6 +59,11 @@ class PairTable:
         starts = np.searchsorted(groups[first], np.arange(n_groups + 1))
         return cls(starts.astype(np.int64), keys[first], sums[:n])
 
+    def plus(self, other: PairTable, n_items: int) -> PairTable:
+        """The sum of two tables whose groups are left items."""
+        keys = np.concatenate([self.keys, other.keys])
+        return PairTable.of(keys, keys // n_items, n_items, np.concatenate([self.counts, other.counts]))
+
     def check(self, n_groups: int, width: int) -> None:
         """Raise ValueError unless loops may trust the table: what a file holds is not known to be what was written."""
         ends_right = self.starts.shape == (n_groups + 1,) and self.starts[0] == 0 and self.starts[-1] == len(self.keys)
@@ -85,6 +90,20 @@ class Relations:
         rivals = PairTable.of(keys, keys // n_items, n_items, values)
         keys, values, _ = _follows(part, rows, n_items)
         return cls(n_items, rivals, PairTable.of(keys, keys // n_items, n_items, values))
+
+    def plus(self, other: Relations) -> Relations:
+        """The relations of two parts of a log together.
+
+        Raises:
+            ConfigError: they have too many pairs for tables of this kind.
+        """
+        tables = [
+            mine.plus(theirs, self.n_items)
+            for mine, theirs in ((self.rivals, other.rivals), (self.follows, other.follows))
+        ]
+        for table in tables:
+            _require_room(len(table.keys))
+        return Relations(self.n_items, *tables)
 
     def numbers(
         self, part: Selection, rows: IntArray, own: tuple[Selection, IntArray, IntArray, IntArray] | None
@@ -144,8 +163,12 @@ def _follows(part: Selection, rows: IntArray, n_items: int) -> tuple[Keys, Count
 
 
 def _room(n: int, width: int) -> tuple[Keys, Counts, IntArray]:
+    _require_room(n)
+    return np.empty(n, np.int64), np.empty((n, width), np.int32), np.empty(n, np.int32)
+
+
+def _require_room(n: int) -> None:
     if n > MOST_RECORDS:
         raise ConfigError(
             f"relations of {n:,} pairs of candidates are more than {MOST_RECORDS:,}: pass relations = false, or the preset large"
         )
-    return np.empty(n, np.int64), np.empty((n, width), np.int32), np.empty(n, np.int32)

@@ -41,6 +41,8 @@ class Shard:
     bytes: int
     sha256: str
     users: int
+    largest: int
+    """candidates of the session that has most"""
     sessions: tuple[int, ...]
     events: tuple[int, ...]
     choices: tuple[int, ...]
@@ -50,25 +52,20 @@ class Shard:
     def of(cls, part: SessionLog, file: str, n_bytes: int, sha256: str) -> Shard:
         """The entry of a file that holds `part`."""
         users = int(part.users.max(initial=-1)) + 1
-        return cls(file, n_bytes, sha256, users, **counts_by_split(part))
+        largest = int(np.diff(part.display_offsets[part.session_offsets]).max(initial=0))
+        counts: dict[str, Any] = part.counts()
+        return cls(file, n_bytes, sha256, users, largest, **counts)
+
+    @classmethod
+    def of_mapping(cls, values: dict[str, Any]) -> Shard:
+        """The entry as the manifest has it."""
+        fields: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in values.items()}
+        return cls(**fields)
 
     @property
     def n_sessions(self) -> int:
         """Sessions of all splits."""
         return sum(self.sessions)
-
-
-def counts_by_split(part: SessionLog) -> dict[str, Any]:
-    """Sessions, events, choices and candidates of each split."""
-    events = np.diff(part.session_offsets)
-    candidates = np.diff(part.display_offsets[part.session_offsets])
-    clicked = np.repeat(part.split, events)[part.choices >= 0]
-
-    def of(weights: npt.NDArray[Any] | None) -> tuple[int, ...]:
-        return tuple(int(n) for n in np.bincount(part.split, weights=weights, minlength=3))
-
-    choices = tuple(int(n) for n in np.bincount(clicked, minlength=3))
-    return {"sessions": of(None), "events": of(events), "choices": choices, "candidates": of(candidates)}
 
 
 def check_hash(path: Path, sha256: str) -> None:

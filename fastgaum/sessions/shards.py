@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +38,6 @@ from fastgaum.sessions.shard_files import (
     check_files,
     check_hash,
     check_values,
-    counts_by_split,
     read_head,
     read_manifest,
     read_rows,
@@ -58,7 +57,7 @@ class ShardedLog:
     shards: tuple[Shard, ...]
     key: str
     digests: dict[str, str]
-    counts: ItemCounts | None
+    item_counts: ItemCounts | None
     """of the training split; None where the log was split anew"""
     drawn: npt.NDArray[np.int8] | None = None
     """split of each user where the log was split anew"""
@@ -135,14 +134,29 @@ class ShardedLog:
         """That of the same log in memory."""
         return fingerprint_of(self.digests, self.head)
 
-    def count(self, what: str, split: SplitName = "all") -> int:
+    def count(self, what: Literal["sessions", "events", "choices", "candidates"], split: SplitName = "all") -> int:
         """Number of sessions, events, choices or candidates of a split."""
-        each = [getattr(shard, what) for shard in self.shards]
-        return sum(map(sum, each)) if split == "all" else sum(counts[SPLITS.index(split)] for counts in each)
+        of_splits = self.counts()[what]
+        return sum(of_splits) if split == "all" else of_splits[SPLITS.index(split)]
 
-    def parts(self) -> Iterator[SessionLog]:
-        """Each shard as a log of all the items. Raises LogFormatError for a file that is not what it was."""
-        return (self.read(number) for number in range(len(self.shards)))
+    def counts(self) -> dict[str, tuple[int, ...]]:
+        """Sessions, events, choices and candidates of each split."""
+        names = ("sessions", "events", "choices", "candidates")
+        each = {name: [getattr(shard, name) for shard in self.shards] or [(0, 0, 0)] for name in names}
+        return {name: tuple(map(sum, zip(*counts, strict=True))) for name, counts in each.items()}
+
+    def parts(self, ids: bool = True) -> Iterator[SessionLog]:
+        """Each shard as `read` gives it. Raises LogFormatError for a file that is not what it was."""
+        return (self.read(number, ids) for number in range(len(self.shards)))
+
+    def training_counts(self) -> ItemCounts:
+        """What the training split says of each item: as it was written, or where the log was split anew by reading all."""
+        if self.item_counts is not None:
+            return self.item_counts
+        counts = ItemCounts.zeros(self.n_items)
+        for part in self.parts(ids=False):
+            counts.add(part)
+        return counts
 
     def read(self, number: int, ids: bool = True) -> SessionLog:
         """One shard as a log of all the items; users are numbered within it; without `ids` sessions and events are nameless.
@@ -193,11 +207,12 @@ class ShardedLog:
     def resplit(self, rule: str, seed: int) -> ShardedLog:
         """The log split anew by one of `split.USER_RULES`, as it would be in memory; its shards are read once to count."""
         drawn = split_by_rule(np.arange(self.n_users, dtype=np.int32), rule, seed)
-        again = dataclasses.replace(self, drawn=drawn, counts=None)
+        again = dataclasses.replace(self, drawn=drawn, item_counts=None)
         shards, splits = [], []
         for number, shard in enumerate(self.shards):
             part = again.read(number, ids=False)
-            shards.append(dataclasses.replace(shard, **counts_by_split(part)))
+            counts: dict[str, Any] = part.counts()
+            shards.append(dataclasses.replace(shard, **counts))
             splits.append(part.split)
         digests = {**self.digests, "split": split_digest(np.concatenate(splits))}
         return dataclasses.replace(again, shards=tuple(shards), digests=digests)
@@ -227,9 +242,7 @@ def open_shards(folder: str | os.PathLike[str], verify: bool = False) -> Sharded
     path = Path(folder)
     about = read_manifest(path)
     try:
-        shards = tuple(
-            Shard(**{k: tuple(v) if isinstance(v, list) else v for k, v in s.items()}) for s in about["shards"]
-        )
+        shards = tuple(map(Shard.of_mapping, about["shards"]))
         tables = about["tables"]
         files = {**{shard.file: (shard.bytes, shard.sha256) for shard in shards}, **{
             name: (tables[name]["bytes"], tables[name]["sha256"]) for name in (ITEMS, CATEGORIES)

@@ -16,8 +16,9 @@ from torch import nn
 
 from fastgaum.errors import NumericsError, StepRefusedError
 from fastgaum.models.tensors import BatchTensors, to_tensors
-from fastgaum.sessions.batches import Sessions, assemble
+from fastgaum.sessions.batches import Sessions, assemble, in_memory
 from fastgaum.sessions.packed import IntArray
+from fastgaum.sessions.streamed import StreamedSessions
 
 MOST_FOUND = 20
 """sessions at fault that are looked for; where all are, one look at each would take as long as an epoch"""
@@ -50,11 +51,11 @@ class Guard:
 
     Attributes:
         skipped: batches skipped in the run so far.
-        found: sessions that were at fault, as positions in the training sessions.
+        found: sessions that were at fault, by their rows in the log.
     """
 
     def __init__(
-        self, game: Freezable, networks: nn.Module, rule: Rule, train: Sessions, session_name: Callable[[int], str],
+        self, game: Freezable, networks: nn.Module, rule: Rule, train: Sessions | StreamedSessions, session_name: Callable[[int], str],
         device: torch.device = CPU,
     ) -> None:  # fmt: skip
         self.game, self.networks, self.rule, self.device = game, networks, rule, device
@@ -110,9 +111,9 @@ class Guard:
 
     def _at_fault(self, step: Step, batch: BatchTensors) -> str:
         """The sessions whose own loss or gradient is not finite, as a message names them."""
-        train = self.train
-        # a split's rows ascend
-        sessions = np.searchsorted(train.rows, batch.source.rows).astype(np.int32)
+        train, rows = in_memory(self.train)
+        order = np.argsort(rows, kind="stable")
+        sessions = order[np.searchsorted(rows, batch.source.rows, sorter=order)].astype(np.int32)
 
         def refused(some: IntArray) -> bool:
             try:
@@ -123,14 +124,14 @@ class Guard:
 
         with self._looking():
             found = at_fault(refused, sessions)
-        self.found.update(found)
+        self.found.update(rows[found].tolist())
         if found:
-            return f"at fault: {self._named(found)}"
-        return f"no session alone, all {len(sessions)} of the batch together: {self._named(sessions.tolist())}"
+            return f"at fault: {self._named(rows[found].tolist())}"
+        return f"no session alone, all {len(sessions)} of the batch together: {self._named(batch.source.rows.tolist())}"
 
-    def _named(self, sessions: list[int]) -> str:
-        names = [self.session_name(int(self.train.rows[session])) for session in sessions[:MOST_NAMED]]
-        return f"session{'s' * (len(sessions) > 1)} {', '.join(names)}{' …' * (len(sessions) > MOST_NAMED)}"
+    def _named(self, rows: list[int]) -> str:
+        names = [self.session_name(row) for row in rows[:MOST_NAMED]]
+        return f"session{'s' * (len(rows) > 1)} {', '.join(names)}{' …' * (len(rows) > MOST_NAMED)}"
 
     @contextmanager
     def _looking(self) -> Iterator[None]:

@@ -18,7 +18,8 @@ from fastgaum.models.choice_model import SCORING_SESSIONS
 from fastgaum.models.networks import Networks
 from fastgaum.models.regularisers import Regulariser
 from fastgaum.models.tensors import BatchTensors, to_tensors
-from fastgaum.sessions.batches import Sessions, assemble, batches, blocks
+from fastgaum.sessions.batches import Sessions, assemble, batches, blocks, count_batches, windows
+from fastgaum.sessions.streamed import StreamedSessions
 from fastgaum.training.best_state import BestState
 from fastgaum.training.game import Game
 from fastgaum.training.guard import Guard
@@ -39,8 +40,8 @@ HELD_EVENTS = 50_000
 class TrainingData:
     """Training and validation sessions under one space, and how to name a session in an error."""
 
-    train: Sessions
-    validation: Sessions
+    train: Sessions | StreamedSessions
+    validation: Sessions | StreamedSessions
     session_name: Callable[[int], str]
 
 
@@ -48,13 +49,17 @@ class Scored:
     """Sessions that are scored again and again, as batches; they stay assembled while they are few."""
 
     def __init__(
-        self, encoded: Sessions, device: torch.device, most_sessions: int | None = None, without: Iterable[int] = ()
+        self,
+        encoded: Sessions | StreamedSessions,
+        device: torch.device,
+        most_sessions: int | None = None,
+        without: Iterable[int] = (),
     ) -> None:
         self.encoded, self.device = encoded, device
         n = min(encoded.n_sessions, most_sessions or encoded.n_sessions)
         # spread over the log: its order may be that of time
-        rows = np.linspace(0, encoded.n_sessions, n, endpoint=False).astype(np.int32)
-        self.rows = np.setdiff1d(rows, list(without)).astype(np.int32)
+        self.positions = np.linspace(0, encoded.n_sessions, n, endpoint=False).astype(np.int64)
+        self.without = list(without)
         few = encoded.n_events * (n / max(encoded.n_sessions, 1)) <= HELD_EVENTS
         self.held = list(self._assembled()) if few else None
 
@@ -62,8 +67,16 @@ class Scored:
         return iter(self.held) if self.held is not None else self._assembled()
 
     def _assembled(self) -> Iterator[BatchTensors]:
-        for sessions in blocks(self.encoded, self.rows, SCORING_SESSIONS):
-            yield to_tensors(assemble(self.encoded, sessions), self.device)
+        first = 0
+        for window in windows(self.encoded):
+            low, high = np.searchsorted(self.positions, [first, first + window.n_sessions])
+            positions = (self.positions[low:high] - first).astype(np.int32)
+            first += window.n_sessions
+            if len(positions):
+                sessions, rows = window.load()
+                right = positions[~np.isin(rows[positions], self.without)]
+                for picked in blocks(sessions, right, SCORING_SESSIONS):
+                    yield to_tensors(assemble(sessions, picked), self.device)
 
 
 class Trainer:
@@ -162,7 +175,7 @@ class Trainer:
     def _epoch(self, step: Callable[[BatchTensors], float]) -> tuple[float, float]:
         """The rest of the running epoch: its mean loss, and the events per second of what was done here."""
         at, started, seen = self.at, time.perf_counter(), 0
-        n_batches = math.ceil(self.data.train.n_sessions / self.config.batch_sessions)
+        n_batches = count_batches(self.data.train, self.config.batch_sessions)
         for batch in self._shuffled():
             loss = self.guard.step(step, batch, f"epoch {len(self.rows) + 1}, batch {at.batches + 1}")
             if loss is not None:

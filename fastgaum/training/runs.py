@@ -27,7 +27,7 @@ from fastgaum.files import atomic, require_writable
 from fastgaum.interrupts import Stop
 from fastgaum.locks import LOCK_FILE, folder_lock, require_free
 from fastgaum.models.user_model import UserModel
-from fastgaum.sessions.packed import SessionLog
+from fastgaum.sessions.shards import AnyLog
 from fastgaum.sessions.tables import READ_ERRORS
 from fastgaum.training.keeper import Keeper, Kept, read_kept
 from fastgaum.training.observers import EpochRow, Observer, Silent
@@ -42,7 +42,7 @@ _PART = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part")
 
 def train_run(
     model: UserModel,
-    log: SessionLog,
+    log: AnyLog,
     folder: Path,
     *,
     overwrite: bool = False,
@@ -73,7 +73,7 @@ def train_run(
 
 def resume_run(
     model: UserModel,
-    log: SessionLog,
+    log: AnyLog,
     folder: Path,
     *,
     observer: Observer | None = None,
@@ -156,7 +156,7 @@ def _is_left_over(name: str) -> bool:
 
 
 def _run(
-    model: UserModel, log: SessionLog, folder: Path, kept: Kept, observer: Observer | None, stop: Stop | None,
+    model: UserModel, log: AnyLog, folder: Path, kept: Kept, observer: Observer | None, stop: Stop | None,
     source: str | None,
 ) -> pl.DataFrame:  # fmt: skip
     """Fit from where `kept` is; the folder's lock is held."""
@@ -201,7 +201,7 @@ class _RunWriter:
     """Writes each epoch's row as it comes, and the model at every new best."""
 
     def __init__(
-        self, model: UserModel, log: SessionLog, folder: Path, inner: Observer, reading: Mapping[str, Any],
+        self, model: UserModel, log: AnyLog, folder: Path, inner: Observer, reading: Mapping[str, Any],
         source: str | None,
     ) -> None:  # fmt: skip
         self.model, self.log, self.folder, self.inner = model, log, folder, inner

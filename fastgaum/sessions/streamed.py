@@ -1,0 +1,123 @@
+"""StreamedSessions: sessions of one split of a log in shards, in memory a few shards at a time.
+
+Training goes through the shards in a drawn order, a window of them at a time; the sessions of a window are shuffled
+together, and while they are trained on, a thread reads the next window. Which batch comes when is a function of the random
+generator alone, so that training can begin anew at any batch without reading what came before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastgaum.sessions.encoder import Encoder
+from fastgaum.sessions.features import EncodedSessions
+from fastgaum.sessions.packed import SPLITS, SessionLog, SplitName
+from fastgaum.sessions.shards import ShardedLog
+from fastgaum.sessions.shared import SharedSessions
+from fastgaum.sessions.slice import join_logs, slice_sessions
+
+InMemory = EncodedSessions | SharedSessions
+
+
+@dataclass(frozen=True)
+class Window:
+    """Sessions that are in memory together."""
+
+    n_sessions: int
+    largest: int
+    """candidates of the session that has most, or more"""
+    load: Callable[[], tuple[InMemory, npt.NDArray[Any]]]
+    """reads them, or waits until they are read; gives them and their rows in the whole log"""
+
+
+class StreamedSessions:
+    """The sessions of one split; `sessions.batches` makes batches of them as of sessions in memory.
+
+    encoder: of the whole log's space; log: in shards; window: shards whose sessions are shuffled together.
+
+    Attributes:
+        present: the window in memory: its sessions and their rows in the whole log; None before the first is read.
+    """
+
+    def __init__(self, encoder: Encoder, log: ShardedLog, split: SplitName, window: int) -> None:
+        self.encoder, self.log, self.split, self.window = encoder, log, split, window
+        self.present: tuple[InMemory, npt.NDArray[Any]] | None = None
+        column = SPLITS.index(split) if split != "all" else None
+        self._sizes = [sum(s.sessions) if column is None else s.sessions[column] for s in log.shards]
+
+    @property
+    def n_sessions(self) -> int:
+        """Number of sessions of the split."""
+        return sum(self._sizes)
+
+    @property
+    def n_events(self) -> int:
+        """Number of events of the split."""
+        return self.log.count("events", self.split)
+
+    @property
+    def n_windows(self) -> int:
+        """Number of windows of an epoch."""
+        return -(-sum(size > 0 for size in self._sizes) // self.window)
+
+    def windows(self, generator: np.random.Generator | None = None) -> Iterator[Window]:
+        """Yield the windows of one pass: single shards in order, or with a generator drawn ones, `window` at a time.
+
+        A window is read when it is first asked for, the next one beside it, in a thread that ends with the iterator.
+        """
+        filled = np.flatnonzero(np.array(self._sizes) > 0)
+        width = 1
+        if generator is not None:
+            generator.shuffle(filled)
+            width = self.window
+        groups = [filled[start : start + width].tolist() for start in range(0, len(filled), width)]
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="shards") as reader:
+            waiting: dict[int, Future[Any]] = {}
+
+            def ask(number: int) -> Future[Any]:
+                if number not in waiting:
+                    waiting[number] = reader.submit(self._read, groups[number])
+                return waiting[number]
+
+            def load(number: int) -> tuple[InMemory, npt.NDArray[Any]]:
+                self.present = None
+                read: tuple[InMemory, npt.NDArray[Any]] = ask(number).result()
+                # or the window would stay in memory as long as its future
+                del waiting[number]
+                if number + 1 < len(groups):
+                    ask(number + 1)
+                self.present = read
+                return read
+
+            try:
+                for number, group in enumerate(groups):
+                    largest = max(self.log.shards[shard].largest for shard in group)
+                    yield Window(sum(self._sizes[shard] for shard in group), largest, partial(load, number))
+            finally:
+                self.present = None
+                reader.shutdown(cancel_futures=True)
+
+    def _read(self, shards: list[int]) -> tuple[InMemory, npt.NDArray[Any]]:
+        parts = [self._part(shard) for shard in shards]
+        log = join_logs([part for part, _ in parts])
+        rows = np.concatenate([rows for _, rows in parts])
+        del parts
+        wanted = log.sessions_in(self.split)
+        read = self.encoder.on(log).for_training(wanted)
+        return read, rows[wanted]
+
+    def _part(self, shard: int) -> tuple[SessionLog, npt.NDArray[np.int64]]:
+        """A shard's sessions, and their rows in the whole log; for training those of other splits are left behind."""
+        log = self.log.read(shard, ids=False)
+        rows = self.log.first_sessions()[shard] + np.arange(log.n_sessions)
+        if self.split == "train":
+            train = log.sessions_in("train")
+            log, rows = slice_sessions(log, train), rows[train]
+        return log, rows
