@@ -88,7 +88,7 @@ def audit(
     check_outputs(json)
     from fastgaum.sessions.audit import audit as audit_log
 
-    report = audit_log(reading.load(log), reading.raw_rows(log))
+    report = audit_log(reading.open(log), reading.raw_rows(log))
     if json is not None:
         write_json(json, report.to_dict())
     say(report.to_text())

@@ -4,7 +4,7 @@ A rule is scored by prec@1 on the events with a choice and more than one candida
 compared with the exact random floor, the mean of 1/n. The null hypothesis is the floor's own: the choice is uniform in
 its display set, whatever the rule says. Under it a rule whose best score is shared by t of n candidates earns 1/t with
 probability t/n, so the distribution of the sum is known (`audit_chance.tail_probability`). Two things make the verdict
-careful. Where a user's events resemble one another, the excess over the floor is shrunk (`audit_chance.p_value`).
+careful. Where a user's events resemble one another, the excess over the floor is shrunk (`audit_chance.ExcessSums`).
 And p-values are adjusted by Holm's step-down method over all rules tried on the log, so that a log without any trap is
 flagged at most 5 % of the time.
 """
@@ -17,23 +17,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
-from fastgaum.sessions.audit_chance import clustered_interval, holm, p_value
+from fastgaum.sessions.audit_chance import ExcessSums, holm
 from fastgaum.sessions.audit_rules import (
     ONE_VIEW,
     ORDER_DROPPED,
     ORDER_KEPT,
     ROWS,
     BoolArray,
-    Float64Array,
     RawEvents,
     Rule,
     fold_rows,
+    ranks_of_ids,
     rules_of_log,
     rules_of_rows,
 )
-from fastgaum.sessions.packed import TEST, TRAIN, IntArray, SessionLog
+from fastgaum.sessions.packed import TEST, IntArray, SessionLog
+from fastgaum.sessions.shards import AnyLog
 
 __all__ = ["AuditReport", "Fact", "Finding", "audit"]
 
@@ -123,32 +125,46 @@ class AuditReport:
         return "\n".join(lines)
 
 
-def audit(log: SessionLog, raw: pl.DataFrame | None = None, *, level: float = 0.05) -> AuditReport:
+def audit(log: AnyLog, raw: pl.DataFrame | None = None, *, level: float = 0.05) -> AuditReport:
     """Audit a log, with the raw rows it was read from (`audit_rules.raw_rows`) for what packing drops.
+
+    A log in shards is gone through shard by shard; its raw rows are gone.
 
     `level` bounds the probability that a log without a trap has any rule flagged. Raises LogFormatError if the raw rows
     belong to another log.
     """
-    rules = list(rules_of_log(log))
-    facts = _facts_of_log(log)
-    if raw is not None:
-        events = fold_rows(raw, log)
-        rules = [*rules_of_rows(events, ordered=log.ordered), *rules]
-        facts = [*_facts_of_rows(events, ordered=log.ordered), *facts]
-    scores = [_score(rule) for rule in rules]
-    p_values = holm([score.p for score in scores])
+    scores: dict[str, _Score] = {}
+    shares: dict[str, _Share] = {}
+    n_users = n_rule_events = 0
+    shown, ranks = log.training_counts().displays > 0, ranks_of_ids(log.item_ids)
+    for part in log.parts(ids=False):
+        rules, facts = list(rules_of_log(part, ranks)), _facts_of_log(part, shown)
+        if raw is not None:
+            assert isinstance(log, SessionLog)
+            events = fold_rows(raw, log)
+            rules = [*rules_of_rows(events, ordered=log.ordered), *rules]
+            facts = [*_facts_of_rows(events, ordered=log.ordered), *facts]
+        for rule in rules:
+            score = _Score.of(rule)
+            scores[rule.name] = scores[rule.name].plus(score) if rule.name in scores else score
+        for share in facts:
+            shares[share.name] = shares[share.name].plus(share) if share.name in shares else share
+        n_users += len(np.unique(part.users))
+        n_rule_events += int(_countable(part.display_offsets, part.choices).sum())
+    tried = [score for score in scores.values() if score.says]
+    single = [score.sums.p_value() for score in tried]
     findings = [
-        _finding(rule, score, p, flagged=p <= level and score.p < 1)
-        for rule, score, p in zip(rules, scores, p_values, strict=True)
+        score.finding(adjusted, flagged=adjusted <= level and p < 1)
+        for score, p, adjusted in zip(tried, single, holm(single), strict=True)
     ]
     return AuditReport(
         name=log.name,
         n_sessions=log.n_sessions,
-        n_users=len(np.unique(log.users)),
+        n_users=n_users,
         n_events=log.n_events,
-        n_rule_events=int(_countable(log.display_offsets, log.choices).sum()),
+        n_rule_events=n_rule_events,
         findings=tuple(sorted(findings, key=lambda f: (not f.flagged, f.floor - f.prec_at_1))),
-        facts=tuple(facts),
+        facts=tuple(share.fact() for share in shares.values()),
         has_rows=raw is not None,
     )
 
@@ -171,60 +187,76 @@ def _countable(offsets: IntArray, choices: IntArray) -> BoolArray:
 
 @dataclass(frozen=True)
 class _Score:
-    """A rule's prec@1 as a fraction, on events of several candidates and on test events."""
+    """What a rule scores on events of several candidates, and on test events; parts of a log add up."""
 
-    mean: float
-    floor: float
-    interval: tuple[float, float]
-    p: float
-    test_mean: float
-    test_floor: float
+    rule: str
+    action: str
+    says: bool
+    """whether the rule tells candidates apart anywhere"""
+    sums: ExcessSums
+    test: npt.NDArray[np.float64]
+    """over test events with a choice: their number, hits, and sum of 1/n"""
 
+    @classmethod
+    def of(cls, rule: Rule) -> _Score:
+        """A rule's score on its own display sets."""
+        offsets, choices = rule.sets.offsets, rule.sets.choices
+        sizes = np.diff(offsets)
+        is_best = rule.scores == np.repeat(np.maximum.reduceat(rule.scores, offsets[:-1]), sizes)
+        ties = np.add.reduceat(is_best, offsets[:-1], dtype=np.int64)
+        hits = np.where(is_best[offsets[:-1] + np.maximum(choices, 0)], 1.0 / ties, 0.0)
+        test = rule.sets.is_test & (choices >= 0)
+        kept = _countable(offsets, choices)
+        sums = ExcessSums.of(hits[kept], ties[kept], sizes[kept], rule.sets.users[kept])
+        return cls(
+            rule.name, rule.action, rule.says, sums, np.array([test.sum(), hits[test].sum(), (1.0 / sizes[test]).sum()])
+        )
 
-def _score(rule: Rule) -> _Score:
-    offsets, choices = rule.sets.offsets, rule.sets.choices
-    sizes = np.diff(offsets)
-    is_best = rule.scores == np.repeat(np.maximum.reduceat(rule.scores, offsets[:-1]), sizes)
-    ties = np.add.reduceat(is_best, offsets[:-1], dtype=np.int64)
-    hits = np.where(is_best[offsets[:-1] + np.maximum(choices, 0)], 1.0 / ties, 0.0)
-    test = rule.sets.is_test & (choices >= 0)
-    kept = _countable(offsets, choices)
-    sizes_kept, ties_kept, hits_kept, users = sizes[kept], ties[kept], hits[kept], rule.sets.users[kept]
-    return _Score(
-        mean=_mean(hits_kept),
-        floor=_mean(1.0 / sizes_kept),
-        interval=clustered_interval(hits_kept, sizes_kept, users),
-        p=p_value(hits_kept, ties_kept, sizes_kept, users),
-        test_mean=_mean(hits[test]),
-        test_floor=_mean(1.0 / sizes[test]),
-    )
+    def plus(self, other: _Score) -> _Score:
+        """The rule's score on two parts of a log."""
+        return _Score(
+            self.rule, self.action, self.says or other.says, self.sums.plus(other.sums), self.test + other.test
+        )
 
-
-def _mean(values: Float64Array) -> float:
-    return float(values.mean()) if len(values) else math.nan
-
-
-def _finding(rule: Rule, score: _Score, p: float, *, flagged: bool) -> Finding:
-    low, high = score.interval
-    has_test = not math.isnan(score.test_mean)
-    return Finding(
-        rule=rule.name,
-        prec_at_1=100 * score.mean,
-        floor=100 * score.floor,
-        interval=(100 * low, 100 * high),
-        p=p,
-        flagged=flagged,
-        test_prec_at_1=100 * score.test_mean if has_test else None,
-        test_floor=100 * score.test_floor if has_test else None,
-        action=rule.action,
-    )
+    def finding(self, p: float, *, flagged: bool) -> Finding:
+        """The score as the report has it; `p` is adjusted for all rules."""
+        sums, (low, high), (n_test, test_hits, test_floor) = self.sums, self.sums.interval(), self.test.tolist()
+        return Finding(
+            rule=self.rule,
+            prec_at_1=100 * sums.mean,
+            floor=100 * sums.floor / sums.n_events if sums.n_events else math.nan,
+            interval=(100 * low, 100 * high),
+            p=p,
+            flagged=flagged,
+            test_prec_at_1=100 * test_hits / n_test if n_test else None,
+            test_floor=100 * test_floor / n_test if n_test else None,
+            action=self.action,
+        )
 
 
-def _fact(name: str, holds: BoolArray, action: str) -> Fact:
-    return Fact(name, 100 * float(holds.mean()) if len(holds) else None, len(holds), action)
+@dataclass(frozen=True)
+class _Share:
+    """A fact so far; parts of a log add up."""
+
+    name: str
+    n_true: int
+    n: int
+    action: str
+
+    def plus(self, other: _Share) -> _Share:
+        """The fact over two parts of a log."""
+        return dataclasses.replace(self, n_true=self.n_true + other.n_true, n=self.n + other.n)
+
+    def fact(self) -> Fact:
+        """As the report has it."""
+        return Fact(self.name, 100 * self.n_true / self.n if self.n else None, self.n, self.action)
 
 
-def _facts_of_rows(raw: RawEvents, *, ordered: bool) -> list[Fact]:
+def _share(name: str, holds: BoolArray, action: str) -> _Share:
+    return _Share(name, int(holds.sum()), len(holds), action)
+
+
+def _facts_of_rows(raw: RawEvents, *, ordered: bool) -> list[_Share]:
     sets = raw.sets
     clicked = sets.choices >= 0
     several = clicked & (np.diff(sets.offsets) > 1)
@@ -235,31 +267,29 @@ def _facts_of_rows(raw: RawEvents, *, ordered: bool) -> list[Fact]:
     chosen_place = sorted_place[starts + np.maximum(sets.choices, 0)]
     repeated = np.maximum.reduceat(raw.rows, starts) > 1
     facts = [
-        _fact("clicked item is last after 'sort by click, drop duplicates'", (chosen_place == last_place)[several],
+        _share("clicked item is last after 'sort by click, drop duplicates'", (chosen_place == last_place)[several],
               ORDER_KEPT if ordered else ORDER_DROPPED),
-        _fact("events in which an item has several rows", repeated, ROWS),
+        _share("events in which an item has several rows", repeated, ROWS),
     ]  # fmt: skip
     if raw.counts_views:
         views = raw.views[starts + np.maximum(sets.choices, 0)]
-        facts.append(_fact("clicked items without a view row", (views == 0)[clicked], ONE_VIEW))
+        facts.append(_share("clicked items without a view row", (views == 0)[clicked], ONE_VIEW))
     return facts
 
 
-def _facts_of_log(log: SessionLog) -> list[Fact]:
+def _facts_of_log(log: SessionLog, shown: BoolArray) -> list[_Share]:
     session = log.session_of_event
-    test, train = log.split[session] == TEST, log.split[session] == TRAIN
+    test = log.split[session] == TEST
     clicked = log.choices >= 0
     is_first = np.zeros(log.n_events, dtype=np.bool_)
     is_first[np.unique(log.users[session], return_index=True)[1]] = True
-    shown = np.zeros(log.n_items, dtype=np.bool_)
-    shown[log.items[np.repeat(train, np.diff(log.display_offsets))]] = True
     chosen_item = log.items[(log.display_offsets[:-1] + np.maximum(log.choices, 0))[test & clicked]]
-    unseen = ~shown[chosen_item] if train.any() else np.zeros(0, dtype=np.bool_)
+    unseen = ~shown[chosen_item] if shown.any() else np.zeros(0, dtype=np.bool_)
     return [
-        _fact("events without a click", ~clicked, "no click is an outcome of its own; prec@k leaves these events out"),
-        _fact("test events that display one item", (np.diff(log.display_offsets) == 1)[test],
+        _share("events without a click", ~clicked, "no click is an outcome of its own; prec@k leaves these events out"),
+        _share("test events that display one item", (np.diff(log.display_offsets) == 1)[test],
               "a free hit: prec@k is reported with and without them"),
-        _fact("test events whose user has no earlier event", is_first[test], "the share is printed beside the table"),
-        _fact("clicked test items never displayed in training", unseen,
+        _share("test events whose user has no earlier event", is_first[test], "the share is printed beside the table"),
+        _share("clicked test items never displayed in training", unseen,
               "a trained row for unknown items (id dropout), never a random one"),
     ]  # fmt: skip

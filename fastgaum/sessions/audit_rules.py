@@ -64,6 +64,8 @@ class Rule:
     sets: DisplaySets
     action: str
     """what the loader does about a log in which the rule works"""
+    says: bool = True
+    """whether it tells candidates apart anywhere in these display sets"""
 
 
 @dataclass(frozen=True)
@@ -187,13 +189,21 @@ def rules_of_rows(raw: RawEvents, *, ordered: bool) -> Iterator[Rule]:
         yield rule("zero view rows", raw.views == 0, ONE_VIEW)
 
 
-def rules_of_log(log: SessionLog) -> Iterator[Rule]:
-    """Rules about item ids and each declared field alone, in both directions, and displays earlier in the session."""
+def ranks_of_ids(item_ids: pl.Series) -> Float64Array:
+    """Rank of each item's id, as a number where all are; shape (n_items,)."""
+    numbers = parse_numbers(item_ids)
+    # Ids of one value each ("7" and "07") keep the order of their text: rank both alike and they simply tie.
+    return (item_ids if numbers is None else numbers).rank("dense").to_numpy().astype(np.float64)
+
+
+def rules_of_log(log: SessionLog, ranks: Float64Array | None = None) -> Iterator[Rule]:
+    """Rules about item ids and each declared field alone, in both directions, and displays earlier in the session.
+
+    ranks: of the log's ids, where they are known already (see `ranks_of_ids`).
+    """
     sessions = log.session_of_event
     sets = DisplaySets(log.display_offsets, log.choices, log.users[sessions], log.split[sessions] == TEST)
-    numbers = parse_numbers(log.item_ids)
-    # Ids of one value each ("7" and "07") keep the order of their text: rank both alike and they simply tie.
-    ids = (log.item_ids if numbers is None else numbers).rank("dense").to_numpy().astype(np.float64)[log.items]
+    ids = (ranks_of_ids(log.item_ids) if ranks is None else ranks)[log.items]
     yield Rule("largest item id", ids, sets, IDS)
     yield Rule("smallest item id", -ids, sets, IDS)
     # Made-up displays repeat around the choice. The other direction is popularity, and each rule costs the rest power.
@@ -223,5 +233,4 @@ def _rules_of_field(name: str, values: npt.NDArray[Any], categorical: bool, sets
 
     yield Rule(f"field {name}, {high}", scores(1.0), sets, FIELD)
     yield Rule(f"field {name}, {low}", scores(-1.0), sets, FIELD)
-    if missing.any():
-        yield Rule(f"field {name}, missing", missing.astype(np.float64), sets, FIELD)
+    yield Rule(f"field {name}, missing", missing.astype(np.float64), sets, FIELD, says=bool(missing.any()))
