@@ -4,7 +4,7 @@
 
 The `scale` world is drawn and written as parquet files of rows, one row per displayed candidate. Each stage is a process of
 its own: converting the files; one epoch of rounds at the paper's sizes (as bench/memory_training.py); and short pieces of
-training from shards and from memory in turns, whose best pieces are compared. Linux only (it reads /proc/self/status).
+training from shards and from memory in turns. Linux only (it reads /proc/self/status).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 SIZES: dict[str, Any] = {
     "batch_sessions": 2048, "players": "adversarial", "warm_start": 0, "catch_up": 0, "table_optimiser": "adagrad",
 }  # fmt: skip
+PIECES = 32
+"""pieces of training that an epoch makes: short, so that what else the machine does falls on both sides"""
 DISPLAYED = 5.0
 """mean candidates per event: 10 million events are 50 million displays"""
 
@@ -36,7 +39,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=10_000_000)
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--shards", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=10, help="pieces of training from each side")
+    parser.add_argument("--rounds", type=int, default=32, help="pieces of training from each side; 32 are an epoch")
     parser.add_argument(
         "--folder", type=Path, help="where files lie; a temporary folder if not given; what is there is used"
     )
@@ -121,7 +124,7 @@ def epoch(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def speed(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Events per second of training from shards and from memory, in turns: each piece as long as a window of shards."""
+    """Events per second of training from shards and from memory, in turns, by the clock and by all threads' work."""
     import torch
 
     from fastgaum.bench.training import GAMES, Data
@@ -143,20 +146,40 @@ def speed(arguments: argparse.Namespace) -> dict[str, Any]:
     # one set of networks: what is compared is where batches come from, and two sets would share the caches unevenly
     game = GAMES["ours"](Networks(config, space.n_ids, 0), config, Data(in_memory, unknown))
     for side, sessions in (("shards", streamed), ("memory", in_memory)):
-        pieces[side] = _pieces(game, sessions, config.batch_sessions, -(-streamed.n_windows // 2))
-    rates: dict[str, list[float]] = {side: [] for side in pieces}
+        pieces[side] = _pieces(game, sessions, config.batch_sessions)
+    # the first piece of each side compiles; the windows' readings fall into all others as they come
+    for piece in pieces.values():
+        piece()
+    spent: dict[str, list[_Spent]] = {side: [] for side in pieces}
     for _ in range(arguments.rounds):
         for side, piece in pieces.items():
-            rates[side].append(piece())
-    # the first piece of each side compiles
-    best = {side: max(each[1:] or each) for side, each in rates.items()}
-    ratios = sorted(a / b for a, b in zip(rates["shards"][1:], rates["memory"][1:], strict=True))
-    return {"rates": rates, "events_per_second": best, "speed_of_shards": best["shards"] / best["memory"],
-            "median_of_ratios": ratios[len(ratios) // 2] if ratios else None}  # fmt: skip
+            spent[side].append(piece())
+    wall, work = (
+        {
+            side: sum(one.n_events for one in each) / sum(getattr(one, kind) for one in each)
+            for side, each in spent.items()
+        }
+        for kind in ("wall", "work")
+    )
+    best = {side: max(one.n_events / one.wall for one in each) for side, each in spent.items()}
+    return {
+        "events_per_second": wall, "best_piece": best, "speed_of_shards": wall["shards"] / wall["memory"],
+        "best_of_shards": best["shards"] / best["memory"], "events_per_second_of_work": work,
+        "work_of_shards": work["shards"] / work["memory"],
+    }  # fmt: skip
 
 
-def _pieces(game: Any, sessions: Any, batch_sessions: int, per_epoch: int) -> Callable[[], float]:
-    """A function that trains on the next piece of an endless run of epochs and returns its events per second."""
+@dataclass(frozen=True)
+class _Spent:
+    """A piece of training: its events, and its seconds by the clock and of all threads' work."""
+
+    n_events: int
+    wall: float
+    work: float
+
+
+def _pieces(game: Any, sessions: Any, batch_sessions: int) -> Callable[[], _Spent]:
+    """A function that trains on the next piece, 1/PIECES of an epoch, of an endless run of epochs."""
     import numpy as np
 
     from fastgaum.models.tensors import to_tensors
@@ -169,14 +192,14 @@ def _pieces(game: Any, sessions: Any, batch_sessions: int, per_epoch: int) -> Ca
             yield from batches(sessions, batch_sessions, order)
 
     waiting = endless()
-    n = max(1, count_batches(sessions, batch_sessions) // per_epoch)
+    n = max(1, count_batches(sessions, batch_sessions) // PIECES)
 
-    def piece() -> float:
-        started, n_events = time.perf_counter(), 0
+    def piece() -> _Spent:
+        started, work, n_events = time.perf_counter(), time.process_time(), 0
         for _, batch in zip(range(n), waiting, strict=False):
             game.round(to_tensors(batch))
             n_events += batch.n_events
-        return n_events / (time.perf_counter() - started)
+        return _Spent(n_events, time.perf_counter() - started, time.process_time() - work)
 
     return piece
 

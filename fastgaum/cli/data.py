@@ -139,6 +139,17 @@ def _say_shards(out: Path, log: ShardedLog) -> None:
 
 
 @app.command
+def check(shards: Annotated[Path, Parameter(help="a folder of shards")], /) -> None:
+    """Read every file of a log in shards whole: is each what was written."""
+    from fastgaum.sessions.shards import open_shards
+
+    log = open_shards(shards, verify=True)
+    for number in range(len(log.shards)):
+        log.read(number)
+    _say_shards(shards, log)
+
+
+@app.command
 def build(
     choices: Annotated[
         str, Parameter(help="a folder or file of MovieLens (1M, 100K, latest) or LastFM-1K, or a registry name")

@@ -276,7 +276,7 @@ def _moments(encoder: Encoder, log: AnyLog) -> tuple[FloatArray, FloatArray, Flo
     count, mean, squares = 0, np.zeros(0), np.zeros(0)
     least, most = np.zeros(0, np.float32), np.zeros(0, np.float32)
     # without numbers nothing is read
-    for part in log.parts(ids=False) if encoder.space.number_names else ():
+    for part in log.parts() if encoder.space.number_names else ():
         of_part, train = encoder.on(part), part.sessions_in("train")
         for chunk in chunks(part, train) if len(train) else ():
             numbers = of_part.numbers(select_sessions(part, chunk))

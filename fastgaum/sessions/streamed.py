@@ -115,7 +115,8 @@ class StreamedSessions:
 
     def _part(self, shard: int) -> tuple[SessionLog, npt.NDArray[np.int64]]:
         """A shard's sessions, and their rows in the whole log; for training those of other splits are left behind."""
-        log = self.log.read(shard, ids=False)
+        # who encodes numbers names the event of one that is out of range
+        log = self.log.read(shard, ids=bool(self.encoder.space.number_names))
         rows = self.log.first_sessions()[shard] + np.arange(log.n_sessions)
         if self.split == "train":
             train = log.sessions_in("train")

@@ -1,0 +1,161 @@
+"""A model from shards is the model from memory: the same bytes in one shard, the same figures where it is evaluated."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fastgaum.errors import LogFormatError, NumericsError
+from fastgaum.models.user_model import UserModel
+from fastgaum.sessions.packed import SessionLog
+from fastgaum.sessions.shard_writer import shard_log, synthesise_shards
+from fastgaum.sessions.streamed import StreamedSessions
+from fastgaum.sessions.synthetic import synthesise
+from tests.builders import random_log
+
+SHORT = {"epochs": 3, "warm_start": 2, "catch_up": 2, "search": [], "batch_sessions": 16}
+PROTOCOLS = [("identity", False), ("bags", False), ("bags", True), ("views", False)]
+
+
+def viewed_log(n_sessions: int = 240) -> SessionLog:
+    log = random_log(0, n_sessions=n_sessions, shared_users=True, no_click=0.2)
+    rng = np.random.default_rng(0)
+    return dataclasses.replace(log, views=rng.integers(1, 4, log.n_candidates).astype(np.uint16))
+
+
+def fitted(log, **changes) -> UserModel:
+    model = UserModel.from_preset("fastgaum", **{**SHORT, **changes})
+    model.fit(log)
+    return model
+
+
+@pytest.mark.parametrize(("protocol", "relations"), PROTOCOLS)
+def test_one_shard_trains_to_the_same_bytes(tmp_path, protocol, relations) -> None:
+    log = viewed_log()
+    whole = fitted(log, protocol=protocol, relations=relations)
+    shard = fitted(shard_log(log, tmp_path / "out", 1), protocol=protocol, relations=relations)
+    assert whole.table is not None
+    assert whole.table.drop("events_per_second").equals(shard.table.drop("events_per_second"), null_equal=True)
+    theirs = shard.networks.state_dict()
+    for name, value in whole.networks.state_dict().items():
+        assert torch.equal(value, theirs[name]), name
+    whole.save(tmp_path / "whole.safetensors")
+    shard.save(tmp_path / "shard.safetensors")
+    from safetensors import safe_open
+
+    metadata = [safe_open(tmp_path / f"{name}.safetensors", "pt").metadata() for name in ("whole", "shard")]
+    assert metadata[0] == metadata[1]
+
+
+def test_the_search_and_many_shards_train(tmp_path) -> None:
+    log = viewed_log()
+    model = fitted(shard_log(log, tmp_path / "out", 5), search=["relations"], window=2)
+    assert model.settings_tried == 2
+    assert model.table is not None
+    assert np.isfinite(model.table["val_loss"].to_numpy()).all()
+    again = fitted(shard_log(log, tmp_path / "again", 5), search=["relations"], window=2)
+    assert model.table.drop("events_per_second").equals(again.table.drop("events_per_second"), null_equal=True)
+
+
+@pytest.mark.parametrize("protocol", ["identity", "bags"])
+def test_shards_are_scored_as_the_log_is(tmp_path, protocol) -> None:
+    log = viewed_log()
+    model = fitted(log, protocol=protocol)
+    shards = shard_log(log, tmp_path / "out", 6)
+    whole, parts = model.predict(log), model.predict(shards)
+    assert whole.select("session", "event", "item").equals(parts.select("session", "event", "item"))
+    for column in whole.columns[3:]:
+        np.testing.assert_allclose(whole[column].to_numpy(), parts[column].to_numpy(), atol=2e-6)
+    for split in ("test", "all"):
+        mine, theirs = model.evaluate(shards, split).to_dict(), model.evaluate(log, split).to_dict()
+        assert mine["n_users"] == theirs["n_users"]
+        assert flat(mine) == pytest.approx(flat(theirs), abs=1e-4, nan_ok=True)
+
+
+def flat(value: object) -> list[float]:
+    if isinstance(value, dict):
+        return [number for one in value.values() for number in flat(one)]
+    if isinstance(value, list):
+        return [number for one in value for number in flat(one)]
+    return [] if value is None else [float(value)]
+
+
+def test_an_empty_split_and_a_diverged_run_are_named(tmp_path) -> None:
+    log = viewed_log(80)
+    model = fitted(log, protocol="identity")
+    without = log.with_split(np.where(log.split == 2, 1, log.split).astype(np.int8))
+    with pytest.raises(LogFormatError, match="no session in split 'test'"):
+        model.evaluate(shard_log(without, tmp_path / "out", 3))
+    untrained = log.with_split(np.full(log.n_sessions, 2, np.int8))
+    with pytest.raises(LogFormatError, match="no training session"):
+        fitted(shard_log(untrained, tmp_path / "out", 3))
+
+
+@pytest.mark.parametrize("rule", ["stop", "skip"])
+def test_a_session_at_fault_is_named_from_its_shard(tmp_path, monkeypatch, rule) -> None:
+    log = viewed_log(80)
+    row = int(log.sessions_in("train")[11])
+    inner = StreamedSessions._read
+
+    def poisoned(self: StreamedSessions, shards: list[int]):
+        sessions, rows = inner(self, shards)
+        for at in np.flatnonzero(rows == row):
+            sessions.numbers[sessions.display_offsets[sessions.session_offsets[at]]] = np.nan
+        return sessions, rows
+
+    monkeypatch.setattr(StreamedSessions, "_read", poisoned)
+    shards = shard_log(log, tmp_path / "out", 6)
+    changes = {"protocol": "bags", "relations": False, "on_nonfinite": rule, "batch_sessions": 4, "window": 2}
+    if rule == "stop":
+        with pytest.raises(NumericsError, match=f"at fault: session '{log.session_ids[row]}'"):
+            fitted(shards, **changes)
+    else:
+        model = fitted(shards, **changes, most_skipped=99)
+        assert model.table is not None
+        assert np.isfinite(model.table["gap"].to_numpy()).all()
+
+
+WATCHED = """
+import json, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from fastgaum.bench.memory import restart_peak, status_mb
+from fastgaum.models.user_model import UserModel
+from fastgaum.sessions.shards import open_shards
+peaks = []
+# the first run makes everything that is made once
+for folder in sys.argv[1:]:
+    log = open_shards(folder)
+    restart_peak()
+    before = status_mb("VmRSS")
+    model = UserModel.from_preset("paper-lstm", epochs=1, search=[], window=1, players="adversarial", warm_start=0, catch_up=0)
+    model.fit(log)
+    peaks.append(status_mb("VmHWM") - before)
+print(json.dumps(peaks))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are read from /proc: Linux only")
+def test_training_holds_shards_and_not_the_log(tmp_path) -> None:
+    """Ten times the shards of one size: the peak grows by far less than the log does."""
+    log, _ = synthesise(10_000, preset="scale", n_items=1_000, mean_display=9.5, max_display=10)
+    small = shard_log(log, tmp_path / "warm", 2)
+    options = {"preset": "scale", "n_items": 1_000, "mean_display": 9.5}
+    few = synthesise_shards(30_000, tmp_path / "few", 4, **options)
+    many = synthesise_shards(300_000, tmp_path / "many", 40, **options)
+    folders = [str(one.folder) for one in (small, few, many)]
+    done = subprocess.run([sys.executable, "-c", WATCHED, *folders], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    _, of_few, of_many = json.loads(done.stdout)
+    # the log's arrays: 4 bytes per candidate, 8 per event and 13 per session, of which half are trained on
+    grown = (many.n_candidates - few.n_candidates) * 4 / 1e6
+    assert grown > 9
+    assert of_many - of_few < grown / 3
