@@ -1,13 +1,14 @@
 """From any number of files to a log in shards, at a memory that does not grow with them.
 
-First pass: the files' rows a piece at a time, checked, and appended to one of N buckets by a hash of the user (of the
-session where there are no users); the items and the values of categorical fields are collected. Second pass: each bucket is
-packed as `read_log` packs a log, and written as a shard.
+First pass: the files' rows a piece at a time, checked, and appended to a bucket by a hash of the user (of the session
+where there are no users); the items and the values of categorical fields are collected. Second pass: each bucket is packed as
+`read_log` packs a log, and the buckets of a shard are written.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,11 +30,14 @@ from fastgaum.sessions.schema import LogSchema, require_column, resolve_schema
 from fastgaum.sessions.settle import Settled, settle
 from fastgaum.sessions.shard_writer import check_shards_output, require_shards, write_shards
 from fastgaum.sessions.shards import ShardedLog, open_shards
+from fastgaum.sessions.slice import join_logs
 from fastgaum.sessions.split import USER_RULES, split_by_rule
 from fastgaum.sessions.tables import one_line, open_table
 
 PIECE_ROWS = 1_000_000
 """rows that the first pass works on at once"""
+PER_SHARD, MOST_BUCKETS = 4, 256
+"""buckets of a shard: packing takes several times what a packed bucket does; fewer where files would be too many"""
 _COLLECT_AT = 4_000_000
 """distinct values that may wait before they are made distinct again"""
 
@@ -87,14 +91,16 @@ def convert(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.rows-") as beside:
-            buckets = _Buckets(Path(beside), n_shards, candidate_fields)
+            # in one shard the files' order stays
+            per_shard = 1 if n_shards == 1 else max(1, min(PER_SHARD, MOST_BUCKETS // n_shards))
+            buckets = _Buckets(Path(beside), n_shards * per_shard, candidate_fields)
             for rows in _checked(settled, found, candidate_fields, choices, piece_rows):
                 buckets.append(rows)
             head = buckets.head(name, ordered)
             if item_table is not None:
                 head = attach_item_table(head, item_table)
             with write_shards(target, head) as writer:
-                for log in _packed(buckets, head, choices, rule, split_seed):
+                for log in _packed(buckets, per_shard, head, choices, rule, split_seed):
                     writer.add(log)
     except OSError as error:
         raise OutputError(
@@ -122,25 +128,26 @@ def _checked(
 
 
 def _packed(
-    buckets: _Buckets, head: SessionLog, choices: ChoiceRule, rule: str | None, seed: int
+    buckets: _Buckets, per_shard: int, head: SessionLog, choices: ChoiceRule, rule: str | None, seed: int
 ) -> Iterator[SessionLog]:
-    """Each bucket as a log of all the items, split by its rows or by a rule over all users."""
+    """Each shard's buckets as a log of all the items, split by its rows or by a rule over all users."""
     first, drawn = 0, None
     if rule is not None:
         n_users = sum(buckets.count_users(number) for number in buckets.filled)
         drawn = split_by_rule(np.arange(n_users, dtype=np.int32), rule, seed)
-    for number in buckets.filled:
-        rows = buckets.read(number)
-        try:
-            log = pack_rows(rows, ordered=head.ordered, choices=choices, name=head.name).log
-        except LogFormatError as error:
-            raise LogFormatError(f"{head.name}: {error}") from None
-        del rows
-        if drawn is not None:
-            n_users = int(log.users.max()) + 1
-            log = log.with_split(drawn[first : first + n_users][log.users])
-            first += n_users
-        yield _with_codes_of(log, head)
+    for _, numbers in itertools.groupby(buckets.filled, lambda number: number // per_shard):
+        parts = []
+        for number in numbers:
+            try:
+                log = pack_rows(buckets.read(number), ordered=head.ordered, choices=choices, name=head.name).log
+            except LogFormatError as error:
+                raise LogFormatError(f"{head.name}: {error}") from None
+            if drawn is not None:
+                n_users = int(log.users.max()) + 1
+                log = log.with_split(drawn[first : first + n_users][log.users])
+                first += n_users
+            parts.append(_with_codes_of(log, head))
+        yield join_logs(parts)
 
 
 def _with_codes_of(log: SessionLog, head: SessionLog) -> SessionLog:
