@@ -141,7 +141,7 @@ def speed(arguments: argparse.Namespace) -> dict[str, Any]:
     in_memory = space.encoder(whole).for_training(whole.sessions_in("train"))
     unknown = torch.from_numpy(space.unknown_of_id)
     streamed = StreamedSessions(space.encoder(log), log, "train", config.window)
-    pieces: dict[str, Callable[[], float]] = {}
+    pieces: dict[str, Callable[[], _Spent]] = {}
     torch.manual_seed(0)
     # one set of networks: what is compared is where batches come from, and two sets would share the caches unevenly
     game = GAMES["ours"](Networks(config, space.n_ids, 0), config, Data(in_memory, unknown))

@@ -203,13 +203,19 @@ class ChoiceModel(ABC):
 
         Chunks are cut where batches are: every batch is the one it would be in the whole, or in the whole shard.
         """
-        encoder, n_users = self._encoder(log, split), 0
-        for part in log.parts():
-            of_part, rows = encoder.on(part), part.sessions_in(split)
-            for chunk in chunks(part, rows, SCORING_SESSIONS) if len(rows) else ():
-                encoded = of_part.encode(chunk)
-                yield part, replace(encoded, users=encoded.users + np.int32(n_users))
-            n_users += int(part.users.max(initial=-1)) + 1
+        encoder = self._encoder(log, split)
+
+        def encoded_parts() -> Iterator[tuple[SessionLog, EncodedSessions]]:
+            n_users = 0
+            for part in log.parts():
+                of_part, rows = encoder.on(part), part.sessions_in(split)
+                for chunk in chunks(part, rows, SCORING_SESSIONS) if len(rows) else ():
+                    encoded = of_part.encode(chunk)
+                    yield part, replace(encoded, users=encoded.users + np.int32(n_users))
+                n_users += int(part.users.max(initial=-1)) + 1
+
+        # what is wrong is said before the first part is asked for
+        return encoded_parts()
 
     def _encoder(self, log: AnyLog, split: SplitName) -> Encoder:
         if self.space is None:
