@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +26,12 @@ from fastgaum.sessions.tables import READ_ERRORS, one_line
 MANIFEST = "shards.json"
 FORMAT = "fastgaum-shards"
 VERSION = 1
-ITEMS, CATEGORIES = "items.parquet", "categories.parquet"
+ITEMS, CATEGORIES = "items", "categories"
 FOOTER = "fastgaum"
 """key in each file's footer; its value is the log's own key and the file's name: a file of another log or place is known"""
 HASHED_AT_ONCE = 1_000_000_000
 """bytes up to which all files are hashed when a log is opened; those of a larger log when they are first read"""
+_OF_A_REPLACEMENT = re.compile(r".+\.[0-9a-f]{16}\.parquet")
 WAYS_OUT = "convert the log again, or copy the folder anew"
 
 
@@ -49,12 +51,12 @@ class Shard:
     candidates: tuple[int, ...]
 
     @classmethod
-    def of(cls, part: SessionLog, file: str, n_bytes: int, sha256: str) -> Shard:
-        """The entry of a file that holds `part`."""
+    def of(cls, part: SessionLog, **file: Any) -> Shard:
+        """The entry of a file that holds `part`; `file`: its name, bytes and sha256."""
         users = int(part.users.max(initial=-1)) + 1
         largest = int(np.diff(part.display_offsets[part.session_offsets]).max(initial=0))
         counts: dict[str, Any] = part.counts()
-        return cls(file, n_bytes, sha256, users, largest, **counts)
+        return cls(**file, users=users, largest=largest, **counts)
 
     @classmethod
     def of_mapping(cls, values: dict[str, Any]) -> Shard:
@@ -112,7 +114,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 def check_files(folder: Path, files: dict[str, tuple[int, str]], key: str) -> None:
     """Every listed file is there with its size, and says in its footer that it is that file of this log; no other is."""
-    extra = sorted(p.name for p in folder.glob("*.parquet") if p.name not in files and p.name[0] not in "._")
+    found = [p.name for p in folder.glob("*.parquet") if p.name not in files and p.name[0] not in "._"]
+    # a file of a replacement that is under way, or was killed, is no file of the log that is there
+    extra = sorted(name for name in found if not _OF_A_REPLACEMENT.fullmatch(name))
     if extra:
         raise LogFormatError(f"'{folder}' holds '{extra[0]}', which {MANIFEST} does not list: remove it, or {WAYS_OUT}")
     for name, (n_bytes, _) in files.items():
@@ -129,15 +133,14 @@ def check_files(folder: Path, files: dict[str, tuple[int, str]], key: str) -> No
         except READ_ERRORS as error:
             raise LogFormatError(f"shard '{path}' is damaged ({one_line(error)}): {WAYS_OUT}") from None
         if footer != footer_of(key, name)[FOOTER]:
-            found = footer.partition(" ")
-            whose = f"'{found[2]}' of this log" if found[0] == key else "a file of another log"
+            log, _, file = footer.partition(" ")
+            whose = f"'{file}' of this log" if log == key else "a file of another log"
             raise LogFormatError(f"shard '{path}' is {whose}: shards were swapped or doubled; {WAYS_OUT}")
 
 
 def read_head(path: Path, about: dict[str, Any]) -> tuple[SessionLog, ItemCounts]:
     """All the items and categories as a log without sessions, and the items' counts."""
-    items = pl.read_parquet(path / ITEMS, glob=False)
-    values = pl.read_parquet(path / CATEGORIES, glob=False)
+    items, values = (pl.read_parquet(path / about["tables"][name]["file"], glob=False) for name in (ITEMS, CATEGORIES))
     none = np.zeros(0, np.int32)
     kinds = {name: np.dtype(kind) for name, kind in about["candidate_fields"].items()}
     head = SessionLog(

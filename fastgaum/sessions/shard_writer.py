@@ -19,6 +19,8 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import ConfigError, OutputError
+from fastgaum.files import atomic, sync_file, sync_folder
+from fastgaum.locks import name_lock
 from fastgaum.sessions.fingerprint import Digests
 from fastgaum.sessions.item_counts import ItemCounts
 from fastgaum.sessions.packed import SessionLog
@@ -34,7 +36,6 @@ from fastgaum.sessions.shard_files import (
 )
 from fastgaum.sessions.shards import ShardedLog, is_sharded, open_shards
 from fastgaum.sessions.slice import slice_sessions
-from fastgaum.sessions.store import folder_beside, swap_folder
 from fastgaum.sessions.synthetic import world
 from fastgaum.sessions.tables import one_line
 
@@ -46,8 +47,8 @@ GROUP_ROWS = 131_072
 class ShardWriter:
     """The shards of one log so far; `write_shards` makes it."""
 
-    def __init__(self, folder: Path, head: SessionLog) -> None:
-        self.folder, self.head, self.key = folder, head, secrets.token_hex(8)
+    def __init__(self, folder: Path, head: SessionLog, key: str, mark: str) -> None:
+        self.folder, self.head, self.key, self.mark = folder, head, key, mark
         self.shards: list[Shard] = []
         self.counts = ItemCounts.zeros(head.n_items)
         self._digests = Digests()
@@ -56,9 +57,7 @@ class ShardWriter:
     def add(self, part: SessionLog) -> None:
         """Write the next shard: sessions of users whom no other shard holds, with the items of the head."""
         part = dataclasses.replace(part, users=np.unique(part.users, return_inverse=True)[1].astype(np.int32))
-        file = f"shard-{len(self.shards):05}.parquet"
-        self._write(file, _rows(part))
-        self.shards.append(Shard.of(part, file, *self._facts(file).values()))
+        self.shards.append(Shard.of(part, **self._write(f"shard-{len(self.shards):05}", _rows(part))))
         self._digests.add(part, self._n_users)
         self._n_users += self.shards[-1].users
         self.counts.add(part)
@@ -68,7 +67,7 @@ class ShardWriter:
         head = self.head
         fields = {f"item_fields_{i}": values for i, values in enumerate(head.item_fields.values())}
         counts = {field.name: getattr(self.counts, field.name) for field in dataclasses.fields(ItemCounts)}
-        self._write(ITEMS, pl.DataFrame({"item": head.item_ids, **fields, **counts}))
+        items = self._write(ITEMS, pl.DataFrame({"item": head.item_ids, **fields, **counts}))
         named = [
             pl.DataFrame(
                 {"field": pl.repeat(i, len(values), dtype=pl.Int32, eager=True), "value": values.alias("value")}
@@ -76,7 +75,7 @@ class ShardWriter:
             for i, values in enumerate(head.categories.values())
         ]
         empty = pl.DataFrame(schema={"field": pl.Int32, "value": pl.String})
-        self._write(CATEGORIES, pl.concat([empty, *named]))
+        categories = self._write(CATEGORIES, pl.concat([empty, *named]))
         about: dict[str, Any] = {
             "format": FORMAT, "version": VERSION, "key": self.key, "name": head.name, "ordered": head.ordered,
             "views": head.views is not None,
@@ -84,31 +83,36 @@ class ShardWriter:
             "item_fields": list(head.item_fields), "categories": list(head.categories),
             "totals": {what: [sum(n) for n in zip(*(getattr(s, what) for s in self.shards), strict=True)]
                        for what in ("sessions", "events", "choices", "candidates")},
-            "tables": {name: self._facts(name) for name in (ITEMS, CATEGORIES)},
+            "tables": {ITEMS: items, CATEGORIES: categories},
             "digests": self._digests.values(),
             "shards": [dataclasses.asdict(shard) for shard in self.shards],
         }  # fmt: skip
-        path = self.folder / MANIFEST
-        path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-        _sync(path)
+        with atomic(self.folder / MANIFEST) as beside:
+            beside.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
-    def _write(self, file: str, frame: pl.DataFrame) -> None:
+    def _write(self, stem: str, frame: pl.DataFrame) -> dict[str, Any]:
+        """Write a file; return its name, size and sha256."""
+        name = f"{stem}{self.mark}.parquet"
+        path = self.folder / name
         frame.write_parquet(
-            self.folder / file, compression="zstd", compression_level=1, row_group_size=GROUP_ROWS, statistics=False,
-            metadata=footer_of(self.key, file),
+            path, compression="zstd", compression_level=1, row_group_size=GROUP_ROWS, statistics=False,
+            metadata=footer_of(self.key, name),
         )  # fmt: skip
-        _sync(self.folder / file)
-
-    def _facts(self, file: str) -> dict[str, Any]:
-        with open(self.folder / file, "rb") as opened:
-            digest = hashlib.file_digest(opened, "sha256").hexdigest()
-        return {"bytes": (self.folder / file).stat().st_size, "sha256": digest}
+        with open(path, "rb") as file:
+            sync_file(file)
+            return {
+                "file": name,
+                "bytes": path.stat().st_size,
+                "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+            }
 
 
 @contextmanager
 def write_shards(folder: str | os.PathLike[str], head: SessionLog) -> Iterator[ShardWriter]:
-    """Yield a writer to `add` shards to; on success its folder is renamed into place, a log in shards there is replaced.
+    """Yield a writer to `add` shards to; on success the folder holds them, and a log in shards that was there is replaced.
 
+    At any moment the folder holds the former log or the new one, whole, as with `store.save_log`: the files of a replacement
+    have names of their own, and a new shards.json makes them the log's.
     head: items, item fields, categories, the names and types of candidate fields; its sessions are not looked at.
 
     Raises:
@@ -116,20 +120,48 @@ def write_shards(folder: str | os.PathLike[str], head: SessionLog) -> Iterator[S
     """
     target = Path(folder)
     check_shards_output(target)
+    key = secrets.token_hex(8)
+    head = slice_sessions(head, np.zeros(0, np.int32))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        beside = folder_beside(target, "new")
-    except OSError as error:
-        raise _not_written(target, error) from None
+        with name_lock(target):
+            way = _replaced(target, head, key) if is_sharded(target) else _new(target, head, key)
+            with way as writer:
+                yield writer
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise OutputError(
+            f"cannot write the shards '{target}': {one_line(error)}; free space or choose another folder"
+        ) from None
+
+
+@contextmanager
+def _new(target: Path, head: SessionLog, key: str) -> Iterator[ShardWriter]:
+    beside = target.parent / f".{target.name}.new-{key}"
+    beside.mkdir()
     try:
-        writer = ShardWriter(beside, slice_sessions(head, np.zeros(0, np.int32)))
+        writer = ShardWriter(beside, head, key, "")
         yield writer
         writer.finish()
-        swap_folder(beside, target)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise _not_written(target, error) from None
+        beside.rename(target)
+        sync_folder(target.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextmanager
+def _replaced(target: Path, head: SessionLog, key: str) -> Iterator[ShardWriter]:
+    # those of the log that is there, and of a replacement that was killed
+    former = list(target.glob("*.parquet"))
+    try:
+        writer = ShardWriter(target, head, key, f".{key}")
+        yield writer
+        writer.finish()
+    except BaseException:
+        former = list(target.glob(f"*.{key}.parquet"))
+        raise
+    finally:
+        for path in former:
+            path.unlink(missing_ok=True)
 
 
 def check_shards_output(folder: Path) -> None:
@@ -207,12 +239,3 @@ def _lists(values: npt.NDArray[Any], sizes: pl.Series) -> pl.Series:
     event = pl.Series("event", np.repeat(np.arange(len(sizes), dtype=np.int32), sizes.to_numpy())).set_sorted()
     grouped = pl.DataFrame([event, pl.Series("value", np.asarray(values))]).group_by("event", maintain_order=True)
     return grouped.agg("value")["value"]
-
-
-def _not_written(target: Path, error: BaseException) -> OutputError:
-    return OutputError(f"cannot write the shards '{target}': {one_line(error)}; free space or choose another folder")
-
-
-def _sync(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())

@@ -243,15 +243,13 @@ def open_shards(folder: str | os.PathLike[str], verify: bool = False) -> Sharded
     about = read_manifest(path)
     try:
         shards = tuple(map(Shard.of_mapping, about["shards"]))
-        tables = about["tables"]
-        files = {**{shard.file: (shard.bytes, shard.sha256) for shard in shards}, **{
-            name: (tables[name]["bytes"], tables[name]["sha256"]) for name in (ITEMS, CATEGORIES)
-        }}  # fmt: skip
+        tables = [about["tables"][name] for name in (ITEMS, CATEGORIES)]
+        files = {shard.file: (shard.bytes, shard.sha256) for shard in shards}
+        files |= {table["file"]: (table["bytes"], table["sha256"]) for table in tables}
         check_files(path, files, about["key"])
         small = verify or sum(n_bytes for n_bytes, _ in files.values()) <= HASHED_AT_ONCE
-        hashed = files if small else {name: files[name] for name in (ITEMS, CATEGORIES)}
-        for name, (_, sha256) in hashed.items():
-            check_hash(path / name, sha256)
+        for name in files if small else [table["file"] for table in tables]:
+            check_hash(path / name, files[name][1])
         head, counts = read_head(path, about)
         return ShardedLog(path, head, shards, about["key"], dict(about["digests"]), counts)
     except (KeyError, TypeError, AttributeError, *READ_ERRORS) as error:

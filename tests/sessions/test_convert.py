@@ -206,3 +206,13 @@ def test_a_former_log_is_replaced(tmp_path: Path) -> None:
     convert([tmp_path / "log.parquet"], tmp_path / "out", 5)
     assert len(convert([tmp_path / "log.parquet"], tmp_path / "out", 2).shards) == 2
     assert len(list((tmp_path / "out").glob("shard-*"))) == 2
+    # a replacement that fails leaves the log that is there, and one that was killed does not hide it
+    before = sorted(path.name for path in (tmp_path / "out").iterdir())
+    users_frame().with_columns(split=pl.int_range(pl.len()) % 3).write_parquet(tmp_path / "bad.parquet")
+    with pytest.raises(LogFormatError, match="has the splits"):
+        convert([tmp_path / "bad.parquet"], tmp_path / "out", 3)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == before
+    (tmp_path / "out" / f"shard-00007.{'0' * 16}.parquet").write_bytes(b"half a fi")
+    assert read_log(tmp_path / "out").n_sessions == 40
+    assert convert([tmp_path / "log.parquet"], tmp_path / "out", 1).n_sessions == 40
+    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".json", *[".parquet"] * 3]
