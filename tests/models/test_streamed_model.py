@@ -10,15 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from fastgaum.errors import LogFormatError, NumericsError
 from fastgaum.models.user_model import UserModel
 from fastgaum.sessions.packed import SessionLog
+from fastgaum.sessions.read import open_log
 from fastgaum.sessions.shard_writer import shard_log, synthesise_shards
 from fastgaum.sessions.streamed import StreamedSessions
 from fastgaum.sessions.synthetic import synthesise
 from tests.builders import random_log
+from tests.training.interrupted import check_same, config_of, resume, run, start_and_stop
 
 SHORT = {"epochs": 3, "warm_start": 2, "catch_up": 2, "search": [], "batch_sessions": 16}
 PROTOCOLS = [("identity", False), ("bags", False), ("bags", True), ("views", False)]
@@ -43,15 +44,9 @@ def test_one_shard_trains_to_the_same_bytes(tmp_path, protocol, relations) -> No
     shard = fitted(shard_log(log, tmp_path / "out", 1), protocol=protocol, relations=relations)
     assert whole.table is not None
     assert whole.table.drop("events_per_second").equals(shard.table.drop("events_per_second"), null_equal=True)
-    theirs = shard.networks.state_dict()
-    for name, value in whole.networks.state_dict().items():
-        assert torch.equal(value, theirs[name]), name
     whole.save(tmp_path / "whole.safetensors")
     shard.save(tmp_path / "shard.safetensors")
-    from safetensors import safe_open
-
-    metadata = [safe_open(tmp_path / f"{name}.safetensors", "pt").metadata() for name in ("whole", "shard")]
-    assert metadata[0] == metadata[1]
+    assert (tmp_path / "whole.safetensors").read_bytes() == (tmp_path / "shard.safetensors").read_bytes()
 
 
 def test_the_search_and_many_shards_train(tmp_path) -> None:
@@ -62,6 +57,19 @@ def test_the_search_and_many_shards_train(tmp_path) -> None:
     assert np.isfinite(model.table["val_loss"].to_numpy()).all()
     again = fitted(shard_log(log, tmp_path / "again", 5), search=["relations"], window=2)
     assert model.table.drop("events_per_second").equals(again.table.drop("events_per_second"), null_equal=True)
+
+
+@pytest.mark.parametrize("protocol", ["identity", "bags"])
+def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path, protocol) -> None:
+    shards = shard_log(viewed_log(100), tmp_path / "log", 5)
+    config = config_of("fastgaum", protocol=protocol, relations=False, search=[], window=2)
+    n_batches = run(config, shards, tmp_path / "whole")
+    # three windows an epoch: within the first, at its end, and in later ones
+    for batch in (1, 3, 4, 6, n_batches // 2, n_batches - 2):
+        folder = tmp_path / f"stopped at {batch}"
+        start_and_stop(config, shards, folder, batch)
+        resume(config, open_log(shards.folder), folder)
+        check_same(tmp_path / "whole", folder)
 
 
 @pytest.mark.parametrize("protocol", ["identity", "bags"])
@@ -123,9 +131,7 @@ def test_a_session_at_fault_is_named_from_its_shard(tmp_path, monkeypatch, rule)
 
 
 WATCHED = """
-import json, sys
-from pathlib import Path
-import torch
+import json, sys, torch
 torch.set_num_threads(1)
 from fastgaum.bench.memory import restart_peak, status_mb
 from fastgaum.models.user_model import UserModel
@@ -149,13 +155,13 @@ def test_training_holds_shards_and_not_the_log(tmp_path) -> None:
     log, _ = synthesise(10_000, preset="scale", n_items=1_000, mean_display=9.5, max_display=10)
     small = shard_log(log, tmp_path / "warm", 2)
     options = {"preset": "scale", "n_items": 1_000, "mean_display": 9.5}
-    few = synthesise_shards(30_000, tmp_path / "few", 4, **options)
-    many = synthesise_shards(300_000, tmp_path / "many", 40, **options)
+    few = synthesise_shards(50_000, tmp_path / "few", 5, **options)
+    many = synthesise_shards(500_000, tmp_path / "many", 50, **options)
     folders = [str(one.folder) for one in (small, few, many)]
     done = subprocess.run([sys.executable, "-c", WATCHED, *folders], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     _, of_few, of_many = json.loads(done.stdout)
     # the log's arrays: 4 bytes per candidate, 8 per event and 13 per session, of which half are trained on
     grown = (many.n_candidates - few.n_candidates) * 4 / 1e6
-    assert grown > 9
-    assert of_many - of_few < grown / 3
+    assert grown > 16
+    assert of_many - of_few < grown / 2
