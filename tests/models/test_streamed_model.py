@@ -142,7 +142,7 @@ for folder in sys.argv[1:]:
     log = open_shards(folder)
     restart_peak()
     before = status_mb("VmRSS")
-    model = UserModel.from_preset("paper-lstm", epochs=1, search=[], window=1, players="adversarial", warm_start=0, catch_up=0)
+    model = UserModel.from_preset("paper-lstm", epochs=1, search=[], window=1, batch_sessions=512)
     model.fit(log)
     peaks.append(status_mb("VmHWM") - before)
 print(json.dumps(peaks))
