@@ -3,7 +3,8 @@
     python bench/shards.py --events 10000000 --items 1000000 --shards 16
 
 The `scale` world is drawn and written as parquet files of rows, one row per displayed candidate. Each stage is a process of
-its own: converting the files; one epoch of rounds at the paper's sizes (as bench/memory_training.py); and short pieces of
+its own: converting the files; one epoch of rounds at the paper's sizes (as bench/memory_training.py); audit, predict and evaluate;
+and short pieces of
 training from shards and from memory in turns. Linux only (it reads /proc/self/status).
 """
 
@@ -123,6 +124,35 @@ def epoch(arguments: argparse.Namespace) -> dict[str, Any]:
             "epoch_events_per_second": table["events_per_second"][0]}  # fmt: skip
 
 
+def scoring(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Audit, predict and evaluate with fresh networks: peak memory of each above torch's own, with networks and items."""
+    import torch
+
+    alone = status_mb("VmRSS")
+    from fastgaum.models.networks import Networks
+    from fastgaum.models.user_model import UserModel
+    from fastgaum.sessions.audit import audit
+    from fastgaum.sessions.features import FeatureSpace
+    from fastgaum.sessions.shards import open_shards
+
+    log = open_shards(arguments.folder / "shards")
+    model = UserModel.from_preset("paper-lstm")
+    model.space = FeatureSpace.fit(log, "identity", set_context=False)
+    torch.manual_seed(0)
+    model.networks = Networks(model.config, model.space.n_ids, 0)
+    verbs: dict[str, Callable[[], Any]] = {
+        "audit": lambda: audit(log),
+        "predict": lambda: sum(part.height for part in model.predict_parts(log, "test")),
+        "evaluate": lambda: model.evaluate(log, "test"),
+    }
+    peaks = {"held": status_mb("VmRSS") - alone}
+    for name, verb in verbs.items():
+        restart_peak()
+        verb()
+        peaks[name] = status_mb("VmHWM") - alone
+    return {"scoring_peak_mb": peaks}
+
+
 def speed(arguments: argparse.Namespace) -> dict[str, Any]:
     """Events per second of training from shards and from memory, in turns, by the clock and by all threads' work."""
     import torch
@@ -205,7 +235,7 @@ def _pieces(game: Any, sessions: Any, batch_sessions: int) -> Callable[[], _Spen
 
 
 STAGES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
-    "rows": rows, "convert": convert, "opening": opening, "epoch": epoch, "speed": speed,
+    "rows": rows, "convert": convert, "opening": opening, "epoch": epoch, "scoring": scoring, "speed": speed,
 }  # fmt: skip
 
 if __name__ == "__main__":

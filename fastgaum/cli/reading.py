@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 READING_FILE = "reading.json"
 
-Log = Annotated[str, Parameter(help="a registry name, a file (csv, tsv, parquet, arrow) or a folder of parquet shards")]
+Log = Annotated[
+    str,
+    Parameter(help="a registry name, a file (csv, tsv, parquet, arrow), a folder of parquet files, or a log in shards"),
+]
 
 
 @Parameter(name="*", group="Reading the log")
