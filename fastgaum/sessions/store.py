@@ -39,7 +39,7 @@ VERSION = 1
 ARRAYS = ("session_offsets", "display_offsets", "items", "choices", "split", "users")
 IDS = ("session_ids", "event_ids", "item_ids")
 _MOST_MANIFEST = 1 << 22
-_FILE_NAME = re.compile(r"[a-z0-9_]{1,64}\.(npy|arrow)")
+_FILE_NAME = re.compile(r"[a-z0-9_]{1,64}(\.[0-9a-f]{12})?\.(npy|arrow)")
 _KINDS = {"arrays": dict, "ids": dict, "candidate_fields": dict, "item_fields": dict, "categories": dict, "ordered": bool,
           "name": str}  # fmt: skip
 """what a manifest holds beside format and version"""
