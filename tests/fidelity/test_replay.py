@@ -15,10 +15,12 @@ from fastgaum.fidelity import replay as module
 from fastgaum.fidelity.behaviour import Scored
 from fastgaum.fidelity.replay import replay, versions, world_of
 from fastgaum.models.user_model import UserModel
+from fastgaum.sessions.features import FeatureSpace
 from fastgaum.sessions.packed import SessionLog
 from fastgaum.sessions.slice import slice_sessions
 from fastgaum.sessions.synthetic import world as synthetic
 from tests.builders import random_log
+from tests.envs.simulated import Within
 from tests.fidelity.worlds import FirstNew
 
 QUICK = {"epochs": 1, "warm_start": 1, "search": ()}
@@ -72,8 +74,10 @@ def test_versions_are_the_log_and_its_replicas() -> None:
 
 
 @pytest.mark.parametrize("changes", [{"relations": True}, {"protocol": "identity", "relations": False}])
-def test_new_items_are_items_of_their_own_and_unknown_to_the_model(changes: dict[str, object]) -> None:
-    """Of every event of sessions that a world lived, the encoder says what the population said."""
+def test_new_items_are_items_of_their_own_and_unknown_to_the_model(
+    changes: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every event of sessions that a world lived, the encoder, kept within training, says what the population said."""
     log = random_log(1, n_sessions=400, n_items=12, max_length=4)
     # no training or validation session displays the last three items
     late = np.add.reduceat((log.items >= 9).astype(int), log.display_offsets[log.session_offsets[:-1]]) > 0
@@ -91,6 +95,7 @@ def test_new_items_are_items_of_their_own_and_unknown_to_the_model(changes: dict
     said: list[tuple[float, ...]] = []
     choices = replay(_Overheard(world, said), test, 1, seed=4)[0]
     told = dataclasses.replace(test, choices=choices)
+    monkeypatch.setattr(FeatureSpace, "encoder", lambda space, log: Within(space, log))
     scored = Scored.of(model, told, world.head)
     at = told.display_offsets[:-1] + choices
     assert sorted(p for one in said for p in one) == pytest.approx(sorted(np.exp(scored.log_probs[at])), abs=1e-5)
