@@ -40,7 +40,7 @@ FIDELITY = (
 """page that shows fidelity reports beside each other, between its markers `fidelity`, and the reports"""
 POLICIES = (
     "docs/guide/policies.md",
-    tuple(f"docs/tables/policies/{name}.json" for name in ("yelp", "yelp-own", "taobao")),
+    tuple(f"docs/tables/policies/{name}.json" for name in ("yelp", "yelp-own", "taobao", "yoochoose", "search_clicks")),
 )
 """page that shows what policies earn, between its markers `policies`, and the objects; -own: judged where they were trained"""
 ADAPTATION = tuple(f"docs/tables/policies/{name}-adapt.json" for name in ("yelp", "yoochoose"))
