@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from fastgaum.models.user_model import UserModel
 from fastgaum.sessions.packed import SessionLog
 from fastgaum.sessions.tables import READ_ERRORS, one_line
 from fastgaum.training.observers import EpochRow
+from fastgaum.untrusted import parse_json, read_text
 
 COLUMNS = tuple(EpochRow.__dataclass_fields__)
 
@@ -100,7 +100,7 @@ def _table(folder: Path) -> pl.DataFrame:
 
 def _object(file: Path) -> dict[str, Any]:
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        value = parse_json(read_text(file))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"'{file}' is missing or damaged ({one_line(error)}): train again") from None
     if not isinstance(value, dict):

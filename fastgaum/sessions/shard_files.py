@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,8 +21,11 @@ from fastgaum.errors import LogFormatError
 from fastgaum.sessions.item_counts import ItemCounts
 from fastgaum.sessions.packed import SessionLog
 from fastgaum.sessions.tables import READ_ERRORS, one_line
+from fastgaum.untrusted import parse_json, read_text
 
 MANIFEST = "shards.json"
+MOST_MANIFEST = 1 << 26
+"""bytes of a manifest that are read: some hundred thousand shards"""
 FORMAT = "fastgaum-shards"
 VERSION = 1
 ITEMS, CATEGORIES = "items", "categories"
@@ -97,7 +99,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """What shards.json says. Raises LogFormatError if it is missing, damaged or of another version."""
     file = path / MANIFEST
     try:
-        about = json.loads(file.read_text(encoding="utf-8"))
+        about = parse_json(read_text(file, MOST_MANIFEST))
     except (OSError, ValueError) as error:
         raise LogFormatError(f"'{file}' is missing or damaged ({one_line(error)}): {WAYS_OUT}") from None
     if not isinstance(about, dict) or about.get("format") != FORMAT:

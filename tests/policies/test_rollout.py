@@ -171,7 +171,7 @@ def test_a_contrast_does_not_see_the_zero_of_utility() -> None:
         def population(self, n: int) -> TiringPopulation:
             users = super().population(n)
             plain, step = users.utilities, users.step
-            users.utilities = lambda pools: plain(pools) + 5 - 3 * users.mood  # type: ignore[method-assign]
+            users.utilities = lambda pools, k=None: plain(pools, k) + 5 - 3 * users.mood  # type: ignore[method-assign]
 
             def moved(slates: IntArray, keys: KeyArray, active: np.ndarray | None = None) -> Response:
                 shift = 5 - 3 * users.mood[:, 0]
