@@ -4,8 +4,8 @@ A user's slate is a row of k places. What the kernels read is not the item but t
 the item's, and where the order of display is a feature the position's; -1 in the first stands for a place that shows
 nothing. All dense tables are folded before: one row holds all that an item's ids say to a layer.
 
-Products are taken over tiles of rows whose number is always a multiple of BLOCK: BLAS then runs the same code over every
-row, and a user's scores have the same bits whatever stands beside it.
+Products are taken row by row in loops of our own, over tiles of rows that stay in cache. A BLAS product would give a row other
+bits in another place or beside other rows (on some processors), and a user's scores must not depend on who stands beside it.
 """
 
 from __future__ import annotations
@@ -21,15 +21,43 @@ from .scorer import dot, matrix
 from .simplex import entmax
 
 TILE = 96
-BLOCK = 16
+"""rows that are worked on at once, a multiple of 3"""
 FEW = 32
 """places of a slate up to which repeats are found by comparing all pairs"""
 
 
 @jit_part
-def blocks(rows: int) -> int:
-    """How many rows to give to a matrix product: the next multiple of BLOCK."""
-    return (rows + BLOCK - 1) // BLOCK * BLOCK
+def multiply_rows(rows: Array, matrix: Array, count: int, result: Array) -> None:
+    """Write rows @ matrix for the first `count` rows, (n, k), (k, m) → (n, m): each row's bits follow from it alone.
+
+    n is a multiple of 3, and rows up to the next such are written too. Three rows and four terms at a time keep twelve
+    factors in registers, and load a result once per four products.
+    """
+    size, width = matrix.shape
+    whole = size - size % 4
+    for i in range(0, count, 3):
+        x, y, z = rows[i], rows[i + 1], rows[i + 2]
+        of_x, of_y, of_z = result[i], result[i + 1], result[i + 2]
+        for j in range(width):
+            of_x[j] = ZERO
+            of_y[j] = ZERO
+            of_z[j] = ZERO
+        for k in range(0, whole, 4):
+            x0, x1, x2, x3 = x[k], x[k + 1], x[k + 2], x[k + 3]
+            y0, y1, y2, y3 = y[k], y[k + 1], y[k + 2], y[k + 3]
+            z0, z1, z2, z3 = z[k], z[k + 1], z[k + 2], z[k + 3]
+            for j in range(width):
+                m0, m1, m2, m3 = matrix[k, j], matrix[k + 1, j], matrix[k + 2, j], matrix[k + 3, j]
+                of_x[j] += x0 * m0 + x1 * m1 + x2 * m2 + x3 * m3
+                of_y[j] += y0 * m0 + y1 * m1 + y2 * m2 + y3 * m3
+                of_z[j] += z0 * m0 + z1 * m1 + z2 * m2 + z3 * m3
+        for k in range(whole, size):
+            x0, y0, z0 = x[k], y[k], z[k]
+            for j in range(width):
+                m0 = matrix[k, j]
+                of_x[j] += x0 * m0
+                of_y[j] += y0 * m0
+                of_z[j] += z0 * m0
 
 
 @jit
@@ -101,21 +129,20 @@ def slate_scores(
         users = min(TILE, last - start)
         for i in range(users):
             copy(of_users[i], states[start + i])
-        np.dot(of_users[: blocks(users)], from_state, sums[: blocks(users)])
+        multiply_rows(of_users, from_state, users, sums)
         for begin in range(start * k, (start + users) * k, TILE):
             count = min(TILE, (start + users) * k - begin)
-            full = blocks(count)
             values = matrix(one, 0, TILE, width)
             if n_numbers > 0:
                 for i in range(count):
                     copy(of_places[i], flat_numbers[begin + i])
-                np.dot(of_places[:full], from_numbers, values[:full])
+                multiply_rows(of_places, from_numbers, count, values)
             _first_layer(begin, count, start, k, n_rows, flat_rows, table, sums, n_numbers > 0, bias, kind, values)
             at, before = 0, width
             for layer in range(1, len(widths)):
                 after = widths[layer]
                 above = matrix(other, 0, TILE, after)
-                np.dot(values[:full], matrix(deeper, at, before, after), above[:full])
+                multiply_rows(values, matrix(deeper, at, before, after), count, above)
                 at += before * after
                 beside = deeper[at : at + after]
                 for i in range(count):

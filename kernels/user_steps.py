@@ -1,7 +1,7 @@
 """One recurrent step of many users, in place: what each has just chosen moves its state, whatever came before.
 
 The input is folded: a row of `table` holds all that an item's ids say to the gates, so that a step is a gather, two small
-products, over tiles of BLOCK rows as in `slates.py`, and the cell of the packed kernels. For a layer above the first
+products, over tiles of rows as in `slates.py`, and the cell of the packed kernels. For a layer above the first
 `chosen` has no rows, and the layer below stands in the place of the numbers.
 """
 
@@ -15,7 +15,7 @@ from ._jit import Array, jit_fast, jit_part
 from .cells import add, copy
 from .gru import logistics, mix, new_state
 from .lstm import activate_gates, advance_units, gate_scales
-from .slates import TILE, blocks
+from .slates import TILE, multiply_rows
 
 
 @jit_part
@@ -28,7 +28,7 @@ def _gates(
     if n_numbers > 0:
         for i in range(count):
             copy(held[i], numbers[start + i, 0])
-        np.dot(held[: blocks(count)], from_numbers, gates[: blocks(count)])
+        multiply_rows(held, from_numbers, count, gates)
     for i in range(count):
         if n_numbers > 0:
             add(gates[i], bias)
@@ -62,7 +62,7 @@ def lstm_step(
         count = min(TILE, last - start)
         for i in range(count):
             copy(before[i], h[start + i])
-        np.dot(before[: blocks(count)], weight, sums[: blocks(count)])
+        multiply_rows(before, weight, count, sums)
         _gates(start, count, chosen, nothing, numbers, table, from_numbers, bias, held, gates)
         for i in range(count):
             if active[start + i]:
@@ -83,7 +83,7 @@ def gru_step(
         count = min(TILE, last - start)
         for i in range(count):
             copy(before[i], h[start + i])
-        np.dot(before[: blocks(count)], weight, sums[: blocks(count)])
+        multiply_rows(before, weight, count, sums)
         _gates(start, count, chosen, nothing, numbers, table, from_numbers, bias, held, gates)
         for i in range(count):
             if active[start + i]:

@@ -157,7 +157,11 @@ def test_what_the_engine_leaves_to_autograd() -> None:
 @pytest.mark.parametrize("file", ["yelp.txt", "tb.txt", "rsc.txt"])
 @pytest.mark.parametrize("preset", ["paper-lstm", "paper-pw", "bilstm"])
 def test_fifty_steps_on_public_files(file: str, preset: str, shared_data: Callable[[str], Path]) -> None:
-    """Losses within 1e-4 and prec@k equal against the reference path after 50 steps of shuffled batches."""
+    """Losses within 1e-4 against the reference path over 50 steps of shuffled batches, and prec@k within a point.
+
+    Adam's first steps are signs of gradients: where one is rounding alone, its sign is the processor's, and so is the order of
+    items that were learned from it. On some processors the precisions are equal, on others two displays in 447 differ.
+    """
     log = fastgaum.read_log(shared_data(file))
     space = FeatureSpace.fit(log, "identity", set_context=False)
     changes = {"history": "bilstm", "history_layers": 2} if preset == "bilstm" else {}
@@ -180,4 +184,4 @@ def test_fifty_steps_on_public_files(file: str, preset: str, shared_data: Callab
         ])  # fmt: skip
     assert len(losses[0]) == 50
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-    assert precisions[0] == precisions[1]
+    assert precisions[1] == pytest.approx(precisions[0], abs=0.01)
