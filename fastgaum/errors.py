@@ -46,6 +46,14 @@ class StepRefusedError(NumericsError):
     """A training step has a loss or a gradient that is not finite: it moved no weight and no optimiser state."""
 
 
+class RefusedByAllError(StepRefusedError):
+    """A step that every process of a training has refused alike: none waits for another."""
+
+
+class LostPeerError(FastgaumError):
+    """Another process of the same training is gone."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the closest known name, or an empty string.
 

@@ -17,6 +17,7 @@ LAYERS = (
     {"errors", "untrusted"},
     {"config", "files", "interrupts", "kernels", "locks"},
     {"ops", "sessions"},
+    {"parallel"},
     {"datasets", "metrics"},
     {"models"},
     {"engine"},

@@ -139,6 +139,10 @@ class Reading:
         given = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
         return dataclasses.replace(former, **given)
 
+    def of_first(self, saved: dict[str, Any]) -> Reading:
+        """The options of the first of several processes; where data lies is this machine's own."""
+        return dataclasses.replace(_former(saved), data_dir=self.data_dir)
+
     def of_resumed(self, run: Path, saved: dict[str, Any]) -> Reading:
         """The options that a run's log was read with; given ones may only repeat them.
 

@@ -18,6 +18,7 @@ from fastgaum.engine.history import FusedHistory
 from fastgaum.engine.memory import Array, Scratch
 from fastgaum.engine.optimiser import Named, PlayerOptimiser, SparseTable
 from fastgaum.engine.scorer import FusedScorer
+from fastgaum.engine.shared_gradient import SharedGradient
 from fastgaum.errors import NumericsError, StepRefusedError
 from fastgaum.kernels import choice as kernels
 from fastgaum.kernels.dropout import drop_ids
@@ -28,6 +29,7 @@ from fastgaum.models.scorer_layout import dense_parameters, parts_of
 from fastgaum.models.scorers import Scorer
 from fastgaum.models.tensors import Bags, BatchTensors, chosen_bags
 from fastgaum.ops import threads
+from fastgaum.parallel.exchange import Exchange
 
 SHARED_SCORES = 1 << 16
 """scores of a softmax that two threads share"""
@@ -112,6 +114,11 @@ class FusedGame:
         for player in self._all():
             player.optimiser.settle()
 
+    def share(self, exchange: Exchange) -> None:
+        """Take every step with the other processes of the training."""
+        for name, optimiser in self.optimisers().items():
+            optimiser.shared = SharedGradient(exchange, self.slot_of, self.scratch, f"shared {name}")
+
     def freeze(self, frozen: bool) -> None:
         """Let steps look at losses and gradients and move nothing, or move again."""
         for player in self._all():
@@ -130,8 +137,7 @@ class FusedGame:
             candidates, tokens = self._dropped(batch.candidates, "candidates"), self._dropped(batch.tokens, "tokens")
             utility = self._utility(player, batch, candidates, tokens, train=True)
             probs, loss = self._best_response(utility, batch)
-            total += _finite(loss)
-            self._reward_step(player, batch, probs, self._named(candidates))
+            total += self._reward_step(player, batch, probs, self._named(candidates), _finite(loss))
         return total / len(self.players)
 
     def round(self, batch: BatchTensors) -> float:
@@ -154,8 +160,8 @@ class FusedGame:
             else:
                 # nothing is drawn, so the scores that the generator trained against are this step's own
                 utility = self.scratch.floats(f"{player.scorer.name}.scores", batch.candidates.n_bags)
-            total += _finite(kernels.expected_loss(utility, probs, offsets, choices))
-            self._reward_step(player, batch, probs, named)
+            loss = _finite(kernels.expected_loss(utility, probs, offsets, choices))
+            total += self._reward_step(player, batch, probs, named, loss)
         return total / len(self.players)
 
     def generator_turn(self, batch: BatchTensors, steps: int) -> None:
@@ -250,17 +256,15 @@ class FusedGame:
         kernels.logged_gradient(nothing, offsets, choices, grad)
         of_logged = scorer.backward(grad, named, add=True)
         history.backward_both(of_logged, of_branch, self.slot_of)
-        _finite(loss)
-        player.optimiser.step()
-        return loss
+        return player.optimiser.step(_finite(loss))
 
-    def _reward_step(self, player: FusedPlayer, batch: BatchTensors, probs: Array, named: Named) -> None:
+    def _reward_step(self, player: FusedPlayer, batch: BatchTensors, probs: Array, named: Named, loss: float) -> float:
         grad = self.scratch.floats("score gradients", len(probs))
         kernels.logged_gradient(probs, batch.source.display_offsets, batch.source.choices, grad)
         grad_states = player.scorer.backward(grad, named)
         assert player.history is not None
         player.history.backward(grad_states, self.slot_of)
-        player.optimiser.step()
+        return player.optimiser.step(loss)
 
     def _utility(
         self, player: FusedPlayer, batch: BatchTensors, candidates: Bags, tokens: Bags, train: bool = False

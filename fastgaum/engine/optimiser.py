@@ -19,7 +19,8 @@ from torch import nn
 
 from fastgaum.engine.memory import Array, Scratch
 from fastgaum.engine.product import ProductWeight, step_products, wide_squares
-from fastgaum.errors import StepRefusedError
+from fastgaum.engine.shared_gradient import SharedGradient
+from fastgaum.errors import RefusedByAllError, StepRefusedError
 from fastgaum.kernels import rows as kernels
 from fastgaum.ops import threads
 
@@ -130,6 +131,8 @@ class PlayerOptimiser:
         self.step_number, self.log_decay = 0, 0.0
         self.frozen = False
         """whether `step` only looks at the gradient and moves nothing"""
+        self.shared: SharedGradient | None = None
+        """brings the gradient to the other processes of the training, where there are any"""
         flat = torch.cat([parameter.detach().reshape(-1) for parameter in self.parameters]).float()
         self.values, self.grad = flat.numpy(), np.zeros(flat.numel(), np.float32)
         self.m, self.v = np.zeros_like(self.grad), np.zeros_like(self.grad)
@@ -152,19 +155,24 @@ class PlayerOptimiser:
         """Where a dense parameter's gradient is written, a view."""
         return self._view(self.grad, parameter)
 
-    def step(self) -> None:
-        """One step with the gradients that stand in the block and in the tables' buffers.
+    def step(self, loss: float = 0.0) -> float:
+        """One step with the gradients that stand in the block and in the tables' buffers, of a batch with this loss.
+
+        Returns the loss: of several processes' batch, that of the whole.
 
         Raises:
             StepRefusedError: the gradient is not finite; nothing has moved.
         """
+        refusal = StepRefusedError
+        if self.shared is not None and not self.frozen:
+            loss, refusal = self.shared(self, loss), RefusedByAllError
         norm = self.norm()
         if self.frozen or not math.isfinite(norm):
             for table in self.tables:
                 table.named = None
             if self.frozen and math.isfinite(norm):
-                return
-            raise StepRefusedError(f"the norm of the gradient is {norm}")
+                return loss
+            raise refusal(f"the norm of the gradient is {norm}")
         self.step_number += 1
         shrink = min(1.0, self.clip / (norm + 1e-6))
         small = np.float32
@@ -178,6 +186,7 @@ class PlayerOptimiser:
         self.log_decay += math.log1p(-self.lr * self.weight_decay)
         for table in self.tables:
             table.update(shrink, self.lr, self.log_decay, corrections)
+        return loss
 
     def norm(self) -> float:
         """The norm of the whole gradient; not finite only where the gradient is not."""

@@ -69,13 +69,15 @@ class UserModel(ChoiceModel):
         """
         return cls(Config.from_preset(name, **changes), device=device)
 
-    def fit(self, log: AnyLog, observer: Any = None, *, keeper: Any = None) -> pl.DataFrame:
+    def fit(self, log: AnyLog, observer: Any = None, *, keeper: Any = None, ranks: Any = None) -> pl.DataFrame:
         """Train on the log's training split, choose the epoch on its validation split; return a row per epoch.
 
         A log in shards (`sessions.read.open_log`) is read a few shards at a time.
         The caller's torch random state is left as it was. The same seed on the same machine gives the same model.
         `keeper` (`training.keeper.Keeper`) saves the run as it goes and brings it back to where it was. Ctrl-C raises
         KeyboardInterrupt; the model is then of no use until the next `fit`.
+        `ranks` (`parallel.ranks.Ranks`) are the processes that fit this model together, each of which calls this with the
+        same log: a batch's sessions are shared among them, and all end with the same weights.
 
         Raises:
             LogFormatError: a split is empty, or no click is required and none is in the log.
@@ -86,7 +88,7 @@ class UserModel(ChoiceModel):
         from fastgaum.training.observers import Silent
 
         if self.asked.search:
-            self.config = self._searched(log, keeper or Keeper())
+            self.config = self._searched(log, keeper or Keeper(), ranks)
         space = FeatureSpace.fit(log, self.config.protocol, self.config.set_context, self.config.relations)
         require_validation(log)
         require_room(self.config, space.n_ids, space.n_numbers)
@@ -103,7 +105,7 @@ class UserModel(ChoiceModel):
             self.networks = Networks(self.config, space.n_ids, space.n_numbers).to(self.device)
             trainer = Trainer(
                 self.networks, self.config, self.regulariser, data, torch.from_numpy(space.unknown_of_id), self.outside,
-                observer or Silent(), self.device, keeper,
+                observer or Silent(), self.device, keeper, ranks,
             )  # fmt: skip
             rows = trainer.run()
         self.table = pl.DataFrame([row.to_dict() for row in rows])
@@ -155,7 +157,7 @@ class UserModel(ChoiceModel):
 
         return load_model(Path(path), device)
 
-    def _searched(self, log: AnyLog, keeper: Any) -> Config:
+    def _searched(self, log: AnyLog, keeper: Any, ranks: Any) -> Config:
         """The configuration asked for, its searched switches as they do best on validation with exact players."""
         exact = {"players": "exact", "epochs": max(self.asked.warm_start, 1), "search": (), "states": "logged",
                  "expectation": "exact"}  # fmt: skip
@@ -167,7 +169,7 @@ class UserModel(ChoiceModel):
             trial = UserModel(self.asked.replace(**exact, **switches), device=self.device.type)
             trial.regulariser = self.regulariser
             try:
-                loss = float(trial.fit(log, keeper=keeper)["val_loss"].min())  # type: ignore[arg-type]
+                loss = float(trial.fit(log, keeper=keeper, ranks=ranks)["val_loss"].min())  # type: ignore[arg-type]
             except NumericsError:
                 # the training proper then meets the same, and leaves its last good state
                 loss = math.inf

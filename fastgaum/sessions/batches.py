@@ -13,6 +13,7 @@ from fastgaum.kernels.batching import count_sessions, fill_bags, fill_events, fi
 from fastgaum.sessions.features import EncodedSessions
 from fastgaum.sessions.packed import FloatArray, IntArray
 from fastgaum.sessions.selection import BATCH_CANDIDATES, cut
+from fastgaum.sessions.share import WHOLE, Share
 from fastgaum.sessions.shared import SharedSessions
 from fastgaum.sessions.streamed import StreamedSessions, Window
 
@@ -53,6 +54,8 @@ class Batch:
     """events with a choice, int64, shape (n_clicked,)"""
     chosen: RowArray
     """chosen candidate of each of those events, int64, shape (n_clicked,)"""
+    is_filler: bool = False
+    """whether it stands for a process's share of a batch that has no session: nothing in it counts"""
 
     @property
     def n_events(self) -> int:
@@ -129,9 +132,13 @@ def batches(
     batch_sessions: int,
     generator: np.random.Generator | None = None,
     skip: int = 0,
+    share: Share = WHOLE,
 ) -> Iterator[Batch]:
-    """Yield batches of whole sessions: shuffled when a random generator is given, else in order; the first ones skipped."""
-    for window in windows(encoded, generator):
+    """Yield batches of whole sessions: shuffled when a random generator is given, else in order; the first ones skipped.
+
+    With a `share`, one process's part of each batch: the batches do not depend on how many share them.
+    """
+    for window in windows(encoded, generator, share, batch_sessions):
         order = np.arange(window.n_sessions, dtype=np.int32)
         if generator is not None:
             generator.shuffle(order)
@@ -145,7 +152,10 @@ def batches(
             if skip:
                 skip -= 1
                 continue
-            yield replace(assemble(sessions, picked), rows=rows[picked])
+            own = window.part_of(picked, share)
+            filler = len(own) == 0
+            own = own if not filler else np.zeros(1, np.int32)
+            yield replace(assemble(sessions, own), rows=rows[own], is_filler=filler)
         # let go before the next is asked for
         del sessions, rows
 
@@ -164,10 +174,15 @@ def blocks(encoded: Sessions, order: IntArray, batch_sessions: int) -> Iterator[
         yield from (sessions[part] for part in cut(ends[1] - ends[0]))
 
 
-def windows(encoded: Sessions | StreamedSessions, generator: np.random.Generator | None = None) -> Iterator[Window]:
+def windows(
+    encoded: Sessions | StreamedSessions,
+    generator: np.random.Generator | None = None,
+    share: Share = WHOLE,
+    batch_sessions: int = 1,
+) -> Iterator[Window]:
     """Sessions that are in memory together, one set after the other: all at once, or those of a few shards."""
     if isinstance(encoded, StreamedSessions):
-        return encoded.windows(generator)
+        return encoded.windows(generator, share, batch_sessions)
     return iter([Window(encoded.n_sessions, encoded.largest, lambda: (encoded, encoded.rows))])
 
 

@@ -18,8 +18,10 @@ import numpy.typing as npt
 
 from fastgaum.sessions.encoder import Encoder
 from fastgaum.sessions.features import EncodedSessions
-from fastgaum.sessions.packed import SPLITS, SessionLog, SplitName
+from fastgaum.sessions.packed import SPLITS, IntArray, SessionLog, SplitName
+from fastgaum.sessions.selection import BATCH_CANDIDATES
 from fastgaum.sessions.shards import ShardedLog
+from fastgaum.sessions.share import WHOLE, Share, within
 from fastgaum.sessions.shared import SharedSessions
 from fastgaum.sessions.slice import join_logs, slice_sessions
 
@@ -35,6 +37,25 @@ class Window:
     """candidates of the session that has most, or more"""
     load: Callable[[], tuple[InMemory, npt.NDArray[Any]]]
     """reads them, or waits until they are read; gives them and their rows in the whole log"""
+    span: tuple[int, int] | None = None
+    """where a process holds but a part of the window: positions of the sessions that it takes, first and last + 1"""
+    first: int = 0
+    """position in the window of the first session that `load` gives"""
+
+    def part_of(self, positions: IntArray, share: Share) -> IntArray:
+        """A share of a batch: positions in the window in, positions in what `load` gives out."""
+        if self.span is None:
+            return share.of(positions)
+        return within(positions, *self.span) - np.int32(self.first)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one process holds of a window; `span` and `first` as in `Window`."""
+
+    shards: list[int]
+    span: tuple[int, int] | None = None
+    first: int = 0
 
 
 class StreamedSessions:
@@ -67,9 +88,13 @@ class StreamedSessions:
         """Number of windows of an epoch."""
         return -(-sum(size > 0 for size in self._sizes) // self.window)
 
-    def windows(self, generator: np.random.Generator | None = None) -> Iterator[Window]:
+    def windows(
+        self, generator: np.random.Generator | None = None, share: Share = WHOLE, batch_sessions: int = 1
+    ) -> Iterator[Window]:
         """Yield the windows of one pass: single shards in order, or with a generator drawn ones, `window` at a time.
 
+        Of several processes that shuffle, each reads but the shards that its share of a window's sessions lies in, unless
+        the window's sessions are so long that batches of `batch_sessions` are cut by their candidates.
         A window is read when it is first asked for, the next one beside it, in a thread that ends with the iterator.
         """
         filled = np.flatnonzero(np.array(self._sizes) > 0)
@@ -78,12 +103,15 @@ class StreamedSessions:
             generator.shuffle(filled)
             width = self.window
         groups = [filled[start : start + width].tolist() for start in range(0, len(filled), width)]
+        parts = [
+            self._part_of(group, share, batch_sessions) if generator is not None else Part(group) for group in groups
+        ]
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="shards") as reader:
             waiting: dict[int, Future[Any]] = {}
 
             def ask(number: int) -> Future[Any]:
                 if number not in waiting:
-                    waiting[number] = reader.submit(self._read, groups[number])
+                    waiting[number] = reader.submit(self._read, parts[number].shards)
                 return waiting[number]
 
             def load(number: int) -> tuple[InMemory, npt.NDArray[Any]]:
@@ -99,10 +127,24 @@ class StreamedSessions:
             try:
                 for number, group in enumerate(groups):
                     largest = max(self.log.shards[shard].largest for shard in group)
-                    yield Window(sum(self._sizes[shard] for shard in group), largest, partial(load, number))
+                    n_sessions = sum(self._sizes[shard] for shard in group)
+                    yield Window(n_sessions, largest, partial(load, number), parts[number].span, parts[number].first)
             finally:
                 self.present = None
                 reader.shutdown(cancel_futures=True)
+
+    def _part_of(self, group: list[int], share: Share, batch_sessions: int) -> Part:
+        """What one process reads of a window."""
+        largest = max(self.log.shards[shard].largest for shard in group)
+        if share.size == 1 or largest * batch_sessions > BATCH_CANDIDATES:
+            # where batches are cut by their candidates, whoever cuts must see them all
+            return Part(group)
+        ends = np.cumsum([0, *(self._sizes[shard] for shard in group)])
+        first, last = share.span(int(ends[-1]))
+        # whoever has none reads one session's shard all the same: something must stand in for its share
+        low = int(np.searchsorted(ends, first, side="right")) - 1
+        high = int(np.searchsorted(ends, max(last, first + 1)))
+        return Part(group[low:high], (first, last), int(ends[low]))
 
     def _read(self, shards: list[int]) -> tuple[InMemory, npt.NDArray[Any]]:
         parts = [self._part(shard) for shard in shards]

@@ -19,6 +19,7 @@ from fastgaum.models.networks import IdDropout, Networks
 from fastgaum.models.regularisers import ChoiceDistribution, Regulariser
 from fastgaum.models.sampling import sample_candidates
 from fastgaum.models.tensors import Bags, BatchTensors, chosen_bags
+from fastgaum.parallel.exchange import Exchange
 from fastgaum.training.losses import exact_loss, generator_value, mirror_loss, reward_loss, sampled_generator_loss
 from fastgaum.training.optimisers import StockOptimiser
 
@@ -58,6 +59,11 @@ class Game:
         """Bring every table up to date: before the networks are read."""
         for optimiser in self.reward_optimisers:
             optimiser.settle()
+
+    def share(self, exchange: Exchange) -> None:
+        """Take every step with the other processes of the training."""
+        for optimiser in self.optimisers().values():
+            optimiser.exchange = exchange
 
     def freeze(self, frozen: bool) -> None:
         """Let steps look at losses and gradients and move nothing, or move again."""
@@ -141,7 +147,8 @@ class Game:
         if not math.isfinite(loss):
             raise StepRefusedError(f"the loss is {loss}")
         for optimiser in self.reward_optimisers:
-            optimiser.measure()
+            optimiser.measure(loss)
+        loss = self.reward_optimisers[-1].loss
         for optimiser in self.reward_optimisers:
             optimiser.step()
         return loss

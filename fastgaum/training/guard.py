@@ -16,6 +16,7 @@ from torch import nn
 
 from fastgaum.errors import NumericsError, StepRefusedError
 from fastgaum.models.tensors import BatchTensors, to_tensors
+from fastgaum.parallel.exchange import Exchange
 from fastgaum.sessions.batches import Sessions, assemble, in_memory
 from fastgaum.sessions.packed import IntArray
 from fastgaum.sessions.streamed import StreamedSessions
@@ -56,9 +57,10 @@ class Guard:
 
     def __init__(
         self, game: Freezable, networks: nn.Module, rule: Rule, train: Sessions | StreamedSessions, session_name: Callable[[int], str],
-        device: torch.device = CPU,
+        device: torch.device = CPU, exchange: Exchange | None = None,
     ) -> None:  # fmt: skip
         self.game, self.networks, self.rule, self.device = game, networks, rule, device
+        self.exchange = exchange
         self.train, self.session_name = train, session_name
         self.skipped = 0
         self.found: set[int] = set()
@@ -68,13 +70,15 @@ class Guard:
         """Take a step and return its loss; None where the batch was skipped.
 
         A refused player's weights and optimiser state are untouched, and so is whoever would move after it. In a round
-        the generator's own finite steps, which come first, stay.
+        the generator's own finite steps, which come first, stay. Several processes take it together or not at all.
 
         Raises:
             NumericsError: the batch may not be skipped, or one too many was.
         """
         try:
-            return step(batch)
+            if self.exchange is None:
+                return step(batch)
+            return self.exchange.together(step)(batch, 0 if batch.source.is_filler else batch.n_events)
         except StepRefusedError as refusal:
             self.check_weights(f"in {where}, where {refusal}")
             names = self._at_fault(step, batch)
@@ -123,10 +127,12 @@ class Guard:
             return False
 
         with self._looking():
-            found = at_fault(refused, sessions)
-        self.found.update(rows[found].tolist())
+            found = rows[at_fault(refused, sessions)].tolist()
+        if self.exchange is not None:
+            found = sorted({row for theirs in self.exchange.ranks.gather_json(found) for row in theirs})
+        self.found.update(found)
         if found:
-            return f"at fault: {self._named(rows[found].tolist())}"
+            return f"at fault: {self._named(found)}"
         return f"no session alone, all {len(sessions)} of the batch together: {self._named(batch.source.rows.tolist())}"
 
     def _named(self, rows: list[int]) -> str:

@@ -62,7 +62,7 @@ class Kept:
 
 
 class Keeper:
-    """Saves a trainer as it goes, to `file`; without one it does nothing.
+    """Saves a trainer as it goes, to `file`; with nothing kept it does nothing, without a file another process writes.
 
     A save is made after a noted signal, at the end of a run, and at ends of epochs and every BATCH_SECONDS so far as SHARE
     allows.
@@ -77,6 +77,8 @@ class Keeper:
     ) -> None:
         """Take what was kept, or what is asked for and nothing done yet; `on_begin` is called when the file says so."""
         self.file, self.stop, self.on_begin = file, stop or Stop(), on_begin
+        self.seen = self.stop
+        """what ends the training: this process's own signal, or what all of its processes have agreed on"""
         self.tried: list[float] = [] if kept is None else list(kept.tried)
         self.snapshot = None if kept is None else kept.snapshot
         # the former trainer's tensors are not held for as long as the run
@@ -91,7 +93,9 @@ class Keeper:
         Raises:
             CheckpointError: what was kept is damaged, or of another device.
         """
-        if self.file is None:
+        if trainer.exchange is not None:
+            self.seen = trainer.exchange.agreed
+        if self.kept is None:
             yield
             return
         if self.snapshot is None:
@@ -99,7 +103,7 @@ class Keeper:
             self.on_begin()
         else:
             snapshot, self.snapshot = self.snapshot, None
-            with damage_named(self.file):
+            with damage_named(self.file or Path("the first process's resume file")):
                 put(trainer, snapshot)
         self.saved_at = time.perf_counter()
         with self.stop.deferred():
@@ -107,15 +111,18 @@ class Keeper:
 
     def after_batch(self, trainer: Trainer) -> None:
         """Save if a signal was noted, and end there; or if it was long ago."""
-        if self.file is not None and (self.stop.asked or time.perf_counter() - self.saved_at > BATCH_SECONDS):
-            self._save(trainer, self.stop.asked)
+        if self.kept is not None and (self.seen.asked or time.perf_counter() - self.saved_at > BATCH_SECONDS):
+            self._save(trainer, self.seen.asked)
 
     def after_epoch(self, trainer: Trainer, last: bool = False) -> None:
         """Save if a signal was noted, and end there; or if there was time enough; always after the last epoch."""
-        if self.file is not None:
-            self._save(trainer, last or self.stop.asked)
+        if self.kept is not None:
+            self._save(trainer, last or self.seen.asked)
 
     def _save(self, trainer: Trainer, must: bool) -> None:
+        if self.file is None:
+            self.seen.check()
+            return
         snapshot = take(trainer)
         if self.cost is None:
             self.cost = sum(tensor.nbytes for tensor in snapshot.tensors.values()) / _SLOW_DISK
@@ -124,11 +131,12 @@ class Keeper:
             self._write(snapshot)
             self.saved_at = time.perf_counter()
             self.cost = self.saved_at - started
-        self.stop.check()
+        self.seen.check()
 
     def _write(self, snapshot: Snapshot) -> None:
-        assert self.file is not None
         assert self.kept is not None
+        if self.file is None:
+            return
         metadata = {
             "format": FORMAT,
             "config": json.dumps(self.kept.config.to_mapping()),

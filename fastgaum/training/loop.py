@@ -18,7 +18,10 @@ from fastgaum.models.choice_model import SCORING_SESSIONS
 from fastgaum.models.networks import Networks
 from fastgaum.models.regularisers import Regulariser
 from fastgaum.models.tensors import BatchTensors, to_tensors
+from fastgaum.parallel.exchange import Exchange
+from fastgaum.parallel.ranks import Ranks
 from fastgaum.sessions.batches import Sessions, assemble, batches, blocks, count_batches, windows
+from fastgaum.sessions.share import WHOLE, Share
 from fastgaum.sessions.streamed import StreamedSessions
 from fastgaum.training.best_state import BestState
 from fastgaum.training.game import Game
@@ -54,13 +57,14 @@ class Scored:
         device: torch.device,
         most_sessions: int | None = None,
         without: Iterable[int] = (),
+        share: Share = WHOLE,
     ) -> None:
         self.encoded, self.device = encoded, device
         n = min(encoded.n_sessions, most_sessions or encoded.n_sessions)
         # spread over the log: its order may be that of time
-        self.positions = np.linspace(0, encoded.n_sessions, n, endpoint=False).astype(np.int64)
+        self.positions = share.of(np.linspace(0, encoded.n_sessions, n, endpoint=False).astype(np.int64))
         self.without = list(without)
-        few = encoded.n_events * (n / max(encoded.n_sessions, 1)) <= HELD_EVENTS
+        few = encoded.n_events * (len(self.positions) / max(encoded.n_sessions, 1)) <= HELD_EVENTS
         self.held = list(self._assembled()) if few else None
 
     def __iter__(self) -> Iterator[BatchTensors]:
@@ -84,7 +88,7 @@ class Trainer:
 
     def __init__(
         self, networks: Networks, config: Config, regulariser: Regulariser, data: TrainingData, unknown_of_id: Tensor,
-        outside: bool, observer: Observer, device: torch.device, keeper: Keeper | None = None,
+        outside: bool, observer: Observer, device: torch.device, keeper: Keeper | None = None, ranks: Ranks | None = None,
     ) -> None:  # fmt: skip
         self.networks = networks
         self.config = config
@@ -93,15 +97,23 @@ class Trainer:
         self.outside = outside
         self.observer = observer
         self.device = device
-        engine = FusedGame if FusedGame.supports(networks, config, device) else Game
+        self.ranks, self.keeper = ranks or Ranks(), keeper or Keeper()
+        # by hand, the gradient of a bilstm's matrices is never written, so it cannot be summed over processes
+        by_hand = FusedGame.supports(networks, config, device) and not (
+            self.ranks.size > 1 and config.history == "bilstm"
+        )
+        engine = FusedGame if by_hand else Game
         self.game: Game | FusedGame = engine(networks, config, regulariser, unknown_of_id.to(device), outside)
-        self.guard = Guard(self.game, networks, config, data.train, data.session_name, device)
-        self.keeper = keeper or Keeper()
+        self.exchange: Exchange | None = None
+        if self.ranks.size > 1:
+            self.exchange = Exchange(self.ranks, self.keeper.stop)
+            self.game.share(self.exchange)
+        self.guard = Guard(self.game, networks, config, data.train, data.session_name, device, self.exchange)
         self.order = np.random.default_rng(config.seed)
         self.at = Position()
         self.at.begin_epoch(self.order)
-        self.train = Scored(data.train, device, GAP_SESSIONS)
-        self.validation = Scored(data.validation, device)
+        self.train = Scored(data.train, device, GAP_SESSIONS, share=self.ranks.share)
+        self.validation = Scored(data.validation, device, share=self.ranks.share)
         self.rows: list[EpochRow] = []
         self.best_score = math.inf
         self.best_state = BestState(networks)
@@ -178,10 +190,11 @@ class Trainer:
         n_batches = count_batches(self.data.train, self.config.batch_sessions)
         for batch in self._shuffled():
             loss = self.guard.step(step, batch, f"epoch {len(self.rows) + 1}, batch {at.batches + 1}")
+            n_events = batch.n_events if self.exchange is None else self.exchange.total_events
             if loss is not None:
-                at.loss += loss * batch.n_events
-                at.events += batch.n_events
-            at.batches, seen = at.batches + 1, seen + batch.n_events
+                at.loss += loss * n_events
+                at.events += n_events
+            at.batches, seen = at.batches + 1, seen + n_events
             self.observer.on_batch(at.batches, max(at.batches, n_batches))
             self.keeper.after_batch(self)
         mean = at.loss / at.events if at.events else math.nan
@@ -189,12 +202,14 @@ class Trainer:
         return mean, seen / max(time.perf_counter() - started, 1e-9)
 
     def _shuffled(self) -> Iterator[BatchTensors]:
-        for batch in batches(self.data.train, self.config.batch_sessions, self.order, skip=self.at.batches):
+        size, share = self.config.batch_sessions, self.ranks.share
+        for batch in batches(self.data.train, size, self.order, self.at.batches, share):
             yield to_tensors(batch, self.device)
 
     def leave_out_found(self) -> None:
         """Take the gap over sessions other than those that the guard has found at fault: they have none."""
-        self.train = Scored(self.data.train, self.device, GAP_SESSIONS, without=self.guard.found)
+        without, share = self.guard.found, self.ranks.share
+        self.train = Scored(self.data.train, self.device, GAP_SESSIONS, without, share)
 
     def _restore(self) -> None:
         self.game.settle()
@@ -202,6 +217,7 @@ class Trainer:
 
     def _validated(self, phase: str, loss: float, rate: float) -> EpochRow:
         self.game.settle()
+        self.ranks.require_in_step(self.networks)
         skipped, at_fault = self.guard.of_epoch()
         if skipped:
             self.leave_out_found()
@@ -237,4 +253,4 @@ class Trainer:
         return row
 
     def _figures(self, scored: Scored) -> Figures:
-        return figures(self.networks, scored, self.regulariser, self.config.eta, self.outside)
+        return figures(self.networks, scored, self.regulariser, self.config.eta, self.outside, self.ranks.total)

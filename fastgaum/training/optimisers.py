@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastgaum.errors import StepRefusedError
+from fastgaum.errors import RefusedByAllError, StepRefusedError
 from fastgaum.models.history import PositionWeight
 from fastgaum.models.scorers import BagLinear
+from fastgaum.parallel.exchange import Block, Exchange
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
@@ -51,6 +52,9 @@ class StockOptimiser:
         self.lr, self.weight_decay, self.clip, self.rule = lr, weight_decay, clip, rule
         self.steps, self.log_decay = 0, 0.0
         self.frozen = False
+        self.exchange: Exchange | None = None
+        """with the other processes of the training, where there are any"""
+        self.loss = 0.0
         self.measured: tuple[list[tuple[_Rows, Tensor]], float] | None = None
         self.adam = torch.optim.AdamW(
             self.dense, lr=lr, betas=(BETA1, BETA2), eps=EPS, weight_decay=weight_decay, fused=True
@@ -64,12 +68,18 @@ class StockOptimiser:
             table.parameter.grad = None
 
     @torch.no_grad()
-    def measure(self) -> tuple[list[tuple[_Rows, Tensor]], float]:
+    def measure(self, loss: float = 0.0) -> tuple[list[tuple[_Rows, Tensor]], float]:
         """The tables' gradients and the factor that clips; `step` measures where this was not called before.
+
+        Afterwards `loss` is that of the whole batch, where several processes share it.
 
         Raises:
             StepRefusedError: the gradient is not finite.
         """
+        refusal, self.loss = StepRefusedError, loss
+        if self.exchange is not None and not self.frozen:
+            self._share(self.exchange)
+            refusal = RefusedByAllError
         sparse = [(table, table.parameter.grad.coalesce()) for table in self.tables if table.parameter.grad is not None]
         parts = [*self._dense_gradients(), *(grad.values() for _, grad in sparse)]
         norm = float(torch.nn.utils.get_total_norm(parts))
@@ -77,7 +87,7 @@ class StockOptimiser:
             # squares of float32 overflow from 1e19 on
             norm = float(torch.nn.utils.get_total_norm([part.double() for part in parts]))
         if not math.isfinite(norm):
-            raise StepRefusedError(f"the norm of the gradient is {norm}")
+            raise refusal(f"the norm of the gradient is {norm}")
         self.measured = sparse, min(1.0, self.clip / (norm + 1e-6))
         return self.measured
 
@@ -108,6 +118,23 @@ class StockOptimiser:
             for table in self.tables:
                 table.parameter.mul_((self.log_decay - table.shrunk).exp()[:, None].to(table.parameter.dtype))
                 table.shrunk.fill_(self.log_decay)
+
+    def _share(self, exchange: Exchange) -> None:
+        """Overwrite the gradients by their means over all processes."""
+        for parameter in self.dense:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        flat = torch.cat([grad.reshape(-1) for grad in self._dense_gradients()])
+        blocks = [_block(table.parameter) for table in self.tables]
+        self.loss, gathered = exchange.mean(self.loss, flat, blocks)
+        at = 0
+        for grad in self._dense_gradients():
+            grad.copy_(flat[at : at + grad.numel()].view_as(grad))
+            at += grad.numel()
+        for table, block in zip(self.tables, gathered, strict=True):
+            table.parameter.grad = torch.sparse_coo_tensor(
+                block.ids.long()[None], block.rows, table.parameter.shape, check_invariants=True
+            )
 
     def _dense_gradients(self) -> list[Tensor]:
         return [p.grad for p in self.dense if p.grad is not None]
@@ -157,6 +184,13 @@ class StockOptimiser:
 
 def _tables(part: nn.Module) -> list[nn.Parameter]:
     return [m.table for m in part.modules() if isinstance(m, BagLinear | PositionWeight)]
+
+
+def _block(table: nn.Parameter) -> Block:
+    if table.grad is None:
+        return Block(table.new_empty(0, dtype=torch.int32), table.new_empty(0, table.shape[1]))
+    grad = table.grad.coalesce()
+    return Block(grad.indices()[0].int(), grad.values())
 
 
 def _rows(table: nn.Parameter, rule: str) -> _Rows:

@@ -22,15 +22,17 @@ import polars as pl
 import tomli_w
 import torch
 
-from fastgaum.errors import CheckpointError, NumericsError, OutputError
+from fastgaum.errors import CheckpointError, LogFormatError, NumericsError, OutputError
 from fastgaum.files import atomic, require_writable
 from fastgaum.interrupts import Stop
 from fastgaum.locks import LOCK_FILE, folder_lock, require_free
 from fastgaum.models.user_model import UserModel
+from fastgaum.parallel.ranks import Ranks
 from fastgaum.sessions.shards import AnyLog
 from fastgaum.sessions.tables import READ_ERRORS
 from fastgaum.training.keeper import Keeper, Kept, read_kept
 from fastgaum.training.observers import EpochRow, Observer, Silent
+from fastgaum.training.snapshot import Snapshot
 
 RESUME_FILE = "resume.safetensors"
 MADE_FILES = ("config.toml", "machine.json", "reading.json", "metrics.jsonl", "metrics.parquet", "model.safetensors")
@@ -50,6 +52,7 @@ def train_run(
     reading: Mapping[str, Any] | None = None,
     stop: Stop | None = None,
     source: str | None = None,
+    ranks: Ranks | None = None,
 ) -> pl.DataFrame:
     """Fit a model on a log and leave a run folder; returns the training table.
 
@@ -57,7 +60,8 @@ def train_run(
     nothing. After a NumericsError it holds the last good state. `reading` holds the options that the log was read with:
     the command line reads them back to evaluate the run. Ctrl-C raises KeyboardInterrupt and leaves what was last saved;
     a signal that `stop` has noted ends the run after its batch, saved to the last bit. `source` is where the log was
-    found, a registry name or a path: a report looks for it there.
+    found, a registry name or a path: a report looks for it there. Of several processes (`ranks`) the first calls this, the
+    others `follow_run`.
 
     Raises:
         OutputError: the folder holds a run already, is another process's, or cannot be written.
@@ -68,7 +72,7 @@ def train_run(
     with folder_lock(folder):
         _check_contents(folder, overwrite)
         kept = Kept(model.asked, dict(reading or {}), log.fingerprint)
-        return _run(model, log, folder, kept, observer, stop, source)
+        return _run(model, log, folder, kept, observer, stop, source, ranks or Ranks())
 
 
 def resume_run(
@@ -79,6 +83,7 @@ def resume_run(
     observer: Observer | None = None,
     stop: Stop | None = None,
     source: str | None = None,
+    ranks: Ranks | None = None,
 ) -> pl.DataFrame:
     """Go on with the run in a folder to the bytes that it would have had uninterrupted; returns the training table.
 
@@ -100,7 +105,34 @@ def resume_run(
             raise CheckpointError(f"the run in '{folder}' has another configuration: only its epochs may be raised")
         kept = dataclasses.replace(kept, config=model.asked)
         table = finished_table(folder, kept)
-        return _run(model, log, folder, kept, observer, stop, source) if table is None else table
+        return _run(model, log, folder, kept, observer, stop, source, ranks or Ranks()) if table is None else table
+
+
+def follow_run(model: UserModel, log: AnyLog, ranks: Ranks, stop: Stop | None = None) -> None:
+    """Take part in a run that the first of several processes trains, or goes on with, and writes.
+
+    Raises:
+        LogFormatError, NumericsError, Interrupted, LostPeerError: as in the first process.
+    """
+    kept = _agreed(ranks, log, Kept(model.asked, {}, log.fingerprint))
+    keeper = Keeper(None, kept, stop)
+    del kept
+    model.fit(log, keeper=keeper, ranks=ranks)
+
+
+def _agreed(ranks: Ranks, log: AnyLog, kept: Kept) -> Kept:
+    """What the first process has kept, in all of them. Raises LogFormatError where they have read different logs."""
+    found = ranks.gather_json(log.fingerprint)
+    if len(set(found)) > 1:
+        raise LogFormatError(
+            f"the processes have read different logs (fingerprints {', '.join(one[:12] for one in found)}): give each the"
+            " same files"
+        )
+    snapshot = kept.snapshot
+    facts = ranks.json_of_first([kept.tried, None if snapshot is None else snapshot.facts])
+    tensors = ranks.tensors_of_first(None if snapshot is None else snapshot.tensors)
+    tried, trainer = facts
+    return dataclasses.replace(kept, tried=tried, snapshot=None if trainer is None else Snapshot(trainer, tensors))
 
 
 def kept_run(folder: Path) -> Kept | None:
@@ -157,7 +189,7 @@ def _is_left_over(name: str) -> bool:
 
 def _run(
     model: UserModel, log: AnyLog, folder: Path, kept: Kept, observer: Observer | None, stop: Stop | None,
-    source: str | None,
+    source: str | None, ranks: Ranks,
 ) -> pl.DataFrame:  # fmt: skip
     """Fit from where `kept` is; the folder's lock is held."""
     for path in list(folder.iterdir()):
@@ -165,17 +197,22 @@ def _run(
             path.unlink()
     writer = _RunWriter(model, log, folder, observer or Silent(), kept.reading, source)
     started = time.perf_counter()
+    if ranks.size > 1:
+        kept = _agreed(ranks, log, kept)
     keeper = Keeper(folder / RESUME_FILE, kept, stop, on_begin=writer.clear)
     del kept
     try:
-        table = model.fit(log, writer, keeper=keeper)
+        table = model.fit(log, writer, keeper=keeper, ranks=ranks)
     except NumericsError:
         if writer.rows:
             writer.write_model()
         raise
     writer.write_model()
     seconds = time.perf_counter() - started
-    writer.write_machine({"cost": {"seconds": seconds, "resumed": writer.resumed, **_peak_memory()}})
+    cost = {"seconds": seconds, "resumed": writer.resumed, **_peak_memory()}
+    if ranks.size > 1:
+        cost |= {"processes": ranks.size, "sent_bytes_per_step": ranks.traffic.sent_per_step(ranks.size)}
+    writer.write_machine({"cost": cost})
     with atomic(folder / "metrics.parquet") as beside:
         table.write_parquet(beside)
     return table

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -44,24 +45,27 @@ class Figures:
 
 
 def figures(
-    networks: Networks, batches: Iterable[BatchTensors], regulariser: Regulariser, eta: float, outside: bool
-) -> Figures:
-    """What an epoch is judged by, summed batch by batch: the scores of a large split are never held at once."""
-    totals = np.zeros(4)
-    n_events = n_clicked = 0
+    networks: Networks, batches: Iterable[BatchTensors], regulariser: Regulariser, eta: float, outside: bool,
+    total: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]] = lambda values: values,
+) -> Figures:  # fmt: skip
+    """What an epoch is judged by, summed batch by batch: the scores of a large split are never held at once.
+
+    `total` sums over the processes that score a part each.
+    """
+    totals = np.zeros(6)
     for batch in batches:
         scores = score(networks, [batch], regulariser, eta, outside)
-        n_events += batch.n_events
-        n_clicked += len(batch.clicked)
+        totals[4:] += batch.n_events, len(batch.clicked)
         totals[0] += scores.loss.sum(dtype=np.float64)
         totals[1] += _hits(scores.reward.scores, batch)
         if scores.generator is not None and scores.gap is not None:
             totals[2] += _hits(scores.generator.log_probs, batch)
             totals[3] += scores.gap.sum(dtype=np.float64)
+    *totals, n_events, n_clicked = total(totals).tolist()
     loss, gap = totals[0] / n_events, totals[3] / n_events
-    prec1, generator_prec1 = 100 * totals[1:3] / max(n_clicked, 1)
+    prec1, generator_prec1 = (100 * hits / max(n_clicked, 1) for hits in totals[1:3])
     has_generator = networks.generator is not None
-    return Figures(float(loss), float(prec1), float(generator_prec1) if has_generator else math.nan, float(gap))
+    return Figures(loss, prec1, generator_prec1 if has_generator else math.nan, gap)
 
 
 def _hits(scores: FloatArray, batch: BatchTensors) -> float:

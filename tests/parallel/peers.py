@@ -1,0 +1,192 @@
+"""One of several processes that train together; the first prints what it finds as JSON. Run by torchrun.
+
+python -m torch.distributed.run --standalone --nproc-per-node 2 -m tests.parallel.peers FOLDER case …
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastgaum.config import Config
+from fastgaum.errors import NumericsError
+from fastgaum.interrupts import Interrupted, Stop
+from fastgaum.models.networks import Networks
+from fastgaum.models.regularisers import regulariser_of
+from fastgaum.models.user_model import UserModel
+from fastgaum.parallel.exchange import Block, Exchange
+from fastgaum.parallel.launch import launched
+from fastgaum.parallel.ranks import Ranks
+from fastgaum.sessions.features import FeatureSpace
+from fastgaum.sessions.read import open_log
+from fastgaum.sessions.shard_writer import shard_log
+from fastgaum.sessions.synthetic import synthesise
+from fastgaum.training.guard import Guard
+from fastgaum.training.keeper import Keeper, Kept, read_kept
+from fastgaum.training.loop import Trainer, TrainingData
+from fastgaum.training.observers import Silent
+from tests.builders import random_log
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    "exact": {"preset": "paper-lstm", "epochs": 2, "id_dropout": 0.0},
+    "pw": {"preset": "paper-pw", "epochs": 2, "id_dropout": 0.0},
+    "gru": {"preset": "paper-lstm", "epochs": 2, "id_dropout": 0.0, "history": "gru", "wide": True, "item_dim": 4,
+            "table_optimiser": "adagrad"},
+    "rounds": {"preset": "large", "epochs": 2, "warm_start": 1, "catch_up": 1, "id_dropout": 0.0, "batch_sessions": 64},
+    "fastgaum": {"preset": "fastgaum", "epochs": 2, "warm_start": 1, "catch_up": 1, "id_dropout": 0.0, "dropout": 0.0},
+    "bilstm": {"preset": "report", "epochs": 1, "warm_start": 1, "catch_up": 1, "id_dropout": 0.0, "dropout": 0.0,
+               "history_dim": 8, "history_layers": 2, "hidden": (8,)},
+    "autograd": {"preset": "large", "epochs": 2, "warm_start": 1, "catch_up": 1, "id_dropout": 0.0, "ascent": "value"},
+    "generated": {"preset": "large", "epochs": 1, "warm_start": 1, "catch_up": 1, "id_dropout": 0.1, "dropout": 0.1,
+                  "states": "generated"},
+}  # fmt: skip
+
+
+def fitted(name: str, log: Any, ranks: Ranks | None) -> tuple[list[float], UserModel]:
+    """The loss of every step, and the model."""
+    losses: list[float] = []
+    plain = Guard.step
+
+    def step(self: Guard, *given: Any) -> float | None:
+        loss = plain(self, *given)
+        losses.append(float("nan") if loss is None else loss)
+        return loss
+
+    Guard.step = step  # type: ignore[method-assign]
+    try:
+        model = UserModel(Config.from_preset(**{"name": "fastgaum", **_named(CONFIGS[name])}), device="cpu")
+        model.fit(log, ranks=ranks)
+    finally:
+        Guard.step = plain  # type: ignore[method-assign]
+    return losses, model
+
+
+def _named(config: dict[str, Any]) -> dict[str, Any]:
+    return {"name" if key == "preset" else key: value for key, value in config.items()}
+
+
+def same(ranks: Ranks, folder: Path, name: str, sharded: bool = False) -> dict[str, Any]:
+    """Losses and validation figures of this training, by all processes and by one alone."""
+    log: Any = synthesise(600, preset="sample", seed=1)[0]
+    if sharded:
+        if ranks.is_first:
+            shard_log(log, folder / "shards", 6)
+        ranks.json_of_first()
+        log = open_log(folder / "shards")
+    losses, model = fitted(name, log, ranks)
+    result = {"losses": losses, "table": model.table.to_dicts()}
+    weights = torch.cat([value.double().reshape(-1) for value in model._networks().parameters()])
+    result["same_weights"] = (
+        len({tuple(one) for one in ranks.gather_json(weights[:: max(len(weights) // 500, 1)].tolist())}) == 1
+    )
+    if ranks.is_first:
+        alone, single = fitted(name, log, None)
+        result["alone"], result["alone_table"] = alone, single.table.to_dicts()
+    return result
+
+
+def reduction(ranks: Ranks, folder: Path) -> dict[str, Any]:
+    """What an exchange gives, of known numbers: three processes' events 1, 2, 3 … and one without any."""
+    exchange = Exchange(ranks, Stop())
+    exchange.events = ranks.rank
+    dense = torch.full((5,), float(ranks.rank))
+    ids = torch.arange(ranks.rank + 1, dtype=torch.int32)
+    loss, (block, other) = exchange.mean(
+        float(ranks.rank),
+        dense,
+        [Block(ids, torch.full((len(ids), 2), 10.0 + ranks.rank)), Block(ids[:0], torch.zeros(0, 3))],
+    )
+    return {"loss": loss, "dense": dense.tolist(), "ids": block.ids.tolist(), "rows": block.rows.tolist(),
+            "other": list(other.rows.shape), "events": exchange.total_events}  # fmt: skip
+
+
+def refused(ranks: Ranks, folder: Path) -> dict[str, Any]:
+    """One process meets a number that is not finite: all refuse, name its session, and stop or go on alike."""
+    log = random_log(3, n_sessions=120)
+    space = FeatureSpace.fit(log)
+    train = space.encode(log, log.sessions_in("train"))
+    numbers = train.numbers.copy()
+    numbers[train.display_offsets[train.session_offsets[7]], 0] = np.nan
+    data = TrainingData(
+        dataclasses.replace(train, numbers=numbers), space.encode(log, log.sessions_in("validation")),
+        lambda row: f"'{log.session_name(row)}'",
+    )  # fmt: skip
+    found: dict[str, Any] = {}
+    for rule in ("stop", "skip"):
+        config = Config.from_preset(
+            "fastgaum", search=(), epochs=2, warm_start=1, catch_up=1, on_nonfinite=rule, batch_sessions=16
+        )
+        torch.manual_seed(0)
+        networks = Networks(config, space.n_ids, space.n_numbers)
+        trainer = Trainer(
+            networks, config, regulariser_of(config), data, torch.from_numpy(space.unknown_of_id), False, Silent(),
+            torch.device("cpu"), ranks=ranks,
+        )  # fmt: skip
+        try:
+            rows = trainer.run()
+            found[rule] = [[row.skipped, row.at_fault] for row in rows]
+        except NumericsError as error:
+            found[rule] = str(error)
+    return {"everywhere": ranks.gather_json(found), "name": log.session_name(int(train.rows[7]))}
+
+
+def stopped(ranks: Ranks, folder: Path) -> dict[str, Any]:
+    """A signal to the last process ends all of them after the same batch; another number of processes goes on from there."""
+    log = synthesise(400, preset="sample", seed=1)[0]
+    config = Config.from_preset("large", epochs=3, warm_start=1, catch_up=1, id_dropout=0.0, batch_sessions=16)
+    file = folder / "resume.safetensors"
+    stop, plain, steps = Stop(), Guard.step, [0]
+
+    def step(self: Guard, *given: Any) -> float | None:
+        steps[0] += 1
+        if steps[0] == 13 and ranks.rank == ranks.size - 1:
+            stop.handle(signal.SIGTERM, None)
+        return plain(self, *given)
+
+    Guard.step = step  # type: ignore[method-assign]
+    keeper = Keeper(file if ranks.is_first else None, Kept(config, {}, log.fingerprint), stop)
+    try:
+        UserModel(config, device="cpu").fit(log, keeper=keeper, ranks=ranks)
+        ended: Any = None
+    except Interrupted as error:
+        ended = error.exit_code
+    finally:
+        Guard.step = plain  # type: ignore[method-assign]
+    codes, counts = ranks.gather_json(ended), ranks.gather_json(steps[0])
+    result: dict[str, Any] = {"codes": codes, "steps": counts}
+    if ranks.is_first:
+        whole = UserModel(config, device="cpu").fit(log)
+        model = UserModel(config, device="cpu")
+        rest = model.fit(log, keeper=Keeper(file, read_kept(file)))
+        result |= {"whole": whole.to_dicts(), "resumed": rest.to_dicts()}
+    return result
+
+
+def main() -> None:
+    """Run the cases that are named, in order."""
+    torch.set_num_threads(1)
+    folder = Path(sys.argv[1])
+    found = {}
+    with launched(torch.device("cpu")) as ranks:
+        for case in sys.argv[2:]:
+            if case in ("reduction", "refused", "stopped"):
+                found[case] = globals()[case](ranks, folder)
+            else:
+                found[case] = same(ranks, folder, case.removesuffix("-shards"), case.endswith("-shards"))
+            ranks.json_of_first()
+        if ranks.is_first:
+            print(json.dumps(found))
+            sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
