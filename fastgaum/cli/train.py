@@ -85,7 +85,7 @@ def train(
         elif resume:
             note(f"{out}: there is no run to go on with, this one begins")
         was_finished = kept is not None and finished_table(out, replace(kept, config=resolved)) is not None
-        ranks.json_of_first({"config": resolved.to_mapping(), "reading": reading.to_dict(), "finished": was_finished})
+        ranks.json_of_first({"config": resolved.to_mapping(), "reading": reading.to_dict()})
         sessions = reading.open(log)
         source = lasting(log)
         model = UserModel(resolved, device=device)
@@ -120,8 +120,6 @@ def _follow(log: str, reading: Reading, device: str, ranks: Ranks) -> None:
     from fastgaum.training.runs import follow_run
 
     asked = ranks.json_of_first()
-    if asked["finished"]:
-        return
     sessions = reading.of_first(asked["reading"]).open(log)
     with stop_on_signals() as stop:
         follow_run(UserModel(Config.from_mapping(asked["config"]), device=device), sessions, ranks, stop)

@@ -35,7 +35,7 @@ from fastgaum.sessions.encoder import Encoder
 from fastgaum.sessions.features import EncodedSessions, FeatureSpace
 from fastgaum.sessions.packed import SessionLog, SplitName
 from fastgaum.sessions.shards import AnyLog
-from fastgaum.sessions.streamed import StreamedSessions
+from fastgaum.sessions.streamed import ShardIterator, StreamedSessions
 
 
 class UserModel(ChoiceModel):
@@ -69,7 +69,10 @@ class UserModel(ChoiceModel):
         """
         return cls(Config.from_preset(name, **changes), device=device)
 
-    def fit(self, log: AnyLog, observer: Any = None, *, keeper: Any = None, ranks: Any = None) -> pl.DataFrame:
+    def fit(
+        self, log: AnyLog, observer: Any = None, *, keeper: Any = None, ranks: Any = None,
+        shards: ShardIterator | None = None,
+    ) -> pl.DataFrame:  # fmt: skip
         """Train on the log's training split, choose the epoch on its validation split; return a row per epoch.
 
         A log in shards (`sessions.read.open_log`) is read a few shards at a time.
@@ -77,7 +80,8 @@ class UserModel(ChoiceModel):
         `keeper` (`training.keeper.Keeper`) saves the run as it goes and brings it back to where it was. Ctrl-C raises
         KeyboardInterrupt; the model is then of no use until the next `fit`.
         `ranks` (`parallel.ranks.Ranks`) are the processes that fit this model together, each of which calls this with the
-        same log: a batch's sessions are shared among them, and all end with the same weights.
+        same log: a batch's sessions are shared among them, and all end with the same weights. `shards` gives, for each call
+        an epoch's, the numbers of the shards that this process trains on, where somebody else hands them out.
 
         Raises:
             LogFormatError: a split is empty, or no click is required and none is in the log.
@@ -88,14 +92,14 @@ class UserModel(ChoiceModel):
         from fastgaum.training.observers import Silent
 
         if self.asked.search:
-            self.config = self._searched(log, keeper or Keeper(), ranks)
+            self.config = self._searched(log, keeper or Keeper(), ranks, shards)
         space = FeatureSpace.fit(log, self.config.protocol, self.config.set_context, self.config.relations)
         require_validation(log)
         require_room(self.config, space.n_ids, space.n_numbers)
         self.space, self.outside = space, offers_no_click(log, self.config.no_click)
         encoder = space.encoder(log)
         data = TrainingData(
-            train=self._sessions(encoder, log, "train"),
+            train=self._sessions(encoder, log, "train", shards),
             validation=self._sessions(encoder, log, "validation"),
             session_name=lambda row: f"'{log.session_name(row)}'",
         )
@@ -157,7 +161,7 @@ class UserModel(ChoiceModel):
 
         return load_model(Path(path), device)
 
-    def _searched(self, log: AnyLog, keeper: Any, ranks: Any) -> Config:
+    def _searched(self, log: AnyLog, keeper: Any, ranks: Any, shards: ShardIterator | None) -> Config:
         """The configuration asked for, its searched switches as they do best on validation with exact players."""
         exact = {"players": "exact", "epochs": max(self.asked.warm_start, 1), "search": (), "states": "logged",
                  "expectation": "exact"}  # fmt: skip
@@ -169,7 +173,7 @@ class UserModel(ChoiceModel):
             trial = UserModel(self.asked.replace(**exact, **switches), device=self.device.type)
             trial.regulariser = self.regulariser
             try:
-                loss = float(trial.fit(log, keeper=keeper, ranks=ranks)["val_loss"].min())  # type: ignore[arg-type]
+                loss = float(trial.fit(log, keeper=keeper, ranks=ranks, shards=shards)["val_loss"].min())  # type: ignore[arg-type]
             except NumericsError:
                 # the training proper then meets the same, and leaves its last good state
                 loss = math.inf
@@ -178,10 +182,16 @@ class UserModel(ChoiceModel):
         best = min(zip(keeper.tried, settings, strict=True), key=lambda trial: trial[0])[1]
         return self.asked.replace(**best, search=())
 
-    def _sessions(self, encoder: Encoder, log: AnyLog, split: SplitName) -> Sessions | StreamedSessions:
-        if isinstance(log, SessionLog):
-            return encoder.for_training(log.sessions_in(split))
-        return StreamedSessions(encoder, log, split, self.config.window)
+    def _sessions(
+        self, encoder: Encoder, log: AnyLog, split: SplitName, shards: ShardIterator | None = None
+    ) -> Sessions | StreamedSessions:
+        if not isinstance(log, SessionLog):
+            return StreamedSessions(encoder, log, split, self.config.window, shards)
+        if shards is not None:
+            raise ConfigError(
+                "shards are handed out, and the log is in memory, not in shards: convert it, and open_log it"
+            )
+        return encoder.for_training(log.sessions_in(split))
 
     def _score(self, encoded: EncodedSessions) -> ScoredSessions:
         from fastgaum.training.scoring import score

@@ -5,8 +5,9 @@ They are torch.distributed's: gloo on the CPU, nccl on cards. What passes betwee
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fastgaum.errors import LostPeerError, NumericsError
+from fastgaum.errors import ConfigError, LostPeerError, NumericsError
+from fastgaum.sessions.batches import Batch
 from fastgaum.sessions.share import WHOLE, Share
 
 CPU = torch.device("cpu")
@@ -128,6 +130,26 @@ class Ranks:
                     "the processes' weights have come apart: a fault of a machine or of a library; go on from the last"
                     " checkpoint with --resume"
                 )
+
+
+def in_step(batches: Iterable[Batch], ranks: Ranks) -> Iterator[Batch]:
+    """Each process's own batches, as many in all: who has none left looks on, with a filler, until nobody has.
+
+    Raises:
+        ConfigError: this process has none at all.
+    """
+    own, last = iter(batches), None
+    while True:
+        batch = next(own, None)
+        if batch is None and last is None:
+            raise ConfigError(f"process {ranks.rank} was given no shard with training sessions: give each at least one")
+        if not ranks.total(np.array([float(batch is not None)])).any():
+            return
+        if batch is None:
+            assert last is not None
+            batch = dataclasses.replace(last, is_filler=True)
+        last = batch
+        yield batch
 
 
 @contextmanager

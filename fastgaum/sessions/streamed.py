@@ -7,7 +7,7 @@ generator alone, so that training can begin anew at any batch without reading wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastgaum.errors import ConfigError
 from fastgaum.sessions.encoder import Encoder
 from fastgaum.sessions.features import EncodedSessions
 from fastgaum.sessions.packed import SPLITS, IntArray, SessionLog, SplitName
@@ -26,6 +27,7 @@ from fastgaum.sessions.shared import SharedSessions
 from fastgaum.sessions.slice import join_logs, slice_sessions
 
 InMemory = EncodedSessions | SharedSessions
+ShardIterator = Callable[[], Iterable[int]]
 
 
 @dataclass(frozen=True)
@@ -58,17 +60,29 @@ class Part:
     first: int = 0
 
 
+def _of_log(numbers: Iterable[int], n_shards: int) -> npt.NDArray[np.int64]:
+    """The numbers as an array. Raises ConfigError for one that is no shard's."""
+    found = np.fromiter(map(int, numbers), np.int64)
+    wrong = found[(found < 0) | (found >= n_shards)]
+    if len(wrong):
+        raise ConfigError(f"shard {wrong[0]} was given to train on, the log has the shards 0 to {n_shards - 1}")
+    return found
+
+
 class StreamedSessions:
     """The sessions of one split; `sessions.batches` makes batches of them as of sessions in memory.
 
-    encoder: of the whole log's space; log: in shards; window: shards whose sessions are shuffled together.
+    encoder: of the whole log's space; log: in shards; window: shards whose sessions are shuffled together;
+    given: the numbers of the shards that this process trains on, in order, for each call an epoch's; None: all, drawn.
 
     Attributes:
         present: the window in memory: its sessions and their rows in the whole log; None before the first is read.
     """
 
-    def __init__(self, encoder: Encoder, log: ShardedLog, split: SplitName, window: int) -> None:
-        self.encoder, self.log, self.split, self.window = encoder, log, split, window
+    def __init__(
+        self, encoder: Encoder, log: ShardedLog, split: SplitName, window: int, given: ShardIterator | None = None
+    ) -> None:
+        self.encoder, self.log, self.split, self.window, self.given = encoder, log, split, window, given
         self.present: tuple[InMemory, npt.NDArray[Any]] | None = None
         column = SPLITS.index(split) if split != "all" else None
         self._sizes = [sum(s.sessions) if column is None else s.sessions[column] for s in log.shards]
@@ -97,11 +111,14 @@ class StreamedSessions:
         the window's sessions are so long that batches of `batch_sessions` are cut by their candidates.
         A window is read when it is first asked for, the next one beside it, in a thread that ends with the iterator.
         """
-        filled = np.flatnonzero(np.array(self._sizes) > 0)
-        width = 1
+        filled, width = np.flatnonzero(np.array(self._sizes) > 0), 1
         if generator is not None:
-            generator.shuffle(filled)
             width = self.window
+            if self.given is None:
+                generator.shuffle(filled)
+            else:
+                numbers = _of_log(self.given(), len(self.log.shards))
+                filled = numbers[np.isin(numbers, filled)]
         groups = [filled[start : start + width].tolist() for start in range(0, len(filled), width)]
         parts = [
             self._part_of(group, share, batch_sessions) if generator is not None else Part(group) for group in groups

@@ -19,7 +19,7 @@ from fastgaum.models.networks import Networks
 from fastgaum.models.regularisers import Regulariser
 from fastgaum.models.tensors import BatchTensors, to_tensors
 from fastgaum.parallel.exchange import Exchange
-from fastgaum.parallel.ranks import Ranks
+from fastgaum.parallel.ranks import Ranks, in_step
 from fastgaum.sessions.batches import Sessions, assemble, batches, blocks, count_batches, windows
 from fastgaum.sessions.share import WHOLE, Share
 from fastgaum.sessions.streamed import StreamedSessions
@@ -202,8 +202,14 @@ class Trainer:
         return mean, seen / max(time.perf_counter() - started, 1e-9)
 
     def _shuffled(self) -> Iterator[BatchTensors]:
-        size, share = self.config.batch_sessions, self.ranks.share
-        for batch in batches(self.data.train, size, self.order, self.at.batches, share):
+        train, size = self.data.train, self.config.batch_sessions
+        if isinstance(train, StreamedSessions) and train.given is not None:
+            # who was handed shards of its own makes batches of its own, each process's a part of one; after a resume others
+            # may be handed out, so none is skipped
+            found = in_step(batches(train, max(size // self.ranks.size, 1), self.order), self.ranks)
+        else:
+            found = batches(train, size, self.order, self.at.batches, self.ranks.share)
+        for batch in found:
             yield to_tensors(batch, self.device)
 
     def leave_out_found(self) -> None:

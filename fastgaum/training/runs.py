@@ -29,6 +29,7 @@ from fastgaum.locks import LOCK_FILE, folder_lock, require_free
 from fastgaum.models.user_model import UserModel
 from fastgaum.parallel.ranks import Ranks
 from fastgaum.sessions.shards import AnyLog
+from fastgaum.sessions.streamed import ShardIterator
 from fastgaum.sessions.tables import READ_ERRORS
 from fastgaum.training.keeper import Keeper, Kept, read_kept
 from fastgaum.training.observers import EpochRow, Observer, Silent
@@ -38,6 +39,8 @@ RESUME_FILE = "resume.safetensors"
 MADE_FILES = ("config.toml", "machine.json", "reading.json", "metrics.jsonl", "metrics.parquet", "model.safetensors")
 """what can be made from the resume file"""
 RUN_FILES = (*MADE_FILES, RESUME_FILE)
+FINISHED = "finished"
+"""what the first of several processes says in the place of its log's fingerprint where its run has nothing left to do"""
 _PART = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part")
 """what `atomic` leaves of a file when its process is killed"""
 
@@ -53,6 +56,7 @@ def train_run(
     stop: Stop | None = None,
     source: str | None = None,
     ranks: Ranks | None = None,
+    shards: ShardIterator | None = None,
 ) -> pl.DataFrame:
     """Fit a model on a log and leave a run folder; returns the training table.
 
@@ -61,7 +65,7 @@ def train_run(
     the command line reads them back to evaluate the run. Ctrl-C raises KeyboardInterrupt and leaves what was last saved;
     a signal that `stop` has noted ends the run after its batch, saved to the last bit. `source` is where the log was
     found, a registry name or a path: a report looks for it there. Of several processes (`ranks`) the first calls this, the
-    others `follow_run`.
+    others `follow_run`. `shards` is as in `UserModel.fit`.
 
     Raises:
         OutputError: the folder holds a run already, is another process's, or cannot be written.
@@ -72,7 +76,7 @@ def train_run(
     with folder_lock(folder):
         _check_contents(folder, overwrite)
         kept = Kept(model.asked, dict(reading or {}), log.fingerprint)
-        return _run(model, log, folder, kept, observer, stop, source, ranks or Ranks())
+        return _run(model, log, folder, kept, observer, stop, source, ranks or Ranks(), shards)
 
 
 def resume_run(
@@ -84,6 +88,7 @@ def resume_run(
     stop: Stop | None = None,
     source: str | None = None,
     ranks: Ranks | None = None,
+    shards: ShardIterator | None = None,
 ) -> pl.DataFrame:
     """Go on with the run in a folder to the bytes that it would have had uninterrupted; returns the training table.
 
@@ -105,24 +110,37 @@ def resume_run(
             raise CheckpointError(f"the run in '{folder}' has another configuration: only its epochs may be raised")
         kept = dataclasses.replace(kept, config=model.asked)
         table = finished_table(folder, kept)
-        return _run(model, log, folder, kept, observer, stop, source, ranks or Ranks()) if table is None else table
+        if table is not None:
+            if ranks is not None:
+                ranks.gather_json(FINISHED)
+            return table
+        return _run(model, log, folder, kept, observer, stop, source, ranks or Ranks(), shards)
 
 
-def follow_run(model: UserModel, log: AnyLog, ranks: Ranks, stop: Stop | None = None) -> None:
+def follow_run(
+    model: UserModel, log: AnyLog, ranks: Ranks, stop: Stop | None = None, shards: ShardIterator | None = None
+) -> None:
     """Take part in a run that the first of several processes trains, or goes on with, and writes.
 
     Raises:
         LogFormatError, NumericsError, Interrupted, LostPeerError: as in the first process.
     """
     kept = _agreed(ranks, log, Kept(model.asked, {}, log.fingerprint))
-    keeper = Keeper(None, kept, stop)
-    del kept
-    model.fit(log, keeper=keeper, ranks=ranks)
+    if kept is not None:
+        keeper = Keeper(None, kept, stop)
+        del kept
+        model.fit(log, keeper=keeper, ranks=ranks, shards=shards)
 
 
-def _agreed(ranks: Ranks, log: AnyLog, kept: Kept) -> Kept:
-    """What the first process has kept, in all of them. Raises LogFormatError where they have read different logs."""
+def _agreed(ranks: Ranks, log: AnyLog, kept: Kept) -> Kept | None:
+    """What the first process has kept, in all of them; None where it has nothing to do.
+
+    Raises:
+        LogFormatError: they have read different logs.
+    """
     found = ranks.gather_json(log.fingerprint)
+    if found[0] == FINISHED:
+        return None
     if len(set(found)) > 1:
         raise LogFormatError(
             f"the processes have read different logs (fingerprints {', '.join(one[:12] for one in found)}): give each the"
@@ -189,7 +207,7 @@ def _is_left_over(name: str) -> bool:
 
 def _run(
     model: UserModel, log: AnyLog, folder: Path, kept: Kept, observer: Observer | None, stop: Stop | None,
-    source: str | None, ranks: Ranks,
+    source: str | None, ranks: Ranks, shards: ShardIterator | None,
 ) -> pl.DataFrame:  # fmt: skip
     """Fit from where `kept` is; the folder's lock is held."""
     for path in list(folder.iterdir()):
@@ -198,11 +216,11 @@ def _run(
     writer = _RunWriter(model, log, folder, observer or Silent(), kept.reading, source)
     started = time.perf_counter()
     if ranks.size > 1:
-        kept = _agreed(ranks, log, kept)
+        kept = _agreed(ranks, log, kept) or kept
     keeper = Keeper(folder / RESUME_FILE, kept, stop, on_begin=writer.clear)
     del kept
     try:
-        table = model.fit(log, writer, keeper=keeper, ranks=ranks)
+        table = model.fit(log, writer, keeper=keeper, ranks=ranks, shards=shards)
     except NumericsError:
         if writer.rows:
             writer.write_model()

@@ -30,6 +30,7 @@ from fastgaum.sessions.read import open_log
 from fastgaum.sessions.shard_writer import shard_log
 from fastgaum.sessions.synthetic import synthesise
 from fastgaum.training.guard import Guard
+from fastgaum.training.hook import train_loop
 from fastgaum.training.keeper import Keeper, Kept, read_kept
 from fastgaum.training.loop import Trainer, TrainingData
 from fastgaum.training.observers import Silent
@@ -170,6 +171,27 @@ def stopped(ranks: Ranks, folder: Path) -> dict[str, Any]:
     return result
 
 
+def handed(ranks: Ranks, folder: Path) -> dict[str, Any]:
+    """Shards that somebody else hands out, more of them to the first process."""
+    log = synthesise(600, preset="sample", seed=1)[0]
+    if ranks.is_first:
+        shard_log(log, folder / "handed", 7)
+    ranks.json_of_first()
+    own = [number for number in range(7) if (number % 3 == 0) == (ranks.rank == 1)]
+    calls = []
+
+    def shards() -> list[int]:
+        calls.append(own)
+        return own
+
+    config = {"log": str(folder / "handed"), "out": str(folder / "handed run"), "preset": "large", "epochs": 3, "warm_start": 1,
+              "catch_up": 1, "batch_sessions": 32, "window": 2, "device": "cpu"}  # fmt: skip
+    table = train_loop(config, shards)
+    again = train_loop(config, shards)
+    return {"tables": ranks.gather_json(None if table is None else table.to_dicts()), "calls": ranks.gather_json(len(calls)),
+            "again": None if again is None else again.height}  # fmt: skip
+
+
 def main() -> None:
     """Run the cases that are named, in order."""
     torch.set_num_threads(1)
@@ -177,7 +199,7 @@ def main() -> None:
     found = {}
     with launched(torch.device("cpu")) as ranks:
         for case in sys.argv[2:]:
-            if case in ("reduction", "refused", "stopped"):
+            if case in ("reduction", "refused", "stopped", "handed"):
                 found[case] = globals()[case](ranks, folder)
             else:
                 found[case] = same(ranks, folder, case.removesuffix("-shards"), case.endswith("-shards"))

@@ -17,7 +17,7 @@ from fastgaum.sessions.share import Share, within
 ROOT = Path(__file__).resolve().parents[2]
 AGREEING = ["exact", "pw", "gru", "rounds", "fastgaum", "bilstm", "autograd", "exact-shards", "rounds-shards"]
 CASES = {
-    2: [*AGREEING, "generated", "reduction", "refused", "stopped"],
+    2: [*AGREEING, "generated", "reduction", "refused", "stopped", "handed"],
     3: ["rounds", "rounds-shards", "reduction", "stopped"],
 }
 
@@ -93,6 +93,18 @@ def test_all_stop_after_the_same_batch_and_another_number_goes_on(found: dict[st
         assert resumed["val_loss"] == pytest.approx(whole["val_loss"], rel=1e-4)
         if not math.isnan(whole["loss"]):
             assert resumed["loss"] == pytest.approx(whole["loss"], rel=1e-3, abs=1e-5)
+
+
+def test_workers_that_are_handed_shards_train_one_model(found: dict[str, Any]) -> None:
+    if "handed" in found:
+        case = found["handed"]
+        first, *others = case["tables"]
+        assert others == [None]
+        assert [row["phase"] for row in first] == ["exact", "generator", "rounds", "rounds", "rounds"]
+        assert first[-1]["val_loss"] < first[0]["val_loss"]
+        # asked once in every epoch; the finished run asks for nothing
+        assert case["calls"] == [5, 5]
+        assert case["again"] == 5
 
 
 def test_shares_lie_side_by_side() -> None:
