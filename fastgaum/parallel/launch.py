@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from fastgaum.parallel.ranks import Ranks, peers_needed
 
@@ -32,9 +33,9 @@ def launched(device: torch.device) -> Iterator[Ranks]:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     backend = "nccl" if device.type == "cuda" else "gloo"
     with peers_needed():
-        store, rank, size = next(dist.rendezvous("env://"))
+        store, rank, size = next(rendezvous("env://"))
         # torchrun hands the store on from a start to the next, with the addresses of the dead: each start has names of its own
-        named = dist.PrefixStore(f"start {n_restarts()}", store)
+        named = dist.PrefixStore(f"start {n_restarts()}", store)  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=named, rank=rank, world_size=size)
     try:
         yield Ranks.of_process_group(device)
