@@ -209,7 +209,8 @@ def coerce(key: str, value: Any, hint: Any) -> Any:
     if origin is Literal:
         allowed = typing.get_args(hint)
         if value not in allowed:
-            raise ConfigError(f"{key} must be one of {', '.join(map(str, allowed))}, got {value!r}")
+            close = did_you_mean(str(value), map(str, allowed))
+            raise ConfigError(f"{key} must be one of {', '.join(map(str, allowed))}, got {value!r}{close}")
         return value
     if origin is tuple:
         kind = typing.get_args(hint)[0]

@@ -13,8 +13,10 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, MissingArgumentError
 
+from fastgaum.cli.manners import manners, without_manners
+from fastgaum.cli.manual import epilogue
 from fastgaum.errors import FastgaumError
 from fastgaum.interrupts import Interrupted, stop_on_signals
 from fastgaum.untrusted import shown
@@ -24,21 +26,53 @@ DONE, CHECK_FAILED, USER_MISTAKE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 _LONGEST_SURPRISE = 200
 """characters kept of an unexpected error: torch's messages may hold a C++ stack"""
 
+_AS_THE_RUN = "Options of reading that are not given are those that the run was trained with."
+
 COMMANDS = {
-    "data": ("fastgaum.cli.data:app", "Logs: list, info, get, audit, convert, build, synth."),
-    "train": ("fastgaum.cli.train:train", "Train a user model on a log and leave a run folder."),
-    "evaluate": ("fastgaum.cli.evaluate:evaluate", "Score a trained model on a split of a log."),
-    "predict": ("fastgaum.cli.predict:predict", "Write utilities and choice probabilities of every candidate."),
+    "data": ("fastgaum.cli.data:app", "Logs: list, info, get, audit, convert, check, build, synth."),
+    "train": (
+        "fastgaum.cli.train:train",
+        "Train a user model on a log and leave a run folder.\n\nCtrl-C and SIGTERM end the run after the batch at hand, saved;"
+        " --resume goes on with it to the same bytes, also after a crash. More epochs: --resume --set epochs=N.",
+    ),
+    "evaluate": (
+        "fastgaum.cli.evaluate:evaluate",
+        f"Score a trained model on a split of a log.\n\n{_AS_THE_RUN}",
+    ),
+    "predict": (
+        "fastgaum.cli.predict:predict",
+        f"Write utilities and choice probabilities of every candidate.\n\n{_AS_THE_RUN}",
+    ),
     "simulate": ("fastgaum.cli.simulate:simulate", "Write episodes of a trained user model, as a log to read back."),
-    "fidelity": ("fastgaum.cli.fidelity:fidelity", "Does a trained user model behave as a log: replay and compare."),
-    "report": ("fastgaum.cli.report:report", "A page on runs: results, curves, calibration, what was learned."),
+    "fidelity": (
+        "fastgaum.cli.fidelity:fidelity",
+        f"Does a trained user model behave as a log: replay and compare.\n\n{_AS_THE_RUN}",
+    ),
+    "report": (
+        "fastgaum.cli.report:report",
+        f"A page on runs: results, curves, calibration, what was learned.\n\nOne HTML file that asks the network for nothing."
+        f" {_AS_THE_RUN}",
+    ),
     "rl": ("fastgaum.cli.rl:app", "Policies in a learned user: train, evaluate, adapt."),
-    "reproduce": ("fastgaum.cli.reproduce:reproduce", "Data sets × models × seeds: the prec@k table."),
+    "reproduce": (
+        "fastgaum.cli.reproduce:reproduce",
+        "Data sets × models × seeds: the prec@k table.\n\nIt runs on the data sets at hand, or on the bundled sample, and never"
+        " needs the network. Exit code 1 if a run failed: the others' figures are kept.",
+    ),
     "bench": (
         "fastgaum.cli.bench:bench",
-        "Races against rivals on this machine: speeds, ratios, shares of its ceilings.",
+        "Races against rivals on this machine: speeds, ratios, shares of its ceilings.\n\nExit code 1 if a contender's result"
+        " was wrong; with --strict also if a bar was missed.",
     ),
-    "doctor": ("fastgaum.cli.doctor:doctor", "Versions, caches and a self-check, to paste into a report."),
+    "doctor": (
+        "fastgaum.cli.doctor:doctor",
+        "Versions, caches and a self-check, to paste into a bug report.\n\nHome folders and user names are left out. Exit code 1"
+        " if a check fails.",
+    ),
+    "completion": (
+        "fastgaum.cli.completion:completion",
+        "Print the script that completes commands, options and names in bash, zsh or fish.",
+    ),
 }
 
 
@@ -50,28 +84,34 @@ def _version() -> str:
 
 app = App(
     name="fastgaum",
-    help="Learn a user from recommender logs: history encoder, generator and reward model, trained against each other."
-    "\n\n`--debug` with any command shows the traceback of an error.",
+    help="Learn a user from recommender logs: history encoder, generator and reward model, trained against each other.",
+    help_epilogue=epilogue(""),
+    # markdown would take a quarter of the time that the help takes
+    help_format="plaintext",
     version=_version,
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
 for _name, (_path, _help) in COMMANDS.items():
-    app.command(_path, name=_name, help=_help)
+    # a group of commands has its own page
+    _own = {} if _path.endswith(":app") else {"help_epilogue": epilogue(_name)}
+    app.command(_path, name=_name, help=_help, **_own)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (by default the process's own) and return its exit code; nothing escapes as a traceback."""
-    tokens = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in tokens
-    tokens = [token for token in tokens if token != "--debug"]
+    tokens, asked = without_manners(sys.argv[1:] if argv is None else argv)
+    debug = asked.debug
     try:
-        with stop_on_signals():
+        with stop_on_signals(), manners(asked):
             code = app(tokens, exit_on_error=False, print_error=False)
             sys.stdout.flush()
         return code if isinstance(code, int) else DONE
     except FastgaumError as error:
         _complain(f"error: {shown(str(error))}", debug)
+        return USER_MISTAKE
+    except MissingArgumentError as error:
+        _complain(f"error: {shown(_missing(error))}", debug)
         return USER_MISTAKE
     except CycloptsError as error:
         command = " ".join(["fastgaum", *(error.command_chain or ())])
@@ -95,6 +135,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             debug,
         )
         return CHECK_FAILED
+
+
+def _missing(error: MissingArgumentError) -> str:
+    """What is missing, by its name on the command line and its meaning."""
+    command, argument = " ".join(["fastgaum", *(error.command_chain or ())]), error.argument
+    if argument is None or argument.tokens or error.keyword is not None:
+        return f"{error} See `{command} --help`."
+    meaning = f" ({argument.parameter.help})" if argument.parameter.help else ""
+    return f"`{command}` needs {' or '.join(argument.names)}{meaning}. See `{command} --help`."
 
 
 def _complain(text: str, debug: bool) -> None:

@@ -7,16 +7,15 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from fastgaum.cli.console import check_outputs, note, say, show_table, write_json
+from fastgaum.cli.console import Json, check_outputs, note, say, show_table, write_json, write_text
 from fastgaum.cli.settings import set_threads
 from fastgaum.errors import ConfigError
-from fastgaum.files import atomic
 
 
 def bench(
     *groups: Annotated[str, Parameter(help="groups of races, or how their names begin; all if not given")],
     list_: Annotated[bool, Parameter(name="--list", help="name the groups and stop", negative="")] = False,
-    json: Annotated[Path | None, Parameter(help="also write the figures as one JSON object")] = None,
+    json: Json = None,
     markdown: Annotated[Path | None, Parameter(help="also write the table as markdown")] = None,
     plot: Annotated[Path | None, Parameter(help="also measure how speed scales, and draw it, as .svg or .png")] = None,
     scaling: Annotated[
@@ -38,7 +37,7 @@ def bench(
 
     check_plot(plot)
     if list_:
-        return _list()
+        return _list(json)
     set_threads(threads)
     if scaling and (groups or markdown is not None):
         raise ConfigError("--scaling runs no races: leave out the groups and --markdown, or --scaling")
@@ -48,17 +47,18 @@ def bench(
     if json is not None:
         write_json(json, result)
     if markdown is not None:
-        with atomic(markdown) as beside:
-            beside.write_text(to_markdown(result), encoding="utf-8")
+        write_text(markdown, to_markdown(result))
     if plot is not None:
         draw(result, plot)
     _show(result)
     return 1 if not right or (strict and missed(result)) else 0
 
 
-def _list() -> int:
+def _list(json: Path | None) -> int:
     from fastgaum.bench.run import groups
 
+    if json is not None:
+        write_json(json, {"groups": list(groups())})
     for group in groups():
         say(group)
     return 0

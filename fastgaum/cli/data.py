@@ -2,49 +2,68 @@
 
 from __future__ import annotations
 
+import dataclasses
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from fastgaum.cli.console import check_outputs, note, say, show_table, write_json
+from fastgaum.cli.console import Json, check_outputs, finish, note, say, show_table, write_json
 from fastgaum.cli.logs import check_log_output, check_shards_folder, write_log
-from fastgaum.cli.progress import DownloadProgress, EventProgress
+from fastgaum.cli.manual import command, epilogue
+from fastgaum.cli.progress import DownloadProgress, EventProgress, PartsProgress, StageProgress, Waiting
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading
 from fastgaum.errors import ConfigError
 
 if TYPE_CHECKING:
+    from fastgaum.sessions.packed import SessionLog
     from fastgaum.sessions.shards import ShardedLog
 
-app = App(name="data", help="Logs: list, info, get, audit, convert, build, synth.")
+app = App(
+    name="data", help="Logs: list, info, get, audit, convert, check, build, synth.", help_epilogue=epilogue("data")
+)
 
 
 DataDir = Annotated[Path | None, Parameter(help="where registry names are looked up first")]
 
 
-@app.command(name="list")
-def list_(*, data_dir: DataDir = None) -> None:
+@command(app, "list")
+def list_(*, data_dir: DataDir = None, json: Json = None) -> None:
     """List the logs that have a name, and whether they are at hand."""
     from fastgaum.datasets.locate import find
     from fastgaum.datasets.registry import dataset, names
 
-    rows = []
+    check_outputs(json)
+    rows, facts = [], []
     for entry in map(dataset, names()):
         path = find(entry.name, data_dir)
+        place = None if path is None else str(path)
+        facts.append(
+            {"name": entry.name, "title": entry.title, **entry.counts, "bundled": entry.bundled, "path": place}
+        )
         at_hand = "bundled" if entry.bundled else "absent" if path is None else str(path.parent)
         rows.append([entry.name, f"{entry.counts.get('events', 0):,}", f"{entry.counts.get('items', 0):,}", at_hand])
+    if json is not None:
+        write_json(json, {"data_sets": facts})
     show_table(["name", "events", "items", "at hand"], rows)
-    say("`fastgaum data info NAME` says what it is, `fastgaum data get NAME` brings it here")
+    finish("`fastgaum data info NAME` says what it is, `fastgaum data get NAME` brings it here")
 
 
-@app.command
-def info(name: Annotated[str, Parameter(help="a registry name")], /, *, data_dir: DataDir = None) -> None:
+@command(app)
+def info(
+    name: Annotated[str, Parameter(help="a registry name")], /, *, data_dir: DataDir = None, json: Json = None
+) -> None:
     """Say what a log is: origin, terms, counts, checksums, and its card."""
     from fastgaum.datasets.locate import find
     from fastgaum.datasets.registry import card, dataset
 
     entry = dataset(name)
     path = find(name, data_dir)
+    check_outputs(json)
+    if json is not None:
+        place = None if path is None else str(path)
+        write_json(json, {**dataclasses.asdict(entry), "path": place, "card": card(name)})
     say(f"{entry.name}: {entry.title}")
     say(f"origin: {entry.origin}")
     say(f"terms: {entry.terms}")
@@ -55,7 +74,7 @@ def info(name: Annotated[str, Parameter(help="a registry name")], /, *, data_dir
     say(card(name).rstrip())
 
 
-@app.command
+@command(app)
 def get(
     name: Annotated[str, Parameter(help="a registry name")],
     /,
@@ -64,21 +83,24 @@ def get(
         Path | None, Parameter(name="--from", help="adopt a local copy: a file, or a folder of files")
     ] = None,
     data_dir: Annotated[Path | None, Parameter(help="where to put it; the user cache if not given")] = None,
+    json: Json = None,
 ) -> None:
     """Download a log, or adopt a local copy; either way its sha256 must be the registry's."""
+    check_outputs(json)
     from fastgaum.datasets.fetch import get as fetch
 
-    with DownloadProgress(name) as progress:
+    waiting = nullcontext() if from_ is None else Waiting(f"copying and checking {from_}")
+    with waiting, DownloadProgress(name) as progress:
         path = fetch(name, from_file=from_, data_dir=data_dir, progress=progress)
-    say(f"{path}: {name}, checksum right")
+    finish(f"{path}: {name}, checksum right", json, {"name": name, "path": str(path)})
 
 
-@app.command
+@command(app)
 def audit(
     log: Log,
     /,
     *,
-    json: Annotated[Path | None, Parameter(help="also write the report as one JSON object")] = None,
+    json: Json = None,
     reading: Reading = AS_IT_IS,
 ) -> None:
     """Try simple label-free rules on a log, and name each that finds the clicked item more often than chance.
@@ -88,13 +110,16 @@ def audit(
     check_outputs(json)
     from fastgaum.sessions.audit import audit as audit_log
 
-    report = audit_log(reading.open(log), reading.raw_rows(log))
+    with Waiting(f"reading {log}"):
+        sessions, raw = reading.open(log), reading.raw_rows(log)
+    with EventProgress("auditing") as progress:
+        report = audit_log(sessions, raw, progress=progress)
     if json is not None:
         write_json(json, report.to_dict())
     say(report.to_text())
 
 
-@app.command
+@command(app)
 def convert(
     log: Log,
     /,
@@ -103,6 +128,7 @@ def convert(
     shards: Annotated[
         int | None, Parameter(help="write a folder of so many shards: a log of any size, at a bounded memory")
     ] = None,
+    json: Json = None,
     reading: Reading = AS_IT_IS,
 ) -> None:
     """Read a log, check it, and write it: as a file in the long layout, packed into a folder that loads at once, or in shards.
@@ -110,46 +136,64 @@ def convert(
     With --shards files are read a piece at a time and any number of them may be given; all of a user's sessions come to lie
     in one shard.
     """
+    check_outputs(json)
     if shards is not None:
-        _convert_to_shards((log, *more), out, shards, reading)
+        _convert_to_shards((log, *more), out, shards, reading, json)
         return
     if more:
         raise ConfigError("several logs become one in shards only: pass --shards N")
     check_log_output(out)
-    sessions = reading.load(log)
-    write_log(sessions, out)
-    say(f"{out}: {sessions.n_sessions} sessions, {sessions.n_events} events, {sessions.n_candidates} candidates")
+    with Waiting(f"reading {log}"):
+        sessions = reading.load(log)
+    with Waiting(f"writing {out}"):
+        write_log(sessions, out)
+    text = f"{out}: {sessions.n_sessions} sessions, {sessions.n_events} events, {sessions.n_candidates} candidates"
+    finish(text, json, _facts(out, sessions))
 
 
-def _convert_to_shards(logs: tuple[str, ...], out: Path, n_shards: int, reading: Reading) -> None:
+def _facts(out: Path, log: SessionLog | ShardedLog) -> dict[str, Any]:
+    counts = {"sessions": log.n_sessions, "events": log.n_events, "candidates": log.n_candidates, "items": log.n_items}
+    return {"path": str(out), "name": log.name, **counts}
+
+
+def _convert_to_shards(logs: tuple[str, ...], out: Path, n_shards: int, reading: Reading, json: Path | None) -> None:
     check_shards_folder(out)
     from fastgaum.datasets.sharding import shard_logs
 
-    written = shard_logs(logs, out, n_shards, data_dir=reading.data_dir, **reading.options())
-    _say_shards(out, written)
+    with StageProgress("converting") as progress:
+        written = shard_logs(
+            logs, out, n_shards, data_dir=reading.data_dir, progress=progress.stage, **reading.options()
+        )
+    _finish_shards(out, written, json)
 
 
-def _say_shards(out: Path, log: ShardedLog) -> None:
+def _finish_shards(out: Path, log: ShardedLog, json: Path | None) -> None:
     from fastgaum.sessions.shard_files import cut_of
 
-    say(
-        f"{out}: {log.n_sessions} sessions, {log.n_events} events, {log.n_candidates} candidates of {log.n_items} items"
-    )
-    say(f"  {cut_of(log.shards)}")
+    text = f"{out}: {_sizes(log)}\n  {cut_of(log.shards)}"
+    finish(text, json, {**_facts(out, log), "shards": len(log.shards)})
 
 
-@app.command
-def check(shards: Annotated[Path, Parameter(help="a folder of shards")], /) -> None:
+def _sizes(log: SessionLog | ShardedLog) -> str:
+    return f"{log.n_sessions} sessions, {log.n_events} events, {log.n_candidates} candidates of {log.n_items} items"
+
+
+@command(app)
+def check(shards: Annotated[Path, Parameter(help="a folder of shards")], /, *, json: Json = None) -> None:
     """Read every file of a log in shards whole: is each what was written."""
+    check_outputs(json)
     from fastgaum.sessions.shards import open_shards
 
-    log = open_shards(shards, verify=True)
-    for number in range(len(log.shards)):
-        log.read(number)
-    _say_shards(shards, log)
+    with Waiting("checksums"):
+        log = open_shards(shards, verify=True)
+    with PartsProgress("reading", "shards") as progress:
+        for number in range(len(log.shards)):
+            log.read(number)
+            progress(number + 1, len(log.shards))
+    _finish_shards(shards, log, json)
 
 
-@app.command
+@command(app)
 def build(
     choices: Annotated[
         str, Parameter(help="a folder or file of MovieLens (1M, 100K, latest) or LastFM-1K, or a registry name")
@@ -169,6 +213,7 @@ def build(
     ] = None,
     split_seed: Annotated[int, Parameter(help="seed of the split of whole users, 50/25/25")] = 0,
     data_dir: DataDir = None,
+    json: Json = None,
 ) -> None:
     """Make a log of choices whose display sets were never recorded: each display is made up by a rule.
 
@@ -176,6 +221,7 @@ def build(
     the user chose before. released-before: items released in the calendar month (or year) before the choice.
     """
     check_log_output(out)
+    check_outputs(json)
     from fastgaum.datasets.displays import as_rows, build_named
 
     given = {"rule": rule, "displayed": displayed, "seed": seed}
@@ -190,14 +236,12 @@ def build(
     for line in built.notes:
         note(line)
     log = built.log
-    say(
-        f"{out}: {log.n_sessions} sessions, {log.n_events} events, {log.n_candidates} candidates of {log.n_items} items"
-    )
     fields_of_file = "".join(f" --candidate-field {name}" for name in log.candidate_fields) if out.suffix else ""
-    say(f"  `fastgaum data audit {out}{fields_of_file}` says what the rule gives away")
+    audited = f"  `fastgaum data audit {out}{fields_of_file}` says what the rule gives away"
+    finish(f"{out}: {_sizes(log)}\n{audited}", json, {**_facts(out, log), "notes": list(built.notes)})
 
 
-@app.command
+@command(app)
 def synth(
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="a .parquet or .csv file, or a folder")],
@@ -212,6 +256,7 @@ def synth(
     mean_length: Annotated[float | None, Parameter(help="mean events per session")] = None,
     max_length: Annotated[int | None, Parameter(help="longest session")] = None,
     mean_display: Annotated[float | None, Parameter(help="mean candidates per display set")] = None,
+    json: Json = None,
 ) -> None:
     """Draw a log of a world whose reward and choice rule are known, and write the truth beside it."""
     given = {
@@ -219,19 +264,27 @@ def synth(
         "max_length": max_length, "mean_display": mean_display,
     }  # fmt: skip
     changes = {name: value for name, value in given.items() if value is not None}
+    check_outputs(json)
     if shards is not None:
         check_shards_folder(out)
         from fastgaum.sessions.shard_writer import synthesise_shards
 
-        _say_shards(out, synthesise_shards(events, out, shards, preset=preset, **changes))
+        with Waiting("drawing"):
+            written = synthesise_shards(events, out, shards, preset=preset, **changes)
+        _finish_shards(out, written, json)
         return
     check_log_output(out)
     from fastgaum.sessions.oracle import oracle_scores, truth_path, write_truth
     from fastgaum.sessions.synthetic import synthesise
 
-    log, truth = synthesise(events, preset=preset, **changes)
-    write_log(log, out)
-    write_truth(log, truth, truth_path(out))
-    oracle = oracle_scores(log, truth)
-    say(f"{out}: {log.n_sessions} sessions, {log.n_events} events; {truth_path(out)}: the truth")
-    say(f"  the oracle's prec@1 on the test split is {100 * oracle.precision[1]:.1f}, its NLL {oracle.nll:.3f}")
+    with Waiting("drawing"):
+        log, truth = synthesise(events, preset=preset, **changes)
+    with Waiting(f"writing {out}"):
+        write_log(log, out)
+        write_truth(log, truth, truth_path(out))
+        oracle = oracle_scores(log, truth)
+    prec1, place = 100 * oracle.precision[1], truth_path(out)
+    text = f"{out}: {log.n_sessions} sessions, {log.n_events} events; {place}: the truth"
+    best = f"  the oracle's prec@1 on the test split is {prec1:.1f}, its NLL {oracle.nll:.3f}"
+    facts = {**_facts(out, log), "truth": str(place), "oracle": {"prec@1": prec1, "nll": oracle.nll}}
+    finish(f"{text}\n{best}", json, facts)

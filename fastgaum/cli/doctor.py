@@ -3,52 +3,91 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from fastgaum.cli.console import say
+from fastgaum.cli.console import Json, check_outputs, finish, say
+from fastgaum.cli.progress import Waiting
 
 
 def doctor(
-    *, data_dir: Annotated[Path | None, Parameter(help="where registry names are looked up first")] = None
+    *,
+    data_dir: Annotated[Path | None, Parameter(help="where registry names are looked up first")] = None,
+    json: Json = None,
 ) -> int:
     """Print versions, threads, caches and data sets, and run a self-check; exit code 1 if it fails."""
-    for name, text in _facts(data_dir):
+    check_outputs(json)
+    facts: dict[str, str] = {}
+
+    def tell(name: str, text: str) -> None:
+        facts[name.strip()] = text = unnamed(text)
         say(f"{name + ':':<19}{text}")
+
+    for name, text in _facts(data_dir):
+        tell(name, text)
     failed = 0
     for name, check in CHECKS.items():
         started = time.perf_counter()
         try:
-            check()
+            with Waiting(name):
+                check()
             verdict = f"ok ({time.perf_counter() - started:.1f} s)"
         # Whatever is wrong with this machine is what the command is asked for.
         except Exception as error:
             failed += 1
             verdict = f"FAILED: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        say(f"{name + ':':<19}{verdict}")
+        tell(name, verdict)
     # they are probed with a kernel: where none runs, the check above has said so
     for name, text in () if failed else _ceilings():
-        say(f"{name + ':':<19}{text}")
+        tell(name, text)
+    finish("all checks passed" if not failed else f"{failed} of {len(CHECKS)} checks failed", json, facts)
     return 1 if failed else 0
+
+
+def unnamed(text: str) -> str:
+    """A text without the user's home folder and name: it will be pasted where everybody reads it."""
+    for home in dict.fromkeys((os.path.expanduser("~"), os.path.realpath(os.path.expanduser("~")))):
+        if len(home) > 1:
+            text = re.sub(rf"{re.escape(home)}(?=[/\\\s]|$)", "~", text)
+    for variable in ("USER", "LOGNAME", "USERNAME"):
+        name = os.environ.get(variable, "")
+        # a part of a path: names like `root` or `cuda` are words elsewhere
+        text = re.sub(rf"(?<=[/\\]){re.escape(name)}(?=[/\\\s]|$)", "USER", text) if name else text
+    return text
 
 
 def _facts(data_dir: Path | None) -> Iterator[tuple[str, str]]:
     from fastgaum.training.runs import machine_facts
 
     facts = machine_facts()
+    versions = facts["versions"]
+    yield "fastgaum", versions.pop("fastgaum")
     yield "python", facts["python"]
-    yield from facts["versions"].items()
+    yield from versions.items()
     yield "commit", facts["commit"] or "not a checkout"
     yield "system", facts["system"]
     yield "processor", f"{facts['processor']}, {facts['cores']} cores"
     yield "threads", str(facts["threads"])
     yield "cuda", facts["cuda"] or "none"
+    yield "extras", ", ".join(_extras()) or "none"
     yield "kernel cache", _kernel_cache()
     yield from _data_sets(data_dir)
+
+
+def _extras() -> list[str]:
+    """Optional libraries that are installed."""
+    found = []
+    for name in ("xgboost", "matplotlib", "stable-baselines3"):
+        with suppress(metadata.PackageNotFoundError):
+            found.append(f"{name} {metadata.version(name)}")
+    return found
 
 
 def _kernel_cache() -> str:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from fastgaum.cli.console import check_outputs, say, show_table, write_json
+from fastgaum.cli.console import Json, check_outputs, say, show_table, write_json
+from fastgaum.cli.progress import EventProgress, Waiting
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading
 from fastgaum.cli.settings import Device
 
@@ -21,7 +22,7 @@ def evaluate(
     /,
     *,
     split: Annotated[Literal["train", "validation", "test", "all"], Parameter(help="whose events to score")] = "test",
-    json: Annotated[Path | None, Parameter(help="also write the figures as one JSON object")] = None,
+    json: Json = None,
     device: Device = "auto",
     reading: Reading = AS_IT_IS,
 ) -> None:
@@ -34,8 +35,10 @@ def evaluate(
     from fastgaum.training.runs import machine_facts
 
     model = UserModel.load(run, device=device)
-    sessions = reading.or_of_run(run).open(log)
-    evaluation = model.evaluate(sessions, split)
+    with Waiting(f"reading {log}"):
+        sessions = reading.or_of_run(run).open(log)
+    with EventProgress("scoring") as progress:
+        evaluation = model.evaluate(sessions, split, progress)
     if json is not None:
         facts = {
             "machine": machine_facts(model.config.seed),

@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from fastgaum.cli.console import check_outputs
+from fastgaum.cli.console import Json, check_outputs, write_text
+from fastgaum.cli.progress import PartsProgress, Waiting
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading
 from fastgaum.cli.settings import set_threads
 from fastgaum.cli.tables import show_block
-from fastgaum.files import atomic
 
 
 def fidelity(
@@ -25,7 +25,7 @@ def fidelity(
     ] = None,
     episodes: Annotated[int, Parameter(help="simulated sessions: each session is replayed so often")] = 20_000,
     seed: Annotated[int, Parameter(help="seeds users, draws and permutations")] = 0,
-    json: Annotated[Path | None, Parameter(help="also write the report as one JSON object")] = None,
+    json: Json = None,
     markdown: Annotated[Path | None, Parameter(help="also write the tables as markdown")] = None,
     plot: Annotated[Path | None, Parameter(help="also draw it, as .svg or .png")] = None,
     threads: Annotated[int | None, Parameter(help="threads to use; all cores if not given")] = None,
@@ -49,13 +49,16 @@ def fidelity(
 
     set_threads(threads)
     model = UserModel.load(run, device="cpu")
-    sessions = reading.or_of_run(run).load(log)
-    report = finite(report_of(model, sessions, split=split, head=head, episodes=episodes, seed=seed))
+    with Waiting(f"reading {log}"):
+        sessions = reading.or_of_run(run).load(log)
+    with PartsProgress("replaying and comparing", "steps") as progress:
+        report = finite(
+            report_of(model, sessions, split=split, head=head, episodes=episodes, seed=seed, progress=progress)
+        )
     report = {"machine": machine_facts(model.config.seed), "preset": model.config.preset, **report}
     for path, text in ((json, to_json), (markdown, to_markdown)):
         if path is not None:
-            with atomic(path) as beside:
-                beside.write_text(text(report), encoding="utf-8")
+            write_text(path, text(report))
     if plot is not None:
         draw(report, plot)
     for block in blocks(report):

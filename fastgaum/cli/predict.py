@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from fastgaum.cli.console import check_outputs, say
+from fastgaum.cli.console import Json, check_outputs, finish
 from fastgaum.cli.frames import check_frame_output, write_frames
+from fastgaum.cli.progress import EventProgress, Waiting
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading
 from fastgaum.cli.settings import Device
 
@@ -20,6 +21,7 @@ def predict(
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="the table to write: .parquet or .csv")],
     split: Annotated[Literal["train", "validation", "test", "all"], Parameter(help="whose events to score")] = "all",
+    json: Json = None,
     device: Device = "auto",
     reading: Reading = AS_IT_IS,
 ) -> None:
@@ -30,9 +32,13 @@ def predict(
     Options of reading that are not given are those that the run was trained with.
     """
     check_frame_output(out)
-    check_outputs(out)
+    check_outputs(out, json)
     from fastgaum.models.user_model import UserModel
 
     model = UserModel.load(run, device=device)
-    parts = model.predict_parts(reading.or_of_run(run).open(log), split)
-    say(f"{out}: {write_frames(parts, out)} candidates")
+    with Waiting(f"reading {log}"):
+        sessions = reading.or_of_run(run).open(log)
+    with EventProgress("scoring") as progress:
+        n_rows = write_frames(model.predict_parts(sessions, split, progress), out)
+    facts = {"path": str(out), "run": str(run), "log": log, "split": split, "candidates": n_rows}
+    finish(f"{out}: {n_rows} candidates", json, facts)

@@ -1,9 +1,8 @@
-"""Observers that show a training run: live on a terminal, one plain line per epoch elsewhere."""
+"""What shows how far a command is, on stderr: live on a terminal; elsewhere few plain lines, or nothing; never with --quiet."""
 
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -15,13 +14,16 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    Task,
     TaskID,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.text import Text
 
-from fastgaum.cli.console import stderr
+from fastgaum.cli.console import note, stderr
 from fastgaum.untrusted import plain
 
 if TYPE_CHECKING:
@@ -48,15 +50,17 @@ class TrainingProgress:
         self.started = time.perf_counter()
         self.rows = self.counted = self.done_before = 0
         self.drawn = 0.0
+        self.begun = False
+        self.reading = f"trying {config.n_searched} settings" if config.search else "reading"
         self.console = stderr()
-        self.live = _live(self.console) if self.console.is_terminal else None
+        self.live = _live(self.console) if _shows(self.console) else None
         self.task: TaskID | None = None
 
     def __enter__(self) -> Self:
         self.started = time.perf_counter()
         if self.live is not None:
             self.live.start()
-            self.task = self.live.add_task("epoch 1", total=None, figures="")
+            self.task = self.live.add_task(self.reading, total=None, figures="")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Trace) -> None:
@@ -73,6 +77,9 @@ class TrainingProgress:
         now = time.perf_counter()
         if self.live is not None and self.task is not None and (now - self.drawn > 0.1 or done == total):
             self.drawn = now
+            if not self.begun:
+                self.begun = True
+                self.live.update(self.task, description=f"epoch {self.done_before + self.rows + 1}")
             self.live.update(self.task, completed=done, total=total)
 
     def on_epoch(self, row: EpochRow) -> None:
@@ -80,7 +87,7 @@ class TrainingProgress:
         self.rows += 1
         self.counted += row.phase != "generator"
         if self.live is None or self.task is None:
-            print(epoch_line(row), file=sys.stderr, flush=True)
+            note(epoch_line(row))
             return
         spent = time.perf_counter() - self.started
         left = spent / self.rows * max(self.most_epochs - self.counted, 0)
@@ -94,7 +101,7 @@ class DownloadProgress:
     def __init__(self, name: str) -> None:
         self.name = name
         self.console = stderr()
-        self.live = _download_bar(self.console) if self.console.is_terminal else None
+        self.live = _download_bar(self.console) if _shows(self.console) else None
         self.task: TaskID | None = None
 
     def __enter__(self) -> Self:
@@ -114,38 +121,16 @@ class DownloadProgress:
         self.live.update(self.task, completed=done, total=total)
 
 
-class EventProgress:
-    """Shows how many events are done on a terminal, and nothing elsewhere; a context manager, called with done, total."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.console = stderr()
-        self.live = _event_bar(self.console) if self.console.is_terminal else None
-        self.task: TaskID | None = None
-
-    def __enter__(self) -> Self:
-        if self.live is not None:
-            self.live.start()
-            self.task = self.live.add_task(plain(self.name), total=None)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Trace) -> None:
-        if self.live is not None:
-            self.live.stop()
-
-    def __call__(self, done: int, total: int) -> None:
-        """Move the bar; before the first call it shows that something is going on."""
-        if self.live is not None and self.task is not None:
-            self.live.update(self.task, completed=done, total=total)
-
-
 class PartsProgress:
-    """Shows parts done and a figure on a terminal, one line per tenth elsewhere once a second is over; a context manager."""
+    """Shows parts done, rate, time left and a figure on a terminal; a context manager, called with done, total, figures.
 
-    def __init__(self, name: str, unit: str) -> None:
-        self.name, self.unit = name, unit
+    Elsewhere it prints one line per tenth once a second is over, or nothing where `lines` is off.
+    """
+
+    def __init__(self, name: str, unit: str, *, lines: bool = True) -> None:
+        self.name, self.unit, self.lines = name, unit, lines
         self.console = stderr()
-        self.live = _parts_bar(self.console, unit) if self.console.is_terminal else None
+        self.live = _parts_bar(self.console, unit) if _shows(self.console) else None
         self.task: TaskID | None = None
         self.started, self.printed = time.perf_counter(), 0
 
@@ -159,13 +144,74 @@ class PartsProgress:
         if self.live is not None:
             self.live.stop()
 
-    def __call__(self, done: int, total: int, figures: str) -> None:
-        """Move on; `figures` says how it goes."""
+    def __call__(self, done: int, total: int | None, figures: str = "") -> None:
+        """Move on; `figures` says how it goes. Before the first call a terminal shows that something is going on."""
         if self.live is not None and self.task is not None:
             self.live.update(self.task, completed=done, total=total, figures=figures)
-        elif time.perf_counter() - self.started > 1 and done * 10 // total > self.printed:
+        elif self.lines and total and time.perf_counter() - self.started > 1 and done * 10 // total > self.printed:
             self.printed = done * 10 // total
-            print(f"{self.name}: {done} of {total} {self.unit} · {figures}", file=sys.stderr, flush=True)
+            note(f"{self.name}: {done} of {total} {self.unit}{figures and ' · '}{figures}")
+
+    def line(self, text: str) -> None:
+        """Print a line for good, above the live display."""
+        if self.live is not None:
+            self.live.console.print(Text(plain(text)), soft_wrap=True)
+        else:
+            note(text)
+
+
+class EventProgress(PartsProgress):
+    """Parts that are events, on a terminal only."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, "events", lines=False)
+
+
+class StageProgress(PartsProgress):
+    """One bar after the other: called with what is being done, how much of it is done, and how much there is."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, "", lines=False)
+
+    def stage(self, what: str, done: int, total: int | None) -> None:
+        """Move on; a new stage begins a new clock."""
+        if self.live is not None and self.task is not None:
+            if what != self.name:
+                self.name = what
+                self.live.reset(self.task, description=plain(what), figures="")
+            self(done, total)
+
+
+class Waiting:
+    """Shows what is going on, and for how long, where nobody can say how much is left; on a terminal, a context manager."""
+
+    def __init__(self, what: str) -> None:
+        console = stderr()
+        columns = TextColumn("{task.description}", markup=False), BarColumn(bar_width=10), TimeElapsedColumn()
+        self.live = Progress(*columns, console=console, transient=True) if _shows(console) else None
+        self.what = what
+
+    def __enter__(self) -> Self:
+        if self.live is not None:
+            self.live.start()
+            self.live.add_task(plain(self.what), total=None)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Trace) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+
+class _Rate(TextColumn):
+    """Parts per second, or seconds per part where they are slow."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def render(self, task: Task) -> Text:
+        """The mean since the last reset."""
+        speed = task.finished_speed or task.speed
+        return Text("" if not speed else rate(speed), style="progress.data.speed")
 
 
 def epoch_line(row: EpochRow) -> str:
@@ -201,6 +247,17 @@ def clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
+def rate(per_second: float) -> str:
+    """Parts per second in few characters.
+
+    >>> rate(12_300.0), rate(2.5), rate(0.25)
+    ('12.3k/s', '2.5/s', '4.0 s each')
+    """
+    if per_second < 1:
+        return f"{1 / per_second:.1f} s each"
+    return f"{per_second / 1000:.1f}k/s" if per_second >= 1000 else f"{per_second:.1f}/s"
+
+
 def _download_bar(console: Console) -> Progress:
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -211,17 +268,13 @@ def _download_bar(console: Console) -> Progress:
     return Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
 
 
-def _event_bar(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=30), MofNCompleteColumn())
-    return Progress(*columns, TextColumn("events"), TimeRemainingColumn(), console=console, transient=True)
-
-
 def _parts_bar(console: Console, unit: str) -> Progress:
     columns = (
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=30),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TextColumn(unit),
+        _Rate(),
     )
     figures = TextColumn("{task.fields[figures]}", markup=False)
     return Progress(*columns, TimeRemainingColumn(), figures, console=console, transient=True)
@@ -232,3 +285,8 @@ def _live(console: Console) -> Progress:
         TextColumn("{task.description}"), BarColumn(bar_width=10), TextColumn("{task.fields[figures]}", markup=False),
         console=console, transient=True,
     )  # fmt: skip
+
+
+def _shows(console: Console) -> bool:
+    """Whether a live display makes sense: on a terminal that can move its cursor."""
+    return console.is_terminal and not console.is_dumb_terminal and not console.quiet

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from fastgaum.cli.console import check_outputs, note, say, write_json
+from fastgaum.cli.console import Json, check_outputs, finish, note
+from fastgaum.cli.progress import Waiting
 from fastgaum.cli.reading import AS_IT_IS, Reading
 from fastgaum.cli.settings import set_threads
 from fastgaum.errors import DatasetError
@@ -32,7 +33,7 @@ def report(
     split: Annotated[
         Literal["train", "validation", "test"], Parameter(help="whose events to score; test for final figures, once")
     ] = "validation",
-    json: Annotated[Path | None, Parameter(help="also write all facts of the page as one JSON object")] = None,
+    json: Json = None,
     threads: Annotated[int | None, Parameter(help="threads to use; all cores if not given")] = None,
     reading: Reading = AS_IT_IS,
 ) -> None:
@@ -53,17 +54,18 @@ def report(
     opened = [open_run(run) for run in runs]
     logs: list[SessionLog] = []
     raw: dict[str, DataFrame | None] = {}
-    for run in opened:
-        own = reading.or_of_run(run.folder)
-        for name in log or (_where(run),):
-            if run.fingerprint not in raw:
-                logs.append(own.load(name))
-                raw[logs[-1].fingerprint] = own.raw_rows(name)
-    facts = report_facts(opened, logs, split=split, compare=compare, raw=raw)
-    write_page(facts, out)
-    if json is not None:
-        write_json(json, facts)
-    say(f"{out}: {len(opened)} run{'s' if len(opened) > 1 else ''}, {split} split, {out.stat().st_size / 1e6:.1f} MB")
+    with Waiting("reading logs"):
+        for run in opened:
+            own = reading.or_of_run(run.folder)
+            for name in log or (_where(run),):
+                if run.fingerprint not in raw:
+                    logs.append(own.load(name))
+                    raw[logs[-1].fingerprint] = own.raw_rows(name)
+    with Waiting("scoring and drawing"):
+        facts = report_facts(opened, logs, split=split, compare=compare, raw=raw)
+        write_page(facts, out)
+    size = f"{out.stat().st_size / 1e6:.1f} MB"
+    finish(f"{out}: {len(opened)} run{'s' if len(opened) > 1 else ''}, {split} split, {size}", json, facts)
     if split == "test":
         note("these are test figures: choose on validation, and look at them once")
 

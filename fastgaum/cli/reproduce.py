@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from fastgaum.cli.console import check_outputs, note, say
+from fastgaum.cli.console import Json, check_outputs, note, say, write_text
+from fastgaum.cli.progress import PartsProgress
 from fastgaum.cli.settings import Device, Settings, parse_settings
 from fastgaum.cli.tables import show_block
 from fastgaum.errors import ConfigError
-from fastgaum.files import atomic
 
 if TYPE_CHECKING:
     from fastgaum.reproduce.jobs import Outcome
@@ -42,7 +42,7 @@ def reproduce(
     resplit: Annotated[
         str | None, Parameter(help="draw other splits of whole users, by seed: 7, 1..10 or 1,4,9; several are pooled")
     ] = None,
-    json: Annotated[Path | None, Parameter(help="also write the table as one JSON object")] = None,
+    json: Json = None,
     markdown: Annotated[Path | None, Parameter(help="also write the table as markdown")] = None,
     csv: Annotated[Path | None, Parameter(help="also write the table as csv, a line per cell")] = None,
     figure: Annotated[Path | None, Parameter(help="also draw prec@1 by model, as .svg or .png")] = None,
@@ -68,16 +68,16 @@ def reproduce(
     runs = plan(names, _models(models), seeds, protocol, changes, splits or (None,))
     side_by_side = _jobs(jobs, device)
     logs, oracles = _logs(names, data_dir, splits or (None,))
-    progress = _Progress(len(runs))
-    result = run_grid(
-        logs,
-        runs,
-        oracles=oracles,
-        jobs=side_by_side,
-        device=device,
-        on_start=progress.start,
-        on_done=progress.done,
-    )
+    with _Progress(len(runs)) as progress:
+        result = run_grid(
+            logs,
+            runs,
+            oracles=oracles,
+            jobs=side_by_side,
+            device=device,
+            on_start=progress.start,
+            on_done=progress.done,
+        )
     result = {"machine": result.pop("machine"), "protocol": protocol, "seeds": seeds, "resplit": splits, **result}
     _write(result, json, markdown, csv, figure)
     _show(result)
@@ -157,8 +157,7 @@ def _write(
 
     for path, to_text in ((json, to_json), (markdown, to_markdown), (csv, to_csv)):
         if path is not None:
-            with atomic(path) as beside:
-                beside.write_text(to_text(result), encoding="utf-8")
+            write_text(path, to_text(result))
     if figure is not None:
         draw(result, figure)
 
@@ -171,25 +170,29 @@ def _show(result: dict[str, Any]) -> None:
         say("")
 
 
-class _Progress:
-    """One line on stderr as each run ends, and a warning before a slow one."""
+class _Progress(PartsProgress):
+    """One line as each run ends, a warning before a slow one, and on a terminal how much time is left."""
 
     def __init__(self, total: int) -> None:
+        super().__init__("training", "runs", lines=False)
         self.total = total
         self.warned = False
 
     def start(self, run: Run) -> None:
         if run.model in SLOW and not self.warned:
             self.warned = True
-            note(f"model '{run.model}' is slow, minutes for each run: leave it out with --models to be done sooner")
+            self.line(
+                f"model '{run.model}' is slow, minutes for each run: leave it out with --models to be done sooner"
+            )
 
     def done(self, run: Run, outcome: Outcome, done: int) -> None:
         from fastgaum.reproduce.jobs import RunFailure
 
         split = "" if run.resplit is None else f" split {run.resplit}"
+        self(done, self.total)
         what = f"[{done}/{self.total}] {run.dataset} {run.model}{split} seed {run.seed}"
         if isinstance(outcome, RunFailure):
-            note(f"{what} failed: {outcome.reason}")
+            self.line(f"{what} failed: {outcome.reason}")
             return
         heads = ", ".join(f"{name} prec@1 {head.precision[1].mean:.1f}" for name, head in outcome.test.heads.items())
-        note(f"{what}: {heads} ({outcome.seconds:.1f} s)")
+        self.line(f"{what}: {heads} ({outcome.seconds:.1f} s)")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from fastgaum.cli.console import check_outputs, say, show_table, write_json
+from fastgaum.cli.console import Json, check_outputs, finish, show_table, write_json, write_text
+from fastgaum.cli.manual import command, epilogue
 from fastgaum.cli.progress import PartsProgress
 from fastgaum.cli.reading import AS_IT_IS, Reading
 from fastgaum.cli.settings import Settings, parse_settings, set_threads
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from fastgaum.policies.resume import Terms
     from fastgaum.policies.rollout import Setting
 
-app = App(name="rl", help="Policies in a learned user: train, evaluate, adapt.")
+app = App(name="rl", help="Policies in a learned user: train, evaluate, adapt.", help_epilogue=epilogue("rl"))
 
 Run = Annotated[Path, Parameter(help="a run folder written by `fastgaum train`, or a model file")]
 Other = Annotated[
@@ -79,7 +80,7 @@ class Pools:
 AS_USUAL, CATALOGUE = Play(), Pools()
 
 
-@app.command
+@command(app)
 def train(
     run: Run,
     /,
@@ -95,6 +96,7 @@ def train(
     ] = False,
     play: Play = AS_USUAL,
     pools: Pools = CATALOGUE,
+    json: Json = None,
     threads: Threads = None,
 ) -> None:
     """Train a policy in a run's world and leave policy.safetensors and curve.parquet.
@@ -103,6 +105,7 @@ def train(
     ends, with as many threads, in the files that it would have left.
     """
     values = _values(settings, seed)
+    check_outputs(json)
     from fastgaum.files import atomic
     from fastgaum.locks import folder_lock, require_free
     from fastgaum.policies.checkpoint import POLICY_FILE, save_policy
@@ -126,12 +129,12 @@ def train(
             table.write_parquet(beside)
         (out / RESUME_FILE).unlink()
     last = table.row(-1, named=True)
-    say(
-        f"{out}: {terms.policy}, {last['steps']:,} steps: cumulative reward {last['return']:.3f}, click rate {last['click_rate']:.3f}"
-    )
+    figures = f"cumulative reward {last['return']:.3f}, click rate {last['click_rate']:.3f}"
+    facts = {"path": str(out), "run": str(run), "policy": terms.policy, "k": setting.k, "last": last}
+    finish(f"{out}: {terms.policy}, {last['steps']:,} steps: {figures}", json, facts)
 
 
-@app.command
+@command(app)
 def evaluate(
     run: Run,
     /,
@@ -143,7 +146,7 @@ def evaluate(
     other: Other = None,
     log: Annotated[str | None, Parameter(help="the run's log, on which wd-lr and wd-ccf are fitted")] = None,
     settings: Settings = (),
-    json: Annotated[Path | None, Parameter(help="also write the table as one JSON object")] = None,
+    json: Json = None,
     markdown: Annotated[Path | None, Parameter(help="also write the table as markdown")] = None,
     play: Play = AS_USUAL,
     pools: Pools = CATALOGUE,
@@ -153,7 +156,6 @@ def evaluate(
     """Train each policy in a run's world, seed by seed, and print what they earn there, or in another run's world (--in)."""
     values, sizes = _values(settings, None), _sizes(k)
     check_outputs(json, markdown)
-    from fastgaum.files import atomic
     from fastgaum.metrics.table import block_to_markdown
     from fastgaum.policies.compare import Comparison, compare
     from fastgaum.policies.config import PolicyConfig
@@ -188,11 +190,10 @@ def evaluate(
     for block in blocks:
         show_block(block)
     if markdown is not None:
-        with atomic(markdown) as beside:
-            beside.write_text("\n".join(map(block_to_markdown, blocks)), encoding="utf-8")
+        write_text(markdown, "\n".join(map(block_to_markdown, blocks)))
 
 
-@app.command
+@command(app)
 def adapt(
     policy: Annotated[Path, Parameter(help="a folder written by `fastgaum rl train`")],
     run: Run,
@@ -202,7 +203,7 @@ def adapt(
     episodes: Annotated[int, Parameter(help="episodes, each with new users")] = 10,
     users: Annotated[int, Parameter(help="new users per episode")] = 100,
     seeds: Annotated[int, Parameter(help="how often the users are drawn")] = 5,
-    json: Annotated[Path | None, Parameter(help="also write the curves as one JSON object")] = None,
+    json: Json = None,
     play: Play = AS_USUAL,
     threads: Threads = None,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from fastgaum.cli.console import check_outputs, say
+from fastgaum.cli.console import Json, check_outputs, finish
 from fastgaum.cli.frames import check_frame_output, write_frames
 from fastgaum.cli.progress import EventProgress
 from fastgaum.cli.reading import AS_IT_IS, Reading
@@ -56,6 +56,7 @@ def simulate(
         str | None, Parameter(help="a log: for logged starts, fitted policies, or a run that reads further fields")
     ] = None,
     seed: Annotated[int, Parameter(help="seeds everything")] = 0,
+    json: Json = None,
     threads: Annotated[int | None, Parameter(help="threads to use; all cores if not given")] = None,
     reading: Reading = AS_IT_IS,
 ) -> None:
@@ -66,7 +67,7 @@ def simulate(
     slates, and learns no more.
     """
     check_frame_output(out)
-    check_outputs(out)
+    check_outputs(out, json)
     from fastgaum.envs.opening import open_world
     from fastgaum.policies.checkpoint import load_policy
     from fastgaum.policies.registry import POLICIES, TRAINED, Sources, plain
@@ -94,4 +95,5 @@ def simulate(
             plan = dataclasses.replace(plan, pool=own)
     with EventProgress("simulating") as progress:
         n_rows = write_frames(trajectories(world, plan, made, progress), out)
-    say(f"{out}: {episodes} episodes, {n_rows} candidates")
+    facts = {"path": str(out), "run": str(run), "policy": policy, "episodes": episodes, "candidates": n_rows}
+    finish(f"{out}: {episodes} episodes, {n_rows} candidates", json, facts)

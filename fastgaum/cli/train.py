@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from fastgaum.cli.console import note, say
-from fastgaum.cli.progress import TrainingProgress
+from fastgaum.cli.console import Json, check_outputs, finish, note
+from fastgaum.cli.progress import TrainingProgress, Waiting
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading, lasting
 from fastgaum.cli.settings import Device, Settings, resolve_config, resumed_config, set_threads
 from fastgaum.config import Config
@@ -40,6 +40,7 @@ def train(
             help="go on with the run that is there: its options, and the very bytes it would have had", negative=""
         ),
     ] = False,
+    json: Json = None,
     device: Device = "auto",
     threads: Annotated[int | None, Parameter(help="threads to use; all cores if not given")] = None,
     reading: Reading = AS_IT_IS,
@@ -53,6 +54,7 @@ def train(
     """
     if resume and overwrite:
         raise ConfigError("--resume goes on with a run and --overwrite replaces it: give one of them")
+    check_outputs(json)
     given = (preset, config, settings)
     resolved = resolve_config(*given, seed=seed, protocol=protocol)
     # torch takes a second to import: a misspelt option is answered before.
@@ -86,7 +88,8 @@ def train(
             note(f"{out}: there is no run to go on with, this one begins")
         was_finished = kept is not None and finished_table(out, replace(kept, config=resolved)) is not None
         ranks.json_of_first({"config": resolved.to_mapping(), "reading": reading.to_dict()})
-        sessions = reading.open(log)
+        with Waiting(f"reading {log}"):
+            sessions = reading.open(log)
         source = lasting(log)
         model = UserModel(resolved, device=device)
         with TrainingProgress(resolved) as progress, stop_on_signals() as stop:
@@ -106,12 +109,19 @@ def train(
     if best["phase"] != "exact":
         figures += f", the generator's {best['val_generator_prec1']:.1f}, gap {best['gap']:.4f}"
     finished = ", finished before" if was_finished else ""
-    say(f"{out}: {table.height} epochs{finished}, best {best['epoch']}: {figures}")
-    if ranks.traffic.steps:
-        kilobytes = ranks.traffic.sent_per_step(ranks.size) / 1000
-        say(
-            f"{ranks.size} processes, {ranks.traffic.steps} steps of players: each process sent {kilobytes:,.1f} kB a step"
+    traffic = ranks.traffic.sent_per_step(ranks.size) / 1000 if ranks.traffic.steps else None
+    sent = (
+        ""
+        if traffic is None
+        else (
+            f"\n{ranks.size} processes, {ranks.traffic.steps} steps of players: each process sent {traffic:,.1f} kB a step"
         )
+    )
+    facts = {
+        "path": str(out), "log": sessions.name, "epochs": table.height, "finished_before": was_finished, "best": best,
+        "processes": ranks.size, "kilobytes_sent_per_step": traffic,
+    }  # fmt: skip
+    finish(f"{out}: {table.height} epochs{finished}, best {best['epoch']}: {figures}{sent}", json, facts)
 
 
 def _follow(log: str, reading: Reading, device: str, ranks: Ranks) -> None:

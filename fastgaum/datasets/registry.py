@@ -9,11 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastgaum.errors import DatasetError, did_you_mean
-from fastgaum.sessions.packed import SessionLog
 from fastgaum.untrusted import parse_toml
+
+if TYPE_CHECKING:
+    # polars and numpy take half a second to import: who asks for names needs neither
+    from fastgaum.sessions.packed import SessionLog
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,199}")

@@ -10,7 +10,7 @@ from typing import Any
 from fastgaum.datasets.locate import Located, resolve, verify
 from fastgaum.datasets.registry import load, refuse_choices
 from fastgaum.errors import ConfigError
-from fastgaum.sessions.convert import convert
+from fastgaum.sessions.convert import Stages, convert
 from fastgaum.sessions.shard_writer import shard_log
 from fastgaum.sessions.shards import ShardedLog, is_sharded
 from fastgaum.sessions.store import is_saved_log
@@ -22,6 +22,7 @@ def shard_logs(
     n_shards: int,
     *,
     data_dir: str | os.PathLike[str] | None = None,
+    progress: Stages | None = None,
     **options: Any,
 ) -> ShardedLog:
     """Write one or more logs (registry names, files, folders) as one log in at most `n_shards` shards; return it opened.
@@ -50,7 +51,8 @@ def shard_logs(
             "the logs are read with different options, one log has one way to be read: convert them one by one"
         )
     name = found[0].dataset.name if found[0].dataset is not None else Path(logs[0]).stem
-    return convert([one.path for one in found], folder, n_shards, **{"name": name, **found[0].options, **options})
+    given = {"name": name, **found[0].options, **options}
+    return convert([one.path for one in found], folder, n_shards, progress=progress, **given)
 
 
 def _is_packed(found: Located) -> bool:

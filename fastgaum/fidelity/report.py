@@ -8,8 +8,8 @@ print(to_markdown(report))                           # `text.py`; `figure.py` dr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from fastgaum.sessions.packed import SessionLog, SplitName
 from fastgaum.sessions.slice import slice_sessions
 
 EPISODES, DRAWS = 20_000, 1999
+T = TypeVar("T")
 RIVAL = "logit"
 """the model, fitted on the log's own training split, whose scores make policies that the world's model has no part in"""
 
@@ -41,6 +42,7 @@ def fidelity(
     episodes: int = EPISODES,
     seed: int = 0,
     draws: int = DRAWS,
+    progress: Callable[[int, int | None], None] | None = None,
 ) -> dict[str, Any]:
     """Replay a split in a world and compare what its users do with the log.
 
@@ -54,6 +56,7 @@ def fidelity(
             drawn, by whole users.
         seed: seeds users, draws and permutations.
         draws: of the bootstrap, and permutations of each test.
+        progress: called with steps done and steps in all (None: not known yet).
 
     Returns: an object for JSON; `text.blocks` prints it.
 
@@ -75,13 +78,18 @@ def fidelity(
     read_by: Head = head if head is not None else getattr(world, "head", "reward")
     replicas = max(1, episodes // part.n_sessions)
     every = versions(part, replay(world, part, replicas, seed))
+    step = _Steps(progress)
     context = Context.of(every, 1 + replicas, model.space)
-    scored = Scored.of(model, every, read_by)
-    compared = [compare(one, draws, seed) for one in statistics_of(context, scored, model.outside)]
+    scored = step(Scored.of(model, every, read_by))
+    statistics = list(statistics_of(context, scored, model.outside))
+    step.total = 1 + len(statistics) + 3
+    compared = [step(compare(one, draws, seed)) for one in statistics]
     rival = _rival(model, log)
     values = values_of(
         context, policies_of(context, scored, {RIVAL: Scored.of(rival, every, "reward")} if rival else {})
     )
+    calibration = step(_calibration(context, scored, draws, seed))
+    policies = step(_policies(step(compare(values, draws, seed)), agreement(values, draws, seed)))
     return {
         "log": {"name": log.name, "fingerprint": log.fingerprint},
         "split": split,
@@ -96,9 +104,23 @@ def fidelity(
         "new_items": _new_items(model, part),
         "fields_averaged": sorted(part.candidate_fields),
         "statistics": _statistics(compared),
-        "calibration": _calibration(context, scored, draws, seed),
-        "policies": _policies(compare(values, draws, seed), agreement(values, draws, seed)),
+        "calibration": calibration,
+        "policies": policies,
     }
+
+
+class _Steps:
+    """Counts what is done of a report."""
+
+    def __init__(self, progress: Callable[[int, int | None], None] | None) -> None:
+        self.progress, self.done = progress, 0
+        self.total: int | None = None
+
+    def __call__(self, result: T) -> T:
+        self.done += 1
+        if self.progress is not None:
+            self.progress(self.done, self.total)
+        return result
 
 
 def _part(log: SessionLog, split: SplitName, episodes: int, seed: int) -> tuple[SessionLog, int]:

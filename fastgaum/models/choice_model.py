@@ -6,7 +6,7 @@ A table, an environment or a policy sees these verbs only and never asks which m
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +33,8 @@ from fastgaum.sessions.shards import AnyLog
 Head = Literal["reward", "generator"]
 SCORING_SESSIONS = 1024
 """sessions per batch when nothing is trained"""
+Progress = Callable[[int, int], None]
+"""called with events done and events in all, now and then"""
 
 
 @dataclass(frozen=True)
@@ -105,18 +107,20 @@ class ChoiceModel(ABC):
         dist = self.choice_distribution(batch, head)
         return dist.log_probs, dist.outside_log_prob
 
-    def evaluate(self, log: AnyLog, split: SplitName = "test") -> Evaluation:
+    def evaluate(self, log: AnyLog, split: SplitName = "test", progress: Progress | None = None) -> Evaluation:
         """Metrics of every head on a split, with intervals over users.
 
         Raises:
             LogFormatError: the split is empty.
             FeatureMismatchError: the log's fields are not the training log's.
         """
-        encoded, scored = self.score(log, split)
+        encoded, scored = self.score(log, split, progress)
         gap = float(scored.gap.mean()) if scored.gap is not None else None
         return evaluate_heads(scored.heads, encoded, self.outside, gap)
 
-    def score(self, log: AnyLog, split: SplitName = "test") -> tuple[EncodedSessions, ScoredSessions]:
+    def score(
+        self, log: AnyLog, split: SplitName = "test", progress: Progress | None = None
+    ) -> tuple[EncodedSessions, ScoredSessions]:
         """The sessions of a split, without their bags, and every head's scores of them; what `evaluate` reads.
 
         Raises:
@@ -124,7 +128,7 @@ class ChoiceModel(ABC):
             FeatureMismatchError: the log's fields are not the training log's.
             NumericsError: a utility is not finite.
         """
-        parts = [(part.without_bags(), self._checked_score(of, part)) for of, part in self._parts(log, split)]
+        parts = [(part.without_bags(), self._checked_score(of, part)) for of, part in self._parts(log, split, progress)]
         return EncodedSessions.joined([part for part, _ in parts]), _joined([scores for _, scores in parts])
 
     def predict(self, log: AnyLog, split: SplitName = "all") -> pl.DataFrame:
@@ -134,14 +138,16 @@ class ChoiceModel(ABC):
         """
         return pl.concat(self.predict_parts(log, split))
 
-    def predict_parts(self, log: AnyLog, split: SplitName = "all") -> Iterator[pl.DataFrame]:
+    def predict_parts(
+        self, log: AnyLog, split: SplitName = "all", progress: Progress | None = None
+    ) -> Iterator[pl.DataFrame]:
         """The rows of `predict` a chunk of sessions at a time, so that a log of any size can be written out.
 
         Raises:
             LogFormatError: the split is empty.
             FeatureMismatchError: the log's fields are not the training log's.
         """
-        return (self._predicted(of, part) for of, part in self._parts(log, split))
+        return (self._predicted(of, part) for of, part in self._parts(log, split, progress))
 
     def _predicted(self, log: SessionLog, encoded: EncodedSessions) -> pl.DataFrame:
         scored = self._checked_score(log, encoded)
@@ -198,20 +204,26 @@ class ChoiceModel(ABC):
     def _encoded(self, log: SessionLog, split: SplitName) -> EncodedSessions:
         return self._encoder(log, split).encode(log.sessions_in(split))
 
-    def _parts(self, log: AnyLog, split: SplitName) -> Iterator[tuple[SessionLog, EncodedSessions]]:
+    def _parts(
+        self, log: AnyLog, split: SplitName, progress: Progress | None = None
+    ) -> Iterator[tuple[SessionLog, EncodedSessions]]:
         """A split encoded chunk by chunk, each with the log that its rows are of; users are numbered over all parts.
 
         Chunks are cut where batches are: every batch is the one it would be in the whole, or in the whole shard.
         """
         encoder = self._encoder(log, split)
+        n_events = 0 if progress is None else log.count("events", split)
 
         def encoded_parts() -> Iterator[tuple[SessionLog, EncodedSessions]]:
-            n_users = 0
+            n_users = done = 0
             for part in log.parts():
                 of_part, rows = encoder.on(part), part.sessions_in(split)
                 for chunk in chunks(part, rows, SCORING_SESSIONS) if len(rows) else ():
                     encoded = of_part.encode(chunk)
                     yield part, replace(encoded, users=encoded.users + np.int32(n_users))
+                    done += encoded.n_events
+                    if progress is not None:
+                        progress(done, n_events)
                 n_users += int(part.users.max(initial=-1)) + 1
 
         # what is wrong is said before the first part is asked for

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from fastgaum.config import Config
-from fastgaum.errors import CheckpointError, ConfigError
+from fastgaum.errors import CheckpointError, ConfigError, did_you_mean
 from fastgaum.models.networks import Networks
 from fastgaum.models.space_file import space_facts, space_of, space_tensors
 from fastgaum.models.tensor_file import check_weights, damage_named, read_tensors, require_format
@@ -59,8 +59,10 @@ def read_model(path: Path) -> tuple[Path, dict[str, str], dict[str, torch.Tensor
     """
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():
+        beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        close = "" if path.exists() else did_you_mean(path.name, beside)
         raise CheckpointError(
-            f"no model at '{path}': give a run folder written by `fastgaum train`, or its model.safetensors"
+            f"no model at '{path}'{close}: give a run folder written by `fastgaum train`, or its model.safetensors"
         )
     with damage_named(file):
         metadata, tensors = read_tensors(file)

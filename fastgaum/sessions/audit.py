@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,17 +126,23 @@ class AuditReport:
         return "\n".join(lines)
 
 
-def audit(log: AnyLog, raw: pl.DataFrame | None = None, *, level: float = 0.05) -> AuditReport:
+def audit(
+    log: AnyLog,
+    raw: pl.DataFrame | None = None,
+    *,
+    level: float = 0.05,
+    progress: Callable[[int, int], None] | None = None,
+) -> AuditReport:
     """Audit a log, with the raw rows it was read from (`audit_rules.raw_rows`) for what packing drops.
 
     A log in shards is gone through shard by shard; its raw rows are gone.
 
-    `level` bounds the probability that a log without a trap has any rule flagged. Raises LogFormatError if the raw rows
-    belong to another log.
+    `level` bounds the probability that a log without a trap has any rule flagged. `progress` is called with events done
+    and events in all. Raises LogFormatError if the raw rows belong to another log.
     """
     scores: dict[str, _Score] = {}
     shares: dict[str, _Share] = {}
-    n_users = n_rule_events = 0
+    n_users = n_rule_events = done = 0
     shown, ranks = log.training_counts().displays > 0, ranks_of_ids(log.item_ids)
     for part in log.parts(ids=False):
         rules, facts = list(rules_of_log(part, ranks)), _facts_of_log(part, shown)
@@ -144,11 +151,14 @@ def audit(log: AnyLog, raw: pl.DataFrame | None = None, *, level: float = 0.05) 
             events = fold_rows(raw, log)
             rules = [*rules_of_rows(events, ordered=log.ordered), *rules]
             facts = [*_facts_of_rows(events, ordered=log.ordered), *facts]
-        for rule in rules:
+        for number, rule in enumerate(rules, start=1):
             score = _Score.of(rule)
             scores[rule.name] = scores[rule.name].plus(score) if rule.name in scores else score
+            if progress is not None:
+                progress(done + part.n_events * number // len(rules), log.n_events)
         for share in facts:
             shares[share.name] = shares[share.name].plus(share) if share.name in shares else share
+        done += part.n_events
         n_users += len(np.unique(part.users))
         n_rule_events += int(_countable(part.display_offsets, part.choices).sum())
     tried = [score for score in scores.values() if score.says]

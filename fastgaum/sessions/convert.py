@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,6 +38,8 @@ PIECE_ROWS = 1_000_000
 """rows that the first pass works on at once"""
 PER_SHARD, MOST_BUCKETS = 4, 256
 """buckets of a shard: packing takes several times what a packed bucket does; fewer where files would be too many"""
+Stages = Callable[[str, int, int | None], None]
+"""called with what is being done, how much of it is done, and how much there is (None: not known)"""
 _COLLECT_AT = 4_000_000
 """distinct values that may wait before they are made distinct again"""
 
@@ -57,6 +59,7 @@ def convert(
     split: str = "auto",
     split_seed: int = 0,
     piece_rows: int = PIECE_ROWS,
+    progress: Stages | None = None,
 ) -> ShardedLog:
     """Write the rows of all files (or folders of parquet files) as one log in at most `n_shards` shards; return it opened.
 
@@ -88,6 +91,8 @@ def convert(
     rule = split if split in USER_RULES else None if found.split is not None else "user"
     settled = settle(tables, found, candidate_fields)
     name = name or Path(paths[0]).stem
+    say = progress or _nothing
+    n_rows = 0
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.rows-") as beside:
@@ -96,17 +101,24 @@ def convert(
             buckets = _Buckets(Path(beside), n_shards * per_shard, candidate_fields)
             for rows in _checked(settled, found, candidate_fields, choices, piece_rows):
                 buckets.append(rows)
+                n_rows += rows.frame.height
+                say("rows read", n_rows, None)
             head = buckets.head(name, ordered)
             if item_table is not None:
                 head = attach_item_table(head, item_table)
             with write_shards(target, head) as writer:
-                for log in _packed(buckets, per_shard, head, choices, rule, split_seed):
+                for written, log in enumerate(_packed(buckets, per_shard, head, choices, rule, split_seed), start=1):
                     writer.add(log)
+                    say("shards written", written, n_shards)
     except OSError as error:
         raise OutputError(
             f"cannot write the shards '{target}': {one_line(error)}; free space or choose another folder"
         ) from None
     return open_shards(target)
+
+
+def _nothing(what: str, done: int, total: int | None) -> None:
+    """Nobody wants to know."""
 
 
 def _checked(

@@ -1,0 +1,147 @@
+"""Examples at the foot of each command's help.
+
+`tests/cli/test_manners.py` hands each example to the command line's parser, so that none outlives what it shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from inspect import cleandoc
+from typing import Any, TypeVar
+
+from cyclopts import App
+
+from fastgaum.cli.manners import EVERYWHERE
+
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "": (
+        "fastgaum train sample -o runs/first",
+        "fastgaum evaluate runs/first sample",
+        "fastgaum report runs/first -o report.html",
+    ),
+    "train": (
+        "fastgaum train clicks.csv -o runs/mine",
+        "fastgaum train shop.parquet -o runs/shop --column item=sku --candidate-field price --item-table items.csv",
+        "fastgaum train yelp -o runs/gru --set history=gru --set history_dim=16 --seed 1",
+        "fastgaum train clicks.csv -o runs/mine --resume",
+    ),
+    "evaluate": (
+        "fastgaum evaluate runs/mine clicks.csv",
+        "fastgaum evaluate runs/mine clicks.csv --split validation --json figures.json",
+    ),
+    "predict": (
+        "fastgaum predict runs/mine clicks.csv -o probabilities.parquet",
+        "fastgaum predict runs/mine new.csv -o probabilities.csv --split all",
+    ),
+    "simulate": (
+        "fastgaum simulate runs/mine -o episodes.parquet --episodes 5000 --slate-size 5",
+        "fastgaum simulate runs/mine -o greedy.csv --policy greedy --leaving 0.1 --seed 1",
+        "fastgaum simulate runs/mine -o trained.parquet --policy policies/mine",
+    ),
+    "fidelity": (
+        "fastgaum fidelity runs/mine clicks.csv",
+        "fastgaum fidelity runs/mine clicks.csv --split validation --json fidelity.json --plot fidelity.svg",
+    ),
+    "report": (
+        "fastgaum report runs/mine -o report.html",
+        "fastgaum report runs/mine runs/gru --compare -o compared.html",
+    ),
+    "reproduce": (
+        "fastgaum reproduce",
+        "fastgaum reproduce --datasets yelp,taobao --models all --seeds 5 --json table.json --markdown table.md",
+        "fastgaum reproduce --datasets yelp --resplit 1..10 --figure prec1.svg",
+    ),
+    "bench": (
+        "fastgaum bench --list",
+        "fastgaum bench lstm segments --threads 2 --json bench.json",
+        "fastgaum bench --smoke",
+    ),
+    "doctor": ("fastgaum doctor", "fastgaum doctor --json doctor.json"),
+    "completion": (
+        "fastgaum completion bash > ~/.local/share/bash-completion/completions/fastgaum",
+        "fastgaum completion zsh > ~/.zfunc/_fastgaum",
+        "fastgaum completion fish > ~/.config/fish/completions/fastgaum.fish",
+    ),
+    "data": (
+        "fastgaum data list",
+        "fastgaum data audit clicks.csv",
+        "fastgaum data synth -o world.parquet --events 5000 --no-click 0.3",
+    ),
+    "data list": ("fastgaum data list", "fastgaum data list --data-dir logs --json -"),
+    "data info": ("fastgaum data info yelp",),
+    "data get": ("fastgaum data get yelp --from downloads/yelp.txt", "fastgaum data get movielens-small"),
+    "data audit": (
+        "fastgaum data audit clicks.csv",
+        "fastgaum data audit shop.parquet --column item=sku --candidate-field price --json audit.json",
+    ),
+    "data convert": (
+        "fastgaum data convert clicks.csv -o packed",
+        "fastgaum data convert clicks.csv -o clicks.parquet --split-by time",
+        "fastgaum data convert january.parquet february.parquet -o sharded --shards 16",
+    ),
+    "data check": ("fastgaum data check sharded",),
+    "data build": (
+        "fastgaum data build ml-1m -o films.parquet",
+        "fastgaum data build ml-1m -o films --rule released-before --displayed 6 --seed 1",
+    ),
+    "data synth": (
+        "fastgaum data synth -o world.parquet",
+        "fastgaum data synth -o world.csv --events 5000 --items 200 --no-click 0.3 --seed 1",
+        "fastgaum data synth -o large --preset scale --events 1000000 --shards 8",
+    ),
+    "rl": (
+        "fastgaum rl train runs/mine -o policies/mine",
+        "fastgaum rl evaluate runs/mine --policies random,greedy,cascade-dqn",
+    ),
+    "rl train": (
+        "fastgaum rl train runs/mine -o policies/mine",
+        "fastgaum rl train runs/mine -o policies/slateq --policy slateq -k 5 --set episodes=50 --seed 1",
+        "fastgaum rl train runs/mine -o policies/mine --resume",
+    ),
+    "rl evaluate": (
+        "fastgaum rl evaluate runs/mine --policies random,greedy,cascade-dqn -k 3 --seeds 2",
+        "fastgaum rl evaluate runs/half --in runs/other-half --json table.json",
+    ),
+    "rl adapt": ("fastgaum rl adapt policies/mine runs/half --in runs/other-half",),
+}
+"""command → command lines, as they can be typed"""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def epilogue(command: str) -> str:
+    """The foot of a command's help."""
+    lines = ["Examples:", *map(_typed, EXAMPLES[command]), "", "With any command:"]
+    return "\n".join([*lines, *(f"  {option}  {meaning}" for option, meaning in EVERYWHERE.items())])
+
+
+def _typed(line: str) -> str:
+    """A command line as it can be copied from 80 columns: broken before an option, where the shell allows it."""
+    lines = [" "]
+    for part in line.replace(" -", "\n-").split("\n"):
+        if len(lines[-1]) + 1 + len(part) > 77:
+            lines[-1] += " \\"
+            lines.append("     ")
+        lines[-1] += f" {part}"
+    return "\n".join(lines)
+
+
+def command(app: App, name: str | None = None) -> Callable[[F], F]:
+    """Register a function as a command of a group: its docstring is its help, examples stand at the foot."""
+
+    def register(function: F) -> F:
+        called = name or function.__name__
+        page = epilogue(f"{app.name[0]} {called}")
+        app.command(function, name=called, help=flowing(function.__doc__ or ""), help_epilogue=page)
+        return function
+
+    return register
+
+
+def flowing(docstring: str) -> str:
+    """A docstring with its paragraphs on one line each: a terminal breaks them where it ends.
+
+    >>> flowing("One\\n    line.\\n\\n    Two.")
+    'One line.\\n\\nTwo.'
+    """
+    return "\n\n".join(" ".join(part.split()) for part in cleandoc(docstring).split("\n\n"))
