@@ -1,0 +1,271 @@
+"""What a person meets on the command line: examples that work, --quiet, --json -, names that are nearly right, no colours in pipes."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cyclopts import App
+from rich.console import Console
+
+from fastgaum.cli.app import COMMANDS, app, main
+from fastgaum.cli.doctor import unnamed
+from fastgaum.cli.manual import EXAMPLES
+from fastgaum.cli.progress import EventProgress, PartsProgress, StageProgress, Waiting
+
+Fails = Callable[[list[str]], str]
+
+
+def commands(group: App = app, path: str = "") -> Iterator[str]:
+    """Every command and group below one, by its words."""
+    for name in group:
+        if not name.startswith("-"):
+            yield (inner := f"{path} {name}".strip())
+            yield from commands(group[name], inner)
+
+
+LEAVES = [name for name in commands() if not any(other.startswith(f"{name} ") for other in commands())]
+
+
+@pytest.mark.parametrize("line", [line for lines in EXAMPLES.values() for line in lines])
+def test_an_example_of_the_help_is_a_command_line(line: str) -> None:
+    words = shlex.split(line.partition(" > ")[0])
+    assert words[0] == "fastgaum"
+    app.parse_args(words[1:], exit_on_error=False, print_error=False)
+
+
+def test_the_parser_of_the_examples_can_say_no() -> None:
+    from cyclopts import CycloptsError
+
+    with pytest.raises(CycloptsError):
+        app.parse_args(["train", "clicks.csv", "-o", "runs/mine", "--sed", "1"], exit_on_error=False, print_error=False)
+
+
+@pytest.mark.parametrize("name", ["", *commands()])
+def test_the_help_shows_examples_of_its_own_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert all(line.startswith(f"fastgaum {name}".strip()) for line in EXAMPLES[name])
+    assert main([*name.split(), "--help"]) == 0
+    # a long line is broken where the shell allows it
+    shown = " ".join(capsys.readouterr().out.replace("\\\n", " ").split())
+    for line in EXAMPLES[name]:
+        assert line in shown
+    assert "--quiet" in shown
+    assert "markdown" not in shown or name in ("reproduce", "fidelity", "bench", "rl evaluate")
+
+
+@pytest.mark.parametrize("name", [name for name in LEAVES if name != "completion"])
+def test_every_command_has_json(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*name.split(), "--help"]) == 0
+    assert "--json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "argv", [["data", "list"], ["data", "info", "sample"], ["evaluate", "RUN", "LOG"], ["data", "audit", "LOG"]]
+)
+def test_json_to_stdout_is_one_object_and_nothing_else(
+    argv: list[str], trained: Path, log_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [{"RUN": str(trained), "LOG": str(log_file)}.get(word, word) for word in argv]
+    for stdout in (["--json", "-"], ["--json=-"]):
+        assert main([*given, *stdout]) == 0
+        out = capsys.readouterr().out
+        assert isinstance(json.loads(out), dict)
+    # and without it, text again
+    assert main(given) == 0
+    with pytest.raises(ValueError):
+        json.loads(capsys.readouterr().out)
+
+
+def test_json_of_what_is_written(log_file: Path, trained: Path, tmp_path: Path) -> None:
+    out, facts = tmp_path / "p.parquet", tmp_path / "f.json"
+    assert main(["predict", str(trained), str(log_file), "-o", str(out), "--json", str(facts)]) == 0
+    predicted = json.loads(facts.read_text())
+    assert main(["data", "convert", str(log_file), "-o", str(tmp_path / "log"), "--json", str(facts)]) == 0
+    converted = json.loads(facts.read_text())
+    assert predicted["candidates"] == converted["candidates"] > converted["events"] == 300
+
+
+def test_quiet_leaves_results_and_errors(
+    trained: Path, log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], fails: Fails
+) -> None:
+    quick = ["--set", "epochs=1", "--set", "warm_start=1", "--set", "batch_sessions=256"]
+    assert main(["train", str(log_file), "-o", str(tmp_path / "run"), "--quiet", *quick]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert main(["--quiet", "evaluate", str(trained), str(log_file)]) == 0
+    out, err = capsys.readouterr()
+    assert "prec@1" in out
+    assert err == ""
+    assert "did you mean" in fails(["evaluate", str(trained), "sampel", "--quiet"])
+    # the next command line speaks again
+    assert main(["data", "convert", str(log_file), "-o", str(tmp_path / "log.csv")]) == 0
+    assert "300 events" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["trian"], 'Did you mean "train"'),
+        (["data", "lst"], 'Did you mean "list"'),
+        (["rl", "evalute"], 'Did you mean "evaluate"'),
+        (["train", "sample", "-o", "r", "--sed", "1"], "Did you mean --seed"),
+        (["train", "sample", "-o", "r", "--protocol", "bag"], 'Did you mean "bags"'),
+        (["train", "sampel", "-o", "r"], "did you mean 'sample'"),
+        (["train", "sample", "-o", "r", "--preset", "papr-lstm"], "did you mean 'paper-lstm'"),
+        (["train", "sample", "-o", "r", "--set", "epohs=1"], "did you mean 'epochs'"),
+        (["train", "sample", "-o", "r", "--set", "history=lsmt"], "did you mean 'lstm'"),
+        (["train", "LOG", "-o", "r", "--column", "itm=sku"], "did you mean 'item'"),
+        (["train", "LOG", "-o", "r", "--candidate-field", "prise"], "did you mean 'price'"),
+        (["reproduce", "--datasets", "sample", "--models", "fastgam"], "did you mean 'fastgaum'"),
+        (["reproduce", "--datasets", "sampel"], "did you mean 'sample'"),
+        (["bench", "lsmt"], "did you mean 'lstm'"),
+        (["data", "synth", "-o", "w", "--preset", "tial"], "did you mean 'tail'"),
+        (["simulate", "RUN", "-o", "w.csv", "--policy", "gredy"], "did you mean 'greedy'"),
+        (["rl", "train", "RUN", "-o", "p", "--policy", "slatq"], "did you mean 'slateq'"),
+        (["rl", "train", "RUN", "-o", "p", "--set", "widht=3"], "did you mean 'width'"),
+        (["rl", "evaluate", "RUN", "--policies", "gredy"], "did you mean 'greedy'"),
+        (["evaluate", "rum", "LOG"], "did you mean 'run'"),
+    ],
+)
+def test_a_name_that_is_nearly_right_is_named(
+    argv: list[str], says: str, fails: Fails, trained: Path, log_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    assert says in fails([{"RUN": str(trained), "LOG": str(log_file)}.get(word, word) for word in argv])
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["train", "sample"], "`fastgaum train` needs --out or -o (the run folder to write)"),
+        (["data", "info"], "`fastgaum data info` needs NAME (a registry name)"),
+        (["train", "sample", "-o"], "requires an argument"),
+    ],
+)
+def test_what_is_missing_is_named(argv: list[str], says: str, fails: Fails) -> None:
+    assert says in fails(argv)
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """Where a terminal of 80 columns would show its text."""
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=80, color_system=None)
+    monkeypatch.setattr("fastgaum.cli.progress.stderr", lambda: console)
+    return text
+
+
+def test_progress_says_rate_and_time_left_on_a_terminal(screen: io.StringIO) -> None:
+    with PartsProgress("scoring", "events") as progress:
+        for done in (1000, 2000, 3000):
+            progress(done, 4000, "well")
+            time.sleep(0.02)
+    shown = screen.getvalue()
+    for what in ("scoring", "3000/4000", "events", "/s", "0:00:0", "well"):
+        assert what in shown
+    assert "…" not in shown
+
+
+def test_stages_and_waiting_name_what_is_going_on(screen: io.StringIO) -> None:
+    with StageProgress("converting") as progress:
+        progress.stage("rows read", 10, None)
+        progress.stage("shards written", 1, 2)
+    with Waiting("reading [clicks].csv"):
+        pass
+    for what in ("rows read", "shards written", "1/2", "reading [clicks].csv"):
+        assert what in screen.getvalue()
+
+
+def test_no_live_display_elsewhere(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with EventProgress("scoring") as events, Waiting("reading"):
+        events(1, 2)
+    assert capsys.readouterr() == ("", "")
+    clock = iter([0.0, 0.5, 2.0, 2.1, 9.0])
+    monkeypatch.setattr("fastgaum.cli.progress.time.perf_counter", lambda: next(clock))
+    with PartsProgress("training", "runs") as parts:
+        for done in (10, 20, 21, 100):
+            parts(done, 100)
+    # not within the first second, and once a tenth
+    assert capsys.readouterr().err == "training: 20 of 100 runs\ntraining: 100 of 100 runs\n"
+
+
+@pytest.mark.parametrize("no_color", [False, True])
+def test_colours_are_for_terminals_that_want_them(no_color: bool, tmp_path: Path) -> None:
+    env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "80"} | ({"NO_COLOR": "1"} if no_color else {})
+    env = {name: value for name, value in env.items() if name != "FORCE_COLOR" and (no_color or name != "NO_COLOR")}
+    command = [sys.executable, "-m", "fastgaum", "--help"]
+    piped = subprocess.run(command, capture_output=True, env=env, timeout=60, cwd=tmp_path)
+    assert b"\x1b" not in piped.stdout
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=env, cwd=tmp_path) as process:
+        os.close(theirs)
+        shown = b""
+        # a terminal whose last process has ended answers with an error
+        try:
+            while part := os.read(ours, 65536):
+                shown += part
+        except OSError:
+            pass
+        process.wait(timeout=60)
+    os.close(ours)
+    assert b"Examples:" in shown
+    coloured = any(f"\x1b[3{i}m".encode() in shown or f";3{i}m".encode() in shown for i in range(8))
+    assert coloured is not no_color
+
+
+def test_the_doctor_names_nobody(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "ada"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USER", "ada")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "kernels"))
+    monkeypatch.setenv("FASTGAUM_DATA_DIR", "/mnt/ada/logs")
+    monkeypatch.setattr("fastgaum.cli.doctor.CHECKS", {})
+    assert unnamed(f"{home}/.cache and {home}") == "~/.cache and ~"
+    assert unnamed(f"{home}m/x, /mnt/ada/logs, adam") == f"{tmp_path}/adam/x, /mnt/USER/logs, adam"
+    assert main(["doctor", "--json", str(tmp_path / "d.json")]) == 0
+    out, facts = capsys.readouterr().out, json.loads((tmp_path / "d.json").read_text())
+    assert "ada" not in out.replace(str(tmp_path), "")
+    for what in ("fastgaum", "torch", "threads", "cuda", "kernel cache", "data folder", "sample", "processor"):
+        assert facts[what]
+        assert f"{what}:" in out
+    assert "/mnt/USER/logs" in out
+
+
+def test_help_and_list_are_quick() -> None:
+    """Whole processes, the best of five: the bars are 0.3 s and 0.6 s, a machine that does other things gets three times that."""
+    for argv, bar in ((["--help"], 0.3), (["data", "list"], 0.6)):
+        took = []
+        for _ in range(5):
+            started = time.perf_counter()
+            subprocess.run([sys.executable, "-m", "fastgaum", *argv], check=True, capture_output=True, timeout=60)
+            took.append(time.perf_counter() - started)
+        assert min(took) < 3 * bar, took
+
+
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["train", "--help"], ["rl", "--help"], ["data", "list"], ["data", "info", "yelp"]]
+)
+def test_what_is_quick_imports_nothing_heavy(argv: list[str]) -> None:
+    code = (
+        f"import sys; from fastgaum.cli.app import main; main({argv!r}); "
+        "print(sorted({'torch', 'polars', 'numpy', 'numba', 'markdown_it'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stderr == "[]\n"
+
+
+def test_every_command_has_a_line_of_its_own() -> None:
+    assert set(COMMANDS) == {name for name in commands() if " " not in name}
+    assert set(EXAMPLES) == {"", *commands()}
