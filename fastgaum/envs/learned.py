@@ -108,7 +108,7 @@ class LearnedWorld(World):
                 self.own_history = True
         self.state_dim = sum(history.state_dim for history in histories)
         self.histories: list[FoldedRecurrent | HistoryEncoder] = [
-            FoldedRecurrent(history, self.catalogue) if isinstance(history, Recurrent) else deepcopy(history).cpu()
+            FoldedRecurrent(history, self.catalogue) if type(history) is Recurrent else deepcopy(history).cpu()
             for history in histories
         ]
         self.item_features = item_features(self.catalogue, [scorer.table for scorer in self.rewards], n_features)

@@ -1,4 +1,4 @@
-"""Users whose choices so far are kept, because their encoder must read them again: bilstm and position weights."""
+"""Users whose choices so far are kept, because their encoder must read them again: bilstm, position weights, one's own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 from fastgaum.envs.catalogue import Catalogue
 from fastgaum.envs.world import FloatArray, IntArray
-from fastgaum.models.history import Carry, HistoryEncoder, PositionWeight
+from fastgaum.models.history import Carry, HistoryEncoder
 from fastgaum.models.tensors import Bags
 from fastgaum.sessions.features import NO_CLICK_ID
 
@@ -69,7 +69,7 @@ class RetoldEncoder:
 
     def __init__(self, encoder: HistoryEncoder, catalogue: Catalogue, n: int) -> None:
         self.encoder, self.n = encoder, n
-        self.told = Told(catalogue, n, encoder.window if isinstance(encoder, PositionWeight) else None)
+        self.told = Told(catalogue, n, encoder.window)
         self.states: FloatArray = np.zeros((n, encoder.state_dim), np.float32)
         self.together: Carry | None = encoder.initial(n)
 

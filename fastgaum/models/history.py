@@ -2,7 +2,7 @@
 
 The state of a session's first event is zero. The state at t never contains the choice at t. Every encoder has
 `forward` (the states of a batch), `branch` (each state with its last choice replaced by another) and the single-user
-verbs `initial` and `advance`, whose carry holds all that the next step needs.
+verbs `initial` and `advance`, whose carry holds all that the next step needs. A class of one's own needs one method.
 """
 
 from __future__ import annotations
@@ -26,29 +26,64 @@ Carry = tuple[Tensor, ...]
 
 
 class HistoryEncoder(nn.Module, ABC):
-    """Base: places the states after tokens at the events that read them."""
+    """Base: places the states after tokens at the events that read them.
+
+    An encoder of one's own gives `state_dim` and `after_tokens`, has at least one parameter, and is made by a call with
+    (config, n_ids, n_numbers): `UserModel(config, history=MyEncoder)`. Everything else here is derived from `after_tokens`
+    by reading the last `window` choices again, O(window) per step (all choices where it is None, O(T²) per session); an
+    encoder that knows better replaces it, `initial`, `advance` and `state_of` together.
+    """
 
     state_dim: int
+    """numbers of a state"""
+    window: int | None = None
+    """how many choices back a state reaches; None: all"""
 
     @abstractmethod
     def after_tokens(self, tokens: Bags, offsets: Tensor) -> Tensor:
-        """State after each token, shape (n_tokens, state_dim); tokens are session-major, `offsets` (n_sessions + 1,)."""
+        """State after each token, shape (n_tokens, state_dim); tokens are session-major, `offsets` (n_sessions + 1,).
 
-    @abstractmethod
+        A token is the bag of a choice. The state after a token depends on that token and those before it in its session.
+        """
+
     def branch_tokens(self, tokens: Bags, offsets: Tensor, generated: Bags) -> Tensor:
         """State after each token when that token alone is replaced by the generated one, (n_tokens, state_dim)."""
+        expanded = prefixes(offsets, self.window)
+        rows = expanded.rows.index_copy(
+            0, expanded.last, tokens.n_bags + torch.arange(tokens.n_bags, device=offsets.device)
+        )
+        bags = gather_bags(join_bags(tokens, generated), rows)
+        return self.after_tokens(bags, expanded.offsets)[expanded.last]
 
-    @abstractmethod
     def initial(self, n: int) -> Carry:
-        """Carry of n users without history."""
+        """Carry of n users without history: the bags of their choices, none yet, as user offsets, bag offsets, ids, numbers."""
+        device = next(self.parameters()).device
+        users, bags = (
+            torch.zeros(n + 1, dtype=torch.int32, device=device),
+            torch.zeros(1, dtype=torch.int32, device=device),
+        )
+        return users, bags, torch.zeros(0, dtype=torch.int32, device=device), torch.zeros(0, 0, device=device)
 
-    @abstractmethod
     def advance(self, carry: Carry, tokens: Bags) -> Carry:
-        """Carry after one more choice of each user."""
+        """Carry after one more choice of each user, `tokens` holding one bag per user; what lies too far back is forgotten."""
+        offsets, bag_offsets, ids, numbers = carry
+        old = Bags(ids, bag_offsets, numbers if len(numbers) else tokens.numbers[:0])
+        kept = torch.diff(offsets).long()
+        if self.window is not None:
+            kept = kept.clamp(max=self.window - 1)
+        ends = (kept + 1).cumsum(0)
+        rows = torch.arange(int(ends[-1]), device=offsets.device)
+        rows = rows + torch.repeat_interleave(offsets[1:].long() - kept - (ends - kept - 1), kept + 1)
+        rows[ends - 1] = old.n_bags + torch.arange(tokens.n_bags, device=offsets.device)
+        bags = gather_bags(join_bags(old, tokens), rows)
+        return torch.cat([ends.new_zeros(1), ends]).to(torch.int32), bags.offsets, bags.ids, bags.numbers
 
-    @abstractmethod
     def state_of(self, carry: Carry) -> Tensor:
         """State held by a carry, shape (n, state_dim)."""
+        offsets, bag_offsets, ids, numbers = carry
+        if len(bag_offsets) == 1:
+            return next(self.parameters()).new_zeros(len(offsets) - 1, self.state_dim)
+        return self.after_tokens(Bags(ids, bag_offsets, numbers), offsets)[offsets[1:].long() - 1]
 
     def forward(self, batch: BatchTensors) -> Tensor:
         """State before each event, shape (n_events, state_dim)."""
@@ -237,45 +272,9 @@ class PositionWeight(HistoryEncoder):
         ids, state_offsets, weights = lag_weighted(structure, self.lag_weights, self.bias, "tanh")
         return bag_outer_sum(self.table, ids, state_offsets, weights, self.sparse_grad)
 
-    def branch_tokens(self, tokens: Bags, offsets: Tensor, generated: Bags) -> Tensor:
-        """The last m choices of each prefix, the newest replaced: O(m) per event."""
-        expanded = prefixes(offsets, self.window)
-        rows = expanded.rows.index_copy(
-            0, expanded.last, tokens.n_bags + torch.arange(tokens.n_bags, device=offsets.device)
-        )
-        bags = gather_bags(join_bags(tokens, generated), rows)
-        return self.after_tokens(bags, expanded.offsets)[expanded.last]
 
-    def initial(self, n: int) -> Carry:
-        """The last m choices' bags, none yet: user offsets, bag offsets, ids, numbers."""
-        device = self.table.device
-        users, bags = (
-            torch.zeros(n + 1, dtype=torch.int32, device=device),
-            torch.zeros(1, dtype=torch.int32, device=device),
-        )
-        return users, bags, torch.zeros(0, dtype=torch.int32, device=device), torch.zeros(0, 0, device=device)
-
-    def advance(self, carry: Carry, tokens: Bags) -> Carry:
-        """Append each user's choice and forget what lies more than m steps back."""
-        offsets, bag_offsets, ids, numbers = carry
-        old = Bags(ids, bag_offsets, numbers.new_zeros(len(bag_offsets) - 1, tokens.numbers.shape[1]))
-        lengths = torch.diff(offsets).long()
-        kept = lengths.clamp(max=self.window - 1)
-        ends = (kept + 1).cumsum(0)
-        rows = torch.arange(int(ends[-1]), device=offsets.device)
-        rows = rows + torch.repeat_interleave(offsets[1:].long() - kept - (ends - kept - 1), kept + 1)
-        rows[ends - 1] = old.n_bags + torch.arange(tokens.n_bags, device=offsets.device)
-        bags = gather_bags(join_bags(old, tokens), rows)
-        return torch.cat([ends.new_zeros(1), ends]).to(torch.int32), bags.offsets, bags.ids, bags.numbers
-
-    def state_of(self, carry: Carry) -> Tensor:
-        """Readout of each user's last m choices."""
-        offsets, bag_offsets, ids, numbers = carry
-        n = len(offsets) - 1
-        if len(bag_offsets) == 1:
-            return self.table.new_zeros(n, self.state_dim)
-        after = self.after_tokens(Bags(ids, bag_offsets, numbers), offsets)
-        return after[offsets[1:].long() - 1]
+Encoders = Callable[[Config, int, int], HistoryEncoder]
+"""what makes an encoder of a configuration, the number of ids and the number of numbers of a bag; a class will do"""
 
 
 def history_encoder(config: Config, n_ids: int, n_numbers: int) -> HistoryEncoder:

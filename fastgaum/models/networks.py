@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
-from fastgaum.models.history import HistoryEncoder, history_encoder
+from fastgaum.models.history import Encoders, HistoryEncoder, history_encoder
 from fastgaum.models.scorers import Scorer
 from fastgaum.models.tensors import Bags, BatchTensors
 
@@ -36,9 +36,9 @@ class IdDropout:
 class RewardPlayer(nn.Module):
     """A history encoder and the reward model that reads its states; one optimiser trains both."""
 
-    def __init__(self, config: Config, n_ids: int, n_numbers: int) -> None:
+    def __init__(self, config: Config, n_ids: int, n_numbers: int, encoder: Encoders = history_encoder) -> None:
         super().__init__()
-        self.history: HistoryEncoder = history_encoder(config, n_ids, n_numbers)
+        self.history: HistoryEncoder = encoder(config, n_ids, n_numbers)
         self.reward = Scorer(
             n_ids,
             n_numbers,
@@ -69,17 +69,17 @@ class Players(nn.ModuleList):
 
 
 class Networks(nn.Module):
-    """All players. With several reward players (`members`) the utility is their mean."""
+    """All players. With several reward players (`members`) the utility is their mean. `encoder` makes history encoders."""
 
-    def __init__(self, config: Config, n_ids: int, n_numbers: int) -> None:
+    def __init__(self, config: Config, n_ids: int, n_numbers: int, encoder: Encoders = history_encoder) -> None:
         super().__init__()
-        self.players = Players(RewardPlayer(config, n_ids, n_numbers) for _ in range(config.members))
+        self.players = Players(RewardPlayer(config, n_ids, n_numbers, encoder) for _ in range(config.members))
         self.generator_history: HistoryEncoder | None = None
         self.generator: Scorer | None = None
         if config.players == "adversarial":
             state_dim = sum(player.history.state_dim for player in self.players)
             if config.history_owner == "own":
-                self.generator_history = history_encoder(config, n_ids, n_numbers)
+                self.generator_history = encoder(config, n_ids, n_numbers)
                 state_dim = self.generator_history.state_dim
             self.generator = Scorer(
                 n_ids, n_numbers, state_dim, config.hidden, config.activation, config.item_dim, wide=config.wide
@@ -107,13 +107,13 @@ class Networks(nn.Module):
         return [part for part in (self.generator, self.generator_history) if part is not None]
 
 
-def require_room(config: Config, n_ids: int, n_numbers: int) -> None:
+def require_room(config: Config, n_ids: int, n_numbers: int, encoder: Encoders = history_encoder) -> None:
     """Raise ConfigError, before anything is made, for networks that this machine's memory cannot hold.
 
     Training holds four numbers for each of theirs: the weight, its gradient and Adam's two means.
     """
     with torch.device("meta"):
-        wanted = 16 * sum(value.numel() for value in Networks(config, n_ids, n_numbers).parameters())
+        wanted = 16 * sum(value.numel() for value in Networks(config, n_ids, n_numbers, encoder).parameters())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if wanted > memory:
         raise ConfigError(

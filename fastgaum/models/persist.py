@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,26 +19,29 @@ from fastgaum.sessions.features import FeatureSpace
 from fastgaum.untrusted import parse_json
 
 if TYPE_CHECKING:
+    from fastgaum.models.history import Encoders
+    from fastgaum.models.regularisers import Regulariser
     from fastgaum.models.user_model import UserModel
 
 FORMAT = "fastgaum-model-2"
+_CODE_NAME = re.compile(r"[\w<>(). ]{1,200}")
 
 
 def save_model(model: UserModel, path: Path) -> None:
     """Write a fitted model.
 
+    A file holds no code: of a regulariser or a history encoder of the user's own it holds the name, and `load_model` wants it.
+
     Raises:
-        CheckpointError: the model has a user's own regulariser, which a file cannot hold.
         OutputError: the file cannot be written.
     """
     if model.networks is None or model.space is None:
         raise ConfigError("the model has not been trained: call fit before save")
-    from fastgaum.models.regularisers import Custom
-
-    if isinstance(model.regulariser, Custom):
-        raise CheckpointError("a model with a regulariser of your own cannot be saved: a file holds no code")
     tensors = {f"net.{name}": value.detach().cpu().contiguous() for name, value in model.networks.state_dict().items()}
     metadata = {"config": json.dumps(model.config.to_mapping()), "outside": json.dumps(model.outside)}
+    own = own_code(model)
+    if own:
+        metadata["own"] = json.dumps(own)
     write_model(path, tensors, model.space, metadata)
 
 
@@ -70,21 +74,47 @@ def read_model(path: Path) -> tuple[Path, dict[str, str], dict[str, torch.Tensor
         return file, metadata, tensors
 
 
-def load_model(path: Path, device: str) -> UserModel:
-    """Read a model file, or `model.safetensors` of a run folder.
+def own_code(model: UserModel) -> dict[str, str]:
+    """Names of what a model has of the user's own code: its regulariser, its history encoder."""
+    from fastgaum.models.history import history_encoder
+    from fastgaum.models.regularisers import regulariser_of
+
+    own = {}
+    if model.regulariser != regulariser_of(model.config):
+        own["regulariser"] = _code_name(model.regulariser)
+    if model.history is not history_encoder:
+        own["history"] = _code_name(model.history)
+    return own
+
+
+def _code_name(code: object) -> str:
+    """What a user writes for a regulariser or an encoder: Custom(square), MyRegulariser(), MyEncoder."""
+    if hasattr(code, "__name__"):
+        return str(code.__name__)
+    inner = _code_name(code.function) if hasattr(code, "function") else ""
+    return f"{type(code).__name__}({inner})"
+
+
+def load_model(
+    path: Path, device: str, regulariser: Regulariser | None = None, history: Encoders | None = None
+) -> UserModel:
+    """Read a model file, or `model.safetensors` of a run folder, with the code that it names.
 
     Raises:
-        CheckpointError: missing, damaged, or of another format.
+        CheckpointError: missing, damaged, of another format, or trained with code that is not given.
     """
     from fastgaum.models.user_model import UserModel
 
     file, metadata, tensors = read_model(path)
     with damage_named(file):
         config = Config.from_mapping(parse_json(metadata["config"]))
-        model = UserModel(config, device=device)
+        model = UserModel(config, regulariser=regulariser, history=history, device=device)
+        named = _own_names(metadata)
+    _check_own(path, named, own_code(model))
+    with damage_named(file):
         model.space = read_space(metadata, tensors)
         model.outside = read_flag(metadata, "outside")
-        model.networks = _networks(config, model.space, tensors)
+        model.networks = _networks(config, model.space, tensors, model.history)
         model.networks.to(model.device)
     return model
 
@@ -101,14 +131,39 @@ def read_flag(metadata: dict[str, str], name: str) -> bool:
     return metadata[name] == "true"
 
 
-def _networks(config: Config, space: FeatureSpace, tensors: dict[str, torch.Tensor]) -> Networks:
+def _own_names(metadata: dict[str, str]) -> dict[str, str]:
+    """The code that a file names. Raises ValueError for a damaged record of it."""
+    named = parse_json(metadata.get("own", "{}"))
+    if not isinstance(named, dict) or not named.keys() <= {"regulariser", "history"}:
+        raise ValueError("what it says of code of one's own is not about a regulariser or a history encoder")
+    if not all(isinstance(name, str) and _CODE_NAME.fullmatch(name) for name in named.values()):
+        raise ValueError("what it says of code of one's own are no names")
+    return named
+
+
+def _check_own(path: Path, named: dict[str, str], given: dict[str, str]) -> None:
+    """Raise CheckpointError unless the code given is the code that a file names."""
+    for what, word in (("regulariser", "a regulariser"), ("history", "a history encoder")):
+        name, got = named.get(what), given.get(what)
+        if name is not None and got is None:
+            raise CheckpointError(
+                f"the model in '{path}' has {word} of its own ('{name}'), and a file holds no code: load it in Python with"
+                f" UserModel.load('{path}', {what}={name})"
+            )
+        if name is None and got is not None:
+            raise CheckpointError(f"the model in '{path}' has no {word[2:]} of its own: load it without {what}={got}")
+        if name != got:
+            raise CheckpointError(f"the model in '{path}' was trained with {what}={name}, not {got}: pass that one")
+
+
+def _networks(config: Config, space: FeatureSpace, tensors: dict[str, torch.Tensor], encoder: Encoders) -> Networks:
     """Networks of a file's weights. Raises ValueError unless the weights are those that the configuration asks for."""
     weights = {name.removeprefix("net."): value for name, value in tensors.items() if name.startswith("net.")}
     # Each layer of each player has a weight: what a configuration asks for beyond those in the file is not even counted out.
     if config.members * (config.history_layers + len(config.hidden)) > len(weights):
         raise ValueError(f"the configuration asks for more layers than the {len(weights)} weights of the file")
     with torch.device("meta"):
-        check_weights(Networks(config, space.n_ids, space.n_numbers), weights)
-    networks = Networks(config, space.n_ids, space.n_numbers)
+        check_weights(Networks(config, space.n_ids, space.n_numbers, encoder), weights)
+    networks = Networks(config, space.n_ids, space.n_numbers, encoder)
     networks.load_state_dict(weights)
     return networks

@@ -26,7 +26,7 @@ from fastgaum.models.choice_model import (
     offers_no_click,
     require_validation,
 )
-from fastgaum.models.history import Carry
+from fastgaum.models.history import Carry, Encoders, history_encoder
 from fastgaum.models.networks import Networks, require_room
 from fastgaum.models.regularisers import ChoiceDistribution, Regulariser, regulariser_of
 from fastgaum.models.tensors import BatchTensors
@@ -48,26 +48,47 @@ class UserModel(ChoiceModel):
     """
 
     def __init__(
-        self, config: Config | None = None, *, regulariser: Regulariser | None = None, device: str = "auto"
+        self,
+        config: Config | None = None,
+        *,
+        regulariser: Regulariser | None = None,
+        history: Encoders | None = None,
+        device: str = "auto",
     ) -> None:
-        """Take a configuration; a user's own `regulariser` replaces the configured one.
+        """Take a configuration; a `regulariser` or a history encoder of one's own replaces the configured one.
+
+        `history` makes an encoder of the configuration, the number of ids and the number of numbers of a bag: a subclass of
+        `models.history.HistoryEncoder` will do. Both are code, which no file holds: `load` wants them again.
 
         Raises:
             ConfigError: the device is not available.
         """
         self.config = self.asked = config or Config()
         self.regulariser: Regulariser = regulariser or regulariser_of(self.config)
+        self.history: Encoders = history or history_encoder
         self.device = device_of(device)
         self.networks: Networks | None = None
 
     @classmethod
-    def from_preset(cls, name: str = "fastgaum", *, device: str = "auto", **changes: Any) -> UserModel:
+    def from_preset(
+        cls,
+        name: str = "fastgaum",
+        *,
+        regulariser: Regulariser | None = None,
+        history: Encoders | str | None = None,
+        device: str = "auto",
+        **changes: Any,
+    ) -> UserModel:
         """A model with a preset's configuration, with changes.
+
+        `history` is an encoder's name, as in the configuration, or what makes one of one's own.
 
         Raises:
             ConfigError: unknown preset or key, or an impossible value.
         """
-        return cls(Config.from_preset(name, **changes), device=device)
+        if isinstance(history, str):
+            changes["history"], history = history, None
+        return cls(Config.from_preset(name, **changes), regulariser=regulariser, history=history, device=device)
 
     def fit(
         self, log: AnyLog, observer: Any = None, *, keeper: Any = None, ranks: Any = None,
@@ -95,7 +116,7 @@ class UserModel(ChoiceModel):
             self.config = self._searched(log, keeper or Keeper(), ranks, shards)
         space = FeatureSpace.fit(log, self.config.protocol, self.config.set_context, self.config.relations)
         require_validation(log)
-        require_room(self.config, space.n_ids, space.n_numbers)
+        require_room(self.config, space.n_ids, space.n_numbers, self.history)
         self.space, self.outside = space, offers_no_click(log, self.config.no_click)
         encoder = space.encoder(log)
         data = TrainingData(
@@ -106,7 +127,7 @@ class UserModel(ChoiceModel):
         del encoder
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(self.config.seed)
-            self.networks = Networks(self.config, space.n_ids, space.n_numbers).to(self.device)
+            self.networks = Networks(self.config, space.n_ids, space.n_numbers, self.history).to(self.device)
             trainer = Trainer(
                 self.networks, self.config, self.regulariser, data, torch.from_numpy(space.unknown_of_id), self.outside,
                 observer or Silent(), self.device, keeper, ranks,
@@ -151,15 +172,23 @@ class UserModel(ChoiceModel):
         save_model(self, Path(path))
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str = "auto") -> UserModel:
-        """Read a saved model, or the model of a run folder.
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        regulariser: Regulariser | None = None,
+        history: Encoders | None = None,
+        device: str = "auto",
+    ) -> UserModel:
+        """Read a saved model, or the model of a run folder; one with code of your own wants that code again.
 
         Raises:
-            CheckpointError: the file is missing, damaged, or made by another version.
+            CheckpointError: the file is missing, damaged, or made by another version, or the model had a regulariser or a
+                history encoder of its own, which is not given (or is another one).
         """
         from fastgaum.models.persist import load_model
 
-        return load_model(Path(path), device)
+        return load_model(Path(path), device, regulariser, history)
 
     def _searched(self, log: AnyLog, keeper: Any, ranks: Any, shards: ShardIterator | None) -> Config:
         """The configuration asked for, its searched switches as they do best on validation with exact players."""
@@ -170,8 +199,8 @@ class UserModel(ChoiceModel):
             for values in itertools.product((True, False), repeat=len(self.asked.search))
         ]
         for switches in settings[len(keeper.tried) :]:
-            trial = UserModel(self.asked.replace(**exact, **switches), device=self.device.type)
-            trial.regulariser = self.regulariser
+            asked = self.asked.replace(**exact, **switches)
+            trial = UserModel(asked, regulariser=self.regulariser, history=self.history, device=self.device.type)
             try:
                 loss = float(trial.fit(log, keeper=keeper, ranks=ranks, shards=shards)["val_loss"].min())  # type: ignore[arg-type]
             except NumericsError:
