@@ -8,13 +8,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fastgaum.errors import ConfigError
 from fastgaum.metrics.calibration import (
     NoClickCalibration,
     candidate_outcomes,
     expected_calibration_error,
     no_click_calibration,
 )
-from fastgaum.metrics.intervals import Interval, bootstrap_mean
+from fastgaum.metrics.intervals import Interval, bootstrap_mean, paired_difference
 from fastgaum.metrics.likelihood import brier_score, choice_nll
 from fastgaum.metrics.precision import nontrivial_mean, precision_at_k, random_floor, user_mean
 from fastgaum.sessions.features import EncodedSessions
@@ -70,6 +71,30 @@ class Evaluation:
     """prec@k of a random order, percent"""
     gap: float | None
     """mean optimality gap; None without a generator"""
+    users: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32), repr=False)
+    """user of each event, kept for paired differences, shape (n_events,)"""
+
+    def lead(self, other: Evaluation, k: int = 1, *, head: str = "reward", other_head: str = "reward") -> Interval:
+        """How much higher prec@k is than that of another model on the same events, in points, paired, over users.
+
+        What is hard for both cancels out: the interval is narrower than the two single ones suggest.
+
+        Raises:
+            ConfigError: a head or a k that was not scored, or the two were scored on other events.
+        """
+        for evaluation, name in ((self, head), (other, other_head)):
+            if name not in evaluation.heads or k not in evaluation.heads[name].precision:
+                raise ConfigError(
+                    f"there is no prec@{k} of '{name}': heads are {', '.join(evaluation.heads)}, with k of"
+                    f" {', '.join(map(str, next(iter(evaluation.heads.values())).precision))}"
+                )
+        if not np.array_equal(self.users, other.users):
+            raise ConfigError(
+                f"the two models were scored on other events ({self.n_events} and {other.n_events}): evaluate both on one"
+                " split of one log"
+            )
+        ours, theirs = self.heads[head].precision_per_event[k], other.heads[other_head].precision_per_event[k]
+        return paired_difference(ours, theirs, self.users)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -108,6 +133,7 @@ def evaluate_heads(
         n_users=len(np.unique(encoded.users)),
         random={k: 100 * random_floor(encoded.display_offsets, encoded.choices, k).value for k in ks},
         gap=gap,
+        users=encoded.user_of_event,
     )
 
 

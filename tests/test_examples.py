@@ -1,0 +1,83 @@
+"""The programs of docs/examples, each in an empty folder and at a small size: they run, and print what they promise."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.envs.test_examples import FOLDER, module_of
+from tests.envs.test_examples import SIZES as AGENTS
+
+QUICK: dict[str, Any] = {"epochs": 2, "warm_start": 2, "catch_up": 1, "search": ()}
+TRAINED: dict[str, Any] = {"epochs": 4, "warm_start": 12, "catch_up": 3, "search": ()}
+SIZES: dict[str, dict[str, Any]] = {
+    "quickstart": QUICK,
+    "own_log": {"n_visits": 200, **TRAINED},
+    "no_click": {"n_events": 1500, **TRAINED},
+    "compare_models": {"logit": {"epochs": 3}, "fastgaum": QUICK},
+    "train_policy": {"episodes": 4, "n_users": 200, **QUICK},
+    "custom_regulariser": {"n_events": 400, "epochs": 4, "search": ()},
+    "custom_encoder": {"n_events": 400, **QUICK},
+}
+
+
+def _own_log(learned: Any) -> None:
+    """Customers like tea, and like it cheap."""
+    utility = {(category, dear): value for category, dear, value in learned.rows()}
+    assert all(utility["tea", dear] > utility[other, dear] for dear in (False, True) for other in ("coffee", "mugs"))
+    assert all(utility[category, False] > utility[category, True] for category in ("tea", "coffee", "mugs"))
+
+
+def _compare_models(table: Any) -> None:
+    assert set(table["model"]) == {"random", "click-rate", "iknn", "linucb", "logit", "fastgaum"}
+    assert table["prec@1"].is_sorted(descending=True)
+    assert table["model"][0] != "random"
+
+
+def _no_click(shares: tuple[float, float]) -> None:
+    predicted, observed = shares
+    assert abs(predicted - observed) < 12
+
+
+def _train_policy(earned: dict[str, float]) -> None:
+    assert earned["cascade-dqn"] > earned["random"] + 5
+
+
+RIGHT: dict[str, Callable[[Any], None]] = {
+    "own_log": _own_log, "compare_models": _compare_models, "no_click": _no_click, "train_policy": _train_policy,
+}  # fmt: skip
+SAYS = {
+    "quickstart": r"reward: prec@1 \d\d\.\d \[.*generator: prec@1 .*generator_probability",
+    "own_log": r"the audit names 'field price, smallest'.*prec@1 \d\d",
+    "no_click": r"900 of 1500 events|\d+ of 1500 events end with a click.*predicted \d\d\.\d %",
+    "compare_models": r"fastgaum.*(is|need not be) better than .*points of prec@1",
+    "train_policy": r"return.*random .*greedy .*cascade-dqn",
+    "custom_regulariser": r"half and half: .*NLL (\d\.\d+).*shannon.*loaded: NLL \1",
+    "custom_encoder": r"with the MeanOfChoices.*64 users with states of 8 numbers",
+}
+
+
+@pytest.mark.parametrize("name", list(SIZES))
+def test_an_example_runs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FASTGAUM_DATA_DIR", raising=False)
+    result = module_of(name).main(**SIZES[name])
+    RIGHT.get(name, lambda _: None)(result)
+    printed = capsys.readouterr().out
+    assert re.search(SAYS[name], printed, re.DOTALL), printed
+
+
+def test_every_example_is_short_tested_and_on_its_page() -> None:
+    files = {path.stem: len(path.read_text(encoding="utf-8").splitlines()) for path in FOLDER.glob("*.py")}
+    assert set(files) == {*SIZES, *AGENTS}
+    assert max(files.values()) < 60
+    page = (FOLDER.parent / "examples.md").read_text(encoding="utf-8")
+    for name in SIZES:
+        assert f'```python\n--8<-- "docs/examples/{name}.py"\n```' in page
+    assert all(f"{name}.py" in page for name in AGENTS)
