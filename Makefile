@@ -12,7 +12,7 @@ SPREAD   = -n $(WORKERS) --dist loadfile
 KERNELS  = tests/kernels --ignore tests/kernels/test_cache.py $(addprefix tests/,ops/test_recurrent.py ops/test_bags.py \
            sessions/test_encoder.py sessions/test_batches.py sessions/test_relations.py)
 
-.PHONY: setup reproduce test coverage bounds lowest audit kill-test fuzz check format bench docs clean
+.PHONY: setup reproduce test coverage bounds lowest audit kill-test fuzz check dist format bench docs clean
 
 setup: $(STAMP)
 
@@ -66,6 +66,14 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/mkdocs build --strict --quiet
 
+# What a release uploads, in dist/: the sdist, the wheel made from it, and what an index would say of both. Needs a network.
+dist:
+	test -x $(VENV)-dist/bin/twine || { $(PYTHON) -m venv $(VENV)-dist && $(VENV)-dist/bin/pip install --quiet build twine cffconvert; }
+	rm -rf build dist *.egg-info
+	$(VENV)-dist/bin/python -m build --outdir dist .
+	$(VENV)-dist/bin/twine check --strict dist/*
+	$(VENV)-dist/bin/cffconvert --validate
+
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -83,4 +91,4 @@ docs: setup
 	$(BIN)/mkdocs serve
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-audit .coverage build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-audit $(VENV)-dist .coverage build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -187,33 +187,3 @@ def test_public_names_exist_and_are_documented() -> None:
     assert set(fastgaum.__all__) <= set(dir(fastgaum))
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = fastgaum.Nothing
-
-
-USER_SCRIPT = """
-import polars as pl
-import fastgaum as fg
-
-log: fg.SessionLog = fg.resplit(fg.load("sample"), seed=3)
-model = fg.UserModel.from_preset("fastgaum", epochs=3)
-table: pl.DataFrame = model.fit(log)
-evaluation = model.evaluate(log, split="test")
-prec1: float = evaluation.heads["reward"].precision[1].mean
-drawn: pl.DataFrame = model.sample(log, seed=1)
-model.save("user.safetensors")
-reveal_type(fg.UserModel.load("user.safetensors"))
-reveal_type(fg.load("sample").items)
-"""
-
-
-def test_a_user_s_script_is_typed(tmp_path: Path) -> None:
-    pytest.importorskip("mypy", reason="the type checker: install fastgaum[check]")
-    (tmp_path / "script.py").write_text(USER_SCRIPT)
-    # Libraries' own stubs are not this test's matter, and following them takes a minute.
-    options = ["--strict", "--follow-imports=silent", "--python-version", "3.11", f"--cache-dir={tmp_path / 'cache'}"]
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", *options, "script.py"],
-        capture_output=True, text=True, cwd=tmp_path, timeout=300, env={"MYPYPATH": str(ROOT), "PATH": ""},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "UserModel" in done.stdout
-    assert "int32" in done.stdout or "signedinteger" in done.stdout

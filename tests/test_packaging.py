@@ -11,13 +11,16 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 NOT_SOURCE = (".*", "build", "dist", "site", "runs", "*.egg-info", "__pycache__")
 
 # Imports every module that a folder holds, not only those that pkgutil finds: kernels/ and bench/ have no __init__.py.
@@ -57,6 +60,8 @@ class Built:
     """paths below the sdist's one folder"""
     wheel: tuple[str, ...]
     target: Path
+    metadata: bytes
+    """the wheel's METADATA, which an index shows"""
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +80,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     python(
         "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(target), str(wheel), cwd=folder
     )
-    return Built(tuple(names), tuple(sorted(zipfile.ZipFile(wheel).namelist())), target)
+    with zipfile.ZipFile(wheel) as archive:
+        held = sorted(archive.namelist())
+        (metadata,) = (archive.read(name) for name in held if name.endswith(".dist-info/METADATA"))
+    return Built(tuple(names), tuple(held), target, metadata)
 
 
 def build(kind: str, source: Path, out: Path) -> Path:
@@ -106,6 +114,7 @@ def test_sdist_holds_kernels_data_and_bench_at_the_top(built: Built) -> None:
     assert not [
         name for name in built.sdist if name.startswith(("fastgaum/kernels/", "fastgaum/data/", "fastgaum/bench/"))
     ]
+    assert not [name for name in (*built.sdist, *built.wheel) if stray(name)]
 
 
 def test_wheel_holds_the_package_and_nothing_else(built: Built) -> None:
@@ -120,6 +129,16 @@ def test_wheel_holds_the_package_and_nothing_else(built: Built) -> None:
     for name in ("kernels", "data", "bench"):
         source |= {f"{name}/{path.relative_to(ROOT / name)}" for path in (ROOT / name).rglob("*.*") if wanted(path)}
     assert source <= files
+
+
+def stray(name: str) -> bool:
+    """Whether a file has no business in a release: what a run, a tool or a browser left, and logs that are not ours."""
+    parts = Path(name).parts
+    left = {"artefacts", "runs", "site", "build", "dist", "shared", "__pycache__", ".github", ".venv"} & set(parts)
+    # the only rows that we may pass on are those that our own world drew
+    rows = name.endswith((".parquet", ".txt", ".tsv", ".arrow")) and "sample" not in parts
+    made = any(part.endswith((".egg-info", ".dist-info")) for part in parts)
+    return bool(left) or (rows and not made)
 
 
 def wanted(path: Path) -> bool:
@@ -152,8 +171,106 @@ def test_the_wheel_s_library_and_command_work(built: Built, tmp_path: Path) -> N
     command = built.target / "bin" / "fastgaum"
     assert command.is_file()
     assert version in python(str(command), "--version", cwd=tmp_path, path=built.target)
+    assert "Examples:" in python(str(command), "--help", cwd=tmp_path, path=built.target)
+    assert "bundled" in python(str(command), "data", "list", cwd=tmp_path, path=built.target)
+    assert "complete -F" in python(str(command), "completion", "bash", cwd=tmp_path, path=built.target)
     for name in ("kernels", "data", "bench"):
         assert not (built.target / name).exists()
+
+
+def test_the_wheel_imports_where_nothing_else_is_installed(built: Built, tmp_path: Path) -> None:
+    """`import fastgaum` needs no other package; a name that does says which one is missing."""
+    bare = f"""
+import sys
+sys.path.insert(0, {str(built.target)!r})
+import fastgaum
+print(fastgaum.__version__, fastgaum.errors.FastgaumError.__name__, "UserModel" in dir(fastgaum))
+try:
+    fastgaum.UserModel
+except ModuleNotFoundError as error:
+    print(error.name)
+"""
+    printed = python("-I", "-S", "-c", bare, cwd=tmp_path).splitlines()
+    assert printed[0] == f"{PROJECT['version']} FastgaumError True"
+    assert printed[1] in {"polars", "torch", "numpy"}
+
+
+def test_metadata_is_what_an_index_takes(built: Built) -> None:
+    packaging = pytest.importorskip("packaging.metadata", reason="comes with pytest")
+    raw, unknown = packaging.parse_email(built.metadata)
+    assert not unknown
+    metadata: Any = packaging.Metadata.from_raw(raw, validate=True)
+    assert (metadata.name, str(metadata.version)) == ("fastgaum", PROJECT["version"])
+    assert metadata.summary == PROJECT["description"]
+    assert len(metadata.summary) <= 512
+    assert metadata.description_content_type == "text/markdown"
+    assert metadata.description.strip() == (ROOT / "README.md").read_text(encoding="utf-8").strip()
+    assert metadata.license_expression == "MIT"
+    assert metadata.license_files == ["LICENSE"]
+    assert str(metadata.requires_python) == PROJECT["requires-python"]
+    assert {str(one.specifier) for one in metadata.requires_dist} != {""}
+    assert set(metadata.provides_extra) == set(PROJECT["optional-dependencies"])
+    # a licence expression and a licence classifier exclude each other
+    assert not [one for one in metadata.classifiers if one.startswith("License ::")]
+    # the project has no address yet, and must not name one that is somebody else's
+    assert not metadata.project_urls
+    assert not metadata.home_page
+
+
+def test_the_version_stands_in_one_place() -> None:
+    """pyproject.toml has it; what cannot read that file says the same."""
+    import fastgaum
+
+    version = PROJECT["version"]
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {version}\n" in citation
+    assert fastgaum.__version__ in (version, "0+unknown")
+    heading = next(
+        line for line in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines() if line[:4] == "## ["
+    )
+    assert heading.startswith((f"## [{version}]", "## [Unreleased]"))
+    sources = [path for path in (ROOT / "fastgaum").rglob("*.py") if f'"{version}"' in path.read_text(encoding="utf-8")]
+    assert sources == []
+
+
+CITATION_KEYS = {
+    "cff-version", "message", "title", "type", "version", "license", "authors", "keywords", "references", "abstract",
+    "date-released", "doi", "identifiers", "repository-code", "url", "preferred-citation", "commit", "contact",
+}  # fmt: skip
+
+
+def test_the_citation_is_one() -> None:
+    """The rules of the format 1.2.0 that matter here; an unknown key makes the file useless to whoever reads it."""
+    yaml = pytest.importorskip("yaml", reason="comes with mkdocs: install fastgaum[docs]")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors"} <= set(citation) <= CITATION_KEYS
+    assert citation["license"] == PROJECT["license"]
+    for author in citation["authors"]:
+        assert set(author) <= {"name", "family-names", "given-names", "orcid", "affiliation"}
+    (paper,) = citation["references"]
+    assert {"type", "title", "authors"} <= set(paper)
+    assert [author["family-names"] for author in paper["authors"]] == ["Chen", "Li", "Li", "Jiang", "Qi", "Song"]
+    assert paper["year"] == 2019
+
+
+def test_the_issue_forms_ask_for_what_is_needed() -> None:
+    yaml = pytest.importorskip("yaml", reason="comes with mkdocs: install fastgaum[docs]")
+    forms = {
+        path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))
+        for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")
+    }
+    assert set(forms) == {"bug_report", "feature_request", "config"}
+    for name in ("bug_report", "feature_request"):
+        form = forms[name]
+        assert {"name", "description", "body"} <= set(form) <= {"name", "description", "body", "labels", "title"}
+        ids = [part["id"] for part in form["body"]]
+        assert len(ids) == len(set(ids))
+        assert all(part["type"] == "textarea" and part["attributes"]["label"] for part in form["body"])
+        assert any(part.get("validations", {}).get("required") for part in form["body"])
+    doctor = next(part for part in forms["bug_report"]["body"] if part["id"] == "doctor")
+    assert "fastgaum doctor" in doctor["attributes"]["label"]
+    assert doctor["validations"]["required"]
 
 
 def test_the_wheel_registers_its_environment(built: Built, tmp_path: Path) -> None:
