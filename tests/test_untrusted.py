@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fastgaum.cli.console import note, say, show_table
+from fastgaum.cli.console import STDOUT, note, say, show_table, write_json, write_text
 from fastgaum.cli.tables import show_block
 from fastgaum.datasets.fetch import _Redirects
 from fastgaum.datasets.registry import DataFile, parse_registry
@@ -23,7 +23,10 @@ def test_terminals_obey_nothing_that_came_from_data(capsys: pytest.CaptureFixtur
     note(HOSTILE)
     show_table([HOSTILE, "x"], [[HOSTILE, HOSTILE]], title=HOSTILE)
     show_block(Block(HOSTILE, (HOSTILE,), ((HOSTILE,),), (HOSTILE,)))
+    write_text(STDOUT, HOSTILE)
+    write_json(STDOUT, {"name": HOSTILE})
     out, err = capsys.readouterr()
+    assert parse_json(out[out.rindex("{") :]) == {"name": HOSTILE}
     assert all(one.isprintable() or one == "\n" for one in out + err)
     assert "[bold]c[/bold]" in out
     assert r"\x1b[31m" in out

@@ -88,13 +88,15 @@ def check_outputs(*paths: Path | None) -> None:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write one JSON object; a figure that does not exist (NaN) is null, which JSON has and NaN is not."""
-    write_text(path, json.dumps(finite(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    # a file keeps letters as they are; a terminal would obey some that JSON allows
+    text = json.dumps(finite(value), indent=2, allow_nan=False, ensure_ascii=path == STDOUT)
+    write_text(path, text + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all; `-` is stdout."""
+    """Write a file whole or not at all; `-` is stdout, where what a terminal would obey is spelt out."""
     if path == STDOUT:
-        sys.stdout.write(text)
+        sys.stdout.write(plain(text, keep="\n"))
         return
     with atomic(path) as beside:
         beside.write_text(text, encoding="utf-8")

@@ -158,6 +158,7 @@ def test_what_is_missing_is_named(argv: list[str], says: str, fails: Fails) -> N
 @pytest.fixture
 def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """Where a terminal of 80 columns would show its text."""
+    monkeypatch.setenv("TERM", "xterm")
     text = io.StringIO()
     console = Console(file=text, force_terminal=True, width=80, color_system=None)
     monkeypatch.setattr("fastgaum.cli.progress.stderr", lambda: console)

@@ -20,6 +20,7 @@ ROW = EpochRow(
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """Where a terminal of 80 columns would show its text."""
+    monkeypatch.setenv("TERM", "xterm")
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=80, color_system=None)
     monkeypatch.setattr("fastgaum.cli.progress.stderr", lambda: console)

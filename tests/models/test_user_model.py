@@ -90,8 +90,6 @@ def test_a_users_own_regulariser() -> None:
 
     model = UserModel(Config.from_preset("fastgaum", **SMALL), regulariser=Custom(half_square, steps=20))
     check_user_model(model)
-    with pytest.raises(CheckpointError, match="holds no code"):
-        model.save("unused.safetensors")
 
 
 def test_the_same_seed_gives_the_same_model_and_leaves_the_callers_random_state() -> None:

@@ -1,0 +1,194 @@
+"""A history encoder and a regulariser of one's own: the contract, files, simulated users, and the engine that stands back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fastgaum.cli.app import main
+from fastgaum.config import Config
+from fastgaum.engine.game import FusedGame
+from fastgaum.envs.learned import LearnedWorld
+from fastgaum.envs.vector_env import UserVectorEnv
+from fastgaum.errors import CheckpointError
+from fastgaum.models.history import HistoryEncoder, PositionWeight, Recurrent
+from fastgaum.models.networks import Networks
+from fastgaum.models.regularisers import L2, Custom
+from fastgaum.models.scorers import BagLinear
+from fastgaum.models.tensors import Bags
+from fastgaum.models.user_model import UserModel
+from fastgaum.ops.segments import segment_sum
+from fastgaum.sessions.unpack import to_frame
+from tests.builders import random_log
+from tests.contracts import check_user_model
+from tests.models.test_user_model import SMALL
+
+
+class SumOfAll(HistoryEncoder):
+    """The sum of all choices so far; all but `after_tokens` is the base's."""
+
+    def __init__(self, config: Config, n_ids: int, n_numbers: int) -> None:
+        super().__init__()
+        self.state_dim = 4
+        self.embedding = BagLinear(n_ids, n_numbers, 4, 0, 0.3)
+
+    def after_tokens(self, tokens: Bags, offsets: Tensor) -> Tensor:
+        embedded = self.embedding(tokens)
+        sums = torch.cat([embedded.new_zeros(1, 4), embedded.cumsum(0)])
+        begins = torch.repeat_interleave(offsets[:-1].long(), offsets.diff().long())
+        starts = begins if self.window is None else torch.maximum(begins, torch.arange(1, len(sums)) - self.window)
+        return torch.tanh(sums[1:] - sums[starts])
+
+
+class SumOfThree(SumOfAll):
+    window = 3
+
+
+class Louder(Recurrent):
+    """An LSTM of one's own: what is known by its type must not be taken for the one it comes from."""
+
+    def __init__(self, config: Config, n_ids: int, n_numbers: int) -> None:
+        super().__init__("lstm", n_ids, n_numbers, 4, 1, 0)
+
+    def after_tokens(self, tokens: Bags, offsets: Tensor) -> Tensor:
+        return 3 * super().after_tokens(tokens, offsets)
+
+    def branch_tokens(self, tokens: Bags, offsets: Tensor, generated: Bags) -> Tensor:
+        return 3 * super().branch_tokens(tokens, offsets, generated)
+
+    def state_of(self, carry: tuple[Tensor, ...]) -> Tensor:
+        return 3 * super().state_of(carry)
+
+
+def square(probs: Tensor, outside: Tensor, offsets: Tensor) -> Tensor:
+    return 0.5 * (segment_sum(probs.square(), offsets) + outside.square())
+
+
+def other(probs: Tensor, outside: Tensor, offsets: Tensor) -> Tensor:
+    return square(probs, outside, offsets)
+
+
+@pytest.mark.parametrize("encoder", [SumOfAll, SumOfThree, Louder])
+@pytest.mark.parametrize("changes", [{}, {"states": "generated"}, {"history_owner": "own", "members": 2}])
+def test_an_encoder_of_ones_own_keeps_the_contract(encoder: Any, changes: dict[str, Any]) -> None:
+    model = UserModel.from_preset(**{**SMALL, **changes}, history=encoder)
+    check_user_model(model)
+    assert model.networks is not None
+    assert all(type(player.history) is encoder for player in model.networks.players)
+
+
+def test_the_search_tries_the_encoder_that_is_trained() -> None:
+    made = []
+
+    def encoder(config: Config, n_ids: int, n_numbers: int) -> HistoryEncoder:
+        made.append(config.relations)
+        return SumOfAll(config, n_ids, n_numbers)
+
+    UserModel.from_preset(**{**SMALL, "search": ("relations",)}, history=encoder).fit(random_log(1, n_sessions=40))
+    assert {True, False} <= set(made)
+
+
+def test_the_engine_stands_back() -> None:
+    config = Config.from_preset(**{**SMALL, "history": "lstm"})
+    cpu = torch.device("cpu")
+    assert FusedGame.supports(Networks(config, 9, 0), config, cpu)
+    for encoder in (SumOfAll, Louder):
+        assert not FusedGame.supports(Networks(config, 9, 0, encoder), config, cpu)
+
+
+def test_generated_choices_reach_the_states_by_the_base_as_by_hand() -> None:
+    """The base's branch, and its carry, against position weights, which leave all of it to the base, read token by token."""
+    torch.manual_seed(0)
+    encoder = PositionWeight(9, 3, 2, 4)
+    rng = np.random.default_rng(0)
+
+    def bags(n: int) -> Bags:
+        ids = torch.from_numpy(rng.integers(0, 9, 2 * n).astype(np.int32))
+        return Bags(ids, torch.arange(0, 2 * n + 1, 2, dtype=torch.int32), torch.zeros(n, 0))
+
+    tokens, generated = bags(7), bags(7)
+    offsets = torch.tensor([0, 5, 5, 7], dtype=torch.int32)
+    branched = encoder.branch_tokens(tokens, offsets, generated)
+    for at in range(7):
+        ids = tokens.ids.clone()
+        ids[2 * at : 2 * at + 2] = generated.ids[2 * at : 2 * at + 2]
+        alone = encoder.after_tokens(Bags(ids, tokens.offsets, tokens.numbers), offsets)
+        torch.testing.assert_close(branched[at], alone[at])
+
+
+@pytest.mark.parametrize("encoder", [SumOfAll, SumOfThree, Louder])
+def test_simulated_users_remember_what_the_encoder_does(encoder: Any) -> None:
+    """A user of a world has the state that the networks give a session of the same choices."""
+    log = random_log(3, n_sessions=60)
+    model = UserModel.from_preset(**SMALL, history=encoder)
+    model.fit(log)
+    envs = UserVectorEnv(32, world=LearnedWorld(model), slate_size=2, horizon=6)
+    seen, _ = envs.reset(seed=0)
+    assert not seen.any()
+    for _ in range(4):
+        seen, *_ = envs.step(envs.action_space.sample())
+    assert np.isfinite(seen).all()
+    assert len(np.unique(seen.round(5), axis=0)) > 8
+
+
+def test_a_file_names_the_code_that_it_does_not_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = random_log(2, n_sessions=60)
+    own = Custom(square, steps=20)
+    model = UserModel.from_preset(**SMALL, history=SumOfAll, regulariser=own)
+    model.fit(log)
+    path = tmp_path / "own.safetensors"
+    model.save(path)
+    again = UserModel.load(path, history=SumOfAll, regulariser=own)
+    assert again.predict(log).equals(model.predict(log))
+    for given, says in [
+        ({"history": SumOfAll}, r"has a regulariser of its own \('Custom\(square\)'\).*regulariser=Custom\(square\)"),
+        ({"regulariser": own}, r"has a history encoder of its own \('SumOfAll'\)"),
+        ({"history": Louder, "regulariser": own}, r"history=SumOfAll, not Louder"),
+        ({"history": SumOfAll, "regulariser": Custom(other)}, r"Custom\(square\), not Custom\(other\)"),
+    ]:
+        with pytest.raises(CheckpointError, match=says):
+            UserModel.load(path, **given)
+    # the command line has no code to give: one line, no traceback
+    to_frame(log).write_parquet(tmp_path / "log.parquet")
+    assert main(["evaluate", str(path), str(tmp_path / "log.parquet")]) == 2
+    err = capsys.readouterr().err
+    assert "load it in Python with UserModel.load(" in err
+    assert err.count("\n") == 1
+
+
+def test_a_model_without_own_code_takes_none(tmp_path: Path) -> None:
+    model = UserModel.from_preset(**SMALL)
+    model.fit(random_log(2, n_sessions=60))
+    model.save(tmp_path / "plain.safetensors")
+    UserModel.load(tmp_path / "plain.safetensors")
+    with pytest.raises(CheckpointError, match="has no history encoder of its own: load it without history=SumOfAll"):
+        UserModel.load(tmp_path / "plain.safetensors", history=SumOfAll)
+    # a built-in one that is not the configured one is code of one's own, too: the file does not say its name otherwise
+    other_rule = UserModel.from_preset(**SMALL, regulariser=L2())
+    other_rule.fit(random_log(2, n_sessions=60))
+    other_rule.save(tmp_path / "l2.safetensors")
+    with pytest.raises(CheckpointError, match=r"regulariser=L2\(\)"):
+        UserModel.load(tmp_path / "l2.safetensors")
+    assert UserModel.load(tmp_path / "l2.safetensors", regulariser=L2()).regulariser == L2()
+
+
+@pytest.mark.parametrize("own", ["[]", "3", '{"history": 3}', '{"history": "a;b"}', '{"code": "x"}', "{"])
+def test_a_crafted_record_of_own_code_is_refused(own: str, tmp_path: Path) -> None:
+    model = UserModel.from_preset(**SMALL)
+    model.fit(random_log(2, n_sessions=60))
+    model.save(tmp_path / "m.safetensors")
+    with safe_open(tmp_path / "m.safetensors", "pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    assert "own" not in metadata
+    save_file(tensors, tmp_path / "m.safetensors", metadata={**metadata, "own": own})
+    with pytest.raises(CheckpointError, match="damaged"):
+        UserModel.load(tmp_path / "m.safetensors")
+    assert json.loads(metadata["config"])["history"] == model.config.history
