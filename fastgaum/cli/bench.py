@@ -14,17 +14,24 @@ from fastgaum.errors import ConfigError
 
 def bench(
     *groups: Annotated[str, Parameter(help="groups of races, or how their names begin; all if not given")],
-    list_: Annotated[bool, Parameter(name="--list", help="name the groups and stop", negative="")] = False,
+    list_: Annotated[
+        bool, Parameter(name="--list", help="name the groups and stop", negative="", show_default=False)
+    ] = False,
     json: Json = None,
     markdown: Annotated[Path | None, Parameter(help="also write the table as markdown")] = None,
     plot: Annotated[Path | None, Parameter(help="also measure how speed scales, and draw it, as .svg or .png")] = None,
     scaling: Annotated[
-        bool, Parameter(help="measure how speed scales instead of running the races", negative="")
+        bool, Parameter(help="measure how speed scales instead of running the races", negative="", show_default=False)
     ] = False,
     threads: Annotated[int | None, Parameter(help="threads of torch and kernels; torch's default if not given")] = None,
-    strict: Annotated[bool, Parameter(help="exit code 1 also when a bar is missed", negative="")] = False,
+    strict: Annotated[
+        bool, Parameter(help="exit code 1 also when a bar is missed", negative="", show_default=False)
+    ] = False,
     smoke: Annotated[
-        bool, Parameter(help="small sizes: shows that everything runs, the figures mean nothing", negative="")
+        bool,
+        Parameter(
+            help="small sizes: shows that everything runs, the figures mean nothing", negative="", show_default=False
+        ),
     ] = False,
 ) -> int:
     """Time ours against its rivals; a speed counts only when the result is right.

@@ -33,14 +33,17 @@ class Reading:
 
     data_dir: Annotated[Path | None, Parameter(help="where registry names are looked up first")] = None
     candidate_field: Annotated[
-        tuple[str, ...] | None, Parameter(help="a further column of each candidate to use (repeatable)", negative="")
+        tuple[str, ...] | None,
+        Parameter(help="a further column of each candidate to use (repeatable)", negative="", show_default=False),
     ] = None
     item_table: Annotated[Path | None, Parameter(help="a file of static item columns, one row per item")] = None
     ordered: Annotated[
-        bool | None, Parameter(help="the display order is real (adds a position field)", negative="")
+        bool | None,
+        Parameter(help="the display order is real (adds a position field)", negative="", show_default=False),
     ] = None
     column: Annotated[
-        tuple[str, ...] | None, Parameter(help="the column of a role, as role=name: item=sku (repeatable)", negative="")
+        tuple[str, ...] | None,
+        Parameter(help="the column of a role, as role=name: item=sku (repeatable)", negative="", show_default=False),
     ] = None
     choices: Annotated[
         Literal["error", "first"] | None, Parameter(help="what to do with an event of several chosen items")

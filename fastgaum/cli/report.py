@@ -21,14 +21,20 @@ if TYPE_CHECKING:
 
 
 def report(
-    runs: Annotated[tuple[Path, ...], Parameter(help="run folders", negative="")],
+    runs: Annotated[tuple[Path, ...], Parameter(help="run folders", negative="", show_default=False)],
     /,
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="the page to write")] = Path("report.html"),
-    compare: Annotated[bool, Parameter(help="put two runs of one log side by side", negative="")] = False,
+    compare: Annotated[
+        bool, Parameter(help="put two runs of one log side by side", negative="", show_default=False)
+    ] = False,
     log: Annotated[
         tuple[str, ...],
-        Parameter(help="where the runs' log is (repeatable); where training found it if not given", negative=""),
+        Parameter(
+            help="where the runs' log is (repeatable); where training found it if not given",
+            negative="",
+            show_default=False,
+        ),
     ] = (),
     split: Annotated[
         Literal["train", "validation", "test"], Parameter(help="whose events to score; test for final figures, once")

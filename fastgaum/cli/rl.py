@@ -90,9 +90,16 @@ def train(
     k: Annotated[int, Parameter(name=["--k", "-k"], help="items of a slate")] = 3,
     settings: Settings = (),
     seed: Annotated[int | None, Parameter(help="seeds every random stream")] = None,
-    overwrite: Annotated[bool, Parameter(help="replace a policy that is there already", negative="")] = False,
+    overwrite: Annotated[
+        bool, Parameter(help="replace a policy that is there already", negative="", show_default=False)
+    ] = False,
     resume: Annotated[
-        bool, Parameter(help="go on with a training that was cut off, with the options it was begun with", negative="")
+        bool,
+        Parameter(
+            help="go on with a training that was cut off, with the options it was begun with",
+            negative="",
+            show_default=False,
+        ),
     ] = False,
     play: Play = AS_USUAL,
     pools: Pools = CATALOGUE,

@@ -12,7 +12,8 @@ from fastgaum.config import Config, parse_setting
 from fastgaum.errors import ConfigError
 
 Settings = Annotated[
-    tuple[str, ...], Parameter(name="--set", help="a configuration key: epochs=3 (repeatable)", negative="")
+    tuple[str, ...],
+    Parameter(name="--set", help="a configuration key: epochs=3 (repeatable)", negative="", show_default=False),
 ]
 Device = Annotated[str, Parameter(help="cpu, cuda or auto")]
 

@@ -33,11 +33,15 @@ def train(
     protocol: Annotated[
         Literal["identity", "bags", "views"] | None, Parameter(help="what a candidate's bag holds")
     ] = None,
-    overwrite: Annotated[bool, Parameter(help="replace a run that is there already", negative="")] = False,
+    overwrite: Annotated[
+        bool, Parameter(help="replace a run that is there already", negative="", show_default=False)
+    ] = False,
     resume: Annotated[
         bool,
         Parameter(
-            help="go on with the run that is there: its options, and the very bytes it would have had", negative=""
+            help="go on with the run that is there: its options, and the very bytes it would have had",
+            negative="",
+            show_default=False,
         ),
     ] = False,
     json: Json = None,
