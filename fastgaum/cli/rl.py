@@ -117,9 +117,10 @@ def train(
     from fastgaum.locks import folder_lock, require_free
     from fastgaum.policies.checkpoint import POLICY_FILE, save_policy
     from fastgaum.policies.config import PolicyConfig
-    from fastgaum.policies.registry import untrained
+    from fastgaum.policies.registry import require_trained, untrained
     from fastgaum.policies.resume import RESUME_FILE, Terms
 
+    require_trained(policy)
     terms = Terms(policy, play.setting(k, pools.of()), PolicyConfig.from_mapping(values))
     require_free(out)
     _check_folder(out, overwrite, resume)

@@ -93,13 +93,16 @@ def untrained(
         ConfigError: a name that is none.
         ValueError: the weights are not those that the configuration asks for.
     """
-    if name in LEARNERS:
-        return LEARNERS[name](world, k, pool, config, weights=weights)
-    if name == LinUcb.name:
-        return LinUcb(world, config)
-    raise ConfigError(
-        f"policy '{name}' is not trained in a world{did_you_mean(name, TRAINED)}; {', '.join(TRAINED)} are"
-    )
+    require_trained(name)
+    return LEARNERS[name](world, k, pool, config, weights=weights) if name in LEARNERS else LinUcb(world, config)
+
+
+def require_trained(name: str) -> None:
+    """Raise ConfigError unless a policy of that name is one that is trained."""
+    if name not in TRAINED:
+        raise ConfigError(
+            f"policy '{name}' is not trained in a world{did_you_mean(name, TRAINED)}; {', '.join(TRAINED)} are"
+        )
 
 
 def plain(name: str, world: World, sources: Sources, seed: int = 0) -> Policy:

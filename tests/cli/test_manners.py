@@ -19,6 +19,7 @@ from rich.console import Console
 
 from fastgaum.cli.app import COMMANDS, app, main
 from fastgaum.cli.doctor import unnamed
+from fastgaum.cli.manners import without_manners
 from fastgaum.cli.manual import EXAMPLES
 from fastgaum.cli.progress import EventProgress, PartsProgress, StageProgress, Waiting
 
@@ -40,7 +41,7 @@ LEAVES = [name for name in commands() if not any(other.startswith(f"{name} ") fo
 def test_an_example_of_the_help_is_a_command_line(line: str) -> None:
     words = shlex.split(line.partition(" > ")[0])
     assert words[0] == "fastgaum"
-    app.parse_args(words[1:], exit_on_error=False, print_error=False)
+    app.parse_args(without_manners(words[1:])[0], exit_on_error=False, print_error=False)
 
 
 def test_the_parser_of_the_examples_can_say_no() -> None:

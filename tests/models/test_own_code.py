@@ -97,7 +97,7 @@ def test_the_search_tries_the_encoder_that_is_trained() -> None:
 
 
 def test_the_engine_stands_back() -> None:
-    config = Config.from_preset(**{**SMALL, "history": "lstm"})
+    config = Config.from_preset("fastgaum", **{**SMALL, "history": "lstm"})
     cpu = torch.device("cpu")
     assert FusedGame.supports(Networks(config, 9, 0), config, cpu)
     for encoder in (SumOfAll, Louder):
