@@ -253,6 +253,7 @@ class PositionWeight(HistoryEncoder):
     of the last m choices, so a scorer's W_s follows a linear map and the pair is as expressive as W_s on s_t itself.
     """
 
+    window: int
     sparse_grad = False
     """as in `BagLinear`"""
 

@@ -74,20 +74,22 @@ class UserModel(ChoiceModel):
         cls,
         name: str = "fastgaum",
         *,
-        regulariser: Regulariser | None = None,
+        regulariser: Regulariser | str | None = None,
         history: Encoders | str | None = None,
         device: str = "auto",
         **changes: Any,
     ) -> UserModel:
         """A model with a preset's configuration, with changes.
 
-        `history` is an encoder's name, as in the configuration, or what makes one of one's own.
+        `regulariser` and `history` are names, as in the configuration, or code of one's own as in `UserModel`.
 
         Raises:
             ConfigError: unknown preset or key, or an impossible value.
         """
         if isinstance(history, str):
             changes["history"], history = history, None
+        if isinstance(regulariser, str):
+            changes["regulariser"], regulariser = regulariser, None
         return cls(Config.from_preset(name, **changes), regulariser=regulariser, history=history, device=device)
 
     def fit(
