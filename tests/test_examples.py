@@ -57,7 +57,7 @@ SAYS = {
     "compare_models": r"fastgaum.*(is|need not be) better than .*points of prec@1",
     "train_policy": r"return.*random .*greedy .*cascade-dqn",
     "custom_regulariser": r"half and half: .*NLL (\d\.\d+).*shannon.*loaded: NLL \1",
-    "custom_encoder": r"with the MeanOfChoices.*64 users with states of 8 numbers",
+    "custom_encoder": r"with MeanOfChoices.*64 users with states of 8 numbers",
 }
 
 

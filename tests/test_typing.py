@@ -82,7 +82,6 @@ from torch import Tensor
 import fastgaum as fg
 from fastgaum.models.history import HistoryEncoder
 from fastgaum.models.regularisers import Custom
-from fastgaum.models.tensors import Bags
 
 log = fg.load("sample")
 model = fg.UserModel.from_preset("fastgaum")
@@ -96,7 +95,7 @@ fg.UserModel(fg.Config(eta="high"))  # arg-type
 fg.UserModel(fg.Config(epoch=3))  # call-arg
 fg.UserModel(regulariser="shannon")  # arg-type
 fg.UserVectorEnv("many", run="runs/mine", slate_size=3)  # arg-type
-fg.UserVectorEnv(8, run="runs/mine", slate_sise=3)  # call-arg
+fg.UserVectorEnv(8, run="runs/mine", slate_size="three")  # arg-type
 
 
 def entropy(probs: Tensor) -> Tensor:
@@ -107,7 +106,7 @@ Custom(entropy)  # arg-type
 
 
 class Backwards(HistoryEncoder):
-    def after_tokens(self, offsets: Tensor, tokens: Bags) -> Tensor:  # override
+    def after_tokens(self, tokens: Tensor, offsets: Tensor) -> Tensor:  # override
         raise NotImplementedError
 """
 

@@ -40,14 +40,15 @@ def main(n_events: int = 1500, **settings: Any) -> float:
     model = fg.UserModel.from_preset("fastgaum", history=MeanOfChoices, **settings)
     model.fit(log)
     prec1 = model.evaluate(log).heads["reward"].precision[1].mean
-    print(f"prec@1 {prec1:.1f} with the {type(model.networks.players[0].history).__name__}")
+    print(f"prec@1 {prec1:.1f} with {MeanOfChoices.__name__}")
 
     model.save("mean.safetensors")
     again = fg.UserModel.load("mean.safetensors", history=MeanOfChoices)  # a file holds no code, only its name
-    envs = fg.UserVectorEnv(64, world=fg.LearnedWorld(again), slate_size=3)
-    states, _ = envs.reset(seed=0)
-    states, rewards, *_ = envs.step(envs.action_space.sample())
-    print(f"{len(rewards)} users with states of {states.shape[1]} numbers chose for {rewards.mean():.2f} each")
+    world = fg.LearnedWorld(again)
+    envs = fg.UserVectorEnv(64, world=world, slate_size=3)
+    envs.reset(seed=0)
+    _, rewards, *_ = envs.step(envs.action_space.sample())
+    print(f"{len(rewards)} users with states of {world.state_dim} numbers chose for {rewards.mean():.2f} each")
     return prec1
 
 
