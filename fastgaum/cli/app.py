@@ -33,7 +33,8 @@ COMMANDS = {
     "train": (
         "fastgaum.cli.train:train",
         "Train a user model on a log and leave a run folder.\n\nCtrl-C and SIGTERM end the run after the batch at hand, saved;"
-        " --resume goes on with it to the same bytes, also after a crash. More epochs: --resume --set epochs=N.",
+        " --resume goes on with it to the same bytes, also after a crash. More epochs: --resume --set epochs=N."
+        "\n\nSeveral processes: `torchrun --nproc-per-node K -m fastgaum train …` trains the same run, a batch's sessions shared.",
     ),
     "evaluate": (
         "fastgaum.cli.evaluate:evaluate",
