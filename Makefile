@@ -12,19 +12,27 @@ SPREAD   = -n $(WORKERS) --dist loadfile
 KERNELS  = tests/kernels --ignore tests/kernels/test_cache.py $(addprefix tests/,ops/test_recurrent.py ops/test_bags.py \
            sessions/test_encoder.py sessions/test_batches.py sessions/test_relations.py)
 
-.PHONY: setup reproduce test coverage bounds lowest audit kill-test fuzz check dist format bench docs clean
+.PHONY: setup reproduce report test coverage bounds lowest audit kill-test fuzz check dist format bench docs clean
 
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml
+	@echo "Installing into $(VENV): some minutes, once."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[test,check,docs,baselines,plots,rl,browser]"
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable ".[test,check,docs,baselines,plots,rl,browser]"
 	touch $(STAMP)
 
 # The main job on the bundled sample: train, evaluate, print the table. Needs no data and no network once installed.
 reproduce: setup
+	@echo "Training 15 models. The first run on a machine compiles kernels before it says more: half a minute, or a few on a busy one."
 	$(BIN)/fastgaum reproduce --datasets sample
+
+# One model of the sample and the page on it: report.html, to open in a browser.
+report: setup
+	$(BIN)/fastgaum train sample -o runs/sample --overwrite
+	$(BIN)/fastgaum report runs/sample -o report.html
+	@echo "Open report.html in a browser."
 
 test: setup
 	$(PYTEST) $(SPREAD) $(TRACED)
@@ -64,7 +72,7 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/mkdocs build --strict
 
 # What a release uploads, in dist/: the sdist, the wheel made from it, and what an index would say of both. Needs a network.
 dist:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastgaum.errors import ConfigError, OutputError
-from fastgaum.files import atomic
+from fastgaum.reproduce.drawing import STYLE, save
 
 FORMATS = (".svg", ".png")
 _OURS, _GRID = "#1f6feb", "#d0d7de"
@@ -40,21 +40,13 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     curves = result["scaling"]
-    # text stays text, and ids do not change from one drawing to the next
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fastgaum", "font.size": 9}):
+    with mpl.rc_context({**STYLE, "font.size": 9}):
         figure = Figure(figsize=(1.0 + 2.3 * len(curves), 2.8), layout="constrained")
         panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
         for panel, curve in zip(panels, curves, strict=True):
             _panel(panel, curve)
         panels[0].set_ylabel(f"training, {curves[0]['unit']}")
-        with atomic(path) as beside:
-            figure.savefig(
-                beside,
-                format=path.suffix[1:],
-                dpi=160,
-                bbox_inches="tight",
-                metadata={"Date": None} if path.suffix == ".svg" else None,
-            )
+        save(figure, path)
 
 
 def _panel(panel: Any, curve: Mapping[str, Any]) -> None:

@@ -1,12 +1,13 @@
-"""Set the pages' tables and figure again from the committed JSON of their commands: `python bench/readme.py`.
+"""Set the pages' tables and figures again from the committed JSON of their commands: `python bench/readme.py`.
 
 `fastgaum reproduce … --json docs/tables/NAME.json` writes the JSON (each page shows its command); this puts it between
 the page's markers, the lines <!-- table:begin --> and <!-- table:end -->, and draws docs/prec1.svg (extra `plots`).
+README.md has excerpts of two of them between its markers `results` and `speed`.
 docs/guide/fidelity.md takes its table from docs/tables/fidelity/, a report of `fastgaum fidelity … --json` per log.
 docs/guide/policies.md takes its tables from docs/tables/policies/, objects of `fastgaum rl evaluate … --json` and of
 `fastgaum rl adapt … --json`.
-docs/performance.md and README.md take theirs from docs/tables/bench.json, which `make bench` writes; until it is there
-their places stay empty. Tables are never written by hand: tests/test_tables.py fails when a page is not what this would
+docs/performance.md takes its races from docs/tables/bench.json, which `make bench` writes; until it is there their place
+and the README's stay empty. Tables are never written by hand: tests/test_tables.py fails when a page is not what this would
 write.
 """
 
@@ -17,27 +18,34 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from fastgaum.bench.excerpts import results_to_markdown, speed_to_markdown
 from fastgaum.bench.report import to_markdown as races_to_markdown
 from fastgaum.fidelity.text import summary as fidelity_to_markdown
-from fastgaum.metrics.table import block_to_markdown, to_markdown
+from fastgaum.metrics.table import block_to_markdown, published_block, to_markdown
 from fastgaum.policies.table import adaptation_block, policy_blocks
 from fastgaum.reproduce.cells import published_row
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = {
-    "README.md": "docs/tables/bags.json",
-    "docs/results.md": "docs/tables/identity.json",
-    "docs/resplits.md": "docs/tables/resplits.json",
-    "docs/concepts/relations.md": "docs/tables/relations.json",
-}
-"""page: the object whose table it shows"""
+README = "README.md"
+TABLES = (
+    ("docs/results.md", "bags", "docs/tables/bags.json"),
+    ("docs/results.md", "identity", "docs/tables/identity.json"),
+    ("docs/resplits.md", "table", "docs/tables/resplits.json"),
+    ("docs/concepts/relations.md", "table", "docs/tables/relations.json"),
+)
+"""page, marker, and the object whose whole table stands between the markers"""
+RESULTS = (README, "docs/tables/bags.json")
+"""page with an excerpt of a table between its markers `results`, and the object"""
 FIGURE = ("docs/prec1.svg", "docs/tables/bags.json")
 VERDICTS = ("docs/published-numbers.md", "docs/tables/identity.json", "docs/tables/bags.json")
+PUBLISHED = ("docs/results.md", "docs/tables/bags.json")
+"""page with the whole published table between its markers `published`, and an object that holds it"""
 FIDELITY = (
     "docs/guide/fidelity.md",
     tuple(f"docs/tables/fidelity/{name}.json" for name in ("yelp", "taobao", "yoochoose", "search_clicks")),
 )
 """page that shows fidelity reports beside each other, between its markers `fidelity`, and the reports"""
+FIDELITY_FIGURE = ("docs/fidelity.svg", "docs/tables/fidelity/search_clicks.json")
 POLICIES = (
     "docs/guide/policies.md",
     tuple(f"docs/tables/policies/{name}.json" for name in ("yelp", "yelp-own", "taobao", "yoochoose", "search_clicks")),
@@ -46,8 +54,8 @@ POLICIES = (
 ADAPTATION = tuple(f"docs/tables/policies/{name}-adapt.json" for name in ("yelp", "yoochoose"))
 """objects whose curves that page shows between its markers `adaptation`"""
 RACES = "docs/tables/bench.json"
-RACES_PAGES = {"docs/performance.md": False, "README.md": True}
-"""page with the races' table between its markers `races`: whether it shows only those that have a bar"""
+RACES_PAGES = ("docs/performance.md", README)
+"""page with all races between its markers `races`, and the one with an excerpt between its markers `speed`"""
 CURVES = ("docs/performance.md", "docs/scaling.svg")
 """page that shows the scaling curves between its markers `scaling`, and their figure"""
 NEAR = 3.0
@@ -73,7 +81,9 @@ def has(page: str, marker: str) -> bool:
 def with_races(page: str, text: str, result: dict[str, Any]) -> str:
     """Return a page's text with what it shows of the races, where it has a place for it."""
     if has(text, "races"):
-        text = insert(text, races_to_markdown(result, RACES_PAGES[page]), "races")
+        text = insert(text, races_to_markdown(result), "races")
+    if has(text, "speed"):
+        text = insert(text, speed_to_markdown(result), "speed")
     if page == CURVES[0] and "scaling" in result:
         name = Path(CURVES[1]).name
         text = insert(
@@ -92,6 +102,11 @@ def insert(page: str, table: str, marker: str = "table") -> str:
     head, _, rest = page.partition(begin)
     _, _, tail = rest.partition(end)
     return f"{head}{begin}\n\n{table.strip()}\n\n{end}{tail}"
+
+
+def table_of(result: dict[str, Any]) -> str:
+    """A reproduce object's tables; the published one, the same in all of them, stands on a page once."""
+    return to_markdown({name: value for name, value in result.items() if name != "published_table"})
 
 
 def policies_to_markdown(results: Iterable[dict[str, Any]]) -> str:
@@ -140,26 +155,27 @@ def _or_bags(cell: dict[str, Any], difference: float, with_bags: dict[tuple[str,
     return "" if difference >= -NEAR or value is None else f"; {value:.1f} under `bags`"
 
 
+def put(page: str, marker: str, text: str) -> None:
+    """Write a text between a page's markers."""
+    path = ROOT / page
+    path.write_text(insert(path.read_text(encoding="utf-8"), text, marker), encoding="utf-8")
+
+
 def main() -> None:
-    """Write the pages and the figure."""
+    """Write the pages and the figures."""
+    from fastgaum.fidelity.figure import draw as draw_fidelity
     from fastgaum.reproduce.figure import draw
 
-    for page, file in PAGES.items():
-        path = ROOT / page
-        path.write_text(insert(path.read_text(encoding="utf-8"), to_markdown(read(file))), encoding="utf-8")
-    path = ROOT / VERDICTS[0]
-    path.write_text(
-        insert(path.read_text(encoding="utf-8"), verdicts(*map(read, VERDICTS[1:])), "verdicts"), encoding="utf-8"
-    )
-    path = ROOT / FIDELITY[0]
-    table = fidelity_to_markdown([read(file) for file in FIDELITY[1]])
-    path.write_text(insert(path.read_text(encoding="utf-8"), table, "fidelity"), encoding="utf-8")
-    path = ROOT / POLICIES[0]
-    table = policies_to_markdown(map(read, POLICIES[1]))
-    page = insert(path.read_text(encoding="utf-8"), table, "policies")
-    curves = adaptations_to_markdown(map(read, ADAPTATION))
-    path.write_text(insert(page, curves, "adaptation"), encoding="utf-8")
+    for page, marker, file in TABLES:
+        put(page, marker, table_of(read(file)))
+    put(PUBLISHED[0], "published", block_to_markdown(published_block(read(PUBLISHED[1])["published_table"])))
+    put(RESULTS[0], "results", results_to_markdown(read(RESULTS[1])))
+    put(VERDICTS[0], "verdicts", verdicts(*map(read, VERDICTS[1:])))
+    put(FIDELITY[0], "fidelity", fidelity_to_markdown([read(file) for file in FIDELITY[1]]))
+    put(POLICIES[0], "policies", policies_to_markdown(map(read, POLICIES[1])))
+    put(POLICIES[0], "adaptation", adaptations_to_markdown(map(read, ADAPTATION)))
     draw(read(FIGURE[1]), ROOT / FIGURE[0])
+    draw_fidelity(read(FIDELITY_FIGURE[1]), ROOT / FIDELITY_FIGURE[0])
     set_races()
 
 

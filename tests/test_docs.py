@@ -7,9 +7,11 @@ the line above a block exempts it. Long training is cut short; everything else r
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import polars as pl
@@ -22,7 +24,9 @@ FILES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 SHORT = ["--set", "epochs=2", "--set", "warm_start=2", "--set", "catch_up=2"]
 
 FENCE = re.compile(r"^(?P<before>[^\n]*)\n```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"\]\((?P<target>[^)#:\s]+)(?:#[^)]*)?\)")
+LINK = re.compile(r"\]\((?P<target>[^)#:\s]*)(?:#(?P<anchor>[^)]*))?\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -112,11 +116,30 @@ def test_the_readme_s_sample_of_a_log_is_one(workshop: Path) -> None:
 
 @pytest.mark.parametrize("file", [*FILES, ROOT / "CONTRIBUTING.md"], ids=lambda file: str(file.relative_to(ROOT)))
 def test_relative_links_lead_somewhere(file: Path) -> None:
-    for link in LINK.finditer(file.read_text(encoding="utf-8")):
-        assert (file.parent / link["target"]).exists(), f"{file.name} links to {link['target']}"
+    for link in LINK.finditer(FENCED.sub("", file.read_text(encoding="utf-8"))):
+        target = file.parent / link["target"] if link["target"] else file
+        assert target.exists(), f"{file.name} links to {link['target']}"
+        # names of the API get their anchors when the site is built: tests/test_site.py
+        if link["anchor"] and not link["anchor"].startswith("fastgaum."):
+            assert link["anchor"] in anchors_of(target), f"{file.name} links to {link['target']}#{link['anchor']}"
 
 
-def test_every_preset_role_and_run_file_is_documented() -> None:
+def anchors_of(file: Path) -> set[str]:
+    """The headings of a page as GitHub and the site make anchors of them; of two alike, the first.
+
+    Both drop what is neither letter, digit, space, hyphen nor underscore, and put hyphens for spaces.
+    """
+    found = HEADING.findall(FENCED.sub("", file.read_text(encoding="utf-8")))
+    return {re.sub(r"[^\w\s-]", "", heading.replace("`", "")).strip().lower().replace(" ", "-") for heading in found}
+
+
+def test_anchors_are_read_as_they_are_made(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# What's *new*, in 2.0?\n\n```bash\n# not a heading\n```\n\n## `fit` and more\n")
+    assert anchors_of(page) == {"whats-new-in-20", "fit-and-more"}
+
+
+def test_every_preset_role_run_file_and_command_is_documented() -> None:
     from fastgaum.config import PRESETS
     from fastgaum.sessions.schema import ROLE_NAMES
     from fastgaum.training.runs import RUN_FILES
@@ -124,15 +147,60 @@ def test_every_preset_role_and_run_file_is_documented() -> None:
     text = {
         name: (ROOT / name).read_text(encoding="utf-8")
         for name in (
-            "README.md",
+            "docs/faq.md",
             "docs/guide/your-own-log.md",
             "docs/concepts/game.md",
-            "docs/guide/interrupted-runs.md",
+            "docs/guide/command-line.md",
+            "docs/guide/runs.md",
         )
     }
-    of_runs = text["README.md"] + text["docs/guide/interrupted-runs.md"]
-    assert [name for name in RUN_FILES if f"`{name}`" not in of_runs] == []
+    assert [name for name in RUN_FILES if f"`{name}`" not in text["docs/guide/runs.md"]] == []
+    assert [name for name in COMMANDS if f"`{name}`" not in text["docs/guide/command-line.md"]] == []
+    assert [name for name in PRESETS if f"`{name}`" not in text["docs/faq.md"]] == []
     assert [name for name in PRESETS if f"| `{name}` |" not in text["docs/concepts/game.md"]] == []
     rows = [line.split("|") for line in text["docs/guide/your-own-log.md"].splitlines() if line.startswith("| ")]
     documented = {row[1].strip(): row[3].strip() for row in rows if len(row) == 6}
     assert {role: ", ".join(names) for role, names in ROLE_NAMES.items()}.items() <= documented.items()
+
+
+IN_API = re.compile(r"^::: (fastgaum[\w.]*)$", re.MULTILINE)
+
+
+def test_the_api_page_has_every_public_name_and_every_name_that_a_page_imports() -> None:
+    """Public is what `import fastgaum` gives, and what the documentation tells a user to import."""
+    import fastgaum
+
+    shown = set(IN_API.findall((ROOT / "docs" / "api.md").read_text(encoding="utf-8")))
+    assert len(shown) > 50
+    public = set(fastgaum._HOME.items()) | {("errors", "fastgaum")}
+    assert {name for name, _ in public} == set(fastgaum.__all__) - {"__version__"}
+    names = {f"{home}.{name}" for name, home in public}
+    for file in [*FILES, *(ROOT / "docs" / "examples").glob("*.py")]:
+        blocks = [block.code for block in blocks_of(file) if block.language == "python"] if file.suffix == ".md" else []
+        for code in blocks or ([file.read_text(encoding="utf-8")] if file.suffix == ".py" else []):
+            for node in ast.walk(ast.parse(code)):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fastgaum."):
+                    names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    assert len(names) > 40
+    assert sorted(name for name in names if name not in shown and name.rpartition(".")[0] not in shown) == []
+
+
+def test_the_api_page_names_what_exists() -> None:
+    for path in IN_API.findall((ROOT / "docs" / "api.md").read_text(encoding="utf-8")):
+        try:
+            import_module(path)
+        except ModuleNotFoundError:
+            home, _, name = path.rpartition(".")
+            assert hasattr(import_module(home), name), path
+
+
+def test_the_page_on_citing_says_what_the_citation_file_says() -> None:
+    page = (ROOT / "docs" / "citing.md").read_text(encoding="utf-8")
+    said = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    version, title = (re.search(rf"^{key}: (.+)$", said, re.MULTILINE) for key in ("version", "title"))
+    assert version is not None
+    assert title is not None
+    assert f"version = {{{version[1]}}}" in page
+    assert title[1].strip('"').replace("FastGAUM", "{FastGAUM}") in page
+    for name in re.findall(r"family-names: (\S+)\n +given-names: (\S+)", said):
+        assert ", ".join(name) in page

@@ -7,15 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from fastgaum.bench.excerpts import OTHERS, OURS, SPEED, results_to_markdown, speed_to_markdown
 from fastgaum.bench.readme import (
     ADAPTATION,
+    CURVES,
     FIDELITY,
+    FIDELITY_FIGURE,
     FIGURE,
-    PAGES,
     POLICIES,
+    PUBLISHED,
     RACES,
     RACES_PAGES,
+    RESULTS,
     ROOT,
+    TABLES,
     VERDICTS,
     adaptations_to_markdown,
     fidelity_to_markdown,
@@ -24,18 +29,36 @@ from fastgaum.bench.readme import (
     policies_to_markdown,
     read,
     read_races,
+    table_of,
     verdicts,
     with_races,
 )
-from fastgaum.metrics.table import blocks, to_markdown
+from fastgaum.metrics.table import block_to_markdown, blocks, published_block
 from fastgaum.policies import registry as policies
 from fastgaum.reproduce import parse_resplits
+from fastgaum.reproduce.drawing import DARK
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_page_is_what_its_object_gives(page: str) -> None:
+@pytest.mark.parametrize(("page", "marker", "file"), TABLES)
+def test_page_is_what_its_object_gives(page: str, marker: str, file: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
-    assert insert(text, to_markdown(read(PAGES[page]))) == text, "run python bench/readme.py"
+    assert has(text, marker)
+    assert insert(text, table_of(read(file)), marker) == text, "run python bench/readme.py"
+
+
+def test_published_table_is_what_an_object_holds_and_all_hold_the_same() -> None:
+    page, file = PUBLISHED
+    text = (ROOT / page).read_text(encoding="utf-8")
+    table = block_to_markdown(published_block(read(file)["published_table"]))
+    assert has(text, "published")
+    assert insert(text, table, "published") == text, "run python bench/readme.py"
+    assert {str(read(other)["published_table"]) for _, _, other in TABLES} == {str(read(file)["published_table"])}
+
+
+def test_readme_s_results_are_an_excerpt_of_their_object() -> None:
+    text = (ROOT / RESULTS[0]).read_text(encoding="utf-8")
+    assert has(text, "results")
+    assert insert(text, results_to_markdown(read(RESULTS[1])), "results") == text, "run python bench/readme.py"
 
 
 def test_verdicts_are_what_the_identity_table_gives() -> None:
@@ -43,12 +66,12 @@ def test_verdicts_are_what_the_identity_table_gives() -> None:
     assert insert(text, verdicts(*map(read, VERDICTS[1:])), "verdicts") == text, "run python bench/readme.py"
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_page_shows_the_command_of_its_object(page: str) -> None:
+@pytest.mark.parametrize(("page", "file"), [(page, file) for page, _, file in TABLES])
+def test_page_shows_the_command_of_its_object(page: str, file: str) -> None:
     """Its models, protocol and seeds: a table from another command would mislead whoever repeats it."""
-    result = read(PAGES[page])
+    result = read(file)
     text = (ROOT / page).read_text(encoding="utf-8")
-    (command,) = re.findall(rf"^fastgaum reproduce .*--json {re.escape(PAGES[page])}$", text, re.MULTILINE)
+    (command,) = re.findall(rf"^fastgaum reproduce .*--json {re.escape(file)}$", text, re.MULTILINE)
     options = dict(re.findall(r"--(\S+) (\S+)", command))
     models = list(dict.fromkeys(cell["model"] for cell in result["cells"]))
     assert options["datasets"].split(",") == list(result["datasets"])
@@ -120,14 +143,40 @@ def test_figure_names_the_rows_of_its_object() -> None:
     assert {row for row in rows if not row.startswith(("floor", "best published", "authors"))} <= texts
 
 
+@pytest.mark.parametrize("file", [FIGURE[0], FIDELITY_FIGURE[0], CURVES[1]])
+def test_figures_have_colours_for_dark_pages(file: str) -> None:
+    head, _, rest = (ROOT / file).read_text(encoding="utf-8").partition("</style>")
+    assert "prefers-color-scheme: dark" in head, "run python bench/readme.py"
+    used = set(re.findall(r"#[0-9a-f]{6}\b", rest))
+    assert {"#ffffff", "#000000"} <= used <= set(DARK)
+
+
 @pytest.mark.parametrize("page", RACES_PAGES)
 def test_page_is_what_the_races_give(page: str) -> None:
     result = read_races()
     text = (ROOT / page).read_text(encoding="utf-8")
     if result is None:
-        for marker in ("races", "scaling"):
+        for marker in ("races", "scaling", "speed"):
             assert not has(text, marker) or f"<!-- {marker}:begin -->\n<!-- {marker}:end -->" in text
         pytest.skip(f"{RACES} is not there: `make bench` writes it")
+    assert has(text, "speed" if page == "README.md" else "races")
     assert with_races(page, text, result) == text, "run python bench/readme.py"
     assert not result["smoke"]
     assert result["failed"] == []
+
+
+def test_excerpts_hide_nothing() -> None:
+    """The README's short tables have rows that lose and targets that are missed, where the whole ones have any."""
+    result, races = read(RESULTS[1]), read_races()
+    rows = results_to_markdown(result).splitlines()
+    for model in (*OTHERS, OURS):
+        assert any(f"`{model}`" in row.split("|")[1] for row in rows if row.startswith("|")), model
+    for name, facts in result["datasets"].items():
+        best = facts["published_best"]["1"]
+        assert any(f"{best['mean']:.1f} / " in row and best["model"] in row for row in rows), name
+    if races is not None:
+        text = speed_to_markdown(races)
+        assert all(f"| {line.what} |" in text for line in SPEED)
+        held = [one["holds"] for one in (*races["races"], *races["figures"]) if one["holds"] is not None]
+        assert f"{sum(held)} of {len(held)} targets are met." in text
+        assert all(held) or "| no |" in text

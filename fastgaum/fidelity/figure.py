@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastgaum.files import atomic
+from fastgaum.reproduce.drawing import STYLE, save
 from fastgaum.reproduce.figure import check_figure
 
 _LOG, _WORLD = "#d1242f", "#1f6feb"
@@ -38,8 +38,7 @@ def draw(report: Report, path: Path) -> None:
         panels.insert(
             0, lambda panel: _groups(panel, statistics["click rate by event"], "event of the session", "click rate, %")
         )
-    # text stays text, and ids do not change from one drawing to the next
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fastgaum", "font.size": 8}):
+    with mpl.rc_context({**STYLE, "font.size": 8}):
         figure = Figure(figsize=(2.7 * len(panels), 2.7), layout="constrained")
         for panel, fill in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             fill(panel)
@@ -51,9 +50,7 @@ def draw(report: Report, path: Path) -> None:
             for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
         }
         figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=2, frameon=False)
-        with atomic(path) as beside:
-            metadata = {"Date": None} if path.suffix == ".svg" else None
-            figure.savefig(beside, format=path.suffix[1:], dpi=160, bbox_inches="tight", metadata=metadata)
+        save(figure, path)
 
 
 def _percent(values: Sequence[float | None]) -> list[float]:

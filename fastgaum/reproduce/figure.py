@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from fastgaum.errors import ConfigError, OutputError
-from fastgaum.files import atomic
 from fastgaum.metrics.table import FLOOR_MODELS, label_of, rows_by_model
 from fastgaum.reproduce.compare import OURS
+from fastgaum.reproduce.drawing import STYLE, save
 
 FORMATS = (".svg", ".png")
 _OURS, _OTHER, _PUBLISHED, _FLOOR = "#1f6feb", "#57606a", "#d1242f", "#8c959f"
@@ -58,8 +58,7 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     names = list(result["datasets"])
     tables = {name: rows_by_model(result["cells"], name) for name in names}
     keys = _order(tables.values())
-    # text stays text, and ids do not change from one drawing to the next
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fastgaum", "font.size": 9}):
+    with mpl.rc_context({**STYLE, "font.size": 9}):
         figure = Figure(figsize=(1.6 + 2.9 * max(len(names), 1), 1.5 + 0.21 * len(keys)), layout="constrained")
         panels = figure.subplots(1, max(len(names), 1), sharey=True, squeeze=False)[0]
         for panel, name in zip(panels, names, strict=False):
@@ -72,14 +71,7 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
             label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
         }
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False)
-        with atomic(path) as beside:
-            figure.savefig(
-                beside,
-                format=path.suffix[1:],
-                dpi=160,
-                bbox_inches="tight",
-                metadata={"Date": None} if path.suffix == ".svg" else None,
-            )
+        save(figure, path)
 
 
 def _order(tables: Any) -> Keys:

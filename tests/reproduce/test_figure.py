@@ -11,6 +11,7 @@ import pytest
 from fastgaum.errors import ConfigError, OutputError
 from fastgaum.metrics.published import best_published
 from fastgaum.reproduce import figure
+from fastgaum.reproduce.drawing import DARK
 
 
 def table(n_models: int = 18) -> dict[str, Any]:
@@ -31,6 +32,9 @@ def test_svg_shows_every_model_floor_and_data_set(tmp_path: Path) -> None:
     texts = re.findall(r">([^<>\n]+)</text>", path.read_text())
     assert {*(f"model-{i}" for i in range(18)), "yelp", "taobao", "sample"} <= set(texts)
     assert {"floor: random", "floor: train click rate", "best published", "published, same model"} <= set(texts)
+    drawn, _, rest = path.read_text().partition("</style>")
+    assert "prefers-color-scheme: dark" in drawn
+    assert set(re.findall(r"#[0-9a-f]{6}\b", rest)) <= set(DARK)
     first = path.read_bytes()
     figure.draw(table(), path)
     assert path.read_bytes() == first

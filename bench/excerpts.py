@@ -1,0 +1,171 @@
+"""The README's two short tables, from the same JSON as the whole ones: what a reader wants first, misses included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastgaum.bench.report import machine_lines, short
+from fastgaum.metrics.table import FLOOR_MODELS, KS, rows_by_model
+from fastgaum.metrics.text import escaped, num, signed
+
+Json = Mapping[str, Any]
+
+PUBLISHED = ("GAN-PW", "GAN-LSTM")
+"""the paper's own two models: their rows of the published table, and of the authors' code where it was run"""
+OTHERS = {"paper-pw": "GAN-PW", "paper-lstm": "GAN-LSTM", "logit": "linear model"}
+"""rows that are always shown beside ours, and what they are called: the paper's models trained here, and a linear one"""
+OURS = "fastgaum"
+
+
+def results_to_markdown(result: Json) -> str:
+    """A reproduce object in a dozen rows, prec@1 / prec@2 by data set: floors, published, authors' code, ours."""
+    names = list(result["datasets"])
+    columns = [_column(result, name) for name in names]
+    rows = [("", *names), (":--", *["--:"] * len(names))]
+    rows += [(label, *(column[label] for column in columns)) for label in columns[0]]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    tested = ", ".join(
+        f"{facts['n_test_events']} events of {facts['n_test_users']} users ({name})"
+        for name, facts in result["datasets"].items()
+    )
+    notes = (
+        f"prec@1 / prec@2, %; {result['seeds']} seeds, protocol `{result['protocol']}`, the logs' own split, tested on {tested}",
+        "bold: its paired 95 % interval over users lies above 0 against every other model",
+        "GAN-PW and GAN-LSTM as published, and the authors' code, read item identities alone; rows trained here read what"
+        f" `{result['protocol']}` says of each item",
+    )
+    return "\n".join([*lines, "", *(f"- {note}" for note in notes)])
+
+
+def _column(result: Json, name: str) -> dict[str, str]:
+    """One data set's cells by the row's label, in the order of the rows."""
+    facts, rows = result["datasets"][name], rows_by_model(result["cells"], name)
+    column = {
+        "floor: random order": _pair(num(facts["floors"]["random"][k]) for k in KS),
+        "floor: best by counting": _best_floor(facts["floors"]),
+    }
+    for model in PUBLISHED:
+        cells = result["published_table"]["rows"][model][name]
+        column[f"{model}, published"] = _pair(num(cells[k]["mean"]) for k in KS)
+        column[f"{model}, authors' code"] = _pair(num(facts["authors_code"][model][k]) for k in KS)
+    column["best published of nine models"] = _best_published(facts["published_best"])
+    for model, called in OTHERS.items():
+        column[f"{called}, trained here (`{model}`)"] = _pair(_mean(rows[model, "reward"][k]) for k in KS)
+    column["best other, trained here"] = _best_other(rows)
+    for head in ("generator", "reward"):
+        column[f"**`{OURS}`, {head}**"] = _pair(_mean(rows[OURS, head][k]) for k in KS)
+    column["its prec@1 over that of the best other"] = _lead(rows[OURS, "reward"]["1"]["vs_best_other"])
+    return column
+
+
+def _mean(cell: Json) -> str:
+    return f"**{num(cell['mean'])}**" if cell["bold"] else num(cell["mean"])
+
+
+def _pair(texts: Iterable[str]) -> str:
+    return " / ".join(texts)
+
+
+def _best_floor(floors: Json) -> str:
+    """The floor of best prec@1 that is not the random order."""
+    name = max((floor for floor in floors if floor != "random"), key=lambda floor: float(floors[floor]["1"]))
+    return f"{_pair(num(floors[name][k]) for k in KS)} ({name.removeprefix('train_').replace('_', ' ')})"
+
+
+def _best_published(best: Json) -> str:
+    models = " / ".join(dict.fromkeys(best[k]["model"] for k in KS))
+    return f"{_pair(num(best[k]['mean']) for k in KS)} ({escaped(models)})"
+
+
+def _best_other(rows: Mapping[tuple[str, str], Json]) -> str:
+    """The best prec@1 of a model that is neither ours nor a floor."""
+    left_out = {OURS, *FLOOR_MODELS.values()}
+    key = next(key for key in rows if key[0] not in left_out)
+    return f"{_pair(_mean(rows[key][k]) for k in KS)} (`{key[0]}`)"
+
+
+def _lead(part: Json) -> str:
+    low, high = part["ci"]
+    return f"{signed(part['diff'])} ({signed(low)} to {signed(high)})"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the short speed table."""
+
+    what: str
+    group: str
+    """race or figure"""
+    rival: str | None = None
+    """of a race: whose ratio is shown; None: the rate alone"""
+    against: str = ""
+    """what that rival is called here"""
+
+
+SPEED = (
+    Line("training of both players, long-tailed sessions", "round-tail", "stock-torch", "stock torch, padded"),
+    Line("the same on 10 M events and 1 M items", "round-scale", "stock-torch", "stock torch, padded"),
+    Line("the same on YooChoose, batches of 16 users", "one-hot-yoochoose", "padded-one-hot", "padded one-hot vectors"),
+    Line(
+        "8 layers of 512, a published design, on Yelp",
+        "one-hot-generated-report-yelp",
+        "padded-one-hot-report",
+        "its own way of computing",
+    ),
+    Line("LSTM of 64 over ragged sessions, both ways", "lstm-h64-tail", "torch-packed", "torch's packed LSTM"),
+    Line("the paper's recipe on Yelp, 2,000 iterations", "recipe-yelp-lstm-seconds"),
+    Line("the same, rate", "recipe-yelp-lstm-rate"),
+    Line("world: 4,096 users, slates of 10", "env-4096"),
+    Line("the same", "env-recsim"),
+    Line("memory of a log in training", "memory-bytes-per-event"),
+    Line("first step after an installation", "cold-first-step-empty-cache"),
+    Line("first step afterwards", "cold-first-step-warm-cache"),
+)
+"""what is shown, hits and misses; a name that the object lacks is an error"""
+
+
+def speed_to_markdown(result: Json) -> str:
+    """A bench object in a dozen rows, the machine above it and how many of all targets are met below."""
+    races: dict[str, list[Json]] = {}
+    for race in result["races"]:
+        races.setdefault(race["group"], []).append(race)
+    figures = {figure["group"]: figure for figure in result["figures"]}
+    rows = [("what", "ours", "against", "ratio", "target", "met"), (":--", "--:", ":--", "--:", "--:", "--:")]
+    rows += [
+        _figure_row(line, figures[line.group]) if line.group in figures else _race_row(line, races[line.group])
+        for line in SPEED
+    ]
+    held = [entry["holds"] for entry in (*result["races"], *result["figures"]) if entry["holds"] is not None]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([machine_lines(result)[0] + ".", "", *lines, "", f"{sum(held)} of {len(held)} targets are met."])
+
+
+def _race_row(line: Line, races: list[Json]) -> tuple[str, ...]:
+    """A race by its ratio over a rival, or by its rate; the bar is that one's, if it has one."""
+    ours = races[0]["ours"]
+    bar = next((race for race in races if race["over"] == (line.rival or "rate")), None)
+    unit = ours["unit"]
+    if line.rival is None:
+        ratio, asked = "", "" if bar is None else f"≥ {short(bar['target'])}"
+    else:
+        rival = next(one for one in races[0]["rivals"] if one["name"] == line.rival)
+        ratio, asked = f"{short(rival['ratio'])} ×", "" if bar is None else f"≥ {short(bar['target'])} ×"
+    holds = "" if bar is None else _yes(bar["holds"])
+    return (line.what, f"{short(ours['rate'])} {unit}", line.against, ratio, asked, holds)
+
+
+def _figure_row(line: Line, figure: Json) -> tuple[str, ...]:
+    """A figure: its unit says what it is over, where it is a ratio ("x RecSim's user-steps/s")."""
+    value, unit = short(figure["value"]), figure["unit"]
+    sense = "≤" if figure["sense"] == "at most" else "≥"
+    times = unit.startswith("x ")
+    target = figure["target"]
+    asked = "" if target is None else f"{sense} {short(target)}" + (" ×" if times else "")
+    ours, against, ratio = ("", unit[2:], f"{value} ×") if times else (f"{value} {unit}", "", "")
+    return (line.what, ours, against, ratio, asked, "" if figure["holds"] is None else _yes(figure["holds"]))
+
+
+def _yes(holds: bool | None) -> str:
+    return "yes" if holds else "no"
