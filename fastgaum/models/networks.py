@@ -119,9 +119,7 @@ class Networks(nn.Module):
         if config.players == "adversarial":
             state_dim = sum(player.history.state_dim for player in self.players)
             if config.history_owner == "own":
-                self.generator_history = made_encoder(
-                    encoder, config, n_ids, n_numbers, tables, "generator history"
-                )
+                self.generator_history = made_encoder(encoder, config, n_ids, n_numbers, tables, "generator history")
                 state_dim = self.generator_history.state_dim
             self.generator = Scorer(
                 n_ids, n_numbers, state_dim, config.hidden, config.activation, config.item_dim, wide=config.wide,
