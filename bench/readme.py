@@ -6,6 +6,8 @@ README.md has excerpts of two of them between its markers `results` and `speed`.
 docs/guide/fidelity.md takes its table from docs/tables/fidelity/, a report of `fastgaum fidelity … --json` per log.
 docs/guide/policies.md takes its tables from docs/tables/policies/, objects of `fastgaum rl evaluate … --json` and of
 `fastgaum rl adapt … --json`.
+docs/concepts/cost.md takes its tables from the cost model (bench/growth.py), docs/tables/bench.json, docs/tables/growth.json and, once they
+were measured, docs/tables/processes.json; docs/guide/environment.md takes that of worker processes from docs/tables/env-processes.json.
 docs/performance.md takes its races from docs/tables/bench.json, which `make bench` writes; until it is there their place
 and the README's stay empty. Tables are never written by hand: tests/test_tables.py fails when a page is not what this would
 write.
@@ -18,6 +20,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from fastgaum.bench import cost_model, env_processes, growth
 from fastgaum.bench.excerpts import results_to_markdown, speed_to_markdown
 from fastgaum.bench.report import to_markdown as races_to_markdown
 from fastgaum.fidelity.text import summary as fidelity_to_markdown
@@ -58,6 +61,10 @@ RACES_PAGES = ("docs/performance.md", README)
 """page with all races between its markers `races`, and the one with an excerpt between its markers `speed`"""
 CURVES = ("docs/performance.md", "docs/scaling.svg")
 """page that shows the scaling curves between its markers `scaling`, and their figure"""
+GROWTH = "docs/concepts/cost.md"
+"""page with the cost model's tables between their own markers"""
+WORKERS = ("docs/guide/environment.md", "docs/tables/env-processes.json")
+"""page that shows speeds of worker processes between its markers `processes-env`, and their object"""
 NEAR = 3.0
 """points of prec@1 within which a published cell counts as reproduced"""
 
@@ -89,6 +96,13 @@ def with_races(page: str, text: str, result: dict[str, Any]) -> str:
         text = insert(
             text, f"![Training speed by catalogue size, session length, hidden size and threads]({name})", "scaling"
         )
+    return text
+
+
+def with_growth(text: str) -> str:
+    """Return the text of the page on growth with its tables."""
+    for marker, table in growth.blocks(read(RACES), cost_model.measured()).items():
+        text = insert(text, table, marker)
     return text
 
 
@@ -174,6 +188,9 @@ def main() -> None:
     put(FIDELITY[0], "fidelity", fidelity_to_markdown([read(file) for file in FIDELITY[1]]))
     put(POLICIES[0], "policies", policies_to_markdown(map(read, POLICIES[1])))
     put(POLICIES[0], "adaptation", adaptations_to_markdown(map(read, ADAPTATION)))
+    path = ROOT / GROWTH
+    path.write_text(with_growth(path.read_text(encoding="utf-8")), encoding="utf-8")
+    put(WORKERS[0], "processes-env", env_processes.table(read(WORKERS[1])))
     draw(read(FIGURE[1]), ROOT / FIGURE[0])
     draw_fidelity(read(FIDELITY_FIGURE[1]), ROOT / FIDELITY_FIGURE[0])
     set_races()

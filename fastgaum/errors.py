@@ -38,6 +38,10 @@ class ActionError(FastgaumError):
     """An environment is used against its contract: an action, a mask or a seed of another type, shape or range."""
 
 
+class WorkerError(FastgaumError):
+    """A worker process failed, or ended before its work was done."""
+
+
 class NumericsError(FastgaumError):
     """A loss, gradient or score is not finite."""
 

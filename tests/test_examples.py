@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.envs.test_examples import FOLDER, module_of
+from tests.envs.test_examples import FOLDER, OTHERS, module_of
 from tests.envs.test_examples import SIZES as AGENTS
 
 QUICK: dict[str, Any] = {"epochs": 2, "warm_start": 2, "catch_up": 1, "search": ()}
@@ -75,9 +75,9 @@ def test_an_example_runs(
 
 def test_every_example_is_short_tested_and_on_its_page() -> None:
     files = {path.stem: len(path.read_text(encoding="utf-8").splitlines()) for path in FOLDER.glob("*.py")}
-    assert set(files) == {*SIZES, *AGENTS}
+    assert set(files) == {*SIZES, *AGENTS, *OTHERS}
     assert max(files.values()) < 60
     page = (FOLDER.parent / "examples.md").read_text(encoding="utf-8")
     for name in SIZES:
         assert f'```python\n--8<-- "docs/examples/{name}.py"\n```' in page
-    assert all(f"{name}.py" in page for name in AGENTS)
+    assert all(f"{name}.py" in page for name in (*AGENTS, *OTHERS))

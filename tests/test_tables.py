@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fastgaum.bench import env_processes
 from fastgaum.bench.excerpts import OTHERS, OURS, SPEED, results_to_markdown, speed_to_markdown
 from fastgaum.bench.readme import (
     ADAPTATION,
@@ -14,6 +15,7 @@ from fastgaum.bench.readme import (
     FIDELITY,
     FIDELITY_FIGURE,
     FIGURE,
+    GROWTH,
     POLICIES,
     PUBLISHED,
     RACES,
@@ -22,6 +24,7 @@ from fastgaum.bench.readme import (
     ROOT,
     TABLES,
     VERDICTS,
+    WORKERS,
     adaptations_to_markdown,
     fidelity_to_markdown,
     has,
@@ -31,6 +34,7 @@ from fastgaum.bench.readme import (
     read_races,
     table_of,
     verdicts,
+    with_growth,
     with_races,
 )
 from fastgaum.metrics.table import block_to_markdown, blocks, published_block
@@ -80,6 +84,16 @@ def test_page_shows_the_command_of_its_object(page: str, file: str) -> None:
     assert int(options["seeds"]) == result["seeds"]
     assert (parse_resplits(options["resplit"]) if "resplit" in options else None) == result["resplit"]
     assert result["failed"] == []
+
+
+def test_growth_page_is_what_the_model_gives() -> None:
+    text = (ROOT / GROWTH).read_text(encoding="utf-8")
+    assert with_growth(text) == text, "run python bench/readme.py"
+
+
+def test_environment_page_is_what_its_object_gives() -> None:
+    text = (ROOT / WORKERS[0]).read_text(encoding="utf-8")
+    assert insert(text, env_processes.table(read(WORKERS[1])), "processes-env") == text, "run python bench/readme.py"
 
 
 def test_fidelity_page_is_what_its_reports_give() -> None:

@@ -84,6 +84,11 @@ def true_work(batch: Batch, config: Config, n_ids: int) -> Work:
 def step_flops(batch: Batch, config: Config, n_ids: int, kind: str, padded: bool, widest: int | None = None) -> float:
     """FLOPs of one `exact` step or one `round` on this batch, in the padded one-hot design (see `padded_work`) or in truth."""
     work = padded_work(batch, config, n_ids, widest) if padded else true_work(batch, config, n_ids)
+    return work_flops(work, config, kind)
+
+
+def work_flops(work: Work, config: Config, kind: str) -> float:
+    """FLOPs of one `exact` step or one `round` that works through so many rows."""
     # the state's size is a property of the encoder: ask it, with one id
     with torch.device("meta"):
         networks = Networks(config, 1, 0)

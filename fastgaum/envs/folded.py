@@ -27,10 +27,13 @@ def folded_table(layer: BagLinear, catalogue: Catalogue) -> FloatArray:
     Shape (n_items + 1 + n_positions + 1 + 1, out), without the positions' rows where order is no feature.
     """
 
+    # read once: a table of the user's own may have to be fetched
+    table = layer.table.detach()
+
     def mapped(ids: Any) -> FloatArray:
         parts = []
         for start in range(0, len(ids), ROWS_AT_ONCE):
-            rows = layer.table.detach()[torch.from_numpy(ids[start : start + ROWS_AT_ONCE].astype(np.int64))].sum(1)
+            rows = table[torch.from_numpy(ids[start : start + ROWS_AT_ONCE].astype(np.int64))].sum(1)
             parts.append((rows if layer.up is None else rows @ layer.up.detach()).cpu().numpy())
         return np.concatenate(parts)
 
@@ -108,7 +111,7 @@ class FoldedRecurrent:
         self.size, gates = encoder.state_dim, encoder.gates * encoder.state_dim
         table = folded_table(encoder.input, catalogue)
         self.nothing = len(table) - 1
-        self.step = user_steps.lstm_step if encoder.kind == "lstm" else user_steps.gru_step
+        self.kind = encoder.kind
         self.n_parts = 2 if encoder.kind == "lstm" else 1
         self.layers: list[tuple[Any, ...]] = []
         for layer in range(encoder.layers):
@@ -145,6 +148,8 @@ class RecurrentUsers:
     ) -> None:
         """One recurrent step of users first to last − 1."""
         folded = self.folded
+        # not an attribute of what is folded: that is sent to other processes, where a compiled function would be compiled anew
+        step = user_steps.lstm_step if folded.kind == "lstm" else user_steps.gru_step
         for layer, carry in zip(folded.layers, self.carries, strict=True):
-            folded.step(first, last, active, chosen, folded.nothing, numbers, *layer, *carry)
+            step(first, last, active, chosen, folded.nothing, numbers, *layer, *carry)
             chosen, numbers = self.no_rows, carry[0][:, None, :]

@@ -10,8 +10,9 @@ the run's regulariser and eta; then the state advances by one recurrent step. A 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from copy import deepcopy
-from typing import Any, Literal
+from copy import copy, deepcopy
+from functools import partial
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -114,6 +115,12 @@ class LearnedWorld(World):
         self.item_features = item_features(self.catalogue, [scorer.table for scorer in self.rewards], n_features)
         self.starts = LoggedStarts(self.catalogue, log, split) if starts == "logged" and log is not None else None
 
+    def bare(self) -> Self:
+        """Without the model, of which users need the folded tables only."""
+        bare = copy(self)
+        del bare.model
+        return bare
+
     def population(self, n: int) -> LearnedPopulation:
         """Make n users without history.
 
@@ -196,6 +203,17 @@ class LearnedPopulation(Population):
         if not all(encoder.in_parts for encoder in self.encoders):
             self._join(0, self.n)
         return response
+
+    def advance(self, active: npt.NDArray[np.bool_], chosen: IntArray, numbers: FloatArray) -> None:
+        """Move the active users' histories on by a choice: table rows (n, 1, ·), -1 for no click, and numbers (n, 1, d).
+
+        In the parts in which a step does so: the last bits of a state depend on its place in its part.
+        """
+        for encoder in self.encoders:
+            if encoder.in_parts:
+                self._run(partial(encoder.advance, active=active, chosen=chosen, numbers=numbers))
+            else:
+                encoder.advance(0, self.n, active, chosen, numbers)
 
     def follow(self, slates: IntArray, places: IntArray, active: npt.NDArray[np.bool_] | None = None) -> None:
         """Let each user see a slate and choose as somebody else did, place (n,) or -1 for nothing; states move on, of those in `active`.

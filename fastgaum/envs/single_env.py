@@ -34,13 +34,13 @@ class UserEnv(Env[Any, npt.NDArray[np.int64]]):
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
 
     def __init__(self, **options: Any) -> None:
-        """Make one user; the options are those of `UserVectorEnv` but num_envs, copy and autoreset_mode.
+        """Make one user; the options are those of `UserVectorEnv` but num_envs, copy, autoreset_mode and processes.
 
         Raises:
             ConfigError: an option is unknown or impossible.
             CheckpointError: the run is damaged.
         """
-        for name in ("num_envs", "copy", "autoreset_mode"):
+        for name in ("num_envs", "copy", "autoreset_mode", "processes"):
             if name in options:
                 raise ConfigError(f"one user has no {name}: leave it out, or use gymnasium.make_vec")
         self.vector = UserVectorEnv(1, autoreset_mode=AutoresetMode.DISABLED, **options)

@@ -85,5 +85,4 @@ class LoggedStarts:
             active[who[now]] = True
             users.so_far.make_room(k)
             users.so_far.count(0, users.n, active, rows, np.ascontiguousarray(chosen[:, 0, 0]))
-            for encoder in users.encoders:
-                encoder.advance(0, users.n, active, chosen, numbers)
+            users.advance(active, chosen, numbers)

@@ -16,8 +16,9 @@ from fastgaum.envs.keys import CHOICE, LEAVE, START, Keys, uniform
 from fastgaum.envs.observations import Observation, ObservationKind, Observations, rows_apart
 from fastgaum.envs.opening import open_world
 from fastgaum.envs.pools import PoolKind, Pools
+from fastgaum.envs.processes import ProcessPopulation
 from fastgaum.envs.rules import Leaving, Reward, leaving_rule, reward_rule
-from fastgaum.envs.world import IntArray, World
+from fastgaum.envs.world import IntArray, Population, World
 from fastgaum.errors import ActionError, ConfigError, did_you_mean
 from fastgaum.kernels.actions import slates_of
 
@@ -60,7 +61,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
 
     Seeding: `reset(seed=s)` gives user i the stream (s, i); a sequence of seeds gives user i the stream (seeds[i], 0), that
     of a single environment with that seed. A draw is a hash of stream, episode, step and use: it depends neither on
-    num_envs nor on threads. Without a seed, episodes go on; without any ever, one is taken from the system.
+    num_envs nor on threads nor on processes. Without a seed, episodes go on; without any ever, one is taken from the system.
     """
 
     metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
@@ -83,6 +84,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         strict: bool = False,
         copy: bool = True,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        processes: int | None = None,
         **world_options: Any,
     ) -> None:
         """Make users of a trained run, or of a world.
@@ -104,10 +106,13 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
             strict: a place named twice in a slate is an error.
             copy: return new observations; False: views that the next step overwrites.
             autoreset_mode: NEXT_STEP, SAME_STEP or DISABLED, or Gymnasium's names for them.
+            processes: so many worker processes, each with its share of the users; None: they live in this one. Lives do not
+                depend on it. `close` ends them; they end with this process too.
 
         Raises:
             ConfigError: an option is unknown or impossible.
             CheckpointError: the run is damaged.
+            WorkerError: a worker process failed.
         """
         if num_envs < 1 or slate_size < 1:
             raise ConfigError(f"num_envs is {num_envs} and slate_size {slate_size}, at least 1 each is required")
@@ -124,7 +129,11 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         self._leaving = None if leaving is None else leaving_rule(leaving)
 
         self.pools = Pools(self.world, num_envs, pool, pool_size, pool_seed)
-        self.users = self.world.population(num_envs)
+        self.users: Population = (
+            self.world.population(num_envs)
+            if processes is None
+            else ProcessPopulation(self.world, num_envs, processes, slate_size)
+        )
         self._observations = Observations(self.world, self.pools, num_envs, observation, features)
         self.single_observation_space = self._observations.single_space
         self.single_action_space = spaces.MultiDiscrete([self.pools.size] * slate_size)
@@ -177,6 +186,10 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         elif done.any():
             self._finish(done, info)
         return self.observe(), rewards, terminated, truncated, info
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """End worker processes; a step after that is an error where there were some."""
+        self.users.close()
 
     def observe(self) -> Observation:
         """The observations now; nobody moves."""

@@ -82,6 +82,10 @@ class World(ABC):
         """Itself: a world is never changed, and Gymnasium copies what an environment was made of with its every `spec`."""
         return self
 
+    def bare(self) -> Self:
+        """What users are made of, without what only a caller reads: a worker process is sent this."""
+        return self
+
     @abstractmethod
     def population(self, n: int) -> Population:
         """Make n users without history."""
@@ -140,6 +144,9 @@ class Population(ABC):
             ConfigError: these users cannot be told what to choose.
         """
         raise ConfigError(f"a {type(self).__name__} cannot follow other users' choices: use one of a learned world")
+
+    def close(self) -> None:  # noqa: B027
+        """Give back what is held beside memory, worker processes say; the users are of no use afterwards."""
 
 
 def checked_slates(slates: IntArray, n: int, n_items: int, any_rows: bool = False) -> IntArray:

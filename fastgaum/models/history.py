@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from fastgaum.config import Config
+from fastgaum.errors import ConfigError
 from fastgaum.models.expand import Prefixes, gather_bags, join_bags, prefixes, reverse_rows
-from fastgaum.models.scorers import BagLinear
-from fastgaum.models.tables import normal_table
+from fastgaum.models.scorers import bag_linear
+from fastgaum.models.tables import TableMaker, normal_table
 from fastgaum.models.tensors import Bags, BatchTensors
 from fastgaum.ops.position_weight import bag_outer_sum, lag_structure, lag_weighted
 from fastgaum.ops.recurrent import gru, lstm, lstm_layer, lstm_states
@@ -107,14 +108,17 @@ class Recurrent(HistoryEncoder):
     The input projection is a gather from a (features × gates) table; the recurrence is packed.
     """
 
-    def __init__(self, kind: str, n_ids: int, n_numbers: int, dim: int, layers: int, item_dim: int) -> None:
+    def __init__(
+        self, kind: str, n_ids: int, n_numbers: int, dim: int, layers: int, item_dim: int,
+        tables: TableMaker | None = None, name: str = "",
+    ) -> None:  # fmt: skip
         super().__init__()
         self.kind = kind
         self.state_dim = dim
         self.layers = layers
         self.gates = 4 if kind == "lstm" else 3
         bound = 1 / math.sqrt(dim)
-        self.input = BagLinear(n_ids, n_numbers, self.gates * dim, item_dim, init_std=bound / 2)
+        self.input = bag_linear(n_ids, n_numbers, self.gates * dim, item_dim, bound / 2, tables, f"{name}.input")
         self.weight_hh = nn.ParameterList(_uniform(bound, self.gates * dim, dim) for _ in range(layers))
         self.weight_ih = nn.ParameterList(_uniform(bound, self.gates * dim, dim) for _ in range(layers - 1))
         self.bias_ih = nn.ParameterList(_uniform(bound, self.gates * dim) for _ in range(layers - 1))
@@ -182,11 +186,16 @@ class PrefixBiLstm(HistoryEncoder):
     differs for every prefix, so this encoder alone costs O(T²) per session.
     """
 
-    def __init__(self, n_ids: int, n_numbers: int, dim: int, layers: int, item_dim: int) -> None:
+    def __init__(
+        self, n_ids: int, n_numbers: int, dim: int, layers: int, item_dim: int, tables: TableMaker | None = None,
+        name: str = "",
+    ) -> None:  # fmt: skip
         super().__init__()
         self.state_dim = 2 * dim
         self.dim = dim
-        self.inputs = nn.ModuleList(BagLinear(n_ids, n_numbers, 4 * dim, item_dim, 0.5 / math.sqrt(dim)) for _ in "fb")
+        std = 0.5 / math.sqrt(dim)
+        names = f"{name}.inputs.forward", f"{name}.inputs.backward"
+        self.inputs = nn.ModuleList(bag_linear(n_ids, n_numbers, 4 * dim, item_dim, std, tables, of) for of in names)
         bound = 1 / math.sqrt(dim)
         self.weight_hh = nn.ParameterList(_uniform(bound, 4 * dim, dim) for _ in range(2 * layers))
         self.weight_ih = nn.ParameterList(_uniform(bound, 4 * dim, 2 * dim) for _ in range(2 * layers - 2))
@@ -278,13 +287,35 @@ Encoders = Callable[[Config, int, int], HistoryEncoder]
 """what makes an encoder of a configuration, the number of ids and the number of numbers of a bag; a class will do"""
 
 
-def history_encoder(config: Config, n_ids: int, n_numbers: int) -> HistoryEncoder:
-    """The encoder that a configuration names."""
+class OwnTableRecurrent(Recurrent):
+    """A `Recurrent` over a table of the user's own: a class of its own, so that autograd trains it and no pass by hand."""
+
+
+class OwnTablePrefixBiLstm(PrefixBiLstm):
+    """A `PrefixBiLstm` over tables of the user's own, for autograd alone."""
+
+
+def history_encoder(
+    config: Config, n_ids: int, n_numbers: int, tables: TableMaker | None = None, name: str = ""
+) -> HistoryEncoder:
+    """The encoder that a configuration names, over our tables or those that `tables` makes.
+
+    Raises:
+        ConfigError: position weights, whose table is no sum of rows, are asked for over the user's own tables.
+    """
     if config.history == "pw":
+        if tables is not None:
+            raise ConfigError(
+                "history = pw weighs its table's rows by their lag, which a table of your own is not asked to do: use lstm,"
+                " gru or bilstm"
+            )
         return PositionWeight(n_ids, config.history_window, config.history_weights, config.hidden[0])
+    sizes = n_ids, n_numbers, config.history_dim, config.history_layers, config.item_dim
     if config.history == "bilstm":
-        return PrefixBiLstm(n_ids, n_numbers, config.history_dim, config.history_layers, config.item_dim)
-    return Recurrent(config.history, n_ids, n_numbers, config.history_dim, config.history_layers, config.item_dim)
+        return PrefixBiLstm(*sizes) if tables is None else OwnTablePrefixBiLstm(*sizes, tables, name)
+    if tables is None:
+        return Recurrent(config.history, *sizes)
+    return OwnTableRecurrent(config.history, *sizes, tables, name)
 
 
 def _uniform(bound: float, *shape: int) -> nn.Parameter:

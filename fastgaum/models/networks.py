@@ -12,8 +12,16 @@ from torch import Tensor, nn
 
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
-from fastgaum.models.history import Encoders, HistoryEncoder, history_encoder
+from fastgaum.models.history import (
+    Encoders,
+    HistoryEncoder,
+    PositionWeight,
+    PrefixBiLstm,
+    Recurrent,
+    history_encoder,
+)
 from fastgaum.models.scorers import Scorer
+from fastgaum.models.tables import TableMaker
 from fastgaum.models.tensors import Bags, BatchTensors
 
 
@@ -33,12 +41,34 @@ class IdDropout:
         return Bags(torch.where(keep, bags.ids, self.unknown_of_id[bags.ids.long()]), bags.offsets, bags.numbers)
 
 
+def made_encoder(
+    encoder: Encoders, config: Config, n_ids: int, n_numbers: int, tables: TableMaker | None, name: str
+) -> HistoryEncoder:
+    """A history encoder: the configured one over our tables or those that `tables` makes, or one of the user's own.
+
+    Raises:
+        ConfigError: `encoder` gives an encoder of ours, over our table, where tables are the user's own.
+    """
+    if tables is not None and encoder is history_encoder:
+        return history_encoder(config, n_ids, n_numbers, tables, name)
+    made = encoder(config, n_ids, n_numbers)
+    if tables is not None and type(made) in (Recurrent, PrefixBiLstm, PositionWeight):
+        raise ConfigError(
+            f"history gives a {type(made).__name__} over a table of ours, and tables are your own: leave history out, or pass"
+            " an encoder of a class of your own"
+        )
+    return made
+
+
 class RewardPlayer(nn.Module):
     """A history encoder and the reward model that reads its states; one optimiser trains both."""
 
-    def __init__(self, config: Config, n_ids: int, n_numbers: int, encoder: Encoders = history_encoder) -> None:
+    def __init__(
+        self, config: Config, n_ids: int, n_numbers: int, encoder: Encoders = history_encoder,
+        tables: TableMaker | None = None, number: int = 0,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.history: HistoryEncoder = encoder(config, n_ids, n_numbers)
+        self.history: HistoryEncoder = made_encoder(encoder, config, n_ids, n_numbers, tables, f"history {number}")
         self.reward = Scorer(
             n_ids,
             n_numbers,
@@ -48,6 +78,8 @@ class RewardPlayer(nn.Module):
             config.item_dim,
             config.dropout,
             config.wide,
+            tables,
+            f"reward {number}",
         )
 
     def forward(self, batch: BatchTensors, generated: Bags | None = None) -> tuple[Tensor, Tensor]:
@@ -69,21 +101,30 @@ class Players(nn.ModuleList):
 
 
 class Networks(nn.Module):
-    """All players. With several reward players (`members`) the utility is their mean. `encoder` makes history encoders."""
+    """All players. With several reward players (`members`) the utility is their mean. `encoder` makes history encoders.
 
-    def __init__(self, config: Config, n_ids: int, n_numbers: int, encoder: Encoders = history_encoder) -> None:
+    `tables` makes the tables over ids where they are not to be ours; autograd then trains the networks.
+    """
+
+    def __init__(
+        self, config: Config, n_ids: int, n_numbers: int, encoder: Encoders = history_encoder,
+        tables: TableMaker | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.players = Players(RewardPlayer(config, n_ids, n_numbers, encoder) for _ in range(config.members))
+        self.players = Players(
+            RewardPlayer(config, n_ids, n_numbers, encoder, tables, number) for number in range(config.members)
+        )
         self.generator_history: HistoryEncoder | None = None
         self.generator: Scorer | None = None
         if config.players == "adversarial":
             state_dim = sum(player.history.state_dim for player in self.players)
             if config.history_owner == "own":
-                self.generator_history = encoder(config, n_ids, n_numbers)
+                self.generator_history = made_encoder(encoder, config, n_ids, n_numbers, tables, "generator history")
                 state_dim = self.generator_history.state_dim
             self.generator = Scorer(
-                n_ids, n_numbers, state_dim, config.hidden, config.activation, config.item_dim, wide=config.wide
-            )
+                n_ids, n_numbers, state_dim, config.hidden, config.activation, config.item_dim, wide=config.wide,
+                tables=tables, name="generator",
+            )  # fmt: skip
 
     def utility(self, batch: BatchTensors, generated: Bags | None = None) -> tuple[Tensor, Tensor]:
         """Mean utilities (n_candidates,) and the states of all reward players side by side (n_events, ·)."""

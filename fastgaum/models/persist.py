@@ -13,6 +13,7 @@ from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, did_you_mean
 from fastgaum.models.networks import Networks
 from fastgaum.models.space_file import space_facts, space_of, space_tensors
+from fastgaum.models.tables import plain_state
 from fastgaum.models.tensor_file import check_weights, damage_named, read_tensors, require_format
 from fastgaum.models.tensor_writer import write_tensors
 from fastgaum.sessions.features import FeatureSpace
@@ -37,7 +38,7 @@ def save_model(model: UserModel, path: Path) -> None:
     """
     if model.networks is None or model.space is None:
         raise ConfigError("the model has not been trained: call fit before save")
-    tensors = {f"net.{name}": value.detach().cpu().contiguous() for name, value in model.networks.state_dict().items()}
+    tensors = {f"net.{name}": value.detach().cpu().contiguous() for name, value in plain_state(model.networks).items()}
     metadata = {"config": json.dumps(model.config.to_mapping()), "outside": json.dumps(model.outside)}
     own = own_code(model)
     if own:

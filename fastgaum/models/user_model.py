@@ -29,6 +29,7 @@ from fastgaum.models.choice_model import (
 from fastgaum.models.history import Carry, Encoders, history_encoder
 from fastgaum.models.networks import Networks, require_room
 from fastgaum.models.regularisers import ChoiceDistribution, Regulariser, regulariser_of
+from fastgaum.models.tables import TableMaker
 from fastgaum.models.tensors import BatchTensors
 from fastgaum.sessions.batches import Sessions
 from fastgaum.sessions.encoder import Encoder
@@ -53,12 +54,15 @@ class UserModel(ChoiceModel):
         *,
         regulariser: Regulariser | None = None,
         history: Encoders | None = None,
+        tables: TableMaker | None = None,
         device: str = "auto",
     ) -> None:
         """Take a configuration; a `regulariser` or a history encoder of one's own replaces the configured one.
 
         `history` makes an encoder of the configuration, the number of ids and the number of numbers of a bag: a subclass of
         `models.history.HistoryEncoder` will do. Both are code, which no file holds: `load` wants them again.
+        `tables` (`models.tables.TableMaker`) makes the tables over ids; autograd then trains the model, and what is saved of
+        it is an ordinary model.
 
         Raises:
             ConfigError: the device is not available.
@@ -66,6 +70,7 @@ class UserModel(ChoiceModel):
         self.config = self.asked = config or Config()
         self.regulariser: Regulariser = regulariser or regulariser_of(self.config)
         self.history: Encoders = history or history_encoder
+        self.tables = tables
         self.device = device_of(device)
         self.networks: Networks | None = None
 
@@ -76,6 +81,7 @@ class UserModel(ChoiceModel):
         *,
         regulariser: Regulariser | str | None = None,
         history: Encoders | str | None = None,
+        tables: TableMaker | None = None,
         device: str = "auto",
         **changes: Any,
     ) -> UserModel:
@@ -90,7 +96,8 @@ class UserModel(ChoiceModel):
             changes["history"], history = history, None
         if isinstance(regulariser, str):
             changes["regulariser"], regulariser = regulariser, None
-        return cls(Config.from_preset(name, **changes), regulariser=regulariser, history=history, device=device)
+        asked = Config.from_preset(name, **changes)
+        return cls(asked, regulariser=regulariser, history=history, tables=tables, device=device)
 
     def fit(
         self, log: AnyLog, observer: Any = None, *, keeper: Any = None, ranks: Any = None,
@@ -118,7 +125,8 @@ class UserModel(ChoiceModel):
             self.config = self._searched(log, keeper or Keeper(), ranks, shards)
         space = FeatureSpace.fit(log, self.config.protocol, self.config.set_context, self.config.relations)
         require_validation(log)
-        require_room(self.config, space.n_ids, space.n_numbers, self.history)
+        if self.tables is None:
+            require_room(self.config, space.n_ids, space.n_numbers, self.history)
         self.space, self.outside = space, offers_no_click(log, self.config.no_click)
         encoder = space.encoder(log)
         data = TrainingData(
@@ -129,7 +137,8 @@ class UserModel(ChoiceModel):
         del encoder
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(self.config.seed)
-            self.networks = Networks(self.config, space.n_ids, space.n_numbers, self.history).to(self.device)
+            networks = Networks(self.config, space.n_ids, space.n_numbers, self.history, self.tables)
+            self.networks = networks.to(self.device)
             trainer = Trainer(
                 self.networks, self.config, self.regulariser, data, torch.from_numpy(space.unknown_of_id), self.outside,
                 observer or Silent(), self.device, keeper, ranks,
@@ -201,8 +210,8 @@ class UserModel(ChoiceModel):
             for values in itertools.product((True, False), repeat=len(self.asked.search))
         ]
         for switches in settings[len(keeper.tried) :]:
-            asked = self.asked.replace(**exact, **switches)
-            trial = UserModel(asked, regulariser=self.regulariser, history=self.history, device=self.device.type)
+            asked, own = self.asked.replace(**exact, **switches), {"history": self.history, "tables": self.tables}
+            trial = UserModel(asked, regulariser=self.regulariser, device=self.device.type, **own)  # type: ignore[arg-type]
             try:
                 loss = float(trial.fit(log, keeper=keeper, ranks=ranks, shards=shards)["val_loss"].min())  # type: ignore[arg-type]
             except NumericsError:

@@ -57,9 +57,10 @@ def load_policy(path: str | Path, world: World) -> tuple[Learner | LinUcb, int, 
             raise ValueError(f"its metadata are {type(metadata).__name__}, facts by name are required")
         require_format(file, metadata.get("format"), FORMAT, "train again")
         config = PolicyConfig.from_mapping(metadata["config"])
+        # before the pool, which another world may not be able to show
+        _check_world(metadata, tensors, world, file)
         k, pool = _slates(metadata, world)
         weights = {name.removeprefix("net."): value for name, value in tensors.items() if name.startswith("net.")}
-        _check_world(metadata, tensors, world, file)
         policy = untrained(metadata["policy"], world, k, pool, config, weights)
         _restore(policy, tensors, weights)
     return policy, k, pool

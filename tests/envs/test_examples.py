@@ -20,7 +20,10 @@ SIZES: dict[str, dict[str, Any]] = {
     "sb3_dqn": {"steps": 6_000},
     "sb3_ppo": {"steps": 6_400},
     "cleanrl_ppo": {"updates": 8},
+    "processes": {"updates": 60, "n": 512},
 }
+OTHERS = {"torchrec_tables"}
+"""tested elsewhere: tests/models/test_own_tables.py"""
 
 
 def module_of(name: str) -> ModuleType:

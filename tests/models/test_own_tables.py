@@ -1,0 +1,231 @@
+"""Tables of the user's own in the place of ours: the same training, an ordinary model, and errors that name the table."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fastgaum.engine.game import FusedGame
+from fastgaum.envs.learned import LearnedWorld
+from fastgaum.errors import ConfigError
+from fastgaum.models.history import Recurrent
+from fastgaum.models.scorers import BagLinear
+from fastgaum.models.tables import normal_table
+from fastgaum.models.tensors import Bags
+from fastgaum.models.user_model import UserModel
+from fastgaum.sessions.packed import SessionLog
+from fastgaum.sessions.synthetic import synthesise
+from fastgaum.training.game import Game
+from fastgaum.training.loop import Trainer
+from fastgaum.training.runs import resume_run, train_run
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "torchrec_tables.py"
+PLAIN: dict[str, Any] = {
+    "protocol": "identity", "set_context": False, "relations": False, "search": (), "dropout": 0.0, "id_dropout": 0.0,
+    "warm_start": 2, "catch_up": 1, "epochs": 2, "history_dim": 4, "hidden": (8, 8), "batch_sessions": 50,
+}  # fmt: skip
+"""nothing is drawn while training: the engine and autograd draw in different ways"""
+
+
+class Split(nn.Module):
+    """A table in three parts by id modulo 3, each a table of ours without bias; drawn as the whole one would be."""
+
+    def __init__(self, name: str, n_rows: int, width: int, std: float) -> None:
+        super().__init__()
+        whole, self.n_rows = normal_table(n_rows, width, std).detach(), n_rows
+        with torch.random.fork_rng():
+            self.parts = nn.ModuleList(
+                BagLinear(len(whole[part::3]), 0, width, 0, 0.0, bias=False) for part in range(3)
+            )
+        for part, table in enumerate(self.parts):
+            table.table.data.copy_(whole[part::3])
+
+    def forward(self, ids: Tensor, offsets: Tensor) -> Tensor:
+        sums = []
+        for part, table in enumerate(self.parts):
+            held = ids % 3 == part
+            before = torch.cat([held.new_zeros(1, dtype=torch.int32), held.cumsum(0, dtype=torch.int32)])
+            numbers = torch.zeros(len(offsets) - 1, 0)
+            sums.append(table(Bags(ids[held] // 3, before[offsets.long()], numbers)))
+        return sums[0] + sums[1] + sums[2]
+
+    def weight(self) -> Tensor:
+        rows = torch.empty(self.n_rows, self.parts[0].table.shape[1])
+        for part, table in enumerate(self.parts):
+            rows[part::3] = table.table.detach()
+        return rows
+
+
+@pytest.fixture(scope="module")
+def log() -> SessionLog:
+    return synthesise(1200, preset="sample", seed=3, n_items=20, no_click=0.3)[0]
+
+
+def losses(table: Any) -> np.ndarray:
+    return np.asarray(table.select("loss", "val_loss", "gap").fill_nan(0.0).to_numpy())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"history": "gru", "item_dim": 3, "table_optimiser": "adagrad"}, {"history": "bilstm", "members": 2, "wide": True}],
+    ids=["lstm", "gru with embeddings", "bilstm of two players"],
+)  # fmt: skip
+def test_a_split_table_trains_as_the_whole_one(log: SessionLog, changes: dict[str, Any]) -> None:
+    ours = UserModel.from_preset(device="cpu", **PLAIN | changes)
+    theirs = UserModel.from_preset(device="cpu", tables=Split, **PLAIN | changes)
+    expected, found = losses(ours.fit(log)), losses(theirs.fit(log))
+    np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-5)
+    assert theirs.networks is not None
+    assert any(isinstance(module, Split) for module in theirs.networks.modules())
+    start = UserModel.from_preset(device="cpu", **{**PLAIN, **changes, "seed": 1}).fit(log)
+    assert not np.allclose(losses(start), expected, rtol=1e-2), "another seed's losses are told apart"
+
+
+def test_autograd_trains_them_and_names_differ(log: SessionLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    names, games = [], []
+
+    def named(name: str, n_rows: int, width: int, std: float) -> nn.Module:
+        names.append((name, width))
+        return Split(name, n_rows, width, std)
+
+    former = Trainer.run
+    monkeypatch.setattr(Trainer, "run", lambda self: games.append(type(self.game)) or former(self))
+    for tables in (None, named):
+        UserModel.from_preset(device="cpu", tables=tables, **PLAIN | {"epochs": 1, "history_owner": "own"}).fit(log)
+    assert games == [FusedGame, Game]
+    assert dict(names) == {
+        "history 0.input": 16, "reward 0.first": 8, "reward 0.wide": 1, "generator history.input": 16, "generator.first": 8,
+        "generator.wide": 1,
+    }  # fmt: skip
+    assert len(names) == 6
+
+
+def test_what_is_saved_is_an_ordinary_model_and_a_world(log: SessionLog, tmp_path: Path) -> None:
+    model = UserModel.from_preset(device="cpu", tables=Split, **PLAIN)
+    model.fit(log)
+    model.save(tmp_path / "user.safetensors")
+    loaded = UserModel.load(tmp_path / "user.safetensors", device="cpu")
+    assert loaded.networks is not None
+    assert type(loaded.networks.players[0].history) is Recurrent
+    one, other = (which.predict(log, "test") for which in (model, loaded))
+    for column in ("utility", "probability", "generator_probability"):
+        np.testing.assert_allclose(one[column], other[column], rtol=1e-4, atol=1e-5)
+    slates = np.random.default_rng(0).integers(20, size=(6, 3)).astype(np.int32)
+    worlds = [LearnedWorld(which).population(6) for which in (model, loaded)]
+    for probs in zip(*(users.probabilities(slates) for users in worlds), strict=True):
+        np.testing.assert_allclose(*probs, atol=1e-6)
+
+
+def test_a_run_goes_on_with_them(log: SessionLog, tmp_path: Path) -> None:
+    """A run ended after two epochs and raised to three has the weights of one of three."""
+    changes = PLAIN | {"players": "exact", "epochs": 3}
+    whole = UserModel.from_preset(device="cpu", tables=Split, **changes)
+    train_run(whole, log, tmp_path / "whole")
+    train_run(UserModel.from_preset(device="cpu", tables=Split, **changes | {"epochs": 2}), log, tmp_path / "parts")
+    resume_run(UserModel.from_preset(device="cpu", tables=Split, **changes), log, tmp_path / "parts")
+    one, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts"))
+    assert one == other
+
+
+class Flat(Split):
+    """Sums of bags in one row."""
+
+    def forward(self, ids: Tensor, offsets: Tensor) -> Tensor:
+        return super().forward(ids, offsets).reshape(1, -1)
+
+
+class Short(Split):
+    """A row less."""
+
+    def weight(self) -> Tensor:
+        return super().weight()[1:]
+
+
+@pytest.mark.parametrize(
+    ("tables", "changes", "message"),
+    [
+        (Split, {"history": "pw"}, "history = pw .* use lstm, gru or bilstm"),
+        (lambda name, n, width, std: None, {}, "the table 'history 0.input' is a NoneType: a torch module"),
+        (lambda name, n, width, std: nn.EmbeddingBag(n, width), {}, "'history 0.input' is a EmbeddingBag: .* method weight"),
+        (Flat, {}, r"the table 'history 0.input' gives sums of bags of shape \(1, \d+\), a tensor of shape \(\d+, 16\)"),
+        (Short, {}, r"the table 'history 0.input' gives rows of shape \(\d+, 16\), a tensor of shape"),
+    ],
+)  # fmt: skip
+def test_a_table_that_is_none_is_refused(
+    log: SessionLog, tables: Any, changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    model = UserModel.from_preset(device="cpu", tables=tables, **PLAIN | {"epochs": 1} | changes)
+    with pytest.raises(ConfigError, match=message):
+        train_run(model, log, tmp_path / "run")
+
+
+class StandIn(nn.Module):
+    """`torchrec.EmbeddingBagCollection` of one table on one device, as its users see it."""
+
+    def __init__(self, tables: list[dict[str, Any]]) -> None:
+        super().__init__()
+        (table,) = tables
+        bag = nn.EmbeddingBag(table["num_embeddings"], table["embedding_dim"], mode="sum", include_last_offset=True)
+        table["init_fn"](bag.weight)
+        self.embedding_bags, self.feature = nn.ModuleDict({table["name"]: bag}), table["feature_names"]
+
+    def forward(self, features: dict[str, Any]) -> Any:
+        assert features["keys"] == self.feature
+        (bag,) = self.embedding_bags.values()
+        offsets = torch.cat([features["lengths"].new_zeros(1), features["lengths"].cumsum(0)])
+        sums = bag(features["values"], offsets)
+        return type("KeyedTensor", (), {"values": lambda self: sums})()
+
+
+def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The example over TorchRec where it is installed, else over the stand-in."""
+    if importlib.util.find_spec("torchrec") is None:
+        module: Any = ModuleType("torchrec")
+        module.EmbeddingBagCollection = StandIn
+        module.EmbeddingBagConfig = dict
+        module.KeyedJaggedTensor = type(
+            "KeyedJaggedTensor",
+            (),
+            {
+                "from_lengths_sync": staticmethod(
+                    lambda keys, values, lengths: {"keys": keys, "values": values, "lengths": lengths}
+                )
+            },
+        )
+        monkeypatch.setitem(sys.modules, "torchrec", module)
+    spec = importlib.util.spec_from_file_location("torchrec_tables", EXAMPLE)
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def test_torchrec_s_collections_train_to_the_same_losses(
+    log: SessionLog, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each batch names all items and no row decays: then AdamW of all rows is that of the named ones."""
+    settings = PLAIN | {"item_dim": 4, "batch_sessions": 1000, "weight_decay": 0.0, "epochs": 4}
+    module = example(monkeypatch)
+    theirs, table = module.main(log, **settings)
+
+    def same(name: str, n_rows: int, width: int, std: float) -> nn.Module:
+        source = module.Collection(name, n_rows, width, std).weight().detach()
+        with torch.random.fork_rng():
+            made = Split(name, n_rows, width, std)
+        for part, rows in enumerate(made.parts):
+            rows.table.data.copy_(source[part::3])
+        return made
+
+    ours = UserModel.from_preset("large", device="cpu", tables=same, **settings)
+    np.testing.assert_allclose(losses(ours.fit(log)), losses(table), rtol=2e-3, atol=1e-4)
+    theirs.save(tmp_path / "user.safetensors")
+    assert UserModel.load(tmp_path / "user.safetensors", device="cpu").space is not None
