@@ -132,7 +132,10 @@ def speed_to_markdown(result: Json) -> str:
     for race in result["races"]:
         races.setdefault(race["group"], []).append(race)
     figures = {figure["group"]: figure for figure in result["figures"]}
-    rows = [("what", "ours", "against", "ratio", "target", "met"), (":--", "--:", ":--", "--:", "--:", "--:")]
+    rows: list[tuple[str, ...]] = [
+        ("what", "ours", "against", "ratio", "target", "met"),
+        (":--", "--:", ":--", "--:", "--:", "--:"),
+    ]
     rows += [
         _figure_row(line, figures[line.group]) if line.group in figures else _race_row(line, races[line.group])
         for line in SPEED
