@@ -25,7 +25,6 @@ $(STAMP): pyproject.toml
 
 # The main job on the bundled sample: train, evaluate, print the table. Needs no data and no network once installed.
 reproduce: setup
-	@echo "Training 15 models. The first run on a machine compiles kernels before it says more: half a minute, or a few on a busy one."
 	$(BIN)/fastgaum reproduce --datasets sample
 
 # One model of the sample and the page on it: report.html, to open in a browser.

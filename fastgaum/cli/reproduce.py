@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from fastgaum.cli.compiling import note_compiling
 from fastgaum.cli.console import Json, check_outputs, note, say, write_text
 from fastgaum.cli.progress import PartsProgress
 from fastgaum.cli.settings import Device, Settings, parse_settings
@@ -68,6 +69,7 @@ def reproduce(
     runs = plan(names, _models(models), seeds, protocol, changes, splits or (None,))
     side_by_side = _jobs(jobs, device)
     logs, oracles = _logs(names, data_dir, splits or (None,))
+    note_compiling()
     with _Progress(len(runs)) as progress:
         result = run_grid(
             logs,

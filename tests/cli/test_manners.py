@@ -18,11 +18,13 @@ import pytest
 from cyclopts import App
 from rich.console import Console
 
+from fastgaum.cli import compiling
 from fastgaum.cli.app import COMMANDS, app, main
 from fastgaum.cli.doctor import unnamed
 from fastgaum.cli.manners import without_manners
 from fastgaum.cli.manual import EXAMPLES
 from fastgaum.cli.progress import EventProgress, PartsProgress, StageProgress, Waiting
+from fastgaum.kernels import segments
 
 Fails = Callable[[list[str]], str]
 
@@ -276,3 +278,26 @@ def test_what_is_quick_imports_nothing_heavy(argv: list[str]) -> None:
 def test_every_command_has_a_line_of_its_own() -> None:
     assert set(COMMANDS) == {name for name in commands() if " " not in name}
     assert set(EXAMPLES) == {"", *commands()}
+
+
+def test_the_first_command_on_a_machine_says_why_it_waits(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(compiling, "kernel_cache", lambda: tmp_path / "kernels")
+    compiling.note_compiling()
+    assert capsys.readouterr().err.startswith("compiling kernels, once on this machine")
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "a.nbc").touch()
+    compiling.note_compiling()
+    monkeypatch.setattr(compiling, "kernel_cache", lambda: None)
+    compiling.note_compiling()
+    assert capsys.readouterr().err == ""
+
+
+def test_the_cache_that_is_looked_at_is_the_kernels_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if not hasattr(segments.logsumexp, "stats"):
+        pytest.skip("kernels run as plain Python here")
+    monkeypatch.setattr("fastgaum.kernels._cache.root", lambda: tmp_path)
+    cache = compiling.kernel_cache()
+    assert cache is not None
+    assert cache.parent == tmp_path

@@ -1,0 +1,22 @@
+"""Why the first command on a machine is slow to begin: kernels are compiled, and kept for all that follow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastgaum.cli.console import note
+
+
+def kernel_cache() -> Path | None:
+    """The folder of compiled kernels; None where there can be none, or where kernels run as plain Python."""
+    from fastgaum.kernels import segments
+
+    stats = getattr(segments.logsumexp, "stats", None)
+    return Path(stats.cache_path) if stats is not None and stats.cache_path else None
+
+
+def note_compiling() -> None:
+    """Say that kernels will be compiled, if none is at hand: nothing else moves for as long as that takes."""
+    cache = kernel_cache()
+    if cache is not None and not any(cache.glob("*.nbc")):
+        note("compiling kernels, once on this machine: half a minute, longer on a busy one")
