@@ -23,7 +23,7 @@ def results_to_markdown(result: Json) -> str:
     """A reproduce object in a dozen rows, prec@1 / prec@2 by data set: floors, published, authors' code, ours."""
     names = list(result["datasets"])
     columns = [_column(result, name) for name in names]
-    rows = [("", *names), (":--", *["--:"] * len(names))]
+    rows: list[tuple[str, ...]] = [("", *names), (":--", *["--:"] * len(names))]
     rows += [(label, *(column[label] for column in columns)) for label in columns[0]]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     tested = ", ".join(
