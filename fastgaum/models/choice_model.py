@@ -240,7 +240,10 @@ class ChoiceModel(ABC):
 def require_validation(log: AnyLog) -> None:
     """Raise LogFormatError unless the log has a session to choose an epoch or a setting on."""
     if log.count("sessions", "validation") == 0:
-        raise LogFormatError(f"log '{log.name}' has no validation session to choose an epoch on: use --split user")
+        raise LogFormatError(
+            f"log '{log.name}' has no validation session to choose an epoch on, of {log.count('sessions')} in all: split it by user"
+            " (--split-by user, split='user'), which takes several users"
+        )
 
 
 def offers_no_click(log: AnyLog, rule: Literal["auto", "always", "never"] = "auto") -> bool:
