@@ -104,10 +104,19 @@ def curves(result: Mapping[str, Any]) -> str:
 
 
 def processes(result: dict[str, Any] | None) -> str:
-    """What 1 and 2 processes did beside what the model says of them."""
+    """What one process and several did beside what the model says of them."""
     if result is None:
         return "Not measured yet: docs/tables/processes.json is not there."
-    head = ("processes", "events/s", "modelled", "a process sends per step", "modelled")
+    k = result["processes"]
+    head = (
+        "sessions of a batch",
+        "events/s, 1 process",
+        f"{k} processes",
+        "ratio",
+        "modelled",
+        "sent per step",
+        "modelled",
+    )
     return to_markdown(head, compared(result, LAPTOP))
 
 
