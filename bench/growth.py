@@ -114,7 +114,7 @@ def processes(result: dict[str, Any] | None) -> str:
         f"{k} processes",
         "ratio",
         "modelled",
-        "sent per step",
+        "sent per exchange",
         "modelled",
     )
     return to_markdown(head, compared(result, LAPTOP))
