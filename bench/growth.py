@@ -123,7 +123,7 @@ def processes(result: dict[str, Any] | None) -> str:
 def projection(sharded: bool) -> str:
     """A hundred thousand million displays on cards, every process with all tables or with its share of them."""
     costs = [cost(FAR, CARD, k, sharded) for k in PROCESSES]
-    rows = [(*row_of(one), f"{DISPLAYS / FAR.displays / one.events_per_second / 3600:,.1f} h") for one in costs]
+    rows = [(*row_of(one), f"{DISPLAYS / FAR.displays / one.events_per_second / 60:,.0f} min") for one in costs]
     return to_markdown((*HEAD, "an epoch"), rows)
 
 
