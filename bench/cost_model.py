@@ -9,8 +9,8 @@ by a ring (each process sends and receives 2 (K − 1) / K of them), and of each
 to all others: an id and the row's gradient, 4 + 4 · width bytes. A round is `generator_steps` such exchanges for the
 generator and one for the reward player with its history encoder.
 
-What a machine does is measured or said: docs/tables/processes.json holds what `--json` of a measurement on 1 and 2 processes
-wrote (see `measured`), and where it is not there the arguments below stand, which are guesses that the tables name.
+What a machine does is measured or said. docs/tables/processes.json holds what `python bench/processes.py speed` printed, and
+`compared` puts it beside the model; the rates in the arguments below are said, and guesses where nobody has measured them.
 """
 
 from __future__ import annotations
@@ -32,8 +32,7 @@ from fastgaum.config import PRESETS, Config, parse_setting
 from fastgaum.models.networks import Networks
 
 MEASURED = Path(__file__).resolve().parents[1] / "docs" / "tables" / "processes.json"
-"""{"machine": …, "setting": {…, the fields of `Setting`}, "processes": [{"processes": 1, "events_per_second": …}, {"processes": 2,
-"events_per_second": …, "sent_bytes_per_step": …}]}: rates of all processes together, bytes that one process sends"""
+"""batches of one size on one process and on several: rates, and what went over the wire"""
 EXACT_RANKS = 100_000
 """ranks of items whose chance of being drawn is taken one by one; beyond them in bins"""
 FLOAT, ID, SHRUNK, VIEW = 4, 4, 8, 16
@@ -117,6 +116,10 @@ class Setting:
     def distinct(self, draws: float) -> float:
         """Different items among so many draws."""
         return distinct(draws, self.items, self.exponent)
+
+
+WORLD, WORLD_LENGTH = Setting("paper-lstm", displays=4.5, tokens=1 / 3, exponent=0.5), 1.5
+"""what bench/processes.py trains on: the synthetic world `scale`, and the mean events of its sessions"""
 
 
 @dataclass(frozen=True)
@@ -244,27 +247,25 @@ def measured(file: Path = MEASURED) -> dict[str, Any] | None:
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
 
 
-def setting_of(result: dict[str, Any]) -> Setting:
-    """The setting of a measurement."""
-    fields = dict(result["setting"])
-    return Setting(**{**fields, "changes": tuple((name, value) for name, value in fields.get("changes", {}).items())})
-
-
 def compared(result: dict[str, Any], machine: Machine) -> list[tuple[str, ...]]:
-    """Rows (processes, measured and modelled events/s, measured and modelled bytes sent per step) of a measurement."""
-    setting = setting_of(result)
+    """Rows of a measurement: sessions of a batch, rates on one process and K, their ratio and the model's, bytes and the model's.
+
+    Bytes are those of an exchange, of which a round has one of the reward player and `generator_steps` of the generator.
+    """
     rows: list[tuple[str, ...]] = []
-    one = next(row["events_per_second"] for row in result["processes"] if row["processes"] == 1)
-    for row in result["processes"]:
-        said = cost(setting, replace(machine, events_per_second=one), row["processes"])
-        sent = row.get("sent_bytes_per_step")
+    for size, found in result["batches"].items():
+        events = round(int(size) * WORLD_LENGTH)
+        setting = replace(WORLD, preset=result["preset"], items=result["items"], batch_events=events)
+        said = cost(setting, replace(machine, events_per_second=found["alone"]), result["processes"])
         rows.append(
             (
-                f"{row['processes']}",
-                f"{row['events_per_second']:,.0f}",
-                f"{said.events_per_second:,.0f}",
-                "" if sent is None else _bytes(sent),
-                _bytes(said.dense_sent + said.rows_sent),
+                size,
+                f"{found['alone']:,.0f}",
+                f"{found['together']:,.0f}",
+                f"{found['speed_up']:.2f}",
+                f"{said.events_per_second / found['alone']:.2f}",
+                _bytes(found["wire_bytes_per_step"]),
+                _bytes((said.dense_sent + said.rows_sent) / sum(setting.updates.values())),
             )
         )
     return rows

@@ -104,17 +104,26 @@ def curves(result: Mapping[str, Any]) -> str:
 
 
 def processes(result: dict[str, Any] | None) -> str:
-    """What 1 and 2 processes did beside what the model says of them."""
+    """What one process and several did beside what the model says of them."""
     if result is None:
         return "Not measured yet: docs/tables/processes.json is not there."
-    head = ("processes", "events/s", "modelled", "a process sends per step", "modelled")
+    k = result["processes"]
+    head = (
+        "sessions of a batch",
+        "events/s, 1 process",
+        f"{k} processes",
+        "ratio",
+        "modelled",
+        "sent per exchange",
+        "modelled",
+    )
     return to_markdown(head, compared(result, LAPTOP))
 
 
 def projection(sharded: bool) -> str:
     """A hundred thousand million displays on cards, every process with all tables or with its share of them."""
     costs = [cost(FAR, CARD, k, sharded) for k in PROCESSES]
-    rows = [(*row_of(one), f"{DISPLAYS / FAR.displays / one.events_per_second / 3600:,.1f} h") for one in costs]
+    rows = [(*row_of(one), f"{DISPLAYS / FAR.displays / one.events_per_second / 60:,.0f} min") for one in costs]
     return to_markdown((*HEAD, "an epoch"), rows)
 
 

@@ -111,25 +111,21 @@ def test_arithmetic_grows_with_the_square_of_the_hidden_size() -> None:
 
 
 def test_what_was_measured_stands_beside_the_model(tmp_path: Path) -> None:
-    said = cost(SMALL, MACHINE, 2)
-    result = {
-        "setting": {"preset": "paper-lstm", "items": 500, "batch_events": 200, "displays": 4.5, "tokens": 0.5,
-                    "exponent": 0.5, "changes": {"eta": 2.0}},
-        "processes": [
-            {"processes": 1, "events_per_second": 1e5},
-            {"processes": 2, "events_per_second": 1.7e5, "sent_bytes_per_step": said.rows_sent + said.dense_sent},
-        ],
-    }  # fmt: skip
+    """The object is that of bench/processes.py."""
+    setting = Setting("paper-lstm", items=500, batch_events=300, displays=4.5, tokens=1 / 3, exponent=0.5)
+    said = cost(setting, MACHINE, 2)
+    # one exchange of the reward player, two of the generator
+    sent = (said.rows_sent + said.dense_sent) / 3
+    found = {"alone": 1e5, "together": 1.7e5, "speed_up": 1.7, "wire_bytes_per_step": sent}
+    result = {"processes": 2, "preset": "paper-lstm", "items": 500, "batches": {"200": found}}
     (tmp_path / "processes.json").write_text(json.dumps(result))
     read = cost_model.measured(tmp_path / "processes.json")
     assert read is not None
-    assert cost_model.setting_of(read).config.eta == 2.0
-    one, two = cost_model.compared(read, MACHINE)
-    assert one[:4] == ("1", "100,000", "100,000", "")
-    assert two[1] == "170,000"
-    assert two[3] == two[4]
+    (row,) = cost_model.compared(read, MACHINE)
+    assert row[:5] == ("200", "100,000", "170,000", "1.70", f"{said.events_per_second / 1e5:.2f}")
+    assert row[5] == row[6]
     assert "Not measured yet" in growth.processes(cost_model.measured(tmp_path / "nothing.json"))
-    assert growth.processes(read).count("\n") == 3
+    assert growth.processes(read).count("\n") == 2
 
 
 def test_growth_is_measured_in_processor_time() -> None:
