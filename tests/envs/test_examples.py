@@ -22,8 +22,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "cleanrl_ppo": {"updates": 8},
     "processes": {"updates": 60, "n": 512},
 }
-OTHERS = {"torchrec_tables"}
-"""tested elsewhere: tests/models/test_own_tables.py"""
+OTHERS = {"torchrec_tables", "ray_train"}
+"""tested elsewhere: tests/models/test_own_tables.py, tests/training/test_hook.py"""
 
 
 def module_of(name: str) -> ModuleType:
