@@ -41,7 +41,7 @@ def main(folder: Path | None = None, n_workers: int = 2, n_shards: int = 8, **ch
         datasets={"shards": ray.data.range(n_shards)},
         scaling_config=ray.train.ScalingConfig(num_workers=n_workers),
     )
-    print(trainer.fit().metrics)
+    trainer.fit()
     model = fg.UserModel.load(folder / "run")
     print(f"prec@1 {model.evaluate(fg.load('sample'), split='test').heads['reward'].precision[1].mean:.1f}")
     return model

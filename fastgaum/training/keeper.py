@@ -98,15 +98,17 @@ class Keeper:
         if self.kept is None:
             yield
             return
-        if self.snapshot is None:
-            self._write(Snapshot({}, {}))
-            self.on_begin()
-        else:
-            snapshot, self.snapshot = self.snapshot, None
-            with damage_named(self.file or Path("the first process's resume file")):
-                put(trainer, snapshot)
-        self.saved_at = time.perf_counter()
+        # from before the first file is there: a signal that comes upon it is noted, not raised
         with self.stop.deferred():
+            if self.snapshot is None:
+                self._write(Snapshot({}, {}))
+                self.on_begin()
+            else:
+                snapshot, self.snapshot = self.snapshot, None
+                with damage_named(self.file or Path("the first process's resume file")):
+                    put(trainer, snapshot)
+                del snapshot
+            self.saved_at = time.perf_counter()
             yield
 
     def after_batch(self, trainer: Trainer) -> None:
