@@ -38,6 +38,17 @@ _SETTINGS = ("OPT", "BOUNDSCHECK", "LOOP_VECTORIZE", "SLP_VECTORIZE", "ENABLE_AV
 """numba settings, from $NUMBA_…, that change the code of a kernel"""
 
 
+before_compiling: Callable[[], None] | None = None
+"""called before a kernel is compiled because the cache does not hold it, once: whoever set it sets it again"""
+
+
+def _tell() -> None:
+    global before_compiling
+    told, before_compiling = before_compiling, None
+    if told is not None:
+        told()
+
+
 class KernelCache:
     """What numba's dispatcher asks of a cache, for one kernel (numba.core.caching._Cache)."""
 
@@ -57,6 +68,7 @@ class KernelCache:
             entry, name = self._entry(signature, target_context.codegen())
             found = entry.load(name)
             if found is None:
+                _tell()
                 return None
             _mark_used()
             return CompileResult._rebuild(target_context, *found)  # type: ignore[no-untyped-call,unused-ignore]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from fastgaum.cli.compiling import note_compiling
+from fastgaum.cli.compiling import noting_compilation
 from fastgaum.cli.console import Json, check_outputs, finish, note
 from fastgaum.cli.progress import TrainingProgress, Waiting
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading, lasting
@@ -97,8 +97,7 @@ def train(
             sessions = reading.open(log)
         source = lasting(log)
         model = UserModel(resolved, device=device)
-        note_compiling()
-        with TrainingProgress(resolved) as progress, stop_on_signals() as stop:
+        with noting_compilation(), TrainingProgress(resolved) as progress, stop_on_signals() as stop:
             also: dict[str, Any] = {"observer": progress, "stop": stop, "source": source, "ranks": ranks}
             try:
                 if kept is not None:

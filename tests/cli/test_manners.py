@@ -24,7 +24,7 @@ from fastgaum.cli.doctor import unnamed
 from fastgaum.cli.manners import without_manners
 from fastgaum.cli.manual import EXAMPLES
 from fastgaum.cli.progress import EventProgress, PartsProgress, StageProgress, Waiting
-from fastgaum.kernels import segments
+from fastgaum.kernels import _cache, segments
 
 Fails = Callable[[list[str]], str]
 
@@ -292,6 +292,24 @@ def test_the_first_command_on_a_machine_says_why_it_waits(
     monkeypatch.setattr(compiling, "kernel_cache", lambda: None)
     compiling.note_compiling()
     assert capsys.readouterr().err == ""
+
+
+def test_it_is_said_when_a_kernel_is_compiled_and_not_before(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not hasattr(segments.logsumexp, "stats"):
+        pytest.skip("kernels run as plain Python here")
+    monkeypatch.setattr("fastgaum.kernels._cache.root", lambda: tmp_path)
+
+    kernel = segments.logsumexp
+    with compiling.noting_compilation():
+        assert capsys.readouterr().err == ""
+        for _ in range(2):
+            assert kernel._cache.load_overload("a signature that nobody has compiled", kernel.targetctx) is None
+        (said,) = capsys.readouterr().err.splitlines()
+        assert said.startswith("compiling kernels")
+    assert capsys.readouterr().err == ""
+    assert _cache.before_compiling is None
 
 
 def test_the_cache_that_is_looked_at_is_the_kernels_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
