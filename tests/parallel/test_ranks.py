@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 AGREEING = ["exact", "pw", "gru", "rounds", "fastgaum", "bilstm", "autograd", "exact-shards", "rounds-shards"]
 CASES = {
     2: [*AGREEING, "generated", "reduction", "refused", "stopped", "handed"],
-    3: ["rounds", "rounds-shards", "reduction", "stopped"],
+    3: ["rounds-shards", "reduction", "stopped"],
 }
 
 
