@@ -4,15 +4,15 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 
-# Test processes side by side: each runs on one core, and tests of one file stay in one process.
-WORKERS ?= 2
+# Test processes side by side, one more than two cores, since tests wait for processes of their own; those of one file stay together.
+WORKERS ?= 3
 PYTEST   = $(BIN)/python -m pytest
 SPREAD   = -n $(WORKERS) --dist loadfile
 # Property tests of every kernel, at shapes that plain Python can take.
 KERNELS  = tests/kernels --ignore tests/kernels/test_cache.py $(addprefix tests/,ops/test_recurrent.py ops/test_bags.py \
            sessions/test_encoder.py sessions/test_batches.py sessions/test_relations.py)
 
-.PHONY: setup reproduce report test coverage bounds lowest audit kill-test fuzz check dist format bench docs clean
+.PHONY: setup reproduce report test slow coverage bounds lowest audit kill-test fuzz check dist format bench docs clean
 
 setup: $(STAMP)
 
@@ -36,8 +36,12 @@ report: setup
 test: setup
 	$(PYTEST) $(SPREAD) $(TESTS) $(TRACED)
 
+# Bars that compute for minutes: `make test` leaves them out.
+slow: setup
+	$(PYTEST) $(SPREAD) -m slow tests
+
 # What works in processes of its own, or for long in compiled code: tracing it takes minutes and shows no further line.
-UNTRACED = tests/crash tests/fuzz tests/parallel tests/bench bench tests/kernels/test_cache.py tests/policies/test_learners.py tests/policies/test_bar.py \
+UNTRACED = tests/crash tests/fuzz tests/parallel tests/bench bench tests/kernels/test_cache.py tests/policies/test_learners.py \
            $(patsubst %,tests/test_%.py,concurrency docs examples house packaging reproduce site trust typing)
 
 # `make test` in two halves, the second with branch coverage, when the first has compiled what both need; then kernels once more as

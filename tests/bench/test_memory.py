@@ -22,6 +22,7 @@ from tests.builders import random_log
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS)
 def test_a_short_soak_is_flat(path: str) -> None:
     """In a process of its own, so short that it sees no less than what a batch of every epoch would leave."""
@@ -56,6 +57,7 @@ def test_extreme_logs_are_trained_on_evaluated_and_predicted_for(case: str, size
     assert {"train_peak_mb", "evaluate_peak_mb", "predict_peak_mb"} <= set(result)
 
 
+@pytest.mark.slow
 def test_the_peak_of_predict_is_that_of_its_process() -> None:
     result = memory_predict.measure(300, items=50, form="parquet")
     # torch alone takes more than the one, and the bar is the other

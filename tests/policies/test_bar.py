@@ -7,6 +7,7 @@ training earns 93 to 96 %, by the processor: its last bits decide what is explor
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from fastgaum.envs.planning import Planner, short_sighted
 from fastgaum.envs.world import FloatArray, IntArray
@@ -18,6 +19,7 @@ from fastgaum.policies.rollout import Setting
 from fastgaum.policies.train import train
 
 
+@pytest.mark.slow
 def test_the_cascade_earns_what_planning_earns_and_greed_does_not() -> None:
     """Slates of 3, 20 events, clicks; the return is exact, not sampled; the lead over greedy is sampled, over 5 seeds of users."""
     world, horizon = short_sighted(), 20

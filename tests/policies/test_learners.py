@@ -232,6 +232,7 @@ def test_impossible_configurations_are_named(values: dict[str, object]) -> None:
         PolicyConfig.from_mapping(values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEARNERS)
 def test_learners_see_further_than_greed(name: str) -> None:
     """In the small world, by an interval that excludes 0, after a short training."""
