@@ -26,6 +26,7 @@ from fastgaum.interrupts import Stop
 from fastgaum.parallel.ranks import Ranks, peers_needed
 
 MOST_BLOCKS = 124
+"""tables of a player at most: a header has a fixed length, so that who refuses a step need not know which one it is"""
 _STATUS, _SIGNAL, _EVENTS, _LOSS, _COUNTS = range(5)
 _HEADER = _COUNTS + MOST_BLOCKS
 _SPREAD = 0x9E3779B97F4A7C15

@@ -1,7 +1,7 @@
-"""The cascade where the best policy is known: near what planning earns, and above greedy.
+"""The bars of the cascade where the best policy is known: 95 % of what planning earns, and above greedy.
 
-The bar, 95 % on the mean of several trainings of 60 episodes, is measured by `bench/policies_quality.py`, which takes minutes. One shorter
-training earns 93 to 96 %, by the processor: its last bits decide what is explored.
+One training, of minutes, which `make slow` runs; `bench/policies_quality.py` takes the mean of several. A training's share differs by the
+processor, whose last bits decide what is explored: with 40 episodes one earned 96 % on one and 93 % on another.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def test_the_cascade_earns_what_planning_earns_and_greed_does_not() -> None:
     """Slates of 3, 20 events, clicks; the return is exact, not sampled; the lead over greedy is sampled, over 5 seeds of users."""
     world, horizon = short_sighted(), 20
     planner, setting = Planner(world, horizon, 3), Setting(3, horizon, reward="click")
-    policy = CascadeDqn(world, 3, setting.pool, PolicyConfig(episodes=40, evaluations=1))
+    policy = CascadeDqn(world, 3, setting.pool, PolicyConfig(evaluations=1))
     train(policy, world, setting)
     pool = np.arange(world.n_items, dtype=np.int32)
 
@@ -32,7 +32,7 @@ def test_the_cascade_earns_what_planning_earns_and_greed_does_not() -> None:
         return pool[policy.best(policy.reading(states, 1 - step / horizon), pool, policy.target)]
 
     best = planner.best()
-    assert planner.policy_return(slates) >= 0.91 * best
+    assert planner.policy_return(slates) >= 0.95 * best
     assert planner.greedy() < 0.9 * best
     lead = difference(judge([policy] * 5, world, setting, 200), judge([Greedy()] * 5, world, setting, 200))
     assert lead.low > 0
