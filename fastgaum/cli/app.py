@@ -1,7 +1,7 @@
 """The `fastgaum` command: what its subcommands are, and how an error becomes one line and an exit code.
 
-0 done · 1 a check that the command makes failed, or a bug · 2 the input or the options are wrong · 130 interrupted by
-Ctrl-C, 143 by SIGTERM
+0 done · 1 a check that the command makes failed, another process of a training is gone, or a bug · 2 the input or the options are
+wrong · 130 interrupted by Ctrl-C, 143 by SIGTERM
 
 Commands are registered by their import path, so that `fastgaum --help` imports neither torch nor polars.
 """
@@ -17,7 +17,7 @@ from cyclopts import App, CycloptsError, MissingArgumentError
 
 from fastgaum.cli.manners import manners, without_manners
 from fastgaum.cli.manual import epilogue
-from fastgaum.errors import FastgaumError
+from fastgaum.errors import FastgaumError, LostPeerError
 from fastgaum.interrupts import Interrupted, stop_on_signals
 from fastgaum.untrusted import shown
 
@@ -108,6 +108,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = app(tokens, exit_on_error=False, print_error=False)
             sys.stdout.flush()
         return code if isinstance(code, int) else DONE
+    except LostPeerError as error:
+        # whoever is gone says why; here nothing was wrong
+        _complain(f"error: {shown(str(error))}", debug)
+        return CHECK_FAILED
     except FastgaumError as error:
         _complain(f"error: {shown(str(error))}", debug)
         return USER_MISTAKE

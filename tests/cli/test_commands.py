@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 
 from fastgaum.cli.app import main
+from fastgaum.errors import LostPeerError
 from fastgaum.training.runs import RUN_FILES
 
 QUICK = ["--set", "epochs=1", "--set", "warm_start=1", "--set", "batch_sessions=256"]
@@ -167,3 +168,14 @@ def test_reader_that_goes_away_is_no_error(trained: Path, log_file: Path) -> Non
     with os.fdopen(write, "w") as pipe:
         done = subprocess.run(argv, stdout=pipe, stderr=subprocess.PIPE, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_lost_process_is_no_mistake_of_the_user_s(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lost(*_: object, **__: object) -> None:
+        raise LostPeerError("another process of this training is gone")
+
+    monkeypatch.setattr("fastgaum.cli.app.app", lost)
+    assert main(["doctor"]) == 1
+    assert capsys.readouterr().err == "fastgaum: error: another process of this training is gone\n"
