@@ -248,26 +248,28 @@ def measured(file: Path = MEASURED) -> dict[str, Any] | None:
 
 
 def compared(result: dict[str, Any], machine: Machine) -> list[tuple[str, ...]]:
-    """Rows of a measurement: sessions of a batch, rates on one process and K, their ratio and the model's, bytes and the model's.
+    """Rows of a measurement: preset, sessions of a batch, rates on one process and K, their ratio and the model's, bytes and the model's.
 
     Bytes are those of an exchange, of which a round has one of the reward player and `generator_steps` of the generator.
     """
     rows: list[tuple[str, ...]] = []
-    for size, found in result["batches"].items():
-        events = round(int(size) * WORLD_LENGTH)
-        setting = replace(WORLD, preset=result["preset"], items=result["items"], batch_events=events)
-        said = cost(setting, replace(machine, events_per_second=found["alone"]), result["processes"])
-        rows.append(
-            (
-                size,
-                f"{found['alone']:,.0f}",
-                f"{found['together']:,.0f}",
-                f"{found['speed_up']:.2f}",
-                f"{said.events_per_second / found['alone']:.2f}",
-                _bytes(found["wire_bytes_per_step"]),
-                _bytes((said.dense_sent + said.rows_sent) / sum(setting.updates.values())),
+    for preset, batches in result["presets"].items():
+        for size, found in batches.items():
+            events = round(int(size) * WORLD_LENGTH)
+            setting = replace(WORLD, preset=preset, items=result["items"], batch_events=events)
+            said = cost(setting, replace(machine, events_per_second=found["alone"]), result["processes"])
+            rows.append(
+                (
+                    f"`{preset}`",
+                    size,
+                    f"{found['alone']:,.0f}",
+                    f"{found['together']:,.0f}",
+                    f"{found['speed_up']:.2f}",
+                    f"{said.events_per_second / found['alone']:.2f}",
+                    _bytes(found["wire_bytes_per_step"]),
+                    _bytes((said.dense_sent + said.rows_sent) / sum(setting.updates.values())),
+                )
             )
-        )
     return rows
 
 

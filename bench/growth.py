@@ -109,6 +109,7 @@ def processes(result: dict[str, Any] | None) -> str:
         return "Not measured yet: docs/tables/processes.json is not there."
     k = result["processes"]
     head = (
+        "preset",
         "sessions of a batch",
         "events/s, 1 process",
         f"{k} processes",

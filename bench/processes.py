@@ -1,6 +1,6 @@
 """What a second process brings, and what it costs: one process and K of them on the same batches.
 
-    python bench/processes.py speed --events 200000        one JSON object: events/s of 1 and K processes, bytes per step
+    python bench/processes.py speed --events 400000        one JSON object: events/s of 1 and K processes, bytes per step
     python bench/processes.py agree LOG …                   losses of 200 steps and prec@1 on validation, 1 against K
 
 Bytes are read off the loopback interface's own counter, so that what the model of traffic says is held against the wire.
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["speed", "agree"])
     parser.add_argument("logs", nargs="*", default=["yelp", "taobao", "yoochoose"])
-    parser.add_argument("--events", type=int, default=200_000)
+    parser.add_argument("--events", type=int, default=400_000)
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--batch", type=int, action="append", help="sessions of a process's batch (repeatable)")
-    parser.add_argument("--preset", default="paper-lstm")
+    parser.add_argument("--preset", action="append", help="of the networks (repeatable)")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -44,24 +45,21 @@ def main() -> None:
 
 def speed(arguments: argparse.Namespace) -> dict[str, Any]:
     """Both sides in turns, three times; the best of each."""
-    sides: dict[str, list[dict[str, Any]]] = {"alone": [], "together": []}
-    for _ in range(3):
-        sides["alone"].append(_stage("rounds", arguments, 1))
-        sides["together"].append(_stage("rounds", arguments, arguments.processes))
-    result: dict[str, Any] = {
-        "processes": arguments.processes,
-        "preset": arguments.preset,
-        "items": arguments.items,
-        "batches": {},
-    }
-    for batch in sides["alone"][0]:
-        alone, together = (
-            max((run[batch] for run in sides[side]), key=lambda run: run["events_per_second"]) for side in sides
-        )
-        result["batches"][batch] = {
-            "alone": alone["events_per_second"], "together": together["events_per_second"],
-            "speed_up": together["events_per_second"] / alone["events_per_second"], **together["traffic"],
-        }  # fmt: skip
+    result: dict[str, Any] = {"processes": arguments.processes, "items": arguments.items, "presets": {}}
+    for preset in arguments.preset or ("paper-lstm", "large"):
+        sides: dict[str, list[dict[str, Any]]] = {"alone": [], "together": []}
+        for _ in range(3):
+            sides["alone"].append(_stage("rounds", arguments, 1, preset))
+            sides["together"].append(_stage("rounds", arguments, arguments.processes, preset))
+        batches = result["presets"][preset] = {}
+        for batch in sides["alone"][0]:
+            alone, together = (
+                max((run[batch] for run in sides[side]), key=lambda run: run["events_per_second"]) for side in sides
+            )
+            batches[batch] = {
+                "alone": alone["events_per_second"], "together": together["events_per_second"],
+                "speed_up": together["events_per_second"] / alone["events_per_second"], **together["traffic"],
+            }  # fmt: skip
     return result
 
 
@@ -70,17 +68,18 @@ def agree(arguments: argparse.Namespace) -> dict[str, Any]:
     result = {}
     for log in arguments.logs:
         arguments.logs = [log]
-        one, many = (_stage("learnt", arguments, n) for n in (1, arguments.processes))
+        one, many = (_stage("learnt", arguments, n, "paper-lstm") for n in (1, arguments.processes))
         pairs = list(zip(one["losses"], many["losses"], strict=True))
         result[log] = {
             "steps": len(pairs), "largest_relative": max(abs(a - b) / abs(a) for a, b in pairs),
+            "last_relative": abs(pairs[-1][0] - pairs[-1][1]) / abs(pairs[-1][0]),
             "prec1": [one["prec1"], many["prec1"]], "prec1_apart": abs(one["prec1"] - many["prec1"]),
             "epochs": [one["epochs"], many["epochs"]],
         }  # fmt: skip
     return result
 
 
-def _stage(stage: str, arguments: argparse.Namespace, n: int) -> dict[str, Any]:
+def _stage(stage: str, arguments: argparse.Namespace, n: int, preset: str) -> dict[str, Any]:
     given = [
         arguments.what,
         *arguments.logs,
@@ -88,7 +87,7 @@ def _stage(stage: str, arguments: argparse.Namespace, n: int) -> dict[str, Any]:
         f"--events={arguments.events}",
         f"--items={arguments.items}",
     ]
-    given += [f"--preset={arguments.preset}", *(f"--batch={size}" for size in arguments.batch or ())]
+    given += [f"--preset={preset}", *(f"--batch={size}" for size in arguments.batch or ())]
     program = [str(Path(__file__).resolve()), *given]
     launch = [] if n == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}"]
     done = subprocess.run(
@@ -119,12 +118,16 @@ def rounds(arguments: argparse.Namespace) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     log = synthesise(arguments.events // 5, preset="scale", n_items=arguments.items, seed=0)[0]
-    config = Config.from_preset(arguments.preset, **SIZES)
+    config = Config.from_preset(arguments.preset[0], **SIZES)
     space = FeatureSpace.fit(log, "identity", set_context=False)
     sessions = space.encoder(log).for_training(log.sessions_in("train"))
     result: dict[str, Any] = {}
     with launched(torch.device("cpu")) as ranks:
-        for size in arguments.batch or (64, 256, 1024):
+        for size in arguments.batch or (256, 2048, 8192):
+            if sessions.n_sessions < size * ranks.size:
+                raise SystemExit(
+                    f"{sessions.n_sessions} training sessions make no batch of {size * ranks.size}: more --events"
+                )
             torch.manual_seed(0)
             networks = Networks(config, space.n_ids, 0)
             game = FusedGame(
@@ -136,8 +139,9 @@ def rounds(arguments: argparse.Namespace) -> dict[str, Any]:
             order = np.random.default_rng(0)
 
             def endless(order: Any = order, whole: int = size * ranks.size) -> Iterator[Any]:
+                # an epoch's last batch is a shorter one
                 while True:
-                    yield from batches(sessions, whole, order, share=ranks.share)
+                    yield from islice(batches(sessions, whole, order, share=ranks.share), sessions.n_sessions // whole)
 
             n_events, model = 0, 0.0
             for step, batch in enumerate(endless()):
@@ -162,8 +166,7 @@ def rounds(arguments: argparse.Namespace) -> dict[str, Any]:
             result[str(size)] = {
                 "events_per_second": n_events / seconds,
                 "traffic": {"model_bytes_per_step": model, "wire_bytes_per_step": found, "steps": ranks.traffic.steps,
-                            "dense_bytes": ranks.traffic.dense, "rows_bytes": ranks.traffic.rows,
-                            "header_bytes": ranks.traffic.header},
+                            "gathered_bytes": ranks.traffic.gathered, "summed_bytes": ranks.traffic.summed},
             }  # fmt: skip
     return result
 
@@ -179,7 +182,7 @@ def learnt(arguments: argparse.Namespace) -> dict[str, Any]:
     log = fg.load(arguments.logs[0])
     losses: list[float] = []
     with launched(torch.device("cpu")) as ranks:
-        model = fg.UserModel.from_preset(arguments.preset, dropout=0.0, id_dropout=0.0, batch_sessions=64)
+        model = fg.UserModel.from_preset(arguments.preset[0], dropout=0.0, id_dropout=0.0, batch_sessions=64)
         with _recorded(losses):
             table = model.fit(log, ranks=ranks)
     best = table.filter(table["best"]).row(-1, named=True)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from fastgaum.engine.memory import Scratch
+from fastgaum.kernels import rows as kernels
 from fastgaum.parallel.exchange import Block, Exchange
 
 if TYPE_CHECKING:
@@ -27,26 +28,28 @@ class SharedGradient:
         # a gradient left as thin factors grows with the batch: games that have such are autograd's here
         assert not optimiser.products
         groups = _groups(optimiser)
-        blocks = [_rows(group) for group in groups]
-        loss, gathered = self.exchange.mean(loss, torch.from_numpy(optimiser.grad), blocks)
+        blocks = [_block(group) for group in groups]
+        loss, parts = self.exchange.mean(loss, torch.from_numpy(optimiser.grad), blocks)
         for number, group in enumerate(groups):
-            self._put(group, gathered[number], f"{self.name}.{number}")
+            self._put(group, [(part.weight, part.blocks[number]) for part in parts], f"{self.name}.{number}")
         return loss
 
-    def _put(self, group: list[SparseTable], block: Block, name: str) -> None:
+    def _put(self, group: list[SparseTable], parts: list[tuple[float, Block]], name: str) -> None:
+        """Sum the processes' rows into the tables' buffers, one process after the other."""
         from fastgaum.engine.optimiser import Named
 
-        if not len(block.ids):
+        ids = np.concatenate([block.ids.numpy() for _, block in parts])
+        if not len(ids):
             for table in group:
                 table.named = None
             return
-        named = Named(
-            block.ids.numpy(), np.arange(len(block.ids) + 1, dtype=np.int32), self.slot_of, self.scratch, name
-        )
-        at = 0
-        for table in group:
-            table.add(named, np.ascontiguousarray(block.rows[:, at : at + table.width].numpy()))
-            at += table.width
+        named = Named(ids, np.arange(len(ids) + 1, dtype=np.int32), self.slot_of, self.scratch, name)
+        for i, table in enumerate(group):
+            total, count, first = table.buffer(named), 0, 0
+            for weight, block in parts:
+                last = first + len(block.ids)
+                rows, slots = block.rows[i].numpy(), named.slots[first:last]
+                count, first = kernels.merge_rows(rows, slots, np.float32(weight), count, total), last
 
 
 def _groups(optimiser: PlayerOptimiser) -> list[list[SparseTable]]:
@@ -54,11 +57,8 @@ def _groups(optimiser: PlayerOptimiser) -> list[list[SparseTable]]:
     return [list(group) for _, group in groupby(optimiser.tables, key=lambda table: table.name.rpartition(".")[0])]
 
 
-def _rows(group: list[SparseTable]) -> Block:
+def _block(group: list[SparseTable]) -> Block:
     named = group[0].named
     if named is None:
-        width = sum(table.width for table in group)
-        return Block(torch.empty(0, dtype=torch.int32), torch.empty(0, width))
-    ids = torch.from_numpy(named.rows[: named.count])
-    rows = [torch.from_numpy(table.grad) for table in group]
-    return Block(ids, rows[0] if len(rows) == 1 else torch.cat(rows, dim=1))
+        return Block(torch.empty(0, dtype=torch.int32), [torch.empty(0, table.width) for table in group])
+    return Block(torch.from_numpy(named.rows[: named.count]), [torch.from_numpy(table.grad) for table in group])

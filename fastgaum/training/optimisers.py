@@ -126,14 +126,16 @@ class StockOptimiser:
                 parameter.grad = torch.zeros_like(parameter)
         flat = torch.cat([grad.reshape(-1) for grad in self._dense_gradients()])
         blocks = [_block(table.parameter) for table in self.tables]
-        self.loss, gathered = exchange.mean(self.loss, flat, blocks)
+        self.loss, parts = exchange.mean(self.loss, flat, blocks)
         at = 0
         for grad in self._dense_gradients():
             grad.copy_(flat[at : at + grad.numel()].view_as(grad))
             at += grad.numel()
-        for table, block in zip(self.tables, gathered, strict=True):
+        for i, table in enumerate(self.tables):
+            ids = torch.cat([part.blocks[i].ids for part in parts])
+            rows = torch.cat([part.blocks[i].rows[0] * part.weight for part in parts])
             table.parameter.grad = torch.sparse_coo_tensor(
-                block.ids.long()[None], block.rows, table.parameter.shape, check_invariants=True
+                ids.long()[None], rows, table.parameter.shape, check_invariants=True
             )
 
     def _dense_gradients(self) -> list[Tensor]:
@@ -188,9 +190,9 @@ def _tables(part: nn.Module) -> list[nn.Parameter]:
 
 def _block(table: nn.Parameter) -> Block:
     if table.grad is None:
-        return Block(table.new_empty(0, dtype=torch.int32), table.new_empty(0, table.shape[1]))
+        return Block(table.new_empty(0, dtype=torch.int32), [table.new_empty(0, table.shape[1])])
     grad = table.grad.coalesce()
-    return Block(grad.indices()[0].int(), grad.values())
+    return Block(grad.indices()[0].int(), [grad.values()])
 
 
 def _rows(table: nn.Parameter, rule: str) -> _Rows:

@@ -117,13 +117,13 @@ def test_what_was_measured_stands_beside_the_model(tmp_path: Path) -> None:
     # one exchange of the reward player, two of the generator
     sent = (said.rows_sent + said.dense_sent) / 3
     found = {"alone": 1e5, "together": 1.7e5, "speed_up": 1.7, "wire_bytes_per_step": sent}
-    result = {"processes": 2, "preset": "paper-lstm", "items": 500, "batches": {"200": found}}
+    result = {"processes": 2, "items": 500, "presets": {"paper-lstm": {"200": found}}}
     (tmp_path / "processes.json").write_text(json.dumps(result))
     read = cost_model.measured(tmp_path / "processes.json")
     assert read is not None
     (row,) = cost_model.compared(read, MACHINE)
-    assert row[:5] == ("200", "100,000", "170,000", "1.70", f"{said.events_per_second / 1e5:.2f}")
-    assert row[5] == row[6]
+    assert row[:6] == ("`paper-lstm`", "200", "100,000", "170,000", "1.70", f"{said.events_per_second / 1e5:.2f}")
+    assert row[6] == row[7]
     assert "Not measured yet" in growth.processes(cost_model.measured(tmp_path / "nothing.json"))
     assert growth.processes(read).count("\n") == 2
 

@@ -100,13 +100,19 @@ def reduction(ranks: Ranks, folder: Path) -> dict[str, Any]:
     exchange.events = ranks.rank
     dense = torch.full((5,), float(ranks.rank))
     ids = torch.arange(ranks.rank + 1, dtype=torch.int32)
-    loss, (block, other) = exchange.mean(
+    loss, parts = exchange.mean(
         float(ranks.rank),
         dense,
-        [Block(ids, torch.full((len(ids), 2), 10.0 + ranks.rank)), Block(ids[:0], torch.zeros(0, 3))],
+        [
+            Block(ids, [torch.full((len(ids), 2), 10.0 + ranks.rank), torch.full((len(ids), 1), 20.0 + ranks.rank)]),
+            Block(ids[:0], [torch.zeros(0, 3)]),
+        ],
     )
-    return {"loss": loss, "dense": dense.tolist(), "ids": block.ids.tolist(), "rows": block.rows.tolist(),
-            "other": list(other.rows.shape), "events": exchange.total_events}  # fmt: skip
+    blocks = [part.blocks[0] for part in parts]
+    rows = [torch.cat([p.weight * block.rows[i] for p, block in zip(parts, blocks, strict=True)]) for i in range(2)]
+    return {"loss": loss, "dense": dense.tolist(), "ids": torch.cat([block.ids for block in blocks]).tolist(),
+            "rows": [table.tolist() for table in rows], "events": exchange.total_events,
+            "others": [list(part.blocks[1].rows[0].shape) for part in parts]}  # fmt: skip
 
 
 def refused(ranks: Ranks, folder: Path) -> dict[str, Any]:
