@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,10 @@ torch.set_num_threads(1)
 # a first call compiles, and other processes hold the cores: time says nothing about an example
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+# a shell gives what it starts in the background a SIGINT that is ignored, which Python and the product leave so
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

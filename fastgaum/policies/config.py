@@ -17,6 +17,7 @@ _AT_MOST = {
 }  # fmt: skip
 """sizes beyond which a configuration is a slip or an attack"""
 
+LARGE_POOL = 20_000
 Form = Literal["joint", "inner"]
 
 
@@ -26,8 +27,9 @@ class PolicyConfig:
 
     form: Form = "inner"
     """joint: a hidden layer over state and items together, the paper's network; inner: two towers and their inner product"""
-    width: int = 32
-    """hidden units of the joint layer, or size of the inner product; 16 is what pools of 100,000 items can afford"""
+    width: int = 0
+    """hidden units of the joint layer, or size of the inner product; 0 = 32, and 16 for pools of more than 20,000 items, where
+    the arg-max takes most of a step"""
     towers: tuple[int, ...] = (64,)
     """hidden layers of the user's and the item's side before they meet; the paper has none"""
     gamma: float = 0.97
@@ -69,11 +71,11 @@ class PolicyConfig:
     """seeds networks, exploration and users of the training"""
 
     def __post_init__(self) -> None:
-        for key in ("width", "users", "episodes", "replay", "batch", "updates", "lr", "clip", "evaluations",
+        for key in ("users", "episodes", "replay", "batch", "updates", "lr", "clip", "evaluations",
                     "ridge"):  # fmt: skip
             if not 0 < getattr(self, key) < float("inf"):
                 raise ConfigError(f"{key} must be greater than 0 and finite, got {getattr(self, key)}")
-        for key in ("warm_up", "seed", "alpha"):
+        for key in ("width", "warm_up", "seed", "alpha"):
             if not 0 <= getattr(self, key) < float("inf"):
                 raise ConfigError(f"{key} must be at least 0 and finite, got {getattr(self, key)}")
         for key in ("gamma", "target_rate", "epsilon", "last_epsilon", "exploration"):
@@ -86,6 +88,10 @@ class PolicyConfig:
             )
         if any(width < 1 for width in self.towers):
             raise ConfigError(f"towers' widths must be at least 1, got {list(self.towers)}")
+
+    def for_pools(self, size: int) -> PolicyConfig:
+        """This configuration with the width that it has for pools of so many items."""
+        return self if self.width else self.replace(width=32 if size <= LARGE_POOL else 16)
 
     def _check_sizes(self) -> None:
         for key, most in _AT_MOST.items():

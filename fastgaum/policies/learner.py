@@ -27,7 +27,7 @@ class Learner(Policy):
     """Base of cascade-dqn, dqn and slateq, which define networks, the best slate and the loss.
 
     Attributes:
-        config: sizes and training.
+        config: sizes and training, with the width that was chosen for the pool.
         k: items of a slate, for which its networks are made.
         networks: what is trained.
         target: their running average, which gives the targets and, when nothing is learned, acts.
@@ -46,7 +46,7 @@ class Learner(Policy):
         Raises:
             ValueError: `weights`, those of a file, are not what the configuration asks for; nothing was made then.
         """
-        self.k, self.pool, self.config = k, pool, config
+        self.k, self.pool, self.config = k, pool, config.for_pools(pool.count(world.n_items))
         self.outside = world.outside if outside is None else outside
         self.n_items = world.n_items
         self.features: FloatArray = np.ascontiguousarray(world.item_features, np.float32)

@@ -40,10 +40,13 @@ class Pool:
         """Whether all users have the same pool at all times."""
         return self.rule == "fixed" or self.size in (0, len(self.items) or n_items)
 
+    def count(self, n_items: int) -> int:
+        """Items in a pool of a catalogue of so many."""
+        return self.size or len(self.items) or n_items
+
     def check(self, n_items: int, k: int) -> None:
         """Raise ConfigError unless a slate of k distinct items can be made of a pool from so many items."""
-        among = len(self.items) or n_items
-        size = self.size or among
+        among, size = len(self.items) or n_items, self.count(n_items)
         if self.items and not (0 <= min(self.items) <= max(self.items) < n_items and len(set(self.items)) == among):
             raise ConfigError(f"the items of a pool must be distinct and 0 to {n_items - 1}: give the world's own")
         if size > among:

@@ -32,6 +32,15 @@ from tests.policies.small_world import TiringWorld
 TINY = PolicyConfig(width=8, towers=(8,), episodes=2, users=32, warm_up=64, batch=32, evaluations=2)
 
 
+def test_the_width_is_the_pool_s_unless_it_is_given() -> None:
+    assert [PolicyConfig().for_pools(size).width for size in (10, 20_000, 20_001)] == [32, 32, 16]
+    assert PolicyConfig(width=8).for_pools(10**6).width == 8
+    world = TiringWorld()
+    policy = CascadeDqn(world, 2, Pool(), PolicyConfig(form="joint", towers=()))
+    assert policy.config.width == 32
+    assert policy.config == PolicyConfig(form="joint", towers=(), width=32)
+
+
 @pytest.mark.parametrize("name", TRAINED)
 def test_contract(name: str) -> None:
     check_policy(lambda world, k: untrained(name, world, k, Pool(), TINY))
