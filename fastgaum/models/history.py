@@ -18,7 +18,7 @@ from fastgaum.config import Config
 from fastgaum.errors import ConfigError
 from fastgaum.models.expand import Prefixes, gather_bags, join_bags, prefixes, reverse_rows
 from fastgaum.models.scorers import bag_linear
-from fastgaum.models.tables import TableMaker, normal_table
+from fastgaum.models.tables import TableMaker, drawn, normal_table
 from fastgaum.models.tensors import Bags, BatchTensors
 from fastgaum.ops.position_weight import bag_outer_sum, lag_structure, lag_weighted
 from fastgaum.ops.recurrent import gru, lstm, lstm_layer, lstm_states
@@ -271,8 +271,12 @@ class PositionWeight(HistoryEncoder):
         self.state_dim = state_dim
         self.window = window
         # lag 1 starts strongest: with equal starts the columns would be copies of one another and stay so
-        decay = 0.7 ** torch.arange(window, dtype=torch.float32)
-        self.lag_weights = nn.Parameter(decay[:, None] * (1 + 0.3 * torch.randn(window, columns)))
+        self.lag_weights = drawn(
+            (window, columns),
+            lambda: (
+                0.7 ** torch.arange(window, dtype=torch.float32)[:, None] * (1 + 0.3 * torch.randn(window, columns))
+            ),
+        )
         self.bias = nn.Parameter(torch.zeros(columns))
         self.table = normal_table(n_ids * columns, state_dim, 0.1)
 

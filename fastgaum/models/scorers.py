@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgaum.models.scorer_layout import scores_of
-from fastgaum.models.tables import OwnTable, TableMaker, normal_table
+from fastgaum.models.tables import OwnTable, TableMaker, drawn, normal_table
 from fastgaum.models.tensors import Bags
 from fastgaum.ops.bags import bag_sum
 from fastgaum.ops.segments import expand_to_candidates
@@ -29,7 +29,7 @@ class _AboveTable(nn.Module):
         """Draw the parameters, after the table's."""
         self.up: nn.Parameter | None = None
         if item_dim:
-            self.up = nn.Parameter(torch.randn(item_dim, out) / math.sqrt(item_dim))
+            self.up = drawn((item_dim, out), lambda: torch.randn(item_dim, out) / math.sqrt(item_dim))
         self.numbers = nn.Linear(n_numbers, out) if n_numbers else None
         self.bias = nn.Parameter(torch.zeros(out)) if bias and not n_numbers else None
 

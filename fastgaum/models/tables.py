@@ -78,6 +78,15 @@ def plain_state(networks: nn.Module) -> dict[str, Tensor]:
     return dict(state)
 
 
+def drawn(shape: tuple[int, ...], values: Callable[[], Tensor]) -> nn.Parameter:
+    """Return a parameter with these initial values; on the meta device, where networks are only measured, with none.
+
+    There is nothing to draw there, and to draw it torch would import its compiler: a second of every first training.
+    """
+    room = torch.empty(shape)
+    return nn.Parameter(room if room.is_meta else values())
+
+
 def normal_table(n_rows: int, width: int, std: float) -> nn.Parameter:
     """Return a (n_rows, width) table drawn from N(0, std²), the values of `torch.randn(n_rows, width) * std`.
 
@@ -85,6 +94,8 @@ def normal_table(n_rows: int, width: int, std: float) -> nn.Parameter:
     table of 250 MB the search for their small pages costs more than the rows themselves.
     """
     values = torch.empty(n_rows, width)
+    if values.is_meta:
+        return nn.Parameter(values)
     if values.device.type == "cpu" and values.dtype is torch.float32:
         values = torch.from_numpy(np.empty((n_rows, width), np.float32))
     return nn.Parameter(values.normal_().mul_(std))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +228,20 @@ def test_what_is_set_is_not_searched() -> None:
     assert Config.from_preset("fastgaum", relations=True).search == ()
     with pytest.raises(ConfigError, match="did you mean 'relations'"):
         Config.from_preset("fastgaum", search=["relation"])
+
+
+def test_measuring_networks_does_not_import_torch_s_compiler() -> None:
+    """A second of every first training went into that."""
+    program = (
+        "import sys\n"
+        "from fastgaum.config import PRESETS, Config\n"
+        "from fastgaum.models.networks import require_room\n"
+        "for name in PRESETS:\n"
+        "    require_room(Config.from_preset(name), 50, 3)\n"
+        "    require_room(Config.from_preset(name, history='pw'), 50, 3)\n"
+        "print(len(PRESETS), 'torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    n, imported = done.stdout.split()
+    assert int(n) >= 5
+    assert imported == "False"
