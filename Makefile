@@ -48,7 +48,8 @@ UNTRACED = tests/crash tests/fuzz tests/parallel tests/bench bench tests/kernels
 traced: setup
 	rm -f .coverage .coverage.compiled*
 	$(MAKE) test TESTS="$(UNTRACED)"
-	COVERAGE_FILE=.coverage.compiled $(MAKE) test TRACED="--cov --cov-report= --cov-fail-under 0 $(addprefix --ignore ,$(UNTRACED))"
+	COVERAGE_FILE=.coverage.compiled $(MAKE) test TESTS="tests fastgaum kernels" \
+	  TRACED="--cov --cov-report= --cov-fail-under 0 $(addprefix --ignore ,$(UNTRACED))"
 
 # Kernels once more as plain Python, traced: a compiled one cannot be.
 plain: setup
