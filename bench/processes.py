@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=400_000)
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--batch", type=int, action="append", help="sessions of a process's batch (repeatable)")
-    parser.add_argument("--preset", action="append", help="of the networks (repeatable)")
+    parser.add_argument("--preset", action="append", help="of the networks (repeatable; `agree` takes one)")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -65,10 +65,10 @@ def speed(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def agree(arguments: argparse.Namespace) -> dict[str, Any]:
     """The same global batches, 1 and K processes."""
-    result = {}
+    result, preset = {}, (arguments.preset or ["paper-lstm"])[0]
     for log in arguments.logs:
         arguments.logs = [log]
-        one, many = (_stage("learnt", arguments, n, "paper-lstm") for n in (1, arguments.processes))
+        one, many = (_stage("learnt", arguments, n, preset) for n in (1, arguments.processes))
         pairs = list(zip(one["losses"], many["losses"], strict=True))
         result[log] = {
             "steps": len(pairs), "largest_relative": max(abs(a - b) / abs(a) for a, b in pairs),

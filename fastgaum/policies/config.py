@@ -18,6 +18,7 @@ _AT_MOST = {
 """sizes beyond which a configuration is a slip or an attack"""
 
 LARGE_POOL = 20_000
+"""items up to which a pool's networks are 32 wide unless told otherwise"""
 Form = Literal["joint", "inner"]
 
 
