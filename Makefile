@@ -9,8 +9,8 @@ WORKERS ?= 3
 PYTEST   = $(BIN)/python -m pytest
 SPREAD   = -n $(WORKERS) --dist loadfile
 # Property tests of every kernel, at shapes that plain Python can take.
-KERNELS  = tests/kernels --ignore tests/kernels/test_cache.py $(addprefix tests/,ops/test_recurrent.py ops/test_bags.py \
-           sessions/test_encoder.py sessions/test_batches.py sessions/test_relations.py)
+KERNELS  = tests/kernels --ignore tests/kernels/test_cache.py $(addprefix tests/,nets/test_recurrent.py nets/test_bags.py \
+           features/test_encoder.py features/test_batches.py features/test_relations.py)
 
 .PHONY: setup reproduce report test slow traced plain covered coverage bounds lowest audit kill-test fuzz check dist format bench docs clean
 
@@ -75,7 +75,7 @@ lowest:
 	$(PYTHON) -m venv $(VENV)-lowest
 	$(PYTHON) tests/lowest.py > $(VENV)-lowest/constraints.txt
 	$(VENV)-lowest/bin/pip install --quiet --constraint $(VENV)-lowest/constraints.txt --editable ".[test,baselines,plots,rl]"
-	$(VENV)-lowest/bin/python -m pytest $(SPREAD) $(addprefix tests/,sessions kernels ops models metrics cli reproduce report envs baselines/test_xgboost.py test_dependencies.py)
+	$(VENV)-lowest/bin/python -m pytest $(SPREAD) $(addprefix tests/,logs features kernels nets models metrics cli reports worlds baselines/test_xgboost.py test_dependencies.py)
 
 ADVISORIES = https://pypi.org/pypi
 # Known vulnerabilities of what is installed. Asks an index on the network; without one it says so and is skipped.

@@ -1,4 +1,5 @@
-"""Race: the embedding bag against torch.nn.functional.embedding_bag, forward and backward, with and without weights."""
+"""Race: the embedding bag against torch.nn.functional.embedding_bag, forward and backward, with and
+without weights."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fastgaum.bench.races import Race
-from fastgaum.ops.bags import bag_sum
+from fastgaum.nets.ops.bags import bag_sum
 
 Bag = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 GROUPS = {"bags-plain": False, "bags-weighted": True}
@@ -42,7 +43,9 @@ def ours(table: Tensor, ids: Tensor, offsets: Tensor, weights: Tensor | None) ->
     return bag_sum(table, ids, offsets, weights)
 
 
-def torch_embedding_bag(table: Tensor, ids: Tensor, offsets: Tensor, weights: Tensor | None) -> Tensor:
+def torch_embedding_bag(
+    table: Tensor, ids: Tensor, offsets: Tensor, weights: Tensor | None
+) -> Tensor:
     return torch.nn.functional.embedding_bag(
         ids, table, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True
     )

@@ -1,14 +1,16 @@
 """Race: users of a learned world, shown random slates; user-steps per second.
 
-A step is all of it: what each slate displays (repeats found), every displayed item scored by the generator, the softmax, a draw
-by the user's key, the reward of the choice, and the recurrent step of the state. Slates and keys are drawn before the clock
-starts: 4,096 users, slates of 10 of 10,000 items, protocol identity, LSTM of 20, scorers 64-64, a model trained on the
-synthetic world. What counts as arithmetic is the second layer of the scorer, 2 · 64² per displayed item.
+A step is all of it: what each slate displays (repeats found), every displayed item scored by the
+generator, the softmax, a draw by the user's key, the reward of the choice, and the recurrent step
+of the state. Slates and keys are drawn before the clock
+starts: 4,096 users, slates of 10 of 10,000 items, protocol identity, LSTM of 20, scorers 64-64, a
+model trained on the synthetic world. What counts as arithmetic is the second layer of the scorer, 2
+· 64² per displayed item.
 
-RecSim runs where $FASTGAUM_RECSIM_VENV names an environment that holds it (`rivals/recsim_world.py` makes one). RecSim NG and
-SARDINE do not install as they are or at all from PyPI; what they do on two cores of this kind, 178,000 and 12,000 user-steps/s,
-measured elsewhere, stands as plain bars on the rate: 3 and 50 times as much.
-"""
+RecSim runs where $FASTGAUM_RECSIM_VENV names an environment that holds it (`rivals/recsim_world.py`
+makes one). RecSim NG and SARDINE do not install as they are or at all from PyPI; what they do on
+two cores of this kind, 178,000 and 12,000 user-steps/s, measured elsewhere, stands as plain bars on
+the rate: 3 and 50 times as much."""
 
 from __future__ import annotations
 
@@ -26,16 +28,22 @@ import numpy as np
 import pytest
 
 from fastgaum.bench.races import RATE, Bar, Race
-from fastgaum.envs.keys import CHOICE, START, Keys
-from fastgaum.envs.learned import LearnedPopulation, LearnedWorld
-from fastgaum.envs.vector_env import UserVectorEnv
+from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
-from fastgaum.sessions.synthetic import synthesise
+from fastgaum.worlds.learned_world import LearnedPopulation, LearnedWorld
+from fastgaum.worlds.random_keys import CHOICE, START, Keys
+from fastgaum.worlds.vector_env import UserVectorEnv
 
 RECSIM_VENV = "FASTGAUM_RECSIM_VENV"
 RECSIM_NG, SARDINE, RECSIM = 178_000, 12_000, 12_000
-"""user-steps/s with slates of 10, as this project's issue on environments records them, the best of each"""
-BARS = (Bar(600_000, RATE, 12), Bar(3 * RECSIM_NG, RATE), Bar(50 * SARDINE, RATE), Bar(50 * RECSIM, RATE))
+"""user-steps/s with slates of 10, as this project's issue on environments records them, the best of
+each"""
+BARS = (
+    Bar(600_000, RATE, 12),
+    Bar(3 * RECSIM_NG, RATE),
+    Bar(50 * SARDINE, RATE),
+    Bar(50 * RECSIM, RATE),
+)
 IDENTITY = {"protocol": "identity", "relations": False, "set_context": False}
 SETTINGS: dict[str, tuple[dict[str, Any], tuple[Bar, ...]]] = {
     "env-4096": (IDENTITY, BARS),
@@ -52,7 +60,9 @@ K, STEPS = 10, 20
 
 @cache
 def world_of(full: bool, **changes: Any) -> LearnedWorld:
-    log, _ = synthesise(60_000 if full else 600, n_items=10_000 if full else 50, no_click=0.3, seed=1)
+    log, _ = synthesise(
+        60_000 if full else 600, n_items=10_000 if full else 50, no_click=0.3, seed=1
+    )
     model = UserModel.from_preset(
         history_dim=20,
         hidden=[64, 64],
@@ -74,7 +84,9 @@ class Steps:
     def __init__(self, world: LearnedWorld, n: int, steps: int = STEPS) -> None:
         draws = np.random.default_rng(0)
         self.users: LearnedPopulation = world.population(n)
-        self.slates = [draws.integers(0, world.n_items, (n, K)).astype(np.int32) for _ in range(steps)]
+        self.slates = [
+            draws.integers(0, world.n_items, (n, K)).astype(np.int32) for _ in range(steps)
+        ]
         self.keys = [draws.integers(0, 2**64, n, dtype=np.uint64) for _ in range(steps)]
         self.users.reset(self.keys[0])
 
@@ -95,21 +107,30 @@ def test_steps(race: Race, full: bool, group: str, contender: str) -> None:
     world = world_of(full, **changes)
     n = 4096 if full else 40
     work = Steps(world, n)
-    # a speed counts only when the result is right: what was chosen is what the probabilities and the keys say
+    # a speed counts only when the result is right: what was chosen is what the probabilities and
+    # the keys say
     _check_draws(work)
 
     def steps() -> None:
         work.users.reset(work.keys[0])
         work.play()
 
-    race(steps, None, unit="user-steps", amount=n * STEPS, bars=bars, flops=2.0 * 64**2 * K * n * STEPS)
+    race(
+        steps,
+        None,
+        unit="user-steps",
+        amount=n * STEPS,
+        bars=bars,
+        flops=2.0 * 64**2 * K * n * STEPS,
+    )
 
 
 @pytest.mark.parametrize("contender", ["ours"])
 @pytest.mark.parametrize("group", [GYMNASIUM])
 def test_steps_through_gymnasium(race: Race, full: bool, group: str, contender: str) -> None:
-    """The same users behind the whole of `UserVectorEnv.step`: actions checked, places turned into items, keys, rewards, ends,
-    infos, observations copied, and the autoreset, one more call after the 20 steps of each episode."""
+    """The same users behind the whole of `UserVectorEnv.step`: actions checked, places turned into
+    items, keys, rewards, ends, infos, observations copied, and the autoreset, one more call after
+    the 20 steps of each episode."""
     world, n = world_of(full, **IDENTITY), 4096 if full else 40
     envs = UserVectorEnv(n, world=world, slate_size=K, horizon=STEPS)
     draws = np.random.default_rng(0)
@@ -125,7 +146,8 @@ def test_steps_through_gymnasium(race: Race, full: bool, group: str, contender: 
 
 
 def _check_episode(envs: UserVectorEnv, actions: list[Any]) -> None:
-    """Each step is what the users do who are shown those items with those keys, and all begin anew after the last."""
+    """Each step is what the users do who are shown those items with those keys, and all begin anew
+    after the last."""
     users, keys = envs.world.population(envs.num_envs), Keys(envs.num_envs)
     keys.seed(0, keys.everyone)
     keys.start(keys.everyone)
@@ -165,7 +187,8 @@ def test_a_single_user(record: Callable[..., None], full: bool, group: str) -> N
 
 @pytest.mark.parametrize("group", ["env-step-200"])
 def test_the_two_hundredth_step(record: Callable[..., None], full: bool, group: str) -> None:
-    """Steps 1 to 20 against 181 to 200, the same slates and keys in turn: what else the machine does then hits both alike."""
+    """Steps 1 to 20 against 181 to 200, the same slates and keys in turn: what else the machine
+    does then hits both alike."""
     world, n, edge = world_of(full, **IDENTITY), 4096 if full else 40, 20 if full else 3
     before = Steps(world, n, steps=180 if full else 6)
     early, late = Steps(world, n, edge), Steps(world, n, edge)
@@ -188,9 +211,14 @@ def test_the_two_hundredth_step(record: Callable[..., None], full: bool, group: 
 def test_recsim(record: Callable[..., None], full: bool, group: str) -> None:
     venv = os.environ.get(RECSIM_VENV)
     if not venv:
-        pytest.skip(f"${RECSIM_VENV} names no environment with RecSim: bench/rivals/recsim_world.py makes one")
+        pytest.skip(
+            f"${RECSIM_VENV} names no environment with RecSim: bench/rivals/recsim_world.py makes "
+            "one"
+        )
     script = Path(__file__).parent / "rivals" / "recsim_world.py"
-    done = subprocess.run([sys.executable, str(script), "--venv", venv], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, str(script), "--venv", venv], capture_output=True, text=True, check=True
+    )
     theirs = json.loads(done.stdout.strip().splitlines()[-1])["user_steps_per_s"]
     n = 4096 if full else 40
     work = Steps(world_of(full, **IDENTITY), n)

@@ -14,16 +14,28 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fastgaum import threads
 from fastgaum.bench.training import Run, config_of, world
-from fastgaum.ops import threads
-from fastgaum.sessions.batches import batches
+from fastgaum.features.batches import batches
 
 HERE = Path(__file__).parent
 
 MEMORY = {
     # the bar is set at seven candidates per event, the world's own mean is below five
-    "memory-bytes-per-event": ("memory.py", ("--candidates", "7"), "resident_bytes_per_event", "bytes/event", 64.0),
-    "memory-training-scale": ("memory_training.py", (), "training_peak_mb", "MB above torch", 2_000.0),
+    "memory-bytes-per-event": (
+        "memory.py",
+        ("--candidates", "7"),
+        "resident_bytes_per_event",
+        "bytes/event",
+        64.0,
+    ),
+    "memory-training-scale": (
+        "memory_training.py",
+        (),
+        "training_peak_mb",
+        "MB above torch",
+        2_000.0,
+    ),
     "memory-growth-over-100-epochs": ("memory_growth.py", (), "growth_mb", "MB", 8.0),
 }
 COLD = {
@@ -39,7 +51,9 @@ GROUPS = dict.fromkeys([*MEMORY, *COLD, *ASSEMBLY])
 @cache
 def printed(script: str, *arguments: str) -> dict[str, Any]:
     """The JSON object that a script of this folder prints last, in a process of its own."""
-    done = subprocess.run([sys.executable, str(HERE / script), *arguments], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, str(HERE / script), *arguments], capture_output=True, text=True, check=True
+    )
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return result
 
@@ -52,7 +66,11 @@ def test_memory(record: Callable[..., None], full: bool, group: str) -> None:
     else:
         sizes = (
             *sizes,
-            *(("--events", "10000000", "--items", "1000000") if full else ("--events", "2000", "--items", "100")),
+            *(
+                ("--events", "10000000", "--items", "1000000")
+                if full
+                else ("--events", "2000", "--items", "100")
+            ),
         )
     record(printed(script, *sizes)[name], unit, bar=8, at_most=at_most)
 

@@ -1,16 +1,18 @@
-"""Races: the packed LSTM against torch.nn.LSTM, packed and padded, forward and backward, same weights.
+"""Races: the packed LSTM against torch.nn.LSTM, packed and padded, forward and backward, same
+weights.
 
-Lengths are those of the synthetic world `tail`: Zipf, mean 20, at most 200; or all equal, where padding costs nothing.
+Lengths are those of the synthetic world `tail`: Zipf, mean 20, at most 200; or all equal, where
+padding costs nothing.
 
-`lstm-h…`: from items to states and back, as a history encoder does it. torch embeds each item and projects it; ours, as in
-training, gathers the row of a (items × 4H) table, which holds that product, inside the recurrence. The gradients of table
-and weights are turned into those of embedding and projection outside the race, and compared.
-`lstm-dense-h…`: the input is a dense array that both project, as between the layers of a deep encoder.
+`lstm-h…`: from items to states and back, as a history encoder does it. torch embeds each item and
+projects it; ours, as in training, gathers the row of a (items × 4H) table, which holds that
+product, inside the recurrence. The gradients of table and weights are turned into those of
+embedding and projection outside the race, and compared. `lstm-dense-h…`: the input is a dense array
+that both project, as between the layers of a deep encoder.
 
-The arithmetic that counts is 24 H² operations per token: the recurrent product forward (8 H²), its transpose and the
-weights' gradient backward (8 H² each); a projection is left out, so that the share of the peak is a low one where there is
-one.
-"""
+The arithmetic that counts is 24 H² operations per token: the recurrent product forward (8 H²), its
+transpose and the weights' gradient backward (8 H² each); a projection is left out, so that the
+share of the peak is a low one where there is one."""
 
 from __future__ import annotations
 
@@ -26,11 +28,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_sequence
 
 from fastgaum.bench.races import Bar, Race
-from fastgaum.engine.memory import Scratch
 from fastgaum.engine.optimiser import Named, SparseTable
 from fastgaum.engine.packed_lstm import PackedLstm
-from fastgaum.ops.recurrent import lstm_layer
-from fastgaum.sessions.synthetic import synthesise
+from fastgaum.engine.scratch import Scratch
+from fastgaum.logs.synthetic import synthesise
+from fastgaum.nets.ops.recurrent import lstm_layer
 
 Step = Callable[[], dict[str, Tensor] | None]
 N_ITEMS = 10_000
@@ -63,7 +65,9 @@ def _tail(size: int, packed: float, share: float | None, dense: bool = False) ->
 
 def _equal(size: int, dense: bool = False) -> Setting:
     bars = (Bar(1.0, "torch-padded", 4),)
-    return Setting(size, lengths="equal", contenders=("ours", "torch-padded"), bars=bars, dense=dense)
+    return Setting(
+        size, lengths="equal", contenders=("ours", "torch-padded"), bars=bars, dense=dense
+    )
 
 
 GROUPS = {
@@ -77,7 +81,9 @@ GROUPS = {
     "lstm-h64-equal": _equal(64),
     "lstm-h128-equal": _equal(128),
     "lstm-h512-equal": _equal(512),
-    "lstm-h64-raggedness": Setting(64, contenders=("ours", "equal-lengths"), bars=(Bar(0.95, "equal-lengths", 9),)),
+    "lstm-h64-raggedness": Setting(
+        64, contenders=("ours", "equal-lengths"), bars=(Bar(0.95, "equal-lengths", 9),)
+    ),
     "lstm-dense-h20-tail": _tail(20, 15.0, None, dense=True),
     "lstm-dense-h64-tail": _tail(64, 15.0, None, dense=True),
     "lstm-dense-h128-tail": _tail(128, 80.0, None, dense=True),
@@ -107,7 +113,9 @@ class Work:
         self.embedding = None if dense else nn.Embedding(N_ITEMS, size)
         self.x = torch.randn(self.n_tokens, size, generator=draws)
         self.zeros = torch.zeros(n_sequences, size)
-        self.offsets = torch.from_numpy(np.concatenate(([0], np.cumsum(self.lengths))).astype(np.int32))
+        self.offsets = torch.from_numpy(
+            np.concatenate(([0], np.cumsum(self.lengths))).astype(np.int32)
+        )
 
     @cached_property
     def expected(self) -> dict[str, Tensor]:
@@ -124,7 +132,11 @@ class Work:
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """The module's, and the embedding."""
-        more = {} if self.embedding is None else {"embedding": cast(nn.Parameter, self.embedding.weight)}
+        more = (
+            {}
+            if self.embedding is None
+            else {"embedding": cast(nn.Parameter, self.embedding.weight)}
+        )
         return dict(self.module.named_parameters()) | more
 
     def inputs(self, rows: Tensor) -> Tensor:
@@ -144,7 +156,8 @@ def ours(work: Work) -> Step:
 
 
 class FromItems:
-    """The first layer of the engine's history encoder: gather and recurrence, and the sum of each named row's gradient."""
+    """The first layer of the engine's history encoder: gather and recurrence, and the sum of each
+    named row's gradient."""
 
     def __init__(self, work: Work) -> None:
         self.work, self.scratch = work, Scratch()
@@ -161,13 +174,16 @@ class FromItems:
         self.grad_weight, self.grad_bias = np.empty_like(self.w_hh), np.empty_like(self.bias)
 
     def __call__(self) -> None:
-        self.states, _ = self.lstm.forward(self.offsets, self.w_hh, self.bias, self.table.values, self.ids)
+        self.states, _ = self.lstm.forward(
+            self.offsets, self.w_hh, self.bias, self.table.values, self.ids
+        )
         sums, *_ = self.lstm.backward(self.grad, self.grad_weight, self.grad_bias)
         self.named = Named(self.ids, self.ones, self.slot_of, self.scratch, "named")
         self.table.add(self.named, sums)
 
     def found(self) -> dict[str, Tensor]:
-        """What the last call found, as gradients of torch's parameters: the table is embedding · W_ihᵀ."""
+        """What the last call found, as gradients of torch's parameters: the table is embedding ·
+        W_ihᵀ."""
         of_table = np.zeros_like(self.table.values)
         of_table[self.named.rows[: self.named.count]] = self.table.grad
         found = {
@@ -183,13 +199,18 @@ class FromItems:
 
 def from_array(work: Work) -> Step:
     """The operator under autograd."""
-    weights = {name: value.detach().clone().requires_grad_() for name, value in work.module.named_parameters()}
+    weights = {
+        name: value.detach().clone().requires_grad_()
+        for name, value in work.module.named_parameters()
+    }
     w_ih, w_hh, b_ih, b_hh = weights.values()
 
     def step() -> dict[str, Tensor]:
         for weight in weights.values():
             weight.grad = None
-        states, _ = lstm_layer(work.x, work.offsets, w_ih, w_hh, b_ih + b_hh, work.zeros, work.zeros)
+        states, _ = lstm_layer(
+            work.x, work.offsets, w_ih, w_hh, b_ih + b_hh, work.zeros, work.zeros
+        )
         torch.autograd.backward(states, work.grad)
         grads = {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
         return {"states": states.detach()} | grads
@@ -199,13 +220,17 @@ def from_array(work: Work) -> Step:
 
 def torch_packed(work: Work) -> Step:
     # Packing and unpacking are outside the race: the rival's best case.
-    x = pack_sequence(work.split(work.x if work.embedding is None else work.items), enforce_sorted=False)
+    x = pack_sequence(
+        work.split(work.x if work.embedding is None else work.items), enforce_sorted=False
+    )
     grad = pack_sequence(work.split(work.grad), enforce_sorted=False).data
     rows = unpacked_rows(x)
 
     def step() -> dict[str, Tensor]:
         zero_grad(work)
-        inputs = PackedSequence(work.inputs(x.data), x.batch_sizes, x.sorted_indices, x.unsorted_indices)
+        inputs = PackedSequence(
+            work.inputs(x.data), x.batch_sizes, x.sorted_indices, x.unsorted_indices
+        )
         packed, _ = work.module(inputs)
         torch.autograd.backward(packed.data, grad)
         return work.results(packed.data[rows])
@@ -255,7 +280,8 @@ def work_of(size: int, n_sessions: int, lengths: str, dense: bool) -> Work:
 
 
 @pytest.mark.parametrize(
-    ("group", "contender"), [(group, name) for group, setting in GROUPS.items() for name in setting.contenders]
+    ("group", "contender"),
+    [(group, name) for group, setting in GROUPS.items() for name in setting.contenders],
 )
 def test_lstm(race: Race, full: bool, group: str, contender: str) -> None:
     setting = GROUPS[group] if full else GROUPS[group].small()

@@ -1,10 +1,10 @@
 """Large pools: the cascade's slates for 1,024 users out of 100,000 items, in milliseconds.
 
-Three networks, each scanned over the whole pool for every user, on all threads: the users' parts are computed anew at each
-call, the items' parts are kept, as they are between two updates. `policies-argmax` is the default network, 16 wide for such a
-pool, `-32` the one that smaller pools have, `-joint` the paper's form of width 16. The slates of a few users are checked
-against scores computed one by one with torch.
-"""
+Three networks, each scanned over the whole pool for every user, on all threads: the users' parts
+are computed anew at each call, the items' parts are kept, as they are between two updates.
+`policies-argmax` is the default network, 16 wide for such a pool, `-32` the one that smaller pools
+have, `-joint` the paper's form of width 16. The slates of a few users are checked against scores
+computed one by one with torch."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ import polars as pl
 import pytest
 import torch
 
-from fastgaum.envs.world import FloatArray, IntArray, Population, World
 from fastgaum.policies.cascade_dqn import CascadeDqn
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.pool import Pool
-from fastgaum.policies.scorer import Scorer
+from fastgaum.policies.q_network import Scorer
+from fastgaum.worlds.world import FloatArray, IntArray, Population, World
 
 SETTINGS = {
     "policies-argmax": PolicyConfig(),
@@ -35,11 +35,14 @@ BAR = 100.0
 
 
 class Catalogue(World):
-    """Items with features and users with states, who never choose: all that an arg-max reads of a world."""
+    """Items with features and users with states, who never choose: all that an arg-max reads of a
+    world."""
 
     def __init__(self, n_items: int) -> None:
         self.item_ids = pl.Series([str(i) for i in range(n_items)], dtype=pl.String)
-        self.item_features: FloatArray = np.random.default_rng(0).standard_normal((n_items, FEATURES), np.float32)
+        self.item_features: FloatArray = np.random.default_rng(0).standard_normal(
+            (n_items, FEATURES), np.float32
+        )
         self.state_dim, self.outside = STATE, False
 
     def population(self, n: int) -> Population:
@@ -70,7 +73,8 @@ def test_argmax(record: Callable[..., None], full: bool, group: str) -> None:
 
 
 def assert_best(policy: CascadeDqn, states: FloatArray, places: IntArray) -> None:
-    """Nobody's place j scores less than the best item that the slate does not hold yet, to rounding."""
+    """Nobody's place j scores less than the best item that the slate does not hold yet, to
+    rounding."""
     features = torch.from_numpy(policy.features)
     for state, slate in zip(torch.from_numpy(states), places, strict=True):
         for j, scorer in enumerate(policy.target):

@@ -1,8 +1,10 @@
-"""The authors' whole recipe on the released files: 2,000 iterations of 50 users with a validation every ten, in seconds.
+"""The authors' whole recipe on the released files: 2,000 iterations of 50 users with a validation
+every ten, in seconds.
 
-The rival is the authors' own TensorFlow graph with its feeding made fast, as measured on two cores of this kind of
-machine: it cannot be shipped, so its events per second stand here as bounds (docs/performance.md says whence).
-"""
+The rival is the authors' own TensorFlow graph with its feeding made fast, as measured on two cores
+of this kind of
+machine: it cannot be shipped, so its events per second stand here as bounds (docs/performance.md
+says whence)."""
 
 from __future__ import annotations
 
@@ -13,11 +15,11 @@ from dataclasses import dataclass
 import pytest
 
 from fastgaum.bench.training import Run, config_of, data_of, public_log
+from fastgaum.features.batches import batches
+from fastgaum.game.scoring import score
 from fastgaum.metrics.precision import precision_at_k
-from fastgaum.models.regularisers import regulariser_of
-from fastgaum.models.tensors import to_tensors
-from fastgaum.sessions.batches import batches
-from fastgaum.training.scoring import score
+from fastgaum.nets.regularisers import regulariser_of
+from fastgaum.nets.tensors import to_tensors
 
 ITERATIONS, EVERY, USERS = 2_000, 10, 50
 
@@ -75,6 +77,8 @@ def run_recipe(recipe: Recipe, log: object, iterations: int) -> tuple[float, flo
         n_events += run.n_events
         run.game.settle()
         scores = score(run.game.networks, validation, rule, 1.0, False).reward.scores
-        best = max(best, float(precision_at_k(scores, held.display_offsets, held.choices, 1).mean()))
+        best = max(
+            best, float(precision_at_k(scores, held.display_offsets, held.choices, 1).mean())
+        )
     assert best > 0
     return time.perf_counter() - started, n_events / training

@@ -1,4 +1,5 @@
-"""Race: the segment log-softmax over flat ragged values against torch's over a padded matrix, forward and backward."""
+"""Race: the segment log-softmax over flat ragged values against torch's over a padded matrix,
+forward and backward."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fastgaum.bench.races import Race
-from fastgaum.ops.segments import segment_log_softmax
+from fastgaum.nets.ops.segments import segment_log_softmax
 
 Step = Callable[[], dict[str, Tensor]]
 GROUPS = ("segment-log-softmax",)
@@ -61,7 +62,11 @@ def torch_padded(work: Work) -> Step:
 
 def results(work: Work, log_probs: Tensor, outside: Tensor) -> dict[str, Tensor]:
     assert work.values.grad is not None
-    return {"log_probs": log_probs.detach(), "outside": outside.detach(), "gradient": work.values.grad}
+    return {
+        "log_probs": log_probs.detach(),
+        "outside": outside.detach(),
+        "gradient": work.values.grad,
+    }
 
 
 CONTENDERS: dict[str, Callable[[Work], Step]] = {"ours": ours, "torch-padded": torch_padded}

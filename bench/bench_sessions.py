@@ -1,9 +1,9 @@
 """Race: next-item training on sessions of Zipf length 2 to 100, hidden size 64, targets per second.
 
-Ours is `session_training.py`, with all its sessions' steps in each gradient and one update per 64 sessions. The rival in the
-run is a stand-in for the official GRU4Rec, written anew (`rivals/sessions_gru4rec.py` says how). RecBole's
-GRU4Rec runs where $FASTGAUM_RECBOLE_VENV names an environment that holds it (`rivals/recbole_gru4rec.py` makes one).
-"""
+Ours is `session_training.py`, with all its sessions' steps in each gradient and one update per 64
+sessions. The rival in the run is a stand-in for the official GRU4Rec, written anew
+(`rivals/sessions_gru4rec.py` says how). RecBole's GRU4Rec runs where $FASTGAUM_RECBOLE_VENV names
+an environment that holds it (`rivals/recbole_gru4rec.py` makes one)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
+from fastgaum import threads
 from fastgaum.bench.races import RATE, Bar, Race
 from fastgaum.bench.rivals.session_data import zipf_sessions
 from fastgaum.bench.rivals.sessions_gru4rec import Lanes
 from fastgaum.bench.session_training import Packed
-from fastgaum.ops import threads
 
 RECBOLE_VENV = "FASTGAUM_RECBOLE_VENV"
 BLOCKS = {"sessions-block50": 50, "sessions-block512": 512}
@@ -43,17 +43,29 @@ def test_sessions(race: Race, full: bool, group: str, contender: str) -> None:
     def epoch() -> None:
         assert model.epoch() > 0
 
-    # a target's products, forward and backward: projection and recurrence 18 H² each, the loss 6 H for each of its block
+    # a target's products, forward and backward: projection and recurrence 18 H² each, the loss 6 H
+    # for each of its block
     flops = sessions.n_targets * (36.0 * 64**2 + 6 * 64 * block)
     amount = sessions.n_targets
-    race(epoch, None, unit="targets", amount=amount, bars=bars, flops=flops, rounds=5 if full else None)
+    race(
+        epoch,
+        None,
+        unit="targets",
+        amount=amount,
+        bars=bars,
+        flops=flops,
+        rounds=5 if full else None,
+    )
 
 
 @pytest.mark.parametrize("group", OUTSIDE)
 def test_recbole(record: Callable[..., None], full: bool, group: str) -> None:
     venv = os.environ.get(RECBOLE_VENV)
     if not venv:
-        pytest.skip(f"${RECBOLE_VENV} names no environment with RecBole: bench/rivals/recbole_gru4rec.py makes one")
+        pytest.skip(
+            f"${RECBOLE_VENV} names no environment with RecBole: bench/rivals/recbole_gru4rec.py "
+            "makes one"
+        )
     theirs = recbole(venv)["targets_per_s"]
     sessions = zipf_sessions(4_000 if full else 60)
     model = Packed(sessions, hidden=64, loss="bpr")

@@ -1,7 +1,8 @@
-"""Race: a training step of one table over ids, a million rows of 64: gather, gradient, clipping left out, update.
+"""Race: a training step of one table over ids, a million rows of 64: gather, gradient, clipping
+left out, update.
 
-A batch names 8,192 ids. Rivals: torch's embedding_bag with a dense gradient and fused AdamW, and with a sparse gradient and SparseAdam.
-"""
+A batch names 8,192 ids. Rivals: torch's embedding_bag with a dense gradient and fused AdamW, and
+with a sparse gradient and SparseAdam."""
 
 from __future__ import annotations
 
@@ -14,14 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from fastgaum.bench.races import Bar, Race
-from fastgaum.engine.memory import Scratch
 from fastgaum.engine.optimiser import Named, PlayerOptimiser, SparseTable
+from fastgaum.engine.scratch import Scratch
 from fastgaum.kernels.bag_linear import bag_linear
 
 LR = 1e-3
 GROUPS = {
-    "table-adam-10k": 10_000, "table-adam-1m": 1_000_000, "table-adagrad-1m": 1_000_000,
-}  # fmt: skip
+    "table-adam-10k": 10_000,
+    "table-adam-1m": 1_000_000,
+    "table-adagrad-1m": 1_000_000,
+}
 
 
 class Work:
@@ -90,14 +93,22 @@ def test_tables(race: Race, full: bool, group: str, contender: str) -> None:
     work = work_of(GROUPS[group], full)
     rule = "adagrad" if "adagrad" in group else "adam"
     step = ours(work, rule) if contender == "ours" else stock(work, contender == "sparse-adam")
-    # one step of Adam moves a named row alike in all three; Adagrad's rule is its own and is checked in tests
-    # (SparseAdam adds eps before the bias correction, so it is raced but not compared)
+    # one step of Adam moves a named row alike in all three; Adagrad's rule is its own and is
+    # checked in tests (SparseAdam adds eps before the bias correction, so it is raced but not
+    # compared)
     expected = stock(work, False)() if rule == "adam" and contender != "sparse-adam" else None
     rows = 3 if rule == "adam" else 1
     moved = 4.0 * work.width * len(torch.unique(work.ids)) * 2 * rows
     bars = (Bar(3.0, "sparse-adam"),) if "1m" in group else ()
-    race(step if expected is not None else _unchecked(step), expected, unit="ids", amount=len(work.ids), bars=bars,
-         bytes_moved=moved, tolerance=2e-5)  # fmt: skip
+    race(
+        step if expected is not None else _unchecked(step),
+        expected,
+        unit="ids",
+        amount=len(work.ids),
+        bars=bars,
+        bytes_moved=moved,
+        tolerance=2e-5,
+    )
 
 
 def _unchecked(step: Callable[[], dict[str, Tensor]]) -> Callable[[], None]:

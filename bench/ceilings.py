@@ -1,8 +1,8 @@
 """What this machine can do at most, probed in about a second: matrix products and random rows.
 
-A kernel cannot be faster than its arithmetic at the peak of a matrix product, nor than its rows at the speed at which
-rows come from memory in random order. Both are the best of several short tries with the threads in use.
-"""
+A kernel cannot be faster than its arithmetic at the peak of a matrix product, nor than its rows at
+the speed at which rows come from memory in random order. Both are the best of several short tries
+with the threads in use."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 
+from fastgaum import threads
 from fastgaum.kernels._jit import Array, jit_fast
-from fastgaum.ops import threads
 
 ROW = 64
 """floats of a gathered row: 256 bytes, four cache lines"""
@@ -33,7 +33,8 @@ class Ceilings:
     """Probed peaks."""
 
     sgemm_gflops: float
-    """float32 matrix product, 10⁹ operations per second, the faster of torch's BLAS and that of the kernels"""
+    """float32 matrix product, 10⁹ operations per second, the faster of torch's BLAS and that of the
+    kernels"""
     gather_gbps: float
     """rows of 64 floats read in random order, 10⁹ bytes per second"""
 
@@ -50,10 +51,11 @@ def probe() -> Ceilings:
 def sgemm(sides: tuple[int, ...] = SIDES) -> float:
     """Operations per second of the fastest float32 product of square matrices.
 
-    torch shares one product over its threads; kernels call their own BLAS on one product per thread. Which is faster
-    differs between machines, and a ceiling is the higher.
-    """
-    return max(2.0 * side**3 * rate for side in sides for rate in (_torch_rate(side), _kernel_rate(side)))
+    torch shares one product over its threads; kernels call their own BLAS on one product per
+    thread. Which is faster differs between machines, and a ceiling is the higher."""
+    return max(
+        2.0 * side**3 * rate for side in sides for rate in (_torch_rate(side), _kernel_rate(side))
+    )
 
 
 def gather(table_rows: int = TABLE_ROWS, gathers: int = GATHERS) -> float:
@@ -61,7 +63,10 @@ def gather(table_rows: int = TABLE_ROWS, gathers: int = GATHERS) -> float:
     # ones, not zeros: pages that were never written are all one page
     table = np.ones((table_rows, ROW), dtype=np.float32)
     rows = np.random.default_rng(0).integers(0, table_rows, gathers, dtype=np.int32)
-    parts = [(table, part, np.zeros(ROW, np.float32)) for part in np.array_split(rows, 8 * threads.get_threads())]
+    parts = [
+        (table, part, np.zeros(ROW, np.float32))
+        for part in np.array_split(rows, 8 * threads.get_threads())
+    ]
     return table.itemsize * ROW * gathers * _best_rate(lambda: threads.run(sum_rows, parts))
 
 
@@ -99,7 +104,8 @@ def product(a: Array, b: Array, out: Array) -> None:
 
 @jit_fast
 def sum_rows(table: Array, rows: Array, total: Array) -> None:
-    """Add the named rows to total (64,): every byte is read, and what is written stays in the nearest cache."""
+    """Add the named rows to total (64,): every byte is read, and what is written stays in the
+    nearest cache."""
     for row in rows:
         for j in range(ROW):
             total[j] += table[row, j]

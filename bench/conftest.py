@@ -1,28 +1,30 @@
-"""What every race shares. A race is a test of one contender; a group is ours and its rivals on the same work:
+"""What every race shares. A race is a test of one contender; a group is ours and its rivals on the
+same work:
 
-    GROUPS = {"bags-plain": False, "bags-weighted": True}      # the file's groups, by name: `fastgaum bench --list`
-    CONTENDERS = {"ours": ours, "torch-embedding-bag": torch_embedding_bag}
+    GROUPS = {"bags-plain": False, "bags-weighted": True}      # the file's groups, by name:
+    `fastgaum bench --list` CONTENDERS = {"ours": ours, "torch-embedding-bag": torch_embedding_bag}
 
     @pytest.mark.parametrize("contender", CONTENDERS)
     @pytest.mark.parametrize("group", GROUPS)
     def test_bags(race: Race, full: bool, group: str, contender: str) -> None:
-        work = work_of(group, full)                            # cached: every contender gets the same data and weights
-        step = CONTENDERS[contender](work)                     # step() does the work once, returns named tensors
-        bars = [Bar(5.0, over="torch-embedding-bag", number=3), Bar(0.3, over="gather")]
-        race(step, work.expected, unit="ids", amount=work.n_ids, bars=bars, bytes_moved=work.bytes)
+        work = work_of(group, full)                            # cached: every contender gets the
+        same data and weights step = CONTENDERS[contender](work)                     # step() does
+        the work once, returns named tensors bars = [Bar(5.0, over="torch-embedding-bag", number=3),
+        Bar(0.3, over="gather")] race(step, work.expected, unit="ids", amount=work.n_ids, bars=bars,
+        bytes_moved=work.bytes)
 
-The parameters `group` and `contender` name the race; "ours" is what the others are compared with. The first call is
-checked against `expected` and compiles; at least five are timed. A speed counts only
-when the result is right: a step that returns None, with expected=None, is checked by its test. A rival that cannot run
-here skips, with its reason (pytest.skip).
+The parameters `group` and `contender` name the race; "ours" is what the others are compared with.
+The first call is checked against `expected` and compiles; at least five are timed. A speed counts
+only when the result is right: a step that returns None, with expected=None, is checked by its test.
+A rival that cannot run here skips, with its reason (pytest.skip).
 
 A value that is not a step's time goes through `record`, in a test with the parameter `group`:
 
     def test_memory(record: Callable[..., None], group: str) -> None:
         record(peak / n_events, "bytes/event", bar=8, at_most=64.0)
 
-`fastgaum bench` and `make bench` run these with full sizes; plain pytest runs each once with small ones (a smoke test).
-"""
+`fastgaum bench` and `make bench` run these with full sizes; plain pytest runs each once with small
+ones (a smoke test)."""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ import pytest
 
 from fastgaum.bench.ceilings import probe
 from fastgaum.bench.races import Figure, Race
-from fastgaum.ops.threads import set_threads
+from fastgaum.threads import set_threads
 
 FACTS = pytest.StashKey[dict[str, Any]]()
 """what a run has measured, as `report.races_object` reads it"""
@@ -43,7 +45,9 @@ FACTS = pytest.StashKey[dict[str, Any]]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("races")
-    group.addoption("--race-group", action="append", metavar="NAME", help="run only this group (repeatable)")
+    group.addoption(
+        "--race-group", action="append", metavar="NAME", help="run only this group (repeatable)"
+    )
     group.addoption("--race-json", metavar="FILE", help="write what was measured")
     group.addoption("--race-threads", type=int, metavar="N", help="threads of torch and kernels")
     group.addoption("--race-smoke", action="store_true", help="small sizes, though times are taken")
@@ -55,7 +59,8 @@ def option(config: pytest.Config, name: str) -> Any:
 
 
 def timed(config: pytest.Config) -> bool:
-    """Whether times are taken; `fastgaum bench` passes --benchmark-enable, which comes before --benchmark-disable."""
+    """Whether times are taken; `fastgaum bench` passes --benchmark-enable, which comes before
+    --benchmark-disable."""
     return bool(config.option.benchmark_enable or not config.option.benchmark_disable)
 
 
@@ -71,7 +76,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     wanted = option(config, "race_group")
     if wanted is None:
         return
-    groups = {item: getattr(getattr(item, "callspec", None), "params", {}).get("group") for item in items}
+    groups = {
+        item: getattr(getattr(item, "callspec", None), "params", {}).get("group") for item in items
+    }
     config.hook.pytest_deselected(items=[item for item in items if groups[item] not in wanted])
     items[:] = [item for item in items if groups[item] in wanted]
 
@@ -81,11 +88,15 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     path = option(config, "race_json")
     if path is None or config.option.collectonly:
         return
-    from fastgaum.training.runs import machine_facts
+    from fastgaum.models.run_folder import machine_facts
 
     # beside the races, so that the share of a ceiling is of this machine's state during them
     ceilings = probe().to_dict() if timed(config) else None
-    facts = {"machine": machine_facts(), "ceilings": ceilings, "smoke": bool(option(config, "race_smoke"))}
+    facts = {
+        "machine": machine_facts(),
+        "ceilings": ceilings,
+        "smoke": bool(option(config, "race_smoke")),
+    }
     Path(path).write_text(json.dumps(facts | config.stash[FACTS]), encoding="utf-8")
 
 
@@ -111,14 +122,18 @@ def full(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
-def race(request: pytest.FixtureRequest, benchmark: Any, full: bool, group: str, contender: str) -> Race:
-    """Time one contender: `race(step, expected, unit="tokens", amount=1000, bars=…)`, as `Race.__call__` tells."""
+def race(
+    request: pytest.FixtureRequest, benchmark: Any, full: bool, group: str, contender: str
+) -> Race:
+    """Time one contender: `race(step, expected, unit="tokens", amount=1000, bars=…)`, as
+    `Race.__call__` tells."""
     return Race(benchmark, group, contender, full, request.config.stash[FACTS]["times"])
 
 
 @pytest.fixture
 def record(request: pytest.FixtureRequest, group: str) -> Callable[..., None]:
-    """Keep a figure that is not a time: `record(value, unit, bar=8, at_most=64.0)`, as `Figure` tells."""
+    """Keep a figure that is not a time: `record(value, unit, bar=8, at_most=64.0)`, as `Figure`
+    tells."""
 
     def keep(
         value: float,

@@ -1,4 +1,5 @@
-"""The README's two short tables, from the same JSON as the whole ones: what a reader wants first, misses included."""
+"""The README's two short tables, from the same JSON as the whole ones: what a reader wants first,
+misses included."""
 
 from __future__ import annotations
 
@@ -7,20 +8,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastgaum.bench.report import machine_lines, short
-from fastgaum.metrics.table import FLOOR_MODELS, KS, rows_by_model
-from fastgaum.metrics.text import escaped, num, signed
+from fastgaum.reports.figures_text import escaped, num, signed
+from fastgaum.reports.table import FLOOR_MODELS, KS, rows_by_model
 
 Json = Mapping[str, Any]
 
 PUBLISHED = ("GAN-PW", "GAN-LSTM")
-"""the paper's own two models: their rows of the published table, and of the authors' code where it was run"""
+"""the paper's own two models: their rows of the published table, and of the authors' code where it
+was run"""
 OTHERS = {"paper-pw": "GAN-PW", "paper-lstm": "GAN-LSTM", "logit": "linear model"}
-"""rows that are always shown beside ours, and what they are called: the paper's models trained here, and a linear one"""
+"""rows that are always shown beside ours, and what they are called: the paper's models trained
+here, and a linear one"""
 OURS = "fastgaum"
 
 
 def results_to_markdown(result: Json) -> str:
-    """A reproduce object in a dozen rows, prec@1 / prec@2 by data set: floors, published, authors' code, ours."""
+    """A reproduce object in a dozen rows, prec@1 / prec@2 by data set: floors, published, authors'
+    code, ours."""
     names = list(result["datasets"])
     columns = [_column(result, name) for name in names]
     rows: list[tuple[str, ...]] = [("", *names), (":--", *["--:"] * len(names))]
@@ -31,9 +35,11 @@ def results_to_markdown(result: Json) -> str:
         for name, facts in result["datasets"].items()
     )
     notes = (
-        f"prec@1 / prec@2, %; {result['seeds']} seeds, protocol `{result['protocol']}`, the logs' own split, tested on {tested}",
+        f"prec@1 / prec@2, %; {result['seeds']} seeds, protocol `{result['protocol']}`, the logs' "
+        f"own split, tested on {tested}",
         "bold: its paired 95 % interval over users lies above 0 against every other model",
-        "GAN-PW and GAN-LSTM as published, and the authors' code, read item identities alone; rows trained here read what"
+        "GAN-PW and GAN-LSTM as published, and the authors' code, read item identities alone; "
+        "rows trained here read what"
         f" `{result['protocol']}` says of each item",
     )
     return "\n".join([*lines, "", *(f"- {note}" for note in notes)])
@@ -52,11 +58,15 @@ def _column(result: Json, name: str) -> dict[str, str]:
         column[f"{model}, authors' code"] = _pair(num(facts["authors_code"][model][k]) for k in KS)
     column["best published of nine models"] = _best_published(facts["published_best"])
     for model, called in OTHERS.items():
-        column[f"{called}, trained here (`{model}`)"] = _pair(_mean(rows[model, "reward"][k]) for k in KS)
+        column[f"{called}, trained here (`{model}`)"] = _pair(
+            _mean(rows[model, "reward"][k]) for k in KS
+        )
     column["best other, trained here"] = _best_other(rows)
     for head in ("generator", "reward"):
         column[f"**`{OURS}`, {head}**"] = _pair(_mean(rows[OURS, head][k]) for k in KS)
-    column["its prec@1 over that of the best other"] = _lead(rows[OURS, "reward"]["1"]["vs_best_other"])
+    column["its prec@1 over that of the best other"] = _lead(
+        rows[OURS, "reward"]["1"]["vs_best_other"]
+    )
     return column
 
 
@@ -70,7 +80,10 @@ def _pair(texts: Iterable[str]) -> str:
 
 def _best_floor(floors: Json) -> str:
     """The floor of best prec@1 that is not the random order."""
-    name = max((floor for floor in floors if floor != "random"), key=lambda floor: float(floors[floor]["1"]))
+    name = max(
+        (floor for floor in floors if floor != "random"),
+        key=lambda floor: float(floors[floor]["1"]),
+    )
     return f"{_pair(num(floors[name][k]) for k in KS)} ({name.removeprefix('train_').replace('_', ' ')})"
 
 
@@ -105,16 +118,33 @@ class Line:
 
 
 SPEED = (
-    Line("training of both players, long-tailed sessions", "round-tail", "stock-torch", "stock torch, padded"),
-    Line("the same on 10 M events and 1 M items", "round-scale", "stock-torch", "stock torch, padded"),
-    Line("the same on YooChoose, batches of 16 users", "one-hot-yoochoose", "padded-one-hot", "padded one-hot vectors"),
+    Line(
+        "training of both players, long-tailed sessions",
+        "round-tail",
+        "stock-torch",
+        "stock torch, padded",
+    ),
+    Line(
+        "the same on 10 M events and 1 M items", "round-scale", "stock-torch", "stock torch, padded"
+    ),
+    Line(
+        "the same on YooChoose, batches of 16 users",
+        "one-hot-yoochoose",
+        "padded-one-hot",
+        "padded one-hot vectors",
+    ),
     Line(
         "8 layers of 512, a published design, on Yelp",
         "one-hot-generated-report-yelp",
         "padded-one-hot-report",
         "its own way of computing",
     ),
-    Line("LSTM of 64 over ragged sessions, both ways", "lstm-h64-tail", "torch-packed", "torch's packed LSTM"),
+    Line(
+        "LSTM of 64 over ragged sessions, both ways",
+        "lstm-h64-tail",
+        "torch-packed",
+        "torch's packed LSTM",
+    ),
     Line("the paper's recipe on Yelp, 2,000 iterations", "recipe-yelp-lstm-seconds"),
     Line("the same, rate", "recipe-yelp-lstm-rate"),
     Line("world: 4,096 users, slates of 10", "env-4096"),
@@ -127,7 +157,8 @@ SPEED = (
 
 
 def speed_to_markdown(result: Json) -> str:
-    """A bench object in a dozen rows, the machine above it and how many of all targets are met below."""
+    """A bench object in a dozen rows, the machine above it and how many of all targets are met
+    below."""
     races: dict[str, list[Json]] = {}
     for race in result["races"]:
         races.setdefault(race["group"], []).append(race)
@@ -137,12 +168,26 @@ def speed_to_markdown(result: Json) -> str:
         (":--", "--:", ":--", "--:", "--:", "--:"),
     ]
     rows += [
-        _figure_row(line, figures[line.group]) if line.group in figures else _race_row(line, races[line.group])
+        _figure_row(line, figures[line.group])
+        if line.group in figures
+        else _race_row(line, races[line.group])
         for line in SPEED
     ]
-    held = [entry["holds"] for entry in (*result["races"], *result["figures"]) if entry["holds"] is not None]
+    held = [
+        entry["holds"]
+        for entry in (*result["races"], *result["figures"])
+        if entry["holds"] is not None
+    ]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([machine_lines(result)[0] + ".", "", *lines, "", f"{sum(held)} of {len(held)} targets are met."])
+    return "\n".join(
+        [
+            machine_lines(result)[0] + ".",
+            "",
+            *lines,
+            "",
+            f"{sum(held)} of {len(held)} targets are met.",
+        ]
+    )
 
 
 def _race_row(line: Line, races: list[Json]) -> tuple[str, ...]:
@@ -154,7 +199,10 @@ def _race_row(line: Line, races: list[Json]) -> tuple[str, ...]:
         ratio, asked = "", "" if bar is None else f"≥ {short(bar['target'])}"
     else:
         rival = next(one for one in races[0]["rivals"] if one["name"] == line.rival)
-        ratio, asked = f"{short(rival['ratio'])} ×", "" if bar is None else f"≥ {short(bar['target'])} ×"
+        ratio, asked = (
+            f"{short(rival['ratio'])} ×",
+            "" if bar is None else f"≥ {short(bar['target'])} ×",
+        )
     holds = "" if bar is None else _yes(bar["holds"])
     return (line.what, f"{short(ours['rate'])} {unit}", line.against, ratio, asked, holds)
 
@@ -167,7 +215,14 @@ def _figure_row(line: Line, figure: Json) -> tuple[str, ...]:
     target = figure["target"]
     asked = "" if target is None else f"{sense} {short(target)}" + (" ×" if times else "")
     ours, against, ratio = ("", unit[2:], f"{value} ×") if times else (f"{value} {unit}", "", "")
-    return (line.what, ours, against, ratio, asked, "" if figure["holds"] is None else _yes(figure["holds"]))
+    return (
+        line.what,
+        ours,
+        against,
+        ratio,
+        asked,
+        "" if figure["holds"] is None else _yes(figure["holds"]),
+    )
 
 
 def _yes(holds: bool | None) -> str:

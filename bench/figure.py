@@ -1,4 +1,5 @@
-"""The scaling curves as a figure, a panel per curve. matplotlib is an extra and is imported when something is drawn."""
+"""The scaling curves as a figure, a panel per curve. matplotlib is an extra and is imported when
+something is drawn."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastgaum.errors import ConfigError, OutputError
-from fastgaum.reproduce.drawing import STYLE, save
+from fastgaum.reports.figure_file import STYLE, save
 
 FORMATS = (".svg", ".png")
 _OURS, _GRID = "#1f6feb", "#d0d7de"
@@ -24,13 +25,19 @@ def check_plot(path: Path | None) -> None:
     if path is None:
         return
     if path.suffix not in FORMATS:
-        raise OutputError(f"'{path}' ends in '{path.suffix}', a plot is written as {' or '.join(FORMATS)}: rename it")
+        raise OutputError(
+            f"'{path}' ends in '{path.suffix}', a plot is written as {' or '.join(FORMATS)}: "
+            "rename it"
+        )
     if find_spec("matplotlib") is None:
-        raise ConfigError("--plot needs matplotlib, which is not installed: pip install 'fastgaum[plots]'")
+        raise ConfigError(
+            "--plot needs matplotlib, which is not installed: pip install 'fastgaum[plots]'"
+        )
 
 
 def draw(result: Mapping[str, Any], path: Path) -> None:
-    """Draw the curves of a bench object, both axes logarithmic and the rates' axis shared, and write them atomically.
+    """Draw the curves of a bench object, both axes logarithmic and the rates' axis shared, and
+    write them atomically.
 
     Raises:
         OutputError: it cannot be written.
@@ -54,7 +61,9 @@ def _panel(panel: Any, curve: Mapping[str, Any]) -> None:
     rates = [point["rate"] for point in curve["points"]]
     panel.plot(at, rates, "o-", color=_OURS, markersize=5, linewidth=1.5)
     for x, y in zip(at, rates, strict=True):
-        panel.annotate(_brief(y), (x, y), textcoords="offset points", xytext=(0, 6), ha="center", color=_OURS)
+        panel.annotate(
+            _brief(y), (x, y), textcoords="offset points", xytext=(0, 6), ha="center", color=_OURS
+        )
     panel.set_xscale("log")
     panel.set_yscale("log")
     panel.set_xticks(at, [_brief(x) for x in at])

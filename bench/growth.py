@@ -1,9 +1,11 @@
-"""The tables of docs/concepts/cost.md: what was measured as one thing grew, and what the cost model says of many processes.
+"""The tables of docs/concepts/cost.md: what was measured as one thing grew, and what the cost model
+says of many processes.
 
-    python bench/growth.py > docs/tables/growth.json        # events and items on one thread, by the processor's time
+    python bench/growth.py > docs/tables/growth.json        # events and items on one thread, by the
+    processor's time
 
-The other measurements are those of `make bench` and, on several processes, docs/tables/processes.json (see cost_model.py).
-"""
+The other measurements are those of `make bench` and, on several processes,
+docs/tables/processes.json (see cost_model.py)."""
 
 from __future__ import annotations
 
@@ -28,9 +30,14 @@ from fastgaum.bench.cost_model import (
 from fastgaum.bench.cost_model import measured as read
 
 CURVE = Setting(
-    "paper-lstm", items=10_000, batch_events=4096, displays=4.5, tokens=0.5, exponent=0.5,
+    "paper-lstm",
+    items=10_000,
+    batch_events=4096,
+    displays=4.5,
+    tokens=0.5,
+    exponent=0.5,
     changes=(("generator_steps", 1), ("id_dropout", 0.0), ("table_optimiser", "adagrad")),
-)  # fmt: skip
+)
 """what bench/scaling.py trains, whose world shows an item of rank i in proportion to i^−½"""
 LONG = replace(CURVE, tokens=0.95)
 """its sessions of 20 events, on which the hidden size grows"""
@@ -46,20 +53,24 @@ EVENTS, ITEMS = (20_000, 80_000, 320_000), (1_000, 10_000, 100_000, 1_000_000)
 MEASURED = Path(__file__).resolve().parents[1] / "docs" / "tables" / "growth.json"
 
 
-def measure(events: tuple[int, ...] = EVENTS, items: tuple[int, ...] = ITEMS, repeats: int = 3) -> dict[str, Any]:
+def measure(
+    events: tuple[int, ...] = EVENTS, items: tuple[int, ...] = ITEMS, repeats: int = 3
+) -> dict[str, Any]:
     """Microseconds of processor time per event of rounds on one thread, the least of some epochs.
 
     Processor time counts what this process did, whatever else the machine does meanwhile.
     """
+    from fastgaum import threads
     from fastgaum.bench.scaling import Rounds
     from fastgaum.bench.scaling import Setting as Point
-    from fastgaum.ops import threads
-    from fastgaum.training.runs import machine_facts
+    from fastgaum.models.run_folder import machine_facts
 
     before, rows = threads.get_threads(), []
     threads.set_threads(1)
     try:
-        points = [("events", n, Point(n_events=n)) for n in events] + [("items", n, Point(n_items=n)) for n in items]
+        points = [("events", n, Point(n_events=n)) for n in events] + [
+            ("items", n, Point(n_items=n)) for n in items
+        ]
         for what, n, point in points:
             training = Rounds(point)
             training.epoch()
@@ -68,7 +79,9 @@ def measure(events: tuple[int, ...] = EVENTS, items: tuple[int, ...] = ITEMS, re
                 started = time.process_time()
                 training.epoch()
                 times.append(time.process_time() - started)
-            rows.append({"what": what, "n": n, "us_per_event": 1e6 * min(times) / training.n_events})
+            rows.append(
+                {"what": what, "n": n, "us_per_event": 1e6 * min(times) / training.n_events}
+            )
     finally:
         threads.set_threads(before)
     return {"machine": machine_facts(), "load": os.getloadavg()[0], "rows": rows}
@@ -83,7 +96,8 @@ def measured(result: Mapping[str, Any]) -> str:
 
 
 def curves(result: Mapping[str, Any]) -> str:
-    """Measured events/s beside the model's arithmetic and traffic, where the catalogue and the hidden size grow."""
+    """Measured events/s beside the model's arithmetic and traffic, where the catalogue and the
+    hidden size grow."""
     rows = []
     for curve in result["scaling"]:
         for point in curve["points"]:
@@ -96,11 +110,16 @@ def curves(result: Mapping[str, Any]) -> str:
             said, flops = cost(setting, LAPTOP, 1), flops_per_event(setting)
             rows.append(
                 (
-                    f"{curve['curve']} {point['at']:,.0f}", f"{flops / 1e3:,.0f}", f"{said.moved_per_event / 1e3:,.1f}",
-                    f"{point['rate']:,.0f}", f"{flops * point['rate'] / 1e9:,.0f}",
+                    f"{curve['curve']} {point['at']:,.0f}",
+                    f"{flops / 1e3:,.0f}",
+                    f"{said.moved_per_event / 1e3:,.1f}",
+                    f"{point['rate']:,.0f}",
+                    f"{flops * point['rate'] / 1e9:,.0f}",
                 )
-            )  # fmt: skip
-    return to_markdown(("what grows", "kFLOP per event", "kB of rows per event", "events/s", "GFLOP/s"), rows)
+            )
+    return to_markdown(
+        ("what grows", "kFLOP per event", "kB of rows per event", "events/s", "GFLOP/s"), rows
+    )
 
 
 def processes(result: dict[str, Any] | None) -> str:
@@ -122,9 +141,13 @@ def processes(result: dict[str, Any] | None) -> str:
 
 
 def projection(sharded: bool) -> str:
-    """A hundred thousand million displays on cards, every process with all tables or with its share of them."""
+    """A hundred thousand million displays on cards, every process with all tables or with its share
+    of them."""
     costs = [cost(FAR, CARD, k, sharded) for k in PROCESSES]
-    rows = [(*row_of(one), f"{DISPLAYS / FAR.displays / one.events_per_second / 60:,.0f} min") for one in costs]
+    rows = [
+        (*row_of(one), f"{DISPLAYS / FAR.displays / one.events_per_second / 60:,.0f} min")
+        for one in costs
+    ]
     return to_markdown((*HEAD, "an epoch"), rows)
 
 

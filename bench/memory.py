@@ -1,10 +1,10 @@
-"""What a log and its encoded sessions hold in memory, and what making them takes: one JSON object on one line.
+"""What a log and its encoded sessions hold in memory, and what making them takes: one JSON object
+on one line.
 
     python bench/memory.py --events 10_000_000 --items 1_000_000
 
-Run it in a process of its own: peaks are the process's. Sizes are bytes per event; resident sizes are MB above what
-`import torch` alone takes. Linux only (it reads /proc/self/status).
-"""
+Run it in a process of its own: peaks are the process's. Sizes are bytes per event; resident sizes
+are MB above what `import torch` alone takes. Linux only (it reads /proc/self/status)."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
-    from fastgaum.sessions.batches import Sessions
-    from fastgaum.sessions.packed import SessionLog
+    from fastgaum.features.batches import Sessions
+    from fastgaum.logs.log import SessionLog
 
 VIEW_BYTES, INLINE_BYTES = 16, 12
 """polars holds a text as a view, with its bytes inside up to 12 of them"""
@@ -30,7 +30,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=10_000_000)
     parser.add_argument("--items", type=int, default=1_000_000)
-    parser.add_argument("--candidates", type=float, default=None, help="mean per event; default: the world's own")
+    parser.add_argument(
+        "--candidates", type=float, default=None, help="mean per event; default: the world's own"
+    )
     print(json.dumps(measure(**vars(parser.parse_args()))))
 
 
@@ -39,8 +41,8 @@ def measure(events: int, items: int, candidates: float | None = None) -> dict[st
     import torch  # noqa: F401
 
     torch_alone = status_mb("VmRSS")
-    from fastgaum.sessions.features import FeatureSpace
-    from fastgaum.sessions.synthetic import synthesise
+    from fastgaum.features.space import FeatureSpace
+    from fastgaum.logs.synthetic import synthesise
 
     more = {} if candidates is None else {"mean_display": candidates}
     log = synthesise(events, preset="scale", n_items=items, **more)[0]
@@ -69,16 +71,28 @@ def measure(events: int, items: int, candidates: float | None = None) -> dict[st
 
 def log_bytes(log: SessionLog) -> int:
     """Bytes of a log's arrays and ids."""
-    arrays: list[np.ndarray] = [log.session_offsets, log.display_offsets, log.items, log.choices, log.split, log.users]
-    return sum(array.nbytes for array in arrays) + sum(map(ids_bytes, (log.session_ids, log.event_ids, log.item_ids)))
+    arrays: list[np.ndarray] = [
+        log.session_offsets,
+        log.display_offsets,
+        log.items,
+        log.choices,
+        log.split,
+        log.users,
+    ]
+    return sum(array.nbytes for array in arrays) + sum(
+        map(ids_bytes, (log.session_ids, log.event_ids, log.item_ids))
+    )
 
 
 def held_bytes(parts: Sequence[Sessions]) -> int:
-    """Bytes that sessions to train on hold besides the log's own; an array that several share counts once."""
+    """Bytes that sessions to train on hold besides the log's own; an array that several share
+    counts once."""
     arrays: dict[int, np.ndarray] = {}
     for part in parts:
         names = [field.name for field in fields(part)]
-        each = [value for value in (getattr(part, name) for name in names) if hasattr(value, "nbytes")]
+        each = [
+            value for value in (getattr(part, name) for name in names) if hasattr(value, "nbytes")
+        ]
         arrays |= {id(array): array for array in each}
     return sum(array.nbytes for array in arrays.values())
 

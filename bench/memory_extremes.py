@@ -1,11 +1,13 @@
-"""What extreme logs take to train on, to evaluate and to predict for: peak memory and seconds; one JSON line per case.
+"""What extreme logs take to train on, to evaluate and to predict for: peak memory and seconds; one
+JSON line per case.
 
-    python bench/memory_extremes.py                     every case at full size, each in a process of its own
-    python bench/memory_extremes.py long --size 1000    one case, smaller, in this process
+    python bench/memory_extremes.py                     every case at full size, each in a process
+    of its own python bench/memory_extremes.py long --size 1000    one case, smaller, in this
+    process
 
-Cases: `long` (sessions of `size` events), `wide` (displays of `size` candidates), `single` (`size` sessions of one event),
-`catalogue` (`size` items). Peaks are MB of this process, above what `import torch` alone takes.
-"""
+Cases: `long` (sessions of `size` events), `wide` (displays of `size` candidates), `single` (`size`
+sessions of one event), `catalogue` (`size` items). Peaks are MB of this process, above what `import
+torch` alone takes."""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from fastgaum.bench.memory import restart_peak, status_mb
 
 if TYPE_CHECKING:
-    from fastgaum.sessions.packed import SessionLog
+    from fastgaum.logs.log import SessionLog
 
 SIZES = {"long": 100_000, "wide": 100_000, "single": 200_000, "catalogue": 10_000_000}
 N_FEW = 8
@@ -29,7 +31,9 @@ N_FEW = 8
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("case", nargs="?", choices=SIZES)
     parser.add_argument("--size", type=int)
     parser.add_argument("--preset", default="fastgaum")
@@ -55,32 +59,45 @@ def measure(case: str, size: int | None = None, preset: str = "fastgaum") -> dic
     if case == "wide":
         # relations count pairs within a display set, and say so where there are too many
         changes |= {"relations": False}
-    model = UserModel.from_preset(preset, players="adversarial", table_optimiser="adagrad", **changes)
+    model = UserModel.from_preset(
+        preset, players="adversarial", table_optimiser="adagrad", **changes
+    )
     verbs: dict[str, Callable[[], object]] = {
         "train": lambda: model.fit(log),
         "evaluate": lambda: model.evaluate(log, "test"),
         "predict": lambda: sum(part.height for part in model.predict_parts(log)),
     }
     result: dict[str, Any] = {
-        "case": case, "preset": preset, "events": log.n_events, "candidates": log.n_candidates, "items": log.n_items,
+        "case": case,
+        "preset": preset,
+        "events": log.n_events,
+        "candidates": log.n_candidates,
+        "items": log.n_items,
         "log_mb": status_mb("VmRSS") - alone,
-    }  # fmt: skip
+    }
     for name, verb in verbs.items():
         restart_peak()
         started = time.perf_counter()
         verb()
-        result |= {f"{name}_s": time.perf_counter() - started, f"{name}_peak_mb": status_mb("VmHWM") - alone}
-    return {key: round(value, 1) if isinstance(value, float) else value for key, value in result.items()}
+        result |= {
+            f"{name}_s": time.perf_counter() - started,
+            f"{name}_peak_mb": status_mb("VmHWM") - alone,
+        }
+    return {
+        key: round(value, 1) if isinstance(value, float) else value for key, value in result.items()
+    }
 
 
 def log_of(case: str, size: int) -> SessionLog:
     """An extreme log of chance; low item numbers are chosen more often."""
-    from fastgaum.sessions.synthetic import synthesise
+    from fastgaum.logs.synthetic import synthesise
 
     if case == "catalogue":
         return synthesise(max(size // 100, 1_000), preset="scale", n_items=size)[0]
     lengths = {"long": (N_FEW, size), "wide": (N_FEW, 2), "single": (size, 1)}[case]
-    return _by_chance(*lengths, n_candidates=size if case == "wide" else 4, n_items=max(2 * size, 100))
+    return _by_chance(
+        *lengths, n_candidates=size if case == "wide" else 4, n_items=max(2 * size, 100)
+    )
 
 
 def _by_chance(n_sessions: int, n_events: int, n_candidates: int, n_items: int) -> SessionLog:
@@ -88,8 +105,8 @@ def _by_chance(n_sessions: int, n_events: int, n_candidates: int, n_items: int) 
     import numpy as np
     import polars as pl
 
-    from fastgaum.sessions.packed import SessionLog
-    from fastgaum.sessions.synthetic import item_names
+    from fastgaum.logs.log import SessionLog
+    from fastgaum.logs.synthetic import item_names
 
     rng = np.random.default_rng(0)
     total = n_sessions * n_events
@@ -100,7 +117,9 @@ def _by_chance(n_sessions: int, n_events: int, n_candidates: int, n_items: int) 
         session_offsets=np.arange(0, total + 1, n_events, dtype=np.int32),
         display_offsets=np.arange(0, total * n_candidates + 1, n_candidates, dtype=np.int32),
         items=items.reshape(-1),
-        choices=np.minimum(rng.integers(0, n_candidates, total), rng.integers(0, n_candidates, total)).astype(np.int32),
+        choices=np.minimum(
+            rng.integers(0, n_candidates, total), rng.integers(0, n_candidates, total)
+        ).astype(np.int32),
         split=np.tile(np.array([0, 0, 1, 2], np.int8), -(-n_sessions // 4))[:n_sessions],
         users=np.arange(n_sessions, dtype=np.int32),
         session_ids=pl.Series([f"s{i}" for i in range(n_sessions)]),

@@ -1,16 +1,17 @@
-"""Whether memory grows over epochs of training (a soak): the slope of resident memory, and its 95 % interval; one JSON line.
+"""Whether memory grows over epochs of training (a soak): the slope of resident memory, and its 95 %
+interval; one JSON line.
 
     python bench/memory_growth.py                                   100 epochs by the engine
     python bench/memory_growth.py --epochs 200 --path autograd      200 epochs by autograd
 
-Run it in a process of its own, which has held nothing large before: freed memory would hide what grows. The log is small,
-so that an epoch is short; what an epoch leaves behind does not depend on that. Resident memory moves in steps, and one
-epoch's is much like the next one's: the interval is that of a line through the medians of ten blocks of epochs.
+Run it in a process of its own, which has held nothing large before: freed memory would hide what
+grows. The log is small, so that an epoch is short; what an epoch leaves behind does not depend on
+that. Resident memory moves in steps, and one epoch's is much like the next one's: the interval is
+that of a line through the medians of ten blocks of epochs.
 
-An epoch does leave something: its row of the training table, about half a kilobyte. `flat` says that the interval lies
-below a page of memory per epoch, the least that resident memory shows; an array that every epoch leaves, or an object that
-every batch leaves, would be more.
-"""
+An epoch does leave something: its row of the training table, about half a kilobyte. `flat` says
+that the interval lies below a page of memory per epoch, the least that resident memory shows; an
+array that every epoch leaves, or an object that every batch leaves, would be more."""
 
 from __future__ import annotations
 
@@ -32,8 +33,12 @@ PATHS: dict[str, dict[str, Any]] = {"engine": {}, "autograd": {"ascent": "value"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=100, help="epochs over which growth is looked for")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--epochs", type=int, default=100, help="epochs over which growth is looked for"
+    )
     parser.add_argument("--preset", default="paper-lstm")
     parser.add_argument("--path", choices=PATHS, default="engine")
     parser.add_argument("--events", type=int, default=4_000)
@@ -49,21 +54,29 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def measure(epochs: int, preset: str = "paper-lstm", path: str = "engine", events: int = 4_000) -> list[float]:
+def measure(
+    epochs: int, preset: str = "paper-lstm", path: str = "engine", events: int = 4_000
+) -> list[float]:
     """Resident MB after epoch SETTLED, and after each of so many more."""
+    from fastgaum.logs.synthetic import synthesise
     from fastgaum.models.user_model import UserModel
-    from fastgaum.sessions.synthetic import synthesise
 
     log, _ = synthesise(events, preset="scale", n_items=1_000)
     watch = _Watch()
-    changes: dict[str, Any] = {"players": "adversarial", "warm_start": 0, "catch_up": 0, "patience": SETTLED + epochs}
+    changes: dict[str, Any] = {
+        "players": "adversarial",
+        "warm_start": 0,
+        "catch_up": 0,
+        "patience": SETTLED + epochs,
+    }
     changes |= PATHS[path]
     UserModel.from_preset(preset, epochs=SETTLED + epochs, search=[], **changes).fit(log, watch)
     return watch.resident[SETTLED - 1 :]
 
 
 def slope_of(resident: Sequence[float]) -> tuple[float, float, float]:
-    """Lower bound, estimate and upper bound of the growth per epoch: least squares over the medians of BLOCKS blocks.
+    """Lower bound, estimate and upper bound of the growth per epoch: least squares over the medians
+    of BLOCKS blocks.
 
     Fewer epochs than two per block have no interval.
     """

@@ -22,8 +22,8 @@ def main() -> None:
     import torch  # noqa: F401
 
     alone = status_mb("VmRSS")
+    from fastgaum.logs.synthetic import synthesise
     from fastgaum.models.user_model import UserModel
-    from fastgaum.sessions.synthetic import synthesise
 
     log = synthesise(arguments.events, preset="scale", n_items=arguments.items)[0]
     size: dict[str, Any] = {
@@ -36,9 +36,12 @@ def main() -> None:
     restart_peak()
     table = UserModel.from_preset("paper-lstm", epochs=1, **size).fit(log)
     result = {
-        "events": arguments.events, "items": arguments.items, "log_mb": status_mb("VmRSS") - alone,
-        "training_peak_mb": status_mb("VmHWM") - alone, "events_per_second": table["events_per_second"][0],
-    }  # fmt: skip
+        "events": arguments.events,
+        "items": arguments.items,
+        "log_mb": status_mb("VmRSS") - alone,
+        "training_peak_mb": status_mb("VmHWM") - alone,
+        "events_per_second": table["events_per_second"][0],
+    }
     print(json.dumps(result))
 
 

@@ -1,10 +1,11 @@
 """What a second process brings, and what it costs: one process and K of them on the same batches.
 
-    python bench/processes.py speed --events 400000        one JSON object: events/s of 1 and K processes, bytes per step
-    python bench/processes.py agree LOG …                   losses of 200 steps and prec@1 on validation, 1 against K
+    python bench/processes.py speed --events 400000        one JSON object: events/s of 1 and K
+    processes, bytes per step python bench/processes.py agree LOG …                   losses of 200
+    steps and prec@1 on validation, 1 against K
 
-Bytes are read off the loopback interface's own counter, so that what the model of traffic says is held against the wire.
-"""
+Bytes are read off the loopback interface's own counter, so that what the model of traffic says is
+held against the wire."""
 
 from __future__ import annotations
 
@@ -25,13 +26,19 @@ STEPS, LEARNT_STEPS = 60, 200
 
 def main() -> None:
     """Measure, and print one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["speed", "agree"])
     parser.add_argument("logs", nargs="*", default=["yelp", "taobao", "yoochoose"])
     parser.add_argument("--events", type=int, default=400_000)
     parser.add_argument("--items", type=int, default=100_000)
-    parser.add_argument("--batch", type=int, action="append", help="sessions of a process's batch (repeatable)")
-    parser.add_argument("--preset", action="append", help="of the networks (repeatable; `agree` takes one)")
+    parser.add_argument(
+        "--batch", type=int, action="append", help="sessions of a process's batch (repeatable)"
+    )
+    parser.add_argument(
+        "--preset", action="append", help="of the networks (repeatable; `agree` takes one)"
+    )
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -45,7 +52,11 @@ def main() -> None:
 
 def speed(arguments: argparse.Namespace) -> dict[str, Any]:
     """Both sides in turns, three times; the best of each."""
-    result: dict[str, Any] = {"processes": arguments.processes, "items": arguments.items, "presets": {}}
+    result: dict[str, Any] = {
+        "processes": arguments.processes,
+        "items": arguments.items,
+        "presets": {},
+    }
     for preset in arguments.preset or ("paper-lstm", "large"):
         sides: dict[str, list[dict[str, Any]]] = {"alone": [], "together": []}
         for _ in range(3):
@@ -54,12 +65,15 @@ def speed(arguments: argparse.Namespace) -> dict[str, Any]:
         batches = result["presets"][preset] = {}
         for batch in sides["alone"][0]:
             alone, together = (
-                max((run[batch] for run in sides[side]), key=lambda run: run["events_per_second"]) for side in sides
+                max((run[batch] for run in sides[side]), key=lambda run: run["events_per_second"])
+                for side in sides
             )
             batches[batch] = {
-                "alone": alone["events_per_second"], "together": together["events_per_second"],
-                "speed_up": together["events_per_second"] / alone["events_per_second"], **together["traffic"],
-            }  # fmt: skip
+                "alone": alone["events_per_second"],
+                "together": together["events_per_second"],
+                "speed_up": together["events_per_second"] / alone["events_per_second"],
+                **together["traffic"],
+            }
     return result
 
 
@@ -71,11 +85,13 @@ def agree(arguments: argparse.Namespace) -> dict[str, Any]:
         one, many = (_stage("learnt", arguments, n, preset) for n in (1, arguments.processes))
         pairs = list(zip(one["losses"], many["losses"], strict=True))
         result[log] = {
-            "steps": len(pairs), "largest_relative": max(abs(a - b) / abs(a) for a, b in pairs),
+            "steps": len(pairs),
+            "largest_relative": max(abs(a - b) / abs(a) for a, b in pairs),
             "last_relative": abs(pairs[-1][0] - pairs[-1][1]) / abs(pairs[-1][0]),
-            "prec1": [one["prec1"], many["prec1"]], "prec1_apart": abs(one["prec1"] - many["prec1"]),
+            "prec1": [one["prec1"], many["prec1"]],
+            "prec1_apart": abs(one["prec1"] - many["prec1"]),
             "epochs": [one["epochs"], many["epochs"]],
-        }  # fmt: skip
+        }
     return result
 
 
@@ -89,9 +105,14 @@ def _stage(stage: str, arguments: argparse.Namespace, n: int, preset: str) -> di
     ]
     given += [f"--preset={preset}", *(f"--batch={size}" for size in arguments.batch or ())]
     program = [str(Path(__file__).resolve()), *given]
-    launch = [] if n == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}"]
+    launch = (
+        [] if n == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}"]
+    )
     done = subprocess.run(
-        [sys.executable, *launch, *program], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        [sys.executable, *launch, *program],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     if done.returncode:
         raise SystemExit(f"{stage} with {n} processes failed:\n{done.stderr}")
@@ -100,21 +121,22 @@ def _stage(stage: str, arguments: argparse.Namespace, n: int, preset: str) -> di
 
 
 def rounds(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Adversarial rounds on batches of each size a process, one thread each: events per second and bytes per step."""
+    """Adversarial rounds on batches of each size a process, one thread each: events per second and
+    bytes per step."""
     import numpy as np
     import torch
 
     from fastgaum.config import Config
     from fastgaum.engine.game import FusedGame
+    from fastgaum.features.batches import batches
+    from fastgaum.features.space import FeatureSpace
     from fastgaum.interrupts import Stop
-    from fastgaum.models.networks import Networks
-    from fastgaum.models.regularisers import regulariser_of
-    from fastgaum.models.tensors import to_tensors
+    from fastgaum.logs.synthetic import synthesise
+    from fastgaum.nets.networks import Networks
+    from fastgaum.nets.regularisers import regulariser_of
+    from fastgaum.nets.tensors import to_tensors
     from fastgaum.parallel.exchange import Exchange
     from fastgaum.parallel.launch import launched
-    from fastgaum.sessions.batches import batches
-    from fastgaum.sessions.features import FeatureSpace
-    from fastgaum.sessions.synthetic import synthesise
 
     torch.set_num_threads(1)
     log = synthesise(arguments.events // 5, preset="scale", n_items=arguments.items, seed=0)[0]
@@ -126,12 +148,17 @@ def rounds(arguments: argparse.Namespace) -> dict[str, Any]:
         for size in arguments.batch or (256, 2048, 8192):
             if sessions.n_sessions < size * ranks.size:
                 raise SystemExit(
-                    f"{sessions.n_sessions} training sessions make no batch of {size * ranks.size}: more --events"
+                    f"{sessions.n_sessions} training sessions make no batch of "
+                    f"{size * ranks.size}: more --events"
                 )
             torch.manual_seed(0)
             networks = Networks(config, space.n_ids, 0)
             game = FusedGame(
-                networks, config, regulariser_of(config), torch.from_numpy(space.unknown_of_id), log.has_no_click
+                networks,
+                config,
+                regulariser_of(config),
+                torch.from_numpy(space.unknown_of_id),
+                log.has_no_click,
             )
             exchange = Exchange(ranks, Stop())
             if ranks.size > 1:
@@ -141,7 +168,10 @@ def rounds(arguments: argparse.Namespace) -> dict[str, Any]:
             def endless(order: Any = order, whole: int = size * ranks.size) -> Iterator[Any]:
                 # an epoch's last batch is a shorter one
                 while True:
-                    yield from islice(batches(sessions, whole, order, share=ranks.share), sessions.n_sessions // whole)
+                    yield from islice(
+                        batches(sessions, whole, order, share=ranks.share),
+                        sessions.n_sessions // whole,
+                    )
 
             n_events, model = 0, 0.0
             for step, batch in enumerate(endless()):
@@ -165,14 +195,20 @@ def rounds(arguments: argparse.Namespace) -> dict[str, Any]:
             found = (_loopback_bytes() - wire) / max(ranks.traffic.steps, 1) / ranks.size
             result[str(size)] = {
                 "events_per_second": n_events / seconds,
-                "traffic": {"model_bytes_per_step": model, "wire_bytes_per_step": found, "steps": ranks.traffic.steps,
-                            "gathered_bytes": ranks.traffic.gathered, "summed_bytes": ranks.traffic.summed},
-            }  # fmt: skip
+                "traffic": {
+                    "model_bytes_per_step": model,
+                    "wire_bytes_per_step": found,
+                    "steps": ranks.traffic.steps,
+                    "gathered_bytes": ranks.traffic.gathered,
+                    "summed_bytes": ranks.traffic.summed,
+                },
+            }
     return result
 
 
 def learnt(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Losses of the first steps and the validation figures of a training, by one process or several."""
+    """Losses of the first steps and the validation figures of a training, by one process or
+    several."""
     import torch
 
     import fastgaum as fg
@@ -182,7 +218,9 @@ def learnt(arguments: argparse.Namespace) -> dict[str, Any]:
     log = fg.load(arguments.logs[0])
     losses: list[float] = []
     with launched(torch.device("cpu")) as ranks:
-        model = fg.UserModel.from_preset(arguments.preset[0], dropout=0.0, id_dropout=0.0, batch_sessions=64)
+        model = fg.UserModel.from_preset(
+            arguments.preset[0], dropout=0.0, id_dropout=0.0, batch_sessions=64
+        )
         with _recorded(losses):
             table = model.fit(log, ranks=ranks)
     best = table.filter(table["best"]).row(-1, named=True)
@@ -193,7 +231,7 @@ def _recorded(losses: list[float]) -> Any:
     """Within, every training step's loss is noted."""
     from unittest import mock
 
-    from fastgaum.training.guard import Guard
+    from fastgaum.game.guard import Guard
 
     plain = Guard.step
 

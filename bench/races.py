@@ -1,4 +1,5 @@
-"""What a race is made of: bars, times and figures, and the callable behind the fixtures `race` and `record`.
+"""What a race is made of: bars, times and figures, and the callable behind the fixtures `race` and
+`record`.
 
 How to write a race is told in conftest.py; what becomes of the times, in report.py.
 """
@@ -18,12 +19,14 @@ OURS = "ours"
 """the contender that all others are compared with"""
 RATE = "rate"
 CEILINGS = {"sgemm": "sgemm_gflops", "gather": "gather_gbps"}
-"""what a bar may be set over besides a rival: a ceiling by its name (the probed figure's key), or the rate itself"""
+"""what a bar may be set over besides a rival: a ceiling by its name (the probed figure's key), or
+the rate itself"""
 
 ROUNDS = 5
 """least number of repeats behind a median"""
 _SLOW, _VERY_SLOW = 0.2, 3.0
-"""seconds per call from which pytest-benchmark no longer chooses the rounds, and from which few rounds must do"""
+"""seconds per call from which pytest-benchmark no longer chooses the rounds, and from which few
+rounds must do"""
 
 Step = Callable[[], Mapping[str, Tensor] | None]
 
@@ -75,16 +78,27 @@ class Figure:
             "value": self.value,
             "unit": self.unit,
             "target": target,
-            "sense": None if target is None else ("at most" if self.at_least is None else "at least"),
+            "sense": None
+            if target is None
+            else ("at most" if self.at_least is None else "at least"),
             "holds": self.holds,
         }
 
 
 class Race:
-    """Times one contender of one group; both names are parameters of the test. `times` receives the result."""
+    """Times one contender of one group; both names are parameters of the test. `times` receives the
+    result."""
 
-    def __init__(self, benchmark: Any, group: str, contender: str, full: bool, times: list[dict[str, Any]]) -> None:
-        self.benchmark, self.group, self.contender, self.full, self.times = benchmark, group, contender, full, times
+    def __init__(
+        self, benchmark: Any, group: str, contender: str, full: bool, times: list[dict[str, Any]]
+    ) -> None:
+        self.benchmark, self.group, self.contender, self.full, self.times = (
+            benchmark,
+            group,
+            contender,
+            full,
+            times,
+        )
         benchmark.group = group
 
     def __call__(
@@ -103,13 +117,18 @@ class Race:
         """Check the step's result, then time it.
 
         Args:
-            step: does the work once and returns what it found, or None if the test has checked it in another way.
-            expected: what it must find, each value within `tolerance` of its largest entry; None if it returns none.
+            step: does the work once and returns what it found, or None if the test has checked it
+                in another way.
+            expected: what it must find, each value within `tolerance` of its largest entry; None if
+                it returns none.
             unit: what one call works through, in the plural: "tokens", "events".
-            amount: how many of them. Contenders may differ: a slow rival may be given less of the same work.
+            amount: how many of them. Contenders may differ: a slow rival may be given less of the
+                same work.
             bars: what ours must reach; the same, or nothing, from every contender of a group.
-            flops: floating-point operations that one call cannot do without, for the share of the sgemm ceiling.
-            bytes_moved: bytes of random rows that one call cannot do without, for the share of the gather ceiling.
+            flops: floating-point operations that one call cannot do without, for the share of the
+                sgemm ceiling.
+            bytes_moved: bytes of random rows that one call cannot do without, for the share of the
+                gather ceiling.
             rounds: repeats, where the rule's are not enough: five at least.
             tolerance: see `expected`.
         """
@@ -122,7 +141,11 @@ class Race:
         told |= {"flops": flops, "bytes_moved": bytes_moved, "threads": torch.get_num_threads()}
         told |= {"bars": [asdict(bar) for bar in bars]}
         self.benchmark.extra_info.update(told)
-        measured = {"seconds": stats.median, "spread": (stats.q3 - stats.q1) / stats.median, "rounds": stats.rounds}
+        measured = {
+            "seconds": stats.median,
+            "spread": (stats.q3 - stats.q1) / stats.median,
+            "rounds": stats.rounds,
+        }
         self.times.append(told | measured)
 
     def _check(self, step: Step, expected: Mapping[str, Tensor] | None, tolerance: float) -> float:
@@ -138,7 +161,11 @@ class Race:
             # Relative to the largest entry: sums in another order differ most where they cancel.
             scale = max(1.0, float(value.abs().max()))
             torch.testing.assert_close(
-                found[name], value, rtol=0.0, atol=tolerance * scale, msg=partial("{}: {}".format, name)
+                found[name],
+                value,
+                rtol=0.0,
+                atol=tolerance * scale,
+                msg=partial("{}: {}".format, name),
             )
         return seconds
 

@@ -1,17 +1,18 @@
-"""Set the pages' tables and figures again from the committed JSON of their commands: `python bench/readme.py`.
+"""Set the pages' tables and figures again from the committed JSON of their commands: `python
+bench/readme.py`.
 
-`fastgaum reproduce … --json docs/tables/NAME.json` writes the JSON (each page shows its command); this puts it between
-the page's markers, the lines <!-- table:begin --> and <!-- table:end -->, and draws docs/prec1.svg (extra `plots`).
-README.md has excerpts of two of them between its markers `results` and `speed`.
-docs/guide/fidelity.md takes its table from docs/tables/fidelity/, a report of `fastgaum fidelity … --json` per log.
-docs/guide/policies.md takes its tables from docs/tables/policies/, objects of `fastgaum rl evaluate … --json` and of
-`fastgaum rl adapt … --json`.
-docs/concepts/cost.md takes its tables from the cost model (bench/growth.py), docs/tables/bench.json, docs/tables/growth.json and, once they
-were measured, docs/tables/processes.json; docs/guide/environment.md takes that of worker processes from docs/tables/env-processes.json.
-docs/performance.md takes its races from docs/tables/bench.json, which `make bench` writes; until it is there their place
-and the README's stay empty. Tables are never written by hand: tests/test_tables.py fails when a page is not what this would
-write.
-"""
+`fastgaum reproduce … --json docs/tables/NAME.json` writes the JSON (each page shows its command);
+this puts it between the page's markers, the lines <!-- table:begin --> and <!-- table:end -->, and
+draws docs/prec1.svg (extra `plots`). README.md has excerpts of two of them between its markers
+`results` and `speed`. docs/guide/fidelity.md takes its table from docs/tables/fidelity/, a report
+of `fastgaum fidelity … --json` per log. docs/guide/policies.md takes its tables from
+docs/tables/policies/, objects of `fastgaum rl evaluate … --json` and of `fastgaum rl adapt …
+--json`. docs/concepts/cost.md takes its tables from the cost model (bench/growth.py),
+docs/tables/bench.json, docs/tables/growth.json and, once they were measured,
+docs/tables/processes.json; docs/guide/environment.md takes that of worker processes from
+docs/tables/env-processes.json. docs/performance.md takes its races from docs/tables/bench.json,
+which `make bench` writes; until it is there their place and the README's stay empty. Tables are
+never written by hand: tests/test_tables.py fails when a page is not what this would write."""
 
 from __future__ import annotations
 
@@ -23,10 +24,10 @@ from typing import Any
 from fastgaum.bench import cost_model, env_processes, growth
 from fastgaum.bench.excerpts import results_to_markdown, speed_to_markdown
 from fastgaum.bench.report import to_markdown as races_to_markdown
-from fastgaum.fidelity.text import summary as fidelity_to_markdown
-from fastgaum.metrics.table import block_to_markdown, published_block, to_markdown
-from fastgaum.policies.table import adaptation_block, policy_blocks
-from fastgaum.reproduce.cells import published_row
+from fastgaum.reports.cells import published_row
+from fastgaum.reports.fidelity_table import summary as fidelity_to_markdown
+from fastgaum.reports.policy_table import adaptation_block, policy_blocks
+from fastgaum.reports.table import block_to_markdown, published_block, to_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 README = "README.md"
@@ -42,29 +43,40 @@ RESULTS = (README, "docs/tables/bags.json")
 FIGURE = ("docs/prec1.svg", "docs/tables/bags.json")
 VERDICTS = ("docs/published-numbers.md", "docs/tables/identity.json", "docs/tables/bags.json")
 PUBLISHED = ("docs/results.md", "docs/tables/bags.json")
-"""page with the whole published table between its markers `published`, and an object that holds it"""
+"""page with the whole published table between its markers `published`, and an object that holds it
+"""
 FIDELITY = (
     "docs/guide/fidelity.md",
-    tuple(f"docs/tables/fidelity/{name}.json" for name in ("yelp", "taobao", "yoochoose", "search_clicks")),
+    tuple(
+        f"docs/tables/fidelity/{name}.json"
+        for name in ("yelp", "taobao", "yoochoose", "search_clicks")
+    ),
 )
-"""page that shows fidelity reports beside each other, between its markers `fidelity`, and the reports"""
+"""page that shows fidelity reports beside each other, between its markers `fidelity`, and the
+reports"""
 FIDELITY_FIGURE = ("docs/fidelity.svg", "docs/tables/fidelity/search_clicks.json")
 POLICIES = (
     "docs/guide/policies.md",
-    tuple(f"docs/tables/policies/{name}.json" for name in ("yelp", "yelp-own", "taobao", "yoochoose", "search_clicks")),
+    tuple(
+        f"docs/tables/policies/{name}.json"
+        for name in ("yelp", "yelp-own", "taobao", "yoochoose", "search_clicks")
+    ),
 )
-"""page that shows what policies earn, between its markers `policies`, and the objects; -own: judged where they were trained"""
+"""page that shows what policies earn, between its markers `policies`, and the objects; -own: judged
+where they were trained"""
 ADAPTATION = tuple(f"docs/tables/policies/{name}-adapt.json" for name in ("yelp", "yoochoose"))
 """objects whose curves that page shows between its markers `adaptation`"""
 RACES = "docs/tables/bench.json"
 RACES_PAGES = ("docs/performance.md", README)
-"""page with all races between its markers `races`, and the one with an excerpt between its markers `speed`"""
+"""page with all races between its markers `races`, and the one with an excerpt between its markers
+`speed`"""
 CURVES = ("docs/performance.md", "docs/scaling.svg")
 """page that shows the scaling curves between its markers `scaling`, and their figure"""
 GROWTH = "docs/concepts/cost.md"
 """page with the cost model's tables between their own markers"""
 WORKERS = ("docs/guide/environment.md", "docs/tables/env-processes.json")
-"""page that shows speeds of worker processes between its markers `processes-env`, and their object"""
+"""page that shows speeds of worker processes between its markers `processes-env`, and their object
+"""
 NEAR = 3.0
 """points of prec@1 within which a published cell counts as reproduced"""
 
@@ -94,7 +106,9 @@ def with_races(page: str, text: str, result: dict[str, Any]) -> str:
     if page == CURVES[0] and "scaling" in result:
         name = Path(CURVES[1]).name
         text = insert(
-            text, f"![Training speed by catalogue size, session length, hidden size and threads]({name})", "scaling"
+            text,
+            f"![Training speed by catalogue size, session length, hidden size and threads]({name})",
+            "scaling",
         )
     return text
 
@@ -119,13 +133,16 @@ def insert(page: str, table: str, marker: str = "table") -> str:
 
 
 def table_of(result: dict[str, Any]) -> str:
-    """A reproduce object's tables; the published one, the same in all of them, stands on a page once."""
+    """A reproduce object's tables; the published one, the same in all of them, stands on a page
+    once."""
     return to_markdown({name: value for name, value in result.items() if name != "published_table"})
 
 
 def policies_to_markdown(results: Iterable[dict[str, Any]]) -> str:
     """The policy tables of some objects, one after the other."""
-    return "\n".join(block_to_markdown(block) for result in results for block in policy_blocks(result))
+    return "\n".join(
+        block_to_markdown(block) for result in results for block in policy_blocks(result)
+    )
 
 
 def adaptations_to_markdown(results: Iterable[dict[str, Any]]) -> str:
@@ -134,9 +151,15 @@ def adaptations_to_markdown(results: Iterable[dict[str, Any]]) -> str:
 
 
 def verdicts(result: dict[str, Any], bags: dict[str, Any]) -> str:
-    """Our prec@1 under identity beside each published cell that a row of ours repeats, and why where they differ."""
-    with_bags = {(c["dataset"], c["model"], c["head"]): c["mean"] for c in bags["cells"] if c["k"] == 1}
-    lines = ["| row | model | log | published | ours | difference | reproduced |", "|---|---|---|--:|--:|--:|---|"]
+    """Our prec@1 under identity beside each published cell that a row of ours repeats, and why
+    where they differ."""
+    with_bags = {
+        (c["dataset"], c["model"], c["head"]): c["mean"] for c in bags["cells"] if c["k"] == 1
+    }
+    lines = [
+        "| row | model | log | published | ours | difference | reproduced |",
+        "|---|---|---|--:|--:|--:|---|",
+    ]
     for cell in result["cells"]:
         if cell["k"] != 1 or cell["published"] is None:
             continue
@@ -144,8 +167,10 @@ def verdicts(result: dict[str, Any], bags: dict[str, Any]) -> str:
         difference = cell["mean"] - cell["published"]
         floors = result["datasets"][cell["dataset"]]["floors"]
         lines.append(
-            f"| {row} | `{cell['model']}` | {cell['dataset']} | {cell['published']:.1f} | {cell['mean']:.1f} |"
-            f" {difference:+.1f} | {_verdict(cell, difference, floors)}{_or_bags(cell, difference, with_bags)} |"
+            f"| {row} | `{cell['model']}` | {cell['dataset']} | {cell['published']:.1f} | "
+            f"{cell['mean']:.1f} |"
+            f" {difference:+.1f} | "
+            f"{_verdict(cell, difference, floors)}{_or_bags(cell, difference, with_bags)} |"
         )
     return "\n".join(lines)
 
@@ -157,14 +182,19 @@ def _verdict(cell: dict[str, Any], difference: float, floors: dict[str, dict[str
         return "no: the published cell lies below a random order"
     if difference > 0:
         best = max(precision["1"] for precision in floors.values())
-        return "no, higher" + (": the published cell lies below the best floor" if cell["published"] < best else "")
+        return "no, higher" + (
+            ": the published cell lies below the best floor" if cell["published"] < best else ""
+        )
     if cell["dataset"] == "taobao":
         return "no: identities say nothing of 39 % of the clicked items"
     return "no, lower"
 
 
-def _or_bags(cell: dict[str, Any], difference: float, with_bags: dict[tuple[str, str, str], float]) -> str:
-    """What the same model reaches with the numbers of bags, where identities alone fall short of the published cell."""
+def _or_bags(
+    cell: dict[str, Any], difference: float, with_bags: dict[tuple[str, str, str], float]
+) -> str:
+    """What the same model reaches with the numbers of bags, where identities alone fall short of
+    the published cell."""
     value = with_bags.get((cell["dataset"], cell["model"], cell["head"]))
     return "" if difference >= -NEAR or value is None else f"; {value:.1f} under `bags`"
 
@@ -177,12 +207,16 @@ def put(page: str, marker: str, text: str) -> None:
 
 def main() -> None:
     """Write the pages and the figures."""
-    from fastgaum.fidelity.figure import draw as draw_fidelity
-    from fastgaum.reproduce.figure import draw
+    from fastgaum.reports.fidelity_figure import draw as draw_fidelity
+    from fastgaum.reports.precision_figure import draw
 
     for page, marker, file in TABLES:
         put(page, marker, table_of(read(file)))
-    put(PUBLISHED[0], "published", block_to_markdown(published_block(read(PUBLISHED[1])["published_table"])))
+    put(
+        PUBLISHED[0],
+        "published",
+        block_to_markdown(published_block(read(PUBLISHED[1])["published_table"])),
+    )
     put(RESULTS[0], "results", results_to_markdown(read(RESULTS[1])))
     put(VERDICTS[0], "verdicts", verdicts(*map(read, VERDICTS[1:])))
     put(FIDELITY[0], "fidelity", fidelity_to_markdown([read(file) for file in FIDELITY[1]]))
@@ -205,7 +239,9 @@ def set_races() -> None:
         return
     for page in RACES_PAGES:
         path = ROOT / page
-        path.write_text(with_races(page, path.read_text(encoding="utf-8"), result), encoding="utf-8")
+        path.write_text(
+            with_races(page, path.read_text(encoding="utf-8"), result), encoding="utf-8"
+        )
     if "scaling" in result:
         draw(result, ROOT / CURVES[1])
 

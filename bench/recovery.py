@@ -1,9 +1,10 @@
-"""How well a learned user recovers a known one: `python bench/recovery.py [--events 20000,200000] [--no-click 0.3]`.
+"""How well a learned user recovers a known one: `python bench/recovery.py [--events 20000,200000]
+[--no-click 0.3]`.
 
-Draws the synthetic world, fits a preset, and compares on test events: rank correlation of learned and true utility
-(each minus its mean over the display set, since a softmax tells nothing of the level), total variation between the
-generator's and the true choice distribution, prec@1 beside the oracle's, and the no-click calibration.
-"""
+Draws the synthetic world, fits a preset, and compares on test events: rank correlation of learned
+and true utility (each minus its mean over the display set, since a softmax tells nothing of the
+level), total variation between the generator's and the true choice distribution, prec@1 beside the
+oracle's, and the no-click calibration."""
 
 from __future__ import annotations
 
@@ -14,11 +15,11 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
+from fastgaum.logs.ragged import pick_rows
+from fastgaum.logs.synthetic import synthesise
+from fastgaum.logs.truth import oracle_scores
 from fastgaum.metrics.likelihood import total_variation
 from fastgaum.models.user_model import UserModel
-from fastgaum.sessions.oracle import oracle_scores
-from fastgaum.sessions.ragged import pick_rows
-from fastgaum.sessions.synthetic import synthesise
 
 
 def recovery(n_events: int, preset: str = "large", **world: object) -> dict[str, float]:
@@ -46,7 +47,9 @@ def recovery(n_events: int, preset: str = "large", **world: object) -> dict[str,
         "rank correlation": float(
             spearmanr(centred(frame["utility"].to_numpy()), centred(truth.utility[candidates]))[0]
         ),
-        "total variation": float(total_variation(generated, true, offsets, generated_none, true_none).mean()),
+        "total variation": float(
+            total_variation(generated, true, offsets, generated_none, true_none).mean()
+        ),
         "generator prec@1": evaluation.heads["generator"].precision[1].mean,
         "reward prec@1": evaluation.heads["reward"].precision[1].mean,
         "oracle prec@1": 100 * oracle.precision[1],
@@ -55,8 +58,12 @@ def recovery(n_events: int, preset: str = "large", **world: object) -> dict[str,
     }
     if model.outside:
         order = np.argsort(generated_none)
-        deciles = [abs(generated_none[d].mean() - true_none[d].mean()) for d in np.array_split(order, 10)]
-        figures["no-click error, points"] = 100 * float(abs(generated_none.mean() - true_none.mean()))
+        deciles = [
+            abs(generated_none[d].mean() - true_none[d].mean()) for d in np.array_split(order, 10)
+        ]
+        figures["no-click error, points"] = 100 * float(
+            abs(generated_none.mean() - true_none.mean())
+        )
         figures["no-click worst decile, points"] = 100 * float(max(deciles))
     return figures
 

@@ -1,14 +1,16 @@
-"""From what a run of the races measured to the JSON object of `fastgaum bench`, and from that to tables.
+"""From what a run of the races measured to the JSON object of `fastgaum bench`, and from that to
+tables.
 
     seconds   median over at least five repeats of one call, three of one that takes 3 s or more
-    spread    (third quartile − first) / median
-    ratio     rival's seconds / our seconds, for the same amount of work
-    flop_ratio   rival's floating-point operations / ours, for the same amount of work, where both are stated
-    ceiling_share   least seconds that the probed ceiling allows / our seconds
+    spread    (third quartile − first) / median ratio     rival's seconds / our seconds, for the
+    same amount of work flop_ratio   rival's floating-point operations / ours, for the same amount
+    of work, where both are stated ceiling_share   least seconds that the probed ceiling allows /
+    our seconds
 
-An entry of `races` is one bar of one group, or the group alone where it has no bar; `over` says what its target is set
-over: a rival's name (a ratio), a ceiling's (a share), or the rate. Everything printed comes from the object.
-"""
+An entry of `races` is one bar of one group, or the group alone where it has no bar; `over` says
+what its target is set
+over: a rival's name (a ratio), a ceiling's (a share), or the rate. Everything printed comes from
+the object."""
 
 from __future__ import annotations
 
@@ -24,19 +26,29 @@ Json = dict[str, Any]
 
 
 def races_object(facts: Mapping[str, Any]) -> Json:
-    """Turn what conftest.py wrote into the JSON object; groups stand in the order in which they ran."""
+    """Turn what conftest.py wrote into the JSON object; groups stand in the order in which they
+    ran."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for one in facts["times"]:
         groups.setdefault(one["group"], []).append(one)
-    races = [entry for times in groups.values() for entry in _entries(times, facts["ceilings"] or {})]
+    races = [
+        entry for times in groups.values() for entry in _entries(times, facts["ceilings"] or {})
+    ]
     if facts["smoke"]:
         # small sizes say nothing about a bar
         races = [race | {"holds": None} for race in races]
     # by bar as far as there is one; sorting is stable
     races.sort(key=lambda race: (race["bar"] is None, race["bar"] or 0))
     kept = ("machine", "ceilings", "smoke")
-    figures = [figure | {"holds": None} if facts["smoke"] else figure for figure in facts["figures"]]
-    rest = {"races": races, "figures": figures, "failed": facts["failed"], "skipped": facts["skipped"]}
+    figures = [
+        figure | {"holds": None} if facts["smoke"] else figure for figure in facts["figures"]
+    ]
+    rest = {
+        "races": races,
+        "figures": figures,
+        "failed": facts["failed"],
+        "skipped": facts["skipped"],
+    }
     return {name: facts[name] for name in kept} | rest
 
 
@@ -67,7 +79,13 @@ def _entries(times: Sequence[Mapping[str, Any]], ceilings: Mapping[str, float]) 
     for bar in bars:
         reached = _reached(common, bar["over"])
         holds = None if reached is None else reached >= bar["at_least"]
-        yield {"bar": bar["number"], **common, "over": bar["over"], "target": bar["at_least"], "holds": holds}
+        yield {
+            "bar": bar["number"],
+            **common,
+            "over": bar["over"],
+            "target": bar["at_least"],
+            "holds": holds,
+        }
 
 
 def _timed(one: Mapping[str, Any]) -> Json:
@@ -94,7 +112,9 @@ def _flop_ratio(one: Mapping[str, Any], ours: Mapping[str, Any]) -> float | None
     return ratio
 
 
-def _share(one: Mapping[str, Any], ceilings: Mapping[str, float]) -> tuple[float | None, str | None]:
+def _share(
+    one: Mapping[str, Any], ceilings: Mapping[str, float]
+) -> tuple[float | None, str | None]:
     """The share of the ceiling that binds, and which that is."""
     needed = {"sgemm": one["flops"], "gather": one["bytes_moved"]}
     shares = [
@@ -122,7 +142,10 @@ def missed(result: Mapping[str, Any]) -> list[str]:
     for race in result["races"]:
         if race["holds"] is False:
             reached = _reached(race, race["over"]) or 0.0
-            what = f"{_amount(race['over'], reached)} where {_amount(race['over'], race['target'])} is asked for"
+            what = (
+                f"{_amount(race['over'], reached)} where {_amount(race['over'], race['target'])} "
+                "is asked for"
+            )
             lines.append(f"{_bar(race)}{race['group']}: {what}")
     for figure in result["figures"]:
         if figure["holds"] is False:
@@ -146,7 +169,8 @@ def _bound(figure: Mapping[str, Any]) -> str:
 
 
 def rows_of(result: Mapping[str, Any], with_bar_only: bool = False) -> list[tuple[str, ...]]:
-    """Text cells of the races by COLUMNS: for each group a row per rival, then those of its other bars."""
+    """Text cells of the races by COLUMNS: for each group a row per rival, then those of its other
+    bars."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for race in result["races"]:
         groups.setdefault(race["group"], []).append(race)
@@ -156,23 +180,31 @@ def rows_of(result: Mapping[str, Any], with_bar_only: bool = False) -> list[tupl
         rows += [_row(set_over.get(rival["name"]), races[0], rival) for rival in races[0]["rivals"]]
         rivals = {rival["name"] for rival in races[0]["rivals"]}
         rows += [
-            _row(race, race, None) for race in races if race["over"] not in rivals and (race["over"] or not rivals)
+            _row(race, race, None)
+            for race in races
+            if race["over"] not in rivals and (race["over"] or not rivals)
         ]
     return [row for row in rows if row[0] or not with_bar_only]
 
 
-def _row(bar: Mapping[str, Any] | None, race: Mapping[str, Any], rival: Mapping[str, Any] | None) -> tuple[str, ...]:
+def _row(
+    bar: Mapping[str, Any] | None, race: Mapping[str, Any], rival: Mapping[str, Any] | None
+) -> tuple[str, ...]:
     ours, over = race["ours"], None if bar is None else bar["over"]
     target = ""
     if bar is not None and over is not None:
         target = f"≥ {bar['target']:.0%}" if over in CEILINGS else f"≥ {short(bar['target'])}"
         target += f" {ours['unit']}" if over == RATE else ""
-    share = "" if race["ceiling_share"] is None else f"{race['ceiling_share']:.0%} of {race['ceiling']}"
+    share = (
+        "" if race["ceiling_share"] is None else f"{race['ceiling_share']:.0%} of {race['ceiling']}"
+    )
     return (
         "" if bar is None or bar["bar"] is None else str(bar["bar"]),
         race["group"],
         f"{short(ours['rate'])} {ours['unit']}",
-        f"{rival['name']}: {short(rival['rate'])}" if rival else (f"{over} ceiling" if over in CEILINGS else ""),
+        f"{rival['name']}: {short(rival['rate'])}"
+        if rival
+        else (f"{over} ceiling" if over in CEILINGS else ""),
         _ratio(rival) if rival else "",
         target,
         share,
@@ -182,7 +214,8 @@ def _row(bar: Mapping[str, Any] | None, race: Mapping[str, Any], rival: Mapping[
 
 
 def _ratio(rival: Mapping[str, Any]) -> str:
-    """The ratio of times, and of operations where a rival does other ones (a batch more or less is no difference)."""
+    """The ratio of times, and of operations where a rival does other ones (a batch more or less is
+    no difference)."""
     flops = rival.get("flop_ratio")
     if flops is None or 0.5 < flops < 2:
         return f"{short(rival['ratio'])} ×"
@@ -221,7 +254,10 @@ def machine_lines(result: Mapping[str, Any]) -> list[str]:
     """Which machine, and what it can do at most."""
     machine, ceilings = result["machine"], result.get("ceilings")
     versions = ", ".join(f"{name} {machine['versions'][name]}" for name in ("torch", "numba"))
-    lines = [f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads; {versions}"]
+    lines = [
+        f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads; "
+        f"{versions}"
+    ]
     if ceilings is not None:
         gflops, gbps = short(ceilings["sgemm_gflops"]), short(ceilings["gather_gbps"])
         lines.append(f"ceilings: sgemm {gflops} GFLOP/s, gather {gbps} GB/s")
@@ -232,7 +268,10 @@ def machine_lines(result: Mapping[str, Any]) -> list[str]:
 
 def to_markdown(result: Mapping[str, Any], with_bar_only: bool = False) -> str:
     """The object as markdown: machine, races, figures, and what did not run."""
-    parts = ["  \n".join(machine_lines(result)), _table(COLUMNS, rows_of(result, with_bar_only), left=(1, 3))]
+    parts = [
+        "  \n".join(machine_lines(result)),
+        _table(COLUMNS, rows_of(result, with_bar_only), left=(1, 3)),
+    ]
     if result["figures"]:
         parts.append(_table(FIGURE_COLUMNS, figure_rows(result), left=(1,)))
     parts += [f"Not run, {skip['race']}: {skip['reason']}" for skip in result["skipped"]]

@@ -1,8 +1,9 @@
-"""How training speed scales: events per second against catalogue size, session length, hidden size and threads.
+"""How training speed scales: events per second against catalogue size, session length, hidden size
+and threads.
 
-Each point is a short measurement of whole epochs, batches assembled inside the time; every curve changes one thing of
-the same base setting. `measure_curves` takes any maker of trainings, so that two engines can be drawn alike.
-"""
+Each point is a short measurement of whole epochs, batches assembled inside the time; every curve
+changes one thing of the same base setting. `measure_curves` takes any maker of trainings, so that
+two engines can be drawn alike."""
 
 from __future__ import annotations
 
@@ -14,9 +15,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fastgaum import threads
 from fastgaum.bench.report import short
 from fastgaum.bench.training import Run, config_of, world
-from fastgaum.ops import threads
 
 COLUMNS = ("curve", "at", "events/s", "spread")
 
@@ -25,14 +26,16 @@ LENGTHS = (2, 20, 100)
 SIZES = (20, 64, 128, 512)
 
 BATCH_EVENTS = 4_096
-"""events of a batch: alike for all session lengths, so that a curve over them shows the lengths alone"""
+"""events of a batch: alike for all session lengths, so that a curve over them shows the lengths
+alone"""
 LEAST_EPOCHS, SECONDS = 3, 1.0
 """epochs timed at each point: so many at least, and more while so much time has not passed"""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a point trains: adversarial rounds at the paper's sizes, but for what its curve changes."""
+    """What a point trains: adversarial rounds at the paper's sizes, but for what its curve
+    changes."""
 
     n_items: int = 10_000
     mean_length: int = 2
@@ -57,13 +60,17 @@ Maker = Callable[[Setting], Training]
 
 
 class Rounds:
-    """Rounds of the game over shuffled batches, each epoch as many as hold the training sessions once."""
+    """Rounds of the game over shuffled batches, each epoch as many as hold the training sessions
+    once."""
 
     def __init__(self, setting: Setting) -> None:
         data = world("tail", setting.n_events, setting.n_items, float(setting.mean_length))
         batch_sessions = max(1, BATCH_EVENTS // setting.mean_length)
         config = config_of(
-            "paper-lstm", history_dim=setting.size, batch_sessions=batch_sessions, table_optimiser="adagrad"
+            "paper-lstm",
+            history_dim=setting.size,
+            batch_sessions=batch_sessions,
+            table_optimiser="adagrad",
         )
         self.run = Run(data, config)
         self.n_steps = -(-data.train.n_sessions // batch_sessions)
@@ -81,12 +88,16 @@ class Rounds:
 def settings(small: bool = False) -> Iterator[tuple[str, int, Setting]]:
     """Each point: its curve's name, its place on it, and what it trains."""
     base = Setting(n_items=200, n_events=400) if small else Setting()
-    catalogues, lengths, sizes = ((200, 400), LENGTHS[:2], SIZES[:2]) if small else (CATALOGUES, LENGTHS, SIZES)
+    catalogues, lengths, sizes = (
+        ((200, 400), LENGTHS[:2], SIZES[:2]) if small else (CATALOGUES, LENGTHS, SIZES)
+    )
     yield from (("catalogue size", n, replace(base, n_items=n)) for n in catalogues)
     yield from (("mean session length", n, replace(base, mean_length=n)) for n in lengths)
     # long sessions, so that the recurrence has its share of a step
     yield from (("hidden size", n, replace(base, mean_length=20, size=n)) for n in sizes)
-    yield from (("threads", n, replace(base, threads=n)) for n in _powers_of_two(os.cpu_count() or 1))
+    yield from (
+        ("threads", n, replace(base, threads=n)) for n in _powers_of_two(os.cpu_count() or 1)
+    )
 
 
 def _powers_of_two(most: int) -> list[int]:
@@ -96,7 +107,8 @@ def _powers_of_two(most: int) -> list[int]:
 def measure_curves(
     make: Maker = Rounds, *, small: bool = False, say: Callable[[str], None] = lambda line: None
 ) -> list[dict[str, Any]]:
-    """Events per second of every point, curve by curve; the number of threads is afterwards what it was before.
+    """Events per second of every point, curve by curve; the number of threads is afterwards what it
+    was before.
 
     The same setting is measured once, though it may be a point of several curves.
     """
@@ -113,7 +125,9 @@ def measure_curves(
             curves.setdefault(name, []).append({"at": at, "rate": rate, "spread": spread})
     finally:
         threads.set_threads(before)
-    return [{"curve": name, "unit": "events/s", "points": points} for name, points in curves.items()]
+    return [
+        {"curve": name, "unit": "events/s", "points": points} for name, points in curves.items()
+    ]
 
 
 def events_per_second(training: Training, seconds: float = SECONDS) -> tuple[float, float]:

@@ -1,18 +1,19 @@
 """Next-item training on sessions, ours: whole sessions, packed, and every pass written by hand.
 
-One GRU, one table for input and output items whose last column is the item's bias, Adagrad, and own-batch cross-entropy:
-each target against the other targets of its block (`kernels/own_batch.py`); with `loss="bpr"` against one item drawn
-uniformly, as RecBole's GRU4Rec does. The gradient runs through all steps of a session.
+One GRU, one table for input and output items whose last column is the item's bias, Adagrad, and
+own-batch cross-entropy: each target against the other targets of its block
+(`kernels/own_batch.py`); with `loss="bpr"` against one item drawn uniformly, as RecBole's GRU4Rec
+does. The gradient runs through all steps of a session.
 
-One update is made per `batch_sessions` sessions, whatever the block: 64 sessions of Zipf length 2 to 100 hold some 1,430
-targets, and 4,000 sessions make 63 updates an epoch. GRU4Rec updates after every block, some 1,790 times an epoch at 50 and
-175 times at 512. 64 sessions is the least that costs no speed: 32 lose up to a tenth on one thread, more on two.
-Fewer updates learn less in an epoch: on 1,500 sessions, block 50 and rate 0.05 the training loss is down to 0.8 after ten
-epochs here and after six in the lanes of `rivals/sessions_gru4rec.py`; at 512 the two learn alike.
+One update is made per `batch_sessions` sessions, whatever the block: 64 sessions of Zipf length 2
+to 100 hold some 1,430 targets, and 4,000 sessions make 63 updates an epoch. GRU4Rec updates after
+every block, some 1,790 times an epoch at 50 and 175 times at 512. 64 sessions is the least that
+costs no speed: 32 lose up to a tenth on one thread, more on two. Fewer updates learn less in an
+epoch: on 1,500 sessions, block 50 and rate 0.05 the training loss is down to 0.8 after ten epochs
+here and after six in the lanes of `rivals/sessions_gru4rec.py`; at 512 the two learn alike.
 
-A batch reads and writes only the table rows that it names. Every cut into parts follows from the data, so that one thread
-and many give the same bits.
-"""
+A batch reads and writes only the table rows that it names. Every cut into parts follows from the
+data, so that one thread and many give the same bits."""
 
 from __future__ import annotations
 
@@ -22,37 +23,49 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fastgaum import threads
 from fastgaum.bench.rivals.session_data import Sessions
-from fastgaum.engine.memory import Array, Scratch
 from fastgaum.engine.optimiser import Named
+from fastgaum.engine.scratch import Array, Scratch
 from fastgaum.kernels import item_gates as gate_kernels
 from fastgaum.kernels import own_batch as loss_kernels
 from fastgaum.kernels import rows as row_kernels
-from fastgaum.ops import _recurrent_cpu as recurrent
-from fastgaum.ops import threads
-from fastgaum.sessions.ragged import pick_rows
+from fastgaum.logs.ragged import pick_rows
+from fastgaum.nets.ops import _recurrent_cpu as recurrent
 
 IntArray = NDArray[np.int32]
 
 EPS = np.float32(1e-6)
 PART, MOST_PARTS = 256, 8
-"""rows, or targets, that one call of a kernel works through at least, and into how many calls a pass is cut at most"""
+"""rows, or targets, that one call of a kernel works through at least, and into how many calls a
+pass is cut at most"""
 SPLIT = 128
 """targets of a block from which two calls share it"""
 
 
 class Packed:
-    """A GRU over sessions in training. Raises IndexError for an item that is not one of the sessions' `n_items`."""
+    """A GRU over sessions in training. Raises IndexError for an item that is not one of the
+    sessions' `n_items`."""
 
     def __init__(
-        self, sessions: Sessions, hidden: int = 64, block: int = 50, batch_sessions: int = 64,
-        loss: Literal["cross-entropy", "bpr"] = "cross-entropy", lr: float = 0.05, seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        sessions: Sessions,
+        hidden: int = 64,
+        block: int = 50,
+        batch_sessions: int = 64,
+        loss: Literal["cross-entropy", "bpr"] = "cross-entropy",
+        lr: float = 0.05,
+        seed: int = 0,
+    ) -> None:
         torch.manual_seed(seed)
         self.hidden, self.block, self.batch_sessions = hidden, block, batch_sessions
         self.loss, self.lr = loss, np.float32(lr)
         self.split = 2 if loss == "cross-entropy" and block >= SPLIT else 1
-        self.order, self.scratch, self.ones = np.random.default_rng(seed), Scratch(), np.empty(0, np.int32)
+        self.order, self.scratch, self.ones = (
+            np.random.default_rng(seed),
+            Scratch(),
+            np.empty(0, np.int32),
+        )
         self._take(sessions)
         # the last column is the item's bias
         self.table = torch.empty(sessions.n_items, hidden + 1).uniform_(-0.1, 0.1).numpy()
@@ -62,7 +75,8 @@ class Packed:
         self._make_weights()
 
     def _take(self, sessions: Sessions) -> None:
-        """Keep inputs and targets apart: session i has inputs[offsets[i]:offsets[i + 1]], and as many targets."""
+        """Keep inputs and targets apart: session i has inputs[offsets[i]:offsets[i + 1]], and as
+        many targets."""
         self.n_items, self.n_targets = sessions.n_items, sessions.n_targets
         first, last = np.zeros((2, len(sessions.items)), dtype=bool)
         first[sessions.offsets[:-1]] = last[sessions.offsets[1:] - 1] = True
@@ -70,7 +84,8 @@ class Packed:
         self.offsets = (sessions.offsets - np.arange(len(sessions.offsets))).astype(np.int32)
 
     def _make_weights(self) -> None:
-        """W_ih, b_ih, W_hh and b_hh as views of one flat block, with gradients and sums of squares alike."""
+        """W_ih, b_ih, W_hh and b_hh as views of one flat block, with gradients and sums of squares
+        alike."""
         size, bound = self.hidden, self.hidden**-0.5
         shapes = ((3 * size, size), (3 * size,), (3 * size, size), (3 * size,))
         flat = torch.cat([torch.empty(shape).uniform_(-bound, bound).flatten() for shape in shapes])
@@ -94,7 +109,11 @@ class Packed:
         """One update from whole sessions; returns the mean loss and the number of targets."""
         inputs, targets, offsets = self._tokens(picked)
         n = len(inputs)
-        negatives = self.order.integers(self.n_items, size=n).astype(np.int32) if self.loss == "bpr" else targets[:0]
+        negatives = (
+            self.order.integers(self.n_items, size=n).astype(np.int32)
+            if self.loss == "bpr"
+            else targets[:0]
+        )
         # after the inputs the targets, once for each piece of a block, and the negatives
         ids = np.concatenate([inputs, *[targets] * self.split, negatives])
         named = Named(ids, self._starts(len(ids)), self.slot_of, self.scratch, "named")
@@ -130,31 +149,58 @@ class Packed:
         self.starts, self.w_hh = torch.from_numpy(offsets), torch.from_numpy(w_hh)
         self.zeros = torch.zeros(len(offsets) - 1, self.hidden)
         x = torch.from_numpy(gates)
-        self.states, self.kept = recurrent.gru_forward(x, self.starts, self.w_hh, torch.from_numpy(b_hh), self.zeros)
+        self.states, self.kept = recurrent.gru_forward(
+            x, self.starts, self.w_hh, torch.from_numpy(b_hh), self.zeros
+        )
         states: Array = self.states.numpy()
         return states
 
-    def _own_batch(self, targets: Any, states: Array, grad_states: Array, grad_targets: Array) -> float:
+    def _own_batch(
+        self, targets: Any, states: Array, grad_states: Array, grad_targets: Array
+    ) -> float:
         """Summed cross-entropy within blocks drawn from all targets of the batch."""
         n = len(targets)
         drawn = self.order.permutation(n).astype(np.int32)
         n_pieces = -(-n // self.block) * self.split
         losses = np.empty(n_pieces)
-        fixed = (self.block, self.split, drawn, targets, states, self.table, grad_states, grad_targets, losses)
+        fixed = (
+            self.block,
+            self.split,
+            drawn,
+            targets,
+            states,
+            self.table,
+            grad_states,
+            grad_targets,
+            losses,
+        )
         parts = _parts(n_pieces, max(PART // self.block, 1))
         threads.run(loss_kernels.own_batch, [(*part, *fixed) for part in parts])
         return float(losses.sum())
 
-    def _bpr(self, targets: Any, negatives: Any, states: Array, grad_states: Array, grad_outputs: Array) -> float:
+    def _bpr(
+        self, targets: Any, negatives: Any, states: Array, grad_states: Array, grad_outputs: Array
+    ) -> float:
         n = len(targets)
         parts = _parts(n)
         losses = np.empty(len(parts))
-        fixed = (targets, negatives, states, self.table, grad_states, grad_outputs[:n], grad_outputs[n:])
-        threads.run(loss_kernels.bpr, [(*part, *fixed, losses[k : k + 1]) for k, part in enumerate(parts)])
+        fixed = (
+            targets,
+            negatives,
+            states,
+            self.table,
+            grad_states,
+            grad_outputs[:n],
+            grad_outputs[n:],
+        )
+        threads.run(
+            loss_kernels.bpr, [(*part, *fixed, losses[k : k + 1]) for k, part in enumerate(parts)]
+        )
         return float(losses.sum())
 
     def _backward(self, grad_states: Array, grad_inputs: Array) -> None:
-        """From the gradients of the states to those of the input rows and, summed over parts in order, the weights."""
+        """From the gradients of the states to those of the input rows and, summed over parts in
+        order, the weights."""
         back = torch.from_numpy(grad_states)
         of_gates, of_weight, of_bias, _ = recurrent.gru_backward(
             back, self.starts, self.w_hh, self.zeros, self.kept, self.states
@@ -179,7 +225,10 @@ class Packed:
         parts = [(grad_rows, *named.bags, *part, total) for part in named.parts(width)]
         threads.run(row_kernels.add_rows, parts)
         held = (self.table, named.rows, total, self.squares)
-        threads.run(row_kernels.adagrad_elements, [(*held, *part, self.lr, EPS) for part in _parts(named.count)])
+        threads.run(
+            row_kernels.adagrad_elements,
+            [(*held, *part, self.lr, EPS) for part in _parts(named.count)],
+        )
         row_kernels.adagrad_dense(self.dense, self.dense_grad, self.dense_squares, self.lr, EPS)
 
 

@@ -1,4 +1,5 @@
-"""What the training races train: one maker of runs, so that every contender has the same log, weights and batches."""
+"""What the training races train: one maker of runs, so that every contender has the same log,
+weights and batches."""
 
 from __future__ import annotations
 
@@ -13,18 +14,18 @@ import torch
 from fastgaum.bench.rivals.padded_one_hot import PaddedOneHot, ReportOneHot
 from fastgaum.bench.rivals.stock_torch import StockTorch
 from fastgaum.config import Config
-from fastgaum.datasets.locate import find
-from fastgaum.datasets.registry import load
 from fastgaum.engine.game import FusedGame
-from fastgaum.models.networks import Networks
-from fastgaum.models.regularisers import regulariser_of
-from fastgaum.models.tensors import to_tensors
-from fastgaum.sessions.batches import Batch, Sessions, batches
-from fastgaum.sessions.features import FeatureSpace
-from fastgaum.sessions.packed import IntArray, SessionLog
-from fastgaum.sessions.shared import SharedSessions
-from fastgaum.sessions.synthetic import synthesise
-from fastgaum.training.game import Game
+from fastgaum.features.batches import Batch, Sessions, batches
+from fastgaum.features.shared_sessions import SharedSessions
+from fastgaum.features.space import FeatureSpace
+from fastgaum.game.game import Game
+from fastgaum.logs.locate import find
+from fastgaum.logs.log import IntArray, SessionLog
+from fastgaum.logs.registry import load
+from fastgaum.logs.synthetic import synthesise
+from fastgaum.nets.networks import Networks
+from fastgaum.nets.regularisers import regulariser_of
+from fastgaum.nets.tensors import to_tensors
 
 PUBLIC = ("yelp", "taobao", "yoochoose")
 
@@ -49,7 +50,8 @@ class Data:
 
 @lru_cache(maxsize=2)
 def world(preset: str, n_events: int, n_items: int, mean_length: float | None = None) -> Data:
-    """Training sessions of a synthetic world, their ids spread over a table with a row for every item."""
+    """Training sessions of a synthetic world, their ids spread over a table with a row for every
+    item."""
     changes = {} if mean_length is None else {"mean_length": mean_length}
     log, _ = synthesise(n_events, preset=preset, n_items=n_items, **changes)
     space = FeatureSpace.fit(log, "identity", set_context=False)
@@ -62,11 +64,11 @@ def world(preset: str, n_events: int, n_items: int, mean_length: float | None = 
 
 
 def catalogue_ids(n_ids: int, n_items: int) -> tuple[IntArray, int]:
-    """New ids for a feature space's, spread over a table with a row for every item; and that table's number of rows.
+    """New ids for a feature space's, spread over a table with a row for every item; and that
+    table's number of rows.
 
-    A space knows only the items that training displays, which on a short log are few: a catalogue's size is that of its
-    table, of which any row may be met next. Id 0, no click, stays.
-    """
+    A space knows only the items that training displays, which on a short log are few: a catalogue's
+    size is that of its table, of which any row may be met next. Id 0, no click, stays."""
     n_rows = max(n_ids, n_items + 2)
     rows = 1 + np.random.default_rng(0).permutation(n_rows - 1)[: n_ids - 1]
     return np.concatenate(([0], rows)).astype(np.int32), n_rows
@@ -86,15 +88,19 @@ def data_of(log: SessionLog) -> tuple[FeatureSpace, Data]:
 
 
 def config_of(preset: str, **changes: Any) -> Config:
-    """A preset without what the rivals do not have: nothing is dropped, one generator step per reward step."""
+    """A preset without what the rivals do not have: nothing is dropped, one generator step per
+    reward step."""
     fixed = {"players": "adversarial", "generator_steps": 1, "id_dropout": 0.0, "dropout": 0.0}
     return Config.from_preset(preset, **{**fixed, **changes})
 
 
 class Run:
-    """One contender: networks from seed 0, a game, and batches of whole sessions in an order that all contenders share."""
+    """One contender: networks from seed 0, a game, and batches of whole sessions in an order that
+    all contenders share."""
 
-    def __init__(self, data: Data, config: Config, kind: str = "round", contender: str = "ours") -> None:
+    def __init__(
+        self, data: Data, config: Config, kind: str = "round", contender: str = "ours"
+    ) -> None:
         torch.manual_seed(0)
         self.data, self.config, self.kind = data, config, kind
         networks = Networks(config, data.n_ids, data.train.numbers.shape[1])
@@ -130,7 +136,9 @@ def _reference(networks: Networks, config: Config, data: Data) -> Game:
 
 
 def _stock(**switches: bool) -> Callable[[Networks, Config, Data], StockTorch]:
-    return lambda networks, config, data: StockTorch(networks, config, data.n_ids, outside=False, **switches)
+    return lambda networks, config, data: StockTorch(
+        networks, config, data.n_ids, outside=False, **switches
+    )
 
 
 GAMES: dict[str, Callable[[Networks, Config, Data], Any]] = {
@@ -140,7 +148,9 @@ GAMES: dict[str, Callable[[Networks, Config, Data], Any]] = {
     "stock-torch-packed": _stock(packed=True),
     "stock-torch-loop": _stock(loop=True),
     "stock-torch-sparse-adam": _stock(sparse=True),
-    "padded-one-hot": lambda networks, config, data: PaddedOneHot(networks, config, data.n_ids, outside=False),
+    "padded-one-hot": lambda networks, config, data: PaddedOneHot(
+        networks, config, data.n_ids, outside=False
+    ),
     "padded-one-hot-report": lambda networks, config, data: ReportOneHot(
         networks, config, data.n_ids, outside=False, widest=data.widest
     ),

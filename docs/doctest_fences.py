@@ -1,4 +1,5 @@
-"""Puts doctests in docstrings into code fences: bare, Markdown would read `[...]` in them as links."""
+"""Puts doctests in docstrings into code fences: bare, Markdown would read `[...]` in them as
+links."""
 
 from __future__ import annotations
 
@@ -17,4 +18,6 @@ class DoctestFences(Extension):
     def on_object(self, *, obj: Object, **_: Any) -> None:
         """Fence the doctests of one module, class, function or attribute."""
         if obj.docstring is not None:
-            obj.docstring.value = _DOCTEST.sub(lambda found: f"```python\n{found[0]}\n```", obj.docstring.value)
+            obj.docstring.value = _DOCTEST.sub(
+                lambda found: f"```python\n{found[0]}\n```", obj.docstring.value
+            )

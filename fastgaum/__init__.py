@@ -15,23 +15,23 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fastgaum.envs.registration import register_when_imported
+from fastgaum.worlds.registration import register_when_imported
 
 if TYPE_CHECKING:
     from fastgaum import errors
     from fastgaum.config import Config
-    from fastgaum.datasets.registry import load
-    from fastgaum.envs.learned import LearnedWorld
-    from fastgaum.envs.single_env import UserEnv
-    from fastgaum.envs.vector_env import UserVectorEnv
+    from fastgaum.logs.audit import audit
+    from fastgaum.logs.log import SessionLog
+    from fastgaum.logs.read import read_log
+    from fastgaum.logs.registry import load
+    from fastgaum.logs.saved_log import load_log, save_log
+    from fastgaum.logs.split import resplit
+    from fastgaum.logs.synthetic import synthesise
     from fastgaum.models.user_model import UserModel
-    from fastgaum.report.page import write_report
-    from fastgaum.sessions.audit import audit
-    from fastgaum.sessions.packed import SessionLog
-    from fastgaum.sessions.read import read_log
-    from fastgaum.sessions.split import resplit
-    from fastgaum.sessions.store import load_log, save_log
-    from fastgaum.sessions.synthetic import synthesise
+    from fastgaum.reports.page import write_report
+    from fastgaum.worlds.learned_world import LearnedWorld
+    from fastgaum.worlds.single_env import UserEnv
+    from fastgaum.worlds.vector_env import UserVectorEnv
 
     __version__: str
 
@@ -56,19 +56,19 @@ __all__ = [
 
 _HOME = {
     "Config": "fastgaum.config",
-    "LearnedWorld": "fastgaum.envs.learned",
-    "SessionLog": "fastgaum.sessions.packed",
-    "UserEnv": "fastgaum.envs.single_env",
+    "LearnedWorld": "fastgaum.worlds.learned_world",
+    "SessionLog": "fastgaum.logs.log",
+    "UserEnv": "fastgaum.worlds.single_env",
     "UserModel": "fastgaum.models.user_model",
-    "UserVectorEnv": "fastgaum.envs.vector_env",
-    "audit": "fastgaum.sessions.audit",
-    "load": "fastgaum.datasets.registry",
-    "load_log": "fastgaum.sessions.store",
-    "read_log": "fastgaum.sessions.read",
-    "resplit": "fastgaum.sessions.split",
-    "save_log": "fastgaum.sessions.store",
-    "synthesise": "fastgaum.sessions.synthetic",
-    "write_report": "fastgaum.report.page",
+    "UserVectorEnv": "fastgaum.worlds.vector_env",
+    "audit": "fastgaum.logs.audit",
+    "load": "fastgaum.logs.registry",
+    "load_log": "fastgaum.logs.saved_log",
+    "read_log": "fastgaum.logs.read",
+    "resplit": "fastgaum.logs.split",
+    "save_log": "fastgaum.logs.saved_log",
+    "synthesise": "fastgaum.logs.synthetic",
+    "write_report": "fastgaum.reports.page",
 }
 
 

@@ -1,4 +1,5 @@
-"""Errors that a user can cause. Each says the rule, the values and the cure; the command line turns them into exit 2."""
+"""Errors that a user can cause. Each says the rule, the values and the cure; the command line turns
+them into exit 2."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ class FastgaumError(Exception):
 
 
 class LogFormatError(FastgaumError):
-    """A log breaks the schema: a missing column, two choices in one event, an empty display set …"""
+    """A log breaks the schema: a missing column, two choices in one event, an empty display set
+    …"""
 
 
 class ConfigError(FastgaumError):
@@ -35,7 +37,8 @@ class FeatureMismatchError(FastgaumError):
 
 
 class ActionError(FastgaumError):
-    """An environment is used against its contract: an action, a mask or a seed of another type, shape or range."""
+    """An environment is used against its contract: an action, a mask or a seed of another type,
+    shape or range."""
 
 
 class WorkerError(FastgaumError):
@@ -47,7 +50,8 @@ class NumericsError(FastgaumError):
 
 
 class StepRefusedError(NumericsError):
-    """A training step has a loss or a gradient that is not finite: it moved no weight and no optimiser state."""
+    """A training step has a loss or a gradient that is not finite: it moved no weight and no
+    optimiser state."""
 
 
 class RefusedByAllError(StepRefusedError):

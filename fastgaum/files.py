@@ -16,7 +16,8 @@ T = TypeVar("T")
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield a path beside the target to write to; rename it into place on success, remove it on failure.
+    """Yield a path beside the target to write to; rename it into place on success, remove it on
+    failure.
 
     Raises:
         OutputError: the folder is missing, not writable, or full.
@@ -40,9 +41,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
 def read_whole(path: Path, read: Callable[[], T]) -> T:
     """What `read` makes of a file, again where the file was replaced meanwhile.
 
-    For readers that open a path twice (safetensors does, for the header and for the tensors): between the two, `atomic` may
-    have renamed another file into place.
-    """
+    For readers that open a path twice (safetensors does, for the header and for the tensors):
+    between the two, `atomic` may have renamed another file into place."""
     while True:
         before = _identity(path)
         try:
@@ -79,7 +79,8 @@ def sync_folder(folder: Path) -> None:
 
 
 def _umask() -> int:
-    """The process's umask: some writers make private files, and a result is as readable as any other file."""
+    """The process's umask: some writers make private files, and a result is as readable as any
+    other file."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
@@ -96,6 +97,12 @@ def require_writable(path: str | Path) -> None:
         folder = folder.parent
     if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
         return
-    if folder.is_file() and folder == Path(path).absolute() and os.access(folder.parent, os.W_OK | os.X_OK):
+    if (
+        folder.is_file()
+        and folder == Path(path).absolute()
+        and os.access(folder.parent, os.W_OK | os.X_OK)
+    ):
         return
-    raise OutputError(f"cannot write '{path}': '{folder}' is not a folder you may write to; choose another output")
+    raise OutputError(
+        f"cannot write '{path}': '{folder}' is not a folder you may write to; choose another output"
+    )

@@ -1,8 +1,8 @@
-"""Ctrl-C and SIGTERM: they end a command at once, or after the present batch where its work can be saved first.
+"""Ctrl-C and SIGTERM: they end a command at once, or after the present batch where its work can be
+saved first.
 
-Only the command line installs handlers, and puts the former ones back. In a program of one's own, Ctrl-C is Python's own
-KeyboardInterrupt, which leaves whatever was last saved.
-"""
+Only the command line installs handlers, and puts the former ones back. In a program of one's own,
+Ctrl-C is Python's own KeyboardInterrupt, which leaves whatever was last saved."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 DOUBLED_SECONDS = 0.2
-"""a second signal within so many seconds is the first one: timeout(1) sends it to the process and again to its group"""
+"""a second signal within so many seconds is the first one: timeout(1) sends it to the process and
+again to its group"""
 _WAITING = b"fastgaum: stops after this batch, saved; a second signal stops at once\n"
 
 
@@ -41,9 +42,8 @@ class Interrupted(KeyboardInterrupt):
 class Stop:
     """Whether a signal has asked the work to end. Without `stop_on_signals` none ever does.
 
-    A signal raises Interrupted where it hits, but within `deferred` the first one is only noted: the work looks at
-    `asked` where it can be saved, saves it, and calls `check`.
-    """
+    A signal raises Interrupted where it hits, but within `deferred` the first one is only noted:
+    the work looks at `asked` where it can be saved, saves it, and calls `check`."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
@@ -62,7 +62,8 @@ class Stop:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Note the first signal within instead of raising; one that nobody looked at is raised at the end."""
+        """Note the first signal within instead of raising; one that nobody looked at is raised at
+        the end."""
         self._is_deferred = True
         try:
             yield
@@ -83,16 +84,21 @@ class Stop:
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Handle SIGINT and SIGTERM within, by the Stop that is yielded; afterwards the former handlers are back.
+    """Handle SIGINT and SIGTERM within, by the Stop that is yielded; afterwards the former handlers
+    are back.
 
-    Outside the main thread, where Python allows no handlers, no signal is handled. An ignored signal stays ignored.
-    """
+    Outside the main thread, where Python allows no handlers, no signal is handled. An ignored
+    signal stays ignored."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
     former = {signum: signal.getsignal(signum) for signum in SIGNALS}
-    handled = {signum: handler for signum, handler in former.items() if handler not in (None, signal.SIG_IGN)}
+    handled = {
+        signum: handler
+        for signum, handler in former.items()
+        if handler not in (None, signal.SIG_IGN)
+    }
     for signum in handled:
         signal.signal(signum, stop.handle)
     try:

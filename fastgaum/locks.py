@@ -1,8 +1,8 @@
 """One process at a time in a folder that is being written.
 
-The lock is the kernel's (flock on a file in the folder): it is gone the moment its process is, however that ended. So
-there is no stale lock: a file that a killed process left behind is not locked, and the next process takes it over.
-"""
+The lock is the kernel's (flock on a file in the folder): it is gone the moment its process is,
+however that ended. So there is no stale lock: a file that a killed process left behind is not
+locked, and the next process takes it over."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold a folder, which is made if need be; a folder that was made and is still empty at the end is removed again.
+    """Hold a folder, which is made if need be; a folder that was made and is still empty at the end
+    is removed again.
 
     Raises:
         OutputError: another process holds it (it is named), or the folder cannot be written.
@@ -43,7 +44,8 @@ def folder_lock(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # removed while it is held: who opened it meanwhile sees that it is no longer the file of that name
+        # removed while it is held: who opened it meanwhile sees that it is no longer the file of
+        # that name
         file.unlink(missing_ok=True)
         os.close(held)
         with suppress(OSError):
@@ -65,7 +67,8 @@ def require_free(folder: Path) -> None:
 
 @contextmanager
 def name_lock(path: Path) -> Iterator[None]:
-    """Be the only process that makes `path`, a file or a folder: waits, however long, for one that is at it already.
+    """Be the only process that makes `path`, a file or a folder: waits, however long, for one that
+    is at it already.
 
     Raises:
         OutputError: the folder of `path` cannot be written.
@@ -113,7 +116,8 @@ def _lock(opened: int, folder: Path) -> None:
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise OutputError(
-            f"'{folder}' is in use by {_named(os.pread(opened, 4096, 0))}: wait for it, end it, or choose another folder"
+            f"'{folder}' is in use by {_named(os.pread(opened, 4096, 0))}: wait for it, end it, or "
+            "choose another folder"
         ) from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
@@ -121,7 +125,8 @@ def _lock(opened: int, folder: Path) -> None:
 
 
 def _is_named(opened: int, file: Path) -> bool:
-    """Whether the descriptor's file is still the one of that name: its last owner may have removed it."""
+    """Whether the descriptor's file is still the one of that name: its last owner may have removed
+    it."""
     try:
         return os.path.samestat(os.fstat(opened), os.stat(file))
     except FileNotFoundError:
@@ -134,7 +139,8 @@ def _owner() -> str:
 
 
 def _named(line: bytes) -> str:
-    """An owner's line in words; it is unreadable for the moment between taking the lock and writing it."""
+    """An owner's line in words; it is unreadable for the moment between taking the lock and writing
+    it."""
     try:
         owner = parse_json(line)
         return f"process {owner['pid']} on '{owner['host']}' since {owner['since']}"

@@ -1,8 +1,8 @@
-"""Files that somebody else wrote: read within bounds, and shown without what a terminal or a page would obey.
+"""Files that somebody else wrote: read within bounds, and shown without what a terminal or a page
+would obey.
 
-Every reader of a text that a user hands in goes through `read_text`, `parse_json` and `parse_toml`: whatever such a text can
-hold, the outcome is a value or a ValueError.
-"""
+Every reader of a text that a user hands in goes through `read_text`, `parse_json` and `parse_toml`:
+whatever such a text can hold, the outcome is a value or a ValueError."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ _SHOWN = 2_000
 
 
 def read_text(path: str | os.PathLike[str], most: int = MOST_TEXT) -> str:
-    """Read a small UTF-8 text. Raises OSError, or ValueError if it is longer than `most` bytes or not UTF-8."""
+    """Read a small UTF-8 text. Raises OSError, or ValueError if it is longer than `most` bytes or
+    not UTF-8."""
     with Path(path).open("rb") as file:
         data = file.read(most + 1)
     if len(data) > most:
@@ -28,7 +29,8 @@ def read_text(path: str | os.PathLike[str], most: int = MOST_TEXT) -> str:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Read a JSON text. Raises ValueError for whatever is wrong with it, nesting of any depth included."""
+    """Read a JSON text. Raises ValueError for whatever is wrong with it, nesting of any depth
+    included."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -36,12 +38,14 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """Read a TOML text. Raises ValueError for whatever is wrong with it, nesting of any depth included."""
+    """Read a TOML text. Raises ValueError for whatever is wrong with it, nesting of any depth
+    included."""
     try:
         return tomllib.loads(text)
     except RecursionError:
         raise ValueError("its values are nested too deeply") from None
-    # A table that is then used as an array, and the like: tomllib is not strict about what it raises.
+    # A table that is then used as an array, and the like: tomllib is not strict about what it
+    # raises.
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"it is no TOML ({type(error).__name__})") from None
 
@@ -60,6 +64,7 @@ def plain(text: str, keep: str = "") -> str:
 
 
 def shown(text: str) -> str:
-    """Return a message as one line of bounded length: whatever a file made it hold, a terminal shows it as it is."""
+    """Return a message as one line of bounded length: whatever a file made it hold, a terminal
+    shows it as it is."""
     line = plain(" ".join(part.strip() for part in text.splitlines() if part.strip()))
     return line if len(line) <= _SHOWN else f"{line[: _SHOWN // 2]} … {line[-_SHOWN // 2 :]}"

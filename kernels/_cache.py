@@ -1,12 +1,17 @@
-"""Compiled kernels are kept in the user's cache: one folder per state of the sources, one entry per compiled signature.
+"""Compiled kernels are kept in the user's cache: one folder per state of the sources, one entry per
+compiled signature.
 
-Numba's own cache looks only at the file that holds a kernel, so an edit of a part that another file inlines goes unseen;
-it stands beside the sources, which may be read-only; and its index numbers entries, so that two processes which start on
-an empty cache can give two signatures the same number. Here
+Numba's own cache looks only at the file that holds a kernel, so an edit of a part that another file
+inlines goes unseen; it stands beside the sources, which may be read-only; and its index numbers
+entries, so that two processes which start on an empty cache can give two signatures the same
+number. Here
 
-- the folder's name is a hash of every kernel file, of Python, numpy, numba and llvmlite, and of what else changes code;
-- an entry's name is a hash of the signature and of the processor: whoever writes it writes the same, by renaming;
-- what cannot be read is compiled anew, what cannot be written stays in memory, with one warning per process;
+- the folder's name is a hash of every kernel file, of Python, numpy, numba and llvmlite, and of
+  what else changes code;
+- an entry's name is a hash of the signature and of the processor: whoever writes it writes the
+  same, by renaming;
+- what cannot be read is compiled anew, what cannot be written stays in memory, with one warning per
+  process;
 - the folders used last are kept, older ones are removed.
 """
 
@@ -34,12 +39,20 @@ KEPT = 8
 """how many states of the sources are kept"""
 SOURCES = Path(__file__).parent
 _NAME = re.compile("[0-9a-f]{16}")
-_SETTINGS = ("OPT", "BOUNDSCHECK", "LOOP_VECTORIZE", "SLP_VECTORIZE", "ENABLE_AVX", "DEBUGINFO_DEFAULT")
+_SETTINGS = (
+    "OPT",
+    "BOUNDSCHECK",
+    "LOOP_VECTORIZE",
+    "SLP_VECTORIZE",
+    "ENABLE_AVX",
+    "DEBUGINFO_DEFAULT",
+)
 """numba settings, from $NUMBA_…, that change the code of a kernel"""
 
 
 before_compiling: Callable[[], None] | None = None
-"""called before a kernel is compiled because the cache does not hold it, once: whoever set it sets it again"""
+"""called before a kernel is compiled because the cache does not hold it, once: whoever set it sets
+it again"""
 
 
 def _tell() -> None:
@@ -77,7 +90,8 @@ class KernelCache:
             return None
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
-        """Keep a compiled kernel. One that depends on addresses in this process, or on sources edited since, is not kept."""
+        """Keep a compiled kernel. One that depends on addresses in this process, or on sources
+        edited since, is not kept."""
         try:
             if compiled.library.has_dynamic_globals or key_of_sources() != self._key:
                 return
@@ -88,7 +102,9 @@ class KernelCache:
             entry.save(name, compiled._reduce())
         # A full disk or a folder that may not be written to ends no training.
         except Exception as error:
-            _warn_once(folder(), str(getattr(error, "strerror", None) or error or type(error).__name__))
+            _warn_once(
+                folder(), str(getattr(error, "strerror", None) or error or type(error).__name__)
+            )
 
     def flush(self) -> None:
         """Nothing to do: the folder's name changes with the sources."""
@@ -112,21 +128,26 @@ class KernelCache:
 def root() -> Path | None:
     """Where folders of compiled kernels stand; None if the user has no home.
 
-    $NUMBA_CACHE_DIR/fastgaum, or else $XDG_CACHE_HOME/fastgaum/kernels, by default ~/.cache/fastgaum/kernels.
-    """
+    $NUMBA_CACHE_DIR/fastgaum, or else $XDG_CACHE_HOME/fastgaum/kernels, by default
+    ~/.cache/fastgaum/kernels."""
     chosen = getattr(numba.config, "CACHE_DIR", "")
     if chosen:
         return Path(chosen) / "fastgaum"
     user = os.environ.get("XDG_CACHE_HOME", "")
     try:
         # The XDG rule: a relative path is to be ignored.
-        return (Path(user) if os.path.isabs(user) else Path("~/.cache").expanduser()) / "fastgaum" / "kernels"
+        return (
+            (Path(user) if os.path.isabs(user) else Path("~/.cache").expanduser())
+            / "fastgaum"
+            / "kernels"
+        )
     except RuntimeError:
         return None
 
 
 def folder() -> Path | None:
-    """The folder of the sources as they were when this process started; None if there can be none."""
+    """The folder of the sources as they were when this process started; None if there can be
+    none."""
     place = root()
     return place / key() if place is not None and key() else None
 
@@ -138,10 +159,11 @@ def key() -> str:
 
 
 def key_of_sources() -> str:
-    """Hash of whatever decides what a kernel compiles to, the processor excepted: 16 hexadecimal digits.
+    """Hash of whatever decides what a kernel compiles to, the processor excepted: 16 hexadecimal
+    digits.
 
-    Empty if the sources cannot be read (from an archive, say): nothing would tell their versions apart.
-    """
+    Empty if the sources cannot be read (from an archive, say): nothing would tell their versions
+    apart."""
     settings = [getattr(numba.config, name, None) for name in _SETTINGS]
     versions = sys.version, np.__version__, numba.__version__, llvmlite.__version__
     digest = hashlib.sha256(repr((versions, settings)).encode())
@@ -183,7 +205,8 @@ def _mark_used() -> None:
 @cache
 def _warn_once(place: Path | None, reason: str) -> None:
     warnings.warn(
-        f"compiled kernels cannot be kept in '{place}' ({reason}): each process will compile its own, which takes seconds;"
+        f"compiled kernels cannot be kept in '{place}' ({reason}): each process will compile its "
+        "own, which takes seconds;"
         " set NUMBA_CACHE_DIR to a folder that may be written to",
         RuntimeWarning,
         stacklevel=2,

@@ -25,28 +25,31 @@ _LOOSE = {"reassoc", "contract", "nsz", "arcp"}
 
 
 _KERNEL: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
-"""what all kernels share; nothing in C calls one, and a wrapper for it would be compiled beside each"""
+"""what all kernels share; nothing in C calls one, and a wrapper for it would be compiled beside
+each"""
 
 
 def jit(function: F) -> F:
     """Compile a kernel: no Python objects, no GIL, kept on disk between processes.
 
-    Kernels are serial; threads, where used, stand above them. NUMBA_DISABLE_JIT=1 runs them as plain Python.
-    """
+    Kernels are serial; threads, where used, stand above them. NUMBA_DISABLE_JIT=1 runs them as
+    plain Python."""
     return _cached(numba.njit(**_KERNEL)(function), function)
 
 
 def jit_fast(function: F) -> F:
-    """Compile a kernel whose sums may be reassociated for vectorisation; NaN and infinities keep their meaning."""
+    """Compile a kernel whose sums may be reassociated for vectorisation; NaN and infinities keep
+    their meaning."""
     return _cached(numba.njit(**_KERNEL, fastmath=_LOOSE)(function), function)
 
 
 def jit_part(function: F) -> F:
-    """Compile, as `jit_fast`, a part that other kernels call: always inlined into them, and kept on disk within them only.
+    """Compile, as `jit_fast`, a part that other kernels call: always inlined into them, and kept on
+    disk within them only.
 
-    Left as a function of its own it would be compiled twice, alone and within its caller, with sums in another order; which
-    of the two a process runs would then depend on whether the kernel came from the cache, and so would the last bits.
-    """
+    Left as a function of its own it would be compiled twice, alone and within its caller, with sums
+    in another order; which of the two a process runs would then depend on whether the kernel came
+    from the cache, and so would the last bits."""
     options = {**_KERNEL, "fastmath": _LOOSE, "forceinline": True}
     if getattr(numba.config, "DISABLE_JIT", False):
         return function
@@ -56,7 +59,8 @@ def jit_part(function: F) -> F:
 
 
 class _Part(CPUDispatcher):  # type: ignore[misc,unused-ignore]
-    """A part without the wrapper through which Python would call it, which takes as long to compile as a small part.
+    """A part without the wrapper through which Python would call it, which takes as long to compile
+    as a small part.
 
     Called from Python, as tests do, it is compiled a second time with one.
     """
@@ -68,9 +72,12 @@ class _Part(CPUDispatcher):  # type: ignore[misc,unused-ignore]
 
 
 def _cached(kernel: Any, function: F) -> F:
-    """Give a dispatcher its place on disk. A function from elsewhere gets none: the key knows the files here only."""
+    """Give a dispatcher its place on disk. A function from elsewhere gets none: the key knows the
+    files here only."""
     here = Path(function.__code__.co_filename).parent == Path(__file__).parent
-    if here and hasattr(kernel, "enable_caching"):  # without, numba is disabled and the kernel is plain Python
+    if here and hasattr(
+        kernel, "enable_caching"
+    ):  # without, numba is disabled and the kernel is plain Python
         if KernelCache is None:
             kernel.enable_caching()
         else:
@@ -81,9 +88,8 @@ def _cached(kernel: Any, function: F) -> F:
 class _NoCollection(event.Listener):
     """No garbage collection while a kernel compiles.
 
-    The compiler makes objects by the million and hardly any garbage; each full collection walks them and whatever else
-    the process holds, for a tenth of the time of a cold start.
-    """
+    The compiler makes objects by the million and hardly any garbage; each full collection walks
+    them and whatever else the process holds, for a tenth of the time of a cold start."""
 
     def __init__(self) -> None:
         self.depth = 0

@@ -9,9 +9,8 @@ from ._jit import Array, jit
 def slates_of(actions: Array, pools: Array, active: Array, strict: bool, slates: Array) -> int:
     """Write slates[i, j] = pools[i, actions[i, j]] of active users; one pool may stand for all.
 
-    Returns -1 if every action is allowed, otherwise the flat place of the first one that is not: outside the pool, or,
-    if strict, equal to an earlier one of the same slate.
-    """
+    Returns -1 if every action is allowed, otherwise the flat place of the first one that is not:
+    outside the pool, or, if strict, equal to an earlier one of the same slate."""
     n_users, width = actions.shape
     size, shared = pools.shape[1], len(pools) == 1
     for i in range(n_users):

@@ -1,7 +1,7 @@
 """Activations of the scorers, and their derivatives from the value they returned.
 
-exp is a polynomial that LLVM vectorises, for float32; float64 keeps the exact function, for gradient checks.
-"""
+exp is a polynomial that LLVM vectorises, for float32; float64 keeps the exact function, for
+gradient checks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ _HALF: Any = np.float32(0.5)
 
 @jit_part
 def polynomial_exp(x: Any) -> Any:
-    """Return exp(x) for float32 x <= 0, within 4e-7 relative; below −87 exp(−87), about 1.6e-38 (Cephes' expf).
+    """Return exp(x) for float32 x <= 0, within 4e-7 relative; below −87 exp(−87), about 1.6e-38
+    (Cephes' expf).
 
     x = n ln 2 + r with |r| <= ½ ln 2; ln 2 is subtracted in two parts, so that r keeps its bits.
     """
@@ -51,7 +52,8 @@ def polynomial_exp(x: Any) -> Any:
 
 
 def exp_nonpositive(x: Any) -> Any:
-    """Return exp(x) for x <= 0: `polynomial_exp` for float32, exact for float64; a compiled kernel chooses by type."""
+    """Return exp(x) for x <= 0: `polynomial_exp` for float32, exact for float64; a compiled kernel
+    chooses by type."""
     return polynomial_exp(x) if isinstance(x, np.float32) else np.exp(x)
 
 
@@ -68,7 +70,8 @@ def _exp_by_type(x: Any) -> Any:
 
 @jit_part
 def activate(row: Array, bias: Array, kind: int) -> None:
-    """Replace a row of sums by the activations of row + bias; a NaN stays one (a plain maximum would make it 0)."""
+    """Replace a row of sums by the activations of row + bias; a NaN stays one (a plain maximum
+    would make it 0)."""
     if kind == RELU:
         for j in range(len(row)):
             x = row[j] + bias[j]
@@ -84,7 +87,8 @@ def activate(row: Array, bias: Array, kind: int) -> None:
 
 @jit_part
 def through_activation(grad: Array, value: Array, kind: int) -> None:
-    """Turn the gradient of activations into that of their sums, in place; `value` holds the activations."""
+    """Turn the gradient of activations into that of their sums, in place; `value` holds the
+    activations."""
     if kind == RELU:
         for j in range(len(grad)):
             grad[j] = grad[j] if value[j] > ZERO else ZERO

@@ -1,4 +1,5 @@
-"""The linear map of a bag, Σ_f E_f (U) + W numbers + b, and its way back: what every history encoder starts with."""
+"""The linear map of a bag, Σ_f E_f (U) + W numbers + b, and its way back: what every history
+encoder starts with."""
 
 from __future__ import annotations
 
@@ -9,13 +10,21 @@ from ._jit import Array, jit_fast
 
 @jit_fast
 def bag_linear(
-    first: int, last: int, table: Array, ids: Array, offsets: Array, numbers: Array, up: Array, weight: Array,
-    bias: Array, result: Array,
-) -> None:  # fmt: skip
+    first: int,
+    last: int,
+    table: Array,
+    ids: Array,
+    offsets: Array,
+    numbers: Array,
+    up: Array,
+    weight: Array,
+    bias: Array,
+    result: Array,
+) -> None:
     """Write bags first to last − 1 mapped, (n_bags, out).
 
-    table (n_ids, out), or (n_ids, item_dim) with up (item_dim, out), else up has no row; weight (out, n_numbers).
-    """
+    table (n_ids, out), or (n_ids, item_dim) with up (item_dim, out), else up has no row; weight
+    (out, n_numbers)."""
     low, out = table.shape[1], result.shape[1]
     lifted = len(up) > 0
     sums = np.empty((max(last - first, 0), low if lifted else 0), result.dtype)
@@ -39,7 +48,8 @@ def bag_linear(
                 for j in range(out):
                     row[j] += entry[j]
     if lifted and last > first:
-        # in loops: an array expression brings numba's broadcasting and its error texts, seconds of compilation
+        # in loops: an array expression brings numba's broadcasting and its error texts, seconds of
+        # compilation
         lift = np.empty((last - first, out), result.dtype)
         np.dot(sums, up, lift)
         for bag in range(first, last):
@@ -49,13 +59,22 @@ def bag_linear(
 
 @jit_fast
 def bag_linear_backward(
-    grad: Array, table: Array, ids: Array, offsets: Array, numbers: Array, up: Array, grad_up: Array,
-    grad_weight: Array, grad_bias: Array, grad_rows: Array,
-) -> None:  # fmt: skip
-    """Write the dense gradients, and the gradient of each bag's sum of rows where `up` lies between, (n_bags, item_dim).
+    grad: Array,
+    table: Array,
+    ids: Array,
+    offsets: Array,
+    numbers: Array,
+    up: Array,
+    grad_up: Array,
+    grad_weight: Array,
+    grad_bias: Array,
+    grad_rows: Array,
+) -> None:
+    """Write the dense gradients, and the gradient of each bag's sum of rows where `up` lies
+    between, (n_bags, item_dim).
 
-    Without `up` the gradient of the sum is `grad` (n_bags, out) itself and `grad_rows` is not written.
-    """
+    Without `up` the gradient of the sum is `grad` (n_bags, out) itself and `grad_rows` is not
+    written."""
     low = table.shape[1]
     grad_bias[:] = 0
     for bag in range(len(grad)):

@@ -1,8 +1,8 @@
 """Batch assembly straight from the packed arrays: whole sessions picked in any order, never padded.
 
-Shuffled sessions lie anywhere in memory, so nearly every first touch misses the caches. Each array is therefore read in a
-pass of its own whose loads do not wait for one another: many misses are then under way at once.
-"""
+Shuffled sessions lie anywhere in memory, so nearly every first touch misses the caches. Each array
+is therefore read in a pass of its own whose loads do not wait for one another: many misses are then
+under way at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ AHEAD = 16
 
 @jit
 def picked_size(offsets: Array, rows: Array) -> int:
-    """How many entries the rows have together, -1 if one does not exist: offsets [0, 2, 3, 6], rows [2, 0] → 5."""
+    """How many entries the rows have together, -1 if one does not exist: offsets [0, 2, 3, 6], rows
+    [2, 0] → 5."""
     total = 0
     for row in rows:
         if row < 0 or row >= len(offsets) - 1:
@@ -43,13 +44,18 @@ def ragged_index(offsets: Array, rows: Array, picked_offsets: Array, index: Arra
 
 @jit
 def count_sessions(
-    session_offsets: Array, display_offsets: Array, sessions: Array,
-    picked_offsets: Array, first_events: Array, first_candidates: Array,
-) -> int:  # fmt: skip
-    """Find where each picked session starts, in the packed arrays and in the batch; return how many candidates they have.
+    session_offsets: Array,
+    display_offsets: Array,
+    sessions: Array,
+    picked_offsets: Array,
+    first_events: Array,
+    first_candidates: Array,
+) -> int:
+    """Find where each picked session starts, in the packed arrays and in the batch; return how many
+    candidates they have.
 
-    first_events, first_candidates: starts in the packed arrays, shape (n_sessions,). The sessions must exist.
-    """
+    first_events, first_candidates: starts in the packed arrays, shape (n_sessions,). The sessions
+    must exist."""
     events = 0
     picked_offsets[0] = 0
     for i in range(len(sessions)):
@@ -70,13 +76,21 @@ def count_sessions(
 
 @jit
 def fill_events(
-    display_offsets: Array, choices: Array, picked_offsets: Array, first_events: Array,
-    picked_displays: Array, picked_choices: Array, later_events: Array, clicked: Array, chosen: Array,
-) -> tuple[int, int]:  # fmt: skip
-    """Write the batch's events; return how many are not the first of their session, and how many have a choice.
+    display_offsets: Array,
+    choices: Array,
+    picked_offsets: Array,
+    first_events: Array,
+    picked_displays: Array,
+    picked_choices: Array,
+    later_events: Array,
+    clicked: Array,
+    chosen: Array,
+) -> tuple[int, int]:
+    """Write the batch's events; return how many are not the first of their session, and how many
+    have a choice.
 
-    later_events: the former; clicked, chosen: the latter, and their choice's candidate; with room for every event.
-    """
+    later_events: the former; clicked, chosen: the latter, and their choice's candidate; with room
+    for every event."""
     for i in range(len(first_events)):
         if i + AHEAD < len(first_events):
             prefetch_entry(choices, first_events[i + AHEAD])
@@ -106,28 +120,39 @@ def fill_events(
 
 @jit
 def history_tokens(
-    session_offsets: Array, display_offsets: Array, choices: Array, keep_last: bool, token_offsets: Array, token_candidates: Array
-) -> int:  # fmt: skip
-    """Write the chosen candidate (or -1 for no click) of each event that a later state reads; return how many.
+    session_offsets: Array,
+    display_offsets: Array,
+    choices: Array,
+    keep_last: bool,
+    token_offsets: Array,
+    token_candidates: Array,
+) -> int:
+    """Write the chosen candidate (or -1 for no click) of each event that a later state reads;
+    return how many.
 
-    The choice of a session's last event is read by no state of the session, so it is skipped unless `keep_last`.
-    session_offsets [0, 2, 3], choices [1, 0, 2], display_offsets [0, 3, 5, 8] → token_offsets [0, 1, 1], tokens [1]
-    """
+    The choice of a session's last event is read by no state of the session, so it is skipped unless
+    `keep_last`. session_offsets [0, 2, 3], choices [1, 0, 2], display_offsets [0, 3, 5, 8] →
+    token_offsets [0, 1, 1], tokens [1]"""
     out = 0
     token_offsets[0] = 0
     skip = 0 if keep_last else 1
     for session in range(len(session_offsets) - 1):
         for event in range(session_offsets[session], session_offsets[session + 1] - skip):
             choice = choices[np.uint64(event)]
-            token_candidates[np.uint64(out)] = display_offsets[np.uint64(event)] + choice if choice >= 0 else -1
+            token_candidates[np.uint64(out)] = (
+                display_offsets[np.uint64(event)] + choice if choice >= 0 else -1
+            )
             out += 1
         token_offsets[session + 1] = out
     return out
 
 
 @jit
-def fill_rows(source: Array, width: int, first: Array, offsets: Array, displays: Array, target: Array) -> None:
-    """Copy the picked sessions' candidates; a session's lie side by side, `width` numbers each; both arrays are flat.
+def fill_rows(
+    source: Array, width: int, first: Array, offsets: Array, displays: Array, target: Array
+) -> None:
+    """Copy the picked sessions' candidates; a session's lie side by side, `width` numbers each;
+    both arrays are flat.
 
     first: each session's first candidate in the source; offsets, displays: the batch's own.
     """
@@ -139,8 +164,11 @@ def fill_rows(source: Array, width: int, first: Array, offsets: Array, displays:
 
 
 @jit
-def fill_ids(items: Array, id_of_item: Array, first: Array, offsets: Array, displays: Array, ids: Array) -> None:
-    """Write the ids of the picked sessions' candidates, found by their items; all arrays are flat, as in `fill_rows`."""
+def fill_ids(
+    items: Array, id_of_item: Array, first: Array, offsets: Array, displays: Array, ids: Array
+) -> None:
+    """Write the ids of the picked sessions' candidates, found by their items; all arrays are flat,
+    as in `fill_rows`."""
     for i in range(len(first)):
         start, stop = displays[np.uint64(offsets[i])], displays[np.uint64(offsets[i + 1])]
         if i + AHEAD < len(first):
@@ -154,9 +182,15 @@ def fill_ids(items: Array, id_of_item: Array, first: Array, offsets: Array, disp
 
 @jit
 def fill_bags(
-    ids: Array, numbers: Array, candidates: Array, bag_ids: Array, bag_offsets: Array, bag_numbers: Array
+    ids: Array,
+    numbers: Array,
+    candidates: Array,
+    bag_ids: Array,
+    bag_offsets: Array,
+    bag_numbers: Array,
 ) -> int:
-    """Write the bags of any candidates; -1 (no click) has the one id 0 and zeros. Returns the number of ids."""
+    """Write the bags of any candidates; -1 (no click) has the one id 0 and zeros. Returns the
+    number of ids."""
     width, n_numbers = ids.shape[1], numbers.shape[1]
     out = 0
     bag_offsets[0] = 0
@@ -179,7 +213,8 @@ def fill_bags(
 
 @jit_part
 def _copy(source: Array, start: int, target: Array, at: int, n: int) -> None:
-    """target[at : at + n] = source[start : start + n]; unsigned positions spare a test for negative ones each time."""
+    """target[at : at + n] = source[start : start + n]; unsigned positions spare a test for negative
+    ones each time."""
     read, write = np.uint64(start), np.uint64(at)
     for k in range(n):
         target[write + np.uint64(k)] = source[read + np.uint64(k)]

@@ -1,15 +1,17 @@
-"""The best item of a pool for each user, where a score is a sum over hidden units of a user's part and an item's part.
+"""The best item of a pool for each user, where a score is a sum over hidden units of a user's part
+and an item's part.
 
     joint:  score(u, a) = Σ_{h < d/2} max(user[u, h] + item[h, a], 0) − Σ_{h ≥ d/2} the same
     inner:  score(u, a) = Σ_h user[u, h] · item[h, a]
 
-Joint is a network with one hidden layer: the size of an output weight goes into its unit, its sign is the half. As
-max(x + y, 0) = max(y, −x) + x and x is the same for all items of a user, two operations per pair and unit remain.
+Joint is a network with one hidden layer: the size of an output weight goes into its unit, its sign
+is the half. As max(x + y, 0) = max(y, −x) + x and x is the same for all items of a user, two
+operations per pair and unit remain.
 
-Items lie in columns: a vector of them is scored for two users with eight units in registers, and a block of items stays in
-the first cache while all users pass it. The best so far is kept as an integer key: a maximum of integers vectorises. Ties go
-to the item that comes first in the pool; a score that is NaN beats every number, so that a diverged network is seen.
-"""
+Items lie in columns: a vector of them is scored for two users with eight units in registers, and a
+block of items stays in the first cache while all users pass it. The best so far is kept as an
+integer key: a maximum of integers vectorises. Ties go to the item that comes first in the pool; a
+score that is NaN beats every number, so that a diverged network is seen."""
 
 from __future__ import annotations
 
@@ -30,23 +32,43 @@ _TAKEN: Any = np.float32(-np.inf)
 
 
 @jit_part
-def _joint(h: int, sign: Any, left: int, right: int, users: Array, block: Array, one: Array, two: Array) -> None:
-    """Add sign · (units h to h + 7 of the joint layer, less what is the same for all items) to two users' sums, (n,)."""
+def _joint(
+    h: int, sign: Any, left: int, right: int, users: Array, block: Array, one: Array, two: Array
+) -> None:
+    """Add sign · (units h to h + 7 of the joint layer, less what is the same for all items) to two
+    users' sums, (n,)."""
     a0, a1, a2, a3 = -users[left, h], -users[left, h + 1], -users[left, h + 2], -users[left, h + 3]
-    a4, a5, a6, a7 = -users[left, h + 4], -users[left, h + 5], -users[left, h + 6], -users[left, h + 7]
-    b0, b1, b2, b3 = -users[right, h], -users[right, h + 1], -users[right, h + 2], -users[right, h + 3]
-    b4, b5, b6, b7 = -users[right, h + 4], -users[right, h + 5], -users[right, h + 6], -users[right, h + 7]
+    a4, a5, a6, a7 = (
+        -users[left, h + 4],
+        -users[left, h + 5],
+        -users[left, h + 6],
+        -users[left, h + 7],
+    )
+    b0, b1, b2, b3 = (
+        -users[right, h],
+        -users[right, h + 1],
+        -users[right, h + 2],
+        -users[right, h + 3],
+    )
+    b4, b5, b6, b7 = (
+        -users[right, h + 4],
+        -users[right, h + 5],
+        -users[right, h + 6],
+        -users[right, h + 7],
+    )
     for i in range(len(one)):
         v0, v1, v2, v3 = block[h, i], block[h + 1, i], block[h + 2, i], block[h + 3, i]
         v4, v5, v6, v7 = block[h + 4, i], block[h + 5, i], block[h + 6, i], block[h + 7, i]
         one[i] += sign * (
-            (_larger(v0, a0) + _larger(v1, a1)) + (_larger(v2, a2) + _larger(v3, a3))
+            (_larger(v0, a0) + _larger(v1, a1))
+            + (_larger(v2, a2) + _larger(v3, a3))
             + ((_larger(v4, a4) + _larger(v5, a5)) + (_larger(v6, a6) + _larger(v7, a7)))
-        )  # fmt: skip
+        )
         two[i] += sign * (
-            (_larger(v0, b0) + _larger(v1, b1)) + (_larger(v2, b2) + _larger(v3, b3))
+            (_larger(v0, b0) + _larger(v1, b1))
+            + (_larger(v2, b2) + _larger(v3, b3))
             + ((_larger(v4, b4) + _larger(v5, b5)) + (_larger(v6, b6) + _larger(v7, b7)))
-        )  # fmt: skip
+        )
 
 
 @jit_part
@@ -74,14 +96,21 @@ def _keep_best(user: int, start: int, sums: Array, taken: Array, best: Array, ke
 
 @jit_fast
 def best_joint(
-    first: int, last: int, users: Array, blocks: Array, n: int, taken: Array, best: Array, keys: Array
+    first: int,
+    last: int,
+    users: Array,
+    blocks: Array,
+    n: int,
+    taken: Array,
+    best: Array,
+    keys: Array,
 ) -> None:
     """Write the place in the pool of the best item of users first to last − 1, by the joint layer.
 
-    users (n_users, d) float32, d/2 a multiple of UNITS; blocks (n_blocks, d, BLOCK), the n items in columns, the rest of the
-    last block is not read; taken (n_users, j) places that are not to be chosen again, -1 for none; best (n_users,) int32
-    out; keys (n_users,) int32 out, the best score's key.
-    """
+    users (n_users, d) float32, d/2 a multiple of UNITS; blocks (n_blocks, d, BLOCK), the n items in
+    columns, the rest of the last block is not read; taken (n_users, j) places that are not to be
+    chosen again, -1 for none; best (n_users,) int32 out; keys (n_users,) int32 out, the best
+    score's key."""
     left_scores, right_scores = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     d = users.shape[1]
     for user in range(first, last):
@@ -103,9 +132,17 @@ def best_joint(
 
 @jit_fast
 def best_inner(
-    first: int, last: int, users: Array, blocks: Array, n: int, taken: Array, best: Array, keys: Array
+    first: int,
+    last: int,
+    users: Array,
+    blocks: Array,
+    n: int,
+    taken: Array,
+    best: Array,
+    keys: Array,
 ) -> None:
-    """Write the same by the inner product; arguments as in `best_joint`. One small BLAS product per block and users' part."""
+    """Write the same by the inner product; arguments as in `best_joint`. One small BLAS product per
+    block and users' part."""
     scores = np.empty((last - first, BLOCK), np.float32)
     for user in range(first, last):
         keys[user], best[user] = LOWEST, 0
@@ -113,4 +150,6 @@ def best_inner(
         start = b * BLOCK
         np.dot(users[first:last], blocks[b], scores)
         for user in range(first, last):
-            _keep_best(user, start, scores[user - first, : min(BLOCK, n - start)], taken, best, keys)
+            _keep_best(
+                user, start, scores[user - first, : min(BLOCK, n - start)], taken, best, keys
+            )

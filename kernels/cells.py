@@ -1,8 +1,8 @@
 """What the recurrent kernels share: tanh, the logistic function, and loops over rows.
 
-Numba has no vector maths library here, so a call of math.tanh keeps a loop scalar. For float32 a rational function
-of x stands in, which LLVM vectorises; float64 keeps the exact function, for gradient checks.
-"""
+Numba has no vector maths library here, so a call of math.tanh keeps a loop scalar. For float32 a
+rational function of x stands in, which LLVM vectorises; float64 keeps the exact function, for
+gradient checks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from numba.extending import overload
 
 from ._jit import Array, jit_part
 
-# Constants are float32 scalars: a Python float or int beside a float32 would silently lift the loop to float64.
+# Constants are float32 scalars: a Python float or int beside a float32 would silently lift the loop
+# to float64.
 ZERO: Any = np.float32(0)
 ONE: Any = np.float32(1)
 HALF: Any = np.float32(0.5)
@@ -34,7 +35,8 @@ _Q0: Any = np.float32(4.89352518554385e-03)
 
 @jit_part
 def rational_tanh(x: Any) -> Any:
-    """Return tanh(x) within 4e-7 for float32 (the 13/6 minimax quotient of Eigen's generic_fast_tanh_float).
+    """Return tanh(x) within 4e-7 for float32 (the 13/6 minimax quotient of Eigen's
+    generic_fast_tanh_float).
 
     The comparisons are written so that a NaN passes through.
     """
@@ -54,7 +56,8 @@ def rational_tanh(x: Any) -> Any:
 
 
 def tanh(x: Any) -> Any:
-    """Return tanh(x): `rational_tanh` for float32, exact for float64; a compiled kernel chooses by type."""
+    """Return tanh(x): `rational_tanh` for float32, exact for float64; a compiled kernel chooses by
+    type."""
     return rational_tanh(x) if isinstance(x, np.float32) else np.tanh(x)
 
 
@@ -86,7 +89,12 @@ def add_product(vector: Array, matrix: Array, row: Array) -> None:
     for k in range(0, whole, 4):
         a0, a1, a2, a3 = vector[k], vector[k + 1], vector[k + 2], vector[k + 3]
         for j in range(width):
-            row[j] += a0 * matrix[k, j] + a1 * matrix[k + 1, j] + a2 * matrix[k + 2, j] + a3 * matrix[k + 3, j]
+            row[j] += (
+                a0 * matrix[k, j]
+                + a1 * matrix[k + 1, j]
+                + a2 * matrix[k + 2, j]
+                + a3 * matrix[k + 3, j]
+            )
     for k in range(whole, size):
         a0 = vector[k]
         for j in range(width):
@@ -102,6 +110,7 @@ def add(target: Array, row: Array) -> None:
 
 @jit_part
 def copy(target: Array, row: Array) -> None:
-    """Copy as many entries of `row` as `target` holds: for short rows quicker than target[:] = row."""
+    """Copy as many entries of `row` as `target` holds: for short rows quicker than target[:] =
+    row."""
     for j in range(len(target)):
         target[j] = row[j]

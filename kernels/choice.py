@@ -1,8 +1,8 @@
-"""Choice probabilities of ragged display sets and the gradients of the game's losses, which have closed forms.
+"""Choice probabilities of ragged display sets and the gradients of the game's losses, which have
+closed forms.
 
-Every loss of the game has, with respect to a candidate's score, the gradient (probability − target) / n_events: the
-target is the logged choice, or another player's probability.
-"""
+Every loss of the game has, with respect to a candidate's score, the gradient (probability − target)
+/ n_events: the target is the logged choice, or another player's probability."""
 
 from __future__ import annotations
 
@@ -16,12 +16,20 @@ from .activations import exp_nonpositive
 
 @jit_fast
 def choice_probs(
-    first: int, last: int, scores: Array, eta: Any, offsets: Array, outside: bool, probs: Array, log_totals: Array
+    first: int,
+    last: int,
+    scores: Array,
+    eta: Any,
+    offsets: Array,
+    outside: bool,
+    probs: Array,
+    log_totals: Array,
 ) -> None:
-    """Write softmax(eta · scores) of events first to last − 1, (n_candidates,), and log Σ exp(eta · score), (n_events,).
+    """Write softmax(eta · scores) of events first to last − 1, (n_candidates,), and log Σ exp(eta ·
+    score), (n_events,).
 
-    With `outside` no click, of score 0, is one more choice; its probability is what is missing to 1.
-    """
+    With `outside` no click, of score 0, is one more choice; its probability is what is missing to
+    1."""
     for event in range(first, last):
         top = eta * scores[offsets[event]] * 0 if outside else eta * scores[offsets[event]]
         for i in range(offsets[event], offsets[event + 1]):
@@ -44,7 +52,8 @@ def choice_probs(
 
 @jit
 def logged_gradient(probs: Array, offsets: Array, choices: Array, grad: Array) -> None:
-    """Write (probability − 1 for the logged choice) / n_events; choices are positions, −1 for no click."""
+    """Write (probability − 1 for the logged choice) / n_events; choices are positions, −1 for no
+    click."""
     n_events = len(offsets) - 1
     for i in range(len(probs)):
         grad[i] = probs[i] / n_events

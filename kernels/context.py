@@ -1,4 +1,5 @@
-"""What a session, and a user, have said of a candidate so far: counts from the log, by loops with one scratch row per item."""
+"""What a session, and a user, have said of a candidate so far: counts from the log, by loops with
+one scratch row per item."""
 
 from __future__ import annotations
 
@@ -58,11 +59,12 @@ def counts_of_users(
     own_choices: Array,
     own_expected: Array,
 ) -> None:
-    """Count, per candidate of the asking sessions, its item's displays, choices and expected choices by its own user.
+    """Count, per candidate of the asking sessions, its item's displays, choices and expected
+    choices by its own user.
 
-    training: rows of training sessions in a packed log, by ascending user; asking: sessions of a packed part, likewise. A
-    display set of k candidates gives each of them 1/k expected choices. Scratch as in `counts_before`.
-    """
+    training: rows of training sessions in a packed log, by ascending user; asking: sessions of a
+    packed part, likewise. A display set of k candidates gives each of them 1/k expected choices.
+    Scratch as in `counts_before`."""
     start, at = 0, 0
     while at < len(asking):
         user = asking_users[at]
@@ -74,7 +76,9 @@ def counts_of_users(
             for event in range(session_offsets[session], session_offsets[session + 1]):
                 for candidate in range(display_offsets[event], display_offsets[event + 1]):
                     seen[items[candidate]] += 1
-                    expected[items[candidate]] += 1.0 / (display_offsets[event + 1] - display_offsets[event])
+                    expected[items[candidate]] += 1.0 / (
+                        display_offsets[event + 1] - display_offsets[event]
+                    )
                 if choices[event] >= 0:
                     picked[items[display_offsets[event] + choices[event]]] += 1
             stop += 1
@@ -105,7 +109,8 @@ def count_items(
     chosen: Array,
     expected: Array,
 ) -> tuple[int, int]:
-    """Count each item's displays, choices and expected choices over the sessions; return their events and choices.
+    """Count each item's displays, choices and expected choices over the sessions; return their
+    events and choices.
 
     displays, chosen, expected: shape (n_items,), zero on entry.
     """
@@ -124,11 +129,13 @@ def count_items(
 
 
 @jit
-def less_set_means(numbers: Array, columns: Array, display_offsets: Array, sums: Array, first: int) -> None:
+def less_set_means(
+    numbers: Array, columns: Array, display_offsets: Array, sums: Array, first: int
+) -> None:
     """Write each of the columns less its mean over the display set to the columns from `first` on.
 
-    numbers: float32, shape (n_candidates, ·); sums: each display set's, float32, shape (n_events, n_columns).
-    """
+    numbers: float32, shape (n_candidates, ·); sums: each display set's, float32, shape (n_events,
+    n_columns)."""
     for event in range(len(display_offsets) - 1):
         start, stop = display_offsets[event], display_offsets[event + 1]
         for i in range(len(columns)):

@@ -1,9 +1,10 @@
-"""One direction of one LSTM layer over a few sequences with large weights: what a bidirectional encoder is made of.
+"""One direction of one LSTM layer over a few sequences with large weights: what a bidirectional
+encoder is made of.
 
-All sequences advance together, longest first, so that those which hold a token at a step are the first few of `order`.
-Weights are read once per step for all of them (`products.py`); a first step has no state before it and reads none.
-Backward in time is the same walk from each sequence's other end. Gates and formulas are those of `lstm.py`.
-"""
+All sequences advance together, longest first, so that those which hold a token at a step are the
+first few of `order`. Weights are read once per step for all of them (`products.py`); a first step
+has no state before it and reads none. Backward in time is the same walk from each sequence's other
+end. Gates and formulas are those of `lstm.py`."""
 
 from __future__ import annotations
 
@@ -18,19 +19,30 @@ from .products import add_times, times_transposed
 
 @jit_part
 def _row(sequence: int, step: int, offsets: Array, reverse: bool) -> int:
-    """Where a sequence's token of that step stands; with `reverse` steps count from the last token."""
+    """Where a sequence's token of that step stands; with `reverse` steps count from the last
+    token."""
     return int(offsets[sequence + 1] - 1 - step if reverse else offsets[sequence] + step)
 
 
 @jit_fast
 def direction_forward(
-    order: Array, offsets: Array, reverse: bool, x: Array, weight_ih: Array, bias: Array, weight_hh: Array,
-    gates: Array, c: Array, h: Array, column: int,
-) -> None:  # fmt: skip
-    """Write gates (n, 4H), c (n, H) and H columns of h from `column`, (n, 2H), of sequences that are not empty.
+    order: Array,
+    offsets: Array,
+    reverse: bool,
+    x: Array,
+    weight_ih: Array,
+    bias: Array,
+    weight_hh: Array,
+    gates: Array,
+    c: Array,
+    h: Array,
+    column: int,
+) -> None:
+    """Write gates (n, 4H), c (n, H) and H columns of h from `column`, (n, 2H), of sequences that
+    are not empty.
 
-    x (n, k), weight_ih (4H, k), bias (4H,); a bias of length 0 says that `gates` holds the input's share already.
-    """
+    x (n, k), weight_ih (4H, k), bias (4H,); a bias of length 0 says that `gates` holds the input's
+    share already."""
     size = weight_hh.shape[1]
     if len(bias) > 0:
         times_transposed(x, weight_ih, gates)
@@ -44,7 +56,10 @@ def direction_forward(
         active = still_running(step, 0, active, order, offsets)
         if step > 0:
             for rank in range(active):
-                copy(before[rank], h[_row(order[rank], step - 1, offsets, reverse), column : column + size])
+                copy(
+                    before[rank],
+                    h[_row(order[rank], step - 1, offsets, reverse), column : column + size],
+                )
             times_transposed(before[:active], weight_hh, sums[:active])
         for rank in range(active):
             row = _row(order[rank], step, offsets, reverse)
@@ -55,15 +70,29 @@ def direction_forward(
                 copy(c[row], nothing)
             gate = gates[row]
             activate_gates(gate, nothing, scale, shift, gate)
-            i, f, g, o = gate[:size], gate[size : 2 * size], gate[2 * size : 3 * size], gate[3 * size :]
+            i, f, g, o = (
+                gate[:size],
+                gate[size : 2 * size],
+                gate[2 * size : 3 * size],
+                gate[3 * size :],
+            )
             advance_units(i, f, g, o, c[row], h[row, column : column + size])
 
 
 @jit_fast
 def direction_backward(
-    order: Array, offsets: Array, reverse: bool, weight_ih: Array, weight_hh: Array, gates: Array, c: Array,
-    grad_h: Array, column: int, grad_gates: Array, grad_x: Array,
-) -> None:  # fmt: skip
+    order: Array,
+    offsets: Array,
+    reverse: bool,
+    weight_ih: Array,
+    weight_hh: Array,
+    gates: Array,
+    c: Array,
+    grad_h: Array,
+    column: int,
+    grad_gates: Array,
+    grad_x: Array,
+) -> None:
     """Write the gradients of the gate sums (n, 4H) and, unless `grad_x` has no row, of x (n, k)."""
     size = weight_hh.shape[1]
     n, active, nothing = len(order), 0, np.zeros(size, gates.dtype)
@@ -87,7 +116,8 @@ def direction_backward(
 
 @jit_fast
 def add_rows_at(rows: Array, positions: Array, result: Array) -> None:
-    """Write Σ of the rows of each position, (n, width) → (n_positions, width); positions without one get zeros."""
+    """Write Σ of the rows of each position, (n, width) → (n_positions, width); positions without
+    one get zeros."""
     result[:] = 0
     for i in range(len(positions)):
         add(result[positions[i]], rows[i])

@@ -1,8 +1,8 @@
-"""Dropout by a counter: whether an entry is kept is a function of a key and its position, so nothing is stored.
+"""Dropout by a counter: whether an entry is kept is a function of a key and its position, so
+nothing is stored.
 
-The pass back asks again and gets the same answer; one key per pass and step makes a run repeat exactly, on any number
-of threads.
-"""
+The pass back asks again and gets the same answer; one key per pass and step makes a run repeat
+exactly, on any number of threads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def hashed(key: Any, index: Any) -> Any:
 
 @jit_part
 def drop(row: Array, first: Any, key: Any, threshold: Any, scale: Any) -> None:
-    """Zero the entries whose bits lie below the threshold, scale the others; `first` is the counter of row[0]."""
+    """Zero the entries whose bits lie below the threshold, scale the others; `first` is the counter
+    of row[0]."""
     for j in range(len(row)):
         kept = hashed(key, np.uint32(first + j)) >= threshold
         row[j] = row[j] * scale if kept else ZERO

@@ -2,10 +2,9 @@
 
     r, z = logistic(x + q),  n = tanh(x + r q),  h = (1 − z) n + z h',  q = W h' + b
 
-x (with b_ih) and q (with b_hh) have a part for each gate. Saved for the backward pass, as one row of 4H per token:
-r, z, n and the n-part of q. Tiles, and blocks of weights with three gates, are those of `kernels/lstm.py`; b comes in
-such blocks too, (n_blocks, 3 · units).
-"""
+x (with b_ih) and q (with b_hh) have a part for each gate. Saved for the backward pass, as one row
+of 4H per token: r, z, n and the n-part of q. Tiles, and blocks of weights with three gates, are
+those of `kernels/lstm.py`; b comes in such blocks too, (n_blocks, 3 · units)."""
 
 from __future__ import annotations
 
@@ -39,8 +38,18 @@ def mix(z: Array, n: Array, before: Array, after: Array) -> None:
 
 
 @jit_part
-def _cell(unit: int, units: int, q: Array, bias: Array, x: Array, saved: Array, before: Array, after: Array) -> None:
-    """Take a token's units from `unit` on a step further, from W h', (3 · units,), and the rows x, saved, h' and h."""
+def _cell(
+    unit: int,
+    units: int,
+    q: Array,
+    bias: Array,
+    x: Array,
+    saved: Array,
+    before: Array,
+    after: Array,
+) -> None:
+    """Take a token's units from `unit` on a step further, from W h', (3 · units,), and the rows x,
+    saved, h' and h."""
     size = len(after)
     last = min(unit + units, size)
     length = last - unit
@@ -58,8 +67,11 @@ def _cell(unit: int, units: int, q: Array, bias: Array, x: Array, saved: Array, 
 
 
 @jit_part
-def _cell_backward(saved: Array, h_before: Array, carry: Array, grad_x: Array, grad_q: Array) -> None:
-    """Turn the gradient of h (`carry`) into those of x and q, (3H,) each; carry becomes z · carry, h's direct path."""
+def _cell_backward(
+    saved: Array, h_before: Array, carry: Array, grad_x: Array, grad_q: Array
+) -> None:
+    """Turn the gradient of h (`carry`) into those of x and q, (3H,) each; carry becomes z · carry,
+    h's direct path."""
     size = len(carry)
     # several short loops, for the reason given in the LSTM's cell
     for j in range(size):
@@ -90,7 +102,8 @@ def gru_tiles(
     saved: Array,
     h: Array,
 ) -> None:
-    """Write saved (n_tokens, 4H) and h (n_tokens, H) of the sequences in order[tiles[k]:tiles[k + 1]], all k."""
+    """Write saved (n_tokens, 4H) and h (n_tokens, H) of the sequences in order[tiles[k]:tiles[k +
+    1]], all k."""
     n_blocks, size, width = weights.shape
     units, rows = width // 3, room(tiles)
     states = np.zeros((2, rows, size), h.dtype)

@@ -1,4 +1,5 @@
-"""Draws by a key: a number is a function of its key alone, so neither neighbours nor threads can change it."""
+"""Draws by a key: a number is a function of its key alone, so neither neighbours nor threads can
+change it."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ _TO_UNIT = 2.0**-53
 
 @jit_part
 def mixed(key: Any) -> Any:
-    """Return 64 bits that look random, of a 64-bit key: the output of SplitMix64 in the state `key` (Steele et al. 2014)."""
+    """Return 64 bits that look random, of a 64-bit key: the output of SplitMix64 in the state `key`
+    (Steele et al. 2014)."""
     x = np.uint64(np.uint64(key) + _STEP)
     x = np.uint64(np.uint64(x ^ np.uint64(x >> np.uint64(30))) * _FIRST)
     x = np.uint64(np.uint64(x ^ np.uint64(x >> np.uint64(27))) * _SECOND)
@@ -31,6 +33,7 @@ def uniform(key: Any) -> Any:
 
 @jit
 def uniforms(keys: Array, stream: Any, out: Array) -> None:
-    """Write a number in [0, 1) for each key; another `stream`, uint64, gives independent numbers of the same keys."""
+    """Write a number in [0, 1) for each key; another `stream`, uint64, gives independent numbers of
+    the same keys."""
     for i in range(len(keys)):
         out[i] = uniform(np.uint64(mixed(keys[i]) ^ np.uint64(stream)))

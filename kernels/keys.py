@@ -1,8 +1,8 @@
-"""Random numbers by counting: a key is a hash of (stream of a user, episode, step, use), so draws need no order.
+"""Random numbers by counting: a key is a hash of (stream of a user, episode, step, use), so draws
+need no order.
 
-The hash is SplitMix64 (Steele, Lea, Flood 2014), once per counter: a user's draws do not depend on who stands beside it
-or on which thread computes them.
-"""
+The hash is SplitMix64 (Steele, Lea, Flood 2014), once per counter: a user's draws do not depend on
+who stands beside it or on which thread computes them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,11 @@ def user_streams(seed: Any, first: int, streams: Array) -> None:
 
 
 @jit
-def counted_keys(streams: Array, episodes: Array, steps: Array, use: Any, rows: Array, keys: Array) -> None:
-    """Write key i of user rows[i]: the hash of its stream, episode and step, and of what the draw is for."""
+def counted_keys(
+    streams: Array, episodes: Array, steps: Array, use: Any, rows: Array, keys: Array
+) -> None:
+    """Write key i of user rows[i]: the hash of its stream, episode and step, and of what the draw
+    is for."""
     for i in range(len(rows)):
         row = rows[i]
         key = mixed(streams[row] + np.uint64(episodes[row]) * _STEP)
@@ -34,17 +37,21 @@ def counted_keys(streams: Array, episodes: Array, steps: Array, use: Any, rows: 
 
 
 @jit
-def draw_without_replacement(keys: Array, rows: Array, items: Array, at: Array, drawn: Array) -> None:
-    """Write to drawn[rows[i]] as many different entries of `items` as it is wide, in the order of chance, by keys[i].
+def draw_without_replacement(
+    keys: Array, rows: Array, items: Array, at: Array, drawn: Array
+) -> None:
+    """Write to drawn[rows[i]] as many different entries of `items` as it is wide, in the order of
+    chance, by keys[i].
 
-    The first places of a Fisher-Yates shuffle, swapped back in the end: `items` is as before, and a user costs as many
-    steps as are drawn, however many items there are. `at` holds the swaps, as long as `drawn` is wide.
-    """
+    The first places of a Fisher-Yates shuffle, swapped back in the end: `items` is as before, and a
+    user costs as many steps as are drawn, however many items there are. `at` holds the swaps, as
+    long as `drawn` is wide."""
     width, n = drawn.shape[1], len(items)
     for i in range(len(rows)):
         row = rows[i]
         for j in range(width):
-            # 32 bits scaled to a range of at most 2^31: no division, and a bias below 2^-32 per entry
+            # 32 bits scaled to a range of at most 2^31: no division, and a bias below 2^-32 per
+            # entry
             draw = mixed(keys[i] + np.uint64(j) * _STEP) >> np.uint64(32)
             other = j + np.int64((draw * np.uint64(n - j)) >> np.uint64(32))
             at[j] = other

@@ -2,20 +2,23 @@
 
     i, f, o = logistic(q),  g = tanh(q),  q = W_hh h' + b + x,  c = f c' + i g,  h = o tanh(c)
 
-Tokens are session-major; h' and c' are the previous token's, or h0 and c0. A tile of sequences (`kernels/packing.py`)
-advances together, time inside the tile: one matrix product for the states of a step, then one pass over its rows.
+Tokens are session-major; h' and c' are the previous token's, or h0 and c0. A tile of sequences
+(`kernels/packing.py`) advances together, time inside the tile: one matrix product for the states of
+a step, then one pass over its rows.
 
-A token's x is its own row of the array `x`, or row source[token] where a `source` is given, so that a gather out of a
-table is never written down. Rows of x are either parts of q already, (·, 4H), or the inputs of a projection, (·, D): the
-states of a tile are then rows [h', x] of `depth` = H + D, the weights [W_hh, W_ih], and the projection is part of the same
-products, forward and back. Without a projection `depth` is H.
+A token's x is its own row of the array `x`, or row source[token] where a `source` is given, so that
+a gather out of a table is never written down. Rows of x are either parts of q already, (·, 4H), or
+the inputs of a projection, (·, D): the states of a tile are then rows [h', x] of `depth` = H + D,
+the weights [W_hh, W_ih], and the projection is part of the same products, forward and back. Without
+a projection `depth` is H.
 
-Weights come in blocks, so that every product is small: BLAS then reads them where they lie, without copying them into its
-own order first. Forward, block b is (depth, 4 · units): column k · units + j belongs to gate k of unit b · units + j.
-Backward, it is (4H, units), `units` columns of [W_hh, W_ih]. The last block may be padded with zeros.
+Weights come in blocks, so that every product is small: BLAS then reads them where they lie, without
+copying them into its own order first. Forward, block b is (depth, 4 · units): column k · units + j
+belongs to gate k of unit b · units + j. Backward, it is (4H, units), `units` columns of [W_hh,
+W_ih]. The last block may be padded with zeros.
 
-Rows of other sequences lie far apart, so the next step's are asked for while this one's product runs.
-"""
+Rows of other sequences lie far apart, so the next step's are asked for while this one's product
+runs."""
 
 from __future__ import annotations
 
@@ -35,7 +38,8 @@ def _row_of(token: int, source: Array) -> int:
 
 @jit_part
 def activate_gates(sums: Array, bias: Array, scale: Array, shift: Array, gate: Array) -> None:
-    """Write gates: by logistic(q) = ½ + ½ tanh(q / 2) all four are shift + scale · tanh(scale · q), and one loop does."""
+    """Write gates: by logistic(q) = ½ + ½ tanh(q / 2) all four are shift + scale · tanh(scale · q),
+    and one loop does."""
     for j in range(len(gate)):
         gate[j] = shift[j] + scale[j] * tanh(scale[j] * (sums[j] + bias[j]))
 
@@ -51,10 +55,19 @@ def advance_units(i: Array, f: Array, g: Array, o: Array, memory: Array, state: 
 
 @jit_part
 def _cell(
-    unit: int, units: int, sums: Array, x: Array, bias: Array, scale: Array, shift: Array, gate: Array, memory: Array,
+    unit: int,
+    units: int,
+    sums: Array,
+    x: Array,
+    bias: Array,
+    scale: Array,
+    shift: Array,
+    gate: Array,
+    memory: Array,
     state: Array,
-) -> None:  # fmt: skip
-    """Take a token's units from `unit` on a step further, from a block's product, (4 · units,); x may be (0,)."""
+) -> None:
+    """Take a token's units from `unit` on a step further, from a block's product, (4 · units,); x
+    may be (0,)."""
     size = len(memory)
     last = min(unit + units, size)
     # a whole row at once, or each gate's share of it
@@ -65,8 +78,11 @@ def _cell(
         part = sums[here : here + length]
         if len(x) > 0:
             add(part, x[start:stop])
-        activate_gates(part, bias[start:stop], scale[start:stop], shift[start:stop], gate[start:stop])
-    # slices: an index that is a sum of variables is guarded against being negative, and such a loop stays scalar
+        activate_gates(
+            part, bias[start:stop], scale[start:stop], shift[start:stop], gate[start:stop]
+        )
+    # slices: an index that is a sum of variables is guarded against being negative, and such a loop
+    # stays scalar
     i, f = gate[unit:last], gate[size + unit : size + last]
     g, o = gate[2 * size + unit : 2 * size + last], gate[3 * size + unit : 3 * size + last]
     advance_units(i, f, g, o, memory[unit:last], state[unit:last])
@@ -83,10 +99,21 @@ def gate_scales(size: int, scale: Array, shift: Array) -> None:
 
 @jit_fast
 def lstm_tiles(
-    tiles: Array, order: Array, offsets: Array, weights: Array, bias: Array, x: Array, source: Array, h0: Array, c0: Array,
-    gates: Array, h: Array, c: Array,
-) -> None:  # fmt: skip
-    """Write gates (n_tokens, 4H), h and c (n_tokens, H) of the sequences in order[tiles[k]:tiles[k + 1]], all k.
+    tiles: Array,
+    order: Array,
+    offsets: Array,
+    weights: Array,
+    bias: Array,
+    x: Array,
+    source: Array,
+    h0: Array,
+    c0: Array,
+    gates: Array,
+    h: Array,
+    c: Array,
+) -> None:
+    """Write gates (n_tokens, 4H), h and c (n_tokens, H) of the sequences in order[tiles[k]:tiles[k
+    + 1]], all k.
 
     bias (4H,); source (n_tokens,) or (0,).
     """
@@ -116,9 +143,17 @@ def lstm_tiles(
                     token = starts[rank] + step
                     row = x[_row_of(token, source)]
                     _cell(
-                        block * units, units, sums[rank], row[: 0 if projected else 4 * size], bias, scale, shift,
-                        gates[token], memory[rank], after[rank, :size],
-                    )  # fmt: skip
+                        block * units,
+                        units,
+                        sums[rank],
+                        row[: 0 if projected else 4 * size],
+                        bias,
+                        scale,
+                        shift,
+                        gates[token],
+                        memory[rank],
+                        after[rank, :size],
+                    )
             for rank in range(active):
                 token = starts[rank] + step
                 copy(h[token], after[rank, :size])
@@ -151,12 +186,14 @@ def _forget_backward(f: Array, c_before: Array, carry_c: Array, grad_f: Array) -
 
 
 @jit_part
-def _cell_backward(gate: Array, c_before: Array, c: Array, carry_h: Array, carry_c: Array, grad: Array) -> None:
-    """Turn the gradients of a token's h and c (the carries) into those of q, (4H,); carry_c becomes that of c'.
+def _cell_backward(
+    gate: Array, c_before: Array, c: Array, carry_h: Array, carry_c: Array, grad: Array
+) -> None:
+    """Turn the gradients of a token's h and c (the carries) into those of q, (4H,); carry_c becomes
+    that of c'.
 
-    Three loops: every array that a vectorised loop touches must first be proved apart from those it writes, which for all
-    gates at once costs more than the arithmetic.
-    """
+    Three loops: every array that a vectorised loop touches must first be proved apart from those it
+    writes, which for all gates at once costs more than the arithmetic."""
     size = len(c)
     i, f, g, o = gate[:size], gate[size : 2 * size], gate[2 * size : 3 * size], gate[3 * size :]
     _output_backward(o, c, carry_h, carry_c, grad[3 * size :])
@@ -166,7 +203,8 @@ def _cell_backward(gate: Array, c_before: Array, c: Array, carry_h: Array, carry
 
 @jit_part
 def _spread(row: Array, first: int, at: int, inputs: Array) -> None:
-    """Write a row as columns `first`, `first` + 1, … of row `at` of the inputs, whose columns stand in blocks."""
+    """Write a row as columns `first`, `first` + 1, … of row `at` of the inputs, whose columns stand
+    in blocks."""
     units, done = inputs.shape[2], 0
     while done < len(row):
         block, column = (first + done) // units, (first + done) % units
@@ -176,7 +214,9 @@ def _spread(row: Array, first: int, at: int, inputs: Array) -> None:
 
 
 @jit_part
-def _add_products(grads: Array, inputs: Array, product: Array, grad_weight: Array, grad_bias: Array) -> None:
+def _add_products(
+    grads: Array, inputs: Array, product: Array, grad_weight: Array, grad_bias: Array
+) -> None:
     """Add Σ grads ⊗ inputs, block by block of the inputs' columns, and Σ grads."""
     for block in range(len(inputs)):
         np.dot(grads.T, inputs[block, : len(grads)], product)
@@ -188,16 +228,35 @@ def _add_products(grads: Array, inputs: Array, product: Array, grad_weight: Arra
 
 @jit_fast
 def lstm_tiles_backward(
-    tiles: Array, order: Array, offsets: Array, weights: Array, depth: int, most: int, x: Array, source: Array, grad_h: Array,
-    grad_c: Array, h0: Array, c0: Array, gates: Array, h: Array, c: Array, grad_gates: Array, grad_x: Array,
-    grad_weight: Array, grad_bias: Array, grad_h0: Array, grad_c0: Array,
-) -> None:  # fmt: skip
-    """Write the gradients of q (n_tokens, 4H), of the projection's inputs (n_tokens, D), of h0 and c0; over these tiles of
-    the weights, (n_outer, 4H, outer), `outer` columns of [W_hh, W_ih] in each block, and of the bias.
+    tiles: Array,
+    order: Array,
+    offsets: Array,
+    weights: Array,
+    depth: int,
+    most: int,
+    x: Array,
+    source: Array,
+    grad_h: Array,
+    grad_c: Array,
+    h0: Array,
+    c0: Array,
+    gates: Array,
+    h: Array,
+    c: Array,
+    grad_gates: Array,
+    grad_x: Array,
+    grad_weight: Array,
+    grad_bias: Array,
+    grad_h0: Array,
+    grad_c0: Array,
+) -> None:
+    """Write the gradients of q (n_tokens, 4H), of the projection's inputs (n_tokens, D), of h0 and
+    c0; over these tiles of the weights, (n_outer, 4H, outer), `outer` columns of [W_hh, W_ih] in
+    each block, and of the bias.
 
-    `grad_h`, `grad_c`: length 0 stands for zeros. `grad_gates`, `grad_x`, `grad_bias`: length 0 is not wanted; grad_gates
-    may be `gates` itself. The weights' gradient is taken over `most` tokens at a time.
-    """
+    `grad_h`, `grad_c`: length 0 stands for zeros. `grad_gates`, `grad_x`, `grad_bias`: length 0 is
+    not wanted; grad_gates may be `gates` itself. The weights' gradient is taken over `most` tokens
+    at a time."""
     n_blocks, width, units = weights.shape
     size, rows = width // 4, room(tiles)
     n_outer, _, outer = grad_weight.shape
@@ -205,7 +264,10 @@ def lstm_tiles_backward(
     most = max(most, rows)
     carry_h, carry_c = np.empty((rows, size), c.dtype), np.empty((rows, size), c.dtype)
     # rows beyond the active ones enter the product too, and what comes of them is not read
-    grads, inputs = np.zeros((most + 4, width), c.dtype), np.zeros((n_outer, most + 4, outer), c.dtype)
+    grads, inputs = (
+        np.zeros((most + 4, width), c.dtype),
+        np.zeros((n_outer, most + 4, outer), c.dtype),
+    )
     product, back = np.empty((width, outer), c.dtype), np.empty((rows, units), c.dtype)
     grad_weight[:] = 0
     grad_bias[:] = 0
@@ -227,7 +289,14 @@ def lstm_tiles_backward(
                 if len(grad_c) > 0:
                     add(carry_c[rank], grad_c[token])
                 c_before = c[token - 1] if step > 0 else c0[sequence]
-                _cell_backward(gates[token], c_before, c[token], carry_h[rank], carry_c[rank], grads[held + rank])
+                _cell_backward(
+                    gates[token],
+                    c_before,
+                    c[token],
+                    carry_h[rank],
+                    carry_c[rank],
+                    grads[held + rank],
+                )
                 if len(grad_gates) > 0:
                     copy(grad_gates[token], grads[held + rank])
                 _spread(h[token - 1] if step > 0 else h0[sequence], 0, held + rank, inputs)

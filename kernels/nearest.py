@@ -1,7 +1,8 @@
 """What others chose at the nearest times: the simulated display sets of a log that has none.
 
-The table of choices is sorted by time and cut into groups of one time each. From an event's own group the walk takes the
-earlier or the later group, whichever is nearer, both at once where they are equally near.
+The table of choices is sorted by time and cut into groups of one time each. From an event's own
+group the walk takes the earlier or the later group, whichever is nearer, both at once where they
+are equally near.
 
     times   10 12 12 15   group_offsets [0, 1, 3, 4]   group_of_row [0, 1, 1, 2]
     event at row 3 (time 15): group 2 (distance 0), group 1 (3), group 0 (5)
@@ -14,7 +15,8 @@ from ._jit import Array, jit
 
 @jit
 def walk_stride(draw: int, n: int) -> int:
-    """Return a number in [1, n + 1] that has no divisor in common with n, so that steps of it visit all of 0 … n - 1."""
+    """Return a number in [1, n + 1] that has no divisor in common with n, so that steps of it visit
+    all of 0 … n - 1."""
     stride = 1 + draw % n
     while True:
         a, b = stride, n
@@ -42,18 +44,21 @@ def nearest_others(
     shown: Array,
     displays: Array,
 ) -> None:
-    """Write each event's display set: its own item, then the items that others chose nearest in time, nearest first.
+    """Write each event's display set: its own item, then the items that others chose nearest in
+    time, nearest first.
 
-    `events` are rows of the table, user by user, each user's in time order. A candidate is no item of the display yet,
-    was chosen by another user, and with `unseen` is none that the event's user chose in an earlier event. Rows of
-    equal distance are visited in an order that `draws` gives, two numbers per event (start and stride of a walk around
-    them). `displays` (n_events, size) ends in -1 where no further candidate exists.
+    `events` are rows of the table, user by user, each user's in time order. A candidate is no item
+    of the display yet, was chosen by another user, and with `unseen` is none that the event's user
+    chose in an earlier event. Rows of equal distance are visited in an order that `draws` gives,
+    two numbers per event (start and stride of a walk around them). `displays` (n_events, size) ends
+    in -1 where no further candidate exists.
 
-    `sole_user` (n_items,) is the only user who chose an item, or -1; `n_others` (n_users,) counts the items chosen by
-    others: with them a search ends when nothing is left to find. `last_user` (2,), the user of the last event and how
-    many items others chose as well they have chosen, and `seen` (n_items,), who chose an item last, go on from call to
-    call (-1 and 0; -1); `shown` (n_items,) is scratch of -1, left with the rows of events.
-    """
+    `sole_user` (n_items,) is the only user who chose an item, or -1; `n_others` (n_users,) counts
+    the items chosen by
+    others: with them a search ends when nothing is left to find. `last_user` (2,), the user of the
+    last event and how many items others chose as well they have chosen, and `seen` (n_items,), who
+    chose an item last, go on from call to call (-1 and 0; -1); `shown` (n_items,) is scratch of -1,
+    left with the rows of events."""
     size = displays.shape[1]
     n_groups = len(group_times)
     for e in range(len(events)):
@@ -80,8 +85,12 @@ def nearest_others(
                 before, after = earlier, later
                 distance_before = group_times[own] - group_times[before] if before >= 0 else -1
                 distance_after = group_times[after] - group_times[own] if after < n_groups else -1
-            use_before = distance_before >= 0 and (distance_after < 0 or distance_before <= distance_after)
-            use_after = distance_after >= 0 and (distance_before < 0 or distance_after <= distance_before)
+            use_before = distance_before >= 0 and (
+                distance_after < 0 or distance_before <= distance_after
+            )
+            use_after = distance_after >= 0 and (
+                distance_before < 0 or distance_after <= distance_before
+            )
             n_before = group_offsets[before + 1] - group_offsets[before] if use_before else 0
             n_after = group_offsets[after + 1] - group_offsets[after] if use_after else 0
             n = n_before + n_after

@@ -1,4 +1,5 @@
-"""Nearest neighbours in choices: item to item by co-choice, and session to session by the items that both chose.
+"""Nearest neighbours in choices: item to item by co-choice, and session to session by the items
+that both chose.
 
 Sparse matrices come as compressed rows: row i holds columns `indices[indptr[i]:indptr[i + 1]]`.
 """
@@ -24,11 +25,12 @@ def nearest_items(
     near_indices: Array,
     near_sims: Array,
 ) -> None:
-    """Keep each item's `most` nearest others, by counts[i, j] / √((support[i] + shrinkage) · (support[j] + shrinkage)).
+    """Keep each item's `most` nearest others, by counts[i, j] / √((support[i] + shrinkage) ·
+    (support[j] + shrinkage)).
 
-    counts is symmetric; its diagonal is left out. Of equal similarities at the limit the lower columns stay. The room in
-    `near_indices` and `near_sims` must hold min(most, entries) per row; near_indptr[-1] says how much was used.
-    """
+    counts is symmetric; its diagonal is left out. Of equal similarities at the limit the lower
+    columns stay. The room in `near_indices` and `near_sims` must hold min(most, entries) per row;
+    near_indptr[-1] says how much was used."""
     sims = np.empty(len(indices), np.float64)
     used = 0
     near_indptr[0] = 0
@@ -64,7 +66,9 @@ def nearest_items(
 
 
 @jit
-def _add(sums: Array, touched: Array, is_touched: Array, n_touched: int, item: int, amount: float) -> int:
+def _add(
+    sums: Array, touched: Array, is_touched: Array, n_touched: int, item: int, amount: float
+) -> int:
     """Add to an item's sum and list it once; return how many are listed."""
     sums[item] += amount
     if is_touched[item]:
@@ -91,16 +95,21 @@ def score_by_items(
     is_touched: Array,
     scores: Array,
 ) -> None:
-    """Write Σ_j decay^j · sim(j-th newest choice before the event, candidate) per candidate; an item is `repeat` to itself.
+    """Write Σ_j decay^j · sim(j-th newest choice before the event, candidate) per candidate; an
+    item is `repeat` to itself.
 
-    `items` holds each candidate's item, −1 for an unknown one: it scores 0, and as a choice it only ages the others. No
-    click ages nothing. `sums`, `is_touched` are scratch (n_items,), zero on entry and on exit; `touched` likewise, any value.
-    """
+    `items` holds each candidate's item, −1 for an unknown one: it scores 0, and as a choice it only
+    ages the others. No click ages nothing. `sums`, `is_touched` are scratch (n_items,), zero on
+    entry and on exit; `touched` likewise, any value."""
     for session in range(len(session_offsets) - 1):
         n_touched = 0
         first = session_offsets[session]
         for event in range(first, session_offsets[session + 1]):
-            chosen = token_candidates[token_offsets[session] + event - first - 1] if event > first else -1
+            chosen = (
+                token_candidates[token_offsets[session] + event - first - 1]
+                if event > first
+                else -1
+            )
             if chosen >= 0:
                 for i in range(n_touched):
                     sums[touched[i]] *= decay
@@ -108,7 +117,9 @@ def score_by_items(
                 if item >= 0:
                     n_touched = _add(sums, touched, is_touched, n_touched, item, repeat)
                     for i in range(near_indptr[item], near_indptr[item + 1]):
-                        n_touched = _add(sums, touched, is_touched, n_touched, near_indices[i], near_sims[i])
+                        n_touched = _add(
+                            sums, touched, is_touched, n_touched, near_indices[i], near_sims[i]
+                        )
             for candidate in range(display_offsets[event], display_offsets[event + 1]):
                 scores[candidate] = sums[items[candidate]] if items[candidate] >= 0 else 0.0
         for i in range(n_touched):
@@ -128,7 +139,8 @@ def _meet(
     found: Array,
     in_prefix: Array,
 ) -> int:
-    """Write into `sims` how near each training session is to the choices so far; list those met, and return how many."""
+    """Write into `sims` how near each training session is to the choices so far; list those met,
+    and return how many."""
     length = 0
     for token in range(len(chosen)):
         if chosen[token] >= 0:
@@ -157,7 +169,8 @@ def _meet(
 
 @jit
 def _keep_nearest(most: int, n_found: int, sims: Array, found: Array) -> float:
-    """Put 0 for all but the `most` nearest and those that tie with the last of them; return the sum."""
+    """Put 0 for all but the `most` nearest and those that tie with the last of them; return the
+    sum."""
     if n_found > most:
         limit = np.sort(sims[found[:n_found]])[n_found - most]
         for i in range(n_found):
@@ -188,22 +201,26 @@ def score_by_sessions(
     in_prefix: Array,
     scores: Array,
 ) -> None:
-    """Write, per candidate, its share among the training sessions nearest to the choices before the event.
+    """Write, per candidate, its share among the training sessions nearest to the choices before the
+    event.
 
-    share(a) = Σ sim(n) · [n chose a] / (shrinkage + Σ sim(n)) over the `most` nearest sessions n (and those that tie with
-    the last of them), and `repeat` more for an item chosen before. sim(n) sums, over the distinct items of the prefix that
-    n chose, their weights, and is divided by norms[n]. Weights are i/m for the i-th of m choices, an item's latest
-    counting, if `by_position`; otherwise 1/√(number of distinct items), which with norms √|n| is the cosine.
+    share(a) = Σ sim(n) · [n chose a] / (shrinkage + Σ sim(n)) over the `most` nearest sessions n
+    (and those that tie with the last of them), and `repeat` more for an item chosen before. sim(n)
+    sums, over the distinct items of the prefix that n chose, their weights, and is divided by
+    norms[n]. Weights are i/m for the i-th of m choices, an item's latest counting, if
+    `by_position`; otherwise 1/√(number of distinct items), which with norms √|n| is the cosine.
 
-    Row i of (of_item_indptr, of_item) lists the training sessions that chose item i. `sims` (n_training,), `in_prefix`
-    (n_items,) are scratch, zero on entry and on exit; `found` (n_training,) likewise, any value. Unknown items (−1)
-    score 0 and keep their place among the m.
+    Row i of (of_item_indptr, of_item) lists the training sessions that chose item i. `sims`
+    (n_training,), `in_prefix` (n_items,) are scratch, zero on entry and on exit; `found`
+    (n_training,) likewise, any value. Unknown items (−1) score 0 and keep their place among the m.
     """
     for session in range(len(session_offsets) - 1):
         first, start = session_offsets[session], token_offsets[session]
         for event in range(first, session_offsets[session + 1]):
             chosen = token_candidates[start : start + event - first]
-            n_found = _meet(chosen, items, of_item_indptr, of_item, norms, by_position, sims, found, in_prefix)
+            n_found = _meet(
+                chosen, items, of_item_indptr, of_item, norms, by_position, sims, found, in_prefix
+            )
             total = _keep_nearest(most, n_found, sims, found)
             for candidate in range(display_offsets[event], display_offsets[event + 1]):
                 scores[candidate] = 0.0

@@ -1,14 +1,15 @@
-"""Losses of next-item training with their gradients in one pass: cross-entropy within blocks of targets, and BPR.
+"""Losses of next-item training with their gradients in one pass: cross-entropy within blocks of
+targets, and BPR.
 
-Own-batch cross-entropy: the targets are drawn into blocks, and each must be told from the others of its block.
+Own-batch cross-entropy: the targets are drawn into blocks, and each must be told from the others of
+its block.
 
     scores = S Tᵀ + b,  P = softmax of each row,  loss = Σ −log P_ii / n
     P' = (P − I) / n,   dS = P' T,   dT = P'ᵀ S,   db = column sums of P'
 
-S holds the block's states, (B, H), T and b its targets' rows of the table, whose last column is the bias. Rows of P go
-through a few at a time, so that they stay in cache and BLAS takes its path for small products. A target that stands twice
-in a block is its own negative there.
-"""
+S holds the block's states, (B, H), T and b its targets' rows of the table, whose last column is the
+bias. Rows of P go through a few at a time, so that they stay in cache and BLAS takes its path for
+small products. A target that stands twice in a block is its own negative there."""
 
 from __future__ import annotations
 
@@ -23,8 +24,8 @@ from .activations import exp_nonpositive
 from .cells import ONE, add, copy
 
 SMALL_PRODUCT = 1_000_000
-"""multiplications up to which OpenBLAS takes operands as they lie: (28, 64) @ (64, 512) then runs at 111 GFLOP/s on one
-core, (32, 64) @ (64, 512) at 70"""
+"""multiplications up to which OpenBLAS takes operands as they lie: (28, 64) @ (64, 512) then runs
+at 111 GFLOP/s on one core, (32, 64) @ (64, 512) at 70"""
 TURN = 16
 _SIGN: Any = np.int32(31)
 _NOT_SIGN: Any = np.int32(0x7FFFFFFF)
@@ -32,13 +33,15 @@ _NOT_SIGN: Any = np.int32(0x7FFFFFFF)
 
 @jit_part
 def _in_order(bits: Any) -> Any:
-    """Turn the bits of a float32 into an int32 of the same order, and back; a NaN becomes larger than all numbers."""
+    """Turn the bits of a float32 into an int32 of the same order, and back; a NaN becomes larger
+    than all numbers."""
     # numba lifts int32 to int64 in every operation
     return np.int32(bits ^ ((bits >> _SIGN) & _NOT_SIGN))
 
 
 def to_key(x: Any) -> Any:
-    """Return what is compared for x: an int32 for float32, x itself for float64; a compiled kernel chooses by type.
+    """Return what is compared for x: an int32 for float32, x itself for float64; a compiled kernel
+    chooses by type.
 
     A maximum of integers vectorises; one of floats does not as long as a NaN keeps its meaning.
     """
@@ -101,7 +104,8 @@ def _softmax_row(row: Array, bias: Array, right: int, share: Any, grad_bias: Arr
 
 @jit_part
 def _turn(matrix: Array, turned: Array) -> None:
-    """Write the transpose, 16 rows at a time: they are read side by side and written one after the other."""
+    """Write the transpose, 16 rows at a time: they are read side by side and written one after the
+    other."""
     rows, width = matrix.shape
     for first in range(0, rows, TURN):
         last = min(first + TURN, rows)
@@ -112,25 +116,41 @@ def _turn(matrix: Array, turned: Array) -> None:
 
 @jit_fast
 def own_batch(
-    first: int, last: int, block: int, split: int, drawn: Array, targets: Array, states: Array, table: Array,
-    grad_states: Array, grad_targets: Array, losses: Array,
-) -> None:  # fmt: skip
-    """Write the gradients of pieces first to last − 1 and each piece's summed loss, losses (n_pieces,) in float64.
+    first: int,
+    last: int,
+    block: int,
+    split: int,
+    drawn: Array,
+    targets: Array,
+    states: Array,
+    table: Array,
+    grad_states: Array,
+    grad_targets: Array,
+    losses: Array,
+) -> None:
+    """Write the gradients of pieces first to last − 1 and each piece's summed loss, losses
+    (n_pieces,) in float64.
 
-    Block k holds entries k · block to (k + 1) · block − 1 of the permutation drawn (n,); its rows of P are cut into `split`
-    pieces k · split, k · split + 1, …, so that even few blocks share out evenly. targets (n,) are rows of table
-    (n_items, H + 1); states and grad_states (n, H). Each piece adds to all targets of its block: grad_targets
-    (split · n, H + 1) holds what first pieces give, then what second ones do. Gradients are those of the mean over n.
-    """
+    Block k holds entries k · block to (k + 1) · block − 1 of the permutation drawn (n,); its rows
+    of P are cut into `split` pieces k · split, k · split + 1, …, so that even few blocks share out
+    evenly. targets (n,) are rows of table (n_items, H + 1); states and grad_states (n, H). Each
+    piece adds to all targets of its block: grad_targets (split · n, H + 1) holds what first pieces
+    give, then what second ones do. Gradients are those of the mean over n."""
     n, size = states.shape
     most = min(block, n)
     limit = max(SMALL_PRODUCT // (most * size), 1)
     share = ONE / states.dtype.type(n)
     right, grad_right = np.empty((most, size), states.dtype), np.empty((most, size), states.dtype)
-    left, grad_left = np.empty((min(limit, most), size), states.dtype), np.empty((min(limit, most), size), states.dtype)
+    left, grad_left = (
+        np.empty((min(limit, most), size), states.dtype),
+        np.empty((min(limit, most), size), states.dtype),
+    )
     product = np.empty((most, size), states.dtype)
     bias, grad_bias = np.empty(most, states.dtype), np.empty(most, states.dtype)
-    flat_turned, flat_scores = np.empty(size * most, states.dtype), np.empty(len(left) * most, states.dtype)
+    flat_turned, flat_scores = (
+        np.empty(size * most, states.dtype),
+        np.empty(len(left) * most, states.dtype),
+    )
     for piece in range(first, last):
         start, part = piece // split * block, piece % split
         width = min(block, n - start)
@@ -148,7 +168,10 @@ def own_batch(
         # tiles of the same height: a low last one costs the addition below for little
         n_tiles = (end - begin + limit - 1) // limit
         for tile in range(n_tiles):
-            low, high = begin + (end - begin) * tile // n_tiles, begin + (end - begin) * (tile + 1) // n_tiles
+            low, high = (
+                begin + (end - begin) * tile // n_tiles,
+                begin + (end - begin) * (tile + 1) // n_tiles,
+            )
             held = high - low
             for i in range(held):
                 copy(left[i], states[drawn[start + low + i]])
@@ -171,13 +194,22 @@ def own_batch(
 
 @jit_fast
 def bpr(
-    first: int, last: int, targets: Array, negatives: Array, states: Array, table: Array, grad_states: Array,
-    grad_targets: Array, grad_negatives: Array, losses: Array,
-) -> None:  # fmt: skip
-    """Write the gradients of the mean of −log σ(score − negative's score), targets first to last − 1, and losses[0].
+    first: int,
+    last: int,
+    targets: Array,
+    negatives: Array,
+    states: Array,
+    table: Array,
+    grad_states: Array,
+    grad_targets: Array,
+    grad_negatives: Array,
+    losses: Array,
+) -> None:
+    """Write the gradients of the mean of −log σ(score − negative's score), targets first to last −
+    1, and losses[0].
 
-    Bayesian personalised ranking (Rendle et al., UAI 2009) with one negative each. Shapes as in `own_batch`.
-    """
+    Bayesian personalised ranking (Rendle et al., UAI 2009) with one negative each. Shapes as in
+    `own_batch`."""
     n, size = states.shape
     loss = 0.0
     for i in range(first, last):

@@ -1,8 +1,9 @@
-"""Tiles of sequences of unequal length that advance together, and the weight gradient over all tokens.
+"""Tiles of sequences of unequal length that advance together, and the weight gradient over all
+tokens.
 
-A worked miniature: offsets [0, 1, 4, 4, 6] → lengths 1, 3, 0, 2 → order [1, 3, 0, 2]: in any run of the order, the
-sequences that hold a token at a given step are its first few. A tile is such a run, narrow enough to stay in cache.
-"""
+A worked miniature: offsets [0, 1, 4, 4, 6] → lengths 1, 3, 0, 2 → order [1, 3, 0, 2]: in any run of
+the order, the sequences that hold a token at a given step are its first few. A tile is such a run,
+narrow enough to stay in cache."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ def order_by_length(offsets: Array, order: Array) -> None:
     longest = 0
     for sequence in range(n_sequences):
         longest = max(longest, offsets[sequence + 1] - offsets[sequence])
-    # place[length]: how many sequences are longer, and then one more for each of that length placed before
+    # place[length]: how many sequences are longer, and then one more for each of that length placed
+    # before
     place = np.zeros(longest + 1, np.int32)
     for sequence in range(n_sequences):
         length = offsets[sequence + 1] - offsets[sequence]
@@ -35,11 +37,12 @@ def order_by_length(offsets: Array, order: Array) -> None:
 
 @jit
 def cut_tiles(offsets: Array, order: Array, most_rows: int, most_tokens: int, tiles: Array) -> int:
-    """Cut `order` into tiles of at most `most_rows` sequences and about `most_tokens` tokens; return how many.
+    """Cut `order` into tiles of at most `most_rows` sequences and about `most_tokens` tokens;
+    return how many.
 
-    Tile k is order[tiles[k]:tiles[k + 1]]; `tiles` has room for n_sequences + 1. A tile holds a multiple of four
-    sequences, whatever their length, as long as there are any: the matrix product takes four rows at a time.
-    """
+    Tile k is order[tiles[k]:tiles[k + 1]]; `tiles` has room for n_sequences + 1. A tile holds a
+    multiple of four sequences, whatever their length, as long as there are any: the matrix product
+    takes four rows at a time."""
     n_tiles = n_tokens = 0
     tiles[0] = 0
     for rank in range(len(order)):
@@ -59,7 +62,8 @@ def cut_tiles(offsets: Array, order: Array, most_rows: int, most_tokens: int, ti
 
 @jit
 def group_tiles(offsets: Array, order: Array, tiles: Array, n_tokens: int, parts: Array) -> int:
-    """Group neighbouring tiles into parts of at least `n_tokens` tokens (the last may have fewer); return how many.
+    """Group neighbouring tiles into parts of at least `n_tokens` tokens (the last may have fewer);
+    return how many.
 
     Part k is tiles[parts[k]:parts[k + 1]]; `parts` has room for as many entries as `tiles`.
     """
@@ -77,7 +81,8 @@ def group_tiles(offsets: Array, order: Array, tiles: Array, n_tokens: int, parts
 
 @jit_part
 def padded(rows: int) -> int:
-    """How many rows to give to the matrix product: three left over of four take longer than four."""
+    """How many rows to give to the matrix product: three left over of four take longer than
+    four."""
     return rows if rows < 3 else (rows + 3) // 4 * 4
 
 
@@ -124,10 +129,11 @@ def weight_gradient(
     grad_weight: Array,
     grad_bias: Array,
 ) -> None:
-    """Write Σ grad_sums ⊗ h', (n, H), and Σ grad_sums, (n,) or not wanted and (0,), over tokens first to last − 1.
+    """Write Σ grad_sums ⊗ h', (n, H), and Σ grad_sums, (n,) or not wanted and (0,), over tokens
+    first to last − 1.
 
-    h' is h one token earlier, or h0. Tokens are taken `chunk` at a time, one matrix product for each chunk.
-    """
+    h' is h one token earlier, or h0. Tokens are taken `chunk` at a time, one matrix product for
+    each chunk."""
     width, size = grad_weight.shape
     rows = max(min(chunk, last - first), 1)
     before = np.empty((rows, size), h.dtype)

@@ -1,13 +1,15 @@
-"""Position weights: the state s_t = vec[σ(F_{t-m:t-1} W + B)] as a ragged bag of weighted features, never dense.
+"""Position weights: the state s_t = vec[σ(F_{t-m:t-1} W + B)] as a ragged bag of weighted features,
+never dense.
 
-Column j of F is the multi-hot of the token j steps back (lag 1 is the newest), W is (m, n): Chen et al., ICML 2019,
-§4.1. A feature absent from the last m tokens contributes the constant σ(B), which the readout's bias absorbs; a
-feature present contributes σ(u + B) − σ(B), u the sum of W's rows at its lags.
+Column j of F is the multi-hot of the token j steps back (lag 1 is the newest), W is (m, n): Chen et
+al., ICML 2019, §4.1. A feature absent from the last m tokens contributes the constant σ(B), which
+the readout's bias absorbs; a feature present contributes σ(u + B) − σ(B), u the sum of W's rows at
+its lags.
 
 A worked miniature, m = 2, one sequence with bags {5}, {7}, {5, 7}: the states after its tokens hold
     [5] at lags [1]  |  [7, 5] at lags [1], [2]  |  [5, 7] at lags [1], [1, 2]
-so state_offsets [0, 1, 3, 5], state_ids [5, 7, 5, 5, 7], entries [0, 1, 2, 3, 4, 4], lags [1, 1, 2, 1, 1, 2].
-"""
+so state_offsets [0, 1, 3, 5], state_ids [5, 7, 5, 5, 7], entries [0, 1, 2, 3, 4, 4], lags [1, 1, 2,
+1, 1, 2]."""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ IDENTITY, TANH, ELU = 0, 1, 2
 
 @jit
 def count_occurrences(offsets: Array, id_offsets: Array, window: int) -> tuple[int, int]:
-    """Return how many (state, token, id) triples the states' windows hold, and the most that one state holds."""
+    """Return how many (state, token, id) triples the states' windows hold, and the most that one
+    state holds."""
     total = 0
     widest = 0
     for sequence in range(len(offsets) - 1):
@@ -47,12 +50,12 @@ def fill_structure(
     entries: Array,
     lags: Array,
 ) -> int:
-    """Write each state's distinct ids (newest token first) and, per occurrence, its entry and lag; return the entries.
+    """Write each state's distinct ids (newest token first) and, per occurrence, its entry and lag;
+    return the entries.
 
-    `table_ids`, `table_entries` are a scratch hash table: a power of two of slots, at least twice the widest state;
-    `table_entries` is −1 on entry. A slot whose entry is older than the state's first entry counts as free, so the
-    table is never cleared.
-    """
+    `table_ids`, `table_entries` are a scratch hash table: a power of two of slots, at least twice
+    the widest state; `table_entries` is −1 on entry. A slot whose entry is older than the state's
+    first entry counts as free, so the table is never cleared."""
     mask = len(table_ids) - 1
     n_entries = 0
     occurrence = 0
@@ -103,7 +106,9 @@ def _slope(value: Any, activation: int) -> Any:
 
 
 @jit_fast
-def weigh(entries: Array, lags: Array, lag_weights: Array, bias: Array, activation: int, weights: Array) -> None:
+def weigh(
+    entries: Array, lags: Array, lag_weights: Array, bias: Array, activation: int, weights: Array
+) -> None:
     """Write σ(u + bias) − σ(bias) for each entry, (n_entries, n); lag_weights (m, n), bias (n,)."""
     n_entries, n = weights.shape
     rest = bias.copy()
@@ -133,7 +138,8 @@ def weigh_backward(
     grad_lag_weights: Array,
     grad_bias: Array,
 ) -> None:
-    """Write the gradients of lag_weights and bias from that of the weights; `grad_u` is scratch, (n_entries, n)."""
+    """Write the gradients of lag_weights and bias from that of the weights; `grad_u` is scratch,
+    (n_entries, n)."""
     n_entries, n = weights.shape
     rest = bias.copy()
     _activate_row(rest, activation)
@@ -151,11 +157,14 @@ def weigh_backward(
 
 
 @jit_fast
-def outer_sum(table: Array, state_ids: Array, state_offsets: Array, weights: Array, result: Array) -> int:
-    """Write Σ_k Σ_j weights[k, j] · table[state_ids[k], j] per state, (n_rows, n, D) → (n_states, D).
+def outer_sum(
+    table: Array, state_ids: Array, state_offsets: Array, weights: Array, result: Array
+) -> int:
+    """Write Σ_k Σ_j weights[k, j] · table[state_ids[k], j] per state, (n_rows, n, D) → (n_states,
+    D).
 
-    Returns −1, or the position in state_ids of the first id that is not a row of the table; the sum then stops there.
-    """
+    Returns −1, or the position in state_ids of the first id that is not a row of the table; the sum
+    then stops there."""
     n_rows, width = table.shape[0], table.shape[2]
     for state in range(len(state_offsets) - 1):
         out = result[state]
@@ -170,7 +179,9 @@ def outer_sum(table: Array, state_ids: Array, state_offsets: Array, weights: Arr
 
 
 @jit_fast
-def outer_sum_backward(grad: Array, table: Array, state_ids: Array, state_offsets: Array, grad_weights: Array) -> None:
+def outer_sum_backward(
+    grad: Array, table: Array, state_ids: Array, state_offsets: Array, grad_weights: Array
+) -> None:
     """Write ⟨grad[state], table[state_ids[k], j]⟩ for each entry k and column j, (n_entries, n)."""
     n, width = table.shape[1], table.shape[2]
     for state in range(len(state_offsets) - 1):
@@ -184,7 +195,9 @@ def outer_sum_backward(grad: Array, table: Array, state_ids: Array, state_offset
 
 
 @jit_fast
-def outer_sum_scatter(grad: Array, state_ids: Array, state_offsets: Array, weights: Array, grad_table: Array) -> None:
+def outer_sum_scatter(
+    grad: Array, state_ids: Array, state_offsets: Array, weights: Array, grad_table: Array
+) -> None:
     """Add weights[k, j] · grad[state] to grad_table[state_ids[k], j], (n_rows, n, D), in place."""
     n, width = grad_table.shape[1], grad_table.shape[2]
     for state in range(len(state_offsets) - 1):

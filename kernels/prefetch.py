@@ -1,4 +1,5 @@
-"""Asking for a table row before it is needed: rows read at random out of a large table come from memory one by one otherwise."""
+"""Asking for a table row before it is needed: rows read at random out of a large table come from
+memory one by one otherwise."""
 
 from __future__ import annotations
 
@@ -17,13 +18,16 @@ _LINE_FLOATS = 16
 
 
 def _asking(typing_context: Any, array: Any, *position: Any) -> Any:
-    """llvm.prefetch of array[position], for reading, into all caches; nothing is read, so any position will do."""
+    """llvm.prefetch of array[position], for reading, into all caches; nothing is read, so any
+    position will do."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kind = signature.args[0]
         made = context.make_array(kind)(context, builder, arguments[0])
-        shape, strides = (cgutils.unpack_tuple(builder, part, kind.ndim) for part in (made.shape, made.strides))  # type: ignore[no-untyped-call,unused-ignore]
-        address = cgutils.get_item_pointer2(context, builder, made.data, shape, strides, kind.layout, arguments[1:])  # type: ignore[no-untyped-call,unused-ignore]
+        unpack: Any = cgutils.unpack_tuple
+        shape, strides = (unpack(builder, part, kind.ndim) for part in (made.shape, made.strides))
+        pointer: Any = cgutils.get_item_pointer2
+        address = pointer(context, builder, made.data, shape, strides, kind.layout, arguments[1:])
         byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         kind_of = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
         function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind_of)
@@ -44,7 +48,8 @@ def _prefetch_entry(typing_context: Any, array: Any, position: Any) -> Any:
 
 
 def prefetch_entry(vector: Array, position: int) -> None:
-    """Ask for the cache line of vector[position]; nothing is read, and nothing happens outside compiled code."""
+    """Ask for the cache line of vector[position]; nothing is read, and nothing happens outside
+    compiled code."""
 
 
 @overload(prefetch_entry, inline="always")  # type: ignore[untyped-decorator,unused-ignore]
@@ -56,7 +61,8 @@ def _ask_entry(vector: Any, position: Any) -> Any:
 
 
 def prefetch_row(table: Array, row: int) -> None:
-    """Ask for all of table[row], a cache line at a time; nothing is read, and nothing happens outside compiled code."""
+    """Ask for all of table[row], a cache line at a time; nothing is read, and nothing happens
+    outside compiled code."""
 
 
 @overload(prefetch_row, inline="always")  # type: ignore[untyped-decorator,unused-ignore]

@@ -1,11 +1,13 @@
-"""Products of a few rows with large matrices, which read each matrix once, and AdamW on a matrix from its gradient's factors.
+"""Products of a few rows with large matrices, which read each matrix once, and AdamW on a matrix
+from its gradient's factors.
 
-Up to about a million multiplications BLAS reads a matrix where it lies; above, it first copies it into an order of its
-own, which for a few rows takes longer than the product. So matrices are taken some rows at a time.
+Up to about a million multiplications BLAS reads a matrix where it lies; above, it first copies it
+into an order of its own, which for a few rows takes longer than the product. So matrices are taken
+some rows at a time.
 
-The gradient of a layer's weights is left.T @ right, of as many terms as the batch has rows. Where these are few it is
-cheaper made again, a piece in cache at a time, than written to memory and read back.
-"""
+The gradient of a layer's weights is left.T @ right, of as many terms as the batch has rows. Where
+these are few it is cheaper made again, a piece in cache at a time, than written to memory and read
+back."""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ FEW = 8
 
 @jit_part
 def _taken(rows: int, width: int, size: int) -> int:
-    """How many of a matrix's `size` rows of `width` floats to multiply with `rows` others at a time."""
+    """How many of a matrix's `size` rows of `width` floats to multiply with `rows` others at a
+    time."""
     if rows >= WHOLE:
         return size
     return min(max(SMALL // (max(rows, 1) * max(width, 1)) // 16 * 16, 16), size)
@@ -80,8 +83,11 @@ def _block(terms: int, width: int) -> int:
 
 
 @jit_fast
-def product_squares(first: int, last: int, left: Array, right: Array, part: int, sums: Array) -> None:
-    """Write the sum of squares of rows first to last − 1 of left @ right to sums[part]: left (n, terms), right (terms, width)."""
+def product_squares(
+    first: int, last: int, left: Array, right: Array, part: int, sums: Array
+) -> None:
+    """Write the sum of squares of rows first to last − 1 of left @ right to sums[part]: left (n,
+    terms), right (terms, width)."""
     taken = _block(len(right), right.shape[1])
     room = np.empty((taken, right.shape[1]), right.dtype)
     total = 0.0
@@ -98,10 +104,24 @@ def product_squares(first: int, last: int, left: Array, right: Array, part: int,
 
 @jit_fast
 def adam_product(
-    first: int, last: int, values: Array, m: Array, v: Array, left: Array, right: Array, shrink: Any, lr: Any,
-    decay: Any, beta1: Any, beta2: Any, correction1: Any, correction2: Any, eps: Any,
-) -> None:  # fmt: skip
-    """One step of AdamW, as `rows.adam_dense`, on rows first to last − 1 of a matrix whose gradient is left @ right.
+    first: int,
+    last: int,
+    values: Array,
+    m: Array,
+    v: Array,
+    left: Array,
+    right: Array,
+    shrink: Any,
+    lr: Any,
+    decay: Any,
+    beta1: Any,
+    beta2: Any,
+    correction1: Any,
+    correction2: Any,
+    eps: Any,
+) -> None:
+    """One step of AdamW, as `rows.adam_dense`, on rows first to last − 1 of a matrix whose gradient
+    is left @ right.
 
     values, m, v (n, width); left (n, terms); right (terms, width).
     """
@@ -117,4 +137,6 @@ def adam_product(
                 g = slope[j] * shrink
                 mean[j] = beta1 * mean[j] + (ONE - beta1) * g
                 square[j] = beta2 * square[j] + (ONE - beta2) * g * g
-                value[j] = value[j] * (ONE - decay) - step * mean[j] / (np.sqrt(square[j]) * grow + eps)
+                value[j] = value[j] * (ONE - decay) - step * mean[j] / (
+                    np.sqrt(square[j]) * grow + eps
+                )

@@ -1,4 +1,5 @@
-"""Ranks of the chosen candidates, with ties counted and never broken: what an exact expectation of prec@k needs."""
+"""Ranks of the chosen candidates, with ties counted and never broken: what an exact expectation of
+prec@k needs."""
 
 from __future__ import annotations
 
@@ -27,9 +28,10 @@ def _count(scores: Array, offsets: Array, choices: Array, n_better: Array, n_tie
 def rank_counts(scores: Array, offsets: Array, choices: Array) -> tuple[Array, Array]:
     """Count the other candidates that score above the chosen one, and those that tie with it.
 
-    scores (n_candidates,) float; offsets (n_events + 1,) int32; choices (n_events,) int32, position or −1 for no click.
-    Returns (n_better, n_tied), int32, shape (n_events,); events without a choice give (−1, −1). A comparison with NaN
-    counts as better, so that a diverged model can never look good; +inf and −inf compare as usual.
+    scores (n_candidates,) float; offsets (n_events + 1,) int32; choices (n_events,) int32, position
+    or −1 for no click. Returns (n_better, n_tied), int32, shape (n_events,); events without a
+    choice give (−1, −1). A comparison with NaN counts as better, so that a diverged model can never
+    look good; +inf and −inf compare as usual.
 
     Raises ValueError when the shapes do not fit, or a choice lies outside its display set.
 
@@ -39,14 +41,18 @@ def rank_counts(scores: Array, offsets: Array, choices: Array) -> tuple[Array, A
     n_events = len(offsets) - 1
     if len(choices) != n_events or offsets[-1] != len(scores):
         raise ValueError(
-            f"offsets name {n_events} events and {offsets[-1]} candidates, but there are {len(choices)} choices "
+            f"offsets name {n_events} events and {offsets[-1]} candidates, but there are "
+            f"{len(choices)} choices "
             f"and {len(scores)} scores: pass the offsets that belong to them"
         )
     invalid = (choices < -1) | (choices >= np.diff(offsets))
     if invalid.any():
         event = int(np.argmax(invalid))
         size = offsets[event + 1] - offsets[event]
-        raise ValueError(f"event {event} chooses position {choices[event]} of {size} candidates: use -1 for no click")
+        raise ValueError(
+            f"event {event} chooses position {choices[event]} of {size} candidates: use -1 for no "
+            "click"
+        )
     n_better = np.empty(n_events, np.int32)
     n_tied = np.empty(n_events, np.int32)
     _count(scores, offsets, choices, n_better, n_tied)

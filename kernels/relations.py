@@ -1,4 +1,5 @@
-"""What pairs of items have been to each other in training displays: counting and looking up, by loops over ragged arrays."""
+"""What pairs of items have been to each other in training displays: counting and looking up, by
+loops over ragged arrays."""
 
 from __future__ import annotations
 
@@ -11,12 +12,19 @@ from ._jit import Array, jit, jit_part
 
 @jit
 def rival_records(
-    display_offsets: Array, items: Array, choices: Array, n_items: int, keys: Array, values: Array, events: Array
+    display_offsets: Array,
+    items: Array,
+    choices: Array,
+    n_items: int,
+    keys: Array,
+    values: Array,
+    events: Array,
 ) -> None:
-    """Write a record for every ordered pair (a, b) of distinct candidates of a display set, Σ k (k − 1) of them.
+    """Write a record for every ordered pair (a, b) of distinct candidates of a display set, Σ k (k
+    − 1) of them.
 
-    keys: a · n_items + b, int64; values (n, 3): 1, whether a was chosen, whether b was; events: the record's event.
-    """
+    keys: a · n_items + b, int64; values (n, 3): 1, whether a was chosen, whether b was; events: the
+    record's event."""
     at = 0
     for event in range(len(display_offsets) - 1):
         first, last = display_offsets[event], display_offsets[event + 1]
@@ -34,13 +42,22 @@ def rival_records(
 
 @jit
 def follow_records(
-    session_offsets: Array, display_offsets: Array, items: Array, choices: Array, window: int, n_items: int,
-    keys: Array, values: Array, events: Array, fill: bool,
-) -> int:  # fmt: skip
-    """Write a record for every pair (h, a): h among the last `window` choices of the session, a displayed after it.
+    session_offsets: Array,
+    display_offsets: Array,
+    items: Array,
+    choices: Array,
+    window: int,
+    n_items: int,
+    keys: Array,
+    values: Array,
+    events: Array,
+    fill: bool,
+) -> int:
+    """Write a record for every pair (h, a): h among the last `window` choices of the session, a
+    displayed after it.
 
-    values (n, 2): 1, whether a was chosen. Returns the number of records; with fill = False nothing is written.
-    """
+    values (n, 2): 1, whether a was chosen. Returns the number of records; with fill = False nothing
+    is written."""
     at = 0
     for session in range(len(session_offsets) - 1):
         start = session_offsets[session]
@@ -67,7 +84,8 @@ def follow_records(
 
 @jit
 def sum_runs(sorted_keys: Array, order: Array, values: Array, unique: Array, sums: Array) -> int:
-    """Sum values (n, k) over runs of equal keys; returns the number of runs. sums (n, k) is zero on entry."""
+    """Sum values (n, k) over runs of equal keys; returns the number of runs. sums (n, k) is zero on
+    entry."""
     runs = 0
     for i in range(len(sorted_keys)):
         if i == 0 or sorted_keys[i] != sorted_keys[i - 1]:
@@ -93,14 +111,24 @@ def find(keys: Array, key: int, low: int, high: int) -> int:
 
 @jit
 def rival_sums(
-    display_offsets: Array, rows: Array, users: Array, n_items: int,
-    starts: Array, keys: Array, counts: Array, own_starts: Array, own_keys: Array, own_counts: Array, out: Array,
-) -> None:  # fmt: skip
+    display_offsets: Array,
+    rows: Array,
+    users: Array,
+    n_items: int,
+    starts: Array,
+    keys: Array,
+    counts: Array,
+    own_starts: Array,
+    own_keys: Array,
+    own_counts: Array,
+    out: Array,
+) -> None:
     """Per candidate, over its rivals in the display set, without the own user's events.
 
-    out (n_candidates, 5): displays together, rivals that were met, wins, losses, Σ log((wins + ½) / (losses + ½)).
-    rows: training row of each candidate's item or −1; users: own-table row of each event's user or −1.
-    """
+    out (n_candidates, 5): displays together, rivals that were met, wins, losses, Σ log((wins + ½) /
+    (losses + ½)).
+    rows: training row of each candidate's item or −1; users: own-table row of each event's user or
+    −1."""
     for event in range(len(display_offsets) - 1):
         first, last = display_offsets[event], display_offsets[event + 1]
         user = users[event]
@@ -130,10 +158,23 @@ def rival_sums(
 
 @jit
 def follow_sums(
-    session_offsets: Array, display_offsets: Array, rows: Array, choices: Array, users: Array, window: int, n_items: int,
-    starts: Array, keys: Array, counts: Array, own_starts: Array, own_keys: Array, own_counts: Array, out: Array,
-) -> None:  # fmt: skip
-    """Per candidate, over the last `window` choices before its event, without the own user's events.
+    session_offsets: Array,
+    display_offsets: Array,
+    rows: Array,
+    choices: Array,
+    users: Array,
+    window: int,
+    n_items: int,
+    starts: Array,
+    keys: Array,
+    counts: Array,
+    own_starts: Array,
+    own_keys: Array,
+    own_counts: Array,
+    out: Array,
+) -> None:
+    """Per candidate, over the last `window` choices before its event, without the own user's
+    events.
 
     out (n_candidates, 2): displays after those choices, choices after them.
     """

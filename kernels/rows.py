@@ -1,12 +1,12 @@
-"""The sparse optimiser step: gradients of the table rows that a batch names, and nothing else of the table.
+"""The sparse optimiser step: gradients of the table rows that a batch names, and nothing else of
+the table.
 
-`number_rows` gives the distinct rows of a batch the slots 0, 1, 2 … in order of appearance, `group_bags` finds who names
-each, `add_rows` sums the gradients of each slot in a small buffer; one pass then updates those rows. The cost follows the
-batch, not the table.
+`number_rows` gives the distinct rows of a batch the slots 0, 1, 2 … in order of appearance,
+`group_bags` finds who names each, `add_rows` sums the gradients of each slot in a small buffer; one
+pass then updates those rows. The cost follows the batch, not the table.
 
-A worked miniature: ids [7, 2, 7] → slots [0, 1, 0], rows [7, 2], bags [0, 2] and [1]; gradients a, b, c → buffer
-[a + c, b].
-"""
+A worked miniature: ids [7, 2, 7] → slots [0, 1, 0], rows [7, 2], bags [0, 2] and [1]; gradients a,
+b, c → buffer [a + c, b]."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ BLOCK = 1 << 17
 
 @jit
 def number_rows(ids: Array, slot_of: Array, slots: Array, rows: Array) -> int:
-    """Write each id's slot, (nnz,), and each slot's row; return how many slots, or −1 − i where ids[i] is no row.
+    """Write each id's slot, (nnz,), and each slot's row; return how many slots, or −1 − i where
+    ids[i] is no row.
 
     `slot_of` (n_rows,) is −1 throughout before and after; it alone is as large as the table.
     """
@@ -51,10 +52,11 @@ def number_rows(ids: Array, slot_of: Array, slots: Array, rows: Array) -> int:
 
 @jit
 def group_bags(slots: Array, offsets: Array, starts: Array, bags: Array) -> None:
-    """Write the bags that name each slot, in their order: slot s is named by bags[starts[s]:starts[s + 1]]; a counting sort.
+    """Write the bags that name each slot, in their order: slot s is named by
+    bags[starts[s]:starts[s + 1]]; a counting sort.
 
-    slots (nnz,) and offsets (n_bags + 1,) → starts (n_slots + 1,), bags (nnz,). A bag that names a slot twice stands twice.
-    slots [0, 1, 0], offsets [0, 2, 3] → starts [0, 2, 3], bags [0, 1, 0]
+    slots (nnz,) and offsets (n_bags + 1,) → starts (n_slots + 1,), bags (nnz,). A bag that names a
+    slot twice stands twice. slots [0, 1, 0], offsets [0, 2, 3] → starts [0, 2, 3], bags [0, 1, 0]
     """
     starts[:] = 0
     for i in range(len(slots)):
@@ -72,11 +74,12 @@ def group_bags(slots: Array, offsets: Array, starts: Array, bags: Array) -> None
 
 @jit_fast
 def add_rows(grad: Array, starts: Array, bags: Array, first: int, last: int, total: Array) -> None:
-    """Write the sum of grad[bag] over the bags of each slot, slots first to last − 1, in order of the bags.
+    """Write the sum of grad[bag] over the bags of each slot, slots first to last − 1, in order of
+    the bags.
 
-    grad (n_bags, d); total (n_slots, d). Rows of `grad` are read once, in random order, and asked for ahead of their use;
-    summing bag by bag would read and write rows of `total` in random order instead, each as often as it is named.
-    """
+    grad (n_bags, d); total (n_slots, d). Rows of `grad` are read once, in random order, and asked
+    for ahead of their use; summing bag by bag would read and write rows of `total` in random order
+    instead, each as often as it is named."""
     ahead = max(IN_FLIGHT // max(grad.shape[1], 1), 1)
     stop = starts[last]
     for slot in range(first, last):
@@ -92,11 +95,11 @@ def add_rows(grad: Array, starts: Array, bags: Array, first: int, last: int, tot
 
 @jit_fast
 def merge_rows(part: Array, slots: Array, weight: Any, count: int, total: Array) -> int:
-    """Add weight times the rows of one part of a batch to their slots; the first `count` slots are filled.
+    """Add weight times the rows of one part of a batch to their slots; the first `count` slots are
+    filled.
 
-    part (n, d), slots (n,) as `number_rows` gave them, total (n_slots, d): a slot's first row is written, not added.
-    Returns how many slots are filled then.
-    """
+    part (n, d), slots (n,) as `number_rows` gave them, total (n_slots, d): a slot's first row is
+    written, not added. Returns how many slots are filled then."""
     for i in range(len(slots)):
         if i + AHEAD < len(slots):
             prefetch_row(total, slots[i + AHEAD])
@@ -113,7 +116,8 @@ def merge_rows(part: Array, slots: Array, weight: Any, count: int, total: Array)
 
 @jit_fast
 def sum_of_squares(values: Array, part: int, sums: Array) -> None:
-    """Write Σ x² over values[part · BLOCK : (part + 1) · BLOCK] to sums[part]; in the values' own dtype over 256 of them."""
+    """Write Σ x² over values[part · BLOCK : (part + 1) · BLOCK] to sums[part]; in the values' own
+    dtype over 256 of them."""
     total = 0.0
     for i in range(part * BLOCK, min((part + 1) * BLOCK, len(values)), 256):
         few = values[i] * 0
@@ -125,10 +129,21 @@ def sum_of_squares(values: Array, part: int, sums: Array) -> None:
 
 @jit_fast
 def adam_dense(
-    values: Array, grad: Array, m: Array, v: Array, shrink: Any, lr: Any, decay: Any, beta1: Any, beta2: Any,
-    correction1: Any, correction2: Any, eps: Any,
-) -> None:  # fmt: skip
-    """One step of AdamW (Loshchilov & Hutter, ICLR 2019) on flat arrays; `shrink` scales the gradient (clipping).
+    values: Array,
+    grad: Array,
+    m: Array,
+    v: Array,
+    shrink: Any,
+    lr: Any,
+    decay: Any,
+    beta1: Any,
+    beta2: Any,
+    correction1: Any,
+    correction2: Any,
+    eps: Any,
+) -> None:
+    """One step of AdamW (Loshchilov & Hutter, ICLR 2019) on flat arrays; `shrink` scales the
+    gradient (clipping).
 
     correction1 = 1 − β1^t, correction2 = √(1 − β2^t); decay = lr · weight decay.
     """
@@ -142,15 +157,30 @@ def adam_dense(
 
 @jit_fast
 def adam_rows(
-    table: Array, rows: Array, grad: Array, m: Array, v: Array, shrunk: Array, first: int, last: int, shrink: Any,
-    lr: Any, log_decay: Any, beta1: Any, beta2: Any, correction1: Any, correction2: Any, eps: Any,
-) -> None:  # fmt: skip
-    """Lazy AdamW: the rows named, slots first to last − 1, take an AdamW step; all others, and their moments, wait.
+    table: Array,
+    rows: Array,
+    grad: Array,
+    m: Array,
+    v: Array,
+    shrunk: Array,
+    first: int,
+    last: int,
+    shrink: Any,
+    lr: Any,
+    log_decay: Any,
+    beta1: Any,
+    beta2: Any,
+    correction1: Any,
+    correction2: Any,
+    eps: Any,
+) -> None:
+    """Lazy AdamW: the rows named, slots first to last − 1, take an AdamW step; all others, and
+    their moments, wait.
 
-    Weight decay is not lost while a row waits: `shrunk` (n_rows,) holds the logarithm of the decay that a row has had,
-    `log_decay` of the decay that every row should have had, this step's included. If every row is named in every step
-    this is AdamW; else it differs in that moments neither fade nor move a row in the steps that do not name it.
-    """
+    Weight decay is not lost while a row waits: `shrunk` (n_rows,) holds the logarithm of the decay
+    that a row has had, `log_decay` of the decay that every row should have had, this step's
+    included. If every row is named in every step this is AdamW; else it differs in that moments
+    neither fade nor move a row in the steps that do not name it."""
     step, grow = lr / correction1, ONE / correction2
     for slot in range(first, last):
         row = rows[slot]
@@ -167,18 +197,30 @@ def adam_rows(
             second_moment = beta2 * v[row, j] + (ONE - beta2) * g * g
             m[row, j] = first_moment
             v[row, j] = second_moment
-            table[row, j] = table[row, j] * keep - step * first_moment / (np.sqrt(second_moment) * grow + eps)
+            table[row, j] = table[row, j] * keep - step * first_moment / (
+                np.sqrt(second_moment) * grow + eps
+            )
 
 
 @jit_fast
 def adagrad_rows(
-    table: Array, rows: Array, grad: Array, squares: Array, shrunk: Array, first: int, last: int, shrink: Any, lr: Any,
-    log_decay: Any, eps: Any,
-) -> None:  # fmt: skip
-    """Row-wise Adagrad: one sum of mean squared gradients per row, squares (n_rows,); the rest as in `adam_rows`.
+    table: Array,
+    rows: Array,
+    grad: Array,
+    squares: Array,
+    shrunk: Array,
+    first: int,
+    last: int,
+    shrink: Any,
+    lr: Any,
+    log_decay: Any,
+    eps: Any,
+) -> None:
+    """Row-wise Adagrad: one sum of mean squared gradients per row, squares (n_rows,); the rest as
+    in `adam_rows`.
 
-    A row's step is lr · g / (√squares + eps), as in FBGEMM's EXACT_ROWWISE_ADAGRAD (Naumov et al., 2019, DLRM).
-    """
+    A row's step is lr · g / (√squares + eps), as in FBGEMM's EXACT_ROWWISE_ADAGRAD (Naumov et al.,
+    2019, DLRM)."""
     width = table.shape[1]
     for slot in range(first, last):
         row = rows[slot]
@@ -200,7 +242,8 @@ def adagrad_rows(
 
 @jit_fast
 def adagrad_dense(values: Array, grad: Array, squares: Array, lr: Any, eps: Any) -> None:
-    """One step of Adagrad (Duchi et al., JMLR 2011) on flat arrays, as torch.optim.Adagrad: lr · g / (√Σ g² + eps)."""
+    """One step of Adagrad (Duchi et al., JMLR 2011) on flat arrays, as torch.optim.Adagrad: lr · g
+    / (√Σ g² + eps)."""
     for i in range(len(values)):
         squares[i] += grad[i] * grad[i]
         values[i] -= lr * grad[i] / (np.sqrt(squares[i]) + eps)
@@ -209,11 +252,12 @@ def adagrad_dense(values: Array, grad: Array, squares: Array, lr: Any, eps: Any)
 @jit_fast
 def adagrad_elements(
     table: Array, rows: Array, grad: Array, squares: Array, first: int, last: int, lr: Any, eps: Any
-) -> None:  # fmt: skip
-    """Adagrad on the rows named, slots first to last − 1: a sum per element, squares (n_rows, d); the other rows wait.
+) -> None:
+    """Adagrad on the rows named, slots first to last − 1: a sum per element, squares (n_rows, d);
+    the other rows wait.
 
-    An element's step is lr · g / √(Σ g² + eps), as in the official GRU4Rec. It equals dense Adagrad: no gradient, no step.
-    """
+    An element's step is lr · g / √(Σ g² + eps), as in the official GRU4Rec. It equals dense
+    Adagrad: no gradient, no step."""
     for slot in range(first, last):
         row = rows[slot]
         for j in range(table.shape[1]):

@@ -1,12 +1,13 @@
-"""A scorer over packed display sets, forward and backward: nothing of it is an operator between other operators.
+"""A scorer over packed display sets, forward and backward: nothing of it is an operator between
+other operators.
 
-    z0 = Σ_{f in bag} E_f (U, if the embedding is small) + W_x numbers + W_s state + b,  a0 = act(z0) …
-    z_l = W_l a_{l−1} + b_l,  score = w a_L + b  (+ Σ_f e_f + w_x numbers + b, the wide path)
+    z0 = Σ_{f in bag} E_f (U, if the embedding is small) + W_x numbers + W_s state + b,  a0 =
+    act(z0) … z_l = W_l a_{l−1} + b_l,  score = w a_L + b  (+ Σ_f e_f + w_x numbers + b, the wide
+    path)
 
-Candidates go through in tiles of TILE rows that stay in cache. All dense parameters lie in one flat array; `starts`
-says where each does, `widths` how wide each hidden layer is. The hidden activations of all candidates are kept, layer
-after layer, for the way back.
-"""
+Candidates go through in tiles of TILE rows that stay in cache. All dense parameters lie in one flat
+array; `starts` says where each does, `widths` how wide each hidden layer is. The hidden activations
+of all candidates are kept, layer after layer, for the way back."""
 
 from __future__ import annotations
 
@@ -22,10 +23,12 @@ from .prefetch import AHEAD, prefetch_row
 
 TILE = 96
 TURN = 512
-"""candidates from which the layers' weights are transposed first: BLAS takes a quarter longer with a transposed matrix"""
+"""candidates from which the layers' weights are transposed first: BLAS takes a quarter longer with
+a transposed matrix"""
 
 BIAS, NUMBERS, STATE, UP, WIDE, REST = 0, 1, 2, 3, 4, 5
-"""positions in `starts`: first bias, W_x, W_s, U, the wide path (bias, then w_x), then each later layer (W, then b)"""
+"""positions in `starts`: first bias, W_x, W_s, U, the wide path (bias, then w_x), then each later
+layer (W, then b)"""
 
 
 @jit_part
@@ -55,13 +58,18 @@ def scorer_forward(
     activations: Array,
     scores: Array,
 ) -> None:
-    """Write the scores of the events' candidates, the activations (flat: n_candidates × Σ widths) and state sums.
+    """Write the scores of the events' candidates, the activations (flat: n_candidates × Σ widths)
+    and state sums.
 
-    ids (n_candidates, n_fields); states (n_events, S); table (n_ids, width or item_dim); wide_table (n_ids, 1) or of
-    length 0; `threshold` 0 stands for no dropout.
-    """
+    ids (n_candidates, n_fields); states (n_events, S); table (n_ids, width or item_dim); wide_table
+    (n_ids, 1) or of length 0; `threshold` 0 stands for no dropout."""
     n, n_fields = ids.shape
-    n_numbers, state_dim, width, n_layers = numbers.shape[1], states.shape[1], widths[0], len(widths)
+    n_numbers, state_dim, width, n_layers = (
+        numbers.shape[1],
+        states.shape[1],
+        widths[0],
+        len(widths),
+    )
     begin, end = display_offsets[first_event], display_offsets[last_event]
     from_numbers = matrix(dense, starts[NUMBERS], width, n_numbers).T
     turning = end - begin >= TURN
@@ -73,7 +81,8 @@ def scorer_forward(
     lifted = np.empty((TILE, width), dense.dtype)
     wide = len(wide_table) > 0
     np.dot(states[first_event:last_event], from_state, state_sums[first_event:last_event])
-    # taken out of the loops: what is read through an index inside one is not known to stay the same, and costs a factor 2
+    # taken out of the loops: what is read through an index inside one is not known to stay the
+    # same, and costs a factor 2
     wide_part = dense[max(starts[WIDE], 0) : max(starts[WIDE], 0) + 1 + n_numbers]
     dropping = threshold > 0
     event = first_event
@@ -102,7 +111,8 @@ def scorer_forward(
                 for f in range(n_fields):
                     _add(row, table[ids[candidate, f]])
         at, before, layer_start, bias_start = 0, width, 0, starts[BIAS]
-        # activation and dropout stand here once for all layers: each copy of them costs a third of a second to compile
+        # activation and dropout stand here once for all layers: each copy of them costs a third of
+        # a second to compile
         for layer in range(n_layers):
             if layer > 0:
                 after = widths[layer]
@@ -111,9 +121,17 @@ def scorer_forward(
                 at += n * before
                 deeper = matrix(activations, at, n, after)
                 if turning:
-                    np.dot(values[start:stop], matrix(turned, layer_start, before, after), deeper[start:stop])
+                    np.dot(
+                        values[start:stop],
+                        matrix(turned, layer_start, before, after),
+                        deeper[start:stop],
+                    )
                 else:
-                    np.dot(values[start:stop], matrix(dense, weights, after, before).T, deeper[start:stop])
+                    np.dot(
+                        values[start:stop],
+                        matrix(dense, weights, after, before).T,
+                        deeper[start:stop],
+                    )
                 layer_start += after * before
                 values, before = deeper, after
             bias = dense[bias_start : bias_start + before]
@@ -142,7 +160,10 @@ def _turned(dense: Array, starts: Array, widths: Array) -> Array:
     at = 0
     for layer in range(1, len(widths)):
         after, before = widths[layer], widths[layer - 1]
-        source, target = matrix(dense, starts[REST + layer - 1], after, before), matrix(result, at, before, after)
+        source, target = (
+            matrix(dense, starts[REST + layer - 1], after, before),
+            matrix(result, at, before, after),
+        )
         for i in range(after):
             for j in range(before):
                 target[j, i] = source[i, j]
@@ -207,12 +228,18 @@ def scorer_backward(
     grad_sums: Array,
     grad_states: Array,
 ) -> None:
-    """Write the gradients of the dense parameters, of each candidate's bag (n_candidates, width or item_dim) and of states.
+    """Write the gradients of the dense parameters, of each candidate's bag (n_candidates, width or
+    item_dim) and of states.
 
     `grad_dense` belongs to this range of events alone; `grad_sums` (n_events, width) is scratch.
     """
     n = len(ids)
-    n_numbers, state_dim, width, n_layers = numbers.shape[1], states.shape[1], widths[0], len(widths)
+    n_numbers, state_dim, width, n_layers = (
+        numbers.shape[1],
+        states.shape[1],
+        widths[0],
+        len(widths),
+    )
     begin, end = display_offsets[first_event], display_offsets[last_event]
     item_dim = table.shape[1] if starts[UP] >= 0 else 0
     up = matrix(dense, max(starts[UP], 0), item_dim, width)
@@ -293,18 +320,27 @@ def scorer_backward(
             for i in range(count):
                 copy(grad_rows[start + i], out[i])
     events = grad_sums[first_event:last_event]
-    np.dot(events, matrix(dense, starts[STATE], width, state_dim), grad_states[first_event:last_event])
-    np.dot(events.T, states[first_event:last_event], matrix(grad_dense, starts[STATE], width, state_dim))
+    np.dot(
+        events, matrix(dense, starts[STATE], width, state_dim), grad_states[first_event:last_event]
+    )
+    np.dot(
+        events.T,
+        states[first_event:last_event],
+        matrix(grad_dense, starts[STATE], width, state_dim),
+    )
 
 
 @jit_part
-def _to_sums(grad: Array, values: Array, start: int, kind: int, key: Any, threshold: Any, scale: Any) -> None:
+def _to_sums(
+    grad: Array, values: Array, start: int, kind: int, key: Any, threshold: Any, scale: Any
+) -> None:
     """Take a tile's gradient back through dropout and activation, in place."""
     width = grad.shape[1]
     for i in range(len(grad)):
         row = values[start + i]
         if threshold > 0:
-            # the kept values were scaled: divide the scale out before the derivative is read off them
+            # the kept values were scaled: divide the scale out before the derivative is read off
+            # them
             drop(grad[i], (start + i) * width, key, threshold, scale)
             for j in range(width):
                 row[j] /= scale

@@ -1,10 +1,11 @@
 """Segment reductions: one pass over each event's candidates, in a flat array cut by offsets.
 
-A worked miniature: offsets [0, 3, 5] cut values [a, b, c, d, e] into the segments [a, b, c] and [d, e].
+A worked miniature: offsets [0, 3, 5] cut values [a, b, c, d, e] into the segments [a, b, c] and [d,
+    e].
 
-With `outside` each segment has one more entry of value 0 that is not in the array: the no-click option, whose utility
-is pinned at 0. Sums are taken in float64 whatever the dtype of the arrays; a NaN makes its whole segment NaN.
-"""
+With `outside` each segment has one more entry of value 0 that is not in the array: the no-click
+option, whose utility is pinned at 0. Sums are taken in float64 whatever the dtype of the arrays; a
+NaN makes its whole segment NaN."""
 
 from __future__ import annotations
 
@@ -32,15 +33,19 @@ def shift_and_total(values: Array, start: int, stop: int, outside: bool) -> tupl
 
 @jit
 def logsumexp(values: Array, offsets: Array, outside: bool, result: Array) -> None:
-    """Write log Σ exp(value) of each segment into result, shape (n_events,); −inf for a sum over nothing."""
+    """Write log Σ exp(value) of each segment into result, shape (n_events,); −inf for a sum over
+    nothing."""
     for event in range(len(offsets) - 1):
         shift, total = shift_and_total(values, offsets[event], offsets[event + 1], outside)
         result[event] = -np.inf if total == 0.0 else shift + np.log(total)
 
 
 @jit
-def logsumexp_backward(grad: Array, values: Array, result: Array, offsets: Array, grad_values: Array) -> None:
-    """Write grad · softmax into grad_values, shape (n_candidates,); 0 where the log-sum-exp is −inf."""
+def logsumexp_backward(
+    grad: Array, values: Array, result: Array, offsets: Array, grad_values: Array
+) -> None:
+    """Write grad · softmax into grad_values, shape (n_candidates,); 0 where the log-sum-exp is
+    −inf."""
     for event in range(len(offsets) - 1):
         total = np.float64(result[event])
         for i in range(offsets[event], offsets[event + 1]):
@@ -49,11 +54,13 @@ def logsumexp_backward(grad: Array, values: Array, result: Array, offsets: Array
 
 
 @jit
-def log_softmax(values: Array, offsets: Array, outside: bool, log_probs: Array, outside_log_prob: Array) -> None:
+def log_softmax(
+    values: Array, offsets: Array, outside: bool, log_probs: Array, outside_log_prob: Array
+) -> None:
     """Write log-probabilities, shapes (n_candidates,) and (n_events,).
 
-    A segment with a +inf or a NaN, or of −inf alone, has no distribution and is NaN throughout, as in torch.
-    """
+    A segment with a +inf or a NaN, or of −inf alone, has no distribution and is NaN throughout, as
+    in torch."""
     for event in range(len(offsets) - 1):
         start, stop = offsets[event], offsets[event + 1]
         shift, total = shift_and_total(values, start, stop, outside)
@@ -65,9 +72,15 @@ def log_softmax(values: Array, offsets: Array, outside: bool, log_probs: Array, 
 
 @jit
 def log_softmax_backward(
-    grad_log_probs: Array, grad_outside: Array, log_probs: Array, offsets: Array, outside: bool, grad_values: Array
+    grad_log_probs: Array,
+    grad_outside: Array,
+    log_probs: Array,
+    offsets: Array,
+    outside: bool,
+    grad_values: Array,
 ) -> None:
-    """Write grad − softmax · Σ grad into grad_values, shape (n_candidates,); the sum includes the outside entry."""
+    """Write grad − softmax · Σ grad into grad_values, shape (n_candidates,); the sum includes the
+    outside entry."""
     for event in range(len(offsets) - 1):
         start, stop = offsets[event], offsets[event + 1]
         total = np.float64(grad_outside[event]) if outside else 0.0
@@ -78,7 +91,9 @@ def log_softmax_backward(
 
 
 @jit
-def softmax(values: Array, offsets: Array, outside: bool, probs: Array, outside_prob: Array) -> None:
+def softmax(
+    values: Array, offsets: Array, outside: bool, probs: Array, outside_prob: Array
+) -> None:
     """Write probabilities, shapes (n_candidates,) and (n_events,); NaN where `log_softmax` is."""
     for event in range(len(offsets) - 1):
         start, stop = offsets[event], offsets[event + 1]
@@ -91,7 +106,8 @@ def softmax(values: Array, offsets: Array, outside: bool, probs: Array, outside_
 
 @jit_fast
 def segment_sum(values: Array, offsets: Array, result: Array) -> None:
-    """Write the sum of each segment's rows, (n_candidates, d) → (n_events, d); zeros for an empty segment."""
+    """Write the sum of each segment's rows, (n_candidates, d) → (n_events, d); zeros for an empty
+    segment."""
     for event in range(len(offsets) - 1):
         for j in range(values.shape[1]):
             result[event, j] = 0.0
@@ -102,7 +118,8 @@ def segment_sum(values: Array, offsets: Array, result: Array) -> None:
 
 @jit
 def expand(per_event: Array, offsets: Array, result: Array) -> None:
-    """Copy each event's row to its candidates, (n_events, d) → (n_candidates, d): [a, b] → [a, a, a, b, b]."""
+    """Copy each event's row to its candidates, (n_events, d) → (n_candidates, d): [a, b] → [a, a,
+    a, b, b]."""
     for event in range(len(offsets) - 1):
         for i in range(offsets[event], offsets[event + 1]):
             for j in range(per_event.shape[1]):
@@ -111,7 +128,8 @@ def expand(per_event: Array, offsets: Array, result: Array) -> None:
 
 @jit
 def argmax(values: Array, offsets: Array, result: Array) -> None:
-    """Write the position of each segment's first greatest value, shape (n_events,), int64; −1 for an empty segment.
+    """Write the position of each segment's first greatest value, shape (n_events,), int64; −1 for
+    an empty segment.
 
     NaN counts as the greatest value, as in numpy and torch.
     """

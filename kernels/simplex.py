@@ -1,12 +1,14 @@
-"""Sparse maps onto the probability simplex: α-entmax of each segment, by sorting (α = 1.5, 2) or by root finding.
+"""Sparse maps onto the probability simplex: α-entmax of each segment, by sorting (α = 1.5, 2) or by
+root finding.
 
-p = argmax_p ⟨p, v⟩ − Ω_α(p) over the simplex is p_i = [(α − 1) v_i − τ]₊^{1/(α−1)}, with τ such that Σ p = 1.
-α = 2 is sparsemax, the Euclidean projection (Martins & Astudillo, ICML 2016); α = 1.5 by sorting and every α by root
-finding are from Peters, Niculae & Martins (ACL 2019). α → 1 is softmax.
+p = argmax_p ⟨p, v⟩ − Ω_α(p) over the simplex is p_i = [(α − 1) v_i − τ]₊^{1/(α−1)}, with τ such
+that Σ p = 1. α = 2 is sparsemax, the Euclidean projection (Martins & Astudillo, ICML 2016); α = 1.5
+by sorting and every α by root finding are from Peters, Niculae & Martins (ACL 2019). α → 1 is
+softmax.
 
-Let z_i = (α − 1)(v_i − max v) ≤ 0. Then τ lies in [−1, 0), so only entries with z_i > −1 can have p_i > 0: they are
-gathered into `scratch` first, which also keeps every sum well-conditioned however large the values are.
-"""
+Let z_i = (α − 1)(v_i − max v) ≤ 0. Then τ lies in [−1, 0), so only entries with z_i > −1 can have
+p_i > 0: they are gathered into `scratch` first, which also keeps every sum well-conditioned however
+large the values are."""
 
 from __future__ import annotations
 
@@ -32,10 +34,11 @@ def _sift_down(heap: Array, i: int, size: int) -> None:
 
 @jit
 def _threshold_by_sorting(heap: Array, size: int, alpha: float) -> float:
-    """Return τ exactly, for α = 2 or α = 1.5; heap[:size] holds the z in any order and is overwritten.
+    """Return τ exactly, for α = 2 or α = 1.5; heap[:size] holds the z in any order and is
+    overwritten.
 
-    An entry z belongs to the support iff the entries above it, thresholded at z, hold less than the whole mass.
-    A heap yields the entries in descending order and only as many as the support has.
+    An entry z belongs to the support iff the entries above it, thresholded at z, hold less than the
+    whole mass. A heap yields the entries in descending order and only as many as the support has.
     """
     for i in range(size // 2 - 1, -1, -1):
         _sift_down(heap, i, size)
@@ -72,9 +75,9 @@ def _mass_and_slope(scratch: Array, size: int, tau: float, power: float) -> tupl
 def _threshold_by_bisection(scratch: Array, size: int, alpha: float) -> float:
     """Return τ for any α > 1, to rounding; scratch[:size] holds the z in any order.
 
-    The mass falls in τ from ≥ 1 at τ = −1 to ≤ 1 at τ = −size^(1−α). For α ≤ 2 it is convex, so Newton steps from the
-    left never overshoot and replace some fifty halvings by about eight steps; above 2 the bracket is halved.
-    """
+    The mass falls in τ from ≥ 1 at τ = −1 to ≤ 1 at τ = −size^(1−α). For α ≤ 2 it is convex, so
+    Newton steps from the left never overshoot and replace some fifty halvings by about eight steps;
+    above 2 the bracket is halved."""
     power = 1.0 / (alpha - 1.0)
     low, high = -1.0, -(float(size) ** (1.0 - alpha))
     for _ in range(64):
@@ -98,7 +101,8 @@ def _threshold_by_bisection(scratch: Array, size: int, alpha: float) -> float:
 def _gather_near_maximum(
     values: Array, start: int, stop: int, outside: bool, alpha: float, scratch: Array
 ) -> tuple[float, int]:
-    """Return (maximum, size) and write the z > −1 to scratch[:size]; size 0 says that the segment is not finite."""
+    """Return (maximum, size) and write the z > −1 to scratch[:size]; size 0 says that the segment
+    is not finite."""
     maximum = 0.0 if outside else -np.inf
     for i in range(start, stop):
         maximum = max(maximum, np.float64(values[i]))
@@ -142,9 +146,8 @@ def entmax(
 ) -> None:
     """Write α-entmax of each segment, shapes (n_candidates,) and (n_events,).
 
-    `scratch` is float64 of length n_candidates + 1. `by_sorting` is for α = 1.5 and α = 2 alone. A segment with a NaN,
-    a +inf, or −inf alone is NaN.
-    """
+    `scratch` is float64 of length n_candidates + 1. `by_sorting` is for α = 1.5 and α = 2 alone. A
+    segment with a NaN, a +inf, or −inf alone is NaN."""
     for event in range(len(offsets) - 1):
         start, stop = offsets[event], offsets[event + 1]
         outside_prob[event] = 0.0
@@ -168,12 +171,15 @@ def entmax(
             total += share
             outside_prob[event] = share / total
         for i in range(start, stop):
-            probs[i] = _thresholded((alpha - 1.0) * (np.float64(values[i]) - maximum), tau, alpha) / total
+            probs[i] = (
+                _thresholded((alpha - 1.0) * (np.float64(values[i]) - maximum), tau, alpha) / total
+            )
 
 
 @jit
 def _sensitivity(prob: float, alpha: float) -> float:
-    """Return p^(2−α) on the support and 0 off it: the weight of an entry in the Jacobian of α-entmax."""
+    """Return p^(2−α) on the support and 0 off it: the weight of an entry in the Jacobian of
+    α-entmax."""
     if prob == 0.0 or alpha == 1.0:
         return prob
     if alpha == 2.0:
@@ -194,7 +200,8 @@ def entmax_backward(
     alpha: float,
     grad_values: Array,
 ) -> None:
-    """Write s · (grad − ⟨s, grad⟩ / Σ s), s = p^(2−α) on the support, into grad_values, shape (n_candidates,).
+    """Write s · (grad − ⟨s, grad⟩ / Σ s), s = p^(2−α) on the support, into grad_values, shape
+    (n_candidates,).
 
     This is the vector-Jacobian product of every member of the family; α = 1 is softmax, s = p.
     """

@@ -1,12 +1,14 @@
-"""Slates shown to many users at once: which places are displayed, their scores, their probabilities, and the draw.
+"""Slates shown to many users at once: which places are displayed, their scores, their
+probabilities, and the draw.
 
-A user's slate is a row of k places. What the kernels read is not the item but the table rows of a place, (n, k, n_rows):
-the item's, and where the order of display is a feature the position's; -1 in the first stands for a place that shows
-nothing. All dense tables are folded before: one row holds all that an item's ids say to a layer.
+A user's slate is a row of k places. What the kernels read is not the item but the table rows of a
+place, (n, k, n_rows): the item's, and where the order of display is a feature the position's; -1 in
+the first stands for a place that shows nothing. All dense tables are folded before: one row holds
+all that an item's ids say to a layer.
 
-Products are taken row by row in loops of our own, over tiles of rows that stay in cache. A BLAS product would give a row other
-bits in another place or beside other rows (on some processors), and a user's scores must not depend on who stands beside it.
-"""
+Products are taken row by row in loops of our own, over tiles of rows that stay in cache. A BLAS
+product would give a row other bits in another place or beside other rows (on some processors), and
+a user's scores must not depend on who stands beside it."""
 
 from __future__ import annotations
 
@@ -28,11 +30,11 @@ FEW = 32
 
 @jit_part
 def multiply_rows(rows: Array, matrix: Array, count: int, result: Array) -> None:
-    """Write rows @ matrix for the first `count` rows, (n, k), (k, m) → (n, m): each row's bits follow from it alone.
+    """Write rows @ matrix for the first `count` rows, (n, k), (k, m) → (n, m): each row's bits
+    follow from it alone.
 
-    n is a multiple of 3, and rows up to the next such are written too. Three rows and four terms at a time keep twelve
-    factors in registers, and load a result once per four products.
-    """
+    n is a multiple of 3, and rows up to the next such are written too. Three rows and four terms at
+    a time keep twelve factors in registers, and load a result once per four products."""
     size, width = matrix.shape
     whole = size - size % 4
     for i in range(0, count, 3):
@@ -64,11 +66,11 @@ def multiply_rows(rows: Array, matrix: Array, count: int, result: Array) -> None
 def displayed_rows(
     first: int, last: int, slates: Array, active: Array, n_rows: int, n_positions: int, rows: Array
 ) -> None:
-    """Write the table rows of each place, (n, k, 1) or (n, k, 2): the item's, and n_rows + 1 + its rank among the displayed.
+    """Write the table rows of each place, (n, k, 1) or (n, k, 2): the item's, and n_rows + 1 + its
+    rank among the displayed.
 
-    An item that stood earlier in the slate is not displayed again, nor is anything to an inactive user. A rank from
-    `n_positions` on has the row n_rows: that of an unknown position.
-    """
+    An item that stood earlier in the slate is not displayed again, nor is anything to an inactive
+    user. A rank from `n_positions` on has the row n_rows: that of an unknown position."""
     k = slates.shape[1]
     seen = np.zeros(n_rows if k > FEW else 0, np.int32)
     for user in range(first, last):
@@ -89,7 +91,9 @@ def displayed_rows(
                         break
             rows[user, place, 0] = item
             if rows.shape[2] == 2:
-                rows[user, place, 1] = -1 if item < 0 else n_rows + 1 + rank if rank < n_positions else n_rows
+                rows[user, place, 1] = (
+                    -1 if item < 0 else n_rows + 1 + rank if rank < n_positions else n_rows
+                )
             rank += item >= 0
 
 
@@ -113,10 +117,16 @@ def slate_scores(
 ) -> None:
     """Write a scorer's scores of each place, (n, k), 0 where nothing is displayed.
 
-    numbers (n, k, d); states (n, S); table (·, widths[0]) and wide (·,): what a row adds to the first layer and to the
-    score; from_state (S, widths[0]), from_numbers (d, widths[0]); deeper: of each later layer W, transposed, then b.
-    """
-    k, n_rows, n_numbers, width, state_dim = rows.shape[1], rows.shape[2], numbers.shape[2], widths[0], states.shape[1]
+    numbers (n, k, d); states (n, S); table (·, widths[0]) and wide (·,): what a row adds to the
+    first layer and to the score; from_state (S, widths[0]), from_numbers (d, widths[0]); deeper: of
+    each later layer W, transposed, then b."""
+    k, n_rows, n_numbers, width, state_dim = (
+        rows.shape[1],
+        rows.shape[2],
+        numbers.shape[2],
+        widths[0],
+        states.shape[1],
+    )
     flat_rows, flat_numbers = rows.reshape(-1), numbers.reshape(len(rows) * k, n_numbers)
     flat_scores = scores.reshape(-1)
     widest = 0
@@ -137,7 +147,20 @@ def slate_scores(
                 for i in range(count):
                     copy(of_places[i], flat_numbers[begin + i])
                 multiply_rows(of_places, from_numbers, count, values)
-            _first_layer(begin, count, start, k, n_rows, flat_rows, table, sums, n_numbers > 0, bias, kind, values)
+            _first_layer(
+                begin,
+                count,
+                start,
+                k,
+                n_rows,
+                flat_rows,
+                table,
+                sums,
+                n_numbers > 0,
+                bias,
+                kind,
+                values,
+            )
             at, before = 0, width
             for layer in range(1, len(widths)):
                 after = widths[layer]
@@ -163,9 +186,19 @@ def slate_scores(
 
 @jit_part
 def _first_layer(
-    begin: int, count: int, start: int, k: int, n_rows: int, rows: Array, table: Array, sums: Array, add_to: bool, bias: Array,
-    kind: int, values: Array,
-) -> None:  # fmt: skip
+    begin: int,
+    count: int,
+    start: int,
+    k: int,
+    n_rows: int,
+    rows: Array,
+    table: Array,
+    sums: Array,
+    add_to: bool,
+    bias: Array,
+    kind: int,
+    values: Array,
+) -> None:
     """Turn a tile's sums over numbers, if `add_to`, into the activations of the first layer."""
     user = begin // k - start
     place = begin % k
@@ -191,9 +224,17 @@ def _first_layer(
 
 @jit_fast
 def softmax_slates(
-    first: int, last: int, scores: Array, eta: float, rows: Array, outside: bool, probs: Array, none: Array
+    first: int,
+    last: int,
+    scores: Array,
+    eta: float,
+    rows: Array,
+    outside: bool,
+    probs: Array,
+    none: Array,
 ) -> None:
-    """Write softmax(eta · scores) over each user's displayed places, (n, k), and what is left for no click, (n,)."""
+    """Write softmax(eta · scores) over each user's displayed places, (n, k), and what is left for
+    no click, (n,)."""
     k = scores.shape[1]
     scale = np.float32(eta)
     for user in range(first, last):
@@ -231,7 +272,8 @@ def entmax_slates(
     probs: Array,
     none: Array,
 ) -> None:
-    """Write the α-entmax of eta · scores (α = 2: sparsemax) over each user's displayed places, as `softmax_slates`."""
+    """Write the α-entmax of eta · scores (α = 2: sparsemax) over each user's displayed places, as
+    `softmax_slates`."""
     k = scores.shape[1]
     values, shares, scratch = np.empty(k, np.float32), np.empty(k, np.float32), np.empty(k + 1)
     ends, nothing = np.zeros(2, np.int32), np.empty(1, np.float32)
@@ -245,7 +287,9 @@ def entmax_slates(
         ends[1] = size
         nothing[0] = 1.0
         if size > 0:
-            entmax(values, ends, outside, alpha, alpha == 1.5 or alpha == 2.0, scratch, shares, nothing)
+            entmax(
+                values, ends, outside, alpha, alpha == 1.5 or alpha == 2.0, scratch, shares, nothing
+            )
         size = 0
         for place in range(k):
             displayed = rows[user, place, 0] >= 0
@@ -256,14 +300,23 @@ def entmax_slates(
 
 @jit
 def draw_places(
-    first: int, last: int, probs: Array, none: Array, keys: Array, rows: Array, numbers: Array, places: Array,
-    items: Array, chosen: Array, chosen_numbers: Array,
-) -> None:  # fmt: skip
-    """Draw each user's choice by its key: place and item, -1 for no click, table rows (n, 1, ·) and numbers (n, 1, d).
+    first: int,
+    last: int,
+    probs: Array,
+    none: Array,
+    keys: Array,
+    rows: Array,
+    numbers: Array,
+    places: Array,
+    items: Array,
+    chosen: Array,
+    chosen_numbers: Array,
+) -> None:
+    """Draw each user's choice by its key: place and item, -1 for no click, table rows (n, 1, ·) and
+    numbers (n, 1, d).
 
-    Rows of no click are -1 and its numbers 0. Where rounding leaves the mass a hair below 1 and no click is impossible, the
-    draw falls on the last place that can be chosen.
-    """
+    Rows of no click are -1 and its numbers 0. Where rounding leaves the mass a hair below 1 and no
+    click is impossible, the draw falls on the last place that can be chosen."""
     k = probs.shape[1]
     for user in range(first, last):
         draw = uniform(keys[user])

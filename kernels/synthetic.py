@@ -11,7 +11,8 @@ SHANNON, L2 = 0, 1
 
 @jit
 def shannon_probabilities(values: Array, size: int, outside: bool, probs: Array) -> float:
-    """Write softmax(values[:size]) to probs[:size]; return the no-click probability (value 0), 0 if not offered."""
+    """Write softmax(values[:size]) to probs[:size]; return the no-click probability (value 0), 0 if
+    not offered."""
     top = 0.0 if outside else -np.inf
     for i in range(size):
         top = max(top, values[i])
@@ -26,11 +27,14 @@ def shannon_probabilities(values: Array, size: int, outside: bool, probs: Array)
 
 
 @jit
-def l2_probabilities(values: Array, size: int, outside: bool, probs: Array, scratch: Array) -> float:
-    """Write the Euclidean projection of values[:size] onto the simplex to probs[:size]; return the no-click part.
+def l2_probabilities(
+    values: Array, size: int, outside: bool, probs: Array, scratch: Array
+) -> float:
+    """Write the Euclidean projection of values[:size] onto the simplex to probs[:size]; return the
+    no-click part.
 
-    Insertion sort, then the threshold of the longest prefix that stays positive: values [1.2, 0.4, -1] → [0.9, 0.1, 0].
-    """
+    Insertion sort, then the threshold of the longest prefix that stays positive: values [1.2, 0.4,
+    -1] → [0.9, 0.1, 0]."""
     count = size
     for i in range(size):
         scratch[i] = values[i]
@@ -55,11 +59,13 @@ def l2_probabilities(values: Array, size: int, outside: bool, probs: Array, scra
 
 
 @jit
-def draw_display(rng: np.random.Generator, size: int, skew: float, code_of_rank: Array, items: Array) -> None:
+def draw_display(
+    rng: np.random.Generator, size: int, skew: float, code_of_rank: Array, items: Array
+) -> None:
     """Write `size` distinct item codes, ascending, to items[:size].
 
-    Popularity rank floor(n U^skew) has density ∝ rank^(1/skew − 1): one power per draw however large the catalogue.
-    """
+    Popularity rank floor(n U^skew) has density ∝ rank^(1/skew − 1): one power per draw however
+    large the catalogue."""
     n_items = len(code_of_rank)
     held = 0
     while held < size:
@@ -77,7 +83,8 @@ def draw_display(rng: np.random.Generator, size: int, skew: float, code_of_rank:
 
 @jit
 def _pick(draw: float, probs: Array, size: int) -> int:
-    """Return the position that `draw` in [0, 1) falls on, or -1 for what lies beyond the candidates' mass."""
+    """Return the position that `draw` in [0, 1) falls on, or -1 for what lies beyond the
+    candidates' mass."""
     reached = 0.0
     for i in range(size):
         reached += probs[i]
@@ -88,7 +95,8 @@ def _pick(draw: float, probs: Array, size: int) -> int:
 
 @jit
 def _last_possible(probs: Array, size: int) -> int:
-    """Where rounding left the mass a hair below 1, the draw falls on the last candidate that can be chosen at all."""
+    """Where rounding left the mass a hair below 1, the draw falls on the last candidate that can be
+    chosen at all."""
     last = size - 1
     while probs[last] == 0.0:
         last -= 1
@@ -119,9 +127,9 @@ def simulate(
 ) -> None:
     """Fill items, choices, utility, probability and outside_probability of every event, in order.
 
-    u(s, a) = base[a] + intercept + affinity ⟨s, latents[a]⟩ + repeat · [a was chosen before in the session];
-    s starts at 0 and becomes decay · s + (1 − decay) · latents[chosen] after an event (decay · s without a click).
-    """
+    u(s, a) = base[a] + intercept + affinity ⟨s, latents[a]⟩ + repeat · [a was chosen before in the
+    session]; s starts at 0 and becomes decay · s + (1 − decay) · latents[chosen] after an event
+    (decay · s without a click)."""
     dim = latents.shape[1]
     widest, longest = 1, 1
     for event in range(len(display_offsets) - 1):

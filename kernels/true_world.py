@@ -1,4 +1,5 @@
-"""Users of the synthetic world, shown slates: utilities that are known, a draw by key, and the state moved on."""
+"""Users of the synthetic world, shown slates: utilities that are known, a draw by key, and the
+state moved on."""
 
 from __future__ import annotations
 
@@ -20,14 +21,24 @@ def _displayed(slate: Array, place: int) -> bool:
 
 @jit
 def true_utilities(
-    first: int, last: int, pools: Array, shared: bool, taste: Array, boredom: Array, chosen_before: Array, base: Array,
-    latents: Array, affinity: float, repeat: float, cost: float, out: Array,
-) -> None:  # fmt: skip
+    first: int,
+    last: int,
+    pools: Array,
+    shared: bool,
+    taste: Array,
+    boredom: Array,
+    chosen_before: Array,
+    base: Array,
+    latents: Array,
+    affinity: float,
+    repeat: float,
+    cost: float,
+    out: Array,
+) -> None:
     """Write u(user, item), (n, m), 0 at an empty place; `shared`: row 0 of `pools` is everybody's.
 
-    u = base + affinity ⟨taste, latents[item]⟩ + repeat · [chosen before] − cost · boredom; chosen_before (n, n_items), or
-    (n, 0) where repeat is 0.
-    """
+    u = base + affinity ⟨taste, latents[item]⟩ + repeat · [chosen before] − cost · boredom;
+    chosen_before (n, n_items), or (n, 0) where repeat is 0."""
     for user in range(first, last):
         for place in range(pools.shape[1]):
             item = pools[0 if shared else user, place]
@@ -55,7 +66,8 @@ def true_probabilities(
     probs: Array,
     none: Array,
 ) -> None:
-    """Write the probability of each displayed place, (n, k), 0 for others, and of no click; one where nothing is displayed."""
+    """Write the probability of each displayed place, (n, k), 0 for others, and of no click; one
+    where nothing is displayed."""
     k = slates.shape[1]
     values, shares, scratch = np.empty(k), np.empty(k), np.empty(k + 1)
     for user in range(first, last):
@@ -80,15 +92,31 @@ def true_probabilities(
 
 @jit
 def true_step(
-    first: int, last: int, slates: Array, active: Array, keys: Array, probs: Array, none: Array, utilities: Array,
-    latents: Array, decay: float, bait: Array, recovery: float, most: float, taste: Array, boredom: Array,
-    chosen_before: Array, places: Array, items: Array, of_choice: Array,
-) -> None:  # fmt: skip
-    """Draw the active users' choices by their keys and move their states: taste, (n, dim), and boredom, (n,).
+    first: int,
+    last: int,
+    slates: Array,
+    active: Array,
+    keys: Array,
+    probs: Array,
+    none: Array,
+    utilities: Array,
+    latents: Array,
+    decay: float,
+    bait: Array,
+    recovery: float,
+    most: float,
+    taste: Array,
+    boredom: Array,
+    chosen_before: Array,
+    places: Array,
+    items: Array,
+    of_choice: Array,
+) -> None:
+    """Draw the active users' choices by their keys and move their states: taste, (n, dim), and
+    boredom, (n,).
 
-    taste becomes decay · taste + (1 − decay) · latents[chosen]; boredom rises by 1 after bait, else falls by `recovery`,
-    within 0 … most. An empty slate is an event without a click.
-    """
+    taste becomes decay · taste + (1 − decay) · latents[chosen]; boredom rises by 1 after bait, else
+    falls by `recovery`, within 0 … most. An empty slate is an event without a click."""
     for user in range(first, last):
         if not active[user]:
             continue

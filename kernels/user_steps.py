@@ -1,9 +1,10 @@
-"""One recurrent step of many users, in place: what each has just chosen moves its state, whatever came before.
+"""One recurrent step of many users, in place: what each has just chosen moves its state, whatever
+came before.
 
-The input is folded: a row of `table` holds all that an item's ids say to the gates, so that a step is a gather, two small
-products, over tiles of rows as in `slates.py`, and the cell of the packed kernels. For a layer above the first
-`chosen` has no rows, and the layer below stands in the place of the numbers.
-"""
+The input is folded: a row of `table` holds all that an item's ids say to the gates, so that a step
+is a gather, two small products, over tiles of rows as in `slates.py`, and the cell of the packed
+kernels. For a layer above the first `chosen` has no rows, and the layer below stands in the place
+of the numbers."""
 
 from __future__ import annotations
 
@@ -20,10 +21,19 @@ from .slates import TILE, multiply_rows
 
 @jit_part
 def _gates(
-    start: int, count: int, chosen: Array, nothing: int, numbers: Array, table: Array, from_numbers: Array, bias: Array,
-    held: Array, gates: Array,
-) -> None:  # fmt: skip
-    """Write the input gates, bias and all, of `count` users from `start` on; `held` is scratch for their numbers."""
+    start: int,
+    count: int,
+    chosen: Array,
+    nothing: int,
+    numbers: Array,
+    table: Array,
+    from_numbers: Array,
+    bias: Array,
+    held: Array,
+    gates: Array,
+) -> None:
+    """Write the input gates, bias and all, of `count` users from `start` on; `held` is scratch for
+    their numbers."""
     n_numbers = numbers.shape[2]
     if n_numbers > 0:
         for i in range(count):
@@ -44,20 +54,39 @@ def _gates(
 
 @jit_fast
 def lstm_step(
-    first: int, last: int, active: Array, chosen: Array, nothing: int, numbers: Array, table: Array, from_numbers: Array,
-    bias: Array, weight: Array, h: Array, c: Array,
-) -> None:  # fmt: skip
+    first: int,
+    last: int,
+    active: Array,
+    chosen: Array,
+    nothing: int,
+    numbers: Array,
+    table: Array,
+    from_numbers: Array,
+    bias: Array,
+    weight: Array,
+    h: Array,
+    c: Array,
+) -> None:
     """Advance h and c, (n, H), of the active users.
 
-    chosen (n, 1, n_rows): table rows of the choice, -1 for none, which has the row `nothing`; numbers (n, 1, d); table
-    (·, 4H); from_numbers (d, 4H); weight (H, 4H), the transposed weight_hh.
-    """
+    chosen (n, 1, n_rows): table rows of the choice, -1 for none, which has the row `nothing`;
+    numbers (n, 1, d); table (·, 4H); from_numbers (d, 4H); weight (H, 4H), the transposed
+    weight_hh."""
     size, width = weight.shape
     before, held = np.zeros((TILE, size), h.dtype), np.zeros((TILE, numbers.shape[2]), h.dtype)
     sums, gates = np.empty((TILE, width), h.dtype), np.empty((TILE, width), h.dtype)
-    scale, shift, gate = np.empty(width, h.dtype), np.empty(width, h.dtype), np.empty(width, h.dtype)
+    scale, shift, gate = (
+        np.empty(width, h.dtype),
+        np.empty(width, h.dtype),
+        np.empty(width, h.dtype),
+    )
     gate_scales(size, scale, shift)
-    i_part, f_part, g_part, o_part = gate[:size], gate[size : 2 * size], gate[2 * size : 3 * size], gate[3 * size :]
+    i_part, f_part, g_part, o_part = (
+        gate[:size],
+        gate[size : 2 * size],
+        gate[2 * size : 3 * size],
+        gate[3 * size :],
+    )
     for start in range(first, last, TILE):
         count = min(TILE, last - start)
         for i in range(count):
@@ -72,9 +101,19 @@ def lstm_step(
 
 @jit_fast
 def gru_step(
-    first: int, last: int, active: Array, chosen: Array, nothing: int, numbers: Array, table: Array, from_numbers: Array,
-    bias: Array, weight: Array, bias_hh: Array, h: Array,
-) -> None:  # fmt: skip
+    first: int,
+    last: int,
+    active: Array,
+    chosen: Array,
+    nothing: int,
+    numbers: Array,
+    table: Array,
+    from_numbers: Array,
+    bias: Array,
+    weight: Array,
+    bias_hh: Array,
+    h: Array,
+) -> None:
     """Advance h, (n, H), of the active users; arrays as in `lstm_step` with three gates."""
     size, width = weight.shape
     before, held = np.zeros((TILE, size), h.dtype), np.zeros((TILE, numbers.shape[2]), h.dtype)

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import polars as pl
 
-from fastgaum.sessions.packed import SessionLog
+from fastgaum.logs.log import SessionLog
 
 
 def log_of(
@@ -36,14 +36,20 @@ def log_of(
 
 
 def permuted_within_sets(log: SessionLog, seed: int = 0) -> tuple[SessionLog, np.ndarray]:
-    """The log with every display set's candidates in a random order, and that order, shape (n_candidates,)."""
+    """The log with every display set's candidates in a random order, and that order, shape
+    (n_candidates,)."""
     rng = np.random.default_rng(seed)
-    order = np.concatenate([
-        rng.permutation(np.arange(a, b)) for a, b in zip(log.display_offsets[:-1], log.display_offsets[1:], strict=True)
-    ])  # fmt: skip
+    order = np.concatenate(
+        [
+            rng.permutation(np.arange(a, b))
+            for a, b in zip(log.display_offsets[:-1], log.display_offsets[1:], strict=True)
+        ]
+    )
     where = np.argsort(order)
     chosen = log.display_offsets[:-1] + np.maximum(log.choices, 0)
-    moved = np.where(log.choices >= 0, where[chosen] - log.display_offsets[:-1], -1).astype(np.int32)
+    moved = np.where(log.choices >= 0, where[chosen] - log.display_offsets[:-1], -1).astype(
+        np.int32
+    )
     permuted = dataclasses.replace(
         log,
         items=log.items[order],
@@ -62,7 +68,8 @@ def random_log(
     no_click: float = 0.0,
     shared_users: bool = False,
 ) -> SessionLog:
-    """A log of chance, half of it training; low item numbers are chosen more often, so there is something to learn."""
+    """A log of chance, half of it training; low item numbers are chosen more often, so there is
+    something to learn."""
     rng = np.random.default_rng(seed)
     sessions = []
     for _ in range(n_sessions):
@@ -70,7 +77,11 @@ def random_log(
         for _ in range(rng.integers(1, max_length + 1)):
             items = rng.choice(n_items, size=rng.integers(1, min(6, n_items) + 1), replace=False)
             weight = np.exp(-0.5 * items)
-            choice = -1 if rng.random() < no_click else int(rng.choice(len(items), p=weight / weight.sum()))
+            choice = (
+                -1
+                if rng.random() < no_click
+                else int(rng.choice(len(items), p=weight / weight.sum()))
+            )
             session.append((items.tolist(), choice))
         sessions.append(session)
     split = np.tile([0, 0, 1, 2], n_sessions)[:n_sessions].tolist()

@@ -7,10 +7,10 @@ import dataclasses
 import numpy as np
 import torch
 
-from fastgaum.models.tensors import BatchTensors, chosen_bags, to_tensors
+from fastgaum.features.batches import assemble
+from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel
-from fastgaum.sessions.batches import assemble
-from fastgaum.sessions.packed import SessionLog
+from fastgaum.nets.tensors import BatchTensors, chosen_bags, to_tensors
 from tests.builders import permuted_within_sets, random_log
 
 
@@ -37,32 +37,40 @@ def _batch(model: UserModel, log: SessionLog, rows: np.ndarray) -> BatchTensors:
 def _check_normalised(model: UserModel, log: SessionLog, head: str) -> None:
     batch = _batch(model, log, log.sessions_in("all"))
     log_probs, outside = model.choice_log_probs(batch, head)  # type: ignore[arg-type]
-    sums = np.add.reduceat(log_probs.exp().numpy().astype(np.float64), batch.source.display_offsets[:-1])
+    sums = np.add.reduceat(
+        log_probs.exp().numpy().astype(np.float64), batch.source.display_offsets[:-1]
+    )
     np.testing.assert_allclose(sums + outside.exp().numpy(), 1, atol=1e-4)
 
 
 def _check_permutation(model: UserModel, log: SessionLog, head: str) -> None:
-    """Permuting candidates permutes probabilities; with real order the position is a field and moves along."""
+    """Permuting candidates permutes probabilities; with real order the position is a field and
+    moves along."""
     if log.ordered:
         return
     permuted, order = permuted_within_sets(log)
     rows = log.sessions_in("test")
     before, _ = model.choice_log_probs(_batch(model, log, rows), head)  # type: ignore[arg-type]
     after, _ = model.choice_log_probs(_batch(model, permuted, rows), head)  # type: ignore[arg-type]
-    from fastgaum.sessions.ragged import pick_rows
+    from fastgaum.logs.ragged import pick_rows
 
     _, events = pick_rows(log.session_offsets, rows)
     _, candidates = pick_rows(log.display_offsets, events)
     position = np.full(log.n_candidates, -1)
     position[candidates] = np.arange(len(candidates))
-    np.testing.assert_allclose(after.numpy(), before.numpy()[position[order[candidates]]], atol=1e-4)
+    np.testing.assert_allclose(
+        after.numpy(), before.numpy()[position[order[candidates]]], atol=1e-4
+    )
 
 
 def _check_batching(model: UserModel, log: SessionLog, head: str) -> None:
     """A session alone has the scores it has among others, however long those are."""
     rows = log.sessions_in("test")
     together, _ = model.choice_log_probs(_batch(model, log, rows), head)  # type: ignore[arg-type]
-    alone = [model.choice_log_probs(_batch(model, log, rows[i : i + 1]), head)[0] for i in range(len(rows))]  # type: ignore[arg-type]
+    alone = [
+        model.choice_log_probs(_batch(model, log, rows[i : i + 1]), head)[0]
+        for i in range(len(rows))
+    ]  # type: ignore[arg-type]
     np.testing.assert_allclose(torch.cat(alone).numpy(), together.numpy(), atol=1e-4)
 
 
@@ -77,7 +85,8 @@ def _longest(log: SessionLog) -> np.ndarray:
 
 
 def _check_state_is_past_only(model: UserModel, log: SessionLog) -> None:
-    """Other choices at t and after leave the states up to t as they were, to the bit, and move the state at t + 1."""
+    """Other choices at t and after leave the states up to t as they were, to the bit, and move the
+    state at t + 1."""
     row = _longest(log)
     first, last = log.session_offsets[row[0]], log.session_offsets[row[0] + 1]
     sizes = np.diff(log.display_offsets)
@@ -89,9 +98,12 @@ def _check_state_is_past_only(model: UserModel, log: SessionLog) -> None:
         choices[later] = (np.maximum(choices[later], 0) + 1) % sizes[later]
         other = dataclasses.replace(log, choices=choices)
         assert model.space is not None
-        # the changed log is another log: what is tested is the encoder, so both sides use counts of the first
+        # the changed log is another log: what is tested is the encoder, so both sides use counts of
+        # the first
         encoded = model.space.encode(log, row)
-        batch = assemble(dataclasses.replace(encoded, choices=choices[first:last]), np.zeros(1, np.int32))
+        batch = assemble(
+            dataclasses.replace(encoded, choices=choices[first:last]), np.zeros(1, np.int32)
+        )
         after = _states(model, to_tensors(batch))
         assert torch.equal(after[: t + 1], before[: t + 1])
         if t + 1 < last - first and other.choices[first + t] != log.choices[first + t]:
@@ -100,7 +112,8 @@ def _check_state_is_past_only(model: UserModel, log: SessionLog) -> None:
 
 
 def _check_advance_equals_encoding(model: UserModel, log: SessionLog) -> None:
-    """Advancing a user choice by choice gives the states that encoding the session at once gives."""
+    """Advancing a user choice by choice gives the states that encoding the session at once
+    gives."""
     batch = _batch(model, log, _longest(log))
     encoded = _states(model, batch)
     carries = model.initial(1)
@@ -108,7 +121,11 @@ def _check_advance_equals_encoding(model: UserModel, log: SessionLog) -> None:
     players = model.networks.players
     for t in range(batch.n_events):
         with torch.no_grad():
-            state = torch.cat([p.history.state_of(c) for p, c in zip(players, carries, strict=True)], dim=1)
+            state = torch.cat(
+                [p.history.state_of(c) for p, c in zip(players, carries, strict=True)], dim=1
+            )
         np.testing.assert_allclose(state.numpy()[0], encoded[t].numpy(), atol=1e-5)
         if t + 1 < batch.n_events:
-            carries = model.advance(carries, chosen_bags(batch.source, batch.source.token_candidates[t : t + 1]))
+            carries = model.advance(
+                carries, chosen_bags(batch.source, batch.source.token_candidates[t : t + 1])
+            )

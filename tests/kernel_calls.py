@@ -1,10 +1,10 @@
-"""Every kernel owes a property test: a pytest plugin for runs in which kernels are plain Python and their calls can be seen.
+"""Every kernel owes a property test: a pytest plugin for runs in which kernels are plain Python and
+their calls can be seen.
 
     NUMBA_DISABLE_JIT=1 python -m pytest -p tests.kernel_calls tests/kernels tests/…
 
-Outside tests/kernels property tests alone are run: others would take minutes so. The run fails, and names them, if kernels
-were called by no test of hypothesis: a test whose shapes are drawn.
-"""
+Outside tests/kernels property tests alone are run: others would take minutes so. The run fails, and
+names them, if kernels were called by no test of hypothesis: a test whose shapes are drawn."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ import pytest
 
 KERNELS = Path(__file__).resolve().parents[1] / "kernels"
 DECORATORS = {"jit", "jit_fast", "jit_part"}
-# What plain Python warns of and a compiled kernel does without a word, and is meant to: keys are products modulo 2⁶⁴, and
-# a NaN passes through the bits of an exponent.
+# What plain Python warns of and a compiled kernel does without a word, and is meant to: keys are
+# products modulo 2⁶⁴, and a NaN passes through the bits of an exponent.
 SILENT = ("overflow encountered in scalar", "invalid value encountered in cast")
 
 called: set[tuple[str, str]] = set()
@@ -47,7 +47,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    away = [item for item in items if item.path.parent.name != "kernels" and not is_property_test(item)]
+    away = [
+        item for item in items if item.path.parent.name != "kernels" and not is_property_test(item)
+    ]
     config.hook.pytest_deselected(items=away)
     items[:] = [item for item in items if item not in away]
 
@@ -76,6 +78,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     forgotten = kernels() - called
     if exitstatus == 0 and forgotten:
         print(
-            "\nno property test (hypothesis) calls", *sorted(f"{file}: {name}" for file, name in forgotten), sep="\n  "
+            "\nno property test (hypothesis) calls",
+            *sorted(f"{file}: {name}" for file, name in forgotten),
+            sep="\n  ",
         )
         session.exitstatus = 1

@@ -15,7 +15,9 @@ def logistic(x: Array) -> Array:
     return 1 / (1 + np.exp(-x))
 
 
-def lstm(gates_x: Array, offsets: Array, weight_hh: Array, h0: Array, c0: Array) -> tuple[Array, Array]:
+def lstm(
+    gates_x: Array, offsets: Array, weight_hh: Array, h0: Array, c0: Array
+) -> tuple[Array, Array]:
     """h and c after each token, (n_tokens, H)."""
     all_h, all_c = np.zeros((len(gates_x), h0.shape[1])), np.zeros((len(gates_x), h0.shape[1]))
     for sequence in range(len(offsets) - 1):
@@ -44,11 +46,14 @@ def gru(gates_x: Array, offsets: Array, weight_hh: Array, bias_hh: Array, h0: Ar
 
 def order_by_length(offsets: list[int]) -> list[int]:
     """Sequences by falling length, ties in their own order."""
-    return sorted(range(len(offsets) - 1), key=lambda sequence: offsets[sequence] - offsets[sequence + 1])
+    return sorted(
+        range(len(offsets) - 1), key=lambda sequence: offsets[sequence] - offsets[sequence + 1]
+    )
 
 
 def previous_rows(rows: Array, offsets: list[int], start: Array) -> Array:
-    """Each token's row one step earlier, and `start` at the first step: a0 a1 | b0 → start_a a0 | start_b."""
+    """Each token's row one step earlier, and `start` at the first step: a0 a1 | b0 → start_a a0 |
+    start_b."""
     found = [
         rows[row - 1] if row > first else start[sequence]
         for sequence, (first, last) in enumerate(pairwise(offsets))
@@ -57,8 +62,11 @@ def previous_rows(rows: Array, offsets: list[int], start: Array) -> Array:
     return np.array(found).reshape(rows.shape)
 
 
-def state_bags(offsets: list[int], bags: list[list[int]], window: int) -> list[dict[int, list[int]]]:
-    """For the state after each token: the lags of each id among the last `window` tokens, newest token first."""
+def state_bags(
+    offsets: list[int], bags: list[list[int]], window: int
+) -> list[dict[int, list[int]]]:
+    """For the state after each token: the lags of each id among the last `window` tokens, newest
+    token first."""
     states = []
     for first, last in pairwise(offsets):
         for row in range(first, last):

@@ -1,4 +1,5 @@
-"""Slow, obvious twins of the segment, simplex, bag and ranking kernels: one Python list per event."""
+"""Slow, obvious twins of the segment, simplex, bag and ranking kernels: one Python list per
+event."""
 
 from __future__ import annotations
 
@@ -14,9 +15,14 @@ Distribution = tuple[list[float], float]
 
 
 def per_event(
-    rule: Callable[[list[float]], list[float]], values: Array, offsets: Array, outside: bool, absent: float = 0.0
+    rule: Callable[[list[float]], list[float]],
+    values: Array,
+    offsets: Array,
+    outside: bool,
+    absent: float = 0.0,
 ) -> tuple[Array, Array]:
-    """Apply a rule to each event's list (plus a trailing 0 for no click); `absent` is no click's result without it."""
+    """Apply a rule to each event's list (plus a trailing 0 for no click); `absent` is no click's
+    result without it."""
     inside: list[float] = []
     outsides: list[float] = []
     for start, stop in itertools.pairwise(offsets):
@@ -29,7 +35,9 @@ def per_event(
 
 def logsumexp(entries: Sequence[float]) -> float:
     top = max(entries, default=-math.inf)
-    return top if top == -math.inf else top + math.log(math.fsum(math.exp(v - top) for v in entries))
+    return (
+        top if top == -math.inf else top + math.log(math.fsum(math.exp(v - top) for v in entries))
+    )
 
 
 def log_softmax(entries: list[float]) -> list[float]:
@@ -46,7 +54,9 @@ def sparsemax(entries: list[float]) -> list[float]:
     if max(entries) == -math.inf:
         return [math.nan] * len(entries)
     ordered = sorted((v - max(entries) for v in entries), reverse=True)
-    size = max(k for k in range(1, len(ordered) + 1) if 1 + k * ordered[k - 1] > math.fsum(ordered[:k]))
+    size = max(
+        k for k in range(1, len(ordered) + 1) if 1 + k * ordered[k - 1] > math.fsum(ordered[:k])
+    )
     tau = (math.fsum(ordered[:size]) - 1) / size
     return [max(v - max(entries) - tau, 0.0) for v in entries]
 

@@ -1,4 +1,5 @@
-"""Numbers of one user's displayed places, written down as they are defined: the twin of kernels/slate_numbers.py."""
+"""Numbers of one user's displayed places, written down as they are defined: the twin of
+kernels/slate_numbers.py."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fastgaum.sessions.relations import WINDOW, PairTable
+from fastgaum.features.relations import WINDOW, PairTable
 
 
 @dataclass
@@ -25,18 +26,34 @@ class NaiveUser:
         self.events += 1
 
 
-def counted(user: NaiveUser, items: Sequence[int], least: Sequence[float], most: Sequence[float], set_size: int) -> np.ndarray:  # fmt: skip
-    """displayed_before, chosen_before, log_set_size and event_number of each item, shape (len(items), 4)."""
+def counted(
+    user: NaiveUser,
+    items: Sequence[int],
+    least: Sequence[float],
+    most: Sequence[float],
+    set_size: int,
+) -> np.ndarray:
+    """displayed_before, chosen_before, log_set_size and event_number of each item, shape
+    (len(items), 4)."""
     values = [
-        [np.log1p(user.displayed.count(item)), np.log1p(user.chosen.count(item)), np.log(set_size or len(items)),
-         np.log1p(user.events)]
+        [
+            np.log1p(user.displayed.count(item)),
+            np.log1p(user.chosen.count(item)),
+            np.log(set_size or len(items)),
+            np.log1p(user.events),
+        ]
         for item in items
-    ]  # fmt: skip
+    ]
     return np.clip(np.array(values), least, most)
 
 
 def relations(
-    user: NaiveUser, items: Sequence[int], n_items: int, rivals: PairTable, follows: PairTable, set_size: int
+    user: NaiveUser,
+    items: Sequence[int],
+    n_items: int,
+    rivals: PairTable,
+    follows: PairTable,
+    set_size: int,
 ) -> np.ndarray:
     """The six numbers of pairs of each item, shape (len(items), 6)."""
     rival, follow = _pairs(rivals, n_items), _pairs(follows, n_items)
@@ -45,12 +62,21 @@ def relations(
     for a in items:
         met = [rival[a, b] for b in items if b != a and (a, b) in rival]
         odds = sum(np.log((won + 0.5) / (lost + 0.5)) for _, won, lost in met)
-        shown, taken = np.sum([(0, 0)] + [follow[h, a] for h in user.chosen[-WINDOW:] if (h, a) in follow], axis=0)
+        shown, taken = np.sum(
+            [(0, 0)] + [follow[h, a] for h in user.chosen[-WINDOW:] if (h, a) in follow], axis=0
+        )
         all_of = np.sum([(0, 0, 0), *met], axis=0) * share
         known = sum(count > 0 for count, _, _ in met) / max(len(items) - 1, 1)
-        result.append([
-            np.log1p(all_of[0]), known, np.log((all_of[1] + 0.5) / (all_of[2] + 0.5)), share * odds, np.log1p(shown), np.log1p(taken),
-        ])  # fmt: skip
+        result.append(
+            [
+                np.log1p(all_of[0]),
+                known,
+                np.log((all_of[1] + 0.5) / (all_of[2] + 0.5)),
+                share * odds,
+                np.log1p(shown),
+                np.log1p(taken),
+            ]
+        )
     return np.array(result)
 
 
@@ -59,8 +85,8 @@ def standardised(
 ) -> np.ndarray:
     """The numbers and what they differ by from the display set's mean, in training's deviations.
 
-    With a set_size: from the mean over the item and set_size - 1 others, which are as the others are on average.
-    """
+    With a set_size: from the mean over the item and set_size - 1 others, which are as the others
+    are on average."""
     size = len(numbers)
     relative = []
     for i in range(size):
@@ -68,7 +94,9 @@ def standardised(
         rest = others.mean(axis=0) if size > 1 else numbers[i, varying]
         k = set_size or size
         relative.append(numbers[i, varying] - (numbers[i, varying] + (k - 1) * rest) / k)
-    return (np.concatenate([numbers, np.reshape(relative, (size, len(varying)))], axis=1) - mean) / scale
+    return (
+        np.concatenate([numbers, np.reshape(relative, (size, len(varying)))], axis=1) - mean
+    ) / scale
 
 
 def _pairs(table: PairTable, n_items: int) -> dict[tuple[int, int], tuple[int, ...]]:

@@ -1,4 +1,5 @@
-"""Two processes at once: two writers of one saved log, two trainings on one log. Each leaves what it would leave alone.
+"""Two processes at once: two writers of one saved log, two trainings on one log. Each leaves what
+it would leave alone.
 
 The kernels' cache has its test in kernels/test_cache.py, downloads in datasets/test_fetch.py.
 """
@@ -10,12 +11,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fastgaum.sessions.store import load_log, save_log
-from fastgaum.sessions.synthetic import synthesise
+from fastgaum.logs.saved_log import load_log, save_log
+from fastgaum.logs.synthetic import synthesise
 
 SAVE = """
 import sys
-from fastgaum.sessions.store import load_log, save_log
+from fastgaum.logs.saved_log import load_log, save_log
 log = load_log(sys.argv[1])
 for _ in range(10):
     save_log(log, sys.argv[2])
@@ -25,7 +26,9 @@ for _ in range(10):
 def run(*commands: list[str]) -> None:
     """Run commands of this Python at the same time; each must end well."""
     started = [
-        subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         for command in commands
     ]
     for process in started:
@@ -44,10 +47,27 @@ def test_processes_that_save_under_one_name_at_once_leave_one_whole_log(tmp_path
 
 def test_two_trainings_on_one_saved_log_give_the_bytes_of_one_alone(tmp_path: Path) -> None:
     save_log(synthesise(200, preset="sample")[0], tmp_path / "log")
-    settings = ["--set", "epochs=2", "--set", "warm_start=1", "--set", "catch_up=1", "--set", "search=[]"]
+    settings = [
+        "--set",
+        "epochs=2",
+        "--set",
+        "warm_start=1",
+        "--set",
+        "catch_up=1",
+        "--set",
+        "search=[]",
+    ]
 
     def command(name: str) -> list[str]:
-        return ["-m", "fastgaum", "train", str(tmp_path / "log"), "-o", str(tmp_path / name), *settings]
+        return [
+            "-m",
+            "fastgaum",
+            "train",
+            str(tmp_path / "log"),
+            "-o",
+            str(tmp_path / name),
+            *settings,
+        ]
 
     run(command("alone"))
     run(command("left"), command("right"))
@@ -57,7 +77,8 @@ def test_two_trainings_on_one_saved_log_give_the_bytes_of_one_alone(tmp_path: Pa
 
 
 def parts(model: Path) -> tuple[object, bytes]:
-    """A safetensors file's header, whose metadata stand in any order, and the bytes of its weights."""
+    """A safetensors file's header, whose metadata stand in any order, and the bytes of its
+    weights."""
     content = model.read_bytes()
     end = 8 + int.from_bytes(content[:8], "little")
     return json.loads(content[8:end]), content[end:]

@@ -1,4 +1,5 @@
-"""What pyproject.toml says the package needs is what its code imports: nothing more, nothing less, each with a lower bound."""
+"""What pyproject.toml says the package needs is what its code imports: nothing more, nothing less,
+each with a lower bound."""
 
 from __future__ import annotations
 
@@ -12,20 +13,28 @@ from tests.lowest import EXTRAS, PYPROJECT, lowest
 from tests.test_house import IMPORTS, top_of
 
 PROJECT = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
-IMPORT_NAMES = {"tomli-w": "tomli_w", "stable-baselines3": "stable_baselines3", "pytest-benchmark": "pytest"}
+IMPORT_NAMES = {
+    "tomli-w": "tomli_w",
+    "stable-baselines3": "stable_baselines3",
+    "pytest-benchmark": "pytest",
+}
 BROUGHT = {"llvmlite"}
 """numba is made of it, pins its version, and is all that is compiled with it"""
 RIVALS = {"recbole", "recsim"}
-"""measured against where they are installed; each wants versions of its own, so no extra of ours installs them"""
+"""measured against where they are installed; each wants versions of its own, so no extra of ours
+installs them"""
 
 
 def names(group: str | None = None) -> set[str]:
-    requirements = PROJECT["dependencies"] if group is None else PROJECT["optional-dependencies"][group]
+    requirements = (
+        PROJECT["dependencies"] if group is None else PROJECT["optional-dependencies"][group]
+    )
     return {IMPORT_NAMES.get(name, name) for name in lowest(requirements)}
 
 
 def used(*rooms: str, outside: tuple[str, ...] = ()) -> set[str]:
-    """Top-level names of other projects that the rooms import; with `outside`, that all rooms but those do."""
+    """Top-level names of other projects that the rooms import; with `outside`, that all rooms but
+    those do."""
     return {
         top_of(one.module)
         for one in IMPORTS
@@ -48,8 +57,14 @@ def test_numba_brings_llvmlite() -> None:
 def test_an_extra_is_imported_inside_functions_only() -> None:
     """The package works without its extras: whoever asks for what needs one is told which."""
     extras = names("baselines") | names("plots") | {"stable_baselines3"}
-    eager = {one.file.name for one in IMPORTS if one.eager and one.room != "bench" and top_of(one.module) in extras}
-    assert eager == {"sb3.py"}, "whose class derives from one of the extra's, and which says so where it is absent"
+    eager = {
+        one.file.name
+        for one in IMPORTS
+        if one.eager and one.room != "bench" and top_of(one.module) in extras
+    }
+    assert eager == {"sb3.py"}, (
+        "whose class derives from one of the extra's, and which says so where it is absent"
+    )
 
 
 def test_every_dependency_has_a_lowest_version() -> None:
@@ -63,5 +78,7 @@ def test_every_dependency_has_a_lowest_version() -> None:
 def test_what_is_installed_is_what_is_claimed() -> None:
     """A release below a lower bound would be tested here and refused by pip everywhere else."""
     for name, version in lowest(PROJECT["dependencies"]).items():
-        installed = [int(part) for part in importlib.metadata.version(name).split("+")[0].split(".")[:3]]
+        installed = [
+            int(part) for part in importlib.metadata.version(name).split("+")[0].split(".")[:3]
+        ]
         assert installed >= [int(part) for part in version.split(".")], name

@@ -1,9 +1,9 @@
 """The documentation runs: README and docs, file by file, each code block in order.
 
 ```python blocks of a file share one namespace, ```bash lines that begin with `fastgaum ` go through the command line's
-main, both in one empty folder that holds `clicks.csv`, a log in the long layout. A comment `<!-- no-run: reason -->` on
-the line above a block exempts it. Long training is cut short; everything else runs as printed.
-"""
+main, both in one empty folder that holds `clicks.csv`, a log in the long layout. A comment `<!--
+no-run: reason -->` on the line above a block exempts it. Long training is cut short; everything
+else runs as printed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 SHORT = ["--set", "epochs=2", "--set", "warm_start=2", "--set", "catch_up=2"]
 
-FENCE = re.compile(r"^(?P<before>[^\n]*)\n```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(
+    r"^(?P<before>[^\n]*)\n```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
+)
 LINK = re.compile(r"\]\((?P<target>[^)#:\s]*)(?:#(?P<anchor>[^)]*))?\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
@@ -67,11 +69,13 @@ def shortened(argv: list[str]) -> list[str]:
 @pytest.fixture
 def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to work in, with a log and without any data set at hand."""
-    from fastgaum.sessions.synthetic import synthesise
-    from fastgaum.sessions.unpack import to_frame
+    from fastgaum.logs.frame import to_frame
+    from fastgaum.logs.synthetic import synthesise
 
     columns = ("session", "event", "item", "chosen")
-    to_frame(synthesise(400, preset="sample", seed=3)[0]).select(columns).write_csv(tmp_path / "clicks.csv")
+    to_frame(synthesise(400, preset="sample", seed=3)[0]).select(columns).write_csv(
+        tmp_path / "clicks.csv"
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FASTGAUM_DATA_DIR", str(tmp_path / "nothing"))
     return tmp_path
@@ -86,10 +90,15 @@ def test_code_blocks_run(file: Path, workshop: Path, capsys: pytest.CaptureFixtu
     for block in blocks_of(file):
         if block.language == "python":
             # Blank lines before the code: a traceback then names the line of the file.
-            exec(compile("\n" * block.line + block.code, str(file), "exec", dont_inherit=True), namespace)
+            exec(
+                compile("\n" * block.line + block.code, str(file), "exec", dont_inherit=True),
+                namespace,
+            )
             continue
         for argv in commands_of(block.code):
-            assert main(shortened(argv)) == 0, f"{file.name}, below line {block.line}: {capsys.readouterr().err}"
+            assert main(shortened(argv)) == 0, (
+                f"{file.name}, below line {block.line}: {capsys.readouterr().err}"
+            )
 
 
 def test_the_documents_have_what_the_test_above_needs() -> None:
@@ -97,7 +106,9 @@ def test_the_documents_have_what_the_test_above_needs() -> None:
     names = {str(file.relative_to(ROOT)) for file in RUNNABLE}
     assert {"README.md", "docs/guide/first-table.md", "docs/guide/your-own-log.md"} <= names
     blocks = [block for file in RUNNABLE for block in blocks_of(file)]
-    commands = {argv[0] for block in blocks if block.language == "bash" for argv in commands_of(block.code)}
+    commands = {
+        argv[0] for block in blocks if block.language == "bash" for argv in commands_of(block.code)
+    }
     assert {"train", "evaluate", "predict", "reproduce", "data"} <= commands <= set(COMMANDS)
     assert sum(block.language == "python" for block in blocks) >= 8
 
@@ -114,35 +125,44 @@ def test_the_readme_s_sample_of_a_log_is_one(workshop: Path) -> None:
     assert header == sample.splitlines()[0].split(",")
 
 
-@pytest.mark.parametrize("file", [*FILES, ROOT / "CONTRIBUTING.md"], ids=lambda file: str(file.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "file", [*FILES, ROOT / "CONTRIBUTING.md"], ids=lambda file: str(file.relative_to(ROOT))
+)
 def test_relative_links_lead_somewhere(file: Path) -> None:
     for link in LINK.finditer(FENCED.sub("", file.read_text(encoding="utf-8"))):
         target = file.parent / link["target"] if link["target"] else file
         assert target.exists(), f"{file.name} links to {link['target']}"
         # names of the API get their anchors when the site is built: tests/test_site.py
         if link["anchor"] and not link["anchor"].startswith("fastgaum."):
-            assert link["anchor"] in anchors_of(target), f"{file.name} links to {link['target']}#{link['anchor']}"
+            assert link["anchor"] in anchors_of(target), (
+                f"{file.name} links to {link['target']}#{link['anchor']}"
+            )
 
 
 def anchors_of(file: Path) -> set[str]:
     """The headings of a page as GitHub and the site make anchors of them; of two alike, the first.
 
-    Both drop what is neither letter, digit, space, hyphen nor underscore, and put hyphens for spaces.
-    """
+    Both drop what is neither letter, digit, space, hyphen nor underscore, and put hyphens for
+    spaces."""
     found = HEADING.findall(FENCED.sub("", file.read_text(encoding="utf-8")))
-    return {re.sub(r"[^\w\s-]", "", heading.replace("`", "")).strip().lower().replace(" ", "-") for heading in found}
+    return {
+        re.sub(r"[^\w\s-]", "", heading.replace("`", "")).strip().lower().replace(" ", "-")
+        for heading in found
+    }
 
 
 def test_anchors_are_read_as_they_are_made(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("# What's *new*, in 2.0?\n\n```bash\n# not a heading\n```\n\n## `fit` and more\n")
+    page.write_text(
+        "# What's *new*, in 2.0?\n\n```bash\n# not a heading\n```\n\n## `fit` and more\n"
+    )
     assert anchors_of(page) == {"whats-new-in-20", "fit-and-more"}
 
 
 def test_every_preset_role_run_file_and_command_is_documented() -> None:
     from fastgaum.config import PRESETS
-    from fastgaum.sessions.schema import ROLE_NAMES
-    from fastgaum.training.runs import RUN_FILES
+    from fastgaum.logs.schema import ROLE_NAMES
+    from fastgaum.models.run_folder import RUN_FILES
 
     text = {
         name: (ROOT / name).read_text(encoding="utf-8")
@@ -155,12 +175,20 @@ def test_every_preset_role_run_file_and_command_is_documented() -> None:
         )
     }
     assert [name for name in RUN_FILES if f"`{name}`" not in text["docs/guide/runs.md"]] == []
-    assert [name for name in COMMANDS if f"`{name}`" not in text["docs/guide/command-line.md"]] == []
+    assert [
+        name for name in COMMANDS if f"`{name}`" not in text["docs/guide/command-line.md"]
+    ] == []
     assert [name for name in PRESETS if f"`{name}`" not in text["docs/faq.md"]] == []
     assert [name for name in PRESETS if f"| `{name}` |" not in text["docs/concepts/game.md"]] == []
-    rows = [line.split("|") for line in text["docs/guide/your-own-log.md"].splitlines() if line.startswith("| ")]
+    rows = [
+        line.split("|")
+        for line in text["docs/guide/your-own-log.md"].splitlines()
+        if line.startswith("| ")
+    ]
     documented = {row[1].strip(): row[3].strip() for row in rows if len(row) == 6}
-    assert {role: ", ".join(names) for role, names in ROLE_NAMES.items()}.items() <= documented.items()
+    assert {
+        role: ", ".join(names) for role, names in ROLE_NAMES.items()
+    }.items() <= documented.items()
 
 
 IN_API = re.compile(r"^::: (fastgaum[\w.]*)$", re.MULTILINE)
@@ -176,13 +204,20 @@ def test_the_api_page_has_every_public_name_and_every_name_that_a_page_imports()
     assert {name for name, _ in public} == set(fastgaum.__all__) - {"__version__"}
     names = {f"{home}.{name}" for name, home in public}
     for file in [*FILES, *(ROOT / "docs" / "examples").glob("*.py")]:
-        blocks = [block.code for block in blocks_of(file) if block.language == "python"] if file.suffix == ".md" else []
+        blocks = (
+            [block.code for block in blocks_of(file) if block.language == "python"]
+            if file.suffix == ".md"
+            else []
+        )
         for code in blocks or ([file.read_text(encoding="utf-8")] if file.suffix == ".py" else []):
             for node in ast.walk(ast.parse(code)):
                 if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fastgaum."):
                     names |= {f"{node.module}.{alias.name}" for alias in node.names}
     assert len(names) > 40
-    assert sorted(name for name in names if name not in shown and name.rpartition(".")[0] not in shown) == []
+    assert (
+        sorted(name for name in names if name not in shown and name.rpartition(".")[0] not in shown)
+        == []
+    )
 
 
 def test_the_api_page_names_what_exists() -> None:
@@ -197,7 +232,9 @@ def test_the_api_page_names_what_exists() -> None:
 def test_the_page_on_citing_says_what_the_citation_file_says() -> None:
     page = (ROOT / "docs" / "citing.md").read_text(encoding="utf-8")
     said = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
-    version, title = (re.search(rf"^{key}: (.+)$", said, re.MULTILINE) for key in ("version", "title"))
+    version, title = (
+        re.search(rf"^{key}: (.+)$", said, re.MULTILINE) for key in ("version", "title")
+    )
     assert version is not None
     assert title is not None
     assert f"version = {{{version[1]}}}" in page

@@ -1,4 +1,5 @@
-"""The programs of docs/examples, each in an empty folder and at a small size: they run, and print what they promise."""
+"""The programs of docs/examples, each in an empty folder and at a small size: they run, and print
+what they promise."""
 
 from __future__ import annotations
 
@@ -9,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.envs.test_examples import FOLDER, OTHERS, module_of
-from tests.envs.test_examples import SIZES as AGENTS
+from tests.worlds.test_examples import FOLDER, OTHERS, module_of
+from tests.worlds.test_examples import SIZES as AGENTS
 
 QUICK: dict[str, Any] = {"epochs": 2, "warm_start": 2, "catch_up": 1, "search": ()}
 TRAINED: dict[str, Any] = {"epochs": 4, "warm_start": 12, "catch_up": 3, "search": ()}
@@ -28,8 +29,14 @@ SIZES: dict[str, dict[str, Any]] = {
 def _own_log(learned: Any) -> None:
     """Customers like tea, and like it cheap."""
     utility = {(category, dear): value for category, dear, value in learned.rows()}
-    assert all(utility["tea", dear] > utility[other, dear] for dear in (False, True) for other in ("coffee", "mugs"))
-    assert all(utility[category, False] > utility[category, True] for category in ("tea", "coffee", "mugs"))
+    assert all(
+        utility["tea", dear] > utility[other, dear]
+        for dear in (False, True)
+        for other in ("coffee", "mugs")
+    )
+    assert all(
+        utility[category, False] > utility[category, True] for category in ("tea", "coffee", "mugs")
+    )
 
 
 def _compare_models(table: Any) -> None:
@@ -48,8 +55,11 @@ def _train_policy(earned: dict[str, float]) -> None:
 
 
 RIGHT: dict[str, Callable[[Any], None]] = {
-    "own_log": _own_log, "compare_models": _compare_models, "no_click": _no_click, "train_policy": _train_policy,
-}  # fmt: skip
+    "own_log": _own_log,
+    "compare_models": _compare_models,
+    "no_click": _no_click,
+    "train_policy": _train_policy,
+}
 SAYS = {
     "quickstart": r"reward: prec@1 \d\d\.\d \[.*generator: prec@1 .*generator_probability",
     "own_log": r"the audit names 'field price, smallest'.*prec@1 \d\d",
@@ -74,7 +84,10 @@ def test_an_example_runs(
 
 
 def test_every_example_is_short_tested_and_on_its_page() -> None:
-    files = {path.stem: len(path.read_text(encoding="utf-8").splitlines()) for path in FOLDER.glob("*.py")}
+    files = {
+        path.stem: len(path.read_text(encoding="utf-8").splitlines())
+        for path in FOLDER.glob("*.py")
+    }
     assert set(files) == {*SIZES, *AGENTS, *OTHERS}
     assert max(files.values()) < 60
     page = (FOLDER.parent / "examples.md").read_text(encoding="utf-8")

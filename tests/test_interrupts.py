@@ -1,4 +1,5 @@
-"""Signals end the work at once, or where it can be saved; a second one always at once; handlers are put back."""
+"""Signals end the work at once, or where it can be saved; a second one always at once; handlers are
+put back."""
 
 from __future__ import annotations
 
@@ -58,7 +59,9 @@ def test_a_signal_that_nobody_looked_at_is_raised_at_the_end() -> None:
     assert done
 
 
-def test_a_second_signal_stops_at_once_but_one_sent_twice_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_signal_stops_at_once_but_one_sent_twice_counts_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     after: list[str] = []
 
     def work() -> None:

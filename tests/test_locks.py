@@ -28,7 +28,10 @@ with folder_lock(Path(sys.argv[1])):
 def holder(folder: Path) -> subprocess.Popen[str]:
     """A process that holds the folder until its input ends."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLDER, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
@@ -38,9 +41,14 @@ def holder(folder: Path) -> subprocess.Popen[str]:
 def test_the_second_is_refused_by_name_and_a_killed_one_is_taken_over(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "run"
     with holder(folder) as process:
-        with pytest.raises(OutputError, match=rf"in use by process {process.pid} on '.+' since 20\d\d-"):
+        with pytest.raises(
+            OutputError, match=rf"in use by process {process.pid} on '.+' since 20\d\d-"
+        ):
             require_free(folder)
-        with pytest.raises(OutputError, match=f"in use by process {process.pid}"), folder_lock(folder):
+        with (
+            pytest.raises(OutputError, match=f"in use by process {process.pid}"),
+            folder_lock(folder),
+        ):
             pass
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -53,7 +61,8 @@ def test_the_second_is_refused_by_name_and_a_killed_one_is_taken_over(tmp_path: 
 
 
 def test_a_process_id_that_lives_on_is_no_lock(tmp_path: Path) -> None:
-    """The line says who holds the lock; whether it is held is the kernel's word, so a reused id fools nobody."""
+    """The line says who holds the lock; whether it is held is the kernel's word, so a reused id
+    fools nobody."""
     line = {"pid": os.getppid(), "host": "here", "since": "2020-01-01T00:00:00+00:00"}
     (tmp_path / LOCK_FILE).write_text(json.dumps(line))
     require_free(tmp_path)
@@ -76,5 +85,8 @@ def test_unreadable_owner_and_folder_that_cannot_be_made(tmp_path: Path) -> None
         with pytest.raises(OutputError, match="in use by another process"):
             require_free(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="Not a directory"), folder_lock(tmp_path / "file" / "run"):
+    with (
+        pytest.raises(OutputError, match="Not a directory"),
+        folder_lock(tmp_path / "file" / "run"),
+    ):
         pass

@@ -1,8 +1,8 @@
-"""What a user installs: the sdist and the wheel hold what they should, and a wheel works in an empty environment.
+"""What a user installs: the sdist and the wheel hold what they should, and a wheel works in an
+empty environment.
 
-The sdist is built from a copy of the checkout and the wheel from the sdist, as an index would, through the build
-backend itself: nothing is downloaded, nothing is left in the checkout.
-"""
+The sdist is built from a copy of the checkout and the wheel from the sdist, as an index would,
+through the build backend itself: nothing is downloaded, nothing is left in the checkout."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 NOT_SOURCE = (".*", "build", "dist", "site", "runs", "*.egg-info", "__pycache__")
 
-# Imports every module that a folder holds, not only those that pkgutil finds: kernels/ and bench/ have no __init__.py.
+# Imports every module that a folder holds, not only those that pkgutil finds: kernels/ and bench/
+# have no __init__.py.
 IMPORT_ALL = """
 import importlib, pathlib, sys
 import fastgaum
@@ -54,7 +55,8 @@ print(fg.__version__)
 
 @dataclass(frozen=True)
 class Built:
-    """The two files that a release uploads, what they hold, and the wheel installed alone in `target`."""
+    """The two files that a release uploads, what they hold, and the wheel installed alone in
+    `target`."""
 
     sdist: tuple[str, ...]
     """paths below the sdist's one folder"""
@@ -66,19 +68,34 @@ class Built:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    pytest.importorskip("setuptools", minversion="77", reason="the build backend: install fastgaum[test]")
+    pytest.importorskip(
+        "setuptools", minversion="77", reason="the build backend: install fastgaum[test]"
+    )
     pytest.importorskip("pip", reason="what installs a wheel for a user")
     folder = tmp_path_factory.mktemp("built")
-    shutil.copytree(ROOT, folder / "checkout", symlinks=True, ignore=shutil.ignore_patterns(*NOT_SOURCE))
+    shutil.copytree(
+        ROOT, folder / "checkout", symlinks=True, ignore=shutil.ignore_patterns(*NOT_SOURCE)
+    )
     sdist = build("sdist", folder / "checkout", folder)
     with tarfile.open(sdist) as tar:
         tar.extractall(folder / "unpacked", filter="data")
-        names = sorted(member.name.partition("/")[2] for member in tar.getmembers() if member.isfile())
+        names = sorted(
+            member.name.partition("/")[2] for member in tar.getmembers() if member.isfile()
+        )
     (source,) = (folder / "unpacked").iterdir()
     wheel = build("wheel", source, folder)
     target = folder / "target"
     python(
-        "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(target), str(wheel), cwd=folder
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-index",
+        "--no-deps",
+        "--target",
+        str(target),
+        str(wheel),
+        cwd=folder,
     )
     with zipfile.ZipFile(wheel) as archive:
         held = sorted(archive.namelist())
@@ -92,11 +109,14 @@ def build(kind: str, source: Path, out: Path) -> Path:
 
 
 def python(*argv: str, cwd: Path, path: Path | None = None) -> str:
-    """Run this interpreter in `cwd`, with `path` before everything installed; return what it prints."""
+    """Run this interpreter in `cwd`, with `path` before everything installed; return what it
+    prints."""
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     if path is not None:
         env["PYTHONPATH"] = str(path)
-    done = subprocess.run([sys.executable, *argv], cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, *argv], cwd=cwd, env=env, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -109,10 +129,18 @@ def test_sdist_holds_kernels_data_and_bench_at_the_top(built: Built) -> None:
     kernels = {Path(name).name for name in built.sdist if name.startswith("kernels/")}
     assert modules_of(ROOT / "kernels") <= kernels
     assert {f"bench/{name}" for name in modules_of(ROOT / "bench")} <= set(built.sdist)
-    assert {"data/registry.toml", "pyproject.toml", "README.md", "LICENSE", "fastgaum/py.typed"} <= set(built.sdist)
+    assert {
+        "data/registry.toml",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "fastgaum/py.typed",
+    } <= set(built.sdist)
     assert {name for name in built.sdist if name.startswith("data/sample/")}
     assert not [
-        name for name in built.sdist if name.startswith(("fastgaum/kernels/", "fastgaum/data/", "fastgaum/bench/"))
+        name
+        for name in built.sdist
+        if name.startswith(("fastgaum/kernels/", "fastgaum/data/", "fastgaum/bench/"))
     ]
     assert not [name for name in (*built.sdist, *built.wheel) if stray(name)]
 
@@ -122,19 +150,37 @@ def test_wheel_holds_the_package_and_nothing_else(built: Built) -> None:
     assert top == {"fastgaum", next(name for name in top if name.endswith(".dist-info"))}
     assert "fastgaum/py.typed" in built.wheel
     files = {name.removeprefix("fastgaum/") for name in built.wheel if name.startswith("fastgaum/")}
-    assert not [name for name in files if "/test" in f"/{name}" or name.endswith((".pyc", ".nbi", ".nbc"))]
-    # Every file of the checkout's package, kernels, data and bench is in it: a package forgotten in pyproject.toml fails here.
+    assert not [
+        name for name in files if "/test" in f"/{name}" or name.endswith((".pyc", ".nbi", ".nbc"))
+    ]
+    # Every file of the checkout's package, kernels, data and bench is in it: a package forgotten in
+    # pyproject.toml fails here.
     here = ROOT / "fastgaum"
     source = {str(path.relative_to(here)) for path in here.rglob("*.py")}
     for name in ("kernels", "data", "bench"):
-        source |= {f"{name}/{path.relative_to(ROOT / name)}" for path in (ROOT / name).rglob("*.*") if wanted(path)}
+        source |= {
+            f"{name}/{path.relative_to(ROOT / name)}"
+            for path in (ROOT / name).rglob("*.*")
+            if wanted(path)
+        }
     assert source <= files
 
 
 def stray(name: str) -> bool:
-    """Whether a file has no business in a release: what a run, a tool or a browser left, and logs that are not ours."""
+    """Whether a file has no business in a release: what a run, a tool or a browser left, and logs
+    that are not ours."""
     parts = Path(name).parts
-    left = {"artefacts", "runs", "site", "build", "dist", "shared", "__pycache__", ".github", ".venv"} & set(parts)
+    left = {
+        "artefacts",
+        "runs",
+        "site",
+        "build",
+        "dist",
+        "shared",
+        "__pycache__",
+        ".github",
+        ".venv",
+    } & set(parts)
     # the only rows that we may pass on are those that our own world drew
     rows = name.endswith((".parquet", ".txt", ".tsv", ".arrow")) and "sample" not in parts
     made = any(part.endswith((".egg-info", ".dist-info")) for part in parts)
@@ -147,16 +193,26 @@ def wanted(path: Path) -> bool:
 
 def test_every_module_of_the_wheel_imports_alone(built: Built, tmp_path: Path) -> None:
     imported = python("-c", IMPORT_ALL, cwd=tmp_path, path=built.target).split()
-    expected = [name for name in built.wheel if name.startswith("fastgaum/") and name.endswith(".py")]
+    expected = [
+        name for name in built.wheel if name.startswith("fastgaum/") and name.endswith(".py")
+    ]
     assert len(imported) == len(set(imported)) == len(expected)
-    assert {"fastgaum.kernels.lstm", "fastgaum.cli.app", "fastgaum.training.loop"} <= set(imported)
+    assert {"fastgaum.kernels.lstm", "fastgaum.cli.app", "fastgaum.game.loop"} <= set(imported)
 
 
 def test_data_of_the_wheel_is_readable(built: Built, tmp_path: Path) -> None:
-    sizes = dict(line.rsplit(" ", 1) for line in python("-c", READ_ALL, cwd=tmp_path, path=built.target).splitlines())
+    sizes = dict(
+        line.rsplit(" ", 1)
+        for line in python("-c", READ_ALL, cwd=tmp_path, path=built.target).splitlines()
+    )
     assert all(int(size) > 0 for size in sizes.values()), sizes
     relative = {str(Path(name).relative_to(built.target / "fastgaum" / "data")) for name in sizes}
-    assert {"registry.toml", "published/published.csv", "cards/yelp.md", "sample/sample.parquet"} <= relative
+    assert {
+        "registry.toml",
+        "published/published.csv",
+        "cards/yelp.md",
+        "sample/sample.parquet",
+    } <= relative
 
 
 def test_the_wheel_holds_what_a_report_is_set_with(built: Built) -> None:
@@ -173,7 +229,9 @@ def test_the_wheel_s_library_and_command_work(built: Built, tmp_path: Path) -> N
     assert version in python(str(command), "--version", cwd=tmp_path, path=built.target)
     assert "Examples:" in python(str(command), "--help", cwd=tmp_path, path=built.target)
     assert "bundled" in python(str(command), "data", "list", cwd=tmp_path, path=built.target)
-    assert "complete -F" in python(str(command), "completion", "bash", cwd=tmp_path, path=built.target)
+    assert "complete -F" in python(
+        str(command), "completion", "bash", cwd=tmp_path, path=built.target
+    )
     for name in ("kernels", "data", "bench"):
         assert not (built.target / name).exists()
 
@@ -226,21 +284,44 @@ def test_the_version_stands_in_one_place() -> None:
     assert f"\nversion: {version}\n" in citation
     assert fastgaum.__version__ in (version, "0+unknown")
     heading = next(
-        line for line in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines() if line[:4] == "## ["
+        line
+        for line in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines()
+        if line[:4] == "## ["
     )
     assert heading.startswith((f"## [{version}]", "## [Unreleased]"))
-    sources = [path for path in (ROOT / "fastgaum").rglob("*.py") if f'"{version}"' in path.read_text(encoding="utf-8")]
+    sources = [
+        path
+        for path in (ROOT / "fastgaum").rglob("*.py")
+        if f'"{version}"' in path.read_text(encoding="utf-8")
+    ]
     assert sources == []
 
 
 CITATION_KEYS = {
-    "cff-version", "message", "title", "type", "version", "license", "authors", "keywords", "references", "abstract",
-    "date-released", "doi", "identifiers", "repository-code", "url", "preferred-citation", "commit", "contact",
-}  # fmt: skip
+    "cff-version",
+    "message",
+    "title",
+    "type",
+    "version",
+    "license",
+    "authors",
+    "keywords",
+    "references",
+    "abstract",
+    "date-released",
+    "doi",
+    "identifiers",
+    "repository-code",
+    "url",
+    "preferred-citation",
+    "commit",
+    "contact",
+}
 
 
 def test_the_citation_is_one() -> None:
-    """The rules of the format 1.2.0 that matter here; an unknown key makes the file useless to whoever reads it."""
+    """The rules of the format 1.2.0 that matter here; an unknown key makes the file useless to
+    whoever reads it."""
     yaml = pytest.importorskip("yaml", reason="comes with mkdocs: install fastgaum[docs]")
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["cff-version"] == "1.2.0"
@@ -250,7 +331,14 @@ def test_the_citation_is_one() -> None:
         assert set(author) <= {"name", "family-names", "given-names", "orcid", "affiliation"}
     (paper,) = citation["references"]
     assert {"type", "title", "authors"} <= set(paper)
-    assert [author["family-names"] for author in paper["authors"]] == ["Chen", "Li", "Li", "Jiang", "Qi", "Song"]
+    assert [author["family-names"] for author in paper["authors"]] == [
+        "Chen",
+        "Li",
+        "Li",
+        "Jiang",
+        "Qi",
+        "Song",
+    ]
     assert paper["year"] == 2019
 
 
@@ -263,10 +351,16 @@ def test_the_issue_forms_ask_for_what_is_needed() -> None:
     assert set(forms) == {"bug_report", "feature_request", "config"}
     for name in ("bug_report", "feature_request"):
         form = forms[name]
-        assert {"name", "description", "body"} <= set(form) <= {"name", "description", "body", "labels", "title"}
+        assert (
+            {"name", "description", "body"}
+            <= set(form)
+            <= {"name", "description", "body", "labels", "title"}
+        )
         ids = [part["id"] for part in form["body"]]
         assert len(ids) == len(set(ids))
-        assert all(part["type"] == "textarea" and part["attributes"]["label"] for part in form["body"])
+        assert all(
+            part["type"] == "textarea" and part["attributes"]["label"] for part in form["body"]
+        )
         assert any(part.get("validations", {}).get("required") for part in form["body"])
     doctor = next(part for part in forms["bug_report"]["body"] if part["id"] == "doctor")
     assert "fastgaum doctor" in doctor["attributes"]["label"]
@@ -277,8 +371,10 @@ def test_the_wheel_registers_its_environment(built: Built, tmp_path: Path) -> No
     """With gymnasium first, last, and with no import of fastgaum at all."""
     find = "gymnasium.spec('fastgaum/User-v0').entry_point"
     for imports in ("import fastgaum, gymnasium", "import gymnasium, fastgaum"):
-        entry_point = python("-c", f"{imports}; print({find})", cwd=tmp_path, path=built.target).strip()
-        assert entry_point == "fastgaum.envs.single_env:UserEnv"
+        entry_point = python(
+            "-c", f"{imports}; print({find})", cwd=tmp_path, path=built.target
+        ).strip()
+        assert entry_point == "fastgaum.worlds.single_env:UserEnv"
     by_name = """
 import sys, gymnasium
 try:
@@ -287,17 +383,23 @@ except Exception as error:
     print(type(error).__module__, type(error).__name__, sys.modules["fastgaum"].__file__)
 """
     module, name, file = python("-c", by_name, cwd=tmp_path, path=built.target).split()
-    assert (module, name) == ("fastgaum.errors", "ConfigError"), "it is found, and says that it needs a run"
+    assert (module, name) == ("fastgaum.errors", "ConfigError"), (
+        "it is found, and says that it needs a run"
+    )
     assert Path(file).is_relative_to(built.target)
 
 
 def test_a_bare_checkout_imports(tmp_path: Path) -> None:
-    """Nothing is installed from it: the relative symlinks alone make `fastgaum.kernels`, `.data` and `.bench`."""
+    """Nothing is installed from it: the relative symlinks alone make `fastgaum.kernels`, `.data`
+    and `.bench`."""
     for name in ("kernels", "data", "bench"):
         link = ROOT / "fastgaum" / name
         assert link.is_symlink()
         assert os.readlink(link) == f"../{name}"
-    imports = "import fastgaum.kernels.segments as s, fastgaum.data as d; print(s.__file__, *d.__path__, sep='\\n')"
+    imports = (
+        "import fastgaum.kernels.segments as s, fastgaum.data as d; print(s.__file__, "
+        "*d.__path__, sep='\\n')"
+    )
     module, data = python("-c", imports, cwd=tmp_path, path=ROOT).splitlines()
     assert Path(module).resolve() == ROOT / "kernels" / "segments.py"
     assert Path(data).resolve() == ROOT / "data"

@@ -1,4 +1,5 @@
-"""`fastgaum reproduce`, end to end: what its object holds, that its outputs agree, that it depends on seeds alone."""
+"""`fastgaum reproduce`, end to end: what its object holds, that its outputs agree, that it depends
+on seeds alone."""
 
 from __future__ import annotations
 
@@ -15,18 +16,34 @@ import pytest
 from fastgaum.baselines import popularity
 from fastgaum.cli.app import main
 from fastgaum.errors import NumericsError
-from fastgaum.metrics.flat import CSV_COLUMNS
-from fastgaum.reproduce import plan, reproduce
-from fastgaum.reproduce.jobs import RunFailure, RunFigures
-from fastgaum.sessions.synthetic import synthesise
+from fastgaum.logs.synthetic import synthesise
+from fastgaum.reports.cells_file import CSV_COLUMNS
+from fastgaum.reports.jobs import RunFailure, RunFigures
+from fastgaum.reports.plan import plan
+from fastgaum.reports.reproduce import reproduce
 
 QUICK = {"epochs": 2, "warm_start": 2, "batch_sessions": 256}
 SET = [word for key, value in QUICK.items() for word in ("--set", f"{key}={value}")]
 CELL = {
-    "dataset": str, "model": str, "head": str, "k": int, "mean": float, "sd": float, "ci": list, "seeds": int,
-    "n_events": int, "nll": float, "seconds": float, "ece": float, "brier": float, "prec_nontrivial": float,
-    "protocol": str, "selection": str, "bold": bool, "vs_best_other": dict,
-}  # fmt: skip
+    "dataset": str,
+    "model": str,
+    "head": str,
+    "k": int,
+    "mean": float,
+    "sd": float,
+    "ci": list,
+    "seeds": int,
+    "n_events": int,
+    "nll": float,
+    "seconds": float,
+    "ece": float,
+    "brier": float,
+    "prec_nontrivial": float,
+    "protocol": str,
+    "selection": str,
+    "bold": bool,
+    "vs_best_other": dict,
+}
 
 
 @dataclass(frozen=True)
@@ -42,12 +59,26 @@ class Written:
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Written:
     """Two splits, one seed, a preset, a model and a floor."""
     folder = tmp_path_factory.mktemp("table")
-    argv = ["reproduce", "--datasets", "sample", "--models", "fastgaum,logit,click-rate", "--seeds", "1", "--jobs", "1"]
-    files = [word for name in ("json", "csv", "markdown") for word in (f"--{name}", str(folder / name))]
+    argv = [
+        "reproduce",
+        "--datasets",
+        "sample",
+        "--models",
+        "fastgaum,logit,click-rate",
+        "--seeds",
+        "1",
+        "--jobs",
+        "1",
+    ]
+    files = [
+        word for name in ("json", "csv", "markdown") for word in (f"--{name}", str(folder / name))
+    ]
     assert main([*argv, "--resplit", "3..4", *SET, *files]) == 0
     with open(folder / "csv", newline="") as lines:
         rows = list(csv.DictReader(lines))
-    return Written(json.loads((folder / "json").read_text()), (folder / "markdown").read_text(), rows)
+    return Written(
+        json.loads((folder / "json").read_text()), (folder / "markdown").read_text(), rows
+    )
 
 
 def test_object_has_the_documented_form(sample: Written) -> None:
@@ -55,11 +86,23 @@ def test_object_has_the_documented_form(sample: Written) -> None:
     assert {"machine", "protocol", "datasets", "cells", "comparison", "failed"} <= set(result)
     assert (result["resplit"], result["failed"]) == ([3, 4], [])
     facts = result["datasets"]["sample"]
-    assert set(facts["floors"]) == {"random", "train_click_rate", "train_click_count", "fewest_train_displays"}
+    assert set(facts["floors"]) == {
+        "random",
+        "train_click_rate",
+        "train_click_count",
+        "fewest_train_displays",
+    }
     assert all(0 < precs["1"] < precs["2"] <= 100 for precs in facts["floors"].values())
     assert facts["oracle"]["1"] > facts["floors"]["random"]["1"]
-    rows = [("fastgaum", "reward"), ("fastgaum", "generator"), ("logit", "reward"), ("click-rate", "reward")]
-    assert [(c["model"], c["head"], c["k"]) for c in result["cells"]] == [(*row, k) for row in rows for k in (1, 2)]
+    rows = [
+        ("fastgaum", "reward"),
+        ("fastgaum", "generator"),
+        ("logit", "reward"),
+        ("click-rate", "reward"),
+    ]
+    assert [(c["model"], c["head"], c["k"]) for c in result["cells"]] == [
+        (*row, k) for row in rows for k in (1, 2)
+    ]
     for cell in result["cells"]:
         assert {key: type(cell[key]) for key in CELL} == CELL
         assert cell["ci"][0] <= cell["mean"] <= cell["ci"][1]
@@ -73,7 +116,11 @@ def test_object_has_the_documented_form(sample: Written) -> None:
 
 def test_cells_say_what_they_read_and_how_they_were_chosen(sample: Written) -> None:
     says = {cell["model"]: (cell["protocol"], cell["selection"]) for cell in sample.result["cells"]}
-    assert says == {"fastgaum": ("bags", "loss"), "logit": ("bags", "loss"), "click-rate": ("identity", "—")}
+    assert says == {
+        "fastgaum": ("bags", "loss"),
+        "logit": ("bags", "loss"),
+        "click-rate": ("identity", "—"),
+    }
 
 
 def test_a_floor_that_is_a_model_scores_what_the_floor_scores(sample: Written) -> None:
@@ -84,8 +131,15 @@ def test_a_floor_that_is_a_model_scores_what_the_floor_scores(sample: Written) -
 
 
 def test_markdown_has_a_row_per_floor_head_and_oracle(sample: Written) -> None:
-    rows = [line.split("|")[1].strip() for line in sample.markdown.splitlines() if line.startswith("|")]
-    floors = ["floor: random", "floor: train click rate", "floor: train click count", "floor: fewest train displays"]
+    rows = [
+        line.split("|")[1].strip() for line in sample.markdown.splitlines() if line.startswith("|")
+    ]
+    floors = [
+        "floor: random",
+        "floor: train click rate",
+        "floor: train click count",
+        "floor: fewest train displays",
+    ]
     assert rows[2:6] == floors
     assert sorted(rows[6:9]) == ["fastgaum, generator", "fastgaum, reward", "logit"]
     assert rows[9:] == ["oracle"]
@@ -99,7 +153,11 @@ def test_csv_and_markdown_hold_the_object_s_figures(sample: Written) -> None:
     assert len(sample.rows) == len(sample.result["cells"])
     assert tuple(sample.rows[0]) == CSV_COLUMNS
     for row, cell in zip(sample.rows, sample.result["cells"], strict=True):
-        assert (row["model"], row["head"], int(row["k"])) == (cell["model"], cell["head"], cell["k"])
+        assert (row["model"], row["head"], int(row["k"])) == (
+            cell["model"],
+            cell["head"],
+            cell["k"],
+        )
         assert float(row["mean"]) == cell["mean"]
         assert [float(row["ci_low"]), float(row["ci_high"])] == cell["ci"]
         assert row["vs_model"] == cell["vs_best_other"]["model"]
@@ -118,7 +176,9 @@ def test_means_are_those_of_the_splits(sample: Written) -> None:
 
 def _without_clock(result: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in result.items() if key != "machine"}
-    return kept | {"cells": [{k: v for k, v in cell.items() if k != "seconds"} for cell in result["cells"]]}
+    return kept | {
+        "cells": [{k: v for k, v in cell.items() if k != "seconds"} for cell in result["cells"]]
+    }
 
 
 def test_figures_depend_on_seeds_alone() -> None:
@@ -171,24 +231,47 @@ def test_exact_players_have_no_gap_and_no_generator() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "says"), [(NumericsError("the loss is not finite"), "the loss is not finite"), (KeyError("x"), "a bug: ")]
+    ("error", "says"),
+    [
+        (NumericsError("the loss is not finite"), "the loss is not finite"),
+        (KeyError("x"), "a bug: "),
+    ],
 )
 def test_a_failed_run_leaves_the_others_their_rows(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], error: Exception, says: str
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    says: str,
 ) -> None:
-    def diverge(self: popularity.ClickCount, displays: np.ndarray, choices: np.ndarray) -> np.ndarray:
+    def diverge(
+        self: popularity.ClickCount, displays: np.ndarray, choices: np.ndarray
+    ) -> np.ndarray:
         if self.seed == 1:
             raise error
         return choices.astype(np.float64)
 
     monkeypatch.setattr(popularity.ClickCount, "_by_item", diverge)
-    argv = ["reproduce", "--datasets", "sample", "--models", "random,click-count,click-rate", "--seeds", "2"]
+    argv = [
+        "reproduce",
+        "--datasets",
+        "sample",
+        "--models",
+        "random,click-count,click-rate",
+        "--seeds",
+        "2",
+    ]
     assert main([*argv, "--jobs", "1", "--json", str(tmp_path / "t.json")]) == 1
     out, err = capsys.readouterr()
     result = json.loads((tmp_path / "t.json").read_text())
     assert {cell["model"] for cell in result["cells"]} == {"random", "click-rate"}
     (failed,) = result["failed"]
-    assert (failed["dataset"], failed["model"], failed["resplit"], failed["seed"]) == ("sample", "click-count", None, 1)
+    assert (failed["dataset"], failed["model"], failed["resplit"], failed["seed"]) == (
+        "sample",
+        "click-count",
+        None,
+        1,
+    )
     assert says in failed["reason"]
     assert "failed, so without a row: click-count (seed 1): " in out
     assert "click-count seed 1 failed: " in err
@@ -221,7 +304,11 @@ def test_no_arguments_run_the_sample_when_no_data_is_at_hand(
     ],
 )
 def test_mistakes_are_refused_before_work(
-    option: list[str], says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    option: list[str],
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["reproduce", "--datasets", "sample", *option]) == 2

@@ -1,4 +1,5 @@
-"""The documentation as a site: it builds without a warning, leads nowhere that is not there, and asks nobody for anything.
+"""The documentation as a site: it builds without a warning, leads nowhere that is not there, and
+asks nobody for anything.
 
 The pages are opened in Debian's chromium too; screenshots are kept in artefacts/site.
 """
@@ -25,14 +26,33 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ARTEFACTS = ROOT / "artefacts" / "site"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 PHONE, DESKTOP = {"width": 360, "height": 740}, {"width": 1280, "height": 800}
 LOADED = {
-    "script": ("src",), "img": ("src", "srcset"), "source": ("src", "srcset"), "iframe": ("src",), "video": ("src", "poster"),
-    "audio": ("src",), "object": ("data",), "embed": ("src",), "use": ("href", "xlink:href"), "image": ("href", "xlink:href"),
-}  # fmt: skip
+    "script": ("src",),
+    "img": ("src", "srcset"),
+    "source": ("src", "srcset"),
+    "iframe": ("src",),
+    "video": ("src", "poster"),
+    "audio": ("src",),
+    "object": ("data",),
+    "embed": ("src",),
+    "use": ("href", "xlink:href"),
+    "image": ("href", "xlink:href"),
+}
 """what a browser fetches without being asked, by tag; <link> by its rel"""
-LOADED_LINKS = {"stylesheet", "icon", "preload", "prefetch", "preconnect", "dns-prefetch", "modulepreload", "manifest"}
+LOADED_LINKS = {
+    "stylesheet",
+    "icon",
+    "preload",
+    "prefetch",
+    "preconnect",
+    "dns-prefetch",
+    "modulepreload",
+    "manifest",
+}
 IN_CSS = re.compile(r"url\(\s*['\"]?([^'\")]+)|@import\s+['\"]([^'\"]+)")
 
 pytestmark = pytest.mark.skipif(
@@ -70,21 +90,33 @@ class Page(HTMLParser):
         for name in LOADED.get(tag, ()):
             if values.get(name):
                 self.fetches += (
-                    [part.split()[0] for part in values[name].split(",")] if name == "srcset" else [values[name]]
+                    [part.split()[0] for part in values[name].split(",")]
+                    if name == "srcset"
+                    else [values[name]]
                 )
         self.fetches += [found[0] or found[1] for found in IN_CSS.findall(values.get("style", ""))]
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built as `make check` builds it: a warning is an error, unless `--quiet` keeps it from being counted."""
+    """The site, built as `make check` builds it: a warning is an error, unless `--quiet` keeps it
+    from being counted."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     # neither a proxy nor a name server: a build that wants the network fails here
-    nowhere = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "NO_MKDOCS_2_WARNING": "1"}
+    nowhere = {
+        "http_proxy": "http://127.0.0.1:9",
+        "https_proxy": "http://127.0.0.1:9",
+        "NO_MKDOCS_2_WARNING": "1",
+    }
     done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **nowhere}, capture_output=True, text=True, timeout=600
-    )  # fmt: skip
+        command,
+        cwd=ROOT,
+        env={**os.environ, **nowhere},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "WARNING" not in done.stdout + done.stderr
     return folder
@@ -117,7 +149,9 @@ def test_nothing_is_fetched_from_elsewhere(site: Path, pages: dict[str, Page]) -
     assert len(fetched) > 3 * len(pages)
     for file in site.rglob("*.css"):
         text = re.sub(r"/\*.*?\*/", "", file.read_text(encoding="utf-8"), flags=re.DOTALL)
-        fetched += [(str(file.relative_to(site)), one or other) for one, other in IN_CSS.findall(text)]
+        fetched += [
+            (str(file.relative_to(site)), one or other) for one, other in IN_CSS.findall(text)
+        ]
     elsewhere = [(name, target) for name, target in fetched if urlsplit(target).netloc]
     assert elsewhere == []
 
@@ -127,7 +161,8 @@ def test_every_link_and_anchor_is_there(site: Path, pages: dict[str, Page]) -> N
     for name, page in pages.items():
         for link in {*page.links, *page.fetches}:
             parts = urlsplit(link)
-            # 404.html is served at any depth, so its links start at the address where the site will lie
+            # 404.html is served at any depth, so its links start at the address where the site will
+            # lie
             if parts.scheme or parts.netloc or name == "404.html":
                 continue
             target = unquote(urljoin(f"/{name}", link.partition("#")[0]) or f"/{name}").lstrip("/")
@@ -135,7 +170,11 @@ def test_every_link_and_anchor_is_there(site: Path, pages: dict[str, Page]) -> N
             followed += 1
             if not (site / target).exists():
                 dead.append(f"{name} leads to {link}")
-            elif parts.fragment and target in pages and unquote(parts.fragment) not in pages[target].ids:
+            elif (
+                parts.fragment
+                and target in pages
+                and unquote(parts.fragment) not in pages[target].ids
+            ):
                 dead.append(f"{name} leads to {link}, which has no such place")
     assert followed > 500
     assert dead == []
@@ -170,7 +209,9 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="drives the browser: install fastgaum[browser]")
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="drives the browser: install fastgaum[browser]"
+    )
     if CHROMIUM is None:
         pytest.skip("no chromium on the PATH: apt-get install chromium")
     with sync_api.sync_playwright() as playwright:
@@ -181,7 +222,16 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
-LOOKED_AT = ("", "guide/first-table/", "guide/policies/", "concepts/game/", "results/", "api/", "faq/", "design-log/")
+LOOKED_AT = (
+    "",
+    "guide/first-table/",
+    "guide/policies/",
+    "concepts/game/",
+    "results/",
+    "api/",
+    "faq/",
+    "design-log/",
+)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -202,7 +252,10 @@ def test_pages_in_a_browser(browser: Any, address: str, size: str, scheme: str) 
         page.screenshot(path=ARTEFACTS / f"{name}-{size}-{scheme}.png")
         wide, seen = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         assert wide <= seen == viewport["width"], where
-        broken = "[...document.images].filter(one => !one.complete || one.naturalWidth === 0).map(one => one.src)"
+        broken = (
+            "[...document.images].filter(one => !one.complete || one.naturalWidth === 0).map(one "
+            "=> one.src)"
+        )
         assert page.evaluate(broken) == [], where
     assert said == []
     assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
@@ -211,7 +264,9 @@ def test_pages_in_a_browser(browser: Any, address: str, size: str, scheme: str) 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_are_accessible(browser: Any, address: str, scheme: str) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-core: install fastgaum[browser]")
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe-core: install fastgaum[browser]"
+    )
     page = browser.new_context(viewport=DESKTOP, color_scheme=scheme).new_page()
     grave = []
     for where in ("", "faq/", "results/", "guide/policies/"):

@@ -1,4 +1,5 @@
-"""The pages' tables are what the script writes today from the committed objects: never by hand, never stale in form."""
+"""The pages' tables are what the script writes today from the committed objects: never by hand,
+never stale in form."""
 
 from __future__ import annotations
 
@@ -37,10 +38,10 @@ from fastgaum.bench.readme import (
     with_growth,
     with_races,
 )
-from fastgaum.metrics.table import block_to_markdown, blocks, published_block
 from fastgaum.policies import registry as policies
-from fastgaum.reproduce import parse_resplits
-from fastgaum.reproduce.drawing import DARK
+from fastgaum.reports.figure_file import DARK
+from fastgaum.reports.plan import parse_resplits
+from fastgaum.reports.table import block_to_markdown, blocks, published_block
 
 
 @pytest.mark.parametrize(("page", "marker", "file"), TABLES)
@@ -56,23 +57,30 @@ def test_published_table_is_what_an_object_holds_and_all_hold_the_same() -> None
     table = block_to_markdown(published_block(read(file)["published_table"]))
     assert has(text, "published")
     assert insert(text, table, "published") == text, "run python bench/readme.py"
-    assert {str(read(other)["published_table"]) for _, _, other in TABLES} == {str(read(file)["published_table"])}
+    assert {str(read(other)["published_table"]) for _, _, other in TABLES} == {
+        str(read(file)["published_table"])
+    }
 
 
 def test_readme_s_results_are_an_excerpt_of_their_object() -> None:
     text = (ROOT / RESULTS[0]).read_text(encoding="utf-8")
     assert has(text, "results")
-    assert insert(text, results_to_markdown(read(RESULTS[1])), "results") == text, "run python bench/readme.py"
+    assert insert(text, results_to_markdown(read(RESULTS[1])), "results") == text, (
+        "run python bench/readme.py"
+    )
 
 
 def test_verdicts_are_what_the_identity_table_gives() -> None:
     text = (ROOT / VERDICTS[0]).read_text(encoding="utf-8")
-    assert insert(text, verdicts(*map(read, VERDICTS[1:])), "verdicts") == text, "run python bench/readme.py"
+    assert insert(text, verdicts(*map(read, VERDICTS[1:])), "verdicts") == text, (
+        "run python bench/readme.py"
+    )
 
 
 @pytest.mark.parametrize(("page", "file"), [(page, file) for page, _, file in TABLES])
 def test_page_shows_the_command_of_its_object(page: str, file: str) -> None:
-    """Its models, protocol and seeds: a table from another command would mislead whoever repeats it."""
+    """Its models, protocol and seeds: a table from another command would mislead whoever repeats
+    it."""
     result = read(file)
     text = (ROOT / page).read_text(encoding="utf-8")
     (command,) = re.findall(rf"^fastgaum reproduce .*--json {re.escape(file)}$", text, re.MULTILINE)
@@ -82,7 +90,9 @@ def test_page_shows_the_command_of_its_object(page: str, file: str) -> None:
     assert options["models"] in ("all", ",".join(models))
     assert options.get("protocol", "bags") == result["protocol"]
     assert int(options["seeds"]) == result["seeds"]
-    assert (parse_resplits(options["resplit"]) if "resplit" in options else None) == result["resplit"]
+    assert (parse_resplits(options["resplit"]) if "resplit" in options else None) == result[
+        "resplit"
+    ]
     assert result["failed"] == []
 
 
@@ -93,23 +103,32 @@ def test_growth_page_is_what_the_model_gives() -> None:
 
 def test_environment_page_is_what_its_object_gives() -> None:
     text = (ROOT / WORKERS[0]).read_text(encoding="utf-8")
-    assert insert(text, env_processes.table(read(WORKERS[1])), "processes-env") == text, "run python bench/readme.py"
+    assert insert(text, env_processes.table(read(WORKERS[1])), "processes-env") == text, (
+        "run python bench/readme.py"
+    )
 
 
 def test_fidelity_page_is_what_its_reports_give() -> None:
     text = (ROOT / FIDELITY[0]).read_text(encoding="utf-8")
     reports = [read(file) for file in FIDELITY[1]]
-    assert insert(text, fidelity_to_markdown(reports), "fidelity") == text, "run python bench/readme.py"
+    assert insert(text, fidelity_to_markdown(reports), "fidelity") == text, (
+        "run python bench/readme.py"
+    )
     assert {(report["log"]["name"], report["split"]) for report in reports} == {
-        ("yelp", "test"), ("taobao", "test"), ("yoochoose", "test"), ("search_clicks", "validation")
-    }  # fmt: skip
+        ("yelp", "test"),
+        ("taobao", "test"),
+        ("yoochoose", "test"),
+        ("search_clicks", "validation"),
+    }
     assert {report["preset"] for report in reports} == {"fastgaum"}
 
 
 def test_policies_page_is_what_its_objects_give() -> None:
     text = (ROOT / POLICIES[0]).read_text(encoding="utf-8")
     results = [read(file) for file in POLICIES[1]]
-    assert insert(text, policies_to_markdown(results), "policies") == text, "run python bench/readme.py"
+    assert insert(text, policies_to_markdown(results), "policies") == text, (
+        "run python bench/readme.py"
+    )
     for file, result in zip(POLICIES[1], results, strict=True):
         name = Path(file).stem.removesuffix("-own")
         assert result["notes"] == []
@@ -126,12 +145,17 @@ def test_policies_page_is_what_its_objects_give() -> None:
 
 
 def test_policies_page_shows_the_command_of_its_objects() -> None:
-    """The sizes, reward and pools of the first object are those that the page's command asks for."""
+    """The sizes, reward and pools of the first object are those that the page's command asks
+    for."""
     text = (ROOT / POLICIES[0]).read_text(encoding="utf-8").replace("\\\n", " ")
-    (command,) = re.findall(rf"^fastgaum rl evaluate .*--json {re.escape(POLICIES[1][0])}$", text, re.MULTILINE)
+    (command,) = re.findall(
+        rf"^fastgaum rl evaluate .*--json {re.escape(POLICIES[1][0])}$", text, re.MULTILINE
+    )
     options = dict(re.findall(r"(-k|--\S+) +([^- ]\S*)", command))
     result = read(POLICIES[1][0])
-    assert options["-k"].split(",") == [str(k) for k in dict.fromkeys(row["k"] for row in result["rows"])]
+    assert options["-k"].split(",") == [
+        str(k) for k in dict.fromkeys(row["k"] for row in result["rows"])
+    ]
     assert (options["--reward"], int(options["--horizon"])) == (result["reward"], result["horizon"])
     assert f"{options['--pool']} of {options['--pool-size']}" == result["pool"]
     changed = dict(setting.split("=") for setting in re.findall(r"--set (\S+)", command))
@@ -141,7 +165,9 @@ def test_policies_page_shows_the_command_of_its_objects() -> None:
 def test_policies_page_is_what_its_adaptation_curves_give() -> None:
     text = (ROOT / POLICIES[0]).read_text(encoding="utf-8")
     results = [read(file) for file in ADAPTATION]
-    assert insert(text, adaptations_to_markdown(results), "adaptation") == text, "run python bench/readme.py"
+    assert insert(text, adaptations_to_markdown(results), "adaptation") == text, (
+        "run python bench/readme.py"
+    )
     for file, result in zip(ADAPTATION, results, strict=True):
         name = Path(file).stem.removesuffix("-adapt")
         assert (result["run"], result["in"]) == (f"runs/{name}-half", f"runs/{name}-other-half")
@@ -154,7 +180,9 @@ def test_figure_names_the_rows_of_its_object() -> None:
     result = read(FIGURE[1])
     assert set(result["datasets"]) <= texts
     rows = {row[0].removesuffix(" †") for block in blocks(result)[:-1] for row in block.rows}
-    assert {row for row in rows if not row.startswith(("floor", "best published", "authors"))} <= texts
+    assert {
+        row for row in rows if not row.startswith(("floor", "best published", "authors"))
+    } <= texts
 
 
 @pytest.mark.parametrize("file", [FIGURE[0], FIDELITY_FIGURE[0], CURVES[1]])
@@ -171,7 +199,9 @@ def test_page_is_what_the_races_give(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     if result is None:
         for marker in ("races", "scaling", "speed"):
-            assert not has(text, marker) or f"<!-- {marker}:begin -->\n<!-- {marker}:end -->" in text
+            assert (
+                not has(text, marker) or f"<!-- {marker}:begin -->\n<!-- {marker}:end -->" in text
+            )
         pytest.skip(f"{RACES} is not there: `make bench` writes it")
     assert has(text, "speed" if page == "README.md" else "races")
     assert with_races(page, text, result) == text, "run python bench/readme.py"
@@ -180,7 +210,8 @@ def test_page_is_what_the_races_give(page: str) -> None:
 
 
 def test_excerpts_hide_nothing() -> None:
-    """The README's short tables have rows that lose and targets that are missed, where the whole ones have any."""
+    """The README's short tables have rows that lose and targets that are missed, where the whole
+    ones have any."""
     result, races = read(RESULTS[1]), read_races()
     rows = results_to_markdown(result).splitlines()
     for model in (*OTHERS, OURS):
@@ -191,6 +222,8 @@ def test_excerpts_hide_nothing() -> None:
     if races is not None:
         text = speed_to_markdown(races)
         assert all(f"| {line.what} |" in text for line in SPEED)
-        held = [one["holds"] for one in (*races["races"], *races["figures"]) if one["holds"] is not None]
+        held = [
+            one["holds"] for one in (*races["races"], *races["figures"]) if one["holds"] is not None
+        ]
         assert f"{sum(held)} of {len(held)} targets are met." in text
         assert all(held) or "| no |" in text

@@ -1,4 +1,5 @@
-"""Nothing in the package runs what a file says: no code from data, no pickle, no shell, no guessable temporary files."""
+"""Nothing in the package runs what a file says: no code from data, no pickle, no shell, no
+guessable temporary files."""
 
 from __future__ import annotations
 
@@ -11,25 +12,74 @@ SOURCES = sorted(
     path
     for folder in ("fastgaum", "kernels", "bench")
     for path in (ROOT / folder).rglob("*.py")
-    if folder != "fastgaum" or not {"kernels", "bench", "data"} & set(path.relative_to(ROOT / "fastgaum").parts[:1])
+    if folder != "fastgaum"
+    or not {"kernels", "bench", "data"} & set(path.relative_to(ROOT / "fastgaum").parts[:1])
 )
 
 FORBIDDEN_CALLS = {
-    "eval", "exec", "compile", "__import__", "input", "breakpoint", "torch.load", "torch.save", "torch.jit.load", "os.system",
-    "os.popen", "os.execv", "os.spawnv", "tempfile.mktemp", "yaml.load", "np.fromregex", "pd.read_pickle", "pl.read_database",
-    "pl.Expr.deserialize", "pl.LazyFrame.deserialize", "pl.DataFrame.deserialize", "urllib.request.urlopen", "shutil.unpack_archive",
-    "os.path.expandvars", "marshal.loads", "ctypes.CDLL", "json.load", "tomllib.load", "torch.hub.load",
-}  # fmt: skip
+    "eval",
+    "exec",
+    "compile",
+    "__import__",
+    "input",
+    "breakpoint",
+    "torch.load",
+    "torch.save",
+    "torch.jit.load",
+    "os.system",
+    "os.popen",
+    "os.execv",
+    "os.spawnv",
+    "tempfile.mktemp",
+    "yaml.load",
+    "np.fromregex",
+    "pd.read_pickle",
+    "pl.read_database",
+    "pl.Expr.deserialize",
+    "pl.LazyFrame.deserialize",
+    "pl.DataFrame.deserialize",
+    "urllib.request.urlopen",
+    "shutil.unpack_archive",
+    "os.path.expandvars",
+    "marshal.loads",
+    "ctypes.CDLL",
+    "json.load",
+    "tomllib.load",
+    "torch.hub.load",
+}
 FORBIDDEN_IMPORTS = {
-    "pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml", "zipfile", "tarfile", "telnetlib", "ftplib",
-    "xmlrpc", "code", "codeop", "pty",
-}  # fmt: skip
+    "pickle",
+    "cPickle",
+    "dill",
+    "cloudpickle",
+    "joblib",
+    "shelve",
+    "marshal",
+    "yaml",
+    "zipfile",
+    "tarfile",
+    "telnetlib",
+    "ftplib",
+    "xmlrpc",
+    "code",
+    "codeop",
+    "pty",
+}
 """archives are never unpacked: a file is read as it is"""
 UNTRUSTED_TEXT = {"json.loads", "tomllib.loads"}
 """a stranger's text goes through fastgaum.untrusted, which knows nesting without end"""
-OWN_OUTPUT = {"fastgaum/untrusted.py", "bench/bench_env.py", "bench/bench_footprint.py", "bench/bench_sessions.py",
-              "bench/coldstart.py", "bench/cost_model.py", "bench/processes.py", "bench/readme.py", "bench/run.py",
-              "bench/shards.py"}  # fmt: skip
+OWN_OUTPUT = {
+    "fastgaum/untrusted.py",
+    "bench/bench_env.py",
+    "bench/bench_footprint.py",
+    "bench/bench_sessions.py",
+    "bench/coldstart.py",
+    "bench/cost_model.py",
+    "bench/processes.py",
+    "bench/readme.py",
+    "bench/run.py",
+    "bench/shards.py",
+}
 """files that read what they have just written themselves, or what lies in the repository"""
 
 
@@ -62,7 +112,11 @@ def test_nothing_imports_what_unpacks_objects_or_archives() -> None:
                 names = [alias.name for alias in node.names]
             else:
                 names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            found += [(str(path.relative_to(ROOT)), name) for name in names if name.split(".")[0] in FORBIDDEN_IMPORTS]
+            found += [
+                (str(path.relative_to(ROOT)), name)
+                for name in names
+                if name.split(".")[0] in FORBIDDEN_IMPORTS
+            ]
     assert found == []
 
 
@@ -75,7 +129,11 @@ def test_no_shell() -> None:
 
 
 def test_arrays_are_loaded_without_objects() -> None:
-    loads = [(file, node) for file, name, node in CALLS if name in ("np.load", "numpy.load", "np.fromfile")]
+    loads = [
+        (file, node)
+        for file, name, node in CALLS
+        if name in ("np.load", "numpy.load", "np.fromfile")
+    ]
     assert loads
     for file, node in loads:
         assert "allow_pickle=False" in ast.unparse(node), file

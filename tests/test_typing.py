@@ -1,4 +1,5 @@
-"""A strict type checker accepts what users write: the programs of docs/examples and one more; and it finds their mistakes."""
+"""A strict type checker accepts what users write: the programs of docs/examples and one more; and
+it finds their mistakes."""
 
 from __future__ import annotations
 
@@ -12,8 +13,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = (
-    "quickstart", "own_log", "no_click", "compare_models", "train_policy", "custom_regulariser", "custom_encoder",
-)  # fmt: skip
+    "quickstart",
+    "own_log",
+    "no_click",
+    "compare_models",
+    "train_policy",
+    "custom_regulariser",
+    "custom_encoder",
+)
 
 RIGHT = """
 from typing import Any
@@ -24,7 +31,7 @@ import polars as pl
 from torch import Tensor
 
 import fastgaum as fg
-from fastgaum.models.regularisers import ChoiceDistribution, Regulariser, Shannon
+from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser, Shannon
 from fastgaum.policies.base import Observation, Policy, items_at
 
 log: fg.SessionLog = fg.resplit(fg.load("sample"), seed=3)
@@ -80,8 +87,8 @@ import polars as pl
 from torch import Tensor
 
 import fastgaum as fg
-from fastgaum.models.history import HistoryEncoder
-from fastgaum.models.regularisers import Custom
+from fastgaum.nets.histories import HistoryEncoder
+from fastgaum.nets.regularisers import Custom
 
 log = fg.load("sample")
 model = fg.UserModel.from_preset("fastgaum")
@@ -124,16 +131,23 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> str:
     pytest.importorskip("mypy", reason="the type checker: install fastgaum[check]")
     folder = tmp_path_factory.mktemp("typed")
     for name in EXAMPLES:
-        (folder / f"{name}.py").write_text((ROOT / "docs" / "examples" / f"{name}.py").read_text(encoding="utf-8"))
+        (folder / f"{name}.py").write_text(
+            (ROOT / "docs" / "examples" / f"{name}.py").read_text(encoding="utf-8")
+        )
     (folder / "right.py").write_text(RIGHT)
     (folder / "wrong.py").write_text(WRONG)
-    # as `make check` calls it, whose cache holds what libraries' stubs say: reading those anew takes a minute
+    # as `make check` calls it, whose cache holds what libraries' stubs say: reading those anew
+    # takes a minute
     options = [f"--config-file={ROOT / 'pyproject.toml'}", f"--cache-dir={ROOT / '.mypy_cache'}"]
     files = [f"{name}.py" for name in (*EXAMPLES, "right", "wrong")]
     done = subprocess.run(
         [sys.executable, "-m", "mypy", *options, *files],
-        capture_output=True, text=True, cwd=folder, timeout=600, env={"MYPYPATH": str(ROOT), "PATH": ""},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        timeout=600,
+        env={"MYPYPATH": str(ROOT), "PATH": ""},
+    )
     assert not done.stderr, done.stderr
     return done.stdout
 

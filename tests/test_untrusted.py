@@ -8,10 +8,10 @@ import pytest
 
 from fastgaum.cli.console import STDOUT, note, say, show_table, write_json, write_text
 from fastgaum.cli.tables import show_block
-from fastgaum.datasets.fetch import _Redirects
-from fastgaum.datasets.registry import DataFile, parse_registry
 from fastgaum.errors import DatasetError
-from fastgaum.metrics.table import Block, block_to_markdown
+from fastgaum.logs.download import _Redirects
+from fastgaum.logs.registry import DataFile, parse_registry
+from fastgaum.reports.table import Block, block_to_markdown
 from fastgaum.untrusted import parse_json, parse_toml, plain, read_text, shown
 
 HOSTILE = "a\x1b[31m|\u202e`b`[bold]c[/bold]\nd<script>[x](http://y)\x07\r\x9b2J"
@@ -33,23 +33,30 @@ def test_terminals_obey_nothing_that_came_from_data(capsys: pytest.CaptureFixtur
 
 
 def test_markdown_shows_names_letter_by_letter() -> None:
-    text = block_to_markdown(Block(HOSTILE, (HOSTILE, "y"), ((HOSTILE, "1"),), (HOSTILE,), frozenset({(0, 0)})))
+    text = block_to_markdown(
+        Block(HOSTILE, (HOSTILE, "y"), ((HOSTILE, "1"),), (HOSTILE,), frozenset({(0, 0)}))
+    )
     lines = text.splitlines()
-    assert len(lines) == len(block_to_markdown(Block("a", ("a", "y"), (("a", "1"),), ("a",))).splitlines())
+    assert len(lines) == len(
+        block_to_markdown(Block("a", ("a", "y"), (("a", "1"),), ("a",))).splitlines()
+    )
     assert "<script" not in text
     assert "](" not in text
     assert lines[4].replace("\\|", "").count("|") == 3
     assert lines[4].replace("\\`", "").count("`") == 0
 
 
-@pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' * 200_000, "{", "\x00", "1" * 5000, "NaN,"])
+@pytest.mark.parametrize(
+    "text", ["[" * 200_000, '{"a":' * 200_000, "{", "\x00", "1" * 5000, "NaN,"]
+)
 def test_json_is_a_value_or_a_value_error(text: str) -> None:
     with pytest.raises(ValueError):
         parse_json(text)
 
 
 @pytest.mark.parametrize(
-    "text", ["a = " + "[" * 200_000, "a.b = 1\na = 2", "a = " + "1" * 5000, "\x00", "a = [1", "[a]\n[a]"]
+    "text",
+    ["a = " + "[" * 200_000, "a.b = 1\na = 2", "a = " + "1" * 5000, "\x00", "a = [1", "[a]\n[a]"],
 )
 def test_toml_is_a_value_or_a_value_error(text: str) -> None:
     with pytest.raises(ValueError):
@@ -71,9 +78,27 @@ def test_messages_are_one_line_of_bounded_length() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["../x", "/etc/passwd", "a/../../x", "a//b", "", ".", "a\\b", "C:x", "nul", "aux.csv", "COM1.txt", "a/con", "x\x00", "x\n", "x.", " x",
-     "~/x", "a" * 300],
-)  # fmt: skip
+    [
+        "../x",
+        "/etc/passwd",
+        "a/../../x",
+        "a//b",
+        "",
+        ".",
+        "a\\b",
+        "C:x",
+        "nul",
+        "aux.csv",
+        "COM1.txt",
+        "a/con",
+        "x\x00",
+        "x\n",
+        "x.",
+        " x",
+        "~/x",
+        "a" * 300,
+    ],
+)
 def test_registry_names_stay_in_their_folder(path: str) -> None:
     with pytest.raises(DatasetError, match="a plain relative path is required"):
         DataFile(path, SHA)
@@ -88,7 +113,10 @@ def test_registry_addresses_are_http(url: str) -> None:
 def test_registry_sizes_and_cards() -> None:
     with pytest.raises(DatasetError, match="a number of bytes is required"):
         DataFile("x.csv", SHA, bytes=-1)
-    entry = f"[x]\ntitle = 'x'\norigin = 'x'\nterms = 'x'\ncard = '../../x.md'\nfiles = [{{path = 'x', sha256 = '{SHA}'}}]\n"
+    entry = (
+        "[x]\ntitle = 'x'\norigin = 'x'\nterms = 'x'\ncard = '../../x.md'\nfiles = "
+        f"[{{path = 'x', sha256 = '{SHA}'}}]\n"
+    )
     with pytest.raises(DatasetError, match="a file's name is required"):
         parse_registry(entry)
 
@@ -98,4 +126,6 @@ def test_a_redirect_does_not_leave_encryption() -> None:
 
     request = urllib.request.Request("https://example.org/yelp.txt")
     with pytest.raises(DatasetError, match="not encrypted"):
-        _Redirects().redirect_request(request, None, 302, "Found", {}, "http://example.org/yelp.txt")
+        _Redirects().redirect_request(
+            request, None, 302, "Found", {}, "http://example.org/yelp.txt"
+        )

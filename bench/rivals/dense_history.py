@@ -1,4 +1,5 @@
-"""History encoders on dense one-hots: nn.LSTM (over prefixes when bidirectional) and the paper's dense position weights."""
+"""History encoders on dense one-hots: nn.LSTM (over prefixes when bidirectional) and the paper's
+dense position weights."""
 
 from __future__ import annotations
 
@@ -7,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastgaum.bench.rivals.padded import clone_parameter
-from fastgaum.models.history import PositionWeight, PrefixBiLstm, Recurrent
-from fastgaum.models.scorers import BagLinear
+from fastgaum.nets.histories import PositionWeight, PrefixBiLstm, Recurrent
+from fastgaum.nets.scorers import BagLinear
 
 
 class DenseLstm(nn.Module):
@@ -23,7 +24,8 @@ class DenseLstm(nn.Module):
         copy_lstm(self.lstm, inputs, source)
 
     def forward(self, x: Tensor, last_only: bool = False) -> Tensor:
-        """States after the steps of x (B, T, n_ids), (B, T, D); `last_only`: after the last alone."""
+        """States after the steps of x (B, T, n_ids), (B, T, D); `last_only`: after the last
+        alone."""
         dim, directions = self.lstm.hidden_size, 2 if self.lstm.bidirectional else 1
         if x.shape[1] == 0:
             return x.new_zeros(x.shape[0], 0, dim * directions)
@@ -31,7 +33,9 @@ class DenseLstm(nn.Module):
             return self.lstm(x)[0]
         first = x.shape[1] if last_only else 1
         outputs = [self.lstm(x[:, :t])[0] for t in range(first, x.shape[1] + 1)]
-        return torch.stack([torch.cat([o[:, -1, :dim], o[:, 0, dim:]], dim=1) for o in outputs], dim=1)
+        return torch.stack(
+            [torch.cat([o[:, -1, :dim], o[:, 0, dim:]], dim=1) for o in outputs], dim=1
+        )
 
     def weights(self) -> dict[str, Tensor]:
         """As the history encoder names them."""
@@ -59,10 +63,15 @@ def lstm_weights(lstm: nn.LSTM) -> dict[str, Tensor]:
     found, n = {}, 2 if lstm.bidirectional else 1
     for at in range(lstm.num_layers * n):
         suffix = f"_l{at // n}" + "_reverse" * (at % n)
-        parts = {name: getattr(lstm, name + suffix).detach() for name in ("weight_ih", "weight_hh", "bias_ih")}
+        parts = {
+            name: getattr(lstm, name + suffix).detach()
+            for name in ("weight_ih", "weight_hh", "bias_ih")
+        }
         first = f"inputs.{at}" if n == 2 else "input"
         found[f"weight_hh.{at}"] = parts["weight_hh"]
-        found[f"{first}.table" if at < n else f"weight_ih.{at - n}"] = parts["weight_ih"].t() if at < n else parts["weight_ih"]  # fmt: skip
+        found[f"{first}.table" if at < n else f"weight_ih.{at - n}"] = (
+            parts["weight_ih"].t() if at < n else parts["weight_ih"]
+        )
         found[f"{first}.bias" if at < n else f"bias_ih.{at - n}"] = parts["bias_ih"]
     return found
 
@@ -72,7 +81,10 @@ class DensePositionWeight(nn.Module):
 
     def __init__(self, source: PositionWeight) -> None:
         super().__init__()
-        self.lag_weights, self.bias = clone_parameter(source.lag_weights), clone_parameter(source.bias)
+        self.lag_weights, self.bias = (
+            clone_parameter(source.lag_weights),
+            clone_parameter(source.bias),
+        )
         columns = source.lag_weights.shape[1]
         self.readout = nn.Linear(source.table.shape[0], source.state_dim, bias=False)
         self.readout.weight.data.copy_(source.table.detach().t())
@@ -94,12 +106,18 @@ class DensePositionWeight(nn.Module):
     def weights(self) -> dict[str, Tensor]:
         """As the history encoder names them."""
         table = self.readout.weight.detach().t()
-        return {"lag_weights": self.lag_weights.detach(), "bias": self.bias.detach(), "table": table}
+        return {
+            "lag_weights": self.lag_weights.detach(),
+            "bias": self.bias.detach(),
+            "table": table,
+        }
 
 
 def dense_history(source: nn.Module) -> nn.Module:
     if isinstance(source, PositionWeight):
         return DensePositionWeight(source)
-    if isinstance(source, PrefixBiLstm) or (isinstance(source, Recurrent) and source.kind == "lstm"):
+    if isinstance(source, PrefixBiLstm) or (
+        isinstance(source, Recurrent) and source.kind == "lstm"
+    ):
         return DenseLstm(source)
     raise ValueError("the padded one-hot rival has the histories lstm, bilstm and pw")

@@ -1,10 +1,10 @@
 """How much arithmetic one step takes: in the padded one-hot design, and in truth (packed, sparse).
 
-Counting rule, the same on both sides: a multiply-add in a matrix product is 2; a product's backward pass is 2 for each
-of the two gradients (of weights and of inputs; one-hot inputs have none); adding up one row of a table is 1 per
-entry, forward and again backward; an Adam update is 12 per parameter, of all parameters where the optimiser is dense,
-of the rows that the batch holds where it is sparse. Activations, softmax and the filling of one-hots are left out.
-"""
+Counting rule, the same on both sides: a multiply-add in a matrix product is 2; a product's backward
+pass is 2 for each of the two gradients (of weights and of inputs; one-hot inputs have none); adding
+up one row of a table is 1 per entry, forward and again backward; an Adam update is 12 per
+parameter, of all parameters where the optimiser is dense, of the rows that the batch holds where it
+is sparse. Activations, softmax and the filling of one-hots are left out."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from fastgaum.config import Config
-from fastgaum.models.networks import Networks
-from fastgaum.sessions.batches import Batch
+from fastgaum.features.batches import Batch
+from fastgaum.nets.networks import Networks
 
 ADAM = 12
 
@@ -46,10 +46,11 @@ class Work:
 
 
 def padded_work(batch: Batch, config: Config, n_ids: int, widest: int | None = None) -> Work:
-    """The padded one-hot design: (B, T, K) slots, T − 1 padded tokens; prefixes and generated histories encoded anew.
+    """The padded one-hot design: (B, T, K) slots, T − 1 padded tokens; prefixes and generated
+    histories encoded anew.
 
-    With `widest`, as the report has it: so many slots a display set, and generated histories at padded steps too.
-    """
+    With `widest`, as the report has it: so many slots a display set, and generated histories at
+    padded steps too."""
     lengths, sizes = np.diff(batch.session_offsets), np.diff(batch.display_offsets)
     n, longest = len(lengths), int(lengths.max())
     tokens = n * (longest - 1)
@@ -57,14 +58,22 @@ def padded_work(batch: Batch, config: Config, n_ids: int, widest: int | None = N
     # the loop over users and steps knows each user's length: its prefixes are not padded
     generated = int((lengths * (lengths - 1) // 2).sum()) if widest is None else prefixes
     return Work(
-        events=n * longest, slots=n * longest * (widest or int(sizes.max())), tokens=prefixes if config.history == "bilstm" else tokens,
-        gathered=tokens, generated=generated, n_ids=n_ids, dense=True, rows_history=n_ids, rows_scorer=n_ids,
+        events=n * longest,
+        slots=n * longest * (widest or int(sizes.max())),
+        tokens=prefixes if config.history == "bilstm" else tokens,
+        gathered=tokens,
+        generated=generated,
+        n_ids=n_ids,
+        dense=True,
+        rows_history=n_ids,
+        rows_scorer=n_ids,
         lags=min(config.history_window, longest - 1),
-    )  # fmt: skip
+    )
 
 
 def true_work(batch: Batch, config: Config, n_ids: int) -> Work:
-    """Packed and sparse: true candidates and tokens; a generated choice is one recurrent step from the cached state."""
+    """Packed and sparse: true candidates and tokens; a generated choice is one recurrent step from
+    the cached state."""
     lengths = np.diff(batch.token_offsets).astype(np.int64)
     tokens = int(lengths.sum())
     prefixes = int((lengths * (lengths + 1) // 2).sum())
@@ -74,15 +83,24 @@ def true_work(batch: Batch, config: Config, n_ids: int) -> Work:
     held = batch.token_candidates
     ids = np.where(held >= 0, batch.ids[np.maximum(held, 0), 0], 0)
     return Work(
-        events=len(batch.choices), slots=len(batch.ids), tokens=prefixes if bilstm else tokens, gathered=tokens,
-        generated=prefixes if bilstm else tokens, n_ids=n_ids, dense=False, rows_history=len(np.unique(ids)),
+        events=len(batch.choices),
+        slots=len(batch.ids),
+        tokens=prefixes if bilstm else tokens,
+        gathered=tokens,
+        generated=prefixes if bilstm else tokens,
+        n_ids=n_ids,
+        dense=False,
+        rows_history=len(np.unique(ids)),
         rows_scorer=len(np.unique(batch.ids)),
         lags=lags / max(tokens, 1),
-    )  # fmt: skip
+    )
 
 
-def step_flops(batch: Batch, config: Config, n_ids: int, kind: str, padded: bool, widest: int | None = None) -> float:
-    """FLOPs of one `exact` step or one `round` on this batch, in the padded one-hot design (see `padded_work`) or in truth."""
+def step_flops(
+    batch: Batch, config: Config, n_ids: int, kind: str, padded: bool, widest: int | None = None
+) -> float:
+    """FLOPs of one `exact` step or one `round` on this batch, in the padded one-hot design (see
+    `padded_work`) or in truth."""
     work = padded_work(batch, config, n_ids, widest) if padded else true_work(batch, config, n_ids)
     return work_flops(work, config, kind)
 
@@ -132,7 +150,8 @@ def history_flops(work: Work, config: Config, tokens: int) -> tuple[float, float
 
 def _position_weight_flops(work: Work, config: Config, tokens: int) -> tuple[float, float]:
     columns, width = config.history_weights, config.hidden[0]
-    # the dense state has every item in it; the true one at most one entry per choice it looks back on
+    # the dense state has every item in it; the true one at most one entry per choice it looks back
+    # on
     entries = tokens * (work.n_ids if work.dense else work.lags)
     mix = tokens * work.lags * columns * (2 * work.n_ids if work.dense else 1)
     readout = 2 * entries * columns * width
@@ -140,7 +159,8 @@ def _position_weight_flops(work: Work, config: Config, tokens: int) -> tuple[flo
 
 
 def adam(module: nn.Module, rows: int) -> float:
-    """FLOPs of updating a module made for one id: its tables scale with the rows, the rest is updated whole."""
+    """FLOPs of updating a module made for one id: its tables scale with the rows, the rest is
+    updated whole."""
     tables = rest = 0
     for name, value in module.named_parameters():
         if name.endswith("table"):

@@ -1,13 +1,15 @@
-"""The official GRU4Rec (github.com/hidasib/GRU4Rec_PyTorch_Official) on the same sessions; prints one line of JSON.
+"""The official GRU4Rec (github.com/hidasib/GRU4Rec_PyTorch_Official) on the same sessions; prints
+one line of JSON.
 
-    python bench/rivals/official_gru4rec.py [--source DIR] [--python PATH] [--block N] [--sessions N] [--threads N]
+    python bench/rivals/official_gru4rec.py [--source DIR] [--python PATH] [--block N] [--sessions
+    N] [--threads N]
 
-Its code is not part of this project: it is cloned into a temporary folder, or read from `--source`, a clone made before.
-Without network and without a source it says so and exits with 2; `sessions_gru4rec.Lanes` is then the stand-in.
-`--python` names an interpreter that has torch and pandas (RecBole's environment does). Settings: one layer of 64, the
-table shared by input and output, cross-entropy on the batch's own items, no drawn negatives, no dropout. The rate is the
-official code's own (e/s), of its fastest epoch.
-"""
+Its code is not part of this project: it is cloned into a temporary folder, or read from `--source`,
+a clone made before. Without network and without a source it says so and exits with 2;
+`sessions_gru4rec.Lanes` is then the stand-in. `--python` names an interpreter that has torch and
+pandas (RecBole's environment does). Settings: one layer of 64, the table shared by input and
+output, cross-entropy on the batch's own items, no drawn negatives, no dropout. The rate is the
+official code's own (e/s), of its fastest epoch."""
 
 from __future__ import annotations
 
@@ -45,9 +47,13 @@ GRU4Rec(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Throughput of the official GRU4Rec on sessions of Zipf length.")
+    parser = argparse.ArgumentParser(
+        description="Throughput of the official GRU4Rec on sessions of Zipf length."
+    )
     parser.add_argument("--source", type=Path, help=f"folder that holds {CODE}")
-    parser.add_argument("--python", default=sys.executable, help="interpreter with torch and pandas")
+    parser.add_argument(
+        "--python", default=sys.executable, help="interpreter with torch and pandas"
+    )
     parser.add_argument("--block", type=int, default=50, help="sessions in parallel")
     parser.add_argument("--sessions", type=int, default=2_000)
     parser.add_argument("--items", type=int, default=10_000)
@@ -58,17 +64,37 @@ def main(arguments: list[str] | None = None) -> int:
         folder = Path(temporary)
         source = options.source or clone(folder / "clone")
         if source is None or not (source / CODE).exists():
-            print(f"the official GRU4Rec is not to be had: no {CODE} in --source, and {URL} is not reached", file=sys.stderr)  # fmt: skip
+            print(
+                f"the official GRU4Rec is not to be had: no {CODE} in --source, and {URL} is not "
+                "reached",
+                file=sys.stderr,
+            )
             return 2
         write_sessions(folder / "sessions.npz", options.sessions, options.items)
-        settings = [str(source), str(folder / "sessions.npz"), *map(str, (options.block, options.threads, options.epochs))]  # fmt: skip
-        done = subprocess.run([options.python, "-c", TRAIN, *settings], capture_output=True, text=True)
+        settings = [
+            str(source),
+            str(folder / "sessions.npz"),
+            *map(str, (options.block, options.threads, options.epochs)),
+        ]
+        done = subprocess.run(
+            [options.python, "-c", TRAIN, *settings], capture_output=True, text=True
+        )
     if done.returncode:
         print(done.stderr[-2000:], file=sys.stderr)
         return 1
     rates = rates_of(done.stdout)
-    print(json.dumps({"rival": "official GRU4Rec", "block": options.block, "items": options.items,
-                      "threads": options.threads, "targets_per_s": max(rates), "rates": rates}))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "rival": "official GRU4Rec",
+                "block": options.block,
+                "items": options.items,
+                "threads": options.threads,
+                "targets_per_s": max(rates),
+                "rates": rates,
+            }
+        )
+    )
     return 0
 
 
@@ -76,7 +102,11 @@ def clone(folder: Path) -> Path | None:
     """Clone the official repository; None where git or the network is missing."""
     command = ["git", "clone", "--quiet", "--depth", "1", URL, str(folder)]
     try:
-        return folder if subprocess.run(command, capture_output=True, timeout=120).returncode == 0 else None
+        return (
+            folder
+            if subprocess.run(command, capture_output=True, timeout=120).returncode == 0
+            else None
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
 

@@ -1,6 +1,7 @@
 """What the padded rivals share: the game on padded batches.
 
-The game is `fastgaum.training.game.Game` with logged or generated histories, written as everybody writes it on padded
+The game is `fastgaum.game.game.Game` with logged or generated histories, written as everybody
+writes it on padded
 tensors: masked softmax, dense AdamW, one autograd graph per step. A rival adds its own layers.
 """
 
@@ -15,14 +16,15 @@ from torch import Tensor, nn
 
 from fastgaum.bench.rivals.padding import Padded
 from fastgaum.config import Config
-from fastgaum.models.networks import Networks
-from fastgaum.sessions.batches import Batch
+from fastgaum.features.batches import Batch
+from fastgaum.nets.networks import Networks
 
 Optimisers = list[torch.optim.Optimizer]
 
 
 class PaddedGame(ABC):
-    """The two players on padded batches; subclasses hold the layers and say how a batch is prepared."""
+    """The two players on padded batches; subclasses hold the layers and say how a batch is
+    prepared."""
 
     def __init__(self, networks: Networks, config: Config, n_ids: int, outside: bool) -> None:
         check(config)
@@ -33,7 +35,8 @@ class PaddedGame(ABC):
 
     @abstractmethod
     def build(self, networks: Networks) -> tuple[nn.Module, nn.Module]:
-        """Return the reward player's and the generator's layers, with the networks' weights copied."""
+        """Return the reward player's and the generator's layers, with the networks' weights
+        copied."""
 
     @abstractmethod
     def prepare(self, batch: Batch) -> Padded:
@@ -41,7 +44,8 @@ class PaddedGame(ABC):
 
     @abstractmethod
     def states(self, batch: Padded, generated: Tensor | None = None) -> Tensor:
-        """State before each event, laid out as the events; `generated` ids (B, T) replace each state's last choice."""
+        """State before each event, laid out as the events; `generated` ids (B, T) replace each
+        state's last choice."""
 
     @abstractmethod
     def scores(self, scorer: nn.Module, batch: Padded, states: Tensor) -> Tensor:
@@ -57,7 +61,8 @@ class PaddedGame(ABC):
         return [torch.optim.AdamW(trained, lr=lr, weight_decay=weight_decay, fused=True)]
 
     def exact_step(self, batch: Padded) -> float:
-        """One reward step against the closed-form best response; returns its loss (mean over events, nats)."""
+        """One reward step against the closed-form best response; returns its loss (mean over
+        events, nats)."""
         eta = self.config.eta
         utility = self.utility(batch)[0]
         best = self._log_probs(eta * utility, batch, normalise=False).logsumexp(-1) / eta
@@ -65,14 +70,17 @@ class PaddedGame(ABC):
         return self._update(loss, self.reward, self.reward_optimisers)
 
     def round(self, batch: Padded) -> float:
-        """Generator steps, then one reward step; returns the mean of ⟨φ, r⟩ − r(a_t) before the reward's update."""
+        """Generator steps, then one reward step; returns the mean of ⟨φ, r⟩ − r(a_t) before the
+        reward's update."""
         with torch.no_grad():
             generated = self._drawn(batch) if self.config.states == "generated" else None
             utility, states = self.utility(batch, generated)
             best = self._probs(self.config.eta * utility, batch)
         for _ in range(self.config.generator_steps):
             logits = self.scores(self.generator, batch, states)
-            value = self._log_probs(logits, batch, normalise=False).logsumexp(-1) - (best * logits).sum(-1)
+            value = self._log_probs(logits, batch, normalise=False).logsumexp(-1) - (
+                best * logits
+            ).sum(-1)
             self._update((value * batch.weight).sum(), self.generator, self.generator_optimisers)
         with torch.no_grad():
             probs = self._probs(self.scores(self.generator, batch, states), batch)
@@ -87,7 +95,8 @@ class PaddedGame(ABC):
         return self.scores(self.reward.get_submodule("scorer"), batch, states), states
 
     def _drawn(self, batch: Padded) -> Tensor:
-        """What the generator would have chosen at each event, by Gumbel noise in the order that `Game` draws it."""
+        """What the generator would have chosen at each event, by Gumbel noise in the order that
+        `Game` draws it."""
         log_probs = self._log_probs(self.scores(self.generator, batch, self.states(batch)), batch)
         noise = torch.zeros_like(log_probs)
         noise[..., : batch.real.shape[-1]][batch.real] = _gumbel(int(batch.real.sum()))
@@ -98,7 +107,8 @@ class PaddedGame(ABC):
         return batch.events_of(torch.where(drawn == batch.real.shape[-1], -1, drawn))
 
     def _log_probs(self, scores: Tensor, batch: Padded, normalise: bool = True) -> Tensor:
-        """Masked log-softmax (or the masked scores), with a last column of value 0 for no click where it is offered."""
+        """Masked log-softmax (or the masked scores), with a last column of value 0 for no click
+        where it is offered."""
         masked = scores.masked_fill(~batch.offered, -torch.inf)
         if self.outside:
             masked = torch.cat([masked, masked.new_zeros(*masked.shape[:-1], 1)], dim=-1)
@@ -121,9 +131,12 @@ class PaddedGame(ABC):
 
 
 class Scorer(nn.Module):
-    """The layers after the first, which each rival has in its own way as `first` and `from_state`."""
+    """The layers after the first, which each rival has in its own way as `first` and
+    `from_state`."""
 
-    def __init__(self, source: nn.Module, first: nn.Module, activation: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self, source: nn.Module, first: nn.Module, activation: Callable[[Tensor], Tensor]
+    ) -> None:
         super().__init__()
         self.first = first
         self.from_state = clone(source.get_submodule("from_state"))
@@ -149,11 +162,17 @@ def clone_parameter(source: nn.Parameter) -> nn.Parameter:
 
 def check(config: Config) -> None:
     """Refuse what the rivals do not have. Raises ValueError."""
-    plain = config.item_dim == 0 and not config.wide and config.members == 1 and config.history_owner == "reward"
+    plain = (
+        config.item_dim == 0
+        and not config.wide
+        and config.members == 1
+        and config.history_owner == "reward"
+    )
     fixed = config.dropout == 0 and config.id_dropout == 0 and config.players == "adversarial"
     if not (plain and fixed and config.regulariser == "shannon" and config.ascent == "mirror"):
         raise ValueError(
-            "the rivals race three plain networks (item_dim 0, no wide path, one member, Shannon, mirror ascent, players"
+            "the rivals race three plain networks (item_dim 0, no wide path, one member, Shannon, "
+            "mirror ascent, players"
             " adversarial) without dropout"
         )
 

@@ -8,21 +8,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastgaum.sessions.batches import Batch
+from fastgaum.features.batches import Batch
 
 
 @dataclass(frozen=True)
 class Padded:
-    """A padded batch. Events are laid out (B sessions, T steps), or flat (E,) where a rival pads display sets only."""
+    """A padded batch. Events are laid out (B sessions, T steps), or flat (E,) where a rival pads
+    display sets only."""
 
     ids: Tensor
     """id of each candidate, int64, shape (B, T, K) or (E, K); 0 in empty slots"""
     real: Tensor
     """slots that hold a candidate, bool, same shape"""
     offered: Tensor
-    """as `real`, but slot 0 of a step without an event counts as offered, so that no softmax is empty"""
+    """as `real`, but slot 0 of a step without an event counts as offered, so that no softmax is
+    empty"""
     weight: Tensor
-    """1 / n_events at events, 0 at padding: a weighted sum is the mean over events; shape (B, T) or (E,)"""
+    """1 / n_events at events, 0 at padding: a weighted sum is the mean over events; shape (B, T) or
+    (E,)"""
     choice: Tensor
     """slot of the choice, 0 for none, int64, same shape"""
     clicked: Tensor
@@ -52,7 +55,9 @@ def pad(batch: Batch, flat: bool, widest: int | None = None) -> Padded:
     `flat` keeps one row per event instead of (sessions, steps). Raises ValueError for wider bags.
     """
     if batch.ids.shape[1] != 1 or batch.numbers.shape[1]:
-        raise ValueError("the rivals race under the protocol identity: one id per candidate and no numbers")
+        raise ValueError(
+            "the rivals race under the protocol identity: one id per candidate and no numbers"
+        )
     lengths, sizes = np.diff(batch.session_offsets), np.diff(batch.display_offsets)
     row = np.repeat(np.arange(len(lengths)), lengths)
     step = np.arange(len(sizes)) - np.repeat(batch.session_offsets[:-1], lengths)
@@ -62,13 +67,23 @@ def pad(batch: Batch, flat: bool, widest: int | None = None) -> Padded:
     at = (np.arange(len(sizes)),) if flat else (row, step)
     ids = np.zeros((*layout, widest or int(sizes.max())), dtype=np.int64)
     real = np.zeros(ids.shape, dtype=bool)
-    weight, choice, clicked = np.zeros(layout, np.float32), np.zeros(layout, np.int64), np.zeros(layout, bool)
+    weight, choice, clicked = (
+        np.zeros(layout, np.float32),
+        np.zeros(layout, np.int64),
+        np.zeros(layout, bool),
+    )
     tokens = np.zeros((len(lengths), int(lengths.max())), dtype=np.int64)
     where = (*(part[event] for part in at), slot)
     ids[where], real[where] = batch.ids[:, 0], True
-    weight[at], choice[at], clicked[at] = 1 / len(sizes), np.maximum(batch.choices, 0), batch.choices >= 0
+    weight[at], choice[at], clicked[at] = (
+        1 / len(sizes),
+        np.maximum(batch.choices, 0),
+        batch.choices >= 0,
+    )
     chosen = batch.ids[batch.display_offsets[:-1] + np.maximum(batch.choices, 0), 0]
     tokens[row, step] = np.where(batch.choices >= 0, chosen, 0)
     offered = real.copy()
     offered[..., 0] = True
-    return Padded(*map(torch.from_numpy, (ids, real, offered, weight, choice, clicked, tokens, row, step)))
+    return Padded(
+        *map(torch.from_numpy, (ids, real, offered, weight, choice, clicked, tokens, row, step))
+    )

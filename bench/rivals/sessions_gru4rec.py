@@ -1,16 +1,16 @@
 """Next-item training on sessions: a stand-in for the official GRU4Rec in stock torch.
 
-It trains one GRU (hidden 64) with one table for input and output items, an item bias, Adagrad, and the cross-entropy of
-each target against the other targets of its block (own-batch negatives, none drawn besides; a repeated item is a negative
-like any other, as in the official code). `bench/session_training.py` trains the same; they differ in what the method
-makes of a batch.
+It trains one GRU (hidden 64) with one table for input and output items, an item bias, Adagrad, and
+the cross-entropy of each target against the other targets of its block (own-batch negatives, none
+drawn besides; a repeated item is a negative like any other, as in the official code).
+`bench/session_training.py` trains the same; they differ in what the method makes of a batch.
 
-GRU4Rec (Hidasi et al., ICLR 2016; Hidasi & Karatzoglou, CIKM 2018) walks `block` sessions in parallel lanes, one step of
-each per update, and cuts the gradient after that one step. The stand-in follows the published algorithm, written anew:
-session-parallel batches, nn.GRUCell, sparse embeddings, an Adagrad that coalesces and updates rows. The official code was
-measured at 25–40 k targets/s at batch 50 and at about 100 k at 512 on two cores; `official_gru4rec.py` runs it where it is
-to be had.
-"""
+GRU4Rec (Hidasi et al., ICLR 2016; Hidasi & Karatzoglou, CIKM 2018) walks `block` sessions in
+parallel lanes, one step of each per update, and cuts the gradient after that one step. The stand-in
+follows the published algorithm, written anew: session-parallel batches, nn.GRUCell, sparse
+embeddings, an Adagrad that coalesces and updates rows. The official code was measured at 25–40 k
+targets/s at batch 50 and at about 100 k at 512 on two cores; `official_gru4rec.py` runs it where it
+is to be had."""
 
 from __future__ import annotations
 
@@ -34,9 +34,12 @@ def adagrad_rows(table: Tensor, squares: Tensor, rows: Tensor, gradient: Tensor,
 
 
 class Lanes:
-    """The stand-in for the official GRU4Rec: session-parallel lanes, one step per update, gradient cut after it."""
+    """The stand-in for the official GRU4Rec: session-parallel lanes, one step per update, gradient
+    cut after it."""
 
-    def __init__(self, sessions: Sessions, hidden: int = 64, block: int = 50, lr: float = 0.05, seed: int = 0) -> None:
+    def __init__(
+        self, sessions: Sessions, hidden: int = 64, block: int = 50, lr: float = 0.05, seed: int = 0
+    ) -> None:
         torch.manual_seed(seed)
         self.sessions, self.block, self.lr = sessions, block, lr
         self.items = nn.Embedding(sessions.n_items, hidden, sparse=True)
@@ -44,7 +47,11 @@ class Lanes:
         self.cell = nn.GRUCell(hidden, hidden)
         nn.init.uniform_(self.items.weight, -0.1, 0.1)
         nn.init.zeros_(self.bias.weight)
-        self.squares = {p: torch.zeros_like(p) for m in (self.items, self.bias, self.cell) for p in m.parameters()}
+        self.squares = {
+            p: torch.zeros_like(p)
+            for m in (self.items, self.bias, self.cell)
+            for p in m.parameters()
+        }
 
     def epoch(self) -> float:
         """Train on every session once; returns the mean loss over targets."""
@@ -53,7 +60,9 @@ class Lanes:
         for inputs, targets, alive, fresh in lanes(self.sessions, self.block):
             h = h[torch.from_numpy(alive)]
             h[torch.from_numpy(fresh)] = 0.0
-            loss, h = self._update(torch.from_numpy(inputs).long(), torch.from_numpy(targets).long(), h)
+            loss, h = self._update(
+                torch.from_numpy(inputs).long(), torch.from_numpy(targets).long(), h
+            )
             total, n_targets = total + loss * len(inputs), n_targets + len(inputs)
         return total / n_targets
 
@@ -80,12 +89,14 @@ class Lanes:
             parameter.addcdiv_(parameter.grad, (squares + EPS).sqrt(), value=-self.lr)
 
 
-def lanes(sessions: Sessions, width: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Walk sessions in lanes: a lane takes the next session when its own is over, and closes when none is left.
+def lanes(
+    sessions: Sessions, width: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Walk sessions in lanes: a lane takes the next session when its own is over, and closes when
+    none is left.
 
-    Yields inputs, targets, `alive` (lanes of the step before that go on), `fresh` (of those, which start a session). Stops
-    when one lane is left: a block of one has no negatives.
-    """
+    Yields inputs, targets, `alive` (lanes of the step before that go on), `fresh` (of those, which
+    start a session). Stops when one lane is left: a block of one has no negatives."""
     at, ends = sessions.offsets[:-1][:width].copy(), sessions.offsets[1:][:width].copy()
     waiting, fresh, alive = len(at), np.ones(len(at), dtype=bool), np.arange(len(at))
     while len(at) > 1:

@@ -1,4 +1,5 @@
-"""Layers of the stock torch rival: gathers, nn.LSTM padded and packed, the recurrence in a loop, position weights."""
+"""Layers of the stock torch rival: gathers, nn.LSTM padded and packed, the recurrence in a loop,
+position weights."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from fastgaum.bench.rivals.padded import clone_parameter
 from fastgaum.bench.rivals.padding import Padded
-from fastgaum.models.history import PositionWeight, Recurrent
+from fastgaum.nets.histories import PositionWeight, Recurrent
 
 
 class Gathered(nn.Module):
@@ -22,7 +23,9 @@ class Gathered(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return rows plus bias, shape (*ids, out)."""
-        bags = functional.embedding_bag(ids.reshape(-1, 1), self.table, mode="sum", sparse=self.sparse)
+        bags = functional.embedding_bag(
+            ids.reshape(-1, 1), self.table, mode="sum", sparse=self.sparse
+        )
         return (bags + self.bias).view(*ids.shape, self.table.shape[1])
 
 
@@ -34,7 +37,11 @@ class StockLstm(nn.Module):
         self.input = Gathered(source.input, sparse)
         dim = source.state_dim
         self.lstm = nn.LSTM(4 * dim, dim, batch_first=True)
-        fixed = {"weight_ih_l0": torch.eye(4 * dim), "bias_ih_l0": torch.zeros(4 * dim), "bias_hh_l0": torch.zeros(4 * dim)}  # fmt: skip
+        fixed = {
+            "weight_ih_l0": torch.eye(4 * dim),
+            "bias_ih_l0": torch.zeros(4 * dim),
+            "bias_hh_l0": torch.zeros(4 * dim),
+        }
         for name, value in fixed.items():
             getattr(self.lstm, name).data.copy_(value)
             getattr(self.lstm, name).requires_grad_(False)
@@ -53,7 +60,9 @@ class StockLstm(nn.Module):
         lengths = torch.bincount(batch.row) - 1
         # nn.LSTM refuses sequences of no token
         longer = lengths.nonzero()[:, 0]
-        packed = pack_padded_sequence(self.input(ids[longer]), lengths[longer], batch_first=True, enforce_sorted=False)
+        packed = pack_padded_sequence(
+            self.input(ids[longer]), lengths[longer], batch_first=True, enforce_sorted=False
+        )
         after, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True)
         return states.index_copy(0, longer, after)
 
@@ -83,11 +92,15 @@ class LoopLstm(nn.Module):
 
 
 class WindowedPositionWeight(nn.Module):
-    """Position weights over each step's window of ids, (B, T, m): repeats are merged, then one einsum over embeddings."""
+    """Position weights over each step's window of ids, (B, T, m): repeats are merged, then one
+    einsum over embeddings."""
 
     def __init__(self, source: PositionWeight, sparse: bool) -> None:
         super().__init__()
-        self.lag_weights, self.bias = clone_parameter(source.lag_weights), clone_parameter(source.bias)
+        self.lag_weights, self.bias = (
+            clone_parameter(source.lag_weights),
+            clone_parameter(source.bias),
+        )
         self.columns, self.sparse = source.lag_weights.shape[1], sparse
         self.column = torch.arange(self.columns)
         self.table = clone_parameter(source.table)
@@ -104,6 +117,8 @@ class WindowedPositionWeight(nn.Module):
         newest = ~(same.triu(1).any(-1)) & (windows >= 0)
         mixed = same.float() @ self.lag_weights[:window].flip(0)
         weights = ((mixed + self.bias).tanh() - self.bias.tanh()) * newest[..., None]
-        rows = functional.embedding(ids[..., None] * self.columns + self.column, self.table, sparse=self.sparse)
+        rows = functional.embedding(
+            ids[..., None] * self.columns + self.column, self.table, sparse=self.sparse
+        )
         rows = functional.pad(rows, (0, 0, 0, 0, window - 1, 0)).unfold(1, window, 1)
         return torch.einsum("btmn,btndm->btd", weights, rows)

@@ -1,7 +1,7 @@
 """A history encoder of one's own: the mean of the last few choices: `python custom_encoder.py`.
 
-One method is needed, the state after each choice. Saving, simulated users and environments come with the base class.
-"""
+One method is needed, the state after each choice. Saving, simulated users and environments come
+with the base class."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 import fastgaum as fg
-from fastgaum.models.history import HistoryEncoder
-from fastgaum.models.scorers import BagLinear
-from fastgaum.models.tensors import Bags
+from fastgaum.nets.histories import HistoryEncoder
+from fastgaum.nets.scorers import BagLinear
+from fastgaum.nets.tensors import Bags
 
 
 class MeanOfChoices(HistoryEncoder):
@@ -25,17 +25,21 @@ class MeanOfChoices(HistoryEncoder):
         self.embedding = BagLinear(n_ids, n_numbers, self.state_dim, config.item_dim, init_std=0.1)
 
     def after_tokens(self, tokens: Bags, offsets: Tensor) -> Tensor:
-        """Tokens are choices, session after session; session i's are those from offsets[i] to offsets[i + 1]."""
+        """Tokens are choices, session after session; session i's are those from offsets[i] to
+        offsets[i + 1]."""
         embedded = self.embedding(tokens)
         sums = torch.cat([embedded.new_zeros(1, self.state_dim), embedded.cumsum(0)])
         ends = torch.arange(1, tokens.n_bags + 1, device=offsets.device)
-        begins = torch.repeat_interleave(offsets[:-1], offsets.diff())  # of the session that each choice belongs to
+        begins = torch.repeat_interleave(
+            offsets[:-1], offsets.diff()
+        )  # of the session that each choice belongs to
         starts = torch.maximum(begins, ends - self.window)
         return torch.tanh((sums[ends] - sums[starts]) / (ends - starts)[:, None])
 
 
 def main(n_events: int = 1500, **settings: Any) -> float:
-    """Train with it, load the file again, and let its users choose; return prec@1 on the test split, in percent."""
+    """Train with it, load the file again, and let its users choose; return prec@1 on the test
+    split, in percent."""
     log, _ = fg.synthesise(n_events, n_items=40, no_click=0.2, seed=4)
     model = fg.UserModel.from_preset("fastgaum", history=MeanOfChoices, **settings)
     model.fit(log)
@@ -43,12 +47,17 @@ def main(n_events: int = 1500, **settings: Any) -> float:
     print(f"prec@1 {prec1:.1f} with {MeanOfChoices.__name__}")
 
     model.save("mean.safetensors")
-    again = fg.UserModel.load("mean.safetensors", history=MeanOfChoices)  # a file holds no code, only its name
+    again = fg.UserModel.load(
+        "mean.safetensors", history=MeanOfChoices
+    )  # a file holds no code, only its name
     world = fg.LearnedWorld(again)
     envs = fg.UserVectorEnv(64, world=world, slate_size=3)
     envs.reset(seed=0)
     _, rewards, *_ = envs.step(envs.action_space.sample())
-    print(f"{len(rewards)} users with states of {world.state_dim} numbers chose for {rewards.mean():.2f} each")
+    print(
+        f"{len(rewards)} users with states of {world.state_dim} numbers chose for "
+        f"{rewards.mean():.2f} each"
+    )
     return prec1
 
 

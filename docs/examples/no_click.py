@@ -11,7 +11,8 @@ import fastgaum as fg
 
 
 def main(n_events: int = 3000, **settings: Any) -> tuple[float, float]:
-    """Train on a log with 40 % of events without a click; return their predicted and observed share, in percent."""
+    """Train on a log with 40 % of events without a click; return their predicted and observed
+    share, in percent."""
     log, _ = fg.synthesise(n_events, n_items=50, no_click=0.4, seed=1)
     print(f"{log.count('choices')} of {log.n_events} events end with a click")
 
@@ -22,12 +23,21 @@ def main(n_events: int = 3000, **settings: Any) -> tuple[float, float]:
     assert reward.no_click is not None
     predicted, observed = 100 * reward.no_click.predicted, 100 * reward.no_click.observed
     print(f"no click in the test split: predicted {predicted:.1f} %, observed {observed:.1f} %")
-    print(f"prec@1 of events with a click: {reward.precision[1].mean:.1f}, a random order {evaluation.random[1]:.1f}")
+    print(
+        f"prec@1 of events with a click: {reward.precision[1].mean:.1f}, a random order "
+        f"{evaluation.random[1]:.1f}"
+    )
 
     # an event's probabilities, no click among them, sum to 1
-    events = model.predict(log, split="test").group_by("session", "event").agg(
-        pl.max("utility").alias("best utility"), pl.first("no_click_probability").alias("no click"), pl.sum("probability")
-    )  # fmt: skip
+    events = (
+        model.predict(log, split="test")
+        .group_by("session", "event")
+        .agg(
+            pl.max("utility").alias("best utility"),
+            pl.first("no_click_probability").alias("no click"),
+            pl.sum("probability"),
+        )
+    )
     print(events.sort("no click").select("best utility", "no click", "probability").gather([0, -1]))
     return predicted, observed
 

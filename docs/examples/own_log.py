@@ -20,32 +20,55 @@ def write_shop(n_visits: int) -> None:
     rows = []
     for event in range(3 * n_visits):
         shown = rng.choice(30, size=4, replace=False)
-        price = rng.uniform(1, 9, size=4).round(2)  # today's, so it belongs to the candidate and not to the item
+        price = rng.uniform(1, 9, size=4).round(
+            2
+        )  # today's, so it belongs to the candidate and not to the item
         liking = 2.0 * (shown % 3 == 0) - 0.6 * price + rng.gumbel(size=4)
         rows += [
-            {"visit": event // 3, "ts": event, "sku": f"sku-{s}", "clicked": int(liking[i] == liking.max()), "price": p}
+            {
+                "visit": event // 3,
+                "ts": event,
+                "sku": f"sku-{s}",
+                "clicked": int(liking[i] == liking.max()),
+                "price": p,
+            }
             for i, (s, p) in enumerate(zip(shown, price, strict=True))
         ]
     pl.DataFrame(rows).write_csv("shop.csv")
-    items = {"item": [f"sku-{i}" for i in range(30)], "category": [CATEGORIES[i % 3] for i in range(30)]}
+    items = {
+        "item": [f"sku-{i}" for i in range(30)],
+        "category": [CATEGORIES[i % 3] for i in range(30)],
+    }
     pl.DataFrame(items).write_csv("items.csv")
 
 
 def main(n_visits: int = 500, **settings: Any) -> pl.DataFrame:
-    """Train on the shop's log; return the mean utility of each category's candidates, and of dear and cheap ones."""
+    """Train on the shop's log; return the mean utility of each category's candidates, and of dear
+    and cheap ones."""
     write_shop(n_visits)
     log = fg.read_log(
-        Path("shop.csv"), columns={"session": "visit", "event": "ts", "item": "sku"}, candidate_fields=["price"],
+        Path("shop.csv"),
+        columns={"session": "visit", "event": "ts", "item": "sku"},
+        candidate_fields=["price"],
         item_table="items.csv",
-    )  # fmt: skip
-    for finding in fg.audit(log).flagged:  # simple rules that beat chance: here the price, and no leak
-        print(f"the audit names '{finding.rule}': prec@1 {finding.prec_at_1:.1f}, chance {finding.floor:.1f}")
+    )
+    for finding in fg.audit(
+        log
+    ).flagged:  # simple rules that beat chance: here the price, and no leak
+        print(
+            f"the audit names '{finding.rule}': prec@1 {finding.prec_at_1:.1f}, chance "
+            f"{finding.floor:.1f}"
+        )
     model = fg.UserModel.from_preset("fastgaum", **settings)
     model.fit(log)
     print(f"prec@1 {model.evaluate(log).heads['reward'].precision[1].mean:.1f}")
     scored = model.predict(log).with_columns(price=log.candidate_fields["price"])
-    learned = scored.join(pl.read_csv("items.csv"), on="item").group_by(
-        "category", dear=pl.col("price") > 5).agg(pl.mean("utility")).sort("category", "dear")  # fmt: skip
+    learned = (
+        scored.join(pl.read_csv("items.csv"), on="item")
+        .group_by("category", dear=pl.col("price") > 5)
+        .agg(pl.mean("utility"))
+        .sort("category", "dear")
+    )
     print(learned)
     return learned
 

@@ -1,17 +1,19 @@
-"""Users in several processes feed one learner, a policy that draws slates: `python processes.py RUN`."""
+"""Users in several processes feed one learner, a policy that draws slates: `python processes.py
+RUN`."""
 
 import sys
 
 import torch
 from torch import nn
 
-from fastgaum.envs.vector_env import UserVectorEnv
+from fastgaum.worlds.vector_env import UserVectorEnv
 
 K, STEPS = 3, 10
 
 
 def play(envs, actor, seed=None):
-    """An episode of every user: what was seen, the slates, and what was earned from each step on."""
+    """An episode of every user: what was seen, the slates, and what was earned from each step
+    on."""
     seen, _ = envs.reset(seed=seed)
     rows = []
     for _ in range(STEPS):
@@ -40,16 +42,23 @@ def main(processes=2, updates=80, n=1024, **world):
     torch.manual_seed(0)
     envs = UserVectorEnv(n, slate_size=K, horizon=STEPS, processes=processes, **world)
     width, pool = envs.single_observation_space.shape[0], envs.pools.size
-    actor, critic = (nn.Sequential(nn.Linear(width, 64), nn.Tanh(), nn.Linear(64, out)) for out in (pool, 1))
+    actor, critic = (
+        nn.Sequential(nn.Linear(width, 64), nn.Tanh(), nn.Linear(64, out)) for out in (pool, 1)
+    )
     optimiser = torch.optim.Adam([*actor.parameters(), *critic.parameters()], lr=1e-2)
     for _ in range(updates):
         seen, slates, goal = play(envs, actor)
         value = critic(seen)[..., 0]
         gain = (goal - value).detach()
         optimiser.zero_grad()
-        ((value - goal).square() - gain / gain.std() * log_probability(actor(seen), slates)).mean().backward()
+        (
+            (value - goal).square() - gain / gain.std() * log_probability(actor(seen), slates)
+        ).mean().backward()
         optimiser.step()
-    earned = [play(envs, one, 99)[2][0].mean().item() for one in (lambda s: torch.zeros(len(s), pool), actor)]
+    earned = [
+        play(envs, one, 99)[2][0].mean().item()
+        for one in (lambda s: torch.zeros(len(s), pool), actor)
+    ]
     envs.close()
     return earned
 

@@ -6,7 +6,8 @@ import fastgaum as fg
 
 
 def main(**settings: Any) -> float:
-    """Train with a preset, with changes; return the reward model's prec@1 on the test split, in percent."""
+    """Train with a preset, with changes; return the reward model's prec@1 on the test split, in
+    percent."""
     log = fg.load("sample")
     print(f"{log.n_events} events of {log.n_sessions} sessions over {log.n_items} items")
 
@@ -17,7 +18,10 @@ def main(**settings: Any) -> float:
     evaluation = model.evaluate(log, split="test")
     for head, figures in evaluation.heads.items():
         prec1 = figures.precision[1]
-        print(f"{head}: prec@1 {prec1.mean:.1f} [{prec1.low:.1f}, {prec1.high:.1f}], NLL {figures.nll.mean:.3f}")
+        print(
+            f"{head}: prec@1 {prec1.mean:.1f} [{prec1.low:.1f}, {prec1.high:.1f}], NLL "
+            f"{figures.nll.mean:.3f}"
+        )
     print(f"a random order: {evaluation.random[1]:.1f}")
 
     model.save("user.safetensors")

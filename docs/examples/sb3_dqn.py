@@ -1,7 +1,7 @@
 """Stable-Baselines3's DQN learns slates in a world of users: `python sb3_dqn.py RUN`.
 
-DQN has one discrete action, so the cascade lets it pick a slate item by item; γ is per pick, hence the root.
-"""
+DQN has one discrete action, so the cascade lets it pick a slate item by item; γ is per pick, hence
+the root."""
 
 import sys
 from typing import Any
@@ -10,9 +10,9 @@ import numpy as np
 from stable_baselines3 import DQN
 from stable_baselines3.common.vec_env import VecMonitor
 
-from fastgaum.envs.cascade import VectorCascadeWrapper
-from fastgaum.envs.sb3 import SB3VecEnv
-from fastgaum.envs.vector_env import UserVectorEnv
+from fastgaum.worlds.cascade import VectorCascadeWrapper
+from fastgaum.worlds.sb3 import SB3VecEnv
+from fastgaum.worlds.vector_env import UserVectorEnv
 
 K = 3
 
@@ -42,10 +42,21 @@ def mean_return(model: Any, episodes: int = 512, **world: Any) -> float:
 def main(steps: int = 60_000, **world: Any) -> tuple[float, float]:
     """Train; return the mean return of random picks and of the agent."""
     model = DQN(
-        "MlpPolicy", users(16, **world), gamma=0.9 ** (1 / K), learning_rate=1e-3, buffer_size=20_000, batch_size=256,
-        learning_starts=1_000, train_freq=4, gradient_steps=2, target_update_interval=500, exploration_fraction=0.5,
-        policy_kwargs={"net_arch": [64, 64]}, seed=0, device="cpu",
-    )  # fmt: skip
+        "MlpPolicy",
+        users(16, **world),
+        gamma=0.9 ** (1 / K),
+        learning_rate=1e-3,
+        buffer_size=20_000,
+        batch_size=256,
+        learning_starts=1_000,
+        train_freq=4,
+        gradient_steps=2,
+        target_update_interval=500,
+        exploration_fraction=0.5,
+        policy_kwargs={"net_arch": [64, 64]},
+        seed=0,
+        device="cpu",
+    )
     model.learn(steps)
     return mean_return(None, **world), mean_return(model, **world)
 

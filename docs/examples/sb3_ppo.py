@@ -10,13 +10,15 @@ import numpy as np
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecMonitor
 
-from fastgaum.envs.sb3 import SB3VecEnv
-from fastgaum.envs.vector_env import UserVectorEnv
+from fastgaum.worlds.sb3 import SB3VecEnv
+from fastgaum.worlds.vector_env import UserVectorEnv
 
 
 def users(n: int, **world: Any) -> VecMonitor:
     """So many users behind SB3's interface."""
-    return VecMonitor(SB3VecEnv(UserVectorEnv(n, slate_size=3, horizon=10, autoreset_mode="SAME_STEP", **world)))
+    return VecMonitor(
+        SB3VecEnv(UserVectorEnv(n, slate_size=3, horizon=10, autoreset_mode="SAME_STEP", **world))
+    )
 
 
 def mean_return(model: Any, episodes: int = 512, **world: Any) -> float:
@@ -38,9 +40,16 @@ def mean_return(model: Any, episodes: int = 512, **world: Any) -> float:
 def main(steps: int = 80_000, **world: Any) -> tuple[float, float]:
     """Train; return the mean return of random slates and of the agent."""
     model = PPO(
-        "MlpPolicy", users(64, **world), n_steps=20, batch_size=320, learning_rate=1e-3, gamma=0.9,
-        policy_kwargs={"net_arch": [64, 64]}, seed=0, device="cpu",
-    )  # fmt: skip
+        "MlpPolicy",
+        users(64, **world),
+        n_steps=20,
+        batch_size=320,
+        learning_rate=1e-3,
+        gamma=0.9,
+        policy_kwargs={"net_arch": [64, 64]},
+        seed=0,
+        device="cpu",
+    )
     model.learn(steps)
     return mean_return(None, **world), mean_return(model, **world)
 

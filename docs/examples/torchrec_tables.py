@@ -9,7 +9,8 @@ import fastgaum as fg
 
 
 class Collection(nn.Module):
-    """One table of the model as an EmbeddingBagCollection of one table; what shards those, shards this."""
+    """One table of the model as an EmbeddingBagCollection of one table; what shards those, shards
+    this."""
 
     def __init__(self, name, n_rows, width, std):
         super().__init__()
@@ -25,7 +26,9 @@ class Collection(nn.Module):
     def forward(self, ids, offsets):
         """Sum of each bag's rows, (n_bags, width)."""
         lengths = offsets.diff()
-        return self.bags(KeyedJaggedTensor.from_lengths_sync(["ids"], ids.long(), lengths.long())).values()
+        return self.bags(
+            KeyedJaggedTensor.from_lengths_sync(["ids"], ids.long(), lengths.long())
+        ).values()
 
     def weight(self):
         """All rows, (n_rows, width)."""

@@ -1,4 +1,5 @@
-"""A policy that learns which slates please the users of a log, and what it earns: `python train_policy.py`.
+"""A policy that learns which slates please the users of a log, and what it earns: `python
+train_policy.py`.
 
 It is trained among learned users, and judged beside chance and greed among others of them.
 """
@@ -10,12 +11,12 @@ import polars as pl
 import fastgaum as fg
 from fastgaum.policies.cascade_dqn import CascadeDqn
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.evaluate import judge
+from fastgaum.policies.evaluation import judge
 from fastgaum.policies.greedy import Greedy
 from fastgaum.policies.pool import Pool
 from fastgaum.policies.random import Random
 from fastgaum.policies.rollout import Setting
-from fastgaum.policies.train import train
+from fastgaum.policies.training import train
 
 
 def main(episodes: int = 20, n_users: int = 500, **settings: Any) -> dict[str, float]:
@@ -25,14 +26,22 @@ def main(episodes: int = 20, n_users: int = 500, **settings: Any) -> dict[str, f
     model.fit(log)
     world = fg.LearnedWorld(model)
 
-    setting = Setting(k=3, horizon=10, pool=Pool())  # slates of three, ten steps, the whole catalogue
-    policy = CascadeDqn(world, setting.k, setting.pool, PolicyConfig(episodes=episodes, users=128, warm_up=256, seed=0))
+    setting = Setting(
+        k=3, horizon=10, pool=Pool()
+    )  # slates of three, ten steps, the whole catalogue
+    policy = CascadeDqn(
+        world,
+        setting.k,
+        setting.pool,
+        PolicyConfig(episodes=episodes, users=128, warm_up=256, seed=0),
+    )
     curve = train(policy, world, setting)
     with pl.Config(tbl_rows=6):
         print(curve.select("steps", "return", "click_rate", "epsilon"))
 
     earned = {
-        made.name: float(judge([made], world, setting, n_users).returns.mean()) for made in (Random(), Greedy(), policy)
+        made.name: float(judge([made], world, setting, n_users).returns.mean())
+        for made in (Random(), Greedy(), policy)
     }
     for name, value in earned.items():
         print(f"{name:<12}{value:6.2f}")

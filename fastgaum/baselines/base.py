@@ -1,7 +1,9 @@
-"""Baseline: what the published models share, so that each one's file holds the model and nothing else.
+"""Baseline: what the published models share, so that each one's file holds the model and nothing
+else.
 
-A baseline ranks candidates by scores of its own scale (similarities, log-odds, margins). The link turns them into choice
-probabilities, softmax(scale · score), with scale (and, where no click is offered, a shift) fitted on the validation
+A baseline ranks candidates by scores of its own scale (similarities, log-odds, margins). The link
+turns them into choice probabilities, softmax(scale · score), with scale (and, where no click is
+offered, a shift) fitted on the validation
 split: so every row of a table has a likelihood and a calibration, and ranking is left as it was.
 """
 
@@ -23,23 +25,22 @@ from torch import Tensor
 
 from fastgaum.config import Protocol, coerce
 from fastgaum.errors import ConfigError, did_you_mean
+from fastgaum.features.batches import Batch
+from fastgaum.features.space import EncodedSessions, FeatureSpace
+from fastgaum.logs.log import SessionLog
 from fastgaum.metrics.precision import precision_at_k
 from fastgaum.models.choice_model import (
     ChoiceModel,
     Head,
-    HeadScores,
-    ScoredSessions,
     offers_no_click,
     require_validation,
 )
-from fastgaum.models.expand import gather_bags, join_bags
-from fastgaum.models.persist import write_model
-from fastgaum.models.regularisers import ChoiceDistribution, Shannon
-from fastgaum.models.tensors import Bags, BatchTensors
-from fastgaum.ops.segments import segment_logsumexp
-from fastgaum.sessions.batches import Batch
-from fastgaum.sessions.features import EncodedSessions, FeatureSpace
-from fastgaum.sessions.packed import SessionLog
+from fastgaum.models.model_file import write_model
+from fastgaum.nets.ops.segments import segment_logsumexp
+from fastgaum.nets.prefixes import gather_bags, join_bags
+from fastgaum.nets.regularisers import ChoiceDistribution, Shannon
+from fastgaum.nets.scores import HeadScores, ScoredSessions
+from fastgaum.nets.tensors import Bags, BatchTensors
 
 Float64Array = np.typing.NDArray[np.float64]
 Arrays = dict[str, np.ndarray]
@@ -54,7 +55,8 @@ class Link:
 
     @classmethod
     def fit(cls, scores: Float64Array, encoded: EncodedSessions, outside: bool) -> Self:
-        """Maximum likelihood of the choices; scores (n_candidates,). The scale is kept positive: ranks stay."""
+        """Maximum likelihood of the choices; scores (n_candidates,). The scale is kept positive:
+        ranks stay."""
         clicked = encoded.choices >= 0
         chosen = encoded.display_offsets[:-1][clicked] + encoded.choices[clicked]
         spread = max(float(scores.std()), 1e-9)
@@ -62,10 +64,13 @@ class Link:
         def nll(parameters: Float64Array) -> float:
             utility = np.exp(parameters[0]) / spread * scores + (parameters[1] if outside else 0.0)
             normaliser = _logsumexp(utility, encoded, outside)
-            # a weak pull towards scale 1 / spread keeps the optimum finite when the scores separate perfectly
+            # a weak pull towards scale 1 / spread keeps the optimum finite when the scores separate
+            # perfectly
             return float(normaliser.sum() - utility[chosen].sum() + 0.05 * parameters @ parameters)
 
-        best = minimize(nll, np.zeros(2), method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-4}).x
+        best = minimize(
+            nll, np.zeros(2), method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-4}
+        ).x
         return cls(float(np.exp(best[0]) / spread), float(best[1]) if outside else 0.0)
 
 
@@ -81,7 +86,8 @@ class Baseline(ChoiceModel):
     published_name: ClassVar[str | None] = None
     """the row of the published table that it repeats"""
     reads: ClassVar[tuple[str, ...]] = ("identity", "bags", "views")
-    """protocols whose inputs it can read; with another, it reads the identity alone and the table says so"""
+    """protocols whose inputs it can read; with another, it reads the identity alone and the table
+    says so"""
     fit_link: ClassVar[bool] = True
     """False for models whose scores are utilities already"""
 
@@ -111,7 +117,9 @@ class Baseline(ChoiceModel):
         fields = [field.name for field in dataclasses.fields(cls)]
         for key in settings:
             if key not in fields:
-                raise ConfigError(f"model '{cls.name}' has no setting '{key}'{did_you_mean(key, fields)}")
+                raise ConfigError(
+                    f"model '{cls.name}' has no setting '{key}'{did_you_mean(key, fields)}"
+                )
         return cls(**{key: coerce(key, value, hints[key]) for key, value in settings.items()})
 
     def settings(self) -> dict[str, Any]:
@@ -119,12 +127,15 @@ class Baseline(ChoiceModel):
         return dataclasses.asdict(self)
 
     @abstractmethod
-    def _fit(self, train: EncodedSessions, validation: EncodedSessions, observer: Any) -> list[dict[str, Any]]:
+    def _fit(
+        self, train: EncodedSessions, validation: EncodedSessions, observer: Any
+    ) -> list[dict[str, Any]]:
         """Learn from encoded sessions; return a row per epoch or per setting that was tried."""
 
     @abstractmethod
     def _scores(self, batch: BatchTensors) -> Float64Array:
-        """Score a batch's candidates, shape (n_candidates,), higher is likelier; never looks at the event's choice."""
+        """Score a batch's candidates, shape (n_candidates,), higher is likelier; never looks at the
+        event's choice."""
 
     @abstractmethod
     def _arrays(self) -> Arrays:
@@ -135,7 +146,8 @@ class Baseline(ChoiceModel):
         """Become the model that `_arrays` described; `self.space` is set."""
 
     def fit(self, log: SessionLog, observer: Any = None) -> pl.DataFrame:
-        """Train on the training split, choose on the validation split; return a row per epoch or setting tried.
+        """Train on the training split, choose on the validation split; return a row per epoch or
+        setting tried.
 
         Raises:
             LogFormatError: a split is empty.
@@ -153,7 +165,11 @@ class Baseline(ChoiceModel):
             finally:
                 # it holds the log
                 self.session_name = str
-        self.link = Link.fit(self._all_scores(validation), validation, self.outside) if self.fit_link else Link()
+        self.link = (
+            Link.fit(self._all_scores(validation), validation, self.outside)
+            if self.fit_link
+            else Link()
+        )
         self.table = pl.DataFrame(rows or [{"epoch": 1}])
         return self.table
 
@@ -162,13 +178,19 @@ class Baseline(ChoiceModel):
         return self._linked(self._scores(batch))
 
     def choice_distribution(self, batch: BatchTensors, head: Head = "reward") -> ChoiceDistribution:
-        """The softmax of the utilities over each display set, whatever the head: a baseline has one."""
+        """The softmax of the utilities over each display set, whatever the head: a baseline has
+        one."""
         return Shannon().best_response(self.utility(batch), batch.display_offsets, self.outside)
 
     def initial(self, n: int) -> tuple[Tensor, Bags]:
-        """Histories of n users who have chosen nothing yet: where each user's choices start, and their bags."""
+        """Histories of n users who have chosen nothing yet: where each user's choices start, and
+        their bags."""
         width = self.space.n_numbers if self.space is not None else 0
-        none = Bags(torch.zeros(0, dtype=torch.int32), torch.zeros(1, dtype=torch.int32), torch.zeros(0, width))
+        none = Bags(
+            torch.zeros(0, dtype=torch.int32),
+            torch.zeros(1, dtype=torch.int32),
+            torch.zeros(0, width),
+        )
         return torch.zeros(n + 1, dtype=torch.int32), none
 
     def advance(self, carries: tuple[Tensor, Bags], tokens: Bags) -> tuple[Tensor, Bags]:
@@ -177,9 +199,13 @@ class Baseline(ChoiceModel):
         lengths = torch.diff(offsets).long() + 1
         ends = lengths.cumsum(0)
         # each user's old rows, then the new one: positions in the old bags followed by the new bags
-        rows = torch.arange(int(ends[-1])) - torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+        rows = torch.arange(int(ends[-1])) - torch.repeat_interleave(
+            torch.arange(len(lengths)), lengths
+        )
         rows[ends - 1] = old.n_bags + torch.arange(len(lengths))
-        return torch.cat([ends.new_zeros(1), ends]).to(torch.int32), gather_bags(join_bags(old, tokens), rows)
+        return torch.cat([ends.new_zeros(1), ends]).to(torch.int32), gather_bags(
+            join_bags(old, tokens), rows
+        )
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, atomically.
@@ -196,7 +222,9 @@ class Baseline(ChoiceModel):
             "outside": json.dumps(self.outside),
             "link": json.dumps(dataclasses.astuple(self.link)),
         }
-        arrays = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in self._arrays().items()}
+        arrays = {
+            name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in self._arrays().items()
+        }
         write_model(Path(path), arrays, self.space, metadata)
 
     def _score(self, encoded: EncodedSessions) -> ScoredSessions:
@@ -209,7 +237,11 @@ class Baseline(ChoiceModel):
             outside.append(dist.outside_log_prob.numpy())
         # ranked by the scores themselves: rounding a utility must not make a tie
         return ScoredSessions(
-            {"reward": HeadScores(np.concatenate(scores), np.concatenate(log_probs), np.concatenate(outside))}
+            {
+                "reward": HeadScores(
+                    np.concatenate(scores), np.concatenate(log_probs), np.concatenate(outside)
+                )
+            }
         )
 
     def _all_scores(self, encoded: EncodedSessions) -> Float64Array:
@@ -220,7 +252,8 @@ class Baseline(ChoiceModel):
 
 
 def validation_nll(scores: Float64Array, encoded: EncodedSessions, outside: bool) -> float:
-    """NLL of the choices after the best link, nats per event: what settings of score-only models are chosen by."""
+    """NLL of the choices after the best link, nats per event: what settings of score-only models
+    are chosen by."""
     link = Link.fit(scores, encoded, outside)
     utility = link.scale * scores + link.shift
     normaliser = _logsumexp(utility, encoded, outside)
@@ -230,13 +263,15 @@ def validation_nll(scores: Float64Array, encoded: EncodedSessions, outside: bool
 
 
 def validation_prec1(scores: np.ndarray, encoded: EncodedSessions) -> float:
-    """prec@1 in percent of scores (n_candidates,), ties by their expectation; 0 without a choice."""
+    """prec@1 in percent of scores (n_candidates,), ties by their expectation; 0 without a
+    choice."""
     precision = precision_at_k(scores, encoded.display_offsets, encoded.choices, 1)
     return 100 * float(np.nanmean(precision)) if not np.isnan(precision).all() else 0.0
 
 
 def item_rows(batch: Batch) -> np.ndarray:
-    """Row of each candidate's item among the training items, -1 for an unknown one, shape (n_candidates,)."""
+    """Row of each candidate's item among the training items, -1 for an unknown one, shape
+    (n_candidates,)."""
     return batch.ids[:, 0] - 2
 
 

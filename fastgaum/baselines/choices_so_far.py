@@ -1,17 +1,20 @@
-"""The choices so far as fixed-size features: what feed-forward baselines read in place of a recurrent state."""
+"""The choices so far as fixed-size features: what feed-forward baselines read in place of a
+recurrent state."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from fastgaum.models.tensors import Bags, BatchTensors
+from fastgaum.nets.tensors import Bags, BatchTensors
 
 
 def mean_of_choices(embedded: Tensor, batch: BatchTensors) -> Tensor:
-    """Mean over the choices before each event of their tokens' vectors, zeros before the first, shape (n_events, d).
+    """Mean over the choices before each event of their tokens' vectors, zeros before the first,
+    shape (n_events, d).
 
-    embedded (n_tokens, d). O(n_tokens): running sums, in float64 so that a session does not feel the others before it.
+    embedded (n_tokens, d). O(n_tokens): running sums, in float64 so that a session does not feel
+    the others before it.
 
     One session, tokens [1.], [3.] → events 0, 1, 2 read [0.], [1.], [2.].
     """
@@ -26,7 +29,8 @@ def mean_of_choices(embedded: Tensor, batch: BatchTensors) -> Tensor:
 
 
 def last_choices(batch: BatchTensors) -> Tensor:
-    """Item id of the choice before each event (0 is no click), −1 before the first, int64, shape (n_events,)."""
+    """Item id of the choice before each event (0 is no click), −1 before the first, int64, shape
+    (n_events,)."""
     nothing = torch.full((batch.n_events,), -1, dtype=torch.int64)
     return nothing.index_copy(0, batch.later_events, item_ids(batch.tokens))
 

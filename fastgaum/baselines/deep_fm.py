@@ -1,4 +1,5 @@
-"""DFM: Guo, Tang, Ye, Li & He, "DeepFM: a factorization-machine based neural network for CTR prediction", IJCAI 2017."""
+"""DFM: Guo, Tang, Ye, Li & He, "DeepFM: a factorization-machine based neural network for CTR
+prediction", IJCAI 2017."""
 
 from __future__ import annotations
 
@@ -14,25 +15,29 @@ from fastgaum.baselines.choices_so_far import mean_of_choices
 from fastgaum.baselines.gradient import choice_nll, logistic_nll
 from fastgaum.baselines.searched import SearchedBaseline
 from fastgaum.errors import ConfigError
-from fastgaum.models.scorers import BagLinear
-from fastgaum.models.tensors import Bags, BatchTensors
-from fastgaum.ops.bags import bag_sum
-from fastgaum.ops.segments import expand_to_candidates
+from fastgaum.nets.ops.bags import bag_sum
+from fastgaum.nets.ops.segments import expand_to_candidates
+from fastgaum.nets.scorers import BagLinear
+from fastgaum.nets.tensors import Bags, BatchTensors
 
 
 @dataclass(eq=False)
 class DeepFm(SearchedBaseline):
-    """score = linear + Σ_{i<j} ⟨v_i, v_j⟩ over the fields + a deep network over the same field vectors.
+    """score = linear + Σ_{i<j} ⟨v_i, v_j⟩ over the fields + a deep network over the same field
+    vectors.
 
-    Fields: each id of the candidate's bag (its embedding), each number (its embedding times its value), and the user. Chosen
-    here, since the paper's user columns do not exist in these logs: the user's field is the mean over the choices so far of
-    the sum of their field vectors, from the same embeddings. The paper's loss is logistic; the softmax
-    over the display set is tried too, and validation decides.
-    """
+    Fields: each id of the candidate's bag (its embedding), each number (its embedding times its
+    value), and the user. Chosen here, since the paper's user columns do not exist in these logs:
+    the user's field is the mean over the choices so far of the sum of their field vectors, from the
+    same embeddings. The paper's loss is logistic; the softmax over the display set is tried too,
+    and validation decides."""
 
     name: ClassVar[str] = "dfm"
     published_name: ClassVar[str | None] = "DFM"
-    grids: ClassVar[Mapping[str, tuple[Any, ...]]] = {"loss": ("logistic", "choice"), "id_dropout": (0.8, 0.05)}
+    grids: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "loss": ("logistic", "choice"),
+        "id_dropout": (0.8, 0.05),
+    }
 
     loss: Literal["logistic", "choice"] = "logistic"
     """logistic: each displayed item is an example; choice: each display set is one"""
@@ -47,18 +52,26 @@ class DeepFm(SearchedBaseline):
     def __post_init__(self) -> None:
         super().__post_init__()
         if min(self.dim, *self.hidden, len(self.hidden)) < 1:
-            raise ConfigError(f"dim and hidden widths, one or more, must be at least 1, got {self.dim}, {self.hidden}")
+            raise ConfigError(
+                f"dim and hidden widths, one or more, must be at least 1, got {self.dim}, "
+                f"{self.hidden}"
+            )
 
     def _network(self) -> nn.Module:
         assert self.space is not None
         return _Network(self.space.n_ids, len(self.space.categorical), self.space.n_numbers, self)
 
     def _losses(self, scores: Tensor, batch: BatchTensors) -> Tensor:
-        return logistic_nll(scores, batch) if self.loss == "logistic" else choice_nll(scores, batch, self.outside)
+        return (
+            logistic_nll(scores, batch)
+            if self.loss == "logistic"
+            else choice_nll(scores, batch, self.outside)
+        )
 
 
 class _Network(nn.Module):
-    """Numbers are fields without being built one by one: what they add to a sum over fields is linear in their values."""
+    """Numbers are fields without being built one by one: what they add to a sum over fields is
+    linear in their values."""
 
     def __init__(self, n_ids: int, n_categorical: int, n_numbers: int, settings: DeepFm) -> None:
         super().__init__()
@@ -81,20 +94,32 @@ class _Network(nn.Module):
         ids = self.of_ids[candidates.ids.long().view(-1, self.shape[0])]
         users = mean_of_choices(self._summed(batch.tokens), batch)
         linear: Tensor = self.linear(candidates).squeeze(1)
-        deep: Tensor = self.rest(self._first_layer(ids, candidates.numbers, users, offsets)).squeeze(1)
-        return linear + self._second_order(ids, candidates.numbers, expand_to_candidates(users, offsets)) + deep
+        deep: Tensor = self.rest(
+            self._first_layer(ids, candidates.numbers, users, offsets)
+        ).squeeze(1)
+        return (
+            linear
+            + self._second_order(ids, candidates.numbers, expand_to_candidates(users, offsets))
+            + deep
+        )
 
     def _second_order(self, ids: Tensor, numbers: Tensor, users: Tensor) -> Tensor:
-        """Σ_{i<j} ⟨v_i, v_j⟩ over the fields, (n_candidates,): half of (the square of the sum − the sum of squares).
+        """Σ_{i<j} ⟨v_i, v_j⟩ over the fields, (n_candidates,): half of (the square of the sum − the
+        sum of squares).
 
-        Rendle, "Factorization machines", ICDM 2010. ids (n_candidates, n_categorical, dim), users (n_candidates, dim).
-        """
+        Rendle, "Factorization machines", ICDM 2010. ids (n_candidates, n_categorical, dim), users
+        (n_candidates, dim)."""
         total = ids.sum(1) + numbers @ self.of_numbers + users
-        squares = ids.square().sum((1, 2)) + numbers.square() @ self.of_numbers.square().sum(1) + users.square().sum(1)
+        squares = (
+            ids.square().sum((1, 2))
+            + numbers.square() @ self.of_numbers.square().sum(1)
+            + users.square().sum(1)
+        )
         return 0.5 * (total.square().sum(1) - squares)
 
     def _first_layer(self, ids: Tensor, numbers: Tensor, users: Tensor, offsets: Tensor) -> Tensor:
-        """The deep part's first layer on the fields side by side, (n_candidates, hidden); users (n_events, dim)."""
+        """The deep part's first layer on the fields side by side, (n_candidates, hidden); users
+        (n_events, dim)."""
         blocks = self.first.weight.view(self.first.out_features, -1, self.of_ids.shape[1])
         of_ids, of_numbers, of_user = torch.split(blocks, [*self.shape, 1], dim=1)
         x = ids.flatten(1) @ of_ids.flatten(1).T + self.first.bias
@@ -104,4 +129,7 @@ class _Network(nn.Module):
 
     def _summed(self, tokens: Bags) -> Tensor:
         """Sum of the field vectors of each token, shape (n_tokens, dim)."""
-        return bag_sum(self.of_ids, tokens.ids, tokens.offsets, None) + tokens.numbers @ self.of_numbers
+        return (
+            bag_sum(self.of_ids, tokens.ids, tokens.offsets, None)
+            + tokens.numbers @ self.of_numbers
+        )

@@ -1,11 +1,12 @@
-"""Floors: rankings that need no model, printed beside every table. What does not beat them has learned nothing.
+"""Floors: rankings that need no model, printed beside every table. What does not beat them has
+learned nothing.
 
 All are fitted on the train split and rank the same for every user and state:
 
-    random                 no order at all: every candidate ties, prec@k is exactly the mean of min(k, n) / n
-    train click rate       (choices + 0.3) / (displays + 1); an item unseen in training counts as chosen 3 times in 10
-    train click count      choices
-    fewest train displays  -displays: on logs whose clicks are new to the display, a leak more than a model
+    random                 no order at all: every candidate ties, prec@k is exactly the mean of
+    min(k, n) / n train click rate       (choices + 0.3) / (displays + 1); an item unseen in
+    training counts as chosen 3 times in 10 train click count      choices fewest train displays
+    -displays: on logs whose clicks are new to the display, a leak more than a model
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from typing import Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
+from fastgaum.logs.columns import codes_in
+from fastgaum.logs.log import IntArray, SessionLog, SplitName
+from fastgaum.logs.ragged import pick_rows
 from fastgaum.metrics.precision import micro_mean, precision_at_k
-from fastgaum.sessions.columns import codes_in
-from fastgaum.sessions.packed import IntArray, SessionLog, SplitName
-from fastgaum.sessions.ragged import pick_rows
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -34,7 +35,8 @@ class Floor(Protocol):
         """Count what the ranking needs on the train split, and return itself."""
 
     def scores(self, log: SessionLog, rows: IntArray) -> Float64Array:
-        """Score the candidates of sessions `rows`, in their order, shape (their candidates,); higher ranks first."""
+        """Score the candidates of sessions `rows`, in their order, shape (their candidates,);
+        higher ranks first."""
 
 
 class RandomFloor:
@@ -57,7 +59,8 @@ class _CountFloor(ABC):
     name: str
 
     def fit(self, log: SessionLog) -> Self:
-        """Count, over the train split, the display sets that show each item and the events that choose it."""
+        """Count, over the train split, the display sets that show each item and the events that
+        choose it."""
         candidates, offsets, choices = candidates_of(log, log.sessions_in("train"))
         items = log.items[candidates]
         clicked = choices >= 0
@@ -68,28 +71,35 @@ class _CountFloor(ABC):
         return self
 
     def scores(self, log: SessionLog, rows: IntArray) -> Float64Array:
-        """Score the candidates of sessions `rows`, shape (their candidates,); an unknown item has no counts."""
+        """Score the candidates of sessions `rows`, shape (their candidates,); an unknown item has
+        no counts."""
         # By id, so that another log's items find their counts whatever their codes.
         codes = codes_in(log.item_ids, self.item_ids)
         known = codes >= 0
-        of_item = self._score(np.where(known, self.displays[codes], 0), np.where(known, self.choices[codes], 0))
+        of_item = self._score(
+            np.where(known, self.displays[codes], 0), np.where(known, self.choices[codes], 0)
+        )
         return of_item[log.items[candidates_of(log, rows)[0]]]
 
     @abstractmethod
-    def _score(self, displays: npt.NDArray[np.int64], choices: npt.NDArray[np.int64]) -> Float64Array:
+    def _score(
+        self, displays: npt.NDArray[np.int64], choices: npt.NDArray[np.int64]
+    ) -> Float64Array:
         """Score items by their counts, all of shape (n_items,)."""
 
 
 class TrainClickRate(_CountFloor):
     """Smoothed click rate (choices + 0.3) / (displays + 1).
 
-    0.3 and 1 are not tuned for ranking: they are what reproduces the protocol's click-rate row on yelp, yoochoose and
-    taobao (62.8/83.4, 49.9/73.7, 27.7/46.1), so that tables stay comparable with it.
-    """
+    0.3 and 1 are not tuned for ranking: they are what reproduces the protocol's click-rate row on
+    yelp, yoochoose and taobao (62.8/83.4, 49.9/73.7, 27.7/46.1), so that tables stay comparable
+    with it."""
 
     name = "train click rate"
 
-    def _score(self, displays: npt.NDArray[np.int64], choices: npt.NDArray[np.int64]) -> Float64Array:
+    def _score(
+        self, displays: npt.NDArray[np.int64], choices: npt.NDArray[np.int64]
+    ) -> Float64Array:
         # One division of whole numbers: equal rates are equal floats, so ties stay ties.
         return np.asarray((10 * choices + 3) / (10 * (displays + 1)), dtype=np.float64)
 
@@ -99,7 +109,9 @@ class TrainClickCount(_CountFloor):
 
     name = "train click count"
 
-    def _score(self, displays: npt.NDArray[np.int64], choices: npt.NDArray[np.int64]) -> Float64Array:
+    def _score(
+        self, displays: npt.NDArray[np.int64], choices: npt.NDArray[np.int64]
+    ) -> Float64Array:
         return choices.astype(np.float64)
 
 
@@ -108,7 +120,9 @@ class FewestTrainDisplays(_CountFloor):
 
     name = "fewest train displays"
 
-    def _score(self, displays: npt.NDArray[np.int64], choices: npt.NDArray[np.int64]) -> Float64Array:
+    def _score(
+        self, displays: npt.NDArray[np.int64], choices: npt.NDArray[np.int64]
+    ) -> Float64Array:
         return -displays.astype(np.float64)
 
 
@@ -126,20 +140,23 @@ def floor_table(
 ) -> dict[str, dict[int, float]]:
     """Fit every floor on the train split and return {name: {k: prec@k in percent}} on `split`.
 
-    Micro average over events with a choice, ties by exact expectation; NaN if the split has no such event.
-    """
+    Micro average over events with a choice, ties by exact expectation; NaN if the split has no such
+    event."""
     rows = log.sessions_in(split)
     _, offsets, choices = candidates_of(log, rows)
     table: dict[str, dict[int, float]] = {}
     for make in FLOORS:
         floor = make().fit(log)
         scores = floor.scores(log, rows)
-        table[floor.name] = {k: 100 * micro_mean(precision_at_k(scores, offsets, choices, k)).value for k in ks}
+        table[floor.name] = {
+            k: 100 * micro_mean(precision_at_k(scores, offsets, choices, k)).value for k in ks
+        }
     return table
 
 
 def candidates_of(log: SessionLog, rows: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-    """Flat candidates of sessions `rows`, the start of each display set among them, and the choices."""
+    """Flat candidates of sessions `rows`, the start of each display set among them, and the
+    choices."""
     _, events = pick_rows(log.session_offsets, rows)
     offsets, candidates = pick_rows(log.display_offsets, events)
     return candidates, offsets, log.choices[events]

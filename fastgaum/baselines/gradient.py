@@ -1,4 +1,5 @@
-"""GradientBaseline: baselines that are torch modules, trained by one short loop with early stop on validation."""
+"""GradientBaseline: baselines that are torch modules, trained by one short loop with early stop on
+validation."""
 
 from __future__ import annotations
 
@@ -15,20 +16,21 @@ from torch import Tensor, nn
 
 from fastgaum.baselines.base import Arrays, Baseline, Float64Array, validation_prec1
 from fastgaum.errors import NumericsError, StepRefusedError
-from fastgaum.models.networks import IdDropout
-from fastgaum.models.tensors import BatchTensors, to_tensors
-from fastgaum.ops.segments import segment_logsumexp
-from fastgaum.sessions.batches import batches
-from fastgaum.sessions.features import EncodedSessions
-from fastgaum.training.guard import Guard
+from fastgaum.features.batches import batches
+from fastgaum.features.space import EncodedSessions
+from fastgaum.game.guard import Guard
+from fastgaum.nets.networks import IdDropout
+from fastgaum.nets.ops.segments import segment_logsumexp
+from fastgaum.nets.tensors import BatchTensors, to_tensors
 
 
 @dataclass(eq=False)
 class GradientBaseline(Baseline):
-    """A baseline trained by AdamW. A subclass defines `_network`, and `_losses` unless it is a choice model.
+    """A baseline trained by AdamW. A subclass defines `_network`, and `_losses` unless it is a
+    choice model.
 
-    Every id may be replaced by its field's unknown row in training (id dropout), so that unknown items are trained.
-    """
+    Every id may be replaced by its field's unknown row in training (id dropout), so that unknown
+    items are trained."""
 
     epochs: int = 60
     """at most so many epochs"""
@@ -53,16 +55,24 @@ class GradientBaseline(Baseline):
 
     @abstractmethod
     def _network(self) -> nn.Module:
-        """A fresh module for `self.space`; called with a BatchTensors it returns scores, shape (n_candidates,)."""
+        """A fresh module for `self.space`; called with a BatchTensors it returns scores, shape
+        (n_candidates,)."""
 
     def _losses(self, scores: Tensor, batch: BatchTensors) -> Tensor:
-        """Loss of each event, shape (n_events,); by default the NLL of the choice within its display set (nats)."""
+        """Loss of each event, shape (n_events,); by default the NLL of the choice within its
+        display set (nats)."""
         return choice_nll(scores, batch, self.outside)
 
-    def _fit(self, train: EncodedSessions, validation: EncodedSessions, observer: Any) -> list[dict[str, Any]]:
+    def _fit(
+        self, train: EncodedSessions, validation: EncodedSessions, observer: Any
+    ) -> list[dict[str, Any]]:
         assert self.space is not None
         self.network = self._network()
-        steps = _Steps(self, self.network, IdDropout(torch.from_numpy(self.space.unknown_of_id), self.id_dropout))
+        steps = _Steps(
+            self,
+            self.network,
+            IdDropout(torch.from_numpy(self.space.unknown_of_id), self.id_dropout),
+        )
         guard = Guard(steps, self.network, self, train, self.session_name)
         order = np.random.default_rng(self.seed)
         fixed = list(self._batches(validation))
@@ -73,7 +83,8 @@ class GradientBaseline(Baseline):
             value, prec1 = self._validate(fixed, validation)
             if not math.isfinite(value):
                 raise NumericsError(
-                    f"the validation loss of '{self.name}' is {value} after epoch {len(rows) + 1}: lower lr or clip"
+                    f"the validation loss of '{self.name}' is {value} after epoch {len(rows) + 1}: "
+                    "lower lr or clip"
                 )
             skipped, at_fault = guard.of_epoch()
             better = value < best
@@ -81,13 +92,24 @@ class GradientBaseline(Baseline):
                 guard.check_weights(f"after epoch {len(rows) + 1}")
                 best, best_state = value, copy.deepcopy(self.network.state_dict())
             waited = 0 if better else waited + 1
-            row = {"epoch": len(rows) + 1, "loss": loss, "val_loss": value, "val_prec1": prec1, "best": better}
+            row = {
+                "epoch": len(rows) + 1,
+                "loss": loss,
+                "val_loss": value,
+                "val_prec1": prec1,
+                "best": better,
+            }
             rows.append({**row, "skipped": skipped, "at_fault": at_fault})
         self.network.load_state_dict(best_state)
         return rows
 
     def _epoch(
-        self, train: EncodedSessions, order: np.random.Generator, steps: _Steps, guard: Guard, epoch: int
+        self,
+        train: EncodedSessions,
+        order: np.random.Generator,
+        steps: _Steps,
+        guard: Guard,
+        epoch: int,
     ) -> float:
         self.network.train()
         total, n_events = 0.0, 0
@@ -98,11 +120,15 @@ class GradientBaseline(Baseline):
                 n_events += batch.n_events
         return total / n_events if n_events else math.nan
 
-    def _shuffled(self, train: EncodedSessions, order: np.random.Generator) -> Iterator[BatchTensors]:
+    def _shuffled(
+        self, train: EncodedSessions, order: np.random.Generator
+    ) -> Iterator[BatchTensors]:
         return (to_tensors(batch) for batch in batches(train, self.batch_sessions, order))
 
     @torch.no_grad()
-    def _validate(self, fixed: list[BatchTensors], validation: EncodedSessions) -> tuple[float, float]:
+    def _validate(
+        self, fixed: list[BatchTensors], validation: EncodedSessions
+    ) -> tuple[float, float]:
         """Value to be minimised, and prec@1 in percent."""
         self.network.eval()
         outputs = [self.network(batch) for batch in fixed]
@@ -121,7 +147,11 @@ class GradientBaseline(Baseline):
 
     def _restore(self, arrays: Arrays) -> None:
         self.network = self._network()
-        state = {name[4:]: torch.from_numpy(value) for name, value in arrays.items() if name.startswith("net.")}
+        state = {
+            name[4:]: torch.from_numpy(value)
+            for name, value in arrays.items()
+            if name.startswith("net.")
+        }
         self.network.load_state_dict(state)
 
 
@@ -140,7 +170,8 @@ class _Steps:
         self.frozen = frozen
 
     def __call__(self, batch: BatchTensors) -> float:
-        """One step; returns the mean loss. Raises StepRefusedError for a loss or a gradient that is not finite."""
+        """One step; returns the mean loss. Raises StepRefusedError for a loss or a gradient that is
+        not finite."""
         drop = self.drop
         dropped = replace(batch, candidates=drop(batch.candidates), tokens=drop(batch.tokens))
         mean = self.model._losses(self.network(dropped), batch).mean()
@@ -168,7 +199,8 @@ class _Steps:
 
 
 def choice_nll(scores: Tensor, batch: BatchTensors, outside: bool) -> Tensor:
-    """−log softmax over the display set of the choice (collaborative competitive filtering), shape (n_events,)."""
+    """−log softmax over the display set of the choice (collaborative competitive filtering), shape
+    (n_events,)."""
     total = segment_logsumexp(scores, batch.display_offsets, outside)
     chosen = scores.new_zeros(batch.n_events).index_copy(0, batch.clicked, scores[batch.chosen])
     return total - chosen

@@ -1,8 +1,9 @@
-"""Item kNN: Sarwar et al., "Item-based collaborative filtering recommendation algorithms", WWW 2001.
+"""Item kNN: Sarwar et al., "Item-based collaborative filtering recommendation algorithms", WWW
+2001.
 
-Similarity and settings as in the Item-KNN of Hidasi et al., "Session-based recommendations with recurrent neural
-networks", ICLR 2016: sim(i, j) = c_ij / √((c_i + λ)(c_j + λ)), where c_ij counts the training users who chose both.
-"""
+Similarity and settings as in the Item-KNN of Hidasi et al., "Session-based recommendations with
+recurrent neural networks", ICLR 2016: sim(i, j) = c_ij / √((c_i + λ)(c_j + λ)), where c_ij counts
+the training users who chose both."""
 
 from __future__ import annotations
 
@@ -16,9 +17,9 @@ from fastgaum.baselines.base import Arrays, Float64Array, item_rows
 from fastgaum.baselines.neighbours import FALLBACK, NeighbourBaseline, check_rows, choice_matrix
 from fastgaum.baselines.tuned import Values
 from fastgaum.errors import ConfigError
+from fastgaum.features.space import EncodedSessions
 from fastgaum.kernels.neighbours import nearest_items, score_by_items
-from fastgaum.models.tensors import BatchTensors
-from fastgaum.sessions.features import EncodedSessions
+from fastgaum.nets.tensors import BatchTensors
 
 Nearest = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -27,12 +28,12 @@ Nearest = tuple[np.ndarray, np.ndarray, np.ndarray]
 class ItemKnn(NeighbourBaseline):
     """Ranks candidates by co-choice with the session's earlier choices, then by popularity.
 
-    The report and its paper give the model's name only. Chosen here: score(a) = Σ_j decay^j · sim(j-th newest choice, a),
-    which with decay 0 reads the last choice alone, as Hidasi et al. do; an item is `repeat` similar to itself (there 0);
-    choices are joined by user, as in Sarwar et al., not by session; items that were displayed together but not chosen are no
-    neighbours (on the public logs that lowered validation likelihood); what has no neighbour is ranked by popularity,
-    where the papers, ranking a whole catalogue, leave it out.
-    """
+    The report and its paper give the model's name only. Chosen here: score(a) = Σ_j decay^j ·
+    sim(j-th newest choice, a), which with decay 0 reads the last choice alone, as Hidasi et al. do;
+    an item is `repeat` similar to itself (there 0); choices are joined by user, as in Sarwar et
+    al., not by session; items that were displayed together but not chosen are no neighbours (on the
+    public logs that lowered validation likelihood); what has no neighbour is ranked by popularity,
+    where the papers, ranking a whole catalogue, leave it out."""
 
     name: ClassVar[str] = "iknn"
     published_name: ClassVar[str | None] = "IKNN"
@@ -44,7 +45,8 @@ class ItemKnn(NeighbourBaseline):
     }
 
     decay: float | None = None
-    """weight of each earlier choice relative to the next: 0 is the last choice only, 1 all of them alike"""
+    """weight of each earlier choice relative to the next: 0 is the last choice only, 1 all of them
+    alike"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,10 +68,21 @@ class ItemKnn(NeighbourBaseline):
         indptr, indices, sims = self._nearest(chosen["shrinkage"])
         n_items, scores = len(indptr) - 1, np.empty(len(items))
         score_by_items(
-            source.session_offsets, source.display_offsets, source.token_offsets, source.token_candidates, items,
-            indptr, indices, sims, chosen["repeat"], chosen["decay"],
-            np.zeros(n_items), np.empty(n_items, np.int32), np.zeros(n_items, np.bool_), scores,
-        )  # fmt: skip
+            source.session_offsets,
+            source.display_offsets,
+            source.token_offsets,
+            source.token_candidates,
+            items,
+            indptr,
+            indices,
+            sims,
+            chosen["repeat"],
+            chosen["decay"],
+            np.zeros(n_items),
+            np.empty(n_items, np.int32),
+            np.zeros(n_items, np.bool_),
+            scores,
+        )
         return scores
 
     def _nearest(self, shrinkage: float) -> Nearest:
@@ -77,17 +90,32 @@ class ItemKnn(NeighbourBaseline):
         if shrinkage not in self.nearest:
             counts = self.counts
             room = int(np.minimum(np.diff(counts.indptr), self.neighbours).sum())
-            indptr, indices, sims = np.empty(len(counts.indptr), np.int32), np.empty(room, np.int32), np.empty(room)
+            indptr, indices, sims = (
+                np.empty(len(counts.indptr), np.int32),
+                np.empty(room, np.int32),
+                np.empty(room),
+            )
             nearest_items(
-                counts.indptr, counts.indices, counts.data, counts.diagonal(), shrinkage, self.neighbours,
-                indptr, indices, sims,
-            )  # fmt: skip
+                counts.indptr,
+                counts.indices,
+                counts.data,
+                counts.diagonal(),
+                shrinkage,
+                self.neighbours,
+                indptr,
+                indices,
+                sims,
+            )
             self.nearest[shrinkage] = indptr, indices[: indptr[-1]], sims[: indptr[-1]]
         return self.nearest[shrinkage]
 
     def _arrays(self) -> Arrays:
         indptr, indices, sims = self._nearest(self.chosen["shrinkage"])
-        return super()._arrays() | {"near.indptr": indptr, "near.indices": indices, "near.sims": sims}
+        return super()._arrays() | {
+            "near.indptr": indptr,
+            "near.indices": indices,
+            "near.sims": sims,
+        }
 
     def _restore(self, arrays: Arrays) -> None:
         super()._restore(arrays)

@@ -1,9 +1,10 @@
-"""LinUCB: Li et al., "A contextual-bandit approach to personalized news article recommendation", WWW 2010.
+"""LinUCB: Li et al., "A contextual-bandit approach to personalized news article recommendation",
+WWW 2010.
 
-With x the one-hot of the item followed by z, an intercept and the candidate's numbers, A = λI + Σ x xᵀ and b = Σ reward · x
-over the training candidates: score = x·A⁻¹b + alpha · √(xᵀA⁻¹x). The block of A that belongs to the items is diagonal,
-n_i + λ for an item displayed n_i times, so A⁻¹ is had from its Schur complement in the columns of z, however many items.
-"""
+With x the one-hot of the item followed by z, an intercept and the candidate's numbers, A = λI + Σ x
+xᵀ and b = Σ reward · x over the training candidates: score = x·A⁻¹b + alpha · √(xᵀA⁻¹x). The block
+of A that belongs to the items is diagonal, n_i + λ for an item displayed n_i times, so A⁻¹ is had
+from its Schur complement in the columns of z, however many items."""
 
 from __future__ import annotations
 
@@ -16,25 +17,28 @@ import numpy as np
 from fastgaum.baselines.base import Arrays, Float64Array, item_rows
 from fastgaum.baselines.tuned import TunedBaseline, Values
 from fastgaum.errors import ConfigError
-from fastgaum.models.tensors import BatchTensors
-from fastgaum.sessions.features import EncodedSessions
-from fastgaum.sessions.packed import FloatArray
+from fastgaum.features.space import EncodedSessions
+from fastgaum.logs.log import FloatArray
+from fastgaum.nets.tensors import BatchTensors
 
 _SUMS = ("displays", "choices", "cross", "gram", "response")
-"""what the training log adds up to: of items (n_items + 1,) twice and (n_items + 1, n_z); of z (n_z, n_z) and (n_z,)"""
+"""what the training log adds up to: of items (n_items + 1,) twice and (n_items + 1, n_z); of z
+(n_z, n_z) and (n_z,)"""
 
 
 @dataclass(eq=False)
 class LinUcb(TunedBaseline):
-    """A ridge regression of "was chosen" with an optimist's bonus for what the training log has shown seldom.
+    """A ridge regression of "was chosen" with an optimist's bonus for what the training log has
+    shown seldom.
 
-    Chosen here: of the paper's two models the hybrid, and of its item-wise part the intercept only, since most items are
-    displayed a few times and could not carry weights of their own; with fewer features it is the disjoint model shrunk to
-    a common mean. The training log is replayed in full: each display set gives reward 1 for its choice and 0 for the
-    others, all of them logged, so nothing is rejected, and the order does not matter, as A and b are sums. After it
-    nothing is learned: histories enter by the numbers of `bags` and `views` alone. Those of a training event leave out
-    its own user; the one-hot cannot. An item that training never displayed has no θ and the largest bonus.
-    """
+    Chosen here: of the paper's two models the hybrid, and of its item-wise part the intercept only,
+    since most items are displayed a few times and could not carry weights of their own; with fewer
+    features it is the disjoint model shrunk to a common mean. The training log is replayed in full:
+    each display set gives reward 1 for its choice and 0 for the others, all of them logged, so
+    nothing is rejected, and the order does not matter, as A and b are sums. After it nothing is
+    learned: histories enter by the numbers of `bags` and `views` alone. Those of a training event
+    leave out its own user; the one-hot cannot. An item that training never displayed has no θ and
+    the largest bonus."""
 
     name: ClassVar[str] = "linucb"
     grids: ClassVar[Mapping[str, tuple[Any, ...]]] = {
@@ -70,14 +74,17 @@ class LinUcb(TunedBaseline):
         ridge = chosen["ridge"]
         seen = self.displays + ridge
         weighted = self.cross / seen[:, None]
-        inverse = np.linalg.inv(self.gram + ridge * np.eye(len(self.gram)) - self.cross.T @ weighted)
+        inverse = np.linalg.inv(
+            self.gram + ridge * np.eye(len(self.gram)) - self.cross.T @ weighted
+        )
         beta = inverse @ (self.response - weighted.T @ self.choices)
         theta = (self.choices - self.cross @ beta) / seen
         items, context = item_rows(batch.source), _context(batch.source.numbers)
         rest = context - weighted[items]
         variance = np.einsum("nd,nd->n", rest @ inverse, rest) + 1 / seen[items]
         scores = context @ beta + theta[items] + chosen["alpha"] * np.sqrt(variance)
-        # a matrix product may round equal rows apart by where they stand: equal candidates tie again
+        # a matrix product may round equal rows apart by where they stand: equal candidates tie
+        # again
         return np.asarray(np.round(scores, 10), dtype=np.float64)
 
     def _arrays(self) -> Arrays:

@@ -1,8 +1,10 @@
-"""Linear conditional logit: McFadden, "Conditional logit analysis of qualitative choice behavior", 1974.
+"""Linear conditional logit: McFadden, "Conditional logit analysis of qualitative choice behavior",
+1974.
 
-utility(a) = Σ_f w_f over the ids of a's bag + w · numbers; choice by softmax over the display set. It has no history
-encoder: under `identity` it is one weight per item, under `bags` the row of protocol.md with the same numbers as ours.
-"""
+utility(a) = Σ_f w_f over the ids of a's bag + w · numbers; choice by softmax over the display set.
+It has no history
+encoder: under `identity` it is one weight per item, under `bags` the row of protocol.md with the
+same numbers as ours."""
 
 from __future__ import annotations
 
@@ -12,13 +14,14 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from fastgaum.baselines.gradient import GradientBaseline
-from fastgaum.models.scorers import BagLinear
-from fastgaum.models.tensors import BatchTensors
+from fastgaum.nets.scorers import BagLinear
+from fastgaum.nets.tensors import BatchTensors
 
 
 @dataclass(eq=False)
 class ConditionalLogit(GradientBaseline):
-    """The linear choice model. Strong id dropout keeps rare items' weights from standing in for the numbers."""
+    """The linear choice model. Strong id dropout keeps rare items' weights from standing in for the
+    numbers."""
 
     name: ClassVar[str] = "logit"
     fit_link: ClassVar[bool] = False

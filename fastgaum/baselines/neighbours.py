@@ -1,8 +1,9 @@
-"""What neighbourhood models share: who chose what in training, and what ranks candidates that no neighbour knows.
+"""What neighbourhood models share: who chose what in training, and what ranks candidates that no
+neighbour knows.
 
-In logs of short sessions most events have no earlier choice, and most pairs of items were never chosen together. There
-every candidate has similarity 0: the popularity of the item decides, added to the score with a weight.
-"""
+In logs of short sessions most events have no earlier choice, and most pairs of items were never
+chosen together. There every candidate has similarity 0: the popularity of the item decides, added
+to the score with a weight."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ from scipy import sparse
 from fastgaum.baselines.base import Arrays, Float64Array, item_rows
 from fastgaum.baselines.tuned import TunedBaseline, Values
 from fastgaum.errors import ConfigError
-from fastgaum.models.tensors import BatchTensors
-from fastgaum.sessions.features import EncodedSessions, FeatureSpace
+from fastgaum.features.space import EncodedSessions, FeatureSpace
+from fastgaum.nets.tensors import BatchTensors
 
 FALLBACK: Mapping[str, tuple[Any, ...]] = {
     "popularity": ("rate", "count", "lift"),
@@ -37,14 +38,15 @@ class NeighbourBaseline(TunedBaseline):
     neighbours: int = 100
     """at most so many neighbours"""
     popularity: Literal["auto", "rate", "count", "lift"] = "auto"
-    """fallback for candidates without a neighbour, from the training split: choices per display; choices; choices against
-    those expected had every choice been uniform over its display set"""
+    """fallback for candidates without a neighbour, from the training split: choices per display;
+    choices; choices against those expected had every choice been uniform over its display set"""
     popularity_weight: float | None = None
     """weight in the score of the fallback, a number in [0, 1]: 0.001 only breaks ties"""
     unknown: float | None = None
     """fallback of an item that training never displayed"""
     repeat: float | None = None
-    """added to a candidate that the session has chosen before: 0 leaves it alone, a negative value filters it"""
+    """added to a candidate that the session has chosen before: 0 leaves it alone, a negative value
+    filters it"""
     shrinkage: float | None = None
     """regularisation λ of the similarities"""
 
@@ -58,13 +60,16 @@ class NeighbourBaseline(TunedBaseline):
 
     @abstractmethod
     def _similar(self, batch: BatchTensors, chosen: Values) -> Float64Array:
-        """Similarity of each candidate to the choices before its event, shape (n_candidates,); 0 without a neighbour."""
+        """Similarity of each candidate to the choices before its event, shape (n_candidates,); 0
+        without a neighbour."""
 
     def _learn(self, train: EncodedSessions) -> None:
         self._read_popularity()
 
     def _scores_with(self, batch: BatchTensors, chosen: Values) -> Float64Array:
-        of_neighbours = tuple(value for name, value in chosen.items() if name in self.grids and name not in FALLBACK)
+        of_neighbours = tuple(
+            value for name, value in chosen.items() if name in self.grids and name not in FALLBACK
+        )
         similar = self._kept(batch, of_neighbours, lambda: self._similar(batch, chosen))
         items = item_rows(batch.source)
         fallback = np.where(items < 0, chosen["unknown"], self.by_item[chosen["popularity"]][items])
@@ -82,9 +87,9 @@ class NeighbourBaseline(TunedBaseline):
 def popularity(space: FeatureSpace, kind: str) -> Float64Array:
     """Popularity of each training item, in [0, 1], shape (n_items,).
 
-    rate (choices + 0.3) / (displays + 1), as the floor of that name; count choices / most choices of an item;
-    lift (choices + ½) / (choices + expected + 1), where a display set of k candidates expects 1/k choices of each.
-    """
+    rate (choices + 0.3) / (displays + 1), as the floor of that name; count choices / most choices
+    of an item; lift (choices + ½) / (choices + expected + 1), where a display set of k candidates
+    expects 1/k choices of each."""
     choices, displays = space.item_choices, space.item_displays
     if kind == "rate":
         # one division of whole numbers: equal rates are equal floats, so ties stay ties
@@ -97,7 +102,8 @@ def popularity(space: FeatureSpace, kind: str) -> Float64Array:
 
 
 def choice_matrix(train: EncodedSessions, n_items: int, rows: np.ndarray) -> sparse.csr_matrix:
-    """Who chose what, once or more: int32 ones, shape (max(rows) + 1, n_items); rows (n_sessions,) says who has a session."""
+    """Who chose what, once or more: int32 ones, shape (max(rows) + 1, n_items); rows (n_sessions,)
+    says who has a session."""
     clicked = train.choices >= 0
     items = train.ids[train.display_offsets[:-1][clicked] + train.choices[clicked], 0] - 2
     who = np.repeat(rows, np.diff(train.session_offsets))[clicked]
@@ -109,7 +115,12 @@ def choice_matrix(train: EncodedSessions, n_items: int, rows: np.ndarray) -> spa
 
 
 def check_rows(indptr: np.ndarray, indices: np.ndarray, n_rows: int, n_columns: int) -> None:
-    """Raise ValueError unless these are compressed rows of that shape: a kernel would read a damaged file's past their end."""
+    """Raise ValueError unless these are compressed rows of that shape: a kernel would read a
+    damaged file's past their end."""
     starts_fit = indptr.shape == (n_rows + 1,) and indptr[0] == 0 and indptr[-1] == len(indices)
-    if not starts_fit or (np.diff(indptr) < 0).any() or ((indices < 0) | (indices >= n_columns)).any():
+    if (
+        not starts_fit
+        or (np.diff(indptr) < 0).any()
+        or ((indices < 0) | (indices >= n_columns)).any()
+    ):
         raise ValueError(f"compressed rows are not of shape ({n_rows}, {n_columns})")

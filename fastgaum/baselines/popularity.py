@@ -1,4 +1,5 @@
-"""The floors as user models: random, train click rate, train click count; one row each, with the verbs of every model."""
+"""The floors as user models: random, train click rate, train click count; one row each, with the
+verbs of every model."""
 
 from __future__ import annotations
 
@@ -9,8 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastgaum.baselines.base import Arrays, Baseline, Float64Array, item_rows
-from fastgaum.models.tensors import BatchTensors
-from fastgaum.sessions.features import EncodedSessions
+from fastgaum.features.space import EncodedSessions
+from fastgaum.nets.tensors import BatchTensors
 
 
 @dataclass(eq=False)
@@ -19,7 +20,9 @@ class _ByItem(Baseline):
 
     reads: ClassVar[tuple[str, ...]] = ("identity",)
 
-    def _fit(self, train: EncodedSessions, validation: EncodedSessions, observer: Any) -> list[dict[str, Any]]:
+    def _fit(
+        self, train: EncodedSessions, validation: EncodedSessions, observer: Any
+    ) -> list[dict[str, Any]]:
         assert self.space is not None
         displays = np.append(self.space.item_displays, 0)
         self.by_item = self._by_item(displays, np.append(self.space.item_choices, 0))
@@ -27,7 +30,8 @@ class _ByItem(Baseline):
 
     @abstractmethod
     def _by_item(self, displays: np.ndarray, choices: np.ndarray) -> Float64Array:
-        """Score items by their counts on the training split; the last entry is the unknown item's."""
+        """Score items by their counts on the training split; the last entry is the unknown
+        item's."""
 
     def _scores(self, batch: BatchTensors) -> Float64Array:
         scores: Float64Array = self.by_item[item_rows(batch.source)]
@@ -52,7 +56,8 @@ class Random(_ByItem):
 
 @dataclass(eq=False)
 class ClickRate(_ByItem):
-    """Smoothed click rate (choices + 0.3) / (displays + 1) of the training split, as the floor of that name."""
+    """Smoothed click rate (choices + 0.3) / (displays + 1) of the training split, as the floor of
+    that name."""
 
     name: ClassVar[str] = "click-rate"
 

@@ -12,9 +12,9 @@ from fastgaum.baselines.base import Baseline, Link
 from fastgaum.config import PRESETS, Config
 from fastgaum.errors import CheckpointError, ConfigError, did_you_mean
 from fastgaum.models.choice_model import ChoiceModel
-from fastgaum.models.persist import read_flag, read_model, read_space
-from fastgaum.models.tensor_file import damage_named
+from fastgaum.models.model_file import read_flag, read_model, read_space
 from fastgaum.models.user_model import UserModel
+from fastgaum.tensor_file import damage_named
 from fastgaum.untrusted import parse_json
 
 BASELINES: dict[str, str] = {
@@ -33,7 +33,8 @@ BASELINES: dict[str, str] = {
     "xgboost": "xgboost_trees:XgboostSoftmax",
     "xgboost-rank": "xgboost_trees:XgboostRank",
 }
-"""file and class of each baseline, imported when it is used: one that needs an extra does not stand in others' way"""
+"""file and class of each baseline, imported when it is used: one that needs an extra does not stand
+in others' way"""
 GRID_PRESETS = ("paper-pw", "paper-lstm", "report", "fastgaum")
 """presets that are rows of the table; the others are for logs of another size"""
 MODELS = (*BASELINES, *GRID_PRESETS)
@@ -41,7 +42,8 @@ MODELS = (*BASELINES, *GRID_PRESETS)
 
 
 def baseline_class(name: str) -> type[Baseline]:
-    """The class of a baseline. Raises ConfigError for an unknown name, or where an extra is not installed."""
+    """The class of a baseline. Raises ConfigError for an unknown name, or where an extra is not
+    installed."""
     if name not in BASELINES:
         raise ConfigError(f"no baseline is called '{name}'{did_you_mean(name, BASELINES)}")
     module, _, cls = BASELINES[name].partition(":")
@@ -50,13 +52,16 @@ def baseline_class(name: str) -> type[Baseline]:
 
 
 def check_model(name: str, settings: Mapping[str, Any]) -> None:
-    """Raise ConfigError unless `make_model` would take these; nothing is trained and no card is touched."""
+    """Raise ConfigError unless `make_model` would take these; nothing is trained and no card is
+    touched."""
     if name in PRESETS:
         Config.from_preset(name, **settings)
         return
     if name not in BASELINES:
         known = (*BASELINES, *PRESETS)
-        raise ConfigError(f"no model is called '{name}'{did_you_mean(name, known)}; models are {', '.join(known)}")
+        raise ConfigError(
+            f"no model is called '{name}'{did_you_mean(name, known)}; models are {', '.join(known)}"
+        )
     baseline_class(name).from_settings(settings)
 
 
@@ -89,7 +94,9 @@ def load_model(path: str | Path, *, device: str = "auto") -> ChoiceModel:
         return UserModel.load(path, device=device)
     with damage_named(file):
         if metadata["model"] not in BASELINES:
-            raise CheckpointError(f"'{file}' holds the model {metadata['model']!r}, which this version does not know")
+            raise CheckpointError(
+                f"'{file}' holds the model {metadata['model']!r}, which this version does not know"
+            )
         model = baseline_class(metadata["model"]).from_settings(parse_json(metadata["settings"]))
         model.space = read_space(metadata, tensors)
         model.outside = read_flag(metadata, "outside")

@@ -1,8 +1,8 @@
 """S-RNN: the session RNN GRU4Rec, scored on the display set.
 
-Hidasi, Karatzoglou, Baltrunas & Tikk, "Session-based recommendations with recurrent neural networks", ICLR 2016;
-Hidasi & Karatzoglou, "Recurrent neural networks with top-k gains for session-based recommendations", CIKM 2018.
-"""
+Hidasi, Karatzoglou, Baltrunas & Tikk, "Session-based recommendations with recurrent neural
+networks", ICLR 2016; Hidasi & Karatzoglou, "Recurrent neural networks with top-k gains for
+session-based recommendations", CIKM 2018."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from fastgaum.baselines.base import Float64Array, validation_nll
 from fastgaum.baselines.choices_so_far import item_ids
 from fastgaum.baselines.searched import SearchedBaseline
 from fastgaum.errors import ConfigError
-from fastgaum.models.history import Recurrent
-from fastgaum.models.tensors import Bags, BatchTensors
-from fastgaum.ops.segments import expand_to_candidates
-from fastgaum.sessions.features import EncodedSessions
+from fastgaum.features.space import EncodedSessions
+from fastgaum.nets.histories import Recurrent
+from fastgaum.nets.ops.segments import expand_to_candidates
+from fastgaum.nets.tensors import Bags, BatchTensors
 
 UNKNOWN_ID = 1
 """row of an item that the training split never displayed"""
@@ -31,16 +31,17 @@ UNKNOWN_ID = 1
 
 @dataclass(eq=False)
 class SessionRnn(SearchedBaseline):
-    """A GRU over the chosen items; score(a) = state · embedding of a + bias of a, trained to name the next item.
+    """A GRU over the chosen items; score(a) = state · embedding of a + bias of a, trained to name
+    the next item.
 
-    Next-item training never looks at the display set it happened in: the chosen item stands against the catalogue, by
-    cross-entropy. Chosen here, where the papers leave it open or speak of whole catalogues only:
-    negatives have probability ∝ support^alpha (2018), and an item's support is how often it was displayed; with at most
-    `full_items` items each is a negative, weighted by what sampling would have drawn, else a step draws `negatives`;
-    biases start where they would end without embeddings; a session's first choice is trained and ranked too, from the
-    zero state, so by its bias; batches are whole sessions; all items never seen in training have one score, that of the
-    best validation likelihood.
-    """
+    Next-item training never looks at the display set it happened in: the chosen item stands against
+    the catalogue, by cross-entropy. Chosen here, where the papers leave it open or speak of whole
+    catalogues only: negatives have probability ∝ support^alpha (2018), and an item's support is how
+    often it was displayed; with at most `full_items` items each is a negative, weighted by what
+    sampling would have drawn, else a step draws `negatives`; biases start where they would end
+    without embeddings; a session's first choice is trained and ranked too, from the zero state, so
+    by its bias; batches are whole sessions; all items never seen in training have one score, that
+    of the best validation likelihood."""
 
     name: ClassVar[str] = "s-rnn"
     published_name: ClassVar[str | None] = "S-RNN"
@@ -76,23 +77,28 @@ class SessionRnn(SearchedBaseline):
         counts = self.space.item_displays if self.support == "displays" else self.space.item_choices
         shares = counts.astype(np.float64) ** self.alpha * (counts > 0)
         network = _NextItem(shares / shares.sum(), self)
-        # the best biases without embeddings, smoothed as the click-rate floor: log choices per expected negative
+        # the best biases without embeddings, smoothed as the click-rate floor: log choices per
+        # expected negative
         with torch.no_grad():
             start = np.log((self.space.item_choices + 0.3) / (shares + 1))
             network.bias[2:] = torch.from_numpy(start - start.mean()).float()
         return network
 
-    def _fit(self, train: EncodedSessions, validation: EncodedSessions, observer: Any) -> list[dict[str, Any]]:
+    def _fit(
+        self, train: EncodedSessions, validation: EncodedSessions, observer: Any
+    ) -> list[dict[str, Any]]:
         rows = super()._fit(train, validation, observer)
         self._place_unknown(validation)
         return rows
 
     def _losses(self, scores: Tensor, batch: BatchTensors) -> Tensor:
-        # in training the network returns its losses: they are over the catalogue, not over the display set
+        # in training the network returns its losses: they are over the catalogue, not over the
+        # display set
         return scores
 
     def _place_unknown(self, validation: EncodedSessions) -> None:
-        """Give unknown items the score of the best validation likelihood, within the range of the known ones."""
+        """Give unknown items the score of the best validation likelihood, within the range of the
+        known ones."""
         scores = self._all_scores(validation)
         unknown = validation.ids[:, 0] == UNKNOWN_ID
         if unknown.all() or not unknown.any():
@@ -102,7 +108,9 @@ class SessionRnn(SearchedBaseline):
             return validation_nll(np.where(unknown, value, scores), validation, self.outside)
 
         low, high = float(scores[~unknown].min()), float(scores[~unknown].max())
-        best = minimize_scalar(nll, bounds=(low - 1, high + 1), method="bounded", options={"maxiter": 25}).x
+        best = minimize_scalar(
+            nll, bounds=(low - 1, high + 1), method="bounded", options={"maxiter": 25}
+        ).x
         assert isinstance(self.network, _NextItem)
         with torch.no_grad():
             self.network.bias[UNKNOWN_ID] = float(best)
@@ -112,7 +120,8 @@ class _NextItem(nn.Module):
     """Rows are item ids of the feature space: 0 no click, 1 the unknown item, then the items."""
 
     log_weights: Tensor
-    """log of how often each item is drawn as a negative, relative to uniform draws, shape (n_items,)"""
+    """log of how often each item is drawn as a negative, relative to uniform draws, shape
+    (n_items,)"""
     cumulative: Tensor
     """cumulative probability of each item as a negative, float64, shape (n_items,)"""
 
@@ -122,7 +131,11 @@ class _NextItem(nn.Module):
         self.full_items, self.negatives, dim = settings.full_items, settings.negatives, settings.dim
         self.history = Recurrent("gru", self.n_items + 2, 0, dim, 1, dim)
         # small, as the shared table starts: the bias is learned first
-        own = None if settings.constrained else nn.Parameter(0.5 / math.sqrt(dim) * torch.randn(self.n_items + 2, dim))
+        own = (
+            None
+            if settings.constrained
+            else nn.Parameter(0.5 / math.sqrt(dim) * torch.randn(self.n_items + 2, dim))
+        )
         self.own = own
         self.bias = nn.Parameter(torch.zeros(self.n_items + 2))
         self.dropout = nn.Dropout(settings.dropout)
@@ -132,21 +145,25 @@ class _NextItem(nn.Module):
         self.register_buffer("cumulative", torch.from_numpy(np.cumsum(shares)), persistent=False)
 
     def forward(self, batch: BatchTensors) -> Tensor:
-        """Scores of the candidates (n_candidates,); in training, each event's next-item loss (n_events,)."""
+        """Scores of the candidates (n_candidates,); in training, each event's next-item loss
+        (n_events,)."""
         states = self.dropout(self.history(replace(batch, tokens=_items_alone(batch.tokens))))
         if self.training:
             return self._losses(states, batch)
         ids = item_ids(batch.candidates)
         # an unknown item has no embedding that training could reach as an output: its bias alone
         known = (ids != UNKNOWN_ID).to(states.dtype)
-        return (expand_to_candidates(states, batch.display_offsets) * self._output[ids]).sum(1) * known + self.bias[ids]
+        return (expand_to_candidates(states, batch.display_offsets) * self._output[ids]).sum(
+            1
+        ) * known + self.bias[ids]
 
     @property
     def _output(self) -> Tensor:
         return self.history.input.table if self.own is None else self.own
 
     def _losses(self, states: Tensor, batch: BatchTensors) -> Tensor:
-        """Cross-entropy of the chosen item against the negatives, 0 for no click, shape (n_events,)."""
+        """Cross-entropy of the chosen item against the negatives, 0 for no click, shape
+        (n_events,)."""
         targets = torch.from_numpy(batch.source.ids[:, 0])[batch.chosen].long()
         asking = states[batch.clicked]
         positive = (asking * self._output[targets]).sum(1) + self.bias[targets]
@@ -163,7 +180,9 @@ class _NextItem(nn.Module):
         drawn = torch.searchsorted(self.cumulative, torch.rand(self.negatives, dtype=torch.float64))
         # as many as there are items, in expectation
         log_weight = math.log(self.n_items / self.negatives)
-        return drawn.clamp(max=self.n_items - 1) + 2, self.log_weights.new_full((self.negatives,), log_weight)
+        return drawn.clamp(max=self.n_items - 1) + 2, self.log_weights.new_full(
+            (self.negatives,), log_weight
+        )
 
 
 def _items_alone(bags: Bags) -> Bags:

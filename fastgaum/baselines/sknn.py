@@ -1,11 +1,12 @@
 """Session kNN, in the two forms that the published table names.
 
-Jannach & Ludewig, "When recurrent neural networks meet the neighborhood for session-based recommendation", RecSys 2017:
-neighbours of a session are the training sessions that share a choice with it, by cosine; an item scores the similarities
-of the neighbours that chose it; in a cascade, their recurrent network re-ranks what the neighbours found.
-Ludewig & Jannach, "Evaluation of session-based recommendation algorithms", User Modeling and User-Adapted Interaction 28,
-2018: V-SKNN, the dot product with the session as a vector whose weights fall linearly with the position.
-"""
+Jannach & Ludewig, "When recurrent neural networks meet the neighborhood for session-based
+recommendation", RecSys 2017: neighbours of a session are the training sessions that share a choice
+with it, by cosine; an item scores the similarities of the neighbours that chose it; in a cascade,
+their recurrent network re-ranks what the neighbours found. Ludewig & Jannach, "Evaluation of
+session-based recommendation algorithms", User Modeling and User-Adapted Interaction 28,
+2018: V-SKNN, the dot product with the session as a vector whose weights fall linearly with the
+position."""
 
 from __future__ import annotations
 
@@ -19,14 +20,15 @@ from fastgaum.baselines.base import Arrays, Float64Array, item_rows
 from fastgaum.baselines.neighbours import FALLBACK, NeighbourBaseline, check_rows, choice_matrix
 from fastgaum.baselines.s_rnn import SessionRnn
 from fastgaum.baselines.tuned import Values
+from fastgaum.features.space import EncodedSessions
 from fastgaum.kernels.neighbours import score_by_sessions
-from fastgaum.models.tensors import BatchTensors
-from fastgaum.sessions.features import EncodedSessions
+from fastgaum.nets.tensors import BatchTensors
 
 
 @dataclass(eq=False)
 class _SessionKnn(NeighbourBaseline):
-    """Neighbours are whole training sessions; their items' shares of the similarity are what candidates score."""
+    """Neighbours are whole training sessions; their items' shares of the similarity are what
+    candidates score."""
 
     by_position: ClassVar[bool]
     """later choices weigh more (V-SKNN), or all alike in a cosine"""
@@ -40,7 +42,9 @@ class _SessionKnn(NeighbourBaseline):
         matrix = choice_matrix(train, len(self.space.item_choices), np.arange(train.n_sessions))
         by_item = matrix.tocsc()
         self.of_item_indptr, self.of_item = by_item.indptr, by_item.indices
-        self.norms = np.ones(train.n_sessions) if self.by_position else np.sqrt(np.diff(matrix.indptr))
+        self.norms = (
+            np.ones(train.n_sessions) if self.by_position else np.sqrt(np.diff(matrix.indptr))
+        )
 
     def _similar(self, batch: BatchTensors, chosen: Values) -> Float64Array:
         source = batch.source
@@ -48,15 +52,31 @@ class _SessionKnn(NeighbourBaseline):
         n_training, n_items = len(self.norms), len(self.of_item_indptr) - 1
         scores = np.empty(len(items))
         score_by_sessions(
-            source.session_offsets, source.display_offsets, source.token_offsets, source.token_candidates, items,
-            self.of_item_indptr, self.of_item, self.norms, self.by_position, self.neighbours,
-            chosen["shrinkage"], chosen["repeat"],
-            np.zeros(n_training), np.empty(n_training, np.int32), np.zeros(n_items, np.bool_), scores,
-        )  # fmt: skip
+            source.session_offsets,
+            source.display_offsets,
+            source.token_offsets,
+            source.token_candidates,
+            items,
+            self.of_item_indptr,
+            self.of_item,
+            self.norms,
+            self.by_position,
+            self.neighbours,
+            chosen["shrinkage"],
+            chosen["repeat"],
+            np.zeros(n_training),
+            np.empty(n_training, np.int32),
+            np.zeros(n_items, np.bool_),
+            scores,
+        )
         return scores
 
     def _arrays(self) -> Arrays:
-        mine = {"of_item.indptr": self.of_item_indptr, "of_item.sessions": self.of_item, "norms": self.norms}
+        mine = {
+            "of_item.indptr": self.of_item_indptr,
+            "of_item.sessions": self.of_item,
+            "norms": self.norms,
+        }
         return super()._arrays() | mine
 
     def _restore(self, arrays: Arrays) -> None:
@@ -68,12 +88,13 @@ class _SessionKnn(NeighbourBaseline):
 
 @dataclass(eq=False)
 class VectorSessionKnn(_SessionKnn):
-    """SCKNNV, which the report names and does not expand: read here as V-SKNN in a weighted sum with popularity.
+    """SCKNNV, which the report names and does not expand: read here as V-SKNN in a weighted sum
+    with popularity.
 
-    Chosen here: similarities are made shares, score(a) = Σ sim · [a chosen] / (λ + Σ sim), so that they and the popularity
-    have one scale in every session (λ = 0, or no popularity, ranks as the paper does); all training sessions may be
-    neighbours, not the 1,000 most recent, since the logs have no clock; an item chosen before is recommended as any
-    other unless `repeat` says otherwise.
+    Chosen here: similarities are made shares, score(a) = Σ sim · [a chosen] / (λ + Σ sim), so that
+    they and the popularity have one scale in every session (λ = 0, or no popularity, ranks as the
+    paper does); all training sessions may be neighbours, not the 1,000 most recent, since the logs
+    have no clock; an item chosen before is recommended as any other unless `repeat` says otherwise.
     """
 
     name: ClassVar[str] = "scknnv"
@@ -87,15 +108,16 @@ class VectorSessionKnn(_SessionKnn):
 
 @dataclass(eq=False)
 class CascadeSessionKnn(_SessionKnn):
-    """SCKNNC, which the report names and does not expand; its paper calls it the method of Jannach & Ludewig that unifies
-    session-based RNN and kNN "by cascading combination".
+    """SCKNNC, which the report names and does not expand; its paper calls it the method of Jannach
+    & Ludewig that unifies session-based RNN and kNN "by cascading combination".
 
-    Chosen here: the neighbours, by cosine, put candidates that they know first, and the S-RNN, trained beside them with its
-    own defaults, ranks those and the rest; with few candidates per display there is no need to cut the neighbours' list.
-    `cascade` beyond the spread of the S-RNN's scores is their strict cascade, less lets the S-RNN overrule the neighbours.
-    The S-RNN has a bias per item, so popularity may have weight 0. What the neighbours say counts by its sign only:
-    their λ keeps shares below 1, so that repeat = -1 puts items chosen before last, and has no other effect.
-    """
+    Chosen here: the neighbours, by cosine, put candidates that they know first, and the S-RNN,
+    trained beside them with its own defaults, ranks those and the rest; with few candidates per
+    display there is no need to cut the neighbours' list. `cascade` beyond the spread of the S-RNN's
+    scores is their strict cascade, less lets the S-RNN overrule the neighbours. The S-RNN has a
+    bias per item, so popularity may have weight 0. What the neighbours say counts by its sign only:
+    their λ keeps shares below 1, so that repeat = -1 puts items chosen before last, and has no
+    other effect."""
 
     name: ClassVar[str] = "scknnc"
     published_name: ClassVar[str | None] = "SCKNNC"
@@ -111,7 +133,9 @@ class CascadeSessionKnn(_SessionKnn):
     cascade: float | None = None
     """points for a candidate that the neighbours know, on the scale of the S-RNN's scores"""
 
-    def _fit(self, train: EncodedSessions, validation: EncodedSessions, observer: Any) -> list[dict[str, Any]]:
+    def _fit(
+        self, train: EncodedSessions, validation: EncodedSessions, observer: Any
+    ) -> list[dict[str, Any]]:
         self.rnn = self._fresh_rnn()
         self.rnn._fit(train, validation, observer)
         return super()._fit(train, validation, observer)
@@ -127,9 +151,13 @@ class CascadeSessionKnn(_SessionKnn):
         return np.asarray(chosen["cascade"] * known + ranked, dtype=np.float64)
 
     def _arrays(self) -> Arrays:
-        return super()._arrays() | {f"rnn.{name}": value for name, value in self.rnn._arrays().items()}
+        return super()._arrays() | {
+            f"rnn.{name}": value for name, value in self.rnn._arrays().items()
+        }
 
     def _restore(self, arrays: Arrays) -> None:
         super()._restore(arrays)
         self.rnn = self._fresh_rnn()
-        self.rnn._restore({name[4:]: value for name, value in arrays.items() if name.startswith("rnn.")})
+        self.rnn._restore(
+            {name[4:]: value for name, value in arrays.items() if name.startswith("rnn.")}
+        )

@@ -1,4 +1,5 @@
-"""TunedBaseline: baselines without gradients, whose open settings are chosen on the validation split from small grids."""
+"""TunedBaseline: baselines without gradients, whose open settings are chosen on the validation
+split from small grids."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ import numpy as np
 
 from fastgaum.baselines.base import Arrays, Baseline, Float64Array, validation_nll, validation_prec1
 from fastgaum.errors import ConfigError
-from fastgaum.models.tensors import BatchTensors
-from fastgaum.sessions.features import EncodedSessions
+from fastgaum.features.space import EncodedSessions
+from fastgaum.nets.tensors import BatchTensors
 
 Values = dict[str, Any]
 
@@ -23,10 +24,9 @@ Values = dict[str, Any]
 class TunedBaseline(Baseline):
     """A baseline whose settings in `grids` may be left open: None for a number, "auto" for a word.
 
-    `fit` tries every combination of the open settings' values and returns a row for each, the best first; `chosen` holds
-    it. With select = prec@1 the likelihood decides between equals and is computed for those alone; what then still ties
-    is taken in the order of the grids.
-    """
+    `fit` tries every combination of the open settings' values and returns a row for each, the best
+    first; `chosen` holds it. With select = prec@1 the likelihood decides between equals and is
+    computed for those alone; what then still ties is taken in the order of the grids."""
 
     grids: ClassVar[Mapping[str, tuple[Any, ...]]]
     """values tried for each open setting, the published one first"""
@@ -40,7 +40,10 @@ class TunedBaseline(Baseline):
         for name, grid in self.grids.items():
             value = getattr(self, name)
             if not isinstance(grid[0], str) and value is not None and not _is_number(value):
-                raise ConfigError(f"{name} must be a finite number, or None to choose it on validation, got {value!r}")
+                raise ConfigError(
+                    f"{name} must be a finite number, or None to choose it on validation, got "
+                    f"{value!r}"
+                )
 
     @abstractmethod
     def _learn(self, train: EncodedSessions) -> None:
@@ -48,9 +51,12 @@ class TunedBaseline(Baseline):
 
     @abstractmethod
     def _scores_with(self, batch: BatchTensors, chosen: Values) -> Float64Array:
-        """Score a batch's candidates under these values of the settings in `grids`, shape (n_candidates,)."""
+        """Score a batch's candidates under these values of the settings in `grids`, shape
+        (n_candidates,)."""
 
-    def _fit(self, train: EncodedSessions, validation: EncodedSessions, observer: Any) -> list[dict[str, Any]]:
+    def _fit(
+        self, train: EncodedSessions, validation: EncodedSessions, observer: Any
+    ) -> list[dict[str, Any]]:
         self._learn(train)
         fixed, self.memo = list(self._batches(validation)), {}
 
@@ -60,7 +66,9 @@ class TunedBaseline(Baseline):
         rows: list[dict[str, Any]] = []
         for combination in itertools.product(*map(self._grid, self.grids)):
             values = dict(zip(self.grids, combination, strict=True))
-            rows.append(values | {"val_loss": None, "val_prec1": _prec1(scores_with(values), validation)})
+            rows.append(
+                values | {"val_loss": None, "val_prec1": _prec1(scores_with(values), validation)}
+            )
         most = max(row["val_prec1"] for row in rows)
         for row in rows:
             if self.select == "loss" or row["val_prec1"] == most:
@@ -79,7 +87,9 @@ class TunedBaseline(Baseline):
         value, grid = getattr(self, name), self.grids[name]
         return grid if value in (None, "auto") else (type(grid[0])(value),)
 
-    def _kept(self, batch: BatchTensors, key: tuple[Any, ...], make: Callable[[], Float64Array]) -> Float64Array:
+    def _kept(
+        self, batch: BatchTensors, key: tuple[Any, ...], make: Callable[[], Float64Array]
+    ) -> Float64Array:
         """What `make` returns, made once for each batch and key while the settings are chosen."""
         if self.memo is None:
             return make()
@@ -93,8 +103,15 @@ class TunedBaseline(Baseline):
 
     def _arrays(self) -> Arrays:
         # a word is kept as its place in the grid
-        places = {name: grid.index(self.chosen[name]) for name, grid in self.grids.items() if isinstance(grid[0], str)}
-        return {f"chosen.{name}": np.array([places.get(name, value)]) for name, value in self.chosen.items()}
+        places = {
+            name: grid.index(self.chosen[name])
+            for name, grid in self.grids.items()
+            if isinstance(grid[0], str)
+        }
+        return {
+            f"chosen.{name}": np.array([places.get(name, value)])
+            for name, value in self.chosen.items()
+        }
 
     def _restore(self, arrays: Arrays) -> None:
         values = {name: arrays[f"chosen.{name}"].item() for name in self.grids}

@@ -1,8 +1,9 @@
-"""Wide & deep, with two losses: Cheng et al., "Wide & deep learning for recommender systems", DLRS 2016.
+"""Wide & deep, with two losses: Cheng et al., "Wide & deep learning for recommender systems", DLRS
+2016.
 
-W&D-LR scores each item by itself, logistic, as in that paper. W&D-CCF is the same network under Yang, Long, Smola, Zha &
-Zheng, "Collaborative competitive filtering: learning recommender using context of user choice", SIGIR 2011: the items of
-a display compete, softmax over the display set.
+W&D-LR scores each item by itself, logistic, as in that paper. W&D-CCF is the same network under
+Yang, Long, Smola, Zha & Zheng, "Collaborative competitive filtering: learning recommender using
+context of user choice", SIGIR 2011: the items of a display compete, softmax over the display set.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ from fastgaum.baselines.choices_so_far import item_ids, last_choices, mean_of_ch
 from fastgaum.baselines.gradient import logistic_nll
 from fastgaum.baselines.searched import SearchedBaseline
 from fastgaum.errors import ConfigError
-from fastgaum.models.scorers import BagLinear, Scorer
-from fastgaum.models.tensors import BatchTensors
+from fastgaum.nets.scorers import BagLinear, Scorer
+from fastgaum.nets.tensors import BatchTensors
 
 
 @dataclass(eq=False)
 class WideDeep(SearchedBaseline):
     """score = wide + deep, trained together.
 
-    Wide: linear over the candidate's ids and numbers, and one weight per hashed cross (last choice × candidate). Deep: a
-    ReLU network over the candidate's embedding and numbers beside the user's summary. Chosen here, since the papers' user
-    and app columns do not exist in these logs: the user is the mean embedding of the choices so far; one optimiser (AdamW)
-    trains both parts, where the paper has FTRL with L1 for the wide one and AdaGrad for the deep one.
-    """
+    Wide: linear over the candidate's ids and numbers, and one weight per hashed cross (last choice
+    × candidate). Deep: a ReLU network over the candidate's embedding and numbers beside the user's
+    summary. Chosen here, since the papers' user and app columns do not exist in these logs: the
+    user is the mean embedding of the choices so far; one optimiser (AdamW) trains both parts, where
+    the paper has FTRL with L1 for the wide one and AdaGrad for the deep one."""
 
     weight_decay: float = 0.1
     dim: int = 8
@@ -86,7 +87,13 @@ class _Network(nn.Module):
         self.crosses = nn.Parameter(torch.zeros(settings.crosses))
         self.user = BagLinear(n_ids, n_numbers, settings.dim, 0, init_std=0.1)
         self.deep = Scorer(
-            n_ids, n_numbers, settings.dim, settings.hidden, "relu", item_dim=settings.dim, dropout=settings.dropout
+            n_ids,
+            n_numbers,
+            settings.dim,
+            settings.hidden,
+            "relu",
+            item_dim=settings.dim,
+            dropout=settings.dropout,
         )
 
     def forward(self, batch: BatchTensors) -> Tensor:
@@ -97,8 +104,11 @@ class _Network(nn.Module):
         return scores + wide
 
     def _crossed(self, batch: BatchTensors) -> Tensor:
-        """Weight of each candidate's cross with the last choice, 0 before the first choice, shape (n_candidates,)."""
-        last = torch.repeat_interleave(last_choices(batch), torch.diff(batch.display_offsets).long())
+        """Weight of each candidate's cross with the last choice, 0 before the first choice, shape
+        (n_candidates,)."""
+        last = torch.repeat_interleave(
+            last_choices(batch), torch.diff(batch.display_offsets).long()
+        )
         row = hashed(last, item_ids(batch.candidates), len(self.crosses))
         return self.crosses[row] * (last >= 0)
 

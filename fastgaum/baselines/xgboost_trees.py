@@ -1,8 +1,9 @@
-"""XGBOOST: boosted trees by the xgboost library (Chen & Guestrin, "XGBoost: a scalable tree boosting system", KDD 2016).
+"""XGBOOST: boosted trees by the xgboost library (Chen & Guestrin, "XGBoost: a scalable tree
+boosting system", KDD 2016).
 
-`xgboost` boosts utilities by the softmax over the display set; `xgboost-rank` is the library's LambdaMART (Burges, "From
-RankNet to LambdaRank to LambdaMART: an overview", MSR-TR-2010-82), objective rank:ndcg.
-"""
+`xgboost` boosts utilities by the softmax over the display set; `xgboost-rank` is the library's
+LambdaMART (Burges, "From RankNet to LambdaRank to LambdaMART: an overview", MSR-TR-2010-82),
+objective rank:ndcg."""
 
 from __future__ import annotations
 
@@ -18,12 +19,12 @@ from scipy import sparse
 
 from fastgaum.baselines.base import Arrays, Baseline, Float64Array, validation_prec1
 from fastgaum.errors import ConfigError
+from fastgaum.features.batches import assemble
+from fastgaum.features.space import EncodedSessions
 from fastgaum.kernels.ranking import rank_counts
-from fastgaum.models.expand import prefixes
-from fastgaum.models.tensors import BatchTensors, to_tensors
-from fastgaum.ops.segments import segment_log_softmax
-from fastgaum.sessions.batches import assemble
-from fastgaum.sessions.features import EncodedSessions
+from fastgaum.nets.ops.segments import segment_log_softmax
+from fastgaum.nets.prefixes import prefixes
+from fastgaum.nets.tensors import BatchTensors, to_tensors
 
 Objective = Callable[[np.ndarray, Any], tuple[np.ndarray, np.ndarray]]
 Metric = Callable[[np.ndarray, Any], tuple[str, float]]
@@ -33,15 +34,17 @@ Metric = Callable[[np.ndarray, Any], tuple[str, float]]
 class BoostedTrees(Baseline):
     """Boosted trees over the numbers of a candidate's bag, or, where it has none, over id columns.
 
-    The report names the library only. Chosen here: depth, learning rate and leaf size by the validation score, of all
-    combinations in `grids`, each stopped early on it; the id columns are the library's own categories, one per field, and how often
-    each id is in the last `window` choices; beside numbers they are left out unless `ids`.
-    """
+    The report names the library only. Chosen here: depth, learning rate and leaf size by the
+    validation score, of all combinations in `grids`, each stopped early on it; the id columns are
+    the library's own categories, one per field, and how often each id is in the last `window`
+    choices; beside numbers they are left out unless `ids`."""
 
     published_name: ClassVar[str | None] = "XGBOOST"
     grids: ClassVar[Mapping[str, tuple[Any, ...]]] = {
-        "depth": (2, 4), "eta": (0.05, 0.2), "min_child_weight": (1.0, 0.2),
-    }  # fmt: skip
+        "depth": (2, 4),
+        "eta": (0.05, 0.2),
+        "min_child_weight": (1.0, 0.2),
+    }
     """values tried for the settings that are left open"""
 
     rounds: int = 500
@@ -86,7 +89,9 @@ class BoostedTrees(Baseline):
     def _loss(self, scores: Float64Array, encoded: EncodedSessions) -> float:
         """The validation score, low is good."""
 
-    def _fit(self, train: EncodedSessions, validation: EncodedSessions, observer: Any) -> list[dict[str, Any]]:
+    def _fit(
+        self, train: EncodedSessions, validation: EncodedSessions, observer: Any
+    ) -> list[dict[str, Any]]:
         data, held = self._data(train), self._data(validation)
         rows: list[dict[str, Any]] = []
         best = np.inf
@@ -105,24 +110,46 @@ class BoostedTrees(Baseline):
         return self.grids[name] if value is None else (value,)
 
     def _boost(
-        self, train: EncodedSessions, data: Any, validation: EncodedSessions, held: Any, tried: dict[str, Any]
+        self,
+        train: EncodedSessions,
+        data: Any,
+        validation: EncodedSessions,
+        held: Any,
+        tried: dict[str, Any],
     ) -> Any:
         """An ensemble, cut at its best tree."""
         parameters, objective = self._objective(train)
         parameters |= {
-            "max_depth": tried["depth"], "eta": tried["eta"], "min_child_weight": tried["min_child_weight"],
-            "lambda": self.l2, "subsample": self.subsample, "colsample_bytree": self.columns, "tree_method": "hist",
-            "base_score": 0.0, "disable_default_eval_metric": 1, "nthread": 1, "seed": self.seed, "verbosity": 0,
-        }  # fmt: skip
+            "max_depth": tried["depth"],
+            "eta": tried["eta"],
+            "min_child_weight": tried["min_child_weight"],
+            "lambda": self.l2,
+            "subsample": self.subsample,
+            "colsample_bytree": self.columns,
+            "tree_method": "hist",
+            "base_score": 0.0,
+            "disable_default_eval_metric": 1,
+            "nthread": 1,
+            "seed": self.seed,
+            "verbosity": 0,
+        }
 
         def metric(margins: np.ndarray, held: Any) -> tuple[str, float]:
             return "loss", self._loss(margins.astype(np.float64), validation)
 
-        stop = _xgboost().callback.EarlyStopping(rounds=self.patience, save_best=True, maximize=False)
+        stop = _xgboost().callback.EarlyStopping(
+            rounds=self.patience, save_best=True, maximize=False
+        )
         return _xgboost().train(
-            parameters, data, self.rounds, evals=[(held, "held")], obj=objective, custom_metric=metric,
-            verbose_eval=False, callbacks=[stop],
-        )  # fmt: skip
+            parameters,
+            data,
+            self.rounds,
+            evals=[(held, "held")],
+            obj=objective,
+            custom_metric=metric,
+            verbose_eval=False,
+            callbacks=[stop],
+        )
 
     def _row(self, booster: Any, held: Any, validation: EncodedSessions) -> dict[str, Any]:
         scores = _margins(booster, held)
@@ -140,19 +167,27 @@ class BoostedTrees(Baseline):
         return self._matrix(everything, label=label, group=sizes)
 
     def _matrix(self, batch: BatchTensors, **labels: Any) -> Any:
-        """What the trees read, a row per candidate: the numbers, or numbers, categories and the choices so far."""
+        """What the trees read, a row per candidate: the numbers, or numbers, categories and the
+        choices so far."""
         assert self.space is not None
         numbers = batch.source.numbers
         if numbers.shape[1] and not self.ids:
             return _xgboost().DMatrix(numbers, nthread=1, **labels)
-        # a field's unknown row is code 0, which a sparse matrix leaves out: to the library, a missing value
+        # a field's unknown row is code 0, which a sparse matrix leaves out: to the library, a
+        # missing value
         codes = batch.source.ids - np.array([part.start for part in self.space.categorical])
         before = chosen_before(batch, self.space.n_ids, self.window)
         event = np.repeat(np.arange(batch.n_events), np.diff(batch.source.display_offsets))
-        parts = [sparse.csr_matrix(codes.astype(np.float32)), sparse.csr_matrix(numbers), before[event]]
+        parts = [
+            sparse.csr_matrix(codes.astype(np.float32)),
+            sparse.csr_matrix(numbers),
+            before[event],
+        ]
         types = ["c"] * codes.shape[1] + ["q"] * (numbers.shape[1] + self.space.n_ids)
         columns = sparse.hstack(parts, format="csr")
-        return _xgboost().DMatrix(columns, nthread=1, feature_types=types, enable_categorical=True, **labels)
+        return _xgboost().DMatrix(
+            columns, nthread=1, feature_types=types, enable_categorical=True, **labels
+        )
 
     def _scores(self, batch: BatchTensors) -> Float64Array:
         return _margins(self.booster, self._matrix(batch))
@@ -167,14 +202,17 @@ class BoostedTrees(Baseline):
 
 @dataclass(eq=False)
 class XgboostSoftmax(BoostedTrees):
-    """Trees are utilities: the NLL of the choice within its display set, Newton steps with the diagonal hessian."""
+    """Trees are utilities: the NLL of the choice within its display set, Newton steps with the
+    diagonal hessian."""
 
     name: ClassVar[str] = "xgboost"
     fit_link: ClassVar[bool] = False
 
     def _objective(self, encoded: EncodedSessions) -> tuple[dict[str, Any], Objective | None]:
         def objective(margins: np.ndarray, data: Any) -> tuple[np.ndarray, np.ndarray]:
-            return softmax_gradient(margins, data.get_label(), encoded.display_offsets, self.outside)
+            return softmax_gradient(
+                margins, data.get_label(), encoded.display_offsets, self.outside
+            )
 
         return {}, objective
 
@@ -190,36 +228,49 @@ class XgboostSoftmax(BoostedTrees):
 
 @dataclass(eq=False)
 class XgboostRank(BoostedTrees):
-    """LambdaMART: pairs within a display set, weighted by the ndcg that swapping them would change."""
+    """LambdaMART: pairs within a display set, weighted by the ndcg that swapping them would
+    change."""
 
     name: ClassVar[str] = "xgboost-rank"
 
-    def _fit(self, train: EncodedSessions, validation: EncodedSessions, observer: Any) -> list[dict[str, Any]]:
-        # the library weights a pair by its places in the present order, and breaks ties by the order of the rows
+    def _fit(
+        self, train: EncodedSessions, validation: EncodedSessions, observer: Any
+    ) -> list[dict[str, Any]]:
+        # the library weights a pair by its places in the present order, and breaks ties by the
+        # order of the rows
         return super()._fit(shuffled_within_sets(train, self.seed), validation, observer)
 
     def _objective(self, encoded: EncodedSessions) -> tuple[dict[str, Any], Objective | None]:
         return {"objective": "rank:ndcg"}, None
 
     def _loss(self, scores: Float64Array, encoded: EncodedSessions) -> float:
-        """Minus the mean ndcg, ties by their expectation (the library's own breaks them by the order of the rows)."""
+        """Minus the mean ndcg, ties by their expectation (the library's own breaks them by the
+        order of the rows)."""
         better, tied = rank_counts(scores, encoded.display_offsets, encoded.choices)
-        gains = np.append(0.0, np.cumsum(1 / np.log2(2 + np.arange(np.diff(encoded.display_offsets).max()))))
+        gains = np.append(
+            0.0, np.cumsum(1 / np.log2(2 + np.arange(np.diff(encoded.display_offsets).max())))
+        )
         better, tied = better[better >= 0], tied[better >= 0]
-        return -float(((gains[better + tied + 1] - gains[better]) / (tied + 1)).mean()) if len(better) else 0.0
+        return (
+            -float(((gains[better + tied + 1] - gains[better]) / (tied + 1)).mean())
+            if len(better)
+            else 0.0
+        )
 
 
 def softmax_gradient(
     margins: np.ndarray, label: np.ndarray, display_offsets: np.ndarray, outside: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gradient p − y of the summed NLL and the diagonal p (1 − p) of its hessian, each (n_candidates,)."""
+    """Gradient p − y of the summed NLL and the diagonal p (1 − p) of its hessian, each
+    (n_candidates,)."""
     values = torch.from_numpy(margins.astype(np.float64))
     p = segment_log_softmax(values, torch.from_numpy(display_offsets), outside)[0].exp().numpy()
     return p - label, np.maximum(p * (1 - p), 1e-6)
 
 
 def chosen_before(batch: BatchTensors, n_ids: int, window: int) -> sparse.csr_matrix:
-    """How often each id is in the last `window` choices before each event, shape (n_events, n_ids)."""
+    """How often each id is in the last `window` choices before each event, shape (n_events,
+    n_ids)."""
     expanded = prefixes(batch.token_offsets, window)
     tokens = _multi_hot(batch.tokens.ids.numpy(), batch.tokens.offsets.numpy(), n_ids)
     ones = np.ones(len(expanded.rows), dtype=np.float32)
@@ -243,7 +294,9 @@ def shuffled_within_sets(encoded: EncodedSessions, seed: int) -> EncodedSessions
 
 
 def _multi_hot(ids: np.ndarray, offsets: np.ndarray, n_ids: int) -> sparse.csr_matrix:
-    return sparse.csr_matrix((np.ones(len(ids), dtype=np.float32), ids, offsets), shape=(len(offsets) - 1, n_ids))
+    return sparse.csr_matrix(
+        (np.ones(len(ids), dtype=np.float32), ids, offsets), shape=(len(offsets) - 1, n_ids)
+    )
 
 
 def _margins(booster: Any, data: Any) -> Float64Array:
@@ -255,6 +308,8 @@ def _xgboost() -> Any:
     try:
         import xgboost
     except ImportError as error:
-        raise ConfigError("models xgboost and xgboost-rank need xgboost, which is not installed: "
-                          "pip install 'fastgaum[baselines]'") from error  # fmt: skip
+        raise ConfigError(
+            "models xgboost and xgboost-rank need xgboost, which is not installed: "
+            "pip install 'fastgaum[baselines]'"
+        ) from error
     return xgboost

@@ -1,10 +1,11 @@
-"""The `fastgaum` command: what its subcommands are, and how an error becomes one line and an exit code.
+"""The `fastgaum` command: what its subcommands are, and how an error becomes one line and an exit
+code.
 
-0 done · 1 a check that the command makes failed, another process of a training is gone, or a bug · 2 the input or the options are
-wrong · 130 interrupted by Ctrl-C, 143 by SIGTERM
+0 done · 1 a check that the command makes failed, another process of a training is gone, or a bug ·
+2 the input or the options are wrong · 130 interrupted by Ctrl-C, 143 by SIGTERM
 
-Commands are registered by their import path, so that `fastgaum --help` imports neither torch nor polars.
-"""
+Commands are registered by their import path, so that `fastgaum --help` imports neither torch nor
+polars."""
 
 from __future__ import annotations
 
@@ -29,12 +30,18 @@ _LONGEST_SURPRISE = 200
 _AS_THE_RUN = "Options of reading that are not given are those that the run was trained with."
 
 COMMANDS = {
-    "data": ("fastgaum.cli.data:app", "Logs: list, info, get, audit, convert, check, build, synth."),
+    "data": (
+        "fastgaum.cli.data:app",
+        "Logs: list, info, get, audit, convert, check, build, synth.",
+    ),
     "train": (
         "fastgaum.cli.train:train",
-        "Train a user model on a log and leave a run folder.\n\nCtrl-C and SIGTERM end the run after the batch at hand, saved;"
-        " --resume goes on with it to the same bytes, also after a crash. More epochs: --resume --set epochs=N."
-        "\n\nSeveral processes: `torchrun --nproc-per-node K -m fastgaum train …` trains the same run, a batch's sessions shared.",
+        "Train a user model on a log and leave a run folder.\n\nCtrl-C and SIGTERM end the run "
+        "after the batch at hand, saved;"
+        " --resume goes on with it to the same bytes, also after a crash. More epochs: --resume "
+        "--set epochs=N."
+        "\n\nSeveral processes: `torchrun --nproc-per-node K -m fastgaum train …` trains the same "
+        "run, a batch's sessions shared.",
     ),
     "evaluate": (
         "fastgaum.cli.evaluate:evaluate",
@@ -44,30 +51,37 @@ COMMANDS = {
         "fastgaum.cli.predict:predict",
         f"Write utilities and choice probabilities of every candidate.\n\n{_AS_THE_RUN}",
     ),
-    "simulate": ("fastgaum.cli.simulate:simulate", "Write episodes of a trained user model, as a log to read back."),
+    "simulate": (
+        "fastgaum.cli.simulate:simulate",
+        "Write episodes of a trained user model, as a log to read back.",
+    ),
     "fidelity": (
         "fastgaum.cli.fidelity:fidelity",
         f"Does a trained user model behave as a log: replay and compare.\n\n{_AS_THE_RUN}",
     ),
     "report": (
         "fastgaum.cli.report:report",
-        f"A page on runs: results, curves, calibration, what was learned.\n\nOne HTML file that asks the network for nothing."
+        "A page on runs: results, curves, calibration, what was learned.\n\nOne HTML file that "
+        "asks the network for nothing."
         f" {_AS_THE_RUN}",
     ),
     "rl": ("fastgaum.cli.rl:app", "Policies in a learned user: train, evaluate, adapt."),
     "reproduce": (
         "fastgaum.cli.reproduce:reproduce",
-        "Data sets × models × seeds: the prec@k table.\n\nIt runs on the data sets at hand, or on the bundled sample, and never"
+        "Data sets × models × seeds: the prec@k table.\n\nIt runs on the data sets at hand, or on "
+        "the bundled sample, and never"
         " needs the network. Exit code 1 if a run failed: the others' figures are kept.",
     ),
     "bench": (
         "fastgaum.cli.bench:bench",
-        "Races against rivals on this machine: speeds, ratios, shares of its ceilings.\n\nExit code 1 if a contender's result"
+        "Races against rivals on this machine: speeds, ratios, shares of its ceilings.\n\nExit "
+        "code 1 if a contender's result"
         " was wrong; with --strict also if a bar was missed.",
     ),
     "doctor": (
         "fastgaum.cli.doctor:doctor",
-        "Versions, caches and a self-check, to paste into a bug report.\n\nHome folders and user names are left out. Exit code 1"
+        "Versions, caches and a self-check, to paste into a bug report.\n\nHome folders and user "
+        "names are left out. Exit code 1"
         " if a check fails.",
     ),
     "completion": (
@@ -100,7 +114,8 @@ for _name, (_path, _help) in COMMANDS.items():
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line (by default the process's own) and return its exit code; nothing escapes as a traceback."""
+    """Run one command line (by default the process's own) and return its exit code; nothing escapes
+    as a traceback."""
     tokens, asked = without_manners(sys.argv[1:] if argv is None else argv)
     debug = asked.debug
     try:
@@ -129,13 +144,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain("interrupted", debug)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader (`| head`) has gone. Python would complain when it flushes at exit: give it somewhere to flush to.
+        # The reader (`| head`) has gone. Python would complain when it flushes at exit: give it
+        # somewhere to flush to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except Exception as error:
         what = shown(str(error))[:_LONGEST_SURPRISE]
         _complain(
-            f"internal error, a bug: {type(error).__name__}: {what}; run again with --debug and report the traceback,"
+            f"internal error, a bug: {type(error).__name__}: {what}; run again with --debug and "
+            "report the traceback,"
             " with what `fastgaum doctor` prints",
             debug,
         )

@@ -1,4 +1,5 @@
-"""`fastgaum bench`: races against rivals on the same data and weights, the table on the terminal and as files."""
+"""`fastgaum bench`: races against rivals on the same data and weights, the table on the terminal
+and as files."""
 
 from __future__ import annotations
 
@@ -13,24 +14,39 @@ from fastgaum.errors import ConfigError
 
 
 def bench(
-    *groups: Annotated[str, Parameter(help="groups of races, or how their names begin; all if not given")],
+    *groups: Annotated[
+        str, Parameter(help="groups of races, or how their names begin; all if not given")
+    ],
     list_: Annotated[
-        bool, Parameter(name="--list", help="name the groups and stop", negative="", show_default=False)
+        bool,
+        Parameter(name="--list", help="name the groups and stop", negative="", show_default=False),
     ] = False,
     json: Json = None,
     markdown: Annotated[Path | None, Parameter(help="also write the table as markdown")] = None,
-    plot: Annotated[Path | None, Parameter(help="also measure how speed scales, and draw it, as .svg or .png")] = None,
+    plot: Annotated[
+        Path | None, Parameter(help="also measure how speed scales, and draw it, as .svg or .png")
+    ] = None,
     scaling: Annotated[
-        bool, Parameter(help="measure how speed scales instead of running the races", negative="", show_default=False)
+        bool,
+        Parameter(
+            help="measure how speed scales instead of running the races",
+            negative="",
+            show_default=False,
+        ),
     ] = False,
-    threads: Annotated[int | None, Parameter(help="threads of torch and kernels; torch's default if not given")] = None,
+    threads: Annotated[
+        int | None, Parameter(help="threads of torch and kernels; torch's default if not given")
+    ] = None,
     strict: Annotated[
-        bool, Parameter(help="exit code 1 also when a bar is missed", negative="", show_default=False)
+        bool,
+        Parameter(help="exit code 1 also when a bar is missed", negative="", show_default=False),
     ] = False,
     smoke: Annotated[
         bool,
         Parameter(
-            help="small sizes: shows that everything runs, the figures mean nothing", negative="", show_default=False
+            help="small sizes: shows that everything runs, the figures mean nothing",
+            negative="",
+            show_default=False,
         ),
     ] = False,
 ) -> int:
@@ -47,7 +63,9 @@ def bench(
         return _list(json)
     set_threads(threads)
     if scaling and (groups or markdown is not None):
-        raise ConfigError("--scaling runs no races: leave out the groups and --markdown, or --scaling")
+        raise ConfigError(
+            "--scaling runs no races: leave out the groups and --markdown, or --scaling"
+        )
     result, right = (_without_races(smoke), True) if scaling else _races(groups, threads, smoke)
     if scaling or plot is not None:
         result["scaling"] = _curves(smoke)
@@ -71,7 +89,9 @@ def _list(json: Path | None) -> int:
     return 0
 
 
-def _races(groups: tuple[str, ...], threads: int | None, smoke: bool) -> tuple[dict[str, Any], bool]:
+def _races(
+    groups: tuple[str, ...], threads: int | None, smoke: bool
+) -> tuple[dict[str, Any], bool]:
     from fastgaum.bench.report import races_object
     from fastgaum.bench.run import choose, require_pytest, run
 
@@ -82,9 +102,15 @@ def _races(groups: tuple[str, ...], threads: int | None, smoke: bool) -> tuple[d
 
 def _without_races(smoke: bool) -> dict[str, Any]:
     from fastgaum.bench.ceilings import probe
-    from fastgaum.training.runs import machine_facts
+    from fastgaum.models.run_folder import machine_facts
 
-    return {"machine": machine_facts(), "ceilings": probe().to_dict(), "smoke": smoke, "races": [], "figures": []}
+    return {
+        "machine": machine_facts(),
+        "ceilings": probe().to_dict(),
+        "smoke": smoke,
+        "races": [],
+        "figures": [],
+    }
 
 
 def _curves(smoke: bool) -> list[dict[str, Any]]:
@@ -94,7 +120,14 @@ def _curves(smoke: bool) -> list[dict[str, Any]]:
 
 
 def _show(result: dict[str, Any]) -> None:
-    from fastgaum.bench.report import COLUMNS, FIGURE_COLUMNS, figure_rows, machine_lines, missed, rows_of
+    from fastgaum.bench.report import (
+        COLUMNS,
+        FIGURE_COLUMNS,
+        figure_rows,
+        machine_lines,
+        missed,
+        rows_of,
+    )
     from fastgaum.bench.scaling import COLUMNS as CURVE_COLUMNS
     from fastgaum.bench.scaling import curve_rows
 

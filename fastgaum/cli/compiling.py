@@ -1,4 +1,5 @@
-"""Why the first command on a machine is slow to begin: kernels are compiled, and kept for all that follow."""
+"""Why the first command on a machine is slow to begin: kernels are compiled, and kept for all that
+follow."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from fastgaum.cli.console import note
 
 
 def kernel_cache() -> Path | None:
-    """The folder of compiled kernels; None where there can be none, or where kernels run as plain Python."""
+    """The folder of compiled kernels; None where there can be none, or where kernels run as plain
+    Python."""
     from fastgaum.kernels import segments
 
     stats = getattr(segments.logsumexp, "stats", None)
@@ -18,7 +20,8 @@ def kernel_cache() -> Path | None:
 
 
 def note_compiling() -> None:
-    """Say that kernels will be compiled, if none is at hand: nothing else moves for as long as that takes."""
+    """Say that kernels will be compiled, if none is at hand: nothing else moves for as long as that
+    takes."""
     cache = kernel_cache()
     if cache is not None and not any(cache.glob("*.nbc")):
         note("compiling kernels, once on this machine: half a minute, longer on a busy one")
@@ -26,7 +29,8 @@ def note_compiling() -> None:
 
 @contextmanager
 def noting_compilation() -> Iterator[None]:
-    """Say the same, but when a first kernel is about to be compiled in this process: a refused input is one line alone."""
+    """Say the same, but when a first kernel is about to be compiled in this process: a refused
+    input is one line alone."""
     try:
         from fastgaum.kernels import _cache
     except ImportError:  # numba's own cache is used then, as kernels/_jit.py says

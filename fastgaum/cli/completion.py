@@ -1,8 +1,7 @@
 """`fastgaum completion`: a script that completes commands, options, and the names that they take.
 
-What may stand where is worked out once, from the commands themselves, and written into the script: completing starts no
-Python. `shells.py` writes the scripts.
-"""
+What may stand where is worked out once, from the commands themselves, and written into the script:
+completing starts no Python. `shells.py` writes the scripts."""
 
 from __future__ import annotations
 
@@ -22,19 +21,23 @@ if TYPE_CHECKING:
 
 
 def completion(
-    shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="the shell that will read the script")], /
+    shell: Annotated[
+        Literal["bash", "zsh", "fish"], Parameter(help="the shell that will read the script")
+    ],
+    /,
 ) -> None:
     """Print the script that completes commands, options and names in a shell.
 
-    It is read from a file, once: in bash and fish from the folders that the examples name, in zsh from a folder of $fpath.
-    """
+    It is read from a file, once: in bash and fish from the folders that the examples name, in zsh
+    from a folder of $fpath."""
     from fastgaum.cli.app import app
 
     say(SCRIPTS[shell](dict(places(app, "fastgaum"))))
 
 
 def places(app: App, path: str) -> Iterator[tuple[str, Place]]:
-    """What may stand where: `path -` an option, `path --option` its value, `path 1` an argument, `path +` any further one.
+    """What may stand where: `path -` an option, `path --option` its value, `path 1` an argument,
+    `path +` any further one.
 
     Flags, which take no value, have no place of their own.
     """
@@ -52,7 +55,10 @@ def places(app: App, path: str) -> Iterator[tuple[str, Place]]:
             if kind in (kind.POSITIONAL_ONLY, kind.VAR_POSITIONAL):
                 position += 1
                 many = kind is kind.VAR_POSITIONAL or typing.get_origin(argument.hint) is tuple
-                yield f"{path} {'+' if many else position}", _values(path, argument.names[0], argument)
+                yield (
+                    f"{path} {'+' if many else position}",
+                    _values(path, argument.names[0], argument),
+                )
             elif argument.names[0].startswith("-"):
                 options += argument.names
                 if bool not in (argument.hint, *typing.get_args(argument.hint)):
@@ -67,18 +73,26 @@ def _values(path: str, name: str, argument: Any) -> Place:
         if key in NAMED:
             return NAMED[key]()
     choices = argument.get_choices(force=True)
-    return Place(WORDS, tuple(choices)) if choices else Place(FILES if _is_path(argument.hint) else WORDS)
+    return (
+        Place(WORDS, tuple(choices))
+        if choices
+        else Place(FILES if _is_path(argument.hint) else WORDS)
+    )
 
 
 def _is_path(hint: Any) -> bool:
     from pathlib import Path
 
-    inner = typing.get_args(hint) if isinstance(hint, types.UnionType) or typing.get_origin(hint) else (hint,)
+    inner = (
+        typing.get_args(hint)
+        if isinstance(hint, types.UnionType) or typing.get_origin(hint)
+        else (hint,)
+    )
     return Path in inner
 
 
 def _data_sets() -> tuple[str, ...]:
-    from fastgaum.datasets.registry import names
+    from fastgaum.logs.registry import names
 
     return tuple(names())
 
@@ -90,7 +104,7 @@ def _presets() -> Place:
 
 
 def _worlds() -> Place:
-    from fastgaum.sessions.synthetic import PRESETS
+    from fastgaum.logs.synthetic import PRESETS
 
     return Place(WORDS, tuple(PRESETS))
 
@@ -101,11 +115,19 @@ def _models() -> Place:
     return Place(LIST, ("all", *MODELS))
 
 
-def _policies(kind: str, *, trained: bool | None = None, more: tuple[str, ...] = ()) -> Callable[[], Place]:
+def _policies(
+    kind: str, *, trained: bool | None = None, more: tuple[str, ...] = ()
+) -> Callable[[], Place]:
     def place() -> Place:
         from fastgaum.policies.registry import POLICIES, TRAINED
 
-        return Place(kind, (*more, *(name for name in POLICIES if trained is None or (name in TRAINED) == trained)))
+        return Place(
+            kind,
+            (
+                *more,
+                *(name for name in POLICIES if trained is None or (name in TRAINED) == trained),
+            ),
+        )
 
     return place
 
@@ -117,13 +139,15 @@ def _keys(module: str, name: str) -> Callable[[], Place]:
         from dataclasses import fields
         from importlib import import_module
 
-        return Place(WORDS, tuple(f"{field.name}=" for field in fields(getattr(import_module(module), name))))
+        return Place(
+            WORDS, tuple(f"{field.name}=" for field in fields(getattr(import_module(module), name)))
+        )
 
     return place
 
 
 def _roles() -> Place:
-    from fastgaum.sessions.schema import ROLE_NAMES
+    from fastgaum.logs.schema import ROLE_NAMES
 
     return Place(WORDS, tuple(f"{role}=" for role in ROLE_NAMES))
 

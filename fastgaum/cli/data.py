@@ -1,4 +1,5 @@
-"""`fastgaum data`: which logs there are, how to get them, what is wrong with one, and how to make one."""
+"""`fastgaum data`: which logs there are, how to get them, what is wrong with one, and how to make
+one."""
 
 from __future__ import annotations
 
@@ -12,16 +13,24 @@ from cyclopts import App, Parameter
 from fastgaum.cli.console import Json, check_outputs, finish, note, say, show_table, write_json
 from fastgaum.cli.logs import check_log_output, check_shards_folder, write_log
 from fastgaum.cli.manual import command, epilogue
-from fastgaum.cli.progress import DownloadProgress, EventProgress, PartsProgress, StageProgress, Waiting
+from fastgaum.cli.progress import (
+    DownloadProgress,
+    EventProgress,
+    PartsProgress,
+    StageProgress,
+    Waiting,
+)
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading
 from fastgaum.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fastgaum.sessions.packed import SessionLog
-    from fastgaum.sessions.shards import ShardedLog
+    from fastgaum.logs.log import SessionLog
+    from fastgaum.logs.shards import ShardedLog
 
 app = App(
-    name="data", help="Logs: list, info, get, audit, convert, check, build, synth.", help_epilogue=epilogue("data")
+    name="data",
+    help="Logs: list, info, get, audit, convert, check, build, synth.",
+    help_epilogue=epilogue("data"),
 )
 
 
@@ -31,8 +40,8 @@ DataDir = Annotated[Path | None, Parameter(help="where registry names are looked
 @command(app, "list")
 def list_(*, data_dir: DataDir = None, json: Json = None) -> None:
     """List the logs that have a name, and whether they are at hand."""
-    from fastgaum.datasets.locate import find
-    from fastgaum.datasets.registry import dataset, names
+    from fastgaum.logs.locate import find
+    from fastgaum.logs.registry import dataset, names
 
     check_outputs(json)
     rows, facts = [], []
@@ -40,10 +49,23 @@ def list_(*, data_dir: DataDir = None, json: Json = None) -> None:
         path = find(entry.name, data_dir)
         place = None if path is None else str(path)
         facts.append(
-            {"name": entry.name, "title": entry.title, **entry.counts, "bundled": entry.bundled, "path": place}
+            {
+                "name": entry.name,
+                "title": entry.title,
+                **entry.counts,
+                "bundled": entry.bundled,
+                "path": place,
+            }
         )
         at_hand = "bundled" if entry.bundled else "absent" if path is None else str(path.parent)
-        rows.append([entry.name, f"{entry.counts.get('events', 0):,}", f"{entry.counts.get('items', 0):,}", at_hand])
+        rows.append(
+            [
+                entry.name,
+                f"{entry.counts.get('events', 0):,}",
+                f"{entry.counts.get('items', 0):,}",
+                at_hand,
+            ]
+        )
     if json is not None:
         write_json(json, {"data_sets": facts})
     show_table(["name", "events", "items", "at hand"], rows)
@@ -52,11 +74,15 @@ def list_(*, data_dir: DataDir = None, json: Json = None) -> None:
 
 @command(app)
 def info(
-    name: Annotated[str, Parameter(help="a registry name")], /, *, data_dir: DataDir = None, json: Json = None
+    name: Annotated[str, Parameter(help="a registry name")],
+    /,
+    *,
+    data_dir: DataDir = None,
+    json: Json = None,
 ) -> None:
     """Say what a log is: origin, terms, counts, checksums, and its card."""
-    from fastgaum.datasets.locate import find
-    from fastgaum.datasets.registry import card, dataset
+    from fastgaum.logs.locate import find
+    from fastgaum.logs.registry import card, dataset
 
     entry = dataset(name)
     path = find(name, data_dir)
@@ -69,7 +95,10 @@ def info(
     say(f"terms: {entry.terms}")
     say("counts: " + ", ".join(f"{count:,} {what}" for what, count in entry.counts.items()))
     for file in entry.files:
-        say(f"file: {file.path}, sha256 {file.sha256}, {file.url or 'no address: adopt a copy with --from'}")
+        say(
+            f"file: {file.path}, sha256 {file.sha256}, "
+            f"{file.url or 'no address: adopt a copy with --from'}"
+        )
     say(f"at hand: {path or 'no'}\n")
     say(card(name).rstrip())
 
@@ -80,14 +109,17 @@ def get(
     /,
     *,
     from_: Annotated[
-        Path | None, Parameter(name="--from", help="adopt a local copy: a file, or a folder of files")
+        Path | None,
+        Parameter(name="--from", help="adopt a local copy: a file, or a folder of files"),
     ] = None,
-    data_dir: Annotated[Path | None, Parameter(help="where to put it; the user cache if not given")] = None,
+    data_dir: Annotated[
+        Path | None, Parameter(help="where to put it; the user cache if not given")
+    ] = None,
     json: Json = None,
 ) -> None:
     """Download a log, or adopt a local copy; either way its sha256 must be the registry's."""
     check_outputs(json)
-    from fastgaum.datasets.fetch import get as fetch
+    from fastgaum.logs.download import get as fetch
 
     waiting = nullcontext() if from_ is None else Waiting(f"copying and checking {from_}")
     with waiting, DownloadProgress(name) as progress:
@@ -103,12 +135,13 @@ def audit(
     json: Json = None,
     reading: Reading = AS_IT_IS,
 ) -> None:
-    """Try simple label-free rules on a log, and name each that finds the clicked item more often than chance.
+    """Try simple label-free rules on a log, and name each that finds the clicked item more often
+    than chance.
 
     Traps in a log are a finding, not a failure: the exit code is 0.
     """
     check_outputs(json)
-    from fastgaum.sessions.audit import audit as audit_log
+    from fastgaum.logs.audit import audit as audit_log
 
     with Waiting(f"reading {log}"):
         sessions, raw = reading.open(log), reading.raw_rows(log)
@@ -124,18 +157,22 @@ def convert(
     log: Log,
     /,
     *more: Annotated[str, Parameter(help="with --shards: further files of the same log")],
-    out: Annotated[Path, Parameter(name=["--out", "-o"], help="a .parquet or .csv file (long layout), or a folder")],
+    out: Annotated[
+        Path,
+        Parameter(name=["--out", "-o"], help="a .parquet or .csv file (long layout), or a folder"),
+    ],
     shards: Annotated[
-        int | None, Parameter(help="write a folder of so many shards: a log of any size, at a bounded memory")
+        int | None,
+        Parameter(help="write a folder of so many shards: a log of any size, at a bounded memory"),
     ] = None,
     json: Json = None,
     reading: Reading = AS_IT_IS,
 ) -> None:
-    """Read a log, check it, and write it: as a file in the long layout, packed into a folder that loads at once, or in shards.
+    """Read a log, check it, and write it: as a file in the long layout, packed into a folder that
+    loads at once, or in shards.
 
-    With --shards files are read a piece at a time and any number of them may be given; all of a user's sessions come to lie
-    in one shard.
-    """
+    With --shards files are read a piece at a time and any number of them may be given; all of a
+    user's sessions come to lie in one shard."""
     check_outputs(json)
     if shards is not None:
         _convert_to_shards((log, *more), out, shards, reading, json)
@@ -147,28 +184,43 @@ def convert(
         sessions = reading.load(log)
     with Waiting(f"writing {out}"):
         write_log(sessions, out)
-    text = f"{out}: {sessions.n_sessions} sessions, {sessions.n_events} events, {sessions.n_candidates} candidates"
+    text = (
+        f"{out}: {sessions.n_sessions} sessions, {sessions.n_events} events, "
+        f"{sessions.n_candidates} candidates"
+    )
     finish(text, json, _facts(out, sessions))
 
 
 def _facts(out: Path, log: SessionLog | ShardedLog) -> dict[str, Any]:
-    counts = {"sessions": log.n_sessions, "events": log.n_events, "candidates": log.n_candidates, "items": log.n_items}
+    counts = {
+        "sessions": log.n_sessions,
+        "events": log.n_events,
+        "candidates": log.n_candidates,
+        "items": log.n_items,
+    }
     return {"path": str(out), "name": log.name, **counts}
 
 
-def _convert_to_shards(logs: tuple[str, ...], out: Path, n_shards: int, reading: Reading, json: Path | None) -> None:
+def _convert_to_shards(
+    logs: tuple[str, ...], out: Path, n_shards: int, reading: Reading, json: Path | None
+) -> None:
     check_shards_folder(out)
-    from fastgaum.datasets.sharding import shard_logs
+    from fastgaum.logs.sharding import shard_logs
 
     with StageProgress("converting") as progress:
         written = shard_logs(
-            logs, out, n_shards, data_dir=reading.data_dir, progress=progress.stage, **reading.options()
+            logs,
+            out,
+            n_shards,
+            data_dir=reading.data_dir,
+            progress=progress.stage,
+            **reading.options(),
         )
     _finish_shards(out, written, json)
 
 
 def _finish_shards(out: Path, log: ShardedLog, json: Path | None) -> None:
-    from fastgaum.sessions.shard_files import cut_of
+    from fastgaum.logs.shard_files import cut_of
 
     text = f"{out}: {_sizes(log)}\n  {cut_of(log.shards)}"
     finish(text, json, {**_facts(out, log), "shards": len(log.shards)})
@@ -179,10 +231,12 @@ def _sizes(log: SessionLog | ShardedLog) -> str:
 
 
 @command(app)
-def check(shards: Annotated[Path, Parameter(help="a folder of shards")], /, *, json: Json = None) -> None:
+def check(
+    shards: Annotated[Path, Parameter(help="a folder of shards")], /, *, json: Json = None
+) -> None:
     """Read every file of a log in shards whole: is each what was written."""
     check_outputs(json)
-    from fastgaum.sessions.shards import open_shards
+    from fastgaum.logs.shards import open_shards
 
     with Waiting("checksums"):
         log = open_shards(shards, verify=True)
@@ -196,18 +250,30 @@ def check(shards: Annotated[Path, Parameter(help="a folder of shards")], /, *, j
 @command(app)
 def build(
     choices: Annotated[
-        str, Parameter(help="a folder or file of MovieLens (1M, 100K, latest) or LastFM-1K, or a registry name")
+        str,
+        Parameter(
+            help="a folder or file of MovieLens (1M, 100K, latest) or LastFM-1K, or a registry name"
+        ),
     ],
     /,
     *,
-    out: Annotated[Path, Parameter(name=["--out", "-o"], help="a .parquet or .csv file (long layout), or a folder")],
+    out: Annotated[
+        Path,
+        Parameter(name=["--out", "-o"], help="a .parquet or .csv file (long layout), or a folder"),
+    ],
     rule: Annotated[
         Literal["nearest", "nearest-unseen", "released-before"] | None,
         Parameter(help="what is displayed beside the chosen item; nearest if not given"),
     ] = None,
-    displayed: Annotated[int | None, Parameter(help="candidates of a display set; 10 if not given")] = None,
-    seed: Annotated[int | None, Parameter(help="breaks ties in time, draws samples; 0 if not given")] = None,
-    item: Annotated[Literal["artist", "track"], Parameter(help="what an item is in LastFM-1K")] = "artist",
+    displayed: Annotated[
+        int | None, Parameter(help="candidates of a display set; 10 if not given")
+    ] = None,
+    seed: Annotated[
+        int | None, Parameter(help="breaks ties in time, draws samples; 0 if not given")
+    ] = None,
+    item: Annotated[
+        Literal["artist", "track"], Parameter(help="what an item is in LastFM-1K")
+    ] = "artist",
     candidate_field: Annotated[
         Literal["release_time"] | None, Parameter(help="add the release to logs of the other rules")
     ] = None,
@@ -215,67 +281,94 @@ def build(
     data_dir: DataDir = None,
     json: Json = None,
 ) -> None:
-    """Make a log of choices whose display sets were never recorded: each display is made up by a rule.
+    """Make a log of choices whose display sets were never recorded: each display is made up by a
+    rule.
 
-    nearest: the chosen item and those that other users chose nearest in time. nearest-unseen: the same, without what
-    the user chose before. released-before: items released in the calendar month (or year) before the choice.
-    """
+    nearest: the chosen item and those that other users chose nearest in time. nearest-unseen: the
+    same, without what the user chose before. released-before: items released in the calendar month
+    (or year) before the choice."""
     check_log_output(out)
     check_outputs(json)
-    from fastgaum.datasets.displays import as_rows, build_named
+    from fastgaum.logs.simulated_displays import as_rows, build_named
 
     given = {"rule": rule, "displayed": displayed, "seed": seed}
     options = {name: value for name, value in given.items() if value is not None}
     fields = () if candidate_field is None else (candidate_field,)
     with EventProgress(choices) as progress:
         built = build_named(
-            choices, data_dir=data_dir, item=item, candidate_fields=fields, split_seed=split_seed, progress=progress,
+            choices,
+            data_dir=data_dir,
+            item=item,
+            candidate_fields=fields,
+            split_seed=split_seed,
+            progress=progress,
             **options,
-        )  # fmt: skip
+        )
     write_log(as_rows(built.log, built.rule.seed) if out.suffix else built.log, out)
     for line in built.notes:
         note(line)
     log = built.log
-    fields_of_file = "".join(f" --candidate-field {name}" for name in log.candidate_fields) if out.suffix else ""
+    fields_of_file = (
+        "".join(f" --candidate-field {name}" for name in log.candidate_fields) if out.suffix else ""
+    )
     audited = f"  `fastgaum data audit {out}{fields_of_file}` says what the rule gives away"
-    finish(f"{out}: {_sizes(log)}\n{audited}", json, {**_facts(out, log), "notes": list(built.notes)})
+    finish(
+        f"{out}: {_sizes(log)}\n{audited}", json, {**_facts(out, log), "notes": list(built.notes)}
+    )
 
 
 @command(app)
 def synth(
     *,
-    out: Annotated[Path, Parameter(name=["--out", "-o"], help="a .parquet or .csv file, or a folder")],
+    out: Annotated[
+        Path, Parameter(name=["--out", "-o"], help="a .parquet or .csv file, or a folder")
+    ],
     events: Annotated[int, Parameter(help="events to draw")] = 2000,
-    shards: Annotated[int | None, Parameter(help="write a folder of so many shards, without the truth")] = None,
-    preset: Annotated[str, Parameter(help="the world to start from: default, sample, scale, tail")] = "default",
+    shards: Annotated[
+        int | None, Parameter(help="write a folder of so many shards, without the truth")
+    ] = None,
+    preset: Annotated[
+        str, Parameter(help="the world to start from: default, sample, scale, tail")
+    ] = "default",
     items: Annotated[int | None, Parameter(help="size of the catalogue")] = None,
     seed: Annotated[int | None, Parameter(help="the one source of randomness")] = None,
-    rule: Annotated[Literal["shannon", "l2"] | None, Parameter(help="softmax or sparsemax choices")] = None,
+    rule: Annotated[
+        Literal["shannon", "l2"] | None, Parameter(help="softmax or sparsemax choices")
+    ] = None,
     eta: Annotated[float | None, Parameter(help="how decided the user is")] = None,
-    no_click: Annotated[float | None, Parameter(name="--no-click", help="share of events without a click")] = None,
+    no_click: Annotated[
+        float | None, Parameter(name="--no-click", help="share of events without a click")
+    ] = None,
     mean_length: Annotated[float | None, Parameter(help="mean events per session")] = None,
     max_length: Annotated[int | None, Parameter(help="longest session")] = None,
     mean_display: Annotated[float | None, Parameter(help="mean candidates per display set")] = None,
     json: Json = None,
 ) -> None:
-    """Draw a log of a world whose reward and choice rule are known, and write the truth beside it."""
+    """Draw a log of a world whose reward and choice rule are known, and write the truth beside
+    it."""
     given = {
-        "n_items": items, "seed": seed, "rule": rule, "eta": eta, "no_click": no_click, "mean_length": mean_length,
-        "max_length": max_length, "mean_display": mean_display,
-    }  # fmt: skip
+        "n_items": items,
+        "seed": seed,
+        "rule": rule,
+        "eta": eta,
+        "no_click": no_click,
+        "mean_length": mean_length,
+        "max_length": max_length,
+        "mean_display": mean_display,
+    }
     changes = {name: value for name, value in given.items() if value is not None}
     check_outputs(json)
     if shards is not None:
         check_shards_folder(out)
-        from fastgaum.sessions.shard_writer import synthesise_shards
+        from fastgaum.logs.shard_writer import synthesise_shards
 
         with Waiting("drawing"):
             written = synthesise_shards(events, out, shards, preset=preset, **changes)
         _finish_shards(out, written, json)
         return
     check_log_output(out)
-    from fastgaum.sessions.oracle import oracle_scores, truth_path, write_truth
-    from fastgaum.sessions.synthetic import synthesise
+    from fastgaum.logs.synthetic import synthesise
+    from fastgaum.logs.truth import oracle_scores, truth_path, write_truth
 
     with Waiting("drawing"):
         log, truth = synthesise(events, preset=preset, **changes)
@@ -286,5 +379,9 @@ def synth(
     prec1, place = 100 * oracle.precision[1], truth_path(out)
     text = f"{out}: {log.n_sessions} sessions, {log.n_events} events; {place}: the truth"
     best = f"  the oracle's prec@1 on the test split is {prec1:.1f}, its NLL {oracle.nll:.3f}"
-    facts = {**_facts(out, log), "truth": str(place), "oracle": {"prec@1": prec1, "nll": oracle.nll}}
+    facts = {
+        **_facts(out, log),
+        "truth": str(place),
+        "oracle": {"prec@1": prec1, "nll": oracle.nll},
+    }
     finish(f"{text}\n{best}", json, facts)

@@ -1,4 +1,5 @@
-"""`fastgaum doctor`: what a bug report needs, and whether a kernel compiles and an operator runs here."""
+"""`fastgaum doctor`: what a bug report needs, and whether a kernel compiles and an operator runs
+here."""
 
 from __future__ import annotations
 
@@ -19,10 +20,13 @@ from fastgaum.cli.progress import Waiting
 
 def doctor(
     *,
-    data_dir: Annotated[Path | None, Parameter(help="where registry names are looked up first")] = None,
+    data_dir: Annotated[
+        Path | None, Parameter(help="where registry names are looked up first")
+    ] = None,
     json: Json = None,
 ) -> int:
-    """Print versions, threads, caches and data sets, and run a self-check; exit code 1 if it fails."""
+    """Print versions, threads, caches and data sets, and run a self-check; exit code 1 if it
+    fails."""
     check_outputs(json)
     facts: dict[str, str] = {}
 
@@ -47,12 +51,17 @@ def doctor(
     # they are probed with a kernel: where none runs, the check above has said so
     for name, text in () if failed else _ceilings():
         tell(name, text)
-    finish("all checks passed" if not failed else f"{failed} of {len(CHECKS)} checks failed", json, facts)
+    finish(
+        "all checks passed" if not failed else f"{failed} of {len(CHECKS)} checks failed",
+        json,
+        facts,
+    )
     return 1 if failed else 0
 
 
 def unnamed(text: str) -> str:
-    """A text without the user's home folder and name: it will be pasted where everybody reads it."""
+    """A text without the user's home folder and name: it will be pasted where everybody reads
+    it."""
     for home in dict.fromkeys((os.path.expanduser("~"), os.path.realpath(os.path.expanduser("~")))):
         if len(home) > 1:
             text = re.sub(rf"{re.escape(home)}(?=[/\\\s]|$)", "~", text)
@@ -64,7 +73,7 @@ def unnamed(text: str) -> str:
 
 
 def _facts(data_dir: Path | None) -> Iterator[tuple[str, str]]:
-    from fastgaum.training.runs import machine_facts
+    from fastgaum.models.run_folder import machine_facts
 
     facts = machine_facts()
     versions = facts["versions"]
@@ -119,8 +128,8 @@ def _ceilings() -> Iterator[tuple[str, str]]:
 
 
 def _data_sets(data_dir: Path | None) -> Iterator[tuple[str, str]]:
-    from fastgaum.datasets.locate import data_folders, find
-    from fastgaum.datasets.registry import names
+    from fastgaum.logs.locate import data_folders, find
+    from fastgaum.logs.registry import names
 
     for folder in data_folders(data_dir):
         yield "data folder", f"{folder}{'' if folder.is_dir() else ' (absent)'}"
@@ -147,20 +156,22 @@ def _operator_runs() -> None:
     """Run an operator forward and backward on two display sets of one utility each way."""
     import torch
 
-    from fastgaum.ops.segments import segment_log_softmax
+    from fastgaum.nets.ops.segments import segment_log_softmax
 
     utility = torch.zeros(4, requires_grad=True)
     log_probs, _ = segment_log_softmax(utility, torch.tensor([0, 2, 4], dtype=torch.int32), False)
     log_probs[0].backward()  # type: ignore[no-untyped-call]
     gradient = utility.grad
-    if gradient is None or not torch.allclose(gradient, torch.tensor([0.5, -0.5, 0.0, 0.0]), atol=1e-6):
+    if gradient is None or not torch.allclose(
+        gradient, torch.tensor([0.5, -0.5, 0.0, 0.0]), atol=1e-6
+    ):
         raise RuntimeError(f"an operator's gradient is {gradient}, [0.5, -0.5, 0, 0] is right")
 
 
 def _training_runs() -> None:
     """Train on a tiny synthetic log for an epoch and rank with the result."""
+    from fastgaum.logs.synthetic import synthesise
     from fastgaum.models.user_model import UserModel
-    from fastgaum.sessions.synthetic import synthesise
 
     log, _ = synthesise(200, preset="sample")
     model = UserModel.from_preset("fastgaum", epochs=1, warm_start=1, device="cpu")

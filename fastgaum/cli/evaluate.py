@@ -21,7 +21,9 @@ def evaluate(
     log: Log,
     /,
     *,
-    split: Annotated[Literal["train", "validation", "test", "all"], Parameter(help="whose events to score")] = "test",
+    split: Annotated[
+        Literal["train", "validation", "test", "all"], Parameter(help="whose events to score")
+    ] = "test",
     json: Json = None,
     device: Device = "auto",
     reading: Reading = AS_IT_IS,
@@ -31,8 +33,8 @@ def evaluate(
     Options of reading that are not given are those that the run was trained with.
     """
     check_outputs(json)
+    from fastgaum.models.run_folder import machine_facts
     from fastgaum.models.user_model import UserModel
-    from fastgaum.training.runs import machine_facts
 
     model = UserModel.load(run, device=device)
     with Waiting(f"reading {log}"):
@@ -50,20 +52,36 @@ def evaluate(
         }
         write_json(json, facts | evaluation.to_dict())
     columns, rows = head_rows(evaluation)
-    show_table(columns, rows, title=f"{sessions.name}, {split} split, protocol {model.config.protocol}")
+    show_table(
+        columns, rows, title=f"{sessions.name}, {split} split, protocol {model.config.protocol}"
+    )
     gap = "" if evaluation.gap is None else f"; optimality gap {evaluation.gap:.4f}"
-    say(f"  {evaluation.n_events} events of {evaluation.n_users} users; intervals: 95 %, bootstrap over users{gap}")
+    say(
+        f"  {evaluation.n_events} events of {evaluation.n_users} users; intervals: 95 %, bootstrap "
+        f"over users{gap}"
+    )
 
 
 def head_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of a table with a row per figure and a column per head, the random floor last."""
+    """Columns and rows of a table with a row per figure and a column per head, the random floor
+    last."""
     heads = evaluation.heads
     some = next(iter(heads.values()))
     rows: list[list[str]] = []
     for k in some.precision:
-        rows.append([f"prec@{k}", *(_interval(h, k) for h in heads.values()), f"{evaluation.random[k]:.1f}"])
-        rows.append([f"prec@{k}, more than {k} candidates", *(f"{h.nontrivial[k]:.1f}" for h in heads.values()), ""])
-        rows.append([f"prec@{k}, mean of users", *(f"{h.per_user[k]:.1f}" for h in heads.values()), ""])
+        rows.append(
+            [f"prec@{k}", *(_interval(h, k) for h in heads.values()), f"{evaluation.random[k]:.1f}"]
+        )
+        rows.append(
+            [
+                f"prec@{k}, more than {k} candidates",
+                *(f"{h.nontrivial[k]:.1f}" for h in heads.values()),
+                "",
+            ]
+        )
+        rows.append(
+            [f"prec@{k}, mean of users", *(f"{h.per_user[k]:.1f}" for h in heads.values()), ""]
+        )
     nll = [f"{h.nll.mean:.3f} [{h.nll.low:.3f}, {h.nll.high:.3f}]" for h in heads.values()]
     rows.append(["NLL (nats)", *nll, ""])
     rows.append(["Brier score", *(f"{h.brier:.3f}" for h in heads.values()), ""])

@@ -19,11 +19,16 @@ def fidelity(
     log: Log,
     /,
     *,
-    split: Annotated[Literal["train", "validation", "test"], Parameter(help="whose sessions to replay")] = "test",
+    split: Annotated[
+        Literal["train", "validation", "test"], Parameter(help="whose sessions to replay")
+    ] = "test",
     head: Annotated[
-        Literal["generator", "reward"] | None, Parameter(help="who chooses; the generator if the run has one")
+        Literal["generator", "reward"] | None,
+        Parameter(help="who chooses; the generator if the run has one"),
     ] = None,
-    episodes: Annotated[int, Parameter(help="simulated sessions: each session is replayed so often")] = 20_000,
+    episodes: Annotated[
+        int, Parameter(help="simulated sessions: each session is replayed so often")
+    ] = 20_000,
     seed: Annotated[int, Parameter(help="seeds users, draws and permutations")] = 0,
     json: Json = None,
     markdown: Annotated[Path | None, Parameter(help="also write the tables as markdown")] = None,
@@ -33,19 +38,19 @@ def fidelity(
 ) -> None:
     """Replay a log's sessions with simulated users; compare what they choose with what was chosen.
 
-    Clicks, repeats, novelty, popularity, surprise, calibration, rank, and the value of simple policies, each with an interval
-    over users and a permutation test. Options of reading that are not given are those that the run was trained with.
-    """
+    Clicks, repeats, novelty, popularity, surprise, calibration, rank, and the value of simple
+    policies, each with an interval over users and a permutation test. Options of reading that are
+    not given are those that the run was trained with."""
     check_outputs(json, markdown, plot)
-    from fastgaum.reproduce.figure import check_figure
+    from fastgaum.reports.precision_figure import check_figure
 
     check_figure(plot, "--plot")
-    from fastgaum.fidelity.figure import draw
-    from fastgaum.fidelity.report import fidelity as report_of
-    from fastgaum.fidelity.text import blocks, to_markdown
-    from fastgaum.metrics.flat import finite, to_json
+    from fastgaum.models.run_folder import machine_facts
     from fastgaum.models.user_model import UserModel
-    from fastgaum.training.runs import machine_facts
+    from fastgaum.reports.cells_file import finite, to_json
+    from fastgaum.reports.fidelity import fidelity as report_of
+    from fastgaum.reports.fidelity_figure import draw
+    from fastgaum.reports.fidelity_table import blocks, to_markdown
 
     set_threads(threads)
     model = UserModel.load(run, device="cpu")
@@ -53,7 +58,15 @@ def fidelity(
         sessions = reading.or_of_run(run).load(log)
     with PartsProgress("replaying and comparing", "steps") as progress:
         report = finite(
-            report_of(model, sessions, split=split, head=head, episodes=episodes, seed=seed, progress=progress)
+            report_of(
+                model,
+                sessions,
+                split=split,
+                head=head,
+                episodes=episodes,
+                seed=seed,
+                progress=progress,
+            )
         )
     report = {"machine": machine_facts(model.config.seed), "preset": model.config.preset, **report}
     for path, text in ((json, to_json), (markdown, to_markdown)):

@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 def check_frame_output(out: Path) -> None:
     """Raise OutputError unless `out` ends in .parquet or .csv."""
     if out.suffix not in (".parquet", ".csv"):
-        raise OutputError(f"'{out}' ends in '{out.suffix}', a table is written as .parquet or .csv: rename it")
+        raise OutputError(
+            f"'{out}' ends in '{out.suffix}', a table is written as .parquet or .csv: rename it"
+        )
 
 
 def write_frames(frames: Iterator[DataFrame], out: Path) -> int:
-    """Write frames of the same columns one below the other, as .csv or .parquet; return the number of rows.
+    """Write frames of the same columns one below the other, as .csv or .parquet; return the number
+    of rows.
 
     The file appears whole or not at all; the frames are taken one at a time.
 
@@ -30,7 +33,11 @@ def write_frames(frames: Iterator[DataFrame], out: Path) -> int:
         OutputError: the output cannot be written.
     """
     with atomic(out) as beside:
-        return _write_csv(frames, beside) if out.suffix == ".csv" else _write_parquet(frames, beside, out)
+        return (
+            _write_csv(frames, beside)
+            if out.suffix == ".csv"
+            else _write_parquet(frames, beside, out)
+        )
 
 
 def _write_csv(frames: Iterator[DataFrame], path: Path) -> int:
@@ -43,7 +50,8 @@ def _write_csv(frames: Iterator[DataFrame], path: Path) -> int:
 
 
 def _write_parquet(frames: Iterator[DataFrame], path: Path, out: Path) -> int:
-    """A file per part, then one file of all: polars streams parquet from files, not from an iterator."""
+    """A file per part, then one file of all: polars streams parquet from files, not from an
+    iterator."""
     import polars as pl
 
     n_rows = 0
@@ -64,9 +72,11 @@ def _disk_named(out: Path) -> Iterator[None]:
     """What polars says of a full disk becomes one OutputError."""
     from polars.exceptions import PolarsError
 
-    from fastgaum.sessions.tables import one_line
+    from fastgaum.logs.tables import one_line
 
     try:
         yield
     except PolarsError as error:
-        raise OutputError(f"cannot write '{out}': {one_line(error)}; free space or choose another folder") from None
+        raise OutputError(
+            f"cannot write '{out}': {one_line(error)}; free space or choose another folder"
+        ) from None

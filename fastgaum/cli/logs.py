@@ -10,16 +10,18 @@ from fastgaum.errors import OutputError
 from fastgaum.files import atomic, require_writable
 
 if TYPE_CHECKING:
-    from fastgaum.sessions.packed import SessionLog
+    from fastgaum.logs.log import SessionLog
 
 
 def check_log_output(out: Path) -> None:
-    """Raise OutputError, before any work, unless `out` is .parquet, .csv or a folder's name, and can be written."""
+    """Raise OutputError, before any work, unless `out` is .parquet, .csv or a folder's name, and
+    can be written."""
     if out.suffix in (".parquet", ".csv"):
         check_outputs(out)
     elif out.suffix:
         raise OutputError(
-            f"'{out}' ends in '{out.suffix}', a log is written as .parquet, .csv, or into a folder: rename it"
+            f"'{out}' ends in '{out.suffix}', a log is written as .parquet, .csv, or into a "
+            "folder: rename it"
         )
     else:
         require_writable(out)
@@ -28,9 +30,12 @@ def check_log_output(out: Path) -> None:
 def check_shards_folder(out: Path) -> None:
     """Raise OutputError, before any work, unless shards can be written at `out`."""
     if out.suffix in (".parquet", ".csv"):
-        raise OutputError(f"'{out}' ends in '{out.suffix}', shards are written into a folder: give a folder's name")
+        raise OutputError(
+            f"'{out}' ends in '{out.suffix}', shards are written into a folder: give a folder's "
+            "name"
+        )
     require_writable(out)
-    from fastgaum.sessions.shard_writer import check_shards_output
+    from fastgaum.logs.shard_writer import check_shards_output
 
     check_shards_output(out)
 
@@ -41,8 +46,8 @@ def write_log(log: SessionLog, out: Path) -> None:
     Raises:
         OutputError: the output cannot be written, or the folder holds something else.
     """
-    from fastgaum.sessions.store import save_log
-    from fastgaum.sessions.unpack import to_frame
+    from fastgaum.logs.frame import to_frame
+    from fastgaum.logs.saved_log import save_log
 
     if not out.suffix:
         save_log(log, out)

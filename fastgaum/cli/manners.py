@@ -1,8 +1,8 @@
 """How a command line wants to be spoken to: --quiet, --debug, and `--json -`.
 
-With --quiet only errors and what was asked for are printed; with `--json -` stdout has the JSON object and nothing else.
-Apart from `console`, so that the help need not wait for what prints tables.
-"""
+With --quiet only errors and what was asked for are printed; with `--json -` stdout has the JSON
+object and nothing else. Apart from `console`, so that the help need not wait for what prints
+tables."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Examples at the foot of each command's help.
 
-`tests/cli/test_manners.py` hands each example to the command line's parser, so that none outlives what it shows.
-"""
+`tests/cli/test_manners.py` hands each example to the command line's parser, so that none outlives
+what it shows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "train": (
         "fastgaum train clicks.csv -o runs/mine",
-        "fastgaum train shop.parquet -o runs/shop --column item=sku --candidate-field price --item-table items.csv",
+        "fastgaum train shop.parquet -o runs/shop --column item=sku --candidate-field price "
+        "--item-table items.csv",
         "fastgaum train yelp -o runs/gru --set history=gru --set history_dim=16 --seed 1",
         "fastgaum train clicks.csv -o runs/mine --resume",
     ),
@@ -40,7 +41,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "fidelity": (
         "fastgaum fidelity runs/mine clicks.csv",
-        "fastgaum fidelity runs/mine clicks.csv --split validation --json fidelity.json --plot fidelity.svg",
+        "fastgaum fidelity runs/mine clicks.csv --split validation --json fidelity.json --plot "
+        "fidelity.svg",
     ),
     "report": (
         "fastgaum report runs/mine -o report.html",
@@ -48,7 +50,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "reproduce": (
         "fastgaum reproduce",
-        "fastgaum reproduce --datasets yelp,taobao --models all --seeds 5 --json table.json --markdown table.md",
+        "fastgaum reproduce --datasets yelp,taobao --models all --seeds 5 --json table.json "
+        "--markdown table.md",
         "fastgaum reproduce --datasets yelp --resplit 1..10 --figure prec1.svg",
     ),
     "bench": (
@@ -69,10 +72,14 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "data list": ("fastgaum data list", "fastgaum data list --data-dir logs --json -"),
     "data info": ("fastgaum data info yelp",),
-    "data get": ("fastgaum data get yelp --from downloads/yelp.txt", "fastgaum data get movielens-small"),
+    "data get": (
+        "fastgaum data get yelp --from downloads/yelp.txt",
+        "fastgaum data get movielens-small",
+    ),
     "data audit": (
         "fastgaum data audit clicks.csv",
-        "fastgaum data audit shop.parquet --column item=sku --candidate-field price --json audit.json",
+        "fastgaum data audit shop.parquet --column item=sku --candidate-field price --json "
+        "audit.json",
     ),
     "data convert": (
         "fastgaum data convert clicks.csv -o packed",
@@ -95,7 +102,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "rl train": (
         "fastgaum rl train runs/mine -o policies/mine",
-        "fastgaum rl train runs/mine -o policies/slateq --policy slateq -k 5 --set episodes=50 --seed 1",
+        "fastgaum rl train runs/mine -o policies/slateq --policy slateq -k 5 --set episodes=50 "
+        "--seed 1",
         "fastgaum rl train runs/mine -o policies/mine --resume",
     ),
     "rl evaluate": (
@@ -112,11 +120,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 def epilogue(command: str) -> str:
     """The foot of a command's help."""
     lines = ["Examples:", *map(_typed, EXAMPLES[command]), "", "With any command:"]
-    return "\n".join([*lines, *(f"  {option}  {meaning}" for option, meaning in EVERYWHERE.items())])
+    return "\n".join(
+        [*lines, *(f"  {option}  {meaning}" for option, meaning in EVERYWHERE.items())]
+    )
 
 
 def _typed(line: str) -> str:
-    """A command line as it can be copied from 80 columns: broken before an option, where the shell allows it."""
+    """A command line as it can be copied from 80 columns: broken before an option, where the shell
+    allows it."""
     lines = [" "]
     for part in line.replace(" -", "\n-").split("\n"):
         if len(lines[-1]) + 1 + len(part) > 77:
@@ -127,7 +138,8 @@ def _typed(line: str) -> str:
 
 
 def command(app: App, name: str | None = None) -> Callable[[F], F]:
-    """Register a function as a command of a group: its docstring is its help, examples stand at the foot."""
+    """Register a function as a command of a group: its docstring is its help, examples stand at the
+    foot."""
 
     def register(function: F) -> F:
         called = name or function.__name__

@@ -19,15 +19,21 @@ def predict(
     log: Log,
     /,
     *,
-    out: Annotated[Path, Parameter(name=["--out", "-o"], help="the table to write: .parquet or .csv")],
-    split: Annotated[Literal["train", "validation", "test", "all"], Parameter(help="whose events to score")] = "all",
+    out: Annotated[
+        Path, Parameter(name=["--out", "-o"], help="the table to write: .parquet or .csv")
+    ],
+    split: Annotated[
+        Literal["train", "validation", "test", "all"], Parameter(help="whose events to score")
+    ] = "all",
     json: Json = None,
     device: Device = "auto",
     reading: Reading = AS_IT_IS,
 ) -> None:
-    """Write one row per candidate: session, event, item, utility, probability, and the generator's probability.
+    """Write one row per candidate: session, event, item, utility, probability, and the generator's
+    probability.
 
-    Sessions are scored and written a chunk at a time: beside the log itself, memory does not grow with it.
+    Sessions are scored and written a chunk at a time: beside the log itself, memory does not grow
+        with it.
 
     Options of reading that are not given are those that the run was trained with.
     """

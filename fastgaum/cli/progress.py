@@ -1,4 +1,5 @@
-"""What shows how far a command is, on stderr: live on a terminal; elsewhere few plain lines, or nothing; never with --quiet."""
+"""What shows how far a command is, on stderr: live on a terminal; elsewhere few plain lines, or
+nothing; never with --quiet."""
 
 from __future__ import annotations
 
@@ -28,14 +29,15 @@ from fastgaum.untrusted import plain
 
 if TYPE_CHECKING:
     from fastgaum.config import Config
-    from fastgaum.training.observers import EpochRow
+    from fastgaum.game.observers import EpochRow
 
 
 Trace = TracebackType | None
 
 
 def most_epochs(config: Config) -> int:
-    """How many epochs a run may take at most, the generator's catching up aside; early stop usually ends it before."""
+    """How many epochs a run may take at most, the generator's catching up aside; early stop usually
+    ends it before."""
     if config.players == "exact":
         return config.epochs
     return config.warm_start + config.epochs
@@ -63,7 +65,9 @@ class TrainingProgress:
             self.task = self.live.add_task(self.reading, total=None, figures="")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Trace) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: Trace
+    ) -> None:
         if self.live is not None:
             self.live.stop()
 
@@ -73,9 +77,14 @@ class TrainingProgress:
         self.counted = sum(row.phase != "generator" for row in rows)
 
     def on_batch(self, done: int, total: int) -> None:
-        """Move the bar of the running epoch, at most ten times a second: a step may take less time than drawing it."""
+        """Move the bar of the running epoch, at most ten times a second: a step may take less time
+        than drawing it."""
         now = time.perf_counter()
-        if self.live is not None and self.task is not None and (now - self.drawn > 0.1 or done == total):
+        if (
+            self.live is not None
+            and self.task is not None
+            and (now - self.drawn > 0.1 or done == total)
+        ):
             self.drawn = now
             if not self.begun:
                 self.begun = True
@@ -92,11 +101,14 @@ class TrainingProgress:
         spent = time.perf_counter() - self.started
         left = spent / self.rows * max(self.most_epochs - self.counted, 0)
         figures = f"{live_figures(row)} · up to {clock(left)} left"
-        self.live.update(self.task, description=f"epoch {row.epoch + 1}", figures=figures, completed=0)
+        self.live.update(
+            self.task, description=f"epoch {row.epoch + 1}", figures=figures, completed=0
+        )
 
 
 class DownloadProgress:
-    """Shows a download on a terminal, and nothing elsewhere; a context manager, called with bytes done and expected."""
+    """Shows a download on a terminal, and nothing elsewhere; a context manager, called with bytes
+    done and expected."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -107,12 +119,15 @@ class DownloadProgress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Trace) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: Trace
+    ) -> None:
         if self.live is not None:
             self.live.stop()
 
     def __call__(self, done: int, total: int | None) -> None:
-        """Move the bar; the first call shows it, so that a file that is there already shows none."""
+        """Move the bar; the first call shows it, so that a file that is there already shows
+        none."""
         if self.live is None:
             return
         if self.task is None:
@@ -122,7 +137,8 @@ class DownloadProgress:
 
 
 class PartsProgress:
-    """Shows parts done, rate, time left and a figure on a terminal; a context manager, called with done, total, figures.
+    """Shows parts done, rate, time left and a figure on a terminal; a context manager, called with
+    done, total, figures.
 
     Elsewhere it prints one line per tenth once a second is over, or nothing where `lines` is off.
     """
@@ -140,15 +156,23 @@ class PartsProgress:
             self.task = self.live.add_task(plain(self.name), total=None, figures="")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Trace) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: Trace
+    ) -> None:
         if self.live is not None:
             self.live.stop()
 
     def __call__(self, done: int, total: int | None, figures: str = "") -> None:
-        """Move on; `figures` says how it goes. Before the first call a terminal shows that something is going on."""
+        """Move on; `figures` says how it goes. Before the first call a terminal shows that
+        something is going on."""
         if self.live is not None and self.task is not None:
             self.live.update(self.task, completed=done, total=total, figures=figures)
-        elif self.lines and total and time.perf_counter() - self.started > 1 and done * 10 // total > self.printed:
+        elif (
+            self.lines
+            and total
+            and time.perf_counter() - self.started > 1
+            and done * 10 // total > self.printed
+        ):
             self.printed = done * 10 // total
             note(f"{self.name}: {done} of {total} {self.unit}{figures and ' · '}{figures}")
 
@@ -168,7 +192,8 @@ class EventProgress(PartsProgress):
 
 
 class StageProgress(PartsProgress):
-    """One bar after the other: called with what is being done, how much of it is done, and how much there is."""
+    """One bar after the other: called with what is being done, how much of it is done, and how much
+    there is."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name, "", lines=False)
@@ -183,11 +208,16 @@ class StageProgress(PartsProgress):
 
 
 class Waiting:
-    """Shows what is going on, and for how long, where nobody can say how much is left; on a terminal, a context manager."""
+    """Shows what is going on, and for how long, where nobody can say how much is left; on a
+    terminal, a context manager."""
 
     def __init__(self, what: str) -> None:
         console = stderr()
-        columns = TextColumn("{task.description}", markup=False), BarColumn(bar_width=10), TimeElapsedColumn()
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=10),
+            TimeElapsedColumn(),
+        )
         self.live = Progress(*columns, console=console, transient=True) if _shows(console) else None
         self.what = what
 
@@ -197,7 +227,9 @@ class Waiting:
             self.live.add_task(plain(self.what), total=None)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Trace) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: Trace
+    ) -> None:
         if self.live is not None:
             self.live.stop()
 
@@ -215,9 +247,12 @@ class _Rate(TextColumn):
 
 
 def epoch_line(row: EpochRow) -> str:
-    """One epoch as a line: rate, losses, validation prec@1, gap where there is a generator to have one."""
+    """One epoch as a line: rate, losses, validation prec@1, gap where there is a generator to have
+    one."""
     has_generator = not math.isnan(row.val_generator_prec1)
-    generator = [f"generator {row.val_generator_prec1:.1f}", f"gap {row.gap:.4f}"] if has_generator else []
+    generator = (
+        [f"generator {row.val_generator_prec1:.1f}", f"gap {row.gap:.4f}"] if has_generator else []
+    )
     parts = [
         f"epoch {row.epoch:>3} {row.phase:<9}",
         "loss      -" if math.isnan(row.loss) else f"loss {row.loss:.4f}",
@@ -232,10 +267,13 @@ def epoch_line(row: EpochRow) -> str:
 
 
 def live_figures(row: EpochRow) -> str:
-    """One epoch's figures in some 50 characters: beside a bar, a terminal of 80 columns has room for no more."""
+    """One epoch's figures in some 50 characters: beside a bar, a terminal of 80 columns has room
+    for no more."""
     gap = "" if math.isnan(row.val_generator_prec1) else f" · gap {row.gap:.4f}"
     skipped = f" · {row.skipped} skipped" if row.skipped else ""
-    return f"prec@1 {row.val_prec1:.1f}{gap} · {row.events_per_second / 1000:.1f}k events/s{skipped}"
+    return (
+        f"prec@1 {row.val_prec1:.1f}{gap} · {row.events_per_second / 1000:.1f}k events/s{skipped}"
+    )
 
 
 def clock(seconds: float) -> str:
@@ -282,9 +320,12 @@ def _parts_bar(console: Console, unit: str) -> Progress:
 
 def _live(console: Console) -> Progress:
     return Progress(
-        TextColumn("{task.description}"), BarColumn(bar_width=10), TextColumn("{task.fields[figures]}", markup=False),
-        console=console, transient=True,
-    )  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=10),
+        TextColumn("{task.fields[figures]}", markup=False),
+        console=console,
+        transient=True,
+    )
 
 
 def _shows(console: Console) -> bool:

@@ -1,4 +1,5 @@
-"""The options that every command with a LOG shares: how the log is found and read. A run folder remembers them."""
+"""The options that every command with a LOG shares: how the log is found and read. A run folder
+remembers them."""
 
 from __future__ import annotations
 
@@ -15,14 +16,16 @@ from fastgaum.untrusted import parse_json, read_text
 if TYPE_CHECKING:
     from polars import DataFrame
 
-    from fastgaum.sessions.packed import SessionLog
-    from fastgaum.sessions.shards import AnyLog
+    from fastgaum.logs.log import SessionLog
+    from fastgaum.logs.shards import AnyLog
 
 READING_FILE = "reading.json"
 
 Log = Annotated[
     str,
-    Parameter(help="a registry name, a file (csv, tsv, parquet, arrow), a folder of parquet files, or a log in shards"),
+    Parameter(
+        help="a registry name, a file (csv, tsv, parquet, arrow), a folder of parquet files, or a log in shards"
+    ),
 ]
 
 
@@ -31,22 +34,39 @@ Log = Annotated[
 class Reading:
     """How to find and read a log. None: not given, so that a run's own options can stand in."""
 
-    data_dir: Annotated[Path | None, Parameter(help="where registry names are looked up first")] = None
+    data_dir: Annotated[Path | None, Parameter(help="where registry names are looked up first")] = (
+        None
+    )
     candidate_field: Annotated[
         tuple[str, ...] | None,
-        Parameter(help="a further column of each candidate to use (repeatable)", negative="", show_default=False),
+        Parameter(
+            help="a further column of each candidate to use (repeatable)",
+            negative="",
+            show_default=False,
+        ),
     ] = None
-    item_table: Annotated[Path | None, Parameter(help="a file of static item columns, one row per item")] = None
+    item_table: Annotated[
+        Path | None, Parameter(help="a file of static item columns, one row per item")
+    ] = None
     ordered: Annotated[
         bool | None,
-        Parameter(help="the display order is real (adds a position field)", negative="", show_default=False),
+        Parameter(
+            help="the display order is real (adds a position field)",
+            negative="",
+            show_default=False,
+        ),
     ] = None
     column: Annotated[
         tuple[str, ...] | None,
-        Parameter(help="the column of a role, as role=name: item=sku (repeatable)", negative="", show_default=False),
+        Parameter(
+            help="the column of a role, as role=name: item=sku (repeatable)",
+            negative="",
+            show_default=False,
+        ),
     ] = None
     choices: Annotated[
-        Literal["error", "first"] | None, Parameter(help="what to do with an event of several chosen items")
+        Literal["error", "first"] | None,
+        Parameter(help="what to do with an event of several chosen items"),
     ] = None
     split_by: Annotated[
         Literal["auto", "file", "user", "half", "other-half", "time"] | None,
@@ -55,7 +75,9 @@ class Reading:
             " validates, the other is the test split; auto: the file's if it has one, else user"
         ),
     ] = None
-    split_seed: Annotated[int | None, Parameter(help="seed of --split-by user, half and other-half")] = None
+    split_seed: Annotated[
+        int | None, Parameter(help="seed of --split-by user, half and other-half")
+    ] = None
 
     def options(self) -> dict[str, Any]:
         """The options given, as `fastgaum.load` takes them.
@@ -80,7 +102,7 @@ class Reading:
         Raises:
             DatasetError, LogFormatError, ConfigError: the name, the log or an option is wrong.
         """
-        from fastgaum.datasets.registry import load
+        from fastgaum.logs.registry import load
 
         return load(log, data_dir=self.data_dir, **self.options())
 
@@ -90,35 +112,40 @@ class Reading:
         Raises:
             DatasetError, LogFormatError, ConfigError: as `load`.
         """
-        from fastgaum.datasets.locate import resolve
-        from fastgaum.sessions.read import open_log
-        from fastgaum.sessions.shards import is_sharded
+        from fastgaum.logs.locate import resolve
+        from fastgaum.logs.read import open_log
+        from fastgaum.logs.shards import is_sharded
 
         found = resolve(log, self.data_dir)
         return open_log(found.path, **self.options()) if is_sharded(found.path) else self.load(log)
 
     def raw_rows(self, log: str) -> DataFrame | None:
-        """The rows of a log as they stand in its file, for the audit; None for a saved log, which has none.
+        """The rows of a log as they stand in its file, for the audit; None for a saved log, which
+        has none.
 
         Raises:
             DatasetError, LogFormatError, ConfigError: as `load`.
         """
-        from fastgaum.datasets.locate import resolve
-        from fastgaum.sessions.audit_rules import raw_rows
+        from fastgaum.logs.audit_rules import raw_rows
+        from fastgaum.logs.locate import resolve
 
         found = resolve(log, self.data_dir)
         if found.dataset is not None and found.dataset.simulated:
-            from fastgaum.datasets.displays import shown_rows
+            from fastgaum.logs.simulated_displays import shown_rows
 
             return shown_rows(self.load(log), found.options["seed"])
         options = {**found.options, **self.options()}
         return raw_rows(
-            found.path, **{k: v for k, v in options.items() if k in ("columns", "candidate_fields", "choices")}
+            found.path,
+            **{k: v for k, v in options.items() if k in ("columns", "candidate_fields", "choices")},
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values of the options given; the data folder is the machine's, not the log's, and stays out."""
-        values = {k: v for k, v in dataclasses.asdict(self).items() if v is not None and k != "data_dir"}
+        """Plain values of the options given; the data folder is the machine's, not the log's, and
+        stays out."""
+        values = {
+            k: v for k, v in dataclasses.asdict(self).items() if v is not None and k != "data_dir"
+        }
         if self.item_table is not None:
             # The run may be evaluated from another folder.
             values["item_table"] = str(self.item_table.absolute())
@@ -137,7 +164,8 @@ class Reading:
             former = _former(parse_json(read_text(file)))
         except (OSError, ValueError) as error:
             raise CheckpointError(
-                f"'{file}' is damaged ({error}): train again, or remove it and give the options of reading yourself"
+                f"'{file}' is damaged ({error}): train again, or remove it and give the options of "
+                "reading yourself"
             ) from error
         given = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
         return dataclasses.replace(former, **given)
@@ -156,14 +184,19 @@ class Reading:
         try:
             former = _former(saved)
         except ValueError as error:
-            raise CheckpointError(f"the run in '{run}' says in no known way how its log was read ({error})") from error
+            raise CheckpointError(
+                f"the run in '{run}' says in no known way how its log was read ({error})"
+            ) from error
         was, now = former.to_dict(), self.to_dict()
         differ = [
-            f"--{key.replace('_', '-')} was {was.get(key)}, not {now[key]}" for key in now if now[key] != was.get(key)
+            f"--{key.replace('_', '-')} was {was.get(key)}, not {now[key]}"
+            for key in now
+            if now[key] != was.get(key)
         ]
         if differ:
             raise ConfigError(
-                f"the log of the run in '{run}' was read otherwise: {'; '.join(differ)}: leave the options out, the folder has them"
+                f"the log of the run in '{run}' was read otherwise: {'; '.join(differ)}: leave the "
+                "options out, the folder has them"
             )
         return dataclasses.replace(former, data_dir=self.data_dir)
 
@@ -173,9 +206,14 @@ AS_IT_IS = Reading()
 
 
 _KINDS: dict[str, type] = {
-    "candidate_field": tuple, "item_table": str, "ordered": bool, "column": tuple, "choices": str, "split_by": str,
+    "candidate_field": tuple,
+    "item_table": str,
+    "ordered": bool,
+    "column": tuple,
+    "choices": str,
+    "split_by": str,
     "split_seed": int,
-}  # fmt: skip
+}
 """what a run's record may hold of each option"""
 
 
@@ -202,7 +240,7 @@ def _is_kind(value: Any, kind: type) -> bool:
 
 def lasting(log: str) -> str:
     """What names the same log from any folder: a registry name as it is, a path made absolute."""
-    from fastgaum.datasets.registry import names
+    from fastgaum.logs.registry import names
 
     return log if log in names() else str(Path(log).absolute())
 

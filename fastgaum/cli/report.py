@@ -16,17 +16,22 @@ from fastgaum.errors import DatasetError
 if TYPE_CHECKING:
     from polars import DataFrame
 
-    from fastgaum.report.run import Run
-    from fastgaum.sessions.packed import SessionLog
+    from fastgaum.logs.log import SessionLog
+    from fastgaum.reports.opened_run import Run
 
 
 def report(
-    runs: Annotated[tuple[Path, ...], Parameter(help="run folders", negative="", show_default=False)],
+    runs: Annotated[
+        tuple[Path, ...], Parameter(help="run folders", negative="", show_default=False)
+    ],
     /,
     *,
-    out: Annotated[Path, Parameter(name=["--out", "-o"], help="the page to write")] = Path("report.html"),
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="the page to write")] = Path(
+        "report.html"
+    ),
     compare: Annotated[
-        bool, Parameter(help="put two runs of one log side by side", negative="", show_default=False)
+        bool,
+        Parameter(help="put two runs of one log side by side", negative="", show_default=False),
     ] = False,
     log: Annotated[
         tuple[str, ...],
@@ -37,24 +42,25 @@ def report(
         ),
     ] = (),
     split: Annotated[
-        Literal["train", "validation", "test"], Parameter(help="whose events to score; test for final figures, once")
+        Literal["train", "validation", "test"],
+        Parameter(help="whose events to score; test for final figures, once"),
     ] = "validation",
     json: Json = None,
     threads: Annotated[int | None, Parameter(help="threads to use; all cores if not given")] = None,
     reading: Reading = AS_IT_IS,
 ) -> None:
-    """Write a page on trained runs: results, learning curves, calibration, what the reward learned, audit, cost.
+    """Write a page on trained runs: results, learning curves, calibration, what the reward learned,
+    audit, cost.
 
-    One HTML file that asks the network for nothing. Options of reading that are not given are those that each run was
-    trained with.
-    """
+    One HTML file that asks the network for nothing. Options of reading that are not given are those
+    that each run was trained with."""
     check_outputs(out, json)
-    from fastgaum.report.drawing import require_plots
+    from fastgaum.reports.svg import require_plots
 
     require_plots()
-    from fastgaum.report.facts import report_facts
-    from fastgaum.report.page import write_page
-    from fastgaum.report.run import open_run
+    from fastgaum.reports.facts import report_facts
+    from fastgaum.reports.opened_run import open_run
+    from fastgaum.reports.page import write_page
 
     set_threads(threads)
     opened = [open_run(run) for run in runs]
@@ -71,7 +77,11 @@ def report(
         facts = report_facts(opened, logs, split=split, compare=compare, raw=raw)
         write_page(facts, out)
     size = f"{out.stat().st_size / 1e6:.1f} MB"
-    finish(f"{out}: {len(opened)} run{'s' if len(opened) > 1 else ''}, {split} split, {size}", json, facts)
+    finish(
+        f"{out}: {len(opened)} run{'s' if len(opened) > 1 else ''}, {split} split, {size}",
+        json,
+        facts,
+    )
     if split == "test":
         note("these are test figures: choose on validation, and look at them once")
 
@@ -82,14 +92,16 @@ def _where(run: Run) -> str:
     Raises:
         DatasetError: neither is known, or the log is no longer there.
     """
-    from fastgaum.datasets.registry import names
+    from fastgaum.logs.registry import names
 
     about = run.machine["log"]
     if about.get("name") in names() and not about.get("source"):
         return str(about["name"])
     source = about.get("source")
     if not source:
-        raise DatasetError(f"run '{run.folder}' does not say where its log '{about.get('name')}' is: pass --log")
+        raise DatasetError(
+            f"run '{run.folder}' does not say where its log '{about.get('name')}' is: pass --log"
+        )
     if source not in names() and not Path(source).exists():
         raise DatasetError(f"the log of run '{run.folder}' is no longer at '{source}': pass --log")
     return str(source)

@@ -1,4 +1,5 @@
-"""`fastgaum reproduce`: data sets × models × splits × seeds, the table on the terminal and as files."""
+"""`fastgaum reproduce`: data sets × models × splits × seeds, the table on the terminal and as
+files."""
 
 from __future__ import annotations
 
@@ -17,9 +18,9 @@ from fastgaum.cli.tables import show_block
 from fastgaum.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fastgaum.reproduce.jobs import Outcome
-    from fastgaum.reproduce.plan import Run
-    from fastgaum.sessions.packed import SessionLog
+    from fastgaum.logs.log import SessionLog
+    from fastgaum.reports.jobs import Outcome
+    from fastgaum.reports.plan import Run
 
 TABLE_SETS = ("yelp", "taobao", "yoochoose")
 """what is run when nothing is asked for and the files are at hand"""
@@ -36,32 +37,48 @@ def reproduce(
     ] = None,
     models: Annotated[
         str | None,
-        Parameter(help="all, or a comma list of baselines and presets; if not given, fastgaum, paper-lstm, paper-pw"),
+        Parameter(
+            help="all, or a comma list of baselines and presets; if not given, fastgaum, paper-lstm, paper-pw"
+        ),
     ] = None,
-    protocol: Annotated[Literal["identity", "bags", "views"], Parameter(help="what a candidate's bag holds")] = "bags",
+    protocol: Annotated[
+        Literal["identity", "bags", "views"], Parameter(help="what a candidate's bag holds")
+    ] = "bags",
     seeds: Annotated[int, Parameter(help="runs of each model on each split")] = 5,
     resplit: Annotated[
-        str | None, Parameter(help="draw other splits of whole users, by seed: 7, 1..10 or 1,4,9; several are pooled")
+        str | None,
+        Parameter(
+            help="draw other splits of whole users, by seed: 7, 1..10 or 1,4,9; several are pooled"
+        ),
     ] = None,
     json: Json = None,
     markdown: Annotated[Path | None, Parameter(help="also write the table as markdown")] = None,
-    csv: Annotated[Path | None, Parameter(help="also write the table as csv, a line per cell")] = None,
-    figure: Annotated[Path | None, Parameter(help="also draw prec@1 by model, as .svg or .png")] = None,
-    data_dir: Annotated[Path | None, Parameter(help="where registry names are looked up first")] = None,
+    csv: Annotated[
+        Path | None, Parameter(help="also write the table as csv, a line per cell")
+    ] = None,
+    figure: Annotated[
+        Path | None, Parameter(help="also draw prec@1 by model, as .svg or .png")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, Parameter(help="where registry names are looked up first")
+    ] = None,
     settings: Settings = (),
-    jobs: Annotated[int | None, Parameter(help="runs side by side, one thread each; all cores if not given")] = None,
+    jobs: Annotated[
+        int | None, Parameter(help="runs side by side, one thread each; all cores if not given")
+    ] = None,
     device: Device = "auto",
 ) -> int:
-    """Train every model on every log with every seed; print prec@k beside the floors and the published figures.
+    """Train every model on every log with every seed; print prec@k beside the floors and the
+    published figures.
 
-    A setting (--set) goes to each model that has it. Exit code 1 if a run failed: the others' figures are kept.
-    """
+    A setting (--set) goes to each model that has it. Exit code 1 if a run failed: the others'
+    figures are kept."""
     names = None if datasets is None else _names(datasets, "--datasets")
     changes = parse_settings(settings)
     check_outputs(json, markdown, csv, figure)
-    from fastgaum.reproduce import parse_resplits, plan
-    from fastgaum.reproduce import reproduce as run_grid
-    from fastgaum.reproduce.figure import check_figure
+    from fastgaum.reports.plan import parse_resplits, plan
+    from fastgaum.reports.precision_figure import check_figure
+    from fastgaum.reports.reproduce import reproduce as run_grid
 
     check_figure(figure)
     splits = None if resplit is None else parse_resplits(resplit)
@@ -80,7 +97,13 @@ def reproduce(
             on_start=progress.start,
             on_done=progress.done,
         )
-    result = {"machine": result.pop("machine"), "protocol": protocol, "seeds": seeds, "resplit": splits, **result}
+    result = {
+        "machine": result.pop("machine"),
+        "protocol": protocol,
+        "seeds": seeds,
+        "resplit": splits,
+        **result,
+    }
     _write(result, json, markdown, csv, figure)
     _show(result)
     return 1 if result["failed"] else 0
@@ -105,8 +128,9 @@ def _names(text: str, option: str) -> list[str]:
 def _logs(
     names: Sequence[str], data_dir: Path | None, splits: Sequence[int | None]
 ) -> tuple[dict[str, SessionLog], dict[str, dict[str, float]]]:
-    """Read the logs by name, with their own splits, and score the truth of those that have one on the splits asked for."""
-    from fastgaum.datasets.registry import load
+    """Read the logs by name, with their own splits, and score the truth of those that have one on
+    the splits asked for."""
+    from fastgaum.logs.registry import load
 
     logs, oracles = {}, {}
     for name in names:
@@ -119,21 +143,25 @@ def _logs(
 
 def _at_hand(data_dir: Path | None) -> list[str]:
     """The table's data sets whose files are there, or the sample: this never needs the network."""
-    from fastgaum.datasets.locate import find
+    from fastgaum.logs.locate import find
 
     present = [name for name in TABLE_SETS if find(name, data_dir) is not None]
     if not present:
-        note("no registry data at hand: this is the bundled sample (`fastgaum data list` says how to get the others)")
+        note(
+            "no registry data at hand: this is the bundled sample (`fastgaum data list` says how "
+            "to get the others)"
+        )
     return present or ["sample"]
 
 
 def _oracle(
     name: str, data_dir: Path | None, log: SessionLog, splits: Sequence[int | None]
-) -> dict[str, float] | None:  # fmt: skip
-    """What the truth scores on a synthetic log's test events, in percent and nats; None where nobody knows the truth."""
-    from fastgaum.datasets.locate import resolve
-    from fastgaum.reproduce.facts import pooled_oracle
-    from fastgaum.sessions.oracle import read_truth, truth_beside
+) -> dict[str, float] | None:
+    """What the truth scores on a synthetic log's test events, in percent and nats; None where
+    nobody knows the truth."""
+    from fastgaum.logs.locate import resolve
+    from fastgaum.logs.truth import read_truth, truth_beside
+    from fastgaum.reports.dataset_facts import pooled_oracle
 
     truth = truth_beside(resolve(name, data_dir).path)
     return None if truth is None else pooled_oracle(log, read_truth(truth, log), splits)
@@ -151,11 +179,15 @@ def _jobs(jobs: int | None, device: str) -> int:
 
 
 def _write(
-    result: dict[str, Any], json: Path | None, markdown: Path | None, csv: Path | None, figure: Path | None
+    result: dict[str, Any],
+    json: Path | None,
+    markdown: Path | None,
+    csv: Path | None,
+    figure: Path | None,
 ) -> None:
-    from fastgaum.metrics.flat import to_csv, to_json
-    from fastgaum.metrics.table import to_markdown
-    from fastgaum.reproduce.figure import draw
+    from fastgaum.reports.cells_file import to_csv, to_json
+    from fastgaum.reports.precision_figure import draw
+    from fastgaum.reports.table import to_markdown
 
     for path, to_text in ((json, to_json), (markdown, to_markdown), (csv, to_csv)):
         if path is not None:
@@ -165,7 +197,7 @@ def _write(
 
 
 def _show(result: dict[str, Any]) -> None:
-    from fastgaum.metrics.table import blocks
+    from fastgaum.reports.table import blocks
 
     for block in blocks(result):
         show_block(block)
@@ -173,7 +205,8 @@ def _show(result: dict[str, Any]) -> None:
 
 
 class _Progress(PartsProgress):
-    """One line as each run ends, a warning before a slow one, and on a terminal how much time is left."""
+    """One line as each run ends, a warning before a slow one, and on a terminal how much time is
+    left."""
 
     def __init__(self, total: int) -> None:
         super().__init__("training", "runs", lines=False)
@@ -184,11 +217,12 @@ class _Progress(PartsProgress):
         if run.model in SLOW and not self.warned:
             self.warned = True
             self.line(
-                f"model '{run.model}' is slow, minutes for each run: leave it out with --models to be done sooner"
+                f"model '{run.model}' is slow, minutes for each run: leave it out with --models to "
+                "be done sooner"
             )
 
     def done(self, run: Run, outcome: Outcome, done: int) -> None:
-        from fastgaum.reproduce.jobs import RunFailure
+        from fastgaum.reports.jobs import RunFailure
 
         split = "" if run.resplit is None else f" split {run.resplit}"
         self(done, self.total)
@@ -196,5 +230,8 @@ class _Progress(PartsProgress):
         if isinstance(outcome, RunFailure):
             self.line(f"{what} failed: {outcome.reason}")
             return
-        heads = ", ".join(f"{name} prec@1 {head.precision[1].mean:.1f}" for name, head in outcome.test.heads.items())
+        heads = ", ".join(
+            f"{name} prec@1 {head.precision[1].mean:.1f}"
+            for name, head in outcome.test.heads.items()
+        )
         self.line(f"{what}: {heads} ({outcome.seconds:.1f} s)")

@@ -1,4 +1,5 @@
-"""`fastgaum rl`: policies trained in a learned user, what they earn, and how they adapt to new users."""
+"""`fastgaum rl`: policies trained in a learned user, what they earn, and how they adapt to new
+users."""
 
 from __future__ import annotations
 
@@ -21,19 +22,26 @@ from fastgaum.errors import ConfigError
 if TYPE_CHECKING:
     import polars as pl
 
-    from fastgaum.envs.learned import LearnedWorld
     from fastgaum.policies.learner import Learner
     from fastgaum.policies.linucb import LinUcb
     from fastgaum.policies.pool import Pool
     from fastgaum.policies.resume import Terms
     from fastgaum.policies.rollout import Setting
+    from fastgaum.worlds.learned_world import LearnedWorld
 
-app = App(name="rl", help="Policies in a learned user: train, evaluate, adapt.", help_epilogue=epilogue("rl"))
+app = App(
+    name="rl",
+    help="Policies in a learned user: train, evaluate, adapt.",
+    help_epilogue=epilogue("rl"),
+)
 
 Run = Annotated[Path, Parameter(help="a run folder written by `fastgaum train`, or a model file")]
 Other = Annotated[
     Path | None,
-    Parameter(name="--in", help="a run fitted on other users, in whose world policies play; RUN if not given"),
+    Parameter(
+        name="--in",
+        help="a run fitted on other users, in whose world policies play; RUN if not given",
+    ),
 ]
 Threads = Annotated[int | None, Parameter(help="threads to use; all cores if not given")]
 
@@ -46,10 +54,13 @@ class Play:
     horizon: Annotated[int, Parameter(help="steps of an episode")] = 20
     reward: Annotated[
         Literal["utility", "contrast", "click"],
-        Parameter(help="what a step earns; contrast: utility less the mean of the pool in the same state"),
+        Parameter(
+            help="what a step earns; contrast: utility less the mean of the pool in the same state"
+        ),
     ] = "utility"
     leaving: Annotated[
-        float | None, Parameter(help="probability of leaving after a step; nobody leaves if not given")
+        float | None,
+        Parameter(help="probability of leaving after a step; nobody leaves if not given"),
     ] = None
 
     def setting(self, k: int, pool: Pool) -> Setting:
@@ -91,7 +102,8 @@ def train(
     settings: Settings = (),
     seed: Annotated[int | None, Parameter(help="seeds every random stream")] = None,
     overwrite: Annotated[
-        bool, Parameter(help="replace a policy that is there already", negative="", show_default=False)
+        bool,
+        Parameter(help="replace a policy that is there already", negative="", show_default=False),
     ] = False,
     resume: Annotated[
         bool,
@@ -108,15 +120,14 @@ def train(
 ) -> None:
     """Train a policy in a run's world and leave policy.safetensors and curve.parquet.
 
-    While it trains, resume.safetensors holds how far it is; with --resume a training that was cut off goes on from there and
-    ends, with as many threads, in the files that it would have left.
-    """
+    While it trains, resume.safetensors holds how far it is; with --resume a training that was cut
+    off goes on from there and ends, with as many threads, in the files that it would have left."""
     values = _values(settings, seed)
     check_outputs(json)
     from fastgaum.files import atomic
     from fastgaum.locks import folder_lock, require_free
-    from fastgaum.policies.checkpoint import POLICY_FILE, save_policy
     from fastgaum.policies.config import PolicyConfig
+    from fastgaum.policies.policy_file import POLICY_FILE, save_policy
     from fastgaum.policies.registry import require_trained, untrained
     from fastgaum.policies.resume import RESUME_FILE, Terms
 
@@ -131,14 +142,27 @@ def train(
     setting.pool.check(world.n_items, setting.k)
     made = untrained(terms.policy, world, setting.k, setting.pool, terms.config)
     with folder_lock(out):
-        table = _trained(made, world, setting, out / RESUME_FILE, resume, ["rl", "train", str(run), "-o", str(out)])
+        table = _trained(
+            made,
+            world,
+            setting,
+            out / RESUME_FILE,
+            resume,
+            ["rl", "train", str(run), "-o", str(out)],
+        )
         save_policy(made, out / POLICY_FILE, k=setting.k, pool=setting.pool)
         with atomic(out / "curve.parquet") as beside:
             table.write_parquet(beside)
         (out / RESUME_FILE).unlink()
     last = table.row(-1, named=True)
     figures = f"cumulative reward {last['return']:.3f}, click rate {last['click_rate']:.3f}"
-    facts = {"path": str(out), "run": str(run), "policy": terms.policy, "k": setting.k, "last": last}
+    facts = {
+        "path": str(out),
+        "run": str(run),
+        "policy": terms.policy,
+        "k": setting.k,
+        "last": last,
+    }
     finish(f"{out}: {terms.policy}, {last['steps']:,} steps: {figures}", json, facts)
 
 
@@ -152,7 +176,9 @@ def evaluate(
     seeds: Annotated[int, Parameter(help="how often each policy is trained and judged")] = 5,
     users: Annotated[int, Parameter(help="users that judge a policy, per seed")] = 1000,
     other: Other = None,
-    log: Annotated[str | None, Parameter(help="the run's log, on which wd-lr and wd-ccf are fitted")] = None,
+    log: Annotated[
+        str | None, Parameter(help="the run's log, on which wd-lr and wd-ccf are fitted")
+    ] = None,
     settings: Settings = (),
     json: Json = None,
     markdown: Annotated[Path | None, Parameter(help="also write the table as markdown")] = None,
@@ -161,15 +187,16 @@ def evaluate(
     threads: Threads = None,
     reading: Reading = AS_IT_IS,
 ) -> None:
-    """Train each policy in a run's world, seed by seed, and print what they earn there, or in another run's world (--in)."""
+    """Train each policy in a run's world, seed by seed, and print what they earn there, or in
+    another run's world (--in)."""
     values, sizes = _values(settings, None), _sizes(k)
     check_outputs(json, markdown)
-    from fastgaum.metrics.table import block_to_markdown
-    from fastgaum.policies.compare import Comparison, compare
+    from fastgaum.models.run_folder import machine_facts
+    from fastgaum.policies.comparison import Comparison, compare
     from fastgaum.policies.config import PolicyConfig
     from fastgaum.policies.registry import FITTED, Sources, chosen_names
-    from fastgaum.policies.table import policy_blocks
-    from fastgaum.training.runs import machine_facts
+    from fastgaum.reports.policy_table import policy_blocks
+    from fastgaum.reports.table import block_to_markdown
 
     config, names = PolicyConfig.from_mapping(values), chosen_names(policies.split(","))
     set_threads(threads)
@@ -191,7 +218,9 @@ def evaluate(
         "world": str(run) if other is None else f"{other}, policies of {run}",
         "machine": machine_facts(config.seed),
     }
-    result["notes"] = [f"left out, for they are fitted on a log (--log): {', '.join(missing)}"] if missing else []
+    result["notes"] = (
+        [f"left out, for they are fitted on a log (--log): {', '.join(missing)}"] if missing else []
+    )
     if json is not None:
         write_json(json, result)
     blocks = policy_blocks(result)
@@ -215,15 +244,16 @@ def adapt(
     play: Play = AS_USUAL,
     threads: Threads = None,
 ) -> None:
-    """Let a policy trained in RUN's world learn from new users, beside an untrained one: the adaptation curve.
+    """Let a policy trained in RUN's world learn from new users, beside an untrained one: the
+    adaptation curve.
 
-    Both are met with the pool that the policy was trained on, less what the other world (--in) does not know of it.
-    """
+    Both are met with the pool that the policy was trained on, less what the other world (--in) does
+    not know of it."""
     check_outputs(json)
-    from fastgaum.policies.checkpoint import load_policy
-    from fastgaum.policies.evaluate import adaptation, summary
+    from fastgaum.policies.evaluation import adaptation, summary
     from fastgaum.policies.followed import pool_in_both
     from fastgaum.policies.learner import Learner
+    from fastgaum.policies.policy_file import load_policy
     from fastgaum.policies.registry import untrained
 
     if seeds < 1 or episodes < 1:
@@ -234,31 +264,50 @@ def adapt(
     loaded = [load_policy(policy, own) for _ in range(seeds)]
     k, trained_on = loaded[0][1:]
     pool, met = pool_in_both(trained_on, own, judge)
-    fresh = [untrained(made.name, own, k, pool, made.config.replace(seed=i)) for i, (made, _, _) in enumerate(loaded)]
+    fresh = [
+        untrained(made.name, own, k, pool, made.config.replace(seed=i))
+        for i, (made, _, _) in enumerate(loaded)
+    ]
     for made, _, _ in loaded:
         if isinstance(made, Learner):
             made.pool = pool
     policies = {"pre-trained": [made for made, _, _ in loaded], "untrained": fresh}
-    curve = adaptation(policies, judge, play.setting(k, met), episodes=episodes, n_users=users, own=own)
+    curve = adaptation(
+        policies, judge, play.setting(k, met), episodes=episodes, n_users=users, own=own
+    )
     rows = summary(curve)
     if json is not None:
         write_json(
-            json, {"policy": str(policy), "run": str(run), "in": None if other is None else str(other), "rows": rows}
+            json,
+            {
+                "policy": str(policy),
+                "run": str(run),
+                "in": None if other is None else str(other),
+                "rows": rows,
+            },
         )
     show_table(
         ["policy", "users met", "cumulative reward", "95 %"],
-        [[row["policy"], f"{row['users']:,}", f"{row['return']:.3f}", _span(row["ci"])] for row in rows],
+        [
+            [row["policy"], f"{row['users']:,}", f"{row['return']:.3f}", _span(row["ci"])]
+            for row in rows
+        ],
         title=f"{loaded[0][0].name} in {other or run}, k = {k}",
     )
 
 
 def _trained(
-    made: Learner | LinUcb, world: LearnedWorld, setting: Setting, file: Path, resume: bool, command: list[str]
+    made: Learner | LinUcb,
+    world: LearnedWorld,
+    setting: Setting,
+    file: Path,
+    resume: bool,
+    command: list[str],
 ) -> pl.DataFrame:
     """Train, kept in a file; a signal ends it after the present episode and says how to go on."""
     from fastgaum.interrupts import Interrupted, stop_on_signals
     from fastgaum.policies.resume import Keeper
-    from fastgaum.policies.train import train
+    from fastgaum.policies.training import train
 
     with stop_on_signals() as stop:
         keeper = Keeper(file, made, setting, stop)
@@ -266,7 +315,12 @@ def _trained(
         try:
             with PartsProgress("training", "episodes") as progress, stop.deferred():
                 return train(
-                    made, world, setting, lambda done, total, row: progress(done, total, _figures(row)), keeper, start
+                    made,
+                    world,
+                    setting,
+                    lambda done, total, row: progress(done, total, _figures(row)),
+                    keeper,
+                    start,
                 )
         except Interrupted as interrupted:
             done = f"{keeper.position.episodes} of {made.config.episodes} episodes are kept"
@@ -275,8 +329,8 @@ def _trained(
 
 
 def _world(run: Path) -> LearnedWorld:
-    from fastgaum.envs.learned import LearnedWorld
     from fastgaum.models.user_model import UserModel
+    from fastgaum.worlds.learned_world import LearnedWorld
 
     return LearnedWorld(UserModel.load(run))
 
@@ -297,7 +351,7 @@ def _sizes(text: str) -> list[int]:
 
 def _check_folder(folder: Path, overwrite: bool, resume: bool) -> None:
     from fastgaum.errors import OutputError
-    from fastgaum.policies.checkpoint import POLICY_FILE
+    from fastgaum.policies.policy_file import POLICY_FILE
     from fastgaum.policies.resume import RESUME_FILE
 
     if folder.is_file():
@@ -305,35 +359,47 @@ def _check_folder(folder: Path, overwrite: bool, resume: bool) -> None:
     check_outputs(folder / POLICY_FILE, folder / RESUME_FILE)
     finished, begun = (folder / POLICY_FILE).exists(), (folder / RESUME_FILE).exists()
     if resume and overwrite:
-        raise ConfigError("--resume goes on with a training and --overwrite begins a new one: pass one of them")
+        raise ConfigError(
+            "--resume goes on with a training and --overwrite begins a new one: pass one of them"
+        )
     if resume and finished and not begun:
         raise OutputError(f"the training in '{folder}' is done: there is nothing to resume")
     if begun and not resume and not overwrite:
         raise OutputError(
-            f"'{folder}' holds a training that was cut off: pass --resume to go on with it, or --overwrite"
+            f"'{folder}' holds a training that was cut off: pass --resume to go on with it, or "
+            "--overwrite"
         )
     if finished and not begun and not overwrite:
-        raise OutputError(f"'{folder}' holds a policy already: choose another folder or pass --overwrite")
+        raise OutputError(
+            f"'{folder}' holds a policy already: choose another folder or pass --overwrite"
+        )
 
 
 def _begun(file: Path, asked: Terms, values: dict[str, Any]) -> Terms:
-    """What a training was begun with; an option given with --resume must be the same or its default."""
+    """What a training was begun with; an option given with --resume must be the same or its
+    default."""
     from fastgaum.policies.resume import terms_of
 
     begun = terms_of(file)
     was, now = begun.setting, asked.setting
     options = [
-        ("--policy", begun.policy, asked.policy, "cascade-dqn"), ("-k", was.k, now.k, 3),
-        ("--horizon", was.horizon, now.horizon, AS_USUAL.horizon), ("--reward", was.reward, now.reward, AS_USUAL.reward),
+        ("--policy", begun.policy, asked.policy, "cascade-dqn"),
+        ("-k", was.k, now.k, 3),
+        ("--horizon", was.horizon, now.horizon, AS_USUAL.horizon),
+        ("--reward", was.reward, now.reward, AS_USUAL.reward),
         ("--leaving", was.leaving, now.leaving, AS_USUAL.leaving),
         ("--pool", was.pool.rule, now.pool.rule, CATALOGUE.pool),
         ("--pool-size", was.pool.size, now.pool.size, CATALOGUE.pool_size),
-        *((f"--set {key}", getattr(begun.config, key), getattr(asked.config, key), None) for key in values),
-    ]  # fmt: skip
+        *(
+            (f"--set {key}", getattr(begun.config, key), getattr(asked.config, key), None)
+            for key in values
+        ),
+    ]
     for name, before, given, default in options:
         if given not in (before, default):
             raise ConfigError(
-                f"the training in '{file.parent}' was begun with {name} {before}, not {given}: leave it out"
+                f"the training in '{file.parent}' was begun with {name} {before}, not {given}: "
+                "leave it out"
             )
     return begun
 

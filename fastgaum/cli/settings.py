@@ -13,7 +13,12 @@ from fastgaum.errors import ConfigError
 
 Settings = Annotated[
     tuple[str, ...],
-    Parameter(name="--set", help="a configuration key: epochs=3 (repeatable)", negative="", show_default=False),
+    Parameter(
+        name="--set",
+        help="a configuration key: epochs=3 (repeatable)",
+        negative="",
+        show_default=False,
+    ),
 ]
 Device = Annotated[str, Parameter(help="cpu, cuda or auto")]
 
@@ -28,7 +33,12 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
 
 
 def resolve_config(
-    preset: str | None, file: Path | None, settings: Sequence[str], *, seed: int | None, protocol: str | None
+    preset: str | None,
+    file: Path | None,
+    settings: Sequence[str],
+    *,
+    seed: int | None,
+    protocol: str | None,
 ) -> Config:
     """Build a configuration: a preset or a file's, then --seed and --protocol, then --set.
 
@@ -51,10 +61,17 @@ def resolve_config(
 
 
 def resumed_config(
-    run: Path, asked: Config, preset: str | None, file: Path | None, settings: Sequence[str], *, seed: int | None,
+    run: Path,
+    asked: Config,
+    preset: str | None,
+    file: Path | None,
+    settings: Sequence[str],
+    *,
+    seed: int | None,
     protocol: str | None,
-) -> Config:  # fmt: skip
-    """The configuration to go on with a run: as it was asked for, or with more epochs; options may only repeat it.
+) -> Config:
+    """The configuration to go on with a run: as it was asked for, or with more epochs; options may
+    only repeat it.
 
     Raises:
         ConfigError: an option says otherwise; all such are named.
@@ -64,11 +81,15 @@ def resumed_config(
         given = resolve_config(preset, file, settings, seed=seed, protocol=protocol)
     else:
         own = {"seed": seed, "protocol": protocol}
-        given = asked.replace(**{key: value for key, value in own.items() if value is not None}, **changes)
+        given = asked.replace(
+            **{key: value for key, value in own.items() if value is not None}, **changes
+        )
     if asked.is_continued_by(given):
         return given
     was, now = asked.to_mapping(), given.to_mapping()
-    differ = [key for key in was if now[key] != was[key] and not (key == "epochs" and now[key] > was[key])]
+    differ = [
+        key for key in was if now[key] != was[key] and not (key == "epochs" and now[key] > was[key])
+    ]
     raise ConfigError(
         f"the run in '{run}' has {', '.join(f'{key} = {was[key]}, not {now[key]}' for key in differ)}: leave the options out"
         " (the folder has them; epochs alone may be raised), or train in another folder"
@@ -82,6 +103,6 @@ def set_threads(threads: int | None) -> None:
         ConfigError: fewer than one.
     """
     if threads is not None:
-        from fastgaum.ops import threads as pool
+        from fastgaum import threads as pool
 
         pool.set_threads(threads)

@@ -1,8 +1,8 @@
-"""The completion scripts: one table of what may stand where, and for each shell the same walk over the words typed so far.
+"""The completion scripts: one table of what may stand where, and for each shell the same walk over
+the words typed so far.
 
-A table's line is a kind and words. The walk keeps where it is in the tree of commands, the option whose value comes next,
-and the number of the next argument.
-"""
+A table's line is a kind and words. The walk keeps where it is in the tree of commands, the option
+whose value comes next, and the number of the next argument."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 WORDS, FILES, LIST, COMMANDS = "w", "f", "c", "s"
-"""one of the words · a file's name or one of the words · some of the words, by comma · a further command"""
+"""one of the words · a file's name or one of the words · some of the words, by comma · a further
+command"""
 
 
 @dataclass(frozen=True)
@@ -189,11 +190,17 @@ complete -c fastgaum -f -a '(__fastgaum_complete)'"""
 
 def _sh(places: Places) -> str:
     """The table as lines of a `case`; nothing in it is special to a shell within single quotes."""
-    return "\n".join(f"    '{at}') echo '{' '.join([place.kind, *place.words])} ' ;;" for at, place in places.items())
+    return "\n".join(
+        f"    '{at}') echo '{' '.join([place.kind, *place.words])} ' ;;"
+        for at, place in places.items()
+    )
 
 
 def _fish(places: Places) -> str:
-    lines = ((f"        case '{at}'", f"            echo '{_line(place)}'") for at, place in places.items())
+    lines = (
+        (f"        case '{at}'", f"            echo '{_line(place)}'")
+        for at, place in places.items()
+    )
     return "\n".join(line for pair in lines for line in pair)
 
 

@@ -23,14 +23,20 @@ def simulate(
     run: Annotated[Path, Parameter(help="a run folder, or a model file")],
     /,
     *,
-    out: Annotated[Path, Parameter(name=["--out", "-o"], help="the table to write: .parquet or .csv")],
+    out: Annotated[
+        Path, Parameter(name=["--out", "-o"], help="the table to write: .parquet or .csv")
+    ],
     episodes: Annotated[int, Parameter(help="how many")] = 1000,
     slate_size: Annotated[
-        int | None, Parameter(help="items of a slate; 10, or what a trained policy was trained for, if not given")
+        int | None,
+        Parameter(
+            help="items of a slate; 10, or what a trained policy was trained for, if not given"
+        ),
     ] = None,
     horizon: Annotated[int, Parameter(help="steps of an episode at most")] = 20,
     leaving: Annotated[
-        float | None, Parameter(help="probability of leaving after a step; nobody leaves if not given")
+        float | None,
+        Parameter(help="probability of leaving after a step; nobody leaves if not given"),
     ] = None,
     pool: Annotated[
         Literal["fixed", "per_user", "per_step"] | None,
@@ -38,7 +44,9 @@ def simulate(
             help="whether all share one pool of items, or when it is drawn; fixed, or a trained policy's own, if not given"
         ),
     ] = None,
-    pool_size: Annotated[int | None, Parameter(help="items of a pool; the whole catalogue if not given")] = None,
+    pool_size: Annotated[
+        int | None, Parameter(help="items of a pool; the whole catalogue if not given")
+    ] = None,
     policy: Annotated[
         str,
         Parameter(
@@ -47,13 +55,18 @@ def simulate(
         ),
     ] = "random",
     head: Annotated[
-        Literal["generator", "reward"] | None, Parameter(help="who chooses; the generator if the run has one")
+        Literal["generator", "reward"] | None,
+        Parameter(help="who chooses; the generator if the run has one"),
     ] = None,
     starts: Annotated[
-        Literal["empty", "logged"], Parameter(help="users begin without history, or within a session of --log")
+        Literal["empty", "logged"],
+        Parameter(help="users begin without history, or within a session of --log"),
     ] = "empty",
     log: Annotated[
-        str | None, Parameter(help="a log: for logged starts, fitted policies, or a run that reads further fields")
+        str | None,
+        Parameter(
+            help="a log: for logged starts, fitted policies, or a run that reads further fields"
+        ),
     ] = None,
     seed: Annotated[int, Parameter(help="seeds everything")] = 0,
     json: Json = None,
@@ -62,25 +75,31 @@ def simulate(
 ) -> None:
     """Write episodes of a trained user model: session, event, item, chosen, utility, probability.
 
-    One row per displayed candidate: `data audit` and `train` read the file as a log. Episodes are written a chunk at a
-    time, and an episode is the same whatever the number of them. A policy that was trained plays its own pool and size of
-    slates, and learns no more.
-    """
+    One row per displayed candidate: `data audit` and `train` read the file as a log. Episodes are
+    written a chunk at a time, and an episode is the same whatever the number of them. A policy that
+    was trained plays its own pool and size of slates, and learns no more."""
     check_frame_output(out)
     check_outputs(out, json)
-    from fastgaum.envs.opening import open_world
-    from fastgaum.policies.checkpoint import load_policy
+    from fastgaum.policies.policy_file import load_policy
     from fastgaum.policies.registry import POLICIES, TRAINED, Sources, plain
     from fastgaum.policies.trajectories import Episodes, trajectories
+    from fastgaum.worlds.open_world import open_world
 
     named = policy in POLICIES and policy not in TRAINED
     if not named and not Path(policy).exists():
         raise ConfigError(
-            f"no policy '{policy}'{did_you_mean(policy, POLICIES)}: give a folder written by `fastgaum rl train`, or one of"
+            f"no policy '{policy}'{did_you_mean(policy, POLICIES)}: give a folder written by "
+            "`fastgaum rl train`, or one of"
             f" {', '.join(name for name in POLICIES if name not in TRAINED)}"
         )
     plan = Episodes(
-        episodes, 10 if slate_size is None else slate_size, horizon, pool or "fixed", pool_size, leaving, seed
+        episodes,
+        10 if slate_size is None else slate_size,
+        horizon,
+        pool or "fixed",
+        pool_size,
+        leaving,
+        seed,
     )
     set_threads(threads)
     read = None if log is None else reading.or_of_run(run).load(log)
@@ -95,5 +114,11 @@ def simulate(
             plan = dataclasses.replace(plan, pool=own)
     with EventProgress("simulating") as progress:
         n_rows = write_frames(trajectories(world, plan, made, progress), out)
-    facts = {"path": str(out), "run": str(run), "policy": policy, "episodes": episodes, "candidates": n_rows}
+    facts = {
+        "path": str(out),
+        "run": str(run),
+        "policy": policy,
+        "episodes": episodes,
+        "candidates": n_rows,
+    }
     finish(f"{out}: {episodes} episodes, {n_rows} candidates", json, facts)

@@ -1,1 +1,2 @@
-"""The engine: the three networks' steps on the CPU by hand, over kernels, without autograd and without dense catalogues."""
+"""The engine: the three networks' steps on the CPU by hand, over kernels, without autograd and
+without dense catalogues."""

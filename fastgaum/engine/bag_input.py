@@ -1,4 +1,5 @@
-"""`BagLinear` by hand, where a history encoder reads its tokens: a gather of table rows forward, their sums backward."""
+"""`BagLinear` by hand, where a history encoder reads its tokens: a gather of table rows forward,
+their sums backward."""
 
 from __future__ import annotations
 
@@ -7,23 +8,26 @@ from typing import Any, cast
 import numpy as np
 from torch import nn
 
-from fastgaum.engine.memory import Array, Scratch
+from fastgaum import threads
 from fastgaum.engine.optimiser import Named, PlayerOptimiser, SparseTable
+from fastgaum.engine.scratch import Array, Scratch
 from fastgaum.kernels import bag_linear as kernels
-from fastgaum.models.scorers import BagLinear
-from fastgaum.models.tensors import Bags
-from fastgaum.ops import threads
+from fastgaum.nets.scorers import BagLinear
+from fastgaum.nets.tensors import Bags
 
 PART = 2048
 """tokens per part"""
 
 
 class BagInput:
-    """One input projection's passes; its table is sparse, the rest lies in its player's flat block."""
+    """One input projection's passes; its table is sparse, the rest lies in its player's flat
+    block."""
 
     def __init__(self, source: BagLinear, name: str, scratch: Scratch) -> None:
         self.source, self.name, self.scratch = source, name, scratch
-        self.bias = cast(nn.Parameter, source.bias if source.numbers is None else source.numbers.bias)
+        self.bias = cast(
+            nn.Parameter, source.bias if source.numbers is None else source.numbers.bias
+        )
 
     def dense_parameters(self) -> list[nn.Parameter]:
         """All parameters but the table."""
@@ -42,7 +46,11 @@ class BagInput:
         weight = None if numbers is None else cast(nn.Parameter, numbers.weight)
         none, empty = np.empty((0, width), np.float32), np.empty((width, 0), np.float32)
         self.values, self.grads = (
-            (none if up is None else view(up), empty if weight is None else view(weight), view(self.bias))
+            (
+                none if up is None else view(up),
+                empty if weight is None else view(weight),
+                view(self.bias),
+            )
             for view in (optimiser.value_of, optimiser.grad_of)
         )
 
@@ -51,14 +59,24 @@ class BagInput:
         n = tokens.n_bags
         result = self.scratch.floats(f"{self.name}.projected", n, self.bias.numel())
         fixed = (self.table.values, *_arrays(tokens), *self.values, result)
-        threads.run(kernels.bag_linear, [(first, min(first + PART, n), *fixed) for first in range(0, n, PART)])
+        threads.run(
+            kernels.bag_linear,
+            [(first, min(first + PART, n), *fixed) for first in range(0, n, PART)],
+        )
         return result
 
     def backward(self, tokens: Bags, grad: Array, named: Named) -> None:
-        """Leave all gradients where the optimiser reads them; `grad` (n_tokens, width), `named` of the tokens' ids."""
+        """Leave all gradients where the optimiser reads them; `grad` (n_tokens, width), `named` of
+        the tokens' ids."""
         up = self.values[0]
-        rows = self.scratch.floats("token row gradients", len(grad), self.table.width) if len(up) else grad
-        kernels.bag_linear_backward(grad, self.table.values, *_arrays(tokens), up, *self.grads, rows)
+        rows = (
+            self.scratch.floats("token row gradients", len(grad), self.table.width)
+            if len(up)
+            else grad
+        )
+        kernels.bag_linear_backward(
+            grad, self.table.values, *_arrays(tokens), up, *self.grads, rows
+        )
         self.table.add(named, rows)
 
 

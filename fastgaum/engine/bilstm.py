@@ -1,9 +1,10 @@
-"""`PrefixBiLstm` by hand: all prefixes of a batch together, the two directions of a layer side by side on two threads.
+"""`PrefixBiLstm` by hand: all prefixes of a batch together, the two directions of a layer side by
+side on two threads.
 
-A prefix's backward states differ from any other's, so that all layers but the first read other inputs for each prefix:
-only the first layer's projection is shared. What is saved: the weights are read once for all prefixes, those that end in
-generated choices included; a prefix's first step has no recurrent product; no weight's gradient is written (`product.py`).
-"""
+A prefix's backward states differ from any other's, so that all layers but the first read other
+inputs for each prefix: only the first layer's projection is shared. What is saved: the weights are
+read once for all prefixes, those that end in generated choices included; a prefix's first step has
+no recurrent product; no weight's gradient is written (`product.py`)."""
 
 from __future__ import annotations
 
@@ -13,18 +14,18 @@ import numpy as np
 import torch
 from torch import nn
 
+from fastgaum import threads
 from fastgaum.engine.bag_input import BagInput
-from fastgaum.engine.history import FusedHistory
-from fastgaum.engine.memory import Array, Scratch
+from fastgaum.engine.histories import FusedHistory
 from fastgaum.engine.optimiser import Named, SparseTable
 from fastgaum.engine.product import ProductWeight
+from fastgaum.engine.scratch import Array, Scratch
 from fastgaum.kernels import direction as kernels
 from fastgaum.kernels import packing
-from fastgaum.models.expand import join_bags, prefixes
-from fastgaum.models.history import PrefixBiLstm
-from fastgaum.models.scorers import BagLinear
-from fastgaum.models.tensors import Bags
-from fastgaum.ops import threads
+from fastgaum.nets.histories import PrefixBiLstm
+from fastgaum.nets.prefixes import join_bags, prefixes
+from fastgaum.nets.scorers import BagLinear
+from fastgaum.nets.tensors import Bags
 
 _NO_INPUT: tuple[Array, Array, Array] = (
     np.empty((0, 1), np.float32),
@@ -49,7 +50,9 @@ class FusedPrefixBiLstm(FusedHistory):
 
     def dense_parameters(self) -> list[nn.Parameter]:
         """Input projections and biases."""
-        return [p for part in self.inputs for p in part.dense_parameters()] + list(self.encoder.bias_ih)
+        return [p for part in self.inputs for p in part.dense_parameters()] + list(
+            self.encoder.bias_ih
+        )
 
     def own_tables(self, n_ids: int, rule: Any) -> list[SparseTable]:
         """Both directions' input tables."""
@@ -77,8 +80,11 @@ class FusedPrefixBiLstm(FusedHistory):
     def _back(self, grad: Array, slot_of: Any) -> None:
         self._run_back(grad, slot_of)
 
-    def _after_both(self, tokens: Bags, offsets: torch.Tensor, generated: Bags) -> tuple[Array, Array]:
-        """Both kinds of prefixes in one pass: those that end in the generated token follow those of the log."""
+    def _after_both(
+        self, tokens: Bags, offsets: torch.Tensor, generated: Bags
+    ) -> tuple[Array, Array]:
+        """Both kinds of prefixes in one pass: those that end in the generated token follow those of
+        the log."""
         n, expanded = tokens.n_bags, prefixes(offsets)
         rows, starts = expanded.rows.numpy(), expanded.offsets.numpy()
         branch = rows.copy()
@@ -118,7 +124,9 @@ class FusedPrefixBiLstm(FusedHistory):
                 if layer:
                     inputs = self.hidden[-1], self.weight_ih[at - 2].values, self.biases[at - 2]
                 else:
-                    np.take(self.inputs[way].forward(tokens), rows, axis=0, out=gates[way], mode="clip")
+                    np.take(
+                        self.inputs[way].forward(tokens), rows, axis=0, out=gates[way], mode="clip"
+                    )
                 held = self.weight_hh[at].values, gates[way], memory[way], hidden, way * size
                 calls.append((self.order, offsets, way == 1, *inputs, *held))
             threads.run(kernels.direction_forward, calls)
@@ -139,13 +147,24 @@ class FusedPrefixBiLstm(FusedHistory):
         steps = [(later, later - 1), (earlier, earlier + 1)]
         for layer in range(self.encoder.layers - 1, -1, -1):
             sums = [take(f"{self.name}.{layer}.{way}.sums", n, 4 * size) for way in range(2)]
-            below = [take(f"input gradients {way}", n if layer else 0, 2 * size) for way in range(2)]
+            below = [
+                take(f"input gradients {way}", n if layer else 0, 2 * size) for way in range(2)
+            ]
             calls = []
             for way in range(2):
                 at = 2 * layer + way
                 matrix = self.weight_ih[at - 2].values if layer else _NO_INPUT[1]
-                held = self.gates[layer][way], self.memory[layer][way], back, way * size, sums[way], below[way]
-                calls.append((self.order, self.offsets, way == 1, matrix, self.weight_hh[at].values, *held))
+                held = (
+                    self.gates[layer][way],
+                    self.memory[layer][way],
+                    back,
+                    way * size,
+                    sums[way],
+                    below[way],
+                )
+                calls.append(
+                    (self.order, self.offsets, way == 1, matrix, self.weight_hh[at].values, *held)
+                )
             threads.run(kernels.direction_backward, calls)
             for way, (here, before) in enumerate(steps):
                 at, hidden = 2 * layer + way, self.hidden[layer][:, way * size : (way + 1) * size]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fastgaum.engine.bilstm import FusedPrefixBiLstm
-from fastgaum.engine.history import FusedHistory, FusedPositionWeight, FusedRecurrent
-from fastgaum.engine.memory import Scratch
-from fastgaum.models.history import HistoryEncoder, PositionWeight, PrefixBiLstm, Recurrent
+from fastgaum.engine.histories import FusedHistory, FusedPositionWeight, FusedRecurrent
+from fastgaum.engine.scratch import Scratch
+from fastgaum.nets.histories import HistoryEncoder, PositionWeight, PrefixBiLstm, Recurrent
 
 
 def fused_history(encoder: HistoryEncoder, name: str, scratch: Scratch) -> FusedHistory | None:

@@ -1,8 +1,9 @@
-"""The game by hand: what `training.game.Game` does with autograd, over kernels; the two agree step by step.
+"""The game by hand: what `training.game.Game` does with autograd, over kernels; the two agree step
+by step.
 
-Every loss of the game has a gradient in closed form with respect to the scores of a batch, (probability − target) /
-n_events, so one backward pass through a scorer and a history encoder is all that a step needs.
-"""
+Every loss of the game has a gradient in closed form with respect to the scores of a batch,
+(probability − target) / n_events, so one backward pass through a scorer and a history encoder is
+all that a step needs."""
 
 from __future__ import annotations
 
@@ -12,23 +13,23 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastgaum import threads
 from fastgaum.config import Config
 from fastgaum.engine.encoders import fused_history
-from fastgaum.engine.history import FusedHistory
-from fastgaum.engine.memory import Array, Scratch
+from fastgaum.engine.histories import FusedHistory
 from fastgaum.engine.optimiser import Named, PlayerOptimiser, SparseTable
 from fastgaum.engine.scorer import FusedScorer
+from fastgaum.engine.scratch import Array, Scratch
 from fastgaum.engine.shared_gradient import SharedGradient
 from fastgaum.errors import NumericsError, StepRefusedError
 from fastgaum.kernels import choice as kernels
 from fastgaum.kernels.dropout import drop_ids
-from fastgaum.models.networks import Networks
-from fastgaum.models.regularisers import Regulariser, Shannon, best_value
-from fastgaum.models.sampling import sample_candidates
-from fastgaum.models.scorer_layout import dense_parameters, parts_of
-from fastgaum.models.scorers import Scorer
-from fastgaum.models.tensors import Bags, BatchTensors, chosen_bags
-from fastgaum.ops import threads
+from fastgaum.nets.networks import Networks
+from fastgaum.nets.regularisers import Regulariser, Shannon, best_value
+from fastgaum.nets.sampling import sample_candidates
+from fastgaum.nets.scorer_layout import dense_parameters, parts_of
+from fastgaum.nets.scorers import Scorer
+from fastgaum.nets.tensors import Bags, BatchTensors, chosen_bags
 from fastgaum.parallel.exchange import Exchange
 
 SHARED_SCORES = 1 << 16
@@ -36,12 +37,20 @@ SHARED_SCORES = 1 << 16
 
 
 class FusedPlayer:
-    """A scorer, the history encoder it trains (a generator that reads the reward's states has none), one optimiser."""
+    """A scorer, the history encoder it trains (a generator that reads the reward's states has
+    none), one optimiser."""
 
     def __init__(
-        self, scorer: Scorer, history: FusedHistory | None, name: str, n_ids: int, config: Config, lr: float,
-        weight_decay: float, scratch: Scratch,
-    ) -> None:  # fmt: skip
+        self,
+        scorer: Scorer,
+        history: FusedHistory | None,
+        name: str,
+        n_ids: int,
+        config: Config,
+        lr: float,
+        weight_decay: float,
+        scratch: Scratch,
+    ) -> None:
         self.history = history
         self.scorer = FusedScorer(scorer, f"{name}.scorer", scratch)
         tables: list[SparseTable] = self.scorer.own_tables(n_ids, config.table_optimiser)
@@ -57,12 +66,23 @@ class FusedPlayer:
 
 
 class FusedGame:
-    """Two players over one set of networks, on the CPU; `supports` says for which configurations."""
+    """Two players over one set of networks, on the CPU; `supports` says for which
+    configurations."""
 
     def __init__(
-        self, networks: Networks, config: Config, regulariser: Regulariser, unknown_of_id: torch.Tensor, outside: bool
+        self,
+        networks: Networks,
+        config: Config,
+        regulariser: Regulariser,
+        unknown_of_id: torch.Tensor,
+        outside: bool,
     ) -> None:
-        self.networks, self.config, self.regulariser, self.outside = networks, config, regulariser, outside
+        self.networks, self.config, self.regulariser, self.outside = (
+            networks,
+            config,
+            regulariser,
+            outside,
+        )
         self.unknown_of_id = unknown_of_id.numpy()
         self.random = config.id_dropout > 0 or config.dropout > 0
         n_ids = len(self.unknown_of_id)
@@ -73,7 +93,14 @@ class FusedGame:
             history = fused_history(player.history, f"history {i}", self.scratch)
             self.players.append(
                 FusedPlayer(
-                    player.reward, history, f"reward {i}", n_ids, config, config.lr, config.weight_decay, self.scratch
+                    player.reward,
+                    history,
+                    f"reward {i}",
+                    n_ids,
+                    config,
+                    config.lr,
+                    config.weight_decay,
+                    self.scratch,
                 )
             )
         self.generator: FusedPlayer | None = None
@@ -81,7 +108,14 @@ class FusedGame:
             own = networks.generator_history
             history = None if own is None else fused_history(own, "generator history", self.scratch)
             self.generator = FusedPlayer(
-                networks.generator, history, "generator", n_ids, config, config.generator_lr, 0.0, self.scratch
+                networks.generator,
+                history,
+                "generator",
+                n_ids,
+                config,
+                config.generator_lr,
+                0.0,
+                self.scratch,
             )
 
     @staticmethod
@@ -98,7 +132,8 @@ class FusedGame:
         return known and plain and floats and device.type == "cpu"
 
     def set_learning_rates(self, factor: float, reward_share: float = 1.0) -> None:
-        """Set both players' learning rates to the configured ones times `factor`, the reward's also times its share."""
+        """Set both players' learning rates to the configured ones times `factor`, the reward's also
+        times its share."""
         for player in self.players:
             player.optimiser.lr = self.config.lr * reward_share * factor
         if self.generator is not None:
@@ -117,7 +152,9 @@ class FusedGame:
     def share(self, exchange: Exchange) -> None:
         """Take every step with the other processes of the training."""
         for name, optimiser in self.optimisers().items():
-            optimiser.shared = SharedGradient(exchange, self.slot_of, self.scratch, f"shared {name}")
+            optimiser.shared = SharedGradient(
+                exchange, self.slot_of, self.scratch, f"shared {name}"
+            )
 
     def freeze(self, frozen: bool) -> None:
         """Let steps look at losses and gradients and move nothing, or move again."""
@@ -131,17 +168,22 @@ class FusedGame:
             player.optimiser.release()
 
     def exact_step(self, batch: BatchTensors) -> float:
-        """One reward step against the closed-form best response; returns the mean Fenchel–Young loss (nats for Shannon)."""
+        """One reward step against the closed-form best response; returns the mean Fenchel–Young
+        loss (nats for Shannon)."""
         total = 0.0
         for player in self.players:
-            candidates, tokens = self._dropped(batch.candidates, "candidates"), self._dropped(batch.tokens, "tokens")
+            candidates, tokens = (
+                self._dropped(batch.candidates, "candidates"),
+                self._dropped(batch.tokens, "tokens"),
+            )
             utility = self._utility(player, batch, candidates, tokens, train=True)
             probs, loss = self._best_response(utility, batch)
             total += self._reward_step(player, batch, probs, self._named(candidates), _finite(loss))
         return total / len(self.players)
 
     def round(self, batch: BatchTensors) -> float:
-        """Generator steps, then one reward step; returns the mean of ⟨φ, r⟩ − r(a_t) before the reward's update."""
+        """Generator steps, then one reward step; returns the mean of ⟨φ, r⟩ − r(a_t) before the
+        reward's update."""
         probs, named, generated = self._generator_turn(batch, self.config.generator_steps)
         probs = self._kept("generator probs", probs)
         offsets, choices = batch.source.display_offsets, batch.source.choices
@@ -158,8 +200,11 @@ class FusedGame:
                 utility = self._utility(player, batch, candidates, tokens, train=True)
                 named = named if candidates is batch.candidates else self._named(candidates)
             else:
-                # nothing is drawn, so the scores that the generator trained against are this step's own
-                utility = self.scratch.floats(f"{player.scorer.name}.scores", batch.candidates.n_bags)
+                # nothing is drawn, so the scores that the generator trained against are this step's
+                # own
+                utility = self.scratch.floats(
+                    f"{player.scorer.name}.scores", batch.candidates.n_bags
+                )
             loss = _finite(kernels.expected_loss(utility, probs, offsets, choices))
             total += self._reward_step(player, batch, probs, named, loss)
         return total / len(self.players)
@@ -168,8 +213,11 @@ class FusedGame:
         """Generator steps against the present reward, which stays fixed."""
         self._generator_turn(batch, steps, last=False)
 
-    def _generator_turn(self, batch: BatchTensors, steps: int, last: bool = True) -> tuple[Array, Named, Bags | None]:
-        """Generator steps; returns its distribution after the last of them, the candidates' rows, generated tokens."""
+    def _generator_turn(
+        self, batch: BatchTensors, steps: int, last: bool = True
+    ) -> tuple[Array, Named, Bags | None]:
+        """Generator steps; returns its distribution after the last of them, the candidates' rows,
+        generated tokens."""
         assert self.generator is not None
         generator, generated = self.generator, None
         if self.config.states == "generated":
@@ -177,7 +225,10 @@ class FusedGame:
             outputs = [self._branch_utility(player, batch, generated) for player in self.players]
             states = self._reward_states(batch, "branch states")
         else:
-            outputs = [self._utility(player, batch, batch.candidates, batch.tokens) for player in self.players]
+            outputs = [
+                self._utility(player, batch, batch.candidates, batch.tokens)
+                for player in self.players
+            ]
             states = self._reward_states(batch, "states")
         utility = outputs[0] if len(outputs) == 1 else np.mean(outputs, axis=0)
         best, loss = self._best_response(utility, batch)
@@ -197,11 +248,15 @@ class FusedGame:
                 if generator.history is not None and generated is None:
                     generator.history.backward(grad_states, self.slot_of)
                 elif generator.history is not None:
-                    generator.history.backward_both(np.zeros_like(grad_states), grad_states, self.slot_of)
+                    generator.history.backward_both(
+                        np.zeros_like(grad_states), grad_states, self.slot_of
+                    )
                 generator.optimiser.step()
         return probs, named, generated
 
-    def _own_states(self, history: FusedHistory, batch: BatchTensors, generated: Bags | None) -> Array:
+    def _own_states(
+        self, history: FusedHistory, batch: BatchTensors, generated: Bags | None
+    ) -> Array:
         """The generator's own encoder's states."""
         if generated is None:
             return history.forward(batch, batch.tokens)
@@ -211,11 +266,17 @@ class FusedGame:
         """What the generator would have chosen at each token, drawn on the logged state."""
         assert self.generator is not None
         readers = self.players if self.generator.history is None else [self.generator]
-        found = [reader.history.forward(batch, batch.tokens) for reader in readers if reader.history is not None]
+        found = [
+            reader.history.forward(batch, batch.tokens)
+            for reader in readers
+            if reader.history is not None
+        ]
         states = found[0] if len(found) == 1 else np.concatenate(found, axis=1)
         logits = self.generator.scorer.forward(*self._inputs(batch, batch.candidates), states)
         with torch.no_grad():
-            dist = self.regulariser.link(torch.from_numpy(logits), batch.display_offsets, self.outside)
+            dist = self.regulariser.link(
+                torch.from_numpy(logits), batch.display_offsets, self.outside
+            )
         try:
             drawn = sample_candidates(dist, batch.display_offsets)
         except NumericsError as error:
@@ -231,22 +292,31 @@ class FusedGame:
     def _generated_step(
         self, player: FusedPlayer, batch: BatchTensors, probs: Array, named: Named, generated: Bags
     ) -> float:
-        """One reward step whose first term is read on histories that end in a generated choice; returns its loss.
+        """One reward step whose first term is read on histories that end in a generated choice;
+        returns its loss.
 
-        Where nothing is drawn, states and utilities are those that the generator has just trained against.
-        """
+        Where nothing is drawn, states and utilities are those that the generator has just trained
+        against."""
         assert player.history is not None
         history, scorer, candidates = player.history, player.scorer, batch.candidates
         names = f"{history.name}.states", f"{history.name}.branch states"
-        logged, branch = (self.scratch.floats(name, batch.n_events, history.state_dim) for name in names)
+        logged, branch = (
+            self.scratch.floats(name, batch.n_events, history.state_dim) for name in names
+        )
         utility = self.scratch.floats(f"{scorer.name}.scores", len(probs))
         if self.random:
-            candidates, tokens = self._dropped(candidates, "candidates"), self._dropped(batch.tokens, "tokens")
+            candidates, tokens = (
+                self._dropped(candidates, "candidates"),
+                self._dropped(batch.tokens, "tokens"),
+            )
             history.forward_both(batch, tokens, self._dropped(generated, "generated"))
             named = named if candidates is batch.candidates else self._named(candidates)
             scorer.forward(*self._inputs(batch, candidates), branch, self._dropout_key(player))
         offsets, choices = batch.source.display_offsets, batch.source.choices
-        nothing, grad = self.scratch.floats("no probs", len(probs)), self.scratch.floats("score gradients", len(probs))
+        nothing, grad = (
+            self.scratch.floats("no probs", len(probs)),
+            self.scratch.floats("score gradients", len(probs)),
+        )
         nothing[:] = 0
         loss = float(probs.astype(np.float64) @ utility) / batch.n_events
         kernels.target_gradient(probs, nothing, batch.n_events, grad)
@@ -258,7 +328,9 @@ class FusedGame:
         history.backward_both(of_logged, of_branch, self.slot_of)
         return player.optimiser.step(_finite(loss))
 
-    def _reward_step(self, player: FusedPlayer, batch: BatchTensors, probs: Array, named: Named, loss: float) -> float:
+    def _reward_step(
+        self, player: FusedPlayer, batch: BatchTensors, probs: Array, named: Named, loss: float
+    ) -> float:
         grad = self.scratch.floats("score gradients", len(probs))
         kernels.logged_gradient(probs, batch.source.display_offsets, batch.source.choices, grad)
         grad_states = player.scorer.backward(grad, named)
@@ -267,7 +339,12 @@ class FusedGame:
         return player.optimiser.step(loss)
 
     def _utility(
-        self, player: FusedPlayer, batch: BatchTensors, candidates: Bags, tokens: Bags, train: bool = False
+        self,
+        player: FusedPlayer,
+        batch: BatchTensors,
+        candidates: Bags,
+        tokens: Bags,
+        train: bool = False,
     ) -> Array:
         assert player.history is not None
         states = player.history.forward(batch, tokens)
@@ -310,14 +387,20 @@ class FusedGame:
         if isinstance(self.regulariser, Shannon):
             return self._softmax(logits, 1.0, batch)[0]
         with torch.no_grad():
-            dist = self.regulariser.link(torch.from_numpy(logits), batch.display_offsets, self.outside)
+            dist = self.regulariser.link(
+                torch.from_numpy(logits), batch.display_offsets, self.outside
+            )
         return dist.probs.numpy()
 
     def _softmax(self, scores: Array, eta: float, batch: BatchTensors) -> tuple[Array, Array]:
-        probs, totals = self.scratch.floats("probs", len(scores)), self.scratch.floats("totals", batch.n_events)
+        probs, totals = (
+            self.scratch.floats("probs", len(scores)),
+            self.scratch.floats("totals", batch.n_events),
+        )
         offsets = batch.source.display_offsets
         fixed = scores, np.float32(eta), offsets, self.outside, probs, totals
-        # a second thread takes some 60 µs to wake: it is not worth that where the first needs a few times as much
+        # a second thread takes some 60 µs to wake: it is not worth that where the first needs a few
+        # times as much
         parts = parts_of(offsets) if len(scores) > SHARED_SCORES else [(0, batch.n_events)]
         threads.run(kernels.choice_probs, [(*part, *fixed) for part in parts])
         return probs, totals
@@ -343,14 +426,21 @@ class FusedGame:
         return Bags(torch.from_numpy(ids), bags.offsets, bags.numbers)
 
     def _named(self, candidates: Bags) -> Named:
-        return Named(candidates.ids.numpy(), candidates.offsets.numpy(), self.slot_of, self.scratch, "candidates")
+        return Named(
+            candidates.ids.numpy(),
+            candidates.offsets.numpy(),
+            self.slot_of,
+            self.scratch,
+            "candidates",
+        )
 
     def _all(self) -> list[FusedPlayer]:
         return self.players if self.generator is None else [*self.players, self.generator]
 
 
 def _finite(loss: float) -> float:
-    """The loss, before anything is moved by it. Raises StepRefusedError for one that is not finite."""
+    """The loss, before anything is moved by it. Raises StepRefusedError for one that is not
+    finite."""
     if not math.isfinite(loss):
         raise StepRefusedError(f"the loss is {loss}")
     return loss

@@ -1,9 +1,9 @@
-"""One player's parameters as the engine trains them: a flat block of the dense ones, and tables by touched rows.
+"""One player's parameters as the engine trains them: a flat block of the dense ones, and tables by
+touched rows.
 
-AdamW for the block and for very large matrices (`product.py`); for tables lazy AdamW or row-wise Adagrad
-(`kernels/rows.py` says where they differ from dense). The gradient is clipped over all together, as
-torch.nn.utils.clip_grad_norm_ does.
-"""
+AdamW for the block and for very large matrices (`product.py`); for tables lazy AdamW or row-wise
+Adagrad (`kernels/rows.py` says where they differ from dense). The gradient is clipped over all
+together, as torch.nn.utils.clip_grad_norm_ does."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastgaum.engine.memory import Array, Scratch
+from fastgaum import threads
 from fastgaum.engine.product import ProductWeight, step_products, wide_squares
+from fastgaum.engine.scratch import Array, Scratch
 from fastgaum.engine.shared_gradient import SharedGradient
 from fastgaum.errors import RefusedByAllError, StepRefusedError
 from fastgaum.kernels import rows as kernels
-from fastgaum.ops import threads
 
 BETA1, BETA2, EPS = np.float32(0.9), np.float32(0.999), np.float32(1e-8)
 SHARED_FLOATS = 1 << 17
@@ -40,7 +40,10 @@ class Named:
         self.rows = scratch.ints(f"{name}.rows", len(ids))
         self.count = int(kernels.number_rows(ids, slot_of, self.slots, self.rows))
         if self.count < 0:
-            raise IndexError(f"id {ids[-1 - self.count]} is not one of the {len(slot_of)} ids of the feature space")
+            raise IndexError(
+                f"id {ids[-1 - self.count]} is not one of the {len(slot_of)} ids of the feature "
+                "space"
+            )
 
     @cached_property
     def bags(self) -> tuple[Any, Any]:
@@ -53,7 +56,8 @@ class Named:
         return starts, bags
 
     def parts(self, width: int) -> list[tuple[int, int]]:
-        """Cut the slots into ranges named about equally often; each slot's sum is one range's, so the cut changes no bit."""
+        """Cut the slots into ranges named about equally often; each slot's sum is one range's, so
+        the cut changes no bit."""
         if self.slots.size * width <= SHARED_FLOATS:
             return [(0, self.count)]
         even = np.arange(1, PARTS) * (self.slots.size / PARTS)
@@ -62,9 +66,12 @@ class Named:
 
 
 class SparseTable:
-    """A table of one block of rows per id, (n_ids · block, width), of which a step reads and writes the named ids only."""
+    """A table of one block of rows per id, (n_ids · block, width), of which a step reads and writes
+    the named ids only."""
 
-    def __init__(self, parameter: nn.Parameter, n_ids: int, rule: Rule, scratch: Scratch, name: str) -> None:
+    def __init__(
+        self, parameter: nn.Parameter, n_ids: int, rule: Rule, scratch: Scratch, name: str
+    ) -> None:
         self.parameter, self.rule, self.scratch, self.name = parameter, rule, scratch, name
         self.n_ids, self.width = n_ids, parameter.numel() // n_ids
         self.values = parameter.detach().view(n_ids, self.width).numpy()
@@ -85,9 +92,14 @@ class SparseTable:
     def add(self, named: Named, grad: Array) -> None:
         """Sum the gradients of bags, (n_bags, width), into the rows that the bags name."""
         total = self.buffer(named)
-        threads.run(kernels.add_rows, [(grad, *named.bags, *part, total) for part in named.parts(self.width)])
+        threads.run(
+            kernels.add_rows,
+            [(grad, *named.bags, *part, total) for part in named.parts(self.width)],
+        )
 
-    def update(self, shrink: float, lr: float, log_decay: float, corrections: tuple[np.float32, np.float32]) -> None:
+    def update(
+        self, shrink: float, lr: float, log_decay: float, corrections: tuple[np.float32, np.float32]
+    ) -> None:
         """Move the named rows."""
         if self.named is None:
             return
@@ -104,12 +116,14 @@ class SparseTable:
         else:
             held = (self.values, rows, self.grad, self.squares, self.shrunk)
             threads.run(
-                kernels.adagrad_rows, [(*held, *part, small(shrink), small(lr), log_decay, EPS) for part in parts]
+                kernels.adagrad_rows,
+                [(*held, *part, small(shrink), small(lr), log_decay, EPS) for part in parts],
             )
         self.named = None
 
     def moments(self) -> dict[str, Any]:
-        """What the rows remember, by name: the rule's own arrays, and each row's weight decay so far."""
+        """What the rows remember, by name: the rule's own arrays, and each row's weight decay so
+        far."""
         of_rule = {"m": self.m, "v": self.v} if self.rule == "adam" else {"squares": self.squares}
         return {**of_rule, "shrunk": self.shrunk}
 
@@ -119,12 +133,18 @@ class SparseTable:
 
 
 class PlayerOptimiser:
-    """Owns a player's dense parameters in one flat array, of which the modules' own parameters become views."""
+    """Owns a player's dense parameters in one flat array, of which the modules' own parameters
+    become views."""
 
     def __init__(
-        self, dense: Iterable[nn.Parameter], tables: Iterable[SparseTable], lr: float, weight_decay: float, clip: float,
+        self,
+        dense: Iterable[nn.Parameter],
+        tables: Iterable[SparseTable],
+        lr: float,
+        weight_decay: float,
+        clip: float,
         products: Iterable[ProductWeight] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.parameters = list(dense)
         self.tables, self.products = list(tables), list(products)
         self.lr, self.weight_decay, self.clip = lr, weight_decay, clip
@@ -156,7 +176,8 @@ class PlayerOptimiser:
         return self._view(self.grad, parameter)
 
     def step(self, loss: float = 0.0) -> float:
-        """One step with the gradients that stand in the block and in the tables' buffers, of a batch with this loss.
+        """One step with the gradients that stand in the block and in the tables' buffers, of a
+        batch with this loss.
 
         Returns the loss: of several processes' batch, that of the whole.
 
@@ -176,11 +197,25 @@ class PlayerOptimiser:
         self.step_number += 1
         shrink = min(1.0, self.clip / (norm + 1e-6))
         small = np.float32
-        corrections = np.float32(1 - 0.9**self.step_number), np.float32(math.sqrt(1 - 0.999**self.step_number))
-        rates = (small(shrink), small(self.lr), small(self.lr * self.weight_decay), BETA1, BETA2, *corrections, EPS)
+        corrections = (
+            np.float32(1 - 0.9**self.step_number),
+            np.float32(math.sqrt(1 - 0.999**self.step_number)),
+        )
+        rates = (
+            small(shrink),
+            small(self.lr),
+            small(self.lr * self.weight_decay),
+            BETA1,
+            BETA2,
+            *corrections,
+            EPS,
+        )
         flat = self.values, self.grad, self.m, self.v
         cuts = range(0, len(self.values), SHARED_FLOATS)
-        threads.run(kernels.adam_dense, [(*(part[at : at + SHARED_FLOATS] for part in flat), *rates) for at in cuts])
+        threads.run(
+            kernels.adam_dense,
+            [(*(part[at : at + SHARED_FLOATS] for part in flat), *rates) for at in cuts],
+        )
         if self.products:
             step_products(self.products, rates)
         self.log_decay += math.log1p(-self.lr * self.weight_decay)
@@ -190,15 +225,21 @@ class PlayerOptimiser:
 
     def norm(self) -> float:
         """The norm of the whole gradient; not finite only where the gradient is not."""
-        flat = [self.grad, *(table.grad.reshape(-1) for table in self.tables if table.named is not None)]
+        flat = [
+            self.grad,
+            *(table.grad.reshape(-1) for table in self.tables if table.named is not None),
+        ]
         squares = sum(map(_squares, flat)) + sum(weight.squares() for weight in self.products)
         if not math.isfinite(squares):
             # the quick sums square in float32, which overflows from 1e19 on
-            squares = sum(map(wide_squares, flat)) + sum(weight.wide_squares() for weight in self.products)
+            squares = sum(map(wide_squares, flat)) + sum(
+                weight.wide_squares() for weight in self.products
+            )
         return math.sqrt(squares)
 
     def settle(self) -> None:
-        """Bring every table row up to date with its weight decay: before anything reads the whole table."""
+        """Bring every table row up to date with its weight decay: before anything reads the whole
+        table."""
         if self.weight_decay:
             for table in self.tables:
                 table.settle(self.log_decay)
@@ -213,7 +254,8 @@ class PlayerOptimiser:
         self.step_number, self.log_decay = int(steps), log_decay
 
     def state(self) -> dict[str, torch.Tensor]:
-        """What a step remembers beside the counters, by name, in the optimiser's own memory: it may be written to."""
+        """What a step remembers beside the counters, by name, in the optimiser's own memory: it may
+        be written to."""
         arrays = {"m": self.m, "v": self.v}
         for i, table in enumerate(self.tables):
             arrays |= {f"table.{i}.{name}": array for name, array in table.moments().items()}

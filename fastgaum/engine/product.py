@@ -1,9 +1,9 @@
-"""Weight matrices so large that their gradient is never written: it is left as the two thin factors it is a product of.
+"""Weight matrices so large that their gradient is never written: it is left as the two thin factors
+it is a product of.
 
-An LSTM of 8 layers of 512 in two directions has 46 million weights, and a batch of 16 users a handful of tokens. AdamW
-must read and write 24 bytes per weight in any case; writing a gradient first and reading it twice, for its norm and for
-the step, would be 16 more.
-"""
+An LSTM of 8 layers of 512 in two directions has 46 million weights, and a batch of 16 users a
+handful of tokens. AdamW must read and write 24 bytes per weight in any case; writing a gradient
+first and reading it twice, for its norm and for the step, would be 16 more."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastgaum.engine.memory import Array
+from fastgaum import threads
+from fastgaum.engine.scratch import Array
 from fastgaum.kernels import products as kernels
-from fastgaum.ops import threads
 
 PART = 1 << 19
 """weights per part of a step over threads"""
@@ -23,7 +23,8 @@ Rates = tuple[np.float32, ...]
 
 
 class ProductWeight:
-    """A matrix (n, width) with its moments, whose gradient is left (n, terms) @ right (terms, width)."""
+    """A matrix (n, width) with its moments, whose gradient is left (n, terms) @ right (terms,
+    width)."""
 
     def __init__(self, parameter: nn.Parameter) -> None:
         # numpy's memory comes in huge pages, torch's does not
@@ -59,14 +60,17 @@ class ProductWeight:
         parts = self.parts()
         sums = np.empty(len(parts))
         threads.run(
-            kernels.product_squares, [(*rows, self.left, self.right, part, sums) for part, rows in enumerate(parts)]
+            kernels.product_squares,
+            [(*rows, self.left, self.right, part, sums) for part, rows in enumerate(parts)],
         )
         return float(sums.sum())
 
     def wide_squares(self) -> float:
         """`squares` in float64, for gradients whose squares overflow float32; slow."""
         with np.errstate(over="ignore", invalid="ignore"):
-            return sum(wide_squares(self.left[first:last] @ self.right) for first, last in self.parts())
+            return sum(
+                wide_squares(self.left[first:last] @ self.right) for first, last in self.parts()
+            )
 
 
 def wide_squares(values: Array) -> float:
@@ -75,6 +79,9 @@ def wide_squares(values: Array) -> float:
 
 
 def step_products(weights: list[ProductWeight], rates: Rates) -> None:
-    """An AdamW step of all of them, in parts over threads; `rates` as `kernels.adam_product` takes them."""
+    """An AdamW step of all of them, in parts over threads; `rates` as `kernels.adam_product` takes
+    them."""
     held = [(w, (w.values, w.m, w.v, w.left, w.right)) for w in weights]
-    threads.run(kernels.adam_product, [(*rows, *arrays, *rates) for w, arrays in held for rows in w.parts()])
+    threads.run(
+        kernels.adam_product, [(*rows, *arrays, *rates) for w, arrays in held for rows in w.parts()]
+    )

@@ -1,4 +1,5 @@
-"""A `Scorer` by hand: forward and backward over packed display sets, shared over threads by events."""
+"""A `Scorer` by hand: forward and backward over packed display sets, shared over threads by
+events."""
 
 from __future__ import annotations
 
@@ -7,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from fastgaum.engine.memory import Array, Scratch
+from fastgaum import threads
 from fastgaum.engine.optimiser import Named, PlayerOptimiser, SparseTable
+from fastgaum.engine.scratch import Array, Scratch
 from fastgaum.kernels import scorer as kernels
-from fastgaum.models.scorer_layout import (
+from fastgaum.nets.scorer_layout import (
     KINDS,
     NO_DROPOUT,
     NO_TABLE,
@@ -20,8 +22,7 @@ from fastgaum.models.scorer_layout import (
     starts_of,
     widths_of,
 )
-from fastgaum.models.scorers import Scorer
-from fastgaum.ops import threads
+from fastgaum.nets.scorers import Scorer
 
 
 class FusedScorer:
@@ -38,9 +39,13 @@ class FusedScorer:
 
     def own_tables(self, n_ids: int, rule: Any) -> list[SparseTable]:
         """Make the tables over ids sparse."""
-        self.tables = [SparseTable(self.scorer.first.table, n_ids, rule, self.scratch, f"{self.name}.table")]
+        self.tables = [
+            SparseTable(self.scorer.first.table, n_ids, rule, self.scratch, f"{self.name}.table")
+        ]
         if self.scorer.wide is not None:
-            wide = SparseTable(self.scorer.wide.table, n_ids, rule, self.scratch, f"{self.name}.wide")
+            wide = SparseTable(
+                self.scorer.wide.table, n_ids, rule, self.scratch, f"{self.name}.wide"
+            )
             self.tables.append(wide)
         return self.tables
 
@@ -50,16 +55,30 @@ class FusedScorer:
         self.starts = starts_of(self.scorer, optimiser.place)
         self.n_dense = sum(parameter.numel() for parameter in dense_parameters(self.scorer))
         wide = self.tables[1].values if len(self.tables) > 1 else NO_TABLE
-        self.weights = self.tables[0].values, wide, optimiser.values, self.starts, self.widths, self.kind
+        self.weights = (
+            self.tables[0].values,
+            wide,
+            optimiser.values,
+            self.starts,
+            self.widths,
+            self.kind,
+        )
         self.width, self.total_width = int(self.widths[0]), int(self.widths.sum())
 
-    def forward(self, display_offsets: Any, ids: Any, numbers: Array, states: Array, key: int | None = None) -> Array:
-        """Scores, (n_candidates,); a `key` turns dropout on. The result stays valid until the next forward pass."""
+    def forward(
+        self, display_offsets: Any, ids: Any, numbers: Array, states: Array, key: int | None = None
+    ) -> Array:
+        """Scores, (n_candidates,); a `key` turns dropout on. The result stays valid until the next
+        forward pass."""
         n, n_events, take = len(ids), len(states), self.scratch.floats
         rate = self.rate if key is not None else 0.0
         self.dropout = NO_DROPOUT
         if rate:
-            self.dropout = np.uint32(key or 0), np.uint32(math.floor(rate * 2**32)), np.float32(1 / (1 - rate))
+            self.dropout = (
+                np.uint32(key or 0),
+                np.uint32(math.floor(rate * 2**32)),
+                np.float32(1 / (1 - rate)),
+            )
         self.inputs = display_offsets, ids, numbers, states
         self.activations = take(f"{self.name}.activations", n * self.total_width)
         sums, scores = take("state sums", n_events, self.width), take(f"{self.name}.scores", n)
@@ -69,28 +88,42 @@ class FusedScorer:
         return scores
 
     def backward(self, grad_scores: Array, named: Named, add: bool = False) -> Array:
-        """Leave all gradients where the optimiser reads them; returns that of the states, (n_events, state_dim).
+        """Leave all gradients where the optimiser reads them; returns that of the states,
+        (n_events, state_dim).
 
-        `named` holds the ids that the forward pass read; with `add` the gradients of the pass before, over the same
-        candidates, are added. Destroys what the forward pass kept.
-        """
+        `named` holds the ids that the forward pass read; with `add` the gradients of the pass
+        before, over the same candidates, are added. Destroys what the forward pass kept."""
         _, ids, _, states = self.inputs
         take, n, width = self.scratch.floats, len(ids), self.width
         table = self.tables[0]
         held = (take("candidate gradients", n, table.width), take("all score gradients", n))
         rows = take("more candidate gradients", n, table.width) if add else held[0]
-        sums, grad_states = take("state sums", len(states), width), take("state gradients", *states.shape)
+        sums, grad_states = (
+            take("state sums", len(states), width),
+            take("state gradients", *states.shape),
+        )
         # a scorer's parameters are the first in its player's block
         total = self.optimiser.grad[: self.n_dense]
         alone = len(self.parts) == 1 and not add
         blocks = total[None] if alone else take("dense gradients", len(self.parts), self.n_dense)
         fixed = (
-            *self.inputs, table.values, len(self.tables) > 1, self.optimiser.values, self.starts, self.widths,
-            self.kind, *self.dropout, self.activations, grad_scores,
-        )  # fmt: skip
+            *self.inputs,
+            table.values,
+            len(self.tables) > 1,
+            self.optimiser.values,
+            self.starts,
+            self.widths,
+            self.kind,
+            *self.dropout,
+            self.activations,
+            grad_scores,
+        )
         threads.run(
             kernels.scorer_backward,
-            [(*part, *fixed, blocks[i], rows, sums, grad_states) for i, part in enumerate(self.parts)],
+            [
+                (*part, *fixed, blocks[i], rows, sums, grad_states)
+                for i, part in enumerate(self.parts)
+            ],
         )
         if add:
             for block in blocks:

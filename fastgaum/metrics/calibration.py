@@ -1,4 +1,5 @@
-"""Does a probability of 30 % come true in 30 % of cases: calibration of candidates and of no click."""
+"""Does a probability of 30 % come true in 30 % of cases: calibration of candidates and of no
+click."""
 
 from __future__ import annotations
 
@@ -24,11 +25,13 @@ def candidate_outcomes(display_offsets: AnyInts, choices: AnyInts) -> Float64Arr
 
 
 def expected_calibration_error(probs: AnyFloats, outcomes: AnyFloats, bins: int = 15) -> float:
-    """Return the mean over cases of |mean probability - share that came true| of the case's bin, in [0, 1].
+    """Return the mean over cases of |mean probability - share that came true| of the case's bin, in
+    [0, 1].
 
-    probs and outcomes (0 or 1), both shape (n,): for candidates one case per candidate, no click not among them. Bins
-    hold equally many cases, in order of probability (Naeini et al. 2015 with equal mass), at most `bins` of them.
-    Tie rule: cases of one probability share their mean outcome, so that the order of the input never matters.
+    probs and outcomes (0 or 1), both shape (n,): for candidates one case per candidate, no click
+    not among them. Bins hold equally many cases, in order of probability (Naeini et al. 2015 with
+    equal mass), at most `bins` of them. Tie rule: cases of one probability share their mean
+    outcome, so that the order of the input never matters.
     Denominator: all cases. Raises NumericsError for a probability outside [0, 1]; 0 cases give NaN.
 
     >>> expected_calibration_error(np.array([0.5, 0.5, 1.0]), np.array([0, 1, 1]), bins=1)
@@ -36,7 +39,11 @@ def expected_calibration_error(probs: AnyFloats, outcomes: AnyFloats, bins: int 
     >>> expected_calibration_error(np.array([0.25, 0.5, 1.0]), np.array([0, 0, 1]), bins=3)
     0.25
     """
-    return float(np.mean(np.abs(_gaps(probs, outcomes, bins, per_case=True)))) if len(probs) else float("nan")
+    return (
+        float(np.mean(np.abs(_gaps(probs, outcomes, bins, per_case=True))))
+        if len(probs)
+        else float("nan")
+    )
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,8 @@ class NoClickCalibration:
     error: float
     """|predicted - observed| over all events"""
     decile_errors: tuple[float, ...]
-    """|mean predicted - share observed| in each tenth of the events, by rising predicted probability"""
+    """|mean predicted - share observed| in each tenth of the events, by rising predicted
+    probability"""
 
     @property
     def worst_decile(self) -> float:
@@ -58,11 +66,15 @@ class NoClickCalibration:
         return max(self.decile_errors, default=float("nan"))
 
 
-def no_click_calibration(no_click_probs: AnyFloats, choices: AnyInts, deciles: int = 10) -> NoClickCalibration:
-    """Compare predicted no-click probabilities, shape (n_events,), with choices, shape (n_events,), -1 being no click.
+def no_click_calibration(
+    no_click_probs: AnyFloats, choices: AnyInts, deciles: int = 10
+) -> NoClickCalibration:
+    """Compare predicted no-click probabilities, shape (n_events,), with choices, shape (n_events,),
+    -1 being no click.
 
-    Denominator: all events. Tie rule as in `expected_calibration_error`. Raises NumericsError for a probability outside
-    [0, 1]. Of 10 000 perfectly calibrated events with p = 0.3, a decile of 1 000 has an error of about 1.2 points.
+    Denominator: all events. Tie rule as in `expected_calibration_error`. Raises NumericsError for a
+    probability outside [0, 1]. Of 10 000 perfectly calibrated events with p = 0.3, a decile of 1
+    000 has an error of about 1.2 points.
 
     >>> no_click_calibration(np.array([0.5, 0.5, 0.5, 0.5]), np.array([-1, 2, 0, 1]), deciles=1).decile_errors
     (0.25,)
@@ -72,18 +84,22 @@ def no_click_calibration(no_click_probs: AnyFloats, choices: AnyInts, deciles: i
         return NoClickCalibration(float("nan"), float("nan"), float("nan"), ())
     gaps = _gaps(no_click_probs, outcomes, deciles, per_case=False)
     predicted, observed = float(np.mean(no_click_probs, dtype=np.float64)), float(outcomes.mean())
-    return NoClickCalibration(predicted, observed, abs(predicted - observed), tuple(np.abs(gaps).tolist()))
+    return NoClickCalibration(
+        predicted, observed, abs(predicted - observed), tuple(np.abs(gaps).tolist())
+    )
 
 
 def _gaps(probs: AnyFloats, outcomes: AnyFloats, bins: int, *, per_case: bool) -> Float64Array:
-    """Mean probability minus mean outcome of each equal-mass bin, or that of its bin for each case in sorted order."""
+    """Mean probability minus mean outcome of each equal-mass bin, or that of its bin for each case
+    in sorted order."""
     probs = np.asarray(probs, dtype=np.float64)
     # Softmax in float32 may leave 1 + 1e-7; NaN fails both comparisons and is caught with the rest.
     wrong = ~((probs >= -1e-5) & (probs <= 1 + 1e-5))
     if wrong.any():
         case = int(np.argmax(wrong))
         raise NumericsError(
-            f"case {case} has the probability {probs[case]}, a number from 0 to 1 is required: the model has diverged"
+            f"case {case} has the probability {probs[case]}, a number from 0 to 1 is required: the "
+            "model has diverged"
         )
     levels, level, sizes = np.unique(probs, return_inverse=True, return_counts=True)
     shared = np.repeat(np.bincount(level, weights=outcomes) / sizes, sizes)

@@ -1,15 +1,17 @@
-"""prec@k: is the chosen candidate among the k best, ties counted by their exact expectation, never broken by index.
+"""prec@k: is the chosen candidate among the k best, ties counted by their exact expectation, never
+broken by index.
 
-Definition, for one event with a choice: let b other candidates score strictly better than the chosen one and t others
-tie with it. A random order of the ties puts the chosen one among the k best with probability
+Definition, for one event with a choice: let b other candidates score strictly better than the
+chosen one and t others tie with it. A random order of the ties puts the chosen one among the k best
+with probability
 
     1                 if b + t + 1 <= k
     0                 if b >= k
     (k - b) / (t + 1) otherwise.
 
-Denominator: events with a choice. No-click is not ranked with the candidates, so an event without a choice has no
-prec@k: its entry is NaN and every mean leaves it out and says how many events it kept.
-"""
+Denominator: events with a choice. No-click is not ranked with the candidates, so an event without a
+choice has no prec@k: its entry is NaN and every mean leaves it out and says how many events it
+kept."""
 
 from __future__ import annotations
 
@@ -37,25 +39,31 @@ class Mean:
 
 
 def require_finite(scores: AnyFloats, display_offsets: AnyInts, what: str = "score") -> None:
-    """Raise NumericsError, naming the event, if a candidate's score is NaN or infinite; scores (n_candidates,).
+    """Raise NumericsError, naming the event, if a candidate's score is NaN or infinite; scores
+    (n_candidates,).
 
-    A diverged model must fail here: compared as it stands, NaN is better than nothing and would rank first.
-    """
+    A diverged model must fail here: compared as it stands, NaN is better than nothing and would
+    rank first."""
     finite = np.isfinite(scores)
     if not finite.all():
         candidate = int(np.argmin(finite))
         event = int(np.searchsorted(display_offsets, candidate, side="right")) - 1
         raise NumericsError(
-            f"event {event} has the {what} {scores[candidate]} at candidate {candidate - int(display_offsets[event])},"
-            " a finite number is required: the model has diverged; lower its learning rate or load an earlier state"
+            f"event {event} has the {what} {scores[candidate]} at candidate "
+            f"{candidate - int(display_offsets[event])},"
+            " a finite number is required: the model has diverged; lower its learning rate or "
+            "load an earlier state"
         )
 
 
-def precision_at_k(scores: AnyFloats, display_offsets: AnyInts, choices: AnyInts, k: int) -> Float64Array:
+def precision_at_k(
+    scores: AnyFloats, display_offsets: AnyInts, choices: AnyInts, k: int
+) -> Float64Array:
     """Return prec@k of each event, shape (n_events,), in [0, 1]; NaN for an event without a choice.
 
-    scores (n_candidates,), higher is better; display_offsets (n_events + 1,); choices (n_events,), position or -1.
-    Raises NumericsError for a score that is not finite, ValueError for k < 1 or shapes that do not fit.
+    scores (n_candidates,), higher is better; display_offsets (n_events + 1,); choices (n_events,),
+    position or -1. Raises NumericsError for a score that is not finite, ValueError for k < 1 or
+    shapes that do not fit.
 
     Three candidates, the chosen one ties with another below the best: b = 1, t = 1.
 
@@ -66,7 +74,8 @@ def precision_at_k(scores: AnyFloats, display_offsets: AnyInts, choices: AnyInts
     if k < 1:
         raise ValueError(f"k is {k}, at least 1 is required")
     require_finite(scores, display_offsets)
-    # One dtype each, so that the kernel is compiled once. float64 holds float32 exactly: ties stay ties.
+    # One dtype each, so that the kernel is compiled once. float64 holds float32 exactly: ties stay
+    # ties.
     better, tied = rank_counts(
         np.ascontiguousarray(scores, np.float64),
         np.ascontiguousarray(display_offsets, np.int32),
@@ -88,7 +97,8 @@ def micro_mean(per_event: Float64Array) -> Mean:
 
 
 def user_mean(per_event: Float64Array, users: AnyInts) -> Mean:
-    """Mean over users of each user's own mean; users (n_events,) any integer labels, n counts users with an event.
+    """Mean over users of each user's own mean; users (n_events,) any integer labels, n counts users
+    with an event.
 
     >>> user_mean(np.array([1.0, 1.0, 0.0]), np.array([7, 7, 3]))
     Mean(value=0.5, n=2)
@@ -98,7 +108,8 @@ def user_mean(per_event: Float64Array, users: AnyInts) -> Mean:
 
 
 def nontrivial_mean(per_event: Float64Array, display_offsets: AnyInts, k: int) -> Mean:
-    """Mean over the events with more than k candidates: on the others prec@k is 1 whatever the model says.
+    """Mean over the events with more than k candidates: on the others prec@k is 1 whatever the
+    model says.
 
     >>> nontrivial_mean(np.array([1.0, 0.0]), np.array([0, 1, 4]), 1)
     Mean(value=0.0, n=1)
@@ -107,19 +118,23 @@ def nontrivial_mean(per_event: Float64Array, display_offsets: AnyInts, k: int) -
 
 
 def sums_by_user(per_event: Float64Array, users: AnyInts) -> tuple[Float64Array, Float64Array]:
-    """Sum and number of each user's counted (not NaN) events, both shape (n_users,); users without one are left out.
+    """Sum and number of each user's counted (not NaN) events, both shape (n_users,); users without
+    one are left out.
 
     >>> [part.tolist() for part in sums_by_user(np.array([1.0, 2.0, np.nan, 4.0]), np.array([7, 7, 5, 3]))]
     [[4.0, 3.0], [1.0, 2.0]]
     """
     counted = ~np.isnan(per_event)
     distinct, rows = np.unique(np.asarray(users)[counted], return_inverse=True)
-    sums = np.asarray(np.bincount(rows, weights=per_event[counted], minlength=len(distinct)), dtype=np.float64)
+    sums = np.asarray(
+        np.bincount(rows, weights=per_event[counted], minlength=len(distinct)), dtype=np.float64
+    )
     return sums, np.bincount(rows, minlength=len(distinct)).astype(np.float64)
 
 
 def random_floor(display_offsets: AnyInts, choices: AnyInts, k: int) -> Mean:
-    """Exact prec@k of a random order: the mean of min(k, n) / n over events with a choice, n candidates each.
+    """Exact prec@k of a random order: the mean of min(k, n) / n over events with a choice, n
+    candidates each.
 
     >>> random_floor(np.array([0, 1, 5]), np.array([0, 3]), 2)
     Mean(value=0.75, n=2)

@@ -6,8 +6,8 @@ A table, an environment or a policy sees these verbs only and never asks which m
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,44 +17,23 @@ import torch
 from torch import Tensor
 
 from fastgaum.errors import ConfigError, LogFormatError, NumericsError
+from fastgaum.features.batches import batches
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.selection import chunks
+from fastgaum.features.space import EncodedSessions, FeatureSpace
+from fastgaum.logs.columns import show
+from fastgaum.logs.log import SessionLog, SplitName
+from fastgaum.logs.ragged import pick_rows
+from fastgaum.logs.shards import AnyLog
 from fastgaum.metrics.evaluation import Evaluation, evaluate_heads
-from fastgaum.models.regularisers import ChoiceDistribution
-from fastgaum.models.sampling import sample_candidates
-from fastgaum.models.tensors import BatchTensors, to_tensors
-from fastgaum.sessions.batches import batches
-from fastgaum.sessions.columns import show
-from fastgaum.sessions.encoder import Encoder
-from fastgaum.sessions.features import EncodedSessions, FeatureSpace
-from fastgaum.sessions.packed import FloatArray, SessionLog, SplitName
-from fastgaum.sessions.ragged import pick_rows
-from fastgaum.sessions.selection import chunks
-from fastgaum.sessions.shards import AnyLog
+from fastgaum.nets.regularisers import ChoiceDistribution
+from fastgaum.nets.sampling import sample_candidates
+from fastgaum.nets.scores import SCORING_SESSIONS, HeadScores, ScoredSessions
+from fastgaum.nets.tensors import BatchTensors, to_tensors
 
 Head = Literal["reward", "generator"]
-SCORING_SESSIONS = 1024
-"""sessions per batch when nothing is trained"""
 Progress = Callable[[int, int], None]
 """called with events done and events in all, now and then"""
-
-
-@dataclass(frozen=True)
-class HeadScores:
-    """One head's choice distribution; shapes (n_candidates,) and (n_events,)."""
-
-    scores: FloatArray
-    """what candidates are ranked by: utilities, logits, or a baseline's own scores"""
-    log_probs: FloatArray
-    outside_log_prob: FloatArray
-
-
-@dataclass(frozen=True)
-class ScoredSessions:
-    """Every head over the scored sessions, in their order."""
-
-    heads: Mapping[str, HeadScores]
-    """always "reward"; "generator" where the model has one"""
-    gap: FloatArray | None = None
-    """optimality gap per event; None without a generator"""
 
 
 class ChoiceModel(ABC):
@@ -65,7 +44,8 @@ class ChoiceModel(ABC):
         outside: whether no click is offered as a choice.
         device: where its tensors live.
         table: the last fit's table, a row per epoch; None before `fit`.
-        settings_tried: how many settings the last fit compared on the validation split; 1 where it took them as given.
+        settings_tried: how many settings the last fit compared on the validation split; 1 where it
+            took them as given.
     """
 
     space: FeatureSpace | None = None
@@ -76,7 +56,8 @@ class ChoiceModel(ABC):
 
     @abstractmethod
     def fit(self, log: SessionLog, observer: Any = None) -> pl.DataFrame:
-        """Train on the log's training split, choose on its validation split; return a row per epoch."""
+        """Train on the log's training split, choose on its validation split; return a row per
+        epoch."""
 
     @abstractmethod
     def utility(self, batch: BatchTensors) -> Tensor:
@@ -107,7 +88,9 @@ class ChoiceModel(ABC):
         dist = self.choice_distribution(batch, head)
         return dist.log_probs, dist.outside_log_prob
 
-    def evaluate(self, log: AnyLog, split: SplitName = "test", progress: Progress | None = None) -> Evaluation:
+    def evaluate(
+        self, log: AnyLog, split: SplitName = "test", progress: Progress | None = None
+    ) -> Evaluation:
         """Metrics of every head on a split, with intervals over users.
 
         Raises:
@@ -121,27 +104,35 @@ class ChoiceModel(ABC):
     def score(
         self, log: AnyLog, split: SplitName = "test", progress: Progress | None = None
     ) -> tuple[EncodedSessions, ScoredSessions]:
-        """The sessions of a split, without their bags, and every head's scores of them; what `evaluate` reads.
+        """The sessions of a split, without their bags, and every head's scores of them; what
+        `evaluate` reads.
 
         Raises:
             LogFormatError: the split is empty.
             FeatureMismatchError: the log's fields are not the training log's.
             NumericsError: a utility is not finite.
         """
-        parts = [(part.without_bags(), self._checked_score(of, part)) for of, part in self._parts(log, split, progress)]
-        return EncodedSessions.joined([part for part, _ in parts]), _joined([scores for _, scores in parts])
+        parts = [
+            (part.without_bags(), self._checked_score(of, part))
+            for of, part in self._parts(log, split, progress)
+        ]
+        return EncodedSessions.joined([part for part, _ in parts]), _joined(
+            [scores for _, scores in parts]
+        )
 
     def predict(self, log: AnyLog, split: SplitName = "all") -> pl.DataFrame:
-        """One row per candidate: session, event, item, utility, probability (reward's best response), the generator's.
+        """One row per candidate: session, event, item, utility, probability (reward's best
+        response), the generator's.
 
-        `no_click_probability` repeats within an event. `predict_parts` gives the same rows at bounded memory.
-        """
+        `no_click_probability` repeats within an event. `predict_parts` gives the same rows at
+        bounded memory."""
         return pl.concat(self.predict_parts(log, split))
 
     def predict_parts(
         self, log: AnyLog, split: SplitName = "all", progress: Progress | None = None
     ) -> Iterator[pl.DataFrame]:
-        """The rows of `predict` a chunk of sessions at a time, so that a log of any size can be written out.
+        """The rows of `predict` a chunk of sessions at a time, so that a log of any size can be
+        written out.
 
         Raises:
             LogFormatError: the split is empty.
@@ -155,27 +146,46 @@ class ChoiceModel(ABC):
         frame = _candidate_frame(log, encoded).with_columns(
             utility=reward.scores,
             probability=np.exp(reward.log_probs),
-            no_click_probability=np.exp(np.repeat(reward.outside_log_prob, np.diff(encoded.display_offsets))),
+            no_click_probability=np.exp(
+                np.repeat(reward.outside_log_prob, np.diff(encoded.display_offsets))
+            ),
         )
-        return frame if generator is None else frame.with_columns(generator_probability=np.exp(generator.log_probs))
+        return (
+            frame
+            if generator is None
+            else frame.with_columns(generator_probability=np.exp(generator.log_probs))
+        )
 
-    def sample(self, log: AnyLog, split: SplitName = "test", seed: int = 0, head: Head = "generator") -> pl.DataFrame:
-        """Draw a choice for every display set, on logged histories: session, event, item (null for no click)."""
+    def sample(
+        self, log: AnyLog, split: SplitName = "test", seed: int = 0, head: Head = "generator"
+    ) -> pl.DataFrame:
+        """Draw a choice for every display set, on logged histories: session, event, item (null for
+        no click)."""
         draws = torch.Generator().manual_seed(seed)
-        return pl.concat([self._drawn(of, part, head, draws) for of, part in self._parts(log, split)])
+        return pl.concat(
+            [self._drawn(of, part, head, draws) for of, part in self._parts(log, split)]
+        )
 
-    def _drawn(self, log: SessionLog, encoded: EncodedSessions, head: Head, draws: torch.Generator) -> pl.DataFrame:
+    def _drawn(
+        self, log: SessionLog, encoded: EncodedSessions, head: Head, draws: torch.Generator
+    ) -> pl.DataFrame:
         parts, base = [], 0
         for batch in self._batches(encoded):
-            candidates = sample_candidates(self.choice_distribution(batch, head), batch.display_offsets, draws).numpy()
+            candidates = sample_candidates(
+                self.choice_distribution(batch, head), batch.display_offsets, draws
+            ).numpy()
             parts.append(np.where(candidates >= 0, candidates + base, -1))
             base += int(batch.display_offsets[-1])
         chosen = np.concatenate(parts)
         frame = _candidate_frame(log, encoded)
         first = frame[encoded.display_offsets[:-1].tolist()]
-        items = pl.Series("item", [None if row < 0 else row for row in chosen.tolist()], dtype=pl.Int64)
+        items = pl.Series(
+            "item", [None if row < 0 else row for row in chosen.tolist()], dtype=pl.Int64
+        )
         drawn: pl.DataFrame = first.select("session", "event")
-        return drawn.with_columns(item=frame["item"].gather(items.fill_null(0)).set(items.is_null(), None))
+        return drawn.with_columns(
+            item=frame["item"].gather(items.fill_null(0)).set(items.is_null(), None)
+        )
 
     def tensors(
         self, log: SessionLog, split: SplitName = "all", batch_sessions: int = SCORING_SESSIONS
@@ -191,14 +201,19 @@ class ChoiceModel(ABC):
                 candidate = int(np.argmin(finite))
                 place = _candidate_frame(log, encoded).row(candidate, named=True)
                 raise NumericsError(
-                    f"event {show(place['event'])} of session {show(place['session'])}: the {name} gives item"
-                    f" {show(place['item'])} {head.scores[candidate]}, {np.count_nonzero(~finite)} of {finite.size}"
-                    " scores are not finite: correct the event's numbers where they are far from the training log's,"
+                    f"event {show(place['event'])} of session {show(place['session'])}: the {name} "
+                    "gives item"
+                    f" {show(place['item'])} {head.scores[candidate]}, {np.count_nonzero(~finite)} "
+                    f"of {finite.size}"
+                    " scores are not finite: correct the event's numbers where they are far from "
+                    "the training log's,"
                     " or train again where every event is like that (the model has diverged)"
                 )
         return scored
 
-    def _batches(self, encoded: EncodedSessions, batch_sessions: int = SCORING_SESSIONS) -> Iterator[BatchTensors]:
+    def _batches(
+        self, encoded: EncodedSessions, batch_sessions: int = SCORING_SESSIONS
+    ) -> Iterator[BatchTensors]:
         return (to_tensors(batch, self.device) for batch in batches(encoded, batch_sessions))
 
     def _encoded(self, log: SessionLog, split: SplitName) -> EncodedSessions:
@@ -207,10 +222,11 @@ class ChoiceModel(ABC):
     def _parts(
         self, log: AnyLog, split: SplitName, progress: Progress | None = None
     ) -> Iterator[tuple[SessionLog, EncodedSessions]]:
-        """A split encoded chunk by chunk, each with the log that its rows are of; users are numbered over all parts.
+        """A split encoded chunk by chunk, each with the log that its rows are of; users are
+        numbered over all parts.
 
-        Chunks are cut where batches are: every batch is the one it would be in the whole, or in the whole shard.
-        """
+        Chunks are cut where batches are: every batch is the one it would be in the whole, or in the
+        whole shard."""
         encoder = self._encoder(log, split)
         n_events = 0 if progress is None else log.count("events", split)
 
@@ -233,7 +249,9 @@ class ChoiceModel(ABC):
         if self.space is None:
             raise ConfigError("the model has not been trained: call fit or load first")
         if log.count("sessions", split) == 0:
-            raise LogFormatError(f"log '{log.name}' has no session in split '{split}': choose another split")
+            raise LogFormatError(
+                f"log '{log.name}' has no session in split '{split}': choose another split"
+            )
         return self.space.encoder(log)
 
 
@@ -241,7 +259,8 @@ def require_validation(log: AnyLog) -> None:
     """Raise LogFormatError unless the log has a session to choose an epoch or a setting on."""
     if log.count("sessions", "validation") == 0:
         raise LogFormatError(
-            f"log '{log.name}' has no validation session to choose an epoch on, of {log.count('sessions')} in all: split it by user"
+            f"log '{log.name}' has no validation session to choose an epoch on, of "
+            f"{log.count('sessions')} in all: split it by user"
             " (--split-by user, split='user'), which takes several users"
         )
 
@@ -253,7 +272,9 @@ def offers_no_click(log: AnyLog, rule: Literal["auto", "always", "never"] = "aut
         LogFormatError: the rule is never and the log has an event without a choice.
     """
     if rule == "never" and log.has_no_click:
-        raise LogFormatError(f"log '{log.name}' has events without a choice: no_click = never does not fit, use auto")
+        raise LogFormatError(
+            f"log '{log.name}' has events without a choice: no_click = never does not fit, use auto"
+        )
     return rule == "always" or (rule == "auto" and log.has_no_click)
 
 
@@ -270,7 +291,9 @@ def _joined(parts: list[ScoredSessions]) -> ScoredSessions:
         return HeadScores(*map(np.concatenate, columns))
 
     gaps = [part.gap for part in parts if part.gap is not None]
-    return ScoredSessions({name: head(name) for name in parts[0].heads}, np.concatenate(gaps) if gaps else None)
+    return ScoredSessions(
+        {name: head(name) for name in parts[0].heads}, np.concatenate(gaps) if gaps else None
+    )
 
 
 def _candidate_frame(log: SessionLog, encoded: EncodedSessions) -> pl.DataFrame:

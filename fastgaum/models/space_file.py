@@ -1,4 +1,5 @@
-"""A feature space as tensors and metadata of a model's file, and back, checked: what a file holds is not known to be right."""
+"""A feature space as tensors and metadata of a model's file, and back, checked: what a file holds
+is not known to be right."""
 
 from __future__ import annotations
 
@@ -10,29 +11,38 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from fastgaum.models.tensor_file import check_finite
-from fastgaum.sessions.encoder import CONTEXT_NUMBERS, SAME_FOR_SET
-from fastgaum.sessions.features import CategoricalField, FeatureSpace
-from fastgaum.sessions.relations import NUMBERS as RELATION_NUMBERS
-from fastgaum.sessions.relations import PairTable, Relations
+from fastgaum.features.encoder import CONTEXT_NUMBERS, SAME_FOR_SET
+from fastgaum.features.relations import NUMBERS as RELATION_NUMBERS
+from fastgaum.features.relations import PairTable, Relations
+from fastgaum.features.space import CategoricalField, FeatureSpace
+from fastgaum.tensor_file import check_finite
 
 ARRAYS = {
     "mean": torch.float32,
     "scale": torch.float32,
     "least": torch.float32,
     "most": torch.float32,
-    "item_displays": torch.int64, "item_choices": torch.int64,
+    "item_displays": torch.int64,
+    "item_choices": torch.int64,
     "item_expected": torch.float64,
-}  # fmt: skip
+}
 VALUES: dict[str, type] = {
-    "protocol": str, "set_context": bool, "prior_rate": float, "no_click": bool, "ordered": bool, "fingerprint": str,
-}  # fmt: skip
+    "protocol": str,
+    "set_context": bool,
+    "prior_rate": float,
+    "no_click": bool,
+    "ordered": bool,
+    "fingerprint": str,
+}
 SOURCES = ("item", "item_field", "candidate_field", "position")
 
 
 def space_tensors(space: FeatureSpace) -> dict[str, Tensor]:
     """The arrays and tables of text of a space, by name."""
-    tensors = {f"space.{name}": torch.from_numpy(np.ascontiguousarray(getattr(space, name))) for name in ARRAYS}
+    tensors = {
+        f"space.{name}": torch.from_numpy(np.ascontiguousarray(getattr(space, name)))
+        for name in ARRAYS
+    }
     for part in space.categorical:
         for name, value in _text_tensors(part.values).items():
             tensors[f"values.{part.name}.{name}"] = value
@@ -49,15 +59,21 @@ def space_facts(space: FeatureSpace) -> dict[str, Any]:
 
 
 def space_of(facts: Any, tensors: dict[str, Tensor]) -> FeatureSpace:
-    """The space that `space_facts` and `space_tensors` describe. Raises KeyError, TypeError or ValueError for a damaged one."""
+    """The space that `space_facts` and `space_tensors` describe. Raises KeyError, TypeError or
+    ValueError for a damaged one."""
     for name, kind in VALUES.items():
         if type(facts[name]) is not kind:
             raise ValueError(f"the feature space's {name} is no {kind.__name__}")
     if not 0 <= facts["prior_rate"] <= 1:
-        raise ValueError(f"the feature space's prior_rate is {facts['prior_rate']}, 0 to 1 is required")
-    arrays: dict[str, Any] = {name: _array(tensors, f"space.{name}", kind) for name, kind in ARRAYS.items()}
+        raise ValueError(
+            f"the feature space's prior_rate is {facts['prior_rate']}, 0 to 1 is required"
+        )
+    arrays: dict[str, Any] = {
+        name: _array(tensors, f"space.{name}", kind) for name, kind in ARRAYS.items()
+    }
     fields = [
-        CategoricalField(*_field(entry), _text_series(tensors, f"values.{entry[0]}")) for entry in facts["categorical"]
+        CategoricalField(*_field(entry), _text_series(tensors, f"values.{entry[0]}"))
+        for entry in facts["categorical"]
     ]
     n_items = _check_fields(fields)
     space = FeatureSpace(
@@ -81,13 +97,20 @@ def _field(entry: Any) -> tuple[str, str, int]:
 
 
 def _check_fields(fields: list[CategoricalField]) -> int:
-    """Fields of ids lie one after the other, items first, each value once; returns the number of items."""
-    if not fields or fields[0].source != "item" or sum(field.source == "item" for field in fields) != 1:
+    """Fields of ids lie one after the other, items first, each value once; returns the number of
+    items."""
+    if (
+        not fields
+        or fields[0].source != "item"
+        or sum(field.source == "item" for field in fields) != 1
+    ):
         raise ValueError("the first field of ids must be the items")
     start = 1
     for field in fields:
         if field.start != start:
-            raise ValueError(f"the ids of field '{field.name}' start at {field.start}, {start} is required")
+            raise ValueError(
+                f"the ids of field '{field.name}' start at {field.start}, {start} is required"
+            )
         if field.values.n_unique() != len(field.values):
             raise ValueError(f"field '{field.name}' holds a value twice")
         start = field.stop
@@ -102,7 +125,9 @@ def _check_arrays(space: FeatureSpace, n_items: int) -> None:
     n_numbers = len(space.number_names) + (varying if space.set_context else 0)
     for name in ("mean", "scale", "least", "most"):
         if len(getattr(space, name)) != n_numbers:
-            raise ValueError(f"space.{name} holds {len(getattr(space, name))} numbers, {n_numbers} are named")
+            raise ValueError(
+                f"space.{name} holds {len(getattr(space, name))} numbers, {n_numbers} are named"
+            )
     if n_numbers and space.scale.min() <= 0:
         raise ValueError("space.scale holds a number that is not positive")
 
@@ -114,13 +139,19 @@ def _check_numbers(space: FeatureSpace) -> None:
     known |= {"log_views"} if space.protocol == "views" else set()
     for name in space.number_names:
         if name not in known or space.number_names.count(name) > 1:
-            raise ValueError(f"'{name[:40]}' is not one of the numbers that this version makes, or stands there twice")
+            raise ValueError(
+                f"'{name[:40]}' is not one of the numbers that this version makes, or stands there "
+                "twice"
+            )
 
 
 def _array(tensors: dict[str, Tensor], name: str, kind: torch.dtype) -> Any:
     value = tensors[name]
     if value.dtype is not kind or value.ndim != 1:
-        raise ValueError(f"'{name}' is {value.dtype} of shape {list(value.shape)}, one axis of {kind} is required")
+        raise ValueError(
+            f"'{name}' is {value.dtype} of shape {list(value.shape)}, one axis of {kind} is "
+            "required"
+        )
     check_finite(f"'{name}'", value)
     return value.numpy()
 
@@ -138,7 +169,9 @@ def _relation_tensors(relations: Relations | None) -> dict[str, Tensor]:
     for name in ("rivals", "follows"):
         table: PairTable = getattr(relations, name)
         for part in ("starts", "keys", "counts"):
-            tensors[f"relations.{name}.{part}"] = torch.from_numpy(np.ascontiguousarray(getattr(table, part)))
+            tensors[f"relations.{name}.{part}"] = torch.from_numpy(
+                np.ascontiguousarray(getattr(table, part))
+            )
     return tensors
 
 
@@ -146,13 +179,19 @@ def _relations(tensors: dict[str, Tensor], n_items: int) -> Relations | None:
     if "relations.n_items" not in tensors:
         return None
     if int(tensors["relations.n_items"]) != n_items:
-        raise ValueError(f"relations are of {int(tensors['relations.n_items'])} items, the space has {n_items}")
+        raise ValueError(
+            f"relations are of {int(tensors['relations.n_items'])} items, the space has {n_items}"
+        )
     tables = []
     for name, width in (("rivals", 3), ("follows", 2)):
-        starts, keys = (_array(tensors, f"relations.{name}.{part}", torch.int64) for part in ("starts", "keys"))
+        starts, keys = (
+            _array(tensors, f"relations.{name}.{part}", torch.int64) for part in ("starts", "keys")
+        )
         counts = tensors[f"relations.{name}.counts"]
         if counts.dtype is not torch.int32:
-            raise ValueError(f"'relations.{name}.counts' is {counts.dtype}, torch.int32 is required")
+            raise ValueError(
+                f"'relations.{name}.counts' is {counts.dtype}, torch.int32 is required"
+            )
         tables.append(PairTable(starts, keys, counts.numpy()))
         tables[-1].check(n_items, width)
     return Relations(n_items, *tables)
@@ -168,9 +207,19 @@ def _text_tensors(values: pl.Series) -> dict[str, Tensor]:
 
 
 def _text_series(tensors: dict[str, Tensor], name: str) -> pl.Series:
-    offsets, joined = _array(tensors, f"{name}.offsets", torch.int64), _array(tensors, f"{name}.bytes", torch.uint8)
+    offsets, joined = (
+        _array(tensors, f"{name}.offsets", torch.int64),
+        _array(tensors, f"{name}.bytes", torch.uint8),
+    )
     # Offsets that went back and forth would make a text of the whole for each of them.
-    if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(joined) or (np.diff(offsets) < 0).any():
+    if (
+        not len(offsets)
+        or offsets[0] != 0
+        or offsets[-1] != len(joined)
+        or (np.diff(offsets) < 0).any()
+    ):
         raise ValueError(f"the offsets of '{name}' do not cut its bytes into texts")
     text = joined.tobytes()
-    return pl.Series([text[a:b].decode() for a, b in itertools.pairwise(offsets.tolist())], dtype=pl.String)
+    return pl.Series(
+        [text[a:b].decode() for a, b in itertools.pairwise(offsets.tolist())], dtype=pl.String
+    )

@@ -1,4 +1,5 @@
-"""UserModel: a learned user. Fit on a log; then it scores display sets, draws choices, and moves its state on.
+"""UserModel: a learned user. Fit on a log; then it scores display sets, draws choices, and moves
+its state on.
 
 model = UserModel.from_preset("fastgaum")
 table = model.fit(log)                       # a polars frame, one row per epoch
@@ -18,32 +19,32 @@ import torch
 
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError, NumericsError
+from fastgaum.features.batches import Sessions
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.space import EncodedSessions, FeatureSpace
+from fastgaum.features.streamed_sessions import ShardIterator, StreamedSessions
+from fastgaum.logs.log import SessionLog, SplitName
+from fastgaum.logs.shards import AnyLog
 from fastgaum.models.choice_model import (
     ChoiceModel,
     Head,
-    HeadScores,
-    ScoredSessions,
     offers_no_click,
     require_validation,
 )
-from fastgaum.models.history import Carry, Encoders, history_encoder
-from fastgaum.models.networks import Networks, require_room
-from fastgaum.models.regularisers import ChoiceDistribution, Regulariser, regulariser_of
-from fastgaum.models.tables import TableMaker
-from fastgaum.models.tensors import BatchTensors
-from fastgaum.sessions.batches import Sessions
-from fastgaum.sessions.encoder import Encoder
-from fastgaum.sessions.features import EncodedSessions, FeatureSpace
-from fastgaum.sessions.packed import SessionLog, SplitName
-from fastgaum.sessions.shards import AnyLog
-from fastgaum.sessions.streamed import ShardIterator, StreamedSessions
+from fastgaum.nets.histories import Carry, Encoders, history_encoder
+from fastgaum.nets.networks import Networks, require_room
+from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser, regulariser_of
+from fastgaum.nets.scores import HeadScores, ScoredSessions
+from fastgaum.nets.tables import TableMaker
+from fastgaum.nets.tensors import BatchTensors
 
 
 class UserModel(ChoiceModel):
     """History encoder, reward model and generator over one feature space.
 
     Attributes:
-        config: the resolved configuration; after `fit`, with the searched switches as they were chosen.
+        config: the resolved configuration; after `fit`, with the searched switches as they were
+            chosen.
         asked: the configuration that was asked for, from which each `fit` starts.
         networks: the torch modules; None before `fit`.
     """
@@ -57,12 +58,13 @@ class UserModel(ChoiceModel):
         tables: TableMaker | None = None,
         device: str = "auto",
     ) -> None:
-        """Take a configuration; a `regulariser` or a history encoder of one's own replaces the configured one.
+        """Take a configuration; a `regulariser` or a history encoder of one's own replaces the
+        configured one.
 
-        `history` makes an encoder of the configuration, the number of ids and the number of numbers of a bag: a subclass of
-        `models.history.HistoryEncoder` will do. Both are code, which no file holds: `load` wants them again.
-        `tables` (`models.tables.TableMaker`) makes the tables over ids; autograd then trains the model, and what is saved of
-        it is an ordinary model.
+        `history` makes an encoder of the configuration, the number of ids and the number of numbers
+        of a bag: a subclass of `models.history.HistoryEncoder` will do. Both are code, which no
+        file holds: `load` wants them again. `tables` (`models.tables.TableMaker`) makes the tables
+        over ids; autograd then trains the model, and what is saved of it is an ordinary model.
 
         Raises:
             ConfigError: the device is not available.
@@ -87,7 +89,8 @@ class UserModel(ChoiceModel):
     ) -> UserModel:
         """A model with a preset's configuration, with changes.
 
-        `regulariser` and `history` are names, as in the configuration, or code of one's own as in `UserModel`.
+        `regulariser` and `history` are names, as in the configuration, or code of one's own as in
+        `UserModel`.
 
         Raises:
             ConfigError: unknown preset or key, or an impossible value.
@@ -100,30 +103,39 @@ class UserModel(ChoiceModel):
         return cls(asked, regulariser=regulariser, history=history, tables=tables, device=device)
 
     def fit(
-        self, log: AnyLog, observer: Any = None, *, keeper: Any = None, ranks: Any = None,
+        self,
+        log: AnyLog,
+        observer: Any = None,
+        *,
+        keeper: Any = None,
+        ranks: Any = None,
         shards: ShardIterator | None = None,
-    ) -> pl.DataFrame:  # fmt: skip
-        """Train on the log's training split, choose the epoch on its validation split; return a row per epoch.
+    ) -> pl.DataFrame:
+        """Train on the log's training split, choose the epoch on its validation split; return a row
+        per epoch.
 
-        A log in shards (`sessions.read.open_log`) is read a few shards at a time.
-        The caller's torch random state is left as it was. The same seed on the same machine gives the same model.
-        `keeper` (`training.keeper.Keeper`) saves the run as it goes and brings it back to where it was. Ctrl-C raises
-        KeyboardInterrupt; the model is then of no use until the next `fit`.
-        `ranks` (`parallel.ranks.Ranks`) are the processes that fit this model together, each of which calls this with the
-        same log: a batch's sessions are shared among them, and all end with the same weights. `shards` gives, for each call
-        an epoch's, the numbers of the shards that this process trains on, where somebody else hands them out.
+        A log in shards (`sessions.read.open_log`) is read a few shards at a time. The caller's
+        torch random state is left as it was. The same seed on the same machine gives the same
+        model. `keeper` (`training.keeper.Keeper`) saves the run as it goes and brings it back to
+        where it was. Ctrl-C raises KeyboardInterrupt; the model is then of no use until the next
+        `fit`. `ranks` (`parallel.ranks.Ranks`) are the processes that fit this model together, each
+        of which calls this with the same log: a batch's sessions are shared among them, and all end
+        with the same weights. `shards` gives, for each call an epoch's, the numbers of the shards
+        that this process trains on, where somebody else hands them out.
 
         Raises:
             LogFormatError: a split is empty, or no click is required and none is in the log.
             NumericsError: a loss is not finite; the model then holds the last good state.
         """
-        from fastgaum.training.keeper import Keeper
-        from fastgaum.training.loop import Trainer, TrainingData
-        from fastgaum.training.observers import Silent
+        from fastgaum.game.checkpoint import Keeper
+        from fastgaum.game.loop import Trainer, TrainingData
+        from fastgaum.game.observers import Silent
 
         if self.asked.search:
             self.config = self._searched(log, keeper or Keeper(), ranks, shards)
-        space = FeatureSpace.fit(log, self.config.protocol, self.config.set_context, self.config.relations)
+        space = FeatureSpace.fit(
+            log, self.config.protocol, self.config.set_context, self.config.relations
+        )
         require_validation(log)
         if self.tables is None:
             require_room(self.config, space.n_ids, space.n_numbers, self.history)
@@ -137,12 +149,22 @@ class UserModel(ChoiceModel):
         del encoder
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(self.config.seed)
-            networks = Networks(self.config, space.n_ids, space.n_numbers, self.history, self.tables)
+            networks = Networks(
+                self.config, space.n_ids, space.n_numbers, self.history, self.tables
+            )
             self.networks = networks.to(self.device)
             trainer = Trainer(
-                self.networks, self.config, self.regulariser, data, torch.from_numpy(space.unknown_of_id), self.outside,
-                observer or Silent(), self.device, keeper, ranks,
-            )  # fmt: skip
+                self.networks,
+                self.config,
+                self.regulariser,
+                data,
+                torch.from_numpy(space.unknown_of_id),
+                self.outside,
+                observer or Silent(),
+                self.device,
+                keeper,
+                ranks,
+            )
             rows = trainer.run()
         self.table = pl.DataFrame([row.to_dict() for row in rows])
         return self.table
@@ -155,12 +177,17 @@ class UserModel(ChoiceModel):
 
     @torch.no_grad()
     def choice_distribution(self, batch: BatchTensors, head: Head = "reward") -> ChoiceDistribution:
-        """A head's distribution over each display set: the reward's best response, or the generator's own."""
+        """A head's distribution over each display set: the reward's best response, or the
+        generator's own."""
         networks = self._networks().eval()
         utility, states = networks.utility(batch)
         if head == "reward" or networks.generator is None:
-            return self.regulariser.best_response(self.config.eta * utility, batch.display_offsets, self.outside)
-        return self.regulariser.link(networks.logits(batch, states), batch.display_offsets, self.outside)
+            return self.regulariser.best_response(
+                self.config.eta * utility, batch.display_offsets, self.outside
+            )
+        return self.regulariser.link(
+            networks.logits(batch, states), batch.display_offsets, self.outside
+        )
 
     def initial(self, n: int) -> list[Carry]:
         """Histories of n users who have chosen nothing yet, one carry per reward player."""
@@ -168,17 +195,22 @@ class UserModel(ChoiceModel):
 
     @torch.no_grad()
     def advance(self, carries: list[Carry], tokens: Any) -> list[Carry]:
-        """Histories after one more choice of each user: one recurrent step, never a re-encoding (bilstm excepted)."""
+        """Histories after one more choice of each user: one recurrent step, never a re-encoding
+        (bilstm excepted)."""
         players = self._networks().players
-        return [player.history.advance(carry, tokens) for player, carry in zip(players, carries, strict=True)]
+        return [
+            player.history.advance(carry, tokens)
+            for player, carry in zip(players, carries, strict=True)
+        ]
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file: weights, and in its metadata the configuration and feature space; atomic.
+        """Write one safetensors file: weights, and in its metadata the configuration and feature
+        space; atomic.
 
         Raises:
             OutputError: the file cannot be written.
         """
-        from fastgaum.models.persist import save_model
+        from fastgaum.models.model_file import save_model
 
         save_model(self, Path(path))
 
@@ -191,29 +223,43 @@ class UserModel(ChoiceModel):
         history: Encoders | None = None,
         device: str = "auto",
     ) -> UserModel:
-        """Read a saved model, or the model of a run folder; one with code of your own wants that code again.
+        """Read a saved model, or the model of a run folder; one with code of your own wants that
+        code again.
 
         Raises:
-            CheckpointError: the file is missing, damaged, or made by another version, or the model had a regulariser or a
-                history encoder of its own, which is not given (or is another one).
+            CheckpointError: the file is missing, damaged, or made by another version, or the model
+                had a regulariser or a history encoder of its own, which is not given (or is another
+                one).
         """
-        from fastgaum.models.persist import load_model
+        from fastgaum.models.model_file import load_model
 
         return load_model(Path(path), device, regulariser, history)
 
-    def _searched(self, log: AnyLog, keeper: Any, ranks: Any, shards: ShardIterator | None) -> Config:
-        """The configuration asked for, its searched switches as they do best on validation with exact players."""
-        exact = {"players": "exact", "epochs": max(self.asked.warm_start, 1), "search": (), "states": "logged",
-                 "expectation": "exact"}  # fmt: skip
+    def _searched(
+        self, log: AnyLog, keeper: Any, ranks: Any, shards: ShardIterator | None
+    ) -> Config:
+        """The configuration asked for, its searched switches as they do best on validation with
+        exact players."""
+        exact = {
+            "players": "exact",
+            "epochs": max(self.asked.warm_start, 1),
+            "search": (),
+            "states": "logged",
+            "expectation": "exact",
+        }
         settings = [
             dict(zip(self.asked.search, values, strict=True))
             for values in itertools.product((True, False), repeat=len(self.asked.search))
         ]
         for switches in settings[len(keeper.tried) :]:
-            asked, own = self.asked.replace(**exact, **switches), {"history": self.history, "tables": self.tables}
+            asked, own = (
+                self.asked.replace(**exact, **switches),
+                {"history": self.history, "tables": self.tables},
+            )
             trial = UserModel(asked, regulariser=self.regulariser, device=self.device.type, **own)  # type: ignore[arg-type]
             try:
-                loss = float(trial.fit(log, keeper=keeper, ranks=ranks, shards=shards)["val_loss"].min())  # type: ignore[arg-type]
+                table = trial.fit(log, keeper=keeper, ranks=ranks, shards=shards)
+                loss = float(table["val_loss"].min())  # type: ignore[arg-type]
             except NumericsError:
                 # the training proper then meets the same, and leaves its last good state
                 loss = math.inf
@@ -229,14 +275,21 @@ class UserModel(ChoiceModel):
             return StreamedSessions(encoder, log, split, self.config.window, shards)
         if shards is not None:
             raise ConfigError(
-                "shards are handed out, and the log is in memory, not in shards: convert it, and open_log it"
+                "shards are handed out, and the log is in memory, not in shards: convert it, and "
+                "open_log it"
             )
         return encoder.for_training(log.sessions_in(split))
 
     def _score(self, encoded: EncodedSessions) -> ScoredSessions:
-        from fastgaum.training.scoring import score
+        from fastgaum.game.scoring import score
 
-        scores = score(self._networks(), self._batches(encoded), self.regulariser, self.config.eta, self.outside)
+        scores = score(
+            self._networks(),
+            self._batches(encoded),
+            self.regulariser,
+            self.config.eta,
+            self.outside,
+        )
         heads: dict[str, HeadScores] = {"reward": scores.reward}
         if scores.generator is not None:
             heads["generator"] = scores.generator
@@ -249,7 +302,8 @@ class UserModel(ChoiceModel):
 
 
 def device_of(name: str) -> torch.device:
-    """The device of that name; auto = the card where one is at hand. Raises ConfigError for one that is not."""
+    """The device of that name; auto = the card where one is at hand. Raises ConfigError for one
+    that is not."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

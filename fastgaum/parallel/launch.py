@@ -20,12 +20,17 @@ def n_launched() -> int:
 
 def n_restarts() -> int:
     """How often torchrun has begun anew after a process's death."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) if dist.is_torchelastic_launched() else 0
+    return (
+        int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+        if dist.is_torchelastic_launched()
+        else 0
+    )
 
 
 @contextmanager
 def launched(device: torch.device) -> Iterator[Ranks]:
-    """The processes that torchrun has started, met within: by nccl, a card each, or by gloo; or this process alone."""
+    """The processes that torchrun has started, met within: by nccl, a card each, or by gloo; or
+    this process alone."""
     if n_launched() == 1:
         yield Ranks()
         return
@@ -34,7 +39,8 @@ def launched(device: torch.device) -> Iterator[Ranks]:
     backend = "nccl" if device.type == "cuda" else "gloo"
     with peers_needed():
         store, rank, size = next(rendezvous("env://"))
-        # torchrun hands the store on from a start to the next, with the addresses of the dead: each start has names of its own
+        # torchrun hands the store on from a start to the next, with the addresses of the dead: each
+        # start has names of its own
         named = dist.PrefixStore(f"start {n_restarts()}", store)  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=named, rank=rank, world_size=size)
     try:

@@ -1,7 +1,8 @@
-"""Ranks: the processes that train one model together, each with a number, its rank; 0 is the one that writes.
+"""Ranks: the processes that train one model together, each with a number, its rank; 0 is the one
+that writes.
 
-They are torch.distributed's: gloo on the CPU, nccl on cards. What passes between them is numbers and JSON, never objects.
-"""
+They are torch.distributed's: gloo on the CPU, nccl on cards. What passes between them is numbers
+and JSON, never objects."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fastgaum.errors import ConfigError, LostPeerError, NumericsError
-from fastgaum.sessions.batches import Batch
-from fastgaum.sessions.share import WHOLE, Share
+from fastgaum.features.batches import Batch
+from fastgaum.features.share import WHOLE, Share
 from fastgaum.untrusted import parse_json
 
 CPU = torch.device("cpu")
@@ -35,7 +36,8 @@ class Traffic:
     steps: int = 0
 
     def sent_per_step(self, size: int) -> float:
-        """Bytes that this process sends in a step, of `size` processes: a sum goes round a ring twice, a gather once."""
+        """Bytes that this process sends in a step, of `size` processes: a sum goes round a ring
+        twice, a gather once."""
         return (2 * self.summed / size + self.gathered) * (size - 1) / max(self.steps, 1)
 
 
@@ -47,7 +49,8 @@ class Ranks:
     """
 
     def __init__(self, share: Share = WHOLE, device: torch.device = CPU) -> None:
-        """Take this process's place among all, and the device on which messages lie (a card for nccl)."""
+        """Take this process's place among all, and the device on which messages lie (a card for
+        nccl)."""
         self.share, self.device = share, device
         self.traffic = Traffic()
 
@@ -75,12 +78,15 @@ class Ranks:
         """Sum of every process's values, the same bits in all of them; float64."""
         if self.size == 1:
             return values
-        everyone = self.gather(torch.from_numpy(np.ascontiguousarray(values, np.float64)).to(self.device))
+        everyone = self.gather(
+            torch.from_numpy(np.ascontiguousarray(values, np.float64)).to(self.device)
+        )
         total: npt.NDArray[np.float64] = everyone.cpu().numpy().sum(0)
         return total
 
     def gather(self, values: Tensor) -> Tensor:
-        """Every process's tensor, in order of rank: (size, *values.shape); all have the same shape and type."""
+        """Every process's tensor, in order of rank: (size, *values.shape); all have the same shape
+        and type."""
         everyone = values.new_empty((self.size, *values.shape))
         everyone[self.rank] = values
         if values.numel():
@@ -88,13 +94,17 @@ class Ranks:
         return everyone
 
     def swap(self, messages: Sequence[Tensor]) -> None:
-        """Send this process's message, the one of its rank, to all, and fill the others' with theirs; flat, of one type."""
+        """Send this process's message, the one of its rank, to all, and fill the others' with
+        theirs; flat, of one type."""
         others = [rank for rank in range(self.size) if rank != self.rank and len(messages[rank])]
         own = messages[self.rank]
         with peers_needed():
             if self.device.type == "cuda":
                 everyone = own.new_empty((self.size, max(map(len, messages))))
-                dist.all_gather(list(everyone.unbind()), nn.functional.pad(own, (0, everyone.shape[1] - len(own))))
+                dist.all_gather(
+                    list(everyone.unbind()),
+                    nn.functional.pad(own, (0, everyone.shape[1] - len(own))),
+                )
                 for rank in others:
                     messages[rank].copy_(everyone[rank, : len(messages[rank])])
                 return
@@ -141,19 +151,22 @@ class Ranks:
 
     @torch.no_grad()
     def require_in_step(self, networks: nn.Module) -> None:
-        """Raise NumericsError unless every process has the same weights, to the last bit of their sums."""
+        """Raise NumericsError unless every process has the same weights, to the last bit of their
+        sums."""
         if self.size > 1:
             sums = torch.stack([value.detach().double().sum() for value in networks.parameters()])
             everyone = self.gather(sums.to(self.device))
             if not (everyone == everyone[0]).all():
                 raise NumericsError(
-                    "the processes' weights have come apart: a fault of a machine or of a library; go on from the last"
+                    "the processes' weights have come apart: a fault of a machine or of a "
+                    "library; go on from the last"
                     " checkpoint with --resume"
                 )
 
 
 def in_step(batches: Iterable[Batch], ranks: Ranks) -> Iterator[Batch]:
-    """Each process's own batches, as many in all: who has none left looks on, with a filler, until nobody has.
+    """Each process's own batches, as many in all: who has none left looks on, with a filler, until
+    nobody has.
 
     Raises:
         ConfigError: this process has none at all.
@@ -162,7 +175,10 @@ def in_step(batches: Iterable[Batch], ranks: Ranks) -> Iterator[Batch]:
     while True:
         batch = next(own, None)
         if batch is None and last is None:
-            raise ConfigError(f"process {ranks.rank} was given no shard with training sessions: give each at least one")
+            raise ConfigError(
+                f"process {ranks.rank} was given no shard with training sessions: give each at "
+                "least one"
+            )
         if not ranks.total(np.array([float(batch is not None)])).any():
             return
         if batch is None:
@@ -180,6 +196,7 @@ def peers_needed() -> Iterator[None]:
     except RuntimeError as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise LostPeerError(
-            f"another process of this training is gone ({first}): torchrun --max-restarts begins all anew from the last"
+            f"another process of this training is gone ({first}): torchrun --max-restarts begins "
+            "all anew from the last"
             " checkpoint; by hand, give the same command with --resume"
         ) from error

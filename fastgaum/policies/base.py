@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum.envs.world import FloatArray, IntArray, KeyArray, Past, Population, Response
+from fastgaum.worlds.world import FloatArray, IntArray, KeyArray, Past, Population, Response
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -27,8 +27,9 @@ class Observation:
     """What a policy sees before it acts."""
 
     users: Population
-    """whom slates are for. Learners read its `states` alone; asking it for utilities or probabilities is reading the
-    simulated users' minds, which the greedy policies do and whose docstrings say so"""
+    """whom slates are for. Learners read its `states` alone; asking it for utilities or
+    probabilities is reading the simulated users' minds, which the greedy policies do and whose
+    docstrings say so"""
     pools: IntArray
     """the items that may be shown, (m,) the same for all, or (n, m)"""
     keys: KeyArray
@@ -74,14 +75,16 @@ class Policy(ABC):
     """its name on the command line"""
 
     def start(self, n: int, past: Iterable[Past] = ()) -> None:  # noqa: B027
-        """Meet n users with what they have behind them; a policy that keeps nothing about users does nothing."""
+        """Meet n users with what they have behind them; a policy that keeps nothing about users
+        does nothing."""
 
     @abstractmethod
     def act(self, observation: Observation, k: int) -> IntArray:
         """Choose a slate of k distinct items of its pool for each user, shape (n, k)."""
 
     def observe(self, transition: Transition) -> None:  # noqa: B027
-        """See what came of the last slates; a policy that neither learns nor follows users does nothing."""
+        """See what came of the last slates; a policy that neither learns nor follows users does
+        nothing."""
 
 
 def items_at(pools: IntArray, places: IntArray) -> IntArray:
@@ -90,7 +93,8 @@ def items_at(pools: IntArray, places: IntArray) -> IntArray:
 
 
 def top_places(scores: FloatArray, k: int) -> IntArray:
-    """Places of the k largest scores of each row, best first, ties to the first place, shape (n, k).
+    """Places of the k largest scores of each row, best first, ties to the first place, shape (n,
+    k).
 
     >>> top_places(np.array([[0.0, 2.0, 1.0, 2.0]], np.float32), 3)
     array([[1, 3, 2]], dtype=int32)

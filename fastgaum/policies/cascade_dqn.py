@@ -1,15 +1,17 @@
-"""Cascading DQN: Chen et al., "Generative Adversarial User Model for Reinforcement Learning Based Recommendation System",
-ICML 2019, section 4: a slate chosen item by item, with a network per place.
+"""Cascading DQN: Chen et al., "Generative Adversarial User Model for Reinforcement Learning Based
+Recommendation System", ICML 2019, section 4: a slate chosen item by item, with a network per place.
 
-    a_1* = arg max_a Q^1(s, a),  a_2* = arg max_a Q^2(s, a_1*, a),  …,  a_k* = arg max_a Q^k(s, a_1*, …, a_{k-1}*, a)
+    a_1* = arg max_a Q^1(s, a),  a_2* = arg max_a Q^2(s, a_1*, a),  …,  a_k* = arg max_a Q^k(s,
+    a_1*, …, a_{k-1}*, a)
 
-costs k scans of the pool instead of one over all slates. That is the best slate if the networks satisfy
+costs k scans of the pool instead of one over all slates. That is the best slate if the networks
+satisfy
 
     Q^j(s, a_1 … a_j) = max_{a_{j+1} … a_k} Q^k(s, a_1 … a_k),
 
-which the paper asks for softly: every Q^j is fitted to the one target y = r + γ Q^k(s', a'_1* … a'_k*), the squared errors
-(y − Q^j(s, a_1 … a_j))² added up. Here a* in y is by the target networks.
-"""
+which the paper asks for softly: every Q^j is fitted to the one target y = r + γ Q^k(s', a'_1* …
+a'_k*), the squared errors (y − Q^j(s, a_1 … a_j))² added up. Here a* in y is by the target
+networks."""
 
 from __future__ import annotations
 
@@ -19,12 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastgaum.envs.world import FloatArray, IntArray, World
 from fastgaum.policies.base import items_at
+from fastgaum.policies.best_items import ItemParts, best_own_places, best_places
 from fastgaum.policies.learner import Learner
-from fastgaum.policies.replay import Steps
-from fastgaum.policies.scorer import Scorer
-from fastgaum.policies.search import ItemParts, best_own_places, best_places
+from fastgaum.policies.q_network import Scorer
+from fastgaum.policies.replay_buffer import Steps
+from fastgaum.worlds.world import FloatArray, IntArray, World
 
 
 class CascadeDqn(Learner):
@@ -38,7 +40,9 @@ class CascadeDqn(Learner):
 
     def made_networks(self, world: World) -> nn.ModuleList:
         """Q^1 … Q^k with fresh weights."""
-        return nn.ModuleList(Scorer(world, self.n_read, before, self.config) for before in range(self.k))
+        return nn.ModuleList(
+            Scorer(world, self.n_read, before, self.config) for before in range(self.k)
+        )
 
     def n_layers(self) -> int:
         """A network per place."""
@@ -73,8 +77,11 @@ class CascadeDqn(Learner):
             before = np.concatenate([before, self.features[chosen]], axis=1)
         return places, values
 
-    def _pool_parts(self, networks: nn.ModuleList, j: int, pool: IntArray) -> tuple[FloatArray, ItemParts]:
-        """Q^j's parts of a shared pool's items; those of the acting networks are kept while weights and pool stay."""
+    def _pool_parts(
+        self, networks: nn.ModuleList, j: int, pool: IntArray
+    ) -> tuple[FloatArray, ItemParts]:
+        """Q^j's parts of a shared pool's items; those of the acting networks are kept while weights
+        and pool stay."""
         scorer = networks[j]
         assert isinstance(scorer, Scorer)
         if networks is not self.target or self.learning:
@@ -93,8 +100,16 @@ class CascadeDqn(Learner):
 
     def update_loss(self, steps: Steps) -> Tensor:
         """The sum over j of the mean squared error of Q^j to the shared target."""
-        _, next_values = self.best_with_values(steps.next_states, self.next_pools(steps.pools), self.target)
+        _, next_values = self.best_with_values(
+            steps.next_states, self.next_pools(steps.pools), self.target
+        )
         y = self.discounted(steps, next_values)
-        states, shown = torch.from_numpy(steps.states), torch.from_numpy(self.features[steps.slates])
-        losses = [((y - q(states, shown[:, :j], shown[:, j])) ** 2).mean() for j, q in enumerate(self.networks)]
+        states, shown = (
+            torch.from_numpy(steps.states),
+            torch.from_numpy(self.features[steps.slates]),
+        )
+        losses = [
+            ((y - q(states, shown[:, :j], shown[:, j])) ** 2).mean()
+            for j, q in enumerate(self.networks)
+        ]
         return torch.stack(losses).sum()

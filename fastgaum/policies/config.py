@@ -12,9 +12,16 @@ from fastgaum.config import MOST_LAYERS, WIDEST, coerce
 from fastgaum.errors import ConfigError, did_you_mean
 
 _AT_MOST = {
-    "width": WIDEST, "users": 10**7, "episodes": 10**9, "replay": 10**8, "batch": 10**6, "updates": 10**6, "warm_up": 10**9,
-    "evaluations": 10**9, "seed": 2**62,
-}  # fmt: skip
+    "width": WIDEST,
+    "users": 10**7,
+    "episodes": 10**9,
+    "replay": 10**8,
+    "batch": 10**6,
+    "updates": 10**6,
+    "warm_up": 10**9,
+    "evaluations": 10**9,
+    "seed": 2**62,
+}
 """sizes beyond which a configuration is a slip or an attack"""
 
 LARGE_POOL = 20_000
@@ -27,17 +34,18 @@ class PolicyConfig:
     """Sizes and training of the Q networks. Raises ConfigError for impossible values."""
 
     form: Form = "inner"
-    """joint: a hidden layer over state and items together, the paper's network; inner: two towers and their inner product"""
+    """joint: a hidden layer over state and items together, the paper's network; inner: two towers
+    and their inner product"""
     width: int = 0
-    """hidden units of the joint layer, or size of the inner product; 0 = 32, and 16 for pools of more than 20,000 items, where
-    the arg-max takes most of a step"""
+    """hidden units of the joint layer, or size of the inner product; 0 = 32, and 16 for pools of
+    more than 20,000 items, where the arg-max takes most of a step"""
     towers: tuple[int, ...] = (64,)
     """hidden layers of the user's and the item's side before they meet; the paper has none"""
     gamma: float = 0.97
     """discount of a step"""
     time: bool = True
-    """Q also reads the share of the episode that is left, and the last step ends it; false: an episode is a sample of a life
-    without end, whose last step has a future like any other"""
+    """Q also reads the share of the episode that is left, and the last step ends it; false: an
+    episode is a sample of a life without end, whose last step has a future like any other"""
     users: int = 256
     """users that are played side by side"""
     episodes: int = 60
@@ -72,10 +80,21 @@ class PolicyConfig:
     """seeds networks, exploration and users of the training"""
 
     def __post_init__(self) -> None:
-        for key in ("users", "episodes", "replay", "batch", "updates", "lr", "clip", "evaluations",
-                    "ridge"):  # fmt: skip
+        for key in (
+            "users",
+            "episodes",
+            "replay",
+            "batch",
+            "updates",
+            "lr",
+            "clip",
+            "evaluations",
+            "ridge",
+        ):
             if not 0 < getattr(self, key) < float("inf"):
-                raise ConfigError(f"{key} must be greater than 0 and finite, got {getattr(self, key)}")
+                raise ConfigError(
+                    f"{key} must be greater than 0 and finite, got {getattr(self, key)}"
+                )
         for key in ("width", "warm_up", "seed", "alpha"):
             if not 0 <= getattr(self, key) < float("inf"):
                 raise ConfigError(f"{key} must be at least 0 and finite, got {getattr(self, key)}")
@@ -85,7 +104,8 @@ class PolicyConfig:
         self._check_sizes()
         if self.form == "joint" and self.width % 2:
             raise ConfigError(
-                f"width of the joint form must be even, half of the units count negative, got {self.width}"
+                "width of the joint form must be even, half of the units count negative, got "
+                f"{self.width}"
             )
         if any(width < 1 for width in self.towers):
             raise ConfigError(f"towers' widths must be at least 1, got {list(self.towers)}")
@@ -99,7 +119,10 @@ class PolicyConfig:
             if getattr(self, key) > most:
                 raise ConfigError(f"{key} must be at most {most}, got {getattr(self, key)}")
         if len(self.towers) > MOST_LAYERS or any(width > WIDEST for width in self.towers):
-            raise ConfigError(f"towers holds at most {MOST_LAYERS} widths of at most {WIDEST}, got {len(self.towers)}")
+            raise ConfigError(
+                f"towers holds at most {MOST_LAYERS} widths of at most {WIDEST}, got "
+                f"{len(self.towers)}"
+            )
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> PolicyConfig:
@@ -116,7 +139,9 @@ class PolicyConfig:
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values; tuples become lists."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+        return {
+            k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()
+        }
 
     def replace(self, **changes: Any) -> PolicyConfig:
         """A copy with some values changed, checked as in `from_mapping`."""

@@ -1,9 +1,9 @@
-"""DQN of single items, the paper's control GDQN: one Q(s, a), and the k items of the largest values as a slate.
+"""DQN of single items, the paper's control GDQN: one Q(s, a), and the k items of the largest values
+as a slate.
 
-Each displayed item is a step of its own: it earned the reward if it was chosen, else nothing, and what comes after is the best
-single item, y = r · [a was chosen] + γ max_a' Q(s', a'). What items do to each other within a slate is not seen: that is what
-the cascade is compared with.
-"""
+Each displayed item is a step of its own: it earned the reward if it was chosen, else nothing, and
+what comes after is the best single item, y = r · [a was chosen] + γ max_a' Q(s', a'). What items do
+to each other within a slate is not seen: that is what the cascade is compared with."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastgaum.envs.world import FloatArray, IntArray, World
 from fastgaum.policies.base import top_places
+from fastgaum.policies.best_items import scores_of
 from fastgaum.policies.learner import Learner
-from fastgaum.policies.replay import Steps
-from fastgaum.policies.scorer import Scorer
-from fastgaum.policies.search import scores_of
+from fastgaum.policies.q_network import Scorer
+from fastgaum.policies.replay_buffer import Steps
+from fastgaum.worlds.world import FloatArray, IntArray, World
 
 
 class Dqn(Learner):

@@ -1,8 +1,9 @@
-"""Fitted: greedy by any model fitted on a log, the published ones too: W&D-LR and W&D-CCF are the paper's rivals.
+"""Fitted: greedy by any model fitted on a log, the published ones too: W&D-LR and W&D-CCF are the
+paper's rivals.
 
-Any `ChoiceModel` scores display sets of a log. So the users met are kept as a log: what each was shown and chose, and as a
-last event the pool. The model encodes that as it encodes any held-out session, and the pool is ranked by its utilities.
-"""
+Any `ChoiceModel` scores display sets of a log. So the users met are kept as a log: what each was
+shown and chose, and as a last event the pool. The model encodes that as it encodes any held-out
+session, and the pool is ranked by its utilities."""
 
 from __future__ import annotations
 
@@ -11,11 +12,11 @@ from collections.abc import Iterable
 import numpy as np
 import polars as pl
 
-from fastgaum.envs.world import FloatArray, IntArray, Past, World
 from fastgaum.errors import ConfigError
+from fastgaum.logs.log import SessionLog
 from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.policies.base import BoolArray, Observation, Policy, Transition, items_at, top_places
-from fastgaum.sessions.packed import SessionLog
+from fastgaum.worlds.world import FloatArray, IntArray, Past, World
 
 _TEST = 2
 
@@ -27,12 +28,16 @@ class Fitted(Policy):
         """Take a fitted model and the world whose users it is to serve.
 
         Raises:
-            ConfigError: the model is not fitted, or reads columns that a simulated candidate has not.
+            ConfigError: the model is not fitted, or reads columns that a simulated candidate has
+                not.
         """
         if model.space is None:
             raise ConfigError(f"{name} has not been trained: call fit first")
         if model.space.field_names or model.space.protocol == "views":
-            raise ConfigError(f"{name} reads columns of the log, which simulated candidates lack: fit it without them")
+            raise ConfigError(
+                f"{name} reads columns of the log, which simulated candidates lack: fit it without "
+                "them"
+            )
         self.name, self.model, self.item_ids = name, model, world.item_ids.cast(pl.String)  # type: ignore[misc]
         self.events: list[Past] = []
 
@@ -42,7 +47,9 @@ class Fitted(Policy):
 
     def act(self, observation: Observation, k: int) -> IntArray:
         """The k items of largest utility, shape (n, k)."""
-        pools = np.broadcast_to(observation.pools, (observation.users.n, observation.pools.shape[-1]))
+        pools = np.broadcast_to(
+            observation.pools, (observation.users.n, observation.pools.shape[-1])
+        )
         return items_at(pools, top_places(self.utilities(pools), k))
 
     def observe(self, transition: Transition) -> None:
@@ -68,7 +75,9 @@ class Fitted(Policy):
             for e, mask in zip(events, shown, strict=True)
         ]
         happened = sizes > 0
-        items = np.concatenate([event.slates for event in events], axis=1)[np.concatenate(shown, axis=1)]
+        items = np.concatenate([event.slates for event in events], axis=1)[
+            np.concatenate(shown, axis=1)
+        ]
         return SessionLog(
             session_offsets=_offsets(happened.sum(axis=1)),
             display_offsets=_offsets(sizes[happened]),
@@ -84,7 +93,8 @@ class Fitted(Policy):
 
 
 def _displayed(event: Past) -> BoolArray:
-    """Places of each user's event that show something, (n, k): none where there was no event, or what was chosen is unknown."""
+    """Places of each user's event that show something, (n, k): none where there was no event, or
+    what was chosen is unknown."""
     chosen = event.slates[np.arange(len(event.slates)), event.places]
     there = event.active & ((event.places < 0) | (chosen >= 0))
     return np.asarray((event.slates >= 0) & there[:, None])

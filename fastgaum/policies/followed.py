@@ -1,10 +1,11 @@
-"""Followed: a policy of one world plays in another, whose users it knows by what they were shown and chose.
+"""Followed: a policy of one world plays in another, whose users it knows by what they were shown
+and chose.
 
-A policy trained in a learned world reads that world's states. In another world, fitted on other users or true, it keeps a
-learned user of its own beside each one that it meets: what that one has behind it at the start, and then each choice, is told
-to it, and its state, utilities and probabilities are what the policy sees. Nothing of the other world reaches the policy but
-slates, choices and rewards.
-"""
+A policy trained in a learned world reads that world's states. In another world, fitted on other
+users or true, it keeps a learned user of its own beside each one that it meets: what that one has
+behind it at the start, and then each choice, is told to it, and its state, utilities and
+probabilities are what the policy sees. Nothing of the other world reaches the policy but slates,
+choices and rewards."""
 
 from __future__ import annotations
 
@@ -13,10 +14,10 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from fastgaum.envs.world import NO_ITEM, FloatArray, IntArray, Past, Population, World
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Observation, Policy, Transition
 from fastgaum.policies.pool import Pool
+from fastgaum.worlds.world import NO_ITEM, FloatArray, IntArray, Past, Population, World
 
 
 class Followed(Policy):
@@ -38,9 +39,10 @@ class Followed(Policy):
     def start(self, n: int, past: Iterable[Past] = ()) -> None:
         """Meet n users, who have seen and chosen what `past` says.
 
-        Items that the own world does not know are left out of the past, and events of which one was chosen with them.
-        """
-        # never reset: what these users have behind them is what they are told, and no key of the own world
+        Items that the own world does not know are left out of the past, and events of which one was
+        chosen with them."""
+        # never reset: what these users have behind them is what they are told, and no key of the
+        # own world
         self.users = self.own.population(n)
         told = list(self._known(past))
         for event in told:
@@ -56,12 +58,15 @@ class Followed(Policy):
         pools = self.own_of[observation.pools]
         if pools.size and pools.min() < 0:
             raise ConfigError(
-                f"{(pools < 0).sum()} items of the pools are unknown to the world that {self.policy.name} was made in: draw"
+                f"{(pools < 0).sum()} items of the pools are unknown to the world that "
+                f"{self.policy.name} was made in: draw"
                 " pools from Pool(items=shared_items(own, other))"
             )
         users = self._users()
         self.before = users.states.copy()
-        return self.other_of[self.policy.act(dataclasses.replace(observation, users=users, pools=pools), k)]
+        return self.other_of[
+            self.policy.act(dataclasses.replace(observation, users=users, pools=pools), k)
+        ]
 
     def observe(self, transition: Transition) -> None:
         """Tell its own users what was chosen, and the policy what came of it."""
@@ -69,10 +74,16 @@ class Followed(Policy):
         assert self.before is not None
         slates = self._own(transition.slates)
         users.follow(slates, transition.response.places, transition.active)
-        response = dataclasses.replace(transition.response, items=self._own(transition.response.items))
+        response = dataclasses.replace(
+            transition.response, items=self._own(transition.response.items)
+        )
         self.policy.observe(
             dataclasses.replace(
-                transition, states=self.before, next_states=users.states.copy(), slates=slates, response=response
+                transition,
+                states=self.before,
+                next_states=users.states.copy(),
+                slates=slates,
+                response=response,
             )
         )
 
@@ -92,33 +103,41 @@ class Followed(Policy):
 
     def _users(self) -> Population:
         if self.users is None:
-            raise ConfigError("a followed policy meets its users in start: call start(n) before act")
+            raise ConfigError(
+                "a followed policy meets its users in start: call start(n) before act"
+            )
         return self.users
 
 
 def rows_of(own: World, other: World) -> IntArray:
-    """The number in `own` of each item of `other`, by id, -1 where it is unknown, shape (other.n_items,)."""
+    """The number in `own` of each item of `other`, by id, -1 where it is unknown, shape
+    (other.n_items,)."""
     number = {item: i for i, item in enumerate(own.item_ids.to_list())}
     return np.array([number.get(item, -1) for item in other.item_ids.to_list()], np.int32)
 
 
 def shared_items(own: World, other: World) -> tuple[int, ...]:
-    """The items of `other` that `own` knows too, by their numbers in `other`: what pools may be drawn from.
+    """The items of `other` that `own` knows too, by their numbers in `other`: what pools may be
+    drawn from.
 
     Raises:
         ConfigError: there is none.
     """
     shared = np.flatnonzero(rows_of(own, other) >= 0)
     if len(shared) == 0:
-        raise ConfigError("the two worlds have no item in common: their runs must be trained on logs of one catalogue")
+        raise ConfigError(
+            "the two worlds have no item in common: their runs must be trained on logs of one "
+            "catalogue"
+        )
     return tuple(shared.tolist())
 
 
 def pool_in_both(pool: Pool, own: World, other: World) -> tuple[Pool, Pool]:
-    """One pool in the numbers of two worlds: what a policy of `own` is trained on, as it is met in `other`.
+    """One pool in the numbers of two worlds: what a policy of `own` is trained on, as it is met in
+    `other`.
 
-    Both hold the same items in one order, so that one key draws the same pool in either. A fixed pool keeps the items it has
-    in `own`; those that `other` does not know are left out of both.
+    Both hold the same items in one order, so that one key draws the same pool in either. A fixed
+    pool keeps the items it has in `own`; those that `other` does not know are left out of both.
 
     Raises:
         ConfigError: no item is left.
@@ -131,7 +150,8 @@ def pool_in_both(pool: Pool, own: World, other: World) -> tuple[Pool, Pool]:
     mine, theirs = mine[theirs >= 0], theirs[theirs >= 0]
     if len(mine) == 0:
         raise ConfigError(
-            "the other world knows no item of the policy's pool: their runs must be trained on logs of one catalogue"
+            "the other world knows no item of the policy's pool: their runs must be trained on "
+            "logs of one catalogue"
         )
     return (
         dataclasses.replace(pool, items=tuple(mine.tolist())),

@@ -1,7 +1,7 @@
 """Learner: what the Q-learning policies share: replay, exploration, target networks, updates.
 
-A learner learns in `observe`, so a rollout trains it and the same rollout with `learning = False` evaluates it.
-"""
+A learner learns in `observe`, so a rollout trains it and the same rollout with `learning = False`
+evaluates it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastgaum.envs.keys import distinct, uniforms
-from fastgaum.envs.world import FloatArray, IntArray, KeyArray, World
 from fastgaum.errors import ConfigError, NumericsError
-from fastgaum.models.tensor_file import check_weights
 from fastgaum.policies.base import Observation, Policy, Transition, items_at
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.pool import Pool
-from fastgaum.policies.replay import Replay, Steps
+from fastgaum.policies.replay_buffer import Replay, Steps
+from fastgaum.tensor_file import check_weights
+from fastgaum.worlds.random_keys import distinct, uniforms
+from fastgaum.worlds.world import FloatArray, IntArray, KeyArray, World
 
 
 class Learner(Policy):
@@ -33,18 +33,25 @@ class Learner(Policy):
         target: their running average, which gives the targets and, when nothing is learned, acts.
         learning: whether `observe` remembers and updates, and `act` explores.
         progress: share of the training that is done, which sets epsilon and learning rate.
-        fixed_epsilon: stands in for the schedule's epsilon, for a policy that goes on learning after its training.
+        fixed_epsilon: stands in for the schedule's epsilon, for a policy that goes on learning
+            after its training.
         loss: mean loss of the last step's updates, NaN before the first.
     """
 
     def __init__(
-        self, world: World, k: int, pool: Pool, config: PolicyConfig, outside: bool | None = None,
+        self,
+        world: World,
+        k: int,
+        pool: Pool,
+        config: PolicyConfig,
+        outside: bool | None = None,
         weights: Mapping[str, Tensor] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Make untrained networks for a world's items and states.
 
         Raises:
-            ValueError: `weights`, those of a file, are not what the configuration asks for; nothing was made then.
+            ValueError: `weights`, those of a file, are not what the configuration asks for; nothing
+                was made then.
         """
         self.k, self.pool, self.config = k, pool, config.for_pools(pool.count(world.n_items))
         self.outside = world.outside if outside is None else outside
@@ -53,7 +60,10 @@ class Learner(Policy):
         self.n_read = world.state_dim + config.time
         if weights is not None:
             if self.n_layers() > len(weights):
-                raise ValueError(f"the configuration asks for more layers than the {len(weights)} weights of the file")
+                raise ValueError(
+                    f"the configuration asks for more layers than the {len(weights)} weights of "
+                    "the file"
+                )
             with torch.device("meta"):
                 check_weights(self.made_networks(world), weights)
         with torch.random.fork_rng(devices=[]):
@@ -76,7 +86,8 @@ class Learner(Policy):
 
     @abstractmethod
     def best(self, states: FloatArray, pools: IntArray, networks: nn.ModuleList) -> IntArray:
-        """Places of the best slates in pools (m,) or (n, m) by some networks, shape (n, k); states as Q reads them."""
+        """Places of the best slates in pools (m,) or (n, m) by some networks, shape (n, k); states
+        as Q reads them."""
 
     @abstractmethod
     def update_loss(self, steps: Steps) -> Tensor:
@@ -90,11 +101,14 @@ class Learner(Policy):
         """
         if k != self.k:
             raise ConfigError(
-                f"{self.name} was made for slates of {self.k} items and is asked for {k}: train it for {k}"
+                f"{self.name} was made for slates of {self.k} items and is asked for {k}: train it "
+                f"for {k}"
             )
         states = self.reading(observation.states, observation.left)
         # the average over the last updates acts more steadily than the last one
-        places = self.best(states, observation.pools, self.networks if self.learning else self.target)
+        places = self.best(
+            states, observation.pools, self.networks if self.learning else self.target
+        )
         if self.learning:
             places = explored(places, observation.keys, observation.pools.shape[-1], self.epsilon)
         return items_at(observation.pools, places)
@@ -102,7 +116,11 @@ class Learner(Policy):
     @property
     def epsilon(self) -> float:
         """Share of places filled at random now."""
-        return self.config.epsilon_at(self.progress) if self.fixed_epsilon is None else self.fixed_epsilon
+        return (
+            self.config.epsilon_at(self.progress)
+            if self.fixed_epsilon is None
+            else self.fixed_epsilon
+        )
 
     def observe(self, transition: Transition) -> None:
         """Remember the step and take a few gradient steps.
@@ -135,7 +153,8 @@ class Learner(Policy):
         loss = self.update_loss(self.replay.draw(self.config.batch, self.rng))
         if not torch.isfinite(loss):
             raise NumericsError(
-                f"{self.name}: the loss of update {self.n_updates} is not finite: lower lr (--set lr=…)"
+                f"{self.name}: the loss of update {self.n_updates} is not finite: lower lr (--set "
+                "lr=…)"
             )
         loss.backward()  # type: ignore[no-untyped-call,unused-ignore]
         nn.utils.clip_grad_norm_(self.networks.parameters(), self.config.clip)
@@ -150,7 +169,8 @@ class Learner(Policy):
         """Weights were put in from outside: forget what was computed of the former ones."""
 
     def reading(self, states: FloatArray, left: float) -> FloatArray:
-        """States as Q reads them: with the share of the episode that is left, where `time` says so."""
+        """States as Q reads them: with the share of the episode that is left, where `time` says
+        so."""
         if not self.config.time:
             return np.array(states, np.float32)
         return np.concatenate([states, np.full((len(states), 1), left, np.float32)], axis=1)
@@ -165,10 +185,11 @@ class Learner(Policy):
 
 
 def explored(places: IntArray, keys: KeyArray, n_pool: int, epsilon: float) -> IntArray:
-    """Slates whose places are each replaced with probability epsilon, by random ones that are not in the slate.
+    """Slates whose places are each replaced with probability epsilon, by random ones that are not
+    in the slate.
 
-    Random places come in a drawn order; a replaced place takes the next one that the slate does not hold.
-    """
+    Random places come in a drawn order; a replaced place takes the next one that the slate does not
+    hold."""
     n, k = places.shape
     chance = uniforms(keys ^ np.uint64(1), k) < epsilon
     drawn = distinct(keys, n_pool, min(2 * k, n_pool))

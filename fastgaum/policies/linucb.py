@@ -1,10 +1,11 @@
-"""LinUCB online: Li et al., "A contextual-bandit approach to personalized news article recommendation", WWW 2010.
+"""LinUCB online: Li et al., "A contextual-bandit approach to personalized news article
+recommendation", WWW 2010.
 
-One ridge regression of the reward on x = [1; s] ⊗ [1; f_a], state times item features, learned while it recommends:
-A = λI + Σ x xᵀ, b = Σ r x over displayed items (r = the reward for the chosen one, 0 for the others), and the k items of the
-largest x·A⁻¹b + alpha √(xᵀA⁻¹x) are shown. With features instead of a weight vector per item it learns of all items at once;
-it does not look past the next choice. A and b take a whole step of users at a time.
-"""
+One ridge regression of the reward on x = [1; s] ⊗ [1; f_a], state times item features, learned
+while it recommends: A = λI + Σ x xᵀ, b = Σ r x over displayed items (r = the reward for the chosen
+one, 0 for the others), and the k items of the largest x·A⁻¹b + alpha √(xᵀA⁻¹x) are shown. With
+features instead of a weight vector per item it learns of all items at once; it does not look past
+the next choice. A and b take a whole step of users at a time."""
 
 from __future__ import annotations
 
@@ -13,10 +14,10 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum.envs.world import FloatArray, IntArray, World
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Observation, Policy, Transition, items_at, top_places
 from fastgaum.policies.config import PolicyConfig
+from fastgaum.worlds.world import FloatArray, IntArray, World
 
 MOST = 1024
 """columns of x: beyond, the inverse and the bonuses would take seconds"""
@@ -44,7 +45,8 @@ class LinUcb(Policy):
         width = self.n_states * self.features.shape[1]
         if width > MOST:
             raise ConfigError(
-                f"linucb reads products of {self.n_states} state and {self.features.shape[1]} item columns, {width} in all, and"
+                f"linucb reads products of {self.n_states} state and {self.features.shape[1]} item "
+                f"columns, {width} in all, and"
                 f" at most {MOST} are possible: use a world with smaller states or features"
             )
         self.gram = self.config.ridge * np.eye(width)
@@ -60,7 +62,8 @@ class LinUcb(Policy):
         return np.column_stack([np.ones(len(features)), (features - features.mean(axis=0)) / scale])
 
     def act(self, observation: Observation, k: int) -> IntArray:
-        """The k items of the largest upper bound, or of the largest mean once it no longer learns, shape (n, k)."""
+        """The k items of the largest upper bound, or of the largest mean once it no longer learns,
+        shape (n, k)."""
         scores = self.scores(observation.states, observation.pools)
         return items_at(observation.pools, top_places(scores, k))
 
@@ -75,10 +78,14 @@ class LinUcb(Policy):
             some = slice(first, first + at_once)
             own = self.features[np.broadcast_to(pools, result.shape)[some]]
             s = context[some]
-            result[some] = np.einsum("nmf,nf->nm", own, s @ theta.reshape(self.n_states, n_features))
+            result[some] = np.einsum(
+                "nmf,nf->nm", own, s @ theta.reshape(self.n_states, n_features)
+            )
             if self.learning:
                 # (s ⊗ I)ᵀ A⁻¹ (s ⊗ I): what is left of A⁻¹ for a user, one small matrix
-                halves = np.tensordot(s, inverse.reshape(self.n_states, n_features, self.n_states, n_features), 1)
+                halves = np.tensordot(
+                    s, inverse.reshape(self.n_states, n_features, self.n_states, n_features), 1
+                )
                 middle = np.einsum("nfsg,ns->nfg", halves, s)
                 squares = ((own @ middle) * own).sum(axis=2)
                 result[some] += self.config.alpha * np.sqrt(np.maximum(squares, 0))
@@ -90,7 +97,9 @@ class LinUcb(Policy):
             return
         there, k = transition.active, transition.slates.shape[1]
         own = self.features[transition.slates[there]]
-        x = np.einsum("ns,nkf->nksf", _with_one(transition.states[there]), own).reshape(len(own) * k, -1)
+        x = np.einsum("ns,nkf->nksf", _with_one(transition.states[there]), own).reshape(
+            len(own) * k, -1
+        )
         chosen = transition.response.places[there, None] == np.arange(k)
         self.gram += x.T @ x
         self.response += x.T @ np.where(chosen, transition.rewards[there, None], 0).ravel()

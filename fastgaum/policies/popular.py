@@ -6,10 +6,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from fastgaum.envs.world import FloatArray, IntArray, World
 from fastgaum.errors import ConfigError
+from fastgaum.logs.log import SessionLog
 from fastgaum.policies.base import Observation, Policy, items_at, top_places
-from fastgaum.sessions.packed import SessionLog
+from fastgaum.worlds.world import FloatArray, IntArray, World
 
 
 class Popular(Policy):
@@ -22,10 +22,13 @@ class Popular(Policy):
     name: ClassVar[str] = "popular"
 
     def __init__(self, popularity: FloatArray) -> None:
-        """Take a popularity per item. Raises ConfigError unless it is a vector of finite numbers."""
+        """Take a popularity per item. Raises ConfigError unless it is a vector of finite
+        numbers."""
         self.popularity = np.asarray(popularity, np.float32)
         if self.popularity.ndim != 1 or not np.isfinite(self.popularity).all():
-            raise ConfigError(f"a popularity is one finite number per item, got the shape {self.popularity.shape}")
+            raise ConfigError(
+                f"a popularity is one finite number per item, got the shape {self.popularity.shape}"
+            )
 
     @classmethod
     def of_log(cls, world: World, log: SessionLog) -> Popular:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from fastgaum.envs.keys import distinct
-from fastgaum.envs.world import IntArray
 from fastgaum.policies.base import Observation, Policy, items_at
+from fastgaum.worlds.random_keys import distinct
+from fastgaum.worlds.world import IntArray
 
 
 class Random(Policy):

@@ -10,9 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from fastgaum.baselines.registry import baseline_class
-from fastgaum.envs.learned import LearnedWorld
-from fastgaum.envs.world import FloatArray, World
 from fastgaum.errors import ConfigError, did_you_mean
+from fastgaum.logs.log import SessionLog
 from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.policies.base import Policy
 from fastgaum.policies.cascade_dqn import CascadeDqn
@@ -26,7 +25,8 @@ from fastgaum.policies.pool import Pool
 from fastgaum.policies.popular import Popular
 from fastgaum.policies.random import Random
 from fastgaum.policies.slateq import SlateQ
-from fastgaum.sessions.packed import SessionLog
+from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.world import FloatArray, World
 
 LEARNERS: dict[str, type[Learner]] = {policy.name: policy for policy in (CascadeDqn, Dqn, SlateQ)}
 """Q-learning policies"""
@@ -79,13 +79,19 @@ def chosen_names(asked: Iterable[str]) -> list[str]:
     for name in names:
         if name not in (*POLICIES, "all"):
             raise ConfigError(
-                f"no policy '{name}'{did_you_mean(name, POLICIES)}; policies are {', '.join(POLICIES)}, or all"
+                f"no policy '{name}'{did_you_mean(name, POLICIES)}; policies are "
+                f"{', '.join(POLICIES)}, or all"
             )
     return [name for name in POLICIES if name in names or "all" in names]
 
 
 def untrained(
-    name: str, world: World, k: int, pool: Pool, config: PolicyConfig, weights: Mapping[str, Tensor] | None = None
+    name: str,
+    world: World,
+    k: int,
+    pool: Pool,
+    config: PolicyConfig,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> Learner | LinUcb:
     """A policy that `train` can train, or that takes the weights of a file.
 
@@ -94,14 +100,19 @@ def untrained(
         ValueError: the weights are not those that the configuration asks for.
     """
     require_trained(name)
-    return LEARNERS[name](world, k, pool, config, weights=weights) if name in LEARNERS else LinUcb(world, config)
+    return (
+        LEARNERS[name](world, k, pool, config, weights=weights)
+        if name in LEARNERS
+        else LinUcb(world, config)
+    )
 
 
 def require_trained(name: str) -> None:
     """Raise ConfigError unless a policy of that name is one that is trained."""
     if name not in TRAINED:
         raise ConfigError(
-            f"policy '{name}' is not trained in a world{did_you_mean(name, TRAINED)}; {', '.join(TRAINED)} are"
+            f"policy '{name}' is not trained in a world{did_you_mean(name, TRAINED)}; "
+            f"{', '.join(TRAINED)} are"
         )
 
 
@@ -126,11 +137,14 @@ def plain(name: str, world: World, sources: Sources, seed: int = 0) -> Policy:
             raise ConfigError(f"{name} is fitted on a log: give one (--log)")
         return Fitted(name, fitted(name, sources.log, seed), world)
     chosen_names([name])
-    raise ConfigError(f"policy '{name}' is trained: use untrained() and train(), or a file that holds it")
+    raise ConfigError(
+        f"policy '{name}' is trained: use untrained() and train(), or a file that holds it"
+    )
 
 
 def fitted(name: str, log: SessionLog, seed: int) -> ChoiceModel:
-    """A published model fitted on a log, protocol bags; without places, for it ranks a pool that has none."""
+    """A published model fitted on a log, protocol bags; without places, for it ranks a pool that
+    has none."""
     model = baseline_class(name).from_settings({"protocol": "bags", "seed": seed})
     model.fit(dataclasses.replace(log, ordered=False))
     return model

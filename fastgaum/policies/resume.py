@@ -1,9 +1,10 @@
-"""Resume: a policy's training on disk, so that one that was cut off goes on to the very bytes of one that was not.
+"""Resume: a policy's training on disk, so that one that was cut off goes on to the very bytes of
+one that was not.
 
-Between two episodes a training is its networks and their average, the optimiser, the replay, the learner's own random stream
-and the curve so far. Users are new in every episode, and what happens to them is counted from seed, number and step: nothing
-of them is kept. One file, replaced as a whole: arrays in safetensors, the rest as JSON in its metadata.
-"""
+Between two episodes a training is its networks and their average, the optimiser, the replay, the
+learner's own random stream and the curve so far. Users are new in every episode, and what happens
+to them is counted from seed, number and step: nothing of them is kept. One file, replaced as a
+whole: arrays in safetensors, the rest as JSON in its metadata."""
 
 from __future__ import annotations
 
@@ -20,14 +21,14 @@ import torch
 
 from fastgaum.errors import CheckpointError, ConfigError
 from fastgaum.interrupts import Stop
-from fastgaum.models.tensor_file import damage_named, read_tensors, require_format
-from fastgaum.models.tensor_writer import write_tensors
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.learner import Learner
 from fastgaum.policies.linucb import LinUcb
 from fastgaum.policies.pool import Pool
-from fastgaum.policies.replay import Replay, Steps
+from fastgaum.policies.replay_buffer import Replay, Steps
 from fastgaum.policies.rollout import Setting
+from fastgaum.tensor_file import damage_named, read_tensors, require_format
+from fastgaum.tensor_writer import write_tensors
 from fastgaum.untrusted import parse_json
 
 FORMAT = "fastgaum-policy-training-1"
@@ -47,19 +48,26 @@ class Terms:
     config: PolicyConfig
 
     def to_json(self) -> str:
-        """As text. Raises ConfigError for a reward or leaving that is a function, which no file keeps."""
+        """As text. Raises ConfigError for a reward or leaving that is a function, which no file
+        keeps."""
         values = {part.name: getattr(self.setting, part.name) for part in fields(Setting)}
         for name in ("reward", "leaving"):
             if callable(values[name]):
-                raise ConfigError(f"a training whose {name} is a function of your own cannot be resumed: name a rule")
+                raise ConfigError(
+                    f"a training whose {name} is a function of your own cannot be resumed: name a "
+                    "rule"
+                )
         values |= {"pool": dataclasses.asdict(self.setting.pool)}
         if values["leaving"] is not None:
             values["leaving"] = np.asarray(values["leaving"], np.float64).tolist()
-        return json.dumps({"policy": self.policy, "setting": values, "config": self.config.to_mapping()})
+        return json.dumps(
+            {"policy": self.policy, "setting": values, "config": self.config.to_mapping()}
+        )
 
     @classmethod
     def from_json(cls, text: str) -> Terms:
-        """The way back. Raises ConfigError, KeyError, TypeError or ValueError for a text that is none."""
+        """The way back. Raises ConfigError, KeyError, TypeError or ValueError for a text that is
+        none."""
         values = parse_json(text)
         pool = values["setting"].pop("pool")
         setting = Setting(pool=Pool(**{**pool, "items": tuple(pool["items"])}), **values["setting"])
@@ -79,14 +87,17 @@ class Position:
 
 
 class Keeper:
-    """Keeps a training in a file, at its start and then so often that it takes at most `SHARE` of the time.
+    """Keeps a training in a file, at its start and then so often that it takes at most `SHARE` of
+    the time.
 
     Attributes:
         path: the file.
         position: the one in the file.
     """
 
-    def __init__(self, path: Path, policy: Learner | LinUcb, setting: Setting, stop: Stop | None = None) -> None:
+    def __init__(
+        self, path: Path, policy: Learner | LinUcb, setting: Setting, stop: Stop | None = None
+    ) -> None:
         """Nothing is written before `keep`, which also ends the training when `stop` asks it to.
 
         Raises:
@@ -109,10 +120,14 @@ class Keeper:
             return
         arrays, rest = _state(self.policy)
         metadata = {
-            "format": FORMAT, "terms": self.terms, "position": json.dumps(dataclasses.asdict(position)),
+            "format": FORMAT,
+            "terms": self.terms,
+            "position": json.dumps(dataclasses.asdict(position)),
             "state": json.dumps(rest),
-        }  # fmt: skip
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()}
+        }
+        tensors = {
+            name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()
+        }
         write_tensors(self.path, tensors, metadata)
         ended = time.monotonic()
         self._due = ended + (ended - started) / SHARE
@@ -123,16 +138,20 @@ class Keeper:
         """Put the policy where the file left it, and say how far that is.
 
         Raises:
-            CheckpointError: missing, damaged, or of a training with other terms or in another world.
+            CheckpointError: missing, damaged, or of a training with other terms or in another
+                world.
         """
         terms, arrays, metadata = _read(self.path)
         if terms.to_json() != self.terms:
             raise CheckpointError(
-                f"'{self.path}' is of a training with other settings: go on with those it was begun with"
+                f"'{self.path}' is of a training with other settings: go on with those it was "
+                "begun with"
             )
         own, _ = _state(self.policy)
         if not np.array_equal(own["features"], arrays["features"]):
-            raise CheckpointError(f"'{self.path}' is of a training in another world: give the run it was begun in")
+            raise CheckpointError(
+                f"'{self.path}' is of a training in another world: give the run it was begun in"
+            )
         with damage_named(self.path, "policy's training"):
             _put_back(self.policy, arrays, parse_json(metadata["state"]))
             self.position = Position(**parse_json(metadata["position"]))
@@ -154,7 +173,11 @@ def _read(path: Path) -> tuple[Terms, Arrays, dict[str, str]]:
     with damage_named(path, "policy's training"):
         metadata, tensors = read_tensors(path)
         require_format(path, metadata.get("format"), FORMAT, "train again with --overwrite")
-        return Terms.from_json(metadata["terms"]), {name: value.numpy() for name, value in tensors.items()}, metadata
+        return (
+            Terms.from_json(metadata["terms"]),
+            {name: value.numpy() for name, value in tensors.items()},
+            metadata,
+        )
 
 
 def _state(policy: Learner | LinUcb) -> tuple[Arrays, dict[str, Any]]:
@@ -167,13 +190,19 @@ def _state(policy: Learner | LinUcb) -> tuple[Arrays, dict[str, Any]]:
     for number, moments in policy.optimiser.state_dict()["state"].items():
         arrays |= {f"optimiser.{number}.{key}": value.numpy() for key, value in moments.items()}
     rest = {
-        "rng": policy.rng.bit_generator.state, "progress": policy.progress, "loss": policy.loss,
-        "n_updates": policy.n_updates, "replay_at": None,
-    }  # fmt: skip
+        "rng": policy.rng.bit_generator.state,
+        "progress": policy.progress,
+        "loss": policy.loss,
+        "n_updates": policy.n_updates,
+        "replay_at": None,
+    }
     if policy.replay is not None:
         rest["replay_at"] = policy.replay.at
         held = policy.replay.held
-        arrays |= {f"replay.{part.name}": getattr(held, part.name)[: policy.replay.size] for part in fields(Steps)}
+        arrays |= {
+            f"replay.{part.name}": getattr(held, part.name)[: policy.replay.size]
+            for part in fields(Steps)
+        }
     return arrays, rest
 
 
@@ -182,14 +211,20 @@ def _put_back(policy: Learner | LinUcb, arrays: Arrays, rest: dict[str, Any]) ->
         policy.restore(arrays["gram"].copy(), arrays["response"].copy())
         return
     for name, networks in (("net", policy.networks), ("target", policy.target)):
-        networks.load_state_dict({key: torch.from_numpy(value) for key, value in _below(arrays, name).items()})
+        networks.load_state_dict(
+            {key: torch.from_numpy(value) for key, value in _below(arrays, name).items()}
+        )
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in _below(arrays, "optimiser").items():
         number, _, what = key.partition(".")
         moments.setdefault(int(number), {})[what] = torch.from_numpy(value)
     policy.optimiser.load_state_dict({**policy.optimiser.state_dict(), "state": moments})
     policy.rng.bit_generator.state = rest["rng"]
-    policy.progress, policy.loss, policy.n_updates = rest["progress"], rest["loss"], rest["n_updates"]
+    policy.progress, policy.loss, policy.n_updates = (
+        rest["progress"],
+        rest["loss"],
+        rest["n_updates"],
+    )
     if rest["replay_at"] is not None:
         policy.replay = replay = Replay(policy.config.replay, policy.n_read, policy.k)
         held = _below(arrays, "replay")
@@ -200,4 +235,8 @@ def _put_back(policy: Learner | LinUcb, arrays: Arrays, rest: dict[str, Any]) ->
 
 
 def _below(arrays: Arrays, name: str) -> Arrays:
-    return {key.removeprefix(f"{name}."): value for key, value in arrays.items() if key.startswith(f"{name}.")}
+    return {
+        key.removeprefix(f"{name}."): value
+        for key, value in arrays.items()
+        if key.startswith(f"{name}.")
+    }

@@ -1,8 +1,8 @@
 """Rollout: the one loop in which users and a policy meet, for training and for evaluation.
 
-Users are numbered; what a user meets depends on seed and number alone (`envs.keys`), so the same seed gives two policies the same
-users, the same pools and the same luck: their difference is a paired one. They are the users of an environment with that seed.
-"""
+Users are numbered; what a user meets depends on seed and number alone (`envs.keys`), so the same
+seed gives two policies the same users, the same pools and the same luck: their difference is a
+paired one. They are the users of an environment with that seed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Literal
 
 import numpy as np
 
-from fastgaum.envs.keys import CHOICE, LEAVE, SLATE, START, Keys, uniform
-from fastgaum.envs.rules import Leaving, leaving_rule
-from fastgaum.envs.world import FloatArray, IntArray, Population, Response, World
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import BoolArray, Observation, Policy, Transition
 from fastgaum.policies.pool import Pool
+from fastgaum.worlds.random_keys import CHOICE, LEAVE, SLATE, START, Keys, uniform
+from fastgaum.worlds.rules import Leaving, leaving_rule
+from fastgaum.worlds.world import FloatArray, IntArray, Population, Response, World
 
 Reward = Literal["utility", "contrast", "click"] | Callable[[Response], FloatArray]
 
@@ -32,28 +32,34 @@ class Setting:
     """steps of an episode; then it is cut off"""
     pool: Pool = field(default_factory=Pool)
     reward: Reward = "utility"
-    """utility: the user's utility of the choice, 0 for none; contrast: the same less the mean utility of the pool's items in the
-    same state, which choices identify even where the log never offers no click and so leaves the zero open; click: 1 for a
-    choice; or a function of the response"""
+    """utility: the user's utility of the choice, 0 for none; contrast: the same less the mean
+    utility of the pool's items in the same state, which choices identify even where the log never
+    offers no click and so leaves the zero open; click: 1 for a choice; or a function of the
+    response"""
     leaving: Leaving | None = None
-    """probability that a user leaves after a step, as in an environment; None: all stay to the end"""
+    """probability that a user leaves after a step, as in an environment; None: all stay to the end
+    """
 
     def __post_init__(self) -> None:
         if self.horizon < 1:
             raise ConfigError(f"horizon must be at least 1 step, got {self.horizon}")
         if not callable(self.reward) and self.reward not in ("utility", "contrast", "click"):
-            raise ConfigError(f"reward must be utility, contrast, click or a function, got '{self.reward}'")
+            raise ConfigError(
+                f"reward must be utility, contrast, click or a function, got '{self.reward}'"
+            )
         if self.leaving is not None:
             leaving_rule(self.leaving)
 
     def zero(self, users: Population, pools: IntArray) -> FloatArray | float:
-        """What a contrast is taken to: the mean utility of each user's pool before the choice, (n,); else 0."""
+        """What a contrast is taken to: the mean utility of each user's pool before the choice,
+        (n,); else 0."""
         if self.reward != "contrast":
             return 0.0
         return np.asarray(users.utilities(pools, self.k).mean(axis=1, dtype=np.float64), np.float32)
 
     def rewards(self, response: Response, zero: FloatArray | float = 0.0) -> FloatArray:
-        """Each user's reward, shape (n,); `zero` as the method of that name gave it before the step."""
+        """Each user's reward, shape (n,); `zero` as the method of that name gave it before the
+        step."""
         if callable(self.reward):
             return np.asarray(self.reward(response), np.float32)
         if self.reward == "click":
@@ -96,7 +102,16 @@ def rollout(
             pool_keys = setting.pool.keys(keys)
             pools = setting.pool.draw(pool_keys, world.n_items)
         transition = Transition(
-            states, left, slates, response, rewards, users.states.copy(), next_left, pool_keys, there, ended
+            states,
+            left,
+            slates,
+            response,
+            rewards,
+            users.states.copy(),
+            next_left,
+            pool_keys,
+            there,
+            ended,
         )
         policy.observe(transition)
         yield transition
@@ -131,11 +146,15 @@ class Outcome:
         return float(self.clicks.sum() / self.shown.sum())
 
 
-def play(world: World, policy: Policy, setting: Setting, n_users: int, seed: int, first_user: int = 0) -> Outcome:
+def play(
+    world: World, policy: Policy, setting: Setting, n_users: int, seed: int, first_user: int = 0
+) -> Outcome:
     """Play one episode to its end. Raises ConfigError as `rollout`."""
     steps = rollout(world, policy, setting, n_users, seed, first_user)
     shape = n_users, setting.horizon
-    outcome = Outcome(np.zeros(shape, np.float32), np.zeros(shape, np.int32), np.zeros(shape, np.bool_))
+    outcome = Outcome(
+        np.zeros(shape, np.float32), np.zeros(shape, np.int32), np.zeros(shape, np.bool_)
+    )
     for t, step in enumerate(steps):
         outcome.rewards[:, t] = step.rewards
         outcome.clicks[:, t] = step.active & (step.response.places >= 0)

@@ -1,14 +1,17 @@
-"""SlateQ: Ie et al., "SlateQ: A Tractable Decomposition for Reinforcement Learning with Recommendation Sets", IJCAI 2019.
+"""SlateQ: Ie et al., "SlateQ: A Tractable Decomposition for Reinforcement Learning with
+Recommendation Sets", IJCAI 2019.
 
-A user chooses one item of a slate or none, so the slate's value is the mean of what each outcome is worth:
+A user chooses one item of a slate or none, so the slate's value is the mean of what each outcome is
+worth:
 
-    Q(s, A) = P(⊥ | s, A) Q̄(s, ⊥) + Σ_{a ∈ A} P(a | s, A) Q̄(s, a),    P(a | s, A) = w(s, a) / (w(⊥) + Σ_{b ∈ A} w(s, b))
+    Q(s, A) = P(⊥ | s, A) Q̄(s, ⊥) + Σ_{a ∈ A} P(a | s, A) Q̄(s, a),    P(a | s, A) = w(s, a) /
+    (w(⊥) + Σ_{b ∈ A} w(s, b))
 
-Q̄(s, a) is fitted to r + γ max_A' Q(s', A') of the steps in which a was chosen, Q̄(s, ⊥) to that of steps without a choice. The
-choice model w = exp(score), w(⊥) = 1 where no click is offered, is fitted beside it by the likelihood of the choices. The best
-slate is built greedily, each place taking the item that raises Q most, as in section 5.2 there; `topk` takes the k largest
-w (Q̄(a) − Q̄(⊥)) at once. Both cost k scans of the pool or fewer.
-"""
+Q̄(s, a) is fitted to r + γ max_A' Q(s', A') of the steps in which a was chosen, Q̄(s, ⊥) to that of
+steps without a choice. The choice model w = exp(score), w(⊥) = 1 where no click is offered, is
+fitted beside it by the likelihood of the choices. The best slate is built greedily, each place
+taking the item that raises Q most, as in section 5.2 there; `topk` takes the k largest w (Q̄(a) −
+Q̄(⊥)) at once. Both cost k scans of the pool or fewer."""
 
 from __future__ import annotations
 
@@ -19,15 +22,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastgaum.envs.world import FloatArray, IntArray, World
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import top_places
+from fastgaum.policies.best_items import scores_of
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.learner import Learner
 from fastgaum.policies.pool import Pool
-from fastgaum.policies.replay import Steps
-from fastgaum.policies.scorer import Scorer
-from fastgaum.policies.search import scores_of
+from fastgaum.policies.q_network import Scorer
+from fastgaum.policies.replay_buffer import Steps
+from fastgaum.worlds.world import FloatArray, IntArray, World
 
 
 class SlateQ(Learner):
@@ -36,10 +39,17 @@ class SlateQ(Learner):
     name: ClassVar[str] = "slateq"
 
     def __init__(
-        self, world: World, k: int, pool: Pool, config: PolicyConfig, *, slates: Literal["greedy", "topk"] = "greedy",
+        self,
+        world: World,
+        k: int,
+        pool: Pool,
+        config: PolicyConfig,
+        *,
+        slates: Literal["greedy", "topk"] = "greedy",
         weights: Mapping[str, Tensor] | None = None,
-    ) -> None:  # fmt: skip
-        """Make untrained networks, for `weights` as in `Learner`. Raises ConfigError for an unknown way to build slates."""
+    ) -> None:
+        """Make untrained networks, for `weights` as in `Learner`. Raises ConfigError for an unknown
+        way to build slates."""
         if slates not in ("greedy", "topk"):
             raise ConfigError(f"slates of slateq are built greedy or topk, got '{slates}'")
         self.slates = slates
@@ -47,7 +57,9 @@ class SlateQ(Learner):
 
     def made_networks(self, world: World) -> nn.ModuleList:
         """Q̄ of items, Q̄(⊥) of the state, the choice model's scores."""
-        none = nn.Sequential(nn.Linear(self.n_read, self.config.width), nn.ReLU(), nn.Linear(self.config.width, 1))
+        none = nn.Sequential(
+            nn.Linear(self.n_read, self.config.width), nn.ReLU(), nn.Linear(self.config.width, 1)
+        )
         return nn.ModuleList([self._scorer(world), none, self._scorer(world)])
 
     def best(self, states: FloatArray, pools: IntArray, networks: nn.ModuleList) -> IntArray:
@@ -87,9 +99,15 @@ class SlateQ(Learner):
         assert isinstance(choice, Scorer)
         scores = scores_of(choice, states, self.features, pools)
         weights = np.exp(np.clip(scores, -30, 30))
-        return weights, scores_of(value, states, self.features, pools), none(torch.from_numpy(states))[:, 0].numpy()
+        return (
+            weights,
+            scores_of(value, states, self.features, pools),
+            none(torch.from_numpy(states))[:, 0].numpy(),
+        )
 
-    def _best(self, weights: FloatArray, values: FloatArray, none: FloatArray) -> tuple[IntArray, FloatArray]:
+    def _best(
+        self, weights: FloatArray, values: FloatArray, none: FloatArray
+    ) -> tuple[IntArray, FloatArray]:
         """Places of the slates, (n, k), and their Q, (n,)."""
         n, rows = len(weights), np.arange(len(weights))
         total = np.full(n, float(self.outside))

@@ -1,7 +1,8 @@
-"""Trajectories: episodes of a policy in a world written down as a log, a row per displayed candidate.
+"""Trajectories: episodes of a policy in a world written down as a log, a row per displayed
+candidate.
 
-The columns are those of the long layout, so that `fastgaum data audit` and `train` read them back, and beside them what a
-log cannot have: each candidate's utility and probability before the choice.
+The columns are those of the long layout, so that `fastgaum data audit` and `train` read them back,
+and beside them what a log cannot have: each candidate's utility and probability before the choice.
 """
 
 from __future__ import annotations
@@ -12,9 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from fastgaum.envs.pools import PoolKind
-from fastgaum.envs.rules import Leaving
-from fastgaum.envs.world import NO_ITEM, IntArray, Past, World
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import BoolArray, Observation, Policy, Transition
 from fastgaum.policies.learner import Learner
@@ -22,6 +20,9 @@ from fastgaum.policies.linucb import LinUcb
 from fastgaum.policies.pool import Pool
 from fastgaum.policies.registry import Sources, plain
 from fastgaum.policies.rollout import Setting, rollout
+from fastgaum.worlds.pools import PoolKind
+from fastgaum.worlds.rules import Leaving
+from fastgaum.worlds.world import NO_ITEM, IntArray, Past, World
 
 ROWS = 1 << 19
 """rows made at once; what is written does not depend on it"""
@@ -38,7 +39,8 @@ class Episodes:
     horizon: int = 20
     """steps at most"""
     pool: PoolKind | Sequence[int] | Pool = "fixed"
-    """fixed, per_user or per_step; the items themselves; or a policy's own pool, which knows its size"""
+    """fixed, per_user or per_step; the items themselves; or a policy's own pool, which knows its
+    size"""
     pool_size: int | None = None
     """items of a pool; None: the whole catalogue"""
     leaving: Leaving | None = None
@@ -50,7 +52,9 @@ class Episodes:
         for name in ("number", "slate_size", "horizon", "pool_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ConfigError(f"{name} of episodes is {getattr(self, name)}, at least 1 is required")
+                raise ConfigError(
+                    f"{name} of episodes is {getattr(self, name)}, at least 1 is required"
+                )
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}, a number from 0 is required")
 
@@ -72,18 +76,20 @@ def trajectories(
     policy: str | Policy = "random",
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[pl.DataFrame]:
-    """Play episodes and yield their rows, some episodes at a time: memory does not grow with their number.
+    """Play episodes and yield their rows, some episodes at a time: memory does not grow with their
+    number.
 
     Args:
         world: whose users.
         episodes: how many, and of what kind.
-        policy: what makes slates; by name random, greedy and greedy-click, or popular in a learned world. A policy that
-            learns does not learn here.
+        policy: what makes slates; by name random, greedy and greedy-click, or popular in a learned
+            world. A policy that learns does not learn here.
         progress: called with events done and events at most.
 
     Returns:
-        frames of session, event, item (as in the world's `item_ids`), chosen (0 or 1), utility, probability; rows in the
-        order of session, event and display. An event without a click has no chosen row.
+        frames of session, event, item (as in the world's `item_ids`), chosen (0 or 1), utility,
+        probability; rows in the order of session, event and display. An event without a click has
+        no chosen row.
 
     Raises:
         ConfigError: an unknown policy, or a pool that does not fill a slate.
@@ -129,20 +135,24 @@ class _Recorder(Policy):
         self.policy.observe(transition)
 
 
-def _played(world: World, episodes: Episodes, policy: Policy, first: int, last: int) -> pl.DataFrame:
+def _played(
+    world: World, episodes: Episodes, policy: Policy, first: int, last: int
+) -> pl.DataFrame:
     """The rows of episodes first to last − 1."""
     recorder = _Recorder(policy, (last - first, episodes.horizon, episodes.slate_size))
     for _ in rollout(world, recorder, episodes.setting, last - first, episodes.seed, first):
         pass
     session, event, place = np.nonzero(recorder.items >= 0)
-    return pl.DataFrame({
-        "session": session.astype(np.int64) + first,
-        "event": event.astype(np.int32),
-        "item": world.item_ids.gather(recorder.items[session, event, place]),
-        "chosen": recorder.chosen[session, event, place],
-        "utility": recorder.utility[session, event, place],
-        "probability": recorder.probability[session, event, place],
-    })  # fmt: skip
+    return pl.DataFrame(
+        {
+            "session": session.astype(np.int64) + first,
+            "event": event.astype(np.int32),
+            "item": world.item_ids.gather(recorder.items[session, event, place]),
+            "chosen": recorder.chosen[session, event, place],
+            "utility": recorder.utility[session, event, place],
+            "probability": recorder.probability[session, event, place],
+        }
+    )
 
 
 def _displayed(slates: IntArray) -> IntArray:

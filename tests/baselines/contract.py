@@ -1,4 +1,5 @@
-"""What every baseline must do: its test gives a toy whose right answer is seen by eye, the contract does the rest."""
+"""What every baseline must do: its test gives a toy whose right answer is seen by eye, the contract
+does the rest."""
 
 from __future__ import annotations
 
@@ -11,12 +12,12 @@ import polars as pl
 
 from fastgaum.baselines.base import Baseline
 from fastgaum.baselines.registry import load_model
+from fastgaum.features.batches import assemble
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.synthetic import synthesise
 from fastgaum.metrics.intervals import paired_difference
 from fastgaum.metrics.precision import precision_at_k
-from fastgaum.models.tensors import chosen_bags, to_tensors
-from fastgaum.sessions.batches import assemble
-from fastgaum.sessions.packed import SessionLog
-from fastgaum.sessions.synthetic import synthesise
+from fastgaum.nets.tensors import chosen_bags, to_tensors
 from tests.builders import log_of, permuted_within_sets, random_log
 
 
@@ -55,7 +56,9 @@ def check_beats_random(model: Baseline, n_events: int = 3000) -> None:
     log, _ = synthesise(n_events, preset="sample", seed=3)
     model.fit(log)
     encoded = model._encoded(log, "test")
-    ours = precision_at_k(model._score(encoded).heads["reward"].scores, encoded.display_offsets, encoded.choices, 1)
+    ours = precision_at_k(
+        model._score(encoded).heads["reward"].scores, encoded.display_offsets, encoded.choices, 1
+    )
     ties = precision_at_k(np.zeros(len(encoded.ids)), encoded.display_offsets, encoded.choices, 1)
     assert paired_difference(ours, ties, encoded.user_of_event).low > 0
 
@@ -80,7 +83,9 @@ def _check_repeats(model: Baseline, log: SessionLog) -> None:
 def _check_normalised(model: Baseline, log: SessionLog) -> None:
     for batch in model.tensors(log, "all"):
         log_probs, outside = model.choice_log_probs(batch)
-        sums = np.add.reduceat(log_probs.exp().numpy().astype(np.float64), batch.source.display_offsets[:-1])
+        sums = np.add.reduceat(
+            log_probs.exp().numpy().astype(np.float64), batch.source.display_offsets[:-1]
+        )
         np.testing.assert_allclose(sums + outside.exp().numpy(), 1, atol=1e-4)
 
 
@@ -88,7 +93,8 @@ def _check_permutation(model: Baseline, log: SessionLog) -> None:
     """Permuting candidates permutes scores."""
     permuted, order = permuted_within_sets(log)
     rows = log.sessions_in("all")
-    # both without the training log's fingerprint: the counts that leave a user out are the training log's alone
+    # both without the training log's fingerprint: the counts that leave a user out are the training
+    # log's alone
     same = dataclasses.replace(log, name="same", session_ids=log.session_ids + "'")
     permuted = dataclasses.replace(permuted, session_ids=same.session_ids)
     _close(scores_of(model, permuted, rows), scores_of(model, same, rows)[order])
@@ -125,7 +131,9 @@ def _check_no_click_and_sampling(model: Baseline) -> None:
     assert drawn.equals(model.sample(log, "all", seed=1))
     assert 0 < drawn["item"].is_null().mean() < 1  # type: ignore[operator]
     frame = model.predict(log, "test")
-    assert {"session", "event", "item", "utility", "probability", "no_click_probability"} <= set(frame.columns)
+    assert {"session", "event", "item", "utility", "probability", "no_click_probability"} <= set(
+        frame.columns
+    )
 
 
 def _check_disk(model: Baseline, log: SessionLog) -> None:
@@ -150,7 +158,9 @@ def _check_history(model: Baseline, log: SessionLog) -> None:
     steps = np.diff(batch.source.token_offsets)
     carry = model.initial(2)
     for t in range(steps.min()):
-        carry = model.advance(carry, chosen_bags(batch.source, tokens[batch.source.token_offsets[:2] + t]))
+        carry = model.advance(
+            carry, chosen_bags(batch.source, tokens[batch.source.token_offsets[:2] + t])
+        )
     assert np.diff(carry[0].numpy()).tolist() == [steps.min()] * 2
     mine = np.concatenate([tokens[a : a + steps.min()] for a in batch.source.token_offsets[:2]])
     expected = chosen_bags(batch.source, mine)

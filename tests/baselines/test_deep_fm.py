@@ -11,10 +11,10 @@ import torch
 from fastgaum.baselines.choices_so_far import mean_of_choices
 from fastgaum.baselines.deep_fm import DeepFm
 from fastgaum.errors import ConfigError
-from fastgaum.models.tensors import to_tensors
-from fastgaum.ops.bags import bag_sum
-from fastgaum.ops.segments import expand_to_candidates
-from fastgaum.sessions.batches import assemble
+from fastgaum.features.batches import assemble
+from fastgaum.nets.ops.bags import bag_sum
+from fastgaum.nets.ops.segments import expand_to_candidates
+from fastgaum.nets.tensors import to_tensors
 from tests.baselines.contract import check_baseline, check_beats_random, check_learns
 from tests.builders import random_log
 
@@ -32,7 +32,8 @@ def test_learns(protocol: str) -> None:
 
 @pytest.mark.parametrize("protocol", ["identity", "bags"])
 def test_the_network_is_the_papers_with_every_field_built(protocol: str) -> None:
-    """Field vectors side by side, the double sum over their pairs, and the deep part on all of them."""
+    """Field vectors side by side, the double sum over their pairs, and the deep part on all of
+    them."""
     log = random_log(3, n_sessions=40)
     model = DeepFm(protocol=protocol, epochs=1, search=False)
     model.fit(log)
@@ -42,13 +43,22 @@ def test_the_network_is_the_papers_with_every_field_built(protocol: str) -> None
     network = model.network.eval()
     with torch.no_grad():
         candidates, tokens = batch.candidates, batch.tokens
-        summed = bag_sum(network.of_ids, tokens.ids, tokens.offsets, None) + tokens.numbers @ network.of_numbers
+        summed = (
+            bag_sum(network.of_ids, tokens.ids, tokens.offsets, None)
+            + tokens.numbers @ network.of_numbers
+        )
         users = expand_to_candidates(mean_of_choices(summed, batch), batch.display_offsets)
         ids = network.of_ids[torch.from_numpy(batch.source.ids).long()]
-        fields = torch.cat([ids, candidates.numbers[:, :, None] * network.of_numbers, users[:, None]], dim=1)
+        fields = torch.cat(
+            [ids, candidates.numbers[:, :, None] * network.of_numbers, users[:, None]], dim=1
+        )
         pairs = itertools.combinations(range(fields.shape[1]), 2)
-        expected = sum(((fields[:, i] * fields[:, j]).sum(1) for i, j in pairs), torch.zeros(len(fields)))
-        expected += network.linear(candidates).squeeze(1) + network.rest(network.first(fields.flatten(1))).squeeze(1)
+        expected = sum(
+            ((fields[:, i] * fields[:, j]).sum(1) for i, j in pairs), torch.zeros(len(fields))
+        )
+        expected += network.linear(candidates).squeeze(1) + network.rest(
+            network.first(fields.flatten(1))
+        ).squeeze(1)
         torch.testing.assert_close(network(batch), expected, rtol=1e-4, atol=1e-5)
 
 

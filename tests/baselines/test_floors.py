@@ -16,13 +16,14 @@ from fastgaum.baselines.floors import (
     candidates_of,
     floor_table,
 )
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.read import read_frame, read_log
 from fastgaum.metrics.precision import random_floor
-from fastgaum.sessions.packed import SessionLog
-from fastgaum.sessions.read import read_frame, read_log
 
 
 def small_log() -> SessionLog:
-    """Train: a is shown 3 times, chosen 2; b shown 2, chosen 1; c shown 1, chosen 0. Test shows a, b, c and new."""
+    """Train: a is shown 3 times, chosen 2; b shown 2, chosen 1; c shown 1, chosen 0. Test shows a,
+    b, c and new."""
     return read_frame(
         pl.DataFrame(
             {
@@ -69,10 +70,21 @@ def test_scores_follow_the_sessions_that_are_asked_for() -> None:
 
 def test_another_log_is_matched_by_item_id() -> None:
     other = read_frame(
-        pl.DataFrame({"session": [1, 1, 1], "event": [0, 0, 0], "item": ["0new", "b", "a"], "chosen": [0, 0, 1]})
+        pl.DataFrame(
+            {
+                "session": [1, 1, 1],
+                "event": [0, 0, 0],
+                "item": ["0new", "b", "a"],
+                "chosen": [0, 0, 1],
+            }
+        )
     )
     scores = TrainClickCount().fit(small_log()).scores(other, other.sessions_in("all"))
-    assert dict(zip(other.item_ids.gather(other.items), scores, strict=True)) == {"0new": 0, "b": 1, "a": 2}
+    assert dict(zip(other.item_ids.gather(other.items), scores, strict=True)) == {
+        "0new": 0,
+        "b": 1,
+        "a": 2,
+    }
 
 
 def test_the_table_has_every_floor_and_random_is_exact() -> None:
@@ -90,7 +102,8 @@ def test_an_empty_split_has_no_floor() -> None:
     assert np.isnan(floor_table(small_log(), "validation")["random"][1])
 
 
-# The floors of protocol.md, test split, prec@1/@2 in percent: random, click rate, click count, fewest displays.
+# The floors of protocol.md, test split, prec@1/@2 in percent: random, click rate, click count,
+# fewest displays.
 PUBLISHED = {
     "yelp.txt": [(39.7, 63.6), (62.8, 83.4), (52.9, 70.3), (67.2, 89.0)],
     "rsc.txt": [(49.0, 72.1), (49.9, 73.7), (51.3, 75.2), (48.4, 71.4)],
@@ -99,7 +112,9 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_the_released_files_have_the_published_floors(name: str, shared_data: Callable[[str], Path]) -> None:
+def test_the_released_files_have_the_published_floors(
+    name: str, shared_data: Callable[[str], Path]
+) -> None:
     table = floor_table(read_log(shared_data(name)))
     for row, expected in zip(table.values(), PUBLISHED[name], strict=True):
         assert (row[1], row[2]) == pytest.approx(expected, abs=0.06)

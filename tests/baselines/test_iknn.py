@@ -1,4 +1,5 @@
-"""Item kNN: the contract, a toy that only co-choice explains, and its similarities worked by hand."""
+"""Item kNN: the contract, a toy that only co-choice explains, and its similarities worked by
+hand."""
 
 from __future__ import annotations
 
@@ -7,13 +8,14 @@ import pytest
 
 from fastgaum.baselines.iknn import ItemKnn
 from fastgaum.errors import ConfigError
-from fastgaum.sessions.packed import SessionLog
+from fastgaum.logs.log import SessionLog
 from tests.baselines.contract import check_baseline, check_beats_random, check_learns, scores_of
 from tests.builders import log_of
 
 
 def co_choice_log(repeats: int = 8) -> SessionLog:
-    """Between 3 and 4, as often chosen as each other, 3 follows 0 and 4 follows 1; 2 is never chosen."""
+    """Between 3 and 4, as often chosen as each other, 3 follows 0 and 4 follows 1; 2 is never
+    chosen."""
     after_0 = [([2, 0], 1), ([4, 3], 1)]
     after_1 = [([1, 2], 0), ([4, 3], 0)]
     return log_of([after_0, after_1] * (4 * repeats), [0, 0, 0, 0, 1, 1, 2, 2] * repeats)
@@ -33,7 +35,13 @@ def test_beats_random() -> None:
 
 def test_similarities_join_the_sessions_of_a_user() -> None:
     """User 0 chose 0 and 1 in two sessions, user 1 chose 0 alone: c = (2, 1), c_01 = 1."""
-    sessions = [[([0], 0)], [([1], 0)], [([0], 0)], [([0], 0), ([1, 2], 0)], [([0], 0), ([1, 0, 2], 0)]]
+    sessions = [
+        [([0], 0)],
+        [([1], 0)],
+        [([0], 0)],
+        [([0], 0), ([1, 2], 0)],
+        [([0], 0), ([1, 0, 2], 0)],
+    ]
     log = log_of(sessions, [0, 0, 0, 1, 2], [0, 0, 1, 2, 3])
     model = ItemKnn(shrinkage=1.0, repeat=-1.0, decay=0.0, popularity_weight=0.0)
     model.fit(log)
@@ -42,7 +50,8 @@ def test_similarities_join_the_sessions_of_a_user() -> None:
 
 
 def test_a_tie_of_the_neighbours_is_broken_by_popularity() -> None:
-    """With a weight of 0.001 the neighbours decide where they know something, popularity elsewhere."""
+    """With a weight of 0.001 the neighbours decide where they know something, popularity
+    elsewhere."""
     log = co_choice_log()
     model = ItemKnn(popularity="count", popularity_weight=0.001, unknown=0.0)
     model.fit(log)
@@ -69,7 +78,9 @@ def test_impossible_settings_are_named(settings: dict[str, object], named: str) 
         ItemKnn.from_settings(settings)
 
 
-@pytest.mark.parametrize(("name", "value"), [("near.indices", 10**6), ("near.indptr", 10**6), ("chosen.popularity", 9)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("near.indices", 10**6), ("near.indptr", 10**6), ("chosen.popularity", 9)]
+)
 def test_a_damaged_file_never_reaches_the_kernel(name: str, value: int) -> None:
     log = co_choice_log(2)
     model = ItemKnn(popularity="rate")
@@ -81,7 +92,9 @@ def test_a_damaged_file_never_reaches_the_kernel(name: str, value: int) -> None:
 
 
 def test_a_given_setting_is_kept_and_every_combination_has_a_row() -> None:
-    model = ItemKnn(shrinkage=5.0, repeat=0.0, popularity="rate", popularity_weight=1.0, unknown=0.5)
+    model = ItemKnn(
+        shrinkage=5.0, repeat=0.0, popularity="rate", popularity_weight=1.0, unknown=0.5
+    )
     table = model.fit(co_choice_log(2))
     assert table["shrinkage"].to_list() == [5.0, 5.0]
     assert sorted(table["decay"]) == [0.0, 1.0]

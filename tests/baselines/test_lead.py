@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fastgaum.baselines.registry import make_model
-from fastgaum.datasets.registry import load
 from fastgaum.errors import ConfigError
+from fastgaum.logs.registry import load
 from fastgaum.metrics.intervals import paired_difference
 
 
@@ -24,9 +24,13 @@ def test_a_lead_is_the_paired_difference_over_users() -> None:
     events = np.diff(log.session_offsets)[log.sessions_in("test")]
     users = np.repeat(log.users[log.sessions_in("test")], events)
     assert lead == paired_difference(*values, users)
-    assert lead.mean == pytest.approx(ours.heads["reward"].precision[2].mean - theirs.heads["reward"].precision[2].mean)
+    assert lead.mean == pytest.approx(
+        ours.heads["reward"].precision[2].mean - theirs.heads["reward"].precision[2].mean
+    )
     assert theirs.lead(ours, k=2).mean == pytest.approx(-lead.mean)
-    with pytest.raises(ConfigError, match="no prec@5 of 'reward': heads are reward, with k of 1, 2"):
+    with pytest.raises(
+        ConfigError, match="no prec@5 of 'reward': heads are reward, with k of 1, 2"
+    ):
         ours.lead(theirs, k=5)
     with pytest.raises(ConfigError, match="no prec@1 of 'generator'"):
         ours.lead(theirs, other_head="generator")

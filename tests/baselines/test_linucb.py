@@ -1,4 +1,5 @@
-"""LinUCB: the contract under every protocol, and its block elimination against the dense ridge regression."""
+"""LinUCB: the contract under every protocol, and its block elimination against the dense ridge
+regression."""
 
 from __future__ import annotations
 
@@ -36,7 +37,9 @@ def test_the_dense_regression_gives_the_same_scores(protocol: Protocol) -> None:
 
     def features(encoded: object) -> np.ndarray:
         ids, numbers = encoded.ids[:, 0], encoded.numbers  # type: ignore[attr-defined]
-        return np.column_stack([np.eye(n_rows)[ids - 2], np.ones(len(ids)), numbers]).astype(np.float64)
+        return np.column_stack([np.eye(n_rows)[ids - 2], np.ones(len(ids)), numbers]).astype(
+            np.float64
+        )
 
     x, rewards = features(train), np.zeros(len(train.ids))
     for event, choice in enumerate(train.choices):

@@ -10,8 +10,8 @@ import torch
 
 from fastgaum.baselines.s_rnn import UNKNOWN_ID, SessionRnn
 from fastgaum.errors import ConfigError
-from fastgaum.models.tensors import BatchTensors, to_tensors
-from fastgaum.sessions.batches import Batch, assemble
+from fastgaum.features.batches import Batch, assemble
+from fastgaum.nets.tensors import BatchTensors, to_tensors
 from tests.baselines.contract import check_baseline, check_beats_random, check_learns
 from tests.builders import random_log
 
@@ -36,7 +36,9 @@ def fitted(**settings: object) -> tuple[SessionRnn, BatchTensors]:
     model.fit(log)
     assert model.space is not None
     rows = log.sessions_in("train")
-    return model, to_tensors(assemble(model.space.encode(log, rows), np.arange(len(rows), dtype=np.int32)))
+    return model, to_tensors(
+        assemble(model.space.encode(log, rows), np.arange(len(rows), dtype=np.int32))
+    )
 
 
 def without_displays(batch: Batch) -> Batch:
@@ -51,7 +53,9 @@ def without_displays(batch: Batch) -> Batch:
         ids=batch.ids[chosen],
         numbers=batch.numbers[chosen],
         chosen=np.arange(len(chosen), dtype=np.int64),
-        token_candidates=np.where(batch.token_candidates >= 0, place[batch.token_candidates], -1).astype(np.int32),
+        token_candidates=np.where(
+            batch.token_candidates >= 0, place[batch.token_candidates], -1
+        ).astype(np.int32),
     )
 
 
@@ -67,7 +71,8 @@ def test_the_loss_is_of_the_next_item_not_of_the_display_set() -> None:
 
 
 def test_drawn_negatives_give_the_full_softmax_in_expectation() -> None:
-    """exp(loss) − 1 is the negatives' weight relative to the choice: its mean over draws is that of all items."""
+    """exp(loss) − 1 is the negatives' weight relative to the choice: its mean over draws is that of
+    all items."""
     model, batch = fitted(dropout=0.0)
     network = model.network.train()
     torch.manual_seed(0)
@@ -81,7 +86,10 @@ def test_drawn_negatives_give_the_full_softmax_in_expectation() -> None:
 def test_unknown_items_tie_whatever_the_state() -> None:
     model, batch = fitted()
     unknown = dataclasses.replace(
-        batch, candidates=dataclasses.replace(batch.candidates, ids=torch.full_like(batch.candidates.ids, UNKNOWN_ID))
+        batch,
+        candidates=dataclasses.replace(
+            batch.candidates, ids=torch.full_like(batch.candidates.ids, UNKNOWN_ID)
+        ),
     )
     assert len(np.unique(model._scores(unknown))) == 1
 

@@ -1,4 +1,5 @@
-"""Session kNN, by vectors and in a cascade with the S-RNN: the contract, and a toy that only co-choice explains."""
+"""Session kNN, by vectors and in a cascade with the S-RNN: the contract, and a toy that only
+co-choice explains."""
 
 from __future__ import annotations
 

@@ -9,9 +9,9 @@ import torch
 from fastgaum.baselines.choices_so_far import last_choices, mean_of_choices
 from fastgaum.baselines.wide_deep import WideDeep, WideDeepCcf, WideDeepLr, hashed
 from fastgaum.errors import ConfigError
-from fastgaum.models.tensors import to_tensors
-from fastgaum.sessions.batches import assemble
-from fastgaum.sessions.features import FeatureSpace
+from fastgaum.features.batches import assemble
+from fastgaum.features.space import FeatureSpace
+from fastgaum.nets.tensors import to_tensors
 from tests.baselines.contract import check_baseline, check_beats_random, check_learns
 from tests.builders import random_log
 
@@ -39,7 +39,9 @@ def test_the_user_is_the_mean_of_the_earlier_choices() -> None:
     batch = to_tensors(source)
     embedded = torch.randn(batch.tokens.n_bags, 3)
     means, last = mean_of_choices(embedded, batch), last_choices(batch)
-    for session, (start, stop) in enumerate(zip(source.session_offsets[:-1], source.session_offsets[1:], strict=True)):
+    for session, (start, stop) in enumerate(
+        zip(source.session_offsets[:-1], source.session_offsets[1:], strict=True)
+    ):
         first = source.token_offsets[session]
         for t, event in enumerate(range(start, stop)):
             if t == 0:

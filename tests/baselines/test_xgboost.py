@@ -20,10 +20,10 @@ from fastgaum.baselines.xgboost_trees import (
     softmax_gradient,
 )
 from fastgaum.errors import ConfigError
-from fastgaum.models.tensors import to_tensors
-from fastgaum.ops.segments import segment_logsumexp
-from fastgaum.sessions.batches import assemble
-from fastgaum.sessions.features import EncodedSessions, FeatureSpace
+from fastgaum.features.batches import assemble
+from fastgaum.features.space import EncodedSessions, FeatureSpace
+from fastgaum.nets.ops.segments import segment_logsumexp
+from fastgaum.nets.tensors import to_tensors
 from tests.baselines.contract import check_baseline, check_beats_random, check_learns
 from tests.builders import random_log
 
@@ -52,7 +52,9 @@ def encoded_log(no_click: float = 0.3) -> EncodedSessions:
 def test_softmax_gradient_is_autograd(outside: bool) -> None:
     encoded = encoded_log(no_click=0.3 if outside else 0.0)
     clicked = encoded.choices >= 0
-    chosen = torch.from_numpy(encoded.display_offsets[:-1][clicked] + encoded.choices[clicked]).long()
+    chosen = torch.from_numpy(
+        encoded.display_offsets[:-1][clicked] + encoded.choices[clicked]
+    ).long()
     offsets = torch.from_numpy(encoded.display_offsets)
     margins = torch.randn(len(encoded.ids), dtype=torch.float64)
 
@@ -90,7 +92,9 @@ def test_shuffling_keeps_the_choice() -> None:
     shuffled = shuffled_within_sets(encoded, 0)
     clicked = encoded.choices >= 0
     np.testing.assert_array_equal(shuffled.choices >= 0, clicked)
-    rows = [e.ids[e.display_offsets[:-1][clicked] + e.choices[clicked]] for e in (encoded, shuffled)]
+    rows = [
+        e.ids[e.display_offsets[:-1][clicked] + e.choices[clicked]] for e in (encoded, shuffled)
+    ]
     np.testing.assert_array_equal(*rows)
     assert (encoded.choices != shuffled.choices).any()
 
@@ -116,7 +120,9 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
         XgboostSoftmax()
 
 
-@pytest.mark.parametrize("setting", [{"depth": 0}, {"eta": 0.0}, {"rounds": 0}, {"l2": -1.0}, {"subsample": 2.0}])
+@pytest.mark.parametrize(
+    "setting", [{"depth": 0}, {"eta": 0.0}, {"rounds": 0}, {"l2": -1.0}, {"subsample": 2.0}]
+)
 def test_impossible_settings(setting: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(setting))):
         XgboostRank.from_settings(setting)

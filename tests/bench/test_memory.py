@@ -1,4 +1,5 @@
-"""Soak and extremes at a reduced size; the full ones are commands of their own (bench/memory_growth.py, memory_extremes.py)."""
+"""Soak and extremes at a reduced size; the full ones are commands of their own
+(bench/memory_growth.py, memory_extremes.py)."""
 
 from __future__ import annotations
 
@@ -14,9 +15,9 @@ import pytest
 from fastgaum.bench import memory_extremes, memory_predict
 from fastgaum.bench.memory_growth import PAGE_MB, PATHS, slope_of
 from fastgaum.engine.game import FusedGame
-from fastgaum.models.tensors import BatchTensors
+from fastgaum.features import batches, selection
 from fastgaum.models.user_model import UserModel
-from fastgaum.sessions import batches, selection
+from fastgaum.nets.tensors import BatchTensors
 from tests.builders import random_log
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
@@ -25,8 +26,18 @@ BENCH = Path(__file__).resolve().parents[2] / "bench"
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS)
 def test_a_short_soak_is_flat(path: str) -> None:
-    """In a process of its own, so short that it sees no less than what a batch of every epoch would leave."""
-    command = [sys.executable, str(BENCH / "memory_growth.py"), "--epochs", "10", "--events", "400", "--path", path]
+    """In a process of its own, so short that it sees no less than what a batch of every epoch would
+    leave."""
+    command = [
+        sys.executable,
+        str(BENCH / "memory_growth.py"),
+        "--epochs",
+        "10",
+        "--events",
+        "400",
+        "--path",
+        path,
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr
@@ -46,12 +57,16 @@ def test_the_slope_finds_growth_under_noise(per_epoch: float, flat: bool) -> Non
     assert slope_of([1.0, 3.0]) == (2.0, 2.0, 2.0)
 
 
-@pytest.mark.parametrize(("case", "size"), [("long", 300), ("wide", 400), ("single", 200), ("catalogue", 200_000)])
+@pytest.mark.parametrize(
+    ("case", "size"), [("long", 300), ("wide", 400), ("single", 200), ("catalogue", 200_000)]
+)
 def test_extreme_logs_are_trained_on_evaluated_and_predicted_for(case: str, size: int) -> None:
     log = memory_extremes.log_of(case, size)
     longest = int(np.diff(log.session_offsets).max())
     widest = int(np.diff(log.display_offsets).max())
-    assert {"long": longest, "wide": widest, "single": log.n_sessions, "catalogue": log.n_items}[case] == size
+    assert {"long": longest, "wide": widest, "single": log.n_sessions, "catalogue": log.n_items}[
+        case
+    ] == size
     result = memory_extremes.measure(case, size)
     assert result["candidates"] == log.n_candidates
     assert {"train_peak_mb", "evaluate_peak_mb", "predict_peak_mb"} <= set(result)
@@ -65,7 +80,9 @@ def test_the_peak_of_predict_is_that_of_its_process() -> None:
     assert result["seconds"] > 0
 
 
-def test_a_step_never_holds_more_candidates_than_a_batch_may(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_never_holds_more_candidates_than_a_batch_may(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Long sessions are cut into more batches, and what is predicted stays the same."""
     log = random_log(3, n_sessions=200, max_length=12)
     model = UserModel.from_preset(epochs=2, players="exact", search=[], hidden=[8])
@@ -85,13 +102,18 @@ def test_a_step_never_holds_more_candidates_than_a_batch_may(monkeypatch: pytest
     assert cut.drop("utility", "probability", "no_click_probability").equals(
         whole.drop("utility", "probability", "no_click_probability")
     )
-    np.testing.assert_allclose(cut["utility"].to_numpy(), whole["utility"].to_numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        cut["utility"].to_numpy(), whole["utility"].to_numpy(), rtol=1e-5, atol=1e-6
+    )
     model.fit(log)
     largest = int(np.diff(log.display_offsets[log.session_offsets]).max())
     assert max(sizes) <= max(60, largest)
     assert len(sizes) > 2 * 5
     assert sum(sizes) == 2 * sum(
-        int(log.display_offsets[log.session_offsets[s + 1]] - log.display_offsets[log.session_offsets[s]])
+        int(
+            log.display_offsets[log.session_offsets[s + 1]]
+            - log.display_offsets[log.session_offsets[s]]
+        )
         for s in log.sessions_in("train")
     )
 

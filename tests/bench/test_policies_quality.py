@@ -1,4 +1,5 @@
-"""The quality of the cascade: exact returns between what is possible and what is not, the bar's two conditions."""
+"""The quality of the cascade: exact returns between what is possible and what is not, the bar's two
+conditions."""
 
 from __future__ import annotations
 

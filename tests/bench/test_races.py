@@ -40,9 +40,21 @@ def test_a_right_result_is_timed(times: list[dict[str, Any]]) -> None:
     watch = Watch()
     race = Race(watch, "g", "ours", False, times)
     bars = [Bar(2.0, "other", 3)]
-    race(lambda: {"x": torch.ones(2)}, {"x": torch.ones(2)}, unit="tokens", amount=10, bars=bars, flops=1e9)
+    race(
+        lambda: {"x": torch.ones(2)},
+        {"x": torch.ones(2)},
+        unit="tokens",
+        amount=10,
+        bars=bars,
+        flops=1e9,
+    )
     (time,) = times
-    assert (time["group"], time["contender"], time["unit"], time["amount"]) == ("g", "ours", "tokens", 10)
+    assert (time["group"], time["contender"], time["unit"], time["amount"]) == (
+        "g",
+        "ours",
+        "tokens",
+        10,
+    )
     assert (time["seconds"], time["spread"], time["rounds"]) == (2.0, 0.5, ROUNDS)
     assert time["bars"] == [{"at_least": 2.0, "over": "other", "number": 3}]
     assert watch.group == "g"
@@ -56,7 +68,9 @@ def test_a_right_result_is_timed(times: list[dict[str, Any]]) -> None:
 def test_a_wrong_result_has_no_time(times: list[dict[str, Any]], found: Any) -> None:
     watch = Watch()
     with pytest.raises(AssertionError):
-        Race(watch, "g", "ours", False, times)(lambda: found, {"x": torch.ones(2)}, unit="tokens", amount=10)
+        Race(watch, "g", "ours", False, times)(
+            lambda: found, {"x": torch.ones(2)}, unit="tokens", amount=10
+        )
     assert times == []
     assert watch.rounds == 0
 
@@ -71,7 +85,9 @@ def test_ceilings_are_positive() -> None:
     assert gather(table_rows=1000, gathers=1000) > 1e6
 
 
-def test_a_first_call_that_compiles_does_not_cost_rounds(times: list[dict[str, Any]], monkeypatch: Any) -> None:
+def test_a_first_call_that_compiles_does_not_cost_rounds(
+    times: list[dict[str, Any]], monkeypatch: Any
+) -> None:
     clock = [0.0]
     seconds = iter([8.0])
     monkeypatch.setattr("fastgaum.bench.races.time.perf_counter", lambda: clock[0])
@@ -83,7 +99,9 @@ def test_a_first_call_that_compiles_does_not_cost_rounds(times: list[dict[str, A
     assert times[0]["rounds"] == ROUNDS
 
 
-def test_a_step_that_takes_seconds_has_few_rounds(times: list[dict[str, Any]], monkeypatch: Any) -> None:
+def test_a_step_that_takes_seconds_has_few_rounds(
+    times: list[dict[str, Any]], monkeypatch: Any
+) -> None:
     clock = [0.0]
     monkeypatch.setattr("fastgaum.bench.races.time.perf_counter", lambda: clock[0])
 

@@ -1,4 +1,5 @@
-"""From measured times to the JSON object and its tables: every figure checked by hand on made-up times."""
+"""From measured times to the JSON object and its tables: every figure checked by hand on made-up
+times."""
 
 from __future__ import annotations
 
@@ -15,9 +16,19 @@ BARS = [Bar(4.0, "slow", 4), Bar(0.5, "sgemm", 5), Bar(100.0, "rate", 1)]
 def timed(contender: str, seconds: float, amount: float = 100, **changes: Any) -> dict[str, Any]:
     bars = [vars(bar) for bar in changes.pop("bars", BARS)]
     return {
-        "group": "g", "contender": contender, "unit": "tokens", "amount": amount, "flops": 2e9, "bytes_moved": None,
-        "threads": 2, "bars": bars, "seconds": seconds, "spread": 0.02, "rounds": 5, **changes,
-    }  # fmt: skip
+        "group": "g",
+        "contender": contender,
+        "unit": "tokens",
+        "amount": amount,
+        "flops": 2e9,
+        "bytes_moved": None,
+        "threads": 2,
+        "bars": bars,
+        "seconds": seconds,
+        "spread": 0.02,
+        "rounds": 5,
+        **changes,
+    }
 
 
 def facts(*times: dict[str, Any], **changes: Any) -> dict[str, Any]:
@@ -33,20 +44,32 @@ def test_ratio_share_and_rate_of_a_race() -> None:
     by_bar = {race["bar"]: race for race in result["races"]}
     assert list(by_bar) == [1, 4, 5]
     for race in by_bar.values():
-        assert race["ours"] == {"seconds": 0.5, "spread": 0.02, "rounds": 5, "rate": 200.0, "unit": "tokens/s"}
+        assert race["ours"] == {
+            "seconds": 0.5,
+            "spread": 0.02,
+            "rounds": 5,
+            "rate": 200.0,
+            "unit": "tokens/s",
+        }
         assert race["rivals"][0]["ratio"] == pytest.approx(6.0)
         # 2e9 operations in 0.5 s are 4 of the 10 GFLOP/s
         assert race["ceiling_share"] == pytest.approx(0.4)
         assert race["ceiling"] == "sgemm"
     assert {bar: (race["target"], race["holds"]) for bar, race in by_bar.items()} == {
-        1: (100.0, True), 4: (4.0, True), 5: (0.5, False),
-    }  # fmt: skip
+        1: (100.0, True),
+        4: (4.0, True),
+        5: (0.5, False),
+    }
     assert missed(result) == ["bar 5, g: 40% of sgemm where 50% of sgemm is asked for"]
 
 
 def test_operations_are_compared_where_a_rival_does_others() -> None:
     # per token: 2e7 operations of ours, 5e8 of the padded rival's, about ours of the other
-    times = [timed("ours", 0.5), timed("padded", 1.5, amount=20, flops=1e10), timed("packed", 1.5, flops=2.2e9)]
+    times = [
+        timed("ours", 0.5),
+        timed("padded", 1.5, amount=20, flops=1e10),
+        timed("packed", 1.5, flops=2.2e9),
+    ]
     result = races_object(facts(*times))
     padded, packed = result["races"][0]["rivals"]
     assert (padded["flop_ratio"], packed["flop_ratio"]) == (pytest.approx(25), pytest.approx(1.1))
@@ -78,7 +101,9 @@ def test_without_a_right_result_of_ours_there_is_no_race() -> None:
 
 def test_small_sizes_hold_and_miss_nothing() -> None:
     figure = Figure("memory", 65.0, "bytes/event", bar=8, at_most=64.0).to_dict()
-    result = races_object(facts(timed("ours", 0.5), timed("slow", 1.5), figures=[figure], smoke=True))
+    result = races_object(
+        facts(timed("ours", 0.5), timed("slow", 1.5), figures=[figure], smoke=True)
+    )
     assert {race["holds"] for race in result["races"]} == {None}
     assert missed(result) == []
     assert "mean nothing" in to_markdown(result)

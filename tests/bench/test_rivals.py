@@ -1,4 +1,5 @@
-"""The rivals of the races train the same networks on the same objective: losses and weights follow ours."""
+"""The rivals of the races train the same networks on the same objective: losses and weights follow
+ours."""
 
 from __future__ import annotations
 
@@ -16,12 +17,12 @@ from fastgaum.bench.rivals.padded_one_hot import PaddedOneHot, ReportOneHot, gen
 from fastgaum.bench.rivals.padding import pad
 from fastgaum.bench.rivals.stock_torch import StockTorch, looped, packed, sparse_adam
 from fastgaum.config import Config
-from fastgaum.models.networks import Networks
-from fastgaum.models.regularisers import regulariser_of
-from fastgaum.models.tensors import to_tensors
-from fastgaum.sessions.batches import Batch, assemble, batches
-from fastgaum.sessions.features import FeatureSpace
-from fastgaum.training.game import Game
+from fastgaum.features.batches import Batch, assemble, batches
+from fastgaum.features.space import FeatureSpace
+from fastgaum.game.game import Game
+from fastgaum.nets.networks import Networks
+from fastgaum.nets.regularisers import regulariser_of
+from fastgaum.nets.tensors import to_tensors
 from tests.builders import log_of, random_log
 
 REPORT = {"preset": "report", "history_dim": 6, "history_layers": 2, "hidden": [8, 8]}
@@ -44,14 +45,15 @@ class Pair:
         self.networks = Networks(self.config, space.n_ids, space.n_numbers)
         self.rival: PaddedGame = rival(self.networks, self.config, space.n_ids, no_click > 0)
         unknown = torch.from_numpy(space.unknown_of_id)
-        self.game = Game(self.networks, self.config, regulariser_of(self.config), unknown, no_click > 0)
+        self.game = Game(
+            self.networks, self.config, regulariser_of(self.config), unknown, no_click > 0
+        )
 
     def steps(self, kind: str, n: int) -> tuple[list[float], list[float]]:
         """Steps of both on the one batch; returns their losses.
 
-        Our tables' rows rest while no batch holds them, where dense Adam lets their momentum run on: on one batch, and
-        with the weight decay that they wait for, both are the same.
-        """
+        Our tables' rows rest while no batch holds them, where dense Adam lets their momentum run
+        on: on one batch, and with the weight decay that they wait for, both are the same."""
         losses: tuple[list[float], list[float]] = ([], [])
         for _ in range(n):
             # generated histories are drawn: both draw the same noise
@@ -90,14 +92,17 @@ CASES = [
 
 @pytest.mark.parametrize("no_click", [0.0, 0.2])
 @pytest.mark.parametrize(("rival", "settings", "kind"), CASES)
-def test_a_rival_takes_our_steps(rival: Any, settings: dict[str, Any], kind: str, no_click: float) -> None:
+def test_a_rival_takes_our_steps(
+    rival: Any, settings: dict[str, Any], kind: str, no_click: float
+) -> None:
     pair = Pair(rival, no_click, settings)
     # other draws in the next round would be other rows of the history's table
     ours, theirs = pair.steps(kind, 1 if settings.get("states") == "generated" else 3)
     assert theirs == pytest.approx(ours, rel=1e-4)
     for name, difference in pair.largest_difference().items():
-        # Without no click a set's probabilities do not depend on a common shift of its scores: the gradient of the
-        # biases that shift them is rounding noise, which Adam blows up to whole steps.
+        # Without no click a set's probabilities do not depend on a common shift of its scores: the
+        # gradient of the biases that shift them is rounding noise, which Adam blows up to whole
+        # steps.
         if no_click or not (name.endswith("bias") and ".rest." in name):
             assert difference < 1e-4, name
 
@@ -120,10 +125,13 @@ def test_rivals_refuse_what_they_do_not_have() -> None:
 
 
 def _batch(lengths: list[int], size: int) -> Batch:
-    """Sessions of the given lengths; every display set has `size` new items, of which the first is chosen."""
+    """Sessions of the given lengths; every display set has `size` new items, of which the first is
+    chosen."""
     items = itertools.count()
     log = log_of([[([next(items) for _ in range(size)], 0) for _ in range(n)] for n in lengths])
-    encoded = FeatureSpace.fit(log, "identity", set_context=False).encode(log, np.arange(len(lengths), dtype=np.int32))
+    encoded = FeatureSpace.fit(log, "identity", set_context=False).encode(
+        log, np.arange(len(lengths), dtype=np.int32)
+    )
     return assemble(encoded, np.arange(len(lengths), dtype=np.int32))
 
 
@@ -141,10 +149,17 @@ def test_flops_of_a_step_counted_by_hand() -> None:
     """One session of two events, one candidate each, five ids, LSTM of 2, one hidden layer of 3."""
     batch = _batch([2], 1)
     config = Config.from_preset("paper-lstm", history_dim=2, hidden=[3])
-    scorer = 2 * 3 + 2 * (2 * 2 * 3) + 2 * (2 * 3)  # two gathered rows, W_s s twice, the last layer twice
+    scorer = (
+        2 * 3 + 2 * (2 * 2 * 3) + 2 * (2 * 3)
+    )  # two gathered rows, W_s s twice, the last layer twice
     scorer_back = 2 * 3 + 2 * (2 * (2 * 2 * 3) + 2 * (2 * 3))
-    history, history_back = 8 + 2 * 2 * 8, 8 + 2 * 2 * 2 * 8  # one token: a row of gates and one recurrent product
-    adam = 12 * ((8 + 8 + 16) + (2 * 3 + 3 + 6 + 3 + 1))  # one row of the history's table, two of the scorer's
+    history, history_back = (
+        8 + 2 * 2 * 8,
+        8 + 2 * 2 * 2 * 8,
+    )  # one token: a row of gates and one recurrent product
+    adam = 12 * (
+        (8 + 8 + 16) + (2 * 3 + 3 + 6 + 3 + 1)
+    )  # one row of the history's table, two of the scorer's
     truth = step_flops(batch, config, 5, "exact", padded=False)
     assert truth == scorer + scorer_back + history + history_back + adam
     dense = step_flops(batch, config, 5, "exact", padded=True)
@@ -153,12 +168,15 @@ def test_flops_of_a_step_counted_by_hand() -> None:
 
 
 def test_padding_costs_what_it_holds() -> None:
-    """The FLOP ratio grows with the catalogue and with raggedness; generated histories make it quadratic in length."""
+    """The FLOP ratio grows with the catalogue and with raggedness; generated histories make it
+    quadratic in length."""
     config = Config.from_preset("paper-lstm", players="adversarial")
 
     def ratio(lengths: list[int], n_ids: int, config: Config = config) -> float:
         batch = _batch(lengths, 3)
-        padded, true = (step_flops(batch, config, n_ids, "round", padded=side) for side in (True, False))
+        padded, true = (
+            step_flops(batch, config, n_ids, "round", padded=side) for side in (True, False)
+        )
         return padded / true
 
     assert ratio([4] * 8, 1000) > 2 * ratio([4] * 8, 200)
@@ -168,13 +186,16 @@ def test_padding_costs_what_it_holds() -> None:
 
 
 def test_the_report_pads_to_the_log_and_encodes_what_is_not_there() -> None:
-    """Two sessions of 1 and 3 steps, sets of 2 padded to 4: twice the slots, and a loop over 2 · (1 + 2) prefix tokens."""
+    """Two sessions of 1 and 3 steps, sets of 2 padded to 4: twice the slots, and a loop over 2 · (1
+    + 2) prefix tokens."""
     batch = _batch([1, 3], 2)
     config = Config.from_preset("paper-lstm", states="generated", players="adversarial")
     care, report = (padded_work(batch, config, 9, widest) for widest in (None, 4))
     assert (care.slots, report.slots) == (2 * 3 * 2, 2 * 3 * 4)
     assert (care.generated, report.generated) == (1 + 2, 2 * (1 + 2))
-    assert step_flops(batch, config, 9, "round", True, 4) > step_flops(batch, config, 9, "round", True)
+    assert step_flops(batch, config, 9, "round", True, 4) > step_flops(
+        batch, config, 9, "round", True
+    )
 
 
 def test_generated_states_of_steps_that_a_session_does_not_have_are_encoded_too() -> None:

@@ -1,10 +1,12 @@
-"""The scaling curves: what a point trains, how it is timed, and that any engine can be plugged in."""
+"""The scaling curves: what a point trains, how it is timed, and that any engine can be plugged
+in."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
+from fastgaum import threads
 from fastgaum.bench.scaling import (
     LEAST_EPOCHS,
     Setting,
@@ -14,7 +16,6 @@ from fastgaum.bench.scaling import (
     settings,
 )
 from fastgaum.bench.training import catalogue_ids
-from fastgaum.ops import threads
 
 
 class Counted:
@@ -70,8 +71,12 @@ def test_any_engine_can_be_measured_and_no_setting_twice() -> None:
     assert curve_rows({}) == []
 
 
-@pytest.mark.parametrize("name", ["catalogue size", "mean session length", "hidden size", "threads"])
+@pytest.mark.parametrize(
+    "name", ["catalogue size", "mean session length", "hidden size", "threads"]
+)
 def test_a_curve_changes_one_thing(name: str) -> None:
     curve = [setting for curve, _, setting in settings() if curve == name]
-    values = [set(column) for column in np.array([list(vars(setting).values()) for setting in curve]).T]
+    values = [
+        set(column) for column in np.array([list(vars(setting).values()) for setting in curve]).T
+    ]
     assert sum(len(column) > 1 for column in values) == (len(curve) > 1)

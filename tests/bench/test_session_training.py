@@ -1,4 +1,5 @@
-"""Next-item training, ours: passes by hand against autograd, batches, threads, and that it learns."""
+"""Next-item training, ours: passes by hand against autograd, batches, threads, and that it
+learns."""
 
 from __future__ import annotations
 
@@ -10,15 +11,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fastgaum import threads
 from fastgaum.bench.rivals.session_data import Sessions, zipf_sessions
 from fastgaum.bench.rivals.sessions_gru4rec import adagrad_rows
 from fastgaum.bench.session_training import EPS, Packed
-from fastgaum.ops import threads
-from fastgaum.ops.recurrent import gru
+from fastgaum.nets.ops.recurrent import gru
 
 
 class Twin:
-    """The same training by autograd and torch.optim.Adagrad, from a trainer's own start and with its own draws."""
+    """The same training by autograd and torch.optim.Adagrad, from a trainer's own start and with
+    its own draws."""
 
     def __init__(self, ours: Packed) -> None:
         self.ours = ours
@@ -30,7 +32,9 @@ class Twin:
     def step(self, picked: np.ndarray) -> float:
         inputs, targets, offsets = self.ours._tokens(picked)
         bpr = self.ours.loss == "bpr"
-        negatives = self.order.integers(self.ours.n_items, size=len(targets)) if bpr else targets[:0]
+        negatives = (
+            self.order.integers(self.ours.n_items, size=len(targets)) if bpr else targets[:0]
+        )
         rows, places = np.unique(np.concatenate([inputs, targets, negatives]), return_inverse=True)
         held = torch.from_numpy(rows).long()
         local = self.table[held].requires_grad_()
@@ -39,10 +43,14 @@ class Twin:
         )
         w_ih, b_ih, w_hh, b_hh = self.weights
         gates = functional.linear(local[:, :-1], w_ih, b_ih)[of_inputs]
-        states = gru(gates, torch.from_numpy(offsets), w_hh, b_hh, torch.zeros(len(picked), self.ours.hidden))
+        states = gru(
+            gates, torch.from_numpy(offsets), w_hh, b_hh, torch.zeros(len(picked), self.ours.hidden)
+        )
         if bpr:
             difference = local[of_targets] - local[of_negatives]
-            loss = -functional.logsigmoid((states * difference[:, :-1]).sum(1) + difference[:, -1]).mean()
+            loss = -functional.logsigmoid(
+                (states * difference[:, :-1]).sum(1) + difference[:, -1]
+            ).mean()
         else:
             drawn = torch.from_numpy(self.order.permutation(len(targets)))
             loss = own_batch_loss(states[drawn], local[of_targets[drawn]], self.ours.block)
@@ -57,29 +65,46 @@ class Twin:
 def own_batch_loss(states: Tensor, targets: Tensor, block: int) -> Tensor:
     losses = []
     for s, t in zip(states.split(block), targets.split(block), strict=True):
-        losses.append(functional.cross_entropy(s @ t[:, :-1].t() + t[:, -1], torch.arange(len(s)), reduction="sum"))
+        losses.append(
+            functional.cross_entropy(
+                s @ t[:, :-1].t() + t[:, -1], torch.arange(len(s)), reduction="sum"
+            )
+        )
     return torch.stack(losses).sum() / len(states)
 
 
 @pytest.mark.parametrize(
     ("hidden", "block", "loss", "batch_sessions"),
-    [(64, 50, "cross-entropy", 48), (64, 512, "cross-entropy", 64), (8, 130, "cross-entropy", 16), (64, 50, "bpr", 32)],
+    [
+        (64, 50, "cross-entropy", 48),
+        (64, 512, "cross-entropy", 64),
+        (8, 130, "cross-entropy", 16),
+        (64, 50, "bpr", 32),
+    ],
 )
 def test_it_is_what_autograd_does(hidden: int, block: int, loss: Any, batch_sessions: int) -> None:
     sessions = zipf_sessions(batch_sessions, 500, longest=60)
     ours = Packed(sessions, hidden, block, batch_sessions, loss)
     twin = Twin(ours)
     for seed in range(4):
-        picked = np.random.default_rng(seed).permutation(batch_sessions)[: batch_sessions - seed].astype(np.int32)
+        picked = (
+            np.random.default_rng(seed)
+            .permutation(batch_sessions)[: batch_sessions - seed]
+            .astype(np.int32)
+        )
         mean, n = ours.step(picked)
         assert n == len(ours._tokens(picked)[0])
         assert mean == pytest.approx(twin.step(picked), rel=1e-5)
         torch.testing.assert_close(torch.from_numpy(ours.table), twin.table, rtol=0, atol=1e-4)
         for weight, expected in zip(ours.weights, twin.weights, strict=True):
-            torch.testing.assert_close(torch.from_numpy(weight), expected.detach(), rtol=0, atol=1e-4)
+            torch.testing.assert_close(
+                torch.from_numpy(weight), expected.detach(), rtol=0, atol=1e-4
+            )
 
 
-@pytest.mark.parametrize(("block", "loss"), [(20, "cross-entropy"), (200, "cross-entropy"), (20, "bpr")])
+@pytest.mark.parametrize(
+    ("block", "loss"), [(20, "cross-entropy"), (200, "cross-entropy"), (20, "bpr")]
+)
 def test_two_threads_give_the_bits_of_one(block: int, loss: Any) -> None:
     before, found = threads.get_threads(), []
     try:

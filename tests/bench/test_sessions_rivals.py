@@ -32,11 +32,16 @@ def test_lanes_give_every_session_s_targets_in_order(width: int) -> None:
                 at[lane] = len(walked) - 1
             walked[at[lane]].append((int(inputs[lane]), int(targets[lane])))
     bounds = zip(sessions.offsets[:-1], sessions.offsets[1:], strict=True)
-    expected = [list(zip(sessions.items[a : b - 1], sessions.items[a + 1 : b], strict=True)) for a, b in bounds]
+    expected = [
+        list(zip(sessions.items[a : b - 1], sessions.items[a + 1 : b], strict=True))
+        for a, b in bounds
+    ]
     # it stops when one lane is left: the tail of one session is not walked
     missing = sum(map(len, expected)) - sum(map(len, walked))
     assert 0 <= missing < 9
-    assert all(got == want[: len(got)] for got, want in zip(walked, expected[: len(walked)], strict=True))
+    assert all(
+        got == want[: len(got)] for got, want in zip(walked, expected[: len(walked)], strict=True)
+    )
 
 
 def test_adagrad_of_rows_is_torch_s_on_those_rows() -> None:

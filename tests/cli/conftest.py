@@ -1,4 +1,5 @@
-"""A small log in several forms, and a run trained on it: made once for all tests of the command line."""
+"""A small log in several forms, and a run trained on it: made once for all tests of the command
+line."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ import polars as pl
 import pytest
 
 from fastgaum.cli.app import main
-from fastgaum.sessions.synthetic import synthesise
-from fastgaum.sessions.unpack import to_frame
+from fastgaum.logs.frame import to_frame
+from fastgaum.logs.synthetic import synthesise
 
 QUICK = ["--set", "epochs=1", "--set", "warm_start=1", "--set", "batch_sessions=256"]
 
@@ -47,7 +48,8 @@ def trained(log_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def fails(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[[list[str]], str]:
-    """Run a command that must fail with exit code 2, one line on stderr, no traceback, and nothing written."""
+    """Run a command that must fail with exit code 2, one line on stderr, no traceback, and nothing
+    written."""
 
     def run(argv: list[str]) -> str:
         before = tree(tmp_path)
@@ -65,7 +67,8 @@ def fails(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[[list[
 
 
 def tree(folder: Path) -> dict[str, bytes | int]:
-    """Every file below a folder and what it holds, or how much if that is gigabytes; folders hold nothing."""
+    """Every file below a folder and what it holds, or how much if that is gigabytes; folders hold
+    nothing."""
     return {str(path.relative_to(folder)): _content(path) for path in sorted(folder.rglob("*"))}
 
 

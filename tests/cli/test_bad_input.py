@@ -1,4 +1,5 @@
-"""What a user can get wrong on the command line: exit code 2, one line that says so, nothing written."""
+"""What a user can get wrong on the command line: exit code 2, one line that says so, nothing
+written."""
 
 from __future__ import annotations
 
@@ -46,9 +47,16 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("options", "says"), OPTIONS, ids=[" ".join(options) for options, _ in OPTIONS])
+@pytest.mark.parametrize(
+    ("options", "says"), OPTIONS, ids=[" ".join(options) for options, _ in OPTIONS]
+)
 def test_train_refuses_options(
-    fails: Fails, log_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], says: str
+    fails: Fails,
+    log_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    says: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert says in fails(["train", str(log_file), "-o", "run", *options])
@@ -69,7 +77,9 @@ def test_train_refuses_options(
     ],
 )
 def test_commands_refuse(fails: Fails, argv: list[str], says: str) -> None:
-    datasets = ["--datasets", "sample"] if argv[0] == "reproduce" and "--datasets" not in argv else []
+    datasets = (
+        ["--datasets", "sample"] if argv[0] == "reproduce" and "--datasets" not in argv else []
+    )
     assert says in fails([*argv, *datasets])
 
 
@@ -85,20 +95,28 @@ def test_commands_refuse(fails: Fails, argv: list[str], says: str) -> None:
         ("epochs = 3\xff", "cannot read configuration"),
     ],
 )
-def test_config_file_is_read_strictly(fails: Fails, log_file: Path, tmp_path: Path, text: str, says: str) -> None:
+def test_config_file_is_read_strictly(
+    fails: Fails, log_file: Path, tmp_path: Path, text: str, says: str
+) -> None:
     file = tmp_path / "config.toml"
     file.write_bytes(text.encode("latin-1"))
-    assert says in fails(["train", str(log_file), "-o", str(tmp_path / "run"), "--config", str(file)])
+    assert says in fails(
+        ["train", str(log_file), "-o", str(tmp_path / "run"), "--config", str(file)]
+    )
 
 
 def test_missing_log_says_what_is_near(fails: Fails, log_file: Path, tmp_path: Path) -> None:
     wrong = log_file.with_name("wrld.parquet")
-    assert "did you mean 'world.parquet'" in fails(["train", str(wrong), "-o", str(tmp_path / "run")])
+    assert "did you mean 'world.parquet'" in fails(
+        ["train", str(wrong), "-o", str(tmp_path / "run")]
+    )
 
 
 def test_misnamed_column_says_which(fails: Fails, frame: pl.DataFrame, tmp_path: Path) -> None:
     frame.rename({"chosen": "choosen"}).write_csv(tmp_path / "log.csv")
-    assert "did you mean 'choosen'" in fails(["train", str(tmp_path / "log.csv"), "-o", str(tmp_path / "run")])
+    assert "did you mean 'choosen'" in fails(
+        ["train", str(tmp_path / "log.csv"), "-o", str(tmp_path / "run")]
+    )
 
 
 def test_two_choices_in_one_event(fails: Fails, frame: pl.DataFrame, tmp_path: Path) -> None:
@@ -107,9 +125,13 @@ def test_two_choices_in_one_event(fails: Fails, frame: pl.DataFrame, tmp_path: P
     assert "one is required" in err
 
 
-def test_log_without_validation_leaves_no_run(fails: Fails, frame: pl.DataFrame, tmp_path: Path) -> None:
+def test_log_without_validation_leaves_no_run(
+    fails: Fails, frame: pl.DataFrame, tmp_path: Path
+) -> None:
     frame.with_columns(split=pl.lit("train")).write_csv(tmp_path / "log.csv")
-    err = fails(["train", str(tmp_path / "log.csv"), "-o", str(tmp_path / "run"), "--set", "epochs=1"])
+    err = fails(
+        ["train", str(tmp_path / "log.csv"), "-o", str(tmp_path / "run"), "--set", "epochs=1"]
+    )
     assert "no validation session" in err
 
 
@@ -129,12 +151,20 @@ def test_unwritable_output_is_refused_before_work(
     assert "cannot write" in fails([command, *argv[command]])
 
 
-def test_output_that_is_a_folder(fails: Fails, log_file: Path, trained: Path, tmp_path: Path) -> None:
-    assert "it is a folder" in fails(["evaluate", str(trained), str(log_file), "--json", str(tmp_path)])
+def test_output_that_is_a_folder(
+    fails: Fails, log_file: Path, trained: Path, tmp_path: Path
+) -> None:
+    assert "it is a folder" in fails(
+        ["evaluate", str(trained), str(log_file), "--json", str(tmp_path)]
+    )
 
 
-def test_predict_knows_two_formats(fails: Fails, log_file: Path, trained: Path, tmp_path: Path) -> None:
-    assert ".parquet or .csv" in fails(["predict", str(trained), str(log_file), "-o", str(tmp_path / "probs.xlsx")])
+def test_predict_knows_two_formats(
+    fails: Fails, log_file: Path, trained: Path, tmp_path: Path
+) -> None:
+    assert ".parquet or .csv" in fails(
+        ["predict", str(trained), str(log_file), "-o", str(tmp_path / "probs.xlsx")]
+    )
 
 
 def test_run_folder_exists(fails: Fails, log_file: Path, trained: Path, tmp_path: Path) -> None:
@@ -142,7 +172,9 @@ def test_run_folder_exists(fails: Fails, log_file: Path, trained: Path, tmp_path
     assert "--overwrite" in fails(["train", str(log_file), "-o", str(tmp_path / "run")])
 
 
-def test_folder_of_other_files_is_no_run_folder(fails: Fails, log_file: Path, tmp_path: Path) -> None:
+def test_folder_of_other_files_is_no_run_folder(
+    fails: Fails, log_file: Path, tmp_path: Path
+) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").write_text("years of work")
     err = fails(["train", str(log_file), "-o", str(tmp_path / "home"), "--overwrite"])
@@ -154,20 +186,26 @@ def test_no_run(fails: Fails, log_file: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 100, 5000])
-def test_damaged_run(fails: Fails, log_file: Path, trained: Path, tmp_path: Path, kept: int) -> None:
+def test_damaged_run(
+    fails: Fails, log_file: Path, trained: Path, tmp_path: Path, kept: int
+) -> None:
     run = shutil.copytree(trained, tmp_path / "run")
     file = run / "model.safetensors"
     file.write_bytes(file.read_bytes()[:kept])
     assert "damaged" in fails(["evaluate", str(run), str(log_file)])
 
 
-def test_damaged_reading_options(fails: Fails, log_file: Path, trained: Path, tmp_path: Path) -> None:
+def test_damaged_reading_options(
+    fails: Fails, log_file: Path, trained: Path, tmp_path: Path
+) -> None:
     run = shutil.copytree(trained, tmp_path / "run")
     (run / "reading.json").write_text('{"candidate_feild": ["price"]}')
     assert "reading.json" in fails(["evaluate", str(run), str(log_file)])
 
 
-def test_run_of_another_version(fails: Fails, log_file: Path, trained: Path, tmp_path: Path) -> None:
+def test_run_of_another_version(
+    fails: Fails, log_file: Path, trained: Path, tmp_path: Path
+) -> None:
     run = shutil.copytree(trained, tmp_path / "run")
     file = run / "model.safetensors"
     with safe_open(file, framework="pt") as reader:
@@ -175,14 +213,20 @@ def test_run_of_another_version(fails: Fails, log_file: Path, trained: Path, tmp
         metadata = dict(reader.metadata())
     file.unlink()
     save_file(tensors, file, metadata=metadata | {"format": "fastgaum-model-9"})
-    assert "fastgaum-model-9" in fails(["predict", str(run), str(log_file), "-o", str(tmp_path / "p.parquet")])
+    assert "fastgaum-model-9" in fails(
+        ["predict", str(run), str(log_file), "-o", str(tmp_path / "p.parquet")]
+    )
 
 
-def test_log_whose_fields_differ(fails: Fails, frame: pl.DataFrame, trained: Path, tmp_path: Path) -> None:
+def test_log_whose_fields_differ(
+    fails: Fails, frame: pl.DataFrame, trained: Path, tmp_path: Path
+) -> None:
     frame.drop("price").write_parquet(tmp_path / "log.parquet")
     assert "price" in fails(["evaluate", str(trained), str(tmp_path / "log.parquet")])
     frame.with_columns(rank=pl.col("price")).write_parquet(tmp_path / "log.parquet")
-    err = fails(["evaluate", str(trained), str(tmp_path / "log.parquet"), "--candidate-field", "rank"])
+    err = fails(
+        ["evaluate", str(trained), str(tmp_path / "log.parquet"), "--candidate-field", "rank"]
+    )
     assert "declare the same fields" in err
 
 
@@ -206,7 +250,9 @@ def test_bug_is_one_line_and_exit_1(
     assert "--debug" in err
 
 
-def test_interrupt_is_130(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupt_is_130(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 

@@ -1,7 +1,8 @@
-"""Everything that a user, or whoever made their files, can get wrong: one row each, one test for all.
+"""Everything that a user, or whoever made their files, can get wrong: one row each, one test for
+all.
 
-Exit code 2, one line on stderr that says what is wrong, nothing on stdout, nothing written, and soon.
-"""
+Exit code 2, one line on stderr that says what is wrong, nothing on stdout, nothing written, and
+soon."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ from fastgaum.cli.app import main
 
 Fails = Callable[[list[str]], str]
 MOST_SECONDS = 20.0
-"""processor time; each takes a fraction of a second, this is what `hang` means on a machine that does other things too"""
+"""processor time; each takes a fraction of a second, this is what `hang` means on a machine that
+does other things too"""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,13 @@ def raw(name: str, content: bytes) -> Make:
 
 def nested(**columns: Any) -> Make:
     """A nested log of two events, some columns changed."""
-    values = {"session": ["u", "u"], "event": [1, 2], "items": [["a", "b"], ["c"]], "chosen": ["a", None], **columns}
+    values = {
+        "session": ["u", "u"],
+        "event": [1, 2],
+        "items": [["a", "b"], ["c"]],
+        "chosen": ["a", None],
+        **columns,
+    }
 
     def make(seeds: Seeds) -> list[str]:
         pl.DataFrame(values, strict=False).write_parquet(seeds.folder / "log.parquet")
@@ -88,7 +96,9 @@ def train(*options: str, config: str | bytes | None = None) -> Make:
     def make(seeds: Seeds) -> list[str]:
         argv = ["train", str(seeds.log), "-o", str(seeds.folder / "run"), *options]
         if config is not None:
-            (seeds.folder / "c.toml").write_bytes(config if isinstance(config, bytes) else config.encode())
+            (seeds.folder / "c.toml").write_bytes(
+                config if isinstance(config, bytes) else config.encode()
+            )
             argv += ["--config", str(seeds.folder / "c.toml")]
         return argv
 
@@ -114,11 +124,15 @@ def model(change: Callable[[dict[str, Any], dict[str, torch.Tensor]], None]) -> 
         with safe_open(file, framework="pt") as reader:
             tensors = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118
             metadata = {
-                name: json.loads(value) if name != "format" else value for name, value in reader.metadata().items()
+                name: json.loads(value) if name != "format" else value
+                for name, value in reader.metadata().items()
             }
         file.unlink()
         change(metadata, tensors)
-        texts = {name: value if name == "format" else json.dumps(value) for name, value in metadata.items()}
+        texts = {
+            name: value if name == "format" else json.dumps(value)
+            for name, value in metadata.items()
+        }
         save_file(tensors, file, metadata=texts)
 
     return run(spoil)
@@ -250,7 +264,15 @@ def item_table(text: str) -> Make:
 
 def adopt(seeds: Seeds) -> list[str]:
     (seeds.folder / "yelp.txt").write_text("not it")
-    return ["data", "get", "yelp", "--from", str(seeds.folder / "yelp.txt"), "--data-dir", str(seeds.folder)]
+    return [
+        "data",
+        "get",
+        "yelp",
+        "--from",
+        str(seeds.folder / "yelp.txt"),
+        "--data-dir",
+        str(seeds.folder),
+    ]
 
 
 def unfilled(seeds: Seeds) -> list[str]:
@@ -264,24 +286,42 @@ WIDE = ",".join(f"c{i}" for i in range(20_000)).encode() + b"\n1\n"
 ROWS: dict[str, tuple[Make, str]] = {
     # what the main job's list names
     "missing column": (csv(lambda frame: frame.drop("item")), "no item column"),
-    "misnamed column": (csv(lambda frame: frame.rename({"chosen": "choosen"})), "did you mean 'choosen'"),
+    "misnamed column": (
+        csv(lambda frame: frame.rename({"chosen": "choosen"})),
+        "did you mean 'choosen'",
+    ),
     "two choices": (column("chosen", 1), "one is required"),
     "choice not displayed": (nested(chosen=["z", None]), "which is not among its 2 candidates"),
     "empty log": (csv(lambda frame: frame.head(0)), "the log is empty"),
     "empty file": (raw("log.csv", b""), "0 bytes"),
     "empty display": (nested(items=[["a", "b"], []]), "displays nothing"),
     "session without event": (unfilled, "has no event"),
-    "NaN in a column": (column("price", float("nan"), "--candidate-field", "price"), "a finite number is required"),
-    "infinity in a column": (column("price", float("inf"), "--candidate-field", "price"), "a finite number is required"),
-    "not UTF-8": (raw("log.csv", "session,event,item,chosen\nu,0,café,1\n".encode("latin1")), "not UTF-8: line 2"),
+    "NaN in a column": (
+        column("price", float("nan"), "--candidate-field", "price"),
+        "a finite number is required",
+    ),
+    "infinity in a column": (
+        column("price", float("inf"), "--candidate-field", "price"),
+        "a finite number is required",
+    ),
+    "not UTF-8": (
+        raw("log.csv", "session,event,item,chosen\nu,0,café,1\n".encode("latin1")),
+        "not UTF-8: line 2",
+    ),
     "truncated parquet": (raw("log.parquet", b"PAR1" + bytes(40)), "no readable parquet file"),
     "one bad shard": (bad_shard, "'b.parquet' is no readable parquet file"),
     "unknown preset": (train("--preset", "fastgam"), "did you mean 'fastgaum'"),
     "unknown key": (train(config="epocs = 3"), "did you mean 'epochs'"),
     "wrong type": (train(config="epochs = '3'"), "epochs must be int"),
     "impossible value": (train(config="eta = 0"), "eta must be greater than 0"),
-    "run of another version": (model(lambda facts, _: facts.update(format="fastgaum-model-9")), "fastgaum-model-9"),
-    "truncated run": (run(lambda folder: os.truncate(folder / "model.safetensors", 5000)), "is damaged"),
+    "run of another version": (
+        model(lambda facts, _: facts.update(format="fastgaum-model-9")),
+        "fastgaum-model-9",
+    ),
+    "truncated run": (
+        run(lambda folder: os.truncate(folder / "model.safetensors", 5000)),
+        "is damaged",
+    ),
     "unwritable output": (unwritable, "cannot write"),
     "log of other fields": (other_fields, "price"),
     # bombs: small files that stand for much
@@ -291,8 +331,14 @@ ROWS: dict[str, tuple[Make, str]] = {
     "20,000 columns": (raw("log.csv", WIDE), "has 20000 columns, at most 10000"),
     # configurations
     "hidden of a billion": (train(config="hidden = [1000000000]"), "hidden holds at most"),
-    "a billion layers": (train("--set", "history_layers=1000000000"), "history_layers must be at most"),
-    "networks of terabytes": (train("--set", "hidden=[65536, 65536, 65536]", "--set", "members=100"), "GB to train"),
+    "a billion layers": (
+        train("--set", "history_layers=1000000000"),
+        "history_layers must be at most",
+    ),
+    "networks of terabytes": (
+        train("--set", "hidden=[65536, 65536, 65536]", "--set", "members=100"),
+        "GB to train",
+    ),
     "seed beyond 64 bits": (train("--set", f"seed={10**40}"), "seed must be at most"),
     "number beyond a float": (train("--set", f"eta={10**400}"), "eta must be float"),
     "nested configuration": (train(config=f"hidden = {DEEP}"), "nested too deeply"),
@@ -304,28 +350,51 @@ ROWS: dict[str, tuple[Make, str]] = {
     "header of exabytes": (run(header(2**60)), "its header declares"),
     "header beyond the file": (run(header(4_000_000)), "its header declares"),
     "wider than its weights": (config(hidden=[60000, 60000]), "the configuration asks for"),
-    "deeper than its weights": (config(history_layers=100, members=100), "asks for more layers than"),
+    "deeper than its weights": (
+        config(history_layers=100, members=100),
+        "asks for more layers than",
+    ),
     "impossible configuration": (config(hidden=[10**9]), "hidden holds at most"),
-    "NaN weight": (tensor("net.players.0.reward.rest.0.weight", 1, float("nan")), "rest.0.weight' holds nan at 1"),
+    "NaN weight": (
+        tensor("net.players.0.reward.rest.0.weight", 1, float("nan")),
+        "rest.0.weight' holds nan at 1",
+    ),
     "infinite mean": (tensor("space.mean", 0, float("inf")), "'space.mean' holds inf at 0"),
     "scale of 0": (tensor("space.scale", 0, 0.0), "not positive"),
-    "offsets that fall": (tensor("values.item.offsets", 1, 10**6), "do not cut its bytes into texts"),
+    "offsets that fall": (
+        tensor("values.item.offsets", 1, 10**6),
+        "do not cut its bytes into texts",
+    ),
     "negative count": (tensor("space.item_displays", 0, -1), "does not hold a count"),
     "two items of one id": (
-        model(lambda _, tensors: tensors["values.item.bytes"].fill_(48)), "holds a value twice",
+        model(lambda _, tensors: tensors["values.item.bytes"].fill_(48)),
+        "holds a value twice",
     ),
-    "weights missing": (model(lambda _, tensors: tensors.pop("net.players.0.reward.rest.0.weight")), "is missing"),
+    "weights missing": (
+        model(lambda _, tensors: tensors.pop("net.players.0.reward.rest.0.weight")),
+        "is missing",
+    ),
     "number of another version": (
         model(lambda facts, _: facts["space"]["number_names"].__setitem__(0, "displayed_afore")),
         "is not one of the numbers that this version makes",
     ),
-    "ids that overlap": (model(lambda facts, _: facts["space"]["categorical"][0].__setitem__(2, 0)), "1 is required"),
+    "ids that overlap": (
+        model(lambda facts, _: facts["space"]["categorical"][0].__setitem__(2, 0)),
+        "1 is required",
+    ),
     "damaged space": (model(lambda facts, _: facts.update(space=[])), "is damaged"),
     "reading.json of another type": (
-        run(lambda folder: (folder / "reading.json").write_text('{"candidate_field": 3}')), "candidate_field is 3",
+        run(lambda folder: (folder / "reading.json").write_text('{"candidate_field": 3}')),
+        "candidate_field is 3",
     ),
-    "reading.json nested": (run(lambda folder: (folder / "reading.json").write_text(DEEP)), "nested too deeply"),
-    "reading.json a list": (run(lambda folder: (folder / "reading.json").write_text("[]")), "options by name"),
+    "reading.json nested": (
+        run(lambda folder: (folder / "reading.json").write_text(DEEP)),
+        "nested too deeply",
+    ),
+    "reading.json a list": (
+        run(lambda folder: (folder / "reading.json").write_text("[]")),
+        "options by name",
+    ),
     # saved logs
     "item out of range": (array("items", 0, 10**6), "items holds 1000000 at 0"),
     "negative item": (array("items", 3, -5), "items holds -5 at 3"),
@@ -336,34 +405,64 @@ ROWS: dict[str, tuple[Make, str]] = {
     "negative user": (array("users", 0, -1), "users holds -1"),
     "views of 0": (array("views", 0, 0), "views holds 0"),
     "shape that lies": (store(lying_header), "its header declares"),
-    "array of objects": (store(lambda folder: np.save(folder / "items.npy", np.array([{}], object))), "items.npy' is missing"),
-    "array elsewhere": (manifest(lambda value: value["arrays"]["items"].update(file="../items.npy")), "a plain name is required"),
-    "absolute array": (manifest(lambda value: value["arrays"]["items"].update(file="/etc/passwd")), "a plain name is required"),
+    "array of objects": (
+        store(lambda folder: np.save(folder / "items.npy", np.array([{}], object))),
+        "items.npy' is missing",
+    ),
+    "array elsewhere": (
+        manifest(lambda value: value["arrays"]["items"].update(file="../items.npy")),
+        "a plain name is required",
+    ),
+    "absolute array": (
+        manifest(lambda value: value["arrays"]["items"].update(file="/etc/passwd")),
+        "a plain name is required",
+    ),
     "array behind a link": (store(link), "is a link"),
     "manifest nested": (manifest(lambda _: f'{{"format": {DEEP}}}'), "nested too deeply"),
-    "manifest of another kind": (manifest(lambda value: value.update(arrays=[])), "arrays is no dict"),
+    "manifest of another kind": (
+        manifest(lambda value: value.update(arrays=[])),
+        "arrays is no dict",
+    ),
     # names that a terminal obeys, and other files
-    "escape in a header": (raw("log.csv", b"session,event,it\x1b[31mem,chosen\nu,1,a,1\n"), r"it\x1b[31mem"),
-    "bidi in a header": (raw("log.csv", "session,event,it\u202eem,chosen\nu,1,a,1\n".encode()), r"it\u202eem"),
-    "escape in an id": (raw("log.csv", b"session,event,item,chosen\nu\x1b[2J,1,a,1\nu\x1b[2J,1,b,1\n"), r"u\x1b[2J"),
+    "escape in a header": (
+        raw("log.csv", b"session,event,it\x1b[31mem,chosen\nu,1,a,1\n"),
+        r"it\x1b[31mem",
+    ),
+    "bidi in a header": (
+        raw("log.csv", "session,event,it\u202eem,chosen\nu,1,a,1\n".encode()),
+        r"it\u202eem",
+    ),
+    "escape in an id": (
+        raw("log.csv", b"session,event,item,chosen\nu\x1b[2J,1,a,1\nu\x1b[2J,1,b,1\n"),
+        r"u\x1b[2J",
+    ),
     "item twice in a table": (item_table("item,kind\na,1\na,2\n"), "one row per item"),
     "empty table of items": (item_table("item,kind\n"), "the table is empty"),
     "table of other items": (item_table("item,kind\nnobody,1\n"), "none of the log's"),
     "copy that is not the file": (adopt, "is required for yelp.txt"),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
 def saved(log_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("saved") / "store"
-    assert main(["data", "convert", str(log_file), "-o", str(folder), "--candidate-field", "price"]) == 0
+    assert (
+        main(["data", "convert", str(log_file), "-o", str(folder), "--candidate-field", "price"])
+        == 0
+    )
     return folder
 
 
 @pytest.mark.parametrize("row", ROWS)
 def test_bad_input(
-    fails: Fails, frame: pl.DataFrame, log_file: Path, trained: Path, saved: Path, tmp_path: Path, row: str
-) -> None:  # fmt: skip
+    fails: Fails,
+    frame: pl.DataFrame,
+    log_file: Path,
+    trained: Path,
+    saved: Path,
+    tmp_path: Path,
+    row: str,
+) -> None:
     make, says = ROWS[row]
     argv = make(Seeds(frame, log_file, trained, saved, tmp_path))
     started = time.process_time()
@@ -374,8 +473,11 @@ def test_bad_input(
 
 
 @pytest.mark.parametrize(
-    "item", ["-9223372036854775808", "18446744073709551616", "007", "a b", "é", "1.5", "=1+1", "a\x00b"]
+    "item",
+    ["-9223372036854775808", "18446744073709551616", "007", "a b", "é", "1.5", "=1+1", "a\x00b"],
 )
 def test_strange_ids_are_ids(tmp_path: Path, item: str) -> None:
-    (tmp_path / "log.csv").write_text(f"session,event,item,chosen\n-1,0,{item},1\n-1,0,b,0\nx,0,b,1\n")
+    (tmp_path / "log.csv").write_text(
+        f"session,event,item,chosen\n-1,0,{item},1\n-1,0,b,0\nx,0,b,1\n"
+    )
     assert main(convert(tmp_path / "log.csv")) == 0

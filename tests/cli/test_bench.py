@@ -1,4 +1,5 @@
-"""`fastgaum bench`: its errors, one group from start to end with small sizes, and the scaling curves."""
+"""`fastgaum bench`: its errors, one group from start to end with small sizes, and the scaling
+curves."""
 
 from __future__ import annotations
 
@@ -25,13 +26,23 @@ def test_list_names_every_group(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(names) == len(set(names))
 
 
-def test_what_cannot_be_run_is_refused(fails: Fails, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert "no group of races 'bag-plain'; did you mean 'bags-plain'?" in fails(["bench", "bag-plain"])
+def test_what_cannot_be_run_is_refused(
+    fails: Fails, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert "no group of races 'bag-plain'; did you mean 'bags-plain'?" in fails(
+        ["bench", "bag-plain"]
+    )
     assert "threads must be at least 1, got 0" in fails(["bench", "bags-plain", "--threads", "0"])
-    assert "ends in '.pdf', a plot is written as .svg or .png" in fails(["bench", "--plot", str(tmp_path / "s.pdf")])
+    assert "ends in '.pdf', a plot is written as .svg or .png" in fails(
+        ["bench", "--plot", str(tmp_path / "s.pdf")]
+    )
     assert "--scaling runs no races" in fails(["bench", "bags-plain", "--scaling"])
-    monkeypatch.setattr("fastgaum.bench.run.find_spec", lambda name: None if name == "pytest_benchmark" else name)
-    missing = "the races need pytest-benchmark, which is not installed: pip install 'fastgaum[bench]'"
+    monkeypatch.setattr(
+        "fastgaum.bench.run.find_spec", lambda name: None if name == "pytest_benchmark" else name
+    )
+    missing = (
+        "the races need pytest-benchmark, which is not installed: pip install 'fastgaum[bench]'"
+    )
     assert missing in fails(["bench"])
     assert missing in fails(["bench", "--list"])
 

@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 
 from fastgaum.cli.app import main
-from fastgaum.datasets.displays import build_log
-from fastgaum.sessions.read import read_log
-from fastgaum.sessions.store import load_log
+from fastgaum.logs.read import read_log
+from fastgaum.logs.saved_log import load_log
+from fastgaum.logs.simulated_displays import build_log
 
 Fails = Callable[[list[str]], str]
 
@@ -32,13 +32,27 @@ def ratings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     pl.DataFrame(frame).write_csv(folder / "ratings.csv")
     titles = [f"Film {i + 1} ({1990 + i // 4})" for i in range(40)]
-    pl.DataFrame({"movieId": np.arange(1, 41), "title": titles, "genres": "Drama"}).write_csv(folder / "movies.csv")
+    pl.DataFrame({"movieId": np.arange(1, 41), "title": titles, "genres": "Drama"}).write_csv(
+        folder / "movies.csv"
+    )
     return folder
 
 
 @pytest.mark.parametrize("out", ["log.parquet", "log.csv", "packed"])
-def test_build_writes_a_log(ratings: Path, out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    argv = ["data", "build", str(ratings), "-o", str(tmp_path / out), "--displayed", "5", "--seed", "3"]
+def test_build_writes_a_log(
+    ratings: Path, out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [
+        "data",
+        "build",
+        str(ratings),
+        "-o",
+        str(tmp_path / out),
+        "--displayed",
+        "5",
+        "--seed",
+        "3",
+    ]
     assert main(argv) == 0
     printed = capsys.readouterr()
     assert "30 sessions, 400 events, 2000 candidates of 40 items" in printed.out
@@ -63,7 +77,22 @@ def test_released_before_is_noted_and_audited(
     ratings: Path, out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = str(tmp_path / out)
-    assert main(["data", "build", str(ratings), "-o", path, "--rule", "released-before", "--displayed", "4"]) == 0
+    assert (
+        main(
+            [
+                "data",
+                "build",
+                str(ratings),
+                "-o",
+                path,
+                "--rule",
+                "released-before",
+                "--displayed",
+                "4",
+            ]
+        )
+        == 0
+    )
     printed = capsys.readouterr()
     assert "'oldest release first' finds the choice in" in printed.err
     assert "by year only" in printed.err
@@ -86,22 +115,36 @@ def test_released_before_is_noted_and_audited(
         (["absent", "-o", "log.csv"], "neither a file nor a data set"),
         (["EMPTY", "-o", "log.csv"], "it holds nothing"),
         (["BROKEN", "-o", "log"], "row 1 (user '1') has no time"),
-        (["BROKEN", "-o", "log.csv", "--rule", "released-before"], "movies.csv, which is not beside"),
+        (
+            ["BROKEN", "-o", "log.csv", "--rule", "released-before"],
+            "movies.csv, which is not beside",
+        ),
     ],
 )
 def test_refusals(
-    fails: Fails, ratings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argv: list[str], says: str
+    fails: Fails,
+    ratings: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    argv: list[str],
+    says: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,2,3.0,yesterday\n")
+    (tmp_path / "broken" / "ratings.csv").write_text(
+        "userId,movieId,rating,timestamp\n1,2,3.0,yesterday\n"
+    )
     words = {"RATINGS": str(ratings), "EMPTY": "empty", "BROKEN": "broken"}
     assert says in fails(["data", "build", *(words.get(word, word) for word in argv)])
 
 
 def test_choices_given_as_a_log_are_answered_with_the_command(fails: Fails, ratings: Path) -> None:
-    for command in (["data", "audit"], ["data", "convert", "-o", "out.csv"], ["train", "-o", "run"]):
+    for command in (
+        ["data", "audit"],
+        ["data", "convert", "-o", "out.csv"],
+        ["train", "-o", "run"],
+    ):
         assert f"`fastgaum data build {ratings} -o OUT`" in fails([*command, str(ratings)])
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from fastgaum.cli.app import main
 from fastgaum.errors import LostPeerError
-from fastgaum.training.runs import RUN_FILES
+from fastgaum.models.run_folder import RUN_FILES
 
 QUICK = ["--set", "epochs=1", "--set", "warm_start=1", "--set", "batch_sessions=256"]
 
@@ -34,7 +34,14 @@ def test_train_leaves_a_run_folder(trained: Path) -> None:
 
 
 def test_train_reads_a_run_s_own_config(trained: Path, log_file: Path, tmp_path: Path) -> None:
-    argv = ["train", str(log_file), "-o", str(tmp_path / "run"), "--config", str(trained / "config.toml")]
+    argv = [
+        "train",
+        str(log_file),
+        "-o",
+        str(tmp_path / "run"),
+        "--config",
+        str(trained / "config.toml"),
+    ]
     assert main([*argv, "--seed", "5", "--set", "lr=0.01"]) == 0
     former = tomllib.loads((trained / "config.toml").read_text())
     config = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
@@ -55,10 +62,19 @@ def test_train_prints_a_plain_line_per_epoch(
 
 
 def test_same_seed_same_run(trained: Path, log_file: Path, tmp_path: Path) -> None:
-    argv = ["train", str(log_file), "-o", str(tmp_path / "run"), "--candidate-field", "price", *QUICK]
+    argv = [
+        "train",
+        str(log_file),
+        "-o",
+        str(tmp_path / "run"),
+        "--candidate-field",
+        "price",
+        *QUICK,
+    ]
     assert main(argv) == 0
     first, second = (
-        pl.read_parquet(run / "metrics.parquet").drop("events_per_second") for run in (trained, tmp_path / "run")
+        pl.read_parquet(run / "metrics.parquet").drop("events_per_second")
+        for run in (trained, tmp_path / "run")
     )
     assert first.equals(second, null_equal=True)
 
@@ -89,24 +105,55 @@ def test_evaluate_reads_the_log_as_the_run_did(
 
 def test_evaluate_options_win_over_the_run_s(trained: Path, log_file: Path, tmp_path: Path) -> None:
     events = []
-    for i, options in enumerate(([], ["--split-by", "user", "--split-seed", "1"], ["--split", "train"])):
-        assert main(["evaluate", str(trained), str(log_file), "--json", str(tmp_path / f"{i}.json"), *options]) == 0
+    for i, options in enumerate(
+        ([], ["--split-by", "user", "--split-seed", "1"], ["--split", "train"])
+    ):
+        assert (
+            main(
+                [
+                    "evaluate",
+                    str(trained),
+                    str(log_file),
+                    "--json",
+                    str(tmp_path / f"{i}.json"),
+                    *options,
+                ]
+            )
+            == 0
+        )
         events.append(json.loads((tmp_path / f"{i}.json").read_text())["n_events"])
     assert len(set(events)) == 3
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])
-def test_predict_writes_distributions(trained: Path, log_file: Path, tmp_path: Path, suffix: str) -> None:
+def test_predict_writes_distributions(
+    trained: Path, log_file: Path, tmp_path: Path, suffix: str
+) -> None:
     out = tmp_path / f"probs.{suffix}"
     assert main(["predict", str(trained), str(log_file), "-o", str(out)]) == 0
     frame = pl.read_parquet(out) if suffix == "parquet" else pl.read_csv(out)
     assert frame.height == pl.read_parquet(log_file).height
-    sums = frame.group_by("session", "event").agg(pl.sum("probability"), pl.sum("generator_probability"))
+    sums = frame.group_by("session", "event").agg(
+        pl.sum("probability"), pl.sum("generator_probability")
+    )
     assert sums.select((pl.all().exclude("session", "event") - 1).abs().max()).row(0) < (1e-4, 1e-4)
 
 
 def test_predict_one_split(trained: Path, log_file: Path, tmp_path: Path) -> None:
-    assert main(["predict", str(trained), str(log_file), "-o", str(tmp_path / "p.parquet"), "--split", "test"]) == 0
+    assert (
+        main(
+            [
+                "predict",
+                str(trained),
+                str(log_file),
+                "-o",
+                str(tmp_path / "p.parquet"),
+                "--split",
+                "test",
+            ]
+        )
+        == 0
+    )
     test = pl.read_parquet(log_file).filter(pl.col("split") == "test")
     assert pl.read_parquet(tmp_path / "p.parquet").height == test.height
 
@@ -151,7 +198,9 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert "FAILED" not in out
 
 
-def test_doctor_reports_what_fails(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_what_fails(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken() -> None:
         raise OSError("no compiler\nhere")
 

@@ -22,12 +22,20 @@ CASES: list[tuple[list[str], set[str], set[str]]] = [
     (["train", "cl"], {"clicks.csv"}, {"yelp"}),
     (["train", "sa"], {"sample"}, {"clicks.csv"}),
     (["train", "x", "--preset", "pa"], {"paper-lstm", "paper-pw"}, {"fastgaum", "clicks.csv"}),
-    (["train", "x", "--overwrite", "--protocol", ""], {"bags", "identity", "views"}, {"clicks.csv"}),
+    (
+        ["train", "x", "--overwrite", "--protocol", ""],
+        {"bags", "identity", "views"},
+        {"clicks.csv"},
+    ),
     (["train", "x", "--set", "epo"], {"epochs="}, {"eta="}),
     (["rl", "train", "x", "--set", "wi"], {"width="}, {"window=", "epochs="}),
     (["rl", "train", "--policy", ""], {"slateq", "cascade-dqn"}, {"random"}),
     (["simulate", "x", "--policy", "gr"], {"greedy", "greedy-click"}, {"slateq"}),
-    (["reproduce", "--models", "fastgaum,pa"], {"fastgaum,paper-pw"}, {"paper-pw", "fastgaum,large"}),
+    (
+        ["reproduce", "--models", "fastgaum,pa"],
+        {"fastgaum,paper-pw"},
+        {"paper-pw", "fastgaum,large"},
+    ),
     (["train", "x", "--so", "y", "--pro"], {"--protocol"}, {"--preset"}),
     (["evaluate", "x", "y", "--split", "te"], {"test"}, {"train"}),
     (["report", "one", "two", "cl"], {"clicks.csv"}, {"yelp"}),
@@ -91,15 +99,21 @@ def shell(request: pytest.FixtureRequest, folder: Path) -> str:
 
 
 def offered(shell: str, folder: Path, typed: list[str]) -> set[str]:
-    done = subprocess.run([*PROGRAMS[shell], *typed], cwd=folder, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [*PROGRAMS[shell], *typed], cwd=folder, capture_output=True, text=True, timeout=60
+    )
     assert (done.returncode, done.stderr) == (0, "")
     return {line.rstrip() for line in done.stdout.splitlines() if line}
 
 
 @pytest.mark.parametrize(
-    ("typed", "there", "absent"), CASES, ids=lambda value: "_".join(value) if isinstance(value, list) else ""
+    ("typed", "there", "absent"),
+    CASES,
+    ids=lambda value: "_".join(value) if isinstance(value, list) else "",
 )
-def test_what_is_offered(shell: str, folder: Path, typed: list[str], there: set[str], absent: set[str]) -> None:
+def test_what_is_offered(
+    shell: str, folder: Path, typed: list[str], there: set[str], absent: set[str]
+) -> None:
     found = offered(shell, folder, typed)
     assert there <= found
     assert not absent & found
@@ -111,7 +125,10 @@ def test_what_is_offered(shell: str, folder: Path, typed: list[str], there: set[
     [
         # bash hands words over cut at "="
         (["train", "x", "--preset", "=", "pa"], {"paper-lstm", "paper-pw"}),
-        (["train", "x", "--preset", "="], {"fastgaum", "large", "paper-lstm", "paper-pw", "report"}),
+        (
+            ["train", "x", "--preset", "="],
+            {"fastgaum", "large", "paper-lstm", "paper-pw", "report"},
+        ),
         (["train", "x", "--set", "epochs", "=", "3"], set()),
         (["train", "x", "--set", "epochs", "=", "3", "--over"], {"--overwrite"}),
     ],

@@ -12,10 +12,10 @@ import polars as pl
 import pytest
 
 from fastgaum.cli.app import main
-from fastgaum.datasets.registry import load, names
-from fastgaum.sessions.oracle import read_truth
-from fastgaum.sessions.read import read_log
-from fastgaum.sessions.store import load_log
+from fastgaum.logs.read import read_log
+from fastgaum.logs.registry import load, names
+from fastgaum.logs.saved_log import load_log
+from fastgaum.logs.truth import read_truth
 
 Fails = Callable[[list[str]], str]
 
@@ -27,16 +27,22 @@ def yelp_file(shared_data: Callable[[str], Path]) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def no_data_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def no_data_of_the_user(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     empty = tmp_path_factory.mktemp("home")
     monkeypatch.delenv("FASTGAUM_DATA_DIR", raising=False)
     for name in ("HOME", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(empty))
 
 
-def test_list_names_every_set_and_says_what_is_at_hand(yelp_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_names_every_set_and_says_what_is_at_hand(
+    yelp_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["data", "list", "--data-dir", str(yelp_file.parent)]) == 0
-    at_hand = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.split()}
+    at_hand = {
+        line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.split()
+    }
     assert set(names()) <= set(at_hand)
     assert str(yelp_file.parent) in at_hand["yelp"]
     assert "bundled" in at_hand["sample"]
@@ -70,7 +76,17 @@ def test_get_adopts_a_right_copy(tmp_path: Path, yelp_file: Path) -> None:
 def test_get_refuses_another_file(fails: Fails, tmp_path: Path) -> None:
     (tmp_path / "yelp.txt").write_text("SessionId\tItemId\n")
     (tmp_path / "data").mkdir()
-    err = fails(["data", "get", "yelp", "--from", str(tmp_path / "yelp.txt"), "--data-dir", str(tmp_path / "data")])
+    err = fails(
+        [
+            "data",
+            "get",
+            "yelp",
+            "--from",
+            str(tmp_path / "yelp.txt"),
+            "--data-dir",
+            str(tmp_path / "data"),
+        ]
+    )
     assert "sha256" in err
 
 
@@ -83,11 +99,18 @@ def test_unknown_name(fails: Fails, command: str) -> None:
     assert "did you mean 'yelp'" in fails(["data", command, "yelpp"])
 
 
-def test_traps_in_a_log_are_no_failure(frame: pl.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_traps_in_a_log_are_no_failure(
+    frame: pl.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     by_event = ["session", "event"]
-    frame.sort("chosen", maintain_order=True).sort(by_event, maintain_order=True).write_csv(tmp_path / "log.csv")
+    frame.sort("chosen", maintain_order=True).sort(by_event, maintain_order=True).write_csv(
+        tmp_path / "log.csv"
+    )
     capsys.readouterr()
-    assert main(["data", "audit", str(tmp_path / "log.csv"), "--json", str(tmp_path / "audit.json")]) == 0
+    assert (
+        main(["data", "audit", str(tmp_path / "log.csv"), "--json", str(tmp_path / "audit.json")])
+        == 0
+    )
     assert "last position" in capsys.readouterr().out
     report = json.loads((tmp_path / "audit.json").read_text())
     flagged = [finding["rule"] for finding in report["findings"] if finding["flagged"]]
@@ -97,9 +120,26 @@ def test_traps_in_a_log_are_no_failure(frame: pl.DataFrame, tmp_path: Path, caps
 
 @pytest.mark.parametrize("out", ["log.parquet", "log.csv", "packed"])
 def test_convert_and_back(log_file: Path, tmp_path: Path, out: str) -> None:
-    assert main(["data", "convert", str(log_file), "--candidate-field", "price", "-o", str(tmp_path / out)]) == 0
+    assert (
+        main(
+            [
+                "data",
+                "convert",
+                str(log_file),
+                "--candidate-field",
+                "price",
+                "-o",
+                str(tmp_path / out),
+            ]
+        )
+        == 0
+    )
     log = read_log(log_file, candidate_fields=["price"])
-    back = load_log(tmp_path / out) if out == "packed" else read_log(tmp_path / out, candidate_fields=["price"])
+    back = (
+        load_log(tmp_path / out)
+        if out == "packed"
+        else read_log(tmp_path / out, candidate_fields=["price"])
+    )
     assert back.fingerprint == log.fingerprint
 
 
@@ -123,7 +163,12 @@ def test_convert_declares_columns(frame: pl.DataFrame, tmp_path: Path) -> None:
     ],
 )
 def test_refusals(
-    fails: Fails, log_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argv: list[str], says: str
+    fails: Fails,
+    log_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    argv: list[str],
+    says: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "full").mkdir()
@@ -131,11 +176,26 @@ def test_refusals(
     assert says in fails(["data", *(str(log_file) if word == "LOG" else word for word in argv)])
 
 
-@pytest.mark.parametrize(("out", "truth"), [("w.parquet", "w.truth.parquet"), ("w", "w/truth.parquet")])
+@pytest.mark.parametrize(
+    ("out", "truth"), [("w.parquet", "w.truth.parquet"), ("w", "w/truth.parquet")]
+)
 def test_synth_writes_the_truth_beside(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str, truth: str
 ) -> None:
-    argv = ["data", "synth", "--events", "400", "--items", "50", "--seed", "3", "--no-click", "0.3", "--rule", "l2"]
+    argv = [
+        "data",
+        "synth",
+        "--events",
+        "400",
+        "--items",
+        "50",
+        "--seed",
+        "3",
+        "--no-click",
+        "0.3",
+        "--rule",
+        "l2",
+    ]
     assert main([*argv, "-o", str(tmp_path / out)]) == 0
     log = load(tmp_path / out)
     assert (log.n_events, log.has_no_click) == (400, True)
@@ -146,6 +206,18 @@ def test_synth_writes_the_truth_beside(
 def test_synth_repeats_itself(tmp_path: Path) -> None:
     for name in ("a", "b"):
         assert (
-            main(["data", "synth", "--preset", "tail", "--events", "300", "-o", str(tmp_path / f"{name}.parquet")]) == 0
+            main(
+                [
+                    "data",
+                    "synth",
+                    "--preset",
+                    "tail",
+                    "--events",
+                    "300",
+                    "-o",
+                    str(tmp_path / f"{name}.parquet"),
+                ]
+            )
+            == 0
         )
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()

@@ -11,12 +11,28 @@ import pytest
 from fastgaum.cli.app import main
 
 
-def test_report(trained: Path, log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report(
+    trained: Path, log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("matplotlib", reason="figures: install fastgaum[plots]")
     files = {"json": tmp_path / "f.json", "markdown": tmp_path / "f.md", "plot": tmp_path / "f.svg"}
     options = [text for name, path in files.items() for text in (f"--{name}", str(path))]
     capsys.readouterr()
-    assert main(["fidelity", str(trained), str(log_file), "--split", "validation", "--episodes", "200", *options]) == 0
+    assert (
+        main(
+            [
+                "fidelity",
+                str(trained),
+                str(log_file),
+                "--split",
+                "validation",
+                "--episodes",
+                "200",
+                *options,
+            ]
+        )
+        == 0
+    )
     out = capsys.readouterr().out
     report = json.loads(files["json"].read_text())
     assert report["replicas"] == 200 // report["sessions"]
@@ -43,12 +59,19 @@ def test_report(trained: Path, log_file: Path, tmp_path: Path, capsys: pytest.Ca
     ],
 )
 def test_refuses_options(
-    fails: Callable[[list[str]], str], trained: Path, log_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    options: list[str], says: str,
-) -> None:  # fmt: skip
+    fails: Callable[[list[str]], str],
+    trained: Path,
+    log_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    says: str,
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert says in fails(["fidelity", str(trained), str(log_file), *options])
 
 
-def test_refuses_what_is_no_run(fails: Callable[[list[str]], str], log_file: Path, tmp_path: Path) -> None:
+def test_refuses_what_is_no_run(
+    fails: Callable[[list[str]], str], log_file: Path, tmp_path: Path
+) -> None:
     assert "absent" in fails(["fidelity", str(tmp_path / "absent"), str(log_file)])

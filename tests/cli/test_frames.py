@@ -10,8 +10,8 @@ import pytest
 
 from fastgaum.cli.app import main
 from fastgaum.cli.frames import write_frames
-from fastgaum.datasets.registry import load
 from fastgaum.errors import NumericsError, OutputError
+from fastgaum.logs.registry import load
 from fastgaum.models.user_model import UserModel
 
 PARTS = [
@@ -58,7 +58,9 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])
-def test_predict_writes_what_the_model_predicts(trained: Path, log_file: Path, tmp_path: Path, suffix: str) -> None:
+def test_predict_writes_what_the_model_predicts(
+    trained: Path, log_file: Path, tmp_path: Path, suffix: str
+) -> None:
     out = tmp_path / f"probs.{suffix}"
     assert main(["predict", str(trained), str(log_file), "-o", str(out)]) == 0
     frame = UserModel.load(trained).predict(load(str(log_file), candidate_fields=("price",)))

@@ -1,4 +1,5 @@
-"""`fastgaum train` that is stopped: by signals to a real process, by a full disk; and what --resume takes and refuses."""
+"""`fastgaum train` that is stopped: by signals to a real process, by a full disk; and what --resume
+takes and refuses."""
 
 from __future__ import annotations
 
@@ -18,11 +19,20 @@ import pytest
 
 from fastgaum.cli.app import main
 from fastgaum.locks import folder_lock
-from fastgaum.training.runs import kept_run
+from fastgaum.models.run_folder import kept_run
 from tests.crash.zygote import Zygote
-from tests.training.interrupted import check_same
+from tests.game.interrupted import check_same
 
-LONG = ["--set", "epochs=400", "--set", "patience=400", "--set", "players=exact", "--set", "search=[]"]
+LONG = [
+    "--set",
+    "epochs=400",
+    "--set",
+    "patience=400",
+    "--set",
+    "players=exact",
+    "--set",
+    "search=[]",
+]
 SHORT = ["--set", "epochs=6", "--set", "players=exact", "--set", "search=[]"]
 
 
@@ -82,13 +92,22 @@ def wait_for_more(run: Path, epochs: int) -> None:
 
 def test_a_second_signal_stops_at_once(zygote: Zygote, log_file: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    huge = ["--set", "batch_sessions=100000", "--set", "history=bilstm", "--set", "history_dim=600", *LONG]
+    huge = [
+        "--set",
+        "batch_sessions=100000",
+        "--set",
+        "history=bilstm",
+        "--set",
+        "history_dim=600",
+        *LONG,
+    ]
     pid = zygote.start("train", str(log_file), "-o", str(run), *huge)
     wait_for(run / "resume.safetensors")
     os.kill(pid, signal.SIGINT)
     time.sleep(0.3)
     os.kill(pid, signal.SIGTERM)
-    # where the machine is so fast that the batch was done between the two, the first one was answered, and the run saved
+    # where the machine is so fast that the batch was done between the two, the first one was
+    # answered, and the run saved
     code, kept = zygote.wait(pid), kept_run(run)
     assert kept is not None
     assert (code, kept.snapshot is None) in ((143, True), (130, False))
@@ -96,7 +115,10 @@ def test_a_second_signal_stops_at_once(zygote: Zygote, log_file: Path, tmp_path:
 
 
 def test_before_the_first_batch_nothing_is_left(
-    log_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    log_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def interrupted(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -107,9 +129,20 @@ def test_before_the_first_batch_nothing_is_left(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_resume_takes_the_run_s_options_and_repeated_ones(log_file: Path, tmp_path: Path, capsys) -> None:
+def test_resume_takes_the_run_s_options_and_repeated_ones(
+    log_file: Path, tmp_path: Path, capsys
+) -> None:
     run, whole = tmp_path / "run", tmp_path / "whole"
-    argv = ["train", str(log_file), "--candidate-field", "price", "--seed", "4", "--split-by", "user"]
+    argv = [
+        "train",
+        str(log_file),
+        "--candidate-field",
+        "price",
+        "--seed",
+        "4",
+        "--split-by",
+        "user",
+    ]
     assert main([*argv, "-o", str(whole), *SHORT]) == 0
     assert main([*argv, "-o", str(run), *SHORT, "--set", "epochs=2"]) == 0
     for again in (argv[:2], [*argv, *SHORT]):
@@ -134,7 +167,9 @@ def test_resume_takes_the_run_s_options_and_repeated_ones(log_file: Path, tmp_pa
     ],
     ids=" ".join,
 )
-def test_options_that_say_otherwise_are_named(log_file: Path, finished: Path, options: list[str], says: str) -> None:
+def test_options_that_say_otherwise_are_named(
+    log_file: Path, finished: Path, options: list[str], says: str
+) -> None:
     before = {path: path.read_bytes() for path in finished.iterdir()}
     assert says in failing(["train", str(log_file), "-o", str(finished), "--resume", *options])
     assert before == {path: path.read_bytes() for path in finished.iterdir()}
@@ -180,7 +215,11 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(
     said = failing(["train", str(log_file), "-o", str(run), "--resume", "--set", "epochs=6"])
     assert "cannot write" in said
     disk_full_beyond(-1)
-    assert before.keys() - {"metrics.parquet"} <= {path.name for path in run.iterdir()} <= before.keys()
+    assert (
+        before.keys() - {"metrics.parquet"}
+        <= {path.name for path in run.iterdir()}
+        <= before.keys()
+    )
     for name in ("model.safetensors", "resume.safetensors", "metrics.jsonl"):
         assert (run / name).read_bytes() == before[name]
     assert main(["train", str(log_file), "-o", str(run), "--resume", "--set", "epochs=6"]) == 0

@@ -1,4 +1,5 @@
-"""What a person meets on the command line: examples that work, --quiet, --json -, names that are nearly right, no colours in pipes."""
+"""What a person meets on the command line: examples that work, --quiet, --json -, names that are
+nearly right, no colours in pipes."""
 
 from __future__ import annotations
 
@@ -37,7 +38,9 @@ def commands(group: App = app, path: str = "") -> Iterator[str]:
             yield from commands(group[name], inner)
 
 
-LEAVES = [name for name in commands() if not any(other.startswith(f"{name} ") for other in commands())]
+LEAVES = [
+    name for name in commands() if not any(other.startswith(f"{name} ") for other in commands())
+]
 
 
 @pytest.mark.parametrize("line", [line for lines in EXAMPLES.values() for line in lines])
@@ -51,11 +54,17 @@ def test_the_parser_of_the_examples_can_say_no() -> None:
     from cyclopts import CycloptsError
 
     with pytest.raises(CycloptsError):
-        app.parse_args(["train", "clicks.csv", "-o", "runs/mine", "--sed", "1"], exit_on_error=False, print_error=False)
+        app.parse_args(
+            ["train", "clicks.csv", "-o", "runs/mine", "--sed", "1"],
+            exit_on_error=False,
+            print_error=False,
+        )
 
 
 @pytest.mark.parametrize("name", ["", *commands()])
-def test_the_help_shows_examples_of_its_own_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_shows_examples_of_its_own_command(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert all(line.startswith(f"fastgaum {name}".strip()) for line in EXAMPLES[name])
     assert main([*name.split(), "--help"]) == 0
     # a long line is broken where the shell allows it
@@ -73,7 +82,13 @@ def test_every_command_has_json(name: str, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize(
-    "argv", [["data", "list"], ["data", "info", "sample"], ["evaluate", "RUN", "LOG"], ["data", "audit", "LOG"]]
+    "argv",
+    [
+        ["data", "list"],
+        ["data", "info", "sample"],
+        ["evaluate", "RUN", "LOG"],
+        ["data", "audit", "LOG"],
+    ],
 )
 def test_json_to_stdout_is_one_object_and_nothing_else(
     argv: list[str], trained: Path, log_file: Path, capsys: pytest.CaptureFixture[str]
@@ -93,7 +108,10 @@ def test_json_of_what_is_written(log_file: Path, trained: Path, tmp_path: Path) 
     out, facts = tmp_path / "p.parquet", tmp_path / "f.json"
     assert main(["predict", str(trained), str(log_file), "-o", str(out), "--json", str(facts)]) == 0
     predicted = json.loads(facts.read_text())
-    assert main(["data", "convert", str(log_file), "-o", str(tmp_path / "log"), "--json", str(facts)]) == 0
+    assert (
+        main(["data", "convert", str(log_file), "-o", str(tmp_path / "log"), "--json", str(facts)])
+        == 0
+    )
     converted = json.loads(facts.read_text())
     assert predicted["candidates"] == converted["candidates"] > converted["events"] == 300
 
@@ -140,11 +158,19 @@ def test_quiet_leaves_results_and_errors(
     ],
 )
 def test_a_name_that_is_nearly_right_is_named(
-    argv: list[str], says: str, fails: Fails, trained: Path, log_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:  # fmt: skip
+    argv: list[str],
+    says: str,
+    fails: Fails,
+    trained: Path,
+    log_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
-    assert says in fails([{"RUN": str(trained), "LOG": str(log_file)}.get(word, word) for word in argv])
+    assert says in fails(
+        [{"RUN": str(trained), "LOG": str(log_file)}.get(word, word) for word in argv]
+    )
 
 
 @pytest.mark.parametrize(
@@ -190,7 +216,9 @@ def test_stages_and_waiting_name_what_is_going_on(screen: io.StringIO) -> None:
         assert what in screen.getvalue()
 
 
-def test_no_live_display_elsewhere(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_live_display_elsewhere(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with EventProgress("scoring") as events, Waiting("reading"):
         events(1, 2)
     assert capsys.readouterr() == ("", "")
@@ -205,8 +233,14 @@ def test_no_live_display_elsewhere(capsys: pytest.CaptureFixture[str], monkeypat
 
 @pytest.mark.parametrize("no_color", [False, True])
 def test_colours_are_for_terminals_that_want_them(no_color: bool) -> None:
-    env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "80"} | ({"NO_COLOR": "1"} if no_color else {})
-    env = {name: value for name, value in env.items() if name != "FORCE_COLOR" and (no_color or name != "NO_COLOR")}
+    env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "80"} | (
+        {"NO_COLOR": "1"} if no_color else {}
+    )
+    env = {
+        name: value
+        for name, value in env.items()
+        if name != "FORCE_COLOR" and (no_color or name != "NO_COLOR")
+    }
     command = [sys.executable, "-m", "fastgaum", "--help"]
     piped = subprocess.run(command, capture_output=True, env=env, timeout=60)
     assert b"\x1b" not in piped.stdout
@@ -242,7 +276,16 @@ def test_the_doctor_names_nobody(
     assert main(["doctor", "--json", str(tmp_path / "d.json")]) == 0
     out, facts = capsys.readouterr().out, json.loads((tmp_path / "d.json").read_text())
     assert "ada" not in out.replace(str(tmp_path), "")
-    for what in ("fastgaum", "torch", "threads", "cuda", "kernel cache", "data folder", "sample", "processor"):
+    for what in (
+        "fastgaum",
+        "torch",
+        "threads",
+        "cuda",
+        "kernel cache",
+        "data folder",
+        "sample",
+        "processor",
+    ):
         assert facts[what]
         assert f"{what}:" in out
     assert "/mnt/USER/logs" in out
@@ -251,25 +294,32 @@ def test_the_doctor_names_nobody(
 def test_help_and_list_are_quick() -> None:
     """Whole processes, the best of five: the bars are 0.3 s and 0.6 s on an idle machine.
 
-    What is counted is processor time: alone it is what the clock says, and a machine that does other things stretches it less.
-    """
+    What is counted is processor time: alone it is what the clock says, and a machine that does
+    other things stretches it less."""
     for argv, bar in ((["--help"], 0.3), (["data", "list"], 0.6)):
         took = []
         for _ in range(5):
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            subprocess.run([sys.executable, "-m", "fastgaum", *argv], check=True, capture_output=True, timeout=60)
+            subprocess.run(
+                [sys.executable, "-m", "fastgaum", *argv],
+                check=True,
+                capture_output=True,
+                timeout=60,
+            )
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert min(took) < 1.5 * bar, took
 
 
 @pytest.mark.parametrize(
-    "argv", [["--help"], ["train", "--help"], ["rl", "--help"], ["data", "list"], ["data", "info", "yelp"]]
+    "argv",
+    [["--help"], ["train", "--help"], ["rl", "--help"], ["data", "list"], ["data", "info", "yelp"]],
 )
 def test_what_is_quick_imports_nothing_heavy(argv: list[str]) -> None:
     code = (
         f"import sys; from fastgaum.cli.app import main; main({argv!r}); "
-        "print(sorted({'torch', 'polars', 'numpy', 'numba', 'markdown_it'} & set(sys.modules)), file=sys.stderr)"
+        "print(sorted({'torch', 'polars', 'numpy', 'numba', 'markdown_it'} & set(sys.modules)), "
+        "file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stderr == "[]\n"
@@ -305,14 +355,21 @@ def test_it_is_said_when_a_kernel_is_compiled_and_not_before(
     with compiling.noting_compilation():
         assert capsys.readouterr().err == ""
         for _ in range(2):
-            assert kernel._cache.load_overload("a signature that nobody has compiled", kernel.targetctx) is None
+            assert (
+                kernel._cache.load_overload(
+                    "a signature that nobody has compiled", kernel.targetctx
+                )
+                is None
+            )
         (said,) = capsys.readouterr().err.splitlines()
         assert said.startswith("compiling kernels")
     assert capsys.readouterr().err == ""
     assert _cache.before_compiling is None
 
 
-def test_the_cache_that_is_looked_at_is_the_kernels_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_cache_that_is_looked_at_is_the_kernels_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     if not hasattr(segments.logsumexp, "stats"):
         pytest.skip("kernels run as plain Python here")
     monkeypatch.setattr("fastgaum.kernels._cache.root", lambda: tmp_path)

@@ -1,4 +1,5 @@
-"""The live display: it must fit a terminal of 80 columns and say rate, time left, gap and prec@1."""
+"""The live display: it must fit a terminal of 80 columns and say rate, time left, gap and
+prec@1."""
 
 from __future__ import annotations
 
@@ -9,12 +10,20 @@ from rich.console import Console
 
 from fastgaum.cli.progress import DownloadProgress, TrainingProgress, clock, epoch_line
 from fastgaum.config import Config
-from fastgaum.training.observers import EpochRow
+from fastgaum.game.observers import EpochRow
 
 ROW = EpochRow(
-    epoch=12, phase="rounds", loss=0.5, val_loss=0.9, val_prec1=64.25, val_generator_prec1=63.0, gap=0.0123,
-    val_gap=0.02, events_per_second=28_400.0, best=True,
-)  # fmt: skip
+    epoch=12,
+    phase="rounds",
+    loss=0.5,
+    val_loss=0.9,
+    val_prec1=64.25,
+    val_generator_prec1=63.0,
+    gap=0.0123,
+    val_gap=0.02,
+    events_per_second=28_400.0,
+    best=True,
+)
 
 
 @pytest.fixture

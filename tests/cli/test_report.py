@@ -1,4 +1,5 @@
-"""`fastgaum report`: what it writes, what it refuses, and that the commands it prints repeat the run."""
+"""`fastgaum report`: what it writes, what it refuses, and that the commands it prints repeat the
+run."""
 
 from __future__ import annotations
 
@@ -43,15 +44,31 @@ def test_the_printed_commands_repeat_the_run(
     (train, evaluate) = [shlex.split(line)[1:] for line in commands if line.startswith("fastgaum ")]
     assert main(train) == 0
     assert main([*evaluate, "--json", "again.json"]) == 0
-    tables = [pl.read_parquet(f"{run}/metrics.parquet").drop("events_per_second") for run in ("a run", "a run-again")]
+    tables = [
+        pl.read_parquet(f"{run}/metrics.parquet").drop("events_per_second")
+        for run in ("a run", "a run-again")
+    ]
     assert tables[0].equals(tables[1], null_equal=True)
     heads = json.loads(Path("facts.json").read_text())["runs"][0]["evaluation"]["heads"]
     assert json.loads(Path("again.json").read_text())["heads"] == heads
 
 
-def test_two_runs_side_by_side_on_test(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_runs_side_by_side_on_test(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert (
-        main(["report", "--compare", str(trained), str(trained), "--split", "test", "-o", str(tmp_path / "two.html")])
+        main(
+            [
+                "report",
+                "--compare",
+                str(trained),
+                str(trained),
+                "--split",
+                "test",
+                "-o",
+                str(tmp_path / "two.html"),
+            ]
+        )
         == 0
     )
     assert "Paired differences" in (tmp_path / "two.html").read_text()
@@ -74,9 +91,14 @@ def test_two_runs_side_by_side_on_test(trained: Path, tmp_path: Path, capsys: py
     ],
 )
 def test_refuses(
-    fails: Fails, trained: Path, frame: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    options: list[str], says: str,
-) -> None:  # fmt: skip
+    fails: Fails,
+    trained: Path,
+    frame: pl.DataFrame,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    says: str,
+) -> None:
     monkeypatch.chdir(tmp_path)
     frame.filter(pl.col("session") != frame["session"][0]).write_parquet("other.parquet")
     assert says in fails(["report", str(trained), *options])

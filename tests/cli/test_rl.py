@@ -1,4 +1,5 @@
-"""`fastgaum rl`: a policy from a run, the table, the adaptation curve; mistakes are one line and exit code 2."""
+"""`fastgaum rl`: a policy from a run, the table, the adaptation curve; mistakes are one line and
+exit code 2."""
 
 from __future__ import annotations
 
@@ -17,14 +18,15 @@ import polars as pl
 import pytest
 
 from fastgaum.cli.app import main
-from fastgaum.envs.learned import LearnedWorld
 from fastgaum.locks import folder_lock
+from fastgaum.logs.frame import to_frame
+from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
-from fastgaum.policies import evaluate, train
-from fastgaum.policies.checkpoint import load_policy
+from fastgaum.policies import evaluation as evaluate
+from fastgaum.policies import training as train
+from fastgaum.policies.policy_file import load_policy
 from fastgaum.policies.registry import POLICIES
-from fastgaum.sessions.synthetic import synthesise
-from fastgaum.sessions.unpack import to_frame
+from fastgaum.worlds.learned_world import LearnedWorld
 
 SMALL = [
     "--set",
@@ -50,7 +52,16 @@ def made_run(folder: Path, seed: int) -> tuple[Path, Path]:
     half = sessions[seed::2]
     frame.filter(pl.col("session").is_in(half.implode())).write_parquet(log)
     run = folder / f"run{seed}"
-    quick = ["--set", "epochs=1", "--set", "warm_start=2", "--set", "catch_up=1", "--set", "search=[]"]
+    quick = [
+        "--set",
+        "epochs=1",
+        "--set",
+        "warm_start=2",
+        "--set",
+        "catch_up=1",
+        "--set",
+        "search=[]",
+    ]
     assert main(["train", str(log), "-o", str(run), "--split-by", "user", *quick]) == 0
     return log, run
 
@@ -63,27 +74,49 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     return log, run, made_run(folder, 1)[1]
 
 
-def test_train_then_adapt(runs: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_then_adapt(
+    runs: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     _, run, other = runs
     out = tmp_path / "policy"
-    assert main(["rl", "train", str(run), "-o", str(out), "-k", "2", "--seed", "3", *SMALL, *SHORT]) == 0
+    assert (
+        main(["rl", "train", str(run), "-o", str(out), "-k", "2", "--seed", "3", *SMALL, *SHORT])
+        == 0
+    )
     curve = pl.read_parquet(out / "curve.parquet")
     assert curve.columns == ["steps", "return", "click_rate", "loss", "epsilon"]
     assert curve["steps"].to_list() == [48]
     file = tmp_path / "curve.json"
-    adapt = ["rl", "adapt", str(out), str(run), "--in", str(other), "--episodes", "2", "--users", "20", "--seeds", "2"]
+    adapt = [
+        "rl",
+        "adapt",
+        str(out),
+        str(run),
+        "--in",
+        str(other),
+        "--episodes",
+        "2",
+        "--users",
+        "20",
+        "--seeds",
+        "2",
+    ]
     assert main([*adapt, "--json", str(file), *SHORT]) == 0
     rows = json.loads(file.read_text())["rows"]
     assert [(row["policy"], row["users"]) for row in rows] == [
-        ("pre-trained", 20), ("pre-trained", 40), ("untrained", 20), ("untrained", 40),
-    ]  # fmt: skip
+        ("pre-trained", 20),
+        ("pre-trained", 40),
+        ("untrained", 20),
+        ("untrained", 40),
+    ]
     assert "users met" in capsys.readouterr().out
 
 
 def test_adapt_meets_the_pool_of_the_training(
     runs: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A fixed pool of 6: the other world shows the same six items, by their ids, less those it does not know."""
+    """A fixed pool of 6: the other world shows the same six items, by their ids, less those it does
+    not know."""
     _, run, other = runs
     out = tmp_path / "policy"
     pool = ["--pool", "fixed", "--pool-size", "6"]
@@ -95,13 +128,28 @@ def test_adapt_meets_the_pool_of_the_training(
     real = evaluate.adaptation
 
     def watched(policies: Any, world: Any, setting: Any, **rest: Any) -> Any:
-        shown.update(world.item_ids.gather(setting.pool.draw(np.zeros(1, np.uint64), world.n_items)))
+        shown.update(
+            world.item_ids.gather(setting.pool.draw(np.zeros(1, np.uint64), world.n_items))
+        )
         for made in [*policies["pre-trained"], *policies["untrained"]]:
             learned.update(own.item_ids.gather(made.pool.draw(np.zeros(1, np.uint64), own.n_items)))
         return real(policies, world, setting, **rest)
 
     monkeypatch.setattr(evaluate, "adaptation", watched)
-    adapt = ["rl", "adapt", str(out), str(run), "--in", str(other), "--episodes", "1", "--users", "5", "--seeds", "1"]
+    adapt = [
+        "rl",
+        "adapt",
+        str(out),
+        str(run),
+        "--in",
+        str(other),
+        "--episodes",
+        "1",
+        "--users",
+        "5",
+        "--seeds",
+        "1",
+    ]
     assert main([*adapt, *SHORT]) == 0
     trained = set(own.item_ids.gather(trained_on.draw(np.zeros(1, np.uint64), own.n_items)))
     assert len(trained) == 6
@@ -124,7 +172,8 @@ def test_a_training_that_was_interrupted_goes_on(
     capsys: pytest.CaptureFixture[str],
     fails: Callable[[list[str]], str],
 ) -> None:
-    """Ctrl-C: exit 130, and the command it prints ends in the files of a training that was not interrupted."""
+    """Ctrl-C: exit 130, and the command it prints ends in the files of a training that was not
+    interrupted."""
     _, run, other = runs
     assert main(train_again(run, tmp_path / "whole")) == 0
     out, learn = tmp_path / "cut", train._learn
@@ -148,7 +197,9 @@ def test_a_training_that_was_interrupted_goes_on(
     assert main([*command[1:], "--threads", "1"]) == 0
     assert files_of(out) == files_of(tmp_path / "whole")
     assert "is done" in fails([*command[1:]])
-    assert "no training to resume" in fails(["rl", "train", str(run), "-o", str(tmp_path / "new"), "--resume"])
+    assert "no training to resume" in fails(
+        ["rl", "train", str(run), "-o", str(tmp_path / "new"), "--resume"]
+    )
     assert "one of them" in fails([*command[1:], "--overwrite"])
     with folder_lock(out):
         assert "in use" in fails([*train_again(run, out), "--overwrite"])
@@ -157,7 +208,8 @@ def test_a_training_that_was_interrupted_goes_on(
 KILLED = """
 import os, signal, sys
 from fastgaum.cli.app import main
-from fastgaum.policies import resume, train
+from fastgaum.policies import resume
+from fastgaum.policies import training as train
 
 learn, resume.SHARE = train._learn, float("inf")
 
@@ -173,18 +225,24 @@ main(sys.argv[1:])
 
 
 def test_a_training_that_was_killed_goes_on(runs: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    """kill −9 at the end of an episode that no file holds yet: it is played again, from where the file is."""
+    """kill −9 at the end of an episode that no file holds yet: it is played again, from where the
+    file is."""
     _, run, _ = runs
     whole, cut = (train_again(run, tmp_path / name) for name in ("whole", "cut"))
     assert main(whole) == 0
     done = subprocess.run([sys.executable, "-c", KILLED, *cut], capture_output=True, timeout=300)
     assert done.returncode == -signal.SIGKILL
     assert {".lock", "resume.safetensors"} == set(files_of(tmp_path / "cut"))
-    assert main(["rl", "train", str(run), "-o", str(tmp_path / "cut"), "--resume", "--threads", "1"]) == 0
+    assert (
+        main(["rl", "train", str(run), "-o", str(tmp_path / "cut"), "--resume", "--threads", "1"])
+        == 0
+    )
     assert files_of(tmp_path / "cut") == files_of(tmp_path / "whole")
 
 
-def test_evaluate_prints_every_policy_in_another_world(runs: tuple[Path, Path, Path], tmp_path: Path) -> None:
+def test_evaluate_prints_every_policy_in_another_world(
+    runs: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
     log, run, other = runs
     file, text = tmp_path / "table.json", tmp_path / "table.md"
     command = [
@@ -204,7 +262,9 @@ def test_evaluate_prints_every_policy_in_another_world(runs: tuple[Path, Path, P
     ]
     assert main([*command, "--json", str(file), "--markdown", str(text), *SMALL, *SHORT]) == 0
     result = json.loads(file.read_text())
-    assert [(row["policy"], row["k"]) for row in result["rows"]] == [(name, k) for k in (1, 2) for name in POLICIES]
+    assert [(row["policy"], row["k"]) for row in result["rows"]] == [
+        (name, k) for k in (1, 2) for name in POLICIES
+    ]
     for row in result["rows"]:
         assert 0 <= row["click_rate"] <= 1
         assert row["return_ci"][0] <= row["return"] <= row["return_ci"][1]
@@ -223,22 +283,32 @@ def test_evaluate_without_a_log_says_what_is_left_out(
     assert "cascade-dqn" in out
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["train", "RUN", "-o", "OUT", "--policy", "cascade"], "cascade-dqn"),
-    (["train", "RUN", "-o", "OUT", "--policy", "random"], "not trained"),
-    (["train", "RUN", "-o", "OUT", "--set", "gama=1"], "gamma"),
-    (["train", "RUN", "-o", "OUT", "-k", "99"], "slate of 99"),
-    (["train", "OUT/none", "-o", "OUT"], "no model"),
-    (["evaluate", "RUN", "--policies", "randm"], "random"),
-    (["evaluate", "RUN", "--policies", "wd-lr"], "--log"),
-    (["evaluate", "RUN", "-k", "three"], "three"),
-    (["evaluate", "RUN", "--seeds", "0"], "1 seed"),
-    (["adapt", "OUT/none", "RUN"], "no policy"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "RUN", "-o", "OUT", "--policy", "cascade"], "cascade-dqn"),
+        (["train", "RUN", "-o", "OUT", "--policy", "random"], "not trained"),
+        (["train", "RUN", "-o", "OUT", "--set", "gama=1"], "gamma"),
+        (["train", "RUN", "-o", "OUT", "-k", "99"], "slate of 99"),
+        (["train", "OUT/none", "-o", "OUT"], "no model"),
+        (["evaluate", "RUN", "--policies", "randm"], "random"),
+        (["evaluate", "RUN", "--policies", "wd-lr"], "--log"),
+        (["evaluate", "RUN", "-k", "three"], "three"),
+        (["evaluate", "RUN", "--seeds", "0"], "1 seed"),
+        (["adapt", "OUT/none", "RUN"], "no policy"),
+    ],
+)
 def test_mistakes(
-    runs: tuple[Path, Path, Path], fails: Callable[[list[str]], str], tmp_path: Path, arguments: list[str], words: str
+    runs: tuple[Path, Path, Path],
+    fails: Callable[[list[str]], str],
+    tmp_path: Path,
+    arguments: list[str],
+    words: str,
 ) -> None:
-    texts = [text.replace("RUN", str(runs[1])).replace("OUT", str(tmp_path / "out")) for text in arguments]
+    texts = [
+        text.replace("RUN", str(runs[1])).replace("OUT", str(tmp_path / "out"))
+        for text in arguments
+    ]
     assert words in fails(["rl", *texts])
 
 

@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 
 from fastgaum.cli.app import main
-from fastgaum.sessions.read import read_log
-from fastgaum.sessions.unpack import to_frame
+from fastgaum.logs.frame import to_frame
+from fastgaum.logs.read import read_log
 from tests.cli.conftest import QUICK
 
 FIELD = ["--candidate-field", "price"]
@@ -26,7 +26,9 @@ def shards(log_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_converted_checked_and_read_back(shards: Path, log_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_converted_checked_and_read_back(
+    shards: Path, log_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     whole, back = read_log(log_file, candidate_fields=["price"]), read_log(shards)
     rows = [sorted(to_frame(log).drop("user").rows()) for log in (whole, back)]
     assert rows[0] == rows[1]
@@ -41,7 +43,9 @@ def test_trained_evaluated_predicted_and_audited(
     run = tmp_path / "run"
     assert main(["train", str(shards), "-o", str(run), *FIELD, *QUICK]) == 0
     assert main(["evaluate", str(run), str(shards), "--json", str(tmp_path / "figures.json")]) == 0
-    assert json.loads((tmp_path / "figures.json").read_text())["n_events"] == read_log(shards).count("events", "test")
+    assert json.loads((tmp_path / "figures.json").read_text())["n_events"] == read_log(
+        shards
+    ).count("events", "test")
     assert main(["predict", str(run), str(shards), "-o", str(tmp_path / "probs.parquet")]) == 0
     assert pl.read_parquet(tmp_path / "probs.parquet").height == read_log(shards).n_candidates
     # a run of the file itself is evaluated on the shards, and the other way round
@@ -68,10 +72,37 @@ def test_several_files_and_worlds(log_file: Path, tmp_path: Path) -> None:
     assert main(argv) == 0
     assert read_log(tmp_path / "both").n_sessions == 2 * read_log(log_file).n_sessions
     assert (
-        main(["data", "synth", "--events", "500", "--items", "30", "--shards", "3", "-o", str(tmp_path / "made")]) == 0
+        main(
+            [
+                "data",
+                "synth",
+                "--events",
+                "500",
+                "--items",
+                "30",
+                "--shards",
+                "3",
+                "-o",
+                str(tmp_path / "made"),
+            ]
+        )
+        == 0
     )
     assert read_log(tmp_path / "made").n_events == 500
-    assert main(["data", "convert", str(tmp_path / "made"), "-o", str(tmp_path / "again"), "--shards", "2"]) == 0
+    assert (
+        main(
+            [
+                "data",
+                "convert",
+                str(tmp_path / "made"),
+                "-o",
+                str(tmp_path / "again"),
+                "--shards",
+                "2",
+            ]
+        )
+        == 0
+    )
     assert read_log(tmp_path / "again").n_events == 500
 
 
@@ -96,10 +127,14 @@ def test_a_wrong_shard_ends_a_command_at_once(
     assert time.perf_counter() - started < 5
 
 
-def test_what_is_refused(shards: Path, log_file: Path, tmp_path: Path, fails: Callable[[list[str]], str]) -> None:
+def test_what_is_refused(
+    shards: Path, log_file: Path, tmp_path: Path, fails: Callable[[list[str]], str]
+) -> None:
     out = ["-o", str(tmp_path / "out")]
     assert "pass --shards N" in fails(["data", "convert", str(log_file), str(log_file), *out])
-    assert "converted alone" in fails(["data", "convert", str(log_file), str(shards), *out, "--shards", "2"])
+    assert "converted alone" in fails(
+        ["data", "convert", str(log_file), str(shards), *out, "--shards", "2"]
+    )
     assert "a folder's name" in fails(
         ["data", "convert", str(log_file), "-o", str(tmp_path / "x.csv"), "--shards", "2"]
     )

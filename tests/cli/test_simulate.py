@@ -10,10 +10,10 @@ import polars as pl
 import pytest
 
 from fastgaum.cli.app import main
-from fastgaum.envs.learned import LearnedWorld
 from fastgaum.models.user_model import UserModel
-from fastgaum.policies.checkpoint import load_policy
+from fastgaum.policies.policy_file import load_policy
 from fastgaum.policies.rollout import Setting, play
+from fastgaum.worlds.learned_world import LearnedWorld
 
 SMALL = ["--episodes", "30", "--slate-size", "3", "--horizon", "4"]
 
@@ -45,7 +45,9 @@ def plain(frame: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
-def test_trajectories_are_audited_and_trained_on(plain: tuple[str, str], tmp_path: Path, suffix: str) -> None:
+def test_trajectories_are_audited_and_trained_on(
+    plain: tuple[str, str], tmp_path: Path, suffix: str
+) -> None:
     out = tmp_path / f"t{suffix}"
     assert main(["simulate", plain[1], "-o", str(out), *SMALL]) == 0
     frame = pl.read_parquet(out) if suffix == ".parquet" else pl.read_csv(out)
@@ -53,7 +55,16 @@ def test_trajectories_are_audited_and_trained_on(plain: tuple[str, str], tmp_pat
     assert frame.height == 30 * 4 * 3
     assert frame["session"].n_unique() == 30
     assert main(["data", "audit", str(out)]) == 0
-    train = ["train", str(out), "-o", str(tmp_path / "again"), "--set", "epochs=1", "--set", "warm_start=1"]
+    train = [
+        "train",
+        str(out),
+        "-o",
+        str(tmp_path / "again"),
+        "--set",
+        "epochs=1",
+        "--set",
+        "warm_start=1",
+    ]
     assert main(train) == 0
 
 
@@ -67,7 +78,19 @@ def test_the_same_seed_writes_the_same_file(plain: tuple[str, str], tmp_path: Pa
     assert frames[0].equals(frames[1])
     assert not frames[0].equals(frames[2])
     assert (
-        main(["simulate", plain[1], "-o", str(tmp_path / "d.parquet"), "--threads", "1", *SMALL, "--head", "reward"])
+        main(
+            [
+                "simulate",
+                plain[1],
+                "-o",
+                str(tmp_path / "d.parquet"),
+                "--threads",
+                "1",
+                *SMALL,
+                "--head",
+                "reward",
+            ]
+        )
         == 0
     )
 
@@ -83,7 +106,9 @@ def test_users_may_begin_within_a_logged_session(plain: tuple[str, str], tmp_pat
 
 
 @pytest.mark.parametrize("policy", ["popular", "greedy", "greedy-click", "wd-lr"])
-def test_a_policy_by_name_makes_the_slates(plain: tuple[str, str], tmp_path: Path, policy: str) -> None:
+def test_a_policy_by_name_makes_the_slates(
+    plain: tuple[str, str], tmp_path: Path, policy: str
+) -> None:
     log, run = plain
     out = tmp_path / "t.parquet"
     assert main(["simulate", run, "-o", str(out), *SMALL, "--policy", policy, "--log", log]) == 0
@@ -95,7 +120,11 @@ def test_a_policy_by_name_makes_the_slates(plain: tuple[str, str], tmp_path: Pat
         choices = pl.read_parquet(log).filter(pl.col("chosen") == 1)["item"].value_counts(sort=True)
         assert set(slates[0]) <= set(choices["item"].head(8).cast(pl.String))
     if policy == "greedy":
-        assert frame.group_by("session", "event").agg(pl.col("utility").is_sorted(descending=True))["utility"].all()
+        assert (
+            frame.group_by("session", "event")
+            .agg(pl.col("utility").is_sorted(descending=True))["utility"]
+            .all()
+        )
 
 
 def test_a_trained_policy_makes_the_slates_it_was_trained_for(
@@ -104,20 +133,37 @@ def test_a_trained_policy_makes_the_slates_it_was_trained_for(
     """Its own size of slates and pool, as it acts when it no longer learns."""
     run, policy, out = plain[1], tmp_path / "policy", tmp_path / "t.parquet"
     quick = [
-        part for key in ("episodes=1", "users=8", "warm_up=8", "batch=8", "evaluations=1") for part in ("--set", key)
+        part
+        for key in ("episodes=1", "users=8", "warm_up=8", "batch=8", "evaluations=1")
+        for part in ("--set", key)
     ]
     pool = ["--pool", "fixed", "--pool-size", "5", "-k", "2", "--horizon", "4"]
     assert main(["rl", "train", run, "-o", str(policy), *pool, *quick]) == 0
-    simulate = ["simulate", run, "-o", str(out), "--episodes", "30", "--horizon", "4", "--policy", str(policy)]
+    simulate = [
+        "simulate",
+        run,
+        "-o",
+        str(out),
+        "--episodes",
+        "30",
+        "--horizon",
+        "4",
+        "--policy",
+        str(policy),
+    ]
     assert main(simulate) == 0
     frame = pl.read_parquet(out)
     assert frame.height == 30 * 4 * 2
     world = LearnedWorld(UserModel.load(Path(run)))
     made, k, trained_on = load_policy(policy, world)
-    assert set(frame["item"]) <= set(world.item_ids.gather(trained_on.draw(np.zeros(1, np.uint64), world.n_items)))
+    assert set(frame["item"]) <= set(
+        world.item_ids.gather(trained_on.draw(np.zeros(1, np.uint64), world.n_items))
+    )
     outcome = play(world, made, Setting(k, 4, trained_on), 30, 0)
     assert frame["chosen"].sum() == outcome.clicks.sum()
-    assert frame.filter(pl.col("chosen") == 1)["utility"].sum() == pytest.approx(outcome.rewards.sum(), rel=1e-4)
+    assert frame.filter(pl.col("chosen") == 1)["utility"].sum() == pytest.approx(
+        outcome.rewards.sum(), rel=1e-4
+    )
     assert "slates of 2 items and is asked for 3" in fails([*simulate, "--slate-size", "3"])
 
 
@@ -137,7 +183,11 @@ def test_a_trained_policy_makes_the_slates_it_was_trained_for(
     ],
 )
 def test_a_mistake_is_one_line(
-    plain: tuple[str, str], tmp_path: Path, more: list[str], message: str, fails: Callable[[list[str]], str]
+    plain: tuple[str, str],
+    tmp_path: Path,
+    more: list[str],
+    message: str,
+    fails: Callable[[list[str]], str],
 ) -> None:
     out = [] if "-o" in more else ["-o", str(tmp_path / "t.parquet")]
     assert message in fails(["simulate", plain[1], *out, *more])
@@ -151,4 +201,6 @@ def test_a_run_that_reads_further_fields_asks_for_its_log(
 
 
 def test_no_run_is_one_line(tmp_path: Path, fails: Callable[[list[str]], str]) -> None:
-    assert "nothing" in fails(["simulate", str(tmp_path / "nothing"), "-o", str(tmp_path / "t.parquet")])
+    assert "nothing" in fails(
+        ["simulate", str(tmp_path / "nothing"), "-o", str(tmp_path / "t.parquet")]
+    )

@@ -1,10 +1,11 @@
-"""The kill test: SIGKILL at random moments of train, data get, data convert and reproduce, while a reader polls.
+"""The kill test: SIGKILL at random moments of train, data get, data convert and reproduce, while a
+reader polls.
 
     python -m tests.crash.kill --kills 100 --seed 0
 
-Each job is started, killed at a random moment of its work, started again (and killed again, up to three times), and then
-left to end. It must end with the hash of an uninterrupted job; whatever the reader finds at any moment must be whole.
-"""
+Each job is started, killed at a random moment of its work, started again (and killed again, up to
+three times), and then left to end. It must end with the hash of an uninterrupted job; whatever the
+reader finds at any moment must be whole."""
 
 from __future__ import annotations
 
@@ -27,11 +28,11 @@ import polars as pl
 from safetensors import safe_open
 
 from fastgaum import load_log, save_log
+from fastgaum.game.checkpoint import read_kept
+from fastgaum.logs.frame import to_frame
+from fastgaum.logs.slice import slice_sessions
+from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
-from fastgaum.sessions.slice import slice_sessions
-from fastgaum.sessions.synthetic import synthesise
-from fastgaum.sessions.unpack import to_frame
-from fastgaum.training.keeper import read_kept
 from tests.crash.slow_server import SlowServer
 from tests.crash.zygote import Zygote
 
@@ -53,13 +54,15 @@ class Report:
 
     def __str__(self) -> str:
         return (
-            f"{self.kills} kills, {self.ends} ends compared, {self.reads} reads beside ({self.late} kills came too late),"
+            f"{self.kills} kills, {self.ends} ends compared, {self.reads} reads beside "
+            f"({self.late} kills came too late),"
             f" {len(self.wrong)} wrong"
         )
 
 
 class Job:
-    """One command, repeated in a folder; subclasses say what it is, what it leaves and what a reader may find."""
+    """One command, repeated in a folder; subclasses say what it is, what it leaves and what a
+    reader may find."""
 
     name: str
     always_there = False
@@ -86,7 +89,8 @@ class Job:
         raise NotImplementedError
 
     def look(self) -> int:
-        """Read whatever is there as a reader would; returns how many files were read. Raises whatever is wrong."""
+        """Read whatever is there as a reader would; returns how many files were read. Raises
+        whatever is wrong."""
         raise NotImplementedError
 
     def reference(self) -> None:
@@ -110,11 +114,15 @@ class Job:
             elif code == 0:
                 report.late += 1
             else:
-                report.wrong.append(f"{self.name}: exit code {code} after a kill: {self.zygote.said()[-300:]}")
+                report.wrong.append(
+                    f"{self.name}: exit code {code} after a kill: {self.zygote.said()[-300:]}"
+                )
         code = self.zygote.wait(self.start())
         report.ends += 1
         if code != 0:
-            report.wrong.append(f"{self.name}: exit code {code} at the end: {self.zygote.said()[-300:]}")
+            report.wrong.append(
+                f"{self.name}: exit code {code} at the end: {self.zygote.said()[-300:]}"
+            )
         elif self.result() != self.expected:
             report.wrong.append(f"{self.name}: another result")
 
@@ -137,7 +145,9 @@ class Train(Job):
     def start(self) -> int:
         sets = ["epochs=12", "warm_start=12", "batch_sessions=16", "catch_up=4", "patience=3"]
         options = [part for one in sets for part in ("--set", one)]
-        return self.zygote.start("train", str(self.folder / "log.parquet"), "-o", str(self.run), "--resume", *options)
+        return self.zygote.start(
+            "train", str(self.folder / "log.parquet"), "-o", str(self.run), "--resume", *options
+        )
 
     def result(self) -> Any:
         lines = [json.loads(line) for line in (self.run / "metrics.jsonl").read_text().splitlines()]
@@ -199,7 +209,9 @@ files = [{{ path = "slow/log.bin", sha256 = "{_sha(self.content)}", bytes = {len
 
     def start(self) -> int:
         data_dir = self.file.parents[1]
-        return self.zygote.start("data", "get", "slow", "--data-dir", str(data_dir), registry=self.registry)
+        return self.zygote.start(
+            "data", "get", "slow", "--data-dir", str(data_dir), registry=self.registry
+        )
 
     def result(self) -> Any:
         return self.file.read_bytes()
@@ -212,7 +224,8 @@ files = [{{ path = "slow/log.bin", sha256 = "{_sha(self.content)}", bytes = {len
 
 
 class Convert(Job):
-    """`fastgaum data convert` into a folder that holds another log, and to a parquet file that does."""
+    """`fastgaum data convert` into a folder that holds another log, and to a parquet file that
+    does."""
 
     name = "data convert"
     always_there = True
@@ -249,19 +262,22 @@ class Convert(Job):
         return _sha(self.out.read_bytes()) if self.to_file else load_log(self.out).fingerprint
 
     def look(self) -> int:
-        # both are there from their first moment on: a replacement must not take them away even for an instant
+        # both are there from their first moment on: a replacement must not take them away even for
+        # an instant
         self.there |= {name for name in ("out", "out.parquet") if (self.folder / name).exists()}
         if "out" in self.there:
             assert load_log(self.folder / "out").fingerprint in self.prints
         if "out.parquet" in self.there:
-            # read through one handle: polars opens a path twice, and meets two files where it is renamed over in between
+            # read through one handle: polars opens a path twice, and meets two files where it is
+            # renamed over in between
             content = io.BytesIO((self.folder / "out.parquet").read_bytes())
             assert pl.read_parquet(content).height in self.heights
         return len(self.there)
 
 
 class Reproduce(Job):
-    """`fastgaum reproduce`, which restarts wholly; two runs side by side in processes of their own if told so."""
+    """`fastgaum reproduce`, which restarts wholly; two runs side by side in processes of their own
+    if told so."""
 
     name = "reproduce"
     side_by_side = "1"
@@ -277,15 +293,31 @@ class Reproduce(Job):
 
     def start(self) -> int:
         outputs = [("--json", "json"), ("--csv", "csv"), ("--markdown", "md")]
-        given = [part for option, suffix in outputs for part in (option, str(self.folder / f"table.{suffix}"))]
+        given = [
+            part
+            for option, suffix in outputs
+            for part in (option, str(self.folder / f"table.{suffix}"))
+        ]
         return self.zygote.start(
-            "reproduce", "--datasets", str(self.folder / "log.parquet"), "--models", "click-rate,paper-pw",
-            "--seeds", "2", "--jobs", self.side_by_side, "--set", "epochs=3", *given,
-        )  # fmt: skip
+            "reproduce",
+            "--datasets",
+            str(self.folder / "log.parquet"),
+            "--models",
+            "click-rate,paper-pw",
+            "--seeds",
+            "2",
+            "--jobs",
+            self.side_by_side,
+            "--set",
+            "epochs=3",
+            *given,
+        )
 
     def result(self) -> Any:
         return _sha(
-            json.dumps(_timeless(json.loads((self.folder / "table.json").read_text())), sort_keys=True).encode()
+            json.dumps(
+                _timeless(json.loads((self.folder / "table.json").read_text())), sort_keys=True
+            ).encode()
         )
 
     def look(self) -> int:
@@ -307,7 +339,10 @@ JOBS: tuple[type[Job], ...] = (Train, Get, Convert, Reproduce)
 def kill_test(job: type[Job], kills: int, seed: int, most_in_a_row: int = MOST_KILLS) -> Report:
     """Kill one kind of job so many times; the report says what went wrong."""
     report, rng = Report(), random.Random(seed)
-    with tempfile.TemporaryDirectory(prefix="fastgaum-kill-") as folder, Zygote(Path(folder)) as zygote:
+    with (
+        tempfile.TemporaryDirectory(prefix="fastgaum-kill-") as folder,
+        Zygote(Path(folder)) as zygote,
+    ):
         work = job(zygote, Path(folder) / "work")
         done = threading.Event()
         reader = threading.Thread(target=_read, args=(work, report, done))
@@ -355,8 +390,12 @@ def _sha(content: bytes) -> str:
 def main() -> int:
     """Run the whole test and print what it saw, a line per job."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--kills", type=int, default=100, help="in all, shared evenly among the jobs")
-    parser.add_argument("--jobs", nargs="+", default=[job.name for job in JOBS], help="which, by name")
+    parser.add_argument(
+        "--kills", type=int, default=100, help="in all, shared evenly among the jobs"
+    )
+    parser.add_argument(
+        "--jobs", nargs="+", default=[job.name for job in JOBS], help="which, by name"
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     print(f"seed {options.seed}")

@@ -1,7 +1,8 @@
-"""Commands as real processes that start at once: forked from a process that has imported FastGAUM and run nothing.
+"""Commands as real processes that start at once: forked from a process that has imported FastGAUM
+and run nothing.
 
-A process of its own for each command takes seconds to import, so that most random kills would hit an import.
-"""
+A process of its own for each command takes seconds to import, so that most random kills would hit
+an import."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ from pathlib import Path
 _SERVER = """
 import json, os, signal, sys
 import fastgaum.cli.app, fastgaum.cli.train, fastgaum.cli.data, fastgaum.cli.reproduce
-import fastgaum.training.runs, fastgaum.reproduce, fastgaum.datasets.fetch, fastgaum.sessions.oracle
-from fastgaum.datasets import registry
+import fastgaum.models.run_folder, fastgaum.reports.reproduce, fastgaum.logs.download, fastgaum.logs.truth
+from fastgaum.logs import registry
 
 print("ready", flush=True)
 for line in sys.stdin:
@@ -52,7 +53,10 @@ class Zygote:
         self.output = folder / "output.txt"
         """what the commands print"""
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-W", "ignore", "-c", _SERVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert self._answer() == "ready"
 
@@ -67,11 +71,13 @@ class Zygote:
         self.process.stdout.close()
 
     def start(self, *argv: str, registry: str | None = None) -> int:
-        """Start `fastgaum ARGV`, with a registry of data sets of its own if need be; returns the process id."""
+        """Start `fastgaum ARGV`, with a registry of data sets of its own if need be; returns the
+        process id."""
         return int(self._ask(argv=argv, output=str(self.output), registry=registry))
 
     def wait(self, pid: int) -> int:
-        """Wait for a command's end; returns its exit code, or the negated number of the signal that killed it."""
+        """Wait for a command's end; returns its exit code, or the negated number of the signal that
+        killed it."""
         return int(self._ask(wait=pid))
 
     def run(self, *argv: str, registry: str | None = None) -> int:

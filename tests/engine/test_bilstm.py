@@ -1,4 +1,5 @@
-"""The bidirectional LSTM over prefixes by hand: its gradients, its weights' factors, and batches without a history."""
+"""The bidirectional LSTM over prefixes by hand: its gradients, its weights' factors, and batches
+without a history."""
 
 from __future__ import annotations
 
@@ -11,15 +12,15 @@ import torch
 from torch import nn
 
 from fastgaum.engine.bilstm import FusedPrefixBiLstm
-from fastgaum.engine.memory import Scratch
 from fastgaum.engine.optimiser import PlayerOptimiser
 from fastgaum.engine.product import ProductWeight
+from fastgaum.engine.scratch import Scratch
 from fastgaum.errors import ConfigError
-from fastgaum.models.expand import prefixes
-from fastgaum.models.history import PrefixBiLstm
-from fastgaum.models.tensors import BatchTensors, chosen_bags, to_tensors
-from fastgaum.sessions.batches import batches
-from fastgaum.sessions.features import FeatureSpace
+from fastgaum.features.batches import batches
+from fastgaum.features.space import FeatureSpace
+from fastgaum.nets.histories import PrefixBiLstm
+from fastgaum.nets.prefixes import prefixes
+from fastgaum.nets.tensors import BatchTensors, chosen_bags, to_tensors
 from tests.builders import log_of, random_log
 
 
@@ -34,14 +35,20 @@ def passes(n_ids: int, dim: int, layers: int) -> tuple[PrefixBiLstm, FusedPrefix
     encoder = PrefixBiLstm(n_ids, 0, dim, layers, 0)
     fused = FusedPrefixBiLstm(copy.deepcopy(encoder), "history", Scratch())
     tables = fused.own_tables(n_ids, "adam")
-    fused.bind(PlayerOptimiser(fused.dense_parameters(), tables, 0.1, 0.0, 5.0, fused.own_products()))
+    fused.bind(
+        PlayerOptimiser(fused.dense_parameters(), tables, 0.1, 0.0, 5.0, fused.own_products())
+    )
     return encoder, fused, np.full(n_ids, -1, np.int32)
 
 
 def gradients(fused: FusedPrefixBiLstm, n_ids: int) -> dict[str, Any]:
     """As the encoder names them, from factors, views and named rows."""
-    found = {f"weight_hh.{i}": weight.left @ weight.right for i, weight in enumerate(fused.weight_hh)}
-    found |= {f"weight_ih.{i}": weight.left @ weight.right for i, weight in enumerate(fused.weight_ih)}
+    found = {
+        f"weight_hh.{i}": weight.left @ weight.right for i, weight in enumerate(fused.weight_hh)
+    }
+    found |= {
+        f"weight_ih.{i}": weight.left @ weight.right for i, weight in enumerate(fused.weight_ih)
+    }
     found |= {f"bias_ih.{i}": grad for i, grad in enumerate(fused.grad_biases)}
     for i, part in enumerate(fused.inputs):
         found[f"inputs.{i}.bias"] = part.grads[-1]
@@ -53,8 +60,12 @@ def gradients(fused: FusedPrefixBiLstm, n_ids: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("generated", [False, True])
-@pytest.mark.parametrize(("max_length", "dim", "layers"), [(6, 5, 1), (6, 4, 3), (2, 40, 2), (9, 160, 2)])
-def test_states_and_gradients_are_autograds(max_length: int, dim: int, layers: int, generated: bool) -> None:
+@pytest.mark.parametrize(
+    ("max_length", "dim", "layers"), [(6, 5, 1), (6, 4, 3), (2, 40, 2), (9, 160, 2)]
+)
+def test_states_and_gradients_are_autograds(
+    max_length: int, dim: int, layers: int, generated: bool
+) -> None:
     batch, n_ids = batch_of(max_length)
     encoder, fused, slot_of = passes(n_ids, dim, layers)
     if generated:
@@ -69,13 +80,17 @@ def test_states_and_gradients_are_autograds(max_length: int, dim: int, layers: i
     torch.autograd.backward(expected, grads)
     for left, right in zip(found, expected, strict=True):
         np.testing.assert_allclose(left, right.detach().numpy(), atol=1e-6)
-    (fused.backward_both if generated else fused.backward)(*(part.numpy() for part in grads), slot_of)
+    (fused.backward_both if generated else fused.backward)(
+        *(part.numpy() for part in grads), slot_of
+    )
     ours = gradients(fused, n_ids)
     assert ours.keys() == dict(encoder.named_parameters()).keys()
     for name, parameter in encoder.named_parameters():
         assert parameter.grad is not None
         scale = max(1.0, float(parameter.grad.abs().max()))
-        np.testing.assert_allclose(ours[name], parameter.grad.numpy(), atol=1e-5 * scale, err_msg=name)
+        np.testing.assert_allclose(
+            ours[name], parameter.grad.numpy(), atol=1e-5 * scale, err_msg=name
+        )
 
 
 def test_sessions_of_one_event_have_no_history_and_no_gradient() -> None:
@@ -100,11 +115,15 @@ def test_norm_of_a_gradient_from_its_factors(terms: int) -> None:
         rng.standard_normal((terms, 20), dtype=np.float32),
     )
     weight.set_gradient(sums, inputs)
-    assert weight.squares() == pytest.approx(float(((sums.T @ inputs).astype(np.float64) ** 2).sum()), rel=1e-4)
+    assert weight.squares() == pytest.approx(
+        float(((sums.T @ inputs).astype(np.float64) ** 2).sum()), rel=1e-4
+    )
 
 
 def test_prefixes_of_a_very_long_session_are_refused_by_name() -> None:
     offsets = torch.tensor([0, 3, 100_003], dtype=torch.int32)
-    with pytest.raises(ConfigError, match=r"longest session has 100,000 choices are 5,000,050,006 positions"):
+    with pytest.raises(
+        ConfigError, match=r"longest session has 100,000 choices are 5,000,050,006 positions"
+    ):
         prefixes(offsets)
     assert len(prefixes(offsets, window=20).rows) == 6 + 20 * 100_000 - 190

@@ -1,4 +1,5 @@
-"""The engine against the reference: the same networks, the same batches, autograd there and kernels here."""
+"""The engine against the reference: the same networks, the same batches, autograd there and kernels
+here."""
 
 from __future__ import annotations
 
@@ -14,16 +15,16 @@ import torch
 import fastgaum
 from fastgaum.config import Config
 from fastgaum.engine.game import FusedGame
+from fastgaum.features.batches import batches
+from fastgaum.features.space import FeatureSpace
+from fastgaum.game.game import Game
+from fastgaum.game.scoring import score
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.synthetic import synthesise
 from fastgaum.metrics.precision import precision_at_k
-from fastgaum.models.networks import Networks
-from fastgaum.models.regularisers import regulariser_of
-from fastgaum.models.tensors import BatchTensors, to_tensors
-from fastgaum.sessions.batches import batches
-from fastgaum.sessions.features import FeatureSpace
-from fastgaum.sessions.packed import SessionLog
-from fastgaum.sessions.synthetic import synthesise
-from fastgaum.training.game import Game
-from fastgaum.training.scoring import score
+from fastgaum.nets.networks import Networks
+from fastgaum.nets.regularisers import regulariser_of
+from fastgaum.nets.tensors import BatchTensors, to_tensors
 
 CASES: list[dict[str, Any]] = [
     {},
@@ -34,22 +35,44 @@ CASES: list[dict[str, Any]] = [
     {"hidden": (24,), "item_dim": 8, "generator_steps": 3, "weight_decay": 0.05},
     {"hidden": (16, 24, 8), "wide": True, "clip": 0.1},
     {"history": "bilstm", "history_layers": 1},
-    {"history": "bilstm", "history_dim": 12, "history_layers": 3, "item_dim": 4, "history_owner": "own"},
-    {"history": "bilstm", "history_layers": 2, "members": 2, "wide": True, "clip": 0.1, "weight_decay": 0.05},
+    {
+        "history": "bilstm",
+        "history_dim": 12,
+        "history_layers": 3,
+        "item_dim": 4,
+        "history_owner": "own",
+    },
+    {
+        "history": "bilstm",
+        "history_layers": 2,
+        "members": 2,
+        "wide": True,
+        "clip": 0.1,
+        "weight_decay": 0.05,
+    },
     {"states": "generated"},
     {"states": "generated", "history": "bilstm", "history_layers": 2},
-    {"states": "generated", "history": "bilstm", "history_layers": 2, "history_owner": "own", "wide": True},
+    {
+        "states": "generated",
+        "history": "bilstm",
+        "history_layers": 2,
+        "history_owner": "own",
+        "wide": True,
+    },
     {"states": "generated", "history": "gru", "members": 2, "wide": True, "history_owner": "own"},
     {"states": "generated", "history": "pw", "history_window": 3},
     {"states": "generated", "history": "pw", "history_owner": "own", "item_dim": 4},
 ]
 
 
-def contenders(log: SessionLog, protocol: str, **changes: Any) -> tuple[Game, FusedGame, FeatureSpace, Config]:
+def contenders(
+    log: SessionLog, protocol: str, **changes: Any
+) -> tuple[Game, FusedGame, FeatureSpace, Config]:
     """Both games over equal networks, nothing drawn."""
     space = FeatureSpace.fit(log, protocol, set_context=False)
     config = Config.from_preset(
-        "paper-lstm", **{"players": "adversarial", "id_dropout": 0.0, "weight_decay": 0.0, **changes}
+        "paper-lstm",
+        **{"players": "adversarial", "id_dropout": 0.0, "weight_decay": 0.0, **changes},
     )
     torch.manual_seed(0)
     networks = Networks(config, space.n_ids, space.n_numbers)
@@ -64,12 +87,21 @@ def contenders(log: SessionLog, protocol: str, **changes: Any) -> tuple[Game, Fu
 
 
 def whole(log: SessionLog, space: FeatureSpace) -> Iterator[BatchTensors]:
-    """All training sessions in one batch: every row that the batch can name is named in every step."""
-    return (to_tensors(batch) for batch in batches(space.encode(log, log.sessions_in("train")), log.n_sessions))
+    """All training sessions in one batch: every row that the batch can name is named in every
+    step."""
+    return (
+        to_tensors(batch)
+        for batch in batches(space.encode(log, log.sessions_in("train")), log.n_sessions)
+    )
 
 
 # exact players generate no history, so that such a game has rounds alone
-STEPS = [(case, kind) for case in CASES for kind in ("exact_step", "round") if kind == "round" or "states" not in case]
+STEPS = [
+    (case, kind)
+    for case in CASES
+    for kind in ("exact_step", "round")
+    if kind == "round" or "states" not in case
+]
 
 
 @pytest.mark.parametrize("no_click", [0.0, 0.3])
@@ -88,7 +120,8 @@ def test_steps_agree(case: dict[str, Any], kind: str, no_click: float) -> None:
         assert losses[1] == pytest.approx(losses[0], rel=1e-4, abs=2e-5)
     fused.release()
     both = [
-        score(game.networks, [batch], game.regulariser, config.eta, log.has_no_click) for game in (reference, fused)
+        score(game.networks, [batch], game.regulariser, config.eta, log.has_no_click)
+        for game in (reference, fused)
     ]
     for head in ("reward", "generator"):
         left, right = (getattr(scores, head) for scores in both)
@@ -96,7 +129,8 @@ def test_steps_agree(case: dict[str, Any], kind: str, no_click: float) -> None:
 
 
 def test_generator_turn_moves_the_generator_alone() -> None:
-    # where no click is offered the last bias has no effect, and Adam moves it by rounding errors alone
+    # where no click is offered the last bias has no effect, and Adam moves it by rounding errors
+    # alone
     log, _ = synthesise(200, preset="sample", no_click=0.3)
     reference, fused, space, _ = contenders(log, "identity", generator_steps=2)
     batch = next(whole(log, space))
@@ -104,7 +138,9 @@ def test_generator_turn_moves_the_generator_alone() -> None:
     for game in (reference, fused):
         game.generator_turn(batch, 2)
     for name, value in fused.networks.state_dict().items():
-        torch.testing.assert_close(value, reference.networks.state_dict()[name], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(
+            value, reference.networks.state_dict()[name], rtol=1e-3, atol=1e-4
+        )
         assert torch.equal(value, before[name]) == (not name.startswith("generator"))
 
 
@@ -156,12 +192,15 @@ def test_what_the_engine_leaves_to_autograd() -> None:
 
 @pytest.mark.parametrize("file", ["yelp.txt", "tb.txt", "rsc.txt"])
 @pytest.mark.parametrize("preset", ["paper-lstm", "paper-pw", "bilstm"])
-def test_fifty_steps_on_public_files(file: str, preset: str, shared_data: Callable[[str], Path]) -> None:
-    """Losses within 1e-4 against the reference path over 50 steps of shuffled batches, and prec@k within a point.
+def test_fifty_steps_on_public_files(
+    file: str, preset: str, shared_data: Callable[[str], Path]
+) -> None:
+    """Losses within 1e-4 against the reference path over 50 steps of shuffled batches, and prec@k
+    within a point.
 
-    Adam's first steps are signs of gradients: where one is rounding alone, its sign is the processor's, and so is the order of
-    items that were learned from it. On some processors the precisions are equal, on others two displays in 447 differ.
-    """
+    Adam's first steps are signs of gradients: where one is rounding alone, its sign is the
+    processor's, and so is the order of items that were learned from it. On some processors the
+    precisions are equal, on others two displays in 447 differ."""
     log = fastgaum.read_log(shared_data(file))
     space = FeatureSpace.fit(log, "identity", set_context=False)
     changes = {"history": "bilstm", "history_layers": 2} if preset == "bilstm" else {}
@@ -175,13 +214,20 @@ def test_fifty_steps_on_public_files(file: str, preset: str, shared_data: Callab
         unknown = torch.from_numpy(space.unknown_of_id)
         game = contender(copy.deepcopy(networks), config, regulariser_of(config), unknown, False)
         order = np.random.default_rng(0)
-        steps = [game.exact_step(to_tensors(b)) for _ in range(8) for b in batches(train, 64, order)][:50]
+        steps = [
+            game.exact_step(to_tensors(b)) for _ in range(8) for b in batches(train, 64, order)
+        ][:50]
         losses.append(steps)
         game.release()
-        scores = score(game.networks, map(to_tensors, batches(held, 10_000)), game.regulariser, 1.0, False)
-        precisions.append([
-            precision_at_k(scores.reward.scores, held.display_offsets, held.choices, k).mean() for k in (1, 2)
-        ])  # fmt: skip
+        scores = score(
+            game.networks, map(to_tensors, batches(held, 10_000)), game.regulariser, 1.0, False
+        )
+        precisions.append(
+            [
+                precision_at_k(scores.reward.scores, held.display_offsets, held.choices, k).mean()
+                for k in (1, 2)
+            ]
+        )
     assert len(losses[0]) == 50
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     assert precisions[1] == pytest.approx(precisions[0], abs=0.01)

@@ -1,8 +1,8 @@
 """`python -m tests.fuzz --inputs 10000`: mutated inputs through the commands of the command line.
 
-Counts tracebacks and exit codes other than 0 and 2, hangs, memory growth, files outside the output folder, and characters that
-a terminal obeys; exit code 0 if all are 0. An input is repeated by its number: `python -m tests.fuzz --seed S --only N`.
-"""
+Counts tracebacks and exit codes other than 0 and 2, hangs, memory growth, files outside the output
+folder, and characters that a terminal obeys; exit code 0 if all are 0. An input is repeated by its
+number: `python -m tests.fuzz --seed S --only N`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from tests.fuzz.worker import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 HANG = 30.0
-"""seconds of wall time after which a worker is ended: 5 of its own may take that long on a busy machine"""
+"""seconds of wall time after which a worker is ended: 5 of its own may take that long on a busy
+machine"""
 APART = 400
 """every so many inputs, one runs in a process of its own with its address space limited"""
 
@@ -33,14 +34,32 @@ class Worker:
     """A process that runs inputs; started again after each that it does not survive."""
 
     def __init__(self, seed: str, seeds: Path, folder: Path, apart: int) -> None:
-        self.command = [sys.executable, "-m", "tests.fuzz.worker", seed, str(seeds), str(folder), str(apart)]
+        self.command = [
+            sys.executable,
+            "-m",
+            "tests.fuzz.worker",
+            seed,
+            str(seeds),
+            str(folder),
+            str(apart),
+        ]
         self.apart, self.fresh = apart, True
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[str]:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "2"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+            "POLARS_MAX_THREADS": "2",
+        }
         return subprocess.Popen(
-            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT
+            self.command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+            cwd=ROOT,
         )
 
     def run(self, index: int, patience: float) -> dict[str, Any]:
@@ -75,9 +94,15 @@ class Worker:
 
 
 def fuzz(
-    seed: str, inputs: range, folder: Path, kept: Path, apart: int = APART, budget: float | None = None
+    seed: str,
+    inputs: range,
+    folder: Path,
+    kept: Path,
+    apart: int = APART,
+    budget: float | None = None,
 ) -> list[dict[str, Any]]:
-    """Run inputs one after the other, for so many seconds after the first if a budget is given; what fails is kept, a folder each."""
+    """Run inputs one after the other, for so many seconds after the first if a budget is given;
+    what fails is kept, a folder each."""
     seeds = folder / "seeds"
     make_seeds(seeds)
     worker = Worker(seed, seeds, folder / "case", apart)
@@ -94,7 +119,9 @@ def fuzz(
                 _keep(seed, answer, seeds, kept)
             if i % 500 == 499:
                 print(
-                    f"{i + 1} inputs, {sum(bool(one['wrong']) for one in answers)} failed", file=sys.stderr, flush=True
+                    f"{i + 1} inputs, {sum(bool(one['wrong']) for one in answers)} failed",
+                    file=sys.stderr,
+                    flush=True,
                 )
     finally:
         worker.end()
@@ -106,11 +133,13 @@ def _keep(seed: str, answer: dict[str, Any], seeds: Path, kept: Path) -> None:
     shutil.rmtree(kept / str(index), ignore_errors=True)
     target, argv = prepare(seed, index, seeds, kept / str(index))
     print(
-        f"FAILED input {index} ({target.file}): {', '.join(answer['wrong'])}\n  {answer['err'].strip()[-400:]}\n"
+        f"FAILED input {index} ({target.file}): {', '.join(answer['wrong'])}\n  "
+        f"{answer['err'].strip()[-400:]}\n"
         f"  kept: cd {kept / str(index)} && python -m fastgaum {' '.join(argv)}\n"
         f"  again: python -m tests.fuzz --seed {seed} --only {index}",
-        file=sys.stderr, flush=True,
-    )  # fmt: skip
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def summary(answers: list[dict[str, Any]]) -> str:
@@ -121,7 +150,8 @@ def summary(answers: list[dict[str, Any]]) -> str:
     by_file = Counter(one["file"].split("/")[0] for one in answers)
     slowest, largest = max(one["seconds"] for one in answers), max(one["growth"] for one in answers)
     return (
-        f"{len(answers)} inputs ({apart} in processes of their own) through {', '.join(f'{k} {n}' for k, n in sorted(by_file.items()))}\n"
+        f"{len(answers)} inputs ({apart} in processes of their own) through "
+        f"{', '.join(f'{k} {n}' for k, n in sorted(by_file.items()))}\n"
         f"exit codes: {', '.join(f'{code}: {n}' for code, n in sorted(codes.items()))}\n"
         f"slowest {slowest:.2f} s of processor time, largest growth {largest >> 20} MB\n"
         f"failed: {sum(bool(one['wrong']) for one in answers)} {dict(wrong) or ''}"
@@ -136,7 +166,10 @@ def main() -> int:
     parser.add_argument("--seed", default="1")
     parser.add_argument("--only", type=int, help="this input alone")
     parser.add_argument(
-        "--keep", type=Path, default=Path(tempfile.gettempdir()) / "fastgaum-fuzz", help="where failures stay"
+        "--keep",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "fastgaum-fuzz",
+        help="where failures stay",
     )
     options = parser.parse_args()
     numbers = range(options.first, options.first + options.inputs)

@@ -1,4 +1,5 @@
-"""Mutators: bytes in, other bytes out. Some know nothing of the format, others keep it whole and change what it says."""
+"""Mutators: bytes in, other bytes out. Some know nothing of the format, others keep it whole and
+change what it says."""
 
 from __future__ import annotations
 
@@ -33,15 +34,77 @@ NUMBERS = (
     10**30,
 )
 WORDS = (
-    b"", b"\x00", b"nan", b"NaN", b"inf", b"-inf", b"1e309", b"-1", b"0.5", b"1e-400", b"999999999999999999999", b"null", b"true",
-    b"\"", b"\"\"", b"'", b",", b",,,,", b"\n", b"\r\n", b"\t", b"\x1b[2J\x1b[31mred", b"[bold]x[/bold]", b"\xff\xfe", b"\xe2\x80\xae",
-    b"../../etc/passwd", b"/etc/passwd", b"| x | `y` |", b"\xf0\x9f\x98\x80", b"a" * 5000, b"[" * 3000, b"{" * 3000, b"1" * 5000,
-    b"train", b"2020-01-01", b"=cmd()",
-)  # fmt: skip
+    b"",
+    b"\x00",
+    b"nan",
+    b"NaN",
+    b"inf",
+    b"-inf",
+    b"1e309",
+    b"-1",
+    b"0.5",
+    b"1e-400",
+    b"999999999999999999999",
+    b"null",
+    b"true",
+    b'"',
+    b'""',
+    b"'",
+    b",",
+    b",,,,",
+    b"\n",
+    b"\r\n",
+    b"\t",
+    b"\x1b[2J\x1b[31mred",
+    b"[bold]x[/bold]",
+    b"\xff\xfe",
+    b"\xe2\x80\xae",
+    b"../../etc/passwd",
+    b"/etc/passwd",
+    b"| x | `y` |",
+    b"\xf0\x9f\x98\x80",
+    b"a" * 5000,
+    b"[" * 3000,
+    b"{" * 3000,
+    b"1" * 5000,
+    b"train",
+    b"2020-01-01",
+    b"=cmd()",
+)
 VALUES: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 0.5, 2**31, 2**63, 10**40, 1e308, float("nan"), float("inf"), "", "x", "\x1b[31mx", "../x",
-    "/etc/passwd", "con", "a" * 3000, "item", "bags", "lstm", [], {}, [1], ["x"], [[]], [None], {"x": 1}, [1, "x"], ["x"] * 2000,
-)  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    0.5,
+    2**31,
+    2**63,
+    10**40,
+    1e308,
+    float("nan"),
+    float("inf"),
+    "",
+    "x",
+    "\x1b[31mx",
+    "../x",
+    "/etc/passwd",
+    "con",
+    "a" * 3000,
+    "item",
+    "bags",
+    "lstm",
+    [],
+    {},
+    [1],
+    ["x"],
+    [[]],
+    [None],
+    {"x": 1},
+    [1, "x"],
+    ["x"] * 2000,
+)
 
 
 def flip(data: bytes, rng: random.Random) -> bytes:
@@ -158,7 +221,8 @@ def json_value(data: bytes, rng: random.Random) -> bytes:
 
 
 def tensors(data: bytes, rng: random.Random) -> bytes:
-    """Swap values of a safetensors header, or write NaN, infinity or noise over a tensor; lengths stay right."""
+    """Swap values of a safetensors header, or write NaN, infinity or noise over a tensor; lengths
+    stay right."""
     n = int.from_bytes(data[:8], "little")
     header, body = json.loads(data[8 : 8 + n]), bytearray(data[8 + n :])
     if rng.random() < 0.6:
@@ -170,7 +234,13 @@ def tensors(data: bytes, rng: random.Random) -> bytes:
         if end > start:
             at = rng.randrange(start, end) // 4 * 4
             noise = rng.choice(
-                (b"\x00\x00\xc0\x7f", b"\x00\x00\x80\xff", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", rng.randbytes(4))
+                (
+                    b"\x00\x00\xc0\x7f",
+                    b"\x00\x00\x80\xff",
+                    b"\xff\xff\xff\xff",
+                    b"\xff\xff\xff\x7f",
+                    rng.randbytes(4),
+                )
             )
             body[at : at + 4] = noise[: end - at]
     text = json.dumps(header).encode()
@@ -180,7 +250,9 @@ def tensors(data: bytes, rng: random.Random) -> bytes:
 def array(data: bytes, rng: random.Random) -> bytes:
     """Change the shape or type that an npy header declares, or a value behind it."""
     if rng.random() < 0.4:
-        shape = rng.choice((b"(10000000000000,)", b"(-1,)", b"(3, 4)", b"()", b"(2147483648,)", b"(0,)", b"((),)"))
+        shape = rng.choice(
+            (b"(10000000000000,)", b"(-1,)", b"(3, 4)", b"()", b"(2147483648,)", b"(0,)", b"((),)")
+        )
         kind = rng.choice((b"<i8", b"|O", b"<i4", b"<f4", b"|V100000", b"<U9999"))
         found = (
             re.sub(rb"\(\d+,\)", shape, data, count=1)
@@ -204,7 +276,11 @@ def frame(form: str) -> Mutator:
     """Change names, types or values of a parquet or arrow file, and write it whole again."""
 
     def mutate(data: bytes, rng: random.Random) -> bytes:
-        table = pl.read_parquet(io.BytesIO(data)) if form == "parquet" else pl.read_ipc(io.BytesIO(data))
+        table = (
+            pl.read_parquet(io.BytesIO(data))
+            if form == "parquet"
+            else pl.read_ipc(io.BytesIO(data))
+        )
         for _ in range(rng.randint(1, 2)):
             table = _changed(table, rng)
         out = io.BytesIO()
@@ -217,9 +293,27 @@ def frame(form: str) -> Mutator:
     return mutate
 
 
-TYPES = (pl.Int8, pl.Int64, pl.UInt64, pl.Float32, pl.Float64, pl.String, pl.Boolean, pl.Categorical, pl.Null, pl.Binary,
-         pl.Date, pl.Datetime, pl.Time, pl.Duration, pl.Int128, pl.Decimal(10, 2), pl.List(pl.Int64), pl.Struct({"a": pl.Int64}),
-         pl.Array(pl.Int64, 2))  # fmt: skip
+TYPES = (
+    pl.Int8,
+    pl.Int64,
+    pl.UInt64,
+    pl.Float32,
+    pl.Float64,
+    pl.String,
+    pl.Boolean,
+    pl.Categorical,
+    pl.Null,
+    pl.Binary,
+    pl.Date,
+    pl.Datetime,
+    pl.Time,
+    pl.Duration,
+    pl.Int128,
+    pl.Decimal(10, 2),
+    pl.List(pl.Int64),
+    pl.Struct({"a": pl.Int64}),
+    pl.Array(pl.Int64, 2),
+)
 
 
 def _changed(table: pl.DataFrame, rng: random.Random) -> pl.DataFrame:
@@ -231,7 +325,19 @@ def _changed(table: pl.DataFrame, rng: random.Random) -> pl.DataFrame:
         return table.drop(name)
     if kind == 1:
         new = rng.choice(
-            ("x\x1b[31m", "a\nb", "", "session", "item", "items", "chosen", "views", "split", "|`", "\u202e")
+            (
+                "x\x1b[31m",
+                "a\nb",
+                "",
+                "session",
+                "item",
+                "items",
+                "chosen",
+                "views",
+                "split",
+                "|`",
+                "\u202e",
+            )
         )
         return table if new in table.columns else table.rename({name: new})
     if kind == 2:
@@ -240,7 +346,9 @@ def _changed(table: pl.DataFrame, rng: random.Random) -> pl.DataFrame:
         return pl.concat([table, table.sample(min(5, table.height), seed=rng.randrange(99))])
     if kind == 4:
         return table.with_columns(
-            pl.lit(rng.choice(("\x1b[2Jx", 0, -1, None, float("nan"), 2**62, "a\nb", True))).alias(name)
+            pl.lit(rng.choice(("\x1b[2Jx", 0, -1, None, float("nan"), 2**62, "a\nb", True))).alias(
+                name
+            )
         )
     dtype = rng.choice(TYPES)
     try:
@@ -251,7 +359,15 @@ def _changed(table: pl.DataFrame, rng: random.Random) -> pl.DataFrame:
         return table
 
 
-BYTES: tuple[Mutator, ...] = (flip, truncate, splice, lengths, keep_ends(flip), keep_ends(splice), keep_ends(lengths))
+BYTES: tuple[Mutator, ...] = (
+    flip,
+    truncate,
+    splice,
+    lengths,
+    keep_ends(flip),
+    keep_ends(splice),
+    keep_ends(lengths),
+)
 TEXT: tuple[Mutator, ...] = (*BYTES[:3], words, words, words, lines, lines)
 BY_FORM: dict[str, tuple[Mutator, ...]] = {
     "text": TEXT,

@@ -1,4 +1,5 @@
-"""What is fuzzed: seeds, one of each form that a user hands in, made by the commands themselves, and what reads each."""
+"""What is fuzzed: seeds, one of each form that a user hands in, made by the commands themselves,
+and what reads each."""
 
 from __future__ import annotations
 
@@ -10,10 +11,10 @@ import numpy as np
 import polars as pl
 
 from fastgaum.cli.app import main
-from fastgaum.sessions.read import read_log
-from fastgaum.sessions.store import save_log
-from fastgaum.sessions.synthetic import synthesise
-from fastgaum.sessions.unpack import to_frame
+from fastgaum.logs.frame import to_frame
+from fastgaum.logs.read import read_log
+from fastgaum.logs.saved_log import save_log
+from fastgaum.logs.synthetic import synthesise
 
 SMALL = [
     "--set",
@@ -31,7 +32,8 @@ SMALL = [
 
 @dataclass(frozen=True)
 class Target:
-    """A file of the seed folder, and the commands that read it; commands run beside it and write below out/."""
+    """A file of the seed folder, and the commands that read it; commands run beside it and write
+    below out/."""
 
     file: str
     form: str
@@ -40,15 +42,30 @@ class Target:
     weight: int = 1
 
 
-LOGS = "data audit {}|data convert {} -o out/log|data convert {} -o out/log.csv|data audit {} --candidate-field price|" \
-    "data convert {} -o out/log.parquet --candidate-field price --split-by user|evaluate run {} --json out/e.json"  # fmt: skip
-MODEL = "evaluate run log.parquet --json out/e.json|predict run log.parquet -o out/p.csv|" \
-    "simulate run -o out/s.csv --episodes 3 --slate-size 3 --horizon 2 --log log.parquet"  # fmt: skip
+LOGS = (
+    "data audit {}|data convert {} -o out/log|data convert {} -o out/log.csv|data audit {} "
+    "--candidate-field price|"
+    "data convert {} -o out/log.parquet --candidate-field price --split-by user|evaluate run {} "
+    "--json out/e.json"
+)
+MODEL = (
+    "evaluate run log.parquet --json out/e.json|predict run log.parquet -o out/p.csv|"
+    "simulate run -o out/s.csv --episodes 3 --slate-size 3 --horizon 2 --log log.parquet"
+)
 ADAPT = "rl adapt policy plain --episodes 1 --users 3 --seeds 1 --horizon 2"
-PLAIN = f"evaluate plain log.parquet --json out/e.json|simulate plain -o out/s.csv --episodes 3 --slate-size 3 --horizon 2|{ADAPT}"
-STORE = "evaluate run store --json out/e.json|data convert store -o out/log.parquet|data convert store -o out/copy|data audit store"
+PLAIN = (
+    "evaluate plain log.parquet --json out/e.json|simulate plain -o out/s.csv --episodes 3 "
+    f"--slate-size 3 --horizon 2|{ADAPT}"
+)
+STORE = (
+    "evaluate run store --json out/e.json|data convert store -o out/log.parquet|data convert "
+    "store -o out/copy|data audit store"
+)
 TABLE = "data convert log.parquet -o out/log --item-table {}"
-BUILD = "data build {} -o out/log --rule nearest --displayed 4|data build {} -o out/log.csv --rule released-before --displayed 3"
+BUILD = (
+    "data build {} -o out/log --rule nearest --displayed 4|data build {} -o out/log.csv --rule "
+    "released-before --displayed 3"
+)
 
 
 def _of(file: str, form: str, commands: str, weight: int = 1) -> Target:
@@ -76,7 +93,10 @@ TARGETS = (
         for name in ("items", "choices", "display_offsets", "session_offsets", "users")
     ),
     *(_of(f"store/{name}.npy", "npy", STORE) for name in ("split", "views", "candidate_fields_0")),
-    *(_of(f"store/{name}.arrow", "arrow", STORE) for name in ("item_ids", "session_ids", "event_ids")),
+    *(
+        _of(f"store/{name}.arrow", "arrow", STORE)
+        for name in ("item_ids", "session_ids", "event_ids")
+    ),
     _of("ratings.csv", "text", BUILD, 2),
     _of("movies.csv", "text", BUILD.replace("{}", "ratings.csv"), 1),
     _of("u.data", "text", BUILD.replace("{}", "u.data"), 1),
@@ -89,7 +109,11 @@ def make_seeds(folder: Path) -> None:
     """Write every seed below a folder, a few kilobytes each."""
     log, _ = synthesise(60, preset="sample", no_click=0.1)
     price = np.random.default_rng(0).random(log.n_candidates)
-    frame = to_frame(log).drop("event_label", strict=False).with_columns(price=pl.Series(price).round(3))
+    frame = (
+        to_frame(log)
+        .drop("event_label", strict=False)
+        .with_columns(price=pl.Series(price).round(3))
+    )
     folder.mkdir(parents=True, exist_ok=True)
     frame.write_csv(folder / "log.csv")
     frame.write_csv(folder / "log.tsv", separator="\t")
@@ -105,7 +129,12 @@ def make_seeds(folder: Path) -> None:
         "price", items="item", chosen=pl.col("item").filter(pl.col("chosen") == 1).first()
     )
     nested.write_parquet(folder / "nested.parquet")
-    items = frame.select("item").unique().sort("item").with_columns(kind=pl.lit("k"), weight=pl.lit(1.5))
+    items = (
+        frame.select("item")
+        .unique()
+        .sort("item")
+        .with_columns(kind=pl.lit("k"), weight=pl.lit(1.5))
+    )
     items.write_csv(folder / "items.csv")
     items.write_parquet(folder / "items.parquet")
     save_log(read_log(folder / "log.parquet", candidate_fields=["price"]), folder / "store")
@@ -135,8 +164,13 @@ def make_seeds(folder: Path) -> None:
 def _write_choices(folder: Path) -> None:
     rng = random.Random(0)
     rows = sorted({(rng.randint(1, 6), rng.randint(1, 12)) for _ in range(60)})
-    timed = [(user, item, rng.randint(1, 5), 900_000_000 + 86_400 * i) for i, (user, item) in enumerate(rows)]
-    text = "userId,movieId,rating,timestamp\n" + "".join(f"{u},{m},{r},{t}\n" for u, m, r, t in timed)
+    timed = [
+        (user, item, rng.randint(1, 5), 900_000_000 + 86_400 * i)
+        for i, (user, item) in enumerate(rows)
+    ]
+    text = "userId,movieId,rating,timestamp\n" + "".join(
+        f"{u},{m},{r},{t}\n" for u, m, r, t in timed
+    )
     (folder / "ratings.csv").write_text(text)
     movies = "".join(f'{m},"Film, The {m} ({1980 + m})",Drama|War\n' for m in range(1, 13))
     (folder / "movies.csv").write_text("movieId,title,genres\n" + movies)

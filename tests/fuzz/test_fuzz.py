@@ -14,7 +14,9 @@ INPUTS = 150
 
 
 @pytest.mark.parametrize("seed", ["ci"])
-def test_mutated_inputs_break_nothing(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, seed: str) -> None:
+def test_mutated_inputs_break_nothing(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, seed: str
+) -> None:
     kept = tmp_path_factory.mktemp("kept")
     answers = fuzz(seed, range(INPUTS), tmp_path, kept, apart=0, budget=SECONDS)
     assert len(answers) >= 10

@@ -1,8 +1,8 @@
-"""One process that runs fuzz inputs, each a command line in a folder of its own, and says what broke.
+"""One process that runs fuzz inputs, each a command line in a folder of its own, and says what
+broke.
 
-It reads the number of an input per line, and answers each with a line of JSON. What it cannot survive (a crash, a hang, too
-much memory) its parent sees.
-"""
+It reads the number of an input per line, and answers each with a line of JSON. What it cannot
+survive (a crash, a hang, too much memory) its parent sees."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ PANIC = b"panicked at"
 
 
 def prepare(seed: str, index: int, seeds: Path, folder: Path) -> tuple[Target, list[str]]:
-    """Lay out input `index` of a run: the seeds, one of them mutated, an empty out/; return the target and its command."""
+    """Lay out input `index` of a run: the seeds, one of them mutated, an empty out/; return the
+    target and its command."""
     rng = random.Random(f"{seed}:{index}")
     target, argv = pick(rng)
     if not folder.exists():
@@ -43,7 +44,8 @@ def prepare(seed: str, index: int, seeds: Path, folder: Path) -> tuple[Target, l
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         try:
             data = rng.choice(BY_FORM[target.form])(data, rng)
-        # a second mutator may not understand what the first has left: the first one's work is an input all the same
+        # a second mutator may not understand what the first has left: the first one's work is an
+        # input all the same
         except (Exception, PanicException):
             break
     (folder / target.file).write_bytes(data)
@@ -53,7 +55,8 @@ def prepare(seed: str, index: int, seeds: Path, folder: Path) -> tuple[Target, l
 
 
 def restore(target: Target, seeds: Path, folder: Path, broken: bool) -> None:
-    """Make the folder what it was before an input; if the input broke something, all of it is thrown away."""
+    """Make the folder what it was before an input; if the input broke something, all of it is
+    thrown away."""
     if broken:
         shutil.rmtree(folder)
         return
@@ -63,7 +66,14 @@ def restore(target: Target, seeds: Path, folder: Path, broken: bool) -> None:
 
 
 def judge(
-    code: int | None, out: str, err: str, raw: bytes, seconds: float, growth: int, before: Any, folder: Path
+    code: int | None,
+    out: str,
+    err: str,
+    raw: bytes,
+    seconds: float,
+    growth: int,
+    before: Any,
+    folder: Path,
 ) -> list[str]:
     """What is wrong with how a command ended; empty if nothing is."""
     wrong = []
@@ -98,7 +108,8 @@ def listing(folder: Path) -> dict[str, int]:
 
 
 def run_here(argv: list[str]) -> tuple[int | None, str, str, bytes, float, int]:
-    """Run a command in this process; what it prints is taken from the file descriptors, where Rust and C++ print too."""
+    """Run a command in this process; what it prints is taken from the file descriptors, where Rust
+    and C++ print too."""
     before = _memory("VmRSS")
     _forget_peak()
     started = time.process_time()
@@ -133,12 +144,18 @@ def run_here(argv: list[str]) -> tuple[int | None, str, str, bytes, float, int]:
 
 
 def run_apart(argv: list[str]) -> tuple[int | None, str, str, bytes, float, int]:
-    """Run a command in a process of its own, its address space limited; seconds are not counted, it imports first."""
+    """Run a command in a process of its own, its address space limited; seconds are not counted, it
+    imports first."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (SUBPROCESS_SPACE, SUBPROCESS_SPACE))
 
-    done = subprocess.run([sys.executable, "-m", "fastgaum", *argv], capture_output=True, timeout=300, preexec_fn=limit)
+    done = subprocess.run(
+        [sys.executable, "-m", "fastgaum", *argv],
+        capture_output=True,
+        timeout=300,
+        preexec_fn=limit,
+    )
     out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
     return done.returncode, out, err, done.stdout + done.stderr, 0.0, 0
 
@@ -157,13 +174,15 @@ def _memory(name: str) -> int:
 
 
 def _forget_peak() -> None:
-    # where that is not allowed the peak is that of all inputs so far, which only makes the test stricter
+    # where that is not allowed the peak is that of all inputs so far, which only makes the test
+    # stricter
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def _warm_up(seeds: Path, folder: Path) -> None:
-    """Run every command on what was not changed: kernels are compiled and modules imported before anything is timed."""
+    """Run every command on what was not changed: kernels are compiled and modules imported before
+    anything is timed."""
     for command in sorted({command for target in TARGETS for command in target.commands}):
         os.chdir(folder.parent)
         shutil.rmtree(folder)

@@ -20,7 +20,8 @@ BAGS = st.lists(st.lists(st.integers(0, N_IDS - 1), max_size=4), max_size=6)
 def test_bags_are_mapped_as_their_multi_hot(
     bags: list[list[int]], out: int, n_numbers: int, low: int, cut: int
 ) -> None:
-    """low > 0: rows of that width are summed and lifted by a matrix; else they have the width of the result."""
+    """low > 0: rows of that width are summed and lifted by a matrix; else they have the width of
+    the result."""
     rng = np.random.default_rng(out)
     ids, offsets = (
         np.array([i for bag in bags for i in bag], np.int32),
@@ -43,14 +44,22 @@ def test_bags_are_mapped_as_their_multi_hot(
     shapes = {"up": up, "weight": weight, "bias": bias, "rows": np.empty((len(bags), low))}
     found = {name: np.full_like(value, np.nan) for name, value in shapes.items()}
     kernels.bag_linear_backward(grad, table, ids, offsets, numbers, up, *found.values())
-    expected = {"up": (dense @ table).T @ grad, "weight": grad.T @ numbers, "bias": grad.sum(0), "rows": grad @ up.T}
+    expected = {
+        "up": (dense @ table).T @ grad,
+        "weight": grad.T @ numbers,
+        "bias": grad.sum(0),
+        "rows": grad @ up.T,
+    }
     for name in ("up", "weight", "bias", "rows") if low else ("weight", "bias"):
         np.testing.assert_allclose(found[name], expected[name], atol=1e-12, err_msg=name)
 
 
 @given(st.lists(st.integers(0, 9), unique=True, max_size=10), st.integers(1, 3))
 def test_rows_that_are_placed_can_be_taken(positions: list[int], width: int) -> None:
-    rows, at = np.random.default_rng(0).normal(size=(len(positions), width)), np.array(positions, np.int32)
+    rows, at = (
+        np.random.default_rng(0).normal(size=(len(positions), width)),
+        np.array(positions, np.int32),
+    )
     placed, taken = np.full((10, width), np.nan), np.full_like(rows, np.nan)
     kernels.place_rows(rows, at, placed)
     kernels.take_rows(placed, at, taken)

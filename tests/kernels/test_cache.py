@@ -1,4 +1,5 @@
-"""Kernels survive between processes: the same bits from the compiler and from the cache, and no stale or shared entry."""
+"""Kernels survive between processes: the same bits from the compiler and from the cache, and no
+stale or shared entry."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ import pytest
 
 from fastgaum.bench.coldstart import held_signatures
 from fastgaum.kernels import _cache
+from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
-from fastgaum.sessions.synthetic import synthesise
 
 KERNELS = Path(__file__).resolve().parents[2] / "kernels"
 Process = subprocess.Popen[str]
@@ -26,8 +27,8 @@ Process = subprocess.Popen[str]
 PROGRAM = """
 import hashlib
 import torch
-from fastgaum.ops.recurrent import gru, lstm
-from fastgaum.ops.position_weight import bag_outer_sum, lag_structure, lag_weighted
+from fastgaum.nets.ops.recurrent import gru, lstm
+from fastgaum.nets.ops.position_weight import bag_outer_sum, lag_structure, lag_weighted
 torch.set_num_threads(1)
 torch.manual_seed(0)
 digest = hashlib.sha256()
@@ -57,7 +58,11 @@ def test_cold_and_warm_caches_give_the_same_bits(tmp_path: Path) -> None:
     }
     digests = [
         subprocess.run(
-            [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True
+            [sys.executable, "-c", PROGRAM],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         for _ in range(2)
     ]
@@ -123,8 +128,12 @@ class Install:
     def edit(self, factor: int) -> None:
         (self.kernels / "part.py").write_text(PART.replace("FACTOR", str(factor)))
 
-    def start(self, dtype: str = "float32", wait: str = "", refused: str = "", **environment: str) -> Process:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
+    def start(
+        self, dtype: str = "float32", wait: str = "", refused: str = "", **environment: str
+    ) -> Process:
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")
+        }
         places = {
             "PYTHONPATH": str(self.kernels.parent),
             "XDG_CACHE_HOME": str(self.cache),
@@ -187,7 +196,9 @@ def test_an_entry_serves_one_processor(install: Install) -> None:
         (numba.config, "BOUNDSCHECK"),
     ],
 )
-def test_another_version_or_setting_has_another_folder(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
+def test_another_version_or_setting_has_another_folder(
+    monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
+) -> None:
     before = _cache.key_of_sources()
     assert before == _cache.key_of_sources()
     monkeypatch.setattr(owner, name, "another")
@@ -197,7 +208,9 @@ def test_another_version_or_setting_has_another_folder(monkeypatch: pytest.Monke
 def test_the_install_and_a_filled_cache_may_be_read_only(install: Install) -> None:
     assert install.call(refused=str(install.kernels.parent)) == "20 compiled"
     assert install.call(refused=str(install.home)) == "20 loaded"
-    assert finished(install.start("float64", refused=str(install.home)), warnings=1) == "20 compiled"
+    assert (
+        finished(install.start("float64", refused=str(install.home)), warnings=1) == "20 compiled"
+    )
 
 
 def test_without_a_cache_kernels_are_compiled_in_memory(install: Install) -> None:
@@ -212,12 +225,16 @@ def test_numba_s_own_settings_are_kept(install: Install) -> None:
     assert install.call(NUMBA_CACHE_DIR=str(chosen)) == "20 compiled"
     assert len(list(chosen.rglob("*.nbc"))) == 1
     assert install.call(NUMBA_DISABLE_JIT="1") == "20 compiled"
-    assert install.entries() == [], "$NUMBA_CACHE_DIR replaces the user's cache, and plain Python has nothing to keep"
+    assert install.entries() == [], (
+        "$NUMBA_CACHE_DIR replaces the user's cache, and plain Python has nothing to keep"
+    )
 
 
 def test_processes_may_start_at_once_on_an_empty_cache(install: Install) -> None:
     go = install.home / "go"
-    started = [install.start(dtypes, str(go)) for dtypes in 2 * ("float32 float64", "float64 float32")]
+    started = [
+        install.start(dtypes, str(go)) for dtypes in 2 * ("float32 float64", "float64 float32")
+    ]
     time.sleep(2)
     go.touch()
     assert [finished(process).split()[:2] for process in started] == 4 * [["20", "20"]]
@@ -246,7 +263,11 @@ def test_the_folders_used_last_are_kept(install: Install) -> None:
     (root / "notes").mkdir()
     install.call()
     kept = {path.name for path in root.iterdir()}
-    assert {"notes", install.entries()[0].parent.name, *(f"{age:016x}" for age in range(_cache.KEPT - 1))} == kept
+    assert {
+        "notes",
+        install.entries()[0].parent.name,
+        *(f"{age:016x}" for age in range(_cache.KEPT - 1)),
+    } == kept
 
 
 @pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="compiles: NUMBA_DISABLE_JIT is set")
@@ -254,7 +275,13 @@ def test_the_folders_used_last_are_kept(install: Install) -> None:
 def test_nothing_is_compiled_after_the_first_steps(preset: str) -> None:
     def fit(n_events: int) -> None:
         log, _ = synthesise(n_events, preset="scale", n_items=40)
-        changes = {"players": "adversarial", "warm_start": 1, "catch_up": 1, "epochs": 1, "search": []}
+        changes = {
+            "players": "adversarial",
+            "warm_start": 1,
+            "catch_up": 1,
+            "epochs": 1,
+            "search": [],
+        }
         UserModel.from_preset(preset, **changes).fit(log)
 
     fit(100)

@@ -44,7 +44,9 @@ def test_against_autograd(
         loss = loss + (torch.logsumexp(values, 0) / eta - logged) / len(sizes)
     loss.backward()
     close = (
-        {"rtol": 1e-9, "atol": 1e-9} if dtype is np.float64 else {"rtol": 1e-3, "atol": 1e-5 * max(1.0, spread / 10)}
+        {"rtol": 1e-9, "atol": 1e-9}
+        if dtype is np.float64
+        else {"rtol": 1e-3, "atol": 1e-5 * max(1.0, spread / 10)}
     )
     np.testing.assert_allclose(probs, torch.cat(expected).numpy(), **close)
     np.testing.assert_allclose(grad, leaf.grad.numpy(), **close)  # type: ignore[union-attr]

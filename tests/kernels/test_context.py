@@ -1,4 +1,5 @@
-"""What a session was shown and chose before, columns told within their display set, and ids picked by session."""
+"""What a session was shown and chose before, columns told within their display set, and ids picked
+by session."""
 
 from __future__ import annotations
 
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from fastgaum.kernels import batching, context
 
 N_ITEMS = 6
-EVENT = st.tuples(st.lists(st.integers(0, N_ITEMS - 1), unique=True, min_size=1, max_size=4), st.integers(-1, 3))
+EVENT = st.tuples(
+    st.lists(st.integers(0, N_ITEMS - 1), unique=True, min_size=1, max_size=4), st.integers(-1, 3)
+)
 SESSIONS = st.lists(st.lists(EVENT, min_size=1, max_size=4), min_size=1, max_size=4)
 
 Sessions = list[list[tuple[list[int], int]]]
@@ -51,7 +54,10 @@ def test_counts_before_an_event_are_a_dictionary_s(sessions: Sessions) -> None:
 def test_columns_less_their_mean_over_the_set(sessions: Sessions, n: int) -> None:
     _, displays, items, _ = packed(sessions)
     rng = np.random.default_rng(n)
-    columns, start = rng.permutation(3)[:n].astype(np.int32), rng.normal(size=(len(items), 3)).astype(np.float32)
+    columns, start = (
+        rng.permutation(3)[:n].astype(np.int32),
+        rng.normal(size=(len(items), 3)).astype(np.float32),
+    )
     numbers = np.concatenate([start, np.full((len(items), n), 99, np.float32)], axis=1)
     sums = np.add.reduceat(start[:, columns], displays[:-1])
     context.less_set_means(numbers, columns, displays, sums, 3)
@@ -72,5 +78,7 @@ def test_ids_of_picked_sessions(sessions: Sessions, data: st.DataObject) -> None
     first = displays[offsets[rows]] if len(rows) else np.empty(0, np.int32)
     ids, id_of_item = np.full(shown[-1], -7, np.int32), np.arange(10, 10 + N_ITEMS, dtype=np.int32)
     batching.fill_ids(items, id_of_item, first, picked, shown, ids)
-    expected = [items[displays[event] : displays[event + 1]] + 10 for part in events for event in part]
+    expected = [
+        items[displays[event] : displays[event + 1]] + 10 for part in events for event in part
+    ]
     assert ids.tolist() == np.concatenate([np.empty(0, int), *expected]).tolist()

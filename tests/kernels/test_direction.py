@@ -1,4 +1,5 @@
-"""One direction of an LSTM layer over ragged sequences: torch.nn.LSTM on each sequence alone, in float64."""
+"""One direction of an LSTM layer over ragged sequences: torch.nn.LSTM on each sequence alone, in
+float64."""
 
 from __future__ import annotations
 
@@ -36,7 +37,9 @@ def test_states_and_gradients_are_those_of_torch(lengths: list[int], reverse: bo
 
     # a first layer's gates come projected
     projected, again = x.detach().numpy() @ w_ih.T + bias, np.empty_like(h)
-    direction.direction_forward(*call, np.empty((0, 1)), np.empty((0, 1)), np.empty(0), w_hh, projected, c, again, 0)
+    direction.direction_forward(
+        *call, np.empty((0, 1)), np.empty((0, 1)), np.empty(0), w_hh, projected, c, again, 0
+    )
     np.testing.assert_allclose(again[:, :size], h[:, size:], atol=1e-12)
 
     grad_h = np.concatenate([np.full((n, size), np.nan), grad.numpy()], axis=1)
@@ -46,7 +49,9 @@ def test_states_and_gradients_are_those_of_torch(lengths: list[int], reverse: bo
     assert lstm.weight_ih_l0.grad is not None
     assert lstm.bias_ih_l0.grad is not None
     np.testing.assert_allclose(grad_x, x.grad.numpy(), atol=1e-12)
-    np.testing.assert_allclose(sums.T @ x.detach().numpy(), lstm.weight_ih_l0.grad.numpy(), atol=1e-12)
+    np.testing.assert_allclose(
+        sums.T @ x.detach().numpy(), lstm.weight_ih_l0.grad.numpy(), atol=1e-12
+    )
     np.testing.assert_allclose(sums.sum(0), lstm.bias_ih_l0.grad.numpy(), atol=1e-12)
 
 

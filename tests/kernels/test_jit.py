@@ -9,7 +9,9 @@ import pytest
 
 from fastgaum.kernels._jit import jit
 
-pytestmark = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="compiles: NUMBA_DISABLE_JIT is set")
+pytestmark = pytest.mark.skipif(
+    bool(numba.config.DISABLE_JIT), reason="compiles: NUMBA_DISABLE_JIT is set"
+)
 
 
 def test_collection_stands_still_while_a_kernel_compiles_and_goes_on_after() -> None:

@@ -20,8 +20,12 @@ def naive_mixed(x: int) -> int:
     return x ^ (x >> 31)
 
 
-@given(st.integers(0, WORD - 1), st.integers(0, 10), st.integers(1, 5), st.integers(0, 3), st.data())
-def test_keys_are_the_hash_of_their_counters(seed: int, first: int, n: int, use: int, data: st.DataObject) -> None:
+@given(
+    st.integers(0, WORD - 1), st.integers(0, 10), st.integers(1, 5), st.integers(0, 3), st.data()
+)
+def test_keys_are_the_hash_of_their_counters(
+    seed: int, first: int, n: int, use: int, data: st.DataObject
+) -> None:
     streams = np.empty(n, np.uint64)
     user_streams(np.uint64(seed), first, streams)
     expected = [naive_mixed((naive_mixed(seed) + (first + i) * GOLDEN) % WORD) for i in range(n)]
@@ -39,9 +43,13 @@ def test_keys_are_the_hash_of_their_counters(seed: int, first: int, n: int, use:
 
 
 @given(st.integers(1, 30), st.data())
-def test_draws_differ_within_a_row_and_leave_the_items_as_they_were(n_items: int, data: st.DataObject) -> None:
+def test_draws_differ_within_a_row_and_leave_the_items_as_they_were(
+    n_items: int, data: st.DataObject
+) -> None:
     width, n = data.draw(st.integers(1, n_items)), data.draw(st.integers(1, 6))
-    keys = np.random.default_rng(data.draw(st.integers(0, 99))).integers(WORD, size=n, dtype=np.uint64)
+    keys = np.random.default_rng(data.draw(st.integers(0, 99))).integers(
+        WORD, size=n, dtype=np.uint64
+    )
     items = np.random.default_rng(1).permutation(n_items).astype(np.int32)
     rows = np.arange(n, dtype=np.int32)[::-1].copy()
     kept, drawn = items.copy(), np.full((n, width), -1, np.int32)
@@ -61,16 +69,24 @@ def test_every_ordered_pair_is_equally_likely() -> None:
     keys = np.random.default_rng(0).integers(WORD, size=n, dtype=np.uint64)
     drawn = np.empty((n, 2), np.int32)
     draw_without_replacement(
-        keys, np.arange(n, dtype=np.int32), np.arange(5, dtype=np.int32), np.empty(2, np.int64), drawn
+        keys,
+        np.arange(n, dtype=np.int32),
+        np.arange(5, dtype=np.int32),
+        np.empty(2, np.int64),
+        drawn,
     )
     counts = np.bincount(drawn[:, 0] * 5 + drawn[:, 1], minlength=25).reshape(5, 5)
     assert not counts.diagonal().any()
     rest = counts[~np.eye(5, dtype=bool)]
-    assert ((rest - n / 20) ** 2 / (n / 20)).sum() < 43.8  # chi square with 19 degrees of freedom, p < 0.001
+    assert (
+        (rest - n / 20) ** 2 / (n / 20)
+    ).sum() < 43.8  # chi square with 19 degrees of freedom, p < 0.001
 
 
 @settings(max_examples=60)
-@given(st.integers(1, 5), st.integers(1, 4), st.integers(1, 6), st.booleans(), st.booleans(), st.data())
+@given(
+    st.integers(1, 5), st.integers(1, 4), st.integers(1, 6), st.booleans(), st.booleans(), st.data()
+)
 def test_slates_are_the_pool_s_items(
     n: int, width: int, size: int, shared: bool, strict: bool, data: st.DataObject
 ) -> None:
@@ -102,6 +118,8 @@ def test_the_last_item_can_be_drawn(n_items: int) -> None:
     keys = np.random.default_rng(0).integers(WORD, size=3000, dtype=np.uint64)
     drawn = np.empty((3000, 1), np.int32)
     items = np.arange(n_items, dtype=np.int32)
-    draw_without_replacement(keys, np.arange(3000, dtype=np.int32), items, np.empty(1, np.int64), drawn)
+    draw_without_replacement(
+        keys, np.arange(3000, dtype=np.int32), items, np.empty(1, np.int64), drawn
+    )
     assert drawn.min() >= 0
     assert 0.99 * (n_items - 1) <= drawn.max() < n_items

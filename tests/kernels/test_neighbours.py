@@ -32,11 +32,15 @@ class Drawn:
     def packed(self) -> tuple[Any, ...]:
         """session_offsets, display_offsets, token_offsets, token_candidates, items."""
         events = [event for session in self.sessions for event in session]
-        session_offsets = np.cumsum([0] + [len(session) for session in self.sessions]).astype(np.int32)
+        session_offsets = np.cumsum([0] + [len(session) for session in self.sessions]).astype(
+            np.int32
+        )
         display_offsets = np.cumsum([0] + [len(items) for items, _ in events]).astype(np.int32)
         choices = np.array([choice for _, choice in events], np.int32)
         token_offsets, tokens = np.empty_like(session_offsets), np.empty(len(events), np.int32)
-        used = history_tokens(session_offsets, display_offsets, choices, False, token_offsets, tokens)
+        used = history_tokens(
+            session_offsets, display_offsets, choices, False, token_offsets, tokens
+        )
         items = np.array([item for shown, _ in events for item in shown], np.int32)
         return session_offsets, display_offsets, token_offsets, tokens[:used], items
 
@@ -56,21 +60,36 @@ class Drawn:
 def drawn_sessions(draw: Any) -> Drawn:
     items = st.lists(st.integers(-1, N_ITEMS - 1), min_size=1, max_size=4)
     sessions = draw(st.lists(st.lists(items, min_size=1, max_size=5), min_size=1, max_size=4))
-    return Drawn([[(shown, draw(st.integers(-1, len(shown) - 1))) for shown in session] for session in sessions])
+    return Drawn(
+        [
+            [(shown, draw(st.integers(-1, len(shown) - 1))) for shown in session]
+            for session in sessions
+        ]
+    )
 
 
 @st.composite
 def choice_sets(draw: Any) -> Any:
     """Who chose what in training, shape (n, N_ITEMS)."""
-    rows = draw(st.lists(st.lists(st.booleans(), min_size=N_ITEMS, max_size=N_ITEMS), min_size=1, max_size=8))
+    rows = draw(
+        st.lists(
+            st.lists(st.booleans(), min_size=N_ITEMS, max_size=N_ITEMS), min_size=1, max_size=8
+        )
+    )
     return sparse.csr_matrix(np.array(rows, dtype=np.int32))
 
 
 def nearest(counts: Any, shrinkage: float, most: int) -> tuple[Any, Any, Any]:
     room = int(np.minimum(np.diff(counts.indptr), most).sum())
-    indptr, indices, sims = np.empty(N_ITEMS + 1, np.int32), np.empty(room, np.int32), np.empty(room)
+    indptr, indices, sims = (
+        np.empty(N_ITEMS + 1, np.int32),
+        np.empty(room, np.int32),
+        np.empty(room),
+    )
     support = counts.diagonal()
-    nearest_items(counts.indptr, counts.indices, counts.data, support, shrinkage, most, indptr, indices, sims)
+    nearest_items(
+        counts.indptr, counts.indices, counts.data, support, shrinkage, most, indptr, indices, sims
+    )
     return indptr, indices[: indptr[-1]], sims[: indptr[-1]]
 
 
@@ -98,18 +117,31 @@ def test_nearest_items_equal_their_twin(chosen: Any, shrinkage: float, most: int
 
 
 @modest
-@given(drawn_sessions(), choice_sets(), st.sampled_from([0.0, 0.8, 1.0]), st.sampled_from([0.0, -1.0, 1.0]))
-def test_scores_by_items_equal_their_twin(drawn: Drawn, chosen: Any, decay: float, repeat: float) -> None:
+@given(
+    drawn_sessions(),
+    choice_sets(),
+    st.sampled_from([0.0, 0.8, 1.0]),
+    st.sampled_from([0.0, -1.0, 1.0]),
+)
+def test_scores_by_items_equal_their_twin(
+    drawn: Drawn, chosen: Any, decay: float, repeat: float
+) -> None:
     counts = (chosen.T @ chosen).tocsr()
     rows = nearest(counts, 1.0, 3)
-    sums, touched, is_touched = np.zeros(N_ITEMS), np.empty(N_ITEMS, np.int32), np.zeros(N_ITEMS, np.bool_)
+    sums, touched, is_touched = (
+        np.zeros(N_ITEMS),
+        np.empty(N_ITEMS, np.int32),
+        np.zeros(N_ITEMS, np.bool_),
+    )
     packed = drawn.packed
     scores = np.empty(len(packed[-1]))
     score_by_items(*packed, *rows, repeat, decay, sums, touched, is_touched, scores)
     sim = sparse.csr_matrix((rows[2], rows[1], rows[0]), shape=(N_ITEMS, N_ITEMS)).toarray()
     np.fill_diagonal(sim, repeat)
     expected = [
-        sum(decay**lag * sim[old, item] for lag, old in enumerate(reversed(before)) if old >= 0) if item >= 0 else 0
+        sum(decay**lag * sim[old, item] for lag, old in enumerate(reversed(before)) if old >= 0)
+        if item >= 0
+        else 0
         for before, items in drawn.per_event
         for item in items
     ]
@@ -130,7 +162,8 @@ def naive_shares(
     place = {item: (i + 1) / len(before) for i, item in enumerate(before) if item >= 0}
     weight = {item: place[item] if by_position else 1 / math.sqrt(len(place)) for item in place}
     sims = [
-        sum(weight[item] for item in weight if item in session) / (1 if by_position else math.sqrt(len(session) or 1))
+        sum(weight[item] for item in weight if item in session)
+        / (1 if by_position else math.sqrt(len(session) or 1))
         for session in training
     ]
     met = sorted((sim for sim in sims if sim > 0), reverse=True)
@@ -140,14 +173,22 @@ def naive_shares(
     scores = []
     for item in items:
         shared = sum(sim for sim, session in zip(sims, training, strict=True) if item in session)
-        scores.append((shared / (shrinkage + sum(sims)) if shared > 0 else 0.0) + (repeat if item in place else 0.0))
+        scores.append(
+            (shared / (shrinkage + sum(sims)) if shared > 0 else 0.0)
+            + (repeat if item in place else 0.0)
+        )
     return scores
 
 
 @modest
 @given(
-    drawn_sessions(), choice_sets(), st.booleans(), st.integers(1, 9), st.sampled_from([0.0, 2.0]), st.sampled_from([0.0, -1.0])
-)  # fmt: skip
+    drawn_sessions(),
+    choice_sets(),
+    st.booleans(),
+    st.integers(1, 9),
+    st.sampled_from([0.0, 2.0]),
+    st.sampled_from([0.0, -1.0]),
+)
 def test_scores_by_sessions_equal_their_twin(
     drawn: Drawn, chosen: Any, by_position: bool, most: int, shrinkage: float, repeat: float
 ) -> None:
@@ -174,7 +215,8 @@ def test_scores_by_sessions_equal_their_twin(
     )
     training = [set(np.flatnonzero(row)) for row in chosen.toarray()]
     expected = [
-        naive_shares(before, items, training, by_position, most, shrinkage, repeat) for before, items in drawn.per_event
+        naive_shares(before, items, training, by_position, most, shrinkage, repeat)
+        for before, items in drawn.per_event
     ]
     np.testing.assert_allclose(scores, list(itertools.chain(*expected)), **close)
     assert not sims.any()
@@ -187,5 +229,14 @@ def test_unknown_choices_age_the_others_and_no_click_does_not(decay: float) -> N
     rows = (np.array([0, 1, 2], np.int32), np.array([1, 0], np.int32), np.array([1.0, 1.0]))
     packed = Drawn([[([0], 0), ([0], -1), ([-1, 0], 0), ([1], 0)]]).packed
     scores = np.empty(5)
-    score_by_items(*packed, *rows, 0.0, decay, np.zeros(2), np.empty(2, np.int32), np.zeros(2, np.bool_), scores)
+    score_by_items(
+        *packed,
+        *rows,
+        0.0,
+        decay,
+        np.zeros(2),
+        np.empty(2, np.int32),
+        np.zeros(2, np.bool_),
+        scores,
+    )
     np.testing.assert_allclose(scores, [0, 0, 0, 0, decay])

@@ -1,4 +1,5 @@
-"""Losses of next-item training, the input projection of items, and Adagrad by elements, against naive twins."""
+"""Losses of next-item training, the input projection of items, and Adagrad by elements, against
+naive twins."""
 
 from __future__ import annotations
 
@@ -26,8 +27,11 @@ def draw(n: int, size: int, dtype: Any, seed: int = 0) -> tuple[Any, ...]:
     return rng.permutation(n).astype(np.int32), targets, negatives, states, table
 
 
-def own_batch(block: int, split: int, drawn: Any, targets: Any, states: Any, table: Any) -> tuple[Any, Any, Any]:
-    """Gradients of states and of each target's row, and the mean loss; each piece by a call of its own."""
+def own_batch(
+    block: int, split: int, drawn: Any, targets: Any, states: Any, table: Any
+) -> tuple[Any, Any, Any]:
+    """Gradients of states and of each target's row, and the mean loss; each piece by a call of its
+    own."""
     n, size = states.shape
     n_pieces = -(-n // block) * split
     grad_states, losses = np.full_like(states, np.nan), np.full(n_pieces, np.nan)
@@ -38,7 +42,9 @@ def own_batch(block: int, split: int, drawn: Any, targets: Any, states: Any, tab
     return grad_states, grad_targets.reshape(split, n, size + 1).sum(0), losses.sum() / n
 
 
-def naive_own_batch(block: int, drawn: Any, targets: Any, states: Any, table: Any) -> tuple[Any, Any, float]:
+def naive_own_batch(
+    block: int, drawn: Any, targets: Any, states: Any, table: Any
+) -> tuple[Any, Any, float]:
     """The same, a target at a time, in float64."""
     n, size = states.shape
     states, table = states.astype(np.float64), table.astype(np.float64)
@@ -46,7 +52,9 @@ def naive_own_batch(block: int, drawn: Any, targets: Any, states: Any, table: An
     for start in range(0, n, block):
         held = drawn[start : start + block]
         for i in held:
-            scores = np.array([states[i] @ table[targets[k], :size] + table[targets[k], size] for k in held])
+            scores = np.array(
+                [states[i] @ table[targets[k], :size] + table[targets[k], size] for k in held]
+            )
             probs = np.exp(scores - scores.max())
             probs /= probs.sum()
             loss -= np.log(probs[list(held).index(i)])
@@ -59,12 +67,18 @@ def naive_own_batch(block: int, drawn: Any, targets: Any, states: Any, table: An
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 3e-6), (np.float64, 1e-12)])
 @settings(max_examples=20)
-@given(n=st.integers(1, 24), block=st.integers(1, 30), split=st.integers(1, 3), size=st.integers(1, 6))
+@given(
+    n=st.integers(1, 24), block=st.integers(1, 30), split=st.integers(1, 3), size=st.integers(1, 6)
+)
 @example(n=90, block=90, split=2, size=200)
-def test_own_batch_is_its_naive_twin(dtype: Any, tolerance: float, n: int, block: int, split: int, size: int) -> None:
+def test_own_batch_is_its_naive_twin(
+    dtype: Any, tolerance: float, n: int, block: int, split: int, size: int
+) -> None:
     drawn, targets, _, states, table = draw(n, size, dtype)
     found = own_batch(block, split, drawn, targets, states, table)
-    for value, expected in zip(found, naive_own_batch(block, drawn, targets, states, table), strict=True):
+    for value, expected in zip(
+        found, naive_own_batch(block, drawn, targets, states, table), strict=True
+    ):
         np.testing.assert_allclose(value, expected, rtol=tolerance, atol=tolerance)
 
 
@@ -75,7 +89,9 @@ def test_a_block_of_many_tiles_is_torch_s_cross_entropy() -> None:
     assert kernels.SMALL_PRODUCT // (n * size) < n // 20
     s = torch.tensor(states).requires_grad_()
     t = torch.tensor(table[targets]).requires_grad_()
-    loss = functional.cross_entropy((s @ t[:, :size].t() + t[:, size])[drawn][:, drawn], torch.arange(n))
+    loss = functional.cross_entropy(
+        (s @ t[:, :size].t() + t[:, size])[drawn][:, drawn], torch.arange(n)
+    )
     torch.autograd.backward(loss)
     grad_states, grad_targets, mean = own_batch(n, 2, drawn, targets, states, table)
     assert mean == pytest.approx(float(loss.detach()), rel=1e-6)
@@ -99,7 +115,10 @@ def test_gradients_are_those_of_the_loss() -> None:
     np.add.at(rows["bpr"], targets, by_pairs[1])
     np.add.at(rows["bpr"], negatives, by_pairs[2])
     step = 1e-6
-    for array, own, pairs in ((states, of_states, by_pairs[0]), (table, rows["own batch"], rows["bpr"])):
+    for array, own, pairs in (
+        (states, of_states, by_pairs[0]),
+        (table, rows["own batch"], rows["bpr"]),
+    ):
         for place in np.ndindex(array.shape):
             kept = array[place]
             losses = []
@@ -112,7 +131,12 @@ def test_gradients_are_those_of_the_loss() -> None:
 
 
 @settings(max_examples=20)
-@given(n=st.integers(1, 12), cut=st.integers(0, 12), size=st.integers(1, 6), scale=st.sampled_from([1, 60]))
+@given(
+    n=st.integers(1, 12),
+    cut=st.integers(0, 12),
+    size=st.integers(1, 6),
+    scale=st.sampled_from([1, 60]),
+)
 def test_bpr_is_torch_s_in_any_parts(n: int, cut: int, size: int, scale: int) -> None:
     _, targets, negatives, states, table = draw(n, size, np.float32)
     states *= scale  # exp of the margins of the larger is no float32
@@ -120,7 +144,11 @@ def test_bpr_is_torch_s_in_any_parts(n: int, cut: int, size: int, scale: int) ->
     margin = (s * (t - u)[:, :size]).sum(1) + (t - u)[:, size]
     loss = -functional.logsigmoid(margin).mean()
     torch.autograd.backward(loss)
-    grads = np.empty_like(states), np.empty((n, size + 1), np.float32), np.empty((n, size + 1), np.float32)
+    grads = (
+        np.empty_like(states),
+        np.empty((n, size + 1), np.float32),
+        np.empty((n, size + 1), np.float32),
+    )
     losses = np.empty(2)
     for k, part in enumerate([(0, min(cut, n)), (min(cut, n), n)]):
         kernels.bpr(*part, targets, negatives, states, table, *grads, losses[k : k + 1])
@@ -174,7 +202,10 @@ def test_adagrad_by_elements_and_in_one_block(width: int, named: int) -> None:
     stock = torch.optim.Adagrad([parameter], lr=0.1, eps=1e-6)
     squares, dense_squares = np.zeros_like(table), np.zeros_like(dense)
     for step in range(3):
-        rows, grad = rng.permutation(6)[:named].astype(np.int32), rng.standard_normal((named, width))
+        rows, grad = (
+            rng.permutation(6)[:named].astype(np.int32),
+            rng.standard_normal((named, width)),
+        )
         for part in ((0, named // 2), (named // 2, named)):
             row_kernels.adagrad_elements(table, rows, grad, squares, *part, 0.1, 1e-6)
         for row, g in zip(rows, grad, strict=True):

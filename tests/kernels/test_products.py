@@ -1,4 +1,5 @@
-"""Products of a few rows with large matrices, and AdamW from a gradient's factors, against numpy and `adam_dense`."""
+"""Products of a few rows with large matrices, and AdamW from a gradient's factors, against numpy
+and `adam_dense`."""
 
 from __future__ import annotations
 
@@ -9,9 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from fastgaum import threads
 from fastgaum.kernels import products, rows
 from fastgaum.kernels._jit import jit_fast
-from fastgaum.ops import threads
 
 RATES = tuple(map(np.float32, (0.5, 1e-2, 1e-3, 0.9, 0.999, 0.1, 0.0316, 1e-8)))
 """shrink, lr, decay, betas, corrections, eps"""
@@ -33,9 +34,13 @@ def test_products_are_numpys(n_rows: int, n: int, width: int) -> None:
     threads.run(lambda: None, [()])  # one BLAS thread, as everywhere
     rng = np.random.default_rng(0)
     x, matrix, wide = (
-        rng.standard_normal(shape, dtype=np.float32) for shape in ((n_rows, width), (n, width), (n_rows, n))
+        rng.standard_normal(shape, dtype=np.float32)
+        for shape in ((n_rows, width), (n, width), (n_rows, n))
     )
-    transposed, sums = np.full((n_rows, n), np.nan, np.float32), np.ones((n_rows, width), np.float32)
+    transposed, sums = (
+        np.full((n_rows, n), np.nan, np.float32),
+        np.ones((n_rows, width), np.float32),
+    )
     both(x, matrix, transposed, wide, sums)
     np.testing.assert_allclose(transposed, x @ matrix.T, rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(sums, 1 + wide @ matrix, rtol=1e-4, atol=1e-3)
@@ -46,7 +51,8 @@ def test_products_are_numpys(n_rows: int, n: int, width: int) -> None:
 def test_a_step_from_factors_is_adams(n: int, width: int, terms: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     values, m, left, right = (
-        rng.standard_normal(shape, dtype=np.float32) for shape in ((n, width), (n, width), (n, terms), (terms, width))
+        rng.standard_normal(shape, dtype=np.float32)
+        for shape in ((n, width), (n, width), (n, terms), (terms, width))
     )
     v = rng.random((n, width), dtype=np.float32)
     expected = [part.copy().reshape(-1) for part in (values, m, v)]
@@ -69,4 +75,6 @@ def test_sum_of_squares_of_a_product(terms: int, n: int, width: int) -> None:
     sums = np.full(2, np.nan)
     products.product_squares(0, n // 2, left, right, 0, sums)
     products.product_squares(n // 2, n, left, right, 1, sums)
-    assert sums.sum() == pytest.approx(float(((left @ right).astype(np.float64) ** 2).sum()), rel=1e-5)
+    assert sums.sum() == pytest.approx(
+        float(((left @ right).astype(np.float64) ** 2).sum()), rel=1e-5
+    )

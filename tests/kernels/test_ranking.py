@@ -20,7 +20,11 @@ def choices_among(draw: Any) -> tuple[Any, Any, Any]:
     rows = draw(st.lists(st.lists(SCORES, min_size=1, max_size=6), max_size=6))
     choices = [draw(st.integers(-1, len(row) - 1)) for row in rows]
     offsets = np.cumsum([0] + [len(row) for row in rows]).astype(np.int32)
-    return np.array([v for row in rows for v in row], dtype=float), offsets, np.array(choices, dtype=np.int32)
+    return (
+        np.array([v for row in rows for v in row], dtype=float),
+        offsets,
+        np.array(choices, dtype=np.int32),
+    )
 
 
 @settings(max_examples=50, deadline=None)
@@ -37,16 +41,25 @@ def test_counts_do_not_depend_on_the_order_of_a_display_set() -> None:
     order = rng.permutation(9)
     offsets = np.array([0, 9], np.int32)
     straight = rank_counts(scores, offsets, np.array([4], np.int32))
-    shuffled = rank_counts(scores[order], offsets, np.array([int(np.flatnonzero(order == 4)[0])], np.int32))
+    shuffled = rank_counts(
+        scores[order], offsets, np.array([int(np.flatnonzero(order == 4)[0])], np.int32)
+    )
     assert [int(count[0]) for count in straight] == [int(count[0]) for count in shuffled]
 
 
 @pytest.mark.parametrize(
     ("scores", "better", "tied"),
-    [([np.nan, 1.0, 2.0], 2, 0), ([1.0, np.nan, 0.0], 1, 0), ([np.nan, np.nan], 1, 0), ([np.nan], 0, 0)],
+    [
+        ([np.nan, 1.0, 2.0], 2, 0),
+        ([1.0, np.nan, 0.0], 1, 0),
+        ([np.nan, np.nan], 1, 0),
+        ([np.nan], 0, 0),
+    ],
 )
 def test_a_nan_never_improves_a_rank(scores: list[float], better: int, tied: int) -> None:
-    counts = rank_counts(np.array(scores), np.array([0, len(scores)], np.int32), np.array([0], np.int32))
+    counts = rank_counts(
+        np.array(scores), np.array([0, len(scores)], np.int32), np.array([0], np.int32)
+    )
     assert [int(count[0]) for count in counts] == [better, tied]
 
 

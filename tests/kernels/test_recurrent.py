@@ -1,4 +1,5 @@
-"""The recurrent and position-weight kernels, and how sequences are packed for them, against slow twins."""
+"""The recurrent and position-weight kernels, and how sequences are packed for them, against slow
+twins."""
 
 from __future__ import annotations
 
@@ -43,10 +44,17 @@ def test_order_by_length_is_a_stable_sort(lengths: list[int]) -> None:
         ([5, 4, 3, 2, 1, 1, 1, 1, 0, 0], 20, [0, 8, 10]),
     ],
 )
-def test_tiles_are_cut_by_rows_and_tokens(lengths: list[int], most_tokens: int, expected: list[int]) -> None:
+def test_tiles_are_cut_by_rows_and_tokens(
+    lengths: list[int], most_tokens: int, expected: list[int]
+) -> None:
     offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
-    order, tiles = np.arange(len(lengths), dtype=np.int32), np.empty(len(lengths) + 1, dtype=np.int32)
-    assert tiles[: packing.cut_tiles(offsets, order, 8, most_tokens, tiles) + 1].tolist() == expected
+    order, tiles = (
+        np.arange(len(lengths), dtype=np.int32),
+        np.empty(len(lengths) + 1, dtype=np.int32),
+    )
+    assert (
+        tiles[: packing.cut_tiles(offsets, order, 8, most_tokens, tiles) + 1].tolist() == expected
+    )
 
 
 def test_tiles_are_grouped_by_tokens() -> None:
@@ -59,9 +67,14 @@ def test_tiles_are_grouped_by_tokens() -> None:
 
 
 @given(st.lists(st.integers(0, 9), max_size=30), st.integers(1, 9), st.integers(1, 40))
-def test_tiles_and_parts_hold_every_sequence_once(lengths: list[int], most_rows: int, most_tokens: int) -> None:
+def test_tiles_and_parts_hold_every_sequence_once(
+    lengths: list[int], most_rows: int, most_tokens: int
+) -> None:
     lengths = sorted(lengths, reverse=True)
-    offsets, order = np.array(offsets_of(lengths), np.int32), np.arange(len(lengths), dtype=np.int32)
+    offsets, order = (
+        np.array(offsets_of(lengths), np.int32),
+        np.arange(len(lengths), dtype=np.int32),
+    )
     tiles = np.full(len(lengths) + 1, -7, np.int32)
     n_tiles = packing.cut_tiles(offsets, order, most_rows, most_tokens, tiles)
     ends = tiles[: n_tiles + 1].tolist()
@@ -89,7 +102,9 @@ def test_weight_gradient_equals_its_twin(dtype: type, lengths: list[int], chunk:
             weight, bias = np.full((8, 2), np.nan, dtype), np.full(n_biases, np.nan, dtype)
             packing.weight_gradient(first, last, chunk, grad_sums, h, h0, array, weight, bias)
             before = naive.previous_rows(h, offsets, h0)[first:last]
-            np.testing.assert_allclose(weight, grad_sums[first:last].T @ before, atol=5 * _tolerance(dtype))
+            np.testing.assert_allclose(
+                weight, grad_sums[first:last].T @ before, atol=5 * _tolerance(dtype)
+            )
             expected = grad_sums[first:last].sum(0)[:n_biases]
             np.testing.assert_allclose(bias, expected, atol=5 * _tolerance(dtype))
 
@@ -99,9 +114,18 @@ def test_rational_tanh_is_close_for_float32_and_exact_for_float64() -> None:
     single = np.array([cells.tanh(value) for value in x.astype(np.float32)])
     assert np.abs(single - np.tanh(x.astype(np.float32).astype(float))).max() < 4e-7
     logistic = np.array([cells.logistic(value) for value in x.astype(np.float32)])
-    assert np.abs(logistic - naive.logistic(np.clip(x, -80, 80).astype(np.float32).astype(float))).max() < 4e-7
     assert (
-        np.abs(np.array([cells.logistic(value) for value in x[:-4]]) - naive.logistic(x[:-4].clip(-700))).max() < 1e-15
+        np.abs(
+            logistic - naive.logistic(np.clip(x, -80, 80).astype(np.float32).astype(float))
+        ).max()
+        < 4e-7
+    )
+    assert (
+        np.abs(
+            np.array([cells.logistic(value) for value in x[:-4]])
+            - naive.logistic(x[:-4].clip(-700))
+        ).max()
+        < 1e-15
     )
 
 
@@ -114,7 +138,9 @@ def test_nan_is_not_squashed(dtype: type) -> None:
 @pytest.mark.parametrize(("size", "width"), [(1, 3), (4, 16), (7, 21), (20, 80)])
 def test_row_product(dtype: type, size: int, width: int) -> None:
     rng = np.random.default_rng(size)
-    matrix, short, row = (rng.standard_normal(shape).astype(dtype) for shape in ((size, width), size, width))
+    matrix, short, row = (
+        rng.standard_normal(shape).astype(dtype) for shape in ((size, width), size, width)
+    )
     expected = row + short @ matrix
     cells.add_product(short, matrix, row)
     np.testing.assert_allclose(row, expected, atol=10 * _tolerance(dtype))
@@ -133,7 +159,11 @@ def test_tile_kernels_equal_their_twins(dtype: type, lengths: list[int], size: i
     gates_x = rng.standard_normal((n_tokens, 4 * size)).astype(dtype)
     weight = rng.standard_normal((4 * size, size)).astype(dtype)
     bias = rng.standard_normal(3 * size).astype(dtype)
-    gates, h, c = np.empty_like(gates_x), np.empty((n_tokens, size), dtype), np.empty((n_tokens, size), dtype)
+    gates, h, c = (
+        np.empty_like(gates_x),
+        np.empty((n_tokens, size), dtype),
+        np.empty((n_tokens, size), dtype),
+    )
 
     block = np.ascontiguousarray(weight.T)[None]
     zeros, own = np.zeros(4 * size, dtype), np.empty(0, np.int32)
@@ -152,8 +182,13 @@ def test_tile_kernels_equal_their_twins(dtype: type, lengths: list[int], size: i
 @given(LENGTHS, st.integers(1, 8), st.integers(0, 9))
 @example([0, 3, 1, 0, 20], 50, 0)
 def test_lag_structure_equals_its_twin(lengths: list[int], window: int, seed: int) -> None:
-    rng, offsets, n_tokens = np.random.default_rng(seed), np.array(offsets_of(lengths), dtype=np.int32), sum(lengths)
-    # few ids, so that they repeat within bags and windows; huge ones, so that slots of the hash table collide
+    rng, offsets, n_tokens = (
+        np.random.default_rng(seed),
+        np.array(offsets_of(lengths), dtype=np.int32),
+        sum(lengths),
+    )
+    # few ids, so that they repeat within bags and windows; huge ones, so that slots of the hash
+    # table collide
     pool = np.array([0, 1, 2, 3, 2**31 - 1, 2**30, 65536, 131072])
     bags = [rng.choice(pool, size=rng.integers(0, 6)).tolist() for _ in range(n_tokens)]
     id_offsets = np.cumsum([0, *map(len, bags)]).astype(np.int32)

@@ -1,4 +1,5 @@
-"""The sparse optimiser step: slots, sums, and that it is AdamW where every row is named in every step."""
+"""The sparse optimiser step: slots, sums, and that it is AdamW where every row is named in every
+step."""
 
 from __future__ import annotations
 
@@ -11,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fastgaum.engine.memory import Scratch
 from fastgaum.engine.optimiser import Named, PlayerOptimiser, SparseTable
+from fastgaum.engine.scratch import Scratch
+from fastgaum.game.optimisers import StockOptimiser
 from fastgaum.kernels import rows as kernels
-from fastgaum.models.scorers import BagLinear
-from fastgaum.models.tensors import Bags
-from fastgaum.training.optimisers import StockOptimiser
+from fastgaum.nets.scorers import BagLinear
+from fastgaum.nets.tensors import Bags
 
 
 @settings(max_examples=40, deadline=None)
@@ -52,12 +53,24 @@ def test_slots_and_sums(ids: list[int], seed: int) -> None:
 
 
 @settings(max_examples=30)
-@given(seed=st.integers(0, 99), named=st.integers(0, 12), width=st.integers(1, 5), cut=st.integers(0, 12))
-def test_rows_that_are_named_move_and_the_others_wait(seed: int, named: int, width: int, cut: int) -> None:
-    """Lazy AdamW and row-wise Adagrad against their formulas, a row at a time; weight decay comes in arrears."""
+@given(
+    seed=st.integers(0, 99),
+    named=st.integers(0, 12),
+    width=st.integers(1, 5),
+    cut=st.integers(0, 12),
+)
+def test_rows_that_are_named_move_and_the_others_wait(
+    seed: int, named: int, width: int, cut: int
+) -> None:
+    """Lazy AdamW and row-wise Adagrad against their formulas, a row at a time; weight decay comes
+    in arrears."""
     rng = np.random.default_rng(seed)
     rows, cut = rng.permutation(12)[:named].astype(np.int32), min(cut, named)
-    table, grad, m = rng.normal(size=(12, width)), rng.normal(size=(named, width)), rng.normal(size=(12, width))
+    table, grad, m = (
+        rng.normal(size=(12, width)),
+        rng.normal(size=(named, width)),
+        rng.normal(size=(12, width)),
+    )
     v, squares, shrunk = rng.random((12, width)), rng.random(12), -0.1 * rng.random(12)
     # powers of two, which float32 holds: a kernel takes 1 − β in it
     shrink, lr, log_decay, beta1, beta2, correction1, correction2, eps = (
@@ -75,18 +88,24 @@ def test_rows_that_are_named_move_and_the_others_wait(seed: int, named: int, wid
     for part in ((0, cut), (cut, named)):
         betas = (beta1, beta2, correction1, correction2, eps)
         kernels.adam_rows(adam, rows, grad, m1, v1, waits, *part, shrink, lr, log_decay, *betas)
-        kernels.adagrad_rows(ada, rows, grad, squares1, waits_too, *part, shrink, lr, log_decay, eps)
+        kernels.adagrad_rows(
+            ada, rows, grad, squares1, waits_too, *part, shrink, lr, log_decay, eps
+        )
     by_adam, by_ada = table.copy(), table.copy()
     for row, g in zip(rows, grad * shrink, strict=True):
         keep = np.exp(log_decay - shrunk[row])
         m[row], v[row] = beta1 * m[row] + (1 - beta1) * g, beta2 * v[row] + (1 - beta2) * g**2
-        by_adam[row] = keep * table[row] - lr * (m[row] / correction1) / (np.sqrt(v[row]) / correction2 + eps)
+        by_adam[row] = keep * table[row] - lr * (m[row] / correction1) / (
+            np.sqrt(v[row]) / correction2 + eps
+        )
         squares[row] += (g**2).mean()
         by_ada[row] = keep * table[row] - lr * g / (np.sqrt(squares[row]) + eps)
     for found, wanted in ((adam, by_adam), (m1, m), (v1, v), (ada, by_ada), (squares1, squares)):
         np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-12)
     kernels.decay_rows(adam, waits, 0, 12, log_decay)
-    by_adam[np.setdiff1d(np.arange(12), rows)] *= np.exp(log_decay - shrunk)[np.setdiff1d(np.arange(12), rows), None]
+    by_adam[np.setdiff1d(np.arange(12), rows)] *= np.exp(log_decay - shrunk)[
+        np.setdiff1d(np.arange(12), rows), None
+    ]
     np.testing.assert_allclose(adam, by_adam, rtol=1e-10, atol=1e-12)
     assert (waits == log_decay).all()
 
@@ -119,7 +138,11 @@ def test_naming_every_row_in_every_step_is_adamw() -> None:
     sparse = SparseTable(table, n, "adam", Scratch(), "t")
     ours = PlayerOptimiser([dense], [sparse], lr, decay, clip)
     named = Named(
-        np.arange(n, dtype=np.int32), np.arange(n + 1, dtype=np.int32), np.full(n, -1, np.int32), Scratch(), ""
+        np.arange(n, dtype=np.int32),
+        np.arange(n + 1, dtype=np.int32),
+        np.full(n, -1, np.int32),
+        Scratch(),
+        "",
     )
     twins = [nn.Parameter(start.clone()), nn.Parameter(dense_start.clone())]
     theirs = torch.optim.AdamW(twins, lr=lr, weight_decay=decay)
@@ -153,7 +176,9 @@ def test_the_engine_s_rows_and_stock_torch_s_follow_one_rule(rule: str) -> None:
         ours.grad_of(layer.bias)[:] = grad.sum(0)
         ours.step()
         theirs.zero_grad()
-        twin(Bags(torch.from_numpy(ids), torch.from_numpy(offsets), torch.zeros(2, 0))).backward(torch.from_numpy(grad))
+        twin(Bags(torch.from_numpy(ids), torch.from_numpy(offsets), torch.zeros(2, 0))).backward(
+            torch.from_numpy(grad)
+        )
         theirs.step()
     ours.settle()
     theirs.settle()

@@ -1,4 +1,5 @@
-"""The scorer's kernels against a slow twin, and their gradients against finite differences in float64."""
+"""The scorer's kernels against a slow twin, and their gradients against finite differences in
+float64."""
 
 from __future__ import annotations
 
@@ -20,9 +21,17 @@ class Case:
     """A scorer and display sets, drawn; float64 unless told."""
 
     def __init__(
-        self, seed: int, sizes: list[int], hidden: list[int], n_numbers: int, n_fields: int, item_dim: int, wide: bool,
-        kind: int, dtype: Any = np.float64,
-    ) -> None:  # fmt: skip
+        self,
+        seed: int,
+        sizes: list[int],
+        hidden: list[int],
+        n_numbers: int,
+        n_fields: int,
+        item_dim: int,
+        wide: bool,
+        kind: int,
+        dtype: Any = np.float64,
+    ) -> None:
         rng = np.random.default_rng(seed)
         self.kind, self.item_dim, self.wide, self.n_numbers = kind, item_dim, wide, n_numbers
         self.offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int32)
@@ -34,8 +43,15 @@ class Case:
 
         self.ids = rng.integers(0, n_ids, (n, n_fields)).astype(np.int32)
         self.numbers, self.states = draw(n, n_numbers), draw(len(sizes), state_dim)
-        self.table, self.wide_table = draw(n_ids, item_dim or hidden[0]), draw(n_ids if wide else 0, 1)
-        shapes = {"bias": (hidden[0],), "numbers": (hidden[0], n_numbers), "state": (hidden[0], state_dim)}
+        self.table, self.wide_table = (
+            draw(n_ids, item_dim or hidden[0]),
+            draw(n_ids if wide else 0, 1),
+        )
+        shapes = {
+            "bias": (hidden[0],),
+            "numbers": (hidden[0], n_numbers),
+            "state": (hidden[0], state_dim),
+        }
         shapes |= {"up": (item_dim, hidden[0])} if item_dim else {}
         shapes |= {"wide": (1 + n_numbers,)} if wide else {}
         for i, (before, after) in enumerate(zip(hidden, [*hidden[1:], 1], strict=True)):
@@ -47,7 +63,14 @@ class Case:
         self.dense = draw(at) * dtype(0.5)
         rest = [self.start[f"rest{i}"] for i in range(len(hidden))]
         self.starts = np.array(
-            [0, self.start["numbers"], self.start["state"], self.start.get("up", -1), self.start.get("wide", -1), *rest]
+            [
+                0,
+                self.start["numbers"],
+                self.start["state"],
+                self.start.get("up", -1),
+                self.start.get("wide", -1),
+                *rest,
+            ]
         )
         self.grad = draw(n)
 
@@ -68,33 +91,77 @@ class Case:
                     x = self.part(f"rest{i}") @ KINDS[self.kind](x) + self.part(f"rest bias{i}")
                 if self.wide:
                     wide = self.part("wide")
-                    x = x + wide[0] + wide[1:] @ self.numbers[candidate] + self.wide_table[self.ids[candidate]].sum()
+                    x = (
+                        x
+                        + wide[0]
+                        + wide[1:] @ self.numbers[candidate]
+                        + self.wide_table[self.ids[candidate]].sum()
+                    )
                 scores[candidate] = x[0]
         return scores
 
     def forward(self, parts: list[tuple[int, int]], key: int = 0, rate: float = 0.0) -> Array:
-        self.dropout = np.uint32(key), np.uint32(rate * 2**32), self.dense.dtype.type(1 / (1 - rate))
+        self.dropout = (
+            np.uint32(key),
+            np.uint32(rate * 2**32),
+            self.dense.dtype.type(1 / (1 - rate)),
+        )
         n = len(self.ids)
         self.activations = np.empty(n * int(self.widths.sum()), self.dense.dtype)
-        scores, sums = np.empty(n, self.dense.dtype), np.empty((len(self.states), self.widths[0]), self.dense.dtype)
+        scores, sums = (
+            np.empty(n, self.dense.dtype),
+            np.empty((len(self.states), self.widths[0]), self.dense.dtype),
+        )
         for part in parts:
             scorer.scorer_forward(
-                *part, self.offsets, self.ids, self.numbers, self.states, self.table, self.wide_table, self.dense,
-                self.starts, self.widths, self.kind, *self.dropout, sums, self.activations, scores,
-            )  # fmt: skip
+                *part,
+                self.offsets,
+                self.ids,
+                self.numbers,
+                self.states,
+                self.table,
+                self.wide_table,
+                self.dense,
+                self.starts,
+                self.widths,
+                self.kind,
+                *self.dropout,
+                sums,
+                self.activations,
+                scores,
+            )
         return scores
 
     def backward(self, parts: list[tuple[int, int]]) -> tuple[Array, Array, Array]:
         """Gradients of the dense parameters, of each candidate's bag and of the states."""
         n, like = len(self.ids), self.dense.dtype
         total, rows = np.zeros_like(self.dense), np.empty((n, self.table.shape[1]), like)
-        sums, states = np.empty((len(self.states), self.widths[0]), like), np.empty_like(self.states)
+        sums, states = (
+            np.empty((len(self.states), self.widths[0]), like),
+            np.empty_like(self.states),
+        )
         for part in parts:
             grad = np.empty_like(self.dense)
             scorer.scorer_backward(
-                *part, self.offsets, self.ids, self.numbers, self.states, self.table, self.wide, self.dense,
-                self.starts, self.widths, self.kind, *self.dropout, self.activations, self.grad, grad, rows, sums, states,
-            )  # fmt: skip
+                *part,
+                self.offsets,
+                self.ids,
+                self.numbers,
+                self.states,
+                self.table,
+                self.wide,
+                self.dense,
+                self.starts,
+                self.widths,
+                self.kind,
+                *self.dropout,
+                self.activations,
+                self.grad,
+                grad,
+                rows,
+                sums,
+                states,
+            )
             total += grad
         return total, rows, states
 
@@ -118,7 +185,9 @@ def test_scores_are_those_of_the_slow_twin(case: Case) -> None:
     n_events = len(case.states)
     np.testing.assert_allclose(case.forward([(0, n_events)]), case.naive(), rtol=1e-9, atol=1e-9)
     if n_events > 1:
-        np.testing.assert_allclose(case.forward([(0, 1), (1, n_events)]), case.naive(), rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(
+            case.forward([(0, 1), (1, n_events)]), case.naive(), rtol=1e-9, atol=1e-9
+        )
 
 
 @settings(max_examples=15, deadline=None)
@@ -157,7 +226,9 @@ def slope(flat: Array, i: int, value: Any) -> float:
 
 def test_float32_is_close_to_float64() -> None:
     sizes = [3, 200, 1, 40]
-    cases = [Case(3, sizes, [64, 64], 2, 1, 0, True, 1, dtype) for dtype in (np.float32, np.float64)]
+    cases = [
+        Case(3, sizes, [64, 64], 2, 1, 0, True, 1, dtype) for dtype in (np.float32, np.float64)
+    ]
     low, high = (case.forward([(0, 4)]) for case in cases)
     np.testing.assert_allclose(low, high, rtol=1e-4, atol=2e-4)
 
@@ -191,7 +262,9 @@ def _dropped(n: int, key: Any, threshold: Any) -> Array:
 
 def test_dropout_is_fair_and_depends_on_the_key() -> None:
     n = 40_000 if numba.config.DISABLE_JIT else 200_000
-    first, again, other = (_dropped(n, np.uint32(key), np.uint32(0.25 * 2**32)) for key in (1, 1, 2))
+    first, again, other = (
+        _dropped(n, np.uint32(key), np.uint32(0.25 * 2**32)) for key in (1, 1, 2)
+    )
     assert np.array_equal(first, again)
     assert set(np.unique(first)) == {0.0, 2.0}
     for row in (first, other):
@@ -201,11 +274,15 @@ def test_dropout_is_fair_and_depends_on_the_key() -> None:
     assert np.corrcoef(first[1:], first[:-1])[0, 1] == pytest.approx(0, abs=0.01)
 
 
-@given(st.lists(st.integers(0, 5), max_size=40), st.integers(0, 99), st.sampled_from([0.0, 0.3, 0.9]))
+@given(
+    st.lists(st.integers(0, 5), max_size=40), st.integers(0, 99), st.sampled_from([0.0, 0.3, 0.9])
+)
 def test_dropped_ids_are_those_of_dropped_entries(ids: list[int], key: int, rate: float) -> None:
     """One rule for both: where `drop` zeroes an entry, `drop_ids` replaces the id."""
     replacement, result = np.arange(10, 16, dtype=np.int32), np.full(len(ids), -1, np.int32)
     threshold = np.uint32(rate * 2**32)
     dropout.drop_ids(np.array(ids, np.int32), replacement, np.uint32(key), threshold, result)
     dropped = _dropped(len(ids), np.uint32(key), threshold) == 0
-    assert result.tolist() == [i + 10 if gone else i for i, gone in zip(ids, dropped.tolist(), strict=True)]
+    assert result.tolist() == [
+        i + 10 if gone else i for i, gone in zip(ids, dropped.tolist(), strict=True)
+    ]

@@ -16,7 +16,8 @@ from tests import naive_segments as naive
 modest = settings(max_examples=50, deadline=None)
 close = {"rtol": 1e-9, "atol": 1e-12}
 
-# Few distinct values make ties; the others are what a diverged, a confident and a masked model would score.
+# Few distinct values make ties; the others are what a diverged, a confident and a masked model
+# would score.
 VALUES = st.one_of(
     st.sampled_from([0.0, 0.5, -0.5, 1e4, -1e4, -np.inf]),
     st.floats(-3, 3, allow_nan=False),
@@ -28,7 +29,11 @@ def ragged(draw: Any) -> tuple[Any, Any, bool]:
     """Draw (values, offsets, outside) with empty, single and longer segments."""
     rows = draw(st.lists(st.lists(VALUES, max_size=7), max_size=6))
     offsets = np.cumsum([0] + [len(row) for row in rows]).astype(np.int32)
-    return np.array([v for row in rows for v in row], dtype=np.float64), offsets, draw(st.booleans())
+    return (
+        np.array([v for row in rows for v in row], dtype=np.float64),
+        offsets,
+        draw(st.booleans()),
+    )
 
 
 def run_pair(kernel: Any, values: Any, offsets: Any, *args: Any) -> tuple[Any, Any]:
@@ -37,8 +42,12 @@ def run_pair(kernel: Any, values: Any, offsets: Any, *args: Any) -> tuple[Any, A
     return inside, outside
 
 
-def run_entmax(values: Any, offsets: Any, outside: bool, alpha: float, by_sorting: bool) -> tuple[Any, Any]:
-    return run_pair(simplex.entmax, values, offsets, outside, alpha, by_sorting, np.empty(len(values) + 1))
+def run_entmax(
+    values: Any, offsets: Any, outside: bool, alpha: float, by_sorting: bool
+) -> tuple[Any, Any]:
+    return run_pair(
+        simplex.entmax, values, offsets, outside, alpha, by_sorting, np.empty(len(values) + 1)
+    )
 
 
 @modest
@@ -63,23 +72,32 @@ def test_the_softmax_family_equals_its_twins(case: tuple[Any, Any, bool]) -> Non
 @given(ragged(), st.sampled_from([1.05, 1.3, 1.5, 2.0, 3.5]))
 def test_entmax_equals_its_twins(case: tuple[Any, Any, bool], alpha: float) -> None:
     values, offsets, outside = case
-    # A third or fifth root near the threshold turns rounding of 1e-16 into 1e-6: no method can do better there.
+    # A third or fifth root near the threshold turns rounding of 1e-16 into 1e-6: no method can do
+    # better there.
     tolerance = {"rtol": 1e-7, "atol": 1e-10 if alpha <= 2 else 2e-6}
     expected = naive.per_event(naive.entmax(alpha), values, offsets, outside)
-    for found, wanted in zip(run_entmax(values, offsets, outside, alpha, False), expected, strict=True):
+    for found, wanted in zip(
+        run_entmax(values, offsets, outside, alpha, False), expected, strict=True
+    ):
         np.testing.assert_allclose(found, wanted, **tolerance)
     if alpha in (1.5, 2.0):
-        for found, wanted in zip(run_entmax(values, offsets, outside, alpha, True), expected, strict=True):
+        for found, wanted in zip(
+            run_entmax(values, offsets, outside, alpha, True), expected, strict=True
+        ):
             np.testing.assert_allclose(found, wanted, **tolerance)
     if alpha == 2.0:
         expected = naive.per_event(naive.sparsemax, values, offsets, outside)
-        for found, wanted in zip(run_entmax(values, offsets, outside, 2.0, True), expected, strict=True):
+        for found, wanted in zip(
+            run_entmax(values, offsets, outside, 2.0, True), expected, strict=True
+        ):
             np.testing.assert_allclose(found, wanted, **tolerance)
 
 
 @modest
 @given(ragged(), st.sampled_from([1.0, 1.3, 1.5, 2.0]), st.integers(0, 9))
-def test_gradients_are_products_with_the_jacobian(case: tuple[Any, Any, bool], alpha: float, seed: int) -> None:
+def test_gradients_are_products_with_the_jacobian(
+    case: tuple[Any, Any, bool], alpha: float, seed: int
+) -> None:
     values, offsets, outside = case
     values = np.maximum(values, -1e4)  # a candidate of −inf alone has no gradient
     rng = np.random.default_rng(seed)
@@ -92,22 +110,34 @@ def test_gradients_are_products_with_the_jacobian(case: tuple[Any, Any, bool], a
     totals = np.empty(len(offsets) - 1)
     segments.logsumexp(values, offsets, outside, totals)
     found = {name: np.full(len(values), np.nan) for name in ("probs", "log_probs", "total")}
-    simplex.entmax_backward(grad, of_outside, probs, outside_prob, offsets, outside, alpha, found["probs"])
+    simplex.entmax_backward(
+        grad, of_outside, probs, outside_prob, offsets, outside, alpha, found["probs"]
+    )
     segments.log_softmax_backward(grad, of_outside, log_probs, offsets, outside, found["log_probs"])
     segments.logsumexp_backward(of_outside, values, totals, offsets, found["total"])
     for event, (start, stop) in enumerate(itertools.pairwise(offsets)):
         upstream = np.append(grad[start:stop], of_outside[event : event + outside])
         p = np.append(probs[start:stop], outside_prob[event : event + outside])
-        softmax = np.exp(np.append(log_probs[start:stop], outside_log_prob[event : event + outside]))
-        weight = np.where(p > 0, p ** (2 - alpha), 0)  # Peters, Niculae & Martins, ACL 2019, proposition 2
-        jacobian = np.diag(weight) - np.outer(weight, weight) / weight.sum() if len(p) else np.zeros((0, 0))
+        softmax = np.exp(
+            np.append(log_probs[start:stop], outside_log_prob[event : event + outside])
+        )
+        weight = np.where(
+            p > 0, p ** (2 - alpha), 0
+        )  # Peters, Niculae & Martins, ACL 2019, proposition 2
+        jacobian = (
+            np.diag(weight) - np.outer(weight, weight) / weight.sum()
+            if len(p)
+            else np.zeros((0, 0))
+        )
         expected = {
             "probs": jacobian @ upstream,
             "log_probs": upstream - softmax * upstream.sum(),
             "total": of_outside[event] * softmax,
         }
         for name, wanted in expected.items():
-            np.testing.assert_allclose(found[name][start:stop], wanted[: stop - start], rtol=1e-7, atol=1e-9)
+            np.testing.assert_allclose(
+                found[name][start:stop], wanted[: stop - start], rtol=1e-7, atol=1e-9
+            )
 
 
 @pytest.mark.parametrize("alpha", [1.5, 2.0])
@@ -115,9 +145,13 @@ def test_sorting_and_root_finding_agree_on_long_segments(alpha: float) -> None:
     values = np.random.default_rng(0).normal(size=3000) * 0.3
     offsets = np.array([0, 1000, 1000, 3000], np.int32)
     exact = run_entmax(values, offsets, True, alpha, True)
-    np.testing.assert_allclose(exact[0], run_entmax(values, offsets, True, alpha, False)[0], atol=1e-12)
+    np.testing.assert_allclose(
+        exact[0], run_entmax(values, offsets, True, alpha, False)[0], atol=1e-12
+    )
     assert 20 < np.count_nonzero(exact[0]) < 3000
-    np.testing.assert_allclose(np.add.reduceat(exact[0], [0, 1000]) + exact[1][[0, 2]], 1.0, atol=1e-12)
+    np.testing.assert_allclose(
+        np.add.reduceat(exact[0], [0, 1000]) + exact[1][[0, 2]], 1.0, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -161,19 +195,29 @@ def test_argmax_takes_a_nan_for_the_greatest_value() -> None:
 
 
 @modest
-@given(st.lists(st.lists(st.integers(0, 6), max_size=5), max_size=5), st.booleans(), st.integers(0, 99))
-def test_bags_equal_a_linear_layer_on_the_multi_hot(rows: list[list[int]], weighted: bool, seed: int) -> None:
+@given(
+    st.lists(st.lists(st.integers(0, 6), max_size=5), max_size=5), st.booleans(), st.integers(0, 99)
+)
+def test_bags_equal_a_linear_layer_on_the_multi_hot(
+    rows: list[list[int]], weighted: bool, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     offsets = np.cumsum([0] + [len(row) for row in rows]).astype(np.int32)
     ids = np.array([i for row in rows for i in row], dtype=np.int32)
     weights = rng.normal(size=len(ids)) if weighted else np.empty(0)
     table, grad_out = rng.normal(size=(7, 3)), rng.normal(size=(len(rows), 3))
     dense = naive.multi_hot(ids, offsets, weights if weighted else None, 7)
-    result, grad_table, grad_weights = np.empty((len(rows), 3)), np.zeros((7, 3)), np.empty(len(ids))
+    result, grad_table, grad_weights = (
+        np.empty((len(rows), 3)),
+        np.zeros((7, 3)),
+        np.empty(len(ids)),
+    )
     assert bags.bag_sum(table, ids, offsets, weights, result) == -1
     bags.bag_scatter_add(grad_out, ids, offsets, weights, grad_table)
     bags.bag_weight_grad(grad_out, table, ids, offsets, grad_weights)
     np.testing.assert_allclose(result, dense @ table, atol=1e-12)
     np.testing.assert_allclose(grad_table, dense.T @ grad_out, atol=1e-12)
     bag_of_entry = np.repeat(np.arange(len(rows)), np.diff(offsets))
-    np.testing.assert_allclose(grad_weights, (grad_out[bag_of_entry] * table[ids]).sum(1), atol=1e-12)
+    np.testing.assert_allclose(
+        grad_weights, (grad_out[bag_of_entry] * table[ids]).sum(1), atol=1e-12
+    )

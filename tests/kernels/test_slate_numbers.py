@@ -1,4 +1,5 @@
-"""Numbers of displayed places: the kernels count what a naive reading of the session so far finds."""
+"""Numbers of displayed places: the kernels count what a naive reading of the session so far
+finds."""
 
 from __future__ import annotations
 
@@ -7,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastgaum.features.relations import WINDOW, PairTable
 from fastgaum.kernels import slate_numbers as kernels
-from fastgaum.sessions.relations import WINDOW, PairTable
 from tests import naive_slate_numbers as naive
 
 N_ITEMS = 9
@@ -16,10 +17,19 @@ N_ITEMS = 9
 
 def pair_table(rng: np.random.Generator, width: int) -> PairTable:
     """Counts of some ordered pairs of different items."""
-    keys = np.array([a * N_ITEMS + b for a in range(N_ITEMS) for b in range(N_ITEMS) if a != b and rng.random() < 0.6])
+    keys = np.array(
+        [
+            a * N_ITEMS + b
+            for a in range(N_ITEMS)
+            for b in range(N_ITEMS)
+            if a != b and rng.random() < 0.6
+        ]
+    )
     starts = np.searchsorted(keys, np.arange(N_ITEMS + 1) * N_ITEMS)
     return PairTable(
-        starts.astype(np.int64), keys.astype(np.int64), rng.integers(0, 5, (len(keys), width)).astype(np.int32)
+        starts.astype(np.int64),
+        keys.astype(np.int64),
+        rng.integers(0, 5, (len(keys), width)).astype(np.int32),
     )
 
 
@@ -39,25 +49,45 @@ def play(seed: int, n: int, k: int, steps: int) -> tuple[Counted, list[naive.Nai
     users, told = Counted(n, 16), [naive.NaiveUser() for _ in range(n)]
     for _ in range(steps):
         rows = random_rows(rng, n, k)
-        choices = np.array([rng.choice(np.append(row[row >= 0], -1)) for row in rows[:, :, 0]], np.int32)
+        choices = np.array(
+            [rng.choice(np.append(row[row >= 0], -1)) for row in rows[:, :, 0]], np.int32
+        )
         active = rng.random(n) < 0.8
         kernels.count_slates(
-            0, n, active, rows, choices, users.keys, users.displayed, users.picked, users.events, users.latest, users.n_chosen
-        )  # fmt: skip
+            0,
+            n,
+            active,
+            rows,
+            choices,
+            users.keys,
+            users.displayed,
+            users.picked,
+            users.events,
+            users.latest,
+            users.n_chosen,
+        )
         for user in np.flatnonzero(active):
-            told[user].count([int(item) for item in rows[user, :, 0] if item >= 0], int(choices[user]))
+            told[user].count(
+                [int(item) for item in rows[user, :, 0] if item >= 0], int(choices[user])
+            )
     return users, told
 
 
 def random_rows(rng: np.random.Generator, n: int, k: int) -> np.ndarray:
-    """Slates of different items, at least one each; the last row of the catalogue is an unknown item."""
+    """Slates of different items, at least one each; the last row of the catalogue is an unknown
+    item."""
     rows = np.stack([rng.choice(N_ITEMS + 1, k, replace=False) for _ in range(n)]).astype(np.int32)
     rows[:, 1:][rng.random((n, k - 1)) < 0.2] = -1
     return rows[:, :, None]
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 10_000), k=st.integers(1, 7), steps=st.integers(0, 5), set_size=st.integers(0, 8))
+@given(
+    seed=st.integers(0, 10_000),
+    k=st.integers(1, 7),
+    steps=st.integers(0, 5),
+    set_size=st.integers(0, 8),
+)
 def test_counted_numbers(seed: int, k: int, steps: int, set_size: int) -> None:
     rng = np.random.default_rng(seed)
     users, told = play(seed, 3, k, steps)
@@ -67,7 +97,19 @@ def test_counted_numbers(seed: int, k: int, steps: int, set_size: int) -> None:
     columns = np.array([4, 0, 2, 5], np.int32)
     out = np.full((3, k, 6), np.nan, np.float32)
     kernels.slate_numbers(
-        0, 3, rows, fixed, columns, least, most, set_size, users.keys, users.displayed, users.picked, users.events, out
+        0,
+        3,
+        rows,
+        fixed,
+        columns,
+        least,
+        most,
+        set_size,
+        users.keys,
+        users.displayed,
+        users.picked,
+        users.events,
+        out,
     )
     for user in range(3):
         shown = rows[user, :, 0] >= 0
@@ -79,7 +121,12 @@ def test_counted_numbers(seed: int, k: int, steps: int, set_size: int) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 10_000), k=st.integers(1, 7), steps=st.integers(0, 25), set_size=st.integers(0, 8))
+@given(
+    seed=st.integers(0, 10_000),
+    k=st.integers(1, 7),
+    steps=st.integers(0, 25),
+    set_size=st.integers(0, 8),
+)
 def test_numbers_of_pairs(seed: int, k: int, steps: int, set_size: int) -> None:
     rng = np.random.default_rng(seed)
     users, told = play(seed, 3, k, steps)
@@ -87,12 +134,27 @@ def test_numbers_of_pairs(seed: int, k: int, steps: int, set_size: int) -> None:
     rivals, follows = pair_table(rng, 3), pair_table(rng, 2)
     out = np.zeros((3, k, 7), np.float32)
     kernels.relation_numbers(
-        0, 3, rows, N_ITEMS, set_size, rivals.starts, rivals.keys, rivals.counts, follows.starts, follows.keys, follows.counts,
-        users.latest, users.n_chosen, 1, out,
-    )  # fmt: skip
+        0,
+        3,
+        rows,
+        N_ITEMS,
+        set_size,
+        rivals.starts,
+        rivals.keys,
+        rivals.counts,
+        follows.starts,
+        follows.keys,
+        follows.counts,
+        users.latest,
+        users.n_chosen,
+        1,
+        out,
+    )
     for user in range(3):
         shown = rows[user, :, 0] >= 0
-        expected = naive.relations(told[user], rows[user, shown, 0].tolist(), N_ITEMS, rivals, follows, set_size)
+        expected = naive.relations(
+            told[user], rows[user, shown, 0].tolist(), N_ITEMS, rivals, follows, set_size
+        )
         np.testing.assert_allclose(out[user, shown, 1:], expected, atol=1e-5)
 
 
@@ -105,10 +167,14 @@ def test_numbers_relative_to_the_set(seed: int, k: int, set_size: int) -> None:
     out = rng.normal(size=(2, k, 5)).astype(np.float32)
     out[rows[:, :, 0] < 0] = 0
     before = out.astype(np.float64)
-    kernels.standardise_slates(0, 2, rows, 3, set_size, varying, mean, np.abs(scale) + np.float32(0.5), out)
+    kernels.standardise_slates(
+        0, 2, rows, 3, set_size, varying, mean, np.abs(scale) + np.float32(0.5), out
+    )
     for user in range(2):
         shown = rows[user, :, 0] >= 0
-        expected = naive.standardised(before[user, shown, :3], varying.tolist(), mean, np.abs(scale) + 0.5, set_size)
+        expected = naive.standardised(
+            before[user, shown, :3], varying.tolist(), mean, np.abs(scale) + 0.5, set_size
+        )
         np.testing.assert_allclose(out[user, shown], expected, atol=1e-5)
         assert (out[user, ~shown] == 0).all()
 
@@ -119,10 +185,19 @@ def test_numbers_relative_to_the_set(seed: int, k: int, set_size: int) -> None:
 def test_counts_survive_a_larger_table(room: int, seed: int, k: int, steps: int) -> None:
     users, told = play(seed, 4, k, steps)
     larger = Counted(4, room)
-    kernels.move_counts(users.keys, users.displayed, users.picked, larger.keys, larger.displayed, larger.picked)
+    kernels.move_counts(
+        users.keys, users.displayed, users.picked, larger.keys, larger.displayed, larger.picked
+    )
     held = [len(set(user.displayed)) for user in told]
     assert kernels.fullest(larger.keys) == kernels.fullest(users.keys) == max(held)
     for user, one in enumerate(told):
-        counts = {int(key): (int(shown), int(taken)) for key, shown, taken in zip(
-            larger.keys[user], larger.displayed[user], larger.picked[user], strict=True) if key >= 0}  # fmt: skip
-        assert counts == {item: (one.displayed.count(item), one.chosen.count(item)) for item in set(one.displayed)}
+        counts = {
+            int(key): (int(shown), int(taken))
+            for key, shown, taken in zip(
+                larger.keys[user], larger.displayed[user], larger.picked[user], strict=True
+            )
+            if key >= 0
+        }
+        assert counts == {
+            item: (one.displayed.count(item), one.chosen.count(item)) for item in set(one.displayed)
+        }

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from fastgaum.kernels import slates as kernels
 from fastgaum.kernels.keyed import uniforms
-from tests.envs.simulated import displayed
-from tests.envs.test_true_world import naive_uniform
+from tests.worlds.simulated import displayed
+from tests.worlds.test_true_world import naive_uniform
 
 ACTIVATIONS = {
     0: lambda x: np.maximum(x, 0),
@@ -65,10 +65,17 @@ def test_what_is_displayed(n: int, k: int, ordered: bool, seed: int) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.integers(1, 120), st.integers(1, 12), st.sampled_from([(8,), (5, 3), (16, 4, 7)]), st.sampled_from([0, 1, 2]),
-    st.sampled_from([0, 3]), st.integers(1, 2), st.integers(0, 10_000),
-)  # fmt: skip
-def test_scores(n: int, k: int, widths: tuple[int, ...], kind: int, n_numbers: int, n_rows: int, seed: int) -> None:
+    st.integers(1, 120),
+    st.integers(1, 12),
+    st.sampled_from([(8,), (5, 3), (16, 4, 7)]),
+    st.sampled_from([0, 1, 2]),
+    st.sampled_from([0, 3]),
+    st.integers(1, 2),
+    st.integers(0, 10_000),
+)
+def test_scores(
+    n: int, k: int, widths: tuple[int, ...], kind: int, n_numbers: int, n_rows: int, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
 
     def floats(*shape: int) -> np.ndarray:
@@ -77,19 +84,43 @@ def test_scores(n: int, k: int, widths: tuple[int, ...], kind: int, n_numbers: i
     size, n_table = 6, 20
     rows = rng.integers(0, n_table, (n, k, n_rows)).astype(np.int32)
     rows[rng.random((n, k)) < 0.2] = -1
-    numbers, states, table, wide = floats(n, k, n_numbers), floats(n, size), floats(n_table, widths[0]), floats(n_table)
+    numbers, states, table, wide = (
+        floats(n, k, n_numbers),
+        floats(n, size),
+        floats(n_table, widths[0]),
+        floats(n_table),
+    )
     from_state, from_numbers, wide_numbers, bias = (
-        floats(size, widths[0]), floats(n_numbers, widths[0]), floats(n_numbers), floats(widths[0])
-    )  # fmt: skip
+        floats(size, widths[0]),
+        floats(n_numbers, widths[0]),
+        floats(n_numbers),
+        floats(widths[0]),
+    )
     layers = [(floats(a, b), floats(b)) for a, b in zip(widths, (*widths[1:], 1), strict=True)]
     deeper = np.concatenate([part.ravel() for layer in layers for part in layer])
     scores = np.full((n, k), 99, np.float32)
     first = int(rng.integers(0, n))
-    arguments = (rows, numbers, states, table, wide, from_state, from_numbers, wide_numbers, bias, deeper)
+    arguments = (
+        rows,
+        numbers,
+        states,
+        table,
+        wide,
+        from_state,
+        from_numbers,
+        wide_numbers,
+        bias,
+        deeper,
+    )
     kernels.slate_scores(first, n, *arguments, np.array(widths), kind, scores)
     assert (scores[:first] == 99).all()
     shown = rows >= 0
-    x = states[:, None] @ from_state + numbers @ from_numbers + (table[rows] * shown[..., None]).sum(axis=2) + bias
+    x = (
+        states[:, None] @ from_state
+        + numbers @ from_numbers
+        + (table[rows] * shown[..., None]).sum(axis=2)
+        + bias
+    )
     x = ACTIVATIONS[kind](x.astype(np.float64))
     for i, (weight, added) in enumerate(layers):
         x = x @ weight + added
@@ -103,8 +134,11 @@ def test_scores(n: int, k: int, widths: tuple[int, ...], kind: int, n_numbers: i
 @pytest.mark.parametrize("alpha", [1.0, 1.5, 1.7, 2.0])
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 9), st.sampled_from([0.1, 1.0, 100.0, 1e4]), st.integers(0, 10_000))
-def test_probabilities_maximise_what_they_should(outside: bool, alpha: float, k: int, size: float, seed: int) -> None:
-    """First-order conditions: on the support ⟨p, v⟩ − Ω(p) has one slope, and none is larger off it."""
+def test_probabilities_maximise_what_they_should(
+    outside: bool, alpha: float, k: int, size: float, seed: int
+) -> None:
+    """First-order conditions: on the support ⟨p, v⟩ − Ω(p) has one slope, and none is larger off
+    it."""
     rng = np.random.default_rng(seed)
     n, eta = 4, 1.5
     scores = (size * rng.standard_normal((n, k))).astype(np.float32)
@@ -145,7 +179,17 @@ def test_a_draw_beyond_the_mass_is_no_click_or_the_last_that_is_possible() -> No
         places, items = np.empty(2, np.int32), np.empty(2, np.int32)
         chosen, of_choice = np.empty((2, 1, 1), np.int32), np.empty((2, 1, 2), np.float32)
         kernels.draw_places(
-            0, 2, probs, np.full(2, none, np.float32), keys, rows, numbers, places, items, chosen, of_choice
+            0,
+            2,
+            probs,
+            np.full(2, none, np.float32),
+            keys,
+            rows,
+            numbers,
+            places,
+            items,
+            chosen,
+            of_choice,
         )
         assert places.tolist() == [place] * 2
         assert items.tolist() == chosen[:, 0, 0].tolist() == [item] * 2
@@ -157,14 +201,26 @@ def test_a_draw_beyond_the_mass_is_no_click_or_the_last_that_is_possible() -> No
 
 @settings(max_examples=30)
 @given(st.integers(1, 4), st.integers(1, 5), st.booleans(), st.integers(0, 9999))
-def test_a_draw_falls_where_the_cumulated_probabilities_say(n: int, k: int, outside: bool, seed: int) -> None:
+def test_a_draw_falls_where_the_cumulated_probabilities_say(
+    n: int, k: int, outside: bool, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     shares = rng.dirichlet(np.ones(k + outside), n).astype(np.float32)
-    probs, none = np.ascontiguousarray(shares[:, :k]), shares[:, k] if outside else np.zeros(n, np.float32)
+    probs, none = (
+        np.ascontiguousarray(shares[:, :k]),
+        shares[:, k] if outside else np.zeros(n, np.float32),
+    )
     keys = rng.integers(0, 2**63, n).astype(np.uint64)
-    rows, numbers = rng.integers(0, 9, (n, k, 2)).astype(np.int32), rng.random((n, k, 2)).astype(np.float32)
+    rows, numbers = (
+        rng.integers(0, 9, (n, k, 2)).astype(np.int32),
+        rng.random((n, k, 2)).astype(np.float32),
+    )
     places, items = np.empty(n, np.int32), np.empty(n, np.int32)
-    chosen, of_choice, taken = np.empty((n, 1, 2), np.int32), np.empty((n, 1, 2), np.float32), np.empty(n, np.float32)
+    chosen, of_choice, taken = (
+        np.empty((n, 1, 2), np.int32),
+        np.empty((n, 1, 2), np.float32),
+        np.empty(n, np.float32),
+    )
     kernels.draw_places(0, n, probs, none, keys, rows, numbers, places, items, chosen, of_choice)
     kernels.take_places(0, n, probs, places, taken)
     for user, place in enumerate(places.tolist()):
@@ -172,7 +228,9 @@ def test_a_draw_falls_where_the_cumulated_probabilities_say(n: int, k: int, outs
         draw = naive_uniform(int(keys[user]))
         if np.abs(ends - draw).min() > 1e-6:
             beyond = -1 if outside else k - 1
-            assert place == (int(np.searchsorted(ends, draw, side="right")) if draw < ends[-1] else beyond)
+            assert place == (
+                int(np.searchsorted(ends, draw, side="right")) if draw < ends[-1] else beyond
+            )
         known = place >= 0
         assert items[user] == (rows[user, place, 0] if known else -1)
         assert chosen[user, 0].tolist() == (rows[user, place].tolist() if known else [-1, -1])

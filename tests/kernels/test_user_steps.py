@@ -13,10 +13,16 @@ from fastgaum.kernels.user_steps import gru_step, lstm_step
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.sampled_from(["lstm", "gru"]), st.integers(1, 130), st.sampled_from([1, 5, 20]), st.sampled_from([0, 3]),
-    st.integers(0, 2), st.integers(0, 10_000),
-)  # fmt: skip
-def test_a_step_is_torch_s_cell(kind: str, n: int, size: int, n_numbers: int, n_rows: int, seed: int) -> None:
+    st.sampled_from(["lstm", "gru"]),
+    st.integers(1, 130),
+    st.sampled_from([1, 5, 20]),
+    st.sampled_from([0, 3]),
+    st.integers(0, 2),
+    st.integers(0, 10_000),
+)
+def test_a_step_is_torch_s_cell(
+    kind: str, n: int, size: int, n_numbers: int, n_rows: int, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     n_table = 9

@@ -1,4 +1,5 @@
-"""The two worlds whose rules are known: events in a row (`synthetic`) and users shown slates (`true_world`)."""
+"""The two worlds whose rules are known: events in a row (`synthetic`) and users shown slates
+(`true_world`)."""
 
 from __future__ import annotations
 
@@ -34,7 +35,10 @@ def test_probabilities_equal_their_twins(drawn: list[float], outside: bool) -> N
 
 @given(st.integers(0, 12), st.sampled_from([0.5, 1.0, 3.0]), st.integers(0, 99))
 def test_a_display_is_distinct_and_sorted(size: int, skew: float, seed: int) -> None:
-    items, codes = np.full(13, -7, np.int32), np.random.default_rng(1).permutation(N_ITEMS).astype(np.int32)
+    items, codes = (
+        np.full(13, -7, np.int32),
+        np.random.default_rng(1).permutation(N_ITEMS).astype(np.int32),
+    )
     synthetic.draw_display(np.random.default_rng(seed), size, skew, codes, items)
     assert items[:size].tolist() == sorted(set(items[:size].tolist()))
     assert ((items[:size] >= 0) & (items[:size] < N_ITEMS)).all()
@@ -43,14 +47,20 @@ def test_a_display_is_distinct_and_sorted(size: int, skew: float, seed: int) -> 
 
 @settings(max_examples=25)
 @given(
-    st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=5), max_size=4), st.sampled_from(list(RULES)), st.booleans(),
-    st.sampled_from([0.0, 2.0]), st.integers(0, 999),
-)  # fmt: skip
+    st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=5), max_size=4),
+    st.sampled_from(list(RULES)),
+    st.booleans(),
+    st.sampled_from([0.0, 2.0]),
+    st.integers(0, 999),
+)
 def test_a_simulated_event_follows_its_utilities(
     sessions: list[list[int]], rule: int, outside: bool, repeat: float, seed: int
 ) -> None:
     sizes = [size for session in sessions for size in session]
-    offsets = np.cumsum([0, *map(len, sessions)]).astype(np.int32), np.cumsum([0, *sizes]).astype(np.int32)
+    offsets = (
+        np.cumsum([0, *map(len, sessions)]).astype(np.int32),
+        np.cumsum([0, *sizes]).astype(np.int32),
+    )
     rng, n = np.random.default_rng(seed), sum(sizes)
     base, latents = rng.normal(size=N_ITEMS), rng.normal(size=(N_ITEMS, DIM))
     items, choices = np.full(n, -7, np.int32), np.full(len(sizes), -7, np.int32)
@@ -68,7 +78,9 @@ def test_a_simulated_event_follows_its_utilities(
             expected = base[shown] - 0.2 + 0.8 * latents[shown] @ state + repeat * again
             np.testing.assert_allclose(utility[part], expected, atol=1e-9)
             shares = RULES[rule]([*(1.3 * expected).tolist(), *[0.0] * outside])
-            np.testing.assert_allclose([*probability[part], *[none[event]] * outside], shares, atol=1e-9)
+            np.testing.assert_allclose(
+                [*probability[part], *[none[event]] * outside], shares, atol=1e-9
+            )
             choice = choices[event]
             assert (choice == -1 and none[event] > 0) or probability[part][choice] > 0
             state = 0.7 * state + (0.3 * latents[shown[choice]] if choice >= 0 else 0)
@@ -77,7 +89,11 @@ def test_a_simulated_event_follows_its_utilities(
 
 def shown_of(slate: Any) -> list[int]:
     """Places that show something: an item that does not stand earlier."""
-    return [place for place, item in enumerate(slate.tolist()) if item >= 0 and item not in slate[:place]]
+    return [
+        place
+        for place, item in enumerate(slate.tolist())
+        if item >= 0 and item not in slate[:place]
+    ]
 
 
 @settings(max_examples=25)
@@ -104,21 +120,34 @@ def test_users_shown_slates_follow_their_utilities(
     before = rng.random((n, 6)) < 0.5
     utilities, probs, none = np.full((n, k), np.nan), np.full((n, k), np.nan), np.full(n, np.nan)
     laws = (0.8, 1.7, 0.4)
-    true_world.true_utilities(0, n, slates, shared, taste, boredom, before, base, latents, *laws, utilities)
+    true_world.true_utilities(
+        0, n, slates, shared, taste, boredom, before, base, latents, *laws, utilities
+    )
     true_world.true_probabilities(0, n, slates, utilities, 1.3, rule, outside, probs, none)
     for user in range(n):
         place = slates[user]
-        expected = base[place] + 0.8 * latents[place] @ taste[user] + 1.7 * before[user, place] - 0.4 * boredom[user]
+        expected = (
+            base[place]
+            + 0.8 * latents[place] @ taste[user]
+            + 1.7 * before[user, place]
+            - 0.4 * boredom[user]
+        )
         np.testing.assert_allclose(utilities[user], np.where(place >= 0, expected, 0), atol=1e-9)
         shown = shown_of(place)
-        shares = RULES[rule]([*(1.3 * expected[shown]).tolist(), *[0.0] * outside]) if shown else [1.0]
-        np.testing.assert_allclose([*probs[user, shown], *[none[user]] * (outside or not shown)], shares, atol=1e-9)
+        shares = (
+            RULES[rule]([*(1.3 * expected[shown]).tolist(), *[0.0] * outside]) if shown else [1.0]
+        )
+        np.testing.assert_allclose(
+            [*probs[user, shown], *[none[user]] * (outside or not shown)], shares, atol=1e-9
+        )
         assert probs[user].sum() + none[user] == pytest.approx(1)
 
 
 @settings(max_examples=25)
 @given(st.integers(1, 5), st.integers(0, 999), st.booleans(), st.booleans())
-def test_a_step_moves_active_users_by_what_they_chose(n: int, seed: int, repeat: bool, outside: bool) -> None:
+def test_a_step_moves_active_users_by_what_they_chose(
+    n: int, seed: int, repeat: bool, outside: bool
+) -> None:
     rng, k = np.random.default_rng(seed), 3
     slates, active = rng.integers(0, 6, (n, k)).astype(np.int32), rng.random(n) < 0.7
     shares, bait = rng.dirichlet(np.ones(k + outside), n), rng.random(6) < 0.5
@@ -132,7 +161,12 @@ def test_a_step_moves_active_users_by_what_they_chose(n: int, seed: int, repeat:
     for user in range(n):
         chosen = items[user]
         if not active[user]:
-            assert (places[user], chosen, of_choice[user], boredom[user]) == (-1, -1, 0, bored[user])
+            assert (places[user], chosen, of_choice[user], boredom[user]) == (
+                -1,
+                -1,
+                0,
+                bored[user],
+            )
             assert np.array_equal(taste[user], was[user])
             continue
         if outside:

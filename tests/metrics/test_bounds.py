@@ -9,7 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastgaum.metrics.calibration import candidate_outcomes, expected_calibration_error, no_click_calibration
+from fastgaum.metrics.calibration import (
+    candidate_outcomes,
+    expected_calibration_error,
+    no_click_calibration,
+)
 from fastgaum.metrics.intervals import bootstrap_mean, paired_difference
 from fastgaum.metrics.likelihood import brier_score, choice_nll, total_variation
 from fastgaum.metrics.precision import micro_mean, precision_at_k, random_floor
@@ -53,7 +57,9 @@ def test_precision_rises_with_k_from_0_to_1_and_chance_is_what_ties_score(drawn:
         floor = random_floor(drawn.offsets, drawn.choices, k)
         expected = np.minimum(k / np.diff(drawn.offsets)[clicked], 1)
         assert floor.n == clicked.sum()
-        assert floor.value == (pytest.approx(expected.mean()) if clicked.any() else pytest.approx(np.nan, nan_ok=True))
+        assert floor.value == (
+            pytest.approx(expected.mean()) if clicked.any() else pytest.approx(np.nan, nan_ok=True)
+        )
         ties = micro_mean(precision_at_k(0 * drawn.scores, drawn.offsets, drawn.choices, k))
         assert ties.value == pytest.approx(floor.value, nan_ok=True)
     assert (before == 1).all(), "everything is among as many as the longest display set holds"
@@ -67,7 +73,11 @@ def test_an_interval_holds_its_mean_and_lies_among_the_users(drawn: Drawn, seed:
     if interval.n_events == 0:
         assert np.isnan([interval.mean, interval.low, interval.high]).all()
         return
-    by_user = [np.nanmean(part) for part in (values[drawn.users == u] for u in range(5)) if not np.isnan(part).all()]
+    by_user = [
+        np.nanmean(part)
+        for part in (values[drawn.users == u] for u in range(5))
+        if not np.isnan(part).all()
+    ]
     assert min(by_user) - SLACK <= interval.low <= interval.high <= max(by_user) + SLACK
     assert interval.mean == pytest.approx(np.nanmean(values))
     nothing = paired_difference(values, values, drawn.users, draws=200, seed=seed)
@@ -83,7 +93,9 @@ def test_calibration_errors_are_shares(drawn: Drawn, bins: int) -> None:
     judged = no_click_calibration(drawn.none[0], drawn.choices)
     for share in (judged.observed, judged.error, judged.worst_decile, *judged.decile_errors):
         assert np.isnan(share) or 0 <= share <= 1
-    assert judged.error <= judged.worst_decile + SLACK, "the whole is no further off than its worst part"
+    assert judged.error <= judged.worst_decile + SLACK, (
+        "the whole is no further off than its worst part"
+    )
 
 
 @given(events(), st.sampled_from([0.0, 1e-6, 0.1]))
@@ -96,7 +108,8 @@ def test_likelihoods_are_those_of_probabilities(drawn: Drawn, floor: float) -> N
     brier = brier_score(drawn.probs[0], drawn.none[0], drawn.offsets, drawn.choices)
     assert (brier >= 0).all()
     assert (brier <= 2 + SLACK).all()
-    # what happened has probability p: the outcome alone misses by (1 − p)², the others by no more in sum
+    # what happened has probability p: the outcome alone misses by (1 − p)², the others by no more
+    # in sum
     happened = np.exp(-choice_nll(log_probs, log_none, drawn.offsets, drawn.choices))
     assert (brier >= (1 - happened) ** 2 - SLACK).all()
     assert (brier <= 2 * (1 - happened) ** 2 + SLACK).all()
@@ -105,7 +118,9 @@ def test_likelihoods_are_those_of_probabilities(drawn: Drawn, floor: float) -> N
 @given(events())
 def test_total_variation_is_a_distance_between_0_and_1(drawn: Drawn) -> None:
     def between(i: int, j: int) -> Any:
-        return total_variation(drawn.probs[i], drawn.probs[j], drawn.offsets, drawn.none[i], drawn.none[j])
+        return total_variation(
+            drawn.probs[i], drawn.probs[j], drawn.offsets, drawn.none[i], drawn.none[j]
+        )
 
     assert (between(0, 0) == 0).all()
     np.testing.assert_allclose(between(0, 1), between(1, 0), atol=SLACK)

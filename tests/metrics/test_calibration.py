@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 
 from fastgaum.errors import NumericsError
-from fastgaum.metrics.calibration import candidate_outcomes, expected_calibration_error, no_click_calibration
+from fastgaum.metrics.calibration import (
+    candidate_outcomes,
+    expected_calibration_error,
+    no_click_calibration,
+)
 
 
 def test_calibrated_probabilities_have_almost_no_error_and_shifted_ones_their_shift() -> None:
@@ -42,11 +46,19 @@ def test_more_bins_than_cases_and_no_cases() -> None:
 
 
 def test_outcomes_mark_the_chosen_candidates() -> None:
-    assert candidate_outcomes(np.array([0, 1, 3, 6]), np.array([0, -1, 1])).tolist() == [1, 0, 0, 0, 1, 0]
+    assert candidate_outcomes(np.array([0, 1, 3, 6]), np.array([0, -1, 1])).tolist() == [
+        1,
+        0,
+        0,
+        0,
+        1,
+        0,
+    ]
 
 
 def test_no_click_calibration_overall_and_by_decile() -> None:
-    # Tenths of ten events each, predicted 0, 0.1, … and observed so, but for the last: 0.9 against 0.5.
+    # Tenths of ten events each, predicted 0, 0.1, … and observed so, but for the last: 0.9 against
+    # 0.5.
     probs = np.repeat(np.arange(10) / 10, 10)
     clicks = np.concatenate([np.where(np.arange(10) < d, -1, 0) for d in [*range(9), 5]])
     result = no_click_calibration(probs, clicks)

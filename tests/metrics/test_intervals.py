@@ -37,7 +37,9 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
     assert 180 <= covered <= 198
 
 
-def test_the_same_seed_gives_the_same_interval_whatever_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_seed_gives_the_same_interval_whatever_the_chunks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     rng = np.random.default_rng(3)
     values, users = rng.random(300), rng.integers(0, 100, 300)
     whole = bootstrap_mean(values, users, seed=4)

@@ -20,7 +20,9 @@ def test_nll_of_a_sparse_distribution_is_infinite_unless_floored() -> None:
     log_probs = np.array([0.0, -np.inf])
     choices = np.array([1])
     assert choice_nll(log_probs, None, np.array([0, 2]), choices)[0] == np.inf
-    assert choice_nll(log_probs, None, np.array([0, 2]), choices, min_prob=1e-3)[0] == pytest.approx(np.log(1e3))
+    assert choice_nll(log_probs, None, np.array([0, 2]), choices, min_prob=1e-3)[
+        0
+    ] == pytest.approx(np.log(1e3))
 
 
 def test_nll_is_never_negative_from_rounding() -> None:
@@ -53,15 +55,21 @@ def test_brier_is_the_squared_distance_to_the_outcome(choices: list[int]) -> Non
 
 
 def test_brier_is_zero_when_certain_and_two_when_certainly_wrong() -> None:
-    scores = brier_score(np.array([1.0, 0.0, 1.0, 0.0]), None, np.array([0, 2, 4]), np.array([0, 1]))
+    scores = brier_score(
+        np.array([1.0, 0.0, 1.0, 0.0]), None, np.array([0, 2, 4]), np.array([0, 1])
+    )
     np.testing.assert_allclose(scores, [0.0, 2.0], atol=1e-15)
 
 
 def test_total_variation_counts_no_click_too() -> None:
     other = np.array([0.2, 0.3, 0.6, 0.1, 0.1])
-    np.testing.assert_allclose(total_variation(PROBS, other, OFFSETS, NO_CLICK, NO_CLICK), [0.0, 0.5])
+    np.testing.assert_allclose(
+        total_variation(PROBS, other, OFFSETS, NO_CLICK, NO_CLICK), [0.0, 0.5]
+    )
     # All mass on no click against all mass on candidates: disjoint.
-    apart = total_variation(np.array([0.0, 0.0]), np.array([0.4, 0.6]), np.array([0, 2]), np.array([1.0]), None)
+    apart = total_variation(
+        np.array([0.0, 0.0]), np.array([0.4, 0.6]), np.array([0, 2]), np.array([1.0]), None
+    )
     assert apart[0] == pytest.approx(1.0)
 
 

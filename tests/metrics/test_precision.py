@@ -19,7 +19,8 @@ from fastgaum.metrics.precision import (
 
 
 def by_every_order(scores: list[float], choice: int, k: int) -> float:
-    """Share of the orders, among those that sort by score, in which the choice is among the first k."""
+    """Share of the orders, among those that sort by score, in which the choice is among the first
+    k."""
     orders = [
         order
         for order in itertools.permutations(range(len(scores)))
@@ -30,7 +31,9 @@ def by_every_order(scores: list[float], choice: int, k: int) -> float:
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.sampled_from([-1e4, 0.0, 1.0, 1e4]), min_size=1, max_size=5), st.data())
-def test_precision_is_the_share_of_orders_that_break_the_ties(scores: list[float], data: st.DataObject) -> None:
+def test_precision_is_the_share_of_orders_that_break_the_ties(
+    scores: list[float], data: st.DataObject
+) -> None:
     choice = data.draw(st.integers(0, len(scores) - 1))
     k = data.draw(st.integers(1, 6))
     value = precision_at_k(np.array(scores), np.array([0, len(scores)]), np.array([choice]), k)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fastgaum.metrics.published import (
+from fastgaum.reports.cells import published_row
+from fastgaum.reports.published import (
     authors_code,
     best_published,
     preset_row,
@@ -15,7 +16,6 @@ from fastgaum.metrics.published import (
     published_table,
     tuning_budget,
 )
-from fastgaum.reproduce.cells import published_row
 
 
 def test_figures_by_row() -> None:
@@ -49,7 +49,8 @@ def test_baselines_name_rows_of_the_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dataset", "best"), [("yelp", (73.2, 92.5)), ("taobao", (35.9, 55.0)), ("yoochoose", (61.3, 82.5)), ("sample", ())]
+    ("dataset", "best"),
+    [("yelp", (73.2, 92.5)), ("taobao", (35.9, 55.0)), ("yoochoose", (61.3, 82.5)), ("sample", ())],
 )
 def test_best_published(dataset: str, best: tuple[float, ...]) -> None:
     assert tuple(row["mean"] for row in best_published(dataset).values()) == best
@@ -61,14 +62,23 @@ def test_authors_code() -> None:
 
 
 def test_six_columns() -> None:
-    assert published_datasets() == {"movielens", "lastfm", "yelp", "taobao", "yoochoose", "ant-financial"}
+    assert published_datasets() == {
+        "movielens",
+        "lastfm",
+        "yelp",
+        "taobao",
+        "yoochoose",
+        "ant-financial",
+    }
     assert published_table()["not_released"] == ["ant-financial"]
 
 
 def test_tuning_budget(tmp_path: Path) -> None:
     file = tmp_path / "tuning.csv"
     assert tuning_budget(file) == {}
-    file.write_text('model,settings_tried,where\nfastgaum,24,"bench/tune.py, 5 folds"\nlogit,24,bench/tune.py\n')
+    file.write_text(
+        'model,settings_tried,where\nfastgaum,24,"bench/tune.py, 5 folds"\nlogit,24,bench/tune.py\n'
+    )
     assert tuning_budget(file) == {
         "fastgaum": {"settings_tried": 24, "where": "bench/tune.py, 5 folds"},
         "logit": {"settings_tried": 24, "where": "bench/tune.py"},

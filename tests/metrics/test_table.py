@@ -7,32 +7,65 @@ from typing import Any
 
 import pytest
 
-from fastgaum.metrics.flat import to_json
-from fastgaum.metrics.published import authors_code, best_published, published_table
-from fastgaum.metrics.table import Block, blocks, to_markdown
+from fastgaum.reports.cells_file import to_json
+from fastgaum.reports.published import authors_code, best_published, published_table
+from fastgaum.reports.table import Block, blocks, to_markdown
 
 
 def cells_of(model: str, mean: float, *, head: str = "reward", **more: Any) -> list[dict[str, Any]]:
     return [
-        {"dataset": "yelp", "model": model, "head": head, "k": k, "mean": mean + k, "sd": 0.5, "ci": [71.0, 79.0],
-         "published": None, "seeds": 5, "n_events": 437, "nll": 0.6, "gap": None, "seconds": 2.0, "ece": 0.02,
-         "selection": "loss", "settings_tried": None, "way_to_oracle": None, "protocol": "bags", "bold": False,
-         "vs_best_other": {"model": "logit", "head": "reward", "diff": -1.25, "ci": [-2.0, 0.04]}, **more}
+        {
+            "dataset": "yelp",
+            "model": model,
+            "head": head,
+            "k": k,
+            "mean": mean + k,
+            "sd": 0.5,
+            "ci": [71.0, 79.0],
+            "published": None,
+            "seeds": 5,
+            "n_events": 437,
+            "nll": 0.6,
+            "gap": None,
+            "seconds": 2.0,
+            "ece": 0.02,
+            "selection": "loss",
+            "settings_tried": None,
+            "way_to_oracle": None,
+            "protocol": "bags",
+            "bold": False,
+            "vs_best_other": {
+                "model": "logit",
+                "head": "reward",
+                "diff": -1.25,
+                "ci": [-2.0, 0.04],
+            },
+            **more,
+        }
         for k in (1, 2)
-    ]  # fmt: skip
+    ]
 
 
 def object_of(cells: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
     facts = {
-        "n_test_events": 437, "n_test_users": 352,
+        "n_test_events": 437,
+        "n_test_users": 352,
         "floors": {"random": {"1": 39.7, "2": 63.6}, "train_click_rate": {"1": 62.8, "2": 83.4}},
         "shares": {
             "test events whose user has no earlier event": {"percent": 80.8, "n": 437},
             "none": {"percent": None, "n": 0},
         },
-        "published_best": best_published("yelp"), "authors_code": authors_code("yelp"),
-    }  # fmt: skip
-    return {"protocol": "bags", "seeds": 5, "resplit": None, "datasets": {"yelp": facts}, "cells": cells, **more}
+        "published_best": best_published("yelp"),
+        "authors_code": authors_code("yelp"),
+    }
+    return {
+        "protocol": "bags",
+        "seeds": 5,
+        "resplit": None,
+        "datasets": {"yelp": facts},
+        "cells": cells,
+        **more,
+    }
 
 
 def labels(block: Block) -> list[str]:
@@ -40,13 +73,24 @@ def labels(block: Block) -> list[str]:
 
 
 def test_rows_are_floors_then_published_then_models_by_prec_at_1() -> None:
-    heads = [cell for head, mean in (("reward", 80.0), ("generator", 82.0)) for cell in cells_of("fastgaum", mean, head=head)]  # fmt: skip
+    heads = [
+        cell
+        for head, mean in (("reward", 80.0), ("generator", 82.0))
+        for cell in cells_of("fastgaum", mean, head=head)
+    ]
     (block,) = blocks(object_of([*heads, *cells_of("dfm", 81.0), *cells_of("logit", 81.0)]))
     assert labels(block) == [
-        "floor: random", "floor: train click rate", "best published: W&D-CCF / GAN-PW", "authors' code: GAN-LSTM",
-        "authors' code: GAN-PW", "authors' code: GAN-LSTM, selected by validation NLL",
-        "fastgaum, generator", "dfm", "logit", "fastgaum, reward",
-    ]  # fmt: skip
+        "floor: random",
+        "floor: train click rate",
+        "best published: W&D-CCF / GAN-PW",
+        "authors' code: GAN-LSTM",
+        "authors' code: GAN-PW",
+        "authors' code: GAN-LSTM, selected by validation NLL",
+        "fastgaum, generator",
+        "dfm",
+        "logit",
+        "fastgaum, reward",
+    ]
 
 
 def test_published_figures_stand_beside_ours() -> None:
@@ -55,7 +99,11 @@ def test_published_figures_stand_beside_ours() -> None:
     result = object_of(cells, protocol="identity", resplit=[3])
     (block,) = blocks(result)
     row = dict(zip(block.columns, block.rows[-1], strict=True))
-    assert (row["model"], row["prec@1"], row["published"]) == ("paper-lstm †", "76.0 ±0.5", "73.0 / 88.7")
+    assert (row["model"], row["prec@1"], row["published"]) == (
+        "paper-lstm †",
+        "76.0 ±0.5",
+        "73.0 / 88.7",
+    )
     assert (row["gap"], row["vs best other"]) == ("", "-1.2 (-2.0 to +0.0)")
     assert "users split anew with seed 3" in block.notes[0]
     assert "released split" in block.notes[1]
@@ -65,7 +113,9 @@ def test_published_figures_stand_beside_ours() -> None:
 
 
 def test_a_model_that_is_a_floor_has_one_row_among_the_floors() -> None:
-    (block,) = blocks(object_of([*cells_of("click-rate", 61.8, protocol="identity"), *cells_of("logit", 70.0)]))
+    (block,) = blocks(
+        object_of([*cells_of("click-rate", 61.8, protocol="identity"), *cells_of("logit", 70.0)])
+    )
     assert labels(block).count("floor: train click rate") == 1
     assert "click-rate" not in labels(block)
     row = block.rows[labels(block).index("floor: train click rate")]
@@ -74,7 +124,9 @@ def test_a_model_that_is_a_floor_has_one_row_among_the_floors() -> None:
 
 
 def test_rows_that_read_the_identity_alone_are_marked() -> None:
-    (block,) = blocks(object_of([*cells_of("iknn", 60.0, protocol="identity"), *cells_of("logit", 70.0)]))
+    (block,) = blocks(
+        object_of([*cells_of("iknn", 60.0, protocol="identity"), *cells_of("logit", 70.0)])
+    )
     assert labels(block)[-2:] == ["logit", "iknn †"]
     assert any(note.startswith("†: reads the identity alone") for note in block.notes)
 
@@ -90,17 +142,37 @@ def test_only_what_is_bold_in_the_object_is_bold() -> None:
 
 
 def test_notes_say_splits_budget_and_failures() -> None:
-    failed = [{"dataset": "yelp", "model": "dfm", "resplit": 2, "seed": 1, "reason": "the loss is not finite"}]
-    tuning = {name: {"settings_tried": n, "where": "…"} for name, n in (("fastgaum", 24), ("logit", 24), ("iknn", 6))}
+    failed = [
+        {
+            "dataset": "yelp",
+            "model": "dfm",
+            "resplit": 2,
+            "seed": 1,
+            "reason": "the loss is not finite",
+        }
+    ]
+    tuning = {
+        name: {"settings_tried": n, "where": "…"}
+        for name, n in (("fastgaum", 24), ("logit", 24), ("iknn", 6))
+    }
     cells = [cell for name in ("fastgaum", "logit", "iknn") for cell in cells_of(name, 70.0)]
     for cell in cells[4:]:
         cell |= {"settings_tried": 12, "selection": "—"}
-    (block,) = blocks(object_of(cells, resplit=[1, 2, 3, 7], failed=failed, tuning={**tuning, "dfm": tuning["logit"]}))
+    (block,) = blocks(
+        object_of(
+            cells, resplit=[1, 2, 3, 7], failed=failed, tuning={**tuning, "dfm": tuning["logit"]}
+        )
+    )
     assert "pooled over 4 splits of the users anew (seeds 1..3, 7)" in block.notes[0]
     assert "epoch chosen on validation by loss (fastgaum, logit)" in block.notes
-    assert "settings tried on validation folds per model: 24 (fastgaum, logit), 6 (iknn)" in block.notes
+    assert (
+        "settings tried on validation folds per model: 24 (fastgaum, logit), 6 (iknn)"
+        in block.notes
+    )
     assert "settings compared on the validation split within each fit: 12 (iknn)" in block.notes
-    assert block.notes[-1] == "failed, so without a row: dfm (split 2, seed 1): the loss is not finite"
+    assert (
+        block.notes[-1] == "failed, so without a row: dfm (split 2, seed 1): the loss is not finite"
+    )
 
 
 def test_a_table_of_displays_that_were_made_up_says_so() -> None:
@@ -108,18 +180,29 @@ def test_a_table_of_displays_that_were_made_up_says_so() -> None:
     result["datasets"]["yelp"]["simulated"] = {"rule": "nearest", "trace": 93.04}
     (block,) = blocks(result)
     assert (
-        'by the rule nearest, and "fewest displays earlier in the session" alone scores prec@1 93.0' in block.notes[1]
+        'by the rule nearest, and "fewest displays earlier in the session" alone scores prec@1 93.0'
+        in block.notes[1]
     )
 
 
 def test_our_row_is_compared_in_words() -> None:
     versus = {"model": "xgboost", "head": "reward", "diff": 0.31, "ci": [-0.84, 1.3]}
-    part = {"model": "fastgaum", "head": "reward", "mean": 84.0, "vs_best_other": versus, "bold": False}
-    result = object_of(cells_of("fastgaum", 83.0), comparison={"yelp": {"1": {"best": part, "ours": part}}})
+    part = {
+        "model": "fastgaum",
+        "head": "reward",
+        "mean": 84.0,
+        "vs_best_other": versus,
+        "bold": False,
+    }
+    result = object_of(
+        cells_of("fastgaum", 83.0), comparison={"yelp": {"1": {"best": part, "ours": part}}}
+    )
     says = "fastgaum against the best other model: prec@1 +0.3 (-0.8 to +1.3, xgboost)"
     assert says in blocks(result)[0].notes
     other = {**part, "model": "dfm"}
-    result = object_of(cells_of("dfm", 83.0), comparison={"yelp": {"1": {"best": other, "ours": None}}})
+    result = object_of(
+        cells_of("dfm", 83.0), comparison={"yelp": {"1": {"best": other, "ours": None}}}
+    )
     assert not any("against the best other" in note for note in blocks(result)[0].notes)
 
 
@@ -127,8 +210,14 @@ def test_the_whole_published_table_stands_below() -> None:
     table, published = blocks(object_of(cells_of("logit", 70.0), published_table=published_table()))
     assert table.title == "yelp, protocol bags"
     assert published.columns == (
-        "model", "movielens", "lastfm", "yelp", "taobao", "yoochoose", "ant-financial (not released)",
-    )  # fmt: skip
+        "model",
+        "movielens",
+        "lastfm",
+        "yelp",
+        "taobao",
+        "yoochoose",
+        "ant-financial (not released)",
+    )
     rows = {row[0]: row[1:] for row in published.rows}
     assert len(rows) == 13
     assert rows["GAN-LSTM"][0] == "67.4 ±0.5 / 76.3 ±1.2"

@@ -1,4 +1,5 @@
-"""A history encoder and a regulariser of one's own: the contract, files, simulated users, and the engine that stands back."""
+"""A history encoder and a regulariser of one's own: the contract, files, simulated users, and the
+engine that stands back."""
 
 from __future__ import annotations
 
@@ -16,17 +17,17 @@ from torch import Tensor
 from fastgaum.cli.app import main
 from fastgaum.config import Config
 from fastgaum.engine.game import FusedGame
-from fastgaum.envs.learned import LearnedWorld
-from fastgaum.envs.vector_env import UserVectorEnv
 from fastgaum.errors import CheckpointError
-from fastgaum.models.history import HistoryEncoder, PositionWeight, Recurrent
-from fastgaum.models.networks import Networks
-from fastgaum.models.regularisers import L2, Custom
-from fastgaum.models.scorers import BagLinear
-from fastgaum.models.tensors import Bags
+from fastgaum.logs.frame import to_frame
 from fastgaum.models.user_model import UserModel
-from fastgaum.ops.segments import segment_sum
-from fastgaum.sessions.unpack import to_frame
+from fastgaum.nets.histories import HistoryEncoder, PositionWeight, Recurrent
+from fastgaum.nets.networks import Networks
+from fastgaum.nets.ops.segments import segment_sum
+from fastgaum.nets.regularisers import L2, Custom
+from fastgaum.nets.scorers import BagLinear
+from fastgaum.nets.tensors import Bags
+from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.vector_env import UserVectorEnv
 from tests.builders import random_log
 from tests.contracts import check_user_model
 from tests.models.test_user_model import SMALL
@@ -44,7 +45,11 @@ class SumOfAll(HistoryEncoder):
         embedded = self.embedding(tokens)
         sums = torch.cat([embedded.new_zeros(1, 4), embedded.cumsum(0)])
         begins = torch.repeat_interleave(offsets[:-1].long(), offsets.diff().long())
-        starts = begins if self.window is None else torch.maximum(begins, torch.arange(1, len(sums)) - self.window)
+        starts = (
+            begins
+            if self.window is None
+            else torch.maximum(begins, torch.arange(1, len(sums)) - self.window)
+        )
         return torch.tanh(sums[1:] - sums[starts])
 
 
@@ -53,7 +58,8 @@ class SumOfThree(SumOfAll):
 
 
 class Louder(Recurrent):
-    """An LSTM of one's own: what is known by its type must not be taken for the one it comes from."""
+    """An LSTM of one's own: what is known by its type must not be taken for the one it comes
+    from."""
 
     def __init__(self, config: Config, n_ids: int, n_numbers: int) -> None:
         super().__init__("lstm", n_ids, n_numbers, 4, 1, 0)
@@ -77,7 +83,9 @@ def other(probs: Tensor, outside: Tensor, offsets: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("encoder", [SumOfAll, SumOfThree, Louder])
-@pytest.mark.parametrize("changes", [{}, {"states": "generated"}, {"history_owner": "own", "members": 2}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"states": "generated"}, {"history_owner": "own", "members": 2}]
+)
 def test_an_encoder_of_ones_own_keeps_the_contract(encoder: Any, changes: dict[str, Any]) -> None:
     model = UserModel.from_preset(**{**SMALL, **changes}, history=encoder)
     check_user_model(model)
@@ -92,7 +100,9 @@ def test_the_search_tries_the_encoder_that_is_trained() -> None:
         made.append(config.relations)
         return SumOfAll(config, n_ids, n_numbers)
 
-    UserModel.from_preset(**{**SMALL, "search": ("relations",)}, history=encoder).fit(random_log(1, n_sessions=40))
+    UserModel.from_preset(**{**SMALL, "search": ("relations",)}, history=encoder).fit(
+        random_log(1, n_sessions=40)
+    )
     assert {True, False} <= set(made)
 
 
@@ -105,7 +115,8 @@ def test_the_engine_stands_back() -> None:
 
 
 def test_generated_choices_reach_the_states_by_the_base_as_by_hand() -> None:
-    """The base's branch, and its carry, against position weights, which leave all of it to the base, read token by token."""
+    """The base's branch, and its carry, against position weights, which leave all of it to the
+    base, read token by token."""
     torch.manual_seed(0)
     encoder = PositionWeight(9, 3, 2, 4)
     rng = np.random.default_rng(0)
@@ -139,7 +150,9 @@ def test_simulated_users_remember_what_the_encoder_does(encoder: Any) -> None:
     assert len(np.unique(seen.round(5), axis=0)) > 8
 
 
-def test_a_file_names_the_code_that_it_does_not_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_names_the_code_that_it_does_not_hold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     log = random_log(2, n_sessions=60)
     own = Custom(square, steps=20)
     model = UserModel.from_preset(**SMALL, history=SumOfAll, regulariser=own)
@@ -149,10 +162,16 @@ def test_a_file_names_the_code_that_it_does_not_hold(tmp_path: Path, capsys: pyt
     again = UserModel.load(path, history=SumOfAll, regulariser=own)
     assert again.predict(log).equals(model.predict(log))
     for given, says in [
-        ({"history": SumOfAll}, r"has a regulariser of its own \('Custom\(square\)'\).*regulariser=Custom\(square\)"),
+        (
+            {"history": SumOfAll},
+            r"has a regulariser of its own \('Custom\(square\)'\).*regulariser=Custom\(square\)",
+        ),
         ({"regulariser": own}, r"has a history encoder of its own \('SumOfAll'\)"),
         ({"history": Louder, "regulariser": own}, r"history=SumOfAll, not Louder"),
-        ({"history": SumOfAll, "regulariser": Custom(other)}, r"Custom\(square\), not Custom\(other\)"),
+        (
+            {"history": SumOfAll, "regulariser": Custom(other)},
+            r"Custom\(square\), not Custom\(other\)",
+        ),
     ]:
         with pytest.raises(CheckpointError, match=says):
             UserModel.load(path, **given)
@@ -169,9 +188,12 @@ def test_a_model_without_own_code_takes_none(tmp_path: Path) -> None:
     model.fit(random_log(2, n_sessions=60))
     model.save(tmp_path / "plain.safetensors")
     UserModel.load(tmp_path / "plain.safetensors")
-    with pytest.raises(CheckpointError, match="has no history encoder of its own: load it without history=SumOfAll"):
+    with pytest.raises(
+        CheckpointError, match="has no history encoder of its own: load it without history=SumOfAll"
+    ):
         UserModel.load(tmp_path / "plain.safetensors", history=SumOfAll)
-    # a built-in one that is not the configured one is code of one's own, too: the file does not say its name otherwise
+    # a built-in one that is not the configured one is code of one's own, too: the file does not say
+    # its name otherwise
     other_rule = UserModel.from_preset(**SMALL, regulariser=L2())
     other_rule.fit(random_log(2, n_sessions=60))
     other_rule.save(tmp_path / "l2.safetensors")
@@ -180,7 +202,9 @@ def test_a_model_without_own_code_takes_none(tmp_path: Path) -> None:
     assert UserModel.load(tmp_path / "l2.safetensors", regulariser=L2()).regulariser == L2()
 
 
-@pytest.mark.parametrize("own", ["[]", "3", '{"history": 3}', '{"history": "a;b"}', '{"code": "x"}', "{"])
+@pytest.mark.parametrize(
+    "own", ["[]", "3", '{"history": 3}', '{"history": "a;b"}', '{"code": "x"}', "{"]
+)
 def test_a_crafted_record_of_own_code_is_refused(own: str, tmp_path: Path) -> None:
     model = UserModel.from_preset(**SMALL)
     model.fit(random_log(2, n_sessions=60))

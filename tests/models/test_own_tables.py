@@ -1,4 +1,5 @@
-"""Tables of the user's own in the place of ours: the same training, an ordinary model, and errors that name the table."""
+"""Tables of the user's own in the place of ours: the same training, an ordinary model, and errors
+that name the table."""
 
 from __future__ import annotations
 
@@ -14,29 +15,40 @@ import torch
 from torch import Tensor, nn
 
 from fastgaum.engine.game import FusedGame
-from fastgaum.envs.learned import LearnedWorld
 from fastgaum.errors import ConfigError
-from fastgaum.models.history import Recurrent
-from fastgaum.models.scorers import BagLinear
-from fastgaum.models.tables import normal_table
-from fastgaum.models.tensors import Bags
+from fastgaum.game.game import Game
+from fastgaum.game.loop import Trainer
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.synthetic import synthesise
+from fastgaum.models.run_folder import resume_run, train_run
 from fastgaum.models.user_model import UserModel
-from fastgaum.sessions.packed import SessionLog
-from fastgaum.sessions.synthetic import synthesise
-from fastgaum.training.game import Game
-from fastgaum.training.loop import Trainer
-from fastgaum.training.runs import resume_run, train_run
+from fastgaum.nets.histories import Recurrent
+from fastgaum.nets.scorers import BagLinear
+from fastgaum.nets.tables import normal_table
+from fastgaum.nets.tensors import Bags
+from fastgaum.worlds.learned_world import LearnedWorld
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "torchrec_tables.py"
 PLAIN: dict[str, Any] = {
-    "protocol": "identity", "set_context": False, "relations": False, "search": (), "dropout": 0.0, "id_dropout": 0.0,
-    "warm_start": 2, "catch_up": 1, "epochs": 2, "history_dim": 4, "hidden": (8, 8), "batch_sessions": 50,
-}  # fmt: skip
+    "protocol": "identity",
+    "set_context": False,
+    "relations": False,
+    "search": (),
+    "dropout": 0.0,
+    "id_dropout": 0.0,
+    "warm_start": 2,
+    "catch_up": 1,
+    "epochs": 2,
+    "history_dim": 4,
+    "hidden": (8, 8),
+    "batch_sessions": 50,
+}
 """nothing is drawn while training: the engine and autograd draw in different ways"""
 
 
 class Split(nn.Module):
-    """A table in three parts by id modulo 3, each a table of ours without bias; drawn as the whole one would be."""
+    """A table in three parts by id modulo 3, each a table of ours without bias; drawn as the whole
+    one would be."""
 
     def __init__(self, name: str, n_rows: int, width: int, std: float) -> None:
         super().__init__()
@@ -52,7 +64,9 @@ class Split(nn.Module):
         sums = []
         for part, table in enumerate(self.parts):
             held = ids % 3 == part
-            before = torch.cat([held.new_zeros(1, dtype=torch.int32), held.cumsum(0, dtype=torch.int32)])
+            before = torch.cat(
+                [held.new_zeros(1, dtype=torch.int32), held.cumsum(0, dtype=torch.int32)]
+            )
             numbers = torch.zeros(len(offsets) - 1, 0)
             sums.append(table(Bags(ids[held] // 3, before[offsets.long()], numbers)))
         return sums[0] + sums[1] + sums[2]
@@ -75,9 +89,13 @@ def losses(table: Any) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"history": "gru", "item_dim": 3, "table_optimiser": "adagrad"}, {"history": "bilstm", "members": 2, "wide": True}],
+    [
+        {},
+        {"history": "gru", "item_dim": 3, "table_optimiser": "adagrad"},
+        {"history": "bilstm", "members": 2, "wide": True},
+    ],
     ids=["lstm", "gru with embeddings", "bilstm of two players"],
-)  # fmt: skip
+)
 def test_a_split_table_trains_as_the_whole_one(log: SessionLog, changes: dict[str, Any]) -> None:
     ours = UserModel.from_preset(device="cpu", **PLAIN | changes)
     theirs = UserModel.from_preset(device="cpu", tables=Split, **PLAIN | changes)
@@ -86,10 +104,14 @@ def test_a_split_table_trains_as_the_whole_one(log: SessionLog, changes: dict[st
     assert theirs.networks is not None
     assert any(isinstance(module, Split) for module in theirs.networks.modules())
     start = UserModel.from_preset(device="cpu", **{**PLAIN, **changes, "seed": 1}).fit(log)
-    assert not np.allclose(losses(start), expected, rtol=1e-2), "another seed's losses are told apart"
+    assert not np.allclose(losses(start), expected, rtol=1e-2), (
+        "another seed's losses are told apart"
+    )
 
 
-def test_autograd_trains_them_and_names_differ(log: SessionLog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_autograd_trains_them_and_names_differ(
+    log: SessionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
     names, games = [], []
 
     def named(name: str, n_rows: int, width: int, std: float) -> nn.Module:
@@ -99,12 +121,18 @@ def test_autograd_trains_them_and_names_differ(log: SessionLog, monkeypatch: pyt
     former = Trainer.run
     monkeypatch.setattr(Trainer, "run", lambda self: games.append(type(self.game)) or former(self))
     for tables in (None, named):
-        UserModel.from_preset(device="cpu", tables=tables, **PLAIN | {"epochs": 1, "history_owner": "own"}).fit(log)
+        UserModel.from_preset(
+            device="cpu", tables=tables, **PLAIN | {"epochs": 1, "history_owner": "own"}
+        ).fit(log)
     assert games == [FusedGame, Game]
     assert dict(names) == {
-        "history 0.input": 16, "reward 0.first": 8, "reward 0.wide": 1, "generator history.input": 16, "generator.first": 8,
+        "history 0.input": 16,
+        "reward 0.first": 8,
+        "reward 0.wide": 1,
+        "generator history.input": 16,
+        "generator.first": 8,
         "generator.wide": 1,
-    }  # fmt: skip
+    }
     assert len(names) == 6
 
 
@@ -129,9 +157,17 @@ def test_a_run_goes_on_with_them(log: SessionLog, tmp_path: Path) -> None:
     changes = PLAIN | {"players": "exact", "epochs": 3}
     whole = UserModel.from_preset(device="cpu", tables=Split, **changes)
     train_run(whole, log, tmp_path / "whole")
-    train_run(UserModel.from_preset(device="cpu", tables=Split, **changes | {"epochs": 2}), log, tmp_path / "parts")
-    resume_run(UserModel.from_preset(device="cpu", tables=Split, **changes), log, tmp_path / "parts")
-    one, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts"))
+    train_run(
+        UserModel.from_preset(device="cpu", tables=Split, **changes | {"epochs": 2}),
+        log,
+        tmp_path / "parts",
+    )
+    resume_run(
+        UserModel.from_preset(device="cpu", tables=Split, **changes), log, tmp_path / "parts"
+    )
+    one, other = (
+        (tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts")
+    )
     assert one == other
 
 
@@ -153,12 +189,28 @@ class Short(Split):
     ("tables", "changes", "message"),
     [
         (Split, {"history": "pw"}, "history = pw .* use lstm, gru or bilstm"),
-        (lambda name, n, width, std: None, {}, "the table 'history 0.input' is a NoneType: a torch module"),
-        (lambda name, n, width, std: nn.EmbeddingBag(n, width), {}, "'history 0.input' is a EmbeddingBag: .* method weight"),
-        (Flat, {}, r"the table 'history 0.input' gives sums of bags of shape \(1, \d+\), a tensor of shape \(\d+, 16\)"),
-        (Short, {}, r"the table 'history 0.input' gives rows of shape \(\d+, 16\), a tensor of shape"),
+        (
+            lambda name, n, width, std: None,
+            {},
+            "the table 'history 0.input' is a NoneType: a torch module",
+        ),
+        (
+            lambda name, n, width, std: nn.EmbeddingBag(n, width),
+            {},
+            "'history 0.input' is a EmbeddingBag: .* method weight",
+        ),
+        (
+            Flat,
+            {},
+            r"the table 'history 0.input' gives sums of bags of shape \(1, \d+\), a tensor of shape \(\d+, 16\)",
+        ),
+        (
+            Short,
+            {},
+            r"the table 'history 0.input' gives rows of shape \(\d+, 16\), a tensor of shape",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_table_that_is_none_is_refused(
     log: SessionLog, tables: Any, changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
@@ -173,9 +225,14 @@ class StandIn(nn.Module):
     def __init__(self, tables: list[dict[str, Any]]) -> None:
         super().__init__()
         (table,) = tables
-        bag = nn.EmbeddingBag(table["num_embeddings"], table["embedding_dim"], mode="sum", include_last_offset=True)
+        bag = nn.EmbeddingBag(
+            table["num_embeddings"], table["embedding_dim"], mode="sum", include_last_offset=True
+        )
         table["init_fn"](bag.weight)
-        self.embedding_bags, self.feature = nn.ModuleDict({table["name"]: bag}), table["feature_names"]
+        self.embedding_bags, self.feature = (
+            nn.ModuleDict({table["name"]: bag}),
+            table["feature_names"],
+        )
 
     def forward(self, features: dict[str, Any]) -> Any:
         assert features["keys"] == self.feature
@@ -196,7 +253,11 @@ def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
             (),
             {
                 "from_lengths_sync": staticmethod(
-                    lambda keys, values, lengths: {"keys": keys, "values": values, "lengths": lengths}
+                    lambda keys, values, lengths: {
+                        "keys": keys,
+                        "values": values,
+                        "lengths": lengths,
+                    }
                 )
             },
         )
@@ -212,7 +273,8 @@ def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_torchrec_s_collections_train_to_the_same_losses(
     log: SessionLog, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Each batch names all items and no row decays: then AdamW of all rows is that of the named ones."""
+    """Each batch names all items and no row decays: then AdamW of all rows is that of the named
+    ones."""
     settings = PLAIN | {"item_dim": 4, "batch_sessions": 1000, "weight_decay": 0.0, "epochs": 4}
     module = example(monkeypatch)
     theirs, table = module.main(log, **settings)

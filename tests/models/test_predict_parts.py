@@ -1,4 +1,5 @@
-"""Scoring a chunk of sessions at a time gives the rows, figures and draws of scoring them at once."""
+"""Scoring a chunk of sessions at a time gives the rows, figures and draws of scoring them at
+once."""
 
 from __future__ import annotations
 
@@ -6,10 +7,10 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.features import selection
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
-from fastgaum.sessions import selection
-from fastgaum.sessions.packed import SessionLog
-from fastgaum.sessions.synthetic import synthesise
 from tests.builders import random_log
 
 
@@ -21,13 +22,17 @@ def log() -> SessionLog:
 
 @pytest.fixture(scope="module")
 def model(log: SessionLog) -> UserModel:
-    model = UserModel.from_preset("fastgaum", epochs=1, warm_start=1, catch_up=1, search=(), relations=True)
+    model = UserModel.from_preset(
+        "fastgaum", epochs=1, warm_start=1, catch_up=1, search=(), relations=True
+    )
     model.fit(log)
     return model
 
 
 @pytest.mark.parametrize("split", ["train", "all"])
-def test_parts_are_the_whole(log: SessionLog, model: UserModel, split: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_are_the_whole(
+    log: SessionLog, model: UserModel, split: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = model.predict(log, split)  # type: ignore[arg-type]
     figures = model.evaluate(log, split).to_dict()  # type: ignore[arg-type]
     drawn = model.sample(log, split, seed=3)  # type: ignore[arg-type]

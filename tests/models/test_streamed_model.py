@@ -1,4 +1,5 @@
-"""A model from shards is the model from memory: the same bytes in one shard, the same figures where it is evaluated."""
+"""A model from shards is the model from memory: the same bytes in one shard, the same figures where
+it is evaluated."""
 
 from __future__ import annotations
 
@@ -12,14 +13,14 @@ import numpy as np
 import pytest
 
 from fastgaum.errors import LogFormatError, NumericsError
+from fastgaum.features.streamed_sessions import StreamedSessions
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.read import open_log
+from fastgaum.logs.shard_writer import shard_log, synthesise_shards
+from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
-from fastgaum.sessions.packed import SessionLog
-from fastgaum.sessions.read import open_log
-from fastgaum.sessions.shard_writer import shard_log, synthesise_shards
-from fastgaum.sessions.streamed import StreamedSessions
-from fastgaum.sessions.synthetic import synthesise
 from tests.builders import random_log
-from tests.training.interrupted import check_same, config_of, resume, run, start_and_stop
+from tests.game.interrupted import check_same, config_of, resume, run, start_and_stop
 
 SHORT = {"epochs": 3, "warm_start": 2, "catch_up": 2, "search": [], "batch_sessions": 16}
 PROTOCOLS = [("identity", False), ("bags", False), ("bags", True), ("views", False)]
@@ -43,10 +44,14 @@ def test_one_shard_trains_to_the_same_bytes(tmp_path, protocol, relations) -> No
     whole = fitted(log, protocol=protocol, relations=relations)
     shard = fitted(shard_log(log, tmp_path / "out", 1), protocol=protocol, relations=relations)
     assert whole.table is not None
-    assert whole.table.drop("events_per_second").equals(shard.table.drop("events_per_second"), null_equal=True)
+    assert whole.table.drop("events_per_second").equals(
+        shard.table.drop("events_per_second"), null_equal=True
+    )
     whole.save(tmp_path / "whole.safetensors")
     shard.save(tmp_path / "shard.safetensors")
-    assert (tmp_path / "whole.safetensors").read_bytes() == (tmp_path / "shard.safetensors").read_bytes()
+    assert (tmp_path / "whole.safetensors").read_bytes() == (
+        tmp_path / "shard.safetensors"
+    ).read_bytes()
 
 
 def test_the_search_and_many_shards_train(tmp_path) -> None:
@@ -56,7 +61,9 @@ def test_the_search_and_many_shards_train(tmp_path) -> None:
     assert model.table is not None
     assert np.isfinite(model.table["val_loss"].to_numpy()).all()
     again = fitted(shard_log(log, tmp_path / "again", 5), search=["relations"], window=2)
-    assert model.table.drop("events_per_second").equals(again.table.drop("events_per_second"), null_equal=True)
+    assert model.table.drop("events_per_second").equals(
+        again.table.drop("events_per_second"), null_equal=True
+    )
 
 
 @pytest.mark.parametrize("protocol", ["identity", "bags"])
@@ -120,7 +127,13 @@ def test_a_session_at_fault_is_named_from_its_shard(tmp_path, monkeypatch, rule)
 
     monkeypatch.setattr(StreamedSessions, "_read", poisoned)
     shards = shard_log(log, tmp_path / "out", 6)
-    changes = {"protocol": "bags", "relations": False, "on_nonfinite": rule, "batch_sessions": 4, "window": 2}
+    changes = {
+        "protocol": "bags",
+        "relations": False,
+        "on_nonfinite": rule,
+        "batch_sessions": 4,
+        "window": 2,
+    }
     if rule == "stop":
         with pytest.raises(NumericsError, match=f"at fault: session '{log.session_ids[row]}'"):
             fitted(shards, **changes)
@@ -135,7 +148,7 @@ import json, sys, torch
 torch.set_num_threads(1)
 from fastgaum.bench.memory import restart_peak, status_mb
 from fastgaum.models.user_model import UserModel
-from fastgaum.sessions.shards import open_shards
+from fastgaum.logs.shards import open_shards
 peaks = []
 # the first run makes everything that is made once
 for folder in sys.argv[1:]:
@@ -149,7 +162,9 @@ print(json.dumps(peaks))
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are read from /proc: Linux only")
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="peaks are read from /proc: Linux only"
+)
 def test_training_holds_shards_and_not_the_log(tmp_path) -> None:
     """Ten times the shards of one size: the peak grows by far less than the log does."""
     log, _ = synthesise(10_000, preset="scale", n_items=1_000, mean_display=9.5, max_display=10)
@@ -158,10 +173,13 @@ def test_training_holds_shards_and_not_the_log(tmp_path) -> None:
     few = synthesise_shards(50_000, tmp_path / "few", 5, **options)
     many = synthesise_shards(500_000, tmp_path / "many", 50, **options)
     folders = [str(one.folder) for one in (small, few, many)]
-    done = subprocess.run([sys.executable, "-c", WATCHED, *folders], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED, *folders], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     _, of_few, of_many = json.loads(done.stdout)
-    # the log's arrays: 4 bytes per candidate, 8 per event and 13 per session, of which half are trained on
+    # the log's arrays: 4 bytes per candidate, 8 per event and 13 per session, of which half are
+    # trained on
     grown = (many.n_candidates - few.n_candidates) * 4 / 1e6
     assert grown > 16
     assert of_many - of_few < grown / 2

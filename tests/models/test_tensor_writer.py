@@ -12,19 +12,23 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, safe_open
 
 from fastgaum.errors import OutputError
-from fastgaum.models.tensor_writer import DTYPES, write_tensors
+from fastgaum.tensor_writer import DTYPES, write_tensors
 
 SHAPES = st.lists(st.integers(0, 4), max_size=3)
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
 
 
 @given(
-    drawn=st.dictionaries(NAMES, st.tuples(st.sampled_from(sorted(DTYPES, key=str)), SHAPES), max_size=5),
+    drawn=st.dictionaries(
+        NAMES, st.tuples(st.sampled_from(sorted(DTYPES, key=str)), SHAPES), max_size=5
+    ),
     metadata=st.dictionaries(NAMES, NAMES, max_size=4),
 )
 @settings(max_examples=50, deadline=None)
 def test_what_is_written_is_read_back(
-    tmp_path_factory: pytest.TempPathFactory, drawn: dict[str, tuple[torch.dtype, list[int]]], metadata: dict[str, str]
+    tmp_path_factory: pytest.TempPathFactory,
+    drawn: dict[str, tuple[torch.dtype, list[int]]],
+    metadata: dict[str, str],
 ) -> None:
     drawn.pop("__metadata__", None)
     tensors = {name: torch.randint(0, 2, shape).to(dtype) for name, (dtype, shape) in drawn.items()}
@@ -42,7 +46,11 @@ def test_what_is_written_is_read_back(
 
 
 def test_widest_items_come_first_so_that_all_are_aligned(tmp_path: Path) -> None:
-    tensors = {"a": torch.ones(3, dtype=torch.uint8), "b": torch.ones(3, dtype=torch.float64), "c": torch.ones(2)}
+    tensors = {
+        "a": torch.ones(3, dtype=torch.uint8),
+        "b": torch.ones(3, dtype=torch.float64),
+        "c": torch.ones(2),
+    }
     write_tensors(tmp_path / "file", tensors, {})
     content = (tmp_path / "file").read_bytes()
     length = int.from_bytes(content[:8], "little")
@@ -54,13 +62,19 @@ def test_widest_items_come_first_so_that_all_are_aligned(tmp_path: Path) -> None
 
 def test_views_and_strided_tensors_hold_their_own_values(tmp_path: Path) -> None:
     block = torch.arange(12.0)
-    tensors = {"part": block[2:5], "columns": block.view(3, 4)[:, 1:3], "turned": block.view(3, 4).t()}
+    tensors = {
+        "part": block[2:5],
+        "columns": block.view(3, 4)[:, 1:3],
+        "turned": block.view(3, 4).t(),
+    }
     write_tensors(tmp_path / "file", tensors, {})
     read = load_file(tmp_path / "file")
     assert all(torch.equal(read[name], value) for name, value in tensors.items())
 
 
-def test_a_failed_write_leaves_the_former_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_former_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_tensors(tmp_path / "file", {"a": torch.ones(2)}, {})
     before = (tmp_path / "file").read_bytes()
 

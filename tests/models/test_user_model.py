@@ -1,4 +1,5 @@
-"""Every preset-like combination of the user model keeps the contract; models survive the disk; numerics are guarded."""
+"""Every preset-like combination of the user model keeps the contract; models survive the disk;
+numerics are guarded."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ from safetensors.torch import safe_open, save_file
 
 from fastgaum.config import PRESETS, Config
 from fastgaum.errors import CheckpointError, ConfigError, LogFormatError, NumericsError
-from fastgaum.models.regularisers import Custom
 from fastgaum.models.user_model import UserModel
+from fastgaum.nets.regularisers import Custom
 from tests.builders import log_of, random_log
 from tests.contracts import check_user_model
 
@@ -85,12 +86,16 @@ def test_contract_with_fields_and_order() -> None:
 
 def test_a_users_own_regulariser() -> None:
     """A quadratic Ω written by hand gives what the built-in L2 gives, and trains."""
-    from fastgaum.ops.segments import segment_sum
+    from fastgaum.nets.ops.segments import segment_sum
 
-    def half_square(probs: torch.Tensor, outside: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    def half_square(
+        probs: torch.Tensor, outside: torch.Tensor, offsets: torch.Tensor
+    ) -> torch.Tensor:
         return 0.5 * (segment_sum(probs.square(), offsets) + outside.square())
 
-    model = UserModel(Config.from_preset("fastgaum", **SMALL), regulariser=Custom(half_square, steps=20))
+    model = UserModel(
+        Config.from_preset("fastgaum", **SMALL), regulariser=Custom(half_square, steps=20)
+    )
     check_user_model(model)
 
 
@@ -124,9 +129,17 @@ def test_prediction_and_sampling_tables() -> None:
     model.fit(log)
     frame = model.predict(log)
     assert frame.columns == [
-        "session", "event", "item", "utility", "probability", "no_click_probability", "generator_probability",
-    ]  # fmt: skip
-    sums = frame.group_by("session", "event").agg(pl.col("probability").sum() + pl.col("no_click_probability").first())
+        "session",
+        "event",
+        "item",
+        "utility",
+        "probability",
+        "no_click_probability",
+        "generator_probability",
+    ]
+    sums = frame.group_by("session", "event").agg(
+        pl.col("probability").sum() + pl.col("no_click_probability").first()
+    )
     np.testing.assert_allclose(sums["probability"].to_numpy(), 1, atol=1e-4)
     test_ids = log.session_ids.gather(log.sessions_in("test"))
     draws = [model.sample(log, seed=seed) for seed in (0, 0, 1)]
@@ -134,7 +147,10 @@ def test_prediction_and_sampling_tables() -> None:
     assert not draws[0].equals(draws[2])
     assert (
         draws[0].height
-        == frame.filter(pl.col("session").is_in(test_ids.implode())).select("session", "event").unique().height
+        == frame.filter(pl.col("session").is_in(test_ids.implode()))
+        .select("session", "event")
+        .unique()
+        .height
     )
     joined = draws[0].drop_nulls().join(frame, on=["session", "event", "item"], how="anti")
     assert joined.height == 0, "a drawn item was not displayed"
@@ -156,13 +172,17 @@ def test_damaged_models_are_refused(tmp_path: Path, damage: str) -> None:
         with safe_open(path, framework="pt") as reader:
             metadata = reader.metadata()
             tensors = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118
-        metadata["format" if damage == "format" else "config"] = "x" if damage == "format" else json.dumps({"etaa": 1})
+        metadata["format" if damage == "format" else "config"] = (
+            "x" if damage == "format" else json.dumps({"etaa": 1})
+        )
         save_file(tensors, path, metadata=metadata)
     with pytest.raises(CheckpointError):
         UserModel.load(path)
 
 
-def test_nan_stops_training_names_the_place_and_keeps_the_last_good_state(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nan_stops_training_names_the_place_and_keeps_the_last_good_state(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from fastgaum.engine.game import FusedGame
 
     log = random_log(1)
@@ -179,7 +199,9 @@ def test_nan_stops_training_names_the_place_and_keeps_the_last_good_state(monkey
         return loss
 
     monkeypatch.setattr(FusedGame, "exact_step", poisoned)
-    with pytest.raises(NumericsError, match=r"the weights 'players\.0\.\S*' are not finite in epoch 2, batch 2"):
+    with pytest.raises(
+        NumericsError, match=r"the weights 'players\.0\.\S*' are not finite in epoch 2, batch 2"
+    ):
         model.fit(log)
     assert np.isfinite(model.predict(log)["utility"].to_numpy()).all()
 
@@ -214,7 +236,12 @@ def test_search_keeps_the_switches_that_validate_best() -> None:
     losses = {}
     for relations in (True, False):
         for set_context in (True, False):
-            exact = {**SMALL, "players": "exact", "relations": relations, "set_context": set_context}
+            exact = {
+                **SMALL,
+                "players": "exact",
+                "relations": relations,
+                "set_context": set_context,
+            }
             table = UserModel.from_preset(**exact).fit(log)
             losses[relations, set_context] = table["val_loss"].min()
     assert (model.config.relations, model.config.set_context) == min(losses, key=losses.__getitem__)
@@ -235,13 +262,15 @@ def test_measuring_networks_does_not_import_torch_s_compiler() -> None:
     program = (
         "import sys\n"
         "from fastgaum.config import PRESETS, Config\n"
-        "from fastgaum.models.networks import require_room\n"
+        "from fastgaum.nets.networks import require_room\n"
         "for name in PRESETS:\n"
         "    require_room(Config.from_preset(name), 50, 3)\n"
         "    require_room(Config.from_preset(name, history='pw'), 50, 3)\n"
         "print(len(PRESETS), 'torch._dynamo' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     n, imported = done.stdout.split()
     assert int(n) >= 5
     assert imported == "False"

@@ -1,7 +1,8 @@
-"""One of several processes that train together; the first prints what it finds as JSON. Run by torchrun.
+"""One of several processes that train together; the first prints what it finds as JSON. Run by
+torchrun.
 
-python -m torch.distributed.run --standalone --nproc-per-node 2 -m tests.parallel.peers FOLDER case …
-"""
+python -m torch.distributed.run --standalone --nproc-per-node 2 -m tests.parallel.peers FOLDER case
+…"""
 
 from __future__ import annotations
 
@@ -18,37 +19,81 @@ import torch
 
 from fastgaum.config import Config
 from fastgaum.errors import NumericsError
+from fastgaum.features.space import FeatureSpace
+from fastgaum.game.checkpoint import Keeper, Kept, read_kept
+from fastgaum.game.guard import Guard
+from fastgaum.game.loop import Trainer, TrainingData
+from fastgaum.game.observers import Silent
 from fastgaum.interrupts import Interrupted, Stop
-from fastgaum.models.networks import Networks
-from fastgaum.models.regularisers import regulariser_of
+from fastgaum.logs.read import open_log
+from fastgaum.logs.shard_writer import shard_log
+from fastgaum.logs.synthetic import synthesise
+from fastgaum.models.train_loop import train_loop
 from fastgaum.models.user_model import UserModel
+from fastgaum.nets.networks import Networks
+from fastgaum.nets.regularisers import regulariser_of
 from fastgaum.parallel.exchange import Block, Exchange
 from fastgaum.parallel.launch import launched
 from fastgaum.parallel.ranks import Ranks
-from fastgaum.sessions.features import FeatureSpace
-from fastgaum.sessions.read import open_log
-from fastgaum.sessions.shard_writer import shard_log
-from fastgaum.sessions.synthetic import synthesise
-from fastgaum.training.guard import Guard
-from fastgaum.training.hook import train_loop
-from fastgaum.training.keeper import Keeper, Kept, read_kept
-from fastgaum.training.loop import Trainer, TrainingData
-from fastgaum.training.observers import Silent
 from tests.builders import random_log
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "exact": {"preset": "paper-lstm", "epochs": 2, "id_dropout": 0.0},
     "pw": {"preset": "paper-pw", "epochs": 2, "id_dropout": 0.0},
-    "gru": {"preset": "paper-lstm", "epochs": 2, "id_dropout": 0.0, "history": "gru", "wide": True, "item_dim": 4,
-            "table_optimiser": "adagrad"},
-    "rounds": {"preset": "large", "epochs": 2, "warm_start": 1, "catch_up": 1, "id_dropout": 0.0, "batch_sessions": 64},
-    "fastgaum": {"preset": "fastgaum", "epochs": 2, "warm_start": 1, "catch_up": 1, "id_dropout": 0.0, "dropout": 0.0},
-    "bilstm": {"preset": "report", "epochs": 1, "warm_start": 1, "catch_up": 1, "id_dropout": 0.0, "dropout": 0.0,
-               "history_dim": 8, "history_layers": 2, "hidden": (8,)},
-    "autograd": {"preset": "large", "epochs": 2, "warm_start": 1, "catch_up": 1, "id_dropout": 0.0, "ascent": "value"},
-    "generated": {"preset": "large", "epochs": 1, "warm_start": 1, "catch_up": 1, "id_dropout": 0.1, "dropout": 0.1,
-                  "states": "generated"},
-}  # fmt: skip
+    "gru": {
+        "preset": "paper-lstm",
+        "epochs": 2,
+        "id_dropout": 0.0,
+        "history": "gru",
+        "wide": True,
+        "item_dim": 4,
+        "table_optimiser": "adagrad",
+    },
+    "rounds": {
+        "preset": "large",
+        "epochs": 2,
+        "warm_start": 1,
+        "catch_up": 1,
+        "id_dropout": 0.0,
+        "batch_sessions": 64,
+    },
+    "fastgaum": {
+        "preset": "fastgaum",
+        "epochs": 2,
+        "warm_start": 1,
+        "catch_up": 1,
+        "id_dropout": 0.0,
+        "dropout": 0.0,
+    },
+    "bilstm": {
+        "preset": "report",
+        "epochs": 1,
+        "warm_start": 1,
+        "catch_up": 1,
+        "id_dropout": 0.0,
+        "dropout": 0.0,
+        "history_dim": 8,
+        "history_layers": 2,
+        "hidden": (8,),
+    },
+    "autograd": {
+        "preset": "large",
+        "epochs": 2,
+        "warm_start": 1,
+        "catch_up": 1,
+        "id_dropout": 0.0,
+        "ascent": "value",
+    },
+    "generated": {
+        "preset": "large",
+        "epochs": 1,
+        "warm_start": 1,
+        "catch_up": 1,
+        "id_dropout": 0.1,
+        "dropout": 0.1,
+        "states": "generated",
+    },
+}
 
 
 def fitted(name: str, log: Any, ranks: Ranks | None) -> tuple[list[float], UserModel]:
@@ -63,7 +108,9 @@ def fitted(name: str, log: Any, ranks: Ranks | None) -> tuple[list[float], UserM
 
     Guard.step = step  # type: ignore[method-assign]
     try:
-        model = UserModel(Config.from_preset(**{"name": "fastgaum", **_named(CONFIGS[name])}), device="cpu")
+        model = UserModel(
+            Config.from_preset(**{"name": "fastgaum", **_named(CONFIGS[name])}), device="cpu"
+        )
         model.fit(log, ranks=ranks)
     finally:
         Guard.step = plain  # type: ignore[method-assign]
@@ -86,7 +133,13 @@ def same(ranks: Ranks, folder: Path, name: str, sharded: bool = False) -> dict[s
     result = {"losses": losses, "table": model.table.to_dicts()}
     weights = torch.cat([value.double().reshape(-1) for value in model._networks().parameters()])
     result["same_weights"] = (
-        len({tuple(one) for one in ranks.gather_json(weights[:: max(len(weights) // 500, 1)].tolist())}) == 1
+        len(
+            {
+                tuple(one)
+                for one in ranks.gather_json(weights[:: max(len(weights) // 500, 1)].tolist())
+            }
+        )
+        == 1
     )
     if ranks.is_first:
         alone, single = fitted(name, log, None)
@@ -95,7 +148,8 @@ def same(ranks: Ranks, folder: Path, name: str, sharded: bool = False) -> dict[s
 
 
 def reduction(ranks: Ranks, folder: Path) -> dict[str, Any]:
-    """What an exchange gives, of known numbers: three processes' events 1, 2, 3 … and one without any."""
+    """What an exchange gives, of known numbers: three processes' events 1, 2, 3 … and one without
+    any."""
     exchange = Exchange(ranks, Stop())
     exchange.events = ranks.rank
     dense = torch.full((5,), float(ranks.rank))
@@ -104,39 +158,68 @@ def reduction(ranks: Ranks, folder: Path) -> dict[str, Any]:
         float(ranks.rank),
         dense,
         [
-            Block(ids, [torch.full((len(ids), 2), 10.0 + ranks.rank), torch.full((len(ids), 1), 20.0 + ranks.rank)]),
+            Block(
+                ids,
+                [
+                    torch.full((len(ids), 2), 10.0 + ranks.rank),
+                    torch.full((len(ids), 1), 20.0 + ranks.rank),
+                ],
+            ),
             Block(ids[:0], [torch.zeros(0, 3)]),
         ],
     )
     blocks = [part.blocks[0] for part in parts]
-    rows = [torch.cat([p.weight * block.rows[i] for p, block in zip(parts, blocks, strict=True)]) for i in range(2)]
-    return {"loss": loss, "dense": dense.tolist(), "ids": torch.cat([block.ids for block in blocks]).tolist(),
-            "rows": [table.tolist() for table in rows], "events": exchange.total_events,
-            "others": [list(part.blocks[1].rows[0].shape) for part in parts]}  # fmt: skip
+    rows = [
+        torch.cat([p.weight * block.rows[i] for p, block in zip(parts, blocks, strict=True)])
+        for i in range(2)
+    ]
+    return {
+        "loss": loss,
+        "dense": dense.tolist(),
+        "ids": torch.cat([block.ids for block in blocks]).tolist(),
+        "rows": [table.tolist() for table in rows],
+        "events": exchange.total_events,
+        "others": [list(part.blocks[1].rows[0].shape) for part in parts],
+    }
 
 
 def refused(ranks: Ranks, folder: Path) -> dict[str, Any]:
-    """One process meets a number that is not finite: all refuse, name its session, and stop or go on alike."""
+    """One process meets a number that is not finite: all refuse, name its session, and stop or go
+    on alike."""
     log = random_log(3, n_sessions=120)
     space = FeatureSpace.fit(log)
     train = space.encode(log, log.sessions_in("train"))
     numbers = train.numbers.copy()
     numbers[train.display_offsets[train.session_offsets[7]], 0] = np.nan
     data = TrainingData(
-        dataclasses.replace(train, numbers=numbers), space.encode(log, log.sessions_in("validation")),
+        dataclasses.replace(train, numbers=numbers),
+        space.encode(log, log.sessions_in("validation")),
         lambda row: f"'{log.session_name(row)}'",
-    )  # fmt: skip
+    )
     found: dict[str, Any] = {}
     for rule in ("stop", "skip"):
         config = Config.from_preset(
-            "fastgaum", search=(), epochs=2, warm_start=1, catch_up=1, on_nonfinite=rule, batch_sessions=16
+            "fastgaum",
+            search=(),
+            epochs=2,
+            warm_start=1,
+            catch_up=1,
+            on_nonfinite=rule,
+            batch_sessions=16,
         )
         torch.manual_seed(0)
         networks = Networks(config, space.n_ids, space.n_numbers)
         trainer = Trainer(
-            networks, config, regulariser_of(config), data, torch.from_numpy(space.unknown_of_id), False, Silent(),
-            torch.device("cpu"), ranks=ranks,
-        )  # fmt: skip
+            networks,
+            config,
+            regulariser_of(config),
+            data,
+            torch.from_numpy(space.unknown_of_id),
+            False,
+            Silent(),
+            torch.device("cpu"),
+            ranks=ranks,
+        )
         try:
             rows = trainer.run()
             found[rule] = [[row.skipped, row.at_fault] for row in rows]
@@ -146,9 +229,12 @@ def refused(ranks: Ranks, folder: Path) -> dict[str, Any]:
 
 
 def stopped(ranks: Ranks, folder: Path) -> dict[str, Any]:
-    """A signal to the last process ends all of them after the same batch; another number of processes goes on from there."""
+    """A signal to the last process ends all of them after the same batch; another number of
+    processes goes on from there."""
     log = synthesise(400, preset="sample", seed=1)[0]
-    config = Config.from_preset("large", epochs=3, warm_start=1, catch_up=1, id_dropout=0.0, batch_sessions=16)
+    config = Config.from_preset(
+        "large", epochs=3, warm_start=1, catch_up=1, id_dropout=0.0, batch_sessions=16
+    )
     file = folder / "resume.safetensors"
     stop, plain, steps = Stop(), Guard.step, [0]
 
@@ -190,12 +276,24 @@ def handed(ranks: Ranks, folder: Path) -> dict[str, Any]:
         calls.append(own)
         return own
 
-    config = {"log": str(folder / "handed"), "out": str(folder / "handed run"), "preset": "large", "epochs": 3, "warm_start": 1,
-              "catch_up": 1, "batch_sessions": 32, "window": 2, "device": "cpu"}  # fmt: skip
+    config = {
+        "log": str(folder / "handed"),
+        "out": str(folder / "handed run"),
+        "preset": "large",
+        "epochs": 3,
+        "warm_start": 1,
+        "catch_up": 1,
+        "batch_sessions": 32,
+        "window": 2,
+        "device": "cpu",
+    }
     table = train_loop(config, shards)
     again = train_loop(config, shards)
-    return {"tables": ranks.gather_json(None if table is None else table.to_dicts()), "calls": ranks.gather_json(len(calls)),
-            "again": None if again is None else again.height}  # fmt: skip
+    return {
+        "tables": ranks.gather_json(None if table is None else table.to_dicts()),
+        "calls": ranks.gather_json(len(calls)),
+        "again": None if again is None else again.height,
+    }
 
 
 def main() -> None:
@@ -208,7 +306,9 @@ def main() -> None:
             if case in ("reduction", "refused", "stopped", "handed"):
                 found[case] = globals()[case](ranks, folder)
             else:
-                found[case] = same(ranks, folder, case.removesuffix("-shards"), case.endswith("-shards"))
+                found[case] = same(
+                    ranks, folder, case.removesuffix("-shards"), case.endswith("-shards")
+                )
             ranks.json_of_first()
         if ranks.is_first:
             print(json.dumps(found))

@@ -1,4 +1,5 @@
-"""Several processes train as one does: the same losses, the same figures, the same refusals, and they stop together."""
+"""Several processes train as one does: the same losses, the same figures, the same refusals, and
+they stop together."""
 
 from __future__ import annotations
 
@@ -12,10 +13,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastgaum.sessions.share import Share, within
+from fastgaum.features.share import Share, within
 
 ROOT = Path(__file__).resolve().parents[2]
-AGREEING = ["exact", "pw", "gru", "rounds", "fastgaum", "bilstm", "autograd", "exact-shards", "rounds-shards"]
+AGREEING = [
+    "exact",
+    "pw",
+    "gru",
+    "rounds",
+    "fastgaum",
+    "bilstm",
+    "autograd",
+    "exact-shards",
+    "rounds-shards",
+]
 CASES = {
     2: [*AGREEING, "generated", "reduction", "refused", "stopped", "handed"],
     3: ["rounds-shards", "reduction", "stopped"],
@@ -23,14 +34,25 @@ CASES = {
 
 
 def torchrun(n: int, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}", *words]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={n}",
+        *words,
+    ]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, **options)
 
 
 @pytest.fixture(scope="module", params=CASES)
-def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def found(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     n = request.param
-    done = torchrun(n, "-m", "tests.parallel.peers", str(tmp_path_factory.mktemp("peers")), *CASES[n])
+    done = torchrun(
+        n, "-m", "tests.parallel.peers", str(tmp_path_factory.mktemp("peers")), *CASES[n]
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return {"n": n, **json.loads(done.stdout)}
 
@@ -44,21 +66,28 @@ def test_losses_and_figures_are_those_of_one_process(found: dict[str, Any]) -> N
         assert case["same_weights"], name
         for row, alone in zip(case["table"], case["alone_table"], strict=True):
             for figure in ("loss", "val_loss", "gap", "val_gap"):
-                assert row[figure] == pytest.approx(alone[figure], rel=1e-3, abs=1e-6, nan_ok=True), (name, figure)
+                assert row[figure] == pytest.approx(
+                    alone[figure], rel=1e-3, abs=1e-6, nan_ok=True
+                ), (name, figure)
             # one display in a hundred or so
             assert row["val_prec1"] == pytest.approx(alone["val_prec1"], abs=2.0), name
 
 
-def test_random_draws_are_each_process_s_own_and_leave_the_weights_in_step(found: dict[str, Any]) -> None:
+def test_random_draws_are_each_process_s_own_and_leave_the_weights_in_step(
+    found: dict[str, Any],
+) -> None:
     if "generated" in found:
         case = found["generated"]
         assert case["same_weights"]
         assert case["losses"] != pytest.approx(case["alone"], rel=1e-6)
-        assert case["table"][-1]["val_loss"] == pytest.approx(case["alone_table"][-1]["val_loss"], rel=0.02)
+        assert case["table"][-1]["val_loss"] == pytest.approx(
+            case["alone_table"][-1]["val_loss"], rel=0.02
+        )
 
 
 def test_the_mean_is_over_events(found: dict[str, Any]) -> None:
-    """Rank r has r events, the loss r, the gradient r, and rows 10 + r; who has no event takes no part."""
+    """Rank r has r events, the loss r, the gradient r, and rows 10 + r; who has no event takes no
+    part."""
     n, case = found["n"], found["reduction"]
     events = sum(range(n))
     mean = sum(r * r for r in range(n)) / events
@@ -101,7 +130,13 @@ def test_workers_that_are_handed_shards_train_one_model(found: dict[str, Any]) -
         case = found["handed"]
         first, *others = case["tables"]
         assert others == [None]
-        assert [row["phase"] for row in first] == ["exact", "generator", "rounds", "rounds", "rounds"]
+        assert [row["phase"] for row in first] == [
+            "exact",
+            "generator",
+            "rounds",
+            "rounds",
+            "rounds",
+        ]
         assert first[-1]["val_loss"] < first[0]["val_loss"]
         # asked once in every epoch; the finished run asks for nothing
         assert case["calls"] == [5, 5]
@@ -114,6 +149,10 @@ def test_shares_lie_side_by_side() -> None:
             spans = [Share(rank, size).span(n) for rank in range(size)]
             assert [first for first, _ in spans] == [0, *(last for _, last in spans[:-1])]
             assert spans[-1][1] == n
-            assert max(last - first for first, last in spans) - min(last - first for first, last in spans) <= 1
+            assert (
+                max(last - first for first, last in spans)
+                - min(last - first for first, last in spans)
+                <= 1
+            )
     positions = np.array([4, 1, 9, 3], np.int32)
     assert within(positions, 2, 5).tolist() == [4, 3]

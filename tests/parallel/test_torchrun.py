@@ -1,4 +1,5 @@
-"""`torchrun -m fastgaum train`: the run of one process, written by the first; a killed worker's run goes on by itself."""
+"""`torchrun -m fastgaum train`: the run of one process, written by the first; a killed worker's run
+goes on by itself."""
 
 from __future__ import annotations
 
@@ -14,14 +15,28 @@ import polars as pl
 import pytest
 
 from fastgaum.cli.app import main
-from fastgaum.sessions.shard_writer import shard_log
-from fastgaum.sessions.synthetic import synthesise
-from fastgaum.training.keeper import read_kept
-from fastgaum.training.runs import RUN_FILES
+from fastgaum.game.checkpoint import read_kept
+from fastgaum.logs.shard_writer import shard_log
+from fastgaum.logs.synthetic import synthesise
+from fastgaum.models.run_folder import RUN_FILES
 from tests.parallel.test_ranks import ROOT, torchrun
 
-OPTIONS = ["--preset", "large", "--set", "epochs=4", "--set", "warm_start=3", "--set", "catch_up=1", "--set", "id_dropout=0",
-           "--set", "batch_sessions=64", "--device", "cpu"]  # fmt: skip
+OPTIONS = [
+    "--preset",
+    "large",
+    "--set",
+    "epochs=4",
+    "--set",
+    "warm_start=3",
+    "--set",
+    "catch_up=1",
+    "--set",
+    "id_dropout=0",
+    "--set",
+    "batch_sessions=64",
+    "--device",
+    "cpu",
+]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +60,9 @@ def check_same(table: pl.DataFrame, alone: pl.DataFrame) -> None:
     assert table["val_prec1"].to_list() == pytest.approx(alone["val_prec1"].to_list(), abs=1.0)
 
 
-def test_two_processes_leave_the_run_of_one(shards: Path, alone: pl.DataFrame, tmp_path: Path) -> None:
+def test_two_processes_leave_the_run_of_one(
+    shards: Path, alone: pl.DataFrame, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     done = torchrun(2, "-m", "fastgaum", "train", str(shards), "-o", str(out), *OPTIONS)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -67,7 +84,9 @@ def test_a_mistake_is_told_and_nothing_is_written(shards: Path, tmp_path: Path) 
     for path in shards.iterdir():
         (shards.parent / "broken" / path.name).write_bytes(path.read_bytes()[:-1])
     out = tmp_path / "run"
-    done = torchrun(2, "-m", "fastgaum", "train", str(shards.parent / "broken"), "-o", str(out), *OPTIONS)
+    done = torchrun(
+        2, "-m", "fastgaum", "train", str(shards.parent / "broken"), "-o", str(out), *OPTIONS
+    )
     assert done.returncode != 0
     assert "fastgaum: error: " in done.stderr
     assert "shards.json" in done.stderr
@@ -76,12 +95,28 @@ def test_a_mistake_is_told_and_nothing_is_written(shards: Path, tmp_path: Path) 
 
 
 def test_a_killed_worker_s_run_goes_on(shards: Path, alone: pl.DataFrame, tmp_path: Path) -> None:
-    """Whichever worker it is: torchrun begins anew, from the last checkpoint, and nothing half-written is left."""
+    """Whichever worker it is: torchrun begins anew, from the last checkpoint, and nothing
+    half-written is left."""
     for victim in (0, 1):
         out = tmp_path / f"run {victim}"
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=2",
-                   "-m", "fastgaum", "train", str(shards), "-o", str(out), *OPTIONS]  # fmt: skip
-        launcher = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node=2",
+            "--max-restarts=2",
+            "-m",
+            "fastgaum",
+            "train",
+            str(shards),
+            "-o",
+            str(out),
+            *OPTIONS,
+        ]
+        launcher = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        )
         kept = killed_after_an_epoch(launcher.pid, out, victim)
         _, errors = launcher.communicate(timeout=200)
         assert launcher.returncode == 0, errors[-3000:]
@@ -92,7 +127,8 @@ def test_a_killed_worker_s_run_goes_on(shards: Path, alone: pl.DataFrame, tmp_pa
 
 
 def killed_after_an_epoch(launcher: int, out: Path, victim: int) -> int:
-    """Kill a worker once the run has been saved after an epoch; returns how many epochs the file then had."""
+    """Kill a worker once the run has been saved after an epoch; returns how many epochs the file
+    then had."""
     file, until = out / "resume.safetensors", time.monotonic() + 120
     while time.monotonic() < until:
         if file.is_file():

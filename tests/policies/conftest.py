@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from fastgaum.envs.learned import LearnedWorld
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
-from fastgaum.sessions.packed import SessionLog
-from fastgaum.sessions.synthetic import synthesise
+from fastgaum.worlds.learned_world import LearnedWorld
 
 
 @pytest.fixture(scope="session")

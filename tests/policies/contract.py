@@ -1,4 +1,5 @@
-"""What every policy must do: a new policy's test is `check_policy(lambda world, k: Mine(world))` and what is its own."""
+"""What every policy must do: a new policy's test is `check_policy(lambda world, k: Mine(world))`
+and what is its own."""
 
 from __future__ import annotations
 
@@ -6,11 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fastgaum.envs.world import World
-from fastgaum.ops import threads
+from fastgaum import threads
 from fastgaum.policies.base import Policy
 from fastgaum.policies.pool import Pool
 from fastgaum.policies.rollout import Setting, play, rollout
+from fastgaum.worlds.world import World
 from tests.policies.small_world import TiringWorld, keys_at
 
 Make = Callable[[World, int], Policy]
@@ -38,13 +39,17 @@ def _check_slates(policy: Policy, world: World, setting: Setting) -> None:
     for step, transition in enumerate(rollout(world, policy, setting, 9, seed=3)):
         slates = transition.slates
         pools = setting.pool.draw(
-            setting.pool.keys(keys_at(3, 9, step if setting.pool.rule == "per_step" else 0)), world.n_items
+            setting.pool.keys(keys_at(3, 9, step if setting.pool.rule == "per_step" else 0)),
+            world.n_items,
         )
         assert slates.shape == (9, setting.k)
         assert slates.dtype == np.int32
         assert all(len(set(slate)) == setting.k for slate in slates.tolist())
         allowed = np.broadcast_to(pools, (9, pools.shape[-1]))
-        assert all(set(slate) <= set(pool) for slate, pool in zip(slates.tolist(), allowed.tolist(), strict=True))
+        assert all(
+            set(slate) <= set(pool)
+            for slate, pool in zip(slates.tolist(), allowed.tolist(), strict=True)
+        )
         assert transition.rewards.dtype == np.float32
 
 
@@ -63,7 +68,8 @@ def _check_same_seed_same_slates(make: Make, world: World) -> None:
 
 
 def _check_users_do_not_matter_to_each_other(make: Make, world: World) -> None:
-    """A policy that does not learn serves a user among 4 as it serves that user among 40, of whom some leave."""
+    """A policy that does not learn serves a user among 4 as it serves that user among 40, of whom
+    some leave."""
     setting = Setting(3, 5, Pool("per_user", 6), leaving=0.1)
     policies = [make(world, 3), make(world, 3)]
     for policy in policies:

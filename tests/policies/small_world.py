@@ -5,15 +5,18 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from fastgaum.envs.keys import SLATE, Keys, uniforms
-from fastgaum.envs.world import FloatArray, IntArray, KeyArray, Population, Response, World
+from fastgaum.worlds.random_keys import SLATE, Keys, uniforms
+from fastgaum.worlds.world import FloatArray, IntArray, KeyArray, Population, Response, World
 
 
 class TiringWorld(World):
-    """Items tempt (`appeal`) and move a mood (`effect`): u(s, a) = appeal[a] + weight · mood, and after choosing a the mood is
-    decay · mood + (1 − decay) · effect[a], after no click decay · mood. Half of the items tempt by 1 and tire."""
+    """Items tempt (`appeal`) and move a mood (`effect`): u(s, a) = appeal[a] + weight · mood, and
+    after choosing a the mood is decay · mood + (1 − decay) · effect[a], after no click decay ·
+    mood. Half of the items tempt by 1 and tire."""
 
-    def __init__(self, n_items: int = 12, *, outside: bool = True, weight: float = 2.0, decay: float = 0.8) -> None:
+    def __init__(
+        self, n_items: int = 12, *, outside: bool = True, weight: float = 2.0, decay: float = 0.8
+    ) -> None:
         self.item_ids = pl.Series([f"i{i:02d}" for i in range(n_items)], dtype=pl.String)
         self.effect = np.where(np.arange(n_items) % 2 == 0, -1.0, 1.0).astype(np.float32)
         spread = np.linspace(-0.5, 0.5, n_items)
@@ -57,9 +60,9 @@ class TiringPopulation(Population):
         places = np.where(there & (places < slates.shape[1]), places, -1).astype(np.int32)
         items = np.where(places >= 0, slates[np.arange(self.n), places], -1).astype(np.int32)
         clicked = places >= 0
-        utilities = np.where(clicked, self.world.appeal[items] + self.world.weight * self.mood[:, 0], 0).astype(
-            np.float32
-        )
+        utilities = np.where(
+            clicked, self.world.appeal[items] + self.world.weight * self.mood[:, 0], 0
+        ).astype(np.float32)
         effect = np.where(clicked, self.world.effect[items], 0)
         moved = self.world.decay * self.mood[:, 0] + (1 - self.world.decay) * effect
         self.mood[:, 0] = np.where(there, moved, self.mood[:, 0])

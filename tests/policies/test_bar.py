@@ -1,27 +1,29 @@
-"""The bars of the cascade where the best policy is known: 95 % of what planning earns, and above greedy.
+"""The bars of the cascade where the best policy is known: 95 % of what planning earns, and above
+greedy.
 
-One training, of minutes, which `make slow` runs; `bench/policies_quality.py` takes the mean of several. A training's share differs by the
-processor, whose last bits decide what is explored: with 40 episodes one earned 96 % on one and 93 % on another.
-"""
+One training, of minutes, which `make slow` runs; `bench/policies_quality.py` takes the mean of
+several. A training's share differs by the processor, whose last bits decide what is explored: with
+40 episodes one earned 96 % on one and 93 % on another."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from fastgaum.envs.planning import Planner, short_sighted
-from fastgaum.envs.world import FloatArray, IntArray
 from fastgaum.policies.cascade_dqn import CascadeDqn
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.evaluate import difference, judge
+from fastgaum.policies.evaluation import difference, judge
 from fastgaum.policies.greedy import Greedy
 from fastgaum.policies.rollout import Setting
-from fastgaum.policies.train import train
+from fastgaum.policies.training import train
+from fastgaum.worlds.planning import Planner, short_sighted
+from fastgaum.worlds.world import FloatArray, IntArray
 
 
 @pytest.mark.slow
 def test_the_cascade_earns_what_planning_earns_and_greed_does_not() -> None:
-    """Slates of 3, 20 events, clicks; the return is exact, not sampled; the lead over greedy is sampled, over 5 seeds of users."""
+    """Slates of 3, 20 events, clicks; the return is exact, not sampled; the lead over greedy is
+    sampled, over 5 seeds of users."""
     world, horizon = short_sighted(), 20
     planner, setting = Planner(world, horizon, 3), Setting(3, horizon, reward="click")
     policy = CascadeDqn(world, 3, setting.pool, PolicyConfig(evaluations=1))
@@ -34,5 +36,7 @@ def test_the_cascade_earns_what_planning_earns_and_greed_does_not() -> None:
     best = planner.best()
     assert planner.policy_return(slates) >= 0.95 * best
     assert planner.greedy() < 0.9 * best
-    lead = difference(judge([policy] * 5, world, setting, 200), judge([Greedy()] * 5, world, setting, 200))
+    lead = difference(
+        judge([policy] * 5, world, setting, 200), judge([Greedy()] * 5, world, setting, 200)
+    )
     assert lead.low > 0

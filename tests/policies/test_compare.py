@@ -1,4 +1,5 @@
-"""The policy table: the same pools in both worlds, and nothing made twice that a size of slates does not change."""
+"""The policy table: the same pools in both worlds, and nothing made twice that a size of slates
+does not change."""
 
 from __future__ import annotations
 
@@ -7,9 +8,9 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import ConfigError
-from fastgaum.policies import compare as module
+from fastgaum.policies import comparison as module
 from fastgaum.policies.base import Policy
-from fastgaum.policies.compare import Comparison, compare
+from fastgaum.policies.comparison import Comparison, compare
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.pool import Pool
 from fastgaum.policies.registry import Sources
@@ -20,7 +21,9 @@ CONFIG = PolicyConfig(episodes=2, users=16, warm_up=16, batch=16, evaluations=1)
 
 
 class Followable(TiringPopulation):
-    def follow(self, slates: np.ndarray, places: np.ndarray, active: np.ndarray | None = None) -> None:
+    def follow(
+        self, slates: np.ndarray, places: np.ndarray, active: np.ndarray | None = None
+    ) -> None:
         """Moods stay: what policies see of the other world's users is not what is tested here."""
 
 
@@ -44,7 +47,9 @@ def test_fixed_pools_hold_the_same_items_in_both_worlds(monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "train", lambda policy, world, setting: keep(setting, world, "own"))
     judged = module.judge
 
-    def judging(policies: list[Policy], world: TiringWorld, setting: Setting, *rest: object) -> object:
+    def judging(
+        policies: list[Policy], world: TiringWorld, setting: Setting, *rest: object
+    ) -> object:
         keep(setting, world, "judge")
         return judged(policies, world, setting, *rest)  # type: ignore[arg-type]
 
@@ -64,10 +69,14 @@ def test_what_no_size_changes_is_made_once(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(module, "plain", counted)
     world = TiringWorld()
-    plan = Comparison(["greedy", "wd-lr", "cascade-dqn"], [2, 3], 2, 10, CONFIG, world, world, Sources())
+    plan = Comparison(
+        ["greedy", "wd-lr", "cascade-dqn"], [2, 3], 2, 10, CONFIG, world, world, Sources()
+    )
     result = compare(plan, lambda k, items: Setting(k, 3, Pool(items=items)))
     assert made == [("greedy", 0), ("wd-lr", 0), ("wd-lr", 1)]
-    assert [(row["k"], len(row["return_by_seed"])) for row in result["rows"]] == [(2, 2)] * 3 + [(3, 2)] * 3
+    assert [(row["k"], len(row["return_by_seed"])) for row in result["rows"]] == [(2, 2)] * 3 + [
+        (3, 2)
+    ] * 3
     cascade = result["rows"][2]["return_by_seed"]
     assert cascade[0] != cascade[1]
 

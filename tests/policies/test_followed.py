@@ -8,9 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fastgaum.envs.learned import LearnedWorld
-from fastgaum.envs.world import Past
 from fastgaum.errors import ConfigError
+from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel
 from fastgaum.policies.fitted import Fitted
 from fastgaum.policies.followed import Followed, pool_in_both, shared_items
@@ -18,12 +17,14 @@ from fastgaum.policies.greedy import Greedy
 from fastgaum.policies.pool import Pool
 from fastgaum.policies.random import Random
 from fastgaum.policies.rollout import Setting, play, rollout
-from fastgaum.sessions.packed import SessionLog
+from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.world import Past
 from tests.policies.small_world import TiringWorld, keys_at
 
 
 def test_a_followed_user_is_the_user(learned: LearnedWorld) -> None:
-    """Told the choices of users of its own world, the follower's states and utilities are theirs, to the bit."""
+    """Told the choices of users of its own world, the follower's states and utilities are theirs,
+    to the bit."""
     follower = Followed(Random(), learned, learned)
     moved = 0
     for step in rollout(learned, follower, Setting(3, 6), 40, seed=2):
@@ -33,8 +34,11 @@ def test_a_followed_user_is_the_user(learned: LearnedWorld) -> None:
     assert moved > 0
 
 
-def test_a_follower_knows_what_its_user_had_behind_it(learned: LearnedWorld, begun: LearnedWorld) -> None:
-    """Users who start within a session: told their prefixes, the follower's states are theirs from the first step."""
+def test_a_follower_knows_what_its_user_had_behind_it(
+    learned: LearnedWorld, begun: LearnedWorld
+) -> None:
+    """Users who start within a session: told their prefixes, the follower's states are theirs from
+    the first step."""
     follower = Followed(Random(), learned, begun)
     apart = 0
     for t, step in enumerate(rollout(begun, follower, Setting(3, 4), 200, seed=2)):
@@ -52,7 +56,8 @@ def test_a_follower_knows_what_its_user_had_behind_it(learned: LearnedWorld, beg
 
 
 def test_a_past_is_told_in_the_items_of_the_own_world(learned: LearnedWorld) -> None:
-    """Unknown items are left out, an event whose choice is one is none, and an item shown twice counts where it stands first."""
+    """Unknown items are left out, an event whose choice is one is none, and an item shown twice
+    counts where it stands first."""
     other = TiringWorld(13)
     other.item_ids = pl.concat([learned.item_ids.reverse(), pl.Series(["new"])])
     slates = np.array([[12, 0, 3], [12, 0, 3], [4, 5, 4], [0, 1, -1], [1, 2, 3]], np.int32)
@@ -77,13 +82,19 @@ def test_a_past_is_told_in_the_items_of_the_own_world(learned: LearnedWorld) -> 
     assert alone.states[[0, 2, 3]].any(axis=1).all()
 
 
-def test_a_fitted_model_reads_what_users_had_behind_them(learned_log: SessionLog, begun: LearnedWorld) -> None:
-    """Sessions of any length, with empty places and gaps: each user's utilities are those of its session alone."""
+def test_a_fitted_model_reads_what_users_had_behind_them(
+    learned_log: SessionLog, begun: LearnedWorld
+) -> None:
+    """Sessions of any length, with empty places and gaps: each user's utilities are those of its
+    session alone."""
     model = UserModel.from_preset("fastgaum", epochs=1, warm_start=1, search=[], protocol="bags")
     model.fit(learned_log)
     policy, n = Fitted("ours", model, begun), 9
     keys = np.arange(n, dtype=np.uint64) * np.uint64(977) + np.uint64(5)
-    past = [*begun.past(keys), Past(np.tile(np.array([-1, 3, 5], np.int32), (n, 1)), np.full(n, 2), np.arange(n) > 3)]
+    past = [
+        *begun.past(keys),
+        Past(np.tile(np.array([-1, 3, 5], np.int32), (n, 1)), np.full(n, 2), np.arange(n) > 3),
+    ]
     pools = np.tile(np.arange(12, dtype=np.int32), (n, 1))
     policy.start(n, past)
     together = policy.utilities(pools)
@@ -93,7 +104,12 @@ def test_a_fitted_model_reads_what_users_had_behind_them(learned_log: SessionLog
         lengths.add(len(events))
         policy.start(
             1,
-            [Past(part.slates[user : user + 1], part.places[user : user + 1], np.ones(1, np.bool_)) for part in events],
+            [
+                Past(
+                    part.slates[user : user + 1], part.places[user : user + 1], np.ones(1, np.bool_)
+                )
+                for part in events
+            ],
         )
         np.testing.assert_allclose(policy.utilities(pools[:1])[0], together[user], atol=1e-4)
     assert len(lengths) > 1
@@ -101,11 +117,16 @@ def test_a_fitted_model_reads_what_users_had_behind_them(learned_log: SessionLog
     assert np.abs(policy.utilities(pools) - together).max() > 1e-3
 
 
-@pytest.mark.parametrize("pool", [Pool("fixed", 5), Pool(), Pool("per_user", 4), Pool("per_step", 4)])
+@pytest.mark.parametrize(
+    "pool", [Pool("fixed", 5), Pool(), Pool("per_user", 4), Pool("per_step", 4)]
+)
 def test_a_pool_is_the_same_in_both_worlds(pool: Pool) -> None:
-    """A fixed pool keeps its items, less what is unknown; others draw the same items for the same key."""
+    """A fixed pool keeps its items, less what is unknown; others draw the same items for the same
+    key."""
     own, other = TiringWorld(12), TiringWorld(12)
-    other.item_ids = pl.concat([pl.Series(["x", "y"]), own.item_ids.gather([11, 3, 4, 0, 5, 1, 7, 9, 2, 10])])
+    other.item_ids = pl.concat(
+        [pl.Series(["x", "y"]), own.item_ids.gather([11, 3, 4, 0, 5, 1, 7, 9, 2, 10])]
+    )
     mine, theirs = pool_in_both(pool, own, other)
     keys = mine.keys(keys_at(3, 6))
     names = [
@@ -133,12 +154,26 @@ def test_items_are_the_same_where_their_ids_are(learned: LearnedWorld) -> None:
     other.item_ids = pl.concat([learned.item_ids.reverse(), pl.Series(["new"])])
     items = shared_items(learned, other)
     assert items == tuple(range(12))
-    outcome = play(other, Followed(Greedy(), learned, other), Setting(3, 4, Pool(items=items)), 20, seed=1)
+    outcome = play(
+        other, Followed(Greedy(), learned, other), Setting(3, 4, Pool(items=items)), 20, seed=1
+    )
     assert np.isfinite(outcome.rewards).all()
-    first = next(iter(rollout(other, Followed(Greedy(), learned, other), Setting(3, 4, Pool(items=items)), 20, seed=1)))
+    first = next(
+        iter(
+            rollout(
+                other,
+                Followed(Greedy(), learned, other),
+                Setting(3, 4, Pool(items=items)),
+                20,
+                seed=1,
+            )
+        )
+    )
     own = learned.population(1)
     own.reset(np.zeros(1, np.uint64))
-    best = np.argsort(-own.utilities(np.arange(11, -1, -1, dtype=np.int32), 3)[0], kind="stable")[:3]
+    best = np.argsort(-own.utilities(np.arange(11, -1, -1, dtype=np.int32), 3)[0], kind="stable")[
+        :3
+    ]
     assert (first.slates == best).all()
     with pytest.raises(ConfigError, match="unknown to the world"):
         play(other, Followed(Greedy(), learned, other), Setting(3, 4), 20, seed=1)

@@ -1,4 +1,5 @@
-"""Policies that learn: contract, losses written out, what they earn where greed is short-sighted, and their files."""
+"""Policies that learn: contract, losses written out, what they earn where greed is short-sighted,
+and their files."""
 
 from __future__ import annotations
 
@@ -9,23 +10,23 @@ import numpy as np
 import pytest
 import torch
 
-from fastgaum.envs.world import Response
 from fastgaum.errors import CheckpointError, ConfigError, NumericsError
 from fastgaum.policies.base import Transition
 from fastgaum.policies.cascade_dqn import CascadeDqn
-from fastgaum.policies.checkpoint import load_policy, save_policy
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.dqn import Dqn
-from fastgaum.policies.evaluate import Estimate, adaptation, difference, judge
+from fastgaum.policies.evaluation import Estimate, adaptation, difference, judge
 from fastgaum.policies.greedy import Greedy
 from fastgaum.policies.linucb import LinUcb
+from fastgaum.policies.policy_file import load_policy, save_policy
 from fastgaum.policies.pool import Pool
 from fastgaum.policies.random import Random
 from fastgaum.policies.registry import LEARNERS, TRAINED, untrained
-from fastgaum.policies.replay import Replay, Steps
+from fastgaum.policies.replay_buffer import Replay, Steps
 from fastgaum.policies.rollout import Setting, play, rollout
 from fastgaum.policies.slateq import SlateQ
-from fastgaum.policies.train import train
+from fastgaum.policies.training import train
+from fastgaum.worlds.world import Response
 from tests.policies.contract import check_policy
 from tests.policies.small_world import TiringWorld
 
@@ -72,17 +73,22 @@ def steps(n: int = 5, k: int = 3) -> Steps:
     places = np.array([0, 2, -1, 1, -1], np.int32)[:n]
     states, later = rng.standard_normal((2, n, 2)).astype(np.float32)
     ended = np.array([0, 0, 0, 1, 0], np.float32)[:n]
-    return Steps(states, slates, places, np.arange(n, dtype=np.float32), later, ended, np.zeros(n, np.uint64))
+    return Steps(
+        states, slates, places, np.arange(n, dtype=np.float32), later, ended, np.zeros(n, np.uint64)
+    )
 
 
-def networks_value(policy: CascadeDqn, network: torch.nn.Module, state: np.ndarray, slate: list[int]) -> float:
+def networks_value(
+    policy: CascadeDqn, network: torch.nn.Module, state: np.ndarray, slate: list[int]
+) -> float:
     features = torch.from_numpy(policy.features[slate])[None]
     with torch.no_grad():
         return float(network(torch.from_numpy(state)[None], features[:, :-1], features[:, -1]))
 
 
 def test_the_cascade_s_loss_is_the_paper_s() -> None:
-    """Σ_j (r + γ Q^k(s', a'*) − Q^j(s, a_1 … a_j))², a'* place by place by the target networks, row by row."""
+    """Σ_j (r + γ Q^k(s', a'*) − Q^j(s, a_1 … a_j))², a'* place by place by the target networks, row
+    by row."""
     world = TiringWorld()
     policy = CascadeDqn(world, 3, Pool(), TINY)
     with torch.no_grad():
@@ -101,7 +107,9 @@ def test_the_cascade_s_loss_is_the_paper_s() -> None:
         y = data.rewards[row] + TINY.gamma * (1 - data.ended[row]) * values[slate[-1]]
         shown = data.slates[row].tolist()
         for j, network in enumerate(policy.networks):
-            total += (y - networks_value(policy, network, data.states[row], shown[: j + 1])) ** 2 / 5
+            total += (
+                y - networks_value(policy, network, data.states[row], shown[: j + 1])
+            ) ** 2 / 5
     assert float(policy.update_loss(data).detach()) == pytest.approx(total, rel=1e-4)
 
 
@@ -139,12 +147,20 @@ def test_linucb_is_the_dense_regression() -> None:
     world = TiringWorld()
     policy = LinUcb(world, PolicyConfig(alpha=0.7, ridge=2.0))
     rng = np.random.default_rng(1)
-    states, slates = rng.standard_normal((30, 1)).astype(np.float32), rng.integers(12, size=(30, 2)).astype(np.int32)
-    places, rewards = rng.integers(-1, 2, size=30).astype(np.int32), rng.random(30).astype(np.float32)
+    states, slates = (
+        rng.standard_normal((30, 1)).astype(np.float32),
+        rng.integers(12, size=(30, 2)).astype(np.int32),
+    )
+    places, rewards = (
+        rng.integers(-1, 2, size=30).astype(np.int32),
+        rng.random(30).astype(np.float32),
+    )
     response = Response(places, places, rewards)
     there = np.arange(30) % 4 != 0
     none, keys = np.zeros(30, np.bool_), np.zeros(30, np.uint64)
-    policy.observe(Transition(states, 1.0, slates, response, rewards, states, 0.5, keys, there, none))
+    policy.observe(
+        Transition(states, 1.0, slates, response, rewards, states, 0.5, keys, there, none)
+    )
     # whoever has left is nothing to learn from
     states, slates, places, rewards = states[there], slates[there], places[there], rewards[there]
 
@@ -171,7 +187,9 @@ def test_replay_forgets_the_oldest() -> None:
         rewards = np.full(2, number, np.float32)
         everyone, nobody = np.ones(2, np.bool_), np.zeros(2, np.bool_)
         keys = np.zeros(2, np.uint64)
-        step = Transition(part.states, 1, part.slates, response, rewards, part.states, 0, keys, everyone, nobody)
+        step = Transition(
+            part.states, 1, part.slates, response, rewards, part.states, 0, keys, everyone, nobody
+        )
         replay.add(part.states, part.next_states, nobody, step)
     assert replay.size == 5
     assert sorted(replay.held.rewards.tolist()) == [1, 2, 2, 3, 3]
@@ -180,7 +198,8 @@ def test_replay_forgets_the_oldest() -> None:
 
 @pytest.mark.parametrize("time", [True, False])
 def test_replay_holds_the_steps_of_users_who_were_there(time: bool) -> None:
-    """Row by row what a rollout gives: nothing after a user left, no future where it left, or at the end if Q reads the time."""
+    """Row by row what a rollout gives: nothing after a user left, no future where it left, or at
+    the end if Q reads the time."""
     world, setting = TiringWorld(), Setting(3, 5, Pool("per_step", 6), leaving=0.3)
     policy = CascadeDqn(world, 3, setting.pool, TINY.replace(warm_up=10**6, time=time))
     policy.learning = True
@@ -188,12 +207,16 @@ def test_replay_holds_the_steps_of_users_who_were_there(time: bool) -> None:
     for step in rollout(world, policy, setting, 20, seed=1):
         for user in np.flatnonzero(step.active):
             over = step.ended[user] or (time and step.next_left == 0)
-            expected.append((step.states[user, 0], step.rewards[user], step.next_states[user, 0], over))
+            expected.append(
+                (step.states[user, 0], step.rewards[user], step.next_states[user, 0], over)
+            )
     replay = policy.replay
     assert replay is not None
     assert replay.size == len(expected) < 20 * 5
     held = replay.held
-    got = np.column_stack([held.states[:, 0], held.rewards, held.next_states[:, 0], held.ended])[: replay.size]
+    got = np.column_stack([held.states[:, 0], held.rewards, held.next_states[:, 0], held.ended])[
+        : replay.size
+    ]
     np.testing.assert_array_equal(got, np.array(expected, np.float32))
     assert 0 < held.ended[: replay.size].sum() < replay.size
 
@@ -206,7 +229,8 @@ def test_a_step_after_which_a_user_left_has_no_future(name: str) -> None:
     other = dataclasses.replace(data, next_states=data.next_states + 5)
     for ended, same in ((np.ones(5, np.float32), True), (np.zeros(5, np.float32), False)):
         one, two = (
-            float(policy.update_loss(dataclasses.replace(part, ended=ended)).detach()) for part in (data, other)
+            float(policy.update_loss(dataclasses.replace(part, ended=ended)).detach())
+            for part in (data, other)
         )
         assert (one == two) is same
 
@@ -223,7 +247,9 @@ def test_a_learner_explores_while_it_learns_only() -> None:
 def test_a_loss_that_is_not_finite_is_an_error() -> None:
     world = TiringWorld()
     policy = Dqn(world, 3, Pool(), TINY)
-    setting = Setting(3, 4, reward=lambda response: np.full(len(response.items), np.inf, np.float32))
+    setting = Setting(
+        3, 4, reward=lambda response: np.full(len(response.items), np.inf, np.float32)
+    )
     with pytest.raises(NumericsError, match="not finite"):
         train(policy, world, setting)
 
@@ -234,7 +260,8 @@ def test_a_slate_of_another_size_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [{"gama": 1.0}, {"lr": 0.0}, {"gamma": 1.5}, {"width": 7, "form": "joint"}, {"towers": "x"}]
+    "values",
+    [{"gama": 1.0}, {"lr": 0.0}, {"gamma": 1.5}, {"width": 7, "form": "joint"}, {"towers": "x"}],
 )
 def test_impossible_configurations_are_named(values: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(values))):
@@ -261,7 +288,9 @@ def test_adaptation_starts_from_what_was_learned() -> None:
     trained = SlateQ(world, 3, setting.pool, PolicyConfig(episodes=6, users=128, evaluations=1))
     train(trained, world, setting)
     fresh = SlateQ(world, 3, setting.pool, PolicyConfig(seed=1))
-    curve = adaptation({"pre-trained": [trained], "untrained": [fresh]}, world, setting, episodes=2, n_users=100)
+    curve = adaptation(
+        {"pre-trained": [trained], "untrained": [fresh]}, world, setting, episodes=2, n_users=100
+    )
     first = {row["policy"]: row["return"] for row in curve.rows(named=True) if row["users"] == 100}
     assert first["pre-trained"] > first["untrained"] + 3
     assert curve["users"].to_list() == [100, 200] * 2
@@ -275,4 +304,6 @@ def test_intervals_of_seeds() -> None:
     assert not Estimate.of([1.0]).excludes_zero
     world, setting = TiringWorld(), Setting(3, 5)
     with pytest.raises(ConfigError, match="3 seeds"):
-        difference(judge([Random()] * 3, world, setting, 10), judge([Random()] * 2, world, setting, 10))
+        difference(
+            judge([Random()] * 3, world, setting, 10), judge([Random()] * 2, world, setting, 10)
+        )

@@ -10,10 +10,8 @@ import polars as pl
 import pytest
 from scipy.stats import chisquare
 
-from fastgaum.envs.keys import SLATE, START
-from fastgaum.envs.learned import LearnedWorld
-from fastgaum.envs.world import IntArray
 from fastgaum.errors import ConfigError
+from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
 from fastgaum.policies.base import Observation, Policy, top_places
 from fastgaum.policies.greedy import Greedy, GreedyClick
@@ -21,18 +19,24 @@ from fastgaum.policies.popular import Popular
 from fastgaum.policies.random import Random
 from fastgaum.policies.registry import Sources, plain
 from fastgaum.policies.rollout import Setting, play
-from fastgaum.sessions.synthetic import synthesise
+from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.random_keys import SLATE, START
+from fastgaum.worlds.world import IntArray
 from tests.builders import log_of
 from tests.policies.contract import check_policy
 from tests.policies.small_world import TiringWorld, keys_of
 
 
-@pytest.mark.parametrize("make", [
-    lambda world, k: Random(),
-    lambda world, k: Popular(np.arange(world.n_items, dtype=np.float32)),
-    lambda world, k: Greedy(),
-    lambda world, k: GreedyClick(),
-], ids=["random", "popular", "greedy", "greedy-click"])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda world, k: Random(),
+        lambda world, k: Popular(np.arange(world.n_items, dtype=np.float32)),
+        lambda world, k: Greedy(),
+        lambda world, k: GreedyClick(),
+    ],
+    ids=["random", "popular", "greedy", "greedy-click"],
+)
 def test_contract(make: object) -> None:
     check_policy(make)  # type: ignore[arg-type]
 
@@ -63,7 +67,9 @@ def test_greedy_click_finds_the_slate_of_the_largest_click_probability(outside: 
     seen = observation(world, 4, np.arange(7))
     got = seen.users.probabilities(GreedyClick().act(seen, 3))[1]
     slates = np.array(list(itertools.combinations(range(7), 3)), np.int32)
-    least = np.min([seen.users.probabilities(np.tile(slate, (4, 1)))[1] for slate in slates], axis=0)
+    least = np.min(
+        [seen.users.probabilities(np.tile(slate, (4, 1)))[1] for slate in slates], axis=0
+    )
     np.testing.assert_allclose(got, least, atol=1e-6)
 
 
@@ -86,7 +92,8 @@ def test_ties_go_to_the_first_place() -> None:
 
 
 def test_greedy_earns_more_at_once_and_less_in_the_end() -> None:
-    """The small world is one in which greed is short-sighted; otherwise the learners' tests would show nothing."""
+    """The small world is one in which greed is short-sighted; otherwise the learners' tests would
+    show nothing."""
     world, setting = TiringWorld(), Setting(3, 20)
     greedy, chance = (play(world, policy, setting, 2000, seed=1) for policy in (Greedy(), Random()))
     assert greedy.rewards[:, 0].mean() > chance.rewards[:, 0].mean() + 0.1

@@ -1,4 +1,5 @@
-"""A training that was cut off: it ends in the bytes of one that was not, and its file is refused where it does not belong."""
+"""A training that was cut off: it ends in the bytes of one that was not, and its file is refused
+where it does not belong."""
 
 from __future__ import annotations
 
@@ -10,17 +11,19 @@ import pytest
 
 from fastgaum.errors import CheckpointError, ConfigError
 from fastgaum.policies import resume as module
-from fastgaum.policies.checkpoint import save_policy
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.learner import Learner
+from fastgaum.policies.policy_file import save_policy
 from fastgaum.policies.pool import Pool
 from fastgaum.policies.registry import LEARNERS, TRAINED, untrained
 from fastgaum.policies.resume import Keeper, Terms, terms_of
 from fastgaum.policies.rollout import Setting
-from fastgaum.policies.train import train
+from fastgaum.policies.training import train
 from tests.policies.small_world import TiringWorld
 
-CONFIG = PolicyConfig(width=8, towers=(8,), episodes=6, users=32, warm_up=64, batch=32, evaluations=3, replay=250)
+CONFIG = PolicyConfig(
+    width=8, towers=(8,), episodes=6, users=32, warm_up=64, batch=32, evaluations=3, replay=250
+)
 SETTING = Setting(2, 5, Pool("per_step", 6), leaving=[0.1, 0.3])
 WORLD = TiringWorld()
 
@@ -30,7 +33,11 @@ class CutOffError(Exception):
 
 
 def trained(
-    name: str, folder: Path, cut_at: int | None = None, resume: bool = False, config: PolicyConfig = CONFIG
+    name: str,
+    folder: Path,
+    cut_at: int | None = None,
+    resume: bool = False,
+    config: PolicyConfig = CONFIG,
 ) -> bytes:
     """The bytes of a training's policy and curve; cut off after some episodes, or going on."""
     policy = untrained(name, WORLD, 2, SETTING.pool, config)
@@ -59,7 +66,11 @@ def test_a_training_cut_off_ends_as_one_that_was_not(name: str, tmp_path: Path) 
         trained(name, tmp_path / "cut", cut_at=2)
     with pytest.raises(CutOffError):
         trained(name, tmp_path / "cut", cut_at=5, resume=True)
-    kept = Keeper(tmp_path / "cut" / "resume.safetensors", untrained(name, WORLD, 2, SETTING.pool, CONFIG), SETTING)
+    kept = Keeper(
+        tmp_path / "cut" / "resume.safetensors",
+        untrained(name, WORLD, 2, SETTING.pool, CONFIG),
+        SETTING,
+    )
     assert kept.resume().episodes == 4
     assert trained(name, tmp_path / "cut", resume=True) == whole
     # the seed is seen in the bytes: the comparison can fail
@@ -69,7 +80,8 @@ def test_a_training_cut_off_ends_as_one_that_was_not(name: str, tmp_path: Path) 
 @pytest.mark.usefixtures("often")
 @pytest.mark.parametrize("name", LEARNERS)
 def test_all_of_a_learner_is_kept(name: str, tmp_path: Path) -> None:
-    """Networks, their average, moments, replay, stream, schedule: each to the bit, and none of them at its start."""
+    """Networks, their average, moments, replay, stream, schedule: each to the bit, and none of them
+    at its start."""
     with pytest.raises(CutOffError):
         trained(name, tmp_path, cut_at=4)
     policy = untrained(name, WORLD, 2, SETTING.pool, CONFIG)
@@ -90,7 +102,9 @@ def test_all_of_a_learner_is_kept(name: str, tmp_path: Path) -> None:
     assert any((arrays[key] != fresh[key]).any() for key in fresh if key.startswith("target."))
 
 
-def test_keeping_takes_its_share_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keeping_takes_its_share_of_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A clock that a writing moves by 1 s: at a share of 5 % the next one is due 20 s later."""
     now = [100.0]
     policy = untrained("linucb", WORLD, 2, SETTING.pool, CONFIG)

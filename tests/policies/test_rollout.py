@@ -10,20 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from fastgaum.envs.keys import CHOICE, LEAVE, START, Keys, distinct, uniform, uniforms
-from fastgaum.envs.vector_env import UserVectorEnv
-from fastgaum.envs.world import IntArray, KeyArray, Response
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Observation, Policy
 from fastgaum.policies.pool import Pool
 from fastgaum.policies.random import Random
 from fastgaum.policies.rollout import Setting, play, rollout
+from fastgaum.worlds.random_keys import CHOICE, LEAVE, START, Keys, distinct, uniform, uniforms
+from fastgaum.worlds.vector_env import UserVectorEnv
+from fastgaum.worlds.world import IntArray, KeyArray, Response
 from tests.policies.small_world import TiringPopulation, TiringWorld, keys_at, keys_of
 
 
 @settings(deadline=None)
 @given(st.integers(0, 2**40), st.integers(1, 40), st.data())
-def test_distinct_draws_are_distinct_and_in_range(seed: int, n_of: int, data: st.DataObject) -> None:
+def test_distinct_draws_are_distinct_and_in_range(
+    seed: int, n_of: int, data: st.DataObject
+) -> None:
     k = data.draw(st.integers(1, n_of))
     picked = distinct(keys_of(seed, 7), n_of, k)
     assert picked.shape == (7, k)
@@ -79,17 +81,29 @@ def test_a_rollout_tells_what_happened() -> None:
 
 
 def test_users_are_those_of_an_environment() -> None:
-    """The same seed: the same luck, the same pools and the same leaving as in the Gymnasium environment."""
+    """The same seed: the same luck, the same pools and the same leaving as in the Gymnasium
+    environment."""
     world = TiringWorld()
-    envs = UserVectorEnv(30, world=world, slate_size=3, pool="per_user", pool_size=6, leaving=0.2, horizon=5,
-                         observation="dict", autoreset_mode="DISABLED")  # fmt: skip
+    envs = UserVectorEnv(
+        30,
+        world=world,
+        slate_size=3,
+        pool="per_user",
+        pool_size=6,
+        leaving=0.2,
+        horizon=5,
+        observation="dict",
+        autoreset_mode="DISABLED",
+    )
     observation, _ = envs.reset(seed=4)
     setting = Setting(3, 5, Pool("per_user", 6), leaving=0.2)
     there = np.ones(30, np.bool_)
     for step in rollout(world, FirstItems(), setting, 30, seed=4):
         np.testing.assert_array_equal(step.active, there)
         np.testing.assert_array_equal(step.slates, observation["pool"][:, :3])
-        observation, rewards, terminated, _, _ = envs.step_where(np.tile(np.arange(3), (30, 1)), there)
+        observation, rewards, terminated, _, _ = envs.step_where(
+            np.tile(np.arange(3), (30, 1)), there
+        )
         np.testing.assert_array_equal(step.rewards, rewards)
         np.testing.assert_array_equal(step.ended, terminated)
         there = there & ~terminated
@@ -102,7 +116,9 @@ class FirstItems(Policy):
     name = "first"
 
     def act(self, observation: Observation, k: int) -> IntArray:
-        pools = np.broadcast_to(observation.pools, (observation.users.n, observation.pools.shape[-1]))
+        pools = np.broadcast_to(
+            observation.pools, (observation.users.n, observation.pools.shape[-1])
+        )
         return pools[:, :k].copy()
 
 
@@ -110,12 +126,17 @@ class FirstItems(Policy):
 @pytest.mark.parametrize("leaving", [0.3, [0.0, 0.6, 0.1], 1.0])
 @pytest.mark.parametrize("reward", ["utility", "contrast"])
 def test_leaving_against_users_played_one_by_one(rule: str, leaving: object, reward: str) -> None:
-    """A slow twin: each user alone, from its own stream, until it leaves; who left earns nothing and is shown nothing."""
+    """A slow twin: each user alone, from its own stream, until it leaves; who left earns nothing
+    and is shown nothing."""
     world, horizon = TiringWorld(), 6
     setting = Setting(2, horizon, Pool(rule, 5), reward, leaving)  # type: ignore[arg-type]
     outcome = play(world, FirstItems(), setting, 12, seed=3, first_user=5)
     hazards = np.atleast_1d(leaving)  # type: ignore[call-overload]
-    rewards, clicks, shown = np.zeros((12, horizon)), np.zeros((12, horizon)), np.zeros((12, horizon), bool)
+    rewards, clicks, shown = (
+        np.zeros((12, horizon)),
+        np.zeros((12, horizon)),
+        np.zeros((12, horizon), bool),
+    )
     for i in range(12):
         keys, user = Keys(1), world.population(1)
         keys.seed(3, keys.everyone, 5 + i)
@@ -148,24 +169,31 @@ def test_a_reward_of_one_s_own() -> None:
     assert set(np.unique(outcome.rewards)) == {0.0, 2.0}
 
 
-@pytest.mark.parametrize(("make", "words"), [
-    (lambda: Setting(horizon=0), "horizon"),
-    (lambda: Setting(reward="likes"), "likes"),  # type: ignore[arg-type]
-    (lambda: Pool("weekly"), "weekly"),  # type: ignore[arg-type]
-    (lambda: Pool(size=-1), "pool size"),
-    (lambda: Pool(seed=-1), "pool seed"),
-    (lambda: Setting(leaving=1.5), "probability in"),
-    (lambda: play(TiringWorld(), Random(), Setting(3, 2, Pool("per_user", 2)), 4, 0), "slate of 3"),
-    (lambda: play(TiringWorld(), Random(), Setting(3, 2, Pool("per_user", 99)), 4, 0), "99"),
-    (lambda: play(TiringWorld(), Random(), Setting(3, 2), 0, 0), "at least one user"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Setting(horizon=0), "horizon"),
+        (lambda: Setting(reward="likes"), "likes"),  # type: ignore[arg-type]
+        (lambda: Pool("weekly"), "weekly"),  # type: ignore[arg-type]
+        (lambda: Pool(size=-1), "pool size"),
+        (lambda: Pool(seed=-1), "pool seed"),
+        (lambda: Setting(leaving=1.5), "probability in"),
+        (
+            lambda: play(TiringWorld(), Random(), Setting(3, 2, Pool("per_user", 2)), 4, 0),
+            "slate of 3",
+        ),
+        (lambda: play(TiringWorld(), Random(), Setting(3, 2, Pool("per_user", 99)), 4, 0), "99"),
+        (lambda: play(TiringWorld(), Random(), Setting(3, 2), 0, 0), "at least one user"),
+    ],
+)
 def test_impossible_settings_are_named(make: object, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         make()  # type: ignore[operator]
 
 
 def test_a_contrast_does_not_see_the_zero_of_utility() -> None:
-    """Users whose every utility is moved by a function of the state choose the same and earn the same contrast."""
+    """Users whose every utility is moved by a function of the state choose the same and earn the
+    same contrast."""
 
     class Moved(TiringWorld):
         def population(self, n: int) -> TiringPopulation:
@@ -173,7 +201,9 @@ def test_a_contrast_does_not_see_the_zero_of_utility() -> None:
             plain, step = users.utilities, users.step
             users.utilities = lambda pools, k=None: plain(pools, k) + 5 - 3 * users.mood  # type: ignore[method-assign]
 
-            def moved(slates: IntArray, keys: KeyArray, active: np.ndarray | None = None) -> Response:
+            def moved(
+                slates: IntArray, keys: KeyArray, active: np.ndarray | None = None
+            ) -> Response:
                 shift = 5 - 3 * users.mood[:, 0]
                 response = step(slates, keys, active)
                 return Response(response.places, response.items, response.utilities + shift)
@@ -183,9 +213,13 @@ def test_a_contrast_does_not_see_the_zero_of_utility() -> None:
 
     worlds = TiringWorld(outside=False), Moved(outside=False)
     for pool in (Pool(), Pool("per_step", 6)):
-        one, other = (play(world, Random(), Setting(3, 8, pool, "contrast"), 30, seed=1) for world in worlds)
+        one, other = (
+            play(world, Random(), Setting(3, 8, pool, "contrast"), 30, seed=1) for world in worlds
+        )
         np.testing.assert_allclose(one.rewards, other.rewards, atol=1e-5)
-        plain, shifted = (play(world, Random(), Setting(3, 8, pool), 30, seed=1) for world in worlds)
+        plain, shifted = (
+            play(world, Random(), Setting(3, 8, pool), 30, seed=1) for world in worlds
+        )
         assert np.abs(plain.rewards - shifted.rewards).min() > 0.5
     # without a state, the contrast of an item is its appeal less the mean appeal
     world = TiringWorld(outside=False, weight=0)

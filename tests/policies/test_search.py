@@ -8,13 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.ops import threads
+from fastgaum import threads
+from fastgaum.policies.best_items import ItemParts, best_own_places, best_places, scores_of
 from fastgaum.policies.cascade_dqn import CascadeDqn
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.learner import explored
 from fastgaum.policies.pool import Pool
-from fastgaum.policies.scorer import Scorer
-from fastgaum.policies.search import ItemParts, best_own_places, best_places, scores_of
+from fastgaum.policies.q_network import Scorer
 from tests.policies.small_world import TiringWorld, keys_at, keys_of
 
 
@@ -29,8 +29,17 @@ def naive_scores(users: np.ndarray, items: np.ndarray, joint: bool) -> np.ndarra
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 9), st.integers(1, 600), st.integers(1, 10), st.booleans(), st.integers(0, 3), st.integers(0, 99))
-def test_the_best_place_is_the_best(n: int, m: int, width: int, joint: bool, j: int, seed: int) -> None:
+@given(
+    st.integers(1, 9),
+    st.integers(1, 600),
+    st.integers(1, 10),
+    st.booleans(),
+    st.integers(0, 3),
+    st.integers(0, 99),
+)
+def test_the_best_place_is_the_best(
+    n: int, m: int, width: int, joint: bool, j: int, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     users, items = (rng.standard_normal((size, 2 * width)).astype(np.float32) for size in (n, m))
     j = min(j, m - 1)
@@ -52,7 +61,10 @@ def test_ties_go_to_the_first_place_across_blocks(joint: bool) -> None:
     items = np.zeros((1000, 8), np.float32)
     items[[700, 300, 900], :4] = 1.0
     users = np.ones((3, 8), np.float32)
-    assert best_places(users, ItemParts(items, joint), np.empty((3, 0), np.int32)).tolist() == [300] * 3
+    assert (
+        best_places(users, ItemParts(items, joint), np.empty((3, 0), np.int32)).tolist()
+        == [300] * 3
+    )
     taken = np.array([[300], [-1], [300]], np.int32)
     assert best_places(users, ItemParts(items, joint), taken).tolist() == [700, 300, 700]
 
@@ -63,7 +75,10 @@ def test_far_scores(joint: bool, level: float) -> None:
     items = np.full((5, 2), level, np.float32)
     items[3, 0] += 1
     users = np.full((2, 2), 2e4 if joint else 1.0, np.float32)
-    assert best_places(users, ItemParts(items, joint), np.empty((2, 0), np.int32)).tolist() == [3, 3]
+    assert best_places(users, ItemParts(items, joint), np.empty((2, 0), np.int32)).tolist() == [
+        3,
+        3,
+    ]
 
 
 def test_a_diverged_network_is_seen() -> None:
@@ -71,7 +86,9 @@ def test_a_diverged_network_is_seen() -> None:
     items = np.zeros((300, 8), np.float32)
     items[280] = np.nan
     for joint in (True, False):
-        best = best_places(np.ones((1, 8), np.float32), ItemParts(items, joint), np.empty((1, 0), np.int32))
+        best = best_places(
+            np.ones((1, 8), np.float32), ItemParts(items, joint), np.empty((1, 0), np.int32)
+        )
         assert best.tolist() == [280]
 
 
@@ -93,7 +110,9 @@ def test_threads_do_not_change_the_choice(form: str) -> None:
 @pytest.mark.parametrize("towers", [(), (7,)])
 @pytest.mark.parametrize("form", ["joint", "inner"])
 @pytest.mark.parametrize("pool", [Pool(), Pool("per_user", 7)])
-def test_the_cascade_is_the_arg_max_place_by_place(form: str, towers: tuple[int, ...], pool: Pool) -> None:
+def test_the_cascade_is_the_arg_max_place_by_place(
+    form: str, towers: tuple[int, ...], pool: Pool
+) -> None:
     """Each place against Q^j of every item, the network called pair by pair."""
     world, k, n = TiringWorld(), 3, 6
     config = PolicyConfig(form=form, width=12, towers=towers)  # type: ignore[arg-type]
@@ -105,9 +124,9 @@ def test_the_cascade_is_the_arg_max_place_by_place(form: str, towers: tuple[int,
         own = pools if pools.ndim == 1 else pools[user]
         before: list[int] = []
         for j, network in enumerate(policy.networks):
-            shown = torch.from_numpy(policy.features[own[before]].reshape(1, j, policy.features.shape[1])).expand(
-                len(own), -1, -1
-            )
+            shown = torch.from_numpy(
+                policy.features[own[before]].reshape(1, j, policy.features.shape[1])
+            ).expand(len(own), -1, -1)
             state = torch.from_numpy(states[user : user + 1]).expand(len(own), -1)
             scores = network(state, shown, torch.from_numpy(policy.features[own])).detach().numpy()
             value = scores[places[user, j]]

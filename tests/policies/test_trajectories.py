@@ -1,4 +1,5 @@
-"""Trajectories: rows of a log, with the probabilities and utilities that the world gives, and nothing kept in memory."""
+"""Trajectories: rows of a log, with the probabilities and utilities that the world gives, and
+nothing kept in memory."""
 
 from __future__ import annotations
 
@@ -9,25 +10,29 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fastgaum.envs.learned import LearnedWorld
-from fastgaum.envs.true_world import TrueWorld
-from fastgaum.envs.world import NO_ITEM, IntArray, World
 from fastgaum.errors import ConfigError
+from fastgaum.logs.audit import audit
+from fastgaum.logs.read import read_log
+from fastgaum.logs.synthetic import SyntheticWorld
 from fastgaum.policies import trajectories as module
 from fastgaum.policies.base import Observation, Policy
 from fastgaum.policies.greedy import Greedy
 from fastgaum.policies.rollout import play
 from fastgaum.policies.trajectories import Episodes, trajectories
-from fastgaum.sessions.audit import audit
-from fastgaum.sessions.read import read_log
-from fastgaum.sessions.synthetic import SyntheticWorld
-from tests.envs.small_world import SmallWorld
+from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.true_world import TrueWorld
+from fastgaum.worlds.world import NO_ITEM, IntArray, World
+from tests.worlds.small_world import SmallWorld
 
 WORLD = SmallWorld()
 
 
 def played(world: World = WORLD, policy: Any = "random", **options: Any) -> pl.DataFrame:
-    return pl.concat(trajectories(world, Episodes(**{"number": 40, "slate_size": 4, "horizon": 5} | options), policy))
+    return pl.concat(
+        trajectories(
+            world, Episodes(**{"number": 40, "slate_size": 4, "horizon": 5} | options), policy
+        )
+    )
 
 
 @pytest.fixture(params=["small", "true", "learned", "logged starts"])
@@ -63,7 +68,8 @@ def test_the_first_event_is_of_users_without_history() -> None:
     number_of = {name: i for i, name in enumerate(WORLD.item_ids)}
     slate = np.array([number_of[item] for item in first["item"]], np.int32)
     assert sorted(slate.tolist()) == list(range(12))
-    # the small world's users begin with a taste of length 1, which only shifts utilities about their base
+    # the small world's users begin with a taste of length 1, which only shifts utilities about
+    # their base
     shift = first["utility"].to_numpy() - WORLD.base[slate]
     angles = np.linalg.lstsq(WORLD.directions[slate, :2], shift, rcond=None)[0]
     np.testing.assert_allclose(np.linalg.norm(angles), 1, atol=1e-4)
@@ -71,7 +77,9 @@ def test_the_first_event_is_of_users_without_history() -> None:
 
 
 @pytest.mark.parametrize("pool", ["fixed", "per_user", "per_step"])
-def test_an_episode_does_not_depend_on_how_many_there_are(pool: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_episode_does_not_depend_on_how_many_there_are(
+    pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     many = played(number=50, pool=pool, pool_size=6, leaving=0.2, seed=3)
     few = played(number=20, pool=pool, pool_size=6, leaving=0.2, seed=3)
     assert many.filter(pl.col("session") < 20).equals(few)
@@ -87,7 +95,9 @@ def test_an_episode_does_not_depend_on_how_many_there_are(pool: Any, monkeypatch
 
 def test_users_who_left_see_nothing_more() -> None:
     frame = played(number=4000, slate_size=1, horizon=3, leaving=[0.5, 0.0])
-    lengths = frame.group_by("session").agg(pl.col("event").max())["event"].value_counts().sort("event")
+    lengths = (
+        frame.group_by("session").agg(pl.col("event").max())["event"].value_counts().sort("event")
+    )
     assert lengths["event"].to_list() == [0, 2]
     assert abs(lengths["count"][0] - 2000) < 4 * np.sqrt(1000)
 
@@ -130,7 +140,9 @@ def test_a_policy_is_played_as_in_a_rollout() -> None:
     returns[earned["session"].to_numpy()] = earned["utility"].to_numpy()
     np.testing.assert_allclose(returns, outcome.returns, atol=1e-4)
     assert frame.n_unique(["session", "event"]) == outcome.shown.sum()
-    best_first = frame.group_by("session", "event").agg(pl.col("utility").is_sorted(descending=True))
+    best_first = frame.group_by("session", "event").agg(
+        pl.col("utility").is_sorted(descending=True)
+    )
     assert best_first["utility"].all()
 
 

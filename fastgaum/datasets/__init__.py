@@ -1,1 +1,0 @@
-"""The registry of public logs and how to get them."""

@@ -1,0 +1,242 @@
+"""Batches of whole sessions: packed arrays and the history tokens that the encoder reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastgaum.features.selection import BATCH_CANDIDATES, cut
+from fastgaum.features.share import WHOLE, Share
+from fastgaum.features.shared_sessions import SharedSessions
+from fastgaum.features.space import EncodedSessions
+from fastgaum.features.streamed_sessions import StreamedSessions, Window
+from fastgaum.kernels.batching import (
+    count_sessions,
+    fill_bags,
+    fill_events,
+    fill_ids,
+    fill_rows,
+    history_tokens,
+)
+from fastgaum.logs.log import FloatArray, IntArray
+
+RowArray = npt.NDArray[np.int64]
+Sessions = EncodedSessions | SharedSessions
+"""what batches are made of"""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Whole sessions, packed; nothing is padded."""
+
+    rows: IntArray | RowArray
+    """row of each session in the log, shape (n_sessions,)"""
+    session_offsets: IntArray
+    """start of each session in events, shape (n_sessions + 1,)"""
+    display_offsets: IntArray
+    """start of each display set in candidates, shape (n_events + 1,)"""
+    choices: IntArray
+    """position of the choice, -1 for no click, shape (n_events,)"""
+    ids: IntArray
+    """candidates' ids, shape (n_candidates, n_categorical)"""
+    numbers: FloatArray
+    """candidates' numbers, shape (n_candidates, n_numbers)"""
+    token_offsets: IntArray
+    """start of each session in tokens, shape (n_sessions + 1,)"""
+    token_candidates: IntArray
+    """candidate chosen at each token, -1 for no click, shape (n_tokens,)"""
+    token_ids: IntArray
+    """the tokens' bags: a choice's are its candidate's ids, no click has the one id 0; shape (nnz,)
+    """
+    token_id_offsets: IntArray
+    """start of each token's bag in token_ids, shape (n_tokens + 1,)"""
+    token_numbers: FloatArray
+    """the tokens' numbers, zeros for no click, shape (n_tokens, n_numbers)"""
+    later_events: RowArray
+    """events that are not the first of their session, in order, int64"""
+    clicked: RowArray
+    """events with a choice, int64, shape (n_clicked,)"""
+    chosen: RowArray
+    """chosen candidate of each of those events, int64, shape (n_clicked,)"""
+    is_filler: bool = False
+    """whether it stands for a process's share of a batch that has no session: nothing in it counts
+    """
+
+    @property
+    def n_events(self) -> int:
+        """Number of events."""
+        return len(self.choices)
+
+    @property
+    def n_sessions(self) -> int:
+        """Number of sessions."""
+        return len(self.session_offsets) - 1
+
+
+def token_bags(batch: Batch) -> tuple[IntArray, IntArray, FloatArray]:
+    """Bags of the tokens: ids (nnz,), their offsets (n_tokens + 1,), numbers (n_tokens,
+    n_numbers)."""
+    return batch.token_ids, batch.token_id_offsets, batch.token_numbers
+
+
+def bags_of_candidates(batch: Batch, candidates: IntArray) -> tuple[IntArray, IntArray, FloatArray]:
+    """Bags of any candidates of the batch (-1 stands for no click, whose bag is the id 0 and
+    zeros); as `token_bags`."""
+    return _bags(batch.ids, batch.numbers, candidates)
+
+
+def assemble(encoded: Sessions, sessions: IntArray, keep_last: bool = False) -> Batch:
+    """Make a batch of the given sessions (positions in `encoded`), in the given order.
+
+    `keep_last` keeps each session's last choice as a token, which only a state after the session
+    reads.
+
+    Raises:
+        IndexError: a position is not a session of `encoded`.
+    """
+    n, packed, places = len(sessions), encoded.packed, encoded.places(sessions)
+    offsets, token_offsets = np.empty(n + 1, np.int32), np.empty(n + 1, np.int32)
+    first_events, first = np.empty(n, np.int32), np.empty(n, np.int32)
+    n_candidates = count_sessions(
+        packed.session_offsets, packed.display_offsets, places, offsets, first_events, first
+    )
+    n_events = int(offsets[n])
+    displays, choices = np.empty(n_events + 1, np.int32), np.empty(n_events, np.int32)
+    later, clicked, chosen = (np.empty(n_events, np.int64) for _ in range(3))
+    n_later, n_clicked = fill_events(
+        packed.display_offsets,
+        packed.choices,
+        offsets,
+        first_events,
+        displays,
+        choices,
+        later,
+        clicked,
+        chosen,
+    )
+    tokens = np.empty(n_events, np.int32)
+    tokens = tokens[: history_tokens(offsets, displays, choices, keep_last, token_offsets, tokens)]
+    if isinstance(encoded, SharedSessions):
+        ids = np.empty((n_candidates, 1), np.int32)
+        fill_ids(encoded.log.items, encoded.id_of_item, first, offsets, displays, ids.reshape(-1))
+    else:
+        ids = _picked(encoded.ids, n_candidates, first, offsets, displays)
+    numbers = _picked(encoded.numbers, n_candidates, first, offsets, displays)
+    token_ids, token_id_offsets, token_numbers = _bags(ids, numbers, tokens)
+    return Batch(
+        encoded.rows[sessions],
+        offsets,
+        displays,
+        choices,
+        ids,
+        numbers,
+        token_offsets,
+        tokens,
+        token_ids,
+        token_id_offsets,
+        token_numbers,
+        later[:n_later],
+        clicked[:n_clicked],
+        chosen[:n_clicked],
+    )
+
+
+def _picked(
+    values: Any, n_candidates: int, first: IntArray, offsets: IntArray, displays: IntArray
+) -> Any:
+    """The picked sessions' rows of a block of one row per candidate."""
+    width = values.shape[1]
+    picked = np.empty((n_candidates, width), values.dtype)
+    fill_rows(values.reshape(-1), width, first, offsets, displays, picked.reshape(-1))
+    return picked
+
+
+def _bags(
+    ids: IntArray, numbers: FloatArray, candidates: IntArray
+) -> tuple[IntArray, IntArray, FloatArray]:
+    n, width = len(candidates), ids.shape[1]
+    bag_ids, offsets = np.empty(n * width, np.int32), np.empty(n + 1, np.int32)
+    bag_numbers = np.empty((n, numbers.shape[1]), np.float32)
+    n_ids = fill_bags(ids, numbers, candidates, bag_ids, offsets, bag_numbers)
+    return bag_ids[:n_ids], offsets, bag_numbers
+
+
+def batches(
+    encoded: Sessions | StreamedSessions,
+    batch_sessions: int,
+    generator: np.random.Generator | None = None,
+    skip: int = 0,
+    share: Share = WHOLE,
+) -> Iterator[Batch]:
+    """Yield batches of whole sessions: shuffled when a random generator is given, else in order;
+    the first ones skipped.
+
+    With a `share`, one process's part of each batch: the batches do not depend on how many share
+    them."""
+    for window in windows(encoded, generator, share, batch_sessions):
+        order = np.arange(window.n_sessions, dtype=np.int32)
+        if generator is not None:
+            generator.shuffle(order)
+        n_batches = -(-len(order) // batch_sessions)
+        if skip >= n_batches and window.largest * batch_sessions <= BATCH_CANDIDATES:
+            # as many batches as it would make: it need not be read
+            skip -= n_batches
+            continue
+        sessions, rows = window.load()
+        for picked in blocks(sessions, order, batch_sessions):
+            if skip:
+                skip -= 1
+                continue
+            own = window.part_of(picked, share)
+            filler = len(own) == 0
+            own = own if not filler else np.zeros(1, np.int32)
+            yield replace(assemble(sessions, own), rows=rows[own], is_filler=filler)
+        # let go before the next is asked for
+        del sessions, rows
+
+
+def blocks(encoded: Sessions, order: IntArray, batch_sessions: int) -> Iterator[IntArray]:
+    """Cut sessions, positions in `encoded`, into those of each batch: by their number, and by their
+    candidates where they are so long or so wide that a batch would hold more than
+    BATCH_CANDIDATES."""
+    moderate = encoded.largest * batch_sessions <= BATCH_CANDIDATES
+    for start in range(0, len(order), batch_sessions):
+        sessions = order[start : start + batch_sessions]
+        if moderate:
+            yield sessions
+            continue
+        packed, places = encoded.packed, encoded.places(sessions)
+        ends = packed.display_offsets[packed.session_offsets[np.stack([places, places + 1])]]
+        yield from (sessions[part] for part in cut(ends[1] - ends[0]))
+
+
+def windows(
+    encoded: Sessions | StreamedSessions,
+    generator: np.random.Generator | None = None,
+    share: Share = WHOLE,
+    batch_sessions: int = 1,
+) -> Iterator[Window]:
+    """Sessions that are in memory together, one set after the other: all at once, or those of a few
+    shards."""
+    if isinstance(encoded, StreamedSessions):
+        return encoded.windows(generator, share, batch_sessions)
+    return iter([Window(encoded.n_sessions, encoded.largest, lambda: (encoded, encoded.rows))])
+
+
+def in_memory(encoded: Sessions | StreamedSessions) -> tuple[Sessions, RowArray]:
+    """The sessions that the last batch was made of, and their rows in the log."""
+    if isinstance(encoded, StreamedSessions):
+        assert encoded.present is not None
+        return encoded.present
+    return encoded, encoded.rows.astype(np.int64)
+
+
+def count_batches(encoded: Sessions | StreamedSessions, batch_sessions: int) -> int:
+    """How many batches a pass has at least; of sessions in shards each window ends on a batch of
+    its own."""
+    more = encoded.n_windows - 1 if isinstance(encoded, StreamedSessions) else 0
+    return -(-encoded.n_sessions // batch_sessions) + more

@@ -1,0 +1,175 @@
+"""Whole sessions picked from a log, and what their own past and their own users say of their
+candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fastgaum.kernels.context import counts_before as count_before
+from fastgaum.kernels.context import counts_of_users
+from fastgaum.logs.log import TRAIN, IntArray, SessionLog
+from fastgaum.logs.ragged import pick_rows
+
+CHUNK_EVENTS = 50_000
+"""events that are worked on at once: what a chunk needs besides its results stays within tens of
+megabytes"""
+BATCH_CANDIDATES = 1 << 17
+"""candidates of a batch at most, unless one session alone has more: what a step holds grows with
+them"""
+CHUNK_BLOCK = 1024
+"""chunks hold whole blocks of so many sessions"""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Whole sessions picked from a log: their packed offsets and the flat rows of their
+    candidates."""
+
+    rows: IntArray
+    session_offsets: IntArray
+    display_offsets: IntArray
+    choices: IntArray
+    candidates: IntArray
+
+    def users(self, log: SessionLog) -> IntArray:
+        """User of each event, shape (n_events,)."""
+        return np.repeat(np.asarray(log.users)[self.rows], np.diff(self.session_offsets))
+
+
+def select_sessions(log: SessionLog, rows: IntArray) -> Selection:
+    """Pick the sessions `rows` of a log."""
+    session_offsets, events = pick_rows(log.session_offsets, rows)
+    display_offsets, candidates = pick_rows(log.display_offsets, events)
+    return Selection(
+        rows, session_offsets, display_offsets, np.asarray(log.choices)[events], candidates
+    )
+
+
+def chunks(log: SessionLog, rows: IntArray, block: int = CHUNK_BLOCK) -> Iterator[IntArray]:
+    """Yield the sessions `rows` in order, a run of whole blocks of sessions with about CHUNK_EVENTS
+    events at a time.
+
+    A block of more than BATCH_CANDIDATES candidates comes in the parts that `cut` makes of it.
+    """
+    start, n_events = 0, 0
+    offsets, displays = np.asarray(log.session_offsets), np.asarray(log.display_offsets)
+    for stop in range(block, len(rows) + block, block):
+        latest = rows[stop - block : stop]
+        first, last = offsets[latest], offsets[latest + 1]
+        parts = cut(displays[last] - displays[first])
+        n_events += int((last - first).sum())
+        if len(parts) > 1:
+            if start < stop - block:
+                yield rows[start : stop - block]
+            yield from (latest[part] for part in parts)
+        elif n_events >= CHUNK_EVENTS or stop >= len(rows):
+            yield rows[start:stop]
+        else:
+            continue
+        start, n_events = stop, 0
+
+
+def cut(sizes: IntArray) -> list[slice]:
+    """Cut sessions of so many candidates into runs of at most BATCH_CANDIDATES; a larger session is
+    a run of its own.
+
+    With a limit of 9 the sizes [4, 5, 1, 20, 3] give the runs [4, 5], [1], [20], [3].
+    """
+    if int(sizes.sum(dtype=np.int64)) <= BATCH_CANDIDATES:
+        return [slice(0, len(sizes))]
+    runs, first, total = [], 0, 0
+    for at, size in enumerate(sizes.tolist()):
+        if at > first and total + size > BATCH_CANDIDATES:
+            runs.append(slice(first, at))
+            first, total = at, 0
+        total += size
+    return [*runs, slice(first, len(sizes))]
+
+
+@dataclass(frozen=True)
+class TrainingSessions:
+    """The training sessions of a log, by ascending user."""
+
+    rows: IntArray
+    users: IntArray
+
+    @classmethod
+    def of(cls, log: SessionLog) -> TrainingSessions:
+        """Sort a log's training sessions by user; a user's own stay in the order of the log."""
+        train = log.sessions_in("train")
+        users = np.asarray(log.users)[train]
+        order = np.argsort(users, kind="stable")
+        return cls(train[order], users[order])
+
+    def of_users(self, users: IntArray) -> TrainingSessions:
+        """Those of the given users."""
+        wanted = np.unique(users)
+        first, last = (np.searchsorted(self.users, wanted, side) for side in ("left", "right"))
+        before = np.cumsum(last - first) - (last - first)
+        index = np.repeat(first - before, last - first) + np.arange(int((last - first).sum()))
+        return TrainingSessions(self.rows[index], self.users[index])
+
+
+class ItemScratch:
+    """Counts per item, zero between uses."""
+
+    def __init__(self, n_items: int) -> None:
+        self.seen = np.zeros(n_items, dtype=np.int32)
+        self.picked = np.zeros(n_items, dtype=np.int32)
+        self.expected = np.zeros(n_items, dtype=np.float64)
+
+
+def counts_before(
+    log: SessionLog, part: Selection, scratch: ItemScratch
+) -> tuple[IntArray, IntArray]:
+    """Displays and choices of each candidate's item in earlier events of its session."""
+    items = np.asarray(log.items)[part.candidates]
+    before = np.zeros((2, len(items)), dtype=np.int32)
+    count_before(
+        part.session_offsets,
+        part.display_offsets,
+        items,
+        part.choices,
+        scratch.seen,
+        scratch.picked,
+        before[0],
+        before[1],
+    )
+    return before[0], before[1]
+
+
+def own_counts(
+    log: SessionLog, part: Selection, training: TrainingSessions, scratch: ItemScratch
+) -> tuple[IntArray, IntArray, npt.NDArray[np.float64]]:
+    """What each candidate's own user adds to its item's training counts: 0 in a session that is not
+    a training session."""
+    n = len(part.candidates)
+    displays, choices, expected = np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n)
+    users = np.asarray(log.users)[part.rows]
+    asking = np.flatnonzero(np.asarray(log.split)[part.rows] == TRAIN).astype(np.int32)
+    asking = asking[np.argsort(users[asking], kind="stable")]
+    own = training.of_users(users[asking])
+    counts_of_users(
+        own.rows,
+        own.users,
+        np.asarray(log.session_offsets),
+        np.asarray(log.display_offsets),
+        np.asarray(log.items),
+        np.asarray(log.choices),
+        asking,
+        users[asking],
+        part.session_offsets,
+        part.display_offsets,
+        np.asarray(log.items)[part.candidates],
+        scratch.seen,
+        scratch.picked,
+        scratch.expected,
+        displays,
+        choices,
+        expected,
+    )
+    return displays, choices, expected

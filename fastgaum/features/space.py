@@ -1,0 +1,378 @@
+"""FeatureSpace: what the training split says of items and fields, and how a log becomes bags under
+it.
+
+A candidate's bag holds one id per categorical field (its item, its category …) and one weighted
+entry per number. Every candidate has every number, so that part of the bag is kept as a dense block
+`numbers`; both parts together are the sparse multi-hot vector whose linear map is the scorers'
+first layer.
+
+Ids share one space: 0 is "no click" (only histories use it), then per field one unknown row and its
+values."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
+from fastgaum.features.encoder import CONTEXT_NUMBERS, Encoder
+from fastgaum.features.relations import NUMBERS as RELATION_NUMBERS
+from fastgaum.features.relations import Relations
+from fastgaum.features.selection import chunks, select_sessions
+from fastgaum.logs.log import TRAIN, FloatArray, IntArray, SessionLog
+from fastgaum.logs.shards import AnyLog
+
+NO_CLICK_ID = 0
+
+
+@dataclass(frozen=True)
+class CategoricalField:
+    """A family of ids: `start` is its unknown row, `start + 1 + i` the i-th value of `values`."""
+
+    name: str
+    source: str
+    """"item" (identity), "item_field", "candidate_field" or "position" """
+    start: int
+    values: pl.Series
+
+    @property
+    def stop(self) -> int:
+        """One past the field's last id."""
+        return self.start + 1 + len(self.values)
+
+
+@dataclass(frozen=True)
+class EncodedSessions:
+    """Sessions of one log as bags, packed; arrays as in SessionLog but for the chosen sessions
+    only."""
+
+    rows: IntArray
+    """row of each session in the log, shape (n_sessions,)"""
+    session_offsets: IntArray
+    display_offsets: IntArray
+    choices: IntArray
+    users: IntArray
+    ids: IntArray
+    """one id per candidate and categorical field, shape (n_candidates, n_categorical)"""
+    numbers: FloatArray
+    """standardised numbers, shape (n_candidates, n_numbers)"""
+
+    @property
+    def n_sessions(self) -> int:
+        """Number of sessions."""
+        return len(self.session_offsets) - 1
+
+    @property
+    def n_events(self) -> int:
+        """Number of events."""
+        return len(self.display_offsets) - 1
+
+    @cached_property
+    def largest(self) -> int:
+        """Candidates of the session that has most."""
+        return int(np.diff(self.display_offsets[self.session_offsets]).max(initial=0))
+
+    @property
+    def packed(self) -> EncodedSessions:
+        """What holds session_offsets, display_offsets and choices: these sessions themselves."""
+        return self
+
+    def places(self, sessions: IntArray) -> IntArray:
+        """Where the given sessions stand in `packed`.
+
+        Raises:
+            IndexError: a position is not one of the sessions.
+        """
+        if len(sessions) and not (sessions.min() >= 0 and sessions.max() < self.n_sessions):
+            raise IndexError(f"a session outside 0 … {self.n_sessions - 1} was asked for")
+        return sessions
+
+    @property
+    def user_of_event(self) -> IntArray:
+        """User of each event, shape (n_events,)."""
+        return np.repeat(self.users, np.diff(self.session_offsets))
+
+    def without_bags(self) -> EncodedSessions:
+        """The same sessions without ids and numbers: what metrics read."""
+        n = len(self.ids)
+        return dataclasses.replace(
+            self, ids=np.empty((n, 0), np.int32), numbers=np.empty((n, 0), np.float32)
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[EncodedSessions]) -> EncodedSessions:
+        """The sessions of all parts, in order; at least one part."""
+
+        def offsets(name: str) -> IntArray:
+            each = [getattr(part, name) for part in parts]
+            ends = np.cumsum([0, *(one[-1] for one in each)])
+            steps = [one[1:] + end for one, end in zip(each, ends[:-1], strict=True)]
+            return np.concatenate([np.zeros(1, np.int32), *steps]).astype(np.int32)
+
+        def values(name: str) -> npt.NDArray[Any]:
+            return np.concatenate([getattr(part, name) for part in parts])
+
+        return cls(
+            session_offsets=offsets("session_offsets"),
+            display_offsets=offsets("display_offsets"),
+            **{name: values(name) for name in ("rows", "choices", "users", "ids", "numbers")},
+        )
+
+
+@dataclass(frozen=True)
+class FeatureSpace:
+    """Built once from the training split; then maps any log with the same fields to bags."""
+
+    protocol: str
+    set_context: bool
+    categorical: tuple[CategoricalField, ...]
+    number_names: tuple[str, ...]
+    """base numbers, before the set-relative copies"""
+    mean: FloatArray
+    """training mean of each number, shape (n_numbers,)"""
+    scale: FloatArray
+    """training standard deviation of each number (1 where it is 0), shape (n_numbers,)"""
+    least: FloatArray
+    """smallest value of each number in training, not standardised, shape (n_numbers,)"""
+    most: FloatArray
+    """largest value of each number in training, likewise"""
+    item_displays: npt.NDArray[np.int64]
+    """displays of each item of the identity field in the training split"""
+    item_choices: npt.NDArray[np.int64]
+    item_expected: npt.NDArray[np.float64]
+    """choices of each item had every training choice been uniform: the sum of 1/k over its displays
+    among k"""
+    prior_rate: float
+    """choices per display in the training split"""
+    no_click: bool
+    """whether the training split holds an event without a choice"""
+    ordered: bool
+    fingerprint: str
+    """of the training log: its training sessions are left out of their own users' counts, other
+    logs' are not"""
+    field_names: tuple[str, ...] = field(default=())
+    """declared candidate and item columns, sorted"""
+    relations: Relations | None = None
+    """what pairs of items have been to each other in training; None where numbers about them are
+    not asked for"""
+
+    @property
+    def n_ids(self) -> int:
+        """Number of ids, no click and unknown rows included."""
+        return self.categorical[-1].stop
+
+    @property
+    def n_numbers(self) -> int:
+        """Width of the number block."""
+        return len(self.mean)
+
+    @property
+    def unknown_of_id(self) -> IntArray:
+        """Unknown row of each id's field, shape (n_ids,): what id dropout puts in its place."""
+        unknown = np.zeros(self.n_ids, dtype=np.int32)
+        for part in self.categorical:
+            unknown[part.start : part.stop] = part.start
+        return unknown
+
+    @classmethod
+    def fit(
+        cls, log: AnyLog, protocol: str = "bags", set_context: bool = True, relations: bool = False
+    ) -> FeatureSpace:
+        """Build the space from the training split of `log`; `relations` adds the numbers of
+        `sessions.relations`.
+
+        Raises:
+            ConfigError: protocol `views` on a log without view counts, or too many pairs for
+                relations.
+            LogFormatError: the log has no training session.
+        """
+        of_split = {what: of_splits[TRAIN] for what, of_splits in log.counts().items()}
+        if of_split["sessions"] == 0:
+            raise LogFormatError(
+                f"log '{log.name}' has no training session: give a split column or --split user"
+            )
+        if protocol == "views" and log.views is None:
+            raise ConfigError(
+                f"protocol 'views' needs repeated view rows, log '{log.name}' has none: use 'bags'"
+            )
+        counts = log.training_counts()
+        known = np.flatnonzero(counts.displays)
+        space = cls(
+            protocol=protocol,
+            set_context=set_context,
+            categorical=_categorical_fields(log, known),
+            number_names=_number_names(log, protocol, relations),
+            mean=np.zeros(0, np.float32),
+            scale=np.zeros(0, np.float32),
+            least=np.zeros(0, np.float32),
+            most=np.zeros(0, np.float32),
+            item_displays=counts.displays[known],
+            item_choices=counts.choices[known],
+            item_expected=counts.expected[known],
+            prior_rate=of_split["choices"] / of_split["candidates"],
+            no_click=of_split["choices"] < of_split["events"],
+            ordered=log.ordered,
+            fingerprint=log.fingerprint,
+            field_names=tuple(sorted([*log.candidate_fields, *log.item_fields])),
+            relations=_relations(log, counts.displays) if relations else None,
+        )
+        mean, scale, least, most = _moments(space.encoder(log), log)
+        return dataclasses.replace(
+            space,
+            mean=mean,
+            scale=np.where(scale > 1e-6, scale, np.float32(1)),
+            least=least,
+            most=most,
+        )
+
+    def check_fields(self, log: AnyLog) -> None:
+        """Raise FeatureMismatchError when a log's declared fields, order or views differ from the
+        training log's."""
+        fields = tuple(sorted([*log.candidate_fields, *log.item_fields]))
+        if fields != self.field_names:
+            missing = sorted(set(self.field_names) - set(fields))
+            extra = sorted(set(fields) - set(self.field_names))
+            raise FeatureMismatchError(
+                f"the model was trained on fields {list(self.field_names)}, log '{log.name}' "
+                f"declares {list(fields)}"
+                f" (missing {missing}, extra {extra}): declare the same fields"
+            )
+        if self.ordered and not log.ordered:
+            raise FeatureMismatchError(
+                f"the model was trained on displays whose order is real, log '{log.name}' is "
+                "unordered: read it with --ordered"
+            )
+        if self.protocol == "views" and log.views is None:
+            raise FeatureMismatchError(f"the model reads view counts, log '{log.name}' has none")
+        for part in self.categorical:
+            if part.source.endswith("_field") and part.name not in log.categories:
+                raise FeatureMismatchError(
+                    f"field '{part.name}' holds categories in the training log, numbers in "
+                    f"'{log.name}'"
+                )
+        for name in self.number_names:
+            if name in log.categories:
+                raise FeatureMismatchError(
+                    f"field '{name}' holds numbers in the training log, categories in '{log.name}'"
+                )
+
+    def encoder(self, log: AnyLog) -> Encoder:
+        """What turns sessions of `log` into bags, chunk by chunk; of a log in shards, `Encoder.on`
+        each part.
+
+        Raises:
+            FeatureMismatchError: the log's fields are not those of the training log.
+        """
+        self.check_fields(log)
+        return Encoder(self, log)
+
+    def encode(self, log: SessionLog, rows: IntArray) -> EncodedSessions:
+        """Turn the sessions `rows` of `log` into bags.
+
+        Raises:
+            FeatureMismatchError: the log's fields are not those of the training log.
+        """
+        return self.encoder(log).encode(rows)
+
+
+def _relations(log: AnyLog, displays: npt.NDArray[np.int64]) -> Relations:
+    row_of_item = (np.cumsum(displays > 0) - 1).astype(np.int32)
+    n_items = int((displays > 0).sum())
+    fitted: Relations | None = None
+    for part in log.parts(ids=False):
+        picked = select_sessions(part, part.sessions_in("train"))
+        of_part = Relations.fit(
+            picked, row_of_item[np.asarray(part.items)[picked.candidates]], n_items
+        )
+        fitted = of_part if fitted is None else fitted.plus(of_part)
+    assert fitted is not None
+    return fitted
+
+
+def _moments(
+    encoder: Encoder, log: AnyLog
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Mean, standard deviation, least and most of each number over training candidates, chunk by
+    chunk (Chan et al. 1979)."""
+    count, mean, squares = 0, np.zeros(0), np.zeros(0)
+    least, most = np.zeros(0, np.float32), np.zeros(0, np.float32)
+    # without numbers nothing is read
+    for part in log.parts() if encoder.space.number_names else ():
+        of_part, train = encoder.on(part), part.sessions_in("train")
+        for chunk in chunks(part, train) if len(train) else ():
+            numbers = of_part.numbers(select_sessions(part, chunk))
+            n, latest = len(numbers), numbers.mean(axis=0, dtype=np.float64)
+            spread = n * numbers.var(axis=0, dtype=np.float64)
+            if count == 0:
+                count, mean, squares = n, latest, spread
+                least, most = numbers.min(axis=0), numbers.max(axis=0)
+                continue
+            shift = latest - mean
+            mean = mean + shift * (n / (count + n))
+            squares = squares + spread + shift**2 * (count * n / (count + n))
+            least, most = (
+                np.minimum(least, numbers.min(axis=0)),
+                np.maximum(most, numbers.max(axis=0)),
+            )
+            count += n
+    return mean.astype(np.float32), np.sqrt(squares / max(count, 1)).astype(np.float32), least, most
+
+
+def _categorical_fields(log: AnyLog, known_items: npt.NDArray[Any]) -> tuple[CategoricalField, ...]:
+    every = len(known_items) == log.n_items
+    fields = [
+        CategoricalField(
+            "item", "item", 1, log.item_ids if every else log.item_ids.gather(known_items)
+        )
+    ]
+
+    def add(name: str, source: str, values: pl.Series) -> None:
+        fields.append(CategoricalField(name, source, fields[-1].stop, values))
+
+    for name in sorted(log.item_fields):
+        if name in log.categories:
+            codes = np.unique(log.item_fields[name][known_items])
+            add(name, "item_field", log.categories[name].gather(codes[codes >= 0]))
+    shown, longest = _shown_codes(log)
+    for name, codes in shown.items():
+        add(name, "candidate_field", log.categories[name].gather(codes))
+    if log.ordered:
+        add("position", "position", pl.Series([str(position) for position in range(longest)]))
+    return tuple(fields)
+
+
+def _shown_codes(log: AnyLog) -> tuple[dict[str, npt.NDArray[Any]], int]:
+    """Codes that training candidates have in each categorical candidate field, and the longest
+    display set."""
+    names = sorted(name for name in log.candidate_fields if name in log.categories)
+    # one entry more: code -1, a missing value, writes to the last
+    seen = {name: np.zeros(len(log.categories[name]) + 1, dtype=bool) for name in names}
+    longest = 0
+    for part in log.parts(ids=False) if names or log.ordered else ():
+        for chunk in chunks(part, part.sessions_in("train")):
+            picked = select_sessions(part, chunk)
+            longest = max(longest, int(np.diff(picked.display_offsets).max(initial=0)))
+            for name in names:
+                seen[name][part.candidate_fields[name][picked.candidates]] = True
+    return {name: np.flatnonzero(flags[:-1]) for name, flags in seen.items()}, longest
+
+
+def _number_names(log: AnyLog, protocol: str, relations: bool) -> tuple[str, ...]:
+    names = [] if protocol == "identity" else list(CONTEXT_NUMBERS)
+    names += RELATION_NUMBERS if relations else ()
+    if protocol == "views":
+        names.append("log_views")
+    declared = [*log.item_fields, *log.candidate_fields]
+    clash = sorted(set(names) & set(declared) | ({"item", "position"} & set(declared)))
+    if clash:
+        raise LogFormatError(
+            f"field name '{clash[0]}' is one of the built-in fields: rename the column"
+        )
+    return (*names, *sorted(name for name in declared if name not in log.categories))

@@ -1,0 +1,1 @@
+"""Losses, the game, its loop, checkpoints."""

@@ -1,0 +1,195 @@
+"""The game: exact steps, and rounds of generator steps and one reward step.
+
+    min_θ max_α  E_t [ Σ_a φ_α(a|s_t,A_t) r_θ(s_t,a) − Ω(φ_α)/η − r_θ(s_t,a_t) ]        (Chen et
+    al., ICML 2019)
+
+The expectation over a display set is exact, so both players' gradients are exact too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+from torch import Tensor
+
+from fastgaum.config import Config
+from fastgaum.errors import NumericsError, StepRefusedError
+from fastgaum.game.losses import (
+    exact_loss,
+    generator_value,
+    mirror_loss,
+    reward_loss,
+    sampled_generator_loss,
+)
+from fastgaum.game.optimisers import StockOptimiser
+from fastgaum.nets.networks import IdDropout, Networks
+from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser
+from fastgaum.nets.sampling import sample_candidates
+from fastgaum.nets.tensors import Bags, BatchTensors, chosen_bags
+from fastgaum.parallel.exchange import Exchange
+
+
+class Game:
+    """Two players' optimisers over one set of networks."""
+
+    def __init__(
+        self,
+        networks: Networks,
+        config: Config,
+        regulariser: Regulariser,
+        unknown_of_id: Tensor,
+        outside: bool,
+    ) -> None:
+        self.networks = networks
+        self.config = config
+        self.regulariser = regulariser
+        self.outside = outside
+        self.drop_ids = IdDropout(unknown_of_id, config.id_dropout)
+        shared = (config.clip, config.table_optimiser)
+        # each player clips by its own gradient
+        self.reward_optimisers = [
+            StockOptimiser([player], config.lr, config.weight_decay, *shared)
+            for player in networks.players
+        ]
+        parts = networks.generator_parts()
+        self.generator_optimiser = (
+            StockOptimiser(parts, config.generator_lr, 0.0, *shared) if parts else None
+        )
+
+    def set_learning_rates(self, factor: float, reward_share: float = 1.0) -> None:
+        """Set both players' learning rates to the configured ones times `factor`, the reward's also
+        times its share."""
+        for optimiser in self.reward_optimisers:
+            optimiser.lr = self.config.lr * reward_share * factor
+        if self.generator_optimiser is not None:
+            self.generator_optimiser.lr = self.config.generator_lr * factor
+
+    def optimisers(self) -> dict[str, StockOptimiser]:
+        """Every player's optimiser, by name."""
+        own = {f"reward {i}": optimiser for i, optimiser in enumerate(self.reward_optimisers)}
+        return (
+            own
+            if self.generator_optimiser is None
+            else {**own, "generator": self.generator_optimiser}
+        )
+
+    def settle(self) -> None:
+        """Bring every table up to date: before the networks are read."""
+        for optimiser in self.reward_optimisers:
+            optimiser.settle()
+
+    def share(self, exchange: Exchange) -> None:
+        """Take every step with the other processes of the training."""
+        for optimiser in self.optimisers().values():
+            optimiser.exchange = exchange
+
+    def freeze(self, frozen: bool) -> None:
+        """Let steps look at losses and gradients and move nothing, or move again."""
+        own = [] if self.generator_optimiser is None else [self.generator_optimiser]
+        for optimiser in (*self.reward_optimisers, *own):
+            optimiser.frozen = frozen
+
+    def release(self) -> None:
+        """Settle: the parameters are the modules' own already."""
+        self.settle()
+
+    def exact_step(self, batch: BatchTensors) -> float:
+        """One reward step against the closed-form best response; returns the mean Fenchel–Young
+        loss (nats for Shannon)."""
+        self.networks.train()
+        losses = []
+        for player in self.networks.players:
+            utility, _ = player(self._dropped(batch))
+            losses.append(
+                exact_loss(utility, batch, self.regulariser, self.config.eta, self.outside).mean()
+            )
+        return self._reward_update(losses)
+
+    def round(self, batch: BatchTensors) -> float:
+        """Generator steps, then one reward step; returns the mean of ⟨φ, r⟩ − r(a_t) before the
+        reward's update."""
+        generated, dist = self.generator_turn(batch, self.config.generator_steps)
+        self.networks.train()
+        losses = []
+        for player in self.networks.players:
+            dropped = self._dropped(batch)
+            utility, _ = player(dropped)
+            generated_utility = (
+                utility if generated is None else player(dropped, self.drop_ids(generated))[0]
+            )
+            losses.append(reward_loss(dist.probs, generated_utility, utility, batch).mean())
+        return self._reward_update(losses)
+
+    def generator_turn(
+        self, batch: BatchTensors, steps: int
+    ) -> tuple[Bags | None, ChoiceDistribution]:
+        """Generator steps against the present reward, which stays fixed.
+
+        Returns the generated tokens (None for logged histories) and the generator's distribution
+        after the last step."""
+        self.networks.eval()
+        with torch.no_grad():
+            generated = self._generated_tokens(batch) if self.config.states == "generated" else None
+            utility, states = self.networks.utility(batch, generated)
+        assert self.generator_optimiser is not None
+        for _ in range(steps):
+            loss = self._generator_loss(
+                batch, self.networks.logits(batch, states, generated), utility
+            )
+            self.generator_optimiser.zero_grad()
+            torch.autograd.backward(loss)
+            self.generator_optimiser.step()
+        with torch.no_grad():
+            return generated, self._dist(batch, self.networks.logits(batch, states, generated))
+
+    def _generated_tokens(self, batch: BatchTensors) -> Bags:
+        """What the generator would have chosen at each token, drawn on the logged state."""
+        _, states = self.networks.utility(batch)
+        try:
+            drawn = sample_candidates(
+                self._dist(batch, self.networks.logits(batch, states)), batch.display_offsets
+            )
+        except NumericsError as error:
+            raise StepRefusedError(f"a score is not finite: {error}") from error
+        # a session's later events read the choice of the event before them
+        return chosen_bags(batch.source, drawn[batch.later_events - 1].cpu().numpy(), drawn.device)
+
+    def _dist(self, batch: BatchTensors, logits: Tensor) -> ChoiceDistribution:
+        return self.regulariser.link(logits, batch.display_offsets, self.outside)
+
+    def _generator_loss(self, batch: BatchTensors, logits: Tensor, utility: Tensor) -> Tensor:
+        offsets, eta = batch.display_offsets, self.config.eta
+        if self.config.expectation == "sampled":
+            dist = self._dist(batch, logits)
+            sample = sample_candidates(dist, offsets)
+            return sampled_generator_loss(
+                dist, utility, batch, sample, eta, self.regulariser
+            ).mean()
+        if self.config.ascent == "value":
+            return -generator_value(
+                self._dist(batch, logits), utility, batch, self.regulariser, eta
+            ).mean()
+        return mirror_loss(logits, utility, batch, self.regulariser, eta, self.outside).mean()
+
+    def _reward_update(self, losses: list[Tensor]) -> float:
+        """All reward players move, or none; returns the mean loss."""
+        for optimiser in self.reward_optimisers:
+            optimiser.zero_grad()
+        torch.autograd.backward(torch.stack(losses).sum())
+        # read after the backward pass is under way: a card is waited for once
+        loss = float(torch.stack(losses).detach().mean())
+        if not math.isfinite(loss):
+            raise StepRefusedError(f"the loss is {loss}")
+        for optimiser in self.reward_optimisers:
+            optimiser.measure(loss)
+        loss = self.reward_optimisers[-1].loss
+        for optimiser in self.reward_optimisers:
+            optimiser.step()
+        return loss
+
+    def _dropped(self, batch: BatchTensors) -> BatchTensors:
+        return dataclasses.replace(
+            batch, candidates=self.drop_ids(batch.candidates), tokens=self.drop_ids(batch.tokens)
+        )

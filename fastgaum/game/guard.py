@@ -1,0 +1,180 @@
+"""Guard: a batch whose loss or gradient is not finite moves nothing, is traced to its sessions, and
+stops or is skipped.
+
+The games refuse such a step before anything has moved (`StepRefusedError`), at no cost: they look
+at the loss and at the gradient's norm, which a step computes in any case. All that takes time here
+happens after a refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from fastgaum.errors import NumericsError, StepRefusedError
+from fastgaum.features.batches import Sessions, assemble, in_memory
+from fastgaum.features.streamed_sessions import StreamedSessions
+from fastgaum.logs.log import IntArray
+from fastgaum.nets.tensors import BatchTensors, to_tensors
+from fastgaum.parallel.exchange import Exchange
+
+MOST_FOUND = 20
+"""sessions at fault that are looked for; where all are, one look at each would take as long as an
+epoch"""
+MOST_NAMED = 5
+CPU = torch.device("cpu")
+Step = Callable[[BatchTensors], float]
+
+
+class Rule(Protocol):
+    """What is done with a refused batch: a `Config`, or a baseline's own settings."""
+
+    @property
+    def on_nonfinite(self) -> Literal["stop", "skip"]:
+        """Whether training stops or the batch is skipped."""
+
+    @property
+    def most_skipped(self) -> int:
+        """How many batches of a run may be skipped."""
+
+
+class Freezable(Protocol):
+    """What takes the steps."""
+
+    def freeze(self, frozen: bool) -> None:
+        """Let steps look at losses and gradients and move nothing, or move again."""
+
+
+class Guard:
+    """Takes the steps of one run.
+
+    Attributes:
+        skipped: batches skipped in the run so far.
+        found: sessions that were at fault, by their rows in the log.
+    """
+
+    def __init__(
+        self,
+        game: Freezable,
+        networks: nn.Module,
+        rule: Rule,
+        train: Sessions | StreamedSessions,
+        session_name: Callable[[int], str],
+        device: torch.device = CPU,
+        exchange: Exchange | None = None,
+    ) -> None:
+        self.game, self.networks, self.rule, self.device = game, networks, rule, device
+        self.exchange = exchange
+        self.train, self.session_name = train, session_name
+        self.skipped = 0
+        self.found: set[int] = set()
+        self.of_last_epoch: list[str] = []
+
+    def step(self, step: Step, batch: BatchTensors, where: str) -> float | None:
+        """Take a step and return its loss; None where the batch was skipped.
+
+        A refused player's weights and optimiser state are untouched, and so is whoever would move
+        after it. In a round the generator's own finite steps, which come first, stay. Several
+        processes take it together or not at all.
+
+        Raises:
+            NumericsError: the batch may not be skipped, or one too many was.
+        """
+        try:
+            if self.exchange is None:
+                return step(batch)
+            return self.exchange.together(step)(
+                batch, 0 if batch.source.is_filler else batch.n_events
+            )
+        except StepRefusedError as refusal:
+            self.check_weights(f"in {where}, where {refusal}")
+            names = self._at_fault(step, batch)
+            self._refused(f"{refusal} in {where}: {names}")
+            self.of_last_epoch.append(names)
+            return None
+
+    def check_weights(self, when: str) -> None:
+        """Raise NumericsError where a weight is not finite: no batch is at fault then, and none can
+        cure it."""
+        for name, weight in self.networks.named_parameters():
+            # a sum is quicker than a look at each; where it overflows, each is looked at
+            if not weight.detach().sum().isfinite() and not weight.detach().isfinite().all():
+                raise NumericsError(
+                    f"the weights '{name}' are not finite {when}: the last good state is kept; "
+                    "lower lr or clip"
+                )
+
+    def of_epoch(self) -> tuple[int, str]:
+        """How many batches were skipped since this was last asked, and the sessions at fault in
+        them."""
+        names, self.of_last_epoch = self.of_last_epoch, []
+        return len(names), "; ".join(names[:MOST_NAMED]) + (" …" if len(names) > MOST_NAMED else "")
+
+    def _refused(self, what: str) -> None:
+        kept = "the last good state is kept"
+        if self.rule.on_nonfinite == "stop":
+            raise NumericsError(
+                f"{what}; {kept}; check the numbers there, lower lr or clip, or set "
+                "on_nonfinite=skip to leave such batches out"
+            )
+        self.skipped += 1
+        if self.skipped > self.rule.most_skipped:
+            raise NumericsError(
+                f"{what}; with it {self.skipped} batches are to be skipped, at most "
+                f"{self.rule.most_skipped} are"
+                f" (most_skipped): {kept}; check the numbers, or lower lr or clip"
+            )
+
+    def _at_fault(self, step: Step, batch: BatchTensors) -> str:
+        """The sessions whose own loss or gradient is not finite, as a message names them."""
+        train, rows = in_memory(self.train)
+        order = np.argsort(rows, kind="stable")
+        sessions = order[np.searchsorted(rows, batch.source.rows, sorter=order)].astype(np.int32)
+
+        def refused(some: IntArray) -> bool:
+            try:
+                step(to_tensors(assemble(train, some), self.device))
+            except StepRefusedError:
+                return True
+            return False
+
+        with self._looking():
+            found = rows[at_fault(refused, sessions)].tolist()
+        if self.exchange is not None:
+            found = sorted(
+                {row for theirs in self.exchange.ranks.gather_json(found) for row in theirs}
+            )
+        self.found.update(found)
+        if found:
+            return f"at fault: {self._named(found)}"
+        return f"no session alone, all {len(sessions)} of the batch together: {self._named(batch.source.rows.tolist())}"
+
+    def _named(self, rows: list[int]) -> str:
+        names = [self.session_name(row) for row in rows[:MOST_NAMED]]
+        return f"session{'s' * (len(rows) > 1)} {', '.join(names)}{' …' * (len(rows) > MOST_NAMED)}"
+
+    @contextmanager
+    def _looking(self) -> Iterator[None]:
+        """Steps move nothing meanwhile, and no random stream moves on."""
+        self.game.freeze(True)
+        try:
+            with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+                yield
+        finally:
+            self.game.freeze(False)
+
+
+def at_fault(refused: Callable[[IntArray], bool], sessions: IntArray) -> list[int]:
+    """Those that are refused alone, of sessions that are refused together: found by halving,
+    MOST_FOUND at most."""
+    if len(sessions) == 1:
+        return sessions.tolist() if refused(sessions) else []
+    found: list[int] = []
+    for half in np.array_split(sessions, 2):
+        if len(found) < MOST_FOUND and (len(half) == 1 or refused(half)):
+            found += at_fault(refused, half)
+    return found[:MOST_FOUND]

@@ -1,0 +1,222 @@
+"""The optimiser of a player that autograd trains: AdamW for dense gradients, lazy rows for sparse
+ones; stock torch.
+
+The rules are those of `kernels/rows.py`, which the engine follows; here they are index operations,
+on any device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastgaum.errors import RefusedByAllError, StepRefusedError
+from fastgaum.nets.histories import PositionWeight
+from fastgaum.nets.scorers import BagLinear
+from fastgaum.parallel.exchange import Block, Exchange
+
+BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
+
+
+@dataclass
+class _Rows:
+    """A table and what its rows remember."""
+
+    parameter: nn.Parameter
+    shrunk: Tensor
+    """logarithm of the weight decay that each row has had, (n_rows,), float64"""
+    moments: tuple[Tensor, ...]
+    """Adam's m and v, (n_rows, d) each, or Adagrad's squares, (n_rows,)"""
+
+
+class StockOptimiser:
+    """One player's parameters; `step` clips the gradient over all of them, then moves them.
+
+    `frozen`: `step` only looks at the gradient and moves nothing.
+    """
+
+    def __init__(
+        self,
+        module_parts: Iterable[nn.Module],
+        lr: float,
+        weight_decay: float,
+        clip: float,
+        rule: str,
+    ) -> None:
+        parts = list(module_parts)
+        for part in parts:
+            for module in part.modules():
+                if isinstance(module, BagLinear | PositionWeight):
+                    module.sparse_grad = True
+        tables = {id(table): table for part in parts for table in _tables(part)}
+        self.dense = [p for part in parts for p in part.parameters() if id(p) not in tables]
+        self.tables = [_rows(table, rule) for table in tables.values()]
+        self.lr, self.weight_decay, self.clip, self.rule = lr, weight_decay, clip, rule
+        self.steps, self.log_decay = 0, 0.0
+        self.frozen = False
+        self.exchange: Exchange | None = None
+        """with the other processes of the training, where there are any"""
+        self.loss = 0.0
+        self.measured: tuple[list[tuple[_Rows, Tensor]], float] | None = None
+        self.adam = torch.optim.AdamW(
+            self.dense, lr=lr, betas=(BETA1, BETA2), eps=EPS, weight_decay=weight_decay, fused=True
+        )
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        self.measured = None
+        self.adam.zero_grad(set_to_none=True)
+        for table in self.tables:
+            table.parameter.grad = None
+
+    @torch.no_grad()
+    def measure(self, loss: float = 0.0) -> tuple[list[tuple[_Rows, Tensor]], float]:
+        """The tables' gradients and the factor that clips; `step` measures where this was not
+        called before.
+
+        Afterwards `loss` is that of the whole batch, where several processes share it.
+
+        Raises:
+            StepRefusedError: the gradient is not finite.
+        """
+        refusal, self.loss = StepRefusedError, loss
+        if self.exchange is not None and not self.frozen:
+            self._share(self.exchange)
+            refusal = RefusedByAllError
+        sparse = [
+            (table, table.parameter.grad.coalesce())
+            for table in self.tables
+            if table.parameter.grad is not None
+        ]
+        parts = [*self._dense_gradients(), *(grad.values() for _, grad in sparse)]
+        norm = float(torch.nn.utils.get_total_norm(parts))
+        if not math.isfinite(norm):
+            # squares of float32 overflow from 1e19 on
+            norm = float(torch.nn.utils.get_total_norm([part.double() for part in parts]))
+        if not math.isfinite(norm):
+            raise refusal(f"the norm of the gradient is {norm}")
+        self.measured = sparse, min(1.0, self.clip / (norm + 1e-6))
+        return self.measured
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One step with the parameters' gradients.
+
+        Raises:
+            StepRefusedError: the gradient is not finite; nothing has moved.
+        """
+        sparse, shrink = self.measured or self.measure()
+        self.measured = None
+        if self.frozen:
+            return
+        self.steps += 1
+        torch._foreach_mul_(self._dense_gradients(), shrink)
+        for group in self.adam.param_groups:
+            group["lr"] = self.lr
+        self.adam.step()
+        self.log_decay += math.log1p(-self.lr * self.weight_decay)
+        for table, grad in sparse:
+            self._move(table, grad.indices()[0], grad.values() * shrink)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Give every row the weight decay that it has waited for."""
+        if self.weight_decay:
+            for table in self.tables:
+                table.parameter.mul_(
+                    (self.log_decay - table.shrunk).exp()[:, None].to(table.parameter.dtype)
+                )
+                table.shrunk.fill_(self.log_decay)
+
+    def _share(self, exchange: Exchange) -> None:
+        """Overwrite the gradients by their means over all processes."""
+        for parameter in self.dense:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        flat = torch.cat([grad.reshape(-1) for grad in self._dense_gradients()])
+        blocks = [_block(table.parameter) for table in self.tables]
+        self.loss, parts = exchange.mean(self.loss, flat, blocks)
+        at = 0
+        for grad in self._dense_gradients():
+            grad.copy_(flat[at : at + grad.numel()].view_as(grad))
+            at += grad.numel()
+        for i, table in enumerate(self.tables):
+            ids = torch.cat([part.blocks[i].ids for part in parts])
+            rows = torch.cat([part.blocks[i].rows[0] * part.weight for part in parts])
+            table.parameter.grad = torch.sparse_coo_tensor(
+                ids.long()[None], rows, table.parameter.shape, check_invariants=True
+            )
+
+    def _dense_gradients(self) -> list[Tensor]:
+        return [p.grad for p in self.dense if p.grad is not None]
+
+    @property
+    def counters(self) -> tuple[float, float]:
+        """Steps taken, and the logarithm of the weight decay of them all."""
+        return float(self.steps), self.log_decay
+
+    def set_counters(self, steps: float, log_decay: float) -> None:
+        """Go on counting from here."""
+        self.steps, self.log_decay = int(steps), log_decay
+
+    def state(self) -> dict[str, Tensor]:
+        """What a step remembers beside the counters, by name, in the optimiser's own memory: it may
+        be written to."""
+        tensors: dict[str, Tensor] = {}
+        for i, parameter in enumerate(self.dense):
+            tensors |= {
+                f"dense.{i}.{name}": value for name, value in self._moments(parameter).items()
+            }
+        for i, table in enumerate(self.tables):
+            tensors |= {
+                f"table.{i}.{part}": value
+                for part, value in enumerate((table.shrunk, *table.moments))
+            }
+        return tensors
+
+    def _moments(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        """AdamW's own state of a parameter, which it makes at its first step, as here."""
+        state = self.adam.state[parameter]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+            state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        return dict(state)
+
+    def _move(self, table: _Rows, rows: Tensor, grad: Tensor) -> None:
+        keep = (self.log_decay - table.shrunk[rows]).exp()[:, None].to(grad.dtype)
+        table.shrunk[rows] = self.log_decay
+        if self.rule == "adagrad":
+            (squares,) = table.moments
+            squares[rows] += grad.square().mean(1)
+            step = self.lr * grad / (squares[rows].sqrt() + EPS)[:, None]
+        else:
+            m, v = table.moments
+            m[rows] = BETA1 * m[rows] + (1 - BETA1) * grad
+            v[rows] = BETA2 * v[rows] + (1 - BETA2) * grad.square()
+            denominator = v[rows].sqrt() / math.sqrt(1 - BETA2**self.steps) + EPS
+            step = self.lr / (1 - BETA1**self.steps) * m[rows] / denominator
+        table.parameter[rows] = table.parameter[rows] * keep - step
+
+
+def _tables(part: nn.Module) -> list[nn.Parameter]:
+    return [m.table for m in part.modules() if isinstance(m, BagLinear | PositionWeight)]
+
+
+def _block(table: nn.Parameter) -> Block:
+    if table.grad is None:
+        return Block(table.new_empty(0, dtype=torch.int32), [table.new_empty(0, table.shape[1])])
+    grad = table.grad.coalesce()
+    return Block(grad.indices()[0].int(), [grad.values()])
+
+
+def _rows(table: nn.Parameter, rule: str) -> _Rows:
+    values: Any = table.detach()
+    shrunk = torch.zeros(len(values), dtype=torch.float64, device=values.device)
+    if rule == "adagrad":
+        return _Rows(table, shrunk, (values.new_zeros(len(values)),))
+    return _Rows(table, shrunk, (torch.zeros_like(values), torch.zeros_like(values)))

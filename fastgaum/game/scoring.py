@@ -1,0 +1,124 @@
+"""Scoring sessions with trained networks: utilities and choice log-probabilities of both heads, as
+numpy arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fastgaum.game.losses import exact_loss, optimality_gap
+from fastgaum.logs.log import FloatArray
+from fastgaum.metrics.precision import precision_at_k
+from fastgaum.nets.networks import Networks
+from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser
+from fastgaum.nets.scores import HeadScores
+from fastgaum.nets.tensors import BatchTensors
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Both heads over the scored sessions, in their order."""
+
+    reward: HeadScores
+    generator: HeadScores | None
+    loss: FloatArray
+    """Fenchel–Young loss of the reward per event"""
+    gap: FloatArray | None
+    """optimality gap per event"""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Means over the scored events, percentages for precision."""
+
+    loss: float
+    prec1: float
+    generator_prec1: float
+    """NaN without a generator"""
+    gap: float
+    """0 without a generator"""
+
+
+def figures(
+    networks: Networks,
+    batches: Iterable[BatchTensors],
+    regulariser: Regulariser,
+    eta: float,
+    outside: bool,
+    total: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]] = lambda values: values,
+) -> Figures:
+    """What an epoch is judged by, summed batch by batch: the scores of a large split are never held
+    at once.
+
+    `total` sums over the processes that score a part each.
+    """
+    totals = np.zeros(6)
+    for batch in batches:
+        scores = score(networks, [batch], regulariser, eta, outside)
+        totals[4:] += batch.n_events, len(batch.clicked)
+        totals[0] += scores.loss.sum(dtype=np.float64)
+        totals[1] += _hits(scores.reward.scores, batch)
+        if scores.generator is not None and scores.gap is not None:
+            totals[2] += _hits(scores.generator.log_probs, batch)
+            totals[3] += scores.gap.sum(dtype=np.float64)
+    *totals, n_events, n_clicked = total(totals).tolist()
+    loss, gap = totals[0] / n_events, totals[3] / n_events
+    prec1, generator_prec1 = (100 * hits / max(n_clicked, 1) for hits in totals[1:3])
+    has_generator = networks.generator is not None
+    return Figures(loss, prec1, generator_prec1 if has_generator else math.nan, gap)
+
+
+def _hits(scores: FloatArray, batch: BatchTensors) -> float:
+    """Expected hits at 1 over the batch's clicked events."""
+    precision = precision_at_k(scores, batch.source.display_offsets, batch.source.choices, 1)
+    return float(np.nansum(precision))
+
+
+@torch.no_grad()
+def score(
+    networks: Networks,
+    batches: Iterable[BatchTensors],
+    regulariser: Regulariser,
+    eta: float,
+    outside: bool,
+) -> Scores:
+    """Score batches in order, without dropout."""
+    networks.eval()
+    parts: list[tuple[list[Tensor], list[Tensor], Tensor, Tensor | None]] = []
+    for batch in batches:
+        utility, states = networks.utility(batch)
+        best = regulariser.best_response(eta * utility, batch.display_offsets, outside)
+        loss = exact_loss(utility, batch, regulariser, eta, outside)
+        generator: list[Tensor] = []
+        gap = None
+        if networks.generator is not None:
+            logits = networks.logits(batch, states)
+            dist = regulariser.link(logits, batch.display_offsets, outside)
+            gap = optimality_gap(dist, utility, batch, regulariser, eta, outside)
+            generator = _head(logits, dist)
+        parts.append((_head(utility, best), generator, loss, gap))
+    has_generator = networks.generator is not None
+    return Scores(
+        reward=_join([part[0] for part in parts]),
+        generator=_join([part[1] for part in parts]) if has_generator else None,
+        loss=_numpy([part[2] for part in parts]),
+        gap=_numpy([part[3] for part in parts if part[3] is not None]) if has_generator else None,
+    )
+
+
+def _head(scores: Tensor, dist: ChoiceDistribution) -> list[Tensor]:
+    return [scores, dist.log_probs, dist.outside_log_prob]
+
+
+def _join(heads: list[list[Tensor]]) -> HeadScores:
+    return HeadScores(*(_numpy([head[i] for head in heads]) for i in range(3)))
+
+
+def _numpy(parts: list[Tensor]) -> FloatArray:
+    return np.concatenate([part.cpu().numpy() for part in parts]).astype(np.float32, copy=False)

@@ -1,0 +1,350 @@
+"""The audit: does any simple, label-free rule find the clicked item more often than chance, and
+why.
+
+A rule is scored by prec@1 on the events with a choice and more than one candidate, ties by exact
+expectation, and compared with the exact random floor, the mean of 1/n. The null hypothesis is the
+floor's own: the choice is uniform in its display set, whatever the rule says. Under it a rule whose
+best score is shared by t of n candidates earns 1/t with probability t/n, so the distribution of the
+sum is known (`audit_chance.tail_probability`). Two things make the verdict careful. Where a user's
+events resemble one another, the excess over the floor is shrunk (`audit_chance.ExcessSums`). And
+p-values are adjusted by Holm's step-down method over all rules tried on the log, so that a log
+without any trap is flagged at most 5 % of the time."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fastgaum.logs.audit_chance import ExcessSums, holm
+from fastgaum.logs.audit_rules import (
+    ONE_VIEW,
+    ORDER_DROPPED,
+    ORDER_KEPT,
+    ROWS,
+    BoolArray,
+    RawEvents,
+    Rule,
+    fold_rows,
+    ranks_of_ids,
+    rules_of_log,
+    rules_of_rows,
+)
+from fastgaum.logs.log import TEST, IntArray, SessionLog
+from fastgaum.logs.shards import AnyLog
+
+__all__ = ["AuditReport", "Fact", "Finding", "audit"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one rule scores. All but p are percentages; the first four are over events of several
+    candidates."""
+
+    rule: str
+    prec_at_1: float
+    floor: float
+    """prec@1 of a random order on the same events"""
+    interval: tuple[float, float]
+    """95 % interval of prec_at_1 on these display sets, its standard error clustered by user"""
+    p: float
+    """probability of scoring as high by chance, adjusted for all rules tried; 1 if not above the
+    floor"""
+    flagged: bool
+    """whether the rule beats the floor by more than chance"""
+    test_prec_at_1: float | None
+    """on all test events, single candidates included: comparable with a table of models; None
+    without test events"""
+    test_floor: float | None
+    action: str
+    """what the loader does about it"""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A share that a reader of the table should know."""
+
+    name: str
+    percent: float | None
+    """None if nothing was counted"""
+    n: int
+    """the denominator"""
+    action: str
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """All findings, those that beat the floor first, and the facts."""
+
+    name: str
+    n_sessions: int
+    n_users: int
+    n_events: int
+    n_rule_events: int
+    """events with a choice among several candidates, on which rules are scored"""
+    findings: tuple[Finding, ...]
+    facts: tuple[Fact, ...]
+    has_rows: bool
+    """whether the raw rows were at hand; without them order and repeats were not looked at"""
+
+    @property
+    def flagged(self) -> tuple[Finding, ...]:
+        """The rules that beat the floor by more than chance."""
+        return tuple(finding for finding in self.findings if finding.flagged)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self) | {
+            "findings": [_plain(finding) for finding in self.findings],
+            "facts": [_plain(fact) for fact in self.facts],
+        }
+
+    def to_text(self) -> str:
+        """The report as plain lines."""
+        head = (
+            f"{self.name}: {self.n_sessions} sessions of {self.n_users} users, {self.n_events} "
+            "events;"
+            f" rules are scored on {self.n_rule_events} events with a choice among several "
+            "candidates"
+        )
+        lines = [
+            head,
+            "",
+            f"{'rule':<46}{'prec@1':>7}{'95 % interval':>16}{'floor':>7}{'p':>9}{'test':>7}",
+        ]
+        for f in self.findings:
+            low, high = f.interval
+            test = "-" if f.test_prec_at_1 is None else f"{f.test_prec_at_1:.1f}"
+            mark = f"  FLAG: {f.action}" if f.flagged else ""
+            span = f"{low:.1f} to {high:.1f}"
+            lines.append(
+                f"{f.rule:<46}{f.prec_at_1:>7.1f}{span:>16}{f.floor:>7.1f}{f.p:>9.2g}{test:>7}{mark}"
+            )
+        lines += ["", f"{'share':<62}{'%':>7}{'of':>8}"]
+        for fact in self.facts:
+            share = "-" if fact.percent is None else f"{fact.percent:.1f}"
+            lines.append(f"{fact.name:<62}{share:>7}{fact.n:>8}  {fact.action}")
+        if not self.has_rows:
+            lines += [
+                "",
+                "order and repeated rows were not looked at: a saved log no longer has them, "
+                "audit the original file",
+            ]
+        return "\n".join(lines)
+
+
+def audit(
+    log: AnyLog,
+    raw: pl.DataFrame | None = None,
+    *,
+    level: float = 0.05,
+    progress: Callable[[int, int], None] | None = None,
+) -> AuditReport:
+    """Audit a log, with the raw rows it was read from (`audit_rules.raw_rows`) for what packing
+    drops.
+
+    A log in shards is gone through shard by shard; its raw rows are gone.
+
+    `level` bounds the probability that a log without a trap has any rule flagged. `progress` is
+    called with events done and events in all. Raises LogFormatError if the raw rows belong to
+    another log."""
+    scores: dict[str, _Score] = {}
+    shares: dict[str, _Share] = {}
+    n_users = n_rule_events = done = 0
+    shown, ranks = log.training_counts().displays > 0, ranks_of_ids(log.item_ids)
+    for part in log.parts(ids=False):
+        rules, facts = list(rules_of_log(part, ranks)), _facts_of_log(part, shown)
+        if raw is not None:
+            assert isinstance(log, SessionLog)
+            events = fold_rows(raw, log)
+            rules = [*rules_of_rows(events, ordered=log.ordered), *rules]
+            facts = [*_facts_of_rows(events, ordered=log.ordered), *facts]
+        for number, rule in enumerate(rules, start=1):
+            score = _Score.of(rule)
+            scores[rule.name] = scores[rule.name].plus(score) if rule.name in scores else score
+            if progress is not None:
+                progress(done + part.n_events * number // len(rules), log.n_events)
+        for share in facts:
+            shares[share.name] = shares[share.name].plus(share) if share.name in shares else share
+        done += part.n_events
+        n_users += len(np.unique(part.users))
+        n_rule_events += int(_countable(part.display_offsets, part.choices).sum())
+    tried = [score for score in scores.values() if score.says]
+    single = [score.sums.p_value() for score in tried]
+    findings = [
+        score.finding(adjusted, flagged=adjusted <= level and p < 1)
+        for score, p, adjusted in zip(tried, single, holm(single), strict=True)
+    ]
+    return AuditReport(
+        name=log.name,
+        n_sessions=log.n_sessions,
+        n_users=n_users,
+        n_events=log.n_events,
+        n_rule_events=n_rule_events,
+        findings=tuple(sorted(findings, key=lambda f: (not f.flagged, f.floor - f.prec_at_1))),
+        facts=tuple(share.fact() for share in shares.values()),
+        has_rows=raw is not None,
+    )
+
+
+def _plain(part: Finding | Fact) -> dict[str, Any]:
+    """A finding or fact as JSON allows it: NaN (nothing to count) becomes null, the interval a
+    list."""
+
+    def value_of(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return [value_of(one) for one in value]
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    return {name: value_of(value) for name, value in dataclasses.asdict(part).items()}
+
+
+def _countable(offsets: IntArray, choices: IntArray) -> BoolArray:
+    """Events on which a rule can be right or wrong."""
+    return np.asarray((choices >= 0) & (np.diff(offsets) > 1), dtype=np.bool_)
+
+
+@dataclass(frozen=True)
+class _Score:
+    """What a rule scores on events of several candidates, and on test events; parts of a log add
+    up."""
+
+    rule: str
+    action: str
+    says: bool
+    """whether the rule tells candidates apart anywhere"""
+    sums: ExcessSums
+    test: npt.NDArray[np.float64]
+    """over test events with a choice: their number, hits, and sum of 1/n"""
+
+    @classmethod
+    def of(cls, rule: Rule) -> _Score:
+        """A rule's score on its own display sets."""
+        offsets, choices = rule.sets.offsets, rule.sets.choices
+        sizes = np.diff(offsets)
+        is_best = rule.scores == np.repeat(np.maximum.reduceat(rule.scores, offsets[:-1]), sizes)
+        ties = np.add.reduceat(is_best, offsets[:-1], dtype=np.int64)
+        hits = np.where(is_best[offsets[:-1] + np.maximum(choices, 0)], 1.0 / ties, 0.0)
+        test = rule.sets.is_test & (choices >= 0)
+        kept = _countable(offsets, choices)
+        sums = ExcessSums.of(hits[kept], ties[kept], sizes[kept], rule.sets.users[kept])
+        return cls(
+            rule.name,
+            rule.action,
+            rule.says,
+            sums,
+            np.array([test.sum(), hits[test].sum(), (1.0 / sizes[test]).sum()]),
+        )
+
+    def plus(self, other: _Score) -> _Score:
+        """The rule's score on two parts of a log."""
+        return _Score(
+            self.rule,
+            self.action,
+            self.says or other.says,
+            self.sums.plus(other.sums),
+            self.test + other.test,
+        )
+
+    def finding(self, p: float, *, flagged: bool) -> Finding:
+        """The score as the report has it; `p` is adjusted for all rules."""
+        sums, (low, high), (n_test, test_hits, test_floor) = (
+            self.sums,
+            self.sums.interval(),
+            self.test.tolist(),
+        )
+        return Finding(
+            rule=self.rule,
+            prec_at_1=100 * sums.mean,
+            floor=100 * sums.floor / sums.n_events if sums.n_events else math.nan,
+            interval=(100 * low, 100 * high),
+            p=p,
+            flagged=flagged,
+            test_prec_at_1=100 * test_hits / n_test if n_test else None,
+            test_floor=100 * test_floor / n_test if n_test else None,
+            action=self.action,
+        )
+
+
+@dataclass(frozen=True)
+class _Share:
+    """A fact so far; parts of a log add up."""
+
+    name: str
+    n_true: int
+    n: int
+    action: str
+
+    def plus(self, other: _Share) -> _Share:
+        """The fact over two parts of a log."""
+        return dataclasses.replace(self, n_true=self.n_true + other.n_true, n=self.n + other.n)
+
+    def fact(self) -> Fact:
+        """As the report has it."""
+        return Fact(self.name, 100 * self.n_true / self.n if self.n else None, self.n, self.action)
+
+
+def _share(name: str, holds: BoolArray, action: str) -> _Share:
+    return _Share(name, int(holds.sum()), len(holds), action)
+
+
+def _facts_of_rows(raw: RawEvents, *, ordered: bool) -> list[_Share]:
+    sets = raw.sets
+    clicked = sets.choices >= 0
+    several = clicked & (np.diff(sets.offsets) > 1)
+    starts = sets.offsets[:-1]
+    # "Sort by is_click, drop duplicates, keep the last": a chosen row comes after every other.
+    sorted_place = raw.last_row + raw.chosen * np.int64(2**31)
+    last_place = np.maximum.reduceat(sorted_place, starts)
+    chosen_place = sorted_place[starts + np.maximum(sets.choices, 0)]
+    repeated = np.maximum.reduceat(raw.rows, starts) > 1
+    facts = [
+        _share(
+            "clicked item is last after 'sort by click, drop duplicates'",
+            (chosen_place == last_place)[several],
+            ORDER_KEPT if ordered else ORDER_DROPPED,
+        ),
+        _share("events in which an item has several rows", repeated, ROWS),
+    ]
+    if raw.counts_views:
+        views = raw.views[starts + np.maximum(sets.choices, 0)]
+        facts.append(_share("clicked items without a view row", (views == 0)[clicked], ONE_VIEW))
+    return facts
+
+
+def _facts_of_log(log: SessionLog, shown: BoolArray) -> list[_Share]:
+    session = log.session_of_event
+    test = log.split[session] == TEST
+    clicked = log.choices >= 0
+    is_first = np.zeros(log.n_events, dtype=np.bool_)
+    is_first[np.unique(log.users[session], return_index=True)[1]] = True
+    chosen_item = log.items[(log.display_offsets[:-1] + np.maximum(log.choices, 0))[test & clicked]]
+    unseen = ~shown[chosen_item] if shown.any() else np.zeros(0, dtype=np.bool_)
+    return [
+        _share(
+            "events without a click",
+            ~clicked,
+            "no click is an outcome of its own; prec@k leaves these events out",
+        ),
+        _share(
+            "test events that display one item",
+            (np.diff(log.display_offsets) == 1)[test],
+            "a free hit: prec@k is reported with and without them",
+        ),
+        _share(
+            "test events whose user has no earlier event",
+            is_first[test],
+            "the share is printed beside the table",
+        ),
+        _share(
+            "clicked test items never displayed in training",
+            unseen,
+            "a trained row for unknown items (id dropout), never a random one",
+        ),
+    ]

@@ -1,0 +1,218 @@
+"""Columns of a log, each turned into the one type that packing needs, or refused with the row at
+fault named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fastgaum.errors import LogFormatError
+
+SPLIT_CODES: dict[str, int] = {
+    **dict.fromkeys(("0", "train", "training", "tr"), 0),
+    **dict.fromkeys(("1", "validation", "valid", "val", "dev"), 1),
+    **dict.fromkeys(("2", "test", "tst"), 2),
+}
+"""accepted values of a split column, matched without regard to case"""
+
+FLAGS: dict[str, bool] = {
+    "0": False,
+    "1": True,
+    "false": False,
+    "true": True,
+    "0.0": False,
+    "1.0": True,
+}
+"""accepted values of a chosen column in a long log, matched without regard to case"""
+
+MOST_NUMBER = 1e30
+"""largest size of a field's numbers: sums over a display set of any width, and over a log, stay
+finite in float32"""
+
+Where = Callable[[int], str]
+"""names the place of row i in a message: `row 17`, `event 3 of session 'u3'`"""
+
+
+def show(value: object) -> str:
+    """Return a value as a message shows it: text in quotes, anything else bare.
+
+    >>> show("u3"), show(17)
+    ("'u3'", '17')
+    """
+    return repr(value) if isinstance(value, str) else str(value)
+
+
+def row_number(index: int) -> str:
+    """Name row `index` (from 0) as a reader counts it, from 1, the header not counted."""
+    return f"row {index + 1}"
+
+
+def first_true(mask: pl.Series | npt.NDArray[np.bool_]) -> int | None:
+    """Index of the first true entry, or None."""
+    array = mask.to_numpy() if isinstance(mask, pl.Series) else mask
+    return int(array.argmax()) if array.any() else None
+
+
+def ids_as_text(column: pl.Series, role: str) -> pl.Series:
+    """Ids as text: whole numbers by their decimal digits, text as it stands; NaN and empty text
+    become null.
+
+    A float column of whole numbers is what other tools make of an integer column with gaps, so 12.0
+    reads as '12'. Raises LogFormatError for a type that is no id (list, struct, bytes)."""
+    dtype = column.dtype
+    if isinstance(dtype, pl.List | pl.Array | pl.Struct | pl.Binary | pl.Object | pl.Duration):
+        raise LogFormatError(
+            f"the {role} column '{column.name}' holds {dtype}, ids are required: whole numbers or "
+            "text"
+        )
+    if dtype.is_float():
+        column = column.fill_nan(None)
+        whole = column.cast(pl.Int64, strict=False)
+        if column.is_null().equals(whole.is_null()) and ((column == whole).all()):
+            column = whole
+    text = column.cast(pl.String)
+    return text.set(text == "", None) if (text == "").any() else text
+
+
+def require_filled(column: pl.Series, role: str, name: str, where: Where = row_number) -> None:
+    """Raise LogFormatError at the first null of a column that plays `role`."""
+    row = first_true(column.is_null()) if column.null_count() else None
+    if row is not None:
+        raise LogFormatError(
+            f"{where(row)} has no {role}: column '{name}' is empty there; fill it in or drop the "
+            "row"
+        )
+
+
+def parse_order(column: pl.Series, settled: bool = False) -> pl.Series | None:
+    """Event order as numbers or times, nulls kept; None if the column is text of neither kind.
+
+    Text is read as whole numbers, else numbers, else ISO times, if every value allows it; not if
+    its type is `settled`."""
+    dtype = column.dtype
+    if dtype.is_temporal():
+        return column
+    if isinstance(dtype, pl.Boolean | pl.Decimal):
+        return column.cast(pl.Float64)
+    if dtype.is_numeric():
+        return column.fill_nan(None) if dtype.is_float() else column
+    if isinstance(dtype, pl.Categorical | pl.Enum):
+        column = column.cast(pl.String)
+    if column.dtype != pl.String or settled:
+        return None
+    return parse_numbers(column) if parse_numbers(column) is not None else _parse_times(column)
+
+
+def parse_numbers(text: pl.Series) -> pl.Series | None:
+    """Text as Int64, else Float64, if every filled value allows it; else None."""
+    missing = text.null_count()
+    for dtype in (pl.Int64, pl.Float64):
+        numbers = text.cast(dtype, strict=False)
+        if numbers.null_count() == missing:
+            return numbers
+    return None
+
+
+def _parse_times(text: pl.Series) -> pl.Series | None:
+    try:
+        times = text.str.to_datetime(strict=False, time_zone="UTC")
+    except pl.exceptions.PolarsError:
+        return None
+    return times if times.null_count() == text.null_count() else None
+
+
+def parse_flags(column: pl.Series, where: Where = row_number) -> pl.Series:
+    """A long log's chosen column as booleans. Raises LogFormatError for a value other than 0 or
+    1."""
+    if column.dtype == pl.Boolean and not column.null_count():
+        return column
+    return _by_table(column, FLAGS, pl.Boolean(), "0 (displayed) or 1 (chosen) is required", where)
+
+
+def parse_split(column: pl.Series, where: Where = row_number) -> pl.Series:
+    """A split column as 0 train, 1 validation, 2 test (Int8). Raises LogFormatError for any other
+    value."""
+    if column.dtype.is_float():
+        column = ids_as_text(column, "split")
+    return _by_table(
+        column, SPLIT_CODES, pl.Int8(), "one of 0, 1, 2, train, validation, test is required", where
+    )
+
+
+def _by_table(
+    column: pl.Series, table: dict[str, Any], dtype: pl.DataType, rule: str, where: Where
+) -> pl.Series:
+    if isinstance(column.dtype, pl.List | pl.Array | pl.Struct | pl.Binary | pl.Duration):
+        raise LogFormatError(
+            f"column '{column.name}' holds {column.dtype}, {rule}: correct the column"
+        )
+    text = column.cast(pl.String).str.to_lowercase()
+    values = text.replace_strict(table, default=None, return_dtype=dtype)
+    row = first_true(values.is_null())
+    if row is not None:
+        raise LogFormatError(
+            f"{where(row)} has '{column.name}' = {show(column[row])}, {rule}: correct or drop it"
+        )
+    return values
+
+
+def encode_field(
+    column: pl.Series, *, untyped: bool, where: Where, fill_mean: bool = False
+) -> tuple[npt.NDArray[Any], pl.Series | None]:
+    """A field as float32 numbers, or as int32 codes and their sorted categories (code -1: missing).
+
+    `untyped` columns (csv) are numbers if they have values and each reads as one. Missing numbers
+    are an error, or with `fill_mean` become the mean of the others. Raises LogFormatError for NaN
+    or infinity and for types of neither kind."""
+    name, dtype = column.name, column.dtype
+    if untyped and dtype == pl.String and column.null_count() < len(column):
+        numbers = parse_numbers(column)
+        column = column if numbers is None else numbers
+    if isinstance(column.dtype, pl.String | pl.Categorical | pl.Enum):
+        return _encode_categories(column.cast(pl.String))
+    if not (column.dtype.is_numeric() or isinstance(column.dtype, pl.Boolean | pl.Null)):
+        raise LogFormatError(
+            f"column '{name}' holds {dtype}, a field is numbers or text: cast it to one of them"
+        )
+    row = first_true(column.is_null()) if column.null_count() else None
+    if row is not None and not fill_mean:
+        raise LogFormatError(
+            f"{where(row)} has no value in column '{name}', a number is required: fill it in, or "
+            "store the column"
+            " as text in a parquet file (missing is then a category)"
+        )
+    # Numbers beyond float32 (1e300) would turn into infinity here: they are refused with the
+    # infinities.
+    with np.errstate(over="ignore"):
+        values = column.cast(pl.Float64).to_numpy().astype(np.float32)
+    filled = column.is_not_null().to_numpy()
+    row = first_true(filled & ~(np.abs(values) <= MOST_NUMBER))
+    if row is not None:
+        raise LogFormatError(
+            f"{where(row)} has {column[row]} in column '{name}', a finite number is required:"
+            " correct it, drop the row, or leave the column out (the largest number is "
+            f"{MOST_NUMBER:g})"
+        )
+    if row is None and not filled.all():
+        values = np.where(
+            filled, values, values[filled].mean(dtype=np.float64) if filled.any() else 0.0
+        ).astype(np.float32)
+    return values, None
+
+
+def _encode_categories(text: pl.Series) -> tuple[npt.NDArray[Any], pl.Series]:
+    """Sorted categories, so that codes do not depend on the order of rows: ['b', 'a', null] → [1,
+    0, -1]."""
+    categories = text.drop_nulls().unique().sort()
+    return codes_in(text, categories), categories
+
+
+def codes_in(text: pl.Series, vocabulary: pl.Series) -> npt.NDArray[np.int32]:
+    """Position of each text in a vocabulary of distinct texts, -1 for a null or an unknown one;
+    shape (len(text),)."""
+    codes = text.cast(pl.Enum(vocabulary), strict=False).to_physical()
+    return codes.cast(pl.Int32).fill_null(-1).to_numpy().astype(np.int32, copy=False)

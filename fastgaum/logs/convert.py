@@ -1,0 +1,328 @@
+"""From any number of files to a log in shards, at a memory that does not grow with them.
+
+First pass: the files' rows a piece at a time, checked, and appended to a bucket by a hash of the
+user (of the session where there are no users); the items and the values of categorical fields are
+collected. Second pass: each bucket is packed as `read_log` packs a log, and the buckets of a shard
+are written."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fastgaum.errors import ConfigError, LogFormatError, OutputError
+from fastgaum.logs.column_types import Settled, settle
+from fastgaum.logs.columns import codes_in
+from fastgaum.logs.item_table import attach_item_table
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.pack import Rows, pack_rows
+from fastgaum.logs.read import check_options
+from fastgaum.logs.rows import ChoiceRule, rows_of
+from fastgaum.logs.schema import LogSchema, require_column, resolve_schema
+from fastgaum.logs.shard_writer import check_shards_output, require_shards, write_shards
+from fastgaum.logs.shards import ShardedLog, open_shards
+from fastgaum.logs.slice import join_logs
+from fastgaum.logs.split import USER_RULES, split_by_rule
+from fastgaum.logs.tables import one_line, open_table
+
+PIECE_ROWS = 1_000_000
+"""rows that the first pass works on at once"""
+PER_SHARD, MOST_BUCKETS = 4, 256
+"""buckets of a shard: packing takes several times what a packed bucket does; fewer where files
+would be too many"""
+Stages = Callable[[str, int, int | None], None]
+"""called with what is being done, how much of it is done, and how much there is (None: not known)
+"""
+_COLLECT_AT = 4_000_000
+"""distinct values that may wait before they are made distinct again"""
+
+
+def convert(
+    paths: Sequence[str | os.PathLike[str]],
+    folder: str | os.PathLike[str],
+    n_shards: int,
+    *,
+    schema: LogSchema | None = None,
+    candidate_fields: Sequence[str] = (),
+    item_table: str | os.PathLike[str] | None = None,
+    ordered: bool = False,
+    name: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    choices: ChoiceRule = "error",
+    split: str = "auto",
+    split_seed: int = 0,
+    piece_rows: int = PIECE_ROWS,
+    progress: Stages | None = None,
+) -> ShardedLog:
+    """Write the rows of all files (or folders of parquet files) as one log in at most `n_shards`
+    shards; return it opened.
+
+    Options are those of `read_log`. In one shard the log is what `read_log` makes of the files; in
+    more, its users come in another order, so that a split that is drawn is drawn anew.
+    `split="time"` is not offered: give such a split as a column.
+
+    Raises:
+        LogFormatError: as `read_log`; a bad row is named within a range of its file's rows.
+        ConfigError: an option is unknown or impossible.
+        OutputError: the folder holds something else, or cannot be written.
+    """
+    check_options(split, choices)
+    require_shards(n_shards)
+    if split == "time":
+        raise ConfigError(
+            "split by time compares all sessions, a log in shards is split user by user: give the "
+            "split as a column, or use"
+            " --split-by user"
+        )
+    target = Path(folder)
+    check_shards_output(target)
+    tables = [open_table(Path(path)) for path in paths]
+    found = resolve_schema(
+        tables[0].dtypes, schema=schema, columns=columns, candidate_fields=candidate_fields
+    )
+    for column in candidate_fields:
+        require_column(column, tables[0].dtypes, "a candidate field")
+    if split == "file" and found.split is None:
+        raise LogFormatError(
+            "split='file' needs a split column (split, tr_val_tst), the log has none: use "
+            "split='user'"
+        )
+    rule = split if split in USER_RULES else None if found.split is not None else "user"
+    settled = settle(tables, found, candidate_fields)
+    name = name or Path(paths[0]).stem
+    say = progress or _nothing
+    n_rows = 0
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            dir=target.parent, prefix=f".{target.name}.rows-"
+        ) as beside:
+            # in one shard the files' order stays
+            per_shard = 1 if n_shards == 1 else max(1, min(PER_SHARD, MOST_BUCKETS // n_shards))
+            buckets = _Buckets(Path(beside), n_shards * per_shard, candidate_fields)
+            for rows in _checked(settled, found, candidate_fields, choices, piece_rows):
+                buckets.append(rows)
+                n_rows += rows.frame.height
+                say("rows read", n_rows, None)
+            head = buckets.head(name, ordered)
+            if item_table is not None:
+                head = attach_item_table(head, item_table)
+            with write_shards(target, head) as writer:
+                for written, log in enumerate(
+                    _packed(buckets, per_shard, head, choices, rule, split_seed), start=1
+                ):
+                    writer.add(log)
+                    say("shards written", written, n_shards)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write the shards '{target}': {one_line(error)}; free space or choose another "
+            "folder"
+        ) from None
+    return open_shards(target)
+
+
+def _nothing(what: str, done: int, total: int | None) -> None:
+    """Nobody wants to know."""
+
+
+def _checked(
+    settled: Settled,
+    schema: LogSchema,
+    candidate_fields: Sequence[str],
+    choices: ChoiceRule,
+    piece_rows: int,
+) -> Iterator[Rows]:
+    """The rows of each piece."""
+    before = 0
+    for path, in_file, piece in settled.pieces(piece_rows):
+        try:
+            yield rows_of(
+                piece,
+                schema,
+                candidate_fields=candidate_fields,
+                untyped=False,
+                choices=choices,
+                first_row=before,
+            )
+        except LogFormatError as error:
+            where = (
+                "" if in_file == 0 else f" (rows are counted from row {in_file + 1} of the file)"
+            )
+            raise LogFormatError(f"{path.name}: {error}{where}") from None
+        before += piece.height
+    if before == 0:
+        raise LogFormatError("the log is empty (no rows): at least one event is required")
+
+
+def _packed(
+    buckets: _Buckets,
+    per_shard: int,
+    head: SessionLog,
+    choices: ChoiceRule,
+    rule: str | None,
+    seed: int,
+) -> Iterator[SessionLog]:
+    """Each shard's buckets as a log of all the items, split by its rows or by a rule over all
+    users."""
+    first, drawn = 0, None
+    if rule is not None:
+        n_users = sum(buckets.count_users(number) for number in buckets.filled)
+        drawn = split_by_rule(np.arange(n_users, dtype=np.int32), rule, seed)
+    for _, numbers in itertools.groupby(buckets.filled, lambda number: number // per_shard):
+        parts = []
+        for number in numbers:
+            try:
+                log = pack_rows(
+                    buckets.read(number), ordered=head.ordered, choices=choices, name=head.name
+                ).log
+            except LogFormatError as error:
+                raise LogFormatError(f"{head.name}: {error}") from None
+            if drawn is not None:
+                n_users = int(log.users.max()) + 1
+                log = log.with_split(drawn[first : first + n_users][log.users])
+                first += n_users
+            parts.append(_with_codes_of(log, head))
+        yield join_logs(parts)
+
+
+def _with_codes_of(log: SessionLog, head: SessionLog) -> SessionLog:
+    """The log with the items and categories of `head`; both are sorted, so that display sets keep
+    their order."""
+    fields: dict[str, npt.NDArray[np.generic]] = {}
+    for name, values in log.candidate_fields.items():
+        known = log.categories.get(name)
+        # the last entry stands for code -1, a missing value
+        fields[name] = (
+            values
+            if known is None
+            else np.append(codes_in(known, head.categories[name]), np.int32(-1))[values]
+        )
+    items = codes_in(log.item_ids, head.item_ids)[log.items]
+    return dataclasses.replace(
+        log,
+        items=items,
+        item_ids=head.item_ids,
+        candidate_fields=fields,
+        categories=head.categories,
+        item_fields=head.item_fields,
+        views=log.views if head.views is not None else None,
+    )
+
+
+@dataclass
+class _Buckets:
+    """Rows by a hash of their user, in files, and what all of them say together."""
+
+    folder: Path
+    n: int
+    fields: Sequence[str]
+    logs_views: bool = False
+    _written: dict[int, list[Path]] = field(default_factory=dict)
+    _items: _Distinct = field(default_factory=lambda: _Distinct())
+    _values: dict[str, _Distinct] = field(default_factory=dict)
+    _types: dict[str, np.dtype[np.generic]] = field(default_factory=dict)
+
+    @property
+    def filled(self) -> list[int]:
+        """Numbers of the buckets that hold rows, ascending."""
+        return sorted(self._written)
+
+    def append(self, rows: Rows) -> None:
+        """Add a piece's rows, in order."""
+        self.logs_views |= rows.logs_views
+        self._items.add(rows.frame["item"])
+        columns = {f"field_{i}": rows.fields[name] for i, name in enumerate(self.fields)}
+        for name in self.fields:
+            if isinstance(rows.fields[name].dtype, pl.String | pl.Categorical | pl.Enum):
+                self._values.setdefault(name, _Distinct()).add(rows.fields[name].cast(pl.String))
+                self._types[name] = np.dtype(np.int32)
+            else:
+                self._types[name] = np.dtype(np.float32)
+        frame = rows.frame.with_columns(
+            [series.alias(column) for column, series in columns.items()]
+        )
+        owner = "user" if "user" in frame.columns else "session"
+        frame = frame.with_columns((pl.col(owner).hash(0) % self.n).cast(pl.Int32).alias("bucket"))
+        for (number,), part in frame.partition_by(
+            "bucket", as_dict=True, include_key=False, maintain_order=True
+        ).items():
+            files = self._written.setdefault(number, [])
+            files.append(self.folder / f"{number}-{len(files):06}.parquet")
+            part.write_parquet(files[-1], compression="lz4", statistics=False)
+
+    def head(self, name: str, ordered: bool) -> SessionLog:
+        """All the items and categories, and no session."""
+        none = np.zeros(0, np.int32)
+        return SessionLog(
+            session_offsets=np.zeros(1, np.int32),
+            display_offsets=np.zeros(1, np.int32),
+            items=none,
+            choices=none,
+            split=np.zeros(0, np.int8),
+            users=none,
+            session_ids=pl.Series("session", [], dtype=pl.String),
+            event_ids=pl.Series("event", []),
+            item_ids=self._items.sorted().rename("item"),
+            views=np.zeros(0, np.uint16) if self.logs_views else None,
+            candidate_fields={name: np.zeros(0, self._types[name]) for name in self.fields},
+            categories={
+                name: self._values[name].sorted() for name in self.fields if name in self._values
+            },
+            ordered=ordered,
+            name=name,
+        )
+
+    def count_users(self, number: int) -> int:
+        """Distinct users (or sessions, where there are no users) of a bucket."""
+        owner = "user" if "user" in pl.read_parquet_schema(self._written[number][0]) else "session"
+        return int(
+            pl.scan_parquet(self._written[number], glob=False)
+            .select(pl.col(owner).n_unique())
+            .collect()
+            .item()
+        )
+
+    def read(self, number: int) -> Rows:
+        """A bucket's rows, in the order of the files; its own files are removed."""
+        frame = pl.read_parquet(self._written[number], glob=False)
+        for path in self._written[number]:
+            path.unlink()
+        fields = {name: frame[f"field_{i}"] for i, name in enumerate(self.fields)}
+        return Rows(
+            frame.drop(f"field_{i}" for i in range(len(self.fields))),
+            fields,
+            logs_views=self.logs_views,
+        )
+
+
+class _Distinct:
+    """The distinct texts of many columns."""
+
+    def __init__(self) -> None:
+        self._known: list[pl.Series] = []
+        self._waiting = 0
+
+    def add(self, texts: pl.Series) -> None:
+        self._known.append(texts.drop_nulls().unique())
+        self._waiting += len(self._known[-1])
+        if self._waiting > max(_COLLECT_AT, 2 * len(self._known[0])):
+            self._settle()
+
+    def sorted(self) -> pl.Series:
+        """All of them, in order."""
+        self._settle()
+        return self._known[0].sort().rename("")
+
+    def _settle(self) -> None:
+        if len(self._known) > 1:
+            self._known = [pl.concat([series.rename("") for series in self._known]).unique()]
+        self._waiting = 0

@@ -1,0 +1,173 @@
+"""SessionLog: a log as a ragged two-level structure, session → event → candidate, without padding.
+
+A worked miniature: two sessions, the first of two events (3 and 2 candidates), the second of one (2
+    candidates).
+
+    session_offsets [0, 2, 3]        event_of_session: session 0 holds events 0 and 1
+    display_offsets [0, 3, 5, 7]     event 0 displays candidates 0, 1, 2 items           [4, 0, 2,
+    0, 1, 3, 4] choices         [2, 0, -1]       event 0 chose candidate 2 (item 2), event 1 its
+    first, event 2 none
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+if TYPE_CHECKING:
+    from fastgaum.logs.item_counts import ItemCounts
+
+IntArray = npt.NDArray[np.int32]
+FloatArray = npt.NDArray[np.float32]
+
+SPLITS: tuple[str, ...] = ("train", "validation", "test")
+TRAIN, VALIDATION, TEST = 0, 1, 2
+NO_CLICK = -1
+SplitName = Literal["train", "validation", "test", "all"]
+
+
+@dataclass(frozen=True)
+class SessionLog:
+    """Sessions of events, each one display set and one choice, packed.
+
+    Order within a display set carries no meaning unless `ordered` is true.
+    """
+
+    session_offsets: IntArray
+    """start of each session in events, shape (n_sessions + 1,)"""
+    display_offsets: IntArray
+    """start of each display set in candidates, shape (n_events + 1,)"""
+    items: IntArray
+    """item code of each candidate (a row of `item_ids`), distinct within a display set, shape
+    (n_candidates,)"""
+    choices: IntArray
+    """position of the chosen candidate in its display set, or -1 for no click, shape (n_events,)"""
+    split: npt.NDArray[np.int8]
+    """0 train, 1 validation, 2 test, shape (n_sessions,)"""
+    users: IntArray
+    """user of each session (several sessions may share one user), shape (n_sessions,)"""
+    session_ids: pl.Series
+    """the log's own session ids as text, length n_sessions"""
+    event_ids: pl.Series
+    """the log's own event labels (order, time), length n_events"""
+    item_ids: pl.Series
+    """the log's own item ids as text, length n_items"""
+    views: npt.NDArray[np.uint16] | None = None
+    """rows without a click of each candidate in its display set, at least 1, shape (n_candidates,);
+    None if not logged"""
+    candidate_fields: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    """extra columns per candidate: float32 numbers, or int32 codes into `categories[name]`, shape
+    (n_candidates,)"""
+    item_fields: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    """static item columns: float32 numbers, or int32 codes into `categories[name]`, shape
+    (n_items,)"""
+    categories: dict[str, pl.Series] = field(default_factory=dict)
+    """values of each categorical field as text; code -1 stands for a missing value"""
+    ordered: bool = False
+    """whether the display order is real (a position field may then be built)"""
+    name: str = "log"
+    """what tables and messages call it"""
+
+    @property
+    def n_sessions(self) -> int:
+        """Number of sessions."""
+        return len(self.session_offsets) - 1
+
+    @property
+    def n_events(self) -> int:
+        """Number of events (display sets)."""
+        return len(self.display_offsets) - 1
+
+    @property
+    def n_candidates(self) -> int:
+        """Number of displayed candidates over all events."""
+        return len(self.items)
+
+    @property
+    def n_items(self) -> int:
+        """Number of distinct items in the vocabulary."""
+        return len(self.item_ids)
+
+    @property
+    def has_no_click(self) -> bool:
+        """Whether any event ends without a choice."""
+        return bool((self.choices == NO_CLICK).any())
+
+    @cached_property
+    def session_of_event(self) -> IntArray:
+        """Session of each event, shape (n_events,): session_offsets [0, 2, 3] → [0, 0, 1]."""
+        return np.repeat(np.arange(self.n_sessions, dtype=np.int32), np.diff(self.session_offsets))
+
+    def event_of_candidate(self) -> IntArray:
+        """Event of each candidate, shape (n_candidates,): display_offsets [0, 3, 5] → [0, 0, 0, 1,
+        1]."""
+        return np.repeat(np.arange(self.n_events, dtype=np.int32), np.diff(self.display_offsets))
+
+    def sessions_in(self, split: SplitName) -> IntArray:
+        """Rows of the sessions of one split, ascending; `all` gives every session."""
+        if split == "all":
+            return np.arange(self.n_sessions, dtype=np.int32)
+        return np.flatnonzero(self.split == SPLITS.index(split)).astype(np.int32)
+
+    def session_name(self, row: int) -> str:
+        """Id of a session, by its row."""
+        return str(self.session_ids[row])
+
+    def with_split(self, split: npt.NDArray[np.int8]) -> SessionLog:
+        """Return the same log with another split, shape (n_sessions,)."""
+        return dataclasses.replace(self, split=split)
+
+    def counts(self) -> dict[str, tuple[int, ...]]:
+        """Sessions, events, choices and candidates of each split."""
+        split = np.asarray(self.split)
+        events = np.diff(self.session_offsets)
+        candidates = np.diff(np.asarray(self.display_offsets)[np.asarray(self.session_offsets)])
+        clicked = np.repeat(split, events)[np.asarray(self.choices) >= 0]
+
+        def of(weights: npt.NDArray[Any] | None) -> tuple[int, ...]:
+            return tuple(int(n) for n in np.bincount(split, weights=weights, minlength=3))
+
+        choices = tuple(int(n) for n in np.bincount(clicked, minlength=3))
+        return {
+            "sessions": of(None),
+            "events": of(events),
+            "choices": choices,
+            "candidates": of(candidates),
+        }
+
+    def count(
+        self, what: Literal["sessions", "events", "choices", "candidates"], split: SplitName = "all"
+    ) -> int:
+        """Number of sessions, events, choices or candidates of a split."""
+        of_splits = self.counts()[what]
+        return sum(of_splits) if split == "all" else of_splits[SPLITS.index(split)]
+
+    def parts(self, ids: bool = True) -> Iterator[SessionLog]:
+        """The log itself: where a log in shards gives one shard after the other
+        (`sessions.shards`)."""
+        yield self
+
+    def training_counts(self) -> ItemCounts:
+        """What the training split says of each item."""
+        from fastgaum.logs.item_counts import ItemCounts
+
+        counts = ItemCounts.zeros(self.n_items)
+        counts.add(self)
+        return counts
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A sha256 over the packed arrays, fields, split and ids: two logs share it only if they
+        hold the same data."""
+        from fastgaum.logs.fingerprint import Digests
+
+        digests = Digests()
+        digests.add(self)
+        return digests.fingerprint(self)

@@ -1,0 +1,227 @@
+"""From rows (one per displayed candidate) to a packed SessionLog: fold duplicates, drop order,
+count views, check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fastgaum.errors import LogFormatError
+from fastgaum.logs.columns import codes_in, encode_field, first_true, show
+from fastgaum.logs.log import NO_CLICK, IntArray, SessionLog
+
+MAX_ROWS = 2**31 - 1
+"""offsets are int32, so a log holds at most this many candidates"""
+
+MAX_VIEWS = 2**16 - 1
+"""view counts are uint16 and stop here"""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A log of either layout, one row per displayed candidate, every column already of its final
+    type."""
+
+    frame: pl.DataFrame
+    """session (text), key (what tells the session's events apart), order (sortable, no null), label
+    (what messages and `event_ids` call the event), item (text), chosen (bool), views (how many
+    views the row stands for), and, where the log has them, user (text) and split (Int8)"""
+    fields: Mapping[str, pl.Series]
+    """candidate columns by name, each of frame.height rows"""
+    untyped: bool = False
+    """whether fields come from a format without types (csv)"""
+    logs_views: bool = True
+    """whether the view counts mean anything"""
+    has_times: bool = True
+    """whether order compares events of different sessions (a number or a time, not the order of
+    rows)"""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A packed log and what only the reader still needs."""
+
+    log: SessionLog
+    """its split is all train unless the rows carry one"""
+    first_order: pl.Series
+    """order (time) of each session's first event, length n_sessions"""
+
+
+def pack_rows(
+    rows: Rows, *, ordered: bool, choices: Literal["error", "first"], name: str
+) -> Packed:
+    """Pack a log's rows.
+
+    Rows of one item in one event fold into one candidate: chosen if any of them is, viewed max(sum
+    of views, 1) times, fields from its first row. Sessions keep their order of appearance, events
+    are sorted by order (ties by appearance). Item codes follow the sorted item ids, and unless
+    `ordered` so do the candidates of a display set: neither says anything about the order of rows.
+    With choices="first" the first chosen row of an event wins.
+
+    Raises LogFormatError for two choices in one event, a session with two users or splits, and for
+    non-finite fields."""
+    frame = rows.frame
+    check_size(frame.height)
+    session_ids = frame["session"].unique(maintain_order=True)
+    session_of_row = codes_in(frame["session"], session_ids)
+    item_ids = frame["item"].unique().sort()
+    events, candidates = _fold(frame, session_of_row, codes_in(frame["item"], item_ids), ordered)
+
+    labels = frame["label"].gather(events["row"])
+    display_offsets = offsets_of(candidates["event"].to_numpy(), events.height)
+    session_of_event = events["session"].to_numpy()
+
+    def name_event(event: int) -> str:
+        return f"event {show(labels[event])} of session {show(session_ids[int(session_of_event[event])])}"
+
+    kept_rows = candidates["row"]
+    event_of_candidate = candidates["event"].to_numpy()
+    fields, categories = _encode_fields(
+        rows, kept_rows, lambda i: name_event(int(event_of_candidate[i]))
+    )
+    users, split = _per_session(frame, session_ids, session_of_row)
+    log = SessionLog(
+        session_offsets=offsets_of(session_of_event, len(session_ids)),
+        display_offsets=display_offsets,
+        items=candidates["item"].to_numpy(),
+        choices=_choices(candidates, display_offsets, choices, name_event),
+        split=split,
+        users=users,
+        session_ids=session_ids.rename("session"),
+        event_ids=labels.rename("event"),
+        item_ids=item_ids.rename("item"),
+        views=candidates["views"].clip(1, MAX_VIEWS).cast(pl.UInt16).to_numpy()
+        if rows.logs_views
+        else None,
+        candidate_fields=fields,
+        categories=categories,
+        ordered=ordered,
+        name=name,
+    )
+    return Packed(
+        log, events.group_by("session").agg(pl.col("order").first()).sort("session")["order"]
+    )
+
+
+def check_size(n_rows: int) -> None:
+    """Raise LogFormatError if offsets of `n_rows` candidates do not fit int32."""
+    if n_rows > MAX_ROWS:
+        raise LogFormatError(
+            f"the log has {n_rows} rows, at most {MAX_ROWS} fit 32-bit offsets: split it into "
+            "several logs"
+        )
+
+
+def offsets_of(sorted_codes: npt.NDArray[Any], n_segments: int) -> IntArray:
+    """Start of each segment in sorted segment codes, shape (n_segments + 1,).
+
+    >>> offsets_of(np.array([0, 0, 0, 1, 1]), 2).tolist()
+    [0, 3, 5]
+    """
+    counts = np.bincount(sorted_codes, minlength=n_segments)
+    return np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
+
+
+def _fold(
+    frame: pl.DataFrame, session_of_row: IntArray, item_of_row: IntArray, ordered: bool
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Events (session, key, order, row, event) and candidates (event, item, row, chosen_row,
+    views), both sorted."""
+    coded = frame.select(
+        pl.Series("session", session_of_row),
+        pl.Series("item", item_of_row),
+        pl.col("key"),
+        pl.col("order"),
+        pl.col("views").cast(pl.Int64),
+        pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"),
+        pl.when(pl.col("chosen")).then(pl.int_range(pl.len(), dtype=pl.UInt32)).alias("chosen_row"),
+    )
+    events = (
+        coded.group_by("session", "key")
+        .agg(pl.col("order").min(), pl.col("row").min())
+        .sort("session", "order", "row")
+        .with_columns(pl.int_range(pl.len(), dtype=pl.Int32).alias("event"))
+    )
+    candidates = (
+        coded.join(events.select("session", "key", "event"), on=["session", "key"])
+        .group_by("event", "item")
+        .agg(pl.col("row").min(), pl.col("chosen_row").min(), pl.col("views").sum())
+        .sort("event", "row" if ordered else "item")
+    )
+    return events, candidates
+
+
+def _choices(
+    candidates: pl.DataFrame, display_offsets: IntArray, rule: str, name_event: Any
+) -> IntArray:
+    """Position of each event's chosen candidate, -1 for none."""
+    chosen = candidates.select(
+        "event", "chosen_row", pl.int_range(pl.len(), dtype=pl.Int32).alias("candidate")
+    )
+    chosen = chosen.filter(pl.col("chosen_row").is_not_null()).sort("event", "chosen_row")
+    counts = np.bincount(chosen["event"].to_numpy(), minlength=len(display_offsets) - 1)
+    event = first_true(counts > 1)
+    if event is not None and rule == "error":
+        raise LogFormatError(two_choices(name_event(event), int(counts[event])))
+    chosen = chosen.unique("event", keep="first", maintain_order=True)
+    events = chosen["event"].to_numpy()
+    choices = np.full(len(display_offsets) - 1, NO_CLICK, dtype=np.int32)
+    choices[events] = chosen["candidate"].to_numpy() - display_offsets[events]
+    return choices
+
+
+def two_choices(event: str, n: int) -> str:
+    """Text of the error for an event with several choices."""
+    return f"{event} has {n} choices, one is required: pass choices='first' or split the event"
+
+
+def _encode_fields(
+    rows: Rows, kept: pl.Series, where: Any
+) -> tuple[dict[str, npt.NDArray[Any]], dict[str, pl.Series]]:
+    fields: dict[str, npt.NDArray[Any]] = {}
+    categories: dict[str, pl.Series] = {}
+    for name, column in rows.fields.items():
+        fields[name], values = encode_field(column.gather(kept), untyped=rows.untyped, where=where)
+        if values is not None:
+            categories[name] = values
+    return fields, categories
+
+
+def _per_session(
+    frame: pl.DataFrame, session_ids: pl.Series, session_of_row: IntArray
+) -> tuple[IntArray, npt.NDArray[np.int8]]:
+    """User code (by appearance) and split of each session; a session that has two of either is
+    refused."""
+    n_sessions = len(session_ids)
+    first_row = np.empty(n_sessions, dtype=np.int64)
+    # Written backwards, so that the first row of each session is the one that stays.
+    first_row[session_of_row[::-1]] = np.arange(frame.height - 1, -1, -1)
+
+    def constant(column: str) -> pl.Series:
+        values = frame[column]
+        first = values.gather(first_row)
+        row = first_true(values != first.gather(session_of_row))
+        if row is not None:
+            session = int(session_of_row[row])
+            raise LogFormatError(
+                f"session {show(session_ids[session])} has the {column}s {show(first[session])} and"
+                f" {show(values[row])}, one is required: give each {column}'s part its own session "
+                "id"
+            )
+        return first
+
+    users = np.arange(n_sessions, dtype=np.int32)
+    if "user" in frame.columns:
+        user = constant("user")
+        users = codes_in(user, user.unique(maintain_order=True))
+    split = (
+        constant("split").to_numpy()
+        if "split" in frame.columns
+        else np.zeros(n_sessions, dtype=np.int8)
+    )
+    return users, split

@@ -1,0 +1,291 @@
+"""From a table of either layout to `Rows`: roles read, types settled, nested events spread over
+their candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from fastgaum.errors import LogFormatError
+from fastgaum.logs.columns import (
+    first_true,
+    ids_as_text,
+    parse_flags,
+    parse_order,
+    parse_split,
+    require_filled,
+    row_number,
+    show,
+)
+from fastgaum.logs.pack import Rows, check_size, two_choices
+from fastgaum.logs.schema import LogSchema, is_list, require_column
+
+ChoiceRule = Literal["error", "first"]
+NameEvent = Callable[[int], str]
+
+
+def rows_of(
+    table: pl.DataFrame,
+    schema: LogSchema,
+    *,
+    candidate_fields: Sequence[str],
+    untyped: bool,
+    choices: ChoiceRule,
+    first_row: int | None = None,
+) -> Rows:
+    """Turn a table into rows of one candidate each. Raises LogFormatError for whatever breaks the
+    schema.
+
+    `first_row`: the table is a piece of a larger one, so many rows into it, and its types are
+    settled: text stays text."""
+    if table.height == 0:
+        raise LogFormatError("the log is empty (no rows): at least one event is required")
+    for name in candidate_fields:
+        require_column(name, table.columns, "a candidate field")
+        if name in (schema.chosen, schema.chosen_index):
+            raise LogFormatError(
+                f"column '{name}' is the choice itself, it cannot be a candidate field: leave it "
+                "out"
+            )
+    if schema.nested:
+        return _nested_rows(table, schema, candidate_fields, untyped, choices, first_row)
+    return _long_rows(table, schema, candidate_fields, untyped, first_row)
+
+
+def _long_rows(
+    table: pl.DataFrame,
+    schema: LogSchema,
+    candidate_fields: Sequence[str],
+    untyped: bool,
+    first_row: int | None,
+) -> Rows:
+    assert schema.item is not None
+    assert schema.chosen is not None
+    columns = _event_columns(table, schema, first_row)
+    item = ids_as_text(table[schema.item], "item")
+    require_filled(item, "item", schema.item)
+    chosen = parse_flags(table[schema.chosen])
+    views = _views(table[schema.views]) if schema.views else (~chosen).cast(pl.UInt32)
+    frame = pl.DataFrame(
+        [*columns, item.rename("item"), chosen.rename("chosen"), views.rename("views")]
+    )
+    fields = {name: table[name] for name in candidate_fields}
+    return Rows(frame, fields, untyped, has_times=_has_times(table, schema))
+
+
+def _event_columns(
+    table: pl.DataFrame, schema: LogSchema, first_row: int | None
+) -> list[pl.Series]:
+    """session, key, order, label and, where the log has them, user and split."""
+    session = _filled_ids(table, schema.session, "session")
+    start = first_row or 0
+    rows = pl.int_range(start, start + table.height, eager=True)
+    order, label = rows, rows
+    if schema.event is not None:
+        event = table[schema.event]
+        parsed = parse_order(event, settled=first_row is not None)
+        label = ids_as_text(event, "event") if parsed is None else parsed
+        require_filled(
+            label,
+            "event",
+            schema.event,
+            lambda row: f"{row_number(row)} (session {show(session[row])})",
+        )
+        # Text that is neither a number nor a time orders events by appearance.
+        order = rows if parsed is None else parsed
+    if schema.event_label is not None:
+        label = _label(table, schema.event_label, settled=first_row is not None)
+        if not schema.nested and not first_row:
+            _check_shared(label, session, table, schema)
+    # A row of a nested log is an event of its own, whatever it is called.
+    key = rows if schema.nested else label
+    columns = [
+        session.rename("session"),
+        key.alias("key"),
+        order.alias("order"),
+        label.alias("label"),
+    ]
+    if schema.user is not None:
+        columns.append(_filled_ids(table, schema.user, "user").rename("user"))
+    if schema.split is not None:
+        columns.append(parse_split(table[schema.split]).rename("split"))
+    return columns
+
+
+def _has_times(table: pl.DataFrame, schema: LogSchema) -> bool:
+    return schema.event is not None and parse_order(table[schema.event].head(1)) is not None
+
+
+def _label(table: pl.DataFrame, column: str, settled: bool) -> pl.Series:
+    parsed = parse_order(table[column], settled)
+    label = ids_as_text(table[column], "event_label") if parsed is None else parsed
+    require_filled(label, "event label", column)
+    return label
+
+
+def _check_shared(
+    label: pl.Series, session: pl.Series, table: pl.DataFrame, schema: LogSchema
+) -> None:
+    """Refuse a label that is a row number in disguise: it would make each candidate an event of its
+    own."""
+    if label.n_unique() < table.height or schema.event is None:
+        return
+    events = pl.DataFrame([session.alias("session"), table[schema.event].alias("event")]).n_unique()
+    if events < table.height:
+        raise LogFormatError(
+            f"the event label '{schema.event_label}' differs in each of the {table.height} rows "
+            "while session and"
+            f" '{schema.event}' make {events} events, a label is shared by an event's rows: to "
+            "leave it out pass"
+            f" columns={{'event': '{schema.event}', 'event_label': '{schema.event}'}}"
+        )
+
+
+def _filled_ids(table: pl.DataFrame, column: str, role: str) -> pl.Series:
+    ids = ids_as_text(table[column], role)
+    require_filled(ids, f"{role} id", column)
+    return ids
+
+
+def _views(column: pl.Series) -> pl.Series:
+    counts = column.cast(pl.Int64, strict=False)
+    row = first_true(counts.is_null() | (counts < 0).fill_null(True))
+    if row is not None:
+        raise LogFormatError(
+            f"{row_number(row)} has '{column.name}' = {show(column[row])}, a count of views is "
+            "required: correct it,"
+            " or rename the column if it means something else"
+        )
+    return counts
+
+
+def _nested_rows(
+    table: pl.DataFrame,
+    schema: LogSchema,
+    candidate_fields: Sequence[str],
+    untyped: bool,
+    choices: ChoiceRule,
+    first_row: int | None,
+) -> Rows:
+    assert schema.items is not None
+    columns = _event_columns(table, schema, first_row)
+    session, label = columns[0], columns[3]
+
+    def name_event(event: int) -> str:
+        return f"event {show(label[event])} of session {show(session[event])}"
+
+    items = _as_list(table[schema.items])
+    lengths = items.list.len().fill_null(0)
+    event = first_true(lengths == 0)
+    if event is not None:
+        raise LogFormatError(
+            f"{name_event(event)} displays nothing ('{schema.items}' is empty): drop the row or "
+            "fill it in"
+        )
+    check_size(int(lengths.cast(pl.Int64).sum()))
+    event_of_row = pl.Series(
+        np.repeat(np.arange(table.height, dtype=np.uint32), lengths.to_numpy())
+    )
+    item = ids_as_text(items.explode(), "item")
+    require_filled(item, "item", schema.items, lambda row: name_event(int(event_of_row[row])))
+    frame = pl.DataFrame([column.gather(event_of_row) for column in columns]).with_columns(
+        item.rename("item"), views=pl.lit(1, pl.UInt32)
+    )
+    if schema.chosen_index is not None:
+        index = _one_choice(table[schema.chosen_index], choices, name_event)
+        chosen = _flags_by_index(index, lengths, frame.height, name_event)
+    else:
+        assert schema.chosen is not None
+        picked = ids_as_text(_one_choice(table[schema.chosen], choices, name_event), "chosen")
+        chosen = _flags_by_item(picked, frame["item"], event_of_row, name_event)
+    fields = {
+        name: _spread(table[name], lengths, event_of_row, name_event) for name in candidate_fields
+    }
+    # Without repeated items every count would be 1: the log does not speak of views.
+    repeats = frame.select(pl.struct("key", "item").n_unique()).item() < frame.height
+    frame = frame.with_columns(chosen.alias("chosen"))
+    return Rows(frame, fields, untyped, logs_views=repeats, has_times=_has_times(table, schema))
+
+
+def _one_choice(column: pl.Series, choices: ChoiceRule, name_event: NameEvent) -> pl.Series:
+    """A nested log's choice column as one value per event, null for no click; of a list its first
+    entry."""
+    if not is_list(column.dtype):
+        return column
+    lists = _as_list(column).list.drop_nulls()
+    counts = lists.list.n_unique().fill_null(0)
+    event = first_true(counts > 1)
+    if event is not None and choices == "error":
+        raise LogFormatError(two_choices(name_event(event), int(counts[event])))
+    return lists.list.first()
+
+
+def _flags_by_item(
+    picked: pl.Series, item: pl.Series, event_of_row: pl.Series, name_event: NameEvent
+) -> pl.Series:
+    """Rows whose item is the one their event chose; shape (n_rows,). Raises LogFormatError if no
+    candidate is."""
+    flags = (item == picked.gather(event_of_row)).fill_null(False)
+    found = np.zeros(len(picked), dtype=np.bool_)
+    found[event_of_row.filter(flags).to_numpy()] = True
+    event = first_true(picked.is_not_null().to_numpy() & ~found)
+    if event is not None:
+        raise LogFormatError(
+            f"{name_event(event)} chose item {show(picked[event])}, which is not among its"
+            f" {int((event_of_row == event).sum())} candidates: correct the row, or if "
+            f"'{picked.name}' is a position"
+            f" pass columns={{'chosen_index': '{picked.name}'}}"
+        )
+    return flags
+
+
+def _flags_by_index(
+    index: pl.Series, lengths: pl.Series, n_rows: int, name_event: NameEvent
+) -> pl.Series:
+    """Rows at their event's chosen position; shape (n_rows,). Raises LogFormatError if it is no
+    position."""
+    numbers = index.cast(pl.Float64, strict=False).fill_nan(None)
+    unread = numbers.is_null() & index.cast(pl.String).fill_null("NaN").ne("NaN")
+    # A missing index is NaN here, and every comparison with it is false.
+    position, size = numbers.to_numpy(), lengths.to_numpy().astype(np.int64)
+    event = first_true(
+        unread.to_numpy() | (position < -1) | (position >= size) | (position % 1 > 0)
+    )
+    if event is not None:
+        raise LogFormatError(
+            f"{name_event(event)} has '{index.name}' = {show(index[event])} for {size[event]} "
+            "candidates, a position"
+            f" from 0 to {size[event] - 1} is required (null or -1: no click): correct the row, or "
+            f"if '{index.name}' is"
+            f" an item pass columns={{'chosen': '{index.name}'}}"
+        )
+    starts = np.cumsum(size) - size
+    clicked = position >= 0
+    flags = np.zeros(n_rows, dtype=np.bool_)
+    flags[starts[clicked] + position[clicked].astype(np.int64)] = True
+    return pl.Series(flags)
+
+
+def _as_list(column: pl.Series) -> pl.Series:
+    return column.arr.to_list() if isinstance(column.dtype, pl.Array) else column
+
+
+def _spread(
+    column: pl.Series, lengths: pl.Series, event_of_row: pl.Series, name_event: NameEvent
+) -> pl.Series:
+    """A candidate column of a nested log, one value per candidate; a plain column holds for its
+    whole display set."""
+    if not is_list(column.dtype):
+        return column.gather(event_of_row)
+    lists = _as_list(column)
+    event = first_true(lists.list.len().fill_null(0) != lengths)
+    if event is not None:
+        raise LogFormatError(
+            f"{name_event(event)} has {lists.list.len()[event] or 0} values in '{column.name}' for "
+            f"{lengths[event]}"
+            " candidates, one each is required: make the lists equally long"
+        )
+    return lists.explode()

@@ -1,0 +1,253 @@
+"""The one schema of a log: which roles a column can play, under which names, and in which of two
+layouts.
+
+long    one row per displayed candidate: session, event, item, chosen (0/1) nested  one row per
+event: session, items (a list), chosen (an item, or a list of at most one; null or empty: no click)
+        or chosen_index (its position in the list from 0; null or -1: no click)
+
+Both may add event_label, user, split, and long adds views. Names are matched without regard to case
+and underscores, so `session_id`, `SessionId` and `sessionID` are one name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from fastgaum.errors import LogFormatError, did_you_mean
+
+ROLE_NAMES: dict[str, tuple[str, ...]] = {
+    "session": ("session", "session_id", "sid"),
+    "event": ("event", "time", "timestamp", "datetime", "impression_time", "event_time", "step"),
+    "event_label": ("event_label", "event_id", "impression_id", "impression"),
+    "user": ("user", "user_id", "uid"),
+    "item": ("item", "item_id", "article_id", "product_id", "movie_id"),
+    "items": ("items", "item_ids", "candidates", "display_set", "article_ids_inview"),
+    "chosen": ("chosen", "is_click", "click", "clicked", "chosen_item", "article_ids_clicked"),
+    "chosen_index": ("chosen_index", "choice_index", "clicked_index", "choice"),
+    "split": ("split", "tr_val_tst"),
+    "views": ("views",),
+}
+"""accepted column names of each role, the preferred one first (the released files' SessionId, Time,
+ItemId, is_click and tr_val_tst are among them)"""
+
+EBNERD: dict[str, str] = {
+    "session": "user_id",
+    "user": "user_id",
+    "event": "impression_time",
+    "event_label": "impression_id",
+    "items": "article_ids_inview",
+    "chosen": "article_ids_clicked",
+}
+"""the EB-NeRD news logs: a user's impressions in time order are one session (their session_id is a
+browser visit)"""
+
+KNOWN_LAYOUTS: tuple[dict[str, str], ...] = (EBNERD,)
+"""layouts recognised by having all their columns, before any single name is looked up"""
+
+LONG_ONLY = ("item", "views")
+NESTED_ONLY = ("items", "chosen_index")
+
+
+@dataclass(frozen=True)
+class LogSchema:
+    """The column that plays each role; None where a log has none. `item` makes it long, `items`
+    nested."""
+
+    session: str
+    """whose events belong together"""
+    event: str | None = None
+    """order or time of the event within its session (null is an error); only nested may lack it:
+    the order of rows"""
+    item: str | None = None
+    """long: the displayed item of a row"""
+    items: str | None = None
+    """nested: the list of displayed items"""
+    chosen: str | None = None
+    """long: 0 or 1; nested: the chosen item, or a list of them"""
+    chosen_index: str | None = None
+    """nested: the chosen item's position in `items`, from 0"""
+    event_label: str | None = None
+    """the event's own id where `event` is only a time; in long, rows of one session and label are
+    one event"""
+    user: str | None = None
+    """who the session belongs to; without it each session is its own user"""
+    split: str | None = None
+    """0, 1, 2 or train, validation, test"""
+    views: str | None = None
+    """long: how often the row's candidate was viewed; without it, rows with chosen = 0 are counted
+    """
+
+    @property
+    def nested(self) -> bool:
+        """Whether a row is an event (nested) rather than a candidate (long)."""
+        return self.items is not None
+
+    def columns(self) -> list[str]:
+        """Columns that the schema reads, each once."""
+        return list(
+            dict.fromkeys(
+                column for column in dataclasses.asdict(self).values() if column is not None
+            )
+        )
+
+
+ROLES = tuple(field.name for field in dataclasses.fields(LogSchema))
+
+
+def squeeze(name: str) -> str:
+    """Return a column name without case and underscores.
+
+    >>> squeeze("Session_Id")
+    'sessionid'
+    """
+    return name.lower().replace("_", "")
+
+
+def find_role(role: str, columns: Iterable[str]) -> str | None:
+    """Return the column that plays `role` by its name, the most preferred name first; None if there
+    is none.
+
+    >>> find_role("event", ["SessionId", "Time", "ItemId"])
+    'Time'
+    """
+    by_name = {squeeze(column): column for column in reversed(list(columns))}
+    for name in ROLE_NAMES[role]:
+        if squeeze(name) in by_name:
+            return by_name[squeeze(name)]
+    return None
+
+
+def resolve_schema(
+    dtypes: Mapping[str, pl.DataType],
+    *,
+    schema: LogSchema | None = None,
+    columns: Mapping[str, str] | None = None,
+    candidate_fields: Iterable[str] = (),
+) -> LogSchema:
+    """Decide which column of a log plays which role.
+
+    `columns` names columns by role and comes first; then a whole `schema`, or a known layout, or
+    the names in `ROLE_NAMES`. Raises LogFormatError if a required role has no column or a named
+    column does not exist."""
+    explicit = dict(columns or {})
+    for role, column in explicit.items():
+        if role not in ROLES:
+            raise LogFormatError(
+                f"columns names the role '{role}', one of {', '.join(ROLES)} is "
+                f"required{did_you_mean(role, ROLES)}"
+            )
+        require_column(column, dtypes, f"the {role}")
+    if schema is not None:
+        for column in schema.columns():
+            require_column(column, dtypes, "the schema")
+        roles = {
+            role: column
+            for role, column in dataclasses.asdict(schema).items()
+            if column is not None
+        }
+    else:
+        roles = _named_roles(dtypes, explicit, set(candidate_fields))
+    roles.update(explicit)
+    if "chosen_index" in explicit and "chosen" not in explicit:
+        roles.pop("chosen", None)
+    if "chosen" in explicit and "chosen_index" not in explicit:
+        roles.pop("chosen_index", None)
+    _check_roles(roles, dtypes)
+    return LogSchema(**roles)
+
+
+def require_column(column: str, dtypes: Iterable[str], what: str) -> None:
+    """Raise LogFormatError unless `column` is among a log's columns; `what` says who named it."""
+    if column not in dtypes:
+        known = list(dtypes)
+        raise LogFormatError(
+            f"no column '{column}' (named for {what}); the columns are "
+            f"{', '.join(known)}{did_you_mean(column, known)}"
+        )
+
+
+def _named_roles(
+    dtypes: Mapping[str, pl.DataType], explicit: Mapping[str, str], fields: set[str]
+) -> dict[str, str]:
+    """Roles by known layout or by name, leaving out columns that were named for another role."""
+    free = [column for column in dtypes if column not in explicit.values()]
+    for layout in KNOWN_LAYOUTS:
+        if set(layout.values()) <= set(dtypes):
+            split = find_role("split", free)
+            return {**layout, **({"split": split} if split and "split" not in explicit else {})}
+    nested = "items" in explicit or ("item" not in explicit and _looks_nested(dtypes, free))
+    roles: dict[str, str] = {}
+    for role in ROLES:
+        if role in explicit or role in (LONG_ONLY if nested else NESTED_ONLY):
+            continue
+        column = find_role(role, free)
+        # A user who names `views` as a candidate field means their own column, not a count of rows.
+        if column is not None and not (role == "views" and column in fields):
+            roles[role] = column
+    if (
+        "session" not in roles
+        and "session" not in explicit
+        and (user := roles.get("user", explicit.get("user")))
+    ):
+        roles["session"] = user
+    # `event_id` orders events when nothing better does; it is then no label of something else.
+    if "event" not in roles and "event" not in explicit and "event_label" in roles:
+        roles["event"] = roles.pop("event_label")
+    return roles
+
+
+def _looks_nested(dtypes: Mapping[str, pl.DataType], free: list[str]) -> bool:
+    items = find_role("items", free)
+    return items is not None and (is_list(dtypes[items]) or find_role("item", free) is None)
+
+
+def is_list(dtype: pl.DataType) -> bool:
+    """Whether a column holds lists (of fixed or varying length)."""
+    return isinstance(dtype, pl.List | pl.Array)
+
+
+def _check_roles(roles: Mapping[str, str], dtypes: Mapping[str, pl.DataType]) -> None:
+    nested = "items" in roles
+    if nested and "item" in roles:
+        raise LogFormatError(
+            f"both an item column '{roles['item']}' and an items column '{roles['items']}' are "
+            "named, one is required:"
+            " item for one row per candidate, items for one row per event"
+        )
+    if nested and not is_list(dtypes[roles["items"]]):
+        raise LogFormatError(
+            f"column '{roles['items']}' holds {dtypes[roles['items']]}, a list of items is "
+            "required:"
+            " save a nested log as parquet or arrow, or write one row per candidate"
+        )
+    if "chosen" in roles and "chosen_index" in roles:
+        raise LogFormatError(
+            f"both '{roles['chosen']}' (the chosen item) and '{roles['chosen_index']}' (its "
+            "position) are given, one is"
+            f" required: name it, columns={{'chosen': '{roles['chosen']}'}}"
+        )
+    required = [
+        "session",
+        *(["chosen"] if "chosen_index" not in roles else []),
+        *([] if nested else ["item", "event"]),
+    ]
+    missing = [role for role in required if role not in roles]
+    if missing:
+        raise LogFormatError(_missing_text(missing[0], roles, dtypes, nested))
+
+
+def _missing_text(role: str, roles: Mapping[str, str], dtypes: Iterable[str], nested: bool) -> str:
+    known = list(dtypes)
+    free = [column for column in known if column not in roles.values()]
+    hints = [hint for name in ROLE_NAMES[role] if (hint := did_you_mean(name, free))]
+    hint = hints[0] if hints else ""
+    column = hint.split("'")[1] if hint else "NAME"
+    layout = "one row per event" if nested else "one row per displayed candidate"
+    return (
+        f"no {role} column in a log of {layout} (accepted: {', '.join(ROLE_NAMES[role])}); the "
+        "columns are"
+        f" {', '.join(known) or 'none'}{hint}: rename it, or pass columns={{'{role}': '{column}'}}"
+    )

@@ -1,0 +1,287 @@
+"""Writing a log in shards, one after the other: beside its place first, then renamed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fastgaum.errors import ConfigError, OutputError
+from fastgaum.files import atomic, sync_file, sync_folder
+from fastgaum.locks import name_lock
+from fastgaum.logs.fingerprint import Digests
+from fastgaum.logs.item_counts import ItemCounts
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.shard_files import (
+    CATEGORIES,
+    FORMAT,
+    ITEMS,
+    MANIFEST,
+    VERSION,
+    Shard,
+    field_columns,
+    footer_of,
+)
+from fastgaum.logs.shards import ShardedLog, is_sharded, open_shards
+from fastgaum.logs.slice import slice_sessions
+from fastgaum.logs.synthetic import world
+from fastgaum.logs.tables import one_line
+
+MOST_SHARDS = 99_999
+GROUP_ROWS = 131_072
+"""rows of a parquet row group"""
+
+
+class ShardWriter:
+    """The shards of one log so far; `write_shards` makes it."""
+
+    def __init__(self, folder: Path, head: SessionLog, key: str, mark: str) -> None:
+        self.folder, self.head, self.key, self.mark = folder, head, key, mark
+        self.shards: list[Shard] = []
+        self.counts = ItemCounts.zeros(head.n_items)
+        self._digests = Digests()
+        self._n_users = 0
+
+    def add(self, part: SessionLog) -> None:
+        """Write the next shard: sessions of users whom no other shard holds, with the items of the
+        head."""
+        part = dataclasses.replace(
+            part, users=np.unique(part.users, return_inverse=True)[1].astype(np.int32)
+        )
+        self.shards.append(
+            Shard.of(part, **self._write(f"shard-{len(self.shards):05}", _rows(part)))
+        )
+        self._digests.add(part, self._n_users)
+        self._n_users += self.shards[-1].users
+        self.counts.add(part)
+
+    def finish(self) -> None:
+        """Write what is not a shard."""
+        head = self.head
+        fields = {f"item_fields_{i}": values for i, values in enumerate(head.item_fields.values())}
+        counts = {
+            field.name: getattr(self.counts, field.name) for field in dataclasses.fields(ItemCounts)
+        }
+        items = self._write(ITEMS, pl.DataFrame({"item": head.item_ids, **fields, **counts}))
+        named = [
+            pl.DataFrame(
+                {
+                    "field": pl.repeat(i, len(values), dtype=pl.Int32, eager=True),
+                    "value": values.alias("value"),
+                }
+            )
+            for i, values in enumerate(head.categories.values())
+        ]
+        empty = pl.DataFrame(schema={"field": pl.Int32, "value": pl.String})
+        categories = self._write(CATEGORIES, pl.concat([empty, *named]))
+        about: dict[str, Any] = {
+            "format": FORMAT,
+            "version": VERSION,
+            "key": self.key,
+            "name": head.name,
+            "ordered": head.ordered,
+            "views": head.views is not None,
+            "candidate_fields": {
+                name: str(values.dtype) for name, values in head.candidate_fields.items()
+            },
+            "item_fields": list(head.item_fields),
+            "categories": list(head.categories),
+            "totals": {
+                what: [sum(n) for n in zip(*(getattr(s, what) for s in self.shards), strict=True)]
+                for what in ("sessions", "events", "choices", "candidates")
+            },
+            "tables": {ITEMS: items, CATEGORIES: categories},
+            "digests": self._digests.values(),
+            "shards": [dataclasses.asdict(shard) for shard in self.shards],
+        }
+        with atomic(self.folder / MANIFEST) as beside:
+            beside.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+    def _write(self, stem: str, frame: pl.DataFrame) -> dict[str, Any]:
+        """Write a file; return its name, size and sha256."""
+        name = f"{stem}{self.mark}.parquet"
+        path = self.folder / name
+        frame.write_parquet(
+            path,
+            compression="zstd",
+            compression_level=1,
+            row_group_size=GROUP_ROWS,
+            statistics=False,
+            metadata=footer_of(self.key, name),
+        )
+        with open(path, "rb") as file:
+            sync_file(file)
+            return {
+                "file": name,
+                "bytes": path.stat().st_size,
+                "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+            }
+
+
+@contextmanager
+def write_shards(folder: str | os.PathLike[str], head: SessionLog) -> Iterator[ShardWriter]:
+    """Yield a writer to `add` shards to; on success the folder holds them, and a log in shards that
+    was there is replaced.
+
+    At any moment the folder holds the former log or the new one, whole, as with `store.save_log`:
+    the files of a replacement have names of their own, and a new shards.json makes them the log's.
+    head: items, item fields, categories, the names and types of candidate fields; its sessions are
+        not looked at.
+
+    Raises:
+        OutputError: the folder holds something else, or cannot be written; what was there then
+            stays.
+    """
+    target = Path(folder)
+    check_shards_output(target)
+    key = secrets.token_hex(8)
+    head = slice_sessions(head, np.zeros(0, np.int32))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with name_lock(target):
+            way = _replaced(target, head, key) if is_sharded(target) else _new(target, head, key)
+            with way as writer:
+                yield writer
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise OutputError(
+            f"cannot write the shards '{target}': {one_line(error)}; free space or choose another "
+            "folder"
+        ) from None
+
+
+@contextmanager
+def _new(target: Path, head: SessionLog, key: str) -> Iterator[ShardWriter]:
+    beside = target.parent / f".{target.name}.new-{key}"
+    beside.mkdir()
+    try:
+        writer = ShardWriter(beside, head, key, "")
+        yield writer
+        writer.finish()
+        beside.rename(target)
+        sync_folder(target.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextmanager
+def _replaced(target: Path, head: SessionLog, key: str) -> Iterator[ShardWriter]:
+    # those of the log that is there, and of a replacement that was killed
+    former = list(target.glob("*.parquet"))
+    try:
+        writer = ShardWriter(target, head, key, f".{key}")
+        yield writer
+        writer.finish()
+    except BaseException:
+        former = list(target.glob(f"*.{key}.parquet"))
+        raise
+    finally:
+        for path in former:
+            path.unlink(missing_ok=True)
+
+
+def check_shards_output(folder: Path) -> None:
+    """Raise OutputError if something else than a log in shards is there."""
+    if (
+        folder.exists()
+        and not is_sharded(folder)
+        and not (folder.is_dir() and not any(folder.iterdir()))
+    ):
+        raise OutputError(
+            f"'{folder}' exists and is no log in shards: choose another folder or remove it"
+        )
+
+
+def require_shards(n_shards: int) -> None:
+    """Raise ConfigError unless a log can be cut into so many."""
+    if not 1 <= n_shards <= MOST_SHARDS:
+        raise ConfigError(
+            f"shards is {n_shards}, a whole number from 1 to {MOST_SHARDS} is required"
+        )
+
+
+def shard_log(log: SessionLog, folder: str | os.PathLike[str], n_shards: int) -> ShardedLog:
+    """Write a log that is in memory as at most `n_shards` shards of about as many users each;
+    return it opened.
+
+    In one shard the log keeps its order; else users come in the order of their codes.
+
+    Raises:
+        ConfigError: n_shards is below 1.
+        OutputError: as `write_shards`.
+    """
+    require_shards(n_shards)
+    distinct, user = np.unique(log.users, return_inverse=True)
+    bucket = user.astype(np.int64) * min(n_shards, max(len(distinct), 1)) // max(len(distinct), 1)
+    with write_shards(folder, log) as writer:
+        for number in range(int(bucket.max(initial=-1)) + 1):
+            writer.add(slice_sessions(log, np.flatnonzero(bucket == number)))
+    return open_shards(folder)
+
+
+def synthesise_shards(
+    n_events: int,
+    folder: str | os.PathLike[str],
+    n_shards: int,
+    *,
+    preset: str = "default",
+    **changes: Any,
+) -> ShardedLog:
+    """Draw a log of a synthetic world (see `synthetic.synthesise`) part by part, each a shard;
+    return it opened.
+
+    Raises:
+        ConfigError: an impossible world or number of shards.
+        OutputError: as `write_shards`.
+    """
+    require_shards(n_shards)
+    drawn = world(preset, **changes)
+    bounds = np.linspace(0, n_events, n_shards + 1).astype(np.int64).tolist()
+    with write_shards(folder, drawn.draw_part(1, n_shards)) as writer:
+        for part, (start, stop) in enumerate(itertools.pairwise(bounds)):
+            writer.add(drawn.draw_part(stop - start, part))
+    return open_shards(folder)
+
+
+def _rows(part: SessionLog) -> pl.DataFrame:
+    """One row per event."""
+    of_session = part.session_of_event
+    start = np.zeros(part.n_events, dtype=np.bool_)
+    start[part.session_offsets[:-1]] = True
+    sizes = pl.Series("n", np.diff(part.display_offsets))
+    columns: dict[str, Any] = {
+        "start": start,
+        "session": part.session_ids.gather(of_session),
+        "user": np.asarray(part.users)[of_session],
+        "split": np.asarray(part.split)[of_session],
+        "label": part.event_ids,
+        "items": _lists(part.items, sizes),
+        "choice": part.choices,
+    }
+    if part.views is not None:
+        columns["views"] = _lists(part.views, sizes)
+    for name, column in field_columns(part, "candidate_fields").items():
+        columns[column] = _lists(part.candidate_fields[name], sizes)
+    return pl.DataFrame(columns)
+
+
+def _lists(values: npt.NDArray[Any], sizes: pl.Series) -> pl.Series:
+    """Values of each display set as a list."""
+    event = pl.Series(
+        "event", np.repeat(np.arange(len(sizes), dtype=np.int32), sizes.to_numpy())
+    ).set_sorted()
+    grouped = pl.DataFrame([event, pl.Series("value", np.asarray(values))]).group_by(
+        "event", maintain_order=True
+    )
+    return grouped.agg("value")["value"]

@@ -1,0 +1,273 @@
+"""A log in shards: a folder of parquet files of whole users, read one at a time, so that its length
+never enters memory.
+
+    SHARDS/shards.json           format, version, name, and of every file: its size, its sha256 and
+    what it counts SHARDS/items.parquet         the items in code order, their static fields, and
+    their counts in the training split SHARDS/categories.parquet    the values of categorical fields
+    SHARDS/shard-00000.parquet   one row per event: start, session, user, split, label, items
+    (codes), choice, views, fields
+
+All sessions of a user lie in one shard: what a user's own past says of a candidate, and what must
+be left out of the counts for that user, is found without looking into another."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fastgaum.errors import LogFormatError
+from fastgaum.logs.fingerprint import fingerprint_of, split_digest
+from fastgaum.logs.item_counts import ItemCounts
+from fastgaum.logs.log import SPLITS, IntArray, SessionLog, SplitName
+from fastgaum.logs.pack import MAX_ROWS
+from fastgaum.logs.shard_files import (
+    CATEGORIES,
+    HASHED_AT_ONCE,
+    ITEMS,
+    MANIFEST,
+    WAYS_OUT,
+    Shard,
+    check_files,
+    check_hash,
+    check_values,
+    read_head,
+    read_manifest,
+    read_rows,
+)
+from fastgaum.logs.slice import join_logs
+from fastgaum.logs.split import split_by_rule
+from fastgaum.logs.tables import READ_ERRORS, one_line
+
+
+@dataclass(frozen=True)
+class ShardedLog:
+    """A log in shards. It has the names of a `SessionLog`, and `parts` gives its sessions, a shard
+    at a time."""
+
+    folder: Path
+    head: SessionLog
+    """items, fields, categories and name of the log, and no session"""
+    shards: tuple[Shard, ...]
+    key: str
+    digests: dict[str, str]
+    item_counts: ItemCounts | None
+    """of the training split; None where the log was split anew"""
+    drawn: npt.NDArray[np.int8] | None = None
+    """split of each user where the log was split anew"""
+    _trusted: set[str] = field(default_factory=set, compare=False)
+    """files whose content was found right"""
+
+    @property
+    def name(self) -> str:
+        """What tables and messages call it."""
+        return self.head.name
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the display order is real."""
+        return self.head.ordered
+
+    @property
+    def views(self) -> npt.NDArray[np.uint16] | None:
+        """No views, or None where the log has none."""
+        return self.head.views
+
+    @property
+    def candidate_fields(self) -> dict[str, npt.NDArray[Any]]:
+        """The candidate fields, without values."""
+        return self.head.candidate_fields
+
+    @property
+    def item_fields(self) -> dict[str, npt.NDArray[Any]]:
+        """Static item columns, as in `SessionLog`."""
+        return self.head.item_fields
+
+    @property
+    def categories(self) -> dict[str, pl.Series]:
+        """Values of each categorical field, as in `SessionLog`."""
+        return self.head.categories
+
+    @property
+    def item_ids(self) -> pl.Series:
+        """The log's own item ids, length n_items."""
+        return self.head.item_ids
+
+    @property
+    def n_items(self) -> int:
+        """Number of distinct items in the vocabulary."""
+        return self.head.n_items
+
+    @property
+    def n_sessions(self) -> int:
+        """Number of sessions."""
+        return self.count("sessions")
+
+    @property
+    def n_events(self) -> int:
+        """Number of events."""
+        return self.count("events")
+
+    @property
+    def n_candidates(self) -> int:
+        """Number of displayed candidates."""
+        return self.count("candidates")
+
+    @property
+    def n_users(self) -> int:
+        """Number of users."""
+        return sum(shard.users for shard in self.shards)
+
+    @property
+    def has_no_click(self) -> bool:
+        """Whether any event ends without a choice."""
+        return self.count("choices") < self.n_events
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """That of the same log in memory."""
+        return fingerprint_of(self.digests, self.head)
+
+    def count(
+        self, what: Literal["sessions", "events", "choices", "candidates"], split: SplitName = "all"
+    ) -> int:
+        """Number of sessions, events, choices or candidates of a split."""
+        of_splits = self.counts()[what]
+        return sum(of_splits) if split == "all" else of_splits[SPLITS.index(split)]
+
+    def counts(self) -> dict[str, tuple[int, ...]]:
+        """Sessions, events, choices and candidates of each split."""
+        names = ("sessions", "events", "choices", "candidates")
+        each = {
+            name: [getattr(shard, name) for shard in self.shards] or [(0, 0, 0)] for name in names
+        }
+        return {name: tuple(map(sum, zip(*counts, strict=True))) for name, counts in each.items()}
+
+    def parts(self, ids: bool = True) -> Iterator[SessionLog]:
+        """Each shard as `read` gives it. Raises LogFormatError for a file that is not what it
+        was."""
+        return (self.read(number, ids) for number in range(len(self.shards)))
+
+    def training_counts(self) -> ItemCounts:
+        """What the training split says of each item: as it was written, or where the log was split
+        anew by reading all."""
+        if self.item_counts is not None:
+            return self.item_counts
+        counts = ItemCounts.zeros(self.n_items)
+        for part in self.parts(ids=False):
+            counts.add(part)
+        return counts
+
+    def read(self, number: int, ids: bool = True) -> SessionLog:
+        """One shard as a log of all the items; users are numbered within it; without `ids` sessions
+        and events are nameless.
+
+        Raises:
+            LogFormatError: the file is not what the manifest says.
+        """
+        shard = self.shards[number]
+        path = self.folder / shard.file
+        if shard.file not in self._trusted:
+            check_hash(path, shard.sha256)
+        try:
+            part = read_rows(path, self.head, ids)
+        except (*READ_ERRORS, TypeError) as error:
+            raise LogFormatError(
+                f"shard '{path}' is damaged ({one_line(error)}): {WAYS_OUT}"
+            ) from None
+        if shard.file not in self._trusted:
+            check_values(part, shard, path)
+            self._trusted.add(shard.file)
+        if self.drawn is not None:
+            first = sum(one.users for one in self.shards[:number])
+            return part.with_split(self.drawn[first : first + shard.users][part.users])
+        return part
+
+    def first_sessions(self) -> IntArray:
+        """Row of each shard's first session in the whole log, shape (n_shards + 1,), int64."""
+        return np.cumsum([0, *(shard.n_sessions for shard in self.shards)])
+
+    def session_name(self, row: int) -> str:
+        """Id of a session, by its row in the whole log; its shard is read."""
+        first = self.first_sessions()
+        number = int(np.searchsorted(first, row, side="right")) - 1
+        return str(self.read(number).session_ids[int(row - first[number])])
+
+    def load(self) -> SessionLog:
+        """The whole log in memory.
+
+        Raises:
+            LogFormatError: it is too long for one log in memory, or a shard is damaged.
+        """
+        if self.n_candidates > MAX_ROWS:
+            raise LogFormatError(
+                f"log '{self.name}' has {self.n_candidates} candidates, at most {MAX_ROWS} fit one "
+                "log in memory: train,"
+                " evaluate, predict and data audit read it shard by shard"
+            )
+        parts = list(self.parts())
+        return join_logs(parts) if parts else self.head
+
+    def resplit(self, rule: str, seed: int) -> ShardedLog:
+        """The log split anew by one of `split.USER_RULES`, as it would be in memory; its shards are
+        read once to count."""
+        drawn = split_by_rule(np.arange(self.n_users, dtype=np.int32), rule, seed)
+        again = dataclasses.replace(self, drawn=drawn, item_counts=None)
+        shards, splits = [], []
+        for number, shard in enumerate(self.shards):
+            part = again.read(number, ids=False)
+            counts: dict[str, Any] = part.counts()
+            shards.append(dataclasses.replace(shard, **counts))
+            splits.append(part.split)
+        digests = {**self.digests, "split": split_digest(np.concatenate(splits))}
+        return dataclasses.replace(again, shards=tuple(shards), digests=digests)
+
+    def renamed(self, name: str) -> ShardedLog:
+        """The same log under another name."""
+        return dataclasses.replace(self, head=dataclasses.replace(self.head, name=name))
+
+
+AnyLog = SessionLog | ShardedLog
+
+
+def is_sharded(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds a log in shards (it has a shards.json)."""
+    return (Path(path) / MANIFEST).is_file()
+
+
+def open_shards(folder: str | os.PathLike[str], verify: bool = False) -> ShardedLog:
+    """Open a log in shards: all files are looked at, none is read whole but to be hashed.
+
+    Missing, cut short, foreign, swapped and doubled files are found at once; those with changed
+    content at once too, if all files together are small (HASHED_AT_ONCE) or with `verify`, else
+    when the file is first read.
+
+    Raises:
+        LogFormatError: naming the file at fault.
+    """
+    path = Path(folder)
+    about = read_manifest(path)
+    try:
+        shards = tuple(map(Shard.of_mapping, about["shards"]))
+        tables = [about["tables"][name] for name in (ITEMS, CATEGORIES)]
+        files = {shard.file: (shard.bytes, shard.sha256) for shard in shards}
+        files |= {table["file"]: (table["bytes"], table["sha256"]) for table in tables}
+        check_files(path, files, about["key"])
+        small = verify or sum(n_bytes for n_bytes, _ in files.values()) <= HASHED_AT_ONCE
+        for name in files if small else [table["file"] for table in tables]:
+            check_hash(path / name, files[name][1])
+        head, counts = read_head(path, about)
+        return ShardedLog(path, head, shards, about["key"], dict(about["digests"]), counts)
+    except (KeyError, TypeError, AttributeError, *READ_ERRORS) as error:
+        raise LogFormatError(
+            f"'{path / MANIFEST}' is damaged ({type(error).__name__}: {one_line(error)}): "
+            f"{WAYS_OUT}"
+        ) from None

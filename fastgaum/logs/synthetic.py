@@ -1,0 +1,379 @@
+"""The synthetic world: users whose reward and choice rule are known, so that what a model recovers
+can be measured.
+
+An item a has a popularity value base[a] and a latent direction z_a of length 1 in `dim` dimensions.
+A session starts in the state s = 0. An event shows a display set, more popular items more often,
+and the user weighs each candidate,
+
+    u(s, a) = base[a] + affinity ⟨s, z_a⟩ + repeat · [a was chosen before in the session] (+
+    intercept),
+
+chooses by softmax(eta · u) (`shannon`) or by sparsemax(eta · u) (`l2`), and the state becomes decay
+· s + (1 − decay) · z_chosen, or decay · s without a click. When no click is offered it is an
+outcome of value 0, and the intercept is set so that its mean probability is the share asked for.
+
+Everything follows from the seed through numpy's PCG64 streams: the same arguments give the same
+log."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from functools import cached_property
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fastgaum.errors import ConfigError, did_you_mean
+from fastgaum.files import atomic
+from fastgaum.kernels.synthetic import L2, SHANNON, simulate
+from fastgaum.logs.log import IntArray, SessionLog
+from fastgaum.logs.split import split_by_user
+from fastgaum.logs.truth import Truth, truth_frame
+
+Float64Array = npt.NDArray[np.float64]
+Rule = Literal["shannon", "l2"]
+LengthLaw = Literal["public", "zipf"]
+
+MIN_DISPLAY = 2
+"""a display set of one item says nothing about the user"""
+PILOT_EVENTS = 40_000
+"""events of the pilot draw that sets the intercept: the share's standard error is then about 0.1
+points"""
+LENGTHS: dict[str, tuple[float, int]] = {"public": (3.5, 12), "zipf": (20.0, 200)}
+"""mean and longest session of each length law, where not given"""
+
+_IDS_AT_ONCE = 500_000
+"""the steps to an id each take a column of their own"""
+
+# Streams of one seed. A new use takes a new number, so that nothing drawn before it changes.
+_ITEMS, _SHAPE, _CHOICES, _PILOT_SHAPE, _PILOT_CHOICES, _SPLIT = range(6)
+
+
+def _require(name: str, value: float, low: float, high: float, kind: type = Real) -> None:
+    # A NaN fails both comparisons.
+    if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+        what = "whole number" if kind is Integral else "number"
+        raise ConfigError(f"{name} is {value!r}, a {what} from {low} to {high} is required")
+
+
+@dataclass(frozen=True)
+class SyntheticWorld:
+    """A world with a known reward and choice rule; `draw` gives a log of it. Raises ConfigError for
+    impossible values."""
+
+    n_items: int = 50
+    """size of the catalogue; small, so that 200,000 events pin down every item's part of the truth
+    """
+    seed: int = 0
+    """the one source of randomness"""
+    rule: Rule = "shannon"
+    """the choice rule: shannon (softmax) or l2 (sparsemax: a far worse candidate is never chosen)
+    """
+    eta: float = 1.0
+    """how decided the user is; what is compared is eta · u"""
+    no_click: float = 0.0
+    """share of events without a click, in [0, 1); 0 = no click is not offered"""
+    length_law: LengthLaw = "public"
+    """events per session: public (geometric, cut off: most sessions short) or zipf (a long tail)"""
+    mean_length: float | None = None
+    """mean events per session; None = the law's own (3.5, zipf 20)"""
+    max_length: int | None = None
+    """longest session; None = the law's own (12, zipf 200)"""
+    mean_display: float = 4.5
+    """mean candidates per display set"""
+    max_display: int = 10
+    """largest display set; the smallest is 2"""
+    dim: int = 2
+    """dimensions of the state and of the items' latent directions"""
+    popularity: float = 1.5
+    """standard deviation of base over the catalogue; half its variance goes with how often an item
+    is displayed"""
+    affinity: float = 1.5
+    """weight of the state: what makes sessions matter"""
+    repeat: float = 0.0
+    """bonus of an item that the session has chosen before"""
+    decay: float = 0.5
+    """share of the state that an event leaves, in [0, 1)"""
+    skew: float = 2.0
+    """display skew, ≥ 1: an item of popularity rank r is displayed ∝ r^(1/skew − 1); 1 = all alike
+    """
+
+    def __post_init__(self) -> None:
+        for option, value, known in (
+            ("rule", self.rule, ("shannon", "l2")),
+            ("length_law", self.length_law, tuple(LENGTHS)),
+        ):
+            if value not in known:
+                raise ConfigError(
+                    f"{option} is '{value}', one of {', '.join(known)} is "
+                    f"required{did_you_mean(value, known)}"
+                )
+        _require("max_display", self.max_display, MIN_DISPLAY, 1000, Integral)
+        _require("n_items", self.n_items, self.max_display, 2**31 - 1, Integral)
+        _require("seed", self.seed, 0, 2**63 - 1, Integral)
+        _require("eta", self.eta, 1e-6, 1e6)
+        _require("no_click", self.no_click, 0.0, 0.95)
+        _require("mean_display", self.mean_display, MIN_DISPLAY, self.max_display)
+        if self.max_length is not None:
+            _require("max_length", self.max_length, 1, 10_000, Integral)
+        _require("mean_length", self.lengths[0], 1.0, self.lengths[1])
+        _require("dim", self.dim, 1, 1000, Integral)
+        _require("decay", self.decay, 0.0, 1.0 - 1e-9)
+        _require("skew", self.skew, 1.0, 100.0)
+        for name in ("popularity", "affinity", "repeat"):
+            _require(name, getattr(self, name), -100.0, 100.0)
+
+    @property
+    def lengths(self) -> tuple[float, int]:
+        """Mean and longest session, the law's own where not given."""
+        mean, longest = LENGTHS[self.length_law]
+        longest = self.max_length if self.max_length is not None else longest
+        return (
+            self.mean_length if self.mean_length is not None else min(mean, float(longest))
+        ), longest
+
+    def draw(self, n_events: int) -> tuple[SessionLog, Truth]:
+        """Draw a log of exactly `n_events` events and the truth about it; split 50/25/25 by
+        session.
+
+        Cost grows with the events (about a second per million), not with the catalogue. Raises
+        ConfigError for n_events < 1, or for more candidates than 32-bit offsets can count."""
+        _require("n_events", n_events, 1, int((2**31 - 1) / self.max_display), Integral)
+        offsets = self._shapes(n_events, _SHAPE)
+        # before the large arrays: drawing the split takes room of its own
+        split = split_by_user(np.arange(len(offsets[0]) - 1, dtype=np.int32), self.seed)
+        arrays = self._simulate(*offsets, self.intercept, _CHOICES)
+        log = _packed(*offsets, arrays["items"], arrays["choices"], split, self.n_items)
+        return log, Truth(arrays["utility"], arrays["probability"], arrays["outside_probability"])
+
+    def draw_part(self, n_events: int, part: int) -> SessionLog:
+        """Draw part number `part` of a log that is too long to draw at once: other sessions of the
+        same users and items.
+
+        Parts are drawn apart from one another, each split 50/25/25 by session. Raises ConfigError
+        as `draw`."""
+        _require("n_events", n_events, 1, int((2**31 - 1) / self.max_display), Integral)
+        offsets = self._shapes(n_events, _SHAPE, part)
+        sessions = np.arange(len(offsets[0]) - 1, dtype=np.int32)
+        split = split_by_user(sessions, int(self._stream(_SPLIT, part).integers(2**62)))
+        arrays = self._simulate(*offsets, self.intercept, _CHOICES, part)
+        log = _packed(*offsets, arrays["items"], arrays["choices"], split, self.n_items)
+        return dataclasses.replace(
+            log,
+            session_ids=pl.select(pl.lit(f"p{part}-") + log.session_ids)
+            .to_series()
+            .rename("session"),
+        )
+
+    @cached_property
+    def items(self) -> tuple[IntArray, Float64Array, npt.NDArray[np.float32]]:
+        """Item code of each popularity rank, base by code, latent directions by code (n_items,
+        dim)."""
+        rng = self._stream(_ITEMS)
+        # Codes are shuffled: an item's number says nothing about it.
+        code_of_rank = rng.permutation(self.n_items).astype(np.int32)
+        fame = np.empty(self.n_items)
+        fame[code_of_rank] = np.sqrt(3.0) * (
+            1.0 - 2.0 * (np.arange(self.n_items) + 0.5) / self.n_items
+        )
+        base = self.popularity * np.sqrt(0.5) * (fame + rng.standard_normal(self.n_items))
+        latents = rng.standard_normal((self.n_items, self.dim), dtype=np.float32)
+        latents /= np.maximum(np.linalg.norm(latents, axis=1, keepdims=True), 1e-6)
+        return code_of_rank, base, latents
+
+    @cached_property
+    def intercept(self) -> float:
+        """What is added to every utility so that no click has its share; found by bisection on a
+        pilot draw."""
+        if self.no_click == 0.0:
+            return 0.0
+        offsets = self._shapes(PILOT_EVENTS, _PILOT_SHAPE)
+        low, high = -100.0, 100.0
+        for _ in range(22):
+            middle = 0.5 * (low + high)
+            share = self._simulate(*offsets, middle, _PILOT_CHOICES)["outside_probability"].mean(
+                dtype=np.float64
+            )
+            low, high = (middle, high) if share > self.no_click else (low, middle)
+        return 0.5 * (low + high)
+
+    def _stream(self, *numbers: int) -> np.random.Generator:
+        return np.random.Generator(np.random.PCG64([self.seed, *numbers]))
+
+    def _shapes(self, n_events: int, *stream: int) -> tuple[IntArray, IntArray]:
+        """Session offsets and display offsets of exactly `n_events` events: the last session is cut
+        to fit."""
+        rng = self._stream(*stream)
+        mean, longest = self.lengths
+        ends = np.zeros(1, dtype=np.int64)
+        law = _law(self.length_law, 1, longest, mean)
+        while ends[-1] < n_events:
+            wanted = int((n_events - ends[-1]) / mean * 1.05) + 16
+            lengths = np.searchsorted(law, rng.random(wanted), side="right") + 1
+            ends = np.concatenate((ends, ends[-1] + np.cumsum(lengths)))
+        ends = ends[: int(np.searchsorted(ends, n_events)) + 1]
+        ends[-1] = n_events
+        sizes = np.searchsorted(
+            _law("public", MIN_DISPLAY, self.max_display, self.mean_display),
+            rng.random(n_events),
+            side="right",
+        )
+        displays = np.zeros(n_events + 1, dtype=np.int64)
+        np.cumsum(sizes + MIN_DISPLAY, out=displays[1:])
+        return ends.astype(np.int32), displays.astype(np.int32)
+
+    def _simulate(
+        self, sessions: IntArray, displays: IntArray, intercept: float, *stream: int
+    ) -> dict[str, npt.NDArray[Any]]:
+        n_events, n_candidates = len(displays) - 1, int(displays[-1])
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "items": np.empty(n_candidates, np.int32),
+            "choices": np.empty(n_events, np.int32),
+            "utility": np.empty(n_candidates, np.float32),
+            "probability": np.empty(n_candidates, np.float32),
+            "outside_probability": np.empty(n_events, np.float32),
+        }
+        simulate(
+            self._stream(*stream),
+            sessions,
+            displays,
+            *self.items,
+            float(self.skew),
+            float(self.affinity),
+            float(self.repeat),
+            float(self.decay),
+            float(intercept),
+            float(self.eta),
+            L2 if self.rule == "l2" else SHANNON,
+            self.no_click > 0.0,
+            *arrays.values(),
+        )
+        return arrays
+
+
+PRESETS: dict[str, SyntheticWorld] = {
+    "default": SyntheticWorld(),
+    "sample": SyntheticWorld(n_items=60, affinity=2.0, repeat=1.5),
+    "scale": SyntheticWorld(n_items=1_000_000, mean_length=1.5),
+    "tail": SyntheticWorld(n_items=10_000, length_law="zipf"),
+}
+"""default; sample (the bundled log); scale (the released files' short sessions, a huge catalogue);
+tail (long sessions)"""
+
+
+def world(preset: str = "default", **changes: Any) -> SyntheticWorld:
+    """Return a preset world with some values changed. Raises ConfigError for an unknown preset,
+    value or type."""
+    if preset not in PRESETS:
+        raise ConfigError(
+            f"no synthetic world '{preset}', one of {', '.join(PRESETS)} is "
+            f"required{did_you_mean(preset, PRESETS)}"
+        )
+    known = [field.name for field in dataclasses.fields(SyntheticWorld)]
+    for name in changes:
+        if name not in known:
+            raise ConfigError(
+                f"a synthetic world has no '{name}'{did_you_mean(name, known)}; it has "
+                f"{', '.join(known)}"
+            )
+    return dataclasses.replace(PRESETS[preset], **changes)
+
+
+def synthesise(
+    n_events: int, *, preset: str = "default", **changes: Any
+) -> tuple[SessionLog, Truth]:
+    """Draw a log of a synthetic world and the truth about it: `world(preset,
+    **changes).draw(n_events)`.
+
+    `changes` are the fields of `SyntheticWorld`: n_items, seed, rule, eta, no_click, mean_length,
+    max_length, length_law, mean_display, … Raises ConfigError."""
+    return world(preset, **changes).draw(n_events)
+
+
+SAMPLE_EVENTS = 2_000
+
+
+def sample_frames() -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the bundled sample (session, event, item, chosen, split) and its truth, both one row
+    per candidate."""
+    from fastgaum.logs.frame import to_frame
+
+    log, truth = synthesise(SAMPLE_EVENTS, preset="sample")
+    frame = to_frame(log).select("session", "event", "item", "chosen", "split")
+    return frame, truth_frame(log, truth)
+
+
+def write_sample(folder: str | Path) -> None:
+    """Write the bundled sample to `folder`: sample.parquet and truth.parquet. Raises
+    OutputError."""
+    for name, frame in zip(("sample", "truth"), sample_frames(), strict=True):
+        with atomic(Path(folder) / f"{name}.parquet") as path:
+            frame.write_parquet(path, compression="zstd", compression_level=19)
+
+
+def _packed(
+    sessions: IntArray,
+    displays: IntArray,
+    items: IntArray,
+    choices: IntArray,
+    split: npt.NDArray[np.int8],
+    n_items: int,
+) -> SessionLog:
+    n_sessions, n_events = len(sessions) - 1, len(displays) - 1
+    positions = np.arange(n_events, dtype=np.int32)
+    positions -= np.repeat(sessions[:-1], np.diff(sessions))
+    return SessionLog(
+        session_offsets=sessions,
+        display_offsets=displays,
+        items=items,
+        choices=choices,
+        split=split,
+        users=np.arange(n_sessions, dtype=np.int32),
+        session_ids=_ids("s", n_sessions).rename("session"),
+        event_ids=pl.Series("event", positions),
+        item_ids=item_names(n_items),
+        name="synthetic",
+    )
+
+
+def item_names(n_items: int) -> pl.Series:
+    """The item ids of a synthetic world's logs, by item code."""
+    return _ids("i", n_items).rename("item")
+
+
+def _ids(letter: str, n: int) -> pl.Series:
+    """Ids whose order as text is the order of their codes: n = 12 → s00, s01, … s11."""
+    width = len(str(n - 1))
+
+    def some(start: int) -> pl.Series:
+        number = pl.int_range(start, min(start + _IDS_AT_ONCE, n)).cast(pl.String).str.zfill(width)
+        return pl.select(pl.lit(letter) + number).to_series()
+
+    return pl.concat([some(start) for start in range(0, n, _IDS_AT_ONCE)])
+
+
+def _law(kind: str, smallest: int, largest: int, mean: float) -> Float64Array:
+    """Inner bounds of the cumulative probabilities of smallest … largest, of the asked mean; shape
+    (largest − smallest,).
+
+    P(n) ∝ q^n (`public`, a geometric law cut off) or n^q (`zipf`); q is found by bisection, for the
+    mean grows with it."""
+    support = np.arange(smallest, largest + 1, dtype=np.float64)
+    growth = support - smallest if kind == "public" else np.log(support)
+    low, high = -60.0, 60.0
+    weights = np.ones_like(support)
+    for _ in range(80):
+        middle = 0.5 * (low + high)
+        exponents = middle * growth
+        weights = np.exp(exponents - exponents.max())
+        low, high = (middle, high) if weights @ support < mean * weights.sum() else (low, middle)
+    return np.asarray(np.cumsum(weights / weights.sum())[:-1])
+
+
+if __name__ == "__main__":
+    write_sample(Path(__file__).parents[2] / "data" / "sample")

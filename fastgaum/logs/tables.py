@@ -1,0 +1,215 @@
+"""Files of rows: csv, tsv, parquet, arrow, or a folder of parquet shards, opened lazily by
+polars."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from fastgaum.errors import LogFormatError, did_you_mean
+from fastgaum.logs.file_headers import check_declared
+
+SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
+PARQUET = (".parquet", ".pq")
+ARROW = (".arrow", ".feather", ".ipc")
+EXTENSIONS = (*SEPARATORS, *PARQUET, *ARROW)
+
+LONGEST_LINE = 1 << 20
+"""bytes of a csv line: one of this length may pass, one of twice this length does not"""
+MOST_COLUMNS = 10_000
+"""columns of a table"""
+
+# A damaged page can make polars panic, which is no PolarsError and not even an Exception.
+READ_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
+
+
+@dataclass(frozen=True)
+class Table:
+    """An opened file or folder; nothing but its header has been read."""
+
+    parts: tuple[tuple[Path, pl.LazyFrame], ...]
+    """each file and its rows"""
+    dtypes: dict[str, pl.DataType]
+    """type of each column"""
+    untyped: bool
+    """whether every column is text because the format has no types (csv)"""
+
+    def read(self, columns: Sequence[str]) -> pl.DataFrame:
+        """Rows of all parts, in name order, with the given columns. Raises LogFormatError naming a
+        damaged part."""
+        frames = [_collect(path, part, list(columns)) for path, part in self.parts]
+        try:
+            return frames[0] if len(frames) == 1 else pl.concat(frames, how="vertical_relaxed")
+        except pl.exceptions.PolarsError as error:
+            raise LogFormatError(
+                f"the shards' columns differ in type ({one_line(error)}): write them alike"
+            ) from None
+
+    def n_rows(self) -> int:
+        """Rows of all parts. Raises LogFormatError naming a damaged part."""
+        return sum(
+            int(_collect(path, part.select(pl.len()), ["len"]).item()) for path, part in self.parts
+        )
+
+    def read_some(self, columns: Sequence[str], n_rows: int) -> Iterator[pl.DataFrame]:
+        """The rows of `read` in order, at most so many at a time. Raises LogFormatError naming a
+        damaged part."""
+        for path, part in self.parts:
+            start = 0
+            while True:
+                frame = _collect(path, part.slice(start, n_rows), list(columns))
+                if frame.height:
+                    yield frame
+                if frame.height < n_rows:
+                    break
+                start += n_rows
+
+
+def open_table(path: Path) -> Table:
+    """Open a file, or a folder of parquet shards. Raises LogFormatError if it is missing, unknown
+    or damaged."""
+    if not path.exists():
+        near = sorted(other.name for other in path.parent.iterdir()) if path.parent.is_dir() else []
+        raise LogFormatError(
+            f"no such file or folder: '{path}'{did_you_mean(path.name, near)}; check the path"
+        )
+    if path.is_dir():
+        return _open_folder(path)
+    lazy = _scan(path)
+    return Table(((path, lazy),), _dtypes(path, lazy), path.suffix.lower() in SEPARATORS)
+
+
+def check_lines(path: Path, separator: str) -> None:
+    """Raise LogFormatError for a file of lines whose lines are too long to be any, or too wide;
+    only a page per MB is read."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        end = data.find(b"\n", 0, LONGEST_LINE)
+        n_columns = data[: LONGEST_LINE if end < 0 else end].count(separator.encode()) + 1
+        if n_columns > MOST_COLUMNS:
+            raise LogFormatError(
+                f"'{path.name}' has {n_columns} columns, at most {MOST_COLUMNS} are read: keep "
+                "those that you need"
+            )
+        for start in range(0, len(data) - LONGEST_LINE, LONGEST_LINE):
+            if data.find(b"\n", start, start + LONGEST_LINE) < 0:
+                raise LogFormatError(
+                    f"'{path.name}' has no line end in the {LONGEST_LINE} bytes from byte {start} "
+                    "on, rows are shorter:"
+                    " write one row per line, lines ended by \\n"
+                )
+
+
+def one_line(error: BaseException) -> str:
+    """First line of a library's message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _open_folder(path: Path) -> Table:
+    shards = sorted(
+        p for p in path.iterdir() if p.suffix.lower() in PARQUET and p.name[0] not in "._"
+    )
+    if not shards:
+        found = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing"
+        raise LogFormatError(
+            f"folder '{path}' has no parquet shards (it holds {found}): name a file, or a folder "
+            "of .parquet files"
+        )
+    parts = tuple((shard, _scan(shard)) for shard in shards)
+    dtypes = _dtypes(*parts[0])
+    for shard, lazy in parts[1:]:
+        missing = [column for column in dtypes if column not in _dtypes(shard, lazy)]
+        if missing:
+            raise LogFormatError(
+                f"shard '{shard.name}' lacks the column '{missing[0]}' that '{shards[0].name}' has:"
+                " all shards need the same columns"
+            )
+    return Table(parts, dtypes, untyped=False)
+
+
+def _scan(path: Path) -> pl.LazyFrame:
+    suffix = path.suffix.lower()
+    if suffix not in EXTENSIONS:
+        raise LogFormatError(
+            f"'{path.name}' has the extension '{suffix}', one of {', '.join(EXTENSIONS)} is "
+            "required: convert it"
+        )
+    if path.stat().st_size == 0:
+        raise LogFormatError(f"'{path.name}' is empty (0 bytes): a log needs at least one event")
+    if suffix in SEPARATORS:
+        check_lines(path, SEPARATORS[suffix])
+    else:
+        check_declared(path, "parquet" if suffix in PARQUET else "arrow")
+    try:
+        if suffix in SEPARATORS:
+            # Everything is read as text: ids keep leading zeros, and a column of mixed types cannot
+            # fail halfway.
+            return pl.scan_csv(path, separator=SEPARATORS[suffix], infer_schema=False, glob=False)
+        if suffix in PARQUET:
+            return pl.scan_parquet(path, hive_partitioning=False, glob=False)
+        with path.open("rb") as file:
+            is_stream = file.read(6) != b"ARROW1"
+        return (
+            pl.read_ipc_stream(path).lazy()
+            if is_stream
+            else pl.scan_ipc(path, hive_partitioning=False, glob=False)
+        )
+    except READ_ERRORS as error:
+        raise damaged(path, error) from None
+
+
+def _dtypes(path: Path, lazy: pl.LazyFrame) -> dict[str, pl.DataType]:
+    try:
+        dtypes = dict(lazy.collect_schema())
+    except READ_ERRORS as error:
+        raise damaged(path, error) from None
+    # A header that is not UTF-8 is read all the same, its bytes replaced.
+    if (
+        path.suffix.lower() in SEPARATORS
+        and any("\ufffd" in column for column in dtypes)
+        and _first_non_utf8(path)
+    ):
+        raise damaged(path, ValueError("header"))
+    return dtypes
+
+
+def _collect(path: Path, lazy: pl.LazyFrame, columns: list[str]) -> pl.DataFrame:
+    try:
+        return lazy.select(columns).collect()
+    except READ_ERRORS as error:
+        raise damaged(path, error) from None
+
+
+def damaged(path: Path, error: BaseException) -> LogFormatError:
+    """The clearest text for a file that polars refused."""
+    if path.suffix.lower() in SEPARATORS:
+        place = _first_non_utf8(path)
+        if place is not None:
+            line, byte = place
+            return LogFormatError(
+                f"'{path.name}' is not UTF-8: line {line} has the byte 0x{byte:02x};"
+                f" convert it, for example `iconv -f latin1 -t utf-8 {path.name}`"
+            )
+        return LogFormatError(
+            f"'{path.name}' is no well-formed csv: {one_line(error)}; check quotes and the number "
+            "of columns"
+        )
+    kind = "parquet" if path.suffix.lower() in PARQUET else "arrow"
+    return LogFormatError(
+        f"'{path.name}' is no readable {kind} file (cut short or damaged): {one_line(error)}; copy "
+        "or write it again"
+    )
+
+
+def _first_non_utf8(path: Path) -> tuple[int, int] | None:
+    """Line (from 1) and value of the first byte that is not UTF-8."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                return number, line[error.start]
+    return None

@@ -1,0 +1,172 @@
+"""What only the synthetic world knows: the true utilities and probabilities, and what they score on
+the log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fastgaum.errors import DatasetError
+from fastgaum.files import atomic
+from fastgaum.kernels.ranking import rank_counts
+from fastgaum.logs.log import FloatArray, SessionLog, SplitName
+
+Float64Array = npt.NDArray[np.float64]
+KEYS = ("session", "event", "item")
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The truth about every event of a log, in the log's own order."""
+
+    utility: FloatArray
+    """u(s, a) of each candidate, no click being 0, shape (n_candidates,)"""
+    probability: FloatArray
+    """true probability that the candidate is chosen, shape (n_candidates,)"""
+    outside_probability: FloatArray
+    """true probability of no click, 0 where it is not offered, shape (n_events,)"""
+
+    def log_probs(self) -> tuple[Float64Array, Float64Array]:
+        """Natural logarithms of probability (n_candidates,) and outside_probability (n_events,);
+        −inf for 0."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.probability.astype(np.float64)), np.log(
+                self.outside_probability.astype(np.float64)
+            )
+
+
+@dataclass(frozen=True)
+class OracleScores:
+    """What ranking by true utility and predicting by true probability score: no model can be
+    expected to do better."""
+
+    precision: dict[int, float]
+    """share of choices among the k best by true utility, ties by exact expectation, in [0, 1], by k
+    """
+    nll: float
+    """mean −log of the true probability of the outcome, no click included, in nats"""
+    n_choices: int
+    """events with a choice: the denominator of precision"""
+    n_events: int
+    """events: the denominator of nll"""
+
+
+def oracle_scores(
+    log: SessionLog, truth: Truth, split: SplitName = "test", ks: tuple[int, ...] = (1, 2)
+) -> OracleScores:
+    """Score the truth on one split of its log; precision is NaN without a choice, nll NaN without
+    an event."""
+    events = np.isin(log.session_of_event, log.sessions_in(split))
+    better, tied = rank_counts(truth.utility, log.display_offsets, log.choices)
+    chosen = events & (log.choices >= 0)
+    precision = {
+        k: _mean(np.clip((k - better[chosen]) / (tied[chosen] + 1.0), 0.0, 1.0)) for k in ks
+    }
+    nll = -outcome_log_probs(log, truth)[events]
+    return OracleScores(precision, _mean(nll), int(chosen.sum()), int(events.sum()))
+
+
+def outcome_log_probs(log: SessionLog, truth: Truth) -> Float64Array:
+    """Return the log of the true probability of what happened in each event, shape (n_events,)."""
+    clicked = log.choices >= 0
+    candidates, outside = truth.log_probs()
+    values = outside.copy()
+    values[clicked] = candidates[log.display_offsets[:-1][clicked] + log.choices[clicked]]
+    return values
+
+
+def truth_frame(log: SessionLog, truth: Truth) -> pl.DataFrame:
+    """Return the truth as rows: session, event (its position in the session), item, utility,
+    probability."""
+    return _keys(log).with_columns(
+        pl.Series("utility", truth.utility), pl.Series("probability", truth.probability)
+    )
+
+
+def write_truth(log: SessionLog, truth: Truth, path: str | Path) -> None:
+    """Write `truth_frame` as parquet, beside the target first and then renamed. Raises
+    OutputError."""
+    frame = truth_frame(log, truth)
+    with atomic(path) as beside:
+        frame.write_parquet(beside)
+
+
+def read_truth(path: str | Path, log: SessionLog) -> Truth:
+    """Read a truth and lay it out as `log` is, which may hold its sessions in another order, or
+    only some of them.
+
+    No click gets what the candidates leave. Raises DatasetError if the file cannot be read, lacks a
+    column, or does not know a candidate of the log."""
+    wanted = [*KEYS, "utility", "probability"]
+    try:
+        frame = pl.read_parquet(path, columns=wanted)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DatasetError(
+            f"'{path}' is no truth of a log: {str(error).splitlines()[0]}; columns "
+            f"{', '.join(wanted)} are required"
+        ) from None
+    keys = _keys(log)
+    if not frame.select(KEYS).equals(keys):
+        try:
+            frame = keys.join(
+                frame, on=list(KEYS), how="left", maintain_order="left", validate="m:1"
+            )
+        except pl.exceptions.PolarsError as error:
+            raise DatasetError(
+                f"'{path}' does not fit the log '{log.name}': {str(error).splitlines()[0]}"
+            ) from None
+        missing = frame["utility"].null_count()
+        if missing:
+            raise DatasetError(
+                f"'{path}' knows {frame.height - missing} of the {frame.height} candidates of "
+                f"'{log.name}', all are"
+                " required: pass the truth that was written with this log"
+            )
+    probability = frame["probability"].cast(pl.Float32).to_numpy()
+    left = 1.0 - np.add.reduceat(probability.astype(np.float64), log.display_offsets[:-1])
+    # What float32 rounding leaves of a sum of 1 is no chance of no click.
+    outside = np.where(left < 1e-6, 0.0, left).astype(np.float32)
+    return Truth(frame["utility"].cast(pl.Float32).to_numpy(), probability, outside)
+
+
+def truth_path(path: str | Path) -> Path:
+    """Where the truth of a log stands: LOG/truth.parquet in a saved log's folder,
+    NAME.truth.parquet beside a file.
+
+    >>> truth_path("logs/world.parquet").as_posix()
+    'logs/world.truth.parquet'
+    """
+    path = Path(path)
+    return path / "truth.parquet" if path.is_dir() else path.with_name(f"{path.stem}.truth.parquet")
+
+
+def truth_beside(path: str | Path) -> Path | None:
+    """Return the truth file that stands beside a log, or None: `truth_path`, or truth.parquet next
+    to sample.parquet."""
+    path = Path(path)
+    named = truth_path(path)
+    if named.is_file():
+        return named
+    sample = path.with_name("truth.parquet")
+    return sample if path.name == "sample.parquet" and sample.is_file() else None
+
+
+def _keys(log: SessionLog) -> pl.DataFrame:
+    event_of_candidate = log.event_of_candidate()
+    session_of_event = log.session_of_event
+    positions = np.arange(log.n_events, dtype=np.int32) - log.session_offsets[:-1][session_of_event]
+    return pl.DataFrame(
+        {
+            "session": log.session_ids.gather(session_of_event[event_of_candidate]),
+            "event": positions[event_of_candidate],
+            "item": log.item_ids.gather(log.items),
+        }
+    )
+
+
+def _mean(values: npt.NDArray[np.floating]) -> float:
+    return float(values.mean()) if len(values) else float("nan")

@@ -1,0 +1,206 @@
+"""Models on disk: one safetensors file, the configuration and feature space in its metadata. No
+pickle anywhere."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from fastgaum.config import Config
+from fastgaum.errors import CheckpointError, ConfigError, did_you_mean
+from fastgaum.features.space import FeatureSpace
+from fastgaum.models.space_file import space_facts, space_of, space_tensors
+from fastgaum.nets.networks import Networks
+from fastgaum.nets.tables import plain_state
+from fastgaum.tensor_file import check_weights, damage_named, read_tensors, require_format
+from fastgaum.tensor_writer import write_tensors
+from fastgaum.untrusted import parse_json
+
+if TYPE_CHECKING:
+    from fastgaum.models.user_model import UserModel
+    from fastgaum.nets.histories import Encoders
+    from fastgaum.nets.regularisers import Regulariser
+
+FORMAT = "fastgaum-model-2"
+_CODE_NAME = re.compile(r"[\w<>(). ]{1,200}")
+
+
+def save_model(model: UserModel, path: Path) -> None:
+    """Write a fitted model.
+
+    A file holds no code: of a regulariser or a history encoder of the user's own it holds the name,
+        and `load_model` wants it.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    if model.networks is None or model.space is None:
+        raise ConfigError("the model has not been trained: call fit before save")
+    tensors = {
+        f"net.{name}": value.detach().cpu().contiguous()
+        for name, value in plain_state(model.networks).items()
+    }
+    metadata = {
+        "config": json.dumps(model.config.to_mapping()),
+        "outside": json.dumps(model.outside),
+    }
+    own = own_code(model)
+    if own:
+        metadata["own"] = json.dumps(own)
+    write_model(path, tensors, model.space, metadata)
+
+
+def write_model(
+    path: Path, tensors: dict[str, torch.Tensor], space: FeatureSpace, metadata: dict[str, str]
+) -> None:
+    """Write a model's tensors and metadata, its feature space among them, as one safetensors file;
+    atomic.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    facts = {"format": FORMAT, "space": json.dumps(space_facts(space)), **metadata}
+    write_tensors(path, {**tensors, **space_tensors(space)}, facts)
+
+
+def read_model(path: Path) -> tuple[Path, dict[str, str], dict[str, torch.Tensor]]:
+    """Read a model file, or `model.safetensors` of a run folder: where it stands, its metadata, its
+    tensors.
+
+    Raises:
+        CheckpointError: missing, damaged, or of another format.
+    """
+    file = path / "model.safetensors" if path.is_dir() else path
+    if not file.is_file():
+        beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        close = "" if path.exists() else did_you_mean(path.name, beside)
+        raise CheckpointError(
+            f"no model at '{path}'{close}: give a run folder written by `fastgaum train`, or its "
+            "model.safetensors"
+        )
+    with damage_named(file):
+        metadata, tensors = read_tensors(file)
+        require_format(
+            file, metadata.get("format"), FORMAT, "train again, or use the version that wrote it"
+        )
+        return file, metadata, tensors
+
+
+def own_code(model: UserModel) -> dict[str, str]:
+    """Names of what a model has of the user's own code: its regulariser, its history encoder."""
+    from fastgaum.nets.histories import history_encoder
+    from fastgaum.nets.regularisers import regulariser_of
+
+    own = {}
+    if model.regulariser != regulariser_of(model.config):
+        own["regulariser"] = _code_name(model.regulariser)
+    if model.history is not history_encoder:
+        own["history"] = _code_name(model.history)
+    return own
+
+
+def _code_name(code: object) -> str:
+    """What a user writes for a regulariser or an encoder: Custom(square), MyRegulariser(),
+    MyEncoder."""
+    if hasattr(code, "__name__"):
+        return str(code.__name__)
+    inner = _code_name(code.function) if hasattr(code, "function") else ""
+    return f"{type(code).__name__}({inner})"
+
+
+def load_model(
+    path: Path, device: str, regulariser: Regulariser | None = None, history: Encoders | None = None
+) -> UserModel:
+    """Read a model file, or `model.safetensors` of a run folder, with the code that it names.
+
+    Raises:
+        CheckpointError: missing, damaged, of another format, or trained with code that is not
+            given.
+    """
+    from fastgaum.models.user_model import UserModel
+
+    file, metadata, tensors = read_model(path)
+    with damage_named(file):
+        config = Config.from_mapping(parse_json(metadata["config"]))
+        model = UserModel(config, regulariser=regulariser, history=history, device=device)
+        named = _own_names(metadata)
+    _check_own(path, named, own_code(model))
+    with damage_named(file):
+        model.space = read_space(metadata, tensors)
+        model.outside = read_flag(metadata, "outside")
+        model.networks = _networks(config, model.space, tensors, model.history)
+        model.networks.to(model.device)
+    return model
+
+
+def read_space(metadata: dict[str, str], tensors: dict[str, torch.Tensor]) -> FeatureSpace:
+    """The feature space that `write_model` wrote. Raises KeyError, TypeError or ValueError for a
+    damaged one."""
+    return space_of(parse_json(metadata["space"]), tensors)
+
+
+def read_flag(metadata: dict[str, str], name: str) -> bool:
+    """A value of the metadata that is true or false. Raises KeyError or ValueError for a damaged
+    one."""
+    if metadata[name] not in ("true", "false"):
+        raise ValueError(f"{name} is {metadata[name][:20]!r}, true or false is required")
+    return metadata[name] == "true"
+
+
+def _own_names(metadata: dict[str, str]) -> dict[str, str]:
+    """The code that a file names. Raises ValueError for a damaged record of it."""
+    named = parse_json(metadata.get("own", "{}"))
+    if not isinstance(named, dict) or not named.keys() <= {"regulariser", "history"}:
+        raise ValueError(
+            "what it says of code of one's own is not about a regulariser or a history encoder"
+        )
+    if not all(isinstance(name, str) and _CODE_NAME.fullmatch(name) for name in named.values()):
+        raise ValueError("what it says of code of one's own are no names")
+    return named
+
+
+def _check_own(path: Path, named: dict[str, str], given: dict[str, str]) -> None:
+    """Raise CheckpointError unless the code given is the code that a file names."""
+    for what, word in (("regulariser", "a regulariser"), ("history", "a history encoder")):
+        name, got = named.get(what), given.get(what)
+        if name is not None and got is None:
+            raise CheckpointError(
+                f"the model in '{path}' has {word} of its own ('{name}'), and a file holds no "
+                "code: load it in Python with"
+                f" UserModel.load('{path}', {what}={name})"
+            )
+        if name is None and got is not None:
+            raise CheckpointError(
+                f"the model in '{path}' has no {word[2:]} of its own: load it without {what}={got}"
+            )
+        if name != got:
+            raise CheckpointError(
+                f"the model in '{path}' was trained with {what}={name}, not {got}: pass that one"
+            )
+
+
+def _networks(
+    config: Config, space: FeatureSpace, tensors: dict[str, torch.Tensor], encoder: Encoders
+) -> Networks:
+    """Networks of a file's weights. Raises ValueError unless the weights are those that the
+    configuration asks for."""
+    weights = {
+        name.removeprefix("net."): value
+        for name, value in tensors.items()
+        if name.startswith("net.")
+    }
+    # Each layer of each player has a weight: what a configuration asks for beyond those in the file
+    # is not even counted out.
+    if config.members * (config.history_layers + len(config.hidden)) > len(weights):
+        raise ValueError(
+            f"the configuration asks for more layers than the {len(weights)} weights of the file"
+        )
+    with torch.device("meta"):
+        check_weights(Networks(config, space.n_ids, space.n_numbers, encoder), weights)
+    networks = Networks(config, space.n_ids, space.n_numbers, encoder)
+    networks.load_state_dict(weights)
+    return networks

@@ -1,0 +1,1 @@
+"""The networks: history encoders, scorers, regularisers."""

@@ -1,0 +1,403 @@
+"""History encoders: the choices made before an event, in order, become its state s_t.
+
+The state of a session's first event is zero. The state at t never contains the choice at t. Every
+encoder has `forward` (the states of a batch), `branch` (each state with its last choice replaced by
+another) and the single-user verbs `initial` and `advance`, whose carry holds all that the next step
+needs. A class of one's own needs one method."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from fastgaum.config import Config
+from fastgaum.errors import ConfigError
+from fastgaum.nets.ops.position_weight import bag_outer_sum, lag_structure, lag_weighted
+from fastgaum.nets.ops.recurrent import gru, lstm, lstm_layer, lstm_states
+from fastgaum.nets.prefixes import Prefixes, gather_bags, join_bags, prefixes, reverse_rows
+from fastgaum.nets.scorers import bag_linear
+from fastgaum.nets.tables import TableMaker, drawn, normal_table
+from fastgaum.nets.tensors import Bags, BatchTensors
+
+Carry = tuple[Tensor, ...]
+
+
+class HistoryEncoder(nn.Module, ABC):
+    """Base: places the states after tokens at the events that read them.
+
+    An encoder of one's own gives `state_dim` and `after_tokens`, has at least one parameter, and is
+    made by a call with (config, n_ids, n_numbers): `UserModel(config, history=MyEncoder)`.
+    Everything else here is derived from `after_tokens` by reading the last `window` choices again,
+    O(window) per step (all choices where it is None, O(T²) per session); an encoder that knows
+    better replaces it, `initial`, `advance` and `state_of` together."""
+
+    state_dim: int
+    """numbers of a state"""
+    window: int | None = None
+    """how many choices back a state reaches; None: all"""
+
+    @abstractmethod
+    def after_tokens(self, tokens: Bags, offsets: Tensor) -> Tensor:
+        """State after each token, shape (n_tokens, state_dim); tokens are session-major, `offsets`
+        (n_sessions + 1,).
+
+        A token is the bag of a choice. The state after a token depends on that token and those
+        before it in its session."""
+
+    def branch_tokens(self, tokens: Bags, offsets: Tensor, generated: Bags) -> Tensor:
+        """State after each token when that token alone is replaced by the generated one, (n_tokens,
+        state_dim)."""
+        expanded = prefixes(offsets, self.window)
+        rows = expanded.rows.index_copy(
+            0, expanded.last, tokens.n_bags + torch.arange(tokens.n_bags, device=offsets.device)
+        )
+        bags = gather_bags(join_bags(tokens, generated), rows)
+        return self.after_tokens(bags, expanded.offsets)[expanded.last]
+
+    def initial(self, n: int) -> Carry:
+        """Carry of n users without history: the bags of their choices, none yet, as user offsets,
+        bag offsets, ids, numbers."""
+        device = next(self.parameters()).device
+        users, bags = (
+            torch.zeros(n + 1, dtype=torch.int32, device=device),
+            torch.zeros(1, dtype=torch.int32, device=device),
+        )
+        return (
+            users,
+            bags,
+            torch.zeros(0, dtype=torch.int32, device=device),
+            torch.zeros(0, 0, device=device),
+        )
+
+    def advance(self, carry: Carry, tokens: Bags) -> Carry:
+        """Carry after one more choice of each user, `tokens` holding one bag per user; what lies
+        too far back is forgotten."""
+        offsets, bag_offsets, ids, numbers = carry
+        old = Bags(ids, bag_offsets, numbers if len(numbers) else tokens.numbers[:0])
+        kept = torch.diff(offsets).long()
+        if self.window is not None:
+            kept = kept.clamp(max=self.window - 1)
+        ends = (kept + 1).cumsum(0)
+        rows = torch.arange(int(ends[-1]), device=offsets.device)
+        rows = rows + torch.repeat_interleave(
+            offsets[1:].long() - kept - (ends - kept - 1), kept + 1
+        )
+        rows[ends - 1] = old.n_bags + torch.arange(tokens.n_bags, device=offsets.device)
+        bags = gather_bags(join_bags(old, tokens), rows)
+        return (
+            torch.cat([ends.new_zeros(1), ends]).to(torch.int32),
+            bags.offsets,
+            bags.ids,
+            bags.numbers,
+        )
+
+    def state_of(self, carry: Carry) -> Tensor:
+        """State held by a carry, shape (n, state_dim)."""
+        offsets, bag_offsets, ids, numbers = carry
+        if len(bag_offsets) == 1:
+            return next(self.parameters()).new_zeros(len(offsets) - 1, self.state_dim)
+        return self.after_tokens(Bags(ids, bag_offsets, numbers), offsets)[offsets[1:].long() - 1]
+
+    def forward(self, batch: BatchTensors) -> Tensor:
+        """State before each event, shape (n_events, state_dim)."""
+        return self._at_events(batch, lambda: self.after_tokens(batch.tokens, batch.token_offsets))
+
+    def branch(self, batch: BatchTensors, generated: Bags) -> Tensor:
+        """State before each event with the last choice replaced by a generated one, shape
+        (n_events, state_dim)."""
+        return self._at_events(
+            batch, lambda: self.branch_tokens(batch.tokens, batch.token_offsets, generated)
+        )
+
+    def _at_events(self, batch: BatchTensors, states: Callable[[], Tensor]) -> Tensor:
+        weight = next(self.parameters())
+        zeros = torch.zeros(
+            batch.n_events, self.state_dim, dtype=weight.dtype, device=weight.device
+        )
+        if len(batch.later_events) == 0:
+            return zeros
+        return zeros.index_copy(0, batch.later_events, states())
+
+
+class Recurrent(HistoryEncoder):
+    """LSTM or GRU over the chosen candidates' bags; weights are named and ordered as torch.nn.LSTM
+    and torch.nn.GRU.
+
+    The input projection is a gather from a (features × gates) table; the recurrence is packed.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        n_ids: int,
+        n_numbers: int,
+        dim: int,
+        layers: int,
+        item_dim: int,
+        tables: TableMaker | None = None,
+        name: str = "",
+    ) -> None:
+        super().__init__()
+        self.kind = kind
+        self.state_dim = dim
+        self.layers = layers
+        self.gates = 4 if kind == "lstm" else 3
+        bound = 1 / math.sqrt(dim)
+        self.input = bag_linear(
+            n_ids, n_numbers, self.gates * dim, item_dim, bound / 2, tables, f"{name}.input"
+        )
+        self.weight_hh = nn.ParameterList(
+            _uniform(bound, self.gates * dim, dim) for _ in range(layers)
+        )
+        self.weight_ih = nn.ParameterList(
+            _uniform(bound, self.gates * dim, dim) for _ in range(layers - 1)
+        )
+        self.bias_ih = nn.ParameterList(
+            _uniform(bound, self.gates * dim) for _ in range(layers - 1)
+        )
+        # the GRU's second bias stands inside its reset gate and cannot be folded into the input
+        # projection
+        self.bias_hh = nn.ParameterList(
+            _uniform(bound, self.gates * dim) for _ in range(layers if kind == "gru" else 0)
+        )
+
+    def after_tokens(self, tokens: Bags, offsets: Tensor) -> Tensor:
+        """State after each token."""
+        gates = self.input(tokens)
+        if gates.is_cuda and self.kind == "lstm":
+            return self._in_buckets(gates, offsets)
+        return self.run(gates, offsets, self.initial(len(offsets) - 1))[-1][0]
+
+    def _in_buckets(self, gates: Tensor, offsets: Tensor) -> Tensor:
+        """As `after_tokens`, through stock torch's LSTM on sessions of equal length: what a card is
+        quick at."""
+        h = lstm_states(gates, offsets, self.weight_hh[0])
+        for layer in range(1, self.layers):
+            gates = nn.functional.linear(h, self.weight_ih[layer - 1], self.bias_ih[layer - 1])
+            h = lstm_states(gates, offsets, self.weight_hh[layer])
+        return h
+
+    def run(self, gates: Tensor, offsets: Tensor, carry: Carry) -> list[tuple[Tensor, ...]]:
+        """Each layer's outputs, (h,) or (h, c) of shape (n_tokens, dim), from the first layer's
+        input gates."""
+        outputs: list[tuple[Tensor, ...]] = []
+        for layer in range(self.layers):
+            weight = self.weight_hh[layer]
+            if self.kind == "gru":
+                if layer:
+                    gates = nn.functional.linear(
+                        outputs[-1][0], self.weight_ih[layer - 1], self.bias_ih[layer - 1]
+                    )
+                outputs.append((gru(gates, offsets, weight, self.bias_hh[layer], carry[layer]),))
+            elif layer:
+                above = self.weight_ih[layer - 1], weight, self.bias_ih[layer - 1]
+                outputs.append(
+                    lstm_layer(outputs[-1][0], offsets, *above, *carry[2 * layer : 2 * layer + 2])
+                )
+            else:
+                outputs.append(lstm(gates, offsets, weight, carry[0], carry[1]))
+        return outputs
+
+    def branch_tokens(self, tokens: Bags, offsets: Tensor, generated: Bags) -> Tensor:
+        """One recurrent step from the cached state before each token: O(T) per session."""
+        outputs = self.run(self.input(tokens), offsets, self.initial(len(offsets) - 1))
+        carry = tuple(shift_within(part, offsets) for layer in outputs for part in layer)
+        return self.state_of(self.advance(carry, generated))
+
+    def initial(self, n: int) -> Carry:
+        """Zeros: (h, c) per layer for the LSTM, (h,) for the GRU."""
+        parts = self.layers * (2 if self.kind == "lstm" else 1)
+        return tuple(self.weight_hh[0].new_zeros(n, self.state_dim) for _ in range(parts))
+
+    def advance(self, carry: Carry, tokens: Bags) -> Carry:
+        """One recurrent step; `tokens` holds one bag per user."""
+        ones = torch.arange(tokens.n_bags + 1, dtype=torch.int32, device=tokens.ids.device)
+        return tuple(part for layer in self.run(self.input(tokens), ones, carry) for part in layer)
+
+    def state_of(self, carry: Carry) -> Tensor:
+        """The last layer's h."""
+        return carry[-2] if self.kind == "lstm" else carry[-1]
+
+
+class PrefixBiLstm(HistoryEncoder):
+    """A bidirectional LSTM over each prefix (over the whole session it would read the future).
+
+    s_t is the forward state at the prefix's last choice beside the backward state at its first. The
+    backward pass differs for every prefix, so this encoder alone costs O(T²) per session."""
+
+    def __init__(
+        self,
+        n_ids: int,
+        n_numbers: int,
+        dim: int,
+        layers: int,
+        item_dim: int,
+        tables: TableMaker | None = None,
+        name: str = "",
+    ) -> None:
+        super().__init__()
+        self.state_dim = 2 * dim
+        self.dim = dim
+        std = 0.5 / math.sqrt(dim)
+        names = f"{name}.inputs.forward", f"{name}.inputs.backward"
+        self.inputs = nn.ModuleList(
+            bag_linear(n_ids, n_numbers, 4 * dim, item_dim, std, tables, of) for of in names
+        )
+        bound = 1 / math.sqrt(dim)
+        self.weight_hh = nn.ParameterList(_uniform(bound, 4 * dim, dim) for _ in range(2 * layers))
+        self.weight_ih = nn.ParameterList(
+            _uniform(bound, 4 * dim, 2 * dim) for _ in range(2 * layers - 2)
+        )
+        self.bias_ih = nn.ParameterList(_uniform(bound, 4 * dim) for _ in range(2 * layers - 2))
+        self.layers = layers
+
+    def after_tokens(self, tokens: Bags, offsets: Tensor) -> Tensor:
+        """State after each token, from that token's own prefix."""
+        forward, backward = (layer(tokens) for layer in self.inputs)
+        expanded = prefixes(offsets)
+        return self._run(forward[expanded.rows], backward[expanded.rows], expanded)
+
+    def branch_tokens(self, tokens: Bags, offsets: Tensor, generated: Bags) -> Tensor:
+        """As `after_tokens`, each prefix ending in its generated token."""
+        expanded = prefixes(offsets)
+        gates = []
+        for layer in self.inputs:
+            logged = layer(tokens)[expanded.rows]
+            gates.append(logged.index_copy(0, expanded.last, layer(generated)))
+        return self._run(gates[0], gates[1], expanded)
+
+    def _run(self, forward: Tensor, backward: Tensor, expanded: Prefixes) -> Tensor:
+        flip = reverse_rows(expanded)
+        zeros = forward.new_zeros(len(expanded.offsets) - 1, self.dim)
+        h_forward = h_backward = zeros
+        for layer in range(self.layers):
+            if layer:
+                joined = torch.cat([h_forward, h_backward], dim=1)
+                at = 2 * (layer - 1)
+                forward = nn.functional.linear(joined, self.weight_ih[at], self.bias_ih[at])
+                backward = nn.functional.linear(
+                    joined, self.weight_ih[at + 1], self.bias_ih[at + 1]
+                )
+            h_forward, _ = lstm(forward, expanded.offsets, self.weight_hh[2 * layer], zeros, zeros)
+            h_reversed, _ = lstm(
+                backward[flip], expanded.offsets, self.weight_hh[2 * layer + 1], zeros, zeros
+            )
+            h_backward = h_reversed[flip]
+        return torch.cat([h_forward[expanded.last], h_backward[expanded.first]], dim=1)
+
+    def initial(self, n: int) -> Carry:
+        """The input gates of the choices so far, none yet: the carry grows by one choice per
+        step."""
+        return tuple(self.weight_hh[0].new_zeros(n, 0, 4 * self.dim) for _ in range(2))
+
+    def advance(self, carry: Carry, tokens: Bags) -> Carry:
+        """Append each user's choice."""
+        return tuple(
+            torch.cat([old, layer(tokens)[:, None]], dim=1)
+            for old, layer in zip(carry, self.inputs, strict=True)
+        )
+
+    def state_of(self, carry: Carry) -> Tensor:
+        """Re-encode the prefix: O(t), as the backward direction requires."""
+        n, steps = carry[0].shape[:2]
+        if steps == 0:
+            return carry[0].new_zeros(n, self.state_dim)
+        device = carry[0].device
+        offsets = torch.arange(n + 1, dtype=torch.int32, device=device) * steps
+        first = torch.arange(n, device=device) * steps
+        whole = Prefixes(torch.arange(n * steps, device=device), offsets, first, first + steps - 1)
+        return self._run(carry[0].reshape(n * steps, -1), carry[1].reshape(n * steps, -1), whole)
+
+
+class PositionWeight(HistoryEncoder):
+    """The paper's position weights: s_t = vec[σ(F_{t-m:t-1} W + B)], every lag used, W (m, n)
+    learned.
+
+    F's column j is the multi-hot vector of the choice j steps back (ids only). The vector s_t has n
+    entries per feature and is never built: the encoder returns its linear readout into `state_dim`
+    units, an embedding bag over the features of the last m choices, so a scorer's W_s follows a
+    linear map and the pair is as expressive as W_s on s_t itself."""
+
+    window: int
+    sparse_grad = False
+    """as in `BagLinear`"""
+
+    def __init__(self, n_ids: int, window: int, columns: int, state_dim: int) -> None:
+        super().__init__()
+        self.state_dim = state_dim
+        self.window = window
+        # lag 1 starts strongest: with equal starts the columns would be copies of one another and
+        # stay so
+        self.lag_weights = drawn(
+            (window, columns),
+            lambda: (
+                0.7 ** torch.arange(window, dtype=torch.float32)[:, None]
+                * (1 + 0.3 * torch.randn(window, columns))
+            ),
+        )
+        self.bias = nn.Parameter(torch.zeros(columns))
+        self.table = normal_table(n_ids * columns, state_dim, 0.1)
+
+    def after_tokens(self, tokens: Bags, offsets: Tensor) -> Tensor:
+        """State after each token."""
+        structure = lag_structure(offsets, tokens.ids, tokens.offsets, self.window)
+        ids, state_offsets, weights = lag_weighted(structure, self.lag_weights, self.bias, "tanh")
+        return bag_outer_sum(self.table, ids, state_offsets, weights, self.sparse_grad)
+
+
+Encoders = Callable[[Config, int, int], HistoryEncoder]
+"""what makes an encoder of a configuration, the number of ids and the number of numbers of a bag; a
+class will do"""
+
+
+class OwnTableRecurrent(Recurrent):
+    """A `Recurrent` over a table of the user's own: a class of its own, so that autograd trains it
+    and no pass by hand."""
+
+
+class OwnTablePrefixBiLstm(PrefixBiLstm):
+    """A `PrefixBiLstm` over tables of the user's own, for autograd alone."""
+
+
+def history_encoder(
+    config: Config, n_ids: int, n_numbers: int, tables: TableMaker | None = None, name: str = ""
+) -> HistoryEncoder:
+    """The encoder that a configuration names, over our tables or those that `tables` makes.
+
+    Raises:
+        ConfigError: position weights, whose table is no sum of rows, are asked for over the user's
+            own tables.
+    """
+    if config.history == "pw":
+        if tables is not None:
+            raise ConfigError(
+                "history = pw weighs its table's rows by their lag, which a table of your own is "
+                "not asked to do: use lstm,"
+                " gru or bilstm"
+            )
+        return PositionWeight(
+            n_ids, config.history_window, config.history_weights, config.hidden[0]
+        )
+    sizes = n_ids, n_numbers, config.history_dim, config.history_layers, config.item_dim
+    if config.history == "bilstm":
+        return (
+            PrefixBiLstm(*sizes) if tables is None else OwnTablePrefixBiLstm(*sizes, tables, name)
+        )
+    if tables is None:
+        return Recurrent(config.history, *sizes)
+    return OwnTableRecurrent(config.history, *sizes, tables, name)
+
+
+def _uniform(bound: float, *shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
+
+
+def shift_within(values: Tensor, offsets: Tensor) -> Tensor:
+    """Rows one step earlier within each sequence, zeros first: [a0, a1, b0] → [0, a0, 0]."""
+    shifted = torch.cat([values.new_zeros(1, values.shape[1]), values[:-1]])
+    first = offsets[:-1][offsets[1:] > offsets[:-1]].long()
+    return shifted.index_fill(0, first, 0.0)

@@ -1,0 +1,183 @@
+"""Convex regularisers Ω of the generator, each with its closed forms over ragged display sets.
+
+Ω is a value, not a branch: the game asks it for ∇Ω* (with scores η·r: the best response), for the
+generator's link, for Ω itself, and for Ω* (the best value). Fenchel–Young losses: Blondel, Martins,
+Niculae, JMLR 2020. Every function takes flat values (n_candidates,), display offsets (n_events +
+1,) and `outside`, whether no click, pinned at 0, is one of the choices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fastgaum.config import Config
+from fastgaum.nets.ops import segments
+
+SMALLEST_PROB = 1e-12
+"""sparse distributions are floored here before a logarithm, so that a NLL stays finite"""
+
+
+@dataclass(frozen=True)
+class ChoiceDistribution:
+    """Probabilities of the candidates, (n_candidates,), and of no click, (n_events,); zero where it
+    is not offered."""
+
+    probs: Tensor
+    outside_prob: Tensor
+    log_probs: Tensor
+    outside_log_prob: Tensor
+
+
+class Regulariser(Protocol):
+    """What the game needs of Ω."""
+
+    def best_response(self, scores: Tensor, offsets: Tensor, outside: bool) -> ChoiceDistribution:
+        """∇Ω*(scores) = argmax_φ ⟨φ, scores⟩ − Ω(φ): softmax, sparsemax, entmax …"""
+
+    def link(self, logits: Tensor, offsets: Tensor, outside: bool) -> ChoiceDistribution:
+        """The generator network's distribution, differentiable in its logits; ∇Ω* where that has a
+        gradient."""
+
+    def omega(self, dist: ChoiceDistribution, offsets: Tensor) -> Tensor:
+        """Ω of each event's distribution, shape (n_events,)."""
+
+
+def best_value(regulariser: Regulariser, scores: Tensor, offsets: Tensor, outside: bool) -> Tensor:
+    """Ω*(scores) = max_φ ⟨φ, scores⟩ − Ω(φ) per event, shape (n_events,), differentiable with
+    gradient φ*.
+
+    By Danskin's theorem the maximiser may be held fixed, so the gradient needs no derivative of the
+    closed form."""
+    if isinstance(regulariser, Shannon):
+        return segments.segment_logsumexp(scores, offsets, outside)
+    with torch.no_grad():
+        best = regulariser.best_response(scores.detach(), offsets, outside)
+        omega = regulariser.omega(best, offsets)
+    return segments.segment_sum(best.probs * scores, offsets) - omega
+
+
+@dataclass(frozen=True)
+class Shannon:
+    """Ω = −H(φ) = Σ φ log φ: the distribution is softmax."""
+
+    def best_response(self, scores: Tensor, offsets: Tensor, outside: bool) -> ChoiceDistribution:
+        """Softmax."""
+        log_probs, outside_log_prob = segments.segment_log_softmax(scores, offsets, outside)
+        return ChoiceDistribution(
+            log_probs.exp(), outside_log_prob.exp(), log_probs, outside_log_prob
+        )
+
+    def link(self, logits: Tensor, offsets: Tensor, outside: bool) -> ChoiceDistribution:
+        """As the best response."""
+        return self.best_response(logits, offsets, outside)
+
+    def omega(self, dist: ChoiceDistribution, offsets: Tensor) -> Tensor:
+        """Σ φ log φ, nats."""
+        inside = segments.segment_sum(dist.probs * dist.log_probs.clamp(min=-1e4), offsets)
+        return inside + dist.outside_prob * dist.outside_log_prob.clamp(min=-1e4)
+
+
+@dataclass(frozen=True)
+class L2:
+    """Ω = ½ ‖φ‖²: the distribution is sparsemax, the Euclidean projection onto the simplex."""
+
+    def best_response(self, scores: Tensor, offsets: Tensor, outside: bool) -> ChoiceDistribution:
+        """Sparsemax."""
+        return _with_logs(*segments.segment_sparsemax(scores, offsets, outside))
+
+    def link(self, logits: Tensor, offsets: Tensor, outside: bool) -> ChoiceDistribution:
+        """As the best response."""
+        return self.best_response(logits, offsets, outside)
+
+    def omega(self, dist: ChoiceDistribution, offsets: Tensor) -> Tensor:
+        """½ Σ φ²."""
+        return 0.5 * (
+            segments.segment_sum(dist.probs.square(), offsets) + dist.outside_prob.square()
+        )
+
+
+@dataclass(frozen=True)
+class Tsallis:
+    """Ω = (Σ φ^α − 1) / (α (α − 1)): the distribution is α-entmax (Peters, Niculae, Martins, ACL
+    2019)."""
+
+    alpha: float = 1.5
+
+    def best_response(self, scores: Tensor, offsets: Tensor, outside: bool) -> ChoiceDistribution:
+        """α-entmax: exact for α = 1.5, by bisection otherwise."""
+        if self.alpha == 1.5:
+            return _with_logs(*segments.segment_entmax15(scores, offsets, outside))
+        return _with_logs(*segments.segment_entmax_bisect(scores, offsets, outside, self.alpha))
+
+    def link(self, logits: Tensor, offsets: Tensor, outside: bool) -> ChoiceDistribution:
+        """As the best response."""
+        return self.best_response(logits, offsets, outside)
+
+    def omega(self, dist: ChoiceDistribution, offsets: Tensor) -> Tensor:
+        """(Σ φ^α − 1) / (α (α − 1))."""
+        power = segments.segment_sum(dist.probs.pow(self.alpha), offsets) + dist.outside_prob.pow(
+            self.alpha
+        )
+        return (power - 1) / (self.alpha * (self.alpha - 1))
+
+
+@dataclass(frozen=True)
+class Custom:
+    """A user's own Ω, differentiable and convex on the simplex; its best response is found by
+    mirror ascent.
+
+    `function(probs, outside_prob, offsets)` returns Ω per event, shape (n_events,). The generator's
+    own distribution is a softmax of its logits."""
+
+    function: Callable[[Tensor, Tensor, Tensor], Tensor]
+    steps: int = 300
+    step_size: float = 0.3
+
+    def best_response(self, scores: Tensor, offsets: Tensor, outside: bool) -> ChoiceDistribution:
+        """argmax_φ ⟨φ, scores⟩ − Ω(φ) by exponentiated-gradient ascent from softmax(scores)."""
+        softmax = Shannon()
+        mirror = scores.detach().clone()
+        for _ in range(self.steps):
+            dist = softmax.best_response(mirror, offsets, outside)
+            probs, outside_prob = dist.probs.requires_grad_(), dist.outside_prob.requires_grad_()
+            with torch.enable_grad():
+                omega = self.function(probs, outside_prob, offsets).sum()
+                slope, outside_slope = torch.autograd.grad(
+                    omega, (probs, outside_prob), allow_unused=True
+                )
+            slope = torch.zeros_like(probs) if slope is None else slope
+            step = scores.detach() - slope
+            if outside and outside_slope is not None:
+                # the outside entry stays pinned at 0: moving it by −slope is moving all others by
+                # +slope
+                step = step + segments.expand_to_candidates(outside_slope, offsets)
+            mirror = mirror + self.step_size * step
+        return softmax.best_response(mirror, offsets, outside)
+
+    def link(self, logits: Tensor, offsets: Tensor, outside: bool) -> ChoiceDistribution:
+        """Softmax: any distribution with full support, with a gradient for every Ω."""
+        return Shannon().link(logits, offsets, outside)
+
+    def omega(self, dist: ChoiceDistribution, offsets: Tensor) -> Tensor:
+        """The user's function."""
+        return self.function(dist.probs, dist.outside_prob, offsets)
+
+
+def regulariser_of(config: Config) -> Regulariser:
+    """The regulariser that a configuration names."""
+    if config.regulariser == "shannon":
+        return Shannon()
+    return L2() if config.regulariser == "l2" else Tsallis(config.tsallis_alpha)
+
+
+def _with_logs(probs: Tensor, outside_prob: Tensor) -> ChoiceDistribution:
+    return ChoiceDistribution(
+        probs,
+        outside_prob,
+        probs.clamp(min=SMALLEST_PROB).log(),
+        outside_prob.clamp(min=SMALLEST_PROB).log(),
+    )

@@ -1,0 +1,1 @@
+"""Tables, figures and pages: the reproduce grid, fidelity, a report of runs."""

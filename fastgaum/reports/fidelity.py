@@ -1,0 +1,251 @@
+"""The fidelity report: a world and a log side by side, as one object of plain values.
+
+model = UserModel.load("runs/mine")
+log = fg.load("clicks.csv")
+report = fidelity(model, log, split="validation")
+print(to_markdown(report))                           # `text.py`; `figure.py` draws it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+
+from fastgaum.baselines.registry import make_model
+from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.logs.log import SessionLog, SplitName
+from fastgaum.logs.slice import slice_sessions
+from fastgaum.metrics.calibration import candidate_outcomes, expected_calibration_error
+from fastgaum.models.choice_model import ChoiceModel, Head
+from fastgaum.models.user_model import UserModel
+from fastgaum.reports.behaviour import Context, Scored, reliability, statistics_of
+from fastgaum.reports.policy_agreement import Agreement, agreement, policies_of, values_of
+from fastgaum.reports.two_sides import Compared, compare, drawn_users, holm, interval, sides
+from fastgaum.worlds.replay import replay, versions, world_of
+from fastgaum.worlds.world import World
+
+EPISODES, DRAWS = 20_000, 1999
+T = TypeVar("T")
+RIVAL = "logit"
+"""the model, fitted on the log's own training split, whose scores make policies that the world's
+model has no part in"""
+
+
+def fidelity(
+    model: ChoiceModel,
+    log: SessionLog,
+    *,
+    world: World | None = None,
+    split: SplitName = "test",
+    head: Head | None = None,
+    episodes: int = EPISODES,
+    seed: int = 0,
+    draws: int = DRAWS,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> dict[str, Any]:
+    """Replay a split in a world and compare what its users do with the log.
+
+    Args:
+        model: by what surprise, calibration and rank are measured; it also makes the world where
+            none is given.
+        log: the log, with the split and, for policies of another model, its training split.
+        world: the world; None = `LearnedWorld(model, head)` over the log's items.
+        split: the sessions that are replayed.
+        head: whose distribution users choose by; None = the generator where the model has one.
+        episodes: simulated sessions, about: every session is replayed so often. Of a split of more
+            sessions, so many are drawn, by whole users.
+        seed: seeds users, draws and permutations.
+        draws: of the bootstrap, and permutations of each test.
+        progress: called with steps done and steps in all (None: not known yet).
+
+    Returns: an object for JSON; `text.blocks` prints it.
+
+    Raises:
+        ConfigError: an impossible number, a model that does not fit the log, or a world without the
+            log's items.
+        LogFormatError: the split is empty.
+        FeatureMismatchError: the log's fields are not the training log's.
+    """
+    for name, value, least in (("episodes", episodes, 1), ("draws", draws, 1), ("seed", seed, 0)):
+        if value < least:
+            raise ConfigError(f"{name} must be at least {least}, got {value}")
+    if model.space is None:
+        raise ConfigError("the model has not been trained: call fit or load first")
+    part, left_out = _part(log, split, episodes, seed)
+    if world is None:
+        if not isinstance(model, UserModel):
+            raise ConfigError(
+                "a world is made of a UserModel: pass one, or a world of your own (world=…)"
+            )
+        world = world_of(model, log, head)
+    read_by: Head = head if head is not None else getattr(world, "head", "reward")
+    replicas = max(1, episodes // part.n_sessions)
+    every = versions(part, replay(world, part, replicas, seed))
+    step = _Steps(progress)
+    context = Context.of(every, 1 + replicas, model.space)
+    scored = step(Scored.of(model, every, read_by))
+    statistics = list(statistics_of(context, scored, model.outside))
+    step.total = 1 + len(statistics) + 3
+    compared = [step(compare(one, draws, seed)) for one in statistics]
+    rival = _rival(model, log)
+    values = values_of(
+        context,
+        policies_of(context, scored, {RIVAL: Scored.of(rival, every, "reward")} if rival else {}),
+    )
+    calibration = step(_calibration(context, scored, draws, seed))
+    policies = step(_policies(step(compare(values, draws, seed)), agreement(values, draws, seed)))
+    return {
+        "log": {"name": log.name, "fingerprint": log.fingerprint},
+        "split": split,
+        "head": read_by,
+        "sessions": part.n_sessions,
+        "events": part.n_events,
+        "users": context.sums.n_users,
+        "left_out_sessions": left_out,
+        "replicas": replicas,
+        "draws": draws,
+        "seed": seed,
+        "new_items": _new_items(model, part),
+        "fields_averaged": sorted(part.candidate_fields),
+        "statistics": _statistics(compared),
+        "calibration": calibration,
+        "policies": policies,
+    }
+
+
+class _Steps:
+    """Counts what is done of a report."""
+
+    def __init__(self, progress: Callable[[int, int | None], None] | None) -> None:
+        self.progress, self.done = progress, 0
+        self.total: int | None = None
+
+    def __call__(self, result: T) -> T:
+        self.done += 1
+        if self.progress is not None:
+            self.progress(self.done, self.total)
+        return result
+
+
+def _part(log: SessionLog, split: SplitName, episodes: int, seed: int) -> tuple[SessionLog, int]:
+    """The sessions to replay, and how many of the split are left out: those of users who are not
+    drawn."""
+    rows = log.sessions_in(split)
+    if len(rows) == 0:
+        raise LogFormatError(
+            f"log '{log.name}' has no session in split '{split}': choose another split"
+        )
+    kept = rows
+    if len(rows) > episodes:
+        users, of_row = np.unique(log.users[rows], return_inverse=True)
+        place = np.random.default_rng([seed, 2]).permutation(len(users))[of_row]
+        sizes = np.bincount(place)
+        # users in drawn order as long as they fit, at least one
+        kept = rows[place < max(1, int(np.searchsorted(np.cumsum(sizes), episodes, side="right")))]
+    return slice_sessions(log, kept), len(rows) - len(kept)
+
+
+def _rival(model: ChoiceModel, log: SessionLog) -> ChoiceModel | None:
+    """Another model fitted on the log; None where the log has nothing to fit it on."""
+    assert model.space is not None
+    if not len(log.sessions_in("train")) or not len(log.sessions_in("validation")):
+        return None
+    rival = make_model(RIVAL, {"protocol": model.space.protocol, "seed": 0})
+    rival.fit(log)
+    return rival
+
+
+def _new_items(model: ChoiceModel, part: SessionLog) -> float:
+    """Share of displayed candidates whose item the model does not know."""
+    assert model.space is not None
+    known = np.isin(part.item_ids.to_numpy(), model.space.categorical[0].values.to_numpy())
+    return float(1.0 - known[part.items].mean())
+
+
+def _statistics(compared: list[Compared]) -> list[dict[str, Any]]:
+    adjusted = holm([one.p for one in compared])
+    return [
+        {
+            "name": one.statistic.name,
+            "what": one.statistic.what,
+            "test": one.statistic.test,
+            "unit": one.statistic.unit,
+            **(_groups(one, 0) if one.statistic.test == "mean" else {}),
+            "distance": one.distance,
+            "p": one.p,
+            "p_holm": p,
+            "groups": []
+            if one.statistic.test == "mean"
+            else [
+                {"label": label, **_groups(one, i)} for i, label in enumerate(one.statistic.labels)
+            ],
+        }
+        for one, p in zip(compared, adjusted, strict=True)
+    ]
+
+
+def _groups(one: Compared, i: int) -> dict[str, Any]:
+    return {
+        name: ends[:, i].tolist() if name.endswith("ci") else float(ends[i])
+        for name, ends in (
+            ("logged", one.logged),
+            ("logged_ci", one.logged_ci),
+            ("simulated", one.simulated),
+            ("simulated_ci", one.simulated_ci),
+            ("difference", one.difference),
+            ("difference_ci", one.difference_ci),
+        )
+    }
+
+
+def _calibration(context: Context, scored: Scored, draws: int, seed: int) -> dict[str, Any]:
+    """What the model says on logged histories, and what its calibration error is where it is right
+    by construction."""
+    c, n_versions = context, context.sums.n_versions
+    n_events = c.log.n_events // n_versions
+    offsets = c.log.display_offsets
+    probs, outcomes = np.exp(scored.log_probs), candidate_outcomes(offsets, c.log.choices)
+    stop = int(offsets[n_events])
+    errors = [
+        expected_calibration_error(
+            probs[i * stop : (i + 1) * stop], outcomes[i * stop : (i + 1) * stop]
+        )
+        for i in range(n_versions)
+    ]
+    entropy = scored.entropy(offsets)
+    predicted, curve = reliability(c, scored)
+    shares = np.concatenate(
+        [sides(curve, weights)[0] for weights in drawn_users(c.sums.n_users, draws, seed)]
+    )
+    return {
+        "ece": errors[0],
+        "ece_simulated": [float(value) for value in np.quantile(errors[1:], [0.025, 0.5, 0.975])],
+        "entropy": float(entropy[:n_events].mean()),
+        "entropy_simulated": float(entropy[n_events:].mean()),
+        "no_click": float(np.exp(scored.outside_log_prob[:n_events]).mean()),
+        "curve": {
+            "predicted": predicted.tolist(),
+            "observed": sides(curve, np.ones((1, c.sums.n_users)))[0][0].tolist(),
+            "ci": interval(shares).T.tolist(),
+        },
+    }
+
+
+def _policies(values: Compared, agreed: Mapping[str, Agreement]) -> dict[str, Any]:
+    return {
+        "values": [
+            {"name": name, **_groups(values, i)} for i, name in enumerate(values.statistic.labels)
+        ],
+        **{
+            name: {
+                "value": one.value,
+                "ci": list(one.interval),
+                "expected": one.expected,
+                "expected_ci": list(one.expected_interval),
+                "p": one.p,
+            }
+            for name, one in agreed.items()
+        },
+    }

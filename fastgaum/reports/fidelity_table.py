@@ -1,0 +1,220 @@
+"""A fidelity report, or several beside each other, as blocks of text cells: for a terminal or as
+markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from fastgaum.reports.figures_text import num
+from fastgaum.reports.table import Block, block_to_markdown
+
+DIGITS = {"%": 1, "nats": 3, "places": 2, "log": 2, "ratio": 2}
+ALPHA = 0.05
+"""below this, an adjusted p-value says that log and world differ"""
+
+Report = Mapping[str, Any]
+
+
+def blocks(report: Report) -> list[Block]:
+    """The statistics, their groups, and the policies of one report."""
+    title = (
+        f"{report['log']['name']}, {report['split']} split: the world ({report['head']}) against "
+        "the log"
+    )
+    parts = [
+        Block(
+            title, STATISTICS, tuple(map(_statistic, report["statistics"])), tuple(_notes(report))
+        )
+    ]
+    for one in report["statistics"]:
+        # what has dozens of groups is for the figure
+        if one["groups"] and one["test"] == "chi2":
+            rows = tuple((group["label"], *_sides(group, one["unit"])) for group in one["groups"])
+            parts.append(
+                Block(
+                    one["name"], ("group", *SIDES), rows, (f"{one['what']}; {_unit(one['unit'])}",)
+                )
+            )
+    rows = tuple((value["name"], *_sides(value, "%")) for value in report["policies"]["values"])
+    parts.append(
+        Block("Policies", ("policy", *SIDES), rows, tuple(_policy_notes(report["policies"])))
+    )
+    return parts
+
+
+def to_markdown(report: Report) -> str:
+    """The same blocks as markdown."""
+    return "\n".join(block_to_markdown(block) for block in blocks(report))
+
+
+def summary(reports: Sequence[Report]) -> str:
+    """Several reports as two markdown tables: statistics by log, and how far log and world agree on
+    policies."""
+    names = [report["log"]["name"] for report in reports]
+    by_log = [{one["name"]: one for one in report["statistics"]} for report in reports]
+    order = list(
+        dict.fromkeys(
+            name for names_of in sorted(by_log, key=len, reverse=True) for name in names_of
+        )
+    )
+    rows = [(name, *(_short(one[name]) if name in one else "" for one in by_log)) for name in order]
+    rows.append(
+        ("calibration error, % (world's own)", *(_ece(report["calibration"]) for report in reports))
+    )
+    bold = frozenset(
+        (i, j + 1)
+        for i, name in enumerate(order)
+        for j, one in enumerate(by_log)
+        if name in one and differs(one[name])
+    )
+    notes = [
+        f"{report['log']['name']}, {report['split']} split: {report['events']} events of "
+        f"{report['users']} users, each session"
+        f" replayed {report['replicas']} times; {_verdict(report)}"
+        for report in reports
+    ]
+    first = Block(
+        "Log → world",
+        ("statistic", *names),
+        tuple(rows),
+        ("logged → simulated, (p, Holm); a distribution has its p alone; bold: p < 0.05", *notes),
+        bold,
+    )
+    agreed = [
+        (f"{correlation}{what}", *(cell(report["policies"][correlation]) for report in reports))
+        for correlation in ("spearman", "kendall")
+        for what, cell in (
+            ("", _correlation),
+            (", were the world true", _expected),
+            (": p", lambda one: num(one["p"], 3)),
+        )
+    ]
+    policies = [
+        value["name"]
+        for value in max((report["policies"]["values"] for report in reports), key=len)
+    ]
+    values = [
+        {value["name"]: value for value in report["policies"]["values"]} for report in reports
+    ]
+    lines = [
+        (name, *(_arrow(one[name], "%") if name in one else "" for one in values))
+        for name in policies
+    ]
+    second = Block(
+        "Policies, log → world", ("policy", *names), (*lines, *agreed), _policy_notes(None)
+    )
+    return "\n".join(map(block_to_markdown, (first, second)))
+
+
+def differs(one: Mapping[str, Any]) -> bool:
+    """Whether a statistic's adjusted p-value says that log and world differ."""
+    p = one["p_holm"]
+    return p is not None and p < ALPHA
+
+
+SIDES = ("logged", "95 %", "simulated", "95 %", "difference", "95 %")
+STATISTICS = ("statistic", "unit", *SIDES, "test", "p", "p, Holm")
+
+
+def _statistic(one: Mapping[str, Any]) -> tuple[str, ...]:
+    sides = _sides(one, one["unit"]) if one["test"] == "mean" else ("",) * len(SIDES)
+    unit = one["unit"] if one["test"] == "mean" else ""
+    return (one["name"], unit, *sides, one["test"], num(one["p"], 3), num(one["p_holm"], 3))
+
+
+def _sides(value: Mapping[str, Any], unit: str) -> tuple[str, ...]:
+    cells = []
+    for side in ("logged", "simulated", "difference"):
+        cells += [_number(value[side], unit, side), _span(value[f"{side}_ci"], unit, side)]
+    return tuple(cells)
+
+
+def _number(value: float | None, unit: str, side: str = "") -> str:
+    if value is None:
+        return "-"
+    # + 0.0: a rounded -0.0 is 0.0
+    text = num(round(100 * value if unit == "%" else value, DIGITS[unit]) + 0.0, DIGITS[unit])
+    return f"+{text}" if side == "difference" and not text.startswith("-") else text
+
+
+def _span(ends: Sequence[float | None], unit: str, side: str = "") -> str:
+    return f"{_number(ends[0], unit, side)} to {_number(ends[1], unit, side)}"
+
+
+def _unit(unit: str) -> str:
+    return "percent" if unit == "%" else unit
+
+
+def _arrow(value: Mapping[str, Any], unit: str) -> str:
+    return f"{_number(value['logged'], unit)} → {_number(value['simulated'], unit)}"
+
+
+def _short(one: Mapping[str, Any]) -> str:
+    p = f"({num(one['p_holm'], 3)})"
+    return f"{_arrow(one, one['unit'])} {p}" if one["test"] == "mean" else p
+
+
+def _ece(calibration: Mapping[str, Any]) -> str:
+    low, middle, high = calibration["ece_simulated"]
+    return (
+        f"{100 * calibration['ece']:.1f} ({100 * middle:.1f}, {100 * low:.1f} to {100 * high:.1f})"
+    )
+
+
+def _correlation(one: Mapping[str, Any]) -> str:
+    return f"{num(one['value'], 2)} ({num(one['ci'][0], 2)} to {num(one['ci'][1], 2)})"
+
+
+def _expected(one: Mapping[str, Any]) -> str:
+    return f"{num(one['expected'], 2)} ({num(one['expected_ci'][0], 2)} to {num(one['expected_ci'][1], 2)})"
+
+
+def _verdict(report: Report) -> str:
+    tested = [one for one in report["statistics"] if one["p_holm"] is not None]
+    wrong = [one["name"] for one in tested if differs(one)]
+    return f"{len(wrong)} of {len(tested)} tests say that log and world differ{': ' if wrong else ''}{', '.join(wrong)}"
+
+
+def _notes(report: Report) -> Iterator[str]:
+    yield (
+        f"{report['events']} events in {report['sessions']} sessions of {report['users']} users, "
+        "each session replayed"
+        f" {report['replicas']} times on the displays that the log shows; rates in percent"
+    )
+    if report["left_out_sessions"]:
+        yield f"{report['left_out_sessions']} sessions of the split are of users who were not drawn: raise the number of episodes"
+    yield (
+        f"95 % intervals: {report['draws']} bootstrap draws of users; p: as many permutations of a "
+        "user's logged and simulated"
+        " sessions, small where the log is no draw of the world; Holm: adjusted for all tests of "
+        "the table"
+    )
+    yield f"{_verdict(report)}; what is not told apart is not thereby the same: the interval of the difference says how far it may be"
+    calibration = report["calibration"]
+    yield (
+        "on logged histories the model's distribution has a mean entropy of "
+        f"{num(calibration['entropy'], 3)} nats, which is what"
+        f" surprise is where it is calibrated; calibration error {_ece(calibration)} %, in "
+        "brackets that of the world's own sessions"
+    )
+    if report["new_items"]:
+        yield f"{100 * report['new_items']:.1f} % of the displayed candidates are items that the model never met"
+    if report["fields_averaged"]:
+        yield f"a simulated candidate has its item's mean of {', '.join(report['fields_averaged'])}, a logged one its own"
+
+
+def _policy_notes(policies: Mapping[str, Any] | None) -> tuple[str, ...]:
+    what = (
+        "value: percent of events whose choice is the item that the policy recommends of those "
+        "displayed"
+    )
+    if policies is None:
+        return (what,)
+    lines = [
+        f"{name} {_correlation(policies[name])}; were the log one more draw of the world "
+        f"{_expected(policies[name])},"
+        f" as low as here with p = {num(policies[name]['p'], 3)}"
+        for name in ("spearman", "kendall")
+    ]
+    return (what, *lines)

@@ -1,0 +1,215 @@
+"""Independent runs, one after the other or side by side in processes.
+
+Each run uses one thread, so that its figures depend on its seed alone: not on how many runs stand
+beside it, nor on how many cores the machine has."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastgaum.baselines.registry import make_model
+from fastgaum.config import PRESETS, Config
+from fastgaum.errors import FastgaumError, NumericsError
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.saved_log import load_log, save_log
+from fastgaum.logs.split import resplit
+from fastgaum.metrics.evaluation import Evaluation
+from fastgaum.models.choice_model import ChoiceModel
+from fastgaum.models.user_model import UserModel
+from fastgaum.reports.plan import Run
+
+NO_SELECTION = "—"
+"""stands for the selection of a model that chooses no epoch"""
+_BASELINE_COST = 100
+"""a guess: a baseline's run takes about as long as a small preset's"""
+
+
+@dataclass(frozen=True)
+class RunFigures:
+    """What one run gives."""
+
+    test: Evaluation
+    train_gap: float | None
+    """mean optimality gap on the training split; None without a generator"""
+    seconds: float
+    """wall time of fit and evaluation"""
+    protocol: str
+    """the protocol whose inputs the model read: identity for one that can read nothing else"""
+    select: str
+    """the validation score that chose the epoch; — where there is none"""
+    settings_tried: int | None
+    """settings that the fit itself compared on the validation split; None where it compared none"""
+
+
+@dataclass(frozen=True)
+class RunFailure:
+    """Why a run gave nothing."""
+
+    reason: str
+
+
+Outcome = RunFigures | RunFailure
+
+
+def run_all(
+    logs: Mapping[str, SessionLog],
+    runs: Sequence[Run],
+    jobs: int,
+    device: str,
+    on_start: Callable[[Run], None],
+) -> Generator[tuple[int, Outcome], None, None]:
+    """Yield each run's outcome as it ends, with its place in `runs`; at most `jobs` runs at a time.
+
+    `logs` are the logs with their own splits: each run splits its log anew if it says so. A run
+    that diverges, or meets a bug of its model, is an outcome too: it must not cost the others their
+    figures. Closing the iterator, or a mistake in the input, ends all at once.
+
+    Raises:
+        LogFormatError, ConfigError: from a run.
+    """
+    # The longest runs first, so that none is left alone at the end.
+    order = sorted(range(len(runs)), key=lambda i: -_cost(runs[i], logs))
+    if jobs <= 1 or len(runs) == 1:
+        for i in order:
+            on_start(runs[i])
+            yield i, run_one(runs[i], logs[runs[i].dataset], device)
+        return
+    for i in order:
+        on_start(runs[i])
+    with tempfile.TemporaryDirectory(prefix="fastgaum-") as folder:
+        # Workers map the logs from disk: nothing large is copied to each of them.
+        folders = {
+            name: save_log(log, Path(folder) / str(i)) for i, (name, log) in enumerate(logs.items())
+        }
+        yield from _side_by_side(folders, runs, order, min(jobs, len(runs)), device)
+
+
+def run_one(run: Run, log: SessionLog, device: str) -> Outcome:
+    """Train and evaluate with one thread; `log` has its own split."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _figures(run, split_log(log, run.resplit), device)
+    except NumericsError as error:
+        return RunFailure(str(error))
+    except FastgaumError:
+        raise
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}, line {place.lineno}"
+        return RunFailure(f"a bug: {type(error).__name__}: {error} ({where})")
+    finally:
+        torch.set_num_threads(threads)
+
+
+def split_log(log: SessionLog, seed: int | None) -> SessionLog:
+    """The log with another split of whole users, or with its own; arrays other than the split are
+    shared."""
+    return log if seed is None else resplit(log, seed)
+
+
+def _figures(run: Run, log: SessionLog, device: str) -> RunFigures:
+    started = time.perf_counter()
+    model = make_model(run.model, run.settings, device)
+    model.fit(log)
+    test = model.evaluate(log, "test")
+    seconds = time.perf_counter() - started
+    chosen = _settings_of(model)
+    return RunFigures(
+        test=test,
+        train_gap=None if test.gap is None else model.evaluate(log, "train").gap,
+        seconds=seconds,
+        protocol=chosen.protocol,
+        select=getattr(chosen, "select", NO_SELECTION),
+        settings_tried=model.settings_tried if model.settings_tried > 1 else None,
+    )
+
+
+def _settings_of(model: ChoiceModel) -> Any:
+    """Where a model keeps its settings: a user model in its configuration, a baseline on itself."""
+    return model.config if isinstance(model, UserModel) else model
+
+
+def _cost(run: Run, logs: Mapping[str, SessionLog]) -> int:
+    """A guess at a run's time, in no unit."""
+    n_events = logs[run.dataset].n_events
+    if run.model not in PRESETS:
+        return n_events * _BASELINE_COST
+    config = Config.from_preset(run.model, **run.settings)
+    return (
+        n_events
+        * config.members
+        * config.history_layers
+        * (config.history_dim + sum(config.hidden))
+    )
+
+
+def _side_by_side(
+    folders: dict[str, Path], runs: Sequence[Run], order: Sequence[int], jobs: int, device: str
+) -> Generator[tuple[int, Outcome], None, None]:
+    # Spawned, not forked: torch's threads do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(jobs, context, _start_worker, (folders, device))
+    try:
+        with _interrupt_ignored():
+            places = {pool.submit(_run_in_worker, runs[i]): i for i in order}
+        for future in as_completed(places):
+            yield places[future], future.result()
+    except BaseException:
+        # Nobody waits for the figures any more: minutes of work need not be finished first.
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _interrupt_ignored() -> Iterator[None]:
+    """Processes started here do not react to Ctrl-C, which a terminal sends to all of them: the
+    parent ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)
+
+
+_worker: tuple[dict[str, SessionLog], str] = ({}, "auto")
+
+
+def _start_worker(folders: dict[str, Path], device: str) -> None:
+    global _worker
+    _worker = {name: load_log(folder) for name, folder in folders.items()}, device
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot end its workers: they end themselves."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _run_in_worker(run: Run) -> Outcome:
+    logs, device = _worker
+    return run_one(run, logs[run.dataset], device)

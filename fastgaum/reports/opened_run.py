@@ -1,0 +1,127 @@
+"""A run folder, opened: its model, its training table, and what it says of its machine and of
+reading the log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from fastgaum.config import PRESETS, Config
+from fastgaum.errors import CheckpointError, DatasetError
+from fastgaum.game.observers import EpochRow
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.tables import READ_ERRORS, one_line
+from fastgaum.models.user_model import UserModel
+from fastgaum.untrusted import parse_json, read_text
+
+COLUMNS = tuple(EpochRow.__dataclass_fields__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder holds."""
+
+    folder: Path
+    model: UserModel
+    machine: dict[str, Any]
+    reading: dict[str, Any]
+    """the options of reading that its log was read with"""
+    table: pl.DataFrame
+    """a row per epoch, columns as in `EpochRow`"""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the log that it was trained on."""
+        return str(self.machine["log"]["fingerprint"])
+
+    def changed(self) -> dict[str, Any]:
+        """The settings that differ from its preset's; `search` is none: `fit` empties it once it is
+        decided."""
+        usual = Config.from_preset(self.model.config.preset).to_mapping()
+        ours = self.model.config.to_mapping()
+        return {
+            key: value for key, value in ours.items() if value != usual[key] and key != "search"
+        }
+
+
+def open_run(folder: Path, device: str = "cpu") -> Run:
+    """Open a run folder.
+
+    Raises:
+        CheckpointError: it is no run folder, or one of its files is missing or damaged.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"'{folder}' is no run folder: name a folder written by `fastgaum train`"
+        )
+    model = UserModel.load(folder, device=device)
+    if model.config.preset not in PRESETS:
+        raise CheckpointError(
+            f"'{folder}' was trained from the preset '{model.config.preset}', which this version "
+            "does not have"
+        )
+    machine = _object(folder / "machine.json")
+    if not isinstance(machine.get("log"), dict) or not isinstance(
+        machine["log"].get("fingerprint"), str
+    ):
+        raise CheckpointError(
+            f"'{folder / 'machine.json'}' does not say which log it was trained on: train again"
+        )
+    reading = _object(folder / "reading.json") if (folder / "reading.json").exists() else {}
+    return Run(folder, model, machine, reading, _table(folder))
+
+
+def log_of(run: Run, logs: Sequence[SessionLog]) -> SessionLog:
+    """The log among several that a run was trained on.
+
+    Raises:
+        DatasetError: it is none of them.
+    """
+    for log in logs:
+        if log.fingerprint == run.fingerprint:
+            return log
+    found = ", ".join(f"'{log.name}' has {log.fingerprint[:12]}" for log in logs)
+    raise DatasetError(
+        f"run '{run.folder}' was trained on the log '{run.machine['log'].get('name')}' with the "
+        "fingerprint"
+        f" {run.fingerprint[:12]}; {found}: give that log, read with the same options and split"
+    )
+
+
+def _table(folder: Path) -> pl.DataFrame:
+    """The training table; of a run that was interrupted or diverged, the epochs that it has."""
+    file = folder / "metrics.parquet"
+    file = file if file.is_file() else folder / "metrics.jsonl"
+    if not file.is_file():
+        raise CheckpointError(
+            f"'{folder}' has no metrics.parquet and no metrics.jsonl: it is no whole run, train "
+            "again"
+        )
+    try:
+        table = (
+            pl.read_parquet(file)
+            if file.suffix == ".parquet"
+            else pl.read_ndjson(file, infer_schema_length=None)
+        )
+    except READ_ERRORS as error:
+        raise CheckpointError(f"'{file}' is damaged ({one_line(error)}): train again") from None
+    missing = [name for name in COLUMNS if name not in table.columns]
+    if missing or not table.height:
+        raise CheckpointError(f"'{file}' has no {missing[0] if missing else 'epoch'}: train again")
+    return table.select(COLUMNS)
+
+
+def _object(file: Path) -> dict[str, Any]:
+    try:
+        value = parse_json(read_text(file))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"'{file}' is missing or damaged ({one_line(error)}): train again"
+        ) from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"'{file}' holds no object: train again")
+    return value

@@ -1,1 +1,0 @@
-"""Logs: read, checked, packed, split, turned into bags and batches."""

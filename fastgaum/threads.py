@@ -1,0 +1,86 @@
+"""One setting of threads for everything: torch's own, which Numba kernels and their BLAS follow.
+
+Kernels are serial and hold no GIL. Where one call is worth sharing, its rows are cut into parts and
+the parts run on one pool of as many threads as torch has. The cut depends on the data alone, never
+on the number of threads, and sums over parts are taken in their order: one thread and many give the
+same bits.
+
+Kernels call BLAS (numba's np.dot is scipy's) from those threads, so scipy's own BLAS threads are
+set to one."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import torch
+from threadpoolctl import ThreadpoolController
+
+from fastgaum.errors import ConfigError
+
+
+def set_threads(n: int) -> None:
+    """Use n threads in torch and in kernels. Raises ConfigError for fewer than one."""
+    if n < 1:
+        raise ConfigError(f"--threads must be at least 1, got {n}")
+    torch.set_num_threads(n)
+
+
+def get_threads() -> int:
+    """How many threads torch and kernels use."""
+    return torch.get_num_threads()
+
+
+def run(function: Callable[..., object], parts: Sequence[tuple[Any, ...]]) -> None:
+    """Call function(*part) for each part, on the calling thread and the pool's; an error in one is
+    raised here.
+
+    The function should release the GIL (a kernel does) and parts must write apart from one another.
+    """
+    _one_blas_thread()
+    if len(parts) == 1:
+        function(*parts[0])
+        return
+    waiting = deque(parts)
+    helpers = min(get_threads(), len(waiting)) - 1
+    if helpers < 1:
+        _drain(function, waiting)
+        return
+    futures = [_pool(get_threads()).submit(_drain, function, waiting) for _ in range(helpers)]
+    try:
+        _drain(function, waiting)
+    finally:
+        # after an error here the others still write to the caller's arrays: wait for them in any
+        # case
+        for future in futures:
+            future.exception()
+    for future in futures:
+        future.result()
+
+
+def _drain(function: Callable[..., object], waiting: deque[tuple[Any, ...]]) -> None:
+    while True:
+        try:
+            part = waiting.popleft()
+        except IndexError:
+            return
+        function(*part)
+
+
+@cache
+def _pool(n: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(n, thread_name_prefix="fastgaum")
+
+
+@cache
+def _one_blas_thread() -> None:
+    # numba calls the BLAS that scipy brings; numpy's own is a second library and stays as its user
+    # set it
+    import scipy.linalg.cython_blas  # noqa: F401
+
+    for library in ThreadpoolController().select(user_api="blas").lib_controllers:
+        if "scipy.libs" in library.filepath:
+            library.set_num_threads(1)

@@ -1,1 +1,0 @@
-"""Losses, the game, the training loop, checkpoints and run folders."""

@@ -1,0 +1,246 @@
+"""A slate chosen place by place, so that an agent of one discrete action (DQN, masked PPO) can
+learn slates.
+
+Choosing k of m items at once has m^k actions; here an action is one item and k of them make a
+slate. The user sees nothing until the slate is full, so the k − 1 steps before pay 0 and end
+nothing. An agent that discounts by γ per step of the user discounts by γ^(1/k) here.
+
+    env = CascadeWrapper(gymnasium.make("fastgaum/User-v0", run="RUN"))
+    envs = VectorCascadeWrapper(gymnasium.make_vec("fastgaum/User-v0", num_envs=64, run="RUN"))
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium import Env, Wrapper, spaces
+from gymnasium.utils import RecordConstructorArgs
+from gymnasium.vector import AutoresetMode, VectorWrapper
+from gymnasium.vector.utils import batch_space
+
+from fastgaum.errors import ActionError, ConfigError
+from fastgaum.worlds.observations import Observation, row_of
+from fastgaum.worlds.single_env import UserEnv
+from fastgaum.worlds.vector_env import BoolArray, Step, UserVectorEnv
+
+if TYPE_CHECKING:
+    _VectorWrapper = VectorWrapper[Any, Any, Any, Any, Any]
+else:
+    # before gymnasium 1.4 it takes no type parameters
+    _VectorWrapper = VectorWrapper
+
+
+class _Picks:
+    """The unfinished slates of n users: what was picked, what that adds to an observation, what is
+    still allowed."""
+
+    def __init__(self, env: UserVectorEnv, observe_taken: bool) -> None:
+        self.n, self.slate_size, self.pool_size = env.num_envs, env.slate_size, env.pools.size
+        if self.pool_size < self.slate_size:
+            raise ConfigError(
+                f"a pool of {self.pool_size} items cannot fill a slate of {self.slate_size} places "
+                "one by one:"
+                " enlarge pool_size or shrink slate_size"
+            )
+        self.strict, self.observe_taken = env.strict, observe_taken
+        self.slates = np.zeros((self.n, self.slate_size), np.int64)
+        self.places = np.zeros(self.n, np.int64)
+        self.taken = np.zeros((self.n, self.pool_size), np.bool_)
+        self._everyone = np.arange(self.n)
+
+    def space(self, base: spaces.Space[Any]) -> spaces.Space[Any]:
+        """One user's observation: the environment's, then what is taken and the place to fill."""
+        if isinstance(base, spaces.Dict):
+            more: dict[str, spaces.Space[Any]] = {
+                "place": spaces.Box(0, 1, (self.slate_size,), np.float32)
+            }
+            if self.observe_taken:
+                more["taken"] = spaces.Box(0, 1, (self.pool_size,), np.float32)
+            return spaces.Dict({**base.spaces, **more})
+        assert isinstance(base, spaces.Box)
+        width = self.slate_size + self.pool_size * self.observe_taken
+        low, high = np.zeros(width, np.float32), np.ones(width, np.float32)
+        return spaces.Box(
+            np.concatenate([base.low, low]), np.concatenate([base.high, high]), dtype=np.float32
+        )
+
+    def observe(self, base: Observation) -> Observation:
+        """Observations of all users; new arrays."""
+        place = np.zeros((self.n, self.slate_size), np.float32)
+        place[self._everyone, self.places] = 1
+        taken = {"taken": self.taken.astype(np.float32)} if self.observe_taken else {}
+        if isinstance(base, dict):
+            return {**base, "place": place, **taken}
+        return np.concatenate([base, place, *taken.values()], axis=1)
+
+    def final(self, base: Any) -> Any:
+        """One user's last observation, an empty slate beside it."""
+        place, taken = np.zeros(self.slate_size, np.float32), np.zeros(self.pool_size, np.float32)
+        place[0] = 1
+        if isinstance(base, dict):
+            return {**base, "place": place, **({"taken": taken} if self.observe_taken else {})}
+        return np.concatenate([base, place, taken] if self.observe_taken else [base, place])
+
+    def add(self, actions: npt.NDArray[Any], picking: BoolArray) -> BoolArray:
+        """Put each user's pick into its slate; return whose slate is full."""
+        if actions.shape != (self.n,) or actions.dtype.kind not in "iu":
+            raise ActionError(
+                f"actions are {actions.dtype} of shape {actions.shape}, whole numbers of shape "
+                f"({self.n},) are required"
+            )
+        wrong = picking & ((actions < 0) | (actions >= self.pool_size))
+        if wrong.any():
+            user = int(wrong.argmax())
+            raise ActionError(
+                f"the action of user {user} is {actions[user]}, a place of the pool from 0 to "
+                f"{self.pool_size - 1} is"
+                " required"
+            )
+        users = self._everyone[picking]
+        picks, places = actions[picking], self.places[picking]
+        if self.strict and self.taken[users, picks].any():
+            user = int(users[self.taken[users, picks].argmax()])
+            raise ActionError(
+                f"the action of user {user} is {actions[user]}, which its slate holds already:"
+                " read info['action_mask'], or pass strict=False to display it once"
+            )
+        self.slates[users, places] = picks
+        self.taken[users, picks] = True
+        self.places[users] += 1
+        return np.asarray(self.places == self.slate_size)
+
+    def clear(self, users: BoolArray | None = None) -> None:
+        """Begin new slates for some users, or for all."""
+        where = slice(None) if users is None else users
+        self.places[where] = 0
+        self.taken[where] = False
+
+
+class CascadeWrapper(Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """One user, one item per step.
+
+    Observation: the environment's, then the place to fill, one-hot (slate_size,), then, with
+    `observe_taken`, 1 for each place of the pool that the slate holds already (pool_size,);
+    float32, flat or as keys `place` and `taken` of a dict.
+    Action: Discrete(pool_size). Reward and ends: 0 and False until the slate is full, then the
+        environment's.
+    Info: `action_mask` bool (pool_size,), True for what may be picked; the environment's keys when
+    the slate was full. An item picked twice is displayed once; in a strict environment it is an
+    error."""
+
+    def __init__(self, env: Env[Any, Any], observe_taken: bool = True) -> None:
+        """Wrap a `UserEnv`. Raises ConfigError for another environment, or for a pool smaller than
+        a slate."""
+        if not isinstance(env.unwrapped, UserEnv):
+            raise ConfigError(
+                f"a cascade wraps fastgaum/User-v0, got {type(env.unwrapped).__name__}"
+            )
+        RecordConstructorArgs.__init__(self, observe_taken=observe_taken)
+        super().__init__(env)
+        self._picks = _Picks(env.unwrapped.vector, observe_taken)
+        self.observation_space = self._picks.space(env.observation_space)
+        self.action_space = spaces.Discrete(self._picks.pool_size)
+        self._base: Any = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start an episode with an empty slate."""
+        self._base, info = self.env.reset(seed=seed, options=options)
+        self._picks.clear()
+        return self._observation(), info | {"action_mask": self.action_masks()}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Pick one item. Raises ActionError for one outside the pool, or taken in a strict
+        environment."""
+        if self._base is None:
+            raise ActionError("no episode has begun: call reset() before step()")
+        reward: Any = 0.0
+        terminated = truncated = False
+        info: dict[str, Any] = {}
+        if self._picks.add(np.asarray(action).reshape(1), np.ones(1, np.bool_))[0]:
+            self._base, reward, terminated, truncated, info = self.env.step(
+                self._picks.slates[0].copy()
+            )
+            self._picks.clear()
+        return (
+            self._observation(),
+            reward,
+            terminated,
+            truncated,
+            info | {"action_mask": self.action_masks()},
+        )
+
+    def action_masks(self) -> BoolArray:
+        """What may be picked now, shape (pool_size,); the name is that of sb3-contrib's
+        MaskablePPO."""
+        return np.asarray(~self._picks.taken[0])
+
+    def _observation(self) -> Any:
+        base = self._base
+        many = (
+            {name: part[None].copy() for name, part in base.items()}
+            if isinstance(base, dict)
+            else base[None]
+        )
+        return row_of(self._picks.observe(many), 0)
+
+
+class VectorCascadeWrapper(_VectorWrapper):
+    """Many users, one item per user and step; `CascadeWrapper`'s contract with a first axis of n
+    users.
+
+    All autoreset modes are kept. Under NEXT_STEP a user whose episode ended starts the next one in
+    one step, while others go on with their slates: users need not be at the same place."""
+
+    def __init__(self, env: UserVectorEnv, observe_taken: bool = True) -> None:
+        """Wrap a `UserVectorEnv` itself. Raises ConfigError for another one, or for a pool smaller
+        than a slate."""
+        if not isinstance(env, UserVectorEnv):
+            raise ConfigError(
+                f"a cascade wraps fastgaum's UserVectorEnv and nothing in between, got {env}"
+            )
+        super().__init__(env)
+        self.users = env
+        self._picks = _Picks(env, observe_taken)
+        self.single_observation_space = self._picks.space(env.single_observation_space)
+        self.single_action_space = spaces.Discrete(self._picks.pool_size)
+        self.observation_space = batch_space(self.single_observation_space, env.num_envs)
+        self.action_space = batch_space(self.single_action_space, env.num_envs)
+        self._ended = np.zeros(env.num_envs, np.bool_)
+
+    def reset(
+        self, *, seed: Any = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Start episodes with empty slates, of all users or of those of `options["reset_mask"]`."""
+        base, info = self.users.reset(seed=seed, options=options)
+        mask = None if options is None else options.get("reset_mask")
+        self._picks.clear(mask)
+        self._ended[slice(None) if mask is None else mask] = False
+        return self._picks.observe(base), info | self._masks(mask)
+
+    def step(self, actions: npt.NDArray[Any]) -> Step:
+        """Pick one item per user, shape (n,). Raises ActionError as `CascadeWrapper.step`."""
+        picking = ~self._ended
+        acting = self._picks.add(np.asarray(actions), picking) | self._ended
+        base, rewards, terminated, truncated, info = self.users.step_where(
+            self._picks.slates, acting
+        )
+        self._picks.clear(acting)
+        if self.users.autoreset_mode is not AutoresetMode.SAME_STEP:
+            self._ended = terminated | truncated
+        elif "final_obs" in info:
+            for user in np.flatnonzero(info["_final_obs"]):
+                info["final_obs"][user] = self._picks.final(info["final_obs"][user])
+            info["final_info"] |= self._masks(info["_final_obs"])
+        return self._picks.observe(base), rewards, terminated, truncated, info | self._masks(None)
+
+    def action_masks(self) -> BoolArray:
+        """What each user may pick now, shape (n, pool_size)."""
+        return ~self._picks.taken
+
+    def _masks(self, users: BoolArray | None) -> dict[str, Any]:
+        there = np.ones(self.num_envs, np.bool_) if users is None else users.copy()
+        return {"action_mask": self.action_masks(), "_action_mask": there}

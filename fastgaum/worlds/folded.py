@@ -1,0 +1,192 @@
+"""A model's parameters as the kernels of simulated users read them: folded once, so that a step
+gathers one row per item."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fastgaum.features.space import NO_CLICK_ID
+from fastgaum.kernels import slates as kernels
+from fastgaum.kernels import user_steps
+from fastgaum.nets.histories import Recurrent
+from fastgaum.nets.scorer_layout import KINDS, linears, widths_of
+from fastgaum.nets.scorers import BagLinear, Scorer
+from fastgaum.worlds.catalogue import Catalogue
+from fastgaum.worlds.world import FloatArray, IntArray
+
+ROWS_AT_ONCE = 65_536
+
+
+def folded_table(layer: BagLinear, catalogue: Catalogue) -> FloatArray:
+    """What each table row adds to a layer: items, the unknown item, then positions, the unknown one
+    first, and no click.
+
+    Shape (n_items + 1 + n_positions + 1 + 1, out), without the positions' rows where order is no
+    feature."""
+
+    # read once: a table of the user's own may have to be fetched
+    table = layer.table.detach()
+
+    def mapped(ids: Any) -> FloatArray:
+        parts = []
+        for start in range(0, len(ids), ROWS_AT_ONCE):
+            rows = table[torch.from_numpy(ids[start : start + ROWS_AT_ONCE].astype(np.int64))].sum(
+                1
+            )
+            parts.append((rows if layer.up is None else rows @ layer.up.detach()).cpu().numpy())
+        return np.concatenate(parts)
+
+    own = [
+        column for column in range(catalogue.ids.shape[1]) if column != catalogue.position_column
+    ]
+    parts = [mapped(catalogue.ids[:, own])]
+    if catalogue.position_column >= 0:
+        position = catalogue.space.categorical[catalogue.position_column]
+        parts.append(mapped(np.arange(position.start, position.stop)[:, None]))
+    parts.append(mapped(np.full((1, 1), NO_CLICK_ID)))
+    return np.ascontiguousarray(np.concatenate(parts), np.float32)
+
+
+def _numbers(layer: BagLinear, n_numbers: int, out: int) -> tuple[FloatArray, FloatArray]:
+    """A layer's weights of numbers, (n_numbers, out), and its bias (out,)."""
+    if layer.numbers is None:
+        assert layer.bias is not None
+        return np.zeros((n_numbers, out), np.float32), _array(layer.bias)
+    return _array(layer.numbers.weight.t()), _array(layer.numbers.bias)
+
+
+def _array(value: Tensor) -> FloatArray:
+    return np.ascontiguousarray(value.detach().cpu().numpy(), np.float32).copy()
+
+
+class FoldedScorer:
+    """A scorer over a catalogue; `write` scores every displayed place of a range of users."""
+
+    def __init__(self, scorer: Scorer, catalogue: Catalogue) -> None:
+        n_numbers = catalogue.space.n_numbers
+        self.widths: npt.NDArray[np.int64] = widths_of(scorer)
+        width = int(self.widths[0])
+        self.table = folded_table(scorer.first, catalogue)
+        from_numbers, bias = _numbers(scorer.first, n_numbers, width)
+        wide, wide_numbers = np.zeros(len(self.table), np.float32), np.zeros(n_numbers, np.float32)
+        if scorer.wide is not None:
+            # an item's row holds the path's bias too: every displayed place has one item
+            wide = folded_table(scorer.wide, catalogue)[:, 0]
+            weights, wide_bias = _numbers(scorer.wide, n_numbers, 1)
+            wide[: len(catalogue.ids)] += wide_bias[0]
+            wide_numbers = np.ascontiguousarray(weights[:, 0])
+        later = [
+            part
+            for layer in linears(scorer)
+            for part in (_array(layer.weight.t()).ravel(), _array(layer.bias))
+        ]
+        self.weights = (
+            self.table,
+            np.ascontiguousarray(wide),
+            _array(scorer.from_state.weight.t()),
+            from_numbers,
+            wide_numbers,
+            bias,
+            np.concatenate(later),
+            self.widths,
+            KINDS[type(scorer.act)],
+        )
+
+    def write(
+        self,
+        first: int,
+        last: int,
+        rows: IntArray,
+        numbers: FloatArray,
+        states: FloatArray,
+        scores: FloatArray,
+    ) -> None:
+        """Scores of the places of users first to last − 1."""
+        kernels.slate_scores(first, last, rows, numbers, states, *self.weights, scores)
+
+
+class Encoder(Protocol):
+    """Histories of n users."""
+
+    states: FloatArray
+    """each user's state, shape (n, state_dim)"""
+    in_parts: bool
+    """whether `advance` may be called for ranges of users, on several threads; otherwise once, for
+    all"""
+
+    def reset(self, rows: IntArray | slice) -> None:
+        """Forget those users' choices."""
+
+    def advance(
+        self,
+        first: int,
+        last: int,
+        active: npt.NDArray[np.bool_],
+        chosen: IntArray,
+        numbers: FloatArray,
+    ) -> None:
+        """Move the active users' states on by a choice: table rows (n, 1, ·), -1 for no click, and
+        numbers (n, 1, d)."""
+
+
+class FoldedRecurrent:
+    """An LSTM's or GRU's parameters over a catalogue, any number of layers."""
+
+    def __init__(self, encoder: Recurrent, catalogue: Catalogue) -> None:
+        self.size, gates = encoder.state_dim, encoder.gates * encoder.state_dim
+        table = folded_table(encoder.input, catalogue)
+        self.nothing = len(table) - 1
+        self.kind = encoder.kind
+        self.n_parts = 2 if encoder.kind == "lstm" else 1
+        self.layers: list[tuple[Any, ...]] = []
+        for layer in range(encoder.layers):
+            if layer == 0:
+                into = table, *_numbers(encoder.input, catalogue.space.n_numbers, gates)
+            else:
+                below = _array(encoder.weight_ih[layer - 1].t()), _array(encoder.bias_ih[layer - 1])
+                into = np.zeros((0, gates), np.float32), *below
+            second = () if encoder.kind == "lstm" else (_array(encoder.bias_hh[layer]),)
+            self.layers.append((*into, _array(encoder.weight_hh[layer].t()), *second))
+
+
+class RecurrentUsers:
+    """Histories of n users that advance in place."""
+
+    in_parts = True
+
+    def __init__(self, folded: FoldedRecurrent, n: int) -> None:
+        self.folded = folded
+        self.carries = [
+            tuple(np.zeros((n, folded.size), np.float32) for _ in range(folded.n_parts))
+            for _ in folded.layers
+        ]
+        self.states: FloatArray = self.carries[-1][0]
+        self.no_rows: IntArray = np.zeros((n, 1, 0), np.int32)
+
+    def reset(self, rows: IntArray | slice) -> None:
+        """Forget those users' choices."""
+        for carry in self.carries:
+            for part in carry:
+                part[rows] = 0
+
+    def advance(
+        self,
+        first: int,
+        last: int,
+        active: npt.NDArray[np.bool_],
+        chosen: IntArray,
+        numbers: FloatArray,
+    ) -> None:
+        """One recurrent step of users first to last − 1."""
+        folded = self.folded
+        # not an attribute of what is folded: that is sent to other processes, where a compiled
+        # function would be compiled anew
+        step = user_steps.lstm_step if folded.kind == "lstm" else user_steps.gru_step
+        for layer, carry in zip(folded.layers, self.carries, strict=True):
+            step(first, last, active, chosen, folded.nothing, numbers, *layer, *carry)
+            chosen, numbers = self.no_rows, carry[0][:, None, :]

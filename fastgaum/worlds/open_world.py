@@ -1,0 +1,53 @@
+"""A world by what a user has at hand: a run folder, or the world itself."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from typing import Any
+
+from fastgaum.errors import ConfigError, did_you_mean
+from fastgaum.logs.registry import load
+from fastgaum.worlds.world import World
+
+
+def open_world(
+    run: str | os.PathLike[str] | None, world: World | None, options: dict[str, Any]
+) -> World:
+    """Return the world given, or read that of a run folder or model file.
+
+    Args:
+        run: the run; its options are those of `LearnedWorld`, where `log` may also be what
+            `fastgaum.load` takes.
+        world: a world, which has its options already.
+        options: options by name.
+
+    Raises:
+        ConfigError: neither or both are given, or an option is unknown.
+        CheckpointError: the run is damaged.
+    """
+    if (run is None) == (world is None):
+        raise ConfigError(
+            "an environment is made of a run or of a world: pass run='RUN' or world=…, one of them"
+        )
+    known: list[str] = []
+    if run is not None:
+        from fastgaum.worlds.learned_world import LearnedWorld
+
+        known = [name for name in inspect.signature(LearnedWorld).parameters if name != "model"]
+    for name in options:
+        if name not in known:
+            from fastgaum.worlds.vector_env import UserVectorEnv
+
+            ours = list(inspect.signature(UserVectorEnv).parameters)
+            raise ConfigError(
+                f"an environment has no option '{name}'{did_you_mean(name, [*ours, *known])}"
+            )
+    if world is not None:
+        return world
+    from fastgaum.models.user_model import UserModel
+
+    log = options.get("log")
+    if isinstance(log, str | os.PathLike):
+        options = {**options, "log": load(str(log))}
+    return LearnedWorld(UserModel.load(os.fspath(run or "")), **options)

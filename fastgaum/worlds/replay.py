@@ -1,0 +1,104 @@
+"""Replay: logged sessions shown again, display set by display set, to simulated users who make
+choices of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from fastgaum.errors import ConfigError
+from fastgaum.features.encoder import rows_of
+from fastgaum.logs.log import IntArray, SessionLog
+from fastgaum.logs.slice import slice_sessions
+from fastgaum.models.choice_model import Head
+from fastgaum.models.user_model import UserModel
+from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.world import NO_ITEM, World
+
+AT_ONCE = 8192
+"""users of one population, about"""
+
+
+def world_of(model: UserModel, log: SessionLog, head: Head | None = None) -> LearnedWorld:
+    """The model's users over its training items and every other item of a log, which the model
+    meets as new ones.
+
+    Raises:
+        ConfigError: the model is not fitted or lacks the head.
+        FeatureMismatchError: the log's fields are not the training log's.
+    """
+    if model.space is None:
+        raise ConfigError("the model has not been trained: call fit or load first")
+    new = rows_of(log.item_ids, model.space.categorical[0].values) < 0
+    return LearnedWorld(model, head, log=log, further=log.item_ids.filter(new))
+
+
+def replay(world: World, log: SessionLog, replicas: int = 1, seed: int = 0) -> IntArray:
+    """Let simulated users live every session of a log, `replicas` times each; choices (replicas,
+    n_events) as in a log.
+
+    Each event shows the logged display set, in its order. What was chosen before is what the
+    simulated user chose. The display sets do not answer to that: they are those that the logged
+    user was shown.
+
+    Raises:
+        ConfigError: the log displays an item that the world does not have.
+    """
+    rows = rows_of(log.item_ids, world.item_ids)[log.items]
+    if len(missing := np.unique(log.items[rows < 0])):
+        raise ConfigError(
+            f"log '{log.name}' displays {len(missing):,} items that the world does not have "
+            f"('{log.item_ids[int(missing[0])]}'"
+            " …): make the world with them (further=…)"
+        )
+    choices = np.full((replicas, log.n_events), -1, np.int32)
+    rng = np.random.default_rng(seed)
+    lengths = np.diff(log.session_offsets)
+    # by length: users who stand beside each other end about together
+    order = np.argsort(-lengths, kind="stable")
+    step = max(1, AT_ONCE // replicas)
+    for start in range(0, len(order), step):
+        _live(world, log, rows, order[start : start + step], choices, rng)
+    return choices
+
+
+def _live(
+    world: World,
+    log: SessionLog,
+    rows: IntArray,
+    sessions: np.ndarray,
+    choices: IntArray,
+    rng: np.random.Generator,
+) -> None:
+    """Write the choices of some sessions, all replicas at once."""
+    replicas, n = len(choices), len(sessions)
+    first, lengths = log.session_offsets[sessions], np.diff(log.session_offsets)[sessions]
+    sizes = np.diff(log.display_offsets)
+    widest = max(int(sizes[a : a + length].max()) for a, length in zip(first, lengths, strict=True))
+    places = np.arange(widest)
+    users = world.population(replicas * n)
+    for t in range(int(lengths.max())):
+        active = lengths > t
+        events = np.where(active, first + t, 0)
+        # an empty place points at the set's first candidate, and is blanked
+        shown = (places < sizes[events][:, None]) & active[:, None]
+        at = log.display_offsets[events][:, None] + np.where(shown, places, 0)
+        slates = np.tile(
+            np.where(shown, rows[at], np.int32(NO_ITEM)).astype(np.int32), (replicas, 1)
+        )
+        keys = rng.integers(0, 2**64, len(slates), dtype=np.uint64)
+        response = users.step(slates, keys, np.tile(active, replicas))
+        choices[:, events[active]] = response.places.reshape(replicas, n)[:, active]
+
+
+def versions(log: SessionLog, simulated: IntArray) -> SessionLog:
+    """The log and its replicas one below the other, as one log of (1 + replicas) × n_sessions
+    sessions.
+
+    Whatever reads the log reads its replicas in the same way: the two sides of a comparison are one
+    function of the data."""
+    n_versions = 1 + len(simulated)
+    every = slice_sessions(log, np.tile(np.arange(log.n_sessions), n_versions))
+    choices = np.concatenate([log.choices[None], simulated]).astype(np.int32).reshape(-1)
+    return dataclasses.replace(every, choices=choices)

@@ -1,0 +1,115 @@
+"""What an environment pays and when a user leaves: the named rules, and the check of a user's
+own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fastgaum.errors import ConfigError, NumericsError, did_you_mean
+from fastgaum.logs.log import SessionLog
+from fastgaum.worlds.world import FloatArray, IntArray, Response
+
+RewardRule = Callable[[Response, IntArray, FloatArray], npt.NDArray[Any]]
+"""reward(response, slates, states): response of n users to slates (n, k) of items, states after it
+(n, state_dim); returns one finite number per user, shape (n,). Arrays are the environment's own:
+read them, keep copies."""
+LeavingRule = Callable[[Response, IntArray, FloatArray], npt.NDArray[Any]]
+"""leaving(response, steps, states): response of n users, steps that their episodes have taken with
+this one (n,), states after it (n, state_dim); returns each user's probability of leaving now, shape
+(n,)."""
+Reward = Literal["utility", "click"] | RewardRule
+Leaving = float | Sequence[float] | npt.NDArray[Any] | LeavingRule
+
+
+def utility(response: Response, slates: IntArray, states: FloatArray) -> FloatArray:
+    """The learned utility of the choice, 0 for no click."""
+    return response.utilities
+
+
+def click(response: Response, slates: IntArray, states: FloatArray) -> npt.NDArray[Any]:
+    """1 for a choice, 0 for none."""
+    return response.places >= 0
+
+
+REWARDS: dict[str, RewardRule] = {"utility": utility, "click": click}
+
+
+def reward_rule(reward: Reward) -> RewardRule:
+    """The rule of a name, or the user's own. Raises ConfigError for an unknown name."""
+    if callable(reward):
+        return _checked(reward, "reward")
+    if reward not in REWARDS:
+        raise ConfigError(
+            f"reward is '{reward}', one of {', '.join(REWARDS)} or a function is "
+            f"required{did_you_mean(reward, REWARDS)}"
+        )
+    return REWARDS[reward]
+
+
+def leaving_rule(leaving: Leaving) -> LeavingRule:
+    """The rule of a constant probability, of one per step (the last holds for all later ones), or
+    the user's own.
+
+    Raises:
+        ConfigError: a probability is not in [0, 1].
+    """
+    if callable(leaving):
+        return _checked(leaving, "leaving")
+    hazards = np.atleast_1d(np.asarray(leaving, np.float64))
+    # a NaN fails the comparison
+    if hazards.ndim != 1 or len(hazards) == 0 or not np.all((hazards >= 0) & (hazards <= 1)):
+        raise ConfigError(
+            f"leaving is {leaving!r}: a probability in [0, 1], or a row of them by step, is "
+            "required"
+        )
+
+    def by_step(response: Response, steps: IntArray, states: FloatArray) -> npt.NDArray[Any]:
+        return np.asarray(hazards[np.minimum(steps, len(hazards)) - 1])
+
+    return by_step
+
+
+def session_leaving(log: SessionLog, split: str = "train") -> npt.NDArray[np.float64]:
+    """Learn when users leave from a log: of the sessions with an event t, the share whose last it
+    is.
+
+    Lengths 1, 2, 2 → [1/3, 1]. Raises ConfigError if the split has no session.
+
+    Returns:
+        leaving probability after event 1, 2, … of a session, shape (longest session,): `leaving` of
+        an environment.
+    """
+    lengths = np.diff(log.session_offsets)[log.sessions_in(split)]  # type: ignore[arg-type]
+    if len(lengths) == 0:
+        raise ConfigError(
+            f"the log has no {split} session to learn leaving from: choose another split"
+        )
+    ended = np.bincount(lengths)[1:]
+    return np.asarray(ended / np.cumsum(ended[::-1])[::-1])
+
+
+def _checked(
+    rule: Callable[[Response, IntArray, FloatArray], npt.NDArray[Any]], what: str
+) -> RewardRule:
+    """A user's own rule that raises NumericsError unless it gives one finite number per user."""
+
+    def rule_checked(response: Response, second: IntArray, states: FloatArray) -> npt.NDArray[Any]:
+        values, n = np.asarray(rule(response, second, states)), len(response.places)
+        if values.shape != (n,):
+            raise NumericsError(
+                f"the {what} function returned shape {values.shape}, one number per user, ({n},), "
+                "is required"
+            )
+        if not np.isfinite(values).all():
+            user = int(np.flatnonzero(~np.isfinite(values))[0])
+            raise NumericsError(
+                f"the {what} function returned {values[user]} for user {user}, a finite one is "
+                "required"
+            )
+        return values
+
+    return rule_checked

@@ -1,0 +1,108 @@
+"""The native vector environment as a Stable-Baselines3 VecEnv."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium.vector import AutoresetMode
+
+from fastgaum.errors import ConfigError
+from fastgaum.worlds.cascade import VectorCascadeWrapper
+from fastgaum.worlds.observations import row_of
+from fastgaum.worlds.vector_env import UserVectorEnv
+
+try:
+    from stable_baselines3.common.vec_env import VecEnv
+except ImportError as error:
+    raise ImportError(
+        "fastgaum.worlds.sb3 needs Stable-Baselines3: install fastgaum[rl]"
+    ) from error
+
+Indices = None | int | Iterable[int]
+
+
+class SB3VecEnv(VecEnv):
+    """`PPO("MlpPolicy", SB3VecEnv(envs))`, where `envs` resets in the same step.
+
+    Observations and actions are those of `envs`, rewards float32 (n,), dones bool (n,). The info of
+    a user whose episode ended holds `terminal_observation`, `TimeLimit.truncated` (True if it was
+    cut off, so that its value is bootstrapped) and the entries of `final_info`; the others' are
+    empty. Wrap it in SB3's VecMonitor for returns and lengths."""
+
+    def __init__(self, envs: UserVectorEnv | VectorCascadeWrapper) -> None:
+        """Adapt users, or their cascade. Raises ConfigError unless they reset in the same step, as
+        SB3 expects."""
+        if envs.metadata["autoreset_mode"] is not AutoresetMode.SAME_STEP:
+            raise ConfigError(
+                "SB3 expects environments that reset in the same step, these have "
+                f"{envs.metadata['autoreset_mode']}:"
+                " make them with autoreset_mode='SAME_STEP'"
+            )
+        self.envs = envs
+        super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
+        self._seed: int | None = None
+        self._actions: npt.NDArray[Any] | None = None
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """Seed the next reset: user i takes the stream (seed, i), so seeds that follow each other
+        share no user."""
+        self._seed = seed
+        return [seed] * self.num_envs
+
+    def reset(self) -> Any:
+        """Start an episode of every user."""
+        observations, info = self.envs.reset(seed=self._seed)
+        self._seed = None
+        self.reset_infos = [_info_of(info, user) for user in range(self.num_envs)]
+        return observations
+
+    def step_async(self, actions: npt.NDArray[Any]) -> None:
+        """Take the actions of the next step."""
+        self._actions = actions
+
+    def step_wait(self) -> Any:
+        """Step; observations of ended users are those of their next episodes."""
+        assert self._actions is not None, "step_async comes before step_wait"
+        observations, rewards, terminated, truncated, info = self.envs.step(self._actions)
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        for user in np.flatnonzero(terminated | truncated):
+            infos[user] = _info_of(info["final_info"], int(user)) | {
+                "terminal_observation": info["final_obs"][user],
+                "TimeLimit.truncated": bool(truncated[user]),
+            }
+        return observations, rewards, terminated | truncated, infos
+
+    def close(self) -> None:
+        """Close the users."""
+        self.envs.close()
+
+    def get_attr(self, attr_name: str, indices: Indices = None) -> list[Any]:
+        """The vector's own attribute, for each user asked for. Raises AttributeError."""
+        return [getattr(self.envs, attr_name) for _ in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: Indices = None) -> None:
+        """Set the vector's own attribute: it is every user's, whichever are asked for."""
+        setattr(self.envs, attr_name, value)
+
+    def env_method(
+        self, method_name: str, *args: Any, indices: Indices = None, **kwargs: Any
+    ) -> list[Any]:
+        """Call a method of the vector and give each user asked for its row, as MaskablePPO does
+        with `action_masks`."""
+        rows = getattr(self.envs, method_name)(*args, **kwargs)
+        return [row_of(rows, user) for user in self._get_indices(indices)]
+
+    def env_is_wrapped(self, wrapper_class: type[Any], indices: Indices = None) -> list[bool]:
+        """No user has a wrapper of its own."""
+        return [False for _ in self._get_indices(indices)]
+
+
+def _info_of(info: dict[str, Any], user: int) -> dict[str, Any]:
+    return {
+        name: value[user]
+        for name, value in info.items()
+        if not name.startswith("_") and info[f"_{name}"][user]
+    }

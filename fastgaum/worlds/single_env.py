@@ -1,0 +1,93 @@
+"""One learned user as a Gymnasium environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium import Env
+from gymnasium.vector import AutoresetMode
+
+from fastgaum.errors import ConfigError
+from fastgaum.worlds.observations import row_of
+from fastgaum.worlds.vector_env import UserVectorEnv
+
+
+class UserEnv(Env[Any, npt.NDArray[np.int64]]):
+    """One user that is shown slates: `gymnasium.make("fastgaum/User-v0", run="RUN")`.
+
+    The contract is `UserVectorEnv`'s without the first axis:
+
+    Observation:
+        float32 (state_dim,), with the pool's features (state_dim + pool_size · n_features,), or a
+        dict of them.
+    Action:
+        places in the pool, whole numbers, shape (slate_size,).
+    Reward, termination, truncation:
+        a float, a bool, a bool.
+    Info, of a step:
+        `item` int, `place` int, `utility` float; `pool` int32 (pool_size,) when it is new, also at
+        reset. No masks.
+
+    With seed s, the user is user 0 of a vector with seed s.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
+
+    def __init__(self, **options: Any) -> None:
+        """Make one user; the options are those of `UserVectorEnv` but num_envs, copy,
+        autoreset_mode and processes.
+
+        Raises:
+            ConfigError: an option is unknown or impossible.
+            CheckpointError: the run is damaged.
+        """
+        for name in ("num_envs", "copy", "autoreset_mode", "processes"):
+            if name in options:
+                raise ConfigError(
+                    f"one user has no {name}: leave it out, or use gymnasium.make_vec"
+                )
+        self.vector = UserVectorEnv(1, autoreset_mode=AutoresetMode.DISABLED, **options)
+        self.world, self.slate_size = self.vector.world, self.vector.slate_size
+        self.observation_space = self.vector.single_observation_space
+        self.action_space = self.vector.single_action_space
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start an episode. Raises ActionError for a negative seed."""
+        super().reset(seed=seed)
+        observations, info = self.vector.reset(seed=seed)
+        return row_of(observations, 0), _of_one(info)
+
+    def step(self, action: npt.NDArray[Any]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Show the user a slate of places in the pool.
+
+        Raises:
+            ActionError: the action has another shape, type or range; the episode is over; no reset
+                yet.
+        """
+        observations, rewards, terminated, truncated, info = self.vector.step(
+            np.asarray(action)[None]
+        )
+        return (
+            row_of(observations, 0),
+            float(rewards[0]),
+            bool(terminated[0]),
+            bool(truncated[0]),
+            _of_one(info),
+        )
+
+    @property
+    def pool(self) -> npt.NDArray[np.int32]:
+        """Item numbers of the pool now, shape (pool_size,); read, do not write."""
+        return np.asarray(self.vector.pools.items[0])
+
+
+def _of_one(info: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value[0].copy() if value.ndim > 1 else value[0].item()
+        for name, value in info.items()
+        if not name.startswith("_")
+    }

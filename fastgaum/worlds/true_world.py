@@ -1,0 +1,238 @@
+"""TrueWorld: the users of the synthetic world, whose truth is known, and a variant in which greed
+is short-sighted.
+
+    u(s, a) = base[a] + bonus · [a is bait] + affinity ⟨s, z_a⟩ + repeat · [a was chosen before] +
+    intercept − cost · boredom
+
+Without bait (`TrueWorld(world)`) these are the users of `SyntheticWorld`, to the last number. With
+it, some items are bait: they please a little more now, and each choice of one leaves the user more
+bored, so that whatever is shown next is worth less beside no click; any other event lets boredom
+fall. A policy that counts the next click alone shows bait until nobody clicks; `planning.py` says
+what the best policy earns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fastgaum import threads
+from fastgaum.errors import ConfigError
+from fastgaum.kernels import true_world as kernels
+from fastgaum.kernels.synthetic import L2, SHANNON
+from fastgaum.logs.synthetic import SyntheticWorld, item_names
+from fastgaum.worlds.world import (
+    FloatArray,
+    IntArray,
+    KeyArray,
+    Population,
+    Response,
+    World,
+    checked_slates,
+)
+
+PART = 512
+"""users per part"""
+MOST_MARKS = 1 << 30
+"""bytes of marks of what was chosen before, which only `repeat` needs"""
+
+
+@dataclass(frozen=True)
+class Bait:
+    """Items that are chosen now at the price of later; all alike is `Bait(share=0)`."""
+
+    share: float = 0.5
+    """share of the items that are bait, those of highest base, in [0, 1]"""
+    bonus: float = 0.5
+    """added to a bait's utility"""
+    cost: float = 1.0
+    """taken from every item's utility per unit of boredom; no click stays at 0"""
+    most: float = 3.0
+    """boredom is at most so much"""
+    recovery: float = 1.0
+    """how much boredom falls after an event whose choice was not bait"""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("share", 0.0, 1.0),
+            ("cost", 0.0, 100.0),
+            ("most", 0.0, 1000.0),
+            ("recovery", 0.0, 1000.0),
+            ("bonus", -100.0, 100.0),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ConfigError(
+                    f"{name} of bait is {value!r}, a number from {low} to {high} is required"
+                )
+
+
+class TrueWorld(World):
+    """The synthetic world's users.
+
+    The state is the taste s and, with bait, boredom behind it: all that decides the future unless
+    `repeat` is not 0, which depends on what was chosen before as well.
+
+    Attributes:
+        world: the synthetic world.
+        bait: what makes greed short-sighted, or None.
+        base: base, bonus and intercept of each item's utility, shape (n_items,).
+        latents: direction of each item, shape (n_items, dim).
+        is_bait: shape (n_items,).
+    """
+
+    def __init__(self, world: SyntheticWorld, bait: Bait | None = None) -> None:
+        """Take a synthetic world, and what makes greed short-sighted."""
+        self.world, self.bait = world, bait
+        _, base, latents = world.items
+        self.is_bait = np.zeros(world.n_items, bool)
+        bonus = 0.0
+        if bait is not None:
+            self.is_bait[np.argsort(-base, kind="stable")[: round(bait.share * world.n_items)]] = (
+                True
+            )
+            bonus = bait.bonus
+        self.base: npt.NDArray[np.float64] = base + world.intercept + bonus * self.is_bait
+        self.latents = latents
+        self.cost, self.most, self.recovery = (
+            (bait.cost, bait.most, bait.recovery) if bait else (0.0, 0.0, 0.0)
+        )
+        self.outside = world.no_click > 0.0
+        self.state_dim = world.dim + (bait is not None)
+        self.item_ids: pl.Series = item_names(world.n_items)
+        bait_column = self.is_bait[:, None] if bait is not None else np.zeros((world.n_items, 0))
+        columns: list[npt.NDArray[Any]] = [base[:, None], latents, bait_column]
+        self.item_features = np.concatenate(columns, axis=1).astype(np.float32)
+
+    def population(self, n: int) -> TruePopulation:
+        """Make n users without history.
+
+        Raises:
+            ConfigError: n is not positive, or `repeat` would need too much memory for so many users
+                and items.
+        """
+        if n < 1:
+            raise ConfigError(f"a population has at least one user, got n = {n}")
+        if self.world.repeat != 0.0 and n * self.n_items > MOST_MARKS:
+            raise ConfigError(
+                f"repeat marks what {n:,} users have chosen of {self.n_items:,} items, at most "
+                f"{MOST_MARKS:,} marks fit: take"
+                " fewer users at once, or repeat = 0"
+            )
+        return TruePopulation(self, n)
+
+
+class TruePopulation(Population):
+    """Users of a `TrueWorld`."""
+
+    def __init__(self, world: TrueWorld, n: int) -> None:
+        self.world, self.n = world, n
+        dim = world.latents.shape[1]
+        self.taste = np.zeros((n, dim))
+        self.boredom = np.zeros(n)
+        self.chosen_before = np.zeros((n, world.n_items if world.world.repeat != 0.0 else 0), bool)
+        self._states = np.zeros((n, world.state_dim), np.float32)
+        self._seen = self._states.view()
+        self._seen.flags.writeable = False
+        self._cuts = [(first, min(first + PART, n)) for first in range(0, n, PART)]
+        self._everyone = np.ones(n, bool)
+
+    @property
+    def states(self) -> FloatArray:
+        """Taste, then boredom where there is bait, shape (n, state_dim); read-only, overwritten by
+        `reset` and `step`."""
+        return self._seen
+
+    def reset(self, keys: KeyArray, rows: IntArray | None = None) -> None:
+        """Start users anew, with no taste yet and not bored; nothing is drawn."""
+        users: Any = slice(None) if rows is None else rows
+        for part in (self.taste, self.boredom, self.chosen_before, self._states):
+            part[users] = 0
+
+    def step(
+        self, slates: IntArray, keys: KeyArray, active: npt.NDArray[np.bool_] | None = None
+    ) -> Response:
+        """Show each user a slate (n, k) and let them choose; their states move on.
+
+        Raises:
+            ConfigError: the slates are not of n users, or hold a number that is no item.
+        """
+        slates = self._checked(slates)
+        keys = np.ascontiguousarray(keys, np.uint64)
+        who = self._everyone if active is None else active
+        utilities, probs, none = self.weigh(slates)
+        response = Response(
+            np.full(self.n, -1, np.int32),
+            np.full(self.n, -1, np.int32),
+            np.zeros(self.n, np.float32),
+        )
+        w = self.world
+        fixed = (
+            slates,
+            who,
+            keys,
+            probs,
+            none,
+            utilities,
+            w.latents,
+            float(w.world.decay),
+            w.is_bait,
+            float(w.recovery),
+            float(w.most),
+            self.taste,
+            self.boredom,
+            self.chosen_before,
+            response.places,
+            response.items,
+            response.utilities,
+        )
+        threads.run(kernels.true_step, [(*cut, *fixed) for cut in self._cuts])
+        self._states[:, : self.taste.shape[1]] = self.taste
+        if w.bait is not None:
+            self._states[:, -1] = self.boredom
+        return response
+
+    def utilities(self, pools: IntArray, k: int | None = None) -> FloatArray:
+        """Each user's utility now of each item of a pool, (n, m) or one for all (m,); shape (n, m),
+        0 at an empty place."""
+        return self._utilities(self._checked(pools, any_rows=True)).astype(np.float32)
+
+    def probabilities(self, slates: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Probability of each place of the slates (n, k), and of no click (n,); nobody moves."""
+        _, probs, none = self.weigh(self._checked(slates))
+        return probs.astype(np.float32), none.astype(np.float32)
+
+    def _utilities(self, pools: IntArray) -> npt.NDArray[np.float64]:
+        w, shared = self.world, pools.ndim == 1
+        result = np.empty((self.n, pools.shape[-1]))
+        fixed = (
+            np.atleast_2d(pools),
+            shared,
+            self.taste,
+            self.boredom,
+            self.chosen_before,
+            w.base,
+            w.latents,
+            float(w.world.affinity),
+            float(w.world.repeat),
+            float(w.cost),
+            result,
+        )
+        threads.run(kernels.true_utilities, [(*cut, *fixed) for cut in self._cuts])
+        return result
+
+    def weigh(self, slates: IntArray) -> tuple[npt.NDArray[np.float64], ...]:
+        """Utilities (n, k), probabilities (n, k) and probability of no click (n,) of checked
+        slates, float64."""
+        w = self.world
+        utilities, probs, none = self._utilities(slates), np.empty(slates.shape), np.empty(self.n)
+        rule = L2 if w.world.rule == "l2" else SHANNON
+        fixed = slates, utilities, float(w.world.eta), rule, w.outside, probs, none
+        threads.run(kernels.true_probabilities, [(*cut, *fixed) for cut in self._cuts])
+        return utilities, probs, none
+
+    def _checked(self, slates: IntArray, any_rows: bool = False) -> IntArray:
+        return checked_slates(slates, self.n, self.world.n_items, any_rows)

@@ -1,0 +1,371 @@
+"""Many learned users as one natively vectorised Gymnasium environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from fastgaum.errors import ActionError, ConfigError, did_you_mean
+from fastgaum.kernels.actions import slates_of
+from fastgaum.worlds.observations import Observation, ObservationKind, Observations, rows_apart
+from fastgaum.worlds.open_world import open_world
+from fastgaum.worlds.pools import PoolKind, Pools
+from fastgaum.worlds.processes import ProcessPopulation
+from fastgaum.worlds.random_keys import CHOICE, LEAVE, START, Keys, uniform
+from fastgaum.worlds.rules import Leaving, Reward, leaving_rule, reward_rule
+from fastgaum.worlds.world import IntArray, Population, World
+
+BoolArray = npt.NDArray[np.bool_]
+Step = tuple[Observation, npt.NDArray[np.float32], BoolArray, BoolArray, dict[str, Any]]
+
+
+class UserVectorEnv(VectorEnv[Any, Any, Any]):
+    """Users that are shown slates: `gymnasium.make_vec("fastgaum/User-v0", num_envs=4096,
+    run="RUN")`.
+
+    Observation, of n = num_envs users:
+        "flat", without features: the users' states, float32, shape (n, state_dim). "flat", with
+        features: the state, then the pool's item features place by place, float32, shape (n,
+        state_dim + pool_size · n_features). "dict": `state` float32 (n, state_dim), `pool` item
+        numbers int32 (n, pool_size) and, with features, `features` float32 (n, pool_size,
+        n_features). A state has no bounds; features lie within the catalogue's.
+    Action:
+        a slate of places in the pool, whole numbers, shape (n, slate_size), each in 0 … pool_size −
+        1. A place of the pool that is named twice is displayed once, where it stands first; with
+        `strict` it is an error.
+    Reward:
+        float32, shape (n,): "utility", the user's utility of the choice before it was made, 0 for
+        no click; "click", 1 for a choice; or your own function (`fastgaum.worlds.rules.RewardRule`)
+        of the response, the slates and the states.
+    Termination:
+        bool, shape (n,): the user left, with probability `leaving` after each step: a constant, one
+        per step (`fastgaum.worlds.rules.session_leaving` learns them from a log) or a function
+        (`LeavingRule`). Never without `leaving`.
+    Truncation:
+        bool, shape (n,): the episode took `horizon` steps and the user did not leave in the last.
+        Never if horizon is None.
+    Info, of a step:
+        `item` int32 (n,), number of the item chosen, −1 for none (`world.item_ids` has its name);
+        `place` int32 (n,), its place in the slate, −1; `utility` float32 (n,). `pool` int32 (n,
+        pool_size) whenever a user's pool is new, also at reset. Every key has a mask `_key`, bool
+        (n,): where it is False the entry means nothing. SAME_STEP adds `final_obs`, objects (n,),
+        each a copy of one user's last observation or None, and `final_info`, the keys above for
+        those users.
+
+    Autoreset: all three modes of Gymnasium, `metadata["autoreset_mode"]` says which. NEXT_STEP
+    (default): the step after an end ignores that user's action, starts an episode and pays 0.
+    SAME_STEP: the ending step returns the new episode's first observation. DISABLED:
+    `reset(options={"reset_mask": mask})`; stepping a user whose episode is over is an error. A mask
+    works in the other modes too.
+
+    Seeding: `reset(seed=s)` gives user i the stream (s, i); a sequence of seeds gives user i the
+    stream (seeds[i], 0), that of a single environment with that seed. A draw is a hash of stream,
+    episode, step and use: it depends neither on num_envs nor on threads nor on processes. Without a
+    seed, episodes go on; without any ever, one is taken from the system."""
+
+    metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *,
+        run: str | os.PathLike[str] | None = None,
+        world: World | None = None,
+        slate_size: int = 10,
+        pool: PoolKind | Sequence[int] | IntArray = "fixed",
+        pool_size: int | None = None,
+        pool_seed: int = 0,
+        reward: Reward = "utility",
+        horizon: int | None = 20,
+        leaving: Leaving | None = None,
+        observation: ObservationKind = "flat",
+        features: bool | None = None,
+        strict: bool = False,
+        copy: bool = True,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        processes: int | None = None,
+        **world_options: Any,
+    ) -> None:
+        """Make users of a trained run, or of a world.
+
+        Args:
+            num_envs: number of users.
+            run: a run folder or model file; `world_options` are then those of `LearnedWorld`: head,
+                starts, log, …
+            world: the world itself, instead of a run.
+            slate_size: places of a slate.
+            pool: "fixed", one for all users and episodes; "per_user", one per user and episode;
+                "per_step"; or the item numbers of a fixed pool.
+            pool_size: items of a pool; None: the whole catalogue.
+            pool_seed: what a fixed pool is drawn by; `reset(seed=…)` does not change it.
+            reward: "utility", "click" or a function.
+            horizon: steps of an episode; None: until the user leaves.
+            leaving: probability of leaving after a step; None: nobody leaves.
+            observation: "flat" or "dict".
+            features: observe the pool's item features; None: if pools are not fixed.
+            strict: a place named twice in a slate is an error.
+            copy: return new observations; False: views that the next step overwrites.
+            autoreset_mode: NEXT_STEP, SAME_STEP or DISABLED, or Gymnasium's names for them.
+            processes: so many worker processes, each with its share of the users; None: they live
+                in this one. Lives do not depend on it. `close` ends them; they end with this
+                process too.
+
+        Raises:
+            ConfigError: an option is unknown or impossible.
+            CheckpointError: the run is damaged.
+            WorkerError: a worker process failed.
+        """
+        if num_envs < 1 or slate_size < 1:
+            raise ConfigError(
+                f"num_envs is {num_envs} and slate_size {slate_size}, at least 1 each is required"
+            )
+        if horizon is None and leaving is None:
+            raise ConfigError(
+                "horizon and leaving are both None: an episode would never end, give one of them"
+            )
+        if horizon is not None and horizon < 1:
+            raise ConfigError(f"horizon is {horizon}, at least 1 step is required")
+        self.autoreset_mode = _mode(autoreset_mode)
+        self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
+        self.world = open_world(run, world, world_options)
+        self.num_envs, self.slate_size, self.strict, self.copy = num_envs, slate_size, strict, copy
+        self.horizon = horizon
+        self._reward = reward_rule(reward)
+        self._leaving = None if leaving is None else leaving_rule(leaving)
+
+        self.pools = Pools(self.world, num_envs, pool, pool_size, pool_seed)
+        self.users: Population = (
+            self.world.population(num_envs)
+            if processes is None
+            else ProcessPopulation(self.world, num_envs, processes, slate_size)
+        )
+        self._observations = Observations(self.world, self.pools, num_envs, observation, features)
+        self.single_observation_space = self._observations.single_space
+        self.single_action_space = spaces.MultiDiscrete([self.pools.size] * slate_size)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+
+        self._keys = Keys(num_envs)
+        self._slates = np.zeros((num_envs, slate_size), np.int32)
+        self._everyone = np.ones(num_envs, np.bool_)
+        self._nobody = np.zeros(num_envs, np.bool_)
+        self._ended = self._nobody.copy()
+        self._started = False
+
+    def reset(
+        self, *, seed: int | Sequence[int] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Start an episode of every user, or of those of `options["reset_mask"]` (bool, shape
+        (n,)); the others go on.
+
+        Raises:
+            ActionError: the mask or the seeds have another type or shape, or a first reset leaves
+                users out.
+        """
+        mask = self._reset_mask(options)
+        rows = self._keys.everyone if mask is None else _rows(mask)
+        if seed is None and not self._started:
+            seed = self.np_random_seed
+        if seed is not None:
+            self._seed(seed, rows)
+        self._started = True
+        info: dict[str, Any] = {}
+        self._begin(rows, info)
+        return self.observe(), info
+
+    def step(self, actions: npt.NDArray[Any]) -> Step:
+        """Show every user a slate of places in the pool, shape (n, slate_size).
+
+        Raises:
+            ActionError: an action has another shape, type or range; a user's episode is over
+                (DISABLED); no reset yet.
+        """
+        return self.step_where(actions, None)
+
+    def step_where(self, actions: npt.NDArray[Any], active: BoolArray | None) -> Step:
+        """`step` for the users of a mask, (n,); the others stay as they are, with reward 0 and no
+        end (None: everyone)."""
+        stepping, waiting = self._who(active)
+        rewards, terminated, truncated, info = self._advance(self._checked(actions), stepping)
+        done = terminated | truncated
+        if waiting is not None:
+            self._begin(_rows(waiting), info)
+        if self.autoreset_mode is not AutoresetMode.SAME_STEP:
+            self._ended |= done
+        elif done.any():
+            self._finish(done, info)
+        return self.observe(), rewards, terminated, truncated, info
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """End worker processes; a step after that is an error where there were some."""
+        self.users.close()
+
+    def observe(self) -> Observation:
+        """The observations now; nobody moves."""
+        return self._observations.of(self.users.states, self.copy)
+
+    def _who(self, active: BoolArray | None) -> tuple[BoolArray, BoolArray | None]:
+        """Who takes a step, and who starts an episode instead (None: nobody)."""
+        if not self._started:
+            raise ActionError("no episode has begun: call reset() before step()")
+        if active is not None and (active.shape != self._ended.shape or active.dtype != np.bool_):
+            raise ActionError(
+                f"the mask is {active.dtype} of shape {active.shape}, bool of ({self.num_envs},) "
+                "is required"
+            )
+        ended = self._ended if active is None else self._ended & active
+        if not ended.any():
+            return (self._everyone if active is None else active), None
+        if self.autoreset_mode is AutoresetMode.DISABLED:
+            raise ActionError(
+                f"the episode of user {ended.argmax()} is over and autoreset is disabled:"
+                " call reset(options={'reset_mask': terminated | truncated}) before the next step"
+            )
+        return (self._everyone if active is None else active) & ~ended, ended
+
+    def _checked(self, actions: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        actions = np.asarray(actions)
+        shape = (self.num_envs, self.slate_size)
+        if actions.shape != shape or actions.dtype.kind not in "iu":
+            raise ActionError(
+                f"actions are {actions.dtype} of shape {actions.shape}, whole numbers of shape "
+                f"{shape} are required:"
+                " a row of places in the pool per user"
+            )
+        return actions.astype(np.int64, order="C", copy=False)
+
+    def _advance(
+        self, actions: npt.NDArray[np.int64], stepping: BoolArray
+    ) -> tuple[npt.NDArray[np.float32], BoolArray, BoolArray, dict[str, Any]]:
+        """Reward, termination, truncation and info of one step of some users."""
+        if stepping is not self._everyone and not stepping.any():
+            return np.zeros(self.num_envs, np.float32), self._nobody.copy(), self._nobody.copy(), {}
+        refused = slates_of(actions, self.pools.items, stepping, self.strict, self._slates)
+        if refused >= 0:
+            raise self._refusal(actions, *divmod(refused, self.slate_size))
+        active = None if stepping is self._everyone else stepping
+        response = self.users.step(self._slates, self._keys.of(CHOICE), active)
+        self._keys.steps += stepping
+        states, steps = self.users.states, self._keys.steps
+        rewards = np.array(self._reward(response, self._slates, states), np.float32)
+        terminated, truncated = self._nobody.copy(), self._nobody.copy()
+        if self._leaving is not None:
+            probabilities = self._leaving(response, steps, states)
+            np.less(uniform(self._keys.of(LEAVE)), probabilities, out=terminated)
+        if self.horizon is not None:
+            np.greater_equal(steps, self.horizon, out=truncated)
+        if active is not None:
+            rewards[~stepping] = 0.0
+            terminated &= stepping
+            truncated &= stepping
+        truncated &= ~terminated
+        info: dict[str, Any] = {
+            "item": response.items.copy(),
+            "place": response.places.copy(),
+            "utility": response.utilities.copy(),
+        }
+        info |= {f"_{name}": stepping.copy() for name in info}
+        if self.pools.kind == "per_step":
+            self._draw_pools(_rows(stepping), info)
+        return rewards, terminated, truncated, info
+
+    def _finish(self, done: BoolArray, info: dict[str, Any]) -> None:
+        """SAME_STEP: put away what ended, with copies, and start the next episode."""
+        rows = _rows(done)
+        final = {
+            name: value & done if name.startswith("_") else value.copy()
+            for name, value in info.items()
+        }
+        for name in [name for name in info if name.startswith("_")]:
+            info[name] &= ~done
+        observation = self._observations.of(self.users.states, copy=False)
+        info["final_obs"], info["_final_obs"] = (
+            rows_apart(observation, rows, self.num_envs),
+            done.copy(),
+        )
+        info["final_info"], info["_final_info"] = final, done.copy()
+        self._begin(rows, info)
+
+    def _begin(self, rows: IntArray, info: dict[str, Any]) -> None:
+        self._keys.start(rows)
+        everyone = len(rows) == self.num_envs
+        self.users.reset(self._keys.of(START, rows), None if everyone else rows)
+        self._ended[rows] = False
+        if self.pools.kind != "fixed":
+            self._draw_pools(rows, info)
+
+    def _draw_pools(self, rows: IntArray, info: dict[str, Any]) -> None:
+        self.pools.draw(self._keys, rows)
+        self._observations.pools_changed(rows)
+        info["pool"] = self.pools.items.copy()
+        info.setdefault("_pool", np.zeros(self.num_envs, np.bool_))[rows] = True
+
+    def _seed(self, seed: int | Sequence[int], rows: IntArray) -> None:
+        if isinstance(seed, int | np.integer):
+            first = seed = int(seed)
+        elif len(seed) != self.num_envs:
+            raise ActionError(
+                f"{len(seed)} seeds for {self.num_envs} users: pass one number, or one for each "
+                "user"
+            )
+        else:
+            seed = [int(one) for one in seed]
+            first = seed[0]
+        if min([seed] if isinstance(seed, int) else seed) < 0:
+            raise ActionError(f"seed is {seed}, numbers from 0 are required")
+        super().reset(seed=first)
+        self._keys.seed(seed, rows)
+
+    def _reset_mask(self, options: dict[str, Any] | None) -> BoolArray | None:
+        mask = None if options is None else options.get("reset_mask")
+        if mask is None:
+            return None
+        if (
+            not isinstance(mask, np.ndarray)
+            or mask.dtype != np.bool_
+            or mask.shape != (self.num_envs,)
+        ):
+            raise ActionError(
+                f"reset_mask is {mask!r}, a bool array of shape ({self.num_envs},) is required"
+            )
+        if not mask.any():
+            raise ActionError("reset_mask holds no True: leave it out to reset everyone")
+        if not self._started and not mask.all():
+            raise ActionError("a first reset starts everyone: leave reset_mask out")
+        return mask
+
+    def _refusal(self, actions: npt.NDArray[np.int64], user: int, place: int) -> ActionError:
+        value = actions[user, place]
+        where = f"the action of user {user} has {value} in place {place}"
+        if 0 <= value < self.pools.size:
+            earlier = int(np.flatnonzero(actions[user] == value)[0])
+            return ActionError(
+                f"{where}, which stands in place {earlier} already: pass strict=False to display "
+                "it once"
+            )
+        return ActionError(
+            f"{where}, a place of the pool from 0 to {self.pools.size - 1} is required"
+        )
+
+
+def _rows(mask: BoolArray) -> IntArray:
+    return np.flatnonzero(mask).astype(np.int32)
+
+
+def _mode(mode: AutoresetMode | str) -> AutoresetMode:
+    known = {name: one for one in AutoresetMode for name in (one.name, one.value)}
+    if isinstance(mode, AutoresetMode):
+        return mode
+    if mode not in known:
+        raise ConfigError(
+            f"autoreset_mode is '{mode}', one of {', '.join(known)} is "
+            f"required{did_you_mean(mode, known)}"
+        )
+    return known[mode]

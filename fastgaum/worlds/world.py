@@ -1,0 +1,183 @@
+"""World and Population: users who are shown slates, without a word of Gymnasium.
+
+An environment, a policy's evaluation and a simulation all stand on these verbs and never ask
+whether the users were learned from a log (`LearnedWorld`) or are those of the synthetic world,
+whose truth is known (`TrueWorld`).
+
+    world = LearnedWorld(model) users = world.population(4096) users.reset(keys=episode_keys)
+    # nobody has chosen anything yet, or a logged prefix each response = users.step(slates,
+    keys=step_keys)        # (4096, 10) items; one choice, or none, each users.states
+    # (4096, state_dim), after that choice
+
+Items are numbered 0 … n_items − 1, the rows of `item_ids`. Randomness comes from keys alone, one
+per user and call: the same key gives the same draw whatever other users stand beside it and however
+many threads compute it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fastgaum.errors import ConfigError
+
+IntArray = npt.NDArray[np.int32]
+FloatArray = npt.NDArray[np.float32]
+KeyArray = npt.NDArray[np.uint64]
+
+NO_ITEM = -1
+"""an empty place of a slate, and the choice of nothing"""
+
+
+@dataclass(frozen=True)
+class Response:
+    """What each user did with one slate."""
+
+    places: IntArray
+    """place of the choice in the slate, -1 for no click, shape (n_users,)"""
+    items: IntArray
+    """item chosen, -1 for none, shape (n_users,)"""
+    utilities: FloatArray
+    """the user's utility of the choice before it was made, 0 for no click, shape (n_users,)"""
+
+
+@dataclass(frozen=True)
+class Past:
+    """One event that users had behind them when they started."""
+
+    slates: IntArray
+    """items shown, `NO_ITEM` at an empty place and for an item that the world does not know, shape
+    (n_users, k)"""
+    places: IntArray
+    """place of the choice in the slate, -1 for no click, shape (n_users,)"""
+    active: npt.NDArray[np.bool_]
+    """whose past holds such an event, shape (n_users,)"""
+
+
+class World(ABC):
+    """Users of one kind over one catalogue.
+
+    Attributes:
+        item_ids: the log's own item ids as text, length n_items.
+        item_features: what a policy may know of each item without the user, shape (n_items,
+            n_features).
+        state_dim: size of a user's state.
+        outside: whether a user may choose nothing.
+    """
+
+    item_ids: pl.Series
+    item_features: FloatArray
+    state_dim: int
+    outside: bool
+
+    @property
+    def n_items(self) -> int:
+        """Size of the catalogue."""
+        return len(self.item_ids)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        """Itself: a world is never changed, and Gymnasium copies what an environment was made of
+        with its every `spec`."""
+        return self
+
+    def bare(self) -> Self:
+        """What users are made of, without what only a caller reads: a worker process is sent
+        this."""
+        return self
+
+    @abstractmethod
+    def population(self, n: int) -> Population:
+        """Make n users without history."""
+
+    def past(self, keys: KeyArray) -> Iterator[Past]:
+        """What users who are reset with these keys have behind them, event by event; nothing where
+        all start empty."""
+        return iter(())
+
+
+class Population(ABC):
+    """So many users of one world at once; all arrays have a row per user.
+
+    Attributes:
+        n: number of users.
+        states: the users' states now, shape (n, state_dim); read-only, overwritten by the next
+            `reset` or `step`.
+    """
+
+    n: int
+
+    @property
+    @abstractmethod
+    def states(self) -> FloatArray:
+        """The users' states now, shape (n, state_dim)."""
+
+    @abstractmethod
+    def reset(self, keys: KeyArray, rows: IntArray | None = None) -> None:
+        """Start users anew: all, or those of `rows` (then `keys` has as many entries)."""
+
+    @abstractmethod
+    def step(
+        self, slates: IntArray, keys: KeyArray, active: npt.NDArray[np.bool_] | None = None
+    ) -> Response:
+        """Show each user a slate (n, k) and let them choose; their states move on.
+
+        A place may hold `NO_ITEM`; an item that stands in a slate twice is displayed once, at its
+        first place. Users outside `active` see nothing and stay as they are; their response is no
+        click."""
+
+    @abstractmethod
+    def utilities(self, pools: IntArray, k: int | None = None) -> FloatArray:
+        """Each user's utility now of each item of a pool, (n, m) or one for all (m,); shape (n, m).
+
+        Where utilities depend on what else is displayed, each item is taken as one of a slate of k,
+        its other places filled with what the pool holds on average, and itself at the first place;
+        with None the pool is the display set."""
+
+    @abstractmethod
+    def probabilities(self, slates: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Probability of each place of the slates (n, k), and of no click (n,); nobody moves."""
+
+    def follow(
+        self, slates: IntArray, places: IntArray, active: npt.NDArray[np.bool_] | None = None
+    ) -> None:
+        """Let each user see a slate and choose as somebody else did, place (n,) or -1 for nothing;
+        states move on.
+
+        So a learned user can be kept abreast of a user of another world, about whom a policy
+        trained on learned states has to decide. Users outside `active` stay as they are.
+
+        Raises:
+            ConfigError: these users cannot be told what to choose.
+        """
+        raise ConfigError(
+            f"a {type(self).__name__} cannot follow other users' choices: use one of a learned "
+            "world"
+        )
+
+    def close(self) -> None:  # noqa: B027
+        """Give back what is held beside memory, worker processes say; the users are of no use
+        afterwards."""
+
+
+def checked_slates(slates: IntArray, n: int, n_items: int, any_rows: bool = False) -> IntArray:
+    """Slates of n users, (n, k), as kernels read them, which do not check bounds; with `any_rows`
+    one pool (m,) for all too.
+
+    Raises:
+        ConfigError: the shape is another, or an entry is neither an item nor `NO_ITEM`.
+    """
+    slates = np.ascontiguousarray(slates, np.int32)
+    if not (any_rows and slates.ndim == 1) and (slates.ndim != 2 or len(slates) != n):
+        raise ConfigError(f"slates of {n} users have the shape ({n}, k), got {slates.shape}")
+    if slates.size and (slates.min() < NO_ITEM or slates.max() >= n_items):
+        wrong = slates[(slates < NO_ITEM) | (slates >= n_items)][0]
+        raise ConfigError(
+            f"a slate holds item {wrong}, the world's are 0 … {n_items - 1} ({NO_ITEM}: an empty "
+            "place)"
+        )
+    return slates

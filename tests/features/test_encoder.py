@@ -1,0 +1,199 @@
+"""Encoding a chunk at a time gives what encoding at once gives, to the bit; counting kernels equal
+plain walks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastgaum.features import encoder, selection
+from fastgaum.features.selection import TrainingSessions, chunks, select_sessions
+from fastgaum.features.space import EncodedSessions, FeatureSpace
+from fastgaum.kernels.context import count_items, counts_of_users, less_set_means
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.split import resplit
+from tests.builders import random_log
+
+ARRAYS = [field.name for field in dataclasses.fields(EncodedSessions)]
+
+
+def rich_log(seed: int = 0) -> SessionLog:
+    """Users with sessions in every split, no clicks, fields of every kind, a real order."""
+    log = random_log(seed, n_sessions=60, no_click=0.2)
+    rng = np.random.default_rng(seed)
+    n = log.n_candidates
+    return dataclasses.replace(
+        log,
+        users=rng.integers(0, 9, log.n_sessions).astype(np.int32),
+        views=rng.integers(1, 5, n).astype(np.uint16),
+        ordered=True,
+        candidate_fields={
+            "price": rng.random(n).astype(np.float32),
+            "shelf": rng.integers(-1, 4, n).astype(np.int32),
+        },
+        item_fields={"brand": rng.integers(-1, 3, log.n_items).astype(np.int32)},
+        categories={"shelf": pl.Series(list("abcd")), "brand": pl.Series(list("xyz"))},
+    )
+
+
+def assert_same(ours: EncodedSessions, theirs: EncodedSessions) -> None:
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name), err_msg=name)
+        assert getattr(ours, name).dtype == getattr(theirs, name).dtype
+
+
+@pytest.mark.parametrize("protocol", ["identity", "bags", "views"])
+@pytest.mark.parametrize("split", ["train", "test", "all"])
+@pytest.mark.parametrize("foreign", [False, True])
+def test_chunks_equal_the_whole(protocol: str, split: str, foreign: bool) -> None:
+    log = rich_log()
+    space = FeatureSpace.fit(log, protocol, set_context=True, relations=True)
+    read = resplit(log, 3) if foreign else log
+    rows = read.sessions_in(split)  # type: ignore[arg-type]
+    whole = space.encode(read, rows)
+    one = space.encoder(read)
+    parts = [one.encode(rows[at : at + 7]) for at in range(0, len(rows), 7)]
+    assert_same(EncodedSessions.joined(parts), whole)
+    # in any order, too: an encoder keeps nothing of what it encoded before
+    assert_same(one.encode(rows[::-1].copy()), space.encode(read, rows[::-1].copy()))
+
+
+def test_the_encoder_s_own_chunks_equal_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = rich_log(1)
+    whole = FeatureSpace.fit(log, relations=True)
+    rows = log.sessions_in("all")
+    expected = whole.encode(log, rows)
+    monkeypatch.setattr(selection, "CHUNK_EVENTS", 6)
+    monkeypatch.setattr(encoder, "chunks", lambda log, rows: chunks(log, rows, 3))
+    assert_same(whole.encode(log, rows), expected)
+
+
+def test_moments_by_chunks_equal_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastgaum.features import space as features
+
+    log = rich_log(2)
+    whole = FeatureSpace.fit(log, relations=True)
+    monkeypatch.setattr(selection, "CHUNK_EVENTS", 6)
+    monkeypatch.setattr(features, "chunks", lambda log, rows: chunks(log, rows, 3))
+    parts = FeatureSpace.fit(log, relations=True)
+    np.testing.assert_allclose(parts.mean, whole.mean, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(parts.scale, whole.scale, rtol=1e-6)
+    for ours, theirs in zip(parts.categorical, whole.categorical, strict=True):
+        assert (ours.name, ours.start, ours.values.to_list()) == (
+            theirs.name,
+            theirs.start,
+            theirs.values.to_list(),
+        )
+
+
+def test_chunks_hold_whole_blocks_and_every_session_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = random_log(3, n_sessions=50)
+    rows = log.sessions_in("all")[::-1].copy()
+    monkeypatch.setattr(selection, "CHUNK_EVENTS", 20)
+    parts = list(chunks(log, rows, 4))
+    np.testing.assert_array_equal(np.concatenate(parts), rows)
+    assert len(parts) > 3
+    assert all(len(part) % 4 == 0 for part in parts[:-1])
+    assert list(chunks(log, rows[:0], 4)) == []
+
+
+def test_rows_that_do_not_exist_are_refused() -> None:
+    log = random_log(3)
+    space = FeatureSpace.fit(log)
+    for wrong in (-1, log.n_sessions):
+        with pytest.raises(IndexError, match="outside 0"):
+            space.encode(log, np.array([0, wrong], np.int32))
+
+
+def test_sessions_without_bags_keep_their_shape() -> None:
+    log = random_log(3)
+    encoded = FeatureSpace.fit(log).encode(log, log.sessions_in("train"))
+    bare = encoded.without_bags()
+    assert bare.ids.shape == (len(encoded.ids), 0)
+    assert bare.numbers.shape == (len(encoded.ids), 0)
+    assert bare.n_events == encoded.n_events
+
+
+def _walk(log: SessionLog, rows: list[int]) -> tuple[Counter, Counter, Counter]:
+    shown, chosen, expected = Counter(), Counter(), Counter()
+    for row in rows:
+        for event in range(log.session_offsets[row], log.session_offsets[row + 1]):
+            items = log.items[log.display_offsets[event] : log.display_offsets[event + 1]].tolist()
+            for item in items:
+                shown[item] += 1
+                expected[item] += 1 / len(items)
+            if log.choices[event] >= 0:
+                chosen[items[log.choices[event]]] += 1
+    return shown, chosen, expected
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    seed=st.integers(0, 1000), n_sessions=st.integers(1, 20), no_click=st.sampled_from([0.0, 0.5])
+)
+def test_item_counts_equal_a_walk(seed: int, n_sessions: int, no_click: float) -> None:
+    log = random_log(seed, n_sessions=n_sessions, no_click=no_click)
+    rows = (
+        np.random.default_rng(seed).permutation(n_sessions)[: 1 + n_sessions // 2].astype(np.int32)
+    )
+    displays, chosen, expected = (
+        np.zeros(log.n_items, np.int64),
+        np.zeros(log.n_items, np.int64),
+        np.zeros(log.n_items),
+    )
+    packed = (log.session_offsets, log.display_offsets, log.items, log.choices)
+    counted = count_items(rows, *packed, displays, chosen, expected)
+    walked = _walk(log, rows.tolist())
+    for ours, theirs in zip((displays, chosen, expected), walked, strict=True):
+        np.testing.assert_allclose(ours, [theirs[item] for item in range(log.n_items)], rtol=1e-12)
+    assert counted == (int(np.diff(log.session_offsets)[rows].sum()), walked[1].total())
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 1000), n_users=st.integers(1, 6))
+def test_own_counts_equal_a_walk(seed: int, n_users: int) -> None:
+    log = random_log(seed, n_sessions=16, no_click=0.3)
+    rng = np.random.default_rng(seed)
+    log = dataclasses.replace(log, users=rng.integers(0, n_users, 16).astype(np.int32))
+    rows = rng.permutation(16)[:9].astype(np.int32)
+    part = select_sessions(log, rows)
+    users = log.users[rows]
+    asking = np.argsort(users, kind="stable").astype(np.int32)
+    own = TrainingSessions.of(log).of_users(users)
+    items = log.items[part.candidates]
+    scratch = (
+        np.zeros(log.n_items, np.int32),
+        np.zeros(log.n_items, np.int32),
+        np.zeros(log.n_items),
+    )
+    out = (
+        np.full(len(items), -9, np.int32),
+        np.full(len(items), -9, np.int32),
+        np.full(len(items), -9.0),
+    )
+    packed = (log.session_offsets, log.display_offsets, log.items, log.choices)
+    mine = (part.session_offsets, part.display_offsets, items)
+    counts_of_users(own.rows, own.users, *packed, asking, users[asking], *mine, *scratch, *out)
+    for i, row in enumerate(rows):
+        train = [s for s in range(16) if log.split[s] == 0 and log.users[s] == log.users[row]]
+        walked = _walk(log, train)
+        first, last = part.display_offsets[part.session_offsets[i : i + 2]]
+        for ours, theirs in zip(out, walked, strict=True):
+            np.testing.assert_allclose(
+                ours[first:last], [theirs[item] for item in items[first:last]], rtol=1e-12
+            )
+    assert not any(counts.any() for counts in scratch)
+
+
+def test_set_means_are_taken_off() -> None:
+    numbers = np.array([[1, 5, 0, 0], [3, 5, 0, 0], [7, 2, 0, 0]], np.float32)
+    offsets = np.array([0, 2, 3], np.int32)
+    sums = np.array([[10.0, 4.0], [2.0, 7.0]], np.float32)
+    less_set_means(numbers, np.array([1, 0]), offsets, sums, 2)
+    assert numbers[:, 2:].tolist() == [[0, -1], [0, 1], [0, 0]]

@@ -1,0 +1,144 @@
+"""Relations: counts of item pairs against a slow twin, the own user left out, and what a file may
+hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, safe_open, save_file
+
+from fastgaum.errors import CheckpointError, ConfigError
+from fastgaum.features import relations
+from fastgaum.features.space import FeatureSpace
+from fastgaum.logs.log import SessionLog
+from fastgaum.models.user_model import UserModel
+from tests.builders import log_of, random_log
+
+
+def naive_numbers(log: SessionLog, window: int = relations.WINDOW) -> dict[str, np.ndarray]:
+    """Every number of every candidate of the log, by dictionaries over all training sessions of
+    other users."""
+    events = [
+        range(a, b) for a, b in zip(log.session_offsets[:-1], log.session_offsets[1:], strict=True)
+    ]
+
+    def shown(event: int) -> list[int]:
+        return log.items[log.display_offsets[event] : log.display_offsets[event + 1]].tolist()
+
+    def chosen(event: int) -> int | None:
+        return None if log.choices[event] < 0 else shown(event)[log.choices[event]]
+
+    def last_choices(session: range, event: int) -> list[int]:
+        made = [chosen(before) for before in session if before < event]
+        return [one for one in made if one is not None][-window:]
+
+    def counts(without: int) -> tuple[Counter, Counter, Counter, Counter]:
+        met, won, follows, taken = Counter(), Counter(), Counter(), Counter()
+        for row, session in enumerate(events):
+            if log.split[row] != 0 or log.users[row] == without:
+                continue
+            for event in session:
+                for a in shown(event):
+                    for b in shown(event):
+                        met[a, b] += a != b
+                        won[a, b] += a != b and a == chosen(event)
+                    for h in last_choices(session, event):
+                        follows[h, a] += 1
+                        taken[h, a] += a == chosen(event)
+        return met, won, follows, taken
+
+    known = {
+        item for row, s in enumerate(events) if log.split[row] == 0 for e in s for item in shown(e)
+    }
+    columns: dict[str, list[float]] = {name: [] for name in relations.NUMBERS}
+    for row, session in enumerate(events):
+        met, won, follows, taken = counts(int(log.users[row]))
+        for event in session:
+            for a in shown(event):
+                rivals = [b for b in shown(event) if b != a and a in known and b in known]
+                wins, losses = sum(won[a, b] for b in rivals), sum(won[b, a] for b in rivals)
+                before = last_choices(session, event)
+                columns["rivals_met"].append(math.log1p(sum(met[a, b] for b in rivals)))
+                columns["rivals_known"].append(
+                    sum(met[a, b] > 0 for b in rivals) / max(len(shown(event)) - 1, 1)
+                )
+                columns["rivals_won"].append(math.log((wins + 0.5) / (losses + 0.5)))
+                odds = [math.log((won[a, b] + 0.5) / (won[b, a] + 0.5)) for b in rivals]
+                columns["rivals_odds"].append(sum(odds))
+                columns["follows_shown"].append(math.log1p(sum(follows[h, a] for h in before)))
+                columns["follows_chosen"].append(math.log1p(sum(taken[h, a] for h in before)))
+    return {name: np.array(values) for name, values in columns.items()}
+
+
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 10_000), n_items=st.integers(2, 9), no_click=st.sampled_from([0.0, 0.3]))
+def test_numbers_equal_a_slow_twin(seed: int, n_items: int, no_click: float) -> None:
+    log = random_log(
+        seed, n_sessions=16, n_items=n_items, no_click=no_click, shared_users=seed % 2 == 0
+    )
+    space = FeatureSpace.fit(log, "identity", set_context=False, relations=True)
+    raw = space.encode(log, log.sessions_in("all")).numbers * space.scale + space.mean
+    for column, (name, expected) in enumerate(naive_numbers(log).items()):
+        np.testing.assert_allclose(raw[:, column], expected, atol=1e-4, err_msg=name)
+
+
+def test_an_item_that_beats_its_rival_says_so_unless_its_own_user_alone_did() -> None:
+    session = [([0, 1], 0)]
+    log = log_of([session] * 4, [0, 0, 1, 2], users=[0, 1, 2, 3])
+    space = FeatureSpace.fit(log, "identity", set_context=False, relations=True)
+    won = space.number_names.index("rivals_won")
+    raw = space.encode(log, log.sessions_in("all")).numbers * space.scale + space.mean
+    np.testing.assert_allclose(raw[:, won].reshape(4, 2)[:, 0], np.log([3, 3, 5, 5]), rtol=1e-5)
+    alone = log_of([session] * 3, [0, 1, 2], users=[0, 1, 2])
+    space = FeatureSpace.fit(alone, "identity", set_context=False, relations=True)
+    raw = space.encode(alone, alone.sessions_in("train")).numbers * space.scale + space.mean
+    assert raw[:, won].tolist() == [0, 0]
+
+
+def test_relations_survive_the_disk(tmp_path: Path) -> None:
+    log = random_log(3, n_sessions=40)
+    model = UserModel.from_preset("fastgaum", epochs=1, warm_start=1, catch_up=1)
+    model.fit(log)
+    model.save(tmp_path / "m.safetensors")
+    loaded = UserModel.load(tmp_path / "m.safetensors")
+    assert loaded.predict(log, "test").equals(model.predict(log, "test"))
+
+
+def test_a_crafted_table_is_refused(tmp_path: Path) -> None:
+    log = random_log(3, n_sessions=40)
+    model = UserModel.from_preset("fastgaum", epochs=1, warm_start=1, catch_up=1)
+    model.fit(log)
+    path = tmp_path / "m.safetensors"
+    model.save(path)
+    with safe_open(path, framework="pt") as reader:
+        metadata = reader.metadata()
+    tensors = load_file(path)
+    tensors["relations.rivals.starts"][-1] += 1_000_000
+    save_file(tensors, path, metadata=metadata)
+    with pytest.raises(CheckpointError, match="item pairs"):
+        UserModel.load(path)
+
+
+def test_too_many_pairs_are_refused_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relations, "MOST_RECORDS", 10)
+    with pytest.raises(ConfigError, match="relations = false"):
+        FeatureSpace.fit(random_log(3), "bags", relations=True)
+
+
+def test_another_log_s_users_are_not_left_out() -> None:
+    log = random_log(5, n_sessions=30)
+    other = dataclasses.replace(log, session_ids=log.session_ids + "'")
+    space = FeatureSpace.fit(log, "identity", set_context=False, relations=True)
+    rows = log.sessions_in("train")
+    assert (space.encode(other, rows).numbers != space.encode(log, rows).numbers).any()
+    test = log.sessions_in("test")
+    np.testing.assert_array_equal(
+        space.encode(other, test).numbers, space.encode(log, test).numbers
+    )

@@ -1,0 +1,413 @@
+"""Numbers that are not finite: nothing moves by them, the sessions are named, training stops or
+goes on as configured."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fastgaum.baselines.logit import ConditionalLogit
+from fastgaum.config import Config
+from fastgaum.engine.game import FusedGame
+from fastgaum.errors import ConfigError, LogFormatError, NumericsError, StepRefusedError
+from fastgaum.features.batches import assemble
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.space import EncodedSessions, FeatureSpace
+from fastgaum.game.game import Game
+from fastgaum.game.guard import at_fault
+from fastgaum.game.loop import Trainer, TrainingData
+from fastgaum.game.observers import Silent
+from fastgaum.logs.log import SessionLog
+from fastgaum.models.user_model import UserModel
+from fastgaum.nets.networks import Networks
+from fastgaum.nets.regularisers import regulariser_of
+from fastgaum.nets.tensors import to_tensors
+from tests.builders import random_log
+
+GAMES = {"engine": FusedGame, "autograd": Game}
+CASES: list[dict[str, Any]] = [
+    {},
+    {"activation": "elu", "history": "gru", "regulariser": "l2"},
+    {"activation": "tanh", "members": 2, "wide": False, "item_dim": 4},
+    {"history": "bilstm", "history_owner": "own"},
+    {"states": "generated", "table_optimiser": "adagrad"},
+]
+
+
+def made(kind: str, **changes: Any) -> tuple[Any, EncodedSessions, Config]:
+    log = random_log(3, n_sessions=24)
+    space = FeatureSpace.fit(log)
+    config = Config.from_preset(
+        "fastgaum", hidden=[16, 8], dropout=0.0, id_dropout=0.0, search=[], **changes
+    )
+    torch.manual_seed(0)
+    networks = Networks(config, space.n_ids, space.n_numbers)
+    unknown = torch.from_numpy(space.unknown_of_id)
+    game = GAMES[kind](networks, config, regulariser_of(config), unknown, False)
+    return game, space.encode(log, log.sessions_in("train")), config
+
+
+def poisoned(encoded: EncodedSessions, session: int, value: float) -> EncodedSessions:
+    """One number of one candidate of a session replaced."""
+    numbers = encoded.numbers.copy()
+    numbers[encoded.display_offsets[encoded.session_offsets[session]], 0] = value
+    return dataclasses.replace(encoded, numbers=numbers)
+
+
+def everything(game: Any) -> list[np.ndarray]:
+    """Copies of all weights and of all that the optimisers hold."""
+    held = [value.detach().numpy().copy() for value in game.networks.state_dict().values()]
+    if isinstance(game, FusedGame):
+        for player in [*game.players, game.generator]:
+            assert player is not None
+            o = player.optimiser
+            held += [o.m.copy(), o.v.copy(), np.array([o.step_number, o.log_decay])]
+            held += [x.m.copy() for x in o.products] + [x.v.copy() for x in o.products]
+            held += [
+                part.copy()
+                for table in o.tables
+                for part in (table.shrunk, getattr(table, "m", table.values))
+            ]
+    else:
+        for o in (*game.reward_optimisers, game.generator_optimiser):
+            state = o.adam.state_dict()["state"].values()
+            held += [value.numpy().copy() for one in state for value in one.values()]
+            held += [
+                part.numpy().copy() for table in o.tables for part in (table.shrunk, *table.moments)
+            ]
+            held.append(np.array([o.steps, o.log_decay]))
+    return held
+
+
+@pytest.mark.parametrize("kind", GAMES)
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_refused_step_moves_nothing(kind: str, case: dict[str, Any], value: float) -> None:
+    game, encoded, config = made(kind, **case)
+    good = to_tensors(assemble(encoded, np.arange(6, dtype=np.int32)))
+    bad = to_tensors(assemble(poisoned(encoded, 2, value), np.arange(6, dtype=np.int32)))
+    steps = [game.round] if config.states == "generated" else [game.exact_step, game.round]
+    for step in steps:
+        step(good)
+        before = everything(game)
+        with pytest.raises(StepRefusedError, match=r"is (nan|inf|-inf)|a score is not finite"):
+            step(bad)
+        for old, new in zip(before, everything(game), strict=True):
+            np.testing.assert_array_equal(old, new)
+        # and the next step is the one it would have been
+        assert math.isfinite(step(good))
+
+
+@pytest.mark.parametrize("bad", [math.nan, -math.inf])
+def test_a_gradient_that_is_not_finite_is_refused_where_the_loss_is(bad: float) -> None:
+    fused, stock = (made(kind)[0] for kind in GAMES)
+    for game in (fused, stock):
+        for batch in [to_tensors(assemble(made("engine")[1], np.arange(4, dtype=np.int32)))]:
+            game.exact_step(batch)
+    fused.players[0].optimiser.grad[3] = bad
+    gradient = stock.reward_optimisers[0].dense[0].grad
+    assert gradient is not None
+    gradient.view(-1)[0] = bad
+    for game, optimiser in (
+        (fused, fused.players[0].optimiser),
+        (stock, stock.reward_optimisers[0]),
+    ):
+        before = everything(game)
+        with pytest.raises(StepRefusedError, match=r"the norm of the gradient is (nan|inf)"):
+            optimiser.step()
+        for old, new in zip(before, everything(game), strict=True):
+            np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("kind", GAMES)
+def test_a_frozen_step_looks_and_moves_nothing(kind: str) -> None:
+    game, encoded, _ = made(kind)
+    batch = to_tensors(assemble(encoded, np.arange(6, dtype=np.int32)))
+    game.round(batch)
+    before = everything(game)
+    game.freeze(True)
+    loss = game.exact_step(batch)
+    game.round(batch)
+    for old, new in zip(before, everything(game), strict=True):
+        np.testing.assert_array_equal(old, new)
+    game.freeze(False)
+    assert game.exact_step(batch) == pytest.approx(loss)
+    assert any((old != new).any() for old, new in zip(before, everything(game), strict=True))
+
+
+def train(kind: str, monkeypatch: pytest.MonkeyPatch, *bad: int, **changes: Any) -> Trainer:
+    """A trainer over a log of which some sessions hold a NaN."""
+    log = random_log(3, n_sessions=60)
+    space = FeatureSpace.fit(log)
+    changes = {
+        "warm_start": 2,
+        "epochs": 2,
+        "catch_up": 1,
+        "batch_sessions": 8,
+        "hidden": [8],
+        "search": [],
+    } | changes
+    config = Config.from_preset("fastgaum", **changes)
+    encoded = space.encode(log, log.sessions_in("train"))
+    for session in bad:
+        encoded = poisoned(encoded, session, math.nan)
+    data = TrainingData(
+        encoded, space.encode(log, log.sessions_in("validation")), lambda row: f"'s{row}'"
+    )
+    if kind == "autograd":
+        monkeypatch.setattr(FusedGame, "supports", staticmethod(lambda *_: False))
+    torch.manual_seed(0)
+    networks = Networks(config, space.n_ids, space.n_numbers)
+    unknown = torch.from_numpy(space.unknown_of_id)
+    return Trainer(
+        networks,
+        config,
+        regulariser_of(config),
+        data,
+        unknown,
+        False,
+        Silent(),
+        torch.device("cpu"),
+    )
+
+
+@pytest.mark.parametrize("kind", GAMES)
+def test_training_stops_and_names_the_session(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = train(kind, monkeypatch, 5)
+    row = trainer.data.train.rows[5]
+    with pytest.raises(
+        NumericsError,
+        match=rf"the loss is nan in epoch 1, batch \d: at fault: session 's{row}'; the",
+    ):
+        trainer.run()
+    assert all(parameter.isfinite().all() for parameter in trainer.networks.parameters())
+
+
+@pytest.mark.parametrize("kind", GAMES)
+def test_training_skips_the_batch_and_goes_on(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = train(kind, monkeypatch, 5, 9, on_nonfinite="skip")
+    rows = trainer.run()
+    # two sessions lie in one batch or in two
+    assert all(row.skipped in (1, 2) for row in rows)
+    names = {f"'s{trainer.data.train.rows[session]}'" for session in (5, 9)}
+    for row in rows:
+        assert all(name in row.at_fault for name in names)
+        assert row.at_fault.count("'s") == 2
+    assert trainer.guard.skipped == sum(row.skipped for row in rows)
+    assert rows[-1].val_loss < rows[0].val_loss
+    assert all(parameter.isfinite().all() for parameter in trainer.networks.parameters())
+
+
+def test_not_more_batches_than_configured_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = train("engine", monkeypatch, 5, on_nonfinite="skip", most_skipped=1)
+    with pytest.raises(
+        NumericsError,
+        match=r"epoch 2, .*2 batches are to be skipped, at most 1 are \(most_skipped\)",
+    ):
+        trainer.run()
+    assert [row.skipped for row in trainer.rows] == [1]
+
+
+def test_weights_that_overflow_are_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = train("engine", monkeypatch, on_nonfinite="skip")
+    weight = trainer.networks.players[0].reward.from_state.weight
+    batch = next(trainer._shuffled())
+    weight.data[0] = math.inf
+    place = r"'players\.0\.reward\.from_state\.weight' are not finite in epoch 1, batch 2"
+    with pytest.raises(NumericsError, match=place):
+        trainer.guard.step(trainer.game.exact_step, batch, "epoch 1, batch 2")
+    monkeypatch.setattr(trainer, "_phases", lambda: trainer.guard.check_weights("now"))
+    with pytest.raises(NumericsError, match="last good state"):
+        trainer.run()
+    assert weight.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", GAMES)
+def test_a_learning_rate_beyond_all_bounds_ends_in_a_named_error_and_a_good_state(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = train(kind, monkeypatch, lr=3e38, weight_decay=0.0, on_nonfinite="skip")
+    with pytest.raises(NumericsError, match=r"not finite|diverged"):
+        trainer.run()
+    assert all(parameter.isfinite().all() for parameter in trainer.networks.parameters())
+
+
+@pytest.mark.parametrize(("n", "bad"), [(1, [0]), (9, [0, 8]), (16, [3, 4, 5]), (7, [])])
+def test_halving_finds_exactly_those_at_fault(n: int, bad: list[int]) -> None:
+    sessions = np.random.default_rng(n).permutation(n).astype(np.int32)
+    looks = []
+
+    def refused(some: np.ndarray) -> bool:
+        looks.append(some)
+        return bool(np.isin(some, bad).any())
+
+    assert sorted(at_fault(refused, sessions)) == bad
+    assert len(looks) <= 2 + 2 * max(len(bad), 1) * math.ceil(math.log2(n) + 1)
+
+
+def test_sessions_that_are_refused_only_together() -> None:
+    assert at_fault(lambda some: len(some) > 2, np.arange(8, dtype=np.int32)) == []
+
+
+@pytest.mark.parametrize("clip", [5.0, 1e-3])
+@pytest.mark.parametrize("size", [1e-30, 1e-3, 1.0, 1e18, 1e30, 1e33])
+@pytest.mark.parametrize("rule", ["adam", "adagrad"])
+def test_clipping_is_torchs_in_both_paths(size: float, clip: float, rule: str) -> None:
+    """Against clip_grad_norm_ in float64, which huge gradients do not overflow; Adam's first moment
+    shows the gradient."""
+    games = [made(kind, clip=clip, table_optimiser=rule)[0] for kind in GAMES]
+    fused, stock = games
+    encoded = made("engine")[1]
+    batch = to_tensors(assemble(encoded, np.arange(6, dtype=np.int32)))
+    optimiser = stock.reward_optimisers[0]
+    parameters = [*optimiser.dense, *(table.parameter for table in optimiser.tables)]
+    loss = stock.networks.players[0](batch)[0].sum()
+    torch.autograd.backward(loss)
+    doubles = []
+    for parameter in parameters:
+        assert parameter.grad is not None
+        parameter.grad = (
+            parameter.grad.coalesce() if parameter.grad.is_sparse else parameter.grad
+        ) * size
+        twin = torch.zeros_like(parameter, dtype=torch.float64).requires_grad_()
+        twin.grad = (
+            parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad
+        ).double()
+        doubles.append(twin)
+    # the engine gets the same gradient
+    player = fused.players[0].optimiser
+    of_stock = dict(stock.networks.players[0].named_parameters())
+    of_fused = dict(fused.networks.players[0].named_parameters())
+    tables = {id(table.parameter): table for table in player.tables}
+    for name, parameter in of_fused.items():
+        grad = of_stock[name].grad
+        assert grad is not None
+        table = tables.get(id(parameter))
+        if table is None:
+            player.grad_of(parameter)[...] = grad.numpy()
+        else:
+            dense = grad.to_dense().reshape(table.n_ids, -1).numpy()
+            table.named = _all_rows(table.n_ids)
+            table.grad = np.ascontiguousarray(dense)
+    torch.nn.utils.clip_grad_norm_(doubles, clip)
+    shrink = optimiser.measure()[1]
+    norm = player.norm()
+    total = math.sqrt(
+        sum(
+            float(p.grad.to_dense().double().square().sum())
+            for p in parameters
+            if p.grad is not None
+        )
+    )
+    assert norm == pytest.approx(total, rel=1e-5, abs=1e-18)
+    assert shrink == pytest.approx(min(1.0, clip / (total + 1e-6)), rel=1e-5)
+    optimiser.step()
+    player.step()
+    for parameter, twin in zip(optimiser.dense, doubles, strict=False):
+        assert twin.grad is not None
+        expected = 0.1 * twin.grad.numpy()
+        at_most = max(np.abs(expected).max(), 1e-37)
+        np.testing.assert_allclose(
+            optimiser.adam.state[parameter]["exp_avg"].numpy(), expected, atol=1e-4 * at_most
+        )
+    for name, parameter in of_fused.items():
+        if id(parameter) not in tables:
+            start = player.place(parameter)
+            moment = player.m[start : start + parameter.numel()].reshape(parameter.shape)
+            stock_moment = optimiser.adam.state[of_stock[name]]["exp_avg"].numpy()
+            at_most = max(np.abs(stock_moment).max(), 1e-37)
+            np.testing.assert_allclose(moment, stock_moment, atol=1e-4 * at_most)
+    fused.settle()
+    stock.settle()
+    for name, parameter in of_fused.items():
+        assert parameter.isfinite().all()
+        torch.testing.assert_close(parameter, of_stock[name], rtol=1e-4, atol=1e-6)
+
+
+def _all_rows(n: int) -> Any:
+    class Named:
+        count, rows = n, np.arange(n, dtype=np.int32)
+
+    return Named()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"clip": 1e16}, "clip must be at most 1e"),
+        ({"lr": 20.0, "weight_decay": 0.1}, "lr · weight_decay must be below 1"),
+        ({"on_nonfinite": "go on"}, "on_nonfinite must be one of stop, skip"),
+        ({"most_skipped": -1}, "most_skipped must be at least 0"),
+    ],
+)
+def test_settings_that_cannot_be(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Config.from_preset("fastgaum", **changes)
+
+
+@pytest.mark.parametrize("bad", [math.nan, -math.inf, 1e31])
+def test_numbers_of_a_log_that_was_not_read_are_guarded_too(bad: float) -> None:
+    log = random_log(3, n_sessions=24)
+    price = np.linspace(0, 1, log.n_candidates).astype(np.float32)
+    event = int(log.session_offsets[log.sessions_in("train")[1]]) + 1
+    price[log.display_offsets[event]] = bad
+    session = int(log.session_of_event[event])
+    damaged = dataclasses.replace(log, candidate_fields={"price": price})
+    place = rf"event '{log.event_ids[event]}' of session 's{session}' has {bad:g} in 'price'"
+    with pytest.raises(LogFormatError, match=place.replace("+", r"\+")):
+        UserModel.from_preset(search=[]).fit(damaged)
+
+
+def test_a_score_that_is_not_finite_names_its_event() -> None:
+    log = random_log(3, n_sessions=24)
+    price = np.linspace(0, 1, log.n_candidates).astype(np.float32)
+    plain = dataclasses.replace(log, candidate_fields={"price": price})
+    model = UserModel.from_preset(search=[], players="exact", epochs=1)
+    model.fit(plain)
+    with torch.no_grad():
+        assert model.networks is not None
+        model.networks.players[0].reward.from_state.weight.fill_(math.nan)
+    with pytest.raises(
+        NumericsError, match=r"event '\d+' of session 's0': the reward gives item 'i\d+' nan"
+    ):
+        model.predict(plain)
+
+
+@pytest.mark.parametrize("rule", ["stop", "skip"])
+def test_baselines_fitted_by_gradients_are_guarded(
+    rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = random_log(3, n_sessions=60)
+    session = int(log.sessions_in("train")[3])
+    _poison(monkeypatch, log, session)
+    model = ConditionalLogit(protocol="bags", epochs=3, batch_sessions=8, on_nonfinite=rule)  # type: ignore[arg-type]
+    if rule == "stop":
+        with pytest.raises(
+            NumericsError,
+            match=rf"the loss is nan in epoch 1, batch \d: at fault: session 's{session}'",
+        ):
+            model.fit(log)
+        return
+    table = model.fit(log)
+    assert table["skipped"].to_list() == [1, 1, 1]
+    assert set(table["at_fault"]) == {f"at fault: session 's{session}'"}
+    assert all(parameter.isfinite().all() for parameter in model.network.parameters())
+    with pytest.raises(NumericsError, match="at most 1 are"):
+        dataclasses.replace(model, most_skipped=1).fit(log)
+
+
+def _poison(monkeypatch: pytest.MonkeyPatch, log: SessionLog, session: int) -> None:
+    """Let the encoder give one session a NaN: a log with one is refused before."""
+    encode = Encoder.encode
+
+    def damaged(self: Encoder, rows: Any) -> EncodedSessions:
+        encoded = encode(self, rows)
+        where = np.flatnonzero(encoded.rows == session)
+        return poisoned(encoded, int(where[0]), math.nan) if len(where) else encoded
+
+    monkeypatch.setattr(Encoder, "encode", damaged)

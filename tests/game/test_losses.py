@@ -1,0 +1,192 @@
+"""The objective's truths: Fenchel–Young losses, closed forms, the gap, gradients in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from fastgaum.features.batches import assemble
+from fastgaum.features.space import FeatureSpace
+from fastgaum.game.losses import (
+    exact_loss,
+    generator_value,
+    logged_utility,
+    mirror_loss,
+    optimality_gap,
+    reward_loss,
+    sampled_generator_loss,
+)
+from fastgaum.nets.ops.segments import segment_sum
+from fastgaum.nets.regularisers import L2, Custom, Regulariser, Shannon, Tsallis, best_value
+from fastgaum.nets.tensors import BatchTensors, to_tensors
+from tests.builders import random_log
+
+REGULARISERS: list[Regulariser] = [Shannon(), L2(), Tsallis(1.5), Tsallis(1.3)]
+
+
+def _batch(no_click: float = 0.3) -> BatchTensors:
+    log = random_log(11, n_sessions=16, no_click=no_click)
+    encoded = FeatureSpace.fit(log, "identity").encode(log, log.sessions_in("all"))
+    return to_tensors(assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32)))
+
+
+def _utility(batch: BatchTensors, seed: int = 0) -> torch.Tensor:
+    torch.manual_seed(seed)
+    return torch.randn(int(batch.display_offsets[-1]), dtype=torch.float64, requires_grad=True)
+
+
+@pytest.mark.parametrize("eta", [1.0, 2.5])
+def test_exact_shannon_is_the_conditional_logit(eta: float) -> None:
+    """Truth 1: loss and gradient equal the conditional-logit NLL's (over eta), written out event by
+    event in torch."""
+    batch, total = _batch(), torch.zeros((), dtype=torch.float64)
+    utility = _utility(batch)
+    offsets = batch.display_offsets.tolist()
+    for event, choice in enumerate(batch.source.choices.tolist()):
+        scores = torch.cat(
+            [
+                eta * utility[offsets[event] : offsets[event + 1]],
+                torch.zeros(1, dtype=torch.float64),
+            ]
+        )
+        total = total - torch.log_softmax(scores, 0)[choice] / eta  # -1 is the last entry: no click
+    loss = exact_loss(utility, batch, Shannon(), eta, True).sum()
+    assert loss.item() == pytest.approx(total.item(), rel=1e-12)
+    ours, theirs = (torch.autograd.grad(value, utility)[0] for value in (loss, total))
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("regulariser", REGULARISERS, ids=str)
+@pytest.mark.parametrize("outside", [True, False])
+def test_exact_gradient_is_best_response_minus_choice(
+    regulariser: Regulariser, outside: bool
+) -> None:
+    batch = _batch(0.3 if outside else 0.0)
+    utility = _utility(batch)
+    loss = exact_loss(utility, batch, regulariser, 1.7, outside)
+    omega_of_a_choice = 0.5 if isinstance(regulariser, L2) else 0.0
+    assert (loss >= -omega_of_a_choice / 1.7 - 1e-9).all()
+    (grad,) = torch.autograd.grad(loss.sum(), utility)
+    onehot = torch.zeros_like(utility).index_fill(0, batch.chosen, 1.0)
+    best = regulariser.best_response(1.7 * utility.detach(), batch.display_offsets, outside)
+    torch.testing.assert_close(grad, best.probs - onehot, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("regulariser", REGULARISERS, ids=str)
+def test_losses_have_true_gradients(regulariser: Regulariser) -> None:
+    batch = _batch()
+    utility = _utility(batch).detach()
+    logits = _utility(batch, 1)
+
+    def value(g: torch.Tensor) -> torch.Tensor:
+        return generator_value(
+            regulariser.link(g, batch.display_offsets, True), utility, batch, regulariser, 1.3
+        ).sum()
+
+    def mirror(g: torch.Tensor) -> torch.Tensor:
+        return mirror_loss(g, utility, batch, regulariser, 1.3, True).sum()
+
+    def exact(u: torch.Tensor) -> torch.Tensor:
+        return exact_loss(u, batch, regulariser, 1.3, True).sum()
+
+    for function in (value, mirror, exact):
+        assert torch.autograd.gradcheck(function, (logits,), atol=1e-5)
+
+
+@pytest.mark.parametrize("regulariser", REGULARISERS, ids=str)
+def test_the_gap_is_zero_at_the_best_response_and_positive_elsewhere(
+    regulariser: Regulariser,
+) -> None:
+    batch, eta = _batch(), 1.4
+    utility = _utility(batch).detach()
+    best = regulariser.best_response(eta * utility, batch.display_offsets, True)
+    assert optimality_gap(best, utility, batch, regulariser, eta, True).max() < 1e-6
+    other = regulariser.best_response(_utility(batch, 5).detach(), batch.display_offsets, True)
+    assert optimality_gap(other, utility, batch, regulariser, eta, True).mean() > 0.05
+
+
+def test_the_shannon_gap_is_the_divergence_to_the_best_response() -> None:
+    batch = _batch()
+    utility = _utility(batch).detach()
+    best, other = (
+        Shannon().best_response(u, batch.display_offsets, True)
+        for u in (utility, _utility(batch, 3).detach())
+    )
+    divergence = segment_sum(
+        other.probs * (other.log_probs - best.log_probs), batch.display_offsets
+    )
+    divergence += other.outside_prob * (other.outside_log_prob - best.outside_log_prob)
+    torch.testing.assert_close(
+        optimality_gap(other, utility, batch, Shannon(), 1.0, True), divergence
+    )
+
+
+def test_at_the_best_response_the_reward_loss_has_the_exact_loss_gradient() -> None:
+    """The two-player gradient is the one-player gradient when the generator answers perfectly
+    (Danskin)."""
+    batch = _batch()
+    utility = _utility(batch)
+    best = Shannon().best_response(utility.detach(), batch.display_offsets, True)
+    (two,) = torch.autograd.grad(reward_loss(best.probs, utility, utility, batch).sum(), utility)
+    (one,) = torch.autograd.grad(exact_loss(utility, batch, Shannon(), 1.0, True).sum(), utility)
+    torch.testing.assert_close(two, one)
+
+
+def test_no_click_has_utility_zero() -> None:
+    batch = _batch(0.5)
+    values = logged_utility(_utility(batch), batch)
+    none = torch.from_numpy(batch.source.choices < 0)
+    assert none.any()
+    assert (values[none] == 0).all()
+    assert (values[~none] != 0).all()
+
+
+def test_a_custom_regulariser_finds_the_closed_form_of_l2_with_and_without_no_click() -> None:
+    def half_square(
+        probs: torch.Tensor, outside_prob: torch.Tensor, offsets: torch.Tensor
+    ) -> torch.Tensor:
+        return 0.5 * (segment_sum(probs.square(), offsets) + outside_prob.square())
+
+    for outside in (True, False):
+        batch = _batch(0.3 if outside else 0.0)
+        scores = _utility(batch).detach()
+        custom = Custom(half_square, steps=3000)
+        found = custom.best_response(scores, batch.display_offsets, outside)
+        exact = L2().best_response(scores, batch.display_offsets, outside)
+        torch.testing.assert_close(found.probs, exact.probs, atol=5e-3, rtol=0)
+        values = [best_value(r, scores, batch.display_offsets, outside) for r in (custom, L2())]
+        torch.testing.assert_close(values[0], values[1], atol=1e-3, rtol=0)
+
+
+def test_the_sampled_estimate_is_unbiased() -> None:
+    from fastgaum.nets.sampling import sample_candidates
+
+    batch, regulariser = _batch(), Shannon()
+    utility, logits = _utility(batch).detach(), _utility(batch, 1)
+    exact = -generator_value(
+        regulariser.link(logits, batch.display_offsets, True), utility, batch, regulariser, 1.0
+    ).sum()
+    (truth,) = torch.autograd.grad(exact, logits)
+    draws = torch.Generator().manual_seed(0)
+    mean, n = torch.zeros_like(truth), 4000
+    for _ in range(n):
+        dist = regulariser.link(logits, batch.display_offsets, True)
+        sample = sample_candidates(dist, batch.display_offsets, draws)
+        loss = sampled_generator_loss(dist, utility, batch, sample, 1.0, regulariser).sum()
+        mean += torch.autograd.grad(loss, logits)[0] / n
+    assert (mean - truth).abs().max() < 0.08
+
+
+def test_draws_have_the_stated_frequencies() -> None:
+    from fastgaum.nets.sampling import sample_candidates
+
+    batch = _batch()
+    dist = L2().best_response(2 * _utility(batch).detach(), batch.display_offsets, True)
+    draws, n = torch.Generator().manual_seed(0), 3000
+    counts = torch.zeros(int(batch.display_offsets[-1]))
+    for _ in range(n):
+        sample = sample_candidates(dist, batch.display_offsets, draws)
+        counts[sample[sample >= 0]] += 1
+    assert (counts[dist.probs == 0] == 0).all()
+    assert (counts / n - dist.probs).abs().max() < 0.05

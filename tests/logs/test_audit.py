@@ -1,0 +1,374 @@
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from fastgaum.errors import LogFormatError
+from fastgaum.logs.audit import AuditReport, Finding, audit
+from fastgaum.logs.audit_chance import ExcessSums, holm, tail_probability
+from fastgaum.logs.audit_rules import fold_rows, raw_rows, rules_of_log, rules_of_rows
+from fastgaum.logs.read import read_frame, read_log
+from fastgaum.logs.rows import rows_of
+from fastgaum.logs.saved_log import save_log
+from fastgaum.logs.schema import resolve_schema
+from fastgaum.metrics.precision import micro_mean, precision_at_k, random_floor
+
+FIELDS = ("price", "colour")
+VIEWED = pl.lit(0, pl.Int64).alias("chosen")
+
+
+def shuffled_frame(seed: int, n_users: int = 60, n_items: int = 40) -> pl.DataFrame:
+    """A long log without any trap: uniform choices, shuffled display order, random ids, fields of
+    pure noise."""
+    rng = np.random.default_rng(seed)
+    user = np.repeat(np.arange(n_users), rng.integers(1, 6, n_users))
+    sizes = rng.integers(1, 9, len(user))
+    ids = rng.permutation(10 * n_items)[:n_items]
+    chosen = np.concatenate([np.arange(n) == rng.integers(n) for n in sizes]).astype(np.int64)
+    row = np.repeat(np.arange(len(user)), sizes)
+    return pl.DataFrame(
+        {
+            "session": user[row],
+            "event": row,
+            "item": np.concatenate([ids[rng.permutation(n_items)[:n]] for n in sizes]),
+            "chosen": chosen,
+            "price": rng.normal(size=len(row)).round(1),
+            "colour": rng.choice(["blue", "green", "red"], len(row)),
+        }
+    )
+
+
+def audit_frame(
+    frame: pl.DataFrame, fields: tuple[str, ...] = (), **options: object
+) -> AuditReport:
+    log = read_frame(frame, candidate_fields=fields, **options)
+    return audit(log, raw_frame(frame))
+
+
+def raw_frame(frame: pl.DataFrame) -> pl.DataFrame:
+    schema = resolve_schema(dict(frame.schema))
+    return rows_of(frame, schema, candidate_fields=(), untyped=False, choices="first").frame
+
+
+def finding(report: AuditReport, rule: str) -> Finding:
+    return next(f for f in report.findings if f.rule == rule)
+
+
+def share(report: AuditReport, name: str) -> float | None:
+    return next(fact.percent for fact in report.facts if fact.name == name)
+
+
+def test_of_200_shuffled_logs_at_most_one_in_twenty_has_any_rule_flagged() -> None:
+    flagged = sum(bool(audit_frame(shuffled_frame(seed), FIELDS).flagged) for seed in range(200))
+    assert flagged <= 10
+    # A test that could never flag would pass too: the planted traps below show that it can.
+
+
+@pytest.mark.parametrize(
+    ("rule", "plant"),
+    [
+        ("last position", lambda f: f.sort("event", "chosen", maintain_order=True)),
+        ("first position", lambda f: f.sort("event", pl.col("chosen") == 0, maintain_order=True)),
+        (
+            "largest item id",
+            lambda f: f.with_columns(item=pl.col("item") + 10_000 * pl.col("chosen")),
+        ),
+        (
+            "smallest item id",
+            lambda f: f.with_columns(item=pl.col("item") + 10_000 * (1 - pl.col("chosen"))),
+        ),
+        (
+            "most rows",
+            lambda f: pl.concat([f, f.filter(pl.col("chosen") == 1).with_columns(VIEWED)]),
+        ),
+        ("fewest rows", lambda f: pl.concat([f, f.filter(pl.col("chosen") == 0)])),
+        ("zero view rows", lambda f: pl.concat([f, f.filter(pl.col("chosen") == 0)])),
+        (
+            "last row, repeats kept",
+            lambda f: pl.concat([f.with_columns(VIEWED), f.filter(pl.col("chosen") == 1)]),
+        ),
+        (
+            "field price, largest",
+            lambda f: f.with_columns(price=pl.col("price") + 0.8 * pl.col("chosen")),
+        ),
+        (
+            "field price, smallest",
+            lambda f: f.with_columns(price=pl.col("price") - 0.8 * pl.col("chosen")),
+        ),
+        ("field colour, last in alphabet", lambda f: f.with_columns(colour=repainted("violet"))),
+        ("field colour, first in alphabet", lambda f: f.with_columns(colour=repainted("azure"))),
+        ("field colour, missing", lambda f: f.with_columns(colour=repainted(None))),
+    ],
+)
+def test_a_planted_trap_is_named(rule: str, plant: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
+    report = audit_frame(plant(shuffled_frame(1000, n_users=80)), FIELDS)
+    found = finding(report, rule)
+    assert found.flagged
+    assert found.prec_at_1 > found.floor + 5
+    assert found.interval[0] > found.floor
+    assert found.action
+    assert report.findings[0].flagged
+
+
+def repainted(colour: str | None) -> pl.Expr:
+    """Two chosen candidates in three take another colour."""
+    return (
+        pl.when((pl.col("chosen") == 1) & (pl.col("event") % 3 > 0))
+        .then(pl.lit(colour))
+        .otherwise(pl.col("colour"))
+    )
+
+
+def test_a_display_that_repeats_itself_around_the_choice_is_named() -> None:
+    # What nearest neighbours in time make of a burst: the same others throughout, a new item chosen
+    # each time.
+    frame = (
+        shuffled_frame(9)
+        .filter(pl.col("chosen") == 1)
+        .with_columns(item=pl.int_range(pl.len()) + 1000)
+    )
+    others = [
+        frame.with_columns(item=pl.lit(i, pl.Int64), chosen=pl.lit(0, pl.Int64)) for i in range(3)
+    ]
+    report = audit_frame(pl.concat([frame, *others], how="vertical_relaxed"))
+    found = finding(report, "fewest displays earlier in the session")
+    n_first = frame["session"].n_unique()
+    assert found.flagged
+    assert found.prec_at_1 == pytest.approx(100 * (frame.height - n_first * 3 / 4) / frame.height)
+    frame = frame.with_columns(item=pl.lit(0, pl.Int64))
+    again = audit_frame(pl.concat([frame, *others[1:]], how="vertical_relaxed"))
+    assert not finding(again, "fewest displays earlier in the session").flagged
+
+
+def test_item_numbers_by_appearance_are_a_trap_of_their_own() -> None:
+    # Every click is on an item never seen before, under a random id: only the order of appearance
+    # tells.
+    frame = shuffled_frame(7)
+    fresh = np.random.default_rng(7).permutation(10_000)[: len(frame)] + 1000
+    frame = frame.with_columns(
+        item=pl.when(pl.col("chosen") == 1).then(pl.Series(fresh)).otherwise(pl.col("item"))
+    )
+    report = audit_frame(frame)
+    assert finding(report, "largest item number in order of appearance").flagged
+    assert not finding(report, "smallest item number in order of appearance").flagged
+
+
+def test_a_rule_scores_its_exact_precision_against_the_exact_floor() -> None:
+    frame = shuffled_frame(11)
+    log = read_frame(frame, candidate_fields=FIELDS)
+    report = audit(log, raw_frame(frame))
+    several = (np.diff(log.display_offsets) > 1) & (log.choices >= 0)
+    rules = [*rules_of_log(log), *rules_of_rows(fold_rows(raw_frame(frame), log), ordered=False)]
+    rules = [rule for rule in rules if rule.says]
+    assert {rule.name for rule in rules} == {f.rule for f in report.findings}
+    for rule in rules:
+        # precision_at_k refuses -inf, which stands for a missing value; there is none here.
+        values = precision_at_k(rule.scores, rule.sets.offsets, rule.sets.choices, 1)
+        kept = (np.diff(rule.sets.offsets) > 1) & (rule.sets.choices >= 0)
+        assert finding(report, rule.name).prec_at_1 == pytest.approx(100 * values[kept].mean())
+        assert finding(report, rule.name).test_prec_at_1 == pytest.approx(
+            100 * micro_mean(values[rule.sets.is_test]).value
+        )
+    floor = random_floor(log.display_offsets, np.where(several, log.choices, -1), 1)
+    assert report.findings[0].floor == pytest.approx(100 * floor.value)
+    assert report.n_rule_events == floor.n
+
+
+def test_tail_probabilities_are_those_of_a_simulation_or_larger() -> None:
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(2, 9, 60)
+    for ties in (np.ones(60, dtype=np.int64), rng.integers(1, sizes + 1)):
+        sums = ((rng.random((200_000, 60)) < ties / sizes) / ties).sum(axis=1)
+        for excess in (3.0, 6.0, 9.0):
+            exact = (sums >= excess + (1 / sizes).sum() - 1e-9).mean()
+            p = tail_probability(ties, sizes, excess)
+            assert 0.93 * exact < p < 2 * exact + 1e-4
+
+
+def test_tail_probability_of_the_largest_possible_sum_is_exact() -> None:
+    sizes, ties = np.array([2, 4, 3]), np.array([1, 1, 3])
+    assert tail_probability(ties, sizes, 0.5 + 0.75) == pytest.approx(1 / 8)
+    assert tail_probability(np.ones(5, int), np.full(5, 2), 2.5) == pytest.approx(1 / 32)
+    assert 0.4 < tail_probability(np.ones(50, int), np.full(50, 2), 1e-9) <= 0.6
+
+
+def test_users_whose_events_agree_count_less() -> None:
+    # 40 events of 2 candidates, 30 hits: by 40 users, or by 10 users whose four events all agree.
+    hits = np.repeat([1.0, 0.0], [30, 10])
+    ones, twos = np.ones(40, dtype=np.int64), np.full(40, 2)
+    alone, together = np.arange(40), np.arange(40) // 4
+    by_many, by_few = (ExcessSums.of(hits, ones, twos, users) for users in (alone, together))
+    assert by_many.p_value() < 0.005
+    assert by_few.p_value() > 0.03
+    low, high = by_many.interval()
+    low_together, high_together = by_few.interval()
+    assert low_together < low < 0.75 < high < high_together
+    assert ExcessSums.of(hits, ones, twos, np.zeros(40, dtype=np.int64)).interval() == (0.0, 1.0)
+
+
+def test_sums_of_parts_are_the_sums_of_the_whole() -> None:
+    rng = np.random.default_rng(3)
+    sizes = rng.integers(2, 6, 200)
+    ties = rng.integers(1, sizes + 1)
+    hits = (rng.random(200) < 0.6) / ties
+    users = np.sort(rng.integers(0, 40, 200))
+    whole = ExcessSums.of(hits, ties, sizes, users)
+    cut = int(np.searchsorted(users, 17))
+    parts = [
+        ExcessSums.of(*(part[each] for part in (hits, ties, sizes, users)))
+        for each in (slice(cut), slice(cut, None))
+    ]
+    joined = parts[0].plus(parts[1])
+    assert joined.interval() == pytest.approx(whole.interval())
+    assert joined.p_value() == pytest.approx(whole.p_value())
+    excess = hits - 1 / sizes
+    sums = np.bincount(users, excess - excess.mean())
+    n_users = len(np.unique(users))
+    half = 1.96 * np.sqrt((sums**2).sum() * n_users / (n_users - 1)) / 200
+    assert whole.interval() == pytest.approx((hits.mean() - half, hits.mean() + half))
+
+
+def test_holm_never_undercuts_and_keeps_order() -> None:
+    assert holm([0.001, 0.5, 0.02, 1.0]) == pytest.approx([0.004, 1.0, 0.06, 1.0])
+    assert holm([]) == []
+
+
+def test_one_row_per_candidate_says_nothing_of_views() -> None:
+    # Its only row is the click's own: "zero view rows" would mark every choice by construction.
+    report = audit_frame(shuffled_frame(3))
+    assert "zero view rows" not in {f.rule for f in report.findings}
+    assert finding(report, "most rows").p == 1.0
+
+
+def test_a_declared_order_is_kept_and_the_report_says_so() -> None:
+    frame = shuffled_frame(5).sort("event", pl.col("chosen") == 0, maintain_order=True)
+    assert "dropped" in finding(audit_frame(frame), "first position").action
+    assert "kept" in finding(audit_frame(frame, ordered=True), "first position").action
+
+
+def test_events_without_a_click_are_left_out_of_rules() -> None:
+    frame = shuffled_frame(5)
+    full = audit_frame(frame)
+    silent = frame.with_columns(
+        chosen=pl.when(pl.col("event") < 30).then(0).otherwise(pl.col("chosen"))
+    )
+    report = audit_frame(silent)
+    assert report.n_rule_events < full.n_rule_events
+    assert share(report, "events without a click") == pytest.approx(100 * 30 / report.n_events)
+    nothing = audit_frame(frame.with_columns(chosen=0))
+    assert nothing.n_rule_events == 0
+    assert not nothing.flagged
+    assert (
+        json.loads(json.dumps(nothing.to_dict(), allow_nan=False))["findings"][0]["prec_at_1"]
+        is None
+    )
+
+
+def test_facts_are_shares_counted_by_hand() -> None:
+    frame = pl.DataFrame(
+        {
+            "session": ["a", "a", "a", "b", "b", "b", "b", "c"],
+            "event": [0, 0, 1, 0, 0, 0, 1, 0],
+            "item": [1, 2, 1, 1, 9, 9, 2, 1],
+            "chosen": [1, 0, 1, 0, 0, 1, 1, 1],
+            "split": [0, 0, 0, 2, 2, 2, 2, 2],
+        }
+    )
+    report = audit_frame(frame)
+    assert share(report, "test events that display one item") == pytest.approx(200 / 3)
+    assert share(report, "test events whose user has no earlier event") == pytest.approx(200 / 3)
+    assert share(report, "clicked test items never displayed in training") == pytest.approx(100 / 3)
+    assert share(report, "events in which an item has several rows") == pytest.approx(100 / 5)
+    assert share(report, "clicked items without a view row") == pytest.approx(400 / 5)
+    assert share(report, "clicked item is last after 'sort by click, drop duplicates'") == 100.0
+    untested = audit_frame(frame.with_columns(split=pl.lit(0)))
+    assert share(untested, "test events that display one item") is None
+    assert untested.findings[0].test_prec_at_1 is None
+
+
+def test_a_saved_log_is_audited_without_its_rows(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    save_log(read_frame(shuffled_frame(2), candidate_fields=FIELDS), folder)
+    assert raw_rows(folder) is None
+    report = audit(read_log(folder), raw_rows(folder))
+    assert not report.has_rows
+    assert {f.rule.split(",")[0] for f in report.findings} == {
+        "largest item id",
+        "smallest item id",
+        "fewest displays earlier in the session",
+        "field price",
+        "field colour",
+    }
+    assert "audit the original" in report.to_text()
+
+
+def test_the_rows_of_another_log_are_refused() -> None:
+    with pytest.raises(LogFormatError, match="pass the rows that the log was read from"):
+        audit(read_frame(shuffled_frame(1)), raw_frame(shuffled_frame(2)))
+
+
+def test_the_report_is_json_and_text() -> None:
+    report = audit_frame(
+        shuffled_frame(1000).sort("event", "chosen", maintain_order=True), FIELDS, name="planted"
+    )
+    content = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert content["findings"][0] == {
+        **content["findings"][0],
+        "rule": "last position",
+        "prec_at_1": 100.0,
+        "flagged": True,
+    }
+    lines = report.to_text().splitlines()
+    assert lines[0].startswith("planted: 60 sessions of 60 users")
+    assert next(line for line in lines if line.startswith("last position")).endswith(
+        "FLAG: " + report.findings[0].action
+    )
+    assert len(lines) == 5 + len(report.findings) + len(report.facts)
+
+
+# protocol.md's first table: file, then its rows in percent.
+TRAPS = {
+    "yelp.txt": (99, 83, 40, 98, 16, 81, 15),
+    "rsc.txt": (38, 52, 78, 8, 26, 55, 30),
+    "tb.txt": (79, 34, 38, 79, 10, 66, 39),
+}
+
+
+@pytest.mark.parametrize("name", TRAPS)
+def test_every_trap_of_the_released_files_is_named(
+    name: str, shared_data: Callable[[str], Path]
+) -> None:
+    path = shared_data(name)
+    last, number, rows, zero, single, no_history, unseen = TRAPS[name]
+    start = time.perf_counter()
+    report = audit(read_log(path), raw_rows(path))
+    assert time.perf_counter() - start < 1.0
+
+    assert round(finding(report, "last position").prec_at_1) == last
+    assert share(report, "clicked item is last after 'sort by click, drop duplicates'") == 100
+    largest = finding(report, "largest item number in order of appearance")
+    assert largest.test_prec_at_1 == pytest.approx(number, abs=0.5)
+    assert finding(report, "most rows").test_prec_at_1 == pytest.approx(rows, abs=0.5)
+    assert share(report, "clicked items without a view row") == pytest.approx(zero, abs=0.5)
+    assert share(report, "test events that display one item") == pytest.approx(single, abs=0.5)
+    assert share(report, "test events whose user has no earlier event") == pytest.approx(
+        no_history, abs=0.5
+    )
+    assert share(report, "clicked test items never displayed in training") == pytest.approx(
+        unseen, abs=0.5
+    )
+    named = {f.rule for f in report.flagged}
+    assert named == {
+        "last row, repeats kept",
+        "last position",
+        "largest item number in order of appearance",
+        "most rows",
+        "zero view rows",
+        "fewest displays earlier in the session",
+    }

@@ -1,0 +1,381 @@
+"""Downloads against a server on this machine that can be told to misbehave, and adopting local
+copies."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastgaum.errors import DatasetError, OutputError
+from fastgaum.logs.download import get
+from fastgaum.logs.locate import find
+from fastgaum.logs.registry import DataFile, Dataset
+
+CONTENT = bytes(range(256)) * 1200
+SHA = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Server:
+    """What the server sends, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.content = CONTENT
+        self.cuts: list[int] = []
+        """bytes after which each next answer breaks off; empty: it does not"""
+        self.statuses: list[int] = []
+        """statuses of the next answers instead of the file"""
+        self.ranges = True
+        """whether Range is understood"""
+        self.shift = 0
+        """bytes by which the range sent differs from the one asked for"""
+        self.says_length = True
+        self.block, self.pause = len(CONTENT), 0.0
+        """bytes that are sent at once, and seconds between two such sendings"""
+        self.asked: list[tuple[str, str | None]] = []
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                server.answer(self)
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+        self.thread = threading.Thread(
+            target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        )
+        self.thread.start()
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        asked = request.headers.get("Range")
+        self.asked.append((request.path, asked))
+        if request.path == "/moved":
+            request.send_response(302)
+            request.send_header("Location", f"{self.url}/file")
+            request.end_headers()
+            return
+        if request.path == "/to-disk":
+            request.send_response(302)
+            request.send_header("Location", "file:///etc/hostname")
+            request.end_headers()
+            return
+        if request.path != "/file":
+            request.send_error(404)
+            return
+        if self.statuses:
+            request.send_error(self.statuses.pop(0))
+            return
+        self._send(request, asked)
+
+    def _send(self, request: BaseHTTPRequestHandler, asked: str | None) -> None:
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and self.ranges else 0
+        if start and start >= len(self.content):
+            request.send_error(416)
+            return
+        start += self.shift if start else 0
+        body = self.content[start:]
+        request.send_response(206 if start else 200)
+        if start:
+            request.send_header(
+                "Content-Range", f"bytes {start}-{len(self.content) - 1}/{len(self.content)}"
+            )
+        if self.says_length:
+            request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        body = body[: self.cuts.pop(0)] if self.cuts else body
+        for at in range(0, len(body), self.block):
+            request.wfile.write(body[at : at + self.block])
+            time.sleep(self.pause)
+
+    def close(self) -> None:
+        self.http.shutdown()
+        self.thread.join()
+        self.http.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    running = Server()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def entry(server: Server) -> Dataset:
+    return Dataset(
+        "mine",
+        "t",
+        "o",
+        "MIT",
+        (DataFile("sub/mine.bin", SHA, f"{server.url}/file", len(CONTENT)),),
+        "c.md",
+    )
+
+
+def _from(entry: Dataset, **changes: Any) -> Dataset:
+    return dataclasses.replace(entry, files=(dataclasses.replace(entry.files[0], **changes),))
+
+
+@pytest.fixture
+def fetch(tmp_path: Path) -> Callable[..., Path]:
+    def run(entry: Dataset, **options: Any) -> Path:
+        return get(entry, data_dir=tmp_path / "data", **{"pause": 0.01, "timeout": 5.0, **options})
+
+    return run
+
+
+def _files(tmp_path: Path) -> list[str]:
+    return sorted(path.name for path in (tmp_path / "data").rglob("*") if path.is_file())
+
+
+def test_a_good_file(
+    server: Server, entry: Dataset, fetch: Callable[..., Path], tmp_path: Path
+) -> None:
+    seen: list[tuple[int, int | None]] = []
+    path = fetch(entry, progress=lambda done, total: seen.append((done, total)))
+    assert path == tmp_path / "data" / "sub" / "mine.bin"
+    assert path.read_bytes() == CONTENT
+    assert seen[-1] == (len(CONTENT), len(CONTENT))
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+    assert _files(tmp_path) == ["mine.bin"]
+    assert fetch(entry) == path
+    assert len(server.asked) == 1, "what is there with the right hash is not asked for again"
+
+
+def test_a_damaged_copy_is_replaced(
+    entry: Dataset, fetch: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "data" / "sub").mkdir(parents=True)
+    (tmp_path / "data" / "sub" / "mine.bin").write_bytes(b"old")
+    assert fetch(entry).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("size", [len(CONTENT), None])
+def test_wrong_checksum_leaves_nothing(
+    server: Server, entry: Dataset, fetch: Callable[..., Path], tmp_path: Path, size: int | None
+) -> None:
+    server.content = CONTENT[:-1] + b"x"
+    with pytest.raises(DatasetError, match="sha256") as error:
+        fetch(_from(entry, bytes=size))
+    assert SHA in str(error.value)
+    assert hashlib.sha256(server.content).hexdigest() in str(error.value)
+    assert _files(tmp_path) == []
+
+
+def test_a_longer_file_is_stopped_at_once(
+    server: Server, entry: Dataset, fetch: Callable[..., Path], tmp_path: Path
+) -> None:
+    server.content = CONTENT * 2
+    with pytest.raises(DatasetError, match="sends more than"):
+        fetch(entry)
+    assert _files(tmp_path) == []
+
+
+@pytest.mark.parametrize("says_length", [True, False])
+def test_a_cut_connection_is_resumed(
+    server: Server, entry: Dataset, fetch: Callable[..., Path], says_length: bool
+) -> None:
+    server.cuts, server.says_length = [100_000, 50_000], says_length
+    assert fetch(entry).read_bytes() == CONTENT
+    assert [asked for _, asked in server.asked] == [None, "bytes=100000-", "bytes=150000-"]
+
+
+def test_a_server_without_ranges_starts_over(
+    server: Server, entry: Dataset, fetch: Callable[..., Path]
+) -> None:
+    server.cuts, server.ranges = [100_000], False
+    assert fetch(entry).read_bytes() == CONTENT
+
+
+def test_another_range_than_asked_starts_over(
+    server: Server, entry: Dataset, fetch: Callable[..., Path]
+) -> None:
+    server.cuts, server.shift = [100_000], 7
+    assert fetch(entry).read_bytes() == CONTENT
+    assert [asked for _, asked in server.asked] == [None, "bytes=100000-", None]
+
+
+def test_too_many_cuts_keep_the_part_for_next_time(
+    server: Server, entry: Dataset, fetch: Callable[..., Path], tmp_path: Path
+) -> None:
+    server.cuts = [70_000, 10_000]
+    with pytest.raises(DatasetError, match=r"failed 2 times.*80000 bytes that arrived are kept"):
+        fetch(entry, attempts=2)
+    assert [name.endswith(".part") for name in _files(tmp_path)] == [True]
+    assert fetch(entry).read_bytes() == CONTENT
+    assert server.asked[-1][1] == "bytes=80000-"
+    assert _files(tmp_path) == ["mine.bin"]
+
+
+def test_a_whole_part_is_only_checked(
+    server: Server, entry: Dataset, fetch: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "data" / "sub").mkdir(parents=True)
+    (tmp_path / "data" / "sub" / f"mine.bin.{SHA[:12]}.part").write_bytes(CONTENT)
+    assert fetch(entry).read_bytes() == CONTENT
+    assert server.asked == []
+
+
+def test_a_part_that_is_too_long_is_dropped(
+    entry: Dataset, fetch: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "data" / "sub").mkdir(parents=True)
+    (tmp_path / "data" / "sub" / f"mine.bin.{SHA[:12]}.part").write_bytes(CONTENT + b"more")
+    assert fetch(entry).read_bytes() == CONTENT
+
+
+def test_a_busy_server_is_asked_again(
+    server: Server, entry: Dataset, fetch: Callable[..., Path]
+) -> None:
+    server.statuses = [503, 429]
+    assert fetch(entry).read_bytes() == CONTENT
+    server.statuses = [500] * 3
+    with pytest.raises(DatasetError, match=r"failed 3 times \(HTTP 500\)"):
+        fetch(_from(entry, path="other.bin"), attempts=3)
+
+
+def test_a_redirect_is_followed(server: Server, entry: Dataset, fetch: Callable[..., Path]) -> None:
+    server.cuts = [100_000]
+    assert fetch(_from(entry, url=f"{server.url}/moved")).read_bytes() == CONTENT
+    assert ("/file", "bytes=100000-") in server.asked
+
+
+def test_a_redirect_does_not_read_the_disk(
+    server: Server, entry: Dataset, fetch: Callable[..., Path], tmp_path: Path
+) -> None:
+    with pytest.raises(DatasetError):
+        fetch(_from(entry, url=f"{server.url}/to-disk"), attempts=1)
+    assert _files(tmp_path) == []
+
+
+def test_not_found_is_said_at_once(
+    server: Server, entry: Dataset, fetch: Callable[..., Path], tmp_path: Path
+) -> None:
+    with pytest.raises(DatasetError, match="HTTP 404"):
+        fetch(_from(entry, url=f"{server.url}/gone"))
+    assert len(server.asked) == 1
+    assert _files(tmp_path) == []
+
+
+def test_no_server(entry: Dataset, fetch: Callable[..., Path]) -> None:
+    # Port 1 of this machine: nothing listens there.
+    with pytest.raises(DatasetError, match="failed 2 times"):
+        fetch(_from(entry, url="http://127.0.0.1:1/file"), attempts=2)
+
+
+def test_no_address(entry: Dataset, fetch: Callable[..., Path]) -> None:
+    with pytest.raises(DatasetError, match="--from FILE"):
+        fetch(_from(entry, url=None))
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(DatasetError, match="did you mean 'yelp'"):
+        get("yepl")
+
+
+def test_the_bundled_sample_is_always_there() -> None:
+    assert get("sample") == find("sample")
+
+
+def test_adopting_a_file(
+    entry: Dataset, fetch: Callable[..., Path], tmp_path: Path, server: Server
+) -> None:
+    (tmp_path / "copy").write_bytes(CONTENT)
+    assert fetch(entry, from_file=tmp_path / "copy").read_bytes() == CONTENT
+    path = fetch(entry, from_file=tmp_path / "data" / "sub" / "mine.bin")
+    assert path.read_bytes() == CONTENT, "adopting what is in place already leaves it there"
+    assert server.asked == []
+
+
+def test_adopting_a_folder_takes_every_file(
+    entry: Dataset, fetch: Callable[..., Path], tmp_path: Path
+) -> None:
+    other = b"history"
+    both = dataclasses.replace(
+        entry, files=(*entry.files, DataFile("sub/other.bin", hashlib.sha256(other).hexdigest()))
+    )
+    (tmp_path / "from").mkdir()
+    (tmp_path / "from" / "mine.bin").write_bytes(CONTENT)
+    with pytest.raises(DatasetError, match=r"has no other\.bin"):
+        fetch(both, from_file=tmp_path / "from")
+    assert not (tmp_path / "data").exists()
+    (tmp_path / "from" / "other.bin").write_bytes(other)
+    assert fetch(both, from_file=tmp_path / "from").name == "mine.bin"
+    assert _files(tmp_path) == ["mine.bin", "other.bin"]
+
+
+def test_adopting_the_wrong_file(
+    entry: Dataset, fetch: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "copy").write_bytes(b"something else")
+    with pytest.raises(DatasetError, match="sha256") as error:
+        fetch(entry, from_file=tmp_path / "copy")
+    assert SHA in str(error.value)
+    with pytest.raises(DatasetError, match="there is no file"):
+        fetch(entry, from_file=tmp_path / "absent")
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_link_does_not_lead_out_of_the_folder(
+    entry: Dataset, fetch: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data" / "sub").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DatasetError, match="leads out"):
+        fetch(entry)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made(
+    entry: Dataset, fetch: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(OutputError, match="choose another data folder"):
+        fetch(entry)
+
+
+GET = """
+import sys
+from pathlib import Path
+from fastgaum.logs.download import get
+from fastgaum.logs.registry import DataFile, Dataset
+url, sha, size, folder = sys.argv[1:]
+entry = Dataset("mine", "t", "o", "MIT", (DataFile("sub/mine.bin", sha, url, int(size)),), "c.md")
+print(get(entry, data_dir=Path(folder)))
+"""
+
+
+def test_two_processes_that_get_one_name_at_once_both_have_it(
+    server: Server, tmp_path: Path
+) -> None:
+    """The second waits for the first: one download, one file, nothing left beside it."""
+    server.block, server.pause = len(CONTENT) // 8, 0.2
+    arguments = [f"{server.url}/file", SHA, str(len(CONTENT)), str(tmp_path / "data")]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", GET, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    for process in started:
+        output, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+        assert Path(output.strip()).read_bytes() == CONTENT
+    assert len(server.asked) == 1
+    assert _files(tmp_path) == ["mine.bin"]

@@ -1,0 +1,399 @@
+from __future__ import annotations
+
+import datetime as dt
+
+import numpy as np
+import polars as pl
+import pytest
+
+from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.logs.item_table import attach_item_table
+from fastgaum.logs.read import read_frame, read_log
+from fastgaum.logs.schema import LogSchema, find_role, resolve_schema
+
+LONG = pl.DataFrame(
+    {
+        "session": ["u3", "u3", "u3", "u1", "u1"],
+        "event": [1, 1, 0, 5, 5],
+        "item": ["b", "a", "c", "a", "d"],
+        "chosen": [0, 1, 1, 0, 0],
+        "price": [2.0, 1.5, 3.0, 4.0, 5.0],
+        "brand": ["x", None, "y", "x", "x"],
+    }
+)
+
+
+def write(frame: pl.DataFrame, path):
+    match path.suffix:
+        case ".csv":
+            frame.write_csv(path)
+        case ".tsv" | ".txt" | ".tab":
+            frame.write_csv(path, separator="\t")
+        case ".parquet" | ".pq":
+            frame.write_parquet(path)
+        case _:
+            frame.write_ipc(path)
+    return path
+
+
+def check_long(log) -> None:
+    assert log.session_ids.to_list() == ["u3", "u1"]
+    assert log.item_ids.to_list() == ["a", "b", "c", "d"]
+    assert log.session_offsets.tolist() == [0, 2, 3]
+    assert log.event_ids.to_list() == [0, 1, 5]
+    assert log.display_offsets.tolist() == [0, 1, 3, 5]
+    assert log.items.tolist() == [2, 0, 1, 0, 3]
+    assert log.choices.tolist() == [0, 0, -1]
+    assert log.views.tolist() == [1, 1, 1, 1, 1]
+    assert log.users.tolist() == [0, 1]
+    np.testing.assert_array_equal(log.candidate_fields["price"], np.float32([3, 1.5, 2, 4, 5]))
+    assert log.candidate_fields["price"].dtype == np.float32
+    assert log.categories["brand"].to_list() == ["x", "y"]
+    assert log.candidate_fields["brand"].tolist() == [1, -1, 0, 0, 0]
+    assert log.candidate_fields["brand"].dtype == np.int32
+    for array in (log.session_offsets, log.display_offsets, log.items, log.choices, log.users):
+        assert array.dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    "suffix", [".csv", ".tsv", ".txt", ".tab", ".parquet", ".pq", ".arrow", ".feather", ".ipc"]
+)
+def test_every_format_gives_the_same_log(tmp_path, suffix) -> None:
+    log = read_log(write(LONG, tmp_path / f"tiny{suffix}"), candidate_fields=["price", "brand"])
+    check_long(log)
+    assert log.name == "tiny"
+
+
+def test_arrow_stream_and_upper_case_extension(tmp_path) -> None:
+    LONG.write_ipc_stream(tmp_path / "stream.ARROW")
+    check_long(read_log(tmp_path / "stream.ARROW", candidate_fields=["price", "brand"]))
+
+
+def test_folder_of_shards_is_read_in_name_order(tmp_path) -> None:
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    LONG[2:].with_columns(pl.col("event").cast(pl.Int32)).write_parquet(folder / "part-1.parquet")
+    LONG[:2].write_parquet(folder / "part-0.parquet")
+    (folder / "_SUCCESS").write_text("")
+    log = read_log(folder, candidate_fields=["price", "brand"], name="mine")
+    check_long(log)
+    assert log.name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "counts", "events"),
+    [
+        ("yelp.txt", (1725, 1406, 804), (841, 447, 437)),
+        ("rsc.txt", (2063, 1082, 890), (1051, 519, 493)),
+        ("tb.txt", (2042, 1369, 4042), (1035, 487, 520)),
+    ],
+)
+def test_released_logs(shared_data, name, counts, events) -> None:
+    log = read_log(shared_data(name))
+    assert (log.n_events, log.n_sessions, log.n_items) == counts
+    lengths = np.diff(log.session_offsets)
+    assert tuple(lengths[log.split == part].sum() for part in range(3)) == events
+    assert not log.has_no_click
+    assert log.views is not None
+    assert log.views.min() == 1
+    # Order is gone: a display set is sorted by item code, and codes follow the ids' text.
+    assert (np.diff(log.items)[np.diff(log.event_of_candidate()) == 0] > 0).all()
+    assert log.item_ids.is_sorted()
+
+
+def test_released_logs_fold_rows_and_floor_views(shared_data) -> None:
+    log = read_log(shared_data("rsc.txt"))
+    raw = pl.read_csv(shared_data("rsc.txt"), separator="\t")
+    expected = raw.group_by(
+        pl.col("SessionId").cast(pl.String), "Time", pl.col("ItemId").cast(pl.String)
+    ).agg(
+        views=pl.max_horizontal((pl.col("is_click") == 0).sum(), 1), chosen=pl.col("is_click").max()
+    )
+    event = log.event_of_candidate()
+    found = pl.DataFrame(
+        {
+            "SessionId": log.session_ids.gather(log.session_of_event[event]),
+            "Time": log.event_ids.gather(event),
+            "ItemId": log.item_ids.gather(log.items),
+            "views": log.views,
+            "chosen": (
+                np.arange(log.n_candidates) - log.display_offsets[event] == log.choices[event]
+            ).astype(np.int64),
+        }
+    )
+    keys = ["SessionId", "Time", "ItemId"]
+    assert expected.sort(keys).equals(
+        found.with_columns(pl.col("views").cast(pl.Int64)).sort(keys).select(expected.columns)
+    )
+
+
+def test_search_clicks(shared_data) -> None:
+    log = read_log(shared_data("search_clicks.parquet"), ordered=True)
+    raw = pl.read_parquet(shared_data("search_clicks.parquet"))
+    assert (log.n_events, log.n_sessions) == (3233, 1127)
+    assert [len(log.sessions_in(part)) > 0 for part in ("train", "validation", "test")] == [
+        True,
+        True,
+        False,
+    ]
+    assert (log.choices == -1).mean() == pytest.approx(raw["chosen"].is_null().mean())
+    assert log.views is None
+    # The first event of the file is the first of the log, its items in their shown order.
+    assert log.item_ids.gather(log.items[: log.display_offsets[1]]).to_list() == [
+        str(i) for i in raw["items"][0]
+    ]
+
+
+def test_ebnerd(shared_data) -> None:
+    path = shared_data("ebnerd/behaviors.parquet")
+    with pytest.raises(
+        LogFormatError,
+        match=r"event 13398 of session '71197' has 2 choices, one is required: pass choices=",
+    ):
+        read_log(path)
+    log = read_log(path, choices="first")
+    raw = pl.read_parquet(path)
+    assert (log.n_events, log.n_sessions) == (1046, 38)
+    user = raw.filter(pl.col("user_id") == int(log.session_ids[0])).sort("impression_time")
+    assert log.event_ids[: log.session_offsets[1]].to_list() == user["impression_id"].to_list()
+    last = log.display_offsets[log.session_offsets[1] - 1] + log.choices[log.session_offsets[1] - 1]
+    assert log.item_ids[int(log.items[last])] == str(user["article_ids_clicked"][-1][0])
+
+
+def test_ebnerd_by_browser_visit_keeps_users_together(shared_data) -> None:
+    log = read_log(
+        shared_data("ebnerd/behaviors.parquet"), choices="first", columns={"session": "session_id"}
+    )
+    assert log.n_sessions == 485
+    assert len(np.unique(log.users)) == 38
+    for user in range(38):
+        assert len(np.unique(log.split[log.users == user])) == 1
+
+
+NESTED = pl.DataFrame(
+    {
+        "session": [7, 7, 8],
+        "time": [dt.datetime(2024, 1, 2), dt.datetime(2024, 1, 1), dt.datetime(2024, 1, 1)],
+        "items": [[10, 9, 8], [9], [8, 10]],
+        "chosen": [9, None, 10],
+    }
+)
+
+
+def test_nested_by_item() -> None:
+    log = read_frame(NESTED)
+    assert log.event_ids.to_list() == [
+        dt.datetime(2024, 1, 1),
+        dt.datetime(2024, 1, 2),
+        dt.datetime(2024, 1, 1),
+    ]
+    assert log.item_ids.to_list() == ["10", "8", "9"]
+    assert log.items.tolist() == [2, 0, 1, 2, 0, 1]
+    assert log.choices.tolist() == [-1, 2, 0]
+    assert log.views is None
+
+
+@pytest.mark.parametrize("missing", [None, -1, float("nan")])
+def test_nested_by_index(missing) -> None:
+    frame = NESTED.drop("chosen").with_columns(
+        pl.Series("chosen_index", [1, missing, 1], strict=False)
+    )
+    by_index, by_item = read_frame(frame), read_frame(NESTED)
+    np.testing.assert_array_equal(by_index.choices, by_item.choices)
+    np.testing.assert_array_equal(by_index.items, by_item.items)
+
+
+def test_nested_with_lists_of_choices_and_fixed_length_arrays() -> None:
+    frame = pl.DataFrame(
+        {
+            "user": ["a", "a", "b", "b"],
+            "items": pl.Series(
+                [["x", "y"], ["y", "z"], ["z", "x"], ["x", "z"]], dtype=pl.Array(pl.String, 2)
+            ),
+            "clicked": [["y"], [], None, ["z", "x"]],
+        }
+    )
+    with pytest.raises(LogFormatError, match="event 3 of session 'b' has 2 choices"):
+        read_frame(frame)
+    log = read_frame(frame, choices="first")
+    assert log.choices.tolist() == [1, -1, -1, 1]
+    assert log.event_ids.to_list() == [0, 1, 2, 3]
+
+
+def test_floats_that_are_whole_numbers_are_the_same_ids() -> None:
+    # Other tools turn an integer column with gaps into floats: 9.0 must still be item 9, and NaN no
+    # click.
+    frame = NESTED.with_columns(pl.Series("chosen", [9.0, float("nan"), 10.0]))
+    np.testing.assert_array_equal(read_frame(frame).choices, read_frame(NESTED).choices)
+
+
+def test_nested_fields_per_candidate_and_per_event() -> None:
+    frame = NESTED.with_columns(
+        pl.Series("rank", [[1, 2, 3], [4], [5, 6]]),
+        pl.Series("tags", [["p", None, "q"], ["p"], ["q", "q"]]),
+        pl.Series("device", ["phone", "tv", "phone"]),
+    )
+    log = read_frame(frame, candidate_fields=["rank", "tags", "device"])
+    assert log.candidate_fields["rank"].tolist() == [4, 1, 3, 2, 6, 5]
+    assert log.candidate_fields["tags"].tolist() == [0, 0, 1, -1, 1, 1]
+    assert log.candidate_fields["device"].tolist() == [1, 0, 0, 0, 0, 0]
+
+
+def test_nested_repeated_items_fold_and_count_as_views() -> None:
+    frame = pl.DataFrame({"session": [1], "items": [[5, 6, 5]], "chosen": [5]})
+    log = read_frame(frame)
+    assert log.items.tolist() == [0, 1]
+    assert log.views.tolist() == [2, 1]
+    assert log.choices.tolist() == [0]
+
+
+def test_event_order_by_number_time_or_appearance() -> None:
+    def labels(values, **options):
+        rows = len(values)
+        frame = pl.DataFrame(
+            {"session": ["s"] * rows, "event": values, "item": ["i"] * rows, "chosen": [0] * rows}
+        )
+        return read_frame(frame, **options).event_ids.to_list()
+
+    assert labels([10, 9, 100]) == [9, 10, 100]
+    assert labels(["10", "9", "100"]) == [9, 10, 100]
+    assert labels([1.5, 0.5]) == [0.5, 1.5]
+    assert labels(["2024-03-01 10:00:00", "2023-12-31 09:00:00"])[0].year == 2023
+    assert labels([dt.date(2024, 1, 2), dt.date(2024, 1, 1)]) == [
+        dt.date(2024, 1, 1),
+        dt.date(2024, 1, 2),
+    ]
+    assert labels(["second", "10", "first"]) == ["second", "10", "first"]
+
+
+def test_an_event_label_tells_events_of_one_time_apart() -> None:
+    frame = pl.DataFrame(
+        {
+            "session": ["s"] * 4,
+            "timestamp": [50, 50, 50, 20],
+            "impression_id": ["p", "q", "q", "r"],
+            "item": ["i", "j", "k", "i"],
+            "chosen": [1, 0, 1, 1],
+        }
+    )
+    log = read_frame(frame)
+    assert log.event_ids.to_list() == ["r", "p", "q"]
+    assert log.display_offsets.tolist() == [0, 1, 2, 4]
+
+
+def test_event_id_orders_when_it_is_all_there_is() -> None:
+    frame = LONG.rename({"event": "event_id"})
+    assert read_frame(frame).event_ids.to_list() == [0, 1, 5]
+
+
+def test_users_may_share_sessions() -> None:
+    frame = LONG.with_columns(pl.Series("user", ["ann"] * 5))
+    assert read_frame(frame).users.tolist() == [0, 0]
+    without_session = read_frame(frame.drop("session"))
+    assert without_session.session_ids.to_list() == ["ann"]
+
+
+def test_columns_and_schema_name_roles() -> None:
+    frame = LONG.rename({"session": "visitor", "item": "sku"})
+    log = read_frame(frame, columns={"session": "visitor", "item": "sku"})
+    assert log.items.tolist() == [2, 0, 1, 0, 3]
+    schema = LogSchema(session="visitor", event="event", item="sku", chosen="chosen")
+    assert read_frame(frame, schema=schema).fingerprint == log.fingerprint
+    with pytest.raises(LogFormatError, match=r"names the role 'itm'.*did you mean 'item'"):
+        read_frame(frame, columns={"itm": "sku"})
+    with pytest.raises(LogFormatError, match=r"no column 'skus'.*did you mean 'sku'"):
+        read_frame(frame, columns={"item": "skus"})
+
+
+def test_names_ignore_case_and_underscores_and_prefer_the_first() -> None:
+    assert find_role("session", ["sessionID", "x"]) == "sessionID"
+    assert find_role("event", ["timestamp", "Time"]) == "Time"
+    assert find_role("item", ["things"]) is None
+    types = dict.fromkeys(
+        ("SessionId", "Time", "ItemId", "is_click", "tr_val_tst", "raw_index"), pl.String()
+    )
+    assert resolve_schema(types) == LogSchema(
+        "SessionId", "Time", item="ItemId", chosen="is_click", split="tr_val_tst"
+    )
+
+
+def test_a_views_column_is_a_count_unless_named_as_a_field() -> None:
+    frame = LONG.with_columns(pl.Series("views", [0, 3, 70_000, 1, 1]))
+    assert read_frame(frame).views.tolist() == [65535, 3, 1, 1, 1]
+    as_field = read_frame(frame, candidate_fields=["views"])
+    assert as_field.views.tolist() == [1] * 5
+    assert as_field.candidate_fields["views"].tolist() == [70_000, 3, 0, 1, 1]
+
+
+def test_split_rules() -> None:
+    n = 40
+    frame = pl.DataFrame(
+        {
+            "session": range(n),
+            "time": [n - i for i in range(n)],
+            "item": ["i"] * n,
+            "chosen": [1] * n,
+        }
+    )
+    by_time = read_frame(frame, split="time").split
+    assert by_time.tolist() == [2] * 10 + [1] * 10 + [0] * 20
+    assert by_time.dtype == np.int8
+    auto, user, other = (
+        read_frame(frame, **o).split
+        for o in ({}, {"split": "user"}, {"split": "user", "split_seed": 1})
+    )
+    np.testing.assert_array_equal(auto, user)
+    assert (user != other).any()
+    marked = frame.with_columns(pl.Series("split", ["Train", "valid", "dev", "TEST"] * 10))
+    assert read_frame(marked).split.tolist() == [0, 1, 1, 2] * 10
+    assert read_frame(marked, split="file").split.tolist() == [0, 1, 1, 2] * 10
+    assert np.bincount(read_frame(marked, split="user").split).tolist() == [20, 10, 10]
+    with pytest.raises(LogFormatError, match="needs a split column"):
+        read_frame(frame, split="file")
+    with pytest.raises(ConfigError, match="did you mean 'time'"):
+        read_frame(frame, split="tim")
+
+
+def test_split_by_time_needs_times() -> None:
+    with pytest.raises(LogFormatError, match="every session starts at 0"):
+        read_frame(LONG.with_columns(pl.Series("event", [0, 0, 1, 0, 0])), split="time")
+    with pytest.raises(LogFormatError, match="'event' is text"):
+        read_frame(LONG.with_columns(pl.Series("event", ["a", "a", "b", "c", "c"])), split="time")
+
+
+def test_item_table(tmp_path) -> None:
+    log = read_frame(LONG)
+    table = pl.DataFrame(
+        {
+            "ItemId": ["a", "c", "b", "zz"],
+            "genre": ["g2", "g1", None, "g9"],
+            "year": [2000.0, 2010.0, None, 1.0],
+        }
+    )
+    for suffix in (".csv", ".parquet"):
+        out = attach_item_table(log, write(table, tmp_path / f"items{suffix}"))
+        assert out.categories["genre"].to_list() == ["g1", "g2"]
+        assert out.item_fields["genre"].tolist() == [1, -1, 0, -1]
+        # b has no year and d no row: both get the mean of a and c.
+        assert out.item_fields["year"].tolist() == [2000, 2005, 2010, 2005]
+    write(LONG, tmp_path / "log.csv")
+    via_read = read_log(tmp_path / "log.csv", item_table=tmp_path / "items.csv")
+    assert via_read.item_fields["year"].tolist() == [2000, 2005, 2010, 2005]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"item": ["a", "a"], "x": [1, 2]}, "item 'a' has the rows 1 and 2, one row per item"),
+        ({"item": ["q"], "x": [1]}, "none of the log's 4 items is in the table"),
+        ({"itm": ["a"], "x": [1]}, "needs an item column.*did you mean 'itm'"),
+        ({"item": ["a"]}, "the only column is 'item'"),
+        ({"item": ["a"], "x": [float("inf")]}, "item 'a' has inf in column 'x'"),
+        ({"item": ["a"], "price": [1.0]}, "column 'price' is already a field"),
+    ],
+)
+def test_bad_item_tables(tmp_path, table, message) -> None:
+    pl.DataFrame(table).write_parquet(tmp_path / "items.parquet")
+    log = read_frame(LONG, candidate_fields=["price"])
+    with pytest.raises(LogFormatError, match=message):
+        attach_item_table(log, tmp_path / "items.parquet")

@@ -1,0 +1,284 @@
+"""The registry, finding logs by name, and the front door."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fastgaum.errors import DatasetError, LogFormatError
+from fastgaum.logs import registry
+from fastgaum.logs.locate import available, cache_folder, data_folders, find, resolve, sha256_of
+from fastgaum.logs.registry import (
+    DataFile,
+    Dataset,
+    card,
+    data_root,
+    dataset,
+    load,
+    names,
+    parse_registry,
+)
+
+SharedData = Callable[[str], Path]
+REAL = {
+    "yelp": "yelp.txt",
+    "taobao": "tb.txt",
+    "yoochoose": "rsc.txt",
+    "search_clicks": "search_clicks.parquet",
+    "ebnerd": "ebnerd/behaviors.parquet",
+    "movielens-small": "ml-latest-small/ratings.csv",
+}
+
+
+@pytest.fixture
+def real_folder(shared_data: SharedData) -> Path:
+    """The folder of the real logs, looked up before `nowhere` hides the environment."""
+    return shared_data("yelp.txt").parent
+
+
+@pytest.fixture
+def nowhere(real_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return _hide(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user without any data; returns the cache folder, which is not made."""
+    return _hide(tmp_path, monkeypatch)
+
+
+def _hide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("FASTGAUM_DATA_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "fastgaum" / "data"
+
+
+def test_every_entry_is_whole() -> None:
+    assert names() == [
+        "yelp",
+        "taobao",
+        "yoochoose",
+        "search_clicks",
+        "ebnerd",
+        "movielens-small",
+        "sample",
+    ]
+    for entry in map(dataset, names()):
+        assert entry.title
+        assert entry.origin
+        assert entry.terms
+        assert entry.counts
+        assert entry.files[0].bytes
+        assert card(entry.name).startswith("# ")
+        assert entry.terms.split(";")[0].split(",")[0].lower() in card(entry.name).lower()
+    assert [dataset(name).files[0].path for name in REAL] == list(REAL.values())
+
+
+def test_addresses_are_pinned_to_a_commit() -> None:
+    for name in ("yelp", "taobao", "yoochoose"):
+        url = dataset(name).files[0].url
+        assert url is not None
+        assert url.startswith("https://raw.githubusercontent.com/")
+        assert "/ae942d6/" in url
+        assert url.endswith(dataset(name).files[0].path)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_logs_have_the_counts_of_the_registry(name: str, shared_data: SharedData) -> None:
+    folder = shared_data(REAL[name]).parents[REAL[name].count("/")]
+    log = load(name, data_dir=folder)
+    found = {
+        "sessions": log.n_sessions,
+        "events": log.n_events,
+        "candidates": log.n_candidates,
+        "items": log.n_items,
+    }
+    assert found == dataset(name).counts
+    assert log.name == name
+    assert log.ordered == (name == "search_clicks")
+
+
+@pytest.mark.parametrize(
+    "name", ["yelp", "taobao", "yoochoose", "search_clicks", "ebnerd", "movielens-small"]
+)
+def test_real_files_have_the_hashes_of_the_registry(name: str, shared_data: SharedData) -> None:
+    for file in dataset(name).files:
+        path = shared_data(file.path)
+        assert sha256_of(path) == file.sha256
+        assert path.stat().st_size == file.bytes
+
+
+def test_bundled_sample_has_the_hashes_of_the_registry() -> None:
+    for file in dataset("sample").files:
+        assert sha256_of(file.below(data_root())) == file.sha256
+        assert file.below(data_root()).stat().st_size == file.bytes
+
+
+def test_the_sample_needs_no_data_folder(empty_home: Path) -> None:
+    assert load("sample").n_events == 2000
+    assert available() == ["sample"]
+    assert not empty_home.exists()
+
+
+def test_names_are_looked_up_in_order(
+    nowhere: Path, real_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, named = tmp_path / "given", tmp_path / "named"
+    for folder in (given, named, nowhere):
+        folder.mkdir(parents=True)
+    monkeypatch.setenv("FASTGAUM_DATA_DIR", str(named))
+    assert data_folders(given) == [given, named, nowhere]
+    assert find("yelp", given) is None
+    for folder in (nowhere, named, given):
+        shutil.copyfile(real_folder / "yelp.txt", folder / "yelp.txt")
+        assert find("yelp", given) == folder / "yelp.txt"
+    assert available(given) == ["yelp", "sample"]
+    assert load("yelp", data_dir=given).n_events == 1725
+
+
+def test_cache_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert cache_folder() == tmp_path / ".cache" / "fastgaum" / "data"
+
+
+def test_a_path_is_used_as_it_is(
+    empty_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sample.csv").write_text("session,event,item,chosen\na,0,x,1\na,0,y,0\n")
+    (tmp_path / "sample").mkdir()
+    assert load("sample.csv").n_events == 1
+    assert load(Path("sample.csv")).name == "sample"
+    assert resolve("sample").dataset is dataset("sample")
+    assert resolve("./sample").path == Path("sample")
+    assert resolve(tmp_path).path == tmp_path
+
+
+def test_options_of_the_caller_come_first(shared_data: SharedData) -> None:
+    folder = shared_data("ebnerd/behaviors.parquet").parents[1]
+    shared_data("search_clicks.parquet")
+    log = load("search_clicks", data_dir=folder, ordered=False, name="mine")
+    assert (log.ordered, log.name) == (False, "mine")
+    with pytest.raises(LogFormatError, match="has 2 choices"):
+        load("ebnerd", data_dir=folder, choices="error")
+
+
+def test_a_changed_file_is_refused_by_name_and_read_by_path(
+    nowhere: Path, real_folder: Path, tmp_path: Path
+) -> None:
+    text = (real_folder / "yelp.txt").read_text()
+    (tmp_path / "yelp.txt").write_text(text + text.splitlines()[-1] + "\n")
+    with pytest.raises(DatasetError, match="sha256") as error:
+        load("yelp", data_dir=tmp_path)
+    assert dataset("yelp").files[0].sha256 in str(error.value)
+    assert sha256_of(tmp_path / "yelp.txt") in str(error.value)
+    assert load(tmp_path / "yelp.txt").n_events == 1725
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("yelpp", "did you mean 'yelp'"),
+        ("no/such/log.csv", "neither a file nor a data set"),
+        ("yelp", "`fastgaum data get yelp --from FILE`"),
+        ("search_clicks", "`fastgaum data get search_clicks --from FILE`"),
+        ("movielens-small", "`fastgaum data get movielens-small --from FILE`"),
+    ],
+)
+def test_what_is_not_there(empty_home: Path, name: str, says: str) -> None:
+    with pytest.raises(DatasetError) as error:
+        load(name)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_misspelt_file_finds_its_neighbour(empty_home: Path, tmp_path: Path) -> None:
+    (tmp_path / "clicks.csv").touch()
+    with pytest.raises(DatasetError, match=r"did you mean 'clicks\.csv'"):
+        resolve(tmp_path / "click.csv")
+
+
+def test_data_folder_must_be_one(tmp_path: Path) -> None:
+    for look in (find, resolve, load):
+        with pytest.raises(DatasetError, match="is not a folder"):
+            look("yelp", data_dir=tmp_path / "absent")
+
+
+def test_unknown_names() -> None:
+    assert find("nothing") is None
+    for ask in (dataset, card):
+        with pytest.raises(DatasetError, match="did you mean 'taobao'"):
+            ask("taobo")
+
+
+@pytest.mark.parametrize(
+    "path", ["../out.txt", "/etc/passwd", "a/../../b", "", "c:evil", "a\\..\\b"]
+)
+def test_registry_paths_stay_inside(path: str) -> None:
+    with pytest.raises(DatasetError, match="leaves the data folder"):
+        DataFile(path, "0" * 64)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [({"sha256": "12"}, "64 hexadecimal"), ({"url": "file:///etc/passwd"}, "http or https")],
+)
+def test_registry_files_are_checked(values: dict[str, str], says: str) -> None:
+    with pytest.raises(DatasetError, match=says):
+        DataFile(**{"path": "a.txt", "sha256": "0" * 64, **values})
+
+
+@pytest.mark.parametrize(
+    "text", ["[a", "[a]\ntitle = 'x'", "a = 1", "[a]\nfiles = []", "[a]\nfiles = [{path = 'x'}]"]
+)
+def test_a_damaged_registry_is_one_line(text: str) -> None:
+    with pytest.raises(DatasetError) as error:
+        parse_registry(text)
+    assert "\n" not in str(error.value)
+
+
+def test_published_tables_are_tidy() -> None:
+    rows = []
+    for file in sorted((data_root() / "published").glob("*.csv")):
+        with open(file, newline="", encoding="utf-8") as text:
+            found = list(csv.DictReader(text))
+        keys = [(row["dataset"], row["model"], row["k"]) for row in found]
+        assert len(keys) == len(set(keys)), file
+        rows += [row | {"file": file.name} for row in found]
+    assert {row["dataset"] for row in rows} == {
+        "movielens",
+        "lastfm",
+        "yelp",
+        "taobao",
+        "yoochoose",
+        "ant-financial",
+    }
+    paper = [row for row in rows if row["source"].startswith("paper")]
+    assert len(paper) == 9 * 6 * 2
+    assert all(0 < float(row["sd"]) < 5 for row in paper)
+    value = {
+        (row["file"], row["dataset"], row["model"], int(row["k"])): float(row["mean"])
+        for row in rows
+    }
+    assert value["published.csv", "yelp", "W&D-CCF", 1] == 73.2
+    assert value["published.csv", "lastfm", "GAN-PW", 2] == 34.9
+    assert value["published.csv", "taobao", "report: reward greedy", 2] == 28.09
+    assert value["authors_code.csv", "yoochoose", "GAN-PW", 1] == 52.4
+    assert len([row for row in rows if row["file"] == "authors_code.csv"]) == 14
+    for row in rows:
+        assert 0 < float(row["mean"]) < 100
+        assert row["k"] in ("1", "2")
+
+
+def test_a_new_entry_reads_by_its_defaults() -> None:
+    text = f"[mine]\ntitle='t'\norigin='o'\nterms='MIT'\ncard='c.md'\n[[mine.files]]\npath='m.csv'\nsha256='{'a' * 64}'\n"
+    entry = parse_registry(text)["mine"]
+    assert entry == Dataset("mine", "t", "o", "MIT", (DataFile("m.csv", "a" * 64),), "c.md")
+    assert not entry.simulated
+    assert [name for name in names() if dataset(name).simulated] == ["movielens-small"]
+    assert registry.dataset("yelp") is dataset("yelp")

@@ -1,0 +1,115 @@
+"""Whatever the layout and the file, a log that is written and read is the log; and so is one that
+is saved and loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastgaum.logs.frame import to_frame
+from fastgaum.logs.log import SPLITS, SessionLog
+from fastgaum.logs.read import read_frame, read_log
+from fastgaum.logs.saved_log import load_log, save_log
+from tests.logs.test_pack import SESSIONS, as_sets, rows_of
+from tests.logs.test_saved_log import assert_same
+
+FIELDS = ["number", "text"]
+WRITERS = {
+    ".csv": pl.DataFrame.write_csv,
+    ".tsv": lambda frame, path: frame.write_csv(path, separator="\t"),
+    ".parquet": pl.DataFrame.write_parquet,
+    ".arrow": pl.DataFrame.write_ipc,
+}
+
+
+def nested(log: SessionLog, by_index: bool) -> pl.DataFrame:
+    """The nested layout: a row per event, the choice as an item or as its position, null where
+    there was no click."""
+    frame = to_frame(log).with_columns(
+        position=pl.int_range(pl.len()).over("session", "event"), picked=pl.col("chosen") == 1
+    )
+    if by_index:
+        choice = pl.col("position").filter("picked").first().alias("chosen_index")
+    else:
+        choice = pl.col("item").filter("picked").first().alias("chosen")
+    columns = [pl.col("item").alias("items"), choice, pl.col("split").first(), *map(pl.col, FIELDS)]
+    return frame.group_by("session", "event", maintain_order=True).agg(columns)
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+@settings(max_examples=25)
+@given(SESSIONS, st.booleans())
+def test_a_long_file_is_its_log(suffix: str, sessions: Any, ordered: bool) -> None:
+    log = read_frame(rows_of(sessions), candidate_fields=FIELDS, ordered=ordered)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"log{suffix}"
+        WRITERS[suffix](to_frame(log), path)
+        again = read_log(path, candidate_fields=FIELDS, ordered=ordered, name=log.name)
+    assert as_sets(again) == as_sets(log)
+    assert again.ordered == ordered
+    for part in ("session_offsets", "display_offsets", "items", "choices", "split"):
+        np.testing.assert_array_equal(getattr(again, part), getattr(log, part))
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+@settings(max_examples=25)
+@given(SESSIONS, st.booleans(), st.booleans())
+def test_a_nested_file_is_its_log(
+    suffix: str, sessions: Any, by_index: bool, ordered: bool
+) -> None:
+    log = read_frame(rows_of(sessions), candidate_fields=FIELDS, ordered=ordered)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"log{suffix}"
+        WRITERS[suffix](nested(log, by_index), path)
+        again = read_log(path, candidate_fields=FIELDS, ordered=ordered, split="file")
+    assert again.views is None, "a nested row displays an item once"
+    assert as_sets(dataclasses.replace(again, views=log.views)) == as_sets(log)
+    np.testing.assert_array_equal(again.items, log.items)
+    np.testing.assert_array_equal(again.choices, log.choices)
+
+
+@settings(max_examples=25)
+@given(SESSIONS, st.booleans(), st.booleans(), st.booleans(), st.data())
+def test_a_saved_log_is_the_log(
+    sessions: Any, ordered: bool, mapped: bool, with_table: bool, data: Any
+) -> None:
+    """With and without a table of items, in which rows, numbers and categories may be missing."""
+    log = read_frame(rows_of(sessions), candidate_fields=FIELDS, ordered=ordered)
+    with tempfile.TemporaryDirectory() as folder:
+        if with_table:
+            ids = log.item_ids.to_list()
+            held = data.draw(st.lists(st.sampled_from(ids), unique=True, min_size=1))
+            table = pl.DataFrame(
+                {
+                    "item": held,
+                    "year": [
+                        data.draw(st.one_of(st.none(), st.integers(1900, 2000))) for _ in held[1:]
+                    ]
+                    + [1950],
+                    "genre": [data.draw(st.sampled_from([None, "a", "é"])) for _ in held[1:]]
+                    + ["b"],
+                }
+            )
+            table.write_parquet(f"{folder}/items.parquet")
+            to_frame(log).write_parquet(f"{folder}/log.parquet")
+            log = read_log(
+                f"{folder}/log.parquet",
+                item_table=f"{folder}/items.parquet",
+                candidate_fields=FIELDS,
+            )
+            years = dict(zip(held, table["year"].to_list(), strict=True))
+            for item, year in zip(ids, log.item_fields["year"].tolist(), strict=True):
+                assert year == pytest.approx(years.get(item) or table["year"].mean())
+        loaded = load_log(save_log(log, Path(folder) / "saved"), mmap=mapped)
+        assert_same(loaded, log)
+        assert loaded.fingerprint == log.fingerprint
+        assert loaded.split.max() < len(SPLITS)
+        del loaded

@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import stat
+
+import numpy as np
+import polars as pl
+import pytest
+
+from fastgaum.errors import LogFormatError, OutputError
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.read import read_frame, read_log
+from fastgaum.logs.saved_log import load_log, save_log
+from fastgaum.logs.slice import slice_sessions
+
+
+@pytest.fixture
+def log() -> SessionLog:
+    frame = pl.DataFrame(
+        {
+            "session": ["u3", "u3", "u1", "u1"],
+            "event": [1, 1, 0, 0],
+            "item": ["b", "a", "c", "a"],
+            "chosen": [0, 1, 0, 0],
+            "price/€": [2.0, 1.5, 3.0, 4.0],
+            "brand": ["x", None, "y", "x"],
+        }
+    )
+    packed = read_frame(frame, candidate_fields=["price/€", "brand"], ordered=True, name="tiny")
+    return dataclasses.replace(packed, item_fields={"year": np.array([1, 2, 3], dtype=np.float32)})
+
+
+def assert_same(left: SessionLog, right: SessionLog) -> None:
+    for field in dataclasses.fields(SessionLog):
+        a, b = getattr(left, field.name), getattr(right, field.name)
+        if isinstance(a, dict):
+            assert list(a) == list(b), field.name
+            pairs = [(a[key], b[key]) for key in a]
+        else:
+            pairs = [(a, b)]
+        for one, other in pairs:
+            if isinstance(one, pl.Series):
+                assert one.dtype == other.dtype
+                assert one.to_list() == other.to_list()
+            elif isinstance(one, np.ndarray):
+                assert one.dtype == other.dtype, field.name
+                np.testing.assert_array_equal(one, other)
+            else:
+                assert one == other
+
+
+@pytest.mark.parametrize("mmap", [True, False])
+def test_saved_and_loaded_is_the_same(tmp_path, log, mmap) -> None:
+    loaded = load_log(save_log(log, tmp_path / "deep" / "log"), mmap=mmap)
+    assert_same(loaded, log)
+    assert loaded.fingerprint == log.fingerprint
+
+
+def test_loaded_arrays_are_mapped_and_writes_stay_in_memory(tmp_path, log) -> None:
+    folder = save_log(log, tmp_path / "log")
+    loaded = load_log(folder)
+    assert isinstance(loaded.items.base, np.memmap)
+    assert type(loaded.items) is np.ndarray
+    loaded.items[0] = 77
+    assert load_log(folder).items[0] == log.items[0]
+    assert not isinstance(load_log(folder, mmap=False).items.base, np.memmap)
+
+
+def test_real_log(tmp_path, shared_data) -> None:
+    log = read_log(shared_data("tb.txt"))
+    assert_same(load_log(save_log(log, tmp_path / "tb")), log)
+    ebnerd = read_log(
+        shared_data("ebnerd/behaviors.parquet"),
+        choices="first",
+        columns={"event_label": "impression_time"},
+    )
+    assert_same(load_log(save_log(ebnerd, tmp_path / "ebnerd")), ebnerd)
+
+
+def test_a_log_without_sessions_or_views(tmp_path, log) -> None:
+    empty = dataclasses.replace(slice_sessions(log, np.array([], dtype=np.int32)), views=None)
+    assert_same(load_log(save_log(empty, tmp_path / "empty")), empty)
+
+
+def test_read_log_takes_a_saved_log(tmp_path, log) -> None:
+    folder = save_log(log, tmp_path / "saved")
+    assert_same(read_log(folder), log)
+    assert read_log(folder, name="other").name == "other"
+    assert read_log(folder, candidate_fields=["brand"]).fingerprint == log.fingerprint
+    assert sorted(read_log(folder, split="user", split_seed=1).split.tolist()) == [0, 1]
+    assert sorted(read_log(folder, split="other-half").split.tolist()) == [0, 2]
+    pl.DataFrame({"item": ["a"], "kind": ["k"]}).write_parquet(tmp_path / "items.parquet")
+    assert read_log(folder, item_table=tmp_path / "items.parquet").item_fields["kind"].tolist() == [
+        0,
+        -1,
+        -1,
+    ]
+    with pytest.raises(LogFormatError, match=r"no column 'brnd'.*did you mean 'brand'"):
+        read_log(folder, candidate_fields=["brnd"])
+    with pytest.raises(LogFormatError, match="a saved log has no columns to name"):
+        read_log(folder, columns={"item": "sku"})
+    with pytest.raises(LogFormatError, match="keeps no times"):
+        read_log(folder, split="time")
+    unordered = save_log(dataclasses.replace(log, ordered=False), tmp_path / "unordered")
+    with pytest.raises(LogFormatError, match="saved without its display order"):
+        read_log(unordered, ordered=True)
+
+
+def test_saving_replaces_a_log_and_leaves_nothing_beside(tmp_path, log) -> None:
+    folder = save_log(log, tmp_path / "log")
+    save_log(slice_sessions(log, np.array([1])), folder)
+    assert load_log(folder).n_sessions == 1
+    assert os.listdir(tmp_path) == ["log"]
+    mask = os.umask(0)
+    os.umask(mask)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o777 & ~mask
+
+
+def test_a_log_is_whole_at_every_moment_of_its_replacement(tmp_path, log, monkeypatch) -> None:
+    """Before each file is written and each name changes, a reader finds the former log; after the
+    last, the new one."""
+    folder = save_log(log, tmp_path / "log")
+    new = slice_sessions(log, np.array([1]))
+    seen = []
+
+    def look() -> None:
+        loaded = load_log(folder)
+        seen.append(loaded.fingerprint)
+
+    for module, name in (
+        (np, "save"),
+        (pl.DataFrame, "write_ipc"),
+        (os, "replace"),
+        (os, "unlink"),
+        (os, "fsync"),
+    ):
+        act = getattr(module, name)
+
+        def watched(*args, act=act, **options):
+            look()
+            result = act(*args, **options)
+            look()
+            return result
+
+        monkeypatch.setattr(module, name, watched)
+    save_log(new, folder)
+    look()
+    change = seen.index(new.fingerprint)
+    assert len(seen) > 50
+    assert change > 10
+    assert set(seen[:change]) == {log.fingerprint}
+    assert set(seen[change:]) == {new.fingerprint}
+    monkeypatch.undo()
+    files = {
+        entry["file"] for entry in json.loads((folder / "log.json").read_text())["arrays"].values()
+    }
+    assert {path.name for path in folder.glob("*.npy")} >= files
+    n_files = len(os.listdir(folder))
+    save_log(new, folder)
+    assert len(os.listdir(folder)) == n_files
+
+
+def test_a_reader_in_the_midst_of_a_replacement_reads_the_new_log(
+    tmp_path, log, monkeypatch
+) -> None:
+    folder = save_log(log, tmp_path / "log")
+    new, load, done = slice_sessions(log, np.array([1])), np.load, []
+
+    def late(file, **options):
+        if not done:
+            done.append(save_log(new, folder))
+        return load(file, **options)
+
+    monkeypatch.setattr(np, "load", late)
+    assert load_log(folder).fingerprint == new.fingerprint
+
+
+def test_a_mapped_log_survives_its_replacement(tmp_path, log) -> None:
+    folder = save_log(log, tmp_path / "log")
+    loaded = load_log(folder)
+    save_log(slice_sessions(loaded, np.array([1])), folder)
+    assert loaded.items.tolist() == log.items.tolist()
+
+
+def test_saving_over_something_else_is_refused(tmp_path, log) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    (tmp_path / "file").write_text("")
+    for target in ("mine", "file"):
+        with pytest.raises(OutputError, match="exists and is no saved log"):
+            save_log(log, tmp_path / target)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+    with pytest.raises(OutputError, match="cannot write the log"):
+        save_log(log, tmp_path / "file" / "log")
+
+
+def test_a_failed_save_leaves_the_former_log(tmp_path, log, monkeypatch) -> None:
+    folder = save_log(log, tmp_path / "log")
+
+    def full(*_args, **_options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        save_log(slice_sessions(log, np.array([1])), folder)
+    assert_same(load_log(folder), log)
+    assert os.listdir(tmp_path) == ["log"]
+
+
+def edit(folder, **changes) -> None:
+    manifest = json.loads((folder / "log.json").read_text())
+    (folder / "log.json").write_text(json.dumps({**manifest, **changes}))
+
+
+def test_damaged_logs_are_named(tmp_path, log) -> None:
+    def damaged(harm, message) -> None:
+        shutil.rmtree(tmp_path / "log", ignore_errors=True)
+        folder = save_log(log, tmp_path / "log")
+        harm(folder)
+        for mmap in (True, False):
+            with pytest.raises(LogFormatError, match=message) as caught:
+                load_log(folder, mmap=mmap)
+            assert "\n" not in str(caught.value)
+
+    def cut(name, size):
+        return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:size])
+
+    damaged(lambda f: (f / "items.npy").unlink(), "items.npy' is missing or damaged")
+    damaged(cut("items.npy", -4), "items.npy' is missing or damaged")
+    damaged(cut("choices.npy", 0), "choices.npy' is missing or damaged")
+    damaged(cut("item_ids.arrow", 100), "item_ids.arrow' is no readable arrow file")
+    damaged(lambda f: (f / "item_ids.arrow").unlink(), "item_ids.arrow' is missing or damaged")
+    damaged(
+        lambda f: np.save(f / "items.npy", np.zeros(2, np.int32)),
+        r"shape \[2\], log.json says int32 of shape \[4\]",
+    )
+    damaged(
+        lambda f: np.save(f / "items.npy", np.array([{}], object)),
+        "items.npy' is missing or damaged",
+    )
+    damaged(
+        lambda f: np.save(f / "session_offsets.npy", np.array([0, 1, 3], np.int32)),
+        "do not fit together",
+    )
+    damaged(cut("log.json", 40), "log.json' is damaged")
+    damaged(lambda f: (f / "log.json").write_text("[]"), "does not describe a fastgaum-log")
+    damaged(lambda f: edit(f, version=99), "has format version 99, this FastGAUM reads version 1")
+    damaged(lambda f: edit(f, arrays={}), "log.json' is damaged")
+    damaged(lambda f: edit(f, ids=None), "log.json' is damaged")
+
+
+def test_a_folder_that_is_no_log(tmp_path) -> None:
+    with pytest.raises(LogFormatError, match="is no saved log"):
+        load_log(tmp_path)

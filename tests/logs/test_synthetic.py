@@ -1,0 +1,368 @@
+"""The synthetic world: what it states is what it draws, and it draws the same again."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pytest
+
+from fastgaum.errors import ConfigError, DatasetError
+from fastgaum.logs.frame import to_frame
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.read import read_log
+from fastgaum.logs.registry import data_root, dataset, load
+from fastgaum.logs.saved_log import load_log, save_log
+from fastgaum.logs.slice import slice_sessions
+from fastgaum.logs.synthetic import (
+    PRESETS,
+    SyntheticWorld,
+    sample_frames,
+    synthesise,
+    world,
+    write_sample,
+)
+from fastgaum.logs.truth import (
+    oracle_scores,
+    read_truth,
+    truth_beside,
+    truth_frame,
+    truth_path,
+    write_truth,
+)
+
+WORLDS: list[dict[str, Any]] = [
+    {},
+    {"no_click": 0.3},
+    {"rule": "l2"},
+    {"rule": "l2", "no_click": 0.3},
+    {"repeat": 2.0, "dim": 3, "decay": 0.0},
+    {"length_law": "zipf", "eta": 0.5},
+]
+
+
+def _summed(values: npt.NDArray[Any], log: SessionLog) -> npt.NDArray[np.float64]:
+    return np.add.reduceat(values.astype(np.float64), log.display_offsets[:-1])
+
+
+def _chosen(log: SessionLog) -> npt.NDArray[np.bool_]:
+    chosen = np.zeros(log.n_candidates, dtype=bool)
+    clicked = log.choices >= 0
+    chosen[log.display_offsets[:-1][clicked] + log.choices[clicked]] = True
+    return chosen
+
+
+def _naive_truth(
+    w: SyntheticWorld, log: SessionLog
+) -> tuple[list[float], list[float], list[float]]:
+    """Utilities, probabilities and no-click probabilities once more from the log alone, slowly."""
+    _, base, latents = w.items
+    utility, probability, outside = [], [], []
+    for session in range(log.n_sessions):
+        state, before = np.zeros(w.dim), set()
+        for event in range(log.session_offsets[session], log.session_offsets[session + 1]):
+            shown = log.items[log.display_offsets[event] : log.display_offsets[event + 1]]
+            u = np.array(
+                [
+                    base[a]
+                    + w.intercept
+                    + w.affinity * (state @ latents[a])
+                    + w.repeat * (a in before)
+                    for a in shown
+                ]
+            )
+            values = w.eta * (np.append(u, 0.0) if w.no_click else u)
+            p = _softmax(values) if w.rule == "shannon" else _projection(values)
+            utility += u.tolist()
+            probability += p[: len(shown)].tolist()
+            outside.append(float(p[-1]) if w.no_click else 0.0)
+            state = w.decay * state
+            if log.choices[event] >= 0:
+                a = shown[log.choices[event]]
+                state = state + (1 - w.decay) * latents[a]
+                before.add(a)
+    return utility, probability, outside
+
+
+def _softmax(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    weights = np.exp(values - values.max())
+    return np.asarray(weights / weights.sum())
+
+
+def _projection(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Euclidean projection onto the simplex by bisection on the threshold."""
+    low, high = values.min() - 1.0, values.max()
+    for _ in range(100):
+        middle = 0.5 * (low + high)
+        low, high = (
+            (middle, high) if np.maximum(values - middle, 0.0).sum() > 1.0 else (low, middle)
+        )
+    return np.maximum(values - low, 0.0)
+
+
+@pytest.mark.parametrize("changes", WORLDS)
+def test_truth_follows_from_the_log(changes: dict[str, Any]) -> None:
+    w = world(seed=3, **changes)
+    log, truth = w.draw(400)
+    utility, probability, outside = _naive_truth(w, log)
+    np.testing.assert_allclose(truth.utility, utility, atol=1e-5)
+    np.testing.assert_allclose(truth.probability, probability, atol=1e-6)
+    np.testing.assert_allclose(truth.outside_probability, outside, atol=1e-6)
+
+
+@pytest.mark.parametrize("changes", WORLDS)
+def test_choices_come_as_often_as_stated(changes: dict[str, Any]) -> None:
+    log, truth = synthesise(60_000, seed=1, **changes)
+    np.testing.assert_allclose(
+        _summed(truth.probability, log) + truth.outside_probability, 1.0, atol=1e-5
+    )
+    chosen = _chosen(log)
+    # Every cell: a decile of stated probability. Choices of one display set are mutually exclusive,
+    # so a cell's variance is at most the sum of p (1 − p), and 4.5 standard errors are rare enough
+    # for all cells of all worlds.
+    for cell in np.array_split(np.argsort(truth.probability, kind="stable"), 10):
+        p = truth.probability[cell].astype(np.float64)
+        spread = np.sqrt((p * (1 - p)).sum()) + 1e-9
+        assert abs(chosen[cell].sum() - p.sum()) <= 4.5 * spread + 1e-6
+    none, stated = log.choices < 0, truth.outside_probability.astype(np.float64)
+    assert abs(none.sum() - stated.sum()) <= 4.5 * np.sqrt((stated * (1 - stated)).sum()) + 1e-6
+
+
+@pytest.mark.parametrize("rule", ["shannon", "l2"])
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.72])
+def test_no_click_share_is_the_one_asked_for(rule: str, share: float) -> None:
+    log, truth = synthesise(100_000, seed=2, no_click=share, rule=rule)
+    assert abs((log.choices < 0).mean() - share) < 0.01
+    assert abs(truth.outside_probability.mean() - share) < 0.01
+
+
+def test_no_click_is_not_offered_unless_asked_for() -> None:
+    log, truth = synthesise(2_000)
+    assert not log.has_no_click
+    assert not truth.outside_probability.any()
+
+
+@pytest.mark.parametrize("no_click", [0.0, 0.3])
+def test_l2_never_chooses_what_it_rules_out(no_click: float) -> None:
+    log, truth = synthesise(50_000, rule="l2", no_click=no_click)
+    ruled_out = truth.probability == 0
+    assert ruled_out.mean() > 0.2
+    assert not (_chosen(log) & ruled_out).any()
+
+
+def test_the_state_matters() -> None:
+    """Ranking by base alone loses several points of prec@1 to ranking by the whole utility."""
+    w = world()
+    log, truth = w.draw(50_000)
+    whole = oracle_scores(log, truth, "all").precision[1]
+    base = w.items[1][log.items].astype(np.float32)
+    alone = oracle_scores(
+        log, type(truth)(base, truth.probability, truth.outside_probability), "all"
+    ).precision[1]
+    assert whole > alone + 0.02
+
+
+@pytest.mark.parametrize("preset", ["default", "sample", "tail"])
+def test_same_seed_same_log(preset: str) -> None:
+    first, again = (synthesise(3_000, preset=preset, seed=5, no_click=0.2) for _ in range(2))
+    other, _ = synthesise(3_000, preset=preset, seed=6, no_click=0.2)
+    assert first[0].fingerprint == again[0].fingerprint != other.fingerprint
+    assert (first[1].utility == again[1].utility).all()
+    assert (first[1].probability == again[1].probability).all()
+
+
+def test_the_log_is_well_formed() -> None:
+    log, _ = synthesise(20_000, seed=4)
+    sizes = np.diff(log.display_offsets)
+    assert log.n_events == 20_000
+    assert (sizes.min(), sizes.max()) == (2, 10)
+    assert sizes.mean() == pytest.approx(4.5, abs=0.1)
+    lengths = np.diff(log.session_offsets)
+    assert lengths.min() == 1
+    assert lengths.max() <= 12
+    assert lengths.mean() == pytest.approx(3.5, abs=0.1)
+    inside = np.ones(log.n_candidates, dtype=bool)
+    inside[log.display_offsets[:-1]] = False
+    assert (np.diff(log.items)[inside[1:]] > 0).all(), (
+        "items of a display set are distinct and ascending"
+    )
+    parts = np.bincount(log.split) / log.n_sessions
+    np.testing.assert_allclose(parts, [0.5, 0.25, 0.25], atol=1e-3)
+
+
+def test_length_laws() -> None:
+    tail, _ = synthesise(100_000, preset="tail")
+    lengths = np.diff(tail.session_offsets)
+    assert lengths.mean() == pytest.approx(20, rel=0.05)
+    assert 150 < lengths.max() <= 200
+    short, _ = synthesise(50_000, mean_length=1.5, mean_display=3.2)
+    assert np.diff(short.session_offsets).mean() == pytest.approx(1.5, abs=0.03)
+    assert np.diff(short.display_offsets).mean() == pytest.approx(3.2, abs=0.05)
+    single, _ = synthesise(100, max_length=1)
+    assert single.n_sessions == 100
+
+
+def test_popular_items_are_shown_more_and_codes_do_not_tell() -> None:
+    log, _ = synthesise(50_000, n_items=200)
+    shown = np.sort(np.bincount(log.items, minlength=200))
+    assert shown[-20:].sum() > 3 * shown[:20].sum()
+    assert abs(np.corrcoef(np.arange(200), np.bincount(log.items, minlength=200))[0, 1]) < 0.2
+    alike, _ = synthesise(50_000, n_items=200, skew=1.0)
+    shown = np.bincount(alike.items, minlength=200)
+    assert shown.max() < 1.2 * shown.min()
+
+
+def test_catalogue_of_one_display_set() -> None:
+    log, _ = synthesise(500, n_items=10)
+    assert log.n_items == 10
+    assert np.diff(log.display_offsets).max() == 10
+
+
+def test_a_million_events_take_seconds() -> None:
+    synthesise(10)
+    started = time.perf_counter()
+    log, _ = synthesise(1_000_000, n_items=100_000)
+    assert log.n_events == 1_000_000
+    assert time.perf_counter() - started < 12
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"rule": "shanon"}, "did you mean 'shannon'"),
+        ({"length_law": "pareto"}, "public, zipf"),
+        ({"n_items": 5}, "n_items is 5"),
+        ({"eta": 0.0}, "eta is 0.0"),
+        ({"eta": float("nan")}, "eta is nan"),
+        ({"no_click": 1.0}, "no_click is 1.0"),
+        ({"mean_length": 20.0}, "mean_length is 20.0"),
+        ({"mean_display": 1.0}, "mean_display is 1.0"),
+        ({"decay": 1.0}, "decay is 1.0"),
+        ({"dim": 2.5}, "dim is 2.5"),
+        ({"max_length": 2.5}, "max_length is 2.5"),
+        ({"seed": -1}, "seed is -1"),
+        ({"items": 5}, "n_items"),
+    ],
+)
+def test_impossible_worlds(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        synthesise(10, **changes)
+
+
+def test_impossible_draws() -> None:
+    with pytest.raises(ConfigError, match="n_events is 0"):
+        synthesise(0)
+    with pytest.raises(ConfigError, match="did you mean 'tail'"):
+        synthesise(10, preset="tial")
+
+
+def test_oracle_scores_are_the_best_and_match_by_hand() -> None:
+    log, truth = synthesise(30_000, no_click=0.3, seed=8)
+    scores = oracle_scores(log, truth, "test")
+    events = np.flatnonzero(np.isin(log.session_of_event, log.sessions_in("test")))
+    hits, nll = [], []
+    for event in events.tolist():
+        choice, start, end = (
+            int(log.choices[event]),
+            log.display_offsets[event],
+            log.display_offsets[event + 1],
+        )
+        p = truth.outside_probability[event] if choice < 0 else truth.probability[start + choice]
+        nll.append(-np.log(np.float64(p)))
+        if choice >= 0:
+            hits.append(int(np.argmax(truth.utility[start:end])) == choice)
+    assert scores.precision[1] == pytest.approx(np.mean(hits))
+    assert scores.nll == pytest.approx(np.mean(nll))
+    assert (scores.n_choices, scores.n_events) == (len(hits), len(nll))
+    assert scores.precision[2] > scores.precision[1]
+
+
+def test_truth_is_written_and_read_beside_a_log(tmp_path: Path) -> None:
+    log, truth = synthesise(2_000, rule="l2", no_click=0.3)
+    save_log(log, tmp_path / "log")
+    write_truth(log, truth, truth_path(tmp_path / "log"))
+    found = truth_beside(tmp_path / "log")
+    assert found is not None
+    back = read_truth(found, load_log(tmp_path / "log"))
+    assert (back.utility == truth.utility).all()
+    assert (back.probability == truth.probability).all()
+    np.testing.assert_allclose(back.outside_probability, truth.outside_probability, atol=2e-6)
+
+
+def test_truth_follows_sessions_in_another_order(tmp_path: Path) -> None:
+    log, truth = synthesise(2_000)
+    write_truth(log, truth, tmp_path / "truth.parquet")
+    rows = log.sessions_in("test")[::-1]
+    part = slice_sessions(log, rows)
+    scores, again = (
+        oracle_scores(log, truth, "test"),
+        oracle_scores(part, read_truth(tmp_path / "truth.parquet", part), "test"),
+    )
+    assert again.nll == pytest.approx(scores.nll)
+    assert again.precision == pytest.approx(scores.precision)
+
+
+def test_truth_of_another_log_is_refused(tmp_path: Path) -> None:
+    log, truth = synthesise(300, seed=1)
+    other, _ = synthesise(300, seed=2)
+    write_truth(log, truth, tmp_path / "truth.parquet")
+    with pytest.raises(DatasetError, match="all are required"):
+        read_truth(tmp_path / "truth.parquet", other)
+    pl.DataFrame({"session": ["s"]}).write_parquet(tmp_path / "wrong.parquet")
+    with pytest.raises(DatasetError, match="is no truth"):
+        read_truth(tmp_path / "wrong.parquet", log)
+    doubled = truth_frame(log, truth)
+    pl.concat([doubled, doubled]).write_parquet(tmp_path / "doubled.parquet")
+    with pytest.raises(DatasetError, match="does not fit"):
+        read_truth(tmp_path / "doubled.parquet", log)
+    assert truth_beside(tmp_path / "nothing.parquet") is None
+
+
+def test_long_layout_reads_back_into_the_same_log(tmp_path: Path) -> None:
+    log, _ = synthesise(2_000, no_click=0.3)
+    to_frame(log).write_parquet(tmp_path / "log.parquet")
+    back = read_log(tmp_path / "log.parquet")
+    assert back.views is not None
+    assert (back.views == 1).all(), "each candidate stands in one row"
+    assert dataclasses.replace(back, views=None).fingerprint == log.fingerprint
+
+
+def test_bundled_sample_is_the_one_that_is_drawn(tmp_path: Path) -> None:
+    folder = data_root() / "sample"
+    sample, truth = sample_frames()
+    assert pl.read_parquet(folder / "sample.parquet").equals(sample)
+    stored = pl.read_parquet(folder / "truth.parquet")
+    assert stored.select("session", "event", "item").equals(
+        truth.select("session", "event", "item")
+    )
+    # The last bit of exp depends on the machine's mathematical library.
+    for column in ("utility", "probability"):
+        np.testing.assert_allclose(stored[column].to_numpy(), truth[column].to_numpy(), atol=1e-5)
+    write_sample(tmp_path)
+    assert pl.read_parquet(tmp_path / "sample.parquet").equals(sample)
+
+
+def test_bundled_sample_is_small_and_worth_learning() -> None:
+    folder = data_root() / "sample"
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 200_000
+    log = load("sample")
+    counts = dataset("sample").counts
+    assert counts == {
+        "sessions": log.n_sessions,
+        "events": log.n_events,
+        "candidates": log.n_candidates,
+        "items": log.n_items,
+    }
+    scores = oracle_scores(log, read_truth(folder / "truth.parquet", log))
+    random = (1 / np.diff(log.display_offsets)).mean()
+    assert scores.precision[1] > random + 0.3
+
+
+def test_presets_are_worlds() -> None:
+    assert {"default", "sample", "scale", "tail"} <= set(PRESETS)
+    assert PRESETS["scale"].n_items == 1_000_000

@@ -1,0 +1,194 @@
+"""Segment operators at ±1e4 and with −inf members, whole sets of −inf among them: forward and
+backward, both paths."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fastgaum.errors import NumericsError
+from fastgaum.nets.ops import _cpu, _stock
+from fastgaum.nets.ops import segments as ops
+from fastgaum.nets.regularisers import L2, Regulariser, Shannon, Tsallis
+from fastgaum.nets.sampling import sample_candidates
+from tests import naive_segments as naive
+
+INF = float("inf")
+VALUES = st.one_of(st.sampled_from([1e4, -1e4, 9999.5, -INF, 0.0]), st.floats(-3, 3, width=32))
+ALPHAS = {
+    "sparsemax": (2.0, True),
+    "entmax15": (1.5, True),
+    "entmax-1.3": (1.3, False),
+    "entmax-2.5": (2.5, False),
+}
+quick = settings(max_examples=40, deadline=None)
+
+
+@st.composite
+def ragged(draw: st.DrawFn) -> tuple[Tensor, Tensor, bool]:
+    """Values in float64, offsets, outside; some sets of −inf alone."""
+    sets = st.one_of(
+        st.lists(VALUES, min_size=1, max_size=6), st.integers(1, 3).map(lambda n: [-INF] * n)
+    )
+    rows = draw(st.lists(sets, min_size=1, max_size=5))
+    offsets = np.cumsum([0] + [len(row) for row in rows]).astype(np.int32)
+    values = torch.tensor([value for row in rows for value in row], dtype=torch.float64)
+    return values, torch.from_numpy(offsets), draw(st.booleans())
+
+
+def softmax_of(values: Tensor, offsets: Tensor, outside: bool) -> tuple[np.ndarray, np.ndarray]:
+    return naive.per_event(naive.softmax, values.numpy(), offsets.numpy(), outside)
+
+
+@pytest.mark.parametrize("path", [_cpu, _stock])
+@quick
+@given(case=ragged())
+def test_log_sum_exp_and_its_gradient(path: Any, case: tuple[Tensor, Tensor, bool]) -> None:
+    """−inf, with gradient 0, for a set of −inf alone; the gradient is the softmax elsewhere, and 0
+    at a −inf."""
+    values, offsets, outside = case
+    found = path.logsumexp(values, offsets, outside)
+    rows = [[*values[a:b].tolist(), *[0.0] * outside] for a, b in itertools.pairwise(offsets)]
+    np.testing.assert_allclose(
+        found.numpy(), [naive.logsumexp(row) for row in rows], rtol=1e-12, atol=1e-12
+    )
+    grad = torch.linspace(1, 2, len(rows), dtype=torch.float64)
+    expected = np.nan_to_num(softmax_of(values, offsets, outside)[0], nan=0.0)
+    of_candidate = np.repeat(grad.numpy(), np.diff(offsets.numpy()))
+    back = path.logsumexp_backward(values, grad, found, offsets)
+    np.testing.assert_allclose(back.numpy(), of_candidate * expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("path", [_cpu, _stock])
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", *ALPHAS])
+@quick
+@given(case=ragged())
+def test_distributions_and_their_gradients(
+    path: Any, name: str, case: tuple[Tensor, Tensor, bool]
+) -> None:
+    """Against the twins; a set of −inf alone is NaN without the no-click option, and damages no
+    other set."""
+    values, offsets, outside = case
+    alpha, by_sorting = ALPHAS.get(name, (1.0, True))
+    twin: Callable[[list[float]], list[float]] = (
+        naive.softmax if alpha == 1.0 else naive.entmax(alpha)
+    )
+    probs, outside_prob = naive.per_event(twin, values.numpy(), offsets.numpy(), outside)
+    loose = {"rtol": 1e-6, "atol": 2e-6 if alpha > 2 else 1e-9}
+    if name == "log_softmax":
+        found = path.log_softmax(values, offsets, outside)
+        np.testing.assert_allclose(found[0].exp().numpy(), probs, **loose)
+    elif name == "softmax":
+        found = path.softmax(values, offsets, outside)
+        np.testing.assert_allclose(found[0].numpy(), probs, **loose)
+    else:
+        found = path.entmax(values, offsets, outside, alpha, by_sorting)
+        np.testing.assert_allclose(found[0].numpy(), probs, **loose)
+        np.testing.assert_allclose(found[1].numpy(), outside_prob, **loose)
+    grad, grad_outside = (
+        torch.linspace(-1, 1, len(values)).double(),
+        torch.linspace(1, 2, len(offsets) - 1).double(),
+    )
+    if name == "log_softmax":
+        back = path.log_softmax_backward(grad, grad_outside, found[0], offsets, outside)
+    else:
+        back = path.entmax_backward(grad, grad_outside, *found, offsets, outside, alpha)
+    expected = gradient(name, alpha, found, grad, grad_outside, offsets, outside)
+    np.testing.assert_allclose(back.numpy(), expected, rtol=1e-6, atol=1e-9)
+    # whatever a distribution is, its gradient is finite
+    assert torch.isfinite(back[torch.from_numpy(np.isfinite(probs))]).all()
+
+
+def gradient(
+    name: str,
+    alpha: float,
+    found: tuple[Tensor, Tensor],
+    grad: Tensor,
+    grad_outside: Tensor,
+    offsets: Tensor,
+    outside: bool,
+) -> np.ndarray:
+    """The vector-Jacobian product, one event at a time, from the full Jacobian."""
+    parts = []
+    for event, (a, b) in enumerate(zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)):
+        p = found[0][a:b].numpy()
+        g = grad[a:b].numpy()
+        if outside:
+            p, g = np.append(p, found[1][event]), np.append(g, grad_outside[event])
+        if name == "log_softmax":
+            jacobian = np.eye(len(p)) - np.exp(p)[None, :]
+            parts.append((g @ jacobian)[: b - a])
+            continue
+        s = np.where(p == 0, 0.0, np.where(p == 0, 1.0, p) ** (2 - alpha))
+        jacobian = (
+            np.diag(s) - np.outer(s, s) / s.sum()
+            if np.isfinite(p).all()
+            else np.full((len(p),) * 2, np.nan)
+        )
+        parts.append((jacobian @ g)[: b - a])
+    return np.concatenate(parts)
+
+
+@pytest.mark.parametrize("path", [_cpu, _stock])
+@quick
+@given(case=ragged())
+def test_argmax(path: Any, case: tuple[Tensor, Tensor, bool]) -> None:
+    """The first of the greatest, the first of all for a set of −inf alone."""
+    values, offsets, _ = case
+    assert path.argmax(values, offsets).tolist() == naive.argmax(values.numpy(), offsets.numpy())
+
+
+@pytest.mark.parametrize("regulariser", [Shannon(), L2(), Tsallis(1.5), Tsallis(1.3)])
+@quick
+@given(case=ragged(), seed=st.integers(0, 99))
+def test_sampling_draws_what_is_possible(
+    regulariser: Regulariser, case: tuple[Tensor, Tensor, bool], seed: int
+) -> None:
+    """An entry of probability 0 is never drawn; a set without a distribution is a named error,
+    never a draw."""
+    values, offsets, outside = case
+    dist = regulariser.best_response(values, offsets, outside)
+    draws = torch.Generator().manual_seed(seed)
+    impossible = [
+        bool((values[a:b] == -INF).all()) and not outside for a, b in itertools.pairwise(offsets)
+    ]
+    if any(impossible):
+        with pytest.raises(
+            NumericsError, match=f"event {impossible.index(True)} of the batch has no distribution"
+        ):
+            sample_candidates(dist, offsets, draws)
+        return
+    drawn = sample_candidates(dist, offsets, draws)
+    for event, candidate in enumerate(drawn.tolist()):
+        if candidate < 0:
+            assert outside
+            assert dist.outside_prob[event] > 0
+        else:
+            assert offsets[event] <= candidate < offsets[event + 1]
+            assert dist.probs[candidate] > 0
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_float32_at_ten_thousand(scale: float) -> None:
+    """What training runs in: float32, gradients through the registered operators, both paths
+    alike."""
+    offsets = torch.tensor([0, 3, 5, 6], dtype=torch.int32)
+    values = torch.tensor([scale, -scale, -INF, scale, scale, -scale])
+    for function in (ops.segment_softmax, ops.segment_sparsemax, ops.segment_entmax15):
+        leaf = values.clone().requires_grad_()
+        probs, _ = function(leaf, offsets, False)
+        torch.testing.assert_close(
+            probs.detach(), torch.tensor([1, 0, 0, 0.5, 0.5, 1]), atol=0.2, rtol=0
+        )
+        (probs * torch.arange(6.0)).sum().backward()
+        assert leaf.grad is not None
+        assert leaf.grad.isfinite().all()
+        assert leaf.grad[2] == 0

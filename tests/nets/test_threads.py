@@ -1,0 +1,50 @@
+"""The pool: every part runs once, whatever the number of threads, and an error comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from fastgaum import threads
+from fastgaum.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_each_part_runs_once(n: int) -> None:
+    threads.set_threads(n)
+    done = np.zeros(40, dtype=np.int64)
+
+    def one(i: int) -> None:
+        done[i] += 1
+
+    threads.run(one, [(i,) for i in range(40)])
+    assert done.tolist() == [1] * 40
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_an_error_in_a_part_is_raised(n: int) -> None:
+    threads.set_threads(n)
+
+    def one(i: int) -> None:
+        if i == 7:
+            raise ValueError("part 7")
+
+    with pytest.raises(ValueError, match="part 7"):
+        threads.run(one, [(i,) for i in range(8)])
+
+
+def test_one_setting_governs_torch_and_the_pool() -> None:
+    threads.set_threads(2)
+    assert torch.get_num_threads() == threads.get_threads() == 2
+    with pytest.raises(ConfigError, match="at least 1"):
+        threads.set_threads(0)

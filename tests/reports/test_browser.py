@@ -1,0 +1,199 @@
+"""The page in a real browser: Debian's chromium, headless, through Playwright. Screenshots are kept
+in artefacts/report."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("matplotlib", reason="charts: install fastgaum[plots]")
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="drives the browser: install fastgaum[browser]"
+)
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium on the PATH: apt-get install chromium"
+)
+
+ARTEFACTS = Path(__file__).resolve().parents[2] / "artefacts" / "report"
+PHONE, DESKTOP = {"width": 360, "height": 740}, {"width": 1280, "height": 800}
+MOST_SECONDS, MOST_BYTES = 2.0, 3_000_000
+OPEN_DETAILS = "for (const one of document.querySelectorAll('details')) one.open = true"
+
+
+@dataclass
+class Opened:
+    """A page in the browser, and all that it said or asked for."""
+
+    page: Any
+    said: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        # chromium refuses its sandbox to root
+        options = ["--no-sandbox"] if os.geteuid() == 0 else []
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def files(html: str, compared: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("pages")
+    pages = {"one": html, "two": compared}
+    for name, text in pages.items():
+        (folder / f"{name}.html").write_text(text, encoding="utf-8")
+    return {name: folder / f"{name}.html" for name in pages}
+
+
+def opened(browser: Any, file: Path, **options: Any) -> Opened:
+    page = browser.new_context(**{"viewport": DESKTOP, **options}).new_page()
+    result = Opened(page)
+    page.on("console", lambda message: result.said.append(message.text))
+    page.on("pageerror", lambda error: result.said.append(str(error)))
+    page.on("dialog", lambda dialog: result.said.append(dialog.message))
+    page.on("request", lambda request: result.asked.append(request.url))
+    page.goto(file.as_uri())
+    return result
+
+
+def keep(page: Any, name: str) -> None:
+    ARTEFACTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=ARTEFACTS / f"{name}.png", full_page=True)
+
+
+@pytest.mark.parametrize("name", ["one", "two"])
+def test_opens_from_disk_in_silence(browser: Any, files: dict[str, Path], name: str) -> None:
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        seen = opened(browser, files[name])
+        seconds.append(time.perf_counter() - started)
+        assert seen.asked == [files[name].as_uri()]
+        assert seen.said == []
+    assert min(seconds) < MOST_SECONDS
+    assert files[name].stat().st_size < MOST_BYTES
+    assert seen.page.title().endswith("FastGAUM report")
+    boxes = [chart.bounding_box() for chart in seen.page.locator("svg").all()]
+    assert len(boxes) >= 13
+    assert min(box["width"] for box in boxes) > 200
+    assert min(box["height"] for box in boxes) > 80
+    # what is drawn is seen: each chart has marks of some size in it, not an empty frame
+    sizes = seen.page.evaluate(
+        "[...document.querySelectorAll('svg')].map(one => { const box = one.getBBox(); return "
+        "[box.width, box.height] })"
+    )
+    assert min(width for width, _ in sizes) > 150
+    assert min(height for _, height in sizes) > 60
+    keep(seen.page, f"{name}-desktop")
+
+
+def test_tables_sort_by_mouse_and_by_key(browser: Any, files: dict[str, Path]) -> None:
+    page = opened(browser, files["one"]).page
+    table = page.locator("table.sortable").first
+    heading = table.locator("thead th").nth(1)
+
+    def column() -> list[float]:
+        return [
+            float(cell.get_attribute("data-value"))
+            for cell in table.locator("tbody td:nth-child(2)").all()
+        ]
+
+    before = column()
+    assert len(before) >= 5
+    assert heading.get_attribute("aria-sort") is None
+    heading.locator("button").click()
+    assert heading.get_attribute("aria-sort") == "ascending"
+    assert column() == sorted(before) != before
+    heading.locator("button").focus()
+    page.keyboard.press("Enter")
+    assert heading.get_attribute("aria-sort") == "descending"
+    assert column() == sorted(before, reverse=True)
+    last = table.locator("thead th").last
+    last.locator("button").click()
+    assert heading.get_attribute("aria-sort") is None
+    # floors have no likelihood: what has no figure stays last, whichever way
+    nll = [cell.get_attribute("data-value") for cell in table.locator("tbody td:last-child").all()]
+    assert nll[0] != ""
+    assert nll[-1] == ""
+
+
+def test_reads_without_its_script(browser: Any, files: dict[str, Path]) -> None:
+    page = opened(browser, files["one"], java_script_enabled=False).page
+    assert page.locator("thead button").count() == 0
+    assert page.locator("table").first.is_visible()
+    assert page.locator("svg").first.is_visible()
+
+
+@pytest.mark.parametrize("name", ["one", "two"])
+def test_fits_a_phone(browser: Any, files: dict[str, Path], name: str) -> None:
+    page = opened(browser, files[name], viewport=PHONE, device_scale_factor=2).page
+    keep(page, f"{name}-phone")
+    page.evaluate(OPEN_DETAILS)
+    wide, seen = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert seen == PHONE["width"]
+    assert wide <= seen
+    smallest = page.evaluate(
+        "Math.min(...[...document.querySelectorAll('p, td, th, dd')].map(e => "
+        "parseFloat(getComputedStyle(e).fontSize)))"
+    )
+    assert smallest >= 12
+
+
+def brightness(page: Any) -> float:
+    return float(
+        page.evaluate(
+            "getComputedStyle(document.documentElement).backgroundColor.match(/\\d+/g).slice(0, "
+            "3).reduce((a, b) => a + +b, 0)"
+        )
+    ) / (3 * 255)
+
+
+def test_dark_and_print(browser: Any, files: dict[str, Path]) -> None:
+    assert brightness(opened(browser, files["one"]).page) > 0.9
+    page = opened(browser, files["one"], color_scheme="dark").page
+    assert brightness(page) < 0.1
+    stroke = 'getComputedStyle(document.querySelector(\'svg path[style*="--reward"], svg use[style*="--reward"]\')).stroke'
+    dark = page.evaluate(stroke)
+    keep(page, "one-dark")
+    page.emulate_media(media="print")
+    assert brightness(page) == 1.0
+    assert page.evaluate(stroke) != dark
+    pdf = page.pdf(format="A4")
+    assert pdf.startswith(b"%PDF")
+    assert len(pdf) > 20_000
+    (ARTEFACTS / "one.pdf").write_bytes(pdf)
+
+
+@pytest.mark.parametrize(
+    ("name", "scheme", "viewport"), [("one", "light", DESKTOP), ("two", "dark", PHONE)]
+)
+def test_is_accessible(
+    browser: Any, files: dict[str, Path], name: str, scheme: str, viewport: dict[str, int]
+) -> None:
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe-core: install fastgaum[browser]"
+    )
+    page = opened(browser, files[name], color_scheme=scheme, viewport=viewport).page
+    page.evaluate(OPEN_DETAILS)
+    found = axe.Axe().run(page).response
+    assert len(found["passes"]) > 20
+    grave = [
+        (one["id"], one["impact"], [node["html"][:200] for node in one["nodes"][:3]])
+        for one in found["violations"]
+        if one["impact"] in ("serious", "critical")
+    ]
+    assert grave == []

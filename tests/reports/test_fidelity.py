@@ -1,0 +1,160 @@
+"""The report finds nothing where the log is a draw of the world, and finds worlds that are wrong on
+purpose."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastgaum.baselines.registry import make_model
+from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.synthetic import SyntheticWorld
+from fastgaum.models.choice_model import ChoiceModel
+from fastgaum.models.user_model import UserModel
+from fastgaum.reports.cells_file import finite
+from fastgaum.reports.fidelity import fidelity
+from fastgaum.reports.fidelity_figure import draw
+from fastgaum.reports.fidelity_table import blocks, differs, summary, to_markdown
+from fastgaum.worlds.true_world import TrueWorld
+from tests.builders import random_log
+from tests.reports.fidelity_worlds import dealt_anew, undecided
+
+WORLD = SyntheticWorld(n_items=60, affinity=2.0, repeat=1.5, no_click=0.2, seed=3)
+FAST = {"episodes": 12_000, "draws": 499}
+
+
+@pytest.fixture(scope="module")
+def log() -> SessionLog:
+    return WORLD.draw(12_000)[0]
+
+
+@pytest.fixture(scope="module")
+def reader(log: SessionLog) -> ChoiceModel:
+    """Whoever measures surprise and rank; the test holds whatever it knows."""
+    model = make_model("click-rate", {})
+    model.fit(log)
+    return model
+
+
+@pytest.fixture(scope="module")
+def true(log: SessionLog, reader: ChoiceModel) -> dict[str, Any]:
+    return fidelity(reader, log, world=TrueWorld(WORLD), split="test", **FAST)  # type: ignore[arg-type]
+
+
+def found(report: dict[str, Any]) -> list[str]:
+    return [one["name"] for one in report["statistics"] if differs(one)]
+
+
+def test_true_users_are_not_told_from_their_log(true: dict[str, Any]) -> None:
+    p_values = [one["p"] for one in true["statistics"]]
+    assert found(true) == []
+    assert min(p_values) > 0.01
+    assert len(p_values) == 12
+    assert all(one["p_holm"] >= one["p"] for one in true["statistics"])
+    policies = true["policies"]
+    assert policies["spearman"]["value"] > 0.95
+    assert policies["kendall"]["p"] > 0.05
+    for value in policies["values"]:
+        assert value["difference_ci"][0] - 0.01 <= 0 <= value["difference_ci"][1] + 0.01
+
+
+@pytest.mark.parametrize("make", [undecided, dealt_anew])
+def test_wrong_worlds_are_found(make: Any, log: SessionLog, reader: ChoiceModel) -> None:
+    report = fidelity(reader, log, world=make(WORLD), split="test", **FAST)  # type: ignore[arg-type]
+    assert {"popularity, tenths", "popularity, distribution", "surprise", "rank by utility"} <= set(
+        found(report)
+    )
+    assert (
+        report["policies"]["spearman"]["value"] < report["policies"]["spearman"]["expected_ci"][0]
+    )
+    assert report["policies"]["spearman"]["p"] < 0.05
+
+
+def test_a_model_of_much_data_passes_most(log: SessionLog) -> None:
+    model = UserModel.from_preset("fastgaum", search=(), epochs=20, warm_start=10, seed=0)
+    model.fit(log)
+    report = fidelity(model, log, split="test", **FAST)  # type: ignore[arg-type]
+    assert len(found(report)) <= 3, found(report)
+    assert report["head"] == "generator"
+    assert report["policies"]["spearman"]["value"] > 0.95
+    by_reward = fidelity(model, log, split="validation", head="reward", **FAST)  # type: ignore[arg-type]
+    assert (by_reward["head"], by_reward["split"]) == ("reward", "validation")
+
+
+def test_the_report_says_what_it_is_of(
+    true: dict[str, Any], log: SessionLog, reader: ChoiceModel
+) -> None:
+    test = log.sessions_in("test")
+    assert (true["sessions"], true["users"]) == (len(test), len(test))
+    assert true["replicas"] == 12_000 // len(test)
+    assert true["left_out_sessions"] == 0
+    assert true["new_items"] == 0.0
+    low, middle, high = true["calibration"]["ece_simulated"]
+    assert low <= middle <= high
+    again = fidelity(reader, log, world=TrueWorld(WORLD), split="test", **FAST)  # type: ignore[arg-type]
+    assert again == true
+
+
+def test_of_a_large_split_whole_users_are_drawn(reader: ChoiceModel, log: SessionLog) -> None:
+    by_two = np.arange(log.n_sessions, dtype=np.int32) // 2
+    shared = SessionLog(
+        **{**{k: getattr(log, k) for k in log.__dataclass_fields__}, "users": by_two}
+    )
+    n = len(shared.sessions_in("train"))
+    report = fidelity(reader, shared, world=TrueWorld(WORLD), split="train", episodes=101, draws=9)
+    assert 98 <= report["sessions"] <= 101
+    assert report["left_out_sessions"] == n - report["sessions"]
+    assert report["replicas"] == 1
+    assert any("users who were not drawn" in note for note in blocks(report)[0].notes)
+
+
+def test_tables_and_figure(true: dict[str, Any], tmp_path: Path) -> None:
+    report = json.loads(json.dumps(finite(true), allow_nan=False))
+    table, *groups, policies = blocks(report)
+    assert len(table.rows) == len(report["statistics"])
+    assert all(
+        len(row) == len(block.columns) for block in (table, *groups, policies) for row in block.rows
+    )
+    assert [block.title for block in groups] == [
+        "click rate by event",
+        "popularity, tenths",
+        "calibration",
+    ]
+    rate = report["statistics"][0]
+    assert table.rows[0][2] == f"{100 * rate['logged']:.1f}"
+    text = to_markdown(report)
+    assert f"| {rate['name']} | % | {100 * rate['logged']:.1f} |" in text
+    assert "0 of 12 tests say that log and world differ" in text
+    assert f"({rate['p_holm']:.3f})" in summary([report, report])
+    pytest.importorskip("matplotlib", reason="figures: install fastgaum[plots]")
+    path = tmp_path / "f.svg"
+    draw(report, path)
+    first = path.read_text()
+    for label in (
+        "event of the session",
+        "predicted probability, %",
+        "training choices of the item",
+        "world",
+    ):
+        assert f">{label}</text>" in first
+    draw(report, path)
+    assert path.read_text() == first
+
+
+def test_bad_input(reader: ChoiceModel, log: SessionLog) -> None:
+    with pytest.raises(ConfigError, match="episodes must be at least 1, got 0"):
+        fidelity(reader, log, episodes=0)
+    with pytest.raises(ConfigError, match="seed must be at least 0, got -1"):
+        fidelity(reader, log, seed=-1)
+    with pytest.raises(ConfigError, match="a world is made of a UserModel"):
+        fidelity(reader, log)
+    with pytest.raises(ConfigError, match="has not been trained"):
+        fidelity(UserModel(), log)
+    empty = random_log(0).with_split(np.zeros(60, np.int8))
+    with pytest.raises(LogFormatError, match="no session in split 'test'"):
+        fidelity(reader, empty, world=TrueWorld(WORLD))

@@ -1,0 +1,75 @@
+"""The figure is drawn, says what it shows, and is refused in time where it cannot be."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastgaum.errors import ConfigError, OutputError
+from fastgaum.reports import precision_figure as figure
+from fastgaum.reports.figure_file import DARK
+from fastgaum.reports.published import best_published
+
+
+def table(n_models: int = 18) -> dict[str, Any]:
+    cells = [
+        {
+            "dataset": dataset,
+            "model": f"model-{i}",
+            "head": "reward",
+            "k": k,
+            "mean": 50.0 + i,
+            "ci": [45.0, 60.0 + i],
+            "published": 40.0 if i == 3 else None,
+        }
+        for dataset in ("yelp", "taobao", "sample")
+        for i in range(n_models)
+        for k in (1, 2)
+    ]
+    floors = {"random": {"1": 30.0}, "train_click_rate": {"1": 40.0}}
+    facts = {
+        name: {"floors": floors, "published_best": best_published(name)}
+        for name in ("yelp", "taobao", "sample")
+    }
+    return {"datasets": facts, "cells": cells}
+
+
+def test_svg_shows_every_model_floor_and_data_set(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="figures: install fastgaum[plots]")
+    path = tmp_path / "t.svg"
+    figure.draw(table(), path)
+    texts = re.findall(r">([^<>\n]+)</text>", path.read_text())
+    assert {*(f"model-{i}" for i in range(18)), "yelp", "taobao", "sample"} <= set(texts)
+    assert {
+        "floor: random",
+        "floor: train click rate",
+        "best published",
+        "published, same model",
+    } <= set(texts)
+    drawn, _, rest = path.read_text().partition("</style>")
+    assert "prefers-color-scheme: dark" in drawn
+    assert set(re.findall(r"#[0-9a-f]{6}\b", rest)) <= set(DARK)
+    first = path.read_bytes()
+    figure.draw(table(), path)
+    assert path.read_bytes() == first
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_png_and_a_table_without_rows(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="figures: install fastgaum[plots]")
+    figure.draw(table(0), tmp_path / "t.png")
+    assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_cannot_be_drawn_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    figure.check_figure(None)
+    with pytest.raises(
+        OutputError, match=r"ends in '\.pdf', a figure is written as \.svg or \.png"
+    ):
+        figure.check_figure(Path("t.pdf"))
+    monkeypatch.setattr(figure, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'fastgaum\[plots\]'"):
+        figure.check_figure(Path("t.svg"))

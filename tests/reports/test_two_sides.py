@@ -1,0 +1,216 @@
+"""Intervals and tests against naive twins, and p-values that are uniform where nothing differs."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from fastgaum.metrics.sums import Statistic, Sums, cut
+from fastgaum.reports.policy_agreement import agreement, greedy, kendall, softmax, spearman
+from fastgaum.reports.two_sides import (
+    compare,
+    distance,
+    exchanged,
+    holm,
+    interval,
+    permutation_test,
+    sides,
+)
+
+
+def drawn(
+    seed: int, n_versions: int = 4, n_users: int = 5, n_groups: int = 3, test: str = "chi2"
+) -> Statistic:
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(1, 5, (n_versions, n_users, n_groups)).astype(float)
+    return Statistic(
+        "s",
+        "what",
+        test,
+        ("",) * n_groups,
+        rng.binomial(counts.astype(int), 0.4).astype(float),
+        counts,
+    )  # type: ignore[arg-type]
+
+
+def naive_distance(statistic: Statistic, picks: tuple[int, ...]) -> float:
+    """The same, user by user and group by group."""
+    n_versions, n_users, n_groups = statistic.sums.shape
+    one, other = np.zeros((2, n_groups)), np.zeros((2, n_groups))
+    for version, user in itertools.product(range(n_versions), range(n_users)):
+        side = one if picks[user] == version else other
+        side[0] += statistic.sums[version, user]
+        side[1] += statistic.counts[version, user]
+    a, b = one[0] / one[1], other[0] / other[1]
+    if statistic.test == "mean":
+        return float(abs(a[0] - b[0]))
+    if statistic.test == "ks":
+        return max(abs(a[: i + 1].sum() - b[: i + 1].sum()) for i in range(n_groups))
+    return sum(
+        n * (x - y) ** 2 / ((s + t) / (n + m))
+        for x, y, s, t, n, m in zip(a, b, one[0], other[0], one[1], other[1], strict=True)
+        if s + t > 0
+    )
+
+
+@pytest.mark.parametrize("test", ["mean", "chi2", "ks"])
+@given(seed=st.integers(0, 1000))
+@settings(max_examples=10, deadline=None)
+def test_the_test_is_the_share_of_permutations_that_differ_as_much(test: str, seed: int) -> None:
+    statistic = drawn(seed, n_versions=2, n_users=4, test=test)
+    every = [naive_distance(statistic, picks) for picks in itertools.product(range(2), repeat=4)]
+    found, p = permutation_test(statistic, 4000, seed)
+    assert found == pytest.approx(naive_distance(statistic, (0,) * 4))
+    exact = float(np.mean([value >= found - 1e-9 for value in every]))
+    assert p == pytest.approx(exact, abs=0.04)
+    first, rest = next(exchanged(statistic, 3, seed))
+    assert first[0][0] == pytest.approx(statistic.sums[0].sum(axis=0))
+    assert rest[1][0] == pytest.approx(statistic.counts[1:].sum(axis=(0, 1)))
+
+
+def test_p_is_uniform_where_the_log_is_one_more_draw_and_small_where_it_is_not() -> None:
+    alike = [
+        permutation_test(drawn(seed, n_users=30, n_versions=6, test="mean"), 199, seed)[1]
+        for seed in range(200)
+    ]
+    # p takes steps of 1 / 200: it is at most as uniform
+    assert stats.kstest(alike, "uniform").pvalue > 0.01
+    assert np.mean(np.array(alike) <= 0.05) < 0.09
+    other = drawn(0, n_users=30, n_versions=6, test="mean")
+    other.sums[0] = other.counts[0] * 0.8
+    assert permutation_test(other, 199, 0)[1] == 1 / 200
+
+
+def test_ties_within_a_user_do_not_make_a_test_sure() -> None:
+    """Users who each have one opinion that all their events share: counted as events, nearly every
+    test would reject."""
+    rng = np.random.default_rng(0)
+    counts = np.full((6, 20, 1), 50.0)
+    tests = [
+        permutation_test(
+            Statistic("s", "", "mean", ("",), 50.0 * rng.integers(0, 2, (6, 20, 1)), counts), 199, i
+        )[1]
+        for i in range(100)
+    ]
+    assert np.mean(np.array(tests) <= 0.05) <= 0.12
+
+
+def test_intervals_are_those_of_drawn_users() -> None:
+    statistic = drawn(1, n_users=12, n_groups=2)
+    found = compare(statistic, draws=4000, seed=3)
+    assert found.logged == pytest.approx(
+        statistic.sums[0].sum(axis=0) / statistic.counts[0].sum(axis=0)
+    )
+    more = statistic.sums[1:].sum(axis=(0, 1)) / statistic.counts[1:].sum(axis=(0, 1))
+    assert found.simulated == pytest.approx(more)
+    assert found.difference == pytest.approx(found.simulated - found.logged)
+    rng = np.random.default_rng(9)
+    naive = []
+    for _ in range(4000):
+        users = rng.integers(12, size=12)
+        logged = statistic.sums[0, users].sum(axis=0) / statistic.counts[0, users].sum(axis=0)
+        simulated = statistic.sums[1:, users].sum(axis=(0, 1)) / statistic.counts[1:, users].sum(
+            axis=(0, 1)
+        )
+        naive.append((logged, simulated, simulated - logged))
+    for ends, i in ((found.logged_ci, 0), (found.simulated_ci, 1), (found.difference_ci, 2)):
+        assert ends == pytest.approx(
+            np.quantile([one[i] for one in naive], [0.025, 0.975], axis=0), abs=0.02
+        )
+
+
+def test_what_is_not_counted_is_no_evidence() -> None:
+    statistic = drawn(0, test="mean", n_groups=1)
+    statistic.sums[0], statistic.counts[0] = 0.0, 0.0
+    found = compare(statistic, draws=50)
+    assert np.isnan([found.distance, found.p, found.logged[0]]).all()
+    assert not np.isnan(found.simulated[0])
+    assert np.isnan(interval(np.full((3, 1), np.nan))).all()
+    both = np.array([[1.0, 0.0]]), np.array([[2.0, 0.0]])
+    assert distance(both, both, "chi2").tolist() == [0.0]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_against_its_definition(values: list[float]) -> None:
+    adjusted = holm(values)
+    order = sorted(range(len(values)), key=lambda i: values[i])
+    for rank, i in enumerate(order):
+        steps = [min(1.0, (len(values) - j) * values[order[j]]) for j in range(rank + 1)]
+        assert adjusted[i] == pytest.approx(max(steps))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 9), st.integers(2, 6))
+def test_rank_correlations_are_scipy_s(seed: int, n: int, levels: int) -> None:
+    one, other = np.random.default_rng(seed).integers(levels, size=(2, 3, n)).astype(float)
+    rho, tau = spearman(one, other), kendall(one, other)
+    for i in range(3):
+        if len(set(one[i])) == 1 or len(set(other[i])) == 1:
+            assert np.isnan([rho[i], tau[i]]).all()
+            continue
+        assert rho[i] == pytest.approx(stats.spearmanr(one[i], other[i]).statistic)
+        assert tau[i] == pytest.approx(stats.kendalltau(one[i], other[i]).statistic)
+
+
+def test_agreement_knows_what_noise_alone_would_give() -> None:
+    alike = agreement(drawn(0, n_versions=9, n_users=400, n_groups=6), draws=300)["spearman"]
+    # policies of one value: the order is chance
+    assert alike.interval[0] < alike.value < 1.0
+    assert alike.expected == pytest.approx(0.0, abs=0.3)
+    assert alike.p > 0.05
+    apart = drawn(0, n_versions=9, n_users=400, n_groups=6)
+    chances = np.linspace(0.1, 0.9, 6)
+    apart.sums[:] = np.random.default_rng(1).binomial(apart.counts.astype(int), chances)
+    assert agreement(apart, draws=300)["kendall"].value == 1.0
+    apart.sums[0] = apart.sums[0, :, ::-1] / apart.counts[0, :, ::-1] * apart.counts[0]
+    turned = agreement(apart, draws=300)["kendall"]
+    assert turned.value == -1.0
+    assert turned.expected > 0.9
+    assert turned.p == 1 / 301
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000))
+def test_policies_recommend_one_item_of_each_display(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 5, 6)
+    offsets = np.append(0, np.cumsum(sizes)).astype(np.int32)
+    scores = rng.integers(3, size=offsets[-1]).astype(float)
+    for a, b in itertools.pairwise(offsets):
+        best = scores[a:b] == scores[a:b].max()
+        assert greedy(scores, offsets)[a:b] == pytest.approx(best / best.sum())
+        weights = np.exp(scores[a:b])
+        assert softmax(scores, offsets)[a:b] == pytest.approx(weights / weights.sum())
+    impossible = np.full(len(scores), -np.inf)
+    assert softmax(impossible, offsets) == pytest.approx(1 / np.repeat(sizes, sizes))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=30), st.integers(1, 8))
+def test_cuts_keep_equals_together_and_leave_no_group_empty(levels: list[int], n: int) -> None:
+    values = np.array(levels)
+    edges, labels = cut(values, n)
+    groups = np.searchsorted(edges, values)
+    assert set(groups.tolist()) == set(range(len(labels)))
+    assert len(labels) <= n
+    for group, label in enumerate(labels):
+        low, _, high = label.partition("–")
+        assert values[groups == group].min() == int(low)
+        assert values[groups == group].max() == int(high or low)
+
+
+def test_sums_by_version_user_and_group() -> None:
+    sums = Sums(2, np.array([7, 7, 3]))
+    values = np.array([1.0, np.nan, 4.0, 2.0, 3.0, 5.0])
+    mean = sums.mean("m", "", values)
+    assert mean.sums[:, :, 0].tolist() == [[4.0, 1.0], [5.0, 5.0]]
+    assert mean.counts[:, :, 0].tolist() == [[1.0, 1.0], [1.0, 2.0]]
+    shares = sums.shares("s", "", np.array([0, 1, -1, 1, 1, 0]), ("a", "b"))
+    assert shares.sums[0].tolist() == [[0.0, 0.0], [1.0, 1.0]]
+    assert shares.counts[1].tolist() == [[1.0, 1.0], [2.0, 2.0]]
+    assert sides(shares, np.ones((1, 2)))[0].tolist() == [[0.5, 0.5]]

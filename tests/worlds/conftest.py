@@ -1,0 +1,40 @@
+"""A small trained run, and worlds of each kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.synthetic import SyntheticWorld, synthesise
+from fastgaum.models.run_folder import train_run
+from fastgaum.models.user_model import UserModel
+from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.true_world import TrueWorld
+from fastgaum.worlds.world import World
+from tests.worlds.small_world import SmallWorld
+
+
+@pytest.fixture(scope="session")
+def small_log() -> SessionLog:
+    return synthesise(600, preset="sample", seed=3, n_items=20, no_click=0.3)[0]
+
+
+@pytest.fixture(scope="session")
+def small_run(small_log: SessionLog, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of a short training."""
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    model = UserModel.from_preset("fastgaum", epochs=2, warm_start=2, catch_up=1)
+    train_run(model, small_log, folder)
+    return folder
+
+
+@pytest.fixture(params=["small", "true", "learned", "logged starts"])
+def any_world(request: pytest.FixtureRequest, small_run: Path, small_log: SessionLog) -> World:
+    if request.param == "small":
+        return SmallWorld()
+    if request.param == "true":
+        return TrueWorld(SyntheticWorld(n_items=20, no_click=0.3))
+    starts = {"starts": "logged", "log": small_log} if request.param == "logged starts" else {}
+    return LearnedWorld(UserModel.load(small_run), **starts)  # type: ignore[arg-type]

@@ -1,0 +1,167 @@
+"""Sessions that a world played, as a log: what a model says of that log is what the world must have
+used."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.selection import Selection
+from fastgaum.features.space import EncodedSessions, FeatureSpace
+from fastgaum.logs.log import SessionLog
+from fastgaum.worlds.catalogue import COUNTED
+from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.world import NO_ITEM, Population, World
+
+
+@dataclass
+class Played:
+    """What happened, event by event, and the probabilities that the population had."""
+
+    slates: list[np.ndarray]
+    active: list[np.ndarray]
+    probabilities: list[np.ndarray]
+    none: list[np.ndarray]
+    places: list[np.ndarray]
+    utilities: list[np.ndarray]
+
+
+def keys_of(seed: int, shape: Any) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 2**64, shape, dtype=np.uint64)
+
+
+def random_slates(world: World, n: int, k: int, seed: int, empty: float = 0.1) -> np.ndarray:
+    """Slates of any items, repeats and empty places among them, at least one item each."""
+    rng = np.random.default_rng(seed)
+    slates = rng.integers(0, world.n_items, (n, k)).astype(np.int32)
+    slates[rng.random((n, k)) < empty] = NO_ITEM
+    slates[:, 0] = np.where(slates[:, 0] < 0, 0, slates[:, 0])
+    return slates
+
+
+def play(
+    users: Population, world: World, steps: int, seed: int = 0, k: int = 4, idle: float = 0.0
+) -> Played:
+    """Play random slates; with `idle`, users sit out at random."""
+    played = Played([], [], [], [], [], [])
+    rng = np.random.default_rng(seed)
+    for t in range(steps):
+        slates = random_slates(world, users.n, k + t % 2, seed + t)
+        active = rng.random(users.n) >= idle
+        probabilities, none = users.probabilities(slates)
+        everyone = idle == 0.0
+        response = users.step(
+            slates, keys_of(seed + 1000 + t, users.n), None if everyone else active
+        )
+        for name, value in (
+            ("slates", slates),
+            ("active", active),
+            ("probabilities", probabilities),
+            ("none", none),
+            ("places", response.places),
+            ("utilities", response.utilities),
+        ):
+            getattr(played, name).append(value.copy())
+    return played
+
+
+class Within(Encoder):
+    """The encoder, but what a session decides stays within what training has seen, as it does in a
+    world."""
+
+    def _context_numbers(self, part: Selection) -> dict[str, Any]:
+        columns, space = super()._context_numbers(part), self.space
+        for name in COUNTED:
+            at = space.number_names.index(name)
+            columns[name] = np.clip(columns[name], space.least[at], space.most[at])
+        return columns
+
+
+def encoded(space: FeatureSpace, log: SessionLog) -> EncodedSessions:
+    """All sessions of a log that a world played, as bags."""
+    return Within(space, log).encode(log.sessions_in("all"))
+
+
+def displayed(slate: np.ndarray) -> np.ndarray:
+    """Places of a slate that show something: the naive rule."""
+    return np.array([i for i, item in enumerate(slate) if item >= 0 and item not in slate[:i]], int)
+
+
+def as_log(
+    played: Played, world: LearnedWorld, source: SessionLog | None = None
+) -> tuple[SessionLog, dict[str, Any]]:
+    """The sessions as a log, and per candidate or event what the population had: probability, none,
+    utility of the choice."""
+    sizes, items, choices, sessions = [], [], [], [0]
+    had: dict[str, Any] = {"probability": [], "none": [], "chosen": [], "utility": []}
+    n = len(played.slates[0])
+    for user in range(n):
+        for t in range(len(played.slates)):
+            if not played.active[t][user]:
+                continue
+            shown = displayed(played.slates[t][user])
+            place = played.places[t][user]
+            assert place < 0 or place in shown
+            choice = int(np.flatnonzero(shown == place)[0]) if place >= 0 else -1
+            if choice >= 0:
+                had["chosen"].append(len(items) + choice)
+                had["utility"].append(played.utilities[t][user])
+            items += played.slates[t][user][shown].tolist()
+            had["probability"] += played.probabilities[t][user][shown].tolist()
+            had["none"].append(played.none[t][user])
+            sizes.append(len(shown))
+            choices.append(choice)
+        sessions.append(len(sizes))
+    kept = np.flatnonzero(np.diff(sessions) > 0)
+    log = SessionLog(
+        session_offsets=np.array(sessions, np.int32)[np.append(0, kept + 1)],
+        display_offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32),
+        items=np.array(items, np.int32),
+        choices=np.array(choices, np.int32),
+        split=np.full(len(kept), 2, np.int8),
+        users=np.arange(len(kept), dtype=np.int32),
+        session_ids=pl.Series([f"u{i}" for i in kept], dtype=pl.String),
+        event_ids=pl.Series([str(i) for i in range(len(sizes))], dtype=pl.String),
+        item_ids=world.item_ids,
+        name="simulated",
+    )
+    return (log if source is None else _with_fields(log, world, source)), {
+        k: np.array(v) for k, v in had.items()
+    }
+
+
+def _with_fields(log: SessionLog, world: LearnedWorld, source: SessionLog) -> SessionLog:
+    """The log's fields, as the catalogue says that a simulated candidate has them."""
+    catalogue, space = world.catalogue, world.catalogue.space
+    rows = np.array([source.item_ids.to_list().index(item) for item in world.item_ids])
+    columns = {part.name: column for column, part in enumerate(space.categorical)}
+    candidate: dict[str, Any] = {}
+    categories = dict(source.categories)
+    for name in source.candidate_fields:
+        if name in source.categories:
+            part = space.categorical[columns[name]]
+            codes = catalogue.ids[log.items, columns[name]] - part.start - 1
+            candidate[name], categories[name] = codes.astype(np.int32), part.values
+        else:
+            candidate[name] = catalogue.fixed[log.items, space.number_names.index(name)]
+    views = None
+    if source.views is not None:
+        logs = (
+            catalogue.fixed[log.items, space.number_names.index("log_views")]
+            if space.protocol == "views"
+            else 0 * log.items
+        )
+        views = np.rint(np.exp(logs)).astype(np.uint16)
+    return dataclasses.replace(
+        log,
+        candidate_fields=candidate,
+        categories=categories,
+        views=views,
+        ordered=source.ordered,
+        item_fields={name: values[rows] for name, values in source.item_fields.items()},
+    )

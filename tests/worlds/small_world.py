@@ -1,0 +1,86 @@
+"""A world small enough to be read: taste drifts towards what is chosen, and choice is a softmax
+with no click at 0."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from fastgaum.worlds.random_keys import uniform
+from fastgaum.worlds.world import (
+    NO_ITEM,
+    FloatArray,
+    IntArray,
+    KeyArray,
+    Population,
+    Response,
+    World,
+)
+
+
+class SmallWorld(World):
+    """Items with a popularity and a direction each; a user's state is the mean direction of its
+    choices, of late first."""
+
+    def __init__(
+        self, n_items: int = 12, state_dim: int = 3, spread: float = 1.5, seed: int = 5
+    ) -> None:
+        rng = np.random.default_rng(seed)
+        self.base = rng.normal(0, spread, n_items).astype(np.float32)
+        self.directions = rng.normal(size=(n_items, state_dim)).astype(np.float32)
+        self.directions /= np.linalg.norm(self.directions, axis=1, keepdims=True)
+        self.item_ids = pl.Series([f"i{i}" for i in range(n_items)])
+        self.item_features = np.column_stack([self.base, self.directions])
+        self.state_dim, self.outside = state_dim, True
+
+    def population(self, n: int) -> Population:
+        return SmallPopulation(self, n)
+
+
+class SmallPopulation(Population):
+    def __init__(self, world: SmallWorld, n: int) -> None:
+        self.world, self.n = world, n
+        self._states = np.zeros((n, world.state_dim), np.float32)
+
+    @property
+    def states(self) -> FloatArray:
+        view = self._states[:]
+        view.flags.writeable = False
+        return view
+
+    def reset(self, keys: KeyArray, rows: IntArray | None = None) -> None:
+        """Users begin with a taste of their own, which only the key decides."""
+        rows = np.arange(self.n, dtype=np.int32) if rows is None else rows
+        assert len(keys) == len(rows)
+        angles = 2 * np.pi * uniform(keys)
+        self._states[rows] = 0
+        self._states[rows, 0], self._states[rows, 1] = np.cos(angles), np.sin(angles)
+
+    def step(self, slates: IntArray, keys: KeyArray, active: np.ndarray | None = None) -> Response:
+        active = np.ones(self.n, np.bool_) if active is None else active
+        probs, _ = self.probabilities(slates)
+        drawn = (uniform(keys)[:, None] < np.cumsum(probs, axis=1)).argmax(axis=1)
+        clicked = active & (uniform(keys) < probs.sum(axis=1))
+        places = np.where(clicked, drawn, NO_ITEM).astype(np.int32)
+        items = np.where(clicked, slates[np.arange(self.n), drawn], NO_ITEM).astype(np.int32)
+        utilities = np.where(clicked, self.utilities(slates)[np.arange(self.n), drawn], 0).astype(
+            np.float32
+        )
+        self._states[clicked] += 0.3 * (
+            self.world.directions[items[clicked]] - self._states[clicked]
+        )
+        return Response(places, items, utilities)
+
+    def utilities(self, pools: IntArray, k: int | None = None) -> FloatArray:
+        directions = self.world.directions[pools]
+        return (self.world.base[pools] + (directions * self._states[:, None]).sum(axis=-1)).astype(
+            np.float32
+        )
+
+    def probabilities(self, slates: IntArray) -> tuple[FloatArray, FloatArray]:
+        first = np.array(
+            [[row.tolist().index(item) == i for i, item in enumerate(row)] for row in slates]
+        )
+        weights = np.exp(self.utilities(slates)) * (first & (slates >= 0))
+        total = 1 + weights.sum(axis=1)
+        return (weights / total[:, None]).astype(np.float32), (1 / total).astype(np.float32)

@@ -1,0 +1,189 @@
+"""What happens when an episode ends, in each of Gymnasium's three modes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
+
+from fastgaum.errors import ActionError
+from fastgaum.worlds.cascade import VectorCascadeWrapper
+from fastgaum.worlds.vector_env import UserVectorEnv
+from tests.worlds.small_world import SmallWorld
+
+WORLD = SmallWorld()
+SLATES = np.tile([0, 1], (3, 1))
+
+
+def made(mode: AutoresetMode | str, **options: Any) -> UserVectorEnv:
+    return UserVectorEnv(3, world=WORLD, slate_size=2, horizon=4, autoreset_mode=mode, **options)
+
+
+def test_next_step_spends_a_step_on_the_reset() -> None:
+    env = made("NEXT_STEP")
+    first, _ = env.reset(seed=1)
+    for t in range(1, 5):
+        last, _, terminated, truncated, info = env.step(SLATES)
+        assert truncated.all() == (t == 4)
+        assert not terminated.any()
+    again, rewards, terminated, truncated, info = env.step(
+        np.full((3, 2), 99)
+    )  # ignored: not even looked at
+    assert not rewards.any()
+    assert not terminated.any()
+    assert not truncated.any()
+    assert "item" not in info or not info["_item"].any()
+    assert not np.array_equal(again, last)
+    assert not np.array_equal(again, first), "the next episode draws anew"
+    assert env.step(SLATES)[4]["_item"].all()
+
+
+def test_same_step_returns_the_next_episode_and_keeps_the_end() -> None:
+    same, other = made("SAME_STEP"), made("NEXT_STEP")
+    same.reset(seed=1)
+    other.reset(seed=1)
+    for _ in range(4):
+        observation, rewards, _, truncated, info = same.step(SLATES)
+        last, others, _, _, last_info = other.step(SLATES)
+    assert truncated.all()
+    np.testing.assert_array_equal(rewards, others)
+    np.testing.assert_array_equal(np.stack(info["final_obs"]), last)
+    for name in ("item", "place", "utility"):
+        np.testing.assert_array_equal(info["final_info"][name], last_info[name])
+        assert info["final_info"][f"_{name}"].all()
+        assert not info[f"_{name}"].any()
+    np.testing.assert_array_equal(observation, other.step(SLATES)[0])
+
+
+@pytest.mark.parametrize("copy", [True, False])
+def test_the_final_observation_is_a_copy(copy: bool) -> None:
+    env = made("SAME_STEP", observation="dict", copy=copy)
+    env.reset(seed=1)
+    infos = [env.step(SLATES)[4] for _ in range(4)]
+    final = infos[-1]["final_obs"]
+    kept = [one["state"].copy() for one in final]
+    for _ in range(6):
+        env.step(SLATES)
+    for one, before in zip(final, kept, strict=True):
+        np.testing.assert_array_equal(one["state"], before)
+        one["state"][:] = 7
+    assert not (env.users.states == 7).any()
+
+
+def test_disabled_leaves_the_reset_to_the_caller() -> None:
+    env = made("DISABLED")
+    env.reset(seed=1)
+    for _ in range(4):
+        env.step(SLATES)
+    with pytest.raises(
+        ActionError, match="the episode of user 0 is over and autoreset is disabled"
+    ):
+        env.step(SLATES)
+    env.reset(options={"reset_mask": np.array([True, False, True])})
+    with pytest.raises(ActionError, match="the episode of user 1 is over"):
+        env.step(SLATES)
+    env.reset(options={"reset_mask": np.array([False, True, False])})
+    assert not env.step(SLATES)[3].any()
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+@pytest.mark.parametrize("wrap", [False, True], ids=["slates", "cascade"])
+def test_a_mask_resets_some_and_leaves_the_others(mode: AutoresetMode, wrap: bool) -> None:
+    env: Any = made(mode)
+    env = VectorCascadeWrapper(env) if wrap else env
+    actions = np.zeros(3, int) if wrap else SLATES
+    env.reset(seed=1)
+    before = env.step(actions)[0]
+    options = {"reset_mask": np.array([False, True, False])}
+    after, _ = env.reset(options=options)
+    assert "reset_mask" in options, "the caller's options are the caller's"
+    np.testing.assert_array_equal(after[[0, 2]], before[[0, 2]])
+    assert not np.array_equal(after[1], before[1])
+    ends = []
+    for _ in range(8 if wrap else 4):
+        ends.append(env.step(actions)[3])
+        if mode is AutoresetMode.DISABLED and ends[-1].any():
+            env.reset(options={"reset_mask": ends[-1]})
+    if wrap:
+        # the first user has one pick and then three slates to go, the second four whole slates
+        np.testing.assert_array_equal(np.argmax(ends, axis=0), [6, 7, 6])
+    else:
+        np.testing.assert_array_equal(np.argmax(ends, axis=0), [2, 3, 2])
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.zeros(3, bool), "holds no True"),
+        (np.ones(2, bool), r"a bool array of shape \(3,\)"),
+        (np.ones(3, int), "a bool array"),
+        ([True, True, True], "a bool array"),
+    ],
+)
+def test_a_mask_that_is_none_is_refused(mask: Any, message: str) -> None:
+    env = made("DISABLED")
+    env.reset()
+    with pytest.raises(ActionError, match=message):
+        env.reset(options={"reset_mask": mask})
+
+
+def test_a_first_reset_starts_everyone() -> None:
+    with pytest.raises(ActionError, match="starts everyone"):
+        made("DISABLED").reset(options={"reset_mask": np.array([True, False, True])})
+
+
+@pytest.mark.parametrize("mode", ["NEXT_STEP", "SAME_STEP"])
+def test_gymnasium_s_statistics_wrapper_counts_episodes(mode: str) -> None:
+    env = RecordEpisodeStatistics(made(mode))
+    env.reset(seed=1)
+    total, lengths, returns = np.zeros(3), [], []
+    for _ in range(20):
+        _, rewards, _, truncated, info = env.step(SLATES)
+        total += rewards
+        if truncated.any():
+            lengths += info["episode"]["l"].tolist()
+            returns += info["episode"]["r"].tolist()
+            np.testing.assert_allclose(info["episode"]["r"], total, rtol=1e-5)
+            total[:] = 0
+    assert set(lengths) == {4}
+    assert len(set(returns)) > 3
+
+
+def test_users_of_a_cascade_need_not_be_at_the_same_place() -> None:
+    """Under NEXT_STEP a user that starts anew takes one step for it, and the others a pick."""
+    env = VectorCascadeWrapper(made("NEXT_STEP", leaving=0.5))
+    env.reset(seed=0)
+    rng = np.random.default_rng(0)
+    places, shown = set(), 0
+    for _ in range(60):
+        observation, rewards, terminated, truncated, info = env.step(rng.integers(12, size=3))
+        place = observation[:, WORLD.state_dim : WORLD.state_dim + 2].argmax(axis=1)
+        places.add(tuple(place.tolist()))
+        stepped = info["_item"] if "item" in info else np.zeros(3, bool)
+        shown += int(stepped.sum())
+        assert not rewards[~stepped].any()
+        assert not (terminated | truncated)[~stepped].any()
+        assert (place[stepped] == 0).all()
+    assert len(places) == 8
+    assert 60 < shown < 90
+
+
+@pytest.mark.parametrize("wrap", [False, True], ids=["slates", "cascade"])
+def test_a_user_that_starts_anew_is_paid_nothing_and_its_action_not_read(wrap: bool) -> None:
+    """Whatever a reward function says of it; the others go on."""
+    env: Any = made("NEXT_STEP", leaving=0.5, reward=lambda response, slates, states: np.ones(3))
+    env = VectorCascadeWrapper(env) if wrap else env
+    env.reset(seed=0)
+    ended, starts = np.zeros(3, bool), 0
+    for _ in range(40):
+        actions = np.where(ended, 99, 1) if wrap else np.where(ended[:, None], 99, SLATES)
+        _, rewards, terminated, truncated, info = env.step(actions)
+        stepped = info.get("_item", np.zeros(3, bool))
+        assert not (stepped & ended).any()
+        np.testing.assert_array_equal(rewards, stepped)
+        starts += int(ended.sum())
+        ended = terminated | truncated
+    assert starts > 10

@@ -1,0 +1,357 @@
+"""The environment's contract: spaces, actions, rewards, ends, info; Gymnasium's own checker and its
+SyncVectorEnv as twin."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from fastgaum.errors import ActionError, ConfigError, NumericsError
+from fastgaum.worlds.cascade import CascadeWrapper, VectorCascadeWrapper
+from fastgaum.worlds.rules import session_leaving
+from fastgaum.worlds.single_env import UserEnv
+from fastgaum.worlds.vector_env import UserVectorEnv
+from fastgaum.worlds.world import World
+from tests.builders import log_of
+from tests.worlds.small_world import SmallWorld
+
+WORLD = SmallWorld()
+KINDS: list[dict[str, Any]] = [
+    {},
+    {"observation": "dict"},
+    {"features": True},
+    {"pool": "fixed", "pool_size": 5, "observation": "dict", "features": True},
+    {"pool": "per_user", "pool_size": 7},
+    {"pool": "per_step", "pool_size": 6, "observation": "dict"},
+    {"pool": "per_step", "pool_size": 4, "features": False, "leaving": 0.3, "horizon": None},
+    {"pool": [7, 2, 9], "leaving": [0.0, 0.5], "horizon": 4, "reward": "click"},
+]
+
+
+def drawn_actions(env: UserVectorEnv, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(env.pools.size, size=(env.num_envs, env.slate_size))
+
+
+@pytest.mark.parametrize("options", KINDS, ids=str)
+@pytest.mark.parametrize("wrap", [False, True], ids=["slates", "cascade"])
+def test_gymnasium_s_checker_passes(options: dict[str, Any], wrap: bool) -> None:
+    env = gymnasium.make("fastgaum/User-v0", world=WORLD, slate_size=3, **options)
+    with warnings.catch_warnings():
+        # a state has no bounds, and the cascade is a wrapper
+        warnings.filterwarnings(
+            "ignore", message=".*Box observation space (minimum|maximum) value is"
+        )
+        warnings.filterwarnings("ignore", message=".*is different from the unwrapped version")
+        check_env(CascadeWrapper(env) if wrap else env.unwrapped)
+
+
+def test_gymnasium_s_checker_passes_in_every_world(any_world: World) -> None:
+    env = gymnasium.make(
+        "fastgaum/User-v0", world=any_world, slate_size=3, observation="dict", features=True
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message=".*Box observation space (minimum|maximum) value is"
+        )
+        check_env(env.unwrapped)
+
+
+@pytest.mark.parametrize("options", KINDS, ids=str)
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+@pytest.mark.parametrize("wrap", [False, True], ids=["slates", "cascade"])
+def test_everything_returned_lies_in_its_space(
+    options: dict[str, Any], mode: AutoresetMode, wrap: bool
+) -> None:
+    env: Any = UserVectorEnv(5, world=WORLD, slate_size=3, autoreset_mode=mode, **options)
+    if wrap:
+        env = VectorCascadeWrapper(env)
+    assert env.metadata["autoreset_mode"] is mode
+    assert env.observation_space == gymnasium.vector.utils.batch_space(
+        env.single_observation_space, 5
+    )
+    observation, info = env.reset(seed=1)
+    env.action_space.seed(1)
+    for _ in range(40):
+        assert observation in env.observation_space
+        observation, rewards, terminated, truncated, info = env.step(env.action_space.sample())
+        for array, kind in ((rewards, np.float32), (terminated, np.bool_), (truncated, np.bool_)):
+            assert array.shape == (5,)
+            assert array.dtype == kind
+        assert not (terminated & truncated).any()
+        masks = {name for name in info if name.startswith("_")}
+        assert {f"_{name}" for name in info if name not in masks} == masks
+        assert all(info[name].dtype == np.bool_ and info[name].shape == (5,) for name in masks)
+        if mode is AutoresetMode.SAME_STEP and "final_obs" in info:
+            finals = [one for one in info["final_obs"] if one is not None]
+            assert all(one in env.single_observation_space for one in finals)
+            assert len(finals) == (terminated | truncated).sum()
+        if mode is AutoresetMode.DISABLED and (terminated | truncated).any():
+            observation, info = env.reset(options={"reset_mask": terminated | truncated})
+
+
+def assert_same(ours: Any, stock: Any, rows: np.ndarray) -> None:
+    """Equal where the mask says that there is something; stock arrays may have a wider dtype."""
+    if isinstance(stock, dict):
+        for name in stock:
+            if not name.startswith("_"):
+                mask = stock[f"_{name}"]
+                np.testing.assert_array_equal(ours[f"_{name}"], mask, err_msg=name)
+                assert_same(ours[name], stock[name], np.flatnonzero(mask))
+    elif stock.dtype == object:
+        for row in rows:
+            assert_observations_equal(ours[row], stock[row])
+    else:
+        np.testing.assert_allclose(ours[rows], stock[rows], rtol=1e-6)
+
+
+def assert_observations_equal(ours: Any, stock: Any) -> None:
+    if isinstance(stock, dict):
+        for name, part in stock.items():
+            np.testing.assert_array_equal(ours[name], part)
+    else:
+        np.testing.assert_array_equal(ours, stock)
+
+
+@pytest.mark.parametrize("options", KINDS, ids=str)
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+@pytest.mark.parametrize("wrap", [False, True], ids=["slates", "cascade"])
+def test_the_vector_equals_gymnasium_s_own_over_single_environments(
+    options: dict[str, Any], mode: AutoresetMode, wrap: bool
+) -> None:
+    check_against_stock(WORLD, mode, wrap, options, 45)
+
+
+def check_against_stock(
+    world: World, mode: AutoresetMode, wrap: bool, options: dict[str, Any], steps: int
+) -> None:
+    """The native vector and SyncVectorEnv over `UserEnv`s with the same seeds: the same arrays,
+    step by step."""
+    seeds = [11, 3, 8, 11]
+
+    def single() -> gymnasium.Env[Any, Any]:
+        env = UserEnv(world=world, slate_size=3, **options)
+        return CascadeWrapper(env) if wrap else env
+
+    native: Any = UserVectorEnv(4, world=world, slate_size=3, autoreset_mode=mode, **options)
+    native = VectorCascadeWrapper(native) if wrap else native
+    stock = SyncVectorEnv([single] * 4, autoreset_mode=mode)
+    assert native.action_space == stock.action_space
+    assert native.observation_space == stock.observation_space
+    (ours, info), (theirs, stock_info) = native.reset(seed=seeds), stock.reset(seed=seeds)
+    rng = np.random.default_rng(0)
+    for _ in range(steps):
+        assert_observations_equal(ours, theirs)
+        assert_same(info, stock_info, np.arange(4))
+        actions = rng.integers(
+            native.action_space.nvec if wrap else native.pools.size, size=native.action_space.shape
+        )
+        ours, rewards, terminated, truncated, info = native.step(actions)
+        theirs, stock_rewards, stock_terminated, stock_truncated, stock_info = stock.step(actions)
+        np.testing.assert_allclose(rewards, stock_rewards, rtol=1e-6)
+        np.testing.assert_array_equal(terminated, stock_terminated)
+        np.testing.assert_array_equal(truncated, stock_truncated)
+        if mode is AutoresetMode.DISABLED and (terminated | truncated).any():
+            (ours, info) = native.reset(options={"reset_mask": terminated | truncated})
+            (theirs, stock_info) = stock.reset(options={"reset_mask": terminated | truncated})
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_in_every_world_the_vector_equals_gymnasium_s_own(
+    any_world: World, mode: AutoresetMode
+) -> None:
+    check_against_stock(
+        any_world,
+        mode,
+        False,
+        {"pool": "per_user", "pool_size": 6, "leaving": 0.1, "horizon": 6},
+        25,
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({(2, 1): 12}, "user 2 has 12 in place 1, a place of the pool from 0 to 11 is required"),
+        ({(0, 2): -1}, "user 0 has -1 in place 2, a place of the pool"),
+        (
+            {(1, 2): 0, (1, 0): 0},
+            "user 1 has 0 in place 2, which stands in place 0 already: pass strict=False",
+        ),
+    ],
+)
+def test_an_action_that_is_not_allowed_is_named(
+    change: dict[tuple[int, int], int], message: str
+) -> None:
+    env = UserVectorEnv(3, world=WORLD, slate_size=3, strict=True)
+    env.reset(seed=0)
+    actions = np.tile(np.arange(3), (3, 1))
+    env.step(actions)
+    for place, value in change.items():
+        actions[place] = value
+    with pytest.raises(ActionError, match=message):
+        env.step(actions)
+
+
+@pytest.mark.parametrize(
+    "actions", [np.zeros((3, 4), int), np.zeros(9, int), np.zeros((3, 3)), np.zeros((3, 3), bool)]
+)
+def test_actions_of_another_shape_or_type_are_refused(actions: np.ndarray) -> None:
+    env = UserVectorEnv(3, world=WORLD, slate_size=3)
+    with pytest.raises(ActionError, match="call reset"):
+        env.step(np.zeros((3, 3), int))
+    env.reset()
+    with pytest.raises(ActionError, match=r"whole numbers of shape \(3, 3\) are required"):
+        env.step(actions)
+
+
+def test_a_repeated_item_is_displayed_once() -> None:
+    """The same users, shown [4, 4, 4] and [4]: the same choices."""
+    many, one = (UserVectorEnv(64, world=WORLD, slate_size=k) for k in (3, 1))
+    many.reset(seed=2)
+    one.reset(seed=2)
+    _, rewards, _, _, info = many.step(np.full((64, 3), 4))
+    _, alone, _, _, other = one.step(np.full((64, 1), 4))
+    np.testing.assert_array_equal(info["item"], other["item"])
+    np.testing.assert_allclose(rewards, alone, rtol=1e-5)
+    assert set(info["place"].tolist()) == {-1, 0}
+
+
+def test_rewards_are_the_utility_of_the_choice_a_click_or_one_s_own() -> None:
+    def own(response: Any, slates: np.ndarray, states: np.ndarray) -> np.ndarray:
+        assert slates.shape == (32, 4)
+        assert states.shape == (32, WORLD.state_dim)
+        return 10.0 * (response.places == 1)
+
+    envs = [
+        UserVectorEnv(32, world=WORLD, slate_size=4, reward=rule)
+        for rule in ("utility", "click", own)
+    ]  # type: ignore[arg-type]
+    actions = np.random.default_rng(0).permuted(np.tile(np.arange(12), (32, 1)), axis=1)[:, :4]
+    results = []
+    for env in envs:
+        env.reset(seed=4)
+        expected = env.users.utilities(actions)
+        _, rewards, _, _, info = env.step(actions)
+        results.append(rewards)
+    clicked = info["place"] >= 0
+    assert 0 < clicked.sum() < 32
+    chosen = expected[np.arange(32), info["place"]]
+    np.testing.assert_allclose(results[0], np.where(clicked, chosen, 0), rtol=1e-6)
+    np.testing.assert_array_equal(results[1], clicked)
+    np.testing.assert_array_equal(results[2], 10.0 * (info["place"] == 1))
+    assert [WORLD.item_ids[int(i)] for i in info["item"][clicked]] == [
+        f"i{actions[row, info['place'][row]]}" for row in np.flatnonzero(clicked)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        (
+            lambda response, slates, states: np.zeros(3),
+            r"returned shape \(3,\), one number per user, \(4,\)",
+        ),
+        (lambda response, slates, states: np.array([0, 0, np.nan, 0]), "returned nan for user 2"),
+    ],
+)
+def test_a_reward_function_that_does_not_give_a_number_per_user_is_refused(
+    own: Any, message: str
+) -> None:
+    env = UserVectorEnv(4, world=WORLD, slate_size=2, reward=own)
+    env.reset()
+    with pytest.raises(NumericsError, match=message):
+        env.step(np.tile([0, 1], (4, 1)))
+
+
+def test_users_leave_at_the_rate_that_was_asked_for() -> None:
+    n = 4000
+    env = UserVectorEnv(n, world=WORLD, slate_size=1, horizon=None, leaving=[0.0, 0.25, 1.0])
+    env.reset(seed=0)
+    ended = []
+    for _ in range(3):
+        _, _, terminated, truncated, _ = env.step(np.zeros((n, 1), int))
+        ended.append(int(terminated.sum()))
+        assert not truncated.any()
+    assert ended[0] == 0
+    assert abs(ended[1] - 0.25 * n) < 4 * np.sqrt(n * 0.25 * 0.75)
+    # who left after step 2 started anew in step 3; everyone else left after it
+    assert ended[2] == n - ended[1]
+
+
+def test_a_leaving_function_sees_steps_and_states() -> None:
+    def bored(response: Any, steps: np.ndarray, states: np.ndarray) -> np.ndarray:
+        assert states.shape == (6, WORLD.state_dim)
+        return (steps == 3) & (response.places >= -1)
+
+    env = UserVectorEnv(6, world=WORLD, slate_size=1, leaving=bored)
+    env.reset(seed=0)
+    ends = [env.step(np.zeros((6, 1), int))[2].all() for _ in range(8)]
+    assert ends == [False, False, True, False, False, False, True, False]
+
+
+def test_leaving_is_learned_from_a_log_s_sessions() -> None:
+    event = ([0, 1], 0)
+    log = log_of([[event], [event] * 2, [event] * 2, [event] * 7], [0, 0, 0, 1])
+    np.testing.assert_allclose(session_leaving(log), [1 / 3, 1])
+    np.testing.assert_allclose(session_leaving(log, "all"), [1 / 4, 2 / 3, 0, 0, 0, 0, 1])
+    with pytest.raises(ConfigError, match="no test session"):
+        session_leaving(log, "test")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"world": WORLD, "run": "x"}, "one of them"),
+        ({}, "one of them"),
+        ({"world": WORLD, "horizon": None}, "would never end"),
+        ({"world": WORLD, "horizon": 0}, "at least 1 step"),
+        ({"world": WORLD, "slate_size": 0}, "at least 1 each"),
+        ({"world": WORLD, "pool": "per_users"}, "did you mean 'per_user'"),
+        ({"world": WORLD, "pool_size": 13}, "from 1 to the 12 items"),
+        ({"world": WORLD, "pool": [0, 12]}, "items from 0 to 12, the catalogue has 0 to 11"),
+        ({"world": WORLD, "pool": [3, 1, 3]}, "item 3 2 times"),
+        ({"world": WORLD, "pool": [3, 1], "pool_size": 3}, "leave pool_size out"),
+        ({"world": WORLD, "pool": [0.5]}, "whole numbers"),
+        ({"world": WORLD, "reward": "clicks"}, "did you mean 'click'"),
+        ({"world": WORLD, "leaving": 1.5}, r"a probability in \[0, 1\]"),
+        ({"world": WORLD, "leaving": float("nan")}, r"a probability in \[0, 1\]"),
+        ({"world": WORLD, "observation": "dictionary"}, "flat or dict"),
+        ({"world": WORLD, "autoreset_mode": "SAMESTEP"}, "did you mean 'SAME_STEP'"),
+        ({"world": WORLD, "slatesize": 3}, "no option 'slatesize'"),
+    ],
+)
+def test_an_impossible_option_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        UserVectorEnv(2, **options)
+
+
+def test_without_copies_observations_are_views() -> None:
+    kept, viewed = (
+        UserVectorEnv(3, world=WORLD, slate_size=2, features=True, copy=copy)
+        for copy in (True, False)
+    )
+    firsts = [env.reset(seed=0)[0] for env in (kept, viewed)]
+    before = [first.copy() for first in firsts]  # type: ignore[union-attr]
+    for env in (kept, viewed):
+        for _ in range(4):
+            env.step(np.tile([0, 1], (3, 1)))
+    np.testing.assert_array_equal(firsts[0], before[0])
+    assert not np.array_equal(firsts[1], before[1])
+
+
+def test_a_spec_makes_the_same_environment_without_copying_the_world(any_world: World) -> None:
+    made = gymnasium.make("fastgaum/User-v0", world=any_world, slate_size=3)
+    assert made.spec is not None
+    again = made.spec.make()
+    assert again.unwrapped.world is any_world  # type: ignore[attr-defined]
+    for env in (made, again):
+        env.reset(seed=4)
+    np.testing.assert_array_equal(made.step(np.arange(3))[0], again.step(np.arange(3))[0])
+    many = gymnasium.make_vec("fastgaum/User-v0", num_envs=3, world=any_world, slate_size=3)
+    assert gymnasium.make_vec(many.spec).num_envs == 3  # type: ignore[arg-type]

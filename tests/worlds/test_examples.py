@@ -1,0 +1,48 @@
+"""The agents of docs/examples against the real libraries, at a small size: they learn, and earn
+more than chance.
+
+`tests/test_examples.py` runs the other examples.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from fastgaum.logs.synthetic import SyntheticWorld
+from fastgaum.worlds.true_world import TrueWorld
+
+FOLDER = Path(__file__).resolve().parents[2] / "docs" / "examples"
+SIZES: dict[str, dict[str, Any]] = {
+    "sb3_dqn": {"steps": 6_000},
+    "sb3_ppo": {"steps": 6_400},
+    "cleanrl_ppo": {"updates": 8},
+    "processes": {"updates": 60, "n": 512},
+}
+OTHERS = {"torchrec_tables", "ray_train"}
+"""tested elsewhere: tests/models/test_own_tables.py, tests/game/test_train_loop.py"""
+
+
+def module_of(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", list(SIZES))
+def test_an_example_s_agent_earns_more_than_chance(name: str) -> None:
+    """Users whose truth is known: 512 new ones pay some -1 to random slates and at most some 17 to
+    any."""
+    if name.startswith("sb3"):
+        pytest.importorskip("stable_baselines3", reason="the agents: install fastgaum[rl]")
+    world = TrueWorld(SyntheticWorld(n_items=20, no_click=0.3))
+    random, learned = module_of(name).main(world=world, **SIZES[name])
+    assert -2 < random < 1
+    assert learned > random + 8

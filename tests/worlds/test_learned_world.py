@@ -1,0 +1,365 @@
+"""LearnedWorld: what its users are shown and choose from is what the encoder makes of a log that
+holds the same sessions."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from fastgaum.config import Config
+from fastgaum.errors import ConfigError
+from fastgaum.features.batches import assemble
+from fastgaum.logs.log import SessionLog
+from fastgaum.models.user_model import UserModel
+from fastgaum.nets.ops.segments import segment_sum
+from fastgaum.nets.regularisers import Custom
+from fastgaum.nets.tensors import to_tensors
+from fastgaum.threads import set_threads
+from fastgaum.worlds.learned_world import LearnedWorld
+from tests.builders import random_log
+from tests.worlds.simulated import as_log, encoded, keys_of, play, random_slates
+
+SMALL: dict[str, Any] = {
+    "epochs": 1,
+    "warm_start": 2,
+    "catch_up": 1,
+    "hidden": [8, 6],
+    "history_dim": 5,
+    "batch_sessions": 16,
+    "lr": 0.03,
+    "search": [],
+}
+IDENTITY: dict[str, Any] = {"protocol": "identity", "relations": False, "set_context": False}
+
+
+def fitted(log: SessionLog, **changes: Any) -> UserModel:
+    model = UserModel.from_preset(**{**SMALL, **changes}, device="cpu")
+    model.fit(log)
+    return model
+
+
+def check_same_as_encoder(
+    model: UserModel, world: LearnedWorld, source: SessionLog | None = None, idle: float = 0.0
+) -> None:
+    """Play, write the sessions down, and ask the model."""
+    users = world.population(7)
+    users.reset(keys_of(1, 7))
+    played = play(users, world, steps=6, idle=idle)
+    log, had = as_log(played, world, source)
+    assert model.space is not None
+    batch = to_tensors(
+        assemble(encoded(model.space, log), np.arange(log.n_sessions, dtype=np.int32))
+    )
+    log_probs, none = model.choice_log_probs(batch, world.head)
+    tolerance = 1e-5 if not isinstance(model.regulariser, Custom) else 1e-4
+    # sparse distributions are floored at 1e-12 before the logarithm
+    np.testing.assert_allclose(had["probability"], log_probs.exp().numpy(), atol=tolerance)
+    np.testing.assert_allclose(
+        had["none"], none.exp().numpy() if world.outside else 0 * had["none"], atol=tolerance
+    )
+    np.testing.assert_allclose(
+        had["utility"], model.utility(batch).numpy()[had["chosen"]], rtol=1e-4, atol=2e-5
+    )
+    assert len(had["chosen"]) > 10
+    sizes = np.diff(log.display_offsets)
+    assert had["probability"][np.repeat(sizes, sizes) > 1].std() > 1e-3, (
+        "nothing was learned: everything equals everything"
+    )
+
+
+VARIANTS: list[dict[str, Any]] = [
+    IDENTITY,
+    {**IDENTITY, "history": "gru"},
+    {**IDENTITY, "item_dim": 3, "activation": "elu"},
+    {**IDENTITY, "wide": False, "history_layers": 2},
+    {"relations": False},
+    {"relations": True},
+    {"relations": True, "set_context": False, "history": "gru", "history_layers": 2},
+    {"members": 2, "activation": "tanh"},
+    {"history_owner": "own"},
+    {"members": 2, "history_owner": "own", "history": "gru"},
+    {"history": "pw", "history_window": 3},
+    {"history": "bilstm"},
+    {"history": "bilstm", "history_layers": 2, "members": 2},
+    {"regulariser": "l2"},
+    {"regulariser": "tsallis"},
+    {"regulariser": "tsallis", "tsallis_alpha": 1.7},
+    {"eta": 2.0, "history_layers": 2, "item_dim": 2},
+]
+
+
+@pytest.mark.parametrize("head", ["generator", "reward"])
+@pytest.mark.parametrize("changes", VARIANTS, ids=str)
+def test_probabilities_are_the_model_s_on_the_same_sessions(
+    changes: dict[str, Any], head: Any
+) -> None:
+    model = fitted(random_log(4, n_sessions=60, no_click=0.3), **changes)
+    check_same_as_encoder(model, LearnedWorld(model, head))
+
+
+@pytest.mark.parametrize(
+    "changes", [IDENTITY, {}, {"history": "pw"}, {"history": "bilstm"}, {"members": 2}], ids=str
+)
+def test_users_who_sit_out_stay_as_they_are(changes: dict[str, Any]) -> None:
+    model = fitted(random_log(4, n_sessions=60, no_click=0.3), **changes)
+    check_same_as_encoder(model, LearnedWorld(model), idle=0.4)
+
+
+def test_without_no_click() -> None:
+    model = fitted(random_log(5, n_sessions=60), relations=True)
+    check_same_as_encoder(model, LearnedWorld(model, "reward"))
+
+
+@pytest.mark.parametrize("head", ["generator", "reward"])
+def test_a_regulariser_of_the_user_s_own(head: Any) -> None:
+    def half_square(
+        probs: torch.Tensor, outside: torch.Tensor, offsets: torch.Tensor
+    ) -> torch.Tensor:
+        return 0.5 * (segment_sum(probs.square(), offsets) + outside.square())
+
+    model = UserModel(
+        Config.from_preset("fastgaum", **SMALL),
+        regulariser=Custom(half_square, steps=20),
+        device="cpu",
+    )
+    model.fit(random_log(4, n_sessions=60, no_click=0.3))
+    check_same_as_encoder(model, LearnedWorld(model, head))
+
+
+def log_with_fields(ordered: bool = False) -> SessionLog:
+    log = random_log(2, n_sessions=60, no_click=0.2)
+    rng = np.random.default_rng(0)
+    return dataclasses.replace(
+        log,
+        candidate_fields={
+            "price": rng.random(log.n_candidates, np.float32),
+            "shelf": rng.integers(-1, 3, log.n_candidates).astype(np.int32),
+        },
+        item_fields={
+            "brand": rng.integers(-1, 3, log.n_items).astype(np.int32),
+            "weight": rng.random(log.n_items, np.float32),
+        },
+        categories={
+            "brand": pl.Series(["a", "b", "c"]),
+            "shelf": pl.Series(["top", "low", "back"]),
+        },
+        views=rng.integers(1, 6, log.n_candidates).astype(np.uint16),
+        ordered=ordered,
+    )
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("changes", [{"protocol": "views"}, {"relations": True}, IDENTITY], ids=str)
+def test_fields_views_and_order(changes: dict[str, Any], ordered: bool) -> None:
+    log = log_with_fields(ordered)
+    model = fitted(log, **changes)
+    check_same_as_encoder(model, LearnedWorld(model, log=log), log)
+    with pytest.raises(ConfigError, match=r"brand, price, shelf, weight.*pass the log"):
+        LearnedWorld(model)
+
+
+def test_candidate_fields_are_the_item_s_mean_and_most_frequent_value() -> None:
+    log = log_with_fields()
+    model = fitted(log)
+    world = LearnedWorld(model, log=log)
+    space = world.catalogue.space
+    train = np.isin(log.session_of_event, log.sessions_in("train"))[log.event_of_candidate()]
+    shelf = next(part for part in space.categorical if part.name == "shelf")
+    for row, item in enumerate(world.item_ids):
+        mine = train & (log.items == log.item_ids.to_list().index(item))
+        price = log.candidate_fields["price"][mine].mean()
+        assert world.catalogue.fixed[row, space.number_names.index("price")] == pytest.approx(
+            price, rel=1e-5
+        )
+        codes = log.candidate_fields["shelf"][mine]
+        counts = {code: (codes == code).sum() for code in np.unique(codes)}
+        code = (
+            int(world.catalogue.ids[row, [part.name for part in space.categorical].index("shelf")])
+            - shelf.start
+            - 1
+        )
+        value = -1 if code < 0 else log.categories["shelf"].to_list().index(shelf.values[code])
+        assert counts[value] == max(counts.values())
+
+
+@pytest.mark.parametrize(
+    "changes", [IDENTITY, {}, {"history": "pw"}, {"history": "gru", "relations": True}], ids=str
+)
+def test_logged_starts_are_prefixes_of_the_log(changes: dict[str, Any]) -> None:
+    """A user who starts after a prefix has the state and the probabilities that the logged session
+    has at its next event."""
+    log = random_log(4, n_sessions=60, no_click=0.3)
+    model = fitted(log, **changes)
+    world = LearnedWorld(model, "reward", log=log, starts="logged", split="test")
+    users = world.population(50)
+    users.reset(keys_of(3, 50))
+    assert world.starts is not None
+    assert model.space is not None
+    assert model.networks is not None
+    sessions, lengths = world.starts.drawn(keys_of(3, 50))
+    assert len(set(lengths.tolist())) > 2
+    assert len(set(sessions.tolist())) > 5
+    rows = log.sessions_in("test")[sessions]
+    events = log.session_offsets[rows] + lengths
+    encoded = model.space.encode(log, rows)
+    batch = to_tensors(assemble(encoded, np.arange(50, dtype=np.int32)))
+    with torch.no_grad():
+        states = model.networks.eval().utility(batch)[1].numpy()
+    at = encoded.session_offsets[:-1] + lengths
+    np.testing.assert_allclose(users.states, states[at], atol=1e-5)
+    # the next event's displays, shown; items that training never displayed are none of the world's
+    row_of = {item: row for row, item in enumerate(world.item_ids)}
+    shown = [
+        log.items[log.display_offsets[event] : log.display_offsets[event + 1]] for event in events
+    ]
+    slates = np.full((50, max(map(len, shown))), -1, np.int32)
+    known = np.zeros(50, bool)
+    for user, items in enumerate(shown):
+        rows_of = [row_of.get(log.item_ids[int(item)], -1) for item in items]
+        slates[user, : len(items)] = rows_of
+        known[user] = min(rows_of) >= 0
+    assert known.sum() > 20
+    expected = model.choice_log_probs(batch, "reward")[0].exp().numpy()
+    probabilities, _ = users.probabilities(slates)
+    for user in np.flatnonzero(known):
+        first = encoded.display_offsets[at[user]]
+        np.testing.assert_allclose(
+            probabilities[user, : len(shown[user])],
+            expected[first : first + len(shown[user])],
+            atol=1e-5,
+        )
+    again = world.population(3)
+    again.reset(keys_of(3, 50)[[5, 17, 30]])
+    assert np.array_equal(again.states, users.states[[5, 17, 30]])
+    users.reset(keys_of(3, 50)[:2], np.array([40, 9], np.int32))
+    first = users.states[:2].copy()
+    users.reset(keys_of(3, 50)[:2], np.array([40, 9], np.int32))
+    assert np.array_equal(users.states[[40, 9]], first)
+
+
+@pytest.mark.parametrize(
+    "changes", [IDENTITY, {"relations": True}, {"history": "pw"}, {"history": "gru"}], ids=str
+)
+def test_a_user_s_trajectory_depends_on_its_keys_alone(changes: dict[str, Any]) -> None:
+    """Whatever users stand beside it, in whatever order, on one thread or two: the same bits."""
+    model = fitted(random_log(4, n_sessions=60, n_items=40, no_click=0.3), **changes)
+    world = LearnedWorld(model)
+    n = 700
+    who = np.array([699, 3, 256, 255, 97])
+    many, few, alone = world.population(n), world.population(5), world.population(1)
+    for users, count in ((many, n), (few, 5), (alone, 1)):
+        users.reset(keys_of(0, count))
+    for t in range(6):
+        slates, keys = random_slates(world, n, 3 + t % 3, t), keys_of(t, n)
+        set_threads(1 + t % 2)
+        all_of, some = many.step(slates, keys), few.step(slates[who], keys[who])
+        set_threads(1)
+        one = alone.step(slates[who[:1]], keys[who[:1]])
+        assert np.array_equal(all_of.items[who], some.items)
+        assert np.array_equal(all_of.utilities[who], some.utilities)
+        assert np.array_equal(many.states[who], few.states)
+        assert np.array_equal(some.utilities[:1], one.utilities)
+        assert np.array_equal(few.states[:1], alone.states)
+
+
+@pytest.mark.parametrize("changes", [IDENTITY, {}, {"history": "bilstm"}, {"members": 2}], ids=str)
+def test_users_started_anew_are_new(changes: dict[str, Any]) -> None:
+    model = fitted(random_log(4, n_sessions=60, no_click=0.3), **changes)
+    world = LearnedWorld(model)
+    users, fresh = world.population(6), world.population(2)
+    users.reset(keys_of(0, 6))
+    fresh.reset(keys_of(0, 2))
+    play(users, world, steps=3)
+    kept = users.states.copy()
+    rows = np.array([4, 1], np.int32)
+    users.reset(keys_of(1, 2), rows)
+    assert (users.states[rows] == 0).all()
+    assert np.array_equal(users.states[[0, 2, 3, 5]], kept[[0, 2, 3, 5]])
+    for t in range(3):
+        slates, keys = random_slates(world, 6, 4, 50 + t), keys_of(60 + t, 6)
+        items = users.step(slates, keys).items
+        assert np.array_equal(fresh.step(slates[rows], keys[rows]).items, items[rows])
+        np.testing.assert_allclose(fresh.states, users.states[rows], atol=1e-6)
+
+
+@pytest.mark.parametrize("changes", [IDENTITY, {"relations": True}, {"members": 2}], ids=str)
+def test_utilities_of_pools_are_the_utilities_of_slates(changes: dict[str, Any]) -> None:
+    """A pool is a display set: the utility of the item that a step chose from it is the pool's."""
+    model = fitted(random_log(4, n_sessions=60, no_click=0.3), **changes)
+    world = LearnedWorld(model)
+    users = world.population(9)
+    users.reset(keys_of(0, 9))
+    play(users, world, steps=2)
+    pool = np.array([3, 1, 7, 5, 10], np.int32)
+    utilities = users.utilities(pool)
+    np.testing.assert_array_equal(utilities, users.utilities(np.tile(pool, (9, 1))))
+    response = users.step(np.tile(pool, (9, 1)), keys_of(1, 9))
+    chose = response.places >= 0
+    np.testing.assert_allclose(
+        response.utilities[chose], utilities[chose, response.places[chose]], atol=1e-6
+    )
+    assert (response.utilities[~chose] == 0).all()
+
+
+def test_counts_grow_with_a_long_session() -> None:
+    """More items than a user's table has room for: it grows, and the numbers stay the encoder's."""
+    model = fitted(random_log(4, n_sessions=120, n_items=200, no_click=0.3), relations=True)
+    world = LearnedWorld(model)
+    users = world.population(2)
+    users.reset(keys_of(0, 2))
+    room = users.so_far.keys.shape[1]
+    played = play(users, world, steps=30, k=12)
+    assert users.so_far.keys.shape[1] > room
+    log, had = as_log(played, world)
+    assert model.space is not None
+    batch = to_tensors(assemble(encoded(model.space, log), np.arange(2, dtype=np.int32)))
+    np.testing.assert_allclose(
+        had["probability"], model.choice_log_probs(batch, "generator")[0].exp().numpy(), atol=1e-5
+    )
+
+
+def test_item_features_are_few_finite_and_have_one_sign() -> None:
+    log = random_log(4, n_sessions=120, n_items=40, no_click=0.3)
+    model = fitted(log, hidden=[32, 8])
+    world = LearnedWorld(model)
+    features = world.item_features
+    assert features.shape == (world.n_items, 15)
+    assert np.array_equal(features, LearnedWorld(model).item_features)
+    spread = features.std(axis=0)
+    assert spread[0] == pytest.approx(1, rel=1e-4)
+    assert (np.diff(spread[:12]) <= 1e-6).all()
+    np.testing.assert_allclose(spread[12:], 1, rtol=1e-4)
+    displays = world.catalogue.space.item_displays
+    assert np.corrcoef(features[:, 12], np.log1p(displays))[0, 1] == pytest.approx(1)
+    assert LearnedWorld(model, n_features=3).item_features.shape == (world.n_items, 3)
+    with pytest.raises(ConfigError, match="n_features must be at least 3"):
+        LearnedWorld(model, n_features=2)
+
+
+def test_what_cannot_be_is_named() -> None:
+    log = random_log(4, n_sessions=60, no_click=0.3)
+    exact = fitted(log, players="exact")
+    with pytest.raises(ConfigError, match="has not been trained"):
+        LearnedWorld(UserModel.from_preset())
+    with pytest.raises(ConfigError, match="no generator"):
+        LearnedWorld(exact, "generator")
+    with pytest.raises(ConfigError, match="pass log="):
+        LearnedWorld(exact, starts="logged")
+    with pytest.raises(ConfigError, match="starts must be empty or logged, got 'cold'"):
+        LearnedWorld(exact, starts="cold")  # type: ignore[arg-type]
+    world = LearnedWorld(exact)
+    assert world.head == "reward"
+    with pytest.raises(ConfigError, match="at least one user, got n = 0"):
+        world.population(0)
+    users = world.population(2)
+    with pytest.raises(ConfigError, match=r"\(2, k\), got \(3, 2\)"):
+        users.step(np.zeros((3, 2), np.int32), keys_of(0, 2))
+    with pytest.raises(ConfigError, match=f"holds item {world.n_items}"):
+        users.utilities(np.full(3, world.n_items, np.int32))
+    with pytest.raises(ValueError, match="read-only"):
+        users.states[0] = 1

@@ -1,0 +1,154 @@
+"""Masks: which users an info entry speaks of, which users a step moves, and which items a cascade
+may still pick."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fastgaum.errors import ActionError, ConfigError
+from fastgaum.worlds.cascade import CascadeWrapper, VectorCascadeWrapper
+from fastgaum.worlds.single_env import UserEnv
+from fastgaum.worlds.vector_env import UserVectorEnv
+from tests.worlds.small_world import SmallWorld
+
+WORLD = SmallWorld()
+
+
+def test_new_pools_are_told_of_with_a_mask() -> None:
+    env = UserVectorEnv(6, world=WORLD, slate_size=2, pool="per_user", pool_size=5, leaving=0.5)
+    _, info = env.reset(seed=0)
+    assert info["_pool"].all()
+    pools, ended, told = info["pool"], np.zeros(6, bool), 0
+    for _ in range(12):
+        _, _, terminated, truncated, info = env.step(np.tile([0, 1], (6, 1)))
+        new = info.get("_pool", np.zeros(6, bool))
+        np.testing.assert_array_equal(new, ended)
+        if new.any():
+            assert (info["pool"][new] != pools[new]).any()
+            np.testing.assert_array_equal(info["pool"][~new], pools[~new])
+            pools, told = info["pool"], told + new.sum()
+        ended = terminated | truncated
+    assert told > 6
+    np.testing.assert_array_equal(pools, env.pools.items)
+
+
+def test_an_action_names_places_of_the_pool_that_is_observed() -> None:
+    env = UserVectorEnv(
+        40, world=WORLD, slate_size=2, pool="per_step", pool_size=4, observation="dict"
+    )
+    observation, info = env.reset(seed=0)
+    for _ in range(5):
+        pool = observation["pool"]  # type: ignore[index]
+        np.testing.assert_array_equal(pool, info["pool"])
+        np.testing.assert_array_equal(observation["features"], WORLD.item_features[pool])  # type: ignore[index]
+        assert all(len(set(row)) == 4 for row in pool.tolist())
+        actions = np.tile([3, 1], (40, 1))
+        observation, _, _, _, info = env.step(actions)
+        chosen = info["item"] >= 0
+        places = actions[np.arange(40), info["place"]]
+        np.testing.assert_array_equal(info["item"][chosen], pool[np.arange(40), places][chosen])
+
+
+def test_only_users_of_the_mask_move() -> None:
+    """`step_where` in two halves is `step`."""
+    whole, halves = (UserVectorEnv(6, world=WORLD, slate_size=2, leaving=0.3) for _ in range(2))
+    whole.reset(seed=0)
+    halves.reset(seed=0)
+    half = np.arange(6) < 3
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        actions = rng.integers(12, size=(6, 2))
+        observation, rewards, terminated, truncated, _ = whole.step(actions)
+        before = halves.observe().copy()  # type: ignore[union-attr]
+        middle, first_rewards, first_terminated, first_truncated, info = halves.step_where(
+            actions, half
+        )
+        np.testing.assert_array_equal(middle[~half], before[~half])
+        assert not info.get("_item", ~half)[~half].any() or "item" not in info
+        assert not first_rewards[~half].any()
+        last, second_rewards, second_terminated, second_truncated, _ = halves.step_where(
+            actions, ~half
+        )
+        np.testing.assert_array_equal(last, observation)
+        np.testing.assert_array_equal(first_rewards + second_rewards, rewards)
+        np.testing.assert_array_equal(first_terminated | second_terminated, terminated)
+        np.testing.assert_array_equal(first_truncated | second_truncated, truncated)
+
+
+def test_a_cascade_s_mask_is_what_its_slate_lacks() -> None:
+    env = VectorCascadeWrapper(
+        UserVectorEnv(2, world=WORLD, slate_size=3, pool_size=5, strict=True)
+    )
+    observation, info = env.reset(seed=0)
+    assert info["action_mask"].all()
+    assert info["action_mask"].shape == (2, 5)
+    for picks in ([0, 4], [1, 0]):
+        observation, rewards, terminated, truncated, info = env.step(np.array(picks))
+        assert not rewards.any()
+        assert not (terminated | truncated).any()
+        assert "item" not in info
+    np.testing.assert_array_equal(info["action_mask"], [[0, 0, 1, 1, 1], [0, 1, 1, 1, 0]])
+    np.testing.assert_array_equal(info["action_mask"], env.action_masks())
+    np.testing.assert_array_equal(
+        observation[:, WORLD.state_dim :], [[0, 0, 1, 1, 1, 0, 0, 0], [0, 0, 1, 1, 0, 0, 0, 1]]
+    )
+    with pytest.raises(
+        ActionError, match="the action of user 1 is 4, which its slate holds already"
+    ):
+        env.step(np.array([2, 4]))
+    _, _, _, _, info = env.step(np.array([2, 3]))
+    assert info["_item"].all()
+    assert info["action_mask"].all()
+
+
+def test_a_cascade_shows_the_slate_that_was_picked() -> None:
+    cascade, plain = (UserVectorEnv(50, world=WORLD, slate_size=3) for _ in range(2))
+    env = VectorCascadeWrapper(cascade, observe_taken=False)
+    env.reset(seed=0)
+    plain.reset(seed=0)
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        slates = rng.permuted(np.tile(np.arange(12), (50, 1)), axis=1)[:, :3]
+        for place in range(3):
+            observation, rewards, _, _, info = env.step(slates[:, place])
+        states, expected, _, _, other = plain.step(slates)
+        np.testing.assert_array_equal(rewards, expected)
+        np.testing.assert_array_equal(observation[:, : WORLD.state_dim], states)
+        np.testing.assert_array_equal(info["item"], other["item"])
+
+
+def test_one_user_s_cascade() -> None:
+    env = CascadeWrapper(UserEnv(world=WORLD, slate_size=2, observation="dict", horizon=1))
+    with pytest.raises(ActionError, match="call reset"):
+        env.step(0)
+    observation, info = env.reset(seed=0)
+    assert set(observation) == {"state", "pool", "place", "taken"}
+    observation, reward, terminated, truncated, info = env.step(3)
+    assert (reward, terminated, truncated, "item" in info) == (0.0, False, False, False)
+    np.testing.assert_array_equal(np.flatnonzero(~info["action_mask"]), [3])
+    np.testing.assert_array_equal(observation["place"], [0, 1])
+    observation, reward, terminated, truncated, info = env.step(3)
+    assert truncated
+    assert info["item"] in (-1, 3)
+    with pytest.raises(ActionError, match="place of the pool from 0 to 11"):
+        env.step(12)
+
+
+@pytest.mark.parametrize("make", [lambda: object(), lambda: UserEnv(world=WORLD)])
+def test_a_cascade_wraps_users_only(make: object) -> None:
+    with pytest.raises(ConfigError, match="a cascade wraps"):
+        VectorCascadeWrapper(make())  # type: ignore[operator]
+
+
+def test_a_cascade_needs_a_pool_that_fills_a_slate() -> None:
+    with pytest.raises(ConfigError, match="a pool of 2 items cannot fill a slate of 3"):
+        VectorCascadeWrapper(UserVectorEnv(2, world=WORLD, slate_size=3, pool_size=2))
+
+
+@pytest.mark.parametrize("mask", [np.ones(2, bool), np.ones(3, int)])
+def test_a_mask_of_another_shape_or_type_is_refused(mask: np.ndarray) -> None:
+    env = UserVectorEnv(3, world=WORLD, slate_size=1)
+    env.reset()
+    with pytest.raises(ActionError, match=r"bool of \(3,\) is required"):
+        env.step_where(np.zeros((3, 1), int), mask)

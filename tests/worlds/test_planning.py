@@ -1,0 +1,128 @@
+"""The plan equals what recursion over everything that can happen gives, and what playing a policy
+earns on average."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from fastgaum.errors import ConfigError
+from fastgaum.logs.synthetic import SyntheticWorld
+from fastgaum.worlds.planning import Planner, short_sighted
+from fastgaum.worlds.true_world import Bait, TrueWorld
+from tests.worlds.simulated import keys_of
+
+WORLDS = {
+    "bait": TrueWorld(SyntheticWorld(n_items=5, no_click=0.4, max_display=5), Bait(recovery=0.5)),
+    "tastes that last": TrueWorld(
+        SyntheticWorld(n_items=5, no_click=0.3, max_display=5, decay=0.6, affinity=3.0)
+    ),
+    "repeat": TrueWorld(SyntheticWorld(n_items=5, no_click=0.3, max_display=5, repeat=1.0), Bait()),
+}
+
+
+def brute_force(world: TrueWorld, horizon: int, k: int, reward: str) -> float:
+    """V_0 by recursion over histories, in plain Python: no states are merged, no arrays shared."""
+
+    def utility(history: list[int], item: int) -> float:
+        taste, boredom = np.zeros(world.latents.shape[1]), 0.0
+        for past in history:
+            taste = world.world.decay * taste
+            step = -world.recovery
+            if past >= 0:
+                taste = taste + (1 - world.world.decay) * world.latents[past]
+                step = 1.0 if world.is_bait[past] else step
+            boredom = min(max(boredom + step, 0.0), world.most)
+        value = (
+            world.base[item]
+            + world.world.affinity * taste @ world.latents[item]
+            - world.cost * boredom
+        )
+        return float(value + world.world.repeat * (item in history))
+
+    def value(history: list[int]) -> float:
+        if len(history) == horizon:
+            return 0.0
+        later = {item: value([*history, item]) for item in range(-1, world.n_items)}
+        utilities = [utility(history, item) for item in range(world.n_items)]
+        returns = []
+        for slate in combinations(range(world.n_items), k):
+            weights = np.exp([world.world.eta * utilities[item] for item in slate])
+            total = 1.0 + weights.sum()
+            earned = [1.0 if reward == "click" else utilities[item] for item in slate]
+            inside = sum(
+                w * (e + later[item]) for w, e, item in zip(weights, earned, slate, strict=True)
+            )
+            returns.append((inside + later[-1]) / total)
+        return max(returns)
+
+    return value([])
+
+
+@pytest.mark.parametrize("reward", ["click", "utility"])
+@pytest.mark.parametrize("name", WORLDS)
+def test_the_best_return_is_brute_force_s(name: str, reward: str) -> None:
+    planner = Planner(WORLDS[name], horizon=3, k=3, reward=reward)  # type: ignore[arg-type]
+    assert planner.best() == pytest.approx(brute_force(WORLDS[name], 3, 3, reward), rel=1e-9)
+    assert planner.greedy() <= planner.best() + 1e-12
+
+
+def test_greed_is_short_sighted() -> None:
+    planner = Planner(short_sighted(), horizon=20)
+    best, greedy = planner.best(), planner.greedy()
+    assert greedy < 0.85 * best
+    assert max(planner.n_states) <= 11 * 7
+    # over one event there is nothing to plan
+    assert Planner(short_sighted(), horizon=1).greedy() == pytest.approx(
+        Planner(short_sighted(), horizon=1).best()
+    )
+
+
+def test_a_policy_s_exact_return_is_what_it_earns_when_played() -> None:
+    world = short_sighted(n_items=6, seed=1)
+    planner = Planner(world, horizon=6)
+
+    def policy(t: int, states: np.ndarray) -> np.ndarray:
+        bored = states[:, -1] > 0.5
+        return np.where(bored[:, None], [0, 1, 2], [5, 4, 3]).astype(np.int32)
+
+    exact = planner.policy_return(policy)
+    n, earned = 20_000, np.zeros(20_000)
+    users = world.population(n)
+    users.reset(keys_of(0, n))
+    for t in range(6):
+        earned += users.step(policy(t, users.states), keys_of(t + 1, n)).places >= 0
+    assert exact == pytest.approx(earned.mean(), abs=4 * earned.std() / np.sqrt(n))
+    assert exact < planner.best()
+
+
+def test_the_greedy_return_is_that_of_the_greedy_policy() -> None:
+    world = short_sighted(n_items=6)
+    planner = Planner(world, horizon=4)
+    slates = np.array(list(combinations(range(6), 3)), np.int32)
+
+    def policy(_: int, states: np.ndarray) -> np.ndarray:
+        rows = []
+        for state in states.astype(np.float64):
+            users = world.population(len(slates))
+            users.taste[:], users.boredom[:] = state[:-1], state[-1]
+            rows.append(slates[int(users.probabilities(slates)[0].sum(axis=1).argmax())])
+        return np.array(rows)
+
+    assert planner.policy_return(policy) == pytest.approx(planner.greedy(), rel=1e-5)
+
+
+def test_what_cannot_be_planned_is_named() -> None:
+    world = TrueWorld(SyntheticWorld(n_items=12, no_click=0.3, decay=0.5))
+    with pytest.raises(ConfigError, match="decay = 0"):
+        Planner(world, horizon=9, k=1)
+    with pytest.raises(ConfigError, match="got horizon 0"):
+        Planner(world, horizon=0)
+    with pytest.raises(ConfigError, match="3 different items of the pool"):
+        Planner(world, horizon=1).policy_return(
+            lambda _, states: np.zeros((len(states), 3), np.int32)
+        )
+    with pytest.raises(ConfigError, match="slates are more than"):
+        Planner(TrueWorld(SyntheticWorld(n_items=60)), horizon=1)

@@ -1,0 +1,58 @@
+"""`fastgaum/User-v0` is found whichever package is imported first, and the import of fastgaum still
+costs nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SPEC = (
+    "spec = gymnasium.spec('fastgaum/User-v0'); assert spec.vector_entry_point and spec.entry_point"
+)
+ORDERS = {
+    "fastgaum first": f"import fastgaum; import sys; assert 'gymnasium' not in sys.modules; import gymnasium; {SPEC}",
+    "gymnasium first": f"import gymnasium; import fastgaum; {SPEC}",
+    "an inner module first": f"import fastgaum; import gymnasium.envs.registration, gymnasium; {SPEC}",
+    "by the name alone": f"import gymnasium; gymnasium.envs.registration._find_spec('fastgaum:fastgaum/User-v0'); {SPEC}",
+    "an environment first": f"import fastgaum.worlds.vector_env; import gymnasium; {SPEC}",
+    "imported again": f"import fastgaum, importlib, gymnasium; importlib.reload(fastgaum); {SPEC}",
+}
+
+
+@pytest.mark.parametrize("order", list(ORDERS))
+def test_order_of_imports_does_not_matter(order: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", ORDERS[order]],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+MADE = """
+import gymnasium
+single = gymnasium.make("fastgaum:fastgaum/User-v0", run="{run}", horizon=3)
+many = gymnasium.make_vec("fastgaum/User-v0", num_envs=5, run="{run}", horizon=3)
+assert many.spec.id == "fastgaum/User-v0" and many.num_envs == 5, many
+observation, info = many.reset(seed=0)
+assert observation.shape == (5, single.observation_space.shape[0])
+"""
+
+
+def test_a_run_becomes_an_environment(small_run: Path, tmp_path: Path) -> None:
+    """From another folder, in a process that imports nothing of fastgaum itself."""
+    script = MADE.format(run=small_run)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -1,0 +1,161 @@
+"""TrueWorld is the synthetic world where there is no bait, and what its docstring says where there
+is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastgaum.errors import ConfigError
+from fastgaum.logs.synthetic import SyntheticWorld
+from fastgaum.threads import set_threads
+from fastgaum.worlds.true_world import Bait, TrueWorld
+from tests.worlds.simulated import displayed, keys_of, play, random_slates
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"rule": "l2"}, {"no_click": 0.3, "repeat": 1.0}, {"decay": 0.0, "eta": 2.0}],
+    ids=str,
+)
+def test_utilities_and_probabilities_are_the_synthetic_world_s(changes: dict) -> None:
+    """The log that the world draws, played again: its truth at each event is the population's."""
+    world = SyntheticWorld(n_items=20, seed=3, **changes)
+    log, truth = world.draw(120)
+    users = TrueWorld(world).population(1)
+    for session in range(log.n_sessions):
+        users.reset(keys_of(session, 1))
+        for event in range(log.session_offsets[session], log.session_offsets[session + 1]):
+            part = slice(log.display_offsets[event], log.display_offsets[event + 1])
+            slate = log.items[part][None]
+            probabilities, none = users.probabilities(slate)
+            np.testing.assert_allclose(users.utilities(slate)[0], truth.utility[part], atol=1e-5)
+            np.testing.assert_allclose(probabilities[0], truth.probability[part], atol=1e-5)
+            np.testing.assert_allclose(none[0], truth.outside_probability[event], atol=1e-5)
+            choice = log.choices[event]
+            _force(users, log.items[part.start + choice] if choice >= 0 else -1)
+
+
+def _force(users, item: int) -> None:
+    """Let the one user choose an item, or nothing: a slate of it alone, keys until it happens."""
+    state = users.taste.copy(), users.boredom.copy(), users.chosen_before.copy()
+    slate = np.array([[item]], np.int32)
+    for seed in range(5000):
+        if users.step(slate, keys_of(seed, 1)).items[0] == item:
+            return
+        users.taste[:], users.boredom[:], users.chosen_before[:] = state
+    raise AssertionError("an item of positive probability was never chosen")
+
+
+def test_bait_pays_now_and_costs_later() -> None:
+    plain = TrueWorld(SyntheticWorld(n_items=12, no_click=0.3))
+    bait = Bait(share=0.25, bonus=0.5, cost=0.5, most=2.0, recovery=0.5)
+    world = TrueWorld(SyntheticWorld(n_items=12, no_click=0.3), bait)
+    assert world.is_bait.sum() == 3
+    assert world.base[world.is_bait].min() > world.base[~world.is_bait].max()
+    pool = np.arange(12, dtype=np.int32)
+    users, other = world.population(1), plain.population(1)
+    np.testing.assert_allclose(
+        users.utilities(pool) - other.utilities(pool), 0.5 * world.is_bait[None], atol=1e-6
+    )
+    a = int(np.flatnonzero(world.is_bait)[0])
+    expected = 0.0
+    for item in (a, a, a, -1, int(np.flatnonzero(~world.is_bait)[0]), a):
+        before = users.boredom[0]
+        _force(users, item)
+        expected = min(before + 1, 2.0) if item == a else max(before - 0.5, 0.0)
+        assert users.boredom[0] == users.states[0, -1] == expected
+    bored = users.utilities(pool)
+    users.boredom[:] = 0
+    np.testing.assert_allclose(users.utilities(pool) - bored, 0.5 * expected, atol=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 5), st.integers(0, 1000), st.sampled_from([0.0, 0.4]))
+def test_choices_follow_the_keys_and_the_probabilities(
+    n: int, k: int, seed: int, no_click: float
+) -> None:
+    world = TrueWorld(SyntheticWorld(n_items=10, no_click=no_click, repeat=0.5), Bait())
+    users = world.population(n)
+    slates, keys = random_slates(world, n, k, seed), keys_of(seed, n)
+    probabilities, none = users.probabilities(slates)
+    utilities = users.utilities(slates)
+    np.testing.assert_allclose(probabilities.sum(axis=1) + none, 1, atol=1e-5)
+    response = users.step(slates, keys)
+    for user in range(n):
+        shown = displayed(slates[user])
+        hidden = np.setdiff1d(np.arange(k), shown)
+        assert (probabilities[user, hidden] == 0).all()
+        place = response.places[user]
+        assert (place in shown and response.items[user] == slates[user, place]) or (
+            place == -1 == response.items[user]
+        )
+        assert response.utilities[user] == pytest.approx(
+            utilities[user, place] if place >= 0 else 0.0, abs=1e-6
+        )
+        # the number a key stands for, against the cumulated probabilities
+        draw = naive_uniform(int(keys[user]))
+        ends = np.cumsum(probabilities[user])
+        expected = int(np.searchsorted(ends, draw, side="right"))
+        if np.abs(ends - draw).min() > 1e-5:
+            assert place == (expected if expected < k else -1)
+    if not no_click:
+        assert (response.places >= 0).all()
+
+
+def naive_uniform(key: int) -> float:
+    """SplitMix64 in whole numbers."""
+    most = 2**64 - 1
+    x = (key + 0x9E3779B97F4A7C15) & most
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & most
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & most
+    return ((x ^ (x >> 31)) >> 11) / 2**53
+
+
+def test_a_user_s_session_depends_on_its_keys_alone() -> None:
+    world = TrueWorld(SyntheticWorld(n_items=30, no_click=0.2, repeat=0.5), Bait())
+    many, few = world.population(1500), world.population(3)
+    who = np.array([1400, 7, 511])
+    for t in range(5):
+        slates, keys = random_slates(world, 1500, 4, t), keys_of(t, 1500)
+        threads = 1 + t % 2
+        set_threads(threads)
+        all_of, some = many.step(slates, keys), few.step(slates[who], keys[who])
+        set_threads(1)
+        assert np.array_equal(all_of.items[who], some.items)
+        assert np.array_equal(many.states[who], few.states)
+
+
+def test_users_outside_active_and_reset_rows() -> None:
+    world = TrueWorld(SyntheticWorld(n_items=10, repeat=0.5), Bait())
+    users = world.population(6)
+    play(users, world, steps=3, idle=0.3)
+    states = users.states.copy()
+    active = np.array([True, False] * 3)
+    response = users.step(random_slates(world, 6, 3, 1), keys_of(1, 6), active)
+    assert np.array_equal(users.states[~active], states[~active])
+    assert (response.places[~active] == -1).all()
+    assert (response.items[~active] == -1).all()
+    assert (response.utilities[~active] == 0).all()
+    assert not np.array_equal(users.states[active], states[active])
+    after = users.states.copy()
+    users.reset(keys_of(2, 2), np.array([0, 3], np.int32))
+    assert (users.states[[0, 3]] == 0).all()
+    assert np.array_equal(users.states[[1, 2, 4, 5]], after[[1, 2, 4, 5]])
+    with pytest.raises(ValueError, match="read-only"):
+        users.states[0] = 1
+
+
+def test_impossible_values_are_named() -> None:
+    world = TrueWorld(SyntheticWorld(n_items=10))
+    with pytest.raises(ConfigError, match=r"recovery of bait is -1"):
+        Bait(recovery=-1.0)
+    with pytest.raises(ConfigError, match="at least one user, got n = 0"):
+        world.population(0)
+    users = world.population(2)
+    with pytest.raises(ConfigError, match=r"\(2, k\), got \(3, 2\)"):
+        users.step(np.zeros((3, 2), np.int32), keys_of(0, 2))
+    with pytest.raises(ConfigError, match="holds item 10, the world's are 0 … 9"):
+        users.probabilities(np.full((2, 1), 10, np.int32))
