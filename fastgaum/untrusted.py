@@ -53,7 +53,8 @@ def parse_toml(text: str) -> dict[str, Any]:
 def plain(text: str, keep: str = "") -> str:
     r"""Return a text with every character that is not printable spelt out, but those of `keep`.
 
-    Terminals obey escape sequences, and bidirectional controls make a text read as another; str.isprintable knows both.
+    Terminals obey escape sequences, and bidirectional controls make a text read as another;
+    str.isprintable knows both.
 
     >>> plain("a\x1b[31mb\u202ec\n")
     'a\\x1b[31mb\\u202ec\\n'

@@ -35,7 +35,9 @@ def rank_counts(scores: Array, offsets: Array, choices: Array) -> tuple[Array, A
 
     Raises ValueError when the shapes do not fit, or a choice lies outside its display set.
 
-    >>> rank_counts(np.array([1.0, 3.0, 1.0, 5.0]), np.array([0, 3, 4], np.int32), np.array([0, -1], np.int32))
+    >>> utility = np.array([1.0, 3.0, 1.0, 5.0])
+    >>> offsets, choices = np.array([0, 3, 4], np.int32), np.array([0, -1], np.int32)
+    >>> rank_counts(utility, offsets, choices)
     (array([ 1, -1], dtype=int32), array([ 1, -1], dtype=int32))
     """
     n_events = len(offsets) - 1

@@ -99,7 +99,8 @@ def _version() -> str:
 
 app = App(
     name="fastgaum",
-    help="Learn a user from recommender logs: history encoder, generator and reward model, trained against each other.",
+    help="Learn a user from recommender logs: history encoder, generator and reward model, "
+    "trained against each other.",
     help_epilogue=epilogue(""),
     # markdown would take a quarter of the time that the help takes
     help_format="plaintext",

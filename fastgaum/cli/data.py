@@ -227,7 +227,10 @@ def _finish_shards(out: Path, log: ShardedLog, json: Path | None) -> None:
 
 
 def _sizes(log: SessionLog | ShardedLog) -> str:
-    return f"{log.n_sessions} sessions, {log.n_events} events, {log.n_candidates} candidates of {log.n_items} items"
+    return (
+        f"{log.n_sessions} sessions, {log.n_events} events, {log.n_candidates} candidates"
+        f" of {log.n_items} items"
+    )
 
 
 @command(app)

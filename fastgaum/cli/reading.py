@@ -24,7 +24,8 @@ READING_FILE = "reading.json"
 Log = Annotated[
     str,
     Parameter(
-        help="a registry name, a file (csv, tsv, parquet, arrow), a folder of parquet files, or a log in shards"
+        help="a registry name, a file (csv, tsv, parquet, arrow), a folder of parquet files,"
+        " or a log in shards"
     ),
 ]
 
@@ -71,8 +72,9 @@ class Reading:
     split_by: Annotated[
         Literal["auto", "file", "user", "half", "other-half", "time"] | None,
         Parameter(
-            help="the file's split, drawn by user, or cut by time; half, other-half: one half of the users trains and"
-            " validates, the other is the test split; auto: the file's if it has one, else user"
+            help="the file's split, drawn by user, or cut by time; half, other-half: one half of"
+            " the users trains and validates, the other is the test split; auto: the file's if"
+            " it has one, else user"
         ),
     ] = None
     split_seed: Annotated[

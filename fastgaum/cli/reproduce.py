@@ -38,7 +38,8 @@ def reproduce(
     models: Annotated[
         str | None,
         Parameter(
-            help="all, or a comma list of baselines and presets; if not given, fastgaum, paper-lstm, paper-pw"
+            help="all, or a comma list of baselines and presets; if not given, fastgaum,"
+            " paper-lstm, paper-pw"
         ),
     ] = None,
     protocol: Annotated[

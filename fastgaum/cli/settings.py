@@ -91,8 +91,10 @@ def resumed_config(
         key for key in was if now[key] != was[key] and not (key == "epochs" and now[key] > was[key])
     ]
     raise ConfigError(
-        f"the run in '{run}' has {', '.join(f'{key} = {was[key]}, not {now[key]}' for key in differ)}: leave the options out"
-        " (the folder has them; epochs alone may be raised), or train in another folder"
+        f"the run in '{run}' has "
+        f"{', '.join(f'{key} = {was[key]}, not {now[key]}' for key in differ)}: "
+        "leave the options out (the folder has them; epochs alone may be raised), or train in "
+        "another folder"
     )
 
 

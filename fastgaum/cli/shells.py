@@ -45,7 +45,8 @@ _fastgaum() {
       if [[ -n "$(_fastgaum_at "$at $word")" ]]; then option="$word"; fi
     else
       found="$(_fastgaum_at "$at $position")"
-      if [[ "$found" == "s "* && "$found " == *" $word "* ]]; then at="$at $word"; else ((position++)); fi
+      if [[ "$found" == "s "* && "$found " == *" $word "* ]]; then at="$at $word"
+      else ((position++)); fi
     fi
   done
   if [[ "$cur" == "=" ]]; then
@@ -99,7 +100,8 @@ _fastgaum() {
       if [[ -n "$(_fastgaum_at "$at $word")" ]]; then option="$word"; fi
     else
       found="$(_fastgaum_at "$at $position")"
-      if [[ "$found" == "s "* && "$found " == *" $word "* ]]; then at="$at $word"; else ((position++)); fi
+      if [[ "$found" == "s "* && "$found " == *" $word "* ]]; then at="$at $word"
+      else ((position++)); fi
     fi
   done
   if [[ -z "$option" && "$cur" == --*=* ]]; then

@@ -41,7 +41,8 @@ def simulate(
     pool: Annotated[
         Literal["fixed", "per_user", "per_step"] | None,
         Parameter(
-            help="whether all share one pool of items, or when it is drawn; fixed, or a trained policy's own, if not given"
+            help="whether all share one pool of items, or when it is drawn; fixed, or a trained"
+            " policy's own, if not given"
         ),
     ] = None,
     pool_size: Annotated[
@@ -50,8 +51,8 @@ def simulate(
     policy: Annotated[
         str,
         Parameter(
-            help="what makes slates: random, popular, greedy, greedy-click, wd-lr or wd-ccf (fitted on --log), or a folder"
-            " written by `fastgaum rl train`"
+            help="what makes slates: random, popular, greedy, greedy-click, wd-lr or wd-ccf"
+            " (fitted on --log), or a folder written by `fastgaum rl train`"
         ),
     ] = "random",
     head: Annotated[

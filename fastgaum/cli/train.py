@@ -43,7 +43,8 @@ def train(
     resume: Annotated[
         bool,
         Parameter(
-            help="go on with the run that is there: its options, and the very bytes it would have had",
+            help="go on with the run that is there: its options, and the very bytes it would"
+            " have had",
             negative="",
             show_default=False,
         ),

@@ -151,7 +151,10 @@ class Guard:
         self.found.update(found)
         if found:
             return f"at fault: {self._named(found)}"
-        return f"no session alone, all {len(sessions)} of the batch together: {self._named(batch.source.rows.tolist())}"
+        return (
+            f"no session alone, all {len(sessions)} of the batch together: "
+            f"{self._named(batch.source.rows.tolist())}"
+        )
 
     def _named(self, rows: list[int]) -> str:
         names = [self.session_name(row) for row in rows[:MOST_NAMED]]

@@ -79,7 +79,6 @@ def _check_growth(path: Path, found: Declared, size: int) -> None:
 
 
 # -- parquet
-# ----------------------------------------------------------------------------------------------------------
 
 
 def _parquet(view: memoryview) -> Iterator[tuple[int, int]]:
@@ -184,7 +183,6 @@ class _Thrift:
 
 
 # -- arrow
-# ------------------------------------------------------------------------------------------------------------
 
 
 def _arrow(view: memoryview) -> Iterator[tuple[int, int]]:

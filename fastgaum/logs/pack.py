@@ -77,7 +77,8 @@ def pack_rows(
     session_of_event = events["session"].to_numpy()
 
     def name_event(event: int) -> str:
-        return f"event {show(labels[event])} of session {show(session_ids[int(session_of_event[event])])}"
+        session = session_ids[int(session_of_event[event])]
+        return f"event {show(labels[event])} of session {show(session)}"
 
     kept_rows = candidates["row"]
     event_of_candidate = candidates["event"].to_numpy()

@@ -12,7 +12,8 @@ def pick_rows(offsets: IntArray, rows: IntArray) -> tuple[IntArray, IntArray]:
     """Return the picked rows' own offsets, shape (n_rows + 1,), and the flat positions of their
     entries.
 
-    >>> [part.tolist() for part in pick_rows(np.array([0, 2, 3, 6], np.int32), np.array([2, 0], np.int32))]
+    >>> offsets, rows = np.array([0, 2, 3, 6], np.int32), np.array([2, 0], np.int32)
+    >>> [part.tolist() for part in pick_rows(offsets, rows)]
     [[0, 3, 5], [3, 4, 5, 0, 1]]
 
     Raises:

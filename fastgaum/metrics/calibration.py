@@ -76,7 +76,8 @@ def no_click_calibration(
     probability outside [0, 1]. Of 10 000 perfectly calibrated events with p = 0.3, a decile of 1
     000 has an error of about 1.2 points.
 
-    >>> no_click_calibration(np.array([0.5, 0.5, 0.5, 0.5]), np.array([-1, 2, 0, 1]), deciles=1).decile_errors
+    >>> choices = np.array([-1, 2, 0, 1])
+    >>> no_click_calibration(np.full(4, 0.5), choices, deciles=1).decile_errors
     (0.25,)
     """
     outcomes = (np.asarray(choices) < 0).astype(np.float64)

@@ -89,7 +89,8 @@ def total_variation(
     probs, other_probs (n_candidates,); no-click probabilities (n_events,), a missing one counts as
     0. Raises NumericsError for a probability that is not finite.
 
-    >>> total_variation(np.array([1.0, 0.0, 0.0]), np.array([0.5, 0.5, 0.0]), np.array([0, 3])).tolist()
+    >>> p, q = np.array([1.0, 0.0, 0.0]), np.array([0.5, 0.5, 0.0])
+    >>> total_variation(p, q, np.array([0, 3])).tolist()
     [0.5]
     """
     require_finite(probs, display_offsets, "probability")

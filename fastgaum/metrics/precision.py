@@ -121,7 +121,8 @@ def sums_by_user(per_event: Float64Array, users: AnyInts) -> tuple[Float64Array,
     """Sum and number of each user's counted (not NaN) events, both shape (n_users,); users without
     one are left out.
 
-    >>> [part.tolist() for part in sums_by_user(np.array([1.0, 2.0, np.nan, 4.0]), np.array([7, 7, 5, 3]))]
+    >>> values, users = np.array([1.0, 2.0, np.nan, 4.0]), np.array([7, 7, 5, 3])
+    >>> [part.tolist() for part in sums_by_user(values, users)]
     [[4.0, 3.0], [1.0, 2.0]]
     """
     counted = ~np.isnan(per_event)

@@ -167,13 +167,15 @@ def _correlation(one: Mapping[str, Any]) -> str:
 
 
 def _expected(one: Mapping[str, Any]) -> str:
-    return f"{num(one['expected'], 2)} ({num(one['expected_ci'][0], 2)} to {num(one['expected_ci'][1], 2)})"
+    low, high = one["expected_ci"]
+    return f"{num(one['expected'], 2)} ({num(low, 2)} to {num(high, 2)})"
 
 
 def _verdict(report: Report) -> str:
     tested = [one for one in report["statistics"] if one["p_holm"] is not None]
     wrong = [one["name"] for one in tested if differs(one)]
-    return f"{len(wrong)} of {len(tested)} tests say that log and world differ{': ' if wrong else ''}{', '.join(wrong)}"
+    names = f": {', '.join(wrong)}" if wrong else ""
+    return f"{len(wrong)} of {len(tested)} tests say that log and world differ{names}"
 
 
 def _notes(report: Report) -> Iterator[str]:
@@ -183,14 +185,20 @@ def _notes(report: Report) -> Iterator[str]:
         f" {report['replicas']} times on the displays that the log shows; rates in percent"
     )
     if report["left_out_sessions"]:
-        yield f"{report['left_out_sessions']} sessions of the split are of users who were not drawn: raise the number of episodes"
+        yield (
+            f"{report['left_out_sessions']} sessions of the split are of users who were not drawn: "
+            "raise the number of episodes"
+        )
     yield (
         f"95 % intervals: {report['draws']} bootstrap draws of users; p: as many permutations of a "
         "user's logged and simulated"
         " sessions, small where the log is no draw of the world; Holm: adjusted for all tests of "
         "the table"
     )
-    yield f"{_verdict(report)}; what is not told apart is not thereby the same: the interval of the difference says how far it may be"
+    yield (
+        f"{_verdict(report)}; what is not told apart is not thereby the same: the interval of the "
+        "difference says how far it may be"
+    )
     calibration = report["calibration"]
     yield (
         "on logged histories the model's distribution has a mean entropy of "
@@ -199,9 +207,13 @@ def _notes(report: Report) -> Iterator[str]:
         "brackets that of the world's own sessions"
     )
     if report["new_items"]:
-        yield f"{100 * report['new_items']:.1f} % of the displayed candidates are items that the model never met"
+        yield (
+            f"{100 * report['new_items']:.1f} % of the displayed candidates are items that the "
+            "model never met"
+        )
     if report["fields_averaged"]:
-        yield f"a simulated candidate has its item's mean of {', '.join(report['fields_averaged'])}, a logged one its own"
+        fields = ", ".join(report["fields_averaged"])
+        yield f"a simulated candidate has its item's mean of {fields}, a logged one its own"
 
 
 def _policy_notes(policies: Mapping[str, Any] | None) -> tuple[str, ...]:

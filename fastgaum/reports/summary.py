@@ -102,8 +102,14 @@ def _against_floor(versus: Facts) -> str:
     if low > 0:
         return f"That is {versus['diff']:.1f} points ({low:.1f} to {high:.1f}) above {floor}."
     if high < 0:
-        return f"That is {-versus['diff']:.1f} points ({-high:.1f} to {-low:.1f}) below {floor}: it has learned less than counting."
-    return f"That is not told apart from {floor}: the difference is {_signed(versus['diff'])} points ({_signed(low)} to {_signed(high)})."
+        return (
+            f"That is {-versus['diff']:.1f} points ({-high:.1f} to {-low:.1f}) below {floor}: "
+            "it has learned less than counting."
+        )
+    return (
+        f"That is not told apart from {floor}: the difference is "
+        f"{_signed(versus['diff'])} points ({_signed(low)} to {_signed(high)})."
+    )
 
 
 def _lead_of_two(facts: Facts) -> str:

@@ -18,16 +18,23 @@ def notes_of(
     alone."""
     yield _what_was_run(result, facts)
     if "simulated" in facts:
+        simulated = facts["simulated"]
         yield (
-            f'displays were never logged: they are made up by the rule {facts["simulated"]["rule"]}, and "fewest displays earlier'
-            f' in the session" alone scores prec@1 {num(facts["simulated"]["trace"])}'
+            f"displays were never logged: they are made up by the rule {simulated['rule']}, and"
+            ' "fewest displays earlier in the session" alone scores prec@1'
+            f" {num(simulated['trace'])}"
         )
     if facts.get("published_best") and result["resplit"]:
         yield "the published figures are of the released split: compare with care"
     if facts.get("published_best") and result["protocol"] == "views":
-        yield "protocol views is not comparable with the published figures, which know no view counts"
+        yield (
+            "protocol views is not comparable with the published figures, which know no view counts"
+        )
     if marked:
-        yield f"†: reads the identity alone, whatever the protocol: it has no input for what else {result['protocol']} says"
+        yield (
+            "†: reads the identity alone, whatever the protocol: it has no input for what else "
+            f"{result['protocol']} says"
+        )
     yield from _comparison(result.get("comparison", {}).get(name, {}))
     cells = [by_k["1"] for by_k in rows.values()]
     chosen = _grouped(
@@ -50,7 +57,8 @@ def failures_of(result: Mapping[str, Any], name: str) -> Iterator[str]:
     for run in result.get("failed", []):
         if run["dataset"] == name:
             split = "" if run["resplit"] is None else f"split {run['resplit']}, "
-            yield f"failed, so without a row: {run['model']} ({split}seed {run['seed']}): {run['reason']}"
+            which = f"{run['model']} ({split}seed {run['seed']})"
+            yield f"failed, so without a row: {which}: {run['reason']}"
 
 
 def _what_was_run(result: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
@@ -85,7 +93,8 @@ def _comparison(by_k: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     }
     if ours:
         texts = [f"prec@{k} {_against(part['vs_best_other'])}" for k, part in ours.items()]
-        yield f"{next(iter(ours.values()))['model']} against the best other model: {', '.join(texts)}"
+        model = next(iter(ours.values()))["model"]
+        yield f"{model} against the best other model: {', '.join(texts)}"
 
 
 def _against(part: Mapping[str, Any]) -> str:

@@ -45,7 +45,8 @@ def lag_structure(offsets: Tensor, ids: Tensor, id_offsets: Tensor, window: int)
     int32 the ids (nnz,) int32 into the tokens' bags; an id repeated in a bag counts again. Raises
     ValueError when window < 1 or the offsets do not fit, and TypeError for other dtypes.
 
-    >>> lag_structure(*map(torch.IntTensor, ([0, 3], [5, 7, 5, 7], [0, 1, 2, 4])), window=2).state_ids
+    >>> arrays = map(torch.IntTensor, ([0, 3], [5, 7, 5, 7], [0, 1, 2, 4]))
+    >>> lag_structure(*arrays, window=2).state_ids
     tensor([5, 7, 5, 5, 7], dtype=torch.int32)
     """
     if window < 1:
