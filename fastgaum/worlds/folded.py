@@ -110,7 +110,7 @@ class FoldedScorer:
         kernels.slate_scores(first, last, rows, numbers, states, *self.weights, scores)
 
 
-class Encoder(Protocol):
+class UserHistories(Protocol):
     """Histories of n users."""
 
     states: FloatArray

@@ -28,11 +28,11 @@ from fastgaum.models.user_model import UserModel
 from fastgaum.nets.histories import HistoryEncoder, Recurrent
 from fastgaum.nets.regularisers import L2, ChoiceDistribution, Regulariser, Shannon, Tsallis
 from fastgaum.worlds.catalogue import Catalogue
-from fastgaum.worlds.folded import Encoder, FoldedRecurrent, FoldedScorer, RecurrentUsers
+from fastgaum.worlds.folded import FoldedRecurrent, FoldedScorer, RecurrentUsers, UserHistories
 from fastgaum.worlds.item_features import item_features
 from fastgaum.worlds.logged_starts import LoggedStarts
 from fastgaum.worlds.retold import RetoldEncoder
-from fastgaum.worlds.session_numbers import SoFar
+from fastgaum.worlds.session_counts import SessionCounts
 from fastgaum.worlds.world import (
     FloatArray,
     IntArray,
@@ -166,8 +166,8 @@ class LearnedPopulation(Population):
 
     def __init__(self, world: LearnedWorld, n: int) -> None:
         self.world, self.n = world, n
-        self.so_far = SoFar(world.catalogue, n)
-        self.encoders: list[Encoder] = [
+        self.session_counts = SessionCounts(world.catalogue, n)
+        self.encoders: list[UserHistories] = [
             RecurrentUsers(history, n)
             if isinstance(history, FoldedRecurrent)
             else RetoldEncoder(history, world.catalogue, n)
@@ -202,7 +202,7 @@ class LearnedPopulation(Population):
     def reset(self, keys: KeyArray, rows: IntArray | None = None) -> None:
         """Start users anew, without history or after a logged prefix that their key draws."""
         users: Any = slice(None) if rows is None else rows
-        self.so_far.reset(users)
+        self.session_counts.reset(users)
         for encoder in self.encoders:
             encoder.reset(users)
         if self.world.starts is not None:
@@ -220,7 +220,7 @@ class LearnedPopulation(Population):
         """
         slates = self._checked(slates)
         keys = np.ascontiguousarray(keys, np.uint64)
-        self.so_far.make_room(slates.shape[1])
+        self.session_counts.make_room(slates.shape[1])
         b = self._buffer(slates.shape[1])
         response = Response(
             np.empty(self.n, np.int32), np.empty(self.n, np.int32), np.zeros(self.n, np.float32)
@@ -343,7 +343,7 @@ class LearnedPopulation(Population):
         kernels.displayed_rows(
             first, last, slates, who, len(catalogue.ids), catalogue.n_positions, b.rows
         )
-        self.so_far.write(first, last, b.rows, b.numbers)
+        self.session_counts.write(first, last, b.rows, b.numbers)
         _mean_scores(self._choosers, first, last, b.rows, b.numbers, b.scores)
 
     def _move(
@@ -368,7 +368,7 @@ class LearnedPopulation(Population):
         else:
             utilities = response.utilities[:, None]
             _mean_scores(self._rewards, first, last, b.chosen, b.chosen_numbers, utilities)
-        self.so_far.count(first, last, who, b.rows, response.items)
+        self.session_counts.count(first, last, who, b.rows, response.items)
         for encoder in self.encoders:
             if encoder.in_parts:
                 encoder.advance(first, last, who, b.chosen, b.chosen_numbers)
@@ -414,11 +414,11 @@ class LearnedPopulation(Population):
             rank = np.where(rank < catalogue.n_positions, rank + 1, 0) + len(catalogue.ids)
             rows[:, :, 1] = np.where(shared >= 0, rank, -1)
         numbers = np.empty((n, pools.shape[-1], catalogue.space.n_numbers), np.float32)
-        so_far = self.so_far.users(first, last)
+        session_counts = self.session_counts.users(first, last)
         scorers = [(scorer, states[first:last]) for scorer, states in self._rewards]
 
         def write(begin: int, end: int) -> None:
-            so_far.write(begin, end, rows, numbers, k)
+            session_counts.write(begin, end, rows, numbers, k)
             _mean_scores(scorers, begin, end, rows, numbers, result[first:last])
 
         step = max(1, PART * 16 // max(pools.shape[-1], 1))

@@ -94,6 +94,8 @@ class LoggedStarts:
             numbers[who[now[clicked]], 0] = self.numbers[at]
             active = np.zeros(users.n, bool)
             active[who[now]] = True
-            users.so_far.make_room(k)
-            users.so_far.count(0, users.n, active, rows, np.ascontiguousarray(chosen[:, 0, 0]))
+            users.session_counts.make_room(k)
+            users.session_counts.count(
+                0, users.n, active, rows, np.ascontiguousarray(chosen[:, 0, 0])
+            )
             users.advance(active, chosen, numbers)

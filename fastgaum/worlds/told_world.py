@@ -23,7 +23,7 @@ from fastgaum.nets.tensors import to_tensors
 from fastgaum.worlds.catalogue import Catalogue
 from fastgaum.worlds.item_features import N_STATISTICS, item_features
 from fastgaum.worlds.retold import Told
-from fastgaum.worlds.session_numbers import SoFar
+from fastgaum.worlds.session_counts import SessionCounts
 from fastgaum.worlds.world import (
     FloatArray,
     IntArray,
@@ -73,7 +73,7 @@ class ToldPopulation(Population):
 
     def __init__(self, world: ToldWorld, n: int) -> None:
         self.world, self.n = world, n
-        self.so_far, self.told = SoFar(world.catalogue, n), Told(world.catalogue, n)
+        self.session_counts, self.told = SessionCounts(world.catalogue, n), Told(world.catalogue, n)
         self.events, self.n_chosen = np.zeros((2, n), np.int64)
         self.sums: FloatArray = np.zeros((n, N_STATISTICS), np.float32)
         self._states: FloatArray = np.zeros((n, world.state_dim), np.float32)
@@ -89,7 +89,7 @@ class ToldPopulation(Population):
     def reset(self, keys: KeyArray, rows: IntArray | None = None) -> None:
         """Start users anew, without history; nothing is drawn."""
         users: Any = slice(None) if rows is None else rows
-        self.so_far.reset(users)
+        self.session_counts.reset(users)
         self.told.reset(users)
         for part in (self.events, self.n_chosen, self.sums, self._states):
             part[users] = 0
@@ -116,8 +116,8 @@ class ToldPopulation(Population):
             0, n, probs, none, keys, rows, numbers, places, items, chosen, of_choice
         )
         kernels.take_places(0, n, utilities, places, taken)
-        self.so_far.make_room(slates.shape[1])
-        self.so_far.count(0, n, who, rows, items)
+        self.session_counts.make_room(slates.shape[1])
+        self.session_counts.count(0, n, who, rows, items)
         self.told.append(who, chosen, of_choice)
         self.events += who
         clicked = np.flatnonzero(items >= 0)
@@ -156,7 +156,7 @@ class ToldPopulation(Population):
         kernels.displayed_rows(0, n, slates, who, len(catalogue.ids), catalogue.n_positions, rows)
         if pool_for and catalogue.position_column >= 0:
             rows[:, :, 1] = np.where(rows[:, :, 0] >= 0, len(catalogue.ids) + 1, -1)
-        self.so_far.write(0, n, rows, numbers, pool_for)
+        self.session_counts.write(0, n, rows, numbers, pool_for)
         utilities, probs = np.zeros((2, n, k), np.float32)
         none: FloatArray = np.ones(n, np.float32)
         shown = rows[:, :, 0] >= 0

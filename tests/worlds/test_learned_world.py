@@ -312,9 +312,9 @@ def test_counts_grow_with_a_long_session() -> None:
     world = LearnedWorld(model)
     users = world.population(2)
     users.reset(keys_of(0, 2))
-    room = users.so_far.keys.shape[1]
+    room = users.session_counts.keys.shape[1]
     played = play(users, world, steps=30, k=12)
-    assert users.so_far.keys.shape[1] > room
+    assert users.session_counts.keys.shape[1] > room
     log, had = as_log(played, world)
     assert model.space is not None
     batch = to_tensors(assemble(encoded(model.space, log), np.arange(2, dtype=np.int32)))

@@ -85,7 +85,7 @@ def test_relative_numbers_of_a_pool_are_their_mean_over_its_slates() -> None:
     def numbers(items: Any, set_size: int = 0) -> np.ndarray:
         rows = np.array(items, np.int32)[None, :, None]
         out = np.empty((1, rows.shape[1], world.catalogue.space.n_numbers), np.float32)
-        users.so_far.write(0, 1, rows, out, set_size)
+        users.session_counts.write(0, 1, rows, out, set_size)
         return out[0]
 
     of_pool = numbers(pool, 3)
@@ -143,9 +143,9 @@ def test_beyond_what_training_has_seen_the_nearest_of_it_stands() -> None:
     for t in range(20):
         users.step(rows[:, :, 0], keys_of(t, 5))
     numbers = np.empty((5, 30, space.n_numbers), np.float32)
-    users.so_far.write(0, 5, rows, numbers)
+    users.session_counts.write(0, 5, rows, numbers)
     raw = numbers * space.scale + space.mean
-    assert users.so_far.events.min() > np.diff(log.session_offsets).max()
+    assert users.session_counts.events.min() > np.diff(log.session_offsets).max()
     for column in users.world.catalogue.counted.tolist():
         assert (raw[:, :, column] <= space.most[column] + 1e-5).all()
         assert (raw[:, :, column] >= space.least[column] - 1e-5).all()

@@ -1,4 +1,4 @@
-"""SoFar: what each user's session has been until now, as far as the numbers of displayed candidates
+"""SessionCounts: what each user's session has been until now, as far as the numbers of displayed candidates
 ask for it."""
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ROOM = 64
 """entries that a user's table starts with"""
 
 
-class SoFar:
+class SessionCounts:
     """Counts of n users' sessions; nothing is kept where the protocol asks for no numbers."""
 
     def __init__(self, catalogue: Catalogue, n: int) -> None:
@@ -46,7 +46,7 @@ class SoFar:
             self.events[rows] = 0
             self.n_chosen[rows] = 0
 
-    def users(self, first: int, last: int) -> SoFar:
+    def users(self, first: int, last: int) -> SessionCounts:
         """The same counts of users first to last − 1 alone."""
         part = copy(self)
         for name in ("keys", "displayed", "picked", "events", "n_chosen", "latest"):
