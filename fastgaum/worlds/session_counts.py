@@ -1,5 +1,5 @@
-"""SessionCounts: what each user's session has been until now, as far as the numbers of displayed candidates
-ask for it."""
+"""SessionCounts: what the sessions of a world's users hold until now, as far as the numbers of
+candidates read it."""
 
 from __future__ import annotations
 
