@@ -31,7 +31,11 @@ def report(
     ),
     compare: Annotated[
         bool,
-        Parameter(help="put two runs of one log side by side", negative="", show_default=False),
+        Parameter(
+            help="put two runs side by side, both scored on the same events",
+            negative="",
+            show_default=False,
+        ),
     ] = False,
     log: Annotated[
         tuple[str, ...],
@@ -66,12 +70,14 @@ def report(
     opened = [open_run(run) for run in runs]
     logs: list[SessionLog] = []
     raw: dict[str, DataFrame | None] = {}
+    read: set[tuple[str, bool]] = set()
     with Waiting("reading logs"):
         for run in opened:
             own = reading.or_of_run(run.folder)
             for name in log or (_where(run),):
-                if run.fingerprint not in raw:
+                if (run.fingerprint, run.ordered) not in read:
                     logs.append(own.load(name))
+                    read.add((logs[-1].fingerprint, logs[-1].ordered))
                     raw[logs[-1].fingerprint] = own.raw_rows(name)
     with Waiting("scoring and drawing"):
         facts = report_facts(opened, logs, split=split, compare=compare, raw=raw)

@@ -40,12 +40,13 @@ def report_facts(
         logs: their logs; each run finds its own by fingerprint.
         split: the split whose events are scored. Test figures are for the end: every look at them
             makes them worth less.
-        compare: put two runs of one log side by side, with paired differences.
+        compare: put two runs side by side, with paired differences: both must be scored on the same
+            events, however each read them.
         raw: raw rows by a log's fingerprint (`audit_rules.raw_rows`), for the part of the audit
             that needs them.
 
     Raises:
-        ConfigError: no run, or not two of one log to compare.
+        ConfigError: no run, or not two runs of the same events to compare.
         DatasetError: a run's log is not among the logs.
         LogFormatError: the split is empty.
         FeatureMismatchError, NumericsError: as `UserModel.evaluate`.
@@ -55,16 +56,25 @@ def report_facts(
     if compare and len(runs) != 2:
         raise ConfigError(f"--compare puts two runs side by side, got {len(runs)}: name two")
     own = [log_of(run, logs) for run in runs]
-    used = list({log.fingerprint: log for log in own}.values())
+    # by what tells logs apart: comparing two logs themselves would compare their arrays
+    places = {key: place for place, key in enumerate(dict.fromkeys(map(_identity, own)))}
+    used = {_identity(log): log for log in own}
+    of_run = [places[_identity(log)] for log in own]
     names = _names([run.folder for run in runs])
     scored = [Scored.of(run.model, log, split) for run, log in zip(runs, own, strict=True)]
     facts = {
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "split": split,
-        "logs": [log_facts(log, split, (raw or {}).get(log.fingerprint)) for log in used],
+        "logs": [
+            {
+                "runs": [name for name, place in zip(names, of_run, strict=True) if place == i],
+                **log_facts(used[key], split, (raw or {}).get(used[key].fingerprint)),
+            }
+            for key, i in places.items()
+        ],
         "runs": [
-            {"name": name, "log": used.index(log), **_run_facts(run, one, split)}
-            for name, run, log, one in zip(names, runs, own, scored, strict=True)
+            {"name": name, "log": place, **_run_facts(run, one, split)}
+            for name, run, place, one in zip(names, runs, of_run, scored, strict=True)
         ],
         "comparison": compared((runs[0], runs[1]), (scored[0], scored[1])) if compare else None,
     }
@@ -88,6 +98,11 @@ def _run_facts(run: Run, scored: Scored, split: SplitName) -> Facts:
         "displays": example_displays(scored),
         "commands": commands(run, split),
     }
+
+
+def _identity(log: SessionLog) -> tuple[str, bool]:
+    """What tells the logs of a page apart. A fingerprint does not say whether order is real."""
+    return log.fingerprint, log.ordered
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -38,6 +38,11 @@ class Run:
         """Of the log that it was trained on."""
         return str(self.machine["log"]["fingerprint"])
 
+    @property
+    def ordered(self) -> bool:
+        """Whether it was trained on displays whose order is real."""
+        return self.model.space is not None and self.model.space.ordered
+
     def changed(self) -> dict[str, Any]:
         """The settings that differ from its preset's; `search` is none: `fit` empties it once it is
         decided."""
@@ -76,14 +81,15 @@ def open_run(folder: Path, device: str = "cpu") -> Run:
 
 
 def log_of(run: Run, logs: Sequence[SessionLog]) -> SessionLog:
-    """The log among several that a run was trained on.
+    """The log among several that a run was trained on; of the same data in a real order and in
+    none, the one that it was read as.
 
     Raises:
         DatasetError: it is none of them.
     """
-    for log in logs:
-        if log.fingerprint == run.fingerprint:
-            return log
+    own = [log for log in logs if log.fingerprint == run.fingerprint]
+    if own:
+        return next((log for log in own if log.ordered == run.ordered), own[0])
     found = ", ".join(f"'{log.name}' has {log.fingerprint[:12]}" for log in logs)
     raise DatasetError(
         f"run '{run.folder}' was trained on the log '{run.machine['log'].get('name')}' with the "

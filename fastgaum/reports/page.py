@@ -61,12 +61,14 @@ def write_report(
         logs: the logs that they were trained on, each run's found by its fingerprint.
         out: the HTML file to write.
         split: the split whose events are scored; test only for final figures.
-        compare: put two runs of one log side by side, with paired differences.
+        compare: put two runs side by side, with paired differences: both must be scored on the same
+            events, however each read them.
         raw: raw rows by a log's fingerprint (`audit_rules.raw_rows`), for the part of the audit
             that needs them.
 
     Raises:
-        ConfigError: matplotlib is not installed, no run is named, or not two of one log to compare.
+        ConfigError: matplotlib is not installed, no run is named, or not two runs of the same
+            events to compare.
         CheckpointError: a folder is no run, or damaged.
         DatasetError: a run's log is not among the logs.
         OutputError: the page cannot be written.

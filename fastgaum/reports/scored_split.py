@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from fastgaum.features.selection import ItemScratch, Selection, counts_before, select_sessions
 from fastgaum.features.space import EncodedSessions
+from fastgaum.logs.columns import codes_in
 from fastgaum.logs.log import IntArray, SessionLog, SplitName
 from fastgaum.metrics.evaluation import MIN_PROB, Evaluation, evaluate_heads
 from fastgaum.metrics.likelihood import choice_nll
@@ -99,6 +100,31 @@ class Scored:
         """Events before an event in its session, shape (n_events,)."""
         starts = self.part.session_offsets
         return (np.arange(starts[-1]) - np.repeat(starts[:-1], np.diff(starts))).astype(np.int32)
+
+    def has_events_of(self, other: Scored) -> bool:
+        """Whether both hold the same events: sessions, displays and choices by name, in whatever
+        order each log keeps its candidates and whatever fields it has."""
+        mine, theirs = self.part, other.part
+        if not (
+            np.array_equal(mine.session_offsets, theirs.session_offsets)
+            and np.array_equal(mine.display_offsets, theirs.display_offsets)
+            and np.array_equal(mine.choices < 0, theirs.choices < 0)
+            and self.log.session_ids[mine.rows].equals(other.log.session_ids[theirs.rows])
+        ):
+            return False
+        code = codes_in(other.log.item_ids, self.log.item_ids)[other.items]
+        event = self.event_of_candidate
+        return all(
+            np.array_equal(one[np.lexsort((one, at))], two[np.lexsort((two, at))])
+            for one, two, at in (
+                (self.items, code, event),
+                (
+                    self.items[chosen_candidates(mine)],
+                    code[chosen_candidates(theirs)],
+                    event[chosen_candidates(mine)],
+                ),
+            )
+        )
 
     def advantage(self) -> Float64Array:
         """Utility minus the mean of its display set, shape (n_candidates,): what a choice among

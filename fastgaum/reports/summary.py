@@ -77,15 +77,26 @@ def lead(facts: Facts) -> str:
     ]
     if not runs:
         return f"No event of the {facts['split']} split has a choice: there is nothing to rank."
-    return _lead_of_two(facts) if facts["comparison"] is not None else _lead_of_best(runs)
+    if facts["comparison"] is not None:
+        return _lead_of_two(facts)
+    # runs of different logs are not ranked against each other
+    parts = [[run for run in runs if run["log"] == place] for place in range(len(facts["logs"]))]
+    return " ".join(
+        _lead_of_best(part, on=log["name"] if len(parts) > 1 else None)
+        for part, log in zip(parts, facts["logs"], strict=True)
+        if part
+    )
 
 
-def _lead_of_best(runs: list[Facts]) -> str:
+def _lead_of_best(runs: list[Facts], on: str | None) -> str:
     run = max(
         runs, key=lambda one: float(one["evaluation"]["heads"]["reward"]["prec"]["1"]["mean"])
     )
     one = run["evaluation"]["heads"]["reward"]["prec"]["1"]
     who = f"The best of {len(runs)} runs, {run['name']}," if len(runs) > 1 else "The reward"
+    if on is not None:
+        best = f"the best of {len(runs)} runs, {run['name']}," if len(runs) > 1 else run["name"]
+        who = f"On {on}, {best}"
     text = (
         f"{who} ranks the chosen item first in {one['mean']:.1f}\u00a0% of choices "
         f"({_span(one['ci'])})"

@@ -43,13 +43,17 @@ def compared(runs: tuple[Run, Run], scored: tuple[Scored, Scored]) -> dict[str, 
     differ.
 
     Raises:
-        ConfigError: they were trained on different logs.
+        ConfigError: they were scored on different events.
     """
-    if runs[0].fingerprint != runs[1].fingerprint:
+    if not scored[0].has_events_of(scored[1]):
+        about = [
+            f"'{run.folder}' has {one.encoded.n_events} events of log '{one.log.name}' "
+            f"(fingerprint {run.fingerprint[:12]})"
+            for run, one in zip(runs, scored, strict=True)
+        ]
         raise ConfigError(
-            f"--compare needs two runs of one log on one split: '{runs[0].folder}' and "
-            f"'{runs[1].folder}' have the"
-            f" fingerprints {runs[0].fingerprint[:12]} and {runs[1].fingerprint[:12]}"
+            f"--compare needs two runs that are scored on the same events: {' and '.join(about)}: "
+            "train both on one log with one split, or leave --compare out"
         )
     both = [head for head in scored[0].scores.heads if head in scored[1].scores.heads]
     return {

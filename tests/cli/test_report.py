@@ -75,6 +75,24 @@ def test_two_runs_side_by_side_on_test(
     assert "look at them once" in capsys.readouterr().err
 
 
+def test_runs_of_two_logs_and_of_one_log_read_in_two_ways(
+    fails: Fails, trained: Path, log_file: Path, frame: pl.DataFrame, tmp_path: Path
+) -> None:
+    other, page = tmp_path / "other.parquet", tmp_path / "page.html"
+    dropped = frame.filter(pl.col("split") == "validation")["session"][0]
+    frame.filter(pl.col("session") != dropped).write_parquet(other)
+    quick = ["--set", "epochs=1", "--set", "warm_start=1", "--set", "batch_sessions=256"]
+    for log, run, how in ((other, "b", []), (log_file, "c", ["--ordered"])):
+        assert main(["train", str(log), "-o", str(tmp_path / run), *quick, *how]) == 0
+    for run in ("b", "c"):
+        assert main(["report", str(trained), str(tmp_path / run), "-o", str(page)]) == 0
+        assert page.read_text().count("by split</b>") == 2
+    says = fails(["report", "--compare", str(trained), str(tmp_path / "b")])
+    assert "--compare needs two runs that are scored on the same events" in says
+    assert main(["report", "--compare", str(trained), str(tmp_path / "c"), "-o", str(page)]) == 0
+    assert "Paired differences" in page.read_text()
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -20,10 +21,14 @@ import pytest
 from fastgaum.errors import CheckpointError, ConfigError, DatasetError
 from fastgaum.logs.log import TRAIN, VALIDATION, SessionLog
 from fastgaum.logs.split import resplit
+from fastgaum.logs.synthetic import synthesise
+from fastgaum.models.run_folder import train_run
+from fastgaum.models.user_model import UserModel
 from fastgaum.reports.calibration_facts import EDGES
 from fastgaum.reports.facts import report_facts
 from fastgaum.reports.opened_run import open_run
-from tests.reports.workshop import Workshop
+from fastgaum.reports.page import to_html
+from tests.reports.workshop import QUICK, Workshop
 
 
 @dataclass(frozen=True)
@@ -296,6 +301,62 @@ def test_two_runs_compared(workshop: Workshop) -> None:
     assert {(one["diff"], one["verdict"]) for one in same["differences"]} == {
         (0.0, "not told apart")
     }
+
+
+def test_two_logs_have_a_section_each(workshop: Workshop, tmp_path: Path) -> None:
+    other = synthesise(300, preset="sample", n_items=15, seed=5)[0]
+    train_run(UserModel.from_preset("fastgaum", **QUICK), other, tmp_path / "third")
+    runs = [open_run(run) for run in (*workshop.runs, tmp_path / "third")]
+    facts = report_facts(runs, [other, workshop.log])
+    assert [run["log"] for run in facts["runs"]] == [0, 0, 1]
+    assert [log["name"] for log in facts["logs"]] == [workshop.log.name, other.name]
+    assert [log["runs"] for log in facts["logs"]] == [["<i>first", "second"], ["third"]]
+    page = to_html(facts)
+    assert page.count("by split</b>") == 2
+    assert f"On {other.name}, third ranks the chosen item first" in page
+    with pytest.raises(
+        ConfigError, match=r"scored on the same events: .*first' has .* and .*third'"
+    ):
+        report_facts(runs[::2], [workshop.log, other], compare=True)
+
+
+def test_one_log_read_in_two_ways_is_compared_on_its_events(tmp_path: Path) -> None:
+    """A field more, or a real order, is another log by fingerprint, with the same events."""
+    plain = synthesise(300, preset="sample", n_items=15, seed=5)[0]
+    turned = reversed_displays(plain)
+    rng = np.random.default_rng(0)
+    price = {"price": rng.normal(size=turned.n_candidates).astype(np.float32)}
+    logs = [plain, dataclasses.replace(turned, candidate_fields=price, ordered=True)]
+    for log, name in zip(logs, "ab", strict=True):
+        train_run(
+            UserModel.from_preset("fastgaum", **{**QUICK, "protocol": "bags"}), log, tmp_path / name
+        )
+    runs = [open_run(tmp_path / name) for name in "ab"]
+    facts = report_facts(runs, logs, compare=True)
+    means = [run["evaluation"]["heads"]["reward"]["prec"]["1"]["mean"] for run in facts["runs"]]
+    assert facts["comparison"]["differences"][0]["diff"] == pytest.approx(means[0] - means[1])
+    assert [run["log"] for run in facts["runs"]] == [0, 1]
+    to_html(facts)
+    # the same data in a real order: the fingerprint alone does not tell the two apart
+    same = [plain, dataclasses.replace(plain, ordered=True)]
+    train_run(UserModel.from_preset("fastgaum", **QUICK), same[1], tmp_path / "c")
+    facts = report_facts([runs[0], open_run(tmp_path / "c")], same[::-1])
+    assert [log["ordered"] for log in facts["logs"]] == [False, True]
+    # another split of the same log has other events
+    changed = resplit(plain, 6)
+    train_run(UserModel.from_preset("fastgaum", **QUICK), changed, tmp_path / "d")
+    with pytest.raises(ConfigError, match="train both on one log with one split"):
+        report_facts([runs[0], open_run(tmp_path / "d")], [plain, changed], compare=True)
+
+
+def reversed_displays(log: SessionLog) -> SessionLog:
+    """The same log with each display set the other way round."""
+    sizes = np.diff(log.display_offsets)
+    start = np.repeat(log.display_offsets[:-1], sizes)
+    stop = np.repeat(log.display_offsets[1:], sizes)
+    items = log.items[start + stop - 1 - np.arange(log.n_candidates)]
+    choices = np.where(log.choices < 0, log.choices, sizes - 1 - log.choices).astype(np.int32)
+    return dataclasses.replace(log, items=items, choices=choices, views=None)
 
 
 def test_what_does_not_fit_is_refused(workshop: Workshop, tmp_path: Path) -> None:
