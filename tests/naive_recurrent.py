@@ -15,6 +15,15 @@ def logistic(x: Array) -> Array:
     return 1 / (1 + np.exp(-x))
 
 
+def product(matrix: Array, vector: Array) -> Array:
+    """matrix @ vector without BLAS, (m, n), (n,) → (m,).
+
+    OpenBLAS's float32 product for AVX-512 loads stack that was never written and discards what it
+    computes of it. Where a signalling NaN happens to lie there, the processor's flag "invalid" is
+    set, and numpy warns of a result that is right."""
+    return np.einsum("mn,n->m", matrix, vector)
+
+
 def lstm(
     gates_x: Array, offsets: Array, weight_hh: Array, h0: Array, c0: Array
 ) -> tuple[Array, Array]:
@@ -23,7 +32,7 @@ def lstm(
     for sequence in range(len(offsets) - 1):
         h, c = h0[sequence], c0[sequence]
         for row in range(offsets[sequence], offsets[sequence + 1]):
-            i, f, g, o = np.split(gates_x[row] + weight_hh @ h, 4)
+            i, f, g, o = np.split(gates_x[row] + product(weight_hh, h), 4)
             c = logistic(f) * c + logistic(i) * np.tanh(g)
             h = logistic(o) * np.tanh(c)
             all_h[row], all_c[row] = h, c
@@ -37,7 +46,7 @@ def gru(gates_x: Array, offsets: Array, weight_hh: Array, bias_hh: Array, h0: Ar
         h = h0[sequence]
         for row in range(offsets[sequence], offsets[sequence + 1]):
             x_r, x_z, x_n = np.split(gates_x[row], 3)
-            q_r, q_z, q_n = np.split(weight_hh @ h + bias_hh, 3)
+            q_r, q_z, q_n = np.split(product(weight_hh, h) + bias_hh, 3)
             z = logistic(x_z + q_z)
             h = (1 - z) * np.tanh(x_n + logistic(x_r + q_r) * q_n) + z * h
             all_h[row] = h
