@@ -28,6 +28,7 @@ from fastgaum.errors import ConfigError, did_you_mean
 from fastgaum.features.batches import Batch
 from fastgaum.features.space import EncodedSessions, FeatureSpace
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.vocabulary import N_RESERVED
 from fastgaum.metrics.precision import precision_at_k
 from fastgaum.models.choice_model import (
     ChoiceModel,
@@ -272,7 +273,7 @@ def validation_prec1(scores: np.ndarray, encoded: EncodedSessions) -> float:
 def item_rows(batch: Batch) -> np.ndarray:
     """Row of each candidate's item among the training items, -1 for an unknown one, shape
     (n_candidates,)."""
-    return batch.ids[:, 0] - 2
+    return batch.ids[:, 0] - N_RESERVED
 
 
 def _logsumexp(utility: Float64Array, encoded: EncodedSessions, outside: bool) -> Float64Array:

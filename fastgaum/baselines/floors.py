@@ -18,9 +18,9 @@ from typing import Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum.logs.columns import codes_in
 from fastgaum.logs.log import IntArray, SessionLog, SplitName
 from fastgaum.logs.ragged import pick_rows
+from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.metrics.precision import micro_mean, precision_at_k
 
 Float64Array = npt.NDArray[np.float64]
@@ -74,7 +74,7 @@ class _CountFloor(ABC):
         """Score the candidates of sessions `rows`, shape (their candidates,); an unknown item has
         no counts."""
         # By id, so that another log's items find their counts whatever their codes.
-        codes = codes_in(log.item_ids, self.item_ids)
+        codes = Vocabulary(self.item_ids).codes(log.item_ids)
         known = codes >= 0
         of_item = self._score(
             np.where(known, self.displays[codes], 0), np.where(known, self.choices[codes], 0)

@@ -19,6 +19,7 @@ from fastgaum.baselines.tuned import TunedBaseline, Values
 from fastgaum.errors import ConfigError
 from fastgaum.features.space import EncodedSessions
 from fastgaum.logs.log import FloatArray
+from fastgaum.logs.vocabulary import N_RESERVED
 from fastgaum.nets.tensors import BatchTensors
 
 _SUMS = ("displays", "choices", "cross", "gram", "response")
@@ -61,7 +62,7 @@ class LinUcb(TunedBaseline):
         assert self.space is not None
         # the last row is an unknown item's: never displayed, never chosen
         n_rows = len(self.space.item_choices) + 1
-        items, context = train.ids[:, 0] - 2, _context(train.numbers)
+        items, context = train.ids[:, 0] - N_RESERVED, _context(train.numbers)
         clicked = train.choices >= 0
         reward = np.zeros(len(items))
         reward[train.display_offsets[:-1][clicked] + train.choices[clicked]] = 1.0

@@ -21,11 +21,11 @@ from fastgaum.baselines.choices_so_far import item_ids
 from fastgaum.baselines.searched import SearchedBaseline
 from fastgaum.errors import ConfigError
 from fastgaum.features.space import EncodedSessions
+from fastgaum.logs.vocabulary import N_RESERVED, UNKNOWN_ITEM_ID
 from fastgaum.nets.histories import Recurrent
 from fastgaum.nets.ops.segments import expand_to_candidates
 from fastgaum.nets.tensors import Bags, BatchTensors
 
-UNKNOWN_ID = 1
 """row of an item that the training split never displayed"""
 
 
@@ -100,7 +100,7 @@ class SessionRnn(SearchedBaseline):
         """Give unknown items the score of the best validation likelihood, within the range of the
         known ones."""
         scores = self._all_scores(validation)
-        unknown = validation.ids[:, 0] == UNKNOWN_ID
+        unknown = validation.ids[:, 0] == UNKNOWN_ITEM_ID
         if unknown.all() or not unknown.any():
             return
 
@@ -113,7 +113,7 @@ class SessionRnn(SearchedBaseline):
         ).x
         assert isinstance(self.network, _NextItem)
         with torch.no_grad():
-            self.network.bias[UNKNOWN_ID] = float(best)
+            self.network.bias[UNKNOWN_ITEM_ID] = float(best)
 
 
 class _NextItem(nn.Module):
@@ -129,15 +129,15 @@ class _NextItem(nn.Module):
         super().__init__()
         self.n_items = len(shares)
         self.full_items, self.negatives, dim = settings.full_items, settings.negatives, settings.dim
-        self.history = Recurrent("gru", self.n_items + 2, 0, dim, 1, dim)
+        self.history = Recurrent("gru", self.n_items + N_RESERVED, 0, dim, 1, dim)
         # small, as the shared table starts: the bias is learned first
         own = (
             None
             if settings.constrained
-            else nn.Parameter(0.5 / math.sqrt(dim) * torch.randn(self.n_items + 2, dim))
+            else nn.Parameter(0.5 / math.sqrt(dim) * torch.randn(self.n_items + N_RESERVED, dim))
         )
         self.own = own
-        self.bias = nn.Parameter(torch.zeros(self.n_items + 2))
+        self.bias = nn.Parameter(torch.zeros(self.n_items + N_RESERVED))
         self.dropout = nn.Dropout(settings.dropout)
         with np.errstate(divide="ignore"):
             log_weights = np.log(shares * self.n_items).astype(np.float32)
@@ -152,7 +152,7 @@ class _NextItem(nn.Module):
             return self._losses(states, batch)
         ids = item_ids(batch.candidates)
         # an unknown item has no embedding that training could reach as an output: its bias alone
-        known = (ids != UNKNOWN_ID).to(states.dtype)
+        known = (ids != UNKNOWN_ITEM_ID).to(states.dtype)
         return (expand_to_candidates(states, batch.display_offsets) * self._output[ids]).sum(
             1
         ) * known + self.bias[ids]
@@ -176,11 +176,11 @@ class _NextItem(nn.Module):
     def _negatives(self) -> tuple[Tensor, Tensor]:
         """Ids of the negatives and the logs of their weights, both (n_negatives,)."""
         if self.n_items <= self.full_items:
-            return torch.arange(2, self.n_items + 2), self.log_weights
+            return torch.arange(N_RESERVED, self.n_items + N_RESERVED), self.log_weights
         drawn = torch.searchsorted(self.cumulative, torch.rand(self.negatives, dtype=torch.float64))
         # as many as there are items, in expectation
         log_weight = math.log(self.n_items / self.negatives)
-        return drawn.clamp(max=self.n_items - 1) + 2, self.log_weights.new_full(
+        return drawn.clamp(max=self.n_items - 1) + N_RESERVED, self.log_weights.new_full(
             (self.negatives,), log_weight
         )
 

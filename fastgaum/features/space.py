@@ -29,8 +29,6 @@ from fastgaum.features.selection import chunks, select_sessions
 from fastgaum.logs.log import TRAIN, FloatArray, IntArray, SessionLog
 from fastgaum.logs.shards import AnyLog
 
-NO_CLICK_ID = 0
-
 
 @dataclass(frozen=True)
 class CategoricalField:

@@ -19,13 +19,14 @@ import polars as pl
 
 from fastgaum.errors import LogFormatError
 from fastgaum.kernels.context import counts_before
-from fastgaum.logs.columns import codes_in, parse_numbers
+from fastgaum.logs.columns import parse_numbers
 from fastgaum.logs.log import NO_CLICK, TEST, IntArray, SessionLog
 from fastgaum.logs.rows import ChoiceRule, rows_of
 from fastgaum.logs.saved_log import is_saved_log
 from fastgaum.logs.schema import LogSchema, resolve_schema
 from fastgaum.logs.shards import is_sharded
 from fastgaum.logs.tables import open_table
+from fastgaum.logs.vocabulary import Vocabulary
 
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -138,8 +139,8 @@ def fold_rows(raw: pl.DataFrame, log: SessionLog) -> RawEvents:
     row = pl.int_range(pl.len(), dtype=pl.Int32)
     candidates = (
         raw.select(
-            pl.Series("session", codes_in(raw["session"], log.session_ids)),
-            pl.Series("item", codes_in(raw["item"], log.item_ids)),
+            pl.Series("session", Vocabulary(log.session_ids).codes(raw["session"])),
+            pl.Series("item", Vocabulary(log.item_ids).codes(raw["item"])),
             pl.col("key"),
             pl.col("views").cast(pl.Int64),
             row.alias("row"),

@@ -10,10 +10,11 @@ import numpy as np
 import polars as pl
 
 from fastgaum.errors import LogFormatError
-from fastgaum.logs.columns import codes_in, first_true, parse_numbers, row_number, show
+from fastgaum.logs.columns import first_true, parse_numbers, row_number, show
 from fastgaum.logs.layouts import ItemKind, Period, Source
 from fastgaum.logs.log import IntArray
 from fastgaum.logs.tables import READ_ERRORS, one_line
+from fastgaum.logs.vocabulary import Vocabulary
 
 UNKNOWN = -1
 """period of an item whose release nobody knows"""
@@ -120,7 +121,7 @@ def read_choices(
         .to_numpy()
     )
     # Items that the file of releases does not have get code -1: the row appended for them.
-    rows_of_items = codes_in(item_ids, _distinct(known.frame["item"]))
+    rows_of_items = Vocabulary(_distinct(known.frame["item"])).codes(item_ids)
     return ChoiceTable(
         users, times, items, user_ids, item_ids, released[rows_of_items], known.period
     )

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import LogFormatError
+from fastgaum.logs.vocabulary import Vocabulary
 
 SPLIT_CODES: dict[str, int] = {
     **dict.fromkeys(("0", "train", "training", "tr"), 0),
@@ -207,12 +208,5 @@ def encode_field(
 def _encode_categories(text: pl.Series) -> tuple[npt.NDArray[Any], pl.Series]:
     """Sorted categories, so that codes do not depend on the order of rows: ['b', 'a', null] → [1,
     0, -1]."""
-    categories = text.drop_nulls().unique().sort()
-    return codes_in(text, categories), categories
-
-
-def codes_in(text: pl.Series, vocabulary: pl.Series) -> npt.NDArray[np.int32]:
-    """Position of each text in a vocabulary of distinct texts, -1 for a null or an unknown one;
-    shape (len(text),)."""
-    codes = text.cast(pl.Enum(vocabulary), strict=False).to_physical()
-    return codes.cast(pl.Int32).fill_null(-1).to_numpy().astype(np.int32, copy=False)
+    categories = Vocabulary.of(text)
+    return categories.codes(text), categories.texts

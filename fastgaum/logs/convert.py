@@ -21,7 +21,6 @@ import polars as pl
 
 from fastgaum.errors import ConfigError, LogFormatError, OutputError
 from fastgaum.logs.column_types import Settled, settle
-from fastgaum.logs.columns import codes_in
 from fastgaum.logs.item_table import attach_item_table
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.pack import Rows, pack_rows
@@ -33,6 +32,7 @@ from fastgaum.logs.shards import ShardedLog, open_shards
 from fastgaum.logs.slice import join_logs
 from fastgaum.logs.split import USER_RULES, split_by_rule
 from fastgaum.logs.tables import one_line, open_table
+from fastgaum.logs.vocabulary import Vocabulary
 
 PIECE_ROWS = 1_000_000
 """rows that the first pass works on at once"""
@@ -200,13 +200,12 @@ def _with_codes_of(log: SessionLog, head: SessionLog) -> SessionLog:
     fields: dict[str, npt.NDArray[np.generic]] = {}
     for name, values in log.candidate_fields.items():
         known = log.categories.get(name)
-        # the last entry stands for code -1, a missing value
         fields[name] = (
             values
             if known is None
-            else np.append(codes_in(known, head.categories[name]), np.int32(-1))[values]
+            else Vocabulary(head.categories[name]).codes_from(Vocabulary(known))[values]
         )
-    items = codes_in(log.item_ids, head.item_ids)[log.items]
+    items = Vocabulary(head.item_ids).codes(log.item_ids)[log.items]
     return dataclasses.replace(
         log,
         items=items,

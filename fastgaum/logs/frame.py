@@ -9,6 +9,7 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.logs.log import SPLITS, SessionLog
+from fastgaum.logs.vocabulary import Vocabulary
 
 
 def to_frame(log: SessionLog) -> pl.DataFrame:
@@ -49,4 +50,4 @@ def _decoded(values: npt.NDArray[Any], categories: pl.Series | None) -> pl.Serie
     """Field values as they were read: numbers, or the text of each code (null for -1)."""
     if categories is None:
         return pl.Series(values)
-    return categories.gather(pl.Series(values).replace(-1, None))
+    return Vocabulary(categories).decode(values)

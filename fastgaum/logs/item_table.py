@@ -10,7 +10,6 @@ import polars as pl
 
 from fastgaum.errors import LogFormatError, did_you_mean
 from fastgaum.logs.columns import (
-    codes_in,
     encode_field,
     first_true,
     ids_as_text,
@@ -20,6 +19,7 @@ from fastgaum.logs.columns import (
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.schema import ROLE_NAMES, find_role
 from fastgaum.logs.tables import open_table
+from fastgaum.logs.vocabulary import Vocabulary
 
 
 def attach_item_table(log: SessionLog, path: str | os.PathLike[str]) -> SessionLog:
@@ -65,7 +65,7 @@ def _attach(log: SessionLog, frame: pl.DataFrame, column: str, untyped: bool) ->
             f"the only column is '{column}', at least one static column beside it is required: add "
             "one"
         )
-    row_of_item = pl.Series(codes_in(log.item_ids, ids)).replace(-1, None)
+    row_of_item = pl.Series(Vocabulary(ids).codes(log.item_ids)).replace(-1, None)
     if row_of_item.null_count() == log.n_items:
         raise LogFormatError(
             f"none of the log's {log.n_items} items is in the table (it has {show(ids[0])} …,"

@@ -12,8 +12,9 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import LogFormatError
-from fastgaum.logs.columns import codes_in, encode_field, first_true, show
+from fastgaum.logs.columns import encode_field, first_true, show
 from fastgaum.logs.log import NO_CLICK, IntArray, SessionLog
+from fastgaum.logs.vocabulary import Vocabulary
 
 MAX_ROWS = 2**31 - 1
 """offsets are int32, so a log holds at most this many candidates"""
@@ -68,9 +69,9 @@ def pack_rows(
     frame = rows.frame
     check_size(frame.height)
     session_ids = frame["session"].unique(maintain_order=True)
-    session_of_row = codes_in(frame["session"], session_ids)
-    item_ids = frame["item"].unique().sort()
-    events, candidates = _fold(frame, session_of_row, codes_in(frame["item"], item_ids), ordered)
+    session_of_row = Vocabulary(session_ids).codes(frame["session"])
+    items = Vocabulary.of(frame["item"])
+    events, candidates = _fold(frame, session_of_row, items.codes(frame["item"]), ordered)
 
     labels = frame["label"].gather(events["row"])
     display_offsets = offsets_of(candidates["event"].to_numpy(), events.height)
@@ -95,7 +96,7 @@ def pack_rows(
         users=users,
         session_ids=session_ids.rename("session"),
         event_ids=labels.rename("event"),
-        item_ids=item_ids.rename("item"),
+        item_ids=items.texts.rename("item"),
         views=candidates["views"].clip(1, MAX_VIEWS).cast(pl.UInt16).to_numpy()
         if rows.logs_views
         else None,
@@ -219,7 +220,7 @@ def _per_session(
     users = np.arange(n_sessions, dtype=np.int32)
     if "user" in frame.columns:
         user = constant("user")
-        users = codes_in(user, user.unique(maintain_order=True))
+        users = Vocabulary(user.unique(maintain_order=True)).codes(user)
     split = (
         constant("split").to_numpy()
         if "split" in frame.columns

@@ -17,10 +17,10 @@ import numpy as np
 import polars as pl
 
 from fastgaum.errors import LogFormatError
-from fastgaum.logs.columns import codes_in
 from fastgaum.logs.log import IntArray, SessionLog
 from fastgaum.logs.pack import Packed, check_size, pack_rows
 from fastgaum.logs.rows import ChoiceRule, rows_of
+from fastgaum.logs.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from fastgaum.logs.schema import LogSchema
@@ -114,7 +114,7 @@ def _joined(parts: Sequence[_Part]) -> Packed | None:
     session_ids = pl.concat([log.session_ids for log in logs])
     if session_ids.n_unique() < len(session_ids):
         return None
-    item_ids = pl.concat([log.item_ids for log in logs]).unique().sort()
+    items = Vocabulary.union(Vocabulary(log.item_ids) for log in logs)
 
     def joined(name: str) -> Any:
         return np.concatenate([getattr(log, name) for log in logs])
@@ -132,13 +132,13 @@ def _joined(parts: Sequence[_Part]) -> Packed | None:
         session_offsets=offsets("session_offsets"),
         display_offsets=offsets("display_offsets"),
         # both vocabularies are sorted, so that the order within a display set stays
-        items=np.concatenate([codes_in(log.item_ids, item_ids)[log.items] for log in logs]),
+        items=np.concatenate([items.codes(log.item_ids)[log.items] for log in logs]),
         choices=joined("choices"),
         split=joined("split"),
         users=_joined_users(parts, len(session_ids)),
         session_ids=session_ids,
         event_ids=pl.concat([log.event_ids for log in logs]),
-        item_ids=item_ids,
+        item_ids=items.texts,
         views=joined("views") if logs[0].views is not None else None,
         candidate_fields={
             name: np.concatenate([log.candidate_fields[name] for log in logs])
@@ -153,7 +153,7 @@ def _joined_users(parts: Sequence[_Part], n_sessions: int) -> IntArray:
     own = [part.users for part in parts if part.users is not None]
     if not own:
         return np.arange(n_sessions, dtype=np.int32)
-    users = pl.concat(own).unique(maintain_order=True)
+    users = Vocabulary(pl.concat(own).unique(maintain_order=True))
     return np.concatenate(
-        [codes_in(ids, users)[part.log.users] for ids, part in zip(own, parts, strict=True)]
+        [users.codes(ids)[part.log.users] for ids, part in zip(own, parts, strict=True)]
     )

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from fastgaum.features.selection import ItemScratch, Selection, counts_before, select_sessions
 from fastgaum.features.space import EncodedSessions
-from fastgaum.logs.columns import codes_in
 from fastgaum.logs.log import IntArray, SessionLog, SplitName
+from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.metrics.evaluation import MIN_PROB, Evaluation, evaluate_heads
 from fastgaum.metrics.likelihood import choice_nll
 from fastgaum.models.user_model import UserModel
@@ -112,7 +112,7 @@ class Scored:
             and self.log.session_ids[mine.rows].equals(other.log.session_ids[theirs.rows])
         ):
             return False
-        code = codes_in(other.log.item_ids, self.log.item_ids)[other.items]
+        code = Vocabulary(self.log.item_ids).codes(other.log.item_ids)[other.items]
         event = self.event_of_candidate
         return all(
             np.array_equal(one[np.lexsort((one, at))], two[np.lexsort((two, at))])

@@ -23,6 +23,7 @@ from fastgaum.features.relations import NUMBERS as RELATION_NUMBERS
 from fastgaum.features.selection import Selection, select_sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog
+from fastgaum.logs.vocabulary import N_RESERVED
 
 COUNTED = ("displayed_before", "chosen_before", "log_set_size", "event_number")
 """numbers that the session so far decides"""
@@ -149,7 +150,9 @@ class Catalogue:
     def rows(self, ids: IntArray) -> IntArray:
         """Table rows, (n, 1 or 2), of feature ids (n, n_categorical): the way back, fields left to
         the item."""
-        item = ids[:, 0] - 2  # a further item is unknown here: ids do not tell one from another
+        item = (
+            ids[:, 0] - N_RESERVED
+        )  # a further item is unknown here: ids do not tell one from another
         rows = np.where(item < 0, self.n_items, item)[:, None]
         if self.position_column >= 0:
             start = self.space.categorical[self.position_column].start

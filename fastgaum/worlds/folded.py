@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fastgaum.features.space import NO_CLICK_ID
 from fastgaum.kernels import slates as kernels
 from fastgaum.kernels import user_steps
+from fastgaum.logs.vocabulary import NO_CLICK_ID
 from fastgaum.nets.histories import Recurrent
 from fastgaum.nets.scorer_layout import KINDS, linears, widths_of
 from fastgaum.nets.scorers import BagLinear, Scorer

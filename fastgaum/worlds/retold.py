@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fastgaum.features.space import NO_CLICK_ID
+from fastgaum.logs.vocabulary import NO_CLICK_ID
 from fastgaum.nets.histories import Carry, HistoryEncoder
 from fastgaum.nets.tensors import Bags
 from fastgaum.worlds.catalogue import Catalogue

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from fastgaum.baselines.s_rnn import UNKNOWN_ID, SessionRnn
+from fastgaum.baselines.s_rnn import SessionRnn
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import Batch, assemble
+from fastgaum.logs.vocabulary import UNKNOWN_ITEM_ID
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 from tests.baselines.contract import check_baseline, check_beats_random, check_learns
 from tests.builders import random_log
@@ -88,7 +89,7 @@ def test_unknown_items_tie_whatever_the_state() -> None:
     unknown = dataclasses.replace(
         batch,
         candidates=dataclasses.replace(
-            batch.candidates, ids=torch.full_like(batch.candidates.ids, UNKNOWN_ID)
+            batch.candidates, ids=torch.full_like(batch.candidates.ids, UNKNOWN_ITEM_ID)
         ),
     )
     assert len(np.unique(model._scores(unknown))) == 1
