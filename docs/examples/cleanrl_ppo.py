@@ -8,12 +8,8 @@ from torch import nn
 from fastgaum.worlds.cascade import VectorCascadeWrapper
 from fastgaum.worlds.vector_env import UserVectorEnv
 
-K, STEPS, GAMMA, LAMBDA = (
-    3,
-    30,
-    0.9 ** (1 / 3),
-    0.95,
-)  # γ is per pick, K picks are a step of the user
+K, STEPS, LAMBDA = 3, 30, 0.95
+GAMMA = 0.9 ** (1 / K)  # per pick; K picks are one step of the user
 
 
 def start(n, seed, **world):
@@ -32,18 +28,11 @@ def play(envs, seen, actor):
     rows = []
     for _ in range(STEPS):
         with torch.no_grad():
-            dist = torch.distributions.Categorical(
-                logits=torch.where(seen[1], actor(seen[0]), -1e9)
-            )
+            logits = torch.where(seen[1], actor(seen[0]), -1e9)
+            dist = torch.distributions.Categorical(logits=logits)
         obs, reward, terminated, truncated, info = envs.step((action := dist.sample()).numpy())
-        rows.append(
-            (
-                *seen,
-                action,
-                dist.log_prob(action),
-                *map(torch.as_tensor, (reward, terminated | truncated)),
-            )
-        )
+        ends = map(torch.as_tensor, (reward, terminated | truncated))
+        rows.append((*seen, action, dist.log_prob(action), *ends))
         seen = torch.as_tensor(obs), torch.as_tensor(info["action_mask"])
     return seen, [torch.stack(part) for part in zip(*rows, strict=True)]
 
@@ -69,13 +58,10 @@ def main(updates=60, n=64, **world):
         for batch in torch.randperm(STEPS * n).repeat(4).chunk(16):
             obs, mask, action, before, goal, gain = (part.flatten(0, 1)[batch] for part in rows)
             dist = torch.distributions.Categorical(logits=torch.where(mask, actor(obs), -1e9))
-            ratio, gain = (
-                (dist.log_prob(action) - before).exp(),
-                (gain - gain.mean()) / (gain.std() + 1e-8),
-            )
-            surrogate = (
-                torch.min(ratio * gain, ratio.clamp(0.8, 1.2) * gain) + 0.01 * dist.entropy()
-            )
+            ratio = (dist.log_prob(action) - before).exp()
+            gain = (gain - gain.mean()) / (gain.std() + 1e-8)
+            clipped = torch.min(ratio * gain, ratio.clamp(0.8, 1.2) * gain)
+            surrogate = clipped + 0.01 * dist.entropy()
             optimiser.zero_grad()
             ((critic(obs)[:, 0] - goal).square() - surrogate).mean().backward()
             optimiser.step()

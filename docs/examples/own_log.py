@@ -20,9 +20,8 @@ def write_shop(n_visits: int) -> None:
     rows = []
     for event in range(3 * n_visits):
         shown = rng.choice(30, size=4, replace=False)
-        price = rng.uniform(1, 9, size=4).round(
-            2
-        )  # today's, so it belongs to the candidate and not to the item
+        # today's price: it belongs to the candidate, not to the item
+        price = rng.uniform(1, 9, size=4).round(2)
         liking = 2.0 * (shown % 3 == 0) - 0.6 * price + rng.gumbel(size=4)
         rows += [
             {
@@ -52,9 +51,8 @@ def main(n_visits: int = 500, **settings: Any) -> pl.DataFrame:
         candidate_fields=["price"],
         item_table="items.csv",
     )
-    for finding in fg.audit(
-        log
-    ).flagged:  # simple rules that beat chance: here the price, and no leak
+    # simple rules that beat chance: here the price, which is no leak
+    for finding in fg.audit(log).flagged:
         print(
             f"the audit names '{finding.rule}': prec@1 {finding.prec_at_1:.1f}, chance "
             f"{finding.floor:.1f}"
