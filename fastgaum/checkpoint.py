@@ -1,0 +1,219 @@
+"""Checkpoints: a nested state in one safetensors file. A crash leaves the former file or the new
+one, and what a file holds is not known to be right.
+
+    save_state(path, "fastgaum-policy-3", policy.state())
+    policy.load_state(load_state(path, "fastgaum-policy-3", cure="train again"))
+
+A state is made of dicts with names as keys, lists, numbers, text, true, false and None, and of
+torch tensors and numpy arrays anywhere among them. The file's tensors are the arrays, named by
+their path in the state: `networks/players.0.first.weight`. All else is one JSON text in the file's
+metadata, which says where the arrays belong. The same state gives the same bytes. No pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from torch import Tensor, nn
+
+from fastgaum.errors import CheckpointError, ConfigError
+from fastgaum.files import atomic
+from fastgaum.untrusted import parse_json
+
+State = dict[str, Any]
+Arrays = dict[str, npt.NDArray[Any]]
+MOST_HEADER = 1 << 22
+"""bytes of names, shapes and JSON; ours have some thousands, tables of text are arrays"""
+_KEY = "fastgaum"
+"""the one key of the metadata: the library writes several in an order that differs each time"""
+_TENSOR, _ARRAY = "$tensor", "$array"
+"""marks of the places of arrays in the JSON text, by the type that they come back as"""
+
+
+def save_state(path: Path, format: str, state: Mapping[str, Any]) -> None:
+    """Write a state to one file, atomically. Contiguous arrays on the CPU are not copied.
+
+    Raises:
+        OutputError: the file cannot be written.
+        TypeError, ValueError: the state holds what no file can hold.
+    """
+    tree, arrays = split_state(state)
+    text = json.dumps({"format": format, "state": tree}, separators=(",", ":"), ensure_ascii=False)
+    with atomic(path) as beside:
+        try:
+            save_file(arrays, beside, {_KEY: text})
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+
+
+def load_state(path: Path, format: str, cure: str, what: str = "training") -> State:
+    """Read a state that `save_state` wrote; arrays are fresh copies. Memory is bounded by the
+    file's own size.
+
+    Args:
+        path: the file.
+        format: the format that this version reads.
+        cure: what a user can do about a file of another format.
+        what: what the file should hold, for an error.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or of another format, or one of its numbers
+            is not finite.
+    """
+    with damage_named(path, what):
+        _check_header(path)
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            about = parse_json(metadata.get(_KEY, "{}"))
+            # files of earlier versions name their format by a key of its own
+            found = about.get("format", metadata.get("format")) if isinstance(about, dict) else None
+            if found != format:
+                raise CheckpointError(
+                    f"'{path}' has format {found or 'unknown'!r}, this version reads {format!r}: "
+                    f"{cure}"
+                )
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return join_state(about["state"], arrays)
+
+
+def _check_header(path: Path) -> None:
+    """Raise ValueError for a header that is longer than ours can be: it is parsed at once."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    most = min(MOST_HEADER, max(size - 8, 0))
+    if length > most:
+        raise ValueError(f"its header declares {length} bytes, at most {most} are possible")
+
+
+def split_state(state: Mapping[str, Any]) -> tuple[State, Arrays]:
+    """A state as what JSON holds, and its arrays by name; contiguous arrays on the CPU are the
+    state's own.
+
+    >>> split_state({"steps": 3, "moments": {"m": np.zeros(2)}})[0]
+    {'steps': 3, 'moments': {'m': {'$array': 'moments/m'}}}
+    """
+    arrays: Arrays = {}
+
+    def place(value: npt.NDArray[Any], mark: str, name: str) -> State:
+        if name in arrays:
+            raise ValueError(f"two arrays of a state have the name '{name}'")
+        arrays[name] = np.require(value, requirements="C")
+        return {mark: name}
+
+    def plain(value: Any, name: str) -> Any:
+        if isinstance(value, Tensor):
+            return place(value.detach().cpu().numpy(), _TENSOR, name)
+        if isinstance(value, np.ndarray):
+            return place(value, _ARRAY, name)
+        if isinstance(value, np.generic):
+            return value.item()
+        if isinstance(value, list | tuple):
+            return [plain(one, f"{name}/{i}") for i, one in enumerate(value)]
+        if isinstance(value, Mapping):
+            for key in value:
+                if not isinstance(key, str) or key.startswith("$"):
+                    raise TypeError(f"{key!r} in '{name}' is no name: keys of a state are names")
+            return {key: plain(one, f"{name}/{key}" if name else key) for key, one in value.items()}
+        if value is None or isinstance(value, str | int | float):
+            return value
+        raise TypeError(f"'{name}' is a {type(value).__name__}, which no file can hold")
+
+    return plain(state, ""), arrays
+
+
+def join_state(tree: Any, arrays: Arrays) -> State:
+    """The state that `split_state` has split. Raises ValueError for what it never makes, or a
+    number that is not finite."""
+    left = dict(arrays)
+
+    def joined(value: Any) -> Any:
+        if isinstance(value, list):
+            return [joined(one) for one in value]
+        if not isinstance(value, dict):
+            return value
+        mark = next(iter(value), "")
+        if mark not in (_TENSOR, _ARRAY):
+            return {key: joined(one) for key, one in value.items()}
+        array = left.pop(value[mark], None) if isinstance(value[mark], str) else None
+        if array is None:
+            raise ValueError(f"the array {str(value[mark])[:60]!r} is missing")
+        tensor = torch.from_numpy(array)
+        check_finite(f"'{value[mark]}'", tensor)
+        return tensor if mark == _TENSOR else array
+
+    if not isinstance(tree, dict):
+        raise ValueError(f"its state is a {type(tree).__name__}, values by name are required")
+    try:
+        state = {key: joined(value) for key, value in tree.items()}
+    except RecursionError:
+        raise ValueError("its values are nested too deeply") from None
+    if left:
+        raise ValueError(f"the array '{min(left)[:60]}' has no place in it")
+    return state
+
+
+@contextmanager
+def damage_named(file: Path, what: str = "model") -> Iterator[None]:
+    """Turn every error that a crafted or damaged file can cause into one CheckpointError that
+    names the file."""
+    try:
+        yield
+    except (
+        SafetensorError,
+        LookupError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+        OSError,
+        ConfigError,
+    ) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"'{file}' is damaged or not a {what} of this version: {reason}"
+        ) from error
+
+
+def check_weights(wanted: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless a file's weights are those of the module `wanted`, which may be on
+    the device `meta`.
+
+    So a configuration that asks for a network larger than its file is refused before any memory is
+    taken for it."""
+    own = wanted.state_dict()
+    if own.keys() != weights.keys():
+        name = min(own.keys() ^ weights.keys())
+        raise ValueError(
+            f"the weight '{name}' is "
+            f"{'missing' if name in own else 'not one of this configuration'}"
+        )
+    for name, value in weights.items():
+        check_like(f"the weight '{name}'", value, own[name])
+        check_finite(f"the weight '{name}'", value)
+
+
+def check_like(what: str, found: Any, own: Tensor | npt.NDArray[Any]) -> None:
+    """Raise ValueError unless a value of a file has the shape and type of one's own, of which only
+    these are looked at."""
+    if type(found) is not type(own) or found.shape != own.shape or found.dtype != own.dtype:
+        got = f"{found.dtype} of shape {list(found.shape)}" if hasattr(found, "dtype") else "none"
+        raise ValueError(f"{what} is {got}, {own.dtype} of shape {list(own.shape)} is required")
+
+
+def check_finite(what: str, values: Tensor) -> None:
+    """Raise ValueError, naming the first, if a value is NaN or infinite."""
+    # a sum is quicker than a look at each; where it overflows, each is looked at
+    if not values.is_floating_point() or values.sum().isfinite() or torch.isfinite(values).all():
+        return
+    at = int((~torch.isfinite(values)).flatten().to(torch.uint8).argmax())
+    raise ValueError(
+        f"{what} holds {float(values.flatten()[at])} at {at}, finite numbers are required"
+    )
