@@ -9,9 +9,7 @@ of `fastgaum fidelity … --json` per log. docs/guide/policies.md takes its tabl
 docs/tables/policies/, objects of `fastgaum rl evaluate … --json` and of `fastgaum rl adapt …
 --json`. docs/concepts/cost.md takes its tables from the cost model (bench/growth.py),
 docs/tables/bench.json, docs/tables/growth.json and, once they were measured,
-docs/tables/processes.json; docs/guide/environment.md takes that of worker processes from
-docs/tables/env-processes.json. docs/performance.md takes its races from docs/tables/bench.json,
-which `make bench` writes; until it is there their place and the README's stay empty. Tables are
+docs/tables/processes.json. docs/performance.md takes its races from docs/tables/bench.json, which `make bench` writes; until it is there their place and the README's stay empty. Tables are
 never written by hand: tests/test_tables.py fails when a page is not what this would write."""
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fastgaum.bench import cost_model, env_processes, growth
+from fastgaum.bench import cost_model, growth
 from fastgaum.bench.excerpts import results_to_markdown, speed_to_markdown
 from fastgaum.bench.report import to_markdown as races_to_markdown
 from fastgaum.reports.cells import published_row
@@ -74,9 +72,6 @@ CURVES = ("docs/performance.md", "docs/scaling.svg")
 """page that shows the scaling curves between its markers `scaling`, and their figure"""
 GROWTH = "docs/concepts/cost.md"
 """page with the cost model's tables between their own markers"""
-WORKERS = ("docs/guide/environment.md", "docs/tables/env-processes.json")
-"""page that shows speeds of worker processes between its markers `processes-env`, and their object
-"""
 NEAR = 3.0
 """points of prec@1 within which a published cell counts as reproduced"""
 
@@ -224,7 +219,6 @@ def main() -> None:
     put(POLICIES[0], "adaptation", adaptations_to_markdown(map(read, ADAPTATION)))
     path = ROOT / GROWTH
     path.write_text(with_growth(path.read_text(encoding="utf-8")), encoding="utf-8")
-    put(WORKERS[0], "processes-env", env_processes.table(read(WORKERS[1])))
     draw(read(FIGURE[1]), ROOT / FIGURE[0])
     draw_fidelity(read(FIDELITY_FIGURE[1]), ROOT / FIDELITY_FIGURE[0])
     set_races()

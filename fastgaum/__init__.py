@@ -15,8 +15,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fastgaum.worlds.registration import register_when_imported
-
 if TYPE_CHECKING:
     from fastgaum import errors
     from fastgaum.config import Config
@@ -97,7 +95,3 @@ def _version() -> str:
     except PackageNotFoundError:
         # A bare checkout on the path: nothing was installed, so nothing knows the version.
         return "0+unknown"
-
-
-# Last: gymnasium may be there already.
-register_when_imported()

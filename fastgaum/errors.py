@@ -41,10 +41,6 @@ class ActionError(FastgaumError):
     shape or range."""
 
 
-class WorkerError(FastgaumError):
-    """A worker process failed, or ended before its work was done."""
-
-
 class NumericsError(FastgaumError):
     """A loss, gradient or score is not finite."""
 

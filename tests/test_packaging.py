@@ -370,7 +370,7 @@ def test_the_issue_forms_ask_for_what_is_needed() -> None:
 def test_the_wheel_registers_its_environment(built: Built, tmp_path: Path) -> None:
     """With gymnasium first, last, and with no import of fastgaum at all."""
     find = "gymnasium.spec('fastgaum/User-v0').entry_point"
-    for imports in ("import fastgaum, gymnasium", "import gymnasium, fastgaum"):
+    for imports in ("import fastgaum.worlds, gymnasium", "import gymnasium, fastgaum.worlds"):
         entry_point = python(
             "-c", f"{imports}; print({find})", cwd=tmp_path, path=built.target
         ).strip()
@@ -378,7 +378,7 @@ def test_the_wheel_registers_its_environment(built: Built, tmp_path: Path) -> No
     by_name = """
 import sys, gymnasium
 try:
-    gymnasium.make("fastgaum:fastgaum/User-v0")
+    gymnasium.make("fastgaum.worlds:fastgaum/User-v0")
 except Exception as error:
     print(type(error).__module__, type(error).__name__, sys.modules["fastgaum"].__file__)
 """

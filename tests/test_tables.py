@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from fastgaum.bench import env_processes
 from fastgaum.bench.excerpts import OTHERS, OURS, SPEED, results_to_markdown, speed_to_markdown
 from fastgaum.bench.readme import (
     ADAPTATION,
@@ -25,7 +24,6 @@ from fastgaum.bench.readme import (
     ROOT,
     TABLES,
     VERDICTS,
-    WORKERS,
     adaptations_to_markdown,
     fidelity_to_markdown,
     has,
@@ -99,13 +97,6 @@ def test_page_shows_the_command_of_its_object(page: str, file: str) -> None:
 def test_growth_page_is_what_the_model_gives() -> None:
     text = (ROOT / GROWTH).read_text(encoding="utf-8")
     assert with_growth(text) == text, "run python bench/readme.py"
-
-
-def test_environment_page_is_what_its_object_gives() -> None:
-    text = (ROOT / WORKERS[0]).read_text(encoding="utf-8")
-    assert insert(text, env_processes.table(read(WORKERS[1])), "processes-env") == text, (
-        "run python bench/readme.py"
-    )
 
 
 def test_fidelity_page_is_what_its_reports_give() -> None:

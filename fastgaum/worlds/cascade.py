@@ -5,8 +5,10 @@ Choosing k of m items at once has m^k actions; here an action is one item and k 
 slate. The user sees nothing until the slate is full, so the k − 1 steps before pay 0 and end
 nothing. An agent that discounts by γ per step of the user discounts by γ^(1/k) here.
 
-    env = CascadeWrapper(gymnasium.make("fastgaum/User-v0", run="RUN"))
-    envs = VectorCascadeWrapper(gymnasium.make_vec("fastgaum/User-v0", num_envs=64, run="RUN"))
+    env = CascadeWrapper(gymnasium.make("fastgaum.worlds:fastgaum/User-v0", run="RUN"))
+    envs = VectorCascadeWrapper(
+        gymnasium.make_vec("fastgaum.worlds:fastgaum/User-v0", num_envs=64, run="RUN")
+    )
 """
 
 from __future__ import annotations

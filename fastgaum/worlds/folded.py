@@ -184,8 +184,6 @@ class RecurrentUsers:
     ) -> None:
         """One recurrent step of users first to last − 1."""
         folded = self.folded
-        # not an attribute of what is folded: that is sent to other processes, where a compiled
-        # function would be compiled anew
         step = user_steps.lstm_step if folded.kind == "lstm" else user_steps.gru_step
         for layer, carry in zip(folded.layers, self.carries, strict=True):
             step(first, last, active, chosen, folded.nothing, numbers, *layer, *carry)

@@ -10,9 +10,9 @@ step. A step costs the same at any time."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from copy import copy, deepcopy
+from copy import deepcopy
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -138,12 +138,6 @@ class LearnedWorld(World):
             if starts == "logged" and log is not None
             else None
         )
-
-    def bare(self) -> Self:
-        """Without the model, of which users need the folded tables only."""
-        bare = copy(self)
-        del bare.model
-        return bare
 
     def population(self, n: int) -> LearnedPopulation:
         """Make n users without history.

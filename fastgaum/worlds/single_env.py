@@ -15,7 +15,8 @@ from fastgaum.worlds.vector_env import UserVectorEnv
 
 
 class UserEnv(Env[Any, npt.NDArray[np.int64]]):
-    """One user that is shown slates: `gymnasium.make("fastgaum/User-v0", run="RUN")`.
+    """One user that is shown slates:
+    `gymnasium.make("fastgaum.worlds:fastgaum/User-v0", run="RUN")`.
 
     The contract is `UserVectorEnv`'s without the first axis:
 
@@ -36,14 +37,14 @@ class UserEnv(Env[Any, npt.NDArray[np.int64]]):
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
 
     def __init__(self, **options: Any) -> None:
-        """Make one user; the options are those of `UserVectorEnv` but num_envs, copy,
-        autoreset_mode and processes.
+        """Make one user; the options are those of `UserVectorEnv` without num_envs, copy and
+        autoreset_mode.
 
         Raises:
             ConfigError: an option is unknown or impossible.
             CheckpointError: the run is damaged.
         """
-        for name in ("num_envs", "copy", "autoreset_mode", "processes"):
+        for name in ("num_envs", "copy", "autoreset_mode"):
             if name in options:
                 raise ConfigError(
                     f"one user has no {name}: leave it out, or use gymnasium.make_vec"

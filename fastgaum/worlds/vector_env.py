@@ -17,7 +17,6 @@ from fastgaum.kernels.actions import slates_of
 from fastgaum.worlds.observations import Observation, ObservationKind, Observations, rows_apart
 from fastgaum.worlds.open_world import open_world
 from fastgaum.worlds.pools import PoolKind, Pools
-from fastgaum.worlds.processes import ProcessPopulation
 from fastgaum.worlds.random_keys import CHOICE, LEAVE, START, Keys, uniform
 from fastgaum.worlds.rules import Leaving, Reward, leaving_rule, reward_rule
 from fastgaum.worlds.world import IntArray, Population, World
@@ -27,8 +26,8 @@ Step = tuple[Observation, npt.NDArray[np.float32], BoolArray, BoolArray, dict[st
 
 
 class UserVectorEnv(VectorEnv[Any, Any, Any]):
-    """Users that are shown slates: `gymnasium.make_vec("fastgaum/User-v0", num_envs=4096,
-    run="RUN")`.
+    """Users that are shown slates, many at once:
+    `gymnasium.make_vec("fastgaum.worlds:fastgaum/User-v0", num_envs=4096, run="RUN")`.
 
     Observation, of n = num_envs users:
         "flat", without features: the users' states, float32, shape (n, state_dim). "flat", with
@@ -67,8 +66,8 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
 
     Seeding: `reset(seed=s)` gives user i the stream (s, i); a sequence of seeds gives user i the
     stream (seeds[i], 0), that of a single environment with that seed. A draw is a hash of stream,
-    episode, step and use: it depends neither on num_envs nor on threads nor on processes. Without a
-    seed, episodes go on; without any ever, one is taken from the system."""
+    episode, step and use: it depends neither on num_envs nor on threads. Without a seed, episodes
+    go on; without any ever, one is taken from the system."""
 
     metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
 
@@ -90,7 +89,6 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         strict: bool = False,
         copy: bool = True,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-        processes: int | None = None,
         **world_options: Any,
     ) -> None:
         """Make users of a trained run, or of a world.
@@ -113,14 +111,10 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
             strict: a place named twice in a slate is an error.
             copy: return new observations; False: views that the next step overwrites.
             autoreset_mode: NEXT_STEP, SAME_STEP or DISABLED, or Gymnasium's names for them.
-            processes: so many worker processes, each with its share of the users; None: they live
-                in this one. Lives do not depend on it. `close` ends them; they end with this
-                process too.
 
         Raises:
             ConfigError: an option is unknown or impossible.
             CheckpointError: the run is damaged.
-            WorkerError: a worker process failed.
         """
         if num_envs < 1 or slate_size < 1:
             raise ConfigError(
@@ -141,11 +135,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         self._leaving = None if leaving is None else leaving_rule(leaving)
 
         self.pools = Pools(self.world, num_envs, pool, pool_size, pool_seed)
-        self.users: Population = (
-            self.world.population(num_envs)
-            if processes is None
-            else ProcessPopulation(self.world, num_envs, processes, slate_size)
-        )
+        self.users: Population = self.world.population(num_envs)
         self._observations = Observations(self.world, self.pools, num_envs, observation, features)
         self.single_observation_space = self._observations.single_space
         self.single_action_space = spaces.MultiDiscrete([self.pools.size] * slate_size)
@@ -202,10 +192,6 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         elif done.any():
             self._finish(done, info)
         return self.observe(), rewards, terminated, truncated, info
-
-    def close_extras(self, **kwargs: Any) -> None:
-        """End worker processes; a step after that is an error where there were some."""
-        self.users.close()
 
     def observe(self) -> Observation:
         """The observations now; nobody moves."""

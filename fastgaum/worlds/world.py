@@ -85,11 +85,6 @@ class World(ABC):
         with its every `spec`."""
         return self
 
-    def bare(self) -> Self:
-        """What users are made of, without what only a caller reads: a worker process is sent
-        this."""
-        return self
-
     @abstractmethod
     def population(self, n: int) -> Population:
         """Make n users without history."""
@@ -158,10 +153,6 @@ class Population(ABC):
             f"a {type(self).__name__} cannot follow other users' choices: use one of a learned "
             "world"
         )
-
-    def close(self) -> None:  # noqa: B027
-        """Give back what is held beside memory, worker processes say; the users are of no use
-        afterwards."""
 
 
 def checked_slates(slates: IntArray, n: int, n_items: int, any_rows: bool = False) -> IntArray:

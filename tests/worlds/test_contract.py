@@ -41,7 +41,7 @@ def drawn_actions(env: UserVectorEnv, seed: int) -> np.ndarray:
 @pytest.mark.parametrize("options", KINDS, ids=str)
 @pytest.mark.parametrize("wrap", [False, True], ids=["slates", "cascade"])
 def test_gymnasium_s_checker_passes(options: dict[str, Any], wrap: bool) -> None:
-    env = gymnasium.make("fastgaum/User-v0", world=WORLD, slate_size=3, **options)
+    env = gymnasium.make("fastgaum.worlds:fastgaum/User-v0", world=WORLD, slate_size=3, **options)
     with warnings.catch_warnings():
         # a state has no bounds, and the cascade is a wrapper
         warnings.filterwarnings(
@@ -53,7 +53,11 @@ def test_gymnasium_s_checker_passes(options: dict[str, Any], wrap: bool) -> None
 
 def test_gymnasium_s_checker_passes_in_every_world(any_world: World) -> None:
     env = gymnasium.make(
-        "fastgaum/User-v0", world=any_world, slate_size=3, observation="dict", features=True
+        "fastgaum.worlds:fastgaum/User-v0",
+        world=any_world,
+        slate_size=3,
+        observation="dict",
+        features=True,
     )
     with warnings.catch_warnings():
         warnings.filterwarnings(
@@ -346,12 +350,14 @@ def test_without_copies_observations_are_views() -> None:
 
 
 def test_a_spec_makes_the_same_environment_without_copying_the_world(any_world: World) -> None:
-    made = gymnasium.make("fastgaum/User-v0", world=any_world, slate_size=3)
+    made = gymnasium.make("fastgaum.worlds:fastgaum/User-v0", world=any_world, slate_size=3)
     assert made.spec is not None
     again = made.spec.make()
     assert again.unwrapped.world is any_world  # type: ignore[attr-defined]
     for env in (made, again):
         env.reset(seed=4)
     np.testing.assert_array_equal(made.step(np.arange(3))[0], again.step(np.arange(3))[0])
-    many = gymnasium.make_vec("fastgaum/User-v0", num_envs=3, world=any_world, slate_size=3)
+    many = gymnasium.make_vec(
+        "fastgaum.worlds:fastgaum/User-v0", num_envs=3, world=any_world, slate_size=3
+    )
     assert gymnasium.make_vec(many.spec).num_envs == 3  # type: ignore[arg-type]

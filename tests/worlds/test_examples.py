@@ -21,7 +21,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "sb3_dqn": {"steps": 6_000},
     "sb3_ppo": {"steps": 6_400},
     "cleanrl_ppo": {"updates": 8},
-    "processes": {"updates": 60, "n": 512},
+    "policy_gradient": {"updates": 60, "n": 512},
 }
 OTHERS = {"torchrec_tables", "ray_train"}
 """tested elsewhere: tests/models/test_own_tables.py, tests/game/test_train_loop.py"""

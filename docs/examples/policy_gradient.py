@@ -1,5 +1,6 @@
-"""Users in several processes feed one learner, a policy that draws slates: `python processes.py
-RUN`."""
+"""A policy gradient in one file: a network draws whole slates and learns from what they earn.
+
+Run it with `python policy_gradient.py RUN`."""
 
 import sys
 
@@ -37,10 +38,10 @@ def log_probability(scores, slates):
     return total
 
 
-def main(processes=2, updates=80, n=1024, **world):
+def main(updates=80, n=1024, **world):
     """Train; return the mean return of random slates and of the policy's, to new users."""
     torch.manual_seed(0)
-    envs = UserVectorEnv(n, slate_size=K, horizon=STEPS, processes=processes, **world)
+    envs = UserVectorEnv(n, slate_size=K, horizon=STEPS, **world)
     width, pool = envs.single_observation_space.shape[0], envs.pools.size
     actor, critic = (
         nn.Sequential(nn.Linear(width, 64), nn.Tanh(), nn.Linear(64, out)) for out in (pool, 1)
