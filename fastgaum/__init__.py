@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from fastgaum.logs.log import SessionLog
     from fastgaum.logs.read import read_log
     from fastgaum.logs.registry import load
-    from fastgaum.logs.saved_log import load_log, save_log
+    from fastgaum.logs.shard_writer import save_log
+    from fastgaum.logs.shards import load_log
     from fastgaum.logs.split import resplit
     from fastgaum.logs.synthetic import synthesise
     from fastgaum.models.user_model import UserModel
@@ -61,10 +62,10 @@ _HOME = {
     "UserVectorEnv": "fastgaum.worlds.vector_env",
     "audit": "fastgaum.logs.audit",
     "load": "fastgaum.logs.registry",
-    "load_log": "fastgaum.logs.saved_log",
+    "load_log": "fastgaum.logs.shards",
     "read_log": "fastgaum.logs.read",
     "resplit": "fastgaum.logs.split",
-    "save_log": "fastgaum.logs.saved_log",
+    "save_log": "fastgaum.logs.shard_writer",
     "synthesise": "fastgaum.logs.synthetic",
     "write_report": "fastgaum.reports.page",
 }

@@ -11,12 +11,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fastgaum.logs.saved_log import load_log, save_log
+from fastgaum.logs.shard_writer import save_log
+from fastgaum.logs.shards import load_log
 from fastgaum.logs.synthetic import synthesise
 
 SAVE = """
 import sys
-from fastgaum.logs.saved_log import load_log, save_log
+from fastgaum.logs.shard_writer import save_log
+from fastgaum.logs.shards import load_log
 log = load_log(sys.argv[1])
 for _ in range(10):
     save_log(log, sys.argv[2])

@@ -47,7 +47,7 @@ def write_log(log: SessionLog, out: Path) -> None:
         OutputError: the output cannot be written, or the folder holds something else.
     """
     from fastgaum.logs.frame import to_frame
-    from fastgaum.logs.saved_log import save_log
+    from fastgaum.logs.shard_writer import save_log
 
     if not out.suffix:
         save_log(log, out)

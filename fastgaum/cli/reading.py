@@ -116,10 +116,12 @@ class Reading:
         """
         from fastgaum.logs.locate import resolve
         from fastgaum.logs.read import open_log
-        from fastgaum.logs.shards import is_sharded
+        from fastgaum.logs.shards import is_saved_log
 
         found = resolve(log, self.data_dir)
-        return open_log(found.path, **self.options()) if is_sharded(found.path) else self.load(log)
+        return (
+            open_log(found.path, **self.options()) if is_saved_log(found.path) else self.load(log)
+        )
 
     def raw_rows(self, log: str) -> DataFrame | None:
         """The rows of a log as they stand in its file, for the audit; None for a saved log, which

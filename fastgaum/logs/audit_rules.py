@@ -22,9 +22,8 @@ from fastgaum.kernels.context import counts_before
 from fastgaum.logs.columns import parse_numbers
 from fastgaum.logs.log import NO_CLICK, TEST, IntArray, SessionLog
 from fastgaum.logs.rows import ChoiceRule, rows_of
-from fastgaum.logs.saved_log import is_saved_log
 from fastgaum.logs.schema import LogSchema, resolve_schema
-from fastgaum.logs.shards import is_sharded
+from fastgaum.logs.shards import is_saved_log
 from fastgaum.logs.tables import open_table
 from fastgaum.logs.vocabulary import Vocabulary
 
@@ -118,7 +117,7 @@ def raw_rows(
     more, or None for a saved log or one in shards, whose rows are gone. Options as in `read_log`.
     Raises LogFormatError as it does."""
     path = Path(path)
-    if is_saved_log(path) or is_sharded(path):
+    if is_saved_log(path):
         return None
     try:
         table = open_table(path)

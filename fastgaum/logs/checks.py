@@ -2,8 +2,8 @@
 known to be what was written.
 
 Kernels do not check bounds, so an offset that falls or an item that is no row of the vocabulary
-would read someone else's memory. The checks read each array once, in blocks, and make nothing of
-its size."""
+would read foreign memory. The checks read each array once, in blocks, and make nothing of its
+size."""
 
 from __future__ import annotations
 
@@ -27,9 +27,26 @@ _DTYPES: dict[str, type[np.generic]] = {
 }
 
 
-def check_log(log: SessionLog) -> None:
-    """Raise ValueError, naming the array and the rule, unless a log that was read from a file may
-    be trusted."""
+def check_head(head: SessionLog) -> None:
+    """Raise ValueError, naming the array and the rule, unless the items, item fields and categories
+    that all parts of a log share may be trusted."""
+    _check_text("item_ids", head.item_ids)
+    _check_distinct("item_ids", head.item_ids)
+    fields = {**head.candidate_fields, **head.item_fields}
+    if (
+        len(fields) < len(head.candidate_fields) + len(head.item_fields)
+        or not head.categories.keys() <= fields.keys()
+    ):
+        raise ValueError("fields and categories do not have the same names")
+    for name, values in head.categories.items():
+        _check_text(f"the categories of field '{name}'", values)
+        _check_distinct(f"the categories of field '{name}'", values)
+    _check_fields(head, head.item_fields, head.n_items)
+
+
+def check_part(log: SessionLog, ids: bool = True) -> None:
+    """Raise ValueError, naming the array and the rule, unless the sessions of a log whose head was
+    checked may be trusted; without `ids` those of sessions and events are left out."""
     for name, dtype in _DTYPES.items():
         _check_kind(name, getattr(log, name), dtype)
     if log.views is not None:
@@ -44,8 +61,9 @@ def check_log(log: SessionLog) -> None:
     if log.views is not None:
         _check_range("views", log.views, 1, np.iinfo(np.uint16).max)
     _check_displays(log)
-    _check_ids(log)
-    _check_fields(log)
+    if ids:
+        _check_ids(log)
+    _check_fields(log, log.candidate_fields, log.n_candidates)
 
 
 def _check_lengths(log: SessionLog) -> None:
@@ -57,8 +75,6 @@ def _check_lengths(log: SessionLog) -> None:
         and log.session_offsets[-1] == n_events == len(log.choices) == len(log.event_ids)
         and log.display_offsets[-1] == n_candidates
         and log.n_sessions == len(log.session_ids) == len(log.split) == len(log.users)
-        and all(len(values) == n_candidates for values in log.candidate_fields.values())
-        and all(len(values) == log.n_items for values in log.item_fields.values())
         and (log.views is None or len(log.views) == n_candidates)
     )
     if not fits:
@@ -132,15 +148,13 @@ def _falls(items: npt.NDArray[Any], starts: npt.NDArray[Any], compare: np.ufunc)
 
 
 def _check_ids(log: SessionLog) -> None:
-    for name in ("session_ids", "item_ids"):
-        _check_text(name, getattr(log, name))
+    _check_text("session_ids", log.session_ids)
     if (
         log.event_ids.dtype.is_nested()
         or log.event_ids.dtype in (pl.Object, pl.Binary)
         or log.event_ids.null_count()
     ):
         raise ValueError(f"event_ids holds {log.event_ids.dtype}, labels without gaps are required")
-    _check_distinct("item_ids", log.item_ids)
 
 
 def _check_text(name: str, values: pl.Series) -> None:
@@ -161,25 +175,19 @@ def _check_distinct(name: str, values: pl.Series) -> None:
         raise ValueError(f"{name} holds a value twice")
 
 
-def _check_fields(log: SessionLog) -> None:
-    fields = {**log.candidate_fields, **log.item_fields}
-    if (
-        len(fields) < len(log.candidate_fields) + len(log.item_fields)
-        or not log.categories.keys() <= fields.keys()
-    ):
-        raise ValueError("fields and categories do not have the same names")
+def _check_fields(log: SessionLog, fields: dict[str, npt.NDArray[Any]], length: int) -> None:
     for name, values in fields.items():
         named = f"field '{name}'"
-        if name not in log.categories:
-            _check_kind(named, values, np.float32)
-            for start, block in _blocks(values):
-                if not np.isfinite(block).all():
-                    at = int((~np.isfinite(block)).argmax())
-                    raise ValueError(
-                        f"{named} holds {block[at]} at {start + at}, finite numbers are required"
-                    )
+        if len(values) != length:
+            raise ValueError(f"{named} has {len(values)} values, {length} are required")
+        if name in log.categories:
+            _check_kind(named, values, np.int32)
+            _check_range(named, values, -1, len(log.categories[name]) - 1)
             continue
-        _check_kind(named, values, np.int32)
-        _check_text(f"the categories of {named}", log.categories[name])
-        _check_distinct(f"the categories of {named}", log.categories[name])
-        _check_range(named, values, -1, len(log.categories[name]) - 1)
+        _check_kind(named, values, np.float32)
+        for start, block in _blocks(values):
+            if not np.isfinite(block).all():
+                at = int((~np.isfinite(block)).argmax())
+                raise ValueError(
+                    f"{named} holds {block[at]} at {start + at}, finite numbers are required"
+                )

@@ -15,14 +15,11 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-
-if TYPE_CHECKING:
-    from fastgaum.logs.item_counts import ItemCounts
 
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
@@ -150,14 +147,11 @@ class SessionLog:
         return sum(of_splits) if split == "all" else of_splits[SPLITS.index(split)]
 
     def parts(self, ids: bool = True) -> Iterator[SessionLog]:
-        """The log itself: where a log in shards gives one shard after the other
-        (`sessions.shards`)."""
+        """The log itself: a log in shards gives one shard after the other (`logs.shards`)."""
         yield self
 
     def training_counts(self) -> ItemCounts:
         """What the training split says of each item."""
-        from fastgaum.logs.item_counts import ItemCounts
-
         counts = ItemCounts.zeros(self.n_items)
         counts.add(self)
         return counts
@@ -171,3 +165,35 @@ class SessionLog:
         digests = Digests()
         digests.add(self)
         return digests.fingerprint(self)
+
+
+@dataclass(frozen=True)
+class ItemCounts:
+    """Counts of each item over training events, added up part by part, shape (n_items,) each."""
+
+    displays: npt.NDArray[np.int64]
+    choices: npt.NDArray[np.int64]
+    expected: npt.NDArray[np.float64]
+    """choices had every training choice been uniform: the sum of 1/k over the item's displays among
+    k"""
+
+    @classmethod
+    def zeros(cls, n_items: int) -> ItemCounts:
+        """Nothing counted yet."""
+        return cls(np.zeros(n_items, np.int64), np.zeros(n_items, np.int64), np.zeros(n_items))
+
+    def add(self, part: SessionLog) -> None:
+        """Count the training sessions of a part of the log."""
+        # numba takes half a second to import, and most users of a log count nothing
+        from fastgaum.kernels.context import count_items
+
+        count_items(
+            part.sessions_in("train"),
+            np.asarray(part.session_offsets),
+            np.asarray(part.display_offsets),
+            np.asarray(part.items),
+            np.asarray(part.choices),
+            self.displays,
+            self.choices,
+            self.expected,
+        )

@@ -1,4 +1,4 @@
-"""read_log: a file, a folder of shards or a saved log, in; a checked and packed SessionLog, out."""
+"""read_log: a file, a folder of files or a saved log, in; a checked and packed SessionLog, out."""
 
 from __future__ import annotations
 
@@ -18,9 +18,16 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.logs.pack import Packed, pack_rows
 from fastgaum.logs.parts import read_in_parts
 from fastgaum.logs.rows import ChoiceRule, rows_of
-from fastgaum.logs.saved_log import is_saved_log, load_log
 from fastgaum.logs.schema import LogSchema, require_column, resolve_schema
-from fastgaum.logs.shards import AnyLog, ShardedLog, is_sharded, open_shards
+from fastgaum.logs.shard_files import refuse_former_form
+from fastgaum.logs.shards import (
+    AnyLog,
+    ShardedLog,
+    count_shards,
+    is_saved_log,
+    load_log,
+    open_shards,
+)
 from fastgaum.logs.split import USER_RULES, resplit, resplit_by, split_by_time
 from fastgaum.logs.tables import open_table
 
@@ -41,8 +48,8 @@ def read_log(
     split: str = "auto",
     split_seed: int = 0,
 ) -> SessionLog:
-    """Read a log: csv, tsv, txt (tab), parquet, arrow, a folder of parquet files, a log in shards
-    (all of it), or one saved.
+    """Read a log: csv, tsv, txt (tab), parquet, arrow, a folder of parquet files, or a saved log
+    (all of its shards).
 
     Parameters:
         schema: which column plays which role, whole; by default found by name (see
@@ -69,10 +76,7 @@ def read_log(
     values, the cure."""
     path = Path(path)
     check_options(split, choices)
-    if is_sharded(path):
-        return _of_shards(
-            path, schema, candidate_fields, item_table, ordered, name, columns, split, split_seed
-        ).load()
+    refuse_former_form(path)
     saved = is_saved_log(path)
     try:
         if saved:
@@ -116,13 +120,13 @@ def read_log(
 
 
 def open_log(path: str | os.PathLike[str], **options: Any) -> AnyLog:
-    """Open a log to go through part by part: one in shards stays on disk, any other is read by
-    `read_log`.
+    """Open a log to go through part by part: one of several shards stays on disk, any other is
+    read by `read_log`.
 
     `options` are those of `read_log`. Raises LogFormatError and ConfigError as it does.
     """
     path = Path(path)
-    if not is_sharded(path):
+    if not is_saved_log(path) or count_shards(path) == 1:
         return read_log(path, **options)
     given = {
         "schema": None,

@@ -1,6 +1,6 @@
 """The files of a log in shards: what each holds, how it is read, and how a wrong one is known.
 
-Format and folder are described in `sessions.shards`.
+Format and folder are described in `logs.shards`.
 """
 
 from __future__ import annotations
@@ -8,27 +8,26 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import LogFormatError
-from fastgaum.logs.item_counts import ItemCounts
-from fastgaum.logs.log import SessionLog
+from fastgaum.logs.log import ItemCounts, SessionLog
 from fastgaum.logs.tables import READ_ERRORS, one_line
-from fastgaum.untrusted import parse_json, read_text
+from fastgaum.untrusted import read_text
 
 MANIFEST = "shards.json"
+FORMER_MANIFEST = "log.json"
 MOST_MANIFEST = 1 << 26
 """bytes of a manifest that are read: some hundred thousand shards"""
 FORMAT = "fastgaum-shards"
 VERSION = 1
-ITEMS, CATEGORIES = "items", "categories"
 FOOTER = "fastgaum"
 """key in each file's footer; its value is the log's own key and the file's name: a file of another
 log or place is known"""
@@ -39,41 +38,77 @@ _OF_A_REPLACEMENT = re.compile(r".+\.[0-9a-f]{16}\.parquet")
 WAYS_OUT = "convert the log again, or copy the folder anew"
 
 
-@dataclass(frozen=True)
-class Shard:
-    """One file of the log and what it counts; lists have an entry per split."""
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+_OfSplits = tuple[_Count, _Count, _Count]
+"""train, validation, test"""
+
+
+class StoredFile(msgspec.Struct, frozen=True):
+    """One file of the log."""
 
     file: str
-    bytes: int
+    bytes: _Count
     sha256: str
-    users: int
-    largest: int
+
+
+class Shard(StoredFile, frozen=True):
+    """One file of whole sessions and what it counts."""
+
+    users: _Count
+    largest: _Count
     """candidates of the session that has most"""
-    sessions: tuple[int, ...]
-    events: tuple[int, ...]
-    choices: tuple[int, ...]
-    candidates: tuple[int, ...]
+    sessions: _OfSplits
+    events: _OfSplits
+    choices: _OfSplits
+    candidates: _OfSplits
 
     @classmethod
-    def of(cls, part: SessionLog, **file: Any) -> Shard:
-        """The entry of a file that holds `part`; `file`: its name, bytes and sha256."""
+    def of(cls, part: SessionLog, stored: StoredFile) -> Shard:
+        """The entry of a file that holds `part`."""
         users = int(part.users.max(initial=-1)) + 1
         largest = int(np.diff(part.display_offsets[part.session_offsets]).max(initial=0))
-        counts: dict[str, Any] = part.counts()
-        return cls(**file, users=users, largest=largest, **counts)
-
-    @classmethod
-    def of_mapping(cls, values: dict[str, Any]) -> Shard:
-        """The entry as the manifest has it."""
-        fields: dict[str, Any] = {
-            k: tuple(value) if isinstance(value, list) else value for k, value in values.items()
-        }
-        return cls(**fields)
+        return msgspec.convert(
+            msgspec.to_builtins(stored) | {"users": users, "largest": largest} | part.counts(), cls
+        )
 
     @property
     def n_sessions(self) -> int:
         """Sessions of all splits."""
         return sum(self.sessions)
+
+
+class Tables(msgspec.Struct, frozen=True):
+    """The files that hold no session."""
+
+    items: StoredFile
+    categories: StoredFile
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What shards.json says of the log."""
+
+    key: str
+    """drawn when the log was written; each file's footer repeats it"""
+    name: str
+    ordered: bool
+    views: bool
+    candidate_fields: dict[str, Literal["float32", "int32"]]
+    item_fields: list[str]
+    categories: list[str]
+    """names of the categorical fields"""
+    totals: dict[str, list[int]]
+    """sums over the shards, for a reader of the file"""
+    tables: Tables
+    digests: dict[str, str]
+    """sha256 of each array of the whole log, see `logs.fingerprint`"""
+    shards: tuple[Shard, ...]
+    format: str = FORMAT
+    version: int = VERSION
+
+
+class _Header(msgspec.Struct):
+    format: str = ""
+    version: int = 0
 
 
 def check_hash(path: Path, sha256: str) -> None:
@@ -102,75 +137,116 @@ def field_columns(head: SessionLog, kind: str) -> dict[str, str]:
     return {name: f"{kind}_{i}" for i, name in enumerate(getattr(head, kind))}
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
+def refuse_former_form(path: Path) -> None:
+    """Raise LogFormatError, with the way to convert it, for a folder of .npy arrays, which was the
+    form of a saved log before 0.2."""
+    if (path / FORMER_MANIFEST).is_file() and next(path.glob("*.npy"), None) is not None:
+        raise LogFormatError(
+            f"'{path}' is a saved log of .npy arrays, which this version does not read: convert "
+            f"the original log again, or run `fastgaum data convert {path} -o log.parquet` with "
+            "the version that wrote it and read log.parquet"
+        )
+
+
+def read_manifest(path: Path) -> Manifest:
     """What shards.json says. Raises LogFormatError if it is missing, damaged or of another
     version."""
+    refuse_former_form(path)
     file = path / MANIFEST
+    if not file.is_file():
+        raise LogFormatError(
+            f"'{path}' is no saved log ({MANIFEST} is missing): name a folder made by save_log or "
+            "`fastgaum data convert`"
+        )
     try:
-        about = parse_json(read_text(file, MOST_MANIFEST))
+        text = read_text(file, MOST_MANIFEST)
+        header = msgspec.json.decode(text, type=_Header)
+        if header.format != FORMAT:
+            raise LogFormatError(
+                f"'{file}' does not describe a saved log: name a folder made by save_log or "
+                "`fastgaum data convert`"
+            )
+        if header.version != VERSION:
+            raise LogFormatError(
+                f"'{path}' has format version {header.version}, this FastGAUM reads version "
+                f"{VERSION}: convert the original log again"
+            )
+        return msgspec.json.decode(text, type=Manifest)
+    except RecursionError:
+        found = "its values are nested too deeply"
     except (OSError, ValueError) as error:
-        raise LogFormatError(
-            f"'{file}' is missing or damaged ({one_line(error)}): {WAYS_OUT}"
-        ) from None
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise LogFormatError(
-            f"'{file}' does not describe a log in shards: name a folder made by `fastgaum data "
-            "convert`"
-        )
-    if about.get("version") != VERSION:
-        raise LogFormatError(
-            f"'{path}' has format version {about.get('version')}, this FastGAUM reads version "
-            f"{VERSION}: convert the"
-            " original log again"
-        )
-    return about
+        found = one_line(error)
+    raise LogFormatError(f"'{file}' is damaged ({found}): {WAYS_OUT}")
 
 
-def check_files(folder: Path, files: dict[str, tuple[int, str]], key: str) -> None:
-    """Every listed file is there with its size, and says in its footer that it is that file of this
-    log; no other is."""
-    found = [
-        p.name for p in folder.glob("*.parquet") if p.name not in files and p.name[0] not in "._"
-    ]
-    # a file of a replacement that is under way, or was killed, is no file of the log that is there
-    extra = sorted(name for name in found if not _OF_A_REPLACEMENT.fullmatch(name))
+def check_files(folder: Path, files: Iterable[StoredFile], key: str) -> None:
+    """Raise LogFormatError unless every listed file is there with its size, and says in its footer
+    that it is that file of this log, and no other shard is there."""
+    sizes = {one.file: one.bytes for one in files}
+    for name in sizes:
+        if Path(name).name != name:
+            raise LogFormatError(
+                f"'{folder / MANIFEST}' names the file '{name}', a plain name is required: "
+                f"{WAYS_OUT}"
+            )
+    extra = sorted(
+        p.name
+        for p in folder.glob("shard-*.parquet")
+        if p.name not in sizes and not _of_another_log(p, key)
+    )
     if extra:
         raise LogFormatError(
             f"'{folder}' holds '{extra[0]}', which {MANIFEST} does not list: remove it, or "
             f"{WAYS_OUT}"
         )
-    for name, (n_bytes, _) in files.items():
-        path = folder / name
-        if Path(name).name != name or not path.is_file():
-            raise LogFormatError(f"shard '{path}' is missing: {WAYS_OUT}")
-        if path.stat().st_size != n_bytes:
-            raise LogFormatError(
-                f"shard '{path}' has {path.stat().st_size} bytes, {MANIFEST} says {n_bytes}: it is "
-                "cut short or another"
-                f" file; {WAYS_OUT}"
-            )
-        try:
-            footer = pl.read_parquet_metadata(path).get(FOOTER, "")
-        except READ_ERRORS as error:
-            raise LogFormatError(
-                f"shard '{path}' is damaged ({one_line(error)}): {WAYS_OUT}"
-            ) from None
-        if footer != footer_of(key, name)[FOOTER]:
-            log, _, file = footer.partition(" ")
-            whose = f"'{file}' of this log" if log == key else "a file of another log"
-            raise LogFormatError(
-                f"shard '{path}' is {whose}: shards were swapped or doubled; {WAYS_OUT}"
-            )
+    for name, n_bytes in sizes.items():
+        _check_file(folder / name, n_bytes, key)
 
 
-def read_head(path: Path, about: dict[str, Any]) -> tuple[SessionLog, ItemCounts]:
+def _of_another_log(path: Path, key: str) -> bool:
+    """Whether a file is of the log that was here before, or that is being written: a replacement
+    leaves both for a moment, and for longer if it is killed."""
+    if _OF_A_REPLACEMENT.fullmatch(path.name):
+        return True
+    try:
+        found = pl.read_parquet_metadata(path).get(FOOTER, "").partition(" ")[0]
+    except READ_ERRORS:
+        # removed since it was listed, or no parquet file
+        return not path.exists()
+    return found not in ("", key)
+
+
+def _check_file(path: Path, n_bytes: int, key: str) -> None:
+    if path.is_symlink():
+        raise LogFormatError(
+            f"shard '{path}' is a link, the files of a log are in its folder: {WAYS_OUT}"
+        )
+    if not path.is_file():
+        raise LogFormatError(f"shard '{path}' is missing: {WAYS_OUT}")
+    if path.stat().st_size != n_bytes:
+        raise LogFormatError(
+            f"shard '{path}' has {path.stat().st_size} bytes, {MANIFEST} says {n_bytes}: it is "
+            f"cut short or another file; {WAYS_OUT}"
+        )
+    try:
+        footer = pl.read_parquet_metadata(path).get(FOOTER, "")
+    except READ_ERRORS as error:
+        raise LogFormatError(f"shard '{path}' is damaged ({one_line(error)}): {WAYS_OUT}") from None
+    if footer != footer_of(key, path.name)[FOOTER]:
+        log, _, file = footer.partition(" ")
+        whose = f"'{file}' of this log" if log == key else "a file of another log"
+        raise LogFormatError(
+            f"shard '{path}' is {whose}: shards were swapped or doubled; {WAYS_OUT}"
+        )
+
+
+def read_head(path: Path, about: Manifest) -> tuple[SessionLog, ItemCounts]:
     """All the items and categories as a log without sessions, and the items' counts."""
     items, values = (
-        pl.read_parquet(path / about["tables"][name]["file"], glob=False)
-        for name in (ITEMS, CATEGORIES)
+        pl.read_parquet(path / stored.file, glob=False)
+        for stored in (about.tables.items, about.tables.categories)
     )
     none = np.zeros(0, np.int32)
-    kinds = {name: np.dtype(kind) for name, kind in about["candidate_fields"].items()}
     head = SessionLog(
         session_offsets=np.zeros(1, np.int32),
         display_offsets=np.zeros(1, np.int32),
@@ -181,92 +257,63 @@ def read_head(path: Path, about: dict[str, Any]) -> tuple[SessionLog, ItemCounts
         session_ids=pl.Series("session", [], dtype=pl.String),
         event_ids=pl.Series("event", []),
         item_ids=items["item"],
-        views=np.zeros(0, np.uint16) if about["views"] else None,
-        candidate_fields={name: np.zeros(0, kind) for name, kind in kinds.items()},
+        views=np.zeros(0, np.uint16) if about.views else None,
+        candidate_fields={
+            name: np.zeros(0, np.dtype(kind)) for name, kind in about.candidate_fields.items()
+        },
         item_fields={
-            name: items[f"item_fields_{i}"].to_numpy()
-            for i, name in enumerate(about["item_fields"])
+            name: items[f"item_fields_{i}"].to_numpy() for i, name in enumerate(about.item_fields)
         },
         categories={
             name: values.filter(pl.col("field") == i)["value"].rename("")
-            for i, name in enumerate(about["categories"])
+            for i, name in enumerate(about.categories)
         },
-        ordered=about["ordered"],
-        name=about["name"],
+        ordered=about.ordered,
+        name=about.name,
     )
     return head, ItemCounts(
         *(items[name].to_numpy() for name in ("displays", "choices", "expected"))
     )
 
 
-def _columns(head: SessionLog, ids: bool) -> list[str]:
-    views = ["views"] if head.views is not None else []
-    named = ["session", "label"] if ids else []
-    return [
-        "start",
-        "user",
-        "split",
-        "items",
-        "choice",
-        *views,
-        *named,
-        *field_columns(head, "candidate_fields").values(),
-    ]
-
-
 def read_rows(path: Path, head: SessionLog, ids: bool) -> SessionLog:
-    """A shard as a log of the items of `head`; without `ids` its sessions and events are
-    nameless."""
-    return _unpacked(pl.read_parquet(path, columns=_columns(head, ids), glob=False), head, ids)
+    """A shard as a log of the items of `head`; without `ids` its sessions and events are nameless.
 
+    One column is decoded at a time: all of them together take as much memory again."""
 
-def _unpacked(frame: pl.DataFrame, head: SessionLog, ids: bool) -> SessionLog:
-    """A shard's rows as a log; list columns are offsets and values already."""
-    starts = np.flatnonzero(frame["start"].to_numpy())
-    sizes = frame["items"].list.len().to_numpy()
-    at = starts.tolist() if ids else []
-    nameless = pl.repeat(None, len(starts), dtype=pl.String, eager=True)
+    def column(name: str) -> pl.Series:
+        return pl.read_parquet(path, columns=[name], glob=False)[name]
 
-    def values(column: str) -> npt.NDArray[Any]:
-        return frame[column].explode().to_numpy(writable=True)
+    def lists(name: str) -> npt.NDArray[Any]:
+        return column(name).explode().to_numpy(writable=True)
 
+    start, items = column("start"), column("items")
+    sizes, n_events = items.list.len().to_numpy(), len(start)
+    starts = np.flatnonzero(start.to_numpy())
+    first_rows = starts.tolist() if ids else []
+    nameless = pl.repeat(None, n_events, dtype=pl.String, eager=True).alias("session")
     fields = field_columns(head, "candidate_fields")
     return dataclasses.replace(
         head,
-        session_offsets=np.append(starts, frame.height).astype(np.int32),
+        session_offsets=np.append(starts, n_events).astype(np.int32),
         display_offsets=np.concatenate(([0], np.cumsum(sizes, dtype=np.int64))).astype(np.int32),
-        items=values("items"),
-        choices=frame["choice"].to_numpy(writable=True),
-        split=frame["split"].to_numpy()[starts],
-        users=frame["user"].to_numpy()[starts],
-        session_ids=frame["session"].gather(at) if ids else nameless.rename("session"),
-        event_ids=(
-            frame["label"] if ids else pl.repeat(None, frame.height, dtype=pl.String, eager=True)
-        ).rename("event"),
-        views=None if head.views is None else values("views"),
-        candidate_fields={name: values(column) for name, column in fields.items()},
+        items=items.explode().to_numpy(writable=True),
+        choices=column("choice").to_numpy(writable=True),
+        split=column("split").to_numpy()[starts],
+        users=column("user").to_numpy()[starts],
+        session_ids=column("session").gather(first_rows) if ids else nameless.head(len(starts)),
+        event_ids=(column("label") if ids else nameless).alias("event"),
+        views=None if head.views is None else lists("views"),
+        candidate_fields={name: lists(stored) for name, stored in fields.items()},
     )
 
 
-def check_values(part: SessionLog, shard: Shard, path: Path) -> None:
-    """What loops rely on, and what the manifest counts."""
-    sizes = np.diff(part.display_offsets)
-    widths = [len(values) for values in part.candidate_fields.values()] + (
-        [len(part.views)] if part.views is not None else []
-    )
+def check_counts(part: SessionLog, shard: Shard, path: Path) -> None:
+    """Raise LogFormatError unless a shard holds as much as the manifest counts."""
     right = (
-        part.session_offsets[0] == 0
-        and sizes.min(initial=1) > 0
-        and part.split.min(initial=0) >= 0 <= part.users.min(initial=0)
-        and part.split.max(initial=0) < 3
-        and part.users.max(initial=-1) < shard.users
-        and part.items.min(initial=0) >= 0
-        and part.items.max(initial=-1) < part.n_items
-        and part.choices.min(initial=-1) >= -1
-        and bool((part.choices < sizes).all())
-        and (part.n_sessions, part.n_events) == (shard.n_sessions, sum(shard.events))
+        (part.n_sessions, part.n_events) == (shard.n_sessions, sum(shard.events))
         and part.n_candidates == sum(shard.candidates)
-        and all(n == part.n_candidates for n in widths)
+        and part.users.max(initial=-1) < shard.users
     )
     if not right:
         raise LogFormatError(f"shard '{path}' does not hold what {MANIFEST} says of it: {WAYS_OUT}")

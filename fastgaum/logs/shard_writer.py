@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-import json
 import os
 import secrets
 import shutil
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -22,24 +22,24 @@ from fastgaum.errors import ConfigError, OutputError
 from fastgaum.files import atomic, sync_file, sync_folder
 from fastgaum.locks import name_lock
 from fastgaum.logs.fingerprint import Digests
-from fastgaum.logs.item_counts import ItemCounts
-from fastgaum.logs.log import SessionLog
+from fastgaum.logs.log import ItemCounts, SessionLog
 from fastgaum.logs.shard_files import (
-    CATEGORIES,
     FORMAT,
-    ITEMS,
     MANIFEST,
     VERSION,
     Shard,
+    StoredFile,
     field_columns,
     footer_of,
 )
-from fastgaum.logs.shards import ShardedLog, is_sharded, open_shards
+from fastgaum.logs.shards import ShardedLog, is_saved_log, open_shards
 from fastgaum.logs.slice import slice_sessions
 from fastgaum.logs.synthetic import world
 from fastgaum.logs.tables import one_line
 
 MOST_SHARDS = 99_999
+SHARD_CANDIDATES = 1 << 25
+"""candidates of a shard of `save_log`: writing takes some 30 bytes for each"""
 GROUP_ROWS = 131_072
 """rows of a parquet row group"""
 
@@ -55,14 +55,10 @@ class ShardWriter:
         self._n_users = 0
 
     def add(self, part: SessionLog) -> None:
-        """Write the next shard: sessions of users whom no other shard holds, with the items of the
-        head."""
-        part = dataclasses.replace(
-            part, users=np.unique(part.users, return_inverse=True)[1].astype(np.int32)
-        )
-        self.shards.append(
-            Shard.of(part, **self._write(f"shard-{len(self.shards):05}", _rows(part)))
-        )
+        """Write the next shard: sessions of users whom no other shard holds, coded from 0, with the
+        items of the head."""
+        stored = self._write(f"shard-{len(self.shards):05}", _rows(part))
+        self.shards.append(Shard.of(part, stored))
         self._digests.add(part, self._n_users)
         self._n_users += self.shards[-1].users
         self.counts.add(part)
@@ -74,7 +70,7 @@ class ShardWriter:
         counts = {
             field.name: getattr(self.counts, field.name) for field in dataclasses.fields(ItemCounts)
         }
-        items = self._write(ITEMS, pl.DataFrame({"item": head.item_ids, **fields, **counts}))
+        items = self._write("items", pl.DataFrame({"item": head.item_ids, **fields, **counts}))
         named = [
             pl.DataFrame(
                 {
@@ -85,32 +81,31 @@ class ShardWriter:
             for i, values in enumerate(head.categories.values())
         ]
         empty = pl.DataFrame(schema={"field": pl.Int32, "value": pl.String})
-        categories = self._write(CATEGORIES, pl.concat([empty, *named]))
-        about: dict[str, Any] = {
+        categories = self._write("categories", pl.concat([empty, *named]))
+        kinds = {name: str(values.dtype) for name, values in head.candidate_fields.items()}
+        totals = {
+            what: [sum(n) for n in zip(*(getattr(s, what) for s in self.shards), strict=True)]
+            for what in ("sessions", "events", "choices", "candidates")
+        }
+        about = {
             "format": FORMAT,
             "version": VERSION,
             "key": self.key,
             "name": head.name,
             "ordered": head.ordered,
             "views": head.views is not None,
-            "candidate_fields": {
-                name: str(values.dtype) for name, values in head.candidate_fields.items()
-            },
+            "candidate_fields": kinds,
             "item_fields": list(head.item_fields),
             "categories": list(head.categories),
-            "totals": {
-                what: [sum(n) for n in zip(*(getattr(s, what) for s in self.shards), strict=True)]
-                for what in ("sessions", "events", "choices", "candidates")
-            },
-            "tables": {ITEMS: items, CATEGORIES: categories},
+            "totals": totals,
+            "tables": {"items": items, "categories": categories},
             "digests": self._digests.values(),
-            "shards": [dataclasses.asdict(shard) for shard in self.shards],
+            "shards": self.shards,
         }
         with atomic(self.folder / MANIFEST) as beside:
-            beside.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+            beside.write_bytes(msgspec.json.format(msgspec.json.encode(about), indent=1) + b"\n")
 
-    def _write(self, stem: str, frame: pl.DataFrame) -> dict[str, Any]:
-        """Write a file; return its name, size and sha256."""
+    def _write(self, stem: str, frame: pl.DataFrame) -> StoredFile:
         name = f"{stem}{self.mark}.parquet"
         path = self.folder / name
         frame.write_parquet(
@@ -123,11 +118,8 @@ class ShardWriter:
         )
         with open(path, "rb") as file:
             sync_file(file)
-            return {
-                "file": name,
-                "bytes": path.stat().st_size,
-                "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-            }
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return StoredFile(name, path.stat().st_size, sha256)
 
 
 @contextmanager
@@ -135,8 +127,8 @@ def write_shards(folder: str | os.PathLike[str], head: SessionLog) -> Iterator[S
     """Yield a writer to `add` shards to; on success the folder holds them, and a log in shards that
     was there is replaced.
 
-    At any moment the folder holds the former log or the new one, whole, as with `store.save_log`:
-    the files of a replacement have names of their own, and a new shards.json makes them the log's.
+    At any moment the folder holds the former log or the new one, whole: the files of a replacement
+    have names of their own, and a new shards.json makes them the log's.
     head: items, item fields, categories, the names and types of candidate fields; its sessions are
         not looked at.
 
@@ -151,12 +143,12 @@ def write_shards(folder: str | os.PathLike[str], head: SessionLog) -> Iterator[S
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with name_lock(target):
-            way = _replaced(target, head, key) if is_sharded(target) else _new(target, head, key)
+            way = _replaced(target, head, key) if is_saved_log(target) else _new(target, head, key)
             with way as writer:
                 yield writer
     except (OSError, pl.exceptions.PolarsError) as error:
         raise OutputError(
-            f"cannot write the shards '{target}': {one_line(error)}; free space or choose another "
+            f"cannot write the log '{target}': {one_line(error)}; free space or choose another "
             "folder"
         ) from None
 
@@ -191,15 +183,49 @@ def _replaced(target: Path, head: SessionLog, key: str) -> Iterator[ShardWriter]
             path.unlink(missing_ok=True)
 
 
+def save_log(log: SessionLog, folder: str | os.PathLike[str]) -> Path:
+    """Save a log in a folder, which `load_log` loads; return the folder. A saved log that is there
+    is replaced in one step.
+
+    The log is one shard; one of more than 33 million candidates, whose users come in order, is
+    written as several, so that it need not be in memory whole.
+
+    Raises:
+        OutputError: as `write_shards`.
+    """
+    with write_shards(folder, log) as writer:
+        for start, stop in itertools.pairwise(_cuts(log)):
+            writer.add(log if stop - start == log.n_sessions else _consecutive(log, start, stop))
+    return Path(folder)
+
+
+def _cuts(log: SessionLog) -> list[int]:
+    """The first session of each shard, and the end: one shard, or for a long log whose users come
+    in order one per SHARD_CANDIDATES."""
+    users = np.asarray(log.users)
+    if log.n_candidates <= SHARD_CANDIDATES or (users[1:] < users[:-1]).any():
+        return [0, log.n_sessions]
+    ends = np.asarray(log.display_offsets)[np.asarray(log.session_offsets)]
+    wanted = np.searchsorted(ends[1:], np.arange(SHARD_CANDIDATES, ends[-1], SHARD_CANDIDATES))
+    # a user's sessions stay together
+    starts = np.searchsorted(users, users[wanted])
+    return sorted({0, *starts.tolist(), log.n_sessions})
+
+
+def _consecutive(log: SessionLog, start: int, stop: int) -> SessionLog:
+    part = slice_sessions(log, np.arange(start, stop))
+    return dataclasses.replace(part, users=part.users - part.users[0])
+
+
 def check_shards_output(folder: Path) -> None:
-    """Raise OutputError if something else than a log in shards is there."""
+    """Raise OutputError if something else than a saved log is there."""
     if (
         folder.exists()
-        and not is_sharded(folder)
+        and not is_saved_log(folder)
         and not (folder.is_dir() and not any(folder.iterdir()))
     ):
         raise OutputError(
-            f"'{folder}' exists and is no log in shards: choose another folder or remove it"
+            f"'{folder}' exists and is no saved log: choose another folder or remove it"
         )
 
 
@@ -226,7 +252,9 @@ def shard_log(log: SessionLog, folder: str | os.PathLike[str], n_shards: int) ->
     bucket = user.astype(np.int64) * min(n_shards, max(len(distinct), 1)) // max(len(distinct), 1)
     with write_shards(folder, log) as writer:
         for number in range(int(bucket.max(initial=-1)) + 1):
-            writer.add(slice_sessions(log, np.flatnonzero(bucket == number)))
+            part = slice_sessions(log, np.flatnonzero(bucket == number))
+            codes = np.unique(part.users, return_inverse=True)[1].astype(np.int32)
+            writer.add(dataclasses.replace(part, users=codes))
     return open_shards(folder)
 
 

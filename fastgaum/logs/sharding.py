@@ -12,9 +12,8 @@ from fastgaum.errors import ConfigError
 from fastgaum.logs.convert import Stages, convert
 from fastgaum.logs.locate import Located, resolve, verify
 from fastgaum.logs.registry import load, refuse_choices
-from fastgaum.logs.saved_log import is_saved_log
 from fastgaum.logs.shard_writer import shard_log
-from fastgaum.logs.shards import ShardedLog, is_sharded
+from fastgaum.logs.shards import ShardedLog, is_saved_log
 
 
 def shard_logs(
@@ -62,4 +61,4 @@ def shard_logs(
 
 def _is_packed(found: Located) -> bool:
     simulated = found.dataset is not None and found.dataset.simulated
-    return simulated or is_saved_log(found.path) or is_sharded(found.path)
+    return simulated or is_saved_log(found.path)

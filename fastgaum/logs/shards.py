@@ -1,14 +1,16 @@
-"""A log in shards: a folder of parquet files of whole users, read one at a time, so that its length
-never enters memory.
+"""A log on disk: a folder of parquet files, its shards.
 
-    SHARDS/shards.json           format, version, name, and of every file: its size, its sha256 and
-    what it counts SHARDS/items.parquet         the items in code order, their static fields, and
-    their counts in the training split SHARDS/categories.parquet    the values of categorical fields
-    SHARDS/shard-00000.parquet   one row per event: start, session, user, split, label, items
-    (codes), choice, views, fields
+A log that fits memory is saved as one shard and loaded whole. A longer one has many shards, which
+are read one at a time, so that its length never enters memory.
 
-All sessions of a user lie in one shard: what a user's own past says of a candidate, and what must
-be left out of the counts for that user, is found without looking into another."""
+    LOG/shards.json           format, version, name; size, sha256 and counts of every file
+    LOG/items.parquet         items in code order, their static fields, counts of the training split
+    LOG/categories.parquet    values of categorical fields
+    LOG/shard-00000.parquet   one row per event: start, session, user, split, label, items (codes),
+                              choice, views, fields
+
+All sessions of a user are in one shard: what a user's own past says of a candidate, and what the
+counts must leave out for that user, is found without reading another shard."""
 
 from __future__ import annotations
 
@@ -20,25 +22,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import LogFormatError
+from fastgaum.files import read_whole
+from fastgaum.logs.checks import check_head, check_part
 from fastgaum.logs.fingerprint import fingerprint_of, split_digest
-from fastgaum.logs.item_counts import ItemCounts
-from fastgaum.logs.log import SPLITS, IntArray, SessionLog, SplitName
+from fastgaum.logs.log import SPLITS, IntArray, ItemCounts, SessionLog, SplitName
 from fastgaum.logs.pack import MAX_ROWS
 from fastgaum.logs.shard_files import (
-    CATEGORIES,
     HASHED_AT_ONCE,
-    ITEMS,
     MANIFEST,
     WAYS_OUT,
     Shard,
+    check_counts,
     check_files,
     check_hash,
-    check_values,
     read_head,
     read_manifest,
     read_rows,
@@ -57,14 +59,15 @@ class ShardedLog:
     head: SessionLog
     """items, fields, categories and name of the log, and no session"""
     shards: tuple[Shard, ...]
-    key: str
     digests: dict[str, str]
     item_counts: ItemCounts | None
     """of the training split; None where the log was split anew"""
     drawn: npt.NDArray[np.int8] | None = None
     """split of each user where the log was split anew"""
-    _trusted: set[str] = field(default_factory=set, compare=False)
-    """files whose content was found right"""
+    _hashed: set[str] = field(default_factory=set, compare=False)
+    """files whose sha256 was found right"""
+    _checked: set[tuple[str, bool]] = field(default_factory=set, compare=False)
+    """files whose values were found right, without ids and with them"""
 
     @property
     def name(self) -> str:
@@ -175,17 +178,19 @@ class ShardedLog:
         """
         shard = self.shards[number]
         path = self.folder / shard.file
-        if shard.file not in self._trusted:
+        if shard.file not in self._hashed:
             check_hash(path, shard.sha256)
+            self._hashed.add(shard.file)
         try:
             part = read_rows(path, self.head, ids)
-        except (*READ_ERRORS, TypeError) as error:
+            if (shard.file, ids) not in self._checked:
+                check_part(part, ids)
+                check_counts(part, shard, path)
+                self._checked.add((shard.file, ids))
+        except (*READ_ERRORS, TypeError, IndexError) as error:
             raise LogFormatError(
                 f"shard '{path}' is damaged ({one_line(error)}): {WAYS_OUT}"
             ) from None
-        if shard.file not in self._trusted:
-            check_values(part, shard, path)
-            self._trusted.add(shard.file)
         if self.drawn is not None:
             first = sum(one.users for one in self.shards[:number])
             return part.with_split(self.drawn[first : first + shard.users][part.users])
@@ -225,7 +230,7 @@ class ShardedLog:
         for number, shard in enumerate(self.shards):
             part = again.read(number, ids=False)
             counts: dict[str, Any] = part.counts()
-            shards.append(dataclasses.replace(shard, **counts))
+            shards.append(msgspec.structs.replace(shard, **counts))
             splits.append(part.split)
         digests = {**self.digests, "split": split_digest(np.concatenate(splits))}
         return dataclasses.replace(again, shards=tuple(shards), digests=digests)
@@ -238,13 +243,32 @@ class ShardedLog:
 AnyLog = SessionLog | ShardedLog
 
 
-def is_sharded(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder holds a log in shards (it has a shards.json)."""
+def is_saved_log(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds a saved log (it has a shards.json)."""
     return (Path(path) / MANIFEST).is_file()
 
 
+def count_shards(folder: str | os.PathLike[str]) -> int:
+    """Number of shards of a saved log. Raises LogFormatError if its shards.json is damaged."""
+    return len(read_manifest(Path(folder)).shards)
+
+
+def load_log(folder: str | os.PathLike[str]) -> SessionLog:
+    """Load a saved log into memory, all of its shards; `open_shards` reads one at a time.
+
+    Each file's sha256 and each array's bounds are checked, since kernels trust them. A log that is
+    replaced meanwhile is read again.
+
+    Raises:
+        LogFormatError: the folder is no saved log, a file is damaged, or the log is too long for
+            one log in memory.
+    """
+    path = Path(folder)
+    return read_whole(path / MANIFEST, lambda: open_shards(path).load())
+
+
 def open_shards(folder: str | os.PathLike[str], verify: bool = False) -> ShardedLog:
-    """Open a log in shards: all files are looked at, none is read whole but to be hashed.
+    """Open a saved log: all files are looked at, none is decoded whole.
 
     Missing, cut short, foreign, swapped and doubled files are found at once; those with changed
     content at once too, if all files together are small (HASHED_AT_ONCE) or with `verify`, else
@@ -255,19 +279,23 @@ def open_shards(folder: str | os.PathLike[str], verify: bool = False) -> Sharded
     """
     path = Path(folder)
     about = read_manifest(path)
+    tables = (about.tables.items, about.tables.categories)
+    files = (*tables, *about.shards)
+    check_files(path, files, about.key)
+    small = verify or sum(one.bytes for one in files) <= HASHED_AT_ONCE
+    hashed = files if small else tables
+    for one in hashed:
+        check_hash(path / one.file, one.sha256)
     try:
-        shards = tuple(map(Shard.of_mapping, about["shards"]))
-        tables = [about["tables"][name] for name in (ITEMS, CATEGORIES)]
-        files = {shard.file: (shard.bytes, shard.sha256) for shard in shards}
-        files |= {table["file"]: (table["bytes"], table["sha256"]) for table in tables}
-        check_files(path, files, about["key"])
-        small = verify or sum(n_bytes for n_bytes, _ in files.values()) <= HASHED_AT_ONCE
-        for name in files if small else [table["file"] for table in tables]:
-            check_hash(path / name, files[name][1])
         head, counts = read_head(path, about)
-        return ShardedLog(path, head, shards, about["key"], dict(about["digests"]), counts)
-    except (KeyError, TypeError, AttributeError, *READ_ERRORS) as error:
-        raise LogFormatError(
-            f"'{path / MANIFEST}' is damaged ({type(error).__name__}: {one_line(error)}): "
-            f"{WAYS_OUT}"
-        ) from None
+        check_head(head)
+    except (TypeError, *READ_ERRORS) as error:
+        raise LogFormatError(f"'{path}' is damaged ({one_line(error)}): {WAYS_OUT}") from None
+    return ShardedLog(
+        path,
+        head,
+        about.shards,
+        about.digests,
+        counts,
+        _hashed={one.file for one in hashed},
+    )

@@ -25,7 +25,8 @@ from fastgaum.baselines.registry import make_model
 from fastgaum.config import PRESETS, Config
 from fastgaum.errors import FastgaumError, NumericsError
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.saved_log import load_log, save_log
+from fastgaum.logs.shard_writer import save_log
+from fastgaum.logs.shards import load_log
 from fastgaum.logs.split import resplit
 from fastgaum.metrics.evaluation import Evaluation
 from fastgaum.models.choice_model import ChoiceModel
@@ -91,7 +92,7 @@ def run_all(
     for i in order:
         on_start(runs[i])
     with tempfile.TemporaryDirectory(prefix="fastgaum-") as folder:
-        # Workers map the logs from disk: nothing large is copied to each of them.
+        # Workers read the logs from disk: a pipe would carry a copy for each of them.
         folders = {
             name: save_log(log, Path(folder) / str(i)) for i, (name, log) in enumerate(logs.items())
         }

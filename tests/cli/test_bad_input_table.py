@@ -23,6 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from fastgaum.cli.app import main
+from tests.builders import change_shard
 
 Fails = Callable[[list[str]], str]
 MOST_SECONDS = 20.0
@@ -164,36 +165,42 @@ def store(change: Callable[[Path], None]) -> Make:
 
 
 def manifest(text: Callable[[dict[str, Any]], Any]) -> Make:
-    """A saved log whose log.json was changed."""
+    """A saved log whose shards.json was changed."""
 
     def change(folder: Path) -> None:
-        value = json.loads((folder / "log.json").read_text())
+        value = json.loads((folder / "shards.json").read_text())
         changed = text(value)
-        (folder / "log.json").write_text(changed if isinstance(changed, str) else json.dumps(value))
+        (folder / "shards.json").write_text(
+            changed if isinstance(changed, str) else json.dumps(value)
+        )
 
     return store(change)
 
 
-def array(name: str, at: int, value: int) -> Make:
-    """A saved log with one number of one array changed."""
+def rows(name: str, *values: Any) -> Make:
+    """A saved log with the first values of one column of its shard changed, checksum and all; a
+    number takes the first place of a list."""
 
-    def change(folder: Path) -> None:
-        values = np.load(folder / f"{name}.npy")
-        values[at] = value
-        np.save(folder / f"{name}.npy", values)
+    def change(frame: pl.DataFrame) -> pl.DataFrame:
+        column = frame[name].to_list()
+        for i, value in enumerate(values):
+            of_list = isinstance(column[i], list) and not isinstance(value, list)
+            column[i] = [value, *column[i][1:]] if of_list else value
+        return frame.with_columns(pl.Series(name, column, frame[name].dtype))
 
-    return store(change)
+    return store(lambda folder: change_shard(folder, change))
 
 
 def link(folder: Path) -> None:
-    (folder / "items.npy").rename(folder.parent / "elsewhere.npy")
-    os.symlink(folder.parent / "elsewhere.npy", folder / "items.npy")
+    (folder / "shard-00000.parquet").rename(folder.parent / "elsewhere.parquet")
+    os.symlink(folder.parent / "elsewhere.parquet", folder / "shard-00000.parquet")
 
 
-def lying_header(folder: Path) -> None:
-    data = (folder / "items.npy").read_bytes()
-    count = str(len(np.load(folder / "items.npy"))).encode()
-    (folder / "items.npy").write_bytes(data.replace(b"(" + count + b",)", b"(10000000000000,)", 1))
+def former_form(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+    (folder / "log.json").write_text('{"format": "fastgaum-log", "version": 1}')
+    np.save(folder / "items.npy", np.zeros(3, np.int32))
 
 
 def header(length: int) -> Callable[[Path], None]:
@@ -396,33 +403,35 @@ ROWS: dict[str, tuple[Make, str]] = {
         "options by name",
     ),
     # saved logs
-    "item out of range": (array("items", 0, 10**6), "items holds 1000000 at 0"),
-    "negative item": (array("items", 3, -5), "items holds -5 at 3"),
-    "choice out of range": (array("choices", 2, 99), "choices holds 99 at 2"),
-    "offsets not monotone": (array("display_offsets", 1, 10**6), "display_offsets goes from"),
-    "empty session": (array("session_offsets", 1, 0), "session_offsets goes from 0 to 0 at 0"),
-    "unknown split": (array("split", 0, 7), "split holds 7"),
-    "negative user": (array("users", 0, -1), "users holds -1"),
-    "views of 0": (array("views", 0, 0), "views holds 0"),
-    "shape that lies": (store(lying_header), "its header declares"),
-    "array of objects": (
-        store(lambda folder: np.save(folder / "items.npy", np.array([{}], object))),
-        "items.npy' is missing",
+    "item out of range": (rows("items", 10**6), "items holds 1000000 at 0"),
+    "negative item": (rows("items", -5), "items holds -5 at 0"),
+    "choice out of range": (rows("choice", 0, 0, 99), "choices holds 99 at 2"),
+    "empty display of a saved log": (rows("items", []), "is damaged"),
+    "no first session": (rows("start", False), "do not fit together"),
+    "unknown split": (rows("split", 7), "split holds 7"),
+    "negative user": (rows("user", -1), "users holds -1"),
+    "views of 0": (rows("views", 0), "views holds 0"),
+    "gap in the session ids": (rows("session", None), "session_ids holds"),
+    "items that are text": (
+        store(lambda folder: change_shard(folder, lambda f: f.cast({"items": pl.List(pl.String)}))),
+        "items is object",
     ),
-    "array elsewhere": (
-        manifest(lambda value: value["arrays"]["items"].update(file="../items.npy")),
+    "column that is not there": (
+        store(lambda folder: change_shard(folder, lambda f: f.drop("choice"))),
+        "is damaged",
+    ),
+    "shard elsewhere": (
+        manifest(lambda value: value["shards"][0].update(file="../shard-00000.parquet")),
         "a plain name is required",
     ),
-    "absolute array": (
-        manifest(lambda value: value["arrays"]["items"].update(file="/etc/passwd")),
+    "absolute shard": (
+        manifest(lambda value: value["tables"]["items"].update(file="/etc/passwd")),
         "a plain name is required",
     ),
-    "array behind a link": (store(link), "is a link"),
-    "manifest nested": (manifest(lambda _: f'{{"format": {DEEP}}}'), "nested too deeply"),
-    "manifest of another kind": (
-        manifest(lambda value: value.update(arrays=[])),
-        "arrays is no dict",
-    ),
+    "shard behind a link": (store(link), "is a link"),
+    "manifest nested": (manifest(lambda _: f'{{"x": {DEEP}}}'), "nested too deeply"),
+    "manifest of another kind": (manifest(lambda value: value.update(shards=3)), "is damaged"),
+    "saved by a former version": (store(former_form), "of .npy arrays"),
     # names that a terminal obeys, and other files
     "escape in a header": (
         raw("log.csv", b"session,event,it\x1b[31mem,chosen\nu,1,a,1\n"),

@@ -11,7 +11,7 @@ import pytest
 
 from fastgaum.cli.app import main
 from fastgaum.logs.read import read_log
-from fastgaum.logs.saved_log import load_log
+from fastgaum.logs.shards import load_log
 from fastgaum.logs.simulated_displays import build_log
 
 Fails = Callable[[list[str]], str]

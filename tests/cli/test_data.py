@@ -14,7 +14,7 @@ import pytest
 from fastgaum.cli.app import main
 from fastgaum.logs.read import read_log
 from fastgaum.logs.registry import load, names
-from fastgaum.logs.saved_log import load_log
+from fastgaum.logs.shards import load_log
 from fastgaum.logs.truth import read_truth
 
 Fails = Callable[[list[str]], str]

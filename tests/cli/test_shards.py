@@ -145,7 +145,7 @@ def test_what_is_refused(
     )
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years")
-    assert "no log in shards" in fails(
+    assert "no saved log" in fails(
         ["data", "convert", str(log_file), "-o", str(tmp_path / "mine"), "--shards", "2"]
     )
     assert "'--window'" not in fails(["train", str(shards), *out, "--set", "window=0", *FIELD])

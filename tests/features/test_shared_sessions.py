@@ -15,7 +15,8 @@ from fastgaum.features.batches import assemble
 from fastgaum.features.shared_sessions import SharedSessions
 from fastgaum.features.space import EncodedSessions, FeatureSpace
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.saved_log import load_log, save_log
+from fastgaum.logs.shard_writer import save_log
+from fastgaum.logs.shards import load_log
 from fastgaum.logs.split import resplit
 from fastgaum.models.user_model import UserModel
 from tests.builders import random_log
@@ -90,7 +91,7 @@ def test_bags_of_more_than_items_are_encoded() -> None:
         assert isinstance(encoder.for_training(read.sessions_in("train")), EncodedSessions)
 
 
-def test_a_mapped_log_trains_like_one_in_memory(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_loaded_log_trains_like_the_one_that_was_saved(tmp_path) -> None:  # type: ignore[no-untyped-def]
     log = random_log(3, n_sessions=60)
     save_log(log, tmp_path / "log")
     tables = [

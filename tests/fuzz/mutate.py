@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 Mutator = Callable[[bytes, random.Random], bytes]
@@ -247,31 +246,6 @@ def tensors(data: bytes, rng: random.Random) -> bytes:
     return len(text).to_bytes(8, "little") + text + bytes(body)
 
 
-def array(data: bytes, rng: random.Random) -> bytes:
-    """Change the shape or type that an npy header declares, or a value behind it."""
-    if rng.random() < 0.4:
-        shape = rng.choice(
-            (b"(10000000000000,)", b"(-1,)", b"(3, 4)", b"()", b"(2147483648,)", b"(0,)", b"((),)")
-        )
-        kind = rng.choice((b"<i8", b"|O", b"<i4", b"<f4", b"|V100000", b"<U9999"))
-        found = (
-            re.sub(rb"\(\d+,\)", shape, data, count=1)
-            if rng.random() < 0.6
-            else re.sub(rb"[<|]\w\d", kind, data, count=1)
-        )
-        return found
-    values = np.load(io.BytesIO(data)).copy()
-    if values.size:
-        info: Any = np.iinfo(values.dtype) if values.dtype.kind in "iu" else np.finfo(values.dtype)
-        for _ in range(rng.randint(1, 3)):
-            values[rng.randrange(values.size)] = rng.choice(
-                (info.min, info.max, 0, 1, values.size if values.size < info.max else 0)
-            )
-    out = io.BytesIO()
-    np.save(out, values)
-    return out.getvalue()
-
-
 def frame(form: str) -> Mutator:
     """Change names, types or values of a parquet or arrow file, and write it whole again."""
 
@@ -376,5 +350,4 @@ BY_FORM: dict[str, tuple[Mutator, ...]] = {
     "arrow": (*BYTES, *[frame("arrow")] * 4),
     "stream": BYTES,
     "safetensors": (*BYTES[:5], *[tensors] * 6),
-    "npy": (*BYTES[:4], *[array] * 4),
 }

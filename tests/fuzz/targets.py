@@ -13,7 +13,7 @@ import polars as pl
 from fastgaum.cli.app import main
 from fastgaum.logs.frame import to_frame
 from fastgaum.logs.read import read_log
-from fastgaum.logs.saved_log import save_log
+from fastgaum.logs.shard_writer import save_log
 from fastgaum.logs.synthetic import synthesise
 
 SMALL = [
@@ -87,15 +87,10 @@ TARGETS = (
     _of("run/reading.json", "json", "evaluate run log.parquet --json out/e.json", 2),
     _of("plain/model.safetensors", "safetensors", PLAIN, 4),
     _of("policy/policy.safetensors", "safetensors", ADAPT, 4),
-    _of("store/log.json", "json", STORE, 3),
+    _of("store/shards.json", "json", STORE, 6),
     *(
-        _of(f"store/{name}.npy", "npy", STORE)
-        for name in ("items", "choices", "display_offsets", "session_offsets", "users")
-    ),
-    *(_of(f"store/{name}.npy", "npy", STORE) for name in ("split", "views", "candidate_fields_0")),
-    *(
-        _of(f"store/{name}.arrow", "arrow", STORE)
-        for name in ("item_ids", "session_ids", "event_ids")
+        _of(f"store/{name}.parquet", "parquet", STORE, 2)
+        for name in ("shard-00000", "items", "categories")
     ),
     _of("ratings.csv", "text", BUILD, 2),
     _of("movies.csv", "text", BUILD.replace("{}", "ratings.csv"), 1),

@@ -15,8 +15,8 @@ from fastgaum.logs.audit_chance import ExcessSums, holm, tail_probability
 from fastgaum.logs.audit_rules import fold_rows, raw_rows, rules_of_log, rules_of_rows
 from fastgaum.logs.read import read_frame, read_log
 from fastgaum.logs.rows import rows_of
-from fastgaum.logs.saved_log import save_log
 from fastgaum.logs.schema import resolve_schema
+from fastgaum.logs.shard_writer import save_log
 from fastgaum.metrics.precision import micro_mean, precision_at_k, random_floor
 
 FIELDS = ("price", "colour")

@@ -212,7 +212,7 @@ def test_what_cannot_be_converted(tmp_path) -> None:
         convert(log, tmp_path / "out", 2, split="file")
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "work.txt").write_text("years")
-    with pytest.raises(OutputError, match="is no log in shards"):
+    with pytest.raises(OutputError, match="is no saved log"):
         convert(log, tmp_path / "thesis", 2)
     users_frame().drop("item").write_parquet(tmp_path / "other.parquet")
     with pytest.raises(LogFormatError, match=r"'other.parquet' lacks the column 'item'"):

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from fastgaum.logs.frame import to_frame
 from fastgaum.logs.log import SPLITS, SessionLog
 from fastgaum.logs.read import read_frame, read_log
-from fastgaum.logs.saved_log import load_log, save_log
+from fastgaum.logs.shard_writer import save_log
+from fastgaum.logs.shards import load_log
 from tests.logs.test_pack import SESSIONS, as_sets, rows_of
 from tests.logs.test_saved_log import assert_same
 
@@ -77,10 +78,8 @@ def test_a_nested_file_is_its_log(
 
 
 @settings(max_examples=25)
-@given(SESSIONS, st.booleans(), st.booleans(), st.booleans(), st.data())
-def test_a_saved_log_is_the_log(
-    sessions: Any, ordered: bool, mapped: bool, with_table: bool, data: Any
-) -> None:
+@given(SESSIONS, st.booleans(), st.booleans(), st.data())
+def test_a_saved_log_is_the_log(sessions: Any, ordered: bool, with_table: bool, data: Any) -> None:
     """With and without a table of items, in which rows, numbers and categories may be missing."""
     log = read_frame(rows_of(sessions), candidate_fields=FIELDS, ordered=ordered)
     with tempfile.TemporaryDirectory() as folder:
@@ -108,7 +107,7 @@ def test_a_saved_log_is_the_log(
             years = dict(zip(held, table["year"].to_list(), strict=True))
             for item, year in zip(ids, log.item_fields["year"].tolist(), strict=True):
                 assert year == pytest.approx(years.get(item) or table["year"].mean())
-        loaded = load_log(save_log(log, Path(folder) / "saved"), mmap=mapped)
+        loaded = load_log(save_log(log, Path(folder) / "saved"))
         assert_same(loaded, log)
         assert loaded.fingerprint == log.fingerprint
         assert loaded.split.max() < len(SPLITS)

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-import shutil
 import stat
 
 import numpy as np
@@ -11,10 +9,13 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import LogFormatError, OutputError
+from fastgaum.logs import shard_writer
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.read import read_frame, read_log
-from fastgaum.logs.saved_log import load_log, save_log
+from fastgaum.logs.read import open_log, read_frame, read_log
+from fastgaum.logs.shard_writer import save_log, shard_log
+from fastgaum.logs.shards import ShardedLog, load_log, open_shards
 from fastgaum.logs.slice import slice_sessions
+from tests.builders import random_log
 
 
 @pytest.fixture
@@ -52,21 +53,34 @@ def assert_same(left: SessionLog, right: SessionLog) -> None:
                 assert one == other
 
 
-@pytest.mark.parametrize("mmap", [True, False])
-def test_saved_and_loaded_is_the_same(tmp_path, log, mmap) -> None:
-    loaded = load_log(save_log(log, tmp_path / "deep" / "log"), mmap=mmap)
+def test_saved_and_loaded_is_the_same(tmp_path, log) -> None:
+    loaded = load_log(save_log(log, tmp_path / "deep" / "log"))
     assert_same(loaded, log)
     assert loaded.fingerprint == log.fingerprint
 
 
-def test_loaded_arrays_are_mapped_and_writes_stay_in_memory(tmp_path, log) -> None:
-    folder = save_log(log, tmp_path / "log")
-    loaded = load_log(folder)
-    assert isinstance(loaded.items.base, np.memmap)
-    assert type(loaded.items) is np.ndarray
+def test_users_keep_their_codes(tmp_path, log) -> None:
+    part = slice_sessions(log, np.array([1]))
+    assert part.users.tolist() == [1]
+    assert_same(load_log(save_log(part, tmp_path / "log")), part)
+
+
+def test_a_long_log_is_saved_in_shards_of_whole_users(tmp_path, monkeypatch) -> None:
+    log = random_log(0, n_sessions=60, shared_users=True)
+    order = np.argsort(log.users, kind="stable")
+    for one, n_shards in ((slice_sessions(log, order), 6), (slice_sessions(log, order[::-1]), 1)):
+        monkeypatch.setattr(shard_writer, "SHARD_CANDIDATES", log.n_candidates // 5)
+        opened = open_shards(save_log(one, tmp_path / "log"))
+        assert len(opened.shards) == pytest.approx(n_shards, abs=n_shards // 6)
+        assert_same(opened.load(), one)
+        assert opened.fingerprint == one.fingerprint
+
+
+def test_arrays_may_be_written_to(tmp_path, log) -> None:
+    loaded = load_log(save_log(log, tmp_path / "log"))
     loaded.items[0] = 77
-    assert load_log(folder).items[0] == log.items[0]
-    assert not isinstance(load_log(folder, mmap=False).items.base, np.memmap)
+    loaded.choices[0] = 0
+    assert load_log(tmp_path / "log").items[0] == log.items[0]
 
 
 def test_real_log(tmp_path, shared_data) -> None:
@@ -131,8 +145,7 @@ def test_a_log_is_whole_at_every_moment_of_its_replacement(tmp_path, log, monkey
         seen.append(loaded.fingerprint)
 
     for module, name in (
-        (np, "save"),
-        (pl.DataFrame, "write_ipc"),
+        (pl.DataFrame, "write_parquet"),
         (os, "replace"),
         (os, "unlink"),
         (os, "fsync"),
@@ -149,15 +162,11 @@ def test_a_log_is_whole_at_every_moment_of_its_replacement(tmp_path, log, monkey
     save_log(new, folder)
     look()
     change = seen.index(new.fingerprint)
-    assert len(seen) > 50
+    assert len(seen) > 15
     assert change > 10
     assert set(seen[:change]) == {log.fingerprint}
     assert set(seen[change:]) == {new.fingerprint}
     monkeypatch.undo()
-    files = {
-        entry["file"] for entry in json.loads((folder / "log.json").read_text())["arrays"].values()
-    }
-    assert {path.name for path in folder.glob("*.npy")} >= files
     n_files = len(os.listdir(folder))
     save_log(new, folder)
     assert len(os.listdir(folder)) == n_files
@@ -167,22 +176,15 @@ def test_a_reader_in_the_midst_of_a_replacement_reads_the_new_log(
     tmp_path, log, monkeypatch
 ) -> None:
     folder = save_log(log, tmp_path / "log")
-    new, load, done = slice_sessions(log, np.array([1])), np.load, []
+    new, read, done = slice_sessions(log, np.array([1])), pl.read_parquet, []
 
     def late(file, **options):
         if not done:
             done.append(save_log(new, folder))
-        return load(file, **options)
+        return read(file, **options)
 
-    monkeypatch.setattr(np, "load", late)
+    monkeypatch.setattr(pl, "read_parquet", late)
     assert load_log(folder).fingerprint == new.fingerprint
-
-
-def test_a_mapped_log_survives_its_replacement(tmp_path, log) -> None:
-    folder = save_log(log, tmp_path / "log")
-    loaded = load_log(folder)
-    save_log(slice_sessions(loaded, np.array([1])), folder)
-    assert loaded.items.tolist() == log.items.tolist()
 
 
 def test_saving_over_something_else_is_refused(tmp_path, log) -> None:
@@ -203,55 +205,28 @@ def test_a_failed_save_leaves_the_former_log(tmp_path, log, monkeypatch) -> None
     def full(*_args, **_options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "save", full)
+    monkeypatch.setattr(pl.DataFrame, "write_parquet", full)
     with pytest.raises(OutputError, match="No space left on device"):
         save_log(slice_sessions(log, np.array([1])), folder)
     assert_same(load_log(folder), log)
     assert os.listdir(tmp_path) == ["log"]
 
 
-def edit(folder, **changes) -> None:
-    manifest = json.loads((folder / "log.json").read_text())
-    (folder / "log.json").write_text(json.dumps({**manifest, **changes}))
-
-
-def test_damaged_logs_are_named(tmp_path, log) -> None:
-    def damaged(harm, message) -> None:
-        shutil.rmtree(tmp_path / "log", ignore_errors=True)
-        folder = save_log(log, tmp_path / "log")
-        harm(folder)
-        for mmap in (True, False):
-            with pytest.raises(LogFormatError, match=message) as caught:
-                load_log(folder, mmap=mmap)
-            assert "\n" not in str(caught.value)
-
-    def cut(name, size):
-        return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:size])
-
-    damaged(lambda f: (f / "items.npy").unlink(), "items.npy' is missing or damaged")
-    damaged(cut("items.npy", -4), "items.npy' is missing or damaged")
-    damaged(cut("choices.npy", 0), "choices.npy' is missing or damaged")
-    damaged(cut("item_ids.arrow", 100), "item_ids.arrow' is no readable arrow file")
-    damaged(lambda f: (f / "item_ids.arrow").unlink(), "item_ids.arrow' is missing or damaged")
-    damaged(
-        lambda f: np.save(f / "items.npy", np.zeros(2, np.int32)),
-        r"shape \[2\], log.json says int32 of shape \[4\]",
-    )
-    damaged(
-        lambda f: np.save(f / "items.npy", np.array([{}], object)),
-        "items.npy' is missing or damaged",
-    )
-    damaged(
-        lambda f: np.save(f / "session_offsets.npy", np.array([0, 1, 3], np.int32)),
-        "do not fit together",
-    )
-    damaged(cut("log.json", 40), "log.json' is damaged")
-    damaged(lambda f: (f / "log.json").write_text("[]"), "does not describe a fastgaum-log")
-    damaged(lambda f: edit(f, version=99), "has format version 99, this FastGAUM reads version 1")
-    damaged(lambda f: edit(f, arrays={}), "log.json' is damaged")
-    damaged(lambda f: edit(f, ids=None), "log.json' is damaged")
+def test_a_log_of_a_former_version_is_refused_with_the_way_to_convert_it(tmp_path) -> None:
+    (tmp_path / "log.json").write_text('{"format": "fastgaum-log", "version": 1}')
+    np.save(tmp_path / "items.0123456789ab.npy", np.zeros(3, np.int32))
+    for read in (load_log, read_log, open_log):
+        with pytest.raises(LogFormatError, match=r"npy arrays.*fastgaum data convert .* -o log"):
+            read(tmp_path)
 
 
 def test_a_folder_that_is_no_log(tmp_path) -> None:
-    with pytest.raises(LogFormatError, match="is no saved log"):
+    with pytest.raises(LogFormatError, match=r"is no saved log \(shards.json is missing\)"):
         load_log(tmp_path)
+
+
+def test_one_shard_is_read_into_memory_and_several_stay_on_disk(tmp_path, log) -> None:
+    assert isinstance(open_log(save_log(log, tmp_path / "one")), SessionLog)
+    shard_log(log, tmp_path / "two", 2)
+    assert isinstance(open_log(tmp_path / "two"), ShardedLog)
+    assert_same(load_log(tmp_path / "two"), log)

@@ -21,7 +21,8 @@ from fastgaum.logs.frame import to_frame
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_log
 from fastgaum.logs.registry import card, dataset, load
-from fastgaum.logs.saved_log import load_log, save_log
+from fastgaum.logs.shard_writer import save_log
+from fastgaum.logs.shards import load_log
 from fastgaum.logs.simulated_displays import as_rows, build_log, build_named, shown_rows
 
 SharedData = Callable[[str], Path]

@@ -17,7 +17,8 @@ from fastgaum.logs.frame import to_frame
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_log
 from fastgaum.logs.registry import data_root, dataset, load
-from fastgaum.logs.saved_log import load_log, save_log
+from fastgaum.logs.shard_writer import save_log
+from fastgaum.logs.shards import load_log
 from fastgaum.logs.slice import slice_sessions
 from fastgaum.logs.synthetic import (
     PRESETS,
