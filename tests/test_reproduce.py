@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastgaum.baselines import popularity
+from fastgaum.baselines import floors
 from fastgaum.cli.app import main
 from fastgaum.errors import NumericsError
 from fastgaum.logs.synthetic import synthesise
@@ -245,13 +245,13 @@ def test_a_failed_run_leaves_the_others_their_rows(
     says: str,
 ) -> None:
     def diverge(
-        self: popularity.ClickCount, displays: np.ndarray, choices: np.ndarray
+        self: floors.ClickCountFloor, displays: np.ndarray, choices: np.ndarray
     ) -> np.ndarray:
         if self.seed == 1:
             raise error
         return choices.astype(np.float64)
 
-    monkeypatch.setattr(popularity.ClickCount, "_by_item", diverge)
+    monkeypatch.setattr(floors.ClickCountFloor, "_of_items", diverge)
     argv = [
         "reproduce",
         "--datasets",

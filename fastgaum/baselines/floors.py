@@ -1,162 +1,224 @@
-"""Floors: rankings that need no model, printed beside every table. What does not beat them has
-learned nothing.
+"""Floors: rankings that need no model, printed beside every figure. A model that does not beat them
+has learned nothing.
 
-All are fitted on the train split and rank the same for every user and state:
+    random                 every candidate ties: prec@k is the mean of min(k, n) / n
+    train click rate       (choices + 0.3) / (displays + 1) in training; 0.3 for an unseen item
+    train click count      choices in training
+    fewest train displays  fewest displays in training first: on logs whose clicks are new to the
+                           display, a leak more than a model
+    first place            the order of the display, where it is real
+    <field> alone          a declared number, largest or smallest first: the direction that ranks
+                           the training choices better
 
-    random                 no order at all: every candidate ties, prec@k is exactly the mean of
-    min(k, n) / n train click rate       (choices + 0.3) / (displays + 1); an item unseen in
-    training counts as chosen 3 times in 10 train click count      choices fewest train displays
-    -displays: on logs whose clicks are new to the display, a leak more than a model
-"""
+Every floor ranks without looking at the user's state. The counts are those of the training split. A
+log without training events has only the floors that need none. Three of the floors are also models
+with the verbs of every model: rows of the table of `reproduce`."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Protocol, Self
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum.logs.log import IntArray, SessionLog, SplitName
-from fastgaum.logs.ragged import pick_rows
-from fastgaum.logs.vocabulary import Vocabulary
+from fastgaum.baselines.base import Arrays, Baseline, Float64Array, item_rows
+from fastgaum.features.selection import Selection, select_sessions
+from fastgaum.features.space import EncodedSessions
+from fastgaum.logs.log import SessionLog, SplitName
+from fastgaum.logs.shards import AnyLog
 from fastgaum.metrics.precision import micro_mean, precision_at_k
+from fastgaum.nets.tensors import BatchTensors
 
-Float64Array = npt.NDArray[np.float64]
-
-
-class Floor(Protocol):
-    """A ranking fitted on a log's train split."""
-
-    name: str
-
-    def fit(self, log: SessionLog) -> Self:
-        """Count what the ranking needs on the train split, and return itself."""
-
-    def scores(self, log: SessionLog, rows: IntArray) -> Float64Array:
-        """Score the candidates of sessions `rows`, in their order, shape (their candidates,);
-        higher ranks first."""
+Counts = npt.NDArray[np.integer]
+Precisions = dict[str, dict[int, Float64Array]]
+"""prec@k of each event, percent, by the floor's name and k, shape (n_events,), NaN without a
+choice"""
 
 
-class RandomFloor:
-    """No order at all: every candidate ties."""
-
-    name = "random"
-
-    def fit(self, log: SessionLog) -> Self:
-        """Nothing to learn."""
-        return self
-
-    def scores(self, log: SessionLog, rows: IntArray) -> Float64Array:
-        """Return zeros, shape (candidates of sessions `rows`,)."""
-        return np.zeros(len(candidates_of(log, rows)[0]))
-
-
-class _CountFloor(ABC):
-    """Items by their displays and choices in training."""
+@dataclass(frozen=True)
+class Floor:
+    """A ranking that needs no model."""
 
     name: str
-
-    def fit(self, log: SessionLog) -> Self:
-        """Count, over the train split, the display sets that show each item and the events that
-        choose it."""
-        candidates, offsets, choices = candidates_of(log, log.sessions_in("train"))
-        items = log.items[candidates]
-        clicked = choices >= 0
-        chosen = items[offsets[:-1][clicked] + choices[clicked]]
-        self.item_ids = log.item_ids
-        self.displays = np.bincount(items, minlength=log.n_items)
-        self.choices = np.bincount(chosen, minlength=log.n_items)
-        return self
-
-    def scores(self, log: SessionLog, rows: IntArray) -> Float64Array:
-        """Score the candidates of sessions `rows`, shape (their candidates,); an unknown item has
-        no counts."""
-        # By id, so that another log's items find their counts whatever their codes.
-        codes = Vocabulary(self.item_ids).codes(log.item_ids)
-        known = codes >= 0
-        of_item = self._score(
-            np.where(known, self.displays[codes], 0), np.where(known, self.choices[codes], 0)
-        )
-        return of_item[log.items[candidates_of(log, rows)[0]]]
-
-    @abstractmethod
-    def _score(
-        self, displays: npt.NDArray[np.int64], choices: npt.NDArray[np.int64]
-    ) -> Float64Array:
-        """Score items by their counts, all of shape (n_items,)."""
+    scores: Callable[[SessionLog, Selection], Float64Array]
+    """score of each picked candidate of a log, or of a part of it, higher first, shape
+    (n_candidates,)"""
 
 
-class TrainClickRate(_CountFloor):
-    """Smoothed click rate (choices + 0.3) / (displays + 1).
+def floors_of(log: AnyLog) -> list[Floor]:
+    """The floors of a log, in the order of the table."""
+    counts = log.training_counts()
+    floors = [Floor("random", lambda log, part: np.zeros(len(part.candidates)))]
+    trained = bool(counts.displays.any())
+    if trained:
+        floors += [
+            _by_item("train click rate", click_rate(counts.displays, counts.choices)),
+            _by_item("train click count", counts.choices.astype(np.float64)),
+            _by_item("fewest train displays", -counts.displays.astype(np.float64)),
+        ]
+    if log.ordered:
+        floors.append(Floor("first place", _first_place))
+    return floors + (_number_floors(log) if trained else [])
+
+
+def floor_precisions(
+    log: AnyLog, split: SplitName = "test", ks: tuple[int, ...] = (1, 2)
+) -> Precisions:
+    """What each floor of a log reaches on each event of a split, in the log's order."""
+    floors = floors_of(log)
+    values: dict[tuple[str, int], list[Float64Array]] = {
+        (floor.name, k): [] for floor in floors for k in ks
+    }
+    for part, picked in _parts(log, split):
+        for floor in floors:
+            scores = floor.scores(part, picked)
+            for k in ks:
+                values[floor.name, k].append(
+                    100 * precision_at_k(scores, picked.display_offsets, picked.choices, k)
+                )
+    return {
+        floor.name: {k: np.concatenate([np.empty(0), *values[floor.name, k]]) for k in ks}
+        for floor in floors
+    }
+
+
+def floor_table(
+    log: AnyLog, split: SplitName = "test", ks: tuple[int, ...] = (1, 2)
+) -> dict[str, dict[int, float]]:
+    """{name: {k: prec@k in percent}} of each floor on a split.
+
+    Micro average over events with a choice, ties by exact expectation; NaN if the split has no such
+    event."""
+    return means_of(floor_precisions(log, split, ks))
+
+
+def means_of(precisions: Precisions) -> dict[str, dict[int, float]]:
+    """The mean over events with a choice of each floor's precisions."""
+    return {
+        name: {k: micro_mean(values).value for k, values in by_k.items()}
+        for name, by_k in precisions.items()
+    }
+
+
+def click_rate(displays: Counts, choices: Counts) -> Float64Array:
+    """Smoothed click rate (choices + 0.3) / (displays + 1) of items, shape (n_items,).
 
     0.3 and 1 are not tuned for ranking: they are what reproduces the protocol's click-rate row on
     yelp, yoochoose and taobao (62.8/83.4, 49.9/73.7, 27.7/46.1), so that tables stay comparable
     with it."""
-
-    name = "train click rate"
-
-    def _score(
-        self, displays: npt.NDArray[np.int64], choices: npt.NDArray[np.int64]
-    ) -> Float64Array:
-        # One division of whole numbers: equal rates are equal floats, so ties stay ties.
-        return np.asarray((10 * choices + 3) / (10 * (displays + 1)), dtype=np.float64)
+    # One division of whole numbers: equal rates are equal floats, so ties stay ties.
+    return np.asarray((10 * choices + 3) / (10 * (displays + 1)), dtype=np.float64)
 
 
-class TrainClickCount(_CountFloor):
-    """Number of times that the item was chosen."""
+def _by_item(name: str, scores: Float64Array) -> Floor:
+    return Floor(name, lambda log, part: scores[np.asarray(log.items)[part.candidates]])
 
-    name = "train click count"
 
-    def _score(
-        self, displays: npt.NDArray[np.int64], choices: npt.NDArray[np.int64]
-    ) -> Float64Array:
+def _first_place(log: SessionLog, part: Selection) -> Float64Array:
+    starts = np.repeat(part.display_offsets[:-1], np.diff(part.display_offsets))
+    return np.asarray(starts - np.arange(len(part.candidates)), dtype=np.float64)
+
+
+def _number_floors(log: AnyLog) -> list[Floor]:
+    """A floor for each declared number, in the direction that ranks the training choices better; of
+    two that rank them alike, largest first."""
+    fields = [
+        name
+        for fields in (log.item_fields, log.candidate_fields)
+        for name, values in fields.items()
+        if np.issubdtype(values.dtype, np.floating)
+    ]
+    lead = dict.fromkeys(fields, 0.0)
+    for part, picked in _parts(log, "train") if fields else ():
+        for name in fields:
+            largest, smallest = (
+                precision_at_k(
+                    _number(name, sign)(part, picked), picked.display_offsets, picked.choices, 1
+                )
+                for sign in (1, -1)
+            )
+            lead[name] += float(np.nansum(largest - smallest))
+    return [Floor(f"{name} alone", _number(name, 1 if lead[name] >= 0 else -1)) for name in fields]
+
+
+def _number(name: str, sign: int) -> Callable[[SessionLog, Selection], Float64Array]:
+    """Scores by sign · number."""
+
+    def scores(log: SessionLog, part: Selection) -> Float64Array:
+        if name in log.item_fields:
+            values = np.asarray(log.item_fields[name])[np.asarray(log.items)[part.candidates]]
+        else:
+            values = np.asarray(log.candidate_fields[name])[part.candidates]
+        return np.asarray(sign * values.astype(np.float64))
+
+    return scores
+
+
+def _parts(log: AnyLog, split: SplitName) -> Iterator[tuple[SessionLog, Selection]]:
+    for part in log.parts(ids=False):
+        rows = part.sessions_in(split)
+        if len(rows):
+            yield part, select_sessions(part, rows)
+
+
+@dataclass(eq=False)
+class _ItemFloor(Baseline):
+    """Ranks by one number per training item; an unknown item counts as never displayed."""
+
+    reads: ClassVar[tuple[str, ...]] = ("identity",)
+
+    def _fit(
+        self, train: EncodedSessions, validation: EncodedSessions, observer: Any
+    ) -> list[dict[str, Any]]:
+        assert self.space is not None
+        displays = np.append(self.space.item_displays, 0)
+        self.by_item = self._of_items(displays, np.append(self.space.item_choices, 0))
+        return []
+
+    @abstractmethod
+    def _of_items(self, displays: Counts, choices: Counts) -> Float64Array:
+        """Score items by their counts on the training split; the last entry is the unknown
+        item's."""
+
+    def _scores(self, batch: BatchTensors) -> Float64Array:
+        scores: Float64Array = self.by_item[item_rows(batch.source)]
+        return scores
+
+    def _arrays(self) -> Arrays:
+        return {"by_item": self.by_item}
+
+    def _restore(self, arrays: Arrays) -> None:
+        self.by_item = arrays["by_item"]
+
+
+@dataclass(eq=False)
+class RandomFloor(_ItemFloor):
+    """No order at all: every candidate ties, and a choice is uniform over the display set."""
+
+    name: ClassVar[str] = "random"
+
+    def _of_items(self, displays: Counts, choices: Counts) -> Float64Array:
+        return np.zeros(len(displays))
+
+
+@dataclass(eq=False)
+class ClickRateFloor(_ItemFloor):
+    """The smoothed click rate of the training split."""
+
+    name: ClassVar[str] = "click-rate"
+
+    def _of_items(self, displays: Counts, choices: Counts) -> Float64Array:
+        return click_rate(displays, choices)
+
+
+@dataclass(eq=False)
+class ClickCountFloor(_ItemFloor):
+    """Number of times that the item was chosen in the training split."""
+
+    name: ClassVar[str] = "click-count"
+
+    def _of_items(self, displays: Counts, choices: Counts) -> Float64Array:
         return choices.astype(np.float64)
-
-
-class FewestTrainDisplays(_CountFloor):
-    """Number of display sets that showed the item, fewest first."""
-
-    name = "fewest train displays"
-
-    def _score(
-        self, displays: npt.NDArray[np.int64], choices: npt.NDArray[np.int64]
-    ) -> Float64Array:
-        return -displays.astype(np.float64)
-
-
-FLOORS: tuple[Callable[[], Floor], ...] = (
-    RandomFloor,
-    TrainClickRate,
-    TrainClickCount,
-    FewestTrainDisplays,
-)
-"""in the order of the table"""
-
-
-def floor_table(
-    log: SessionLog, split: SplitName = "test", ks: tuple[int, ...] = (1, 2)
-) -> dict[str, dict[int, float]]:
-    """Fit every floor on the train split and return {name: {k: prec@k in percent}} on `split`.
-
-    Micro average over events with a choice, ties by exact expectation; NaN if the split has no such
-    event."""
-    rows = log.sessions_in(split)
-    _, offsets, choices = candidates_of(log, rows)
-    table: dict[str, dict[int, float]] = {}
-    for make in FLOORS:
-        floor = make().fit(log)
-        scores = floor.scores(log, rows)
-        table[floor.name] = {
-            k: 100 * micro_mean(precision_at_k(scores, offsets, choices, k)).value for k in ks
-        }
-    return table
-
-
-def candidates_of(log: SessionLog, rows: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-    """Flat candidates of sessions `rows`, the start of each display set among them, and the
-    choices."""
-    _, events = pick_rows(log.session_offsets, rows)
-    offsets, candidates = pick_rows(log.display_offsets, events)
-    return candidates, offsets, log.choices[events]

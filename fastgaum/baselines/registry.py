@@ -18,9 +18,9 @@ from fastgaum.tensor_file import damage_named
 from fastgaum.untrusted import parse_json
 
 BASELINES: dict[str, str] = {
-    "random": "popularity:Random",
-    "click-rate": "popularity:ClickRate",
-    "click-count": "popularity:ClickCount",
+    "random": "floors:RandomFloor",
+    "click-rate": "floors:ClickRateFloor",
+    "click-count": "floors:ClickCountFloor",
     "iknn": "iknn:ItemKnn",
     "s-rnn": "s_rnn:SessionRnn",
     "scknnc": "sknn:CascadeSessionKnn",

@@ -33,6 +33,7 @@ def evaluate(
     Options of reading that are not given are those that the run was trained with.
     """
     check_outputs(json)
+    from fastgaum.baselines.floors import floor_table
     from fastgaum.models.run_folder import machine_facts
     from fastgaum.models.user_model import UserModel
 
@@ -41,6 +42,7 @@ def evaluate(
         sessions = reading.or_of_run(run).open(log)
     with EventProgress("scoring") as progress:
         evaluation = model.evaluate(sessions, split, progress)
+    floors = floor_table(sessions, split)
     if json is not None:
         facts = {
             "machine": machine_facts(model.config.seed),
@@ -50,7 +52,12 @@ def evaluate(
             "protocol": model.config.protocol,
             "preset": model.config.preset,
         }
-        write_json(json, facts | evaluation.to_dict())
+        figures = evaluation.to_dict()
+        figures["floors"] |= {
+            name.replace(" ", "_"): {str(k): value for k, value in by_k.items()}
+            for name, by_k in floors.items()
+        }
+        write_json(json, facts | figures)
     columns, rows = head_rows(evaluation)
     show_table(
         columns, rows, title=f"{sessions.name}, {split} split, protocol {model.config.protocol}"
@@ -60,6 +67,10 @@ def evaluate(
         f"  {evaluation.n_events} events of {evaluation.n_users} users; intervals: 95 %, bootstrap "
         f"over users{gap}"
     )
+    best_first = sorted(floors.items(), key=lambda floor: -floor[1][1])
+    texts = [f"{name} {by_k[1]:.1f}" for name, by_k in best_first if by_k[1] == by_k[1]]
+    if texts:
+        say(f"  prec@1 of rankings that need no model: {', '.join(texts)}")
 
 
 def head_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:

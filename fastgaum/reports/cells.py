@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from fastgaum.baselines.floors import candidates_of
 from fastgaum.baselines.registry import BASELINES, baseline_class
+from fastgaum.features.selection import select_sessions
 from fastgaum.logs.log import IntArray, SessionLog
-from fastgaum.logs.ragged import pick_rows
 from fastgaum.metrics.evaluation import HeadFigures
 from fastgaum.metrics.intervals import bootstrap_mean
 from fastgaum.metrics.precision import Float64Array, micro_mean, user_mean
@@ -43,10 +42,9 @@ class PooledEvents:
         users, sizes = [], []
         for seed in resplits:
             split = split_log(log, seed)
-            rows = split.sessions_in("test")
-            _, events = pick_rows(split.session_offsets, rows)
-            users.append(split.users[split.session_of_event[events]])
-            sizes.append(np.diff(candidates_of(split, rows)[1]))
+            part = select_sessions(split, split.sessions_in("test"))
+            users.append(part.users(split))
+            sizes.append(np.diff(part.display_offsets))
         return cls(np.concatenate(users), np.concatenate(sizes), tuple(map(len, users)))
 
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from fastgaum.baselines.floors import candidates_of, floor_table
+from fastgaum.baselines.floors import floor_precisions
 from fastgaum.logs.audit import audit
 from fastgaum.logs.audit_rules import EARLIER_DISPLAYS
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.registry import dataset, names
 from fastgaum.logs.truth import Truth, oracle_scores
+from fastgaum.metrics.precision import micro_mean
 from fastgaum.reports.cells import KS, PooledEvents
 from fastgaum.reports.jobs import split_log
 from fastgaum.reports.published import authors_code, best_published
@@ -57,15 +58,12 @@ def _trace(splits: Sequence[SessionLog]) -> float:
 
 def _floors(splits: Sequence[SessionLog]) -> dict[str, dict[str, float]]:
     """prec@k, percent, of each floor fitted on each split, over the test events of all."""
-    tables = [floor_table(split, "test", KS) for split in splits]
-    choices = [
-        int((candidates_of(split, split.sessions_in("test"))[2] >= 0).sum()) for split in splits
-    ]
+    parts = [floor_precisions(split, "test", KS) for split in splits]
     return {
         floor.replace(" ", "_"): {
-            str(k): weighted_mean([table[floor][k] for table in tables], choices) for k in KS
+            str(k): micro_mean(np.concatenate([part[floor][k] for part in parts])).value for k in KS
         }
-        for floor in tables[0]
+        for floor in parts[0]
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from fastgaum.baselines.floors import Precisions, floor_precisions
 from fastgaum.errors import ConfigError
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.reports.calibration_facts import calibration_facts
@@ -62,18 +63,19 @@ def report_facts(
     of_run = [places[_identity(log)] for log in own]
     names = _names([run.folder for run in runs])
     scored = [Scored.of(run.model, log, split) for run, log in zip(runs, own, strict=True)]
+    floors = [floor_precisions(log, split) for log in used.values()]
     facts = {
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "split": split,
         "logs": [
             {
                 "runs": [name for name, place in zip(names, of_run, strict=True) if place == i],
-                **log_facts(used[key], split, (raw or {}).get(used[key].fingerprint)),
+                **log_facts(used[key], split, floors[i], (raw or {}).get(used[key].fingerprint)),
             }
             for key, i in places.items()
         ],
         "runs": [
-            {"name": name, "log": place, **_run_facts(run, one, split)}
+            {"name": name, "log": place, **_run_facts(run, one, split, floors[place])}
             for name, run, place, one in zip(names, runs, of_run, scored, strict=True)
         ],
         "comparison": compared((runs[0], runs[1]), (scored[0], scored[1])) if compare else None,
@@ -82,7 +84,7 @@ def report_facts(
     return plain
 
 
-def _run_facts(run: Run, scored: Scored, split: SplitName) -> Facts:
+def _run_facts(run: Run, scored: Scored, split: SplitName, floors: Precisions) -> Facts:
     best = run.table.filter(pl.col("best"))
     return {
         "config": run.model.config.to_mapping(),
@@ -92,7 +94,7 @@ def _run_facts(run: Run, scored: Scored, split: SplitName) -> Facts:
         "epochs": run.table.to_dicts(),
         "best_epoch": int(best["epoch"][-1]) if best.height else None,
         "evaluation": scored.evaluation.to_dict(),
-        "versus_floor": versus_floor(scored),
+        "versus_floor": versus_floor(scored, floors),
         "calibration": calibration_facts(scored),
         "learned": learned_facts(scored, ItemCounts.of(scored.log)),
         "displays": example_displays(scored),

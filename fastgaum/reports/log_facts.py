@@ -8,17 +8,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from fastgaum.baselines.floors import floor_table
+from fastgaum.baselines.floors import Precisions, means_of
 from fastgaum.features.selection import select_sessions
 from fastgaum.logs.audit import audit
 from fastgaum.logs.log import SPLITS, SessionLog, SplitName
 from fastgaum.reports.published import authors_code, best_published
 
-KS = (1, 2)
 
-
-def log_facts(log: SessionLog, split: SplitName, raw: pl.DataFrame | None = None) -> dict[str, Any]:
+def log_facts(
+    log: SessionLog, split: SplitName, floors: Precisions, raw: pl.DataFrame | None = None
+) -> dict[str, Any]:
     """Facts of one log, for JSON; with its raw rows the audit also looks at their order.
+
+    `floors` are those of the split.
 
     The audit's own figures of the test split are left out unless the report is of the test split.
 
@@ -29,7 +31,6 @@ def log_facts(log: SessionLog, split: SplitName, raw: pl.DataFrame | None = None
     if split != "test":
         for finding in found["findings"]:
             finding["test_prec_at_1"] = finding["test_floor"] = None
-    floors = floor_table(log, split, KS)
     return {
         "name": log.name,
         "fingerprint": log.fingerprint,
@@ -40,7 +41,8 @@ def log_facts(log: SessionLog, split: SplitName, raw: pl.DataFrame | None = None
         "views": log.views is not None,
         "ordered": log.ordered,
         "floors": {
-            name: {str(k): value for k, value in precs.items()} for name, precs in floors.items()
+            name: {str(k): value for k, value in by_k.items()}
+            for name, by_k in means_of(floors).items()
         },
         "published_best": best_published(log.name),
         "authors_code": authors_code(log.name),

@@ -99,7 +99,15 @@ def _order(tables: Any) -> Keys:
 def _panel(
     panel: Any, name: str, facts: Mapping[str, Any], rows: Mapping[Any, Any], keys: Sequence[Any]
 ) -> None:
-    for floor, line in _FLOOR_LINES.items():
+    others = {
+        floor: by_k["1"] or 0.0
+        for floor, by_k in facts["floors"].items()
+        if floor not in _FLOOR_LINES
+    }
+    # the log's own floors (order, declared numbers): the best of them
+    best_other = [max(others, key=lambda floor: others[floor])] if others else []
+    for floor in (*_FLOOR_LINES, *best_other):
+        line = _FLOOR_LINES.get(floor, (0, (6, 2, 1, 2)))
         value = facts["floors"].get(floor, {}).get("1")
         if value is not None:
             panel.axvline(

@@ -6,6 +6,9 @@ from typing import Any
 
 Facts = dict[str, Any]
 
+MOST_FLOORS = 7
+"""floors that the first table shows"""
+
 
 def standings(facts: Facts, log: int) -> list[Facts]:
     """Rows of the first table of one log: heads of its runs, floors, what others published or
@@ -15,7 +18,14 @@ def standings(facts: Facts, log: int) -> list[Facts]:
     interval, and nll, ece, gap where a model has them."""
     about = facts["logs"][log]
     rows = [row for run in facts["runs"] if run["log"] == log for row in _heads(run)]
-    rows += [_row(f"floor: {name}", "floor", precs) for name, precs in about["floors"].items()]
+    floors = sorted(about["floors"].items(), key=lambda floor: -(floor[1]["1"] or 0.0))
+    # of many declared numbers, those that say most; the JSON has them all
+    shown = [floor for floor in floors if floor[0] != "random"][: MOST_FLOORS - 1]
+    rows += [
+        _row(f"floor: {name}", "floor", precs)
+        for name, precs in floors
+        if name == "random" or (name, precs) in shown
+    ]
     best = about["published_best"]
     if best:
         names = " / ".join(dict.fromkeys(one["model"] for one in best.values()))

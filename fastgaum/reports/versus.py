@@ -7,34 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from fastgaum.baselines.floors import FLOORS
+from fastgaum.baselines.floors import Precisions, means_of
 from fastgaum.errors import ConfigError
 from fastgaum.metrics.intervals import Interval, paired_difference
-from fastgaum.metrics.precision import micro_mean, precision_at_k
 from fastgaum.reports.opened_run import Run
 from fastgaum.reports.scored_split import Float64Array, Scored
 
 
-def versus_floor(scored: Scored) -> dict[str, Any]:
+def versus_floor(scored: Scored, floors: Precisions) -> dict[str, Any]:
     """The reward's prec@1 against that of the best floor on the same events: {floor, percent, diff,
     ci}."""
-    part = scored.part
-    best, name, values = -1.0, "", np.empty(0)
-    for make in FLOORS:
-        floor = make().fit(scored.log)
-        each = 100 * precision_at_k(
-            floor.scores(scored.log, part.rows), part.display_offsets, part.choices, 1
-        )
-        mean = micro_mean(each).value
-        if mean > best:
-            best, name, values = mean, floor.name, each
-    if not name:
+    means = {name: by_k[1] for name, by_k in means_of(floors).items()}
+    if np.isnan(means["random"]):
         return {"floor": None, "percent": None, "diff": None, "ci": [None, None]}
+    best = max(means, key=lambda name: means[name])
     ours = scored.evaluation.heads["reward"].precision_per_event[1]
     return {
-        "floor": name,
-        "percent": best,
-        **_plain(paired_difference(ours, values, scored.encoded.user_of_event)),
+        "floor": best,
+        "percent": means[best],
+        **_plain(paired_difference(ours, floors[best][1], scored.encoded.user_of_event)),
     }
 
 

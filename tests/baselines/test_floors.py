@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,95 +8,92 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fastgaum.baselines.floors import (
-    FLOORS,
-    FewestTrainDisplays,
-    RandomFloor,
-    TrainClickCount,
-    TrainClickRate,
-    candidates_of,
-    floor_table,
-)
+from fastgaum.baselines.floors import click_rate, floor_precisions, floor_table, floors_of
+from fastgaum.features.selection import select_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_frame, read_log
+from fastgaum.logs.shard_writer import shard_log
 from fastgaum.metrics.precision import random_floor
 
 
-def small_log() -> SessionLog:
+def small_log(**options: object) -> SessionLog:
     """Train: a is shown 3 times, chosen 2; b shown 2, chosen 1; c shown 1, chosen 0. Test shows a,
     b, c and new."""
-    return read_frame(
-        pl.DataFrame(
-            {
-                "session": ["t"] * 7 + ["u"] * 6,
-                "event": [0, 0, 1, 1, 2, 2, 3, 0, 0, 0, 0, 1, 1],
-                "item": ["a", "b", "a", "c", "a", "b", "z", "a", "b", "c", "new", "b", "c"],
-                "chosen": [1, 0, 1, 0, 0, 1, 0, 0, 0, 0, 1, 1, 0],
-                "split": [0] * 7 + [2] * 6,
-            }
-        )
+    frame = pl.DataFrame(
+        {
+            "session": ["t"] * 7 + ["u"] * 6,
+            "event": [0, 0, 1, 1, 2, 2, 3, 0, 0, 0, 0, 1, 1],
+            "item": ["a", "b", "a", "c", "a", "b", "z", "a", "b", "c", "new", "b", "c"],
+            "chosen": [1, 0, 1, 0, 0, 1, 0, 0, 0, 0, 1, 1, 0],
+            "split": [0] * 7 + [2] * 6,
+            # of the three training choices among several, the cheaper one was chosen twice
+            "price": [1.0, 2.0, 3.0, 4.0, 6.0, 5.0, 1.0, 4.0, 3.0, 9.0, 1.0, 2.0, 2.0],
+        }
     )
+    return read_frame(frame, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("floor", "expected"),
+    ("name", "expected"),
     [
-        (RandomFloor(), [0, 0, 0, 0, 0, 0]),
-        (TrainClickRate(), [2.3 / 4, 1.3 / 3, 0.3 / 2, 0.3 / 1, 1.3 / 3, 0.3 / 2]),
-        (TrainClickCount(), [2, 1, 0, 0, 1, 0]),
-        (FewestTrainDisplays(), [-3, -2, -1, 0, -2, -1]),
+        ("random", [0, 0, 0, 0, 0, 0]),
+        ("train click rate", [2.3 / 4, 1.3 / 3, 0.3 / 2, 0.3 / 1, 1.3 / 3, 0.3 / 2]),
+        ("train click count", [2, 1, 0, 0, 1, 0]),
+        ("fewest train displays", [-3, -2, -1, 0, -2, -1]),
+        ("first place", [0, -1, -2, -3, 0, -1]),
     ],
 )
-def test_scores_count_the_train_split_only(floor: TrainClickRate, expected: list[float]) -> None:
-    log = small_log()
-    scores = floor.fit(log).scores(log, log.sessions_in("test"))
+def test_scores_count_the_train_split_only(name: str, expected: list[float]) -> None:
+    log = small_log(ordered=True)
+    (floor,) = [floor for floor in floors_of(log) if floor.name == name]
+    scores = floor.scores(log, select_sessions(log, log.sessions_in("test")))
     np.testing.assert_allclose(scores, expected)
 
 
 def test_equal_rates_tie_exactly() -> None:
-    rate = TrainClickRate()
     # 0.3 / 1, 3.3 / 11 and 30.3 / 101 are equal, and must be in floats too.
     displays, choices = np.array([0, 10, 100]), np.array([0, 3, 30])
-    assert len(set(rate._score(displays, choices).tolist())) == 1
+    assert len(set(click_rate(displays, choices).tolist())) == 1
 
 
-def test_scores_follow_the_sessions_that_are_asked_for() -> None:
-    log = small_log()
-    floor = TrainClickCount().fit(log)
-    rows = np.array([1, 0], dtype=np.int32)
-    apart = [floor.scores(log, np.array([row], dtype=np.int32)) for row in rows]
-    np.testing.assert_array_equal(floor.scores(log, rows), np.concatenate(apart))
-    assert len(candidates_of(log, rows)[0]) == log.n_candidates
+def test_a_number_ranks_in_the_direction_of_the_training_choices() -> None:
+    log = small_log(candidate_fields=["price"])
+    table = floor_table(log)
+    # the smallest first: the new item at 1 is chosen; then two of one price
+    assert table["price alone"][1] == pytest.approx(100 * (1 + 0.5) / 2)
+    train = select_sessions(log, log.sessions_in("train"))
+    (floor,) = [floor for floor in floors_of(log) if floor.name == "price alone"]
+    prices = np.asarray(log.candidate_fields["price"])[train.candidates]
+    np.testing.assert_array_equal(floor.scores(log, train), -prices)
+    dearer = log.candidate_fields["price"] * np.float32(-1)
+    turned = dataclasses.replace(log, candidate_fields={"price": dearer})
+    assert floor_table(turned)["price alone"] == table["price alone"]
 
 
-def test_another_log_is_matched_by_item_id() -> None:
-    other = read_frame(
-        pl.DataFrame(
-            {
-                "session": [1, 1, 1],
-                "event": [0, 0, 0],
-                "item": ["0new", "b", "a"],
-                "chosen": [0, 0, 1],
-            }
-        )
-    )
-    scores = TrainClickCount().fit(small_log()).scores(other, other.sessions_in("all"))
-    assert dict(zip(other.item_ids.gather(other.items), scores, strict=True)) == {
-        "0new": 0,
-        "b": 1,
-        "a": 2,
-    }
+def test_a_log_has_the_floors_that_it_can_have() -> None:
+    log = small_log(ordered=True, candidate_fields=["price"])
+    counted = ["train click rate", "train click count", "fewest train displays"]
+    assert list(floor_table(log)) == ["random", *counted, "first place", "price alone"]
+    assert list(floor_table(small_log())) == ["random", *counted]
+    untrained = log.with_split(np.full(log.n_sessions, 2, np.int8))
+    assert list(floor_table(untrained)) == ["random", "first place"]
 
 
-def test_the_table_has_every_floor_and_random_is_exact() -> None:
-    log = small_log()
-    table = floor_table(log, ks=(1, 2, 3))
-    assert list(table) == [make().name for make in FLOORS]
+def test_random_is_exact_and_ties_are_shared() -> None:
+    table = floor_table(small_log(), ks=(1, 2, 3))
     offsets, choices = np.array([0, 4, 6]), np.array([3, 0])
     for k in (1, 2, 3):
         assert table["random"][k] == pytest.approx(100 * random_floor(offsets, choices, k).value)
     # Event 0 chose `new`, which counts put last with c (b = 2, t = 1); event 1 chose b over c.
     assert table["train click count"] == pytest.approx({1: 50.0, 2: 50.0, 3: 75.0})
+
+
+def test_a_log_in_shards_has_the_same_floors(tmp_path: Path) -> None:
+    log = small_log(ordered=True)
+    shards = shard_log(log, tmp_path / "shards", 2)
+    for name, by_k in floor_precisions(log, "all").items():
+        for k, values in by_k.items():
+            np.testing.assert_array_equal(floor_precisions(shards, "all")[name][k], values)
 
 
 def test_an_empty_split_has_no_floor() -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from fastgaum.baselines.base import Baseline
+from fastgaum.baselines.floors import ClickCountFloor, ClickRateFloor, RandomFloor
 from fastgaum.baselines.logit import ConditionalLogit
-from fastgaum.baselines.popularity import ClickCount, ClickRate, Random
 from tests.baselines.contract import check_baseline, check_beats_random, check_learns
 
 MODELS = [
-    Random(),
-    ClickRate(),
-    ClickCount(),
+    RandomFloor(),
+    ClickRateFloor(),
+    ClickCountFloor(),
     ConditionalLogit(epochs=20),
     ConditionalLogit(protocol="bags", epochs=20),
 ]
