@@ -17,10 +17,10 @@ import polars as pl
 import pytest
 import torch
 
-from fastgaum.policies.cascade_dqn import CascadeDqn
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.pool import Pool
-from fastgaum.policies.q_network import Scorer
+from fastgaum.policies.dqn import CascadeDqn
+from fastgaum.policies.q_network import QNetwork
+from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.world import FloatArray, IntArray, Population, World
 
 SETTINGS = {
@@ -75,10 +75,10 @@ def test_argmax(record: Callable[..., None], full: bool, group: str) -> None:
 def assert_best(policy: CascadeDqn, states: FloatArray, places: IntArray) -> None:
     """Nobody's place j scores less than the best item that the slate does not hold yet, to
     rounding."""
-    features = torch.from_numpy(policy.features)
+    features = torch.from_numpy(policy.item_features)
     for state, slate in zip(torch.from_numpy(states), places, strict=True):
         for j, scorer in enumerate(policy.target):
-            assert isinstance(scorer, Scorer)
+            assert isinstance(scorer, QNetwork)
             before = features[slate[:j].astype(np.int64)][None].expand(len(features), -1, -1)
             with torch.no_grad():
                 scores = scorer(state.expand(len(features), -1), before, features)

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastgaum.policies.cascade_dqn import CascadeDqn
 from fastgaum.policies.config import PolicyConfig
+from fastgaum.policies.dqn import CascadeDqn
 from fastgaum.policies.evaluation import Estimate
 from fastgaum.policies.rollout import Setting
-from fastgaum.policies.training import train
+from fastgaum.policies.training import train_policy
 from fastgaum.worlds.planning import Planner, short_sighted
 from fastgaum.worlds.world import FloatArray, IntArray
 
@@ -64,7 +64,7 @@ def quality(
         policy = CascadeDqn(
             world, k, setting.pool, PolicyConfig.from_mapping({**settings, "seed": seed})
         )
-        train(policy, world, setting)
+        train_policy(policy, world, setting)
 
         def slates(step: int, states: FloatArray, policy: CascadeDqn = policy) -> IntArray:
             read = policy.reading(states, 1 - step / horizon)

@@ -9,14 +9,13 @@ from typing import Any
 import polars as pl
 
 import fastgaum as fg
-from fastgaum.policies.cascade_dqn import CascadeDqn
 from fastgaum.policies.config import PolicyConfig
+from fastgaum.policies.dqn import CascadeDqn
 from fastgaum.policies.evaluation import judge
-from fastgaum.policies.greedy import Greedy
-from fastgaum.policies.pool import Pool
-from fastgaum.policies.random import Random
+from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.policies.rollout import Setting
-from fastgaum.policies.training import train
+from fastgaum.policies.training import train_policy
+from fastgaum.worlds.pools import Pool
 
 
 def main(episodes: int = 20, n_users: int = 500, **settings: Any) -> dict[str, float]:
@@ -35,13 +34,13 @@ def main(episodes: int = 20, n_users: int = 500, **settings: Any) -> dict[str, f
         setting.pool,
         PolicyConfig(episodes=episodes, users=128, warm_up=256, seed=0),
     )
-    curve = train(policy, world, setting)
+    curve = train_policy(policy, world, setting)
     with pl.Config(tbl_rows=6):
         print(curve.select("steps", "return", "click_rate", "epsilon"))
 
     earned = {
         made.name: float(judge([made], world, setting, n_users).returns.mean())
-        for made in (Random(), Greedy(), policy)
+        for made in (RandomPolicy(), Greedy(), policy)
     }
     for name, value in earned.items():
         print(f"{name:<12}{value:6.2f}")

@@ -22,12 +22,11 @@ from fastgaum.errors import ConfigError
 if TYPE_CHECKING:
     import polars as pl
 
-    from fastgaum.policies.learner import Learner
-    from fastgaum.policies.linucb import LinUcb
-    from fastgaum.policies.pool import Pool
-    from fastgaum.policies.resume import Terms
+    from fastgaum.policies.base import LearningPolicy
     from fastgaum.policies.rollout import Setting
+    from fastgaum.policies.training import TrainingTerms
     from fastgaum.worlds.learned_world import LearnedWorld
+    from fastgaum.worlds.pools import Pool
 
 app = App(
     name="rl",
@@ -83,7 +82,7 @@ class Pools:
 
     def of(self, items: tuple[int, ...] = ()) -> Pool:
         """The same for the library; `items` are what pools are drawn from."""
-        from fastgaum.policies.pool import Pool
+        from fastgaum.worlds.pools import Pool
 
         return Pool(self.pool, self.pool_size, items)
 
@@ -129,14 +128,14 @@ def train(
     from fastgaum.policies.config import PolicyConfig
     from fastgaum.policies.policy_file import POLICY_FILE, save_policy
     from fastgaum.policies.registry import require_trained, untrained
-    from fastgaum.policies.resume import RESUME_FILE, Terms
+    from fastgaum.policies.training import TRAINING_FILE, TrainingTerms
 
     require_trained(policy)
-    terms = Terms(policy, play.setting(k, pools.of()), PolicyConfig.from_mapping(values))
+    terms = TrainingTerms(policy, play.setting(k, pools.of()), PolicyConfig.from_mapping(values))
     require_free(out)
     _check_folder(out, overwrite, resume)
     if resume:
-        terms = _begun(out / RESUME_FILE, terms, values)
+        terms = _begun(out / TRAINING_FILE, terms, values)
     set_threads(threads)
     world, setting = _world(run), terms.setting
     setting.pool.check(world.n_items, setting.k)
@@ -146,14 +145,14 @@ def train(
             made,
             world,
             setting,
-            out / RESUME_FILE,
+            out / TRAINING_FILE,
             resume,
             ["rl", "train", str(run), "-o", str(out)],
         )
         save_policy(made, out / POLICY_FILE, k=setting.k, pool=setting.pool)
         with atomic(out / "curve.parquet") as beside:
             table.write_parquet(beside)
-        (out / RESUME_FILE).unlink()
+        (out / TRAINING_FILE).unlink()
     last = table.row(-1, named=True)
     figures = f"cumulative reward {last['return']:.3f}, click rate {last['click_rate']:.3f}"
     facts = {
@@ -192,8 +191,8 @@ def evaluate(
     values, sizes = _values(settings, None), _sizes(k)
     check_outputs(json, markdown)
     from fastgaum.models.run_folder import machine_facts
-    from fastgaum.policies.comparison import Comparison, compare
     from fastgaum.policies.config import PolicyConfig
+    from fastgaum.policies.evaluation import ComparisonPlan, compare_policies
     from fastgaum.policies.registry import FITTED, Sources, chosen_names
     from fastgaum.reports.policy_table import policy_blocks
     from fastgaum.reports.table import block_to_markdown
@@ -207,9 +206,9 @@ def evaluate(
         raise ConfigError(f"{missing[0]} is fitted on a log: give the run's (--log)")
     sources = Sources.of(own, None if log is None else reading.or_of_run(run).load(log))
     names = [name for name in names if name not in missing]
-    plan = Comparison(names, sizes, seeds, users, config, own, judge, sources)
+    plan = ComparisonPlan(names, sizes, seeds, users, config, own, judge, sources)
     with PartsProgress("policies", "seeds") as progress:
-        result = compare(
+        result = compare_policies(
             plan,
             lambda size, items: play.setting(size, pools.of(items)),
             lambda done, total, what: progress(done, total, what),
@@ -250,11 +249,11 @@ def adapt(
     Both are met with the pool that the policy was trained on, less what the other world (--in) does
     not know of it."""
     check_outputs(json)
-    from fastgaum.policies.evaluation import adaptation, summary
-    from fastgaum.policies.followed import pool_in_both
-    from fastgaum.policies.learner import Learner
+    from fastgaum.policies.evaluation import adaptation, adaptation_summary
     from fastgaum.policies.policy_file import load_policy
+    from fastgaum.policies.q_learning import QLearner
     from fastgaum.policies.registry import untrained
+    from fastgaum.policies.transfer import shared_pool
 
     if seeds < 1 or episodes < 1:
         raise ConfigError(f"seeds and episodes must be at least 1, got {seeds} and {episodes}")
@@ -263,19 +262,19 @@ def adapt(
     judge = own if other is None else _world(other)
     loaded = [load_policy(policy, own) for _ in range(seeds)]
     k, trained_on = loaded[0][1:]
-    pool, met = pool_in_both(trained_on, own, judge)
+    pool, met = shared_pool(trained_on, own, judge)
     fresh = [
         untrained(made.name, own, k, pool, made.config.replace(seed=i))
         for i, (made, _, _) in enumerate(loaded)
     ]
     for made, _, _ in loaded:
-        if isinstance(made, Learner):
+        if isinstance(made, QLearner):
             made.pool = pool
     policies = {"pre-trained": [made for made, _, _ in loaded], "untrained": fresh}
     curve = adaptation(
         policies, judge, play.setting(k, met), episodes=episodes, n_users=users, own=own
     )
-    rows = summary(curve)
+    rows = adaptation_summary(curve)
     if json is not None:
         write_json(
             json,
@@ -297,7 +296,7 @@ def adapt(
 
 
 def _trained(
-    made: Learner | LinUcb,
+    made: LearningPolicy,
     world: LearnedWorld,
     setting: Setting,
     file: Path,
@@ -306,24 +305,23 @@ def _trained(
 ) -> pl.DataFrame:
     """Train, kept in a file; a signal ends it after the present episode and says how to go on."""
     from fastgaum.interrupts import Interrupted, stop_on_signals
-    from fastgaum.policies.resume import Keeper
-    from fastgaum.policies.training import train
+    from fastgaum.policies.training import TrainingFile, train_policy
 
     with stop_on_signals() as stop:
-        keeper = Keeper(file, made, setting, stop)
-        start = keeper.resume() if resume else None
+        kept = TrainingFile(file, made, setting, stop)
+        start = kept.load() if resume else None
         try:
             with PartsProgress("training", "episodes") as progress, stop.deferred():
-                return train(
+                return train_policy(
                     made,
                     world,
                     setting,
                     lambda done, total, row: progress(done, total, _figures(row)),
-                    keeper,
+                    kept,
                     start,
                 )
         except Interrupted as interrupted:
-            done = f"{keeper.position.episodes} of {made.config.episodes} episodes are kept"
+            done = f"{kept.saved.episodes} of {made.config.episodes} episodes are kept"
             cure = f"{done}; go on with: {shlex.join(['fastgaum', *command, '--resume'])}"
             raise Interrupted(interrupted.signum, cure) from None
 
@@ -352,12 +350,12 @@ def _sizes(text: str) -> list[int]:
 def _check_folder(folder: Path, overwrite: bool, resume: bool) -> None:
     from fastgaum.errors import OutputError
     from fastgaum.policies.policy_file import POLICY_FILE
-    from fastgaum.policies.resume import RESUME_FILE
+    from fastgaum.policies.training import TRAINING_FILE
 
     if folder.is_file():
         raise OutputError(f"'{folder}' is a file: a policy needs a folder")
-    check_outputs(folder / POLICY_FILE, folder / RESUME_FILE)
-    finished, begun = (folder / POLICY_FILE).exists(), (folder / RESUME_FILE).exists()
+    check_outputs(folder / POLICY_FILE, folder / TRAINING_FILE)
+    finished, begun = (folder / POLICY_FILE).exists(), (folder / TRAINING_FILE).exists()
     if resume and overwrite:
         raise ConfigError(
             "--resume goes on with a training and --overwrite begins a new one: pass one of them"
@@ -375,12 +373,12 @@ def _check_folder(folder: Path, overwrite: bool, resume: bool) -> None:
         )
 
 
-def _begun(file: Path, asked: Terms, values: dict[str, Any]) -> Terms:
+def _begun(file: Path, asked: TrainingTerms, values: dict[str, Any]) -> TrainingTerms:
     """What a training was begun with; an option given with --resume must be the same or its
     default."""
-    from fastgaum.policies.resume import terms_of
+    from fastgaum.policies.training import TrainingTerms
 
-    begun = terms_of(file)
+    begun = TrainingTerms.load(file)
     was, now = begun.setting, asked.setting
     options = [
         ("--policy", begun.policy, asked.policy, "cascade-dqn"),

@@ -82,7 +82,7 @@ def simulate(
     check_frame_output(out)
     check_outputs(out, json)
     from fastgaum.policies.policy_file import load_policy
-    from fastgaum.policies.registry import POLICIES, TRAINED, Sources, plain
+    from fastgaum.policies.registry import POLICIES, TRAINED, Sources, make_policy
     from fastgaum.policies.trajectories import Episodes, trajectories
     from fastgaum.worlds.open_world import open_world
 
@@ -107,7 +107,7 @@ def simulate(
     world = open_world(run, None, {"head": head, "starts": starts, "log": read})
     made: Policy
     if named:
-        made = plain(policy, world, Sources.of(world, read), seed)
+        made = make_policy(policy, world, Sources.of(world, read), seed)
     else:
         made, k, own = load_policy(Path(policy), world)
         plan = dataclasses.replace(plan, slate_size=k if slate_size is None else slate_size)

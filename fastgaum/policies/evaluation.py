@@ -1,14 +1,13 @@
 """What policies earn: the policy table, paired differences, and the curve of a policy that meets
 new users.
 
-A seed is a policy's training seed and the seed of the users that judge it. Users are the same for
-every policy of a seed, with the same luck, so that a difference of two policies is a paired one.
-Intervals are Student's over the seeds' means: they hold what a seed changes, training and users
-both."""
+Each seed trains every policy once and tests all of them on the same users with the same random
+draws, so that a difference of two policies is a paired one. Intervals are Student's over the seeds'
+means: they hold what a seed changes, training and users both."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +17,17 @@ import polars as pl
 from scipy.stats import t as student
 
 from fastgaum.errors import ConfigError
-from fastgaum.policies.base import Policy
-from fastgaum.policies.followed import Followed
-from fastgaum.policies.learner import Learner
-from fastgaum.policies.linucb import LinUcb
+from fastgaum.policies.base import LearningPolicy, Policy
+from fastgaum.policies.config import PolicyConfig
+from fastgaum.policies.q_learning import QLearner
+from fastgaum.policies.registry import FITTED, TRAINED, Sources, make_policy, untrained
 from fastgaum.policies.rollout import Outcome, Setting, play
-from fastgaum.policies.training import EVALUATION_SEED
+from fastgaum.policies.training import EVALUATION_SEED, train_policy
+from fastgaum.policies.transfer import TransferPolicy, item_map, shared_items
 from fastgaum.worlds.world import World
 
+MakeSetting = Callable[[int, tuple[int, ...]], Setting]
+"""(k, items that pools are drawn from) → the setting"""
 Float64Array = npt.NDArray[np.float64]
 JUDGING_SEED = EVALUATION_SEED << 1
 """seeds of judging users begin here: neither training nor its evaluations met them"""
@@ -33,8 +35,8 @@ JUDGING_SEED = EVALUATION_SEED << 1
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds with its 95 % interval; NaN bounds with a single seed, whose spread nobody
-    knows."""
+    """A mean over seeds with its 95 % interval; NaN bounds with a single seed, whose spread is not
+    known."""
 
     mean: float
     low: float
@@ -95,7 +97,7 @@ def judge(
     """Play one policy's seeds, `policies` in their order, each with users of its own.
 
     `own` is the world that the policies were made in, where that is not the one they play in: they
-    then see the users through it (`Followed`).
+    then see the users through it (`TransferPolicy`).
 
     Raises:
         ConfigError: no policy is given, or slates and pools do not fit the world.
@@ -104,7 +106,7 @@ def judge(
         raise ConfigError("a policy is judged by at least one seed of it, none was given")
     outcomes: list[Outcome] = []
     for seed, policy in enumerate(policies):
-        player = policy if own is None or own is world else Followed(policy, own, world)
+        player = policy if own is None or own is world else TransferPolicy(policy, own, world)
         outcomes.append(_still(player, policy, world, setting, n_users, seed))
     returns = np.array([outcome.returns.mean(dtype=np.float64) for outcome in outcomes])
     return Earned(
@@ -138,7 +140,7 @@ def versus_best(table: Sequence[Earned]) -> dict[tuple[str, int], tuple[str, Est
 
 
 def adaptation(
-    policies: Mapping[str, Sequence[Learner | LinUcb]],
+    policies: Mapping[str, Sequence[LearningPolicy]],
     world: World,
     setting: Setting,
     *,
@@ -161,10 +163,12 @@ def adaptation(
     rows = []
     for label, seeds in policies.items():
         for seed, policy in enumerate(seeds):
-            player: Policy = policy if own is None or own is world else Followed(policy, own, world)
+            player: Policy = (
+                policy if own is None or own is world else TransferPolicy(policy, own, world)
+            )
             for episode in range(episodes):
                 policy.learning = True
-                if isinstance(policy, Learner):
+                if isinstance(policy, QLearner):
                     policy.fixed_epsilon = epsilon
                 outcome = play(
                     world, player, setting, n_users, JUDGING_SEED + seed, episode * n_users
@@ -182,7 +186,7 @@ def adaptation(
     return pl.DataFrame(rows)
 
 
-def summary(curve: pl.DataFrame) -> list[dict[str, Any]]:
+def adaptation_summary(curve: pl.DataFrame) -> list[dict[str, Any]]:
     """Means over seeds of an adaptation's frame, with intervals: a row per policy and number of
     users met."""
     rows = []
@@ -203,6 +207,111 @@ def _still(
     player: Policy, policy: Policy, world: World, setting: Setting, n_users: int, seed: int
 ) -> Outcome:
     """Play with learning off."""
-    if isinstance(policy, Learner | LinUcb):
+    if isinstance(policy, LearningPolicy):
         policy.learning = False
     return play(world, player, setting, n_users, JUDGING_SEED + seed)
+
+
+@dataclass(frozen=True)
+class ComparisonPlan:
+    """What is compared. Raises ConfigError without a seed."""
+
+    names: Sequence[str]
+    """policies, of `registry.POLICIES`"""
+    sizes: Sequence[int]
+    """items of a slate, each a table of its own"""
+    seeds: int
+    """trainings of each policy, each judged by users of its own"""
+    users: int
+    """users that judge a policy, per seed"""
+    config: PolicyConfig
+    own: World
+    """the world that policies are made in"""
+    judge: World
+    """the world that they are judged in; the same, or one fitted on other users"""
+    sources: Sources
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise ConfigError(f"a comparison has at least 1 seed, got {self.seeds}")
+
+
+def compare_policies(
+    plan: ComparisonPlan,
+    setting: MakeSetting,
+    observer: Callable[[int, int, str], None] | None = None,
+) -> dict[str, Any]:
+    """Make, train and judge; returns the table as a JSON object, a row per policy and size.
+
+    `observer` is called with trainings done, trainings in all, and the policy that is at hand.
+
+    Raises:
+        ConfigError: slates or pools do not fit, or a policy lacks its source.
+        NumericsError: a training diverged.
+    """
+    items: tuple[int, ...] = ()
+    own_items: tuple[int, ...] = ()
+    if plan.judge is not plan.own:
+        # in one order, so that a fixed pool holds the same items in both
+        items = shared_items(plan.own, plan.judge)
+        own_items = tuple(item_map(plan.own, plan.judge)[list(items)].tolist())
+    settings = {k: (setting(k, own_items), setting(k, items)) for k in plan.sizes}
+    for own_setting, judge_setting in settings.values():
+        own_setting.pool.check(plan.own.n_items, own_setting.k)
+        judge_setting.pool.check(plan.judge.n_items, judge_setting.k)
+    table: list[Earned] = []
+    unchanged: dict[tuple[str, int], Policy] = {}
+    done, total = 0, len(plan.sizes) * len(plan.names) * plan.seeds
+    for own_setting, judge_setting in settings.values():
+        for name in plan.names:
+            policies: list[Policy] = []
+            for seed in range(plan.seeds):
+                if observer is not None:
+                    observer(done, total, f"{name}, k = {own_setting.k}")
+                policies.append(_policy(plan, name, own_setting, seed, unchanged))
+                done += 1
+            table.append(judge(policies, plan.judge, judge_setting, plan.users, plan.own))
+    some = settings[plan.sizes[0]][1]
+    return {
+        "rows": _rows(table),
+        "seeds": plan.seeds,
+        "users": plan.users,
+        "reward": some.reward,
+        "horizon": some.horizon,
+        "pool": f"{some.pool.rule} of {some.pool.size or 'all'}",
+        "config": plan.config.to_mapping(),
+    }
+
+
+def _policy(
+    plan: ComparisonPlan,
+    name: str,
+    setting: Setting,
+    seed: int,
+    unchanged: dict[tuple[str, int], Policy],
+) -> Policy:
+    """A policy; one that does not depend on k, or not even on the seed, is made once."""
+    if name not in TRAINED:
+        which = name, seed if name in FITTED else 0
+        if which not in unchanged:
+            unchanged[which] = make_policy(name, plan.own, plan.sources, seed)
+        return unchanged[which]
+    policy = untrained(
+        name, plan.own, setting.k, setting.pool, plan.config.replace(seed=plan.config.seed + seed)
+    )
+    train_policy(policy, plan.own, setting)
+    return policy
+
+
+def _rows(table: Sequence[Earned]) -> list[dict[str, Any]]:
+    leads = versus_best(table)
+    rows = []
+    for row in table:
+        best = leads.get((row.policy, row.k))
+        versus = (
+            None
+            if best is None
+            else {"policy": best[0], "diff": best[1].mean, "ci": [best[1].low, best[1].high]}
+        )
+        rows.append(row.to_dict() | {"versus": versus})
+    return rows

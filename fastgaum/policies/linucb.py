@@ -9,13 +9,17 @@ the next choice. A and b take a whole step of users at a time."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
+from fastgaum.checkpoint import State, check_finite, check_like
 from fastgaum.errors import ConfigError
-from fastgaum.policies.base import Observation, Policy, Transition, items_at, top_places
+from fastgaum.policies.base import LearningPolicy, Observation, Transition, items_at, top_places
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.worlds.world import FloatArray, IntArray, World
 
@@ -24,12 +28,8 @@ MOST = 1024
 _AT_ONCE = 1 << 22
 
 
-class LinUcb(Policy):
-    """An optimist's linear regression.
-
-    Attributes:
-        learning: whether `observe` adds to the regression and `act` adds the bonus.
-    """
+class LinUcbPolicy(LearningPolicy):
+    """A linear regression with a bonus for what is uncertain; `act` adds it while learning."""
 
     name: ClassVar[str] = "linucb"
 
@@ -40,12 +40,13 @@ class LinUcb(Policy):
             ConfigError: state and item features are too many for it.
         """
         self.config = config or PolicyConfig()
-        self.features = self.columns(world)
+        self.item_features = np.asarray(world.item_features, np.float32)
+        self.columns = _columns(world)
         self.n_states = world.state_dim + 1
-        width = self.n_states * self.features.shape[1]
+        width = self.n_states * self.columns.shape[1]
         if width > MOST:
             raise ConfigError(
-                f"linucb reads products of {self.n_states} state and {self.features.shape[1]} item "
+                f"linucb reads products of {self.n_states} state and {self.columns.shape[1]} item "
                 f"columns, {width} in all, and"
                 f" at most {MOST} are possible: use a world with smaller states or features"
             )
@@ -53,13 +54,6 @@ class LinUcb(Policy):
         self.response = np.zeros(width)
         self.learning = True
         self._solved: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None = None
-
-    @staticmethod
-    def columns(world: World) -> npt.NDArray[np.float64]:
-        """[1; f_a] of each item, features standardised, shape (n_items, 1 + n_features)."""
-        features = np.asarray(world.item_features, np.float64)
-        scale = np.maximum(features.std(axis=0), 1e-6)
-        return np.column_stack([np.ones(len(features)), (features - features.mean(axis=0)) / scale])
 
     def act(self, observation: Observation, k: int) -> IntArray:
         """The k items of the largest upper bound, or of the largest mean once it no longer learns,
@@ -70,13 +64,13 @@ class LinUcb(Policy):
     def scores(self, states: FloatArray, pools: IntArray) -> FloatArray:
         """Upper bounds of the pools' items, (m,) or (n, m); shape (n, m)."""
         inverse, theta = self._solution()
-        n_features = self.features.shape[1]
+        n_features = self.columns.shape[1]
         context = _with_one(states)
         result = np.empty((len(states), pools.shape[-1]), np.float32)
         at_once = max(1, _AT_ONCE // (pools.shape[-1] * n_features))
         for first in range(0, len(states), at_once):
             some = slice(first, first + at_once)
-            own = self.features[np.broadcast_to(pools, result.shape)[some]]
+            own = self.columns[np.broadcast_to(pools, result.shape)[some]]
             s = context[some]
             result[some] = np.einsum(
                 "nmf,nf->nm", own, s @ theta.reshape(self.n_states, n_features)
@@ -96,7 +90,7 @@ class LinUcb(Policy):
         if not self.learning:
             return
         there, k = transition.active, transition.slates.shape[1]
-        own = self.features[transition.slates[there]]
+        own = self.columns[transition.slates[there]]
         x = np.einsum("ns,nkf->nksf", _with_one(transition.states[there]), own).reshape(
             len(own) * k, -1
         )
@@ -105,16 +99,40 @@ class LinUcb(Policy):
         self.response += x.T @ np.where(chosen, transition.rewards[there, None], 0).ravel()
         self._solved = None
 
-    def restore(self, gram: npt.NDArray[np.float64], response: npt.NDArray[np.float64]) -> None:
-        """Go on from A and b; no longer learning. Raises LinAlgError if A has no inverse."""
-        self.gram, self.response, self._solved, self.learning = gram, response, None, False
+    def weights(self) -> dict[str, Tensor]:
+        """A and b."""
+        return {"gram": torch.from_numpy(self.gram), "response": torch.from_numpy(self.response)}
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Act by A and b. Raises ValueError, or its LinAlgError if A has no inverse."""
+        for name, own in self.weights().items():
+            found = weights[name]
+            check_like(f"'{name}'", found, own)
+            check_finite(f"'{name}'", found)
+        self.gram, self.response = weights["gram"].numpy(), weights["response"].numpy()
+        self._solved, self.learning = None, False
         self._solution()
+
+    def state(self) -> State:
+        """A and b are all that it is."""
+        return dict(self.weights())
+
+    def load_state(self, state: State) -> None:
+        """Go on from A and b."""
+        self.load_weights(state)
 
     def _solution(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         if self._solved is None:
             inverse = np.asarray(np.linalg.inv(self.gram), np.float64)
             self._solved = inverse, np.asarray(inverse @ self.response, np.float64)
         return self._solved
+
+
+def _columns(world: World) -> npt.NDArray[np.float64]:
+    """[1; f_a] of each item, features standardised, shape (n_items, 1 + n_features)."""
+    features = np.asarray(world.item_features, np.float64)
+    scale = np.maximum(features.std(axis=0), 1e-6)
+    return np.column_stack([np.ones(len(features)), (features - features.mean(axis=0)) / scale])
 
 
 def _with_one(states: FloatArray) -> npt.NDArray[np.float64]:

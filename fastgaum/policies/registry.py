@@ -13,34 +13,34 @@ from fastgaum.baselines.registry import baseline_class
 from fastgaum.errors import ConfigError, did_you_mean
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.choice_model import ChoiceModel
-from fastgaum.policies.base import Policy
-from fastgaum.policies.cascade_dqn import CascadeDqn
+from fastgaum.policies.base import LearningPolicy, Policy
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.dqn import Dqn
-from fastgaum.policies.fitted import Fitted
-from fastgaum.policies.greedy import Greedy, GreedyClick
-from fastgaum.policies.learner import Learner
-from fastgaum.policies.linucb import LinUcb
-from fastgaum.policies.pool import Pool
-from fastgaum.policies.popular import Popular
-from fastgaum.policies.random import Random
+from fastgaum.policies.dqn import CascadeDqn, Dqn
+from fastgaum.policies.heuristics import Greedy, GreedyClick, Popular, RandomPolicy
+from fastgaum.policies.linucb import LinUcbPolicy
+from fastgaum.policies.model_policy import ModelPolicy
+from fastgaum.policies.q_learning import QLearner
 from fastgaum.policies.slateq import SlateQ
 from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.world import FloatArray, World
 
-LEARNERS: dict[str, type[Learner]] = {policy.name: policy for policy in (CascadeDqn, Dqn, SlateQ)}
+LEARNERS: dict[str, type[QLearner]] = {policy.name: policy for policy in (CascadeDqn, Dqn, SlateQ)}
 """Q-learning policies"""
-TRAINED: dict[str, type[Learner] | type[LinUcb]] = {**LEARNERS, LinUcb.name: LinUcb}
+TRAINED: dict[str, type[QLearner] | type[LinUcbPolicy]] = {
+    **LEARNERS,
+    LinUcbPolicy.name: LinUcbPolicy,
+}
 """policies that `train` trains and a file keeps"""
 FITTED = ("wd-lr", "wd-ccf")
 """published models whose utilities are ranked; they are fitted on a log"""
 POLICIES = (
-    Random.name,
+    RandomPolicy.name,
     Popular.name,
     Greedy.name,
     GreedyClick.name,
     *FITTED,
-    LinUcb.name,
+    LinUcbPolicy.name,
     Dqn.name,
     SlateQ.name,
     CascadeDqn.name,
@@ -70,7 +70,7 @@ class Sources:
 
 
 def chosen_names(asked: Iterable[str]) -> list[str]:
-    """The policies asked for, `all` standing for every one, in the order of the table.
+    """The policies asked for, or every one for `all`, in the order of the table.
 
     Raises:
         ConfigError: an unknown name.
@@ -92,7 +92,7 @@ def untrained(
     pool: Pool,
     config: PolicyConfig,
     weights: Mapping[str, Tensor] | None = None,
-) -> Learner | LinUcb:
+) -> LearningPolicy:
     """A policy that `train` can train, or that takes the weights of a file.
 
     Raises:
@@ -103,7 +103,7 @@ def untrained(
     return (
         LEARNERS[name](world, k, pool, config, weights=weights)
         if name in LEARNERS
-        else LinUcb(world, config)
+        else LinUcbPolicy(world, config)
     )
 
 
@@ -116,14 +116,14 @@ def require_trained(name: str) -> None:
         )
 
 
-def plain(name: str, world: World, sources: Sources, seed: int = 0) -> Policy:
+def make_policy(name: str, world: World, sources: Sources, seed: int = 0) -> Policy:
     """A policy that needs no training in the world.
 
     Raises:
         ConfigError: a name that is none, or its source is missing.
     """
-    if name == Random.name:
-        return Random()
+    if name == RandomPolicy.name:
+        return RandomPolicy()
     if name == Greedy.name:
         return Greedy()
     if name == GreedyClick.name:
@@ -135,14 +135,14 @@ def plain(name: str, world: World, sources: Sources, seed: int = 0) -> Policy:
     if name in FITTED:
         if sources.log is None:
             raise ConfigError(f"{name} is fitted on a log: give one (--log)")
-        return Fitted(name, fitted(name, sources.log, seed), world)
+        return ModelPolicy(name, fitted_model(name, sources.log, seed), world)
     chosen_names([name])
     raise ConfigError(
         f"policy '{name}' is trained: use untrained() and train(), or a file that holds it"
     )
 
 
-def fitted(name: str, log: SessionLog, seed: int) -> ChoiceModel:
+def fitted_model(name: str, log: SessionLog, seed: int) -> ChoiceModel:
     """A published model fitted on a log, protocol bags; without places, for it ranks a pool that
     has none."""
     model = baseline_class(name).from_settings({"protocol": "bags", "seed": seed})

@@ -1,7 +1,7 @@
 """Rollout: the one loop in which users and a policy meet, for training and for evaluation.
 
-Users are numbered; what a user meets depends on seed and number alone (`envs.keys`), so the same
-seed gives two policies the same users, the same pools and the same luck: their difference is a
+Users are numbered. What a user meets depends on seed and number alone (`worlds.random_keys`): two
+policies with one seed meet the same users, pools and random draws, so that their difference is a
 paired one. They are the users of an environment with that seed."""
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import BoolArray, Observation, Policy, Transition
-from fastgaum.policies.pool import Pool
-from fastgaum.worlds.random_keys import CHOICE, LEAVE, SLATE, START, Keys, uniform
+from fastgaum.worlds.pools import Pool
+from fastgaum.worlds.random_keys import CHOICE, LEAVE, SLATE, START, Keys, draw_uniform
 from fastgaum.worlds.rules import Leaving, leaving_rule
 from fastgaum.worlds.world import FloatArray, IntArray, Population, Response, World
 
@@ -97,7 +97,7 @@ def rollout(
         response = users.step(slates, keys.of(CHOICE), None if there.all() else there)
         keys.steps += 1
         rewards = np.where(there, setting.rewards(response, zero), np.float32(0))
-        ended = there & (uniform(keys.of(LEAVE)) < leave(response, keys.steps, users.states))
+        ended = there & (draw_uniform(keys.of(LEAVE)) < leave(response, keys.steps, users.states))
         if setting.pool.rule == "per_step":
             pool_keys = setting.pool.keys(keys)
             pools = setting.pool.draw(pool_keys, world.n_items)

@@ -24,16 +24,14 @@ from torch import Tensor, nn
 
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import top_places
-from fastgaum.policies.best_items import scores_of
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.learner import Learner
-from fastgaum.policies.pool import Pool
-from fastgaum.policies.q_network import Scorer
-from fastgaum.policies.replay_buffer import Steps
+from fastgaum.policies.q_learning import QLearner, Steps
+from fastgaum.policies.q_network import QNetwork, q_values
+from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.world import FloatArray, IntArray, World
 
 
-class SlateQ(Learner):
+class SlateQ(QLearner):
     """Long-term values of single choices, and a choice model."""
 
     name: ClassVar[str] = "slateq"
@@ -48,8 +46,11 @@ class SlateQ(Learner):
         slates: Literal["greedy", "topk"] = "greedy",
         weights: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Make untrained networks, for `weights` as in `Learner`. Raises ConfigError for an unknown
-        way to build slates."""
+        """Make untrained networks; `weights` as for `QLearner`.
+
+        Raises:
+            ConfigError: an unknown way to build slates.
+        """
         if slates not in ("greedy", "topk"):
             raise ConfigError(f"slates of slateq are built greedy or topk, got '{slates}'")
         self.slates = slates
@@ -60,7 +61,7 @@ class SlateQ(Learner):
         none = nn.Sequential(
             nn.Linear(self.n_read, self.config.width), nn.ReLU(), nn.Linear(self.config.width, 1)
         )
-        return nn.ModuleList([self._scorer(world), none, self._scorer(world)])
+        return nn.ModuleList([self._network(world), none, self._network(world)])
 
     def best(self, states: FloatArray, pools: IntArray, networks: nn.ModuleList) -> IntArray:
         """Places of the slates, shape (n, k)."""
@@ -72,7 +73,7 @@ class SlateQ(Learner):
         y = self.discounted(steps, self._best(*parts)[1])
         value, none, choice = self.networks
         states, places = torch.from_numpy(steps.states), torch.from_numpy(steps.places).long()
-        shown = torch.from_numpy(self.features[steps.slates])
+        shown = torch.from_numpy(self.item_features[steps.slates])
         chosen = shown[torch.arange(len(places)), places.clamp_min(0)]
         nothing = shown[:, :0]
         predicted = torch.where(places >= 0, value(states, nothing, chosen), none(states)[:, 0])
@@ -86,8 +87,8 @@ class SlateQ(Learner):
             places = torch.where(places >= 0, places, self.k)
         return nn.functional.cross_entropy(scores, places)
 
-    def _scorer(self, world: World) -> Scorer:
-        return Scorer(world, self.n_read, 0, self.config)
+    def _network(self, world: World) -> QNetwork:
+        return QNetwork(world, self.n_read, 0, self.config)
 
     @torch.no_grad()
     def _parts(
@@ -95,13 +96,13 @@ class SlateQ(Learner):
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Weights w and values Q̄ of the pools' items, (n, m), and Q̄(⊥), (n,)."""
         value, none, choice = networks
-        assert isinstance(value, Scorer)
-        assert isinstance(choice, Scorer)
-        scores = scores_of(choice, states, self.features, pools)
+        assert isinstance(value, QNetwork)
+        assert isinstance(choice, QNetwork)
+        scores = q_values(choice, states, self.item_features, pools)
         weights = np.exp(np.clip(scores, -30, 30))
         return (
             weights,
-            scores_of(value, states, self.features, pools),
+            q_values(value, states, self.item_features, pools),
             none(torch.from_numpy(states))[:, 0].numpy(),
         )
 

@@ -14,13 +14,10 @@ import numpy as np
 import polars as pl
 
 from fastgaum.errors import ConfigError
-from fastgaum.policies.base import BoolArray, Observation, Policy, Transition
-from fastgaum.policies.learner import Learner
-from fastgaum.policies.linucb import LinUcb
-from fastgaum.policies.pool import Pool
-from fastgaum.policies.registry import Sources, plain
+from fastgaum.policies.base import BoolArray, LearningPolicy, Observation, Policy, Transition
+from fastgaum.policies.registry import Sources, make_policy
 from fastgaum.policies.rollout import Setting, rollout
-from fastgaum.worlds.pools import PoolKind
+from fastgaum.worlds.pools import Pool, PoolKind
 from fastgaum.worlds.rules import Leaving
 from fastgaum.worlds.world import NO_ITEM, IntArray, Past, World
 
@@ -95,8 +92,8 @@ def trajectories(
         ConfigError: an unknown policy, or a pool that does not fill a slate.
     """
     if isinstance(policy, str):
-        policy = plain(policy, world, Sources.of(world))
-    if isinstance(policy, Learner | LinUcb):
+        policy = make_policy(policy, world, Sources.of(world))
+    if isinstance(policy, LearningPolicy):
         policy.learning = False
     episodes.setting.pool.check(world.n_items, episodes.slate_size)
     at_once = int(np.clip(ROWS // (episodes.horizon * episodes.slate_size), 1, 4096))

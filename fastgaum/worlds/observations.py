@@ -9,7 +9,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from fastgaum.errors import ConfigError, did_you_mean
-from fastgaum.worlds.pools import Pools
+from fastgaum.worlds.pools import UserPools
 from fastgaum.worlds.world import FloatArray, IntArray, World
 
 ObservationKind = Literal["flat", "dict"]
@@ -24,7 +24,7 @@ class Observations:
     """
 
     def __init__(
-        self, world: World, pools: Pools, n: int, kind: ObservationKind, features: bool | None
+        self, world: World, pools: UserPools, n: int, kind: ObservationKind, features: bool | None
     ) -> None:
         """Lay out observations; features None: only where pools differ. Raises ConfigError for an
         unknown kind."""

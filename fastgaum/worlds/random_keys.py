@@ -56,12 +56,12 @@ class Keys:
         return keys
 
 
-def uniform(keys: KeyArray) -> npt.NDArray[np.float64]:
+def draw_uniform(keys: KeyArray) -> npt.NDArray[np.float64]:
     """Numbers in [0, 1) with 53 random bits, one per key."""
     return np.asarray((keys >> np.uint64(11)) * 2.0**-53, np.float64)
 
 
-def uniforms(keys: KeyArray, width: int) -> npt.NDArray[np.float64]:
+def draw_uniforms(keys: KeyArray, width: int) -> npt.NDArray[np.float64]:
     """So many independent numbers in [0, 1) of each key, shape (n, width)."""
     numbers = np.empty((width, len(keys)))
     for stream in range(width):
@@ -69,7 +69,7 @@ def uniforms(keys: KeyArray, width: int) -> npt.NDArray[np.float64]:
     return numbers.T
 
 
-def distinct(keys: KeyArray, n_of: int, k: int) -> IntArray:
+def draw_distinct(keys: KeyArray, n_of: int, k: int) -> IntArray:
     """k different numbers below n_of for each key, each ordered draw as likely, shape (n, k); k
     must not exceed n_of."""
     drawn, swaps = np.empty((len(keys), k), np.int32), np.empty(k, np.int64)

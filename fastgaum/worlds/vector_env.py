@@ -16,8 +16,8 @@ from fastgaum.errors import ActionError, ConfigError, did_you_mean
 from fastgaum.kernels.actions import slates_of
 from fastgaum.worlds.observations import Observation, ObservationKind, Observations, rows_apart
 from fastgaum.worlds.open_world import open_world
-from fastgaum.worlds.pools import PoolKind, Pools
-from fastgaum.worlds.random_keys import CHOICE, LEAVE, START, Keys, uniform
+from fastgaum.worlds.pools import PoolKind, UserPools
+from fastgaum.worlds.random_keys import CHOICE, LEAVE, START, Keys, draw_uniform
 from fastgaum.worlds.rules import Leaving, Reward, leaving_rule, reward_rule
 from fastgaum.worlds.world import IntArray, Population, World
 
@@ -134,7 +134,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         self._reward = reward_rule(reward)
         self._leaving = None if leaving is None else leaving_rule(leaving)
 
-        self.pools = Pools(self.world, num_envs, pool, pool_size, pool_seed)
+        self.pools = UserPools(self.world, num_envs, pool, pool_size, pool_seed)
         self.users: Population = self.world.population(num_envs)
         self._observations = Observations(self.world, self.pools, num_envs, observation, features)
         self.single_observation_space = self._observations.single_space
@@ -244,7 +244,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         terminated, truncated = self._nobody.copy(), self._nobody.copy()
         if self._leaving is not None:
             probabilities = self._leaving(response, steps, states)
-            np.less(uniform(self._keys.of(LEAVE)), probabilities, out=terminated)
+            np.less(draw_uniform(self._keys.of(LEAVE)), probabilities, out=terminated)
         if self.horizon is not None:
             np.greater_equal(steps, self.horizon, out=truncated)
         if active is not None:

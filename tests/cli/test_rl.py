@@ -208,10 +208,9 @@ def test_a_training_that_was_interrupted_goes_on(
 KILLED = """
 import os, signal, sys
 from fastgaum.cli.app import main
-from fastgaum.policies import resume
 from fastgaum.policies import training as train
 
-learn, resume.SHARE = train._learn, float("inf")
+learn, train.SHARE = train._learn, float("inf")
 
 def killed(policy, world, setting, episode):
     learned = learn(policy, world, setting, episode)

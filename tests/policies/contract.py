@@ -9,8 +9,8 @@ import numpy as np
 
 from fastgaum import threads
 from fastgaum.policies.base import Policy
-from fastgaum.policies.pool import Pool
 from fastgaum.policies.rollout import Setting, play, rollout
+from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.world import World
 from tests.policies.small_world import TiringWorld, keys_at
 

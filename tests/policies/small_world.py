@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from fastgaum.worlds.random_keys import SLATE, Keys, uniforms
+from fastgaum.worlds.random_keys import SLATE, Keys, draw_uniforms
 from fastgaum.worlds.world import FloatArray, IntArray, KeyArray, Population, Response, World
 
 
@@ -39,7 +39,7 @@ class TiringPopulation(Population):
 
     def reset(self, keys: KeyArray, rows: IntArray | None = None) -> None:
         who = slice(None) if rows is None else rows
-        self.mood[who, 0] = (uniforms(keys, 1)[:, 0] - 0.5).astype(np.float32)
+        self.mood[who, 0] = (draw_uniforms(keys, 1)[:, 0] - 0.5).astype(np.float32)
 
     def utilities(self, pools: IntArray, k: int | None = None) -> FloatArray:
         pools = np.broadcast_to(pools, (self.n, pools.shape[-1]))
@@ -55,7 +55,7 @@ class TiringPopulation(Population):
         there = np.ones(self.n, np.bool_) if active is None else active
         probs, _ = self.probabilities(slates)
         reached = np.cumsum(probs, axis=1, dtype=np.float64)
-        draws = uniforms(keys, 1) * (1.0 if self.world.outside else reached[:, -1:])
+        draws = draw_uniforms(keys, 1) * (1.0 if self.world.outside else reached[:, -1:])
         places = (draws >= reached).sum(axis=1)
         places = np.where(there & (places < slates.shape[1]), places, -1).astype(np.int32)
         items = np.where(places >= 0, slates[np.arange(self.n), places], -1).astype(np.int32)

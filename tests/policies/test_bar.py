@@ -2,7 +2,7 @@
 greedy.
 
 One training, of minutes, which `make slow` runs; `bench/policies_quality.py` takes the mean of
-several. A training's share differs by the processor, whose last bits decide what is explored: with
+several. A training's share differs by the processor, whose last bits decide what is explore: with
 40 episodes one earned 96 % on one and 93 % on another."""
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastgaum.policies.cascade_dqn import CascadeDqn
 from fastgaum.policies.config import PolicyConfig
+from fastgaum.policies.dqn import CascadeDqn
 from fastgaum.policies.evaluation import difference, judge
-from fastgaum.policies.greedy import Greedy
+from fastgaum.policies.heuristics import Greedy
 from fastgaum.policies.rollout import Setting
-from fastgaum.policies.training import train
+from fastgaum.policies.training import train_policy
 from fastgaum.worlds.planning import Planner, short_sighted
 from fastgaum.worlds.world import FloatArray, IntArray
 
@@ -27,7 +27,7 @@ def test_the_cascade_earns_what_planning_earns_and_greed_does_not() -> None:
     world, horizon = short_sighted(), 20
     planner, setting = Planner(world, horizon, 3), Setting(3, horizon, reward="click")
     policy = CascadeDqn(world, 3, setting.pool, PolicyConfig(evaluations=1))
-    train(policy, world, setting)
+    train_policy(policy, world, setting)
     pool = np.arange(world.n_items, dtype=np.int32)
 
     def slates(step: int, states: FloatArray) -> IntArray:

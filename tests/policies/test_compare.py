@@ -8,13 +8,13 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import ConfigError
-from fastgaum.policies import comparison as module
+from fastgaum.policies import evaluation as module
 from fastgaum.policies.base import Policy
-from fastgaum.policies.comparison import Comparison, compare
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.pool import Pool
+from fastgaum.policies.evaluation import ComparisonPlan, compare_policies
 from fastgaum.policies.registry import Sources
 from fastgaum.policies.rollout import Setting
+from fastgaum.worlds.pools import Pool
 from tests.policies.small_world import TiringPopulation, TiringWorld, keys_at
 
 CONFIG = PolicyConfig(episodes=2, users=16, warm_up=16, batch=16, evaluations=1)
@@ -44,7 +44,9 @@ def test_fixed_pools_hold_the_same_items_in_both_worlds(monkeypatch: pytest.Monk
         pool = setting.pool.draw(setting.pool.keys(keys_at(0, 1)), world.n_items)
         seen[where] |= set(world.item_ids.gather(pool).to_list())
 
-    monkeypatch.setattr(module, "train", lambda policy, world, setting: keep(setting, world, "own"))
+    monkeypatch.setattr(
+        module, "train_policy", lambda policy, world, setting: keep(setting, world, "own")
+    )
     judged = module.judge
 
     def judging(
@@ -54,25 +56,27 @@ def test_fixed_pools_hold_the_same_items_in_both_worlds(monkeypatch: pytest.Monk
         return judged(policies, world, setting, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "judge", judging)
-    compare(Comparison(["cascade-dqn"], [2], 1, 10, CONFIG, own, judge, Sources()), setting)
+    compare_policies(
+        ComparisonPlan(["cascade-dqn"], [2], 1, 10, CONFIG, own, judge, Sources()), setting
+    )
     assert seen["own"] == seen["judge"]
     assert len(seen["own"]) == 5
 
 
 def test_what_no_size_changes_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[tuple[str, int]] = []
-    plain = module.plain
+    made_once = module.make_policy
 
     def counted(name: str, world: TiringWorld, sources: Sources, seed: int) -> Policy:
         made.append((name, seed))
-        return plain("random" if name == "wd-lr" else name, world, sources, seed)
+        return made_once("random" if name == "wd-lr" else name, world, sources, seed)
 
-    monkeypatch.setattr(module, "plain", counted)
+    monkeypatch.setattr(module, "make_policy", counted)
     world = TiringWorld()
-    plan = Comparison(
+    plan = ComparisonPlan(
         ["greedy", "wd-lr", "cascade-dqn"], [2, 3], 2, 10, CONFIG, world, world, Sources()
     )
-    result = compare(plan, lambda k, items: Setting(k, 3, Pool(items=items)))
+    result = compare_policies(plan, lambda k, items: Setting(k, 3, Pool(items=items)))
     assert made == [("greedy", 0), ("wd-lr", 0), ("wd-lr", 1)]
     assert [(row["k"], len(row["return_by_seed"])) for row in result["rows"]] == [(2, 2)] * 3 + [
         (3, 2)
@@ -84,4 +88,4 @@ def test_what_no_size_changes_is_made_once(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_comparison_needs_a_seed() -> None:
     world = TiringWorld()
     with pytest.raises(ConfigError, match="at least 1 seed"):
-        Comparison(["greedy"], [2], 0, 10, CONFIG, world, world, Sources())
+        ComparisonPlan(["greedy"], [2], 0, 10, CONFIG, world, world, Sources())

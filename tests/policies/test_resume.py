@@ -3,6 +3,7 @@ where it does not belong."""
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,19 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import CheckpointError, ConfigError
-from fastgaum.policies import resume as module
+from fastgaum.policies import training as module
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.learner import Learner
 from fastgaum.policies.policy_file import save_policy
-from fastgaum.policies.pool import Pool
+from fastgaum.policies.q_learning import QLearner
 from fastgaum.policies.registry import LEARNERS, TRAINED, untrained
-from fastgaum.policies.resume import Keeper, Terms, terms_of
 from fastgaum.policies.rollout import Setting
-from fastgaum.policies.training import train
+from fastgaum.policies.training import (
+    TrainingFile,
+    TrainingProgress,
+    TrainingTerms,
+    train_policy,
+)
+from fastgaum.worlds.pools import Pool
 from tests.policies.small_world import TiringWorld
 
 CONFIG = PolicyConfig(
@@ -41,20 +46,20 @@ def trained(
 ) -> bytes:
     """The bytes of a training's policy and curve; cut off after some episodes, or going on."""
     policy = untrained(name, WORLD, 2, SETTING.pool, config)
-    keeper = Keeper(folder / "resume.safetensors", policy, SETTING)
+    file = TrainingFile(folder / "resume.safetensors", policy, SETTING)
 
     def observer(done: int, total: int, row: dict[str, object]) -> None:
         if done == cut_at:
             raise CutOffError
 
-    table = train(policy, WORLD, SETTING, observer, keeper, keeper.resume() if resume else None)
+    table = train_policy(policy, WORLD, SETTING, observer, file, file.load() if resume else None)
     save_policy(policy, folder / "policy.safetensors", k=2, pool=SETTING.pool)
     return (folder / "policy.safetensors").read_bytes() + table.serialize()
 
 
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep after every episode, however long that takes."""
+    """Save after every episode, however long that takes."""
     monkeypatch.setattr(module, "SHARE", np.inf)
 
 
@@ -66,12 +71,12 @@ def test_a_training_cut_off_ends_as_one_that_was_not(name: str, tmp_path: Path) 
         trained(name, tmp_path / "cut", cut_at=2)
     with pytest.raises(CutOffError):
         trained(name, tmp_path / "cut", cut_at=5, resume=True)
-    kept = Keeper(
+    file = TrainingFile(
         tmp_path / "cut" / "resume.safetensors",
         untrained(name, WORLD, 2, SETTING.pool, CONFIG),
         SETTING,
     )
-    assert kept.resume().episodes == 4
+    assert file.load().episodes == 4
     assert trained(name, tmp_path / "cut", resume=True) == whole
     # the seed is seen in the bytes: the comparison can fail
     assert trained(name, tmp_path / "other", config=CONFIG.replace(seed=1)) != whole
@@ -79,48 +84,48 @@ def test_a_training_cut_off_ends_as_one_that_was_not(name: str, tmp_path: Path) 
 
 @pytest.mark.usefixtures("often")
 @pytest.mark.parametrize("name", LEARNERS)
-def test_all_of_a_learner_is_kept(name: str, tmp_path: Path) -> None:
+def test_all_of_a_learner_is_saved(name: str, tmp_path: Path) -> None:
     """Networks, their average, moments, replay, stream, schedule: each to the bit, and none of them
     at its start."""
     with pytest.raises(CutOffError):
         trained(name, tmp_path, cut_at=4)
     policy = untrained(name, WORLD, 2, SETTING.pool, CONFIG)
-    assert isinstance(policy, Learner)
-    fresh = {key: values.copy() for key, values in module._state(policy)[0].items()}
-    before = policy.rng.bit_generator.state
-    position = Keeper(tmp_path / "resume.safetensors", policy, SETTING).resume()
-    arrays, rest = module._state(policy)
-    assert (position.episodes, len(position.rows)) == (3, 1)
-    assert rest["rng"] != before
+    assert isinstance(policy, QLearner)
+    fresh = copy.deepcopy(policy.state())
+    progress = TrainingFile(tmp_path / "resume.safetensors", policy, SETTING).load()
+    state = policy.state()
+    assert (progress.episodes, len(progress.rows)) == (3, 1)
+    assert state["rng"] != fresh["rng"]
     assert 0.4 < policy.progress <= 0.5
     assert CONFIG.last_epsilon < policy.epsilon < CONFIG.epsilon
     assert policy.n_updates > 0
     assert policy.replay is not None
     # the ring has gone round
     assert policy.replay.size == 250 > policy.replay.at > 0
-    assert any(key.startswith("optimiser.") for key in arrays.keys() - fresh.keys())
-    assert any((arrays[key] != fresh[key]).any() for key in fresh if key.startswith("target."))
+    assert state["moments"]
+    assert not fresh["moments"]
+    assert any((state["target"][key] != value).any() for key, value in fresh["target"].items())
 
 
-def test_keeping_takes_its_share_of_the_time(
+def test_saving_takes_its_share_of_the_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A clock that a writing moves by 1 s: at a share of 5 % the next one is due 20 s later."""
     now = [100.0]
     policy = untrained("linucb", WORLD, 2, SETTING.pool, CONFIG)
-    keeper = Keeper(tmp_path / "resume.safetensors", policy, SETTING)
+    file = TrainingFile(tmp_path / "resume.safetensors", policy, SETTING)
     written: list[float] = []
-    save = module.write_tensors
+    save = module.save_state
 
     def slow(*arguments: object) -> None:
         save(*arguments)  # type: ignore[arg-type]
         written.append(now[0])
         now[0] += 1
 
-    monkeypatch.setattr(module, "write_tensors", slow)
+    monkeypatch.setattr(module, "save_state", slow)
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     for _ in range(50):
-        keeper.keep(module.Position())
+        file.save(TrainingProgress())
         now[0] += 1
     assert np.diff(written).tolist() == [21.0, 21.0]
 
@@ -130,28 +135,28 @@ def test_a_file_is_refused_where_it_does_not_belong(tmp_path: Path) -> None:
     with pytest.raises(CutOffError):
         trained("slateq", tmp_path, cut_at=2)
     path = tmp_path / "resume.safetensors"
-    assert terms_of(path) == Terms("slateq", SETTING, CONFIG)
+    assert TrainingTerms.load(path) == TrainingTerms("slateq", SETTING, CONFIG)
     for name, world, setting, config in (
         ("dqn", WORLD, SETTING, CONFIG),
         ("slateq", WORLD, Setting(2, 6, SETTING.pool), CONFIG),
         ("slateq", WORLD, SETTING, CONFIG.replace(lr=0.1)),
     ):
         with pytest.raises(CheckpointError, match="other settings"):
-            Keeper(path, untrained(name, world, 2, setting.pool, config), setting).resume()
+            TrainingFile(path, untrained(name, world, 2, setting.pool, config), setting).load()
     other = TiringWorld()
     other.item_features = other.item_features + 1
     with pytest.raises(CheckpointError, match="another world"):
-        Keeper(path, untrained("slateq", other, 2, SETTING.pool, CONFIG), SETTING).resume()
+        TrainingFile(path, untrained("slateq", other, 2, SETTING.pool, CONFIG), SETTING).load()
     with pytest.raises(CheckpointError, match="no training to resume"):
-        terms_of(tmp_path / "none")
+        TrainingTerms.load(tmp_path / "none")
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="damaged"):
-        terms_of(path)
+        TrainingTerms.load(path)
 
 
 def test_a_rule_of_one_s_own_is_in_no_file(tmp_path: Path) -> None:
     policy = untrained("linucb", WORLD, 2, Pool(), CONFIG)
     setting = Setting(2, 5, reward=lambda response: np.ones(len(response.places), np.float32))
     with pytest.raises(ConfigError, match="reward is a function"):
-        Keeper(tmp_path / "resume.safetensors", policy, setting)
-    assert isinstance(train(policy, WORLD, setting), pl.DataFrame)
+        TrainingFile(tmp_path / "resume.safetensors", policy, setting)
+    assert isinstance(train_policy(policy, WORLD, setting), pl.DataFrame)

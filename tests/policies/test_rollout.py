@@ -12,10 +12,18 @@ from scipy.stats import chisquare
 
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Observation, Policy
-from fastgaum.policies.pool import Pool
-from fastgaum.policies.random import Random
+from fastgaum.policies.heuristics import RandomPolicy
 from fastgaum.policies.rollout import Setting, play, rollout
-from fastgaum.worlds.random_keys import CHOICE, LEAVE, START, Keys, distinct, uniform, uniforms
+from fastgaum.worlds.pools import Pool
+from fastgaum.worlds.random_keys import (
+    CHOICE,
+    LEAVE,
+    START,
+    Keys,
+    draw_distinct,
+    draw_uniform,
+    draw_uniforms,
+)
 from fastgaum.worlds.vector_env import UserVectorEnv
 from fastgaum.worlds.world import IntArray, KeyArray, Response
 from tests.policies.small_world import TiringPopulation, TiringWorld, keys_at, keys_of
@@ -27,7 +35,7 @@ def test_distinct_draws_are_distinct_and_in_range(
     seed: int, n_of: int, data: st.DataObject
 ) -> None:
     k = data.draw(st.integers(1, n_of))
-    picked = distinct(keys_of(seed, 7), n_of, k)
+    picked = draw_distinct(keys_of(seed, 7), n_of, k)
     assert picked.shape == (7, k)
     assert picked.min() >= 0
     assert picked.max() < n_of
@@ -35,7 +43,7 @@ def test_distinct_draws_are_distinct_and_in_range(
 
 
 def test_numbers_of_a_key_are_independent() -> None:
-    draws = uniforms(keys_of(3, 4000), 2)
+    draws = draw_uniforms(keys_of(3, 4000), 2)
     assert len(np.unique(draws)) == 8000
     assert chisquare(np.histogram(draws, bins=20, range=(0, 1))[0]).pvalue > 1e-4
     assert abs(np.corrcoef(draws.T)[0, 1]) < 0.06
@@ -67,7 +75,7 @@ def test_rules_of_pools() -> None:
 
 def test_a_rollout_tells_what_happened() -> None:
     world, setting = TiringWorld(), Setting(2, 4, reward="click")
-    steps = list(rollout(world, Random(), setting, 30, seed=1))
+    steps = list(rollout(world, RandomPolicy(), setting, 30, seed=1))
     assert [step.left for step in steps] == [1.0, 0.75, 0.5, 0.25]
     assert steps[-1].next_left == 0
     for step, following in itertools.pairwise(steps):
@@ -151,7 +159,7 @@ def test_leaving_against_users_played_one_by_one(rule: str, leaving: object, rew
             shown[i, t], clicks[i, t] = True, response.places[0] >= 0
             rewards[i, t] = response.utilities[0] - level
             keys.steps += 1
-            if uniform(keys.of(LEAVE))[0] < hazards[min(t, len(hazards) - 1)]:
+            if draw_uniform(keys.of(LEAVE))[0] < hazards[min(t, len(hazards) - 1)]:
                 break
     np.testing.assert_array_equal(outcome.shown, shown)
     np.testing.assert_array_equal(outcome.clicks, clicks)
@@ -165,7 +173,7 @@ def test_a_reward_of_one_s_own() -> None:
     def odd(response: Response) -> np.ndarray:
         return (response.items % 2 == 1) * 2.0
 
-    outcome = play(TiringWorld(), Random(), Setting(2, 6, reward=odd), 40, seed=1)
+    outcome = play(TiringWorld(), RandomPolicy(), Setting(2, 6, reward=odd), 40, seed=1)
     assert set(np.unique(outcome.rewards)) == {0.0, 2.0}
 
 
@@ -179,11 +187,14 @@ def test_a_reward_of_one_s_own() -> None:
         (lambda: Pool(seed=-1), "pool seed"),
         (lambda: Setting(leaving=1.5), "probability in"),
         (
-            lambda: play(TiringWorld(), Random(), Setting(3, 2, Pool("per_user", 2)), 4, 0),
+            lambda: play(TiringWorld(), RandomPolicy(), Setting(3, 2, Pool("per_user", 2)), 4, 0),
             "slate of 3",
         ),
-        (lambda: play(TiringWorld(), Random(), Setting(3, 2, Pool("per_user", 99)), 4, 0), "99"),
-        (lambda: play(TiringWorld(), Random(), Setting(3, 2), 0, 0), "at least one user"),
+        (
+            lambda: play(TiringWorld(), RandomPolicy(), Setting(3, 2, Pool("per_user", 99)), 4, 0),
+            "99",
+        ),
+        (lambda: play(TiringWorld(), RandomPolicy(), Setting(3, 2), 0, 0), "at least one user"),
     ],
 )
 def test_impossible_settings_are_named(make: object, words: str) -> None:
@@ -198,8 +209,8 @@ def test_a_contrast_does_not_see_the_zero_of_utility() -> None:
     class Moved(TiringWorld):
         def population(self, n: int) -> TiringPopulation:
             users = super().population(n)
-            plain, step = users.utilities, users.step
-            users.utilities = lambda pools, k=None: plain(pools, k) + 5 - 3 * users.mood  # type: ignore[method-assign]
+            utilities, step = users.utilities, users.step
+            users.utilities = lambda pools, k=None: utilities(pools, k) + 5 - 3 * users.mood  # type: ignore[method-assign]
 
             def moved(
                 slates: IntArray, keys: KeyArray, active: np.ndarray | None = None
@@ -214,15 +225,16 @@ def test_a_contrast_does_not_see_the_zero_of_utility() -> None:
     worlds = TiringWorld(outside=False), Moved(outside=False)
     for pool in (Pool(), Pool("per_step", 6)):
         one, other = (
-            play(world, Random(), Setting(3, 8, pool, "contrast"), 30, seed=1) for world in worlds
+            play(world, RandomPolicy(), Setting(3, 8, pool, "contrast"), 30, seed=1)
+            for world in worlds
         )
         np.testing.assert_allclose(one.rewards, other.rewards, atol=1e-5)
         plain, shifted = (
-            play(world, Random(), Setting(3, 8, pool), 30, seed=1) for world in worlds
+            play(world, RandomPolicy(), Setting(3, 8, pool), 30, seed=1) for world in worlds
         )
         assert np.abs(plain.rewards - shifted.rewards).min() > 0.5
     # without a state, the contrast of an item is its appeal less the mean appeal
     world = TiringWorld(outside=False, weight=0)
-    for step in rollout(world, Random(), Setting(3, 4, reward="contrast"), 20, seed=1):
+    for step in rollout(world, RandomPolicy(), Setting(3, 4, reward="contrast"), 20, seed=1):
         expected = world.appeal[step.response.items] - world.appeal.mean()
         np.testing.assert_allclose(step.rewards, expected, atol=1e-6)

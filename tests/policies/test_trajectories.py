@@ -16,7 +16,7 @@ from fastgaum.logs.read import read_log
 from fastgaum.logs.synthetic import SyntheticWorld
 from fastgaum.policies import trajectories as module
 from fastgaum.policies.base import Observation, Policy
-from fastgaum.policies.greedy import Greedy
+from fastgaum.policies.heuristics import Greedy
 from fastgaum.policies.rollout import play
 from fastgaum.policies.trajectories import Episodes, trajectories
 from fastgaum.worlds.learned_world import LearnedWorld

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from fastgaum.worlds.random_keys import uniform
+from fastgaum.worlds.random_keys import draw_uniform
 from fastgaum.worlds.world import (
     NO_ITEM,
     FloatArray,
@@ -52,15 +52,15 @@ class SmallPopulation(Population):
         """Users begin with a taste of their own, which only the key decides."""
         rows = np.arange(self.n, dtype=np.int32) if rows is None else rows
         assert len(keys) == len(rows)
-        angles = 2 * np.pi * uniform(keys)
+        angles = 2 * np.pi * draw_uniform(keys)
         self._states[rows] = 0
         self._states[rows, 0], self._states[rows, 1] = np.cos(angles), np.sin(angles)
 
     def step(self, slates: IntArray, keys: KeyArray, active: np.ndarray | None = None) -> Response:
         active = np.ones(self.n, np.bool_) if active is None else active
         probs, _ = self.probabilities(slates)
-        drawn = (uniform(keys)[:, None] < np.cumsum(probs, axis=1)).argmax(axis=1)
-        clicked = active & (uniform(keys) < probs.sum(axis=1))
+        drawn = (draw_uniform(keys)[:, None] < np.cumsum(probs, axis=1)).argmax(axis=1)
+        clicked = active & (draw_uniform(keys) < probs.sum(axis=1))
         places = np.where(clicked, drawn, NO_ITEM).astype(np.int32)
         items = np.where(clicked, slates[np.arange(self.n), drawn], NO_ITEM).astype(np.int32)
         utilities = np.where(clicked, self.utilities(slates)[np.arange(self.n), drawn], 0).astype(

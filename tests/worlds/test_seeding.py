@@ -10,7 +10,7 @@ import pytest
 
 from fastgaum import threads
 from fastgaum.errors import ActionError
-from fastgaum.worlds.random_keys import CHOICE, LEAVE, Keys, uniform
+from fastgaum.worlds.random_keys import CHOICE, LEAVE, Keys, draw_uniform
 from fastgaum.worlds.vector_env import UserVectorEnv
 from fastgaum.worlds.world import World
 from tests.worlds.small_world import SmallWorld
@@ -126,7 +126,7 @@ def test_draws_are_uniform_and_uses_independent() -> None:
     keys = Keys(20_000)
     keys.seed(3, keys.everyone)
     keys.start(keys.everyone)
-    one, other = uniform(keys.of(CHOICE)), uniform(keys.of(LEAVE))
+    one, other = draw_uniform(keys.of(CHOICE)), draw_uniform(keys.of(LEAVE))
     for draws in (one, other):
         counts = np.histogram(draws, 20, (0, 1))[0]
         assert (

@@ -14,10 +14,8 @@ from fastgaum.errors import ConfigError
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
 from fastgaum.policies.base import Observation, Policy, top_places
-from fastgaum.policies.greedy import Greedy, GreedyClick
-from fastgaum.policies.popular import Popular
-from fastgaum.policies.random import Random
-from fastgaum.policies.registry import Sources, plain
+from fastgaum.policies.heuristics import Greedy, GreedyClick, Popular, RandomPolicy
+from fastgaum.policies.registry import Sources, make_policy
 from fastgaum.policies.rollout import Setting, play
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.random_keys import SLATE, START
@@ -30,7 +28,7 @@ from tests.policies.small_world import TiringWorld, keys_of
 @pytest.mark.parametrize(
     "make",
     [
-        lambda world, k: Random(),
+        lambda world, k: RandomPolicy(),
         lambda world, k: Popular(np.arange(world.n_items, dtype=np.float32)),
         lambda world, k: Greedy(),
         lambda world, k: GreedyClick(),
@@ -48,7 +46,7 @@ def observation(world: TiringWorld, n: int, pools: np.ndarray) -> Observation:
 
 
 def test_random_slates_are_uniform_in_every_place() -> None:
-    slates = Random().act(observation(TiringWorld(), 20_000, np.arange(7)), 3)
+    slates = RandomPolicy().act(observation(TiringWorld(), 20_000, np.arange(7)), 3)
     for place in range(3):
         assert chisquare(np.bincount(slates[:, place], minlength=7)).pvalue > 1e-4
 
@@ -95,7 +93,9 @@ def test_greedy_earns_more_at_once_and_less_in_the_end() -> None:
     """The small world is one in which greed is short-sighted; otherwise the learners' tests would
     show nothing."""
     world, setting = TiringWorld(), Setting(3, 20)
-    greedy, chance = (play(world, policy, setting, 2000, seed=1) for policy in (Greedy(), Random()))
+    greedy, chance = (
+        play(world, policy, setting, 2000, seed=1) for policy in (Greedy(), RandomPolicy())
+    )
     assert greedy.rewards[:, 0].mean() > chance.rewards[:, 0].mean() + 0.1
     assert greedy.returns.mean() < chance.returns.mean() - 0.5
 
@@ -107,7 +107,7 @@ def test_a_published_model_ranks_pools_of_an_ordered_log_without_places() -> Non
     model = UserModel.from_preset("fastgaum", epochs=1, warm_start=2, catch_up=1, search=[])
     model.fit(log)
     world = LearnedWorld(model)
-    policy = plain("wd-lr", world, Sources(log=log))
+    policy = make_policy("wd-lr", world, Sources(log=log))
     pool = np.arange(world.n_items, dtype=np.int32)
     slates = [policy_slates(policy, world, order) for order in (pool, pool[::-1].copy())]
     np.testing.assert_array_equal(np.sort(slates[0]), np.sort(slates[1]))

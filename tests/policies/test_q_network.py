@@ -9,12 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum import threads
-from fastgaum.policies.best_items import ItemParts, best_own_places, best_places, scores_of
-from fastgaum.policies.cascade_dqn import CascadeDqn
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.learner import explored
-from fastgaum.policies.pool import Pool
-from fastgaum.policies.q_network import Scorer
+from fastgaum.policies.dqn import CascadeDqn
+from fastgaum.policies.q_learning import explore
+from fastgaum.policies.q_network import ItemParts, QNetwork, best_own_places, best_places, q_values
+from fastgaum.worlds.pools import Pool
 from tests.policies.small_world import TiringWorld, keys_at, keys_of
 
 
@@ -125,10 +124,12 @@ def test_the_cascade_is_the_arg_max_place_by_place(
         before: list[int] = []
         for j, network in enumerate(policy.networks):
             shown = torch.from_numpy(
-                policy.features[own[before]].reshape(1, j, policy.features.shape[1])
+                policy.item_features[own[before]].reshape(1, j, policy.item_features.shape[1])
             ).expand(len(own), -1, -1)
             state = torch.from_numpy(states[user : user + 1]).expand(len(own), -1)
-            scores = network(state, shown, torch.from_numpy(policy.features[own])).detach().numpy()
+            scores = (
+                network(state, shown, torch.from_numpy(policy.item_features[own])).detach().numpy()
+            )
             value = scores[places[user, j]]
             scores[before] = -np.inf
             assert value >= scores.max() - 1e-5
@@ -140,7 +141,7 @@ def test_the_cascade_is_the_arg_max_place_by_place(
 def test_the_joint_form_is_the_paper_s_network() -> None:
     """q · σ(L [s; f_1; f_2] + c) written as one matrix over what is joined."""
     world = TiringWorld()
-    scorer = Scorer(world, 4, 1, PolicyConfig(form="joint", width=10, towers=()))
+    scorer = QNetwork(world, 4, 1, PolicyConfig(form="joint", width=10, towers=()))
     states, before, item = torch.randn(5, 4), torch.randn(5, 1, 2), torch.randn(5, 2)
     x = scorer.read(states, before)
     L = torch.cat([scorer.user[0].weight, scorer.item[0].weight], dim=1)  # type: ignore[list-item]
@@ -153,11 +154,11 @@ def test_the_joint_form_is_the_paper_s_network() -> None:
 def test_scores_of_pools_are_the_network_s() -> None:
     world = TiringWorld()
     for form in ("joint", "inner"):
-        scorer = Scorer(world, 3, 0, PolicyConfig(form=form, width=10))  # type: ignore[arg-type]
+        scorer = QNetwork(world, 3, 0, PolicyConfig(form=form, width=10))  # type: ignore[arg-type]
         states = np.random.default_rng(1).standard_normal((4, 3)).astype(np.float32)
         pools = np.array([[1, 5, 2], [0, 1, 2], [11, 3, 4], [7, 8, 9]], np.int32)
-        got = scores_of(scorer, states, world.item_features, pools)
-        shared = scores_of(scorer, states, world.item_features, np.arange(12, dtype=np.int32))
+        got = q_values(scorer, states, world.item_features, pools)
+        shared = q_values(scorer, states, world.item_features, np.arange(12, dtype=np.int32))
         np.testing.assert_allclose(np.take_along_axis(shared, pools.astype(int), 1), got, atol=1e-5)
         for user in range(4):
             row = torch.from_numpy(states[user : user + 1]).expand(3, -1)
@@ -171,7 +172,7 @@ def test_exploration_keeps_slates_distinct(k: int, more: int, epsilon: float, se
     n_pool = k + more
     rng = np.random.default_rng(seed)
     places = np.array([rng.permutation(n_pool)[:k] for _ in range(20)], np.int32)
-    result = explored(places, keys_of(seed, 20), n_pool, epsilon)
+    result = explore(places, keys_of(seed, 20), n_pool, epsilon)
     assert all(len(set(row)) == k for row in result.tolist())
     assert result.min() >= 0
     assert result.max() < n_pool
@@ -181,5 +182,5 @@ def test_exploration_keeps_slates_distinct(k: int, more: int, epsilon: float, se
 
 def test_exploration_fills_the_share_asked_for() -> None:
     places = np.tile(np.arange(3, dtype=np.int32), (20_000, 1))
-    result = explored(places, keys_of(1, 20_000), 50, 0.3)
+    result = explore(places, keys_of(1, 20_000), 50, 0.3)
     assert (result != places).mean() == pytest.approx(0.3, abs=0.02)

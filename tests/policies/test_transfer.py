@@ -11,13 +11,12 @@ import pytest
 from fastgaum.errors import ConfigError
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel
-from fastgaum.policies.fitted import Fitted
-from fastgaum.policies.followed import Followed, pool_in_both, shared_items
-from fastgaum.policies.greedy import Greedy
-from fastgaum.policies.pool import Pool
-from fastgaum.policies.random import Random
+from fastgaum.policies.heuristics import Greedy, RandomPolicy
+from fastgaum.policies.model_policy import ModelPolicy
 from fastgaum.policies.rollout import Setting, play, rollout
+from fastgaum.policies.transfer import TransferPolicy, shared_items, shared_pool
 from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.world import Past
 from tests.policies.small_world import TiringWorld, keys_at
 
@@ -25,7 +24,7 @@ from tests.policies.small_world import TiringWorld, keys_at
 def test_a_followed_user_is_the_user(learned: LearnedWorld) -> None:
     """Told the choices of users of its own world, the follower's states and utilities are theirs,
     to the bit."""
-    follower = Followed(Random(), learned, learned)
+    follower = TransferPolicy(RandomPolicy(), learned, learned)
     moved = 0
     for step in rollout(learned, follower, Setting(3, 6), 40, seed=2):
         assert follower.users is not None
@@ -39,7 +38,7 @@ def test_a_follower_knows_what_its_user_had_behind_it(
 ) -> None:
     """Users who start within a session: told their prefixes, the follower's states are theirs from
     the first step."""
-    follower = Followed(Random(), learned, begun)
+    follower = TransferPolicy(RandomPolicy(), learned, begun)
     apart = 0
     for t, step in enumerate(rollout(begun, follower, Setting(3, 4), 200, seed=2)):
         assert follower.users is not None
@@ -49,7 +48,7 @@ def test_a_follower_knows_what_its_user_had_behind_it(
         apart += t == 0 and int(np.abs(step.states).max(axis=1).astype(bool).sum())
     assert 20 < apart < 200
     # a world that starts its own users within sessions has no say in what these had behind them
-    homeless = Followed(Random(), begun, learned)
+    homeless = TransferPolicy(RandomPolicy(), begun, learned)
     homeless.start(50)
     assert homeless.users is not None
     assert not homeless.users.states.any()
@@ -64,11 +63,11 @@ def test_a_past_is_told_in_the_items_of_the_own_world(learned: LearnedWorld) -> 
     places, active = np.array([1, 0, 2, -1, 0], np.int32), np.array([True, True, True, True, False])
     told: list[Past] = []
 
-    class Keeps(Random):
+    class Keeps(RandomPolicy):
         def start(self, n: int, past: Iterable[Past] = ()) -> None:
             told.extend(past)
 
-    follower = Followed(Keeps(), learned, other)
+    follower = TransferPolicy(Keeps(), learned, other)
     follower.start(5, [Past(slates, places, active)])
     (event,) = told
     assert event.slates.tolist() == [[-1, 11, 8], [-1, 11, 8], [7, 6, 7], [11, 10, -1], [10, 9, 8]]
@@ -89,7 +88,7 @@ def test_a_fitted_model_reads_what_users_had_behind_them(
     session alone."""
     model = UserModel.from_preset("fastgaum", epochs=1, warm_start=1, search=[], protocol="bags")
     model.fit(learned_log)
-    policy, n = Fitted("ours", model, begun), 9
+    policy, n = ModelPolicy("ours", model, begun), 9
     keys = np.arange(n, dtype=np.uint64) * np.uint64(977) + np.uint64(5)
     past = [
         *begun.past(keys),
@@ -127,7 +126,7 @@ def test_a_pool_is_the_same_in_both_worlds(pool: Pool) -> None:
     other.item_ids = pl.concat(
         [pl.Series(["x", "y"]), own.item_ids.gather([11, 3, 4, 0, 5, 1, 7, 9, 2, 10])]
     )
-    mine, theirs = pool_in_both(pool, own, other)
+    mine, theirs = shared_pool(pool, own, other)
     keys = mine.keys(keys_at(3, 6))
     names = [
         world.item_ids.gather(np.ravel(drawn.draw(keys, 12))).to_list()
@@ -138,13 +137,13 @@ def test_a_pool_is_the_same_in_both_worlds(pool: Pool) -> None:
         before = own.item_ids.gather(pool.draw(keys, 12)).to_list()
         assert names[0] == [name for name in before if name in set(other.item_ids)]
         assert len(names[0]) < len(before)
-    assert pool_in_both(pool, own, own) == (pool, pool)
+    assert shared_pool(pool, own, own) == (pool, pool)
 
 
 def test_a_policy_decides_as_at_home(learned: LearnedWorld) -> None:
     setting = Setting(3, 6, Pool("per_step", 6))
     home = play(learned, Greedy(), setting, 40, seed=2)
-    away = play(learned, Followed(Greedy(), learned, learned), setting, 40, seed=2)
+    away = play(learned, TransferPolicy(Greedy(), learned, learned), setting, 40, seed=2)
     np.testing.assert_array_equal(home.rewards, away.rewards)
 
 
@@ -155,14 +154,18 @@ def test_items_are_the_same_where_their_ids_are(learned: LearnedWorld) -> None:
     items = shared_items(learned, other)
     assert items == tuple(range(12))
     outcome = play(
-        other, Followed(Greedy(), learned, other), Setting(3, 4, Pool(items=items)), 20, seed=1
+        other,
+        TransferPolicy(Greedy(), learned, other),
+        Setting(3, 4, Pool(items=items)),
+        20,
+        seed=1,
     )
     assert np.isfinite(outcome.rewards).all()
     first = next(
         iter(
             rollout(
                 other,
-                Followed(Greedy(), learned, other),
+                TransferPolicy(Greedy(), learned, other),
                 Setting(3, 4, Pool(items=items)),
                 20,
                 seed=1,
@@ -176,7 +179,7 @@ def test_items_are_the_same_where_their_ids_are(learned: LearnedWorld) -> None:
     ]
     assert (first.slates == best).all()
     with pytest.raises(ConfigError, match="unknown to the world"):
-        play(other, Followed(Greedy(), learned, other), Setting(3, 4), 20, seed=1)
+        play(other, TransferPolicy(Greedy(), learned, other), Setting(3, 4), 20, seed=1)
 
 
 def test_worlds_without_a_common_item(learned: LearnedWorld) -> None:
@@ -189,4 +192,4 @@ def test_worlds_without_a_common_item(learned: LearnedWorld) -> None:
 def test_a_world_of_unlearned_users_cannot_follow(learned: LearnedWorld) -> None:
     world = TiringWorld(4)
     with pytest.raises(ConfigError, match="cannot follow"):
-        play(world, Followed(Random(), world, world), Setting(2, 2), 5, seed=1)
+        play(world, TransferPolicy(RandomPolicy(), world, world), Setting(2, 2), 5, seed=1)

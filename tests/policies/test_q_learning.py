@@ -12,20 +12,18 @@ import torch
 
 from fastgaum.errors import CheckpointError, ConfigError, NumericsError
 from fastgaum.policies.base import Transition
-from fastgaum.policies.cascade_dqn import CascadeDqn
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.dqn import Dqn
+from fastgaum.policies.dqn import CascadeDqn, Dqn
 from fastgaum.policies.evaluation import Estimate, adaptation, difference, judge
-from fastgaum.policies.greedy import Greedy
-from fastgaum.policies.linucb import LinUcb
+from fastgaum.policies.heuristics import Greedy, RandomPolicy
+from fastgaum.policies.linucb import LinUcbPolicy
 from fastgaum.policies.policy_file import load_policy, save_policy
-from fastgaum.policies.pool import Pool
-from fastgaum.policies.random import Random
+from fastgaum.policies.q_learning import ReplayBuffer, Steps
 from fastgaum.policies.registry import LEARNERS, TRAINED, untrained
-from fastgaum.policies.replay_buffer import Replay, Steps
 from fastgaum.policies.rollout import Setting, play, rollout
 from fastgaum.policies.slateq import SlateQ
-from fastgaum.policies.training import train
+from fastgaum.policies.training import train_policy
+from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.world import Response
 from tests.policies.contract import check_policy
 from tests.policies.small_world import TiringWorld
@@ -53,7 +51,7 @@ def test_training_is_repeatable_and_a_file_keeps_it(name: str, tmp_path: Path) -
     tables, earned = [], []
     for _ in range(2):
         policy = untrained(name, world, 2, setting.pool, TINY)
-        tables.append(train(policy, world, setting))
+        tables.append(train_policy(policy, world, setting))
         earned.append(judge([policy], world, setting, 100).returns)
     assert tables[0].equals(tables[1], null_equal=True)
     assert earned[0] == earned[1]
@@ -81,7 +79,7 @@ def steps(n: int = 5, k: int = 3) -> Steps:
 def networks_value(
     policy: CascadeDqn, network: torch.nn.Module, state: np.ndarray, slate: list[int]
 ) -> float:
-    features = torch.from_numpy(policy.features[slate])[None]
+    features = torch.from_numpy(policy.item_features[slate])[None]
     with torch.no_grad():
         return float(network(torch.from_numpy(state)[None], features[:, :-1], features[:, -1]))
 
@@ -145,7 +143,7 @@ def test_slateq_s_best_slate_and_value(outside: bool) -> None:
 
 def test_linucb_is_the_dense_regression() -> None:
     world = TiringWorld()
-    policy = LinUcb(world, PolicyConfig(alpha=0.7, ridge=2.0))
+    policy = LinUcbPolicy(world, PolicyConfig(alpha=0.7, ridge=2.0))
     rng = np.random.default_rng(1)
     states, slates = (
         rng.standard_normal((30, 1)).astype(np.float32),
@@ -165,7 +163,7 @@ def test_linucb_is_the_dense_regression() -> None:
     states, slates, places, rewards = states[there], slates[there], places[there], rewards[there]
 
     def x(state: np.ndarray, item: int) -> np.ndarray:
-        return np.outer([1.0, *state], policy.features[item]).ravel()
+        return np.outer([1.0, *state], policy.columns[item]).ravel()
 
     rows = np.array([x(states[i], slates[i, j]) for i in range(len(states)) for j in range(2)])
     y = np.array([rewards[i] * (places[i] == j) for i in range(len(states)) for j in range(2)])
@@ -180,7 +178,7 @@ def test_linucb_is_the_dense_regression() -> None:
 
 
 def test_replay_forgets_the_oldest() -> None:
-    replay = Replay(5, 2, 3)
+    replay = ReplayBuffer(5, 2, 3)
     for number in range(4):
         part = steps(2)
         response = Response(part.places, part.places, part.rewards)
@@ -251,7 +249,7 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
         3, 4, reward=lambda response: np.full(len(response.items), np.inf, np.float32)
     )
     with pytest.raises(NumericsError, match="not finite"):
-        train(policy, world, setting)
+        train_policy(policy, world, setting)
 
 
 def test_a_slate_of_another_size_is_refused() -> None:
@@ -277,7 +275,7 @@ def test_learners_see_further_than_greed(name: str) -> None:
     policies = []
     for seed in range(3):
         policy = untrained(name, world, 3, setting.pool, config.replace(seed=seed))
-        train(policy, world, setting)
+        train_policy(policy, world, setting)
         policies.append(policy)
     lead = difference(judge(policies, world, setting), judge([Greedy()] * 3, world, setting))
     assert lead.low > 0
@@ -286,7 +284,7 @@ def test_learners_see_further_than_greed(name: str) -> None:
 def test_adaptation_starts_from_what_was_learned() -> None:
     world, setting = TiringWorld(), Setting(3, 20)
     trained = SlateQ(world, 3, setting.pool, PolicyConfig(episodes=6, users=128, evaluations=1))
-    train(trained, world, setting)
+    train_policy(trained, world, setting)
     fresh = SlateQ(world, 3, setting.pool, PolicyConfig(seed=1))
     curve = adaptation(
         {"pre-trained": [trained], "untrained": [fresh]}, world, setting, episodes=2, n_users=100
@@ -305,5 +303,6 @@ def test_intervals_of_seeds() -> None:
     world, setting = TiringWorld(), Setting(3, 5)
     with pytest.raises(ConfigError, match="3 seeds"):
         difference(
-            judge([Random()] * 3, world, setting, 10), judge([Random()] * 2, world, setting, 10)
+            judge([RandomPolicy()] * 3, world, setting, 10),
+            judge([RandomPolicy()] * 2, world, setting, 10),
         )

@@ -1,11 +1,10 @@
-"""Followed: a policy of one world plays in another, whose users it knows by what they were shown
-and chose.
+"""Transfer: a policy that was made in one world plays in another.
 
 A policy trained in a learned world reads that world's states. In another world, fitted on other
-users or true, it keeps a learned user of its own beside each one that it meets: what that one has
-behind it at the start, and then each choice, is told to it, and its state, utilities and
-probabilities are what the policy sees. Nothing of the other world reaches the policy but slates,
-choices and rewards."""
+users or true, it has one user of its own world for each user that it meets. This own user follows
+the met user: it sees the same slates and makes the same choices, those of the past included. The
+policy sees its own user's state, utilities and probabilities. Of the other world it sees slates,
+choices and rewards only."""
 
 from __future__ import annotations
 
@@ -16,11 +15,11 @@ import numpy as np
 
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Observation, Policy, Transition
-from fastgaum.policies.pool import Pool
+from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.world import NO_ITEM, FloatArray, IntArray, Past, Population, World
 
 
-class Followed(Policy):
+class TransferPolicy(Policy):
     """A policy of the world `own` in the world `other`; items are the same where their ids are.
 
     Attributes:
@@ -31,8 +30,8 @@ class Followed(Policy):
         """Take the policy, its world, and the one that it is to play in."""
         self.policy, self.own = policy, own
         self.name = policy.name  # type: ignore[misc]
-        self.own_of = rows_of(own, other)
-        self.other_of = rows_of(other, own)
+        self.own_of = item_map(own, other)
+        self.other_of = item_map(other, own)
         self.users: Population | None = None
         self.before: FloatArray | None = None
 
@@ -41,16 +40,16 @@ class Followed(Policy):
 
         Items that the own world does not know are left out of the past, and events of which one was
         chosen with them."""
-        # never reset: what these users have behind them is what they are told, and no key of the
-        # own world
+        # never reset: the past of these users is that of the met ones, and no key of the own world
+        # draws one
         self.users = self.own.population(n)
-        told = list(self._known(past))
-        for event in told:
+        known = list(self._known(past))
+        for event in known:
             self.users.follow(event.slates, event.places, event.active)
-        self.policy.start(n, told)
+        self.policy.start(n, known)
 
     def act(self, observation: Observation, k: int) -> IntArray:
-        """The policy's slates for its own idea of the users, shape (n, k).
+        """The policy's slates for its own users, shape (n, k).
 
         Raises:
             ConfigError: a pool holds an item that the policy's world does not know.
@@ -69,7 +68,7 @@ class Followed(Policy):
         ]
 
     def observe(self, transition: Transition) -> None:
-        """Tell its own users what was chosen, and the policy what came of it."""
+        """Let its own users choose what was chosen, and the policy see what came of it."""
         users = self._users()
         assert self.before is not None
         slates = self._own(transition.slates)
@@ -104,12 +103,12 @@ class Followed(Policy):
     def _users(self) -> Population:
         if self.users is None:
             raise ConfigError(
-                "a followed policy meets its users in start: call start(n) before act"
+                "a policy in another world meets its users in start: call start(n) before act"
             )
         return self.users
 
 
-def rows_of(own: World, other: World) -> IntArray:
+def item_map(own: World, other: World) -> IntArray:
     """The number in `own` of each item of `other`, by id, -1 where it is unknown, shape
     (other.n_items,)."""
     number = {item: i for i, item in enumerate(own.item_ids.to_list())}
@@ -123,7 +122,7 @@ def shared_items(own: World, other: World) -> tuple[int, ...]:
     Raises:
         ConfigError: there is none.
     """
-    shared = np.flatnonzero(rows_of(own, other) >= 0)
+    shared = np.flatnonzero(item_map(own, other) >= 0)
     if len(shared) == 0:
         raise ConfigError(
             "the two worlds have no item in common: their runs must be trained on logs of one "
@@ -132,7 +131,7 @@ def shared_items(own: World, other: World) -> tuple[int, ...]:
     return tuple(shared.tolist())
 
 
-def pool_in_both(pool: Pool, own: World, other: World) -> tuple[Pool, Pool]:
+def shared_pool(pool: Pool, own: World, other: World) -> tuple[Pool, Pool]:
     """One pool in the numbers of two worlds: what a policy of `own` is trained on, as it is met in
     `other`.
 
@@ -146,7 +145,7 @@ def pool_in_both(pool: Pool, own: World, other: World) -> tuple[Pool, Pool]:
         return pool, pool
     pool = pool.pinned(own.n_items)
     mine = np.asarray(pool.items or range(own.n_items), np.int32)
-    theirs = rows_of(other, own)[mine]
+    theirs = item_map(other, own)[mine]
     mine, theirs = mine[theirs >= 0], theirs[theirs >= 0]
     if len(mine) == 0:
         raise ConfigError(

@@ -1,40 +1,120 @@
-"""Learner: what the Q-learning policies share: replay, exploration, target networks, updates.
-
-A learner learns in `observe`, so a rollout trains it and the same rollout with `learning = False`
-evaluates it."""
+"""Q-learning: what cascade-dqn, dqn and slateq share: a replay buffer, exploration, target networks
+and updates."""
 
 from __future__ import annotations
 
 import copy
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from fastgaum.checkpoint import State, check_weights
 from fastgaum.errors import ConfigError, NumericsError
-from fastgaum.policies.base import Observation, Policy, Transition, items_at
+from fastgaum.policies.base import (
+    BoolArray,
+    LearningPolicy,
+    Observation,
+    Transition,
+    items_at,
+)
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.pool import Pool
-from fastgaum.policies.replay_buffer import Replay, Steps
-from fastgaum.tensor_file import check_weights
-from fastgaum.worlds.random_keys import distinct, uniforms
+from fastgaum.worlds.pools import Pool
+from fastgaum.worlds.random_keys import draw_distinct, draw_uniforms
 from fastgaum.worlds.world import FloatArray, IntArray, KeyArray, World
 
 
-class Learner(Policy):
-    """Base of cascade-dqn, dqn and slateq, which define networks, the best slate and the loss.
+@dataclass(frozen=True)
+class Steps:
+    """Remembered steps, a row each."""
+
+    states: FloatArray
+    """state and what else Q reads of the time, shape (n, n_read)"""
+    slates: IntArray
+    """items shown, shape (n, k)"""
+    places: IntArray
+    """place of the choice, -1 for none, shape (n,)"""
+    rewards: FloatArray
+    """shape (n,)"""
+    next_states: FloatArray
+    """shape (n, n_read)"""
+    ended: FloatArray
+    """1 where nothing came after, shape (n,)"""
+    pools: KeyArray
+    """keys of the next step's pools, shape (n,)"""
+
+
+class ReplayBuffer:
+    """A ring of steps. A pool is kept as its key, so that memory does not grow with it."""
+
+    def __init__(self, capacity: int, n_read: int, k: int) -> None:
+        self.capacity, self.size, self.at = capacity, 0, 0
+        self.held = Steps(
+            np.empty((capacity, n_read), np.float32),
+            np.empty((capacity, k), np.int32),
+            np.empty(capacity, np.int32),
+            np.empty(capacity, np.float32),
+            np.empty((capacity, n_read), np.float32),
+            np.empty(capacity, np.float32),
+            np.empty(capacity, np.uint64),
+        )
+
+    def add(
+        self, states: FloatArray, next_states: FloatArray, ended: BoolArray, step: Transition
+    ) -> None:
+        """Remember a step of the users who were there, the oldest ones forgotten; states are as Q
+        reads them."""
+        # of more users than there is room for, the last ones stay
+        there = np.flatnonzero(step.active)[-self.capacity :]
+        n = len(there)
+        rows = (self.at + np.arange(n)) % self.capacity
+        new: tuple[npt.NDArray[Any], ...] = (
+            states,
+            step.slates,
+            step.response.places,
+            step.rewards,
+            next_states,
+            ended,
+            step.next_pools,
+        )
+        for field, values in zip(fields(Steps), new, strict=True):
+            getattr(self.held, field.name)[rows] = values[there]
+        self.at = (self.at + n) % self.capacity
+        self.size = min(self.size + n, self.capacity)
+
+    def state(self) -> State:
+        """The steps held, and the place of the next one in the ring."""
+        held = {part.name: getattr(self.held, part.name)[: self.size] for part in fields(Steps)}
+        return {"at": self.at, "steps": held}
+
+    def load_state(self, state: State) -> None:
+        """Hold such steps. Raises ValueError for more than there is room for."""
+        self.at, self.size = state["at"], len(state["steps"]["rewards"])
+        for name, values in state["steps"].items():
+            getattr(self.held, name)[: self.size] = values
+
+    def draw(self, n: int, rng: np.random.Generator) -> Steps:
+        """n remembered steps, each as likely, with replacement."""
+        rows: npt.NDArray[Any] = rng.integers(self.size, size=n)
+        return Steps(*(getattr(self.held, field.name)[rows] for field in fields(Steps)))
+
+
+class QLearner(LearningPolicy):
+    """Base of the Q-learning policies, which define networks, the best slate and the loss.
 
     Attributes:
         config: sizes and training, with the width that was chosen for the pool.
         k: items of a slate, for which its networks are made.
         networks: what is trained.
-        target: their running average, which gives the targets and, when nothing is learned, acts.
-        learning: whether `observe` remembers and updates, and `act` explores.
+        target: their running average. It gives the targets, and it acts when nothing is learned.
         progress: share of the training that is done, which sets epsilon and learning rate.
-        fixed_epsilon: stands in for the schedule's epsilon, for a policy that goes on learning
-            after its training.
+        fixed_epsilon: an epsilon that replaces the schedule's, for a policy that goes on learning
+            after its training; None: the schedule's.
         loss: mean loss of the last step's updates, NaN before the first.
     """
 
@@ -56,7 +136,7 @@ class Learner(Policy):
         self.k, self.pool, self.config = k, pool, config.for_pools(pool.count(world.n_items))
         self.outside = world.outside if outside is None else outside
         self.n_items = world.n_items
-        self.features: FloatArray = np.ascontiguousarray(world.item_features, np.float32)
+        self.item_features = np.ascontiguousarray(world.item_features, np.float32)
         self.n_read = world.state_dim + config.time
         if weights is not None:
             if self.n_layers() > len(weights):
@@ -72,9 +152,9 @@ class Learner(Policy):
         self.target = copy.deepcopy(self.networks)
         self.optimiser = torch.optim.Adam(self.networks.parameters(), lr=config.lr, fused=True)
         self.rng = np.random.default_rng([config.seed, 1])
-        self.replay: Replay | None = None
+        self.replay: ReplayBuffer | None = None
         self.fixed_epsilon: float | None = None
-        self.learning, self.progress, self.loss, self.n_updates = False, 0.0, float("nan"), 0
+        self.n_updates = 0
 
     @abstractmethod
     def made_networks(self, world: World) -> nn.ModuleList:
@@ -110,7 +190,7 @@ class Learner(Policy):
             states, observation.pools, self.networks if self.learning else self.target
         )
         if self.learning:
-            places = explored(places, observation.keys, observation.pools.shape[-1], self.epsilon)
+            places = explore(places, observation.keys, observation.pools.shape[-1], self.epsilon)
         return items_at(observation.pools, places)
 
     @property
@@ -131,7 +211,7 @@ class Learner(Policy):
         if not self.learning:
             return
         if self.replay is None:
-            self.replay = Replay(self.config.replay, self.n_read, self.k)
+            self.replay = ReplayBuffer(self.config.replay, self.n_read, self.k)
         states = self.reading(transition.states, transition.left)
         next_states = self.reading(transition.next_states, transition.next_left)
         # a user who left has no future; one who is cut off has, unless Q reads the time
@@ -165,8 +245,47 @@ class Learner(Policy):
                 own.lerp_(new, self.config.target_rate)
         return float(loss.detach())
 
-    def loaded(self) -> None:
-        """Weights were put in from outside: forget what was computed of the former ones."""
+    def weights(self) -> dict[str, Tensor]:
+        """Those of the running average: it is what acts."""
+        return dict(self.target.state_dict())
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Act by such weights, at the end of the schedule."""
+        self.networks.load_state_dict(weights)
+        self.target.load_state_dict(weights)
+        self.progress = 1.0
+        self.weights_changed()
+
+    def state(self) -> State:
+        """Networks and their average, moments, replay buffer, random stream and schedule."""
+        moments = self.optimiser.state_dict()["state"]
+        return {
+            "networks": self.networks.state_dict(),
+            "target": self.target.state_dict(),
+            "moments": {str(number): values for number, values in moments.items()},
+            "replay": None if self.replay is None else self.replay.state(),
+            "rng": self.rng.bit_generator.state,
+            "progress": self.progress,
+            "loss": self.loss,
+            "n_updates": self.n_updates,
+        }
+
+    def load_state(self, state: State) -> None:
+        """Go on from such a state."""
+        self.networks.load_state_dict(state["networks"])
+        self.target.load_state_dict(state["target"])
+        moments = {int(number): values for number, values in state["moments"].items()}
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
+        if state["replay"] is not None:
+            self.replay = ReplayBuffer(self.config.replay, self.n_read, self.k)
+            self.replay.load_state(state["replay"])
+        self.rng.bit_generator.state = state["rng"]
+        self.progress, self.loss = state["progress"], state["loss"]
+        self.n_updates = state["n_updates"]
+        self.weights_changed()
+
+    def weights_changed(self) -> None:
+        """Weights came from a file: forget what was computed of the former ones."""
 
     def reading(self, states: FloatArray, left: float) -> FloatArray:
         """States as Q reads them: with the share of the episode that is left, where `time` says
@@ -184,15 +303,15 @@ class Learner(Policy):
         return torch.from_numpy(steps.rewards + self.config.gamma * (1 - steps.ended) * next_values)
 
 
-def explored(places: IntArray, keys: KeyArray, n_pool: int, epsilon: float) -> IntArray:
+def explore(places: IntArray, keys: KeyArray, n_pool: int, epsilon: float) -> IntArray:
     """Slates whose places are each replaced with probability epsilon, by random ones that are not
     in the slate.
 
     Random places come in a drawn order; a replaced place takes the next one that the slate does not
     hold."""
     n, k = places.shape
-    chance = uniforms(keys ^ np.uint64(1), k) < epsilon
-    drawn = distinct(keys, n_pool, min(2 * k, n_pool))
+    chance = draw_uniforms(keys ^ np.uint64(1), k) < epsilon
+    drawn = draw_distinct(keys, n_pool, min(2 * k, n_pool))
     result = places.copy()
     next_draw = np.zeros(n, np.int64)
     for j in range(k):

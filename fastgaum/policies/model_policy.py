@@ -1,5 +1,5 @@
-"""Fitted: greedy by any model fitted on a log, the published ones too: W&D-LR and W&D-CCF are the
-paper's rivals.
+"""ModelPolicy: the best items by any model fitted on a log. W&D-LR and W&D-CCF, the paper's rivals,
+are such models.
 
 Any `ChoiceModel` scores display sets of a log. So the users met are kept as a log: what each was
 shown and chose, and as a last event the pool. The model encodes that as it encodes any held-out
@@ -21,7 +21,7 @@ from fastgaum.worlds.world import FloatArray, IntArray, Past, World
 _TEST = 2
 
 
-class Fitted(Policy):
+class ModelPolicy(Policy):
     """The k items of a pool that a fitted model finds most useful to a user with this session."""
 
     def __init__(self, name: str, model: ChoiceModel, world: World) -> None:
