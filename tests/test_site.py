@@ -262,6 +262,27 @@ def test_pages_in_a_browser(browser: Any, address: str, size: str, scheme: str) 
     context.close()
 
 
+@pytest.mark.parametrize("width", [1024, 1280, 1600])
+def test_no_table_is_cut(browser: Any, address: str, width: int) -> None:
+    """On a desk the last column of every table is seen without scrolling."""
+    page = browser.new_context(viewport={"width": width, "height": 800}).new_page()
+    cut = []
+    for where in (
+        "results/",
+        "resplits/",
+        "performance/",
+        "concepts/relations/",
+        "guide/policies/",
+    ):
+        page.goto(address + where, wait_until="load")
+        cut += page.evaluate(
+            "[...document.querySelectorAll('.md-typeset__scrollwrap')].filter(one => "
+            "one.scrollWidth > one.clientWidth + 1).map(one => [location.pathname, "
+            "one.textContent.trim().slice(0, 40), one.scrollWidth, one.clientWidth])"
+        )
+    assert cut == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_are_accessible(browser: Any, address: str, scheme: str) -> None:
     axe = pytest.importorskip(

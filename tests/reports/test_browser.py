@@ -153,6 +153,21 @@ def test_fits_a_phone(browser: Any, files: dict[str, Path], name: str) -> None:
     assert smallest >= 12
 
 
+@pytest.mark.parametrize("name", ["one", "two"])
+@pytest.mark.parametrize("width", [1024, 1280, 1600])
+def test_no_card_is_cut(browser: Any, files: dict[str, Path], name: str, width: int) -> None:
+    """On a desk nothing scrolls sideways inside its box: the last column of a table is seen."""
+    page = opened(browser, files[name], viewport={"width": width, "height": 800}).page
+    page.evaluate(OPEN_DETAILS)
+    keep(page, f"{name}-{width}")
+    cut = page.evaluate(
+        "[...document.querySelectorAll('.card, .scroll')].filter(one => one.scrollWidth > "
+        "one.clientWidth + 1).map(one => [one.textContent.trim().slice(0, 60), one.scrollWidth, "
+        "one.clientWidth])"
+    )
+    assert cut == []
+
+
 def brightness(page: Any) -> float:
     return float(
         page.evaluate(
