@@ -87,6 +87,9 @@ class _Clock:
         self.compiled = 0
         self.phase = "first_exact_step"
 
+    def on_resume(self, rows: object) -> None:
+        pass
+
     def on_batch(self, done: int, total: int) -> None:
         if self.phase not in self.seconds:
             self.seconds[self.phase] = round(time.perf_counter() - self.started, 3)

@@ -88,7 +88,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     path = option(config, "race_json")
     if path is None or config.option.collectonly:
         return
-    from fastgaum.models.run_folder import machine_facts
+    from fastgaum.machine import machine_facts
 
     # beside the races, so that the share of a ceiling is of this machine's state during them
     ceilings = probe().to_dict() if timed(config) else None

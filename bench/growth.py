@@ -63,7 +63,7 @@ def measure(
     from fastgaum import threads
     from fastgaum.bench.scaling import Rounds
     from fastgaum.bench.scaling import Setting as Point
-    from fastgaum.models.run_folder import machine_facts
+    from fastgaum.machine import machine_facts
 
     before, rows = threads.get_threads(), []
     threads.set_threads(1)

@@ -106,6 +106,9 @@ class _Watch:
     def on_batch(self, done: int, total: int) -> None:
         pass
 
+    def on_resume(self, rows: object) -> None:
+        pass
+
 
 if __name__ == "__main__":
     main()

@@ -130,13 +130,11 @@ def rounds(arguments: argparse.Namespace) -> dict[str, Any]:
     from fastgaum.engine.game import FusedGame
     from fastgaum.features.batches import batches
     from fastgaum.features.space import FeatureSpace
-    from fastgaum.interrupts import Stop
     from fastgaum.logs.synthetic import synthesise
     from fastgaum.nets.networks import Networks
     from fastgaum.nets.regularisers import regulariser_of
     from fastgaum.nets.tensors import to_tensors
-    from fastgaum.parallel.exchange import Exchange
-    from fastgaum.parallel.launch import launched
+    from fastgaum.processes import launched
 
     torch.set_num_threads(1)
     log = synthesise(arguments.events // 5, preset="scale", n_items=arguments.items, seed=0)[0]
@@ -144,12 +142,12 @@ def rounds(arguments: argparse.Namespace) -> dict[str, Any]:
     space = FeatureSpace.fit(log, "identity", set_context=False)
     sessions = space.encoder(log).for_training(log.sessions_in("train"))
     result: dict[str, Any] = {}
-    with launched(torch.device("cpu")) as ranks:
+    with launched(torch.device("cpu")) as processes:
         for size in arguments.batch or (256, 2048, 8192):
-            if sessions.n_sessions < size * ranks.size:
+            if sessions.n_sessions < size * processes.size:
                 raise SystemExit(
                     f"{sessions.n_sessions} training sessions make no batch of "
-                    f"{size * ranks.size}: more --events"
+                    f"{size * processes.size}: more --events"
                 )
             torch.manual_seed(0)
             networks = Networks(config, space.n_ids, 0)
@@ -160,16 +158,15 @@ def rounds(arguments: argparse.Namespace) -> dict[str, Any]:
                 torch.from_numpy(space.unknown_of_id),
                 log.has_no_click,
             )
-            exchange = Exchange(ranks, Stop())
-            if ranks.size > 1:
-                game.share(exchange)
+            if processes.size > 1:
+                game.share(processes)
             order = np.random.default_rng(0)
 
-            def endless(order: Any = order, whole: int = size * ranks.size) -> Iterator[Any]:
+            def endless(order: Any = order, whole: int = size * processes.size) -> Iterator[Any]:
                 # an epoch's last batch is a shorter one
                 while True:
                     yield from islice(
-                        batches(sessions, whole, order, share=ranks.share),
+                        batches(sessions, whole, order, share=processes.share),
                         sessions.n_sessions // whole,
                     )
 
@@ -177,30 +174,26 @@ def rounds(arguments: argparse.Namespace) -> dict[str, Any]:
             for step, batch in enumerate(endless()):
                 if step == STEPS // 6:
                     # the first steps compile
-                    ranks.traffic.__init__()  # type: ignore[misc]
-                    ranks.json_of_first()
+                    processes.traffic.__init__()  # type: ignore[misc]
+                    processes.agree()
                     started, wire, n_events = time.perf_counter(), _loopback_bytes(), 0
                 if step == STEPS + STEPS // 6:
                     break
                 tensors = to_tensors(batch)
-                if ranks.size == 1:
-                    game.round(tensors)
-                    n_events += batch.n_events
-                else:
-                    exchange.together(game.round)(tensors, batch.n_events)
-                    n_events += exchange.total_events
+                processes.step(game.round, tensors, batch.n_events)
+                n_events += processes.n_events
             seconds = time.perf_counter() - started
-            model = ranks.traffic.sent_per_step(ranks.size)
-            ranks.json_of_first()
-            found = (_loopback_bytes() - wire) / max(ranks.traffic.steps, 1) / ranks.size
+            model = processes.traffic.sent_per_step(processes.size)
+            processes.agree()
+            found = (_loopback_bytes() - wire) / max(processes.traffic.steps, 1) / processes.size
             result[str(size)] = {
                 "events_per_second": n_events / seconds,
                 "traffic": {
                     "model_bytes_per_step": model,
                     "wire_bytes_per_step": found,
-                    "steps": ranks.traffic.steps,
-                    "gathered_bytes": ranks.traffic.gathered,
-                    "summed_bytes": ranks.traffic.summed,
+                    "steps": processes.traffic.steps,
+                    "gathered_bytes": processes.traffic.gathered,
+                    "summed_bytes": processes.traffic.summed,
                 },
             }
     return result
@@ -212,17 +205,17 @@ def learnt(arguments: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     import fastgaum as fg
-    from fastgaum.parallel.launch import launched
+    from fastgaum.processes import launched
 
     torch.set_num_threads(1)
     log = fg.load(arguments.logs[0])
     losses: list[float] = []
-    with launched(torch.device("cpu")) as ranks:
+    with launched(torch.device("cpu")) as processes:
         model = fg.UserModel.from_preset(
             arguments.preset[0], dropout=0.0, id_dropout=0.0, batch_sessions=64
         )
         with _recorded(losses):
-            table = model.fit(log, ranks=ranks)
+            table = model.fit(log, processes=processes)
     best = table.filter(table["best"]).row(-1, named=True)
     return {"losses": losses[:LEARNT_STEPS], "prec1": best["val_prec1"], "epochs": table.height}
 

@@ -102,7 +102,7 @@ def _races(
 
 def _without_races(smoke: bool) -> dict[str, Any]:
     from fastgaum.bench.ceilings import probe
-    from fastgaum.models.run_folder import machine_facts
+    from fastgaum.machine import machine_facts
 
     return {
         "machine": machine_facts(),

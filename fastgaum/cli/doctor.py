@@ -73,7 +73,7 @@ def unnamed(text: str) -> str:
 
 
 def _facts(data_dir: Path | None) -> Iterator[tuple[str, str]]:
-    from fastgaum.models.run_folder import machine_facts
+    from fastgaum.machine import machine_facts
 
     facts = machine_facts()
     versions = facts["versions"]

@@ -34,7 +34,7 @@ def evaluate(
     """
     check_outputs(json)
     from fastgaum.baselines.floors import floor_table
-    from fastgaum.models.run_folder import machine_facts
+    from fastgaum.machine import machine_facts
     from fastgaum.models.user_model import UserModel
 
     model = UserModel.load(run, device=device)

@@ -45,7 +45,7 @@ def fidelity(
     from fastgaum.reports.precision_figure import check_figure
 
     check_figure(plot, "--plot")
-    from fastgaum.models.run_folder import machine_facts
+    from fastgaum.machine import machine_facts
     from fastgaum.models.user_model import UserModel
     from fastgaum.reports.cells_file import finite, to_json
     from fastgaum.reports.fidelity import fidelity as report_of

@@ -190,7 +190,7 @@ def evaluate(
     another run's world (--in)."""
     values, sizes = _values(settings, None), _sizes(k)
     check_outputs(json, markdown)
-    from fastgaum.models.run_folder import machine_facts
+    from fastgaum.machine import machine_facts
     from fastgaum.policies.config import PolicyConfig
     from fastgaum.policies.evaluation import ComparisonPlan, compare_policies
     from fastgaum.policies.registry import FITTED, Sources, chosen_names

@@ -20,7 +20,7 @@ from fastgaum.errors import ConfigError
 from fastgaum.interrupts import Interrupted, stop_on_signals
 
 if TYPE_CHECKING:
-    from fastgaum.parallel.ranks import Ranks
+    from fastgaum.processes import Processes
 
 
 def train(
@@ -71,64 +71,62 @@ def train(
     # torch takes a second to import: a misspelt option is answered before.
     from fastgaum.models.run_folder import (
         RESUME_FILE,
+        LogOrigin,
         check_run_folder,
         finished_table,
-        kept_run,
         resume_run,
+        run_checkpoint,
         train_run,
     )
     from fastgaum.models.user_model import UserModel, device_of
-    from fastgaum.parallel.launch import launched, n_restarts
+    from fastgaum.processes import launched, n_restarts
 
     set_threads(threads)
-    with launched(device_of(device)) as ranks:
-        if not ranks.is_first:
-            _follow(log, reading, device, ranks)
+    with launched(device_of(device)) as processes:
+        if not processes.is_first:
+            _follow(log, reading, device, processes)
             return
         if n_restarts():
             # torchrun gives the same command again after a process's death
-            before = kept_run(out)
+            before = run_checkpoint(out)
             resume = before is not None and not (overwrite and before.is_finished)
             overwrite, before = overwrite and not resume, None
         check_run_folder(out, overwrite or resume)
-        kept = kept_run(out) if resume else None
-        if kept is not None:
-            resolved = resumed_config(out, kept.config, *given, seed=seed, protocol=protocol)
-            reading = reading.of_resumed(out, kept.reading)
+        former = run_checkpoint(out) if resume else None
+        if former is not None:
+            resolved = resumed_config(out, former.config, *given, seed=seed, protocol=protocol)
+            reading = reading.of_resumed(out, former.reading)
         elif resume:
             note(f"{out}: there is no run to go on with, this one begins")
         was_finished = (
-            kept is not None and finished_table(out, replace(kept, config=resolved)) is not None
+            former is not None and finished_table(out, replace(former, config=resolved)) is not None
         )
-        ranks.json_of_first({"config": resolved.to_mapping(), "reading": reading.to_dict()})
+        processes.agree({"config": resolved.to_mapping(), "reading": reading.to_dict()})
         with Waiting(f"reading {log}"):
             sessions = reading.open(log)
         source = lasting(log)
+        origin = LogOrigin(source, reading.to_dict())
         model = UserModel(resolved, device=device)
         with (
             noting_compilation(),
             TrainingProgress(resolved) as progress,
             stop_on_signals() as stop,
         ):
-            also: dict[str, Any] = {
-                "observer": progress,
-                "stop": stop,
-                "source": source,
-                "ranks": ranks,
-            }
+            processes.stop = stop
+            also: dict[str, Any] = {"observer": progress, "processes": processes}
             try:
-                if kept is not None:
-                    del kept
-                    table = resume_run(model, sessions, out, **also)
+                if former is not None:
+                    del former
+                    table = resume_run(model, sessions, out, source=source, **also)
                 else:
                     table = train_run(
-                        model, sessions, out, overwrite=overwrite, reading=reading.to_dict(), **also
+                        model, sessions, out, overwrite=overwrite, origin=origin, **also
                     )
             except Interrupted as interrupted:
                 if (out / RESUME_FILE).is_file():
                     interrupted.cure = (
                         "go on with "
-                        f"`{_resume_command(log, out, reading, device, threads, ranks.size)}`"
+                        f"`{_resume_command(log, out, reading, device, threads, processes.size)}`"
                     )
                 raise
     best = table.filter(table["best"]).row(-1, named=True)
@@ -136,13 +134,14 @@ def train(
     if best["phase"] != "exact":
         figures += f", the generator's {best['val_generator_prec1']:.1f}, gap {best['gap']:.4f}"
     finished = ", finished before" if was_finished else ""
-    traffic = ranks.traffic.sent_per_step(ranks.size) / 1000 if ranks.traffic.steps else None
+    sent_bytes = processes.traffic.sent_per_step(processes.size)
+    traffic = sent_bytes / 1000 if processes.traffic.steps else None
     sent = (
         ""
         if traffic is None
         else (
-            f"\n{ranks.size} processes, {ranks.traffic.steps} steps of players: each process sent "
-            f"{traffic:,.1f} kB a step"
+            f"\n{processes.size} processes, {processes.traffic.steps} steps of players: each "
+            f"process sent {traffic:,.1f} kB a step"
         )
     )
     facts = {
@@ -151,7 +150,7 @@ def train(
         "epochs": table.height,
         "finished_before": was_finished,
         "best": best,
-        "processes": ranks.size,
+        "processes": processes.size,
         "kilobytes_sent_per_step": traffic,
     }
     finish(
@@ -161,18 +160,18 @@ def train(
     )
 
 
-def _follow(log: str, reading: Reading, device: str, ranks: Ranks) -> None:
+def _follow(log: str, reading: Reading, device: str, processes: Processes) -> None:
     """Take part in what the first process trains: it knows the run, and it alone writes and
     speaks."""
     from fastgaum.models.run_folder import follow_run
     from fastgaum.models.user_model import UserModel
 
-    asked = ranks.json_of_first()
+    asked = processes.agree()[0]
     sessions = reading.of_first(asked["reading"]).open(log)
     with stop_on_signals() as stop:
-        follow_run(
-            UserModel(Config.from_mapping(asked["config"]), device=device), sessions, ranks, stop
-        )
+        processes.stop = stop
+        model = UserModel(Config.from_mapping(asked["config"]), device=device)
+        follow_run(model, sessions, processes)
 
 
 def _resume_command(

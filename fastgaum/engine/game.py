@@ -17,10 +17,9 @@ from fastgaum import threads
 from fastgaum.config import Config
 from fastgaum.engine.encoders import fused_history
 from fastgaum.engine.histories import FusedHistory
-from fastgaum.engine.optimiser import Named, PlayerOptimiser, SparseTable
+from fastgaum.engine.optimiser import Named, PlayerOptimiser, SharedGradient, SparseTable
 from fastgaum.engine.scorer import FusedScorer
 from fastgaum.engine.scratch import Array, Scratch
-from fastgaum.engine.shared_gradient import SharedGradient
 from fastgaum.errors import NumericsError, StepRefusedError
 from fastgaum.kernels import choice as kernels
 from fastgaum.kernels.dropout import drop_ids
@@ -30,7 +29,7 @@ from fastgaum.nets.sampling import sample_candidates
 from fastgaum.nets.scorer_layout import dense_parameters, parts_of
 from fastgaum.nets.scorers import Scorer
 from fastgaum.nets.tensors import Bags, BatchTensors, chosen_bags
-from fastgaum.parallel.exchange import Exchange
+from fastgaum.processes import Processes
 
 SHARED_SCORES = 1 << 16
 """scores of a softmax that two threads share"""
@@ -149,11 +148,11 @@ class FusedGame:
         for player in self._all():
             player.optimiser.settle()
 
-    def share(self, exchange: Exchange) -> None:
+    def share(self, processes: Processes) -> None:
         """Take every step with the other processes of the training."""
         for name, optimiser in self.optimisers().items():
             optimiser.shared = SharedGradient(
-                exchange, self.slot_of, self.scratch, f"shared {name}"
+                processes, self.slot_of, self.scratch, f"shared {name}"
             )
 
     def freeze(self, frozen: bool) -> None:

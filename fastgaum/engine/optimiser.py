@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from functools import cached_property
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -20,9 +20,9 @@ from torch import nn
 from fastgaum import threads
 from fastgaum.engine.product import ProductWeight, step_products, wide_squares
 from fastgaum.engine.scratch import Array, Scratch
-from fastgaum.engine.shared_gradient import SharedGradient
 from fastgaum.errors import RefusedByAllError, StepRefusedError
 from fastgaum.kernels import rows as kernels
+from fastgaum.processes import Processes, RowGradient
 
 BETA1, BETA2, EPS = np.float32(0.9), np.float32(0.999), np.float32(1e-8)
 SHARED_FLOATS = 1 << 17
@@ -271,6 +271,53 @@ class PlayerOptimiser:
     def _view(self, flat: Array, parameter: nn.Parameter) -> Array:
         at = self.place(parameter)
         return flat[at : at + parameter.numel()].reshape(parameter.shape)
+
+
+class SharedGradient:
+    """Overwrites what stands in a player's gradient buffers by the mean over all processes."""
+
+    def __init__(self, processes: Processes, slot_of: Any, scratch: Scratch, name: str) -> None:
+        """`slot_of` (n_ids,) is the game's, −1 throughout."""
+        self.processes, self.slot_of, self.scratch, self.name = processes, slot_of, scratch, name
+
+    def __call__(self, optimiser: PlayerOptimiser, loss: float) -> float:
+        """Returns the loss of the whole batch. Raises RefusedByAllError where a process cannot
+        take the step."""
+        # a gradient left as thin factors grows with the batch: games that have such are autograd's
+        # here
+        assert not optimiser.products
+        # a scorer's wide and deep tables name the same rows, whose ids go out once
+        groups = [
+            list(group)
+            for _, group in groupby(optimiser.tables, lambda table: table.name.rpartition(".")[0])
+        ]
+        rows = [_row_gradient(group) for group in groups]
+        loss, rows = self.processes.mean(loss, torch.from_numpy(optimiser.grad), rows)
+        for i, (group, one) in enumerate(zip(groups, rows, strict=True)):
+            self._put(group, one, f"{self.name}.{i}")
+        return loss
+
+    def _put(self, group: list[SparseTable], gradient: RowGradient, name: str) -> None:
+        """Sum the processes' rows into the tables' buffers, one process after the other."""
+        ids = gradient.ids.numpy()
+        if not len(ids):
+            for table in group:
+                table.named = None
+            return
+        offsets = np.arange(len(ids) + 1, dtype=np.int32)
+        named = Named(ids, offsets, self.slot_of, self.scratch, name)
+        for table, rows in zip(group, gradient.rows, strict=True):
+            total = table.buffer(named)
+            kernels.merge_rows(rows.numpy(), named.slots, np.float32(1), 0, total)
+
+
+def _row_gradient(group: list[SparseTable]) -> RowGradient:
+    named = group[0].named
+    if named is None:
+        none = torch.empty(0, dtype=torch.int32)
+        return RowGradient(none, [torch.empty(0, table.width) for table in group])
+    ids = torch.from_numpy(named.rows[: named.count])
+    return RowGradient(ids, [torch.from_numpy(table.grad) for table in group])
 
 
 def _squares(values: Array) -> float:

@@ -1,45 +1,97 @@
-"""Keeper: saves a run, in one file, so that it can go on to the same bytes; and the reading of that
-file.
+"""The checkpoint of a run: one file from which a training goes on to the same bytes.
 
-The file is the run's truth: everything else in a run folder can be made from it. It holds, as a
-safetensors file, a trainer's `Snapshot`, and in its metadata what the run was asked for, so that no
-crash can part what belongs together."""
+The file is the run's truth: everything else in a run folder can be made from it. It holds what the
+run was asked for and a trainer's whole state, so that no crash can part what belongs together."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fastgaum.checkpoint import State, damage_named, load_state, save_state, split_state
 from fastgaum.config import Config
-from fastgaum.errors import CheckpointError
-from fastgaum.game.snapshot import Snapshot, put, take
-from fastgaum.interrupts import Stop
-from fastgaum.tensor_file import damage_named, read_tensors, require_format
-from fastgaum.tensor_writer import write_tensors
-from fastgaum.untrusted import parse_json
+from fastgaum.errors import CheckpointError, OutputError
+from fastgaum.processes import Processes
 
 if TYPE_CHECKING:
     from fastgaum.game.loop import Trainer
 
-FORMAT = "fastgaum-resume-1"
+FORMAT = "fastgaum-run-2"
 SHARE = 0.02
 """saving takes at most this share of the time: a save waits until so much has been trained since
 the one before"""
 BATCH_SECONDS = 600.0
 """within an epoch a run is saved when so long has passed since it last was"""
+IN_MEMORY_BYTES = 1 << 28
+"""best weights above this size are in a temporary file"""
 _SLOW_DISK = 2e8
 """bytes per second: what a save is taken to cost before one was measured"""
 
+PHASES = ("", "exact", "generator", "rounds")
+"""in the order in which a run goes through them"""
+
+
+@dataclass
+class TrainingPosition:
+    """Where a run is."""
+
+    phase: str = ""
+    """the running phase; empty before the first"""
+    epochs: int = 0
+    """epochs that this phase has behind it"""
+    waited: int = 0
+    """epochs since the phase's last better validation score"""
+    drops: int = 0
+    """how often the learning rates may still drop"""
+    ended: bool = False
+    """whether the phase ended before its most epochs: out of patience, or caught up"""
+    batches: int = 0
+    """batches that the running epoch has behind it"""
+    loss: float = 0.0
+    """loss summed over the events of those batches"""
+    events: int = 0
+    """events of those batches"""
+    order: dict[str, Any] = field(default_factory=dict)
+    """state of the random stream of the data's order, before the running epoch's sessions were
+    shuffled"""
+
+    @classmethod
+    def of(cls, state: State) -> TrainingPosition:
+        """The position in a trainer's state. Raises KeyError, TypeError or ValueError for what no
+        trainer writes."""
+        at = cls(**state["position"])
+        counts = (at.epochs, at.waited, at.drops, at.batches, at.events)
+        if any(type(count) is not int or count < 0 for count in counts):
+            raise ValueError("a count in it is not a whole number of at least 0")
+        return at
+
+    def enter(self, phase: str, drops: int) -> bool:
+        """Whether a phase is still to run; one that has not begun begins. Raises ValueError for an
+        unknown phase."""
+        behind = PHASES.index(phase) - PHASES.index(self.phase)
+        if behind > 0:
+            self.phase, self.epochs, self.waited, self.drops, self.ended = phase, 0, 0, drops, False
+        return behind >= 0
+
+    def begin_epoch(self, order: np.random.Generator) -> None:
+        """No batch of the epoch is done; its order is drawn from here."""
+        self.batches, self.loss, self.events = 0, 0.0, 0
+        self.order = dict(order.bit_generator.state)
+
 
 @dataclass(frozen=True)
-class Kept:
-    """What a resume file says."""
+class Checkpoint:
+    """What the file of a run holds."""
 
     config: Config
     """as it was asked for"""
@@ -49,46 +101,83 @@ class Kept:
     """the log's"""
     tried: list[float] = field(default_factory=list)
     """validation losses of the searched settings that are done"""
-    snapshot: Snapshot | None = None
-    """the trainer of the next setting, or of the training proper; None where it had not begun"""
+    trainer: State | None = None
+    """`Trainer.state()` of the next setting, or of the training proper; None where it had not
+    begun"""
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The epochs so far, as rows of the training table."""
+        return [] if self.trainer is None else list(self.trainer["rows"])
 
     @property
     def is_finished(self) -> bool:
         """Whether nothing is left to do."""
         config = self.config
-        if self.snapshot is None or len(self.tried) < config.n_searched:
+        if self.trainer is None or len(self.tried) < config.n_searched:
             return False
-        at = self.snapshot.position
+        at = TrainingPosition.of(self.trainer)
         last = "exact" if config.players == "exact" else "rounds"
         return at.phase == last and (at.ended or at.epochs >= config.epochs)
 
+    def save(self, file: Path) -> None:
+        """Write it, atomically. Raises OutputError where it cannot be written."""
+        parts = {part.name: getattr(self, part.name) for part in dataclasses.fields(self)}
+        save_state(file, FORMAT, {**parts, "config": self.config.to_mapping()})
 
-class Keeper:
-    """Saves a trainer as it goes, to `file`; with nothing kept it does nothing, without a file
-    another process writes.
+    @classmethod
+    def load(cls, file: Path) -> Checkpoint:
+        """Read it.
+
+        Raises:
+            CheckpointError: it is missing, damaged, or of another version.
+        """
+        if not file.is_file():
+            raise CheckpointError(f"there is no '{file}': train again with --overwrite")
+        cure = "train again with --overwrite, or use the version that wrote it"
+        state = load_state(file, FORMAT, cure)
+        with damage_named(file, "training"):
+            found = cls(
+                Config.from_mapping(state["config"]),
+                dict(state["reading"]),
+                str(state["fingerprint"]),
+                [float(loss) for loss in state["tried"]],
+                state["trainer"],
+            )
+            if found.trainer is not None:
+                TrainingPosition.of(found.trainer)
+                if not all(type(row["epoch"]) is int for row in found.rows):
+                    raise ValueError("an epoch in it has no number")
+        return found
+
+
+class Checkpointer:
+    """Saves a training as it goes on, and brings the next one to where the former was.
 
     A save is made after a noted signal, at the end of a run, and at ends of epochs and every
-    BATCH_SECONDS so far as SHARE allows."""
+    BATCH_SECONDS so far as SHARE allows.
+
+    Attributes:
+        tried: validation losses of the searched settings that are done.
+    """
 
     def __init__(
         self,
         file: Path | None = None,
-        kept: Kept | None = None,
-        stop: Stop | None = None,
+        checkpoint: Checkpoint | None = None,
         on_begin: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take what was kept, or what is asked for and nothing done yet; `on_begin` is called when
-        the file says so."""
-        self.file, self.stop, self.on_begin = file, stop or Stop(), on_begin
-        self.seen = self.stop
-        """what ends the training: this process's own signal, or what all of its processes have
-        agreed on"""
-        self.tried: list[float] = [] if kept is None else list(kept.tried)
-        self.snapshot = None if kept is None else kept.snapshot
+        """Save to `file`; without one another process writes.
+
+        `checkpoint` is where the run goes on, or says what it was asked for; without one nothing is
+        saved and no signal waits. `on_begin` is called when the file of a new run is there."""
+        self.file, self.on_begin = file, on_begin
+        self.tried: list[float] = [] if checkpoint is None else list(checkpoint.tried)
+        self._former = None if checkpoint is None else checkpoint.trainer
         # the former trainer's tensors are not held for as long as the run
-        self.kept = None if kept is None else dataclasses.replace(kept, snapshot=None)
-        self.cost: float | None = None
-        self.saved_at = time.perf_counter()
+        self._asked = None if checkpoint is None else dataclasses.replace(checkpoint, trainer=None)
+        self._cost: float | None = None
+        self._saved_at = time.perf_counter()
 
     @contextmanager
     def watching(self, trainer: Trainer) -> Iterator[None]:
@@ -96,97 +185,134 @@ class Keeper:
         the batch's end.
 
         Raises:
-            CheckpointError: what was kept is damaged, or of another device.
+            CheckpointError: the checkpoint is damaged, or of another device.
         """
-        if trainer.exchange is not None:
-            self.seen = trainer.exchange.agreed
-        if self.kept is None:
+        if self._asked is None:
             yield
             return
         # from before the first file is there: a signal that comes upon it is noted, not raised
-        with self.stop.deferred():
-            if self.snapshot is None:
-                self._write(Snapshot({}, {}))
+        with trainer.processes.stop.deferred():
+            if self._former is None:
+                self._write(None)
                 self.on_begin()
             else:
-                snapshot, self.snapshot = self.snapshot, None
-                with damage_named(self.file or Path("the first process's resume file")):
-                    put(trainer, snapshot)
-                del snapshot
-            self.saved_at = time.perf_counter()
+                former, self._former = self._former, None
+                with damage_named(self.file or Path("the first process's checkpoint"), "training"):
+                    trainer.load_state(former)
+                del former
+            self._saved_at = time.perf_counter()
             yield
 
     def after_batch(self, trainer: Trainer) -> None:
         """Save if a signal was noted, and end there; or if it was long ago."""
-        if self.kept is not None and (
-            self.seen.asked or time.perf_counter() - self.saved_at > BATCH_SECONDS
-        ):
-            self._save(trainer, self.seen.asked)
+        asked = trainer.processes.agreed.asked
+        if asked or time.perf_counter() - self._saved_at > BATCH_SECONDS:
+            self._save(trainer, asked)
 
     def after_epoch(self, trainer: Trainer, last: bool = False) -> None:
         """Save if a signal was noted, and end there; or if there was time enough; always after the
         last epoch."""
-        if self.kept is not None:
-            self._save(trainer, last or self.seen.asked)
+        self._save(trainer, last or trainer.processes.agreed.asked)
 
     def _save(self, trainer: Trainer, must: bool) -> None:
-        if self.file is None:
-            self.seen.check()
+        if self._asked is None:
             return
-        snapshot = take(trainer)
-        if self.cost is None:
-            self.cost = sum(tensor.nbytes for tensor in snapshot.tensors.values()) / _SLOW_DISK
-        if must or time.perf_counter() - self.saved_at > self.cost / SHARE:
+        if self.file is not None:
+            state = trainer.state()
+            if self._cost is None:
+                n_bytes = sum(array.nbytes for array in split_state(state)[1].values())
+                self._cost = n_bytes / _SLOW_DISK
             started = time.perf_counter()
-            self._write(snapshot)
-            self.saved_at = time.perf_counter()
-            self.cost = self.saved_at - started
-        self.seen.check()
+            if must or started - self._saved_at > self._cost / SHARE:
+                self._write(state)
+                self._saved_at = time.perf_counter()
+                self._cost = self._saved_at - started
+        trainer.processes.agreed.check()
 
-    def _write(self, snapshot: Snapshot) -> None:
-        assert self.kept is not None
+    def _write(self, state: State | None) -> None:
+        assert self._asked is not None
+        if self.file is not None:
+            dataclasses.replace(self._asked, tried=self.tried, trainer=state).save(self.file)
+
+
+def first_checkpoint(processes: Processes, own: Checkpoint) -> Checkpoint:
+    """The first process's checkpoint, in all of them; the others pass what they were asked for."""
+    state = processes.state_of_first({"tried": own.tried, "trainer": own.trainer})
+    return dataclasses.replace(own, tried=state["tried"], trainer=state["trainer"])
+
+
+class BestWeights:
+    """A copy of a module's state that can be put back, in memory while it is small and in a
+    temporary file above: a second copy of large tables would double a run's memory."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.file: IO[bytes] | None = None
+        self.copies: list[Tensor] = []
+        if sum(value.nbytes for value in self._values()) > IN_MEMORY_BYTES:
+            self.file = tempfile.TemporaryFile(prefix="fastgaum-best-")  # noqa: SIM115  # `close` closes it
+        self.copy()
+
+    def copy(self) -> None:
+        """Copy the module's present state.
+
+        Raises:
+            OutputError: the folder of temporary files is full.
+        """
         if self.file is None:
+            self.copies = [value.detach().clone() for value in self._values()]
             return
-        metadata = {
-            "format": FORMAT,
-            "config": json.dumps(self.kept.config.to_mapping()),
-            "reading": json.dumps(self.kept.reading),
-            "fingerprint": self.kept.fingerprint,
-            "tried": json.dumps(self.tried),
-            "trainer": json.dumps(snapshot.facts),
-        }
-        write_tensors(self.file, snapshot.tensors, metadata)
+        try:
+            self.file.seek(0)
+            for value in self._values():
+                self.file.write(_bytes_of(value))
+            self.file.flush()
+        except OSError as error:
+            raise OutputError(
+                f"cannot keep the best weights in '{tempfile.gettempdir()}': {error.strerror}; "
+                "free space or set TMPDIR"
+            ) from error
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The copied state, by name; not copies: read them before the next `copy`."""
+        state = self.module.state_dict()
+        names = [name for name, value in state.items() if value.numel()]
+        if self.file is None:
+            copied = dict(zip(names, self.copies, strict=True))
+        else:
+            copied, at = {}, 0
+            for name in names:
+                value = state[name]
+                # mapped, not read: a second copy in memory is what the file is there to avoid; "c"
+                # never writes to it
+                raw = np.memmap(self.file, np.uint8, "c", at, (value.nbytes,))
+                copied[name] = torch.from_numpy(raw).view(value.dtype).view(value.shape)
+                at += value.nbytes
+        return {name: copied.get(name, value) for name, value in state.items()}
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put the copied state back, in place."""
+        if self.file is None:
+            for value, copy in zip(self._values(), self.copies, strict=True):
+                value.copy_(copy)
+            return
+        self.file.seek(0)
+        for value in self._values():
+            # on the CPU this is the parameter's own memory, and the copy back does nothing
+            host = value.detach().cpu().contiguous()
+            self.file.readinto(_bytes_of(host))  # type: ignore[attr-defined]
+            value.copy_(host)
+
+    def close(self) -> None:
+        """Give the file back; nothing can be restored after."""
+        if self.file is not None:
+            self.file.close()
+
+    def _values(self) -> list[Tensor]:
+        return [value for value in self.module.state_dict().values() if value.numel()]
 
 
-def read_kept(file: Path) -> Kept:
-    """Read a resume file.
-
-    Raises:
-        CheckpointError: it is missing, damaged, or of another version.
-    """
-    if not file.is_file():
-        raise CheckpointError(f"there is no '{file}': train again with --overwrite")
-    with damage_named(file, "training"):
-        metadata, tensors = read_tensors(file)
-        cure = "train again with --overwrite, or use the version that wrote it"
-        require_format(file, metadata.get("format"), FORMAT, cure)
-        facts = parse_json(metadata["trainer"])
-        return Kept(
-            config=Config.from_mapping(parse_json(metadata["config"])),
-            reading=dict(parse_json(metadata["reading"])),
-            fingerprint=metadata["fingerprint"],
-            tried=[float(loss) for loss in parse_json(metadata["tried"])],
-            snapshot=_checked(Snapshot(facts, tensors)) if facts else None,
-        )
-
-
-def _checked(snapshot: Snapshot) -> Snapshot:
-    """The snapshot, its plain values looked at. Raises ValueError or TypeError for what no trainer
-    writes."""
-    at = snapshot.position
-    counts = (at.epochs, at.waited, at.drops, at.batches, at.events)
-    if any(type(count) is not int or count < 0 for count in counts):
-        raise ValueError("a count in it is not a whole number of at least 0")
-    if not all(isinstance(row.epoch, int) for row in snapshot.rows):
-        raise ValueError("an epoch in it has no number")
-    return snapshot
+def _bytes_of(value: Tensor) -> memoryview:
+    """A tensor's bytes, in order; its own memory where it is contiguous and on the CPU."""
+    return value.detach().cpu().contiguous().numpy().reshape(-1).view("u1").data

@@ -28,7 +28,7 @@ from fastgaum.nets.networks import IdDropout, Networks
 from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser
 from fastgaum.nets.sampling import sample_candidates
 from fastgaum.nets.tensors import Bags, BatchTensors, chosen_bags
-from fastgaum.parallel.exchange import Exchange
+from fastgaum.processes import Processes
 
 
 class Game:
@@ -80,10 +80,10 @@ class Game:
         for optimiser in self.reward_optimisers:
             optimiser.settle()
 
-    def share(self, exchange: Exchange) -> None:
+    def share(self, processes: Processes) -> None:
         """Take every step with the other processes of the training."""
         for optimiser in self.optimisers().values():
-            optimiser.exchange = exchange
+            optimiser.processes = processes
 
     def freeze(self, frozen: bool) -> None:
         """Let steps look at losses and gradients and move nothing, or move again."""

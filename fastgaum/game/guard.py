@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -20,17 +20,16 @@ from fastgaum.features.batches import Sessions, assemble, in_memory
 from fastgaum.features.streamed_sessions import StreamedSessions
 from fastgaum.logs.log import IntArray
 from fastgaum.nets.tensors import BatchTensors, to_tensors
-from fastgaum.parallel.exchange import Exchange
+from fastgaum.processes import Processes
 
 MOST_FOUND = 20
 """sessions at fault that are looked for; where all are, one look at each would take as long as an
 epoch"""
 MOST_NAMED = 5
-CPU = torch.device("cpu")
 Step = Callable[[BatchTensors], float]
 
 
-class Rule(Protocol):
+class SkipRule(Protocol):
     """What is done with a refused batch: a `Config`, or a baseline's own settings."""
 
     @property
@@ -61,35 +60,54 @@ class Guard:
         self,
         game: Freezable,
         networks: nn.Module,
-        rule: Rule,
+        rule: SkipRule,
         train: Sessions | StreamedSessions,
         session_name: Callable[[int], str],
-        device: torch.device = CPU,
-        exchange: Exchange | None = None,
+        processes: Processes | None = None,
     ) -> None:
-        self.game, self.networks, self.rule, self.device = game, networks, rule, device
-        self.exchange = exchange
+        """Guard the steps of a game.
+
+        Args:
+            game: what takes the steps.
+            networks: what they move.
+            rule: what is done with a refused batch.
+            train: the sessions that batches are of.
+            session_name: a session's name in an error, by its row in the log.
+            processes: those that take each step together.
+        """
+        self.game, self.networks, self.rule = game, networks, rule
         self.train, self.session_name = train, session_name
+        self.processes = processes or Processes()
         self.skipped = 0
         self.found: set[int] = set()
         self.of_last_epoch: list[str] = []
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds of it."""
+        return {
+            "skipped": self.skipped,
+            "found": sorted(self.found),
+            "of_last_epoch": self.of_last_epoch,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from a state. Raises KeyError, TypeError or ValueError for a damaged one."""
+        self.skipped, self.found = int(state["skipped"]), set(map(int, state["found"]))
+        self.of_last_epoch = list(map(str, state["of_last_epoch"]))
+
     def step(self, step: Step, batch: BatchTensors, where: str) -> float | None:
         """Take a step and return its loss; None where the batch was skipped.
 
-        A refused player's weights and optimiser state are untouched, and so is whoever would move
-        after it. In a round the generator's own finite steps, which come first, stay. Several
-        processes take it together or not at all.
+        A refused player's weights and optimiser state are untouched, and so are those of the
+        players that move after it. In a round the generator's own finite steps, which come first,
+        stay. Several processes take it together or not at all.
 
         Raises:
             NumericsError: the batch may not be skipped, or one too many was.
         """
         try:
-            if self.exchange is None:
-                return step(batch)
-            return self.exchange.together(step)(
-                batch, 0 if batch.source.is_filler else batch.n_events
-            )
+            n_events = 0 if batch.source.is_filler else batch.n_events
+            return self.processes.step(step, batch, n_events)
         except StepRefusedError as refusal:
             self.check_weights(f"in {where}, where {refusal}")
             names = self._at_fault(step, batch)
@@ -132,22 +150,20 @@ class Guard:
     def _at_fault(self, step: Step, batch: BatchTensors) -> str:
         """The sessions whose own loss or gradient is not finite, as a message names them."""
         train, rows = in_memory(self.train)
+        device = next(self.networks.parameters()).device
         order = np.argsort(rows, kind="stable")
         sessions = order[np.searchsorted(rows, batch.source.rows, sorter=order)].astype(np.int32)
 
         def refused(some: IntArray) -> bool:
             try:
-                step(to_tensors(assemble(train, some), self.device))
+                step(to_tensors(assemble(train, some), device))
             except StepRefusedError:
                 return True
             return False
 
-        with self._looking():
+        with self._looking(device):
             found = rows[at_fault(refused, sessions)].tolist()
-        if self.exchange is not None:
-            found = sorted(
-                {row for theirs in self.exchange.ranks.gather_json(found) for row in theirs}
-            )
+        found = sorted({row for theirs in self.processes.agree(found) for row in theirs})
         self.found.update(found)
         if found:
             return f"at fault: {self._named(found)}"
@@ -161,11 +177,11 @@ class Guard:
         return f"session{'s' * (len(rows) > 1)} {', '.join(names)}{' …' * (len(rows) > MOST_NAMED)}"
 
     @contextmanager
-    def _looking(self) -> Iterator[None]:
+    def _looking(self, device: torch.device) -> Iterator[None]:
         """Steps move nothing meanwhile, and no random stream moves on."""
         self.game.freeze(True)
         try:
-            with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 yield
         finally:
             self.game.freeze(False)

@@ -3,6 +3,7 @@ validation; best state kept."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -12,80 +13,40 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastgaum.checkpoint import State, check_like
 from fastgaum.config import Config
 from fastgaum.engine.game import FusedGame
-from fastgaum.errors import NumericsError
-from fastgaum.features.batches import Sessions, assemble, batches, blocks, count_batches, windows
-from fastgaum.features.share import WHOLE, Share
+from fastgaum.errors import ConfigError, NumericsError
+from fastgaum.features.batches import Batch, Sessions, batches, count_batches
 from fastgaum.features.streamed_sessions import StreamedSessions
-from fastgaum.game.best_state import BestState
-from fastgaum.game.checkpoint import Keeper
+from fastgaum.game.checkpoint import BestWeights, Checkpointer, TrainingPosition
 from fastgaum.game.game import Game
 from fastgaum.game.guard import Guard
-from fastgaum.game.observers import EpochRow, Observer
-from fastgaum.game.scoring import Figures, figures
-from fastgaum.game.snapshot import Position
+from fastgaum.game.observers import EpochRow, Observer, Silent
+from fastgaum.game.scoring import Figures, HeldBatches, figures
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import Regulariser
-from fastgaum.nets.scores import SCORING_SESSIONS
 from fastgaum.nets.tensors import BatchTensors, to_tensors
-from fastgaum.parallel.exchange import Exchange
-from fastgaum.parallel.ranks import Ranks, in_step
+from fastgaum.processes import Processes
 
 CATCH_UP_GAP = 2e-3
 """the generator has caught up when its mean training gap is below this"""
 GAP_SESSIONS = 20_000
 """the training gap is taken over so many sessions at most, the same ones in every epoch"""
-HELD_EVENTS = 50_000
-"""sessions that are scored after every epoch stay assembled up to so many events; above, they are
-assembled each time"""
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Training and validation sessions under one space, and how to name a session in an error."""
+    """Training and validation sessions under one feature space."""
 
     train: Sessions | StreamedSessions
     validation: Sessions | StreamedSessions
+    unknown_of_id: Tensor
+    """the id of each id's field for unknown values, shape (n_ids,)"""
+    outside: bool
+    """whether no click is offered as a choice"""
     session_name: Callable[[int], str]
-
-
-class Scored:
-    """Sessions that are scored again and again, as batches; they stay assembled while they are
-    few."""
-
-    def __init__(
-        self,
-        encoded: Sessions | StreamedSessions,
-        device: torch.device,
-        most_sessions: int | None = None,
-        without: Iterable[int] = (),
-        share: Share = WHOLE,
-    ) -> None:
-        self.encoded, self.device = encoded, device
-        n = min(encoded.n_sessions, most_sessions or encoded.n_sessions)
-        # spread over the log: its order may be that of time
-        self.positions = share.of(
-            np.linspace(0, encoded.n_sessions, n, endpoint=False).astype(np.int64)
-        )
-        self.without = list(without)
-        few = encoded.n_events * (len(self.positions) / max(encoded.n_sessions, 1)) <= HELD_EVENTS
-        self.held = list(self._assembled()) if few else None
-
-    def __iter__(self) -> Iterator[BatchTensors]:
-        return iter(self.held) if self.held is not None else self._assembled()
-
-    def _assembled(self) -> Iterator[BatchTensors]:
-        first = 0
-        for window in windows(self.encoded):
-            low, high = np.searchsorted(self.positions, [first, first + window.n_sessions])
-            positions = (self.positions[low:high] - first).astype(np.int32)
-            first += window.n_sessions
-            if len(positions):
-                sessions, rows = window.load()
-                right = positions[~np.isin(rows[positions], self.without)]
-                for picked in blocks(sessions, right, SCORING_SESSIONS):
-                    yield to_tensors(assemble(sessions, picked), self.device)
+    """a session's name in an error, by its row in the log"""
 
 
 class Trainer:
@@ -97,45 +58,48 @@ class Trainer:
         config: Config,
         regulariser: Regulariser,
         data: TrainingData,
-        unknown_of_id: Tensor,
-        outside: bool,
-        observer: Observer,
-        device: torch.device,
-        keeper: Keeper | None = None,
-        ranks: Ranks | None = None,
+        observer: Observer | None = None,
+        checkpointer: Checkpointer | None = None,
+        processes: Processes | None = None,
     ) -> None:
-        self.networks = networks
-        self.config = config
-        self.regulariser = regulariser
-        self.data = data
-        self.outside = outside
-        self.observer = observer
-        self.device = device
-        self.ranks, self.keeper = ranks or Ranks(), keeper or Keeper()
+        """Prepare a run on the device of the networks.
+
+        Args:
+            networks: what is trained.
+            config: how.
+            regulariser: the generator's Ω.
+            data: sessions to train on and to validate on.
+            observer: sees each epoch and each batch.
+            checkpointer: saves the run, and brings it to where a former one was.
+            processes: those that train together.
+        """
+        self.networks, self.config, self.regulariser = networks, config, regulariser
+        self.data, self.observer = data, observer or Silent()
+        self.processes, self.checkpointer = processes or Processes(), checkpointer or Checkpointer()
+        self.device = next(networks.parameters()).device
         # by hand, the gradient of a bilstm's matrices is never written, so it cannot be summed over
         # processes
-        by_hand = FusedGame.supports(networks, config, device) and not (
-            self.ranks.size > 1 and config.history == "bilstm"
+        by_hand = FusedGame.supports(networks, config, self.device) and not (
+            self.processes.size > 1 and config.history == "bilstm"
         )
         engine = FusedGame if by_hand else Game
         self.game: Game | FusedGame = engine(
-            networks, config, regulariser, unknown_of_id.to(device), outside
+            networks, config, regulariser, data.unknown_of_id.to(self.device), data.outside
         )
-        self.exchange: Exchange | None = None
-        if self.ranks.size > 1:
-            self.exchange = Exchange(self.ranks, self.keeper.stop)
-            self.game.share(self.exchange)
+        if self.processes.size > 1:
+            self.game.share(self.processes)
         self.guard = Guard(
-            self.game, networks, config, data.train, data.session_name, device, self.exchange
+            self.game, networks, config, data.train, data.session_name, self.processes
         )
         self.order = np.random.default_rng(config.seed)
-        self.at = Position()
+        self.at = TrainingPosition()
         self.at.begin_epoch(self.order)
-        self.train = Scored(data.train, device, GAP_SESSIONS, share=self.ranks.share)
-        self.validation = Scored(data.validation, device, share=self.ranks.share)
+        share = self.processes.share
+        self.train = HeldBatches(data.train, self.device, GAP_SESSIONS, share=share)
+        self.validation = HeldBatches(data.validation, self.device, share=share)
         self.rows: list[EpochRow] = []
         self.best_score = math.inf
-        self.best_state = BestState(networks)
+        self.best_weights = BestWeights(networks)
 
     def run(self) -> list[EpochRow]:
         """Train through all phases; the networks end with the best validated weights.
@@ -143,17 +107,17 @@ class Trainer:
         Raises:
             NumericsError: a loss, a gradient or a weight is not finite (or too many batches were
                 skipped for that); the networks then hold the last good state.
-            Interrupted: a signal asked for it; the keeper has saved the run.
+            Interrupted: a signal asked for it; the run is saved.
         """
         try:
-            with self.keeper.watching(self):
+            with self.checkpointer.watching(self):
                 self._phases()
         except NumericsError:
             self._restore()
             raise
         finally:
             self.game.release()
-            self.best_state.close()
+            self.best_weights.close()
         return self.rows
 
     def _phases(self) -> None:
@@ -180,7 +144,7 @@ class Trainer:
                     at.drops, at.waited = at.drops - 1, 0
                     self._restore()
                     self._set_learning_rates()
-            self.keeper.after_epoch(self, last=at.ended or at.epochs == epochs)
+            self.checkpointer.after_epoch(self, last=at.ended or at.epochs == epochs)
         self._restore()
 
     def _set_learning_rates(self) -> None:
@@ -198,7 +162,7 @@ class Trainer:
             self.best_score = math.inf
             at.ended = self._validated("generator", math.nan, rate).gap < CATCH_UP_GAP
             at.epochs += 1
-            self.keeper.after_epoch(self)
+            self.checkpointer.after_epoch(self)
 
     def _generator_only(self, batch: BatchTensors) -> float:
         self.game.generator_turn(batch, self.config.generator_steps)
@@ -213,41 +177,95 @@ class Trainer:
             loss = self.guard.step(
                 step, batch, f"epoch {len(self.rows) + 1}, batch {at.batches + 1}"
             )
-            n_events = batch.n_events if self.exchange is None else self.exchange.total_events
+            n_events = self.processes.n_events
             if loss is not None:
                 at.loss += loss * n_events
                 at.events += n_events
             at.batches, seen = at.batches + 1, seen + n_events
             self.observer.on_batch(at.batches, max(at.batches, n_batches))
-            self.keeper.after_batch(self)
+            self.checkpointer.after_batch(self)
         mean = at.loss / at.events if at.events else math.nan
         at.begin_epoch(self.order)
         return mean, seen / max(time.perf_counter() - started, 1e-9)
 
     def _shuffled(self) -> Iterator[BatchTensors]:
         train, size = self.data.train, self.config.batch_sessions
-        if isinstance(train, StreamedSessions) and train.given is not None:
-            # who was handed shards of its own makes batches of its own, each process's a part of
-            # one; after a resume others may be handed out, so none is skipped
-            found = in_step(batches(train, max(size // self.ranks.size, 1), self.order), self.ranks)
+        if self.processes.shards is not None:
+            # a process that is handed shards of its own makes batches of its own, each a part of
+            # one; after a resume other shards may be handed out, so none is skipped
+            own = batches(train, max(size // self.processes.size, 1), self.order)
+            found = _as_many_in_all(own, self.processes)
         else:
-            found = batches(train, size, self.order, self.at.batches, self.ranks.share)
+            found = batches(train, size, self.order, self.at.batches, self.processes.share)
         for batch in found:
             yield to_tensors(batch, self.device)
+
+    def state(self) -> State:
+        """All that the trainer needs to go on with its next batch to the same bytes. Arrays are
+        its own, not copies: write them before it goes on."""
+        # before the first epoch the best weights are the seed's
+        weights = {"now": self.networks.state_dict()}
+        if self.rows:
+            weights["best"] = self.best_weights.tensors()
+        random = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self.device)
+        return {
+            "position": dataclasses.asdict(self.at),
+            "rows": [row.to_dict() for row in self.rows],
+            "best_score": self.best_score,
+            "guard": self.guard.state(),
+            "weights": weights,
+            "optimisers": {
+                player: {"counters": list(optimiser.counters), **optimiser.state()}
+                for player, optimiser in self.game.optimisers().items()
+            },
+            "random": random,
+        }
+
+    def load_state(self, state: State) -> None:
+        """Bring a fresh trainer of the same configuration and data to where `state` was taken. Its
+        observer is called on the way, when the networks hold the best weights.
+
+        Raises:
+            KeyError, ValueError, TypeError, RuntimeError: the state is damaged, or another
+                configuration's or device's.
+        """
+        self.at = TrainingPosition.of(state)
+        self.rows = [EpochRow(**row) for row in state["rows"]]
+        self.best_score = float(state["best_score"])
+        self.order.bit_generator.state = self.at.order
+        self.guard.load_state(state["guard"])
+        if self.guard.found:
+            self.leave_out_found()
+        if self.rows:
+            self.networks.load_state_dict(state["weights"]["best"])
+            self.best_weights.copy()
+        self.observer.on_resume(self.rows)
+        self.networks.load_state_dict(state["weights"]["now"])
+        for player, optimiser in self.game.optimisers().items():
+            former = state["optimisers"][player]
+            for name, value in optimiser.state().items():
+                check_like(f"'{player}.{name}'", former[name], value)
+                value.copy_(former[name])
+            optimiser.set_counters(*former["counters"])
+        torch.set_rng_state(state["random"]["cpu"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
 
     def leave_out_found(self) -> None:
         """Take the gap over sessions other than those that the guard has found at fault: they have
         none."""
-        without, share = self.guard.found, self.ranks.share
-        self.train = Scored(self.data.train, self.device, GAP_SESSIONS, without, share)
+        without, share = self.guard.found, self.processes.share
+        self.train = HeldBatches(self.data.train, self.device, GAP_SESSIONS, without, share)
 
     def _restore(self) -> None:
         self.game.settle()
-        self.best_state.restore()
+        self.best_weights.restore()
 
     def _validated(self, phase: str, loss: float, rate: float) -> EpochRow:
         self.game.settle()
-        self.ranks.require_in_step(self.networks)
+        self._require_same_weights()
         skipped, at_fault = self.guard.of_epoch()
         if skipped:
             self.leave_out_found()
@@ -267,7 +285,7 @@ class Trainer:
         if best:
             self.guard.check_weights(f"after epoch {len(self.rows) + 1}")
             self.best_score = value
-            self.best_state.keep()
+            self.best_weights.copy()
         adversarial = phase != "exact" and self.networks.generator is not None
         row = EpochRow(
             epoch=len(self.rows) + 1,
@@ -287,7 +305,44 @@ class Trainer:
         self.observer.on_epoch(row)
         return row
 
-    def _figures(self, scored: Scored) -> Figures:
-        return figures(
-            self.networks, scored, self.regulariser, self.config.eta, self.outside, self.ranks.total
-        )
+    def _figures(self, held: HeldBatches) -> Figures:
+        total = self.processes.sum
+        eta, outside = self.config.eta, self.data.outside
+        return figures(self.networks, held, self.regulariser, eta, outside, total)
+
+    @torch.no_grad()
+    def _require_same_weights(self) -> None:
+        """Raise NumericsError unless every process has the same weights, to the last bit of their
+        sums."""
+        if self.processes.size > 1:
+            sums = [float(value.double().sum()) for value in self.networks.parameters()]
+            first, *others = self.processes.agree(sums)
+            if any(one != first for one in others):
+                raise NumericsError(
+                    "the processes' weights have come apart: a fault of a machine or of a "
+                    "library; go on from the last checkpoint with --resume"
+                )
+
+
+def _as_many_in_all(own: Iterable[Batch], processes: Processes) -> Iterator[Batch]:
+    """Each process's own batches, as many in all: a process that has none left takes part with a
+    filler until all are done.
+
+    Raises:
+        ConfigError: this process has none at all.
+    """
+    left, last = iter(own), None
+    while True:
+        batch = next(left, None)
+        if batch is None and last is None:
+            raise ConfigError(
+                f"process {processes.rank} was given no shard with training sessions: give each "
+                "at least one"
+            )
+        if not processes.sum(np.array([float(batch is not None)])).any():
+            return
+        if batch is None:
+            assert last is not None
+            batch = dataclasses.replace(last, is_filler=True)
+        last = batch
+        yield batch

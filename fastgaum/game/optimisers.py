@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fastgaum.errors import RefusedByAllError, StepRefusedError
 from fastgaum.nets.histories import PositionWeight
 from fastgaum.nets.scorers import BagLinear
-from fastgaum.parallel.exchange import Block, Exchange
+from fastgaum.processes import Processes, RowGradient
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
@@ -58,8 +58,8 @@ class StockOptimiser:
         self.lr, self.weight_decay, self.clip, self.rule = lr, weight_decay, clip, rule
         self.steps, self.log_decay = 0, 0.0
         self.frozen = False
-        self.exchange: Exchange | None = None
-        """with the other processes of the training, where there are any"""
+        self.processes = Processes()
+        """those of the training"""
         self.loss = 0.0
         self.measured: tuple[list[tuple[_Rows, Tensor]], float] | None = None
         self.adam = torch.optim.AdamW(
@@ -84,8 +84,8 @@ class StockOptimiser:
             StepRefusedError: the gradient is not finite.
         """
         refusal, self.loss = StepRefusedError, loss
-        if self.exchange is not None and not self.frozen:
-            self._share(self.exchange)
+        if self.processes.size > 1 and not self.frozen:
+            self._share()
             refusal = RefusedByAllError
         sparse = [
             (table, table.parameter.grad.coalesce())
@@ -132,23 +132,21 @@ class StockOptimiser:
                 )
                 table.shrunk.fill_(self.log_decay)
 
-    def _share(self, exchange: Exchange) -> None:
+    def _share(self) -> None:
         """Overwrite the gradients by their means over all processes."""
         for parameter in self.dense:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         flat = torch.cat([grad.reshape(-1) for grad in self._dense_gradients()])
-        blocks = [_block(table.parameter) for table in self.tables]
-        self.loss, parts = exchange.mean(self.loss, flat, blocks)
+        rows = [_row_gradient(table.parameter) for table in self.tables]
+        self.loss, rows = self.processes.mean(self.loss, flat, rows)
         at = 0
         for grad in self._dense_gradients():
             grad.copy_(flat[at : at + grad.numel()].view_as(grad))
             at += grad.numel()
-        for i, table in enumerate(self.tables):
-            ids = torch.cat([part.blocks[i].ids for part in parts])
-            rows = torch.cat([part.blocks[i].rows[0] * part.weight for part in parts])
+        for table, one in zip(self.tables, rows, strict=True):
             table.parameter.grad = torch.sparse_coo_tensor(
-                ids.long()[None], rows, table.parameter.shape, check_invariants=True
+                one.ids.long()[None], one.rows[0], table.parameter.shape, check_invariants=True
             )
 
     def _dense_gradients(self) -> list[Tensor]:
@@ -207,11 +205,12 @@ def _tables(part: nn.Module) -> list[nn.Parameter]:
     return [m.table for m in part.modules() if isinstance(m, BagLinear | PositionWeight)]
 
 
-def _block(table: nn.Parameter) -> Block:
+def _row_gradient(table: nn.Parameter) -> RowGradient:
     if table.grad is None:
-        return Block(table.new_empty(0, dtype=torch.int32), [table.new_empty(0, table.shape[1])])
+        none = table.new_empty(0, dtype=torch.int32)
+        return RowGradient(none, [table.new_empty(0, table.shape[1])])
     grad = table.grad.coalesce()
-    return Block(grad.indices()[0].int(), [grad.values()])
+    return RowGradient(grad.indices()[0].int(), [grad.values()])
 
 
 def _rows(table: nn.Parameter, rule: str) -> _Rows:

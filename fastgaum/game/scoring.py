@@ -4,7 +4,7 @@ numpy arrays."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,13 +12,20 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fastgaum.features.batches import Sessions, assemble, blocks, windows
+from fastgaum.features.share import WHOLE, Share
+from fastgaum.features.streamed_sessions import StreamedSessions
 from fastgaum.game.losses import exact_loss, optimality_gap
 from fastgaum.logs.log import FloatArray
 from fastgaum.metrics.precision import precision_at_k
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser
-from fastgaum.nets.scores import HeadScores
-from fastgaum.nets.tensors import BatchTensors
+from fastgaum.nets.scores import SCORING_SESSIONS, HeadScores
+from fastgaum.nets.tensors import BatchTensors, to_tensors
+
+HELD_EVENTS = 50_000
+"""sessions that are scored after every epoch stay assembled up to so many events; above, they are
+assembled each time"""
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,44 @@ class Figures:
     """NaN without a generator"""
     gap: float
     """0 without a generator"""
+
+
+class HeldBatches:
+    """Sessions that are scored again and again, as batches; they stay assembled while they are
+    few."""
+
+    def __init__(
+        self,
+        encoded: Sessions | StreamedSessions,
+        device: torch.device,
+        most_sessions: int | None = None,
+        without: Iterable[int] = (),
+        share: Share = WHOLE,
+    ) -> None:
+        self.encoded, self.device = encoded, device
+        n = min(encoded.n_sessions, most_sessions or encoded.n_sessions)
+        # spread over the log: its order may be that of time
+        self.positions = share.of(
+            np.linspace(0, encoded.n_sessions, n, endpoint=False).astype(np.int64)
+        )
+        self.without = list(without)
+        few = encoded.n_events * (len(self.positions) / max(encoded.n_sessions, 1)) <= HELD_EVENTS
+        self.held = list(self._assembled()) if few else None
+
+    def __iter__(self) -> Iterator[BatchTensors]:
+        return iter(self.held) if self.held is not None else self._assembled()
+
+    def _assembled(self) -> Iterator[BatchTensors]:
+        first = 0
+        for window in windows(self.encoded):
+            low, high = np.searchsorted(self.positions, [first, first + window.n_sessions])
+            positions = (self.positions[low:high] - first).astype(np.int32)
+            first += window.n_sessions
+            if len(positions):
+                sessions, rows = window.load()
+                right = positions[~np.isin(rows[positions], self.without)]
+                for picked in blocks(sessions, right, SCORING_SESSIONS):
+                    yield to_tensors(assemble(sessions, picked), self.device)
 
 
 def figures(

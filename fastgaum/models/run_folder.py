@@ -8,32 +8,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import platform
 import re
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from importlib import metadata
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import tomli_w
-import torch
 
 from fastgaum.errors import CheckpointError, LogFormatError, NumericsError, OutputError
-from fastgaum.features.streamed_sessions import ShardIterator
 from fastgaum.files import atomic, require_writable
-from fastgaum.game.checkpoint import Keeper, Kept, read_kept
+from fastgaum.game.checkpoint import Checkpoint, Checkpointer, first_checkpoint
 from fastgaum.game.observers import EpochRow, Observer, Silent
-from fastgaum.game.snapshot import Snapshot
-from fastgaum.interrupts import Stop
 from fastgaum.locks import LOCK_FILE, folder_lock, require_free
 from fastgaum.logs.shards import AnyLog
 from fastgaum.logs.tables import READ_ERRORS
+from fastgaum.machine import machine_facts, peak_memory
 from fastgaum.models.user_model import UserModel
-from fastgaum.parallel.ranks import Ranks
+from fastgaum.processes import Processes
 
 RESUME_FILE = "resume.safetensors"
 MADE_FILES = (
@@ -47,10 +41,20 @@ MADE_FILES = (
 """what can be made from the resume file"""
 RUN_FILES = (*MADE_FILES, RESUME_FILE)
 FINISHED = "finished"
-"""what the first of several processes says in the place of its log's fingerprint where its run has
+"""what the first of several processes gives instead of its log's fingerprint where its run has
 nothing left to do"""
 _PART = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part")
 """what `atomic` leaves of a file when its process is killed"""
+
+
+@dataclass(frozen=True)
+class LogOrigin:
+    """Where a run's log came from."""
+
+    source: str | None = None
+    """a registry name or a path: a report looks for the log there"""
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    """the options that it was read with: the command line reads them back to evaluate the run"""
 
 
 def train_run(
@@ -60,32 +64,36 @@ def train_run(
     *,
     overwrite: bool = False,
     observer: Observer | None = None,
-    reading: Mapping[str, Any] | None = None,
-    stop: Stop | None = None,
-    source: str | None = None,
-    ranks: Ranks | None = None,
-    shards: ShardIterator | None = None,
+    origin: LogOrigin | None = None,
+    processes: Processes | None = None,
 ) -> pl.DataFrame:
     """Fit a model on a log and leave a run folder; returns the training table.
 
     The folder gets its first file when the first batch is about to be trained, so that a run
-    refused for its input leaves nothing. After a NumericsError it holds the last good state.
-    `reading` holds the options that the log was read with: the command line reads them back to
-    evaluate the run. Ctrl-C raises KeyboardInterrupt and leaves what was last saved; a signal that
-    `stop` has noted ends the run after its batch, saved to the last bit. `source` is where the log
-    was found, a registry name or a path: a report looks for it there. Of several processes
-    (`ranks`) the first calls this, the others `follow_run`. `shards` is as in `UserModel.fit`.
+    refused for its input leaves nothing. After a NumericsError it holds the last good state. Ctrl-C
+    raises KeyboardInterrupt and leaves what was last saved; a signal that `processes.stop` has
+    noted ends the run after its batch, saved to the last bit.
+
+    Args:
+        model: a model that is not fitted.
+        log: its training and validation splits are used.
+        folder: the run folder.
+        overwrite: whether a run that is there is replaced.
+        observer: sees each epoch and each batch.
+        origin: where the log came from.
+        processes: those that train together: the first calls this, the others `follow_run`.
 
     Raises:
         OutputError: the folder holds a run already, is another process's, or cannot be written.
         NumericsError: training diverged.
-        Interrupted: `stop` has noted a signal.
+        Interrupted: a signal was noted.
     """
     check_run_folder(folder, overwrite)
+    origin = origin or LogOrigin()
     with folder_lock(folder):
         _check_contents(folder, overwrite)
-        kept = Kept(model.asked, dict(reading or {}), log.fingerprint)
-        return _run(model, log, folder, kept, observer, stop, source, ranks or Ranks(), shards)
+        checkpoint = Checkpoint(model.asked, dict(origin.reading), log.fingerprint)
+        return _run(model, log, folder, checkpoint, observer, origin.source, processes)
 
 
 def resume_run(
@@ -94,16 +102,20 @@ def resume_run(
     folder: Path,
     *,
     observer: Observer | None = None,
-    stop: Stop | None = None,
     source: str | None = None,
-    ranks: Ranks | None = None,
-    shards: ShardIterator | None = None,
+    processes: Processes | None = None,
 ) -> pl.DataFrame:
     """Go on with the run in a folder to the bytes that it would have had uninterrupted; returns the
-    training table.
+    training table. A run with nothing left to do is left as it is.
 
-    `model` has the configuration that the run was asked for (`kept_run` gives it), or the same with
-    more epochs. A run with nothing left to do is left as it is.
+    Args:
+        model: one with the configuration that the run was asked for (`run_checkpoint` gives it), or
+            the same with more epochs.
+        log: the run's.
+        folder: the run folder.
+        observer: sees each epoch and each batch.
+        source: where the log was found.
+        processes: as in `train_run`.
 
     Raises:
         CheckpointError: there is no run to go on with, its file is damaged, or the log or
@@ -111,70 +123,58 @@ def resume_run(
         OutputError, NumericsError, Interrupted: as `train_run`.
     """
     with folder_lock(folder):
-        kept = read_kept(folder / RESUME_FILE)
-        if log.fingerprint != kept.fingerprint:
+        checkpoint = Checkpoint.load(folder / RESUME_FILE)
+        if log.fingerprint != checkpoint.fingerprint:
             raise CheckpointError(
-                f"'{folder}' was trained on a log with the fingerprint {kept.fingerprint[:12]}, "
-                f"'{log.name}' has"
-                f" {log.fingerprint[:12]}: give the same log, read and split in the same way"
+                f"'{folder}' was trained on a log with the fingerprint "
+                f"{checkpoint.fingerprint[:12]}, '{log.name}' has {log.fingerprint[:12]}: give the "
+                "same log, read and split in the same way"
             )
-        if not kept.config.is_continued_by(model.asked):
+        if not checkpoint.config.is_continued_by(model.asked):
             raise CheckpointError(
                 f"the run in '{folder}' has another configuration: only its epochs may be raised"
             )
-        kept = dataclasses.replace(kept, config=model.asked)
-        table = finished_table(folder, kept)
+        checkpoint = dataclasses.replace(checkpoint, config=model.asked)
+        table = finished_table(folder, checkpoint)
         if table is not None:
-            if ranks is not None:
-                ranks.gather_json(FINISHED)
+            if processes is not None:
+                processes.agree(FINISHED)
             return table
-        return _run(model, log, folder, kept, observer, stop, source, ranks or Ranks(), shards)
+        return _run(model, log, folder, checkpoint, observer, source, processes)
 
 
-def follow_run(
-    model: UserModel,
-    log: AnyLog,
-    ranks: Ranks,
-    stop: Stop | None = None,
-    shards: ShardIterator | None = None,
-) -> None:
+def follow_run(model: UserModel, log: AnyLog, processes: Processes) -> None:
     """Take part in a run that the first of several processes trains, or goes on with, and writes.
 
     Raises:
         LogFormatError, NumericsError, Interrupted, LostPeerError: as in the first process.
     """
-    kept = _agreed(ranks, log, Kept(model.asked, {}, log.fingerprint))
-    if kept is not None:
-        keeper = Keeper(None, kept, stop)
-        del kept
-        model.fit(log, keeper=keeper, ranks=ranks, shards=shards)
+    own = Checkpoint(model.asked, {}, log.fingerprint)
+    checkpoint = _of_first(processes, log, own)
+    if checkpoint is not None:
+        checkpointer = Checkpointer(None, checkpoint)
+        del checkpoint
+        model.fit(log, checkpointer=checkpointer, processes=processes)
 
 
-def _agreed(ranks: Ranks, log: AnyLog, kept: Kept) -> Kept | None:
-    """What the first process has kept, in all of them; None where it has nothing to do.
+def _of_first(processes: Processes, log: AnyLog, own: Checkpoint) -> Checkpoint | None:
+    """The first process's checkpoint, in all of them; None where it has nothing to do.
 
     Raises:
         LogFormatError: they have read different logs.
     """
-    found = ranks.gather_json(log.fingerprint)
+    found = processes.agree(log.fingerprint)
     if found[0] == FINISHED:
         return None
     if len(set(found)) > 1:
         raise LogFormatError(
             "the processes have read different logs (fingerprints "
-            f"{', '.join(one[:12] for one in found)}): give each the"
-            " same files"
+            f"{', '.join(one[:12] for one in found)}): give each the same files"
         )
-    snapshot = kept.snapshot
-    facts = ranks.json_of_first([kept.tried, None if snapshot is None else snapshot.facts])
-    tensors = ranks.tensors_of_first(None if snapshot is None else snapshot.tensors)
-    tried, trainer = facts
-    return dataclasses.replace(
-        kept, tried=tried, snapshot=None if trainer is None else Snapshot(trainer, tensors)
-    )
+    return first_checkpoint(processes, own)
 
 
-def kept_run(folder: Path) -> Kept | None:
+def run_checkpoint(folder: Path) -> Checkpoint | None:
     """What the run in a folder was asked for, and how far it is; None where no run has begun.
 
     Raises:
@@ -186,22 +186,18 @@ def kept_run(folder: Path) -> Kept | None:
         raise CheckpointError(
             f"'{folder}' has no {RESUME_FILE}, its run cannot go on: train again with --overwrite"
         )
-    return read_kept(folder / RESUME_FILE)
+    return Checkpoint.load(folder / RESUME_FILE)
 
 
-def finished_table(folder: Path, kept: Kept) -> pl.DataFrame | None:
+def finished_table(folder: Path, checkpoint: Checkpoint) -> pl.DataFrame | None:
     """The training table of a run that has nothing left to do; None for any other."""
-    if (
-        not kept.is_finished
-        or kept.snapshot is None
-        or not all((folder / name).is_file() for name in RUN_FILES)
-    ):
+    if not checkpoint.is_finished or not all((folder / name).is_file() for name in RUN_FILES):
         return None
     try:
         table = pl.read_parquet(folder / "metrics.parquet")
     except READ_ERRORS:
         return None
-    return table if table.height == len(kept.snapshot.rows) else None
+    return table if table.height == len(checkpoint.rows) else None
 
 
 def check_run_folder(folder: Path, overwrite: bool) -> None:
@@ -241,36 +237,35 @@ def _run(
     model: UserModel,
     log: AnyLog,
     folder: Path,
-    kept: Kept,
+    checkpoint: Checkpoint,
     observer: Observer | None,
-    stop: Stop | None,
     source: str | None,
-    ranks: Ranks,
-    shards: ShardIterator | None,
+    processes: Processes | None,
 ) -> pl.DataFrame:
-    """Fit from where `kept` is; the folder's lock is held."""
+    """Fit from where the checkpoint is; the folder's lock is held."""
     for path in list(folder.iterdir()):
         if _is_left_over(path.name):
             path.unlink()
-    writer = _RunWriter(model, log, folder, observer or Silent(), kept.reading, source)
+    processes = processes or Processes()
+    origin = LogOrigin(source, checkpoint.reading)
+    writer = _RunWriter(model, log, folder, observer or Silent(), origin)
     started = time.perf_counter()
-    if ranks.size > 1:
-        kept = _agreed(ranks, log, kept) or kept
-    keeper = Keeper(folder / RESUME_FILE, kept, stop, on_begin=writer.clear)
-    del kept
+    checkpoint = _of_first(processes, log, checkpoint) or checkpoint
+    checkpointer = Checkpointer(folder / RESUME_FILE, checkpoint, on_begin=writer.clear)
+    del checkpoint
     try:
-        table = model.fit(log, writer, keeper=keeper, ranks=ranks, shards=shards)
+        table = model.fit(log, writer, checkpointer=checkpointer, processes=processes)
     except NumericsError:
         if writer.rows:
             writer.write_model()
         raise
     writer.write_model()
     seconds = time.perf_counter() - started
-    cost = {"seconds": seconds, "resumed": writer.resumed, **_peak_memory()}
-    if ranks.size > 1:
+    cost = {"seconds": seconds, "resumed": writer.resumed, **peak_memory()}
+    if processes.size > 1:
         cost |= {
-            "processes": ranks.size,
-            "sent_bytes_per_step": ranks.traffic.sent_per_step(ranks.size),
+            "processes": processes.size,
+            "sent_bytes_per_step": processes.traffic.sent_per_step(processes.size),
         }
     writer.write_machine({"cost": cost})
     with atomic(folder / "metrics.parquet") as beside:
@@ -278,36 +273,14 @@ def _run(
     return table
 
 
-def machine_facts(seed: int | None = None) -> dict[str, Any]:
-    """Versions, threads, processor and commit: what one needs to repeat a figure."""
-    packages = ("fastgaum", "torch", "numba", "numpy", "scipy", "polars")
-    return {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.release()}",
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "versions": {name: _version(name) for name in packages},
-        "commit": _commit(),
-        "seed": seed,
-    }
-
-
 class _RunWriter:
     """Writes each epoch's row as it comes, and the model at every new best."""
 
     def __init__(
-        self,
-        model: UserModel,
-        log: AnyLog,
-        folder: Path,
-        inner: Observer,
-        reading: Mapping[str, Any],
-        source: str | None,
+        self, model: UserModel, log: AnyLog, folder: Path, inner: Observer, origin: LogOrigin
     ) -> None:
         self.model, self.log, self.folder, self.inner = model, log, folder, inner
-        self.reading, self.source, self.resumed = reading, source, False
+        self.origin, self.resumed = origin, False
         self.rows: list[EpochRow] = []
 
     def on_batch(self, done: int, total: int) -> None:
@@ -356,7 +329,7 @@ class _RunWriter:
             "events": self.log.n_events,
         }
         facts = machine_facts(self.model.config.seed) | {
-            "log": about | {"source": self.source},
+            "log": about | {"source": self.origin.source},
             **more,
         }
         with atomic(self.folder / "machine.json") as beside:
@@ -367,57 +340,12 @@ class _RunWriter:
             beside.write_text(tomli_w.dumps(self.model.config.to_mapping()))
         self.write_machine({})
         with atomic(self.folder / "reading.json") as beside:
-            beside.write_text(json.dumps(dict(self.reading), indent=2) + "\n")
-
-
-def _peak_memory() -> dict[str, int | None]:
-    """Most memory that the process has held so far, torch and the log included, and most on the
-    card, in bytes."""
-    host = None
-    try:
-        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-            if line.startswith("VmHWM:"):
-                host = int(line.split()[1]) * 1024
-    except OSError:
-        pass  # only Linux says it there
-    card = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
-    return {"peak_memory_bytes": host, "peak_card_memory_bytes": card}
+            beside.write_text(json.dumps(dict(self.origin.reading), indent=2) + "\n")
 
 
 def _finite(row: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN: null stands for a figure that a phase does not have."""
+    """JSON has no NaN: a figure that a phase does not have is null."""
     return {
         key: None if isinstance(value, float) and value != value else value
         for key, value in row.items()
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor()
-
-
-def _commit() -> str | None:
-    """The checkout's commit when the package runs from one."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return None
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None

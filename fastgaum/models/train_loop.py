@@ -19,9 +19,15 @@ from fastgaum.features.streamed_sessions import ShardIterator
 from fastgaum.game.observers import Observer
 from fastgaum.logs.read import open_log
 from fastgaum.logs.shards import ShardedLog
-from fastgaum.models.run_folder import follow_run, kept_run, resume_run, train_run
+from fastgaum.models.run_folder import (
+    LogOrigin,
+    follow_run,
+    resume_run,
+    run_checkpoint,
+    train_run,
+)
 from fastgaum.models.user_model import UserModel
-from fastgaum.parallel.ranks import Ranks
+from fastgaum.processes import Processes
 
 OWN_KEYS = ("log", "out", "device")
 
@@ -39,15 +45,15 @@ def train_loop(
             workers.
         shard_iterator: called at the beginning of each epoch, gives the numbers of the shards to go
             through, in their order; in an epoch each shard should be one worker's. Workers may get
-            different numbers of them: who is through looks on.
-        observer: is told of epochs and batches, in the first worker.
+            different numbers of them: a worker that finishes early waits.
+        observer: sees each epoch and each batch, in the first worker.
 
     Returns:
         The training table, one row per epoch, in the first worker; None in the others.
 
-    A run that is in the folder already, unfinished, is gone on with: whoever restarts the workers
-    gives them the same arguments. Which shards were handed out is not known to it: one that stopped
-    within an epoch goes through the shards that are handed out next.
+    An unfinished run in the folder goes on: a scheduler that restarts the workers gives them the
+    same arguments. A run does not remember which shards were handed out: one that stopped within an
+    epoch goes through the shards that are handed out next.
 
     Raises:
         ConfigError: a key or value of `config` is wrong, or a worker has no shard.
@@ -71,17 +77,13 @@ def train_loop(
             "N`"
         )
     grouped = dist.is_available() and dist.is_initialized()
-    ranks = Ranks.of_process_group(model.device) if grouped else Ranks()
-    if not ranks.is_first:
-        follow_run(model, log, ranks, shards=shard_iterator)
+    processes = Processes.of_process_group(model.device) if grouped else Processes()
+    processes.shards = shard_iterator
+    if not processes.is_first:
+        follow_run(model, log, processes)
         return None
-    out = Path(config["out"])
-    also: dict[str, Any] = {
-        "observer": observer,
-        "source": str(Path(config["log"]).absolute()),
-        "ranks": ranks,
-        "shards": shard_iterator,
-    }
-    if kept_run(out) is not None:
-        return resume_run(model, log, out, **also)
-    return train_run(model, log, out, **also)
+    out, source = Path(config["out"]), str(Path(config["log"]).absolute())
+    if run_checkpoint(out) is not None:
+        return resume_run(model, log, out, observer=observer, source=source, processes=processes)
+    origin = LogOrigin(source)
+    return train_run(model, log, out, observer=observer, origin=origin, processes=processes)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import torch
@@ -23,6 +23,8 @@ from fastgaum.features.batches import Sessions
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.space import EncodedSessions, FeatureSpace
 from fastgaum.features.streamed_sessions import ShardIterator, StreamedSessions
+from fastgaum.game.observers import Observer
+from fastgaum.game.scoring import score
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.logs.shards import AnyLog
 from fastgaum.models.choice_model import (
@@ -37,6 +39,10 @@ from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser, regulari
 from fastgaum.nets.scores import HeadScores, ScoredSessions
 from fastgaum.nets.tables import TableMaker
 from fastgaum.nets.tensors import BatchTensors
+from fastgaum.processes import Processes
+
+if TYPE_CHECKING:
+    from fastgaum.game.checkpoint import Checkpointer
 
 
 class UserModel(ChoiceModel):
@@ -105,34 +111,36 @@ class UserModel(ChoiceModel):
     def fit(
         self,
         log: AnyLog,
-        observer: Any = None,
+        observer: Observer | None = None,
         *,
-        keeper: Any = None,
-        ranks: Any = None,
-        shards: ShardIterator | None = None,
+        checkpointer: Checkpointer | None = None,
+        processes: Processes | None = None,
     ) -> pl.DataFrame:
         """Train on the log's training split, choose the epoch on its validation split; return a row
         per epoch.
 
-        A log in shards (`sessions.read.open_log`) is read a few shards at a time. The caller's
-        torch random state is left as it was. The same seed on the same machine gives the same
-        model. `keeper` (`training.keeper.Keeper`) saves the run as it goes and brings it back to
-        where it was. Ctrl-C raises KeyboardInterrupt; the model is then of no use until the next
-        `fit`. `ranks` (`parallel.ranks.Ranks`) are the processes that fit this model together, each
-        of which calls this with the same log: a batch's sessions are shared among them, and all end
-        with the same weights. `shards` gives, for each call an epoch's, the numbers of the shards
-        that this process trains on, where somebody else hands them out.
+        A log in shards (`logs.read.open_log`) is read a few shards at a time. The caller's torch
+        random state is left as it was. The same seed on the same machine gives the same model.
+        Ctrl-C raises KeyboardInterrupt; the model is then of no use until the next `fit`.
+
+        Args:
+            log: a log in memory, or one in shards.
+            observer: sees each epoch and each batch.
+            checkpointer: saves the run as it goes, and brings it to where a former one was.
+            processes: those that fit this model together. Each calls this with the same log, a
+                batch's sessions are shared among them, and all end with the same weights.
 
         Raises:
             LogFormatError: a split is empty, or no click is required and none is in the log.
             NumericsError: a loss is not finite; the model then holds the last good state.
         """
-        from fastgaum.game.checkpoint import Keeper
+        # the engine's kernels take a second to import: a loaded model does without
+        from fastgaum.game.checkpoint import Checkpointer
         from fastgaum.game.loop import Trainer, TrainingData
-        from fastgaum.game.observers import Silent
 
+        checkpointer, processes = checkpointer or Checkpointer(), processes or Processes()
         if self.asked.search:
-            self.config = self._searched(log, keeper or Keeper(), ranks, shards)
+            self.config = self._searched(log, checkpointer, processes)
         space = FeatureSpace.fit(
             log, self.config.protocol, self.config.set_context, self.config.relations
         )
@@ -142,8 +150,10 @@ class UserModel(ChoiceModel):
         self.space, self.outside = space, offers_no_click(log, self.config.no_click)
         encoder = space.encoder(log)
         data = TrainingData(
-            train=self._sessions(encoder, log, "train", shards),
+            train=self._sessions(encoder, log, "train", processes.shards),
             validation=self._sessions(encoder, log, "validation"),
+            unknown_of_id=torch.from_numpy(space.unknown_of_id),
+            outside=self.outside,
             session_name=lambda row: f"'{log.session_name(row)}'",
         )
         del encoder
@@ -158,12 +168,9 @@ class UserModel(ChoiceModel):
                 self.config,
                 self.regulariser,
                 data,
-                torch.from_numpy(space.unknown_of_id),
-                self.outside,
-                observer or Silent(),
-                self.device,
-                keeper,
-                ranks,
+                observer,
+                checkpointer,
+                processes,
             )
             rows = trainer.run()
         self.table = pl.DataFrame([row.to_dict() for row in rows])
@@ -235,9 +242,7 @@ class UserModel(ChoiceModel):
 
         return load_model(Path(path), device, regulariser, history)
 
-    def _searched(
-        self, log: AnyLog, keeper: Any, ranks: Any, shards: ShardIterator | None
-    ) -> Config:
+    def _searched(self, log: AnyLog, checkpointer: Checkpointer, processes: Processes) -> Config:
         """The configuration asked for, its searched switches as they do best on validation with
         exact players."""
         exact = {
@@ -251,21 +256,21 @@ class UserModel(ChoiceModel):
             dict(zip(self.asked.search, values, strict=True))
             for values in itertools.product((True, False), repeat=len(self.asked.search))
         ]
-        for switches in settings[len(keeper.tried) :]:
+        for switches in settings[len(checkpointer.tried) :]:
             asked, own = (
                 self.asked.replace(**exact, **switches),
                 {"history": self.history, "tables": self.tables},
             )
             trial = UserModel(asked, regulariser=self.regulariser, device=self.device.type, **own)  # type: ignore[arg-type]
             try:
-                table = trial.fit(log, keeper=keeper, ranks=ranks, shards=shards)
+                table = trial.fit(log, checkpointer=checkpointer, processes=processes)
                 loss = float(table["val_loss"].min())  # type: ignore[arg-type]
             except NumericsError:
                 # the training proper then meets the same, and leaves its last good state
                 loss = math.inf
-            keeper.tried.append(loss)
+            checkpointer.tried.append(loss)
         self.settings_tried = len(settings)
-        best = min(zip(keeper.tried, settings, strict=True), key=lambda trial: trial[0])[1]
+        best = min(zip(checkpointer.tried, settings, strict=True), key=lambda trial: trial[0])[1]
         return self.asked.replace(**best, search=())
 
     def _sessions(
@@ -281,8 +286,6 @@ class UserModel(ChoiceModel):
         return encoder.for_training(log.sessions_in(split))
 
     def _score(self, encoded: EncodedSessions) -> ScoredSessions:
-        from fastgaum.game.scoring import score
-
         scores = score(
             self._networks(),
             self._batches(encoded),

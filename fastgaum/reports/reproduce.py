@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import Any
 
 from fastgaum.logs.log import SessionLog
-from fastgaum.models.run_folder import machine_facts
+from fastgaum.machine import machine_facts
 from fastgaum.reports.cells import KS, PooledEvents, Row, cells_of, rows_of
 from fastgaum.reports.comparisons import compare
 from fastgaum.reports.dataset_facts import dataset_facts

@@ -19,7 +19,7 @@ import pytest
 
 from fastgaum.cli.app import main
 from fastgaum.locks import folder_lock
-from fastgaum.models.run_folder import kept_run
+from fastgaum.models.run_folder import run_checkpoint
 from tests.crash.zygote import Zygote
 from tests.game.interrupted import check_same
 
@@ -108,9 +108,9 @@ def test_a_second_signal_stops_at_once(zygote: Zygote, log_file: Path, tmp_path:
     os.kill(pid, signal.SIGTERM)
     # where the machine is so fast that the batch was done between the two, the first one was
     # answered, and the run saved
-    code, kept = zygote.wait(pid), kept_run(run)
+    code, kept = zygote.wait(pid), run_checkpoint(run)
     assert kept is not None
-    assert (code, kept.snapshot is None) in ((143, True), (130, False))
+    assert (code, kept.trainer is None) in ((143, True), (130, False))
     assert not list(run.glob(".*"))
 
 

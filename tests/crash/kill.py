@@ -28,7 +28,7 @@ import polars as pl
 from safetensors import safe_open
 
 from fastgaum import load_log, save_log
-from fastgaum.game.checkpoint import read_kept
+from fastgaum.game.checkpoint import Checkpoint
 from fastgaum.logs.frame import to_frame
 from fastgaum.logs.slice import slice_sessions
 from fastgaum.logs.synthetic import synthesise
@@ -168,7 +168,7 @@ class Train(Job):
             UserModel.load(run, device="cpu")
             read += 1
         if (run / "resume.safetensors").exists():
-            read_kept(run / "resume.safetensors")
+            Checkpoint.load(run / "resume.safetensors")
             read += 1
         for name in ("metrics.jsonl", "machine.json", "reading.json"):
             text = _text(run / name)

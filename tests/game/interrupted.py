@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors import safe_open
 
+from fastgaum.checkpoint import load_state, split_state
 from fastgaum.config import Config
-from fastgaum.game import checkpoint as keeper
+from fastgaum.game import checkpoint
 from fastgaum.game.observers import EpochRow, Silent
 from fastgaum.interrupts import Interrupted, Stop
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.run_folder import resume_run, train_run
 from fastgaum.models.user_model import UserModel
+from fastgaum.processes import Processes
 
 SMALL: dict[str, Any] = {
     "epochs": 3,
@@ -79,7 +80,11 @@ def start_and_stop(config: Config, log: SessionLog, folder: Path, batch: int) ->
     stop = Stop()
     with pytest.raises(Interrupted):
         train_run(
-            UserModel(config, device="cpu"), log, folder, observer=StopAt(stop, batch), stop=stop
+            UserModel(config, device="cpu"),
+            log,
+            folder,
+            observer=StopAt(stop, batch),
+            processes=Processes(stop=stop),
         )
 
 
@@ -93,22 +98,18 @@ def resume(config: Config, log: SessionLog, folder: Path) -> Count:
 def essence(folder: Path) -> dict[str, Any]:
     """Everything in a run folder that is not a speed: files as bytes or values, the resume file's
     tensors as bytes."""
-    with safe_open(folder / "resume.safetensors", framework="np") as reader:
-        tensors = {name: reader.get_tensor(name).tobytes() for name in reader.keys()}  # noqa: SIM118
-        kept = {
-            name: json.loads(text) if text[0] in "[{" else text
-            for name, text in reader.metadata().items()
-        }
-    for row in kept["trainer"]["rows"]:
+    state = load_state(folder / "resume.safetensors", checkpoint.FORMAT, "")
+    for row in state["trainer"]["rows"]:
         row.pop("events_per_second")
+    facts, arrays = split_state(state)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return {
         "files": sorted(path.name for path in folder.iterdir()),
         "model": (folder / "model.safetensors").read_bytes(),
         "config": (folder / "config.toml").read_bytes(),
         "rows": [{**line, "events_per_second": 0} for line in lines],
-        "kept": repr(sorted(kept.items())),
-        "tensors": tensors,
+        "facts": repr(facts),
+        "tensors": {name: array.tobytes() for name, array in arrays.items()},
     }
 
 
@@ -124,4 +125,4 @@ def check_same(first: Path, second: Path) -> None:
 
 def save_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     """However long a save takes."""
-    monkeypatch.setattr(keeper, "SHARE", 1e9)
+    monkeypatch.setattr(checkpoint, "SHARE", 1e9)

@@ -21,7 +21,6 @@ from fastgaum.features.space import EncodedSessions, FeatureSpace
 from fastgaum.game.game import Game
 from fastgaum.game.guard import at_fault
 from fastgaum.game.loop import Trainer, TrainingData
-from fastgaum.game.observers import Silent
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.networks import Networks
@@ -157,23 +156,17 @@ def train(kind: str, monkeypatch: pytest.MonkeyPatch, *bad: int, **changes: Any)
     for session in bad:
         encoded = poisoned(encoded, session, math.nan)
     data = TrainingData(
-        encoded, space.encode(log, log.sessions_in("validation")), lambda row: f"'s{row}'"
+        encoded,
+        space.encode(log, log.sessions_in("validation")),
+        torch.from_numpy(space.unknown_of_id),
+        False,
+        lambda row: f"'s{row}'",
     )
     if kind == "autograd":
         monkeypatch.setattr(FusedGame, "supports", staticmethod(lambda *_: False))
     torch.manual_seed(0)
     networks = Networks(config, space.n_ids, space.n_numbers)
-    unknown = torch.from_numpy(space.unknown_of_id)
-    return Trainer(
-        networks,
-        config,
-        regulariser_of(config),
-        data,
-        unknown,
-        False,
-        Silent(),
-        torch.device("cpu"),
-    )
+    return Trainer(networks, config, regulariser_of(config), data)
 
 
 @pytest.mark.parametrize("kind", GAMES)

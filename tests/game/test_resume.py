@@ -3,7 +3,6 @@ player, any batch."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from pathlib import Path
@@ -11,21 +10,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors import safe_open
 
+from fastgaum.checkpoint import load_state, save_state
 from fastgaum.config import PRESETS, Config
 from fastgaum.engine.game import FusedGame
 from fastgaum.errors import CheckpointError, ConfigError, OutputError, StepRefusedError
-from fastgaum.game import best_state
-from fastgaum.game import checkpoint as keeper
+from fastgaum.game import checkpoint
 from fastgaum.game.loop import Trainer
-from fastgaum.game.observers import EpochRow, Silent
+from fastgaum.game.observers import Silent
 from fastgaum.interrupts import Interrupted, Stop
 from fastgaum.logs.log import SessionLog
-from fastgaum.models.run_folder import finished_table, kept_run, train_run
+from fastgaum.models.run_folder import finished_table, run_checkpoint, train_run
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.tensors import BatchTensors
-from fastgaum.tensor_writer import write_tensors
+from fastgaum.processes import Processes
 from tests.builders import random_log
 from tests.game.interrupted import (
     SMALL,
@@ -95,7 +93,7 @@ def test_every_variant_goes_on_from_any_batch(
 def test_n_and_m_epochs_are_n_plus_m_epochs(preset: str, log: SessionLog, tmp_path: Path) -> None:
     config = config_of(preset, epochs=4, patience=9, search=[])
     run(config.replace(epochs=2), log, tmp_path / "parts")
-    kept = kept_run(tmp_path / "parts")
+    kept = run_checkpoint(tmp_path / "parts")
     assert kept is not None
     assert kept.is_finished
     resume(config, log, tmp_path / "parts")
@@ -130,7 +128,7 @@ def test_a_crash_between_any_two_writes_is_mended(
         monkeypatch.setattr("os.replace", replace)
         if not crashed:
             break
-        if kept_run(folder) is None:
+        if run_checkpoint(folder) is None:
             assert not list(folder.glob("*"))
             run(config, log, folder)
         else:
@@ -166,10 +164,10 @@ def test_the_search_goes_on_where_it_was(
         monkeypatch.setattr(Trainer, "_epoch", counted)
         folder = tmp_path / f"{stop_in}"
         with pytest.raises(Interrupted):
-            train_run(UserModel(config, device="cpu"), log, folder, stop=stop)
+            train_run(UserModel(config, device="cpu"), log, folder, processes=Processes(stop=stop))
         monkeypatch.setattr(Trainer, "_epoch", epoch)
         assert [path.name for path in folder.iterdir()] == ["resume.safetensors"]
-        kept = kept_run(folder)
+        kept = run_checkpoint(folder)
         assert kept is not None
         assert len(kept.tried) == (stop_in - 1) // 2
         resume(config, log, folder)
@@ -179,7 +177,7 @@ def test_the_search_goes_on_where_it_was(
 def test_weights_kept_in_a_file_go_on_too(
     log: SessionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(best_state, "IN_MEMORY_BYTES", 10)
+    monkeypatch.setattr(checkpoint, "IN_MEMORY_BYTES", 10)
     check_interrupted_anywhere(
         config_of("paper-lstm", patience=1, lr_drops=1), log, tmp_path, times=1
     )
@@ -204,16 +202,15 @@ def test_skipped_batches_and_the_sessions_at_fault_are_kept(
         start_and_stop(config, log, tmp_path / f"{batch}", batch)
         resume(config, log, tmp_path / f"{batch}")
         check_same(tmp_path / "whole", tmp_path / f"{batch}")
-    rows = kept_rows(tmp_path / "7")
-    assert [row.skipped for row in rows[:2]] == [1, 1]
-    assert "'s5'" in rows[0].at_fault
+    rows = rows_of(tmp_path / "7")
+    assert [row["skipped"] for row in rows[:2]] == [1, 1]
+    assert "'s5'" in rows[0]["at_fault"]
 
 
-def kept_rows(folder: Path) -> list[EpochRow]:
-    kept = kept_run(folder)
-    assert kept is not None
-    assert kept.snapshot is not None
-    return kept.snapshot.rows
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    found = run_checkpoint(folder)
+    assert found is not None
+    return found.rows
 
 
 def test_a_finished_run_is_left_as_it_is(log: SessionLog, tmp_path: Path) -> None:
@@ -227,7 +224,7 @@ def test_a_finished_run_is_left_as_it_is(log: SessionLog, tmp_path: Path) -> Non
         path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (tmp_path / "run").iterdir()
     }
     (tmp_path / "run" / "metrics.parquet").write_bytes(b"half")
-    kept = kept_run(tmp_path / "run")
+    kept = run_checkpoint(tmp_path / "run")
     assert kept is not None
     assert finished_table(tmp_path / "run", kept) is None
     assert resume(config, log, tmp_path / "run").resumed == [3]
@@ -243,11 +240,10 @@ def test_a_run_out_of_patience_stays_so_however_many_epochs_it_may_have(
     config = config_of("paper-lstm", epochs=20, patience=1, lr=0.5)
     run(config, log, tmp_path / "run")
     model = (tmp_path / "run" / "model.safetensors").read_bytes()
-    kept = kept_run(tmp_path / "run")
+    kept = run_checkpoint(tmp_path / "run")
     assert kept is not None
     assert kept.is_finished
-    assert kept.snapshot is not None
-    assert len(kept.snapshot.rows) < 20
+    assert len(kept.rows) < 20
     assert resume(config.replace(epochs=40), log, tmp_path / "run").batches == 0
     assert model == (tmp_path / "run" / "model.safetensors").read_bytes()
 
@@ -269,7 +265,7 @@ def test_what_cannot_go_on_is_refused(log: SessionLog, tmp_path: Path) -> None:
     (tmp_path / "run" / "resume.safetensors").rename(tmp_path / "aside")
     (tmp_path / "run" / "model.safetensors").touch()
     with pytest.raises(CheckpointError, match=r"no resume\.safetensors"):
-        kept_run(tmp_path / "run")
+        run_checkpoint(tmp_path / "run")
     assert [path.name for path in tmp_path.iterdir() if path.name == "absent"] == []
 
 
@@ -280,27 +276,22 @@ def test_a_damaged_resume_file_is_named(damage: str, log: SessionLog, tmp_path: 
     config = config_of("paper-lstm")
     start_and_stop(config, log, tmp_path / "run", 14)
     file = tmp_path / "run" / "resume.safetensors"
-    with safe_open(file, framework="pt") as reader:
-        metadata, tensors = (
-            reader.metadata(),
-            {name: reader.get_tensor(name) for name in reader.keys()},  # noqa: SIM118
-        )
-    facts = json.loads(metadata["trainer"])
+    state = load_state(file, checkpoint.FORMAT, "")
+    trainer = state["trainer"]
     if damage == "count":
-        facts["position"]["batches"] = -1
+        trainer["position"]["batches"] = -1
     elif damage == "row":
-        facts["rows"][0]["surprise"] = 1
+        trainer["rows"][0]["surprise"] = 1
     elif damage == "order":
-        facts["position"]["order"]["bit_generator"] = "MT19937"
+        trainer["position"]["order"]["bit_generator"] = "MT19937"
     elif damage == "shape":
-        tensors["optimiser.reward 0.m"] = tensors["optimiser.reward 0.m"][:-1]
+        moments = trainer["optimisers"]["reward 0"]
+        moments["m"] = moments["m"][:-1]
     elif damage == "random":
-        tensors["random.cpu"] = tensors["random.cpu"][:100]
+        trainer["random"]["cpu"] = trainer["random"]["cpu"][:100]
     elif damage == "missing":
-        tensors.pop("best.players.0.reward.first.table")
-    elif damage == "format":
-        metadata["format"] = "fastgaum-model-1"
-    write_tensors(file, tensors, {**metadata, "trainer": json.dumps(facts)})
+        trainer["weights"]["best"].pop("players.0.reward.first.table")
+    save_state(file, "fastgaum-resume-1" if damage == "format" else checkpoint.FORMAT, state)
     if damage == "half":
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     elif damage == "garbage":
@@ -334,7 +325,7 @@ def test_overwriting_leaves_nothing_of_the_former_run(log: SessionLog, tmp_path:
             log,
             tmp_path / "run",
             overwrite=True,
-            stop=stop,
+            processes=Processes(stop=stop),
         )
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["resume.safetensors"]
     run(config.replace(seed=5), log, tmp_path / "whole")
@@ -348,16 +339,16 @@ def test_saves_take_their_share_of_the_time_at_most(
     """On a clock that each batch moves by ten seconds and each save by eight: one save in 400 s,
     and the last."""
     now, saved = [0.0], []
-    monkeypatch.setattr(keeper.time, "perf_counter", lambda: now[0])
-    write = keeper.write_tensors
+    monkeypatch.setattr(checkpoint.time, "perf_counter", lambda: now[0])
+    write = checkpoint.save_state
 
-    def slow(path: Path, tensors: Any, metadata: Any) -> None:
+    def slow(*given: Any) -> None:
         saved.append(now[0])
         now[0] += 8.0
-        write(path, tensors, metadata)
+        write(*given)
 
-    monkeypatch.setattr(keeper, "write_tensors", slow)
-    monkeypatch.setattr(keeper, "_SLOW_DISK", 1e6)
+    monkeypatch.setattr(checkpoint, "save_state", slow)
+    monkeypatch.setattr(checkpoint, "_SLOW_DISK", 1e6)
 
     class Clock(Silent):
         def on_batch(self, done: int, total: int) -> None:
@@ -369,8 +360,8 @@ def test_saves_take_their_share_of_the_time_at_most(
     assert len(saved) >= 5
     assert (np.diff(saved)[1:-1] >= 400).all()
     assert np.diff(saved)[-1] < 400
-    monkeypatch.setattr(keeper, "BATCH_SECONDS", 25.0)
-    monkeypatch.setattr(keeper, "SHARE", 1e9)
+    monkeypatch.setattr(checkpoint, "BATCH_SECONDS", 25.0)
+    monkeypatch.setattr(checkpoint, "SHARE", 1e9)
     saved.clear()
     train_run(
         UserModel(config.replace(epochs=1), device="cpu"),

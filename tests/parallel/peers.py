@@ -20,11 +20,10 @@ import torch
 from fastgaum.config import Config
 from fastgaum.errors import NumericsError
 from fastgaum.features.space import FeatureSpace
-from fastgaum.game.checkpoint import Keeper, Kept, read_kept
+from fastgaum.game.checkpoint import Checkpoint, Checkpointer
 from fastgaum.game.guard import Guard
 from fastgaum.game.loop import Trainer, TrainingData
-from fastgaum.game.observers import Silent
-from fastgaum.interrupts import Interrupted, Stop
+from fastgaum.interrupts import Interrupted
 from fastgaum.logs.read import open_log
 from fastgaum.logs.shard_writer import shard_log
 from fastgaum.logs.synthetic import synthesise
@@ -32,9 +31,7 @@ from fastgaum.models.train_loop import train_loop
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import regulariser_of
-from fastgaum.parallel.exchange import Block, Exchange
-from fastgaum.parallel.launch import launched
-from fastgaum.parallel.ranks import Ranks
+from fastgaum.processes import Processes, RowGradient, launched
 from tests.builders import random_log
 
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -96,7 +93,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
-def fitted(name: str, log: Any, ranks: Ranks | None) -> tuple[list[float], UserModel]:
+def fitted(name: str, log: Any, processes: Processes | None) -> tuple[list[float], UserModel]:
     """The loss of every step, and the model."""
     losses: list[float] = []
     plain = Guard.step
@@ -111,7 +108,7 @@ def fitted(name: str, log: Any, ranks: Ranks | None) -> tuple[list[float], UserM
         model = UserModel(
             Config.from_preset(**{"name": "fastgaum", **_named(CONFIGS[name])}), device="cpu"
         )
-        model.fit(log, ranks=ranks)
+        model.fit(log, processes=processes)
     finally:
         Guard.step = plain  # type: ignore[method-assign]
     return losses, model
@@ -121,69 +118,59 @@ def _named(config: dict[str, Any]) -> dict[str, Any]:
     return {"name" if key == "preset" else key: value for key, value in config.items()}
 
 
-def same(ranks: Ranks, folder: Path, name: str, sharded: bool = False) -> dict[str, Any]:
+def same(processes: Processes, folder: Path, name: str, sharded: bool = False) -> dict[str, Any]:
     """Losses and validation figures of this training, by all processes and by one alone."""
     log: Any = synthesise(600, preset="sample", seed=1)[0]
     if sharded:
-        if ranks.is_first:
+        if processes.is_first:
             shard_log(log, folder / "shards", 6)
-        ranks.json_of_first()
+        processes.agree()
         log = open_log(folder / "shards")
-    losses, model = fitted(name, log, ranks)
+    losses, model = fitted(name, log, processes)
     result = {"losses": losses, "table": model.table.to_dicts()}
     weights = torch.cat([value.double().reshape(-1) for value in model._networks().parameters()])
     result["same_weights"] = (
         len(
             {
                 tuple(one)
-                for one in ranks.gather_json(weights[:: max(len(weights) // 500, 1)].tolist())
+                for one in processes.agree(weights[:: max(len(weights) // 500, 1)].tolist())
             }
         )
         == 1
     )
-    if ranks.is_first:
+    if processes.is_first:
         alone, single = fitted(name, log, None)
         result["alone"], result["alone_table"] = alone, single.table.to_dicts()
     return result
 
 
-def reduction(ranks: Ranks, folder: Path) -> dict[str, Any]:
+def reduction(processes: Processes, folder: Path) -> dict[str, Any]:
     """What an exchange gives, of known numbers: three processes' events 1, 2, 3 … and one without
     any."""
-    exchange = Exchange(ranks, Stop())
-    exchange.events = ranks.rank
-    dense = torch.full((5,), float(ranks.rank))
-    ids = torch.arange(ranks.rank + 1, dtype=torch.int32)
-    loss, parts = exchange.mean(
-        float(ranks.rank),
-        dense,
-        [
-            Block(
-                ids,
-                [
-                    torch.full((len(ids), 2), 10.0 + ranks.rank),
-                    torch.full((len(ids), 1), 20.0 + ranks.rank),
-                ],
-            ),
-            Block(ids[:0], [torch.zeros(0, 3)]),
-        ],
-    )
-    blocks = [part.blocks[0] for part in parts]
-    rows = [
-        torch.cat([p.weight * block.rows[i] for p, block in zip(parts, blocks, strict=True)])
-        for i in range(2)
-    ]
+    own = processes.rank
+    dense = torch.full((5,), float(own))
+    ids = torch.arange(own + 1, dtype=torch.int32)
+    rows = [torch.full((len(ids), 2), 10.0 + own), torch.full((len(ids), 1), 20.0 + own)]
+    found: list[RowGradient] = []
+
+    def step(gradients: list[RowGradient]) -> float:
+        loss, whole = processes.mean(float(own), dense, gradients)
+        found.extend(whole)
+        return loss
+
+    gradients = [RowGradient(ids, rows), RowGradient(ids[:0], [torch.zeros(0, 3)])]
+    loss = processes.step(step, gradients, own)
     return {
         "loss": loss,
         "dense": dense.tolist(),
-        "ids": torch.cat([block.ids for block in blocks]).tolist(),
-        "rows": [table.tolist() for table in rows],
-        "events": exchange.total_events,
-        "others": [list(part.blocks[1].rows[0].shape) for part in parts],
+        "ids": found[0].ids.tolist(),
+        "rows": [table.tolist() for table in found[0].rows],
+        "events": processes.n_events,
+        "others": list(found[1].rows[0].shape),
     }
 
 
-def refused(ranks: Ranks, folder: Path) -> dict[str, Any]:
+def refused(processes: Processes, folder: Path) -> dict[str, Any]:
     """One process meets a number that is not finite: all refuse, name its session, and stop or go
     on alike."""
     log = random_log(3, n_sessions=120)
@@ -194,6 +181,8 @@ def refused(ranks: Ranks, folder: Path) -> dict[str, Any]:
     data = TrainingData(
         dataclasses.replace(train, numbers=numbers),
         space.encode(log, log.sessions_in("validation")),
+        torch.from_numpy(space.unknown_of_id),
+        False,
         lambda row: f"'{log.session_name(row)}'",
     )
     found: dict[str, Any] = {}
@@ -214,21 +203,17 @@ def refused(ranks: Ranks, folder: Path) -> dict[str, Any]:
             config,
             regulariser_of(config),
             data,
-            torch.from_numpy(space.unknown_of_id),
-            False,
-            Silent(),
-            torch.device("cpu"),
-            ranks=ranks,
+            processes=processes,
         )
         try:
             rows = trainer.run()
             found[rule] = [[row.skipped, row.at_fault] for row in rows]
         except NumericsError as error:
             found[rule] = str(error)
-    return {"everywhere": ranks.gather_json(found), "name": log.session_name(int(train.rows[7]))}
+    return {"everywhere": processes.agree(found), "name": log.session_name(int(train.rows[7]))}
 
 
-def stopped(ranks: Ranks, folder: Path) -> dict[str, Any]:
+def stopped(processes: Processes, folder: Path) -> dict[str, Any]:
     """A signal to the last process ends all of them after the same batch; another number of
     processes goes on from there."""
     log = synthesise(400, preset="sample", seed=1)[0]
@@ -236,40 +221,41 @@ def stopped(ranks: Ranks, folder: Path) -> dict[str, Any]:
         "large", epochs=3, warm_start=1, catch_up=1, id_dropout=0.0, batch_sessions=16
     )
     file = folder / "resume.safetensors"
-    stop, plain, steps = Stop(), Guard.step, [0]
+    stop, plain, steps = processes.stop, Guard.step, [0]
 
     def step(self: Guard, *given: Any) -> float | None:
         steps[0] += 1
-        if steps[0] == 13 and ranks.rank == ranks.size - 1:
+        if steps[0] == 13 and processes.rank == processes.size - 1:
             stop.handle(signal.SIGTERM, None)
         return plain(self, *given)
 
     Guard.step = step  # type: ignore[method-assign]
-    keeper = Keeper(file if ranks.is_first else None, Kept(config, {}, log.fingerprint), stop)
+    own = Checkpoint(config, {}, log.fingerprint)
+    checkpointer = Checkpointer(file if processes.is_first else None, own)
     try:
-        UserModel(config, device="cpu").fit(log, keeper=keeper, ranks=ranks)
+        UserModel(config, device="cpu").fit(log, checkpointer=checkpointer, processes=processes)
         ended: Any = None
     except Interrupted as error:
         ended = error.exit_code
     finally:
         Guard.step = plain  # type: ignore[method-assign]
-    codes, counts = ranks.gather_json(ended), ranks.gather_json(steps[0])
+    codes, counts = processes.agree(ended), processes.agree(steps[0])
     result: dict[str, Any] = {"codes": codes, "steps": counts}
-    if ranks.is_first:
+    if processes.is_first:
         whole = UserModel(config, device="cpu").fit(log)
         model = UserModel(config, device="cpu")
-        rest = model.fit(log, keeper=Keeper(file, read_kept(file)))
+        rest = model.fit(log, checkpointer=Checkpointer(file, Checkpoint.load(file)))
         result |= {"whole": whole.to_dicts(), "resumed": rest.to_dicts()}
     return result
 
 
-def handed(ranks: Ranks, folder: Path) -> dict[str, Any]:
+def handed(processes: Processes, folder: Path) -> dict[str, Any]:
     """Shards that somebody else hands out, more of them to the first process."""
     log = synthesise(600, preset="sample", seed=1)[0]
-    if ranks.is_first:
+    if processes.is_first:
         shard_log(log, folder / "handed", 7)
-    ranks.json_of_first()
-    own = [number for number in range(7) if (number % 3 == 0) == (ranks.rank == 1)]
+    processes.agree()
+    own = [number for number in range(7) if (number % 3 == 0) == (processes.rank == 1)]
     calls = []
 
     def shards() -> list[int]:
@@ -290,8 +276,8 @@ def handed(ranks: Ranks, folder: Path) -> dict[str, Any]:
     table = train_loop(config, shards)
     again = train_loop(config, shards)
     return {
-        "tables": ranks.gather_json(None if table is None else table.to_dicts()),
-        "calls": ranks.gather_json(len(calls)),
+        "tables": processes.agree(None if table is None else table.to_dicts()),
+        "calls": processes.agree(len(calls)),
         "again": None if again is None else again.height,
     }
 
@@ -301,16 +287,16 @@ def main() -> None:
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
     found = {}
-    with launched(torch.device("cpu")) as ranks:
+    with launched(torch.device("cpu")) as processes:
         for case in sys.argv[2:]:
             if case in ("reduction", "refused", "stopped", "handed"):
-                found[case] = globals()[case](ranks, folder)
+                found[case] = globals()[case](processes, folder)
             else:
                 found[case] = same(
-                    ranks, folder, case.removesuffix("-shards"), case.endswith("-shards")
+                    processes, folder, case.removesuffix("-shards"), case.endswith("-shards")
                 )
-            ranks.json_of_first()
-        if ranks.is_first:
+            processes.agree()
+        if processes.is_first:
             print(json.dumps(found))
             sys.stdout.flush()
     os._exit(0)

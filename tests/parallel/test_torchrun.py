@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 
 from fastgaum.cli.app import main
-from fastgaum.game.checkpoint import read_kept
+from fastgaum.game.checkpoint import Checkpoint
 from fastgaum.logs.shard_writer import shard_log
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.run_folder import RUN_FILES
@@ -132,10 +132,10 @@ def killed_after_an_epoch(launcher: int, out: Path, victim: int) -> int:
     file, until = out / "resume.safetensors", time.monotonic() + 120
     while time.monotonic() < until:
         if file.is_file():
-            snapshot = read_kept(file).snapshot
-            if snapshot is not None and snapshot.rows:
+            rows = Checkpoint.load(file).rows
+            if rows:
                 os.kill(workers(launcher)[victim], signal.SIGKILL)
-                return len(snapshot.rows)
+                return len(rows)
         time.sleep(0.01)
     raise AssertionError("no epoch was saved")
 

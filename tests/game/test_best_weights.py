@@ -1,4 +1,4 @@
-"""The best state comes back as it was, from memory and from a file; sessions that are scored again
+"""The best weights come back as they were, from memory and from a file; sessions that are scored again
 and again."""
 
 from __future__ import annotations
@@ -9,24 +9,24 @@ from torch import nn
 
 from fastgaum.errors import OutputError
 from fastgaum.features.space import FeatureSpace
-from fastgaum.game import best_state, loop
+from fastgaum.game import checkpoint, scoring
 from fastgaum.logs.synthetic import synthesise
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
-def test_a_kept_state_is_restored_in_place(
+def test_copied_weights_are_restored_in_place(
     in_memory: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not in_memory:
-        monkeypatch.setattr(best_state, "IN_MEMORY_BYTES", 10)
+        monkeypatch.setattr(checkpoint, "IN_MEMORY_BYTES", 10)
     module = nn.ModuleDict(
         {"a": nn.Linear(3, 2), "b": nn.BatchNorm1d(2), "none": nn.Embedding(0, 2)}
     )
-    best = best_state.BestState(module)
+    best = checkpoint.BestWeights(module)
     for _ in range(2):
         before = {name: value.clone() for name, value in module.state_dict().items()}
         places = [parameter.data_ptr() for parameter in module.parameters()]
-        best.keep()
+        best.copy()
         kept = best.tensors()
         assert list(kept) == list(before)
         assert all(torch.equal(kept[name], value) for name, value in before.items())
@@ -40,15 +40,15 @@ def test_a_kept_state_is_restored_in_place(
 
 
 def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(best_state, "IN_MEMORY_BYTES", 10)
-    best = best_state.BestState(nn.Linear(3, 2))
+    monkeypatch.setattr(checkpoint, "IN_MEMORY_BYTES", 10)
+    best = checkpoint.BestWeights(nn.Linear(3, 2))
 
     def full(_: nn.Module) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(best_state, "bytes_of", full)
+    monkeypatch.setattr(checkpoint, "_bytes_of", full)
     with pytest.raises(OutputError, match="No space left on device; free space or set TMPDIR"):
-        best.keep()
+        best.copy()
     best.close()
 
 
@@ -56,16 +56,16 @@ def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_scored_sessions_are_the_same_whether_held_or_assembled(
     held: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "HELD_EVENTS", 10**6 if held else 0)
-    monkeypatch.setattr(loop, "SCORING_SESSIONS", 16)
+    monkeypatch.setattr(scoring, "HELD_EVENTS", 10**6 if held else 0)
+    monkeypatch.setattr(scoring, "SCORING_SESSIONS", 16)
     log, _ = synthesise(300, preset="sample")
     space = FeatureSpace.fit(log, "identity", set_context=False)
     encoded = space.encode(log, log.sessions_in("train"))
-    whole = loop.Scored(encoded, torch.device("cpu"))
+    whole = scoring.HeldBatches(encoded, torch.device("cpu"))
     assert (whole.held is not None) == held
     for _ in range(2):
         assert sum(batch.n_events for batch in whole) == encoded.n_events
-    few = loop.Scored(encoded, torch.device("cpu"), 10)
+    few = scoring.HeldBatches(encoded, torch.device("cpu"), 10)
     rows = [row for batch in few for row in batch.source.rows.tolist()]
     assert len(rows) == len(set(rows)) == 10
     # spread over all sessions

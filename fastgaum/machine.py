@@ -1,0 +1,73 @@
+"""The machine that a figure was taken on: what one needs to know to repeat it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def machine_facts(seed: int | None = None) -> dict[str, Any]:
+    """Versions, threads, processor and commit: what one needs to repeat a figure."""
+    packages = ("fastgaum", "torch", "numba", "numpy", "scipy", "polars")
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "versions": {name: _version(name) for name in packages},
+        "commit": _commit(),
+        "seed": seed,
+    }
+
+
+def peak_memory() -> dict[str, int | None]:
+    """Most memory that the process has held so far, torch and the log included, and most on the
+    card, in bytes."""
+    host = None
+    try:
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                host = int(line.split()[1]) * 1024
+    except OSError:
+        pass  # only Linux says it there
+    card = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+    return {"peak_memory_bytes": host, "peak_card_memory_bytes": card}
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor()
+
+
+def _commit() -> str | None:
+    """The checkout's commit when the package runs from one."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

@@ -1,1 +1,0 @@
-"""Several processes that train one model: who they are, and what they tell each other in a step."""
