@@ -11,9 +11,9 @@ import polars as pl
 
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.columns import first_true, parse_numbers, row_number, show
+from fastgaum.logs.decoder import READ_ERRORS, one_line
 from fastgaum.logs.layouts import ItemKind, Period, Source
 from fastgaum.logs.log import IntArray
-from fastgaum.logs.tables import READ_ERRORS, one_line
 from fastgaum.logs.vocabulary import Vocabulary
 
 UNKNOWN = -1

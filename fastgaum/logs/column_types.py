@@ -13,8 +13,9 @@ from pathlib import Path
 import polars as pl
 
 from fastgaum.errors import LogFormatError
+from fastgaum.logs.decoder import READ_ERRORS, one_line
 from fastgaum.logs.schema import LogSchema, is_list
-from fastgaum.logs.tables import READ_ERRORS, Table, damaged, one_line
+from fastgaum.logs.tables import Table, damaged
 
 TIME = pl.Datetime("us", "UTC")
 _ID_ROLES = ("session", "user", "item", "items", "chosen", "split")
@@ -86,6 +87,8 @@ def settle(tables: Sequence[Table], schema: LogSchema, candidate_fields: Sequenc
         raise LogFormatError(
             f"the files' columns differ in type ({one_line(error)}): write them alike"
         ) from None
+    for table in tables:
+        table.check(names)
     doubts: dict[str, tuple[pl.DataType, ...]] = {}
     for role in ("event", "event_label"):
         name = getattr(schema, role)

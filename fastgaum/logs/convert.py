@@ -21,6 +21,7 @@ import polars as pl
 
 from fastgaum.errors import ConfigError, LogFormatError, OutputError
 from fastgaum.logs.column_types import Settled, settle
+from fastgaum.logs.decoder import one_line
 from fastgaum.logs.item_table import attach_item_table
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.pack import Rows, pack_rows
@@ -31,7 +32,7 @@ from fastgaum.logs.shard_writer import check_shards_output, require_shards, writ
 from fastgaum.logs.shards import ShardedLog, open_shards
 from fastgaum.logs.slice import join_logs
 from fastgaum.logs.split import USER_RULES, split_by_rule
-from fastgaum.logs.tables import one_line, open_table
+from fastgaum.logs.tables import open_table
 from fastgaum.logs.vocabulary import Vocabulary
 
 PIECE_ROWS = 1_000_000

@@ -21,7 +21,8 @@ from typing import Literal
 import polars as pl
 
 from fastgaum.errors import DatasetError, LogFormatError
-from fastgaum.logs.tables import READ_ERRORS, check_lines, one_line
+from fastgaum.logs.decoder import READ_ERRORS, one_line
+from fastgaum.logs.tables import check_lines
 
 ItemKind = Literal["artist", "track"]
 Period = Literal["month", "year"]

@@ -18,8 +18,8 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import LogFormatError
+from fastgaum.logs.decoder import READ_ERRORS, one_line
 from fastgaum.logs.log import ItemCounts, SessionLog
-from fastgaum.logs.tables import READ_ERRORS, one_line
 from fastgaum.untrusted import read_text
 
 MANIFEST = "shards.json"

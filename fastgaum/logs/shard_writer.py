@@ -21,6 +21,7 @@ import polars as pl
 from fastgaum.errors import ConfigError, OutputError
 from fastgaum.files import atomic, sync_file, sync_folder
 from fastgaum.locks import name_lock
+from fastgaum.logs.decoder import one_line
 from fastgaum.logs.fingerprint import Digests
 from fastgaum.logs.log import ItemCounts, SessionLog
 from fastgaum.logs.shard_files import (
@@ -35,7 +36,6 @@ from fastgaum.logs.shard_files import (
 from fastgaum.logs.shards import ShardedLog, is_saved_log, open_shards
 from fastgaum.logs.slice import slice_sessions
 from fastgaum.logs.synthetic import world
-from fastgaum.logs.tables import one_line
 
 MOST_SHARDS = 99_999
 SHARD_CANDIDATES = 1 << 25

@@ -30,6 +30,7 @@ import polars as pl
 from fastgaum.errors import LogFormatError
 from fastgaum.files import read_whole
 from fastgaum.logs.checks import check_head, check_part
+from fastgaum.logs.decoder import READ_ERRORS, one_line
 from fastgaum.logs.fingerprint import fingerprint_of, split_digest
 from fastgaum.logs.log import SPLITS, IntArray, ItemCounts, SessionLog, SplitName
 from fastgaum.logs.pack import MAX_ROWS
@@ -47,7 +48,6 @@ from fastgaum.logs.shard_files import (
 )
 from fastgaum.logs.slice import join_logs
 from fastgaum.logs.split import split_by_rule
-from fastgaum.logs.tables import READ_ERRORS, one_line
 
 
 @dataclass(frozen=True)

@@ -11,20 +11,23 @@ from pathlib import Path
 import polars as pl
 
 from fastgaum.errors import LogFormatError, did_you_mean
-from fastgaum.logs.file_headers import check_declared
+from fastgaum.logs.decoder import (
+    ARROW,
+    PARQUET,
+    READ_ERRORS,
+    lazy_rows,
+    one_line,
+    try_columns,
+    try_header,
+)
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
-PARQUET = (".parquet", ".pq")
-ARROW = (".arrow", ".feather", ".ipc")
 EXTENSIONS = (*SEPARATORS, *PARQUET, *ARROW)
 
 LONGEST_LINE = 1 << 20
 """bytes of a csv line: one of this length may pass, one of twice this length does not"""
 MOST_COLUMNS = 10_000
 """columns of a table"""
-
-# A damaged page can make polars panic, which is no PolarsError and not even an Exception.
-READ_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,16 @@ class Table:
     untyped: bool
     """whether every column is text because the format has no types (csv)"""
 
+    def check(self, columns: Sequence[str]) -> None:
+        """Raise LogFormatError naming a part whose columns cannot be decoded, or would grow beyond
+        proportion."""
+        for path, _ in () if self.untyped else self.parts:
+            try_columns(path, columns)
+
     def read(self, columns: Sequence[str]) -> pl.DataFrame:
         """Rows of all parts, in name order, with the given columns. Raises LogFormatError naming a
         damaged part."""
+        self.check(columns)
         frames = [_collect(path, part, list(columns)) for path, part in self.parts]
         try:
             return frames[0] if len(frames) == 1 else pl.concat(frames, how="vertical_relaxed")
@@ -58,6 +68,7 @@ class Table:
     def read_some(self, columns: Sequence[str], n_rows: int) -> Iterator[pl.DataFrame]:
         """The rows of `read` in order, at most so many at a time. Raises LogFormatError naming a
         damaged part."""
+        self.check(columns)
         for path, part in self.parts:
             start = 0
             while True:
@@ -103,11 +114,6 @@ def check_lines(path: Path, separator: str) -> None:
                 )
 
 
-def one_line(error: BaseException) -> str:
-    """First line of a library's message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def _open_folder(path: Path) -> Table:
     shards = sorted(
         p for p in path.iterdir() if p.suffix.lower() in PARQUET and p.name[0] not in "._"
@@ -142,21 +148,13 @@ def _scan(path: Path) -> pl.LazyFrame:
     if suffix in SEPARATORS:
         check_lines(path, SEPARATORS[suffix])
     else:
-        check_declared(path, "parquet" if suffix in PARQUET else "arrow")
+        try_header(path)
     try:
         if suffix in SEPARATORS:
             # Everything is read as text: ids keep leading zeros, and a column of mixed types cannot
             # fail halfway.
             return pl.scan_csv(path, separator=SEPARATORS[suffix], infer_schema=False, glob=False)
-        if suffix in PARQUET:
-            return pl.scan_parquet(path, hive_partitioning=False, glob=False)
-        with path.open("rb") as file:
-            is_stream = file.read(6) != b"ARROW1"
-        return (
-            pl.read_ipc_stream(path).lazy()
-            if is_stream
-            else pl.scan_ipc(path, hive_partitioning=False, glob=False)
-        )
+        return lazy_rows(path)
     except READ_ERRORS as error:
         raise damaged(path, error) from None
 

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.errors import DatasetError
+from fastgaum.errors import DatasetError, LogFormatError
 from fastgaum.files import atomic
 from fastgaum.kernels.ranking import rank_counts
+from fastgaum.logs.decoder import read_small_parquet
 from fastgaum.logs.log import FloatArray, SessionLog, SplitName
 
 Float64Array = npt.NDArray[np.float64]
@@ -103,8 +104,8 @@ def read_truth(path: str | Path, log: SessionLog) -> Truth:
     column, or does not know a candidate of the log."""
     wanted = [*KEYS, "utility", "probability"]
     try:
-        frame = pl.read_parquet(path, columns=wanted)
-    except (OSError, pl.exceptions.PolarsError) as error:
+        frame = read_small_parquet(Path(path)).select(wanted)
+    except (LogFormatError, pl.exceptions.PolarsError) as error:
         raise DatasetError(
             f"'{path}' is no truth of a log: {str(error).splitlines()[0]}; columns "
             f"{', '.join(wanted)} are required"

@@ -23,8 +23,8 @@ from fastgaum.files import atomic, require_writable
 from fastgaum.game.checkpoint import Checkpoint, Checkpointer, first_checkpoint
 from fastgaum.game.observers import EpochRow, Observer, Silent
 from fastgaum.locks import LOCK_FILE, folder_lock, require_free
+from fastgaum.logs.decoder import read_small_parquet
 from fastgaum.logs.shards import AnyLog
-from fastgaum.logs.tables import READ_ERRORS
 from fastgaum.machine import machine_facts, peak_memory
 from fastgaum.models.user_model import UserModel
 from fastgaum.processes import Processes
@@ -194,8 +194,8 @@ def finished_table(folder: Path, checkpoint: Checkpoint) -> pl.DataFrame | None:
     if not checkpoint.is_finished or not all((folder / name).is_file() for name in RUN_FILES):
         return None
     try:
-        table = pl.read_parquet(folder / "metrics.parquet")
-    except READ_ERRORS:
+        table = read_small_parquet(folder / "metrics.parquet")
+    except LogFormatError:
         return None
     return table if table.height == len(checkpoint.rows) else None
 

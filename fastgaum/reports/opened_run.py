@@ -11,10 +11,10 @@ from typing import Any
 import polars as pl
 
 from fastgaum.config import PRESETS, Config
-from fastgaum.errors import CheckpointError, DatasetError
+from fastgaum.errors import CheckpointError, DatasetError, LogFormatError
 from fastgaum.game.observers import EpochRow
+from fastgaum.logs.decoder import READ_ERRORS, one_line, read_small_parquet
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.tables import READ_ERRORS, one_line
 from fastgaum.models.user_model import UserModel
 from fastgaum.untrusted import parse_json, read_text
 
@@ -109,11 +109,11 @@ def _table(folder: Path) -> pl.DataFrame:
         )
     try:
         table = (
-            pl.read_parquet(file)
+            read_small_parquet(file)
             if file.suffix == ".parquet"
             else pl.read_ndjson(file, infer_schema_length=None)
         )
-    except READ_ERRORS as error:
+    except (LogFormatError, *READ_ERRORS) as error:
         raise CheckpointError(f"'{file}' is damaged ({one_line(error)}): train again") from None
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing or not table.height:

@@ -332,8 +332,8 @@ ROWS: dict[str, tuple[Make, str]] = {
     "unwritable output": (unwritable, "cannot write"),
     "log of other fields": (other_fields, "price"),
     # bombs: small files that stand for much
-    "parquet bomb": (bomb("parquet"), "says that it holds"),
-    "arrow bomb": (bomb("arrow"), "says that it holds"),
+    "parquet bomb": (bomb("parquet"), "when it is decoded"),
+    "arrow bomb": (bomb("arrow"), "when it is decoded"),
     "line of 2 GB": (long_line, "no line end in the"),
     "20,000 columns": (raw("log.csv", WIDE), "has 20000 columns, at most 10000"),
     # configurations

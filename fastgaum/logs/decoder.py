@@ -1,0 +1,224 @@
+"""Parquet and arrow files of strangers, decoded for a trial in a process of its own.
+
+Both formats pack a column of equal values into a few bytes, so that a file of a kilobyte may hold
+billions of rows, and a damaged file can make polars panic, which writes to the terminal. The trial
+has a memory limit and its stderr goes nowhere: what it survives, this process decodes too. One such
+process serves all files; it is started with the first of them and ends with this process.
+
+Files that FastGAUM wrote itself are known by their sha256 and need no trial."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import resource
+import select
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import polars as pl
+
+from fastgaum.errors import LogFormatError
+
+PARQUET = (".parquet", ".pq")
+ARROW = (".arrow", ".feather", ".ipc")
+
+FREE_BYTES = 1 << 26
+"""decoded bytes that any file may hold"""
+BYTES_PER_BYTE = 400
+"""decoded bytes per byte of the file beyond them: logs have up to 25"""
+SPARE_BYTES = 1 << 29
+"""memory that decoding may take beyond what it gives"""
+PIECE_ROWS = 1_000_000
+"""rows that are decoded at once"""
+PATIENCE, SLOWEST = 60.0, 1e6
+"""seconds that a trial may take, and bytes of the file per further second"""
+
+# A damaged page can make polars panic, which is no PolarsError and not even an Exception.
+READ_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
+
+
+def one_line(error: BaseException) -> str:
+    """First line of a library's message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def lazy_rows(path: Path) -> pl.LazyFrame:
+    """The rows of a parquet or arrow file, of which only the header is read (a stream of arrow has
+    none and is read whole). Raises READ_ERRORS."""
+    if path.suffix.lower() in PARQUET:
+        return pl.scan_parquet(path, hive_partitioning=False, glob=False)
+    with path.open("rb") as file:
+        is_stream = file.read(6) != b"ARROW1"
+    if is_stream:
+        return pl.read_ipc_stream(path).lazy()
+    return pl.scan_ipc(path, hive_partitioning=False, glob=False)
+
+
+def try_header(path: Path) -> None:
+    """Raise LogFormatError unless the header of a parquet or arrow file can be read."""
+    _try(path, [])
+
+
+def try_columns(path: Path, columns: Sequence[str]) -> None:
+    """Raise LogFormatError unless columns of a parquet or arrow file can be decoded, and hold no
+    more than a file of its size may."""
+    _try(path, list(columns))
+
+
+def read_small_parquet(path: Path) -> pl.DataFrame:
+    """All columns of a parquet file. Raises LogFormatError if it cannot be read."""
+    try:
+        _try(path, None)
+        return pl.read_parquet(path, glob=False)
+    except READ_ERRORS as error:
+        raise LogFormatError(f"'{path.name}' {_damaged(path, one_line(error))}") from None
+
+
+def _try(path: Path, columns: list[str] | None) -> None:
+    with _lock:
+        if _Trial.running is None or _Trial.running.owner != os.getpid():
+            _Trial.running = _Trial()
+        found = _Trial.running.ask(path, columns)
+    if found is not None:
+        raise LogFormatError(f"'{path.name}' {found}")
+
+
+def _damaged(path: Path, found: str) -> str:
+    kind = "parquet" if path.suffix.lower() in PARQUET else "arrow"
+    return f"is no readable {kind} file (cut short or damaged): {found}; copy or write it again"
+
+
+class _Trial:
+    """The process that decodes first."""
+
+    running: _Trial | None = None
+
+    def __init__(self) -> None:
+        self.owner = os.getpid()
+        root = str(Path(__file__).parents[2])
+        given = os.environ.get("PYTHONPATH")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "fastgaum.logs.decoder"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{given}" if given else root},
+            # Ctrl-C is this process's to handle
+            start_new_session=True,
+        )
+
+    def ask(self, path: Path, columns: list[str] | None) -> str | None:
+        """What is wrong with a file; None if nothing is."""
+        size = path.stat().st_size
+        try:
+            answer = self._answer(json.dumps([str(path.absolute()), columns]), size)
+        except BaseException:
+            self.end()
+            raise
+        if answer:
+            found: str | None = json.loads(answer)
+            return found
+        self.end()
+        return _damaged(
+            path,
+            f"decoding it takes more than {(SPARE_BYTES + _most_bytes(size)) >> 20} MB of memory, "
+            f"or {PATIENCE + size / SLOWEST:.0f} s",
+        )
+
+    def _answer(self, order: str, size: int) -> bytes:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.write(order.encode() + b"\n")
+            self.process.stdin.flush()
+        ready = select.select([self.process.stdout], [], [], PATIENCE + size / SLOWEST)[0]
+        return self.process.stdout.readline() if ready else b""
+
+    def end(self) -> None:
+        """End the process; the next trial starts another."""
+        if _Trial.running is self:
+            _Trial.running = None
+        if self.owner == os.getpid():
+            self.process.kill()
+            for pipe in (self.process.stdin, self.process.stdout):
+                if pipe is not None:
+                    with suppress(BrokenPipeError):
+                        pipe.close()
+            self.process.wait()
+
+
+_lock = threading.Lock()
+
+
+@atexit.register
+def _end() -> None:
+    if _Trial.running is not None:
+        _Trial.running.end()
+
+
+# -- within the process of the trial
+
+
+def _serve() -> None:
+    """Answer each file on stdin with what is wrong with it, until stdin ends."""
+    for line in sys.stdin:
+        name, columns = json.loads(line)
+        path = Path(name)
+        panicked = False
+        try:
+            found = _decoded(path, columns)
+        except (*READ_ERRORS, MemoryError) as error:
+            found = _damaged(path, one_line(error))
+            panicked = isinstance(error, pl.exceptions.PanicException)
+        print(json.dumps(found), flush=True)
+        if panicked:
+            # its other threads are in no known state
+            return
+
+
+def _decoded(path: Path, columns: list[str] | None) -> str | None:
+    """Decode a file's header and the given columns (None: all); what is wrong with its size."""
+    size = path.stat().st_size
+    _limit_memory(SPARE_BYTES + _most_bytes(size))
+    lazy = lazy_rows(path)
+    known = lazy.collect_schema().names()
+    n_rows = int(lazy.select(pl.len()).collect().item())
+    if columns == []:
+        return None
+    wanted = known if columns is None else columns
+    held, most = 0, _most_bytes(size)
+    for start in range(0, n_rows, PIECE_ROWS):
+        frame = lazy.select(wanted).slice(start, PIECE_ROWS).collect()
+        # a column of nulls takes no memory here, but will when it is made something of
+        held += max(int(frame.estimated_size()), 8 * frame.height * frame.width)
+        if held > most:
+            return (
+                f"has {size} bytes and holds more than {most} when it is decoded, the most that is "
+                "read from such a file: if you trust it, write it again, uncompressed or as csv"
+            )
+    return None
+
+
+def _most_bytes(size: int) -> int:
+    return FREE_BYTES + BYTES_PER_BYTE * size
+
+
+def _limit_memory(more: int) -> None:
+    """Let this process take so many bytes more than it has, where the system says how many it
+    has."""
+    with suppress(OSError, ValueError):
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        held = next(int(line.split()[1]) << 10 for line in status.splitlines() if "VmData" in line)
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        most = held + more if hard == resource.RLIM_INFINITY else min(held + more, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+
+
+if __name__ == "__main__":
+    _serve()
