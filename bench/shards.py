@@ -101,10 +101,10 @@ def rows(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def convert(arguments: argparse.Namespace) -> dict[str, Any]:
     """Convert the files: peak resident memory of the whole process, and rows per second."""
-    from fastgaum.logs.convert import convert as to_shards
+    from fastgaum.logs.convert import convert_files
 
     started = time.perf_counter()
-    log = to_shards([arguments.folder / "rows"], arguments.folder / "shards", arguments.shards)
+    log = convert_files([arguments.folder / "rows"], arguments.folder / "shards", arguments.shards)
     seconds = time.perf_counter() - started
     return {
         "events": log.n_events,

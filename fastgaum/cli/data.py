@@ -214,7 +214,7 @@ def _convert_to_shards(
             n_shards,
             data_dir=reading.data_dir,
             progress=progress.stage,
-            **reading.options(),
+            options=reading.options,
         )
     _finish_shards(out, written, json)
 
@@ -292,20 +292,20 @@ def build(
     (or year) before the choice."""
     check_log_output(out)
     check_outputs(json)
+    from fastgaum.logs.options import ReadOptions
     from fastgaum.logs.simulated_displays import as_rows, build_named
 
-    given = {"rule": rule, "displayed": displayed, "seed": seed}
-    options = {name: value for name, value in given.items() if value is not None}
+    given = {"name": rule, "displayed": displayed, "seed": seed}
+    changes = {name: value for name, value in given.items() if value is not None}
     fields = () if candidate_field is None else (candidate_field,)
     with EventProgress(choices) as progress:
         built = build_named(
             choices,
+            changes=changes,
             data_dir=data_dir,
             item=item,
-            candidate_fields=fields,
-            split_seed=split_seed,
+            options=ReadOptions.of(candidate_fields=fields, split_seed=split_seed),
             progress=progress,
-            **options,
         )
     write_log(as_rows(built.log, built.rule.seed) if out.suffix else built.log, out)
     for line in built.notes:

@@ -4,13 +4,16 @@ remembers them."""
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from fastgaum.errors import CheckpointError, ConfigError
+from fastgaum.logs.options import DEFAULT_OPTIONS, OPTIONS, ReadOptions, columns_of, option_name
 from fastgaum.untrusted import parse_json, read_text
 
 if TYPE_CHECKING:
@@ -24,79 +27,47 @@ READING_FILE = "reading.json"
 Log = Annotated[
     str,
     Parameter(
-        help="a registry name, a file (csv, tsv, parquet, arrow), a folder of parquet files,"
-        " or a log in shards"
+        help="a registry name, a file (csv, tsv, parquet, arrow), a folder of parquet files, or a "
+        "log in shards"
     ),
 ]
 
 
-@Parameter(name="*", group="Reading the log")
+def _flag(option: dataclasses.Field[Any], kind: Any) -> tuple[str, Any, Any]:
+    """A field of `ReadOptions` as a field that the command line fills; None: not given."""
+    kind = tuple[str, ...] if typing.get_origin(kind) is Mapping else kind
+    kind = Path | None if option.name == "item_table" else kind
+    parameter = Parameter(
+        name=f"--{option_name(option.name).replace('_', '-')}",
+        help=option.metadata["help"],
+        negative="",
+        show_default=False,
+    )
+    return option.name, Annotated[kind | None, parameter], field(default=None)
+
+
 @dataclass(frozen=True)
-class Reading:
-    """How to find and read a log. None: not given, so that a run's own options can stand in."""
+class Source:
+    """Where a log is found, and how it is read."""
 
     data_dir: Annotated[Path | None, Parameter(help="where registry names are looked up first")] = (
         None
     )
-    candidate_field: Annotated[
-        tuple[str, ...] | None,
-        Parameter(
-            help="a further column of each candidate to use (repeatable)",
-            negative="",
-            show_default=False,
-        ),
-    ] = None
-    item_table: Annotated[
-        Path | None, Parameter(help="a file of static item columns, one row per item")
-    ] = None
-    ordered: Annotated[
-        bool | None,
-        Parameter(
-            help="the display order is real (adds a position field)",
-            negative="",
-            show_default=False,
-        ),
-    ] = None
-    column: Annotated[
-        tuple[str, ...] | None,
-        Parameter(
-            help="the column of a role, as role=name: item=sku (repeatable)",
-            negative="",
-            show_default=False,
-        ),
-    ] = None
-    choices: Annotated[
-        Literal["error", "first"] | None,
-        Parameter(help="what to do with an event of several chosen items"),
-    ] = None
-    split_by: Annotated[
-        Literal["auto", "file", "user", "half", "other-half", "time"] | None,
-        Parameter(
-            help="the file's split, drawn by user, or cut by time; half, other-half: one half of"
-            " the users trains and validates, the other is the test split; auto: the file's if"
-            " it has one, else user"
-        ),
-    ] = None
-    split_seed: Annotated[
-        int | None, Parameter(help="seed of --split-by user, half and other-half")
-    ] = None
+    of_run: Annotated[ReadOptions, Parameter(parse=False)] = DEFAULT_OPTIONS
+    """what a run says of reading: taken where the command line says nothing"""
 
-    def options(self) -> dict[str, Any]:
-        """The options given, as `fastgaum.load` takes them.
+    @property
+    def options(self) -> ReadOptions:
+        """How the log is read.
 
         Raises:
-            ConfigError: a --column is not role=name.
+            ConfigError: an option's value is impossible.
         """
-        given: dict[str, Any] = {
-            "candidate_fields": self.candidate_field,
-            "item_table": self.item_table,
-            "ordered": self.ordered,
-            "columns": None if self.column is None else dict(_role(text) for text in self.column),
-            "choices": self.choices,
-            "split": self.split_by,
-            "split_seed": self.split_seed,
-        }
-        return {name: value for name, value in given.items() if value is not None}
+        values = {name: getattr(self, name, None) for name in OPTIONS}
+        given = {name: value for name, value in values.items() if value is not None}
+        if "columns" in given:
+            given["columns"] = columns_of(given["columns"])
+        return ReadOptions.of(**given).over(self.of_run)
 
     def load(self, log: str) -> SessionLog:
         """Find and read a log.
@@ -106,7 +77,7 @@ class Reading:
         """
         from fastgaum.logs.registry import load
 
-        return load(log, data_dir=self.data_dir, **self.options())
+        return load(log, data_dir=self.data_dir, options=self.options)
 
     def open(self, log: str) -> AnyLog:
         """Find a log and read it; one in shards stays on disk, to be gone through part by part.
@@ -119,43 +90,28 @@ class Reading:
         from fastgaum.logs.shards import is_saved_log
 
         found = resolve(log, self.data_dir)
-        return (
-            open_log(found.path, **self.options()) if is_saved_log(found.path) else self.load(log)
-        )
+        if is_saved_log(found.path):
+            return open_log(found.path, options=self.options)
+        return self.load(log)
 
     def raw_rows(self, log: str) -> DataFrame | None:
-        """The rows of a log as they stand in its file, for the audit; None for a saved log, which
-        has none.
+        """The rows of a log as they are in its file, for the audit; None for a saved log, which has
+        none.
 
         Raises:
             DatasetError, LogFormatError, ConfigError: as `load`.
         """
-        from fastgaum.logs.audit_rules import raw_rows
         from fastgaum.logs.locate import resolve
+        from fastgaum.logs.read import raw_rows
 
         found = resolve(log, self.data_dir)
         if found.dataset is not None and found.dataset.simulated:
-            from fastgaum.logs.simulated_displays import shown_rows
+            from fastgaum.logs.simulated_displays import registered_rule, shown_rows
 
-            return shown_rows(self.load(log), found.options["seed"])
-        options = {**found.options, **self.options()}
-        return raw_rows(
-            found.path,
-            **{k: v for k, v in options.items() if k in ("columns", "candidate_fields", "choices")},
-        )
+            return shown_rows(self.load(log), registered_rule(found).seed)
+        return raw_rows(found.path, options=self.options.over(found.options))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values of the options given; the data folder is the machine's, not the log's, and
-        stays out."""
-        values = {
-            k: v for k, v in dataclasses.asdict(self).items() if v is not None and k != "data_dir"
-        }
-        if self.item_table is not None:
-            # The run may be evaluated from another folder.
-            values["item_table"] = str(self.item_table.absolute())
-        return values
-
-    def or_of_run(self, run: Path) -> Reading:
+    def or_of_run(self, run: Path) -> Source:
         """Fill options that were not given with those that the run in a folder was trained with.
 
         Raises:
@@ -165,20 +121,19 @@ class Reading:
         if not file.is_file():
             return self
         try:
-            former = _former(parse_json(read_text(file)))
-        except (OSError, ValueError) as error:
+            former = ReadOptions.from_json(parse_json(read_text(file)))
+        except (OSError, ValueError, ConfigError) as error:
             raise CheckpointError(
                 f"'{file}' is damaged ({error}): train again, or remove it and give the options of "
                 "reading yourself"
             ) from error
-        given = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
-        return dataclasses.replace(former, **given)
+        return dataclasses.replace(self, of_run=former)
 
-    def of_first(self, saved: dict[str, Any]) -> Reading:
+    def of_first(self, saved: dict[str, Any]) -> Source:
         """The options of the first of several processes; where data lies is this machine's own."""
-        return dataclasses.replace(_former(saved), data_dir=self.data_dir)
+        return Reading(self.data_dir, of_run=ReadOptions.from_json(saved))
 
-    def of_resumed(self, run: Path, saved: dict[str, Any]) -> Reading:
+    def of_resumed(self, run: Path, saved: dict[str, Any]) -> Source:
         """The options that a run's log was read with; given ones may only repeat them.
 
         Raises:
@@ -186,12 +141,12 @@ class Reading:
             CheckpointError: the run's own record of them is damaged.
         """
         try:
-            former = _former(saved)
-        except ValueError as error:
+            former = ReadOptions.from_json(saved)
+        except (ValueError, ConfigError) as error:
             raise CheckpointError(
                 f"the run in '{run}' says in no known way how its log was read ({error})"
             ) from error
-        was, now = former.to_dict(), self.to_dict()
+        was, now = former.to_json(), self.options.to_json()
         differ = [
             f"--{key.replace('_', '-')} was {was.get(key)}, not {now[key]}"
             for key in now
@@ -202,44 +157,31 @@ class Reading:
                 f"the log of the run in '{run}' was read otherwise: {'; '.join(differ)}: leave the "
                 "options out, the folder has them"
             )
-        return dataclasses.replace(former, data_dir=self.data_dir)
+        return Reading(self.data_dir, of_run=former)
 
+
+if TYPE_CHECKING:
+    Reading = Source
+else:
+    _kinds = typing.get_type_hints(ReadOptions)
+    Reading = Parameter(name="*", group="Reading the log")(
+        dataclasses.make_dataclass(
+            "Reading",
+            [
+                _flag(one, _kinds[one.name])
+                for one in dataclasses.fields(ReadOptions)
+                if one.metadata
+            ],
+            bases=(Source,),
+            namespace={"__module__": __name__},
+            frozen=True,
+        )
+    )
+"""a source with a field for each of `ReadOptions` that has a help text, None where it is not
+given"""
 
 AS_IT_IS = Reading()
 """no option given"""
-
-
-_KINDS: dict[str, type] = {
-    "candidate_field": tuple,
-    "item_table": str,
-    "ordered": bool,
-    "column": tuple,
-    "choices": str,
-    "split_by": str,
-    "split_seed": int,
-}
-"""what a run's record may hold of each option"""
-
-
-def _former(saved: Any) -> Reading:
-    """The options that a record of them holds. Raises ValueError unless each is of its type."""
-    if not isinstance(saved, dict):
-        raise ValueError(f"it holds {type(saved).__name__}, options by name are required")
-    known: dict[str, Any] = {}
-    for name, value in saved.items():
-        found: Any = tuple(value) if isinstance(value, list) else value
-        if name not in _KINDS:
-            raise ValueError(f"unknown option '{name}'")
-        if not _is_kind(found, _KINDS[name]):
-            raise ValueError(f"{name} is {value!r}")
-        known[name] = Path(found) if name == "item_table" else found
-    return Reading(**known)
-
-
-def _is_kind(value: Any, kind: type) -> bool:
-    if isinstance(value, tuple):
-        return kind is tuple and all(isinstance(part, str) for part in value)
-    return type(value) is kind
 
 
 def lasting(log: str) -> str:
@@ -247,10 +189,3 @@ def lasting(log: str) -> str:
     from fastgaum.logs.registry import names
 
     return log if log in names() else str(Path(log).absolute())
-
-
-def _role(text: str) -> tuple[str, str]:
-    role, equals, name = text.partition("=")
-    if not equals or not role or not name:
-        raise ConfigError(f"--column is written role=name (item=sku), got '{text}'")
-    return role.strip(), name.strip()

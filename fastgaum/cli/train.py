@@ -101,11 +101,11 @@ def train(
         was_finished = (
             former is not None and finished_table(out, replace(former, config=resolved)) is not None
         )
-        processes.agree({"config": resolved.to_mapping(), "reading": reading.to_dict()})
+        processes.agree({"config": resolved.to_mapping(), "reading": reading.options.to_json()})
         with Waiting(f"reading {log}"):
             sessions = reading.open(log)
         source = lasting(log)
-        origin = LogOrigin(source, reading.to_dict())
+        origin = LogOrigin(source, reading.options.to_json())
         model = UserModel(resolved, device=device)
         with (
             noting_compilation(),

@@ -2,15 +2,13 @@
 choice.
 
 Order, repeated rows and the numbering of items are gone from a packed log on purpose, so the rules
-about them need the raw rows, in file order (`raw_rows`). Rules about ids, earlier displays and
+about them need the raw rows, in file order (`read.raw_rows`). Rules about ids, earlier displays and
 fields need only the packed log."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,10 +19,6 @@ from fastgaum.errors import LogFormatError
 from fastgaum.kernels.context import counts_before
 from fastgaum.logs.columns import parse_numbers
 from fastgaum.logs.log import NO_CLICK, TEST, IntArray, SessionLog
-from fastgaum.logs.rows import ChoiceRule, rows_of
-from fastgaum.logs.schema import LogSchema, resolve_schema
-from fastgaum.logs.shards import is_saved_log
-from fastgaum.logs.tables import open_table
 from fastgaum.logs.vocabulary import Vocabulary
 
 Float64Array = npt.NDArray[np.float64]
@@ -100,36 +94,6 @@ class RawEvents:
         """Whether view counts say anything: in a log of one row per candidate the chosen one never
         has a view row."""
         return bool((self.rows > 1).any() or (self.views > 1).any())
-
-
-def raw_rows(
-    path: str | os.PathLike[str],
-    *,
-    schema: LogSchema | None = None,
-    columns: Mapping[str, str] | None = None,
-    candidate_fields: Sequence[str] = (),
-    choices: ChoiceRule = "error",
-) -> pl.DataFrame | None:
-    """Read a log's rows as they stand, one per displayed candidate, in file order, nothing folded
-    or sorted.
-
-    Returns session, key (tells a session's events apart), item (text), chosen (bool), views and
-    more, or None for a saved log or one in shards, whose rows are gone. Options as in `read_log`.
-    Raises LogFormatError as it does."""
-    path = Path(path)
-    if is_saved_log(path):
-        return None
-    try:
-        table = open_table(path)
-        found = resolve_schema(
-            table.dtypes, schema=schema, columns=columns, candidate_fields=candidate_fields
-        )
-        frame = table.read(found.columns())
-        return rows_of(
-            frame, found, candidate_fields=(), untyped=table.untyped, choices=choices
-        ).frame
-    except LogFormatError as error:
-        raise LogFormatError(f"{path.name or path}: {error}") from None
 
 
 def fold_rows(raw: pl.DataFrame, log: SessionLog) -> RawEvents:

@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,10 +24,11 @@ from fastgaum.logs.column_types import Settled, settle
 from fastgaum.logs.decoder import one_line
 from fastgaum.logs.item_table import attach_item_table
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
 from fastgaum.logs.pack import Rows, pack_rows
-from fastgaum.logs.read import check_options
-from fastgaum.logs.rows import ChoiceRule, rows_of
-from fastgaum.logs.schema import LogSchema, require_column, resolve_schema
+from fastgaum.logs.read import require_split_column
+from fastgaum.logs.rows import candidate_rows
+from fastgaum.logs.schema import LogSchema, resolve_schema
 from fastgaum.logs.shard_writer import check_shards_output, require_shards, write_shards
 from fastgaum.logs.shards import ShardedLog, open_shards
 from fastgaum.logs.slice import join_logs
@@ -47,38 +48,37 @@ _COLLECT_AT = 4_000_000
 """distinct values that may wait before they are made distinct again"""
 
 
-def convert(
+def convert_files(
     paths: Sequence[str | os.PathLike[str]],
     folder: str | os.PathLike[str],
     n_shards: int,
     *,
-    schema: LogSchema | None = None,
-    candidate_fields: Sequence[str] = (),
-    item_table: str | os.PathLike[str] | None = None,
-    ordered: bool = False,
-    name: str | None = None,
-    columns: Mapping[str, str] | None = None,
-    choices: ChoiceRule = "error",
-    split: str = "auto",
-    split_seed: int = 0,
+    options: ReadOptions = DEFAULT_OPTIONS,
     piece_rows: int = PIECE_ROWS,
     progress: Stages | None = None,
 ) -> ShardedLog:
     """Write the rows of all files (or folders of parquet files) as one log in at most `n_shards`
     shards; return it opened.
 
-    Options are those of `read_log`. In one shard the log is what `read_log` makes of the files; in
-    more, its users come in another order, so that a split that is drawn is drawn anew.
-    `split="time"` is not offered: give such a split as a column.
+    In one shard the log is what `read_log` makes of the files; in more, its users come in another
+    order, so that a split that is drawn is drawn anew. `split="time"` is not offered: give such a
+    split as a column.
+
+    Args:
+        paths: at least one file or folder of the same columns.
+        folder: where the shards are written.
+        n_shards: at most so many; fewer where there are fewer users.
+        options: how to read the files.
+        piece_rows: rows that are read at once.
+        progress: called with what is being done and how far it is.
 
     Raises:
         LogFormatError: as `read_log`; a bad row is named within a range of its file's rows.
         ConfigError: an option is unknown or impossible.
         OutputError: the folder holds something else, or cannot be written.
     """
-    check_options(split, choices)
     require_shards(n_shards)
-    if split == "time":
+    if options.split == "time":
         raise ConfigError(
             "split by time compares all sessions, a log in shards is split user by user: give the "
             "split as a column, or use"
@@ -87,19 +87,14 @@ def convert(
     target = Path(folder)
     check_shards_output(target)
     tables = [open_table(Path(path)) for path in paths]
-    found = resolve_schema(
-        tables[0].dtypes, schema=schema, columns=columns, candidate_fields=candidate_fields
-    )
-    for column in candidate_fields:
-        require_column(column, tables[0].dtypes, "a candidate field")
-    if split == "file" and found.split is None:
-        raise LogFormatError(
-            "split='file' needs a split column (split, tr_val_tst), the log has none: use "
-            "split='user'"
-        )
-    rule = split if split in USER_RULES else None if found.split is not None else "user"
-    settled = settle(tables, found, candidate_fields)
-    name = name or Path(paths[0]).stem
+    schema = resolve_schema(tables[0].dtypes, options)
+    if options.split == "file":
+        require_split_column(schema)
+    rule: str | None = options.split
+    if rule not in USER_RULES:
+        rule = None if schema.split is not None else "user"
+    settled = settle(tables, schema, options.candidate_fields)
+    options = dataclasses.replace(options, name=options.name or Path(paths[0]).stem)
     say = progress or _nothing
     n_rows = 0
     try:
@@ -109,17 +104,17 @@ def convert(
         ) as beside:
             # in one shard the files' order stays
             per_shard = 1 if n_shards == 1 else max(1, min(PER_SHARD, MOST_BUCKETS // n_shards))
-            buckets = _Buckets(Path(beside), n_shards * per_shard, candidate_fields)
-            for rows in _checked(settled, found, candidate_fields, choices, piece_rows):
+            buckets = _Buckets(Path(beside), n_shards * per_shard, options.candidate_fields)
+            for rows in _checked(settled, schema, options, piece_rows):
                 buckets.append(rows)
                 n_rows += rows.frame.height
                 say("rows read", n_rows, None)
-            head = buckets.head(name, ordered)
-            if item_table is not None:
-                head = attach_item_table(head, item_table)
+            head = buckets.head(options)
+            if options.item_table is not None:
+                head = attach_item_table(head, options.item_table)
             with write_shards(target, head) as writer:
                 for written, log in enumerate(
-                    _packed(buckets, per_shard, head, choices, rule, split_seed), start=1
+                    _packed(buckets, per_shard, head, options, rule), start=1
                 ):
                     writer.add(log)
                     say("shards written", written, n_shards)
@@ -138,22 +133,14 @@ def _nothing(what: str, done: int, total: int | None) -> None:
 def _checked(
     settled: Settled,
     schema: LogSchema,
-    candidate_fields: Sequence[str],
-    choices: ChoiceRule,
+    options: ReadOptions,
     piece_rows: int,
 ) -> Iterator[Rows]:
     """The rows of each piece."""
     before = 0
     for path, in_file, piece in settled.pieces(piece_rows):
         try:
-            yield rows_of(
-                piece,
-                schema,
-                candidate_fields=candidate_fields,
-                untyped=False,
-                choices=choices,
-                first_row=before,
-            )
+            yield candidate_rows(piece, schema, options, first_row=before)
         except LogFormatError as error:
             where = (
                 "" if in_file == 0 else f" (rows are counted from row {in_file + 1} of the file)"
@@ -168,23 +155,20 @@ def _packed(
     buckets: _Buckets,
     per_shard: int,
     head: SessionLog,
-    choices: ChoiceRule,
+    options: ReadOptions,
     rule: str | None,
-    seed: int,
 ) -> Iterator[SessionLog]:
     """Each shard's buckets as a log of all the items, split by its rows or by a rule over all
     users."""
     first, drawn = 0, None
     if rule is not None:
         n_users = sum(buckets.count_users(number) for number in buckets.filled)
-        drawn = split_by_rule(np.arange(n_users, dtype=np.int32), rule, seed)
+        drawn = split_by_rule(np.arange(n_users, dtype=np.int32), rule, options.split_seed)
     for _, numbers in itertools.groupby(buckets.filled, lambda number: number // per_shard):
         parts = []
         for number in numbers:
             try:
-                log = pack_rows(
-                    buckets.read(number), ordered=head.ordered, choices=choices, name=head.name
-                ).log
+                log = pack_rows(buckets.read(number), options).log
             except LogFormatError as error:
                 raise LogFormatError(f"{head.name}: {error}") from None
             if drawn is not None:
@@ -259,7 +243,7 @@ class _Buckets:
             files.append(self.folder / f"{number}-{len(files):06}.parquet")
             part.write_parquet(files[-1], compression="lz4", statistics=False)
 
-    def head(self, name: str, ordered: bool) -> SessionLog:
+    def head(self, options: ReadOptions) -> SessionLog:
         """All the items and categories, and no session."""
         none = np.zeros(0, np.int32)
         return SessionLog(
@@ -277,8 +261,8 @@ class _Buckets:
             categories={
                 name: self._values[name].sorted() for name in self.fields if name in self._values
             },
-            ordered=ordered,
-            name=name,
+            ordered=options.ordered,
+            name=options.name or "log",
         )
 
     def count_users(self, number: int) -> int:

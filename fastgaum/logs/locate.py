@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fastgaum.errors import DatasetError, did_you_mean
+from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
 from fastgaum.logs.registry import DataFile, Dataset, data_root, dataset, names
 
 DATA_DIR = "FASTGAUM_DATA_DIR"
@@ -23,8 +23,8 @@ class Located:
     """the log's file or folder"""
     dataset: Dataset | None = None
     """its registry entry; None for a path"""
-    options: dict[str, Any] = field(default_factory=dict)
-    """what `read_log` needs to know about it; for a data set without display sets, `build_log`"""
+    options: ReadOptions = DEFAULT_OPTIONS
+    """what its registry entry says about reading it, its name too"""
 
 
 def cache_folder() -> Path:
@@ -129,4 +129,4 @@ def _by_name(entry: Dataset, data_dir: str | os.PathLike[str] | None) -> Located
             f"'{entry.name}' needs {entry.files[0].path}, which is not in {looked}: "
             f"{fetch}`fastgaum data get {entry.name} --from FILE`"
         )
-    return Located(path, entry, {**entry.read, **entry.build})
+    return Located(path, entry, ReadOptions.of(name=entry.name, **entry.read))

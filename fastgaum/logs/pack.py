@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ import polars as pl
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.columns import encode_field, first_true, show
 from fastgaum.logs.log import NO_CLICK, IntArray, SessionLog
+from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
 from fastgaum.logs.vocabulary import Vocabulary
 
 MAX_ROWS = 2**31 - 1
@@ -53,16 +54,14 @@ class Packed:
     """order (time) of each session's first event, length n_sessions"""
 
 
-def pack_rows(
-    rows: Rows, *, ordered: bool, choices: Literal["error", "first"], name: str
-) -> Packed:
+def pack_rows(rows: Rows, options: ReadOptions = DEFAULT_OPTIONS) -> Packed:
     """Pack a log's rows.
 
     Rows of one item in one event fold into one candidate: chosen if any of them is, viewed max(sum
     of views, 1) times, fields from its first row. Sessions keep their order of appearance, events
     are sorted by order (ties by appearance). Item codes follow the sorted item ids, and unless
     `ordered` so do the candidates of a display set: neither says anything about the order of rows.
-    With choices="first" the first chosen row of an event wins.
+    With `choices="first"` the first chosen row of an event wins.
 
     Raises LogFormatError for two choices in one event, a session with two users or splits, and for
     non-finite fields."""
@@ -71,7 +70,7 @@ def pack_rows(
     session_ids = frame["session"].unique(maintain_order=True)
     session_of_row = Vocabulary(session_ids).codes(frame["session"])
     items = Vocabulary.of(frame["item"])
-    events, candidates = _fold(frame, session_of_row, items.codes(frame["item"]), ordered)
+    events, candidates = _fold(frame, session_of_row, items.codes(frame["item"]), options.ordered)
 
     labels = frame["label"].gather(events["row"])
     display_offsets = offsets_of(candidates["event"].to_numpy(), events.height)
@@ -91,7 +90,7 @@ def pack_rows(
         session_offsets=offsets_of(session_of_event, len(session_ids)),
         display_offsets=display_offsets,
         items=candidates["item"].to_numpy(),
-        choices=_choices(candidates, display_offsets, choices, name_event),
+        choices=_choices(candidates, display_offsets, options.choices, name_event),
         split=split,
         users=users,
         session_ids=session_ids.rename("session"),
@@ -102,8 +101,8 @@ def pack_rows(
         else None,
         candidate_fields=fields,
         categories=categories,
-        ordered=ordered,
-        name=name,
+        ordered=options.ordered,
+        name=options.name or "log",
     )
     return Packed(
         log, events.group_by("session").agg(pl.col("order").first()).sort("session")["order"]

@@ -1,23 +1,31 @@
-"""read_log: a file, a folder of files or a saved log, in; a checked and packed SessionLog, out."""
+"""Reading a log: a file, a folder of files or a saved log, in; a checked, packed SessionLog, out.
+
+A large file is read a part at a time where that gives the same log: its rows are then never in
+memory together, a tenth of what they take at once. A part ends where a session does, is packed as a
+small log is, and joins the others. This is possible where every row can be read without the others:
+a typed file in the long layout whose columns are numbers, times or ids, and whose sessions are not
+scattered. Everything else, and every file with an error in it, is read at once, so that messages
+count its rows."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.errors import ConfigError, LogFormatError, did_you_mean
+from fastgaum.errors import LogFormatError
 from fastgaum.logs.item_table import attach_item_table
-from fastgaum.logs.log import SessionLog
-from fastgaum.logs.pack import Packed, pack_rows
-from fastgaum.logs.parts import read_in_parts
-from fastgaum.logs.rows import ChoiceRule, rows_of
+from fastgaum.logs.log import IntArray, SessionLog
+from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
+from fastgaum.logs.pack import Packed, check_size, pack_rows
+from fastgaum.logs.rows import candidate_rows
 from fastgaum.logs.schema import LogSchema, require_column, resolve_schema
 from fastgaum.logs.shard_files import refuse_former_form
 from fastgaum.logs.shards import (
@@ -29,163 +37,149 @@ from fastgaum.logs.shards import (
     open_shards,
 )
 from fastgaum.logs.split import USER_RULES, resplit, resplit_by, split_by_time
-from fastgaum.logs.tables import open_table
+from fastgaum.logs.tables import Table, open_table
+from fastgaum.logs.vocabulary import Vocabulary
 
 Stored = TypeVar("Stored", SessionLog, ShardedLog)
-SPLIT_RULES = ("auto", "file", *USER_RULES, "time")
+PART_ROWS = 1_000_000
+"""rows that are packed at once"""
 
 
 def read_log(
     path: str | os.PathLike[str],
     *,
-    schema: LogSchema | None = None,
-    candidate_fields: Sequence[str] = (),
-    item_table: str | os.PathLike[str] | None = None,
-    ordered: bool = False,
-    name: str | None = None,
-    columns: Mapping[str, str] | None = None,
-    choices: ChoiceRule = "error",
-    split: str = "auto",
-    split_seed: int = 0,
+    options: ReadOptions = DEFAULT_OPTIONS,
+    **given: Unpack[ReadKeywords],
 ) -> SessionLog:
     """Read a log: csv, tsv, txt (tab), parquet, arrow, a folder of parquet files, or a saved log
     (all of its shards).
 
-    Parameters:
-        schema: which column plays which role, whole; by default found by name (see
-            `sessions.schema`)
-        columns: single columns by role, `{"item": "sku", "event": "ts"}`; come before names and
-            before `schema`
-        candidate_fields: further columns of each candidate to keep: numbers as float32 (NaN,
-            infinite and missing are errors), text as categories (missing is code -1). A csv column
-            is numbers if every filled value is one. A nested log gives a list per event, or one
-            value for the whole display set.
-        item_table: a file of static item columns, one row per item; missing items and numbers get
-            the column's mean, missing categories code -1
-        ordered: the order of rows (or of the list) is the real display order; else candidates are
-            stored by item id
-        choices: what to do with an event of several chosen items: "error", or "first" keeps the
-            first one listed
-        split: "file" (its split column), "user" (whole users 50/25/25 by `split_seed`), "time"
-            (sessions 50/25/25 by the time of their first event), "half" and "other-half" (users of
-            one half, drawn by `split_seed`, train and validate, the others are the test split: two
-            runs without a common user), "auto" (file if there is a split column, else user)
-        name: what tables and messages call the log; by default the file's name
+    Args:
+        path: a file or a folder.
+        options: how to read it.
+        given: single options by name, as fields of `ReadOptions`: `columns`, `candidate_fields`,
+            `item_table`, `ordered`, `choices`, `split`, `split_seed`, `name`. They come first.
 
-    Raises ConfigError for an unknown `split` or `choices`, else LogFormatError: the rule, the
-    values, the cure."""
-    path = Path(path)
-    check_options(split, choices)
+    Raises:
+        ConfigError: an option does not exist, or has a value that it cannot have.
+        LogFormatError: the log breaks a rule; the message names the rule, the values and the cure.
+    """
+    path, options = Path(path), ReadOptions.of(**given).over(options)
     refuse_former_form(path)
-    saved = is_saved_log(path)
     try:
-        if saved:
-            log = _saved(load_log(path), candidate_fields, ordered, schema, columns, split)
-            log = resplit_by(log, split, split_seed) if split in USER_RULES else log
+        if is_saved_log(path):
+            log = _as_saved(load_log(path), options)
+            if options.split in USER_RULES:
+                log = resplit_by(log, options.split, options.split_seed)
         else:
-            table = open_table(path)
-            found = resolve_schema(
-                table.dtypes, schema=schema, columns=columns, candidate_fields=candidate_fields
-            )
-            for field in candidate_fields:
-                require_column(field, table.dtypes, "a candidate field")
-            packed = read_in_parts(
-                table,
-                found,
-                candidate_fields=candidate_fields,
-                ordered=ordered,
-                choices=choices,
-                name="log",
-            )
-            wanted = list(dict.fromkeys([*found.columns(), *candidate_fields]))
-            log = (
-                _split(packed, True, found, split, split_seed)
-                if packed is not None
-                else read_frame(
-                    table.read(wanted),
-                    schema=found,
-                    candidate_fields=candidate_fields,
-                    ordered=ordered,
-                    choices=choices,
-                    split=split,
-                    split_seed=split_seed,
-                    untyped=table.untyped,
-                )
-            )
+            log = dataclasses.replace(_read_rows(open_table(path), options), name=path.stem)
     except LogFormatError as error:
         raise _named(path, error) from None
-    if item_table is not None:
-        log = attach_item_table(log, item_table)
-    return dataclasses.replace(log, name=name or (log.name if saved else path.stem))
+    return _finished(log, options)
 
 
-def open_log(path: str | os.PathLike[str], **options: Any) -> AnyLog:
-    """Open a log to go through part by part: one of several shards stays on disk, any other is
-    read by `read_log`.
-
-    `options` are those of `read_log`. Raises LogFormatError and ConfigError as it does.
-    """
-    path = Path(path)
+def open_log(
+    path: str | os.PathLike[str],
+    *,
+    options: ReadOptions = DEFAULT_OPTIONS,
+    **given: Unpack[ReadKeywords],
+) -> AnyLog:
+    """Open a log to go through part by part: one of several shards stays on disk, any other is read
+    by `read_log`. Options and errors are those of `read_log`."""
+    path, options = Path(path), ReadOptions.of(**given).over(options)
     if not is_saved_log(path) or count_shards(path) == 1:
-        return read_log(path, **options)
-    given = {
-        "schema": None,
-        "candidate_fields": (),
-        "item_table": None,
-        "ordered": False,
-        "name": None,
-        "columns": None,
-        "choices": "error",
-        "split": "auto",
-        "split_seed": 0,
-        **options,
-    }
-    check_options(given["split"], given.pop("choices"))
-    return _of_shards(path, **given)
+        return read_log(path, options=options)
+    try:
+        log = _as_saved(open_shards(path), options)
+        if options.split in USER_RULES:
+            log = log.resplit(options.split, options.split_seed)
+    except LogFormatError as error:
+        raise _named(path, error) from None
+    return dataclasses.replace(log, head=_finished(log.head, options))
+
+
+def _finished(log: SessionLog, options: ReadOptions) -> SessionLog:
+    """The log with its item table and its name."""
+    if options.item_table is not None:
+        log = attach_item_table(log, options.item_table)
+    return dataclasses.replace(log, name=options.name or log.name)
 
 
 def read_frame(
     frame: pl.DataFrame,
     *,
-    schema: LogSchema | None = None,
-    candidate_fields: Sequence[str] = (),
-    ordered: bool = False,
-    name: str = "log",
-    columns: Mapping[str, str] | None = None,
-    choices: ChoiceRule = "error",
-    split: str = "auto",
-    split_seed: int = 0,
+    options: ReadOptions = DEFAULT_OPTIONS,
     untyped: bool = False,
+    **given: Unpack[ReadKeywords],
 ) -> SessionLog:
-    """Read a log that is already a polars frame, as `read_log` does; `untyped`: numbers may stand
-    as text (csv)."""
-    check_options(split, choices)
-    found = resolve_schema(
-        dict(frame.schema), schema=schema, columns=columns, candidate_fields=candidate_fields
-    )
-    rows = rows_of(
-        frame, found, candidate_fields=candidate_fields, untyped=untyped, choices=choices
-    )
-    packed = pack_rows(rows, ordered=ordered, choices=choices, name=name)
-    return _split(packed, rows.has_times, found, split, split_seed)
+    """Read a log that is already a polars frame, as `read_log` does; `untyped`: numbers may be
+    given as text (csv)."""
+    options = ReadOptions.of(**given).over(options)
+    schema = resolve_schema(dict(frame.schema), options)
+    return _read_whole(frame, schema, options, untyped)
 
 
-def _split(
-    packed: Packed, has_times: bool, schema: LogSchema, split: str, split_seed: int
+def raw_rows(
+    path: str | os.PathLike[str],
+    *,
+    options: ReadOptions = DEFAULT_OPTIONS,
+    **given: Unpack[ReadKeywords],
+) -> pl.DataFrame | None:
+    """Read a log's rows as they are in its file, one per displayed candidate, nothing folded or
+    sorted: what an audit looks at.
+
+    Returns session, key (tells a session's events apart), item (text), chosen (bool), views and
+    more, or None for a saved log or one in shards, which has no rows any more. Options and errors
+    are those of `read_log`."""
+    path, options = Path(path), ReadOptions.of(**given).over(options)
+    if is_saved_log(path):
+        return None
+    try:
+        table = open_table(path)
+        schema = resolve_schema(table.dtypes, options)
+        options = dataclasses.replace(options, candidate_fields=())
+        rows = candidate_rows(table.read(schema.columns()), schema, options, untyped=table.untyped)
+    except LogFormatError as error:
+        raise _named(path, error) from None
+    return rows.frame
+
+
+def _read_rows(table: Table, options: ReadOptions) -> SessionLog:
+    schema = resolve_schema(table.dtypes, options)
+    packed = _read_in_parts(table, schema, options)
+    if packed is not None:
+        return _with_split(packed, True, schema, options)
+    columns = list(dict.fromkeys([*schema.columns(), *options.candidate_fields]))
+    return _read_whole(table.read(columns), schema, options, table.untyped)
+
+
+def _read_whole(
+    frame: pl.DataFrame, schema: LogSchema, options: ReadOptions, untyped: bool
+) -> SessionLog:
+    rows = candidate_rows(frame, schema, options, untyped=untyped)
+    return _with_split(pack_rows(rows, options), rows.has_times, schema, options)
+
+
+def _with_split(
+    packed: Packed, has_times: bool, schema: LogSchema, options: ReadOptions
 ) -> SessionLog:
     """The log split by the rule asked for."""
-    if split == "file" and schema.split is None:
+    if options.split == "file":
+        require_split_column(schema)
+    if options.split == "time":
+        return packed.log.with_split(_time_split(packed, has_times, schema))
+    if options.split in USER_RULES:
+        return resplit_by(packed.log, options.split, options.split_seed)
+    return packed.log if schema.split is not None else resplit(packed.log, options.split_seed)
+
+
+def require_split_column(schema: LogSchema) -> None:
+    """Raise LogFormatError for a log that is to be split as its file says, and does not say it."""
+    if schema.split is None:
         raise LogFormatError(
             "split='file' needs a split column (split, tr_val_tst), the log has none: use "
             "split='user'"
         )
-    if split == "time":
-        return packed.log.with_split(_time_split(packed, has_times, schema))
-    if split in USER_RULES:
-        return resplit_by(packed.log, split, split_seed)
-    if schema.split is None:
-        return resplit(packed.log, split_seed)
-    return packed.log
 
 
 def _time_split(packed: Packed, has_times: bool, schema: LogSchema) -> npt.NDArray[np.int8]:
@@ -197,60 +191,19 @@ def _time_split(packed: Packed, has_times: bool, schema: LogSchema) -> npt.NDArr
     return split_by_time(packed.first_order)
 
 
-def check_options(split: str, choices: str) -> None:
-    """Raise ConfigError for an unknown way to split, or to choose among several choices."""
-    for option, value, known in (
-        ("split", split, SPLIT_RULES),
-        ("choices", choices, ("error", "first")),
-    ):
-        if value not in known:
-            raise ConfigError(
-                f"{option} is '{value}', one of {', '.join(known)} is "
-                f"required{did_you_mean(value, known)}"
-            )
-
-
-def _of_shards(
-    path: Path,
-    schema: LogSchema | None,
-    candidate_fields: Sequence[str],
-    item_table: str | os.PathLike[str] | None,
-    ordered: bool,
-    name: str | None,
-    columns: Mapping[str, str] | None,
-    split: str,
-    split_seed: int,
-) -> ShardedLog:
-    try:
-        log = _saved(open_shards(path), candidate_fields, ordered, schema, columns, split)
-        log = log.resplit(split, split_seed) if split in USER_RULES else log
-    except LogFormatError as error:
-        raise _named(path, error) from None
-    if item_table is not None:
-        log = dataclasses.replace(log, head=attach_item_table(log.head, item_table))
-    return log if name is None else log.renamed(name)
-
-
-def _saved(
-    log: Stored,
-    candidate_fields: Sequence[str],
-    ordered: bool,
-    schema: LogSchema | None,
-    columns: Mapping[str, str] | None,
-    split: str,
-) -> Stored:
+def _as_saved(log: Stored, options: ReadOptions) -> Stored:
     """A log that was saved, or written in shards, if the options make sense for it."""
-    if schema is not None or columns:
+    if options.columns:
         raise LogFormatError(
-            "a saved log has no columns to name: leave schema and columns out, or read the original"
+            "a saved log has no columns to name: leave columns out, or read the original"
         )
-    for field in candidate_fields:
+    for field in options.candidate_fields:
         require_column(field, log.candidate_fields, "a candidate field")
-    if ordered and not log.ordered:
+    if options.ordered and not log.ordered:
         raise LogFormatError(
             "the log was saved without its display order: read the original with ordered=True"
         )
-    if split == "time":
+    if options.split == "time":
         raise LogFormatError(
             "a saved log keeps no times, split='time' needs them: read the original, or use "
             "split='user'"
@@ -264,4 +217,123 @@ def _named(path: Path, error: LogFormatError) -> LogFormatError:
         error
         if f"'{path.name}'" in str(error) or str(path) in str(error)
         else LogFormatError(f"{path.name or path}: {error}")
+    )
+
+
+def _read_in_parts(table: Table, schema: LogSchema, options: ReadOptions) -> Packed | None:
+    """The log that reading at once gives, or None where that is what must be done."""
+    columns = list(dict.fromkeys([*schema.columns(), *options.candidate_fields]))
+    if not _row_by_row(table, schema, options) or table.n_rows() <= PART_ROWS:
+        return None
+    parts: list[_Part] = []
+    n_rows = 0
+    try:
+        for frame in _pieces(table, columns, schema.session):
+            n_rows += frame.height
+            check_size(n_rows)
+            rows = candidate_rows(frame, schema, options)
+            packed = pack_rows(rows, options)
+            if parts and packed.log.session_ids.is_in(parts[-1].log.session_ids.implode()).any():
+                return None
+            parts.append(_Part(packed.log, packed.first_order, _users(rows.frame)))
+        return _joined(parts)
+    except LogFormatError:
+        return None
+
+
+@dataclass(frozen=True)
+class _Part:
+    log: SessionLog
+    first_order: pl.Series
+    users: pl.Series | None
+    """user ids by the log's own codes, where users are logged"""
+
+
+def _users(frame: pl.DataFrame) -> pl.Series | None:
+    return frame["user"].unique(maintain_order=True) if "user" in frame.columns else None
+
+
+def _row_by_row(table: Table, schema: LogSchema, options: ReadOptions) -> bool:
+    """Whether the meaning of a row's values depends on that row alone."""
+
+    def number_or_time(column: str) -> bool:
+        dtype = table.dtypes[column]
+        return dtype.is_numeric() or dtype.is_temporal()
+
+    roles = (schema.session, schema.item, schema.split, schema.user)
+    ids = [column for column in roles if column is not None]
+    orders = [column for column in (schema.event, schema.event_label) if column is not None]
+    return (
+        not (table.untyped or schema.nested)
+        and schema.event is not None
+        and all(map(number_or_time, orders))
+        and all(table.dtypes[column].is_numeric() for column in options.candidate_fields)
+        # floats that are whole numbers throughout are ids without a point
+        and not any(table.dtypes[column].is_float() for column in ids)
+    )
+
+
+def _pieces(table: Table, columns: Sequence[str], session: str) -> Iterator[pl.DataFrame]:
+    """Rows in order, about PART_ROWS at a time, cut where the session changes."""
+    rest: pl.DataFrame | None = None
+    for frame in table.read_some(columns, PART_ROWS):
+        piece = frame if rest is None else pl.concat([rest, frame], how="vertical_relaxed")
+        # the last session may go on in the next part
+        others = np.flatnonzero(piece[session].ne_missing(piece[session][-1]).to_numpy())
+        whole = int(others[-1]) + 1 if len(others) else 0
+        if whole:
+            yield piece.head(whole)
+        rest = piece.slice(whole)
+    if rest is not None and rest.height:
+        yield rest
+
+
+def _joined(parts: Sequence[_Part]) -> Packed | None:
+    """One log of consecutive parts; None where a session has rows in two of them."""
+    logs = [part.log for part in parts]
+    session_ids = pl.concat([log.session_ids for log in logs])
+    if session_ids.n_unique() < len(session_ids):
+        return None
+    items = Vocabulary.union(Vocabulary(log.item_ids) for log in logs)
+
+    def joined(name: str) -> Any:
+        return np.concatenate([getattr(log, name) for log in logs])
+
+    def offsets(name: str) -> Any:
+        each = [getattr(log, name) for log in logs]
+        starts = np.cumsum([0, *(int(one[-1]) for one in each)])
+        steps = [
+            one[1:] + np.int32(start) for one, start in zip(each, starts[:-1].tolist(), strict=True)
+        ]
+        return np.concatenate([np.zeros(1, np.int32), *steps])
+
+    log = dataclasses.replace(
+        logs[0],
+        session_offsets=offsets("session_offsets"),
+        display_offsets=offsets("display_offsets"),
+        # both vocabularies are sorted, so that the order within a display set stays
+        items=np.concatenate([items.codes(log.item_ids)[log.items] for log in logs]),
+        choices=joined("choices"),
+        split=joined("split"),
+        users=_joined_users(parts, len(session_ids)),
+        session_ids=session_ids,
+        event_ids=pl.concat([log.event_ids for log in logs]),
+        item_ids=items.texts,
+        views=joined("views") if logs[0].views is not None else None,
+        candidate_fields={
+            name: np.concatenate([log.candidate_fields[name] for log in logs])
+            for name in logs[0].candidate_fields
+        },
+    )
+    return Packed(log, pl.concat([part.first_order for part in parts]))
+
+
+def _joined_users(parts: Sequence[_Part], n_sessions: int) -> IntArray:
+    """User of each session, coded by appearance in the whole log."""
+    own = [part.users for part in parts if part.users is not None]
+    if not own:
+        return np.arange(n_sessions, dtype=np.int32)
+    users = Vocabulary(pl.concat(own).unique(maintain_order=True))
+    return np.concatenate(
+        [users.codes(ids)[part.log.users] for ids, part in zip(own, parts, strict=True)]
     )

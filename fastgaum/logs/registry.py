@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from fastgaum.errors import DatasetError, did_you_mean
+from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
 from fastgaum.untrusted import parse_toml
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Dataset:
     bundled: bool = False
     """whether its files come with FastGAUM"""
     build: Mapping[str, Any] = field(default_factory=dict)
-    """options of `build_log` for choices without display sets; empty for a log that has its own"""
+    """fields of `DisplayRule` for choices without display sets; empty for a log that has its own"""
 
     @property
     def simulated(self) -> bool:
@@ -126,31 +127,41 @@ def load(
     name_or_path: str | os.PathLike[str],
     *,
     data_dir: str | os.PathLike[str] | None = None,
-    **options: Any,
+    options: ReadOptions = DEFAULT_OPTIONS,
+    **given: Unpack[ReadKeywords],
 ) -> SessionLog:
     """Read a log by its registry name or its path: the library's front door.
 
-    A registry name brings its own reading options and its files are checked against their sha256;
-    `options` are those of `read_log` and come first. Names are looked up in `data_dir`, then
-    $FASTGAUM_DATA_DIR, then the user cache. A data set without display sets (`movielens-small`)
-    gets them by its registry rule; `options` are then those of `datasets.displays.build_log`.
+    A registry name brings its own options, and its files are checked against their sha256. A data
+    set without display sets (`movielens-small`) gets them by its registry rule
+    (`logs.simulated_displays`).
 
-    Raises DatasetError for an unknown name, a missing file, a wrong checksum, or a path to choices
-    without display sets; LogFormatError and ConfigError as `read_log`."""
+    Args:
+        name_or_path: a registry name, a file or a folder.
+        data_dir: where names are looked up first; then in $FASTGAUM_DATA_DIR and the user cache.
+        options: how to read it.
+        given: single options by name, as in `read_log`. They come first.
+
+    Raises:
+        DatasetError: an unknown name, a missing file, a wrong checksum, or a path to choices
+            without display sets.
+        LogFormatError, ConfigError: as `read_log`.
+    """
     # Imported late: it imports this module.
     from fastgaum.logs.locate import resolve, verify
     from fastgaum.logs.read import read_log
 
+    options = ReadOptions.of(**given).over(options)
     found = resolve(name_or_path, data_dir)
     if found.dataset is None:
         refuse_choices(found.path)
-        return read_log(found.path, **options)
+        return read_log(found.path, options=options)
     if found.dataset.simulated:
         from fastgaum.logs.simulated_displays import build_registered
 
-        return build_registered(found, **options).log
+        return build_registered(found, options=options).log
     verify(found.dataset.files[0], found.path)
-    return read_log(found.path, **{"name": found.dataset.name, **found.options, **options})
+    return read_log(found.path, options=options.over(found.options))
 
 
 def refuse_choices(path: Path) -> None:

@@ -3,8 +3,7 @@ their candidates."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable
 
 import numpy as np
 import polars as pl
@@ -20,45 +19,44 @@ from fastgaum.logs.columns import (
     row_number,
     show,
 )
+from fastgaum.logs.options import ChoiceRule, ReadOptions
 from fastgaum.logs.pack import Rows, check_size, two_choices
-from fastgaum.logs.schema import LogSchema, is_list, require_column
+from fastgaum.logs.schema import LogSchema, is_list
 
-ChoiceRule = Literal["error", "first"]
 NameEvent = Callable[[int], str]
 
 
-def rows_of(
+def candidate_rows(
     table: pl.DataFrame,
     schema: LogSchema,
+    options: ReadOptions,
     *,
-    candidate_fields: Sequence[str],
-    untyped: bool,
-    choices: ChoiceRule,
+    untyped: bool = False,
     first_row: int | None = None,
 ) -> Rows:
-    """Turn a table into rows of one candidate each. Raises LogFormatError for whatever breaks the
-    schema.
+    """Turn a table into rows of one candidate each.
 
-    `first_row`: the table is a piece of a larger one, so many rows into it, and its types are
-    settled: text stays text."""
+    Args:
+        table: the columns that the schema and the options name, a row per candidate or per event.
+        schema: which column plays which role.
+        options: how to read it.
+        untyped: numbers may be given as text (csv).
+        first_row: the table is a piece of a larger one, so many rows into it, and its types are
+            decided: text stays text.
+
+    Raises:
+        LogFormatError: a value breaks a rule of the layout.
+    """
     if table.height == 0:
         raise LogFormatError("the log is empty (no rows): at least one event is required")
-    for name in candidate_fields:
-        require_column(name, table.columns, "a candidate field")
-        if name in (schema.chosen, schema.chosen_index):
-            raise LogFormatError(
-                f"column '{name}' is the choice itself, it cannot be a candidate field: leave it "
-                "out"
-            )
-    if schema.nested:
-        return _nested_rows(table, schema, candidate_fields, untyped, choices, first_row)
-    return _long_rows(table, schema, candidate_fields, untyped, first_row)
+    spread = _nested_rows if schema.nested else _long_rows
+    return spread(table, schema, options, untyped, first_row)
 
 
 def _long_rows(
     table: pl.DataFrame,
     schema: LogSchema,
-    candidate_fields: Sequence[str],
+    options: ReadOptions,
     untyped: bool,
     first_row: int | None,
 ) -> Rows:
@@ -72,7 +70,7 @@ def _long_rows(
     frame = pl.DataFrame(
         [*columns, item.rename("item"), chosen.rename("chosen"), views.rename("views")]
     )
-    fields = {name: table[name] for name in candidate_fields}
+    fields = {name: table[name] for name in options.candidate_fields}
     return Rows(frame, fields, untyped, has_times=_has_times(table, schema))
 
 
@@ -165,9 +163,8 @@ def _views(column: pl.Series) -> pl.Series:
 def _nested_rows(
     table: pl.DataFrame,
     schema: LogSchema,
-    candidate_fields: Sequence[str],
+    options: ReadOptions,
     untyped: bool,
-    choices: ChoiceRule,
     first_row: int | None,
 ) -> Rows:
     assert schema.items is not None
@@ -195,14 +192,17 @@ def _nested_rows(
         item.rename("item"), views=pl.lit(1, pl.UInt32)
     )
     if schema.chosen_index is not None:
-        index = _one_choice(table[schema.chosen_index], choices, name_event)
+        index = _one_choice(table[schema.chosen_index], options.choices, name_event)
         chosen = _flags_by_index(index, lengths, frame.height, name_event)
     else:
         assert schema.chosen is not None
-        picked = ids_as_text(_one_choice(table[schema.chosen], choices, name_event), "chosen")
+        picked = ids_as_text(
+            _one_choice(table[schema.chosen], options.choices, name_event), "chosen"
+        )
         chosen = _flags_by_item(picked, frame["item"], event_of_row, name_event)
     fields = {
-        name: _spread(table[name], lengths, event_of_row, name_event) for name in candidate_fields
+        name: _spread(table[name], lengths, event_of_row, name_event)
+        for name in options.candidate_fields
     }
     # Without repeated items every count would be 1: the log does not speak of views.
     repeats = frame.select(pl.struct("key", "item").n_unique()).item() < frame.height

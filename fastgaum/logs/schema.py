@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from fastgaum.errors import LogFormatError, did_you_mean
+from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
 
 ROLE_NAMES: dict[str, tuple[str, ...]] = {
     "session": ("session", "session_id", "sid"),
@@ -121,18 +122,14 @@ def find_role(role: str, columns: Iterable[str]) -> str | None:
 
 
 def resolve_schema(
-    dtypes: Mapping[str, pl.DataType],
-    *,
-    schema: LogSchema | None = None,
-    columns: Mapping[str, str] | None = None,
-    candidate_fields: Iterable[str] = (),
+    dtypes: Mapping[str, pl.DataType], options: ReadOptions = DEFAULT_OPTIONS
 ) -> LogSchema:
     """Decide which column of a log plays which role.
 
-    `columns` names columns by role and comes first; then a whole `schema`, or a known layout, or
-    the names in `ROLE_NAMES`. Raises LogFormatError if a required role has no column or a named
-    column does not exist."""
-    explicit = dict(columns or {})
+    The columns that the options name by role come first; then a known layout, or the names in
+    `ROLE_NAMES`. Raises LogFormatError if a required role has no column or a named column (that of
+    a candidate field too) does not exist."""
+    explicit = dict(options.columns)
     for role, column in explicit.items():
         if role not in ROLES:
             raise LogFormatError(
@@ -140,22 +137,19 @@ def resolve_schema(
                 f"required{did_you_mean(role, ROLES)}"
             )
         require_column(column, dtypes, f"the {role}")
-    if schema is not None:
-        for column in schema.columns():
-            require_column(column, dtypes, "the schema")
-        roles = {
-            role: column
-            for role, column in dataclasses.asdict(schema).items()
-            if column is not None
-        }
-    else:
-        roles = _named_roles(dtypes, explicit, set(candidate_fields))
-    roles.update(explicit)
+    roles = {**_named_roles(dtypes, explicit, set(options.candidate_fields)), **explicit}
     if "chosen_index" in explicit and "chosen" not in explicit:
         roles.pop("chosen", None)
     if "chosen" in explicit and "chosen_index" not in explicit:
         roles.pop("chosen_index", None)
     _check_roles(roles, dtypes)
+    for column in options.candidate_fields:
+        require_column(column, dtypes, "a candidate field")
+        if column in (roles.get("chosen"), roles.get("chosen_index")):
+            raise LogFormatError(
+                f"column '{column}' is the choice itself, it cannot be a candidate field: leave it "
+                "out"
+            )
     return LogSchema(**roles)
 
 

@@ -10,29 +10,31 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import ConfigError, DatasetError, LogFormatError
-from fastgaum.logs.choice_table import ChoiceTable, read_choices
-from fastgaum.logs.display_rules import Events, Rule, RuleName, display_sets
+from fastgaum.logs.display_rules import ChoiceTable, DisplayRule, Events, display_sets, read_choices
 from fastgaum.logs.frame import to_frame
 from fastgaum.logs.item_table import attach_item_table
 from fastgaum.logs.layouts import ItemKind, Source, find_choices
 from fastgaum.logs.locate import Located, resolve, verify
 from fastgaum.logs.log import IntArray, SessionLog
+from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
 from fastgaum.logs.pack import MAX_ROWS, offsets_of
 from fastgaum.logs.registry import dataset, names
-from fastgaum.logs.rows import rows_of
+from fastgaum.logs.rows import candidate_rows
 from fastgaum.logs.schema import require_column, resolve_schema
 from fastgaum.logs.split import resplit, split_by_time
 
+NEAREST = DisplayRule()
 RELEASE_TIME = "release_time"
 """the candidate field that says when an item was released: the year, months as twelfths of it"""
 IN_MEMORY = 1 << 26
@@ -49,7 +51,7 @@ class Built:
 
     log: SessionLog
     """candidates by item code, as in any unordered log; `as_rows` shuffles them"""
-    rule: Rule
+    rule: DisplayRule
     """how its displays were made up"""
     notes: tuple[str, ...]
     """one line each"""
@@ -57,73 +59,89 @@ class Built:
 
 def build_log(
     path: str | os.PathLike[str] | Source,
+    rule: DisplayRule = NEAREST,
     *,
-    rule: RuleName = "nearest",
-    displayed: int = 10,
-    seed: int = 0,
     item: ItemKind = "artist",
-    candidate_fields: Sequence[str] = (),
-    item_table: str | os.PathLike[str] | None = None,
-    split: str = "auto",
-    split_seed: int = 0,
-    name: str | None = None,
+    options: ReadOptions = DEFAULT_OPTIONS,
     progress: Progress | None = None,
+    **given: Unpack[ReadKeywords],
 ) -> Built:
     """Build a log from choices without display sets: the folder or file of MovieLens or LastFM-1K
     (`layouts`).
 
-    Parameters:
+    Args:
+        path: the file or folder of choices.
         rule: `nearest` (the chosen item and those that other users chose nearest in time),
             `nearest-unseen` (without items that the user chose before), or `released-before` (items
             released in the calendar month before the choice, by year where only years are known).
             **Under `released-before` "oldest release first" finds the choice without learning**:
             its logs carry the field `release_time`, so that an audit can say so.
-        displayed: candidates of a display set, the chosen one included
-        seed: breaks ties in time, draws samples
-        item: what an item is in LastFM-1K, an artist or a track
-        candidate_fields: `release_time` adds the release to logs of the other rules
-        item_table: static item columns, as in `read_log` (MovieLens: its own movies.csv)
-        split: "user" or "auto" (whole users 50/25/25 by `split_seed`), or "time" (by each user's
-            first choice)
-        name: what tables and messages call the log
+        item: what an item is in LastFM-1K, an artist or a track.
+        options: `candidate_fields` may name `release_time`, which adds the release to logs of the
+            other rules; `item_table` is as in `read_log` (MovieLens: its own movies.csv); `split`
+            is "user" or "auto" (whole users 50/25/25 by `split_seed`), or "time" (by each user's
+            first choice); `name` is what tables and messages call the log.
+        progress: called with the events that are done and all of them.
+        given: single options by name. They come first.
 
-    Choices of items without a known release are left out where the release is needed. Raises
-    DatasetError if there are no choices or no releases, LogFormatError for damaged files,
-    ConfigError for an impossible option."""
-    how = Rule(rule, displayed, seed)
-    for field in candidate_fields:
+    Choices of items without a known release are left out where the release is needed.
+
+    Raises:
+        DatasetError: there are no choices, or no releases.
+        LogFormatError: a file is damaged.
+        ConfigError: an option is impossible, or says how to read displays that were recorded.
+    """
+    options = ReadOptions.of(**given).over(options)
+    for field in options.candidate_fields:
         require_column(field, [RELEASE_TIME], "a candidate field")
-    if split not in ("auto", "user", "time"):
+    if options.split not in ("auto", "user", "time"):
         raise ConfigError(
-            f"split is '{split}', the choices have none of their own: use 'user' or 'time'"
+            f"split is '{options.split}', the choices have none of their own: use 'user' or 'time'"
         )
     source = path if isinstance(path, Source) else find_choices(Path(path))
-    with_release = _needs_releases(rule, candidate_fields)
+    for option in ("columns", "choices", "ordered"):
+        if getattr(options, option) != getattr(DEFAULT_OPTIONS, option):
+            raise ConfigError(
+                f"'{options.name or source.name}' has no recorded display sets, {option} says how "
+                "to read some: leave the option out"
+            )
+    with_release = _needs_releases(rule, options)
     table = read_choices(source, item=item, releases=with_release)
     notes: list[str] = []
     if with_release:
         table, notes = _dated(table, source.path.name)
-    log = _pack(table, how, name or source.name, with_release, progress)
-    if item_table is not None:
-        log = attach_item_table(log, item_table)
+    log = _pack(table, rule, options.name or source.name, with_release, progress)
+    if options.item_table is not None:
+        log = attach_item_table(log, options.item_table)
     log = (
         log.with_split(split_by_time(_first_times(log)))
-        if split == "time"
-        else resplit(log, split_seed)
+        if options.split == "time"
+        else resplit(log, options.split_seed)
     )
-    return Built(log, how, (*notes, *_warnings(log, how)))
+    return Built(log, rule, (*notes, *_warnings(log, rule)))
 
 
 def build_named(
     name_or_path: str | os.PathLike[str],
     *,
+    changes: Mapping[str, Any] = MappingProxyType({}),
     data_dir: str | os.PathLike[str] | None = None,
-    **options: Any,
+    item: ItemKind = "artist",
+    options: ReadOptions = DEFAULT_OPTIONS,
+    progress: Progress | None = None,
 ) -> Built:
-    """Build a log from choices that a registry name or a path stands for; `options` are those of
-    `build_log`.
+    """Build a log from choices that a registry name or a path names, as `build_log` does.
 
-    Raises DatasetError for a name that is none or has display sets of its own; else as `build_log`.
+    Args:
+        name_or_path: a registry name, or the file or folder of choices.
+        changes: fields of `DisplayRule` that replace those of the registry's rule, or of the
+            default.
+        data_dir: where registry names are looked up first.
+        item, options, progress: as in `build_log`.
+
+    Raises:
+        DatasetError: the name does not exist, or names a log that has display sets of its own.
+        LogFormatError, ConfigError: as `build_log`.
     """
     if (
         isinstance(name_or_path, str)
@@ -134,51 +152,46 @@ def build_named(
             f"'{name_or_path}' has display sets of its own: read it as it is, by its name"
         )
     found = resolve(name_or_path, data_dir)
-    return (
-        build_log(found.path, **options)
-        if found.dataset is None
-        else build_registered(found, **options)
-    )
+    rule = dataclasses.replace(registered_rule(found), **changes)
+    if found.dataset is None:
+        return build_log(found.path, rule, item=item, options=options, progress=progress)
+    return build_registered(found, rule, item=item, options=options, progress=progress)
 
 
-def build_registered(found: Located, **options: Any) -> Built:
-    """Build a registry's log that was found, by its own rule unless `options` (those of
-    `build_log`) say otherwise.
+def build_registered(
+    found: Located,
+    rule: DisplayRule | None = None,
+    *,
+    item: ItemKind = "artist",
+    options: ReadOptions = DEFAULT_OPTIONS,
+    progress: Progress | None = None,
+) -> Built:
+    """Build a registry's log that was found, by its own rule if none is given, as `build_log` does.
 
-    Raises DatasetError for a wrong checksum, ConfigError for an option about displays that were
-    recorded; else as `build_log`."""
+    Raises:
+        DatasetError: a file has not the registry's sha256.
+        LogFormatError, ConfigError: as `build_log`.
+    """
     entry = found.dataset
     assert entry is not None
-    for option in ("schema", "columns", "choices", "ordered"):
-        if options.pop(option, None):
-            raise ConfigError(
-                f"'{entry.name}' has no recorded display sets, {option} says how to read some: "
-                "leave the option out"
-            )
-    chosen = {"name": entry.name, **found.options, **options}
-    needed = (
-        entry.files
-        if _needs_releases(chosen["rule"], chosen.get("candidate_fields", ()))
-        else entry.files[:1]
-    )
-    for file in needed:
+    rule, options = rule or registered_rule(found), options.over(found.options)
+    for file in entry.files if _needs_releases(rule, options) else entry.files[:1]:
         path = found.path.with_name(Path(file.path).name)
         if path.is_file():
             verify(file, path)
-    return build_log(found.path, **chosen)
+    return build_log(found.path, rule, item=item, options=options, progress=progress)
+
+
+def registered_rule(found: Located) -> DisplayRule:
+    """The rule by which the registry makes up a log's displays; the default for a path."""
+    return NEAREST if found.dataset is None else DisplayRule(**found.dataset.build)
 
 
 def shown_rows(log: SessionLog, seed: int) -> pl.DataFrame:
     """The rows of a log with simulated displays as they would be written, for an audit
-    (`audit_rules.raw_rows`)."""
+    (`read.raw_rows`)."""
     frame = to_frame(as_rows(log, seed))
-    return rows_of(
-        frame,
-        resolve_schema(dict(frame.schema)),
-        candidate_fields=(),
-        untyped=False,
-        choices="error",
-    ).frame
+    return candidate_rows(frame, resolve_schema(dict(frame.schema)), DEFAULT_OPTIONS).frame
 
 
 def as_rows(log: SessionLog, seed: int) -> SessionLog:
@@ -198,8 +211,8 @@ def as_rows(log: SessionLog, seed: int) -> SessionLog:
     )
 
 
-def _needs_releases(rule: str, candidate_fields: Sequence[str]) -> bool:
-    return rule == "released-before" or RELEASE_TIME in candidate_fields
+def _needs_releases(rule: DisplayRule, options: ReadOptions) -> bool:
+    return rule.name == "released-before" or RELEASE_TIME in options.candidate_fields
 
 
 def _dated(table: ChoiceTable, file: str) -> tuple[ChoiceTable, list[str]]:
@@ -224,7 +237,7 @@ def _dated(table: ChoiceTable, file: str) -> tuple[ChoiceTable, list[str]]:
 
 
 def _pack(
-    table: ChoiceTable, rule: Rule, name: str, with_release: bool, progress: Progress | None
+    table: ChoiceTable, rule: DisplayRule, name: str, with_release: bool, progress: Progress | None
 ) -> SessionLog:
     n_events = table.n_choices
     if n_events * rule.displayed > MAX_ROWS:
@@ -282,7 +295,7 @@ def _first_times(log: SessionLog) -> pl.Series:
     return log.event_ids.gather(log.session_offsets[:-1])
 
 
-def _warnings(log: SessionLog, rule: Rule) -> list[str]:
+def _warnings(log: SessionLog, rule: DisplayRule) -> list[str]:
     notes = []
     short = int((np.diff(log.display_offsets) < rule.displayed).sum())
     if short:

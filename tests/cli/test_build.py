@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from fastgaum.cli.app import main
+from fastgaum.logs.display_rules import DisplayRule
 from fastgaum.logs.read import read_log
 from fastgaum.logs.shards import load_log
 from fastgaum.logs.simulated_displays import build_log
@@ -58,7 +59,7 @@ def test_build_writes_a_log(
     assert "30 sessions, 400 events, 2000 candidates of 40 items" in printed.out
     assert f"fastgaum data audit {tmp_path / out}" in printed.out
     assert printed.err == ""
-    expected = build_log(ratings, displayed=5, seed=3).log
+    expected = build_log(ratings, DisplayRule(displayed=5, seed=3)).log
     back = load_log(tmp_path / out) if out == "packed" else read_log(tmp_path / out)
     for name in ("items", "choices", "display_offsets", "session_offsets", "users", "split"):
         np.testing.assert_array_equal(getattr(back, name), getattr(expected, name), err_msg=name)

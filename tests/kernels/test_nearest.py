@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from fastgaum.kernels.nearest import walk_stride
 from fastgaum.logs import display_rules as simulate
-from fastgaum.logs.choice_table import ChoiceTable
-from fastgaum.logs.display_rules import Events, Rule, display_sets
+from fastgaum.logs.display_rules import ChoiceTable, DisplayRule, Events, display_sets
 from tests import naive_nearest as naive
 
 
@@ -51,7 +50,11 @@ def test_displays_equal_the_twin(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(simulate, "CHUNK", size * events_per_chunk)
         found = np.concatenate(
-            list(display_sets(events, Rule("nearest-unseen" if unseen else "nearest", size, seed)))
+            list(
+                display_sets(
+                    events, DisplayRule("nearest-unseen" if unseen else "nearest", size, seed)
+                )
+            )
         )
     ordered = events.table
     choices = list(

@@ -12,9 +12,10 @@ import pytest
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.audit import AuditReport, Finding, audit
 from fastgaum.logs.audit_chance import ExcessSums, holm, tail_probability
-from fastgaum.logs.audit_rules import fold_rows, raw_rows, rules_of_log, rules_of_rows
-from fastgaum.logs.read import read_frame, read_log
-from fastgaum.logs.rows import rows_of
+from fastgaum.logs.audit_rules import fold_rows, rules_of_log, rules_of_rows
+from fastgaum.logs.options import ReadOptions
+from fastgaum.logs.read import raw_rows, read_frame, read_log
+from fastgaum.logs.rows import candidate_rows
 from fastgaum.logs.schema import resolve_schema
 from fastgaum.logs.shard_writer import save_log
 from fastgaum.metrics.precision import micro_mean, precision_at_k, random_floor
@@ -53,7 +54,7 @@ def audit_frame(
 
 def raw_frame(frame: pl.DataFrame) -> pl.DataFrame:
     schema = resolve_schema(dict(frame.schema))
-    return rows_of(frame, schema, candidate_fields=(), untyped=False, choices="first").frame
+    return candidate_rows(frame, schema, ReadOptions(choices="first")).frame
 
 
 def finding(report: AuditReport, rule: str) -> Finding:

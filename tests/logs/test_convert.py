@@ -3,7 +3,9 @@ very same log."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,14 +15,24 @@ from hypothesis import strategies as st
 
 from fastgaum.errors import ConfigError, LogFormatError, OutputError
 from fastgaum.logs import convert as convert_module
-from fastgaum.logs.convert import convert
+from fastgaum.logs.convert import PIECE_ROWS, convert_files
 from fastgaum.logs.frame import to_frame
+from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.read import read_log
+from fastgaum.logs.shards import ShardedLog
 from fastgaum.logs.split import resplit
 from tests.logs.test_pack import SESSIONS, as_sets, rows_of
 from tests.logs.test_saved_log import assert_same
 
 FIELDS = ("number", "text")
+
+
+def convert(
+    paths: Sequence[Path], folder: Path, n_shards: int, piece_rows: int = PIECE_ROWS, **given: Any
+) -> ShardedLog:
+    """The shards of files that are read with the options given."""
+    options = ReadOptions.of(**given)
+    return convert_files(paths, folder, n_shards, options=options, piece_rows=piece_rows)
 
 
 @settings(max_examples=40, deadline=None)

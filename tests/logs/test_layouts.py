@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fastgaum.errors import DatasetError, FastgaumError, LogFormatError
-from fastgaum.logs.choice_table import UNKNOWN, ChoiceTable, read_choices
+from fastgaum.logs.display_rules import UNKNOWN_RELEASE, ChoiceTable, read_choices
 from fastgaum.logs.layouts import ItemKind, find_choices, recognise
 
 ML_1M = {
@@ -109,7 +109,7 @@ def test_a_track_is_its_id_or_its_name_after_the_artist_s(tmp_path: Path) -> Non
         (
             ML_100K,
             "month",
-            {"242": 12 * 1997, "302": 12 * 1997, "267": UNKNOWN},
+            {"242": 12 * 1997, "302": 12 * 1997, "267": UNKNOWN_RELEASE},
             [12 * 1997 + 11, 12 * 1997 + 11, 12 * 1998 + 3],
         ),
         (ML_LATEST, "year", {"31": 1995, "1029": 1975}, [2009, 2009, 2009]),

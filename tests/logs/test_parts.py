@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import LogFormatError
-from fastgaum.logs import parts, read
+from fastgaum.logs import read
 from fastgaum.logs.frame import to_frame
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_log
@@ -37,21 +37,24 @@ def assert_equal(left: SessionLog, right: SessionLog) -> None:
             assert a == b, field.name
 
 
+in_parts = read._read_in_parts
+
+
 def both(
     path: Path, monkeypatch: pytest.MonkeyPatch, size: int, **options: Any
 ) -> tuple[SessionLog, SessionLog, int]:
-    """The log read at once, and in parts of so many rows; and how many logs `read_in_parts`
-    gave."""
+    """The log read at once, and in parts of so many rows; and how many logs reading in
+    parts gave."""
     at_once = read_log(path, **options)
     given = []
 
     def counted(*arguments: Any, **named: Any) -> Any:
-        result = parts.read_in_parts(*arguments, **named)
+        result = in_parts(*arguments, **named)
         given.append(result is not None)
         return result
 
-    monkeypatch.setattr(parts, "PART_ROWS", size)
-    monkeypatch.setattr(read, "read_in_parts", counted)
+    monkeypatch.setattr(read, "PART_ROWS", size)
+    monkeypatch.setattr(read, "_read_in_parts", counted)
     return at_once, read_log(path, **options), sum(given)
 
 
@@ -126,6 +129,6 @@ def test_errors_name_the_row_of_the_file(tmp_path: Path, monkeypatch: pytest.Mon
         item=pl.when(pl.int_range(pl.len()) == 101).then(None).otherwise("item")
     )
     frame.write_parquet(tmp_path / "log.parquet")
-    monkeypatch.setattr(parts, "PART_ROWS", 20)
+    monkeypatch.setattr(read, "PART_ROWS", 20)
     with pytest.raises(LogFormatError, match="row 102 has no item"):
         read_log(tmp_path / "log.parquet")

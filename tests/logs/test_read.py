@@ -8,6 +8,7 @@ import pytest
 
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.logs.item_table import attach_item_table
+from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.read import read_frame, read_log
 from fastgaum.logs.schema import LogSchema, find_role, resolve_schema
 
@@ -293,12 +294,12 @@ def test_users_may_share_sessions() -> None:
     assert without_session.session_ids.to_list() == ["ann"]
 
 
-def test_columns_and_schema_name_roles() -> None:
+def test_columns_name_roles() -> None:
     frame = LONG.rename({"session": "visitor", "item": "sku"})
     log = read_frame(frame, columns={"session": "visitor", "item": "sku"})
     assert log.items.tolist() == [2, 0, 1, 0, 3]
-    schema = LogSchema(session="visitor", event="event", item="sku", chosen="chosen")
-    assert read_frame(frame, schema=schema).fingerprint == log.fingerprint
+    options = ReadOptions(columns={"session": "visitor", "item": "sku"})
+    assert read_frame(frame, options=options).fingerprint == log.fingerprint
     with pytest.raises(LogFormatError, match=r"names the role 'itm'.*did you mean 'item'"):
         read_frame(frame, columns={"itm": "sku"})
     with pytest.raises(LogFormatError, match=r"no column 'skus'.*did you mean 'sku'"):

@@ -16,9 +16,10 @@ import pytest
 from fastgaum.errors import ConfigError, DatasetError, FastgaumError, LogFormatError
 from fastgaum.logs import simulated_displays as displays
 from fastgaum.logs.audit import AuditReport, audit
-from fastgaum.logs.display_rules import RULES, RuleName
+from fastgaum.logs.display_rules import RULES, DisplayRule, RuleName
 from fastgaum.logs.frame import to_frame
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.read import read_log
 from fastgaum.logs.registry import card, dataset, load
 from fastgaum.logs.shard_writer import save_log
@@ -76,7 +77,7 @@ def choices_in(folder: Path) -> list[tuple[str, int, str]]:
 def test_every_choice_is_an_event_and_stands_once_in_its_display(
     folder: Path, rule: RuleName, displayed: int
 ) -> None:
-    log = build_log(folder, rule=rule, displayed=displayed).log
+    log = build_log(folder, DisplayRule(rule, displayed)).log
     events = events_of(log)
     assert Counter((user, when, chosen) for user, when, chosen, _ in events) == Counter(
         choices_in(folder)
@@ -101,7 +102,7 @@ def test_neighbours_are_the_nearest_of_others(folder: Path, rule: RuleName, disp
         by_item[item].append((user, when))
     chosen_before: dict[str, set[str]] = defaultdict(set)
     for user, when, chosen, others in events_of(
-        build_log(folder, rule=rule, displayed=displayed).log
+        build_log(folder, DisplayRule(rule, displayed)).log
     ):
         banned = {chosen} | (chosen_before[user] if rule == "nearest-unseen" else set())
         distance = {
@@ -116,7 +117,7 @@ def test_neighbours_are_the_nearest_of_others(folder: Path, rule: RuleName, disp
 
 
 def test_released_before_displays_the_month_before_and_the_chosen_film(folder: Path) -> None:
-    built = build_log(folder, rule="released-before", displayed=5)
+    built = build_log(folder, DisplayRule("released-before", 5))
     log = built.log
     month = 12 * 1997 + np.arange(60) // 5
     of_item = {str(i + 1): int(month[i]) for i in range(60)}
@@ -142,7 +143,7 @@ def test_samples_of_releases_are_fair(folder: Path) -> None:
     n = 0
     for seed in range(40):
         for _, when, _, others in events_of(
-            build_log(folder, rule="released-before", displayed=3, seed=seed).log
+            build_log(folder, DisplayRule("released-before", 3, seed)).log
         ):
             at = np.datetime64(when, "s").astype("datetime64[M]").astype(int) + 1970 * 12
             if at == 12 * 1997 + 9:
@@ -157,13 +158,13 @@ def test_samples_of_releases_are_fair(folder: Path) -> None:
 def test_a_seed_repeats_and_the_file_s_order_does_not_count(
     folder: Path, rule: RuleName, tmp_path: Path
 ) -> None:
-    log = build_log(folder, rule=rule, seed=3).log
-    assert build_log(folder, rule=rule, seed=3).log.fingerprint == log.fingerprint
-    assert build_log(folder, rule=rule, seed=4).log.fingerprint != log.fingerprint
+    log = build_log(folder, DisplayRule(rule, seed=3)).log
+    assert build_log(folder, DisplayRule(rule, seed=3)).log.fingerprint == log.fingerprint
+    assert build_log(folder, DisplayRule(rule, seed=4)).log.fingerprint != log.fingerprint
     lines = (folder / "u.data").read_text().splitlines(keepends=True)
     (tmp_path / "u.data").write_text("".join(np.random.default_rng(0).permutation(lines)))
     (tmp_path / "u.item").write_bytes((folder / "u.item").read_bytes())
-    assert build_log(tmp_path, rule=rule, seed=3).log.fingerprint == log.fingerprint
+    assert build_log(tmp_path, DisplayRule(rule, seed=3)).log.fingerprint == log.fingerprint
 
 
 def test_a_tie_in_time_is_broken_by_the_seed_alone(tmp_path: Path) -> None:
@@ -171,7 +172,8 @@ def test_a_tie_in_time_is_broken_by_the_seed_alone(tmp_path: Path) -> None:
     rows = ["1\t100\t3\t1000\n", *(f"{user}\t{user}\t3\t2000\n" for user in range(2, 8))]
     (tmp_path / "u.data").write_text("".join(rows))
     found = Counter(
-        events_of(build_log(tmp_path, displayed=2, seed=seed).log)[0][3][0] for seed in range(300)
+        events_of(build_log(tmp_path, DisplayRule(displayed=2, seed=seed)).log)[0][3][0]
+        for seed in range(300)
     )
     assert set(found) == {str(user) for user in range(2, 8)}
     assert max(found.values()) < 2 * min(found.values())
@@ -191,7 +193,7 @@ def test_bursts_of_one_time_do_not_come_in_the_order_of_ids(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_place_says_nothing_of_the_choice(folder: Path, rule: RuleName) -> None:
-    log = build_log(folder, rule=rule, displayed=5).log
+    log = build_log(folder, DisplayRule(rule, 5)).log
     starts = np.repeat(log.display_offsets[:-1], np.diff(log.display_offsets))
     inside = np.arange(log.n_candidates) != starts
     assert (np.diff(log.items, prepend=-1)[inside] > 0).all()
@@ -212,7 +214,7 @@ def test_a_place_says_nothing_of_the_choice(folder: Path, rule: RuleName) -> Non
 def test_written_and_read_back_it_is_the_same_log(
     folder: Path, rule: RuleName, tmp_path: Path
 ) -> None:
-    log = build_log(folder, rule=rule).log
+    log = build_log(folder, DisplayRule(rule)).log
     fields = list(log.candidate_fields)
     to_frame(as_rows(log, 5)).write_parquet(tmp_path / "log.parquet")
     back = read_log(tmp_path / "log.parquet", candidate_fields=fields)
@@ -257,7 +259,7 @@ def test_progress_ends_where_the_events_do(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"rule": "neares"}, ConfigError, "did you mean 'nearest'"),
+        ({"name": "neares"}, ConfigError, "did you mean 'nearest'"),
         ({"displayed": 1}, ConfigError, "displayed is 1, at least 2"),
         ({"displayed": 2**30}, LogFormatError, "display fewer"),
         ({"seed": -1}, ConfigError, "seed is -1"),
@@ -268,8 +270,11 @@ def test_progress_ends_where_the_events_do(folder: Path) -> None:
 def test_impossible_options(
     folder: Path, options: dict[str, object], error: type[FastgaumError], says: str
 ) -> None:
+    def build(name="nearest", displayed=10, seed=0, **given) -> None:
+        build_log(folder, DisplayRule(name, displayed, seed), **given)
+
     with pytest.raises(error) as found:
-        build_log(folder, **options)
+        build(**options)
     assert says in str(found.value)
 
 
@@ -295,7 +300,7 @@ def flagged(report: AuditReport) -> dict[str, float]:
 
 
 def test_movielens_small_is_built_in_time(real: Path) -> None:
-    build_log(real / "ml-latest-small", displayed=2)  # compiles the kernel
+    build_log(real / "ml-latest-small", DisplayRule(displayed=2))  # compiles the kernel
     started = time.perf_counter()
     log = load("movielens-small", data_dir=real)
     assert time.perf_counter() - started < 10
@@ -315,7 +320,7 @@ def test_movielens_small_is_built_in_time(real: Path) -> None:
     ("rule", "fewest"), [("nearest", 93.0), ("nearest-unseen", 92.0), ("released-before", 60.2)]
 )
 def test_the_audit_names_what_a_rule_gives_away(real: Path, rule: RuleName, fewest: float) -> None:
-    log = load("movielens-small", data_dir=real, rule=rule)
+    log = build_named("movielens-small", data_dir=real, changes={"name": rule}).log
     report = audit(log, shown_rows(log, 0))
     traps = flagged(report)
     assert traps["fewest displays earlier in the session"] == pytest.approx(fewest, abs=0.5)
@@ -328,12 +333,9 @@ def test_the_audit_names_what_a_rule_gives_away(real: Path, rule: RuleName, fewe
 
 
 def test_options_of_a_registered_log(real: Path, tmp_path: Path) -> None:
-    log = load(
-        "movielens-small",
-        data_dir=real,
-        item_table=real / "ml-latest-small" / "movies.csv",
-        displayed=3,
-    )
+    options = ReadOptions.of(item_table=real / "ml-latest-small" / "movies.csv")
+    changes = {"displayed": 3}
+    log = build_named("movielens-small", changes=changes, data_dir=real, options=options).log
     assert log.n_candidates == 3 * 100_004
     assert sorted(log.item_fields) == ["genres", "title"]
     for option in ({"ordered": True}, {"choices": "first"}, {"columns": {"item": "movieId"}}):

@@ -1,0 +1,198 @@
+"""ReadOptions: how a log is read, one record that all code which reads a log passes on whole.
+
+A new option is a field here, and its use where columns become arrays (`rows`, `pack`) or where the
+packed log is finished (`read`). The command line and a run's reading.json are made from the fields
+of the record."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypedDict, Unpack
+
+from fastgaum.errors import ConfigError, did_you_mean
+
+ChoiceRule = Literal["error", "first"]
+SplitRule = Literal["auto", "file", "user", "half", "other-half", "time"]
+
+
+class ReadKeywords(TypedDict, total=False):
+    """The options of reading as keyword arguments: those that are given."""
+
+    columns: Mapping[str, str]
+    candidate_fields: Sequence[str]
+    item_table: str | os.PathLike[str] | None
+    ordered: bool
+    choices: str
+    split: str
+    split_seed: int
+    name: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """How to read a log.
+
+    The record knows which options were given. The others may be filled in by what is known of the
+    log: its registry entry, or the run that was trained on it (`over`).
+
+    Raises ConfigError for an unknown way to split, or to choose among several choices.
+    """
+
+    columns: Mapping[str, str] = field(
+        default_factory=dict,
+        metadata={"help": "the column of a role, as role=name: item=sku (repeatable)"},
+    )
+    """the column that plays a role, by role: {"item": "sku", "event": "ts"}; the other roles are
+    found by their names (`logs.schema`)"""
+    candidate_fields: tuple[str, ...] = field(
+        default=(), metadata={"help": "a further column of each candidate to use (repeatable)"}
+    )
+    """further columns of each candidate: numbers as float32 (NaN, infinite and missing are errors),
+    text as categories (missing is code -1). A csv column is numbers if every filled value is one. A
+    nested log gives a list per event, or one value for the whole display set."""
+    item_table: str | None = field(
+        default=None, metadata={"help": "a file of static item columns, one row per item"}
+    )
+    """a file of static item columns, one row per item: missing items and numbers get the column's
+    mean, missing categories code -1"""
+    ordered: bool = field(
+        default=False, metadata={"help": "the display order is real (adds a position field)"}
+    )
+    """whether the order of rows (or of the list) is the real display order; if not, candidates are
+    stored by item id"""
+    choices: ChoiceRule = field(
+        default="error", metadata={"help": "what to do with an event of several chosen items"}
+    )
+    """what to do with an event of several chosen items: "error", or "first" keeps the first one"""
+    split: SplitRule = field(
+        default="auto",
+        metadata={
+            "help": "the file's split, drawn by user, or cut by time; half, other-half: one half of"
+            " the users trains and validates, the other is the test split; auto: the file's if it"
+            " has one, else user"
+        },
+    )
+    """"file" (its split column), "user" (whole users 50/25/25 by `split_seed`), "time" (sessions
+    50/25/25 by the time of their first event), "half" and "other-half" (users of one half, drawn
+    by `split_seed`, train and validate, the others are the test split: two runs without a common
+    user), "auto" (file if there is a split column, else user)"""
+    split_seed: int = field(
+        default=0, metadata={"help": "seed of --split-by user, half and other-half"}
+    )
+    """seed of the splits that are drawn"""
+    name: str | None = None
+    """what tables and messages call the log; by default the file's name"""
+    given: frozenset[str] = field(default=frozenset(), compare=False)
+    """names of the options that were given; by default those that differ from their defaults"""
+
+    def __post_init__(self) -> None:
+        for option in ("choices", "split"):
+            value, known = getattr(self, option), typing.get_args(_TYPES[option])
+            if value not in known:
+                raise ConfigError(
+                    f"{option} is '{value}', one of {', '.join(known)} is "
+                    f"required{did_you_mean(str(value), known)}"
+                )
+        if not self.given:
+            changed = (name for name in OPTIONS if getattr(self, name) != _DEFAULTS[name])
+            object.__setattr__(self, "given", frozenset(changed))
+
+    @classmethod
+    def of(cls, **given: Unpack[ReadKeywords]) -> ReadOptions:
+        """The options given as keywords. Raises ConfigError for one that does not exist."""
+        values: dict[str, Any] = dict(given)
+        for name in values:
+            if name not in OPTIONS:
+                raise ConfigError(
+                    f"no option of reading is called '{name}'{did_you_mean(name, OPTIONS)}; known "
+                    f"are {', '.join(OPTIONS)}"
+                )
+        if values.get("item_table") is not None:
+            values["item_table"] = os.fspath(values["item_table"])
+        if "candidate_fields" in values:
+            values["candidate_fields"] = tuple(values["candidate_fields"])
+        return cls(**values, given=frozenset(values))
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The options that were given, by name."""
+        return {name: getattr(self, name) for name in OPTIONS if name in self.given}
+
+    def over(self, base: ReadOptions) -> ReadOptions:
+        """These options, and where one was not given, that of `base`."""
+        return ReadOptions.of(**{**base.values, **self.values})
+
+    def to_json(self) -> dict[str, Any]:
+        """The options that were given, as plain values under their names on the command line."""
+        values: dict[str, Any] = {}
+        for name, value in self.values.items():
+            if name == "columns":
+                value = [f"{role}={column}" for role, column in value.items()]
+            elif name == "item_table" and value is not None:
+                # the record may be read in another folder
+                value = str(Path(value).absolute())
+            values[option_name(name)] = list(value) if isinstance(value, tuple) else value
+        return values
+
+    @classmethod
+    def from_json(cls, values: Any) -> ReadOptions:
+        """The options that `to_json` made. Raises ValueError where a value is of another type, and
+        ConfigError where it does not exist."""
+        if not isinstance(values, dict):
+            raise ValueError(f"it holds {type(values).__name__}, options by name are required")
+        names = {option_name(name): name for name in OPTIONS}
+        given: dict[str, Any] = {}
+        for key, value in values.items():
+            if key not in names:
+                raise ValueError(f"unknown option '{key}'")
+            name = names[key]
+            if not _is_plain(value, _TYPES[name]):
+                raise ValueError(f"{key} is {value!r}")
+            given[name] = columns_of(value) if name == "columns" else value
+        return cls.of(**given)
+
+
+def option_name(field_name: str) -> str:
+    """An option's name on the command line and in JSON: several of one kind are given one by
+    one."""
+    return {"columns": "column", "candidate_fields": "candidate_field", "split": "split_by"}.get(
+        field_name, field_name
+    )
+
+
+def columns_of(texts: Sequence[str]) -> dict[str, str]:
+    """Columns by role from texts like "item=sku". Raises ConfigError for another text."""
+    columns: dict[str, str] = {}
+    for text in texts:
+        role, equals, name = text.partition("=")
+        if not equals or not role or not name:
+            raise ConfigError(f"--column is written role=name (item=sku), got '{text}'")
+        columns[role.strip()] = name.strip()
+    return columns
+
+
+def _is_plain(value: Any, kind: Any) -> bool:
+    """Whether a value from JSON may be given for an option of this type."""
+    if typing.get_origin(kind) in (tuple, Mapping):
+        return isinstance(value, list) and all(isinstance(part, str) for part in value)
+    if typing.get_origin(kind) is types.UnionType:
+        return any(_is_plain(value, one) for one in typing.get_args(kind))
+    return type(value) is (str if typing.get_origin(kind) is Literal else kind)
+
+
+OPTIONS = tuple(one.name for one in dataclasses.fields(ReadOptions) if one.name != "given")
+"""names of all options"""
+_TYPES = typing.get_type_hints(ReadOptions)
+_DEFAULTS: dict[str, Any] = {
+    one.name: {} if one.name == "columns" else one.default
+    for one in dataclasses.fields(ReadOptions)
+}
+
+DEFAULT_OPTIONS = ReadOptions()
+"""no option given: everything is found by its name"""
