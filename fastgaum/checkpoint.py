@@ -196,7 +196,7 @@ def check_weights(wanted: nn.Module, weights: Mapping[str, Tensor]) -> None:
             f"{'missing' if name in own else 'not one of this configuration'}"
         )
     for name, value in weights.items():
-        check_like(f"the weight '{name}'", value, own[name])
+        check_like(f"the configuration asks for other weights: '{name}'", value, own[name])
         check_finite(f"the weight '{name}'", value)
 
 

@@ -7,9 +7,12 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from fastgaum.logs.log import SessionLog
 
@@ -91,6 +94,19 @@ def random_log(
     split = np.tile([0, 0, 1, 2], n_sessions)[:n_sessions].tolist()
     users = (np.arange(n_sessions) // 2).tolist() if shared_users else None
     return log_of(sessions, split, users)
+
+
+def change_state(
+    file: Path, change: Callable[[dict[str, Any], dict[str, np.ndarray]], None]
+) -> None:
+    """Change what a file of `save_state` says (`format`, and `state` with names for its arrays), or
+    the arrays themselves, as no state of ours could be."""
+    with safe_open(file, framework="numpy") as reader:
+        arrays = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118
+        about = json.loads(reader.metadata()["fastgaum"])
+    change(about, arrays)
+    file.unlink()
+    save_file(arrays, file, {"fastgaum": json.dumps(about)})
 
 
 def change_shard(folder: Path, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     {"errors", "untrusted"},
     {"config", "files", "interrupts", "kernels", "locks", "machine", "threads"},
-    {"checkpoint", "tensor_file", "tensor_writer"},
+    {"checkpoint"},
     {"logs"},
     {"features"},
     {"metrics"},

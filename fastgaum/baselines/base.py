@@ -10,7 +10,6 @@ split: so every row of a table has a likelihood and a calibration, and ranking i
 from __future__ import annotations
 
 import dataclasses
-import json
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -36,7 +35,7 @@ from fastgaum.models.choice_model import (
     offers_no_click,
     require_validation,
 )
-from fastgaum.models.model_file import write_model
+from fastgaum.models.model_file import save_model_state
 from fastgaum.nets.ops.segments import segment_logsumexp
 from fastgaum.nets.prefixes import gather_bags, join_bags
 from fastgaum.nets.regularisers import ChoiceDistribution, Shannon
@@ -217,16 +216,13 @@ class Baseline(ChoiceModel):
         """
         if self.space is None:
             raise ConfigError("the model has not been trained: call fit before save")
-        metadata = {
+        state = {
             "model": self.name,
-            "settings": json.dumps(self.settings()),
-            "outside": json.dumps(self.outside),
-            "link": json.dumps(dataclasses.astuple(self.link)),
+            "settings": self.settings(),
+            "link": dataclasses.astuple(self.link),
+            "arrays": self._arrays(),
         }
-        arrays = {
-            name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in self._arrays().items()
-        }
-        write_model(Path(path), arrays, self.space, metadata)
+        save_model_state(Path(path), self.space, self.outside, state)
 
     def _score(self, encoded: EncodedSessions) -> ScoredSessions:
         scores, log_probs, outside = [], [], []

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from fastgaum.baselines.base import Baseline, Link
+from fastgaum.checkpoint import damage_named
 from fastgaum.config import PRESETS, Config
 from fastgaum.errors import CheckpointError, ConfigError, did_you_mean
 from fastgaum.models.choice_model import ChoiceModel
-from fastgaum.models.model_file import read_flag, read_model, read_space
+from fastgaum.models.model_file import load_model_state
 from fastgaum.models.user_model import UserModel
-from fastgaum.tensor_file import damage_named
-from fastgaum.untrusted import parse_json
 
 BASELINES: dict[str, str] = {
     "random": "floors:RandomFloor",
@@ -89,17 +88,16 @@ def load_model(path: str | Path, *, device: str = "auto") -> ChoiceModel:
     Raises:
         CheckpointError: the file is missing, damaged, or made by another version.
     """
-    file, metadata, tensors = read_model(Path(path))
-    if "model" not in metadata:
+    file, state = load_model_state(Path(path))
+    if "model" not in state:
         return UserModel.load(path, device=device)
     with damage_named(file):
-        if metadata["model"] not in BASELINES:
+        if state["model"] not in BASELINES:
             raise CheckpointError(
-                f"'{file}' holds the model {metadata['model']!r}, which this version does not know"
+                f"'{file}' holds the model {state['model']!r}, which this version does not know"
             )
-        model = baseline_class(metadata["model"]).from_settings(parse_json(metadata["settings"]))
-        model.space = read_space(metadata, tensors)
-        model.outside = read_flag(metadata, "outside")
-        model.link = Link(*map(float, parse_json(metadata["link"])))
-        model._restore({name: value.numpy() for name, value in tensors.items()})
+        model = baseline_class(state["model"]).from_settings(state["settings"])
+        model.space, model.outside = state["space"], state["outside"]
+        model.link = Link(*map(float, state["link"]))
+        model._restore(state["arrays"])
     return model

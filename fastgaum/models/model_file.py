@@ -1,75 +1,64 @@
-"""Models on disk: one safetensors file, the configuration and feature space in its metadata. No
+"""Models on disk: one safetensors file that holds weights, configuration and feature space. No
 pickle anywhere."""
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from fastgaum.checkpoint import State, check_weights, damage_named, load_state, save_state
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, did_you_mean
 from fastgaum.features.space import FeatureSpace
 from fastgaum.models.space_file import space_facts, space_of, space_tensors
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.tables import plain_state
-from fastgaum.tensor_file import check_weights, damage_named, read_tensors, require_format
-from fastgaum.tensor_writer import write_tensors
-from fastgaum.untrusted import parse_json
 
 if TYPE_CHECKING:
     from fastgaum.models.user_model import UserModel
     from fastgaum.nets.histories import Encoders
     from fastgaum.nets.regularisers import Regulariser
 
-FORMAT = "fastgaum-model-2"
+FORMAT = "fastgaum-model-3"
 _CODE_NAME = re.compile(r"[\w<>(). ]{1,200}")
 
 
-def save_model(model: UserModel, path: Path) -> None:
+def save_user_model(model: UserModel, path: Path) -> None:
     """Write a fitted model.
 
     A file holds no code: of a regulariser or a history encoder of the user's own it holds the name,
-        and `load_model` wants it.
+    and `UserModel.load` asks for the code.
 
     Raises:
         OutputError: the file cannot be written.
     """
     if model.networks is None or model.space is None:
         raise ConfigError("the model has not been trained: call fit before save")
-    tensors = {
-        f"net.{name}": value.detach().cpu().contiguous()
-        for name, value in plain_state(model.networks).items()
+    state = {
+        "config": model.config.to_mapping(),
+        "own": own_code(model),
+        "weights": plain_state(model.networks),
     }
-    metadata = {
-        "config": json.dumps(model.config.to_mapping()),
-        "outside": json.dumps(model.outside),
-    }
-    own = own_code(model)
-    if own:
-        metadata["own"] = json.dumps(own)
-    write_model(path, tensors, model.space, metadata)
+    save_model_state(path, model.space, model.outside, state)
 
 
-def write_model(
-    path: Path, tensors: dict[str, torch.Tensor], space: FeatureSpace, metadata: dict[str, str]
-) -> None:
-    """Write a model's tensors and metadata, its feature space among them, as one safetensors file;
-    atomic.
+def save_model_state(path: Path, space: FeatureSpace, outside: bool, state: State) -> None:
+    """Write a model's state beside what every model has: its feature space, and whether no click is
+    offered as a choice.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    facts = {"format": FORMAT, "space": json.dumps(space_facts(space)), **metadata}
-    write_tensors(path, {**tensors, **space_tensors(space)}, facts)
+    of_space = {"facts": space_facts(space), "tensors": space_tensors(space)}
+    save_state(path, FORMAT, {"space": of_space, "outside": outside, **state})
 
 
-def read_model(path: Path) -> tuple[Path, dict[str, str], dict[str, torch.Tensor]]:
-    """Read a model file, or `model.safetensors` of a run folder: where it stands, its metadata, its
-    tensors.
+def load_model_state(path: Path) -> tuple[Path, State]:
+    """Read a model file, or `model.safetensors` of a run folder: where it stands, and its state, in
+    which `space` is a FeatureSpace.
 
     Raises:
         CheckpointError: missing, damaged, or of another format.
@@ -82,12 +71,13 @@ def read_model(path: Path) -> tuple[Path, dict[str, str], dict[str, torch.Tensor
             f"no model at '{path}'{close}: give a run folder written by `fastgaum train`, or its "
             "model.safetensors"
         )
+    cure = "train again, or use the version that wrote it"
+    state = load_state(file, FORMAT, cure, "model")
     with damage_named(file):
-        metadata, tensors = read_tensors(file)
-        require_format(
-            file, metadata.get("format"), FORMAT, "train again, or use the version that wrote it"
-        )
-        return file, metadata, tensors
+        if not isinstance(state["outside"], bool):
+            raise ValueError(f"outside is {state['outside']!r}, true or false is required")
+        space = state["space"]
+        return file, {**state, "space": space_of(space["facts"], space["tensors"])}
 
 
 def own_code(model: UserModel) -> dict[str, str]:
@@ -112,10 +102,10 @@ def _code_name(code: object) -> str:
     return f"{type(code).__name__}({inner})"
 
 
-def load_model(
+def load_user_model(
     path: Path, device: str, regulariser: Regulariser | None = None, history: Encoders | None = None
 ) -> UserModel:
-    """Read a model file, or `model.safetensors` of a run folder, with the code that it names.
+    """Read a user model, with the code that its file names.
 
     Raises:
         CheckpointError: missing, damaged, of another format, or trained with code that is not
@@ -123,37 +113,21 @@ def load_model(
     """
     from fastgaum.models.user_model import UserModel
 
-    file, metadata, tensors = read_model(path)
+    file, state = load_model_state(path)
     with damage_named(file):
-        config = Config.from_mapping(parse_json(metadata["config"]))
+        config = Config.from_mapping(state["config"])
         model = UserModel(config, regulariser=regulariser, history=history, device=device)
-        named = _own_names(metadata)
+        named = _own_names(state["own"])
     _check_own(path, named, own_code(model))
     with damage_named(file):
-        model.space = read_space(metadata, tensors)
-        model.outside = read_flag(metadata, "outside")
-        model.networks = _networks(config, model.space, tensors, model.history)
+        model.space, model.outside = state["space"], state["outside"]
+        model.networks = _networks(config, state["space"], state["weights"], model.history)
         model.networks.to(model.device)
     return model
 
 
-def read_space(metadata: dict[str, str], tensors: dict[str, torch.Tensor]) -> FeatureSpace:
-    """The feature space that `write_model` wrote. Raises KeyError, TypeError or ValueError for a
-    damaged one."""
-    return space_of(parse_json(metadata["space"]), tensors)
-
-
-def read_flag(metadata: dict[str, str], name: str) -> bool:
-    """A value of the metadata that is true or false. Raises KeyError or ValueError for a damaged
-    one."""
-    if metadata[name] not in ("true", "false"):
-        raise ValueError(f"{name} is {metadata[name][:20]!r}, true or false is required")
-    return metadata[name] == "true"
-
-
-def _own_names(metadata: dict[str, str]) -> dict[str, str]:
+def _own_names(named: Any) -> dict[str, str]:
     """The code that a file names. Raises ValueError for a damaged record of it."""
-    named = parse_json(metadata.get("own", "{}"))
     if not isinstance(named, dict) or not named.keys() <= {"regulariser", "history"}:
         raise ValueError(
             "what it says of code of one's own is not about a regulariser or a history encoder"
@@ -184,15 +158,10 @@ def _check_own(path: Path, named: dict[str, str], given: dict[str, str]) -> None
 
 
 def _networks(
-    config: Config, space: FeatureSpace, tensors: dict[str, torch.Tensor], encoder: Encoders
+    config: Config, space: FeatureSpace, weights: dict[str, torch.Tensor], encoder: Encoders
 ) -> Networks:
     """Networks of a file's weights. Raises ValueError unless the weights are those that the
     configuration asks for."""
-    weights = {
-        name.removeprefix("net."): value
-        for name, value in tensors.items()
-        if name.startswith("net.")
-    }
     # Each layer of each player has a weight: what a configuration asks for beyond those in the file
     # is not even counted out.
     if config.members * (config.history_layers + len(config.hidden)) > len(weights):

@@ -11,11 +11,11 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from fastgaum.checkpoint import check_finite
 from fastgaum.features.encoder import CONTEXT_NUMBERS, SAME_FOR_SET
 from fastgaum.features.relations import NUMBERS as RELATION_NUMBERS
 from fastgaum.features.relations import PairTable, Relations
 from fastgaum.features.space import CategoricalField, FeatureSpace
-from fastgaum.tensor_file import check_finite
 
 ARRAYS = {
     "mean": torch.float32,

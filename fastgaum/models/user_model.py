@@ -33,6 +33,7 @@ from fastgaum.models.choice_model import (
     offers_no_click,
     require_validation,
 )
+from fastgaum.models.model_file import load_user_model, save_user_model
 from fastgaum.nets.histories import Carry, Encoders, history_encoder
 from fastgaum.nets.networks import Networks, require_room
 from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser, regulariser_of
@@ -217,9 +218,7 @@ class UserModel(ChoiceModel):
         Raises:
             OutputError: the file cannot be written.
         """
-        from fastgaum.models.model_file import save_model
-
-        save_model(self, Path(path))
+        save_user_model(self, Path(path))
 
     @classmethod
     def load(
@@ -238,9 +237,7 @@ class UserModel(ChoiceModel):
                 had a regulariser or a history encoder of its own, which is not given (or is another
                 one).
         """
-        from fastgaum.models.model_file import load_model
-
-        return load_model(Path(path), device, regulariser, history)
+        return load_user_model(Path(path), device, regulariser, history)
 
     def _searched(self, log: AnyLog, checkpointer: Checkpointer, processes: Processes) -> Config:
         """The configuration asked for, its searched switches as they do best on validation with

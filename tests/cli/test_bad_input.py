@@ -11,10 +11,9 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from fastgaum.cli.app import main
+from tests.builders import change_state
 
 Fails = Callable[[list[str]], str]
 
@@ -208,11 +207,7 @@ def test_run_of_another_version(
 ) -> None:
     run = shutil.copytree(trained, tmp_path / "run")
     file = run / "model.safetensors"
-    with safe_open(file, framework="pt") as reader:
-        tensors = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118
-        metadata = dict(reader.metadata())
-    file.unlink()
-    save_file(tensors, file, metadata=metadata | {"format": "fastgaum-model-9"})
+    change_state(file, lambda about, _: about.update(format="fastgaum-model-9"))
     assert "fastgaum-model-9" in fails(
         ["predict", str(run), str(log_file), "-o", str(tmp_path / "p.parquet")]
     )

@@ -18,12 +18,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from fastgaum.cli.app import main
-from tests.builders import change_shard
+from tests.builders import change_shard, change_state
 
 Fails = Callable[[list[str]], str]
 MOST_SECONDS = 20.0
@@ -117,40 +114,33 @@ def run(change: Callable[[Path], None], *options: str) -> Make:
     return make
 
 
-def model(change: Callable[[dict[str, Any], dict[str, torch.Tensor]], None]) -> Make:
-    """A run whose model's metadata (JSON values read) or tensors were changed."""
-
-    def spoil(folder: Path) -> None:
-        file = folder / "model.safetensors"
-        with safe_open(file, framework="pt") as reader:
-            tensors = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118
-            metadata = {
-                name: json.loads(value) if name != "format" else value
-                for name, value in reader.metadata().items()
-            }
-        file.unlink()
-        change(metadata, tensors)
-        texts = {
-            name: value if name == "format" else json.dumps(value)
-            for name, value in metadata.items()
-        }
-        save_file(tensors, file, metadata=texts)
-
-    return run(spoil)
+def model(change: Callable[[dict[str, Any], dict[str, np.ndarray]], None]) -> Make:
+    """A run of which the model's state, arrays named, or its arrays were changed."""
+    return run(
+        lambda folder: change_state(
+            folder / "model.safetensors", lambda about, arrays: change(about["state"], arrays)
+        )
+    )
 
 
 def config(**changes: Any) -> Make:
     """A model whose configuration asks for something else than its weights are."""
-    return model(lambda metadata, _: metadata["config"].update(changes))
+    return model(lambda state, _: state["config"].update(changes))
 
 
 def tensor(name: str, at: int, value: float) -> Make:
-    """A model with one number of one tensor changed."""
+    """A model with one number of one array changed."""
 
-    def change(_: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
-        tensors[name].view(-1)[at] = value
+    def change(_: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        arrays[name].reshape(-1)[at] = value
 
     return model(change)
+
+
+def another_version(folder: Path) -> None:
+    change_state(
+        folder / "model.safetensors", lambda about, _: about.update(format="fastgaum-model-9")
+    )
 
 
 def store(change: Callable[[Path], None]) -> Make:
@@ -322,7 +312,7 @@ ROWS: dict[str, tuple[Make, str]] = {
     "wrong type": (train(config="epochs = '3'"), "epochs must be int"),
     "impossible value": (train(config="eta = 0"), "eta must be greater than 0"),
     "run of another version": (
-        model(lambda facts, _: facts.update(format="fastgaum-model-9")),
+        run(another_version),
         "fastgaum-model-9",
     ),
     "truncated run": (
@@ -363,33 +353,40 @@ ROWS: dict[str, tuple[Make, str]] = {
     ),
     "impossible configuration": (config(hidden=[10**9]), "hidden holds at most"),
     "NaN weight": (
-        tensor("net.players.0.reward.rest.0.weight", 1, float("nan")),
+        tensor("weights/players.0.reward.rest.0.weight", 1, float("nan")),
         "rest.0.weight' holds nan at 1",
     ),
-    "infinite mean": (tensor("space.mean", 0, float("inf")), "'space.mean' holds inf at 0"),
-    "scale of 0": (tensor("space.scale", 0, 0.0), "not positive"),
+    "infinite mean": (
+        tensor("space/tensors/space.mean", 0, float("inf")),
+        "space.mean' holds inf at 0",
+    ),
+    "scale of 0": (tensor("space/tensors/space.scale", 0, 0.0), "not positive"),
     "offsets that fall": (
-        tensor("values.item.offsets", 1, 10**6),
+        tensor("space/tensors/values.item.offsets", 1, 10**6),
         "do not cut its bytes into texts",
     ),
-    "negative count": (tensor("space.item_displays", 0, -1), "does not hold a count"),
+    "negative count": (tensor("space/tensors/space.item_displays", 0, -1), "does not hold a count"),
     "two items of one id": (
-        model(lambda _, tensors: tensors["values.item.bytes"].fill_(48)),
+        model(lambda _, arrays: arrays["space/tensors/values.item.bytes"].fill(48)),
         "holds a value twice",
     ),
     "weights missing": (
-        model(lambda _, tensors: tensors.pop("net.players.0.reward.rest.0.weight")),
+        model(lambda _, arrays: arrays.pop("weights/players.0.reward.rest.0.weight")),
         "is missing",
     ),
     "number of another version": (
-        model(lambda facts, _: facts["space"]["number_names"].__setitem__(0, "displayed_afore")),
+        model(
+            lambda state, _: state["space"]["facts"]["number_names"].__setitem__(
+                0, "displayed_afore"
+            )
+        ),
         "is not one of the numbers that this version makes",
     ),
     "ids that overlap": (
-        model(lambda facts, _: facts["space"]["categorical"][0].__setitem__(2, 0)),
+        model(lambda state, _: state["space"]["facts"]["categorical"][0].__setitem__(2, 0)),
         "1 is required",
     ),
-    "damaged space": (model(lambda facts, _: facts.update(space=[])), "is damaged"),
+    "damaged space": (model(lambda state, _: state.update(space=[])), "is damaged"),
     "reading.json of another type": (
         run(lambda folder: (folder / "reading.json").write_text('{"candidate_field": 3}')),
         "candidate_field is 3",

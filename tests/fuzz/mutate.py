@@ -225,8 +225,13 @@ def tensors(data: bytes, rng: random.Random) -> bytes:
     n = int.from_bytes(data[:8], "little")
     header, body = json.loads(data[8 : 8 + n]), bytearray(data[8 + n :])
     if rng.random() < 0.6:
-        part = rng.choice(("__metadata__", *header)) if rng.random() < 0.7 else "__metadata__"
-        header[part] = swap_value(header[part], rng)
+        if rng.random() < 0.7:
+            # all that is no array is one JSON text
+            about = json.loads(header["__metadata__"]["fastgaum"])
+            header["__metadata__"]["fastgaum"] = json.dumps(swap_value(about, rng))
+        else:
+            part = rng.choice(list(header))
+            header[part] = swap_value(header[part], rng)
     else:
         name = rng.choice([key for key in header if key != "__metadata__"])
         start, end = header[name]["data_offsets"]
