@@ -30,7 +30,7 @@ reproduce: setup
 # One model of the sample and the page on it: report.html, to open in a browser.
 report: setup
 	$(BIN)/fastgaum train sample -o runs/sample --overwrite
-	$(BIN)/fastgaum report runs/sample -o report.html
+	$(BIN)/fastgaum report runs/sample -o report.html --overwrite
 	@echo "Open report.html in a browser."
 
 test: setup
@@ -112,7 +112,7 @@ format: setup
 
 # Races against rivals and the scaling curves, then the pages that show them. Minutes, on a machine that is otherwise idle.
 bench: setup
-	$(BIN)/fastgaum bench --json docs/tables/bench.json --plot docs/scaling.svg
+	$(BIN)/fastgaum bench --json docs/tables/bench.json --plot docs/scaling.svg --overwrite
 	$(BIN)/python bench/readme.py
 
 # 10,000 mutated inputs through every reader; the tests run some seconds of it.

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fastgaum.cli.console import STDOUT, note, say, show_table, write_json, write_text
-from fastgaum.cli.tables import show_block
+from fastgaum.cli.output import STDOUT, note, say, show_block, show_table, write_json, write_text
 from fastgaum.errors import DatasetError
 from fastgaum.logs.download import _Redirects
 from fastgaum.logs.registry import DataFile, parse_registry

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, MissingArgumentError
 
-from fastgaum.cli.manners import manners, without_manners
 from fastgaum.cli.manual import epilogue
+from fastgaum.cli.options import common, split_common
 from fastgaum.errors import FastgaumError, LostPeerError
 from fastgaum.interrupts import Interrupted, stop_on_signals
 from fastgaum.untrusted import shown
@@ -35,7 +35,7 @@ COMMANDS = {
         "Logs: list, info, get, audit, convert, check, build, synth.",
     ),
     "train": (
-        "fastgaum.cli.train:train",
+        "fastgaum.cli.train:train_command",
         "Train a user model on a log and leave a run folder.\n\nCtrl-C and SIGTERM end the run "
         "after the batch at hand, saved;"
         " --resume goes on with it to the same bytes, also after a crash. More epochs: --resume "
@@ -44,48 +44,48 @@ COMMANDS = {
         "run, a batch's sessions shared.",
     ),
     "evaluate": (
-        "fastgaum.cli.evaluate:evaluate",
+        "fastgaum.cli.evaluate:evaluate_command",
         f"Score a trained model on a split of a log.\n\n{_AS_THE_RUN}",
     ),
     "predict": (
-        "fastgaum.cli.predict:predict",
+        "fastgaum.cli.predict:predict_command",
         f"Write utilities and choice probabilities of every candidate.\n\n{_AS_THE_RUN}",
     ),
     "simulate": (
-        "fastgaum.cli.simulate:simulate",
+        "fastgaum.cli.simulate:simulate_command",
         "Write episodes of a trained user model, as a log to read back.",
     ),
     "fidelity": (
-        "fastgaum.cli.fidelity:fidelity",
+        "fastgaum.cli.fidelity:fidelity_command",
         f"Does a trained user model behave as a log: replay and compare.\n\n{_AS_THE_RUN}",
     ),
     "report": (
-        "fastgaum.cli.report:report",
+        "fastgaum.cli.report:report_command",
         "A page on runs: results, curves, calibration, what was learned.\n\nOne HTML file that "
         "asks the network for nothing."
         f" {_AS_THE_RUN}",
     ),
     "rl": ("fastgaum.cli.rl:app", "Policies in a learned user: train, evaluate, adapt."),
     "reproduce": (
-        "fastgaum.cli.reproduce:reproduce",
+        "fastgaum.cli.reproduce:reproduce_command",
         "Data sets × models × seeds: the prec@k table.\n\nIt runs on the data sets at hand, or on "
         "the bundled sample, and never"
         " needs the network. Exit code 1 if a run failed: the others' figures are kept.",
     ),
     "bench": (
-        "fastgaum.cli.bench:bench",
+        "fastgaum.cli.bench:bench_command",
         "Races against rivals on this machine: speeds, ratios, shares of its ceilings.\n\nExit "
         "code 1 if a contender's result"
         " was wrong; with --strict also if a bar was missed.",
     ),
     "doctor": (
-        "fastgaum.cli.doctor:doctor",
+        "fastgaum.cli.doctor:doctor_command",
         "Versions, caches and a self-check, to paste into a bug report.\n\nHome folders and user "
         "names are left out. Exit code 1"
         " if a check fails.",
     ),
     "completion": (
-        "fastgaum.cli.completion:completion",
+        "fastgaum.cli.completion:completion_command",
         "Print the script that completes commands, options and names in bash, zsh or fish.",
     ),
 }
@@ -117,15 +117,15 @@ for _name, (_path, _help) in COMMANDS.items():
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (by default the process's own) and return its exit code; nothing escapes
     as a traceback."""
-    tokens, asked = without_manners(sys.argv[1:] if argv is None else argv)
+    tokens, asked = split_common(sys.argv[1:] if argv is None else argv)
     debug = asked.debug
     try:
-        with stop_on_signals(), manners(asked):
+        with stop_on_signals(), common(asked):
             code = app(tokens, exit_on_error=False, print_error=False)
             sys.stdout.flush()
         return code if isinstance(code, int) else DONE
     except LostPeerError as error:
-        # whoever is gone says why; here nothing was wrong
+        # the lost process says why; here nothing was wrong
         _complain(f"error: {shown(str(error))}", debug)
         return CHECK_FAILED
     except FastgaumError as error:

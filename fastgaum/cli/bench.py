@@ -3,71 +3,83 @@ and as files."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from fastgaum.cli.console import Json, check_outputs, note, say, show_table, write_json, write_text
-from fastgaum.cli.settings import set_threads
+from fastgaum.cli.options import Json, Markdown, use_threads
+from fastgaum.cli.output import check_outputs, note, say, show_table, write_json, write_text
 from fastgaum.errors import ConfigError
 
 
-def bench(
-    *groups: Annotated[
-        str, Parameter(help="groups of races, or how their names begin; all if not given")
-    ],
+def _flag(meaning: str) -> Parameter:
+    return Parameter(help=meaning, negative="", show_default=False)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class BenchFiles:
+    """Where the result is written beside the terminal."""
+
+    json: Json = None
+    markdown: Markdown = None
+    plot: Annotated[
+        Path | None, Parameter(help="also measure how speed scales, and draw it, as .svg or .png")
+    ] = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Measures:
+    """What is measured, at which size, and what counts as failed."""
+
     list_: Annotated[
         bool,
         Parameter(name="--list", help="name the groups and stop", negative="", show_default=False),
-    ] = False,
-    json: Json = None,
-    markdown: Annotated[Path | None, Parameter(help="also write the table as markdown")] = None,
-    plot: Annotated[
-        Path | None, Parameter(help="also measure how speed scales, and draw it, as .svg or .png")
-    ] = None,
-    scaling: Annotated[
-        bool,
-        Parameter(
-            help="measure how speed scales instead of running the races",
-            negative="",
-            show_default=False,
-        ),
-    ] = False,
+    ] = False
+    scaling: Annotated[bool, _flag("measure how speed scales instead of running the races")] = False
+    strict: Annotated[bool, _flag("exit code 1 also when a bar is missed")] = False
+    smoke: Annotated[
+        bool, _flag("small sizes: shows that everything runs, the figures mean nothing")
+    ] = False
+
+
+NO_FILES, ALL_RACES = BenchFiles(), Measures()
+
+
+def bench_command(
+    *groups: Annotated[
+        str, Parameter(help="groups of races, or how their names begin; all if not given")
+    ],
+    measured: Measures = ALL_RACES,
+    files: BenchFiles = NO_FILES,
     threads: Annotated[
         int | None, Parameter(help="threads of torch and kernels; torch's default if not given")
     ] = None,
-    strict: Annotated[
-        bool,
-        Parameter(help="exit code 1 also when a bar is missed", negative="", show_default=False),
-    ] = False,
-    smoke: Annotated[
-        bool,
-        Parameter(
-            help="small sizes: shows that everything runs, the figures mean nothing",
-            negative="",
-            show_default=False,
-        ),
-    ] = False,
 ) -> int:
     """Time ours against its rivals; a speed counts only when the result is right.
 
     Exit code 1 if a contender's result was wrong; with --strict also if a bar was missed.
     """
+    json, markdown, plot, smoke = files.json, files.markdown, files.plot, measured.smoke
     check_outputs(json, markdown, plot)
     from fastgaum.bench.figure import check_plot, draw
     from fastgaum.bench.report import missed, to_markdown
 
     check_plot(plot)
-    if list_:
+    if measured.list_:
         return _list(json)
-    set_threads(threads)
-    if scaling and (groups or markdown is not None):
+    use_threads(threads)
+    if measured.scaling and (groups or markdown is not None):
         raise ConfigError(
             "--scaling runs no races: leave out the groups and --markdown, or --scaling"
         )
-    result, right = (_without_races(smoke), True) if scaling else _races(groups, threads, smoke)
-    if scaling or plot is not None:
+    result, right = (
+        (_without_races(smoke), True) if measured.scaling else _races(groups, threads, smoke)
+    )
+    if measured.scaling or plot is not None:
         result["scaling"] = _curves(smoke)
     if json is not None:
         write_json(json, result)
@@ -76,7 +88,7 @@ def bench(
     if plot is not None:
         draw(result, plot)
     _show(result)
-    return 1 if not right or (strict and missed(result)) else 0
+    return 1 if not right or (measured.strict and missed(result)) else 0
 
 
 def _list(json: Path | None) -> int:

@@ -5,21 +5,26 @@ from __future__ import annotations
 
 import dataclasses
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from fastgaum.cli.console import Json, check_outputs, finish, note, say, show_table, write_json
-from fastgaum.cli.logs import check_log_output, check_shards_folder, write_log
 from fastgaum.cli.manual import command, epilogue
-from fastgaum.cli.progress import (
-    DownloadProgress,
-    EventProgress,
-    PartsProgress,
-    StageProgress,
-    Waiting,
+from fastgaum.cli.options import DataDir, Json
+from fastgaum.cli.output import (
+    check_log_output,
+    check_outputs,
+    check_shards_folder,
+    finish,
+    note,
+    say,
+    show_table,
+    write_json,
+    write_log,
 )
+from fastgaum.cli.progress import DownloadProgress, PartsProgress, Waiting
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading
 from fastgaum.errors import ConfigError
 
@@ -33,12 +38,77 @@ app = App(
     help_epilogue=epilogue("data"),
 )
 
+NamePath = Annotated[str, Parameter(help="a registry name")]
+LogPath = Annotated[
+    Path,
+    Parameter(name=["--out", "-o"], help="a .parquet or .csv file (long layout), or a folder"),
+]
 
-DataDir = Annotated[Path | None, Parameter(help="where registry names are looked up first")]
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class DisplayOptions:
+    """How display sets are made up that were never recorded."""
+
+    rule: Annotated[
+        Literal["nearest", "nearest-unseen", "released-before"] | None,
+        Parameter(help="what is displayed beside the chosen item; nearest if not given"),
+    ] = None
+    displayed: Annotated[
+        int | None, Parameter(help="candidates of a display set; 10 if not given")
+    ] = None
+    seed: Annotated[
+        int | None, Parameter(help="breaks ties in time, draws samples; 0 if not given")
+    ] = None
+    item: Annotated[Literal["artist", "track"], Parameter(help="what an item is in LastFM-1K")] = (
+        "artist"
+    )
+    candidate_field: Annotated[
+        Literal["release_time"] | None, Parameter(help="add the release to logs of the other rules")
+    ] = None
+    split_seed: Annotated[int, Parameter(help="seed of the split of whole users, 50/25/25")] = 0
+
+    def changes(self) -> dict[str, Any]:
+        """What was given of the rule itself, as `build_named` takes it."""
+        given = {"name": self.rule, "displayed": self.displayed, "seed": self.seed}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class WorldOptions:
+    """A preset of the synthetic world, and changes of it."""
+
+    preset: Annotated[
+        str, Parameter(help="the world to start from: default, sample, scale, tail")
+    ] = "default"
+    items: Annotated[int | None, Parameter(help="size of the catalogue")] = None
+    seed: Annotated[int | None, Parameter(help="the one source of randomness")] = None
+    rule: Annotated[
+        Literal["shannon", "l2"] | None, Parameter(help="softmax or sparsemax choices")
+    ] = None
+    eta: Annotated[float | None, Parameter(help="how decided the user is")] = None
+    no_click: Annotated[
+        float | None, Parameter(name="--no-click", help="share of events without a click")
+    ] = None
+    mean_length: Annotated[float | None, Parameter(help="mean events per session")] = None
+    max_length: Annotated[int | None, Parameter(help="longest session")] = None
+    mean_display: Annotated[float | None, Parameter(help="mean candidates per display set")] = None
+
+    def options(self) -> dict[str, Any]:
+        """The preset and its changes as `synthesise` takes them."""
+        given = {
+            "n_items" if name == "items" else name: value
+            for name, value in dataclasses.asdict(self).items()
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+
+DEFAULT_RULE, DEFAULT_WORLD = DisplayOptions(), WorldOptions()
 
 
 @command(app, "list")
-def list_(*, data_dir: DataDir = None, json: Json = None) -> None:
+def list_command(*, data_dir: DataDir = None, json: Json = None) -> None:
     """List the logs that have a name, and whether they are at hand."""
     from fastgaum.logs.locate import find
     from fastgaum.logs.registry import dataset, names
@@ -48,24 +118,11 @@ def list_(*, data_dir: DataDir = None, json: Json = None) -> None:
     for entry in map(dataset, names()):
         path = find(entry.name, data_dir)
         place = None if path is None else str(path)
-        facts.append(
-            {
-                "name": entry.name,
-                "title": entry.title,
-                **entry.counts,
-                "bundled": entry.bundled,
-                "path": place,
-            }
-        )
+        known = {"name": entry.name, "title": entry.title, **entry.counts}
+        facts.append({**known, "bundled": entry.bundled, "path": place})
         at_hand = "bundled" if entry.bundled else "absent" if path is None else str(path.parent)
-        rows.append(
-            [
-                entry.name,
-                f"{entry.counts.get('events', 0):,}",
-                f"{entry.counts.get('items', 0):,}",
-                at_hand,
-            ]
-        )
+        events, items = (f"{entry.counts.get(what, 0):,}" for what in ("events", "items"))
+        rows.append([entry.name, events, items, at_hand])
     if json is not None:
         write_json(json, {"data_sets": facts})
     show_table(["name", "events", "items", "at hand"], rows)
@@ -73,8 +130,8 @@ def list_(*, data_dir: DataDir = None, json: Json = None) -> None:
 
 
 @command(app)
-def info(
-    name: Annotated[str, Parameter(help="a registry name")],
+def info_command(
+    name: NamePath,
     /,
     *,
     data_dir: DataDir = None,
@@ -104,8 +161,8 @@ def info(
 
 
 @command(app)
-def get(
-    name: Annotated[str, Parameter(help="a registry name")],
+def get_command(
+    name: NamePath,
     /,
     *,
     from_: Annotated[
@@ -128,13 +185,7 @@ def get(
 
 
 @command(app)
-def audit(
-    log: Log,
-    /,
-    *,
-    json: Json = None,
-    reading: Reading = AS_IT_IS,
-) -> None:
+def audit_command(log: Log, /, *, json: Json = None, reading: Reading = AS_IT_IS) -> None:
     """Try simple label-free rules on a log, and name each that finds the clicked item more often
     than chance.
 
@@ -145,7 +196,7 @@ def audit(
 
     with Waiting(f"reading {log}"):
         sessions, raw = reading.open(log), reading.raw_rows(log)
-    with EventProgress("auditing") as progress:
+    with PartsProgress("auditing") as progress:
         report = audit_log(sessions, raw, progress=progress)
     if json is not None:
         write_json(json, report.to_dict())
@@ -153,14 +204,11 @@ def audit(
 
 
 @command(app)
-def convert(
+def convert_command(
     log: Log,
     /,
     *more: Annotated[str, Parameter(help="with --shards: further files of the same log")],
-    out: Annotated[
-        Path,
-        Parameter(name=["--out", "-o"], help="a .parquet or .csv file (long layout), or a folder"),
-    ],
+    out: LogPath,
     shards: Annotated[
         int | None,
         Parameter(help="write a folder of so many shards: a log of any size, at a bounded memory"),
@@ -207,7 +255,7 @@ def _convert_to_shards(
     check_shards_folder(out)
     from fastgaum.logs.sharding import shard_logs
 
-    with StageProgress("converting") as progress:
+    with PartsProgress("converting", "") as progress:
         written = shard_logs(
             logs,
             out,
@@ -234,7 +282,7 @@ def _sizes(log: SessionLog | ShardedLog) -> str:
 
 
 @command(app)
-def check(
+def check_command(
     shards: Annotated[Path, Parameter(help="a folder of shards")], /, *, json: Json = None
 ) -> None:
     """Read every file of a log in shards whole: is each what was written."""
@@ -243,7 +291,7 @@ def check(
 
     with Waiting("checksums"):
         log = open_shards(shards, verify=True)
-    with PartsProgress("reading", "shards") as progress:
+    with PartsProgress("reading", "shards", lines=True) as progress:
         for number in range(len(log.shards)):
             log.read(number)
             progress(number + 1, len(log.shards))
@@ -251,7 +299,7 @@ def check(
 
 
 @command(app)
-def build(
+def build_command(
     choices: Annotated[
         str,
         Parameter(
@@ -260,27 +308,8 @@ def build(
     ],
     /,
     *,
-    out: Annotated[
-        Path,
-        Parameter(name=["--out", "-o"], help="a .parquet or .csv file (long layout), or a folder"),
-    ],
-    rule: Annotated[
-        Literal["nearest", "nearest-unseen", "released-before"] | None,
-        Parameter(help="what is displayed beside the chosen item; nearest if not given"),
-    ] = None,
-    displayed: Annotated[
-        int | None, Parameter(help="candidates of a display set; 10 if not given")
-    ] = None,
-    seed: Annotated[
-        int | None, Parameter(help="breaks ties in time, draws samples; 0 if not given")
-    ] = None,
-    item: Annotated[
-        Literal["artist", "track"], Parameter(help="what an item is in LastFM-1K")
-    ] = "artist",
-    candidate_field: Annotated[
-        Literal["release_time"] | None, Parameter(help="add the release to logs of the other rules")
-    ] = None,
-    split_seed: Annotated[int, Parameter(help="seed of the split of whole users, 50/25/25")] = 0,
+    out: LogPath,
+    rule: DisplayOptions = DEFAULT_RULE,
     data_dir: DataDir = None,
     json: Json = None,
 ) -> None:
@@ -295,16 +324,14 @@ def build(
     from fastgaum.logs.options import ReadOptions
     from fastgaum.logs.simulated_displays import as_rows, build_named
 
-    given = {"name": rule, "displayed": displayed, "seed": seed}
-    changes = {name: value for name, value in given.items() if value is not None}
-    fields = () if candidate_field is None else (candidate_field,)
-    with EventProgress(choices) as progress:
+    fields = () if rule.candidate_field is None else (rule.candidate_field,)
+    with PartsProgress(choices) as progress:
         built = build_named(
             choices,
-            changes=changes,
+            changes=rule.changes(),
             data_dir=data_dir,
-            item=item,
-            options=ReadOptions.of(candidate_fields=fields, split_seed=split_seed),
+            item=rule.item,
+            options=ReadOptions.of(candidate_fields=fields, split_seed=rule.split_seed),
             progress=progress,
         )
     write_log(as_rows(built.log, built.rule.seed) if out.suffix else built.log, out)
@@ -321,7 +348,7 @@ def build(
 
 
 @command(app)
-def synth(
+def synth_command(
     *,
     out: Annotated[
         Path, Parameter(name=["--out", "-o"], help="a .parquet or .csv file, or a folder")
@@ -330,51 +357,28 @@ def synth(
     shards: Annotated[
         int | None, Parameter(help="write a folder of so many shards, without the truth")
     ] = None,
-    preset: Annotated[
-        str, Parameter(help="the world to start from: default, sample, scale, tail")
-    ] = "default",
-    items: Annotated[int | None, Parameter(help="size of the catalogue")] = None,
-    seed: Annotated[int | None, Parameter(help="the one source of randomness")] = None,
-    rule: Annotated[
-        Literal["shannon", "l2"] | None, Parameter(help="softmax or sparsemax choices")
-    ] = None,
-    eta: Annotated[float | None, Parameter(help="how decided the user is")] = None,
-    no_click: Annotated[
-        float | None, Parameter(name="--no-click", help="share of events without a click")
-    ] = None,
-    mean_length: Annotated[float | None, Parameter(help="mean events per session")] = None,
-    max_length: Annotated[int | None, Parameter(help="longest session")] = None,
-    mean_display: Annotated[float | None, Parameter(help="mean candidates per display set")] = None,
+    world: WorldOptions = DEFAULT_WORLD,
     json: Json = None,
 ) -> None:
     """Draw a log of a world whose reward and choice rule are known, and write the truth beside
     it."""
-    given = {
-        "n_items": items,
-        "seed": seed,
-        "rule": rule,
-        "eta": eta,
-        "no_click": no_click,
-        "mean_length": mean_length,
-        "max_length": max_length,
-        "mean_display": mean_display,
-    }
-    changes = {name: value for name, value in given.items() if value is not None}
     check_outputs(json)
     if shards is not None:
         check_shards_folder(out)
         from fastgaum.logs.shard_writer import synthesise_shards
 
         with Waiting("drawing"):
-            written = synthesise_shards(events, out, shards, preset=preset, **changes)
+            written = synthesise_shards(events, out, shards, **world.options())
         _finish_shards(out, written, json)
         return
     check_log_output(out)
     from fastgaum.logs.synthetic import synthesise
     from fastgaum.logs.truth import oracle_scores, truth_path, write_truth
 
+    check_outputs(truth_path(out))
+
     with Waiting("drawing"):
-        log, truth = synthesise(events, preset=preset, **changes)
+        log, truth = synthesise(events, **world.options())
     with Waiting(f"writing {out}"):
         write_log(log, out)
         write_truth(log, truth, truth_path(out))

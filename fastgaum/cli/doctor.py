@@ -10,21 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
-
-from fastgaum.cli.console import Json, check_outputs, finish, say
+from fastgaum.cli.options import DataDir, Json
+from fastgaum.cli.output import check_outputs, finish, say
 from fastgaum.cli.progress import Waiting
 
 
-def doctor(
-    *,
-    data_dir: Annotated[
-        Path | None, Parameter(help="where registry names are looked up first")
-    ] = None,
-    json: Json = None,
-) -> int:
+def doctor_command(*, data_dir: DataDir = None, json: Json = None) -> int:
     """Print versions, threads, caches and data sets, and run a self-check; exit code 1 if it
     fails."""
     check_outputs(json)

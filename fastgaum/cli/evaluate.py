@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from fastgaum.cli.console import Json, check_outputs, say, show_table, write_json
-from fastgaum.cli.progress import EventProgress, Waiting
+from fastgaum.cli.options import Device, Json, RunPath
+from fastgaum.cli.output import check_outputs, say, show_table, write_json
+from fastgaum.cli.progress import PartsProgress, Waiting
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading
-from fastgaum.cli.settings import Device
 
 if TYPE_CHECKING:
     from fastgaum.metrics.evaluation import Evaluation, HeadFigures
 
 
-def evaluate(
-    run: Annotated[Path, Parameter(help="a run folder, or a model file")],
+def evaluate_command(
+    run: RunPath,
     log: Log,
     /,
     *,
@@ -40,7 +39,7 @@ def evaluate(
     model = UserModel.load(run, device=device)
     with Waiting(f"reading {log}"):
         sessions = reading.or_of_run(run).open(log)
-    with EventProgress("scoring") as progress:
+    with PartsProgress("scoring") as progress:
         evaluation = model.evaluate(sessions, split, progress)
     floors = floor_table(sessions, split)
     if json is not None:

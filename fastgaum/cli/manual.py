@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from cyclopts import App
 
-from fastgaum.cli.manners import EVERYWHERE
+from fastgaum.cli.options import COMMON_OPTIONS
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "": (
@@ -121,7 +121,7 @@ def epilogue(command: str) -> str:
     """The foot of a command's help."""
     lines = ["Examples:", *map(_typed, EXAMPLES[command]), "", "With any command:"]
     return "\n".join(
-        [*lines, *(f"  {option}  {meaning}" for option, meaning in EVERYWHERE.items())]
+        [*lines, *(f"  {option:<11}  {meaning}" for option, meaning in COMMON_OPTIONS.items())]
     )
 
 
@@ -142,7 +142,7 @@ def command(app: App, name: str | None = None) -> Callable[[F], F]:
     foot."""
 
     def register(function: F) -> F:
-        called = name or function.__name__
+        called = name or function.__name__.removesuffix("_command")
         page = epilogue(f"{app.name[0]} {called}")
         app.command(function, name=called, help=flowing(function.__doc__ or ""), help_epilogue=page)
         return function

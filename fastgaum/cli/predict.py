@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from fastgaum.cli.console import Json, check_outputs, finish
-from fastgaum.cli.frames import check_frame_output, write_frames
-from fastgaum.cli.progress import EventProgress, Waiting
+from fastgaum.cli.options import Device, Json, RunPath, TablePath
+from fastgaum.cli.output import check_outputs, check_table_output, finish, write_frames
+from fastgaum.cli.progress import PartsProgress, Waiting
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading
-from fastgaum.cli.settings import Device
 
 
-def predict(
-    run: Annotated[Path, Parameter(help="a run folder, or a model file")],
+def predict_command(
+    run: RunPath,
     log: Log,
     /,
     *,
-    out: Annotated[
-        Path, Parameter(name=["--out", "-o"], help="the table to write: .parquet or .csv")
-    ],
+    out: TablePath,
     split: Annotated[
         Literal["train", "validation", "test", "all"], Parameter(help="whose events to score")
     ] = "all",
@@ -37,14 +33,14 @@ def predict(
 
     Options of reading that are not given are those that the run was trained with.
     """
-    check_frame_output(out)
-    check_outputs(out, json)
+    check_table_output(out)
+    check_outputs(json)
     from fastgaum.models.user_model import UserModel
 
     model = UserModel.load(run, device=device)
     with Waiting(f"reading {log}"):
         sessions = reading.or_of_run(run).open(log)
-    with EventProgress("scoring") as progress:
+    with PartsProgress("scoring") as progress:
         n_rows = write_frames(model.predict_parts(sessions, split, progress), out)
     facts = {"path": str(out), "run": str(run), "log": log, "split": split, "candidates": n_rows}
     finish(f"{out}: {n_rows} candidates", json, facts)

@@ -5,18 +5,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     Task,
-    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -24,7 +25,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from fastgaum.cli.console import note, stderr
+from fastgaum.cli.output import note, stderr
 from fastgaum.untrusted import plain
 
 if TYPE_CHECKING:
@@ -32,149 +33,95 @@ if TYPE_CHECKING:
     from fastgaum.game.observers import EpochRow
 
 
-Trace = TracebackType | None
+class Bar:
+    """One line of a terminal that moves; a context manager. Nothing is shown elsewhere."""
 
+    def __init__(self, what: str, *columns: ProgressColumn, at_once: bool = True) -> None:
+        """Take the bar's text and the columns beside it.
 
-def most_epochs(config: Config) -> int:
-    """How many epochs a run may take at most, the generator's catching up aside; early stop usually
-    ends it before."""
-    if config.players == "exact":
-        return config.epochs
-    return config.warm_start + config.epochs
-
-
-class TrainingProgress:
-    """Shows epochs as they come; a context manager, and the observer of one run."""
-
-    def __init__(self, config: Config) -> None:
-        """Take the run's configuration: it bounds the number of epochs."""
-        self.most_epochs = most_epochs(config)
-        self.started = time.perf_counter()
-        self.rows = self.counted = self.done_before = 0
-        self.drawn = 0.0
-        self.begun = False
-        self.reading = f"trying {config.n_searched} settings" if config.search else "reading"
-        self.console = stderr()
-        self.live = _live(self.console) if _shows(self.console) else None
-        self.task: TaskID | None = None
+        Args:
+            what: the text, which may come from anywhere: what a terminal obeys is spelt out.
+            columns: rich's, from left to right.
+            at_once: shown before the first move.
+        """
+        console = stderr()
+        shows = console.is_terminal and not console.is_dumb_terminal and not console.quiet
+        named = TextColumn("{task.description}", markup=False)
+        self.live = Progress(named, *columns, console=console, transient=True) if shows else None
+        self.at_once = at_once
+        shown = plain(what)
+        self.task = self.live.add_task(shown, total=None, figures="") if self.live else None
 
     def __enter__(self) -> Self:
-        self.started = time.perf_counter()
-        if self.live is not None:
+        if self.live is not None and self.at_once:
             self.live.start()
-            self.task = self.live.add_task(self.reading, total=None, figures="")
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: Trace
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self.live is not None:
             self.live.stop()
 
-    def on_resume(self, rows: Sequence[EpochRow]) -> None:
-        """Count the epochs that a former process did."""
-        self.done_before = len(rows)
-        self.counted = sum(row.phase != "generator" for row in rows)
-
-    def on_batch(self, done: int, total: int) -> None:
-        """Move the bar of the running epoch, at most ten times a second: a step may take less time
-        than drawing it."""
-        now = time.perf_counter()
-        if (
-            self.live is not None
-            and self.task is not None
-            and (now - self.drawn > 0.1 or done == total)
-        ):
-            self.drawn = now
-            if not self.begun:
-                self.begun = True
-                self.live.update(self.task, description=f"epoch {self.done_before + self.rows + 1}")
-            self.live.update(self.task, completed=done, total=total)
-
-    def on_epoch(self, row: EpochRow) -> None:
-        """Show an epoch's figures."""
-        self.rows += 1
-        self.counted += row.phase != "generator"
-        if self.live is None or self.task is None:
-            note(epoch_line(row))
-            return
-        spent = time.perf_counter() - self.started
-        left = spent / self.rows * max(self.most_epochs - self.counted, 0)
-        figures = f"{live_figures(row)} · up to {clock(left)} left"
-        self.live.update(
-            self.task, description=f"epoch {row.epoch + 1}", figures=figures, completed=0
-        )
+    def move(self, **changes: Any) -> None:
+        """Change what is shown: `completed`, `total`, `description`, `figures`."""
+        if self.live is not None and self.task is not None:
+            self.live.update(self.task, **changes)
 
 
-class DownloadProgress:
-    """Shows a download on a terminal, and nothing elsewhere; a context manager, called with bytes
-    done and expected."""
+class Waiting(Bar):
+    """Shows what is going on, and for how long, where it cannot be said how much is left."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what, BarColumn(10), TimeElapsedColumn())
+
+
+class DownloadProgress(Bar):
+    """Shows a download; called with bytes done and expected."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
-        self.console = stderr()
-        self.live = _download_bar(self.console) if _shows(self.console) else None
-        self.task: TaskID | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: Trace
-    ) -> None:
-        if self.live is not None:
-            self.live.stop()
+        columns = BarColumn(30), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+        super().__init__(name, *columns, at_once=False)
 
     def __call__(self, done: int, total: int | None) -> None:
         """Move the bar; the first call shows it, so that a file that is there already shows
         none."""
-        if self.live is None:
-            return
-        if self.task is None:
+        if self.live is not None:
             self.live.start()
-            self.task = self.live.add_task(plain(self.name))
-        self.live.update(self.task, completed=done, total=total)
+        self.move(completed=done, total=total)
 
 
-class PartsProgress:
-    """Shows parts done, rate, time left and a figure on a terminal; a context manager, called with
-    done, total, figures.
+class PartsProgress(Bar):
+    """Shows parts done, rate, time left and a figure; called with done, total, figures.
 
-    Elsewhere it prints one line per tenth once a second is over, or nothing where `lines` is off.
+    With `lines`, elsewhere than on a terminal, it prints one line per tenth once a second is over.
     """
 
-    def __init__(self, name: str, unit: str, *, lines: bool = True) -> None:
+    def __init__(self, name: str, unit: str = "events", *, lines: bool = False) -> None:
+        columns = BarColumn(20), MofNCompleteColumn(), TextColumn(unit), _Rate()
+        super().__init__(name, *columns, TimeRemainingColumn(), _figures())
         self.name, self.unit, self.lines = name, unit, lines
-        self.console = stderr()
-        self.live = _parts_bar(self.console, unit) if _shows(self.console) else None
-        self.task: TaskID | None = None
         self.started, self.printed = time.perf_counter(), 0
-
-    def __enter__(self) -> Self:
-        if self.live is not None:
-            self.live.start()
-            self.task = self.live.add_task(plain(self.name), total=None, figures="")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: Trace
-    ) -> None:
-        if self.live is not None:
-            self.live.stop()
 
     def __call__(self, done: int, total: int | None, figures: str = "") -> None:
         """Move on; `figures` says how it goes. Before the first call a terminal shows that
         something is going on."""
-        if self.live is not None and self.task is not None:
-            self.live.update(self.task, completed=done, total=total, figures=figures)
-        elif (
-            self.lines
-            and total
-            and time.perf_counter() - self.started > 1
-            and done * 10 // total > self.printed
-        ):
+        self.move(completed=done, total=total, figures=figures)
+        if self.live is not None or not self.lines or not total:
+            return
+        if time.perf_counter() - self.started > 1 and done * 10 // total > self.printed:
             self.printed = done * 10 // total
             note(f"{self.name}: {done} of {total} {self.unit}{figures and ' · '}{figures}")
+
+    def stage(self, what: str, done: int, total: int | None) -> None:
+        """Move on in one of several stages; a new one begins a new clock."""
+        if self.live is not None and self.task is not None and what != self.name:
+            self.name = what
+            self.live.reset(self.task, description=plain(what), figures="")
+        self.move(completed=done, total=total)
 
     def line(self, text: str) -> None:
         """Print a line for good, above the live display."""
@@ -184,54 +131,44 @@ class PartsProgress:
             note(text)
 
 
-class EventProgress(PartsProgress):
-    """Parts that are events, on a terminal only."""
+class TrainingProgress(Bar):
+    """Shows epochs as they come; the observer of one run."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name, "events", lines=False)
+    def __init__(self, config: Config) -> None:
+        """Take the run's configuration: it bounds the number of epochs."""
+        self.most_epochs = most_epochs(config)
+        self.started = time.perf_counter()
+        self.rows = self.counted = 0
+        self.epoch = 1
+        self.drawn = 0.0
+        reading = f"trying {config.n_searched} settings" if config.search else "reading"
+        super().__init__(reading, BarColumn(10), _figures())
 
+    def on_resume(self, rows: Sequence[EpochRow]) -> None:
+        """Count the epochs that a former process did."""
+        self.epoch = len(rows) + 1
+        self.counted = sum(row.phase != "generator" for row in rows)
 
-class StageProgress(PartsProgress):
-    """One bar after the other: called with what is being done, how much of it is done, and how much
-    there is."""
+    def on_batch(self, done: int, total: int) -> None:
+        """Move the bar of the running epoch, at most ten times a second: a step may take less time
+        than drawing it."""
+        now = time.perf_counter()
+        if now - self.drawn > 0.1 or done == total:
+            self.drawn = now
+            self.move(description=f"epoch {self.epoch}", completed=done, total=total)
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name, "", lines=False)
-
-    def stage(self, what: str, done: int, total: int | None) -> None:
-        """Move on; a new stage begins a new clock."""
-        if self.live is not None and self.task is not None:
-            if what != self.name:
-                self.name = what
-                self.live.reset(self.task, description=plain(what), figures="")
-            self(done, total)
-
-
-class Waiting:
-    """Shows what is going on, and for how long, where nobody can say how much is left; on a
-    terminal, a context manager."""
-
-    def __init__(self, what: str) -> None:
-        console = stderr()
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=10),
-            TimeElapsedColumn(),
-        )
-        self.live = Progress(*columns, console=console, transient=True) if _shows(console) else None
-        self.what = what
-
-    def __enter__(self) -> Self:
-        if self.live is not None:
-            self.live.start()
-            self.live.add_task(plain(self.what), total=None)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: Trace
-    ) -> None:
-        if self.live is not None:
-            self.live.stop()
+    def on_epoch(self, row: EpochRow) -> None:
+        """Show an epoch's figures."""
+        self.rows += 1
+        self.epoch = row.epoch + 1
+        self.counted += row.phase != "generator"
+        if self.live is None:
+            note(epoch_line(row))
+            return
+        spent = time.perf_counter() - self.started
+        left = spent / self.rows * max(self.most_epochs - self.counted, 0)
+        figures = f"{live_figures(row)} · up to {clock(left)} left"
+        self.move(description=f"epoch {self.epoch}", figures=figures, completed=0)
 
 
 class _Rate(TextColumn):
@@ -296,38 +233,49 @@ def rate(per_second: float) -> str:
     return f"{per_second / 1000:.1f}k/s" if per_second >= 1000 else f"{per_second:.1f}/s"
 
 
-def _download_bar(console: Console) -> Progress:
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=30),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-    )
-    return Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
+def _figures() -> TextColumn:
+    return TextColumn("{task.fields[figures]}", markup=False)
 
 
-def _parts_bar(console: Console, unit: str) -> Progress:
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        _Rate(),
-    )
-    figures = TextColumn("{task.fields[figures]}", markup=False)
-    return Progress(*columns, TimeRemainingColumn(), figures, console=console, transient=True)
+def most_epochs(config: Config) -> int:
+    """How many epochs a run may take at most, the generator's catching up aside; early stop usually
+    ends it before."""
+    if config.players == "exact":
+        return config.epochs
+    return config.warm_start + config.epochs
 
 
-def _live(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=10),
-        TextColumn("{task.fields[figures]}", markup=False),
-        console=console,
-        transient=True,
-    )
+# -- compiling
 
 
-def _shows(console: Console) -> bool:
-    """Whether a live display makes sense: on a terminal that can move its cursor."""
-    return console.is_terminal and not console.is_dumb_terminal and not console.quiet
+def kernel_cache() -> Path | None:
+    """The folder of compiled kernels; None where there can be none, or where kernels run as plain
+    Python."""
+    from fastgaum.kernels import segments
+
+    stats = getattr(segments.logsumexp, "stats", None)
+    return Path(stats.cache_path) if stats is not None and stats.cache_path else None
+
+
+def note_compiling() -> None:
+    """Say that kernels will be compiled, if none is at hand: nothing else moves for as long as that
+    takes."""
+    cache = kernel_cache()
+    if cache is not None and not any(cache.glob("*.nbc")):
+        note("compiling kernels, once on this machine: half a minute, longer on a busy one")
+
+
+@contextmanager
+def noting_compilation() -> Iterator[None]:
+    """Say the same, but when a first kernel is about to be compiled in this process: a refused
+    input is one line alone."""
+    try:
+        from fastgaum.kernels import _cache
+    except ImportError:  # numba's own cache is used then, as kernels/_jit.py says
+        yield
+        return
+    _cache.before_compiling = note_compiling
+    try:
+        yield
+    finally:
+        _cache.before_compiling = None

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from fastgaum.cli.console import Json, check_outputs, finish, note
+from fastgaum.cli.options import Json, Threads, use_threads
+from fastgaum.cli.output import check_outputs, finish, note
 from fastgaum.cli.progress import Waiting
 from fastgaum.cli.reading import AS_IT_IS, Reading
-from fastgaum.cli.settings import set_threads
 from fastgaum.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -20,7 +21,33 @@ if TYPE_CHECKING:
     from fastgaum.reports.opened_run import Run
 
 
-def report(
+@Parameter(name="*")
+@dataclass(frozen=True)
+class PageOptions:
+    """What the page shows."""
+
+    compare: Annotated[
+        bool,
+        Parameter(help="put two runs of one log side by side", negative="", show_default=False),
+    ] = False
+    log: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="where the runs' log is (repeatable); where training found it if not given",
+            negative="",
+            show_default=False,
+        ),
+    ] = ()
+    split: Annotated[
+        Literal["train", "validation", "test"],
+        Parameter(help="whose events to score; test for final figures, once"),
+    ] = "validation"
+
+
+DEFAULT_PAGE = PageOptions()
+
+
+def report_command(
     runs: Annotated[
         tuple[Path, ...], Parameter(help="run folders", negative="", show_default=False)
     ],
@@ -29,28 +56,9 @@ def report(
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="the page to write")] = Path(
         "report.html"
     ),
-    compare: Annotated[
-        bool,
-        Parameter(
-            help="put two runs side by side, both scored on the same events",
-            negative="",
-            show_default=False,
-        ),
-    ] = False,
-    log: Annotated[
-        tuple[str, ...],
-        Parameter(
-            help="where the runs' log is (repeatable); where training found it if not given",
-            negative="",
-            show_default=False,
-        ),
-    ] = (),
-    split: Annotated[
-        Literal["train", "validation", "test"],
-        Parameter(help="whose events to score; test for final figures, once"),
-    ] = "validation",
+    shown: PageOptions = DEFAULT_PAGE,
     json: Json = None,
-    threads: Annotated[int | None, Parameter(help="threads to use; all cores if not given")] = None,
+    threads: Threads = None,
     reading: Reading = AS_IT_IS,
 ) -> None:
     """Write a page on trained runs: results, learning curves, calibration, what the reward learned,
@@ -66,7 +74,8 @@ def report(
     from fastgaum.reports.opened_run import open_run
     from fastgaum.reports.page import write_page
 
-    set_threads(threads)
+    use_threads(threads)
+    split = shown.split
     opened = [open_run(run) for run in runs]
     logs: list[SessionLog] = []
     raw: dict[str, DataFrame | None] = {}
@@ -74,13 +83,13 @@ def report(
     with Waiting("reading logs"):
         for run in opened:
             own = reading.or_of_run(run.folder)
-            for name in log or (_where(run),):
+            for name in shown.log or (_where(run),):
                 if (run.fingerprint, run.ordered) not in read:
                     logs.append(own.load(name))
                     read.add((logs[-1].fingerprint, logs[-1].ordered))
                     raw[logs[-1].fingerprint] = own.raw_rows(name)
     with Waiting("scoring and drawing"):
-        facts = report_facts(opened, logs, split=split, compare=compare, raw=raw)
+        facts = report_facts(opened, logs, split=split, compare=shown.compare, raw=raw)
         write_page(facts, out)
     size = f"{out.stat().st_size / 1e6:.1f} MB"
     finish(

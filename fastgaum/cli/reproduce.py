@@ -5,16 +5,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from fastgaum.cli.compiling import note_compiling
-from fastgaum.cli.console import Json, check_outputs, note, say, write_text
-from fastgaum.cli.progress import PartsProgress
-from fastgaum.cli.settings import Device, Settings, parse_settings
-from fastgaum.cli.tables import show_block
+from fastgaum.cli.options import DataDir, Device, Json, Markdown, Settings, parse_settings
+from fastgaum.cli.output import check_outputs, note, say, show_block, write_text
+from fastgaum.cli.progress import PartsProgress, note_compiling
 from fastgaum.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,40 +29,57 @@ SLOW = ("report",)
 """models that take minutes where the others take seconds"""
 
 
-def reproduce(
-    *,
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Grid:
+    """What is trained: data sets × models × splits × seeds."""
+
     datasets: Annotated[
         str | None, Parameter(help="comma list of logs; if not given, those at hand, or the sample")
-    ] = None,
+    ] = None
     models: Annotated[
         str | None,
         Parameter(
             help="all, or a comma list of baselines and presets; if not given, fastgaum,"
             " paper-lstm, paper-pw"
         ),
-    ] = None,
+    ] = None
     protocol: Annotated[
         Literal["identity", "bags", "views"], Parameter(help="what a candidate's bag holds")
-    ] = "bags",
-    seeds: Annotated[int, Parameter(help="runs of each model on each split")] = 5,
+    ] = "bags"
+    seeds: Annotated[int, Parameter(help="runs of each model on each split")] = 5
     resplit: Annotated[
         str | None,
         Parameter(
             help="draw other splits of whole users, by seed: 7, 1..10 or 1,4,9; several are pooled"
         ),
-    ] = None,
-    json: Json = None,
-    markdown: Annotated[Path | None, Parameter(help="also write the table as markdown")] = None,
-    csv: Annotated[
-        Path | None, Parameter(help="also write the table as csv, a line per cell")
-    ] = None,
-    figure: Annotated[
-        Path | None, Parameter(help="also draw prec@1 by model, as .svg or .png")
-    ] = None,
-    data_dir: Annotated[
-        Path | None, Parameter(help="where registry names are looked up first")
-    ] = None,
-    settings: Settings = (),
+    ] = None
+    settings: Settings = ()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class TableFiles:
+    """Where the table is written beside the terminal."""
+
+    json: Json = None
+    markdown: Markdown = None
+    csv: Annotated[Path | None, Parameter(help="also write the table as csv, a line per cell")] = (
+        None
+    )
+    figure: Annotated[Path | None, Parameter(help="also draw prec@1 by model, as .svg or .png")] = (
+        None
+    )
+
+
+DEFAULT_GRID, NO_FILES = Grid(), TableFiles()
+
+
+def reproduce_command(
+    *,
+    grid: Grid = DEFAULT_GRID,
+    files: TableFiles = NO_FILES,
+    data_dir: DataDir = None,
     jobs: Annotated[
         int | None, Parameter(help="runs side by side, one thread each; all cores if not given")
     ] = None,
@@ -74,17 +90,18 @@ def reproduce(
 
     A setting (--set) goes to each model that has it. Exit code 1 if a run failed: the others'
     figures are kept."""
-    names = None if datasets is None else _names(datasets, "--datasets")
-    changes = parse_settings(settings)
-    check_outputs(json, markdown, csv, figure)
+    names = None if grid.datasets is None else _names(grid.datasets, "--datasets")
+    changes = parse_settings(grid.settings)
+    check_outputs(files.json, files.markdown, files.csv, files.figure)
     from fastgaum.reports.plan import parse_resplits, plan
     from fastgaum.reports.precision_figure import check_figure
     from fastgaum.reports.reproduce import reproduce as run_grid
+    from fastgaum.reports.table import blocks
 
-    check_figure(figure)
-    splits = None if resplit is None else parse_resplits(resplit)
+    check_figure(files.figure)
+    splits = None if grid.resplit is None else parse_resplits(grid.resplit)
     names = names or _at_hand(data_dir)
-    runs = plan(names, _models(models), seeds, protocol, changes, splits or (None,))
+    runs = plan(names, _models(grid.models), grid.seeds, grid.protocol, changes, splits or (None,))
     side_by_side = _jobs(jobs, device)
     logs, oracles = _logs(names, data_dir, splits or (None,))
     note_compiling()
@@ -100,13 +117,15 @@ def reproduce(
         )
     result = {
         "machine": result.pop("machine"),
-        "protocol": protocol,
-        "seeds": seeds,
+        "protocol": grid.protocol,
+        "seeds": grid.seeds,
         "resplit": splits,
         **result,
     }
-    _write(result, json, markdown, csv, figure)
-    _show(result)
+    _write(result, files)
+    for block in blocks(result):
+        show_block(block)
+        say("")
     return 1 if result["failed"] else 0
 
 
@@ -159,7 +178,7 @@ def _oracle(
     name: str, data_dir: Path | None, log: SessionLog, splits: Sequence[int | None]
 ) -> dict[str, float] | None:
     """What the truth scores on a synthetic log's test events, in percent and nats; None where
-    nobody knows the truth."""
+    the truth is unknown."""
     from fastgaum.logs.locate import resolve
     from fastgaum.logs.truth import read_truth, truth_beside
     from fastgaum.reports.dataset_facts import pooled_oracle
@@ -179,30 +198,17 @@ def _jobs(jobs: int | None, device: str) -> int:
     return 1 if device != "cpu" and torch.cuda.is_available() else os.cpu_count() or 1
 
 
-def _write(
-    result: dict[str, Any],
-    json: Path | None,
-    markdown: Path | None,
-    csv: Path | None,
-    figure: Path | None,
-) -> None:
+def _write(result: dict[str, Any], files: TableFiles) -> None:
     from fastgaum.reports.cells_file import to_csv, to_json
     from fastgaum.reports.precision_figure import draw
     from fastgaum.reports.table import to_markdown
 
-    for path, to_text in ((json, to_json), (markdown, to_markdown), (csv, to_csv)):
+    written = (files.json, to_json), (files.markdown, to_markdown), (files.csv, to_csv)
+    for path, to_text in written:
         if path is not None:
             write_text(path, to_text(result))
-    if figure is not None:
-        draw(result, figure)
-
-
-def _show(result: dict[str, Any]) -> None:
-    from fastgaum.reports.table import blocks
-
-    for block in blocks(result):
-        show_block(block)
-        say("")
+    if files.figure is not None:
+        draw(result, files.figure)
 
 
 class _Progress(PartsProgress):
@@ -210,7 +216,7 @@ class _Progress(PartsProgress):
     left."""
 
     def __init__(self, total: int) -> None:
-        super().__init__("training", "runs", lines=False)
+        super().__init__("training", "runs")
         self.total = total
         self.warned = False
 

@@ -4,20 +4,31 @@ users."""
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from fastgaum.cli.console import Json, check_outputs, finish, show_table, write_json, write_text
 from fastgaum.cli.manual import command, epilogue
+from fastgaum.cli.options import (
+    COMMON,
+    Json,
+    Threads,
+    parse_settings,
+    use_threads,
+)
+from fastgaum.cli.output import (
+    check_outputs,
+    finish,
+    show_block,
+    show_table,
+    write_json,
+    write_text,
+)
+from fastgaum.cli.play import Learning, NewUsers, Play, PlayFromPool, Trial, TrialFiles
 from fastgaum.cli.progress import PartsProgress
 from fastgaum.cli.reading import AS_IT_IS, Reading
-from fastgaum.cli.settings import Settings, parse_settings, set_threads
-from fastgaum.cli.tables import show_block
-from fastgaum.errors import ConfigError
+from fastgaum.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -26,7 +37,6 @@ if TYPE_CHECKING:
     from fastgaum.policies.rollout import Setting
     from fastgaum.policies.training import TrainingTerms
     from fastgaum.worlds.learned_world import LearnedWorld
-    from fastgaum.worlds.pools import Pool
 
 app = App(
     name="rl",
@@ -35,75 +45,18 @@ app = App(
 )
 
 Run = Annotated[Path, Parameter(help="a run folder written by `fastgaum train`, or a model file")]
-Other = Annotated[
-    Path | None,
-    Parameter(
-        name="--in",
-        help="a run fitted on other users, in whose world policies play; RUN if not given",
-    ),
-]
-Threads = Annotated[int | None, Parameter(help="threads to use; all cores if not given")]
-
-
-@Parameter(name="*", group="The world")
-@dataclass(frozen=True)
-class Play:
-    """What policies meet."""
-
-    horizon: Annotated[int, Parameter(help="steps of an episode")] = 20
-    reward: Annotated[
-        Literal["utility", "contrast", "click"],
-        Parameter(
-            help="what a step earns; contrast: utility less the mean of the pool in the same state"
-        ),
-    ] = "utility"
-    leaving: Annotated[
-        float | None,
-        Parameter(help="probability of leaving after a step; nobody leaves if not given"),
-    ] = None
-
-    def setting(self, k: int, pool: Pool) -> Setting:
-        """The same for the library."""
-        from fastgaum.policies.rollout import Setting
-
-        return Setting(k, self.horizon, pool, self.reward, self.leaving)
-
-
-@Parameter(name="*", group="The world")
-@dataclass(frozen=True)
-class Pools:
-    """What slates are made of."""
-
-    pool: Annotated[
-        Literal["fixed", "per_user", "per_step"],
-        Parameter(help="whether all share one pool of items, or when it is drawn"),
-    ] = "fixed"
-    pool_size: Annotated[int, Parameter(help="items of a pool; 0: the whole catalogue")] = 0
-
-    def of(self, items: tuple[int, ...] = ()) -> Pool:
-        """The same for the library; `items` are what pools are drawn from."""
-        from fastgaum.worlds.pools import Pool
-
-        return Pool(self.pool, self.pool_size, items)
-
-
-AS_USUAL, CATALOGUE = Play(), Pools()
+PLAY, PLAY_FROM_POOL = Play(), PlayFromPool()
+DEFAULT_LEARNING, DEFAULT_TRIAL, NO_FILES = Learning(), Trial(), TrialFiles()
+DEFAULT_USERS = NewUsers()
 
 
 @command(app)
-def train(
+def train_command(
     run: Run,
     /,
     *,
-    policy: Annotated[str, Parameter(help="cascade-dqn, dqn, slateq or linucb")] = "cascade-dqn",
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="the folder to write the policy to")],
-    k: Annotated[int, Parameter(name=["--k", "-k"], help="items of a slate")] = 3,
-    settings: Settings = (),
-    seed: Annotated[int | None, Parameter(help="seeds every random stream")] = None,
-    overwrite: Annotated[
-        bool,
-        Parameter(help="replace a policy that is there already", negative="", show_default=False),
-    ] = False,
+    learning: Learning = DEFAULT_LEARNING,
     resume: Annotated[
         bool,
         Parameter(
@@ -112,8 +65,7 @@ def train(
             show_default=False,
         ),
     ] = False,
-    play: Play = AS_USUAL,
-    pools: Pools = CATALOGUE,
+    play: PlayFromPool = PLAY_FROM_POOL,
     json: Json = None,
     threads: Threads = None,
 ) -> None:
@@ -121,8 +73,8 @@ def train(
 
     While it trains, resume.safetensors holds how far it is; with --resume a training that was cut
     off goes on from there and ends, with as many threads, in the files that it would have left."""
-    values = _values(settings, seed)
-    check_outputs(json)
+    values, policy = learning.values(), learning.policy
+    check_outputs(json, resumed=resume)
     from fastgaum.files import atomic
     from fastgaum.locks import folder_lock, require_free
     from fastgaum.policies.config import PolicyConfig
@@ -131,12 +83,12 @@ def train(
     from fastgaum.policies.training import TRAINING_FILE, TrainingTerms
 
     require_trained(policy)
-    terms = TrainingTerms(policy, play.setting(k, pools.of()), PolicyConfig.from_mapping(values))
+    terms = TrainingTerms(policy, play.from_items(learning.k), PolicyConfig.from_mapping(values))
     require_free(out)
-    _check_folder(out, overwrite, resume)
+    _check_folder(out, resume)
     if resume:
         terms = _begun(out / TRAINING_FILE, terms, values)
-    set_threads(threads)
+    use_threads(threads)
     world, setting = _world(run), terms.setting
     setting.pool.check(world.n_items, setting.k)
     made = untrained(terms.policy, world, setting.k, setting.pool, terms.config)
@@ -166,30 +118,20 @@ def train(
 
 
 @command(app)
-def evaluate(
+def evaluate_command(
     run: Run,
     /,
     *,
-    policies: Annotated[str, Parameter(help="names, by comma, or all")] = "all",
-    k: Annotated[str, Parameter(name=["--k", "-k"], help="sizes of slates, by comma")] = "3,5",
-    seeds: Annotated[int, Parameter(help="how often each policy is trained and judged")] = 5,
-    users: Annotated[int, Parameter(help="users that judge a policy, per seed")] = 1000,
-    other: Other = None,
-    log: Annotated[
-        str | None, Parameter(help="the run's log, on which wd-lr and wd-ccf are fitted")
-    ] = None,
-    settings: Settings = (),
-    json: Json = None,
-    markdown: Annotated[Path | None, Parameter(help="also write the table as markdown")] = None,
-    play: Play = AS_USUAL,
-    pools: Pools = CATALOGUE,
+    trial: Trial = DEFAULT_TRIAL,
+    files: TrialFiles = NO_FILES,
+    play: PlayFromPool = PLAY_FROM_POOL,
     threads: Threads = None,
     reading: Reading = AS_IT_IS,
 ) -> None:
     """Train each policy in a run's world, seed by seed, and print what they earn there, or in
     another run's world (--in)."""
-    values, sizes = _values(settings, None), _sizes(k)
-    check_outputs(json, markdown)
+    values, sizes = parse_settings(trial.settings), _sizes(trial.k)
+    check_outputs(files.json, files.markdown)
     from fastgaum.machine import machine_facts
     from fastgaum.policies.config import PolicyConfig
     from fastgaum.policies.evaluation import ComparisonPlan, compare_policies
@@ -197,20 +139,21 @@ def evaluate(
     from fastgaum.reports.policy_table import policy_blocks
     from fastgaum.reports.table import block_to_markdown
 
-    config, names = PolicyConfig.from_mapping(values), chosen_names(policies.split(","))
-    set_threads(threads)
-    own = _world(run)
+    config, names = PolicyConfig.from_mapping(values), chosen_names(trial.policies.split(","))
+    use_threads(threads)
+    own, other = _world(run), trial.other
     judge = own if other is None else _world(other)
-    missing = [name for name in names if name in FITTED and log is None]
-    if missing and policies != "all":
+    missing = [name for name in names if name in FITTED and trial.log is None]
+    if missing and trial.policies != "all":
         raise ConfigError(f"{missing[0]} is fitted on a log: give the run's (--log)")
-    sources = Sources.of(own, None if log is None else reading.or_of_run(run).load(log))
+    log = None if trial.log is None else reading.or_of_run(run).load(trial.log)
+    sources = Sources.of(own, log)
     names = [name for name in names if name not in missing]
-    plan = ComparisonPlan(names, sizes, seeds, users, config, own, judge, sources)
-    with PartsProgress("policies", "seeds") as progress:
+    plan = ComparisonPlan(names, sizes, trial.seeds, trial.users, config, own, judge, sources)
+    with PartsProgress("policies", "seeds", lines=True) as progress:
         result = compare_policies(
             plan,
-            lambda size, items: play.setting(size, pools.of(items)),
+            play.from_items,
             lambda done, total, what: progress(done, total, what),
         )
     result |= {
@@ -220,27 +163,24 @@ def evaluate(
     result["notes"] = (
         [f"left out, for they are fitted on a log (--log): {', '.join(missing)}"] if missing else []
     )
-    if json is not None:
-        write_json(json, result)
+    if files.json is not None:
+        write_json(files.json, result)
     blocks = policy_blocks(result)
     for block in blocks:
         show_block(block)
-    if markdown is not None:
-        write_text(markdown, "\n".join(map(block_to_markdown, blocks)))
+    if files.markdown is not None:
+        write_text(files.markdown, "\n".join(map(block_to_markdown, blocks)))
 
 
 @command(app)
-def adapt(
+def adapt_command(
     policy: Annotated[Path, Parameter(help="a folder written by `fastgaum rl train`")],
     run: Run,
     /,
     *,
-    other: Other = None,
-    episodes: Annotated[int, Parameter(help="episodes, each with new users")] = 10,
-    users: Annotated[int, Parameter(help="new users per episode")] = 100,
-    seeds: Annotated[int, Parameter(help="how often the users are drawn")] = 5,
+    new: NewUsers = DEFAULT_USERS,
     json: Json = None,
-    play: Play = AS_USUAL,
+    play: Play = PLAY,
     threads: Threads = None,
 ) -> None:
     """Let a policy trained in RUN's world learn from new users, beside an untrained one: the
@@ -255,9 +195,10 @@ def adapt(
     from fastgaum.policies.registry import untrained
     from fastgaum.policies.transfer import shared_pool
 
+    seeds, episodes, other = new.seeds, new.episodes, new.other
     if seeds < 1 or episodes < 1:
         raise ConfigError(f"seeds and episodes must be at least 1, got {seeds} and {episodes}")
-    set_threads(threads)
+    use_threads(threads)
     own = _world(run)
     judge = own if other is None else _world(other)
     loaded = [load_policy(policy, own) for _ in range(seeds)]
@@ -272,7 +213,7 @@ def adapt(
             made.pool = pool
     policies = {"pre-trained": [made for made, _, _ in loaded], "untrained": fresh}
     curve = adaptation(
-        policies, judge, play.setting(k, met), episodes=episodes, n_users=users, own=own
+        policies, judge, play.setting(k, met), episodes=episodes, n_users=new.users, own=own
     )
     rows = adaptation_summary(curve)
     if json is not None:
@@ -311,7 +252,7 @@ def _trained(
         kept = TrainingFile(file, made, setting, stop)
         start = kept.load() if resume else None
         try:
-            with PartsProgress("training", "episodes") as progress, stop.deferred():
+            with PartsProgress("training", "episodes", lines=True) as progress, stop.deferred():
                 return train_policy(
                     made,
                     world,
@@ -333,10 +274,6 @@ def _world(run: Path) -> LearnedWorld:
     return LearnedWorld(UserModel.load(run))
 
 
-def _values(settings: Sequence[str], seed: int | None) -> dict[str, Any]:
-    return parse_settings(settings) | ({} if seed is None else {"seed": seed})
-
-
 def _sizes(text: str) -> list[int]:
     try:
         sizes = [int(part) for part in text.split(",")]
@@ -347,30 +284,26 @@ def _sizes(text: str) -> list[int]:
     return sizes
 
 
-def _check_folder(folder: Path, overwrite: bool, resume: bool) -> None:
-    from fastgaum.errors import OutputError
+def _check_folder(folder: Path, resume: bool) -> None:
+    """Raise OutputError or ConfigError unless a training may begin, or go on, in a folder."""
     from fastgaum.policies.policy_file import POLICY_FILE
     from fastgaum.policies.training import TRAINING_FILE
 
-    if folder.is_file():
-        raise OutputError(f"'{folder}' is a file: a policy needs a folder")
-    check_outputs(folder / POLICY_FILE, folder / TRAINING_FILE)
-    finished, begun = (folder / POLICY_FILE).exists(), (folder / TRAINING_FILE).exists()
-    if resume and overwrite:
+    if resume and COMMON.overwrite:
         raise ConfigError(
             "--resume goes on with a training and --overwrite begins a new one: pass one of them"
         )
+    if folder.is_file():
+        raise OutputError(f"'{folder}' is a file: a policy needs a folder")
+    finished, begun = (folder / POLICY_FILE).exists(), (folder / TRAINING_FILE).exists()
     if resume and finished and not begun:
         raise OutputError(f"the training in '{folder}' is done: there is nothing to resume")
-    if begun and not resume and not overwrite:
+    if begun and not resume and not COMMON.overwrite:
         raise OutputError(
             f"'{folder}' holds a training that was cut off: pass --resume to go on with it, or "
             "--overwrite"
         )
-    if finished and not begun and not overwrite:
-        raise OutputError(
-            f"'{folder}' holds a policy already: choose another folder or pass --overwrite"
-        )
+    check_outputs(folder / POLICY_FILE, folder / TRAINING_FILE, resumed=resume)
 
 
 def _begun(file: Path, asked: TrainingTerms, values: dict[str, Any]) -> TrainingTerms:
@@ -381,13 +314,13 @@ def _begun(file: Path, asked: TrainingTerms, values: dict[str, Any]) -> Training
     begun = TrainingTerms.load(file)
     was, now = begun.setting, asked.setting
     options = [
-        ("--policy", begun.policy, asked.policy, "cascade-dqn"),
-        ("-k", was.k, now.k, 3),
-        ("--horizon", was.horizon, now.horizon, AS_USUAL.horizon),
-        ("--reward", was.reward, now.reward, AS_USUAL.reward),
-        ("--leaving", was.leaving, now.leaving, AS_USUAL.leaving),
-        ("--pool", was.pool.rule, now.pool.rule, CATALOGUE.pool),
-        ("--pool-size", was.pool.size, now.pool.size, CATALOGUE.pool_size),
+        ("--policy", begun.policy, asked.policy, DEFAULT_LEARNING.policy),
+        ("-k", was.k, now.k, DEFAULT_LEARNING.k),
+        ("--horizon", was.horizon, now.horizon, PLAY_FROM_POOL.horizon),
+        ("--reward", was.reward, now.reward, PLAY_FROM_POOL.reward),
+        ("--leaving", was.leaving, now.leaving, PLAY_FROM_POOL.leaving),
+        ("--pool", was.pool.rule, now.pool.rule, PLAY_FROM_POOL.pool),
+        ("--pool-size", was.pool.size, now.pool.size, PLAY_FROM_POOL.pool_size),
         *(
             (f"--set {key}", getattr(begun.config, key), getattr(asked.config, key), None)
             for key in values

@@ -4,17 +4,16 @@ was."""
 from __future__ import annotations
 
 import shlex
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from fastgaum.cli.compiling import noting_compilation
-from fastgaum.cli.console import Json, check_outputs, finish, note
-from fastgaum.cli.progress import TrainingProgress, Waiting
+from fastgaum.cli.options import COMMON, Device, Json, ModelOptions, Threads, use_threads
+from fastgaum.cli.output import check_outputs, finish, note
+from fastgaum.cli.progress import TrainingProgress, Waiting, noting_compilation
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading, lasting
-from fastgaum.cli.settings import Device, Settings, resolve_config, resumed_config, set_threads
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
 from fastgaum.interrupts import Interrupted, stop_on_signals
@@ -23,23 +22,24 @@ if TYPE_CHECKING:
     from fastgaum.processes import Processes
 
 
-def train(
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Machine:
+    """What a training computes on."""
+
+    device: Device = "auto"
+    threads: Threads = None
+
+
+DEFAULT_MODEL, THIS_MACHINE = ModelOptions(), Machine()
+
+
+def train_command(
     log: Log,
     /,
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="the run folder to write")],
-    preset: Annotated[
-        str | None, Parameter(help="named configuration; fastgaum if not given")
-    ] = None,
-    config: Annotated[Path | None, Parameter(help="a TOML file of configuration keys")] = None,
-    settings: Settings = (),
-    seed: Annotated[int | None, Parameter(help="seeds every random stream of the run")] = None,
-    protocol: Annotated[
-        Literal["identity", "bags", "views"] | None, Parameter(help="what a candidate's bag holds")
-    ] = None,
-    overwrite: Annotated[
-        bool, Parameter(help="replace a run that is there already", negative="", show_default=False)
-    ] = False,
+    asked: ModelOptions = DEFAULT_MODEL,
     resume: Annotated[
         bool,
         Parameter(
@@ -50,8 +50,7 @@ def train(
         ),
     ] = False,
     json: Json = None,
-    device: Device = "auto",
-    threads: Annotated[int | None, Parameter(help="threads to use; all cores if not given")] = None,
+    machine: Machine = THIS_MACHINE,
     reading: Reading = AS_IT_IS,
 ) -> None:
     """Train a user model on a log and leave a run folder.
@@ -61,13 +60,13 @@ def train(
 
     Several processes: `torchrun --nproc-per-node K -m fastgaum train …` trains the same run, a
     batch's sessions shared."""
+    overwrite, device = COMMON.overwrite, machine.device
     if resume and overwrite:
         raise ConfigError(
             "--resume goes on with a run and --overwrite replaces it: give one of them"
         )
-    check_outputs(json)
-    given = (preset, config, settings)
-    resolved = resolve_config(*given, seed=seed, protocol=protocol)
+    check_outputs(json, resumed=resume)
+    resolved = asked.resolve()
     # torch takes a second to import: a misspelt option is answered before.
     from fastgaum.models.run_folder import (
         RESUME_FILE,
@@ -81,7 +80,7 @@ def train(
     from fastgaum.models.user_model import UserModel, device_of
     from fastgaum.processes import launched, n_restarts
 
-    set_threads(threads)
+    use_threads(machine.threads)
     with launched(device_of(device)) as processes:
         if not processes.is_first:
             _follow(log, reading, device, processes)
@@ -94,7 +93,7 @@ def train(
         check_run_folder(out, overwrite or resume)
         former = run_checkpoint(out) if resume else None
         if former is not None:
-            resolved = resumed_config(out, former.config, *given, seed=seed, protocol=protocol)
+            resolved = asked.resumed(out, former.config)
             reading = reading.of_resumed(out, former.reading)
         elif resume:
             note(f"{out}: there is no run to go on with, this one begins")
@@ -124,10 +123,8 @@ def train(
                     )
             except Interrupted as interrupted:
                 if (out / RESUME_FILE).is_file():
-                    interrupted.cure = (
-                        "go on with "
-                        f"`{_resume_command(log, out, reading, device, threads, processes.size)}`"
-                    )
+                    command = _resume_command(log, out, reading, machine, processes.size)
+                    interrupted.cure = f"go on with `{command}`"
                 raise
     best = table.filter(table["best"]).row(-1, named=True)
     figures = f"validation prec@1 {best['val_prec1']:.1f}"
@@ -175,14 +172,14 @@ def _follow(log: str, reading: Reading, device: str, processes: Processes) -> No
 
 
 def _resume_command(
-    log: str, out: Path, reading: Reading, device: str, threads: int | None, n_processes: int
+    log: str, out: Path, reading: Reading, machine: Machine, n_processes: int
 ) -> str:
     """What goes on with the run: the folder knows all but where this machine keeps its data, and
     its own parts."""
     options = {
         "--data-dir": reading.data_dir,
-        "--device": None if device == "auto" else device,
-        "--threads": threads,
+        "--device": None if machine.device == "auto" else machine.device,
+        "--threads": machine.threads,
     }
     given = [
         str(part)

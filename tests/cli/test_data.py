@@ -154,7 +154,7 @@ def test_convert_declares_columns(frame: pl.DataFrame, tmp_path: Path) -> None:
     ("argv", "says"),
     [
         (["convert", "LOG", "-o", "out.xlsx"], ".parquet, .csv, or into a folder"),
-        (["convert", "LOG", "-o", "full"], "is no saved log"),
+        (["convert", "LOG", "-o", "full", "--overwrite"], "is no saved log"),
         (["synth", "-o", "w", "--preset", "tial"], "did you mean 'tail'"),
         (["synth", "-o", "w", "--no-click", "2"], "no_click is 2.0"),
         (["synth", "-o", "w", "--events", "0"], "n_events is 0"),

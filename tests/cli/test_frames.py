@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from fastgaum.cli.app import main
-from fastgaum.cli.frames import write_frames
+from fastgaum.cli.output import write_frames
 from fastgaum.errors import NumericsError, OutputError
 from fastgaum.logs.registry import load
 from fastgaum.models.user_model import UserModel

@@ -19,12 +19,12 @@ import pytest
 from cyclopts import App
 from rich.console import Console
 
-from fastgaum.cli import compiling
+from fastgaum.cli import progress as progress_module
 from fastgaum.cli.app import COMMANDS, app, main
 from fastgaum.cli.doctor import unnamed
-from fastgaum.cli.manners import without_manners
 from fastgaum.cli.manual import EXAMPLES
-from fastgaum.cli.progress import EventProgress, PartsProgress, StageProgress, Waiting
+from fastgaum.cli.options import split_common
+from fastgaum.cli.progress import PartsProgress, Waiting
 from fastgaum.kernels import _cache, segments
 
 Fails = Callable[[list[str]], str]
@@ -47,7 +47,7 @@ LEAVES = [
 def test_an_example_of_the_help_is_a_command_line(line: str) -> None:
     words = shlex.split(line.partition(" > ")[0])
     assert words[0] == "fastgaum"
-    app.parse_args(without_manners(words[1:])[0], exit_on_error=False, print_error=False)
+    app.parse_args(split_common(words[1:])[0], exit_on_error=False, print_error=False)
 
 
 def test_the_parser_of_the_examples_can_say_no() -> None:
@@ -105,14 +105,14 @@ def test_json_to_stdout_is_one_object_and_nothing_else(
 
 
 def test_json_of_what_is_written(log_file: Path, trained: Path, tmp_path: Path) -> None:
-    out, facts = tmp_path / "p.parquet", tmp_path / "f.json"
+    out, facts, again = (tmp_path / name for name in ("p.parquet", "f.json", "g.json"))
     assert main(["predict", str(trained), str(log_file), "-o", str(out), "--json", str(facts)]) == 0
     predicted = json.loads(facts.read_text())
     assert (
-        main(["data", "convert", str(log_file), "-o", str(tmp_path / "log"), "--json", str(facts)])
+        main(["data", "convert", str(log_file), "-o", str(tmp_path / "log"), "--json", str(again)])
         == 0
     )
-    converted = json.loads(facts.read_text())
+    converted = json.loads(again.read_text())
     assert predicted["candidates"] == converted["candidates"] > converted["events"] == 300
 
 
@@ -207,7 +207,7 @@ def test_progress_says_rate_and_time_left_on_a_terminal(screen: io.StringIO) -> 
 
 
 def test_stages_and_waiting_name_what_is_going_on(screen: io.StringIO) -> None:
-    with StageProgress("converting") as progress:
+    with PartsProgress("converting", "") as progress:
         progress.stage("rows read", 10, None)
         progress.stage("shards written", 1, 2)
     with Waiting("reading [clicks].csv"):
@@ -219,12 +219,12 @@ def test_stages_and_waiting_name_what_is_going_on(screen: io.StringIO) -> None:
 def test_no_live_display_elsewhere(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with EventProgress("scoring") as events, Waiting("reading"):
+    with PartsProgress("scoring") as events, Waiting("reading"):
         events(1, 2)
     assert capsys.readouterr() == ("", "")
     clock = iter([0.0, 0.5, 2.0, 2.1, 9.0])
     monkeypatch.setattr("fastgaum.cli.progress.time.perf_counter", lambda: next(clock))
-    with PartsProgress("training", "runs") as parts:
+    with PartsProgress("training", "runs", lines=True) as parts:
         for done in (10, 20, 21, 100):
             parts(done, 100)
     # not within the first second, and once a tenth
@@ -333,14 +333,14 @@ def test_every_command_has_a_line_of_its_own() -> None:
 def test_the_first_command_on_a_machine_says_why_it_waits(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(compiling, "kernel_cache", lambda: tmp_path / "kernels")
-    compiling.note_compiling()
+    monkeypatch.setattr(progress_module, "kernel_cache", lambda: tmp_path / "kernels")
+    progress_module.note_compiling()
     assert capsys.readouterr().err.startswith("compiling kernels, once on this machine")
     (tmp_path / "kernels").mkdir()
     (tmp_path / "kernels" / "a.nbc").touch()
-    compiling.note_compiling()
-    monkeypatch.setattr(compiling, "kernel_cache", lambda: None)
-    compiling.note_compiling()
+    progress_module.note_compiling()
+    monkeypatch.setattr(progress_module, "kernel_cache", lambda: None)
+    progress_module.note_compiling()
     assert capsys.readouterr().err == ""
 
 
@@ -352,7 +352,7 @@ def test_it_is_said_when_a_kernel_is_compiled_and_not_before(
     monkeypatch.setattr("fastgaum.kernels._cache.root", lambda: tmp_path)
 
     kernel = segments.logsumexp
-    with compiling.noting_compilation():
+    with progress_module.noting_compilation():
         assert capsys.readouterr().err == ""
         for _ in range(2):
             assert (
@@ -373,6 +373,6 @@ def test_the_cache_that_is_looked_at_is_the_kernels_own(
     if not hasattr(segments.logsumexp, "stats"):
         pytest.skip("kernels run as plain Python here")
     monkeypatch.setattr("fastgaum.kernels._cache.root", lambda: tmp_path)
-    cache = compiling.kernel_cache()
+    cache = progress_module.kernel_cache()
     assert cache is not None
     assert cache.parent == tmp_path

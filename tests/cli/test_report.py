@@ -85,11 +85,26 @@ def test_runs_of_two_logs_and_of_one_log_read_in_two_ways(
     for log, run, how in ((other, "b", []), (log_file, "c", ["--ordered"])):
         assert main(["train", str(log), "-o", str(tmp_path / run), *quick, *how]) == 0
     for run in ("b", "c"):
-        assert main(["report", str(trained), str(tmp_path / run), "-o", str(page)]) == 0
+        assert (
+            main(["report", str(trained), str(tmp_path / run), "-o", str(page), "--overwrite"]) == 0
+        )
         assert page.read_text().count("by split</b>") == 2
     says = fails(["report", "--compare", str(trained), str(tmp_path / "b")])
     assert "--compare needs two runs that are scored on the same events" in says
-    assert main(["report", "--compare", str(trained), str(tmp_path / "c"), "-o", str(page)]) == 0
+    assert (
+        main(
+            [
+                "report",
+                "--compare",
+                str(trained),
+                str(tmp_path / "c"),
+                "-o",
+                str(page),
+                "--overwrite",
+            ]
+        )
+        == 0
+    )
     assert "Paired differences" in page.read_text()
 
 

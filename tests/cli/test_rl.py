@@ -318,7 +318,7 @@ def test_a_policy_of_another_world_is_refused(
     out = tmp_path / "policy"
     assert main(["rl", "train", str(run), "-o", str(out), *SMALL, *SHORT]) == 0
     assert "another world" in fails(["rl", "adapt", str(out), str(other)])
-    assert "holds a policy already" in fails(["rl", "train", str(run), "-o", str(out), *SMALL])
+    assert "is there already" in fails(["rl", "train", str(run), "-o", str(out), *SMALL])
     (out / "policy.safetensors").write_bytes(b"not a policy")
     assert "damaged" in fails(["rl", "adapt", str(out), str(run)])
 

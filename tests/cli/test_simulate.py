@@ -164,7 +164,9 @@ def test_a_trained_policy_makes_the_slates_it_was_trained_for(
     assert frame.filter(pl.col("chosen") == 1)["utility"].sum() == pytest.approx(
         outcome.rewards.sum(), rel=1e-4
     )
-    assert "slates of 2 items and is asked for 3" in fails([*simulate, "--slate-size", "3"])
+    assert "slates of 2 items and is asked for 3" in fails(
+        [*simulate, "--slate-size", "3", "--overwrite"]
+    )
 
 
 @pytest.mark.parametrize(

@@ -256,7 +256,9 @@ class Convert(Job):
             save_log(old, self.out)
 
     def start(self) -> int:
-        return self.zygote.start("data", "convert", str(self.folder / "new"), "-o", str(self.out))
+        return self.zygote.start(
+            "data", "convert", str(self.folder / "new"), "-o", str(self.out), "--overwrite"
+        )
 
     def result(self) -> Any:
         return _sha(self.out.read_bytes()) if self.to_file else load_log(self.out).fingerprint
@@ -310,6 +312,7 @@ class Reproduce(Job):
             self.side_by_side,
             "--set",
             "epochs=3",
+            "--overwrite",
             *given,
         )
 

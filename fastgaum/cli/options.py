@@ -1,0 +1,190 @@
+"""Options that several commands share: those of every command, and those that make a configuration.
+
+Importing this costs nothing: the help is printed from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from fastgaum.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fastgaum.config import Config
+
+# -- options of every command
+
+COMMON_OPTIONS = {
+    "--quiet": "errors and what was asked for: no progress, no notes",
+    "--overwrite": "replace the files and folders that the command writes",
+    "--debug": "the traceback of an error",
+}
+"""options that stand anywhere on the command line, and what they mean"""
+FOR_MACHINES = ("--json", "--markdown", "--csv")
+"""options whose file may be stdout"""
+
+
+@dataclass
+class Common:
+    """What one command line says by the options of every command."""
+
+    quiet: bool = False
+    """neither progress nor notes nor closing lines"""
+    overwrite: bool = False
+    """outputs that are there already are replaced"""
+    debug: bool = False
+    """the traceback of an error"""
+    text: bool = True
+    """results as text on stdout; off where it has the JSON object"""
+
+
+COMMON = Common()
+"""what the command line that is running says"""
+
+
+@contextmanager
+def common(asked: Common) -> Iterator[None]:
+    """Set `COMMON` for one command line; tests run several in a process."""
+    before = replace(COMMON)
+    COMMON.__dict__.update(asked.__dict__)
+    try:
+        yield
+    finally:
+        COMMON.__dict__.update(before.__dict__)
+
+
+def split_common(tokens: Sequence[str]) -> tuple[list[str], Common]:
+    """A command line without the options of every command, and what they say.
+
+    >>> split_common(["data", "list", "--quiet", "--json", "-"])
+    (['data', 'list', '--json=-'], Common(quiet=True, overwrite=False, debug=False, text=False))
+    """
+    rest: list[str] = []
+    for token in tokens:
+        if token == "-" and rest and rest[-1] in FOR_MACHINES:
+            # the parser takes a lone hyphen for no value
+            rest[-1] += "=-"
+        elif token not in COMMON_OPTIONS:
+            rest.append(token)
+    given = {name: f"--{name}" in tokens for name in ("quiet", "overwrite", "debug")}
+    text = not any(token in rest for token in (f"{option}=-" for option in FOR_MACHINES))
+    return rest, Common(**given, text=text)
+
+
+# -- options of several commands
+
+RunPath = Annotated[Path, Parameter(help="a run folder, or a model file")]
+HeadOption = Annotated[
+    Literal["generator", "reward"] | None,
+    Parameter(help="who chooses; the generator if the run has one"),
+]
+DataDir = Annotated[Path | None, Parameter(help="where registry names are looked up first")]
+TablePath = Annotated[
+    Path, Parameter(name=["--out", "-o"], help="the table to write: .parquet or .csv")
+]
+Json = Annotated[
+    Path | None,
+    Parameter(help="also write the result as one JSON object; -: print it, instead of text"),
+]
+Markdown = Annotated[Path | None, Parameter(help="also write the table as markdown")]
+Device = Annotated[str, Parameter(help="cpu, cuda or auto")]
+Threads = Annotated[int | None, Parameter(help="threads to use; all cores if not given")]
+Settings = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name="--set",
+        help="a configuration key: epochs=3 (repeatable)",
+        negative="",
+        show_default=False,
+    ),
+]
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Read `key=value` texts; a later one wins.
+
+    Raises:
+        ConfigError: one is not key=value.
+    """
+    from fastgaum.config import parse_setting
+
+    return dict(parse_setting(text) for text in settings)
+
+
+def use_threads(threads: int | None) -> None:
+    """Let torch and the kernels use so many threads; None leaves torch's default, all cores.
+
+    Raises:
+        ConfigError: fewer than one.
+    """
+    if threads is not None:
+        from fastgaum.threads import set_threads
+
+        set_threads(threads)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ModelOptions:
+    """What makes the configuration of a training: a preset or a file, and changes of it."""
+
+    preset: Annotated[str | None, Parameter(help="named configuration; fastgaum if not given")] = (
+        None
+    )
+    config: Annotated[Path | None, Parameter(help="a TOML file of configuration keys")] = None
+    settings: Settings = ()
+    seed: Annotated[int | None, Parameter(help="seeds every random stream of the run")] = None
+    protocol: Annotated[
+        Literal["identity", "bags", "views"] | None, Parameter(help="what a candidate's bag holds")
+    ] = None
+
+    def resolve(self) -> Config:
+        """Build a configuration: a preset or a file's, then --seed and --protocol, then --set.
+
+        Raises:
+            ConfigError: an unknown preset or key, or a value that is not allowed.
+        """
+        from fastgaum.config import Config as Configuration
+
+        changes = self._changes()
+        # `--set preset=x` means the preset's values, not its label alone.
+        preset = changes.pop("preset", self.preset)
+        if preset is not None and not isinstance(preset, str):
+            raise ConfigError(f"preset must be a name, got {preset!r}")
+        if self.config is not None:
+            named = {} if preset is None else {"preset": preset}
+            return Configuration.from_toml(self.config, **changes, **named)
+        return Configuration.from_preset(preset or "fastgaum", **changes)
+
+    def resumed(self, run: Path, asked: Config) -> Config:
+        """The configuration to go on with a run: as it was asked for, or with more epochs; options
+        may only repeat it.
+
+        Raises:
+            ConfigError: an option says otherwise; all such are named.
+        """
+        changes = self._changes()
+        anew = self.preset is not None or self.config is not None or "preset" in changes
+        given = self.resolve() if anew else asked.replace(**changes)
+        if asked.is_continued_by(given):
+            return given
+        was, now = asked.to_mapping(), given.to_mapping()
+        differ = ", ".join(
+            f"{key} = {was[key]}, not {now[key]}"
+            for key in was
+            if now[key] != was[key] and not (key == "epochs" and now[key] > was[key])
+        )
+        raise ConfigError(
+            f"the run in '{run}' has {differ}: leave the options out (the folder has them; epochs "
+            "alone may be raised), or train in another folder"
+        )
+
+    def _changes(self) -> dict[str, Any]:
+        own = {"seed": self.seed, "protocol": self.protocol}
+        given = {key: value for key, value in own.items() if value is not None}
+        return given | parse_settings(self.settings)

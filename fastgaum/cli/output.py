@@ -1,0 +1,279 @@
+"""What commands print and write: text and tables on stdout, files and folders where options say.
+
+One rule holds for every output of every command: what is there already is replaced only with
+--overwrite. It is asked before any work. Colours and live displays are for terminals, colours not
+where NO_COLOR is set; both are rich's own rules."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fastgaum.cli.options import COMMON
+from fastgaum.errors import OutputError
+from fastgaum.files import atomic, require_writable
+from fastgaum.reports.cells_file import finite
+from fastgaum.untrusted import plain
+
+if TYPE_CHECKING:
+    from polars import DataFrame
+
+    from fastgaum.logs.log import SessionLog
+    from fastgaum.reports.table import Block
+
+STDOUT = Path("-")
+
+# Wide enough for the widest table: a file or a pipe has no width of its own, and wrapped cells
+# cannot be searched.
+_PIPE_WIDTH = 220
+
+
+# -- what is printed
+
+
+class _Results(Console):
+    """rich ends the process itself when the reader of a pipe has gone; here the command line says
+    how it ends."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the BrokenPipeError that is being handled."""
+        raise
+
+
+def stdout() -> Console:
+    """Where results go. Made anew for each use: tests and pipes change sys.stdout."""
+    return _Results(
+        highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH, quiet=not COMMON.text
+    )
+
+
+def stderr() -> Console:
+    """Where progress goes; nowhere with --quiet."""
+    return Console(stderr=True, highlight=False, quiet=COMMON.quiet)
+
+
+def say(text: str) -> None:
+    """Print one line or paragraph of results; what a terminal would obey is spelt out."""
+    stdout().print(Text(plain(text, keep="\n")), soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """Print one line about what is going on, beside the results."""
+    stderr().print(Text(plain(text)), soft_wrap=True)
+
+
+def finish(text: str, json: Path | None = None, facts: Mapping[str, Any] | None = None) -> None:
+    """Print the line that ends a command whose result is a file, and write the same as JSON where
+    that was asked for."""
+    if json is not None:
+        write_json(json, facts or {})
+    if not COMMON.quiet:
+        say(text)
+
+
+def show_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    title: str | None = None,
+    bold: frozenset[tuple[int, int]] | set[tuple[int, int]] = frozenset(),
+) -> None:
+    """Print a table; the first column is text, the others are figures.
+
+    Args:
+        columns: the heading of each column.
+        rows: a text for each cell.
+        title: printed above.
+        bold: which cells are bold, as (row, column).
+    """
+    heading = None if title is None else Text(plain(title))
+    table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, column in enumerate(columns):
+        table.add_column(Text(plain(column)), justify="left" if i == 0 else "right")
+    for i, row in enumerate(rows):
+        cells = (Text(plain(cell), "bold" if (i, j) in bold else "") for j, cell in enumerate(row))
+        table.add_row(*cells)
+    stdout().print(table)
+
+
+def show_block(block: Block) -> None:
+    """Print a titled table and the lines below it."""
+    show_table(block.columns, block.rows, block.title, block.bold)
+    for line in block.notes:
+        say(f"  {plain(line)}")
+
+
+# -- what may be written
+
+
+def check_outputs(*files: Path | None, resumed: bool = False) -> None:
+    """Raise OutputError, before any work, unless each file can be written and is not there already.
+
+    A file that is there is replaced with --overwrite, and by the run that goes on with its own
+    (`resumed`)."""
+    for path in files:
+        if path is None or path == STDOUT:
+            continue
+        if path.is_dir():
+            raise OutputError(f"cannot write '{path}': it is a folder, name a file in it")
+        require_writable(path)
+        if not resumed:
+            _require_new(path)
+
+
+def check_table_output(out: Path) -> None:
+    """The same for a table, which is .parquet or .csv."""
+    if out.suffix not in (".parquet", ".csv"):
+        raise OutputError(
+            f"'{out}' ends in '{out.suffix}', a table is written as .parquet or .csv: rename it"
+        )
+    check_outputs(out)
+
+
+def check_log_output(out: Path) -> None:
+    """The same for a log, which is .parquet, .csv or a folder."""
+    if out.suffix in (".parquet", ".csv"):
+        check_outputs(out)
+    elif out.suffix:
+        raise OutputError(
+            f"'{out}' ends in '{out.suffix}', a log is written as .parquet, .csv, or into a "
+            "folder: rename it"
+        )
+    else:
+        check_shards_folder(out)
+
+
+def check_shards_folder(out: Path) -> None:
+    """The same for a log in shards, which is a folder that holds nothing else."""
+    if out.suffix in (".parquet", ".csv"):
+        raise OutputError(
+            f"'{out}' ends in '{out.suffix}', shards are written into a folder: give a folder's "
+            "name"
+        )
+    require_writable(out)
+    from fastgaum.logs.shard_writer import check_shards_output
+
+    check_shards_output(out)
+    _require_new(out)
+
+
+def _require_new(path: Path) -> None:
+    """The rule. An empty folder is as good as none."""
+    there = any(path.iterdir()) if path.is_dir() else path.exists()
+    if there and not COMMON.overwrite:
+        raise OutputError(
+            f"'{path}' is there already: choose another name, or pass --overwrite to replace it"
+        )
+
+
+# -- what is written
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write one JSON object; a figure that does not exist (NaN) is null, which JSON has and NaN is
+    not."""
+    # a file keeps letters as they are; a terminal would obey some that JSON allows
+    text = json.dumps(finite(value), indent=2, allow_nan=False, ensure_ascii=path == STDOUT)
+    write_text(path, text + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all; `-` is stdout, where what a terminal would obey is spelt
+    out."""
+    if path == STDOUT:
+        sys.stdout.write(plain(text, keep="\n"))
+        return
+    with atomic(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def write_log(log: SessionLog, out: Path) -> None:
+    """Write a log; `check_log_output` says in which form.
+
+    Raises:
+        OutputError: the output cannot be written, or the folder holds something else.
+    """
+    from fastgaum.logs.frame import to_frame
+    from fastgaum.logs.shard_writer import save_log
+
+    if not out.suffix:
+        save_log(log, out)
+        return
+    if log.item_fields:
+        names = ", ".join(sorted(log.item_fields))
+        note(f"the long layout has no item columns ({names}): keep the item table beside {out}")
+    frame = to_frame(log)
+    with atomic(out) as beside:
+        if out.suffix == ".csv":
+            frame.write_csv(beside)
+        else:
+            frame.write_parquet(beside)
+
+
+def write_frames(frames: Iterator[DataFrame], out: Path) -> int:
+    """Write frames of the same columns one below the other, as .csv or .parquet; return the number
+    of rows.
+
+    The file appears whole or not at all. The frames are taken one at a time, so that the length of
+    the table never enters memory.
+
+    Raises:
+        OutputError: the output cannot be written.
+    """
+    with atomic(out) as beside:
+        return (
+            _write_csv(frames, beside)
+            if out.suffix == ".csv"
+            else _write_parquet(frames, beside, out)
+        )
+
+
+def _write_csv(frames: Iterator[DataFrame], path: Path) -> int:
+    n_rows = 0
+    with open(path, "wb") as file:
+        for frame in frames:
+            frame.write_csv(file, include_header=n_rows == 0)
+            n_rows += frame.height
+    return n_rows
+
+
+def _write_parquet(frames: Iterator[DataFrame], path: Path, out: Path) -> int:
+    """A file per part, then one file of all: polars streams parquet from files, not from an
+    iterator."""
+    import polars as pl
+
+    n_rows = 0
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f"{path.name}s.") as folder:
+        parts: list[Path] = []
+        for frame in frames:
+            parts.append(Path(folder) / f"{len(parts):06}.parquet")
+            with _disk_named(out):
+                frame.write_parquet(parts[-1], compression="lz4")
+            n_rows += frame.height
+        with _disk_named(out):
+            pl.scan_parquet(parts, glob=False).sink_parquet(path)
+    return n_rows
+
+
+@contextmanager
+def _disk_named(out: Path) -> Iterator[None]:
+    """What polars says of a full disk becomes one OutputError."""
+    from polars.exceptions import PolarsError
+
+    from fastgaum.logs.decoder import one_line
+
+    try:
+        yield
+    except PolarsError as error:
+        raise OutputError(
+            f"cannot write '{out}': {one_line(error)}; free space or choose another folder"
+        ) from None

@@ -1,0 +1,95 @@
+"""One rule for what commands write: what is there already is replaced with --overwrite only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fastgaum.cli.app import main
+
+# command → its options that name an output
+OUTPUTS = {
+    "train LOG -o new": ["--json"],
+    "evaluate RUN LOG": ["--json"],
+    "predict RUN LOG -o new.csv": ["--json"],
+    "predict RUN LOG": ["-o"],
+    "simulate RUN -o new.csv": ["--json"],
+    "simulate RUN": ["-o"],
+    "fidelity RUN LOG": ["--json", "--markdown", "--plot"],
+    "report RUN -o new.html": ["--json"],
+    "report RUN": ["-o"],
+    "reproduce": ["--json", "--markdown", "--csv", "--figure"],
+    "bench": ["--json", "--markdown", "--plot"],
+    "doctor": ["--json"],
+    "data list": ["--json"],
+    "data info sample": ["--json"],
+    "data get sample": ["--json"],
+    "data audit LOG": ["--json"],
+    "data convert LOG -o new.csv": ["--json"],
+    "data convert LOG": ["-o", "-o folder", "--shards 2 -o folder"],
+    "data check LOG": ["--json"],
+    "data build ml-1m -o new.csv": ["--json"],
+    "data build ml-1m": ["-o", "-o folder"],
+    "data synth -o new.csv": ["--json"],
+    "data synth": ["-o", "-o folder", "--shards 2 -o folder"],
+    "rl train RUN -o new": ["--json"],
+    "rl evaluate RUN": ["--json", "--markdown"],
+    "rl adapt POLICY RUN": ["--json"],
+}
+SUFFIXES = {"--json": ".json", "--markdown": ".md", "--plot": ".svg", "--figure": ".svg"}
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [(command, option) for command, options in OUTPUTS.items() for option in options],
+)
+def test_what_is_there_stays(
+    command: str,
+    option: str,
+    fails: Callable[[list[str]], str],
+    trained: Path,
+    log_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", "synth", "-o", "folder", "--events", "40", "--quiet"]) == 0
+    there = option.split()
+    if there[-1] != "folder":
+        there.append(f"there{SUFFIXES.get(option, '.csv')}")
+        (tmp_path / there[-1]).write_text("mine")
+    named = {"RUN": str(trained), "LOG": str(log_file)}
+    err = fails([*(named.get(word, word) for word in command.split()), *there])
+    assert f"'{there[-1]}'" in err
+    assert "pass --overwrite to replace it" in err
+
+
+def test_a_synthetic_log_s_truth_stays(
+    fails: Callable[[list[str]], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["data", "synth", "-o", "world.csv", "--events", "40"]
+    assert main(command) == 0
+    (tmp_path / "world.csv").unlink()
+    assert "truth" in fails(command)
+
+
+@pytest.mark.parametrize("out", ["log.csv", "log.parquet", "log", "shards"])
+def test_overwrite_replaces(out: str, log_file: Path, tmp_path: Path) -> None:
+    shards = ["--shards", "2"] if out == "shards" else []
+    for events, overwrite in ((40, []), (60, ["--overwrite"])):
+        command = ["data", "synth", "-o", str(tmp_path / out), "--events", str(events)]
+        facts = ["--json", str(tmp_path / "facts.json")]
+        assert main([*command, *shards, *facts, *overwrite]) == 0
+        assert json.loads((tmp_path / "facts.json").read_text())["events"] == events
+
+
+def test_stdout_and_an_empty_folder_are_free(
+    log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "log").mkdir()
+    assert main(["data", "convert", str(log_file), "-o", str(tmp_path / "log"), "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["events"] == 300
