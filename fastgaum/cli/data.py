@@ -176,7 +176,7 @@ def get_command(
 ) -> None:
     """Download a log, or adopt a local copy; either way its sha256 must be the registry's."""
     check_outputs(json)
-    from fastgaum.logs.download import get as fetch
+    from fastgaum.logs.download import fetch
 
     waiting = nullcontext() if from_ is None else Waiting(f"copying and checking {from_}")
     with waiting, DownloadProgress(name) as progress:

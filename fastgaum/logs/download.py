@@ -1,9 +1,8 @@
 """Bringing a registry data set into the data folder: downloaded from its pinned address, or adopted
 from a local copy.
 
-Downloads use urllib: one file from one fixed address needs no more than the standard library
-offers, so no dependency is taken on for it. What arrives is written to a .part file and renamed
-into place only if its sha256 is the registry's."""
+The files have half a megabyte, so a download that was cut begins anew. What arrives is written
+beside its place and renamed into place only if its sha256 is the registry's."""
 
 from __future__ import annotations
 
@@ -13,12 +12,12 @@ import shutil
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 from fastgaum.errors import DatasetError, OutputError
-from fastgaum.files import atomic, sync_file, sync_folder
+from fastgaum.files import atomic
 from fastgaum.locks import name_lock
 from fastgaum.logs.locate import cache_folder, sha256_of, verify
 from fastgaum.logs.registry import DataFile, Dataset, data_root, dataset
@@ -39,29 +38,33 @@ _RETRY_STATUS = (408, 429, 500, 502, 503, 504)
 
 
 class _CutError(Exception):
-    """The connection ended early; what arrived is kept."""
+    """The connection ended early."""
 
 
-def get(
+def fetch(
     name: str | Dataset,
     *,
     from_file: str | os.PathLike[str] | None = None,
     data_dir: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
-    attempts: int = ATTEMPTS,
-    timeout: float = TIMEOUT,
-    pause: float = PAUSE,
 ) -> Path:
-    """Bring a data set's files into `data_dir` (default: the user cache) and return where its log
-    stands.
+    """Bring a data set's files into `data_dir` (default: the user cache) and return the path of its
+    log.
 
-    A file that is there with the right sha256 stays. `from_file` adopts a local copy, a file or a
-    folder that holds the files, after checking its sha256; a single file may be any one of the data
-    set's. Without it the files are downloaded; an interrupted download goes on where it stopped, in
-    this call (up to `attempts`) or in a later one.
+    A file that is there with the right sha256 stays. Without `from_file` the others are downloaded.
 
-    Raises DatasetError for an unknown name, a wrong checksum (the file is removed), a download that
-    fails, or a data set that has no address; OutputError if the folder cannot be written."""
+    Args:
+        name: a registry name, or an entry.
+        from_file: a local copy to adopt after its sha256 is checked: a file, which may be any one
+            of the data set's, or a folder that holds them.
+        data_dir: where the files go.
+        progress: called while a file is downloaded.
+
+    Raises:
+        DatasetError: the name is unknown, a checksum is wrong, a download fails, or the data set
+            has no address.
+        OutputError: the folder cannot be written.
+    """
     entry = name if isinstance(name, Dataset) else dataset(name)
     if entry.bundled:
         return entry.files[0].below(data_root())
@@ -69,18 +72,18 @@ def get(
     if from_file is not None:
         return _adopt(entry, Path(from_file), folder)
     for file in entry.files:
-        if not _is_there(file, folder):
-            if file.url is None:
-                raise DatasetError(
-                    f"'{entry.name}' has no address for {file.path} ({entry.origin}): get it there "
-                    "and run"
-                    f" `fastgaum data get {entry.name} --from FILE`"
-                )
-            target = _target(file, folder)
-            with name_lock(target):
-                # who waited for another process that fetched it has it now
-                if not _is_there(file, folder):
-                    _download(file, file.url, target, progress, attempts, timeout, pause)
+        if _is_there(file, folder):
+            continue
+        if file.url is None:
+            raise DatasetError(
+                f"'{entry.name}' has no address for {file.path} ({entry.origin}): get it there "
+                f"and run `fastgaum data get {entry.name} --from FILE`"
+            )
+        target = _target(file, folder)
+        with name_lock(target):
+            # a process that waited for another one finds the file that the other fetched
+            if not _is_there(file, folder):
+                _download(file, file.url, target, progress)
     return entry.files[0].below(folder)
 
 
@@ -151,146 +154,89 @@ def _copies(entry: Dataset, source: Path) -> list[tuple[DataFile, Path]]:
     return pairs
 
 
-def _download(
-    file: DataFile,
-    url: str,
-    target: Path,
-    progress: Progress | None,
-    attempts: int,
-    timeout: float,
-    pause: float,
-) -> None:
-    # The hash in the name: a part of another version is never continued.
-    part = target.with_name(f"{target.name}.{file.sha256[:12]}.part")
+def _download(file: DataFile, url: str, target: Path, progress: Progress | None) -> None:
+    # of downloads that were killed; the lock says that no other is under way
+    for left in target.parent.glob(f".{target.name}.*.part"):
+        left.unlink(missing_ok=True)
     reason = ""
-    for attempt in range(max(attempts, 1)):
+    for attempt in range(ATTEMPTS):
         if attempt:
-            time.sleep(pause * 2 ** (attempt - 1))
+            time.sleep(PAUSE * 2 ** (attempt - 1))
         try:
-            _receive(file, url, part, progress, timeout)
-            break
+            with atomic(target) as beside:
+                with open(beside, "wb") as output:
+                    _receive(file, url, output, progress)
+                found = sha256_of(beside)
+                if found != file.sha256:
+                    raise DatasetError(
+                        f"{url} sent a file with the sha256 {found}, {file.sha256} is required; it "
+                        "was removed: use --from FILE with a good copy"
+                    )
+            return
         except _CutError as cut:
             reason = str(cut)
-    else:
-        held = part.stat().st_size if part.exists() else 0
-        raise DatasetError(
-            f"downloading {url} failed {max(attempts, 1)} times ({reason}); the {held} bytes that "
-            "arrived are kept in"
-            f" '{part}': run the same command again to go on"
-        )
-    found = sha256_of(part)
-    if found != file.sha256:
-        part.unlink()
-        raise DatasetError(
-            f"{url} sent a file with the sha256 {found}, {file.sha256} is required; it was "
-            "removed: use --from FILE with a good copy"
-        )
-    try:
-        with open(part, "rb") as arrived:
-            sync_file(arrived)
-        os.replace(part, target)
-        sync_folder(target.parent)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write '{target}': {error.strerror}; choose another data folder"
-        ) from None
-
-
-def _receive(
-    file: DataFile, url: str, part: Path, progress: Progress | None, timeout: float
-) -> None:
-    """Append to `part` what it lacks. Raises _CutError if the connection ends early, DatasetError
-    if trying again is no use."""
-    held = part.stat().st_size if part.exists() else 0
-    if held and held == file.bytes:
-        return
-    request = urllib.request.Request(
-        url, headers={"User-Agent": "fastgaum"} | ({"Range": f"bytes={held}-"} if held else {})
+    raise DatasetError(
+        f"downloading {url} failed {ATTEMPTS} times ({reason}): run the same command again, or use "
+        "--from FILE with a local copy"
     )
+
+
+def _receive(file: DataFile, url: str, output: IO[bytes], progress: Progress | None) -> None:
+    """Write what the address sends. Raises _CutError if the connection ends early, DatasetError if
+    another attempt is no use."""
+    held, expected = 0, file.bytes
+    for block, length in _blocks(url):
+        output.write(block)
+        held += len(block)
+        expected = file.bytes if length is None else length
+        if held > (MOST_BYTES if file.bytes is None else file.bytes):
+            raise DatasetError(
+                f"{url} sends more than the {file.bytes or MOST_BYTES} bytes of {file.path}; "
+                "what arrived was removed: use --from FILE"
+            )
+        if progress is not None:
+            progress(held, expected)
+    if expected is not None and held < expected:
+        raise _CutError(f"connection cut after {held} of {expected} bytes")
+
+
+def _blocks(url: str) -> Iterator[tuple[bytes, int | None]]:
+    """What an address sends, and how many bytes it announces; errors as `_receive`. What goes wrong
+    where a block is used is not caught here."""
+    request = urllib.request.Request(url, headers={"User-Agent": "fastgaum"})
     try:
-        with _opener().open(request, timeout=timeout) as answer:
-            # 200 instead of 206: the server does not know ranges and sends the whole file again.
-            if held and not (
-                answer.status == 206
-                and answer.headers.get("Content-Range", "").startswith(f"bytes {held}-")
-            ):
-                if answer.status == 206:
-                    part.unlink()
-                    raise _CutError("the server sent another range than asked")
-                held = 0
+        with _opener().open(request, timeout=TIMEOUT) as answer:
             length = answer.headers.get("Content-Length", "")
-            total = held + int(length) if length.isdecimal() else None
-            _append(file, url, answer, part, held, total, progress)
+            while block := answer.read(_BLOCK):
+                yield block, int(length) if length.isdecimal() else None
     except urllib.error.HTTPError as error:
-        _refused(url, part, error)
+        error.close()
+        if error.code in _RETRY_STATUS:
+            raise _CutError(f"HTTP {error.code}") from None
+        raise DatasetError(
+            f"{url} answers HTTP {error.code} {error.reason}: the file is not there, use --from "
+            "FILE with a local copy"
+        ) from None
     except (
         urllib.error.URLError,
         http.client.HTTPException,
         ConnectionError,
         TimeoutError,
     ) as error:
-        raise _CutError(
-            str(getattr(error, "reason", "") or error) or type(error).__name__
-        ) from None
-
-
-def _append(
-    file: DataFile,
-    url: str,
-    answer: http.client.HTTPResponse,
-    part: Path,
-    held: int,
-    total: int | None,
-    progress: Progress | None,
-) -> None:
-    try:
-        output = open(part, "ab" if held else "wb")  # noqa: SIM115 (opening and writing fail with different meanings)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write '{part}': {error.strerror}; choose another data folder"
-        ) from None
-    with output:
-        while block := answer.read(_BLOCK):
-            try:
-                output.write(block)
-            except OSError as error:
-                raise OutputError(
-                    f"cannot write '{part}': {error.strerror}; free space or choose another data "
-                    "folder"
-                ) from None
-            held += len(block)
-            if held > (MOST_BYTES if file.bytes is None else file.bytes):
-                output.close()
-                part.unlink()
-                raise DatasetError(
-                    f"{url} sends more than the {file.bytes or MOST_BYTES} bytes of {file.path}; "
-                    "what arrived was removed: use --from FILE"
-                )
-            if progress is not None:
-                progress(held, total if total is not None else file.bytes)
-    expected = total if total is not None else file.bytes
-    if expected is not None and held < expected:
-        raise _CutError(f"connection cut after {held} of {expected} bytes")
-
-
-def _refused(url: str, part: Path, error: urllib.error.HTTPError) -> None:
-    error.close()
-    if error.code == 416:
-        # The part is longer than the file: it is not a part of it.
-        part.unlink(missing_ok=True)
-        raise _CutError("the server has no such range") from None
-    if error.code in _RETRY_STATUS:
-        raise _CutError(f"HTTP {error.code}") from None
-    raise DatasetError(
-        f"{url} answers HTTP {error.code} {error.reason}: the file is not there, use --from FILE "
-        "with a local copy"
-    ) from None
+        reason = str(getattr(error, "reason", "") or error) or type(error).__name__
+        raise _CutError(reason) from None
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(
-        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
-    ) -> Any:
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
         """Follow a redirect, but not off an encrypted connection."""
         if req.full_url.startswith("https:") and not newurl.startswith("https:"):
             raise DatasetError(

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from fastgaum.errors import DatasetError, OutputError
-from fastgaum.logs.download import get
+from fastgaum.logs import download
 from fastgaum.logs.locate import find
 from fastgaum.logs.registry import DataFile, Dataset
 
@@ -34,14 +34,10 @@ class Server:
         """bytes after which each next answer breaks off; empty: it does not"""
         self.statuses: list[int] = []
         """statuses of the next answers instead of the file"""
-        self.ranges = True
-        """whether Range is understood"""
-        self.shift = 0
-        """bytes by which the range sent differs from the one asked for"""
         self.says_length = True
         self.block, self.pause = len(CONTENT), 0.0
         """bytes that are sent at once, and seconds between two such sendings"""
-        self.asked: list[tuple[str, str | None]] = []
+        self.asked: list[str] = []
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -59,8 +55,7 @@ class Server:
         self.thread.start()
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
-        asked = request.headers.get("Range")
-        self.asked.append((request.path, asked))
+        self.asked.append(request.path)
         if request.path == "/moved":
             request.send_response(302)
             request.send_header("Location", f"{self.url}/file")
@@ -77,20 +72,11 @@ class Server:
         if self.statuses:
             request.send_error(self.statuses.pop(0))
             return
-        self._send(request, asked)
+        self._send(request)
 
-    def _send(self, request: BaseHTTPRequestHandler, asked: str | None) -> None:
-        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and self.ranges else 0
-        if start and start >= len(self.content):
-            request.send_error(416)
-            return
-        start += self.shift if start else 0
-        body = self.content[start:]
-        request.send_response(206 if start else 200)
-        if start:
-            request.send_header(
-                "Content-Range", f"bytes {start}-{len(self.content) - 1}/{len(self.content)}"
-            )
+    def _send(self, request: BaseHTTPRequestHandler) -> None:
+        body = self.content
+        request.send_response(200)
         if self.says_length:
             request.send_header("Content-Length", str(len(body)))
         request.end_headers()
@@ -129,9 +115,12 @@ def _from(entry: Dataset, **changes: Any) -> Dataset:
 
 
 @pytest.fixture
-def fetch(tmp_path: Path) -> Callable[..., Path]:
+def fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    for name, value in (("ATTEMPTS", 3), ("PAUSE", 0.01), ("TIMEOUT", 5.0)):
+        monkeypatch.setattr(download, name, value)
+
     def run(entry: Dataset, **options: Any) -> Path:
-        return get(entry, data_dir=tmp_path / "data", **{"pause": 0.01, "timeout": 5.0, **options})
+        return download.fetch(entry, data_dir=tmp_path / "data", **options)
 
     return run
 
@@ -184,56 +173,41 @@ def test_a_longer_file_is_stopped_at_once(
 
 
 @pytest.mark.parametrize("says_length", [True, False])
-def test_a_cut_connection_is_resumed(
+def test_a_cut_connection_is_tried_again(
     server: Server, entry: Dataset, fetch: Callable[..., Path], says_length: bool
 ) -> None:
     server.cuts, server.says_length = [100_000, 50_000], says_length
     assert fetch(entry).read_bytes() == CONTENT
-    assert [asked for _, asked in server.asked] == [None, "bytes=100000-", "bytes=150000-"]
+    assert len(server.asked) == 3
 
 
-def test_a_server_without_ranges_starts_over(
-    server: Server, entry: Dataset, fetch: Callable[..., Path]
-) -> None:
-    server.cuts, server.ranges = [100_000], False
-    assert fetch(entry).read_bytes() == CONTENT
-
-
-def test_another_range_than_asked_starts_over(
-    server: Server, entry: Dataset, fetch: Callable[..., Path]
-) -> None:
-    server.cuts, server.shift = [100_000], 7
-    assert fetch(entry).read_bytes() == CONTENT
-    assert [asked for _, asked in server.asked] == [None, "bytes=100000-", None]
-
-
-def test_too_many_cuts_keep_the_part_for_next_time(
+def test_too_many_cuts_leave_nothing(
     server: Server, entry: Dataset, fetch: Callable[..., Path], tmp_path: Path
 ) -> None:
-    server.cuts = [70_000, 10_000]
-    with pytest.raises(DatasetError, match=r"failed 2 times.*80000 bytes that arrived are kept"):
-        fetch(entry, attempts=2)
-    assert [name.endswith(".part") for name in _files(tmp_path)] == [True]
-    assert fetch(entry).read_bytes() == CONTENT
-    assert server.asked[-1][1] == "bytes=80000-"
-    assert _files(tmp_path) == ["mine.bin"]
+    server.cuts = [70_000] * 3
+    with pytest.raises(DatasetError, match=r"failed 3 times .*cut after 70000 of \d+ bytes"):
+        fetch(entry)
+    assert _files(tmp_path) == []
 
 
-def test_a_whole_part_is_only_checked(
-    server: Server, entry: Dataset, fetch: Callable[..., Path], tmp_path: Path
-) -> None:
-    (tmp_path / "data" / "sub").mkdir(parents=True)
-    (tmp_path / "data" / "sub" / f"mine.bin.{SHA[:12]}.part").write_bytes(CONTENT)
-    assert fetch(entry).read_bytes() == CONTENT
-    assert server.asked == []
-
-
-def test_a_part_that_is_too_long_is_dropped(
+def test_what_a_killed_download_left_is_removed(
     entry: Dataset, fetch: Callable[..., Path], tmp_path: Path
 ) -> None:
     (tmp_path / "data" / "sub").mkdir(parents=True)
-    (tmp_path / "data" / "sub" / f"mine.bin.{SHA[:12]}.part").write_bytes(CONTENT + b"more")
+    (tmp_path / "data" / "sub" / ".mine.bin.01234567.part").write_bytes(CONTENT[:99])
     assert fetch(entry).read_bytes() == CONTENT
+    assert _files(tmp_path) == ["mine.bin"]
+
+
+def test_a_full_disk_is_no_cut_connection(
+    server: Server, entry: Dataset, fetch: Callable[..., Path]
+) -> None:
+    def full(held: int, total: int | None) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OutputError, match="No space left on device"):
+        fetch(entry, progress=full)
+    assert len(server.asked) == 1
 
 
 def test_a_busy_server_is_asked_again(
@@ -243,20 +217,18 @@ def test_a_busy_server_is_asked_again(
     assert fetch(entry).read_bytes() == CONTENT
     server.statuses = [500] * 3
     with pytest.raises(DatasetError, match=r"failed 3 times \(HTTP 500\)"):
-        fetch(_from(entry, path="other.bin"), attempts=3)
+        fetch(_from(entry, path="other.bin"))
 
 
 def test_a_redirect_is_followed(server: Server, entry: Dataset, fetch: Callable[..., Path]) -> None:
-    server.cuts = [100_000]
     assert fetch(_from(entry, url=f"{server.url}/moved")).read_bytes() == CONTENT
-    assert ("/file", "bytes=100000-") in server.asked
 
 
 def test_a_redirect_does_not_read_the_disk(
     server: Server, entry: Dataset, fetch: Callable[..., Path], tmp_path: Path
 ) -> None:
     with pytest.raises(DatasetError):
-        fetch(_from(entry, url=f"{server.url}/to-disk"), attempts=1)
+        fetch(_from(entry, url=f"{server.url}/to-disk"))
     assert _files(tmp_path) == []
 
 
@@ -271,8 +243,8 @@ def test_not_found_is_said_at_once(
 
 def test_no_server(entry: Dataset, fetch: Callable[..., Path]) -> None:
     # Port 1 of this machine: nothing listens there.
-    with pytest.raises(DatasetError, match="failed 2 times"):
-        fetch(_from(entry, url="http://127.0.0.1:1/file"), attempts=2)
+    with pytest.raises(DatasetError, match="failed 3 times"):
+        fetch(_from(entry, url="http://127.0.0.1:1/file"))
 
 
 def test_no_address(entry: Dataset, fetch: Callable[..., Path]) -> None:
@@ -282,11 +254,11 @@ def test_no_address(entry: Dataset, fetch: Callable[..., Path]) -> None:
 
 def test_unknown_name() -> None:
     with pytest.raises(DatasetError, match="did you mean 'yelp'"):
-        get("yepl")
+        download.fetch("yepl")
 
 
 def test_the_bundled_sample_is_always_there() -> None:
-    assert get("sample") == find("sample")
+    assert download.fetch("sample") == find("sample")
 
 
 def test_adopting_a_file(
@@ -350,11 +322,11 @@ def test_a_folder_that_cannot_be_made(
 GET = """
 import sys
 from pathlib import Path
-from fastgaum.logs.download import get
+from fastgaum.logs.download import fetch
 from fastgaum.logs.registry import DataFile, Dataset
 url, sha, size, folder = sys.argv[1:]
 entry = Dataset("mine", "t", "o", "MIT", (DataFile("sub/mine.bin", sha, url, int(size)),), "c.md")
-print(get(entry, data_dir=Path(folder)))
+print(fetch(entry, data_dir=Path(folder)))
 """
 
 
