@@ -29,10 +29,9 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_sequence
 
 from fastgaum.bench.races import Bar, Race
 from fastgaum.engine.optimiser import Named, SparseTable
-from fastgaum.engine.packed_lstm import PackedLstm
+from fastgaum.engine.recurrence import LstmLayer
 from fastgaum.engine.scratch import Scratch
 from fastgaum.logs.synthetic import synthesise
-from fastgaum.nets.ops.recurrent import lstm_layer
 
 Step = Callable[[], dict[str, Tensor] | None]
 N_ITEMS = 10_000
@@ -152,7 +151,7 @@ class Work:
 
 
 def ours(work: Work) -> Step:
-    return from_array(work) if work.embedding is None else FromItems(work)
+    return FromArray(work) if work.embedding is None else FromItems(work)
 
 
 class FromItems:
@@ -170,7 +169,7 @@ class FromItems:
         self.slot_of = np.full(N_ITEMS, -1, np.int32)
         self.ids, self.ones = work.items.int().numpy(), np.arange(work.n_tokens + 1, dtype=np.int32)
         self.offsets, self.grad = work.offsets.numpy(), work.grad.numpy()
-        self.lstm = PackedLstm("lstm", self.scratch, work.grad.shape[1])
+        self.lstm = LstmLayer(work.grad.shape[1])
         self.grad_weight, self.grad_bias = np.empty_like(self.w_hh), np.empty_like(self.bias)
 
     def __call__(self) -> None:
@@ -197,25 +196,30 @@ class FromItems:
         return {name: torch.from_numpy(value) for name, value in found.items()}
 
 
-def from_array(work: Work) -> Step:
-    """The operator under autograd."""
-    weights = {
-        name: value.detach().clone().requires_grad_()
-        for name, value in work.module.named_parameters()
-    }
-    w_ih, w_hh, b_ih, b_hh = weights.values()
+class FromArray:
+    """An upper layer of the engine's history encoder: its projection is part of the recurrence."""
 
-    def step() -> dict[str, Tensor]:
-        for weight in weights.values():
-            weight.grad = None
-        states, _ = lstm_layer(
-            work.x, work.offsets, w_ih, w_hh, b_ih + b_hh, work.zeros, work.zeros
-        )
-        torch.autograd.backward(states, work.grad)
-        grads = {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
-        return {"states": states.detach()} | grads
+    def __init__(self, work: Work) -> None:
+        w_ih, w_hh, b_ih, b_hh = (value.detach().numpy() for value in work.module.parameters())
+        self.size, self.weight, self.bias = w_hh.shape[1], np.hstack([w_hh, w_ih]), b_ih + b_hh
+        self.x, self.grad, self.offsets = work.x.numpy(), work.grad.numpy(), work.offsets.numpy()
+        self.lstm = LstmLayer(self.size)
+        self.grad_weight, self.grad_bias = np.empty_like(self.weight), np.empty_like(self.bias)
 
-    return step
+    def __call__(self) -> None:
+        self.states, _ = self.lstm.forward(self.offsets, self.weight, self.bias, self.x)
+        self.lstm.backward(self.grad, self.grad_weight, self.grad_bias)
+
+    def found(self) -> dict[str, Tensor]:
+        """What the last call found, as gradients of torch's parameters."""
+        found = {
+            "states": self.states,
+            "weight_ih_l0": np.ascontiguousarray(self.grad_weight[:, self.size :]),
+            "weight_hh_l0": np.ascontiguousarray(self.grad_weight[:, : self.size]),
+            "bias_ih_l0": self.grad_bias,
+            "bias_hh_l0": self.grad_bias,
+        }
+        return {name: torch.from_numpy(value) for name, value in found.items()}
 
 
 def torch_packed(work: Work) -> Step:

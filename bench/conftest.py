@@ -1,17 +1,16 @@
 """What every race shares. A race is a test of one contender; a group is ours and its rivals on the
 same work:
 
-    GROUPS = {"bags-plain": False, "bags-weighted": True}      # the file's groups, by name:
-    `fastgaum bench --list` CONTENDERS = {"ours": ours, "torch-embedding-bag": torch_embedding_bag}
+    GROUPS = {"sums-plain": False, "sums-weighted": True}  # the file's groups, by name
+    CONTENDERS = {"ours": ours, "numpy": numpy_sums}
 
     @pytest.mark.parametrize("contender", CONTENDERS)
     @pytest.mark.parametrize("group", GROUPS)
-    def test_bags(race: Race, full: bool, group: str, contender: str) -> None:
-        work = work_of(group, full)                            # cached: every contender gets the
-        same data and weights step = CONTENDERS[contender](work)                     # step() does
-        the work once, returns named tensors bars = [Bar(5.0, over="torch-embedding-bag", number=3),
-        Bar(0.3, over="gather")] race(step, work.expected, unit="ids", amount=work.n_ids, bars=bars,
-        bytes_moved=work.bytes)
+    def test_sums(race: Race, full: bool, group: str, contender: str) -> None:
+        work = work_of(group, full)  # cached: every contender gets the same data and weights
+        step = CONTENDERS[contender](work)  # step() does the work once, returns named tensors
+        bars = [Bar(5.0, over="numpy", number=3), Bar(0.3, over="gather")]
+        race(step, work.expected, unit="ids", amount=work.n_ids, bars=bars, bytes_moved=work.bytes)
 
 The parameters `group` and `contender` name the race; "ours" is what the others are compared with.
 The first call is checked against `expected` and compiles; at least five are timed. A speed counts

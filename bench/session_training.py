@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 from fastgaum import threads
 from fastgaum.bench.rivals.session_data import Sessions
 from fastgaum.engine.optimiser import Named
+from fastgaum.engine.recurrence import GruLayer
 from fastgaum.engine.scratch import Array, Scratch
 from fastgaum.kernels import item_gates as gate_kernels
 from fastgaum.kernels import own_batch as loss_kernels
 from fastgaum.kernels import rows as row_kernels
 from fastgaum.logs.ragged import pick_rows
-from fastgaum.nets.ops import _recurrent_cpu as recurrent
 
 IntArray = NDArray[np.int32]
 
@@ -61,6 +61,7 @@ class Packed:
         self.hidden, self.block, self.batch_sessions = hidden, block, batch_sessions
         self.loss, self.lr = loss, np.float32(lr)
         self.split = 2 if loss == "cross-entropy" and block >= SPLIT else 1
+        self.gru = GruLayer(hidden)
         self.order, self.scratch, self.ones = (
             np.random.default_rng(seed),
             Scratch(),
@@ -146,14 +147,7 @@ class Packed:
         self.x = self.scratch.floats("x", n, self.hidden)
         fixed = (inputs, self.table, np.ascontiguousarray(w_ih.T), b_ih, self.x, gates)
         threads.run(gate_kernels.item_gates, [(*part, *fixed) for part in _parts(n)])
-        self.starts, self.w_hh = torch.from_numpy(offsets), torch.from_numpy(w_hh)
-        self.zeros = torch.zeros(len(offsets) - 1, self.hidden)
-        x = torch.from_numpy(gates)
-        self.states, self.kept = recurrent.gru_forward(
-            x, self.starts, self.w_hh, torch.from_numpy(b_hh), self.zeros
-        )
-        states: Array = self.states.numpy()
-        return states
+        return self.gru.forward(offsets, w_hh, b_hh, gates)
 
     def _own_batch(
         self, targets: Any, states: Array, grad_states: Array, grad_targets: Array
@@ -201,16 +195,12 @@ class Packed:
     def _backward(self, grad_states: Array, grad_inputs: Array) -> None:
         """From the gradients of the states to those of the input rows and, summed over parts in
         order, the weights."""
-        back = torch.from_numpy(grad_states)
-        of_gates, of_weight, of_bias, _ = recurrent.gru_backward(
-            back, self.starts, self.w_hh, self.zeros, self.kept, self.states
-        )
         grad_w_ih, grad_b_ih, grad_w_hh, grad_b_hh = self.grads
-        grad_w_hh[...], grad_b_hh[...] = of_weight.numpy(), of_bias.numpy()
+        of_gates, _ = self.gru.backward(grad_states, grad_w_hh, grad_b_hh)
         parts = _parts(len(grad_inputs))
         weights = self.scratch.floats("projection gradients", len(parts), *grad_w_ih.shape)
         biases = self.scratch.floats("projection bias gradients", len(parts), len(grad_b_ih))
-        fixed = (self.x, self.weights[0], of_gates.numpy(), grad_inputs)
+        fixed = (self.x, self.weights[0], of_gates, grad_inputs)
         threads.run(
             gate_kernels.item_gates_backward,
             [(*part, *fixed, weights[k], biases[k]) for k, part in enumerate(parts)],

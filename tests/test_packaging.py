@@ -397,9 +397,9 @@ def test_a_bare_checkout_imports(tmp_path: Path) -> None:
         assert link.is_symlink()
         assert os.readlink(link) == f"../{name}"
     imports = (
-        "import fastgaum.kernels.segments as s, fastgaum.data as d; print(s.__file__, "
+        "import fastgaum.kernels.choice as s, fastgaum.data as d; print(s.__file__, "
         "*d.__path__, sep='\\n')"
     )
     module, data = python("-c", imports, cwd=tmp_path, path=ROOT).splitlines()
-    assert Path(module).resolve() == ROOT / "kernels" / "segments.py"
+    assert Path(module).resolve() == ROOT / "kernels" / "choice.py"
     assert Path(data).resolve() == ROOT / "data"

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastgaum.bench.rivals.padded import clone_parameter
+from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.histories import PositionWeight, PrefixBiLstm, Recurrent
-from fastgaum.nets.scorers import BagLinear
 
 
 class DenseLstm(nn.Module):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 import fastgaum as fg
+from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.histories import HistoryEncoder
-from fastgaum.nets.scorers import BagLinear
 from fastgaum.nets.tensors import Bags
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 import fastgaum as fg
-from fastgaum.nets.ops.segments import segment_sum
 from fastgaum.nets.regularisers import SMALLEST_PROB, Custom
+from fastgaum.nets.segments import segment_sum
 
 
 def half_and_half(probs: Tensor, outside_prob: Tensor, offsets: Tensor) -> Tensor:

@@ -36,10 +36,10 @@ from fastgaum.models.choice_model import (
     require_validation,
 )
 from fastgaum.models.model_file import save_model_state
-from fastgaum.nets.ops.segments import segment_logsumexp
 from fastgaum.nets.prefixes import gather_bags, join_bags
 from fastgaum.nets.regularisers import ChoiceDistribution, Shannon
 from fastgaum.nets.scores import HeadScores, ScoredSessions
+from fastgaum.nets.segments import segment_logsumexp
 from fastgaum.nets.tensors import Bags, BatchTensors
 
 Float64Array = np.typing.NDArray[np.float64]

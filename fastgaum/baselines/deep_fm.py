@@ -15,9 +15,8 @@ from fastgaum.baselines.choices_so_far import mean_of_choices
 from fastgaum.baselines.gradient import choice_nll, logistic_nll
 from fastgaum.baselines.searched import SearchedBaseline
 from fastgaum.errors import ConfigError
-from fastgaum.nets.ops.bags import bag_sum
-from fastgaum.nets.ops.segments import expand_to_candidates
-from fastgaum.nets.scorers import BagLinear
+from fastgaum.nets.bags import BagLinear, bag_sum
+from fastgaum.nets.segments import expand_to_candidates
 from fastgaum.nets.tensors import Bags, BatchTensors
 
 

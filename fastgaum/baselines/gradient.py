@@ -20,7 +20,7 @@ from fastgaum.features.batches import batches
 from fastgaum.features.space import EncodedSessions
 from fastgaum.game.guard import Guard
 from fastgaum.nets.networks import IdDropout
-from fastgaum.nets.ops.segments import segment_logsumexp
+from fastgaum.nets.segments import segment_logsumexp
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 
 

@@ -14,7 +14,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from fastgaum.baselines.gradient import GradientBaseline
-from fastgaum.nets.scorers import BagLinear
+from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.tensors import BatchTensors
 
 

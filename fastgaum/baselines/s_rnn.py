@@ -23,7 +23,7 @@ from fastgaum.errors import ConfigError
 from fastgaum.features.space import EncodedSessions
 from fastgaum.logs.vocabulary import N_RESERVED, UNKNOWN_ITEM_ID
 from fastgaum.nets.histories import Recurrent
-from fastgaum.nets.ops.segments import expand_to_candidates
+from fastgaum.nets.segments import expand_to_candidates
 from fastgaum.nets.tensors import Bags, BatchTensors
 
 """row of an item that the training split never displayed"""

@@ -18,7 +18,8 @@ from fastgaum.baselines.choices_so_far import item_ids, last_choices, mean_of_ch
 from fastgaum.baselines.gradient import logistic_nll
 from fastgaum.baselines.searched import SearchedBaseline
 from fastgaum.errors import ConfigError
-from fastgaum.nets.scorers import BagLinear, Scorer
+from fastgaum.nets.bags import BagLinear
+from fastgaum.nets.scorers import Scorer
 from fastgaum.nets.tensors import BatchTensors
 
 

@@ -1,4 +1,4 @@
-"""`fastgaum doctor`: what a bug report needs, and whether a kernel compiles and an operator runs
+"""`fastgaum doctor`: what a bug report needs, and whether a kernel compiles and autograd works
 here."""
 
 from __future__ import annotations
@@ -93,9 +93,9 @@ def _extras() -> list[str]:
 
 def _kernel_cache() -> str:
     """The folder of compiled kernels, how many it holds, and whether it takes more."""
-    from fastgaum.kernels import segments
+    from fastgaum.kernels import choice
 
-    stats = getattr(segments.logsumexp, "stats", None)
+    stats = getattr(choice.choice_probs, "stats", None)
     if stats is None:
         return "none: kernels run as plain Python (NUMBA_DISABLE_JIT)"
     if not stats.cache_path:
@@ -135,20 +135,21 @@ def _kernel_compiles() -> None:
     import numba
     import numpy as np
 
-    from fastgaum.kernels import segments
+    from fastgaum.kernels import choice
 
-    compiled = numba.njit(error_model="numpy")(segments.segment_sum.py_func)  # type: ignore[attr-defined]
-    result = np.empty((2, 1))
-    compiled(np.array([[1.0], [2.0], [4.0]]), np.array([0, 2, 3], dtype=np.int32), result)
-    if result.tolist() != [[3.0], [4.0]]:
-        raise RuntimeError(f"a compiled sum gave {result.tolist()}, [[3.0], [4.0]] is right")
+    compiled = numba.njit(error_model="numpy")(choice.logged_gradient.py_func)  # type: ignore[attr-defined]
+    gradient = np.empty(3)
+    offsets, choices = np.array([0, 2, 3], np.int32), np.array([1, -1], np.int32)
+    compiled(np.array([0.5, 0.5, 1.0]), offsets, choices, gradient)
+    if gradient.tolist() != [0.25, -0.25, 0.5]:
+        raise RuntimeError(f"a compiled gradient is {gradient}, [0.25, -0.25, 0.5] is right")
 
 
-def _operator_runs() -> None:
-    """Run an operator forward and backward on two display sets of one utility each way."""
+def _network_learns() -> None:
+    """Differentiate the log-softmax of two display sets of two candidates each."""
     import torch
 
-    from fastgaum.nets.ops.segments import segment_log_softmax
+    from fastgaum.nets.segments import segment_log_softmax
 
     utility = torch.zeros(4, requires_grad=True)
     log_probs, _ = segment_log_softmax(utility, torch.tensor([0, 2, 4], dtype=torch.int32), False)
@@ -157,7 +158,7 @@ def _operator_runs() -> None:
     if gradient is None or not torch.allclose(
         gradient, torch.tensor([0.5, -0.5, 0.0, 0.0]), atol=1e-6
     ):
-        raise RuntimeError(f"an operator's gradient is {gradient}, [0.5, -0.5, 0, 0] is right")
+        raise RuntimeError(f"autograd's gradient is {gradient}, [0.5, -0.5, 0, 0] is right")
 
 
 def _training_runs() -> None:
@@ -173,6 +174,6 @@ def _training_runs() -> None:
 
 CHECKS: dict[str, Callable[[], None]] = {
     "kernel compiles": _kernel_compiles,
-    "operator runs": _operator_runs,
+    "autograd works": _network_learns,
     "training runs": _training_runs,
 }

@@ -251,9 +251,9 @@ def most_epochs(config: Config) -> int:
 def kernel_cache() -> Path | None:
     """The folder of compiled kernels; None where there can be none, or where kernels run as plain
     Python."""
-    from fastgaum.kernels import segments
+    from fastgaum.kernels import choice
 
-    stats = getattr(segments.logsumexp, "stats", None)
+    stats = getattr(choice.choice_probs, "stats", None)
     return Path(stats.cache_path) if stats is not None and stats.cache_path else None
 
 

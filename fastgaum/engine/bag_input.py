@@ -12,7 +12,7 @@ from fastgaum import threads
 from fastgaum.engine.optimiser import Named, PlayerOptimiser, SparseTable
 from fastgaum.engine.scratch import Array, Scratch
 from fastgaum.kernels import bag_linear as kernels
-from fastgaum.nets.scorers import BagLinear
+from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.tensors import Bags
 
 PART = 2048

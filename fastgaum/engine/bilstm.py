@@ -22,9 +22,9 @@ from fastgaum.engine.product import ProductWeight
 from fastgaum.engine.scratch import Array, Scratch
 from fastgaum.kernels import direction as kernels
 from fastgaum.kernels import packing
+from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.histories import PrefixBiLstm
-from fastgaum.nets.prefixes import join_bags, prefixes
-from fastgaum.nets.scorers import BagLinear
+from fastgaum.nets.prefixes import prefixes
 from fastgaum.nets.tensors import Bags
 
 _NO_INPUT: tuple[Array, Array, Array] = (
@@ -79,25 +79,6 @@ class FusedPrefixBiLstm(FusedHistory):
 
     def _back(self, grad: Array, slot_of: Any) -> None:
         self._run_back(grad, slot_of)
-
-    def _after_both(
-        self, tokens: Bags, offsets: torch.Tensor, generated: Bags
-    ) -> tuple[Array, Array]:
-        """Both kinds of prefixes in one pass: those that end in the generated token follow those of
-        the log."""
-        n, expanded = tokens.n_bags, prefixes(offsets)
-        rows, starts = expanded.rows.numpy(), expanded.offsets.numpy()
-        branch = rows.copy()
-        branch[starts[1:] - 1] = n + np.arange(n)
-        after = self._run(
-            join_bags(tokens, generated),
-            np.concatenate([rows, branch]),
-            np.concatenate([starts, starts[1:] + starts[-1]]),
-        )
-        return after[:n], after[n:]
-
-    def _back_both(self, grad: Array, grad_branch: Array, slot_of: Any) -> None:
-        self._run_back(np.concatenate([grad, grad_branch]), slot_of)
 
     def _nothing(self) -> None:
         super()._nothing()

@@ -18,17 +18,15 @@ from fastgaum.config import Config
 from fastgaum.engine.encoders import fused_history
 from fastgaum.engine.histories import FusedHistory
 from fastgaum.engine.optimiser import Named, PlayerOptimiser, SharedGradient, SparseTable
-from fastgaum.engine.scorer import FusedScorer
+from fastgaum.engine.scorer import FusedScorer, dense_parameters, parts_of
 from fastgaum.engine.scratch import Array, Scratch
-from fastgaum.errors import NumericsError, StepRefusedError
+from fastgaum.errors import StepRefusedError
 from fastgaum.kernels import choice as kernels
 from fastgaum.kernels.dropout import drop_ids
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import Regulariser, Shannon, best_value
-from fastgaum.nets.sampling import sample_candidates
-from fastgaum.nets.scorer_layout import dense_parameters, parts_of
 from fastgaum.nets.scorers import Scorer
-from fastgaum.nets.tensors import Bags, BatchTensors, chosen_bags
+from fastgaum.nets.tensors import Bags, BatchTensors
 from fastgaum.processes import Processes
 
 SHARED_SCORES = 1 << 16
@@ -124,9 +122,7 @@ class FusedGame:
         if networks.generator_history is not None:
             encoders.append(networks.generator_history)
         known = all(fused_history(encoder, "", Scratch()) is not None for encoder in encoders)
-        if config.states == "generated":
-            known = known and (config.history in ("pw", "bilstm") or config.history_layers == 1)
-        plain = config.expectation == "exact" and config.ascent == "mirror"
+        plain = (config.states, config.expectation, config.ascent) == ("logged", "exact", "mirror")
         floats = all(parameter.dtype is torch.float32 for parameter in networks.parameters())
         return known and plain and floats and device.type == "cpu"
 
@@ -183,14 +179,11 @@ class FusedGame:
     def round(self, batch: BatchTensors) -> float:
         """Generator steps, then one reward step; returns the mean of ⟨φ, r⟩ − r(a_t) before the
         reward's update."""
-        probs, named, generated = self._generator_turn(batch, self.config.generator_steps)
+        probs, named = self._generator_turn(batch, self.config.generator_steps)
         probs = self._kept("generator probs", probs)
         offsets, choices = batch.source.display_offsets, batch.source.choices
         total = 0.0
         for player in self.players:
-            if generated is not None:
-                total += self._generated_step(player, batch, probs, named, generated)
-                continue
             if self.random or len(self.players) > 1:
                 candidates, tokens = (
                     self._dropped(batch.candidates, "candidates"),
@@ -214,21 +207,15 @@ class FusedGame:
 
     def _generator_turn(
         self, batch: BatchTensors, steps: int, last: bool = True
-    ) -> tuple[Array, Named, Bags | None]:
-        """Generator steps; returns its distribution after the last of them, the candidates' rows,
-        generated tokens."""
+    ) -> tuple[Array, Named]:
+        """Generator steps; returns its distribution after the last of them and the candidates'
+        rows."""
         assert self.generator is not None
-        generator, generated = self.generator, None
-        if self.config.states == "generated":
-            generated = self._generated_tokens(batch)
-            outputs = [self._branch_utility(player, batch, generated) for player in self.players]
-            states = self._reward_states(batch, "branch states")
-        else:
-            outputs = [
-                self._utility(player, batch, batch.candidates, batch.tokens)
-                for player in self.players
-            ]
-            states = self._reward_states(batch, "states")
+        generator = self.generator
+        outputs = [
+            self._utility(player, batch, batch.candidates, batch.tokens) for player in self.players
+        ]
+        states = self._reward_states(batch)
         utility = outputs[0] if len(outputs) == 1 else np.mean(outputs, axis=0)
         best, loss = self._best_response(utility, batch)
         _finite(loss)
@@ -238,94 +225,16 @@ class FusedGame:
         probs = target
         for step in range(steps + (1 if last else 0)):
             if generator.history is not None:
-                states = self._own_states(generator.history, batch, generated)
+                states = generator.history.forward(batch, batch.tokens)
             logits = generator.scorer.forward(*self._inputs(batch, batch.candidates), states)
             probs = self._link(logits, batch)
             if step < steps:
                 kernels.target_gradient(probs, target, batch.n_events, grad)
                 grad_states = generator.scorer.backward(grad, named)
-                if generator.history is not None and generated is None:
+                if generator.history is not None:
                     generator.history.backward(grad_states, self.slot_of)
-                elif generator.history is not None:
-                    generator.history.backward_both(
-                        np.zeros_like(grad_states), grad_states, self.slot_of
-                    )
                 generator.optimiser.step()
-        return probs, named, generated
-
-    def _own_states(
-        self, history: FusedHistory, batch: BatchTensors, generated: Bags | None
-    ) -> Array:
-        """The generator's own encoder's states."""
-        if generated is None:
-            return history.forward(batch, batch.tokens)
-        return history.forward_both(batch, batch.tokens, generated)[1]
-
-    def _generated_tokens(self, batch: BatchTensors) -> Bags:
-        """What the generator would have chosen at each token, drawn on the logged state."""
-        assert self.generator is not None
-        readers = self.players if self.generator.history is None else [self.generator]
-        found = [
-            reader.history.forward(batch, batch.tokens)
-            for reader in readers
-            if reader.history is not None
-        ]
-        states = found[0] if len(found) == 1 else np.concatenate(found, axis=1)
-        logits = self.generator.scorer.forward(*self._inputs(batch, batch.candidates), states)
-        with torch.no_grad():
-            dist = self.regulariser.link(
-                torch.from_numpy(logits), batch.display_offsets, self.outside
-            )
-        try:
-            drawn = sample_candidates(dist, batch.display_offsets)
-        except NumericsError as error:
-            raise StepRefusedError(f"a score is not finite: {error}") from error
-        # a session's later events read the choice of the event before them
-        return chosen_bags(batch.source, drawn[batch.later_events - 1].numpy())
-
-    def _branch_utility(self, player: FusedPlayer, batch: BatchTensors, generated: Bags) -> Array:
-        assert player.history is not None
-        states = player.history.forward_both(batch, batch.tokens, generated)[1]
-        return player.scorer.forward(*self._inputs(batch, batch.candidates), states)
-
-    def _generated_step(
-        self, player: FusedPlayer, batch: BatchTensors, probs: Array, named: Named, generated: Bags
-    ) -> float:
-        """One reward step whose first term is read on histories that end in a generated choice;
-        returns its loss.
-
-        Where nothing is drawn, states and utilities are those that the generator has just trained
-        against."""
-        assert player.history is not None
-        history, scorer, candidates = player.history, player.scorer, batch.candidates
-        names = f"{history.name}.states", f"{history.name}.branch states"
-        logged, branch = (
-            self.scratch.floats(name, batch.n_events, history.state_dim) for name in names
-        )
-        utility = self.scratch.floats(f"{scorer.name}.scores", len(probs))
-        if self.random:
-            candidates, tokens = (
-                self._dropped(candidates, "candidates"),
-                self._dropped(batch.tokens, "tokens"),
-            )
-            history.forward_both(batch, tokens, self._dropped(generated, "generated"))
-            named = named if candidates is batch.candidates else self._named(candidates)
-            scorer.forward(*self._inputs(batch, candidates), branch, self._dropout_key(player))
-        offsets, choices = batch.source.display_offsets, batch.source.choices
-        nothing, grad = (
-            self.scratch.floats("no probs", len(probs)),
-            self.scratch.floats("score gradients", len(probs)),
-        )
-        nothing[:] = 0
-        loss = float(probs.astype(np.float64) @ utility) / batch.n_events
-        kernels.target_gradient(probs, nothing, batch.n_events, grad)
-        of_branch = self._kept_rows("branch state gradients", scorer.backward(grad, named))
-        scorer.forward(*self._inputs(batch, candidates), logged, self._dropout_key(player))
-        loss += kernels.expected_loss(utility, nothing, offsets, choices)
-        kernels.logged_gradient(nothing, offsets, choices, grad)
-        of_logged = scorer.backward(grad, named, add=True)
-        history.backward_both(of_logged, of_branch, self.slot_of)
-        return player.optimiser.step(_finite(loss))
+        return probs, named
 
     def _reward_step(
         self, player: FusedPlayer, batch: BatchTensors, probs: Array, named: Named, loss: float
@@ -353,10 +262,10 @@ class FusedGame:
     def _dropout_key(self, player: FusedPlayer) -> int | None:
         return _key() if player.scorer.rate > 0 else None
 
-    def _reward_states(self, batch: BatchTensors, what: str) -> Array:
+    def _reward_states(self, batch: BatchTensors) -> Array:
         """The states that the reward players have just read, side by side."""
         states = [
-            self.scratch.floats(f"history {i}.{what}", batch.n_events, player.history.state_dim)
+            self.scratch.floats(f"history {i}.states", batch.n_events, player.history.state_dim)
             for i, player in enumerate(self.players)
             if player.history is not None
         ]
@@ -407,11 +316,6 @@ class FusedGame:
     def _kept(self, name: str, values: Array) -> Array:
         """A copy that the next pass does not overwrite."""
         copy = self.scratch.floats(name, len(values))
-        copy[:] = values
-        return copy
-
-    def _kept_rows(self, name: str, values: Array) -> Array:
-        copy = self.scratch.floats(name, *values.shape)
         copy[:] = values
         return copy
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastgaum.nets.ops.segments import segment_sum
 from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser, best_value
+from fastgaum.nets.segments import segment_sum
 from fastgaum.nets.tensors import BatchTensors
 
 

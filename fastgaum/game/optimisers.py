@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from fastgaum.errors import RefusedByAllError, StepRefusedError
+from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.histories import PositionWeight
-from fastgaum.nets.scorers import BagLinear
 from fastgaum.processes import Processes, RowGradient
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8

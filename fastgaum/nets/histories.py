@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
-from fastgaum.nets.ops.position_weight import bag_outer_sum, lag_structure, lag_weighted
-from fastgaum.nets.ops.recurrent import gru, lstm, lstm_layer, lstm_states
+from fastgaum.nets.bags import bag_linear
+from fastgaum.nets.position_weight import lag_readout, lag_structure, lag_weighted
 from fastgaum.nets.prefixes import Prefixes, gather_bags, join_bags, prefixes, reverse_rows
-from fastgaum.nets.scorers import bag_linear
+from fastgaum.nets.recurrent import gru, lstm, lstm_states
 from fastgaum.nets.tables import TableMaker, drawn, normal_table
 from fastgaum.nets.tensors import Bags, BatchTensors
 
@@ -187,19 +187,14 @@ class Recurrent(HistoryEncoder):
         outputs: list[tuple[Tensor, ...]] = []
         for layer in range(self.layers):
             weight = self.weight_hh[layer]
-            if self.kind == "gru":
-                if layer:
-                    gates = nn.functional.linear(
-                        outputs[-1][0], self.weight_ih[layer - 1], self.bias_ih[layer - 1]
-                    )
-                outputs.append((gru(gates, offsets, weight, self.bias_hh[layer], carry[layer]),))
-            elif layer:
-                above = self.weight_ih[layer - 1], weight, self.bias_ih[layer - 1]
-                outputs.append(
-                    lstm_layer(outputs[-1][0], offsets, *above, *carry[2 * layer : 2 * layer + 2])
+            if layer:
+                gates = nn.functional.linear(
+                    outputs[-1][0], self.weight_ih[layer - 1], self.bias_ih[layer - 1]
                 )
+            if self.kind == "gru":
+                outputs.append((gru(gates, offsets, weight, self.bias_hh[layer], carry[layer]),))
             else:
-                outputs.append(lstm(gates, offsets, weight, carry[0], carry[1]))
+                outputs.append(lstm(gates, offsets, weight, carry[2 * layer], carry[2 * layer + 1]))
         return outputs
 
     def branch_tokens(self, tokens: Bags, offsets: Tensor, generated: Bags) -> Tensor:
@@ -345,8 +340,8 @@ class PositionWeight(HistoryEncoder):
     def after_tokens(self, tokens: Bags, offsets: Tensor) -> Tensor:
         """State after each token."""
         structure = lag_structure(offsets, tokens.ids, tokens.offsets, self.window)
-        ids, state_offsets, weights = lag_weighted(structure, self.lag_weights, self.bias, "tanh")
-        return bag_outer_sum(self.table, ids, state_offsets, weights, self.sparse_grad)
+        weights = lag_weighted(structure, self.lag_weights, self.bias)
+        return lag_readout(self.table, structure, weights, self.sparse_grad)
 
 
 Encoders = Callable[[Config, int, int], HistoryEncoder]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fastgaum.config import Config
-from fastgaum.nets.ops import segments
+from fastgaum.nets import segments
 
 SMALLEST_PROB = 1e-12
 """sparse distributions are floored here before a logarithm, so that a NLL stays finite"""
@@ -87,7 +87,7 @@ class L2:
 
     def best_response(self, scores: Tensor, offsets: Tensor, outside: bool) -> ChoiceDistribution:
         """Sparsemax."""
-        return _with_logs(*segments.segment_sparsemax(scores, offsets, outside))
+        return _with_logs(*segments.segment_entmax(scores, offsets, outside, 2.0))
 
     def link(self, logits: Tensor, offsets: Tensor, outside: bool) -> ChoiceDistribution:
         """As the best response."""
@@ -109,9 +109,7 @@ class Tsallis:
 
     def best_response(self, scores: Tensor, offsets: Tensor, outside: bool) -> ChoiceDistribution:
         """α-entmax: exact for α = 1.5, by bisection otherwise."""
-        if self.alpha == 1.5:
-            return _with_logs(*segments.segment_entmax15(scores, offsets, outside))
-        return _with_logs(*segments.segment_entmax_bisect(scores, offsets, outside, self.alpha))
+        return _with_logs(*segments.segment_entmax(scores, offsets, outside, self.alpha))
 
     def link(self, logits: Tensor, offsets: Tensor, outside: bool) -> ChoiceDistribution:
         """As the best response."""

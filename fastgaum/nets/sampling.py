@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from fastgaum.errors import NumericsError
-from fastgaum.nets.ops.segments import segment_argmax
 from fastgaum.nets.regularisers import ChoiceDistribution
+from fastgaum.nets.segments import segment_argmax
 
 
 @torch.no_grad()

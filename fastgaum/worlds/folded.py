@@ -10,12 +10,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fastgaum.engine.scorer import KINDS, linears, widths_of
 from fastgaum.kernels import slates as kernels
 from fastgaum.kernels import user_steps
 from fastgaum.logs.vocabulary import NO_CLICK_ID
+from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.histories import Recurrent
-from fastgaum.nets.scorer_layout import KINDS, linears, widths_of
-from fastgaum.nets.scorers import BagLinear, Scorer
+from fastgaum.nets.scorers import Scorer
 from fastgaum.worlds.catalogue import Catalogue
 from fastgaum.worlds.world import FloatArray, IntArray
 

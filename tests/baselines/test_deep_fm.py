@@ -12,8 +12,8 @@ from fastgaum.baselines.choices_so_far import mean_of_choices
 from fastgaum.baselines.deep_fm import DeepFm
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import assemble
-from fastgaum.nets.ops.bags import bag_sum
-from fastgaum.nets.ops.segments import expand_to_candidates
+from fastgaum.nets.bags import bag_sum
+from fastgaum.nets.segments import expand_to_candidates
 from fastgaum.nets.tensors import to_tensors
 from tests.baselines.contract import check_baseline, check_beats_random, check_learns
 from tests.builders import random_log

@@ -22,7 +22,7 @@ from fastgaum.baselines.xgboost_trees import (
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import assemble
 from fastgaum.features.space import EncodedSessions, FeatureSpace
-from fastgaum.nets.ops.segments import segment_logsumexp
+from fastgaum.nets.segments import segment_logsumexp
 from fastgaum.nets.tensors import to_tensors
 from tests.baselines.contract import check_baseline, check_beats_random, check_learns
 from tests.builders import random_log

@@ -15,7 +15,7 @@ from fastgaum import threads
 from fastgaum.bench.rivals.session_data import Sessions, zipf_sessions
 from fastgaum.bench.rivals.sessions_gru4rec import adagrad_rows
 from fastgaum.bench.session_training import EPS, Packed
-from fastgaum.nets.ops.recurrent import gru
+from fastgaum.nets.recurrent import gru
 
 
 class Twin:

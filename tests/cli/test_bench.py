@@ -22,21 +22,19 @@ def _extra() -> None:
 def test_list_names_every_group(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--list"]) == 0
     names = capsys.readouterr().out.split()
-    assert {"lstm-h64-tail", "bags-plain", "segment-log-softmax"} <= set(names)
+    assert {"lstm-h64-tail", "env-4096", "round-scale"} <= set(names)
     assert len(names) == len(set(names))
 
 
 def test_what_cannot_be_run_is_refused(
     fails: Fails, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert "no group of races 'bag-plain'; did you mean 'bags-plain'?" in fails(
-        ["bench", "bag-plain"]
-    )
-    assert "threads must be at least 1, got 0" in fails(["bench", "bags-plain", "--threads", "0"])
+    assert "no group of races 'env-4095'; did you mean 'env-4096'?" in fails(["bench", "env-4095"])
+    assert "threads must be at least 1, got 0" in fails(["bench", "env-4096", "--threads", "0"])
     assert "ends in '.pdf', a plot is written as .svg or .png" in fails(
         ["bench", "--plot", str(tmp_path / "s.pdf")]
     )
-    assert "--scaling runs no races" in fails(["bench", "bags-plain", "--scaling"])
+    assert "--scaling runs no races" in fails(["bench", "env-4096", "--scaling"])
     monkeypatch.setattr(
         "fastgaum.bench.run.find_spec", lambda name: None if name == "pytest_benchmark" else name
     )
@@ -49,12 +47,12 @@ def test_what_cannot_be_run_is_refused(
 
 def test_one_group_from_start_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = ["--json", str(tmp_path / "b.json"), "--markdown", str(tmp_path / "b.md")]
-    assert main(["bench", "segment", "--smoke", "--threads", "1", *files]) == 0
+    assert main(["bench", "lstm-h20-equal", "--smoke", "--threads", "1", *files]) == 0
     out, err = capsys.readouterr()
     result = json.loads((tmp_path / "b.json").read_text())
     (race,) = result["races"]
-    assert race["group"] == "segment-log-softmax"
-    assert race["ours"]["unit"] == "candidates/s"
+    assert race["group"] == "lstm-h20-equal"
+    assert race["ours"]["unit"] == "tokens/s"
     assert race["ours"]["rounds"] >= 5
     (rival,) = race["rivals"]
     assert rival["name"] == "torch-padded"
@@ -63,11 +61,11 @@ def test_one_group_from_start_to_end(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert min(result["ceilings"].values()) > 0
     assert result["machine"]["threads"] == race["threads"] == 1
     assert result["failed"] == result["skipped"] == []
-    assert "segment-log-softmax" in out
+    assert "lstm-h20-equal" in out
     assert "small sizes" in out
     # what pytest says as it goes along, beside the results
-    assert "test_log_softmax[segment-log-softmax-ours] PASSED" in err
-    assert "| segment-log-softmax |" in (tmp_path / "b.md").read_text()
+    assert "test_lstm[lstm-h20-equal-ours] PASSED" in err
+    assert "| lstm-h20-equal |" in (tmp_path / "b.md").read_text()
 
 
 def test_scaling_curves_and_their_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,7 +25,7 @@ from fastgaum.cli.doctor import unnamed
 from fastgaum.cli.manual import EXAMPLES
 from fastgaum.cli.options import split_common
 from fastgaum.cli.progress import PartsProgress, Waiting
-from fastgaum.kernels import _cache, segments
+from fastgaum.kernels import _cache, choice
 
 Fails = Callable[[list[str]], str]
 
@@ -347,11 +347,11 @@ def test_the_first_command_on_a_machine_says_why_it_waits(
 def test_it_is_said_when_a_kernel_is_compiled_and_not_before(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if not hasattr(segments.logsumexp, "stats"):
+    if not hasattr(choice.choice_probs, "stats"):
         pytest.skip("kernels run as plain Python here")
     monkeypatch.setattr("fastgaum.kernels._cache.root", lambda: tmp_path)
 
-    kernel = segments.logsumexp
+    kernel = choice.choice_probs
     with progress_module.noting_compilation():
         assert capsys.readouterr().err == ""
         for _ in range(2):
@@ -370,7 +370,7 @@ def test_it_is_said_when_a_kernel_is_compiled_and_not_before(
 def test_the_cache_that_is_looked_at_is_the_kernels_own(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    if not hasattr(segments.logsumexp, "stats"):
+    if not hasattr(choice.choice_probs, "stats"):
         pytest.skip("kernels run as plain Python here")
     monkeypatch.setattr("fastgaum.kernels._cache.root", lambda: tmp_path)
     cache = progress_module.kernel_cache()

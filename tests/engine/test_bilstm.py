@@ -20,7 +20,7 @@ from fastgaum.features.batches import batches
 from fastgaum.features.space import FeatureSpace
 from fastgaum.nets.histories import PrefixBiLstm
 from fastgaum.nets.prefixes import prefixes
-from fastgaum.nets.tensors import BatchTensors, chosen_bags, to_tensors
+from fastgaum.nets.tensors import BatchTensors, to_tensors
 from tests.builders import log_of, random_log
 
 
@@ -59,30 +59,17 @@ def gradients(fused: FusedPrefixBiLstm, n_ids: int) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("generated", [False, True])
 @pytest.mark.parametrize(
     ("max_length", "dim", "layers"), [(6, 5, 1), (6, 4, 3), (2, 40, 2), (9, 160, 2)]
 )
-def test_states_and_gradients_are_autograds(
-    max_length: int, dim: int, layers: int, generated: bool
-) -> None:
+def test_states_and_gradients_are_autograds(max_length: int, dim: int, layers: int) -> None:
     batch, n_ids = batch_of(max_length)
     encoder, fused, slot_of = passes(n_ids, dim, layers)
-    if generated:
-        # the first candidate of each later event, in place of the choice before it
-        drawn = batch.source.display_offsets[:-1][batch.source.later_events - 1]
-        bags = chosen_bags(batch.source, drawn.astype(np.int32))
-        expected = [encoder(batch), encoder.branch(batch, bags)]
-        found = list(fused.forward_both(batch, batch.tokens, bags))
-    else:
-        expected, found = [encoder(batch)], [fused.forward(batch, batch.tokens)]
-    grads = [torch.randn_like(part) for part in expected]
-    torch.autograd.backward(expected, grads)
-    for left, right in zip(found, expected, strict=True):
-        np.testing.assert_allclose(left, right.detach().numpy(), atol=1e-6)
-    (fused.backward_both if generated else fused.backward)(
-        *(part.numpy() for part in grads), slot_of
-    )
+    expected, found = encoder(batch), fused.forward(batch, batch.tokens)
+    grad = torch.randn_like(expected)
+    torch.autograd.backward(expected, grad)
+    np.testing.assert_allclose(found, expected.detach().numpy(), atol=1e-6)
+    fused.backward(grad.numpy(), slot_of)
     ours = gradients(fused, n_ids)
     assert ours.keys() == dict(encoder.named_parameters()).keys()
     for name, parameter in encoder.named_parameters():

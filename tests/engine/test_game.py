@@ -50,18 +50,6 @@ CASES: list[dict[str, Any]] = [
         "clip": 0.1,
         "weight_decay": 0.05,
     },
-    {"states": "generated"},
-    {"states": "generated", "history": "bilstm", "history_layers": 2},
-    {
-        "states": "generated",
-        "history": "bilstm",
-        "history_layers": 2,
-        "history_owner": "own",
-        "wide": True,
-    },
-    {"states": "generated", "history": "gru", "members": 2, "wide": True, "history_owner": "own"},
-    {"states": "generated", "history": "pw", "history_window": 3},
-    {"states": "generated", "history": "pw", "history_owner": "own", "item_dim": 4},
 ]
 
 
@@ -95,13 +83,7 @@ def whole(log: SessionLog, space: FeatureSpace) -> Iterator[BatchTensors]:
     )
 
 
-# exact players generate no history, so that such a game has rounds alone
-STEPS = [
-    (case, kind)
-    for case in CASES
-    for kind in ("exact_step", "round")
-    if kind == "round" or "states" not in case
-]
+STEPS = [(case, kind) for case in CASES for kind in ("exact_step", "round")]
 
 
 @pytest.mark.parametrize("no_click", [0.0, 0.3])
@@ -112,7 +94,6 @@ def test_steps_agree(case: dict[str, Any], kind: str, no_click: float) -> None:
     reference, fused, space, config = contenders(log, protocol, **case)
     batch = next(whole(log, space))
     for step in range(5):
-        # generated histories are drawn: alike on both sides
         losses = []
         for game in (reference, fused):
             torch.manual_seed(step)
@@ -179,8 +160,7 @@ def test_dropout_keeps_its_share_and_the_mean_loss() -> None:
 
 def test_what_the_engine_leaves_to_autograd() -> None:
     cpu = torch.device("cpu")
-    deep = {"states": "generated", "history_layers": 2}
-    for changes in (deep, {"expectation": "sampled"}, {"ascent": "value"}):
+    for changes in ({"states": "generated"}, {"expectation": "sampled"}, {"ascent": "value"}):
         config = Config.from_preset("paper-lstm", players="adversarial", **changes)
         assert not FusedGame.supports(Networks(config, 9, 0), config, cpu)
     config = Config.from_preset("paper-lstm")

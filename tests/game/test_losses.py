@@ -17,8 +17,8 @@ from fastgaum.game.losses import (
     reward_loss,
     sampled_generator_loss,
 )
-from fastgaum.nets.ops.segments import segment_sum
 from fastgaum.nets.regularisers import L2, Custom, Regulariser, Shannon, Tsallis, best_value
+from fastgaum.nets.segments import segment_sum
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 from tests.builders import random_log
 

@@ -26,27 +26,27 @@ Process = subprocess.Popen[str]
 
 PROGRAM = """
 import hashlib
+import numpy as np
 import torch
-from fastgaum.nets.ops.recurrent import gru, lstm
-from fastgaum.nets.ops.position_weight import bag_outer_sum, lag_structure, lag_weighted
+from fastgaum.engine.recurrence import GruLayer, LstmLayer
+from fastgaum.kernels import position_weight as lags
 torch.set_num_threads(1)
-torch.manual_seed(0)
-digest = hashlib.sha256()
-offsets = torch.tensor([0, 5, 6, 6, 40], dtype=torch.int32)
+rng, digest = np.random.default_rng(0), hashlib.sha256()
+
+def draw(*shape):
+    return rng.standard_normal(shape).astype(np.float32)
+
+offsets = np.array([0, 5, 6, 6, 40], np.int32)
 for gates, size in ((4, 8), (4, 20), (3, 20)):
-    x = torch.randn(40, gates * size, requires_grad=True)
-    w = (0.2 * torch.randn(gates * size, size)).requires_grad_()
-    zeros = torch.zeros(4, size)
-    h = lstm(x, offsets, w, zeros, zeros)[0] if gates == 4 else gru(x, offsets, w, torch.randn(3 * size), zeros)
-    for part in (h, *torch.autograd.grad((h * torch.randn(40, size)).sum(), (x, w))):
-        digest.update(part.detach().numpy().tobytes())
-ids = torch.randint(0, 9, (40,), dtype=torch.int32)
-lags, bias, table = torch.randn(6, 4).requires_grad_(), torch.randn(4).requires_grad_(), torch.randn(36, 16).requires_grad_()
-structure = lag_structure(offsets, ids, torch.arange(41, dtype=torch.int32), 6)
-state_ids, state_offsets, weights = lag_weighted(structure, lags, bias, "tanh")
-states = bag_outer_sum(table, state_ids, state_offsets, weights)
-for part in (states, *torch.autograd.grad((states * torch.randn(40, 16)).sum(), (lags, bias, table))):
-    digest.update(part.detach().numpy().tobytes())
+    weight, bias = 0.2 * draw(gates * size, size), draw(gates * size)
+    layer = (LstmLayer if gates == 4 else GruLayer)(size)
+    layer.forward(offsets, weight, bias, draw(40, gates * size))
+    back = layer.backward(draw(40, size), weight, bias)
+    for part in (weight, bias, *back):
+        digest.update(part.tobytes())
+weights, entries = np.empty((40, 4), np.float32), np.arange(40, dtype=np.int32)
+lags.weigh(entries, entries % 6 + 1, draw(6, 4), draw(4), lags.TANH, weights)
+digest.update(weights.tobytes())
 print(digest.hexdigest())
 """
 

@@ -16,7 +16,7 @@ from fastgaum.engine.optimiser import Named, PlayerOptimiser, SparseTable
 from fastgaum.engine.scratch import Scratch
 from fastgaum.game.optimisers import StockOptimiser
 from fastgaum.kernels import rows as kernels
-from fastgaum.nets.scorers import BagLinear
+from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.tensors import Bags
 
 

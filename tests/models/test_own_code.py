@@ -17,11 +17,11 @@ from fastgaum.engine.game import FusedGame
 from fastgaum.errors import CheckpointError
 from fastgaum.logs.frame import to_frame
 from fastgaum.models.user_model import UserModel
+from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.histories import HistoryEncoder, PositionWeight, Recurrent
 from fastgaum.nets.networks import Networks
-from fastgaum.nets.ops.segments import segment_sum
 from fastgaum.nets.regularisers import L2, Custom
-from fastgaum.nets.scorers import BagLinear
+from fastgaum.nets.segments import segment_sum
 from fastgaum.nets.tensors import Bags
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.vector_env import UserVectorEnv

@@ -22,8 +22,8 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.run_folder import resume_run, train_run
 from fastgaum.models.user_model import UserModel
+from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.histories import Recurrent
-from fastgaum.nets.scorers import BagLinear
 from fastgaum.nets.tables import normal_table
 from fastgaum.nets.tensors import Bags
 from fastgaum.worlds.learned_world import LearnedWorld

@@ -84,7 +84,7 @@ def test_contract_with_fields_and_order() -> None:
 
 def test_a_users_own_regulariser() -> None:
     """A quadratic Ω written by hand gives what the built-in L2 gives, and trains."""
-    from fastgaum.nets.ops.segments import segment_sum
+    from fastgaum.nets.segments import segment_sum
 
     def half_square(
         probs: torch.Tensor, outside: torch.Tensor, offsets: torch.Tensor

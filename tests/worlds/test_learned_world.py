@@ -16,8 +16,8 @@ from fastgaum.errors import ConfigError
 from fastgaum.features.batches import assemble
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel
-from fastgaum.nets.ops.segments import segment_sum
 from fastgaum.nets.regularisers import Custom
+from fastgaum.nets.segments import segment_sum
 from fastgaum.nets.tensors import to_tensors
 from fastgaum.threads import set_threads
 from fastgaum.worlds.learned_world import LearnedWorld

@@ -1,0 +1,150 @@
+"""Bags of feature ids: their sums of table rows, and the linear map that every network reads them
+through; plain torch, any device."""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fastgaum.nets.segments import segment_sum
+from fastgaum.nets.tables import OwnTable, TableMaker, drawn, normal_table
+from fastgaum.nets.tensors import Bags
+
+
+def bag_sum(
+    table: Tensor,
+    ids: Tensor,
+    offsets: Tensor,
+    weights: Tensor | None = None,
+    sparse_grad: bool = False,
+) -> Tensor:
+    """Return the weighted sum of each bag's rows, (n_bags, d): multi-hot @ table, whose multi-hot
+    is never built.
+
+    An empty bag is zeros. Differentiable in table and weights.
+
+    Args:
+        table: (n_rows, d), float32 or float64.
+        ids: (nnz,) int32, rows of the table; repeats add up.
+        offsets: (n_bags + 1,) int32, the start of each bag in `ids`.
+        weights: (nnz,) in the table's dtype; 1 if None.
+        sparse_grad: the table's gradient is a sparse COO tensor of the named rows, not yet
+            coalesced.
+
+    Raises:
+        RuntimeError: an id is not a row of the table.
+
+    >>> table = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    >>> bag_sum(table, torch.tensor([0, 1, 1]).int(), torch.tensor([0, 3, 3]).int())
+    tensor([[1., 2.],
+            [0., 0.]])
+    """
+    if sparse_grad or not torch.is_grad_enabled():
+        return functional.embedding_bag(
+            ids,
+            table,
+            offsets,
+            mode="sum",
+            per_sample_weights=weights,
+            include_last_offset=True,
+            sparse=sparse_grad,
+        )
+    # the same sum; the gradient of this gather is one scatter, where embedding_bag's dense gradient
+    # takes a call per row on the CPU: 3 to 100 times as long
+    rows = table.gather(0, ids.long()[:, None].expand(-1, table.shape[1]))
+    return segment_sum(rows if weights is None else rows * weights[:, None], offsets)
+
+
+class _AboveTable(nn.Module):
+    """What a bag's linear map does after its table: from an embedding up, numbers, bias."""
+
+    def make(self, n_numbers: int, out: int, item_dim: int, bias: bool = True) -> None:
+        """Draw the parameters, after the table's."""
+        self.up: nn.Parameter | None = None
+        if item_dim:
+            self.up = drawn(
+                (item_dim, out), lambda: torch.randn(item_dim, out) / math.sqrt(item_dim)
+            )
+        self.numbers = nn.Linear(n_numbers, out) if n_numbers else None
+        self.bias = nn.Parameter(torch.zeros(out)) if bias and not n_numbers else None
+
+    def add_to(self, x: Tensor, bags: Bags) -> Tensor:
+        """Return the mapped bags, shape (n_bags, out), from the sums of their rows."""
+        if self.up is not None:
+            x = x @ self.up
+        if self.numbers is not None:
+            x = x + self.numbers(bags.numbers)
+        if self.bias is not None:
+            x = x + self.bias
+        return x
+
+
+class BagLinear(_AboveTable):
+    """The linear map of a bag: Σ_f E_f + W numbers + b, never through a dense one-hot.
+
+    With `item_dim` > 0 the ids pass through an embedding of that size first, E = U V with U of
+    shape (n_ids, item_dim). Without numbers and bias it is a table alone."""
+
+    sparse_grad = False
+    """whether the table's gradient is sparse; an optimiser that takes it sets this"""
+
+    def __init__(
+        self,
+        n_ids: int,
+        n_numbers: int,
+        out: int,
+        item_dim: int,
+        init_std: float,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.table = normal_table(n_ids, item_dim or out, init_std)
+        self.make(n_numbers, out, item_dim, bias)
+
+    def forward(self, bags: Bags) -> Tensor:
+        """Return the mapped bags, shape (n_bags, out)."""
+        return self.add_to(
+            bag_sum(self.table, bags.ids, bags.offsets, None, self.sparse_grad), bags
+        )
+
+
+class OwnBagLinear(_AboveTable):
+    """`BagLinear` over a table of the user's own."""
+
+    def __init__(self, rows: OwnTable, n_numbers: int, out: int, item_dim: int) -> None:
+        super().__init__()
+        self.rows = rows
+        self.make(n_numbers, out, item_dim)
+
+    @property
+    def table(self) -> Tensor:
+        """All rows, (n_rows, width), without gradient; slow where they lie elsewhere."""
+        return self.rows.weight()
+
+    def forward(self, bags: Bags) -> Tensor:
+        """Return the mapped bags, shape (n_bags, out)."""
+        return self.add_to(self.rows(bags.ids, bags.offsets), bags)
+
+
+def bag_linear(
+    n_ids: int,
+    n_numbers: int,
+    out: int,
+    item_dim: int,
+    init_std: float,
+    tables: TableMaker | None,
+    name: str,
+) -> BagLinear:
+    """The linear map of a bag over a table of ours, or over one that `tables` makes.
+
+    The second is no `BagLinear`, and is declared as one: it has the same attributes, and those who
+    need to write to the table itself, the engine's passes, are kept from it by the class of its
+    networks' encoders."""
+    if tables is None:
+        return BagLinear(n_ids, n_numbers, out, item_dim, init_std)
+    rows = OwnTable(tables, name, n_ids, item_dim or out, init_std)
+    return cast(BagLinear, OwnBagLinear(rows, n_numbers, out, item_dim))

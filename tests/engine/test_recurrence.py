@@ -1,0 +1,212 @@
+"""The engine's recurrences against autograd through the reference: every way to walk a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn.functional import linear
+
+from fastgaum.engine import recurrence, tiles
+from fastgaum.engine.recurrence import NO_SOURCE, GruLayer, LstmLayer
+from fastgaum.nets.recurrent import gru, lstm
+
+OFFSETS = [0, 0, 3, 4, 12, 12, 17, 18, 18]
+REGIMES: dict[str, dict[str, Any]] = {
+    "narrow tiles": {"ROWS": 4},
+    "wide tiles": {},
+    "blocks": {"SMALL_PRODUCT": 0},
+    "parts": {"ROWS": 4, "PART": 1e-9, "MOST_PARTS": 3},
+    "blocks and parts": {"ROWS": 4, "PART": 1e-9, "SMALL_PRODUCT": 0, "OUTER_ROWS": 3},
+    "weights whole": {"ROWS": 4, "SMALL_PRODUCT": 0, "WIDE": 1},
+}
+"""ways to walk a batch that its size and the hidden units decide: tiles of four sequences or more,
+weights whole or in blocks of four units, one part or several"""
+SHAPES: dict[str, Any] = {
+    "lengths": st.lists(st.integers(0, 9), max_size=12),
+    "size": st.integers(1, 9),
+    "regime": st.sampled_from(list(REGIMES)),
+    "scale": st.sampled_from([1.0, 0.0, 1e4]),
+}
+SEED = 7
+
+
+@contextmanager
+def walked(regime: str) -> Iterator[None]:
+    """Force one way to walk a batch, whatever its size."""
+    with pytest.MonkeyPatch.context() as patch:
+        for constant, value in REGIMES[regime].items():
+            patch.setattr(tiles, constant, value)
+            if hasattr(recurrence, constant):
+                patch.setattr(recurrence, constant, value)
+        yield
+
+
+def drawn(*shape: int, scale: float = 1.0) -> Tensor:
+    return (scale * torch.randn(*shape, dtype=torch.float64)).requires_grad_()
+
+
+def array(tensor: Tensor) -> Any:
+    return tensor.detach().numpy().copy()
+
+
+def offsets_of(lengths: list[int]) -> Tensor:
+    return torch.tensor([0, *np.cumsum(lengths, dtype=int).tolist()], dtype=torch.int32)
+
+
+def gradients(
+    outputs: tuple[Tensor, ...], inputs: list[Tensor], grads: tuple[Tensor, ...]
+) -> list[Tensor]:
+    """Those of the inputs; zeros where no token reads them."""
+    if len(outputs[0]) == 0:
+        return [torch.zeros_like(part) for part in inputs]
+    return list(torch.autograd.grad(outputs, inputs, grads))
+
+
+def close(found: list[Any], expected: list[Tensor]) -> None:
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs.detach().numpy(), atol=1e-10, rtol=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(projected=st.booleans(), carried=st.booleans(), **SHAPES)
+def test_lstm(
+    lengths: list[int], size: int, regime: str, scale: float, projected: bool, carried: bool
+) -> None:
+    """States and gradients; the input projected or not, the sequences begun or not."""
+    torch.manual_seed(SEED)
+    offsets, depth = offsets_of(lengths), 3 if projected else 4 * size
+    n_tokens = int(offsets[-1])
+    x, bias = drawn(n_tokens, depth, scale=scale), drawn(4 * size)
+    w_hh, w_ih = drawn(4 * size, size), drawn(4 * size, 3)
+    before = [
+        drawn(len(lengths), size) if carried else torch.zeros(len(lengths), size).double()
+    ] * 2
+    gates = linear(x, w_ih, bias) if projected else x + bias
+    h, c = lstm(gates, offsets, w_hh, *before)
+    grads = drawn(n_tokens, size), drawn(n_tokens, size)
+    wanted = gradients((h, c), [x, w_hh, bias, *[w_ih] * projected], grads)
+    weight = np.hstack([array(w_hh), array(w_ih)]) if projected else array(w_hh)
+    of_weight, of_bias = np.empty_like(weight), np.empty(4 * size)
+    with walked(regime):
+        layer = LstmLayer(size, np.float64)
+        carry = (array(before[0]), array(before[1])) if carried else None
+        found = layer.forward(offsets.numpy(), weight, array(bias), array(x), before=carry)
+        close(list(found), [h, c])
+        of_sums, of_x, *_ = layer.backward(
+            array(grads[0]), of_weight, of_bias, array(grads[1]), of_x=projected
+        )
+    parts = [of_x if projected else of_sums, of_weight[:, :size], of_bias]
+    close([*parts, *[of_weight[:, size:]] * projected], wanted)
+
+
+@settings(max_examples=60, deadline=None)
+@given(carried=st.booleans(), **SHAPES)
+def test_gru(lengths: list[int], size: int, regime: str, scale: float, carried: bool) -> None:
+    torch.manual_seed(SEED)
+    offsets = offsets_of(lengths)
+    x, w_hh, bias = (
+        drawn(int(offsets[-1]), 3 * size, scale=scale),
+        drawn(3 * size, size),
+        drawn(3 * size),
+    )
+    h0 = drawn(len(lengths), size) if carried else torch.zeros(len(lengths), size).double()
+    h, grad = gru(x, offsets, w_hh, bias, h0), drawn(len(x), size)
+    wanted = gradients((h,), [x, w_hh, bias, *[h0] * carried], (grad,))
+    of_weight, of_bias = np.empty((3 * size, size)), np.empty(3 * size)
+    with walked(regime):
+        layer = GruLayer(size, np.float64)
+        first = array(h0) if carried else None
+        close([layer.forward(offsets.numpy(), array(w_hh), array(bias), array(x), first)], [h])
+        of_x, of_h0 = layer.backward(array(grad), of_weight, of_bias)
+    close([of_x, of_weight, of_bias, *[of_h0] * carried], wanted)
+
+
+@pytest.mark.parametrize("depth", [0, 70])
+def test_wide_layers_take_blocks(depth: int) -> None:
+    """125 hidden units: weights in blocks, their gradient too, in float32."""
+    rng, size = np.random.default_rng(0), 125
+    weight = rng.standard_normal((4 * size, size + depth)).astype(np.float32) / size**0.5
+    assert len(tiles.gate_blocks(weight, 4, size + depth)) > 1
+    bias, n = np.zeros(4 * size, np.float32), OFFSETS[-1]
+    x = rng.standard_normal((n, depth or 4 * size)).astype(np.float32)
+    layer, offsets = LstmLayer(size), np.array(OFFSETS, np.int32)
+    h, _ = layer.forward(offsets, weight, bias, x.copy())
+    leaf = torch.from_numpy(weight).requires_grad_()
+    gates = linear(torch.from_numpy(x), leaf[:, size:]) if depth else torch.from_numpy(x)
+    zeros = torch.zeros(len(OFFSETS) - 1, size)
+    expected, _ = lstm(
+        gates, torch.tensor(OFFSETS, dtype=torch.int32), leaf[:, :size], zeros, zeros
+    )
+    np.testing.assert_allclose(h, expected.detach().numpy(), atol=1e-5)
+    (wanted,) = torch.autograd.grad(expected.sum(), leaf)
+    of_weight = np.empty_like(weight)
+    layer.backward(np.ones_like(h), of_weight, bias[:0])
+    np.testing.assert_allclose(of_weight, wanted.numpy(), atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+@pytest.mark.parametrize("size", [20, 125])
+def test_one_thread_and_two_give_the_same_bits(kind: str, size: int) -> None:
+    rng = np.random.default_rng(0)
+    offsets = np.concatenate([[0], np.cumsum(rng.zipf(1.5, 60).clip(max=30) - 1)]).astype(np.int32)
+    gates = 4 if kind == "lstm" else 3
+    weight = rng.standard_normal((gates * size, size)).astype(np.float32)
+    bias = rng.standard_normal(gates * size).astype(np.float32)
+    x = rng.standard_normal((int(offsets[-1]), gates * size)).astype(np.float32)
+    grad = rng.standard_normal((int(offsets[-1]), size)).astype(np.float32)
+    before, found = torch.get_num_threads(), []
+    for n in (1, 2):
+        torch.set_num_threads(n)
+        layer: Any = LstmLayer(size) if kind == "lstm" else GruLayer(size)
+        of_weight, of_bias = np.empty_like(weight), np.empty_like(bias)
+        with walked("parts"):
+            assert len(tiles.plan(offsets, size).parts) > 1
+            h = layer.forward(offsets, weight, bias, x.copy())
+            back = layer.backward(grad, of_weight, of_bias)
+        found.append([*(h if kind == "lstm" else [h]), *back, of_weight, of_bias])
+    torch.set_num_threads(before)
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("projected", [False, True])
+@pytest.mark.parametrize("regime", list(REGIMES))
+def test_rows_of_a_table_are_gathered(regime: str, projected: bool) -> None:
+    """The same numbers in the same order as with the rows written down: nothing may differ."""
+    size, n_rows, rng = 5, 7, np.random.default_rng(0)
+    offsets, n_tokens = np.array(OFFSETS, np.int32), OFFSETS[-1]
+    source = rng.integers(0, n_rows, n_tokens).astype(np.int32)
+    table = rng.standard_normal((n_rows, 3 if projected else 4 * size))
+    weight = rng.standard_normal((4 * size, size + (3 if projected else 0)))
+    bias, grad_h = rng.standard_normal(4 * size), rng.standard_normal((n_tokens, size))
+
+    def run(x: Any, rows: Any) -> list[Any]:
+        layer = LstmLayer(size, np.float64)
+        of_weight, of_bias = np.empty_like(weight), np.empty_like(bias)
+        states = layer.forward(offsets, weight, bias, x, rows)
+        return [*states, *layer.backward(grad_h, of_weight, of_bias, of_x=projected), of_weight]
+
+    with walked(regime):
+        plain = run(np.ascontiguousarray(table[source]), NO_SOURCE)
+        for one, two in zip(run(table, source), plain, strict=True):
+            np.testing.assert_array_equal(one, two)
+
+
+def test_tiles_and_parts_hold_every_sequence_once() -> None:
+    lengths = np.random.default_rng(1).integers(0, 12, 50)
+    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
+    with walked("parts"):
+        order, parts = tiles.plan(offsets, 8)
+    assert sorted(order.tolist()) == list(range(50))
+    starts = [start for part in parts for start in part[:-1].tolist()]
+    assert starts == sorted(set(starts))
+    assert (parts[0][0], parts[-1][-1]) == (0, 50)
+    assert all(np.diff(part).max() <= 4 for part in parts)
