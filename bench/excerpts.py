@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastgaum.bench.report import machine_lines, short
-from fastgaum.reports.figures_text import escaped, num, signed
-from fastgaum.reports.table import FLOOR_MODELS, KS, rows_by_model
+from fastgaum.reports.reproduce_table import FLOOR_MODELS, KS, rows_by_model
+from fastgaum.reports.table import escaped, num, signed
 
 Json = Mapping[str, Any]
 

@@ -4,35 +4,12 @@ something is drawn."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from fastgaum.errors import ConfigError, OutputError
-from fastgaum.reports.figure_file import STYLE, save
+from fastgaum.reports.plots import FIGURE_STYLE, check_figure, save_figure
 
-FORMATS = (".svg", ".png")
 _OURS, _GRID = "#1f6feb", "#d0d7de"
-
-
-def check_plot(path: Path | None) -> None:
-    """Raise, before any work, if the plot asked for cannot be drawn.
-
-    Raises:
-        OutputError: it is neither .svg nor .png.
-        ConfigError: matplotlib is not installed.
-    """
-    if path is None:
-        return
-    if path.suffix not in FORMATS:
-        raise OutputError(
-            f"'{path}' ends in '{path.suffix}', a plot is written as {' or '.join(FORMATS)}: "
-            "rename it"
-        )
-    if find_spec("matplotlib") is None:
-        raise ConfigError(
-            "--plot needs matplotlib, which is not installed: pip install 'fastgaum[plots]'"
-        )
 
 
 def draw(result: Mapping[str, Any], path: Path) -> None:
@@ -42,18 +19,18 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    check_plot(path)
+    check_figure(path, "--plot")
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     curves = result["scaling"]
-    with mpl.rc_context({**STYLE, "font.size": 9}):
+    with mpl.rc_context({**FIGURE_STYLE, "font.size": 9}):
         figure = Figure(figsize=(1.0 + 2.3 * len(curves), 2.8), layout="constrained")
         panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
         for panel, curve in zip(panels, curves, strict=True):
             _panel(panel, curve)
         panels[0].set_ylabel(f"training, {curves[0]['unit']}")
-        save(figure, path)
+        save_figure(figure, path)
 
 
 def _panel(panel: Any, curve: Mapping[str, Any]) -> None:

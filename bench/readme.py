@@ -23,9 +23,9 @@ from fastgaum.bench import cost_model, growth
 from fastgaum.bench.excerpts import results_to_markdown, speed_to_markdown
 from fastgaum.bench.report import to_markdown as races_to_markdown
 from fastgaum.reports.cells import published_row
-from fastgaum.reports.fidelity_table import summary as fidelity_to_markdown
-from fastgaum.reports.policy_table import adaptation_block, policy_blocks
-from fastgaum.reports.table import block_to_markdown, published_block, to_markdown
+from fastgaum.reports.reproduce_table import published_block, reproduce_markdown
+from fastgaum.reports.table import block_to_markdown
+from fastgaum.reports.world_tables import adaptation_block, fidelity_summary, policy_blocks
 
 ROOT = Path(__file__).resolve().parents[1]
 README = "README.md"
@@ -130,7 +130,9 @@ def insert(page: str, table: str, marker: str = "table") -> str:
 def table_of(result: dict[str, Any]) -> str:
     """A reproduce object's tables; the published one, the same in all of them, stands on a page
     once."""
-    return to_markdown({name: value for name, value in result.items() if name != "published_table"})
+    return reproduce_markdown(
+        {name: value for name, value in result.items() if name != "published_table"}
+    )
 
 
 def policies_to_markdown(results: Iterable[dict[str, Any]]) -> str:
@@ -202,8 +204,7 @@ def put(page: str, marker: str, text: str) -> None:
 
 def main() -> None:
     """Write the pages and the figures."""
-    from fastgaum.reports.fidelity_figure import draw as draw_fidelity
-    from fastgaum.reports.precision_figure import draw
+    from fastgaum.reports.figures import draw_fidelity, draw_precision
 
     for page, marker, file in TABLES:
         put(page, marker, table_of(read(file)))
@@ -214,12 +215,12 @@ def main() -> None:
     )
     put(RESULTS[0], "results", results_to_markdown(read(RESULTS[1])))
     put(VERDICTS[0], "verdicts", verdicts(*map(read, VERDICTS[1:])))
-    put(FIDELITY[0], "fidelity", fidelity_to_markdown([read(file) for file in FIDELITY[1]]))
+    put(FIDELITY[0], "fidelity", fidelity_summary([read(file) for file in FIDELITY[1]]))
     put(POLICIES[0], "policies", policies_to_markdown(map(read, POLICIES[1])))
     put(POLICIES[0], "adaptation", adaptations_to_markdown(map(read, ADAPTATION)))
     path = ROOT / GROWTH
     path.write_text(with_growth(path.read_text(encoding="utf-8")), encoding="utf-8")
-    draw(read(FIGURE[1]), ROOT / FIGURE[0])
+    draw_precision(read(FIGURE[1]), ROOT / FIGURE[0])
     draw_fidelity(read(FIDELITY_FIGURE[1]), ROOT / FIDELITY_FIGURE[0])
     set_races()
 

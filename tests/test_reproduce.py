@@ -17,10 +17,9 @@ from fastgaum.baselines import floors
 from fastgaum.cli.app import main
 from fastgaum.errors import NumericsError
 from fastgaum.logs.synthetic import synthesise
-from fastgaum.reports.cells_file import CSV_COLUMNS
-from fastgaum.reports.jobs import RunFailure, RunFigures
-from fastgaum.reports.plan import plan
-from fastgaum.reports.reproduce import reproduce
+from fastgaum.reports.grid import RunFailure, RunFigures, grid_runs
+from fastgaum.reports.reproduce import run_grid
+from fastgaum.reports.reproduce_table import CSV_COLUMNS
 
 QUICK = {"epochs": 2, "warm_start": 2, "batch_sessions": 256}
 SET = [word for key, value in QUICK.items() for word in ("--set", f"{key}={value}")]
@@ -184,8 +183,8 @@ def _without_clock(result: dict[str, Any]) -> dict[str, Any]:
 def test_figures_depend_on_seeds_alone() -> None:
     """Not on how many processes shared the work, nor on the order in which they finished."""
     log, _ = synthesise(300, preset="sample")
-    runs = plan(["world"], ["fastgaum", "click-rate"], 1, "bags", QUICK, (None, 5))
-    alone, shared = (reproduce({"world": log}, runs, jobs=jobs, device="cpu") for jobs in (1, 2))
+    runs = grid_runs(["world"], ["fastgaum", "click-rate"], 1, "bags", QUICK, (None, 5))
+    alone, shared = (run_grid({"world": log}, runs, jobs=jobs, device="cpu") for jobs in (1, 2))
     assert _without_clock(alone) == _without_clock(shared)
     assert alone["failed"] == []
 
@@ -198,9 +197,9 @@ def test_error_ends_the_other_runs_at_once() -> None:
         raise StopError
 
     log, _ = synthesise(300, preset="sample")
-    runs = plan(["world"], ["fastgaum"], 50, "bags", {})
+    runs = grid_runs(["world"], ["fastgaum"], 50, "bags", {})
     with pytest.raises(StopError):
-        reproduce({"world": log}, runs, jobs=2, device="cpu", on_done=stop)
+        run_grid({"world": log}, runs, jobs=2, device="cpu", on_done=stop)
     assert multiprocessing.active_children() == []
 
 
@@ -212,8 +211,8 @@ def test_cell_is_the_mean_over_seeds() -> None:
         assert isinstance(outcome, RunFigures)
         single.append(outcome.test.heads["reward"].precision[1].mean)
 
-    runs = plan(["world"], ["fastgaum"], 2, "identity", QUICK)
-    result = reproduce({"world": log}, runs, device="cpu", on_done=keep)
+    runs = grid_runs(["world"], ["fastgaum"], 2, "identity", QUICK)
+    result = run_grid({"world": log}, runs, device="cpu", on_done=keep)
     cell = result["cells"][0]
     assert cell["mean"] == pytest.approx(np.mean(single))
     assert cell["sd"] == pytest.approx(np.std(single, ddof=1))
@@ -224,8 +223,8 @@ def test_cell_is_the_mean_over_seeds() -> None:
 
 def test_exact_players_have_no_gap_and_no_generator() -> None:
     log, _ = synthesise(300, preset="sample")
-    runs = plan(["world"], ["fastgaum"], 1, "bags", {**QUICK, "players": "exact"})
-    result = reproduce({"world": log}, runs, device="cpu")
+    runs = grid_runs(["world"], ["fastgaum"], 1, "bags", {**QUICK, "players": "exact"})
+    result = run_grid({"world": log}, runs, device="cpu")
     assert {cell["head"] for cell in result["cells"]} == {"reward"}
     assert all(cell["gap"] is None for cell in result["cells"])
 

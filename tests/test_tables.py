@@ -25,7 +25,6 @@ from fastgaum.bench.readme import (
     TABLES,
     VERDICTS,
     adaptations_to_markdown,
-    fidelity_to_markdown,
     has,
     insert,
     policies_to_markdown,
@@ -37,9 +36,11 @@ from fastgaum.bench.readme import (
     with_races,
 )
 from fastgaum.policies import registry as policies
-from fastgaum.reports.figure_file import DARK
-from fastgaum.reports.plan import parse_resplits
-from fastgaum.reports.table import block_to_markdown, blocks, published_block
+from fastgaum.reports.grid import parse_resplits
+from fastgaum.reports.plots import DARK
+from fastgaum.reports.reproduce_table import published_block, reproduce_blocks
+from fastgaum.reports.table import block_to_markdown
+from fastgaum.reports.world_tables import fidelity_summary
 
 
 @pytest.mark.parametrize(("page", "marker", "file"), TABLES)
@@ -102,9 +103,7 @@ def test_growth_page_is_what_the_model_gives() -> None:
 def test_fidelity_page_is_what_its_reports_give() -> None:
     text = (ROOT / FIDELITY[0]).read_text(encoding="utf-8")
     reports = [read(file) for file in FIDELITY[1]]
-    assert insert(text, fidelity_to_markdown(reports), "fidelity") == text, (
-        "run python bench/readme.py"
-    )
+    assert insert(text, fidelity_summary(reports), "fidelity") == text, "run python bench/readme.py"
     assert {(report["log"]["name"], report["split"]) for report in reports} == {
         ("yelp", "test"),
         ("taobao", "test"),
@@ -170,7 +169,9 @@ def test_figure_names_the_rows_of_its_object() -> None:
     texts = set(re.findall(r">([^<>\n]+)</text>", figure))
     result = read(FIGURE[1])
     assert set(result["datasets"]) <= texts
-    rows = {row[0].removesuffix(" †") for block in blocks(result)[:-1] for row in block.rows}
+    rows = {
+        row[0].removesuffix(" †") for block in reproduce_blocks(result)[:-1] for row in block.rows
+    }
     assert {
         row for row in rows if not row.startswith(("floor", "best published", "authors"))
     } <= texts

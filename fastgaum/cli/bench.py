@@ -65,10 +65,11 @@ def bench_command(
     """
     json, markdown, plot, smoke = files.json, files.markdown, files.plot, measured.smoke
     check_outputs(json, markdown, plot)
-    from fastgaum.bench.figure import check_plot, draw
+    from fastgaum.bench.figure import draw
     from fastgaum.bench.report import missed, to_markdown
+    from fastgaum.reports.plots import check_figure
 
-    check_plot(plot)
+    check_figure(plot, "--plot")
     if measured.list_:
         return _list(json)
     use_threads(threads)

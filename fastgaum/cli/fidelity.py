@@ -58,15 +58,15 @@ def fidelity_command(
     policies, each with an interval over users and a permutation test. Options of reading that are
     not given are those that the run was trained with."""
     check_outputs(files.json, files.markdown, files.plot)
-    from fastgaum.reports.precision_figure import check_figure
+    from fastgaum.reports.plots import check_figure
 
     check_figure(files.plot, "--plot")
     from fastgaum.machine import machine_facts
     from fastgaum.models.user_model import UserModel
-    from fastgaum.reports.cells_file import finite, to_json
     from fastgaum.reports.fidelity import fidelity as report_of
-    from fastgaum.reports.fidelity_figure import draw
-    from fastgaum.reports.fidelity_table import blocks, to_markdown
+    from fastgaum.reports.figures import draw_fidelity
+    from fastgaum.reports.table import finite, to_json
+    from fastgaum.reports.world_tables import fidelity_blocks, fidelity_markdown
 
     use_threads(threads)
     model = UserModel.load(run, device="cpu")
@@ -75,10 +75,10 @@ def fidelity_command(
     with PartsProgress("replaying and comparing", "steps", lines=True) as progress:
         report = finite(report_of(model, sessions, progress=progress, **asdict(replay)))
     report = {"machine": machine_facts(model.config.seed), "preset": model.config.preset, **report}
-    for path, text in ((files.json, to_json), (files.markdown, to_markdown)):
+    for path, text in ((files.json, to_json), (files.markdown, fidelity_markdown)):
         if path is not None:
             write_text(path, text(report))
     if files.plot is not None:
-        draw(report, files.plot)
-    for block in blocks(report):
+        draw_fidelity(report, files.plot)
+    for block in fidelity_blocks(report):
         show_block(block)

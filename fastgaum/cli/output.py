@@ -22,7 +22,7 @@ from rich.text import Text
 from fastgaum.cli.options import COMMON
 from fastgaum.errors import OutputError
 from fastgaum.files import atomic, require_writable
-from fastgaum.reports.cells_file import finite
+from fastgaum.reports.table import finite
 from fastgaum.untrusted import plain
 
 if TYPE_CHECKING:

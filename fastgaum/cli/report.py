@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from polars import DataFrame
 
     from fastgaum.logs.log import SessionLog
-    from fastgaum.reports.opened_run import Run
+    from fastgaum.reports.trained_run import TrainedRun
 
 
 @Parameter(name="*")
@@ -67,12 +67,11 @@ def report_command(
     One HTML file that asks the network for nothing. Options of reading that are not given are those
     that each run was trained with."""
     check_outputs(out, json)
-    from fastgaum.reports.svg import require_plots
+    from fastgaum.reports.plots import require_plots
 
     require_plots()
-    from fastgaum.reports.facts import report_facts
-    from fastgaum.reports.opened_run import open_run
-    from fastgaum.reports.page import write_page
+    from fastgaum.reports.page import report_facts, write_page
+    from fastgaum.reports.trained_run import open_run
 
     use_threads(threads)
     split = shown.split
@@ -101,7 +100,7 @@ def report_command(
         note("these are test figures: choose on validation, and look at them once")
 
 
-def _where(run: Run) -> str:
+def _where(run: TrainedRun) -> str:
     """Where training found a run's log: what it says itself, or the registry's name.
 
     Raises:

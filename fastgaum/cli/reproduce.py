@@ -18,8 +18,7 @@ from fastgaum.errors import ConfigError
 
 if TYPE_CHECKING:
     from fastgaum.logs.log import SessionLog
-    from fastgaum.reports.jobs import Outcome
-    from fastgaum.reports.plan import Run
+    from fastgaum.reports.grid import GridRun, Outcome
 
 TABLE_SETS = ("yelp", "taobao", "yoochoose")
 """what is run when nothing is asked for and the files are at hand"""
@@ -93,15 +92,17 @@ def reproduce_command(
     names = None if grid.datasets is None else _names(grid.datasets, "--datasets")
     changes = parse_settings(grid.settings)
     check_outputs(files.json, files.markdown, files.csv, files.figure)
-    from fastgaum.reports.plan import parse_resplits, plan
-    from fastgaum.reports.precision_figure import check_figure
-    from fastgaum.reports.reproduce import reproduce as run_grid
-    from fastgaum.reports.table import blocks
+    from fastgaum.reports.grid import grid_runs, parse_resplits
+    from fastgaum.reports.plots import check_figure
+    from fastgaum.reports.reproduce import run_grid
+    from fastgaum.reports.reproduce_table import reproduce_blocks
 
     check_figure(files.figure)
     splits = None if grid.resplit is None else parse_resplits(grid.resplit)
     names = names or _at_hand(data_dir)
-    runs = plan(names, _models(grid.models), grid.seeds, grid.protocol, changes, splits or (None,))
+    runs = grid_runs(
+        names, _models(grid.models), grid.seeds, grid.protocol, changes, splits or (None,)
+    )
     side_by_side = _jobs(jobs, device)
     logs, oracles = _logs(names, data_dir, splits or (None,))
     note_compiling()
@@ -123,7 +124,7 @@ def reproduce_command(
         **result,
     }
     _write(result, files)
-    for block in blocks(result):
+    for block in reproduce_blocks(result):
         show_block(block)
         say("")
     return 1 if result["failed"] else 0
@@ -181,7 +182,7 @@ def _oracle(
     the truth is unknown."""
     from fastgaum.logs.locate import resolve
     from fastgaum.logs.truth import read_truth, truth_beside
-    from fastgaum.reports.dataset_facts import pooled_oracle
+    from fastgaum.reports.cells import pooled_oracle
 
     truth = truth_beside(resolve(name, data_dir).path)
     return None if truth is None else pooled_oracle(log, read_truth(truth, log), splits)
@@ -199,16 +200,16 @@ def _jobs(jobs: int | None, device: str) -> int:
 
 
 def _write(result: dict[str, Any], files: TableFiles) -> None:
-    from fastgaum.reports.cells_file import to_csv, to_json
-    from fastgaum.reports.precision_figure import draw
-    from fastgaum.reports.table import to_markdown
+    from fastgaum.reports.figures import draw_precision
+    from fastgaum.reports.reproduce_table import cells_csv, reproduce_markdown
+    from fastgaum.reports.table import to_json
 
-    written = (files.json, to_json), (files.markdown, to_markdown), (files.csv, to_csv)
+    written = (files.json, to_json), (files.markdown, reproduce_markdown), (files.csv, cells_csv)
     for path, to_text in written:
         if path is not None:
             write_text(path, to_text(result))
     if files.figure is not None:
-        draw(result, files.figure)
+        draw_precision(result, files.figure)
 
 
 class _Progress(PartsProgress):
@@ -220,7 +221,7 @@ class _Progress(PartsProgress):
         self.total = total
         self.warned = False
 
-    def start(self, run: Run) -> None:
+    def start(self, run: GridRun) -> None:
         if run.model in SLOW and not self.warned:
             self.warned = True
             self.line(
@@ -228,8 +229,8 @@ class _Progress(PartsProgress):
                 "be done sooner"
             )
 
-    def done(self, run: Run, outcome: Outcome, done: int) -> None:
-        from fastgaum.reports.jobs import RunFailure
+    def done(self, run: GridRun, outcome: Outcome, done: int) -> None:
+        from fastgaum.reports.grid import RunFailure
 
         split = "" if run.resplit is None else f" split {run.resplit}"
         self(done, self.total)

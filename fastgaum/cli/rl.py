@@ -136,8 +136,8 @@ def evaluate_command(
     from fastgaum.policies.config import PolicyConfig
     from fastgaum.policies.evaluation import ComparisonPlan, compare_policies
     from fastgaum.policies.registry import FITTED, Sources, chosen_names
-    from fastgaum.reports.policy_table import policy_blocks
     from fastgaum.reports.table import block_to_markdown
+    from fastgaum.reports.world_tables import policy_blocks
 
     config, names = PolicyConfig.from_mapping(values), chosen_names(trial.policies.split(","))
     use_threads(threads)

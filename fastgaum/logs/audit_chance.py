@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import add
 from typing import Self
@@ -163,15 +163,18 @@ def tail_probability(
     return min(max(0.5 * math.erfc(r / math.sqrt(2)) + density * (1 / u - 1 / r), 1e-300), 1.0)
 
 
-def holm(p_values: list[float]) -> list[float]:
-    """Holm's adjusted p-values; rules that cannot or do not beat the floor (p = 1) are counted too.
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted by Holm's rule, in the same order; NaN stays NaN and does not count. A rule
+    that cannot beat the floor (p = 1) counts.
 
-    >>> holm([0.01, 0.04, 0.03])
-    [0.03, 0.06, 0.06]
+    >>> holm([0.01, 0.04, 0.03, float("nan")])
+    [0.03, 0.06, 0.06, nan]
     """
-    adjusted = [1.0] * len(p_values)
+    values = np.asarray(p_values, np.float64)
+    adjusted = np.full(len(values), np.nan)
+    order = [i for i in np.argsort(values, kind="stable") if not np.isnan(values[i])]
     highest = 0.0
-    for rank, index in enumerate(np.argsort(p_values, kind="stable").tolist()):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = highest
-    return adjusted
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * float(values[i])))
+        adjusted[i] = highest
+    return adjusted.tolist()

@@ -29,7 +29,7 @@ TENTHS, LEVELS, BINS = 10, 50, 10
 
 
 @dataclass(frozen=True)
-class Scored:
+class ModelScores:
     """What a model says of every candidate and event of a log."""
 
     utilities: Float64Array
@@ -40,7 +40,7 @@ class Scored:
     """of no click, −inf where it is not offered, shape (n_events,)"""
 
     @classmethod
-    def of(cls, model: ChoiceModel, log: SessionLog, head: Head) -> Scored:
+    def of(cls, model: ChoiceModel, log: SessionLog, head: Head) -> ModelScores:
         """Read a log as it is, its own choices as history."""
         parts: list[list[Float64Array]] = [[], [], []]
         for batch in model.tensors(log):
@@ -100,7 +100,7 @@ class Context:
         return result
 
 
-def statistics_of(context: Context, scored: Scored, outside: bool) -> Iterator[Statistic]:
+def statistics_of(context: Context, scored: ModelScores, outside: bool) -> Iterator[Statistic]:
     """Every statistic, in the order of the table.
 
     Raises:
@@ -190,7 +190,7 @@ def _popularity(c: Context) -> Iterator[Statistic]:
     )
 
 
-def _of_model(c: Context, scored: Scored, outside: bool) -> Iterator[Statistic]:
+def _of_model(c: Context, scored: ModelScores, outside: bool) -> Iterator[Statistic]:
     nll = choice_nll(
         scored.log_probs,
         scored.outside_log_prob if outside else None,
@@ -213,7 +213,7 @@ def _of_model(c: Context, scored: Scored, outside: bool) -> Iterator[Statistic]:
     )
 
 
-def calibration(c: Context, scored: Scored) -> Statistic:
+def calibration(c: Context, scored: ModelScores) -> Statistic:
     """Choices that happened per choice that was expected, by tenths of the expected choices in
     order of probability."""
     probs = np.exp(scored.log_probs)
@@ -251,7 +251,7 @@ def bins_of(probs: Float64Array) -> AnyArray:
     return np.asarray(np.unique(groups[level], return_inverse=True)[1])
 
 
-def ranks(c: Context, scored: Scored) -> Float64Array:
+def ranks(c: Context, scored: ModelScores) -> Float64Array:
     """Place of each event's choice by utility, 1 the best, ties counted half; NaN without a
     click."""
     offsets, choices = c.log.display_offsets, c.log.choices
@@ -263,7 +263,7 @@ def ranks(c: Context, scored: Scored) -> Float64Array:
     return np.where(choices >= 0, better + 0.5, np.nan)
 
 
-def reliability(c: Context, scored: Scored) -> tuple[Float64Array, Statistic]:
+def reliability_curve(c: Context, scored: ModelScores) -> tuple[Float64Array, Statistic]:
     """The calibration curve on logged histories: mean probability of each tenth, and the share of
     it that was chosen."""
     n = c.log.n_events // c.sums.n_versions

@@ -1,26 +1,36 @@
-"""Rows and cells: one model's head on one data set, its seeds averaged and the test events of its
-splits pooled.
+"""A data set of the grid: rows and cells, their paired comparisons, and the facts beside them.
 
-A user may stand in the test part of several splits. The pooled mean is over all test events of all
-splits, and the bootstrap draws users with their events from all of them: events of one user never
-count as independent."""
+A row is one model's head, its seeds averaged and the test events of its splits pooled. A user may
+stand in the test part of several splits. The pooled mean is over all test events of all splits, and
+the bootstrap draws users with their events from all of them: events of one user never count as
+independent.
+
+The other row of a comparison is always another model's: the heads of one model are one training,
+and the generator that follows its own reward closely is no rival of it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from fastgaum.baselines.floors import floor_precisions
 from fastgaum.baselines.registry import BASELINES, baseline_class
 from fastgaum.features.selection import select_sessions
+from fastgaum.logs.audit import audit
+from fastgaum.logs.audit_rules import EARLIER_DISPLAYS
 from fastgaum.logs.log import IntArray, SessionLog
+from fastgaum.logs.registry import dataset, names
+from fastgaum.logs.truth import Truth, oracle_scores
 from fastgaum.metrics.evaluation import HeadFigures
-from fastgaum.metrics.intervals import bootstrap_mean
+from fastgaum.metrics.intervals import bootstrap_mean, paired_difference
 from fastgaum.metrics.precision import Float64Array, micro_mean, user_mean
-from fastgaum.reports.jobs import RunFigures, split_log
-from fastgaum.reports.published import preset_row, published_mean
+from fastgaum.reports.grid import RunFigures, split_log
+from fastgaum.reports.log_facts import authors_code, best_published, preset_row, published_mean
+from fastgaum.reports.reproduce_table import FLOOR_MODELS
 
 KS = (1, 2)
 
@@ -183,3 +193,141 @@ def _sd(values: Sequence[float] | Float64Array) -> float:
     """Standard deviation over seeds (n - 1); 0 for a single seed, whose spread nobody knows: see
     the cell's `seeds`."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+OURS = ("fastgaum", "reward")
+"""the row that is compared in words"""
+
+
+def compare_rows(
+    rows: Sequence[Row], events: PooledEvents, k: int
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Compare the rows of one data set at one k.
+
+    Returns:
+        For each row {vs_best_other, bold}: its paired difference to the best row of another model
+        (for the best row the runner-up), None without one, and whether it is the column's best by
+        more than chance; floors never are. And the column's summary: {best, ours}, ours None where
+        it is not among the rows.
+    """
+    means = [micro_mean(row.values[k]).value for row in rows]
+    ranks = sorted(range(len(rows)), key=lambda i: math.inf if math.isnan(means[i]) else -means[i])
+    ordered = [rows[i] for i in ranks]
+    parts = []
+    for row in rows:
+        others = [other for other in ordered if other.model != row.model]
+        versus = _versus(row, others[0], events, k) if others else None
+        parts.append(
+            {
+                "vs_best_other": versus,
+                "bold": row is ordered[0] and _is_ahead(row, others, events, k),
+            }
+        )
+    named = [
+        {"model": row.model, "head": row.head, "mean": mean, **part}
+        for row, mean, part in zip(rows, means, parts, strict=True)
+    ]
+    ours = next((one for one in named if (one["model"], one["head"]) == OURS), None)
+    return parts, {"best": named[ranks[0]], "ours": ours}
+
+
+def _is_ahead(row: Row, others: Sequence[Row], events: PooledEvents, k: int) -> bool:
+    """Whether the interval to every other model's row lies above 0, not only to the runner-up's.
+
+    A row that goes wrong on other events than the best one has a wide interval: being third, it may
+    still be level with the best when the runner-up is not."""
+    if not others or row.model in FLOOR_MODELS.values():
+        return False
+    return all(_versus(row, other, events, k)["ci"][0] > 0 for other in others)
+
+
+def _versus(row: Row, other: Row, events: PooledEvents, k: int) -> dict[str, Any]:
+    difference = paired_difference(row.values[k], other.values[k], events.users)
+    return {
+        "model": other.model,
+        "head": other.head,
+        "diff": difference.mean,
+        "ci": [difference.low, difference.high],
+    }
+
+
+def dataset_facts(
+    name: str,
+    log: SessionLog,
+    resplits: Sequence[int | None],
+    events: PooledEvents,
+    oracle: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """Facts of a log under its splits, ready for JSON; `oracle` holds what the truth scores, where
+    it is known."""
+    splits = [split_log(log, seed) for seed in resplits]
+    facts: dict[str, Any] = {
+        "n_test_events": len(events.users),
+        "n_test_users": len(np.unique(events.users)),
+        "fingerprint": log.fingerprint,
+        "floors": _floors(splits),
+        "shares": _shares(splits),
+        "published_best": best_published(name),
+        "authors_code": authors_code(name),
+    }
+    if name in names() and dataset(name).simulated:
+        facts["simulated"] = {"rule": dataset(name).build["name"], "trace": _trace(splits)}
+    return facts if oracle is None else facts | {"oracle": dict(oracle)}
+
+
+def _trace(splits: Sequence[SessionLog]) -> float:
+    """prec@1, percent, of "fewest displays earlier in the session" on the test events of all
+    splits: the rule's trace."""
+    found = [
+        (one.test_prec_at_1, len(split.sessions_in("test")))
+        for split in splits
+        for one in audit(split).findings
+        if one.rule.startswith(EARLIER_DISPLAYS) and one.test_prec_at_1 is not None
+    ]
+    return weighted_mean([value for value, _ in found], [n for _, n in found])
+
+
+def _floors(splits: Sequence[SessionLog]) -> dict[str, dict[str, float]]:
+    """prec@k, percent, of each floor fitted on each split, over the test events of all."""
+    parts = [floor_precisions(split, "test", KS) for split in splits]
+    return {
+        floor.replace(" ", "_"): {
+            str(k): micro_mean(np.concatenate([part[floor][k] for part in parts])).value for k in KS
+        }
+        for floor in parts[0]
+    }
+
+
+def _shares(splits: Sequence[SessionLog]) -> dict[str, dict[str, Any]]:
+    """The audit's shares, each over what it counts in all splits."""
+    parts = zip(*(audit(split).facts for split in splits), strict=True)
+    shares: dict[str, dict[str, Any]] = {}
+    for facts in parts:
+        n = [fact.n for fact in facts]
+        percent = weighted_mean([fact.percent or 0.0 for fact in facts], n)
+        shares[facts[0].name] = {"percent": percent if sum(n) else None, "n": sum(n)}
+    return shares
+
+
+def pooled_oracle(
+    log: SessionLog, truth: Truth, resplits: Sequence[int | None]
+) -> dict[str, float]:
+    """What the truth scores on the test events of all splits: {"1": prec@1, "2": prec@2} in
+    percent, "nll" in nats."""
+    scores = [oracle_scores(split_log(log, seed), truth, ks=KS) for seed in resplits]
+    choices, events = [one.n_choices for one in scores], [one.n_events for one in scores]
+    precision = {
+        str(k): 100 * weighted_mean([one.precision[k] for one in scores], choices) for k in KS
+    }
+    return {**precision, "nll": weighted_mean([one.nll for one in scores], events)}
+
+
+def weighted_mean(values: Sequence[float], counts: Sequence[int]) -> float:
+    """Mean of means over what they count; NaN if that is nothing.
+
+    >>> weighted_mean([1.0, 4.0, float("nan")], [2, 1, 0])
+    2.0
+    """
+    pairs = [(value, n) for value, n in zip(values, counts, strict=True) if n > 0]
+    total = sum(n for _, n in pairs)
+    return sum(value * n for value, n in pairs) / total if total else float("nan")

@@ -1,5 +1,5 @@
-"""The charts of a page, each from the facts alone. Shape and dash say what colour says, for those
-who see no colour."""
+"""The charts of a page, each from the facts alone, and which of them a page has. Shape and dash say
+what colour says, for those who see no colour. Two runs that are compared share their axes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from textwrap import wrap
 from typing import Any
 
-from fastgaum.reports.svg import colour, draw
+from fastgaum.reports.headline import standings
+from fastgaum.reports.plots import colour, inline_svg
 
 Facts = dict[str, Any]
 Limits = tuple[float, float] | None
@@ -17,8 +18,15 @@ _DASH = {"reward": "-", "generator": (0, (4, 1.5))}
 _MARK = {"reward": "o", "generator": "s"}
 _PHASE = {"exact": "exact", "generator": "catch-up", "rounds": "rounds"}
 
+ACROSS = {
+    "popularity": "choices of the item in training",
+    "in_session": "the item earlier in the session",
+    "in_training": "the item in training",
+}
+"""the groups of `learned_facts`, and what their axis says"""
 
-def standings(rows: Sequence[Facts], key: str) -> str:
+
+def standings_chart(rows: Sequence[Facts], key: str) -> str:
     """prec@1 of everything in the first table, best on top: dots with intervals, floors hollow,
     published diamonds."""
     ordered = sorted(rows, key=lambda row: row["prec"]["1"]["mean"])
@@ -65,12 +73,12 @@ def standings(rows: Sequence[Facts], key: str) -> str:
         panel.spines["left"].set_visible(False)
 
     said = "; ".join(f"{row['label']} {row['prec']['1']['mean']:.1f}" for row in reversed(ordered))
-    return draw(
+    return inline_svg(
         fill, f"prec@1 in percent, best first: {said}", key, (4.3, 0.6 + 0.29 * len(ordered))
     )
 
 
-def learning(
+def learning_chart(
     epochs: Sequence[Facts], best: int | None, figure: str, limits: Limits, key: str
 ) -> str:
     """One figure by epoch: "loss", "prec", "gap" or "speed"; phases are named at the top, the kept
@@ -107,7 +115,7 @@ def learning(
         if len(series) > 1 and shown:
             panel.legend(loc="best", handlelength=1.8)
 
-    return draw(fill, f"{up} by epoch; epoch {best} is the one kept", key)
+    return inline_svg(fill, f"{up} by epoch; epoch {best} is the one kept", key)
 
 
 _LEARNING: dict[str, tuple[tuple[tuple[str, str, str, Any], ...], str, bool]] = {
@@ -187,7 +195,7 @@ def _phases(panel: Any, epochs: Sequence[Facts], best: int | None) -> None:
     panel.xaxis.get_major_locator().set_params(integer=True)
 
 
-def reliability(heads: Facts, which: str, limits: Limits, key: str) -> str:
+def reliability_chart(heads: Facts, which: str, limits: Limits, key: str) -> str:
     """Predicted probability against the share that came true, both heads, 95 % intervals over
     users."""
     up = "no click, %" if which == "no_click" else "chosen, %"
@@ -215,7 +223,7 @@ def reliability(heads: Facts, which: str, limits: Limits, key: str) -> str:
         panel.legend(loc="upper left", handlelength=1)
 
     what = "no click" if which == "no_click" else "a candidate's choice"
-    return draw(fill, f"Calibration of {what}: predicted against observed", key, (3.9, 3.1))
+    return inline_svg(fill, f"Calibration of {what}: predicted against observed", key, (3.9, 3.1))
 
 
 def reliability_limits(every: Iterable[Facts], which: str) -> Limits:
@@ -232,7 +240,7 @@ def reliability_limits(every: Iterable[Facts], which: str) -> Limits:
     return None if not ends else _room(ends, 0.04, 0.04, floor=-2.0, top=102.0)
 
 
-def utilities(groups: Sequence[Facts], across: str, limits: Limits, key: str) -> str:
+def utility_chart(groups: Sequence[Facts], across: str, limits: Limits, key: str) -> str:
     """Mean utility of each group against its display set's mean, the middle 80 % of its candidates
     as a band."""
 
@@ -254,7 +262,7 @@ def utilities(groups: Sequence[Facts], across: str, limits: Limits, key: str) ->
         panel.set_ylim(limits)
 
     said = "; ".join(f"{one['label']} {one['utility']:.2f}" for one in groups if one["n"])
-    return draw(
+    return inline_svg(
         fill, f"Mean utility against the display set's mean by {across}: {said}", key, (3.9, 2.4)
     )
 
@@ -272,7 +280,7 @@ def share_limits(groups: Sequence[Facts]) -> Limits:
     )
 
 
-def shares(groups: Sequence[Facts], across: str, limits: Limits, key: str) -> str:
+def share_chart(groups: Sequence[Facts], across: str, limits: Limits, key: str) -> str:
     """What share of each group was chosen, and what the reward expected."""
     places = [place for place, group in enumerate(groups) if group["n"]]
     chosen, expected = (
@@ -291,7 +299,7 @@ def shares(groups: Sequence[Facts], across: str, limits: Limits, key: str) -> st
         f"{groups[place]['label']} {c:.0f} and {e:.0f}"
         for place, c, e in zip(places, chosen, expected, strict=True)
     )
-    return draw(
+    return inline_svg(
         fill, f"Chosen and expected, percent of candidates, by {across}: {said}", key, (3.9, 2.4)
     )
 
@@ -332,3 +340,58 @@ def _room(
 
 def _or_nan(value: float | None) -> float:
     return math.nan if value is None else value
+
+
+def page_charts(facts: Facts) -> Facts:
+    """SVG text: `standings` a list by log, None where there is nothing to rank; the others a list
+    by run of {name: svg}."""
+    runs = facts["runs"]
+    together = facts["comparison"] is not None
+    peers = [runs if together else [run] for run in runs]
+    rows = [standings(facts, i) for i in range(len(facts["logs"]))]
+    return {
+        "standings": [
+            standings_chart(one, f"standings{i}") if one else None for i, one in enumerate(rows)
+        ],
+        "learning": [_learning(run, peers[i], i) for i, run in enumerate(runs)],
+        "calibration": [_calibration(run, peers[i], i) for i, run in enumerate(runs)],
+        "learned": [_learned(run, peers[i], i) for i, run in enumerate(runs)],
+    }
+
+
+def _learning(run: Facts, peers: Sequence[Facts], i: int) -> dict[str, str]:
+    epochs = [peer["epochs"] for peer in peers]
+    return {
+        figure: learning_chart(
+            run["epochs"],
+            run["best_epoch"],
+            figure,
+            learning_limits(epochs, figure),
+            f"{figure}{i}",
+        )
+        for figure in ("loss", "prec", "gap", "speed")
+        if figure != "gap" or any((row["gap"] or 0) > 0 for row in run["epochs"])
+    }
+
+
+def _calibration(run: Facts, peers: Sequence[Facts], i: int) -> dict[str, str]:
+    every = [peer["calibration"] for peer in peers]
+    heads = run["calibration"]
+    return {
+        which: reliability_chart(heads, which, reliability_limits(every, which), f"{which}{i}")
+        for which in ("candidates", "no_click")
+        if all(curves[which] for curves in heads.values())
+    }
+
+
+def _learned(run: Facts, peers: Sequence[Facts], i: int) -> dict[str, str]:
+    drawn: dict[str, str] = {}
+    for name, across in ACROSS.items():
+        groups = [group for peer in peers for group in peer["learned"][name] if group["n"]]
+        if any(group["n"] for group in run["learned"][name]):
+            mine = run["learned"][name]
+            drawn[name] = utility_chart(mine, across, utility_limits(groups), f"{name}{i}")
+            drawn[f"{name}_shares"] = share_chart(
+                mine, across, share_limits(groups), f"{name}shares{i}"
+            )
+    return drawn

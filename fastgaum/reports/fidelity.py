@@ -15,14 +15,24 @@ import numpy as np
 
 from fastgaum.baselines.registry import make_model
 from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.logs.audit_chance import holm
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.logs.slice import slice_sessions
 from fastgaum.metrics.calibration import candidate_outcomes, expected_calibration_error
 from fastgaum.models.choice_model import ChoiceModel, Head
 from fastgaum.models.user_model import UserModel
-from fastgaum.reports.behaviour import Context, Scored, reliability, statistics_of
-from fastgaum.reports.policy_agreement import Agreement, agreement, policies_of, values_of
-from fastgaum.reports.two_sides import Compared, compare, drawn_users, holm, interval, sides
+from fastgaum.reports.behaviour import Context, ModelScores, reliability_curve, statistics_of
+from fastgaum.reports.permutation import (
+    Agreement,
+    Compared,
+    agreement,
+    compare_sides,
+    drawn_users,
+    percentile_interval,
+    policies_of,
+    sides,
+    values_of,
+)
 from fastgaum.worlds.replay import replay, versions, world_of
 from fastgaum.worlds.world import World
 
@@ -85,17 +95,21 @@ def fidelity(
     every = versions(part, replay(world, part, replicas, seed))
     step = _Steps(progress)
     context = Context.of(every, 1 + replicas, model.space)
-    scored = step(Scored.of(model, every, read_by))
+    scored = step(ModelScores.of(model, every, read_by))
     statistics = list(statistics_of(context, scored, model.outside))
     step.total = 1 + len(statistics) + 3
-    compared = [step(compare(one, draws, seed)) for one in statistics]
+    compared = [step(compare_sides(one, draws, seed)) for one in statistics]
     rival = _rival(model, log)
     values = values_of(
         context,
-        policies_of(context, scored, {RIVAL: Scored.of(rival, every, "reward")} if rival else {}),
+        policies_of(
+            context, scored, {RIVAL: ModelScores.of(rival, every, "reward")} if rival else {}
+        ),
     )
     calibration = step(_calibration(context, scored, draws, seed))
-    policies = step(_policies(step(compare(values, draws, seed)), agreement(values, draws, seed)))
+    policies = step(
+        _policies(step(compare_sides(values, draws, seed)), agreement(values, draws, seed))
+    )
     return {
         "log": {"name": log.name, "fingerprint": log.fingerprint},
         "split": split,
@@ -200,7 +214,7 @@ def _groups(one: Compared, i: int) -> dict[str, Any]:
     }
 
 
-def _calibration(context: Context, scored: Scored, draws: int, seed: int) -> dict[str, Any]:
+def _calibration(context: Context, scored: ModelScores, draws: int, seed: int) -> dict[str, Any]:
     """What the model says on logged histories, and what its calibration error is where it is right
     by construction."""
     c, n_versions = context, context.sums.n_versions
@@ -215,7 +229,7 @@ def _calibration(context: Context, scored: Scored, draws: int, seed: int) -> dic
         for i in range(n_versions)
     ]
     entropy = scored.entropy(offsets)
-    predicted, curve = reliability(c, scored)
+    predicted, curve = reliability_curve(c, scored)
     shares = np.concatenate(
         [sides(curve, weights)[0] for weights in drawn_users(c.sums.n_users, draws, seed)]
     )
@@ -228,7 +242,7 @@ def _calibration(context: Context, scored: Scored, draws: int, seed: int) -> dic
         "curve": {
             "predicted": predicted.tolist(),
             "observed": sides(curve, np.ones((1, c.sums.n_users)))[0][0].tolist(),
-            "ci": interval(shares).T.tolist(),
+            "ci": percentile_interval(shares).T.tolist(),
         },
     }
 

@@ -8,26 +8,31 @@ from typing import Any
 
 from fastgaum.logs.log import SessionLog
 from fastgaum.machine import machine_facts
-from fastgaum.reports.cells import KS, PooledEvents, Row, cells_of, rows_of
-from fastgaum.reports.comparisons import compare
-from fastgaum.reports.dataset_facts import dataset_facts
-from fastgaum.reports.jobs import Outcome, RunFailure, RunFigures, run_all
-from fastgaum.reports.plan import Run
-from fastgaum.reports.published import published_datasets, published_table, tuning_budget
+from fastgaum.reports.cells import (
+    KS,
+    PooledEvents,
+    Row,
+    cells_of,
+    compare_rows,
+    dataset_facts,
+    rows_of,
+)
+from fastgaum.reports.grid import GridRun, Outcome, RunFailure, RunFigures, run_all
+from fastgaum.reports.log_facts import published_datasets, published_table, tuning_budget
 
 Groups = dict[str, dict[str, dict[int | None, list[Outcome]]]]
 """outcomes by data set, model, split, in the order of their seeds"""
 
 
-def reproduce(
+def run_grid(
     logs: Mapping[str, SessionLog],
-    runs: Sequence[Run],
+    runs: Sequence[GridRun],
     *,
     oracles: Mapping[str, Mapping[str, float]] | None = None,
     jobs: int = 1,
     device: str = "auto",
-    on_start: Callable[[Run], None] = lambda run: None,
-    on_done: Callable[[Run, Outcome, int], None] = lambda run, outcome, done: None,
+    on_start: Callable[[GridRun], None] = lambda run: None,
+    on_done: Callable[[GridRun, Outcome, int], None] = lambda run, outcome, done: None,
 ) -> dict[str, Any]:
     """Train and evaluate every run; return {machine, datasets, cells, comparison, failed, tuning,
     published_table}.
@@ -83,7 +88,7 @@ def _dataset(
     ]
     comparison = {}
     for place, k in enumerate(KS if rows else ()):
-        parts, comparison[str(k)] = compare(rows, events, k)
+        parts, comparison[str(k)] = compare_rows(rows, events, k)
         # one cell per row and k, in that order
         for cell, part in zip(cells[place :: len(KS)], parts, strict=True):
             cell |= part
@@ -98,7 +103,7 @@ def _rows(model: str, splits: Mapping[int | None, Sequence[Outcome]]) -> list[Ro
     return rows_of(model, runs) if whole else []
 
 
-def _groups(runs: Sequence[Run], outcomes: Mapping[int, Outcome]) -> Groups:
+def _groups(runs: Sequence[GridRun], outcomes: Mapping[int, Outcome]) -> Groups:
     groups: Groups = {}
     for i, run in enumerate(runs):
         splits = groups.setdefault(run.dataset, {}).setdefault(run.model, {})
@@ -106,7 +111,7 @@ def _groups(runs: Sequence[Run], outcomes: Mapping[int, Outcome]) -> Groups:
     return groups
 
 
-def _failed(runs: Sequence[Run], outcomes: Mapping[int, Outcome]) -> list[dict[str, Any]]:
+def _failed(runs: Sequence[GridRun], outcomes: Mapping[int, Outcome]) -> list[dict[str, Any]]:
     failed = []
     for i, run in enumerate(runs):
         outcome = outcomes[i]

@@ -89,7 +89,8 @@ def test_runs_of_two_logs_and_of_one_log_read_in_two_ways(
             main(["report", str(trained), str(tmp_path / run), "-o", str(page), "--overwrite"]) == 0
         )
         assert page.read_text().count("by split</b>") == 2
-    says = fails(["report", "--compare", str(trained), str(tmp_path / "b")])
+    pair = ["report", "-o", str(page), "--overwrite", "--compare", str(trained)]
+    says = fails([*pair, str(tmp_path / "b")])
     assert "--compare needs two runs that are scored on the same events" in says
     assert (
         main(

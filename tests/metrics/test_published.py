@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fastgaum.reports.cells import published_row
-from fastgaum.reports.published import (
+from fastgaum.reports.log_facts import (
     authors_code,
     best_published,
     preset_row,

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from fastgaum.reports.cells_file import to_json
-from fastgaum.reports.published import authors_code, best_published, published_table
-from fastgaum.reports.table import Block, blocks, to_markdown
+from fastgaum.reports.log_facts import authors_code, best_published, published_table
+from fastgaum.reports.reproduce_table import reproduce_blocks, reproduce_markdown
+from fastgaum.reports.table import Block, to_json
 
 
 def cells_of(model: str, mean: float, *, head: str = "reward", **more: Any) -> list[dict[str, Any]]:
@@ -78,7 +78,9 @@ def test_rows_are_floors_then_published_then_models_by_prec_at_1() -> None:
         for head, mean in (("reward", 80.0), ("generator", 82.0))
         for cell in cells_of("fastgaum", mean, head=head)
     ]
-    (block,) = blocks(object_of([*heads, *cells_of("dfm", 81.0), *cells_of("logit", 81.0)]))
+    (block,) = reproduce_blocks(
+        object_of([*heads, *cells_of("dfm", 81.0), *cells_of("logit", 81.0)])
+    )
     assert labels(block) == [
         "floor: random",
         "floor: train click rate",
@@ -97,7 +99,7 @@ def test_published_figures_stand_beside_ours() -> None:
     cells = cells_of("paper-lstm", 75.0)
     cells[0]["published"], cells[1]["published"] = 73.0, 88.7
     result = object_of(cells, protocol="identity", resplit=[3])
-    (block,) = blocks(result)
+    (block,) = reproduce_blocks(result)
     row = dict(zip(block.columns, block.rows[-1], strict=True))
     assert (row["model"], row["prec@1"], row["published"]) == (
         "paper-lstm †",
@@ -109,11 +111,11 @@ def test_published_figures_stand_beside_ours() -> None:
     assert "released split" in block.notes[1]
     assert block.notes[-1] == "test events whose user has no earlier event: 81 %"
     assert "random → oracle" not in block.columns
-    assert "| paper-lstm † | 76.0 ±0.5 | 71.0 to 79.0 |" in to_markdown(result)
+    assert "| paper-lstm † | 76.0 ±0.5 | 71.0 to 79.0 |" in reproduce_markdown(result)
 
 
 def test_a_model_that_is_a_floor_has_one_row_among_the_floors() -> None:
-    (block,) = blocks(
+    (block,) = reproduce_blocks(
         object_of([*cells_of("click-rate", 61.8, protocol="identity"), *cells_of("logit", 70.0)])
     )
     assert labels(block).count("floor: train click rate") == 1
@@ -124,7 +126,7 @@ def test_a_model_that_is_a_floor_has_one_row_among_the_floors() -> None:
 
 
 def test_rows_that_read_the_identity_alone_are_marked() -> None:
-    (block,) = blocks(
+    (block,) = reproduce_blocks(
         object_of([*cells_of("iknn", 60.0, protocol="identity"), *cells_of("logit", 70.0)])
     )
     assert labels(block)[-2:] == ["logit", "iknn †"]
@@ -135,10 +137,10 @@ def test_only_what_is_bold_in_the_object_is_bold() -> None:
     cells = [*cells_of("fastgaum", 80.0), *cells_of("logit", 70.0)]
     cells[1]["bold"] = True
     result = object_of(cells)
-    (block,) = blocks(result)
+    (block,) = reproduce_blocks(result)
     assert block.bold == {(labels(block).index("fastgaum"), 3)}
-    assert to_markdown(result).count("**") == 2
-    assert "| fastgaum | 81.0 ±0.5 | 71.0 to 79.0 | **82.0 ±0.5** |" in to_markdown(result)
+    assert reproduce_markdown(result).count("**") == 2
+    assert "| fastgaum | 81.0 ±0.5 | 71.0 to 79.0 | **82.0 ±0.5** |" in reproduce_markdown(result)
 
 
 def test_notes_say_splits_budget_and_failures() -> None:
@@ -158,7 +160,7 @@ def test_notes_say_splits_budget_and_failures() -> None:
     cells = [cell for name in ("fastgaum", "logit", "iknn") for cell in cells_of(name, 70.0)]
     for cell in cells[4:]:
         cell |= {"settings_tried": 12, "selection": "—"}
-    (block,) = blocks(
+    (block,) = reproduce_blocks(
         object_of(
             cells, resplit=[1, 2, 3, 7], failed=failed, tuning={**tuning, "dfm": tuning["logit"]}
         )
@@ -178,7 +180,7 @@ def test_notes_say_splits_budget_and_failures() -> None:
 def test_a_table_of_displays_that_were_made_up_says_so() -> None:
     result = object_of(cells_of("fastgaum", 95.0))
     result["datasets"]["yelp"]["simulated"] = {"rule": "nearest", "trace": 93.04}
-    (block,) = blocks(result)
+    (block,) = reproduce_blocks(result)
     assert (
         'by the rule nearest, and "fewest displays earlier in the session" alone scores prec@1 93.0'
         in block.notes[1]
@@ -198,16 +200,18 @@ def test_our_row_is_compared_in_words() -> None:
         cells_of("fastgaum", 83.0), comparison={"yelp": {"1": {"best": part, "ours": part}}}
     )
     says = "fastgaum against the best other model: prec@1 +0.3 (-0.8 to +1.3, xgboost)"
-    assert says in blocks(result)[0].notes
+    assert says in reproduce_blocks(result)[0].notes
     other = {**part, "model": "dfm"}
     result = object_of(
         cells_of("dfm", 83.0), comparison={"yelp": {"1": {"best": other, "ours": None}}}
     )
-    assert not any("against the best other" in note for note in blocks(result)[0].notes)
+    assert not any("against the best other" in note for note in reproduce_blocks(result)[0].notes)
 
 
 def test_the_whole_published_table_stands_below() -> None:
-    table, published = blocks(object_of(cells_of("logit", 70.0), published_table=published_table()))
+    table, published = reproduce_blocks(
+        object_of(cells_of("logit", 70.0), published_table=published_table())
+    )
     assert table.title == "yelp, protocol bags"
     assert published.columns == (
         "model",
@@ -230,12 +234,14 @@ def test_a_table_set_again_from_its_file_is_the_same() -> None:
     cells = [*cells_of("fastgaum", 80.0, nll=float("nan")), *cells_of("logit", float("nan"))]
     result = object_of(cells, published_table=published_table(), comparison={}, failed=[])
     text = to_json(result)
-    assert to_markdown(json.loads(text)) == to_markdown(result)
+    assert reproduce_markdown(json.loads(text)) == reproduce_markdown(result)
     # a line per cell
     assert sum(line.startswith('  {"dataset"') for line in text.splitlines()) == len(cells)
 
 
 @pytest.mark.parametrize("protocol", ["views", "bags"])
 def test_views_is_not_comparable(protocol: str) -> None:
-    (block,) = blocks(object_of(cells_of("logit", 70.0, protocol=protocol), protocol=protocol))
+    (block,) = reproduce_blocks(
+        object_of(cells_of("logit", 70.0, protocol=protocol), protocol=protocol)
+    )
     assert any("not comparable" in note for note in block.notes) == (protocol == "views")

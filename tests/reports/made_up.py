@@ -7,7 +7,7 @@ import numpy as np
 from fastgaum.metrics.evaluation import Evaluation, HeadFigures
 from fastgaum.metrics.intervals import Interval
 from fastgaum.reports.cells import PooledEvents, Row, rows_of
-from fastgaum.reports.jobs import RunFigures
+from fastgaum.reports.grid import RunFigures
 
 
 def run_of(

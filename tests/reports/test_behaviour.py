@@ -13,9 +13,8 @@ from fastgaum.baselines.registry import make_model
 from fastgaum.errors import ConfigError
 from fastgaum.logs.log import SessionLog
 from fastgaum.metrics.sums import Statistic, cut
-from fastgaum.reports.behaviour import Context, Scored, reliability, statistics_of
-from fastgaum.reports.policy_agreement import policies_of, values_of
-from fastgaum.reports.two_sides import sides
+from fastgaum.reports.behaviour import Context, ModelScores, reliability_curve, statistics_of
+from fastgaum.reports.permutation import policies_of, sides, values_of
 from fastgaum.worlds.replay import versions
 from tests.builders import random_log
 
@@ -25,7 +24,7 @@ REPLICAS = 2
 @pytest.fixture(
     scope="module", params=[0.0, 0.3], ids=["every event has a click", "no click is offered"]
 )
-def setting(request: pytest.FixtureRequest) -> tuple[SessionLog, Context, Scored, bool]:
+def setting(request: pytest.FixtureRequest) -> tuple[SessionLog, Context, ModelScores, bool]:
     log = random_log(
         5, n_sessions=80, n_items=14, max_length=9, no_click=request.param, shared_users=True
     )
@@ -41,12 +40,12 @@ def setting(request: pytest.FixtureRequest) -> tuple[SessionLog, Context, Scored
     return (
         every,
         Context.of(every, 1 + REPLICAS, model.space),
-        Scored.of(model, every, "reward"),
+        ModelScores.of(model, every, "reward"),
         model.outside,
     )
 
 
-def told(log: SessionLog, scored: Scored) -> list[dict[str, Any]]:
+def told(log: SessionLog, scored: ModelScores) -> list[dict[str, Any]]:
     """What each event was, version by version, read one session at a time; `log` is all
     versions."""
     n_sessions = log.n_sessions // (1 + REPLICAS)
@@ -115,7 +114,7 @@ def ratios(statistic: Statistic) -> np.ndarray:
 
 
 def test_means_are_those_told_event_by_event(
-    setting: tuple[SessionLog, Context, Scored, bool],
+    setting: tuple[SessionLog, Context, ModelScores, bool],
 ) -> None:
     log, context, scored, outside = setting
     found = {one.name: one for one in statistics_of(context, scored, outside)}
@@ -148,7 +147,7 @@ def test_means_are_those_told_event_by_event(
             assert ratios(by_event)[:, group] == pytest.approx(mean_of(some, "clicked", "all"))
 
 
-def test_sums_are_by_user(setting: tuple[SessionLog, Context, Scored, bool]) -> None:
+def test_sums_are_by_user(setting: tuple[SessionLog, Context, ModelScores, bool]) -> None:
     log, context, scored, outside = setting
     surprise = next(
         one for one in statistics_of(context, scored, outside) if one.name == "surprise"
@@ -161,7 +160,7 @@ def test_sums_are_by_user(setting: tuple[SessionLog, Context, Scored, bool]) -> 
     assert surprise.sums[:, :, 0] == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
-def test_distributions(setting: tuple[SessionLog, Context, Scored, bool]) -> None:
+def test_distributions(setting: tuple[SessionLog, Context, ModelScores, bool]) -> None:
     log, context, scored, outside = setting
     found = {one.name: one for one in statistics_of(context, scored, outside)}
     events = [event for event in told(log, scored) if event["clicked"]]
@@ -179,7 +178,7 @@ def test_distributions(setting: tuple[SessionLog, Context, Scored, bool]) -> Non
 
 
 def test_calibration_counts_what_happened_per_what_was_expected(
-    setting: tuple[SessionLog, Context, Scored, bool],
+    setting: tuple[SessionLog, Context, ModelScores, bool],
 ) -> None:
     log, context, scored, outside = setting
     found = next(
@@ -203,7 +202,7 @@ def test_calibration_counts_what_happened_per_what_was_expected(
         happened[version, order.index(bins[p])] += (came, p)
     assert found.sums.sum(axis=1) == pytest.approx(happened[:, :, 0])
     assert found.counts.sum(axis=1) == pytest.approx(happened[:, :, 1], rel=1e-4)
-    predicted, curve = reliability(context, scored)
+    predicted, curve = reliability_curve(context, scored)
     observed = sides(curve, np.ones((1, context.sums.n_users)))[0][0]
     n_cases = curve.counts[0].sum(axis=0)
     assert predicted @ n_cases == pytest.approx(
@@ -214,7 +213,7 @@ def test_calibration_counts_what_happened_per_what_was_expected(
     )
 
 
-def test_entropies(setting: tuple[SessionLog, Context, Scored, bool]) -> None:
+def test_entropies(setting: tuple[SessionLog, Context, ModelScores, bool]) -> None:
     log, _, scored, outside = setting
     entropies = scored.entropy(log.display_offsets)
     for event in range(0, log.n_events, 17):
@@ -227,7 +226,7 @@ def test_entropies(setting: tuple[SessionLog, Context, Scored, bool]) -> None:
         )
 
 
-def test_values_of_policies(setting: tuple[SessionLog, Context, Scored, bool]) -> None:
+def test_values_of_policies(setting: tuple[SessionLog, Context, ModelScores, bool]) -> None:
     log, context, scored, _ = setting
     policies = policies_of(context, scored, {"other": scored})
     values = ratios(values_of(context, policies))
@@ -262,4 +261,4 @@ def test_no_click_without_a_probability_is_refused() -> None:
     with pytest.raises(
         ConfigError, match="which the model does not offer: train with no_click = always"
     ):
-        list(statistics_of(context, Scored.of(model, every, "reward"), model.outside))
+        list(statistics_of(context, ModelScores.of(model, every, "reward"), model.outside))

@@ -16,10 +16,15 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import SyntheticWorld
 from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.user_model import UserModel
-from fastgaum.reports.cells_file import finite
 from fastgaum.reports.fidelity import fidelity
-from fastgaum.reports.fidelity_figure import draw
-from fastgaum.reports.fidelity_table import blocks, differs, summary, to_markdown
+from fastgaum.reports.figures import draw_fidelity
+from fastgaum.reports.table import finite
+from fastgaum.reports.world_tables import (
+    differs,
+    fidelity_blocks,
+    fidelity_markdown,
+    fidelity_summary,
+)
 from fastgaum.worlds.true_world import TrueWorld
 from tests.builders import random_log
 from tests.reports.fidelity_worlds import dealt_anew, undecided
@@ -110,12 +115,12 @@ def test_of_a_large_split_whole_users_are_drawn(reader: ChoiceModel, log: Sessio
     assert 98 <= report["sessions"] <= 101
     assert report["left_out_sessions"] == n - report["sessions"]
     assert report["replicas"] == 1
-    assert any("users who were not drawn" in note for note in blocks(report)[0].notes)
+    assert any("users who were not drawn" in note for note in fidelity_blocks(report)[0].notes)
 
 
 def test_tables_and_figure(true: dict[str, Any], tmp_path: Path) -> None:
     report = json.loads(json.dumps(finite(true), allow_nan=False))
-    table, *groups, policies = blocks(report)
+    table, *groups, policies = fidelity_blocks(report)
     assert len(table.rows) == len(report["statistics"])
     assert all(
         len(row) == len(block.columns) for block in (table, *groups, policies) for row in block.rows
@@ -127,13 +132,13 @@ def test_tables_and_figure(true: dict[str, Any], tmp_path: Path) -> None:
     ]
     rate = report["statistics"][0]
     assert table.rows[0][2] == f"{100 * rate['logged']:.1f}"
-    text = to_markdown(report)
+    text = fidelity_markdown(report)
     assert f"| {rate['name']} | % | {100 * rate['logged']:.1f} |" in text
     assert "0 of 12 tests say that log and world differ" in text
-    assert f"({rate['p_holm']:.3f})" in summary([report, report])
+    assert f"({rate['p_holm']:.3f})" in fidelity_summary([report, report])
     pytest.importorskip("matplotlib", reason="figures: install fastgaum[plots]")
     path = tmp_path / "f.svg"
-    draw(report, path)
+    draw_fidelity(report, path)
     first = path.read_text()
     for label in (
         "event of the session",
@@ -142,7 +147,7 @@ def test_tables_and_figure(true: dict[str, Any], tmp_path: Path) -> None:
         "world",
     ):
         assert f">{label}</text>" in first
-    draw(report, path)
+    draw_fidelity(report, path)
     assert path.read_text() == first
 
 

@@ -22,10 +22,9 @@ from fastgaum.logs.log import NO_CLICK, VALIDATION
 from fastgaum.logs.read import read_log
 from fastgaum.models.run_folder import train_run
 from fastgaum.models.user_model import UserModel
-from fastgaum.reports import svg as drawing
-from fastgaum.reports.facts import report_facts
-from fastgaum.reports.opened_run import open_run
-from fastgaum.reports.page import to_html, write_report
+from fastgaum.reports import plots as drawing
+from fastgaum.reports.page import report_facts, to_html, write_report
+from fastgaum.reports.trained_run import open_run
 from tests.reports.workshop import HOSTILE, QUICK, SCRIPT, Workshop
 
 pytest.importorskip("matplotlib", reason="charts: install fastgaum[plots]")

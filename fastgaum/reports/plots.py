@@ -1,9 +1,13 @@
-"""Charts as inline SVG whose colours are the page's CSS variables, so that one drawing serves
-light, dark and print.
+"""How every drawing is made: inline in a page, in the page's colours, or in a file that follows a
+dark page. matplotlib is an extra and is imported when something is drawn.
 
-matplotlib draws in stand-in colours, one for each role; afterwards they become `var(--role)`. Its
-SVG is then cut down to what a page needs: no document-wide style, no ids that another chart could
-share, text in the page's font."""
+Inline: matplotlib draws in one colour for each role; afterwards these become `var(--role)`, so that
+one drawing serves light, dark and print. Its SVG is then cut down to what a page needs: no
+document-wide style, no ids that another chart could share, text in the page's font.
+
+In a file: matplotlib puts colours into each element, for a light page. An .svg gets a style sheet
+beside them for readers who prefer dark. A viewer that knows no media queries shows the light page's
+colours."""
 
 from __future__ import annotations
 
@@ -11,10 +15,12 @@ import io
 import re
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from fastgaum.errors import ConfigError
+from fastgaum.errors import ConfigError, OutputError
+from fastgaum.files import atomic
 
 ROLES = ("ink", "muted", "line", "card", "reward", "generator", "published", "floor", "accent")
 """what a colour stands for; `style.css` gives each its value in light, dark and print"""
@@ -24,7 +30,7 @@ _COLOUR = re.compile("|".join(_VARIABLE))
 _FONT = re.compile(r"font: ([0-9.]+px) [^;]*;")
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 
-_STYLE: Any = {
+_PAGE_STYLE: Any = {
     # text stays text; ids do not change from one drawing to the next; a $ in the data is a $
     "svg.fonttype": "none",
     "svg.hashsalt": "fastgaum",
@@ -61,6 +67,30 @@ def colour(role: str) -> str:
     return _STAND_IN[role]
 
 
+FORMATS = (".svg", ".png")
+"""of a figure in a file"""
+
+
+def check_figure(path: Path | None, option: str = "--figure") -> None:
+    """Raise, before any work, if the figure asked for cannot be drawn.
+
+    Raises:
+        OutputError: it is neither .svg nor .png.
+        ConfigError: matplotlib is not installed.
+    """
+    if path is None:
+        return
+    if path.suffix not in FORMATS:
+        raise OutputError(
+            f"'{path}' ends in '{path.suffix}', a figure is written as {' or '.join(FORMATS)}: "
+            "rename it"
+        )
+    if find_spec("matplotlib") is None:
+        raise ConfigError(
+            f"{option} needs matplotlib, which is not installed: pip install 'fastgaum[plots]'"
+        )
+
+
 def require_plots() -> None:
     """Raise ConfigError unless matplotlib is installed."""
     if find_spec("matplotlib") is None:
@@ -69,7 +99,7 @@ def require_plots() -> None:
         )
 
 
-def draw(
+def inline_svg(
     fill: Callable[[Any], None], label: str, key: str, size: tuple[float, float] = (3.9, 2.5)
 ) -> str:
     """Let `fill` draw on a panel of so many inches; return an <svg> element that says `label` to a
@@ -80,7 +110,7 @@ def draw(
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(_PAGE_STYLE):
         figure = Figure(figsize=size, layout="constrained")
         figure.patch.set_visible(False)
         panel = figure.subplots()
@@ -122,3 +152,54 @@ def _restyle(element: ElementTree.Element, key: str, used: set[str]) -> None:
     if "style" in attributes:
         style = _COLOUR.sub(lambda found: _VARIABLE[found[0]], attributes["style"])
         attributes["style"] = _FONT.sub(r"font-size: \1;", style)
+
+
+FIGURE_STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "fastgaum"}
+"""text stays text, and ids do not change from one drawing to the next"""
+
+DARK = {
+    "#ffffff": "#0d1117",
+    "#000000": "#c9d1d9",
+    "#57606a": "#9da7b1",
+    "#8c959f": "#8b949e",
+    "#d0d7de": "#30363d",
+    "#1f6feb": "#58a6ff",
+    "#d1242f": "#ff7b72",
+}
+"""what a colour of a figure becomes on a dark page; a figure has no others"""
+_INK = "#e6edf3"
+_END = "</style>"
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a matplotlib figure as .svg or .png, by the path's suffix.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    beside = io.BytesIO()
+    metadata = {"Date": None} if path.suffix == ".svg" else None
+    figure.savefig(beside, format=path.suffix[1:], dpi=160, bbox_inches="tight", metadata=metadata)
+    content = beside.getvalue()
+    if path.suffix == ".svg":
+        content = with_dark(content.decode("utf-8")).encode("utf-8")
+    with atomic(path) as part:
+        part.write_bytes(content)
+
+
+def with_dark(svg: str) -> str:
+    """Return matplotlib's SVG with a style for dark pages.
+
+    >>> print(with_dark('<style type="text/css">*{}</style>')[:87])
+    <style type="text/css">*{}
+    @media (prefers-color-scheme: dark) {
+    text { fill: #e6edf3 }
+    """
+    rules = [f"text {{ fill: {_INK} }}"]
+    for light, dark in DARK.items():
+        rules += [
+            f'[style*="{what}: {light}"] {{ {what}: {dark} !important }}'
+            for what in ("fill", "stroke")
+        ]
+    head, end, rest = svg.partition(_END)
+    return "\n".join([head, "@media (prefers-color-scheme: dark) {", *rules, "}"]) + end + rest

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from fastgaum.errors import ConfigError, OutputError
-from fastgaum.reports import precision_figure as figure
-from fastgaum.reports.figure_file import DARK
-from fastgaum.reports.published import best_published
+from fastgaum.reports import figures, plots
+from fastgaum.reports.log_facts import best_published
+from fastgaum.reports.plots import DARK
 
 
 def table(n_models: int = 18) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def table(n_models: int = 18) -> dict[str, Any]:
 def test_svg_shows_every_model_floor_and_data_set(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="figures: install fastgaum[plots]")
     path = tmp_path / "t.svg"
-    figure.draw(table(), path)
+    figures.draw_precision(table(), path)
     texts = re.findall(r">([^<>\n]+)</text>", path.read_text())
     assert {*(f"model-{i}" for i in range(18)), "yelp", "taobao", "sample"} <= set(texts)
     assert {
@@ -53,23 +53,23 @@ def test_svg_shows_every_model_floor_and_data_set(tmp_path: Path) -> None:
     assert "prefers-color-scheme: dark" in drawn
     assert set(re.findall(r"#[0-9a-f]{6}\b", rest)) <= set(DARK)
     first = path.read_bytes()
-    figure.draw(table(), path)
+    figures.draw_precision(table(), path)
     assert path.read_bytes() == first
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_png_and_a_table_without_rows(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="figures: install fastgaum[plots]")
-    figure.draw(table(0), tmp_path / "t.png")
+    figures.draw_precision(table(0), tmp_path / "t.png")
     assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_what_cannot_be_drawn_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    figure.check_figure(None)
+    plots.check_figure(None)
     with pytest.raises(
         OutputError, match=r"ends in '\.pdf', a figure is written as \.svg or \.png"
     ):
-        figure.check_figure(Path("t.pdf"))
-    monkeypatch.setattr(figure, "find_spec", lambda name: None)
+        plots.check_figure(Path("t.pdf"))
+    monkeypatch.setattr(plots, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'fastgaum\[plots\]'"):
-        figure.check_figure(Path("t.svg"))
+        plots.check_figure(Path("t.svg"))

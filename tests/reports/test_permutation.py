@@ -10,16 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from fastgaum.logs.audit_chance import holm
 from fastgaum.metrics.sums import Statistic, Sums, cut
-from fastgaum.reports.policy_agreement import agreement, greedy, kendall, softmax, spearman
-from fastgaum.reports.two_sides import (
-    compare,
+from fastgaum.reports.permutation import (
+    agreement,
+    compare_sides,
     distance,
     exchanged,
-    holm,
-    interval,
+    greedy_policy,
+    kendall,
+    percentile_interval,
     permutation_test,
     sides,
+    softmax_policy,
+    spearman,
 )
 
 
@@ -102,7 +106,7 @@ def test_ties_within_a_user_do_not_make_a_test_sure() -> None:
 
 def test_intervals_are_those_of_drawn_users() -> None:
     statistic = drawn(1, n_users=12, n_groups=2)
-    found = compare(statistic, draws=4000, seed=3)
+    found = compare_sides(statistic, draws=4000, seed=3)
     assert found.logged == pytest.approx(
         statistic.sums[0].sum(axis=0) / statistic.counts[0].sum(axis=0)
     )
@@ -127,10 +131,10 @@ def test_intervals_are_those_of_drawn_users() -> None:
 def test_what_is_not_counted_is_no_evidence() -> None:
     statistic = drawn(0, test="mean", n_groups=1)
     statistic.sums[0], statistic.counts[0] = 0.0, 0.0
-    found = compare(statistic, draws=50)
+    found = compare_sides(statistic, draws=50)
     assert np.isnan([found.distance, found.p, found.logged[0]]).all()
     assert not np.isnan(found.simulated[0])
-    assert np.isnan(interval(np.full((3, 1), np.nan))).all()
+    assert np.isnan(percentile_interval(np.full((3, 1), np.nan))).all()
     both = np.array([[1.0, 0.0]]), np.array([[2.0, 0.0]])
     assert distance(both, both, "chi2").tolist() == [0.0]
 
@@ -183,11 +187,11 @@ def test_policies_recommend_one_item_of_each_display(seed: int) -> None:
     scores = rng.integers(3, size=offsets[-1]).astype(float)
     for a, b in itertools.pairwise(offsets):
         best = scores[a:b] == scores[a:b].max()
-        assert greedy(scores, offsets)[a:b] == pytest.approx(best / best.sum())
+        assert greedy_policy(scores, offsets)[a:b] == pytest.approx(best / best.sum())
         weights = np.exp(scores[a:b])
-        assert softmax(scores, offsets)[a:b] == pytest.approx(weights / weights.sum())
+        assert softmax_policy(scores, offsets)[a:b] == pytest.approx(weights / weights.sum())
     impossible = np.full(len(scores), -np.inf)
-    assert softmax(impossible, offsets) == pytest.approx(1 / np.repeat(sizes, sizes))
+    assert softmax_policy(impossible, offsets) == pytest.approx(1 / np.repeat(sizes, sizes))
 
 
 @settings(max_examples=40, deadline=None)

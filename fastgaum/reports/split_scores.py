@@ -1,21 +1,26 @@
-"""One run's scores of one split, and what the log says of each candidate beside them: what all
-sections read."""
+"""One run's scores of one split, what the log says of each candidate beside them, and paired
+differences: of a run and the best floor, and of two runs on the same events."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fastgaum.baselines.floors import Precisions, means_of
+from fastgaum.errors import ConfigError
 from fastgaum.features.selection import ItemScratch, Selection, counts_before, select_sessions
 from fastgaum.features.space import EncodedSessions
 from fastgaum.logs.log import IntArray, SessionLog, SplitName
 from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.metrics.evaluation import MIN_PROB, Evaluation, evaluate_heads
+from fastgaum.metrics.intervals import Interval, paired_difference
 from fastgaum.metrics.likelihood import choice_nll
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.scores import HeadScores, ScoredSessions
+from fastgaum.reports.trained_run import TrainedRun
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -39,7 +44,7 @@ class ItemCounts:
 
 
 @dataclass(frozen=True)
-class Scored:
+class SplitScores:
     """A split as a run's heads see it."""
 
     log: SessionLog
@@ -58,7 +63,7 @@ class Scored:
     """choices of a candidate's item earlier in its session, shape (n_candidates,)"""
 
     @classmethod
-    def of(cls, model: UserModel, log: SessionLog, split: SplitName) -> Scored:
+    def of(cls, model: UserModel, log: SessionLog, split: SplitName) -> SplitScores:
         """Score a split once.
 
         Raises:
@@ -101,7 +106,7 @@ class Scored:
         starts = self.part.session_offsets
         return (np.arange(starts[-1]) - np.repeat(starts[:-1], np.diff(starts))).astype(np.int32)
 
-    def has_events_of(self, other: Scored) -> bool:
+    def has_events_of(self, other: SplitScores) -> bool:
         """Whether both hold the same events: sessions, displays and choices by name, in whatever
         order each log keeps its candidates and whatever fields it has."""
         mine, theirs = self.part, other.part
@@ -151,3 +156,79 @@ def chosen_candidates(part: Selection) -> npt.NDArray[np.int64]:
     left out."""
     clicked = part.choices >= 0
     return np.asarray(part.display_offsets[:-1][clicked] + part.choices[clicked], np.int64)
+
+
+def floor_difference(scored: SplitScores, floors: Precisions) -> dict[str, Any]:
+    """The reward's prec@1 against that of the best floor on the same events: {floor, percent, diff,
+    ci}."""
+    means = {name: by_k[1] for name, by_k in means_of(floors).items()}
+    if np.isnan(means["random"]):
+        return {"floor": None, "percent": None, "diff": None, "ci": [None, None]}
+    best = max(means, key=lambda name: means[name])
+    ours = scored.evaluation.heads["reward"].precision_per_event[1]
+    return {
+        "floor": best,
+        "percent": means[best],
+        **_plain(paired_difference(ours, floors[best][1], scored.encoded.user_of_event)),
+    }
+
+
+def run_differences(
+    runs: tuple[TrainedRun, TrainedRun], scored: tuple[SplitScores, SplitScores]
+) -> dict[str, Any]:
+    """Two runs on the same events: differences first − second of each figure, and the settings that
+    differ.
+
+    Raises:
+        ConfigError: they were scored on different events.
+    """
+    if not scored[0].has_events_of(scored[1]):
+        about = [
+            f"'{run.folder}' has {one.encoded.n_events} events of log '{one.log.name}' "
+            f"(fingerprint {run.fingerprint[:12]})"
+            for run, one in zip(runs, scored, strict=True)
+        ]
+        raise ConfigError(
+            f"--compare needs two runs that are scored on the same events: {' and '.join(about)}: "
+            "train both on one log with one split, or leave --compare out"
+        )
+    both = [head for head in scored[0].scores.heads if head in scored[1].scores.heads]
+    return {
+        "differences": [
+            _difference(scored, head, what, unit) for head in both for what, unit in _FIGURES
+        ],
+        "settings": _settings(runs),
+    }
+
+
+_FIGURES = (("prec@1", "points"), ("prec@2", "points"), ("NLL", "nats"))
+
+
+def _difference(
+    scored: tuple[SplitScores, SplitScores], head: str, what: str, unit: str
+) -> dict[str, Any]:
+    ours, theirs = (_per_event(one, head, what) for one in scored)
+    interval = paired_difference(ours, theirs, scored[0].encoded.user_of_event)
+    better = interval.high < 0 if what == "NLL" else interval.low > 0
+    worse = interval.low > 0 if what == "NLL" else interval.high < 0
+    verdict = "first is better" if better else "second is better" if worse else "not told apart"
+    return {"head": head, "figure": what, "unit": unit, **_plain(interval), "verdict": verdict}
+
+
+def _per_event(scored: SplitScores, head: str, what: str) -> Float64Array:
+    if what == "NLL":
+        return scored.nll(head)
+    return np.asarray(scored.evaluation.heads[head].precision_per_event[int(what[-1])], np.float64)
+
+
+def _settings(runs: tuple[TrainedRun, TrainedRun]) -> list[dict[str, Any]]:
+    first, second = (run.model.config.to_mapping() for run in runs)
+    return [
+        {"key": key, "first": first[key], "second": second[key]}
+        for key in first
+        if first[key] != second[key]
+    ]
+
+
+def _plain(interval: Interval) -> dict[str, Any]:
+    return {"diff": interval.mean, "ci": [interval.low, interval.high], "n_users": interval.n_users}

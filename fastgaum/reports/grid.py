@@ -1,4 +1,5 @@
-"""Independent runs, one after the other or side by side in processes.
+"""The runs of a grid, data sets × models × splits × seeds, every model named and set before
+anything is trained; and how they run, one after the other or side by side in processes.
 
 Each run uses one thread, so that its figures depend on its seed alone: not on how many runs stand
 beside it, nor on how many cores the machine has."""
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import tempfile
 import threading
@@ -21,9 +23,9 @@ from typing import Any
 
 import torch
 
-from fastgaum.baselines.registry import make_model
+from fastgaum.baselines.registry import check_model, make_model, setting_names
 from fastgaum.config import PRESETS, Config
-from fastgaum.errors import FastgaumError, NumericsError
+from fastgaum.errors import ConfigError, FastgaumError, NumericsError, did_you_mean
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.shard_writer import save_log
 from fastgaum.logs.shards import load_log
@@ -31,7 +33,107 @@ from fastgaum.logs.split import resplit
 from fastgaum.metrics.evaluation import Evaluation
 from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.user_model import UserModel
-from fastgaum.reports.plan import Run
+
+_OWN_OPTION = {"preset": "--models", "protocol": "--protocol"}
+"""settings that a grid has an option for: --set would contradict what the table says of itself"""
+_RANGE = re.compile(r"(\d+)(?:\.\.(\d+))?")
+
+
+@dataclass(frozen=True)
+class GridRun:
+    """One training of a grid."""
+
+    dataset: str
+    model: str
+    settings: Mapping[str, Any]
+    """protocol, seed, and the model's own that were set"""
+    resplit: int | None = None
+    """seed of the split of whole users; None: the log's own split"""
+
+    @property
+    def seed(self) -> int:
+        """Seed of the model's random streams."""
+        return int(self.settings["seed"])
+
+
+def grid_runs(
+    datasets: Sequence[str],
+    models: Sequence[str],
+    seeds: int,
+    protocol: str,
+    settings: Mapping[str, Any],
+    resplits: Sequence[int | None] = (None,),
+) -> list[GridRun]:
+    """List the runs of a grid, in the order of its table; the first seed is the one that is set, or
+    0.
+
+    Each model takes the settings that it has.
+
+    Raises:
+        ConfigError: an unknown model, a setting that no model of the grid has or that is
+            impossible, or no seed.
+    """
+    if seeds < 1:
+        raise ConfigError(f"--seeds must be at least 1, got {seeds}")
+    own = _settings_by_model(models, protocol, settings)
+    return [
+        GridRun(dataset, model, {**own[model], "seed": own[model]["seed"] + i}, resplit)
+        for dataset in datasets
+        for model in models
+        for resplit in resplits
+        for i in range(seeds)
+    ]
+
+
+def parse_resplits(text: str) -> list[int]:
+    """Read a seed, a range or a list of both: `7`, `1..10`, `1,4,9`; each split once, in the order
+    given.
+
+    Raises:
+        ConfigError: anything else, or a range that falls.
+
+    >>> parse_resplits("1..3,7")
+    [1, 2, 3, 7]
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        found = _RANGE.fullmatch(part.strip())
+        if found is None:
+            raise ConfigError(
+                f"--resplit takes seeds of at least 0 as 7, 1..10 or 1,4,9, got '{text}'"
+            )
+        first = int(found[1])
+        last = first if found[2] is None else int(found[2])
+        if last < first:
+            raise ConfigError(f"--resplit {part.strip()} is an empty range: write {last}..{first}")
+        seeds.extend(range(first, last + 1))
+    return list(dict.fromkeys(seeds))
+
+
+def _settings_by_model(
+    models: Sequence[str], protocol: str, settings: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    for key in settings:
+        if key in _OWN_OPTION:
+            raise ConfigError(f"--set {key} does not fit a grid: use {_OWN_OPTION[key]}")
+    for model in models:
+        check_model(model, {"protocol": protocol})
+    known = {model: setting_names(model) for model in models}
+    for key in settings:
+        if not any(key in names for names in known.values()):
+            every = sorted(set().union(*known.values()))
+            raise ConfigError(
+                f"unknown configuration key '{key}': no model of the grid ({', '.join(models)}) "
+                "has it"
+                f"{did_you_mean(key, every)}"
+            )
+    own = {}
+    for model in models:
+        set_here = {key: value for key, value in settings.items() if key in known[model]}
+        own[model] = {"protocol": protocol, "seed": 0, **set_here}
+        check_model(model, own[model])
+    return own
+
 
 NO_SELECTION = "—"
 """stands for the selection of a model that chooses no epoch"""
@@ -68,10 +170,10 @@ Outcome = RunFigures | RunFailure
 
 def run_all(
     logs: Mapping[str, SessionLog],
-    runs: Sequence[Run],
+    runs: Sequence[GridRun],
     jobs: int,
     device: str,
-    on_start: Callable[[Run], None],
+    on_start: Callable[[GridRun], None],
 ) -> Generator[tuple[int, Outcome], None, None]:
     """Yield each run's outcome as it ends, with its place in `runs`; at most `jobs` runs at a time.
 
@@ -99,7 +201,7 @@ def run_all(
         yield from _side_by_side(folders, runs, order, min(jobs, len(runs)), device)
 
 
-def run_one(run: Run, log: SessionLog, device: str) -> Outcome:
+def run_one(run: GridRun, log: SessionLog, device: str) -> Outcome:
     """Train and evaluate with one thread; `log` has its own split."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -123,7 +225,7 @@ def split_log(log: SessionLog, seed: int | None) -> SessionLog:
     return log if seed is None else resplit(log, seed)
 
 
-def _figures(run: Run, log: SessionLog, device: str) -> RunFigures:
+def _figures(run: GridRun, log: SessionLog, device: str) -> RunFigures:
     started = time.perf_counter()
     model = make_model(run.model, run.settings, device)
     model.fit(log)
@@ -145,7 +247,7 @@ def _settings_of(model: ChoiceModel) -> Any:
     return model.config if isinstance(model, UserModel) else model
 
 
-def _cost(run: Run, logs: Mapping[str, SessionLog]) -> int:
+def _cost(run: GridRun, logs: Mapping[str, SessionLog]) -> int:
     """A guess at a run's time, in no unit."""
     n_events = logs[run.dataset].n_events
     if run.model not in PRESETS:
@@ -160,7 +262,7 @@ def _cost(run: Run, logs: Mapping[str, SessionLog]) -> int:
 
 
 def _side_by_side(
-    folders: dict[str, Path], runs: Sequence[Run], order: Sequence[int], jobs: int, device: str
+    folders: dict[str, Path], runs: Sequence[GridRun], order: Sequence[int], jobs: int, device: str
 ) -> Generator[tuple[int, Outcome], None, None]:
     # Spawned, not forked: torch's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
@@ -211,6 +313,6 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _run_in_worker(run: Run) -> Outcome:
+def _run_in_worker(run: GridRun) -> Outcome:
     logs, device = _worker
     return run_one(run, logs[run.dataset], device)

@@ -1,13 +1,13 @@
-"""A fidelity report, or several beside each other, as blocks of text cells: for a terminal or as
-markdown."""
+"""Tables of worlds from their JSON objects, as blocks of text cells: fidelity reports, alone or
+several beside each other; policies, one block for each size of slates; and adaptation curves."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from fastgaum.reports.figures_text import num
-from fastgaum.reports.table import Block, block_to_markdown
+from fastgaum.reports.table import Block, block_to_markdown, num
 
 DIGITS = {"%": 1, "nats": 3, "places": 2, "log": 2, "ratio": 2}
 ALPHA = 0.05
@@ -16,7 +16,7 @@ ALPHA = 0.05
 Report = Mapping[str, Any]
 
 
-def blocks(report: Report) -> list[Block]:
+def fidelity_blocks(report: Report) -> list[Block]:
     """The statistics, their groups, and the policies of one report."""
     title = (
         f"{report['log']['name']}, {report['split']} split: the world ({report['head']}) against "
@@ -24,7 +24,10 @@ def blocks(report: Report) -> list[Block]:
     )
     parts = [
         Block(
-            title, STATISTICS, tuple(map(_statistic, report["statistics"])), tuple(_notes(report))
+            title,
+            STATISTICS,
+            tuple(map(_statistic, report["statistics"])),
+            tuple(_fidelity_notes(report)),
         )
     ]
     for one in report["statistics"]:
@@ -43,12 +46,12 @@ def blocks(report: Report) -> list[Block]:
     return parts
 
 
-def to_markdown(report: Report) -> str:
-    """The same blocks as markdown."""
-    return "\n".join(block_to_markdown(block) for block in blocks(report))
+def fidelity_markdown(report: Report) -> str:
+    """The same fidelity_blocks as markdown."""
+    return "\n".join(block_to_markdown(block) for block in fidelity_blocks(report))
 
 
-def summary(reports: Sequence[Report]) -> str:
+def fidelity_summary(reports: Sequence[Report]) -> str:
     """Several reports as two markdown tables: statistics by log, and how far log and world agree on
     policies."""
     names = [report["log"]["name"] for report in reports]
@@ -126,7 +129,7 @@ def _statistic(one: Mapping[str, Any]) -> tuple[str, ...]:
 def _sides(value: Mapping[str, Any], unit: str) -> tuple[str, ...]:
     cells = []
     for side in ("logged", "simulated", "difference"):
-        cells += [_number(value[side], unit, side), _span(value[f"{side}_ci"], unit, side)]
+        cells += [_number(value[side], unit, side), _unit_span(value[f"{side}_ci"], unit, side)]
     return tuple(cells)
 
 
@@ -138,7 +141,7 @@ def _number(value: float | None, unit: str, side: str = "") -> str:
     return f"+{text}" if side == "difference" and not text.startswith("-") else text
 
 
-def _span(ends: Sequence[float | None], unit: str, side: str = "") -> str:
+def _unit_span(ends: Sequence[float | None], unit: str, side: str = "") -> str:
     return f"{_number(ends[0], unit, side)} to {_number(ends[1], unit, side)}"
 
 
@@ -178,7 +181,7 @@ def _verdict(report: Report) -> str:
     return f"{len(wrong)} of {len(tested)} tests say that log and world differ{names}"
 
 
-def _notes(report: Report) -> Iterator[str]:
+def _fidelity_notes(report: Report) -> Iterator[str]:
     yield (
         f"{report['events']} events in {report['sessions']} sessions of {report['users']} users, "
         "each session replayed"
@@ -230,3 +233,103 @@ def _policy_notes(policies: Mapping[str, Any] | None) -> tuple[str, ...]:
         for name in ("spearman", "kendall")
     ]
     return (what, *lines)
+
+
+SHOWN = (1, 2, 5, 10)
+"""episodes of an adaptation curve that its table shows"""
+POLICY_COLUMNS = (
+    "policy",
+    "cumulative reward",
+    "95 %",
+    "click rate",
+    "95 %",
+    "vs best other",
+    "95 %",
+)
+
+
+def policy_blocks(result: Mapping[str, Any]) -> list[Block]:
+    """One block per k, rows by cumulative reward; bold where the interval of the lead excludes
+    0."""
+    blocks = []
+    for k in dict.fromkeys(row["k"] for row in result["rows"]):
+        rows = sorted(
+            (row for row in result["rows"] if row["k"] == k), key=lambda row: -row["return"]
+        )
+        bold = {
+            (i, 1) for i, row in enumerate(rows) if row.get("versus") and row["versus"]["ci"][0] > 0
+        }
+        blocks.append(
+            Block(
+                f"{result['world']}, k = {k}",
+                POLICY_COLUMNS,
+                tuple(map(_cells, rows)),
+                _policy_table_notes(result),
+                frozenset(bold),
+            )
+        )
+    return blocks
+
+
+def adaptation_block(result: Mapping[str, Any]) -> Block:
+    """The curve of `fastgaum rl adapt`: a row per number of users met, some of them, the
+    pre-trained beside the untrained."""
+    met = {(row["policy"], row["users"]): row for row in result["rows"]}
+    users = sorted({users for _, users in met})
+    rows = []
+    for at in (users[episode - 1] for episode in SHOWN if episode <= len(users)):
+        one, other = met["pre-trained", at], met["untrained", at]
+        rows.append(
+            (
+                f"{at:,}",
+                num(one["return"], 3),
+                _span(one["ci"]),
+                num(other["return"], 3),
+                _span(other["ci"]),
+            )
+        )
+    columns = ("users met", "pre-trained", "95 %", "untrained", "95 %")
+    return Block(
+        f"{result['policy']} meets the users of {result['in']}",
+        columns,
+        tuple(rows),
+        (),
+        frozenset(),
+    )
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    versus = row.get("versus")
+    lead = (
+        ("", "")
+        if versus is None
+        else (f"{versus['diff']:+.3f} ({versus['policy']})", _span(versus["ci"]))
+    )
+    return (
+        row["policy"],
+        num(row["return"], 3),
+        _span(row["return_ci"]),
+        num(row["click_rate"], 3),
+        _span(row["click_rate_ci"]),
+        *lead,
+    )
+
+
+def _policy_table_notes(result: Mapping[str, Any]) -> tuple[str, ...]:
+    seeds = result["seeds"]
+    return (
+        f"reward: {result['reward']}, {result['horizon']} steps, pool {result['pool']}, {seeds} "
+        f"seeds of {result['users']} users;"
+        " intervals: Student's, over seeds",
+        "vs best other: paired difference of cumulative reward on the same users; bold: its "
+        "interval lies above 0",
+        *result["notes"],
+    )
+
+
+def _span(ci: list[float]) -> str:
+    return (
+        ""
+        if any(value is None or math.isnan(value) for value in ci)
+        else f"{num(ci[0], 3)} to {num(ci[1], 3)}"
+    )

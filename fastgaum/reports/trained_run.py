@@ -1,9 +1,11 @@
-"""A run folder, opened: its model, its training table, and what it says of its machine and of
-reading the log."""
+"""A run folder, opened: its model, its training table, what it says of its machine and of reading
+the log, and the commands that repeat it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from fastgaum.config import PRESETS, Config
 from fastgaum.errors import CheckpointError, DatasetError, LogFormatError
 from fastgaum.game.observers import EpochRow
 from fastgaum.logs.decoder import READ_ERRORS, one_line, read_small_parquet
-from fastgaum.logs.log import SessionLog
+from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.models.user_model import UserModel
 from fastgaum.untrusted import parse_json, read_text
 
@@ -22,7 +24,7 @@ COLUMNS = tuple(EpochRow.__dataclass_fields__)
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainedRun:
     """What a run folder holds."""
 
     folder: Path
@@ -53,7 +55,7 @@ class Run:
         }
 
 
-def open_run(folder: Path, device: str = "cpu") -> Run:
+def open_run(folder: Path, device: str = "cpu") -> TrainedRun:
     """Open a run folder.
 
     Raises:
@@ -69,18 +71,18 @@ def open_run(folder: Path, device: str = "cpu") -> Run:
             f"'{folder}' was trained from the preset '{model.config.preset}', which this version "
             "does not have"
         )
-    machine = _object(folder / "machine.json")
+    machine = _read_object(folder / "machine.json")
     if not isinstance(machine.get("log"), dict) or not isinstance(
         machine["log"].get("fingerprint"), str
     ):
         raise CheckpointError(
             f"'{folder / 'machine.json'}' does not say which log it was trained on: train again"
         )
-    reading = _object(folder / "reading.json") if (folder / "reading.json").exists() else {}
-    return Run(folder, model, machine, reading, _table(folder))
+    reading = _read_object(folder / "reading.json") if (folder / "reading.json").exists() else {}
+    return TrainedRun(folder, model, machine, reading, _table(folder))
 
 
-def log_of(run: Run, logs: Sequence[SessionLog]) -> SessionLog:
+def log_of(run: TrainedRun, logs: Sequence[SessionLog]) -> SessionLog:
     """The log among several that a run was trained on; of the same data in a real order and in
     none, the one that it was read as.
 
@@ -121,7 +123,7 @@ def _table(folder: Path) -> pl.DataFrame:
     return table.select(COLUMNS)
 
 
-def _object(file: Path) -> dict[str, Any]:
+def _read_object(file: Path) -> dict[str, Any]:
     try:
         value = parse_json(read_text(file))
     except (OSError, ValueError) as error:
@@ -131,3 +133,47 @@ def _object(file: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"'{file}' holds no object: train again")
     return value
+
+
+def repeat_commands(run: TrainedRun, split: SplitName) -> list[str]:
+    """Lines for a shell: install, in a checkout where the run came from one; train again and
+    evaluate, where the report was made.
+
+    Training starts from the run's resolved configuration, in which a search has been decided.
+    """
+    machine = run.machine
+    log = _shown(machine["log"].get("source") or machine["log"].get("name", "LOG"))
+    folder = _shown(str(run.folder.absolute()))
+    again = f"{folder}-again"
+    reading = [text for key, value in run.reading.items() for text in _option(key, value)]
+    train = ["fastgaum", "train", log, "-o", again, "--config", f"{folder}/config.toml", *reading]
+    if machine.get("threads"):
+        train += ["--threads", str(machine["threads"])]
+    evaluate = ["fastgaum", "evaluate", again, log, "--split", split]
+    return [_install(machine), shlex.join(train), shlex.join(evaluate)]
+
+
+def _install(machine: Mapping[str, Any]) -> str:
+    if machine.get("commit"):
+        return f"git checkout {shlex.quote(machine['commit'])} && pip install ."
+    version = machine.get("versions", {}).get("fastgaum")
+    return f"pip install {shlex.quote(f'fastgaum=={version}' if version else 'fastgaum')}"
+
+
+def _shown(path: str) -> str:
+    """Relative where it lies below the working folder: a page that is passed on need not tell whose
+    home it was."""
+    if os.path.isabs(path) and Path(path).is_relative_to(Path.cwd()):
+        return os.path.relpath(path)
+    return path
+
+
+def _option(key: str, value: object) -> list[str]:
+    """One option of reading: `candidate_field: [a, b]` → --candidate-field a --candidate-field
+    b."""
+    name = f"--{key.replace('_', '-')}"
+    if isinstance(value, list):
+        return [text for one in value for text in (name, str(one))]
+    if value is True:
+        return [name]
+    return [name, _shown(str(value))]

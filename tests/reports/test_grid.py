@@ -7,25 +7,27 @@ import pytest
 from fastgaum.baselines.registry import BASELINES
 from fastgaum.config import PRESETS
 from fastgaum.errors import ConfigError
-from fastgaum.reports.plan import parse_resplits, plan
+from fastgaum.reports.grid import grid_runs, parse_resplits
 
 
 def test_seeds_count_from_the_one_that_is_set() -> None:
-    runs = plan(["a", "b"], ["fastgaum"], 2, "views", {"seed": 10})
+    runs = grid_runs(["a", "b"], ["fastgaum"], 2, "views", {"seed": 10})
     assert [(run.dataset, run.seed) for run in runs] == [("a", 10), ("a", 11), ("b", 10), ("b", 11)]
     assert {run.settings["protocol"] for run in runs} == {"views"}
     assert {run.resplit for run in runs} == {None}
 
 
 def test_every_split_has_every_seed() -> None:
-    runs = plan(["a"], ["random", "logit"], 2, "bags", {}, (4, 9))
+    runs = grid_runs(["a"], ["random", "logit"], 2, "bags", {}, (4, 9))
     assert [(run.model, run.resplit, run.seed) for run in runs] == [
         (model, split, seed) for model in ("random", "logit") for split in (4, 9) for seed in (0, 1)
     ]
 
 
 def test_a_setting_goes_to_each_model_that_has_it() -> None:
-    runs = plan(["a"], ["fastgaum", "logit", "random"], 1, "bags", {"lr": 0.01, "warm_start": 3})
+    runs = grid_runs(
+        ["a"], ["fastgaum", "logit", "random"], 1, "bags", {"lr": 0.01, "warm_start": 3}
+    )
     own = {run.model: set(run.settings) - {"protocol", "seed"} for run in runs}
     assert own == {"fastgaum": {"lr", "warm_start"}, "logit": {"lr"}, "random": set()}
 
@@ -50,7 +52,7 @@ def test_a_setting_goes_to_each_model_that_has_it() -> None:
 )
 def test_mistakes(models: list[str], settings: dict[str, object], seeds: int, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        plan(["a"], models, seeds, "bags", settings)
+        grid_runs(["a"], models, seeds, "bags", settings)
 
 
 def test_every_preset_and_baseline_of_the_core_can_be_planned() -> None:
@@ -58,7 +60,7 @@ def test_every_preset_and_baseline_of_the_core_can_be_planned() -> None:
         *PRESETS,
         *(name for name in ("random", "click-rate", "click-count", "logit") if name in BASELINES),
     ]
-    assert [run.model for run in plan(["a"], names, 1, "identity", {})] == names
+    assert [run.model for run in grid_runs(["a"], names, 1, "identity", {})] == names
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,293 @@
+"""Log and world compared: intervals from a bootstrap over users, a permutation test within users,
+and whether both rank policies alike.
+
+The hypothesis is that the logged session is one more draw of the world: given the displays, a
+user's logged choices and those of their replicas are then exchangeable. Each permutation takes, for
+every user independently, one of the user's versions (the log or a replica, all sessions of the user
+together) as the logged one; p is the share of permutations, the log itself among them, whose two
+sides differ at least as much. It is exact for any statistic, small sample or not, and allows
+whatever ties a user's events together.
+
+    mean   |difference of the two ratios|
+    chi2   Σ over groups of counts · (difference)² / ratio of both sides together: Pearson's, for
+           shares and rates
+    ks     largest |difference of the cumulated shares|: Kolmogorov and Smirnov's
+
+Policies recommend one of the displayed items. A log's display sets and choices are fixed, so
+"recommend this one of the displayed items, reward 1 if the user chooses it" has a value that is
+seen directly, without any propensity: the share of events whose choice is the recommended item. In
+the world the same policy, which reads the simulated history where it reads one, has the same value
+of simulated choices. Nothing is learned about displays that no log holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import rankdata
+
+from fastgaum.logs.log import IntArray
+from fastgaum.metrics.sums import AnyArray, Float64Array, Statistic, Test, ratio
+from fastgaum.reports.behaviour import Context, ModelScores
+
+CHUNK = 1 << 22
+"""entries that are gathered at once"""
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A statistic on both sides; arrays have an entry per group."""
+
+    statistic: Statistic
+    logged: Float64Array
+    logged_ci: Float64Array
+    """shape (2, n_groups): from, to"""
+    simulated: Float64Array
+    """of all replicas together"""
+    simulated_ci: Float64Array
+    difference: Float64Array
+    """simulated − logged"""
+    difference_ci: Float64Array
+    """of the same drawn users on both sides"""
+    distance: float
+    """the test's statistic; NaN where a side counts nothing"""
+    p: float
+    """before Holm's rule; NaN where a side counts nothing"""
+
+
+def compare_sides(statistic: Statistic, draws: int = 1999, seed: int = 0) -> Compared:
+    """Both sides of a statistic, their intervals over users and the test; the same seed gives the
+    same figures."""
+    n_users = statistic.sums.shape[1]
+    logged, simulated = (side[0] for side in sides(statistic, np.ones((1, n_users))))
+    parts = [sides(statistic, weights) for weights in drawn_users(n_users, draws, seed)]
+    drawn = (
+        np.concatenate([logged for logged, _ in parts]),
+        np.concatenate([simulated for _, simulated in parts]),
+    )
+    distance, p = permutation_test(statistic, draws, seed)
+    return Compared(
+        statistic,
+        logged,
+        percentile_interval(drawn[0]),
+        simulated,
+        percentile_interval(drawn[1]),
+        simulated - logged,
+        percentile_interval(drawn[1] - drawn[0]),
+        distance,
+        p,
+    )
+
+
+def sides(statistic: Statistic, weights: AnyArray) -> tuple[Float64Array, Float64Array]:
+    """Logged and simulated ratios, (n_draws, n_groups) each, of users that count `weights`
+    (n_draws, n_users) times."""
+    (sums, more_sums), (counts, more_counts) = (
+        (part[0], part[1:].sum(axis=0)) for part in (statistic.sums, statistic.counts)
+    )
+    return ratio(weights @ sums, weights @ counts), ratio(
+        weights @ more_sums, weights @ more_counts
+    )
+
+
+def drawn_users(n_users: int, draws: int, seed: int) -> Iterator[Float64Array]:
+    """How often each user is drawn, with replacement, as many as there are; chunks of shape (·,
+    n_users)."""
+    rng = np.random.default_rng(seed)
+    step = max(1, CHUNK // n_users)
+    for start in range(0, draws, step):
+        size = min(step, draws - start)
+        yield rng.multinomial(n_users, np.full(n_users, 1 / n_users), size=size).astype(np.float64)
+
+
+def percentile_interval(values: Float64Array) -> Float64Array:
+    """Percentile interval of draws, (n_draws, ·) → (2, ·); draws that count nothing are left out,
+    NaN if all do."""
+    ends = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    columns = [values[~np.isnan(values[:, i]), i] for i in range(values.shape[1])]
+    return np.stack(
+        [np.quantile(one, ends) if len(one) else np.full(2, np.nan) for one in columns], axis=1
+    )
+
+
+def permutation_test(statistic: Statistic, draws: int, seed: int) -> tuple[float, float]:
+    """Distance of the two sides, and p; NaN both where a side counts nothing."""
+    observed = distance(*next(exchanged(statistic, 0, seed)), statistic.test)
+    if np.isnan(observed[0]):
+        return float("nan"), float("nan")
+    others = np.concatenate(
+        [distance(*part, statistic.test) for part in exchanged(statistic, draws, seed)]
+    )
+    # sums that are equal may differ by rounding; a permutation that counts nothing on a side is no
+    # evidence
+    below = np.count_nonzero(others < observed[0] - 1e-9 * abs(observed[0]))
+    return float(observed[0]), (len(others) - below) / len(others)
+
+
+Sides = tuple[tuple[AnyArray, AnyArray], tuple[AnyArray, AnyArray]]
+"""sums and counts, (n_draws, n_groups) each, of the log and of the world"""
+
+
+def exchanged(statistic: Statistic, draws: int, seed: int) -> Iterator[Sides]:
+    """The sides as they are, then `draws` permutations within users, in chunks."""
+    sums, counts = statistic.sums, statistic.counts
+    n_versions, n_users, n_groups = sums.shape
+    totals = sums.sum(axis=(0, 1)), counts.sum(axis=(0, 1))
+    rng = np.random.default_rng([seed, 1])
+    everyone = np.arange(n_users)
+    step = max(1, CHUNK // (n_users * n_groups))
+    for start in range(0, draws + 1, step):
+        size = min(step, draws + 1 - start)
+        picked = rng.integers(n_versions, size=(size, n_users))
+        if start == 0:
+            picked[0] = 0
+        one = sums[picked, everyone].sum(axis=1), counts[picked, everyone].sum(axis=1)
+        yield one, (totals[0] - one[0], totals[1] - one[1])
+
+
+def distance(
+    logged: tuple[AnyArray, AnyArray], simulated: tuple[AnyArray, AnyArray], test: Test
+) -> Float64Array:
+    """How far two sides are apart, (n_draws,); sums and counts (n_draws, n_groups) of each. NaN if
+    one counts nothing."""
+    one, other = ratio(*logged), ratio(*simulated)
+    if test == "mean":
+        return np.abs(one - other)[:, 0]
+    if test == "ks":
+        return np.asarray(np.abs(np.cumsum(one - other, axis=1)).max(axis=1), np.float64)
+    together = ratio(logged[0] + simulated[0], logged[1] + simulated[1])
+    terms = logged[1] * (one - other) ** 2 / np.where(together > 0, together, 1.0)
+    # a group that one side lacks says nothing; where all do, there is nothing to compare_sides
+    apart = np.where(np.isnan(terms).all(axis=1), np.nan, np.nansum(terms, axis=1))
+    return np.asarray(apart, np.float64)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """One rank correlation of the policies' logged and simulated values."""
+
+    value: float
+    interval: tuple[float, float]
+    """of the same drawn users on both sides"""
+    expected: float
+    """its mean if the log were one more draw of the world: noise alone keeps it below 1"""
+    expected_interval: tuple[float, float]
+    p: float
+    """share of permutations within users in which it is as low"""
+
+
+def policies_of(
+    context: Context, own: ModelScores, others: Mapping[str, ModelScores]
+) -> dict[str, Float64Array]:
+    """Probability that each policy recommends a candidate, (n_candidates,), by name.
+
+    `own` is what the world's model says; `others` what models fitted on the training split say, by
+    name."""
+    c, offsets = context, context.log.display_offsets
+    sizes = np.diff(offsets)
+    number = np.arange(len(c.log.items)) - np.repeat(offsets[:-1], sizes)
+    policies = {
+        "uniform": 1.0 / np.repeat(sizes, sizes),
+        "most chosen in training": greedy_policy(c.training_choices, offsets),
+        "most displayed in training": greedy_policy(c.training_displays, offsets),
+        "least displayed in training": greedy_policy(-c.training_displays, offsets),
+        "best click rate in training": greedy_policy(
+            (c.training_choices + 0.3) / (c.training_displays + 1.0), offsets
+        ),
+        "chosen before in the session": greedy_policy(c.chosen_before, offsets),
+        "least displayed in the session": greedy_policy(-c.displayed_before, offsets),
+    }
+    if c.log.ordered:
+        policies["first displayed"] = greedy_policy(-number, offsets)
+    for name, scored in others.items():
+        policies[f"{name}, greedy"] = greedy_policy(scored.utilities, offsets)
+        for temperature in (1, 3):
+            policies[f"{name}, softmax_policy at {temperature}"] = softmax_policy(
+                scored.utilities / temperature, offsets
+            )
+    policies["the model, greedy"] = greedy_policy(own.utilities, offsets)
+    policies["the model, as it chooses"] = softmax_policy(own.log_probs, offsets)
+    return policies
+
+
+def greedy_policy(scores: AnyArray, offsets: IntArray) -> Float64Array:
+    """1 for the best of each display set, shared among ties; scores and result (n_candidates,).
+
+    >>> greedy_policy(np.array([1.0, 2.0, 2.0, 5.0]), np.array([0, 3, 4])).tolist()
+    [0.0, 0.5, 0.5, 1.0]
+    """
+    sizes = np.diff(offsets)
+    best = scores == np.repeat(np.maximum.reduceat(scores, offsets[:-1]), sizes)
+    return np.asarray(
+        best / np.repeat(np.add.reduceat(best.astype(np.float64), offsets[:-1]), sizes), np.float64
+    )
+
+
+def softmax_policy(scores: AnyArray, offsets: IntArray) -> Float64Array:
+    """Softmax over each display set; where all are −inf, all alike."""
+    sizes = np.diff(offsets)
+    top = np.repeat(np.maximum.reduceat(scores, offsets[:-1]), sizes)
+    weights = np.exp(np.where(np.isneginf(top), 0.0, scores - np.where(np.isneginf(top), 0.0, top)))
+    return np.asarray(
+        weights / np.repeat(np.add.reduceat(weights, offsets[:-1]), sizes), np.float64
+    )
+
+
+def values_of(context: Context, policies: Mapping[str, AnyArray]) -> Statistic:
+    """Share of events whose choice is what a policy recommends, a group per policy; no click counts
+    as 0."""
+    c, names = context, tuple(policies)
+    hits = np.concatenate(
+        [np.nan_to_num(c.chosen(recommended)) for recommended in policies.values()]
+    )
+    groups = np.repeat(np.arange(len(names)), c.log.n_events)
+    rows = np.tile(c.sums.rows, len(names))
+    sums, counts = (
+        c.sums.add(part, rows, groups, len(names)) for part in (hits, np.ones(len(hits)))
+    )
+    what = "events whose choice is the recommended item, of all events"
+    return Statistic("value of policies", what, "chi2", names, sums, counts)
+
+
+def agreement(values: Statistic, draws: int = 1999, seed: int = 0) -> dict[str, Agreement]:
+    """Spearman's and Kendall's rank correlation of the logged and simulated values."""
+    n_users = values.sums.shape[1]
+    observed = sides(values, np.ones((1, n_users)))
+    drawn = [sides(values, weights) for weights in drawn_users(n_users, draws, seed)]
+    worlds = [tuple(ratio(*side) for side in both) for both in exchanged(values, draws, seed)]
+    result = {}
+    for name, correlation in (("spearman", spearman), ("kendall", kendall)):
+        value = float(correlation(*observed)[0])
+        low, high = percentile_interval(
+            np.concatenate([correlation(*pair) for pair in drawn])[:, None]
+        )[:, 0]
+        # the first is the log itself
+        expected = np.concatenate([correlation(*pair) for pair in worlds])[1:]
+        reached = np.count_nonzero(expected <= value + 1e-9)
+        ends = percentile_interval(expected[:, None])[:, 0]
+        result[name] = Agreement(
+            value,
+            (float(low), float(high)),
+            float(np.nanmean(expected)),
+            (float(ends[0]), float(ends[1])),
+            float((1 + reached) / (1 + draws)),
+        )
+    return result
+
+
+def spearman(one: Float64Array, other: Float64Array) -> Float64Array:
+    """Spearman's ρ of each row of two arrays, (n, n_policies) → (n,); ties share their mean rank,
+    NaN where all tie."""
+    a, b = (rankdata(part, axis=1) for part in (one, other))
+    a, b = (part - part.mean(axis=1, keepdims=True) for part in (a, b))
+    return ratio((a * b).sum(axis=1), np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1)))
+
+
+def kendall(one: Float64Array, other: Float64Array) -> Float64Array:
+    """Kendall's τ-b of each row of two arrays, (n, n_policies) → (n,); NaN where all tie."""
+    a, b = (np.sign(part[:, :, None] - part[:, None, :]) for part in (one, other))
+    return ratio(
+        (a * b).sum(axis=(1, 2)), np.sqrt((a**2).sum(axis=(1, 2)) * (b**2).sum(axis=(1, 2)))
+    )

@@ -1,0 +1,369 @@
+"""The table of `reproduce` from its JSON object: blocks of text cells with the lines below them,
+for a terminal or as markdown, and as csv.
+
+Everything that is printed comes from the object, so that a table can be set again from a JSON
+file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from fastgaum.reports.table import Block, block_to_markdown, finite, num, ranges, signed, spread
+
+KS = ("1", "2")
+FLOOR_MODELS = {
+    "random": "random",
+    "train_click_rate": "click-rate",
+    "train_click_count": "click-count",
+}
+"""the model that is a floor with a row's figures: its row stands among the floors, once, and is
+never bold"""
+COLUMNS = (
+    "model",
+    "prec@1",
+    "95 %",
+    "prec@2",
+    "95 %",
+    "vs best other",
+    "NLL",
+    "ECE",
+    "gap",
+    "published",
+    "seconds",
+)
+IDENTITY_MARK = " †"
+
+ByK = Mapping[str, Mapping[str, Any]]
+"""the cells of one row by k"""
+
+
+def reproduce_blocks(result: Mapping[str, Any]) -> list[Block]:
+    """One block per data set of a reproduce object, and the published table where it has to do with
+    one of them.
+
+    Rows: floors, what others published or reached, models × heads by prec@1, oracle where known.
+    """
+    parts = [_block(result, name, facts) for name, facts in result["datasets"].items()]
+    return (
+        [*parts, published_block(result["published_table"])]
+        if "published_table" in result
+        else parts
+    )
+
+
+def reproduce_markdown(result: Mapping[str, Any]) -> str:
+    """The same reproduce_blocks as markdown."""
+    return "\n".join(block_to_markdown(block) for block in reproduce_blocks(result))
+
+
+def published_block(table: Mapping[str, Any]) -> Block:
+    """The whole published table, prec@1 / prec@2, as `published.published_table` gives it."""
+    rows, missing = table["rows"], table["not_released"]
+    datasets = list(dict.fromkeys(dataset for row in rows.values() for dataset in row))
+    columns = [f"{name} (not released)" if name in missing else name for name in datasets]
+    cells = [
+        (model, *(_both(row.get(dataset, {})) for dataset in datasets))
+        for model, row in rows.items()
+    ]
+    return Block(
+        title="Published figures",
+        columns=("model", *columns),
+        rows=tuple(cells),
+        notes=(
+            "prec@1 / prec@2 in percent, ± as published: Chen et al. 2019 as the report's figure "
+            "9 quotes them, and the"
+            " report's own",
+            f"published figures only: {', '.join(missing)} was never released",
+        ),
+    )
+
+
+def rows_by_model(cells: Iterable[Mapping[str, Any]], dataset: str) -> dict[tuple[str, str], ByK]:
+    """The cells of one data set by (model, head) and k, best prec@1 first, equals in the grid's
+    order."""
+    rows: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    for cell in cells:
+        if cell["dataset"] == dataset:
+            rows.setdefault((cell["model"], cell["head"]), {})[str(cell["k"])] = cell
+    return dict(sorted(rows.items(), key=lambda row: -_rank(row[1]["1"]["mean"])))
+
+
+def label_of(key: tuple[str, str], rows: Iterable[tuple[str, str]]) -> str:
+    """What a row is called: the model, and its head where it has two."""
+    model, head = key
+    return f"{model}, {head}" if sum(name == model for name, _ in rows) > 1 else model
+
+
+def _block(result: Mapping[str, Any], name: str, facts: Mapping[str, Any]) -> Block:
+    rows = rows_by_model(result["cells"], name)
+    floors = {floor: rows.get((FLOOR_MODELS.get(floor, ""), "reward")) for floor in facts["floors"]}
+    lines = [_floor_row(floor, facts["floors"][floor], by_k) for floor, by_k in floors.items()]
+    lines += _published_rows(facts)
+    bold = set()
+    for key, by_k in rows.items():
+        if by_k in floors.values():
+            continue
+        bold |= {
+            (len(lines), column)
+            for k, column in zip(KS, (1, 3), strict=True)
+            if by_k[k].get("bold")
+        }
+        mark = IDENTITY_MARK if by_k["1"]["protocol"] != result["protocol"] else ""
+        lines.append([label_of(key, rows) + mark, *_figures(by_k)])
+    columns: tuple[str, ...] = COLUMNS
+    if facts.get("oracle") is not None:
+        lines.append(_oracle_row(facts["oracle"]))
+        columns = (*COLUMNS, "random → oracle")
+    width = len(columns)
+    texts = tuple(tuple((line + [""] * width)[:width]) for line in lines)
+    marked = any(row[0].endswith(IDENTITY_MARK) for row in texts)
+    notes = [*notes_of(result, name, facts, rows, marked=marked), *failures_of(result, name)]
+    return Block(
+        f"{name}, protocol {result['protocol']}", columns, texts, tuple(notes), frozenset(bold)
+    )
+
+
+def _floor_row(floor: str, precs: Mapping[str, Any], by_k: ByK | None) -> list[str]:
+    """A floor, with the figures of the model that it is where the grid has it."""
+    label = f"floor: {floor.replace('_', ' ')}"
+    return (
+        [label, num(precs["1"]), "", num(precs["2"])] if by_k is None else [label, *_figures(by_k)]
+    )
+
+
+def _published_rows(facts: Mapping[str, Any]) -> Iterator[list[str]]:
+    best = facts.get("published_best") or {}
+    if best:
+        names = [best[k]["model"] for k in KS if k in best]
+        cells = [spread(best[k]["mean"], best[k]["sd"]) if k in best else "" for k in KS]
+        yield [f"best published: {' / '.join(dict.fromkeys(names))}", cells[0], "", cells[1]]
+    for model, precs in (facts.get("authors_code") or {}).items():
+        yield [f"authors' code: {model}", num(precs.get("1")), "", num(precs.get("2"))]
+
+
+def _oracle_row(oracle: Mapping[str, Any]) -> list[str]:
+    return ["oracle", num(oracle["1"]), "", num(oracle["2"]), "", "", num(oracle["nll"], 3)]
+
+
+def _figures(by_k: ByK) -> list[str]:
+    """Everything of a row but its label."""
+    one = by_k["1"]
+    published = [by_k[k]["published"] for k in KS]
+    way = one.get("way_to_oracle")
+    return [
+        *(
+            text
+            for k in KS
+            for text in (spread(by_k[k]["mean"], by_k[k]["sd"]), _span(by_k[k]["ci"]))
+        ),
+        _versus(one.get("vs_best_other")),
+        num(one["nll"], 3),
+        num(one["ece"], 3),
+        "" if one["gap"] is None else num(one["gap"], 4),
+        ""
+        if published[0] is None
+        else " / ".join(num(value) for value in published if value is not None),
+        num(one["seconds"]),
+        "" if way is None or math.isnan(way) else f"{round(100 * way)} %",
+    ]
+
+
+def _versus(part: Mapping[str, Any] | None) -> str:
+    return (
+        ""
+        if part is None
+        else f"{signed(part['diff'])} ({signed(part['ci'][0])} to {signed(part['ci'][1])})"
+    )
+
+
+def _both(by_k: Mapping[str, Mapping[str, Any]]) -> str:
+    return " / ".join(spread(by_k[k]["mean"], by_k[k]["sd"]) for k in KS if k in by_k)
+
+
+def _span(ci: Sequence[float]) -> str:
+    return f"{num(ci[0])} to {num(ci[1])}"
+
+
+def _rank(mean: float | None) -> float:
+    return -math.inf if mean is None or math.isnan(mean) else mean
+
+
+Rows = Mapping[tuple[str, str], Mapping[str, Mapping[str, Any]]]
+"""cells by (model, head) and k"""
+
+
+def notes_of(
+    result: Mapping[str, Any], name: str, facts: Mapping[str, Any], rows: Rows, *, marked: bool
+) -> Iterator[str]:
+    """What a reader must know to read one data set's table; `marked`: a row reads the identity
+    alone."""
+    yield _what_was_run(result, facts)
+    if "simulated" in facts:
+        simulated = facts["simulated"]
+        yield (
+            f"displays were never logged: they are made up by the rule {simulated['rule']}, and"
+            ' "fewest displays earlier in the session" alone scores prec@1'
+            f" {num(simulated['trace'])}"
+        )
+    if facts.get("published_best") and result["resplit"]:
+        yield "the published figures are of the released split: compare with care"
+    if facts.get("published_best") and result["protocol"] == "views":
+        yield (
+            "protocol views is not comparable with the published figures, which know no view counts"
+        )
+    if marked:
+        yield (
+            "†: reads the identity alone, whatever the protocol: it has no input for what else "
+            f"{result['protocol']} says"
+        )
+    yield from _comparison(result.get("comparison", {}).get(name, {}))
+    cells = [by_k["1"] for by_k in rows.values()]
+    chosen = _grouped(
+        (cell["model"], cell["selection"]) for cell in cells if cell["selection"] != "—"
+    )
+    if chosen:
+        yield f"epoch chosen on validation by {chosen}"
+    yield from _budget(result, cells)
+    shares = [
+        f"{what}: {s['percent']:.0f} %"
+        for what, s in facts["shares"].items()
+        if s["percent"] is not None
+    ]
+    if shares:
+        yield "; ".join(shares)
+
+
+def failures_of(result: Mapping[str, Any], name: str) -> Iterator[str]:
+    """One line per failed run of a data set; its model has no row."""
+    for run in result.get("failed", []):
+        if run["dataset"] == name:
+            split = "" if run["resplit"] is None else f"split {run['resplit']}, "
+            which = f"{run['model']} ({split}seed {run['seed']})"
+            yield f"failed, so without a row: {which}: {run['reason']}"
+
+
+def _what_was_run(result: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    seeds, resplit = result["seeds"], result["resplit"]
+    events = f"{facts['n_test_events']} test events of {facts['n_test_users']} users"
+    counted = f"{seeds} seed{'s' if seeds > 1 else ''}"
+    if not resplit:
+        split = "the log's own split"
+    elif len(resplit) == 1:
+        split = f"users split anew with seed {resplit[0]}"
+    else:
+        split = f"pooled over {len(resplit)} splits of the users anew (seeds {ranges(resplit)})"
+    return (
+        f"{events}, {counted}, {split};"
+        " ± standard deviation over seeds, 95 % interval from a bootstrap over users, gap on the "
+        "training split"
+    )
+
+
+def _comparison(by_k: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    if not any(part["best"]["vs_best_other"] for part in by_k.values()):
+        return
+    yield (
+        "vs best other: paired difference of prec@1 to the best row of another model, with its 95 "
+        "% interval over users;"
+        " bold: the best of its column, its interval above 0 against every other model"
+    )
+    ours = {
+        k: part["ours"]
+        for k, part in by_k.items()
+        if part["ours"] and part["ours"]["vs_best_other"]
+    }
+    if ours:
+        texts = [f"prec@{k} {_against(part['vs_best_other'])}" for k, part in ours.items()]
+        model = next(iter(ours.values()))["model"]
+        yield f"{model} against the best other model: {', '.join(texts)}"
+
+
+def _against(part: Mapping[str, Any]) -> str:
+    low, high = part["ci"]
+    return f"{signed(part['diff'])} ({signed(low)} to {signed(high)}, {part['model']})"
+
+
+def _budget(result: Mapping[str, Any], cells: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """How many settings each model's search compared; what a fit itself compares comes on top."""
+    cells = list(cells)
+    models = {cell["model"] for cell in cells}
+    tuning = {model: facts for model, facts in result.get("tuning", {}).items() if model in models}
+    searched = _grouped((model, num(facts["settings_tried"], 0)) for model, facts in tuning.items())
+    if searched:
+        yield f"settings tried on validation folds per model: {searched}"
+    fits = _grouped(
+        (c["model"], str(c["settings_tried"])) for c in cells if c.get("settings_tried")
+    )
+    if fits:
+        yield f"settings compared on the validation split within each fit: {fits}"
+
+
+def _grouped(pairs: Iterable[tuple[str, str]]) -> str:
+    """Names by what they share: 'loss (fastgaum, logit), prec@1 (paper-pw)'."""
+    groups: dict[str, list[str]] = {}
+    for name, value in dict(pairs).items():
+        groups.setdefault(value, []).append(name)
+    return ", ".join(f"{value} ({', '.join(names)})" for value, names in groups.items())
+
+
+CSV_COLUMNS = (
+    "dataset",
+    "protocol",
+    "model",
+    "head",
+    "k",
+    "mean",
+    "sd",
+    "ci_low",
+    "ci_high",
+    "bold",
+    "vs_model",
+    "vs_head",
+    "vs_diff",
+    "vs_low",
+    "vs_high",
+    "published",
+    "seeds",
+    "splits",
+    "n_events",
+    "nll",
+    "nll_sd",
+    "ece",
+    "brier",
+    "gap",
+    "prec_nontrivial",
+    "prec_per_user",
+    "way_to_oracle",
+    "selection",
+    "seconds",
+)
+
+
+def cells_csv(result: Mapping[str, Any]) -> str:
+    """One line per cell under CSV_COLUMNS, in the object's order; what does not exist is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for cell in result["cells"]:
+        low, high = cell["ci"]
+        versus = cell.get("vs_best_other") or {
+            "model": None,
+            "head": None,
+            "diff": None,
+            "ci": (None, None),
+        }
+        flat = {
+            "ci_low": low,
+            "ci_high": high,
+            "vs_model": versus["model"],
+            "vs_head": versus["head"],
+            "vs_diff": versus["diff"],
+            "vs_low": versus["ci"][0],
+            "vs_high": versus["ci"][1],
+        }
+        writer.writerow(finite({**cell, **flat}))
+    return text.getvalue()

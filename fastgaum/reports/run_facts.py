@@ -1,0 +1,305 @@
+"""What a page says of one run besides its figures: what the reward learned, whether probabilities
+come true, and a few events in full.
+
+Only differences within a display set decide a choice among its candidates, and where no click is
+not offered nothing else is learned at all. So what is averaged here is a candidate's utility minus
+the mean of its display set, over display sets of several candidates; 1 more multiplies the odds
+against a rival by e^eta under Shannon."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastgaum.logs.log import IntArray
+from fastgaum.metrics.calibration import candidate_outcomes
+from fastgaum.metrics.intervals import bootstrap_mean
+from fastgaum.metrics.sums import cut
+from fastgaum.reports.split_scores import Float64Array, ItemCounts, SplitScores
+
+TENTHS = 10
+EXTREMES = 8
+"""items listed at each end"""
+LEAST_DISPLAYS = (10, 5, 3, 2, 1)
+"""an item is listed if it was displayed so often on the split; the first that leaves enough items
+is taken"""
+
+Group = dict[str, Any]
+BoolArray = npt.NDArray[np.bool_]
+
+
+def learned_facts(scored: SplitScores, counts: ItemCounts) -> dict[str, Any]:
+    """Groups of candidates and extreme items, for JSON."""
+    several = np.repeat(scored.sizes > 1, scored.sizes)
+    average = _Averages(scored, several)
+    return {
+        "n_candidates": int(several.sum()),
+        "popularity": _by_popularity(average, counts, scored, several),
+        "in_training": _in_training(average, counts, scored),
+        "in_session": _in_session(average, scored),
+        **_extremes(average, counts, scored, several),
+    }
+
+
+class _Averages:
+    """Means over candidates of display sets of several."""
+
+    def __init__(self, scored: SplitScores, several: BoolArray) -> None:
+        self.several = several
+        self.advantage = scored.advantage()
+        self.chosen = candidate_outcomes(scored.part.display_offsets, scored.part.choices)
+        self.predicted = np.exp(scored.reward.log_probs.astype(np.float64))
+
+    def of(self, label: str, among: BoolArray) -> Group:
+        """A group: utility against its display set's mean with its 10 % and 90 % quantiles, chosen,
+        predicted, n."""
+        cases = among & self.several
+        n = int(cases.sum())
+        if n == 0:
+            return {
+                "label": label,
+                "n": 0,
+                "utility": None,
+                "low": None,
+                "high": None,
+                "chosen": None,
+                "predicted": None,
+            }
+        low, high = np.quantile(self.advantage[cases], [0.1, 0.9])
+        means = (
+            float(values[cases].mean()) for values in (self.advantage, self.chosen, self.predicted)
+        )
+        utility, chosen, predicted = means
+        return {
+            "label": label,
+            "n": n,
+            "utility": utility,
+            "low": float(low),
+            "high": float(high),
+            "chosen": chosen,
+            "predicted": predicted,
+        }
+
+
+def _by_popularity(
+    average: _Averages, counts: ItemCounts, scored: SplitScores, several: BoolArray
+) -> list[Group]:
+    levels = counts.choices[scored.items]
+    if not several.any():
+        return []
+    edges, labels = cut(levels[several], TENTHS)
+    group = np.searchsorted(edges, levels)
+    return [average.of(label, group == i) for i, label in enumerate(labels)]
+
+
+def _in_training(average: _Averages, counts: ItemCounts, scored: SplitScores) -> list[Group]:
+    displays, choices = counts.displays[scored.items], counts.choices[scored.items]
+    return [
+        average.of("never displayed", displays == 0),
+        average.of("displayed, never chosen", (displays > 0) & (choices == 0)),
+        average.of("chosen", choices > 0),
+    ]
+
+
+def _in_session(average: _Averages, scored: SplitScores) -> list[Group]:
+    later = np.repeat(scored.event_number > 0, scored.sizes)
+    shown, picked = scored.displayed_before > 0, scored.chosen_before > 0
+    return [
+        average.of("new to the session", later & ~shown),
+        average.of("displayed before, not chosen", later & shown & ~picked),
+        average.of("chosen before", later & picked),
+    ]
+
+
+def _extremes(
+    average: _Averages, counts: ItemCounts, scored: SplitScores, several: BoolArray
+) -> dict[str, Any]:
+    """The items with the largest and the smallest mean utility, of those displayed often enough to
+    say so."""
+    n_items = scored.log.n_items
+    items = scored.items[several]
+    displays = np.bincount(items, minlength=n_items)
+    chosen = np.bincount(items, average.chosen[several], minlength=n_items)
+    total = np.bincount(items, average.advantage[several], minlength=n_items)
+    least = next((n for n in LEAST_DISPLAYS if (displays >= n).sum() >= 2 * EXTREMES), 1)
+    listed = np.flatnonzero(displays >= least)
+    mean: Float64Array = total[listed] / displays[listed]
+    order = np.argsort(-mean, kind="stable")
+    n = min(EXTREMES, len(listed) // 2)
+
+    def rows(places: Sequence[int]) -> list[dict[str, Any]]:
+        return [
+            {
+                "item": scored.log.item_ids[int(listed[place])],
+                "utility": float(mean[place]),
+                "displays": int(displays[listed[place]]),
+                "chosen": int(chosen[listed[place]]),
+                "training_displays": int(counts.displays[listed[place]]),
+                "training_choices": int(counts.choices[listed[place]]),
+            }
+            for place in places
+        ]
+
+    return {
+        "least_displays": least,
+        "n_items": len(listed),
+        "largest": rows(order[:n].tolist()),
+        "smallest": rows(order[::-1][:n].tolist()),
+    }
+
+
+DRAWS = 300
+"""of the bootstrap over users, for each point of a curve"""
+EDGES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""where the points of a candidates' curve are cut; an edge belongs to the point above it"""
+
+Point = dict[str, Any]
+Groups = npt.NDArray[np.int64]
+
+
+def calibration_facts(scored: SplitScores) -> dict[str, Any]:
+    """{head: {candidates: points, no_click: points or None}}; a point holds predicted, observed,
+    ci, n; shares in [0, 1].
+
+    Points of candidates are those of a probability between two EDGES, so that they spread over the
+    axis whether displays hold two candidates or two hundred. Points of no click are tenths of the
+    events, as its worst decile is."""
+    part = scored.part
+    users = scored.encoded.user_of_event
+    outcomes = candidate_outcomes(part.display_offsets, part.choices)
+    facts: dict[str, Any] = {}
+    for name, head in scored.scores.heads.items():
+        probs = np.exp(head.log_probs.astype(np.float64))
+        facts[name] = {
+            "candidates": _curve(
+                probs,
+                outcomes,
+                np.repeat(users, scored.sizes),
+                np.searchsorted(EDGES, probs, side="right"),
+            ),
+            "no_click": None,
+        }
+        if scored.outside:
+            away = np.exp(head.outside_log_prob.astype(np.float64))
+            no_click = (part.choices < 0).astype(np.float64)
+            facts[name]["no_click"] = _curve(away, no_click, users, _tenths(away))
+    return facts
+
+
+def _tenths(probs: Float64Array) -> Groups:
+    """Group of each case: tenths of the cases in order of probability, equal probabilities
+    together."""
+    _, level, sizes = np.unique(probs, return_inverse=True, return_counts=True)
+    middle = np.cumsum(sizes) - 0.5 * sizes
+    groups = np.minimum(middle * 10 / len(probs), 9).astype(np.int64)
+    return groups[level]
+
+
+def _curve(
+    probs: Float64Array, outcomes: Float64Array, users: IntArray, bins: Groups
+) -> list[Point]:
+    points = []
+    for group in np.unique(bins):
+        cases = bins == group
+        share = bootstrap_mean(outcomes[cases], users[cases], draws=DRAWS)
+        points.append(
+            {
+                "predicted": float(probs[cases].mean()),
+                "observed": share.mean,
+                "ci": [share.low, share.high],
+                "n": int(cases.sum()),
+            }
+        )
+    return points
+
+
+MOST_SHOWN = 10
+"""candidates listed of a display, those of the largest utility, and the logged choice"""
+HISTORY = 5
+"""choices listed before an example"""
+
+
+def example_displays(scored: SplitScores) -> list[dict[str, Any]]:
+    """A few events by the reward's probability of what happened: expected, typical, a surprise, and
+    one without a click."""
+    return [_example(scored, event, why) for why, event in _picked(scored)]
+
+
+def _picked(scored: SplitScores) -> Iterator[tuple[str, int]]:
+    """Why and which event; display sets of several candidates, later events of a session where
+    there are any."""
+    choices = scored.part.choices
+    surprise = scored.nll("reward")
+    several = (scored.sizes > 1) & (choices >= 0)
+    later = several & (scored.event_number > 0)
+    events = np.flatnonzero(later if later.sum() >= 3 else several)
+    taken = set()
+    if len(events):
+        order = events[np.argsort(surprise[events], kind="stable")]
+        for why, place in (
+            ("as expected", 0),
+            ("typical", (len(order) - 1) // 2),
+            ("a surprise", len(order) - 1),
+        ):
+            if order[place] not in taken:
+                taken.add(order[place])
+                yield why, int(order[place])
+    away = np.flatnonzero((choices < 0) & (scored.sizes > 1))
+    if len(away):
+        order = away[np.argsort(surprise[away], kind="stable")]
+        yield "without a click", int(order[(len(order) - 1) // 2])
+
+
+def _example(scored: SplitScores, event: int, why: str) -> dict[str, Any]:
+    log, part = scored.log, scored.part
+    start, stop = int(part.display_offsets[event]), int(part.display_offsets[event + 1])
+    choice = int(part.choices[event])
+    session = int(np.searchsorted(part.session_offsets, event, side="right")) - 1
+    utility = scored.reward.scores[start:stop]
+    order = np.argsort(-utility, kind="stable")
+    shown = [
+        place for rank, place in enumerate(order.tolist()) if rank < MOST_SHOWN or place == choice
+    ]
+    heads = scored.scores.heads
+    first = int(part.session_offsets[session])
+    return {
+        "why": why,
+        "session": log.session_ids[int(part.rows[session])],
+        "number": event - first + 1,
+        "history": [
+            _choice_of(scored, before) for before in range(max(first, event - HISTORY), event)
+        ],
+        "n_before": event - first,
+        "candidates": [
+            {
+                "item": log.item_ids[int(scored.items[start + place])],
+                "utility": float(utility[place]),
+                "chosen": place == choice,
+                "probability": {
+                    name: float(np.exp(head.log_probs[start + place]))
+                    for name, head in heads.items()
+                },
+            }
+            for place in shown
+        ],
+        "n_candidates": stop - start,
+        "no_click": {
+            name: float(np.exp(head.outside_log_prob[event])) for name, head in heads.items()
+        }
+        if scored.outside
+        else None,
+        "clicked": choice >= 0,
+    }
+
+
+def _choice_of(scored: SplitScores, event: int) -> str | None:
+    """The item that an event chose; None for no click."""
+    choice = int(scored.part.choices[event])
+    if choice < 0:
+        return None
+    return str(
+        scored.log.item_ids[int(scored.items[int(scored.part.display_offsets[event]) + choice])]
+    )
