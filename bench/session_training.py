@@ -31,7 +31,7 @@ from fastgaum.engine.scratch import Array, Scratch
 from fastgaum.kernels import item_gates as gate_kernels
 from fastgaum.kernels import own_batch as loss_kernels
 from fastgaum.kernels import rows as row_kernels
-from fastgaum.logs.ragged import pick_rows
+from fastgaum.logs.slice import pick_rows
 
 IntArray = NDArray[np.int32]
 

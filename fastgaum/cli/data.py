@@ -253,10 +253,10 @@ def _convert_to_shards(
     logs: tuple[str, ...], out: Path, n_shards: int, reading: Reading, json: Path | None
 ) -> None:
     check_shards_folder(out)
-    from fastgaum.logs.sharding import shard_logs
+    from fastgaum.logs.convert import convert_logs
 
     with PartsProgress("converting", "") as progress:
-        written = shard_logs(
+        written = convert_logs(
             logs,
             out,
             n_shards,

@@ -47,7 +47,7 @@ def _flag(option: dataclasses.Field[Any], kind: Any) -> tuple[str, Any, Any]:
 
 
 @dataclass(frozen=True)
-class Source:
+class LogReading:
     """Where a log is found, and how it is read."""
 
     data_dir: Annotated[Path | None, Parameter(help="where registry names are looked up first")] = (
@@ -111,7 +111,7 @@ class Source:
             return shown_rows(self.load(log), registered_rule(found).seed)
         return raw_rows(found.path, options=self.options.over(found.options))
 
-    def or_of_run(self, run: Path) -> Source:
+    def or_of_run(self, run: Path) -> LogReading:
         """Fill options that were not given with those that the run in a folder was trained with.
 
         Raises:
@@ -129,11 +129,11 @@ class Source:
             ) from error
         return dataclasses.replace(self, of_run=former)
 
-    def of_first(self, saved: dict[str, Any]) -> Source:
+    def of_first(self, saved: dict[str, Any]) -> LogReading:
         """The options of the first of several processes; where data lies is this machine's own."""
         return Reading(self.data_dir, of_run=ReadOptions.from_json(saved))
 
-    def of_resumed(self, run: Path, saved: dict[str, Any]) -> Source:
+    def of_resumed(self, run: Path, saved: dict[str, Any]) -> LogReading:
         """The options that a run's log was read with; given ones may only repeat them.
 
         Raises:
@@ -161,7 +161,7 @@ class Source:
 
 
 if TYPE_CHECKING:
-    Reading = Source
+    Reading = LogReading
 else:
     _kinds = typing.get_type_hints(ReadOptions)
     Reading = Parameter(name="*", group="Reading the log")(
@@ -172,7 +172,7 @@ else:
                 for one in dataclasses.fields(ReadOptions)
                 if one.metadata
             ],
-            bases=(Source,),
+            bases=(LogReading,),
             namespace={"__module__": __name__},
             frozen=True,
         )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from fastgaum.kernels.context import counts_before as count_before
 from fastgaum.kernels.context import counts_of_users
 from fastgaum.logs.log import TRAIN, IntArray, SessionLog
-from fastgaum.logs.ragged import pick_rows
+from fastgaum.logs.slice import pick_rows
 
 CHUNK_EVENTS = 50_000
 """events that are worked on at once: what a chunk needs besides its results stays within tens of

@@ -5,8 +5,8 @@ A rule is scored by prec@1 on the events with a choice and more than one candida
 expectation, and compared with the exact random floor, the mean of 1/n. The null hypothesis is the
 floor's own: the choice is uniform in its display set, whatever the rule says. Under it a rule whose
 best score is shared by t of n candidates earns 1/t with probability t/n, so the distribution of the
-sum is known (`audit_chance.tail_probability`). Two things make the verdict careful. Where a user's
-events resemble one another, the excess over the floor is shrunk (`audit_chance.ExcessSums`). And
+sum is known (`audit_rules.tail_probability`). Two things make the verdict careful. Where a user's
+events resemble one another, the excess over the floor is shrunk (`audit_rules.ExcessSums`). And
 p-values are adjusted by Holm's step-down method over all rules tried on the log, so that a log
 without any trap is flagged at most 5 % of the time."""
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,13 +22,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.logs.audit_chance import ExcessSums, holm
 from fastgaum.logs.audit_rules import (
     ONE_VIEW,
     ORDER_DROPPED,
     ORDER_KEPT,
     ROWS,
     BoolArray,
+    ExcessSums,
     RawEvents,
     Rule,
     fold_rows,
@@ -348,3 +348,21 @@ def _facts_of_log(log: SessionLog, shown: BoolArray) -> list[_Share]:
             "a trained row for unknown items (id dropout), never a random one",
         ),
     ]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted by Holm's rule, in the same order; NaN stays NaN and does not count.
+
+    A rule that does not beat its null hypothesis (p = 1) counts as a test too.
+
+    >>> holm([0.01, 0.04, 0.03, float("nan")])
+    [0.03, 0.06, 0.06, nan]
+    """
+    values = np.asarray(p_values, np.float64)
+    adjusted = np.full(len(values), np.nan)
+    order = [i for i in np.argsort(values, kind="stable") if not np.isnan(values[i])]
+    reached = 0.0
+    for rank, i in enumerate(order):
+        reached = max(reached, min(1.0, (len(order) - rank) * float(values[i])))
+        adjusted[i] = reached
+    return [float(value) for value in adjusted]

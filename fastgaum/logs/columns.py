@@ -89,11 +89,11 @@ def require_filled(column: pl.Series, role: str, name: str, where: Where = row_n
         )
 
 
-def parse_order(column: pl.Series, settled: bool = False) -> pl.Series | None:
+def parse_order(column: pl.Series, typed: bool = False) -> pl.Series | None:
     """Event order as numbers or times, nulls kept; None if the column is text of neither kind.
 
     Text is read as whole numbers, else numbers, else ISO times, if every value allows it; not if
-    its type is `settled`."""
+    the column is `typed`: its type is known to hold for the whole log."""
     dtype = column.dtype
     if dtype.is_temporal():
         return column
@@ -103,7 +103,7 @@ def parse_order(column: pl.Series, settled: bool = False) -> pl.Series | None:
         return column.fill_nan(None) if dtype.is_float() else column
     if isinstance(dtype, pl.Categorical | pl.Enum):
         column = column.cast(pl.String)
-    if column.dtype != pl.String or settled:
+    if column.dtype != pl.String or typed:
         return None
     return parse_numbers(column) if parse_numbers(column) is not None else _parse_times(column)
 

@@ -1,9 +1,9 @@
-"""From any number of files to a log in shards, at a memory that does not grow with them.
+"""From any number of logs to one log in shards, at a memory that does not grow with them.
 
-First pass: the files' rows a piece at a time, checked, and appended to a bucket by a hash of the
-user (of the session where there are no users); the items and the values of categorical fields are
-collected. Second pass: each bucket is packed as `read_log` packs a log, and the buckets of a shard
-are written."""
+Files of rows are read in two passes. First pass: the rows a piece at a time, checked, and appended
+to a bucket by a hash of the user (of the session where there are no users); the items and the
+values of categorical fields are collected. Second pass: each bucket is packed as `read_log` packs a
+log, and the buckets of a shard are written. Logs that are packed already pass through memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,20 +20,21 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import ConfigError, LogFormatError, OutputError
-from fastgaum.logs.column_types import Settled, settle
 from fastgaum.logs.decoder import one_line
 from fastgaum.logs.item_table import attach_item_table
+from fastgaum.logs.locate import Located, resolve, verify
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
 from fastgaum.logs.pack import Rows, pack_rows
 from fastgaum.logs.read import require_split_column
+from fastgaum.logs.registry import load, refuse_choices
 from fastgaum.logs.rows import candidate_rows
 from fastgaum.logs.schema import LogSchema, resolve_schema
-from fastgaum.logs.shard_writer import check_shards_output, require_shards, write_shards
-from fastgaum.logs.shards import ShardedLog, open_shards
+from fastgaum.logs.shard_writer import check_shards_output, require_shards, shard_log, write_shards
+from fastgaum.logs.shards import ShardedLog, is_saved_log, open_shards
 from fastgaum.logs.slice import join_logs
 from fastgaum.logs.split import USER_RULES, split_by_rule
-from fastgaum.logs.tables import open_table
+from fastgaum.logs.tables import TypedTable, decide_types, open_table
 from fastgaum.logs.vocabulary import Vocabulary
 
 PIECE_ROWS = 1_000_000
@@ -93,7 +94,7 @@ def convert_files(
     rule: str | None = options.split
     if rule not in USER_RULES:
         rule = None if schema.split is not None else "user"
-    settled = settle(tables, schema, options.candidate_fields)
+    typed = decide_types(tables, schema, options.candidate_fields)
     options = dataclasses.replace(options, name=options.name or Path(paths[0]).stem)
     say = progress or _nothing
     n_rows = 0
@@ -105,7 +106,7 @@ def convert_files(
             # in one shard the files' order stays
             per_shard = 1 if n_shards == 1 else max(1, min(PER_SHARD, MOST_BUCKETS // n_shards))
             buckets = _Buckets(Path(beside), n_shards * per_shard, options.candidate_fields)
-            for rows in _checked(settled, schema, options, piece_rows):
+            for rows in _checked(typed, schema, options, piece_rows):
                 buckets.append(rows)
                 n_rows += rows.frame.height
                 say("rows read", n_rows, None)
@@ -131,14 +132,14 @@ def _nothing(what: str, done: int, total: int | None) -> None:
 
 
 def _checked(
-    settled: Settled,
+    typed: TypedTable,
     schema: LogSchema,
     options: ReadOptions,
     piece_rows: int,
 ) -> Iterator[Rows]:
     """The rows of each piece."""
     before = 0
-    for path, in_file, piece in settled.pieces(piece_rows):
+    for path, in_file, piece in typed.pieces(piece_rows):
         try:
             yield candidate_rows(piece, schema, options, first_row=before)
         except LogFormatError as error:
@@ -310,3 +311,52 @@ class _Distinct:
         if len(self._known) > 1:
             self._known = [pl.concat([series.rename("") for series in self._known]).unique()]
         self._waiting = 0
+
+
+def convert_logs(
+    logs: Sequence[str | os.PathLike[str]],
+    folder: str | os.PathLike[str],
+    n_shards: int,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    progress: Stages | None = None,
+    options: ReadOptions = DEFAULT_OPTIONS,
+) -> ShardedLog:
+    """Write one or more logs (registry names, files, folders) as one log in at most `n_shards`
+    shards; return it opened.
+
+    Files of rows are read a piece at a time. A saved log, one in
+    shards, and one whose displays are made up pass through memory; such a log is converted alone.
+
+    Raises:
+        DatasetError, LogFormatError, ConfigError, OutputError: as `load` and
+            `logs.convert.convert_files`.
+    """
+    found = [resolve(log, data_dir) for log in logs]
+    packed = [log for log, one in zip(logs, found, strict=True) if _is_packed(one)]
+    if packed:
+        if len(logs) > 1:
+            raise ConfigError(
+                f"'{packed[0]}' is packed already and is converted alone: give the files that it "
+                "was made of"
+            )
+        return shard_log(load(logs[0], data_dir=data_dir, options=options), folder, n_shards)
+    for one in found:
+        if one.dataset is None:
+            refuse_choices(one.path)
+        else:
+            verify(one.dataset.files[0], one.path)
+    first, *others = [replace(one.options, name=None) for one in found]
+    if any(other != first for other in others):
+        raise ConfigError(
+            "the logs are read with different options, one log has one way to be read: convert "
+            "them one by one"
+        )
+    paths = [one.path for one in found]
+    options = options.over(found[0].options)
+    return convert_files(paths, folder, n_shards, options=options, progress=progress)
+
+
+def _is_packed(found: Located) -> bool:
+    simulated = found.dataset is not None and found.dataset.simulated
+    return simulated or is_saved_log(found.path)

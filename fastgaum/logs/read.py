@@ -37,7 +37,7 @@ from fastgaum.logs.shards import (
     open_shards,
 )
 from fastgaum.logs.split import USER_RULES, resplit, resplit_by, split_by_time
-from fastgaum.logs.tables import Table, open_table
+from fastgaum.logs.tables import FileTable, open_table
 from fastgaum.logs.vocabulary import Vocabulary
 
 Stored = TypeVar("Stored", SessionLog, ShardedLog)
@@ -144,7 +144,7 @@ def raw_rows(
     return rows.frame
 
 
-def _read_rows(table: Table, options: ReadOptions) -> SessionLog:
+def _read_rows(table: FileTable, options: ReadOptions) -> SessionLog:
     schema = resolve_schema(table.dtypes, options)
     packed = _read_in_parts(table, schema, options)
     if packed is not None:
@@ -220,7 +220,7 @@ def _named(path: Path, error: LogFormatError) -> LogFormatError:
     )
 
 
-def _read_in_parts(table: Table, schema: LogSchema, options: ReadOptions) -> Packed | None:
+def _read_in_parts(table: FileTable, schema: LogSchema, options: ReadOptions) -> Packed | None:
     """The log that reading at once gives, or None where that is what must be done."""
     columns = list(dict.fromkeys([*schema.columns(), *options.candidate_fields]))
     if not _row_by_row(table, schema, options) or table.n_rows() <= PART_ROWS:
@@ -253,7 +253,7 @@ def _users(frame: pl.DataFrame) -> pl.Series | None:
     return frame["user"].unique(maintain_order=True) if "user" in frame.columns else None
 
 
-def _row_by_row(table: Table, schema: LogSchema, options: ReadOptions) -> bool:
+def _row_by_row(table: FileTable, schema: LogSchema, options: ReadOptions) -> bool:
     """Whether the meaning of a row's values depends on that row alone."""
 
     def number_or_time(column: str) -> bool:
@@ -273,7 +273,7 @@ def _row_by_row(table: Table, schema: LogSchema, options: ReadOptions) -> bool:
     )
 
 
-def _pieces(table: Table, columns: Sequence[str], session: str) -> Iterator[pl.DataFrame]:
+def _pieces(table: FileTable, columns: Sequence[str], session: str) -> Iterator[pl.DataFrame]:
     """Rows in order, about PART_ROWS at a time, cut where the session changes."""
     rest: pl.DataFrame | None = None
     for frame in table.read_some(columns, PART_ROWS):

@@ -1,4 +1,4 @@
-"""From a table of either layout to `Rows`: roles read, types settled, nested events spread over
+"""From a table of either layout to `Rows`: roles read, types typed, nested events spread over
 their candidates."""
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _event_columns(
     order, label = rows, rows
     if schema.event is not None:
         event = table[schema.event]
-        parsed = parse_order(event, settled=first_row is not None)
+        parsed = parse_order(event, typed=first_row is not None)
         label = ids_as_text(event, "event") if parsed is None else parsed
         require_filled(
             label,
@@ -95,7 +95,7 @@ def _event_columns(
         # Text that is neither a number nor a time orders events by appearance.
         order = rows if parsed is None else parsed
     if schema.event_label is not None:
-        label = _label(table, schema.event_label, settled=first_row is not None)
+        label = _label(table, schema.event_label, typed=first_row is not None)
         if not schema.nested and not first_row:
             _check_shared(label, session, table, schema)
     # A row of a nested log is an event of its own, whatever it is called.
@@ -117,8 +117,8 @@ def _has_times(table: pl.DataFrame, schema: LogSchema) -> bool:
     return schema.event is not None and parse_order(table[schema.event].head(1)) is not None
 
 
-def _label(table: pl.DataFrame, column: str, settled: bool) -> pl.Series:
-    parsed = parse_order(table[column], settled)
+def _label(table: pl.DataFrame, column: str, typed: bool) -> pl.Series:
+    parsed = parse_order(table[column], typed)
     label = ids_as_text(table[column], "event_label") if parsed is None else parsed
     require_filled(label, "event label", column)
     return label

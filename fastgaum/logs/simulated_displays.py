@@ -22,13 +22,12 @@ import polars as pl
 
 from fastgaum.errors import ConfigError, DatasetError, LogFormatError
 from fastgaum.logs.display_rules import ChoiceTable, DisplayRule, Events, display_sets, read_choices
-from fastgaum.logs.frame import to_frame
 from fastgaum.logs.item_table import attach_item_table
 from fastgaum.logs.layouts import ItemKind, Source, find_choices
 from fastgaum.logs.locate import Located, resolve, verify
 from fastgaum.logs.log import IntArray, SessionLog
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
-from fastgaum.logs.pack import MAX_ROWS, offsets_of
+from fastgaum.logs.pack import MAX_ROWS, offsets_of, to_frame
 from fastgaum.logs.registry import dataset, names
 from fastgaum.logs.rows import candidate_rows
 from fastgaum.logs.schema import require_column, resolve_schema

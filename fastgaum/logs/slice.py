@@ -1,4 +1,4 @@
-"""A part of a log as a log of its own, and logs of one vocabulary as one."""
+"""Parts of a log as a log of their own, logs of one vocabulary as one, rows of a ragged array."""
 
 from __future__ import annotations
 
@@ -10,8 +10,28 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.logs.log import SessionLog
-from fastgaum.logs.ragged import pick_rows
+from fastgaum.kernels.batching import picked_size, ragged_index
+from fastgaum.logs.log import IntArray, SessionLog
+
+
+def pick_rows(offsets: IntArray, rows: IntArray) -> tuple[IntArray, IntArray]:
+    """Return the picked rows' own offsets, shape (n_rows + 1,), and the flat positions of their
+    entries.
+
+    >>> offsets, rows = np.array([0, 2, 3, 6], np.int32), np.array([2, 0], np.int32)
+    >>> [part.tolist() for part in pick_rows(offsets, rows)]
+    [[0, 3, 5], [3, 4, 5, 0, 1]]
+
+    Raises:
+        IndexError: a row does not exist.
+    """
+    offsets, rows = np.asarray(offsets), np.asarray(rows, dtype=np.int32)
+    n = picked_size(offsets, rows)
+    if n < 0:
+        raise IndexError(f"a row outside 0 … {len(offsets) - 2} was asked for")
+    picked, index = np.empty(len(rows) + 1, dtype=np.int32), np.empty(n, dtype=np.int32)
+    ragged_index(offsets, rows, picked, index)
+    return picked, index
 
 
 def slice_sessions(log: SessionLog, rows: npt.ArrayLike) -> SessionLog:

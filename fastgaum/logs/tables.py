@@ -1,10 +1,14 @@
-"""Files of rows: csv, tsv, parquet, arrow, or a folder of parquet shards, opened lazily by
-polars."""
+"""Files of rows (csv, tsv, parquet, arrow, or a folder of parquet files), opened lazily by polars,
+and the types of their columns where they are read in pieces.
+
+Reading a table whole, text is numbers if every value reads as one, and a number is an id if all are
+whole. A piece cannot know that: the columns in doubt are looked through first, streaming, and then
+every piece is cast alike."""
 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +24,7 @@ from fastgaum.logs.decoder import (
     try_columns,
     try_header,
 )
+from fastgaum.logs.schema import LogSchema, is_list
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
 EXTENSIONS = (*SEPARATORS, *PARQUET, *ARROW)
@@ -31,7 +36,7 @@ MOST_COLUMNS = 10_000
 
 
 @dataclass(frozen=True)
-class Table:
+class FileTable:
     """An opened file or folder; nothing but its header has been read."""
 
     parts: tuple[tuple[Path, pl.LazyFrame], ...]
@@ -80,7 +85,7 @@ class Table:
                 start += n_rows
 
 
-def open_table(path: Path) -> Table:
+def open_table(path: Path) -> FileTable:
     """Open a file, or a folder of parquet shards. Raises LogFormatError if it is missing, unknown
     or damaged."""
     if not path.exists():
@@ -91,7 +96,7 @@ def open_table(path: Path) -> Table:
     if path.is_dir():
         return _open_folder(path)
     lazy = _scan(path)
-    return Table(((path, lazy),), _dtypes(path, lazy), path.suffix.lower() in SEPARATORS)
+    return FileTable(((path, lazy),), _dtypes(path, lazy), path.suffix.lower() in SEPARATORS)
 
 
 def check_lines(path: Path, separator: str) -> None:
@@ -114,7 +119,7 @@ def check_lines(path: Path, separator: str) -> None:
                 )
 
 
-def _open_folder(path: Path) -> Table:
+def _open_folder(path: Path) -> FileTable:
     shards = sorted(
         p for p in path.iterdir() if p.suffix.lower() in PARQUET and p.name[0] not in "._"
     )
@@ -133,7 +138,7 @@ def _open_folder(path: Path) -> Table:
                 f"shard '{shard.name}' lacks the column '{missing[0]}' that '{shards[0].name}' has:"
                 " all shards need the same columns"
             )
-    return Table(parts, dtypes, untyped=False)
+    return FileTable(parts, dtypes, untyped=False)
 
 
 def _scan(path: Path) -> pl.LazyFrame:
@@ -211,3 +216,176 @@ def _first_non_utf8(path: Path) -> tuple[int, int] | None:
             except UnicodeDecodeError as error:
                 return number, line[error.start]
     return None
+
+
+TIME = pl.Datetime("us", "UTC")
+_ID_ROLES = ("session", "user", "item", "items", "chosen", "split")
+
+
+@dataclass(frozen=True)
+class TypedTable:
+    """Files of one table and the type of each column that is read."""
+
+    parts: tuple[tuple[Path, pl.LazyFrame], ...]
+    types: Mapping[str, pl.DataType]
+
+    def pieces(self, n_rows: int) -> Iterator[tuple[Path, int, pl.DataFrame]]:
+        """Yield at most `n_rows` rows at a time, in order, with their file and the number of rows
+        before them in it.
+
+        Raises:
+            LogFormatError: naming a damaged file.
+        """
+        for path, lazy in self.parts:
+            before = 0
+            for piece in _batches(path, lazy.select(list(self.types)), n_rows):
+                for frame in piece.iter_slices(n_rows):
+                    yield (
+                        path,
+                        before,
+                        frame.select(
+                            _cast(frame[name], dtype) for name, dtype in self.types.items()
+                        ),
+                    )
+                    before += frame.height
+
+
+def _batches(path: Path, lazy: pl.LazyFrame, n_rows: int) -> Iterator[pl.DataFrame]:
+    try:
+        yield from lazy.collect_batches(chunk_size=n_rows, maintain_order=True)
+    except READ_ERRORS as error:
+        raise damaged(path, error) from None
+
+
+def decide_types(
+    tables: Sequence[FileTable], schema: LogSchema, candidate_fields: Sequence[str]
+) -> TypedTable:
+    """Decide the type of every column that the schema and the fields name, over all tables.
+
+    Raises:
+        LogFormatError: a table lacks a column, two disagree on its type, or one is damaged.
+    """
+    parts = tuple(part for table in tables for part in table.parts)
+    names = list(dict.fromkeys([*schema.columns(), *candidate_fields]))
+    for table in tables:
+        missing = [name for name in names if name not in table.dtypes]
+        if missing:
+            raise LogFormatError(
+                f"'{table.parts[0][0].name}' lacks the column '{missing[0]}' that "
+                f"'{parts[0][0].name}' has: all files need"
+                " the same columns"
+            )
+    for name in names:
+        if len({is_list(table.dtypes[name]) for table in tables}) > 1:
+            raise LogFormatError(
+                f"the files' columns differ in type ('{name}' holds lists in some): write them "
+                "alike"
+            )
+    try:
+        common = pl.concat(
+            [pl.DataFrame(schema={name: table.dtypes[name] for name in names}) for table in tables],
+            how="vertical_relaxed",
+        ).schema
+    except pl.exceptions.PolarsError as error:
+        raise LogFormatError(
+            f"the files' columns differ in type ({one_line(error)}): write them alike"
+        ) from None
+    for table in tables:
+        table.check(names)
+    doubts: dict[str, tuple[pl.DataType, ...]] = {}
+    for role in ("event", "event_label"):
+        name = getattr(schema, role)
+        if name is not None and _is_text(common[name]):
+            doubts[name] = (pl.Int64(), pl.Float64(), TIME)
+    for name in candidate_fields:
+        if common[name] == pl.String and any(table.untyped for table in tables):
+            doubts[name] = (pl.Int64(), pl.Float64())
+    for role in _ID_ROLES:
+        name = getattr(schema, role)
+        if name is not None and name not in doubts and _inner(common[name]).is_float():
+            doubts[name] = (pl.Int64(),)
+    return TypedTable(parts, {**common, **_decided(parts, doubts, common)})
+
+
+def _decided(
+    parts: Sequence[tuple[Path, pl.LazyFrame]],
+    doubts: Mapping[str, tuple[pl.DataType, ...]],
+    common: pl.Schema,
+) -> dict[str, pl.DataType]:
+    """The first type in doubt that every filled value of a column allows; text, or what it is, if
+    none does."""
+    fits = {name: dict.fromkeys(kinds, True) for name, kinds in doubts.items()}
+    filled = dict.fromkeys(doubts, False)
+    for path, lazy in parts if doubts else ():
+        tests = [
+            (~_values(name, common[name]).is_null() & ~_allows(name, common[name], kind))
+            .any()
+            .alias(f"{i} {j}")
+            for i, (name, kinds) in enumerate(doubts.items())
+            for j, kind in enumerate(kinds)
+        ]
+        some = [
+            _values(name, common[name]).is_not_null().any().alias(f"{i}")
+            for i, name in enumerate(doubts)
+        ]
+        # one at a time: exploded lists are longer than the rest
+        try:
+            found = {
+                k: v
+                for one in (*tests, *some)
+                for k, v in lazy.select(one).collect(engine="streaming").row(0, named=True).items()
+            }
+        except READ_ERRORS as error:
+            raise damaged(path, error) from None
+        for i, (name, kinds) in enumerate(doubts.items()):
+            filled[name] |= bool(found[f"{i}"])
+            for j, kind in enumerate(kinds):
+                fits[name][kind] &= not found[f"{i} {j}"]
+    decided: dict[str, pl.DataType] = {}
+    for name, allowed in fits.items():
+        text = pl.String() if _is_text(common[name]) else _inner(common[name])
+        kind = next((kind for kind, fit in allowed.items() if fit and filled[name]), text)
+        decided[name] = pl.List(kind) if is_list(common[name]) else kind
+    return decided
+
+
+def _is_text(dtype: pl.DataType) -> bool:
+    return isinstance(dtype, pl.String | pl.Categorical | pl.Enum)
+
+
+def _inner(dtype: pl.DataType) -> pl.DataType:
+    return dtype.inner if isinstance(dtype, pl.List | pl.Array) else dtype  # type: ignore[return-value]
+
+
+def _values(name: str, dtype: pl.DataType) -> pl.Expr:
+    """A column's values: of a list its entries, of numbers without NaN."""
+    column = pl.col(name)
+    if is_list(dtype):
+        column = column.explode()
+    return (
+        column.fill_nan(None)
+        if _inner(dtype).is_float()
+        else column.cast(pl.String)
+        if _is_text(dtype)
+        else column
+    )
+
+
+def _allows(name: str, dtype: pl.DataType, kind: pl.DataType) -> pl.Expr:
+    """Whether a value reads as the type."""
+    values = _values(name, dtype)
+    if kind == TIME:
+        return values.str.to_datetime(strict=False, time_zone="UTC").is_not_null()
+    cast = values.cast(kind, strict=False)
+    return cast.is_not_null() if _is_text(dtype) else cast.is_not_null() & (cast == values)
+
+
+def _cast(column: pl.Series, dtype: pl.DataType) -> pl.Series:
+    """A piece's column in the type decided on; what does not fit becomes null, and is refused."""
+    if column.dtype == dtype:
+        return column
+    if dtype == TIME and _is_text(column.dtype):
+        return column.cast(pl.String).str.to_datetime(strict=False, time_zone="UTC")
+    if _inner(column.dtype).is_float() and not _inner(dtype).is_float():
+        return column.cast(dtype, strict=False)
+    return column.cast(dtype)

@@ -23,8 +23,8 @@ from fastgaum.features.selection import chunks
 from fastgaum.features.space import EncodedSessions, FeatureSpace
 from fastgaum.logs.columns import show
 from fastgaum.logs.log import SessionLog, SplitName
-from fastgaum.logs.ragged import pick_rows
 from fastgaum.logs.shards import AnyLog
+from fastgaum.logs.slice import pick_rows
 from fastgaum.metrics.evaluation import Evaluation, evaluate_heads
 from fastgaum.nets.regularisers import ChoiceDistribution
 from fastgaum.nets.sampling import sample_candidates

@@ -10,9 +10,14 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import LogFormatError
-from fastgaum.logs.audit import AuditReport, Finding, audit
-from fastgaum.logs.audit_chance import ExcessSums, holm, tail_probability
-from fastgaum.logs.audit_rules import fold_rows, rules_of_log, rules_of_rows
+from fastgaum.logs.audit import AuditReport, Finding, audit, holm
+from fastgaum.logs.audit_rules import (
+    ExcessSums,
+    fold_rows,
+    rules_of_log,
+    rules_of_rows,
+    tail_probability,
+)
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.read import raw_rows, read_frame, read_log
 from fastgaum.logs.rows import candidate_rows

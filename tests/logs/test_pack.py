@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from fastgaum.errors import LogFormatError
 from fastgaum.logs import pack
-from fastgaum.logs.frame import to_frame
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.pack import to_frame
 from fastgaum.logs.read import read_frame
 from fastgaum.logs.slice import slice_sessions
 

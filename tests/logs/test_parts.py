@@ -13,8 +13,8 @@ import pytest
 
 from fastgaum.errors import LogFormatError
 from fastgaum.logs import read
-from fastgaum.logs.frame import to_frame
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.pack import to_frame
 from fastgaum.logs.read import read_log
 from tests.builders import random_log
 

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.logs.frame import to_frame
 from fastgaum.logs.log import SPLITS, SessionLog
+from fastgaum.logs.pack import to_frame
 from fastgaum.logs.read import read_frame, read_log
 from fastgaum.logs.shard_writer import save_log
 from fastgaum.logs.shards import load_log

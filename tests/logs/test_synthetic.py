@@ -13,8 +13,8 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import ConfigError, DatasetError
-from fastgaum.logs.frame import to_frame
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.pack import to_frame
 from fastgaum.logs.read import read_log
 from fastgaum.logs.registry import data_root, dataset, load
 from fastgaum.logs.shard_writer import save_log

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from fastgaum.logs.audit_chance import holm
+from fastgaum.logs.audit import holm
 from fastgaum.metrics.sums import Statistic, Sums, cut
 from fastgaum.reports.permutation import (
     agreement,
