@@ -4,28 +4,60 @@ loops over ragged arrays."""
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
 from ._jit import Array, jit, jit_part
+from .candidate_counts import PackedSessions
+
+
+class PairCounts(NamedTuple):
+    """Counts of ordered pairs of items, in groups: by left item, or by user in an own table."""
+
+    n_items: int
+    starts: Array
+    """start of each group in keys, shape (n_groups + 1,)"""
+    keys: Array
+    """left · n_items + right, ascending within each group, shape (n_pairs,)"""
+    counts: Array
+    """shape (n_pairs, 3) or (n_pairs, 2)"""
+
+
+class PairTables(NamedTuple):
+    """Both tables of all training events, or of each user's own."""
+
+    rivals: PairCounts
+    """(a, b) in one display set: displays together, choices of a, choices of b"""
+    follows: PairCounts
+    """(h, a), a displayed after the choice of h: displays, choices"""
+
+
+TOGETHER, MET, WON, LOST, ODDS, SHOWN_AFTER, CHOSEN_AFTER = range(7)
+"""columns of a candidate's sums over both tables"""
+N_SUMS = 7
+
+
+class PairRecords(NamedTuple):
+    """Pairs as they are met, not yet summed."""
+
+    keys: Array
+    """left · n_items + right, int64, shape (n,)"""
+    values: Array
+    """shape (n, 3) or (n, 2)"""
+    events: Array
+    """event of each record, shape (n,)"""
 
 
 @jit
-def rival_records(
-    display_offsets: Array,
-    items: Array,
-    choices: Array,
-    n_items: int,
-    keys: Array,
-    values: Array,
-    events: Array,
-) -> None:
+def rival_records(sessions: PackedSessions, n_items: int, records: PairRecords) -> None:
     """Write a record for every ordered pair (a, b) of distinct candidates of a display set, Σ k (k
-    − 1) of them.
+    − 1) of them: 1, whether a was chosen, whether b was.
 
-    keys: a · n_items + b, int64; values (n, 3): 1, whether a was chosen, whether b was; events: the
-    record's event."""
+    sessions: with training rows as items."""
     at = 0
+    _, display_offsets, items, choices = sessions
+    keys, values, events = records
     for event in range(len(display_offsets) - 1):
         first, last = display_offsets[event], display_offsets[event + 1]
         chosen = first + choices[event] if choices[event] >= 0 else -1
@@ -42,23 +74,16 @@ def rival_records(
 
 @jit
 def follow_records(
-    session_offsets: Array,
-    display_offsets: Array,
-    items: Array,
-    choices: Array,
-    window: int,
-    n_items: int,
-    keys: Array,
-    values: Array,
-    events: Array,
-    fill: bool,
+    sessions: PackedSessions, window: int, n_items: int, records: PairRecords, fill: bool
 ) -> int:
-    """Write a record for every pair (h, a): h among the last `window` choices of the session, a
-    displayed after it.
+    """Write a record for every pair (h, a), h among the last `window` choices of the session, a
+    displayed after it: 1, whether a was chosen.
 
-    values (n, 2): 1, whether a was chosen. Returns the number of records; with fill = False nothing
+    sessions: with training rows as items. Returns the number of records; with fill = False nothing
     is written."""
     at = 0
+    session_offsets, display_offsets, items, choices = sessions
+    keys, values, events = records
     for session in range(len(session_offsets) - 1):
         start = session_offsets[session]
         for event in range(start, session_offsets[session + 1]):
@@ -109,99 +134,69 @@ def find(keys: Array, key: int, low: int, high: int) -> int:
     return low if low < end and keys[low] == key else -1
 
 
-@jit
-def rival_sums(
-    display_offsets: Array,
-    rows: Array,
-    users: Array,
-    n_items: int,
-    starts: Array,
-    keys: Array,
-    counts: Array,
-    own_starts: Array,
-    own_keys: Array,
-    own_counts: Array,
-    out: Array,
-) -> None:
-    """Per candidate, over its rivals in the display set, without the own user's events.
+@jit_part
+def add_rivals(rows: Array, rivals: PairCounts, own: PairCounts, user: int, sums: Array) -> None:
+    """Add what each candidate of a display set and its rivals there have been to each other,
+    without the events of the group `user` of the own table; −1: nothing is left out.
 
-    out (n_candidates, 5): displays together, rivals that were met, wins, losses, Σ log((wins + ½) /
-    (losses + ½)).
-    rows: training row of each candidate's item or −1; users: own-table row of each event's user or
-    −1."""
-    for event in range(len(display_offsets) - 1):
-        first, last = display_offsets[event], display_offsets[event + 1]
-        user = users[event]
-        for a in range(first, last):
-            if rows[a] < 0:
+    rows: training row of each candidate, (k,); one outside 0 … n_items − 1 is unknown. sums, (k,
+    N_SUMS): TOGETHER is displays together, MET how many rivals were met, WON and LOST choices of
+    the one and of the other, ODDS is Σ log((wins + ½) / (losses + ½)) over the rivals."""
+    n_items, starts, keys, counts = rivals
+    _, own_starts, own_keys, own_counts = own
+    for place in range(len(rows)):
+        a = rows[place]
+        if a < 0 or a >= n_items:
+            continue
+        together, met, won, lost, odds = 0, 0, 0, 0, 0.0
+        for other in range(len(rows)):
+            b = rows[other]
+            if other == place or b < 0 or b >= n_items:
                 continue
-            for b in range(first, last):
-                if a == b or rows[b] < 0:
-                    continue
-                key = np.int64(rows[a]) * n_items + rows[b]
-                at = find(keys, key, starts[rows[a]], starts[rows[a] + 1])
-                if at < 0:
-                    continue
-                met, won, lost = counts[at, 0], counts[at, 1], counts[at, 2]
-                if user >= 0:
-                    own = find(own_keys, key, own_starts[user], own_starts[user + 1])
-                    if own >= 0:
-                        met -= own_counts[own, 0]
-                        won -= own_counts[own, 1]
-                        lost -= own_counts[own, 2]
-                out[a, 0] += met
-                out[a, 1] += met > 0
-                out[a, 2] += won
-                out[a, 3] += lost
-                out[a, 4] += math.log((won + 0.5) / (lost + 0.5))
+            key = np.int64(a) * n_items + b
+            at = find(keys, key, starts[a], starts[a + 1])
+            if at < 0:
+                continue
+            shown, wins, losses = counts[at, 0], counts[at, 1], counts[at, 2]
+            if user >= 0:
+                at = find(own_keys, key, own_starts[user], own_starts[user + 1])
+                if at >= 0:
+                    shown -= own_counts[at, 0]
+                    wins -= own_counts[at, 1]
+                    losses -= own_counts[at, 2]
+            together += shown
+            met += shown > 0
+            won += wins
+            lost += losses
+            odds += math.log((wins + 0.5) / (losses + 0.5))
+        sums[place, TOGETHER] += together
+        sums[place, MET] += met
+        sums[place, WON] += won
+        sums[place, LOST] += lost
+        sums[place, ODDS] += odds
 
 
-@jit
-def follow_sums(
-    session_offsets: Array,
-    display_offsets: Array,
-    rows: Array,
-    choices: Array,
-    users: Array,
-    window: int,
-    n_items: int,
-    starts: Array,
-    keys: Array,
-    counts: Array,
-    own_starts: Array,
-    own_keys: Array,
-    own_counts: Array,
-    out: Array,
+@jit_part
+def add_follows(
+    rows: Array, h: int, follows: PairCounts, own: PairCounts, user: int, sums: Array
 ) -> None:
-    """Per candidate, over the last `window` choices before its event, without the own user's
-    events.
-
-    out (n_candidates, 2): displays after those choices, choices after them.
-    """
-    for session in range(len(session_offsets) - 1):
-        start = session_offsets[session]
-        for event in range(start, session_offsets[session + 1]):
-            user = users[event]
-            taken = 0
-            before = event - 1
-            while before >= start and taken < window:
-                if choices[before] >= 0:
-                    taken += 1
-                    h = rows[display_offsets[before] + choices[before]]
-                    if h >= 0:
-                        for a in range(display_offsets[event], display_offsets[event + 1]):
-                            if rows[a] < 0:
-                                continue
-                            key = np.int64(h) * n_items + rows[a]
-                            at = find(keys, key, starts[h], starts[h + 1])
-                            if at < 0:
-                                continue
-                            shown, chosen = counts[at, 0], counts[at, 1]
-                            if user >= 0:
-                                own = find(own_keys, key, own_starts[user], own_starts[user + 1])
-                                if own >= 0:
-                                    shown -= own_counts[own, 0]
-                                    chosen -= own_counts[own, 1]
-                            out[a, 0] += shown
-                            out[a, 1] += chosen
-                before -= 1
+    """Add displays and choices of each candidate of a display set after a choice of the item h;
+    rows, own and user as in `add_rivals`."""
+    n_items, starts, keys, counts = follows
+    _, own_starts, own_keys, own_counts = own
+    for place in range(len(rows) if 0 <= h < n_items else 0):
+        a = rows[place]
+        if a < 0 or a >= n_items:
+            continue
+        key = np.int64(h) * n_items + a
+        at = find(keys, key, starts[h], starts[h + 1])
+        if at < 0:
+            continue
+        shown, chosen = counts[at, 0], counts[at, 1]
+        if user >= 0:
+            at = find(own_keys, key, own_starts[user], own_starts[user + 1])
+            if at >= 0:
+                shown -= own_counts[at, 0]
+                chosen -= own_counts[at, 1]
+        sums[place, SHOWN_AFTER] += shown
+        sums[place, CHOSEN_AFTER] += chosen

@@ -174,8 +174,8 @@ class _ItemFloor(Baseline):
         self, train: EncodedSessions, validation: EncodedSessions, observer: Any
     ) -> list[dict[str, Any]]:
         assert self.space is not None
-        displays = np.append(self.space.item_displays, 0)
-        self.by_item = self._of_items(displays, np.append(self.space.item_choices, 0))
+        displays = np.append(self.space.item_counts.displays, 0)
+        self.by_item = self._of_items(displays, np.append(self.space.item_counts.choices, 0))
         return []
 
     @abstractmethod

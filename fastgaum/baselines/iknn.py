@@ -57,7 +57,7 @@ class ItemKnn(NeighbourBaseline):
         super()._learn(train)
         assert self.space is not None
         _, users = np.unique(train.users, return_inverse=True)
-        matrix = choice_matrix(train, len(self.space.item_choices), users)
+        matrix = choice_matrix(train, len(self.space.item_counts.choices), users)
         self.counts = (matrix.T @ matrix).tocsr()
         self.counts.sort_indices()
         self.nearest: dict[float, Nearest] = {}

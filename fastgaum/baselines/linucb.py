@@ -61,7 +61,7 @@ class LinUcb(TunedBaseline):
         """Add up the blocks of A - λI, and b."""
         assert self.space is not None
         # the last row is an unknown item's: never displayed, never chosen
-        n_rows = len(self.space.item_choices) + 1
+        n_rows = len(self.space.item_counts.choices) + 1
         items, context = train.ids[:, 0] - N_RESERVED, _context(train.numbers)
         clicked = train.choices >= 0
         reward = np.zeros(len(items))

@@ -91,14 +91,14 @@ def popularity(space: FeatureSpace, kind: str) -> Float64Array:
     rate (choices + 0.3) / (displays + 1), as the floor of that name; count choices / most choices
     of an item; lift (choices + ½) / (choices + expected + 1), where a display set of k candidates
     expects 1/k choices of each."""
-    choices, displays = space.item_choices, space.item_displays
+    choices, displays = space.item_counts.choices, space.item_counts.displays
     if kind == "rate":
         # one division of whole numbers: equal rates are equal floats, so ties stay ties
         return np.asarray((10 * choices + 3) / (10 * (displays + 1)), dtype=np.float64)
     if kind == "count":
         return np.asarray(choices / max(int(choices.max()), 1), dtype=np.float64)
     # sums of 1/k in another order are equal to rounding only
-    lift = np.round((choices + 0.5) / (choices + space.item_expected + 1), 9)
+    lift = np.round((choices + 0.5) / (choices + space.item_counts.expected + 1), 9)
     return np.asarray(lift, dtype=np.float64)
 
 

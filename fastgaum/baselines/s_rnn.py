@@ -74,13 +74,17 @@ class SessionRnn(SearchedBaseline):
 
     def _network(self) -> nn.Module:
         assert self.space is not None
-        counts = self.space.item_displays if self.support == "displays" else self.space.item_choices
+        counts = (
+            self.space.item_counts.displays
+            if self.support == "displays"
+            else self.space.item_counts.choices
+        )
         shares = counts.astype(np.float64) ** self.alpha * (counts > 0)
         network = _NextItem(shares / shares.sum(), self)
         # the best biases without embeddings, smoothed as the click-rate floor: log choices per
         # expected negative
         with torch.no_grad():
-            start = np.log((self.space.item_choices + 0.3) / (shares + 1))
+            start = np.log((self.space.item_counts.choices + 0.3) / (shares + 1))
             network.bias[2:] = torch.from_numpy(start - start.mean()).float()
         return network
 

@@ -39,7 +39,9 @@ class _SessionKnn(NeighbourBaseline):
     def _learn(self, train: EncodedSessions) -> None:
         super()._learn(train)
         assert self.space is not None
-        matrix = choice_matrix(train, len(self.space.item_choices), np.arange(train.n_sessions))
+        matrix = choice_matrix(
+            train, len(self.space.item_counts.choices), np.arange(train.n_sessions)
+        )
         by_item = matrix.tocsc()
         self.of_item_indptr, self.of_item = by_item.indptr, by_item.indices
         self.norms = (

@@ -1,52 +1,45 @@
 """Encoder: a feature space applied to one log, a chunk of sessions at a time.
 
-What all chunks share (rows of items, the training sessions of each user, scratch) is made once, on
-first use. A session's bags are the same whatever other sessions are encoded beside it."""
+What all chunks share (rows of items, the training sessions of each user) is made once, on first
+use. A session's bags are the same whatever other sessions are encoded beside it."""
 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
-import polars as pl
 
 from fastgaum.errors import LogFormatError
-from fastgaum.features.relations import Relations
+from fastgaum.features.formulas import (
+    LOG_VIEWS,
+    RELATION_NUMBERS,
+    SESSION_NUMBERS,
+    TRAINING_NUMBERS,
+    columns_of,
+    log_views,
+    totals_of,
+    varying_columns,
+)
+from fastgaum.features.relations import Relations, UsersOwn
 from fastgaum.features.selection import (
-    ItemScratch,
     Selection,
     TrainingSessions,
     chunks,
     counts_before,
-    own_counts,
+    own_totals,
     select_sessions,
 )
 from fastgaum.features.shared_sessions import SharedSessions
+from fastgaum.kernels import candidate_numbers as kernels
 from fastgaum.kernels.batching import picked_size
-from fastgaum.kernels.context import less_set_means
 from fastgaum.logs.columns import MOST_NUMBER, show
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog
+from fastgaum.logs.vocabulary import N_RESERVED, Vocabulary
 
 if TYPE_CHECKING:
     from fastgaum.features.space import CategoricalField, EncodedSessions, FeatureSpace
     from fastgaum.logs.shards import AnyLog
-
-CONTEXT_NUMBERS = (
-    "displayed_before",
-    "chosen_before",
-    "log_displays",
-    "log_choices",
-    "choice_rate",
-    "choice_lift",
-    "never_seen",
-    "never_chosen",
-    "log_set_size",
-    "event_number",
-)
-SAME_FOR_SET = ("log_set_size", "event_number")
-"""numbers that all candidates of a display set share: relative to their mean they are nothing"""
 
 
 class Encoder:
@@ -65,7 +58,7 @@ class Encoder:
             return self
         other = Encoder(self.space, part)
         other.whole = self.whole
-        for name in ("item_rows", "_code_rows"):
+        for name in ("space_rows", "_code_rows"):
             other.__dict__[name] = getattr(self, name)
         return other
 
@@ -105,11 +98,8 @@ class Encoder:
             self._write_ids(part, out.ids[candidates])
             if space.n_numbers:
                 numbers = out.numbers[candidates]
-                np.divide(
-                    np.subtract(self.numbers(part), space.mean, out=numbers),
-                    space.scale,
-                    out=numbers,
-                )
+                self.write_numbers(part, numbers)
+                kernels.standardise_rows(space.mean, space.scale, numbers)
             session, event, candidate = sessions.stop - 1, events.stop, candidates.stop
         return out
 
@@ -131,7 +121,7 @@ class Encoder:
     @cached_property
     def _id_of_item(self) -> IntArray:
         """Feature id of each of the log's items, unknown ones included, shape (n_items,)."""
-        return self.item_rows + np.int32(self.space.categorical[0].start + 1)
+        return self.space_rows + np.int32(N_RESERVED)
 
     @cached_property
     def _candidate_offsets(self) -> IntArray:
@@ -139,17 +129,18 @@ class Encoder:
         return np.asarray(self.log.display_offsets)[np.asarray(self.log.session_offsets)]
 
     @cached_property
-    def item_rows(self) -> IntArray:
-        """Row of each of the log's items among the training items, or -1 for an unknown one, shape
-        (n_items,)."""
-        return rows_of(self.log.item_ids, self.space.categorical[0].values)
+    def space_rows(self) -> IntArray:
+        """Space row of each of the log's items, -1 for an unknown one, shape (n_items,)."""
+        return Vocabulary(self.space.categorical[0].values).codes(self.log.item_ids)
 
     @cached_property
     def _code_rows(self) -> dict[str, IntArray]:
-        """Row of each code of the other categorical fields; the last entry stands for code -1, a
+        """Row of each code of the other categorical fields; the last entry is that of code -1, a
         missing value."""
         return {
-            part.name: np.append(rows_of(self.log.categories[part.name], part.values), np.int32(-1))
+            part.name: Vocabulary(part.values).codes_from(
+                Vocabulary(self.log.categories[part.name])
+            )
             for part in self.space.categorical
             if part.source.endswith("_field")
         }
@@ -164,10 +155,6 @@ class Encoder:
             else None
         )
 
-    @cached_property
-    def _scratch(self) -> ItemScratch:
-        return ItemScratch(self.log.n_items)
-
     def _write_ids(self, part: Selection, ids: IntArray) -> None:
         items = np.asarray(self.log.items)[part.candidates]
         for column, categorical in enumerate(self.space.categorical):
@@ -179,7 +166,7 @@ class Encoder:
     ) -> IntArray:
         """Row of each candidate's value in a field, -1 for an unknown one."""
         if categorical.source == "item":
-            return self.item_rows[items]
+            return self.space_rows[items]
         if categorical.source == "position":
             position = np.arange(len(items)) - np.repeat(
                 part.display_offsets[:-1], np.diff(part.display_offsets)
@@ -196,38 +183,38 @@ class Encoder:
         return rows
 
     def numbers(self, part: Selection) -> FloatArray:
-        """Numbers of each candidate before they are standardised, set-relative copies included."""
-        log, space = self.log, self.space
-        if not space.number_names:
-            return np.zeros((len(part.candidates), 0), dtype=np.float32)
-        columns: dict[str, npt.NDArray[Any]] = {}
-        if space.protocol != "identity":
-            columns |= self._context_numbers(part)
-        if space.relations is not None:
-            columns |= self._relation_numbers(space.relations, part)
-        items = np.asarray(log.items)[part.candidates]
-        if space.protocol == "views":
-            assert log.views is not None
-            columns["log_views"] = np.log(log.views[part.candidates])
-        for name in space.number_names:
-            if name in log.item_fields:
-                columns[name] = log.item_fields[name][items]
-            elif name in log.candidate_fields:
-                columns[name] = log.candidate_fields[name][part.candidates]
-        varying = [
-            column for column, name in enumerate(space.number_names) if name not in SAME_FOR_SET
-        ]
-        n_base = len(space.number_names)
-        numbers = np.empty(
-            (len(items), n_base + (len(varying) if space.set_context else 0)), dtype=np.float32
-        )
-        for column, name in enumerate(space.number_names):
-            numbers[:, column] = columns[name]
-        self._require_moderate(numbers[:, :n_base], part)
-        if space.set_context:
-            sums = np.add.reduceat(numbers[:, varying], part.display_offsets[:-1], axis=0)
-            less_set_means(numbers, np.array(varying), part.display_offsets, sums, n_base)
+        """Numbers of each candidate, not standardised, shape (n_candidates, n_numbers)."""
+        numbers = np.empty((len(part.candidates), self.space.n_numbers), np.float32)
+        self.write_numbers(part, numbers)
         return numbers
+
+    def write_numbers(self, part: Selection, numbers: FloatArray) -> None:
+        """Write the numbers of each candidate, not standardised, to (n_candidates, n_numbers).
+
+        Raises:
+            LogFormatError: a number is not finite, or too large.
+        """
+        log, space = self.log, self.space
+        names = space.number_names
+        if not names:
+            return
+        items = np.asarray(log.items)[part.candidates]
+        if space.protocol != "identity":
+            self._write_context(part, items, numbers)
+        if space.relations is not None:
+            self._write_relations(space.relations, part, items, numbers)
+        for column, name in enumerate(names):
+            if name in log.item_fields:
+                numbers[:, column] = log.item_fields[name][items]
+            elif name in log.candidate_fields:
+                numbers[:, column] = log.candidate_fields[name][part.candidates]
+            elif name == LOG_VIEWS:
+                assert log.views is not None
+                numbers[:, column] = log_views(log.views[part.candidates])
+        self._require_moderate(numbers[:, : len(names)], part)
+        kernels.relate_to_sets(
+            part.display_offsets, varying_columns(names, space.set_context), numbers
+        )
 
     def _require_moderate(self, numbers: FloatArray, part: Selection) -> None:
         """Raise LogFormatError where a number is not finite or so large that sums of it overflow,
@@ -249,9 +236,33 @@ class Encoder:
             " correct it, drop the event, or leave the column out"
         )
 
-    def _relation_numbers(
-        self, relations: Relations, part: Selection
-    ) -> dict[str, npt.NDArray[Any]]:
+    def _write_context(self, part: Selection, items: IntArray, numbers: FloatArray) -> None:
+        """What the session until the event, and the training split without this user, say of each
+        candidate; items: code of each candidate's item."""
+        space, training = self.space, self._training
+        kernels.session_numbers(
+            part.session_offsets,
+            part.display_offsets,
+            counts_before(self.log, part),
+            columns_of(SESSION_NUMBERS, space.number_names),
+            numbers,
+        )
+        totals = totals_of(space.item_counts, self.space_rows[items])
+        if training is not None:
+            own = own_totals(self.log, part, training)
+            totals = totals._replace(
+                displays=totals.displays - own.displays,
+                choices=totals.choices - own.choices,
+                # not below 0 by rounding
+                expected=np.maximum(totals.expected - own.expected, 0.0),
+            )
+        columns = columns_of(TRAINING_NUMBERS, space.number_names)
+        kernels.training_numbers(totals, space.prior_rate, columns, numbers)
+
+    def _write_relations(
+        self, relations: Relations, part: Selection, items: IntArray, numbers: FloatArray
+    ) -> None:
+        """What training pairs say of each candidate; items: code of each candidate's item."""
         log, own = self.log, None
         if self._training is not None:
             train = select_sessions(
@@ -260,55 +271,12 @@ class Encoder:
             coded = np.unique(
                 np.concatenate([train.users(log), part.users(log)]), return_inverse=True
             )[1]
-            train_users, users = np.split(coded.astype(np.int32), [len(train.choices)])
-            own = (
-                train,
-                self.item_rows[np.asarray(log.items)[train.candidates]],
-                train_users,
-                users,
-            )
-        return relations.numbers(part, self.item_rows[np.asarray(log.items)[part.candidates]], own)
-
-    def _context_numbers(self, part: Selection) -> dict[str, npt.NDArray[Any]]:
-        """What the session so far, and the training split without this user, say of each
-        candidate."""
-        log, space = self.log, self.space
-        displayed_before, chosen_before = counts_before(log, part, self._scratch)
-        rows = self.item_rows[np.asarray(log.items)[part.candidates]]
-        known = rows >= 0
-        displays = np.where(known, space.item_displays[rows], 0)
-        choices = np.where(known, space.item_choices[rows], 0)
-        expected = np.where(known, space.item_expected[rows], 0.0)
-        if self._training is not None:
-            own_displays, own_choices, own_expected = own_counts(
-                log, part, self._training, self._scratch
-            )
-            displays -= own_displays
-            choices -= own_choices
-            expected = np.maximum(expected - own_expected, 0.0)
-        size = np.diff(part.display_offsets)
-        n_events = np.diff(part.session_offsets)
-        event_number = np.arange(len(size)) - np.repeat(part.session_offsets[:-1], n_events)
-        return {
-            "displayed_before": np.log1p(displayed_before),
-            "chosen_before": np.log1p(chosen_before),
-            "log_displays": np.log1p(displays),
-            "log_choices": np.log1p(choices),
-            "choice_rate": (choices + 2 * space.prior_rate) / (displays + 2),
-            "choice_lift": np.log((choices + 0.5) / (expected + 0.5)),
-            "never_seen": displays == 0,
-            "never_chosen": choices == 0,
-            "log_set_size": np.repeat(np.log(size), size),
-            "event_number": np.repeat(np.log1p(event_number), size),
-        }
-
-
-def rows_of(values: pl.Series, vocabulary: pl.Series) -> IntArray:
-    """Row of each value in a vocabulary of distinct values, -1 for one that is not there."""
-    known = pl.DataFrame(
-        {"value": vocabulary, "row": pl.Series(np.arange(len(vocabulary), dtype=np.int32))}
-    )
-    joined = pl.DataFrame({"value": values}).join(
-        known, on="value", how="left", maintain_order="left"
-    )
-    return joined["row"].fill_null(-1).to_numpy().astype(np.int32)
+            users, part_users = np.split(coded.astype(np.int32), [len(train.choices)])
+            train_items = np.asarray(log.items)[train.candidates]
+            own = UsersOwn(train.packed(self.space_rows[train_items]), users, part_users)
+        relations.write_numbers(
+            part.packed(self.space_rows[items]),
+            own,
+            columns_of(RELATION_NUMBERS, self.space.number_names),
+            numbers,
+        )

@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from fastgaum.kernels.context import counts_before as count_before
-from fastgaum.kernels.context import counts_of_users
+from fastgaum.kernels import candidate_counts as kernels
 from fastgaum.logs.log import TRAIN, IntArray, SessionLog
 from fastgaum.logs.slice import pick_rows
 
@@ -38,6 +36,13 @@ class Selection:
     def users(self, log: SessionLog) -> IntArray:
         """User of each event, shape (n_events,)."""
         return np.repeat(np.asarray(log.users)[self.rows], np.diff(self.session_offsets))
+
+    def packed(self, items: IntArray) -> kernels.PackedSessions:
+        """The sessions as the kernels read them; items: what stands for each candidate's item,
+        shape (n_candidates,)."""
+        return kernels.PackedSessions(
+            self.session_offsets, self.display_offsets, items, self.choices
+        )
 
 
 def select_sessions(log: SessionLog, rows: IntArray) -> Selection:
@@ -114,62 +119,34 @@ class TrainingSessions:
         return TrainingSessions(self.rows[index], self.users[index])
 
 
-class ItemScratch:
-    """Counts per item, zero between uses."""
-
-    def __init__(self, n_items: int) -> None:
-        self.seen = np.zeros(n_items, dtype=np.int32)
-        self.picked = np.zeros(n_items, dtype=np.int32)
-        self.expected = np.zeros(n_items, dtype=np.float64)
-
-
-def counts_before(
-    log: SessionLog, part: Selection, scratch: ItemScratch
-) -> tuple[IntArray, IntArray]:
-    """Displays and choices of each candidate's item in earlier events of its session."""
-    items = np.asarray(log.items)[part.candidates]
-    before = np.zeros((2, len(items)), dtype=np.int32)
-    count_before(
-        part.session_offsets,
-        part.display_offsets,
-        items,
-        part.choices,
-        scratch.seen,
-        scratch.picked,
-        before[0],
-        before[1],
-    )
-    return before[0], before[1]
+def counts_before(log: SessionLog, part: Selection) -> IntArray:
+    """Displays and choices of each candidate's item in earlier events of its session, shape
+    (n_candidates, 2)."""
+    before = np.empty((len(part.candidates), kernels.N_COUNTS), np.int32)
+    kernels.counts_before(part.packed(np.asarray(log.items)[part.candidates]), log.n_items, before)
+    return before
 
 
-def own_counts(
-    log: SessionLog, part: Selection, training: TrainingSessions, scratch: ItemScratch
-) -> tuple[IntArray, IntArray, npt.NDArray[np.float64]]:
-    """What each candidate's own user adds to its item's training counts: 0 in a session that is not
-    a training session."""
-    n = len(part.candidates)
-    displays, choices, expected = np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n)
+def own_totals(
+    log: SessionLog, part: Selection, training: TrainingSessions
+) -> kernels.TrainingTotals:
+    """What each candidate's own user adds to its item's training counts, (n_candidates,) each: 0 in
+    a session that is not a training session."""
     users = np.asarray(log.users)[part.rows]
     asking = np.flatnonzero(np.asarray(log.split)[part.rows] == TRAIN).astype(np.int32)
     asking = asking[np.argsort(users[asking], kind="stable")]
-    own = training.of_users(users[asking])
-    counts_of_users(
-        own.rows,
-        own.users,
-        np.asarray(log.session_offsets),
-        np.asarray(log.display_offsets),
-        np.asarray(log.items),
-        np.asarray(log.choices),
-        asking,
-        users[asking],
-        part.session_offsets,
-        part.display_offsets,
-        np.asarray(log.items)[part.candidates],
-        scratch.seen,
-        scratch.picked,
-        scratch.expected,
-        displays,
-        choices,
-        expected,
+    training = training.of_users(users[asking])
+    own = _no_totals(len(part.candidates))
+    kernels.counts_of_users(
+        kernels.SessionsByUser(training.rows, training.users),
+        log.packed_sessions(),
+        kernels.SessionsByUser(asking, users[asking]),
+        part.packed(np.asarray(log.items)[part.candidates]),
+        _no_totals(log.n_items),
+        own,
     )
-    return displays, choices, expected
+    return own
+
+
+def _no_totals(n: int) -> kernels.TrainingTotals:
+    return kernels.TrainingTotals(np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n))

@@ -22,11 +22,11 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
-from fastgaum.features.encoder import CONTEXT_NUMBERS, Encoder
-from fastgaum.features.relations import NUMBERS as RELATION_NUMBERS
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.formulas import made_numbers, varying_columns
 from fastgaum.features.relations import Relations
 from fastgaum.features.selection import chunks, select_sessions
-from fastgaum.logs.log import TRAIN, FloatArray, IntArray, SessionLog
+from fastgaum.logs.log import TRAIN, FloatArray, IntArray, ItemCounts, SessionLog
 from fastgaum.logs.shards import AnyLog
 
 
@@ -141,12 +141,8 @@ class FeatureSpace:
     """smallest value of each number in training, not standardised, shape (n_numbers,)"""
     most: FloatArray
     """largest value of each number in training, likewise"""
-    item_displays: npt.NDArray[np.int64]
-    """displays of each item of the identity field in the training split"""
-    item_choices: npt.NDArray[np.int64]
-    item_expected: npt.NDArray[np.float64]
-    """choices of each item had every training choice been uniform: the sum of 1/k over its displays
-    among k"""
+    item_counts: ItemCounts
+    """what the training split says of each item of the identity field, by space row"""
     prior_rate: float
     """choices per display in the training split"""
     no_click: bool
@@ -169,7 +165,7 @@ class FeatureSpace:
     @property
     def n_numbers(self) -> int:
         """Width of the number block."""
-        return len(self.mean)
+        return len(self.number_names) + len(varying_columns(self.number_names, self.set_context))
 
     @property
     def unknown_of_id(self) -> IntArray:
@@ -211,9 +207,9 @@ class FeatureSpace:
             scale=np.zeros(0, np.float32),
             least=np.zeros(0, np.float32),
             most=np.zeros(0, np.float32),
-            item_displays=counts.displays[known],
-            item_choices=counts.choices[known],
-            item_expected=counts.expected[known],
+            item_counts=ItemCounts(
+                counts.displays[known], counts.choices[known], counts.expected[known]
+            ),
             prior_rate=of_split["choices"] / of_split["candidates"],
             no_click=of_split["choices"] < of_split["events"],
             ordered=log.ordered,
@@ -281,14 +277,13 @@ class FeatureSpace:
 
 
 def _relations(log: AnyLog, displays: npt.NDArray[np.int64]) -> Relations:
-    row_of_item = (np.cumsum(displays > 0) - 1).astype(np.int32)
+    space_rows = np.where(displays > 0, np.cumsum(displays > 0) - 1, -1).astype(np.int32)
     n_items = int((displays > 0).sum())
     fitted: Relations | None = None
     for part in log.parts(ids=False):
         picked = select_sessions(part, part.sessions_in("train"))
-        of_part = Relations.fit(
-            picked, row_of_item[np.asarray(part.items)[picked.candidates]], n_items
-        )
+        items = np.asarray(part.items)[picked.candidates]
+        of_part = Relations.fit(picked.packed(space_rows[items]), n_items)
         fitted = of_part if fitted is None else fitted.plus(of_part)
     assert fitted is not None
     return fitted
@@ -363,10 +358,7 @@ def _shown_codes(log: AnyLog) -> tuple[dict[str, npt.NDArray[Any]], int]:
 
 
 def _number_names(log: AnyLog, protocol: str, relations: bool) -> tuple[str, ...]:
-    names = [] if protocol == "identity" else list(CONTEXT_NUMBERS)
-    names += RELATION_NUMBERS if relations else ()
-    if protocol == "views":
-        names.append("log_views")
+    names = made_numbers(protocol, relations)
     declared = [*log.item_fields, *log.candidate_fields]
     clash = sorted(set(names) & set(declared) | ({"item", "position"} & set(declared)))
     if clash:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import LogFormatError
-from fastgaum.kernels.context import counts_before
+from fastgaum.kernels.candidate_counts import DISPLAYED, N_COUNTS, counts_before
 from fastgaum.logs.columns import parse_numbers
 from fastgaum.logs.log import NO_CLICK, TEST, IntArray, SessionLog
 from fastgaum.logs.vocabulary import Vocabulary
@@ -212,12 +212,9 @@ def rules_of_log(log: SessionLog, ranks: Float64Array | None = None) -> Iterator
 
 def _displays_before(log: SessionLog) -> IntArray:
     """Earlier events of its session that displayed a candidate's item, shape (n_candidates,)."""
-    shown, chosen = np.zeros((2, log.n_candidates), dtype=np.int32)
-    seen, picked = np.zeros((2, log.n_items), dtype=np.int32)
-    packed = (log.session_offsets, log.display_offsets, log.items, log.choices)
-    sessions, displays, items, choices = (np.asarray(part) for part in packed)
-    counts_before(sessions, displays, items, choices, seen, picked, shown, chosen)
-    return shown
+    before = np.empty((log.n_candidates, N_COUNTS), np.int32)
+    counts_before(log.packed_sessions(), log.n_items, before)
+    return before[:, DISPLAYED]
 
 
 def _rules_of_field(

@@ -15,11 +15,14 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+
+if TYPE_CHECKING:
+    from fastgaum.kernels.candidate_counts import PackedSessions
 
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
@@ -150,6 +153,13 @@ class SessionLog:
         """The log itself: a log in shards gives one shard after the other (`logs.shards`)."""
         yield self
 
+    def packed_sessions(self) -> PackedSessions:
+        """The sessions as the kernels read them: memory-mapped arrays without their wrapper."""
+        from fastgaum.kernels.candidate_counts import PackedSessions
+
+        arrays = (self.session_offsets, self.display_offsets, self.items, self.choices)
+        return PackedSessions(*(np.asarray(array) for array in arrays))
+
     def training_counts(self) -> ItemCounts:
         """What the training split says of each item."""
         counts = ItemCounts.zeros(self.n_items)
@@ -185,15 +195,7 @@ class ItemCounts:
     def add(self, part: SessionLog) -> None:
         """Count the training sessions of a part of the log."""
         # numba takes half a second to import, and most users of a log count nothing
-        from fastgaum.kernels.context import count_items
+        from fastgaum.kernels.candidate_counts import TrainingTotals, count_items
 
-        count_items(
-            part.sessions_in("train"),
-            np.asarray(part.session_offsets),
-            np.asarray(part.display_offsets),
-            np.asarray(part.items),
-            np.asarray(part.choices),
-            self.displays,
-            self.choices,
-            self.expected,
-        )
+        totals = TrainingTotals(self.displays, self.choices, self.expected)
+        count_items(part.sessions_in("train"), part.packed_sessions(), totals)

@@ -3,6 +3,7 @@ is not known to be right."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -12,20 +13,23 @@ import torch
 from torch import Tensor
 
 from fastgaum.checkpoint import check_finite
-from fastgaum.features.encoder import CONTEXT_NUMBERS, SAME_FOR_SET
-from fastgaum.features.relations import NUMBERS as RELATION_NUMBERS
-from fastgaum.features.relations import PairTable, Relations
+from fastgaum.features.formulas import made_numbers
+from fastgaum.features.relations import Relations
 from fastgaum.features.space import CategoricalField, FeatureSpace
+from fastgaum.kernels.relations import PairCounts
+from fastgaum.logs.log import ItemCounts
 
 ARRAYS = {
     "mean": torch.float32,
     "scale": torch.float32,
     "least": torch.float32,
     "most": torch.float32,
-    "item_displays": torch.int64,
-    "item_choices": torch.int64,
-    "item_expected": torch.float64,
 }
+COUNTS = {
+    field.name: torch.from_numpy(getattr(ItemCounts.zeros(0), field.name)).dtype
+    for field in dataclasses.fields(ItemCounts)
+}
+"""item counts of the training split: each is kept as `space.item_…`"""
 VALUES: dict[str, type] = {
     "protocol": str,
     "set_context": bool,
@@ -43,6 +47,9 @@ def space_tensors(space: FeatureSpace) -> dict[str, Tensor]:
         f"space.{name}": torch.from_numpy(np.ascontiguousarray(getattr(space, name)))
         for name in ARRAYS
     }
+    for name in COUNTS:
+        values = np.ascontiguousarray(getattr(space.item_counts, name))
+        tensors[f"space.item_{name}"] = torch.from_numpy(values)
     for part in space.categorical:
         for name, value in _text_tensors(part.values).items():
             tensors[f"values.{part.name}.{name}"] = value
@@ -79,6 +86,9 @@ def space_of(facts: Any, tensors: dict[str, Tensor]) -> FeatureSpace:
     space = FeatureSpace(
         **{name: facts[name] for name in VALUES},
         **arrays,
+        item_counts=ItemCounts(
+            **{name: _array(tensors, f"space.item_{name}", kind) for name, kind in COUNTS.items()}
+        ),
         relations=_relations(tensors, n_items),
         number_names=_names(facts["number_names"]),
         field_names=_names(facts["field_names"]),
@@ -118,25 +128,24 @@ def _check_fields(fields: list[CategoricalField]) -> int:
 
 
 def _check_arrays(space: FeatureSpace, n_items: int) -> None:
-    for name in ("item_displays", "item_choices", "item_expected"):
-        if len(getattr(space, name)) != n_items or (n_items and getattr(space, name).min() < 0):
-            raise ValueError(f"space.{name} does not hold a count for each of {n_items} items")
-    varying = sum(name not in SAME_FOR_SET for name in space.number_names)
-    n_numbers = len(space.number_names) + (varying if space.set_context else 0)
+    for name in COUNTS:
+        counts = getattr(space.item_counts, name)
+        if len(counts) != n_items or (n_items and counts.min() < 0):
+            raise ValueError(f"space.item_{name} does not hold a count for each of {n_items} items")
     for name in ("mean", "scale", "least", "most"):
-        if len(getattr(space, name)) != n_numbers:
+        if len(getattr(space, name)) != space.n_numbers:
             raise ValueError(
-                f"space.{name} holds {len(getattr(space, name))} numbers, {n_numbers} are named"
+                f"space.{name} holds {len(getattr(space, name))} numbers, {space.n_numbers} are "
+                "named"
             )
-    if n_numbers and space.scale.min() <= 0:
+    if space.n_numbers and space.scale.min() <= 0:
         raise ValueError("space.scale holds a number that is not positive")
 
 
 def _check_numbers(space: FeatureSpace) -> None:
     """Each number is one that an encoder makes of a log with these fields."""
-    known = {*CONTEXT_NUMBERS, *space.field_names}
-    known |= set(RELATION_NUMBERS) if space.relations is not None else set()
-    known |= {"log_views"} if space.protocol == "views" else set()
+    made = made_numbers(space.protocol, space.relations is not None)
+    known = {*made, *made_numbers("bags", False), *space.field_names}
     for name in space.number_names:
         if name not in known or space.number_names.count(name) > 1:
             raise ValueError(
@@ -165,9 +174,8 @@ def _names(values: Any) -> tuple[str, ...]:
 def _relation_tensors(relations: Relations | None) -> dict[str, Tensor]:
     if relations is None:
         return {}
-    tensors = {"relations.n_items": torch.tensor(relations.n_items)}
-    for name in ("rivals", "follows"):
-        table: PairTable = getattr(relations, name)
+    tensors = {"relations.n_items": torch.tensor(relations.rivals.n_items)}
+    for name, table in relations._asdict().items():
         for part in ("starts", "keys", "counts"):
             tensors[f"relations.{name}.{part}"] = torch.from_numpy(
                 np.ascontiguousarray(getattr(table, part))
@@ -183,7 +191,7 @@ def _relations(tensors: dict[str, Tensor], n_items: int) -> Relations | None:
             f"relations are of {int(tensors['relations.n_items'])} items, the space has {n_items}"
         )
     tables = []
-    for name, width in (("rivals", 3), ("follows", 2)):
+    for name in Relations._fields:
         starts, keys = (
             _array(tensors, f"relations.{name}.{part}", torch.int64) for part in ("starts", "keys")
         )
@@ -192,9 +200,10 @@ def _relations(tensors: dict[str, Tensor], n_items: int) -> Relations | None:
             raise ValueError(
                 f"'relations.{name}.counts' is {counts.dtype}, torch.int32 is required"
             )
-        tables.append(PairTable(starts, keys, counts.numpy()))
-        tables[-1].check(n_items, width)
-    return Relations(n_items, *tables)
+        tables.append(PairCounts(n_items, starts, keys, counts.numpy()))
+    relations = Relations(*tables)
+    relations.check(n_items)
+    return relations
 
 
 def _text_tensors(values: pl.Series) -> dict[str, Tensor]:

@@ -63,7 +63,7 @@ class Sources:
         if not isinstance(world, LearnedWorld):
             return cls(None, log)
         popularity = np.zeros(world.n_items, np.float32)
-        counts = np.expm1(world.catalogue.training_numbers[:, 1])
+        counts = np.expm1(world.catalogue.statistics[:, 1])
         # further items come last, and training chose none of them
         popularity[: len(counts)] = counts
         return cls(popularity, log)

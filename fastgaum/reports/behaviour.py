@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastgaum.errors import ConfigError
-from fastgaum.features.encoder import rows_of
-from fastgaum.features.selection import ItemScratch, counts_before, select_sessions
+from fastgaum.features.selection import counts_before, select_sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.log import IntArray, SessionLog
+from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.metrics.calibration import candidate_outcomes
 from fastgaum.metrics.evaluation import MIN_PROB
 from fastgaum.metrics.likelihood import choice_nll
@@ -78,11 +78,11 @@ class Context:
     def of(cls, log: SessionLog, n_versions: int, space: FeatureSpace) -> Context:
         """Read the versions of a log, `space` being the model's."""
         part = select_sessions(log, np.arange(log.n_sessions, dtype=np.int32))
-        displayed, chosen = counts_before(log, part, ItemScratch(log.n_items))
-        known = rows_of(log.item_ids, space.categorical[0].values)
+        displayed, chosen = counts_before(log, part).T
+        known = Vocabulary(space.categorical[0].values).codes(log.item_ids)
         displays, choices = (
             np.where(known >= 0, counts[known], 0)[log.items]
-            for counts in (space.item_displays, space.item_choices)
+            for counts in (space.item_counts.displays, space.item_counts.choices)
         )
         n_events = log.n_events // n_versions
         users = log.users[log.session_of_event[:n_events]]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fastgaum.baselines.floors import Precisions, means_of
 from fastgaum.errors import ConfigError
-from fastgaum.features.selection import ItemScratch, Selection, counts_before, select_sessions
+from fastgaum.features.selection import Selection, counts_before, select_sessions
 from fastgaum.features.space import EncodedSessions
 from fastgaum.logs.log import IntArray, SessionLog, SplitName
 from fastgaum.logs.vocabulary import Vocabulary
@@ -82,7 +82,7 @@ class SplitScores:
             evaluate_heads(scores.heads, encoded, model.outside, gap),
             model.outside,
             np.asarray(log.items)[part.candidates],
-            *counts_before(log, part, ItemScratch(log.n_items)),
+            *counts_before(log, part).T,
         )
 
     @property

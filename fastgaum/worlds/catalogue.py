@@ -10,6 +10,7 @@ one view."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,15 +19,26 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import ConfigError
-from fastgaum.features.encoder import SAME_FOR_SET, rows_of
-from fastgaum.features.relations import NUMBERS as RELATION_NUMBERS
+from fastgaum.features.formulas import (
+    LOG_VIEWS,
+    RELATION_NUMBERS,
+    SESSION_NUMBERS,
+    TRAINING_NUMBERS,
+    columns_of,
+    item_numbers,
+    log_views,
+    totals_of,
+)
 from fastgaum.features.selection import Selection, select_sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog
-from fastgaum.logs.vocabulary import N_RESERVED
+from fastgaum.logs.vocabulary import N_RESERVED, Vocabulary
 
-COUNTED = ("displayed_before", "chosen_before", "log_set_size", "event_number")
-"""numbers that the session so far decides"""
+ITEM_STATISTICS = ("log_displays", "log_choices", "choice_rate")
+"""what a policy may know of an item's training events"""
+SAMPLE = 200_000
+"""items that the principal components are found on; more have no say in them but are mapped alike
+"""
 
 
 @dataclass(frozen=True)
@@ -47,15 +59,8 @@ class Catalogue:
     position_column: int
     """column of `ids` that the place decides, -1 where order is no feature"""
     n_positions: int
-    counted: IntArray
-    """columns of COUNTED among the base numbers, -1 where they are not asked for"""
-    relations_column: int
-    """first column of the relations' numbers, -1 where they are not asked for"""
-    varying: npt.NDArray[np.int64]
-    """base numbers that also come less their mean over the display set, in the order of those
-    copies"""
-    training_numbers: FloatArray
-    """log displays, log choices and choice rate of each item in training, shape (n_items, 3)"""
+    statistics: FloatArray
+    """ITEM_STATISTICS of each item, shape (n_items, 3)"""
 
     @property
     def n_items(self) -> int:
@@ -65,7 +70,7 @@ class Catalogue:
     @property
     def n_trained(self) -> int:
         """Number of training items, which stand first."""
-        return len(self.space.item_displays)
+        return len(self.space.item_counts.displays)
 
     @classmethod
     def of(
@@ -95,16 +100,16 @@ class Catalogue:
                     "once"
                 )
         fields = _Fields(space, log, item_ids) if log is not None else None
-        statistics = _training_statistics(space, len(item_ids) + 1)
+        space_rows = np.full(len(item_ids) + 1, -1, np.int32)
+        space_rows[:n_trained] = np.arange(n_trained)
+        of_training = item_numbers(totals_of(space.item_counts, space_rows), space.prior_rate)
         fixed = np.zeros((len(item_ids) + 1, len(names)), np.float32)
         for column, name in enumerate(names):
-            if name in statistics:
-                fixed[:, column] = statistics[name]
-            elif name not in COUNTED and name not in RELATION_NUMBERS:
+            if name in TRAINING_NUMBERS:
+                fixed[:, column] = of_training[:, TRAINING_NUMBERS.index(name)]
+            elif name not in SESSION_NUMBERS and name not in RELATION_NUMBERS:
                 assert fields is not None
-                fixed[:, column] = (
-                    fields.log_views() if name == "log_views" else fields.numbers(name)
-                )
+                fixed[:, column] = fields.log_views() if name == LOG_VIEWS else fields.numbers(name)
         ids = np.zeros((len(fixed), len(space.categorical)), np.int32)
         position, n_positions = -1, 0
         for column, part in enumerate(space.categorical):
@@ -123,20 +128,7 @@ class Catalogue:
             fixed,
             position,
             n_positions,
-            np.array([_at(names, name) for name in COUNTED], np.int32),
-            _at(names, RELATION_NUMBERS[0]),
-            np.array(
-                [
-                    i
-                    for i, name in enumerate(names)
-                    if space.set_context and name not in SAME_FOR_SET
-                ],
-                np.int64,
-            ),
-            np.stack(
-                [statistics[name][:-1] for name in ("log_displays", "log_choices", "choice_rate")],
-                1,
-            ).astype(np.float32),
+            of_training[:-1, columns_of(ITEM_STATISTICS, TRAINING_NUMBERS)],
         )
 
     def bags(self, rows: IntArray) -> IntArray:
@@ -162,26 +154,6 @@ class Catalogue:
         return rows.astype(np.int32)
 
 
-def _at(names: tuple[str, ...], name: str) -> int:
-    return names.index(name) if name in names else -1
-
-
-def _training_statistics(space: FeatureSpace, n: int) -> dict[str, npt.NDArray[Any]]:
-    """What the encoder computes of an item's training counts, by item, then n in all that have
-    none."""
-    rest = np.zeros(n - len(space.item_displays), np.int64)
-    displays, choices = np.append(space.item_displays, rest), np.append(space.item_choices, rest)
-    expected = np.append(space.item_expected, rest)
-    return {
-        "log_displays": np.log1p(displays),
-        "log_choices": np.log1p(choices),
-        "choice_rate": (choices + 2 * space.prior_rate) / (displays + 2),
-        "choice_lift": np.log((choices + 0.5) / (expected + 0.5)),
-        "never_seen": displays == 0,
-        "never_chosen": choices == 0,
-    }
-
-
 class _Fields:
     """A log's fields by item, the unknown item last."""
 
@@ -191,7 +163,7 @@ class _Fields:
         train = log.sessions_in("train")
         part: Selection = select_sessions(log, train if len(train) else log.sessions_in("all"))
         self.candidates = part.candidates
-        self.items = rows_of(log.item_ids, item_ids)
+        self.items = Vocabulary(item_ids).codes(log.item_ids)
         """row of each of the log's items, -1 for one that the catalogue does not hold"""
         self.n = len(item_ids) + 1
         self.at = self.items[np.asarray(log.items)[self.candidates]]
@@ -210,11 +182,11 @@ class _Fields:
         """Logarithm of an item's rounded mean number of views."""
         assert self.log.views is not None
         views = self._means(self.log.views[self.candidates].astype(np.float64), 1.0)
-        return np.log(np.maximum(np.rint(views), 1)).astype(np.float32)
+        return log_views(np.maximum(np.rint(views), 1)).astype(np.float32)
 
     def rows(self, name: str, values: pl.Series) -> IntArray:
         """Row of an item's category among `values`, -1 for an unknown one."""
-        row_of_code = np.append(rows_of(self.log.categories[name], values), np.int32(-1))
+        row_of_code = Vocabulary(values).codes_from(Vocabulary(self.log.categories[name]))
         result = np.full(self.n, -1, np.int32)
         if name in self.log.item_fields:
             known = np.flatnonzero(self.items >= 0)
@@ -236,3 +208,49 @@ class _Fields:
         sums = np.bincount(self.at[known], weights=values[known], minlength=self.n)
         other = missing if missing is not None else float(values.mean())
         return np.where(counts > 0, sums / np.maximum(counts, 1), other).astype(np.float32)
+
+
+def item_features(
+    catalogue: Catalogue, tables: Sequence[FloatArray], n_features: int
+) -> FloatArray:
+    """Features of each item, (n_items, ≤ n_features): principal components, then log displays, log
+    choices, choice rate.
+
+    The components are of the rows that the items add to the reward models' first layers, `tables`
+    side by side, divided by the standard deviation of the first one, so that their relative sizes
+    stay; the entry of largest absolute weight in a component is positive. The statistics are
+    standardised. There are fewer features where the tables have fewer columns.
+
+    Raises:
+        ConfigError: fewer features than statistics are asked for.
+    """
+    if n_features < len(ITEM_STATISTICS):
+        raise ConfigError(
+            f"n_features must be at least {len(ITEM_STATISTICS)}, the training statistics, got "
+            f"{n_features}"
+        )
+    statistics = _standardised(catalogue.statistics)
+    vectors = (
+        np.concatenate([table[: catalogue.n_items] for table in tables], axis=1)
+        if tables
+        else statistics[:, :0]
+    )
+    n_components = min(n_features - len(ITEM_STATISTICS), vectors.shape[1])
+    if n_components == 0:
+        return statistics
+    sample = vectors[:: -(-len(vectors) // SAMPLE)].astype(np.float64)
+    mean = sample.mean(axis=0)
+    values, axes = np.linalg.eigh((sample - mean).T @ (sample - mean) / len(sample))
+    axes = axes[:, ::-1][:, :n_components]
+    largest = np.abs(axes).argmax(axis=0)
+    axes = axes * np.where(axes[largest, np.arange(n_components)] < 0, -1.0, 1.0)
+    scale = np.sqrt(max(float(values[-1]), 1e-12))
+    components = (vectors - mean.astype(np.float32)) @ (axes / scale).astype(np.float32)
+    return np.ascontiguousarray(np.concatenate([components, statistics], axis=1), np.float32)
+
+
+def _standardised(numbers: FloatArray) -> FloatArray:
+    scale = numbers.std(axis=0)
+    return np.asarray(
+        (numbers - numbers.mean(axis=0)) / np.where(scale > 1e-6, scale, np.float32(1)), np.float32
+    )

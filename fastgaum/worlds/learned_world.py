@@ -27,9 +27,8 @@ from fastgaum.models.choice_model import Head
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.histories import HistoryEncoder, Recurrent
 from fastgaum.nets.regularisers import L2, ChoiceDistribution, Regulariser, Shannon, Tsallis
-from fastgaum.worlds.catalogue import Catalogue
+from fastgaum.worlds.catalogue import Catalogue, item_features
 from fastgaum.worlds.folded import FoldedRecurrent, FoldedScorer, RecurrentUsers, UserHistories
-from fastgaum.worlds.item_features import item_features
 from fastgaum.worlds.logged_starts import LoggedStarts
 from fastgaum.worlds.retold import RetoldEncoder
 from fastgaum.worlds.session_counts import SessionCounts
@@ -408,7 +407,7 @@ class LearnedPopulation(Population):
             rank = np.where(rank < catalogue.n_positions, rank + 1, 0) + len(catalogue.ids)
             rows[:, :, 1] = np.where(shared >= 0, rank, -1)
         numbers = np.empty((n, pools.shape[-1], catalogue.space.n_numbers), np.float32)
-        session_counts = self.session_counts.users(first, last)
+        session_counts = self.session_counts.of_users(first, last)
         scorers = [(scorer, states[first:last]) for scorer, states in self._rewards]
 
         def write(begin: int, end: int) -> None:

@@ -8,9 +8,9 @@ import dataclasses
 import numpy as np
 
 from fastgaum.errors import ConfigError
-from fastgaum.features.encoder import rows_of
 from fastgaum.logs.log import IntArray, SessionLog
 from fastgaum.logs.slice import slice_sessions
+from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.models.choice_model import Head
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.learned_world import LearnedWorld
@@ -30,7 +30,7 @@ def world_of(model: UserModel, log: SessionLog, head: Head | None = None) -> Lea
     """
     if model.space is None:
         raise ConfigError("the model has not been trained: call fit or load first")
-    new = rows_of(log.item_ids, model.space.categorical[0].values) < 0
+    new = Vocabulary(model.space.categorical[0].values).codes(log.item_ids) < 0
     return LearnedWorld(model, head, log=log, further=log.item_ids.filter(new))
 
 
@@ -45,7 +45,7 @@ def replay(world: World, log: SessionLog, replicas: int = 1, seed: int = 0) -> I
     Raises:
         ConfigError: the log displays an item that the world does not have.
     """
-    rows = rows_of(log.item_ids, world.item_ids)[log.items]
+    rows = Vocabulary(world.item_ids).codes(log.item_ids)[log.items]
     if len(missing := np.unique(log.items[rows < 0])):
         raise ConfigError(
             f"log '{log.name}' displays {len(missing):,} items that the world does not have "

@@ -8,8 +8,15 @@ from copy import copy
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum.features.relations import WINDOW, PairTable
-from fastgaum.kernels import slate_numbers as kernels
+from fastgaum.features.formulas import (
+    RELATION_NUMBERS,
+    SESSION_NUMBERS,
+    columns_of,
+    varying_columns,
+)
+from fastgaum.features.relations import WINDOW
+from fastgaum.kernels import candidate_counts as counting
+from fastgaum.kernels import candidate_numbers as kernels
 from fastgaum.worlds.catalogue import Catalogue
 from fastgaum.worlds.world import FloatArray, IntArray
 
@@ -18,124 +25,95 @@ ROOM = 64
 
 
 class SessionCounts:
-    """Counts of n users' sessions; nothing is kept where the protocol asks for no numbers."""
+    """Counts of n users' sessions; nothing is kept where the model asks for no number of them.
+
+    Attributes:
+        users: the users' tables.
+    """
 
     def __init__(self, catalogue: Catalogue, n: int) -> None:
-        self.catalogue, self.n = catalogue, n
-        space = catalogue.space
-        self.n_numbers = space.n_numbers
-        self.counts = bool(self.n_numbers) and (
-            catalogue.counted[0] >= 0 or catalogue.relations_column >= 0
+        self.space, self.n = catalogue.space, n
+        names, self.n_trained = self.space.number_names, catalogue.n_trained
+        session_columns = columns_of(SESSION_NUMBERS, names)
+        self.items = kernels.ItemNumbers(
+            catalogue.fixed, session_columns, self.space.least, self.space.most
         )
-        users = n if self.counts else 0
-        self.keys: IntArray = np.full((users, ROOM), -1, np.int32)
-        self.displayed, self.picked = np.zeros((2, users, ROOM), np.int32)
-        self.events, self.n_chosen = np.zeros((2, users), np.int32)
-        self.latest: IntArray = np.zeros((users, WINDOW), np.int32)
+        self.relation_columns = columns_of(RELATION_NUMBERS, names)
+        self.varying = varying_columns(names, self.space.set_context)
+        self.counting = bool((session_columns >= 0).any() or (self.relation_columns >= 0).any())
+        n = n if self.counting else 0
+        self.users = counting.UserTables(
+            np.full((n, ROOM), -1, np.int32),
+            np.zeros((n, ROOM, counting.N_COUNTS), np.int32),
+            np.zeros(n, np.int32),
+            np.zeros((n, WINDOW), np.int32),
+            np.zeros(n, np.int32),
+        )
         self.most = 0
         """what no user's table holds more than"""
-        relations = space.relations
-        self.tables: tuple[PairTable, PairTable] | None = None
-        if relations is not None:
-            self.tables = relations.rivals, relations.follows
 
     def reset(self, rows: IntArray | slice) -> None:
         """Forget those users' sessions."""
-        if self.counts:
-            self.keys[rows] = -1
-            self.events[rows] = 0
-            self.n_chosen[rows] = 0
+        if self.counting:
+            self.users.keys[rows] = -1
+            self.users.events[rows] = 0
+            self.users.n_chosen[rows] = 0
 
-    def users(self, first: int, last: int) -> SessionCounts:
+    def of_users(self, first: int, last: int) -> SessionCounts:
         """The same counts of users first to last − 1 alone."""
         part = copy(self)
-        for name in ("keys", "displayed", "picked", "events", "n_chosen", "latest"):
-            setattr(part, name, getattr(self, name)[first:last])
+        part.users = counting.UserTables(*(values[first:last] for values in self.users))
         return part
 
     def make_room(self, k: int) -> None:
         """Have room for k more items of each user; called before a step that counts."""
-        if not self.counts:
+        if not self.counting:
             return
+        room = self.users.keys.shape[1]
         self.most += k
-        if 2 * self.most <= self.keys.shape[1]:
+        if 2 * self.most <= room:
             return
-        self.most = k + int(kernels.fullest(self.keys))
-        room = self.keys.shape[1]
+        self.most = k + int(counting.fullest(self.users.keys))
         while 2 * self.most > room:
             room *= 2
-        if room == self.keys.shape[1]:
+        if room == self.users.keys.shape[1]:
             return
         keys = np.full((self.n, room), -1, np.int32)
-        displayed, picked = np.zeros((2, self.n, room), np.int32)
-        kernels.move_counts(self.keys, self.displayed, self.picked, keys, displayed, picked)
-        self.keys, self.displayed, self.picked = keys, displayed, picked
+        counts = np.zeros((self.n, room, counting.N_COUNTS), np.int32)
+        counting.move_counts(self.users.keys, self.users.counts, keys, counts)
+        self.users = self.users._replace(keys=keys, counts=counts)
 
     def write(
         self, first: int, last: int, rows: IntArray, numbers: FloatArray, set_size: int = 0
     ) -> None:
-        """Write the numbers of displayed places, (n, k, n_numbers), standardised; `rows` (n, k, ·).
+        """Write the standardised numbers of displayed places.
 
-        What the session and the display decide stays within what training has seen. With `set_size`
-        the places are a pool, and an item's numbers are those of an average slate of that size that
-        holds it; with 0 they are the display set."""
-        if not self.n_numbers:
+        What the session and the display decide stays within what training has seen.
+
+        Args:
+            first: the first user.
+            last: the last user + 1.
+            rows: catalogue row of each place first, -1 for an empty place, shape (n, k, ·).
+            numbers: shape (n, k, n_numbers).
+            set_size: 0: the places are the display set. Otherwise they are a pool, and an item's
+                numbers are those of an average slate of that size that holds it.
+        """
+        space = self.space
+        if not space.n_numbers:
             return
-        catalogue, space = self.catalogue, self.catalogue.space
-        kernels.slate_numbers(
-            first,
-            last,
-            rows,
-            catalogue.fixed,
-            catalogue.counted,
-            space.least,
-            space.most,
-            set_size,
-            self.keys,
-            self.displayed,
-            self.picked,
-            self.events,
-            numbers,
-        )
-        if self.tables is not None:
-            rivals, follows = self.tables
-            kernels.relation_numbers(
-                first,
-                last,
-                rows,
-                catalogue.n_trained,
-                set_size,
-                rivals.starts,
-                rivals.keys,
-                rivals.counts,
-                follows.starts,
-                follows.keys,
-                follows.counts,
-                self.latest,
-                self.n_chosen,
-                catalogue.relations_column,
-                numbers,
+        slates = kernels.Slates(rows, set_size)
+        kernels.slate_numbers(first, last, slates, self.users, self.items, numbers)
+        if space.relations is not None:
+            kernels.slate_relations(
+                first, last, slates, self.users, space.relations, self.relation_columns, numbers
             )
-        n_base = len(space.number_names)
         kernels.standardise_slates(
-            first, last, rows, n_base, set_size, catalogue.varying, space.mean, space.scale, numbers
+            first, last, slates, self.varying, space.mean, space.scale, numbers
         )
 
     def count(
         self, first: int, last: int, active: npt.NDArray[np.bool_], rows: IntArray, items: IntArray
     ) -> None:
         """Move the active users' counts on: what they were shown, and chose."""
-        if self.counts:
-            kernels.count_slates(
-                first,
-                last,
-                active,
-                rows,
-                items,
-                self.keys,
-                self.displayed,
-                self.picked,
-                self.events,
-                self.latest,
-                self.n_chosen,
-            )
+        if self.counting:
+            counting.count_slates(first, last, active, rows, items, self.users)

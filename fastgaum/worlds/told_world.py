@@ -20,8 +20,7 @@ from fastgaum.kernels import slates as kernels
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.nets.tensors import to_tensors
-from fastgaum.worlds.catalogue import Catalogue
-from fastgaum.worlds.item_features import N_STATISTICS, item_features
+from fastgaum.worlds.catalogue import ITEM_STATISTICS, Catalogue, item_features
 from fastgaum.worlds.retold import Told
 from fastgaum.worlds.session_counts import SessionCounts
 from fastgaum.worlds.world import (
@@ -54,8 +53,8 @@ class ToldWorld(World):
         self.model, self.outside = model, model.outside
         self.catalogue = Catalogue.of(model.space, log)
         self.item_ids = self.catalogue.item_ids
-        self.item_features = item_features(self.catalogue, [], N_STATISTICS)
-        self.state_dim = N_STATISTICS + 2
+        self.item_features = item_features(self.catalogue, [], len(ITEM_STATISTICS))
+        self.state_dim = len(ITEM_STATISTICS) + 2
 
     def population(self, n: int) -> ToldPopulation:
         """Make n users without history.
@@ -75,7 +74,7 @@ class ToldPopulation(Population):
         self.world, self.n = world, n
         self.session_counts, self.told = SessionCounts(world.catalogue, n), Told(world.catalogue, n)
         self.events, self.n_chosen = np.zeros((2, n), np.int64)
-        self.sums: FloatArray = np.zeros((n, N_STATISTICS), np.float32)
+        self.sums: FloatArray = np.zeros((n, len(ITEM_STATISTICS)), np.float32)
         self._states: FloatArray = np.zeros((n, world.state_dim), np.float32)
         self._seen = self._states.view()
         self._seen.flags.writeable = False

@@ -33,7 +33,7 @@ def test_the_dense_regression_gives_the_same_scores(protocol: Protocol) -> None:
     model.fit(log)
     assert model.space is not None
     train, test = (model.space.encode(log, log.sessions_in(split)) for split in ("train", "test"))
-    n_rows = len(model.space.item_choices) + 1
+    n_rows = len(model.space.item_counts.choices) + 1
 
     def features(encoded: object) -> np.ndarray:
         ids, numbers = encoded.ids[:, 0], encoded.numbers  # type: ignore[attr-defined]

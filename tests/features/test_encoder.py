@@ -15,7 +15,12 @@ from hypothesis import strategies as st
 from fastgaum.features import encoder, selection
 from fastgaum.features.selection import TrainingSessions, chunks, select_sessions
 from fastgaum.features.space import EncodedSessions, FeatureSpace
-from fastgaum.kernels.context import count_items, counts_of_users, less_set_means
+from fastgaum.kernels.candidate_counts import (
+    SessionsByUser,
+    TrainingTotals,
+    count_items,
+    counts_of_users,
+)
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.split import resplit
 from tests.builders import random_log
@@ -142,15 +147,12 @@ def test_item_counts_equal_a_walk(seed: int, n_sessions: int, no_click: float) -
     rows = (
         np.random.default_rng(seed).permutation(n_sessions)[: 1 + n_sessions // 2].astype(np.int32)
     )
-    displays, chosen, expected = (
-        np.zeros(log.n_items, np.int64),
-        np.zeros(log.n_items, np.int64),
-        np.zeros(log.n_items),
+    totals = TrainingTotals(
+        np.zeros(log.n_items, np.int64), np.zeros(log.n_items, np.int64), np.zeros(log.n_items)
     )
-    packed = (log.session_offsets, log.display_offsets, log.items, log.choices)
-    counted = count_items(rows, *packed, displays, chosen, expected)
+    counted = count_items(rows, log.packed_sessions(), totals)
     walked = _walk(log, rows.tolist())
-    for ours, theirs in zip((displays, chosen, expected), walked, strict=True):
+    for ours, theirs in zip(totals, walked, strict=True):
         np.testing.assert_allclose(ours, [theirs[item] for item in range(log.n_items)], rtol=1e-12)
     assert counted == (int(np.diff(log.session_offsets)[rows].sum()), walked[1].total())
 
@@ -167,19 +169,24 @@ def test_own_counts_equal_a_walk(seed: int, n_users: int) -> None:
     asking = np.argsort(users, kind="stable").astype(np.int32)
     own = TrainingSessions.of(log).of_users(users)
     items = log.items[part.candidates]
-    scratch = (
+    scratch = TrainingTotals(
         np.zeros(log.n_items, np.int32),
         np.zeros(log.n_items, np.int32),
         np.zeros(log.n_items),
     )
-    out = (
+    out = TrainingTotals(
         np.full(len(items), -9, np.int32),
         np.full(len(items), -9, np.int32),
         np.full(len(items), -9.0),
     )
-    packed = (log.session_offsets, log.display_offsets, log.items, log.choices)
-    mine = (part.session_offsets, part.display_offsets, items)
-    counts_of_users(own.rows, own.users, *packed, asking, users[asking], *mine, *scratch, *out)
+    counts_of_users(
+        SessionsByUser(own.rows, own.users),
+        log.packed_sessions(),
+        SessionsByUser(asking, users[asking]),
+        part.packed(items),
+        scratch,
+        out,
+    )
     for i, row in enumerate(rows):
         train = [s for s in range(16) if log.split[s] == 0 and log.users[s] == log.users[row]]
         walked = _walk(log, train)
@@ -189,11 +196,3 @@ def test_own_counts_equal_a_walk(seed: int, n_users: int) -> None:
                 ours[first:last], [theirs[item] for item in items[first:last]], rtol=1e-12
             )
     assert not any(counts.any() for counts in scratch)
-
-
-def test_set_means_are_taken_off() -> None:
-    numbers = np.array([[1, 5, 0, 0], [3, 5, 0, 0], [7, 2, 0, 0]], np.float32)
-    offsets = np.array([0, 2, 3], np.int32)
-    sums = np.array([[10.0, 4.0], [2.0, 7.0]], np.float32)
-    less_set_means(numbers, np.array([1, 0]), offsets, sums, 2)
-    assert numbers[:, 2:].tolist() == [[0, -1], [0, 1], [0, 0]]

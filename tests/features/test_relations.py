@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from fastgaum.errors import CheckpointError, ConfigError
 from fastgaum.features import relations
+from fastgaum.features.formulas import RELATION_NUMBERS
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel
@@ -57,7 +58,7 @@ def naive_numbers(log: SessionLog, window: int = relations.WINDOW) -> dict[str, 
     known = {
         item for row, s in enumerate(events) if log.split[row] == 0 for e in s for item in shown(e)
     }
-    columns: dict[str, list[float]] = {name: [] for name in relations.NUMBERS}
+    columns: dict[str, list[float]] = {name: [] for name in RELATION_NUMBERS}
     for row, session in enumerate(events):
         met, won, follows, taken = counts(int(log.users[row]))
         for event in session:

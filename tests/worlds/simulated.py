@@ -11,10 +11,10 @@ import numpy as np
 import polars as pl
 
 from fastgaum.features.encoder import Encoder
+from fastgaum.features.formulas import SESSION_NUMBERS
 from fastgaum.features.selection import Selection
 from fastgaum.features.space import EncodedSessions, FeatureSpace
-from fastgaum.logs.log import SessionLog
-from fastgaum.worlds.catalogue import COUNTED
+from fastgaum.logs.log import FloatArray, IntArray, SessionLog
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.world import NO_ITEM, Population, World
 
@@ -74,12 +74,11 @@ class Within(Encoder):
     """The encoder, but what a session decides stays within what training has seen, as it does in a
     world."""
 
-    def _context_numbers(self, part: Selection) -> dict[str, Any]:
-        columns, space = super()._context_numbers(part), self.space
-        for name in COUNTED:
-            at = space.number_names.index(name)
-            columns[name] = np.clip(columns[name], space.least[at], space.most[at])
-        return columns
+    def _write_context(self, part: Selection, items: IntArray, numbers: FloatArray) -> None:
+        super()._write_context(part, items, numbers)
+        for name in SESSION_NUMBERS:
+            at = self.space.number_names.index(name)
+            np.clip(numbers[:, at], self.space.least[at], self.space.most[at], out=numbers[:, at])
 
 
 def encoded(space: FeatureSpace, log: SessionLog) -> EncodedSessions:

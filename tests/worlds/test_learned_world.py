@@ -312,9 +312,9 @@ def test_counts_grow_with_a_long_session() -> None:
     world = LearnedWorld(model)
     users = world.population(2)
     users.reset(keys_of(0, 2))
-    room = users.session_counts.keys.shape[1]
+    room = users.session_counts.users.keys.shape[1]
     played = play(users, world, steps=30, k=12)
-    assert users.session_counts.keys.shape[1] > room
+    assert users.session_counts.users.keys.shape[1] > room
     log, had = as_log(played, world)
     assert model.space is not None
     batch = to_tensors(assemble(encoded(model.space, log), np.arange(2, dtype=np.int32)))
@@ -334,7 +334,7 @@ def test_item_features_are_few_finite_and_have_one_sign() -> None:
     assert spread[0] == pytest.approx(1, rel=1e-4)
     assert (np.diff(spread[:12]) <= 1e-6).all()
     np.testing.assert_allclose(spread[12:], 1, rtol=1e-4)
-    displays = world.catalogue.space.item_displays
+    displays = world.catalogue.space.item_counts.displays
     assert np.corrcoef(features[:, 12], np.log1p(displays))[0, 1] == pytest.approx(1)
     assert LearnedWorld(model, n_features=3).item_features.shape == (world.n_items, 3)
     with pytest.raises(ConfigError, match="n_features must be at least 3"):

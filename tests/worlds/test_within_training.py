@@ -12,6 +12,7 @@ import pytest
 
 from fastgaum.baselines.registry import make_model
 from fastgaum.errors import ConfigError
+from fastgaum.features.formulas import SESSION_NUMBERS, columns_of
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.learned_world import LearnedPopulation, LearnedWorld
 from fastgaum.worlds.told_world import ToldWorld
@@ -145,8 +146,8 @@ def test_beyond_what_training_has_seen_the_nearest_of_it_stands() -> None:
     numbers = np.empty((5, 30, space.n_numbers), np.float32)
     users.session_counts.write(0, 5, rows, numbers)
     raw = numbers * space.scale + space.mean
-    assert users.session_counts.events.min() > np.diff(log.session_offsets).max()
-    for column in users.world.catalogue.counted.tolist():
+    assert users.session_counts.users.events.min() > np.diff(log.session_offsets).max()
+    for column in columns_of(SESSION_NUMBERS, space.number_names):
         assert (raw[:, :, column] <= space.most[column] + 1e-5).all()
         assert (raw[:, :, column] >= space.least[column] - 1e-5).all()
 

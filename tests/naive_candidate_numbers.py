@@ -1,5 +1,5 @@
 """Numbers of one user's displayed places, written down as they are defined: the twin of
-kernels/slate_numbers.py."""
+kernels/candidate_numbers.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fastgaum.features.relations import WINDOW, PairTable
+from fastgaum.features.relations import WINDOW
+from fastgaum.kernels.relations import PairCounts
 
 
 @dataclass
@@ -50,13 +51,12 @@ def counted(
 def relations(
     user: NaiveUser,
     items: Sequence[int],
-    n_items: int,
-    rivals: PairTable,
-    follows: PairTable,
+    rivals: PairCounts,
+    follows: PairCounts,
     set_size: int,
 ) -> np.ndarray:
     """The six numbers of pairs of each item, shape (len(items), 6)."""
-    rival, follow = _pairs(rivals, n_items), _pairs(follows, n_items)
+    rival, follow = _pairs(rivals), _pairs(follows)
     share = (set_size - 1) / max(len(items) - 1, 1) if set_size else 1.0
     result = []
     for a in items:
@@ -99,8 +99,8 @@ def standardised(
     ) / scale
 
 
-def _pairs(table: PairTable, n_items: int) -> dict[tuple[int, int], tuple[int, ...]]:
+def _pairs(table: PairCounts) -> dict[tuple[int, int], tuple[int, ...]]:
     return {
-        (int(key) // n_items, int(key) % n_items): tuple(map(int, counts))
+        (int(key) // table.n_items, int(key) % table.n_items): tuple(map(int, counts))
         for key, counts in zip(table.keys, table.counts, strict=True)
     }

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.kernels import batching, context
+from fastgaum.kernels import batching, candidate_counts, candidate_numbers
 
 N_ITEMS = 6
 EVENT = st.tuples(
@@ -35,9 +35,9 @@ def packed(sessions: Sessions) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
 @given(SESSIONS)
 def test_counts_before_an_event_are_a_dictionary_s(sessions: Sessions) -> None:
     offsets, displays, items, choices = packed(sessions)
-    found = np.full((2, len(items)), -7, np.int32)
-    scratch = np.zeros((2, N_ITEMS), np.int32)
-    context.counts_before(offsets, displays, items, choices, *scratch, *found)
+    found = np.full((len(items), candidate_counts.N_COUNTS), -7, np.int32)
+    packed_sessions = candidate_counts.PackedSessions(offsets, displays, items, choices)
+    candidate_counts.counts_before(packed_sessions, N_ITEMS, found)
     expected: list[tuple[int, int]] = []
     for session in sessions:
         shown, chosen = Counter[int](), Counter[int]()
@@ -45,8 +45,7 @@ def test_counts_before_an_event_are_a_dictionary_s(sessions: Sessions) -> None:
             expected += [(shown[item], chosen[item]) for item in event]
             shown.update(event)
             chosen.update([event[choice]] if 0 <= choice < len(event) else [])
-    assert found.T.tolist() == [list(pair) for pair in expected]
-    assert not scratch.any()
+    assert found.tolist() == [list(pair) for pair in expected]
 
 
 @settings(max_examples=30)
@@ -54,16 +53,18 @@ def test_counts_before_an_event_are_a_dictionary_s(sessions: Sessions) -> None:
 def test_columns_less_their_mean_over_the_set(sessions: Sessions, n: int) -> None:
     _, displays, items, _ = packed(sessions)
     rng = np.random.default_rng(n)
-    columns, start = (
-        rng.permutation(3)[:n].astype(np.int32),
-        rng.normal(size=(len(items), 3)).astype(np.float32),
-    )
+    varying = rng.permutation(3)[:n]
+    start = rng.normal(size=(len(items), 3)).astype(np.float32)
     numbers = np.concatenate([start, np.full((len(items), n), 99, np.float32)], axis=1)
-    sums = np.add.reduceat(start[:, columns], displays[:-1])
-    context.less_set_means(numbers, columns, displays, sums, 3)
+    candidate_numbers.relate_to_sets(displays, varying, numbers)
+    sums = np.add.reduceat(start[:, varying].astype(np.float64), displays[:-1])
     means = np.repeat(sums / np.diff(displays)[:, None], np.diff(displays), axis=0)
-    np.testing.assert_allclose(numbers[:, 3:], start[:, columns] - means, atol=1e-5)
+    np.testing.assert_allclose(numbers[:, 3:], start[:, varying] - means, atol=1e-6)
     assert np.array_equal(numbers[:, :3], start)
+    mean, scale = rng.normal(size=(2, 3 + n)).astype(np.float32)
+    raw = numbers.copy()
+    candidate_numbers.standardise_rows(mean, np.abs(scale) + np.float32(1), numbers)
+    np.testing.assert_allclose(numbers, (raw - mean) / (np.abs(scale) + 1), rtol=1e-5, atol=1e-6)
 
 
 @settings(max_examples=30)

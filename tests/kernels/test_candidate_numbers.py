@@ -8,14 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.features.relations import WINDOW, PairTable
-from fastgaum.kernels import slate_numbers as kernels
-from tests import naive_slate_numbers as naive
+from fastgaum.features.relations import WINDOW
+from fastgaum.kernels import candidate_counts as counting
+from fastgaum.kernels import candidate_numbers as kernels
+from fastgaum.kernels.relations import PairCounts, PairTables
+from tests import naive_candidate_numbers as naive
 
 N_ITEMS = 9
 
 
-def pair_table(rng: np.random.Generator, width: int) -> PairTable:
+def pair_table(rng: np.random.Generator, width: int) -> PairCounts:
     """Counts of some ordered pairs of different items."""
     keys = np.array(
         [
@@ -26,46 +28,38 @@ def pair_table(rng: np.random.Generator, width: int) -> PairTable:
         ]
     )
     starts = np.searchsorted(keys, np.arange(N_ITEMS + 1) * N_ITEMS)
-    return PairTable(
+    return PairCounts(
+        N_ITEMS,
         starts.astype(np.int64),
         keys.astype(np.int64),
         rng.integers(0, 5, (len(keys), width)).astype(np.int32),
     )
 
 
-class Counted:
-    """The kernels' counts of some users."""
+def no_sessions(n: int, room: int) -> counting.UserTables:
+    """The kernels' counts of users who have seen nothing."""
+    return counting.UserTables(
+        np.full((n, room), -1, np.int32),
+        np.zeros((n, room, counting.N_COUNTS), np.int32),
+        np.zeros(n, np.int32),
+        np.zeros((n, WINDOW), np.int32),
+        np.zeros(n, np.int32),
+    )
 
-    def __init__(self, n: int, room: int) -> None:
-        self.keys = np.full((n, room), -1, np.int32)
-        self.displayed, self.picked = np.zeros((2, n, room), np.int32)
-        self.events, self.n_chosen = np.zeros((2, n), np.int32)
-        self.latest = np.zeros((n, WINDOW), np.int32)
 
-
-def play(seed: int, n: int, k: int, steps: int) -> tuple[Counted, list[naive.NaiveUser]]:
+def play(
+    seed: int, n: int, k: int, steps: int
+) -> tuple[counting.UserTables, list[naive.NaiveUser]]:
     """Random slates with empty places, and random choices or none, counted both ways."""
     rng = np.random.default_rng(seed)
-    users, told = Counted(n, 16), [naive.NaiveUser() for _ in range(n)]
+    users, told = no_sessions(n, 16), [naive.NaiveUser() for _ in range(n)]
     for _ in range(steps):
         rows = random_rows(rng, n, k)
         choices = np.array(
             [rng.choice(np.append(row[row >= 0], -1)) for row in rows[:, :, 0]], np.int32
         )
         active = rng.random(n) < 0.8
-        kernels.count_slates(
-            0,
-            n,
-            active,
-            rows,
-            choices,
-            users.keys,
-            users.displayed,
-            users.picked,
-            users.events,
-            users.latest,
-            users.n_chosen,
-        )
+        counting.count_slates(0, n, active, rows, choices, users)
         for user in np.flatnonzero(active):
             told[user].count(
                 [int(item) for item in rows[user, :, 0] if item >= 0], int(choices[user])
@@ -96,21 +90,8 @@ def test_counted_numbers(seed: int, k: int, steps: int, set_size: int) -> None:
     fixed = rng.random((N_ITEMS + 1, 6), np.float32)
     columns = np.array([4, 0, 2, 5], np.int32)
     out = np.full((3, k, 6), np.nan, np.float32)
-    kernels.slate_numbers(
-        0,
-        3,
-        rows,
-        fixed,
-        columns,
-        least,
-        most,
-        set_size,
-        users.keys,
-        users.displayed,
-        users.picked,
-        users.events,
-        out,
-    )
+    items_of_world = kernels.ItemNumbers(fixed, columns, least, most)
+    kernels.slate_numbers(0, 3, kernels.Slates(rows, set_size), users, items_of_world, out)
     for user in range(3):
         shown = rows[user, :, 0] >= 0
         items = rows[user, shown, 0].tolist()
@@ -133,27 +114,12 @@ def test_numbers_of_pairs(seed: int, k: int, steps: int, set_size: int) -> None:
     rows = random_rows(rng, 3, k)
     rivals, follows = pair_table(rng, 3), pair_table(rng, 2)
     out = np.zeros((3, k, 7), np.float32)
-    kernels.relation_numbers(
-        0,
-        3,
-        rows,
-        N_ITEMS,
-        set_size,
-        rivals.starts,
-        rivals.keys,
-        rivals.counts,
-        follows.starts,
-        follows.keys,
-        follows.counts,
-        users.latest,
-        users.n_chosen,
-        1,
-        out,
-    )
+    slates, columns = kernels.Slates(rows, set_size), np.arange(1, 7)
+    kernels.slate_relations(0, 3, slates, users, PairTables(rivals, follows), columns, out)
     for user in range(3):
         shown = rows[user, :, 0] >= 0
         expected = naive.relations(
-            told[user], rows[user, shown, 0].tolist(), N_ITEMS, rivals, follows, set_size
+            told[user], rows[user, shown, 0].tolist(), rivals, follows, set_size
         )
         np.testing.assert_allclose(out[user, shown, 1:], expected, atol=1e-5)
 
@@ -168,7 +134,13 @@ def test_numbers_relative_to_the_set(seed: int, k: int, set_size: int) -> None:
     out[rows[:, :, 0] < 0] = 0
     before = out.astype(np.float64)
     kernels.standardise_slates(
-        0, 2, rows, 3, set_size, varying, mean, np.abs(scale) + np.float32(0.5), out
+        0,
+        2,
+        kernels.Slates(rows, set_size),
+        varying,
+        mean,
+        np.abs(scale) + np.float32(0.5),
+        out,
     )
     for user in range(2):
         shown = rows[user, :, 0] >= 0
@@ -184,18 +156,14 @@ def test_numbers_relative_to_the_set(seed: int, k: int, set_size: int) -> None:
 @given(seed=st.integers(0, 10_000), k=st.integers(1, 6), steps=st.integers(0, 9))
 def test_counts_survive_a_larger_table(room: int, seed: int, k: int, steps: int) -> None:
     users, told = play(seed, 4, k, steps)
-    larger = Counted(4, room)
-    kernels.move_counts(
-        users.keys, users.displayed, users.picked, larger.keys, larger.displayed, larger.picked
-    )
+    larger = no_sessions(4, room)
+    counting.move_counts(users.keys, users.counts, larger.keys, larger.counts)
     held = [len(set(user.displayed)) for user in told]
-    assert kernels.fullest(larger.keys) == kernels.fullest(users.keys) == max(held)
+    assert counting.fullest(larger.keys) == counting.fullest(users.keys) == max(held)
     for user, one in enumerate(told):
         counts = {
-            int(key): (int(shown), int(taken))
-            for key, shown, taken in zip(
-                larger.keys[user], larger.displayed[user], larger.picked[user], strict=True
-            )
+            int(key): tuple(row.tolist())
+            for key, row in zip(larger.keys[user], larger.counts[user], strict=True)
             if key >= 0
         }
         assert counts == {

@@ -1,0 +1,338 @@
+"""The formulas of a candidate's numbers, each once: training, evaluation and worlds call these.
+
+A formula takes what has been counted of one candidate and returns its numbers, in the order of the
+names beside it. The loops below give it the counts of a log's candidates, or of the places of the
+slates that a world shows. `columns` says where each number is written, -1 for one that is not asked
+for.
+
+To add a number: its name and its value here, its place in `CONTEXT_NUMBERS` of
+fastgaum/features/formulas.py, and what it counts, if that is new, in candidate_counts.py."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ._jit import Array, jit, jit_part
+from .candidate_counts import (
+    CHOSEN,
+    DISPLAYED,
+    N_COUNTS,
+    PackedSessions,
+    TrainingTotals,
+    UserTables,
+    slot,
+)
+from .relations import (
+    CHOSEN_AFTER,
+    LOST,
+    MET,
+    N_SUMS,
+    ODDS,
+    SHOWN_AFTER,
+    TOGETHER,
+    WON,
+    PairTables,
+    add_follows,
+    add_rivals,
+)
+
+SESSION_NUMBERS = ("displayed_before", "chosen_before", "log_set_size", "event_number")
+"""numbers that the session until now and the display decide"""
+TRAINING_NUMBERS = (
+    "log_displays",
+    "log_choices",
+    "choice_rate",
+    "choice_lift",
+    "never_seen",
+    "never_chosen",
+)
+"""numbers that training, without the event's own user, says of an item"""
+RELATION_NUMBERS = (
+    "rivals_met",
+    "rivals_known",
+    "rivals_won",
+    "rivals_odds",
+    "follows_shown",
+    "follows_chosen",
+)
+"""log displays with the rivals, share of them met, log odds of all wins, sum of log odds, log
+displays and choices after the last choices"""
+
+
+@jit_part
+def numbers_of_session(counts: Array, n_events: int, set_size: int) -> Any:
+    """SESSION_NUMBERS of an item; counts: its row in the session until now."""
+    return (
+        math.log1p(counts[DISPLAYED]),
+        math.log1p(counts[CHOSEN]),
+        math.log(set_size),
+        math.log1p(n_events),
+    )
+
+
+@jit_part
+def numbers_of_training(displays: int, choices: int, expected: float, prior_rate: float) -> Any:
+    """TRAINING_NUMBERS of an item; prior_rate: choices per display of all items.
+
+    The rate is that of two more displays, chosen at the prior rate. The lift is choices beside what
+    uniform choice among the displayed would have made, half a choice added to both."""
+    return (
+        math.log1p(displays),
+        math.log1p(choices),
+        (choices + 2 * prior_rate) / (displays + 2),
+        math.log((choices + 0.5) / (expected + 0.5)),
+        1.0 if displays == 0 else 0.0,
+        1.0 if choices == 0 else 0.0,
+    )
+
+
+@jit_part
+def numbers_of_relations(sums: Array, n_others: int, share: float) -> Any:
+    """RELATION_NUMBERS of a candidate; sums: what pairs say of it, as in relations.py; n_others:
+    other candidates of its display set.
+
+    share: 1 for a display set. The sums over a pool times k - 1 over n_others are what a set of k,
+    drawn from the pool, has on average."""
+    return (
+        math.log1p(share * sums[TOGETHER]),
+        sums[MET] / max(n_others, 1),
+        math.log((share * sums[WON] + 0.5) / (share * sums[LOST] + 0.5)),
+        share * sums[ODDS],
+        math.log1p(sums[SHOWN_AFTER]),
+        math.log1p(sums[CHOSEN_AFTER]),
+    )
+
+
+@jit_part
+def less_set_means(block: Array, size: int, varying: Array, share: float) -> None:
+    """Write the columns `varying` less their mean over a display set to the set's last columns.
+
+    block: the set's candidates, (·, n_numbers), zeros where a place shows nothing; size: candidates
+    of the set. share: 1 for a display set. The difference in a pool of m, times (k - 1) m over
+    k (m - 1), is what a candidate has on average in a set of k drawn from the pool."""
+    n_base = block.shape[1] - len(varying)
+    for i in range(len(varying)):
+        total = 0.0
+        for place in range(len(block)):
+            total += block[place, varying[i]]
+        mean = total / max(size, 1)
+        for place in range(len(block)):
+            block[place, n_base + i] = share * (block[place, varying[i]] - mean)
+
+
+@jit_part
+def standardise(numbers: Array, mean: Array, scale: Array) -> None:
+    """Turn a candidate's numbers, (n_numbers,), into standard deviations from training's mean."""
+    for j in range(len(numbers)):
+        numbers[j] = (numbers[j] - mean[j]) / scale[j]
+
+
+@jit_part
+def _write(values: Any, columns: Array, numbers: Array) -> None:
+    for j in range(len(values)):
+        if columns[j] >= 0:
+            numbers[columns[j]] = values[j]
+
+
+# A log: all candidates of whole sessions.
+
+
+@jit
+def session_numbers(
+    session_offsets: Array, display_offsets: Array, before: Array, columns: Array, out: Array
+) -> None:
+    """Write SESSION_NUMBERS of each candidate to out (n_candidates, ·); before: its row of counts,
+    shape (n_candidates, N_COUNTS)."""
+    for session in range(len(session_offsets) - 1):
+        start = session_offsets[session]
+        for event in range(start, session_offsets[session + 1]):
+            first, last = display_offsets[event], display_offsets[event + 1]
+            for candidate in range(first, last):
+                values = numbers_of_session(before[candidate], event - start, last - first)
+                _write(values, columns, out[candidate])
+
+
+@jit
+def training_numbers(totals: TrainingTotals, prior_rate: float, columns: Array, out: Array) -> None:
+    """Write TRAINING_NUMBERS of each of n totals to out (n, ·)."""
+    for i in range(len(totals.displays)):
+        values = numbers_of_training(
+            totals.displays[i], totals.choices[i], totals.expected[i], prior_rate
+        )
+        _write(values, columns, out[i])
+
+
+@jit
+def relation_numbers(
+    sessions: PackedSessions,
+    users: Array,
+    tables: PairTables,
+    own: PairTables,
+    window: int,
+    columns: Array,
+    out: Array,
+) -> None:
+    """Write RELATION_NUMBERS of each candidate to out (n_candidates, ·), its own user's events left
+    out.
+
+    sessions: with training rows as items, -1 for an unknown one; users: group of each event's user
+    in the own tables, -1 for none, shape (n_events,); window: how many of the last choices count.
+    """
+    session_offsets, display_offsets, rows, choices = sessions
+    latest = np.empty(window, np.int32)
+    for session in range(len(session_offsets) - 1):
+        n_chosen = 0
+        for event in range(session_offsets[session], session_offsets[session + 1]):
+            first, last, user = display_offsets[event], display_offsets[event + 1], users[event]
+            shown, sums = rows[first:last], np.zeros((last - first, N_SUMS))
+            add_rivals(shown, tables.rivals, own.rivals, user, sums)
+            for i in range(min(n_chosen, window)):
+                add_follows(shown, latest[i], tables.follows, own.follows, user, sums)
+            for place in range(last - first):
+                values = numbers_of_relations(sums[place], last - first - 1, 1.0)
+                _write(values, columns, out[first + place])
+            if choices[event] >= 0:
+                latest[n_chosen % window] = shown[choices[event]]
+                n_chosen += 1
+
+
+@jit
+def relate_to_sets(display_offsets: Array, varying: Array, out: Array) -> None:
+    """Write each display set's columns `varying` less their mean over it to the last columns of out
+    (n_candidates, n_numbers)."""
+    for event in range(len(display_offsets) - 1):
+        first, last = display_offsets[event], display_offsets[event + 1]
+        less_set_means(out[first:last], last - first, varying, 1.0)
+
+
+@jit
+def standardise_rows(mean: Array, scale: Array, out: Array) -> None:
+    """Standardise the numbers of each candidate, out (n_candidates, n_numbers)."""
+    for i in range(len(out)):
+        standardise(out[i], mean, scale)
+
+
+# A world: the places of the slates, or of the pools, of users first to last − 1.
+# out: shape (n, k, n_numbers).
+
+
+class Slates(NamedTuple):
+    """What is shown to n users."""
+
+    rows: Array
+    """each place's item row first, -1 where nothing is displayed, shape (n, k, ·)"""
+    set_size: int
+    """candidates of the display set: 0 where the places are that set, k where they are a pool of
+    which an average slate of k is meant"""
+
+
+class ItemNumbers(NamedTuple):
+    """What a world has of its items before anything of a session is known."""
+
+    fixed: Array
+    """base numbers of each item, 0 where a session decides, shape (n_rows, n_base)"""
+    columns: Array
+    """columns of SESSION_NUMBERS"""
+    least: Array
+    most: Array
+    """what training has seen, and a session's numbers are kept within, shape (n_numbers,) each"""
+
+
+@jit_part
+def _set_size(rows: Array) -> int:
+    """Places of a user's slate, rows (k, ·), that show something."""
+    size = 0
+    for place in range(len(rows)):
+        size += rows[place, 0] >= 0
+    return size
+
+
+@jit
+def slate_numbers(
+    first: int,
+    last: int,
+    slates: Slates,
+    users: UserTables,
+    items: ItemNumbers,
+    out: Array,
+) -> None:
+    """Write each displayed place's fixed numbers and SESSION_NUMBERS, zeros where nothing is
+    displayed."""
+    fixed, columns, least, most = items
+    rows, set_size = slates
+    nothing = np.zeros(N_COUNTS, np.int32)
+    counted = False
+    for j in range(len(columns)):
+        counted |= columns[j] >= 0
+    for user in range(first, last):
+        size = set_size if set_size > 0 else _set_size(rows[user])
+        for place in range(rows.shape[1]):
+            item = rows[user, place, 0]
+            for j in range(fixed.shape[1]):
+                out[user, place, j] = fixed[item, j] if item >= 0 else 0.0
+            if item < 0 or not counted:
+                continue
+            at = slot(users.keys[user], item)
+            counts = users.counts[user, at] if users.keys[user, at] >= 0 else nothing
+            values = numbers_of_session(counts, users.events[user], size)
+            for j in range(len(values)):
+                if columns[j] >= 0:
+                    out[user, place, columns[j]] = min(
+                        max(values[j], least[columns[j]]), most[columns[j]]
+                    )
+
+
+@jit
+def slate_relations(
+    first: int,
+    last: int,
+    slates: Slates,
+    users: UserTables,
+    tables: PairTables,
+    columns: Array,
+    out: Array,
+) -> None:
+    """Write RELATION_NUMBERS of each displayed place. Nothing is left out: the users are new."""
+    rows, set_size = slates
+    rivals, follows = tables
+    k, latest, n_chosen = rows.shape[1], users.latest, users.n_chosen
+    sums = np.empty((k, N_SUMS))
+    for user in range(first, last):
+        n_others = _set_size(rows[user]) - 1
+        share = (set_size - 1) / max(n_others, 1) if set_size > 0 else 1.0
+        shown, numbers = rows[user, :, 0], out[user]
+        sums[:] = 0.0
+        add_rivals(shown, rivals, rivals, -1, sums)
+        for i in range(min(n_chosen[user], latest.shape[1])):
+            add_follows(shown, latest[user, i], follows, follows, -1, sums)
+        for place in range(k):
+            if shown[place] >= 0:
+                values = numbers_of_relations(sums[place], n_others, share)
+                _write(values, columns, numbers[place])
+
+
+@jit
+def standardise_slates(
+    first: int,
+    last: int,
+    slates: Slates,
+    varying: Array,
+    mean: Array,
+    scale: Array,
+    out: Array,
+) -> None:
+    """Write the columns `varying` less their set's mean to the last columns and standardise all; 0
+    where nothing is displayed."""
+    rows, set_size = slates
+    for user in range(first, last):
+        size = _set_size(rows[user])
+        share = (set_size - 1) * size / (set_size * max(size - 1, 1)) if set_size > 0 else 1.0
+        less_set_means(out[user], size, varying, share)
+        for place in range(rows.shape[1]):
+            if rows[user, place, 0] >= 0:
+                standardise(out[user, place], mean, scale)
+            else:
+                out[user, place] = 0.0

@@ -1,0 +1,93 @@
+"""One formula, two uses: a log replayed event by event through a world's counts has the numbers that
+the encoder gives all its candidates at once."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastgaum.features import formulas
+from fastgaum.features.space import FeatureSpace
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.vocabulary import Vocabulary
+from fastgaum.worlds.catalogue import Catalogue
+from fastgaum.worlds.session_counts import SessionCounts
+from tests.builders import random_log
+from tests.worlds.simulated import encoded
+
+
+def log_like_a_world(seed: int, n_sessions: int) -> SessionLog:
+    """A log in which all that a candidate has beside its session is its item's: view counts, and a
+    number of the item."""
+    log = random_log(seed, n_sessions=n_sessions, n_items=12, max_length=6, no_click=0.3)
+    rng = np.random.default_rng(seed)
+    views = rng.integers(1, 5, log.n_items).astype(np.uint16)
+    return dataclasses.replace(
+        log,
+        views=views[log.items],
+        item_fields={"price": rng.random(log.n_items).astype(np.float32)},
+    )
+
+
+def replayed(catalogue: Catalogue, log: SessionLog) -> np.ndarray:
+    """Numbers of the log's candidates, each session a user of a world, one event at a time."""
+    n, sizes = log.n_sessions, np.diff(log.display_offsets)
+    rows_of_items = Vocabulary(catalogue.item_ids).codes(log.item_ids)
+    counts, most = SessionCounts(catalogue, n), int(sizes.max())
+    result = np.full((log.n_candidates, catalogue.space.n_numbers), np.nan, np.float32)
+    lengths = np.diff(log.session_offsets)
+    for t in range(int(lengths.max())):
+        active = lengths > t
+        rows = np.full((n, most, 1), -1, np.int32)
+        chosen = np.full(n, -1, np.int32)
+        events = {int(user): int(log.session_offsets[user]) + t for user in np.flatnonzero(active)}
+        spans = {user: slice(*log.display_offsets[at : at + 2]) for user, at in events.items()}
+        for user, at in events.items():
+            rows[user, : sizes[at], 0] = rows_of_items[log.items[spans[user]]]
+            chosen[user] = rows[user, log.choices[at], 0] if log.choices[at] >= 0 else -1
+        numbers = np.empty((n, most, catalogue.space.n_numbers), np.float32)
+        counts.make_room(most)
+        counts.write(0, n, rows, numbers)
+        counts.count(0, n, active, rows, chosen)
+        for user, at in events.items():
+            result[spans[user]] = numbers[user, : sizes[at]]
+    return result
+
+
+@pytest.mark.parametrize("protocol", ["identity", "bags", "views"])
+@pytest.mark.parametrize("relations", [False, True])
+@settings(max_examples=15, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    n_sessions=st.integers(3, 25),
+    set_context=st.booleans(),
+    bounded=st.booleans(),
+)
+def test_a_replayed_log_has_the_encoder_s_numbers(
+    protocol: str, relations: bool, seed: int, n_sessions: int, set_context: bool, bounded: bool
+) -> None:
+    log = log_like_a_world(seed, n_sessions)
+    space = FeatureSpace.fit(log, protocol, set_context, relations)
+    # another log: a world's users are new, so nothing of their own is left out; all of it is
+    # training, so that the catalogue has every item's views
+    other = log_like_a_world(seed + 1, 2 * n_sessions)
+    other = other.with_split(np.zeros(other.n_sessions, np.int8))
+    if not bounded:
+        nothing = np.full_like(space.least, np.inf)
+        space = dataclasses.replace(space, least=-nothing, most=nothing)
+    new = Vocabulary(space.categorical[0].values).codes(other.item_ids) < 0
+    catalogue = Catalogue.of(space, other, other.item_ids.filter(new) if new.any() else None)
+    expected = encoded(space, other).numbers
+    np.testing.assert_allclose(replayed(catalogue, other), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_every_number_has_one_formula_and_one_place() -> None:
+    made = formulas.made_numbers("views", relations=True)
+    written = (*formulas.SESSION_NUMBERS, *formulas.TRAINING_NUMBERS, *formulas.RELATION_NUMBERS)
+    assert len(set(made)) == len(made)
+    assert {*written, formulas.LOG_VIEWS} == set(made)
+    assert set(formulas.SAME_FOR_SET) <= set(made)
