@@ -15,7 +15,7 @@ score that is NaN beats every number, so that a diverged network is seen."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,30 +31,39 @@ LOWEST: Any = np.int32(-(2**31))
 _TAKEN: Any = np.float32(-np.inf)
 
 
+class Best(NamedTuple):
+    """The best item of each user so far."""
+
+    places: Array
+    """in the pool, shape (n_users,) int32"""
+    keys: Array
+    """its score as an integer that sorts alike, shape (n_users,) int32"""
+
+
 @jit_part
 def _joint(
-    h: int, sign: Any, left: int, right: int, users: Array, block: Array, one: Array, two: Array
+    h: int, sign: Any, left: Array, right: Array, block: Array, one: Array, two: Array
 ) -> None:
-    """Add sign · (units h to h + 7 of the joint layer, less what is the same for all items) to two
-    users' sums, (n,)."""
-    a0, a1, a2, a3 = -users[left, h], -users[left, h + 1], -users[left, h + 2], -users[left, h + 3]
+    """Add sign · (units h to h + 7 of the joint layer, less what is the same for all items) to the
+    sums of two users, (n,), whose parts are `left` and `right`."""
+    a0, a1, a2, a3 = -left[h], -left[h + 1], -left[h + 2], -left[h + 3]
     a4, a5, a6, a7 = (
-        -users[left, h + 4],
-        -users[left, h + 5],
-        -users[left, h + 6],
-        -users[left, h + 7],
+        -left[h + 4],
+        -left[h + 5],
+        -left[h + 6],
+        -left[h + 7],
     )
     b0, b1, b2, b3 = (
-        -users[right, h],
-        -users[right, h + 1],
-        -users[right, h + 2],
-        -users[right, h + 3],
+        -right[h],
+        -right[h + 1],
+        -right[h + 2],
+        -right[h + 3],
     )
     b4, b5, b6, b7 = (
-        -users[right, h + 4],
-        -users[right, h + 5],
-        -users[right, h + 6],
-        -users[right, h + 7],
+        -right[h + 4],
+        -right[h + 5],
+        -right[h + 6],
+        -right[h + 7],
     )
     for i in range(len(one)):
         v0, v1, v2, v3 = block[h, i], block[h + 1, i], block[h + 2, i], block[h + 3, i]
@@ -77,7 +86,7 @@ def _larger(x: Any, y: Any) -> Any:
 
 
 @jit_part
-def _keep_best(user: int, start: int, sums: Array, taken: Array, best: Array, keys: Array) -> None:
+def _keep_best(user: int, start: int, sums: Array, taken: Array, best: Best) -> None:
     """Replace the user's best place where a score of the block, (n_block,), lies above it."""
     for t in range(taken.shape[1]):
         place = taken[user, t] - start
@@ -86,11 +95,11 @@ def _keep_best(user: int, start: int, sums: Array, taken: Array, best: Array, ke
     top = LOWEST
     for i in range(len(sums)):
         top = max(top, np.int32(to_key(sums[i])))
-    if top > keys[user]:
-        keys[user] = top
+    if top > best.keys[user]:
+        best.keys[user] = top
         for i in range(len(sums)):
             if np.int32(to_key(sums[i])) == top:
-                best[user] = start + i
+                best.places[user] = start + i
                 break
 
 
@@ -102,19 +111,17 @@ def best_joint(
     blocks: Array,
     n: int,
     taken: Array,
-    best: Array,
-    keys: Array,
+    best: Best,
 ) -> None:
     """Write the place in the pool of the best item of users first to last − 1, by the joint layer.
 
     users (n_users, d) float32, d/2 a multiple of UNITS; blocks (n_blocks, d, BLOCK), the n items in
     columns, the rest of the last block is not read; taken (n_users, j) places that are not to be
-    chosen again, -1 for none; best (n_users,) int32 out; keys (n_users,) int32 out, the best
-    score's key."""
+    chosen again, -1 for none."""
     left_scores, right_scores = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     d = users.shape[1]
     for user in range(first, last):
-        keys[user], best[user] = LOWEST, 0
+        best.keys[user], best.places[user] = LOWEST, 0
     for b in range(len(blocks)):
         start = b * BLOCK
         size = min(BLOCK, n - start)
@@ -124,10 +131,11 @@ def best_joint(
             one[:] = ZERO
             two[:] = ZERO
             for h in range(0, d, UNITS):
-                _joint(h, ONE if 2 * h < d else -ONE, left, right, users, blocks[b], one, two)
-            _keep_best(left, start, one, taken, best, keys)
+                sign = ONE if 2 * h < d else -ONE
+                _joint(h, sign, users[left], users[right], blocks[b], one, two)
+            _keep_best(left, start, one, taken, best)
             if right > left:
-                _keep_best(right, start, two, taken, best, keys)
+                _keep_best(right, start, two, taken, best)
 
 
 @jit_fast
@@ -138,18 +146,15 @@ def best_inner(
     blocks: Array,
     n: int,
     taken: Array,
-    best: Array,
-    keys: Array,
+    best: Best,
 ) -> None:
     """Write the same by the inner product; arguments as in `best_joint`. One small BLAS product per
     block and users' part."""
     scores = np.empty((last - first, BLOCK), np.float32)
     for user in range(first, last):
-        keys[user], best[user] = LOWEST, 0
+        best.keys[user], best.places[user] = LOWEST, 0
     for b in range(len(blocks)):
         start = b * BLOCK
         np.dot(users[first:last], blocks[b], scores)
         for user in range(first, last):
-            _keep_best(
-                user, start, scores[user - first, : min(BLOCK, n - start)], taken, best, keys
-            )
+            _keep_best(user, start, scores[user - first, : min(BLOCK, n - start)], taken, best)

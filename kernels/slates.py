@@ -12,6 +12,8 @@ a user's scores must not depend on who stands beside it."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ._jit import Array, jit, jit_fast, jit_part
@@ -26,6 +28,61 @@ TILE = 96
 """rows that are worked on at once, a multiple of 3"""
 FEW = 32
 """places of a slate up to which repeats are found by comparing all pairs"""
+
+
+class ScorerTables(NamedTuple):
+    """A folded scorer."""
+
+    table: Array
+    """what a row adds to the first layer, shape (·, widths[0])"""
+    wide: Array
+    """what a row adds to the score, shape (·,)"""
+    from_state: Array
+    """shape (S, widths[0])"""
+    from_numbers: Array
+    """shape (d, widths[0])"""
+    wide_numbers: Array
+    """shape (d,)"""
+    bias: Array
+    """of the first layer, shape (widths[0],)"""
+    deeper: Array
+    """of each later layer W, transposed, then b, one behind the other"""
+    widths: Array
+    """units of each hidden layer"""
+    kind: int
+    """the activation"""
+
+
+class ChoiceRule(NamedTuple):
+    """How scores become probabilities."""
+
+    eta: float
+    outside: bool
+    """whether no click is possible"""
+    alpha: float
+    """of entmax; 1 is softmax, 2 sparsemax"""
+
+
+class Displayed(NamedTuple):
+    """What users see."""
+
+    rows: Array
+    """table rows of each place, shape (n, k, n_rows)"""
+    numbers: Array
+    """numbers of each place, shape (n, k, d)"""
+
+
+class Chosen(NamedTuple):
+    """What users chose, and what of it moves their histories."""
+
+    places: Array
+    """shape (n,), -1 for no click"""
+    items: Array
+    """shape (n,), -1 for no click"""
+    rows: Array
+    """table rows, -1 for no click, shape (n, 1, n_rows)"""
+    numbers: Array
+    """0 for no click, shape (n, 1, d)"""
 
 
 @jit_part
@@ -104,22 +161,13 @@ def slate_scores(
     rows: Array,
     numbers: Array,
     states: Array,
-    table: Array,
-    wide: Array,
-    from_state: Array,
-    from_numbers: Array,
-    wide_numbers: Array,
-    bias: Array,
-    deeper: Array,
-    widths: Array,
-    kind: int,
+    scorer: ScorerTables,
     scores: Array,
 ) -> None:
     """Write a scorer's scores of each place, (n, k), 0 where nothing is displayed.
 
-    numbers (n, k, d); states (n, S); table (·, widths[0]) and wide (·,): what a row adds to the
-    first layer and to the score; from_state (S, widths[0]), from_numbers (d, widths[0]); deeper: of
-    each later layer W, transposed, then b."""
+    rows (n, k, n_rows), numbers (n, k, d) as in `Displayed`; states (n, S)."""
+    table, widths, deeper = scorer.table, scorer.widths, scorer.deeper
     k, n_rows, n_numbers, width, state_dim = (
         rows.shape[1],
         rows.shape[2],
@@ -127,7 +175,10 @@ def slate_scores(
         widths[0],
         states.shape[1],
     )
-    flat_rows, flat_numbers = rows.reshape(-1), numbers.reshape(len(rows) * k, n_numbers)
+    flat_rows, flat_numbers = (
+        rows.reshape(len(rows) * k, n_rows),
+        numbers.reshape(len(rows) * k, n_numbers),
+    )
     flat_scores = scores.reshape(-1)
     widest = 0
     for layer in range(len(widths)):
@@ -139,28 +190,16 @@ def slate_scores(
         users = min(TILE, last - start)
         for i in range(users):
             copy(of_users[i], states[start + i])
-        multiply_rows(of_users, from_state, users, sums)
+        multiply_rows(of_users, scorer.from_state, users, sums)
         for begin in range(start * k, (start + users) * k, TILE):
             count = min(TILE, (start + users) * k - begin)
             values = matrix(one, 0, TILE, width)
             if n_numbers > 0:
                 for i in range(count):
                     copy(of_places[i], flat_numbers[begin + i])
-                multiply_rows(of_places, from_numbers, count, values)
-            _first_layer(
-                begin,
-                count,
-                start,
-                k,
-                n_rows,
-                flat_rows,
-                table,
-                sums,
-                n_numbers > 0,
-                bias,
-                kind,
-                values,
-            )
+                multiply_rows(of_places, scorer.from_numbers, count, values)
+            shown = flat_rows[begin : begin + count]
+            _first_layer(begin // k - start, begin % k, k, shown, scorer, sums, values)
             at, before = 0, width
             for layer in range(1, len(widths)):
                 after = widths[layer]
@@ -169,7 +208,7 @@ def slate_scores(
                 at += before * after
                 beside = deeper[at : at + after]
                 for i in range(count):
-                    activate(above[i], beside, kind)
+                    activate(above[i], beside, scorer.kind)
                 at += after
                 one, other = other, one
                 values, before = above, after
@@ -177,45 +216,43 @@ def slate_scores(
             for i in range(count):
                 score = dot(values[i], last_layer) + last_layer[before]
                 if n_numbers > 0:
-                    score += dot(of_places[i], wide_numbers)
+                    score += dot(of_places[i], scorer.wide_numbers)
                 for f in range(n_rows):
-                    row = flat_rows[(begin + i) * n_rows + f]
-                    score += wide[row] if row >= 0 else ZERO
-                flat_scores[begin + i] = score if flat_rows[(begin + i) * n_rows] >= 0 else ZERO
+                    row = shown[i, f]
+                    score += scorer.wide[row] if row >= 0 else ZERO
+                flat_scores[begin + i] = score if shown[i, 0] >= 0 else ZERO
 
 
 @jit_part
 def _first_layer(
-    begin: int,
-    count: int,
-    start: int,
+    user: int,
+    place: int,
     k: int,
-    n_rows: int,
     rows: Array,
-    table: Array,
+    scorer: ScorerTables,
     sums: Array,
-    add_to: bool,
-    bias: Array,
-    kind: int,
     values: Array,
 ) -> None:
-    """Turn a tile's sums over numbers, if `add_to`, into the activations of the first layer."""
-    user = begin // k - start
-    place = begin % k
+    """Turn a tile's sums over numbers, if there are any, into activations of the first layer.
+
+    rows (count, n_rows): those of the tile, which begins with a place of a user; sums: what each
+    user's state adds."""
+    table, add_to = scorer.table, len(scorer.from_numbers) > 0
+    count, n_rows = rows.shape
     for i in range(count):
-        ahead = (begin + min(i + AHEAD, count - 1)) * n_rows
-        if rows[ahead] >= 0:
-            prefetch_row(table, rows[ahead])
+        ahead = rows[min(i + AHEAD, count - 1), 0]
+        if ahead >= 0:
+            prefetch_row(table, ahead)
         value = values[i]
         if add_to:
             add(value, sums[user])
         else:
             copy(value, sums[user])
         for f in range(n_rows):
-            row = rows[(begin + i) * n_rows + f]
+            row = rows[i, f]
             if row >= 0:
                 add(value, table[row])
-        activate(value, bias, kind)
+        activate(value, scorer.bias, scorer.kind)
         place += 1
         if place == k:
             place = 0
@@ -227,16 +264,15 @@ def softmax_slates(
     first: int,
     last: int,
     scores: Array,
-    eta: float,
     rows: Array,
-    outside: bool,
+    rule: ChoiceRule,
     probs: Array,
     none: Array,
 ) -> None:
     """Write softmax(eta · scores) over each user's displayed places, (n, k), and what is left for
     no click, (n,)."""
     k = scores.shape[1]
-    scale = np.float32(eta)
+    scale, outside = np.float32(rule.eta), rule.outside
     for user in range(first, last):
         top = ZERO if outside else np.float32(-np.inf)
         for place in range(k):
@@ -265,10 +301,8 @@ def entmax_slates(
     first: int,
     last: int,
     scores: Array,
-    eta: float,
     rows: Array,
-    outside: bool,
-    alpha: float,
+    rule: ChoiceRule,
     probs: Array,
     none: Array,
 ) -> None:
@@ -277,7 +311,7 @@ def entmax_slates(
     k = scores.shape[1]
     values, shares, scratch = np.empty(k, np.float32), np.empty(k, np.float32), np.empty(k + 1)
     ends, nothing = np.zeros(2, np.int32), np.empty(1, np.float32)
-    scale = np.float32(eta)
+    scale, outside, alpha = np.float32(rule.eta), rule.outside, rule.alpha
     for user in range(first, last):
         size = 0
         for place in range(k):
@@ -305,18 +339,14 @@ def draw_places(
     probs: Array,
     none: Array,
     keys: Array,
-    rows: Array,
-    numbers: Array,
-    places: Array,
-    items: Array,
-    chosen: Array,
-    chosen_numbers: Array,
+    displayed: Displayed,
+    chosen: Chosen,
 ) -> None:
-    """Draw each user's choice by its key: place and item, -1 for no click, table rows (n, 1, ·) and
-    numbers (n, 1, d).
+    """Draw each user's choice by its key.
 
-    Rows of no click are -1 and its numbers 0. Where rounding leaves the mass a hair below 1 and no
+    Where rounding leaves the mass a hair below 1 and no
     click is impossible, the draw falls on the last place that can be chosen."""
+    rows, numbers = displayed
     k = probs.shape[1]
     for user in range(first, last):
         draw = uniform(keys[user])
@@ -331,12 +361,12 @@ def draw_places(
                 break
         if choice < 0 and none[user] <= 0.0:
             choice = possible
-        places[user] = choice
-        items[user] = rows[user, choice, 0] if choice >= 0 else -1
+        chosen.places[user] = choice
+        chosen.items[user] = rows[user, choice, 0] if choice >= 0 else -1
         for f in range(rows.shape[2]):
-            chosen[user, 0, f] = rows[user, choice, f] if choice >= 0 else -1
+            chosen.rows[user, 0, f] = rows[user, choice, f] if choice >= 0 else -1
         for j in range(numbers.shape[2]):
-            chosen_numbers[user, 0, j] = numbers[user, choice, j] if choice >= 0 else ZERO
+            chosen.numbers[user, 0, j] = numbers[user, choice, j] if choice >= 0 else ZERO
 
 
 @jit

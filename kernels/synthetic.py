@@ -2,11 +2,65 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ._jit import Array, jit
 
 SHANNON, L2 = 0, 1
+
+
+class KnownItems(NamedTuple):
+    """What is true of the items."""
+
+    base: Array
+    """utility without a user, shape (n_items,)"""
+    latents: Array
+    """direction of each item, shape (n_items, dim)"""
+
+
+class TasteLaw(NamedTuple):
+    """How a taste weighs items, and moves: decay · taste + (1 − decay) · latents[chosen]."""
+
+    affinity: float
+    """weight of ⟨taste, latents[item]⟩"""
+    repeat: float
+    """added for an item that was chosen before"""
+    decay: float
+
+
+class ChoiceLaw(NamedTuple):
+    """How utilities become choices."""
+
+    eta: float
+    rule: int
+    """SHANNON or L2"""
+    outside: bool
+    """whether a user may choose nothing"""
+
+
+class DisplayLaw(NamedTuple):
+    """How displays are drawn."""
+
+    skew: float
+    code_of_rank: Array
+    """item of each popularity rank, shape (n_items,)"""
+
+
+class Events(NamedTuple):
+    """What happens in a log, event by event."""
+
+    items: Array
+    """shape (n_candidates,)"""
+    choices: Array
+    """shape (n_events,)"""
+    utility: Array
+    """shape (n_candidates,)"""
+    probability: Array
+    """shape (n_candidates,)"""
+    outside_probability: Array
+    """shape (n_events,)"""
 
 
 @jit
@@ -108,28 +162,18 @@ def simulate(
     rng: np.random.Generator,
     session_offsets: Array,
     display_offsets: Array,
-    code_of_rank: Array,
-    base: Array,
-    latents: Array,
-    skew: float,
-    affinity: float,
-    repeat: float,
-    decay: float,
-    intercept: float,
-    eta: float,
-    rule: int,
-    outside: bool,
-    items: Array,
-    choices: Array,
-    utility: Array,
-    probability: Array,
-    outside_probability: Array,
+    display: DisplayLaw,
+    known: KnownItems,
+    taste: TasteLaw,
+    law: ChoiceLaw,
+    events: Events,
 ) -> None:
-    """Fill items, choices, utility, probability and outside_probability of every event, in order.
+    """Fill `events`, in order.
 
-    u(s, a) = base[a] + intercept + affinity ⟨s, latents[a]⟩ + repeat · [a was chosen before in the
+    u(s, a) = base[a] + affinity ⟨s, latents[a]⟩ + repeat · [a was chosen before in the
     session]; s starts at 0 and becomes decay · s + (1 − decay) · latents[chosen] after an event
     (decay · s without a click)."""
+    base, latents = known.base, known.latents
     dim = latents.shape[1]
     widest, longest = 1, 1
     for event in range(len(display_offsets) - 1):
@@ -144,36 +188,36 @@ def simulate(
         for event in range(session_offsets[session], session_offsets[session + 1]):
             start = display_offsets[event]
             size = display_offsets[event + 1] - start
-            shown = items[start : start + size]
-            draw_display(rng, size, skew, code_of_rank, shown)
+            shown = events.items[start : start + size]
+            draw_display(rng, size, display.skew, display.code_of_rank, shown)
             for i in range(size):
                 code = shown[i]
                 value = 0.0
                 for d in range(dim):
                     value += state[d] * latents[code, d]
-                value = base[code] + intercept + affinity * value
-                if repeat != 0.0:
+                value = base[code] + taste.affinity * value
+                if taste.repeat != 0.0:
                     for j in range(n_chosen):
                         if chosen_before[j] == code:
-                            value += repeat
+                            value += taste.repeat
                             break
-                utility[start + i] = value
-                values[i] = eta * value
-            if rule == L2:
-                none = l2_probabilities(values, size, outside, probs, scratch)
+                events.utility[start + i] = value
+                values[i] = law.eta * value
+            if law.rule == L2:
+                none = l2_probabilities(values, size, law.outside, probs, scratch)
             else:
-                none = shannon_probabilities(values, size, outside, probs)
+                none = shannon_probabilities(values, size, law.outside, probs)
             for i in range(size):
-                probability[start + i] = probs[i]
-            outside_probability[event] = none
+                events.probability[start + i] = probs[i]
+            events.outside_probability[event] = none
             choice = _pick(rng.random(), probs, size)
-            if choice < 0 and not (outside and none > 0.0):
+            if choice < 0 and not (law.outside and none > 0.0):
                 choice = _last_possible(probs, size)
-            choices[event] = choice
+            events.choices[event] = choice
             for d in range(dim):
-                state[d] *= decay
+                state[d] *= taste.decay
                 if choice >= 0:
-                    state[d] += (1.0 - decay) * latents[shown[choice], d]
+                    state[d] += (1.0 - taste.decay) * latents[shown[choice], d]
             if choice >= 0:
                 chosen_before[n_chosen] = shown[choice]
                 n_chosen += 1

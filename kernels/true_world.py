@@ -3,11 +3,64 @@ state moved on."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ._jit import Array, jit, jit_part
 from .keyed import uniform
-from .synthetic import L2, l2_probabilities, shannon_probabilities
+from .synthetic import (
+    L2,
+    ChoiceLaw,
+    KnownItems,
+    TasteLaw,
+    l2_probabilities,
+    shannon_probabilities,
+)
+
+
+class BaitLaw(NamedTuple):
+    """What makes users bored: boredom rises by 1 after bait, else it falls, within 0 … most."""
+
+    is_bait: Array
+    """shape (n_items,)"""
+    cost: float
+    """taken from every utility per unit of boredom"""
+    recovery: float
+    most: float
+
+
+class TrueUsers(NamedTuple):
+    """The users' states."""
+
+    taste: Array
+    """shape (n, dim)"""
+    boredom: Array
+    """shape (n,)"""
+    chosen_before: Array
+    """shape (n, n_items), or (n, 0) where nothing depends on it"""
+
+
+class TrueWeights(NamedTuple):
+    """What slates are to their users."""
+
+    utilities: Array
+    """shape (n, k)"""
+    probs: Array
+    """shape (n, k)"""
+    none: Array
+    """of no click, shape (n,)"""
+
+
+class TrueChoices(NamedTuple):
+    """What users chose."""
+
+    places: Array
+    """shape (n,)"""
+    items: Array
+    """shape (n,)"""
+    utilities: Array
+    """shape (n,)"""
 
 
 @jit_part
@@ -24,33 +77,28 @@ def true_utilities(
     first: int,
     last: int,
     pools: Array,
-    shared: bool,
-    taste: Array,
-    boredom: Array,
-    chosen_before: Array,
-    base: Array,
-    latents: Array,
-    affinity: float,
-    repeat: float,
-    cost: float,
+    users: TrueUsers,
+    known: KnownItems,
+    law: TasteLaw,
+    bait: BaitLaw,
     out: Array,
 ) -> None:
-    """Write u(user, item), (n, m), 0 at an empty place; `shared`: row 0 of `pools` is everybody's.
+    """Write u(user, item), (n, m), 0 at an empty place; pools (n, m), or (1, m) for all users.
 
-    u = base + affinity ⟨taste, latents[item]⟩ + repeat · [chosen before] − cost · boredom;
-    chosen_before (n, n_items), or (n, 0) where repeat is 0."""
+    u = base + affinity ⟨taste, latents[item]⟩ + repeat · [chosen before] − cost · boredom."""
+    taste, latents = users.taste, known.latents
     for user in range(first, last):
         for place in range(pools.shape[1]):
-            item = pools[0 if shared else user, place]
+            item = pools[user if len(pools) > 1 else 0, place]
             if item < 0:
                 out[user, place] = 0.0
                 continue
             product = 0.0
             for d in range(taste.shape[1]):
                 product += taste[user, d] * latents[item, d]
-            value = base[item] + affinity * product - cost * boredom[user]
-            if repeat != 0.0 and chosen_before[user, item]:
-                value += repeat
+            value = known.base[item] + law.affinity * product - bait.cost * users.boredom[user]
+            if law.repeat != 0.0 and users.chosen_before[user, item]:
+                value += law.repeat
             out[user, place] = value
 
 
@@ -59,26 +107,24 @@ def true_probabilities(
     first: int,
     last: int,
     slates: Array,
-    utilities: Array,
-    eta: float,
-    rule: int,
-    outside: bool,
-    probs: Array,
-    none: Array,
+    law: ChoiceLaw,
+    weights: TrueWeights,
 ) -> None:
     """Write the probability of each displayed place, (n, k), 0 for others, and of no click; one
     where nothing is displayed."""
+    utilities, probs, none = weights
+    outside = law.outside
     k = slates.shape[1]
     values, shares, scratch = np.empty(k), np.empty(k), np.empty(k + 1)
     for user in range(first, last):
         size = 0
         for place in range(k):
             if _displayed(slates[user], place):
-                values[size] = eta * utilities[user, place]
+                values[size] = law.eta * utilities[user, place]
                 size += 1
         if size == 0:
             none[user] = 1.0
-        elif rule == L2:
+        elif law.rule == L2:
             none[user] = l2_probabilities(values, size, outside, shares, scratch)
         else:
             none[user] = shannon_probabilities(values, size, outside, shares)
@@ -97,26 +143,17 @@ def true_step(
     slates: Array,
     active: Array,
     keys: Array,
-    probs: Array,
-    none: Array,
-    utilities: Array,
+    weights: TrueWeights,
     latents: Array,
     decay: float,
-    bait: Array,
-    recovery: float,
-    most: float,
-    taste: Array,
-    boredom: Array,
-    chosen_before: Array,
-    places: Array,
-    items: Array,
-    of_choice: Array,
+    bait: BaitLaw,
+    users: TrueUsers,
+    choices: TrueChoices,
 ) -> None:
-    """Draw the active users' choices by their keys and move their states: taste, (n, dim), and
-    boredom, (n,).
-
-    taste becomes decay · taste + (1 − decay) · latents[chosen]; boredom rises by 1 after bait, else
-    falls by `recovery`, within 0 … most. An empty slate is an event without a click."""
+    """Draw the active users' choices by their keys and move their states. An empty slate is an
+    event without a click."""
+    utilities, probs, none = weights
+    taste, boredom, chosen_before = users
     for user in range(first, last):
         if not active[user]:
             continue
@@ -132,15 +169,15 @@ def true_step(
             choice = possible
         for d in range(taste.shape[1]):
             taste[user, d] *= decay
-        step = -recovery
+        step = -bait.recovery
         if choice >= 0:
             item = slates[user, choice]
-            places[user], items[user] = choice, item
-            of_choice[user] = utilities[user, choice]
+            choices.places[user], choices.items[user] = choice, item
+            choices.utilities[user] = utilities[user, choice]
             for d in range(taste.shape[1]):
                 taste[user, d] += (1.0 - decay) * latents[item, d]
             if chosen_before.shape[1] > 0:
                 chosen_before[user, item] = True
-            if bait[item]:
+            if bait.is_bait[item]:
                 step = 1.0
-        boredom[user] = min(max(boredom[user] + step, 0.0), most)
+        boredom[user] = min(max(boredom[user] + step, 0.0), bait.most)

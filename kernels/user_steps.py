@@ -3,12 +3,12 @@ came before.
 
 The input is folded: a row of `table` holds all that an item's ids say to the gates, so that a step
 is a gather, two small products, over tiles of rows as in `slates.py`, and the cell of the packed
-kernels. For a layer above the first `chosen` has no rows, and the layer below stands in the place
-of the numbers."""
+kernels. For a layer above the first `chosen` has no rows, and its numbers are the state of the
+layer below."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,26 +19,41 @@ from .lstm import activate_gates, advance_units, gate_scales
 from .slates import TILE, multiply_rows
 
 
+class StepTables(NamedTuple):
+    """A folded layer; G is 4H for an LSTM, 3H for a GRU."""
+
+    table: Array
+    """what a row adds to the gates, shape (·, G)"""
+    nothing: int
+    """the row of no click"""
+    from_numbers: Array
+    """shape (d, G)"""
+    bias: Array
+    """shape (G,)"""
+    weight: Array
+    """weight_hh, transposed, shape (H, G)"""
+    bias_hh: Array
+    """of a GRU, shape (G,); an LSTM has it in `bias`"""
+
+
 @jit_part
 def _gates(
     start: int,
     count: int,
     chosen: Array,
-    nothing: int,
     numbers: Array,
-    table: Array,
-    from_numbers: Array,
-    bias: Array,
+    layer: StepTables,
     held: Array,
     gates: Array,
 ) -> None:
     """Write the input gates, bias and all, of `count` users from `start` on; `held` is scratch for
     their numbers."""
+    bias = layer.bias
     n_numbers = numbers.shape[2]
     if n_numbers > 0:
         for i in range(count):
             copy(held[i], numbers[start + i, 0])
-        multiply_rows(held, from_numbers, count, gates)
+        multiply_rows(held, layer.from_numbers, count, gates)
     for i in range(count):
         if n_numbers > 0:
             add(gates[i], bias)
@@ -47,9 +62,9 @@ def _gates(
         for f in range(chosen.shape[2]):
             row = chosen[start + i, 0, f]
             if row < 0 and f == 0:
-                row = nothing
+                row = layer.nothing
             if row >= 0:
-                add(gates[i], table[row])
+                add(gates[i], layer.table[row])
 
 
 @jit_fast
@@ -58,21 +73,15 @@ def lstm_step(
     last: int,
     active: Array,
     chosen: Array,
-    nothing: int,
     numbers: Array,
-    table: Array,
-    from_numbers: Array,
-    bias: Array,
-    weight: Array,
+    layer: StepTables,
     h: Array,
     c: Array,
 ) -> None:
     """Advance h and c, (n, H), of the active users.
 
-    chosen (n, 1, n_rows): table rows of the choice, -1 for none, which has the row `nothing`;
-    numbers (n, 1, d); table (·, 4H); from_numbers (d, 4H); weight (H, 4H), the transposed
-    weight_hh."""
-    size, width = weight.shape
+    chosen (n, 1, n_rows): table rows of the choice, -1 for none; numbers (n, 1, d)."""
+    size, width = layer.weight.shape
     before, held = np.zeros((TILE, size), h.dtype), np.zeros((TILE, numbers.shape[2]), h.dtype)
     sums, gates = np.empty((TILE, width), h.dtype), np.empty((TILE, width), h.dtype)
     scale, shift, gate = (
@@ -91,8 +100,8 @@ def lstm_step(
         count = min(TILE, last - start)
         for i in range(count):
             copy(before[i], h[start + i])
-        multiply_rows(before, weight, count, sums)
-        _gates(start, count, chosen, nothing, numbers, table, from_numbers, bias, held, gates)
+        multiply_rows(before, layer.weight, count, sums)
+        _gates(start, count, chosen, numbers, layer, held, gates)
         for i in range(count):
             if active[start + i]:
                 activate_gates(sums[i], gates[i], scale, shift, gate)
@@ -105,28 +114,23 @@ def gru_step(
     last: int,
     active: Array,
     chosen: Array,
-    nothing: int,
     numbers: Array,
-    table: Array,
-    from_numbers: Array,
-    bias: Array,
-    weight: Array,
-    bias_hh: Array,
+    layer: StepTables,
     h: Array,
 ) -> None:
     """Advance h, (n, H), of the active users; arrays as in `lstm_step` with three gates."""
-    size, width = weight.shape
+    size, width = layer.weight.shape
     before, held = np.zeros((TILE, size), h.dtype), np.zeros((TILE, numbers.shape[2]), h.dtype)
     sums, gates = np.empty((TILE, width), h.dtype), np.empty((TILE, width), h.dtype)
     for start in range(first, last, TILE):
         count = min(TILE, last - start)
         for i in range(count):
             copy(before[i], h[start + i])
-        multiply_rows(before, weight, count, sums)
-        _gates(start, count, chosen, nothing, numbers, table, from_numbers, bias, held, gates)
+        multiply_rows(before, layer.weight, count, sums)
+        _gates(start, count, chosen, numbers, layer, held, gates)
         for i in range(count):
             if active[start + i]:
-                _gru_cell(sums[i], bias_hh, gates[i], before[i], h[start + i])
+                _gru_cell(sums[i], layer.bias_hh, gates[i], before[i], h[start + i])
 
 
 @jit_part

@@ -30,7 +30,16 @@ import polars as pl
 
 from fastgaum.errors import ConfigError, did_you_mean
 from fastgaum.files import atomic
-from fastgaum.kernels.synthetic import L2, SHANNON, simulate
+from fastgaum.kernels.synthetic import (
+    L2,
+    SHANNON,
+    ChoiceLaw,
+    DisplayLaw,
+    Events,
+    KnownItems,
+    TasteLaw,
+    simulate,
+)
 from fastgaum.logs.log import IntArray, SessionLog
 from fastgaum.logs.split import split_by_user
 from fastgaum.logs.truth import Truth, truth_frame
@@ -227,33 +236,40 @@ class SyntheticWorld:
         np.cumsum(sizes + MIN_DISPLAY, out=displays[1:])
         return ends.astype(np.int32), displays.astype(np.int32)
 
+    @property
+    def taste_law(self) -> TasteLaw:
+        """Affinity, repeat and decay, as kernels read them."""
+        return TasteLaw(float(self.affinity), float(self.repeat), float(self.decay))
+
+    @property
+    def choice_law(self) -> ChoiceLaw:
+        """Eta, rule and no click, as kernels read them."""
+        rule = L2 if self.rule == "l2" else SHANNON
+        return ChoiceLaw(float(self.eta), rule, self.no_click > 0.0)
+
     def _simulate(
         self, sessions: IntArray, displays: IntArray, intercept: float, *stream: int
     ) -> dict[str, npt.NDArray[Any]]:
         n_events, n_candidates = len(displays) - 1, int(displays[-1])
-        arrays: dict[str, npt.NDArray[Any]] = {
-            "items": np.empty(n_candidates, np.int32),
-            "choices": np.empty(n_events, np.int32),
-            "utility": np.empty(n_candidates, np.float32),
-            "probability": np.empty(n_candidates, np.float32),
-            "outside_probability": np.empty(n_events, np.float32),
-        }
+        events = Events(
+            items=np.empty(n_candidates, np.int32),
+            choices=np.empty(n_events, np.int32),
+            utility=np.empty(n_candidates, np.float32),
+            probability=np.empty(n_candidates, np.float32),
+            outside_probability=np.empty(n_events, np.float32),
+        )
+        code_of_rank, base, latents = self.items
         simulate(
             self._stream(*stream),
             sessions,
             displays,
-            *self.items,
-            float(self.skew),
-            float(self.affinity),
-            float(self.repeat),
-            float(self.decay),
-            float(intercept),
-            float(self.eta),
-            L2 if self.rule == "l2" else SHANNON,
-            self.no_click > 0.0,
-            *arrays.values(),
+            DisplayLaw(float(self.skew), code_of_rank),
+            KnownItems(base + intercept, latents),
+            self.taste_law,
+            self.choice_law,
+            events,
         )
-        return arrays
+        return events._asdict()
 
 
 PRESETS: dict[str, SyntheticWorld] = {

@@ -120,12 +120,12 @@ def best_places(users: FloatArray, items: ItemParts, taken: IntArray) -> IntArra
     users (n, width); taken (n, j) places, -1 for none. Returns (n,) int32. Threads share the users;
     the result does not depend on how many there are."""
     users, n = padded_units(users, items.joint), len(users)
-    best, keys = np.empty(n, np.int32), np.empty(n, np.int32)
+    best = kernels.Best(np.empty(n, np.int32), np.empty(n, np.int32))
     taken = np.ascontiguousarray(taken, np.int32)
     kernel = kernels.best_joint if items.joint else kernels.best_inner
     cuts = [(first, min(first + USERS, n)) for first in range(0, n, USERS)]
-    threads.run(kernel, [(*cut, users, items.blocks, items.n, taken, best, keys) for cut in cuts])
-    return best
+    threads.run(kernel, [(*cut, users, items.blocks, items.n, taken, best) for cut in cuts])
+    return best.places
 
 
 def best_own_places(

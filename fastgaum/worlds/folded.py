@@ -86,7 +86,7 @@ class FoldedScorer:
             for layer in linears(scorer)
             for part in (_array(layer.weight.t()).ravel(), _array(layer.bias))
         ]
-        self.weights = (
+        self.weights = kernels.ScorerTables(
             self.table,
             np.ascontiguousarray(wide),
             _array(scorer.from_state.weight.t()),
@@ -108,7 +108,7 @@ class FoldedScorer:
         scores: FloatArray,
     ) -> None:
         """Scores of the places of users first to last − 1."""
-        kernels.slate_scores(first, last, rows, numbers, states, *self.weights, scores)
+        kernels.slate_scores(first, last, rows, numbers, states, self.weights, scores)
 
 
 class UserHistories(Protocol):
@@ -141,18 +141,24 @@ class FoldedRecurrent:
     def __init__(self, encoder: Recurrent, catalogue: Catalogue) -> None:
         self.size, gates = encoder.state_dim, encoder.gates * encoder.state_dim
         table = folded_table(encoder.input, catalogue)
-        self.nothing = len(table) - 1
+        nothing = len(table) - 1
         self.kind = encoder.kind
         self.n_parts = 2 if encoder.kind == "lstm" else 1
-        self.layers: list[tuple[Any, ...]] = []
+        self.layers: list[user_steps.StepTables] = []
         for layer in range(encoder.layers):
             if layer == 0:
                 into = table, *_numbers(encoder.input, catalogue.space.n_numbers, gates)
             else:
                 below = _array(encoder.weight_ih[layer - 1].t()), _array(encoder.bias_ih[layer - 1])
                 into = np.zeros((0, gates), np.float32), *below
-            second = () if encoder.kind == "lstm" else (_array(encoder.bias_hh[layer]),)
-            self.layers.append((*into, _array(encoder.weight_hh[layer].t()), *second))
+            table, from_numbers, bias = into
+            weight = _array(encoder.weight_hh[layer].t())
+            bias_hh = np.zeros(0, np.float32)
+            if encoder.kind == "gru":
+                bias_hh = _array(encoder.bias_hh[layer])
+            self.layers.append(
+                user_steps.StepTables(table, nothing, from_numbers, bias, weight, bias_hh)
+            )
 
 
 class RecurrentUsers:
@@ -187,5 +193,5 @@ class RecurrentUsers:
         folded = self.folded
         step = user_steps.lstm_step if folded.kind == "lstm" else user_steps.gru_step
         for layer, carry in zip(folded.layers, self.carries, strict=True):
-            step(first, last, active, chosen, folded.nothing, numbers, *layer, *carry)
+            step(first, last, active, chosen, numbers, layer, *carry)
             chosen, numbers = self.no_rows, carry[0][:, None, :]

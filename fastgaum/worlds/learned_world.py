@@ -220,11 +220,16 @@ class LearnedPopulation(Population):
         )
         who = self._everyone if active is None else active
         if self._distribute is None:
-            self._run(lambda first, last: self._score(first, last, b, slates, who))
+            self._run(partial(self._score, b=b, slates=slates, who=who))
             self._by_hand(b)
-            self._run(lambda first, last: self._move(first, last, b, keys, who, response))
+            self._run(partial(self._move, b=b, keys=keys, who=who, response=response))
         else:
-            self._run(lambda first, last: self._step(first, last, b, slates, keys, who, response))
+
+            def step_part(first: int, last: int) -> None:
+                self._weigh(first, last, b, slates, who)
+                self._move(first, last, b, keys, who, response)
+
+            self._run(step_part)
         for encoder in self.encoders:
             if not encoder.in_parts:
                 encoder.advance(0, self.n, who, b.chosen, b.chosen_numbers)
@@ -311,19 +316,6 @@ class LearnedPopulation(Population):
             self._buffers[k] = _Buffers(self.n, k, fields, catalogue.space.n_numbers)
         return self._buffers[k]
 
-    def _step(
-        self,
-        first: int,
-        last: int,
-        b: _Buffers,
-        slates: IntArray,
-        keys: KeyArray,
-        who: Any,
-        response: Response,
-    ) -> None:
-        self._weigh(first, last, b, slates, who)
-        self._move(first, last, b, keys, who, response)
-
     def _weigh(self, first: int, last: int, b: _Buffers, slates: IntArray, who: Any) -> None:
         """Probabilities of the displayed places."""
         self._score(first, last, b, slates, who)
@@ -349,12 +341,8 @@ class LearnedPopulation(Population):
             b.probs,
             b.none,
             keys,
-            b.rows,
-            b.numbers,
-            response.places,
-            response.items,
-            b.chosen,
-            b.chosen_numbers,
+            kernels.Displayed(b.rows, b.numbers),
+            kernels.Chosen(response.places, response.items, b.chosen, b.chosen_numbers),
         )
         if self._choosers is self._rewards:
             kernels.take_places(first, last, b.scores, response.places, response.utilities)
@@ -458,12 +446,13 @@ def _distribution(world: LearnedWorld) -> Callable[[int, int, _Buffers], None] |
     if isinstance(rule, Shannon) or (
         world.head == "generator" and not isinstance(rule, L2 | Tsallis)
     ):
+        softmax = kernels.ChoiceRule(eta, outside, 1.0)
         return lambda first, last, b: kernels.softmax_slates(
-            first, last, b.scores, eta, b.rows, outside, b.probs, b.none
+            first, last, b.scores, b.rows, softmax, b.probs, b.none
         )
     if not isinstance(rule, L2 | Tsallis):
         return None
-    alpha = 2.0 if isinstance(rule, L2) else float(rule.alpha)
+    entmax = kernels.ChoiceRule(eta, outside, 2.0 if isinstance(rule, L2) else float(rule.alpha))
     return lambda first, last, b: kernels.entmax_slates(
-        first, last, b.scores, eta, b.rows, outside, alpha, b.probs, b.none
+        first, last, b.scores, b.rows, entmax, b.probs, b.none
     )

@@ -200,9 +200,9 @@ class Planner:
         """Of every slate: its number, its places in the pool, probabilities, of no click, and what
         each place earns."""
         users = TruePopulation(self.world, len(layer.taste))
-        users.taste[:], users.boredom[:] = layer.taste, layer.boredom
-        if users.chosen_before.shape[1]:
-            users.chosen_before[:, self.pool] = layer.chosen
+        users.truth.taste[:], users.truth.boredom[:] = layer.taste, layer.boredom
+        if users.truth.chosen_before.shape[1]:
+            users.truth.chosen_before[:, self.pool] = layer.chosen
         for number, places in enumerate(self.slates):
             slates = np.ascontiguousarray(np.broadcast_to(self.pool[places], (users.n, self.k)))
             utilities, probs, none = users.weigh(slates)
@@ -252,8 +252,10 @@ class Planner:
         w, n, decay = self.world, len(self.pool), float(self.world.world.decay)
         moved = np.repeat(decay * taste[:, None], n + 1, axis=1)
         moved[:, :n] += (1.0 - decay) * w.latents[self.pool]
-        step = np.append(np.where(w.is_bait[self.pool], 1.0, -w.recovery), -w.recovery)
-        bored = np.clip(boredom[:, None] + step, 0.0, w.most)
+        step = np.append(
+            np.where(w.is_bait[self.pool], 1.0, -w.bait_law.recovery), -w.bait_law.recovery
+        )
+        bored = np.clip(boredom[:, None] + step, 0.0, w.bait_law.most)
         marked = np.repeat(chosen[:, None], n + 1, axis=1)
         if chosen.shape[1]:
             marked[:, np.arange(n), np.arange(n)] = True

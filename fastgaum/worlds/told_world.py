@@ -112,7 +112,13 @@ class ToldPopulation(Population):
         )
         keys = np.ascontiguousarray(keys, np.uint64)
         kernels.draw_places(
-            0, n, probs, none, keys, rows, numbers, places, items, chosen, of_choice
+            0,
+            n,
+            probs,
+            none,
+            keys,
+            kernels.Displayed(rows, numbers),
+            kernels.Chosen(places, items, chosen, of_choice),
         )
         kernels.take_places(0, n, utilities, places, taken)
         self.session_counts.make_room(slates.shape[1])

@@ -22,7 +22,7 @@ import polars as pl
 from fastgaum import threads
 from fastgaum.errors import ConfigError
 from fastgaum.kernels import true_world as kernels
-from fastgaum.kernels.synthetic import L2, SHANNON
+from fastgaum.kernels.synthetic import KnownItems
 from fastgaum.logs.synthetic import SyntheticWorld, item_names
 from fastgaum.worlds.world import (
     FloatArray,
@@ -34,7 +34,7 @@ from fastgaum.worlds.world import (
     checked_slates,
 )
 
-PART = 512
+PART = 1024
 """users per part"""
 MOST_MARKS = 1 << 30
 """bytes of marks of what was chosen before, which only `repeat` needs"""
@@ -97,9 +97,8 @@ class TrueWorld(World):
             bonus = bait.bonus
         self.base: npt.NDArray[np.float64] = base + world.intercept + bonus * self.is_bait
         self.latents = latents
-        self.cost, self.most, self.recovery = (
-            (bait.cost, bait.most, bait.recovery) if bait else (0.0, 0.0, 0.0)
-        )
+        cost, recovery, most = (bait.cost, bait.recovery, bait.most) if bait else (0.0, 0.0, 0.0)
+        self.bait_law = kernels.BaitLaw(self.is_bait, float(cost), float(recovery), float(most))
         self.outside = world.no_click > 0.0
         self.state_dim = world.dim + (bait is not None)
         self.item_ids: pl.Series = item_names(world.n_items)
@@ -131,9 +130,8 @@ class TruePopulation(Population):
     def __init__(self, world: TrueWorld, n: int) -> None:
         self.world, self.n = world, n
         dim = world.latents.shape[1]
-        self.taste = np.zeros((n, dim))
-        self.boredom = np.zeros(n)
-        self.chosen_before = np.zeros((n, world.n_items if world.world.repeat != 0.0 else 0), bool)
+        marked = world.n_items if world.world.repeat != 0.0 else 0
+        self.truth = kernels.TrueUsers(np.zeros((n, dim)), np.zeros(n), np.zeros((n, marked), bool))
         self._states = np.zeros((n, world.state_dim), np.float32)
         self._seen = self._states.view()
         self._seen.flags.writeable = False
@@ -149,7 +147,7 @@ class TruePopulation(Population):
     def reset(self, keys: KeyArray, rows: IntArray | None = None) -> None:
         """Start users anew, with no taste yet and not bored; nothing is drawn."""
         users: Any = slice(None) if rows is None else rows
-        for part in (self.taste, self.boredom, self.chosen_before, self._states):
+        for part in (*self.truth, self._states):
             part[users] = 0
 
     def step(
@@ -163,36 +161,22 @@ class TruePopulation(Population):
         slates = self._checked(slates)
         keys = np.ascontiguousarray(keys, np.uint64)
         who = self._everyone if active is None else active
-        utilities, probs, none = self.weigh(slates)
+        weights = self.weigh(slates)
         response = Response(
             np.full(self.n, -1, np.int32),
             np.full(self.n, -1, np.int32),
             np.zeros(self.n, np.float32),
         )
         w = self.world
-        fixed = (
-            slates,
-            who,
-            keys,
-            probs,
-            none,
-            utilities,
-            w.latents,
-            float(w.world.decay),
-            w.is_bait,
-            float(w.recovery),
-            float(w.most),
-            self.taste,
-            self.boredom,
-            self.chosen_before,
-            response.places,
-            response.items,
-            response.utilities,
+        decay, choices = (
+            w.world.taste_law.decay,
+            kernels.TrueChoices(response.places, response.items, response.utilities),
         )
+        fixed = slates, who, keys, weights, w.latents, decay, w.bait_law, self.truth, choices
         threads.run(kernels.true_step, [(*cut, *fixed) for cut in self._cuts])
-        self._states[:, : self.taste.shape[1]] = self.taste
+        self._states[:, : self.truth.taste.shape[1]] = self.truth.taste
         if w.bait is not None:
-            self._states[:, -1] = self.boredom
+            self._states[:, -1] = self.truth.boredom
         return response
 
     def utilities(self, pools: IntArray, k: int | None = None) -> FloatArray:
@@ -202,37 +186,24 @@ class TruePopulation(Population):
 
     def probabilities(self, slates: IntArray) -> tuple[FloatArray, FloatArray]:
         """Probability of each place of the slates (n, k), and of no click (n,); nobody moves."""
-        _, probs, none = self.weigh(self._checked(slates))
-        return probs.astype(np.float32), none.astype(np.float32)
+        weights = self.weigh(self._checked(slates))
+        return weights.probs.astype(np.float32), weights.none.astype(np.float32)
 
     def _utilities(self, pools: IntArray) -> npt.NDArray[np.float64]:
-        w, shared = self.world, pools.ndim == 1
-        result = np.empty((self.n, pools.shape[-1]))
-        fixed = (
-            np.atleast_2d(pools),
-            shared,
-            self.taste,
-            self.boredom,
-            self.chosen_before,
-            w.base,
-            w.latents,
-            float(w.world.affinity),
-            float(w.world.repeat),
-            float(w.cost),
-            result,
-        )
+        w, result = self.world, np.empty((self.n, pools.shape[-1]))
+        items, law = KnownItems(w.base, w.latents), w.world.taste_law
+        fixed = np.atleast_2d(pools), self.truth, items, law, w.bait_law, result
         threads.run(kernels.true_utilities, [(*cut, *fixed) for cut in self._cuts])
         return result
 
-    def weigh(self, slates: IntArray) -> tuple[npt.NDArray[np.float64], ...]:
-        """Utilities (n, k), probabilities (n, k) and probability of no click (n,) of checked
-        slates, float64."""
-        w = self.world
-        utilities, probs, none = self._utilities(slates), np.empty(slates.shape), np.empty(self.n)
-        rule = L2 if w.world.rule == "l2" else SHANNON
-        fixed = slates, utilities, float(w.world.eta), rule, w.outside, probs, none
+    def weigh(self, slates: IntArray) -> kernels.TrueWeights:
+        """Utilities and probabilities of checked slates, float64."""
+        weights = kernels.TrueWeights(
+            self._utilities(slates), np.empty(slates.shape), np.empty(self.n)
+        )
+        fixed = slates, self.world.world.choice_law, weights
         threads.run(kernels.true_probabilities, [(*cut, *fixed) for cut in self._cuts])
-        return utilities, probs, none
+        return weights
 
     def _checked(self, slates: IntArray, any_rows: bool = False) -> IntArray:
         return checked_slates(slates, self.n, self.world.n_items, any_rows)

@@ -33,9 +33,10 @@ def test_the_best_place_that_is_not_taken(n: int, m: int, halves: int, j: int, s
         (cascade.best_joint, joint),
         (cascade.best_inner, users.astype(np.float64) @ items.T),
     ):
-        best, keys, cut = np.full(n, -7, np.int32), np.empty(n, np.int32), n // 2
+        best, cut = np.full(n, -7, np.int32), n // 2
+        held = cascade.Best(best, np.empty(n, np.int32))
         for first, last in ((0, cut), (cut, n)) if cut else ((0, n),):
-            kernel(first, last, users, blocks, m, taken, best, keys)
+            kernel(first, last, users, blocks, m, taken, held)
         for user in range(n):
             allowed = np.setdiff1d(np.arange(m), taken[user])
             assert best[user] in allowed

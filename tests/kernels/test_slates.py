@@ -100,10 +100,7 @@ def test_scores(
     deeper = np.concatenate([part.ravel() for layer in layers for part in layer])
     scores = np.full((n, k), 99, np.float32)
     first = int(rng.integers(0, n))
-    arguments = (
-        rows,
-        numbers,
-        states,
+    scorer = kernels.ScorerTables(
         table,
         wide,
         from_state,
@@ -111,8 +108,10 @@ def test_scores(
         wide_numbers,
         bias,
         deeper,
+        np.array(widths),
+        kind,
     )
-    kernels.slate_scores(first, n, *arguments, np.array(widths), kind, scores)
+    kernels.slate_scores(first, n, rows, numbers, states, scorer, scores)
     assert (scores[:first] == 99).all()
     shown = rows >= 0
     x = (
@@ -144,10 +143,8 @@ def test_probabilities_maximise_what_they_should(
     scores = (size * rng.standard_normal((n, k))).astype(np.float32)
     rows = np.where(rng.random((n, k, 1)) < 0.3, -1, 5).astype(np.int32)
     probs, none = np.full((n, k), 7, np.float32), np.full(n, 7, np.float32)
-    if alpha == 1.0:
-        kernels.softmax_slates(0, n, scores, eta, rows, outside, probs, none)
-    else:
-        kernels.entmax_slates(0, n, scores, eta, rows, outside, alpha, probs, none)
+    kernel = kernels.softmax_slates if alpha == 1.0 else kernels.entmax_slates
+    kernel(0, n, scores, rows, kernels.ChoiceRule(eta, outside, alpha), probs, none)
     for user in range(n):
         shown = rows[user, :, 0] >= 0
         assert (probs[user, ~shown] == 0).all()
@@ -184,12 +181,8 @@ def test_a_draw_beyond_the_mass_is_no_click_or_the_last_that_is_possible() -> No
             probs,
             np.full(2, none, np.float32),
             keys,
-            rows,
-            numbers,
-            places,
-            items,
-            chosen,
-            of_choice,
+            kernels.Displayed(rows, numbers),
+            kernels.Chosen(places, items, chosen, of_choice),
         )
         assert places.tolist() == [place] * 2
         assert items.tolist() == chosen[:, 0, 0].tolist() == [item] * 2
@@ -221,7 +214,8 @@ def test_a_draw_falls_where_the_cumulated_probabilities_say(
         np.empty((n, 1, 2), np.float32),
         np.empty(n, np.float32),
     )
-    kernels.draw_places(0, n, probs, none, keys, rows, numbers, places, items, chosen, of_choice)
+    shown, made = kernels.Displayed(rows, numbers), kernels.Chosen(places, items, chosen, of_choice)
+    kernels.draw_places(0, n, probs, none, keys, shown, made)
     kernels.take_places(0, n, probs, places, taken)
     for user, place in enumerate(places.tolist()):
         ends = np.cumsum(probs[user].astype(np.float64))

@@ -66,9 +66,15 @@ def test_a_simulated_event_follows_its_utilities(
     items, choices = np.full(n, -7, np.int32), np.full(len(sizes), -7, np.int32)
     utility, probability, none = np.full(n, np.nan), np.full(n, np.nan), np.full(len(sizes), np.nan)
     codes = np.arange(N_ITEMS, dtype=np.int32)
-    laws = (1.5, 0.8, repeat, 0.7, -0.2, 1.3, rule, outside)
-    results = (items, choices, utility, probability, none)
-    synthetic.simulate(rng, *offsets, codes, base, latents, *laws, *results)
+    synthetic.simulate(
+        rng,
+        *offsets,
+        synthetic.DisplayLaw(1.5, codes),
+        synthetic.KnownItems(base - 0.2, latents),
+        synthetic.TasteLaw(0.8, repeat, 0.7),
+        synthetic.ChoiceLaw(1.3, rule, outside),
+        synthetic.Events(items, choices, utility, probability, none),
+    )
     for first, last in zip(offsets[0][:-1], offsets[0][1:], strict=True):
         state, before = np.zeros(DIM), set()
         for event in range(first, last):
@@ -119,11 +125,14 @@ def test_users_shown_slates_follow_their_utilities(
     )
     before = rng.random((n, 6)) < 0.5
     utilities, probs, none = np.full((n, k), np.nan), np.full((n, k), np.nan), np.full(n, np.nan)
-    laws = (0.8, 1.7, 0.4)
-    true_world.true_utilities(
-        0, n, slates, shared, taste, boredom, before, base, latents, *laws, utilities
-    )
-    true_world.true_probabilities(0, n, slates, utilities, 1.3, rule, outside, probs, none)
+    users = true_world.TrueUsers(taste, boredom, before)
+    laws = synthetic.TasteLaw(0.8, 1.7, 0.5), true_world.BaitLaw(before[0], 0.4, 1.0, 1.0)
+    pools = slates[:1] if shared else slates
+    items = synthetic.KnownItems(base, latents)
+    true_world.true_utilities(0, n, pools, users, items, *laws, utilities)
+    weights = true_world.TrueWeights(utilities, probs, none)
+    law = synthetic.ChoiceLaw(1.3, rule, outside)
+    true_world.true_probabilities(0, n, slates, law, weights)
     for user in range(n):
         place = slates[user]
         expected = (
@@ -156,8 +165,19 @@ def test_a_step_moves_active_users_by_what_they_chose(
     was, bored, before = taste.copy(), boredom.copy(), np.zeros((n, 6 * repeat), np.bool_)
     places, items, of_choice = np.full(n, -1, np.int32), np.full(n, -1, np.int32), np.zeros(n)
     keys, utilities = rng.integers(0, 2**63, n).astype(np.uint64), rng.normal(size=(n, k))
-    state = (latents, 0.7, bait, 0.25, 1.5, taste, boredom, before, places, items, of_choice)
-    true_world.true_step(0, n, slates, active, keys, probs, none, utilities, *state)
+    true_world.true_step(
+        0,
+        n,
+        slates,
+        active,
+        keys,
+        true_world.TrueWeights(utilities, probs, none),
+        latents,
+        0.7,
+        true_world.BaitLaw(bait, 1.0, 0.25, 1.5),
+        true_world.TrueUsers(taste, boredom, before),
+        true_world.TrueChoices(places, items, of_choice),
+    )
     for user in range(n):
         chosen = items[user]
         if not active[user]:

@@ -30,15 +30,15 @@ def brute_force(world: TrueWorld, horizon: int, k: int, reward: str) -> float:
         taste, boredom = np.zeros(world.latents.shape[1]), 0.0
         for past in history:
             taste = world.world.decay * taste
-            step = -world.recovery
+            step = -world.bait_law.recovery
             if past >= 0:
                 taste = taste + (1 - world.world.decay) * world.latents[past]
                 step = 1.0 if world.is_bait[past] else step
-            boredom = min(max(boredom + step, 0.0), world.most)
+            boredom = min(max(boredom + step, 0.0), world.bait_law.most)
         value = (
             world.base[item]
             + world.world.affinity * taste @ world.latents[item]
-            - world.cost * boredom
+            - world.bait_law.cost * boredom
         )
         return float(value + world.world.repeat * (item in history))
 
@@ -107,7 +107,7 @@ def test_the_greedy_return_is_that_of_the_greedy_policy() -> None:
         rows = []
         for state in states.astype(np.float64):
             users = world.population(len(slates))
-            users.taste[:], users.boredom[:] = state[:-1], state[-1]
+            users.truth.taste[:], users.truth.boredom[:] = state[:-1], state[-1]
             rows.append(slates[int(users.probabilities(slates)[0].sum(axis=1).argmax())])
         return np.array(rows)
 

@@ -40,12 +40,12 @@ def test_utilities_and_probabilities_are_the_synthetic_world_s(changes: dict) ->
 
 def _force(users, item: int) -> None:
     """Let the one user choose an item, or nothing: a slate of it alone, keys until it happens."""
-    state = users.taste.copy(), users.boredom.copy(), users.chosen_before.copy()
+    state = users.truth.taste.copy(), users.truth.boredom.copy(), users.truth.chosen_before.copy()
     slate = np.array([[item]], np.int32)
     for seed in range(5000):
         if users.step(slate, keys_of(seed, 1)).items[0] == item:
             return
-        users.taste[:], users.boredom[:], users.chosen_before[:] = state
+        users.truth.taste[:], users.truth.boredom[:], users.truth.chosen_before[:] = state
     raise AssertionError("an item of positive probability was never chosen")
 
 
@@ -63,12 +63,12 @@ def test_bait_pays_now_and_costs_later() -> None:
     a = int(np.flatnonzero(world.is_bait)[0])
     expected = 0.0
     for item in (a, a, a, -1, int(np.flatnonzero(~world.is_bait)[0]), a):
-        before = users.boredom[0]
+        before = users.truth.boredom[0]
         _force(users, item)
         expected = min(before + 1, 2.0) if item == a else max(before - 0.5, 0.0)
-        assert users.boredom[0] == users.states[0, -1] == expected
+        assert users.truth.boredom[0] == users.states[0, -1] == expected
     bored = users.utilities(pool)
-    users.boredom[:] = 0
+    users.truth.boredom[:] = 0
     np.testing.assert_allclose(users.utilities(pool) - bored, 0.5 * expected, atol=1e-5)
 
 
