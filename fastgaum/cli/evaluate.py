@@ -12,7 +12,7 @@ from fastgaum.cli.progress import PartsProgress, Waiting
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading
 
 if TYPE_CHECKING:
-    from fastgaum.metrics.evaluation import Evaluation, HeadFigures
+    from fastgaum.metrics.evaluation import Evaluation
 
 
 def evaluate_command(
@@ -57,7 +57,7 @@ def evaluate_command(
             for name, by_k in floors.items()
         }
         write_json(json, facts | figures)
-    columns, rows = head_rows(evaluation)
+    columns, rows = figure_rows(evaluation)
     show_table(
         columns, rows, title=f"{sessions.name}, {split} split, protocol {model.config.protocol}"
     )
@@ -72,37 +72,17 @@ def evaluate_command(
         say(f"  prec@1 of rankings that need no model: {', '.join(texts)}")
 
 
-def head_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
+def figure_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of a table with a row per figure and a column per head, the random floor
     last."""
-    heads = evaluation.heads
-    some = next(iter(heads.values()))
-    rows: list[list[str]] = []
-    for k in some.precision:
-        rows.append(
-            [f"prec@{k}", *(_interval(h, k) for h in heads.values()), f"{evaluation.random[k]:.1f}"]
-        )
-        rows.append(
-            [
-                f"prec@{k}, more than {k} candidates",
-                *(f"{h.nontrivial[k]:.1f}" for h in heads.values()),
-                "",
-            ]
-        )
-        rows.append(
-            [f"prec@{k}, mean of users", *(f"{h.per_user[k]:.1f}" for h in heads.values()), ""]
-        )
-    nll = [f"{h.nll.mean:.3f} [{h.nll.low:.3f}, {h.nll.high:.3f}]" for h in heads.values()]
-    rows.append(["NLL (nats)", *nll, ""])
-    rows.append(["Brier score", *(f"{h.brier:.3f}" for h in heads.values()), ""])
-    rows.append(["expected calibration error", *(f"{h.ece:.3f}" for h in heads.values()), ""])
-    if some.no_click is not None:
-        shares = [h.no_click for h in heads.values() if h.no_click is not None]
-        cells = [f"{100 * share.predicted:.1f} / {100 * share.observed:.1f}" for share in shares]
-        rows.append(["no click: predicted / observed (%)", *cells, ""])
+    from fastgaum.metrics.evaluation import figures_of
+
+    heads = evaluation.to_dict()["heads"]
+    rows = []
+    for figure in figures_of(evaluation.random):
+        texts = [figure.text(head) for head in heads.values()]
+        cells = [f"{value} [{interval}]" if interval else value for value, interval in texts]
+        random = f"{evaluation.random[int(figure.path[1])]:.1f}" if figure.path[0] == "prec" else ""
+        if any(cells):
+            rows.append([figure.title, *cells, random])
     return ["figure", *heads, "random"], rows
-
-
-def _interval(head: HeadFigures, k: int) -> str:
-    value = head.precision[k]
-    return f"{value.mean:.1f} [{value.low:.1f}, {value.high:.1f}]"

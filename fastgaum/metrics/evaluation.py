@@ -3,9 +3,9 @@ interval."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -63,6 +63,104 @@ class HeadFigures:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """One figure of a head: its place in JSON, and how tables show it.
+
+    A further figure is a field of `HeadFigures`, computed in `_figures`, and an entry in
+    `figures_of`: `evaluate`, JSON and the report show whatever is there.
+    """
+
+    path: tuple[str, ...]
+    """its keys in the JSON object of a head, from the outside in"""
+    label: str
+    attribute: str
+    """where `HeadFigures` holds it, by k if `k` is given"""
+    unit: Literal["%", "share", "nats", ""] = "%"
+    """a share is a number in [0, 1], which tables show in percent"""
+    digits: int = 1
+    note: str = ""
+    """what a reader must know, shown below the label"""
+    k: int | None = None
+
+    def value(self, head: HeadFigures) -> Interval | float | None:
+        """The figure of a head; None where the head does not have it."""
+        found: Any = head
+        for name in self.attribute.split("."):
+            found = None if found is None else getattr(found, name)
+        value: Interval | float | None = found if self.k is None else found[self.k]
+        return value
+
+    @property
+    def title(self) -> str:
+        """The label with the unit that tables show."""
+        unit = "%" if self.unit == "share" else self.unit
+        return f"{self.label}, {unit}" if unit else self.label
+
+    def text(self, head: Mapping[str, Any]) -> tuple[str, str]:
+        """The value and its interval as text, from the JSON object of a head; both empty where it
+        has none."""
+        value: Any = head
+        for key in self.path:
+            value = None if value is None else value[key]
+        if isinstance(value, Mapping):
+            low, high = map(self._number, value["ci"])
+            return self._number(value["mean"]), f"{low} to {high}"
+        return ("" if value is None else self._number(value)), ""
+
+    def _number(self, value: float | None) -> str:
+        if value is None or np.isnan(value):
+            return "–"
+        return f"{100 * value if self.unit == 'share' else value:.{self.digits}f}"
+
+
+def figures_of(ks: Iterable[int] = (1, 2)) -> list[Figure]:
+    """The figures of every head, in the order of tables."""
+    ranking = [
+        figure
+        for k in ks
+        for figure in (
+            Figure(("prec", str(k)), f"prec@{k}", "precision", k=k),
+            Figure(
+                ("prec_nontrivial", str(k)),
+                f"prec@{k}, long displays",
+                "nontrivial",
+                note=f"events with more than {k} candidate{'s' if k > 1 else ''} only",
+                k=k,
+            ),
+            Figure(
+                ("prec_per_user", str(k)),
+                f"prec@{k} by user",
+                "per_user",
+                note="mean over users of their own",
+                k=k,
+            ),
+        )
+    ]
+    no_click = [
+        Figure(("no_click", name), f"no click, {label}", f"no_click.{name}", "share")
+        for name, label in (
+            ("predicted", "predicted"),
+            ("observed", "observed"),
+            ("error", "difference"),
+            ("worst_decile", "worst tenth"),
+        )
+    ]
+    return [
+        *ranking,
+        Figure(("nll",), "negative log-likelihood", "nll", "nats", 3, "per event"),
+        Figure(("brier",), "Brier score", "brier", "", 3, "0 is best, 2 worst"),
+        Figure(
+            ("ece",),
+            "expected calibration error",
+            "ece",
+            "share",
+            note="mean distance of predicted and observed shares, candidates",
+        ),
+        *no_click,
+    ]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Figures of each head, and the floors of the split."""
 
@@ -109,34 +207,33 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        heads = {
-            name: {
-                "prec": {
-                    str(k): {"mean": v.mean, "ci": [v.low, v.high]} for k, v in h.precision.items()
-                },
-                "prec_per_user": {str(k): v for k, v in h.per_user.items()},
-                "prec_nontrivial": {str(k): v for k, v in h.nontrivial.items()},
-                "nll": {"mean": h.nll.mean, "ci": [h.nll.low, h.nll.high]},
-                "brier": h.brier,
-                "ece": h.ece,
-                "no_click": None
-                if h.no_click is None
-                else {
-                    "predicted": h.no_click.predicted,
-                    "observed": h.no_click.observed,
-                    "error": h.no_click.error,
-                    "worst_decile": h.no_click.worst_decile,
-                },
-            }
-            for name, h in self.heads.items()
-        }
         return {
             "n_events": self.n_events,
             "n_users": self.n_users,
             "gap": self.gap,
             "floors": {"random": {str(k): v for k, v in self.random.items()}},
-            "heads": heads,
+            "heads": {name: _plain(head) for name, head in self.heads.items()},
         }
+
+
+def _plain(head: HeadFigures) -> dict[str, Any]:
+    """A head's figures as plain values for JSON; a group that the head does not have is None."""
+    plain: dict[str, Any] = {}
+    for figure in figures_of(head.precision):
+        value = figure.value(head)
+        if value is None:
+            plain[figure.path[0]] = None
+            continue
+        *groups, key = figure.path
+        place = plain
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[key] = (
+            {"mean": value.mean, "ci": [value.low, value.high]}
+            if isinstance(value, Interval)
+            else value
+        )
+    return plain
 
 
 def evaluate_heads(

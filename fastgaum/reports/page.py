@@ -25,6 +25,7 @@ from fastgaum.baselines.floors import Precisions, floor_precisions
 from fastgaum.errors import ConfigError
 from fastgaum.files import atomic, require_writable
 from fastgaum.logs.log import SessionLog, SplitName
+from fastgaum.metrics.evaluation import figures_of
 from fastgaum.reports.charts import page_charts
 from fastgaum.reports.headline import lead, standings
 from fastgaum.reports.log_facts import log_facts
@@ -122,6 +123,7 @@ def to_html(facts: Facts) -> str:
         several=len(facts["runs"]) > 1,
         standings=[standings(facts, i) for i in range(len(facts["logs"]))],
         lead=lead(facts),
+        figures=figures_of(),
         charts=page_charts(facts),
         style=_text("style.css"),
         script=script,
