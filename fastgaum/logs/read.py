@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, Unpack
+from typing import TypeVar, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,7 @@ from fastgaum.logs.shards import (
     load_log,
     open_shards,
 )
+from fastgaum.logs.slice import join_logs
 from fastgaum.logs.split import USER_RULES, resplit, resplit_by, split_by_time
 from fastgaum.logs.tables import FileTable, open_table
 from fastgaum.logs.vocabulary import Vocabulary
@@ -295,36 +296,14 @@ def _joined(parts: Sequence[_Part]) -> Packed | None:
     if session_ids.n_unique() < len(session_ids):
         return None
     items = Vocabulary.union(Vocabulary(log.item_ids) for log in logs)
-
-    def joined(name: str) -> Any:
-        return np.concatenate([getattr(log, name) for log in logs])
-
-    def offsets(name: str) -> Any:
-        each = [getattr(log, name) for log in logs]
-        starts = np.cumsum([0, *(int(one[-1]) for one in each)])
-        steps = [
-            one[1:] + np.int32(start) for one, start in zip(each, starts[:-1].tolist(), strict=True)
-        ]
-        return np.concatenate([np.zeros(1, np.int32), *steps])
-
-    log = dataclasses.replace(
-        logs[0],
-        session_offsets=offsets("session_offsets"),
-        display_offsets=offsets("display_offsets"),
-        # both vocabularies are sorted, so that the order within a display set stays
-        items=np.concatenate([items.codes(log.item_ids)[log.items] for log in logs]),
-        choices=joined("choices"),
-        split=joined("split"),
-        users=_joined_users(parts, len(session_ids)),
-        session_ids=session_ids,
-        event_ids=pl.concat([log.event_ids for log in logs]),
-        item_ids=items.texts,
-        views=joined("views") if logs[0].views is not None else None,
-        candidate_fields={
-            name: np.concatenate([log.candidate_fields[name] for log in logs])
-            for name in logs[0].candidate_fields
-        },
-    )
+    # all vocabularies are sorted, so that the order within a display set stays
+    alike = [
+        dataclasses.replace(
+            log, items=items.codes(log.item_ids)[log.items], item_ids=items.texts.rename("item")
+        )
+        for log in logs
+    ]
+    log = dataclasses.replace(join_logs(alike), users=_joined_users(parts, len(session_ids)))
     return Packed(log, pl.concat([part.first_order for part in parts]))
 
 

@@ -1,0 +1,93 @@
+"""ReadOptions: what was given comes first, JSON keeps it, and the command line is made of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastgaum.cli.reading import Reading
+from fastgaum.errors import ConfigError
+from fastgaum.logs.options import OPTIONS, ReadKeywords, ReadOptions, option_name
+
+NAMES = st.text("abc_=: é", min_size=1, max_size=5)
+GIVEN = st.fixed_dictionaries(
+    {},
+    optional={
+        "columns": st.dictionaries(st.sampled_from(["item", "event", "user"]), NAMES, max_size=2),
+        "candidate_fields": st.lists(NAMES, max_size=3),
+        "item_table": st.sampled_from(["/items.csv", None]),
+        "ordered": st.booleans(),
+        "choices": st.sampled_from(["error", "first"]),
+        "split": st.sampled_from(["auto", "file", "user", "half", "other-half", "time"]),
+        "split_seed": st.integers(0, 9),
+        "name": NAMES,
+    },
+)
+
+
+@given(GIVEN)
+def test_json_keeps_what_was_given(values: dict[str, Any]) -> None:
+    # a blank around the name of a role's column is not kept
+    columns = {role: name.strip() for role, name in values.get("columns", {}).items()}
+    if "columns" in values:
+        values["columns"] = {role: name for role, name in columns.items() if name}
+    options = ReadOptions.of(**values)
+    again = ReadOptions.from_json(json.loads(json.dumps(options.to_json())))
+    assert again == options
+    assert again.given == options.given == frozenset(values)
+
+
+@given(GIVEN, GIVEN)
+def test_what_was_given_comes_first(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """Also where it is the default: `split_seed=0` replaces the 5 of a run."""
+    over = ReadOptions.of(**ours).over(ReadOptions.of(**theirs))
+    assert over == ReadOptions.of(**{**theirs, **ours})
+    assert over.given == frozenset(ours) | frozenset(theirs)
+
+
+def test_every_option_is_a_keyword_and_has_its_option_on_the_command_line() -> None:
+    assert set(ReadKeywords.__annotations__) == set(OPTIONS)
+    on_the_line = {one.name for one in dataclasses.fields(Reading)} - {"data_dir", "of_run"}
+    assert on_the_line == set(OPTIONS) - {"name"}
+    assert len(set(map(option_name, OPTIONS))) == len(OPTIONS)
+
+
+def test_of_the_record_made_by_hand_what_differs_from_the_defaults_was_given() -> None:
+    assert ReadOptions().given == frozenset()
+    assert ReadOptions(ordered=True, split="auto").given == {"ordered"}
+
+
+def test_an_item_table_is_found_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    saved = ReadOptions.of(item_table=Path("items.csv")).to_json()
+    assert saved == {"item_table": str(tmp_path / "items.csv")}
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"splits": "user"}, r"no option of reading is called 'splits'.*did you mean 'split'"),
+        ({"split": "users"}, r"split is 'users'.*did you mean 'user'"),
+        ({"choices": "last"}, "choices is 'last', one of error, first"),
+    ],
+)
+def test_unknown_options_are_refused(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        ReadOptions.of(**values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[], 3, {"candidate_field": "price"}, {"ordered": 1}, {"split_seed": True}, {"column": [1]}],
+)
+def test_json_of_another_type_is_refused(values: Any) -> None:
+    with pytest.raises(ValueError, match=r"it holds|is "):
+        ReadOptions.from_json(values)
