@@ -1,17 +1,21 @@
 """The configuration of a user model: one frozen dataclass, strict reading, presets.
 
-Every value is checked when a `Config` is made, so a run cannot start on an impossible one.
-"""
+Every value is checked when a configuration is made, so a run cannot start on an impossible one. A
+field's hint says what it may be: `Annotated[int, Meta(ge=1)]`."""
 
 from __future__ import annotations
 
 import dataclasses
+import sys
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import msgspec
+from msgspec import Meta
 
 from fastgaum.errors import ConfigError, did_you_mean
 from fastgaum.untrusted import parse_toml, read_text
@@ -20,10 +24,112 @@ Protocol = Literal["identity", "bags", "views"]
 HistoryKind = Literal["lstm", "bilstm", "gru", "pw"]
 RegulariserKind = Literal["shannon", "l2", "tsallis"]
 
+_LARGEST = sys.float_info.max
+Positive = Annotated[float, Meta(gt=0, le=_LARGEST)]
+NotNegative = Annotated[float, Meta(ge=0, le=_LARGEST)]
+Probability = Annotated[float, Meta(ge=0, lt=1)]
+Count = Annotated[int, Meta(ge=0, le=10**9)]
+CountFromOne = Annotated[int, Meta(ge=1, le=10**9)]
+Width = Annotated[int, Meta(ge=1, le=1 << 16)]
+Widths = Annotated[tuple[Width, ...], Meta(max_length=100)]
+Seed = Annotated[int, Meta(ge=0, le=2**62)]
+# beyond the largest sizes a configuration is a slip or an attack: what it names is made before the
+# first error
+
+
+class CheckedSettings:
+    """Base of a frozen dataclass of settings, of which every value is checked when one is made."""
+
+    what: ClassVar[str]
+    """what a setting is called in an error"""
+
+    def __post_init__(self) -> None:
+        for key, hint in _hints(type(self)).items():
+            object.__setattr__(self, key, checked(key, getattr(self, key), hint))
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some values changed, checked as in `from_mapping`.
+
+        Raises:
+            ConfigError: unknown key, wrong type or impossible value.
+        """
+        return type(self).from_mapping({**self.to_mapping(), **changes})
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain values, ready for TOML or JSON; tuples become lists."""
+        values = {key: getattr(self, key) for key in _hints(type(self))}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """Read a mapping strictly: unknown keys, wrong types and impossible values are errors.
+
+        Raises:
+            ConfigError: naming the key, the value and what is allowed.
+        """
+        known = _hints(cls)
+        for key in values:
+            if key not in known:
+                raise ConfigError(f"unknown {cls.what} '{key}'{did_you_mean(key, known)}")
+        return cls(**values)
+
+
+def _hints(cls: Any) -> dict[str, Any]:
+    """The fields of a dataclass and their hints, bounds included."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def checked(key: str, value: Any, hint: Any) -> Any:
+    """A plain value brought to a field's type, within its bounds. Raises ConfigError naming key,
+    value and what is allowed."""
+    try:
+        return msgspec.convert(value, hint)
+    except msgspec.ValidationError:
+        got = list(value) if isinstance(value, tuple) else value
+        close = ""
+        if typing.get_origin(hint) is Literal:
+            close = did_you_mean(str(value), map(str, typing.get_args(hint)))
+        raise ConfigError(f"{key} must be {_rule(hint)}, got {got!r}{close}") from None
+
+
+def _rule(hint: Any) -> str:
+    """What a hint allows, in words: a whole number at least 1 and at most 100."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        meta = parts[1]
+        bounds = {
+            "greater than": meta.gt,
+            "at least": meta.ge,
+            "below": meta.lt,
+            "at most": None if meta.le == _LARGEST else meta.le,
+        }
+        if meta.max_length is not None:
+            item = _rule(typing.get_args(parts[0])[0])
+            return f"a list of at most {meta.max_length} values, each {item}"
+        rules = [f"{word} {bound:.15g}" for word, bound in bounds.items() if bound is not None]
+        if meta.le == _LARGEST:
+            rules.append("finite")
+        return f"{_rule(parts[0])} {' and '.join(rules)}"
+    if origin is Literal:
+        return f"one of {', '.join(map(str, parts))}"
+    if origin is tuple:
+        return f"a list, each value {_rule(parts[0])}"
+    if origin is types.UnionType:
+        return " or ".join(map(_rule, parts))
+    return _KINDS.get(hint, "none")
+
+
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a name"}
+MOST_CLIP = 1e15
+"""a gradient of that norm still has moments in float32"""
+
 
 @dataclass(frozen=True)
-class Config:
+class Config(CheckedSettings):
     """All choices that make a user model and its training. Defaults are the `fastgaum` preset."""
+
+    what: ClassVar[str] = "configuration key"
 
     preset: str = "fastgaum"
     """the preset these values started from"""
@@ -32,24 +138,24 @@ class Config:
 
     history: HistoryKind = "lstm"
     """history encoder: lstm, bilstm (over each prefix), gru, or pw (position weights)"""
-    history_dim: int = 8
+    history_dim: Width = 8
     """size of the state per direction"""
-    history_layers: int = 1
+    history_layers: Annotated[int, Meta(ge=1, le=100)] = 1
     """stacked recurrent layers"""
-    history_window: int = 20
+    history_window: Annotated[int, Meta(ge=1, le=10_000)] = 20
     """pw: number of lags m"""
-    history_weights: int = 4
+    history_weights: Annotated[int, Meta(ge=1, le=1000)] = 4
     """pw: number of position-weight columns n"""
     history_owner: Literal["reward", "own"] = "reward"
     """reward: the reward player trains one encoder and the generator reads it; own: each scorer has
     its own"""
-    hidden: tuple[int, ...] = (64, 64)
+    hidden: Widths = (64, 64)
     """widths of both scorers' hidden layers"""
     activation: Literal["elu", "relu", "tanh"] = "relu"
     """activation of the scorers' hidden layers"""
     wide: bool = True
     """scorers also have a linear path from bag to score, beside the network (wide & deep)"""
-    item_dim: int = 0
+    item_dim: Annotated[int, Meta(ge=0, le=1 << 16)] = 0
     """size of the id embeddings below the first layers; 0 = each id maps straight into the first
     layer (one-hot linear)"""
     set_context: bool = True
@@ -61,9 +167,9 @@ class Config:
 
     regulariser: RegulariserKind = "shannon"
     """the generator's convex regulariser: Shannon (softmax), L2 (sparsemax), Tsallis (entmax)"""
-    tsallis_alpha: float = 1.5
-    """alpha of the Tsallis regulariser, > 1"""
-    eta: float = 1.0
+    tsallis_alpha: Annotated[float, Meta(gt=1, le=10)] = 1.5
+    """alpha of the Tsallis regulariser; 1 would be Shannon's"""
+    eta: Positive = 1.0
     """exploration scale: the best response is ∇Ω*(eta · utility)"""
     no_click: Literal["auto", "always", "never"] = "auto"
     """whether no click is offered as a choice; auto = when the training log holds one"""
@@ -77,63 +183,85 @@ class Config:
     ascent: Literal["mirror", "value"] = "mirror"
     """the generator's step: in the mirror geometry of Ω, or the plain gradient of its value; same
     fixed point"""
-    warm_start: int = 40
+    warm_start: Count = 40
     """at most so many epochs with exact players before the adversarial rounds (early stop applies)
     """
-    catch_up: int = 60
+    catch_up: Count = 60
     """at most so many epochs of generator steps alone after the warm start, until its gap is small
     """
 
-    epochs: int = 60
+    epochs: CountFromOne = 60
     """at most so many epochs (of adversarial rounds, or of exact steps when players = exact)"""
-    patience: int = 8
+    patience: CountFromOne = 8
     """stop after so many epochs without a better validation score"""
-    lr_drops: int = 1
+    lr_drops: Count = 1
     """how often a phase that has lost its patience goes on from its best epoch with a third of the
     learning rates"""
     select: Literal["loss", "prec@1"] = "loss"
     """the validation score that chooses the epoch: the reward's Fenchel–Young loss (Shannon: NLL /
     eta), or prec@1"""
-    batch_sessions: int = 64
+    batch_sessions: CountFromOne = 64
     """sessions per batch"""
-    window: int = 4
+    window: CountFromOne = 4
     """of a log in shards, so many are in memory and shuffled together (and the next so many are
     being read)"""
-    lr: float = 3e-3
+    lr: Positive = 3e-3
     """learning rate of the reward player (history encoder and reward model)"""
-    rounds_lr: float = 1.0
+    rounds_lr: Positive = 1.0
     """the reward player's learning rate in the rounds, as a share of lr: a large reward must not
     outrun its generator"""
-    generator_lr: float = 3e-3
+    generator_lr: Positive = 3e-3
     """learning rate of the generator"""
-    generator_steps: int = 2
+    generator_steps: CountFromOne = 2
     """generator steps per reward step (one round)"""
-    weight_decay: float = 0.1
+    weight_decay: NotNegative = 0.1
     """decoupled weight decay of the reward player"""
     table_optimiser: Literal["adam", "adagrad"] = "adam"
     """how tables over ids move: lazy AdamW, or row-wise Adagrad (a third of the memory); both touch
     a batch's rows only"""
-    dropout: float = 0.5
+    dropout: Probability = 0.5
     """dropout in the reward player's scorer"""
-    id_dropout: float = 0.5
+    id_dropout: Probability = 0.5
     """probability that an id is replaced by its field's unknown row in a training step"""
-    clip: float = 5.0
+    clip: Annotated[float, Meta(gt=0, le=MOST_CLIP)] = 5.0
     """largest gradient norm per player"""
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """a batch whose loss or gradient is not finite: stop at the last good state, or skip the batch
     and go on"""
-    most_skipped: int = 10
+    most_skipped: Count = 10
     """with on_nonfinite = skip: one skipped batch more than so many in a run, and training stops"""
     search: tuple[str, ...] = ("relations",)
     """switches that `fit` tries both ways with exact players; the better validation loss decides,
     training goes on with it"""
-    members: int = 1
+    members: Annotated[int, Meta(ge=1, le=100)] = 1
     """reward players trained side by side whose utilities are averaged"""
-    seed: int = 0
+    seed: Seed = 0
     """seeds every random stream of the run"""
 
     def __post_init__(self) -> None:
-        _check_values(self)
+        super().__post_init__()
+        rate = self.lr * max(self.rounds_lr, 1) * self.weight_decay
+        if rate >= 1:
+            raise ConfigError(
+                f"lr · weight_decay must be below 1, got {self.lr} · {self.weight_decay}: a step "
+                "would undo all weights"
+            )
+        switches = [key for key, hint in _hints(Config).items() if hint is bool]
+        for key in self.search:
+            if key not in switches:
+                raise ConfigError(
+                    f"search names settings that are true or false, '{key}' is "
+                    f"none{did_you_mean(key, switches)}; these are {', '.join(switches)}"
+                )
+        if self.expectation == "sampled" and self.players == "exact":
+            raise ConfigError(
+                "expectation = sampled needs players = adversarial: exact players have a closed "
+                "form"
+            )
+        if self.states == "generated" and self.players == "exact":
+            raise ConfigError(
+                "states = generated needs players = adversarial: exact players generate no history"
+            )
 
     @property
     def n_searched(self) -> int:
@@ -146,33 +274,6 @@ class Config:
         return (
             other.epochs >= self.epochs and dataclasses.replace(other, epochs=self.epochs) == self
         )
-
-    def replace(self, **changes: Any) -> Config:
-        """Return a copy with some values changed, checked as in `from_mapping`.
-
-        Raises:
-            ConfigError: unknown key, wrong type or impossible value.
-        """
-        return Config.from_mapping({**self.to_mapping(), **changes})
-
-    def to_mapping(self) -> dict[str, Any]:
-        """Plain values, ready for TOML or JSON; tuples become lists."""
-        return {
-            k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()
-        }
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> Config:
-        """Read a mapping strictly: unknown keys, wrong types and impossible values are errors.
-
-        Raises:
-            ConfigError: naming the key, the value and what is allowed.
-        """
-        hints = typing.get_type_hints(cls)
-        for key in values:
-            if key not in hints:
-                raise ConfigError(f"unknown configuration key '{key}'{did_you_mean(key, hints)}")
-        return cls(**{key: coerce(key, value, hints[key]) for key, value in values.items()})
 
     @classmethod
     def from_preset(cls, name: str, **changes: Any) -> Config:
@@ -226,146 +327,6 @@ def parse_setting(text: str) -> tuple[str, Any]:
         return key.strip(), parse_toml(f"value = {value}")["value"]
     except ValueError:
         return key.strip(), value.strip()
-
-
-def coerce(key: str, value: Any, hint: Any) -> Any:
-    """Bring a plain value to a field's type. Raises ConfigError naming key, value and what is
-    allowed."""
-    origin = typing.get_origin(hint)
-    if origin is Literal:
-        allowed = typing.get_args(hint)
-        if value not in allowed:
-            close = did_you_mean(str(value), map(str, allowed))
-            raise ConfigError(
-                f"{key} must be one of {', '.join(map(str, allowed))}, got {value!r}{close}"
-            )
-        return value
-    if origin is tuple:
-        kind = typing.get_args(hint)[0]
-        if not isinstance(value, (list, tuple)) or not all(type(v) is kind for v in value):
-            raise ConfigError(f"{key} must be a list of {_KINDS[kind]}, got {value!r}")
-        return tuple(value)
-    if hint is float and (type(value) is float or (type(value) is int and abs(value) < 2**1000)):
-        return float(value)
-    if isinstance(hint, types.UnionType) or type(value) is hint:
-        return value
-    raise ConfigError(f"{key} must be {hint.__name__}, got {value!r} ({type(value).__name__})")
-
-
-_KINDS = {int: "whole numbers", str: "names"}
-MOST_CLIP = 1e15
-"""a gradient of that norm still has moments in float32"""
-_POSITIVE = (
-    "eta",
-    "rounds_lr",
-    "lr",
-    "generator_lr",
-    "history_dim",
-    "history_layers",
-    "history_window",
-    "history_weights",
-    "epochs",
-    "patience",
-    "batch_sessions",
-    "window",
-    "generator_steps",
-    "clip",
-    "members",
-)
-_NOT_NEGATIVE = (
-    "weight_decay",
-    "item_dim",
-    "warm_start",
-    "catch_up",
-    "lr_drops",
-    "seed",
-    "most_skipped",
-)
-
-
-_AT_MOST = {
-    "history_dim": 1 << 16,
-    "history_layers": 100,
-    "history_window": 10_000,
-    "history_weights": 1000,
-    "item_dim": 1 << 16,
-    "members": 100,
-    "epochs": 10**9,
-    "patience": 10**9,
-    "batch_sessions": 10**9,
-    "generator_steps": 10**9,
-    "warm_start": 10**9,
-    "catch_up": 10**9,
-    "lr_drops": 10**9,
-    "seed": 2**62,
-}
-"""sizes beyond which a configuration is a slip or an attack: whatever it names is made before the
-first error"""
-MOST_LAYERS, WIDEST = 100, 1 << 16
-
-
-def _check_sizes(config: Config) -> None:
-    for key, most in _AT_MOST.items():
-        value = getattr(config, key)
-        if value > most:
-            raise ConfigError(f"{key} must be at most {most}, got {value}")
-    if len(config.hidden) > MOST_LAYERS or any(width > WIDEST for width in config.hidden):
-        raise ConfigError(
-            f"hidden holds at most {MOST_LAYERS} widths of at most {WIDEST}, got "
-            f"{len(config.hidden)} up to {max(config.hidden)}"
-        )
-
-
-def _check_values(config: Config) -> None:
-    for key in _POSITIVE:
-        value = getattr(config, key)
-        if not 0 < value < float("inf"):
-            raise ConfigError(f"{key} must be greater than 0 and finite, got {value}")
-    for key in _NOT_NEGATIVE:
-        value = getattr(config, key)
-        if not 0 <= value < float("inf"):
-            raise ConfigError(f"{key} must be at least 0 and finite, got {value}")
-    if config.clip > MOST_CLIP:
-        raise ConfigError(
-            f"clip must be at most {MOST_CLIP:g}, got {config.clip}: squares of gradients must fit "
-            "float32"
-        )
-    if (
-        config.lr * config.rounds_lr * config.weight_decay >= 1
-        or config.lr * config.weight_decay >= 1
-    ):
-        raise ConfigError(
-            f"lr · weight_decay must be below 1, got {config.lr} · {config.weight_decay}: a step "
-            "would undo all weights"
-        )
-    for key in ("dropout", "id_dropout"):
-        value = getattr(config, key)
-        if not 0 <= value < 1:
-            raise ConfigError(f"{key} must be at least 0 and below 1, got {value}")
-    _check_sizes(config)
-    if not 1 < config.tsallis_alpha <= 10:
-        raise ConfigError(
-            "tsallis_alpha must be above 1 (1 is shannon) and at most 10, got "
-            f"{config.tsallis_alpha}"
-        )
-    if any(width < 1 for width in config.hidden):
-        raise ConfigError(f"hidden widths must be at least 1, got {list(config.hidden)}")
-    switches = [key for key, hint in typing.get_type_hints(Config).items() if hint is bool]
-    for key in config.search:
-        if key not in switches:
-            raise ConfigError(
-                f"search names settings that are true or false, '{key}' is "
-                f"none{did_you_mean(key, switches)};"
-                f" these are {', '.join(switches)}"
-            )
-    if config.expectation == "sampled" and config.players == "exact":
-        raise ConfigError(
-            "expectation = sampled needs players = adversarial: exact players have a closed form"
-        )
-    if config.states == "generated" and config.players == "exact":
-        raise ConfigError(
-            "states = generated needs players = adversarial: exact players generate no history"
-        )
 
 
 _PLAIN: dict[str, Any] = {"set_context": False, "relations": False, "search": (), "wide": False}

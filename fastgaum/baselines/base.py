@@ -22,7 +22,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from fastgaum.config import Protocol, coerce
+from fastgaum.config import Protocol, checked
 from fastgaum.errors import ConfigError, did_you_mean
 from fastgaum.features.batches import Batch
 from fastgaum.features.space import EncodedSessions, FeatureSpace
@@ -120,7 +120,7 @@ class Baseline(ChoiceModel):
                 raise ConfigError(
                     f"model '{cls.name}' has no setting '{key}'{did_you_mean(key, fields)}"
                 )
-        return cls(**{key: coerce(key, value, hints[key]) for key, value in settings.items()})
+        return cls(**{key: checked(key, value, hints[key]) for key, value in settings.items()})
 
     def settings(self) -> dict[str, Any]:
         """All settings as plain values."""

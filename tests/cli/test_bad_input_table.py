@@ -309,8 +309,8 @@ ROWS: dict[str, tuple[Make, str]] = {
     "one bad shard": (bad_shard, "'b.parquet' is no readable parquet file"),
     "unknown preset": (train("--preset", "fastgam"), "did you mean 'fastgaum'"),
     "unknown key": (train(config="epocs = 3"), "did you mean 'epochs'"),
-    "wrong type": (train(config="epochs = '3'"), "epochs must be int"),
-    "impossible value": (train(config="eta = 0"), "eta must be greater than 0"),
+    "wrong type": (train(config="epochs = '3'"), "epochs must be a whole number"),
+    "impossible value": (train(config="eta = 0"), "eta must be a number greater than 0"),
     "run of another version": (
         run(another_version),
         "fastgaum-model-9",
@@ -327,17 +327,26 @@ ROWS: dict[str, tuple[Make, str]] = {
     "line of 2 GB": (long_line, "no line end in the"),
     "20,000 columns": (raw("log.csv", WIDE), "has 20000 columns, at most 10000"),
     # configurations
-    "hidden of a billion": (train(config="hidden = [1000000000]"), "hidden holds at most"),
+    "hidden of a billion": (
+        train(config="hidden = [1000000000]"),
+        "hidden must be a list of at most 100 values, each a whole number",
+    ),
     "a billion layers": (
         train("--set", "history_layers=1000000000"),
-        "history_layers must be at most",
+        "history_layers must be a whole number at least 1 and at most 100",
     ),
     "networks of terabytes": (
         train("--set", "hidden=[65536, 65536, 65536]", "--set", "members=100"),
         "GB to train",
     ),
-    "seed beyond 64 bits": (train("--set", f"seed={10**40}"), "seed must be at most"),
-    "number beyond a float": (train("--set", f"eta={10**400}"), "eta must be float"),
+    "seed beyond 64 bits": (
+        train("--set", f"seed={10**40}"),
+        "seed must be a whole number at least 0 and at most",
+    ),
+    "number beyond a float": (
+        train("--set", f"eta={10**400}"),
+        "eta must be a number greater than 0 and finite",
+    ),
     "nested configuration": (train(config=f"hidden = {DEEP}"), "nested too deeply"),
     "nested setting": (train("--set", f"hidden={DEEP}"), "hidden must be a list"),
     "configuration of megabytes": (train(config="#" * 2_000_000), "longer than the"),
@@ -351,7 +360,10 @@ ROWS: dict[str, tuple[Make, str]] = {
         config(history_layers=100, members=100),
         "asks for more layers than",
     ),
-    "impossible configuration": (config(hidden=[10**9]), "hidden holds at most"),
+    "impossible configuration": (
+        config(hidden=[10**9]),
+        "hidden must be a list of at most 100 values, each a whole number",
+    ),
     "NaN weight": (
         tensor("weights/players.0.reward.rest.0.weight", 1, float("nan")),
         "rest.0.weight' holds nan at 1",

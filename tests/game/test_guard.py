@@ -332,10 +332,10 @@ def _all_rows(n: int) -> Any:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"clip": 1e16}, "clip must be at most 1e"),
+        ({"clip": 1e16}, "clip must be a number greater than 0 and at most 1e"),
         ({"lr": 20.0, "weight_decay": 0.1}, "lr · weight_decay must be below 1"),
         ({"on_nonfinite": "go on"}, "on_nonfinite must be one of stop, skip"),
-        ({"most_skipped": -1}, "most_skipped must be at least 0"),
+        ({"most_skipped": -1}, "most_skipped must be a whole number at least 0"),
     ],
 )
 def test_settings_that_cannot_be(changes: dict[str, Any], message: str) -> None:

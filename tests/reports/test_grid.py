@@ -46,8 +46,8 @@ def test_a_setting_goes_to_each_model_that_has_it() -> None:
         (["random"], {"epochs": 3}, 1, "unknown configuration key 'epochs'"),
         (["fastgaum"], {"preset": "large"}, 1, "use --models"),
         (["fastgaum"], {"protocol": "views"}, 1, "use --protocol"),
-        (["fastgaum"], {"eta": 0}, 1, "eta must be greater than 0"),
-        (["logit"], {"seed": "x"}, 1, "seed must be int"),
+        (["fastgaum"], {"eta": 0}, 1, "eta must be a number greater than 0"),
+        (["logit"], {"seed": "x"}, 1, "seed must be a whole number"),
     ],
 )
 def test_mistakes(models: list[str], settings: dict[str, object], seeds: int, says: str) -> None:
