@@ -19,7 +19,7 @@ from fastgaum.features.batches import Batch, Sessions, batches
 from fastgaum.features.shared_sessions import SharedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.game import Game
-from fastgaum.logs.locate import find
+from fastgaum.logs.locate import find_log
 from fastgaum.logs.log import IntArray, SessionLog
 from fastgaum.logs.registry import load
 from fastgaum.logs.synthetic import synthesise
@@ -77,7 +77,7 @@ def catalogue_ids(n_ids: int, n_items: int) -> tuple[IntArray, int]:
 @lru_cache(maxsize=3)
 def public_log(name: str) -> SessionLog | None:
     """A released file, or None where it is not at hand."""
-    return None if find(name) is None else load(name)
+    return None if find_log(name) is None else load(name)
 
 
 def data_of(log: SessionLog) -> tuple[FeatureSpace, Data]:

@@ -62,7 +62,7 @@ class Stop:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Note the first signal within instead of raising; one that nobody looked at is raised at
+        """Note the first signal within instead of raising; one that was not looked at is raised at
         the end."""
         self._is_deferred = True
         try:

@@ -81,7 +81,7 @@ def _held(file: Path, waits: bool) -> Iterator[None]:
 
 
 def _acquired(file: Path, waits: bool) -> FileLock:
-    # readable by all: other accounts are told the owner
+    # readable by all: the error of another account names the owner
     lock = FileLock(file, timeout=-1 if waits else 0, mode=0o644, poll_interval=PAUSE)
     while True:
         file.parent.mkdir(parents=True, exist_ok=True)

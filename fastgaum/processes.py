@@ -34,8 +34,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from fastgaum.checkpoint import State, join_state, split_state
 from fastgaum.errors import LostPeerError, RefusedByAllError, StepRefusedError
-from fastgaum.features.share import WHOLE, Share
-from fastgaum.features.streamed_sessions import ShardIterator
+from fastgaum.features.streamed_sessions import WHOLE, ShardIterator, Share
 from fastgaum.interrupts import Stop
 from fastgaum.untrusted import parse_json
 

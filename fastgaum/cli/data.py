@@ -110,13 +110,13 @@ DEFAULT_RULE, DEFAULT_WORLD = DisplayOptions(), WorldOptions()
 @command(app, "list")
 def list_command(*, data_dir: DataDir = None, json: Json = None) -> None:
     """List the logs that have a name, and whether they are at hand."""
-    from fastgaum.logs.locate import find
+    from fastgaum.logs.locate import find_log
     from fastgaum.logs.registry import dataset, names
 
     check_outputs(json)
     rows, facts = [], []
     for entry in map(dataset, names()):
-        path = find(entry.name, data_dir)
+        path = find_log(entry.name, data_dir)
         place = None if path is None else str(path)
         known = {"name": entry.name, "title": entry.title, **entry.counts}
         facts.append({**known, "bundled": entry.bundled, "path": place})
@@ -138,11 +138,11 @@ def info_command(
     json: Json = None,
 ) -> None:
     """Say what a log is: origin, terms, counts, checksums, and its card."""
-    from fastgaum.logs.locate import find
+    from fastgaum.logs.locate import find_log
     from fastgaum.logs.registry import card, dataset
 
     entry = dataset(name)
-    path = find(name, data_dir)
+    path = find_log(name, data_dir)
     check_outputs(json)
     if json is not None:
         place = None if path is None else str(path)

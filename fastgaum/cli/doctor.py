@@ -120,13 +120,13 @@ def _ceilings() -> Iterator[tuple[str, str]]:
 
 
 def _data_sets(data_dir: Path | None) -> Iterator[tuple[str, str]]:
-    from fastgaum.logs.locate import data_folders, find
+    from fastgaum.logs.locate import data_folders, find_log
     from fastgaum.logs.registry import names
 
     for folder in data_folders(data_dir):
         yield "data folder", f"{folder}{'' if folder.is_dir() else ' (absent)'}"
     for name in names():
-        path = find(name, data_dir)
+        path = find_log(name, data_dir)
         yield f"  {name}", "absent" if path is None else str(path)
 
 

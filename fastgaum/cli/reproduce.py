@@ -164,9 +164,9 @@ def _logs(
 
 def _at_hand(data_dir: Path | None) -> list[str]:
     """The table's data sets whose files are there, or the sample: this never needs the network."""
-    from fastgaum.logs.locate import find
+    from fastgaum.logs.locate import find_log
 
-    present = [name for name in TABLE_SETS if find(name, data_dir) is not None]
+    present = [name for name in TABLE_SETS if find_log(name, data_dir) is not None]
     if not present:
         note(
             "no registry data at hand: this is the bundled sample (`fastgaum data list` says how "

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum.features.selection import BATCH_CANDIDATES, cut
-from fastgaum.features.share import WHOLE, Share
+from fastgaum.features.selection import BATCH_CANDIDATES, cut_by_candidates
 from fastgaum.features.shared_sessions import SharedSessions
 from fastgaum.features.space import EncodedSessions
-from fastgaum.features.streamed_sessions import StreamedSessions, Window
+from fastgaum.features.streamed_sessions import WHOLE, Share, StreamedSessions, Window
 from fastgaum.kernels.batching import (
     count_sessions,
     fill_bags,
@@ -211,7 +210,7 @@ def blocks(encoded: Sessions, order: IntArray, batch_sessions: int) -> Iterator[
             continue
         packed, places = encoded.packed, encoded.places(sessions)
         ends = packed.display_offsets[packed.session_offsets[np.stack([places, places + 1])]]
-        yield from (sessions[part] for part in cut(ends[1] - ends[0]))
+        yield from (sessions[part] for part in cut_by_candidates(ends[1] - ends[0]))
 
 
 def windows(

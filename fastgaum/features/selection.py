@@ -65,7 +65,7 @@ def chunks(log: SessionLog, rows: IntArray, block: int = CHUNK_BLOCK) -> Iterato
     for stop in range(block, len(rows) + block, block):
         latest = rows[stop - block : stop]
         first, last = offsets[latest], offsets[latest + 1]
-        parts = cut(displays[last] - displays[first])
+        parts = cut_by_candidates(displays[last] - displays[first])
         n_events += int((last - first).sum())
         if len(parts) > 1:
             if start < stop - block:
@@ -78,7 +78,7 @@ def chunks(log: SessionLog, rows: IntArray, block: int = CHUNK_BLOCK) -> Iterato
         start, n_events = stop, 0
 
 
-def cut(sizes: IntArray) -> list[slice]:
+def cut_by_candidates(sizes: IntArray) -> list[slice]:
     """Cut sessions of so many candidates into runs of at most BATCH_CANDIDATES; a larger session is
     a run of its own.
 

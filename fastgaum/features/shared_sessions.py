@@ -51,7 +51,7 @@ class SharedSessions:
         return np.empty((0, 0), np.float32)
 
     def places(self, sessions: IntArray) -> IntArray:
-        """Where the given sessions stand in `packed`.
+        """Rows of the given sessions in `packed`.
 
         Raises:
             IndexError: a position is not one of the sessions.

@@ -19,7 +19,6 @@ import numpy.typing as npt
 from fastgaum.errors import ConfigError
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.selection import BATCH_CANDIDATES
-from fastgaum.features.share import WHOLE, Share, within
 from fastgaum.features.shared_sessions import SharedSessions
 from fastgaum.features.space import EncodedSessions
 from fastgaum.logs.log import SPLITS, IntArray, SessionLog, SplitName
@@ -28,6 +27,36 @@ from fastgaum.logs.slice import join_logs, slice_sessions
 
 InMemory = EncodedSessions | SharedSessions
 ShardIterator = Callable[[], Iterable[int]]
+
+
+@dataclass(frozen=True)
+class Share:
+    """The share of process `rank` of `size`; shares of one whole are ranges side by side, as equal
+    as they can be."""
+
+    rank: int = 0
+    size: int = 1
+
+    def span(self, n: int) -> tuple[int, int]:
+        """First and last + 1 of this share of n things.
+
+        >>> [Share(rank, 3).span(7) for rank in range(3)]
+        [(0, 2), (2, 4), (4, 7)]
+        """
+        return n * self.rank // self.size, n * (self.rank + 1) // self.size
+
+    def of(self, things: IntArray) -> IntArray:
+        """This share of an array."""
+        first, last = self.span(len(things))
+        return things[first:last]
+
+
+WHOLE = Share()
+
+
+def within(positions: IntArray, first: int, last: int) -> IntArray:
+    """The positions that are in a range, in their order."""
+    return positions[np.logical_and(positions >= first, positions < last)]
 
 
 @dataclass(frozen=True)
@@ -40,8 +69,8 @@ class Window:
     load: Callable[[], tuple[InMemory, npt.NDArray[Any]]]
     """reads them, or waits until they are read; gives them and their rows in the whole log"""
     span: tuple[int, int] | None = None
-    """where a process holds but a part of the window: positions of the sessions that it takes,
-    first and last + 1"""
+    """first and last + 1 of the positions that a process takes, where it holds a part of the
+    window; None: it holds the whole"""
     first: int = 0
     """position in the window of the first session that `load` gives"""
 
@@ -53,7 +82,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Part:
+class _Part:
     """What one process holds of a window; `span` and `first` as in `Window`."""
 
     shards: list[int]
@@ -130,9 +159,9 @@ class StreamedSessions:
         """Yield the windows of one pass: single shards in order, or with a generator drawn ones,
         `window` at a time.
 
-        Of several processes that shuffle, each reads but the shards that its share of a window's
-        sessions lies in, unless the window's sessions are so long that batches of `batch_sessions`
-        are cut by their candidates. A window is read when it is first asked for, the next one
+        Of several processes that shuffle, each reads only the shards that hold its share of a
+        window's sessions, unless the sessions are so long that batches of `batch_sessions` are cut
+        by their candidates. A window is read when it is first asked for, the next one
         beside it, in a thread that ends with the iterator."""
         filled, width = np.flatnonzero(np.array(self._sizes) > 0), 1
         if generator is not None:
@@ -144,7 +173,7 @@ class StreamedSessions:
                 filled = numbers[np.isin(numbers, filled)]
         groups = [filled[start : start + width].tolist() for start in range(0, len(filled), width)]
         parts = [
-            self._part_of(group, share, batch_sessions) if generator is not None else Part(group)
+            self._part_of(group, share, batch_sessions) if generator is not None else _Part(group)
             for group in groups
         ]
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="shards") as reader:
@@ -180,19 +209,18 @@ class StreamedSessions:
                 self.present = None
                 reader.shutdown(cancel_futures=True)
 
-    def _part_of(self, group: list[int], share: Share, batch_sessions: int) -> Part:
+    def _part_of(self, group: list[int], share: Share, batch_sessions: int) -> _Part:
         """What one process reads of a window."""
         largest = max(self.log.shards[shard].largest for shard in group)
         if share.size == 1 or largest * batch_sessions > BATCH_CANDIDATES:
-            # where batches are cut by their candidates, whoever cuts must see them all
-            return Part(group)
+            # a process that cuts batches by their candidates needs all of them
+            return _Part(group)
         ends = np.cumsum([0, *(self._sizes[shard] for shard in group)])
         first, last = share.span(int(ends[-1]))
-        # whoever has none reads one session's shard all the same: something must stand in for its
-        # share
+        # a process without sessions reads the shard of one: its batch must not be empty
         low = int(np.searchsorted(ends, first, side="right")) - 1
         high = int(np.searchsorted(ends, max(last, first + 1)))
-        return Part(group[low:high], (first, last), int(ends[low]))
+        return _Part(group[low:high], (first, last), int(ends[low]))
 
     def _read(self, shards: list[int]) -> tuple[InMemory, npt.NDArray[Any]]:
         parts = [self._part(shard) for shard in shards]
@@ -206,7 +234,7 @@ class StreamedSessions:
     def _part(self, shard: int) -> tuple[SessionLog, npt.NDArray[np.int64]]:
         """A shard's sessions, and their rows in the whole log; for training those of other splits
         are left behind."""
-        # who encodes numbers names the event of one that is out of range
+        # an error about a number that is out of range names its event
         log = self.log.read(shard, ids=bool(self.encoder.space.number_names))
         rows = self.log.first_sessions()[shard] + np.arange(log.n_sessions)
         if self.split == "train":

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from fastgaum.features.batches import Sessions, assemble, blocks, windows
-from fastgaum.features.share import WHOLE, Share
-from fastgaum.features.streamed_sessions import StreamedSessions
+from fastgaum.features.streamed_sessions import WHOLE, Share, StreamedSessions
 from fastgaum.game.losses import exact_loss, optimality_gap
 from fastgaum.logs.log import FloatArray
 from fastgaum.metrics.precision import precision_at_k

@@ -128,7 +128,7 @@ def convert_files(
 
 
 def _nothing(what: str, done: int, total: int | None) -> None:
-    """Nobody wants to know."""
+    """No progress is shown."""
 
 
 def _checked(

@@ -55,7 +55,7 @@ def data_folders(data_dir: str | os.PathLike[str] | None = None) -> list[Path]:
     return [*folders, cache_folder()]
 
 
-def find(name: str, data_dir: str | os.PathLike[str] | None = None) -> Path | None:
+def find_log(name: str, data_dir: str | os.PathLike[str] | None = None) -> Path | None:
     """Return where a registry name's log stands, or None if it is absent (or no registry name); its
     content is not read.
 
@@ -74,7 +74,7 @@ def find(name: str, data_dir: str | os.PathLike[str] | None = None) -> Path | No
 
 def available(data_dir: str | os.PathLike[str] | None = None) -> list[str]:
     """Names that `load` can read now: their file is there."""
-    return [name for name in names() if find(name, data_dir) is not None]
+    return [name for name in names() if find_log(name, data_dir) is not None]
 
 
 def resolve(
@@ -121,7 +121,7 @@ def sha256_of(path: Path) -> str:
 
 
 def _by_name(entry: Dataset, data_dir: str | os.PathLike[str] | None) -> Located:
-    path = find(entry.name, data_dir)
+    path = find_log(entry.name, data_dir)
     if path is None:
         looked = ", ".join(str(folder) for folder in data_folders(data_dir))
         fetch = "" if entry.files[0].url is None else f"`fastgaum data get {entry.name}`, or "

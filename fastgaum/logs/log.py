@@ -160,9 +160,9 @@ class SessionLog:
         arrays = (self.session_offsets, self.display_offsets, self.items, self.choices)
         return PackedSessions(*(np.asarray(array) for array in arrays))
 
-    def training_counts(self) -> ItemCounts:
+    def training_counts(self) -> TrainingCounts:
         """What the training split says of each item."""
-        counts = ItemCounts.zeros(self.n_items)
+        counts = TrainingCounts.zeros(self.n_items)
         counts.add(self)
         return counts
 
@@ -178,7 +178,7 @@ class SessionLog:
 
 
 @dataclass(frozen=True)
-class ItemCounts:
+class TrainingCounts:
     """Counts of each item over training events, added up part by part, shape (n_items,) each."""
 
     displays: npt.NDArray[np.int64]
@@ -188,7 +188,7 @@ class ItemCounts:
     k"""
 
     @classmethod
-    def zeros(cls, n_items: int) -> ItemCounts:
+    def zeros(cls, n_items: int) -> TrainingCounts:
         """Nothing counted yet."""
         return cls(np.zeros(n_items, np.int64), np.zeros(n_items, np.int64), np.zeros(n_items))
 

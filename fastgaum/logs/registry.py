@@ -17,7 +17,7 @@ from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
 from fastgaum.untrusted import parse_toml
 
 if TYPE_CHECKING:
-    # polars and numpy take half a second to import: who asks for names needs neither
+    # polars and numpy take half a second to import, and names need neither
     from fastgaum.logs.log import SessionLog
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -63,7 +63,7 @@ class DataFile:
             )
 
     def below(self, folder: Path) -> Path:
-        """Where the file stands in a data folder."""
+        """Path of the file in a data folder."""
         return folder.joinpath(*PurePosixPath(self.path).parts)
 
 
@@ -74,7 +74,7 @@ class Dataset:
     name: str
     title: str
     origin: str
-    """repository and commit, or whoever made it"""
+    """repository and commit, or the maker"""
     terms: str
     """under which terms the data stand, as far as stated"""
     files: tuple[DataFile, ...]

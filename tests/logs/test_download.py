@@ -18,7 +18,7 @@ import pytest
 
 from fastgaum.errors import DatasetError, OutputError
 from fastgaum.logs import download
-from fastgaum.logs.locate import find
+from fastgaum.logs.locate import find_log
 from fastgaum.logs.registry import DataFile, Dataset
 
 CONTENT = bytes(range(256)) * 1200
@@ -258,7 +258,7 @@ def test_unknown_name() -> None:
 
 
 def test_the_bundled_sample_is_always_there() -> None:
-    assert download.fetch("sample") == find("sample")
+    assert download.fetch("sample") == find_log("sample")
 
 
 def test_adopting_a_file(

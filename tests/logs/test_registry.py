@@ -11,7 +11,7 @@ import pytest
 
 from fastgaum.errors import DatasetError, LogFormatError
 from fastgaum.logs import registry
-from fastgaum.logs.locate import available, cache_folder, data_folders, find, resolve, sha256_of
+from fastgaum.logs.locate import available, cache_folder, data_folders, find_log, resolve, sha256_of
 from fastgaum.logs.registry import (
     DataFile,
     Dataset,
@@ -132,10 +132,10 @@ def test_names_are_looked_up_in_order(
         folder.mkdir(parents=True)
     monkeypatch.setenv("FASTGAUM_DATA_DIR", str(named))
     assert data_folders(given) == [given, named, nowhere]
-    assert find("yelp", given) is None
+    assert find_log("yelp", given) is None
     for folder in (nowhere, named, given):
         shutil.copyfile(real_folder / "yelp.txt", folder / "yelp.txt")
-        assert find("yelp", given) == folder / "yelp.txt"
+        assert find_log("yelp", given) == folder / "yelp.txt"
     assert available(given) == ["yelp", "sample"]
     assert load("yelp", data_dir=given).n_events == 1725
 
@@ -204,13 +204,13 @@ def test_a_misspelt_file_finds_its_neighbour(empty_home: Path, tmp_path: Path) -
 
 
 def test_data_folder_must_be_one(tmp_path: Path) -> None:
-    for look in (find, resolve, load):
+    for look in (find_log, resolve, load):
         with pytest.raises(DatasetError, match="is not a folder"):
             look("yelp", data_dir=tmp_path / "absent")
 
 
 def test_unknown_names() -> None:
-    assert find("nothing") is None
+    assert find_log("nothing") is None
     for ask in (dataset, card):
         with pytest.raises(DatasetError, match="did you mean 'taobao'"):
             ask("taobo")
