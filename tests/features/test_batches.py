@@ -187,7 +187,7 @@ def test_tokens_are_the_choices_before_the_last_event() -> None:
 def test_runs_hold_no_more_than_a_batch_may(sizes: list[int], most: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selection, "BATCH_CANDIDATES", most)
-        runs = selection.cut(np.array(sizes, np.int32))
+        runs = selection.cut_by_candidates(np.array(sizes, np.int32))
     parts = [sizes[run] for run in runs]
     assert [size for part in parts for size in part] == sizes
     assert all(sum(part) <= most or len(part) == 1 for part in parts if any(part))
