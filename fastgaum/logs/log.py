@@ -160,9 +160,9 @@ class SessionLog:
         arrays = (self.session_offsets, self.display_offsets, self.items, self.choices)
         return PackedSessions(*(np.asarray(array) for array in arrays))
 
-    def training_counts(self) -> TrainingCounts:
+    def training_counts(self) -> ItemCounts:
         """What the training split says of each item."""
-        counts = TrainingCounts.zeros(self.n_items)
+        counts = ItemCounts.zeros(self.n_items)
         counts.add(self)
         return counts
 
@@ -178,7 +178,7 @@ class SessionLog:
 
 
 @dataclass(frozen=True)
-class TrainingCounts:
+class ItemCounts:
     """Counts of each item over training events, added up part by part, shape (n_items,) each."""
 
     displays: npt.NDArray[np.int64]
@@ -188,7 +188,7 @@ class TrainingCounts:
     k"""
 
     @classmethod
-    def zeros(cls, n_items: int) -> TrainingCounts:
+    def zeros(cls, n_items: int) -> ItemCounts:
         """Nothing counted yet."""
         return cls(np.zeros(n_items, np.int64), np.zeros(n_items, np.int64), np.zeros(n_items))
 

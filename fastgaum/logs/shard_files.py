@@ -19,7 +19,7 @@ import polars as pl
 
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.decoder import READ_ERRORS, one_line
-from fastgaum.logs.log import SessionLog, TrainingCounts
+from fastgaum.logs.log import ItemCounts, SessionLog
 from fastgaum.untrusted import read_text
 
 MANIFEST = "shards.json"
@@ -240,7 +240,7 @@ def _check_file(path: Path, n_bytes: int, key: str) -> None:
         )
 
 
-def read_head(path: Path, about: Manifest) -> tuple[SessionLog, TrainingCounts]:
+def read_head(path: Path, about: Manifest) -> tuple[SessionLog, ItemCounts]:
     """All the items and categories as a log without sessions, and the items' counts."""
     items, values = (
         pl.read_parquet(path / stored.file, glob=False)
@@ -271,7 +271,7 @@ def read_head(path: Path, about: Manifest) -> tuple[SessionLog, TrainingCounts]:
         ordered=about.ordered,
         name=about.name,
     )
-    return head, TrainingCounts(
+    return head, ItemCounts(
         *(items[name].to_numpy() for name in ("displays", "choices", "expected"))
     )
 

@@ -23,7 +23,7 @@ from fastgaum.files import atomic, sync_file, sync_folder
 from fastgaum.locks import name_lock
 from fastgaum.logs.decoder import one_line
 from fastgaum.logs.fingerprint import Digests
-from fastgaum.logs.log import SessionLog, TrainingCounts
+from fastgaum.logs.log import ItemCounts, SessionLog
 from fastgaum.logs.shard_files import (
     FORMAT,
     MANIFEST,
@@ -50,7 +50,7 @@ class ShardWriter:
     def __init__(self, folder: Path, head: SessionLog, key: str, mark: str) -> None:
         self.folder, self.head, self.key, self.mark = folder, head, key, mark
         self.shards: list[Shard] = []
-        self.counts = TrainingCounts.zeros(head.n_items)
+        self.counts = ItemCounts.zeros(head.n_items)
         self._digests = Digests()
         self._n_users = 0
 
@@ -68,8 +68,7 @@ class ShardWriter:
         head = self.head
         fields = {f"item_fields_{i}": values for i, values in enumerate(head.item_fields.values())}
         counts = {
-            field.name: getattr(self.counts, field.name)
-            for field in dataclasses.fields(TrainingCounts)
+            field.name: getattr(self.counts, field.name) for field in dataclasses.fields(ItemCounts)
         }
         items = self._write("items", pl.DataFrame({"item": head.item_ids, **fields, **counts}))
         named = [

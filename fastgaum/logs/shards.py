@@ -32,7 +32,7 @@ from fastgaum.files import read_whole
 from fastgaum.logs.checks import check_head, check_part
 from fastgaum.logs.decoder import READ_ERRORS, one_line
 from fastgaum.logs.fingerprint import fingerprint_of, split_digest
-from fastgaum.logs.log import SPLITS, IntArray, SessionLog, SplitName, TrainingCounts
+from fastgaum.logs.log import SPLITS, IntArray, ItemCounts, SessionLog, SplitName
 from fastgaum.logs.pack import MAX_ROWS
 from fastgaum.logs.shard_files import (
     HASHED_AT_ONCE,
@@ -60,7 +60,7 @@ class ShardedLog:
     """items, fields, categories and name of the log, and no session"""
     shards: tuple[Shard, ...]
     digests: dict[str, str]
-    item_counts: TrainingCounts | None
+    item_counts: ItemCounts | None
     """of the training split; None where the log was split anew"""
     drawn: npt.NDArray[np.int8] | None = None
     """split of each user where the log was split anew"""
@@ -159,12 +159,12 @@ class ShardedLog:
         was."""
         return (self.read(number, ids) for number in range(len(self.shards)))
 
-    def training_counts(self) -> TrainingCounts:
+    def training_counts(self) -> ItemCounts:
         """What the training split says of each item: as it was written, or where the log was split
         anew by reading all."""
         if self.item_counts is not None:
             return self.item_counts
-        counts = TrainingCounts.zeros(self.n_items)
+        counts = ItemCounts.zeros(self.n_items)
         for part in self.parts(ids=False):
             counts.add(part)
         return counts
