@@ -30,7 +30,8 @@ import pytest
 from fastgaum.bench.races import RATE, Bar, Race
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
-from fastgaum.worlds.learned_world import LearnedPopulation, LearnedWorld
+from fastgaum.worlds.learned_population import LearnedPopulation
+from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.random_keys import CHOICE, START, Keys
 from fastgaum.worlds.vector_env import UserVectorEnv
 

@@ -14,8 +14,9 @@ from fastgaum.baselines.registry import make_model
 from fastgaum.errors import ConfigError
 from fastgaum.features.formulas import SESSION_NUMBERS, columns_of
 from fastgaum.models.user_model import UserModel
-from fastgaum.worlds.learned_world import LearnedPopulation, LearnedWorld
-from fastgaum.worlds.told_world import ToldWorld
+from fastgaum.worlds.learned_population import LearnedPopulation
+from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.model_world import ModelWorld
 from tests.builders import random_log
 from tests.worlds.simulated import keys_of, play
 from tests.worlds.test_learned_world import IDENTITY, fitted, log_with_fields
@@ -168,7 +169,7 @@ def test_ranges_are_those_of_the_training_sessions() -> None:
 def test_baselines_too() -> None:
     model = make_model("wd-lr", {"protocol": "bags", "set_context": False})
     model.fit(random_log(4, n_sessions=80, n_items=30, no_click=0.3))
-    users = ToldWorld(model).population(3)
+    users = ModelWorld(model).population(3)
     users.reset(keys_of(0, 3))
     everything = users.utilities(np.arange(users.world.n_items, dtype=np.int32), 3)
     few = np.array([7, 2], np.int32)

@@ -1,5 +1,7 @@
-"""A model's parameters as the kernels of simulated users read them: folded once, so that a step
-gathers one row per item."""
+"""A model's networks as simulated users run them.
+
+Parameters are folded once for the kernels, so that a step gathers one row per item. A history is
+moved in place, or read again where its encoder allows no other way."""
 
 from __future__ import annotations
 
@@ -15,8 +17,9 @@ from fastgaum.kernels import slates as kernels
 from fastgaum.kernels import user_steps
 from fastgaum.logs.vocabulary import NO_CLICK_ID
 from fastgaum.nets.bags import BagLinear
-from fastgaum.nets.histories import Recurrent
+from fastgaum.nets.histories import Carry, HistoryEncoder, Recurrent
 from fastgaum.nets.scorers import Scorer
+from fastgaum.nets.tensors import Bags
 from fastgaum.worlds.catalogue import Catalogue
 from fastgaum.worlds.world import FloatArray, IntArray
 
@@ -161,7 +164,7 @@ class FoldedRecurrent:
             )
 
 
-class RecurrentUsers:
+class RecurrentHistories:
     """Histories of n users that advance in place."""
 
     in_parts = True
@@ -195,3 +198,99 @@ class RecurrentUsers:
         for layer, carry in zip(folded.layers, self.carries, strict=True):
             step(first, last, active, chosen, numbers, layer, *carry)
             chosen, numbers = self.no_rows, carry[0][:, None, :]
+
+
+class ChoiceHistory:
+    """The choices of n users, as bags; the oldest are forgotten beyond `most`."""
+
+    def __init__(self, catalogue: Catalogue, n: int, most: int | None = None) -> None:
+        self.catalogue, self.most = catalogue, most
+        self.ids: IntArray = np.zeros((n, 8, catalogue.ids.shape[1]), np.int32)
+        self.numbers: FloatArray = np.zeros((n, 8, catalogue.space.n_numbers), np.float32)
+        self.clicked = np.zeros((n, 8), bool)
+        self.lengths: npt.NDArray[np.int64] = np.zeros(n, np.int64)
+
+    def reset(self, rows: IntArray | slice) -> None:
+        """Forget those users' choices."""
+        self.lengths[rows] = 0
+
+    def append(self, active: npt.NDArray[np.bool_], chosen: IntArray, numbers: FloatArray) -> None:
+        """Add a choice of each active user: table rows (n, 1, ·), -1 for no click, and numbers (n,
+        1, d)."""
+        if self.most is not None:
+            full = np.flatnonzero(active & (self.lengths == self.most))
+            for values in (self.ids, self.numbers, self.clicked) if len(full) else ():
+                values[full, : self.most - 1] = values[full, 1 : self.most]
+            self.lengths[full] -= 1
+        if self.lengths.max(initial=0) == self.ids.shape[1]:
+            self.ids, self.numbers, self.clicked = (
+                np.concatenate([values, np.zeros_like(values)], axis=1)
+                for values in (self.ids, self.numbers, self.clicked)
+            )
+        users = np.flatnonzero(active)
+        at = self.lengths[users]
+        rows = chosen[users, 0]
+        self.ids[users, at] = self.catalogue.bags(rows)
+        self.numbers[users, at] = numbers[users, 0]
+        self.clicked[users, at] = rows[:, 0] >= 0
+        self.lengths[users] += 1
+
+    def bags(self, users: IntArray | slice, at: int) -> Bags:
+        """The choice number `at`, of those remembered, of users who all have so many."""
+        clicked, ids = self.clicked[users, at], self.ids[users, at]
+        offsets = np.concatenate([[0], np.cumsum(np.where(clicked, ids.shape[1], 1))]).astype(
+            np.int32
+        )
+        # no click has one id instead of all the others
+        kept = clicked[:, None] | (np.arange(ids.shape[1]) == 0)
+        flat = np.where(clicked[:, None], ids, np.int32(NO_CLICK_ID))[kept]
+        return Bags(*(torch.from_numpy(part) for part in (flat, offsets, self.numbers[users, at])))
+
+
+class ReplayedHistories:
+    """Histories whose encoder must read past choices again: bilstm, position weights, and a user's
+    own encoder.
+
+    While all users move together, one `advance` of the encoder makes a step. When some were started
+    anew or did not move, the encoder reads their choices again from the first one remembered: the
+    last m for position weights, all for bilstm. bilstm reads all choices in any case: O(t) at step
+    t."""
+
+    in_parts = False
+
+    def __init__(self, encoder: HistoryEncoder, catalogue: Catalogue, n: int) -> None:
+        self.encoder, self.n = encoder, n
+        self.choices = ChoiceHistory(catalogue, n, encoder.window)
+        self.states: FloatArray = np.zeros((n, encoder.state_dim), np.float32)
+        self.together: Carry | None = encoder.initial(n)
+
+    def reset(self, rows: IntArray | slice) -> None:
+        """Forget those users' choices."""
+        self.choices.reset(rows)
+        self.states[rows] = 0
+        self.together = None if self.choices.lengths.any() else self.encoder.initial(self.n)
+
+    @torch.no_grad()
+    def advance(
+        self,
+        first: int,
+        last: int,
+        active: npt.NDArray[np.bool_],
+        chosen: IntArray,
+        numbers: FloatArray,
+    ) -> None:
+        """Append the active users' choices and read their states; `first` and `last` are those of
+        all users."""
+        self.choices.append(active, chosen, numbers)
+        if self.together is not None and active.all():
+            latest = self.choices.bags(slice(None), int(self.choices.lengths[0]) - 1)
+            self.together = self.encoder.advance(self.together, latest)
+            self.states[:] = self.encoder.state_of(self.together).numpy()
+            return
+        self.together = None
+        for length in np.unique(self.choices.lengths[active]).tolist():
+            users = np.flatnonzero(active & (self.choices.lengths == length)).astype(np.int32)
+            carry = self.encoder.initial(len(users))
+            for at in range(length):
+                carry = self.encoder.advance(carry, self.choices.bags(users, at))
+            self.states[users] = self.encoder.state_of(carry).numpy()

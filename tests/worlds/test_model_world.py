@@ -11,7 +11,7 @@ from fastgaum.baselines.registry import make_model
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import assemble
 from fastgaum.nets.tensors import to_tensors
-from fastgaum.worlds.told_world import ToldWorld
+from fastgaum.worlds.model_world import ModelWorld
 from tests.builders import random_log
 from tests.worlds.simulated import as_log, encoded, keys_of, play
 
@@ -21,7 +21,7 @@ from tests.worlds.simulated import as_log, encoded, keys_of, play
 def test_probabilities_are_the_model_s_on_the_same_sessions(name: str, idle: float) -> None:
     model = make_model(name, {"protocol": "bags"})
     model.fit(random_log(4, n_sessions=80, no_click=0.3))
-    world = ToldWorld(model)
+    world = ModelWorld(model)
     users = world.population(5)
     users.reset(keys_of(0, 5))
     log, had = as_log(play(users, world, steps=5, idle=idle), world)  # type: ignore[arg-type]
@@ -43,4 +43,4 @@ def test_users_of_a_model_that_is_not_trained() -> None:
     model = make_model("iknn", {})
     assert isinstance(model, Baseline)
     with pytest.raises(ConfigError, match="has not been trained"):
-        ToldWorld(model)
+        ModelWorld(model)

@@ -1,7 +1,7 @@
-"""ToldWorld: any other choice model as users. It is told each session again at every step: O(t),
-and no kernel of its own.
+"""ModelWorld: any other choice model as users. The model reads each session again at every step,
+O(t), and has no kernel of its own.
 
-A `ChoiceModel` scores display sets of whole sessions; so each user's choices so far become events
+A `ChoiceModel` scores display sets of whole sessions. So each user's past choices become events
 that displayed the choice alone, and the slate the event after them. That is all that our baselines
 read of the past."""
 
@@ -21,8 +21,8 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.nets.tensors import to_tensors
 from fastgaum.worlds.catalogue import ITEM_STATISTICS, Catalogue, item_features
-from fastgaum.worlds.retold import Told
 from fastgaum.worlds.session_counts import SessionCounts
+from fastgaum.worlds.user_networks import ChoiceHistory
 from fastgaum.worlds.world import (
     FloatArray,
     IntArray,
@@ -34,7 +34,7 @@ from fastgaum.worlds.world import (
 )
 
 
-class ToldWorld(World):
+class ModelWorld(World):
     """Users who choose as a fitted `ChoiceModel` does, by its reward head; all start without
     history.
 
@@ -56,7 +56,7 @@ class ToldWorld(World):
         self.item_features = item_features(self.catalogue, [], len(ITEM_STATISTICS))
         self.state_dim = len(ITEM_STATISTICS) + 2
 
-    def population(self, n: int) -> ToldPopulation:
+    def population(self, n: int) -> ModelPopulation:
         """Make n users without history.
 
         Raises:
@@ -64,15 +64,18 @@ class ToldWorld(World):
         """
         if n < 1:
             raise ConfigError(f"a population has at least one user, got n = {n}")
-        return ToldPopulation(self, n)
+        return ModelPopulation(self, n)
 
 
-class ToldPopulation(Population):
-    """Users of a `ToldWorld`."""
+class ModelPopulation(Population):
+    """Users of a `ModelWorld`."""
 
-    def __init__(self, world: ToldWorld, n: int) -> None:
+    def __init__(self, world: ModelWorld, n: int) -> None:
         self.world, self.n = world, n
-        self.session_counts, self.told = SessionCounts(world.catalogue, n), Told(world.catalogue, n)
+        self.session_counts, self.choices = (
+            SessionCounts(world.catalogue, n),
+            ChoiceHistory(world.catalogue, n),
+        )
         self.events, self.n_chosen = np.zeros((2, n), np.int64)
         self.sums: FloatArray = np.zeros((n, len(ITEM_STATISTICS)), np.float32)
         self._states: FloatArray = np.zeros((n, world.state_dim), np.float32)
@@ -89,7 +92,7 @@ class ToldPopulation(Population):
         """Start users anew, without history; nothing is drawn."""
         users: Any = slice(None) if rows is None else rows
         self.session_counts.reset(users)
-        self.told.reset(users)
+        self.choices.reset(users)
         for part in (self.events, self.n_chosen, self.sums, self._states):
             part[users] = 0
 
@@ -123,7 +126,7 @@ class ToldPopulation(Population):
         kernels.take_places(0, n, utilities, places, taken)
         self.session_counts.make_room(slates.shape[1])
         self.session_counts.count(0, n, who, rows, items)
-        self.told.append(who, chosen, of_choice)
+        self.choices.append(who, chosen, of_choice)
         self.events += who
         clicked = np.flatnonzero(items >= 0)
         self.n_chosen[clicked] += 1
@@ -188,15 +191,18 @@ class ToldPopulation(Population):
     def _sessions(
         self, users: npt.NDArray[np.intp], rows: IntArray, numbers: FloatArray
     ) -> EncodedSessions:
-        """The users' choices so far as events of one candidate each, then the slate."""
+        """The users' past choices as events of one candidate each, then the slate."""
         ids, all_numbers, sizes, choices, ends = [], [], [], [], [0]
         for user in users.tolist():
-            length = int(self.told.lengths[user])
+            length = int(self.choices.lengths[user])
             shown = rows[user, rows[user, :, 0] >= 0]
-            ids += [self.told.ids[user, :length], self.world.catalogue.bags(shown)]
-            all_numbers += [self.told.numbers[user, :length], numbers[user, rows[user, :, 0] >= 0]]
+            ids += [self.choices.ids[user, :length], self.world.catalogue.bags(shown)]
+            all_numbers += [
+                self.choices.numbers[user, :length],
+                numbers[user, rows[user, :, 0] >= 0],
+            ]
             sizes += [1] * length + [len(shown)]
-            choices += [*np.where(self.told.clicked[user, :length], 0, -1).tolist(), -1]
+            choices += [*np.where(self.choices.clicked[user, :length], 0, -1).tolist(), -1]
             ends.append(len(sizes))
         return EncodedSessions(
             rows=np.arange(len(users), dtype=np.int32),

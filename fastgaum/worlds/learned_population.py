@@ -1,0 +1,347 @@
+"""LearnedPopulation: users of a `LearnedWorld`, stepped on all threads.
+
+A step scores what is displayed, turns scores into probabilities, draws each user's choice by its
+key, and moves the histories on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fastgaum import threads
+from fastgaum.errors import ConfigError
+from fastgaum.kernels import slates as kernels
+from fastgaum.nets.regularisers import L2, ChoiceDistribution, Shannon, Tsallis
+from fastgaum.worlds.session_counts import SessionCounts
+from fastgaum.worlds.user_networks import (
+    FoldedRecurrent,
+    FoldedScorer,
+    RecurrentHistories,
+    ReplayedHistories,
+    UserHistories,
+)
+from fastgaum.worlds.world import (
+    FloatArray,
+    IntArray,
+    KeyArray,
+    Population,
+    Response,
+    checked_slates,
+)
+
+if TYPE_CHECKING:
+    from fastgaum.worlds.learned_world import LearnedWorld
+
+PART = 256
+"""users per part: a cut that depends on the number of users alone"""
+POOL_PLACES = 1 << 20
+"""places of pools that are scored at once"""
+
+
+class LearnedPopulation(Population):
+    """Users of a `LearnedWorld`; parts of them are stepped on all threads."""
+
+    def __init__(self, world: LearnedWorld, n: int) -> None:
+        self.world, self.n = world, n
+        self.session_counts = SessionCounts(world.catalogue, n)
+        self.encoders: list[UserHistories] = [
+            RecurrentHistories(history, n)
+            if isinstance(history, FoldedRecurrent)
+            else ReplayedHistories(history, world.catalogue, n)
+            for history in world.histories
+        ]
+        one = len(self.encoders) == 1
+        self._states = (
+            self.encoders[0].states if one else np.zeros((n, world.state_dim), np.float32)
+        )
+        self._seen = self._states.view()
+        self._seen.flags.writeable = False
+        self._everyone = np.ones(n, bool)
+        self._cuts = [(first, min(first + PART, n)) for first in range(0, n, PART)]
+        self._buffers: dict[int, _Buffers] = {}
+        of_rewards = self.encoders[: len(world.rewards)]
+        self._rewards = [
+            (scorer, encoder.states)
+            for scorer, encoder in zip(world.rewards, of_rewards, strict=True)
+        ]
+        self._choosers = self._rewards
+        if world.generator is not None:
+            states = self.encoders[-1].states if world.own_history else self._states
+            self._choosers = [(world.generator, states)]
+        self._distribute = _distribution(world)
+
+    @property
+    def states(self) -> FloatArray:
+        """The users' states now, shape (n, state_dim); read-only, overwritten by the next `reset`
+        or `step`."""
+        return self._seen
+
+    def reset(self, keys: KeyArray, rows: IntArray | None = None) -> None:
+        """Start users anew, without history or after a logged prefix that their key draws."""
+        users: Any = slice(None) if rows is None else rows
+        self.session_counts.reset(users)
+        for encoder in self.encoders:
+            encoder.reset(users)
+        if self.world.starts is not None:
+            who = np.arange(self.n, dtype=np.int32) if rows is None else np.asarray(rows, np.int32)
+            self.world.starts.play(self, who, keys)
+        self._join(0, self.n)
+
+    def step(
+        self, slates: IntArray, keys: KeyArray, active: npt.NDArray[np.bool_] | None = None
+    ) -> Response:
+        """Show each user a slate (n, k) and let them choose; their states move on.
+
+        Raises:
+            ConfigError: the slates are not of n users, or hold a number that is no item.
+        """
+        slates = self._checked(slates)
+        keys = np.ascontiguousarray(keys, np.uint64)
+        self.session_counts.make_room(slates.shape[1])
+        b = self._buffer(slates.shape[1])
+        response = Response(
+            np.empty(self.n, np.int32), np.empty(self.n, np.int32), np.zeros(self.n, np.float32)
+        )
+        who = self._everyone if active is None else active
+        if self._distribute is None:
+            self._run(partial(self._score, b=b, slates=slates, who=who))
+            self._by_hand(b)
+            self._run(partial(self._move, b=b, keys=keys, who=who, response=response))
+        else:
+
+            def step_part(first: int, last: int) -> None:
+                self._weigh(first, last, b, slates, who)
+                self._move(first, last, b, keys, who, response)
+
+            self._run(step_part)
+        for encoder in self.encoders:
+            if not encoder.in_parts:
+                encoder.advance(0, self.n, who, b.chosen, b.chosen_numbers)
+        if not all(encoder.in_parts for encoder in self.encoders):
+            self._join(0, self.n)
+        return response
+
+    def advance(self, active: npt.NDArray[np.bool_], chosen: IntArray, numbers: FloatArray) -> None:
+        """Move the active users' histories on by a choice: table rows (n, 1, ·), -1 for no click,
+        and numbers (n, 1, d).
+
+        In the parts in which a step does so: the last bits of a state depend on its place in its
+        part."""
+        for encoder in self.encoders:
+            if encoder.in_parts:
+                self._run(partial(encoder.advance, active=active, chosen=chosen, numbers=numbers))
+            else:
+                encoder.advance(0, self.n, active, chosen, numbers)
+
+    def follow(
+        self, slates: IntArray, places: IntArray, active: npt.NDArray[np.bool_] | None = None
+    ) -> None:
+        """Let each user see a slate and choose as somebody else did, place (n,) or -1 for nothing;
+        states move on, of those in `active`.
+
+        Raises:
+            ConfigError: the slates are not of n users, or hold a number that is no item.
+        """
+        chosen = np.asarray(places)[:, None] == np.arange(slates.shape[1])
+
+        def certain(first: int, last: int, b: _Buffers) -> None:
+            b.probs[first:last], b.none[first:last] = (
+                chosen[first:last],
+                ~chosen[first:last].any(axis=1),
+            )
+
+        own, self._distribute = self._distribute, certain
+        try:
+            self.step(slates, np.zeros(self.n, np.uint64), active)
+        finally:
+            self._distribute = own
+
+    def utilities(self, pools: IntArray, k: int | None = None) -> FloatArray:
+        """Each user's utility now of each item of a pool, (n, m) or one for all (m,); shape (n, m),
+        0 at an empty place.
+
+        Each item as one of an average slate of k; with None the pool is the display set.
+
+        Raises:
+            ConfigError: the pools are not of n users, hold a number that is no item, or k is not
+                positive.
+        """
+        if k is not None and k < 1:
+            raise ConfigError(f"a slate has at least 1 item, got k = {k}")
+        pools = self._checked(pools, any_rows=True)
+        result = np.empty((self.n, pools.shape[-1]), np.float32)
+        at_once = max(1, POOL_PLACES // max(pools.shape[-1], 1))
+        for first in range(0, self.n, at_once):
+            last = min(first + at_once, self.n)
+            self._pool_utilities(first, last, pools, k or 0, result)
+        return result
+
+    def probabilities(self, slates: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Probability of each place of the slates (n, k), and of no click (n,); nobody moves."""
+        slates = self._checked(slates)
+        b = self._buffer(slates.shape[1])
+        if self._distribute is None:
+            self._run(lambda first, last: self._score(first, last, b, slates, self._everyone))
+            self._by_hand(b)
+        else:
+            self._run(lambda first, last: self._weigh(first, last, b, slates, self._everyone))
+        return b.probs.copy(), b.none.copy()
+
+    def _run(self, function: Callable[[int, int], None]) -> None:
+        threads.run(function, self._cuts)
+
+    def _checked(self, slates: IntArray, any_rows: bool = False) -> IntArray:
+        return checked_slates(slates, self.n, self.world.n_items, any_rows)
+
+    def _buffer(self, k: int) -> _Buffers:
+        if k not in self._buffers:
+            catalogue = self.world.catalogue
+            fields = 1 if catalogue.position_column < 0 else 2
+            self._buffers[k] = _Buffers(self.n, k, fields, catalogue.space.n_numbers)
+        return self._buffers[k]
+
+    def _weigh(self, first: int, last: int, b: _Buffers, slates: IntArray, who: Any) -> None:
+        """Probabilities of the displayed places."""
+        self._score(first, last, b, slates, who)
+        assert self._distribute is not None
+        self._distribute(first, last, b)
+
+    def _score(self, first: int, last: int, b: _Buffers, slates: IntArray, who: Any) -> None:
+        """What is displayed, its numbers, and its scores by the network that chooses."""
+        catalogue = self.world.catalogue
+        kernels.displayed_rows(
+            first, last, slates, who, len(catalogue.ids), catalogue.n_positions, b.rows
+        )
+        self.session_counts.write(first, last, b.rows, b.numbers)
+        _mean_scores(self._choosers, first, last, b.rows, b.numbers, b.scores)
+
+    def _move(
+        self, first: int, last: int, b: _Buffers, keys: KeyArray, who: Any, response: Response
+    ) -> None:
+        """Draw, and move on."""
+        kernels.draw_places(
+            first,
+            last,
+            b.probs,
+            b.none,
+            keys,
+            kernels.Displayed(b.rows, b.numbers),
+            kernels.Chosen(response.places, response.items, b.chosen, b.chosen_numbers),
+        )
+        if self._choosers is self._rewards:
+            kernels.take_places(first, last, b.scores, response.places, response.utilities)
+        else:
+            utilities = response.utilities[:, None]
+            _mean_scores(self._rewards, first, last, b.chosen, b.chosen_numbers, utilities)
+        self.session_counts.count(first, last, who, b.rows, response.items)
+        for encoder in self.encoders:
+            if encoder.in_parts:
+                encoder.advance(first, last, who, b.chosen, b.chosen_numbers)
+        self._join(first, last)
+
+    def _join(self, first: int, last: int) -> None:
+        """Several encoders' states side by side."""
+        if len(self.encoders) > 1:
+            at = 0
+            for encoder in self.encoders:
+                width = encoder.states.shape[1]
+                self._states[first:last, at : at + width] = encoder.states[first:last]
+                at += width
+
+    def _by_hand(self, b: _Buffers) -> None:
+        """Probabilities under a regulariser of the user's own, which no kernel knows."""
+        shown = b.rows[:, :, 0] >= 0
+        users = shown.any(axis=1)
+        offsets = torch.from_numpy(
+            np.concatenate([[0], np.cumsum(shown[users].sum(axis=1))]).astype(np.int32)
+        )
+        scores = torch.from_numpy(self.world.eta * b.scores[shown])
+        dist: ChoiceDistribution = self.world.regulariser.best_response(
+            scores, offsets, self.world.outside
+        )
+        b.probs[:], b.none[:] = 0.0, 1.0
+        b.probs[shown] = dist.probs.numpy()
+        b.none[users] = dist.outside_prob.numpy()
+
+    def _pool_utilities(
+        self, first: int, last: int, pools: IntArray, k: int, result: FloatArray
+    ) -> None:
+        """Utilities of users first to last − 1, each over its pool: as one of an average slate of
+        k, of the pool with 0."""
+        catalogue, n = self.world.catalogue, last - first
+        shared = pools if pools.ndim == 1 else pools[first:last]
+        rows = np.empty((n, pools.shape[-1], 1 if catalogue.position_column < 0 else 2), np.int32)
+        rows[:, :, 0] = shared
+        if catalogue.position_column >= 0:
+            # which place an item of a pool would have is open: all are taken to be first, so that
+            # none is ahead by its place
+            rank = np.zeros_like(shared) if k else np.cumsum(shared >= 0, axis=-1) - 1
+            rank = np.where(rank < catalogue.n_positions, rank + 1, 0) + len(catalogue.ids)
+            rows[:, :, 1] = np.where(shared >= 0, rank, -1)
+        numbers = np.empty((n, pools.shape[-1], catalogue.space.n_numbers), np.float32)
+        session_counts = self.session_counts.of_users(first, last)
+        scorers = [(scorer, states[first:last]) for scorer, states in self._rewards]
+
+        def write(begin: int, end: int) -> None:
+            session_counts.write(begin, end, rows, numbers, k)
+            _mean_scores(scorers, begin, end, rows, numbers, result[first:last])
+
+        step = max(1, PART * 16 // max(pools.shape[-1], 1))
+        threads.run(write, [(begin, min(begin + step, n)) for begin in range(0, n, step)])
+
+
+class _Buffers:
+    """What a step writes on its way, for slates of one length."""
+
+    def __init__(self, n: int, k: int, n_rows: int, n_numbers: int) -> None:
+        self.rows: IntArray = np.empty((n, k, n_rows), np.int32)
+        self.numbers: FloatArray = np.empty((n, k, n_numbers), np.float32)
+        self.scores: FloatArray = np.empty((n, k), np.float32)
+        self.probs: FloatArray = np.empty((n, k), np.float32)
+        self.none: FloatArray = np.empty(n, np.float32)
+        self.chosen: IntArray = np.empty((n, 1, n_rows), np.int32)
+        self.chosen_numbers: FloatArray = np.empty((n, 1, n_numbers), np.float32)
+
+
+def _mean_scores(
+    scorers: Sequence[tuple[FoldedScorer, FloatArray]],
+    first: int,
+    last: int,
+    rows: IntArray,
+    numbers: FloatArray,
+    scores: FloatArray,
+) -> None:
+    """Scores of users first to last − 1, the mean over scorers, each with its states."""
+    scorer, states = scorers[0]
+    scorer.write(first, last, rows, numbers, states, scores)
+    if len(scorers) > 1:
+        more = np.empty_like(scores)
+        for scorer, states in scorers[1:]:
+            scorer.write(first, last, rows, numbers, states, more)
+            scores[first:last] += more[first:last]
+        scores[first:last] /= len(scorers)
+
+
+def _distribution(world: LearnedWorld) -> Callable[[int, int, _Buffers], None] | None:
+    """What turns scores into probabilities; None for a regulariser that has no kernel here."""
+    rule, eta, outside = world.regulariser, world.eta, world.outside
+    # whatever a regulariser of the user's own is, the generator's own distribution under it is a
+    # softmax
+    if isinstance(rule, Shannon) or (
+        world.head == "generator" and not isinstance(rule, L2 | Tsallis)
+    ):
+        softmax = kernels.ChoiceRule(eta, outside, 1.0)
+        return lambda first, last, b: kernels.softmax_slates(
+            first, last, b.scores, b.rows, softmax, b.probs, b.none
+        )
+    if not isinstance(rule, L2 | Tsallis):
+        return None
+    entmax = kernels.ChoiceRule(eta, outside, 2.0 if isinstance(rule, L2) else float(rule.alpha))
+    return lambda first, last, b: kernels.entmax_slates(
+        first, last, b.scores, b.rows, entmax, b.probs, b.none
+    )
