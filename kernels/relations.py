@@ -122,7 +122,7 @@ def sum_runs(sorted_keys: Array, order: Array, values: Array, unique: Array, sum
 
 
 @jit_part
-def find(keys: Array, key: int, low: int, high: int) -> int:
+def find_key(keys: Array, key: int, low: int, high: int) -> int:
     """Position of key in the ascending keys[low:high], or −1."""
     end = high
     while low < high:
@@ -154,12 +154,12 @@ def add_rivals(rows: Array, rivals: PairCounts, own: PairCounts, user: int, sums
             if other == place or b < 0 or b >= n_items:
                 continue
             key = np.int64(a) * n_items + b
-            at = find(keys, key, starts[a], starts[a + 1])
+            at = find_key(keys, key, starts[a], starts[a + 1])
             if at < 0:
                 continue
             shown, wins, losses = counts[at, 0], counts[at, 1], counts[at, 2]
             if user >= 0:
-                at = find(own_keys, key, own_starts[user], own_starts[user + 1])
+                at = find_key(own_keys, key, own_starts[user], own_starts[user + 1])
                 if at >= 0:
                     shown -= own_counts[at, 0]
                     wins -= own_counts[at, 1]
@@ -189,12 +189,12 @@ def add_follows(
         if a < 0 or a >= n_items:
             continue
         key = np.int64(h) * n_items + a
-        at = find(keys, key, starts[h], starts[h + 1])
+        at = find_key(keys, key, starts[h], starts[h + 1])
         if at < 0:
             continue
         shown, chosen = counts[at, 0], counts[at, 1]
         if user >= 0:
-            at = find(own_keys, key, own_starts[user], own_starts[user + 1])
+            at = find_key(own_keys, key, own_starts[user], own_starts[user + 1])
             if at >= 0:
                 shown -= own_counts[at, 0]
                 chosen -= own_counts[at, 1]

@@ -16,8 +16,8 @@ from fastgaum.features.formulas import (
     RELATION_NUMBERS,
     SESSION_NUMBERS,
     TRAINING_NUMBERS,
-    columns_of,
     log_views,
+    number_columns,
     totals_of,
     varying_columns,
 )
@@ -244,7 +244,7 @@ class Encoder:
             part.session_offsets,
             part.display_offsets,
             counts_before(self.log, part),
-            columns_of(SESSION_NUMBERS, space.number_names),
+            number_columns(SESSION_NUMBERS, space.number_names),
             numbers,
         )
         totals = totals_of(space.item_counts, self.space_rows[items])
@@ -256,7 +256,7 @@ class Encoder:
                 # not below 0 by rounding
                 expected=np.maximum(totals.expected - own.expected, 0.0),
             )
-        columns = columns_of(TRAINING_NUMBERS, space.number_names)
+        columns = number_columns(TRAINING_NUMBERS, space.number_names)
         kernels.training_numbers(totals, space.prior_rate, columns, numbers)
 
     def _write_relations(
@@ -277,6 +277,6 @@ class Encoder:
         relations.write_numbers(
             part.packed(self.space_rows[items]),
             own,
-            columns_of(RELATION_NUMBERS, self.space.number_names),
+            number_columns(RELATION_NUMBERS, self.space.number_names),
             numbers,
         )

@@ -27,10 +27,10 @@ __all__ = [
     "SAME_FOR_SET",
     "SESSION_NUMBERS",
     "TRAINING_NUMBERS",
-    "columns_of",
     "item_numbers",
     "log_views",
     "made_numbers",
+    "number_columns",
     "totals_of",
     "varying_columns",
 ]
@@ -62,7 +62,7 @@ def made_numbers(protocol: str, relations: bool) -> tuple[str, ...]:
     )
 
 
-def columns_of(wanted: Sequence[str], number_names: Sequence[str]) -> npt.NDArray[np.int64]:
+def number_columns(wanted: Sequence[str], number_names: Sequence[str]) -> npt.NDArray[np.int64]:
     """Column of each wanted number, -1 for one that is not there, shape (len(wanted),)."""
     at = {name: column for column, name in enumerate(number_names)}
     return np.array([at.get(name, -1) for name in wanted], np.int64)

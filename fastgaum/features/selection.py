@@ -58,7 +58,7 @@ def chunks(log: SessionLog, rows: IntArray, block: int = CHUNK_BLOCK) -> Iterato
     """Yield the sessions `rows` in order, a run of whole blocks of sessions with about CHUNK_EVENTS
     events at a time.
 
-    A block of more than BATCH_CANDIDATES candidates comes in the parts that `cut` makes of it.
+    A block of more than BATCH_CANDIDATES candidates comes in the parts of `cut_by_candidates`.
     """
     start, n_events = 0, 0
     offsets, displays = np.asarray(log.session_offsets), np.asarray(log.display_offsets)

@@ -24,9 +24,9 @@ from fastgaum.features.formulas import (
     RELATION_NUMBERS,
     SESSION_NUMBERS,
     TRAINING_NUMBERS,
-    columns_of,
     item_numbers,
     log_views,
+    number_columns,
     totals_of,
 )
 from fastgaum.features.selection import Selection, select_sessions
@@ -128,7 +128,7 @@ class Catalogue:
             fixed,
             position,
             n_positions,
-            of_training[:-1, columns_of(ITEM_STATISTICS, TRAINING_NUMBERS)],
+            of_training[:-1, number_columns(ITEM_STATISTICS, TRAINING_NUMBERS)],
         )
 
     def bags(self, rows: IntArray) -> IntArray:

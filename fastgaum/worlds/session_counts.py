@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fastgaum.features.formulas import (
     RELATION_NUMBERS,
     SESSION_NUMBERS,
-    columns_of,
+    number_columns,
     varying_columns,
 )
 from fastgaum.features.relations import WINDOW
@@ -34,11 +34,11 @@ class SessionCounts:
     def __init__(self, catalogue: Catalogue, n: int) -> None:
         self.space, self.n = catalogue.space, n
         names, self.n_trained = self.space.number_names, catalogue.n_trained
-        session_columns = columns_of(SESSION_NUMBERS, names)
+        session_columns = number_columns(SESSION_NUMBERS, names)
         self.items = kernels.ItemNumbers(
             catalogue.fixed, session_columns, self.space.least, self.space.most
         )
-        self.relation_columns = columns_of(RELATION_NUMBERS, names)
+        self.relation_columns = number_columns(RELATION_NUMBERS, names)
         self.varying = varying_columns(names, self.space.set_context)
         self.counting = bool((session_columns >= 0).any() or (self.relation_columns >= 0).any())
         n = n if self.counting else 0

@@ -12,7 +12,7 @@ import pytest
 
 from fastgaum.baselines.registry import make_model
 from fastgaum.errors import ConfigError
-from fastgaum.features.formulas import SESSION_NUMBERS, columns_of
+from fastgaum.features.formulas import SESSION_NUMBERS, number_columns
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.learned_population import LearnedPopulation
 from fastgaum.worlds.learned_world import LearnedWorld
@@ -148,7 +148,7 @@ def test_beyond_what_training_has_seen_the_nearest_of_it_stands() -> None:
     users.session_counts.write(0, 5, rows, numbers)
     raw = numbers * space.scale + space.mean
     assert users.session_counts.users.events.min() > np.diff(log.session_offsets).max()
-    for column in columns_of(SESSION_NUMBERS, space.number_names):
+    for column in number_columns(SESSION_NUMBERS, space.number_names):
         assert (raw[:, :, column] <= space.most[column] + 1e-5).all()
         assert (raw[:, :, column] >= space.least[column] - 1e-5).all()
 
