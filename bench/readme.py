@@ -39,6 +39,8 @@ TABLES = (
 RESULTS = (README, "docs/tables/bags.json")
 """page with an excerpt of a table between its markers `results`, and the object"""
 FIGURE = ("docs/prec1.svg", "docs/tables/bags.json")
+NARROW_FIGURE = "docs/prec1-narrow.svg"
+"""the same on a phone"""
 VERDICTS = ("docs/published-numbers.md", "docs/tables/identity.json", "docs/tables/bags.json")
 PUBLISHED = ("docs/results.md", "docs/tables/bags.json")
 """page with the whole published table between its markers `published`, and an object that holds it
@@ -221,6 +223,7 @@ def main() -> None:
     path = ROOT / GROWTH
     path.write_text(with_growth(path.read_text(encoding="utf-8")), encoding="utf-8")
     draw_precision(read(FIGURE[1]), ROOT / FIGURE[0])
+    draw_precision(read(FIGURE[1]), ROOT / NARROW_FIGURE, narrow=True)
     draw_fidelity(read(FIDELITY_FIGURE[1]), ROOT / FIDELITY_FIGURE[0])
     set_races()
 

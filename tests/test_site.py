@@ -262,6 +262,20 @@ def test_pages_in_a_browser(browser: Any, address: str, size: str, scheme: str) 
     context.close()
 
 
+def test_the_figure_is_read_on_a_phone(browser: Any, address: str, site: Path) -> None:
+    """Its text is 9 pixels high or more, on a screen of 390."""
+    page = browser.new_context(viewport={"width": 390, "height": 800}).new_page()
+    for where in ("", "results/"):
+        page.goto(address + where, wait_until="load")
+        source, width = page.evaluate(
+            "(image => [image.currentSrc, image.clientWidth])(document.querySelector('picture img'))"
+        )
+        svg = (site / source.removeprefix(address)).read_text(encoding="utf-8")
+        across = float(re.findall(r'viewBox="0 0 ([0-9.]+)', svg)[0])
+        sizes = [float(size) for size in re.findall(r"font-size: ([0-9.]+)px", svg)]
+        assert min(sizes) * width / across >= 9, where
+
+
 @pytest.mark.parametrize("width", [1024, 1280, 1600])
 def test_no_table_is_cut(browser: Any, address: str, width: int) -> None:
     """On a desk the last column of every table is seen without scrolling."""

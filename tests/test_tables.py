@@ -82,7 +82,9 @@ def test_page_shows_the_command_of_its_object(page: str, file: str) -> None:
     it."""
     result = read(file)
     text = (ROOT / page).read_text(encoding="utf-8")
-    (command,) = re.findall(rf"^fastgaum reproduce .*--json {re.escape(file)}$", text, re.MULTILINE)
+    (command,) = re.findall(
+        rf"^fastgaum reproduce .*--json {re.escape(file)} --overwrite$", text, re.MULTILINE
+    )
     options = dict(re.findall(r"--(\S+) (\S+)", command))
     models = list(dict.fromkeys(cell["model"] for cell in result["cells"]))
     assert options["datasets"].split(",") == list(result["datasets"])

@@ -11,9 +11,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from fastgaum.baselines.choices_so_far import mean_of_choices
-from fastgaum.baselines.gradient import choice_nll, logistic_nll
-from fastgaum.baselines.searched import SearchedBaseline
+from fastgaum.baselines.gradient import choice_losses, logistic_nll, mean_of_choices
+from fastgaum.baselines.grid_search import GridNetworkBaseline
 from fastgaum.errors import ConfigError
 from fastgaum.nets.bags import BagLinear, bag_sum
 from fastgaum.nets.segments import expand_to_candidates
@@ -21,7 +20,7 @@ from fastgaum.nets.tensors import Bags, BatchTensors
 
 
 @dataclass(eq=False)
-class DeepFm(SearchedBaseline):
+class DeepFm(GridNetworkBaseline):
     """score = linear + Σ_{i<j} ⟨v_i, v_j⟩ over the fields + a deep network over the same field
     vectors.
 
@@ -64,7 +63,7 @@ class DeepFm(SearchedBaseline):
         return (
             logistic_nll(scores, batch)
             if self.loss == "logistic"
-            else choice_nll(scores, batch, self.outside)
+            else choice_losses(scores, batch, self.outside)
         )
 
 

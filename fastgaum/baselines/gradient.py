@@ -1,5 +1,6 @@
 """GradientBaseline: baselines that are torch modules, trained by one short loop with early stop on
-validation."""
+validation; and the choices before an event as fixed-size features, for networks without a recurrent
+state."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from fastgaum.features.space import EncodedSessions
 from fastgaum.game.guard import Guard
 from fastgaum.nets.networks import IdDropout
 from fastgaum.nets.segments import segment_logsumexp
-from fastgaum.nets.tensors import BatchTensors, to_tensors
+from fastgaum.nets.tensors import Bags, BatchTensors, to_tensors
 
 
 @dataclass(eq=False)
@@ -61,7 +62,7 @@ class GradientBaseline(Baseline):
     def _losses(self, scores: Tensor, batch: BatchTensors) -> Tensor:
         """Loss of each event, shape (n_events,); by default the NLL of the choice within its
         display set (nats)."""
-        return choice_nll(scores, batch, self.outside)
+        return choice_losses(scores, batch, self.outside)
 
     def _fit(
         self, train: EncodedSessions, validation: EncodedSessions, observer: Any
@@ -198,7 +199,7 @@ class _Steps:
         return float(norm)
 
 
-def choice_nll(scores: Tensor, batch: BatchTensors, outside: bool) -> Tensor:
+def choice_losses(scores: Tensor, batch: BatchTensors, outside: bool) -> Tensor:
     """−log softmax over the display set of the choice (collaborative competitive filtering), shape
     (n_events,)."""
     total = segment_logsumexp(scores, batch.display_offsets, outside)
@@ -213,3 +214,34 @@ def logistic_nll(scores: Tensor, batch: BatchTensors) -> Tensor:
     sizes = torch.diff(batch.display_offsets).long()
     event = torch.repeat_interleave(torch.arange(batch.n_events), sizes)
     return losses.new_zeros(batch.n_events).index_add(0, event, losses)
+
+
+def mean_of_choices(embedded: Tensor, batch: BatchTensors) -> Tensor:
+    """Mean over the choices before each event of their tokens' vectors, zeros before the first,
+    shape (n_events, d).
+
+    embedded (n_tokens, d). O(n_tokens): running sums, in float64 so that a session does not feel
+    the others before it.
+
+    One session, tokens [1.], [3.] → events 0, 1, 2 read [0.], [1.], [2.].
+    """
+    offsets = batch.token_offsets.long()
+    running = torch.cat([embedded.new_zeros(1, embedded.shape[1]), embedded]).double().cumsum(0)
+    lengths = torch.diff(offsets)
+    start = torch.repeat_interleave(offsets[:-1], lengths)
+    stop = torch.arange(1, len(embedded) + 1)
+    means = (running[1:] - running[start]) / (stop - start)[:, None]
+    zeros = embedded.new_zeros(batch.n_events, embedded.shape[1])
+    return zeros.index_copy(0, batch.later_events, means.to(embedded.dtype))
+
+
+def last_choices(batch: BatchTensors) -> Tensor:
+    """Item id of the choice before each event (0 is no click), −1 before the first, int64, shape
+    (n_events,)."""
+    nothing = torch.full((batch.n_events,), -1, dtype=torch.int64)
+    return nothing.index_copy(0, batch.later_events, item_ids(batch.tokens))
+
+
+def item_ids(bags: Bags) -> Tensor:
+    """The item of each bag, its first id, int64, shape (n_bags,)."""
+    return bags.ids[bags.offsets[:-1].long()].long()

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastgaum.baselines.base import Arrays, Float64Array, item_rows
+from fastgaum.baselines.grid_search import Values
 from fastgaum.baselines.neighbours import FALLBACK, NeighbourBaseline, check_rows, choice_matrix
-from fastgaum.baselines.tuned import Values
 from fastgaum.errors import ConfigError
 from fastgaum.features.space import EncodedSessions
 from fastgaum.kernels.neighbours import nearest_items, score_by_items

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastgaum.baselines.base import Arrays, Float64Array, item_rows
-from fastgaum.baselines.tuned import TunedBaseline, Values
+from fastgaum.baselines.grid_search import GridBaseline, Values
 from fastgaum.errors import ConfigError
 from fastgaum.features.space import EncodedSessions
 from fastgaum.logs.log import FloatArray
@@ -28,7 +28,7 @@ _SUMS = ("displays", "choices", "cross", "gram", "response")
 
 
 @dataclass(eq=False)
-class LinUcb(TunedBaseline):
+class LinUcb(GridBaseline):
     """A ridge regression of "was chosen" with an optimist's bonus for what the training log has
     shown seldom.
 

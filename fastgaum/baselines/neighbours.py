@@ -16,7 +16,7 @@ import numpy as np
 from scipy import sparse
 
 from fastgaum.baselines.base import Arrays, Float64Array, item_rows
-from fastgaum.baselines.tuned import TunedBaseline, Values
+from fastgaum.baselines.grid_search import GridBaseline, Values
 from fastgaum.errors import ConfigError
 from fastgaum.features.space import EncodedSessions, FeatureSpace
 from fastgaum.logs.vocabulary import N_RESERVED
@@ -31,7 +31,7 @@ FALLBACK: Mapping[str, tuple[Any, ...]] = {
 
 
 @dataclass(eq=False)
-class NeighbourBaseline(TunedBaseline):
+class NeighbourBaseline(GridBaseline):
     """Base of the neighbourhood models: they read identities alone."""
 
     reads: ClassVar[tuple[str, ...]] = ("identity",)

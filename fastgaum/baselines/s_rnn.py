@@ -17,8 +17,8 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
 from fastgaum.baselines.base import Float64Array, validation_nll
-from fastgaum.baselines.choices_so_far import item_ids
-from fastgaum.baselines.searched import SearchedBaseline
+from fastgaum.baselines.gradient import item_ids
+from fastgaum.baselines.grid_search import GridNetworkBaseline
 from fastgaum.errors import ConfigError
 from fastgaum.features.space import EncodedSessions
 from fastgaum.logs.vocabulary import N_RESERVED, UNKNOWN_ITEM_ID
@@ -30,7 +30,7 @@ from fastgaum.nets.tensors import Bags, BatchTensors
 
 
 @dataclass(eq=False)
-class SessionRnn(SearchedBaseline):
+class SessionRnn(GridNetworkBaseline):
     """A GRU over the chosen items; score(a) = state · embedding of a + bias of a, trained to name
     the next item.
 

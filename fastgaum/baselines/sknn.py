@@ -17,9 +17,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastgaum.baselines.base import Arrays, Float64Array, item_rows
+from fastgaum.baselines.grid_search import Values
 from fastgaum.baselines.neighbours import FALLBACK, NeighbourBaseline, check_rows, choice_matrix
 from fastgaum.baselines.s_rnn import SessionRnn
-from fastgaum.baselines.tuned import Values
 from fastgaum.features.space import EncodedSessions
 from fastgaum.kernels.neighbours import score_by_sessions
 from fastgaum.nets.tensors import BatchTensors

@@ -14,9 +14,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fastgaum.baselines.choices_so_far import item_ids, last_choices, mean_of_choices
-from fastgaum.baselines.gradient import logistic_nll
-from fastgaum.baselines.searched import SearchedBaseline
+from fastgaum.baselines.gradient import item_ids, last_choices, logistic_nll, mean_of_choices
+from fastgaum.baselines.grid_search import GridNetworkBaseline
 from fastgaum.errors import ConfigError
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.scorers import Scorer
@@ -24,7 +23,7 @@ from fastgaum.nets.tensors import BatchTensors
 
 
 @dataclass(eq=False)
-class WideDeep(SearchedBaseline):
+class WideDeep(GridNetworkBaseline):
     """score = wide + deep, trained together.
 
     Wide: linear over the candidate's ids and numbers, and one weight per hashed cross (last choice

@@ -22,11 +22,12 @@ _FLOOR_LINES = {
 Keys = list[tuple[str, str]]
 
 
-def draw_precision(result: Mapping[str, Any], path: Path) -> None:
+def draw_precision(result: Mapping[str, Any], path: Path, *, narrow: bool = False) -> None:
     """Draw a reproduce object and write it, atomically.
 
     Rows are the models, best mean over the data sets first; dots and bars are means and 95 %
-    intervals, diamonds what was published of the same model. The floors are lines.
+    intervals, diamonds what was published of the same model. The floors are lines. The panels stand
+    side by side; if `narrow`, one below the other, so that a phone shows text of a readable size.
 
     Raises:
         OutputError: it cannot be written.
@@ -39,23 +40,29 @@ def draw_precision(result: Mapping[str, Any], path: Path) -> None:
     tables = {name: rows_by_model(result["cells"], name) for name in names}
     keys = _order(tables.values())
     with mpl.rc_context({**FIGURE_STYLE, "font.size": 9}):
-        figure = Figure(
-            figsize=(1.6 + 2.9 * max(len(names), 1), 1.5 + 0.21 * len(keys)), layout="constrained"
-        )
-        panels = figure.subplots(1, max(len(names), 1), sharey=True, squeeze=False)[0]
+        n, high = max(len(names), 1), 0.21 * len(keys)
+        size = (4.2, 1.9 + n * (0.6 + high)) if narrow else (1.6 + 2.9 * n, 1.5 + high)
+        figure = Figure(figsize=size, layout="constrained")
+        shape = (n, 1) if narrow else (1, n)
+        panels = figure.subplots(*shape, sharey=True, squeeze=False).ravel()
         for panel, name in zip(panels, names, strict=False):
             _panel(panel, name, result["datasets"][name], tables[name], keys)
-        panels[0].set_yticks(range(len(keys)), [label_of(key, keys) for key in keys])
         panels[0].set_ylim(len(keys) - 0.4, -0.6)
-        for text, key in zip(panels[0].get_yticklabels(), keys, strict=True):
-            text.set_color(_colour(key))
+        for panel in panels if narrow else panels[:1]:
+            panel.set_yticks(range(len(keys)), [label_of(key, keys) for key in keys])
+            for text, key in zip(panel.get_yticklabels(), keys, strict=True):
+                text.set_color(_colour(key))
         handles = {
             label: handle
             for panel in panels
             for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
         }
         figure.legend(
-            handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False
+            handles.values(),
+            handles.keys(),
+            loc="outside lower center",
+            ncols=2 if narrow else 4,
+            frameon=False,
         )
         save_figure(figure, path)
 

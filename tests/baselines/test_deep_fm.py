@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from fastgaum.baselines.choices_so_far import mean_of_choices
 from fastgaum.baselines.deep_fm import DeepFm
+from fastgaum.baselines.gradient import mean_of_choices
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import assemble
 from fastgaum.nets.bags import bag_sum

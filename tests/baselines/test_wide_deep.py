@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastgaum.baselines.choices_so_far import last_choices, mean_of_choices
+from fastgaum.baselines.gradient import last_choices, mean_of_choices
 from fastgaum.baselines.wide_deep import WideDeep, WideDeepCcf, WideDeepLr, hashed
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import assemble

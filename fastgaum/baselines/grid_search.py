@@ -1,8 +1,10 @@
-"""TunedBaseline: baselines without gradients, whose open settings are chosen on the validation
-split from small grids."""
+"""Settings chosen from small grids on the validation split: GridBaseline scores with every
+combination after one fit, GridNetworkBaseline fits with every combination and keeps the best
+network."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from abc import abstractmethod
@@ -11,8 +13,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import torch
 
 from fastgaum.baselines.base import Arrays, Baseline, Float64Array, validation_nll, validation_prec1
+from fastgaum.baselines.gradient import GradientBaseline
 from fastgaum.errors import ConfigError
 from fastgaum.features.space import EncodedSessions
 from fastgaum.nets.tensors import BatchTensors
@@ -20,8 +24,17 @@ from fastgaum.nets.tensors import BatchTensors
 Values = dict[str, Any]
 
 
+def combinations(grids: Mapping[str, tuple[Any, ...]]) -> list[Values]:
+    """Every combination of the values of each setting.
+
+    >>> combinations({"a": (1, 2), "b": ("x",)})
+    [{'a': 1, 'b': 'x'}, {'a': 2, 'b': 'x'}]
+    """
+    return [dict(zip(grids, values, strict=True)) for values in itertools.product(*grids.values())]
+
+
 @dataclass(eq=False)
-class TunedBaseline(Baseline):
+class GridBaseline(Baseline):
     """A baseline whose settings in `grids` may be left open: None for a number, "auto" for a word.
 
     `fit` tries every combination of the open settings' values and returns a row for each, the best
@@ -63,12 +76,10 @@ class TunedBaseline(Baseline):
         def scores_with(values: Values) -> Float64Array:
             return np.concatenate([self._scores_with(batch, values) for batch in fixed])
 
-        rows: list[dict[str, Any]] = []
-        for combination in itertools.product(*map(self._grid, self.grids)):
-            values = dict(zip(self.grids, combination, strict=True))
-            rows.append(
-                values | {"val_loss": None, "val_prec1": _prec1(scores_with(values), validation)}
-            )
+        rows: list[dict[str, Any]] = [
+            values | {"val_loss": None, "val_prec1": _prec1(scores_with(values), validation)}
+            for values in combinations({name: self._grid(name) for name in self.grids})
+        ]
         most = max(row["val_prec1"] for row in rows)
         for row in rows:
             if self.select == "loss" or row["val_prec1"] == most:
@@ -128,3 +139,65 @@ def _prec1(scores: Float64Array, validation: EncodedSessions) -> float:
 
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
+
+
+@dataclass(eq=False)
+class GridNetworkBaseline(GradientBaseline):
+    """A GradientBaseline fitted with every combination in `grids`; the one of the lowest validation
+    score is kept.
+
+    Where the training loss is not the display set's (per item, or over the catalogue), the
+    validation score is the NLL of the choices after the best link, for the epoch too: a loss of its
+    own scale says little of how candidates of one display set stand to one another, and nothing
+    across settings that change the loss. The search also makes `fit` right for inputs as different
+    as a bare identity, which ids must explain, and bags of numbers, beside which ids mostly
+    mislead."""
+
+    grids: ClassVar[Mapping[str, tuple[Any, ...]]] = {"id_dropout": (0.8, 0.05)}
+    """values tried for settings, the default first; a setting that is not at its default is taken
+    as it is"""
+
+    id_dropout: float = 0.8
+    search: bool = True
+    """False fits once, with all settings as they are"""
+
+    def _fit(
+        self, train: EncodedSessions, validation: EncodedSessions, observer: Any
+    ) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        best = np.inf
+        tried = combinations(
+            {
+                name: grid
+                for name, grid in self.grids.items()
+                if self.search and getattr(self, name) == grid[0]
+            }
+        )
+        self.settings_tried = len(tried)
+        for values in tried:
+            trial = dataclasses.replace(self, **values)
+            trial.space, trial.outside, trial.session_name = (
+                self.space,
+                self.outside,
+                self.session_name,
+            )
+            torch.manual_seed(self.seed)
+            epochs = GradientBaseline._fit(trial, train, validation, observer)
+            value = min(row["val_loss"] for row in epochs)
+            if value < best:
+                best, self.network = value, trial.network
+            rows += [values | row for row in epochs]
+        return [row | {"best": row["val_loss"] == best} for row in rows]
+
+    def _validate(
+        self, fixed: list[BatchTensors], validation: EncodedSessions
+    ) -> tuple[float, float]:
+        """The score to be minimised (NLL, linked where the model's scores need it, or −prec@1), and
+        prec@1 in percent."""
+        if not self.fit_link:
+            return super()._validate(fixed, validation)
+        scores = np.concatenate([self._scores(batch) for batch in fixed])
+        prec1 = validation_prec1(scores, validation)
+        return validation_nll(
+            scores, validation, self.outside
+        ) if self.select == "loss" else -prec1, prec1
