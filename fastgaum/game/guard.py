@@ -133,10 +133,10 @@ class Guard:
         return len(names), "; ".join(names[:MOST_NAMED]) + (" …" if len(names) > MOST_NAMED else "")
 
     def _refused(self, what: str) -> None:
-        kept = "the last good state is kept"
+        stays = "the last good state is kept"
         if self.rule.on_nonfinite == "stop":
             raise NumericsError(
-                f"{what}; {kept}; check the numbers there, lower lr or clip, or set "
+                f"{what}; {stays}; check the numbers there, lower lr or clip, or set "
                 "on_nonfinite=skip to leave such batches out"
             )
         self.skipped += 1
@@ -144,7 +144,7 @@ class Guard:
             raise NumericsError(
                 f"{what}; with it {self.skipped} batches are to be skipped, at most "
                 f"{self.rule.most_skipped} are"
-                f" (most_skipped): {kept}; check the numbers, or lower lr or clip"
+                f" (most_skipped): {stays}; check the numbers, or lower lr or clip"
             )
 
     def _at_fault(self, step: Step, batch: BatchTensors) -> str:

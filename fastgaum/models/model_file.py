@@ -13,7 +13,7 @@ from fastgaum.checkpoint import State, check_weights, damage_named, load_state, 
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, did_you_mean
 from fastgaum.features.space import FeatureSpace
-from fastgaum.models.space_file import space_facts, space_of, space_tensors
+from fastgaum.models.space_file import space_of, space_state
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.tables import plain_state
 
@@ -52,8 +52,7 @@ def save_model_state(path: Path, space: FeatureSpace, outside: bool, state: Stat
     Raises:
         OutputError: the file cannot be written.
     """
-    of_space = {"facts": space_facts(space), "tensors": space_tensors(space)}
-    save_state(path, FORMAT, {"space": of_space, "outside": outside, **state})
+    save_state(path, FORMAT, {"space": space_state(space), "outside": outside, **state})
 
 
 def load_model_state(path: Path) -> tuple[Path, State]:
@@ -76,8 +75,7 @@ def load_model_state(path: Path) -> tuple[Path, State]:
     with damage_named(file):
         if not isinstance(state["outside"], bool):
             raise ValueError(f"outside is {state['outside']!r}, true or false is required")
-        space = state["space"]
-        return file, {**state, "space": space_of(space["facts"], space["tensors"])}
+        return file, {**state, "space": space_of(state["space"])}
 
 
 def own_code(model: UserModel) -> dict[str, str]:

@@ -1,5 +1,5 @@
-"""A feature space as tensors and metadata of a model's file, and back, checked: what a file holds
-is not known to be right."""
+"""A feature space as a part of a model's state, and back, checked: what a file holds is not known
+to be right."""
 
 from __future__ import annotations
 
@@ -9,27 +9,20 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
-from torch import Tensor
 
-from fastgaum.checkpoint import check_finite
+from fastgaum.checkpoint import State
 from fastgaum.features.formulas import made_numbers
 from fastgaum.features.relations import Relations
 from fastgaum.features.space import CategoricalField, FeatureSpace
 from fastgaum.kernels.relations import PairCounts
 from fastgaum.logs.log import ItemCounts
 
-ARRAYS = {
-    "mean": torch.float32,
-    "scale": torch.float32,
-    "least": torch.float32,
-    "most": torch.float32,
-}
+ARRAYS = {"mean": np.float32, "scale": np.float32, "least": np.float32, "most": np.float32}
 COUNTS = {
-    field.name: torch.from_numpy(getattr(ItemCounts.zeros(0), field.name)).dtype
+    field.name: getattr(ItemCounts.zeros(0), field.name).dtype
     for field in dataclasses.fields(ItemCounts)
 }
-"""item counts of the training split: each is kept as `space.item_…`"""
+PAIRS = {"starts": np.int64, "keys": np.int64, "counts": np.int32}
 VALUES: dict[str, type] = {
     "protocol": str,
     "set_context": bool,
@@ -41,57 +34,46 @@ VALUES: dict[str, type] = {
 SOURCES = ("item", "item_field", "candidate_field", "position")
 
 
-def space_tensors(space: FeatureSpace) -> dict[str, Tensor]:
-    """The arrays and tables of text of a space, by name."""
-    tensors = {
-        f"space.{name}": torch.from_numpy(np.ascontiguousarray(getattr(space, name)))
-        for name in ARRAYS
-    }
-    for name in COUNTS:
-        values = np.ascontiguousarray(getattr(space.item_counts, name))
-        tensors[f"space.item_{name}"] = torch.from_numpy(values)
-    for part in space.categorical:
-        for name, value in _text_tensors(part.values).items():
-            tensors[f"values.{part.name}.{name}"] = value
-    return tensors | _relation_tensors(space.relations)
-
-
-def space_facts(space: FeatureSpace) -> dict[str, Any]:
-    """Everything else of a space, as plain values."""
-    return {name: getattr(space, name) for name in VALUES} | {
-        "number_names": space.number_names,
-        "field_names": space.field_names,
-        "categorical": [[part.name, part.source, part.start] for part in space.categorical],
+def space_state(space: FeatureSpace) -> State:
+    """The space as a state that a file can hold."""
+    return {
+        **{name: getattr(space, name) for name in (*VALUES, *ARRAYS)},
+        "item_counts": {name: getattr(space.item_counts, name) for name in COUNTS},
+        "number_names": list(space.number_names),
+        "field_names": list(space.field_names),
+        "categorical": [
+            {"name": one.name, "source": one.source, "start": one.start, **_text_state(one.values)}
+            for one in space.categorical
+        ],
+        "relations": None
+        if space.relations is None
+        else {
+            name: {part: getattr(table, part) for part in PAIRS}
+            for name, table in space.relations._asdict().items()
+        },
     }
 
 
-def space_of(facts: Any, tensors: dict[str, Tensor]) -> FeatureSpace:
-    """The space that `space_facts` and `space_tensors` describe. Raises KeyError, TypeError or
-    ValueError for a damaged one."""
+def space_of(state: Any) -> FeatureSpace:
+    """The space that `space_state` describes. Raises KeyError, TypeError or ValueError for a
+    damaged one."""
     for name, kind in VALUES.items():
-        if type(facts[name]) is not kind:
+        if type(state[name]) is not kind:
             raise ValueError(f"the feature space's {name} is no {kind.__name__}")
-    if not 0 <= facts["prior_rate"] <= 1:
+    if not 0 <= state["prior_rate"] <= 1:
         raise ValueError(
-            f"the feature space's prior_rate is {facts['prior_rate']}, 0 to 1 is required"
+            f"the feature space's prior_rate is {state['prior_rate']}, 0 to 1 is required"
         )
-    arrays: dict[str, Any] = {
-        name: _array(tensors, f"space.{name}", kind) for name, kind in ARRAYS.items()
-    }
-    fields = [
-        CategoricalField(*_field(entry), _text_series(tensors, f"values.{entry[0]}"))
-        for entry in facts["categorical"]
-    ]
+    fields = [CategoricalField(*_field(one), _text_series(one)) for one in state["categorical"]]
     n_items = _check_fields(fields)
+    counts = {name: _array(state["item_counts"], name, kind) for name, kind in COUNTS.items()}
     space = FeatureSpace(
-        **{name: facts[name] for name in VALUES},
-        **arrays,
-        item_counts=ItemCounts(
-            **{name: _array(tensors, f"space.item_{name}", kind) for name, kind in COUNTS.items()}
-        ),
-        relations=_relations(tensors, n_items),
-        number_names=_names(facts["number_names"]),
-        field_names=_names(facts["field_names"]),
+        **{name: state[name] for name in VALUES},
+        **{name: _array(state, name, kind) for name, kind in ARRAYS.items()},
+        item_counts=ItemCounts(**counts),
+        relations=_relations(state["relations"], n_items),
+        number_names=_names(state["number_names"]),
+        field_names=_names(state["field_names"]),
         categorical=tuple(fields),
     )
     _check_arrays(space, n_items)
@@ -99,10 +81,10 @@ def space_of(facts: Any, tensors: dict[str, Tensor]) -> FeatureSpace:
     return space
 
 
-def _field(entry: Any) -> tuple[str, str, int]:
-    name, source, start = entry
+def _field(state: Any) -> tuple[str, str, int]:
+    name, source, start = state["name"], state["source"], state["start"]
     if not isinstance(name, str) or source not in SOURCES or type(start) is not int:
-        raise ValueError(f"{entry!r} is no field of ids")
+        raise ValueError(f"{str(name)[:40]!r} is no field of ids")
     return name, source, start
 
 
@@ -154,15 +136,11 @@ def _check_numbers(space: FeatureSpace) -> None:
             )
 
 
-def _array(tensors: dict[str, Tensor], name: str, kind: torch.dtype) -> Any:
-    value = tensors[name]
-    if value.dtype is not kind or value.ndim != 1:
-        raise ValueError(
-            f"'{name}' is {value.dtype} of shape {list(value.shape)}, one axis of {kind} is "
-            "required"
-        )
-    check_finite(f"'{name}'", value)
-    return value.numpy()
+def _array(state: Any, name: str, kind: Any, axes: int = 1) -> Any:
+    value = state[name]
+    if not isinstance(value, np.ndarray) or value.dtype != kind or value.ndim != axes:
+        raise ValueError(f"'{name}' is no array of {np.dtype(kind)} with {axes} axes")
+    return value
 
 
 def _names(values: Any) -> tuple[str, ...]:
@@ -171,55 +149,28 @@ def _names(values: Any) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _relation_tensors(relations: Relations | None) -> dict[str, Tensor]:
-    if relations is None:
-        return {}
-    tensors = {"relations.n_items": torch.tensor(relations.rivals.n_items)}
-    for name, table in relations._asdict().items():
-        for part in ("starts", "keys", "counts"):
-            tensors[f"relations.{name}.{part}"] = torch.from_numpy(
-                np.ascontiguousarray(getattr(table, part))
-            )
-    return tensors
-
-
-def _relations(tensors: dict[str, Tensor], n_items: int) -> Relations | None:
-    if "relations.n_items" not in tensors:
+def _relations(state: Any, n_items: int) -> Relations | None:
+    if state is None:
         return None
-    if int(tensors["relations.n_items"]) != n_items:
-        raise ValueError(
-            f"relations are of {int(tensors['relations.n_items'])} items, the space has {n_items}"
-        )
-    tables = []
-    for name in Relations._fields:
-        starts, keys = (
-            _array(tensors, f"relations.{name}.{part}", torch.int64) for part in ("starts", "keys")
-        )
-        counts = tensors[f"relations.{name}.counts"]
-        if counts.dtype is not torch.int32:
-            raise ValueError(
-                f"'relations.{name}.counts' is {counts.dtype}, torch.int32 is required"
-            )
-        tables.append(PairCounts(n_items, starts, keys, counts.numpy()))
-    relations = Relations(*tables)
+    tables = [
+        [_array(state[name], part, kind, 1 + (part == "counts")) for part, kind in PAIRS.items()]
+        for name in Relations._fields
+    ]
+    relations = Relations(*(PairCounts(n_items, *table) for table in tables))
     relations.check(n_items)
     return relations
 
 
-def _text_tensors(values: pl.Series) -> dict[str, Tensor]:
+def _text_state(values: pl.Series) -> State:
     """Text as bytes and offsets: the tables of a large catalogue stay out of the JSON header."""
     encoded = [value.encode() for value in values.to_list()]
     offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
     np.cumsum([len(value) for value in encoded], out=offsets[1:])
-    joined = np.frombuffer(b"".join(encoded), dtype=np.uint8).copy()
-    return {"bytes": torch.from_numpy(joined), "offsets": torch.from_numpy(offsets)}
+    return {"bytes": np.frombuffer(b"".join(encoded), dtype=np.uint8), "offsets": offsets}
 
 
-def _text_series(tensors: dict[str, Tensor], name: str) -> pl.Series:
-    offsets, joined = (
-        _array(tensors, f"{name}.offsets", torch.int64),
-        _array(tensors, f"{name}.bytes", torch.uint8),
-    )
+def _text_series(state: Any) -> pl.Series:
+    offsets, joined = _array(state, "offsets", np.int64), _array(state, "bytes", np.uint8)
     # Offsets that went back and forth would make a text of the whole for each of them.
     if (
         not len(offsets)
@@ -227,7 +178,8 @@ def _text_series(tensors: dict[str, Tensor], name: str) -> pl.Series:
         or offsets[-1] != len(joined)
         or (np.diff(offsets) < 0).any()
     ):
-        raise ValueError(f"the offsets of '{name}' do not cut its bytes into texts")
+        name = str(state["name"])[:40]
+        raise ValueError(f"the offsets of field '{name}' do not cut its bytes into texts")
     text = joined.tobytes()
     return pl.Series(
         [text[a:b].decode() for a, b in itertools.pairwise(offsets.tolist())], dtype=pl.String

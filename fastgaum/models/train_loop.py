@@ -1,8 +1,8 @@
 """The training loop as a function that somebody else's workers call: Ray Train, a scheduler of
 one's own.
 
-Each worker is handed shards of a log in shards, by whoever runs it, and the processes of
-torch.distributed's default group, which it has set up, train one model together."""
+The scheduler hands each worker shards of a log in shards. The workers are the processes of
+torch.distributed's default group, which the scheduler has set up, and train one model together."""
 
 from __future__ import annotations
 

@@ -369,17 +369,17 @@ ROWS: dict[str, tuple[Make, str]] = {
         "rest.0.weight' holds nan at 1",
     ),
     "infinite mean": (
-        tensor("space/tensors/space.mean", 0, float("inf")),
-        "space.mean' holds inf at 0",
+        tensor("space/mean", 0, float("inf")),
+        "space/mean' holds inf at 0",
     ),
-    "scale of 0": (tensor("space/tensors/space.scale", 0, 0.0), "not positive"),
+    "scale of 0": (tensor("space/scale", 0, 0.0), "not positive"),
     "offsets that fall": (
-        tensor("space/tensors/values.item.offsets", 1, 10**6),
+        tensor("space/categorical/0/offsets", 1, 10**6),
         "do not cut its bytes into texts",
     ),
-    "negative count": (tensor("space/tensors/space.item_displays", 0, -1), "does not hold a count"),
+    "negative count": (tensor("space/item_counts/displays", 0, -1), "does not hold a count"),
     "two items of one id": (
-        model(lambda _, arrays: arrays["space/tensors/values.item.bytes"].fill(48)),
+        model(lambda _, arrays: arrays["space/categorical/0/bytes"].fill(48)),
         "holds a value twice",
     ),
     "weights missing": (
@@ -387,15 +387,11 @@ ROWS: dict[str, tuple[Make, str]] = {
         "is missing",
     ),
     "number of another version": (
-        model(
-            lambda state, _: state["space"]["facts"]["number_names"].__setitem__(
-                0, "displayed_afore"
-            )
-        ),
+        model(lambda state, _: state["space"]["number_names"].__setitem__(0, "displayed_afore")),
         "is not one of the numbers that this version makes",
     ),
     "ids that overlap": (
-        model(lambda state, _: state["space"]["facts"]["categorical"][0].__setitem__(2, 0)),
+        model(lambda state, _: state["space"]["categorical"][0].update(start=0)),
         "1 is required",
     ),
     "damaged space": (model(lambda state, _: state.update(space=[])), "is damaged"),

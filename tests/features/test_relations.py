@@ -120,7 +120,7 @@ def test_a_crafted_table_is_refused(tmp_path: Path) -> None:
     model.save(path)
 
     def change(_: Any, arrays: dict[str, np.ndarray]) -> None:
-        arrays["space/tensors/relations.rivals.starts"][-1] += 1_000_000
+        arrays["space/relations/rivals/starts"][-1] += 1_000_000
 
     change_state(path, change)
     with pytest.raises(CheckpointError, match="item pairs"):
