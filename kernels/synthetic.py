@@ -48,7 +48,7 @@ class DisplayLaw(NamedTuple):
     """item of each popularity rank, shape (n_items,)"""
 
 
-class Events(NamedTuple):
+class SimulatedEvents(NamedTuple):
     """What happens in a log, event by event."""
 
     items: Array
@@ -166,7 +166,7 @@ def simulate(
     known: KnownItems,
     taste: TasteLaw,
     law: ChoiceLaw,
-    events: Events,
+    events: SimulatedEvents,
 ) -> None:
     """Fill `events`, in order.
 

@@ -39,7 +39,7 @@ def main(n_events: int = 1500, **settings: Any) -> dict[str, float]:
         print(f"{name}: prec@1 {reward.precision[1].mean:.1f}, NLL {nll[name]:.3f}")
         model.save(f"{name}.safetensors")
 
-    # a file holds no code: it names the regulariser, and whoever loads it passes the same
+    # a file holds no code: it names the regulariser, and you pass the same one to load it
     again = fg.UserModel.load("half and half.safetensors", regulariser=own)
     print(f"loaded: NLL {again.evaluate(log).heads['reward'].nll.mean:.3f}")
     return nll

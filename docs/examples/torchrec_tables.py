@@ -44,4 +44,4 @@ def main(log, **settings):
 if __name__ == "__main__":
     model, table = main(sys.argv[1])
     print(table)
-    model.save("user.safetensors")  # an ordinary model, whoever loads it
+    model.save("user.safetensors")  # an ordinary model

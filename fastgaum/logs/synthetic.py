@@ -35,8 +35,8 @@ from fastgaum.kernels.synthetic import (
     SHANNON,
     ChoiceLaw,
     DisplayLaw,
-    Events,
     KnownItems,
+    SimulatedEvents,
     TasteLaw,
     simulate,
 )
@@ -251,7 +251,7 @@ class SyntheticWorld:
         self, sessions: IntArray, displays: IntArray, intercept: float, *stream: int
     ) -> dict[str, npt.NDArray[Any]]:
         n_events, n_candidates = len(displays) - 1, int(displays[-1])
-        events = Events(
+        events = SimulatedEvents(
             items=np.empty(n_candidates, np.int32),
             choices=np.empty(n_events, np.int32),
             utility=np.empty(n_candidates, np.float32),

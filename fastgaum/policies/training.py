@@ -82,7 +82,7 @@ class TrainingTerms:
 
 
 @dataclass
-class TrainingProgress:
+class PolicyProgress:
     """How far a training is."""
 
     episodes: int = 0
@@ -112,10 +112,10 @@ class TrainingFile:
         """
         self.path, self.policy, self.stop = path, policy, stop or Stop()
         self.terms = TrainingTerms(policy.name, setting, policy.config).to_mapping()
-        self.saved = TrainingProgress()
+        self.saved = PolicyProgress()
         self._due = 0.0
 
-    def save(self, progress: TrainingProgress) -> None:
+    def save(self, progress: PolicyProgress) -> None:
         """Write the training as it is between two episodes, if that is due or it is to stop.
 
         Raises:
@@ -137,7 +137,7 @@ class TrainingFile:
         self.saved = _copy(progress)
         self.stop.check()
 
-    def load(self) -> TrainingProgress:
+    def load(self) -> PolicyProgress:
         """Put the policy where the file left it, and say how far that is.
 
         Raises:
@@ -156,11 +156,11 @@ class TrainingFile:
             )
         with damage_named(self.path, "policy's training"):
             self.policy.load_state(state["policy"])
-            self.saved = TrainingProgress(**state["progress"])
+            self.saved = PolicyProgress(**state["progress"])
         return _copy(self.saved)
 
 
-def _copy(progress: TrainingProgress) -> TrainingProgress:
+def _copy(progress: PolicyProgress) -> PolicyProgress:
     return dataclasses.replace(progress, rows=list(progress.rows))
 
 
@@ -178,7 +178,7 @@ def train_policy(
     setting: Setting,
     observer: Observer | None = None,
     file: TrainingFile | None = None,
-    start: TrainingProgress | None = None,
+    start: PolicyProgress | None = None,
 ) -> pl.DataFrame:
     """Train a policy; returns a row per evaluation: steps, return, click rate, loss, epsilon.
 
@@ -205,7 +205,7 @@ def train_policy(
     config = policy.config
     policy.learning = False
     every = max(1, config.episodes // config.evaluations)
-    at = start or TrainingProgress()
+    at = start or PolicyProgress()
     for episode in range(at.episodes, config.episodes):
         if file is not None:
             file.save(at)

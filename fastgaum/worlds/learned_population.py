@@ -182,7 +182,7 @@ class LearnedPopulation(Population):
         return result
 
     def probabilities(self, slates: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Probability of each place of the slates (n, k), and of no click (n,); nobody moves."""
+        """Probability of each place of the slates (n, k), and of no click (n,); no state moves."""
         slates = self._checked(slates)
         b = self._buffer(slates.shape[1])
         if self._distribute is None:

@@ -147,7 +147,7 @@ class ModelPopulation(Population):
         return self._weigh(each, np.ones(self.n, bool), k or 0)[2]
 
     def probabilities(self, slates: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Probability of each place of the slates (n, k), and of no click (n,); nobody moves."""
+        """Probability of each place of the slates (n, k), and of no click (n,); no state moves."""
         _, _, _, probs, none = self._weigh(
             checked_slates(slates, self.n, self.world.n_items), np.ones(self.n, bool)
         )

@@ -7,7 +7,7 @@ is short-sighted.
 Without bait (`TrueWorld(world)`) these are the users of `SyntheticWorld`, to the last number. With
 it, some items are bait: they please a little more now, and each choice of one leaves the user more
 bored, so that whatever is shown next is worth less beside no click; any other event lets boredom
-fall. A policy that counts the next click alone shows bait until nobody clicks; `planning.py` says
+fall. A policy that counts only the next click shows bait until no user clicks; `planning.py` says
 what the best policy earns."""
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ class TruePopulation(Population):
         return self._utilities(self._checked(pools, any_rows=True)).astype(np.float32)
 
     def probabilities(self, slates: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Probability of each place of the slates (n, k), and of no click (n,); nobody moves."""
+        """Probability of each place of the slates (n, k), and of no click (n,); no state moves."""
         weights = self.weigh(self._checked(slates))
         return weights.probs.astype(np.float32), weights.none.astype(np.float32)
 

@@ -105,7 +105,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
             pool_seed: what a fixed pool is drawn by; `reset(seed=…)` does not change it.
             reward: "utility", "click" or a function.
             horizon: steps of an episode; None: until the user leaves.
-            leaving: probability of leaving after a step; None: nobody leaves.
+            leaving: probability of leaving after a step; None: no user leaves.
             observation: "flat" or "dict".
             features: observe the pool's item features; None: if pools are not fixed.
             strict: a place named twice in a slate is an error.
@@ -145,8 +145,8 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         self._keys = Keys(num_envs)
         self._slates = np.zeros((num_envs, slate_size), np.int32)
         self._everyone = np.ones(num_envs, np.bool_)
-        self._nobody = np.zeros(num_envs, np.bool_)
-        self._ended = self._nobody.copy()
+        self._none = np.zeros(num_envs, np.bool_)
+        self._ended = self._none.copy()
         self._started = False
 
     def reset(
@@ -194,11 +194,11 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         return self.observe(), rewards, terminated, truncated, info
 
     def observe(self) -> Observation:
-        """The observations now; nobody moves."""
+        """The observations now; no state moves."""
         return self._observations.of(self.users.states, self.copy)
 
     def _who(self, active: BoolArray | None) -> tuple[BoolArray, BoolArray | None]:
-        """Who takes a step, and who starts an episode instead (None: nobody)."""
+        """Who takes a step, and who starts an episode instead (None: no user)."""
         if not self._started:
             raise ActionError("no episode has begun: call reset() before step()")
         if active is not None and (active.shape != self._ended.shape or active.dtype != np.bool_):
@@ -232,7 +232,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
     ) -> tuple[npt.NDArray[np.float32], BoolArray, BoolArray, dict[str, Any]]:
         """Reward, termination, truncation and info of one step of some users."""
         if stepping is not self._everyone and not stepping.any():
-            return np.zeros(self.num_envs, np.float32), self._nobody.copy(), self._nobody.copy(), {}
+            return np.zeros(self.num_envs, np.float32), self._none.copy(), self._none.copy(), {}
         refused = slates_of(actions, self.pools.items, stepping, self.strict, self._slates)
         if refused >= 0:
             raise self._refusal(actions, *divmod(refused, self.slate_size))
@@ -241,7 +241,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         self._keys.steps += stepping
         states, steps = self.users.states, self._keys.steps
         rewards = np.array(self._reward(response, self._slates, states), np.float32)
-        terminated, truncated = self._nobody.copy(), self._nobody.copy()
+        terminated, truncated = self._none.copy(), self._none.copy()
         if self._leaving is not None:
             probabilities = self._leaving(response, steps, states)
             np.less(draw_uniform(self._keys.of(LEAVE)), probabilities, out=terminated)

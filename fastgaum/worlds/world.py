@@ -1,17 +1,18 @@
-"""World and Population: users who are shown slates, without a word of Gymnasium.
+"""World and Population: users who are shown slates. Nothing here knows Gymnasium.
 
-An environment, a policy's evaluation and a simulation all stand on these verbs and never ask
+An environment, a policy's evaluation and a simulation use these verbs only. They do not depend on
 whether the users were learned from a log (`LearnedWorld`) or are those of the synthetic world,
 whose truth is known (`TrueWorld`).
 
-    world = LearnedWorld(model) users = world.population(4096) users.reset(keys=episode_keys)
-    # nobody has chosen anything yet, or a logged prefix each response = users.step(slates,
-    keys=step_keys)        # (4096, 10) items; one choice, or none, each users.states
-    # (4096, state_dim), after that choice
+    world = LearnedWorld(model)
+    users = world.population(4096)
+    users.reset(keys=episode_keys)              # no choice yet, or a logged prefix each
+    response = users.step(slates, keys=step_keys)  # (4096, 10) items; one choice or none each
+    users.states                                # (4096, state_dim), after that choice
 
 Items are numbered 0 … n_items − 1, the rows of `item_ids`. Randomness comes from keys alone, one
-per user and call: the same key gives the same draw whatever other users stand beside it and however
-many threads compute it."""
+per user and call: the same key gives the same draw for any other users beside it and any number of
+threads."""
 
 from __future__ import annotations
 
@@ -135,7 +136,7 @@ class Population(ABC):
 
     @abstractmethod
     def probabilities(self, slates: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Probability of each place of the slates (n, k), and of no click (n,); nobody moves."""
+        """Probability of each place of the slates (n, k), and of no click (n,); no state moves."""
 
     def follow(
         self, slates: IntArray, places: IntArray, active: npt.NDArray[np.bool_] | None = None

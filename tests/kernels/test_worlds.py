@@ -73,7 +73,7 @@ def test_a_simulated_event_follows_its_utilities(
         synthetic.KnownItems(base - 0.2, latents),
         synthetic.TasteLaw(0.8, repeat, 0.7),
         synthetic.ChoiceLaw(1.3, rule, outside),
-        synthetic.Events(items, choices, utility, probability, none),
+        synthetic.SimulatedEvents(items, choices, utility, probability, none),
     )
     for first, last in zip(offsets[0][:-1], offsets[0][1:], strict=True):
         state, before = np.zeros(DIM), set()

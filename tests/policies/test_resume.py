@@ -18,8 +18,8 @@ from fastgaum.policies.q_learning import QLearner
 from fastgaum.policies.registry import LEARNERS, TRAINED, untrained
 from fastgaum.policies.rollout import Setting
 from fastgaum.policies.training import (
+    PolicyProgress,
     TrainingFile,
-    TrainingProgress,
     TrainingTerms,
     train_policy,
 )
@@ -125,7 +125,7 @@ def test_saving_takes_its_share_of_the_time(
     monkeypatch.setattr(module, "save_state", slow)
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     for _ in range(50):
-        file.save(TrainingProgress())
+        file.save(PolicyProgress())
         now[0] += 1
     assert np.diff(written).tolist() == [21.0, 21.0]
 
