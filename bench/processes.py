@@ -127,7 +127,7 @@ def rounds(arguments: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from fastgaum.config import Config
-    from fastgaum.engine.game import FusedGame
+    from fastgaum.engine.game import EngineGame
     from fastgaum.features.batches import batches
     from fastgaum.features.space import FeatureSpace
     from fastgaum.logs.synthetic import synthesise
@@ -151,7 +151,7 @@ def rounds(arguments: argparse.Namespace) -> dict[str, Any]:
                 )
             torch.manual_seed(0)
             networks = Networks(config, space.n_ids, 0)
-            game = FusedGame(
+            game = EngineGame(
                 networks,
                 config,
                 regulariser_of(config),

@@ -14,11 +14,11 @@ import torch
 from fastgaum.bench.rivals.padded_one_hot import PaddedOneHot, ReportOneHot
 from fastgaum.bench.rivals.stock_torch import StockTorch
 from fastgaum.config import Config
-from fastgaum.engine.game import FusedGame
+from fastgaum.engine.game import game_for
 from fastgaum.features.batches import Batch, Sessions, batches
 from fastgaum.features.shared_sessions import SharedSessions
 from fastgaum.features.space import FeatureSpace
-from fastgaum.game.game import Game
+from fastgaum.game.game import Game, ReferenceGame
 from fastgaum.logs.locate import find_log
 from fastgaum.logs.log import IntArray, SessionLog
 from fastgaum.logs.registry import load
@@ -126,13 +126,12 @@ class Run:
         return {"first loss": torch.tensor(losses[0], dtype=torch.float32)}
 
 
-def _ours(networks: Networks, config: Config, data: Data) -> Game | FusedGame:
-    engine = FusedGame if FusedGame.supports(networks, config, torch.device("cpu")) else Game
-    return engine(networks, config, regulariser_of(config), data.unknown_of_id, outside=False)
+def _ours(networks: Networks, config: Config, data: Data) -> Game:
+    return game_for(networks, config, regulariser_of(config), data.unknown_of_id, False)
 
 
 def _reference(networks: Networks, config: Config, data: Data) -> Game:
-    return Game(networks, config, regulariser_of(config), data.unknown_of_id, outside=False)
+    return ReferenceGame(networks, config, regulariser_of(config), data.unknown_of_id, False)
 
 
 def _stock(**switches: bool) -> Callable[[Networks, Config, Data], StockTorch]:

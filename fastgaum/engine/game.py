@@ -1,5 +1,5 @@
-"""The game by hand: what `training.game.Game` does with autograd, over kernels; the two agree step
-by step.
+"""The game by hand: what `game.game.ReferenceGame` does with autograd, over kernels. The two agree
+step by step.
 
 Every loss of the game has a gradient in closed form with respect to the scores of a batch,
 (probability − target) / n_events, so one backward pass through a scorer and a history encoder is
@@ -21,6 +21,7 @@ from fastgaum.engine.optimiser import Named, PlayerOptimiser, SharedGradient, Sp
 from fastgaum.engine.scorer import FusedScorer, dense_parameters, parts_of
 from fastgaum.engine.scratch import Array, Scratch
 from fastgaum.errors import StepRefusedError
+from fastgaum.game.game import Game, ReferenceGame
 from fastgaum.kernels import choice as kernels
 from fastgaum.kernels.dropout import drop_ids
 from fastgaum.nets.networks import Networks
@@ -62,7 +63,7 @@ class FusedPlayer:
                 part.bind(self.optimiser)
 
 
-class FusedGame:
+class EngineGame(Game):
     """Two players over one set of networks, on the CPU; `supports` says for which
     configurations."""
 
@@ -74,12 +75,7 @@ class FusedGame:
         unknown_of_id: torch.Tensor,
         outside: bool,
     ) -> None:
-        self.networks, self.config, self.regulariser, self.outside = (
-            networks,
-            config,
-            regulariser,
-            outside,
-        )
+        super().__init__(networks, config, regulariser, outside)
         self.unknown_of_id = unknown_of_id.numpy()
         self.random = config.id_dropout > 0 or config.dropout > 0
         n_ids = len(self.unknown_of_id)
@@ -115,34 +111,10 @@ class FusedGame:
                 self.scratch,
             )
 
-    @staticmethod
-    def supports(networks: Networks, config: Config, device: torch.device) -> bool:
-        """Whether these networks and this game can be trained by hand."""
-        encoders = [player.history for player in networks.players]
-        if networks.generator_history is not None:
-            encoders.append(networks.generator_history)
-        known = all(fused_history(encoder, "", Scratch()) is not None for encoder in encoders)
-        plain = (config.states, config.expectation, config.ascent) == ("logged", "exact", "mirror")
-        floats = all(parameter.dtype is torch.float32 for parameter in networks.parameters())
-        return known and plain and floats and device.type == "cpu"
-
-    def set_learning_rates(self, factor: float, reward_share: float = 1.0) -> None:
-        """Set both players' learning rates to the configured ones times `factor`, the reward's also
-        times its share."""
-        for player in self.players:
-            player.optimiser.lr = self.config.lr * reward_share * factor
-        if self.generator is not None:
-            self.generator.optimiser.lr = self.config.generator_lr * factor
-
     def optimisers(self) -> dict[str, PlayerOptimiser]:
         """Every player's optimiser, by name."""
         own = {f"reward {i}": player.optimiser for i, player in enumerate(self.players)}
         return own if self.generator is None else {**own, "generator": self.generator.optimiser}
-
-    def settle(self) -> None:
-        """Bring every table up to date: before the networks are read."""
-        for player in self._all():
-            player.optimiser.settle()
 
     def share(self, processes: Processes) -> None:
         """Take every step with the other processes of the training."""
@@ -151,11 +123,6 @@ class FusedGame:
                 processes, self.slot_of, self.scratch, f"shared {name}"
             )
 
-    def freeze(self, frozen: bool) -> None:
-        """Let steps look at losses and gradients and move nothing, or move again."""
-        for player in self._all():
-            player.optimiser.frozen = frozen
-
     def release(self) -> None:
         """Settle, and leave the networks with parameters of their own."""
         self.settle()
@@ -163,8 +130,7 @@ class FusedGame:
             player.optimiser.release()
 
     def exact_step(self, batch: BatchTensors) -> float:
-        """One reward step against the closed-form best response; returns the mean Fenchel–Young
-        loss (nats for Shannon)."""
+        """As the base says."""
         total = 0.0
         for player in self.players:
             candidates, tokens = (
@@ -177,8 +143,7 @@ class FusedGame:
         return total / len(self.players)
 
     def round(self, batch: BatchTensors) -> float:
-        """Generator steps, then one reward step; returns the mean of ⟨φ, r⟩ − r(a_t) before the
-        reward's update."""
+        """As the base says."""
         probs, named = self._generator_turn(batch, self.config.generator_steps)
         probs = self._kept("generator probs", probs)
         offsets, choices = batch.source.display_offsets, batch.source.choices
@@ -339,6 +304,46 @@ class FusedGame:
 
     def _all(self) -> list[FusedPlayer]:
         return self.players if self.generator is None else [*self.players, self.generator]
+
+
+def game_for(
+    networks: Networks,
+    config: Config,
+    regulariser: Regulariser,
+    unknown_of_id: torch.Tensor,
+    outside: bool,
+    processes: Processes | None = None,
+) -> Game:
+    """The game that trains these networks: on the engine where it can be, by autograd elsewhere.
+
+    Args:
+        networks: what is trained, on its device.
+        config: how.
+        regulariser: the generator's Ω.
+        unknown_of_id: the id of each id's field for unknown values, (n_ids,).
+        outside: whether no click is offered as a choice.
+        processes: those that train together; alone if None.
+    """
+    device, alone = next(networks.parameters()).device, processes is None or processes.size == 1
+    # by hand, the gradient of a bilstm's matrices is never written, so it cannot be summed over
+    # processes
+    by_hand = runs_by_hand(networks, config, device) and (alone or config.history != "bilstm")
+    kind = EngineGame if by_hand else ReferenceGame
+    game = kind(networks, config, regulariser, unknown_of_id.to(device), outside)
+    if processes is not None and not alone:
+        game.share(processes)
+    return game
+
+
+def runs_by_hand(networks: Networks, config: Config, device: torch.device) -> bool:
+    """Whether these networks and this game can be trained by hand."""
+    encoders = [player.history for player in networks.players]
+    if networks.generator_history is not None:
+        encoders.append(networks.generator_history)
+    known = all(fused_history(encoder, "", Scratch()) is not None for encoder in encoders)
+    plain = (config.states, config.expectation, config.ascent) == ("logged", "exact", "mirror")
+    floats = all(parameter.dtype is torch.float32 for parameter in networks.parameters())
+    return known and plain and floats and device.type == "cpu"
 
 
 def _finite(loss: float) -> float:

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -31,8 +34,87 @@ from fastgaum.nets.tensors import Bags, BatchTensors, chosen_bags
 from fastgaum.processes import Processes
 
 
-class Game:
-    """Two players' optimisers over one set of networks."""
+class Optimiser(Protocol):
+    """One player's optimiser, as a training and its checkpoints see it."""
+
+    lr: float
+    frozen: bool
+    """whether a step looks at losses and gradients and moves nothing"""
+
+    @property
+    def counters(self) -> tuple[float, float]:
+        """Steps taken, and the logarithm of the weight decay of them all."""
+
+    def set_counters(self, steps: float, log_decay: float) -> None:
+        """Go on counting from here."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What a step remembers beside the counters, by name, in the optimiser's own memory."""
+
+    def settle(self) -> None:
+        """Give every table row the weight decay that it has waited for."""
+
+
+class Game(ABC):
+    """Two players over one set of networks, and the steps that train them.
+
+    `ReferenceGame` takes the steps by autograd, `engine.game.EngineGame` by kernels;
+    `engine.game.game_for` chooses."""
+
+    def __init__(
+        self, networks: Networks, config: Config, regulariser: Regulariser, outside: bool
+    ) -> None:
+        self.networks, self.config = networks, config
+        self.regulariser, self.outside = regulariser, outside
+
+    @abstractmethod
+    def exact_step(self, batch: BatchTensors) -> float:
+        """One reward step against the closed-form best response; returns the mean Fenchel–Young
+        loss (nats for Shannon).
+
+        Raises StepRefusedError for a loss or a gradient that is not finite; nothing has moved."""
+
+    @abstractmethod
+    def round(self, batch: BatchTensors) -> float:
+        """Generator steps, then one reward step; returns the mean of ⟨φ, r⟩ − r(a_t) before the
+        reward's update. Raises StepRefusedError as `exact_step` does."""
+
+    @abstractmethod
+    def generator_turn(self, batch: BatchTensors, steps: int) -> None:
+        """Generator steps against the present reward, which stays fixed."""
+
+    @abstractmethod
+    def optimisers(self) -> Mapping[str, Optimiser]:
+        """Every player's optimiser, by name: "reward 0", "reward 1", …, "generator"."""
+
+    @abstractmethod
+    def share(self, processes: Processes) -> None:
+        """Take every step with the other processes of the training."""
+
+    def set_learning_rates(self, factor: float, reward_share: float = 1.0) -> None:
+        """Set both players' learning rates to the configured ones times `factor`, the reward's also
+        times its share."""
+        for name, optimiser in self.optimisers().items():
+            own = self.config.lr * reward_share
+            optimiser.lr = factor * (self.config.generator_lr if name == "generator" else own)
+
+    def freeze(self, frozen: bool) -> None:
+        """Let steps look at losses and gradients and move nothing, or move again."""
+        for optimiser in self.optimisers().values():
+            optimiser.frozen = frozen
+
+    def settle(self) -> None:
+        """Bring every table up to date: before the networks are read."""
+        for optimiser in self.optimisers().values():
+            optimiser.settle()
+
+    def release(self) -> None:
+        """Settle, and leave the networks with parameters of their own."""
+        self.settle()
+
+
+class ReferenceGame(Game):
+    """The steps by autograd: any device, any configuration."""
 
     def __init__(
         self,
@@ -42,10 +124,7 @@ class Game:
         unknown_of_id: Tensor,
         outside: bool,
     ) -> None:
-        self.networks = networks
-        self.config = config
-        self.regulariser = regulariser
-        self.outside = outside
+        super().__init__(networks, config, regulariser, outside)
         self.drop_ids = IdDropout(unknown_of_id, config.id_dropout)
         shared = (config.clip, config.table_optimiser)
         # each player clips by its own gradient
@@ -58,46 +137,19 @@ class Game:
             StockOptimiser(parts, config.generator_lr, 0.0, *shared) if parts else None
         )
 
-    def set_learning_rates(self, factor: float, reward_share: float = 1.0) -> None:
-        """Set both players' learning rates to the configured ones times `factor`, the reward's also
-        times its share."""
-        for optimiser in self.reward_optimisers:
-            optimiser.lr = self.config.lr * reward_share * factor
-        if self.generator_optimiser is not None:
-            self.generator_optimiser.lr = self.config.generator_lr * factor
-
     def optimisers(self) -> dict[str, StockOptimiser]:
-        """Every player's optimiser, by name."""
+        """As the base says."""
         own = {f"reward {i}": optimiser for i, optimiser in enumerate(self.reward_optimisers)}
-        return (
-            own
-            if self.generator_optimiser is None
-            else {**own, "generator": self.generator_optimiser}
-        )
-
-    def settle(self) -> None:
-        """Bring every table up to date: before the networks are read."""
-        for optimiser in self.reward_optimisers:
-            optimiser.settle()
+        last = self.generator_optimiser
+        return own if last is None else {**own, "generator": last}
 
     def share(self, processes: Processes) -> None:
-        """Take every step with the other processes of the training."""
+        """As the base says."""
         for optimiser in self.optimisers().values():
             optimiser.processes = processes
 
-    def freeze(self, frozen: bool) -> None:
-        """Let steps look at losses and gradients and move nothing, or move again."""
-        own = [] if self.generator_optimiser is None else [self.generator_optimiser]
-        for optimiser in (*self.reward_optimisers, *own):
-            optimiser.frozen = frozen
-
-    def release(self) -> None:
-        """Settle: the parameters are the modules' own already."""
-        self.settle()
-
     def exact_step(self, batch: BatchTensors) -> float:
-        """One reward step against the closed-form best response; returns the mean Fenchel–Young
-        loss (nats for Shannon)."""
+        """As the base says."""
         self.networks.train()
         losses = []
         for player in self.networks.players:
@@ -108,9 +160,8 @@ class Game:
         return self._reward_update(losses)
 
     def round(self, batch: BatchTensors) -> float:
-        """Generator steps, then one reward step; returns the mean of ⟨φ, r⟩ − r(a_t) before the
-        reward's update."""
-        generated, dist = self.generator_turn(batch, self.config.generator_steps)
+        """As the base says."""
+        generated, dist = self._generator_turn(batch, self.config.generator_steps)
         self.networks.train()
         losses = []
         for player in self.networks.players:
@@ -122,13 +173,15 @@ class Game:
             losses.append(reward_loss(dist.probs, generated_utility, utility, batch).mean())
         return self._reward_update(losses)
 
-    def generator_turn(
+    def generator_turn(self, batch: BatchTensors, steps: int) -> None:
+        """As the base says."""
+        self._generator_turn(batch, steps)
+
+    def _generator_turn(
         self, batch: BatchTensors, steps: int
     ) -> tuple[Bags | None, ChoiceDistribution]:
-        """Generator steps against the present reward, which stays fixed.
-
-        Returns the generated tokens (None for logged histories) and the generator's distribution
-        after the last step."""
+        """Generator steps; returns the generated tokens (None for logged histories) and the
+        generator's distribution after the last step."""
         self.networks.eval()
         with torch.no_grad():
             generated = self._generated_tokens(batch) if self.config.states == "generated" else None

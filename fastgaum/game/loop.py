@@ -11,11 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fastgaum.checkpoint import State, check_like
-from fastgaum.config import Config
-from fastgaum.engine.game import FusedGame
 from fastgaum.errors import ConfigError, NumericsError
 from fastgaum.features.batches import Batch, Sessions, batches, count_batches
 from fastgaum.features.streamed_sessions import StreamedSessions
@@ -24,8 +21,6 @@ from fastgaum.game.game import Game
 from fastgaum.game.guard import Guard
 from fastgaum.game.observers import EpochRow, Observer, Silent
 from fastgaum.game.scoring import Figures, HeldBatches, figures
-from fastgaum.nets.networks import Networks
-from fastgaum.nets.regularisers import Regulariser
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 from fastgaum.processes import Processes
 
@@ -41,10 +36,6 @@ class TrainingData:
 
     train: Sessions | StreamedSessions
     validation: Sessions | StreamedSessions
-    unknown_of_id: Tensor
-    """the id of each id's field for unknown values, shape (n_ids,)"""
-    outside: bool
-    """whether no click is offered as a choice"""
     session_name: Callable[[int], str]
     """a session's name in an error, by its row in the log"""
 
@@ -54,40 +45,26 @@ class Trainer:
 
     def __init__(
         self,
-        networks: Networks,
-        config: Config,
-        regulariser: Regulariser,
+        game: Game,
         data: TrainingData,
         observer: Observer | None = None,
         checkpointer: Checkpointer | None = None,
         processes: Processes | None = None,
     ) -> None:
-        """Prepare a run on the device of the networks.
+        """Prepare a run on the device of the game's networks.
 
         Args:
-            networks: what is trained.
-            config: how.
-            regulariser: the generator's Ω.
+            game: what is trained, and how.
             data: sessions to train on and to validate on.
             observer: sees each epoch and each batch.
             checkpointer: saves the run, and brings it to where a former one was.
-            processes: those that train together.
+            processes: those that train together, the game's own.
         """
-        self.networks, self.config, self.regulariser = networks, config, regulariser
-        self.data, self.observer = data, observer or Silent()
+        networks, config = game.networks, game.config
+        self.game, self.networks, self.config = game, networks, config
+        self.regulariser, self.data, self.observer = game.regulariser, data, observer or Silent()
         self.processes, self.checkpointer = processes or Processes(), checkpointer or Checkpointer()
         self.device = next(networks.parameters()).device
-        # by hand, the gradient of a bilstm's matrices is never written, so it cannot be summed over
-        # processes
-        by_hand = FusedGame.supports(networks, config, self.device) and not (
-            self.processes.size > 1 and config.history == "bilstm"
-        )
-        engine = FusedGame if by_hand else Game
-        self.game: Game | FusedGame = engine(
-            networks, config, regulariser, data.unknown_of_id.to(self.device), data.outside
-        )
-        if self.processes.size > 1:
-            self.game.share(self.processes)
         self.guard = Guard(
             self.game, networks, config, data.train, data.session_name, self.processes
         )
@@ -307,7 +284,7 @@ class Trainer:
 
     def _figures(self, held: HeldBatches) -> Figures:
         total = self.processes.sum
-        eta, outside = self.config.eta, self.data.outside
+        eta, outside = self.config.eta, self.game.outside
         return figures(self.networks, held, self.regulariser, eta, outside, total)
 
     @torch.no_grad()

@@ -136,6 +136,7 @@ class UserModel(ChoiceModel):
             NumericsError: a loss is not finite; the model then holds the last good state.
         """
         # the engine's kernels take a second to import: a loaded model does without
+        from fastgaum.engine.game import game_for
         from fastgaum.game.checkpoint import Checkpointer
         from fastgaum.game.loop import Trainer, TrainingData
 
@@ -153,8 +154,6 @@ class UserModel(ChoiceModel):
         data = TrainingData(
             train=self._sessions(encoder, log, "train", processes.shards),
             validation=self._sessions(encoder, log, "validation"),
-            unknown_of_id=torch.from_numpy(space.unknown_of_id),
-            outside=self.outside,
             session_name=lambda row: f"'{log.session_name(row)}'",
         )
         del encoder
@@ -164,16 +163,11 @@ class UserModel(ChoiceModel):
                 self.config, space.n_ids, space.n_numbers, self.history, self.tables
             )
             self.networks = networks.to(self.device)
-            trainer = Trainer(
-                self.networks,
-                self.config,
-                self.regulariser,
-                data,
-                observer,
-                checkpointer,
-                processes,
+            unknown = torch.from_numpy(space.unknown_of_id)
+            game = game_for(
+                self.networks, self.config, self.regulariser, unknown, self.outside, processes
             )
-            rows = trainer.run()
+            rows = Trainer(game, data, observer, checkpointer, processes).run()
         self.table = pl.DataFrame([row.to_dict() for row in rows])
         return self.table
 

@@ -14,7 +14,7 @@ from fastgaum import threads
 from fastgaum.bench import cost_model, growth
 from fastgaum.bench.cost_model import Machine, Setting, cost, distinct
 from fastgaum.bench.training import Run, config_of, world
-from fastgaum.engine.game import FusedGame
+from fastgaum.engine.game import EngineGame
 
 MACHINE = Machine(events_per_second=1e5, sends=1e9, moves=4e9, latency=0.0)
 SMALL = Setting("paper-lstm", items=500, batch_events=200, displays=4.5, tokens=0.5, exponent=0.5)
@@ -64,7 +64,7 @@ def test_memory_is_what_an_optimiser_holds(rule: str) -> None:
         changes=(("table_optimiser", rule),),
     )
     run = Run(world("tail", 400, 500, 2.0), config_of("paper-lstm", table_optimiser=rule))
-    assert isinstance(run.game, FusedGame)
+    assert isinstance(run.game, EngineGame)
     dense = {"reward": 0, "generator": 0}
     held = weights = 0
     for name, optimiser in run.game.optimisers().items():

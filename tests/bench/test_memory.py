@@ -14,7 +14,7 @@ import pytest
 
 from fastgaum.bench import memory_extremes, memory_predict
 from fastgaum.bench.memory_growth import PAGE_MB, PATHS, slope_of
-from fastgaum.engine.game import FusedGame
+from fastgaum.engine.game import EngineGame
 from fastgaum.features import batches, selection
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.tensors import BatchTensors
@@ -89,13 +89,13 @@ def test_a_step_never_holds_more_candidates_than_a_batch_may(
     model.fit(log)
     whole = model.predict(log)
     sizes: list[int] = []
-    step = FusedGame.exact_step
+    step = EngineGame.exact_step
 
-    def recorded(game: FusedGame, batch: BatchTensors) -> float:
+    def recorded(game: EngineGame, batch: BatchTensors) -> float:
         sizes.append(batch.candidates.n_bags)
         return step(game, batch)
 
-    monkeypatch.setattr(FusedGame, "exact_step", recorded)
+    monkeypatch.setattr(EngineGame, "exact_step", recorded)
     for module in (selection, batches):
         monkeypatch.setattr(module, "BATCH_CANDIDATES", 60)
     cut = model.predict(log)

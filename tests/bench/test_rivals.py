@@ -19,7 +19,7 @@ from fastgaum.bench.rivals.stock_torch import StockTorch, looped, packed, sparse
 from fastgaum.config import Config
 from fastgaum.features.batches import Batch, assemble, batches
 from fastgaum.features.space import FeatureSpace
-from fastgaum.game.game import Game
+from fastgaum.game.game import ReferenceGame
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import regulariser_of
 from fastgaum.nets.tensors import to_tensors
@@ -45,7 +45,7 @@ class Pair:
         self.networks = Networks(self.config, space.n_ids, space.n_numbers)
         self.rival: PaddedGame = rival(self.networks, self.config, space.n_ids, no_click > 0)
         unknown = torch.from_numpy(space.unknown_of_id)
-        self.game = Game(
+        self.game = ReferenceGame(
             self.networks, self.config, regulariser_of(self.config), unknown, no_click > 0
         )
 

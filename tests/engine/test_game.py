@@ -14,10 +14,10 @@ import torch
 
 import fastgaum
 from fastgaum.config import Config
-from fastgaum.engine.game import FusedGame
+from fastgaum.engine.game import EngineGame, runs_by_hand
 from fastgaum.features.batches import batches
 from fastgaum.features.space import FeatureSpace
-from fastgaum.game.game import Game
+from fastgaum.game.game import ReferenceGame
 from fastgaum.game.scoring import score
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import synthesise
@@ -55,7 +55,7 @@ CASES: list[dict[str, Any]] = [
 
 def contenders(
     log: SessionLog, protocol: str, **changes: Any
-) -> tuple[Game, FusedGame, FeatureSpace, Config]:
+) -> tuple[ReferenceGame, EngineGame, FeatureSpace, Config]:
     """Both games over equal networks, nothing drawn."""
     space = FeatureSpace.fit(log, protocol, set_context=False)
     config = Config.from_preset(
@@ -67,8 +67,8 @@ def contenders(
     twin, unknown = copy.deepcopy(networks), torch.from_numpy(space.unknown_of_id)
     rule, outside = regulariser_of(config), log.has_no_click
     return (
-        Game(networks, config, rule, unknown, outside),
-        FusedGame(twin, config, rule, unknown, outside),
+        ReferenceGame(networks, config, rule, unknown, outside),
+        EngineGame(twin, config, rule, unknown, outside),
         space,
         config,
     )
@@ -162,12 +162,12 @@ def test_what_the_engine_leaves_to_autograd() -> None:
     cpu = torch.device("cpu")
     for changes in ({"states": "generated"}, {"expectation": "sampled"}, {"ascent": "value"}):
         config = Config.from_preset("paper-lstm", players="adversarial", **changes)
-        assert not FusedGame.supports(Networks(config, 9, 0), config, cpu)
+        assert not runs_by_hand(Networks(config, 9, 0), config, cpu)
     config = Config.from_preset("paper-lstm")
     networks = Networks(config, 9, 0)
-    assert FusedGame.supports(networks, config, cpu)
-    assert not FusedGame.supports(networks, config, torch.device("cuda"))
-    assert not FusedGame.supports(networks.double(), config, cpu)
+    assert runs_by_hand(networks, config, cpu)
+    assert not runs_by_hand(networks, config, torch.device("cuda"))
+    assert not runs_by_hand(networks.double(), config, cpu)
 
 
 @pytest.mark.parametrize("file", ["yelp.txt", "tb.txt", "rsc.txt"])
@@ -190,7 +190,7 @@ def test_fifty_steps_on_public_files(
     train = space.encode(log, log.sessions_in("train"))
     held = space.encode(log, log.sessions_in("validation"))
     losses, precisions = [], []
-    for contender in (Game, FusedGame):
+    for contender in (ReferenceGame, EngineGame):
         unknown = torch.from_numpy(space.unknown_of_id)
         game = contender(copy.deepcopy(networks), config, regulariser_of(config), unknown, False)
         order = np.random.default_rng(0)

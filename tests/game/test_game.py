@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from fastgaum.config import Config
-from fastgaum.engine.game import FusedGame
+from fastgaum.engine.game import EngineGame
 from fastgaum.features.batches import batches
 from fastgaum.features.space import FeatureSpace
-from fastgaum.game.game import Game
+from fastgaum.game.game import ReferenceGame
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import regulariser_of
@@ -20,14 +20,14 @@ from fastgaum.nets.tensors import to_tensors
 from tests.builders import random_log
 
 
-def _game(**changes: Any) -> tuple[Game, list[Any]]:
+def _game(**changes: Any) -> tuple[ReferenceGame, list[Any]]:
     torch.manual_seed(0)
     config = Config.from_preset("fastgaum", hidden=[16, 16], dropout=0.0, id_dropout=0.0, **changes)
     log = random_log(2, n_sessions=40)
     space = FeatureSpace.fit(log)
     networks = Networks(config, space.n_ids, space.n_numbers)
     tensors = [to_tensors(b) for b in batches(space.encode(log, log.sessions_in("train")), 64)]
-    return Game(
+    return ReferenceGame(
         networks, config, regulariser_of(config), torch.from_numpy(space.unknown_of_id), False
     ), tensors
 
@@ -97,14 +97,14 @@ def test_a_phase_out_of_patience_goes_on_from_its_best_epoch_with_lower_rates(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     factors: list[float] = []
-    original = FusedGame.set_learning_rates
+    original = EngineGame.set_learning_rates
 
-    def recorded(game: FusedGame, factor: float, reward_share: float = 1.0) -> None:
+    def recorded(game: EngineGame, factor: float, reward_share: float = 1.0) -> None:
         factors.append(factor)
         original(game, factor, reward_share)
         assert game.players[0].optimiser.lr == pytest.approx(game.config.lr * factor)
 
-    monkeypatch.setattr(FusedGame, "set_learning_rates", recorded)
+    monkeypatch.setattr(EngineGame, "set_learning_rates", recorded)
     log = random_log(5, n_sessions=120)
     tables = [
         UserModel.from_preset(

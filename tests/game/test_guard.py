@@ -13,12 +13,12 @@ import torch
 
 from fastgaum.baselines.logit import ConditionalLogit
 from fastgaum.config import Config
-from fastgaum.engine.game import FusedGame
+from fastgaum.engine.game import EngineGame
 from fastgaum.errors import ConfigError, LogFormatError, NumericsError, StepRefusedError
 from fastgaum.features.batches import assemble
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.space import EncodedSessions, FeatureSpace
-from fastgaum.game.game import Game
+from fastgaum.game.game import ReferenceGame
 from fastgaum.game.guard import at_fault
 from fastgaum.game.loop import Trainer, TrainingData
 from fastgaum.logs.log import SessionLog
@@ -28,7 +28,7 @@ from fastgaum.nets.regularisers import regulariser_of
 from fastgaum.nets.tensors import to_tensors
 from tests.builders import random_log
 
-GAMES = {"engine": FusedGame, "autograd": Game}
+GAMES = {"engine": EngineGame, "autograd": ReferenceGame}
 CASES: list[dict[str, Any]] = [
     {},
     {"activation": "elu", "history": "gru", "regulariser": "l2"},
@@ -61,7 +61,7 @@ def poisoned(encoded: EncodedSessions, session: int, value: float) -> EncodedSes
 def everything(game: Any) -> list[np.ndarray]:
     """Copies of all weights and of all that the optimisers hold."""
     held = [value.detach().numpy().copy() for value in game.networks.state_dict().values()]
-    if isinstance(game, FusedGame):
+    if isinstance(game, EngineGame):
         for player in [*game.players, game.generator]:
             assert player is not None
             o = player.optimiser
@@ -139,7 +139,7 @@ def test_a_frozen_step_looks_and_moves_nothing(kind: str) -> None:
     assert any((old != new).any() for old, new in zip(before, everything(game), strict=True))
 
 
-def train(kind: str, monkeypatch: pytest.MonkeyPatch, *bad: int, **changes: Any) -> Trainer:
+def train(kind: str, *bad: int, **changes: Any) -> Trainer:
     """A trainer over a log of which some sessions hold a NaN."""
     log = random_log(3, n_sessions=60)
     space = FeatureSpace.fit(log)
@@ -156,22 +156,18 @@ def train(kind: str, monkeypatch: pytest.MonkeyPatch, *bad: int, **changes: Any)
     for session in bad:
         encoded = poisoned(encoded, session, math.nan)
     data = TrainingData(
-        encoded,
-        space.encode(log, log.sessions_in("validation")),
-        torch.from_numpy(space.unknown_of_id),
-        False,
-        lambda row: f"'s{row}'",
+        encoded, space.encode(log, log.sessions_in("validation")), lambda row: f"'s{row}'"
     )
-    if kind == "autograd":
-        monkeypatch.setattr(FusedGame, "supports", staticmethod(lambda *_: False))
     torch.manual_seed(0)
     networks = Networks(config, space.n_ids, space.n_numbers)
-    return Trainer(networks, config, regulariser_of(config), data)
+    unknown = torch.from_numpy(space.unknown_of_id)
+    game = GAMES[kind](networks, config, regulariser_of(config), unknown, False)
+    return Trainer(game, data)
 
 
 @pytest.mark.parametrize("kind", GAMES)
-def test_training_stops_and_names_the_session(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = train(kind, monkeypatch, 5)
+def test_training_stops_and_names_the_session(kind: str) -> None:
+    trainer = train(kind, 5)
     row = trainer.data.train.rows[5]
     with pytest.raises(
         NumericsError,
@@ -182,8 +178,8 @@ def test_training_stops_and_names_the_session(kind: str, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("kind", GAMES)
-def test_training_skips_the_batch_and_goes_on(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = train(kind, monkeypatch, 5, 9, on_nonfinite="skip")
+def test_training_skips_the_batch_and_goes_on(kind: str) -> None:
+    trainer = train(kind, 5, 9, on_nonfinite="skip")
     rows = trainer.run()
     # two sessions lie in one batch or in two
     assert all(row.skipped in (1, 2) for row in rows)
@@ -196,8 +192,8 @@ def test_training_skips_the_batch_and_goes_on(kind: str, monkeypatch: pytest.Mon
     assert all(parameter.isfinite().all() for parameter in trainer.networks.parameters())
 
 
-def test_not_more_batches_than_configured_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = train("engine", monkeypatch, 5, on_nonfinite="skip", most_skipped=1)
+def test_not_more_batches_than_configured_are_skipped() -> None:
+    trainer = train("engine", 5, on_nonfinite="skip", most_skipped=1)
     with pytest.raises(
         NumericsError,
         match=r"epoch 2, .*2 batches are to be skipped, at most 1 are \(most_skipped\)",
@@ -207,7 +203,7 @@ def test_not_more_batches_than_configured_are_skipped(monkeypatch: pytest.Monkey
 
 
 def test_weights_that_overflow_are_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = train("engine", monkeypatch, on_nonfinite="skip")
+    trainer = train("engine", on_nonfinite="skip")
     weight = trainer.networks.players[0].reward.from_state.weight
     batch = next(trainer._shuffled())
     weight.data[0] = math.inf
@@ -222,9 +218,9 @@ def test_weights_that_overflow_are_named_as_such(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("kind", GAMES)
 def test_a_learning_rate_beyond_all_bounds_ends_in_a_named_error_and_a_good_state(
-    kind: str, monkeypatch: pytest.MonkeyPatch
+    kind: str,
 ) -> None:
-    trainer = train(kind, monkeypatch, lr=3e38, weight_decay=0.0, on_nonfinite="skip")
+    trainer = train(kind, lr=3e38, weight_decay=0.0, on_nonfinite="skip")
     with pytest.raises(NumericsError, match=r"not finite|diverged"):
         trainer.run()
     assert all(parameter.isfinite().all() for parameter in trainer.networks.parameters())

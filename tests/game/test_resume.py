@@ -13,7 +13,7 @@ import pytest
 
 from fastgaum.checkpoint import load_state, save_state
 from fastgaum.config import PRESETS, Config
-from fastgaum.engine.game import FusedGame
+from fastgaum.engine.game import EngineGame
 from fastgaum.errors import CheckpointError, ConfigError, OutputError, StepRefusedError
 from fastgaum.game import checkpoint
 from fastgaum.game.loop import Trainer
@@ -188,14 +188,14 @@ def test_skipped_batches_and_the_sessions_at_fault_are_kept(
 ) -> None:
     """The gap is taken without the sessions that were found; how many batches may still be skipped
     is counted on."""
-    step = FusedGame.exact_step
+    step = EngineGame.exact_step
 
-    def refused(game: FusedGame, batch: BatchTensors) -> float:
+    def refused(game: EngineGame, batch: BatchTensors) -> float:
         if 5 in batch.source.rows.tolist():
             raise StepRefusedError("made up")
         return step(game, batch)
 
-    monkeypatch.setattr(FusedGame, "exact_step", refused)
+    monkeypatch.setattr(EngineGame, "exact_step", refused)
     config = config_of("fastgaum", search=[], on_nonfinite="skip", most_skipped=2)
     run(config, log, tmp_path / "whole")
     for batch in (1, 7, 12):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fastgaum.cli.app import main
 from fastgaum.config import Config
-from fastgaum.engine.game import FusedGame
+from fastgaum.engine.game import runs_by_hand
 from fastgaum.errors import CheckpointError
 from fastgaum.logs.pack import to_frame
 from fastgaum.models.user_model import UserModel
@@ -106,9 +106,9 @@ def test_the_search_tries_the_encoder_that_is_trained() -> None:
 def test_the_engine_stands_back() -> None:
     config = Config.from_preset("fastgaum", **{**SMALL, "history": "lstm"})
     cpu = torch.device("cpu")
-    assert FusedGame.supports(Networks(config, 9, 0), config, cpu)
+    assert runs_by_hand(Networks(config, 9, 0), config, cpu)
     for encoder in (SumOfAll, Louder):
-        assert not FusedGame.supports(Networks(config, 9, 0, encoder), config, cpu)
+        assert not runs_by_hand(Networks(config, 9, 0, encoder), config, cpu)
 
 
 def test_generated_choices_reach_the_states_by_the_base_as_by_hand() -> None:

@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastgaum.engine.game import FusedGame
+from fastgaum.engine.game import EngineGame
 from fastgaum.errors import ConfigError
-from fastgaum.game.game import Game
+from fastgaum.game.game import ReferenceGame
 from fastgaum.game.loop import Trainer
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import synthesise
@@ -124,7 +124,7 @@ def test_autograd_trains_them_and_names_differ(
         UserModel.from_preset(
             device="cpu", tables=tables, **PLAIN | {"epochs": 1, "history_owner": "own"}
         ).fit(log)
-    assert games == [FusedGame, Game]
+    assert games == [EngineGame, ReferenceGame]
     assert dict(names) == {
         "history 0.input": 16,
         "reward 0.first": 8,

@@ -177,13 +177,13 @@ def test_damaged_models_are_refused(tmp_path: Path, damage: str) -> None:
 def test_nan_stops_training_names_the_place_and_keeps_the_last_good_state(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from fastgaum.engine.game import FusedGame
+    from fastgaum.engine.game import EngineGame
 
     log = random_log(1)
     model = UserModel.from_preset(players="exact", search=[], **SMALL)
-    step, calls = FusedGame.exact_step, []
+    step, calls = EngineGame.exact_step, []
 
-    def poisoned(game: FusedGame, batch: Any) -> float:
+    def poisoned(game: EngineGame, batch: Any) -> float:
         calls.append(1)
         loss = step(game, batch)
         if len(calls) == 3:
@@ -192,7 +192,7 @@ def test_nan_stops_training_names_the_place_and_keeps_the_last_good_state(
             return float("nan")
         return loss
 
-    monkeypatch.setattr(FusedGame, "exact_step", poisoned)
+    monkeypatch.setattr(EngineGame, "exact_step", poisoned)
     with pytest.raises(
         NumericsError, match=r"the weights 'players\.0\.\S*' are not finite in epoch 2, batch 2"
     ):

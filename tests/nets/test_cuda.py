@@ -11,7 +11,7 @@ from torch import Tensor
 from fastgaum.config import Config
 from fastgaum.features.batches import batches
 from fastgaum.features.space import FeatureSpace
-from fastgaum.game.game import Game
+from fastgaum.game.game import ReferenceGame
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.nets import segments
 from fastgaum.nets.bags import bag_sum
@@ -93,7 +93,7 @@ def test_a_step_on_the_card_is_the_step_on_the_cpu(history: str, kind: str) -> N
     batch = next(batches(space.encode(log, log.sessions_in("train")), 10_000))
     for device in ("cpu", "cuda"):
         own = copy.deepcopy(networks).to(device)
-        game = Game(
+        game = ReferenceGame(
             own,
             config,
             regulariser_of(config),

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from fastgaum.config import Config
+from fastgaum.engine.game import game_for
 from fastgaum.errors import NumericsError
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.checkpoint import Checkpoint, Checkpointer
@@ -181,8 +182,6 @@ def refused(processes: Processes, folder: Path) -> dict[str, Any]:
     data = TrainingData(
         dataclasses.replace(train, numbers=numbers),
         space.encode(log, log.sessions_in("validation")),
-        torch.from_numpy(space.unknown_of_id),
-        False,
         lambda row: f"'{log.session_name(row)}'",
     )
     found: dict[str, Any] = {}
@@ -198,13 +197,9 @@ def refused(processes: Processes, folder: Path) -> dict[str, Any]:
         )
         torch.manual_seed(0)
         networks = Networks(config, space.n_ids, space.n_numbers)
-        trainer = Trainer(
-            networks,
-            config,
-            regulariser_of(config),
-            data,
-            processes=processes,
-        )
+        unknown = torch.from_numpy(space.unknown_of_id)
+        game = game_for(networks, config, regulariser_of(config), unknown, False, processes)
+        trainer = Trainer(game, data, processes=processes)
         try:
             rows = trainer.run()
             found[rule] = [[row.skipped, row.at_fault] for row in rows]
