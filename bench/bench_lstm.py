@@ -28,9 +28,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_sequence
 
 from fastgaum.bench.races import Bar, Race
-from fastgaum.engine.optimiser import Named, SparseTable
+from fastgaum.engine.optimiser import Named, NamedRoom, SparseTable
 from fastgaum.engine.recurrence import LstmLayer
-from fastgaum.engine.scratch import Scratch
 from fastgaum.logs.synthetic import synthesise
 
 Step = Callable[[], dict[str, Tensor] | None]
@@ -159,13 +158,13 @@ class FromItems:
     named row's gradient."""
 
     def __init__(self, work: Work) -> None:
-        self.work, self.scratch = work, Scratch()
+        self.work, self.room = work, NamedRoom()
         w_ih, self.w_hh, b_ih, b_hh = (value.detach().numpy() for value in work.module.parameters())
         assert work.embedding is not None
         self.embedding = work.embedding.weight.detach().numpy()
         self.w_ih, self.bias = w_ih, b_ih + b_hh
         table = nn.Parameter(torch.from_numpy(self.embedding @ w_ih.T))
-        self.table = SparseTable(table, N_ITEMS, "adagrad", self.scratch, "table")
+        self.table = SparseTable(table, N_ITEMS, "adagrad")
         self.slot_of = np.full(N_ITEMS, -1, np.int32)
         self.ids, self.ones = work.items.int().numpy(), np.arange(work.n_tokens + 1, dtype=np.int32)
         self.offsets, self.grad = work.offsets.numpy(), work.grad.numpy()
@@ -177,7 +176,7 @@ class FromItems:
             self.offsets, self.w_hh, self.bias, self.table.values, self.ids
         )
         sums, *_ = self.lstm.backward(self.grad, self.grad_weight, self.grad_bias)
-        self.named = Named(self.ids, self.ones, self.slot_of, self.scratch, "named")
+        self.named = Named(self.ids, self.ones, self.slot_of, self.room)
         self.table.add(self.named, sums)
 
     def found(self) -> dict[str, Tensor]:

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgaum.bench.races import Bar, Race
-from fastgaum.engine.optimiser import Named, PlayerOptimiser, SparseTable
-from fastgaum.engine.scratch import Scratch
+from fastgaum.engine.optimiser import Named, NamedRoom, PlayerOptimiser, SparseTable
 from fastgaum.kernels.bag_linear import bag_linear
 
 LR = 1e-3
@@ -41,8 +40,8 @@ class Work:
 
 
 def ours(work: Work, rule: str) -> Callable[[], dict[str, Tensor]]:
-    table, scratch = nn.Parameter(work.start.clone()), Scratch()
-    sparse = SparseTable(table, work.n_rows, rule, scratch, "table")  # type: ignore[arg-type]
+    table, room = nn.Parameter(work.start.clone()), NamedRoom()
+    sparse = SparseTable(table, work.n_rows, rule)  # type: ignore[arg-type]
     player = PlayerOptimiser([nn.Parameter(torch.zeros(1))], [sparse], LR, 0.0, 1e9)
     ids, offsets, grad = work.ids.numpy(), work.offsets.numpy(), work.grad.numpy()
     slot_of = np.full(work.n_rows, -1, np.int32)
@@ -52,7 +51,7 @@ def ours(work: Work, rule: str) -> Callable[[], dict[str, Tensor]]:
 
     def step() -> dict[str, Tensor]:
         bag_linear(0, len(ids), sparse.values, ids, offsets, numbers, none, weight, zeros, sums)
-        sparse.add(Named(ids, offsets, slot_of, scratch, "named"), grad)
+        sparse.add(Named(ids, offsets, slot_of, room), grad)
         player.step()
         return {"sums": torch.from_numpy(sums), "rows": table.detach()[work.ids.long()]}
 

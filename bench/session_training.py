@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from fastgaum import threads
 from fastgaum.bench.rivals.session_data import Sessions
-from fastgaum.engine.optimiser import Named
+from fastgaum.engine.buffers import Array, Buffer
+from fastgaum.engine.optimiser import Named, NamedRoom
 from fastgaum.engine.recurrence import GruLayer
-from fastgaum.engine.scratch import Array, Scratch
 from fastgaum.kernels import item_gates as gate_kernels
 from fastgaum.kernels import own_batch as loss_kernels
 from fastgaum.kernels import rows as row_kernels
@@ -62,11 +62,10 @@ class Packed:
         self.loss, self.lr = loss, np.float32(lr)
         self.split = 2 if loss == "cross-entropy" and block >= SPLIT else 1
         self.gru = GruLayer(hidden)
-        self.order, self.scratch, self.ones = (
-            np.random.default_rng(seed),
-            Scratch(),
-            np.empty(0, np.int32),
-        )
+        self.order, self.ones = np.random.default_rng(seed), np.empty(0, np.int32)
+        self.room = NamedRoom()
+        self._grad_states, self._grad_rows, self._gates, self._x = (Buffer() for _ in range(4))
+        self._grad_w_ih, self._grad_b_ih, self._total = (Buffer() for _ in range(3))
         self._take(sessions)
         # the last column is the item's bias
         self.table = torch.empty(sessions.n_items, hidden + 1).uniform_(-0.1, 0.1).numpy()
@@ -117,10 +116,10 @@ class Packed:
         )
         # after the inputs the targets, once for each piece of a block, and the negatives
         ids = np.concatenate([inputs, *[targets] * self.split, negatives])
-        named = Named(ids, self._starts(len(ids)), self.slot_of, self.scratch, "named")
+        named = Named(ids, self._starts(len(ids)), self.slot_of, self.room)
         states = self._forward(inputs, offsets)
-        grad_states = self.scratch.floats("state gradients", n, self.hidden)
-        grad_rows = self.scratch.floats("row gradients", len(ids), self.hidden + 1)
+        grad_states = self._grad_states(n, self.hidden)
+        grad_rows = self._grad_rows(len(ids), self.hidden + 1)
         if self.loss == "bpr":
             loss = self._bpr(targets, negatives, states, grad_states, grad_rows[n:])
         else:
@@ -143,8 +142,8 @@ class Packed:
         """State after each input, (n, H)."""
         w_ih, b_ih, w_hh, b_hh = self.weights
         n = len(inputs)
-        gates = self.scratch.floats("gates", n, len(b_ih))
-        self.x = self.scratch.floats("x", n, self.hidden)
+        gates = self._gates(n, len(b_ih))
+        self.x = self._x(n, self.hidden)
         fixed = (inputs, self.table, np.ascontiguousarray(w_ih.T), b_ih, self.x, gates)
         threads.run(gate_kernels.item_gates, [(*part, *fixed) for part in _parts(n)])
         return self.gru.forward(offsets, w_hh, b_hh, gates)
@@ -198,8 +197,8 @@ class Packed:
         grad_w_ih, grad_b_ih, grad_w_hh, grad_b_hh = self.grads
         of_gates, _ = self.gru.backward(grad_states, grad_w_hh, grad_b_hh)
         parts = _parts(len(grad_inputs))
-        weights = self.scratch.floats("projection gradients", len(parts), *grad_w_ih.shape)
-        biases = self.scratch.floats("projection bias gradients", len(parts), len(grad_b_ih))
+        weights = self._grad_w_ih(len(parts), *grad_w_ih.shape)
+        biases = self._grad_b_ih(len(parts), len(grad_b_ih))
         fixed = (self.x, self.weights[0], of_gates, grad_inputs)
         threads.run(
             gate_kernels.item_gates_backward,
@@ -211,7 +210,7 @@ class Packed:
     def _update(self, named: Named, grad_rows: Array) -> None:
         """Sum the gradients of each row that was named, and move the rows and the weights."""
         width = self.hidden + 1
-        total = self.scratch.floats("summed gradients", named.count, width)
+        total = self._total(named.count, width)
         parts = [(grad_rows, *named.bags, *part, total) for part in named.parts(width)]
         threads.run(row_kernels.add_rows, parts)
         held = (self.table, named.rows, total, self.squares)

@@ -9,8 +9,8 @@ import numpy as np
 from torch import nn
 
 from fastgaum import threads
+from fastgaum.engine.buffers import Array, Buffer
 from fastgaum.engine.optimiser import Named, PlayerOptimiser, SparseTable
-from fastgaum.engine.scratch import Array, Scratch
 from fastgaum.kernels import bag_linear as kernels
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.tensors import Bags
@@ -19,12 +19,13 @@ PART = 2048
 """tokens per part"""
 
 
-class BagInput:
+class BagLayer:
     """One input projection's passes; its table is sparse, the rest lies in its player's flat
     block."""
 
-    def __init__(self, source: BagLinear, name: str, scratch: Scratch) -> None:
-        self.source, self.name, self.scratch = source, name, scratch
+    def __init__(self, source: BagLinear) -> None:
+        self.source = source
+        self._projected, self._rows = Buffer(), Buffer()
         self.bias = cast(
             nn.Parameter, source.bias if source.numbers is None else source.numbers.bias
         )
@@ -37,7 +38,7 @@ class BagInput:
 
     def own_table(self, n_ids: int, rule: Any) -> SparseTable:
         """Make the table sparse."""
-        self.table = SparseTable(self.source.table, n_ids, rule, self.scratch, f"{self.name}.table")
+        self.table = SparseTable(self.source.table, n_ids, rule, "tokens")
         return self.table
 
     def bind(self, optimiser: PlayerOptimiser) -> None:
@@ -57,7 +58,7 @@ class BagInput:
     def forward(self, tokens: Bags) -> Array:
         """The projection of each token, (n_tokens, width); valid until the next forward pass."""
         n = tokens.n_bags
-        result = self.scratch.floats(f"{self.name}.projected", n, self.bias.numel())
+        result = self._projected(n, self.bias.numel())
         fixed = (self.table.values, *_arrays(tokens), *self.values, result)
         threads.run(
             kernels.bag_linear,
@@ -69,11 +70,7 @@ class BagInput:
         """Leave all gradients where the optimiser reads them; `grad` (n_tokens, width), `named` of
         the tokens' ids."""
         up = self.values[0]
-        rows = (
-            self.scratch.floats("token row gradients", len(grad), self.table.width)
-            if len(up)
-            else grad
-        )
+        rows = self._rows(len(grad), self.table.width) if len(up) else grad
         kernels.bag_linear_backward(
             grad, self.table.values, *_arrays(tokens), up, *self.grads, rows
         )

@@ -15,11 +15,11 @@ import torch
 from torch import nn
 
 from fastgaum import threads
-from fastgaum.engine.bag_input import BagInput
-from fastgaum.engine.histories import FusedHistory
+from fastgaum.engine.bag_input import BagLayer
+from fastgaum.engine.buffers import Array, Buffer
+from fastgaum.engine.histories import EngineHistory
 from fastgaum.engine.optimiser import Named, SparseTable
 from fastgaum.engine.product import ProductWeight
-from fastgaum.engine.scratch import Array, Scratch
 from fastgaum.kernels import direction as kernels
 from fastgaum.kernels import packing
 from fastgaum.nets.bags import BagLinear
@@ -35,18 +35,19 @@ _NO_INPUT: tuple[Array, Array, Array] = (
 """the first layer's: its gates come projected"""
 
 
-class FusedPrefixBiLstm(FusedHistory):
+class BiLstmHistory(EngineHistory):
     """Prefixes as sequences of their own, each layer's two directions as one kernel call each."""
 
     encoder: PrefixBiLstm
 
-    def __init__(self, encoder: PrefixBiLstm, name: str, scratch: Scratch) -> None:
-        super().__init__(encoder, name, scratch)
+    def __init__(self, encoder: PrefixBiLstm) -> None:
+        super().__init__(encoder)
         self.size = encoder.dim
-        self.inputs = [
-            BagInput(cast(BagLinear, source), f"{name}.{way}", scratch)
-            for source, way in zip(encoder.inputs, ("forward", "backward"), strict=True)
-        ]
+        self.inputs = [BagLayer(cast(BagLinear, source)) for source in encoder.inputs]
+        n = encoder.layers
+        self._gates, self._memory, self._sums = ([_pair() for _ in range(n)] for _ in range(3))
+        self._hidden = [Buffer() for _ in range(n)]
+        self._back_hidden, self._below, self._at_tokens_grad = Buffer(), _pair(), Buffer()
 
     def dense_parameters(self) -> list[nn.Parameter]:
         """Input projections and biases."""
@@ -90,15 +91,14 @@ class FusedPrefixBiLstm(FusedHistory):
         self.tokens, self.rows, self.offsets = tokens, rows, offsets
         self.order = np.empty(len(offsets) - 1, np.int32)
         packing.order_by_length(offsets, self.order)
-        size, n, take = self.size, len(rows), self.scratch.floats
+        size, n = self.size, len(rows)
         self.gates: list[list[Array]] = []
         self.memory: list[list[Array]] = []
         self.hidden: list[Array] = []
         for layer in range(self.encoder.layers):
-            names = [f"{self.name}.{layer}.{way}" for way in range(2)]
-            gates = [take(f"{name}.gates", n, 4 * size) for name in names]
-            memory = [take(f"{name}.memory", n, size) for name in names]
-            hidden: Array = take(f"{self.name}.{layer}.hidden", n, 2 * size)
+            gates = [room(n, 4 * size) for room in self._gates[layer]]
+            memory = [room(n, size) for room in self._memory[layer]]
+            hidden: Array = self._hidden[layer](n, 2 * size)
             calls = []
             for way in range(2):
                 at, inputs = 2 * layer + way, _NO_INPUT
@@ -118,8 +118,8 @@ class FusedPrefixBiLstm(FusedHistory):
         return np.concatenate([hidden[self.last, :size], hidden[self.first, size:]], axis=1)
 
     def _run_back(self, grad: Array, slot_of: Any) -> None:
-        size, n, take = self.size, len(self.rows), self.scratch.floats
-        back = take("hidden gradients", n, 2 * size)
+        size, n = self.size, len(self.rows)
+        back = self._back_hidden(n, 2 * size)
         back[:] = 0
         back[self.last, :size] = grad[:, :size]
         back[self.first, size:] = grad[:, size:]
@@ -127,10 +127,8 @@ class FusedPrefixBiLstm(FusedHistory):
         later, earlier = (np.delete(np.arange(n), ends) for ends in (self.first, self.last))
         steps = [(later, later - 1), (earlier, earlier + 1)]
         for layer in range(self.encoder.layers - 1, -1, -1):
-            sums = [take(f"{self.name}.{layer}.{way}.sums", n, 4 * size) for way in range(2)]
-            below = [
-                take(f"input gradients {way}", n if layer else 0, 2 * size) for way in range(2)
-            ]
+            sums = [room(n, 4 * size) for room in self._sums[layer]]
+            below = [room(n if layer else 0, 2 * size) for room in self._below]
             calls = []
             for way in range(2):
                 at = 2 * layer + way
@@ -156,8 +154,13 @@ class FusedPrefixBiLstm(FusedHistory):
             if layer:
                 np.add(below[0], below[1], out=back)
         ids, offsets = self.tokens.ids.numpy(), self.tokens.offsets.numpy()
-        named = Named(ids, offsets, slot_of, self.scratch, f"{self.name}.named")
+        named = Named(ids, offsets, slot_of, self.room)
         for way, part in enumerate(self.inputs):
-            at_tokens = take("token gate gradients", self.tokens.n_bags, 4 * size)
+            at_tokens = self._at_tokens_grad(self.tokens.n_bags, 4 * size)
             kernels.add_rows_at(sums[way], self.rows, at_tokens)
             part.backward(self.tokens, at_tokens, named)
+
+
+def _pair() -> tuple[Buffer, Buffer]:
+    """One for each direction."""
+    return Buffer(), Buffer()

@@ -19,15 +19,16 @@ class Buffer:
     def __init__(self, dtype: type[np.generic] = np.float32) -> None:
         self.held: npt.NDArray[Any] = np.empty(0, dtype)
         self.view: npt.NDArray[Any] = self.held
+        self.shape: tuple[int, ...] = (0,)
 
     def __call__(self, *shape: int) -> npt.NDArray[Any]:
         """An array of that shape; it holds what was last written, in the order of memory."""
         # one step asks for the same array several times, and in a small step making the view is
         # what takes long
-        if self.view.shape == shape:
+        if self.shape == shape:
             return self.view
         size = math.prod(shape)
         if self.held.size < size:
             self.held = np.empty(size + size // 4, self.held.dtype)
-        self.view = self.held[:size].reshape(shape)
+        self.view, self.shape = self.held[:size].reshape(shape), shape
         return self.view

@@ -8,6 +8,7 @@ all that a step needs."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,22 @@ import torch
 
 from fastgaum import threads
 from fastgaum.config import Config
-from fastgaum.engine.encoders import fused_history
-from fastgaum.engine.histories import FusedHistory
-from fastgaum.engine.optimiser import Named, PlayerOptimiser, SharedGradient, SparseTable
-from fastgaum.engine.scorer import FusedScorer, dense_parameters, parts_of
-from fastgaum.engine.scratch import Array, Scratch
+from fastgaum.engine.bilstm import BiLstmHistory
+from fastgaum.engine.buffers import Array, Buffer
+from fastgaum.engine.histories import EngineHistory, PositionWeightHistory, RecurrentHistory
+from fastgaum.engine.optimiser import (
+    Named,
+    NamedRoom,
+    PlayerOptimiser,
+    SharedGradient,
+    SparseTable,
+)
+from fastgaum.engine.scorer import ScorerLayer, dense_parameters, parts_of
 from fastgaum.errors import StepRefusedError
 from fastgaum.game.game import Game, ReferenceGame
 from fastgaum.kernels import choice as kernels
 from fastgaum.kernels.dropout import drop_ids
+from fastgaum.nets.histories import HistoryEncoder, PositionWeight, PrefixBiLstm, Recurrent
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import Regulariser, Shannon, best_value
 from fastgaum.nets.scorers import Scorer
@@ -34,23 +42,34 @@ SHARED_SCORES = 1 << 16
 """scores of a softmax that two threads share"""
 
 
-class FusedPlayer:
+HISTORIES: dict[type[HistoryEncoder], Callable[[Any], EngineHistory]] = {
+    Recurrent: RecurrentHistory,
+    PositionWeight: PositionWeightHistory,
+    PrefixBiLstm: BiLstmHistory,
+}
+"""the passes by hand of each class of encoder; subclasses have none"""
+
+
+def engine_history(encoder: HistoryEncoder) -> EngineHistory:
+    """The encoder by hand."""
+    return HISTORIES[type(encoder)](encoder)
+
+
+class EnginePlayer:
     """A scorer, the history encoder it trains (a generator that reads the reward's states has
     none), one optimiser."""
 
     def __init__(
         self,
         scorer: Scorer,
-        history: FusedHistory | None,
-        name: str,
+        encoder: HistoryEncoder | None,
         n_ids: int,
         config: Config,
         lr: float,
         weight_decay: float,
-        scratch: Scratch,
     ) -> None:
-        self.history = history
-        self.scorer = FusedScorer(scorer, f"{name}.scorer", scratch)
+        history = None if encoder is None else engine_history(encoder)
+        self.history, self.scorer = history, ScorerLayer(scorer)
         tables: list[SparseTable] = self.scorer.own_tables(n_ids, config.table_optimiser)
         dense, products = dense_parameters(scorer), []
         if history is not None:
@@ -80,35 +99,22 @@ class EngineGame(Game):
         self.random = config.id_dropout > 0 or config.dropout > 0
         n_ids = len(self.unknown_of_id)
         self.slot_of = np.full(n_ids, -1, np.int32)
-        self.scratch = Scratch()
-        self.players = []
-        for i, player in enumerate(networks.players):
-            history = fused_history(player.history, f"history {i}", self.scratch)
-            self.players.append(
-                FusedPlayer(
-                    player.reward,
-                    history,
-                    f"reward {i}",
-                    n_ids,
-                    config,
-                    config.lr,
-                    config.weight_decay,
-                    self.scratch,
-                )
+        self.room = NamedRoom()
+        self._generator_probs, self._targets, self._grad_scores, self._probs, self._totals = (
+            Buffer() for _ in range(5)
+        )
+        self._dropped_ids = {"candidates": Buffer(np.int32), "tokens": Buffer(np.int32)}
+        self.players = [
+            EnginePlayer(
+                player.reward, player.history, n_ids, config, config.lr, config.weight_decay
             )
-        self.generator: FusedPlayer | None = None
+            for player in networks.players
+        ]
+        self.generator: EnginePlayer | None = None
         if networks.generator is not None:
             own = networks.generator_history
-            history = None if own is None else fused_history(own, "generator history", self.scratch)
-            self.generator = FusedPlayer(
-                networks.generator,
-                history,
-                "generator",
-                n_ids,
-                config,
-                config.generator_lr,
-                0.0,
-                self.scratch,
+            self.generator = EnginePlayer(
+                networks.generator, own, n_ids, config, config.generator_lr, 0.0
             )
 
     def optimisers(self) -> dict[str, PlayerOptimiser]:
@@ -118,10 +124,8 @@ class EngineGame(Game):
 
     def share(self, processes: Processes) -> None:
         """Take every step with the other processes of the training."""
-        for name, optimiser in self.optimisers().items():
-            optimiser.shared = SharedGradient(
-                processes, self.slot_of, self.scratch, f"shared {name}"
-            )
+        for optimiser in self.optimisers().values():
+            optimiser.shared = SharedGradient(processes, self.slot_of)
 
     def release(self) -> None:
         """Settle, and leave the networks with parameters of their own."""
@@ -145,7 +149,7 @@ class EngineGame(Game):
     def round(self, batch: BatchTensors) -> float:
         """As the base says."""
         probs, named = self._generator_turn(batch, self.config.generator_steps)
-        probs = self._kept("generator probs", probs)
+        probs = _copied(probs, self._generator_probs)
         offsets, choices = batch.source.display_offsets, batch.source.choices
         total = 0.0
         for player in self.players:
@@ -159,9 +163,7 @@ class EngineGame(Game):
             else:
                 # nothing is drawn, so the scores that the generator trained against are this step's
                 # own
-                utility = self.scratch.floats(
-                    f"{player.scorer.name}.scores", batch.candidates.n_bags
-                )
+                utility = player.scorer.scores
             loss = _finite(kernels.expected_loss(utility, probs, offsets, choices))
             total += self._reward_step(player, batch, probs, named, loss)
         return total / len(self.players)
@@ -180,13 +182,13 @@ class EngineGame(Game):
         outputs = [
             self._utility(player, batch, batch.candidates, batch.tokens) for player in self.players
         ]
-        states = self._reward_states(batch)
+        states = self._reward_states()
         utility = outputs[0] if len(outputs) == 1 else np.mean(outputs, axis=0)
         best, loss = self._best_response(utility, batch)
         _finite(loss)
-        target = self._kept("targets", best)
+        target = _copied(best, self._targets)
         named = self._named(batch.candidates)
-        grad = self.scratch.floats("score gradients", len(target))
+        grad = self._grad_scores(len(target))
         probs = target
         for step in range(steps + (1 if last else 0)):
             if generator.history is not None:
@@ -202,9 +204,9 @@ class EngineGame(Game):
         return probs, named
 
     def _reward_step(
-        self, player: FusedPlayer, batch: BatchTensors, probs: Array, named: Named, loss: float
+        self, player: EnginePlayer, batch: BatchTensors, probs: Array, named: Named, loss: float
     ) -> float:
-        grad = self.scratch.floats("score gradients", len(probs))
+        grad = self._grad_scores(len(probs))
         kernels.logged_gradient(probs, batch.source.display_offsets, batch.source.choices, grad)
         grad_states = player.scorer.backward(grad, named)
         assert player.history is not None
@@ -213,7 +215,7 @@ class EngineGame(Game):
 
     def _utility(
         self,
-        player: FusedPlayer,
+        player: EnginePlayer,
         batch: BatchTensors,
         candidates: Bags,
         tokens: Bags,
@@ -224,16 +226,12 @@ class EngineGame(Game):
         key = self._dropout_key(player) if train else None
         return player.scorer.forward(*self._inputs(batch, candidates), states, key)
 
-    def _dropout_key(self, player: FusedPlayer) -> int | None:
+    def _dropout_key(self, player: EnginePlayer) -> int | None:
         return _key() if player.scorer.rate > 0 else None
 
-    def _reward_states(self, batch: BatchTensors) -> Array:
+    def _reward_states(self) -> Array:
         """The states that the reward players have just read, side by side."""
-        states = [
-            self.scratch.floats(f"history {i}.states", batch.n_events, player.history.state_dim)
-            for i, player in enumerate(self.players)
-            if player.history is not None
-        ]
+        states = [player.history.states for player in self.players if player.history is not None]
         return states[0] if len(states) == 1 else np.concatenate(states, axis=1)
 
     def _inputs(self, batch: BatchTensors, candidates: Bags) -> tuple[Any, Any, Array]:
@@ -266,10 +264,7 @@ class EngineGame(Game):
         return dist.probs.numpy()
 
     def _softmax(self, scores: Array, eta: float, batch: BatchTensors) -> tuple[Array, Array]:
-        probs, totals = (
-            self.scratch.floats("probs", len(scores)),
-            self.scratch.floats("totals", batch.n_events),
-        )
+        probs, totals = self._probs(len(scores)), self._totals(batch.n_events)
         offsets = batch.source.display_offsets
         fixed = scores, np.float32(eta), offsets, self.outside, probs, totals
         # a second thread takes some 60 µs to wake: it is not worth that where the first needs a few
@@ -278,31 +273,20 @@ class EngineGame(Game):
         threads.run(kernels.choice_probs, [(*part, *fixed) for part in parts])
         return probs, totals
 
-    def _kept(self, name: str, values: Array) -> Array:
-        """A copy that the next pass does not overwrite."""
-        copy = self.scratch.floats(name, len(values))
-        copy[:] = values
-        return copy
-
     def _dropped(self, bags: Bags, name: str) -> Bags:
         """Bags with each id replaced by its field's unknown row with probability id_dropout."""
         if self.config.id_dropout == 0:
             return bags
-        ids = self.scratch.ints(f"dropped {name}", len(bags.ids))
+        ids = self._dropped_ids[name](len(bags.ids))
         threshold = np.uint32(self.config.id_dropout * 2**32)
         drop_ids(bags.ids.numpy(), self.unknown_of_id, np.uint32(_key()), threshold, ids)
         return Bags(torch.from_numpy(ids), bags.offsets, bags.numbers)
 
     def _named(self, candidates: Bags) -> Named:
-        return Named(
-            candidates.ids.numpy(),
-            candidates.offsets.numpy(),
-            self.slot_of,
-            self.scratch,
-            "candidates",
-        )
+        ids, offsets = candidates.ids.numpy(), candidates.offsets.numpy()
+        return Named(ids, offsets, self.slot_of, self.room)
 
-    def _all(self) -> list[FusedPlayer]:
+    def _all(self) -> list[EnginePlayer]:
         return self.players if self.generator is None else [*self.players, self.generator]
 
 
@@ -340,10 +324,17 @@ def runs_by_hand(networks: Networks, config: Config, device: torch.device) -> bo
     encoders = [player.history for player in networks.players]
     if networks.generator_history is not None:
         encoders.append(networks.generator_history)
-    known = all(fused_history(encoder, "", Scratch()) is not None for encoder in encoders)
+    known = all(type(encoder) in HISTORIES for encoder in encoders)
     plain = (config.states, config.expectation, config.ascent) == ("logged", "exact", "mirror")
     floats = all(parameter.dtype is torch.float32 for parameter in networks.parameters())
     return known and plain and floats and device.type == "cpu"
+
+
+def _copied(values: Array, room: Buffer) -> Array:
+    """A copy that the next pass does not overwrite."""
+    copy = room(len(values))
+    copy[:] = values
+    return copy
 
 
 def _finite(loss: float) -> float:

@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from fastgaum import threads
-from fastgaum.engine.buffers import Ints
-from fastgaum.engine.optimiser import Named, PlayerOptimiser, SparseTable
+from fastgaum.engine.bag_input import BagLayer
+from fastgaum.engine.buffers import Array, Buffer, Ints
+from fastgaum.engine.optimiser import Named, NamedRoom, PlayerOptimiser, SparseTable
 from fastgaum.engine.product import ProductWeight
 from fastgaum.engine.recurrence import NO_SOURCE, GruLayer, LstmLayer
-from fastgaum.engine.scratch import Array, Scratch
 from fastgaum.kernels import bag_linear as kernels
 from fastgaum.kernels import position_weight as lag_kernels
 from fastgaum.nets.histories import HistoryEncoder, PositionWeight, Recurrent
 from fastgaum.nets.tensors import Bags, BatchTensors
 
-PART = 2048
-"""tokens per part of the input projection"""
 
-
-class FusedHistory(ABC):
+class EngineHistory(ABC):
     """Base: states at events, and the way back, around what happens at tokens."""
 
     tables: list[SparseTable]
 
-    def __init__(self, encoder: HistoryEncoder, name: str, scratch: Scratch) -> None:
-        self.encoder, self.name, self.scratch = encoder, name, scratch
-        self.state_dim = encoder.state_dim
+    def __init__(self, encoder: HistoryEncoder) -> None:
+        self.encoder, self.state_dim = encoder, encoder.state_dim
+        self.room = NamedRoom()
+        self._states, self._grad_after = Buffer(), Buffer()
 
     @abstractmethod
     def dense_parameters(self) -> list[nn.Parameter]:
@@ -58,7 +55,7 @@ class FusedHistory(ABC):
     def forward(self, batch: BatchTensors, tokens: Bags) -> Array:
         """State before each event, (n_events, state_dim), zero for a first event."""
         self.later = batch.later_events.numpy()
-        states = self.scratch.floats(f"{self.name}.states", batch.n_events, self.state_dim)
+        self.states = states = self._states(batch.n_events, self.state_dim)
         if len(self.later):
             kernels.place_rows(self._after_tokens(tokens, batch.token_offsets), self.later, states)
         else:
@@ -73,7 +70,7 @@ class FusedHistory(ABC):
             self._nothing()
 
     def _at_tokens(self, grad_states: Array) -> Array:
-        grad = self.scratch.floats("token gradients", len(self.later), self.state_dim)
+        grad = self._grad_after(len(self.later), self.state_dim)
         kernels.take_rows(grad_states, self.later, grad)
         return grad
 
@@ -82,49 +79,33 @@ class FusedHistory(ABC):
             self.optimiser.grad_of(parameter)[...] = 0
 
 
-class FusedRecurrent(FusedHistory):
+class RecurrentHistory(EngineHistory):
     """`Recurrent`: the input projection a gather of table rows, then the packed recurrence of each
     layer."""
 
     encoder: Recurrent
 
+    def __init__(self, encoder: Recurrent) -> None:
+        super().__init__(encoder)
+        self.input = BagLayer(encoder.input)
+        self._joined = [Buffer() for _ in range(encoder.layers)]
+
     def dense_parameters(self) -> list[nn.Parameter]:
         """Input projection, recurrent weights, biases."""
-        e, first = self.encoder, self.encoder.input
-        parts = (
-            [first.up, first.bias]
-            if first.numbers is None
-            else [first.up, first.numbers.weight, first.numbers.bias]
-        )
-        return [
-            p for p in (*parts, *e.weight_hh, *e.weight_ih, *e.bias_ih, *e.bias_hh) if p is not None
-        ]
+        e = self.encoder
+        above = (*e.weight_hh, *e.weight_ih, *e.bias_ih, *e.bias_hh)
+        return [*self.input.dense_parameters(), *above]
 
     def own_tables(self, n_ids: int, rule: Any) -> list[SparseTable]:
         """The input table."""
-        self.tables = [
-            SparseTable(self.encoder.input.table, n_ids, rule, self.scratch, f"{self.name}.table")
-        ]
+        self.tables = [self.input.own_table(n_ids, rule)]
         return self.tables
 
     def bind(self, optimiser: PlayerOptimiser) -> None:
         """Find the dense parameters in the flat block."""
         super().bind(optimiser)
-        first, e = self.encoder.input, self.encoder
-        bias = cast(nn.Parameter, first.bias if first.numbers is None else first.numbers.bias)
-        none, empty = (
-            np.empty((0, bias.numel()), np.float32),
-            np.empty((bias.numel(), 0), np.float32),
-        )
-        matrix = None if first.numbers is None else cast(nn.Parameter, first.numbers.weight)
-        self.input, self.grad_input = (
-            (
-                none if first.up is None else view(first.up),
-                empty if matrix is None else view(matrix),
-                view(bias),
-            )
-            for view in (optimiser.value_of, optimiser.grad_of)
-        )
+        self.input.bind(optimiser)
+        e = self.encoder
         self.weights, self.grads = (
             [
                 (view(hh), *map(view, above))
@@ -143,24 +124,13 @@ class FusedRecurrent(FusedHistory):
         table."""
         return [(), *zip(self.encoder.weight_ih, self.encoder.bias_ih, strict=True)]
 
-    def _gates(self, tokens: Bags, name: str) -> Array:
-        """The first layer's input gates of each token."""
-        e, n = self.encoder, tokens.n_bags
-        gates = self.scratch.floats(f"{self.name}.{name}", n, e.gates * e.state_dim)
-        fixed = (self.tables[0].values, *_arrays(tokens), *self.input, gates)
-        threads.run(
-            kernels.bag_linear,
-            [(first, min(first + PART, n), *fixed) for first in range(0, n, PART)],
-        )
-        return gates
-
     def _first_input(self, tokens: Bags) -> tuple[Array, Array, Any]:
         """Bias, rows and source of the first LSTM: bags of one id each are gathered inside the
         recurrence."""
-        up, matrix, bias = self.input
+        up, matrix, bias = self.input.values
         if len(up) == 0 and matrix.shape[1] == 0 and len(tokens.ids) == tokens.n_bags:
             return bias, self.tables[0].values, tokens.ids.numpy()
-        return self.no_bias, self._gates(tokens, "gates"), NO_SOURCE
+        return self.no_bias, self.input.forward(tokens), NO_SOURCE
 
     def _after_tokens(self, tokens: Bags, offsets: torch.Tensor) -> Array:
         self.tokens, self.offsets = tokens, offsets
@@ -180,7 +150,7 @@ class FusedRecurrent(FusedHistory):
         return h
 
     def _gru_forward(self, tokens: Bags) -> Array:
-        starts, x = self.offsets.numpy(), self._gates(tokens, "gates")
+        starts, x = self.offsets.numpy(), self.input.forward(tokens)
         h = self.gru[0].forward(starts, self.weights[0][0], self.biases_hh[0], x)
         for i, layer in enumerate(self.gru[1:], start=1):
             hh, ih, bias = self.weights[i]
@@ -189,15 +159,14 @@ class FusedRecurrent(FusedHistory):
 
     def _back(self, grad: Array, slot_of: Any) -> None:
         sums = self._lstm_back(grad) if self.encoder.kind == "lstm" else self._gru_back(grad)
-        self._gates_back(self.tokens, sums, slot_of)
+        ids, offsets = self.tokens.ids.numpy(), self.tokens.offsets.numpy()
+        self.input.backward(self.tokens, sums, Named(ids, offsets, slot_of, self.room))
 
     def _lstm_back(self, grad: Array) -> Array:
         """Gradients of all layers; returns that of the first one's sums of gates."""
         for layer in range(len(self.lstm) - 1, 0, -1):
             of_hh, of_ih, of_bias = self.grads[layer]
-            joined = self.scratch.floats(
-                f"{self.name}.joined", len(of_hh), of_hh.shape[1] + of_ih.shape[1]
-            )
+            joined = self._joined[layer](len(of_hh), of_hh.shape[1] + of_ih.shape[1])
             grad = self.lstm[layer].backward(grad, joined, of_bias, of_x=True)[1]
             of_hh[...], of_ih[...] = joined[:, : of_hh.shape[1]], joined[:, of_hh.shape[1] :]
         return self.lstm[0].backward(grad, self.grads[0][0], self.no_bias[:0])[0]
@@ -213,23 +182,17 @@ class FusedRecurrent(FusedHistory):
                 grad = sums @ self.weights[i][1]
         return sums
 
-    def _gates_back(self, tokens: Bags, gates: Array, slot_of: Any) -> None:
-        up, table, (ids, offsets, numbers) = self.input[0], self.tables[0], _arrays(tokens)
-        rows = (
-            self.scratch.floats("token row gradients", len(gates), table.width)
-            if len(up)
-            else gates
-        )
-        kernels.bag_linear_backward(
-            gates, table.values, ids, offsets, numbers, up, *self.grad_input, rows
-        )
-        table.add(Named(ids, offsets, slot_of, self.scratch, f"{self.name}.named"), rows)
 
-
-class FusedPositionWeight(FusedHistory):
+class PositionWeightHistory(EngineHistory):
     """`PositionWeight`: each state a bag of the last choices' ids, weighted by their lags."""
 
     encoder: PositionWeight
+
+    def __init__(self, encoder: PositionWeight) -> None:
+        super().__init__(encoder)
+        self._weights, self._after, self._grad_weights, self._lag_sums = (
+            Buffer() for _ in range(4)
+        )
 
     def dense_parameters(self) -> list[nn.Parameter]:
         """Lag weights and their bias."""
@@ -237,9 +200,7 @@ class FusedPositionWeight(FusedHistory):
 
     def own_tables(self, n_ids: int, rule: Any) -> list[SparseTable]:
         """The readout: one block of a row per column and id."""
-        self.tables = [
-            SparseTable(self.encoder.table, n_ids, rule, self.scratch, f"{self.name}.table")
-        ]
+        self.tables = [SparseTable(self.encoder.table, n_ids, rule, "tokens")]
         return self.tables
 
     def bind(self, optimiser: PlayerOptimiser) -> None:
@@ -255,11 +216,11 @@ class FusedPositionWeight(FusedHistory):
         ids_of = tokens.ids.numpy(), tokens.offsets.numpy()
         self.structure = lag_structure(offsets.numpy(), *ids_of, e.window)
         starts, ids, entries, lags = self.structure
-        self.weights = self.scratch.floats(f"{self.name}.weights", len(ids), len(self.bias))
+        self.weights = self._weights(len(ids), len(self.bias))
         lag_kernels.weigh(
             entries, lags, self.lag_weights, self.bias, lag_kernels.TANH, self.weights
         )
-        after = self.scratch.floats(f"{self.name}.after", tokens.n_bags, self.state_dim)
+        after = self._after(tokens.n_bags, self.state_dim)
         bad = lag_kernels.outer_sum(self.blocks, ids, starts, self.weights, after)
         if bad >= 0:
             raise IndexError(
@@ -270,7 +231,7 @@ class FusedPositionWeight(FusedHistory):
     def _back(self, grad: Array, slot_of: Any) -> None:
         table = self.tables[0]
         starts, ids, entries, lags = self.structure
-        grad_weights = self.scratch.floats("lag gradients", *self.weights.shape)
+        grad_weights = self._grad_weights(*self.weights.shape)
         lag_kernels.outer_sum_backward(grad, self.blocks, ids, starts, grad_weights)
         lag_kernels.weigh_backward(
             grad_weights,
@@ -279,10 +240,10 @@ class FusedPositionWeight(FusedHistory):
             self.bias,
             lag_kernels.TANH,
             self.weights,
-            self.scratch.floats("lag sums", *self.weights.shape),
+            self._lag_sums(*self.weights.shape),
             *self.grads,
         )
-        named = Named(ids, starts, slot_of, self.scratch, f"{self.name}.named")
+        named = Named(ids, starts, slot_of, self.room)
         total = table.buffer(named)
         total[...] = 0
         lag_kernels.outer_sum_scatter(grad, named.slots, starts, self.weights, self._blocks(total))
@@ -290,10 +251,6 @@ class FusedPositionWeight(FusedHistory):
     def _blocks(self, table: Array) -> Array:
         """(n_ids, columns, state_dim): one id's rows lie side by side."""
         return table.reshape(len(table), -1, self.state_dim)
-
-
-def _arrays(bags: Bags) -> tuple[Any, Any, Array]:
-    return bags.ids.numpy(), bags.offsets.numpy(), bags.numbers.numpy()
 
 
 def lag_structure(

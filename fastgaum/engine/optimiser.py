@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from fastgaum import threads
+from fastgaum.engine.buffers import Array, Buffer
 from fastgaum.engine.product import ProductWeight, step_products, wide_squares
-from fastgaum.engine.scratch import Array, Scratch
 from fastgaum.errors import RefusedByAllError, StepRefusedError
 from fastgaum.kernels import rows as kernels
 from fastgaum.processes import Processes, RowGradient
@@ -31,13 +31,22 @@ PARTS = 8
 Rule = Literal["adam", "adagrad"]
 
 
+class NamedRoom:
+    """Memory of a `Named`, to be used again by the next one."""
+
+    def __init__(self) -> None:
+        self.slots, self.rows, self.starts, self.bags = (Buffer(np.int32) for _ in range(4))
+
+
 class Named:
     """The distinct rows that a batch's ids name, numbered once for all tables over the same ids."""
 
-    def __init__(self, ids: Any, offsets: Any, slot_of: Any, scratch: Scratch, name: str) -> None:
-        self.offsets, self.scratch, self.name = offsets, scratch, name
-        self.slots = scratch.ints(f"{name}.slots", len(ids))
-        self.rows = scratch.ints(f"{name}.rows", len(ids))
+    def __init__(self, ids: Any, offsets: Any, slot_of: Any, room: NamedRoom | None = None) -> None:
+        """Number them. `slot_of` (n_ids,) is −1 throughout, and is so again afterwards.
+
+        Raises IndexError for an id that is not one of them."""
+        self.offsets, self.room = offsets, room or NamedRoom()
+        self.slots, self.rows = self.room.slots(len(ids)), self.room.rows(len(ids))
         self.count = int(kernels.number_rows(ids, slot_of, self.slots, self.rows))
         if self.count < 0:
             raise IndexError(
@@ -48,10 +57,7 @@ class Named:
     @cached_property
     def bags(self) -> tuple[Any, Any]:
         """Bags that name each slot: their starts (count + 1,) and the bags (nnz,)."""
-        starts, bags = (
-            self.scratch.ints(f"{self.name}.starts", self.count + 1),
-            self.scratch.ints(f"{self.name}.bags", len(self.slots)),
-        )
+        starts, bags = self.room.starts(self.count + 1), self.room.bags(len(self.slots))
         kernels.group_bags(self.slots, self.offsets, starts, bags)
         return starts, bags
 
@@ -70,9 +76,11 @@ class SparseTable:
     the named ids only."""
 
     def __init__(
-        self, parameter: nn.Parameter, n_ids: int, rule: Rule, scratch: Scratch, name: str
+        self, parameter: nn.Parameter, n_ids: int, rule: Rule, reads: str = "candidates"
     ) -> None:
-        self.parameter, self.rule, self.scratch, self.name = parameter, rule, scratch, name
+        """`reads`: "candidates" or "tokens", whose ids name its rows."""
+        self.parameter, self.rule, self.reads = parameter, rule, reads
+        self._grad = Buffer()
         self.n_ids, self.width = n_ids, parameter.numel() // n_ids
         self.values = parameter.detach().view(n_ids, self.width).numpy()
         self.shrunk = np.zeros(n_ids)
@@ -81,12 +89,12 @@ class SparseTable:
         else:
             self.squares = np.zeros(n_ids, np.float32)
         self.named: Named | None = None
-        self.grad: Array = scratch.floats(name, 0, self.width)
+        self.grad: Array = self._grad(0, self.width)
 
     def buffer(self, named: Named) -> Array:
         """Where the summed gradient of the named rows is written, (n_named, width)."""
         self.named = named
-        self.grad = self.scratch.floats(self.name, named.count, self.width)
+        self.grad = self._grad(named.count, self.width)
         return self.grad
 
     def add(self, named: Named, grad: Array) -> None:
@@ -276,9 +284,10 @@ class PlayerOptimiser:
 class SharedGradient:
     """Overwrites what stands in a player's gradient buffers by the mean over all processes."""
 
-    def __init__(self, processes: Processes, slot_of: Any, scratch: Scratch, name: str) -> None:
+    def __init__(self, processes: Processes, slot_of: Any) -> None:
         """`slot_of` (n_ids,) is the game's, −1 throughout."""
-        self.processes, self.slot_of, self.scratch, self.name = processes, slot_of, scratch, name
+        self.processes, self.slot_of = processes, slot_of
+        self.rooms = {"candidates": NamedRoom(), "tokens": NamedRoom()}
 
     def __call__(self, optimiser: PlayerOptimiser, loss: float) -> float:
         """Returns the loss of the whole batch. Raises RefusedByAllError where a process cannot
@@ -287,17 +296,14 @@ class SharedGradient:
         # here
         assert not optimiser.products
         # a scorer's wide and deep tables name the same rows, whose ids go out once
-        groups = [
-            list(group)
-            for _, group in groupby(optimiser.tables, lambda table: table.name.rpartition(".")[0])
-        ]
+        groups = [list(group) for _, group in groupby(optimiser.tables, lambda one: one.reads)]
         rows = [_row_gradient(group) for group in groups]
         loss, rows = self.processes.mean(loss, torch.from_numpy(optimiser.grad), rows)
-        for i, (group, one) in enumerate(zip(groups, rows, strict=True)):
-            self._put(group, one, f"{self.name}.{i}")
+        for group, one in zip(groups, rows, strict=True):
+            self._put(group, one)
         return loss
 
-    def _put(self, group: list[SparseTable], gradient: RowGradient, name: str) -> None:
+    def _put(self, group: list[SparseTable], gradient: RowGradient) -> None:
         """Sum the processes' rows into the tables' buffers, one process after the other."""
         ids = gradient.ids.numpy()
         if not len(ids):
@@ -305,7 +311,7 @@ class SharedGradient:
                 table.named = None
             return
         offsets = np.arange(len(ids) + 1, dtype=np.int32)
-        named = Named(ids, offsets, self.slot_of, self.scratch, name)
+        named = Named(ids, offsets, self.slot_of, self.rooms[group[0].reads])
         for table, rows in zip(group, gradient.rows, strict=True):
             total = table.buffer(named)
             kernels.merge_rows(rows.numpy(), named.slots, np.float32(1), 0, total)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from fastgaum import threads
-from fastgaum.engine.scratch import Array
+from fastgaum.engine.buffers import Array
 from fastgaum.kernels import products as kernels
 
 PART = 1 << 19

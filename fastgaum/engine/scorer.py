@@ -12,8 +12,8 @@ import numpy.typing as npt
 from torch import nn
 
 from fastgaum import threads
+from fastgaum.engine.buffers import Array, Buffer
 from fastgaum.engine.optimiser import Named, PlayerOptimiser, SparseTable
-from fastgaum.engine.scratch import Array, Scratch
 from fastgaum.kernels import scorer as kernels
 from fastgaum.nets.scorers import Scorer
 
@@ -27,11 +27,15 @@ NO_DROPOUT = np.uint32(0), np.uint32(0), np.float32(1)
 """key, threshold and scale"""
 
 
-class FusedScorer:
+class ScorerLayer:
     """One scorer's passes; its dense parameters lie in its player's flat block."""
 
-    def __init__(self, scorer: Scorer, name: str, scratch: Scratch) -> None:
-        self.scorer, self.name, self.scratch = scorer, name, scratch
+    def __init__(self, scorer: Scorer) -> None:
+        self.scorer = scorer
+        self._activations, self._sums, self._scores, self._rows, self._score_grads = (
+            Buffer() for _ in range(5)
+        )
+        self._grad_states, self._blocks = Buffer(), Buffer()
         self.widths = widths_of(scorer)
         self.share = part_of_widths(self.widths)
         self.kind = KINDS[type(scorer.act)]
@@ -41,14 +45,8 @@ class FusedScorer:
 
     def own_tables(self, n_ids: int, rule: Any) -> list[SparseTable]:
         """Make the tables over ids sparse."""
-        self.tables = [
-            SparseTable(self.scorer.first.table, n_ids, rule, self.scratch, f"{self.name}.table")
-        ]
-        if self.scorer.wide is not None:
-            wide = SparseTable(
-                self.scorer.wide.table, n_ids, rule, self.scratch, f"{self.name}.wide"
-            )
-            self.tables.append(wide)
+        parts = [self.scorer.first, *([] if self.scorer.wide is None else [self.scorer.wide])]
+        self.tables = [SparseTable(part.table, n_ids, rule, "candidates") for part in parts]
         return self.tables
 
     def bind(self, optimiser: PlayerOptimiser) -> None:
@@ -72,7 +70,7 @@ class FusedScorer:
     ) -> Array:
         """Scores, (n_candidates,); a `key` turns dropout on. The result stays valid until the next
         forward pass."""
-        n, n_events, take = len(ids), len(states), self.scratch.floats
+        n, n_events = len(ids), len(states)
         rate = self.rate if key is not None else 0.0
         self.dropout = NO_DROPOUT
         if rate:
@@ -82,32 +80,29 @@ class FusedScorer:
                 np.float32(1 / (1 - rate)),
             )
         self.inputs = display_offsets, ids, numbers, states
-        self.activations = take(f"{self.name}.activations", n * self.total_width)
-        sums, scores = take("state sums", n_events, self.width), take(f"{self.name}.scores", n)
-        fixed = (*self.inputs, *self.weights, *self.dropout, sums, self.activations, scores)
+        self.activations = self._activations(n * self.total_width)
+        sums, self.scores = self._sums(n_events, self.width), self._scores(n)
+        fixed = (*self.inputs, *self.weights, *self.dropout, sums, self.activations, self.scores)
         self.parts = parts_of(display_offsets, *self.share)
         threads.run(kernels.scorer_forward, [(*part, *fixed) for part in self.parts])
-        return scores
+        return self.scores
 
-    def backward(self, grad_scores: Array, named: Named, add: bool = False) -> Array:
+    def backward(self, grad_scores: Array, named: Named) -> Array:
         """Leave all gradients where the optimiser reads them; returns that of the states,
         (n_events, state_dim).
 
-        `named` holds the ids that the forward pass read; with `add` the gradients of the pass
-        before, over the same candidates, are added. Destroys what the forward pass kept."""
+        `named` holds the ids that the forward pass read. Destroys what the forward pass kept."""
         _, ids, _, states = self.inputs
-        take, n, width = self.scratch.floats, len(ids), self.width
         table = self.tables[0]
-        held = (take("candidate gradients", n, table.width), take("all score gradients", n))
-        rows = take("more candidate gradients", n, table.width) if add else held[0]
+        rows = self._rows(len(ids), table.width)
         sums, grad_states = (
-            take("state sums", len(states), width),
-            take("state gradients", *states.shape),
+            self._sums(len(states), self.width),
+            self._grad_states(*states.shape),
         )
         # a scorer's parameters are the first in its player's block
         total = self.optimiser.grad[: self.n_dense]
-        alone = len(self.parts) == 1 and not add
-        blocks = total[None] if alone else take("dense gradients", len(self.parts), self.n_dense)
+        alone = len(self.parts) == 1
+        blocks = total[None] if alone else self._blocks(len(self.parts), self.n_dense)
         fixed = (
             *self.inputs,
             table.values,
@@ -127,18 +122,14 @@ class FusedScorer:
                 for i, part in enumerate(self.parts)
             ],
         )
-        if add:
-            for block in blocks:
-                total += block
-            rows += held[0]
-            held[1][:] += grad_scores
-        else:
-            if not alone:
-                np.add.reduce(blocks, axis=0, out=total)
-            held[1][:] = grad_scores
+        if not alone:
+            np.add.reduce(blocks, axis=0, out=total)
         table.add(named, rows)
         if len(self.tables) > 1:
-            self.tables[1].add(named, held[1][:, None])
+            # a copy: the game writes the next gradient of its scores where it wrote this one
+            grads = self._score_grads(len(ids), 1)
+            grads[:, 0] = grad_scores
+            self.tables[1].add(named, grads)
         return grad_states
 
 

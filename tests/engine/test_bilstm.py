@@ -11,10 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from fastgaum.engine.bilstm import FusedPrefixBiLstm
+from fastgaum.engine.bilstm import BiLstmHistory
 from fastgaum.engine.optimiser import PlayerOptimiser
 from fastgaum.engine.product import ProductWeight
-from fastgaum.engine.scratch import Scratch
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import batches
 from fastgaum.features.space import FeatureSpace
@@ -30,10 +29,10 @@ def batch_of(max_length: int) -> tuple[BatchTensors, int]:
     return to_tensors(next(batches(space.encode(log, log.sessions_in("train")), 30))), space.n_ids
 
 
-def passes(n_ids: int, dim: int, layers: int) -> tuple[PrefixBiLstm, FusedPrefixBiLstm, np.ndarray]:
+def passes(n_ids: int, dim: int, layers: int) -> tuple[PrefixBiLstm, BiLstmHistory, np.ndarray]:
     torch.manual_seed(0)
     encoder = PrefixBiLstm(n_ids, 0, dim, layers, 0)
-    fused = FusedPrefixBiLstm(copy.deepcopy(encoder), "history", Scratch())
+    fused = BiLstmHistory(copy.deepcopy(encoder))
     tables = fused.own_tables(n_ids, "adam")
     fused.bind(
         PlayerOptimiser(fused.dense_parameters(), tables, 0.1, 0.0, 5.0, fused.own_products())
@@ -41,7 +40,7 @@ def passes(n_ids: int, dim: int, layers: int) -> tuple[PrefixBiLstm, FusedPrefix
     return encoder, fused, np.full(n_ids, -1, np.int32)
 
 
-def gradients(fused: FusedPrefixBiLstm, n_ids: int) -> dict[str, Any]:
+def gradients(fused: BiLstmHistory, n_ids: int) -> dict[str, Any]:
     """As the encoder names them, from factors, views and named rows."""
     found = {
         f"weight_hh.{i}": weight.left @ weight.right for i, weight in enumerate(fused.weight_hh)

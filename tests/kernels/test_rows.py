@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fastgaum.engine.optimiser import Named, PlayerOptimiser, SparseTable
-from fastgaum.engine.scratch import Scratch
 from fastgaum.game.optimisers import StockOptimiser
 from fastgaum.kernels import rows as kernels
 from fastgaum.nets.bags import BagLinear
@@ -123,7 +122,7 @@ def test_an_id_that_is_no_row_is_named() -> None:
     assert kernels.number_rows(np.array([1, 4, 2], np.int32), slot_of, slots, rows) == -2
     assert (slot_of == -1).all()
     with pytest.raises(IndexError, match="id 9 is not one of the 4 ids"):
-        Named(np.array([1, 9], np.int32), np.array([0, 1, 2], np.int32), slot_of, Scratch(), "")
+        Named(np.array([1, 9], np.int32), np.array([0, 1, 2], np.int32), slot_of)
 
 
 def gradients(steps: int, n: int, width: int) -> list[np.ndarray]:
@@ -135,13 +134,12 @@ def test_naming_every_row_in_every_step_is_adamw() -> None:
     n, width, lr, decay, clip = 7, 40, 0.01, 0.1, 3.0
     start, dense_start = torch.randn(n, width), torch.randn(5)
     table, dense = nn.Parameter(start.clone()), nn.Parameter(dense_start.clone())
-    sparse = SparseTable(table, n, "adam", Scratch(), "t")
+    sparse = SparseTable(table, n, "adam")
     ours = PlayerOptimiser([dense], [sparse], lr, decay, clip)
     named = Named(
         np.arange(n, dtype=np.int32),
         np.arange(n + 1, dtype=np.int32),
         np.full(n, -1, np.int32),
-        Scratch(),
         "",
     )
     twins = [nn.Parameter(start.clone()), nn.Parameter(dense_start.clone())]
@@ -164,7 +162,7 @@ def test_the_engine_s_rows_and_stock_torch_s_follow_one_rule(rule: str) -> None:
     layer = BagLinear(n, 0, width, 0, 0.1)
     twin = BagLinear(n, 0, width, 0, 0.1)
     twin.load_state_dict(layer.state_dict())
-    sparse = SparseTable(layer.table, n, rule, Scratch(), "t")  # type: ignore[arg-type]
+    sparse = SparseTable(layer.table, n, rule)  # type: ignore[arg-type]
     assert layer.bias is not None
     ours = PlayerOptimiser([layer.bias], [sparse], 0.05, 0.3, 1.0)
     theirs = StockOptimiser([twin], 0.05, 0.3, 1.0, rule)
@@ -172,7 +170,7 @@ def test_the_engine_s_rows_and_stock_torch_s_follow_one_rule(rule: str) -> None:
     for _ in range(8):
         ids, offsets = rng.integers(0, n, 5).astype(np.int32), np.array([0, 2, 5], np.int32)
         grad = rng.standard_normal((2, width)).astype(np.float32)
-        sparse.add(Named(ids, offsets, slot_of, Scratch(), ""), grad)
+        sparse.add(Named(ids, offsets, slot_of), grad)
         ours.grad_of(layer.bias)[:] = grad.sum(0)
         ours.step()
         theirs.zero_grad()
@@ -190,7 +188,7 @@ def test_the_engine_s_rows_and_stock_torch_s_follow_one_rule(rule: str) -> None:
 
 def test_a_row_that_waits_loses_no_weight_decay() -> None:
     table, dense = nn.Parameter(torch.ones(3, 2)), nn.Parameter(torch.zeros(1))
-    sparse = SparseTable(table, 3, "adam", Scratch(), "t")
+    sparse = SparseTable(table, 3, "adam")
     player = PlayerOptimiser([dense], [sparse], 0.1, 0.5, 5.0)
     for _ in range(4):
         player.step()
