@@ -24,6 +24,7 @@ from pathlib import Path
 import polars as pl
 
 from fastgaum.errors import LogFormatError
+from fastgaum.untrusted import parse_json
 
 PARQUET = (".parquet", ".pq")
 ARROW = (".arrow", ".feather", ".ipc")
@@ -122,7 +123,7 @@ class _Trial:
             self.end()
             raise
         if answer:
-            found: str | None = json.loads(answer)
+            found: str | None = parse_json(answer)
             return found
         self.end()
         return _damaged(
@@ -168,7 +169,7 @@ def _end() -> None:
 def _serve() -> None:
     """Answer each file on stdin with what is wrong with it, until stdin ends."""
     for line in sys.stdin:
-        name, columns = json.loads(line)
+        name, columns = parse_json(line)
         path = Path(name)
         panicked = False
         try:
