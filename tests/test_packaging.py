@@ -216,7 +216,7 @@ def test_data_of_the_wheel_is_readable(built: Built, tmp_path: Path) -> None:
 
 
 def test_the_wheel_holds_what_a_report_is_set_with(built: Built) -> None:
-    templates = {path.name for path in (ROOT / "fastgaum" / "report" / "templates").iterdir()}
+    templates = {path.name for path in (ROOT / "fastgaum" / "reports" / "templates").iterdir()}
     assert {"page.html", "style.css", "sort.js"} <= templates
     assert {f"fastgaum/reports/templates/{name}" for name in templates} <= set(built.wheel)
 
