@@ -19,7 +19,7 @@ from fastgaum.game.checkpoint import Checkpoint
 from fastgaum.logs.shard_writer import shard_log
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.run_folder import RUN_FILES
-from tests.parallel.test_ranks import ROOT, torchrun
+from tests.parallel.test_processes import ROOT, torchrun
 
 OPTIONS = [
     "--preset",
