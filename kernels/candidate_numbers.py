@@ -63,13 +63,19 @@ displays and choices after the last choices"""
 
 
 @jit_part
+def log1p_count(count: float) -> float:
+    """log(1 + count), without a call where the count is 0: in a new session most are."""
+    return math.log1p(count) if count > 0 else 0.0
+
+
+@jit_part
 def numbers_of_session(counts: Array, n_events: int, set_size: int) -> Any:
     """SESSION_NUMBERS of an item; counts: its row in the session until now."""
     return (
-        math.log1p(counts[DISPLAYED]),
-        math.log1p(counts[CHOSEN]),
+        log1p_count(counts[DISPLAYED]),
+        log1p_count(counts[CHOSEN]),
         math.log(set_size),
-        math.log1p(n_events),
+        log1p_count(n_events),
     )
 
 
@@ -101,8 +107,8 @@ def numbers_of_relations(sums: Array, n_others: int, share: float) -> Any:
         sums[MET] / max(n_others, 1),
         math.log((share * sums[WON] + 0.5) / (share * sums[LOST] + 0.5)),
         share * sums[ODDS],
-        math.log1p(sums[SHOWN_AFTER]),
-        math.log1p(sums[CHOSEN_AFTER]),
+        log1p_count(sums[SHOWN_AFTER]),
+        log1p_count(sums[CHOSEN_AFTER]),
     )
 
 

@@ -48,8 +48,7 @@ class CategoricalField:
 
 @dataclass(frozen=True)
 class EncodedSessions:
-    """Sessions of one log as bags, packed; arrays as in SessionLog but for the chosen sessions
-    only."""
+    """Some sessions of one log as bags, packed; arrays as in SessionLog."""
 
     rows: IntArray
     """row of each session in the log, shape (n_sessions,)"""

@@ -1,4 +1,4 @@
-"""Catalogue: what a simulated candidate is, before anybody's session says anything of it.
+"""Catalogue: what a simulated candidate is, before a session says anything of it.
 
 The training split says most of it: ids, and how often each item was displayed and chosen (all of
 it: simulated users are new, none has training sessions of their own to leave out). Fields are
