@@ -1,15 +1,15 @@
 """Compiled kernels are kept in the user's cache: one folder per state of the sources, one entry per
 compiled signature.
 
-Numba's own cache looks only at the file that holds a kernel, so an edit of a part that another file
-inlines goes unseen; it stands beside the sources, which may be read-only; and its index numbers
-entries, so that two processes which start on an empty cache can give two signatures the same
-number. Here
+Numba's own cache (`cache=True`) will not do, not even in a folder of ours: an entry that a crash
+cut short raises in the user's process; a filled folder that may be read but not written is not
+read; and its index numbers entries, so that two processes which start on an empty cache can give
+two signatures the same number. Here
 
 - the folder's name is a hash of every kernel file, of Python, numpy, numba and llvmlite, and of
   what else changes code;
-- an entry's name is a hash of the signature and of the processor: whoever writes it writes the
-  same, by renaming;
+- an entry's name is a hash of the signature and of the processor: every process that writes it
+  writes the same, by renaming;
 - what cannot be read is compiled anew, what cannot be written stays in memory, with one warning per
   process;
 - the folders used last are kept, older ones are removed.
@@ -51,8 +51,7 @@ _SETTINGS = (
 
 
 before_compiling: Callable[[], None] | None = None
-"""called before a kernel is compiled because the cache does not hold it, once: whoever set it sets
-it again"""
+"""called before a kernel is compiled because the cache does not hold it, once"""
 
 
 def _tell() -> None:
@@ -197,7 +196,7 @@ def _last_used(path: Path) -> float:
 
 @cache
 def _mark_used() -> None:
-    # a folder that is shared read-only is nobody's to mark, nor to remove
+    # a folder that is shared read-only is not ours to mark
     with contextlib.suppress(OSError):
         os.utime(folder() or "")
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
 import numpy.typing as npt
-from numba.core import event
-from numba.core.registry import CPUDispatcher
 
 try:
     from ._cache import KernelCache
@@ -50,25 +47,7 @@ def jit_part(function: F) -> F:
     Left as a function of its own it would be compiled twice, alone and within its caller, with sums
     in another order; which of the two a process runs would then depend on whether the kernel came
     from the cache, and so would the last bits."""
-    options = {**_KERNEL, "fastmath": _LOOSE, "forceinline": True}
-    if getattr(numba.config, "DISABLE_JIT", False):
-        return function
-    part = _Part(function, targetoptions={**options, "nopython": True, "no_cpython_wrapper": True})
-    part.alone = numba.njit(**options)(function)
-    return cast(F, part)
-
-
-class _Part(CPUDispatcher):  # type: ignore[misc,unused-ignore]
-    """A part without the wrapper through which Python would call it, which takes as long to compile
-    as a small part.
-
-    Called from Python, as tests do, it is compiled a second time with one.
-    """
-
-    alone: Callable[..., Any]
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self.alone(*arguments)
+    return cast(F, numba.njit(**_KERNEL, fastmath=_LOOSE, forceinline=True)(function))
 
 
 def _cached(kernel: Any, function: F) -> F:
@@ -83,31 +62,3 @@ def _cached(kernel: Any, function: F) -> F:
         else:
             kernel._cache = KernelCache(function)
     return cast(F, kernel)
-
-
-class _NoCollection(event.Listener):
-    """No garbage collection while a kernel compiles.
-
-    The compiler makes objects by the million and hardly any garbage; each full collection walks
-    them and whatever else the process holds, for a tenth of the time of a cold start."""
-
-    def __init__(self) -> None:
-        self.depth = 0
-        self.enabled = False
-
-    def on_start(self, event: Any) -> None:
-        """Stop collecting when the outermost kernel starts to compile."""
-        if self.depth == 0:
-            self.enabled = gc.isenabled()
-            gc.disable()
-        self.depth += 1
-
-    def on_end(self, event: Any) -> None:
-        """Go on as before when it is done, or has failed."""
-        self.depth -= 1
-        if self.depth == 0 and self.enabled:
-            gc.enable()
-
-
-# numba holds its compiler's lock around both events, so that no two threads are in between
-event.register("numba:compile", _NoCollection())  # type: ignore[no-untyped-call,unused-ignore]

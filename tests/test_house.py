@@ -41,7 +41,6 @@ done in training"""
 
 KERNELS_MAY_USE = {"__future__", "collections", "math", "typing", "numba", "numpy"}
 KERNEL_CACHE_USES = {
-    "gc",
     "contextlib",
     "functools",
     "hashlib",
