@@ -145,8 +145,6 @@ SPEED = (
         "torch-packed",
         "torch's packed LSTM",
     ),
-    Line("the paper's recipe on Yelp, 2,000 iterations", "recipe-yelp-lstm-seconds"),
-    Line("the same, rate", "recipe-yelp-lstm-rate"),
     Line("world: 4,096 users, slates of 10", "env-4096"),
     Line("the same", "env-recsim"),
     Line("memory of a log in training", "memory-bytes-per-event"),

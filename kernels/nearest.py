@@ -10,7 +10,41 @@ are equally near.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ._jit import Array, jit
+
+
+class TimedChoices(NamedTuple):
+    """The table of choices, sorted by time."""
+
+    users: Array
+    """shape (n_choices,)"""
+    items: Array
+    """shape (n_choices,)"""
+    group_of_row: Array
+    """shape (n_choices,)"""
+    group_offsets: Array
+    """first choice of each group, shape (n_groups + 1,)"""
+    group_times: Array
+    """shape (n_groups,)"""
+    sole_user: Array
+    """the only user who chose an item, or -1, shape (n_items,)"""
+    n_others: Array
+    """how many items others than a user chose, shape (n_users,): a search ends when nothing is left
+    to find"""
+
+
+class WalkState(NamedTuple):
+    """What goes on from call to call."""
+
+    last_user: Array
+    """the user of the last event, and how many items they have chosen that others chose as well,
+    shape (2,); -1 and 0 before the first call"""
+    seen: Array
+    """the user who chose an item last, shape (n_items,); -1 before the first call"""
+    shown: Array
+    """scratch, shape (n_items,): -1 before the first call, left with the rows of events"""
 
 
 @jit
@@ -30,35 +64,28 @@ def walk_stride(draw: int, n: int) -> int:
 @jit
 def nearest_others(
     events: Array,
-    users: Array,
-    items: Array,
-    group_of_row: Array,
-    group_offsets: Array,
-    group_times: Array,
-    sole_user: Array,
-    n_others: Array,
+    choices: TimedChoices,
     draws: Array,
     unseen: bool,
-    last_user: Array,
-    seen: Array,
-    shown: Array,
+    state: WalkState,
     displays: Array,
 ) -> None:
     """Write each event's display set: its own item, then the items that others chose nearest in
     time, nearest first.
 
-    `events` are rows of the table, user by user, each user's in time order. A candidate is no item
-    of the display yet, was chosen by another user, and with `unseen` is none that the event's user
-    chose in an earlier event. Rows of equal distance are visited in an order that `draws` gives,
-    two numbers per event (start and stride of a walk around them). `displays` (n_events, size) ends
-    in -1 where no further candidate exists.
+    A candidate is no item of the display yet, was chosen by another user, and with `unseen` is none
+    that the event's user chose in an earlier event.
 
-    `sole_user` (n_items,) is the only user who chose an item, or -1; `n_others` (n_users,) counts
-    the items chosen by
-    others: with them a search ends when nothing is left to find. `last_user` (2,), the user of the
-    last event and how many items others chose as well they have chosen, and `seen` (n_items,), who
-    chose an item last, go on from call to call (-1 and 0; -1); `shown` (n_items,) is scratch of -1,
-    left with the rows of events."""
+    Args:
+        events: rows of the table, user by user, each user's in time order.
+        choices: the table.
+        draws: start and stride of each event's walk around rows of equal distance, (n_events, 2).
+        unseen: leave out what the user chose before.
+        state: what goes on from call to call.
+        displays: what is written, (n_events, size); it ends in -1 where no candidate is left."""
+    users, items, sole_user = choices.users, choices.items, choices.sole_user
+    group_offsets, group_times = choices.group_offsets, choices.group_times
+    last_user, seen, shown = state.last_user, state.seen, state.shown
     size = displays.shape[1]
     n_groups = len(group_times)
     for e in range(len(events)):
@@ -68,14 +95,14 @@ def nearest_others(
             last_user[0], last_user[1] = user, 0
         displays[e, 0] = item
         shown[item] = row
-        left = n_others[user]
+        left = choices.n_others[user]
         if sole_user[item] != user and not (unseen and seen[item] == user):
             left -= 1
         if unseen:
             left -= last_user[1]
         wanted = min(size, 1 + left)
         held = 1
-        own = group_of_row[row]
+        own = choices.group_of_row[row]
         earlier, later = own, own + 1
         while held < wanted:
             if earlier == own:

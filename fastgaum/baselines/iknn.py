@@ -13,15 +13,24 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastgaum.baselines.base import Arrays, Float64Array, item_rows
+from fastgaum.baselines.base import Arrays, Float64Array
 from fastgaum.baselines.grid_search import Values
-from fastgaum.baselines.neighbours import FALLBACK, NeighbourBaseline, check_rows, choice_matrix
+from fastgaum.baselines.neighbours import (
+    FALLBACK,
+    NeighbourBaseline,
+    check_rows,
+    choice_matrix,
+    displays_of,
+)
 from fastgaum.errors import ConfigError
 from fastgaum.features.space import EncodedSessions
-from fastgaum.kernels.neighbours import nearest_items, score_by_items
+from fastgaum.kernels.neighbours import (
+    ItemSums,
+    SparseRows,
+    nearest_items,
+    score_by_items,
+)
 from fastgaum.nets.tensors import BatchTensors
-
-Nearest = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(eq=False)
@@ -60,61 +69,41 @@ class ItemKnn(NeighbourBaseline):
         matrix = choice_matrix(train, len(self.space.item_counts.choices), users)
         self.counts = (matrix.T @ matrix).tocsr()
         self.counts.sort_indices()
-        self.nearest: dict[float, Nearest] = {}
+        self.nearest: dict[float, SparseRows] = {}
 
     def _similar(self, batch: BatchTensors, chosen: Values) -> Float64Array:
         source = batch.source
-        items = item_rows(source)
-        indptr, indices, sims = self._nearest(chosen["shrinkage"])
-        n_items, scores = len(indptr) - 1, np.empty(len(items))
-        score_by_items(
-            source.session_offsets,
-            source.display_offsets,
-            source.token_offsets,
-            source.token_candidates,
-            items,
-            indptr,
-            indices,
-            sims,
-            chosen["repeat"],
-            chosen["decay"],
-            np.zeros(n_items),
-            np.empty(n_items, np.int32),
-            np.zeros(n_items, np.bool_),
-            scores,
+        near = self._nearest(chosen["shrinkage"])
+        displays = displays_of(source)
+        n_items, scores = len(near.indptr) - 1, np.empty(len(displays.items))
+        scratch = ItemSums(
+            np.zeros(n_items), np.empty(n_items, np.int32), np.zeros(n_items, np.bool_)
         )
+        score_by_items(displays, near, chosen["repeat"], chosen["decay"], scratch, scores)
         return scores
 
-    def _nearest(self, shrinkage: float) -> Nearest:
-        """Each item's neighbours as compressed rows: starts, items, similarities."""
+    def _nearest(self, shrinkage: float) -> SparseRows:
+        """Each item's neighbours and their similarities."""
         if shrinkage not in self.nearest:
             counts = self.counts
             room = int(np.minimum(np.diff(counts.indptr), self.neighbours).sum())
-            indptr, indices, sims = (
-                np.empty(len(counts.indptr), np.int32),
-                np.empty(room, np.int32),
-                np.empty(room),
+            near = SparseRows(
+                np.empty(len(counts.indptr), np.int32), np.empty(room, np.int32), np.empty(room)
             )
-            nearest_items(
-                counts.indptr,
-                counts.indices,
-                counts.data,
-                counts.diagonal(),
-                shrinkage,
-                self.neighbours,
-                indptr,
-                indices,
-                sims,
+            together = SparseRows(counts.indptr, counts.indices, counts.data)
+            nearest_items(together, counts.diagonal(), shrinkage, self.neighbours, near)
+            used = near.indptr[-1]
+            self.nearest[shrinkage] = SparseRows(
+                near.indptr, near.indices[:used], near.values[:used]
             )
-            self.nearest[shrinkage] = indptr, indices[: indptr[-1]], sims[: indptr[-1]]
         return self.nearest[shrinkage]
 
     def _arrays(self) -> Arrays:
-        indptr, indices, sims = self._nearest(self.chosen["shrinkage"])
+        near = self._nearest(self.chosen["shrinkage"])
         return super()._arrays() | {
-            "near.indptr": indptr,
-            "near.indices": indices,
-            "near.sims": sims,
+            "near.indptr": near.indptr,
+            "near.indices": near.indices,
+            "near.sims": near.values,
         }
 
     def _restore(self, arrays: Arrays) -> None:
@@ -124,4 +113,4 @@ class ItemKnn(NeighbourBaseline):
         check_rows(indptr, indices, n_items, n_items)
         if sims.shape != indices.shape:
             raise ValueError("each neighbour has one similarity")
-        self.nearest = {self.chosen["shrinkage"]: (indptr, indices, sims)}
+        self.nearest = {self.chosen["shrinkage"]: SparseRows(indptr, indices, sims)}

@@ -18,7 +18,9 @@ from scipy import sparse
 from fastgaum.baselines.base import Arrays, Float64Array, item_rows
 from fastgaum.baselines.grid_search import GridBaseline, Values
 from fastgaum.errors import ConfigError
+from fastgaum.features.batches import Batch
 from fastgaum.features.space import EncodedSessions, FeatureSpace
+from fastgaum.kernels.neighbours import SessionDisplays
 from fastgaum.logs.vocabulary import N_RESERVED
 from fastgaum.nets.tensors import BatchTensors
 
@@ -100,6 +102,17 @@ def popularity(space: FeatureSpace, kind: str) -> Float64Array:
     # sums of 1/k in another order are equal to rounding only
     lift = np.round((choices + 0.5) / (choices + space.item_counts.expected + 1), 9)
     return np.asarray(lift, dtype=np.float64)
+
+
+def displays_of(batch: Batch) -> SessionDisplays:
+    """A batch as the kernels of neighbours read it."""
+    return SessionDisplays(
+        batch.session_offsets,
+        batch.display_offsets,
+        batch.token_offsets,
+        batch.token_candidates,
+        item_rows(batch),
+    )
 
 
 def choice_matrix(train: EncodedSessions, n_items: int, rows: np.ndarray) -> sparse.csr_matrix:

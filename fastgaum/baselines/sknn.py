@@ -16,12 +16,23 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastgaum.baselines.base import Arrays, Float64Array, item_rows
+from fastgaum.baselines.base import Arrays, Float64Array
 from fastgaum.baselines.grid_search import Values
-from fastgaum.baselines.neighbours import FALLBACK, NeighbourBaseline, check_rows, choice_matrix
+from fastgaum.baselines.neighbours import (
+    FALLBACK,
+    NeighbourBaseline,
+    check_rows,
+    choice_matrix,
+    displays_of,
+)
 from fastgaum.baselines.s_rnn import SessionRnn
 from fastgaum.features.space import EncodedSessions
-from fastgaum.kernels.neighbours import score_by_sessions
+from fastgaum.kernels.neighbours import (
+    SessionSums,
+    ShareRule,
+    TrainingSessions,
+    score_by_sessions,
+)
 from fastgaum.nets.tensors import BatchTensors
 
 
@@ -50,27 +61,15 @@ class _SessionKnn(NeighbourBaseline):
 
     def _similar(self, batch: BatchTensors, chosen: Values) -> Float64Array:
         source = batch.source
-        items = item_rows(source)
+        displays = displays_of(source)
         n_training, n_items = len(self.norms), len(self.of_item_indptr) - 1
-        scores = np.empty(len(items))
-        score_by_sessions(
-            source.session_offsets,
-            source.display_offsets,
-            source.token_offsets,
-            source.token_candidates,
-            items,
-            self.of_item_indptr,
-            self.of_item,
-            self.norms,
-            self.by_position,
-            self.neighbours,
-            chosen["shrinkage"],
-            chosen["repeat"],
-            np.zeros(n_training),
-            np.empty(n_training, np.int32),
-            np.zeros(n_items, np.bool_),
-            scores,
+        training = TrainingSessions(self.of_item_indptr, self.of_item, self.norms, self.by_position)
+        rule = ShareRule(self.neighbours, chosen["shrinkage"], chosen["repeat"])
+        scratch = SessionSums(
+            np.zeros(n_training), np.empty(n_training, np.int32), np.zeros(n_items, np.bool_)
         )
+        scores = np.empty(len(displays.items))
+        score_by_sessions(displays, training, rule, scratch, scores)
         return scores
 
     def _arrays(self) -> Arrays:

@@ -56,7 +56,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "bench": (
         "fastgaum bench --list",
-        "fastgaum bench lstm segments --threads 2 --json bench.json",
+        "fastgaum bench lstm round --threads 2 --json bench.json",
         "fastgaum bench --smoke",
     ),
     "doctor": ("fastgaum doctor", "fastgaum doctor --json doctor.json"),

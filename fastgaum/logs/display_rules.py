@@ -21,7 +21,7 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import ConfigError, LogFormatError, did_you_mean
-from fastgaum.kernels.nearest import nearest_others
+from fastgaum.kernels.nearest import TimedChoices, WalkState, nearest_others
 from fastgaum.logs.columns import first_true, parse_numbers, row_number, show
 from fastgaum.logs.decoder import READ_ERRORS, one_line
 from fastgaum.logs.layouts import ItemKind, Period, Source
@@ -274,26 +274,24 @@ def _nearest(events: Events, rule: DisplayRule, *, unseen: bool) -> Iterator[Int
     sole_user = _sole_users(table)
     exclusive = np.bincount(sole_user[sole_user >= 0], minlength=len(table.user_ids))
     rng = np.random.default_rng([rule.seed, 1])
-    last_user = np.array([-1, 0], dtype=np.int32)
-    seen, shown = np.full(n_items, -1, dtype=np.int32), np.full(n_items, -1, dtype=np.int32)
+    choices = TimedChoices(
+        table.users,
+        table.items,
+        group_of_row,
+        np.append(starts, np.int32(table.n_choices)),
+        table.times[starts],
+        sole_user,
+        (n_items - exclusive).astype(np.int32),
+    )
+    state = WalkState(
+        np.array([-1, 0], dtype=np.int32),
+        np.full(n_items, -1, dtype=np.int32),
+        np.full(n_items, -1, dtype=np.int32),
+    )
     for rows in _chunks(events, rule):
         displays = np.empty((len(rows), rule.displayed), dtype=np.int32)
-        nearest_others(
-            rows,
-            table.users,
-            table.items,
-            group_of_row,
-            np.append(starts, np.int32(table.n_choices)),
-            table.times[starts],
-            sole_user,
-            (n_items - exclusive).astype(np.int32),
-            rng.integers(2**31, size=(len(rows), 2)),
-            unseen,
-            last_user,
-            seen,
-            shown,
-            displays,
-        )
+        draws = rng.integers(2**31, size=(len(rows), 2))
+        nearest_others(rows, choices, draws, unseen, state, displays)
         yield displays
 
 

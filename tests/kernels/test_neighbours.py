@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from fastgaum.kernels.batching import history_tokens
-from fastgaum.kernels.neighbours import nearest_items, score_by_items, score_by_sessions
+from fastgaum.kernels.neighbours import (
+    ItemSums,
+    SessionDisplays,
+    SessionSums,
+    ShareRule,
+    SparseRows,
+    TrainingSessions,
+    nearest_items,
+    score_by_items,
+    score_by_sessions,
+)
 
 N_ITEMS = 6
 modest = settings(max_examples=60, deadline=None)
@@ -29,8 +39,7 @@ class Drawn:
     sessions: list[list[Event]]
 
     @property
-    def packed(self) -> tuple[Any, ...]:
-        """session_offsets, display_offsets, token_offsets, token_candidates, items."""
+    def packed(self) -> SessionDisplays:
         events = [event for session in self.sessions for event in session]
         session_offsets = np.cumsum([0] + [len(session) for session in self.sessions]).astype(
             np.int32
@@ -42,7 +51,9 @@ class Drawn:
             session_offsets, display_offsets, choices, False, token_offsets, tokens
         )
         items = np.array([item for shown, _ in events for item in shown], np.int32)
-        return session_offsets, display_offsets, token_offsets, tokens[:used], items
+        return SessionDisplays(
+            session_offsets, display_offsets, token_offsets, tokens[:used], items
+        )
 
     @property
     def per_event(self) -> list[tuple[list[int], list[int]]]:
@@ -79,18 +90,22 @@ def choice_sets(draw: Any) -> Any:
     return sparse.csr_matrix(np.array(rows, dtype=np.int32))
 
 
-def nearest(counts: Any, shrinkage: float, most: int) -> tuple[Any, Any, Any]:
+def nearest(counts: Any, shrinkage: float, most: int) -> SparseRows:
     room = int(np.minimum(np.diff(counts.indptr), most).sum())
-    indptr, indices, sims = (
-        np.empty(N_ITEMS + 1, np.int32),
-        np.empty(room, np.int32),
-        np.empty(room),
-    )
-    support = counts.diagonal()
-    nearest_items(
-        counts.indptr, counts.indices, counts.data, support, shrinkage, most, indptr, indices, sims
-    )
-    return indptr, indices[: indptr[-1]], sims[: indptr[-1]]
+    near = SparseRows(np.empty(N_ITEMS + 1, np.int32), np.empty(room, np.int32), np.empty(room))
+    rows = SparseRows(counts.indptr, counts.indices, counts.data)
+    nearest_items(rows, counts.diagonal(), shrinkage, most, near)
+    used = near.indptr[-1]
+    return SparseRows(near.indptr, near.indices[:used], near.values[:used])
+
+
+def dense(rows: SparseRows) -> Any:
+    parts = rows.values, rows.indices, rows.indptr
+    return sparse.csr_matrix(parts, shape=(N_ITEMS, N_ITEMS)).toarray()
+
+
+def item_sums(n_items: int) -> ItemSums:
+    return ItemSums(np.zeros(n_items), np.empty(n_items, np.int32), np.zeros(n_items, np.bool_))
 
 
 def naive_nearest(counts: Any, shrinkage: float, most: int) -> Any:
@@ -111,8 +126,8 @@ def naive_nearest(counts: Any, shrinkage: float, most: int) -> Any:
 def test_nearest_items_equal_their_twin(chosen: Any, shrinkage: float, most: int) -> None:
     counts = (chosen.T @ chosen).tocsr()
     counts.sort_indices()
-    indptr, indices, sims = nearest(counts, shrinkage, most)
-    kept = sparse.csr_matrix((sims, indices, indptr), shape=(N_ITEMS, N_ITEMS)).toarray()
+    near = nearest(counts, shrinkage, most)
+    kept = dense(near)
     np.testing.assert_allclose(kept, naive_nearest(counts, shrinkage, most), **close)
 
 
@@ -127,16 +142,10 @@ def test_scores_by_items_equal_their_twin(
     drawn: Drawn, chosen: Any, decay: float, repeat: float
 ) -> None:
     counts = (chosen.T @ chosen).tocsr()
-    rows = nearest(counts, 1.0, 3)
-    sums, touched, is_touched = (
-        np.zeros(N_ITEMS),
-        np.empty(N_ITEMS, np.int32),
-        np.zeros(N_ITEMS, np.bool_),
-    )
-    packed = drawn.packed
-    scores = np.empty(len(packed[-1]))
-    score_by_items(*packed, *rows, repeat, decay, sums, touched, is_touched, scores)
-    sim = sparse.csr_matrix((rows[2], rows[1], rows[0]), shape=(N_ITEMS, N_ITEMS)).toarray()
+    near, scratch, packed = nearest(counts, 1.0, 3), item_sums(N_ITEMS), drawn.packed
+    scores = np.empty(len(packed.items))
+    score_by_items(packed, near, repeat, decay, scratch, scores)
+    sim = dense(near)
     np.fill_diagonal(sim, repeat)
     expected = [
         sum(decay**lag * sim[old, item] for lag, old in enumerate(reversed(before)) if old >= 0)
@@ -146,8 +155,8 @@ def test_scores_by_items_equal_their_twin(
         for item in items
     ]
     np.testing.assert_allclose(scores, expected, **close)
-    assert not sums.any()
-    assert not is_touched.any()
+    assert not scratch.sums.any()
+    assert not scratch.is_touched.any()
 
 
 def naive_shares(
@@ -195,48 +204,29 @@ def test_scores_by_sessions_equal_their_twin(
     by_item = chosen.tocsc()
     sizes = np.diff(chosen.tocsr().indptr)
     norms = np.ones(len(sizes)) if by_position else np.sqrt(sizes)
-    sims, found = np.zeros(len(sizes)), np.empty(len(sizes), np.int32)
-    in_prefix = np.zeros(N_ITEMS, np.bool_)
+    n = len(sizes)
+    scratch = SessionSums(np.zeros(n), np.empty(n, np.int32), np.zeros(N_ITEMS, np.bool_))
+    training = TrainingSessions(by_item.indptr, by_item.indices, norms, by_position)
     packed = drawn.packed
-    scores = np.empty(len(packed[-1]))
-    score_by_sessions(
-        *packed,
-        by_item.indptr,
-        by_item.indices,
-        norms,
-        by_position,
-        most,
-        shrinkage,
-        repeat,
-        sims,
-        found,
-        in_prefix,
-        scores,
-    )
-    training = [set(np.flatnonzero(row)) for row in chosen.toarray()]
+    scores = np.empty(len(packed.items))
+    score_by_sessions(packed, training, ShareRule(most, shrinkage, repeat), scratch, scores)
+    sets = [set(np.flatnonzero(row)) for row in chosen.toarray()]
     expected = [
-        naive_shares(before, items, training, by_position, most, shrinkage, repeat)
+        naive_shares(before, items, sets, by_position, most, shrinkage, repeat)
         for before, items in drawn.per_event
     ]
     np.testing.assert_allclose(scores, list(itertools.chain(*expected)), **close)
-    assert not sims.any()
-    assert not in_prefix.any()
+    assert not scratch.sims.any()
+    assert not scratch.in_prefix.any()
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5, 1.0])
 def test_unknown_choices_age_the_others_and_no_click_does_not(decay: float) -> None:
     """0 and 1 have similarity 1: after 0, then nothing, then an unknown item, 1 scores decay."""
-    rows = (np.array([0, 1, 2], np.int32), np.array([1, 0], np.int32), np.array([1.0, 1.0]))
+    near = SparseRows(
+        np.array([0, 1, 2], np.int32), np.array([1, 0], np.int32), np.array([1.0, 1.0])
+    )
     packed = Drawn([[([0], 0), ([0], -1), ([-1, 0], 0), ([1], 0)]]).packed
     scores = np.empty(5)
-    score_by_items(
-        *packed,
-        *rows,
-        0.0,
-        decay,
-        np.zeros(2),
-        np.empty(2, np.int32),
-        np.zeros(2, np.bool_),
-        scores,
-    )
+    score_by_items(packed, near, 0.0, decay, item_sums(2), scores)
     np.testing.assert_allclose(scores, [0, 0, 0, 0, decay])
