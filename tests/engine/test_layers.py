@@ -1,0 +1,122 @@
+"""The engine's layers against autograd through the reference: scores and states, and every
+gradient, on drawn shapes, ties and extremes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastgaum.engine.game import engine_history
+from fastgaum.engine.optimiser import Named, PlayerOptimiser, SparseTable
+from fastgaum.engine.scorer import ScorerLayer, dense_parameters
+from fastgaum.nets.histories import HistoryEncoder, PositionWeight, PrefixBiLstm, Recurrent
+from fastgaum.nets.scorers import Scorer
+from fastgaum.nets.tensors import Bags
+
+N_IDS, N_NUMBERS = 6, 2
+ENCODERS: dict[str, Any] = {
+    "lstm": lambda: Recurrent("lstm", N_IDS, N_NUMBERS, 3, 2, 0),
+    "lstm over embeddings": lambda: Recurrent("lstm", N_IDS, N_NUMBERS, 3, 1, 2),
+    "gru": lambda: Recurrent("gru", N_IDS, N_NUMBERS, 3, 2, 0),
+    "bilstm": lambda: PrefixBiLstm(N_IDS, N_NUMBERS, 3, 2, 0),
+    "pw": lambda: PositionWeight(N_IDS, 3, 2, 4),
+}
+SIZES = st.lists(st.integers(1, 5), min_size=1, max_size=6)
+SCALES = st.sampled_from([1.0, 0.0, 1e4])
+
+
+def bags_of(n: int, width: int, scale: float) -> Bags:
+    ids = torch.randint(0, N_IDS, (n * width,), dtype=torch.int32)
+    offsets = torch.arange(0, n * width + 1, width, dtype=torch.int32)
+    return Bags(ids, offsets, scale * torch.randn(n, N_NUMBERS))
+
+
+def offsets_of(sizes: list[int]) -> torch.Tensor:
+    return torch.tensor([0, *np.cumsum(sizes).tolist()], dtype=torch.int32)
+
+
+def named(bags: Bags) -> Named:
+    return Named(bags.ids.numpy(), bags.offsets.numpy(), np.full(N_IDS, -1, np.int32))
+
+
+def of_table(table: SparseTable) -> Any:
+    """The gradient of a whole table, from its named rows."""
+    found = np.zeros_like(table.values)
+    if table.named is not None:
+        found[table.named.rows[: table.named.count]] = table.grad
+    return found
+
+
+def agree(found: Any, expected: torch.Tensor, scale: float) -> None:
+    """Within float32's rounding, and 1.5e-6 of the inputs: the kernels' exp and tanh are rational, so
+    that a saturated unit keeps a slope of about that size."""
+    wanted = expected.detach().numpy()
+    most = max(1.0, scale / 20, float(np.abs(wanted).max(initial=0.0)))
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=3e-5 * most)
+
+
+@settings(max_examples=40, deadline=None)
+@given(sizes=SIZES, scale=SCALES, item_dim=st.sampled_from([0, 2]), wide=st.booleans())
+@pytest.mark.parametrize("activation", ["relu", "elu", "tanh"])
+def test_scores(activation: str, sizes: list[int], scale: float, item_dim: int, wide: bool) -> None:
+    torch.manual_seed(0)
+    scorer = Scorer(N_IDS, N_NUMBERS, 3, (5, 4), activation, item_dim, wide=wide)
+    offsets, n = offsets_of(sizes), sum(sizes)
+    candidates = bags_of(n, 2, scale)
+    states = torch.randn(len(sizes), 3, requires_grad=True)
+    expected, grad = scorer(candidates, states, offsets), torch.randn(n)
+    torch.autograd.backward(expected, grad)
+    wanted = {name: part.grad for name, part in scorer.named_parameters()}
+
+    layer = ScorerLayer(scorer)
+    tables = layer.own_tables(N_IDS, "adam")
+    optimiser = PlayerOptimiser(dense_parameters(scorer), tables, 0.1, 0.0, 1.0)
+    layer.bind(optimiser)
+    ids = candidates.ids.numpy().reshape(n, 2)
+    inputs = offsets.numpy(), ids, candidates.numbers.numpy(), states.detach().numpy()
+    agree(layer.forward(*inputs), expected, scale)
+    assert states.grad is not None
+    agree(layer.backward(grad.numpy(), named(candidates)), states.grad, scale)
+    for name, parameter in scorer.named_parameters():
+        of_parameter = wanted[name]
+        assert of_parameter is not None
+        if name.endswith("table"):
+            agree(of_table(tables[name.startswith("wide")]), of_parameter, scale)
+        else:
+            agree(optimiser.grad_of(parameter), of_parameter, scale)
+
+
+@settings(max_examples=20, deadline=None)
+@given(sizes=st.lists(st.integers(0, 5), min_size=1, max_size=6), scale=SCALES)
+@pytest.mark.parametrize("kind", list(ENCODERS))
+def test_states(kind: str, sizes: list[int], scale: float) -> None:
+    if sum(sizes) == 0:
+        return
+    torch.manual_seed(0)
+    encoder: HistoryEncoder = ENCODERS[kind]()
+    offsets, tokens = offsets_of(sizes), bags_of(sum(sizes), 2, scale)
+    expected = encoder.after_tokens(tokens, offsets)
+    grad = torch.randn_like(expected)
+    torch.autograd.backward(expected, grad)
+    wanted = {name: part.grad for name, part in encoder.named_parameters()}
+
+    layer = engine_history(encoder)
+    tables, products = layer.own_tables(N_IDS, "adam"), layer.own_products()
+    dense = layer.dense_parameters()
+    optimiser = PlayerOptimiser(dense, tables, 0.1, 0.0, 1.0, products)
+    layer.bind(optimiser)
+    agree(layer._after_tokens(tokens, offsets), expected, scale)
+    layer._back(grad.numpy(), np.full(N_IDS, -1, np.int32))
+    of_products = {id(one.parameter): one.left @ one.right for one in products}
+    of_tables = {id(table.parameter): of_table(table) for table in tables}
+    for name, parameter in encoder.named_parameters():
+        of_parameter = wanted[name]
+        assert of_parameter is not None
+        known = {**of_products, **of_tables}
+        found = known[id(parameter)] if id(parameter) in known else optimiser.grad_of(parameter)
+        agree(np.reshape(found, of_parameter.shape), of_parameter, scale)
