@@ -62,7 +62,7 @@ class SessionSums(NamedTuple):
     """whether an item was chosen before, shape (n_items,)"""
 
 
-class TrainingSessions(NamedTuple):
+class NeighbourSessions(NamedTuple):
     """Which training sessions chose an item, as compressed rows, and how similarities are made of
     it."""
 
@@ -201,7 +201,7 @@ def score_by_items(
 
 
 @jit
-def _meet(chosen: Array, items: Array, training: TrainingSessions, scratch: SessionSums) -> int:
+def _meet(chosen: Array, items: Array, training: NeighbourSessions, scratch: SessionSums) -> int:
     """Write into `sims` how near each training session is to the choices so far; list those met,
     and return how many."""
     indptr, sessions, norms, by_position = training
@@ -251,7 +251,7 @@ def _keep_nearest(most: int, n_found: int, sims: Array, found: Array) -> float:
 @jit
 def score_by_sessions(
     displays: SessionDisplays,
-    training: TrainingSessions,
+    training: NeighbourSessions,
     rule: ShareRule,
     scratch: SessionSums,
     scores: Array,

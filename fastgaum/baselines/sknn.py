@@ -28,9 +28,9 @@ from fastgaum.baselines.neighbours import (
 from fastgaum.baselines.s_rnn import SessionRnn
 from fastgaum.features.space import EncodedSessions
 from fastgaum.kernels.neighbours import (
+    NeighbourSessions,
     SessionSums,
     ShareRule,
-    TrainingSessions,
     score_by_sessions,
 )
 from fastgaum.nets.tensors import BatchTensors
@@ -63,7 +63,9 @@ class _SessionKnn(NeighbourBaseline):
         source = batch.source
         displays = displays_of(source)
         n_training, n_items = len(self.norms), len(self.of_item_indptr) - 1
-        training = TrainingSessions(self.of_item_indptr, self.of_item, self.norms, self.by_position)
+        training = NeighbourSessions(
+            self.of_item_indptr, self.of_item, self.norms, self.by_position
+        )
         rule = ShareRule(self.neighbours, chosen["shrinkage"], chosen["repeat"])
         scratch = SessionSums(
             np.zeros(n_training), np.empty(n_training, np.int32), np.zeros(n_items, np.bool_)

@@ -50,8 +50,8 @@ DEFAULT_LEARNING, DEFAULT_TRIAL, NO_FILES = Learning(), Trial(), TrialFiles()
 DEFAULT_USERS = NewUsers()
 
 
-@command(app)
-def train_command(
+@command(app, "train")
+def train_policy_command(
     run: Run,
     /,
     *,
@@ -117,8 +117,8 @@ def train_command(
     finish(f"{out}: {terms.policy}, {last['steps']:,} steps: {figures}", json, facts)
 
 
-@command(app)
-def evaluate_command(
+@command(app, "evaluate")
+def evaluate_policies_command(
     run: Run,
     /,
     *,

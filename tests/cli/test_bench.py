@@ -31,7 +31,7 @@ def test_what_cannot_be_run_is_refused(
 ) -> None:
     assert "no group of races 'env-4095'; did you mean 'env-4096'?" in fails(["bench", "env-4095"])
     assert "threads must be at least 1, got 0" in fails(["bench", "env-4096", "--threads", "0"])
-    assert "ends in '.pdf', a plot is written as .svg or .png" in fails(
+    assert "ends in '.pdf', a figure is written as .svg or .png" in fails(
         ["bench", "--plot", str(tmp_path / "s.pdf")]
     )
     assert "--scaling runs no races" in fails(["bench", "env-4096", "--scaling"])

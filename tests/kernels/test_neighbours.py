@@ -16,11 +16,11 @@ from scipy import sparse
 from fastgaum.kernels.batching import history_tokens
 from fastgaum.kernels.neighbours import (
     ItemSums,
+    NeighbourSessions,
     SessionDisplays,
     SessionSums,
     ShareRule,
     SparseRows,
-    TrainingSessions,
     nearest_items,
     score_by_items,
     score_by_sessions,
@@ -206,7 +206,7 @@ def test_scores_by_sessions_equal_their_twin(
     norms = np.ones(len(sizes)) if by_position else np.sqrt(sizes)
     n = len(sizes)
     scratch = SessionSums(np.zeros(n), np.empty(n, np.int32), np.zeros(N_ITEMS, np.bool_))
-    training = TrainingSessions(by_item.indptr, by_item.indices, norms, by_position)
+    training = NeighbourSessions(by_item.indptr, by_item.indices, norms, by_position)
     packed = drawn.packed
     scores = np.empty(len(packed.items))
     score_by_sessions(packed, training, ShareRule(most, shrinkage, repeat), scratch, scores)
