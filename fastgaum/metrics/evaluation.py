@@ -23,8 +23,8 @@ from fastgaum.metrics.likelihood import brier_score, choice_nll
 from fastgaum.metrics.precision import nontrivial_mean, precision_at_k, random_floor, user_mean
 
 MIN_PROB = 1e-6
-"""stands in for smaller probabilities in a NLL, so that a sparse distribution's is finite; below
-any softmax seen"""
+"""smaller probabilities count as this one in a NLL, so that a sparse distribution's is finite; it
+is below any softmax seen"""
 
 
 class Head(Protocol):

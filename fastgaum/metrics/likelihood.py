@@ -28,7 +28,7 @@ def choice_nll(
 
     log-probabilities (n_candidates,) and (n_events,); choices (n_events,), position or -1. A sparse
     distribution (L2) may give a choice the probability 0: its NLL is then infinite, unless
-    `min_prob` > 0 stands in for what is below it. Raises NumericsError for NaN, for a
+    `min_prob` > 0 replaces what is below it. Raises NumericsError for NaN, for a
     log-probability above 0 (by more than rounding), and for no click without one.
 
     >>> halves = np.log(np.array([0.5, 0.25, 0.25]))

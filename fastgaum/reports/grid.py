@@ -274,7 +274,7 @@ def _side_by_side(
         for future in as_completed(places):
             yield places[future], future.result()
     except BaseException:
-        # Nobody waits for the figures any more: minutes of work need not be finished first.
+        # The figures are not needed any more: minutes of work need not be finished first.
         for worker in set(multiprocessing.active_children()) - others:
             worker.terminate()
         raise

@@ -71,8 +71,8 @@ def _split_facts(log: SessionLog, name: str) -> dict[str, Any]:
 
 FOLDER = Path(__file__).parents[1] / "data" / "published"
 NOT_RELEASED = ("ant-financial",)
-"""data sets of the published table that nobody outside has: their column is published figures only
-"""
+"""data sets of the published table that were never released: their column is published figures
+only"""
 PRESET_ROWS = {
     ("paper-lstm", "reward"): "GAN-LSTM",
     ("paper-pw", "reward"): "GAN-PW",
@@ -112,7 +112,7 @@ def published_table() -> dict[str, Any]:
 
 def best_published(dataset: str) -> dict[str, Row]:
     """The best published model by k, as text keys for JSON: {"1": {model, mean, sd}}; empty if
-    nobody published."""
+    there are no published figures."""
     best: dict[str, Row] = {}
     highest: dict[str, float] = {}
     for (name, model, k), (mean, sd) in _published_rows("published.csv").items():

@@ -150,7 +150,7 @@ def _oracle_row(oracle: Mapping[str, Any]) -> list[str]:
 
 
 def _figures(by_k: ByK) -> list[str]:
-    """Everything of a row but its label."""
+    """All cells of a row after its label."""
     one = by_k["1"]
     published = [by_k[k]["published"] for k in KS]
     way = one.get("way_to_oracle")
