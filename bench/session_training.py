@@ -28,7 +28,6 @@ from fastgaum.bench.rivals.session_data import Sessions
 from fastgaum.engine.buffers import Array, Buffer
 from fastgaum.engine.optimiser import Named, NamedRoom
 from fastgaum.engine.recurrence import GruLayer
-from fastgaum.kernels import item_gates as gate_kernels
 from fastgaum.kernels import own_batch as loss_kernels
 from fastgaum.kernels import rows as row_kernels
 from fastgaum.logs.slice import pick_rows
@@ -145,7 +144,7 @@ class Packed:
         gates = self._gates(n, len(b_ih))
         self.x = self._x(n, self.hidden)
         fixed = (inputs, self.table, np.ascontiguousarray(w_ih.T), b_ih, self.x, gates)
-        threads.run(gate_kernels.item_gates, [(*part, *fixed) for part in _parts(n)])
+        threads.run(loss_kernels.item_gates, [(*part, *fixed) for part in _parts(n)])
         return self.gru.forward(offsets, w_hh, b_hh, gates)
 
     def _own_batch(
@@ -201,7 +200,7 @@ class Packed:
         biases = self._grad_b_ih(len(parts), len(grad_b_ih))
         fixed = (self.x, self.weights[0], of_gates, grad_inputs)
         threads.run(
-            gate_kernels.item_gates_backward,
+            loss_kernels.item_gates_backward,
             [(*part, *fixed, weights[k], biases[k]) for k, part in enumerate(parts)],
         )
         weights.sum(0, out=grad_w_ih)

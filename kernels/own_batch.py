@@ -231,3 +231,67 @@ def bpr(
         of_target[size] = pull
         of_negative[size] = -pull
     losses[0] = loss
+
+
+GATE_ROWS = 80
+"""rows of an input projection that go through at once: OpenBLAS takes operands as they are while a
+product has at most a million multiplications"""
+
+
+@jit_fast
+def item_gates(
+    first: int,
+    last: int,
+    items: Array,
+    table: Array,
+    turned: Array,
+    bias: Array,
+    x: Array,
+    gates: Array,
+) -> None:
+    """Write x (n, H) and gates (n, G) of events first to last − 1.
+
+    items (n,) rows of the table, of which the first H columns enter; turned (H, G) is W_ihᵀ; bias
+    (G,)."""
+    for start in range(first, last, GATE_ROWS):
+        stop = min(start + GATE_ROWS, last)
+        for i in range(start, stop):
+            copy(x[i], table[items[i]])
+        np.dot(x[start:stop], turned, gates[start:stop])
+        for i in range(start, stop):
+            add(gates[i], bias)
+
+
+@jit_fast
+def item_gates_backward(
+    first: int,
+    last: int,
+    x: Array,
+    weight: Array,
+    grad: Array,
+    grad_rows: Array,
+    grad_weight: Array,
+    grad_bias: Array,
+) -> None:
+    """Write the gradients of the rows of events first to last − 1, and of W_ih and b over these
+    events.
+
+    x (n, H); weight and grad_weight (G, H); grad (n, G) that of the gates; grad_rows (n, H or
+    more), 0 beyond H."""
+    width, size = weight.shape
+    back, product = np.empty((GATE_ROWS, size), grad.dtype), np.empty((width, size), grad.dtype)
+    for j in range(width):
+        grad_bias[j] = 0
+        for k in range(size):
+            grad_weight[j, k] = 0
+    for start in range(first, last, GATE_ROWS):
+        stop = min(start + GATE_ROWS, last)
+        np.dot(grad[start:stop], weight, back[: stop - start])
+        for i in range(start, stop):
+            add(grad_bias, grad[i])
+            copy(grad_rows[i, :size], back[i - start])
+            for j in range(size, grad_rows.shape[1]):
+                grad_rows[i, j] = 0
+        np.dot(grad[start:stop].T, x[start:stop], product)
+        for j in range(width):
+            add(grad_weight[j], product[j])

@@ -6,7 +6,7 @@ that Σ p = 1. α = 2 is sparsemax, the Euclidean projection (Martins & Astudill
 by sorting and every α by root finding are from Peters, Niculae & Martins (ACL 2019). α → 1 is
 softmax.
 
-Let z_i = (α − 1)(v_i − max v) ≤ 0. Then τ lies in [−1, 0), so only entries with z_i > −1 can have
+Let z_i = (α − 1)(v_i − max v) ≤ 0. Then τ ∈ [−1, 0), so only entries with z_i > −1 can have
 p_i > 0: they are gathered into `scratch` first, which also keeps every sum well-conditioned however
 large the values are."""
 

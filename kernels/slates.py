@@ -374,3 +374,27 @@ def take_places(first: int, last: int, values: Array, places: Array, taken: Arra
     """Write each user's value at its place, (n,), 0 for place -1."""
     for user in range(first, last):
         taken[user] = values[user, places[user]] if places[user] >= 0 else ZERO
+
+
+@jit
+def slates_of(actions: Array, pools: Array, active: Array, strict: bool, slates: Array) -> int:
+    """Write slates[i, j] = pools[i, actions[i, j]] of active users; one pool may stand for all.
+
+    Returns -1, or the flat place of the first action that is outside the pool or, if strict, equal
+    to an earlier one of its slate."""
+    n_users, width = actions.shape
+    size, shared = pools.shape[1], len(pools) == 1
+    for i in range(n_users):
+        if not active[i]:
+            continue
+        row = 0 if shared else i
+        for j in range(width):
+            action = actions[i, j]
+            if action < 0 or action >= size:
+                return int(i * width + j)
+            slates[i, j] = pools[row, action]
+        for j in range(1, width if strict else 0):
+            for h in range(j):
+                if actions[i, h] == actions[i, j]:
+                    return int(i * width + j)
+    return -1

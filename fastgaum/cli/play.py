@@ -37,7 +37,7 @@ class Play:
     ] = "utility"
     leaving: Annotated[
         float | None,
-        Parameter(help="probability of leaving after a step; nobody leaves if not given"),
+        Parameter(help="probability that a user leaves after a step; 0 if not given"),
     ] = None
 
     def setting(self, k: int, pool: Pool) -> Setting:

@@ -33,7 +33,7 @@ class Simulation:
     horizon: Annotated[int, Parameter(help="steps of an episode at most")] = 20
     leaving: Annotated[
         float | None,
-        Parameter(help="probability of leaving after a step; nobody leaves if not given"),
+        Parameter(help="probability that a user leaves after a step; 0 if not given"),
     ] = None
     pool: Annotated[
         Literal["fixed", "per_user", "per_step"] | None,

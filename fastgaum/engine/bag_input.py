@@ -20,7 +20,7 @@ PART = 2048
 
 
 class BagLayer:
-    """One input projection's passes; its table is sparse, the rest lies in its player's flat
+    """One input projection's passes; its table is sparse, the rest is in its player's flat
     block."""
 
     def __init__(self, source: BagLinear) -> None:

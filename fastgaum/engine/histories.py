@@ -214,7 +214,7 @@ class PositionWeightHistory(EngineHistory):
     def _after_tokens(self, tokens: Bags, offsets: torch.Tensor) -> Array:
         e = self.encoder
         ids_of = tokens.ids.numpy(), tokens.offsets.numpy()
-        self.structure = lag_structure(offsets.numpy(), *ids_of, e.window)
+        self.structure = lag_arrays(offsets.numpy(), *ids_of, e.window)
         starts, ids, entries, lags = self.structure
         self.weights = self._weights(len(ids), len(self.bias))
         lag_kernels.weigh(
@@ -253,7 +253,7 @@ class PositionWeightHistory(EngineHistory):
         return table.reshape(len(table), -1, self.state_dim)
 
 
-def lag_structure(
+def lag_arrays(
     offsets: Ints, ids: Ints, id_offsets: Ints, window: int
 ) -> tuple[Ints, Ints, Ints, Ints]:
     """As `nets.position_weight.lag_structure`: state_offsets, state_ids, entries and lags."""

@@ -49,7 +49,7 @@ class LstmLayer:
             offsets: start of each sequence in the tokens, (n_sequences + 1,).
             weight: W_hh (4H, H), or [W_hh, W_ih] (4H, H + D) where x are inputs of the projection.
             bias: (4H,).
-            x: sums of gates (·, 4H), which give way to the gates where no `source` is given, or
+            x: sums of gates (·, 4H), overwritten by the gates where no `source` is given, or
                 inputs (·, D).
             source: row of x that each token reads, (n_tokens,); its own row where none is given.
             before: h0 and c0, (n_sequences, H); zeros if None.

@@ -190,7 +190,7 @@ def _mean(values: Sequence[float] | Float64Array) -> float:
 
 
 def _sd(values: Sequence[float] | Float64Array) -> float:
-    """Standard deviation over seeds (n - 1); 0 for a single seed, whose spread nobody knows: see
+    """Standard deviation over seeds (n - 1); 0 for a single seed, whose spread is unknown: see
     the cell's `seeds`."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 

@@ -32,7 +32,7 @@ from fastgaum.reports.log_facts import log_facts
 from fastgaum.reports.plots import require_plots
 from fastgaum.reports.run_facts import calibration_facts, example_displays, learned_facts
 from fastgaum.reports.split_scores import (
-    ItemCounts,
+    DisplayCounts,
     SplitScores,
     floor_difference,
     run_differences,
@@ -260,7 +260,7 @@ def _run_facts(run: TrainedRun, scored: SplitScores, split: SplitName, floors: P
         "evaluation": scored.evaluation.to_dict(),
         "versus_floor": floor_difference(scored, floors),
         "calibration": calibration_facts(scored),
-        "learned": learned_facts(scored, ItemCounts.of(scored.log)),
+        "learned": learned_facts(scored, DisplayCounts.of(scored.log)),
         "displays": example_displays(scored),
         "commands": repeat_commands(run, split),
     }

@@ -18,7 +18,7 @@ from fastgaum.logs.log import IntArray
 from fastgaum.metrics.calibration import candidate_outcomes
 from fastgaum.metrics.intervals import bootstrap_mean
 from fastgaum.metrics.sums import cut
-from fastgaum.reports.split_scores import Float64Array, ItemCounts, SplitScores
+from fastgaum.reports.split_scores import DisplayCounts, Float64Array, SplitScores
 
 TENTHS = 10
 EXTREMES = 8
@@ -31,7 +31,7 @@ Group = dict[str, Any]
 BoolArray = npt.NDArray[np.bool_]
 
 
-def learned_facts(scored: SplitScores, counts: ItemCounts) -> dict[str, Any]:
+def learned_facts(scored: SplitScores, counts: DisplayCounts) -> dict[str, Any]:
     """Groups of candidates and extreme items, for JSON."""
     several = np.repeat(scored.sizes > 1, scored.sizes)
     average = _Averages(scored, several)
@@ -85,7 +85,7 @@ class _Averages:
 
 
 def _by_popularity(
-    average: _Averages, counts: ItemCounts, scored: SplitScores, several: BoolArray
+    average: _Averages, counts: DisplayCounts, scored: SplitScores, several: BoolArray
 ) -> list[Group]:
     levels = counts.choices[scored.items]
     if not several.any():
@@ -95,7 +95,7 @@ def _by_popularity(
     return [average.of(label, group == i) for i, label in enumerate(labels)]
 
 
-def _in_training(average: _Averages, counts: ItemCounts, scored: SplitScores) -> list[Group]:
+def _in_training(average: _Averages, counts: DisplayCounts, scored: SplitScores) -> list[Group]:
     displays, choices = counts.displays[scored.items], counts.choices[scored.items]
     return [
         average.of("never displayed", displays == 0),
@@ -115,7 +115,7 @@ def _in_session(average: _Averages, scored: SplitScores) -> list[Group]:
 
 
 def _extremes(
-    average: _Averages, counts: ItemCounts, scored: SplitScores, several: BoolArray
+    average: _Averages, counts: DisplayCounts, scored: SplitScores, several: BoolArray
 ) -> dict[str, Any]:
     """The items with the largest and the smallest mean utility, of those displayed often enough to
     say so."""

@@ -26,14 +26,14 @@ Float64Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class ItemCounts:
+class DisplayCounts:
     """What the training split says of each item of a log, shape (n_items,)."""
 
     displays: IntArray
     choices: IntArray
 
     @classmethod
-    def of(cls, log: SessionLog) -> ItemCounts:
+    def of(cls, log: SessionLog) -> DisplayCounts:
         """Count the display sets that show each item and the events that choose it."""
         part = select_sessions(log, log.sessions_in("train"))
         items = np.asarray(log.items)[part.candidates]

@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from fastgaum.errors import ActionError, ConfigError, did_you_mean
-from fastgaum.kernels.actions import slates_of
+from fastgaum.kernels.slates import slates_of
 from fastgaum.worlds.observations import Observation, ObservationKind, Observations, rows_apart
 from fastgaum.worlds.open_world import open_world
 from fastgaum.worlds.pools import PoolKind, UserPools

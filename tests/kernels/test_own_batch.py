@@ -12,7 +12,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from fastgaum.kernels import item_gates as gate_kernels
 from fastgaum.kernels import own_batch as kernels
 from fastgaum.kernels import rows as row_kernels
 
@@ -181,9 +180,9 @@ def test_the_projection_of_items(n: int, size: int, more: int) -> None:
     rows = np.full((n, width), np.nan)
     sums = []
     for part in ((0, n // 3), (n // 3, n)):
-        gate_kernels.item_gates(*part, items, table, np.ascontiguousarray(weight.T), bias, x, gates)
+        kernels.item_gates(*part, items, table, np.ascontiguousarray(weight.T), bias, x, gates)
         sums.append((np.full_like(weight, np.nan), np.full_like(bias, np.nan)))
-        gate_kernels.item_gates_backward(*part, x, weight, grad, rows, *sums[-1])
+        kernels.item_gates_backward(*part, x, weight, grad, rows, *sums[-1])
     expected = table[items, :size]
     np.testing.assert_allclose(gates, expected @ weight.T + bias, atol=1e-10)
     np.testing.assert_allclose(rows[:, :size], grad @ weight, atol=1e-10)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastgaum.engine.histories import lag_structure as engine_structure
+from fastgaum.engine.histories import lag_arrays as engine_structure
 from fastgaum.nets.position_weight import LagStructure, lag_readout, lag_structure, lag_weighted
 from tests import naive_recurrent as naive
 
