@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.logs.log import SessionLog
+if TYPE_CHECKING:
+    from fastgaum.logs.log import SessionLog
 
 _IDS_AT_ONCE = 65_536
 

@@ -21,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.logs.fingerprint import Digests
+
 if TYPE_CHECKING:
     from fastgaum.kernels.candidate_counts import PackedSessions
 
@@ -170,8 +172,6 @@ class SessionLog:
     def fingerprint(self) -> str:
         """A sha256 over the packed arrays, fields, split and ids: two logs share it only if they
         hold the same data."""
-        from fastgaum.logs.fingerprint import Digests
-
         digests = Digests()
         digests.add(self)
         return digests.fingerprint(self)
