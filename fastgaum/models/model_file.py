@@ -101,20 +101,29 @@ def _code_name(code: object) -> str:
 
 
 def load_user_model(
-    path: Path, device: str, regulariser: Regulariser | None = None, history: Encoders | None = None
+    kind: type[UserModel],
+    path: Path,
+    device: str,
+    regulariser: Regulariser | None = None,
+    history: Encoders | None = None,
 ) -> UserModel:
     """Read a user model, with the code that its file names.
+
+    Args:
+        kind: the class of the model.
+        path: its file, or a run folder.
+        device: where the networks are put.
+        regulariser: the model's own one, if its file names one.
+        history: the model's own history encoder, likewise.
 
     Raises:
         CheckpointError: missing, damaged, of another format, or trained with code that is not
             given.
     """
-    from fastgaum.models.user_model import UserModel
-
     file, state = load_model_state(path)
     with damage_named(file):
         config = Config.from_mapping(state["config"])
-        model = UserModel(config, regulariser=regulariser, history=history, device=device)
+        model = kind(config, regulariser=regulariser, history=history, device=device)
         named = _own_names(state["own"])
     _check_own(path, named, own_code(model))
     with damage_named(file):

@@ -231,7 +231,7 @@ class UserModel(ChoiceModel):
                 had a regulariser or a history encoder of its own, which is not given (or is another
                 one).
         """
-        return load_user_model(Path(path), device, regulariser, history)
+        return load_user_model(cls, Path(path), device, regulariser, history)
 
     def _searched(self, log: AnyLog, checkpointer: Checkpointer, processes: Processes) -> Config:
         """The configuration asked for, its searched switches as they do best on validation with
