@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from fastgaum.errors import ConfigError, did_you_mean
@@ -12,7 +13,10 @@ from fastgaum.worlds.world import World
 
 
 def open_world(
-    run: str | os.PathLike[str] | None, world: World | None, options: dict[str, Any]
+    run: str | os.PathLike[str] | None,
+    world: World | None,
+    options: dict[str, Any],
+    others: Iterable[str] = (),
 ) -> World:
     """Return the world given, or read that of a run folder or model file.
 
@@ -21,6 +25,7 @@ def open_world(
             `fastgaum.load` takes.
         world: a world, which has its options already.
         options: options by name.
+        others: names of the caller's own options, which a misspelt one may have meant.
 
     Raises:
         ConfigError: neither or both are given, or an option is unknown.
@@ -37,11 +42,8 @@ def open_world(
         known = [name for name in inspect.signature(LearnedWorld).parameters if name != "model"]
     for name in options:
         if name not in known:
-            from fastgaum.worlds.vector_env import UserVectorEnv
-
-            ours = list(inspect.signature(UserVectorEnv).parameters)
             raise ConfigError(
-                f"an environment has no option '{name}'{did_you_mean(name, [*ours, *known])}"
+                f"an environment has no option '{name}'{did_you_mean(name, [*others, *known])}"
             )
     if world is not None:
         return world

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -128,7 +129,8 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
             raise ConfigError(f"horizon is {horizon}, at least 1 step is required")
         self.autoreset_mode = _mode(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
-        self.world = open_world(run, world, world_options)
+        own = inspect.signature(UserVectorEnv).parameters
+        self.world = open_world(run, world, world_options, own)
         self.num_envs, self.slate_size, self.strict, self.copy = num_envs, slate_size, strict, copy
         self.horizon = horizon
         self._reward = reward_rule(reward)
