@@ -6,12 +6,23 @@ exactly, on any number of threads."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ._jit import Array, jit, jit_part
 from .cells import ZERO
+
+
+class DropoutRule(NamedTuple):
+    """What is dropped in one pass."""
+
+    key: Any
+    """of the random bits, uint32"""
+    threshold: Any
+    """an entry whose 32 bits lie below is dropped, uint32; 0 for no dropout"""
+    scale: Any
+    """of what is kept, in the dtype of the activations"""
 
 
 @jit_part

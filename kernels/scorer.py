@@ -11,14 +11,14 @@ of all candidates are kept, layer after layer, for the way back."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ._jit import Array, jit_fast, jit_part
 from .activations import activate, through_activation
 from .cells import ZERO, copy
-from .dropout import drop
+from .dropout import DropoutRule, drop
 from .prefetch import AHEAD, prefetch_row
 
 TILE = 96
@@ -31,6 +31,49 @@ BIAS, NUMBERS, STATE, UP, WIDE, REST = 0, 1, 2, 3, 4, 5
 layer (W, then b)"""
 
 
+class ScorerInputs(NamedTuple):
+    """Packed display sets and the states that score them."""
+
+    display_offsets: Array
+    """each event's first candidate, shape (n_events + 1,)"""
+    ids: Array
+    """shape (n_candidates, n_fields)"""
+    numbers: Array
+    """shape (n_candidates, d)"""
+    states: Array
+    """shape (n_events, S)"""
+
+
+class ScorerWeights(NamedTuple):
+    """All parameters of a scorer."""
+
+    table: Array
+    """shape (n_ids, widths[0]), or (n_ids, item_dim)"""
+    wide_table: Array
+    """of the wide path, shape (n_ids, 1); of length 0 where there is none"""
+    dense: Array
+    """all others, flat"""
+    starts: Array
+    """where each of them begins in `dense`; −1 for one that is not there"""
+    widths: Array
+    """units of each hidden layer"""
+    kind: int
+    """the activation"""
+
+
+class ScorerGrads(NamedTuple):
+    """What a backward pass over a range of events writes."""
+
+    dense: Array
+    """as `ScorerWeights.dense`; it belongs to this range of events alone"""
+    rows: Array
+    """of each candidate's bag, shape (n_candidates, width of the table)"""
+    sums: Array
+    """scratch, shape (n_events, widths[0])"""
+    states: Array
+    """shape (n_events, S)"""
+
+
 @jit_part
 def matrix(flat: Array, start: int, rows: int, columns: int) -> Array:
     """The (rows, columns) matrix that begins at `start` of a flat array, a view."""
@@ -41,28 +84,26 @@ def matrix(flat: Array, start: int, rows: int, columns: int) -> Array:
 def scorer_forward(
     first_event: int,
     last_event: int,
-    display_offsets: Array,
-    ids: Array,
-    numbers: Array,
-    states: Array,
-    table: Array,
-    wide_table: Array,
-    dense: Array,
-    starts: Array,
-    widths: Array,
-    kind: int,
-    key: Any,
-    threshold: Any,
-    scale: Any,
+    inputs: ScorerInputs,
+    weights: ScorerWeights,
+    dropout: DropoutRule,
     state_sums: Array,
     activations: Array,
     scores: Array,
 ) -> None:
-    """Write the scores of the events' candidates, the activations (flat: n_candidates × Σ widths)
-    and state sums.
+    """Write the scores of the events' candidates, the activations and the state sums.
 
-    ids (n_candidates, n_fields); states (n_events, S); table (n_ids, width or item_dim); wide_table
-    (n_ids, 1) or of length 0; `threshold` 0 stands for no dropout."""
+    Args:
+        first_event, last_event: the range of events, the last left out.
+        inputs: of all events.
+        weights: the parameters.
+        dropout: of every hidden layer.
+        state_sums: W_s state, (n_events, widths[0]).
+        activations: flat, n_candidates × Σ widths.
+        scores: (n_candidates,)."""
+    display_offsets, ids, numbers, states = inputs
+    table, wide_table, dense, starts, widths, kind = weights
+    key, threshold, scale = dropout
     n, n_fields = ids.shape
     n_numbers, state_dim, width, n_layers = (
         numbers.shape[1],
@@ -116,8 +157,8 @@ def scorer_forward(
         for layer in range(n_layers):
             if layer > 0:
                 after = widths[layer]
-                weights = starts[REST + layer - 1]
-                bias_start = weights + after * before
+                weight_start = starts[REST + layer - 1]
+                bias_start = weight_start + after * before
                 at += n * before
                 deeper = matrix(activations, at, n, after)
                 if turning:
@@ -129,7 +170,7 @@ def scorer_forward(
                 else:
                     np.dot(
                         values[start:stop],
-                        matrix(dense, weights, after, before).T,
+                        matrix(dense, weight_start, after, before).T,
                         deeper[start:stop],
                     )
                 layer_start += after * before
@@ -208,31 +249,28 @@ def _gather(table: Array, ids: Array, start: int, stop: int, bag: Array) -> None
 def scorer_backward(
     first_event: int,
     last_event: int,
-    display_offsets: Array,
-    ids: Array,
-    numbers: Array,
-    states: Array,
-    table: Array,
-    wide: bool,
-    dense: Array,
-    starts: Array,
-    widths: Array,
-    kind: int,
-    key: Any,
-    threshold: Any,
-    scale: Any,
+    inputs: ScorerInputs,
+    weights: ScorerWeights,
+    dropout: DropoutRule,
     activations: Array,
     grad_scores: Array,
-    grad_dense: Array,
-    grad_rows: Array,
-    grad_sums: Array,
-    grad_states: Array,
+    grads: ScorerGrads,
 ) -> None:
-    """Write the gradients of the dense parameters, of each candidate's bag (n_candidates, width or
-    item_dim) and of states.
+    """Write the gradients of the dense parameters, of each candidate's bag and of the states.
 
-    `grad_dense` belongs to this range of events alone; `grad_sums` (n_events, width) is scratch.
-    """
+    Args:
+        first_event, last_event: the range of events, the last left out.
+        inputs: as the forward pass read them.
+        weights: as the forward pass read them.
+        dropout: as in the forward pass.
+        activations: as the forward pass wrote them; destroyed where there was dropout.
+        grad_scores: (n_candidates,).
+        grads: what is written."""
+    display_offsets, ids, numbers, states = inputs
+    table, wide_table, dense, starts, widths, kind = weights
+    key, threshold, scale = dropout
+    grad_dense, grad_rows, grad_sums, grad_states = grads
+    wide = len(wide_table) > 0
     n = len(ids)
     n_numbers, state_dim, width, n_layers = (
         numbers.shape[1],
@@ -292,14 +330,16 @@ def scorer_backward(
                 after, before = before, widths[layer - 1]
                 at -= n * before
                 below = matrix(activations, at, n, before)
-                weights = starts[REST + layer - 1]
+                weight_start = starts[REST + layer - 1]
                 if start == begin:
-                    np.dot(out.T, below[start:stop], matrix(grad_dense, weights, after, before))
+                    np.dot(
+                        out.T, below[start:stop], matrix(grad_dense, weight_start, after, before)
+                    )
                 else:
                     np.dot(out.T, below[start:stop], matrix(product, 0, after, before))
-                    _add(grad_dense[weights : weights + after * before], product)
+                    _add(grad_dense[weight_start : weight_start + after * before], product)
                 deeper = matrix(other, 0, count, before)
-                np.dot(out, matrix(dense, weights, after, before), deeper)
+                np.dot(out, matrix(dense, weight_start, after, before), deeper)
                 grad, other = other, grad
                 out, values = deeper, below
         if n_numbers > 0:

@@ -15,6 +15,7 @@ from fastgaum import threads
 from fastgaum.engine.buffers import Array, Buffer
 from fastgaum.engine.optimiser import Named, PlayerOptimiser, SparseTable
 from fastgaum.kernels import scorer as kernels
+from fastgaum.kernels.dropout import DropoutRule
 from fastgaum.nets.scorers import Scorer
 
 KINDS = {nn.ReLU: 0, nn.ELU: 1, nn.Tanh: 2}
@@ -23,8 +24,7 @@ PART = 1024
 WIDE = 1 << 14
 """multiplications per candidate up to which `PART` holds: layers of 128"""
 NO_TABLE: npt.NDArray[np.float32] = np.empty((0, 1), np.float32)
-NO_DROPOUT = np.uint32(0), np.uint32(0), np.float32(1)
-"""key, threshold and scale"""
+NO_DROPOUT = DropoutRule(np.uint32(0), np.uint32(0), np.float32(1))
 
 
 class ScorerLayer:
@@ -55,7 +55,7 @@ class ScorerLayer:
         self.starts = starts_of(self.scorer, optimiser.place)
         self.n_dense = sum(parameter.numel() for parameter in dense_parameters(self.scorer))
         wide = self.tables[1].values if len(self.tables) > 1 else NO_TABLE
-        self.weights = (
+        self.weights = kernels.ScorerWeights(
             self.tables[0].values,
             wide,
             optimiser.values,
@@ -74,15 +74,15 @@ class ScorerLayer:
         rate = self.rate if key is not None else 0.0
         self.dropout = NO_DROPOUT
         if rate:
-            self.dropout = (
+            self.dropout = DropoutRule(
                 np.uint32(key or 0),
                 np.uint32(math.floor(rate * 2**32)),
                 np.float32(1 / (1 - rate)),
             )
-        self.inputs = display_offsets, ids, numbers, states
+        self.inputs = kernels.ScorerInputs(display_offsets, ids, numbers, states)
         self.activations = self._activations(n * self.total_width)
         sums, self.scores = self._sums(n_events, self.width), self._scores(n)
-        fixed = (*self.inputs, *self.weights, *self.dropout, sums, self.activations, self.scores)
+        fixed = (self.inputs, self.weights, self.dropout, sums, self.activations, self.scores)
         self.parts = parts_of(display_offsets, *self.share)
         threads.run(kernels.scorer_forward, [(*part, *fixed) for part in self.parts])
         return self.scores
@@ -92,7 +92,7 @@ class ScorerLayer:
         (n_events, state_dim).
 
         `named` holds the ids that the forward pass read. Destroys what the forward pass kept."""
-        _, ids, _, states = self.inputs
+        ids, states = self.inputs.ids, self.inputs.states
         table = self.tables[0]
         rows = self._rows(len(ids), table.width)
         sums, grad_states = (
@@ -103,22 +103,11 @@ class ScorerLayer:
         total = self.optimiser.grad[: self.n_dense]
         alone = len(self.parts) == 1
         blocks = total[None] if alone else self._blocks(len(self.parts), self.n_dense)
-        fixed = (
-            *self.inputs,
-            table.values,
-            len(self.tables) > 1,
-            self.optimiser.values,
-            self.starts,
-            self.widths,
-            self.kind,
-            *self.dropout,
-            self.activations,
-            grad_scores,
-        )
+        fixed = (self.inputs, self.weights, self.dropout, self.activations, grad_scores)
         threads.run(
             kernels.scorer_backward,
             [
-                (*part, *fixed, blocks[i], rows, sums, grad_states)
+                (*part, *fixed, kernels.ScorerGrads(blocks[i], rows, sums, grad_states))
                 for i, part in enumerate(self.parts)
             ],
         )

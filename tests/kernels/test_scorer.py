@@ -100,8 +100,14 @@ class Case:
                 scores[candidate] = x[0]
         return scores
 
+    def records(self) -> tuple[scorer.ScorerInputs, scorer.ScorerWeights, dropout.DropoutRule]:
+        inputs = scorer.ScorerInputs(self.offsets, self.ids, self.numbers, self.states)
+        tables = self.table, self.wide_table
+        weights = scorer.ScorerWeights(*tables, self.dense, self.starts, self.widths, self.kind)
+        return inputs, weights, self.dropout
+
     def forward(self, parts: list[tuple[int, int]], key: int = 0, rate: float = 0.0) -> Array:
-        self.dropout = (
+        self.dropout = dropout.DropoutRule(
             np.uint32(key),
             np.uint32(rate * 2**32),
             self.dense.dtype.type(1 / (1 - rate)),
@@ -115,17 +121,7 @@ class Case:
         for part in parts:
             scorer.scorer_forward(
                 *part,
-                self.offsets,
-                self.ids,
-                self.numbers,
-                self.states,
-                self.table,
-                self.wide_table,
-                self.dense,
-                self.starts,
-                self.widths,
-                self.kind,
-                *self.dropout,
+                *self.records(),
                 sums,
                 self.activations,
                 scores,
@@ -144,23 +140,10 @@ class Case:
             grad = np.empty_like(self.dense)
             scorer.scorer_backward(
                 *part,
-                self.offsets,
-                self.ids,
-                self.numbers,
-                self.states,
-                self.table,
-                self.wide,
-                self.dense,
-                self.starts,
-                self.widths,
-                self.kind,
-                *self.dropout,
+                *self.records(),
                 self.activations,
                 self.grad,
-                grad,
-                rows,
-                sums,
-                states,
+                scorer.ScorerGrads(grad, rows, sums, states),
             )
             total += grad
         return total, rows, states
