@@ -21,7 +21,7 @@ from fastgaum.features.space import FeatureSpace
 from fastgaum.game.game import Game, ReferenceGame
 from fastgaum.logs.locate import find_log
 from fastgaum.logs.log import IntArray, SessionLog
-from fastgaum.logs.registry import load
+from fastgaum.logs.read import load
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import regulariser_of

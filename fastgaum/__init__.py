@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from fastgaum.config import Config
     from fastgaum.logs.audit import audit
     from fastgaum.logs.log import SessionLog
-    from fastgaum.logs.read import read_log
-    from fastgaum.logs.registry import load
+    from fastgaum.logs.read import load, read_log
     from fastgaum.logs.shard_writer import save_log
     from fastgaum.logs.shards import load_log
     from fastgaum.logs.split import resplit
@@ -61,7 +60,7 @@ _HOME = {
     "UserModel": "fastgaum.models.user_model",
     "UserVectorEnv": "fastgaum.worlds.vector_env",
     "audit": "fastgaum.logs.audit",
-    "load": "fastgaum.logs.registry",
+    "load": "fastgaum.logs.read",
     "load_log": "fastgaum.logs.shards",
     "read_log": "fastgaum.logs.read",
     "resplit": "fastgaum.logs.split",

@@ -75,7 +75,7 @@ class LogReading:
         Raises:
             DatasetError, LogFormatError, ConfigError: the name, the log or an option is wrong.
         """
-        from fastgaum.logs.registry import load
+        from fastgaum.logs.read import load
 
         return load(log, data_dir=self.data_dir, options=self.options)
 

@@ -151,7 +151,7 @@ def _logs(
 ) -> tuple[dict[str, SessionLog], dict[str, dict[str, float]]]:
     """Read the logs by name, with their own splits, and score the truth of those that have one on
     the splits asked for."""
-    from fastgaum.logs.registry import load
+    from fastgaum.logs.read import load
 
     logs, oracles = {}, {}
     for name in names:

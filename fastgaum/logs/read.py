@@ -20,8 +20,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.errors import LogFormatError
+from fastgaum.errors import DatasetError, LogFormatError
 from fastgaum.logs.item_table import attach_item_table
+from fastgaum.logs.layouts import recognise
+from fastgaum.logs.locate import resolve, verify
 from fastgaum.logs.log import IntArray, SessionLog
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
 from fastgaum.logs.pack import Packed, check_size, pack_rows
@@ -36,6 +38,7 @@ from fastgaum.logs.shards import (
     load_log,
     open_shards,
 )
+from fastgaum.logs.simulated_displays import build_registered
 from fastgaum.logs.slice import join_logs
 from fastgaum.logs.split import USER_RULES, resplit, resplit_by, split_by_time
 from fastgaum.logs.tables import FileTable, open_table
@@ -44,6 +47,52 @@ from fastgaum.logs.vocabulary import Vocabulary
 Stored = TypeVar("Stored", SessionLog, ShardedLog)
 PART_ROWS = 1_000_000
 """rows that are packed at once"""
+
+
+def load(
+    name_or_path: str | os.PathLike[str],
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    options: ReadOptions = DEFAULT_OPTIONS,
+    **given: Unpack[ReadKeywords],
+) -> SessionLog:
+    """Read a log by its registry name or its path: the library's front door.
+
+    A registry name brings its own options, and its files are checked against their sha256. A data
+    set without display sets (`movielens-small`) gets them by its registry rule
+    (`logs.simulated_displays`).
+
+    Args:
+        name_or_path: a registry name, a file or a folder.
+        data_dir: where names are looked up first; then in $FASTGAUM_DATA_DIR and the user cache.
+        options: how to read it.
+        given: single options by name, as in `read_log`. They come first.
+
+    Raises:
+        DatasetError: an unknown name, a missing file, a wrong checksum, or a path to choices
+            without display sets.
+        LogFormatError, ConfigError: as `read_log`.
+    """
+    options = ReadOptions.of(**given).over(options)
+    found = resolve(name_or_path, data_dir)
+    if found.dataset is None:
+        refuse_choices(found.path)
+        return read_log(found.path, options=options)
+    if found.dataset.simulated:
+        return build_registered(found, options=options).log
+    verify(found.dataset.files[0], found.path)
+    return read_log(found.path, options=options.over(found.options))
+
+
+def refuse_choices(path: Path) -> None:
+    """Raise DatasetError if a path holds choices without display sets."""
+    source = recognise(path)
+    if source is not None:
+        raise DatasetError(
+            f"'{path}' holds choices without display sets ({source.layout.name}), a log needs "
+            "them: make them with"
+            f" `fastgaum data build {path} -o OUT` and read OUT"
+        )
 
 
 def read_log(

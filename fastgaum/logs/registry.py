@@ -1,24 +1,17 @@
-"""The registry: what `data/registry.toml` says of every log that has a name, its card, and `load`,
-the front door."""
+"""The registry: what `data/registry.toml` says of every log that has a name, and its card."""
 
 from __future__ import annotations
 
 import importlib.resources
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any
 
 from fastgaum.errors import DatasetError, did_you_mean
-from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
 from fastgaum.untrusted import parse_toml
-
-if TYPE_CHECKING:
-    # polars and numpy take half a second to import, and names need neither
-    from fastgaum.logs.log import SessionLog
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,199}")
@@ -121,60 +114,6 @@ def card(name: str) -> str:
     """Return a data set's card (markdown): what it is, where from, its terms, its traps. Raises
     DatasetError."""
     return (_data() / "cards" / dataset(name).card).read_text(encoding="utf-8")
-
-
-def load(
-    name_or_path: str | os.PathLike[str],
-    *,
-    data_dir: str | os.PathLike[str] | None = None,
-    options: ReadOptions = DEFAULT_OPTIONS,
-    **given: Unpack[ReadKeywords],
-) -> SessionLog:
-    """Read a log by its registry name or its path: the library's front door.
-
-    A registry name brings its own options, and its files are checked against their sha256. A data
-    set without display sets (`movielens-small`) gets them by its registry rule
-    (`logs.simulated_displays`).
-
-    Args:
-        name_or_path: a registry name, a file or a folder.
-        data_dir: where names are looked up first; then in $FASTGAUM_DATA_DIR and the user cache.
-        options: how to read it.
-        given: single options by name, as in `read_log`. They come first.
-
-    Raises:
-        DatasetError: an unknown name, a missing file, a wrong checksum, or a path to choices
-            without display sets.
-        LogFormatError, ConfigError: as `read_log`.
-    """
-    # Imported late: it imports this module.
-    from fastgaum.logs.locate import resolve, verify
-    from fastgaum.logs.read import read_log
-
-    options = ReadOptions.of(**given).over(options)
-    found = resolve(name_or_path, data_dir)
-    if found.dataset is None:
-        refuse_choices(found.path)
-        return read_log(found.path, options=options)
-    if found.dataset.simulated:
-        from fastgaum.logs.simulated_displays import build_registered
-
-        return build_registered(found, options=options).log
-    verify(found.dataset.files[0], found.path)
-    return read_log(found.path, options=options.over(found.options))
-
-
-def refuse_choices(path: Path) -> None:
-    """Raise DatasetError if a path holds choices without display sets."""
-    from fastgaum.logs.layouts import recognise
-
-    source = recognise(path)
-    if source is not None:
-        raise DatasetError(
-            f"'{path}' holds choices without display sets ({source.layout.name}), a log needs "
-            "them: make them with"
-            f" `fastgaum data build {path} -o OUT` and read OUT"
-        )
 
 
 def parse_registry(text: str) -> dict[str, Dataset]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from fastgaum.errors import ConfigError, did_you_mean
-from fastgaum.logs.registry import load
+from fastgaum.logs.read import load
 from fastgaum.worlds.world import World
 
 

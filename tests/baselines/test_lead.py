@@ -7,7 +7,7 @@ import pytest
 
 from fastgaum.baselines.registry import make_model
 from fastgaum.errors import ConfigError
-from fastgaum.logs.registry import load
+from fastgaum.logs.read import load
 from fastgaum.metrics.intervals import paired_difference
 
 

@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 
 from fastgaum.cli.app import main
-from fastgaum.logs.read import read_log
-from fastgaum.logs.registry import load, names
+from fastgaum.logs.read import load, read_log
+from fastgaum.logs.registry import names
 from fastgaum.logs.shards import load_log
 from fastgaum.logs.truth import read_truth
 

@@ -11,7 +11,7 @@ import pytest
 from fastgaum.cli.app import main
 from fastgaum.cli.output import write_frames
 from fastgaum.errors import NumericsError, OutputError
-from fastgaum.logs.registry import load
+from fastgaum.logs.read import load
 from fastgaum.models.user_model import UserModel
 
 PARTS = [

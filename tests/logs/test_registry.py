@@ -12,13 +12,13 @@ import pytest
 from fastgaum.errors import DatasetError, LogFormatError
 from fastgaum.logs import registry
 from fastgaum.logs.locate import available, cache_folder, data_folders, find_log, resolve, sha256_of
+from fastgaum.logs.read import load
 from fastgaum.logs.registry import (
     DataFile,
     Dataset,
     card,
     data_root,
     dataset,
-    load,
     names,
     parse_registry,
 )

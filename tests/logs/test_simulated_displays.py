@@ -20,8 +20,8 @@ from fastgaum.logs.display_rules import RULES, DisplayRule, RuleName
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.pack import to_frame
-from fastgaum.logs.read import read_log
-from fastgaum.logs.registry import card, dataset, load
+from fastgaum.logs.read import load, read_log
+from fastgaum.logs.registry import card, dataset
 from fastgaum.logs.shard_writer import save_log
 from fastgaum.logs.shards import load_log
 from fastgaum.logs.simulated_displays import as_rows, build_log, build_named, shown_rows

@@ -15,8 +15,8 @@ import pytest
 from fastgaum.errors import ConfigError, DatasetError
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.pack import to_frame
-from fastgaum.logs.read import read_log
-from fastgaum.logs.registry import data_root, dataset, load
+from fastgaum.logs.read import load, read_log
+from fastgaum.logs.registry import data_root, dataset
 from fastgaum.logs.shard_writer import save_log
 from fastgaum.logs.shards import load_log
 from fastgaum.logs.slice import slice_sessions
