@@ -25,7 +25,8 @@ from torch import Tensor
 from fastgaum.config import Protocol, checked
 from fastgaum.errors import ConfigError, did_you_mean
 from fastgaum.features.batches import Batch
-from fastgaum.features.space import EncodedSessions, FeatureSpace
+from fastgaum.features.encoder import EncodedSessions
+from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.vocabulary import N_RESERVED
 from fastgaum.metrics.precision import precision_at_k

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fastgaum.baselines.base import Arrays, Baseline, Float64Array, validation_prec1
 from fastgaum.errors import NumericsError, StepRefusedError
 from fastgaum.features.batches import batches
-from fastgaum.features.space import EncodedSessions
+from fastgaum.features.encoder import EncodedSessions
 from fastgaum.game.guard import Guard
 from fastgaum.nets.networks import IdDropout
 from fastgaum.nets.segments import segment_logsumexp

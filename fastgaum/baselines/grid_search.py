@@ -18,7 +18,7 @@ import torch
 from fastgaum.baselines.base import Arrays, Baseline, Float64Array, validation_nll, validation_prec1
 from fastgaum.baselines.gradient import GradientBaseline
 from fastgaum.errors import ConfigError
-from fastgaum.features.space import EncodedSessions
+from fastgaum.features.encoder import EncodedSessions
 from fastgaum.nets.tensors import BatchTensors
 
 Values = dict[str, Any]

@@ -23,7 +23,7 @@ from fastgaum.baselines.neighbours import (
     displays_of,
 )
 from fastgaum.errors import ConfigError
-from fastgaum.features.space import EncodedSessions
+from fastgaum.features.encoder import EncodedSessions
 from fastgaum.kernels.neighbours import (
     ItemSums,
     SparseRows,

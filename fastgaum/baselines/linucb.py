@@ -17,7 +17,7 @@ import numpy as np
 from fastgaum.baselines.base import Arrays, Float64Array, item_rows
 from fastgaum.baselines.grid_search import GridBaseline, Values
 from fastgaum.errors import ConfigError
-from fastgaum.features.space import EncodedSessions
+from fastgaum.features.encoder import EncodedSessions
 from fastgaum.logs.log import FloatArray
 from fastgaum.logs.vocabulary import N_RESERVED
 from fastgaum.nets.tensors import BatchTensors

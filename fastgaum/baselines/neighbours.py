@@ -19,7 +19,8 @@ from fastgaum.baselines.base import Arrays, Float64Array, item_rows
 from fastgaum.baselines.grid_search import GridBaseline, Values
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import Batch
-from fastgaum.features.space import EncodedSessions, FeatureSpace
+from fastgaum.features.encoder import EncodedSessions
+from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.neighbours import SessionDisplays
 from fastgaum.logs.vocabulary import N_RESERVED
 from fastgaum.nets.tensors import BatchTensors

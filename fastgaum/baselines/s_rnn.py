@@ -20,7 +20,7 @@ from fastgaum.baselines.base import Float64Array, validation_nll
 from fastgaum.baselines.gradient import item_ids
 from fastgaum.baselines.grid_search import GridNetworkBaseline
 from fastgaum.errors import ConfigError
-from fastgaum.features.space import EncodedSessions
+from fastgaum.features.encoder import EncodedSessions
 from fastgaum.logs.vocabulary import N_RESERVED, UNKNOWN_ITEM_ID
 from fastgaum.nets.histories import Recurrent
 from fastgaum.nets.segments import expand_to_candidates

@@ -26,7 +26,7 @@ from fastgaum.baselines.neighbours import (
     displays_of,
 )
 from fastgaum.baselines.s_rnn import SessionRnn
-from fastgaum.features.space import EncodedSessions
+from fastgaum.features.encoder import EncodedSessions
 from fastgaum.kernels.neighbours import (
     NeighbourSessions,
     SessionSums,

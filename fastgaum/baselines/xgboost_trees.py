@@ -20,7 +20,7 @@ from scipy import sparse
 from fastgaum.baselines.base import Arrays, Baseline, Float64Array, validation_prec1
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import assemble
-from fastgaum.features.space import EncodedSessions
+from fastgaum.features.encoder import EncodedSessions
 from fastgaum.kernels.ranking import rank_counts
 from fastgaum.nets.prefixes import prefixes
 from fastgaum.nets.segments import segment_log_softmax

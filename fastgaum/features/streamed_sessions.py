@@ -17,10 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgaum.errors import ConfigError
-from fastgaum.features.encoder import Encoder
+from fastgaum.features.encoder import EncodedSessions, Encoder
 from fastgaum.features.selection import BATCH_CANDIDATES
 from fastgaum.features.shared_sessions import SharedSessions
-from fastgaum.features.space import EncodedSessions
 from fastgaum.logs.log import SPLITS, IntArray, SessionLog, SplitName
 from fastgaum.logs.shards import ShardedLog
 from fastgaum.logs.slice import join_logs, slice_sessions

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from fastgaum.errors import ConfigError
-from fastgaum.features.space import EncodedSessions
+from fastgaum.features.encoder import EncodedSessions
 from fastgaum.logs.log import FloatArray
 from fastgaum.metrics.calibration import (
     NoClickCalibration,

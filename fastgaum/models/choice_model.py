@@ -18,9 +18,9 @@ from torch import Tensor
 
 from fastgaum.errors import ConfigError, LogFormatError, NumericsError
 from fastgaum.features.batches import batches
-from fastgaum.features.encoder import Encoder
+from fastgaum.features.encoder import EncodedSessions, Encoder
 from fastgaum.features.selection import chunks
-from fastgaum.features.space import EncodedSessions, FeatureSpace
+from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.columns import show
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.logs.shards import AnyLog

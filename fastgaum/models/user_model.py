@@ -20,8 +20,8 @@ import torch
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError, NumericsError
 from fastgaum.features.batches import Sessions
-from fastgaum.features.encoder import Encoder
-from fastgaum.features.space import EncodedSessions, FeatureSpace
+from fastgaum.features.encoder import EncodedSessions, Encoder
+from fastgaum.features.space import FeatureSpace
 from fastgaum.features.streamed_sessions import ShardIterator, StreamedSessions
 from fastgaum.game.observers import Observer
 from fastgaum.game.scoring import score

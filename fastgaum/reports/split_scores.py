@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from fastgaum.baselines.floors import Precisions, means_of
 from fastgaum.errors import ConfigError
+from fastgaum.features.encoder import EncodedSessions
 from fastgaum.features.selection import Selection, counts_before, select_sessions
-from fastgaum.features.space import EncodedSessions
 from fastgaum.logs.log import IntArray, SessionLog, SplitName
 from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.metrics.evaluation import MIN_PROB, Evaluation, evaluate_heads

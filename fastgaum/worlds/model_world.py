@@ -15,7 +15,7 @@ import torch
 
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import assemble
-from fastgaum.features.space import EncodedSessions
+from fastgaum.features.encoder import EncodedSessions
 from fastgaum.kernels import slates as kernels
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.choice_model import ChoiceModel

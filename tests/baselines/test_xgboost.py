@@ -21,7 +21,8 @@ from fastgaum.baselines.xgboost_trees import (
 )
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import assemble
-from fastgaum.features.space import EncodedSessions, FeatureSpace
+from fastgaum.features.encoder import EncodedSessions
+from fastgaum.features.space import FeatureSpace
 from fastgaum.nets.segments import segment_logsumexp
 from fastgaum.nets.tensors import to_tensors
 from tests.baselines.contract import check_baseline, check_beats_random, check_learns

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.features import encoder, selection
+from fastgaum.features.encoder import EncodedSessions
 from fastgaum.features.selection import TrainingSessions, chunks, select_sessions
-from fastgaum.features.space import EncodedSessions, FeatureSpace
+from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_counts import (
     SessionsByUser,
     TrainingTotals,
