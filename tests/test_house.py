@@ -35,10 +35,6 @@ LAYERS = (
     {"__init__", "__main__"},
 )
 """a room imports, at the top of its modules, only rooms to its left"""
-VERBS: set[tuple[str, str]] = set()
-"""right-pointing imports inside functions: `UserModel.fit` and `evaluate` are verbs whose work is
-done in training"""
-
 KERNELS_MAY_USE = {"__future__", "collections", "math", "typing", "numba", "numpy"}
 KERNEL_CACHE_USES = {
     "contextlib",
@@ -128,7 +124,7 @@ def test_imports_only_point_left() -> None:
         target = [*one.module.split("."), "__init__"][1]
         if target in (one.room, "__init__"):
             continue
-        if rank[target] >= rank[one.room] and (one.eager or (one.room, target) not in VERBS):
+        if rank[target] >= rank[one.room]:
             wrong.append(f"{one.file.relative_to(ROOT)} imports {one.module}")
     assert wrong == []
 
