@@ -22,12 +22,50 @@ runs."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ._jit import Array, jit_fast, jit_part
 from .cells import HALF, ONE, ZERO, add, copy, tanh
 from .packing import length_of, now_running, padded, room, still_running
 from .prefetch import prefetch_row
+
+
+class LstmPass(NamedTuple):
+    """What a forward pass read and what it wrote."""
+
+    x: Array
+    """sums of gates (·, 4H), or inputs of the projection (·, D)"""
+    source: Array
+    """row of x that each token reads, (n_tokens,); of length 0 where it is the token's own"""
+    h0: Array
+    """(n_sequences, H)"""
+    c0: Array
+    """(n_sequences, H)"""
+    gates: Array
+    """(n_tokens, 4H)"""
+    h: Array
+    """(n_tokens, H)"""
+    c: Array
+    """(n_tokens, H)"""
+
+
+class LstmGrads(NamedTuple):
+    """What a backward pass writes; `gates`, `x` and `bias` of length 0 are not wanted."""
+
+    gates: Array
+    """of q, (n_tokens, 4H); may be the array of the gates itself"""
+    x: Array
+    """of the projection's inputs, (n_tokens, D)"""
+    weight: Array
+    """of these tiles, (n_outer, 4H, outer): `outer` columns of [W_hh, W_ih] in each block"""
+    bias: Array
+    """of these tiles, (4H,)"""
+    h0: Array
+    """(n_sequences, H)"""
+    c0: Array
+    """(n_sequences, H)"""
 
 
 @jit_part
@@ -104,19 +142,18 @@ def lstm_tiles(
     offsets: Array,
     weights: Array,
     bias: Array,
-    x: Array,
-    source: Array,
-    h0: Array,
-    c0: Array,
-    gates: Array,
-    h: Array,
-    c: Array,
+    forward: LstmPass,
 ) -> None:
-    """Write gates (n_tokens, 4H), h and c (n_tokens, H) of the sequences in order[tiles[k]:tiles[k
-    + 1]], all k.
+    """Write gates, h and c of the sequences in order[tiles[k]:tiles[k + 1]], all k.
 
-    bias (4H,); source (n_tokens,) or (0,).
-    """
+    Args:
+        tiles: where each tile begins in `order`, and the end of the last.
+        order: sequences, the longest first.
+        offsets: start of each sequence in the tokens, (n_sequences + 1,).
+        weights: blocks of the forward form.
+        bias: (4H,).
+        forward: what is read and written."""
+    x, source, h0, c0, gates, h, c = forward
     n_blocks, depth, width = weights.shape
     units, rows, size = width // 4, room(tiles), h.shape[1]
     projected = depth > size
@@ -234,29 +271,23 @@ def lstm_tiles_backward(
     weights: Array,
     depth: int,
     most: int,
-    x: Array,
-    source: Array,
+    forward: LstmPass,
     grad_h: Array,
     grad_c: Array,
-    h0: Array,
-    c0: Array,
-    gates: Array,
-    h: Array,
-    c: Array,
-    grad_gates: Array,
-    grad_x: Array,
-    grad_weight: Array,
-    grad_bias: Array,
-    grad_h0: Array,
-    grad_c0: Array,
+    written: LstmGrads,
 ) -> None:
-    """Write the gradients of q (n_tokens, 4H), of the projection's inputs (n_tokens, D), of h0 and
-    c0; over these tiles of the weights, (n_outer, 4H, outer), `outer` columns of [W_hh, W_ih] in
-    each block, and of the bias.
+    """Write the gradients of the sequences in order[tiles[k]:tiles[k + 1]], all k.
 
-    `grad_h`, `grad_c`: length 0 stands for zeros. `grad_gates`, `grad_x`, `grad_bias`: length 0 is
-    not wanted; grad_gates may be `gates` itself. The weights' gradient is taken over `most` tokens
-    at a time."""
+    Args:
+        tiles, order, offsets: as in the forward pass.
+        weights: blocks of the backward form.
+        depth: columns of [W_hh, W_ih].
+        most: tokens over which the weights' gradient is taken at a time.
+        forward: as the forward pass left it.
+        grad_h, grad_c: (n_tokens, H); length 0 stands for zeros.
+        written: the gradients."""
+    x, source, h0, c0, gates, h, c = forward
+    grad_gates, grad_x, grad_weight, grad_bias, grad_h0, grad_c0 = written
     n_blocks, width, units = weights.shape
     size, rows = width // 4, room(tiles)
     n_outer, _, outer = grad_weight.shape

@@ -63,9 +63,9 @@ class LstmLayer:
             before = zeros, zeros
         cut = plan(offsets, size)
         self.cut, self.offsets, self.weight = cut, offsets, weight
-        self.read, self.kept = (x, source, before), (gates, h, c)
+        self.last_pass = lstm_kernels.LstmPass(x, source, *before, gates, h, c)
         blocks = gate_blocks(weight, 4, weight.shape[1])
-        fixed = (cut.order, offsets, blocks, bias, x, source, *before, gates, h, c)
+        fixed = (cut.order, offsets, blocks, bias, self.last_pass)
         threads.run(lstm_kernels.lstm_tiles, [(tiles, *fixed) for tiles in cut.parts])
         return h, c
 
@@ -87,9 +87,9 @@ class LstmLayer:
             grad_c: (n_tokens, H); zeros if None.
             of_x: whether the gradient of a projection's inputs is wanted; (0, D) otherwise.
         """
-        (x, source, before), (gates, h, c) = self.read, self.kept
-        grad_x = self._grad_x(len(h) if of_x else 0, x.shape[1])
-        first = self._grad_h0(*before[0].shape), self._grad_c0(*before[0].shape)
+        gates, h = self.last_pass.gates, self.last_pass.h
+        grad_x = self._grad_x(len(h) if of_x else 0, self.last_pass.x.shape[1])
+        first = self._grad_h0(*self.last_pass.h0.shape), self._grad_c0(*self.last_pass.h0.shape)
         width, depth = self.weight.shape
         n_outer, outer, most = outer_blocks(width, depth)
         parts = self.cut.parts
@@ -101,13 +101,15 @@ class LstmLayer:
             )
             for _ in parts
         ]
-        given = grad_h, h[:0] if grad_c is None else grad_c, *before
+        given = self.last_pass, grad_h, h[:0] if grad_c is None else grad_c
+        fixed = (self.cut.order, self.offsets, column_blocks(self.weight), depth, most, *given)
         # the gates' gradients overwrite the gates
-        read = (x, source, *given, gates, h, c, gates, grad_x)
-        fixed = (self.cut.order, self.offsets, column_blocks(self.weight), depth, most, *read)
         threads.run(
             lstm_kernels.lstm_tiles_backward,
-            [(tiles, *fixed, *own, *first) for tiles, own in zip(parts, sums, strict=True)],
+            [
+                (tiles, *fixed, lstm_kernels.LstmGrads(gates, grad_x, *own, *first))
+                for tiles, own in zip(parts, sums, strict=True)
+            ],
         )
         (total, bias), *others = sums
         for other, other_bias in others:

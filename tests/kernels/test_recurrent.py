@@ -167,7 +167,8 @@ def test_tile_kernels_equal_their_twins(dtype: type, lengths: list[int], size: i
 
     block = np.ascontiguousarray(weight.T)[None]
     zeros, own = np.zeros(4 * size, dtype), np.empty(0, np.int32)
-    lstm.lstm_tiles(tiles, order, array, block, zeros, gates_x, own, h0, c0, gates, h, c)
+    run = lstm.LstmPass(gates_x, own, h0, c0, gates, h, c)
+    lstm.lstm_tiles(tiles, order, array, block, zeros, run)
     expected_h, expected_c = naive.lstm(gates_x, array, weight, h0, c0)
     np.testing.assert_allclose(h, expected_h, atol=_tolerance(dtype))
     np.testing.assert_allclose(c, expected_c, atol=_tolerance(dtype))
