@@ -9,8 +9,8 @@ WORKERS ?= 3
 PYTEST   = $(BIN)/python -m pytest
 SPREAD   = -n $(WORKERS) --dist loadfile
 # Property tests of every kernel, at shapes that plain Python can take.
-KERNELS  = tests/kernels --ignore tests/kernels/test_cache.py $(addprefix tests/,nets/test_recurrent.py nets/test_bags.py \
-           features/test_encoder.py features/test_batches.py features/test_relations.py)
+KERNELS  = tests/kernels --ignore tests/kernels/test_cache.py $(addprefix tests/,engine/test_recurrence.py features/test_encoder.py \
+           features/test_batches.py features/test_formulas.py features/test_relations.py)
 
 .PHONY: setup reproduce report test slow traced plain covered coverage bounds lowest audit kill-test fuzz check dist format bench docs clean
 
@@ -42,7 +42,7 @@ slow: setup
 
 # What works in processes of its own, or for long in compiled code: tracing it takes minutes and shows no further line.
 UNTRACED = tests/crash tests/fuzz tests/parallel tests/bench bench tests/kernels/test_cache.py tests/policies/test_learners.py \
-           $(patsubst %,tests/test_%.py,concurrency docs examples house packaging reproduce site trust typing)
+           $(patsubst %,tests/test_%.py,concurrency docs examples house names packaging reproduce site trust typing)
 
 # `make test` in two halves, the second with branch coverage, when the first has compiled what both need.
 traced: setup

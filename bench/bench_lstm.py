@@ -292,7 +292,7 @@ def test_lstm(race: Race, full: bool, group: str, contender: str) -> None:
     work = work_of(setting.size, setting.n_sessions, lengths, setting.dense)
     step = CONTENDERS[contender](work)
     expected: dict[str, Tensor] | None = work.expected
-    if isinstance(step, FromItems):
+    if isinstance(step, FromItems | FromArray):
         step()
         found = step.found()
         assert found.keys() == work.expected.keys()

@@ -11,12 +11,11 @@ back."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ._jit import Array, jit_fast, jit_part
 from .cells import ONE, add, add_product, copy
+from .rows import AdamRates
 
 SMALL = 1_000_000
 """multiplications up to which BLAS does not copy"""
@@ -111,20 +110,14 @@ def adam_product(
     v: Array,
     left: Array,
     right: Array,
-    shrink: Any,
-    lr: Any,
-    decay: Any,
-    beta1: Any,
-    beta2: Any,
-    correction1: Any,
-    correction2: Any,
-    eps: Any,
+    rates: AdamRates,
 ) -> None:
     """One step of AdamW, as `rows.adam_dense`, on rows first to last − 1 of a matrix whose gradient
     is left @ right.
 
     values, m, v (n, width); left (n, terms); right (terms, width).
     """
+    shrink, lr, decay, beta1, beta2, correction1, correction2, eps = rates
     step, grow = lr / correction1, ONE / correction2
     taken = _block(len(right), values.shape[1])
     grad = np.empty((taken, values.shape[1]), values.dtype)

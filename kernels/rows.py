@@ -10,7 +10,7 @@ b, c → buffer [a + c, b]."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,37 @@ IN_FLIGHT = 512
 """floats that are asked for ahead: a core keeps some 30 cache lines under way"""
 BLOCK = 1 << 17
 """floats of a part in `sum_of_squares`"""
+
+
+class AdamRates(NamedTuple):
+    """The numbers of one step of AdamW."""
+
+    shrink: Any
+    """scales the gradient (clipping)"""
+    lr: Any
+    decay: Any
+    """lr · weight decay; for rows that wait, the logarithm of the decay that every row should have
+    had, this step's included"""
+    beta1: Any
+    beta2: Any
+    correction1: Any
+    """1 − β1^t"""
+    correction2: Any
+    """√(1 − β2^t)"""
+    eps: Any
+
+
+class AdamRows(NamedTuple):
+    """A table with its moments."""
+
+    table: Array
+    """shape (n_rows, d)"""
+    m: Array
+    """shape (n_rows, d)"""
+    v: Array
+    """shape (n_rows, d)"""
+    shrunk: Array
+    """logarithm of the weight decay that each row has had, shape (n_rows,)"""
 
 
 @jit
@@ -133,20 +164,10 @@ def adam_dense(
     grad: Array,
     m: Array,
     v: Array,
-    shrink: Any,
-    lr: Any,
-    decay: Any,
-    beta1: Any,
-    beta2: Any,
-    correction1: Any,
-    correction2: Any,
-    eps: Any,
+    rates: AdamRates,
 ) -> None:
-    """One step of AdamW (Loshchilov & Hutter, ICLR 2019) on flat arrays; `shrink` scales the
-    gradient (clipping).
-
-    correction1 = 1 − β1^t, correction2 = √(1 − β2^t); decay = lr · weight decay.
-    """
+    """One step of AdamW (Loshchilov & Hutter, ICLR 2019) on flat arrays."""
+    shrink, lr, decay, beta1, beta2, correction1, correction2, eps = rates
     step, grow = lr / correction1, ONE / correction2
     for i in range(len(values)):
         g = grad[i] * shrink
@@ -157,30 +178,29 @@ def adam_dense(
 
 @jit_fast
 def adam_rows(
-    table: Array,
+    weights: AdamRows,
     rows: Array,
     grad: Array,
-    m: Array,
-    v: Array,
-    shrunk: Array,
     first: int,
     last: int,
-    shrink: Any,
-    lr: Any,
-    log_decay: Any,
-    beta1: Any,
-    beta2: Any,
-    correction1: Any,
-    correction2: Any,
-    eps: Any,
+    rates: AdamRates,
 ) -> None:
     """Lazy AdamW: the rows named, slots first to last − 1, take an AdamW step; all others, and
     their moments, wait.
 
-    Weight decay is not lost while a row waits: `shrunk` (n_rows,) holds the logarithm of the decay
-    that a row has had, `log_decay` of the decay that every row should have had, this step's
-    included. If every row is named in every step this is AdamW; else it differs in that moments
-    neither fade nor move a row in the steps that do not name it."""
+    Weight decay is not lost while a row waits: `shrunk` holds the logarithm of the decay that a row
+    has had, `rates.decay` of the decay that every row should have had, this step's included. If
+    every row is named in every step this is AdamW; else it differs in that moments neither fade nor
+    move a row in the steps that do not name it.
+
+    Args:
+        weights: the table; the named rows are written.
+        rows: row of each slot.
+        grad: of each slot, (n_slots, d).
+        first, last: the range of slots, the last left out.
+        rates: with the logarithm of all decay so far as `decay`."""
+    table, m, v, shrunk = weights
+    shrink, lr, log_decay, beta1, beta2, correction1, correction2, eps = rates
     step, grow = lr / correction1, ONE / correction2
     for slot in range(first, last):
         row = rows[slot]

@@ -118,9 +118,12 @@ class SparseTable:
             parts = [(first, min(first + size, count)) for first in range(0, count, size)]
         rows, small = self.named.rows, np.float32
         if self.rule == "adam":
-            state = (self.values, rows, self.grad, self.m, self.v, self.shrunk)
-            rates = (small(shrink), small(lr), log_decay, BETA1, BETA2, *corrections, EPS)
-            threads.run(kernels.adam_rows, [(*state, *part, *rates) for part in parts])
+            state = kernels.AdamRows(self.values, self.m, self.v, self.shrunk)
+            steps = small(shrink), small(lr), log_decay
+            rates = kernels.AdamRates(*steps, BETA1, BETA2, *corrections, EPS)
+            threads.run(
+                kernels.adam_rows, [(state, rows, self.grad, *part, rates) for part in parts]
+            )
         else:
             held = (self.values, rows, self.grad, self.squares, self.shrunk)
             threads.run(
@@ -209,7 +212,7 @@ class PlayerOptimiser:
             np.float32(1 - 0.9**self.step_number),
             np.float32(math.sqrt(1 - 0.999**self.step_number)),
         )
-        rates = (
+        rates = kernels.AdamRates(
             small(shrink),
             small(self.lr),
             small(self.lr * self.weight_decay),
@@ -222,7 +225,7 @@ class PlayerOptimiser:
         cuts = range(0, len(self.values), SHARED_FLOATS)
         threads.run(
             kernels.adam_dense,
-            [(*(part[at : at + SHARED_FLOATS] for part in flat), *rates) for at in cuts],
+            [(*(part[at : at + SHARED_FLOATS] for part in flat), rates) for at in cuts],
         )
         if self.products:
             step_products(self.products, rates)

@@ -16,10 +16,10 @@ from torch import nn
 from fastgaum import threads
 from fastgaum.engine.buffers import Array
 from fastgaum.kernels import products as kernels
+from fastgaum.kernels.rows import AdamRates
 
 PART = 1 << 19
 """weights per part of a step over threads"""
-Rates = tuple[np.float32, ...]
 
 
 class ProductWeight:
@@ -78,10 +78,9 @@ def wide_squares(values: Array) -> float:
     return float(np.square(values, dtype=np.float64).sum())
 
 
-def step_products(weights: list[ProductWeight], rates: Rates) -> None:
-    """An AdamW step of all of them, in parts over threads; `rates` as `kernels.adam_product` takes
-    them."""
+def step_products(weights: list[ProductWeight], rates: AdamRates) -> None:
+    """An AdamW step of all of them, in parts over threads."""
     held = [(w, (w.values, w.m, w.v, w.left, w.right)) for w in weights]
     threads.run(
-        kernels.adam_product, [(*rows, *arrays, *rates) for w, arrays in held for rows in w.parts()]
+        kernels.adam_product, [(*rows, *arrays, rates) for w, arrays in held for rows in w.parts()]
     )

@@ -14,8 +14,7 @@ from fastgaum import threads
 from fastgaum.kernels import products, rows
 from fastgaum.kernels._jit import jit_fast
 
-RATES = tuple(map(np.float32, (0.5, 1e-2, 1e-3, 0.9, 0.999, 0.1, 0.0316, 1e-8)))
-"""shrink, lr, decay, betas, corrections, eps"""
+RATES = rows.AdamRates(*map(np.float32, (0.5, 1e-2, 1e-3, 0.9, 0.999, 0.1, 0.0316, 1e-8)))
 
 
 @jit_fast
@@ -56,10 +55,10 @@ def test_a_step_from_factors_is_adams(n: int, width: int, terms: int, seed: int)
     )
     v = rng.random((n, width), dtype=np.float32)
     expected = [part.copy().reshape(-1) for part in (values, m, v)]
-    rows.adam_dense(expected[0], (left @ right).reshape(-1), *expected[1:], *RATES)
+    rows.adam_dense(expected[0], (left @ right).reshape(-1), *expected[1:], RATES)
     middle = n // 2
     for part in ((0, middle), (middle, n)):
-        products.adam_product(*part, values, m, v, left, right, *RATES)
+        products.adam_product(*part, values, m, v, left, right, RATES)
     for found, wanted in zip((values, m, v), expected, strict=True):
         np.testing.assert_allclose(found.reshape(-1), wanted, rtol=1e-4, atol=1e-5)
 

@@ -86,7 +86,9 @@ def test_rows_that_are_named_move_and_the_others_wait(
     waits, waits_too = shrunk.copy(), shrunk.copy()
     for part in ((0, cut), (cut, named)):
         betas = (beta1, beta2, correction1, correction2, eps)
-        kernels.adam_rows(adam, rows, grad, m1, v1, waits, *part, shrink, lr, log_decay, *betas)
+        rates = kernels.AdamRates(shrink, lr, log_decay, *betas)
+        weights = kernels.AdamRows(adam, m1, v1, waits)
+        kernels.adam_rows(weights, rows, grad, *part, rates)
         kernels.adagrad_rows(
             ada, rows, grad, squares1, waits_too, *part, shrink, lr, log_decay, eps
         )
