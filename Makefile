@@ -41,7 +41,7 @@ slow: setup
 	$(PYTEST) $(SPREAD) -m slow tests
 
 # What works in processes of its own, or for long in compiled code: tracing it takes minutes and shows no further line.
-UNTRACED = tests/crash tests/fuzz tests/parallel tests/bench bench tests/kernels/test_cache.py tests/policies/test_learners.py \
+UNTRACED = tests/crash tests/fuzz tests/parallel tests/bench bench tests/kernels/test_cache.py tests/policies/test_q_learning.py \
            $(patsubst %,tests/test_%.py,concurrency docs examples house names packaging reproduce site trust typing)
 
 # `make test` in two halves, the second with branch coverage, when the first has compiled what both need.

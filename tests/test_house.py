@@ -4,6 +4,7 @@ how long files are."""
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -204,3 +205,11 @@ def test_public_names_exist_and_are_documented() -> None:
     assert set(fastgaum.__all__) <= set(dir(fastgaum))
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = fastgaum.Nothing
+
+
+def test_the_makefile_names_what_exists() -> None:
+    """pytest runs nothing at all where one of its paths is missing."""
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    named = set(re.findall(r"(?<![\w/])tests/[\w/]*[a-z](?:\.py)?(?![\w%])", text))
+    assert len(named) > 5
+    assert sorted(name for name in named if not (ROOT / name).exists()) == []
