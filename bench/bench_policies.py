@@ -46,7 +46,7 @@ class Catalogue(World):
         self.state_dim, self.outside = STATE, False
 
     def population(self, n: int) -> Population:
-        raise NotImplementedError("nobody lives here")
+        raise NotImplementedError("only the catalogue of this world is read")
 
 
 @cache

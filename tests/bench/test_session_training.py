@@ -97,10 +97,11 @@ def test_it_is_what_autograd_does(hidden: int, block: int, loss: Any, batch_sess
         assert mean == pytest.approx(twin.step(picked), rel=1e-5)
         torch.testing.assert_close(torch.from_numpy(ours.table), twin.table, rtol=0, atol=1e-4)
         for weight, expected in zip(ours.weights, twin.weights, strict=True):
-            # Adagrad's first steps are signs of gradients: where one is rounding alone, so is the step
-            torch.testing.assert_close(
-                torch.from_numpy(weight), expected.detach(), rtol=0, atol=1e-3
-            )
+            # Adagrad's first steps are signs of gradients: where a gradient is rounding alone, so
+            # is its step. One weight in a thousand may differ so, and none by much.
+            apart = (torch.from_numpy(weight) - expected.detach()).abs()
+            assert float(apart.max()) <= 1e-3
+            assert int((apart > 1e-4).sum()) <= max(1, apart.numel() // 1000)
 
 
 @pytest.mark.parametrize(
