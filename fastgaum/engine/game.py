@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fastgaum import threads
 from fastgaum.config import Config
@@ -126,6 +127,21 @@ class EngineGame(Game):
         """Take every step with the other processes of the training."""
         for optimiser in self.optimisers().values():
             optimiser.shared = SharedGradient(processes, self.slot_of)
+
+    def outputs(self, batch: BatchTensors) -> tuple[Tensor, Tensor | None]:
+        """As the base says. A `bilstm` is left to the reference: by hand it keeps every layer of
+        every prefix, and batches that are scored are large."""
+        if self.config.history == "bilstm":
+            return super().outputs(batch)
+        inputs = batch.candidates, batch.tokens
+        utility = np.mean([self._utility(one, batch, *inputs) for one in self.players], axis=0)
+        if self.generator is None:
+            return torch.from_numpy(utility), None
+        history, states = self.generator.history, self._reward_states()
+        if history is not None:
+            states = history.forward(batch, batch.tokens)
+        logits = self.generator.scorer.forward(*self._inputs(batch, batch.candidates), states)
+        return torch.from_numpy(utility), torch.from_numpy(logits.copy())
 
     def release(self) -> None:
         """Settle, and leave the networks with parameters of their own."""

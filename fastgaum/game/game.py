@@ -83,6 +83,10 @@ class Game(ABC):
     def generator_turn(self, batch: BatchTensors, steps: int) -> None:
         """Generator steps against the present reward, which stays fixed."""
 
+    def outputs(self, batch: BatchTensors) -> tuple[Tensor, Tensor | None]:
+        """As `Networks.outputs`, of settled networks."""
+        return self.networks.outputs(batch)
+
     @abstractmethod
     def optimisers(self) -> Mapping[str, Optimiser]:
         """Every player's optimiser, by name: "reward 0", "reward 1", …, "generator"."""

@@ -285,7 +285,7 @@ class Trainer:
     def _figures(self, held: HeldBatches) -> Figures:
         total = self.processes.sum
         eta, outside = self.config.eta, self.game.outside
-        return figures(self.networks, held, self.regulariser, eta, outside, total)
+        return figures(self.game.outputs, held, self.regulariser, eta, outside, total)
 
     @torch.no_grad()
     def _require_same_weights(self) -> None:

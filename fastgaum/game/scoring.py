@@ -17,11 +17,12 @@ from fastgaum.features.streamed_sessions import WHOLE, Share, StreamedSessions
 from fastgaum.game.losses import exact_loss, optimality_gap
 from fastgaum.logs.log import FloatArray
 from fastgaum.metrics.precision import precision_at_k
-from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser
 from fastgaum.nets.scores import SCORING_SESSIONS, HeadScores
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 
+Outputs = Callable[[BatchTensors], tuple[Tensor, Tensor | None]]
+"""utilities and logits of a batch's candidates, without dropout; no logits without a generator"""
 HELD_EVENTS = 50_000
 """sessions that are scored after every epoch stay assembled up to so many events; above, they are
 assembled each time"""
@@ -90,7 +91,7 @@ class HeldBatches:
 
 
 def figures(
-    networks: Networks,
+    outputs: Outputs,
     batches: Iterable[BatchTensors],
     regulariser: Regulariser,
     eta: float,
@@ -102,19 +103,19 @@ def figures(
 
     `total` sums over the processes that score a part each.
     """
-    totals = np.zeros(6)
+    totals, has_generator = np.zeros(6), False
     for batch in batches:
-        scores = score(networks, [batch], regulariser, eta, outside)
+        scores = score(outputs, [batch], regulariser, eta, outside)
         totals[4:] += batch.n_events, len(batch.clicked)
         totals[0] += scores.loss.sum(dtype=np.float64)
         totals[1] += _hits(scores.reward.scores, batch)
         if scores.generator is not None and scores.gap is not None:
+            has_generator = True
             totals[2] += _hits(scores.generator.log_probs, batch)
             totals[3] += scores.gap.sum(dtype=np.float64)
     *totals, n_events, n_clicked = total(totals).tolist()
     loss, gap = totals[0] / n_events, totals[3] / n_events
     prec1, generator_prec1 = (100 * hits / max(n_clicked, 1) for hits in totals[1:3])
-    has_generator = networks.generator is not None
     return Figures(loss, prec1, generator_prec1 if has_generator else math.nan, gap)
 
 
@@ -126,28 +127,26 @@ def _hits(scores: FloatArray, batch: BatchTensors) -> float:
 
 @torch.no_grad()
 def score(
-    networks: Networks,
+    outputs: Outputs,
     batches: Iterable[BatchTensors],
     regulariser: Regulariser,
     eta: float,
     outside: bool,
 ) -> Scores:
-    """Score batches in order, without dropout."""
-    networks.eval()
+    """Score batches in order. `outputs` are `Networks.outputs`, or those of a game."""
     parts: list[tuple[list[Tensor], list[Tensor], Tensor, Tensor | None]] = []
     for batch in batches:
-        utility, states = networks.utility(batch)
+        utility, logits = outputs(batch)
         best = regulariser.best_response(eta * utility, batch.display_offsets, outside)
         loss = exact_loss(utility, batch, regulariser, eta, outside)
         generator: list[Tensor] = []
         gap = None
-        if networks.generator is not None:
-            logits = networks.logits(batch, states)
+        if logits is not None:
             dist = regulariser.link(logits, batch.display_offsets, outside)
             gap = optimality_gap(dist, utility, batch, regulariser, eta, outside)
             generator = _head(logits, dist)
         parts.append((_head(utility, best), generator, loss, gap))
-    has_generator = networks.generator is not None
+    has_generator = bool(parts) and parts[0][3] is not None
     return Scores(
         reward=_join([part[0] for part in parts]),
         generator=_join([part[1] for part in parts]) if has_generator else None,

@@ -278,7 +278,7 @@ class UserModel(ChoiceModel):
 
     def _score(self, encoded: EncodedSessions) -> ScoredSessions:
         scores = score(
-            self._networks(),
+            self._networks().outputs,
             self._batches(encoded),
             self.regulariser,
             self.config.eta,

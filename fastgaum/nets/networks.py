@@ -185,6 +185,14 @@ class Networks(nn.Module):
         logits: Tensor = self.generator(batch.candidates, states, batch.display_offsets)
         return logits
 
+    @torch.no_grad()
+    def outputs(self, batch: BatchTensors) -> tuple[Tensor, Tensor | None]:
+        """Utilities and the generator's logits (n_candidates,), without dropout; no logits without
+        a generator."""
+        self.eval()
+        utility, states = self.utility(batch)
+        return utility, None if self.generator is None else self.logits(batch, states)
+
     def generator_parts(self) -> list[nn.Module]:
         """What the generator's optimiser trains; empty without a generator."""
         return [part for part in (self.generator, self.generator_history) if part is not None]

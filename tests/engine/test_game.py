@@ -99,9 +99,9 @@ def test_steps_agree(case: dict[str, Any], kind: str, no_click: float) -> None:
             torch.manual_seed(step)
             losses.append(getattr(game, kind)(batch))
         assert losses[1] == pytest.approx(losses[0], rel=1e-4, abs=2e-5)
-    fused.release()
+    fused.settle()
     both = [
-        score(game.networks, [batch], game.regulariser, config.eta, log.has_no_click)
+        score(game.outputs, [batch], game.regulariser, config.eta, log.has_no_click)
         for game in (reference, fused)
     ]
     for head in ("reward", "generator"):
@@ -200,7 +200,11 @@ def test_fifty_steps_on_public_files(
         losses.append(steps)
         game.release()
         scores = score(
-            game.networks, map(to_tensors, batches(held, 10_000)), game.regulariser, 1.0, False
+            game.networks.outputs,
+            map(to_tensors, batches(held, 10_000)),
+            game.regulariser,
+            1.0,
+            False,
         )
         precisions.append(
             [
