@@ -19,9 +19,9 @@ from fastgaum.features.batches import Batch, Sessions, batches
 from fastgaum.features.shared_sessions import SharedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.game import Game, ReferenceGame
-from fastgaum.logs.locate import find_log
 from fastgaum.logs.log import IntArray, SessionLog
 from fastgaum.logs.read import load
+from fastgaum.logs.registry import find_log
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import regulariser_of

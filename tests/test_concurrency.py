@@ -1,7 +1,7 @@
 """Two processes at once: two writers of one saved log, two trainings on one log. Each leaves what
 it would leave alone.
 
-The kernels' cache has its test in kernels/test_cache.py, downloads in datasets/test_fetch.py.
+The kernels' cache has its test in kernels/test_cache.py, downloads in logs/test_download.py.
 """
 
 from __future__ import annotations

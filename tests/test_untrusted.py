@@ -8,13 +8,11 @@ import pytest
 
 from fastgaum.cli.output import STDOUT, note, say, show_block, show_table, write_json, write_text
 from fastgaum.errors import DatasetError
-from fastgaum.logs.download import _Redirects
-from fastgaum.logs.registry import DataFile, parse_registry
+from fastgaum.logs.registry import _Redirects
 from fastgaum.reports.table import Block, block_to_markdown
 from fastgaum.untrusted import parse_json, parse_toml, plain, read_text, shown
 
 HOSTILE = "a\x1b[31m|\u202e`b`[bold]c[/bold]\nd<script>[x](http://y)\x07\r\x9b2J"
-SHA = "0" * 64
 
 
 def test_terminals_obey_nothing_that_came_from_data(capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,51 +71,6 @@ def test_messages_are_one_line_of_bounded_length() -> None:
     assert shown("a\nb\x1b") == r"a b\x1b"
     assert len(shown("x" * 10**6)) < 2_100
     assert plain("é – 漢字 😀") == "é – 漢字 😀"
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "../x",
-        "/etc/passwd",
-        "a/../../x",
-        "a//b",
-        "",
-        ".",
-        "a\\b",
-        "C:x",
-        "nul",
-        "aux.csv",
-        "COM1.txt",
-        "a/con",
-        "x\x00",
-        "x\n",
-        "x.",
-        " x",
-        "~/x",
-        "a" * 300,
-    ],
-)
-def test_registry_names_stay_in_their_folder(path: str) -> None:
-    with pytest.raises(DatasetError, match="a plain relative path is required"):
-        DataFile(path, SHA)
-
-
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://x/y", "javascript:x", "//x/y", ""])
-def test_registry_addresses_are_http(url: str) -> None:
-    with pytest.raises(DatasetError, match="http or https is required"):
-        DataFile("x.csv", SHA, url)
-
-
-def test_registry_sizes_and_cards() -> None:
-    with pytest.raises(DatasetError, match="a number of bytes is required"):
-        DataFile("x.csv", SHA, bytes=-1)
-    entry = (
-        "[x]\ntitle = 'x'\norigin = 'x'\nterms = 'x'\ncard = '../../x.md'\nfiles = "
-        f"[{{path = 'x', sha256 = '{SHA}'}}]\n"
-    )
-    with pytest.raises(DatasetError, match="a file's name is required"):
-        parse_registry(entry)
 
 
 def test_a_redirect_does_not_leave_encryption() -> None:

@@ -4,7 +4,6 @@ one."""
 from __future__ import annotations
 
 import dataclasses
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -24,7 +23,7 @@ from fastgaum.cli.output import (
     write_json,
     write_log,
 )
-from fastgaum.cli.progress import DownloadProgress, PartsProgress, Waiting
+from fastgaum.cli.progress import PartsProgress, Waiting
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading
 from fastgaum.errors import ConfigError
 
@@ -110,8 +109,7 @@ DEFAULT_RULE, DEFAULT_WORLD = DisplayOptions(), WorldOptions()
 @command(app, "list")
 def list_command(*, data_dir: DataDir = None, json: Json = None) -> None:
     """List the logs that have a name, and whether they are at hand."""
-    from fastgaum.logs.locate import find_log
-    from fastgaum.logs.registry import dataset, names
+    from fastgaum.logs.registry import dataset, find_log, names
 
     check_outputs(json)
     rows, facts = [], []
@@ -138,8 +136,7 @@ def info_command(
     json: Json = None,
 ) -> None:
     """Say what a log is: origin, terms, counts, checksums, and its card."""
-    from fastgaum.logs.locate import find_log
-    from fastgaum.logs.registry import card, dataset
+    from fastgaum.logs.registry import card, dataset, find_log
 
     entry = dataset(name)
     path = find_log(name, data_dir)
@@ -176,11 +173,10 @@ def get_command(
 ) -> None:
     """Download a log, or adopt a local copy; either way its sha256 must be the registry's."""
     check_outputs(json)
-    from fastgaum.logs.download import fetch
+    from fastgaum.logs.registry import fetch
 
-    waiting = nullcontext() if from_ is None else Waiting(f"copying and checking {from_}")
-    with waiting, DownloadProgress(name) as progress:
-        path = fetch(name, from_file=from_, data_dir=data_dir, progress=progress)
+    with Waiting(f"downloading {name}" if from_ is None else f"copying and checking {from_}"):
+        path = fetch(name, from_file=from_, data_dir=data_dir)
     finish(f"{path}: {name}, checksum right", json, {"name": name, "path": str(path)})
 
 

@@ -120,8 +120,7 @@ def _ceilings() -> Iterator[tuple[str, str]]:
 
 
 def _data_sets(data_dir: Path | None) -> Iterator[tuple[str, str]]:
-    from fastgaum.logs.locate import data_folders, find_log
-    from fastgaum.logs.registry import names
+    from fastgaum.logs.registry import data_folders, find_log, names
 
     for folder in data_folders(data_dir):
         yield "data folder", f"{folder}{'' if folder.is_dir() else ' (absent)'}"

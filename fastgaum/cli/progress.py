@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rich.progress import (
     BarColumn,
-    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
@@ -21,7 +20,6 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
-    TransferSpeedColumn,
 )
 from rich.text import Text
 
@@ -36,24 +34,22 @@ if TYPE_CHECKING:
 class Bar:
     """One line of a terminal that moves; a context manager. Nothing is shown elsewhere."""
 
-    def __init__(self, what: str, *columns: ProgressColumn, at_once: bool = True) -> None:
+    def __init__(self, what: str, *columns: ProgressColumn) -> None:
         """Take the bar's text and the columns beside it.
 
         Args:
             what: the text, which may come from anywhere: what a terminal obeys is spelt out.
             columns: rich's, from left to right.
-            at_once: shown before the first move.
         """
         console = stderr()
         shows = console.is_terminal and not console.is_dumb_terminal and not console.quiet
         named = TextColumn("{task.description}", markup=False)
         self.live = Progress(named, *columns, console=console, transient=True) if shows else None
-        self.at_once = at_once
         shown = plain(what)
         self.task = self.live.add_task(shown, total=None, figures="") if self.live else None
 
     def __enter__(self) -> Self:
-        if self.live is not None and self.at_once:
+        if self.live is not None:
             self.live.start()
         return self
 
@@ -77,21 +73,6 @@ class Waiting(Bar):
 
     def __init__(self, what: str) -> None:
         super().__init__(what, BarColumn(10), TimeElapsedColumn())
-
-
-class DownloadProgress(Bar):
-    """Shows a download; called with bytes done and expected."""
-
-    def __init__(self, name: str) -> None:
-        columns = BarColumn(30), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-        super().__init__(name, *columns, at_once=False)
-
-    def __call__(self, done: int, total: int | None) -> None:
-        """Move the bar; the first call shows it, so that a file that is there already shows
-        none."""
-        if self.live is not None:
-            self.live.start()
-        self.move(completed=done, total=total)
 
 
 class PartsProgress(Bar):

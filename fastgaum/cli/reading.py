@@ -85,8 +85,8 @@ class LogReading:
         Raises:
             DatasetError, LogFormatError, ConfigError: as `load`.
         """
-        from fastgaum.logs.locate import resolve
         from fastgaum.logs.read import open_log
+        from fastgaum.logs.registry import resolve
         from fastgaum.logs.shards import is_saved_log
 
         found = resolve(log, self.data_dir)
@@ -101,8 +101,8 @@ class LogReading:
         Raises:
             DatasetError, LogFormatError, ConfigError: as `load`.
         """
-        from fastgaum.logs.locate import resolve
         from fastgaum.logs.read import raw_rows
+        from fastgaum.logs.registry import resolve
 
         found = resolve(log, self.data_dir)
         if found.dataset is not None and found.dataset.simulated:

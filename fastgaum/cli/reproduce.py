@@ -164,7 +164,7 @@ def _logs(
 
 def _at_hand(data_dir: Path | None) -> list[str]:
     """The table's data sets whose files are there, or the sample: this never needs the network."""
-    from fastgaum.logs.locate import find_log
+    from fastgaum.logs.registry import find_log
 
     present = [name for name in TABLE_SETS if find_log(name, data_dir) is not None]
     if not present:
@@ -180,7 +180,7 @@ def _oracle(
 ) -> dict[str, float] | None:
     """What the truth scores on a synthetic log's test events, in percent and nats; None where
     the truth is unknown."""
-    from fastgaum.logs.locate import resolve
+    from fastgaum.logs.registry import resolve
     from fastgaum.logs.truth import read_truth, truth_beside
     from fastgaum.reports.cells import pooled_oracle
 

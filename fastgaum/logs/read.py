@@ -23,10 +23,10 @@ import polars as pl
 from fastgaum.errors import DatasetError, LogFormatError
 from fastgaum.logs.item_table import attach_item_table
 from fastgaum.logs.layouts import recognise
-from fastgaum.logs.locate import resolve, verify
 from fastgaum.logs.log import IntArray, SessionLog
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
 from fastgaum.logs.pack import Packed, check_size, pack_rows
+from fastgaum.logs.registry import resolve, verify
 from fastgaum.logs.rows import candidate_rows
 from fastgaum.logs.schema import LogSchema, require_column, resolve_schema
 from fastgaum.logs.shard_files import refuse_former_form

@@ -1,59 +1,53 @@
-"""The registry: what `data/registry.toml` says of every log that has a name, and its card."""
+"""Logs that have a name: what `data/registry.toml` says of them, where they stand, and how they are
+brought there.
+
+A name is looked up in the data folders (`data_folders`). `fetch` brings a log's files into one,
+from its pinned address or a local copy. Every file must have the registry's sha256."""
 
 from __future__ import annotations
 
+import hashlib
+import http.client
 import importlib.resources
-import re
+import os
+import shutil
+import urllib.error
+import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Annotated, Any
 
-from fastgaum.errors import DatasetError, did_you_mean
+import msgspec
+
+from fastgaum.errors import DatasetError, OutputError, did_you_mean
+from fastgaum.files import atomic
+from fastgaum.locks import name_lock
+from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
 from fastgaum.untrusted import parse_toml
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,199}")
-_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
-"""names that Windows keeps for devices, whatever the folder"""
+DATA_DIR = "FASTGAUM_DATA_DIR"
+"""environment variable that names a data folder"""
+TIMEOUT = 30.0
+"""seconds without a byte after which a connection counts as cut"""
+MOST_BYTES = 1 << 34
+"""bytes of a download whose size the registry does not know"""
+_CUT = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
 
 
 @dataclass(frozen=True)
 class DataFile:
-    """One file of a data set, pinned by its content. Raises DatasetError for a path that leaves the
-    data folder."""
+    """One file of a data set, pinned by its content."""
 
     path: str
     """where it stands below the data folder, with forward slashes"""
-    sha256: str
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
     """of its bytes, 64 hexadecimal digits"""
-    url: str | None = None
+    url: Annotated[str, msgspec.Meta(pattern="^https?://")] | None = None
     """where it can be downloaded; None: only a local copy can be adopted"""
-    bytes: int | None = None
+    bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
     """its size, if known"""
-
-    def __post_init__(self) -> None:
-        if not all(map(_is_name, self.path.split("/"))):
-            raise DatasetError(
-                f"the registry path '{self.path}' leaves the data folder: a plain relative path is "
-                "required"
-            )
-        if not _SHA256.fullmatch(self.sha256):
-            raise DatasetError(
-                f"the registry has '{self.sha256}' as sha256 of '{self.path}', 64 hexadecimal "
-                "digits are required"
-            )
-        if self.bytes is not None and (type(self.bytes) is not int or self.bytes < 0):
-            raise DatasetError(
-                f"the registry has {self.bytes!r} as size of '{self.path}', a number of bytes is "
-                "required"
-            )
-        if self.url is not None and not self.url.startswith(("https://", "http://")):
-            raise DatasetError(
-                f"the registry has the address '{self.url}' for '{self.path}', http or https is "
-                "required"
-            )
 
     def below(self, folder: Path) -> Path:
         """Path of the file in a data folder."""
@@ -70,7 +64,7 @@ class Dataset:
     """repository and commit, or the maker"""
     terms: str
     """under which terms the data stand, as far as stated"""
-    files: tuple[DataFile, ...]
+    files: Annotated[tuple[DataFile, ...], msgspec.Meta(min_length=1)]
     """at least one; the first is the log itself"""
     card: str
     """its file in data/cards"""
@@ -80,18 +74,13 @@ class Dataset:
     """options that `read_log` needs for it"""
     bundled: bool = False
     """whether its files come with FastGAUM"""
-    build: Mapping[str, Any] = field(default_factory=dict)
+    build: Mapping[str, str | int] = field(default_factory=dict)
     """fields of `DisplayRule` for choices without display sets; empty for a log that has its own"""
 
     @property
     def simulated(self) -> bool:
         """Whether its display sets were never recorded, so that loading it makes them up."""
         return bool(self.build)
-
-
-def _is_name(part: str) -> bool:
-    """Whether a part of a path names a file below its folder on every system."""
-    return bool(_NAME.fullmatch(part)) and not _DEVICES.fullmatch(part) and part[-1] not in ". "
 
 
 def names() -> list[str]:
@@ -113,41 +102,299 @@ def dataset(name: str) -> Dataset:
 def card(name: str) -> str:
     """Return a data set's card (markdown): what it is, where from, its terms, its traps. Raises
     DatasetError."""
-    return (_data() / "cards" / dataset(name).card).read_text(encoding="utf-8")
+    return (data_root() / "cards" / dataset(name).card).read_text(encoding="utf-8")
 
 
 def parse_registry(text: str) -> dict[str, Dataset]:
     """Read a registry's text. Raises DatasetError for an entry that is not one."""
     try:
-        entries = {name: _entry(name, values) for name, values in parse_toml(text).items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return {
+            name: msgspec.convert({**values, "name": name}, Dataset)
+            for name, values in parse_toml(text).items()
+        }
+    except (ValueError, TypeError) as error:
         raise DatasetError(f"the registry is damaged ({error}): install FastGAUM again") from None
-    return entries
 
 
 def data_root() -> Path:
     """The folder that holds registry.toml, cards, published tables and the sample (read only)."""
-    return Path(str(_data() / "registry.toml")).parent
-
-
-def _entry(name: str, values: Mapping[str, Any]) -> Dataset:
-    if not isinstance(values["card"], str) or "/" in values["card"] or not _is_name(values["card"]):
-        raise DatasetError(
-            f"the registry names the card {values['card']!r} for '{name}', a file's name is "
-            "required"
-        )
-    files = tuple(DataFile(**file) for file in values["files"])
-    if not files:
-        raise DatasetError(f"the registry has no file for '{name}', one is required")
-    return Dataset(name=name, **{**values, "files": files})
+    # fastgaum.data has no __init__.py: a namespace package, found in a checkout (symlink), an
+    # editable install and a wheel.
+    return Path(str(importlib.resources.files("fastgaum.data") / "registry.toml")).parent
 
 
 @cache
 def _registry() -> dict[str, Dataset]:
-    return parse_registry((_data() / "registry.toml").read_text(encoding="utf-8"))
+    return parse_registry((data_root() / "registry.toml").read_text(encoding="utf-8"))
 
 
-def _data() -> importlib.resources.abc.Traversable:
-    # fastgaum.data has no __init__.py: a namespace package, found in a checkout (symlink), an
-    # editable install and a wheel.
-    return importlib.resources.files("fastgaum.data")
+@dataclass(frozen=True)
+class Located:
+    """A log that was found."""
+
+    path: Path
+    """the log's file or folder"""
+    dataset: Dataset | None = None
+    """its registry entry; None for a path"""
+    options: ReadOptions = DEFAULT_OPTIONS
+    """what its registry entry says about reading it, its name too"""
+
+
+def cache_folder() -> Path:
+    """The user's data cache: $XDG_CACHE_HOME/fastgaum/data, by default ~/.cache/fastgaum/data."""
+    root = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG rule: a relative path is to be ignored.
+    return (
+        (Path(root) if os.path.isabs(root) else Path("~/.cache").expanduser()) / "fastgaum" / "data"
+    )
+
+
+def data_folders(data_dir: str | os.PathLike[str] | None = None) -> list[Path]:
+    """Folders that names are looked up in, in order: `data_dir`, $FASTGAUM_DATA_DIR, the user
+    cache.
+
+    Raises DatasetError if `data_dir` is given and is no folder.
+    """
+    folders = []
+    if data_dir is not None:
+        if not Path(data_dir).is_dir():
+            raise DatasetError(
+                f"the data folder '{data_dir}' is not a folder: give one that exists, or leave it "
+                "out"
+            )
+        folders.append(Path(data_dir))
+    if os.environ.get(DATA_DIR):
+        folders.append(Path(os.environ[DATA_DIR]))
+    return [*folders, cache_folder()]
+
+
+def find_log(name: str, data_dir: str | os.PathLike[str] | None = None) -> Path | None:
+    """Return where a registry name's log stands, or None if it is absent (or no registry name); its
+    content is not read.
+
+    Raises DatasetError if `data_dir` is given and is no folder.
+    """
+    folders = data_folders(data_dir)
+    if name not in names():
+        return None
+    entry = dataset(name)
+    for folder in [data_root()] if entry.bundled else folders:
+        path = entry.files[0].below(folder)
+        if path.is_file():
+            return path
+    return None
+
+
+def available(data_dir: str | os.PathLike[str] | None = None) -> list[str]:
+    """Names that `load` can read now: their file is there."""
+    return [name for name in names() if find_log(name, data_dir) is not None]
+
+
+def resolve(
+    name_or_path: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None
+) -> Located:
+    """Find a log. A text that is a registry name means that data set, `./yelp` or a Path means a
+    file of that name.
+
+    Raises DatasetError if there is neither, with the cure.
+    """
+    if isinstance(name_or_path, str) and name_or_path in names():
+        return _by_name(dataset(name_or_path), data_dir)
+    path = Path(name_or_path)
+    if path.exists():
+        return Located(path)
+    beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    hint = did_you_mean(str(name_or_path), names()) or did_you_mean(path.name, beside)
+    raise DatasetError(
+        f"'{name_or_path}' is neither a file nor a data set{hint}; data sets are "
+        f"{', '.join(names())}"
+    )
+
+
+def verify(file: DataFile, path: Path) -> None:
+    """Raise DatasetError, naming both hashes, unless a local copy has the registry's sha256."""
+    found = sha256_of(path)
+    if found != file.sha256:
+        raise DatasetError(
+            f"'{path}' has the sha256 {found}, {file.sha256} is required: the copy is damaged or "
+            "another version,"
+            " replace it, or read it by its path to use it as it is"
+        )
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file in hexadecimal. Raises DatasetError if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DatasetError(
+            f"cannot read '{path}': {error.strerror}; give a file that can be read"
+        ) from None
+
+
+def _by_name(entry: Dataset, data_dir: str | os.PathLike[str] | None) -> Located:
+    path = find_log(entry.name, data_dir)
+    if path is None:
+        looked = ", ".join(str(folder) for folder in data_folders(data_dir))
+        fetch = "" if entry.files[0].url is None else f"`fastgaum data get {entry.name}`, or "
+        raise DatasetError(
+            f"'{entry.name}' needs {entry.files[0].path}, which is not in {looked}: "
+            f"{fetch}`fastgaum data get {entry.name} --from FILE`"
+        )
+    return Located(path, entry, ReadOptions.of(name=entry.name, **entry.read))
+
+
+def fetch(
+    name: str | Dataset,
+    *,
+    from_file: str | os.PathLike[str] | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+) -> Path:
+    """Bring a data set's files into `data_dir` (default: the user cache) and return the path of its
+    log.
+
+    A file that is there with the right sha256 stays. Without `from_file` the others are downloaded:
+    beside their place, then renamed. A download that was cut begins anew.
+
+    Args:
+        name: a registry name, or an entry.
+        from_file: a local copy to adopt after its sha256 is checked: a file, which may be any one
+            of the data set's, or a folder that holds them.
+        data_dir: where the files go.
+
+    Raises:
+        DatasetError: the name is unknown, a checksum is wrong, a download fails, or the data set
+            has no address.
+        OutputError: the folder cannot be written.
+    """
+    entry = name if isinstance(name, Dataset) else dataset(name)
+    if entry.bundled:
+        return entry.files[0].below(data_root())
+    folder = Path(data_dir) if data_dir is not None else cache_folder()
+    if from_file is not None:
+        return _adopt(entry, Path(from_file), folder)
+    for file in entry.files:
+        if _is_there(file, folder):
+            continue
+        if file.url is None:
+            raise DatasetError(
+                f"'{entry.name}' has no address for {file.path} ({entry.origin}): get it there "
+                f"and run `fastgaum data get {entry.name} --from FILE`"
+            )
+        target = _target(file, folder)
+        with name_lock(target):
+            # a process that waited for another one finds the file that the other fetched
+            if not _is_there(file, folder):
+                _download(file, file.url, target)
+    return entry.files[0].below(folder)
+
+
+def _is_there(file: DataFile, folder: Path) -> bool:
+    path = file.below(folder)
+    return path.is_file() and sha256_of(path) == file.sha256
+
+
+def _target(file: DataFile, folder: Path) -> Path:
+    """Where the file will stand, its folder made."""
+    path = file.below(folder)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write '{path.parent}': {error.strerror}; choose another data folder"
+        ) from None
+    return path
+
+
+def _adopt(entry: Dataset, source: Path, folder: Path) -> Path:
+    copies = _copies(entry, source)
+    for file, copy in copies:
+        verify(file, copy)
+    for file, copy in copies:
+        target = _target(file, folder)
+        if not (target.exists() and target.samefile(copy)):
+            with atomic(target) as beside:
+                shutil.copyfile(copy, beside)
+                # what was checked may have been replaced since
+                verify(file, beside)
+    return copies[0][0].below(folder)
+
+
+def _copies(entry: Dataset, source: Path) -> list[tuple[DataFile, Path]]:
+    """Which local copy is which of the data set's files. Raises DatasetError for one that is not
+    there."""
+    if source.is_file():
+        found = sha256_of(source)
+        same = (file for file in entry.files if file.sha256 == found)
+        return [(next(same, entry.files[0]), source)]
+    if not source.is_dir():
+        raise DatasetError(
+            f"there is no file '{source}': give the path of a local copy of {entry.files[0].path}"
+        )
+    pairs = []
+    for file in entry.files:
+        places = (file.below(source), source / Path(file.path).name)
+        copy = next((place for place in places if place.is_file()), None)
+        if copy is None:
+            raise DatasetError(
+                f"'{source}' has no {Path(file.path).name}, '{entry.name}' needs it: give the "
+                "folder or file that has"
+            )
+        pairs.append((file, copy))
+    return pairs
+
+
+def _download(file: DataFile, url: str, target: Path) -> None:
+    # of downloads that were killed; the lock says that no other is under way
+    for left in target.parent.glob(f".{target.name}.*.part"):
+        left.unlink(missing_ok=True)
+    most = MOST_BYTES if file.bytes is None else file.bytes
+    request = urllib.request.Request(url, headers={"User-Agent": "fastgaum"})
+    cure = "run the same command again, or use --from FILE with a local copy"
+    with atomic(target) as beside:
+        try:
+            with (
+                urllib.request.build_opener(_Redirects()).open(request, timeout=TIMEOUT) as answer,
+                open(beside, "wb") as output,
+            ):
+                _copy(answer, output, most)
+        except _CUT as error:
+            raise DatasetError(f"downloading {url} failed ({error}): {cure}") from None
+        found = sha256_of(beside)
+        if found != file.sha256:
+            raise DatasetError(
+                f"{url} sent a file with the sha256 {found}, {file.sha256} is required: {cure}"
+            )
+
+
+def _copy(answer: IO[bytes], output: IO[bytes], most: int) -> None:
+    """Write what an address sends. Raises DatasetError for more than `most` bytes."""
+    held = 0
+    while block := answer.read(1 << 16):
+        held += len(block)
+        if held > most:
+            raise DatasetError(
+                f"the address sends more than the {most} bytes of the file: use --from FILE with "
+                "a good copy"
+            )
+        output.write(block)
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        """Follow a redirect, but not off an encrypted connection."""
+        if req.full_url.startswith("https:") and not newurl.startswith("https:"):
+            raise DatasetError(
+                f"{req.full_url} leads to {newurl}, which is not encrypted: use --from FILE with a "
+                "good copy"
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Unpack
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -24,11 +25,10 @@ from fastgaum.errors import ConfigError, DatasetError, LogFormatError
 from fastgaum.logs.display_rules import ChoiceTable, DisplayRule, Events, display_sets, read_choices
 from fastgaum.logs.item_table import attach_item_table
 from fastgaum.logs.layouts import ItemKind, Source, find_choices
-from fastgaum.logs.locate import Located, resolve, verify
 from fastgaum.logs.log import IntArray, SessionLog
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
 from fastgaum.logs.pack import MAX_ROWS, offsets_of, to_frame
-from fastgaum.logs.registry import dataset, names
+from fastgaum.logs.registry import Located, dataset, names, resolve, verify
 from fastgaum.logs.rows import candidate_rows
 from fastgaum.logs.schema import require_column, resolve_schema
 from fastgaum.logs.split import resplit, split_by_time
@@ -183,7 +183,7 @@ def build_registered(
 
 def registered_rule(found: Located) -> DisplayRule:
     """The rule by which the registry makes up a log's displays; the default for a path."""
-    return NEAREST if found.dataset is None else DisplayRule(**found.dataset.build)
+    return NEAREST if found.dataset is None else msgspec.convert(found.dataset.build, DisplayRule)
 
 
 def shown_rows(log: SessionLog, seed: int) -> pl.DataFrame:

@@ -8,7 +8,7 @@ import io
 import pytest
 from rich.console import Console
 
-from fastgaum.cli.progress import DownloadProgress, TrainingProgress, clock, epoch_line
+from fastgaum.cli.progress import TrainingProgress, clock, epoch_line
 from fastgaum.config import Config
 from fastgaum.game.observers import EpochRow
 
@@ -52,16 +52,6 @@ def test_line_of_an_epoch_without_generator() -> None:
     assert "gap" not in epoch_line(exact)
     assert "best" not in epoch_line(exact)
     assert epoch_line(ROW).endswith("gap 0.0123 · 28,400 events/s · best")
-
-
-def test_download_shows_only_what_is_downloaded(terminal: io.StringIO) -> None:
-    with DownloadProgress("yelp"):
-        pass
-    assert terminal.getvalue() == ""
-    with DownloadProgress("yelp") as progress:
-        progress(100, 200)
-        progress(200, 200)
-    assert "yelp" in terminal.getvalue()
 
 
 def test_clock() -> None:

@@ -17,9 +17,8 @@ from typing import Any
 import pytest
 
 from fastgaum.errors import DatasetError, OutputError
-from fastgaum.logs import download
-from fastgaum.logs.locate import find_log
-from fastgaum.logs.registry import DataFile, Dataset
+from fastgaum.logs import registry
+from fastgaum.logs.registry import DataFile, Dataset, find_log
 
 CONTENT = bytes(range(256)) * 1200
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -32,9 +31,6 @@ class Server:
         self.content = CONTENT
         self.cuts: list[int] = []
         """bytes after which each next answer breaks off; empty: it does not"""
-        self.statuses: list[int] = []
-        """statuses of the next answers instead of the file"""
-        self.says_length = True
         self.block, self.pause = len(CONTENT), 0.0
         """bytes that are sent at once, and seconds between two such sendings"""
         self.asked: list[str] = []
@@ -69,16 +65,12 @@ class Server:
         if request.path != "/file":
             request.send_error(404)
             return
-        if self.statuses:
-            request.send_error(self.statuses.pop(0))
-            return
         self._send(request)
 
     def _send(self, request: BaseHTTPRequestHandler) -> None:
         body = self.content
         request.send_response(200)
-        if self.says_length:
-            request.send_header("Content-Length", str(len(body)))
+        request.send_header("Content-Length", str(len(body)))
         request.end_headers()
         body = body[: self.cuts.pop(0)] if self.cuts else body
         for at in range(0, len(body), self.block):
@@ -116,11 +108,10 @@ def _from(entry: Dataset, **changes: Any) -> Dataset:
 
 @pytest.fixture
 def fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    for name, value in (("ATTEMPTS", 3), ("PAUSE", 0.01), ("TIMEOUT", 5.0)):
-        monkeypatch.setattr(download, name, value)
+    monkeypatch.setattr(registry, "TIMEOUT", 5.0)
 
     def run(entry: Dataset, **options: Any) -> Path:
-        return download.fetch(entry, data_dir=tmp_path / "data", **options)
+        return registry.fetch(entry, data_dir=tmp_path / "data", **options)
 
     return run
 
@@ -132,12 +123,9 @@ def _files(tmp_path: Path) -> list[str]:
 def test_a_good_file(
     server: Server, entry: Dataset, fetch: Callable[..., Path], tmp_path: Path
 ) -> None:
-    seen: list[tuple[int, int | None]] = []
-    path = fetch(entry, progress=lambda done, total: seen.append((done, total)))
+    path = fetch(entry)
     assert path == tmp_path / "data" / "sub" / "mine.bin"
     assert path.read_bytes() == CONTENT
-    assert seen[-1] == (len(CONTENT), len(CONTENT))
-    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
     assert _files(tmp_path) == ["mine.bin"]
     assert fetch(entry) == path
     assert len(server.asked) == 1, "what is there with the right hash is not asked for again"
@@ -151,15 +139,31 @@ def test_a_damaged_copy_is_replaced(
     assert fetch(entry).read_bytes() == CONTENT
 
 
+@pytest.mark.parametrize(
+    ("path", "sent", "cut", "says"),
+    [
+        ("/file", CONTENT[:-1] + b"x", None, SHA),
+        ("/file", CONTENT, 70_000, "run the same command again"),
+        ("/gone", CONTENT, None, "404"),
+        ("/to-disk", CONTENT, None, "file:"),
+    ],
+)
 @pytest.mark.parametrize("size", [len(CONTENT), None])
-def test_wrong_checksum_leaves_nothing(
-    server: Server, entry: Dataset, fetch: Callable[..., Path], tmp_path: Path, size: int | None
+def test_what_is_not_the_file_leaves_nothing(
+    server: Server,
+    entry: Dataset,
+    fetch: Callable[..., Path],
+    tmp_path: Path,
+    path: str,
+    sent: bytes,
+    cut: int | None,
+    says: str,
+    size: int | None,
 ) -> None:
-    server.content = CONTENT[:-1] + b"x"
-    with pytest.raises(DatasetError, match="sha256") as error:
-        fetch(_from(entry, bytes=size))
-    assert SHA in str(error.value)
-    assert hashlib.sha256(server.content).hexdigest() in str(error.value)
+    server.content, server.cuts = sent, [] if cut is None else [cut]
+    with pytest.raises(DatasetError, match=says):
+        fetch(_from(entry, url=f"{server.url}{path}", bytes=size))
+    assert len(server.asked) == 1
     assert _files(tmp_path) == []
 
 
@@ -168,24 +172,6 @@ def test_a_longer_file_is_stopped_at_once(
 ) -> None:
     server.content = CONTENT * 2
     with pytest.raises(DatasetError, match="sends more than"):
-        fetch(entry)
-    assert _files(tmp_path) == []
-
-
-@pytest.mark.parametrize("says_length", [True, False])
-def test_a_cut_connection_is_tried_again(
-    server: Server, entry: Dataset, fetch: Callable[..., Path], says_length: bool
-) -> None:
-    server.cuts, server.says_length = [100_000, 50_000], says_length
-    assert fetch(entry).read_bytes() == CONTENT
-    assert len(server.asked) == 3
-
-
-def test_too_many_cuts_leave_nothing(
-    server: Server, entry: Dataset, fetch: Callable[..., Path], tmp_path: Path
-) -> None:
-    server.cuts = [70_000] * 3
-    with pytest.raises(DatasetError, match=r"failed 3 times .*cut after 70000 of \d+ bytes"):
         fetch(entry)
     assert _files(tmp_path) == []
 
@@ -199,52 +185,8 @@ def test_what_a_killed_download_left_is_removed(
     assert _files(tmp_path) == ["mine.bin"]
 
 
-def test_a_full_disk_is_no_cut_connection(
-    server: Server, entry: Dataset, fetch: Callable[..., Path]
-) -> None:
-    def full(held: int, total: int | None) -> None:
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(OutputError, match="No space left on device"):
-        fetch(entry, progress=full)
-    assert len(server.asked) == 1
-
-
-def test_a_busy_server_is_asked_again(
-    server: Server, entry: Dataset, fetch: Callable[..., Path]
-) -> None:
-    server.statuses = [503, 429]
-    assert fetch(entry).read_bytes() == CONTENT
-    server.statuses = [500] * 3
-    with pytest.raises(DatasetError, match=r"failed 3 times \(HTTP 500\)"):
-        fetch(_from(entry, path="other.bin"))
-
-
 def test_a_redirect_is_followed(server: Server, entry: Dataset, fetch: Callable[..., Path]) -> None:
     assert fetch(_from(entry, url=f"{server.url}/moved")).read_bytes() == CONTENT
-
-
-def test_a_redirect_does_not_read_the_disk(
-    server: Server, entry: Dataset, fetch: Callable[..., Path], tmp_path: Path
-) -> None:
-    with pytest.raises(DatasetError):
-        fetch(_from(entry, url=f"{server.url}/to-disk"))
-    assert _files(tmp_path) == []
-
-
-def test_not_found_is_said_at_once(
-    server: Server, entry: Dataset, fetch: Callable[..., Path], tmp_path: Path
-) -> None:
-    with pytest.raises(DatasetError, match="HTTP 404"):
-        fetch(_from(entry, url=f"{server.url}/gone"))
-    assert len(server.asked) == 1
-    assert _files(tmp_path) == []
-
-
-def test_no_server(entry: Dataset, fetch: Callable[..., Path]) -> None:
-    # Port 1 of this machine: nothing listens there.
-    with pytest.raises(DatasetError, match="failed 3 times"):
-        fetch(_from(entry, url="http://127.0.0.1:1/file"))
 
 
 def test_no_address(entry: Dataset, fetch: Callable[..., Path]) -> None:
@@ -252,13 +194,8 @@ def test_no_address(entry: Dataset, fetch: Callable[..., Path]) -> None:
         fetch(_from(entry, url=None))
 
 
-def test_unknown_name() -> None:
-    with pytest.raises(DatasetError, match="did you mean 'yelp'"):
-        download.fetch("yepl")
-
-
 def test_the_bundled_sample_is_always_there() -> None:
-    assert download.fetch("sample") == find_log("sample")
+    assert registry.fetch("sample") == find_log("sample")
 
 
 def test_adopting_a_file(
@@ -300,17 +237,6 @@ def test_adopting_the_wrong_file(
     assert not (tmp_path / "data").exists()
 
 
-def test_a_link_does_not_lead_out_of_the_folder(
-    entry: Dataset, fetch: Callable[..., Path], tmp_path: Path
-) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "data" / "sub").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(DatasetError, match="leads out"):
-        fetch(entry)
-    assert list((tmp_path / "elsewhere").iterdir()) == []
-
-
 def test_a_folder_that_cannot_be_made(
     entry: Dataset, fetch: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -322,7 +248,7 @@ def test_a_folder_that_cannot_be_made(
 GET = """
 import sys
 from pathlib import Path
-from fastgaum.logs.download import fetch
+from fastgaum.logs.registry import fetch
 from fastgaum.logs.registry import DataFile, Dataset
 url, sha, size, folder = sys.argv[1:]
 entry = Dataset("mine", "t", "o", "MIT", (DataFile("sub/mine.bin", sha, url, int(size)),), "c.md")
