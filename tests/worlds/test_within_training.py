@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastgaum.baselines.registry import make_model
 from fastgaum.errors import ConfigError
 from fastgaum.features.formulas import SESSION_NUMBERS, number_columns
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.learned_population import LearnedPopulation
 from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.model_world import ModelWorld
 from tests.builders import random_log
 from tests.worlds.simulated import keys_of, play
 from tests.worlds.test_learned_world import IDENTITY, fitted, log_with_fields
@@ -164,16 +162,6 @@ def test_ranges_are_those_of_the_training_sessions() -> None:
     np.testing.assert_allclose(
         (space.most - space.mean) / space.scale, encoded.max(axis=0), atol=1e-5
     )
-
-
-def test_baselines_too() -> None:
-    model = make_model("wd-lr", {"protocol": "bags", "set_context": False})
-    model.fit(random_log(4, n_sessions=80, n_items=30, no_click=0.3))
-    users = ModelWorld(model).population(3)
-    users.reset(keys_of(0, 3))
-    everything = users.utilities(np.arange(users.world.n_items, dtype=np.int32), 3)
-    few = np.array([7, 2], np.int32)
-    np.testing.assert_allclose(users.utilities(few, 3), everything[:, few], atol=1e-6)
 
 
 def test_a_slate_of_no_item_is_named() -> None:
