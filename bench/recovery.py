@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from fastgaum.logs.slice import pick_rows
+from fastgaum.logs.split import pick_rows
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.logs.truth import oracle_scores
 from fastgaum.metrics.likelihood import total_variation

@@ -30,7 +30,7 @@ from fastgaum.engine.optimiser import Named, NamedRoom
 from fastgaum.engine.recurrence import GruLayer
 from fastgaum.kernels import own_batch as loss_kernels
 from fastgaum.kernels import rows as row_kernels
-from fastgaum.logs.slice import pick_rows
+from fastgaum.logs.split import pick_rows
 
 IntArray = NDArray[np.int32]
 

@@ -82,7 +82,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def rows(arguments: argparse.Namespace) -> dict[str, Any]:
     """Draw the world and write it as files of rows, as many as shards."""
-    from fastgaum.logs.pack import to_frame
+    from fastgaum.logs.fold import to_frame
     from fastgaum.logs.synthetic import world
 
     folder = arguments.folder / "rows"

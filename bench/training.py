@@ -16,7 +16,7 @@ from fastgaum.bench.rivals.stock_torch import StockTorch
 from fastgaum.config import Config
 from fastgaum.engine.game import game_for
 from fastgaum.features.batches import Batch, Sessions, batches
-from fastgaum.features.shared_sessions import SharedSessions
+from fastgaum.features.selection import SharedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.game import Game, ReferenceGame
 from fastgaum.logs.log import IntArray, SessionLog

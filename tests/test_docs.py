@@ -69,7 +69,7 @@ def shortened(argv: list[str]) -> list[str]:
 @pytest.fixture
 def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to work in, with a log and without any data set at hand."""
-    from fastgaum.logs.pack import to_frame
+    from fastgaum.logs.fold import to_frame
     from fastgaum.logs.synthetic import synthesise
 
     columns = ("session", "event", "item", "chosen")

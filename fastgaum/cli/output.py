@@ -202,7 +202,7 @@ def write_log(log: SessionLog, out: Path) -> None:
     Raises:
         OutputError: the output cannot be written, or the folder holds something else.
     """
-    from fastgaum.logs.pack import to_frame
+    from fastgaum.logs.fold import to_frame
     from fastgaum.logs.shard_writer import save_log
 
     if not out.suffix:

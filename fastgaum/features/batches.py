@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgaum.features.encoder import EncodedSessions
-from fastgaum.features.selection import BATCH_CANDIDATES, cut_by_candidates
-from fastgaum.features.shared_sessions import SharedSessions
+from fastgaum.features.selection import BATCH_CANDIDATES, SharedSessions, cut_by_candidates
 from fastgaum.features.streamed_sessions import WHOLE, Share, StreamedSessions, Window
 from fastgaum.kernels.batching import (
     count_sessions,

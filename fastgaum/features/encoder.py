@@ -28,13 +28,13 @@ from fastgaum.features.formulas import (
 from fastgaum.features.relations import Relations, UsersOwn
 from fastgaum.features.selection import (
     Selection,
+    SharedSessions,
     TrainingSessions,
     chunks,
     counts_before,
     own_totals,
     select_sessions,
 )
-from fastgaum.features.shared_sessions import SharedSessions
 from fastgaum.kernels import candidate_numbers as kernels
 from fastgaum.kernels.batching import picked_size
 from fastgaum.logs.columns import MOST_NUMBER, show

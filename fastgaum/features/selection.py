@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from fastgaum.kernels import candidate_counts as kernels
-from fastgaum.logs.log import TRAIN, IntArray, SessionLog
-from fastgaum.logs.slice import pick_rows
+from fastgaum.logs.log import TRAIN, FloatArray, IntArray, SessionLog
+from fastgaum.logs.split import pick_rows
 
 CHUNK_EVENTS = 50_000
 """events that are worked on at once: what a chunk needs besides its results stays within tens of
@@ -150,3 +151,53 @@ def own_totals(
 
 def _no_totals(n: int) -> kernels.TrainingTotals:
     return kernels.TrainingTotals(np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n))
+
+
+@dataclass(frozen=True)
+class SharedSessions:
+    """Some sessions of a log whose bags hold an item and nothing else; `assemble` makes of them the
+    batches that `EncodedSessions` give.
+
+    Encoding them would store each candidate a second time: its id is its item's, found in one array
+    of a number per item."""
+
+    log: SessionLog
+    """whose arrays are read; they are not copied"""
+    rows: IntArray
+    """row of each session in the log, shape (n_sessions,)"""
+    id_of_item: IntArray
+    """feature id of each of the log's items, shape (n_items,)"""
+    n_events: int
+    """events of all sessions together"""
+
+    @property
+    def n_sessions(self) -> int:
+        """Number of sessions."""
+        return len(self.rows)
+
+    @cached_property
+    def largest(self) -> int:
+        """Candidates of the log's session that has most."""
+        return int(
+            np.diff(np.asarray(self.log.display_offsets)[self.log.session_offsets]).max(initial=0)
+        )
+
+    @property
+    def packed(self) -> SessionLog:
+        """What holds session_offsets, display_offsets and choices."""
+        return self.log
+
+    @property
+    def numbers(self) -> FloatArray:
+        """No candidate has a number: shape (0, 0)."""
+        return np.empty((0, 0), np.float32)
+
+    def places(self, sessions: IntArray) -> IntArray:
+        """Rows of the given sessions in `packed`.
+
+        Raises:
+            IndexError: a position is not one of the sessions.
+        """
+        if len(sessions) and not (sessions.min() >= 0 and sessions.max() < self.n_sessions):
+            raise IndexError(f"a session outside 0 … {self.n_sessions - 1} was asked for")
+        return self.rows[sessions]

@@ -18,11 +18,10 @@ import numpy.typing as npt
 
 from fastgaum.errors import ConfigError
 from fastgaum.features.encoder import EncodedSessions, Encoder
-from fastgaum.features.selection import BATCH_CANDIDATES
-from fastgaum.features.shared_sessions import SharedSessions
+from fastgaum.features.selection import BATCH_CANDIDATES, SharedSessions
 from fastgaum.logs.log import SPLITS, IntArray, SessionLog, SplitName
 from fastgaum.logs.shards import ShardedLog
-from fastgaum.logs.slice import join_logs, slice_sessions
+from fastgaum.logs.split import join_logs, slice_sessions
 
 InMemory = EncodedSessions | SharedSessions
 ShardIterator = Callable[[], Iterable[int]]

@@ -1,18 +1,11 @@
 """Reading a log: a file, a folder of files or a saved log, in; a checked, packed SessionLog, out.
 
-A large file is read a part at a time where that gives the same log: its rows are then never in
-memory together, a tenth of what they take at once. A part ends where a session does, is packed as a
-small log is, and joins the others. This is possible where every row can be read without the others:
-a typed file in the long layout whose columns are numbers, times or ids, and whose sessions are not
-scattered. Everything else, and every file with an error in it, is read at once, so that messages
-count its rows."""
+A file is read at once. `convert` reads files that do not fit memory a piece at a time."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, Unpack
 
@@ -21,15 +14,14 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import DatasetError, LogFormatError
-from fastgaum.logs.item_table import attach_item_table
+from fastgaum.logs.columns import attach_item_table
+from fastgaum.logs.fold import Packed, pack_rows
 from fastgaum.logs.layouts import recognise
-from fastgaum.logs.log import IntArray, SessionLog
+from fastgaum.logs.log import SessionLog
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
-from fastgaum.logs.pack import Packed, check_size, pack_rows
 from fastgaum.logs.registry import resolve, verify
 from fastgaum.logs.rows import candidate_rows
 from fastgaum.logs.schema import LogSchema, require_column, resolve_schema
-from fastgaum.logs.shard_files import refuse_former_form
 from fastgaum.logs.shards import (
     AnyLog,
     ShardedLog,
@@ -38,15 +30,10 @@ from fastgaum.logs.shards import (
     load_log,
     open_shards,
 )
-from fastgaum.logs.simulated_displays import build_registered
-from fastgaum.logs.slice import join_logs
 from fastgaum.logs.split import USER_RULES, resplit, resplit_by, split_by_time
 from fastgaum.logs.tables import FileTable, open_table
-from fastgaum.logs.vocabulary import Vocabulary
 
 Stored = TypeVar("Stored", SessionLog, ShardedLog)
-PART_ROWS = 1_000_000
-"""rows that are packed at once"""
 
 
 def load(
@@ -79,6 +66,9 @@ def load(
         refuse_choices(found.path)
         return read_log(found.path, options=options)
     if found.dataset.simulated:
+        # its kernels take half a second to import
+        from fastgaum.logs.simulated_displays import build_registered
+
         return build_registered(found, options=options).log
     verify(found.dataset.files[0], found.path)
     return read_log(found.path, options=options.over(found.options))
@@ -115,7 +105,6 @@ def read_log(
         LogFormatError: the log breaks a rule; the message names the rule, the values and the cure.
     """
     path, options = Path(path), ReadOptions.of(**given).over(options)
-    refuse_former_form(path)
     try:
         if is_saved_log(path):
             log = _as_saved(load_log(path), options)
@@ -196,9 +185,6 @@ def raw_rows(
 
 def _read_rows(table: FileTable, options: ReadOptions) -> SessionLog:
     schema = resolve_schema(table.dtypes, options)
-    packed = _read_in_parts(table, schema, options)
-    if packed is not None:
-        return _with_split(packed, True, schema, options)
     columns = list(dict.fromkeys([*schema.columns(), *options.candidate_fields]))
     return _read_whole(table.read(columns), schema, options, table.untyped)
 
@@ -267,101 +253,4 @@ def _named(path: Path, error: LogFormatError) -> LogFormatError:
         error
         if f"'{path.name}'" in str(error) or str(path) in str(error)
         else LogFormatError(f"{path.name or path}: {error}")
-    )
-
-
-def _read_in_parts(table: FileTable, schema: LogSchema, options: ReadOptions) -> Packed | None:
-    """The log that reading at once gives, or None where that is what must be done."""
-    columns = list(dict.fromkeys([*schema.columns(), *options.candidate_fields]))
-    if not _row_by_row(table, schema, options) or table.n_rows() <= PART_ROWS:
-        return None
-    parts: list[_Part] = []
-    n_rows = 0
-    try:
-        for frame in _pieces(table, columns, schema.session):
-            n_rows += frame.height
-            check_size(n_rows)
-            rows = candidate_rows(frame, schema, options)
-            packed = pack_rows(rows, options)
-            if parts and packed.log.session_ids.is_in(parts[-1].log.session_ids.implode()).any():
-                return None
-            parts.append(_Part(packed.log, packed.first_order, _users(rows.frame)))
-        return _joined(parts)
-    except LogFormatError:
-        return None
-
-
-@dataclass(frozen=True)
-class _Part:
-    log: SessionLog
-    first_order: pl.Series
-    users: pl.Series | None
-    """user ids by the log's own codes, where users are logged"""
-
-
-def _users(frame: pl.DataFrame) -> pl.Series | None:
-    return frame["user"].unique(maintain_order=True) if "user" in frame.columns else None
-
-
-def _row_by_row(table: FileTable, schema: LogSchema, options: ReadOptions) -> bool:
-    """Whether the meaning of a row's values depends on that row alone."""
-
-    def number_or_time(column: str) -> bool:
-        dtype = table.dtypes[column]
-        return dtype.is_numeric() or dtype.is_temporal()
-
-    roles = (schema.session, schema.item, schema.split, schema.user)
-    ids = [column for column in roles if column is not None]
-    orders = [column for column in (schema.event, schema.event_label) if column is not None]
-    return (
-        not (table.untyped or schema.nested)
-        and schema.event is not None
-        and all(map(number_or_time, orders))
-        and all(table.dtypes[column].is_numeric() for column in options.candidate_fields)
-        # floats that are whole numbers throughout are ids without a point
-        and not any(table.dtypes[column].is_float() for column in ids)
-    )
-
-
-def _pieces(table: FileTable, columns: Sequence[str], session: str) -> Iterator[pl.DataFrame]:
-    """Rows in order, about PART_ROWS at a time, cut where the session changes."""
-    rest: pl.DataFrame | None = None
-    for frame in table.read_some(columns, PART_ROWS):
-        piece = frame if rest is None else pl.concat([rest, frame], how="vertical_relaxed")
-        # the last session may go on in the next part
-        others = np.flatnonzero(piece[session].ne_missing(piece[session][-1]).to_numpy())
-        whole = int(others[-1]) + 1 if len(others) else 0
-        if whole:
-            yield piece.head(whole)
-        rest = piece.slice(whole)
-    if rest is not None and rest.height:
-        yield rest
-
-
-def _joined(parts: Sequence[_Part]) -> Packed | None:
-    """One log of consecutive parts; None where a session has rows in two of them."""
-    logs = [part.log for part in parts]
-    session_ids = pl.concat([log.session_ids for log in logs])
-    if session_ids.n_unique() < len(session_ids):
-        return None
-    items = Vocabulary.union(Vocabulary(log.item_ids) for log in logs)
-    # all vocabularies are sorted, so that the order within a display set stays
-    alike = [
-        dataclasses.replace(
-            log, items=items.codes(log.item_ids)[log.items], item_ids=items.texts.rename("item")
-        )
-        for log in logs
-    ]
-    log = dataclasses.replace(join_logs(alike), users=_joined_users(parts, len(session_ids)))
-    return Packed(log, pl.concat([part.first_order for part in parts]))
-
-
-def _joined_users(parts: Sequence[_Part], n_sessions: int) -> IntArray:
-    """User of each session, coded by appearance in the whole log."""
-    own = [part.users for part in parts if part.users is not None]
-    if not own:
-        return np.arange(n_sessions, dtype=np.int32)
-    users = Vocabulary(pl.concat(own).unique(maintain_order=True))
-    return np.concatenate(
-        [users.codes(ids)[part.log.users] for ids, part in zip(own, parts, strict=True)]
     )

@@ -19,8 +19,8 @@ from fastgaum.logs.columns import (
     row_number,
     show,
 )
+from fastgaum.logs.fold import Rows, check_size, two_choices
 from fastgaum.logs.options import ChoiceRule, ReadOptions
-from fastgaum.logs.pack import Rows, check_size, two_choices
 from fastgaum.logs.schema import LogSchema, is_list
 
 NameEvent = Callable[[int], str]

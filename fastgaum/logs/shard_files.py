@@ -23,7 +23,6 @@ from fastgaum.logs.log import ItemCounts, SessionLog
 from fastgaum.untrusted import read_text
 
 MANIFEST = "shards.json"
-FORMER_MANIFEST = "log.json"
 MOST_MANIFEST = 1 << 26
 """bytes of a manifest that are read: some hundred thousand shards"""
 FORMAT = "fastgaum-shards"
@@ -100,7 +99,7 @@ class Manifest(msgspec.Struct, frozen=True):
     """sums over the shards, for a reader of the file"""
     tables: Tables
     digests: dict[str, str]
-    """sha256 of each array of the whole log, see `logs.fingerprint`"""
+    """sha256 of each array of the whole log, see `logs.log.Digests`"""
     shards: tuple[Shard, ...]
     format: str = FORMAT
     version: int = VERSION
@@ -137,21 +136,9 @@ def field_columns(head: SessionLog, kind: str) -> dict[str, str]:
     return {name: f"{kind}_{i}" for i, name in enumerate(getattr(head, kind))}
 
 
-def refuse_former_form(path: Path) -> None:
-    """Raise LogFormatError, with the way to convert it, for a folder of .npy arrays, which was the
-    form of a saved log before 0.2."""
-    if (path / FORMER_MANIFEST).is_file() and next(path.glob("*.npy"), None) is not None:
-        raise LogFormatError(
-            f"'{path}' is a saved log of .npy arrays, which this version does not read: convert "
-            f"the original log again, or run `fastgaum data convert {path} -o log.parquet` with "
-            "the version that wrote it and read log.parquet"
-        )
-
-
 def read_manifest(path: Path) -> Manifest:
     """What shards.json says. Raises LogFormatError if it is missing, damaged or of another
     version."""
-    refuse_former_form(path)
     file = path / MANIFEST
     if not file.is_file():
         raise LogFormatError(

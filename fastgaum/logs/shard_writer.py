@@ -22,8 +22,7 @@ from fastgaum.errors import ConfigError, OutputError
 from fastgaum.files import atomic, sync_file, sync_folder
 from fastgaum.locks import name_lock
 from fastgaum.logs.decoder import one_line
-from fastgaum.logs.fingerprint import Digests
-from fastgaum.logs.log import ItemCounts, SessionLog
+from fastgaum.logs.log import Digests, ItemCounts, SessionLog
 from fastgaum.logs.shard_files import (
     FORMAT,
     MANIFEST,
@@ -34,7 +33,7 @@ from fastgaum.logs.shard_files import (
     footer_of,
 )
 from fastgaum.logs.shards import ShardedLog, is_saved_log, open_shards
-from fastgaum.logs.slice import slice_sessions
+from fastgaum.logs.split import slice_sessions
 from fastgaum.logs.synthetic import world
 
 MOST_SHARDS = 99_999

@@ -31,9 +31,16 @@ from fastgaum.errors import LogFormatError
 from fastgaum.files import read_whole
 from fastgaum.logs.checks import check_head, check_part
 from fastgaum.logs.decoder import READ_ERRORS, one_line
-from fastgaum.logs.fingerprint import fingerprint_of, split_digest
-from fastgaum.logs.log import SPLITS, IntArray, ItemCounts, SessionLog, SplitName
-from fastgaum.logs.pack import MAX_ROWS
+from fastgaum.logs.fold import MAX_ROWS
+from fastgaum.logs.log import (
+    SPLITS,
+    IntArray,
+    ItemCounts,
+    SessionLog,
+    SplitName,
+    fingerprint_of,
+    split_digest,
+)
 from fastgaum.logs.shard_files import (
     HASHED_AT_ONCE,
     MANIFEST,
@@ -46,8 +53,7 @@ from fastgaum.logs.shard_files import (
     read_manifest,
     read_rows,
 )
-from fastgaum.logs.slice import join_logs
-from fastgaum.logs.split import split_by_rule
+from fastgaum.logs.split import join_logs, split_by_rule
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
-"""Splits: whole users at random, or sessions by time. 50 % train, 25 % validation, 25 % test unless
-told otherwise.
+"""Splits, and logs cut and joined. Whole users are split at random, or sessions by time: 50 %
+train, 25 % validation, 25 % test if no shares are given.
 
 The rules `half` and `other-half` make two runs that share no user: the users of one half train
 (three quarters of them) and validate, those of the other are the test split, and the other way
@@ -7,7 +7,9 @@ round. Policies are trained in one run's world and judged in the other's."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -99,3 +101,101 @@ def _parts(n: int, fractions: Sequence[float]) -> npt.NDArray[np.int8]:
         )
     bounds = np.floor(np.cumsum(fractions[:2]) * n + 0.5).astype(np.int64)
     return np.searchsorted(bounds, np.arange(n), side="right").astype(np.int8)
+
+
+def pick_rows(offsets: IntArray, rows: IntArray) -> tuple[IntArray, IntArray]:
+    """Return the picked rows' own offsets, shape (n_rows + 1,), and the flat positions of their
+    entries.
+
+    >>> offsets, rows = np.array([0, 2, 3, 6], np.int32), np.array([2, 0], np.int32)
+    >>> [part.tolist() for part in pick_rows(offsets, rows)]
+    [[0, 3, 5], [3, 4, 5, 0, 1]]
+
+    Raises:
+        IndexError: a row does not exist.
+    """
+    # numba takes half a second to import, and most logs that are read are not cut
+    from fastgaum.kernels.batching import picked_size, ragged_index
+
+    offsets, rows = np.asarray(offsets), np.asarray(rows, dtype=np.int32)
+    n = picked_size(offsets, rows)
+    if n < 0:
+        raise IndexError(f"a row outside 0 … {len(offsets) - 2} was asked for")
+    picked, index = np.empty(len(rows) + 1, dtype=np.int32), np.empty(n, dtype=np.int32)
+    ragged_index(offsets, rows, picked, index)
+    return picked, index
+
+
+def slice_sessions(log: SessionLog, rows: npt.ArrayLike) -> SessionLog:
+    """Return the log of the given sessions, in the given order; items, users and categories keep
+    their codes.
+
+    `rows` are rows of `log`, shape (n_rows,). Raises IndexError for a row that is not in the log.
+    """
+    picked = np.asarray(rows)
+    if len(picked) and picked.dtype.kind not in "iu":
+        raise IndexError(
+            f"rows are {picked.dtype}, session numbers are required: np.flatnonzero makes them of "
+            "a mask"
+        )
+    if len(picked) and (picked.min() < 0 or picked.max() >= log.n_sessions):
+        raise IndexError(
+            f"rows go from {picked.min()} to {picked.max()}, the log has sessions 0 to "
+            f"{log.n_sessions - 1}"
+        )
+    picked = picked.astype(np.int32)
+    session_offsets, events = pick_rows(log.session_offsets, picked)
+    display_offsets, candidates = pick_rows(log.display_offsets, events)
+    return dataclasses.replace(
+        log,
+        session_offsets=session_offsets,
+        display_offsets=display_offsets,
+        items=log.items[candidates],
+        choices=log.choices[events],
+        split=log.split[picked],
+        users=log.users[picked],
+        session_ids=log.session_ids.gather(picked),
+        event_ids=log.event_ids.gather(events),
+        views=None if log.views is None else log.views[candidates],
+        candidate_fields={
+            name: values[candidates] for name, values in log.candidate_fields.items()
+        },
+    )
+
+
+def join_logs(parts: Sequence[SessionLog]) -> SessionLog:
+    """Return the sessions of all parts as one log; at least one part, all of the same items, fields
+    and categories.
+
+    Users of different parts are different users.
+    """
+    if len(parts) == 1:
+        return parts[0]
+
+    def offsets(each: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        lengths = np.concatenate([np.diff(one) for one in each])
+        return np.concatenate(([0], np.cumsum(lengths, dtype=np.int64))).astype(np.int32)
+
+    def values(name: str) -> npt.NDArray[Any]:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    first = parts[0]
+    users = np.cumsum([0, *(int(part.users.max(initial=-1)) + 1 for part in parts[:-1])])
+    return dataclasses.replace(
+        first,
+        session_offsets=offsets([part.session_offsets for part in parts]),
+        display_offsets=offsets([part.display_offsets for part in parts]),
+        users=np.concatenate(
+            [part.users + start for part, start in zip(parts, users, strict=True)]
+        ).astype(np.int32),
+        session_ids=pl.concat([part.session_ids for part in parts]),
+        event_ids=pl.concat([part.event_ids for part in parts]),
+        views=None if first.views is None else values("views"),
+        candidate_fields={
+            name: np.concatenate([part.candidate_fields[name] for part in parts])
+            for name in first.candidate_fields
+        },
+        items=values("items"),
+        choices=values("choices"),
+        split=values("split"),
+    )

@@ -317,7 +317,7 @@ SAMPLE_EVENTS = 2_000
 def sample_frames() -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the bundled sample (session, event, item, chosen, split) and its truth, both one row
     per candidate."""
-    from fastgaum.logs.pack import to_frame
+    from fastgaum.logs.fold import to_frame
 
     log, truth = synthesise(SAMPLE_EVENTS, preset="sample")
     frame = to_frame(log).select("session", "event", "item", "chosen", "split")

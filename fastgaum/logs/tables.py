@@ -64,26 +64,6 @@ class FileTable:
                 f"the shards' columns differ in type ({one_line(error)}): write them alike"
             ) from None
 
-    def n_rows(self) -> int:
-        """Rows of all parts. Raises LogFormatError naming a damaged part."""
-        return sum(
-            int(_collect(path, part.select(pl.len()), ["len"]).item()) for path, part in self.parts
-        )
-
-    def read_some(self, columns: Sequence[str], n_rows: int) -> Iterator[pl.DataFrame]:
-        """The rows of `read` in order, at most so many at a time. Raises LogFormatError naming a
-        damaged part."""
-        self.check(columns)
-        for path, part in self.parts:
-            start = 0
-            while True:
-                frame = _collect(path, part.slice(start, n_rows), list(columns))
-                if frame.height:
-                    yield frame
-                if frame.height < n_rows:
-                    break
-                start += n_rows
-
 
 def open_table(path: Path) -> FileTable:
     """Open a file, or a folder of parquet shards. Raises LogFormatError if it is missing, unknown

@@ -24,7 +24,7 @@ from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.columns import show
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.logs.shards import AnyLog
-from fastgaum.logs.slice import pick_rows
+from fastgaum.logs.split import pick_rows
 from fastgaum.metrics.evaluation import Evaluation, evaluate_heads
 from fastgaum.nets.regularisers import ChoiceDistribution
 from fastgaum.nets.sampling import sample_candidates

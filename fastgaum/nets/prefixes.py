@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastgaum.errors import ConfigError
-from fastgaum.logs.slice import pick_rows
+from fastgaum.logs.split import pick_rows
 from fastgaum.nets.tensors import Bags
 
 MOST_POSITIONS = 1 << 24

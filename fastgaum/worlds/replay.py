@@ -9,7 +9,7 @@ import numpy as np
 
 from fastgaum.errors import ConfigError
 from fastgaum.logs.log import IntArray, SessionLog
-from fastgaum.logs.slice import slice_sessions
+from fastgaum.logs.split import slice_sessions
 from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.models.choice_model import Head
 from fastgaum.models.user_model import UserModel

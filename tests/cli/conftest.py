@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from fastgaum.cli.app import main
-from fastgaum.logs.pack import to_frame
+from fastgaum.logs.fold import to_frame
 from fastgaum.logs.synthetic import synthesise
 
 QUICK = ["--set", "epochs=1", "--set", "warm_start=1", "--set", "batch_sessions=256"]

@@ -19,7 +19,7 @@ import pytest
 
 from fastgaum.cli.app import main
 from fastgaum.locks import folder_lock
-from fastgaum.logs.pack import to_frame
+from fastgaum.logs.fold import to_frame
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
 from fastgaum.policies import evaluation as evaluate

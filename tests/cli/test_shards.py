@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from fastgaum.cli.app import main
-from fastgaum.logs.pack import to_frame
+from fastgaum.logs.fold import to_frame
 from fastgaum.logs.read import read_log
 from tests.cli.conftest import QUICK
 

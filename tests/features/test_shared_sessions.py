@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fastgaum.features.batches import assemble
 from fastgaum.features.encoder import EncodedSessions
-from fastgaum.features.shared_sessions import SharedSessions
+from fastgaum.features.selection import SharedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.shard_writer import save_log

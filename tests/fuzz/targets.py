@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from fastgaum.cli.app import main
-from fastgaum.logs.pack import to_frame
+from fastgaum.logs.fold import to_frame
 from fastgaum.logs.read import read_log
 from fastgaum.logs.shard_writer import save_log
 from fastgaum.logs.synthetic import synthesise

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import ConfigError, LogFormatError
-from fastgaum.logs.item_table import attach_item_table
+from fastgaum.logs.columns import attach_item_table
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.read import read_frame, read_log
 from fastgaum.logs.schema import LogSchema, find_role, resolve_schema

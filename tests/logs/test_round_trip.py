@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import SPLITS, SessionLog
-from fastgaum.logs.pack import to_frame
 from fastgaum.logs.read import read_frame, read_log
 from fastgaum.logs.shard_writer import save_log
 from fastgaum.logs.shards import load_log
-from tests.logs.test_pack import SESSIONS, as_sets, rows_of
+from tests.logs.test_fold import SESSIONS, as_sets, rows_of
 from tests.logs.test_saved_log import assert_same
 
 FIELDS = ["number", "text"]

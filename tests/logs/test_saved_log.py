@@ -14,7 +14,7 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import open_log, read_frame, read_log
 from fastgaum.logs.shard_writer import save_log, shard_log
 from fastgaum.logs.shards import ShardedLog, load_log, open_shards
-from fastgaum.logs.slice import slice_sessions
+from fastgaum.logs.split import slice_sessions
 from tests.builders import random_log
 
 
@@ -210,14 +210,6 @@ def test_a_failed_save_leaves_the_former_log(tmp_path, log, monkeypatch) -> None
         save_log(slice_sessions(log, np.array([1])), folder)
     assert_same(load_log(folder), log)
     assert os.listdir(tmp_path) == ["log"]
-
-
-def test_a_log_of_a_former_version_is_refused_with_the_way_to_convert_it(tmp_path) -> None:
-    (tmp_path / "log.json").write_text('{"format": "fastgaum-log", "version": 1}')
-    np.save(tmp_path / "items.0123456789ab.npy", np.zeros(3, np.int32))
-    for read in (load_log, read_log, open_log):
-        with pytest.raises(LogFormatError, match=r"npy arrays.*fastgaum data convert .* -o log"):
-            read(tmp_path)
 
 
 def test_a_folder_that_is_no_log(tmp_path) -> None:

@@ -17,9 +17,9 @@ from fastgaum.errors import ConfigError, DatasetError, FastgaumError, LogFormatE
 from fastgaum.logs import simulated_displays as displays
 from fastgaum.logs.audit import AuditReport, audit
 from fastgaum.logs.display_rules import RULES, DisplayRule, RuleName
+from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.options import ReadOptions
-from fastgaum.logs.pack import to_frame
 from fastgaum.logs.read import load, read_log
 from fastgaum.logs.registry import card, dataset
 from fastgaum.logs.shard_writer import save_log

@@ -13,13 +13,13 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import ConfigError, DatasetError
+from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.pack import to_frame
 from fastgaum.logs.read import load, read_log
 from fastgaum.logs.registry import data_root, dataset
 from fastgaum.logs.shard_writer import save_log
 from fastgaum.logs.shards import load_log
-from fastgaum.logs.slice import slice_sessions
+from fastgaum.logs.split import slice_sessions
 from fastgaum.logs.synthetic import (
     PRESETS,
     SyntheticWorld,

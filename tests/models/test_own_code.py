@@ -15,7 +15,7 @@ from fastgaum.cli.app import main
 from fastgaum.config import Config
 from fastgaum.engine.game import runs_by_hand
 from fastgaum.errors import CheckpointError
-from fastgaum.logs.pack import to_frame
+from fastgaum.logs.fold import to_frame
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.histories import HistoryEncoder, PositionWeight, Recurrent

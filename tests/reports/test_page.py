@@ -17,8 +17,8 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import ConfigError, OutputError
+from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import NO_CLICK, VALIDATION
-from fastgaum.logs.pack import to_frame
 from fastgaum.logs.read import read_log
 from fastgaum.models.run_folder import train_run
 from fastgaum.models.user_model import UserModel

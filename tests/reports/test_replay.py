@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fastgaum.errors import ConfigError
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.slice import slice_sessions
+from fastgaum.logs.split import slice_sessions
 from fastgaum.logs.synthetic import world as synthetic
 from fastgaum.models.user_model import UserModel
 from fastgaum.reports.behaviour import ModelScores

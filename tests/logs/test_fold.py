@@ -9,11 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.errors import LogFormatError
-from fastgaum.logs import pack
+from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.pack import to_frame
 from fastgaum.logs.read import read_frame
-from fastgaum.logs.slice import slice_sessions
+from fastgaum.logs.split import slice_sessions
 
 IDS = st.one_of(st.integers(-(2**70), 2**70).map(str), st.text("aB é-,'\"", min_size=1, max_size=4))
 CANDIDATE = st.tuples(
@@ -215,7 +214,7 @@ def test_choices_first_keeps_the_first_chosen_row() -> None:
 
 
 def test_too_many_rows_for_int32(monkeypatch) -> None:
-    monkeypatch.setattr(pack, "MAX_ROWS", 3)
+    monkeypatch.setattr("fastgaum.logs.fold.MAX_ROWS", 3)
     assert folded([("a", 1, 0.0)] * 3).n_candidates == 1
     with pytest.raises(LogFormatError, match="has 4 rows, at most 3 fit 32-bit offsets: split it"):
         folded([("a", 1, 0.0)] * 4)
