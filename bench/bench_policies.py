@@ -3,7 +3,7 @@
 Three networks, each scanned over the whole pool for every user, on all threads: the users' parts
 are computed anew at each call, the items' parts are kept, as they are between two updates.
 `policies-argmax` is the default network, 16 wide for such a pool, `-32` the one that smaller pools
-have, `-joint` the paper's form of width 16. The slates of a few users are checked against scores
+have. The slates of a few users are checked against scores
 computed one by one with torch."""
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from fastgaum.worlds.world import FloatArray, IntArray, Population, World
 SETTINGS = {
     "policies-argmax": PolicyConfig(),
     "policies-argmax-32": PolicyConfig(width=32),
-    "policies-argmax-joint": PolicyConfig(width=16, form="joint"),
 }
 GROUPS = dict.fromkeys(SETTINGS)
 K, STATE, FEATURES = 3, 20, 18

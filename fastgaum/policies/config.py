@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
@@ -16,11 +16,9 @@ from fastgaum.config import (
     Seed,
     Widths,
 )
-from fastgaum.errors import ConfigError
 
 LARGE_POOL = 20_000
 """items up to which a pool's networks are 32 wide unless told otherwise"""
-Form = Literal["joint", "inner"]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -30,14 +28,11 @@ class PolicyConfig(CheckedSettings):
 
     what: ClassVar[str] = "policy setting"
 
-    form: Form = "inner"
-    """joint: a hidden layer over state and items together, the paper's network; inner: two towers
-    and their inner product"""
     width: Annotated[int, Meta(ge=0, le=1 << 16)] = 0
-    """hidden units of the joint layer, or size of the inner product; 0 = 32, and 16 for pools of
-    more than 20,000 items, where the arg-max takes most of a step"""
+    """size of the inner product of the two towers; 0 = 32, and 16 for pools of more than 20,000
+    items, where the arg-max takes most of a step"""
     towers: Widths = (64,)
-    """hidden layers of the user's and the item's side before they meet; the paper has none"""
+    """hidden layers of the user's and the item's tower"""
     gamma: Share = 0.97
     """discount of a step"""
     time: bool = True
@@ -75,14 +70,6 @@ class PolicyConfig(CheckedSettings):
     """linucb: λ of the ridge regression"""
     seed: Seed = 0
     """seeds networks, exploration and users of the training"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.form == "joint" and self.width % 2:
-            raise ConfigError(
-                "width of the joint form must be even, half of the units count negative, got "
-                f"{self.width}"
-            )
 
     def for_pools(self, size: int) -> PolicyConfig:
         """This configuration with the width that it has for pools of so many items."""

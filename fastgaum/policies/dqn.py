@@ -80,12 +80,11 @@ class CascadeDqn(QLearner):
                 places[:, j] = best_places(users, laid_out, places[:, :j])
             else:
                 items = network.item_parts(self.item_features)
-                places[:, j] = best_own_places(users, items, pools, network.joint, places[:, :j])
+                places[:, j] = best_own_places(users, items, pools, places[:, :j])
             chosen = items_at(pools, places[:, j : j + 1])
             if j == self.k - 1:
                 met = items[places[:, j] if shared else chosen[:, 0]]
-                hidden = np.maximum(users + met, 0) if network.joint else users * met
-                values = base + hidden @ network.sign.numpy()
+                values = base + (users * met).sum(axis=1)
             before = np.concatenate([before, self.item_features[chosen]], axis=1)
         return places, values
 
@@ -98,12 +97,12 @@ class CascadeDqn(QLearner):
         assert isinstance(network, QNetwork)
         if networks is not self.target or self.learning:
             items = network.item_parts(self.item_features[pool])
-            return items, ItemParts(items, network.joint)
+            return items, ItemParts(items)
         if self._kept_of != self.n_updates or not np.array_equal(pool, self._kept_pool):
             self._kept, self._kept_of, self._kept_pool = {}, self.n_updates, pool.copy()
         if j not in self._kept:
             items = network.item_parts(self.item_features[pool])
-            self._kept[j] = items, ItemParts(items, network.joint)
+            self._kept[j] = items, ItemParts(items)
         return self._kept[j]
 
     def weights_changed(self) -> None:

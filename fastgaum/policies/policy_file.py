@@ -17,7 +17,7 @@ from fastgaum.policies.registry import untrained
 from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.world import World
 
-FORMAT = "fastgaum-policy-3"
+FORMAT = "fastgaum-policy-4"
 POLICY_FILE = "policy.safetensors"
 
 

@@ -1,18 +1,15 @@
-"""QNetwork: a value of (state, items already in the slate, one more item), in two parts that meet
-late.
+"""QNetwork: a value of (state, items already in the slate, one more item), by two towers.
 
-    joint:  Q = base(x) + q · relu(U(x) + V(f_a))         q = ±1/√width, one half of the units each
-    inner:  Q = base(x) + ⟨U(x), V(f_a)⟩                  two towers
-
-With U and V linear, joint is q · σ(L [s; f_1; …; f_j] + c), the paper's network: its first layer is
-a sum over what it reads, and relu lets the size of q's entries be part of L and c.
+    Q = base(x) + ⟨U(x), V(f_a)⟩
 
 x = [state; features of the items before], f_a an item's features. U is computed once per user and V
-once per item, so that what is left for each of users × items is one sum over `width`
-units. base(x) does not depend on a.
+once per item, so that what is left for each of users × items is one product of `width` units.
+base(x) does not depend on a. The paper's network, one hidden layer over all it reads, earned less
+(design log, Cascading DQN).
 
-`best_places` finds each user's best item of a pool. A shared pool is scanned by kernels that keep a
-block of items in the first cache while all users pass it; a pool of each user's own is gathered."""
+`best_places` finds each user's best item of a pool. A shared pool is scanned by a kernel that keeps
+a block of items in the first cache while all users pass it; a pool of each user's own is
+gathered."""
 
 from __future__ import annotations
 
@@ -37,7 +34,6 @@ class QNetwork(nn.Module):
 
     mean: Tensor
     scale: Tensor
-    sign: Tensor
 
     def __init__(self, world: World, state_dim: int, before: int, config: PolicyConfig) -> None:
         """Take the world's item features, which are standardised, and the size of a state."""
@@ -46,14 +42,9 @@ class QNetwork(nn.Module):
         self.register_buffer("mean", features.mean(dim=0))
         self.register_buffer("scale", features.std(dim=0, unbiased=False).clamp_min(1e-6))
         n_read = state_dim + before * features.shape[1]
-        self.joint = config.form == "joint"
         self.user = _tower(n_read, config)
         self.item = _tower(features.shape[1], config)
         self.base = nn.Linear(n_read, 1)
-        half = torch.full((config.width // 2,), config.width**-0.5)
-        self.register_buffer(
-            "sign", torch.cat([half, -half]) if self.joint else torch.ones(config.width)
-        )
 
     def read(self, states: Tensor, before: Tensor) -> Tensor:
         """x of states (n, state_dim) and features of the items before (n, j, n_features)."""
@@ -66,9 +57,8 @@ class QNetwork(nn.Module):
 
     def values(self, x: Tensor, user: Tensor, item: Tensor) -> Tensor:
         """Q of pairs: x (n, n_read), their U and V, (n, width) or what broadcasts to it."""
-        met = torch.relu(user + item) @ self.sign if self.joint else (user * item).sum(dim=-1)
         base: Tensor = self.base(x)
-        return base[..., 0] + met
+        return base[..., 0] + (user * item).sum(dim=-1)
 
     def forward(self, states: Tensor, before: Tensor, features: Tensor) -> Tensor:
         """Q of each row's state, items before (n, j, n_features) and item (n, n_features), shape
@@ -97,17 +87,15 @@ def _tower(n_in: int, config: PolicyConfig) -> nn.Sequential:
 
 
 class ItemParts:
-    """V of a pool by one network, laid out for the kernels; made once as long as weights and pool
+    """V of a pool by one network, laid out for the kernel; made once as long as weights and pool
     stay."""
 
-    def __init__(self, parts: FloatArray, joint: bool) -> None:
-        """Take V, shape (m, width), and whether it is of the joint form."""
-        m = len(parts)
-        self.n, self.joint = m, joint
-        parts = padded_units(parts, joint)
-        n_blocks = -(-m // kernels.BLOCK)
-        rows = np.zeros((n_blocks * kernels.BLOCK, parts.shape[1]), np.float32)
-        rows[:m] = parts
+    def __init__(self, parts: FloatArray) -> None:
+        """Take V, shape (m, width)."""
+        self.n, width = parts.shape
+        n_blocks = -(-self.n // kernels.BLOCK)
+        rows = np.zeros((n_blocks * kernels.BLOCK, width), np.float32)
+        rows[: self.n] = parts
         self.blocks = np.ascontiguousarray(
             rows.reshape(n_blocks, kernels.BLOCK, -1).transpose(0, 2, 1)
         )
@@ -119,17 +107,16 @@ def best_places(users: FloatArray, items: ItemParts, taken: IntArray) -> IntArra
 
     users (n, width); taken (n, j) places, -1 for none. Returns (n,) int32. Threads share the users;
     the result does not depend on how many there are."""
-    users, n = padded_units(users, items.joint), len(users)
+    users, n = np.ascontiguousarray(users, np.float32), len(users)
     best = kernels.Best(np.empty(n, np.int32), np.empty(n, np.int32))
-    taken = np.ascontiguousarray(taken, np.int32)
-    kernel = kernels.best_joint if items.joint else kernels.best_inner
+    fixed = users, items.blocks, items.n, np.ascontiguousarray(taken, np.int32), best
     cuts = [(first, min(first + USERS, n)) for first in range(0, n, USERS)]
-    threads.run(kernel, [(*cut, users, items.blocks, items.n, taken, best) for cut in cuts])
+    threads.run(kernels.best_items, [(*cut, *fixed) for cut in cuts])
     return best.places
 
 
 def best_own_places(
-    users: FloatArray, items: FloatArray, pools: IntArray, joint: bool, taken: IntArray
+    users: FloatArray, items: FloatArray, pools: IntArray, taken: IntArray
 ) -> IntArray:
     """The same for a pool of each user's own, pools (n, m) rows of items (n_items, width)."""
     n, m = pools.shape
@@ -137,7 +124,7 @@ def best_own_places(
     at_once = max(1, GATHERED // (m * items.shape[1]))
     for first in range(0, n, at_once):
         some = slice(first, min(first + at_once, n))
-        scores = own_scores(users[some], items, pools[some], joint)
+        scores = own_scores(users[some], items, pools[some])
         rows = np.arange(len(scores))
         for t in range(taken.shape[1]):
             held = taken[some, t]
@@ -146,16 +133,9 @@ def best_own_places(
     return best
 
 
-def own_scores(users: FloatArray, items: FloatArray, pools: IntArray, joint: bool) -> FloatArray:
-    """What items add to base, times √width for the joint form, of pools (n, m) of each user's own,
-    shape (n, m)."""
-    gathered = items[pools]
-    if joint:
-        gathered += users[:, None]
-        np.maximum(gathered, 0, out=gathered)
-        half = users.shape[1] // 2
-        return np.asarray(gathered[..., :half].sum(axis=2) - gathered[..., half:].sum(axis=2))
-    return np.asarray(np.einsum("nmd,nd->nm", gathered, users))
+def own_scores(users: FloatArray, items: FloatArray, pools: IntArray) -> FloatArray:
+    """What items add to base, of pools (n, m) of each user's own, shape (n, m)."""
+    return np.asarray(np.einsum("nmd,nd->nm", items[pools], users))
 
 
 def q_values(
@@ -168,25 +148,8 @@ def q_values(
     at_once = max(1, GATHERED // (pools.shape[-1] * items.shape[1]))
     for first in range(0, len(states), at_once):
         some = slice(first, first + at_once)
-        own = np.broadcast_to(pools, result.shape)[some]
-        if network.joint or pools.ndim == 2:
-            result[some] = own_scores(users[some], items, own, network.joint)
+        if pools.ndim == 2:
+            result[some] = own_scores(users[some], items, pools[some])
         else:
             result[some] = users[some] @ items[pools].T
-    if network.joint:
-        result *= items.shape[1] ** -0.5
     return result + base[:, None]
-
-
-def padded_units(parts: FloatArray, joint: bool) -> FloatArray:
-    """With zero columns that change no score, as the kernels read them: the joint form's halves to
-    UNITS each."""
-    n, width = parts.shape
-    groups = 2 if joint else 1
-    held = width // groups
-    extra = -held % kernels.UNITS
-    if extra == 0:
-        return np.ascontiguousarray(parts, np.float32)
-    wide = np.zeros((n, groups, held + extra), np.float32)
-    wide[:, :, :held] = parts.reshape(n, groups, held)
-    return wide.reshape(n, -1)

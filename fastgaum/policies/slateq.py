@@ -10,24 +10,18 @@ worth:
 Q̄(s, a) is fitted to r + γ max_A' Q(s', A') of the steps in which a was chosen, Q̄(s, ⊥) to that of
 steps without a choice. The choice model w = exp(score), w(⊥) = 1 where no click is offered, is
 fitted beside it by the likelihood of the choices. The best slate is built greedily, each place
-taking the item that raises Q most, as in section 5.2 there; `topk` takes the k largest w (Q̄(a) −
-Q̄(⊥)) at once. Both cost k scans of the pool or fewer."""
+taking the item that raises Q most, as in section 5.2 there: k scans of the pool."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastgaum.errors import ConfigError
-from fastgaum.policies.base import top_places
-from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.q_learning import QLearner, Steps
 from fastgaum.policies.q_network import QNetwork, q_values
-from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.world import FloatArray, IntArray, World
 
 
@@ -35,26 +29,6 @@ class SlateQ(QLearner):
     """Long-term values of single choices, and a choice model."""
 
     name: ClassVar[str] = "slateq"
-
-    def __init__(
-        self,
-        world: World,
-        k: int,
-        pool: Pool,
-        config: PolicyConfig,
-        *,
-        slates: Literal["greedy", "topk"] = "greedy",
-        weights: Mapping[str, Tensor] | None = None,
-    ) -> None:
-        """Make untrained networks; `weights` as for `QLearner`.
-
-        Raises:
-            ConfigError: an unknown way to build slates.
-        """
-        if slates not in ("greedy", "topk"):
-            raise ConfigError(f"slates of slateq are built greedy or topk, got '{slates}'")
-        self.slates = slates
-        super().__init__(world, k, pool, config, weights=weights)
 
     def made_networks(self, world: World) -> nn.ModuleList:
         """Q̄ of items, Q̄(⊥) of the state, the choice model's scores."""
@@ -113,11 +87,6 @@ class SlateQ(QLearner):
         n, rows = len(weights), np.arange(len(weights))
         total = np.full(n, float(self.outside))
         gain = none * total
-        if self.slates == "topk":
-            places = top_places(weights * (values - (none[:, None] if self.outside else 0)), self.k)
-            total = total + np.take_along_axis(weights, places, 1).sum(axis=1)
-            gain = gain + np.take_along_axis(weights * values, places, 1).sum(axis=1)
-            return places, (gain / total).astype(np.float32)
         places = np.empty((n, self.k), np.int32)
         free = np.ones(weights.shape, bool)
         weighted = weights * values

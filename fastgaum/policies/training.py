@@ -29,7 +29,7 @@ from fastgaum.worlds.world import World
 EVALUATION_SEED = 1 << 40
 """seeds of evaluations begin here, apart from those of training"""
 EVALUATED_USERS = 500
-FORMAT = "fastgaum-policy-training-2"
+FORMAT = "fastgaum-policy-training-3"
 TRAINING_FILE = "resume.safetensors"
 SHARE = 0.05
 """of the time that saving may take"""

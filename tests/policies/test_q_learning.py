@@ -35,9 +35,8 @@ def test_the_width_is_the_pool_s_unless_it_is_given() -> None:
     assert [PolicyConfig().for_pools(size).width for size in (10, 20_000, 20_001)] == [32, 32, 16]
     assert PolicyConfig(width=8).for_pools(10**6).width == 8
     world = TiringWorld()
-    policy = CascadeDqn(world, 2, Pool(), PolicyConfig(form="joint", towers=()))
-    assert policy.config.width == 32
-    assert policy.config == PolicyConfig(form="joint", towers=(), width=32)
+    policy = CascadeDqn(world, 2, Pool(), PolicyConfig(towers=()))
+    assert policy.config == PolicyConfig(towers=(), width=32)
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -259,7 +258,7 @@ def test_a_slate_of_another_size_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"gama": 1.0}, {"lr": 0.0}, {"gamma": 1.5}, {"width": 7, "form": "joint"}, {"towers": "x"}],
+    [{"gama": 1.0}, {"lr": 0.0}, {"gamma": 1.5}, {"width": -1}, {"towers": "x"}],
 )
 def test_impossible_configurations_are_named(values: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(values))):
