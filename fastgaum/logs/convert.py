@@ -92,7 +92,7 @@ def convert_files(
     rule: str | None = options.split
     if rule not in USER_RULES:
         rule = None if schema.split is not None else "user"
-    typed = decide_types(tables, schema, options.candidate_fields)
+    typed = decide_types(tables, schema)
     options = dataclasses.replace(options, name=options.name or Path(paths[0]).stem)
     say = progress or _nothing
     n_rows = 0
@@ -103,7 +103,7 @@ def convert_files(
         ) as beside:
             # in one shard the files' order stays
             per_shard = 1 if n_shards == 1 else max(1, min(PER_SHARD, MOST_BUCKETS // n_shards))
-            buckets = _Buckets(Path(beside), n_shards * per_shard, options.candidate_fields)
+            buckets = _Buckets(Path(beside), n_shards * per_shard, schema.candidate_fields)
             for rows in _checked(typed, schema, options, piece_rows):
                 buckets.append(rows)
                 n_rows += rows.frame.height

@@ -176,7 +176,7 @@ def raw_rows(
     try:
         table = open_table(path)
         schema = resolve_schema(table.dtypes, options)
-        options = dataclasses.replace(options, candidate_fields=())
+        schema = dataclasses.replace(schema, candidate_fields=())
         rows = candidate_rows(table.read(schema.columns()), schema, options, untyped=table.untyped)
     except LogFormatError as error:
         raise _named(path, error) from None
@@ -185,8 +185,7 @@ def raw_rows(
 
 def _read_rows(table: FileTable, options: ReadOptions) -> SessionLog:
     schema = resolve_schema(table.dtypes, options)
-    columns = list(dict.fromkeys([*schema.columns(), *options.candidate_fields]))
-    return _read_whole(table.read(columns), schema, options, table.untyped)
+    return _read_whole(table.read(schema.columns()), schema, options, table.untyped)
 
 
 def _read_whole(

@@ -70,7 +70,7 @@ def _long_rows(
     frame = pl.DataFrame(
         [*columns, item.rename("item"), chosen.rename("chosen"), views.rename("views")]
     )
-    fields = {name: table[name] for name in options.candidate_fields}
+    fields = {name: table[name] for name in schema.candidate_fields}
     return Rows(frame, fields, untyped, has_times=_has_times(table, schema))
 
 
@@ -202,7 +202,7 @@ def _nested_rows(
         chosen = _flags_by_item(picked, frame["item"], event_of_row, name_event)
     fields = {
         name: _spread(table[name], lengths, event_of_row, name_event)
-        for name in options.candidate_fields
+        for name in schema.candidate_fields
     }
     # Without repeated items every count would be 1: the log does not speak of views.
     repeats = frame.select(pl.struct("key", "item").n_unique()).item() < frame.height

@@ -10,7 +10,6 @@ and underscores, so `session_id`, `SessionId` and `sessionID` are one name."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -80,6 +79,8 @@ class LogSchema:
     views: str | None = None
     """long: how often the row's candidate was viewed; without it, rows with chosen = 0 are counted
     """
+    candidate_fields: tuple[str, ...] = ()
+    """further columns of each candidate, as the options name them; no role"""
 
     @property
     def nested(self) -> bool:
@@ -88,14 +89,12 @@ class LogSchema:
 
     def columns(self) -> list[str]:
         """Columns that the schema reads, each once."""
-        return list(
-            dict.fromkeys(
-                column for column in dataclasses.asdict(self).values() if column is not None
-            )
-        )
+        of_roles = (getattr(self, role) for role in ROLES)
+        named = (column for column in of_roles if column is not None)
+        return list(dict.fromkeys([*named, *self.candidate_fields]))
 
 
-ROLES = tuple(field.name for field in dataclasses.fields(LogSchema))
+ROLES = tuple(ROLE_NAMES)
 
 
 def squeeze(name: str) -> str:
@@ -150,7 +149,7 @@ def resolve_schema(
                 f"column '{column}' is the choice itself, it cannot be a candidate field: leave it "
                 "out"
             )
-    return LogSchema(**roles)
+    return LogSchema(**roles, candidate_fields=options.candidate_fields)
 
 
 def require_column(column: str, dtypes: Iterable[str], what: str) -> None:

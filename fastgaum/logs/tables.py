@@ -237,16 +237,14 @@ def _batches(path: Path, lazy: pl.LazyFrame, n_rows: int) -> Iterator[pl.DataFra
         raise damaged(path, error) from None
 
 
-def decide_types(
-    tables: Sequence[FileTable], schema: LogSchema, candidate_fields: Sequence[str]
-) -> TypedTable:
-    """Decide the type of every column that the schema and the fields name, over all tables.
+def decide_types(tables: Sequence[FileTable], schema: LogSchema) -> TypedTable:
+    """Decide the type of every column that the schema names, over all tables.
 
     Raises:
         LogFormatError: a table lacks a column, two disagree on its type, or one is damaged.
     """
     parts = tuple(part for table in tables for part in table.parts)
-    names = list(dict.fromkeys([*schema.columns(), *candidate_fields]))
+    names = schema.columns()
     for table in tables:
         missing = [name for name in names if name not in table.dtypes]
         if missing:
@@ -277,7 +275,7 @@ def decide_types(
         name = getattr(schema, role)
         if name is not None and _is_text(common[name]):
             doubts[name] = (pl.Int64(), pl.Float64(), TIME)
-    for name in candidate_fields:
+    for name in schema.candidate_fields:
         if common[name] == pl.String and any(table.untyped for table in tables):
             doubts[name] = (pl.Int64(), pl.Float64())
     for role in _ID_ROLES:
