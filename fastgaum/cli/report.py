@@ -70,7 +70,8 @@ def report_command(
     from fastgaum.reports.plots import require_plots
 
     require_plots()
-    from fastgaum.reports.page import report_facts, write_page
+    from fastgaum.reports.facts import report_facts
+    from fastgaum.reports.page import write_page
     from fastgaum.reports.trained_run import open_run
 
     use_threads(threads)

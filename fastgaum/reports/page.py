@@ -14,31 +14,20 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
-from fastgaum.baselines.floors import Precisions, floor_precisions
-from fastgaum.errors import ConfigError
 from fastgaum.files import atomic, require_writable
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.metrics.evaluation import figures_of
 from fastgaum.reports.charts import page_charts
-from fastgaum.reports.headline import lead, standings
-from fastgaum.reports.log_facts import log_facts
+from fastgaum.reports.facts import report_facts
 from fastgaum.reports.plots import require_plots
-from fastgaum.reports.run_facts import calibration_facts, example_displays, learned_facts
-from fastgaum.reports.split_scores import (
-    DisplayCounts,
-    SplitScores,
-    floor_difference,
-    run_differences,
-)
-from fastgaum.reports.table import finite
-from fastgaum.reports.trained_run import TrainedRun, log_of, open_run, repeat_commands
+from fastgaum.reports.table import Json
+from fastgaum.reports.trained_run import open_run
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -67,7 +56,7 @@ def write_report(
     split: SplitName = "validation",
     compare: bool = False,
     raw: Mapping[str, pl.DataFrame | None] | None = None,
-) -> Facts:
+) -> Json:
     """Write a report page on run folders, atomically; return its facts, ready for JSON.
 
     Args:
@@ -96,7 +85,7 @@ def write_report(
     return facts
 
 
-def write_page(facts: Facts, out: str | Path) -> None:
+def write_page(facts: Json, out: str | Path) -> None:
     """Write the page of facts that are at hand.
 
     Raises:
@@ -107,10 +96,11 @@ def write_page(facts: Facts, out: str | Path) -> None:
         beside.write_text(html, encoding="utf-8")
 
 
-def to_html(facts: Facts) -> str:
+def to_html(facts: Json) -> str:
     """The page as text."""
     environment = _environment()
     script = _text("sort.js")
+    rows = [standings(facts, i) for i in range(len(facts["logs"]))]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = environment.get_template("page.html").render(
         facts=facts,
@@ -121,10 +111,10 @@ def to_html(facts: Facts) -> str:
             if name != "compare" or facts["comparison"]
         ],
         several=len(facts["runs"]) > 1,
-        standings=[standings(facts, i) for i in range(len(facts["logs"]))],
+        standings=rows,
         lead=lead(facts),
         figures=figures_of(),
-        charts=page_charts(facts),
+        charts=page_charts(facts, rows),
         style=_text("style.css"),
         script=script,
         script_hash=f"sha256-{digest}",
@@ -172,7 +162,7 @@ def _count(value: float | None) -> str:
     return "–" if value is None else f"{value:,.0f}".replace(",", "\u202f")
 
 
-def _setting(value: Any) -> str:
+def _setting(value: object) -> str:
     """A configuration value as TOML writes it, text without its quotes."""
     return value if isinstance(value, str) else json.dumps(value)
 
@@ -185,96 +175,155 @@ def _text(name: str) -> str:
     return (resources.files(TEMPLATES) / "templates" / name).read_text(encoding="utf-8")
 
 
-Facts = dict[str, Any]
+MOST_FLOORS = 7
+"""floors that the first table shows"""
 
 
-def report_facts(
-    runs: Sequence[TrainedRun],
-    logs: Sequence[SessionLog],
-    *,
-    split: SplitName = "validation",
-    compare: bool = False,
-    raw: Mapping[str, pl.DataFrame | None] | None = None,
-) -> Facts:
-    """Gather the facts of runs and of the logs that they were trained on.
+def standings(facts: Json, log: int) -> list[Json]:
+    """Rows of the first table of one log: heads of its runs, floors, what others published or
+    reached; by prec@1.
 
-    Args:
-        runs: opened run folders, in the page's order.
-        logs: their logs; each run finds its own by fingerprint.
-        split: the split whose events are scored. Test figures are for the end: every look at them
-            makes them worth less.
-        compare: put two runs side by side, with paired differences: both must be scored on the same
-            events, however each read them.
-        raw: raw rows by a log's fingerprint (`audit_rules.raw_rows`), for the part of the audit
-            that needs them.
-
-    Raises:
-        ConfigError: no run, or not two runs of the same events to compare.
-        DatasetError: a run's log is not among the logs.
-        LogFormatError: the split is empty.
-        FeatureMismatchError, NumericsError: as `UserModel.evaluate`.
-    """
-    if not runs:
-        raise ConfigError("a report needs a run: name at least one run folder")
-    if compare and len(runs) != 2:
-        raise ConfigError(f"--compare puts two runs side by side, got {len(runs)}: name two")
-    own = [log_of(run, logs) for run in runs]
-    # by what tells logs apart: comparing two logs themselves would compare their arrays
-    places = {key: place for place, key in enumerate(dict.fromkeys(map(_identity, own)))}
-    used = {_identity(log): log for log in own}
-    of_run = [places[_identity(log)] for log in own]
-    names = _names([run.folder for run in runs])
-    scored = [SplitScores.of(run.model, log, split) for run, log in zip(runs, own, strict=True)]
-    floors = [floor_precisions(log, split) for log in used.values()]
-    facts = {
-        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "split": split,
-        "logs": [
-            {
-                "runs": [name for name, place in zip(names, of_run, strict=True) if place == i],
-                **log_facts(used[key], split, floors[i], (raw or {}).get(used[key].fingerprint)),
-            }
-            for key, i in places.items()
-        ],
-        "runs": [
-            {"name": name, "log": place, **_run_facts(run, one, split, floors[place])}
-            for name, run, place, one in zip(names, runs, of_run, scored, strict=True)
-        ],
-        "comparison": run_differences((runs[0], runs[1]), (scored[0], scored[1]))
-        if compare
-        else None,
-    }
-    plain: Facts = finite(facts)
-    return plain
-
-
-def _run_facts(run: TrainedRun, scored: SplitScores, split: SplitName, floors: Precisions) -> Facts:
-    best = run.table.filter(pl.col("best"))
-    return {
-        "config": run.model.config.to_mapping(),
-        "changed": run.changed(),
-        "machine": run.machine,
-        "reading": run.reading,
-        "epochs": run.table.to_dicts(),
-        "best_epoch": int(best["epoch"][-1]) if best.height else None,
-        "evaluation": scored.evaluation.to_dict(),
-        "versus_floor": floor_difference(scored, floors),
-        "calibration": calibration_facts(scored),
-        "learned": learned_facts(scored, DisplayCounts.of(scored.log)),
-        "displays": example_displays(scored),
-        "commands": repeat_commands(run, split),
-    }
-
-
-def _identity(log: SessionLog) -> tuple[str, bool]:
-    """What tells the logs of a page apart. A fingerprint does not say whether order is real."""
-    return log.fingerprint, log.ordered
-
-
-def _names(folders: Sequence[Path]) -> list[str]:
-    """What the runs are called: the folder's name, or its path where two share one."""
-    short = [folder.absolute().name for folder in folders]
-    return [
-        str(folder) if short.count(name) > 1 else name
-        for name, folder in zip(short, folders, strict=True)
+    Each has label, note, kind (reward, generator, floor or published), prec by k with or without an
+    interval, and nll, ece, gap where a model has them."""
+    about = facts["logs"][log]
+    rows = [row for run in facts["runs"] if run["log"] == log for row in _heads(run)]
+    floors = sorted(about["floors"].items(), key=lambda floor: -(floor[1]["1"] or 0.0))
+    # of many declared numbers, those that say most; the JSON has them all
+    shown = [floor for floor in floors if floor[0] != "random"][: MOST_FLOORS - 1]
+    rows += [
+        _row(f"floor: {name}", "floor", precs)
+        for name, precs in floors
+        if name == "random" or (name, precs) in shown
     ]
+    best = about["published_best"]
+    if best:
+        names = " / ".join(dict.fromkeys(one["model"] for one in best.values()))
+        note = "" if facts["split"] == "test" else "on the test split"
+        rows.append(
+            _row(
+                f"published: {names}",
+                "published",
+                {k: one["mean"] for k, one in best.items()},
+                note,
+            )
+        )
+        rows += [
+            _row(f"authors’ code: {model}", "published", precs, note)
+            for model, precs in about["authors_code"].items()
+        ]
+    return sorted(
+        (row for row in rows if row["prec"]["1"]["mean"] is not None),
+        key=lambda row: -row["prec"]["1"]["mean"],
+    )
+
+
+def _heads(run: Json) -> list[Json]:
+    evaluation = run["evaluation"]
+    heads = evaluation["heads"]
+    return [
+        {
+            "label": f"{run['name']}, {head}" if len(heads) > 1 else run["name"],
+            "note": "",
+            "kind": head,
+            "prec": figures["prec"],
+            "nll": figures["nll"],
+            "ece": figures["ece"],
+            "gap": evaluation["gap"] if head == "generator" else None,
+        }
+        for head, figures in heads.items()
+    ]
+
+
+def _row(label: str, kind: str, precs: Json, note: str = "") -> Json:
+    prec = {k: {"mean": precs.get(k), "ci": None} for k in ("1", "2")}
+    return {
+        "label": label,
+        "note": note,
+        "kind": kind,
+        "prec": prec,
+        "nll": None,
+        "ece": None,
+        "gap": None,
+    }
+
+
+def lead(facts: Json) -> str:
+    """The page in a sentence or two: the best run, against the best ranking that needs no model."""
+    runs = [
+        run
+        for run in facts["runs"]
+        if run["evaluation"]["heads"]["reward"]["prec"]["1"]["mean"] is not None
+    ]
+    if not runs:
+        return f"No event of the {facts['split']} split has a choice: there is nothing to rank."
+    if facts["comparison"] is not None:
+        return _lead_of_two(facts)
+    # runs of different logs are not ranked against each other
+    parts = [[run for run in runs if run["log"] == place] for place in range(len(facts["logs"]))]
+    return " ".join(
+        _lead_of_best(part, on=log["name"] if len(parts) > 1 else None)
+        for part, log in zip(parts, facts["logs"], strict=True)
+        if part
+    )
+
+
+def _lead_of_best(runs: list[Json], on: str | None) -> str:
+    run = max(
+        runs, key=lambda one: float(one["evaluation"]["heads"]["reward"]["prec"]["1"]["mean"])
+    )
+    one = run["evaluation"]["heads"]["reward"]["prec"]["1"]
+    who = f"The best of {len(runs)} runs, {run['name']}," if len(runs) > 1 else "The reward"
+    if on is not None:
+        best = f"the best of {len(runs)} runs, {run['name']}," if len(runs) > 1 else run["name"]
+        who = f"On {on}, {best}"
+    text = (
+        f"{who} ranks the chosen item first in {one['mean']:.1f}\u00a0% of choices "
+        f"({_span(one['ci'])})"
+    )
+    return f"{text}. {_against_floor(run['versus_floor'])}"
+
+
+def _against_floor(versus: Json) -> str:
+    low, high = versus["ci"]
+    floor = (
+        f"the best ranking that needs no model, “{versus['floor']}” "
+        f"({versus['percent']:.1f}\u00a0%)"
+    )
+    if low > 0:
+        return f"That is {versus['diff']:.1f} points ({low:.1f} to {high:.1f}) above {floor}."
+    if high < 0:
+        return (
+            f"That is {-versus['diff']:.1f} points ({-high:.1f} to {-low:.1f}) below {floor}: "
+            "it has learned less than counting."
+        )
+    return (
+        f"That is not told apart from {floor}: the difference is "
+        f"{_signed(versus['diff'])} points ({_signed(low)} to {_signed(high)})."
+    )
+
+
+def _lead_of_two(facts: Json) -> str:
+    first, second = (run["name"] for run in facts["runs"])
+    one = next(
+        d
+        for d in facts["comparison"]["differences"]
+        if d["head"] == "reward" and d["figure"] == "prec@1"
+    )
+    low, high = one["ci"]
+    if low > 0 or high < 0:
+        better, worse = (first, second) if low > 0 else (second, first)
+        ends = sorted((abs(low), abs(high)))
+        return (
+            f"{better} ranks the chosen item first more often than {worse}: by "
+            f"{abs(one['diff']):.1f} points of prec@1"
+            f" ({ends[0]:.1f} to {ends[1]:.1f}), on the same events."
+        )
+    return (
+        f"{first} and {second} are not told apart by prec@1: the difference on the same events is "
+        f"{_signed(one['diff'])}"
+        f" points ({_signed(low)} to {_signed(high)})."
+    )
+
+
+def _span(ci: list[float]) -> str:
+    return f"95\u00a0% interval {ci[0]:.1f} to {ci[1]:.1f}"

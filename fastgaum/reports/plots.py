@@ -13,14 +13,18 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree import ElementTree
 
 from fastgaum.errors import ConfigError, OutputError
 from fastgaum.files import atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 ROLES = ("ink", "muted", "line", "card", "reward", "generator", "published", "floor", "accent")
 """what a colour stands for; `style.css` gives each its value in light, dark and print"""
@@ -85,40 +89,51 @@ def check_figure(path: Path | None, option: str = "--figure") -> None:
             f"'{path}' ends in '{path.suffix}', a figure is written as {' or '.join(FORMATS)}: "
             "rename it"
         )
-    if find_spec("matplotlib") is None:
-        raise ConfigError(
-            f"{option} needs matplotlib, which is not installed: pip install 'fastgaum[plots]'"
-        )
+    require_plots(option)
 
 
-def require_plots() -> None:
+def require_plots(what: str = "a report") -> None:
     """Raise ConfigError unless matplotlib is installed."""
     if find_spec("matplotlib") is None:
         raise ConfigError(
-            "a report needs matplotlib, which is not installed: pip install 'fastgaum[plots]'"
+            f"{what} needs matplotlib, which is not installed: pip install 'fastgaum[plots]'"
         )
 
 
-def inline_svg(
-    fill: Callable[[Any], None], label: str, key: str, size: tuple[float, float] = (3.9, 2.5)
-) -> str:
-    """Let `fill` draw on a panel of so many inches; return an <svg> element that says `label` to a
-    screen reader.
+class Chart(NamedTuple):
+    """A drawing to be made."""
 
-    `key` tells the page's charts apart: ids are prefixed with it.
+    fill: Callable[[Axes], None]
+    """draws it on a panel"""
+    label: str
+    """what it says to a screen reader"""
+    size: tuple[float, float] = (3.9, 2.5)
+    """in inches"""
+
+
+def inline_svg(chart: Chart, key: str, others: Sequence[Chart] = ()) -> str:
+    """Draw a chart; return an <svg> element that says its label to a screen reader.
+
+    `key` tells the page's charts apart: ids are prefixed with it. The axes also hold what is drawn
+    in the others, so that charts side by side can be compared by eye.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     with mpl.rc_context(_PAGE_STYLE):
-        figure = Figure(figsize=size, layout="constrained")
-        figure.patch.set_visible(False)
-        panel = figure.subplots()
-        panel.patch.set_visible(False)
-        fill(panel)
+        limits = []
+        for one in (*others, chart):
+            figure = Figure(figsize=chart.size, layout="constrained")
+            figure.patch.set_visible(False)
+            panel = figure.subplots()
+            panel.patch.set_visible(False)
+            one.fill(panel)
+            limits.append((*panel.get_xlim(), *panel.get_ylim()))
+        left, right, bottom, top = zip(*limits, strict=True)
+        panel.set(xlim=(min(left), max(right)), ylim=(min(bottom), max(top)))
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})
-    return _inline(text.getvalue(), label, key)
+    return _inline(text.getvalue(), chart.label, key)
 
 
 def _inline(text: str, label: str, key: str) -> str:
@@ -171,7 +186,7 @@ _INK = "#e6edf3"
 _END = "</style>"
 
 
-def save_figure(figure: Any, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     """Write a matplotlib figure as .svg or .png, by the path's suffix.
 
     Raises:

@@ -4,7 +4,6 @@ differences: of a run and the best floor, and of two runs on the same events."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +17,11 @@ from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.metrics.evaluation import MIN_PROB, Evaluation, evaluate_heads
 from fastgaum.metrics.intervals import Interval, paired_difference
 from fastgaum.metrics.likelihood import choice_nll
+from fastgaum.metrics.sums import Float64Array
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.scores import HeadScores, ScoredSessions
+from fastgaum.reports.table import Json
 from fastgaum.reports.trained_run import TrainedRun
-
-Float64Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,7 @@ def chosen_candidates(part: Selection) -> npt.NDArray[np.int64]:
     return np.asarray(part.display_offsets[:-1][clicked] + part.choices[clicked], np.int64)
 
 
-def floor_difference(scored: SplitScores, floors: Precisions) -> dict[str, Any]:
+def floor_difference(scored: SplitScores, floors: Precisions) -> Json:
     """The reward's prec@1 against that of the best floor on the same events: {floor, percent, diff,
     ci}."""
     means = {name: by_k[1] for name, by_k in means_of(floors).items()}
@@ -175,7 +174,7 @@ def floor_difference(scored: SplitScores, floors: Precisions) -> dict[str, Any]:
 
 def run_differences(
     runs: tuple[TrainedRun, TrainedRun], scored: tuple[SplitScores, SplitScores]
-) -> dict[str, Any]:
+) -> Json:
     """Two runs on the same events: differences first − second of each figure, and the settings that
     differ.
 
@@ -204,9 +203,7 @@ def run_differences(
 _FIGURES = (("prec@1", "points"), ("prec@2", "points"), ("NLL", "nats"))
 
 
-def _difference(
-    scored: tuple[SplitScores, SplitScores], head: str, what: str, unit: str
-) -> dict[str, Any]:
+def _difference(scored: tuple[SplitScores, SplitScores], head: str, what: str, unit: str) -> Json:
     ours, theirs = (_per_event(one, head, what) for one in scored)
     interval = paired_difference(ours, theirs, scored[0].encoded.user_of_event)
     better = interval.high < 0 if what == "NLL" else interval.low > 0
@@ -221,7 +218,7 @@ def _per_event(scored: SplitScores, head: str, what: str) -> Float64Array:
     return np.asarray(scored.evaluation.heads[head].precision_per_event[int(what[-1])], np.float64)
 
 
-def _settings(runs: tuple[TrainedRun, TrainedRun]) -> list[dict[str, Any]]:
+def _settings(runs: tuple[TrainedRun, TrainedRun]) -> list[Json]:
     first, second = (run.model.config.to_mapping() for run in runs)
     return [
         {"key": key, "first": first[key], "second": second[key]}
@@ -230,5 +227,5 @@ def _settings(runs: tuple[TrainedRun, TrainedRun]) -> list[dict[str, Any]]:
     ]
 
 
-def _plain(interval: Interval) -> dict[str, Any]:
+def _plain(interval: Interval) -> Json:
     return {"diff": interval.mean, "ci": [interval.low, interval.high], "n_users": interval.n_users}

@@ -12,6 +12,9 @@ from typing import Any
 
 from fastgaum.untrusted import plain
 
+Json = dict[str, Any]
+"""a JSON object"""
+
 
 @dataclass(frozen=True)
 class Block:

@@ -24,8 +24,8 @@ from fastgaum.logs.split import resplit
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.run_folder import train_run
 from fastgaum.models.user_model import UserModel
-from fastgaum.reports.page import report_facts, to_html
-from fastgaum.reports.run_facts import EDGES
+from fastgaum.reports.facts import EDGES, report_facts
+from fastgaum.reports.page import to_html
 from fastgaum.reports.trained_run import open_run
 from tests.reports.workshop import QUICK, Workshop
 

@@ -1,5 +1,5 @@
-"""What a page says of one run besides its figures: what the reward learned, whether probabilities
-come true, and a few events in full.
+"""What a page says of runs, as one object for JSON: their figures, what the reward learned, whether
+probabilities come true, a few events in full, and the logs that they were trained on.
 
 Only differences within a display set decide a choice among its candidates, and where no click is
 not offered nothing else is learned at all. So what is averaged here is a candidate's utility minus
@@ -8,17 +8,122 @@ against a rival by e^eta under Shannon."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
-from fastgaum.logs.log import IntArray
+from fastgaum.baselines.floors import Precisions, floor_precisions
+from fastgaum.errors import ConfigError
+from fastgaum.logs.log import IntArray, SessionLog, SplitName
 from fastgaum.metrics.calibration import candidate_outcomes
 from fastgaum.metrics.intervals import bootstrap_mean
-from fastgaum.metrics.sums import cut
-from fastgaum.reports.split_scores import DisplayCounts, Float64Array, SplitScores
+from fastgaum.metrics.sums import Float64Array, cut
+from fastgaum.reports.log_facts import log_facts
+from fastgaum.reports.split_scores import (
+    DisplayCounts,
+    SplitScores,
+    floor_difference,
+    run_differences,
+)
+from fastgaum.reports.table import Json, finite
+from fastgaum.reports.trained_run import TrainedRun, log_of, repeat_commands
+
+
+def report_facts(
+    runs: Sequence[TrainedRun],
+    logs: Sequence[SessionLog],
+    *,
+    split: SplitName = "validation",
+    compare: bool = False,
+    raw: Mapping[str, pl.DataFrame | None] | None = None,
+) -> Json:
+    """Gather the facts of runs and of the logs that they were trained on.
+
+    Args:
+        runs: opened run folders, in the page's order.
+        logs: their logs; each run finds its own by fingerprint.
+        split: the split whose events are scored. Test figures are for the end: every look at them
+            makes them worth less.
+        compare: put two runs side by side, with paired differences: both must be scored on the same
+            events, however each read them.
+        raw: raw rows by a log's fingerprint (`audit_rules.raw_rows`), for the part of the audit
+            that needs them.
+
+    Raises:
+        ConfigError: no run, or not two runs of the same events to compare.
+        DatasetError: a run's log is not among the logs.
+        LogFormatError: the split is empty.
+        FeatureMismatchError, NumericsError: as `UserModel.evaluate`.
+    """
+    if not runs:
+        raise ConfigError("a report needs a run: name at least one run folder")
+    if compare and len(runs) != 2:
+        raise ConfigError(f"--compare puts two runs side by side, got {len(runs)}: name two")
+    own = [log_of(run, logs) for run in runs]
+    # by what tells logs apart: comparing two logs themselves would compare their arrays
+    places = {key: place for place, key in enumerate(dict.fromkeys(map(_identity, own)))}
+    used = {_identity(log): log for log in own}
+    of_run = [places[_identity(log)] for log in own]
+    names = _names([run.folder for run in runs])
+    scored = [SplitScores.of(run.model, log, split) for run, log in zip(runs, own, strict=True)]
+    floors = [floor_precisions(log, split) for log in used.values()]
+    facts = {
+        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "split": split,
+        "logs": [
+            {
+                "runs": [name for name, place in zip(names, of_run, strict=True) if place == i],
+                **log_facts(used[key], split, floors[i], (raw or {}).get(used[key].fingerprint)),
+            }
+            for key, i in places.items()
+        ],
+        "runs": [
+            {"name": name, "log": place, **_run_facts(run, one, split, floors[place])}
+            for name, run, place, one in zip(names, runs, of_run, scored, strict=True)
+        ],
+        "comparison": run_differences((runs[0], runs[1]), (scored[0], scored[1]))
+        if compare
+        else None,
+    }
+    plain: Json = finite(facts)
+    return plain
+
+
+def _run_facts(run: TrainedRun, scored: SplitScores, split: SplitName, floors: Precisions) -> Json:
+    best = run.table.filter(pl.col("best"))
+    return {
+        "config": run.model.config.to_mapping(),
+        "changed": run.changed(),
+        "machine": run.machine,
+        "reading": run.reading,
+        "epochs": run.table.to_dicts(),
+        "best_epoch": int(best["epoch"][-1]) if best.height else None,
+        "evaluation": scored.evaluation.to_dict(),
+        "versus_floor": floor_difference(scored, floors),
+        "calibration": calibration_facts(scored),
+        "learned": learned_facts(scored, DisplayCounts.of(scored.log)),
+        "displays": example_displays(scored),
+        "commands": repeat_commands(run, split),
+    }
+
+
+def _identity(log: SessionLog) -> tuple[str, bool]:
+    """What tells the logs of a page apart. A fingerprint does not say whether order is real."""
+    return log.fingerprint, log.ordered
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """What the runs are called: the folder's name, or its path where two share one."""
+    short = [folder.absolute().name for folder in folders]
+    return [
+        str(folder) if short.count(name) > 1 else name
+        for name, folder in zip(short, folders, strict=True)
+    ]
+
 
 TENTHS = 10
 EXTREMES = 8
@@ -27,11 +132,10 @@ LEAST_DISPLAYS = (10, 5, 3, 2, 1)
 """an item is listed if it was displayed so often on the split; the first that leaves enough items
 is taken"""
 
-Group = dict[str, Any]
 BoolArray = npt.NDArray[np.bool_]
 
 
-def learned_facts(scored: SplitScores, counts: DisplayCounts) -> dict[str, Any]:
+def learned_facts(scored: SplitScores, counts: DisplayCounts) -> Json:
     """Groups of candidates and extreme items, for JSON."""
     several = np.repeat(scored.sizes > 1, scored.sizes)
     average = _Averages(scored, several)
@@ -53,40 +157,29 @@ class _Averages:
         self.chosen = candidate_outcomes(scored.part.display_offsets, scored.part.choices)
         self.predicted = np.exp(scored.reward.log_probs.astype(np.float64))
 
-    def of(self, label: str, among: BoolArray) -> Group:
+    def of(self, label: str, among: BoolArray) -> Json:
         """A group: utility against its display set's mean with its 10 % and 90 % quantiles, chosen,
         predicted, n."""
         cases = among & self.several
-        n = int(cases.sum())
-        if n == 0:
-            return {
-                "label": label,
-                "n": 0,
-                "utility": None,
-                "low": None,
-                "high": None,
-                "chosen": None,
-                "predicted": None,
-            }
-        low, high = np.quantile(self.advantage[cases], [0.1, 0.9])
-        means = (
-            float(values[cases].mean()) for values in (self.advantage, self.chosen, self.predicted)
-        )
-        utility, chosen, predicted = means
+        low, high = np.quantile(self.advantage[cases], [0.1, 0.9]) if cases.any() else (None, None)
         return {
             "label": label,
-            "n": n,
-            "utility": utility,
-            "low": float(low),
-            "high": float(high),
-            "chosen": chosen,
-            "predicted": predicted,
+            "n": int(cases.sum()),
+            "utility": _mean(self.advantage[cases]),
+            "low": low,
+            "high": high,
+            "chosen": _mean(self.chosen[cases]),
+            "predicted": _mean(self.predicted[cases]),
         }
+
+
+def _mean(values: Float64Array) -> float | None:
+    return float(values.mean()) if len(values) else None
 
 
 def _by_popularity(
     average: _Averages, counts: DisplayCounts, scored: SplitScores, several: BoolArray
-) -> list[Group]:
+) -> list[Json]:
     levels = counts.choices[scored.items]
     if not several.any():
         return []
@@ -95,7 +188,7 @@ def _by_popularity(
     return [average.of(label, group == i) for i, label in enumerate(labels)]
 
 
-def _in_training(average: _Averages, counts: DisplayCounts, scored: SplitScores) -> list[Group]:
+def _in_training(average: _Averages, counts: DisplayCounts, scored: SplitScores) -> list[Json]:
     displays, choices = counts.displays[scored.items], counts.choices[scored.items]
     return [
         average.of("never displayed", displays == 0),
@@ -104,7 +197,7 @@ def _in_training(average: _Averages, counts: DisplayCounts, scored: SplitScores)
     ]
 
 
-def _in_session(average: _Averages, scored: SplitScores) -> list[Group]:
+def _in_session(average: _Averages, scored: SplitScores) -> list[Json]:
     later = np.repeat(scored.event_number > 0, scored.sizes)
     shown, picked = scored.displayed_before > 0, scored.chosen_before > 0
     return [
@@ -116,7 +209,7 @@ def _in_session(average: _Averages, scored: SplitScores) -> list[Group]:
 
 def _extremes(
     average: _Averages, counts: DisplayCounts, scored: SplitScores, several: BoolArray
-) -> dict[str, Any]:
+) -> Json:
     """The items with the largest and the smallest mean utility, of those displayed often enough to
     say so."""
     n_items = scored.log.n_items
@@ -130,7 +223,7 @@ def _extremes(
     order = np.argsort(-mean, kind="stable")
     n = min(EXTREMES, len(listed) // 2)
 
-    def rows(places: Sequence[int]) -> list[dict[str, Any]]:
+    def rows(places: Sequence[int]) -> list[Json]:
         return [
             {
                 "item": scored.log.item_ids[int(listed[place])],
@@ -156,11 +249,10 @@ DRAWS = 300
 EDGES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """where the points of a candidates' curve are cut; an edge belongs to the point above it"""
 
-Point = dict[str, Any]
 Groups = npt.NDArray[np.int64]
 
 
-def calibration_facts(scored: SplitScores) -> dict[str, Any]:
+def calibration_facts(scored: SplitScores) -> Json:
     """{head: {candidates: points, no_click: points or None}}; a point holds predicted, observed,
     ci, n; shares in [0, 1].
 
@@ -170,7 +262,7 @@ def calibration_facts(scored: SplitScores) -> dict[str, Any]:
     part = scored.part
     users = scored.encoded.user_of_event
     outcomes = candidate_outcomes(part.display_offsets, part.choices)
-    facts: dict[str, Any] = {}
+    facts: Json = {}
     for name, head in scored.scores.heads.items():
         probs = np.exp(head.log_probs.astype(np.float64))
         facts[name] = {
@@ -200,7 +292,7 @@ def _tenths(probs: Float64Array) -> Groups:
 
 def _curve(
     probs: Float64Array, outcomes: Float64Array, users: IntArray, bins: Groups
-) -> list[Point]:
+) -> list[Json]:
     points = []
     for group in np.unique(bins):
         cases = bins == group
@@ -222,7 +314,7 @@ HISTORY = 5
 """choices listed before an example"""
 
 
-def example_displays(scored: SplitScores) -> list[dict[str, Any]]:
+def example_displays(scored: SplitScores) -> list[Json]:
     """A few events by the reward's probability of what happened: expected, typical, a surprise, and
     one without a click."""
     return [_example(scored, event, why) for why, event in _picked(scored)]
@@ -253,7 +345,7 @@ def _picked(scored: SplitScores) -> Iterator[tuple[str, int]]:
         yield "without a click", int(order[(len(order) - 1) // 2])
 
 
-def _example(scored: SplitScores, event: int, why: str) -> dict[str, Any]:
+def _example(scored: SplitScores, event: int, why: str) -> Json:
     log, part = scored.log, scored.part
     start, stop = int(part.display_offsets[event]), int(part.display_offsets[event + 1])
     choice = int(part.choices[event])
