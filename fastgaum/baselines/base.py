@@ -40,7 +40,6 @@ from fastgaum.models.model_file import save_model_state
 from fastgaum.nets.prefixes import gather_bags, join_bags
 from fastgaum.nets.regularisers import ChoiceDistribution, Shannon
 from fastgaum.nets.scores import HeadScores, ScoredSessions
-from fastgaum.nets.segments import segment_logsumexp
 from fastgaum.nets.tensors import Bags, BatchTensors
 
 Float64Array = np.typing.NDArray[np.float64]
@@ -58,16 +57,14 @@ class Link:
     def fit(cls, scores: Float64Array, encoded: EncodedSessions, outside: bool) -> Self:
         """Maximum likelihood of the choices; scores (n_candidates,). The scale is kept positive:
         ranks stay."""
-        clicked = encoded.choices >= 0
-        chosen = encoded.display_offsets[:-1][clicked] + encoded.choices[clicked]
         spread = max(float(scores.std()), 1e-9)
+        total = _total_nll(scores, encoded, outside)
 
         def nll(parameters: Float64Array) -> float:
-            utility = np.exp(parameters[0]) / spread * scores + (parameters[1] if outside else 0.0)
-            normaliser = _logsumexp(utility, encoded, outside)
+            link = cls(float(np.exp(parameters[0])) / spread, float(parameters[1]))
             # a weak pull towards scale 1 / spread keeps the optimum finite when the scores separate
             # perfectly
-            return float(normaliser.sum() - utility[chosen].sum() + 0.05 * parameters @ parameters)
+            return total(link) + float(0.05 * parameters @ parameters)
 
         best = minimize(
             nll, np.zeros(2), method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-4}
@@ -253,11 +250,7 @@ def validation_nll(scores: Float64Array, encoded: EncodedSessions, outside: bool
     """NLL of the choices after the best link, nats per event: what settings of score-only models
     are chosen by."""
     link = Link.fit(scores, encoded, outside)
-    utility = link.scale * scores + link.shift
-    normaliser = _logsumexp(utility, encoded, outside)
-    clicked = encoded.choices >= 0
-    chosen = encoded.display_offsets[:-1][clicked] + encoded.choices[clicked]
-    return float((normaliser.sum() - utility[chosen].sum()) / encoded.n_events)
+    return _total_nll(scores, encoded, outside)(link) / encoded.n_events
 
 
 def validation_prec1(scores: np.ndarray, encoded: EncodedSessions) -> float:
@@ -273,7 +266,22 @@ def item_rows(batch: Batch) -> np.ndarray:
     return batch.ids[:, 0] - N_RESERVED
 
 
-def _logsumexp(utility: Float64Array, encoded: EncodedSessions, outside: bool) -> Float64Array:
-    offsets = torch.from_numpy(encoded.display_offsets)
-    values = segment_logsumexp(torch.from_numpy(utility), offsets, outside)
-    return np.asarray(values.numpy(), dtype=np.float64)
+def _total_nll(
+    scores: Float64Array, encoded: EncodedSessions, outside: bool
+) -> Callable[[Link], float]:
+    """The summed NLL of the choices as a function of the link, nats: a fit asks a hundred times."""
+    starts, sizes = encoded.display_offsets[:-1], np.diff(encoded.display_offsets)
+    clicked = encoded.choices >= 0
+    of_choices, n_choices = scores[starts[clicked] + encoded.choices[clicked]].sum(), clicked.sum()
+    top = np.maximum.reduceat(scores, starts)
+    below = scores - np.repeat(top, sizes)
+
+    def total(link: Link) -> float:
+        shift = link.shift if outside else 0.0
+        sums = np.log(np.add.reduceat(np.exp(link.scale * below), starts))
+        sums += link.scale * top + shift
+        if outside:
+            sums = np.logaddexp(sums, 0.0)
+        return float(sums.sum() - link.scale * of_choices - shift * n_choices)
+
+    return total

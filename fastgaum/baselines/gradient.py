@@ -190,13 +190,13 @@ class _Steps:
     def _clip(self) -> float:
         """Scale the gradient down to the largest norm allowed; returns the norm it had."""
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
-        if not norm.isfinite():
+        norm = float(nn.utils.get_total_norm(gradients))
+        if not math.isfinite(norm):
             # squares of float32 overflow from 1e19 on
-            norm = nn.utils.get_total_norm([gradient.double() for gradient in gradients])
-        if norm.isfinite():
-            torch._foreach_mul_(gradients, (self.model.clip / (norm + 1e-6)).clamp(max=1.0))
-        return float(norm)
+            norm = float(nn.utils.get_total_norm([gradient.double() for gradient in gradients]))
+        if self.model.clip < norm < math.inf:
+            torch._foreach_mul_(gradients, self.model.clip / (norm + 1e-6))
+        return norm
 
 
 def choice_losses(scores: Tensor, batch: BatchTensors, outside: bool) -> Tensor:

@@ -26,8 +26,6 @@ from fastgaum.nets.histories import Recurrent
 from fastgaum.nets.segments import expand_to_candidates
 from fastgaum.nets.tensors import Bags, BatchTensors
 
-"""row of an item that the training split never displayed"""
-
 
 @dataclass(eq=False)
 class SessionRnn(GridNetworkBaseline):
@@ -170,23 +168,32 @@ class _NextItem(nn.Module):
         (n_events,)."""
         targets = torch.from_numpy(batch.source.ids[:, 0])[batch.chosen].long()
         asking = states[batch.clicked]
-        positive = (asking * self._output[targets]).sum(1) + self.bias[targets]
-        items, log_weights = self._negatives()
-        against = asking @ self._output[items].T + self.bias[items] + log_weights
-        against = against.masked_fill(items == targets[:, None], -torch.inf)
-        losses = torch.logsumexp(torch.cat([positive[:, None], against], dim=1), dim=1) - positive
+        score = self._scores_of_all if self.n_items <= self.full_items else self._scores_of_drawn
+        logits, columns = score(asking, targets)
+        losses = nn.functional.cross_entropy(logits, columns, reduction="none")
         return states.new_zeros(batch.n_events).index_copy(0, batch.clicked, losses)
 
-    def _negatives(self) -> tuple[Tensor, Tensor]:
-        """Ids of the negatives and the logs of their weights, both (n_negatives,)."""
-        if self.n_items <= self.full_items:
-            return torch.arange(N_RESERVED, self.n_items + N_RESERVED), self.log_weights
-        drawn = torch.searchsorted(self.cumulative, torch.rand(self.negatives, dtype=torch.float64))
-        # as many as there are items, in expectation
-        log_weight = math.log(self.n_items / self.negatives)
-        return drawn.clamp(max=self.n_items - 1) + N_RESERVED, self.log_weights.new_full(
-            (self.negatives,), log_weight
+    def _scores_of_all(self, asking: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Weighted scores of every item, (n_clicked, n_items), and each target's column."""
+        columns = targets - N_RESERVED
+        logits = torch.addmm(
+            self.bias[N_RESERVED:] + self.log_weights, asking, self._output[N_RESERVED:].T
         )
+        # the target itself has no weight; its gradient is the same, so this may be done in place
+        rows = torch.arange(len(targets))
+        logits.index_put_((rows, columns), -self.log_weights[columns], accumulate=True)
+        return logits, columns
+
+    def _scores_of_drawn(self, asking: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores of the target in column 0, then of negatives drawn for this step, weighted as if
+        they were as many as the items."""
+        drawn = torch.searchsorted(self.cumulative, torch.rand(self.negatives, dtype=torch.float64))
+        items = drawn.clamp(max=self.n_items - 1) + N_RESERVED
+        log_weight = math.log(self.n_items / self.negatives)
+        against = torch.addmm(self.bias[items] + log_weight, asking, self._output[items].T)
+        against = against.masked_fill(items == targets[:, None], -torch.inf)
+        positive = (asking * self._output[targets]).sum(1) + self.bias[targets]
+        return torch.cat([positive[:, None], against], dim=1), torch.zeros_like(targets)
 
 
 def _items_alone(bags: Bags) -> Bags:
