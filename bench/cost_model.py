@@ -96,8 +96,8 @@ class Setting:
         with torch.device("meta"):
             networks = Networks(self.config, 1, 0)
         parts: dict[str, list[nn.Module]] = {
-            "reward": [*networks.players],
-            "generator": networks.generator_parts(),
+            "reward": [networks.player],
+            "generator": [] if networks.generator is None else [networks.generator],
         }
         return {
             name: sum(

@@ -28,8 +28,8 @@ BLOCKS = 10
 PAGE_MB = 4096 / 1e6
 T_95 = 2.306
 """Student's t, two-sided, for BLOCKS − 2 degrees of freedom"""
-PATHS: dict[str, dict[str, Any]] = {"engine": {}, "autograd": {"ascent": "value"}}
-"""the plain gradient of the generator's value is what the engine leaves to autograd"""
+PATHS: dict[str, dict[str, Any]] = {"engine": {}, "autograd": {"states": "generated"}}
+"""generated histories are what the engine leaves to autograd"""
 
 
 def main() -> None:

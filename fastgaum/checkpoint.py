@@ -6,7 +6,7 @@ one, and what a file holds is not known to be right.
 
 A state is made of dicts with names as keys, lists, numbers, text, true, false and None, and of
 torch tensors and numpy arrays anywhere among them. The file's tensors are the arrays, named by
-their path in the state: `networks/players.0.first.weight`. All else is one JSON text in the file's
+their path in the state: `networks/player.first.weight`. All else is one JSON text in the file's
 metadata, which says where the arrays belong. The same state gives the same bytes. No pickle."""
 
 from __future__ import annotations

@@ -146,9 +146,6 @@ class Config(CheckedSettings):
     """pw: number of lags m"""
     history_weights: Annotated[int, Meta(ge=1, le=1000)] = 4
     """pw: number of position-weight columns n"""
-    history_owner: Literal["reward", "own"] = "reward"
-    """reward: the reward player trains one encoder and the generator reads it; own: each scorer has
-    its own"""
     hidden: Widths = (64, 64)
     """widths of both scorers' hidden layers"""
     activation: Literal["elu", "relu", "tanh"] = "relu"
@@ -178,11 +175,6 @@ class Config(CheckedSettings):
     states: Literal["logged", "generated"] = "logged"
     """histories in the generator's term: logged, or with the last choice replaced by a generated
     one"""
-    expectation: Literal["exact", "sampled"] = "exact"
-    """the expectation over a display set: exact, or a score-function estimate with a baseline"""
-    ascent: Literal["mirror", "value"] = "mirror"
-    """the generator's step: in the mirror geometry of Ω, or the plain gradient of its value; same
-    fixed point"""
     warm_start: Count = 40
     """at most so many epochs with exact players before the adversarial rounds (early stop applies)
     """
@@ -233,8 +225,6 @@ class Config(CheckedSettings):
     search: tuple[str, ...] = ("relations",)
     """switches that `fit` tries both ways with exact players; the better validation loss decides,
     training goes on with it"""
-    members: Annotated[int, Meta(ge=1, le=100)] = 1
-    """reward players trained side by side whose utilities are averaged"""
     seed: Seed = 0
     """seeds every random stream of the run"""
 
@@ -253,11 +243,6 @@ class Config(CheckedSettings):
                     f"search names settings that are true or false, '{key}' is "
                     f"none{did_you_mean(key, switches)}; these are {', '.join(switches)}"
                 )
-        if self.expectation == "sampled" and self.players == "exact":
-            raise ConfigError(
-                "expectation = sampled needs players = adversarial: exact players have a closed "
-                "form"
-            )
         if self.states == "generated" and self.players == "exact":
             raise ConfigError(
                 "states = generated needs players = adversarial: exact players generate no history"

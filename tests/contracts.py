@@ -118,12 +118,10 @@ def _check_advance_equals_encoding(model: UserModel, log: SessionLog) -> None:
     encoded = _states(model, batch)
     carries = model.initial(1)
     assert model.networks is not None
-    players = model.networks.players
+    history = model.networks.player.history
     for t in range(batch.n_events):
         with torch.no_grad():
-            state = torch.cat(
-                [p.history.state_of(c) for p, c in zip(players, carries, strict=True)], dim=1
-            )
+            state = history.state_of(carries)
         np.testing.assert_allclose(state.numpy()[0], encoded[t].numpy(), atol=1e-5)
         if t + 1 < batch.n_events:
             carries = model.advance(

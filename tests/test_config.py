@@ -30,7 +30,6 @@ from fastgaum.errors import ConfigError
         ({"dropout": 1.0}, "dropout must be a number at least 0 and below 1"),
         ({"tsallis_alpha": 1.0}, "tsallis_alpha must be a number greater than 1 and at most 10"),
         ({"players": "exact", "states": "generated"}, "needs players = adversarial"),
-        ({"players": "exact", "expectation": "sampled"}, "needs players = adversarial"),
     ],
 )
 def test_wrong_values_are_named(changes: dict[str, Any], message: str) -> None:

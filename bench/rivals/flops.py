@@ -110,12 +110,12 @@ def work_flops(work: Work, config: Config, kind: str) -> float:
     # the state's size is a property of the encoder: ask it, with one id
     with torch.device("meta"):
         networks = Networks(config, 1, 0)
-    history = next(iter(networks.players)).history
+    history = networks.player.history
     state = history.state_dim
     scorer = scorer_flops(work, config, state)
     encode = history_flops(work, config, work.tokens)
     train = encode[0] + encode[1] + scorer[0] + scorer[1] + adam(history, work.rows_history)
-    train += adam(next(iter(networks.players)).reward, work.rows_scorer)
+    train += adam(networks.player.reward, work.rows_scorer)
     if kind == "exact":
         return train
     assert networks.generator is not None

@@ -162,18 +162,12 @@ def clone_parameter(source: nn.Parameter) -> nn.Parameter:
 
 def check(config: Config) -> None:
     """Refuse what the rivals do not have. Raises ValueError."""
-    plain = (
-        config.item_dim == 0
-        and not config.wide
-        and config.members == 1
-        and config.history_owner == "reward"
-    )
+    plain = config.item_dim == 0 and not config.wide
     fixed = config.dropout == 0 and config.id_dropout == 0 and config.players == "adversarial"
-    if not (plain and fixed and config.regulariser == "shannon" and config.ascent == "mirror"):
+    if not (plain and fixed and config.regulariser == "shannon"):
         raise ValueError(
-            "the rivals race three plain networks (item_dim 0, no wide path, one member, Shannon, "
-            "mirror ascent, players"
-            " adversarial) without dropout"
+            "the rivals race three plain networks (item_dim 0, no wide path, Shannon, players "
+            "adversarial) without dropout"
         )
 
 

@@ -61,7 +61,7 @@ class PaddedOneHot(PaddedGame):
     def build(self, networks: Networks) -> tuple[nn.Module, nn.Module]:
         """Dense layers on one-hots: the transposed tables of the networks' bags."""
         assert networks.generator is not None
-        player = next(iter(networks.players))
+        player = networks.player
         reward = nn.ModuleDict(
             {"history": dense_history(player.history), "scorer": _scorer(player.reward)}
         )
@@ -101,8 +101,8 @@ class PaddedOneHot(PaddedGame):
     def weights(self) -> dict[str, Tensor]:
         """Under the names of `Networks.state_dict`."""
         history, scorer = self.reward.get_submodule("history"), self.reward.get_submodule("scorer")
-        found = {f"players.0.history.{name}": value for name, value in history.weights().items()}
-        for prefix, module in (("players.0.reward", scorer), ("generator", self.generator)):
+        found = {f"player.history.{name}": value for name, value in history.weights().items()}
+        for prefix, module in (("player.reward", scorer), ("generator", self.generator)):
             parts = {name: value.detach() for name, value in module.named_parameters()}
             parts["first.table"] = parts.pop("first.weight").t()
             found |= {f"{prefix}.{name}": value for name, value in parts.items()}

@@ -54,7 +54,7 @@ class StockTorch(PaddedGame):
     def build(self, networks: Networks) -> tuple[nn.Module, nn.Module]:
         """Embedding bags over the networks' tables."""
         assert networks.generator is not None
-        player = next(iter(networks.players))
+        player = networks.player
         reward = nn.ModuleDict(
             {"history": self._history(player.history), "scorer": self._scorer(player.reward)}
         )
@@ -108,9 +108,9 @@ class StockTorch(PaddedGame):
 
     def weights(self) -> dict[str, Tensor]:
         """Under the names of `Networks.state_dict`."""
-        modules = {"players.0.history": self.reward.get_submodule("history")}
+        modules = {"player.history": self.reward.get_submodule("history")}
         modules |= {
-            "players.0.reward": self.reward.get_submodule("scorer"),
+            "player.reward": self.reward.get_submodule("scorer"),
             "generator": self.generator,
         }
         found = {}

@@ -57,20 +57,19 @@ def engine_history(encoder: HistoryEncoder) -> EngineHistory:
 
 
 class EnginePlayer:
-    """A scorer, the history encoder it trains (a generator that reads the reward's states has
+    """A scorer, the history encoder it trains (a generator, which reads the reward's states, has
     none), one optimiser."""
 
     def __init__(
         self,
         scorer: Scorer,
-        encoder: HistoryEncoder | None,
+        history: EngineHistory | None,
         n_ids: int,
         config: Config,
         lr: float,
         weight_decay: float,
     ) -> None:
-        history = None if encoder is None else engine_history(encoder)
-        self.history, self.scorer = history, ScorerLayer(scorer)
+        self.scorer = ScorerLayer(scorer)
         tables: list[SparseTable] = self.scorer.own_tables(n_ids, config.table_optimiser)
         dense, products = dense_parameters(scorer), []
         if history is not None:
@@ -105,22 +104,20 @@ class EngineGame(Game):
             Buffer() for _ in range(5)
         )
         self._dropped_ids = {"candidates": Buffer(np.int32), "tokens": Buffer(np.int32)}
-        self.players = [
-            EnginePlayer(
-                player.reward, player.history, n_ids, config, config.lr, config.weight_decay
-            )
-            for player in networks.players
-        ]
+        reward, history = networks.player.reward, networks.player.history
+        self.history = engine_history(history)
+        self.reward = EnginePlayer(
+            reward, self.history, n_ids, config, config.lr, config.weight_decay
+        )
         self.generator: EnginePlayer | None = None
         if networks.generator is not None:
-            own = networks.generator_history
             self.generator = EnginePlayer(
-                networks.generator, own, n_ids, config, config.generator_lr, 0.0
+                networks.generator, None, n_ids, config, config.generator_lr, 0.0
             )
 
     def optimisers(self) -> dict[str, PlayerOptimiser]:
         """Every player's optimiser, by name."""
-        own = {f"reward {i}": player.optimiser for i, player in enumerate(self.players)}
+        own = {"reward": self.reward.optimiser}
         return own if self.generator is None else {**own, "generator": self.generator.optimiser}
 
     def share(self, processes: Processes) -> None:
@@ -133,56 +130,42 @@ class EngineGame(Game):
         every prefix, and batches that are scored are large."""
         if self.config.history == "bilstm":
             return super().outputs(batch)
-        inputs = batch.candidates, batch.tokens
-        utility = np.mean([self._utility(one, batch, *inputs) for one in self.players], axis=0)
+        utility = torch.from_numpy(self._utility(batch, batch.candidates, batch.tokens).copy())
         if self.generator is None:
-            return torch.from_numpy(utility), None
-        history, states = self.generator.history, self._reward_states()
-        if history is not None:
-            states = history.forward(batch, batch.tokens)
-        logits = self.generator.scorer.forward(*self._inputs(batch, batch.candidates), states)
-        return torch.from_numpy(utility), torch.from_numpy(logits.copy())
+            return utility, None
+        inputs = self._inputs(batch, batch.candidates)
+        logits = self.generator.scorer.forward(*inputs, self.history.states)
+        return utility, torch.from_numpy(logits.copy())
 
     def release(self) -> None:
         """Settle, and leave the networks with parameters of their own."""
         self.settle()
-        for player in self._all():
-            player.optimiser.release()
+        for optimiser in self.optimisers().values():
+            optimiser.release()
 
     def exact_step(self, batch: BatchTensors) -> float:
         """As the base says."""
-        total = 0.0
-        for player in self.players:
-            candidates, tokens = (
-                self._dropped(batch.candidates, "candidates"),
-                self._dropped(batch.tokens, "tokens"),
-            )
-            utility = self._utility(player, batch, candidates, tokens, train=True)
-            probs, loss = self._best_response(utility, batch)
-            total += self._reward_step(player, batch, probs, self._named(candidates), _finite(loss))
-        return total / len(self.players)
+        candidates = self._dropped(batch.candidates, "candidates")
+        tokens = self._dropped(batch.tokens, "tokens")
+        utility = self._utility(batch, candidates, tokens, train=True)
+        probs, loss = self._best_response(utility, batch)
+        return self._reward_step(batch, probs, self._named(candidates), _finite(loss))
 
     def round(self, batch: BatchTensors) -> float:
         """As the base says."""
         probs, named = self._generator_turn(batch, self.config.generator_steps)
         probs = _copied(probs, self._generator_probs)
         offsets, choices = batch.source.display_offsets, batch.source.choices
-        total = 0.0
-        for player in self.players:
-            if self.random or len(self.players) > 1:
-                candidates, tokens = (
-                    self._dropped(batch.candidates, "candidates"),
-                    self._dropped(batch.tokens, "tokens"),
-                )
-                utility = self._utility(player, batch, candidates, tokens, train=True)
-                named = named if candidates is batch.candidates else self._named(candidates)
-            else:
-                # nothing is drawn, so the scores that the generator trained against are this step's
-                # own
-                utility = player.scorer.scores
-            loss = _finite(kernels.expected_loss(utility, probs, offsets, choices))
-            total += self._reward_step(player, batch, probs, named, loss)
-        return total / len(self.players)
+        if self.random:
+            candidates = self._dropped(batch.candidates, "candidates")
+            tokens = self._dropped(batch.tokens, "tokens")
+            utility = self._utility(batch, candidates, tokens, train=True)
+            named = named if candidates is batch.candidates else self._named(candidates)
+        else:
+            # nothing is drawn, so the scores that the generator trained against are this step's own
+            utility = self.reward.scorer.scores
+        loss = _finite(kernels.expected_loss(utility, probs, offsets, choices))
+        return self._reward_step(batch, probs, named, loss)
 
     def generator_turn(self, batch: BatchTensors, steps: int) -> None:
         """Generator steps against the present reward, which stays fixed."""
@@ -195,11 +178,8 @@ class EngineGame(Game):
         rows."""
         assert self.generator is not None
         generator = self.generator
-        outputs = [
-            self._utility(player, batch, batch.candidates, batch.tokens) for player in self.players
-        ]
-        states = self._reward_states()
-        utility = outputs[0] if len(outputs) == 1 else np.mean(outputs, axis=0)
+        utility = self._utility(batch, batch.candidates, batch.tokens)
+        inputs = (*self._inputs(batch, batch.candidates), self.history.states)
         best, loss = self._best_response(utility, batch)
         _finite(loss)
         target = _copied(best, self._targets)
@@ -207,48 +187,27 @@ class EngineGame(Game):
         grad = self._grad_scores(len(target))
         probs = target
         for step in range(steps + (1 if last else 0)):
-            if generator.history is not None:
-                states = generator.history.forward(batch, batch.tokens)
-            logits = generator.scorer.forward(*self._inputs(batch, batch.candidates), states)
-            probs = self._link(logits, batch)
+            probs = self._link(generator.scorer.forward(*inputs), batch)
             if step < steps:
                 kernels.target_gradient(probs, target, batch.n_events, grad)
-                grad_states = generator.scorer.backward(grad, named)
-                if generator.history is not None:
-                    generator.history.backward(grad_states, self.slot_of)
+                generator.scorer.backward(grad, named)
                 generator.optimiser.step()
         return probs, named
 
-    def _reward_step(
-        self, player: EnginePlayer, batch: BatchTensors, probs: Array, named: Named, loss: float
-    ) -> float:
+    def _reward_step(self, batch: BatchTensors, probs: Array, named: Named, loss: float) -> float:
         grad = self._grad_scores(len(probs))
         kernels.logged_gradient(probs, batch.source.display_offsets, batch.source.choices, grad)
-        grad_states = player.scorer.backward(grad, named)
-        assert player.history is not None
-        player.history.backward(grad_states, self.slot_of)
-        return player.optimiser.step(loss)
+        grad_states = self.reward.scorer.backward(grad, named)
+        self.history.backward(grad_states, self.slot_of)
+        return self.reward.optimiser.step(loss)
 
     def _utility(
-        self,
-        player: EnginePlayer,
-        batch: BatchTensors,
-        candidates: Bags,
-        tokens: Bags,
-        train: bool = False,
+        self, batch: BatchTensors, candidates: Bags, tokens: Bags, train: bool = False
     ) -> Array:
-        assert player.history is not None
-        states = player.history.forward(batch, tokens)
-        key = self._dropout_key(player) if train else None
-        return player.scorer.forward(*self._inputs(batch, candidates), states, key)
-
-    def _dropout_key(self, player: EnginePlayer) -> int | None:
-        return _key() if player.scorer.rate > 0 else None
-
-    def _reward_states(self) -> Array:
-        """The states that the reward players have just read, side by side."""
-        states = [player.history.states for player in self.players if player.history is not None]
-        return states[0] if len(states) == 1 else np.concatenate(states, axis=1)
+        scorer = self.reward.scorer
+        states = self.history.forward(batch, tokens)
+        key = _key() if train and scorer.rate > 0 else None
+        return scorer.forward(*self._inputs(batch, candidates), states, key)
 
     def _inputs(self, batch: BatchTensors, candidates: Bags) -> tuple[Any, Any, Array]:
         source = batch.source
@@ -302,9 +261,6 @@ class EngineGame(Game):
         ids, offsets = candidates.ids.numpy(), candidates.offsets.numpy()
         return Named(ids, offsets, self.slot_of, self.room)
 
-    def _all(self) -> list[EnginePlayer]:
-        return self.players if self.generator is None else [*self.players, self.generator]
-
 
 def game_for(
     networks: Networks,
@@ -337,13 +293,9 @@ def game_for(
 
 def runs_by_hand(networks: Networks, config: Config, device: torch.device) -> bool:
     """Whether these networks and this game can be trained by hand."""
-    encoders = [player.history for player in networks.players]
-    if networks.generator_history is not None:
-        encoders.append(networks.generator_history)
-    known = all(type(encoder) in HISTORIES for encoder in encoders)
-    plain = (config.states, config.expectation, config.ascent) == ("logged", "exact", "mirror")
+    known = type(networks.player.history) in HISTORIES
     floats = all(parameter.dtype is torch.float32 for parameter in networks.parameters())
-    return known and plain and floats and device.type == "cpu"
+    return known and config.states == "logged" and floats and device.type == "cpu"
 
 
 def _copied(values: Array, room: Buffer) -> Array:

@@ -26,7 +26,7 @@ from fastgaum.processes import Processes
 if TYPE_CHECKING:
     from fastgaum.game.loop import Trainer
 
-FORMAT = "fastgaum-run-2"
+FORMAT = "fastgaum-run-3"
 SHARE = 0.02
 """saving takes at most this share of the time: a save waits until so much has been trained since
 the one before"""

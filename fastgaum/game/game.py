@@ -19,13 +19,7 @@ from torch import Tensor
 
 from fastgaum.config import Config
 from fastgaum.errors import NumericsError, StepRefusedError
-from fastgaum.game.losses import (
-    exact_loss,
-    generator_value,
-    mirror_loss,
-    reward_loss,
-    sampled_generator_loss,
-)
+from fastgaum.game.losses import exact_loss, mirror_loss, reward_loss
 from fastgaum.game.optimisers import StockOptimiser
 from fastgaum.nets.networks import IdDropout, Networks
 from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser
@@ -89,7 +83,7 @@ class Game(ABC):
 
     @abstractmethod
     def optimisers(self) -> Mapping[str, Optimiser]:
-        """Every player's optimiser, by name: "reward 0", "reward 1", …, "generator"."""
+        """Every player's optimiser, by name: "reward" and "generator"."""
 
     @abstractmethod
     def share(self, processes: Processes) -> None:
@@ -132,20 +126,20 @@ class ReferenceGame(Game):
         self.drop_ids = IdDropout(unknown_of_id, config.id_dropout)
         shared = (config.clip, config.table_optimiser)
         # each player clips by its own gradient
-        self.reward_optimisers = [
-            StockOptimiser([player], config.lr, config.weight_decay, *shared)
-            for player in networks.players
-        ]
-        parts = networks.generator_parts()
-        self.generator_optimiser = (
-            StockOptimiser(parts, config.generator_lr, 0.0, *shared) if parts else None
+        self.reward_optimiser = StockOptimiser(
+            networks.player, config.lr, config.weight_decay, *shared
         )
+        self.generator_optimiser: StockOptimiser | None = None
+        if networks.generator is not None:
+            self.generator_optimiser = StockOptimiser(
+                networks.generator, config.generator_lr, 0.0, *shared
+            )
 
     def optimisers(self) -> dict[str, StockOptimiser]:
         """As the base says."""
-        own = {f"reward {i}": optimiser for i, optimiser in enumerate(self.reward_optimisers)}
-        last = self.generator_optimiser
-        return own if last is None else {**own, "generator": last}
+        generator = self.generator_optimiser
+        own = {"reward": self.reward_optimiser}
+        return own if generator is None else {**own, "generator": generator}
 
     def share(self, processes: Processes) -> None:
         """As the base says."""
@@ -155,27 +149,22 @@ class ReferenceGame(Game):
     def exact_step(self, batch: BatchTensors) -> float:
         """As the base says."""
         self.networks.train()
-        losses = []
-        for player in self.networks.players:
-            utility, _ = player(self._dropped(batch))
-            losses.append(
-                exact_loss(utility, batch, self.regulariser, self.config.eta, self.outside).mean()
-            )
-        return self._reward_update(losses)
+        utility, _ = self.networks.player(self._dropped(batch))
+        loss = exact_loss(utility, batch, self.regulariser, self.config.eta, self.outside)
+        return self._reward_update(loss.mean())
 
     def round(self, batch: BatchTensors) -> float:
         """As the base says."""
         generated, dist = self._generator_turn(batch, self.config.generator_steps)
         self.networks.train()
-        losses = []
-        for player in self.networks.players:
-            dropped = self._dropped(batch)
-            utility, _ = player(dropped)
-            generated_utility = (
-                utility if generated is None else player(dropped, self.drop_ids(generated))[0]
-            )
-            losses.append(reward_loss(dist.probs, generated_utility, utility, batch).mean())
-        return self._reward_update(losses)
+        player, dropped = self.networks.player, self._dropped(batch)
+        utility, _ = player(dropped)
+        generated_utility = (
+            utility if generated is None else player(dropped, self.drop_ids(generated))[0]
+        )
+        return self._reward_update(
+            reward_loss(dist.probs, generated_utility, utility, batch).mean()
+        )
 
     def generator_turn(self, batch: BatchTensors, steps: int) -> None:
         """As the base says."""
@@ -192,14 +181,19 @@ class ReferenceGame(Game):
             utility, states = self.networks.utility(batch, generated)
         assert self.generator_optimiser is not None
         for _ in range(steps):
-            loss = self._generator_loss(
-                batch, self.networks.logits(batch, states, generated), utility
-            )
+            loss = mirror_loss(
+                self.networks.logits(batch, states),
+                utility,
+                batch,
+                self.regulariser,
+                self.config.eta,
+                self.outside,
+            ).mean()
             self.generator_optimiser.zero_grad()
             torch.autograd.backward(loss)
             self.generator_optimiser.step()
         with torch.no_grad():
-            return generated, self._dist(batch, self.networks.logits(batch, states, generated))
+            return generated, self._dist(batch, self.networks.logits(batch, states))
 
     def _generated_tokens(self, batch: BatchTensors) -> Bags:
         """What the generator would have chosen at each token, drawn on the logged state."""
@@ -216,35 +210,15 @@ class ReferenceGame(Game):
     def _dist(self, batch: BatchTensors, logits: Tensor) -> ChoiceDistribution:
         return self.regulariser.link(logits, batch.display_offsets, self.outside)
 
-    def _generator_loss(self, batch: BatchTensors, logits: Tensor, utility: Tensor) -> Tensor:
-        offsets, eta = batch.display_offsets, self.config.eta
-        if self.config.expectation == "sampled":
-            dist = self._dist(batch, logits)
-            sample = sample_candidates(dist, offsets)
-            return sampled_generator_loss(
-                dist, utility, batch, sample, eta, self.regulariser
-            ).mean()
-        if self.config.ascent == "value":
-            return -generator_value(
-                self._dist(batch, logits), utility, batch, self.regulariser, eta
-            ).mean()
-        return mirror_loss(logits, utility, batch, self.regulariser, eta, self.outside).mean()
-
-    def _reward_update(self, losses: list[Tensor]) -> float:
-        """All reward players move, or none; returns the mean loss."""
-        for optimiser in self.reward_optimisers:
-            optimiser.zero_grad()
-        torch.autograd.backward(torch.stack(losses).sum())
+    def _reward_update(self, loss: Tensor) -> float:
+        """Move the reward player; returns the loss."""
+        self.reward_optimiser.zero_grad()
+        torch.autograd.backward(loss)
         # read after the backward pass is under way: a card is waited for once
-        loss = float(torch.stack(losses).detach().mean())
-        if not math.isfinite(loss):
-            raise StepRefusedError(f"the loss is {loss}")
-        for optimiser in self.reward_optimisers:
-            optimiser.measure(loss)
-        loss = self.reward_optimisers[-1].loss
-        for optimiser in self.reward_optimisers:
-            optimiser.step()
-        return loss
+        found = float(loss.detach())
+        if not math.isfinite(found):
+            raise StepRefusedError(f"the loss is {found}")
+        return self.reward_optimiser.step(found)
 
     def _dropped(self, batch: BatchTensors) -> BatchTensors:
         return dataclasses.replace(

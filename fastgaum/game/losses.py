@@ -7,7 +7,6 @@ has utility 0."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser, best_value
@@ -90,28 +89,3 @@ def optimality_gap(
     1."""
     best = best_value(regulariser, eta * utility, batch.display_offsets, outside) / eta
     return (best - generator_value(dist, utility, batch, regulariser, eta)).clamp(min=0)
-
-
-def sampled_generator_loss(
-    dist: ChoiceDistribution,
-    utility: Tensor,
-    batch: BatchTensors,
-    sample: Tensor,
-    eta: float,
-    regulariser: Regulariser,
-) -> Tensor:
-    """Score-function surrogate of −⟨φ_α, r⟩ + Ω(φ_α)/η with the mean utility of the display set as
-    baseline.
-
-    `sample` holds one drawn candidate per event, or -1 for no click; its gradient is unbiased
-    (Williams, 1992)."""
-    drawn = sample >= 0
-    size = torch.diff(batch.display_offsets)
-    baseline = segment_sum(utility, batch.display_offsets) / size
-    zeros = utility.new_zeros(batch.n_events)
-    drawn_utility = torch.where(drawn, utility[sample.clamp(min=0)], zeros)
-    log_prob = torch.where(drawn, dist.log_probs[sample.clamp(min=0)], dist.outside_log_prob)
-    return (
-        -(drawn_utility - baseline).detach() * log_prob
-        + regulariser.omega(dist, batch.display_offsets) / eta
-    )

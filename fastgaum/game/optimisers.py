@@ -7,7 +7,6 @@ on any device."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,52 +40,46 @@ class StockOptimiser:
 
     def __init__(
         self,
-        module_parts: Iterable[nn.Module],
+        player: nn.Module,
         lr: float,
         weight_decay: float,
         clip: float,
         rule: str,
     ) -> None:
-        parts = list(module_parts)
-        for part in parts:
-            for module in part.modules():
-                if isinstance(module, BagLinear | PositionWeight):
-                    module.sparse_grad = True
-        tables = {id(table): table for part in parts for table in _tables(part)}
-        self.dense = [p for part in parts for p in part.parameters() if id(p) not in tables]
+        tables: dict[int, nn.Parameter] = {}
+        for module in player.modules():
+            if isinstance(module, BagLinear | PositionWeight):
+                module.sparse_grad = True
+                tables[id(module.table)] = module.table
+        self.dense = [p for p in player.parameters() if id(p) not in tables]
         self.tables = [_rows(table, rule) for table in tables.values()]
         self.lr, self.weight_decay, self.clip, self.rule = lr, weight_decay, clip, rule
         self.steps, self.log_decay = 0, 0.0
         self.frozen = False
         self.processes = Processes()
         """those of the training"""
-        self.loss = 0.0
-        self.measured: tuple[list[tuple[_Rows, Tensor]], float] | None = None
         self.adam = torch.optim.AdamW(
             self.dense, lr=lr, betas=(BETA1, BETA2), eps=EPS, weight_decay=weight_decay, fused=True
         )
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
-        self.measured = None
         self.adam.zero_grad(set_to_none=True)
         for table in self.tables:
             table.parameter.grad = None
 
     @torch.no_grad()
-    def measure(self, loss: float = 0.0) -> tuple[list[tuple[_Rows, Tensor]], float]:
-        """The tables' gradients and the factor that clips; `step` measures where this was not
-        called before.
+    def step(self, loss: float = 0.0) -> float:
+        """One step with the parameters' gradients, of a batch with this loss.
 
-        Afterwards `loss` is that of the whole batch, where several processes share it.
+        Returns the loss: of several processes' batch, that of the whole.
 
         Raises:
-            StepRefusedError: the gradient is not finite.
+            StepRefusedError: the gradient is not finite; nothing has moved.
         """
-        refusal, self.loss = StepRefusedError, loss
+        refusal = StepRefusedError
         if self.processes.size > 1 and not self.frozen:
-            self._share()
-            refusal = RefusedByAllError
+            loss, refusal = self._share(loss), RefusedByAllError
         sparse = [
             (table, table.parameter.grad.coalesce())
             for table in self.tables
@@ -99,20 +92,9 @@ class StockOptimiser:
             norm = float(torch.nn.utils.get_total_norm([part.double() for part in parts]))
         if not math.isfinite(norm):
             raise refusal(f"the norm of the gradient is {norm}")
-        self.measured = sparse, min(1.0, self.clip / (norm + 1e-6))
-        return self.measured
-
-    @torch.no_grad()
-    def step(self) -> None:
-        """One step with the parameters' gradients.
-
-        Raises:
-            StepRefusedError: the gradient is not finite; nothing has moved.
-        """
-        sparse, shrink = self.measured or self.measure()
-        self.measured = None
         if self.frozen:
-            return
+            return loss
+        shrink = min(1.0, self.clip / (norm + 1e-6))
         self.steps += 1
         torch._foreach_mul_(self._dense_gradients(), shrink)
         for group in self.adam.param_groups:
@@ -121,6 +103,7 @@ class StockOptimiser:
         self.log_decay += math.log1p(-self.lr * self.weight_decay)
         for table, grad in sparse:
             self._move(table, grad.indices()[0], grad.values() * shrink)
+        return loss
 
     @torch.no_grad()
     def settle(self) -> None:
@@ -132,14 +115,14 @@ class StockOptimiser:
                 )
                 table.shrunk.fill_(self.log_decay)
 
-    def _share(self) -> None:
-        """Overwrite the gradients by their means over all processes."""
+    def _share(self, loss: float) -> float:
+        """Overwrite the gradients by their means over all processes; returns the mean loss."""
         for parameter in self.dense:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         flat = torch.cat([grad.reshape(-1) for grad in self._dense_gradients()])
         rows = [_row_gradient(table.parameter) for table in self.tables]
-        self.loss, rows = self.processes.mean(self.loss, flat, rows)
+        loss, rows = self.processes.mean(loss, flat, rows)
         at = 0
         for grad in self._dense_gradients():
             grad.copy_(flat[at : at + grad.numel()].view_as(grad))
@@ -148,6 +131,7 @@ class StockOptimiser:
             table.parameter.grad = torch.sparse_coo_tensor(
                 one.ids.long()[None], one.rows[0], table.parameter.shape, check_invariants=True
             )
+        return loss
 
     def _dense_gradients(self) -> list[Tensor]:
         return [p.grad for p in self.dense if p.grad is not None]
@@ -199,10 +183,6 @@ class StockOptimiser:
             denominator = v[rows].sqrt() / math.sqrt(1 - BETA2**self.steps) + EPS
             step = self.lr / (1 - BETA1**self.steps) * m[rows] / denominator
         table.parameter[rows] = table.parameter[rows] * keep - step
-
-
-def _tables(part: nn.Module) -> list[nn.Parameter]:
-    return [m.table for m in part.modules() if isinstance(m, BagLinear | PositionWeight)]
 
 
 def _row_gradient(table: nn.Parameter) -> RowGradient:

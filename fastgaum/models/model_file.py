@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fastgaum.nets.histories import Encoders
     from fastgaum.nets.regularisers import Regulariser
 
-FORMAT = "fastgaum-model-3"
+FORMAT = "fastgaum-model-4"
 _CODE_NAME = re.compile(r"[\w<>(). ]{1,200}")
 
 
@@ -169,9 +169,9 @@ def _networks(
 ) -> Networks:
     """Networks of a file's weights. Raises ValueError unless the weights are those that the
     configuration asks for."""
-    # Each layer of each player has a weight: what a configuration asks for beyond those in the file
+    # each layer has a weight: what a configuration asks for beyond those in the file
     # is not even counted out.
-    if config.members * (config.history_layers + len(config.hidden)) > len(weights):
+    if config.history_layers + len(config.hidden) > len(weights):
         raise ValueError(
             f"the configuration asks for more layers than the {len(weights)} weights of the file"
         )

@@ -39,7 +39,7 @@ from fastgaum.nets.networks import Networks, require_room
 from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser, regulariser_of
 from fastgaum.nets.scores import HeadScores, ScoredSessions
 from fastgaum.nets.tables import TableMaker
-from fastgaum.nets.tensors import BatchTensors
+from fastgaum.nets.tensors import Bags, BatchTensors
 from fastgaum.processes import Processes
 
 if TYPE_CHECKING:
@@ -191,19 +191,15 @@ class UserModel(ChoiceModel):
             networks.logits(batch, states), batch.display_offsets, self.outside
         )
 
-    def initial(self, n: int) -> list[Carry]:
-        """Histories of n users who have chosen nothing yet, one carry per reward player."""
-        return [player.history.initial(n) for player in self._networks().players]
+    def initial(self, n: int) -> Carry:
+        """Histories of n users who have chosen nothing yet."""
+        return self._networks().player.history.initial(n)
 
     @torch.no_grad()
-    def advance(self, carries: list[Carry], tokens: Any) -> list[Carry]:
+    def advance(self, carries: Carry, tokens: Bags) -> Carry:
         """Histories after one more choice of each user: one recurrent step, never a re-encoding
         (bilstm excepted)."""
-        players = self._networks().players
-        return [
-            player.history.advance(carry, tokens)
-            for player, carry in zip(players, carries, strict=True)
-        ]
+        return self._networks().player.history.advance(carries, tokens)
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file: weights, and in its metadata the configuration and feature
@@ -241,7 +237,6 @@ class UserModel(ChoiceModel):
             "epochs": max(self.asked.warm_start, 1),
             "search": (),
             "states": "logged",
-            "expectation": "exact",
         }
         settings = [
             dict(zip(self.asked.search, values, strict=True))

@@ -1,11 +1,9 @@
-"""The three networks of one user model: history encoder(s), reward model(s), generator."""
+"""The three networks of one user model: history encoder, reward model, generator."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -83,11 +81,10 @@ class RewardPlayer(nn.Module):
         n_numbers: int,
         encoder: Encoders = history_encoder,
         tables: TableMaker | None = None,
-        number: int = 0,
     ) -> None:
         super().__init__()
         self.history: HistoryEncoder = made_encoder(
-            encoder, config, n_ids, n_numbers, tables, f"history {number}"
+            encoder, config, n_ids, n_numbers, tables, "history"
         )
         self.reward = Scorer(
             n_ids,
@@ -99,7 +96,7 @@ class RewardPlayer(nn.Module):
             config.dropout,
             config.wide,
             tables,
-            f"reward {number}",
+            "reward",
         )
 
     def forward(self, batch: BatchTensors, generated: Bags | None = None) -> tuple[Tensor, Tensor]:
@@ -113,17 +110,9 @@ class RewardPlayer(nn.Module):
         return utility, states
 
 
-class Players(nn.ModuleList):
-    """A ModuleList whose members are known to be reward players."""
-
-    def __iter__(self) -> Iterator[RewardPlayer]:
-        """The players in order."""
-        return cast(Iterator[RewardPlayer], super().__iter__())
-
-
 class Networks(nn.Module):
-    """All players. With several reward players (`members`) the utility is their mean. `encoder`
-    makes history encoders.
+    """Both players. The generator reads the reward player's states. `encoder` makes the history
+    encoder.
 
     `tables` makes the tables over ids where they are not to be ours; autograd then trains the
     networks."""
@@ -137,23 +126,13 @@ class Networks(nn.Module):
         tables: TableMaker | None = None,
     ) -> None:
         super().__init__()
-        self.players = Players(
-            RewardPlayer(config, n_ids, n_numbers, encoder, tables, number)
-            for number in range(config.members)
-        )
-        self.generator_history: HistoryEncoder | None = None
+        self.player = RewardPlayer(config, n_ids, n_numbers, encoder, tables)
         self.generator: Scorer | None = None
         if config.players == "adversarial":
-            state_dim = sum(player.history.state_dim for player in self.players)
-            if config.history_owner == "own":
-                self.generator_history = made_encoder(
-                    encoder, config, n_ids, n_numbers, tables, "generator history"
-                )
-                state_dim = self.generator_history.state_dim
             self.generator = Scorer(
                 n_ids,
                 n_numbers,
-                state_dim,
+                self.player.history.state_dim,
                 config.hidden,
                 config.activation,
                 config.item_dim,
@@ -163,25 +142,13 @@ class Networks(nn.Module):
             )
 
     def utility(self, batch: BatchTensors, generated: Bags | None = None) -> tuple[Tensor, Tensor]:
-        """Mean utilities (n_candidates,) and the states of all reward players side by side
-        (n_events, ·)."""
-        outputs: list[tuple[Tensor, Tensor]] = [player(batch, generated) for player in self.players]
-        if len(outputs) == 1:
-            return outputs[0]
-        return torch.stack([out[0] for out in outputs]).mean(0), torch.cat(
-            [out[1] for out in outputs], dim=1
-        )
+        """Utilities (n_candidates,) and the states (n_events, state_dim) they were read from."""
+        outputs: tuple[Tensor, Tensor] = self.player(batch, generated)
+        return outputs
 
-    def logits(
-        self, batch: BatchTensors, reward_states: Tensor, generated: Bags | None = None
-    ) -> Tensor:
-        """The generator's logits (n_candidates,), from the reward players' states or from its own
-        encoder's."""
+    def logits(self, batch: BatchTensors, states: Tensor) -> Tensor:
+        """The generator's logits (n_candidates,), from the reward player's states."""
         assert self.generator is not None
-        states = reward_states
-        if self.generator_history is not None:
-            own = self.generator_history
-            states = own(batch) if generated is None else own.branch(batch, generated)
         logits: Tensor = self.generator(batch.candidates, states, batch.display_offsets)
         return logits
 
@@ -192,10 +159,6 @@ class Networks(nn.Module):
         self.eval()
         utility, states = self.utility(batch)
         return utility, None if self.generator is None else self.logits(batch, states)
-
-    def generator_parts(self) -> list[nn.Module]:
-        """What the generator's optimiser trains; empty without a generator."""
-        return [part for part in (self.generator, self.generator_history) if part is not None]
 
 
 def require_room(
@@ -215,6 +178,6 @@ def require_room(
         raise ConfigError(
             f"networks of this configuration take {wanted / 1e9:,.1f} GB to train over {n_ids} "
             "ids, this machine has"
-            f" {memory / 1e9:,.1f} GB: lower hidden, history_dim, history_weights or members, or "
-            "set item_dim"
+            f" {memory / 1e9:,.1f} GB: lower hidden, history_dim or history_weights, or set "
+            "item_dim"
         )

@@ -36,7 +36,7 @@ class Table(Protocol):
 
 TableMaker = Callable[[str, int, int, float], nn.Module]
 """tables(name, n_rows, width, std): a new `Table`, its rows drawn from N(0, std²); `name` is where
-it stands, as in "reward 0.first", and unlike any other of the same networks"""
+it stands, as in "reward.first", and unlike any other of the same networks"""
 
 
 class OwnTable(nn.Module):

@@ -253,12 +253,7 @@ def _cost(run: GridRun, logs: Mapping[str, SessionLog]) -> int:
     if run.model not in PRESETS:
         return n_events * _BASELINE_COST
     config = Config.from_preset(run.model, **run.settings)
-    return (
-        n_events
-        * config.members
-        * config.history_layers
-        * (config.history_dim + sum(config.hidden))
-    )
+    return n_events * config.history_layers * (config.history_dim + sum(config.hidden))
 
 
 def _side_by_side(

@@ -10,7 +10,6 @@ one view."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -210,16 +209,14 @@ class _Fields:
         return np.where(counts > 0, sums / np.maximum(counts, 1), other).astype(np.float32)
 
 
-def item_features(
-    catalogue: Catalogue, tables: Sequence[FloatArray], n_features: int
-) -> FloatArray:
+def item_features(catalogue: Catalogue, table: FloatArray, n_features: int) -> FloatArray:
     """Features of each item, (n_items, ≤ n_features): principal components, then log displays, log
     choices, choice rate.
 
-    The components are of the rows that the items add to the reward models' first layers, `tables`
-    side by side, divided by the standard deviation of the first one, so that their relative sizes
+    The components are of the rows that the items add to the reward model's first layer, `table`,
+    divided by the standard deviation of the first one, so that their relative sizes
     stay; the entry of largest absolute weight in a component is positive. The statistics are
-    standardised. There are fewer features where the tables have fewer columns.
+    standardised. There are fewer features where the table has fewer columns.
 
     Raises:
         ConfigError: fewer features than statistics are asked for.
@@ -230,11 +227,7 @@ def item_features(
             f"{n_features}"
         )
     statistics = _standardised(catalogue.statistics)
-    vectors = (
-        np.concatenate([table[: catalogue.n_items] for table in tables], axis=1)
-        if tables
-        else statistics[:, :0]
-    )
+    vectors = table[: catalogue.n_items]
     n_components = min(n_features - len(ITEM_STATISTICS), vectors.shape[1])
     if n_components == 0:
         return statistics

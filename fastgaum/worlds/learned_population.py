@@ -5,7 +5,7 @@ key, and moves the histories on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,6 @@ from fastgaum.nets.regularisers import L2, ChoiceDistribution, Shannon, Tsallis
 from fastgaum.worlds.session_counts import SessionCounts
 from fastgaum.worlds.user_networks import (
     FoldedRecurrent,
-    FoldedScorer,
     RecurrentHistories,
     ReplayedHistories,
     UserHistories,
@@ -49,30 +48,17 @@ class LearnedPopulation(Population):
     def __init__(self, world: LearnedWorld, n: int) -> None:
         self.world, self.n = world, n
         self.session_counts = SessionCounts(world.catalogue, n)
-        self.encoders: list[UserHistories] = [
-            RecurrentHistories(history, n)
-            if isinstance(history, FoldedRecurrent)
-            else ReplayedHistories(history, world.catalogue, n)
-            for history in world.histories
-        ]
-        one = len(self.encoders) == 1
-        self._states = (
-            self.encoders[0].states if one else np.zeros((n, world.state_dim), np.float32)
+        self.encoder: UserHistories = (
+            RecurrentHistories(world.history, n)
+            if isinstance(world.history, FoldedRecurrent)
+            else ReplayedHistories(world.history, world.catalogue, n)
         )
-        self._seen = self._states.view()
+        self._seen = self.encoder.states.view()
         self._seen.flags.writeable = False
         self._everyone = np.ones(n, bool)
         self._cuts = [(first, min(first + PART, n)) for first in range(0, n, PART)]
         self._buffers: dict[int, _Buffers] = {}
-        of_rewards = self.encoders[: len(world.rewards)]
-        self._rewards = [
-            (scorer, encoder.states)
-            for scorer, encoder in zip(world.rewards, of_rewards, strict=True)
-        ]
-        self._choosers = self._rewards
-        if world.generator is not None:
-            states = self.encoders[-1].states if world.own_history else self._states
-            self._choosers = [(world.generator, states)]
+        self._chooser = world.reward if world.generator is None else world.generator
         self._distribute = _distribution(world)
 
     @property
@@ -85,12 +71,10 @@ class LearnedPopulation(Population):
         """Start users anew, without history or after a logged prefix that their key draws."""
         users: Any = slice(None) if rows is None else rows
         self.session_counts.reset(users)
-        for encoder in self.encoders:
-            encoder.reset(users)
+        self.encoder.reset(users)
         if self.world.starts is not None:
             who = np.arange(self.n, dtype=np.int32) if rows is None else np.asarray(rows, np.int32)
             self.world.starts.play(self, who, keys)
-        self._join(0, self.n)
 
     def step(
         self, slates: IntArray, keys: KeyArray, active: npt.NDArray[np.bool_] | None = None
@@ -119,11 +103,8 @@ class LearnedPopulation(Population):
                 self._move(first, last, b, keys, who, response)
 
             self._run(step_part)
-        for encoder in self.encoders:
-            if not encoder.in_parts:
-                encoder.advance(0, self.n, who, b.chosen, b.chosen_numbers)
-        if not all(encoder.in_parts for encoder in self.encoders):
-            self._join(0, self.n)
+        if not self.encoder.in_parts:
+            self.encoder.advance(0, self.n, who, b.chosen, b.chosen_numbers)
         return response
 
     def advance(self, active: npt.NDArray[np.bool_], chosen: IntArray, numbers: FloatArray) -> None:
@@ -132,11 +113,11 @@ class LearnedPopulation(Population):
 
         In the parts in which a step does so: the last bits of a state depend on its place in its
         part."""
-        for encoder in self.encoders:
-            if encoder.in_parts:
-                self._run(partial(encoder.advance, active=active, chosen=chosen, numbers=numbers))
-            else:
-                encoder.advance(0, self.n, active, chosen, numbers)
+        advance = partial(self.encoder.advance, active=active, chosen=chosen, numbers=numbers)
+        if self.encoder.in_parts:
+            self._run(advance)
+        else:
+            advance(0, self.n)
 
     def follow(
         self, slates: IntArray, places: IntArray, active: npt.NDArray[np.bool_] | None = None
@@ -218,7 +199,8 @@ class LearnedPopulation(Population):
             first, last, slates, who, len(catalogue.ids), catalogue.n_positions, b.rows
         )
         self.session_counts.write(first, last, b.rows, b.numbers)
-        _mean_scores(self._choosers, first, last, b.rows, b.numbers, b.scores)
+        states = self.encoder.states
+        self._chooser.write(first, last, b.rows, b.numbers, states, b.scores)
 
     def _move(
         self, first: int, last: int, b: _Buffers, keys: KeyArray, who: Any, response: Response
@@ -233,25 +215,14 @@ class LearnedPopulation(Population):
             kernels.Displayed(b.rows, b.numbers),
             kernels.Chosen(response.places, response.items, b.chosen, b.chosen_numbers),
         )
-        if self._choosers is self._rewards:
+        if self._chooser is self.world.reward:
             kernels.take_places(first, last, b.scores, response.places, response.utilities)
         else:
-            utilities = response.utilities[:, None]
-            _mean_scores(self._rewards, first, last, b.chosen, b.chosen_numbers, utilities)
+            states, utilities = self.encoder.states, response.utilities[:, None]
+            self.world.reward.write(first, last, b.chosen, b.chosen_numbers, states, utilities)
         self.session_counts.count(first, last, who, b.rows, response.items)
-        for encoder in self.encoders:
-            if encoder.in_parts:
-                encoder.advance(first, last, who, b.chosen, b.chosen_numbers)
-        self._join(first, last)
-
-    def _join(self, first: int, last: int) -> None:
-        """Several encoders' states side by side."""
-        if len(self.encoders) > 1:
-            at = 0
-            for encoder in self.encoders:
-                width = encoder.states.shape[1]
-                self._states[first:last, at : at + width] = encoder.states[first:last]
-                at += width
+        if self.encoder.in_parts:
+            self.encoder.advance(first, last, who, b.chosen, b.chosen_numbers)
 
     def _by_hand(self, b: _Buffers) -> None:
         """Probabilities under a regulariser of the user's own, which no kernel knows."""
@@ -285,11 +256,11 @@ class LearnedPopulation(Population):
             rows[:, :, 1] = np.where(shared >= 0, rank, -1)
         numbers = np.empty((n, pools.shape[-1], catalogue.space.n_numbers), np.float32)
         session_counts = self.session_counts.of_users(first, last)
-        scorers = [(scorer, states[first:last]) for scorer, states in self._rewards]
+        states, scores = self.encoder.states[first:last], result[first:last]
 
         def write(begin: int, end: int) -> None:
             session_counts.write(begin, end, rows, numbers, k)
-            _mean_scores(scorers, begin, end, rows, numbers, result[first:last])
+            self.world.reward.write(begin, end, rows, numbers, states, scores)
 
         step = max(1, PART * 16 // max(pools.shape[-1], 1))
         threads.run(write, [(begin, min(begin + step, n)) for begin in range(0, n, step)])
@@ -306,25 +277,6 @@ class _Buffers:
         self.none: FloatArray = np.empty(n, np.float32)
         self.chosen: IntArray = np.empty((n, 1, n_rows), np.int32)
         self.chosen_numbers: FloatArray = np.empty((n, 1, n_numbers), np.float32)
-
-
-def _mean_scores(
-    scorers: Sequence[tuple[FoldedScorer, FloatArray]],
-    first: int,
-    last: int,
-    rows: IntArray,
-    numbers: FloatArray,
-    scores: FloatArray,
-) -> None:
-    """Scores of users first to last − 1, the mean over scorers, each with its states."""
-    scorer, states = scorers[0]
-    scorer.write(first, last, rows, numbers, states, scores)
-    if len(scorers) > 1:
-        more = np.empty_like(scores)
-        for scorer, states in scorers[1:]:
-            scorer.write(first, last, rows, numbers, states, more)
-            scores[first:last] += more[first:last]
-        scores[first:last] /= len(scorers)
 
 
 def _distribution(world: LearnedWorld) -> Callable[[int, int, _Buffers], None] | None:

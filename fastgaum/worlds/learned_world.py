@@ -106,25 +106,18 @@ class LearnedWorld(World):
         self.item_ids = self.catalogue.item_ids
         self.regulariser: Regulariser = model.regulariser
         self.eta = float(model.config.eta) if head == "reward" else 1.0
-        self.rewards = [FoldedScorer(player.reward, self.catalogue) for player in networks.players]
-        histories: list[HistoryEncoder] = [player.history for player in networks.players]
+        self.reward = FoldedScorer(networks.player.reward, self.catalogue)
         self.generator: FoldedScorer | None = None
-        self.own_history = False
         if head == "generator" and networks.generator is not None:
             self.generator = FoldedScorer(networks.generator, self.catalogue)
-            if networks.generator_history is not None:
-                histories.append(networks.generator_history)
-                self.own_history = True
-        self.state_dim = sum(history.state_dim for history in histories)
-        self.histories: list[FoldedRecurrent | HistoryEncoder] = [
+        history = networks.player.history
+        self.state_dim = history.state_dim
+        self.history: FoldedRecurrent | HistoryEncoder = (
             FoldedRecurrent(history, self.catalogue)
             if type(history) is Recurrent
             else deepcopy(history).cpu()
-            for history in histories
-        ]
-        self.item_features = item_features(
-            self.catalogue, [scorer.table for scorer in self.rewards], n_features
         )
+        self.item_features = item_features(self.catalogue, self.reward.table, n_features)
         self.starts = (
             LoggedStarts(self.catalogue, log, split)
             if starts == "logged" and log is not None

@@ -336,7 +336,7 @@ ROWS: dict[str, tuple[Make, str]] = {
         "history_layers must be a whole number at least 1 and at most 100",
     ),
     "networks of terabytes": (
-        train("--set", "hidden=[65536, 65536, 65536]", "--set", "members=100"),
+        train("--set", "hidden=[65536, 65536, 65536, 65536, 65536, 65536, 65536]"),
         "GB to train",
     ),
     "seed beyond 64 bits": (
@@ -357,7 +357,7 @@ ROWS: dict[str, tuple[Make, str]] = {
     "header beyond the file": (run(header(4_000_000)), "its header declares"),
     "wider than its weights": (config(hidden=[60000, 60000]), "the configuration asks for"),
     "deeper than its weights": (
-        config(history_layers=100, members=100),
+        config(history_layers=100),
         "asks for more layers than",
     ),
     "impossible configuration": (
@@ -365,7 +365,7 @@ ROWS: dict[str, tuple[Make, str]] = {
         "hidden must be a list of at most 100 values, each a whole number",
     ),
     "NaN weight": (
-        tensor("weights/players.0.reward.rest.0.weight", 1, float("nan")),
+        tensor("weights/player.reward.rest.0.weight", 1, float("nan")),
         "rest.0.weight' holds nan at 1",
     ),
     "infinite mean": (
@@ -383,7 +383,7 @@ ROWS: dict[str, tuple[Make, str]] = {
         "holds a value twice",
     ),
     "weights missing": (
-        model(lambda _, arrays: arrays.pop("weights/players.0.reward.rest.0.weight")),
+        model(lambda _, arrays: arrays.pop("weights/player.reward.rest.0.weight")),
         "is missing",
     ),
     "number of another version": (

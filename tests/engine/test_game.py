@@ -28,10 +28,10 @@ from fastgaum.nets.tensors import BatchTensors, to_tensors
 
 CASES: list[dict[str, Any]] = [
     {},
-    {"history": "gru", "history_layers": 2, "members": 2, "wide": True},
-    {"item_dim": 4, "activation": "tanh", "history_owner": "own"},
+    {"history": "gru", "history_layers": 2, "wide": True},
+    {"item_dim": 4, "activation": "tanh"},
     {"history": "pw", "activation": "relu", "regulariser": "l2"},
-    {"history": "pw", "history_owner": "own", "regulariser": "tsallis", "eta": 2.0},
+    {"history": "pw", "regulariser": "tsallis", "eta": 2.0},
     {"hidden": (24,), "item_dim": 8, "generator_steps": 3, "weight_decay": 0.05},
     {"hidden": (16, 24, 8), "wide": True, "clip": 0.1},
     {"history": "bilstm", "history_layers": 1},
@@ -40,12 +40,10 @@ CASES: list[dict[str, Any]] = [
         "history_dim": 12,
         "history_layers": 3,
         "item_dim": 4,
-        "history_owner": "own",
     },
     {
         "history": "bilstm",
         "history_layers": 2,
-        "members": 2,
         "wide": True,
         "clip": 0.1,
         "weight_decay": 0.05,
@@ -150,7 +148,7 @@ def test_dropout_keeps_its_share_and_the_mean_loss() -> None:
     batch = next(whole(log, space))
     torch.manual_seed(3)
     first = fused.exact_step(batch)
-    kept = fused.players[0].scorer.activations
+    kept = fused.reward.scorer.activations
     assert (kept == 0).mean() == pytest.approx(0.4, abs=0.02)
     torch.manual_seed(3)
     _, again, *_ = contenders(log, "identity", dropout=0.4, id_dropout=0.3, hidden=(64,))
@@ -160,9 +158,8 @@ def test_dropout_keeps_its_share_and_the_mean_loss() -> None:
 
 def test_what_the_engine_leaves_to_autograd() -> None:
     cpu = torch.device("cpu")
-    for changes in ({"states": "generated"}, {"expectation": "sampled"}, {"ascent": "value"}):
-        config = Config.from_preset("paper-lstm", players="adversarial", **changes)
-        assert not runs_by_hand(Networks(config, 9, 0), config, cpu)
+    config = Config.from_preset("paper-lstm", players="adversarial", states="generated")
+    assert not runs_by_hand(Networks(config, 9, 0), config, cpu)
     config = Config.from_preset("paper-lstm")
     networks = Networks(config, 9, 0)
     assert runs_by_hand(networks, config, cpu)

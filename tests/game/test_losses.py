@@ -15,9 +15,9 @@ from fastgaum.game.losses import (
     mirror_loss,
     optimality_gap,
     reward_loss,
-    sampled_generator_loss,
 )
 from fastgaum.nets.regularisers import L2, Custom, Regulariser, Shannon, Tsallis, best_value
+from fastgaum.nets.sampling import sample_candidates
 from fastgaum.nets.segments import segment_sum
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 from tests.builders import random_log
@@ -159,28 +159,7 @@ def test_a_custom_regulariser_finds_the_closed_form_of_l2_with_and_without_no_cl
         torch.testing.assert_close(values[0], values[1], atol=1e-3, rtol=0)
 
 
-def test_the_sampled_estimate_is_unbiased() -> None:
-    from fastgaum.nets.sampling import sample_candidates
-
-    batch, regulariser = _batch(), Shannon()
-    utility, logits = _utility(batch).detach(), _utility(batch, 1)
-    exact = -generator_value(
-        regulariser.link(logits, batch.display_offsets, True), utility, batch, regulariser, 1.0
-    ).sum()
-    (truth,) = torch.autograd.grad(exact, logits)
-    draws = torch.Generator().manual_seed(0)
-    mean, n = torch.zeros_like(truth), 4000
-    for _ in range(n):
-        dist = regulariser.link(logits, batch.display_offsets, True)
-        sample = sample_candidates(dist, batch.display_offsets, draws)
-        loss = sampled_generator_loss(dist, utility, batch, sample, 1.0, regulariser).sum()
-        mean += torch.autograd.grad(loss, logits)[0] / n
-    assert (mean - truth).abs().max() < 0.08
-
-
 def test_draws_have_the_stated_frequencies() -> None:
-    from fastgaum.nets.sampling import sample_candidates
-
     batch = _batch()
     dist = L2().best_response(2 * _utility(batch).detach(), batch.display_offsets, True)
     draws, n = torch.Generator().manual_seed(0), 3000

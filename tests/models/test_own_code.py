@@ -80,14 +80,12 @@ def other(probs: Tensor, outside: Tensor, offsets: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("encoder", [SumOfAll, SumOfThree, Louder])
-@pytest.mark.parametrize(
-    "changes", [{}, {"states": "generated"}, {"history_owner": "own", "members": 2}]
-)
+@pytest.mark.parametrize("changes", [{}, {"states": "generated"}])
 def test_an_encoder_of_ones_own_keeps_the_contract(encoder: Any, changes: dict[str, Any]) -> None:
     model = UserModel.from_preset(**{**SMALL, **changes}, history=encoder)
     check_user_model(model)
     assert model.networks is not None
-    assert all(type(player.history) is encoder for player in model.networks.players)
+    assert type(model.networks.player.history) is encoder
 
 
 def test_the_search_tries_the_encoder_that_is_trained() -> None:

@@ -92,9 +92,9 @@ def losses(table: Any) -> np.ndarray:
     [
         {},
         {"history": "gru", "item_dim": 3, "table_optimiser": "adagrad"},
-        {"history": "bilstm", "members": 2, "wide": True},
+        {"history": "bilstm", "wide": True},
     ],
-    ids=["lstm", "gru with embeddings", "bilstm of two players"],
+    ids=["lstm", "gru with embeddings", "bilstm"],
 )
 def test_a_split_table_trains_as_the_whole_one(log: SessionLog, changes: dict[str, Any]) -> None:
     ours = UserModel.from_preset(device="cpu", **PLAIN | changes)
@@ -121,19 +121,16 @@ def test_autograd_trains_them_and_names_differ(
     former = Trainer.run
     monkeypatch.setattr(Trainer, "run", lambda self: games.append(type(self.game)) or former(self))
     for tables in (None, named):
-        UserModel.from_preset(
-            device="cpu", tables=tables, **PLAIN | {"epochs": 1, "history_owner": "own"}
-        ).fit(log)
+        UserModel.from_preset(device="cpu", tables=tables, **PLAIN | {"epochs": 1}).fit(log)
     assert games == [EngineGame, ReferenceGame]
     assert dict(names) == {
-        "history 0.input": 16,
-        "reward 0.first": 8,
-        "reward 0.wide": 1,
-        "generator history.input": 16,
+        "history.input": 16,
+        "reward.first": 8,
+        "reward.wide": 1,
         "generator.first": 8,
         "generator.wide": 1,
     }
-    assert len(names) == 6
+    assert len(names) == 5
 
 
 def test_what_is_saved_is_an_ordinary_model_and_a_world(log: SessionLog, tmp_path: Path) -> None:
@@ -142,7 +139,7 @@ def test_what_is_saved_is_an_ordinary_model_and_a_world(log: SessionLog, tmp_pat
     model.save(tmp_path / "user.safetensors")
     loaded = UserModel.load(tmp_path / "user.safetensors", device="cpu")
     assert loaded.networks is not None
-    assert type(loaded.networks.players[0].history) is Recurrent
+    assert type(loaded.networks.player.history) is Recurrent
     one, other = (which.predict(log, "test") for which in (model, loaded))
     for column in ("utility", "probability", "generator_probability"):
         np.testing.assert_allclose(one[column], other[column], rtol=1e-4, atol=1e-5)
@@ -192,22 +189,22 @@ class Short(Split):
         (
             lambda name, n, width, std: None,
             {},
-            "the table 'history 0.input' is a NoneType: a torch module",
+            "the table 'history.input' is a NoneType: a torch module",
         ),
         (
             lambda name, n, width, std: nn.EmbeddingBag(n, width),
             {},
-            "'history 0.input' is a EmbeddingBag: .* method weight",
+            "'history.input' is a EmbeddingBag: .* method weight",
         ),
         (
             Flat,
             {},
-            r"the table 'history 0.input' gives sums of bags of shape \(1, \d+\), a tensor of shape \(\d+, 16\)",
+            r"the table 'history.input' gives sums of bags of shape \(1, \d+\), a tensor of shape \(\d+, 16\)",
         ),
         (
             Short,
             {},
-            r"the table 'history 0.input' gives rows of shape \(\d+, 16\), a tensor of shape",
+            r"the table 'history.input' gives rows of shape \(\d+, 16\), a tensor of shape",
         ),
     ],
 )

@@ -74,14 +74,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "history_layers": 2,
         "hidden": (8,),
     },
-    "autograd": {
-        "preset": "large",
-        "epochs": 2,
-        "warm_start": 1,
-        "catch_up": 1,
-        "id_dropout": 0.0,
-        "ascent": "value",
-    },
     "generated": {
         "preset": "large",
         "epochs": 1,

@@ -23,7 +23,6 @@ AGREEING = [
     "rounds",
     "fastgaum",
     "bilstm",
-    "autograd",
     "exact-shards",
     "rounds-shards",
 ]

@@ -80,12 +80,10 @@ VARIANTS: list[dict[str, Any]] = [
     {"relations": False},
     {"relations": True},
     {"relations": True, "set_context": False, "history": "gru", "history_layers": 2},
-    {"members": 2, "activation": "tanh"},
-    {"history_owner": "own"},
-    {"members": 2, "history_owner": "own", "history": "gru"},
+    {"activation": "tanh"},
     {"history": "pw", "history_window": 3},
     {"history": "bilstm"},
-    {"history": "bilstm", "history_layers": 2, "members": 2},
+    {"history": "bilstm", "history_layers": 2},
     {"regulariser": "l2"},
     {"regulariser": "tsallis"},
     {"regulariser": "tsallis", "tsallis_alpha": 1.7},
@@ -103,7 +101,7 @@ def test_probabilities_are_the_model_s_on_the_same_sessions(
 
 
 @pytest.mark.parametrize(
-    "changes", [IDENTITY, {}, {"history": "pw"}, {"history": "bilstm"}, {"members": 2}], ids=str
+    "changes", [IDENTITY, {}, {"history": "pw"}, {"history": "bilstm"}], ids=str
 )
 def test_users_who_sit_out_stay_as_they_are(changes: dict[str, Any]) -> None:
     model = fitted(random_log(4, n_sessions=60, no_click=0.3), **changes)
@@ -267,7 +265,7 @@ def test_a_user_s_trajectory_depends_on_its_keys_alone(changes: dict[str, Any]) 
         assert np.array_equal(few.states[:1], alone.states)
 
 
-@pytest.mark.parametrize("changes", [IDENTITY, {}, {"history": "bilstm"}, {"members": 2}], ids=str)
+@pytest.mark.parametrize("changes", [IDENTITY, {}, {"history": "bilstm"}], ids=str)
 def test_users_started_anew_are_new(changes: dict[str, Any]) -> None:
     model = fitted(random_log(4, n_sessions=60, no_click=0.3), **changes)
     world = LearnedWorld(model)
@@ -287,7 +285,7 @@ def test_users_started_anew_are_new(changes: dict[str, Any]) -> None:
         np.testing.assert_allclose(fresh.states, users.states[rows], atol=1e-6)
 
 
-@pytest.mark.parametrize("changes", [IDENTITY, {"relations": True}, {"members": 2}], ids=str)
+@pytest.mark.parametrize("changes", [IDENTITY, {"relations": True}], ids=str)
 def test_utilities_of_pools_are_the_utilities_of_slates(changes: dict[str, Any]) -> None:
     """A pool is a display set: the utility of the item that a step chose from it is the pool's."""
     model = fitted(random_log(4, n_sessions=60, no_click=0.3), **changes)
