@@ -22,7 +22,7 @@ from typing import Any
 from fastgaum.bench import cost_model, growth
 from fastgaum.bench.excerpts import results_to_markdown, speed_to_markdown
 from fastgaum.bench.report import to_markdown as races_to_markdown
-from fastgaum.reports.cells import published_row
+from fastgaum.reports.log_facts import published_row
 from fastgaum.reports.reproduce_table import published_block, reproduce_markdown
 from fastgaum.reports.table import block_to_markdown
 from fastgaum.reports.world_tables import adaptation_block, fidelity_summary, policy_blocks

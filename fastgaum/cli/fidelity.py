@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from fastgaum.cli.options import HeadOption, Json, RunPath, Threads, use_threads
-from fastgaum.cli.output import check_outputs, show_block, write_text
+from fastgaum.cli.output import check_outputs, show_block, write_json, write_text
 from fastgaum.cli.progress import PartsProgress, Waiting
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading
 
@@ -65,7 +65,7 @@ def fidelity_command(
     from fastgaum.models.user_model import UserModel
     from fastgaum.reports.fidelity import fidelity as report_of
     from fastgaum.reports.figures import draw_fidelity
-    from fastgaum.reports.table import finite, to_json
+    from fastgaum.reports.table import finite
     from fastgaum.reports.world_tables import fidelity_blocks, fidelity_markdown
 
     use_threads(threads)
@@ -75,9 +75,10 @@ def fidelity_command(
     with PartsProgress("replaying and comparing", "steps", lines=True) as progress:
         report = finite(report_of(model, sessions, progress=progress, **asdict(replay)))
     report = {"machine": machine_facts(model.config.seed), "preset": model.config.preset, **report}
-    for path, text in ((files.json, to_json), (files.markdown, fidelity_markdown)):
-        if path is not None:
-            write_text(path, text(report))
+    if files.json is not None:
+        write_json(files.json, report)
+    if files.markdown is not None:
+        write_text(files.markdown, fidelity_markdown(report))
     if files.plot is not None:
         draw_fidelity(report, files.plot)
     for block in fidelity_blocks(report):

@@ -25,7 +25,7 @@ COMMON_OPTIONS = {
     "--debug": "the traceback of an error",
 }
 """options that stand anywhere on the command line, and what they mean"""
-FOR_MACHINES = ("--json", "--markdown", "--csv")
+FOR_MACHINES = ("--json", "--markdown")
 """options whose file may be stdout"""
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from fastgaum.cli.options import DataDir, Device, Json, Markdown, Settings, parse_settings
-from fastgaum.cli.output import check_outputs, note, say, show_block, write_text
+from fastgaum.cli.output import check_outputs, note, say, show_block, write_json, write_text
 from fastgaum.cli.progress import PartsProgress, note_compiling
 from fastgaum.errors import ConfigError
 
@@ -63,9 +63,6 @@ class TableFiles:
 
     json: Json = None
     markdown: Markdown = None
-    csv: Annotated[Path | None, Parameter(help="also write the table as csv, a line per cell")] = (
-        None
-    )
     figure: Annotated[Path | None, Parameter(help="also draw prec@1 by model, as .svg or .png")] = (
         None
     )
@@ -91,7 +88,7 @@ def reproduce_command(
     figures are kept."""
     names = None if grid.datasets is None else _names(grid.datasets, "--datasets")
     changes = parse_settings(grid.settings)
-    check_outputs(files.json, files.markdown, files.csv, files.figure)
+    check_outputs(files.json, files.markdown, files.figure)
     from fastgaum.reports.grid import grid_runs, parse_resplits
     from fastgaum.reports.plots import check_figure
     from fastgaum.reports.reproduce import run_grid
@@ -182,7 +179,7 @@ def _oracle(
     the truth is unknown."""
     from fastgaum.logs.registry import resolve
     from fastgaum.logs.truth import read_truth, truth_beside
-    from fastgaum.reports.cells import pooled_oracle
+    from fastgaum.reports.log_facts import pooled_oracle
 
     truth = truth_beside(resolve(name, data_dir).path)
     return None if truth is None else pooled_oracle(log, read_truth(truth, log), splits)
@@ -201,13 +198,12 @@ def _jobs(jobs: int | None, device: str) -> int:
 
 def _write(result: dict[str, Any], files: TableFiles) -> None:
     from fastgaum.reports.figures import draw_precision
-    from fastgaum.reports.reproduce_table import cells_csv, reproduce_markdown
-    from fastgaum.reports.table import to_json
+    from fastgaum.reports.reproduce_table import reproduce_markdown
 
-    written = (files.json, to_json), (files.markdown, reproduce_markdown), (files.csv, cells_csv)
-    for path, to_text in written:
-        if path is not None:
-            write_text(path, to_text(result))
+    if files.json is not None:
+        write_json(files.json, result)
+    if files.markdown is not None:
+        write_text(files.markdown, reproduce_markdown(result))
     if files.figure is not None:
         draw_precision(result, files.figure)
 

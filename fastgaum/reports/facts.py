@@ -18,19 +18,20 @@ import polars as pl
 
 from fastgaum.baselines.floors import Precisions, floor_precisions
 from fastgaum.errors import ConfigError
-from fastgaum.logs.log import IntArray, SessionLog, SplitName
+from fastgaum.logs.log import IntArray, ItemCounts, SessionLog, SplitName
 from fastgaum.metrics.calibration import candidate_outcomes
 from fastgaum.metrics.intervals import bootstrap_mean
 from fastgaum.metrics.sums import Float64Array, cut
 from fastgaum.reports.log_facts import log_facts
-from fastgaum.reports.split_scores import (
-    DisplayCounts,
+from fastgaum.reports.table import Json, finite
+from fastgaum.reports.trained_run import (
     SplitScores,
+    TrainedRun,
     floor_difference,
+    log_of,
+    repeat_commands,
     run_differences,
 )
-from fastgaum.reports.table import Json, finite
-from fastgaum.reports.trained_run import TrainedRun, log_of, repeat_commands
 
 
 def report_facts(
@@ -105,7 +106,7 @@ def _run_facts(run: TrainedRun, scored: SplitScores, split: SplitName, floors: P
         "evaluation": scored.evaluation.to_dict(),
         "versus_floor": floor_difference(scored, floors),
         "calibration": calibration_facts(scored),
-        "learned": learned_facts(scored, DisplayCounts.of(scored.log)),
+        "learned": learned_facts(scored, scored.log.training_counts()),
         "displays": example_displays(scored),
         "commands": repeat_commands(run, split),
     }
@@ -135,7 +136,7 @@ is taken"""
 BoolArray = npt.NDArray[np.bool_]
 
 
-def learned_facts(scored: SplitScores, counts: DisplayCounts) -> Json:
+def learned_facts(scored: SplitScores, counts: ItemCounts) -> Json:
     """Groups of candidates and extreme items, for JSON."""
     several = np.repeat(scored.sizes > 1, scored.sizes)
     average = _Averages(scored, several)
@@ -178,7 +179,7 @@ def _mean(values: Float64Array) -> float | None:
 
 
 def _by_popularity(
-    average: _Averages, counts: DisplayCounts, scored: SplitScores, several: BoolArray
+    average: _Averages, counts: ItemCounts, scored: SplitScores, several: BoolArray
 ) -> list[Json]:
     levels = counts.choices[scored.items]
     if not several.any():
@@ -188,7 +189,7 @@ def _by_popularity(
     return [average.of(label, group == i) for i, label in enumerate(labels)]
 
 
-def _in_training(average: _Averages, counts: DisplayCounts, scored: SplitScores) -> list[Json]:
+def _in_training(average: _Averages, counts: ItemCounts, scored: SplitScores) -> list[Json]:
     displays, choices = counts.displays[scored.items], counts.choices[scored.items]
     return [
         average.of("never displayed", displays == 0),
@@ -208,7 +209,7 @@ def _in_session(average: _Averages, scored: SplitScores) -> list[Json]:
 
 
 def _extremes(
-    average: _Averages, counts: DisplayCounts, scored: SplitScores, several: BoolArray
+    average: _Averages, counts: ItemCounts, scored: SplitScores, several: BoolArray
 ) -> Json:
     """The items with the largest and the smallest mean utility, of those displayed often enough to
     say so."""

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastgaum.reports.cells import OURS
 from fastgaum.reports.plots import FIGURE_STYLE, check_figure, save_figure
+from fastgaum.reports.reproduce import OURS
 from fastgaum.reports.reproduce_table import FLOOR_MODELS, label_of, rows_by_model
 
 _OURS, _OTHER, _PUBLISHED, _FLOOR = "#1f6feb", "#57606a", "#d1242f", "#8c959f"

@@ -1,26 +1,33 @@
-"""A log as a report says it: sizes by split, what a display holds, floors, the audit; and other
-people's figures, which `data/published` holds."""
+"""A log as reports say it: sizes by split, what a display holds, floors, the audit, what the truth
+scores; and other people's figures, which `data/published` holds."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 
-from fastgaum.baselines.floors import Precisions, means_of
+from fastgaum.baselines.floors import Precisions, floor_precisions, means_of
+from fastgaum.baselines.registry import BASELINES, baseline_class
 from fastgaum.features.selection import select_sessions
 from fastgaum.logs.audit import audit
-from fastgaum.logs.log import SPLITS, SessionLog, SplitName
+from fastgaum.logs.audit_rules import EARLIER_DISPLAYS
+from fastgaum.logs.log import SPLITS, IntArray, SessionLog, SplitName
+from fastgaum.logs.registry import dataset, names
+from fastgaum.logs.truth import Truth, oracle_scores
+from fastgaum.metrics.precision import micro_mean
+from fastgaum.reports.grid import split_log
+from fastgaum.reports.table import Json
 
 
 def log_facts(
     log: SessionLog, split: SplitName, floors: Precisions, raw: pl.DataFrame | None = None
-) -> dict[str, Any]:
+) -> Json:
     """Facts of one log, for JSON; with its raw rows the audit also looks at their order.
 
     `floors` are those of the split.
@@ -53,7 +60,7 @@ def log_facts(
     }
 
 
-def _split_facts(log: SessionLog, name: str) -> dict[str, Any]:
+def _split_facts(log: SessionLog, name: str) -> Json:
     part = select_sessions(log, log.sessions_in(name))  # type: ignore[arg-type]
     sizes = np.diff(part.display_offsets)
     return {
@@ -67,6 +74,114 @@ def _split_facts(log: SessionLog, name: str) -> dict[str, Any]:
         if len(sizes)
         else None,
     }
+
+
+KS = (1, 2)
+
+
+@dataclass(frozen=True)
+class PooledEvents:
+    """The test events of a log under each of its splits, split after split."""
+
+    users: IntArray
+    """user of each event, shape (n_events,)"""
+    sizes: IntArray
+    """candidates of each event, shape (n_events,)"""
+    counts: tuple[int, ...]
+    """events of each split"""
+
+    @classmethod
+    def of(cls, log: SessionLog, resplits: Sequence[int | None]) -> PooledEvents:
+        """Collect them; `log` has its own split, None in `resplits` stands for it."""
+        users, sizes = [], []
+        for seed in resplits:
+            split = split_log(log, seed)
+            part = select_sessions(split, split.sessions_in("test"))
+            users.append(part.users(split))
+            sizes.append(np.diff(part.display_offsets))
+        return cls(np.concatenate(users), np.concatenate(sizes), tuple(map(len, users)))
+
+
+def dataset_facts(
+    name: str,
+    log: SessionLog,
+    resplits: Sequence[int | None],
+    events: PooledEvents,
+    oracle: Mapping[str, float] | None = None,
+) -> Json:
+    """Facts of a log under its splits, ready for JSON; `oracle` holds what the truth scores, where
+    it is known."""
+    splits = [split_log(log, seed) for seed in resplits]
+    facts: Json = {
+        "n_test_events": len(events.users),
+        "n_test_users": len(np.unique(events.users)),
+        "fingerprint": log.fingerprint,
+        "floors": _floors(splits),
+        "shares": _shares(splits),
+        "published_best": best_published(name),
+        "authors_code": authors_code(name),
+    }
+    if name in names() and dataset(name).simulated:
+        facts["simulated"] = {"rule": dataset(name).build["name"], "trace": _trace(splits)}
+    return facts if oracle is None else facts | {"oracle": dict(oracle)}
+
+
+def _trace(splits: Sequence[SessionLog]) -> float:
+    """prec@1, percent, of "fewest displays earlier in the session" on the test events of all
+    splits: the rule's trace."""
+    found = [
+        (one.test_prec_at_1, len(split.sessions_in("test")))
+        for split in splits
+        for one in audit(split).findings
+        if one.rule.startswith(EARLIER_DISPLAYS) and one.test_prec_at_1 is not None
+    ]
+    return weighted_mean([value for value, _ in found], [n for _, n in found])
+
+
+def _floors(splits: Sequence[SessionLog]) -> dict[str, dict[str, float]]:
+    """prec@k, percent, of each floor fitted on each split, over the test events of all."""
+    parts = [floor_precisions(split, "test", KS) for split in splits]
+    return {
+        floor.replace(" ", "_"): {
+            str(k): micro_mean(np.concatenate([part[floor][k] for part in parts])).value for k in KS
+        }
+        for floor in parts[0]
+    }
+
+
+def _shares(splits: Sequence[SessionLog]) -> dict[str, Json]:
+    """The audit's shares, each over what it counts in all splits."""
+    parts = zip(*(audit(split).facts for split in splits), strict=True)
+    shares: dict[str, Json] = {}
+    for facts in parts:
+        n = [fact.n for fact in facts]
+        percent = weighted_mean([fact.percent or 0.0 for fact in facts], n)
+        shares[facts[0].name] = {"percent": percent if sum(n) else None, "n": sum(n)}
+    return shares
+
+
+def pooled_oracle(
+    log: SessionLog, truth: Truth, resplits: Sequence[int | None]
+) -> dict[str, float]:
+    """What the truth scores on the test events of all splits: {"1": prec@1, "2": prec@2} in
+    percent, "nll" in nats."""
+    scores = [oracle_scores(split_log(log, seed), truth, ks=KS) for seed in resplits]
+    choices, events = [one.n_choices for one in scores], [one.n_events for one in scores]
+    precision = {
+        str(k): 100 * weighted_mean([one.precision[k] for one in scores], choices) for k in KS
+    }
+    return {**precision, "nll": weighted_mean([one.nll for one in scores], events)}
+
+
+def weighted_mean(values: Sequence[float], counts: Sequence[int]) -> float:
+    """Mean of means over what they count; NaN if that is nothing.
+
+    >>> weighted_mean([1.0, 4.0, float("nan")], [2, 1, 0])
+    2.0
+    """
+    pairs = [(value, n) for value, n in zip(values, counts, strict=True) if n > 0]
+    total = sum(n for _, n in pairs)
+    return sum(value * n for value, n in pairs) / total if total else float("nan")
 
 
 FOLDER = Path(__file__).parents[1] / "data" / "published"
@@ -84,9 +199,11 @@ PRESET_ROWS = {
 Row = dict[str, str | float | None]
 
 
-def preset_row(preset: str, head: str) -> str | None:
-    """The row of the published table that a preset's head repeats; None if there is none."""
-    return PRESET_ROWS.get((preset, head))
+def published_row(model: str, head: str) -> str | None:
+    """The row of the published table that a model's head repeats; None if there is none."""
+    if model in BASELINES:
+        return baseline_class(model).published_name
+    return PRESET_ROWS.get((model, head))
 
 
 def published_mean(dataset: str, row: str | None, k: int) -> float | None:
@@ -101,12 +218,12 @@ def published_datasets() -> set[str]:
     return {dataset for dataset, _, _ in _published_rows("published.csv")}
 
 
-def published_table() -> dict[str, Any]:
+def published_table() -> Json:
     """The whole published table: {not_released, rows: {model: {dataset: {"1": {mean, sd}, "2":
     …}}}}, in its order."""
     rows: dict[str, dict[str, dict[str, Row]]] = {}
-    for (dataset, model, k), (mean, sd) in _published_rows("published.csv").items():
-        rows.setdefault(model, {}).setdefault(dataset, {})[str(k)] = {"mean": mean, "sd": sd}
+    for (name, model, k), (mean, sd) in _published_rows("published.csv").items():
+        rows.setdefault(model, {}).setdefault(name, {})[str(k)] = {"mean": mean, "sd": sd}
     return {"not_released": list(NOT_RELEASED), "rows": rows}
 
 
@@ -132,7 +249,7 @@ def authors_code(dataset: str) -> dict[str, dict[str, float]]:
     return rows
 
 
-def tuning_budget(file: Path = FOLDER.parent / "tuning.csv") -> dict[str, dict[str, Any]]:
+def tuning_budget(file: Path = FOLDER.parent / "tuning.csv") -> dict[str, Json]:
     """How many settings each model's search compared, and where: {model: {settings_tried, where}};
     empty if unknown."""
     if not file.is_file():

@@ -1,24 +1,40 @@
-"""`reproduce`: train a plan's runs and put their figures together as one JSON-ready object."""
+"""`reproduce`: train the runs of a grid and put their figures together as one JSON-ready object.
+
+A row is one model's head, its seeds averaged and the test events of its splits pooled. A user may
+stand in the test part of several splits. The pooled mean is over all test events of all splits, and
+the bootstrap draws users with their events from all of them: events of one user never count as
+independent.
+
+The other row of a comparison is always another model's: the heads of one model are one training,
+and the generator that follows its own reward closely is no rival of it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from typing import Any
+from dataclasses import dataclass
+
+import numpy as np
 
 from fastgaum.logs.log import SessionLog
 from fastgaum.machine import machine_facts
-from fastgaum.reports.cells import (
+from fastgaum.metrics.evaluation import HeadFigures
+from fastgaum.metrics.intervals import bootstrap_mean, paired_difference
+from fastgaum.metrics.precision import Float64Array, micro_mean, user_mean
+from fastgaum.reports.grid import GridRun, Outcome, RunFailure, RunFigures, run_all
+from fastgaum.reports.log_facts import (
     KS,
     PooledEvents,
-    Row,
-    cells_of,
-    compare_rows,
     dataset_facts,
-    rows_of,
+    published_datasets,
+    published_mean,
+    published_row,
+    published_table,
+    tuning_budget,
 )
-from fastgaum.reports.grid import GridRun, Outcome, RunFailure, RunFigures, run_all
-from fastgaum.reports.log_facts import published_datasets, published_table, tuning_budget
+from fastgaum.reports.reproduce_table import FLOOR_MODELS
+from fastgaum.reports.table import Json
 
 Groups = dict[str, dict[str, dict[int | None, list[Outcome]]]]
 """outcomes by data set, model, split, in the order of their seeds"""
@@ -33,7 +49,7 @@ def run_grid(
     device: str = "auto",
     on_start: Callable[[GridRun], None] = lambda run: None,
     on_done: Callable[[GridRun, Outcome, int], None] = lambda run, outcome, done: None,
-) -> dict[str, Any]:
+) -> Json:
     """Train and evaluate every run; return {machine, datasets, cells, comparison, failed, tuning,
     published_table}.
 
@@ -50,7 +66,7 @@ def run_grid(
         for index, outcome in results:
             outcomes[index] = outcome
             on_done(runs[index], outcome, len(outcomes))
-    result: dict[str, Any] = {
+    result: Json = {
         "machine": machine_facts(),
         "datasets": {},
         "cells": [],
@@ -75,7 +91,7 @@ def _dataset(
     log: SessionLog,
     models: Mapping[str, Mapping[int | None, Sequence[Outcome]]],
     oracle: Mapping[str, float] | None,
-) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
+) -> tuple[Json, list[Json], Json]:
     """Facts, cells and comparison of one data set."""
     resplits = list(next(iter(models.values())))
     events = PooledEvents.of(log, resplits)
@@ -111,7 +127,7 @@ def _groups(runs: Sequence[GridRun], outcomes: Mapping[int, Outcome]) -> Groups:
     return groups
 
 
-def _failed(runs: Sequence[GridRun], outcomes: Mapping[int, Outcome]) -> list[dict[str, Any]]:
+def _failed(runs: Sequence[GridRun], outcomes: Mapping[int, Outcome]) -> list[Json]:
     failed = []
     for i, run in enumerate(runs):
         outcome = outcomes[i]
@@ -124,3 +140,189 @@ def _failed(runs: Sequence[GridRun], outcomes: Mapping[int, Outcome]) -> list[di
             }
             failed.append(where | {"reason": outcome.reason})
     return failed
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table."""
+
+    model: str
+    head: str
+    runs: tuple[tuple[RunFigures, ...], ...]
+    """by split, then by seed"""
+    values: Mapping[int, Float64Array]
+    """prec@k of each event, percent, averaged over seeds, splits one after the other; by k, shape
+    (n_events,)"""
+
+    @property
+    def heads(self) -> list[list[HeadFigures]]:
+        """This head's figures, by split, then by seed."""
+        return [[run.test.heads[self.head] for run in seeds] for seeds in self.runs]
+
+    def by_seed(
+        self,
+        value: Callable[[HeadFigures], float],
+        events: Callable[[HeadFigures], int] | None = None,
+    ) -> Float64Array:
+        """Each seed's mean of a figure over splits, weighted by `events` (all events if not given),
+        shape (n_seeds,)."""
+        values = np.array([[value(one) for one in seeds] for seeds in self.heads], dtype=np.float64)
+        weights = np.array([(events or _all_events)(seeds[0]) for seeds in self.heads])
+        counted = weights > 0
+        if not counted.any():
+            return np.full(values.shape[1], np.nan)
+        return np.asarray(
+            np.average(values[counted], axis=0, weights=weights[counted]), dtype=np.float64
+        )
+
+
+def rows_of(model: str, runs: Sequence[Sequence[RunFigures]]) -> list[Row]:
+    """One row per head of a model; `runs` by split, then by seed."""
+    return [
+        Row(model, head, tuple(map(tuple, runs)), {k: _pooled(runs, head, k) for k in KS})
+        for head in runs[0][0].test.heads
+    ]
+
+
+def cells_of(
+    row: Row,
+    dataset: str,
+    resplits: Sequence[int | None],
+    events: PooledEvents,
+    random: Mapping[str, float],
+    oracle: Mapping[str, float] | None,
+) -> list[Json]:
+    """One cell per k, ready for JSON; `random` and `oracle` hold prec@k of the floor and of the
+    truth by k as text."""
+    runs = [run for seeds in row.runs for run in seeds]
+    gaps = [run.train_gap for run in runs if run.train_gap is not None]
+    nll = row.by_seed(lambda head: head.nll.mean)
+    shared = {
+        "protocol": runs[0].protocol,
+        "selection": runs[0].select,
+        "settings_tried": runs[0].settings_tried,
+        "seeds": len(row.runs[0]),
+        "splits": len(row.runs),
+        "nll": _mean(nll),
+        "nll_sd": _sd(nll),
+        "ece": _mean(row.by_seed(lambda head: head.ece)),
+        "brier": _mean(row.by_seed(lambda head: head.brier)),
+        "gap": _mean(gaps) if gaps else None,
+        "seconds": _mean([run.seconds for run in runs]),
+    }
+    cells = []
+    for k in KS:
+        values = row.values[k]
+        interval = bootstrap_mean(values, events.users)
+        way = (
+            None
+            if oracle is None
+            else (interval.mean - random[str(k)]) / (oracle[str(k)] - random[str(k)])
+        )
+        cell = {
+            "dataset": dataset,
+            "model": row.model,
+            "head": row.head,
+            "k": k,
+            "mean": interval.mean,
+            "sd": _sd(_precision_by_seed(row, k)),
+            "ci": [interval.low, interval.high],
+            "published": published_mean(dataset, published_row(row.model, row.head), k),
+            "n_events": interval.n_events,
+            "prec_nontrivial": micro_mean(values[events.sizes > k]).value,
+            "prec_per_user": user_mean(values, events.users).value,
+            "way_to_oracle": way,
+            "by_split": _by_split(row, resplits, k),
+        }
+        cells.append(cell | shared)
+    return cells
+
+
+def _precision_by_seed(row: Row, k: int) -> Float64Array:
+    return row.by_seed(lambda head: head.precision[k].mean, lambda head: head.precision[k].n_events)
+
+
+def _by_split(row: Row, resplits: Sequence[int | None], k: int) -> dict[str, float] | None:
+    """Mean over seeds of each split, by its seed as text; None for the log's own split alone."""
+    if list(resplits) == [None]:
+        return None
+    means = [_mean([head.precision[k].mean for head in seeds]) for seeds in row.heads]
+    return {str(seed): mean for seed, mean in zip(resplits, means, strict=True)}
+
+
+def _pooled(runs: Sequence[Sequence[RunFigures]], head: str, k: int) -> Float64Array:
+    """One value per event, averaged over seeds: users are what an interval is about, seeds have
+    their own ±."""
+    splits = [
+        np.mean([run.test.heads[head].precision_per_event[k] for run in seeds], axis=0)
+        for seeds in runs
+    ]
+    return np.concatenate(splits)
+
+
+def _all_events(head: HeadFigures) -> int:
+    return head.nll.n_events
+
+
+def _mean(values: Sequence[float] | Float64Array) -> float:
+    return float(np.mean(values))
+
+
+def _sd(values: Sequence[float] | Float64Array) -> float:
+    """Standard deviation over seeds (n - 1); 0 for a single seed, whose spread is unknown: see
+    the cell's `seeds`."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+OURS = ("fastgaum", "reward")
+"""the row that is compared in words"""
+
+
+def compare_rows(rows: Sequence[Row], events: PooledEvents, k: int) -> tuple[list[Json], Json]:
+    """Compare the rows of one data set at one k.
+
+    Returns:
+        For each row {vs_best_other, bold}: its paired difference to the best row of another model
+        (for the best row the runner-up), None without one, and whether it is the column's best by
+        more than chance; floors never are. And the column's summary: {best, ours}, ours None where
+        it is not among the rows.
+    """
+    means = [micro_mean(row.values[k]).value for row in rows]
+    ranks = sorted(range(len(rows)), key=lambda i: math.inf if math.isnan(means[i]) else -means[i])
+    ordered = [rows[i] for i in ranks]
+    parts = []
+    for row in rows:
+        others = [other for other in ordered if other.model != row.model]
+        versus = _versus(row, others[0], events, k) if others else None
+        parts.append(
+            {
+                "vs_best_other": versus,
+                "bold": row is ordered[0] and _is_ahead(row, others, events, k),
+            }
+        )
+    named = [
+        {"model": row.model, "head": row.head, "mean": mean, **part}
+        for row, mean, part in zip(rows, means, parts, strict=True)
+    ]
+    ours = next((one for one in named if (one["model"], one["head"]) == OURS), None)
+    return parts, {"best": named[ranks[0]], "ours": ours}
+
+
+def _is_ahead(row: Row, others: Sequence[Row], events: PooledEvents, k: int) -> bool:
+    """Whether the interval to every other model's row lies above 0, not only to the runner-up's.
+
+    A row that goes wrong on other events than the best one has a wide interval: being third, it may
+    still be level with the best when the runner-up is not."""
+    if not others or row.model in FLOOR_MODELS.values():
+        return False
+    return all(_versus(row, other, events, k)["ci"][0] > 0 for other in others)
+
+
+def _versus(row: Row, other: Row, events: PooledEvents, k: int) -> Json:
+    difference = paired_difference(row.values[k], other.values[k], events.users)
+    return {
+        "model": other.model,
+        "head": other.head,
+        "diff": difference.mean,
+        "ci": [difference.low, difference.high],
+    }

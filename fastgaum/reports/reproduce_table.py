@@ -1,18 +1,15 @@
 """The table of `reproduce` from its JSON object: blocks of text cells with the lines below them,
-for a terminal or as markdown, and as csv.
+for a terminal or as markdown.
 
 Everything that is printed comes from the object, so that a table can be set again from a JSON
 file."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
-from fastgaum.reports.table import Block, block_to_markdown, finite, num, ranges, signed, spread
+from fastgaum.reports.table import Block, Json, block_to_markdown, num, ranges, signed, spread
 
 KS = ("1", "2")
 FLOOR_MODELS = {
@@ -37,11 +34,11 @@ COLUMNS = (
 )
 IDENTITY_MARK = " †"
 
-ByK = Mapping[str, Mapping[str, Any]]
+ByK = Mapping[str, Json]
 """the cells of one row by k"""
 
 
-def reproduce_blocks(result: Mapping[str, Any]) -> list[Block]:
+def reproduce_blocks(result: Json) -> list[Block]:
     """One block per data set of a reproduce object, and the published table where it has to do with
     one of them.
 
@@ -55,12 +52,12 @@ def reproduce_blocks(result: Mapping[str, Any]) -> list[Block]:
     )
 
 
-def reproduce_markdown(result: Mapping[str, Any]) -> str:
+def reproduce_markdown(result: Json) -> str:
     """The same reproduce_blocks as markdown."""
     return "\n".join(block_to_markdown(block) for block in reproduce_blocks(result))
 
 
-def published_block(table: Mapping[str, Any]) -> Block:
+def published_block(table: Json) -> Block:
     """The whole published table, prec@1 / prec@2, as `published.published_table` gives it."""
     rows, missing = table["rows"], table["not_released"]
     datasets = list(dict.fromkeys(dataset for row in rows.values() for dataset in row))
@@ -82,10 +79,10 @@ def published_block(table: Mapping[str, Any]) -> Block:
     )
 
 
-def rows_by_model(cells: Iterable[Mapping[str, Any]], dataset: str) -> dict[tuple[str, str], ByK]:
+def rows_by_model(cells: Iterable[Json], dataset: str) -> dict[tuple[str, str], ByK]:
     """The cells of one data set by (model, head) and k, best prec@1 first, equals in the grid's
     order."""
-    rows: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    rows: dict[tuple[str, str], dict[str, Json]] = {}
     for cell in cells:
         if cell["dataset"] == dataset:
             rows.setdefault((cell["model"], cell["head"]), {})[str(cell["k"])] = cell
@@ -98,7 +95,7 @@ def label_of(key: tuple[str, str], rows: Iterable[tuple[str, str]]) -> str:
     return f"{model}, {head}" if sum(name == model for name, _ in rows) > 1 else model
 
 
-def _block(result: Mapping[str, Any], name: str, facts: Mapping[str, Any]) -> Block:
+def _block(result: Json, name: str, facts: Json) -> Block:
     rows = rows_by_model(result["cells"], name)
     floors = {floor: rows.get((FLOOR_MODELS.get(floor, ""), "reward")) for floor in facts["floors"]}
     lines = [_floor_row(floor, facts["floors"][floor], by_k) for floor, by_k in floors.items()]
@@ -127,7 +124,7 @@ def _block(result: Mapping[str, Any], name: str, facts: Mapping[str, Any]) -> Bl
     )
 
 
-def _floor_row(floor: str, precs: Mapping[str, Any], by_k: ByK | None) -> list[str]:
+def _floor_row(floor: str, precs: Json, by_k: ByK | None) -> list[str]:
     """A floor, with the figures of the model that it is where the grid has it."""
     label = f"floor: {floor.replace('_', ' ')}"
     return (
@@ -135,7 +132,7 @@ def _floor_row(floor: str, precs: Mapping[str, Any], by_k: ByK | None) -> list[s
     )
 
 
-def _published_rows(facts: Mapping[str, Any]) -> Iterator[list[str]]:
+def _published_rows(facts: Json) -> Iterator[list[str]]:
     best = facts.get("published_best") or {}
     if best:
         names = [best[k]["model"] for k in KS if k in best]
@@ -145,7 +142,7 @@ def _published_rows(facts: Mapping[str, Any]) -> Iterator[list[str]]:
         yield [f"authors' code: {model}", num(precs.get("1")), "", num(precs.get("2"))]
 
 
-def _oracle_row(oracle: Mapping[str, Any]) -> list[str]:
+def _oracle_row(oracle: Json) -> list[str]:
     return ["oracle", num(oracle["1"]), "", num(oracle["2"]), "", "", num(oracle["nll"], 3)]
 
 
@@ -172,7 +169,7 @@ def _figures(by_k: ByK) -> list[str]:
     ]
 
 
-def _versus(part: Mapping[str, Any] | None) -> str:
+def _versus(part: Json | None) -> str:
     return (
         ""
         if part is None
@@ -180,7 +177,7 @@ def _versus(part: Mapping[str, Any] | None) -> str:
     )
 
 
-def _both(by_k: Mapping[str, Mapping[str, Any]]) -> str:
+def _both(by_k: ByK) -> str:
     return " / ".join(spread(by_k[k]["mean"], by_k[k]["sd"]) for k in KS if k in by_k)
 
 
@@ -192,12 +189,8 @@ def _rank(mean: float | None) -> float:
     return -math.inf if mean is None or math.isnan(mean) else mean
 
 
-Rows = Mapping[tuple[str, str], Mapping[str, Mapping[str, Any]]]
-"""cells by (model, head) and k"""
-
-
 def notes_of(
-    result: Mapping[str, Any], name: str, facts: Mapping[str, Any], rows: Rows, *, marked: bool
+    result: Json, name: str, facts: Json, rows: Mapping[tuple[str, str], ByK], *, marked: bool
 ) -> Iterator[str]:
     """What a reader must know to read one data set's table; `marked`: a row reads the identity
     alone."""
@@ -237,7 +230,7 @@ def notes_of(
         yield "; ".join(shares)
 
 
-def failures_of(result: Mapping[str, Any], name: str) -> Iterator[str]:
+def failures_of(result: Json, name: str) -> Iterator[str]:
     """One line per failed run of a data set; its model has no row."""
     for run in result.get("failed", []):
         if run["dataset"] == name:
@@ -246,7 +239,7 @@ def failures_of(result: Mapping[str, Any], name: str) -> Iterator[str]:
             yield f"failed, so without a row: {which}: {run['reason']}"
 
 
-def _what_was_run(result: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+def _what_was_run(result: Json, facts: Json) -> str:
     seeds, resplit = result["seeds"], result["resplit"]
     events = f"{facts['n_test_events']} test events of {facts['n_test_users']} users"
     counted = f"{seeds} seed{'s' if seeds > 1 else ''}"
@@ -263,7 +256,7 @@ def _what_was_run(result: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     )
 
 
-def _comparison(by_k: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def _comparison(by_k: ByK) -> Iterator[str]:
     if not any(part["best"]["vs_best_other"] for part in by_k.values()):
         return
     yield (
@@ -282,12 +275,12 @@ def _comparison(by_k: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         yield f"{model} against the best other model: {', '.join(texts)}"
 
 
-def _against(part: Mapping[str, Any]) -> str:
+def _against(part: Json) -> str:
     low, high = part["ci"]
     return f"{signed(part['diff'])} ({signed(low)} to {signed(high)}, {part['model']})"
 
 
-def _budget(result: Mapping[str, Any], cells: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+def _budget(result: Json, cells: Iterable[Json]) -> Iterator[str]:
     """How many settings each model's search compared; what a fit itself compares comes on top."""
     cells = list(cells)
     models = {cell["model"] for cell in cells}
@@ -308,62 +301,3 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> str:
     for name, value in dict(pairs).items():
         groups.setdefault(value, []).append(name)
     return ", ".join(f"{value} ({', '.join(names)})" for value, names in groups.items())
-
-
-CSV_COLUMNS = (
-    "dataset",
-    "protocol",
-    "model",
-    "head",
-    "k",
-    "mean",
-    "sd",
-    "ci_low",
-    "ci_high",
-    "bold",
-    "vs_model",
-    "vs_head",
-    "vs_diff",
-    "vs_low",
-    "vs_high",
-    "published",
-    "seeds",
-    "splits",
-    "n_events",
-    "nll",
-    "nll_sd",
-    "ece",
-    "brier",
-    "gap",
-    "prec_nontrivial",
-    "prec_per_user",
-    "way_to_oracle",
-    "selection",
-    "seconds",
-)
-
-
-def cells_csv(result: Mapping[str, Any]) -> str:
-    """One line per cell under CSV_COLUMNS, in the object's order; what does not exist is empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    for cell in result["cells"]:
-        low, high = cell["ci"]
-        versus = cell.get("vs_best_other") or {
-            "model": None,
-            "head": None,
-            "diff": None,
-            "ci": (None, None),
-        }
-        flat = {
-            "ci_low": low,
-            "ci_high": high,
-            "vs_model": versus["model"],
-            "vs_head": versus["head"],
-            "vs_diff": versus["diff"],
-            "vs_low": versus["ci"][0],
-            "vs_high": versus["ci"][1],
-        }
-        writer.writerow(finite({**cell, **flat}))
-    return text.getvalue()

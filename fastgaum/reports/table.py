@@ -1,9 +1,8 @@
 """What all tables share: a block of text cells and the lines below it, figures as text in one form,
-markdown, and JSON with a line per cell."""
+markdown, and values that JSON can hold."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -97,13 +96,6 @@ def _markdown_row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def to_json(result: Mapping[str, Any]) -> str:
-    """One JSON object with a line per cell, data set and published row, so that two tables differ
-    by lines."""
-    parts = [f"{json.dumps(key)}: {_lines(value)}" for key, value in finite(result).items()]
-    return "{\n" + ",\n".join(parts) + "\n}\n"
-
-
 def finite(value: Any) -> Any:
     """The same value with null for a figure that does not exist (NaN), which JSON does not have;
     keys as text."""
@@ -112,19 +104,3 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _lines(value: Any) -> str:
-    if isinstance(value, dict) and value:
-        return (
-            "{\n"
-            + ",\n".join(f"  {_json(key)}: {_json(one)}" for key, one in value.items())
-            + "\n}"
-        )
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        return "[\n" + ",\n".join(f"  {_json(one)}" for one in value) + "\n]"
-    return _json(value)
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, allow_nan=False, ensure_ascii=False)

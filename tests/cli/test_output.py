@@ -21,7 +21,7 @@ OUTPUTS = {
     "fidelity RUN LOG": ["--json", "--markdown", "--plot"],
     "report RUN -o new.html": ["--json"],
     "report RUN": ["-o"],
-    "reproduce": ["--json", "--markdown", "--csv", "--figure"],
+    "reproduce": ["--json", "--markdown", "--figure"],
     "bench": ["--json", "--markdown", "--plot"],
     "doctor": ["--json"],
     "data list": ["--json"],

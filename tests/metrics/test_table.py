@@ -9,7 +9,7 @@ import pytest
 
 from fastgaum.reports.log_facts import authors_code, best_published, published_table
 from fastgaum.reports.reproduce_table import reproduce_blocks, reproduce_markdown
-from fastgaum.reports.table import Block, to_json
+from fastgaum.reports.table import Block, finite
 
 
 def cells_of(model: str, mean: float, *, head: str = "reward", **more: Any) -> list[dict[str, Any]]:
@@ -233,10 +233,8 @@ def test_the_whole_published_table_stands_below() -> None:
 def test_a_table_set_again_from_its_file_is_the_same() -> None:
     cells = [*cells_of("fastgaum", 80.0, nll=float("nan")), *cells_of("logit", float("nan"))]
     result = object_of(cells, published_table=published_table(), comparison={}, failed=[])
-    text = to_json(result)
+    text = json.dumps(finite(result), allow_nan=False)
     assert reproduce_markdown(json.loads(text)) == reproduce_markdown(result)
-    # a line per cell
-    assert sum(line.startswith('  {"dataset"') for line in text.splitlines()) == len(cells)
 
 
 @pytest.mark.parametrize("protocol", ["views", "bags"])

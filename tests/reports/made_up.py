@@ -6,8 +6,9 @@ import numpy as np
 
 from fastgaum.metrics.evaluation import Evaluation, HeadFigures
 from fastgaum.metrics.intervals import Interval
-from fastgaum.reports.cells import PooledEvents, Row, rows_of
 from fastgaum.reports.grid import RunFigures
+from fastgaum.reports.log_facts import PooledEvents
+from fastgaum.reports.reproduce import Row, rows_of
 
 
 def run_of(

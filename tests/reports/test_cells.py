@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from fastgaum.logs.split import resplit
-from fastgaum.reports.cells import PooledEvents, cells_of, dataset_facts, rows_of
+from fastgaum.reports.log_facts import PooledEvents, dataset_facts
+from fastgaum.reports.reproduce import cells_of, rows_of
 from tests.builders import random_log
 from tests.reports.made_up import events_of, run_of
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastgaum.metrics.intervals import paired_difference
-from fastgaum.reports.cells import compare_rows
+from fastgaum.reports.reproduce import compare_rows
 from tests.reports.made_up import events_of, row
 
 USERS = list(range(40))
