@@ -7,55 +7,35 @@ starts: 4,096 users, slates of 10 of 10,000 items, protocol identity, LSTM of 20
 model trained on the synthetic world. What counts as arithmetic is the second layer of the scorer, 2
 · 64² per displayed item.
 
-RecSim runs where $FASTGAUM_RECSIM_VENV names an environment that holds it (`rivals/recsim_world.py`
-makes one). RecSim NG and SARDINE do not install as they are or at all from PyPI; what they do on
-two cores of this kind, 178,000 and 12,000 user-steps/s, measured elsewhere, stands as plain bars on
-the rate: 3 and 50 times as much."""
+RecSim runs where $FASTGAUM_PEERS names an environment that holds it (`rivals/peers.py` makes one). RecSim
+NG and SARDINE did, measured elsewhere on two cores of this kind, 178,000 and 12,000 user-steps/s."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from fastgaum import threads
 from fastgaum.bench.races import RATE, Bar, Race
+from fastgaum.bench.rivals.peers import PEERS, rate
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.learned_population import LearnedPopulation
 from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.random_keys import CHOICE, START, Keys
-from fastgaum.worlds.vector_env import UserVectorEnv
 
-RECSIM_VENV = "FASTGAUM_RECSIM_VENV"
-RECSIM_NG, SARDINE, RECSIM = 178_000, 12_000, 12_000
-"""user-steps/s with slates of 10, as this project's issue on environments records them, the best of
-each"""
-BARS = (
-    Bar(600_000, RATE, 12),
-    Bar(3 * RECSIM_NG, RATE),
-    Bar(50 * SARDINE, RATE),
-    Bar(50 * RECSIM, RATE),
-)
 IDENTITY = {"protocol": "identity", "relations": False, "set_context": False}
 SETTINGS: dict[str, tuple[dict[str, Any], tuple[Bar, ...]]] = {
-    "env-4096": (IDENTITY, BARS),
-    "env-4096-elu": ({**IDENTITY, "activation": "elu"}, ()),
-    "env-4096-gru": ({**IDENTITY, "history": "gru"}, ()),
+    "env-4096": (IDENTITY, (Bar(600_000, RATE, 12),)),
     "env-4096-bags": ({"relations": False}, ()),
     "env-4096-relations": ({"relations": True}, ()),
 }
-GYMNASIUM = "env-4096-gymnasium"
 FIGURES = ("env-single", "env-step-200", "env-recsim")
-GROUPS = dict.fromkeys([*SETTINGS, GYMNASIUM, *FIGURES])
+GROUPS = dict.fromkeys([*SETTINGS, *FIGURES])
 K, STEPS = 10, 20
 
 
@@ -126,48 +106,6 @@ def test_steps(race: Race, full: bool, group: str, contender: str) -> None:
     )
 
 
-@pytest.mark.parametrize("contender", ["ours"])
-@pytest.mark.parametrize("group", [GYMNASIUM])
-def test_steps_through_gymnasium(race: Race, full: bool, group: str, contender: str) -> None:
-    """The same users behind the whole of `UserVectorEnv.step`: actions checked, places turned into
-    items, keys, rewards, ends, infos, observations copied, and the autoreset, one more call after
-    the 20 steps of each episode."""
-    world, n = world_of(full, **IDENTITY), 4096 if full else 40
-    envs = UserVectorEnv(n, world=world, slate_size=K, horizon=STEPS)
-    draws = np.random.default_rng(0)
-    actions = [draws.integers(0, world.n_items, (n, K)) for _ in range(STEPS + 1)]
-
-    _check_episode(envs, actions)
-
-    def steps() -> None:
-        for action in actions:
-            envs.step(action)
-
-    race(steps, None, unit="user-steps", amount=n * STEPS, bars=BARS[:1])
-
-
-def _check_episode(envs: UserVectorEnv, actions: list[Any]) -> None:
-    """Each step is what the users do who are shown those items with those keys, and all begin anew
-    after the last."""
-    users, keys = envs.world.population(envs.num_envs), Keys(envs.num_envs)
-    keys.seed(0, keys.everyone)
-    keys.start(keys.everyone)
-    users.reset(keys.of(START))
-    envs.reset(seed=0)
-    for step, action in enumerate(actions[:-1]):
-        response = users.step(action.astype(np.int32), keys.of(CHOICE))
-        keys.steps += 1
-        observations, rewards, terminated, truncated, _ = envs.step(action)
-        np.testing.assert_array_equal(rewards, response.utilities)
-        np.testing.assert_array_equal(observations, users.states)
-        assert not terminated.any()
-        assert (truncated == (step + 1 == STEPS)).all()
-    observations, rewards, *_ = envs.step(actions[-1])
-    assert not rewards.any()
-    assert isinstance(observations, np.ndarray)
-    assert not observations.any()
-
-
 def _check_draws(work: Steps) -> None:
     probabilities, none = work.users.probabilities(work.slates[0])
     np.testing.assert_allclose(probabilities.sum(axis=1) + none, 1, atol=1e-5)
@@ -210,17 +148,9 @@ def test_the_two_hundredth_step(record: Callable[..., None], full: bool, group: 
 
 @pytest.mark.parametrize("group", ["env-recsim"])
 def test_recsim(record: Callable[..., None], full: bool, group: str) -> None:
-    venv = os.environ.get(RECSIM_VENV)
-    if not venv:
-        pytest.skip(
-            f"${RECSIM_VENV} names no environment with RecSim: bench/rivals/recsim_world.py makes "
-            "one"
-        )
-    script = Path(__file__).parent / "rivals" / "recsim_world.py"
-    done = subprocess.run(
-        [sys.executable, str(script), "--venv", venv], capture_output=True, text=True, check=True
-    )
-    theirs = json.loads(done.stdout.strip().splitlines()[-1])["user_steps_per_s"]
+    theirs = rate("recsim", threads.get_threads())
+    if theirs is None:
+        pytest.skip(f"${PEERS} names no environment with RecSim: bench/rivals/peers.py makes one")
     n = 4096 if full else 40
     work = Steps(world_of(full, **IDENTITY), n)
     # the best of five runs, as RecSim's

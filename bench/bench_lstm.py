@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_sequence
 
-from fastgaum.bench.races import Bar, Race
+from fastgaum.bench.races import Bar, Race, check
 from fastgaum.engine.optimiser import Named, NamedRoom, SparseTable
 from fastgaum.engine.recurrence import LstmLayer
 from fastgaum.logs.synthetic import synthesise
@@ -36,70 +36,43 @@ Step = Callable[[], dict[str, Tensor] | None]
 N_ITEMS = 10_000
 
 
+N_SESSIONS = 512
+
+
 @dataclass(frozen=True)
 class Setting:
-    """One group's sizes, rivals and bars."""
+    """One group's size, its rival and the bars.
+
+    Lengths are all at the mean where the rival pads, else those of the world."""
 
     size: int
-    n_sessions: int = 512
-    lengths: str = "tail"
-    """"tail" or "equal", then all at the mean"""
-    contenders: tuple[str, ...] = ("ours", "torch-packed", "torch-padded")
-    bars: tuple[Bar, ...] = ()
+    rival: str
+    bars: tuple[Bar, ...]
     dense: bool = False
     """whether the input is an array, not items"""
 
-    def small(self) -> Setting:
-        """The same with few sessions, for a smoke test; large states cost most in stock torch."""
-        return Setting(min(self.size, 96), 24, self.lengths, self.contenders, self.bars, self.dense)
 
-
-def _tail(size: int, packed: float, share: float | None, dense: bool = False) -> Setting:
-    bars = (Bar(packed, "torch-packed", 4), *(() if share is None else (Bar(share, "sgemm", 5),)))
-    # stock torch takes seconds per call at 512: the padded rival has no bar there, and is left out
-    contenders = ("ours", "torch-packed", "torch-padded")[: 2 if size >= 512 or dense else 3]
-    return Setting(size, contenders=contenders, bars=bars, dense=dense)
-
-
-def _equal(size: int, dense: bool = False) -> Setting:
-    bars = (Bar(1.0, "torch-padded", 4),)
-    return Setting(
-        size, lengths="equal", contenders=("ours", "torch-padded"), bars=bars, dense=dense
-    )
+def _tail(size: int, packed: float, share: float) -> Setting:
+    return Setting(size, "torch-packed", (Bar(packed, "torch-packed", 4), Bar(share, "sgemm", 5)))
 
 
 GROUPS = {
-    "lstm-h20-tail": _tail(20, 15.0, None),
     "lstm-h64-tail": _tail(64, 15.0, 0.30),
     "lstm-h128-tail": _tail(128, 80.0, 0.45),
     "lstm-h512-tail": _tail(512, 18.0, 0.65),
-    "lstm-h64-tail-64-sessions": Setting(64, 64),
-    "lstm-h64-tail-4096-sessions": Setting(64, 4096, contenders=("ours", "torch-packed")),
-    "lstm-h20-equal": _equal(20),
-    "lstm-h64-equal": _equal(64),
-    "lstm-h128-equal": _equal(128),
-    "lstm-h512-equal": _equal(512),
-    "lstm-h64-raggedness": Setting(
-        64, contenders=("ours", "equal-lengths"), bars=(Bar(0.95, "equal-lengths", 9),)
-    ),
-    "lstm-dense-h20-tail": _tail(20, 15.0, None, dense=True),
-    "lstm-dense-h64-tail": _tail(64, 15.0, None, dense=True),
-    "lstm-dense-h128-tail": _tail(128, 80.0, None, dense=True),
-    "lstm-dense-h512-tail": _tail(512, 18.0, None, dense=True),
-    "lstm-dense-h20-equal": _equal(20, dense=True),
-    "lstm-dense-h64-equal": _equal(64, dense=True),
-    "lstm-dense-h128-equal": _equal(128, dense=True),
-    "lstm-dense-h512-equal": _equal(512, dense=True),
+    "lstm-h64-equal": Setting(64, "torch-padded", (Bar(1.0, "torch-padded", 4),)),
+    "lstm-dense-h64-tail": Setting(64, "torch-packed", (Bar(15.0, "torch-packed", 4),), dense=True),
+    "lstm-dense-h64-equal": Setting(64, "torch-padded", (Bar(1.0, "torch-padded", 4),), dense=True),
 }
 
 
 class Work:
     """Sequences, weights, and the gradient that comes back from what reads the states."""
 
-    def __init__(self, size: int, n_sequences: int, lengths: str, dense: bool) -> None:
+    def __init__(self, size: int, n_sequences: int, equal: bool, dense: bool) -> None:
         log, _ = synthesise(30 * n_sequences, preset="tail", n_items=N_ITEMS)
         self.lengths = np.diff(log.session_offsets)[:n_sequences]
-        if lengths == "equal":
+        if equal:
             self.lengths = np.full(n_sequences, round(self.lengths.mean()))
         self.n_tokens = int(self.lengths.sum())
         draws = torch.Generator().manual_seed(0)
@@ -271,34 +244,30 @@ def torch_padded(work: Work) -> Step:
 
 CONTENDERS: dict[str, Callable[[Work], Step]] = {
     "ours": ours,
-    "equal-lengths": ours,
     "torch-packed": torch_packed,
     "torch-padded": torch_padded,
 }
 
 
 @lru_cache(maxsize=1)
-def work_of(size: int, n_sessions: int, lengths: str, dense: bool) -> Work:
-    return Work(size, n_sessions, lengths, dense)
+def work_of(size: int, n_sessions: int, equal: bool, dense: bool) -> Work:
+    return Work(size, n_sessions, equal, dense)
 
 
 @pytest.mark.parametrize(
     ("group", "contender"),
-    [(group, name) for group, setting in GROUPS.items() for name in setting.contenders],
+    [(group, name) for group, setting in GROUPS.items() for name in ("ours", setting.rival)],
 )
 def test_lstm(race: Race, full: bool, group: str, contender: str) -> None:
-    setting = GROUPS[group] if full else GROUPS[group].small()
-    lengths = "equal" if contender == "equal-lengths" else setting.lengths
-    work = work_of(setting.size, setting.n_sessions, lengths, setting.dense)
+    setting = GROUPS[group]
+    # large states cost most in stock torch
+    size, n_sessions = (setting.size, N_SESSIONS) if full else (min(setting.size, 96), 24)
+    work = work_of(size, n_sessions, setting.rival == "torch-padded", setting.dense)
     step = CONTENDERS[contender](work)
     expected: dict[str, Tensor] | None = work.expected
     if isinstance(step, FromItems | FromArray):
         step()
-        found = step.found()
-        assert found.keys() == work.expected.keys()
-        for name, value in work.expected.items():
-            scale = max(1.0, float(value.abs().max()))
-            torch.testing.assert_close(found[name], value, rtol=0.0, atol=1e-5 * scale)
+        check(step.found(), work.expected, 1e-5)
         expected = None
-    flops = 24.0 * setting.size**2 * work.n_tokens
+    flops = 24.0 * size**2 * work.n_tokens
     race(step, expected, unit="tokens", amount=work.n_tokens, bars=setting.bars, flops=flops)

@@ -1,130 +1,185 @@
-"""Races in training: whole adversarial rounds at the paper's sizes and at the report's, batches
-assembled in the time.
+"""Races in training: whole adversarial rounds at the paper's sizes, batches assembled in the time.
 
 Every contender starts from the same weights and takes the same batches; its first loss must be the
-reference's. Rivals that take seconds are given fewer steps of the same work.
-
-What the report's sizes allow (8 layers of 512, 46 million recurrent weights, batch 16 on Yelp, 19
-events): a logged round cannot do without 4.3 GFLOP, and not without moving 32 bytes per weight:
-AdamW reads and writes a weight and its two moments, the passes read the weight once each. That is
-1.5 GB, 37 ms at the 40 GB/s that torch's fused AdamW reached at best on two cores, and 20 ms of
-arithmetic at 211 GFLOP/s. So no implementation passes 520 events/s: 7 times the careful rival's 76,
-90 times the 5.7 that were measured on the report's own code."""
+reference's. Rivals that take seconds are given fewer steps of the same work."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from fastgaum import threads
 from fastgaum.bench.races import RATE, Bar, Race
-from fastgaum.bench.rivals.flops import step_flops
-from fastgaum.bench.training import PUBLIC, Data, Run, config_of, data_of, public_log, world
+from fastgaum.bench.rivals.flops import round_flops
+from fastgaum.bench.rivals.padded_one_hot import PaddedOneHot
+from fastgaum.bench.rivals.stock_torch import StockTorch
+from fastgaum.config import Config
+from fastgaum.engine.game import game_for
+from fastgaum.features.batches import Batch, Sessions, batches
+from fastgaum.features.selection import SharedSessions
+from fastgaum.features.space import FeatureSpace
+from fastgaum.game.game import ReferenceGame
+from fastgaum.logs.read import load
+from fastgaum.logs.registry import find_log
+from fastgaum.logs.synthetic import synthesise
+from fastgaum.nets.networks import Networks
+from fastgaum.nets.regularisers import regulariser_of
+from fastgaum.nets.tensors import to_tensors
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One group: on what, with which configuration, who races, what ours must reach."""
+    """One group: on what, with which batches, who races, what ours must reach."""
 
     on: str
     """a synthetic world's preset, or a public log's name"""
     contenders: dict[str, int]
     """steps per call of each"""
-    bars: tuple[Bar, ...] = ()
-    preset: str = "paper-lstm"
-    changes: dict[str, Any] = field(default_factory=dict)
+    bars: tuple[Bar, ...]
+    batch_sessions: int = 2048
+    table_optimiser: str = "adagrad"
     n_events: int = 1_000_000
     n_items: int = 1_000_000
 
 
-ADAGRAD = {"table_optimiser": "adagrad"}
-SCALE = {"batch_sessions": 2048, **ADAGRAD}
-
 GROUPS: dict[str, Setting] = {
     "round-scale": Setting(
         "scale",
-        {"ours": 40, "one-thread": 20, "our-autograd-path": 4, "stock-torch": 1},
+        {"ours": 40, "one-thread": 20, "stock-torch": 1},
         (Bar(120_000, RATE, 1), Bar(1.8, "one-thread", 10)),
-        changes=SCALE,
         n_events=10_000_000,
     ),
     "catalogue-1m-against-10k": Setting(
-        "scale",
-        {"ours": 40, "10k-items": 40},
-        (Bar(1 / 1.3, "10k-items", 6),),
-        changes=SCALE,
+        "scale", {"ours": 40, "10k-items": 40}, (Bar(1 / 1.3, "10k-items", 6),)
     ),
     "catalogue-10m-against-10k": Setting(
         "scale",
         {"ours": 40, "10k-items": 40},
         (Bar(1 / 1.5, "10k-items", 6),),
-        changes=SCALE,
         n_items=10_000_000,
     ),
     "round-tail": Setting(
         "tail",
-        {"ours": 20, "stock-torch": 2, "stock-torch-packed": 2, "stock-torch-loop": 2},
+        {"ours": 20, "stock-torch": 2},
         (Bar(5.0, "stock-torch", 3),),
-        changes={"batch_sessions": 64},
+        batch_sessions=64,
+        table_optimiser="adam",
         n_events=200_000,
         n_items=10_000,
     ),
-    **{
-        f"round-{name}": Setting(
-            name,
-            {"ours": 40, "stock-torch": 10, "stock-torch-sparse-adam": 10},
-            (Bar(3.0, "stock-torch", 3),),
-        )
-        for name in PUBLIC
-    },
-    **{
-        f"one-hot-{name}": Setting(
-            name,
-            {"ours": 100, "padded-one-hot": 1},
-            (Bar(200.0 if name != "taobao" else 500.0, "padded-one-hot", 2),),
-            changes={"batch_sessions": 16},
-        )
-        for name in PUBLIC
-    },
-    **{
-        f"one-hot-generated-{name}": Setting(
-            name,
-            {"ours": 100, "padded-one-hot": 1, "padded-one-hot-report": 1},
-            (Bar(200.0 if name != "taobao" else 500.0, "padded-one-hot-report", 2),),
-            changes={"batch_sessions": 16, "states": "generated"},
-        )
-        for name in PUBLIC
-    },
-    "one-hot-report-yelp": Setting(
+    "one-hot-yelp": Setting(
         "yelp",
-        {"ours": 5, "padded-one-hot": 1},
-        (Bar(100.0, "padded-one-hot", 2),),
-        preset="report",
-        changes={"batch_sessions": 16, "rounds_lr": 1.0},
-    ),
-    "one-hot-generated-report-yelp": Setting(
-        "yelp",
-        {"ours": 5, "padded-one-hot": 1, "padded-one-hot-report": 1},
-        (Bar(100.0, "padded-one-hot-report", 2),),
-        preset="report",
-        changes={"batch_sessions": 16, "rounds_lr": 1.0, "states": "generated"},
+        {"ours": 100, "padded-one-hot": 1},
+        (Bar(200.0, "padded-one-hot", 2),),
+        batch_sessions=16,
+        table_optimiser="adam",
     ),
 }
 
 
+@dataclass(frozen=True)
+class Data:
+    """Sessions to train on, and the ids that a table has a row for."""
+
+    train: Sessions
+    unknown_of_id: torch.Tensor
+
+    @property
+    def n_ids(self) -> int:
+        """Rows of every table."""
+        return len(self.unknown_of_id)
+
+
+@lru_cache(maxsize=2)
+def world(preset: str, n_events: int, n_items: int) -> Data:
+    """Training sessions of a synthetic world, their ids spread over a table with a row for every
+    item.
+
+    A space knows only the items that training displays, which on a short log are few. A
+    catalogue's size is that of its table, of which any row may be met next."""
+    log, _ = synthesise(n_events, preset=preset, n_items=n_items)
+    space = FeatureSpace.fit(log, "identity", set_context=False)
+    train = space.encoder(log).for_training(log.sessions_in("train"))
+    assert isinstance(train, SharedSessions)
+    n_rows = max(space.n_ids, n_items + 2)
+    rows = 1 + np.random.default_rng(0).permutation(n_rows - 1)[: space.n_ids - 1]
+    # id 0, no click, stays
+    ids = np.concatenate(([0], rows)).astype(np.int32)
+    unknown = np.zeros(n_rows, dtype=np.int32)
+    unknown[ids] = ids[space.unknown_of_id]
+    return Data(replace(train, id_of_item=ids[train.id_of_item]), torch.from_numpy(unknown))
+
+
+@lru_cache(maxsize=1)
+def public_data(name: str) -> Data | None:
+    """Training sessions of a released log, or None where it is not at hand."""
+    if find_log(name) is None:
+        return None
+    log = load(name)
+    space = FeatureSpace.fit(log, "identity", set_context=False)
+    train = space.encoder(log).for_training(log.sessions_in("train"))
+    return Data(train, torch.from_numpy(space.unknown_of_id))
+
+
 def data_for(setting: Setting, contender: str, full: bool) -> Data:
-    if setting.on in PUBLIC:
-        log = public_log(setting.on)
-        if log is None:
+    if setting.on == "yelp":
+        data = public_data(setting.on)
+        if data is None:
             pytest.skip(f"the log {setting.on} is not at hand: `fastgaum data get {setting.on}`")
-        return data_of(log)[1]
+        return data
     if not full:
         return world(setting.on, 400, 50)
-    return world(
-        setting.on, setting.n_events, 10_000 if contender == "10k-items" else setting.n_items
-    )
+    n_items = 10_000 if contender == "10k-items" else setting.n_items
+    return world(setting.on, setting.n_events, n_items)
+
+
+class Run:
+    """One contender: networks from seed 0, a game, and batches of whole sessions in an order that
+    all contenders share."""
+
+    def __init__(self, data: Data, config: Config, game: str) -> None:
+        torch.manual_seed(0)
+        self.data, self.config = data, config
+        networks = Networks(config, data.n_ids, data.train.numbers.shape[1])
+        self.game = GAMES[game](networks, config, data)
+        self.prepare: Callable[[Batch], Any] = getattr(self.game, "prepare", to_tensors)
+        self.waiting = self._batches()
+
+    def _batches(self) -> Iterator[Batch]:
+        order = np.random.default_rng(0)
+        while True:
+            yield from batches(self.data.train, self.config.batch_sessions, order)
+
+    def steps(self, n: int) -> float:
+        """Train on the next n batches, assembled within the time; returns the first step's loss."""
+        losses = [self.game.round(self.prepare(next(self.waiting))) for _ in range(n)]
+        return float(losses[0])
+
+    def n_events(self, steps: int) -> float:
+        """Events of so many batches, on average."""
+        train = self.data.train
+        n_sessions = min(self.config.batch_sessions, train.n_sessions)
+        return steps * n_sessions * train.n_events / train.n_sessions
+
+
+GAMES: dict[str, Callable[[Networks, Config, Data], Any]] = {
+    "ours": lambda networks, config, data: game_for(
+        networks, config, regulariser_of(config), data.unknown_of_id, False
+    ),
+    "reference": lambda networks, config, data: ReferenceGame(
+        networks, config, regulariser_of(config), data.unknown_of_id, False
+    ),
+    "stock-torch": lambda networks, config, data: StockTorch(networks, config, data.n_ids, False),
+    "padded-one-hot": lambda networks, config, data: PaddedOneHot(
+        networks, config, data.n_ids, False
+    ),
+}
 
 
 @pytest.mark.parametrize(
@@ -134,45 +189,39 @@ def data_for(setting: Setting, contender: str, full: bool) -> Data:
 def test_training(race: Race, full: bool, group: str, contender: str) -> None:
     setting = GROUPS[group]
     data = data_for(setting, contender, full)
-    sizes = (
-        {}
-        if full or setting.preset != "report"
-        else {"history_dim": 8, "history_layers": 2, "hidden": (16, 16)}
+    # what the rivals do not have: nothing is dropped; one generator step per reward step
+    config = Config.from_preset(
+        "paper-lstm",
+        players="adversarial",
+        generator_steps=1,
+        id_dropout=0.0,
+        dropout=0.0,
+        batch_sessions=setting.batch_sessions,
+        table_optimiser=setting.table_optimiser,
     )
-    config = config_of(setting.preset, **{**setting.changes, **sizes})
-    game = contender if contender not in ("one-thread", "10k-items") else "ours"
+    game = contender if contender in GAMES else "ours"
     steps = setting.contenders[contender] if full else 1
     count = threads.get_threads()
     if contender == "one-thread":
         threads.set_threads(1)
     try:
-        run = Run(data, config, contender=game)
-        # the same data and weights give the same first loss, whoever computes it
-        expected = (
-            Run(data, config, contender="our-autograd-path").steps(1)
-            if data.n_ids < 1_000_000
-            else None
-        )
-        step = lambda: run.steps(steps)  # noqa: E731
-        widest = data.widest if contender == "padded-one-hot-report" else None
-        padded = contender.startswith("padded-one-hot")
-        flops = step_flops(next(run.waiting), config, data.n_ids, "round", padded, widest)
-        first = Run(data, config, contender=game).steps(1) if expected is not None else None
-        if first is not None and expected is not None:
-            assert abs(float(first["first loss"]) - float(expected["first loss"])) <= 1e-4
+        if data.n_ids < 1_000_000:
+            # the same data and weights give the same first loss
+            losses = [Run(data, config, name).steps(1) for name in (game, "reference")]
+            assert abs(losses[0] - losses[1]) <= 1e-4
+        run = Run(data, config, game)
+        flops = round_flops(next(run.waiting), config) * steps
+
+        def step() -> None:
+            run.steps(steps)
+
         race(
             step,
             None,
             unit="events",
-            amount=_events(run, steps),
+            amount=run.n_events(steps),
             bars=setting.bars,
-            flops=flops * steps,
+            flops=flops if game == "ours" else None,
         )
     finally:
         threads.set_threads(count)
-
-
-def _events(run: Run, steps: int) -> float:
-    """Events of so many batches, on average."""
-    n_sessions = min(run.config.batch_sessions, run.data.train.n_sessions)
-    return steps * n_sessions * run.data.train.n_events / run.data.train.n_sessions

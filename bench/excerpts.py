@@ -128,16 +128,10 @@ SPEED = (
         "the same on 10 M events and 1 M items", "round-scale", "stock-torch", "stock torch, padded"
     ),
     Line(
-        "the same on YooChoose, batches of 16 users",
-        "one-hot-yoochoose",
+        "the same on Yelp, batches of 16 users",
+        "one-hot-yelp",
         "padded-one-hot",
         "padded one-hot vectors",
-    ),
-    Line(
-        "8 layers of 512, a published design, on Yelp",
-        "one-hot-generated-report-yelp",
-        "padded-one-hot-report",
-        "its own way of computing",
     ),
     Line(
         "LSTM of 64 over ragged sessions, both ways",

@@ -1,16 +1,24 @@
-"""What a log and its encoded sessions hold in memory, and what making them takes: one JSON object
-on one line.
+"""What this package holds in memory: one JSON object on one line.
 
-    python bench/memory.py --events 10_000_000 --items 1_000_000
+    python bench/memory.py log --events 10_000_000       # bytes an event of a log and its encoding
+    python bench/memory.py training                      # peak of an epoch of rounds
+    python bench/memory.py shards                        # peaks of converting and of an epoch
+    python bench/memory.py growth --epochs 100           # growth over epochs (a soak)
+    python bench/memory.py predict                       # peak of `fastgaum predict`
 
-Run it in a process of its own: peaks are the process's. Sizes are bytes per event; resident sizes
-are MB above what `import torch` alone takes. Linux only (it reads /proc/self/status)."""
+The log is the synthetic world `scale`. Resident sizes are MB above what `import torch` alone takes;
+peaks are those of this process, so run it in one of its own. Linux only (it reads
+/proc/self/status)."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,49 +32,181 @@ if TYPE_CHECKING:
 
 VIEW_BYTES, INLINE_BYTES = 16, 12
 """polars holds a text as a view, with its bytes inside up to 12 of them"""
+ROUNDS: dict[str, Any] = {"players": "adversarial", "warm_start": 0, "catch_up": 0}
+SHARED: dict[str, Any] = {**ROUNDS, "batch_sessions": 2048, "table_optimiser": "adagrad"}
+SHARDS, DISPLAYED = 16, 5.0
+"""mean candidates per event of the log in shards: 10 million events are 50 million displays"""
+SETTLED = 5
+"""epochs after which everything that is made once has been made"""
+BLOCKS, T_95 = 10, 2.306
+"""blocks of epochs, and Student's t, two-sided, for BLOCKS − 2 degrees of freedom"""
+PAGE_MB = 4096 / 1e6
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=10_000_000)
-    parser.add_argument("--items", type=int, default=1_000_000)
-    parser.add_argument(
-        "--candidates", type=float, default=None, help="mean per event; default: the world's own"
-    )
-    print(json.dumps(measure(**vars(parser.parse_args()))))
-
-
-def measure(events: int, items: int, candidates: float | None = None) -> dict[str, Any]:
-    """Sizes and peaks of loading, fitting and encoding the `scale` world."""
-    import torch  # noqa: F401
-
-    torch_alone = status_mb("VmRSS")
+def log_and_encoding(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Sizes and peaks of loading, fitting and encoding, seven candidates an event."""
+    alone = _torch_alone()
     from fastgaum.features.space import FeatureSpace
     from fastgaum.logs.synthetic import synthesise
 
-    more = {} if candidates is None else {"mean_display": candidates}
-    log = synthesise(events, preset="scale", n_items=items, **more)[0]
-    peaks = {"load": status_mb("VmHWM") - torch_alone}
+    events, items = arguments.events, arguments.items
+    log = synthesise(events, preset="scale", n_items=items, mean_display=7.0)[0]
+    peaks = {"load": status_mb("VmHWM") - alone}
     restart_peak()
     space = FeatureSpace.fit(log, "identity", set_context=False)
-    peaks["fit"] = status_mb("VmHWM") - torch_alone
+    peaks["fit"] = status_mb("VmHWM") - alone
     restart_peak()
     encoder = space.encoder(log)
     encoded = [encoder.for_training(log.sessions_in(split)) for split in ("train", "validation")]
     del encoder
-    peaks["encode"] = status_mb("VmHWM") - torch_alone
+    peaks["encode"] = status_mb("VmHWM") - alone
     of_log, of_encoded = log_bytes(log), held_bytes(encoded)
     return {
-        "events": log.n_events,
-        "items": log.n_items,
-        "candidates_per_event": log.n_candidates / log.n_events,
         "log_bytes_per_event": of_log / log.n_events,
         "encoded_bytes_per_event": of_encoded / sum(part.n_events for part in encoded),
         "resident_bytes_per_event": (of_log + of_encoded) / log.n_events,
-        "torch_mb": torch_alone,
-        "resident_mb": status_mb("VmRSS") - torch_alone,
+        "resident_mb": status_mb("VmRSS") - alone,
         "peak_mb": peaks,
     }
+
+
+def training(arguments: argparse.Namespace) -> dict[str, Any]:
+    """One epoch of rounds at the paper's sizes, row-wise Adagrad for the tables."""
+    alone = _torch_alone()
+    from fastgaum.logs.synthetic import synthesise
+
+    log = synthesise(arguments.events, preset="scale", n_items=arguments.items)[0]
+    return _epoch(log, alone)
+
+
+def shards(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The same on a log in shards, after converting files of rows to them in a process of its
+    own."""
+    with tempfile.TemporaryDirectory(prefix="fastgaum-shards-") as name:
+        folder = Path(name)
+        _write_rows(folder / "rows", arguments.events // SHARDS, arguments.items)
+        log = folder / "log"
+        convert = ["data", "convert", str(folder / "rows"), "-o", str(log)]
+        converting = _peak_of(*convert, "--shards", str(SHARDS))
+        alone = _torch_alone()
+        from fastgaum.logs.shards import open_shards
+
+        return {"convert_peak_mb": converting, **_epoch(open_shards(log), alone)}
+
+
+def growth(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Growth of resident memory over epochs, and the 95 % interval of its slope.
+
+    The log is small, so that an epoch is short: what an epoch leaves behind does not depend on
+    that. Each leaves its row of the training table, about half a kilobyte. `flat` says that the
+    interval lies below a page of memory per epoch, the least that resident memory shows."""
+    from fastgaum.logs.synthetic import synthesise
+    from fastgaum.models.user_model import UserModel
+
+    log, _ = synthesise(4_000, preset="scale", n_items=1_000)
+    epochs, watch = SETTLED + arguments.epochs, _Watch()
+    model = UserModel.from_preset("paper-lstm", epochs=epochs, patience=epochs, search=[], **ROUNDS)
+    model.fit(log, watch)
+    resident = watch.resident[SETTLED - 1 :]
+    low, slope, high = slope_of(resident)
+    return {
+        "growth_mb": resident[-1] - resident[0],
+        "bytes_per_epoch": [round(1e6 * bound) for bound in (low, slope, high)],
+        "flat": high < PAGE_MB,
+    }
+
+
+def predict(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Peak MB of `fastgaum predict`, all of the process included, by a model that a small log of
+    the same catalogue has trained. The bar is 1,500 MB."""
+    with tempfile.TemporaryDirectory(prefix="fastgaum-predict-") as name:
+        small, big, run = (str(Path(name) / part) for part in ("small", "big", "run"))
+        shape = ("--items", str(arguments.items), "--seed", "1")
+        short = [f"--set={key}=1" for key in ("epochs", "warm_start", "catch_up")]
+        _peak_of(
+            "data", "synth", "--events", str(min(arguments.events, 20_000)), *shape, "-o", small
+        )
+        _peak_of("train", small, "-o", run, *short)
+        _peak_of("data", "synth", "--events", str(arguments.events), *shape, "-o", big)
+        return {"peak_mb": _peak_of("predict", run, big, "-o", str(Path(name) / "out.parquet"))}
+
+
+def _epoch(log: Any, alone: float) -> dict[str, Any]:
+    from fastgaum.models.user_model import UserModel
+
+    restart_peak()
+    table = UserModel.from_preset("paper-lstm", epochs=1, **SHARED).fit(log)
+    return {
+        "training_peak_mb": status_mb("VmHWM") - alone,
+        "events_per_second": table["events_per_second"][0],
+    }
+
+
+def _write_rows(folder: Path, per_file: int, items: int) -> None:
+    """Write files of rows, one per displayed candidate, as many as shards."""
+    from fastgaum.logs.fold import to_frame
+    from fastgaum.logs.synthetic import world
+
+    folder.mkdir()
+    drawn = world("scale", n_items=items, mean_display=DISPLAYED)
+    names = "session", "event", "item", "chosen", "split"
+    for part in range(SHARDS):
+        frame = to_frame(drawn.draw_part(per_file, part)).select(*names)
+        frame.write_parquet(folder / f"{part:04}.parquet", compression="lz4")
+
+
+def _peak_of(*arguments: str) -> float:
+    """Run a command of ours; returns the process's peak MB."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fastgaum", *arguments], stdout=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"fastgaum {' '.join(arguments)} ended with {process.returncode}")
+    return usage.ru_maxrss * 1024 / 1e6
+
+
+def _torch_alone() -> float:
+    import torch  # noqa: F401
+
+    return status_mb("VmRSS")
+
+
+class _Watch:
+    """Resident memory after each epoch."""
+
+    def __init__(self) -> None:
+        self.resident: list[float] = []
+
+    def on_epoch(self, row: object) -> None:
+        self.resident.append(status_mb("VmRSS"))
+
+    def on_batch(self, done: int, total: int) -> None:
+        pass
+
+    def on_resume(self, rows: object) -> None:
+        pass
+
+
+def slope_of(resident: Sequence[float]) -> tuple[float, float, float]:
+    """Lower bound, estimate and upper bound of the growth per epoch: least squares over the medians
+    of BLOCKS blocks, since resident memory moves in steps.
+
+    Fewer epochs than two per block have no interval.
+    """
+    import numpy as np
+
+    if len(resident) < 2 * BLOCKS:
+        slope = (resident[-1] - resident[0]) / max(len(resident) - 1, 1)
+        return slope, slope, slope
+    parts = np.array_split(np.arange(len(resident)), BLOCKS)
+    x = np.array([part.mean() for part in parts])
+    y = np.array([np.median(np.asarray(resident)[part]) for part in parts])
+    slope, level = np.polyfit(x, y, 1)
+    spread = np.square(y - slope * x - level).sum() / (BLOCKS - 2) / np.square(x - x.mean()).sum()
+    half = T_95 * float(np.sqrt(spread))
+    return float(slope) - half, float(slope), float(slope) + half
 
 
 def log_bytes(log: SessionLog) -> int:
@@ -87,14 +227,8 @@ def log_bytes(log: SessionLog) -> int:
 def held_bytes(parts: Sequence[Sessions]) -> int:
     """Bytes that sessions to train on hold besides the log's own; an array that several share
     counts once."""
-    arrays: dict[int, np.ndarray] = {}
-    for part in parts:
-        names = [field.name for field in fields(part)]
-        each = [
-            value for value in (getattr(part, name) for name in names) if hasattr(value, "nbytes")
-        ]
-        arrays |= {id(array): array for array in each}
-    return sum(array.nbytes for array in arrays.values())
+    values = [getattr(part, field.name) for part in parts for field in fields(part)]
+    return sum({id(value): value.nbytes for value in values if hasattr(value, "nbytes")}.values())
 
 
 def ids_bytes(ids: pl.Series) -> int:
@@ -121,5 +255,21 @@ def restart_peak() -> None:
         return
 
 
+STAGES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "log": log_and_encoding,
+    "training": training,
+    "shards": shards,
+    "growth": growth,
+    "predict": predict,
+}
+
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("--events", type=int, default=10_000_000)
+    parser.add_argument("--items", type=int, default=1_000_000)
+    parser.add_argument("--epochs", type=int, default=100)
+    asked = parser.parse_args()
+    print(json.dumps(STAGES[asked.stage](asked)))

@@ -156,17 +156,7 @@ class Race:
         if expected is None:
             return seconds
         assert found is not None
-        assert found.keys() == expected.keys()
-        for name, value in expected.items():
-            # Relative to the largest entry: sums in another order differ most where they cancel.
-            scale = max(1.0, float(value.abs().max()))
-            torch.testing.assert_close(
-                found[name],
-                value,
-                rtol=0.0,
-                atol=tolerance * scale,
-                msg=partial("{}: {}".format, name),
-            )
+        check(found, expected, tolerance)
         return seconds
 
     def _time(self, step: Step, seconds: float, rounds: int | None) -> None:
@@ -179,3 +169,14 @@ class Race:
             self.benchmark(step)
         else:
             self.benchmark.pedantic(step, rounds=rounds or ROUNDS)
+
+
+def check(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], tolerance: float) -> None:
+    """Raise AssertionError, with a value's name, if one is not within the tolerance of its largest
+    entry: sums in another order differ most where they cancel."""
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        atol = tolerance * max(1.0, float(value.abs().max()))
+        torch.testing.assert_close(
+            found[name], value, rtol=0.0, atol=atol, msg=partial("{}: {}".format, name)
+        )

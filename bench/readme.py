@@ -7,10 +7,9 @@ draws docs/prec1.svg (extra `plots`). README.md has excerpts of two of them betw
 `results` and `speed`. docs/guide/fidelity.md takes its table from docs/tables/fidelity/, a report
 of `fastgaum fidelity … --json` per log. docs/guide/policies.md takes its tables from
 docs/tables/policies/, objects of `fastgaum rl evaluate … --json` and of `fastgaum rl adapt …
---json`. docs/concepts/cost.md takes its tables from the cost model (bench/growth.py),
-docs/tables/bench.json, docs/tables/growth.json and, once they were measured,
-docs/tables/processes.json. docs/performance.md takes its races from docs/tables/bench.json, which `make bench` writes; until it is there their place and the README's stay empty. Tables are
-never written by hand: tests/test_tables.py fails when a page is not what this would write."""
+--json`. docs/concepts/cost.md takes its table from docs/tables/processes.json, which `python
+bench/processes.py` prints, docs/performance.md its races from docs/tables/bench.json, which `make
+bench` writes. Tables are never written by hand: tests/test_tables.py fails when a page is not what this would write."""
 
 from __future__ import annotations
 
@@ -19,7 +18,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fastgaum.bench import cost_model, growth
 from fastgaum.bench.excerpts import results_to_markdown, speed_to_markdown
 from fastgaum.bench.report import to_markdown as races_to_markdown
 from fastgaum.reports.log_facts import published_row
@@ -70,10 +68,8 @@ RACES = "docs/tables/bench.json"
 RACES_PAGES = ("docs/performance.md", README)
 """page with all races between its markers `races`, and the one with an excerpt between its markers
 `speed`"""
-CURVES = ("docs/performance.md", "docs/scaling.svg")
-"""page that shows the scaling curves between its markers `scaling`, and their figure"""
-GROWTH = "docs/concepts/cost.md"
-"""page with the cost model's tables between their own markers"""
+PROCESSES = ("docs/concepts/cost.md", "docs/tables/processes.json")
+"""page that shows what a second process brings, between its markers `processes`, and the object"""
 NEAR = 3.0
 """points of prec@1 within which a published cell counts as reproduced"""
 
@@ -84,37 +80,34 @@ def read(file: str) -> dict[str, Any]:
     return value
 
 
-def read_races() -> dict[str, Any] | None:
-    """What `make bench` measured, if it has been run."""
-    return read(RACES) if (ROOT / RACES).exists() else None
-
-
 def has(page: str, marker: str) -> bool:
     """Whether a page has a place for something."""
     return f"<!-- {marker}:begin -->" in page
 
 
-def with_races(page: str, text: str, result: dict[str, Any]) -> str:
+def with_races(text: str, result: dict[str, Any]) -> str:
     """Return a page's text with what it shows of the races, where it has a place for it."""
     if has(text, "races"):
         text = insert(text, races_to_markdown(result), "races")
     if has(text, "speed"):
         text = insert(text, speed_to_markdown(result), "speed")
-    if page == CURVES[0] and "scaling" in result:
-        name = Path(CURVES[1]).name
-        text = insert(
-            text,
-            f"![Training speed by catalogue size, session length, hidden size and threads]({name})",
-            "scaling",
-        )
     return text
 
 
-def with_growth(text: str) -> str:
-    """Return the text of the page on growth with its tables."""
-    for marker, table in growth.blocks(read(RACES), cost_model.measured()).items():
-        text = insert(text, table, marker)
-    return text
+def processes_to_markdown(result: dict[str, Any]) -> str:
+    """What one process and several did on the same batches."""
+    lines = [
+        f"| preset | sessions of a batch | events/s, 1 process | {result['processes']} processes | "
+        "ratio |",
+        "| --: | --: | --: | --: | --: |",
+    ]
+    lines += [
+        f"| `{preset}` | {size} | {found['alone']:,.0f} | {found['together']:,.0f} | "
+        f"{found['speed_up']:.2f} |"
+        for preset, batches in result["presets"].items()
+        for size, found in batches.items()
+    ]
+    return "\n".join(lines)
 
 
 def insert(page: str, table: str, marker: str = "table") -> str:
@@ -220,28 +213,13 @@ def main() -> None:
     put(FIDELITY[0], "fidelity", fidelity_summary([read(file) for file in FIDELITY[1]]))
     put(POLICIES[0], "policies", policies_to_markdown(map(read, POLICIES[1])))
     put(POLICIES[0], "adaptation", adaptations_to_markdown(map(read, ADAPTATION)))
-    path = ROOT / GROWTH
-    path.write_text(with_growth(path.read_text(encoding="utf-8")), encoding="utf-8")
+    put(PROCESSES[0], "processes", processes_to_markdown(read(PROCESSES[1])))
     draw_precision(read(FIGURE[1]), ROOT / FIGURE[0])
     draw_precision(read(FIGURE[1]), ROOT / NARROW_FIGURE, narrow=True)
     draw_fidelity(read(FIDELITY_FIGURE[1]), ROOT / FIDELITY_FIGURE[0])
-    set_races()
-
-
-def set_races() -> None:
-    """Write the races' tables and the curves' figure, if there are any."""
-    from fastgaum.bench.figure import draw
-
-    result = read_races()
-    if result is None:
-        return
     for page in RACES_PAGES:
         path = ROOT / page
-        path.write_text(
-            with_races(page, path.read_text(encoding="utf-8"), result), encoding="utf-8"
-        )
-    if "scaling" in result:
-        draw(result, ROOT / CURVES[1])
+        path.write_text(with_races(path.read_text(encoding="utf-8"), read(RACES)), encoding="utf-8")
 
 
 if __name__ == "__main__":

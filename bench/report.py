@@ -1,16 +1,14 @@
 """From what a run of the races measured to the JSON object of `fastgaum bench`, and from that to
 tables.
 
-    seconds   median over at least five repeats of one call, three of one that takes 3 s or more
-    spread    (third quartile − first) / median ratio     rival's seconds / our seconds, for the
-    same amount of work flop_ratio   rival's floating-point operations / ours, for the same amount
-    of work, where both are stated ceiling_share   least seconds that the probed ceiling allows /
-    our seconds
+- seconds: median over at least five repeats of one call
+- spread: (third quartile − first) / median
+- ratio: rival's seconds / our seconds, for the same amount of work
+- ceiling_share: least seconds that the probed ceiling allows / our seconds
 
-An entry of `races` is one bar of one group, or the group alone where it has no bar; `over` says
-what its target is set
-over: a rival's name (a ratio), a ceiling's (a share), or the rate. Everything printed comes from
-the object."""
+An entry of `races` is one bar of one group, or the group alone where it has no bar. `over` says
+what its target is set over: a rival's name (a ratio), a ceiling's (a share), or the rate.
+Everything printed comes from the object."""
 
 from __future__ import annotations
 
@@ -68,7 +66,6 @@ def _entries(times: Sequence[Mapping[str, Any]], ceilings: Mapping[str, float]) 
                 "name": one["contender"],
                 **_timed(one),
                 "ratio": _per_unit(one) / _per_unit(ours),
-                "flop_ratio": _flop_ratio(one, ours),
             }
             for one in times
             if one is not ours
@@ -103,13 +100,6 @@ def _timed(one: Mapping[str, Any]) -> Json:
 def _per_unit(one: Mapping[str, Any]) -> float:
     seconds: float = one["seconds"] / one["amount"]
     return seconds
-
-
-def _flop_ratio(one: Mapping[str, Any], ours: Mapping[str, Any]) -> float | None:
-    if not one["flops"] or not ours["flops"]:
-        return None
-    ratio: float = one["flops"] / one["amount"] / (ours["flops"] / ours["amount"])
-    return ratio
 
 
 def _share(
@@ -168,7 +158,7 @@ def _bound(figure: Mapping[str, Any]) -> str:
     return f"{'≤' if figure['sense'] == 'at most' else '≥'} {short(figure['target'])}"
 
 
-def rows_of(result: Mapping[str, Any], with_bar_only: bool = False) -> list[tuple[str, ...]]:
+def rows_of(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Text cells of the races by COLUMNS: for each group a row per rival, then those of its other
     bars."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
@@ -184,7 +174,7 @@ def rows_of(result: Mapping[str, Any], with_bar_only: bool = False) -> list[tupl
             for race in races
             if race["over"] not in rivals and (race["over"] or not rivals)
         ]
-    return [row for row in rows if row[0] or not with_bar_only]
+    return rows
 
 
 def _row(
@@ -205,21 +195,12 @@ def _row(
         f"{rival['name']}: {short(rival['rate'])}"
         if rival
         else (f"{over} ceiling" if over in CEILINGS else ""),
-        _ratio(rival) if rival else "",
+        f"{short(rival['ratio'])} ×" if rival else "",
         target,
         share,
         f"{ours['spread']:.0%}" + (f", {rival['spread']:.0%}" if rival else ""),
         _verdict(None if bar is None else bar["holds"]),
     )
-
-
-def _ratio(rival: Mapping[str, Any]) -> str:
-    """The ratio of times, and of operations where a rival does other ones (a batch more or less is
-    no difference)."""
-    flops = rival.get("flop_ratio")
-    if flops is None or 0.5 < flops < 2:
-        return f"{short(rival['ratio'])} ×"
-    return f"{short(rival['ratio'])} × (FLOPs {short(flops)} ×)"
 
 
 def figure_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -266,11 +247,11 @@ def machine_lines(result: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def to_markdown(result: Mapping[str, Any], with_bar_only: bool = False) -> str:
+def to_markdown(result: Mapping[str, Any]) -> str:
     """The object as markdown: machine, races, figures, and what did not run."""
     parts = [
         "  \n".join(machine_lines(result)),
-        _table(COLUMNS, rows_of(result, with_bar_only), left=(1, 3)),
+        _table(COLUMNS, rows_of(result), left=(1, 3)),
     ]
     if result["figures"]:
         parts.append(_table(FIGURE_COLUMNS, figure_rows(result), left=(1,)))

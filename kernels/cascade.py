@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._jit import Array, jit_fast, jit_part
-from .own_batch import to_key
 
 BLOCK = 256
 """items of a block: with 16 hidden units 16 KiB, half of a first cache"""
 LOWEST: Any = np.int32(-(2**31))
 _TAKEN: Any = np.float32(-np.inf)
+_SIGN: Any = np.int32(31)
+_NOT_SIGN: Any = np.int32(0x7FFFFFFF)
 
 
 class Best(NamedTuple):
@@ -30,6 +31,14 @@ class Best(NamedTuple):
 
 
 @jit_part
+def _key(x: Any) -> Any:
+    """An int32 of the same order as a float32; a NaN's is larger than those of all numbers."""
+    bits = np.float32(x).view(np.int32)
+    # numba lifts int32 to int64 in every operation
+    return np.int32(bits ^ ((bits >> _SIGN) & _NOT_SIGN))
+
+
+@jit_part
 def _keep_best(user: int, start: int, sums: Array, taken: Array, best: Best) -> None:
     """Replace the user's best place where a score of the block, (n_block,), lies above it."""
     for t in range(taken.shape[1]):
@@ -38,11 +47,11 @@ def _keep_best(user: int, start: int, sums: Array, taken: Array, best: Best) -> 
             sums[place] = _TAKEN
     top = LOWEST
     for i in range(len(sums)):
-        top = max(top, np.int32(to_key(sums[i])))
+        top = max(top, _key(sums[i]))
     if top > best.keys[user]:
         best.keys[user] = top
         for i in range(len(sums)):
-            if np.int32(to_key(sums[i])) == top:
+            if _key(sums[i]) == top:
                 best.places[user] = start + i
                 break
 

@@ -261,32 +261,6 @@ def adagrad_rows(
 
 
 @jit_fast
-def adagrad_dense(values: Array, grad: Array, squares: Array, lr: Any, eps: Any) -> None:
-    """One step of Adagrad (Duchi et al., JMLR 2011) on flat arrays, as torch.optim.Adagrad: lr · g
-    / (√Σ g² + eps)."""
-    for i in range(len(values)):
-        squares[i] += grad[i] * grad[i]
-        values[i] -= lr * grad[i] / (np.sqrt(squares[i]) + eps)
-
-
-@jit_fast
-def adagrad_elements(
-    table: Array, rows: Array, grad: Array, squares: Array, first: int, last: int, lr: Any, eps: Any
-) -> None:
-    """Adagrad on the rows named, slots first to last − 1: a sum per element, squares (n_rows, d);
-    the other rows wait.
-
-    An element's step is lr · g / √(Σ g² + eps), as in the official GRU4Rec. It equals dense
-    Adagrad: no gradient, no step."""
-    for slot in range(first, last):
-        row = rows[slot]
-        for j in range(table.shape[1]):
-            total = squares[row, j] + grad[slot, j] * grad[slot, j]
-            squares[row, j] = total
-            table[row, j] -= lr * grad[slot, j] / np.sqrt(total + eps)
-
-
-@jit_fast
 def decay_rows(table: Array, shrunk: Array, first: int, last: int, log_decay: Any) -> None:
     """Give rows first to last − 1 the weight decay that they have waited for."""
     for row in range(first, last):

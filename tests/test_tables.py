@@ -11,12 +11,11 @@ import pytest
 from fastgaum.bench.excerpts import OTHERS, OURS, SPEED, results_to_markdown, speed_to_markdown
 from fastgaum.bench.readme import (
     ADAPTATION,
-    CURVES,
     FIDELITY,
     FIDELITY_FIGURE,
     FIGURE,
-    GROWTH,
     POLICIES,
+    PROCESSES,
     PUBLISHED,
     RACES,
     RACES_PAGES,
@@ -28,11 +27,10 @@ from fastgaum.bench.readme import (
     has,
     insert,
     policies_to_markdown,
+    processes_to_markdown,
     read,
-    read_races,
     table_of,
     verdicts,
-    with_growth,
     with_races,
 )
 from fastgaum.policies import registry as policies
@@ -97,9 +95,10 @@ def test_page_shows_the_command_of_its_object(page: str, file: str) -> None:
     assert result["failed"] == []
 
 
-def test_growth_page_is_what_the_model_gives() -> None:
-    text = (ROOT / GROWTH).read_text(encoding="utf-8")
-    assert with_growth(text) == text, "run python bench/readme.py"
+def test_cost_page_is_what_its_object_gives() -> None:
+    text = (ROOT / PROCESSES[0]).read_text(encoding="utf-8")
+    table = processes_to_markdown(read(PROCESSES[1]))
+    assert insert(text, table, "processes") == text, "run python bench/readme.py"
 
 
 def test_fidelity_page_is_what_its_reports_give() -> None:
@@ -179,7 +178,7 @@ def test_figure_names_the_rows_of_its_object() -> None:
     } <= texts
 
 
-@pytest.mark.parametrize("file", [FIGURE[0], FIDELITY_FIGURE[0], CURVES[1]])
+@pytest.mark.parametrize("file", [FIGURE[0], FIDELITY_FIGURE[0]])
 def test_figures_have_colours_for_dark_pages(file: str) -> None:
     head, _, rest = (ROOT / file).read_text(encoding="utf-8").partition("</style>")
     assert "prefers-color-scheme: dark" in head, "run python bench/readme.py"
@@ -189,16 +188,10 @@ def test_figures_have_colours_for_dark_pages(file: str) -> None:
 
 @pytest.mark.parametrize("page", RACES_PAGES)
 def test_page_is_what_the_races_give(page: str) -> None:
-    result = read_races()
+    result = read(RACES)
     text = (ROOT / page).read_text(encoding="utf-8")
-    if result is None:
-        for marker in ("races", "scaling", "speed"):
-            assert (
-                not has(text, marker) or f"<!-- {marker}:begin -->\n<!-- {marker}:end -->" in text
-            )
-        pytest.skip(f"{RACES} is not there: `make bench` writes it")
     assert has(text, "speed" if page == "README.md" else "races")
-    assert with_races(page, text, result) == text, "run python bench/readme.py"
+    assert with_races(text, result) == text, "run python bench/readme.py"
     assert not result["smoke"]
     assert result["failed"] == []
 
@@ -206,18 +199,17 @@ def test_page_is_what_the_races_give(page: str) -> None:
 def test_excerpts_hide_nothing() -> None:
     """The README's short tables have rows that lose and targets that are missed, where the whole
     ones have any."""
-    result, races = read(RESULTS[1]), read_races()
+    result, races = read(RESULTS[1]), read(RACES)
     rows = results_to_markdown(result).splitlines()
     for model in (*OTHERS, OURS):
         assert any(f"`{model}`" in row.split("|")[1] for row in rows if row.startswith("|")), model
     for name, facts in result["datasets"].items():
         best = facts["published_best"]["1"]
         assert any(f"{best['mean']:.1f} / " in row and best["model"] in row for row in rows), name
-    if races is not None:
-        text = speed_to_markdown(races)
-        assert all(f"| {line.what} |" in text for line in SPEED)
-        held = [
-            one["holds"] for one in (*races["races"], *races["figures"]) if one["holds"] is not None
-        ]
-        assert f"{sum(held)} of {len(held)} targets are met." in text
-        assert all(held) or "| no |" in text
+    text = speed_to_markdown(races)
+    assert all(f"| {line.what} |" in text for line in SPEED)
+    held = [
+        one["holds"] for one in (*races["races"], *races["figures"]) if one["holds"] is not None
+    ]
+    assert f"{sum(held)} of {len(held)} targets are met." in text
+    assert all(held) or "| no |" in text

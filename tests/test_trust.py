@@ -70,15 +70,12 @@ UNTRUSTED_TEXT = {"json.loads", "tomllib.loads"}
 """a stranger's text goes through fastgaum.untrusted, which knows nesting without end"""
 OWN_OUTPUT = {
     "fastgaum/untrusted.py",
-    "bench/bench_env.py",
     "bench/bench_footprint.py",
-    "bench/bench_sessions.py",
     "bench/coldstart.py",
-    "bench/cost_model.py",
+    "bench/rivals/peers.py",
     "bench/processes.py",
     "bench/readme.py",
     "bench/run.py",
-    "bench/shards.py",
 }
 """files that read what they have just written themselves, or what lies in the repository"""
 

@@ -1,29 +1,68 @@
-"""Next-item training on sessions: a stand-in for the official GRU4Rec in stock torch.
+"""Next-item training on sessions: their draw, and a stand-in for the official GRU4Rec in stock
+torch.
 
 It trains one GRU (hidden 64) with one table for input and output items, an item bias, Adagrad, and
 the cross-entropy of each target against the other targets of its block (own-batch negatives, none
 drawn besides; a repeated item is a negative like any other, as in the official code).
-`bench/session_training.py` trains the same; they differ in what the method makes of a batch.
+`bench/bench_sessions.py` trains the same; they differ in what the method makes of a batch.
 
 GRU4Rec (Hidasi et al., ICLR 2016; Hidasi & Karatzoglou, CIKM 2018) walks `block` sessions in
 parallel lanes, one step of each per update, and cuts the gradient after that one step. The stand-in
-follows the published algorithm, written anew: session-parallel batches, nn.GRUCell, sparse
-embeddings, an Adagrad that coalesces and updates rows. The official code was measured at 25–40 k
-targets/s at batch 50 and at about 100 k at 512 on two cores; `official_gru4rec.py` runs it where it
-is to be had."""
+follows the published algorithm, written anew. The official code was measured at about 100 k
+targets/s at a block of 512 on two cores; `bench/rivals/peers.py` runs it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fastgaum.bench.rivals.session_data import Sessions
-
 EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class ClickSessions:
+    """Clicked items, session after session."""
+
+    items: NDArray[np.int32]
+    """shape (n_events,)"""
+    offsets: NDArray[np.int32]
+    """start of each session, shape (n_sessions + 1,)"""
+    n_items: int
+
+    @property
+    def n_targets(self) -> int:
+        """Events that a session's earlier events predict."""
+        return len(self.items) - len(self.offsets) + 1
+
+
+def zipf_sessions(
+    n_sessions: int, n_items: int = 10_000, shortest: int = 2, longest: int = 100, seed: int = 0
+) -> ClickSessions:
+    """Draw sessions: P(length) ∝ 1 / length from `shortest` to `longest` (2 to 100: mean 23.6),
+    items ∝ 1 / (rank + 10).
+
+    Half of the events follow their predecessor (item → a fixed other item), the rest are drawn by
+    popularity."""
+    rng = np.random.default_rng(seed)
+    values = np.arange(shortest, longest + 1)
+    lengths = rng.choice(values, size=n_sessions, p=(1 / values) / (1 / values).sum())
+    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
+    popularity = 1 / (np.arange(n_items) + 10)
+    items = rng.choice(n_items, size=int(offsets[-1]), p=popularity / popularity.sum()).astype(
+        np.int32
+    )
+    successor = rng.permutation(n_items).astype(np.int32)
+    follows = rng.random(len(items)) < 0.5
+    follows[offsets[:-1]] = False
+    for event in np.flatnonzero(follows):
+        items[event] = successor[items[event - 1]]
+    return ClickSessions(items, offsets, n_items)
 
 
 def adagrad_rows(table: Tensor, squares: Tensor, rows: Tensor, gradient: Tensor, lr: float) -> None:
@@ -38,7 +77,12 @@ class Lanes:
     cut after it."""
 
     def __init__(
-        self, sessions: Sessions, hidden: int = 64, block: int = 50, lr: float = 0.05, seed: int = 0
+        self,
+        sessions: ClickSessions,
+        hidden: int = 64,
+        block: int = 50,
+        lr: float = 0.05,
+        seed: int = 0,
     ) -> None:
         torch.manual_seed(seed)
         self.sessions, self.block, self.lr = sessions, block, lr
@@ -90,7 +134,7 @@ class Lanes:
 
 
 def lanes(
-    sessions: Sessions, width: int
+    sessions: ClickSessions, width: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
     """Walk sessions in lanes: a lane takes the next session when its own is over, and closes when
     none is left.

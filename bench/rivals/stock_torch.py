@@ -1,103 +1,44 @@
 """What a competent torch user writes: embedding bags, a padded nn.LSTM (oneDNN on the CPU), masked
 softmax, fused AdamW.
 
-Events are flat rows, so only display sets are padded; sessions are padded for nn.LSTM alone. Three
-switches:
-
-- `packed`: nn.LSTM reads a PackedSequence instead;
-- `sparse`: tables have sparse gradients and torch.optim.SparseAdam (lazy, without weight decay: its
-  results are its own and match ours only where every row of a table is in every batch), the rest
-  keeps AdamW;
-- `loop`: the recurrence written out over padded steps, gates gathered, instead of nn.LSTM.
+Events are flat rows, so only display sets are padded; sessions are padded for nn.LSTM alone.
 
 Our LSTM has one-hot input: its input projection is a row of 4H gates per item. nn.LSTM insists on a
-product there: it is given the gathered gates and a fixed identity as W_ih (for H = 20 that is 4
-times the recurrence's products, which `loop` is spared)."""
+product there: it is given the gathered gates and a fixed identity as W_ih. For H = 20 that is 4
+times the recurrence's products. The recurrence written out in a Python loop is spared them, and was
+3 times slower all the same; a packed nn.LSTM was slower too, and so was SparseAdam."""
 
 from __future__ import annotations
 
-from functools import partial
+import copy
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fastgaum.bench.rivals.padded import Optimisers, PaddedGame, Scorer, clone
-from fastgaum.bench.rivals.padding import Padded, pad
-from fastgaum.bench.rivals.stock_layers import Gathered, LoopLstm, StockLstm, WindowedPositionWeight
-from fastgaum.config import Config
+from fastgaum.bench.rivals.padded import Padded, PaddedGame, Scorer, pad
 from fastgaum.features.batches import Batch
-from fastgaum.nets.histories import PositionWeight, Recurrent
-from fastgaum.nets.networks import Networks
+from fastgaum.nets.histories import Recurrent
 
 
 class StockTorch(PaddedGame):
-    """Stock torch, without this project's operators. Histories `lstm` and `pw`, logged states."""
+    """Stock torch, without this project's operators."""
 
-    def __init__(
-        self,
-        networks: Networks,
-        config: Config,
-        n_ids: int,
-        outside: bool,
-        packed: bool = False,
-        sparse: bool = False,
-        loop: bool = False,
-    ) -> None:
-        if config.states == "generated":
-            raise ValueError(
-                "nn.LSTM keeps no cell state per step, so stock torch races logged histories only"
-            )
-        self.packed, self.sparse, self.loop = packed, sparse, loop
-        super().__init__(networks, config, n_ids, outside)
+    def history(self, source: nn.Module) -> nn.Module:
+        """nn.LSTM over gathered gates."""
+        assert isinstance(source, Recurrent)
+        return GatheredLstm(source)
 
-    def build(self, networks: Networks) -> tuple[nn.Module, nn.Module]:
+    def scorer(self, source: nn.Module) -> Scorer:
         """Embedding bags over the networks' tables."""
-        assert networks.generator is not None
-        player = networks.player
-        reward = nn.ModuleDict(
-            {"history": self._history(player.history), "scorer": self._scorer(player.reward)}
-        )
-        return reward, self._scorer(networks.generator)
-
-    def optimisers(self, module: nn.Module, lr: float, weight_decay: float) -> Optimisers:
-        """Fused AdamW; SparseAdam for sparse tables."""
-        tables = [
-            p for name, p in module.named_parameters() if self.sparse and name.endswith("table")
-        ]
-        rest = [
-            p
-            for p in module.parameters()
-            if p.requires_grad and all(p is not table for table in tables)
-        ]
-        adam: Optimisers = [torch.optim.AdamW(rest, lr=lr, weight_decay=weight_decay, fused=True)]
-        return [*adam, torch.optim.SparseAdam(tables, lr=lr)] if tables else adam
-
-    def clip(self, module: nn.Module) -> None:
-        """As stock torch; sparse gradients are summed per row first and enter the norm by their
-        values."""
-        if not self.sparse:
-            return super().clip(module)
-        gradients = []
-        for parameter in module.parameters():
-            if parameter.grad is not None and parameter.grad.is_sparse:
-                parameter.grad = parameter.grad.coalesce()
-            if parameter.grad is not None:
-                gradients.append(
-                    parameter.grad.values() if parameter.grad.is_sparse else parameter.grad
-                )
-        norm = nn.utils.get_total_norm(gradients)
-        for gradient in gradients:
-            gradient.mul_((self.config.clip / (norm + 1e-6)).clamp(max=1.0))
-        return None
+        return Scorer(source, Gathered(source.first), copy.deepcopy(source.act))
 
     def prepare(self, batch: Batch) -> Padded:
         """Pad display sets, and sessions for nn.LSTM."""
         return pad(batch, flat=True)
 
-    def states(self, batch: Padded, generated: Tensor | None = None) -> Tensor:
+    def states(self, batch: Padded) -> Tensor:
         """State before each event, (E, D)."""
-        assert generated is None
         after: Tensor = self.reward.get_submodule("history")(batch)
         return functional.pad(after, (0, 0, 1, 0))[batch.row, batch.step]
 
@@ -108,38 +49,54 @@ class StockTorch(PaddedGame):
 
     def weights(self) -> dict[str, Tensor]:
         """Under the names of `Networks.state_dict`."""
-        modules = {"player.history": self.reward.get_submodule("history")}
-        modules |= {
+        modules = {
+            "player.history": self.reward.get_submodule("history"),
             "player.reward": self.reward.get_submodule("scorer"),
             "generator": self.generator,
         }
-        found = {}
-        for prefix, module in modules.items():
-            for name, value in module.named_parameters():
-                if value.requires_grad:
-                    found[f"{prefix}.{RENAMED.get(name, name)}"] = value.detach()
-        return found
-
-    def _history(self, source: nn.Module) -> nn.Module:
-        if isinstance(source, PositionWeight):
-            return WindowedPositionWeight(source, self.sparse)
-        if not isinstance(source, Recurrent) or source.kind != "lstm" or source.layers != 1:
-            raise ValueError("the stock torch rival has the histories lstm (one layer) and pw")
-        return (
-            LoopLstm(source, self.sparse)
-            if self.loop
-            else StockLstm(source, self.packed, self.sparse)
-        )
-
-    def _scorer(self, source: nn.Module) -> Scorer:
-        return Scorer(source, Gathered(source.first, self.sparse), clone(source.act))
+        return {
+            f"{prefix}.{name}".replace("lstm.weight_hh_l0", "weight_hh.0"): value.detach()
+            for prefix, module in modules.items()
+            for name, value in module.named_parameters()
+            if value.requires_grad
+        }
 
 
-RENAMED = {"lstm.weight_hh_l0": "weight_hh.0", "weight_hh": "weight_hh.0"}
-"""our names of what nn.LSTM and the loop call otherwise"""
+class Gathered(nn.Module):
+    """A linear layer on one-hots as an embedding bag of one id."""
+
+    def __init__(self, source: nn.Module) -> None:
+        super().__init__()
+        self.table, self.bias = copy.deepcopy(source.table), copy.deepcopy(source.bias)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return rows plus bias, shape (*ids, out)."""
+        bags = functional.embedding_bag(ids.reshape(-1, 1), self.table, mode="sum")
+        return (bags + self.bias).view(*ids.shape, self.table.shape[1])
 
 
-padded = StockTorch
-packed = partial(StockTorch, packed=True)
-sparse_adam = partial(StockTorch, sparse=True)
-looped = partial(StockTorch, loop=True)
+class GatheredLstm(nn.Module):
+    """A padded nn.LSTM over gathered gates."""
+
+    def __init__(self, source: Recurrent) -> None:
+        super().__init__()
+        self.input = Gathered(source.input)
+        dim = source.state_dim
+        self.lstm = nn.LSTM(4 * dim, dim, batch_first=True)
+        fixed = {
+            "weight_ih_l0": torch.eye(4 * dim),
+            "bias_ih_l0": torch.zeros(4 * dim),
+            "bias_hh_l0": torch.zeros(4 * dim),
+        }
+        for name, value in fixed.items():
+            getattr(self.lstm, name).data.copy_(value)
+            getattr(self.lstm, name).requires_grad_(False)
+        self.lstm.weight_hh_l0.data.copy_(source.weight_hh[0].detach())
+
+    def forward(self, batch: Padded) -> Tensor:
+        """States after each step but the longest session's last, (B, T - 1, D)."""
+        ids = batch.tokens[:, :-1]
+        if ids.shape[1] == 0:
+            return torch.zeros(*ids.shape, self.lstm.hidden_size)
+        after: Tensor = self.lstm(self.input(ids))[0]
+        return after

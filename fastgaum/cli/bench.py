@@ -11,7 +11,6 @@ from cyclopts import Parameter
 
 from fastgaum.cli.options import Json, Markdown, use_threads
 from fastgaum.cli.output import check_outputs, note, say, show_table, write_json, write_text
-from fastgaum.errors import ConfigError
 
 
 def _flag(meaning: str) -> Parameter:
@@ -25,9 +24,6 @@ class BenchFiles:
 
     json: Json = None
     markdown: Markdown = None
-    plot: Annotated[
-        Path | None, Parameter(help="also measure how speed scales, and draw it, as .svg or .png")
-    ] = None
 
 
 @Parameter(name="*")
@@ -39,7 +35,6 @@ class Measures:
         bool,
         Parameter(name="--list", help="name the groups and stop", negative="", show_default=False),
     ] = False
-    scaling: Annotated[bool, _flag("measure how speed scales instead of running the races")] = False
     strict: Annotated[bool, _flag("exit code 1 also when a bar is missed")] = False
     smoke: Annotated[
         bool, _flag("small sizes: shows that everything runs, the figures mean nothing")
@@ -63,31 +58,18 @@ def bench_command(
 
     Exit code 1 if a contender's result was wrong; with --strict also if a bar was missed.
     """
-    json, markdown, plot, smoke = files.json, files.markdown, files.plot, measured.smoke
-    check_outputs(json, markdown, plot)
-    from fastgaum.bench.figure import draw
+    json, markdown = files.json, files.markdown
+    check_outputs(json, markdown)
     from fastgaum.bench.report import missed, to_markdown
-    from fastgaum.reports.plots import check_figure
 
-    check_figure(plot, "--plot")
     if measured.list_:
         return _list(json)
     use_threads(threads)
-    if measured.scaling and (groups or markdown is not None):
-        raise ConfigError(
-            "--scaling runs no races: leave out the groups and --markdown, or --scaling"
-        )
-    result, right = (
-        (_without_races(smoke), True) if measured.scaling else _races(groups, threads, smoke)
-    )
-    if measured.scaling or plot is not None:
-        result["scaling"] = _curves(smoke)
+    result, right = _races(groups, threads, measured.smoke)
     if json is not None:
         write_json(json, result)
     if markdown is not None:
         write_text(markdown, to_markdown(result))
-    if plot is not None:
-        draw(result, plot)
     _show(result)
     return 1 if not right or (measured.strict and missed(result)) else 0
 
@@ -113,25 +95,6 @@ def _races(
     return races_object(facts), right
 
 
-def _without_races(smoke: bool) -> dict[str, Any]:
-    from fastgaum.bench.ceilings import probe
-    from fastgaum.machine import machine_facts
-
-    return {
-        "machine": machine_facts(),
-        "ceilings": probe().to_dict(),
-        "smoke": smoke,
-        "races": [],
-        "figures": [],
-    }
-
-
-def _curves(smoke: bool) -> list[dict[str, Any]]:
-    from fastgaum.bench.scaling import measure_curves
-
-    return measure_curves(small=smoke, say=note)
-
-
 def _show(result: dict[str, Any]) -> None:
     from fastgaum.bench.report import (
         COLUMNS,
@@ -141,21 +104,15 @@ def _show(result: dict[str, Any]) -> None:
         missed,
         rows_of,
     )
-    from fastgaum.bench.scaling import COLUMNS as CURVE_COLUMNS
-    from fastgaum.bench.scaling import curve_rows
 
     for line in machine_lines(result):
         say(line)
-    for columns, rows in (
-        (COLUMNS, rows_of(result)),
-        (FIGURE_COLUMNS, figure_rows(result)),
-        (CURVE_COLUMNS, curve_rows(result)),
-    ):
+    for columns, rows in ((COLUMNS, rows_of(result)), (FIGURE_COLUMNS, figure_rows(result))):
         if rows:
             show_table(columns, rows)
-    for skip in result.get("skipped", ()):
+    for skip in result["skipped"]:
         say(f"not run, {skip['race']}: {skip['reason']}")
-    for name in result.get("failed", ()):
+    for name in result["failed"]:
         say(f"failed, no speed counts: {name}")
     for line in missed(result):
         say(f"missed, {line}")

@@ -1,49 +1,21 @@
-"""Soak and extremes at a reduced size; the full ones are commands of their own
-(bench/memory_growth.py, memory_extremes.py)."""
+"""The soak's slope, and how much a step may hold; the full measures are commands of their own
+(bench/memory.py)."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+import argparse
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
-from fastgaum.bench import memory_extremes, memory_predict
-from fastgaum.bench.memory_growth import PAGE_MB, PATHS, slope_of
+from fastgaum.bench.memory import PAGE_MB, predict, shards, slope_of
 from fastgaum.engine.game import EngineGame
 from fastgaum.features import batches, selection
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.tensors import BatchTensors
 from tests.builders import random_log
-
-BENCH = Path(__file__).resolve().parents[2] / "bench"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("path", PATHS)
-def test_a_short_soak_is_flat(path: str) -> None:
-    """In a process of its own, so short that it sees no less than what a batch of every epoch would
-    leave."""
-    command = [
-        sys.executable,
-        str(BENCH / "memory_growth.py"),
-        "--epochs",
-        "10",
-        "--events",
-        "400",
-        "--path",
-        path,
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
-    assert len(result["resident_mb"]) == 11
-    assert result["bytes_per_epoch"][1] < 200_000
 
 
 @pytest.mark.parametrize(("per_epoch", "flat"), [(0.0, True), (0.0005, True), (0.02, False)])
@@ -57,27 +29,13 @@ def test_the_slope_finds_growth_under_noise(per_epoch: float, flat: bool) -> Non
     assert slope_of([1.0, 3.0]) == (2.0, 2.0, 2.0)
 
 
-@pytest.mark.parametrize(
-    ("case", "size"), [("long", 300), ("wide", 400), ("single", 200), ("catalogue", 200_000)]
-)
-def test_extreme_logs_are_trained_on_evaluated_and_predicted_for(case: str, size: int) -> None:
-    log = memory_extremes.log_of(case, size)
-    longest = int(np.diff(log.session_offsets).max())
-    widest = int(np.diff(log.display_offsets).max())
-    assert {"long": longest, "wide": widest, "single": log.n_sessions, "catalogue": log.n_items}[
-        case
-    ] == size
-    result = memory_extremes.measure(case, size)
-    assert result["candidates"] == log.n_candidates
-    assert {"train_peak_mb", "evaluate_peak_mb", "predict_peak_mb"} <= set(result)
-
-
 @pytest.mark.slow
-def test_the_peak_of_predict_is_that_of_its_process() -> None:
-    result = memory_predict.measure(300, items=50, form="parquet")
-    # torch alone takes more than the one, and the bar is the other
-    assert 100 < result["peak_mb"] < 1500
-    assert result["seconds"] > 0
+@pytest.mark.parametrize("stage", [predict, shards])
+def test_the_stages_that_run_commands(stage: Callable[..., dict[str, Any]]) -> None:
+    found = stage(argparse.Namespace(events=2_000, items=100))
+    # torch alone takes more than the one, and the bar of `predict` is the other
+    peak = found.get("peak_mb") or found["convert_peak_mb"]
+    assert 100 < peak < 1500
 
 
 def test_a_step_never_holds_more_candidates_than_a_batch_may(

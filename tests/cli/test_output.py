@@ -22,7 +22,7 @@ OUTPUTS = {
     "report RUN -o new.html": ["--json"],
     "report RUN": ["-o"],
     "reproduce": ["--json", "--markdown", "--figure"],
-    "bench": ["--json", "--markdown", "--plot"],
+    "bench": ["--json", "--markdown"],
     "doctor": ["--json"],
     "data list": ["--json"],
     "data info sample": ["--json"],
