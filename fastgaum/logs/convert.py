@@ -244,17 +244,8 @@ class _Buckets:
 
     def head(self, options: ReadOptions) -> SessionLog:
         """All the items and categories, and no session."""
-        none = np.zeros(0, np.int32)
-        return SessionLog(
-            session_offsets=np.zeros(1, np.int32),
-            display_offsets=np.zeros(1, np.int32),
-            items=none,
-            choices=none,
-            split=np.zeros(0, np.int8),
-            users=none,
-            session_ids=pl.Series("session", [], dtype=pl.String),
-            event_ids=pl.Series("event", []),
-            item_ids=self._items.sorted().rename("item"),
+        return dataclasses.replace(
+            SessionLog.empty(self._items.sorted()),
             views=np.zeros(0, np.uint16) if self.logs_views else None,
             candidate_fields={name: np.zeros(0, self._types[name]) for name in self.fields},
             categories={

@@ -76,6 +76,22 @@ class SessionLog:
     name: str = "log"
     """what tables and messages call it"""
 
+    @classmethod
+    def empty(cls, item_ids: pl.Series) -> SessionLog:
+        """A log of these items without a session."""
+        none, start = np.zeros(0, np.int32), np.zeros(1, np.int32)
+        return cls(
+            session_offsets=start,
+            display_offsets=start,
+            items=none,
+            choices=none,
+            split=np.zeros(0, np.int8),
+            users=none,
+            session_ids=pl.Series("session", [], dtype=pl.String),
+            event_ids=pl.Series("event", []),
+            item_ids=item_ids.rename("item"),
+        )
+
     @property
     def n_sessions(self) -> int:
         """Number of sessions."""

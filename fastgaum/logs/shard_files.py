@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,8 +17,8 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import LogFormatError
-from fastgaum.logs.decoder import READ_ERRORS, one_line
-from fastgaum.logs.log import ItemCounts, SessionLog
+from fastgaum.logs.decoder import one_line
+from fastgaum.logs.log import NO_CLICK, SPLITS, ItemCounts, SessionLog
 from fastgaum.untrusted import read_text
 
 MANIFEST = "shards.json"
@@ -27,13 +26,9 @@ MOST_MANIFEST = 1 << 26
 """bytes of a manifest that are read: some hundred thousand shards"""
 FORMAT = "fastgaum-shards"
 VERSION = 1
-FOOTER = "fastgaum"
-"""key in each file's footer; its value is the log's own key and the file's name: a file of another
-log or place is known"""
 HASHED_AT_ONCE = 1_000_000_000
 """bytes up to which all files are hashed when a log is opened; those of a larger log when they are
 first read"""
-_OF_A_REPLACEMENT = re.compile(r".+\.[0-9a-f]{16}\.parquet")
 WAYS_OUT = "convert the log again, or copy the folder anew"
 
 
@@ -86,8 +81,6 @@ class Tables(msgspec.Struct, frozen=True):
 class Manifest(msgspec.Struct, frozen=True):
     """What shards.json says of the log."""
 
-    key: str
-    """drawn when the log was written; each file's footer repeats it"""
     name: str
     ordered: bool
     views: bool
@@ -95,7 +88,7 @@ class Manifest(msgspec.Struct, frozen=True):
     item_fields: list[str]
     categories: list[str]
     """names of the categorical fields"""
-    totals: dict[str, list[int]]
+    totals: dict[str, tuple[int, ...]]
     """sums over the shards, for a reader of the file"""
     tables: Tables
     digests: dict[str, str]
@@ -124,11 +117,6 @@ def check_hash(path: Path, sha256: str) -> None:
             f"shard '{path}' has the sha256 {found[:12]} …, {MANIFEST} says {sha256[:12]} …: it "
             f"was changed; {WAYS_OUT}"
         )
-
-
-def footer_of(key: str, file: str) -> dict[str, str]:
-    """What a file of the log says of itself in its footer."""
-    return {FOOTER: f"{key} {file}"}
 
 
 def field_columns(head: SessionLog, kind: str) -> dict[str, str]:
@@ -166,84 +154,36 @@ def read_manifest(path: Path) -> Manifest:
     raise LogFormatError(f"'{file}' is damaged ({found}): {WAYS_OUT}")
 
 
-def check_files(folder: Path, files: Iterable[StoredFile], key: str) -> None:
-    """Raise LogFormatError unless every listed file is there with its size, and says in its footer
-    that it is that file of this log, and no other shard is there."""
-    sizes = {one.file: one.bytes for one in files}
-    for name in sizes:
-        if Path(name).name != name:
+def check_files(folder: Path, files: Iterable[StoredFile]) -> None:
+    """Raise LogFormatError unless every listed file is in the folder and has its size."""
+    for one in files:
+        path = folder / one.file
+        if Path(one.file).name != one.file:
             raise LogFormatError(
-                f"'{folder / MANIFEST}' names the file '{name}', a plain name is required: "
+                f"'{folder / MANIFEST}' names the file '{one.file}', a plain name is required: "
                 f"{WAYS_OUT}"
             )
-    extra = sorted(
-        p.name
-        for p in folder.glob("shard-*.parquet")
-        if p.name not in sizes and not _of_another_log(p, key)
-    )
-    if extra:
-        raise LogFormatError(
-            f"'{folder}' holds '{extra[0]}', which {MANIFEST} does not list: remove it, or "
-            f"{WAYS_OUT}"
-        )
-    for name, n_bytes in sizes.items():
-        _check_file(folder / name, n_bytes, key)
-
-
-def _of_another_log(path: Path, key: str) -> bool:
-    """Whether a file is of the log that was here before, or that is being written: a replacement
-    leaves both for a moment, and for longer if it is killed."""
-    if _OF_A_REPLACEMENT.fullmatch(path.name):
-        return True
-    try:
-        found = pl.read_parquet_metadata(path).get(FOOTER, "").partition(" ")[0]
-    except READ_ERRORS:
-        # removed since it was listed, or no parquet file
-        return not path.exists()
-    return found not in ("", key)
-
-
-def _check_file(path: Path, n_bytes: int, key: str) -> None:
-    if path.is_symlink():
-        raise LogFormatError(
-            f"shard '{path}' is a link, the files of a log are in its folder: {WAYS_OUT}"
-        )
-    if not path.is_file():
-        raise LogFormatError(f"shard '{path}' is missing: {WAYS_OUT}")
-    if path.stat().st_size != n_bytes:
-        raise LogFormatError(
-            f"shard '{path}' has {path.stat().st_size} bytes, {MANIFEST} says {n_bytes}: it is "
-            f"cut short or another file; {WAYS_OUT}"
-        )
-    try:
-        footer = pl.read_parquet_metadata(path).get(FOOTER, "")
-    except READ_ERRORS as error:
-        raise LogFormatError(f"shard '{path}' is damaged ({one_line(error)}): {WAYS_OUT}") from None
-    if footer != footer_of(key, path.name)[FOOTER]:
-        log, _, file = footer.partition(" ")
-        whose = f"'{file}' of this log" if log == key else "a file of another log"
-        raise LogFormatError(
-            f"shard '{path}' is {whose}: shards were swapped or doubled; {WAYS_OUT}"
-        )
+        if not path.is_file():
+            raise LogFormatError(f"shard '{path}' is missing: {WAYS_OUT}")
+        if path.stat().st_size != one.bytes:
+            raise LogFormatError(
+                f"shard '{path}' has {path.stat().st_size} bytes, {MANIFEST} says {one.bytes}: it "
+                f"is cut short or another file; {WAYS_OUT}"
+            )
 
 
 def read_head(path: Path, about: Manifest) -> tuple[SessionLog, ItemCounts]:
-    """All the items and categories as a log without sessions, and the items' counts."""
+    """All the items and categories as a log without sessions, and the items' counts.
+
+    Raises:
+        ValueError: naming what kernels could not trust.
+    """
     items, values = (
         pl.read_parquet(path / stored.file, glob=False)
         for stored in (about.tables.items, about.tables.categories)
     )
-    none = np.zeros(0, np.int32)
-    head = SessionLog(
-        session_offsets=np.zeros(1, np.int32),
-        display_offsets=np.zeros(1, np.int32),
-        items=none,
-        choices=none,
-        split=np.zeros(0, np.int8),
-        users=none,
-        session_ids=pl.Series("session", [], dtype=pl.String),
-        event_ids=pl.Series("event", []),
-        item_ids=items["item"],
+    head = dataclasses.replace(
+        SessionLog.empty(items["item"]),
         views=np.zeros(0, np.uint16) if about.views else None,
         candidate_fields={
             name: np.zeros(0, np.dtype(kind)) for name, kind in about.candidate_fields.items()
@@ -258,9 +198,19 @@ def read_head(path: Path, about: Manifest) -> tuple[SessionLog, ItemCounts]:
         ordered=about.ordered,
         name=about.name,
     )
-    return head, ItemCounts(
-        *(items[name].to_numpy() for name in ("displays", "choices", "expected"))
+    texts = {"item_ids": head.item_ids, **head.categories}
+    for name, column in texts.items():
+        _require(column.dtype == pl.String and not column.null_count(), f"{name} holds gaps")
+        _require(not column.is_duplicated().any(), f"{name} holds a value twice")
+    fields = {**head.candidate_fields, **head.item_fields}
+    _require(
+        len(fields) == len(head.candidate_fields) + len(head.item_fields)
+        and head.categories.keys() <= fields.keys(),
+        "fields and categories do not have the same names",
     )
+    _check_fields(head, head.item_fields)
+    counts = (items[name].to_numpy() for name in ("displays", "choices", "expected"))
+    return head, ItemCounts(*counts)
 
 
 def read_rows(path: Path, head: SessionLog, ids: bool) -> SessionLog:
@@ -272,27 +222,97 @@ def read_rows(path: Path, head: SessionLog, ids: bool) -> SessionLog:
         return pl.read_parquet(path, columns=[name], glob=False)[name]
 
     def lists(name: str) -> npt.NDArray[Any]:
-        return column(name).explode().to_numpy(writable=True)
+        values = column(name)
+        _require(values.list.len().equals(lengths), f"{name} has not one value per candidate")
+        return values.explode().to_numpy(writable=True)
 
     start, items = column("start"), column("items")
-    sizes, n_events = items.list.len().to_numpy(), len(start)
+    lengths, n_events = items.list.len(), len(start)
     starts = np.flatnonzero(start.to_numpy())
-    first_rows = starts.tolist() if ids else []
-    nameless = pl.repeat(None, n_events, dtype=pl.String, eager=True).alias("session")
+    _require(
+        n_events == 0 or (len(starts) > 0 and starts[0] == 0), "its first row starts no session"
+    )
+    nameless = pl.repeat(None, n_events, dtype=pl.String, eager=True)
+    session_ids, labels = (
+        (column("session").gather(starts), column("label")) if ids else (nameless, nameless)
+    )
+    _require(not ids or session_ids.dtype == pl.String, f"session_ids holds {session_ids.dtype}")
+    _require(not ids or not session_ids.null_count(), "session_ids holds gaps")
     fields = field_columns(head, "candidate_fields")
     return dataclasses.replace(
         head,
         session_offsets=np.append(starts, n_events).astype(np.int32),
-        display_offsets=np.concatenate(([0], np.cumsum(sizes, dtype=np.int64))).astype(np.int32),
+        display_offsets=np.concatenate(([0], lengths.cast(pl.Int64).cum_sum())).astype(np.int32),
         items=items.explode().to_numpy(writable=True),
         choices=column("choice").to_numpy(writable=True),
         split=column("split").to_numpy()[starts],
         users=column("user").to_numpy()[starts],
-        session_ids=column("session").gather(first_rows) if ids else nameless.head(len(starts)),
-        event_ids=(column("label") if ids else nameless).alias("event"),
+        session_ids=session_ids.head(len(starts)).alias("session"),
+        event_ids=labels.alias("event"),
         views=None if head.views is None else lists("views"),
         candidate_fields={name: lists(stored) for name, stored in fields.items()},
     )
+
+
+def check_part(log: SessionLog) -> None:
+    """Raise ValueError, naming the array and the rule, unless kernels may trust a shard: they do
+    not check bounds, and an item that is no row of the vocabulary would read foreign memory."""
+    sizes = np.diff(log.display_offsets)
+    _check_range("display sets", sizes, np.int32, 1, len(log.items))
+    _check_range("items", log.items, np.int32, 0, log.n_items - 1)
+    _check_range("users", log.users, np.int32, 0, np.iinfo(np.int32).max - 1)
+    _check_range("split", log.split, np.int8, 0, len(SPLITS) - 1)
+    _check_range("choices", log.choices, np.int32, NO_CLICK, np.iinfo(np.int32).max)
+    beyond = log.choices >= sizes
+    if beyond.any():
+        event = int(beyond.argmax())
+        raise ValueError(f"choices holds {log.choices[event]} for {sizes[event]} candidates")
+    if log.views is not None:
+        _check_range("views", log.views, np.uint16, 1, np.iinfo(np.uint16).max)
+    _check_displays(log)
+    _check_fields(log, log.candidate_fields)
+
+
+def _check_displays(log: SessionLog) -> None:
+    """The candidates of a display set are distinct; most are stored by item, which shows it without
+    sorting them."""
+    starts = log.display_offsets[1:-1]
+
+    def falls(items: npt.NDArray[Any], compare: np.ufunc) -> bool:
+        found = compare(items[1:], items[:-1])
+        found[starts - 1] = False
+        return bool(found.any())
+
+    if falls(log.items, np.less_equal):
+        order = np.lexsort((log.items, log.event_of_candidate()))
+        _require(not falls(log.items[order], np.equal), "a display set holds an item twice")
+
+
+def _check_fields(log: SessionLog, fields: Mapping[str, npt.NDArray[Any]]) -> None:
+    for name, values in fields.items():
+        if name in log.categories:
+            _check_range(name, values, np.int32, -1, len(log.categories[name]) - 1)
+        else:
+            largest = float(np.finfo(np.float32).max)
+            _check_range(name, values, np.float32, -largest, largest)
+
+
+def _check_range(
+    name: str, array: npt.NDArray[Any], dtype: type[np.generic], least: float, most: float
+) -> None:
+    _require(array.ndim == 1 and array.dtype == dtype, f"{name} is {array.dtype}")
+    if len(array):
+        low, high = array.min(), array.max()
+        # a NaN fails both comparisons
+        found = high if low >= least else low
+        _require(
+            bool(least <= found <= most), f"{name} holds {found}, {least} to {most} is required"
+        )
+
+
+def _require(holds: bool, rule: str) -> None:
+    if not holds:
+        raise ValueError(rule)
 
 
 def check_counts(part: SessionLog, shard: Shard, path: Path) -> None:
@@ -304,6 +324,13 @@ def check_counts(part: SessionLog, shard: Shard, path: Path) -> None:
     )
     if not right:
         raise LogFormatError(f"shard '{path}' does not hold what {MANIFEST} says of it: {WAYS_OUT}")
+
+
+def totals_of_splits(shards: Sequence[Shard]) -> dict[str, tuple[int, ...]]:
+    """Sessions, events, choices and candidates of each split, summed over shards."""
+    names = ("sessions", "events", "choices", "candidates")
+    each = {name: [getattr(shard, name) for shard in shards] or [(0, 0, 0)] for name in names}
+    return {name: tuple(map(sum, zip(*counts, strict=True))) for name, counts in each.items()}
 
 
 def cut_of(shards: Sequence[Shard]) -> str:

@@ -24,13 +24,13 @@ from fastgaum.locks import name_lock
 from fastgaum.logs.decoder import one_line
 from fastgaum.logs.log import Digests, ItemCounts, SessionLog
 from fastgaum.logs.shard_files import (
-    FORMAT,
     MANIFEST,
-    VERSION,
+    Manifest,
     Shard,
     StoredFile,
+    Tables,
     field_columns,
-    footer_of,
+    totals_of_splits,
 )
 from fastgaum.logs.shards import ShardedLog, is_saved_log, open_shards
 from fastgaum.logs.split import slice_sessions
@@ -46,8 +46,8 @@ GROUP_ROWS = 131_072
 class ShardWriter:
     """The shards of one log so far; `write_shards` makes it."""
 
-    def __init__(self, folder: Path, head: SessionLog, key: str, mark: str) -> None:
-        self.folder, self.head, self.key, self.mark = folder, head, key, mark
+    def __init__(self, folder: Path, head: SessionLog, mark: str = "") -> None:
+        self.folder, self.head, self.mark = folder, head, mark
         self.shards: list[Shard] = []
         self.counts = ItemCounts.zeros(head.n_items)
         self._digests = Digests()
@@ -66,9 +66,7 @@ class ShardWriter:
         """Write what is not a shard."""
         head = self.head
         fields = {f"item_fields_{i}": values for i, values in enumerate(head.item_fields.values())}
-        counts = {
-            field.name: getattr(self.counts, field.name) for field in dataclasses.fields(ItemCounts)
-        }
+        counts = dataclasses.asdict(self.counts)
         items = self._write("items", pl.DataFrame({"item": head.item_ids, **fields, **counts}))
         named = [
             pl.DataFrame(
@@ -81,26 +79,21 @@ class ShardWriter:
         ]
         empty = pl.DataFrame(schema={"field": pl.Int32, "value": pl.String})
         categories = self._write("categories", pl.concat([empty, *named]))
-        kinds = {name: str(values.dtype) for name, values in head.candidate_fields.items()}
-        totals = {
-            what: [sum(n) for n in zip(*(getattr(s, what) for s in self.shards), strict=True)]
-            for what in ("sessions", "events", "choices", "candidates")
-        }
-        about = {
-            "format": FORMAT,
-            "version": VERSION,
-            "key": self.key,
-            "name": head.name,
-            "ordered": head.ordered,
-            "views": head.views is not None,
-            "candidate_fields": kinds,
-            "item_fields": list(head.item_fields),
-            "categories": list(head.categories),
-            "totals": totals,
-            "tables": {"items": items, "categories": categories},
-            "digests": self._digests.values(),
-            "shards": self.shards,
-        }
+        about = Manifest(
+            name=head.name,
+            ordered=head.ordered,
+            views=head.views is not None,
+            candidate_fields={
+                name: "int32" if name in head.categories else "float32"
+                for name in head.candidate_fields
+            },
+            item_fields=list(head.item_fields),
+            categories=list(head.categories),
+            totals=totals_of_splits(self.shards),
+            tables=Tables(items, categories),
+            digests=self._digests.values(),
+            shards=tuple(self.shards),
+        )
         with atomic(self.folder / MANIFEST) as beside:
             beside.write_bytes(msgspec.json.format(msgspec.json.encode(about), indent=1) + b"\n")
 
@@ -113,7 +106,6 @@ class ShardWriter:
             compression_level=1,
             row_group_size=GROUP_ROWS,
             statistics=False,
-            metadata=footer_of(self.key, name),
         )
         with open(path, "rb") as file:
             sync_file(file)
@@ -137,13 +129,11 @@ def write_shards(folder: str | os.PathLike[str], head: SessionLog) -> Iterator[S
     """
     target = Path(folder)
     check_shards_output(target)
-    key = secrets.token_hex(8)
-    head = slice_sessions(head, np.zeros(0, np.int32))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with name_lock(target):
-            way = _replaced(target, head, key) if is_saved_log(target) else _new(target, head, key)
-            with way as writer:
+            way = _replaced if is_saved_log(target) else _new
+            with way(target, slice_sessions(head, np.zeros(0, np.int32))) as writer:
                 yield writer
     except (OSError, pl.exceptions.PolarsError) as error:
         raise OutputError(
@@ -153,11 +143,11 @@ def write_shards(folder: str | os.PathLike[str], head: SessionLog) -> Iterator[S
 
 
 @contextmanager
-def _new(target: Path, head: SessionLog, key: str) -> Iterator[ShardWriter]:
-    beside = target.parent / f".{target.name}.new-{key}"
+def _new(target: Path, head: SessionLog) -> Iterator[ShardWriter]:
+    beside = target.parent / f".{target.name}.new-{secrets.token_hex(8)}"
     beside.mkdir()
     try:
-        writer = ShardWriter(beside, head, key, "")
+        writer = ShardWriter(beside, head)
         yield writer
         writer.finish()
         beside.rename(target)
@@ -167,15 +157,15 @@ def _new(target: Path, head: SessionLog, key: str) -> Iterator[ShardWriter]:
 
 
 @contextmanager
-def _replaced(target: Path, head: SessionLog, key: str) -> Iterator[ShardWriter]:
+def _replaced(target: Path, head: SessionLog) -> Iterator[ShardWriter]:
     # those of the log that is there, and of a replacement that was killed
-    former = list(target.glob("*.parquet"))
+    former, mark = list(target.glob("*.parquet")), f".{secrets.token_hex(8)}"
     try:
-        writer = ShardWriter(target, head, key, f".{key}")
+        writer = ShardWriter(target, head, mark)
         yield writer
         writer.finish()
     except BaseException:
-        former = list(target.glob(f"*.{key}.parquet"))
+        former = list(target.glob(f"*{mark}.parquet"))
         raise
     finally:
         for path in former:
@@ -192,28 +182,9 @@ def save_log(log: SessionLog, folder: str | os.PathLike[str]) -> Path:
     Raises:
         OutputError: as `write_shards`.
     """
-    with write_shards(folder, log) as writer:
-        for start, stop in itertools.pairwise(_cuts(log)):
-            writer.add(log if stop - start == log.n_sessions else _consecutive(log, start, stop))
+    in_order = bool((np.diff(log.users) >= 0).all())
+    _write_log(log, folder, 1 + log.n_candidates // SHARD_CANDIDATES if in_order else 1)
     return Path(folder)
-
-
-def _cuts(log: SessionLog) -> list[int]:
-    """The first session of each shard, and the end: one shard, or for a long log whose users come
-    in order one per SHARD_CANDIDATES."""
-    users = np.asarray(log.users)
-    if log.n_candidates <= SHARD_CANDIDATES or (users[1:] < users[:-1]).any():
-        return [0, log.n_sessions]
-    ends = np.asarray(log.display_offsets)[np.asarray(log.session_offsets)]
-    wanted = np.searchsorted(ends[1:], np.arange(SHARD_CANDIDATES, ends[-1], SHARD_CANDIDATES))
-    # a user's sessions stay together
-    starts = np.searchsorted(users, users[wanted])
-    return sorted({0, *starts.tolist(), log.n_sessions})
-
-
-def _consecutive(log: SessionLog, start: int, stop: int) -> SessionLog:
-    part = slice_sessions(log, np.arange(start, stop))
-    return dataclasses.replace(part, users=part.users - part.users[0])
 
 
 def check_shards_output(folder: Path) -> None:
@@ -247,14 +218,21 @@ def shard_log(log: SessionLog, folder: str | os.PathLike[str], n_shards: int) ->
         OutputError: as `write_shards`.
     """
     require_shards(n_shards)
+    _write_log(log, folder, n_shards)
+    return open_shards(folder)
+
+
+def _write_log(log: SessionLog, folder: str | os.PathLike[str], n_shards: int) -> None:
     distinct, user = np.unique(log.users, return_inverse=True)
-    bucket = user.astype(np.int64) * min(n_shards, max(len(distinct), 1)) // max(len(distinct), 1)
+    n_users = max(len(distinct), 1)
+    bucket = user.astype(np.int64) * min(n_shards, n_users) // n_users
     with write_shards(folder, log) as writer:
-        for number in range(int(bucket.max(initial=-1)) + 1):
+        if n_shards == 1:
+            writer.add(log)
+        for number in range(int(bucket.max(initial=-1)) + 1) if n_shards > 1 else ():
             part = slice_sessions(log, np.flatnonzero(bucket == number))
             codes = np.unique(part.users, return_inverse=True)[1].astype(np.int32)
             writer.add(dataclasses.replace(part, users=codes))
-    return open_shards(folder)
 
 
 def synthesise_shards(

@@ -29,7 +29,6 @@ import polars as pl
 
 from fastgaum.errors import LogFormatError
 from fastgaum.files import read_whole
-from fastgaum.logs.checks import check_head, check_part
 from fastgaum.logs.decoder import READ_ERRORS, one_line
 from fastgaum.logs.fold import MAX_ROWS
 from fastgaum.logs.log import (
@@ -49,9 +48,11 @@ from fastgaum.logs.shard_files import (
     check_counts,
     check_files,
     check_hash,
+    check_part,
     read_head,
     read_manifest,
     read_rows,
+    totals_of_splits,
 )
 from fastgaum.logs.split import join_logs, split_by_rule
 
@@ -72,8 +73,8 @@ class ShardedLog:
     """split of each user where the log was split anew"""
     _hashed: set[str] = field(default_factory=set, compare=False)
     """files whose sha256 was found right"""
-    _checked: set[tuple[str, bool]] = field(default_factory=set, compare=False)
-    """files whose values were found right, without ids and with them"""
+    _checked: set[str] = field(default_factory=set, compare=False)
+    """files whose values were found right"""
 
     @property
     def name(self) -> str:
@@ -154,11 +155,7 @@ class ShardedLog:
 
     def counts(self) -> dict[str, tuple[int, ...]]:
         """Sessions, events, choices and candidates of each split."""
-        names = ("sessions", "events", "choices", "candidates")
-        each = {
-            name: [getattr(shard, name) for shard in self.shards] or [(0, 0, 0)] for name in names
-        }
-        return {name: tuple(map(sum, zip(*counts, strict=True))) for name, counts in each.items()}
+        return totals_of_splits(self.shards)
 
     def parts(self, ids: bool = True) -> Iterator[SessionLog]:
         """Each shard as `read` gives it. Raises LogFormatError for a file that is not what it
@@ -189,10 +186,10 @@ class ShardedLog:
             self._hashed.add(shard.file)
         try:
             part = read_rows(path, self.head, ids)
-            if (shard.file, ids) not in self._checked:
-                check_part(part, ids)
+            if shard.file not in self._checked:
+                check_part(part)
                 check_counts(part, shard, path)
-                self._checked.add((shard.file, ids))
+                self._checked.add(shard.file)
         except (*READ_ERRORS, TypeError, IndexError) as error:
             raise LogFormatError(
                 f"shard '{path}' is damaged ({one_line(error)}): {WAYS_OUT}"
@@ -276,9 +273,8 @@ def load_log(folder: str | os.PathLike[str]) -> SessionLog:
 def open_shards(folder: str | os.PathLike[str], verify: bool = False) -> ShardedLog:
     """Open a saved log: all files are looked at, none is decoded whole.
 
-    Missing, cut short, foreign, swapped and doubled files are found at once; those with changed
-    content at once too, if all files together are small (HASHED_AT_ONCE) or with `verify`, else
-    when the file is first read.
+    Missing and cut short files are found at once; those with other content at once too, if all
+    files together are small (HASHED_AT_ONCE) or with `verify`, else when the file is first read.
 
     Raises:
         LogFormatError: naming the file at fault.
@@ -287,14 +283,13 @@ def open_shards(folder: str | os.PathLike[str], verify: bool = False) -> Sharded
     about = read_manifest(path)
     tables = (about.tables.items, about.tables.categories)
     files = (*tables, *about.shards)
-    check_files(path, files, about.key)
+    check_files(path, files)
     small = verify or sum(one.bytes for one in files) <= HASHED_AT_ONCE
     hashed = files if small else tables
     for one in hashed:
         check_hash(path / one.file, one.sha256)
     try:
         head, counts = read_head(path, about)
-        check_head(head)
     except (TypeError, *READ_ERRORS) as error:
         raise LogFormatError(f"'{path}' is damaged ({one_line(error)}): {WAYS_OUT}") from None
     return ShardedLog(
