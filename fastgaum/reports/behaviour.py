@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import entr
 
 from fastgaum.errors import ConfigError
 from fastgaum.features.selection import counts_before, select_sessions
@@ -52,8 +53,8 @@ class ModelScores:
 
     def entropy(self, display_offsets: IntArray) -> Float64Array:
         """Entropy of each event's distribution, no click included, in nats, shape (n_events,)."""
-        entropies = np.add.reduceat(_entropy_terms(self.log_probs), display_offsets[:-1])
-        return np.asarray(entropies + _entropy_terms(self.outside_log_prob), np.float64)
+        entropies = np.add.reduceat(entr(np.exp(self.log_probs)), display_offsets[:-1])
+        return np.asarray(entropies + entr(np.exp(self.outside_log_prob)), np.float64)
 
 
 @dataclass(frozen=True)
@@ -279,8 +280,3 @@ def reliability_curve(c: Context, scored: ModelScores) -> tuple[Float64Array, St
     labels = tuple(str(i + 1) for i in range(n_bins))
     predicted = ratio(expected[0].sum(axis=0), cases[0].sum(axis=0))
     return predicted, Statistic("reliability", "share chosen", "chi2", labels, happened, cases)
-
-
-def _entropy_terms(log_probs: Float64Array) -> Float64Array:
-    finite = np.isfinite(log_probs)
-    return np.where(finite, -np.exp(log_probs) * np.where(finite, log_probs, 0.0), 0.0)

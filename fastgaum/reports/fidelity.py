@@ -3,13 +3,13 @@
 model = UserModel.load("runs/mine")
 log = fg.load("clicks.csv")
 report = fidelity(model, log, split="validation")
-print(to_markdown(report))                           # `text.py`; `figure.py` draws it
+print(fidelity_markdown(report))                     # `world_tables.py`; `figures.py` draws it
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 
@@ -23,7 +23,6 @@ from fastgaum.models.choice_model import ChoiceModel, Head
 from fastgaum.models.user_model import UserModel
 from fastgaum.reports.behaviour import Context, ModelScores, reliability_curve, statistics_of
 from fastgaum.reports.permutation import (
-    Agreement,
     Compared,
     agreement,
     compare_sides,
@@ -33,6 +32,7 @@ from fastgaum.reports.permutation import (
     sides,
     values_of,
 )
+from fastgaum.reports.table import Json
 from fastgaum.worlds.replay import replay, versions, world_of
 from fastgaum.worlds.world import World
 
@@ -54,7 +54,7 @@ def fidelity(
     seed: int = 0,
     draws: int = DRAWS,
     progress: Callable[[int, int | None], None] | None = None,
-) -> dict[str, Any]:
+) -> Json:
     """Replay a split in a world and compare what its users do with the log.
 
     Args:
@@ -70,7 +70,7 @@ def fidelity(
         draws: of the bootstrap, and permutations of each test.
         progress: called with steps done and steps in all (None: not known yet).
 
-    Returns: an object for JSON; `text.blocks` prints it.
+    Returns: an object for JSON; `world_tables.fidelity_blocks` prints it.
 
     Raises:
         ConfigError: an impossible number, a model that does not fit the log, or a world without the
@@ -107,8 +107,14 @@ def fidelity(
         ),
     )
     calibration = step(_calibration(context, scored, draws, seed))
+    valued = step(compare_sides(values, draws, seed))
     policies = step(
-        _policies(step(compare_sides(values, draws, seed)), agreement(values, draws, seed))
+        {
+            "values": [
+                {"name": name, **_groups(valued, i)} for i, name in enumerate(values.labels)
+            ],
+            **agreement(values, draws, seed),
+        }
     )
     return {
         "log": {"name": log.name, "fingerprint": log.fingerprint},
@@ -178,7 +184,7 @@ def _new_items(model: ChoiceModel, part: SessionLog) -> float:
     return float(1.0 - known[part.items].mean())
 
 
-def _statistics(compared: list[Compared]) -> list[dict[str, Any]]:
+def _statistics(compared: list[Compared]) -> list[Json]:
     adjusted = holm([one.p for one in compared])
     return [
         {
@@ -200,21 +206,15 @@ def _statistics(compared: list[Compared]) -> list[dict[str, Any]]:
     ]
 
 
-def _groups(one: Compared, i: int) -> dict[str, Any]:
-    return {
-        name: ends[:, i].tolist() if name.endswith("ci") else float(ends[i])
-        for name, ends in (
-            ("logged", one.logged),
-            ("logged_ci", one.logged_ci),
-            ("simulated", one.simulated),
-            ("simulated_ci", one.simulated_ci),
-            ("difference", one.difference),
-            ("difference_ci", one.difference_ci),
-        )
+def _groups(one: Compared, i: int) -> Json:
+    """Both sides and their difference in one group, with the ends of their intervals."""
+    parts = ("logged", "simulated", "difference")
+    return {name: float(getattr(one, name)[i]) for name in parts} | {
+        f"{name}_ci": getattr(one, f"{name}_ci")[:, i].tolist() for name in parts
     }
 
 
-def _calibration(context: Context, scored: ModelScores, draws: int, seed: int) -> dict[str, Any]:
+def _calibration(context: Context, scored: ModelScores, draws: int, seed: int) -> Json:
     """What the model says on logged histories, and what its calibration error is where it is right
     by construction."""
     c, n_versions = context, context.sums.n_versions
@@ -243,23 +243,5 @@ def _calibration(context: Context, scored: ModelScores, draws: int, seed: int) -
             "predicted": predicted.tolist(),
             "observed": sides(curve, np.ones((1, c.sums.n_users)))[0][0].tolist(),
             "ci": percentile_interval(shares).T.tolist(),
-        },
-    }
-
-
-def _policies(values: Compared, agreed: Mapping[str, Agreement]) -> dict[str, Any]:
-    return {
-        "values": [
-            {"name": name, **_groups(values, i)} for i, name in enumerate(values.statistic.labels)
-        ],
-        **{
-            name: {
-                "value": one.value,
-                "ci": list(one.interval),
-                "expected": one.expected,
-                "expected_ci": list(one.expected_interval),
-                "p": one.p,
-            }
-            for name, one in agreed.items()
         },
     }

@@ -3,13 +3,21 @@ a panel per data set; and a fidelity report's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from fastgaum.metrics.sums import Float64Array
 from fastgaum.reports.plots import FIGURE_STYLE, check_figure, save_figure
 from fastgaum.reports.reproduce import OURS
 from fastgaum.reports.reproduce_table import FLOOR_MODELS, label_of, rows_by_model
+from fastgaum.reports.table import Json
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _OURS, _OTHER, _PUBLISHED, _FLOOR = "#1f6feb", "#57606a", "#d1242f", "#8c959f"
 _FLOOR_LINES = {
@@ -19,10 +27,12 @@ _FLOOR_LINES = {
     "fewest_train_displays": (0, (1, 4)),
 }
 
-Keys = list[tuple[str, str]]
+Key = tuple[str, str]
+Keys = list[Key]
+Rows = Mapping[Key, Mapping[str, Json]]
 
 
-def draw_precision(result: Mapping[str, Any], path: Path, *, narrow: bool = False) -> None:
+def draw_precision(result: Json, path: Path, *, narrow: bool = False) -> None:
     """Draw a reproduce object and write it, atomically.
 
     Rows are the models, best mean over the data sets first; dots and bars are means and 95 %
@@ -67,9 +77,9 @@ def draw_precision(result: Mapping[str, Any], path: Path, *, narrow: bool = Fals
         save_figure(figure, path)
 
 
-def _order(tables: Any) -> Keys:
+def _order(tables: Iterable[Rows]) -> Keys:
     """Rows of all data sets, best mean first; a model that is a floor is a line already."""
-    means: dict[tuple[str, str], list[float]] = {}
+    means: dict[Key, list[float]] = {}
     for rows in tables:
         for key, by_k in rows.items():
             if key[0] not in FLOOR_MODELS.values():
@@ -77,9 +87,7 @@ def _order(tables: Any) -> Keys:
     return sorted(means, key=lambda key: -sum(means[key]) / len(means[key]))
 
 
-def _panel(
-    panel: Any, name: str, facts: Mapping[str, Any], rows: Mapping[Any, Any], keys: Sequence[Any]
-) -> None:
+def _panel(panel: Axes, name: str, facts: Json, rows: Rows, keys: Keys) -> None:
     others = {
         floor: by_k["1"] or 0.0
         for floor, by_k in facts["floors"].items()
@@ -104,18 +112,10 @@ def _panel(
             best["mean"], color=_PUBLISHED, linewidth=1, alpha=0.6, label="best published"
         )
     for place, key in enumerate(keys):
-        cell = rows[key]["1"] if key in rows else None
-        if cell is None:
+        if key not in rows:
             continue
-        low, high = cell["ci"]
-        panel.plot(
-            [low, high],
-            [place, place],
-            color=_colour(key),
-            linewidth=2,
-            alpha=0.45,
-            solid_capstyle="butt",
-        )
+        cell = rows[key]["1"]
+        panel.hlines(place, *cell["ci"], color=_colour(key), linewidth=2, alpha=0.45)
         label = "mean, 95 % interval" if key[0] != OURS[0] else None
         panel.plot(
             cell["mean"], place, "o", color=_colour(key), markersize=5, zorder=3, label=label
@@ -139,16 +139,14 @@ def _panel(
     panel.spines[["top", "right"]].set_visible(False)
 
 
-def _colour(key: tuple[str, str]) -> str:
+def _colour(key: Key) -> str:
     return _OURS if key[0] == OURS[0] else _OTHER
 
 
 _LOG, _WORLD = "#d1242f", "#1f6feb"
 
-Report = Mapping[str, Any]
 
-
-def draw_fidelity(report: Report, path: Path) -> None:
+def draw_fidelity(report: Json, path: Path) -> None:
     """Draw a report and write it, atomically: a panel each, the click rates only where no click is
     offered.
 
@@ -161,20 +159,19 @@ def draw_fidelity(report: Report, path: Path) -> None:
     from matplotlib.figure import Figure
 
     statistics = {one["name"]: one for one in report["statistics"]}
-    panels: list[Callable[[Any], None]] = [
-        lambda panel: _calibration(panel, report["calibration"]),
-        lambda panel: _groups(
-            panel, statistics["popularity, tenths"], "training choices of the item", "clicks, %"
+    grouped = (
+        ("click rate by event", "event of the session", "click rate, %"),
+        ("popularity, tenths", "training choices of the item", "clicks, %"),
+    )
+    panels: list[Callable[[Axes], None]] = [
+        *(
+            partial(_groups, groups=statistics[name]["groups"], across=across, up=up)
+            for name, across, up in grouped
+            if name in statistics
         ),
-        lambda panel: _policies(panel, report["policies"]["values"]),
+        partial(_calibration, curve=report["calibration"]["curve"]),
+        partial(_policies, values=report["policies"]["values"]),
     ]
-    if "click rate by event" in statistics:
-        panels.insert(
-            0,
-            lambda panel: _groups(
-                panel, statistics["click rate by event"], "event of the session", "click rate, %"
-            ),
-        )
     with mpl.rc_context({**FIGURE_STYLE, "font.size": 8}):
         figure = Figure(figsize=(2.7 * len(panels), 2.7), layout="constrained")
         for panel, fill in zip(
@@ -194,52 +191,45 @@ def draw_fidelity(report: Report, path: Path) -> None:
         save_figure(figure, path)
 
 
-def _percent(values: Sequence[float | None]) -> list[float]:
-    return [float("nan") if value is None else 100 * value for value in values]
-
-
-def _groups(panel: Any, statistic: Mapping[str, Any], across: str, up: str) -> None:
+def _groups(panel: Axes, groups: Sequence[Json], across: str, up: str) -> None:
     """Logged dots with intervals, simulated bars behind them."""
-    groups = statistic["groups"]
     at = range(len(groups))
-    panel.bar(
-        at, _percent([one["simulated"] for one in groups]), color=_WORLD, alpha=0.35, label="world"
+    logged, simulated, ends = (
+        _percent([one[key] for one in groups]) for key in ("logged", "simulated", "logged_ci")
     )
-    for place, one in zip(at, groups, strict=True):
-        panel.plot([place, place], _percent(one["logged_ci"]), color=_LOG, linewidth=1)
-    panel.plot(
-        at,
-        _percent([one["logged"] for one in groups]),
-        "o",
-        color=_LOG,
-        markersize=3,
-        label="log, 95 % over users",
-    )
+    panel.bar(at, simulated, color=_WORLD, alpha=0.35, label="world")
+    panel.vlines(at, *ends.T, color=_LOG, linewidth=1)
+    panel.plot(at, logged, "o", color=_LOG, markersize=3, label="log, 95 % over users")
     panel.set_xticks(at, [one["label"] for one in groups], rotation=45, ha="right")
     panel.set_xlabel(across)
     panel.set_ylabel(up)
 
 
-def _calibration(panel: Any, calibration: Mapping[str, Any]) -> None:
-    curve = calibration["curve"]
-    predicted = _percent(curve["predicted"])
-    top = max([*predicted, *_percent([high for _, high in curve["ci"]])])
-    panel.plot([0, top], [0, top], color="#8c959f", linewidth=1)
-    for x, ends in zip(predicted, curve["ci"], strict=True):
-        panel.plot([x, x], _percent(ends), color=_LOG, linewidth=1)
-    panel.plot(predicted, _percent(curve["observed"]), "o", color=_LOG, markersize=3)
+def _calibration(panel: Axes, curve: Json) -> None:
+    predicted, observed, ends = (_percent(curve[key]) for key in ("predicted", "observed", "ci"))
+    _diagonal(panel, predicted, ends)
+    panel.vlines(predicted, *ends.T, color=_LOG, linewidth=1)
+    panel.plot(predicted, observed, "o", color=_LOG, markersize=3)
     panel.set_xlabel("predicted probability, %")
     panel.set_ylabel("chosen in the log, %")
 
 
-def _policies(panel: Any, values: Sequence[Mapping[str, Any]]) -> None:
-    logged, simulated = (
-        _percent([one[side] for one in values]) for side in ("logged", "simulated")
+def _policies(panel: Axes, values: Sequence[Json]) -> None:
+    logged, simulated, ends = (
+        _percent([one[key] for one in values]) for key in ("logged", "simulated", "logged_ci")
     )
-    top = max([*logged, *simulated])
-    panel.plot([0, top], [0, top], color="#8c959f", linewidth=1)
-    for one, y in zip(values, simulated, strict=True):
-        panel.plot(_percent(one["logged_ci"]), [y, y], color=_LOG, linewidth=1, alpha=0.5)
+    _diagonal(panel, logged, simulated)
+    panel.hlines(simulated, *ends.T, color=_LOG, linewidth=1, alpha=0.5)
     panel.plot(logged, simulated, "o", color=_WORLD, markersize=3)
     panel.set_xlabel("value of a policy in the log, %")
     panel.set_ylabel("in the world, %")
+
+
+def _diagonal(panel: Axes, *values: Float64Array) -> None:
+    top = max(float(np.nanmax(part)) for part in values)
+    panel.plot([0, top], [0, top], color="#8c959f", linewidth=1)
+
+
+def _percent(values: Sequence[float | None] | Sequence[Sequence[float | None]]) -> Float64Array:
+    """Shares as percent; NaN where there is none."""
+    return 100 * np.array(values, np.float64)

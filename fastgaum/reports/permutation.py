@@ -30,6 +30,7 @@ from scipy.stats import rankdata
 from fastgaum.logs.log import IntArray
 from fastgaum.metrics.sums import AnyArray, Float64Array, Statistic, Test, ratio
 from fastgaum.reports.behaviour import Context, ModelScores
+from fastgaum.reports.table import Json
 
 CHUNK = 1 << 22
 """entries that are gathered at once"""
@@ -164,20 +165,6 @@ def distance(
     return np.asarray(apart, np.float64)
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """One rank correlation of the policies' logged and simulated values."""
-
-    value: float
-    interval: tuple[float, float]
-    """of the same drawn users on both sides"""
-    expected: float
-    """its mean if the log were one more draw of the world: noise alone keeps it below 1"""
-    expected_interval: tuple[float, float]
-    p: float
-    """share of permutations within users in which it is as low"""
-
-
 def policies_of(
     context: Context, own: ModelScores, others: Mapping[str, ModelScores]
 ) -> dict[str, Float64Array]:
@@ -251,8 +238,12 @@ def values_of(context: Context, policies: Mapping[str, AnyArray]) -> Statistic:
     return Statistic("value of policies", what, "chi2", names, sums, counts)
 
 
-def agreement(values: Statistic, draws: int = 1999, seed: int = 0) -> dict[str, Agreement]:
-    """Spearman's and Kendall's rank correlation of the logged and simulated values."""
+def agreement(values: Statistic, draws: int = 1999, seed: int = 0) -> dict[str, Json]:
+    """Spearman's and Kendall's rank correlation of the logged and simulated values.
+
+    Each has its value, `ci` of the same drawn users on both sides, `expected` and `expected_ci`:
+    its mean if the log were one more draw of the world, noise alone keeps it below 1; and p, the
+    share of permutations within users in which it is as low."""
     n_users = values.sums.shape[1]
     observed = sides(values, np.ones((1, n_users)))
     drawn = [sides(values, weights) for weights in drawn_users(n_users, draws, seed)]
@@ -260,20 +251,16 @@ def agreement(values: Statistic, draws: int = 1999, seed: int = 0) -> dict[str, 
     result = {}
     for name, correlation in (("spearman", spearman), ("kendall", kendall)):
         value = float(correlation(*observed)[0])
-        low, high = percentile_interval(
-            np.concatenate([correlation(*pair) for pair in drawn])[:, None]
-        )[:, 0]
+        bootstrap = np.concatenate([correlation(*pair) for pair in drawn])
         # the first is the log itself
         expected = np.concatenate([correlation(*pair) for pair in worlds])[1:]
-        reached = np.count_nonzero(expected <= value + 1e-9)
-        ends = percentile_interval(expected[:, None])[:, 0]
-        result[name] = Agreement(
-            value,
-            (float(low), float(high)),
-            float(np.nanmean(expected)),
-            (float(ends[0]), float(ends[1])),
-            float((1 + reached) / (1 + draws)),
-        )
+        result[name] = {
+            "value": value,
+            "ci": percentile_interval(bootstrap[:, None])[:, 0].tolist(),
+            "expected": float(np.nanmean(expected)),
+            "expected_ci": percentile_interval(expected[:, None])[:, 0].tolist(),
+            "p": float((1 + np.count_nonzero(expected <= value + 1e-9)) / (1 + draws)),
+        }
     return result
 
 

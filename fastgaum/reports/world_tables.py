@@ -4,19 +4,16 @@ several beside each other; policies, one block for each size of slates; and adap
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from fastgaum.reports.table import Block, block_to_markdown, num
+from fastgaum.reports.table import Block, Json, block_to_markdown, num
 
 DIGITS = {"%": 1, "nats": 3, "places": 2, "log": 2, "ratio": 2}
 ALPHA = 0.05
 """below this, an adjusted p-value says that log and world differ"""
 
-Report = Mapping[str, Any]
 
-
-def fidelity_blocks(report: Report) -> list[Block]:
+def fidelity_blocks(report: Json) -> list[Block]:
     """The statistics, their groups, and the policies of one report."""
     title = (
         f"{report['log']['name']}, {report['split']} split: the world ({report['head']}) against "
@@ -46,12 +43,12 @@ def fidelity_blocks(report: Report) -> list[Block]:
     return parts
 
 
-def fidelity_markdown(report: Report) -> str:
+def fidelity_markdown(report: Json) -> str:
     """The same fidelity_blocks as markdown."""
     return "\n".join(block_to_markdown(block) for block in fidelity_blocks(report))
 
 
-def fidelity_summary(reports: Sequence[Report]) -> str:
+def fidelity_summary(reports: Sequence[Json]) -> str:
     """Several reports as two markdown tables: statistics by log, and how far log and world agree on
     policies."""
     names = [report["log"]["name"] for report in reports]
@@ -110,7 +107,7 @@ def fidelity_summary(reports: Sequence[Report]) -> str:
     return "\n".join(map(block_to_markdown, (first, second)))
 
 
-def differs(one: Mapping[str, Any]) -> bool:
+def differs(one: Json) -> bool:
     """Whether a statistic's adjusted p-value says that log and world differ."""
     p = one["p_holm"]
     return p is not None and p < ALPHA
@@ -120,13 +117,13 @@ SIDES = ("logged", "95 %", "simulated", "95 %", "difference", "95 %")
 STATISTICS = ("statistic", "unit", *SIDES, "test", "p", "p, Holm")
 
 
-def _statistic(one: Mapping[str, Any]) -> tuple[str, ...]:
+def _statistic(one: Json) -> tuple[str, ...]:
     sides = _sides(one, one["unit"]) if one["test"] == "mean" else ("",) * len(SIDES)
     unit = one["unit"] if one["test"] == "mean" else ""
     return (one["name"], unit, *sides, one["test"], num(one["p"], 3), num(one["p_holm"], 3))
 
 
-def _sides(value: Mapping[str, Any], unit: str) -> tuple[str, ...]:
+def _sides(value: Json, unit: str) -> tuple[str, ...]:
     cells = []
     for side in ("logged", "simulated", "difference"):
         cells += [_number(value[side], unit, side), _unit_span(value[f"{side}_ci"], unit, side)]
@@ -149,39 +146,39 @@ def _unit(unit: str) -> str:
     return "percent" if unit == "%" else unit
 
 
-def _arrow(value: Mapping[str, Any], unit: str) -> str:
+def _arrow(value: Json, unit: str) -> str:
     return f"{_number(value['logged'], unit)} → {_number(value['simulated'], unit)}"
 
 
-def _short(one: Mapping[str, Any]) -> str:
+def _short(one: Json) -> str:
     p = f"({num(one['p_holm'], 3)})"
     return f"{_arrow(one, one['unit'])} {p}" if one["test"] == "mean" else p
 
 
-def _ece(calibration: Mapping[str, Any]) -> str:
+def _ece(calibration: Json) -> str:
     low, middle, high = calibration["ece_simulated"]
     return (
         f"{100 * calibration['ece']:.1f} ({100 * middle:.1f}, {100 * low:.1f} to {100 * high:.1f})"
     )
 
 
-def _correlation(one: Mapping[str, Any]) -> str:
+def _correlation(one: Json) -> str:
     return f"{num(one['value'], 2)} ({num(one['ci'][0], 2)} to {num(one['ci'][1], 2)})"
 
 
-def _expected(one: Mapping[str, Any]) -> str:
+def _expected(one: Json) -> str:
     low, high = one["expected_ci"]
     return f"{num(one['expected'], 2)} ({num(low, 2)} to {num(high, 2)})"
 
 
-def _verdict(report: Report) -> str:
+def _verdict(report: Json) -> str:
     tested = [one for one in report["statistics"] if one["p_holm"] is not None]
     wrong = [one["name"] for one in tested if differs(one)]
     names = f": {', '.join(wrong)}" if wrong else ""
     return f"{len(wrong)} of {len(tested)} tests say that log and world differ{names}"
 
 
-def _fidelity_notes(report: Report) -> Iterator[str]:
+def _fidelity_notes(report: Json) -> Iterator[str]:
     yield (
         f"{report['events']} events in {report['sessions']} sessions of {report['users']} users, "
         "each session replayed"
@@ -219,7 +216,7 @@ def _fidelity_notes(report: Report) -> Iterator[str]:
         yield f"a simulated candidate has its item's mean of {fields}, a logged one its own"
 
 
-def _policy_notes(policies: Mapping[str, Any] | None) -> tuple[str, ...]:
+def _policy_notes(policies: Json | None) -> tuple[str, ...]:
     what = (
         "value: percent of events whose choice is the item that the policy recommends of those "
         "displayed"
@@ -248,7 +245,7 @@ POLICY_COLUMNS = (
 )
 
 
-def policy_blocks(result: Mapping[str, Any]) -> list[Block]:
+def policy_blocks(result: Json) -> list[Block]:
     """One block per k, rows by cumulative reward; bold where the interval of the lead excludes
     0."""
     blocks = []
@@ -271,7 +268,7 @@ def policy_blocks(result: Mapping[str, Any]) -> list[Block]:
     return blocks
 
 
-def adaptation_block(result: Mapping[str, Any]) -> Block:
+def adaptation_block(result: Json) -> Block:
     """The curve of `fastgaum rl adapt`: a row per number of users met, some of them, the
     pre-trained beside the untrained."""
     met = {(row["policy"], row["users"]): row for row in result["rows"]}
@@ -298,7 +295,7 @@ def adaptation_block(result: Mapping[str, Any]) -> Block:
     )
 
 
-def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+def _cells(row: Json) -> tuple[str, ...]:
     versus = row.get("versus")
     lead = (
         ("", "")
@@ -315,7 +312,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _policy_table_notes(result: Mapping[str, Any]) -> tuple[str, ...]:
+def _policy_table_notes(result: Json) -> tuple[str, ...]:
     seeds = result["seeds"]
     return (
         f"reward: {result['reward']}, {result['horizon']} steps, pool {result['pool']}, {seeds} "

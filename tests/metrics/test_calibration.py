@@ -5,7 +5,6 @@ import pytest
 
 from fastgaum.errors import NumericsError
 from fastgaum.metrics.calibration import (
-    candidate_outcomes,
     expected_calibration_error,
     no_click_calibration,
 )
@@ -45,17 +44,6 @@ def test_more_bins_than_cases_and_no_cases() -> None:
     assert np.isnan(expected_calibration_error(np.zeros(0), np.zeros(0)))
 
 
-def test_outcomes_mark_the_chosen_candidates() -> None:
-    assert candidate_outcomes(np.array([0, 1, 3, 6]), np.array([0, -1, 1])).tolist() == [
-        1,
-        0,
-        0,
-        0,
-        1,
-        0,
-    ]
-
-
 def test_no_click_calibration_overall_and_by_decile() -> None:
     # Tenths of ten events each, predicted 0, 0.1, … and observed so, but for the last: 0.9 against
     # 0.5.
@@ -66,12 +54,6 @@ def test_no_click_calibration_overall_and_by_decile() -> None:
     assert result.worst_decile == pytest.approx(0.4)
     assert result.observed == pytest.approx(0.41)
     assert result.error == pytest.approx(0.04)
-
-
-def test_a_constant_prediction_is_judged_by_the_overall_share() -> None:
-    result = no_click_calibration(np.full(40, 0.25), np.where(np.arange(40) < 10, -1, 3))
-    assert result.error == 0.0
-    assert max(result.decile_errors) == pytest.approx(0.0, abs=1e-12)
 
 
 @pytest.mark.parametrize("bad", [np.nan, -0.1, 1.2])

@@ -7,13 +7,6 @@ from fastgaum.metrics import intervals
 from fastgaum.metrics.intervals import Interval, bootstrap_mean, paired_difference
 
 
-def test_the_mean_weighs_events_and_leaves_out_nan() -> None:
-    result = bootstrap_mean(np.array([1.0, 1.0, 0.0, np.nan]), np.array([5, 5, 8, 9]))
-    assert result.mean == pytest.approx(2 / 3)
-    assert (result.n_events, result.n_users) == (3, 2)
-    assert (result.low, result.high) == (0.0, 1.0)
-
-
 def test_the_width_is_that_of_independent_users() -> None:
     rng = np.random.default_rng(0)
     per_user = rng.normal(size=800)

@@ -12,7 +12,6 @@ from fastgaum.metrics.precision import (
     micro_mean,
     nontrivial_mean,
     precision_at_k,
-    random_floor,
     sums_by_user,
     user_mean,
 )
@@ -49,19 +48,6 @@ def test_events_are_kept_apart_and_no_click_is_left_out() -> None:
     assert micro_mean(values).value == pytest.approx(2 / 3)
 
 
-def test_permuting_candidates_changes_nothing() -> None:
-    rng = np.random.default_rng(1)
-    scores = rng.integers(0, 3, 6).astype(float)
-    order = rng.permutation(6)
-    for k in range(1, 7):
-        for choice in range(6):
-            moved = int(np.flatnonzero(order == choice)[0])
-            assert (
-                precision_at_k(scores, np.array([0, 6]), np.array([choice]), k)[0]
-                == precision_at_k(scores[order], np.array([0, 6]), np.array([moved]), k)[0]
-            )
-
-
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_score_that_is_not_finite_is_an_error_naming_the_event(bad: float) -> None:
     scores = np.array([1.0, 2.0, 3.0, bad])
@@ -90,13 +76,3 @@ def test_nothing_to_count_is_nan_and_says_so() -> None:
     assert micro_mean(nothing).n == 0
     assert np.isnan(micro_mean(nothing).value)
     assert np.isnan(user_mean(nothing, np.array([0])).value)
-
-
-def test_the_random_floor_is_what_all_ties_score() -> None:
-    sizes = np.array([1, 2, 3, 7])
-    offsets = np.concatenate(([0], np.cumsum(sizes)))
-    choices = np.array([0, 1, -1, 4])
-    for k in (1, 2, 5):
-        ties = precision_at_k(np.zeros(offsets[-1]), offsets, choices, k)
-        assert random_floor(offsets, choices, k).value == pytest.approx(micro_mean(ties).value)
-        assert random_floor(offsets, choices, k).n == 3

@@ -9,7 +9,6 @@ import pytest
 from fastgaum.reports.log_facts import (
     authors_code,
     best_published,
-    published_datasets,
     published_mean,
     published_row,
     published_table,
@@ -57,18 +56,6 @@ def test_best_published(dataset: str, best: tuple[float, ...]) -> None:
 def test_authors_code() -> None:
     assert authors_code("yelp")["GAN-LSTM"] == {"1": 74.5, "2": 85.9}
     assert authors_code("sample") == {}
-
-
-def test_six_columns() -> None:
-    assert published_datasets() == {
-        "movielens",
-        "lastfm",
-        "yelp",
-        "taobao",
-        "yoochoose",
-        "ant-financial",
-    }
-    assert published_table()["not_released"] == ["ant-financial"]
 
 
 def test_tuning_budget(tmp_path: Path) -> None:

@@ -147,19 +147,6 @@ def test_means_are_those_told_event_by_event(
             assert ratios(by_event)[:, group] == pytest.approx(mean_of(some, "clicked", "all"))
 
 
-def test_sums_are_by_user(setting: tuple[SessionLog, Context, ModelScores, bool]) -> None:
-    log, context, scored, outside = setting
-    surprise = next(
-        one for one in statistics_of(context, scored, outside) if one.name == "surprise"
-    )
-    users = np.unique(log.users).tolist()
-    assert len(users) < log.n_sessions // (1 + REPLICAS), "users of several sessions are wanted"
-    expected = np.zeros((1 + REPLICAS, len(users)))
-    for event in told(log, scored):
-        expected[event["version"], users.index(event["user"])] += event["surprise"]
-    assert surprise.sums[:, :, 0] == pytest.approx(expected, rel=1e-4, abs=1e-4)
-
-
 def test_distributions(setting: tuple[SessionLog, Context, ModelScores, bool]) -> None:
     log, context, scored, outside = setting
     found = {one.name: one for one in statistics_of(context, scored, outside)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 
 ARTEFACTS = Path(__file__).resolve().parents[2] / "artefacts" / "report"
 PHONE, DESKTOP = {"width": 360, "height": 740}, {"width": 1280, "height": 800}
-MOST_SECONDS, MOST_BYTES = 2.0, 3_000_000
+MOST_BYTES = 3_000_000
 OPEN_DETAILS = "for (const one of document.querySelectorAll('details')) one.open = true"
 
 
@@ -77,14 +76,9 @@ def keep(page: Any, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["one", "two"])
 def test_opens_from_disk_in_silence(browser: Any, files: dict[str, Path], name: str) -> None:
-    seconds = []
-    for _ in range(3):
-        started = time.perf_counter()
-        seen = opened(browser, files[name])
-        seconds.append(time.perf_counter() - started)
-        assert seen.asked == [files[name].as_uri()]
-        assert seen.said == []
-    assert min(seconds) < MOST_SECONDS
+    seen = opened(browser, files[name])
+    assert seen.asked == [files[name].as_uri()]
+    assert seen.said == []
     assert files[name].stat().st_size < MOST_BYTES
     assert seen.page.title().endswith("FastGAUM report")
     boxes = [chart.bounding_box() for chart in seen.page.locator("svg").all()]
@@ -154,7 +148,7 @@ def test_fits_a_phone(browser: Any, files: dict[str, Path], name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["one", "two"])
-@pytest.mark.parametrize("width", [1024, 1280, 1600])
+@pytest.mark.parametrize("width", [1024, 1600])
 def test_no_card_is_cut(browser: Any, files: dict[str, Path], name: str, width: int) -> None:
     """On a desk nothing scrolls sideways inside its box: the last column of a table is seen."""
     page = opened(browser, files[name], viewport={"width": width, "height": 800}).page
