@@ -84,7 +84,8 @@ def _best_floor(floors: Json) -> str:
         (floor for floor in floors if floor != "random"),
         key=lambda floor: float(floors[floor]["1"]),
     )
-    return f"{_pair(num(floors[name][k]) for k in KS)} ({name.removeprefix('train_').replace('_', ' ')})"
+    title = name.removeprefix("train_").replace("_", " ")
+    return f"{_pair(num(floors[name][k]) for k in KS)} ({title})"
 
 
 def _best_published(best: Json) -> str:

@@ -9,7 +9,8 @@ of `fastgaum fidelity … --json` per log. docs/guide/policies.md takes its tabl
 docs/tables/policies/, objects of `fastgaum rl evaluate … --json` and of `fastgaum rl adapt …
 --json`. docs/concepts/cost.md takes its table from docs/tables/processes.json, which `python
 bench/processes.py` prints, docs/performance.md its races from docs/tables/bench.json, which `make
-bench` writes. Tables are never written by hand: tests/test_tables.py fails when a page is not what this would write."""
+bench` writes. Tables are never written by hand: tests/test_tables.py fails when a page is not what
+this would write."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class KernelCache:
                 _tell()
                 return None
             _mark_used()
-            return CompileResult._rebuild(target_context, *found)  # type: ignore[no-untyped-call,unused-ignore]
+            return CompileResult._rebuild(target_context, *found)
         # A file may be torn, another user's, or gone a moment ago: there is always the compiler.
         except Exception:
             return None
@@ -121,7 +121,7 @@ class KernelCache:
             raise OSError("no home folder, or no kernel sources beside this file")
         name = repr((str(signature), codegen.magic_tuple()))
         base = f"{self._name}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
-        return IndexDataCacheFile(str(home), base, self._key), name  # type: ignore[no-untyped-call,unused-ignore]
+        return IndexDataCacheFile(str(home), base, self._key), name
 
 
 def root() -> Path | None:

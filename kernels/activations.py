@@ -57,7 +57,7 @@ def exp_nonpositive(x: Any) -> Any:
     return polynomial_exp(x) if isinstance(x, np.float32) else np.exp(x)
 
 
-@overload(exp_nonpositive)  # type: ignore[untyped-decorator,unused-ignore]
+@overload(exp_nonpositive)
 def _exp_by_type(x: Any) -> Any:
     def polynomial(x: Any) -> Any:
         return polynomial_exp(x)

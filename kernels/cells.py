@@ -61,7 +61,7 @@ def tanh(x: Any) -> Any:
     return rational_tanh(x) if isinstance(x, np.float32) else np.tanh(x)
 
 
-@overload(tanh)  # type: ignore[untyped-decorator,unused-ignore]
+@overload(tanh)
 def _tanh_by_type(x: Any) -> Any:
     def quotient(x: Any) -> Any:
         return rational_tanh(x)

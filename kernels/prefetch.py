@@ -37,12 +37,12 @@ def _asking(typing_context: Any, array: Any, *position: Any) -> Any:
     return types.void(array, *[types.intp] * len(position)), codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+@intrinsic
 def _prefetch(typing_context: Any, array: Any, row: Any, column: Any) -> Any:
     return _asking(typing_context, array, row, column)
 
 
-@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+@intrinsic
 def _prefetch_entry(typing_context: Any, array: Any, position: Any) -> Any:
     return _asking(typing_context, array, position)
 
@@ -52,7 +52,7 @@ def prefetch_entry(vector: Array, position: int) -> None:
     compiled code."""
 
 
-@overload(prefetch_entry, inline="always")  # type: ignore[untyped-decorator,unused-ignore]
+@overload(prefetch_entry, inline="always")
 def _ask_entry(vector: Any, position: Any) -> Any:
     def ask(vector: Any, position: Any) -> None:
         _prefetch_entry(vector, position)  # type: ignore[call-arg,unused-ignore]
@@ -65,7 +65,7 @@ def prefetch_row(table: Array, row: int) -> None:
     outside compiled code."""
 
 
-@overload(prefetch_row, inline="always")  # type: ignore[untyped-decorator,unused-ignore]
+@overload(prefetch_row, inline="always")
 def _prefetch_row(table: Any, row: Any) -> Any:
     def ask(table: Any, row: Any) -> None:
         for column in range(0, table.shape[1], _LINE_FLOATS):

@@ -1,5 +1,4 @@
-"""Two processes at once: two writers of one saved log, two trainings on one log. Each leaves what
-it would leave alone.
+"""Two processes at once: two writers of one saved log leave one whole log.
 
 The kernels' cache has its test in kernels/test_cache.py, downloads in logs/test_download.py.
 """
@@ -44,36 +43,3 @@ def test_processes_that_save_under_one_name_at_once_leave_one_whole_log(tmp_path
     run(*(["-c", SAVE, str(tmp_path / str(number)), str(tmp_path / "both")] for number in (0, 1)))
     assert load_log(tmp_path / "both").fingerprint in {log.fingerprint for log in logs}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "both"]
-
-
-def test_two_trainings_on_one_saved_log_give_the_bytes_of_one_alone(tmp_path: Path) -> None:
-    save_log(synthesise(200, preset="sample")[0], tmp_path / "log")
-    settings = [
-        "--set",
-        "epochs=2",
-        "--set",
-        "warm_start=1",
-        "--set",
-        "catch_up=1",
-        "--set",
-        "search=[]",
-    ]
-
-    def command(name: str) -> list[str]:
-        return [
-            "-m",
-            "fastgaum",
-            "train",
-            str(tmp_path / "log"),
-            "-o",
-            str(tmp_path / name),
-            *settings,
-        ]
-
-    run(command("alone"))
-    run(command("left"), command("right"))
-    models = [
-        (tmp_path / name / "model.safetensors").read_bytes() for name in ("alone", "left", "right")
-    ]
-    assert models[1] == models[0]
-    assert models[2] == models[0]

@@ -99,8 +99,8 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built as `make check` builds it: a warning is an error, unless `--quiet` keeps it
-    from being counted."""
+    """The site, built without a network: a warning is an error, unless `--quiet` keeps it from being
+    counted."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     # neither a proxy nor a name server: a build that wants the network fails here
@@ -180,14 +180,6 @@ def test_every_link_and_anchor_is_there(site: Path, pages: dict[str, Page]) -> N
     assert dead == []
 
 
-def test_search_knows_every_page(site: Path) -> None:
-    import json
-
-    index = json.loads((site / "search" / "search_index.json").read_text(encoding="utf-8"))
-    known = {entry["location"].partition("#")[0] for entry in index["docs"]}
-    assert {"", "faq/", "guide/your-own-log/", "api/", "design-log/"} <= known
-
-
 @pytest.fixture(scope="module")
 def address(site: Path) -> Iterator[str]:
     """The site, served on this machine."""
@@ -234,8 +226,7 @@ LOOKED_AT = (
 )
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", ["desktop", "phone"])
+@pytest.mark.parametrize(("size", "scheme"), [("desktop", "light"), ("phone", "dark")])
 def test_pages_in_a_browser(browser: Any, address: str, size: str, scheme: str) -> None:
     viewport = DESKTOP if size == "desktop" else PHONE
     context = browser.new_context(viewport=viewport, color_scheme=scheme)
@@ -276,10 +267,9 @@ def test_the_figure_is_read_on_a_phone(browser: Any, address: str, site: Path) -
         assert min(sizes) * width / across >= 9, where
 
 
-@pytest.mark.parametrize("width", [1024, 1280, 1600])
-def test_no_table_is_cut(browser: Any, address: str, width: int) -> None:
+def test_no_table_is_cut(browser: Any, address: str) -> None:
     """On a desk the last column of every table is seen without scrolling."""
-    page = browser.new_context(viewport={"width": width, "height": 800}).new_page()
+    page = browser.new_context(viewport={"width": 1024, "height": 800}).new_page()
     cut = []
     for where in (
         "results/",

@@ -250,7 +250,8 @@ class BestWeights:
         self.file: IO[bytes] | None = None
         self.copies: list[Tensor] = []
         if sum(value.nbytes for value in self._values()) > IN_MEMORY_BYTES:
-            self.file = tempfile.TemporaryFile(prefix="fastgaum-best-")  # noqa: SIM115  # `close` closes it
+            # `close` closes it
+            self.file = tempfile.TemporaryFile(prefix="fastgaum-best-")  # noqa: SIM115
         self.copy()
 
     def copy(self) -> None:

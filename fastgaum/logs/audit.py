@@ -123,9 +123,8 @@ class AuditReport:
             test = "-" if f.test_prec_at_1 is None else f"{f.test_prec_at_1:.1f}"
             mark = f"  FLAG: {f.action}" if f.flagged else ""
             span = f"{low:.1f} to {high:.1f}"
-            lines.append(
-                f"{f.rule:<46}{f.prec_at_1:>7.1f}{span:>16}{f.floor:>7.1f}{f.p:>9.2g}{test:>7}{mark}"
-            )
+            figures = f"{f.prec_at_1:>7.1f}{span:>16}{f.floor:>7.1f}{f.p:>9.2g}"
+            lines.append(f"{f.rule:<46}{figures}{test:>7}{mark}")
         lines += ["", f"{'share':<62}{'%':>7}{'of':>8}"]
         for fact in self.facts:
             share = "-" if fact.percent is None else f"{fact.percent:.1f}"

@@ -11,6 +11,7 @@ import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import polars as pl
 
@@ -332,7 +333,8 @@ def _is_text(dtype: pl.DataType) -> bool:
 
 
 def _inner(dtype: pl.DataType) -> pl.DataType:
-    return dtype.inner if isinstance(dtype, pl.List | pl.Array) else dtype  # type: ignore[return-value]
+    inner = dtype.inner if isinstance(dtype, pl.List | pl.Array) else dtype
+    return cast(pl.DataType, inner)
 
 
 def _values(name: str, dtype: pl.DataType) -> pl.Expr:

@@ -243,11 +243,13 @@ class UserModel(ChoiceModel):
             for values in itertools.product((True, False), repeat=len(self.asked.search))
         ]
         for switches in settings[len(checkpointer.tried) :]:
-            asked, own = (
+            trial = UserModel(
                 self.asked.replace(**exact, **switches),
-                {"history": self.history, "tables": self.tables},
+                regulariser=self.regulariser,
+                device=self.device.type,
+                history=self.history,
+                tables=self.tables,
             )
-            trial = UserModel(asked, regulariser=self.regulariser, device=self.device.type, **own)  # type: ignore[arg-type]
             try:
                 table = trial.fit(log, checkpointer=checkpointer, processes=processes)
                 loss = float(table["val_loss"].min())  # type: ignore[arg-type]

@@ -102,7 +102,8 @@ def segment_entmax(
         )
     n_events = offsets.shape[0] - 1
     entries, segments = _entries(values, offsets, outside)
-    probs: Tensor = _Entmax.apply(entries, segments, n_events, alpha)  # type: ignore[no-untyped-call]
+    probs: Tensor
+    probs = _Entmax.apply(entries, segments, n_events, alpha)  # type: ignore[no-untyped-call]
     return _split(probs, values.shape[0], n_events, outside, 0.0)
 
 

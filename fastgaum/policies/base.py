@@ -12,7 +12,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -74,7 +73,7 @@ class Transition:
 class Policy(ABC):
     """Base of all policies."""
 
-    name: ClassVar[str]
+    name: str
     """its name on the command line"""
 
     def start(self, n: int, past: Iterable[Past] = ()) -> None:  # noqa: B027

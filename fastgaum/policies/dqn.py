@@ -23,8 +23,6 @@ does not see what items do to each other within a slate; that is what the cascad
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -44,7 +42,7 @@ from fastgaum.worlds.world import FloatArray, IntArray, World
 class CascadeDqn(QLearner):
     """Q^1 … Q^k, arg-max item by item."""
 
-    name: ClassVar[str] = "cascade-dqn"
+    name = "cascade-dqn"
 
     _kept_of = -1
     _kept: dict[int, tuple[FloatArray, ItemParts]]
@@ -129,7 +127,7 @@ class CascadeDqn(QLearner):
 class Dqn(QLearner):
     """One Q network of single items."""
 
-    name: ClassVar[str] = "dqn"
+    name = "dqn"
 
     def made_networks(self, world: World) -> nn.ModuleList:
         """One Q with fresh weights."""

@@ -6,8 +6,6 @@ made in they know what a recommender with a perfect one-step model would know. I
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 
 from fastgaum.errors import ConfigError
@@ -20,7 +18,7 @@ from fastgaum.worlds.world import NO_ITEM, FloatArray, IntArray, World
 class RandomPolicy(Policy):
     """Distinct items of the pool, each slate as likely: the floor of every policy table."""
 
-    name: ClassVar[str] = "random"
+    name = "random"
 
     def act(self, observation: Observation, k: int) -> IntArray:
         """Draw k distinct items of each user's pool, shape (n, k)."""
@@ -35,7 +33,7 @@ class Popular(Policy):
         popularity: by item number, shape (n_items,).
     """
 
-    name: ClassVar[str] = "popular"
+    name = "popular"
 
     def __init__(self, popularity: FloatArray) -> None:
         """Take a popularity per item. Raises ConfigError unless it is a vector of finite
@@ -66,7 +64,7 @@ class Popular(Policy):
 class Greedy(Policy):
     """The k items of the largest learned utility."""
 
-    name: ClassVar[str] = "greedy"
+    name = "greedy"
 
     def act(self, observation: Observation, k: int) -> IntArray:
         """The k items of largest utility, best first, shape (n, k)."""
@@ -85,7 +83,7 @@ class GreedyClick(Policy):
     the `width` items of largest utility. Where no click is never offered, every slate is certain of
     one and ties leave the order by utility."""
 
-    name: ClassVar[str] = "greedy-click"
+    name = "greedy-click"
 
     def __init__(self, width: int = 16) -> None:
         """Try so many items per place. Raises ConfigError for fewer than one."""

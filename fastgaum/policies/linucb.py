@@ -10,7 +10,6 @@ the next choice. A and b take a whole step of users at a time."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +30,7 @@ _AT_ONCE = 1 << 22
 class LinUcbPolicy(LearningPolicy):
     """A linear regression with a bonus for what is uncertain; `act` adds it while learning."""
 
-    name: ClassVar[str] = "linucb"
+    name = "linucb"
 
     def __init__(self, world: World, config: PolicyConfig | None = None) -> None:
         """Start from the prior alone.

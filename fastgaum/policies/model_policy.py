@@ -38,7 +38,8 @@ class ModelPolicy(Policy):
                 f"{name} reads columns of the log, which simulated candidates lack: fit it without "
                 "them"
             )
-        self.name, self.model, self.item_ids = name, model, world.item_ids.cast(pl.String)  # type: ignore[misc]
+        self.name, self.model = name, model
+        self.item_ids = world.item_ids.cast(pl.String)
         self.events: list[Past] = []
 
     def start(self, n: int, past: Iterable[Past] = ()) -> None:

@@ -236,7 +236,7 @@ class QLearner(LearningPolicy):
                 f"{self.name}: the loss of update {self.n_updates} is not finite: lower lr (--set "
                 "lr=…)"
             )
-        loss.backward()  # type: ignore[no-untyped-call,unused-ignore]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.networks.parameters(), self.config.clip)
         self.optimiser.step()
         self.n_updates += 1

@@ -14,8 +14,6 @@ taking the item that raises Q most, as in section 5.2 there: k scans of the pool
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -28,7 +26,7 @@ from fastgaum.worlds.world import FloatArray, IntArray, World
 class SlateQ(QLearner):
     """Long-term values of single choices, and a choice model."""
 
-    name: ClassVar[str] = "slateq"
+    name = "slateq"
 
     def made_networks(self, world: World) -> nn.ModuleList:
         """Q̄ of items, Q̄(⊥) of the state, the choice model's scores."""

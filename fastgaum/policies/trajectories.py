@@ -109,7 +109,7 @@ class _Recorder(Policy):
 
     def __init__(self, policy: Policy, shape: tuple[int, int, int]) -> None:
         self.policy, self.step = policy, 0
-        self.name = policy.name  # type: ignore[misc]
+        self.name = policy.name
         self.items: IntArray = np.full(shape, NO_ITEM, np.int32)
         self.chosen = np.zeros(shape, np.int8)
         self.utility, self.probability = np.zeros((2, *shape), np.float32)

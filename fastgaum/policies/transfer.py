@@ -29,7 +29,7 @@ class TransferPolicy(Policy):
     def __init__(self, policy: Policy, own: World, other: World) -> None:
         """Take the policy, its world, and the one that it is to play in."""
         self.policy, self.own = policy, own
-        self.name = policy.name  # type: ignore[misc]
+        self.name = policy.name
         self.own_of = item_map(own, other)
         self.other_of = item_map(other, own)
         self.users: Population | None = None

@@ -70,7 +70,10 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
     episode, step and use: it depends neither on num_envs nor on threads. Without a seed, episodes
     go on; without any ever, one is taken from the system."""
 
-    metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+    metadata: dict[str, Any] = {  # noqa: RUF012
+        "render_modes": [],
+        "autoreset_mode": AutoresetMode.NEXT_STEP,
+    }
 
     def __init__(
         self,

@@ -3,7 +3,6 @@ written."""
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +12,6 @@ import polars as pl
 import pytest
 
 from fastgaum.cli.app import main
-from tests.builders import change_state
 
 Fails = Callable[[list[str]], str]
 
@@ -61,79 +59,6 @@ def test_train_refuses_options(
     assert says in fails(["train", str(log_file), "-o", "run", *options])
 
 
-@pytest.mark.parametrize(
-    ("argv", "says"),
-    [
-        (["trian"], "train"),
-        (["train"], "LOG"),
-        (["data", "lst"], "list"),
-        (["reproduce", "--seeds", "0"], "--seeds must be at least 1"),
-        (["reproduce", "--jobs", "0"], "--jobs must be at least 1"),
-        (["reproduce", "--models", "fastgam"], "did you mean 'fastgaum'"),
-        (["reproduce", "--models", ","], "--models is an empty list"),
-        (["reproduce", "--datasets", "sampel"], "sample"),
-        (["reproduce", "--set", "ep=1"], "unknown configuration key 'ep'"),
-    ],
-)
-def test_commands_refuse(fails: Fails, argv: list[str], says: str) -> None:
-    datasets = (
-        ["--datasets", "sample"] if argv[0] == "reproduce" and "--datasets" not in argv else []
-    )
-    assert says in fails([*argv, *datasets])
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("epocs = 3", "did you mean 'epochs'"),
-        ("epochs = '3'", "epochs must be a whole number"),
-        ("eta = 0.0", "eta must be a number greater than 0"),
-        ("hidden = 64", "list of at most 100 values"),
-        ("preset = 'fastgam'", "did you mean 'fastgaum'"),
-        ("epochs = ", "cannot read configuration"),
-        ("epochs = 3\xff", "cannot read configuration"),
-    ],
-)
-def test_config_file_is_read_strictly(
-    fails: Fails, log_file: Path, tmp_path: Path, text: str, says: str
-) -> None:
-    file = tmp_path / "config.toml"
-    file.write_bytes(text.encode("latin-1"))
-    assert says in fails(
-        ["train", str(log_file), "-o", str(tmp_path / "run"), "--config", str(file)]
-    )
-
-
-def test_missing_log_says_what_is_near(fails: Fails, log_file: Path, tmp_path: Path) -> None:
-    wrong = log_file.with_name("wrld.parquet")
-    assert "did you mean 'world.parquet'" in fails(
-        ["train", str(wrong), "-o", str(tmp_path / "run")]
-    )
-
-
-def test_misnamed_column_says_which(fails: Fails, frame: pl.DataFrame, tmp_path: Path) -> None:
-    frame.rename({"chosen": "choosen"}).write_csv(tmp_path / "log.csv")
-    assert "did you mean 'choosen'" in fails(
-        ["train", str(tmp_path / "log.csv"), "-o", str(tmp_path / "run")]
-    )
-
-
-def test_two_choices_in_one_event(fails: Fails, frame: pl.DataFrame, tmp_path: Path) -> None:
-    frame.with_columns(chosen=pl.lit(1)).write_csv(tmp_path / "log.csv")
-    err = fails(["train", str(tmp_path / "log.csv"), "-o", str(tmp_path / "run")])
-    assert "one is required" in err
-
-
-def test_log_without_validation_leaves_no_run(
-    fails: Fails, frame: pl.DataFrame, tmp_path: Path
-) -> None:
-    frame.with_columns(split=pl.lit("train")).write_csv(tmp_path / "log.csv")
-    err = fails(
-        ["train", str(tmp_path / "log.csv"), "-o", str(tmp_path / "run"), "--set", "epochs=1"]
-    )
-    assert "no validation session" in err
-
-
 @pytest.mark.parametrize("command", ["train", "evaluate", "predict", "reproduce"])
 def test_unwritable_output_is_refused_before_work(
     fails: Fails, log_file: Path, trained: Path, tmp_path: Path, command: str
@@ -148,69 +73,6 @@ def test_unwritable_output_is_refused_before_work(
         "reproduce": ["--datasets", "absent", "--json", out],
     }
     assert "cannot write" in fails([command, *argv[command]])
-
-
-def test_output_that_is_a_folder(
-    fails: Fails, log_file: Path, trained: Path, tmp_path: Path
-) -> None:
-    assert "it is a folder" in fails(
-        ["evaluate", str(trained), str(log_file), "--json", str(tmp_path)]
-    )
-
-
-def test_predict_knows_two_formats(
-    fails: Fails, log_file: Path, trained: Path, tmp_path: Path
-) -> None:
-    assert ".parquet or .csv" in fails(
-        ["predict", str(trained), str(log_file), "-o", str(tmp_path / "probs.xlsx")]
-    )
-
-
-def test_run_folder_exists(fails: Fails, log_file: Path, trained: Path, tmp_path: Path) -> None:
-    shutil.copytree(trained, tmp_path / "run")
-    assert "--overwrite" in fails(["train", str(log_file), "-o", str(tmp_path / "run")])
-
-
-def test_folder_of_other_files_is_no_run_folder(
-    fails: Fails, log_file: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "thesis.tex").write_text("years of work")
-    err = fails(["train", str(log_file), "-o", str(tmp_path / "home"), "--overwrite"])
-    assert "thesis.tex" in err
-
-
-def test_no_run(fails: Fails, log_file: Path, tmp_path: Path) -> None:
-    assert "no model at" in fails(["evaluate", str(tmp_path / "absent"), str(log_file)])
-
-
-@pytest.mark.parametrize("kept", [0, 100, 5000])
-def test_damaged_run(
-    fails: Fails, log_file: Path, trained: Path, tmp_path: Path, kept: int
-) -> None:
-    run = shutil.copytree(trained, tmp_path / "run")
-    file = run / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:kept])
-    assert "damaged" in fails(["evaluate", str(run), str(log_file)])
-
-
-def test_damaged_reading_options(
-    fails: Fails, log_file: Path, trained: Path, tmp_path: Path
-) -> None:
-    run = shutil.copytree(trained, tmp_path / "run")
-    (run / "reading.json").write_text('{"candidate_feild": ["price"]}')
-    assert "reading.json" in fails(["evaluate", str(run), str(log_file)])
-
-
-def test_run_of_another_version(
-    fails: Fails, log_file: Path, trained: Path, tmp_path: Path
-) -> None:
-    run = shutil.copytree(trained, tmp_path / "run")
-    file = run / "model.safetensors"
-    change_state(file, lambda about, _: about.update(format="fastgaum-model-9"))
-    assert "fastgaum-model-9" in fails(
-        ["predict", str(run), str(log_file), "-o", str(tmp_path / "p.parquet")]
-    )
 
 
 def test_log_whose_fields_differ(

@@ -231,6 +231,20 @@ def unwritable(seeds: Seeds) -> list[str]:
     return ["predict", str(seeds.run), str(seeds.log), "-o", str(seeds.folder / "file" / "p.csv")]
 
 
+def only_training(seeds: Seeds) -> list[str]:
+    seeds.frame.with_columns(split=pl.lit("train")).write_csv(seeds.folder / "log.csv")
+    return ["train", str(seeds.folder / "log.csv"), "-o", str(seeds.folder / "run")]
+
+
+def full_folder(seeds: Seeds) -> list[str]:
+    (seeds.folder / "thesis.tex").write_text("years of work")
+    return ["train", str(seeds.log), "-o", str(seeds.folder), "--overwrite"]
+
+
+def spreadsheet(seeds: Seeds) -> list[str]:
+    return ["predict", str(seeds.run), str(seeds.log), "-o", str(seeds.folder / "probs.xlsx")]
+
+
 def item_table(text: str) -> Make:
     def make(seeds: Seeds) -> list[str]:
         (seeds.folder / "items.csv").write_text(text)
@@ -308,6 +322,17 @@ ROWS: dict[str, tuple[Make, str]] = {
         "is damaged",
     ),
     "unwritable output": (unwritable, "cannot write"),
+    "no validation session": (only_training, "no validation session"),
+    "folder of other files": (full_folder, "thesis.tex"),
+    "table of another kind": (spreadsheet, ".parquet or .csv"),
+    "preset of a file": (train(config="preset = 'fastgam'"), "did you mean 'fastgaum'"),
+    "list wanted": (train(config="hidden = 64"), "list of at most 100 values"),
+    "half a line": (train(config="epochs = "), "cannot read configuration"),
+    "empty run": (run(lambda folder: os.truncate(folder / "model.safetensors", 0)), "damaged"),
+    "unknown option of reading": (
+        run(lambda folder: (folder / "reading.json").write_text('{"candidate_feild": ["price"]}')),
+        "reading.json",
+    ),
     "log of other fields": (other_fields, "price"),
     # bombs: small files that stand for much
     "parquet bomb": (bomb("parquet"), "when it is decoded"),

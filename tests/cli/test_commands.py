@@ -158,16 +158,6 @@ def test_predict_one_split(trained: Path, log_file: Path, tmp_path: Path) -> Non
     assert pl.read_parquet(tmp_path / "p.parquet").height == test.height
 
 
-def test_help_imports_neither_torch_nor_polars() -> None:
-    code = (
-        "import sys; from fastgaum.cli.app import main; main(['--help']); "
-        "print(sorted({'torch', 'polars', 'numpy', 'numba'} & set(sys.modules)), file=sys.stderr)"
-    )
-    done = run_python("-c", code)
-    assert "reproduce" in done.stdout
-    assert done.stderr == "[]\n"
-
-
 def test_import_brings_names_lazily() -> None:
     code = (
         "import sys, fastgaum; print('torch' in sys.modules, 'polars' in sys.modules); "

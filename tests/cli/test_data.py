@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,15 +46,6 @@ def test_list_names_every_set_and_says_what_is_at_hand(
     assert "bundled" in at_hand["sample"]
     assert main(["data", "list"]) == 0
     assert "absent" in next(line for line in capsys.readouterr().out.splitlines() if "yelp" in line)
-
-
-def test_list_is_quick_to_start() -> None:
-    code = (
-        "import sys; from fastgaum.cli.app import main; main(['data', 'list']); "
-        "print('torch' in sys.modules, file=sys.stderr)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stderr == "False\n"
 
 
 def test_info(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,11 +8,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from fastgaum.cli.app import main
 from fastgaum.cli.output import write_frames
 from fastgaum.errors import NumericsError, OutputError
-from fastgaum.logs.read import load
-from fastgaum.models.user_model import UserModel
 
 PARTS = [
     pl.DataFrame({"item": ["a", "b"], "utility": pl.Series([0.1, float("nan")], dtype=pl.Float32)}),
@@ -55,16 +52,3 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(OutputError, match=r"table\.parquet': No space left on device; free space"):
         write_frames(iter(PARTS), tmp_path / "table.parquet")
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("suffix", ["parquet", "csv"])
-def test_predict_writes_what_the_model_predicts(
-    trained: Path, log_file: Path, tmp_path: Path, suffix: str
-) -> None:
-    out = tmp_path / f"probs.{suffix}"
-    assert main(["predict", str(trained), str(log_file), "-o", str(out)]) == 0
-    frame = UserModel.load(trained).predict(load(str(log_file), candidate_fields=("price",)))
-    if suffix == "csv":
-        assert out.read_text() == frame.write_csv()
-    else:
-        assert pl.read_parquet(out).equals(frame)

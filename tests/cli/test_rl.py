@@ -321,15 +321,3 @@ def test_a_policy_of_another_world_is_refused(
     assert "is there already" in fails(["rl", "train", str(run), "-o", str(out), *SMALL])
     (out / "policy.safetensors").write_bytes(b"not a policy")
     assert "damaged" in fails(["rl", "adapt", str(out), str(run)])
-
-
-def test_help_imports_no_torch() -> None:
-    check = """
-import sys
-from fastgaum.cli.app import main
-for command in ([], ["train"], ["evaluate"], ["adapt"]):
-    assert main(["rl", *command, "--help"]) == 0
-assert not {"torch", "numba", "polars"} & set(sys.modules)
-"""
-    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr[-2000:]
