@@ -27,7 +27,6 @@ MANY_PARAMETERS = {
     "fastgaum.nets.histories.__init__": "widths of one encoder, by name; a record is to come",
     "fastgaum.nets.scorers.__init__": "widths and options of one scorer; a record is to come",
     "fastgaum.reports.fidelity.fidelity": "a public verb: two values, and keywords with defaults",
-    "fastgaum.worlds.vector_env.__init__": "what `gymnasium.make_vec` passes on, by keyword",
 }
 """functions of more than seven parameters (kernels: twelve), with the reason"""
 

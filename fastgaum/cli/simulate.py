@@ -43,7 +43,7 @@ class Simulation:
         ),
     ] = None
     pool_size: Annotated[
-        int | None, Parameter(help="items of a pool; the whole catalogue if not given")
+        int | None, Parameter(help="items of a pool; 0 or not given: the whole catalogue")
     ] = None
     policy: Annotated[
         str,
@@ -88,8 +88,10 @@ def simulate_command(
     check_outputs(json)
     from fastgaum.policies.policy_file import load_policy
     from fastgaum.policies.registry import POLICIES, TRAINED, Sources, make_policy
-    from fastgaum.policies.trajectories import Episodes, trajectories
-    from fastgaum.worlds.open_world import open_world
+    from fastgaum.policies.rollout import Setting
+    from fastgaum.policies.trajectories import trajectories
+    from fastgaum.worlds.learned_world import LearnedWorld
+    from fastgaum.worlds.pools import Pool
 
     asked, policy = simulation, simulation.policy
     named = policy in POLICIES and policy not in TRAINED
@@ -99,30 +101,27 @@ def simulate_command(
             "`fastgaum rl train`, or one of"
             f" {', '.join(name for name in POLICIES if name not in TRAINED)}"
         )
-    plan = Episodes(
-        asked.episodes,
+    setting = Setting(
         10 if asked.slate_size is None else asked.slate_size,
         asked.horizon,
-        asked.pool or "fixed",
-        asked.pool_size,
-        asked.leaving,
-        asked.seed,
+        Pool(asked.pool or "fixed", asked.pool_size or 0, seed=asked.seed),
+        leaving=asked.leaving,
     )
     use_threads(threads)
     read = None if asked.log is None else reading.or_of_run(run).load(asked.log)
-    world = open_world(run, None, {"head": asked.head, "starts": asked.starts, "log": read})
+    world = LearnedWorld.of_run(run, head=asked.head, starts=asked.starts, log=read)
     made: Policy
     if named:
         made = make_policy(policy, world, Sources.of(world, read), asked.seed)
     else:
         made, k, own = load_policy(Path(policy), world)
-        plan = dataclasses.replace(
-            plan, slate_size=k if asked.slate_size is None else asked.slate_size
-        )
+        if asked.slate_size is None:
+            setting = dataclasses.replace(setting, k=k)
         if asked.pool is None and asked.pool_size is None:
-            plan = dataclasses.replace(plan, pool=own)
+            setting = dataclasses.replace(setting, pool=own)
     with PartsProgress("simulating") as progress:
-        n_rows = write_frames(trajectories(world, plan, made, progress), out)
+        frames = trajectories(world, made, setting, asked.episodes, asked.seed, progress)
+        n_rows = write_frames(frames, out)
     facts = {
         "path": str(out),
         "run": str(run),

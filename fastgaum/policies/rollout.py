@@ -41,8 +41,11 @@ class Setting:
     """
 
     def __post_init__(self) -> None:
-        if self.horizon < 1:
-            raise ConfigError(f"horizon must be at least 1 step, got {self.horizon}")
+        if self.k < 1 or self.horizon < 1:
+            raise ConfigError(
+                f"a slate has at least 1 item and an episode 1 step, got k = {self.k} and horizon "
+                f"{self.horizon}"
+            )
         if not callable(self.reward) and self.reward not in ("utility", "contrast", "click"):
             raise ConfigError(
                 f"reward must be utility, contrast, click or a function, got '{self.reward}'"

@@ -7,8 +7,7 @@ and beside them what a log cannot have: each candidate's utility and probability
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import polars as pl
@@ -17,70 +16,30 @@ from fastgaum.errors import ConfigError
 from fastgaum.policies.base import BoolArray, LearningPolicy, Observation, Policy, Transition
 from fastgaum.policies.registry import Sources, make_policy
 from fastgaum.policies.rollout import Setting, rollout
-from fastgaum.worlds.pools import Pool, PoolKind
-from fastgaum.worlds.rules import Leaving
 from fastgaum.worlds.world import NO_ITEM, IntArray, Past, World
 
 ROWS = 1 << 19
 """rows made at once; what is written does not depend on it"""
 
 
-@dataclass(frozen=True)
-class Episodes:
-    """Which episodes are played. Raises ConfigError for an impossible value."""
-
-    number: int
-    """how many; episode i is the same whatever the number"""
-    slate_size: int = 10
-    """items of a slate"""
-    horizon: int = 20
-    """steps at most"""
-    pool: PoolKind | Sequence[int] | Pool = "fixed"
-    """fixed, per_user or per_step; the items themselves; or a policy's own pool, which knows its
-    size"""
-    pool_size: int | None = None
-    """items of a pool; None: the whole catalogue"""
-    leaving: Leaving | None = None
-    """probability of leaving after a step"""
-    seed: int = 0
-    """the one source of randomness"""
-
-    def __post_init__(self) -> None:
-        for name in ("number", "slate_size", "horizon", "pool_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(
-                    f"{name} of episodes is {getattr(self, name)}, at least 1 is required"
-                )
-        if self.seed < 0:
-            raise ConfigError(f"seed is {self.seed}, a number from 0 is required")
-
-    @property
-    def setting(self) -> Setting:
-        """The same for a rollout. Raises ConfigError as `Setting` and `Pool`."""
-        if isinstance(self.pool, Pool):
-            pool = self.pool
-        elif isinstance(self.pool, str):
-            pool = Pool(self.pool, self.pool_size or 0, seed=self.seed)
-        else:
-            pool = Pool("fixed", self.pool_size or 0, tuple(self.pool), self.seed)
-        return Setting(self.slate_size, self.horizon, pool, leaving=self.leaving)
-
-
 def trajectories(
     world: World,
-    episodes: Episodes,
-    policy: str | Policy = "random",
+    policy: str | Policy,
+    setting: Setting,
+    n_episodes: int,
+    seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[pl.DataFrame]:
     """Play episodes and yield their rows, some episodes at a time: memory does not grow with their
-    number.
+    number, and episode i is the same whatever the number.
 
     Args:
         world: whose users.
-        episodes: how many, and of what kind.
         policy: what makes slates; by name random, greedy and greedy-click, or popular in a learned
             world. A policy that learns does not learn here.
+        setting: size of slates, horizon, pool and leaving; its reward is not read.
+        n_episodes: how many, each of a user of its own.
+        seed: the one source of randomness, apart from that of a fixed pool.
         progress: called with events done and events at most.
 
     Returns:
@@ -89,19 +48,28 @@ def trajectories(
         no chosen row.
 
     Raises:
-        ConfigError: an unknown policy, or a pool that does not fill a slate.
+        ConfigError: an unknown policy, a pool that does not fill a slate, no episode, or a negative
+            seed.
     """
+    if n_episodes < 1 or seed < 0:
+        raise ConfigError(
+            f"at least 1 episode and a seed from 0 are required, got {n_episodes} episodes and "
+            f"seed {seed}"
+        )
     if isinstance(policy, str):
         policy = make_policy(policy, world, Sources.of(world))
     if isinstance(policy, LearningPolicy):
         policy.learning = False
-    episodes.setting.pool.check(world.n_items, episodes.slate_size)
-    at_once = int(np.clip(ROWS // (episodes.horizon * episodes.slate_size), 1, 4096))
-    for first in range(0, episodes.number, at_once):
-        last = min(first + at_once, episodes.number)
-        yield _played(world, episodes, policy, first, last)
+    setting.pool.check(world.n_items, setting.k)
+    at_once = int(np.clip(ROWS // (setting.horizon * setting.k), 1, 4096))
+    for first in range(0, n_episodes, at_once):
+        last = min(first + at_once, n_episodes)
+        recorder = _Recorder(policy, (last - first, setting.horizon, setting.k))
+        for _ in rollout(world, recorder, setting, last - first, seed, first):
+            pass
+        yield recorder.frame(world, first)
         if progress is not None:
-            progress(last * episodes.horizon, episodes.number * episodes.horizon)
+            progress(last * setting.horizon, n_episodes * setting.horizon)
 
 
 class _Recorder(Policy):
@@ -131,25 +99,19 @@ class _Recorder(Policy):
         self.step += 1
         self.policy.observe(transition)
 
-
-def _played(
-    world: World, episodes: Episodes, policy: Policy, first: int, last: int
-) -> pl.DataFrame:
-    """The rows of episodes first to last − 1."""
-    recorder = _Recorder(policy, (last - first, episodes.horizon, episodes.slate_size))
-    for _ in rollout(world, recorder, episodes.setting, last - first, episodes.seed, first):
-        pass
-    session, event, place = np.nonzero(recorder.items >= 0)
-    return pl.DataFrame(
-        {
-            "session": session.astype(np.int64) + first,
-            "event": event.astype(np.int32),
-            "item": world.item_ids.gather(recorder.items[session, event, place]),
-            "chosen": recorder.chosen[session, event, place],
-            "utility": recorder.utility[session, event, place],
-            "probability": recorder.probability[session, event, place],
-        }
-    )
+    def frame(self, world: World, first: int) -> pl.DataFrame:
+        """The rows of what was shown, sessions counted from `first`."""
+        session, event, place = np.nonzero(self.items >= 0)
+        return pl.DataFrame(
+            {
+                "session": session.astype(np.int64) + first,
+                "event": event.astype(np.int32),
+                "item": world.item_ids.gather(self.items[session, event, place]),
+                "chosen": self.chosen[session, event, place],
+                "utility": self.utility[session, event, place],
+                "probability": self.probability[session, event, place],
+            }
+        )
 
 
 def _displayed(slates: IntArray) -> IntArray:

@@ -46,7 +46,7 @@ class _Picks:
                 "one by one:"
                 " enlarge pool_size or shrink slate_size"
             )
-        self.strict, self.observe_taken = env.strict, observe_taken
+        self.strict, self.observe_taken = env.options.strict, observe_taken
         self.slates = np.zeros((self.n, self.slate_size), np.int64)
         self.places = np.zeros(self.n, np.int64)
         self.taken = np.zeros((self.n, self.pool_size), np.bool_)

@@ -9,9 +9,10 @@ step. A step costs the same at any time."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from copy import deepcopy
-from typing import Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ import polars as pl
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.kernels.keyed import uniforms
 from fastgaum.logs.log import SessionLog, SplitName
+from fastgaum.logs.read import load
 from fastgaum.models.choice_model import Head
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.histories import HistoryEncoder, Recurrent
@@ -123,6 +125,22 @@ class LearnedWorld(World):
             if starts == "logged" and log is not None
             else None
         )
+
+    @classmethod
+    def of_run(cls, run: str | os.PathLike[str], **options: Any) -> Self:
+        """The world of a run folder or model file.
+
+        Args:
+            run: the run.
+            options: those of the constructor by name; `log` may also be what `fastgaum.load` takes.
+
+        Raises:
+            CheckpointError: the run is damaged.
+            ConfigError, FeatureMismatchError: as the constructor.
+        """
+        if isinstance(options.get("log"), str | os.PathLike):
+            options["log"] = load(str(options["log"]))
+        return cls(UserModel.load(os.fspath(run)), **options)
 
     def population(self, n: int) -> LearnedPopulation:
         """Make n users without history.

@@ -16,7 +16,7 @@ import numpy as np
 from fastgaum.errors import ConfigError, did_you_mean
 from fastgaum.kernels.keys import draw_without_replacement
 from fastgaum.worlds.random_keys import POOL, Keys
-from fastgaum.worlds.world import IntArray, KeyArray, World
+from fastgaum.worlds.world import IntArray, KeyArray
 
 PoolKind = Literal["fixed", "per_user", "per_step"]
 
@@ -37,14 +37,38 @@ class Pool:
     users' keys"""
 
     def __post_init__(self) -> None:
-        if self.rule not in get_args(PoolKind):
+        rules = get_args(PoolKind)
+        if self.rule not in rules:
             raise ConfigError(
-                f"pool rule must be one of {', '.join(get_args(PoolKind))}, got '{self.rule}'"
+                f"the rule of a pool is '{self.rule}', one of {', '.join(rules)} is "
+                f"required{did_you_mean(str(self.rule), rules)}"
             )
-        if self.size < 0:
-            raise ConfigError(f"pool size must be at least 0 (the catalogue), got {self.size}")
-        if self.seed < 0:
-            raise ConfigError(f"pool seed must be at least 0, got {self.seed}")
+        for name in ("size", "seed"):
+            if getattr(self, name) < 0:
+                raise ConfigError(
+                    f"the {name} of a pool is {getattr(self, name)}, at least 0 is required"
+                )
+
+    @classmethod
+    def of(cls, pool: PoolKind | Sequence[int] | IntArray | Pool, size: int, seed: int) -> Pool:
+        """The pool of an environment's options: a rule's name, the items themselves, or a pool,
+        which has its size and seed already.
+
+        Raises:
+            ConfigError: an unknown rule, a negative number, or items that are no row of whole
+                numbers.
+        """
+        if isinstance(pool, Pool):
+            return pool
+        if isinstance(pool, str):
+            return cls(pool, size, seed=seed)
+        items = np.asarray(pool)
+        if items.ndim != 1 or len(items) == 0 or not np.issubdtype(items.dtype, np.integer):
+            raise ConfigError(
+                f"a pool given as items is one row of whole numbers, got {items.dtype} of shape "
+                f"{items.shape}"
+            )
+        return cls("fixed", size, tuple(items.tolist()), seed)
 
     def shared(self, n_items: int) -> bool:
         """Whether all users have the same pool at all times."""
@@ -53,6 +77,10 @@ class Pool:
     def count(self, n_items: int) -> int:
         """Items in a pool of a catalogue of so many."""
         return self.size or len(self.items) or n_items
+
+    def among(self, n_items: int) -> IntArray:
+        """The items that pools are drawn from, of a catalogue of so many."""
+        return np.array(self.items or range(n_items), np.int32)
 
     def check(self, n_items: int, k: int) -> None:
         """Raise ConfigError unless a slate of k distinct items can be made of a pool from so many
@@ -79,17 +107,19 @@ class Pool:
         """Keys of the users' pools at their present step, for `draw`, shape (n_users,)."""
         return keys.of(POOL).copy()
 
+    def fixed_keys(self) -> Keys:
+        """What a fixed pool is drawn by."""
+        keys = Keys(1)
+        keys.seed(self.seed, keys.everyone)
+        return keys
+
     def draw(self, keys: KeyArray, n_items: int) -> IntArray:
         """The pools of some keys: item numbers (m,) where all share one, else (n, m)."""
-        among = (
-            np.asarray(self.items, np.int32) if self.items else np.arange(n_items, dtype=np.int32)
-        )
+        among = self.among(n_items)
         if self.size in (0, len(among)):
             return among
         if self.rule == "fixed":
-            own = Keys(1)
-            own.seed(self.seed, own.everyone)
-            return np.sort(self._drawn(own.of(POOL), among)[0])
+            return np.sort(self._drawn(self.fixed_keys().of(POOL), among)[0])
         return self._drawn(keys, among)
 
     def pinned(self, n_items: int) -> Pool:
@@ -108,7 +138,7 @@ class Pool:
 
 
 class UserPools:
-    """Candidates of n users, drawn without replacement from a world's catalogue.
+    """The pools of an environment's users, drawn without replacement.
 
     Attributes:
         items: the pool of each user, shape (n, size), or (1, size) where all share one; never
@@ -117,77 +147,26 @@ class UserPools:
         kind: when pools are drawn: once, at an episode's start, or at every step.
     """
 
-    def __init__(
-        self,
-        world: World,
-        n: int,
-        kind: PoolKind | Sequence[int] | IntArray,
-        size: int | None,
-        seed: int,
-    ) -> None:
-        """Draw a fixed pool, or make room for the others. Raises ConfigError for an impossible
-        kind, size or item."""
-        self._catalogue = np.arange(world.n_items, dtype=np.int32)
-        if not isinstance(kind, str):
-            self.kind: PoolKind = "fixed"
-            self.items = _given(kind, size, world.n_items)[None]
-            self.size = self.items.shape[1]
-            return
-        if kind not in get_args(PoolKind):
-            raise ConfigError(
-                f"pool is '{kind}', one of {', '.join(get_args(PoolKind))} or the items themselves "
-                "is required"
-                f"{did_you_mean(kind, get_args(PoolKind))}"
-            )
-        self.size = world.n_items if size is None else size
-        if not 1 <= self.size <= world.n_items:
-            raise ConfigError(
-                f"pool_size is {size}, a number from 1 to the {world.n_items} items is required"
-            )
-        # the whole catalogue is one pool for all
-        self.kind = "fixed" if self.size == world.n_items else kind
+    def __init__(self, pool: Pool, n_items: int, n: int) -> None:
+        """Draw a shared pool, or make room for n others. Raises ConfigError for a pool that the
+        catalogue cannot fill."""
+        pool.check(n_items, 1)
+        self._among, self.size = pool.among(n_items), pool.count(n_items)
+        self.kind: PoolKind = "fixed" if pool.shared(n_items) else pool.rule
         self._swaps = np.empty(self.size, np.int64)
         self.items = np.zeros((1 if self.kind == "fixed" else n, self.size), np.int32)
-        if self.size == world.n_items:
-            self.items[0] = self._catalogue
+        if self.size == len(self._among):
+            self.items[0] = self._among
         elif self.kind == "fixed":
-            keys = Keys(1)
-            keys.seed(seed, keys.everyone)
+            keys = pool.fixed_keys()
             self.draw(keys, keys.everyone)
 
     def draw(self, keys: Keys, rows: IntArray) -> None:
-        """Draw the pools of some users anew; not for a fixed pool."""
-        draw_without_replacement(
-            keys.of(POOL, rows), rows, self._catalogue, self._swaps, self.items
-        )
+        """Draw the pools of some users anew; not for a shared pool."""
+        draw_without_replacement(keys.of(POOL, rows), rows, self._among, self._swaps, self.items)
 
     def of(self, rows: IntArray) -> IntArray:
         """The pools of some users, shape (len(rows), size); a copy."""
         if len(self.items) == 1:
             return np.repeat(self.items, len(rows), axis=0)
         return self.items[rows]
-
-
-def _given(items: Sequence[int] | IntArray, size: int | None, n_items: int) -> IntArray:
-    pool = np.array(items)
-    if pool.ndim != 1 or len(pool) == 0 or not np.issubdtype(pool.dtype, np.integer):
-        raise ConfigError(
-            f"a pool given as items is one row of whole numbers, got {pool.dtype} of shape "
-            f"{pool.shape}"
-        )
-    if pool.min() < 0 or pool.max() >= n_items:
-        raise ConfigError(
-            f"the pool holds items from {pool.min()} to {pool.max()}, the catalogue has 0 to "
-            f"{n_items - 1}"
-        )
-    values, counts = np.unique(pool, return_counts=True)
-    if counts.max() > 1:
-        raise ConfigError(
-            f"the pool holds item {values[counts.argmax()]} {counts.max()} times: name each item "
-            "once"
-        )
-    if size is not None and size != len(pool):
-        raise ConfigError(
-            f"pool_size is {size}, the pool given has {len(pool)} items: leave pool_size out"
-        )
-    return pool.astype(np.int32)

@@ -1,9 +1,10 @@
-"""What an environment pays and when a user leaves: the named rules, and the check of a user's
-own."""
+"""The options of an environment; what it pays and when a user leaves: the named rules, and the
+check of a user's own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +12,8 @@ import numpy.typing as npt
 
 from fastgaum.errors import ConfigError, NumericsError, did_you_mean
 from fastgaum.logs.log import SessionLog
+from fastgaum.worlds.observations import ObservationKind
+from fastgaum.worlds.pools import Pool, PoolKind
 from fastgaum.worlds.world import FloatArray, IntArray, Response
 
 RewardRule = Callable[[Response, IntArray, FloatArray], npt.NDArray[Any]]
@@ -23,6 +26,45 @@ this one (n,), states after it (n, state_dim); returns each user's probability o
 (n,)."""
 Reward = Literal["utility", "click"] | RewardRule
 Leaving = float | Sequence[float] | npt.NDArray[Any] | LeavingRule
+
+
+@dataclass(frozen=True)
+class EnvOptions:
+    """What an environment shows, pays and ends by. Raises ConfigError for an impossible value."""
+
+    slate_size: int = 10
+    """places of a slate"""
+    pool: PoolKind | Sequence[int] | IntArray | Pool = "fixed"
+    """fixed: one for all users and episodes; per_user: one per user and episode; per_step; the item
+    numbers of a fixed pool; or a `Pool`, the rule that policies are trained with"""
+    pool_size: int | None = None
+    """items of a pool; None or 0: the whole catalogue, or all the items given"""
+    pool_seed: int = 0
+    """what a fixed pool is drawn by; `reset(seed=…)` does not change it"""
+    reward: Reward = "utility"
+    """utility, click, or a function"""
+    horizon: int | None = 20
+    """steps of an episode; None: until the user leaves"""
+    leaving: Leaving | None = None
+    """probability of leaving after a step; None: no user leaves"""
+    observation: ObservationKind = "flat"
+    """flat or dict"""
+    features: bool | None = None
+    """observe the pool's item features; None: if pools are not fixed"""
+    strict: bool = False
+    """a place named twice in a slate is an error"""
+    copy: bool = True
+    """return new observations; False: views that the next step overwrites"""
+
+    def __post_init__(self) -> None:
+        if self.slate_size < 1:
+            raise ConfigError(f"slate_size is {self.slate_size}, at least 1 place is required")
+        if self.horizon is None and self.leaving is None:
+            raise ConfigError(
+                "horizon and leaving are both None: an episode would never end, give one of them"
+            )
+        if self.horizon is not None and self.horizon < 1:
+            raise ConfigError(f"horizon is {self.horizon}, at least 1 step is required")
 
 
 def utility(response: Response, slates: IntArray, states: FloatArray) -> FloatArray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,11 @@ from gymnasium.vector.utils import batch_space
 
 from fastgaum.errors import ActionError, ConfigError, did_you_mean
 from fastgaum.kernels.slates import slates_of
-from fastgaum.worlds.observations import Observation, ObservationKind, Observations, rows_apart
-from fastgaum.worlds.open_world import open_world
-from fastgaum.worlds.pools import PoolKind, UserPools
+from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.observations import Observation, Observations, rows_apart
+from fastgaum.worlds.pools import Pool, UserPools
 from fastgaum.worlds.random_keys import CHOICE, LEAVE, START, Keys, draw_uniform
-from fastgaum.worlds.rules import Leaving, Reward, leaving_rule, reward_rule
+from fastgaum.worlds.rules import EnvOptions, leaving_rule, reward_rule
 from fastgaum.worlds.world import IntArray, Population, World
 
 BoolArray = npt.NDArray[np.bool_]
@@ -81,74 +82,49 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         *,
         run: str | os.PathLike[str] | None = None,
         world: World | None = None,
-        slate_size: int = 10,
-        pool: PoolKind | Sequence[int] | IntArray = "fixed",
-        pool_size: int | None = None,
-        pool_seed: int = 0,
-        reward: Reward = "utility",
-        horizon: int | None = 20,
-        leaving: Leaving | None = None,
-        observation: ObservationKind = "flat",
-        features: bool | None = None,
-        strict: bool = False,
-        copy: bool = True,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-        **world_options: Any,
+        **options: Any,
     ) -> None:
         """Make users of a trained run, or of a world.
 
         Args:
             num_envs: number of users.
-            run: a run folder or model file; `world_options` are then those of `LearnedWorld`: head,
-                starts, log, …
+            run: a run folder or model file.
             world: the world itself, instead of a run.
-            slate_size: places of a slate.
-            pool: "fixed", one for all users and episodes; "per_user", one per user and episode;
-                "per_step"; or the item numbers of a fixed pool.
-            pool_size: items of a pool; None: the whole catalogue.
-            pool_seed: what a fixed pool is drawn by; `reset(seed=…)` does not change it.
-            reward: "utility", "click" or a function.
-            horizon: steps of an episode; None: until the user leaves.
-            leaving: probability of leaving after a step; None: no user leaves.
-            observation: "flat" or "dict".
-            features: observe the pool's item features; None: if pools are not fixed.
-            strict: a place named twice in a slate is an error.
-            copy: return new observations; False: views that the next step overwrites.
             autoreset_mode: NEXT_STEP, SAME_STEP or DISABLED, or Gymnasium's names for them.
+            options: the fields of `fastgaum.worlds.rules.EnvOptions` by name, and with a run the
+                options of `LearnedWorld.of_run`: head, starts, log, …
 
         Raises:
             ConfigError: an option is unknown or impossible.
             CheckpointError: the run is damaged.
         """
-        if num_envs < 1 or slate_size < 1:
-            raise ConfigError(
-                f"num_envs is {num_envs} and slate_size {slate_size}, at least 1 each is required"
-            )
-        if horizon is None and leaving is None:
-            raise ConfigError(
-                "horizon and leaving are both None: an episode would never end, give one of them"
-            )
-        if horizon is not None and horizon < 1:
-            raise ConfigError(f"horizon is {horizon}, at least 1 step is required")
+        if num_envs < 1:
+            raise ConfigError(f"num_envs is {num_envs}, at least 1 is required")
         self.autoreset_mode = _mode(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
-        own = inspect.signature(UserVectorEnv).parameters
-        self.world = open_world(run, world, world_options, own)
-        self.num_envs, self.slate_size, self.strict, self.copy = num_envs, slate_size, strict, copy
-        self.horizon = horizon
-        self._reward = reward_rule(reward)
+        names = [field.name for field in fields(EnvOptions)]
+        own = {name: options.pop(name) for name in names if name in options}
+        self.options = EnvOptions(**own)
+        self.world = _world(run, world, options, names)
+        self.num_envs, self.slate_size = num_envs, self.options.slate_size
+        self._reward = reward_rule(self.options.reward)
+        leaving = self.options.leaving
         self._leaving = None if leaving is None else leaving_rule(leaving)
 
-        self.pools = UserPools(self.world, num_envs, pool, pool_size, pool_seed)
+        pool = Pool.of(self.options.pool, self.options.pool_size or 0, self.options.pool_seed)
+        self.pools = UserPools(pool, self.world.n_items, num_envs)
         self.users: Population = self.world.population(num_envs)
-        self._observations = Observations(self.world, self.pools, num_envs, observation, features)
+        self._observations = Observations(
+            self.world, self.pools, num_envs, self.options.observation, self.options.features
+        )
         self.single_observation_space = self._observations.single_space
-        self.single_action_space = spaces.MultiDiscrete([self.pools.size] * slate_size)
+        self.single_action_space = spaces.MultiDiscrete([self.pools.size] * self.slate_size)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
 
         self._keys = Keys(num_envs)
-        self._slates = np.zeros((num_envs, slate_size), np.int32)
+        self._slates = np.zeros((num_envs, self.slate_size), np.int32)
         self._everyone = np.ones(num_envs, np.bool_)
         self._none = np.zeros(num_envs, np.bool_)
         self._ended = self._none.copy()
@@ -200,7 +176,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
 
     def observe(self) -> Observation:
         """The observations now; no state moves."""
-        return self._observations.of(self.users.states, self.copy)
+        return self._observations.of(self.users.states, self.options.copy)
 
     def _who(self, active: BoolArray | None) -> tuple[BoolArray, BoolArray | None]:
         """Who takes a step, and who starts an episode instead (None: no user)."""
@@ -238,7 +214,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         """Reward, termination, truncation and info of one step of some users."""
         if stepping is not self._everyone and not stepping.any():
             return np.zeros(self.num_envs, np.float32), self._none.copy(), self._none.copy(), {}
-        refused = slates_of(actions, self.pools.items, stepping, self.strict, self._slates)
+        refused = slates_of(actions, self.pools.items, stepping, self.options.strict, self._slates)
         if refused >= 0:
             raise self._refusal(actions, *divmod(refused, self.slate_size))
         active = None if stepping is self._everyone else stepping
@@ -250,8 +226,8 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         if self._leaving is not None:
             probabilities = self._leaving(response, steps, states)
             np.less(draw_uniform(self._keys.of(LEAVE)), probabilities, out=terminated)
-        if self.horizon is not None:
-            np.greater_equal(steps, self.horizon, out=truncated)
+        if self.options.horizon is not None:
+            np.greater_equal(steps, self.options.horizon, out=truncated)
         if active is not None:
             rewards[~stepping] = 0.0
             terminated &= stepping
@@ -344,6 +320,30 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         return ActionError(
             f"{where}, a place of the pool from 0 to {self.pools.size - 1} is required"
         )
+
+
+def _world(
+    run: str | os.PathLike[str] | None,
+    world: World | None,
+    options: dict[str, Any],
+    others: list[str],
+) -> World:
+    """The world given, or that of a run with these options; `others` are what a misspelt one may
+    have meant beside them."""
+    if (run is None) == (world is None):
+        raise ConfigError(
+            "an environment is made of a run or of a world: pass run='RUN' or world=…, one of them"
+        )
+    known = [] if run is None else list(inspect.signature(LearnedWorld).parameters)[1:]
+    for name in options:
+        if name not in known:
+            raise ConfigError(
+                f"an environment has no option '{name}'{did_you_mean(name, [*others, *known])}"
+            )
+    if world is not None:
+        return world
+    assert run is not None
+    return LearnedWorld.of_run(run, **options)
 
 
 def _rows(mask: BoolArray) -> IntArray:

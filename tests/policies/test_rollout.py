@@ -183,8 +183,8 @@ def test_a_reward_of_one_s_own() -> None:
         (lambda: Setting(horizon=0), "horizon"),
         (lambda: Setting(reward="likes"), "likes"),  # type: ignore[arg-type]
         (lambda: Pool("weekly"), "weekly"),  # type: ignore[arg-type]
-        (lambda: Pool(size=-1), "pool size"),
-        (lambda: Pool(seed=-1), "pool seed"),
+        (lambda: Pool(size=-1), "size of a pool"),
+        (lambda: Pool(seed=-1), "seed of a pool"),
         (lambda: Setting(leaving=1.5), "probability in"),
         (
             lambda: play(TiringWorld(), RandomPolicy(), Setting(3, 2, Pool("per_user", 2)), 4, 0),

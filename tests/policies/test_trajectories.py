@@ -17,9 +17,10 @@ from fastgaum.logs.synthetic import SyntheticWorld
 from fastgaum.policies import trajectories as module
 from fastgaum.policies.base import Observation, Policy
 from fastgaum.policies.heuristics import Greedy
-from fastgaum.policies.rollout import play
-from fastgaum.policies.trajectories import Episodes, trajectories
+from fastgaum.policies.rollout import Setting, play
+from fastgaum.policies.trajectories import trajectories
 from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.true_world import TrueWorld
 from fastgaum.worlds.world import NO_ITEM, IntArray, World
 from tests.worlds.small_world import SmallWorld
@@ -27,12 +28,11 @@ from tests.worlds.small_world import SmallWorld
 WORLD = SmallWorld()
 
 
-def played(world: World = WORLD, policy: Any = "random", **options: Any) -> pl.DataFrame:
-    return pl.concat(
-        trajectories(
-            world, Episodes(**{"number": 40, "slate_size": 4, "horizon": 5} | options), policy
-        )
-    )
+def played(
+    world: World = WORLD, policy: Any = "random", n: int = 40, seed: int = 0, **options: Any
+) -> pl.DataFrame:
+    setting = Setting(**{"k": 4, "horizon": 5} | options)
+    return pl.concat(trajectories(world, policy, setting, n, seed))
 
 
 @pytest.fixture(params=["small", "true", "learned", "logged starts"])
@@ -43,7 +43,7 @@ def any_world(request: pytest.FixtureRequest, learned: LearnedWorld, begun: Lear
 
 def test_rows_are_the_choices_of_the_world(any_world: World) -> None:
     """Utilities and probabilities are those of the users; choices follow the probabilities."""
-    frame = played(any_world, number=600)
+    frame = played(any_world, n=600)
     assert frame.columns == ["session", "event", "item", "chosen", "utility", "probability"]
     assert frame.height == 600 * 5 * 4
     events = frame.group_by("session", "event", maintain_order=True)
@@ -62,7 +62,7 @@ def test_rows_are_the_choices_of_the_world(any_world: World) -> None:
 
 
 def test_the_first_event_is_of_users_without_history() -> None:
-    frame = played(number=3, slate_size=12, horizon=1, pool=[*range(12)])
+    frame = played(n=3, k=12, horizon=1, pool=Pool(items=tuple(range(12))))
     users = WORLD.population(3)
     first = frame.filter(pl.col("session") == 0)
     number_of = {name: i for i, name in enumerate(WORLD.item_ids)}
@@ -76,25 +76,26 @@ def test_the_first_event_is_of_users_without_history() -> None:
     assert users.n == 3
 
 
-@pytest.mark.parametrize("pool", ["fixed", "per_user", "per_step"])
+@pytest.mark.parametrize("rule", ["fixed", "per_user", "per_step"])
 def test_an_episode_does_not_depend_on_how_many_there_are(
-    pool: Any, monkeypatch: pytest.MonkeyPatch
+    rule: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    many = played(number=50, pool=pool, pool_size=6, leaving=0.2, seed=3)
-    few = played(number=20, pool=pool, pool_size=6, leaving=0.2, seed=3)
+    options = {"pool": Pool(rule, 6), "leaving": 0.2}
+    many = played(n=50, seed=3, **options)
+    few = played(n=20, seed=3, **options)
     assert many.filter(pl.col("session") < 20).equals(few)
     monkeypatch.setattr(module, "ROWS", 5 * 4 * 7)
-    parts = list(trajectories(WORLD, Episodes(50, 4, 5, pool, 6, 0.2, 3)))
+    parts = list(trajectories(WORLD, "random", Setting(4, 5, **options), 50, 3))
     assert len(parts) == 8
     assert pl.concat(parts).equals(many)
-    assert not played(number=50, pool=pool, pool_size=6, leaving=0.2, seed=4).equals(many)
+    assert not played(n=50, seed=4, **options).equals(many)
     per_event = many.group_by("session", "event").agg("item")
     pools = per_event.group_by("session").agg(pl.col("item").explode().n_unique())["item"]
-    assert (pools.max() > 6) == (pool == "per_step")
+    assert (pools.max() > 6) == (rule == "per_step")
 
 
 def test_users_who_left_see_nothing_more() -> None:
-    frame = played(number=4000, slate_size=1, horizon=3, leaving=[0.5, 0.0])
+    frame = played(n=4000, k=1, horizon=3, leaving=[0.5, 0.0])
     lengths = (
         frame.group_by("session").agg(pl.col("event").max())["event"].value_counts().sort("event")
     )
@@ -119,7 +120,7 @@ def test_a_policy_of_one_s_own_may_leave_places_empty_and_repeat_items() -> None
 
 
 def test_the_file_is_a_log(tmp_path: Path) -> None:
-    frame = played(number=300)
+    frame = played(n=300)
     frame.write_parquet(tmp_path / "log.parquet")
     log = read_log(tmp_path / "log.parquet")
     assert (log.n_sessions, log.n_events, log.n_candidates) == (300, 1500, 6000)
@@ -132,9 +133,9 @@ def test_the_file_is_a_log(tmp_path: Path) -> None:
 
 def test_a_policy_is_played_as_in_a_rollout() -> None:
     """What greedy earns by the file is what it earns in a rollout with the same seed."""
-    episodes = Episodes(60, 3, 5, "per_user", 6, 0.2, 3)
-    frame = pl.concat(trajectories(WORLD, episodes, "greedy"))
-    outcome = play(WORLD, Greedy(), episodes.setting, 60, 3)
+    setting = Setting(3, 5, Pool("per_user", 6), leaving=0.2)
+    frame = pl.concat(trajectories(WORLD, "greedy", setting, 60, 3))
+    outcome = play(WORLD, Greedy(), setting, 60, 3)
     earned = frame.filter(pl.col("chosen") == 1).group_by("session").agg(pl.col("utility").sum())
     returns = np.zeros(60)
     returns[earned["session"].to_numpy()] = earned["utility"].to_numpy()
@@ -149,14 +150,11 @@ def test_a_policy_is_played_as_in_a_rollout() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"number": 0}, "number of episodes is 0"),
-        ({"horizon": 0}, "horizon of episodes is 0"),
-        ({"seed": -1}, "seed is -1"),
-        ({"pool_size": 0}, "pool_size of episodes is 0"),
+        ({"n": 0}, "at least 1 episode"),
+        ({"seed": -1}, "seed -1"),
         ({"policy": "dqn"}, "is trained"),
         ({"policy": "popular"}, "popularity"),
-        ({"slate_size": 13}, "slate of 13 items cannot be made of a pool of 12"),
-        ({"leaving": 2.0}, "a probability"),
+        ({"k": 13}, "slate of 13 items cannot be made of a pool of 12"),
         ({"policy": "randm"}, "did you mean 'random'"),
     ],
 )
