@@ -3,15 +3,18 @@ check of a user's own."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from fastgaum.errors import ConfigError, NumericsError, did_you_mean
-from fastgaum.logs.log import SessionLog
+from fastgaum.logs.log import SessionLog, SplitName
+from fastgaum.models.choice_model import Head
 from fastgaum.worlds.observations import ObservationKind
 from fastgaum.worlds.pools import Pool, PoolKind
 from fastgaum.worlds.world import FloatArray, IntArray, Response
@@ -65,6 +68,29 @@ class EnvOptions:
             )
         if self.horizon is not None and self.horizon < 1:
             raise ConfigError(f"horizon is {self.horizon}, at least 1 step is required")
+
+
+class EnvKeywords(TypedDict, total=False):
+    """The fields of `EnvOptions` and the options of `LearnedWorld.of_run`, as an environment takes
+    them by name; here for type checkers."""
+
+    slate_size: int
+    pool: PoolKind | Sequence[int] | IntArray | Pool
+    pool_size: int | None
+    pool_seed: int
+    reward: Reward
+    horizon: int | None
+    leaving: Leaving | None
+    observation: ObservationKind
+    features: bool | None
+    strict: bool
+    copy: bool
+    head: Head | None
+    log: str | os.PathLike[str] | SessionLog | None
+    starts: Literal["empty", "logged"]
+    split: SplitName
+    n_features: int
+    further: pl.Series | None
 
 
 def utility(response: Response, slates: IntArray, states: FloatArray) -> FloatArray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ from gymnasium.vector import AutoresetMode
 
 from fastgaum.errors import ConfigError
 from fastgaum.worlds.observations import row_of
+from fastgaum.worlds.rules import EnvKeywords
 from fastgaum.worlds.vector_env import UserVectorEnv
 
 
@@ -36,7 +37,7 @@ class UserEnv(Env[Any, npt.NDArray[np.int64]]):
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **options: Unpack[EnvKeywords]) -> None:
         """Make one user; the options are those of `UserVectorEnv` without num_envs, copy and
         autoreset_mode.
 

@@ -6,7 +6,7 @@ import inspect
 import os
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.observations import Observation, Observations, rows_apart
 from fastgaum.worlds.pools import Pool, UserPools
 from fastgaum.worlds.random_keys import CHOICE, LEAVE, START, Keys, draw_uniform
-from fastgaum.worlds.rules import EnvOptions, leaving_rule, reward_rule
+from fastgaum.worlds.rules import EnvKeywords, EnvOptions, leaving_rule, reward_rule
 from fastgaum.worlds.world import IntArray, Population, World
 
 BoolArray = npt.NDArray[np.bool_]
@@ -83,7 +83,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         run: str | os.PathLike[str] | None = None,
         world: World | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-        **options: Any,
+        **options: Unpack[EnvKeywords],
     ) -> None:
         """Make users of a trained run, or of a world.
 
@@ -104,9 +104,10 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         self.autoreset_mode = _mode(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
         names = [field.name for field in fields(EnvOptions)]
-        own = {name: options.pop(name) for name in names if name in options}
+        given = dict(options)
+        own: dict[str, Any] = {name: given.pop(name) for name in names if name in given}
         self.options = EnvOptions(**own)
-        self.world = _world(run, world, options, names)
+        self.world = _world(run, world, given, names)
         self.num_envs, self.slate_size = num_envs, self.options.slate_size
         self._reward = reward_rule(self.options.reward)
         leaving = self.options.leaving
@@ -325,7 +326,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
 def _world(
     run: str | os.PathLike[str] | None,
     world: World | None,
-    options: dict[str, Any],
+    options: dict[str, object],
     others: list[str],
 ) -> World:
     """The world given, or that of a run with these options; `others` are what a misspelt one may

@@ -3,6 +3,8 @@ SyncVectorEnv as twin."""
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import warnings
 from typing import Any
 
@@ -14,7 +16,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from fastgaum.errors import ActionError, ConfigError, NumericsError
 from fastgaum.worlds.cascade import CascadeWrapper, VectorCascadeWrapper
-from fastgaum.worlds.rules import session_leaving
+from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.rules import EnvKeywords, EnvOptions, session_leaving
 from fastgaum.worlds.single_env import UserEnv
 from fastgaum.worlds.vector_env import UserVectorEnv
 from fastgaum.worlds.world import World
@@ -361,3 +364,9 @@ def test_a_spec_makes_the_same_environment_without_copying_the_world(any_world: 
         "fastgaum.worlds:fastgaum/User-v0", num_envs=3, world=any_world, slate_size=3
     )
     assert gymnasium.make_vec(many.spec).num_envs == 3  # type: ignore[arg-type]
+
+
+def test_a_type_checker_knows_every_option_and_no_other() -> None:
+    own = {field.name for field in dataclasses.fields(EnvOptions)}
+    of_world = set(inspect.signature(LearnedWorld).parameters) - {"model"}
+    assert EnvKeywords.__annotations__.keys() == own | of_world
