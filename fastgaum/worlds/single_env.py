@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Unpack
 
 import numpy as np
@@ -13,6 +14,7 @@ from fastgaum.errors import ConfigError
 from fastgaum.worlds.observations import row_of
 from fastgaum.worlds.rules import EnvKeywords
 from fastgaum.worlds.vector_env import UserVectorEnv
+from fastgaum.worlds.world import World
 
 
 class UserEnv(Env[Any, npt.NDArray[np.int64]]):
@@ -37,7 +39,13 @@ class UserEnv(Env[Any, npt.NDArray[np.int64]]):
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
 
-    def __init__(self, **options: Unpack[EnvKeywords]) -> None:
+    def __init__(
+        self,
+        *,
+        run: str | os.PathLike[str] | None = None,
+        world: World | None = None,
+        **options: Unpack[EnvKeywords],
+    ) -> None:
         """Make one user; the options are those of `UserVectorEnv` without num_envs, copy and
         autoreset_mode.
 
@@ -50,7 +58,9 @@ class UserEnv(Env[Any, npt.NDArray[np.int64]]):
                 raise ConfigError(
                     f"one user has no {name}: leave it out, or use gymnasium.make_vec"
                 )
-        self.vector = UserVectorEnv(1, autoreset_mode=AutoresetMode.DISABLED, **options)
+        self.vector = UserVectorEnv(
+            1, run=run, world=world, autoreset_mode=AutoresetMode.DISABLED, **options
+        )
         self.world, self.slate_size = self.vector.world, self.vector.slate_size
         self.observation_space = self.vector.single_observation_space
         self.action_space = self.vector.single_action_space
