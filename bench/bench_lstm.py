@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_sequence
 
 from fastgaum.bench.races import Bar, Race, check
-from fastgaum.engine.optimiser import Named, NamedRoom, SparseTable
 from fastgaum.engine.recurrence import LstmLayer
+from fastgaum.engine.tables import Named, NamedRoom, SparseTable
 from fastgaum.logs.synthetic import synthesise
 
 Step = Callable[[], dict[str, Tensor] | None]

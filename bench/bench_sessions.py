@@ -25,8 +25,8 @@ from fastgaum import threads
 from fastgaum.bench.races import RATE, Bar, Race
 from fastgaum.bench.rivals.peers import PEERS, rate
 from fastgaum.bench.rivals.sessions_gru4rec import ClickSessions, Lanes, zipf_sessions
-from fastgaum.engine.optimiser import Named, NamedRoom, SparseTable
 from fastgaum.engine.recurrence import GruLayer
+from fastgaum.engine.tables import Named, NamedRoom, SparseTable
 from fastgaum.logs.split import pick_rows
 
 GROUPS = dict.fromkeys(["sessions-block512", "sessions-recbole"])

@@ -24,8 +24,6 @@ SHARED_NAMES: dict[str, str] = {}
 """no exception today: public names that two modules define, with the reason"""
 
 MANY_PARAMETERS = {
-    "fastgaum.nets.histories.__init__": "widths of one encoder, by name; a record is to come",
-    "fastgaum.nets.scorers.__init__": "widths and options of one scorer; a record is to come",
     "fastgaum.reports.fidelity.fidelity": "a public verb: two values, and keywords with defaults",
 }
 """functions of more than seven parameters (kernels: twelve), with the reason"""

@@ -27,6 +27,7 @@ from fastgaum.errors import ConfigError, did_you_mean
 from fastgaum.features.batches import Batch
 from fastgaum.features.encoder import EncodedSessions
 from fastgaum.features.space import FeatureSpace
+from fastgaum.game.scoring import HeadScores, ScoredSessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.vocabulary import N_RESERVED
 from fastgaum.metrics.precision import precision_at_k
@@ -37,10 +38,8 @@ from fastgaum.models.choice_model import (
     require_validation,
 )
 from fastgaum.models.model_file import save_model_state
-from fastgaum.nets.prefixes import gather_bags, join_bags
 from fastgaum.nets.regularisers import ChoiceDistribution, Shannon
-from fastgaum.nets.scores import HeadScores, ScoredSessions
-from fastgaum.nets.tensors import Bags, BatchTensors
+from fastgaum.nets.tensors import Bags, BatchTensors, gather_bags, join_bags
 
 Float64Array = np.typing.NDArray[np.float64]
 Arrays = dict[str, np.ndarray]

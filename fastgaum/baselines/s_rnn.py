@@ -22,6 +22,7 @@ from fastgaum.baselines.grid_search import GridNetworkBaseline
 from fastgaum.errors import ConfigError
 from fastgaum.features.encoder import EncodedSessions
 from fastgaum.logs.vocabulary import N_RESERVED, UNKNOWN_ITEM_ID
+from fastgaum.nets.bags import BagSizes
 from fastgaum.nets.histories import Recurrent
 from fastgaum.nets.segments import expand_to_candidates
 from fastgaum.nets.tensors import Bags, BatchTensors
@@ -131,7 +132,7 @@ class _NextItem(nn.Module):
         super().__init__()
         self.n_items = len(shares)
         self.full_items, self.negatives, dim = settings.full_items, settings.negatives, settings.dim
-        self.history = Recurrent("gru", self.n_items + N_RESERVED, 0, dim, 1, dim)
+        self.history = Recurrent("gru", BagSizes(self.n_items + N_RESERVED, 0, dim), dim)
         # small, as the shared table starts: the bias is learned first
         own = (
             None

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from fastgaum.baselines.gradient import item_ids, last_choices, logistic_nll, mean_of_choices
 from fastgaum.baselines.grid_search import GridNetworkBaseline
 from fastgaum.errors import ConfigError
-from fastgaum.nets.bags import BagLinear
-from fastgaum.nets.scorers import Scorer
+from fastgaum.nets.bags import BagLinear, BagSizes
+from fastgaum.nets.networks import Scorer
 from fastgaum.nets.tensors import BatchTensors
 
 
@@ -87,12 +87,10 @@ class _Network(nn.Module):
         self.crosses = nn.Parameter(torch.zeros(settings.crosses))
         self.user = BagLinear(n_ids, n_numbers, settings.dim, 0, init_std=0.1)
         self.deep = Scorer(
-            n_ids,
-            n_numbers,
+            BagSizes(n_ids, n_numbers, settings.dim),
             settings.dim,
             settings.hidden,
             "relu",
-            item_dim=settings.dim,
             dropout=settings.dropout,
         )
 

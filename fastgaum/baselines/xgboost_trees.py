@@ -22,8 +22,8 @@ from fastgaum.errors import ConfigError
 from fastgaum.features.batches import assemble
 from fastgaum.features.encoder import EncodedSessions
 from fastgaum.kernels.ranking import rank_counts
-from fastgaum.nets.prefixes import prefixes
 from fastgaum.nets.segments import segment_log_softmax
+from fastgaum.nets.sequences import prefixes
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 
 Objective = Callable[[np.ndarray, Any], tuple[np.ndarray, np.ndarray]]

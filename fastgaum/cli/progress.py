@@ -28,7 +28,7 @@ from fastgaum.untrusted import plain
 
 if TYPE_CHECKING:
     from fastgaum.config import Config
-    from fastgaum.game.observers import EpochRow
+    from fastgaum.game.loop import EpochRow
 
 
 class Bar:

@@ -4,7 +4,7 @@ side on two threads.
 A prefix's backward states differ from any other's, so that all layers but the first read other
 inputs for each prefix: only the first layer's projection is shared. What is saved: the weights are
 read once for all prefixes, those that end in generated choices included; a prefix's first step has
-no recurrent product; no weight's gradient is written (`product.py`)."""
+no recurrent product; no weight's gradient is written (`ProductWeight`)."""
 
 from __future__ import annotations
 
@@ -15,16 +15,14 @@ import torch
 from torch import nn
 
 from fastgaum import threads
-from fastgaum.engine.bag_input import BagLayer
-from fastgaum.engine.buffers import Array, Buffer
-from fastgaum.engine.histories import EngineHistory
-from fastgaum.engine.optimiser import Named, SparseTable
-from fastgaum.engine.product import ProductWeight
+from fastgaum.engine.histories import BagLayer, EngineHistory
+from fastgaum.engine.optimiser import ProductWeight
+from fastgaum.engine.tables import Array, Buffer, Named, SparseTable
 from fastgaum.kernels import direction as kernels
 from fastgaum.kernels import packing
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.histories import PrefixBiLstm
-from fastgaum.nets.prefixes import prefixes
+from fastgaum.nets.sequences import prefixes
 from fastgaum.nets.tensors import Bags
 
 _NO_INPUT: tuple[Array, Array, Array] = (

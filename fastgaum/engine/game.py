@@ -18,24 +18,18 @@ from torch import Tensor
 from fastgaum import threads
 from fastgaum.config import Config
 from fastgaum.engine.bilstm import BiLstmHistory
-from fastgaum.engine.buffers import Array, Buffer
 from fastgaum.engine.histories import EngineHistory, PositionWeightHistory, RecurrentHistory
-from fastgaum.engine.optimiser import (
-    Named,
-    NamedRoom,
-    PlayerOptimiser,
-    SharedGradient,
-    SparseTable,
-)
+from fastgaum.engine.optimiser import PlayerOptimiser, SharedGradient
 from fastgaum.engine.scorer import ScorerLayer, dense_parameters, parts_of
+from fastgaum.engine.tables import Array, Buffer, Named, NamedRoom, SparseTable
 from fastgaum.errors import StepRefusedError
 from fastgaum.game.game import Game, ReferenceGame
 from fastgaum.kernels import choice as kernels
 from fastgaum.kernels.dropout import drop_ids
 from fastgaum.nets.histories import HistoryEncoder, PositionWeight, PrefixBiLstm, Recurrent
-from fastgaum.nets.networks import Networks
+from fastgaum.nets.networks import Networks, Scorer
 from fastgaum.nets.regularisers import Regulariser, Shannon, best_value
-from fastgaum.nets.scorers import Scorer
+from fastgaum.nets.tables import OwnTable
 from fastgaum.nets.tensors import Bags, BatchTensors
 from fastgaum.processes import Processes
 
@@ -294,8 +288,9 @@ def game_for(
 def runs_by_hand(networks: Networks, config: Config, device: torch.device) -> bool:
     """Whether these networks and this game can be trained by hand."""
     known = type(networks.player.history) in HISTORIES
+    ours = not any(isinstance(module, OwnTable) for module in networks.modules())
     floats = all(parameter.dtype is torch.float32 for parameter in networks.parameters())
-    return known and config.states == "logged" and floats and device.type == "cpu"
+    return known and ours and config.states == "logged" and floats and device.type == "cpu"
 
 
 def _copied(values: Array, room: Buffer) -> Array:

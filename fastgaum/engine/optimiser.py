@@ -1,7 +1,7 @@
 """One player's parameters as the engine trains them: a flat block of the dense ones, and tables by
 touched rows.
 
-AdamW for the block and for very large matrices (`product.py`); for tables lazy AdamW or row-wise
+AdamW for the block and for very large matrices (`ProductWeight`); for tables lazy AdamW or row-wise
 Adagrad (`kernels/rows.py` says where they differ from dense). The gradient is clipped over all
 together, as torch.nn.utils.clip_grad_norm_ does."""
 
@@ -9,138 +9,96 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from functools import cached_property
-from itertools import groupby, pairwise
-from typing import Any, Literal
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from fastgaum import threads
-from fastgaum.engine.buffers import Array, Buffer
-from fastgaum.engine.product import ProductWeight, step_products, wide_squares
+from fastgaum.engine.tables import (
+    BETA1,
+    BETA2,
+    EPS,
+    SHARED_FLOATS,
+    Array,
+    Named,
+    NamedRoom,
+    SparseTable,
+)
 from fastgaum.errors import RefusedByAllError, StepRefusedError
+from fastgaum.kernels import products as product_kernels
 from fastgaum.kernels import rows as kernels
 from fastgaum.processes import Processes, RowGradient
 
-BETA1, BETA2, EPS = np.float32(0.9), np.float32(0.999), np.float32(1e-8)
-SHARED_FLOATS = 1 << 17
-"""a table update of fewer floats is not worth a second thread"""
-PARTS = 8
-Rule = Literal["adam", "adagrad"]
+PART = 1 << 19
+"""weights per part of a step over threads"""
 
 
-class NamedRoom:
-    """Memory of a `Named`, to be used again by the next one."""
+class ProductWeight:
+    """A matrix (n, width) with its moments, whose gradient is left (n, terms) @ right (terms,
+    width)."""
 
-    def __init__(self) -> None:
-        self.slots, self.rows, self.starts, self.bags = (Buffer(np.int32) for _ in range(4))
+    def __init__(self, parameter: nn.Parameter) -> None:
+        # numpy's memory comes in huge pages, torch's does not
+        self.values: Array = parameter.detach().numpy().copy()
+        self.parameter = parameter
+        parameter.data = torch.from_numpy(self.values)
+        self.m, self.v = np.zeros_like(self.values), np.zeros_like(self.values)
+        self.clear_gradient()
 
+    def set_gradient(self, sums: Array, inputs: Array) -> None:
+        """The gradient is Σ over rows of sums ⊗ inputs, (terms, n) and (terms, width)."""
+        self.left, self.right = np.ascontiguousarray(sums.T), np.ascontiguousarray(inputs)
 
-class Named:
-    """The distinct rows that a batch's ids name, numbered once for all tables over the same ids."""
+    def clear_gradient(self) -> None:
+        """The gradient is zero."""
+        n, width = self.values.shape
+        self.left, self.right = np.empty((n, 0), np.float32), np.empty((0, width), np.float32)
 
-    def __init__(self, ids: Any, offsets: Any, slot_of: Any, room: NamedRoom | None = None) -> None:
-        """Number them. `slot_of` (n_ids,) is −1 throughout, and is so again afterwards.
+    def parts(self) -> list[tuple[int, int]]:
+        """Ranges of rows to share over threads; they depend on the shape alone."""
+        n, width = self.values.shape
+        rows = max(PART // max(width, 1), 1)
+        return [(first, min(first + rows, n)) for first in range(0, n, rows)]
 
-        Raises IndexError for an id that is not one of them."""
-        self.offsets, self.room = offsets, room or NamedRoom()
-        self.slots, self.rows = self.room.slots(len(ids)), self.room.rows(len(ids))
-        self.count = int(kernels.number_rows(ids, slot_of, self.slots, self.rows))
-        if self.count < 0:
-            raise IndexError(
-                f"id {ids[-1 - self.count]} is not one of the {len(slot_of)} ids of the feature "
-                "space"
-            )
-
-    @cached_property
-    def bags(self) -> tuple[Any, Any]:
-        """Bags that name each slot: their starts (count + 1,) and the bags (nnz,)."""
-        starts, bags = self.room.starts(self.count + 1), self.room.bags(len(self.slots))
-        kernels.group_bags(self.slots, self.offsets, starts, bags)
-        return starts, bags
-
-    def parts(self, width: int) -> list[tuple[int, int]]:
-        """Cut the slots into ranges named about equally often; each slot's sum is one range's, so
-        the cut changes no bit."""
-        if self.slots.size * width <= SHARED_FLOATS:
-            return [(0, self.count)]
-        even = np.arange(1, PARTS) * (self.slots.size / PARTS)
-        cuts = sorted({0, self.count, *np.searchsorted(self.bags[0], even).tolist()})
-        return list(pairwise(cuts))
-
-
-class SparseTable:
-    """A table of one block of rows per id, (n_ids · block, width), of which a step reads and writes
-    the named ids only."""
-
-    def __init__(
-        self, parameter: nn.Parameter, n_ids: int, rule: Rule, reads: str = "candidates"
-    ) -> None:
-        """`reads`: "candidates" or "tokens", whose ids name its rows."""
-        self.parameter, self.rule, self.reads = parameter, rule, reads
-        self._grad = Buffer()
-        self.n_ids, self.width = n_ids, parameter.numel() // n_ids
-        self.values = parameter.detach().view(n_ids, self.width).numpy()
-        self.shrunk = np.zeros(n_ids)
-        if rule == "adam":
-            self.m, self.v = np.zeros_like(self.values), np.zeros_like(self.values)
-        else:
-            self.squares = np.zeros(n_ids, np.float32)
-        self.named: Named | None = None
-        self.grad: Array = self._grad(0, self.width)
-
-    def buffer(self, named: Named) -> Array:
-        """Where the summed gradient of the named rows is written, (n_named, width)."""
-        self.named = named
-        self.grad = self._grad(named.count, self.width)
-        return self.grad
-
-    def add(self, named: Named, grad: Array) -> None:
-        """Sum the gradients of bags, (n_bags, width), into the rows that the bags name."""
-        total = self.buffer(named)
+    def squares(self) -> float:
+        """Sum of the squares of the gradient."""
+        terms, (n, width) = len(self.right), self.values.shape
+        if terms * (n + width) < n * width:
+            # Σ_ij (Σ_t l_ti r_tj)² = Σ_ts ⟨l_t, l_s⟩ ⟨r_t, r_s⟩
+            with np.errstate(over="ignore", invalid="ignore"):
+                total = float(np.vdot(self.left.T @ self.left, self.right @ self.right.T))
+            return total if math.isnan(total) else max(total, 0.0)
+        parts = self.parts()
+        sums = np.empty(len(parts))
         threads.run(
-            kernels.add_rows,
-            [(grad, *named.bags, *part, total) for part in named.parts(self.width)],
+            product_kernels.product_squares,
+            [(*rows, self.left, self.right, part, sums) for part, rows in enumerate(parts)],
         )
+        return float(sums.sum())
 
-    def update(
-        self, shrink: float, lr: float, log_decay: float, corrections: tuple[np.float32, np.float32]
-    ) -> None:
-        """Move the named rows."""
-        if self.named is None:
-            return
-        count = self.named.count
-        parts = [(0, count)]
-        if count * self.width > SHARED_FLOATS:
-            size = math.ceil(count / 8)
-            parts = [(first, min(first + size, count)) for first in range(0, count, size)]
-        rows, small = self.named.rows, np.float32
-        if self.rule == "adam":
-            state = kernels.AdamRows(self.values, self.m, self.v, self.shrunk)
-            steps = small(shrink), small(lr), log_decay
-            rates = kernels.AdamRates(*steps, BETA1, BETA2, *corrections, EPS)
-            threads.run(
-                kernels.adam_rows, [(state, rows, self.grad, *part, rates) for part in parts]
+    def wide_squares(self) -> float:
+        """`squares` in float64, for gradients whose squares overflow float32; slow."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return sum(
+                wide_squares(self.left[first:last] @ self.right) for first, last in self.parts()
             )
-        else:
-            held = (self.values, rows, self.grad, self.squares, self.shrunk)
-            threads.run(
-                kernels.adagrad_rows,
-                [(*held, *part, small(shrink), small(lr), log_decay, EPS) for part in parts],
-            )
-        self.named = None
 
-    def moments(self) -> dict[str, Any]:
-        """What the rows remember, by name: the rule's own arrays, and each row's weight decay so
-        far."""
-        of_rule = {"m": self.m, "v": self.v} if self.rule == "adam" else {"squares": self.squares}
-        return {**of_rule, "shrunk": self.shrunk}
 
-    def settle(self, log_decay: float) -> None:
-        """Give every row the weight decay that it has waited for."""
-        kernels.decay_rows(self.values, self.shrunk, 0, self.n_ids, log_decay)
+def wide_squares(values: Array) -> float:
+    """Σ x² in float64: finite whenever all values are."""
+    return float(np.square(values, dtype=np.float64).sum())
+
+
+def step_products(weights: list[ProductWeight], rates: kernels.AdamRates) -> None:
+    """An AdamW step of all of them, in parts over threads."""
+    held = [(w, (w.values, w.m, w.v, w.left, w.right)) for w in weights]
+    threads.run(
+        product_kernels.adam_product,
+        [(*rows, *arrays, rates) for w, arrays in held for rows in w.parts()],
+    )
 
 
 class PlayerOptimiser:

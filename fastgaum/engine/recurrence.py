@@ -1,25 +1,126 @@
 """One layer of an LSTM or a GRU over ragged sequences: forward, then at most one backward pass.
 
-Sequences run in tiles and parts (`engine/tiles.py`); sums over parts are taken in order, so any
-number of threads gives the same bits. Results stay valid until the layer's next pass."""
+A tile of sequences of similar length advances together (`kernels/packing.py`), its states in cache;
+neighbouring tiles make a part, and parts run on all threads, each from its first token to its last
+without waiting for another. Tiles and parts depend on lengths and hidden size alone, and sums over
+parts are taken in order: any number of threads gives the same bits. Results stay valid until the
+layer's next pass."""
 
 from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
 from fastgaum import threads
-from fastgaum.engine.buffers import Array, Buffer, Ints
-from fastgaum.engine.tiles import (
-    SMALL_PRODUCT,
-    column_blocks,
-    gate_blocks,
-    n_parts,
-    outer_blocks,
-    plan,
-)
+from fastgaum.engine.tables import Array, Buffer, Ints
 from fastgaum.kernels import gru as gru_kernels
 from fastgaum.kernels import lstm as lstm_kernels
 from fastgaum.kernels import packing
+
+ROWS = 28
+"""Sequences of a tile; on one core the speed is the same from 16 to 28 at 20, 64 and 128 hidden
+units."""
+SMALL_PRODUCT = 1_000_000
+"""Multiplications up to which OpenBLAS runs a product without copying the weights first: with 28
+rows on one core, (28, 128) @ (128, 256) then reaches 112 GFLOP/s, where (28, 128) @ (128, 512)
+reaches 70 and torch.mm 84."""
+PART = 0.1e-3
+"""Seconds of forward pass below which a part is not worth its 5 to 10 µs of dispatch."""
+MOST_PARTS = 8
+OUTER_ROWS = 60
+"""Tokens that a product of the weights' gradient takes at least, where its columns are cut for
+that."""
+WIDE = 1024
+"""Rows of recurrent weights (gates · H) from which their gradient is taken whole: adding up its
+blocks would cost more."""
+
+
+class Plan(NamedTuple):
+    """The order in which one batch is worked through."""
+
+    order: Ints
+    """sequences by falling length, int32, shape (n_sequences,)"""
+    parts: list[Ints]
+    """for each part the starts of its tiles in `order`"""
+
+
+def plan(offsets: Ints, size: int) -> Plan:
+    """Cut sequences of `size` hidden units into tiles and parts."""
+    n_sequences, n_tokens = len(offsets) - 1, int(offsets[-1])
+    order, tiles = np.empty(n_sequences, dtype=np.int32), np.empty(n_sequences + 1, dtype=np.int32)
+    packing.order_by_length(offsets, order)
+    count = n_parts(n_tokens, size)
+    most_tokens = -(-n_tokens // count)
+    tiles = tiles[: packing.cut_tiles(offsets, order, ROWS, most_tokens, tiles) + 1]
+    if count == 1:
+        return Plan(order, [tiles])
+    parts = np.empty_like(tiles)
+    count = packing.group_tiles(offsets, order, tiles, most_tokens, parts)
+    return Plan(
+        order, [tiles[first : last + 1] for first, last in pairwise(parts[: count + 1].tolist())]
+    )
+
+
+def n_parts(n_tokens: int, size: int) -> int:
+    """Parts of at least `PART` seconds: a token takes about (H + 125) H · 8e-11 s forward (0.2 µs
+    at 20, 28 µs at 512)."""
+    return min(max(int(n_tokens * size * (size + 125) * 8e-11 / PART), 1), MOST_PARTS)
+
+
+def gate_blocks(weight: Array, n_gates: int, depth: int) -> Array:
+    """(n_gates · H, k) → (n_blocks, k, n_gates · units): each block has all gates of its units,
+    then zeros.
+
+    `depth` is that of the products, k for the weights themselves.
+    """
+    size, k = len(weight) // n_gates, weight.shape[1]
+    units = _cut(size, n_gates * depth * ROWS)
+    if units == size:
+        return np.ascontiguousarray(weight.T)[None]
+    gates = weight.reshape(n_gates, size, k)
+    blocks = np.zeros((-(-size // units), k, n_gates, units), dtype=weight.dtype)
+    for block, first in zip(blocks, range(0, size, units), strict=True):
+        part = gates[:, first : first + units]
+        block[..., : part.shape[1]] = part.transpose(2, 0, 1)
+    return blocks.reshape(-1, k, n_gates * units)
+
+
+def column_blocks(weight: Array) -> Array:
+    """(n_gates · H, depth) → (n_blocks, n_gates · H, units): the columns of each block, then
+    zeros."""
+    width, depth = weight.shape
+    units = _cut(depth, width * ROWS)
+    if units == depth:
+        return np.ascontiguousarray(weight)[None]
+    blocks = np.zeros((-(-depth // units), width, units), dtype=weight.dtype)
+    for block, first in zip(blocks, range(0, depth, units), strict=True):
+        part = weight[:, first : first + units]
+        block[:, : part.shape[1]] = part
+    return blocks
+
+
+def outer_blocks(width: int, depth: int) -> tuple[int, int, int]:
+    """Blocks, columns of each, and tokens at a time, of the gradient of weights (width, depth)."""
+    tokens = SMALL_PRODUCT // (width * depth)
+    if tokens >= OUTER_ROWS:
+        return 1, depth, min(tokens, 512)
+    if width > WIDE:
+        return 1, depth, 512
+    columns = _cut(depth, width * OUTER_ROWS)
+    return -(-depth // columns), columns, OUTER_ROWS
+
+
+def _cut(n: int, others: int) -> int:
+    """Columns in a block of n, as many as keep columns · others small, in blocks of about equal
+    width."""
+    most = max(SMALL_PRODUCT // others // 4 * 4, 4)
+    if most >= n:
+        return n
+    n_blocks = -(-n // most)
+    return -(-n // (4 * n_blocks)) * 4
+
 
 NO_SOURCE: Ints = np.empty(0, dtype=np.int32)
 

@@ -12,11 +12,11 @@ import numpy.typing as npt
 from torch import nn
 
 from fastgaum import threads
-from fastgaum.engine.buffers import Array, Buffer
-from fastgaum.engine.optimiser import Named, PlayerOptimiser, SparseTable
+from fastgaum.engine.optimiser import PlayerOptimiser
+from fastgaum.engine.tables import Array, Buffer, Named, SparseTable
 from fastgaum.kernels import scorer as kernels
 from fastgaum.kernels.dropout import DropoutRule
-from fastgaum.nets.scorers import Scorer
+from fastgaum.nets.networks import Scorer
 
 KINDS = {nn.ReLU: 0, nn.ELU: 1, nn.Tanh: 2}
 PART = 1024

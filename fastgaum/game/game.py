@@ -22,8 +22,7 @@ from fastgaum.errors import NumericsError, StepRefusedError
 from fastgaum.game.losses import exact_loss, mirror_loss, reward_loss
 from fastgaum.game.optimisers import StockOptimiser
 from fastgaum.nets.networks import IdDropout, Networks
-from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser
-from fastgaum.nets.sampling import sample_candidates
+from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser, sample_candidates
 from fastgaum.nets.tensors import Bags, BatchTensors, chosen_bags
 from fastgaum.processes import Processes
 

@@ -4,7 +4,7 @@ numpy arrays."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +18,31 @@ from fastgaum.game.losses import exact_loss, optimality_gap
 from fastgaum.logs.log import FloatArray
 from fastgaum.metrics.precision import precision_at_k
 from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser
-from fastgaum.nets.scores import SCORING_SESSIONS, HeadScores
 from fastgaum.nets.tensors import BatchTensors, to_tensors
+
+SCORING_SESSIONS = 1024
+"""sessions per batch when nothing is trained"""
+
+
+@dataclass(frozen=True)
+class HeadScores:
+    """One head's choice distribution; shapes (n_candidates,) and (n_events,)."""
+
+    scores: FloatArray
+    """what candidates are ranked by: utilities, logits, or a baseline's own scores"""
+    log_probs: FloatArray
+    outside_log_prob: FloatArray
+
+
+@dataclass(frozen=True)
+class ScoredSessions:
+    """Every head over the scored sessions, in their order."""
+
+    heads: Mapping[str, HeadScores]
+    """always "reward"; "generator" where the model has one"""
+    gap: FloatArray | None = None
+    """optimality gap per event; None without a generator"""
+
 
 Outputs = Callable[[BatchTensors], tuple[Tensor, Tensor | None]]
 """utilities and logits of a batch's candidates, without dropout; no logits without a generator"""

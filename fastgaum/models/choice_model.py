@@ -21,14 +21,13 @@ from fastgaum.features.batches import batches
 from fastgaum.features.encoder import EncodedSessions, Encoder
 from fastgaum.features.selection import chunks
 from fastgaum.features.space import FeatureSpace
+from fastgaum.game.scoring import SCORING_SESSIONS, HeadScores, ScoredSessions
 from fastgaum.logs.columns import show
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.logs.shards import AnyLog
 from fastgaum.logs.split import pick_rows
 from fastgaum.metrics.evaluation import Evaluation, evaluate_heads
-from fastgaum.nets.regularisers import ChoiceDistribution
-from fastgaum.nets.sampling import sample_candidates
-from fastgaum.nets.scores import SCORING_SESSIONS, HeadScores, ScoredSessions
+from fastgaum.nets.regularisers import ChoiceDistribution, sample_candidates
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 
 Head = Literal["reward", "generator"]

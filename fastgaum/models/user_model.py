@@ -23,8 +23,8 @@ from fastgaum.features.batches import Sessions
 from fastgaum.features.encoder import EncodedSessions, Encoder
 from fastgaum.features.space import FeatureSpace
 from fastgaum.features.streamed_sessions import ShardIterator, StreamedSessions
-from fastgaum.game.observers import Observer
-from fastgaum.game.scoring import score
+from fastgaum.game.loop import Observer
+from fastgaum.game.scoring import HeadScores, ScoredSessions, score
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.logs.shards import AnyLog
 from fastgaum.models.choice_model import (
@@ -37,7 +37,6 @@ from fastgaum.models.model_file import load_user_model, save_user_model
 from fastgaum.nets.histories import Carry, Encoders, history_encoder
 from fastgaum.nets.networks import Networks, require_room
 from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser, regulariser_of
-from fastgaum.nets.scores import HeadScores, ScoredSessions
 from fastgaum.nets.tables import TableMaker
 from fastgaum.nets.tensors import Bags, BatchTensors
 from fastgaum.processes import Processes

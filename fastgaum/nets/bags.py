@@ -4,6 +4,7 @@ through; plain torch, any device."""
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -130,21 +131,25 @@ class OwnBagLinear(_AboveTable):
         return self.add_to(self.rows(bags.ids, bags.offsets), bags)
 
 
-def bag_linear(
-    n_ids: int,
-    n_numbers: int,
-    out: int,
-    item_dim: int,
-    init_std: float,
-    tables: TableMaker | None,
-    name: str,
-) -> BagLinear:
-    """The linear map of a bag over a table of ours, or over one that `tables` makes.
+@dataclass(frozen=True)
+class BagSizes:
+    """What the bags of a network hold, and what its tables over ids are."""
+
+    n_ids: int
+    n_numbers: int
+    item_dim: int = 0
+    """size of an embedding below the first layer; 0 for none"""
+    tables: TableMaker | None = None
+    """makes the tables where they are not to be ours"""
+
+
+def bag_linear(sizes: BagSizes, out: int, init_std: float, name: str) -> BagLinear:
+    """The linear map of a bag over a table of ours, or over one that `sizes.tables` makes.
 
     The second is no `BagLinear`, and is declared as one: it has the same attributes, and those who
-    need to write to the table itself, the engine's passes, are kept from it by the class of its
-    networks' encoders."""
-    if tables is None:
-        return BagLinear(n_ids, n_numbers, out, item_dim, init_std)
-    rows = OwnTable(tables, name, n_ids, item_dim or out, init_std)
-    return cast(BagLinear, OwnBagLinear(rows, n_numbers, out, item_dim))
+    need to write to the table itself, the engine's passes, are not chosen for such networks."""
+    n_ids, item_dim = sizes.n_ids, sizes.item_dim
+    if sizes.tables is None:
+        return BagLinear(n_ids, sizes.n_numbers, out, item_dim, init_std)
+    rows = OwnTable(sizes.tables, name, n_ids, item_dim or out, init_std)
+    return cast(BagLinear, OwnBagLinear(rows, sizes.n_numbers, out, item_dim))

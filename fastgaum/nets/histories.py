@@ -16,12 +16,20 @@ from torch import Tensor, nn
 
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
-from fastgaum.nets.bags import bag_linear
-from fastgaum.nets.position_weight import lag_readout, lag_structure, lag_weighted
-from fastgaum.nets.prefixes import Prefixes, gather_bags, join_bags, prefixes, reverse_rows
-from fastgaum.nets.recurrent import gru, lstm, lstm_states
+from fastgaum.nets.bags import BagSizes, bag_linear
+from fastgaum.nets.sequences import (
+    Prefixes,
+    gru,
+    lag_readout,
+    lag_structure,
+    lag_weighted,
+    lstm,
+    lstm_states,
+    prefixes,
+    reverse_rows,
+)
 from fastgaum.nets.tables import TableMaker, drawn, normal_table
-from fastgaum.nets.tensors import Bags, BatchTensors
+from fastgaum.nets.tensors import Bags, BatchTensors, gather_bags, join_bags
 
 Carry = tuple[Tensor, ...]
 
@@ -133,13 +141,9 @@ class Recurrent(HistoryEncoder):
     def __init__(
         self,
         kind: str,
-        n_ids: int,
-        n_numbers: int,
+        sizes: BagSizes,
         dim: int,
-        layers: int,
-        item_dim: int,
-        tables: TableMaker | None = None,
-        name: str = "",
+        layers: int = 1,
     ) -> None:
         super().__init__()
         self.kind = kind
@@ -147,9 +151,7 @@ class Recurrent(HistoryEncoder):
         self.layers = layers
         self.gates = 4 if kind == "lstm" else 3
         bound = 1 / math.sqrt(dim)
-        self.input = bag_linear(
-            n_ids, n_numbers, self.gates * dim, item_dim, bound / 2, tables, f"{name}.input"
-        )
+        self.input = bag_linear(sizes, self.gates * dim, bound / 2, "history.input")
         self.weight_hh = nn.ParameterList(
             _uniform(bound, self.gates * dim, dim) for _ in range(layers)
         )
@@ -226,21 +228,17 @@ class PrefixBiLstm(HistoryEncoder):
 
     def __init__(
         self,
-        n_ids: int,
-        n_numbers: int,
+        sizes: BagSizes,
         dim: int,
-        layers: int,
-        item_dim: int,
-        tables: TableMaker | None = None,
-        name: str = "",
+        layers: int = 1,
     ) -> None:
         super().__init__()
         self.state_dim = 2 * dim
         self.dim = dim
         std = 0.5 / math.sqrt(dim)
-        names = f"{name}.inputs.forward", f"{name}.inputs.backward"
         self.inputs = nn.ModuleList(
-            bag_linear(n_ids, n_numbers, 4 * dim, item_dim, std, tables, of) for of in names
+            bag_linear(sizes, 4 * dim, std, f"history.inputs.{way}")
+            for way in ("forward", "backward")
         )
         bound = 1 / math.sqrt(dim)
         self.weight_hh = nn.ParameterList(_uniform(bound, 4 * dim, dim) for _ in range(2 * layers))
@@ -349,17 +347,8 @@ Encoders = Callable[[Config, int, int], HistoryEncoder]
 class will do"""
 
 
-class OwnTableRecurrent(Recurrent):
-    """A `Recurrent` over a table of the user's own: a class of its own, so that autograd trains it
-    and no pass by hand."""
-
-
-class OwnTablePrefixBiLstm(PrefixBiLstm):
-    """A `PrefixBiLstm` over tables of the user's own, for autograd alone."""
-
-
 def history_encoder(
-    config: Config, n_ids: int, n_numbers: int, tables: TableMaker | None = None, name: str = ""
+    config: Config, n_ids: int, n_numbers: int, tables: TableMaker | None = None
 ) -> HistoryEncoder:
     """The encoder that a configuration names, over our tables or those that `tables` makes.
 
@@ -377,14 +366,10 @@ def history_encoder(
         return PositionWeight(
             n_ids, config.history_window, config.history_weights, config.hidden[0]
         )
-    sizes = n_ids, n_numbers, config.history_dim, config.history_layers, config.item_dim
+    sizes = BagSizes(n_ids, n_numbers, config.item_dim, tables)
     if config.history == "bilstm":
-        return (
-            PrefixBiLstm(*sizes) if tables is None else OwnTablePrefixBiLstm(*sizes, tables, name)
-        )
-    if tables is None:
-        return Recurrent(config.history, *sizes)
-    return OwnTableRecurrent(config.history, *sizes, tables, name)
+        return PrefixBiLstm(sizes, config.history_dim, config.history_layers)
+    return Recurrent(config.history, sizes, config.history_dim, config.history_layers)
 
 
 def _uniform(bound: float, *shape: int) -> nn.Parameter:

@@ -1,26 +1,80 @@
-"""The three networks of one user model: history encoder, reward model, generator."""
+"""The three networks of one user model: history encoder, reward model, generator.
+
+The generator and the reward model are both scorers. One small network with shared weights scores
+every candidate, so permuting a display set permutes its scores. Its first layer on the multi-hot
+vector [state; bag] factorises: W [s; x_a] = W_s s (once per event) + Σ_{f ∈ bag(a)} E_f (a gather)
++ W_x numbers."""
 
 from __future__ import annotations
 
+import itertools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
+from fastgaum.nets.bags import BagSizes, bag_linear
 from fastgaum.nets.histories import (
     Encoders,
     HistoryEncoder,
-    PositionWeight,
-    PrefixBiLstm,
-    Recurrent,
     history_encoder,
 )
-from fastgaum.nets.scorers import Scorer
+from fastgaum.nets.segments import expand_to_candidates
 from fastgaum.nets.tables import TableMaker
 from fastgaum.nets.tensors import Bags, BatchTensors
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU, "tanh": nn.Tanh}
+
+
+class Scorer(nn.Module):
+    """(state, display set) → one number per candidate; no click is pinned at 0 and is not
+    scored."""
+
+    def __init__(
+        self,
+        sizes: BagSizes,
+        state_dim: int,
+        hidden: tuple[int, ...],
+        activation: str,
+        dropout: float = 0.0,
+        wide: bool = False,
+        name: str = "",
+    ) -> None:
+        """Draw the parameters.
+
+        Args:
+            sizes: what the candidates' bags hold.
+            state_dim: numbers of a state.
+            hidden: widths of the hidden layers.
+            activation: of the hidden layers, a key of `ACTIVATIONS`.
+            dropout: rate after each hidden layer.
+            wide: whether there is a linear path from bag to score beside the network.
+            name: of the tables, where the user makes them.
+        """
+        super().__init__()
+        widths = (*hidden, 1)
+        self.first = bag_linear(sizes, widths[0], 0.1, f"{name}.first")
+        self.from_state = nn.Linear(state_dim, widths[0], bias=False)
+        # starts at 0: the network leads, the linear path adds what it lacks
+        linear = replace(sizes, item_dim=0)
+        self.wide = bag_linear(linear, 1, 0.0, f"{name}.wide") if wide else None
+        self.act = ACTIVATIONS[activation]()
+        self.dropout = nn.Dropout(dropout)
+        self.rest = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
+
+    def forward(self, candidates: Bags, states: Tensor, display_offsets: Tensor) -> Tensor:
+        """Return scores, shape (n_candidates,); `states` has shape (n_events, state_dim)."""
+        x: Tensor = self.first(candidates) + expand_to_candidates(
+            self.from_state(states), display_offsets, candidates.n_bags
+        )
+        for layer in self.rest:
+            x = layer(self.dropout(self.act(x)))
+        if self.wide is not None:
+            x = x + self.wide(candidates)
+        return x.squeeze(1)
 
 
 @dataclass(frozen=True)
@@ -44,33 +98,6 @@ class IdDropout:
         )
 
 
-def made_encoder(
-    encoder: Encoders,
-    config: Config,
-    n_ids: int,
-    n_numbers: int,
-    tables: TableMaker | None,
-    name: str,
-) -> HistoryEncoder:
-    """A history encoder: the configured one over our tables or those that `tables` makes, or one of
-    the user's own.
-
-    Raises:
-        ConfigError: `encoder` gives an encoder of ours, over our table, where tables are the user's
-            own.
-    """
-    if tables is not None and encoder is history_encoder:
-        return history_encoder(config, n_ids, n_numbers, tables, name)
-    made = encoder(config, n_ids, n_numbers)
-    if tables is not None and type(made) in (Recurrent, PrefixBiLstm, PositionWeight):
-        raise ConfigError(
-            f"history gives a {type(made).__name__} over a table of ours, and tables are your own: "
-            "leave history out, or pass"
-            " an encoder of a class of your own"
-        )
-    return made
-
-
 class RewardPlayer(nn.Module):
     """A history encoder and the reward model that reads its states; one optimiser trains both."""
 
@@ -83,19 +110,18 @@ class RewardPlayer(nn.Module):
         tables: TableMaker | None = None,
     ) -> None:
         super().__init__()
-        self.history: HistoryEncoder = made_encoder(
-            encoder, config, n_ids, n_numbers, tables, "history"
+        self.history: HistoryEncoder = (
+            history_encoder(config, n_ids, n_numbers, tables)
+            if encoder is history_encoder
+            else encoder(config, n_ids, n_numbers)
         )
         self.reward = Scorer(
-            n_ids,
-            n_numbers,
+            BagSizes(n_ids, n_numbers, config.item_dim, tables),
             self.history.state_dim,
             config.hidden,
             config.activation,
-            config.item_dim,
             config.dropout,
             config.wide,
-            tables,
             "reward",
         )
 
@@ -130,14 +156,11 @@ class Networks(nn.Module):
         self.generator: Scorer | None = None
         if config.players == "adversarial":
             self.generator = Scorer(
-                n_ids,
-                n_numbers,
+                BagSizes(n_ids, n_numbers, config.item_dim, tables),
                 self.player.history.state_dim,
                 config.hidden,
                 config.activation,
-                config.item_dim,
                 wide=config.wide,
-                tables=tables,
                 name="generator",
             )
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastgaum.features.batches import Batch, bags_of_candidates
 from fastgaum.logs.log import IntArray
+from fastgaum.logs.split import pick_rows
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,22 @@ def to_tensors(batch: Batch, device: torch.device | str = "cpu") -> BatchTensors
         clicked=to(batch.clicked),
         chosen=to(batch.chosen),
     )
+
+
+def join_bags(left: Bags, right: Bags) -> Bags:
+    """The bags of `left` followed by those of `right`."""
+    return Bags(
+        torch.cat([left.ids, right.ids]),
+        torch.cat([left.offsets, right.offsets[1:] + left.offsets[-1]]),
+        torch.cat([left.numbers, right.numbers]),
+    )
+
+
+def gather_bags(bags: Bags, rows: Tensor) -> Bags:
+    """Bags of the given rows, in the given order."""
+    offsets, index = pick_rows(bags.offsets.cpu().numpy(), rows.cpu().numpy().astype(np.int32))
+    flat = torch.from_numpy(index).long().to(rows.device)
+    return Bags(bags.ids[flat], torch.from_numpy(offsets).to(rows.device), bags.numbers[rows])
 
 
 def chosen_bags(batch: Batch, candidates: IntArray, device: torch.device | str = "cpu") -> Bags:

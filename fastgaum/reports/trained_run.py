@@ -19,7 +19,8 @@ from fastgaum.config import PRESETS, Config
 from fastgaum.errors import CheckpointError, ConfigError, DatasetError, LogFormatError
 from fastgaum.features.encoder import EncodedSessions
 from fastgaum.features.selection import Selection, counts_before, select_sessions
-from fastgaum.game.observers import EpochRow
+from fastgaum.game.loop import EpochRow
+from fastgaum.game.scoring import HeadScores, ScoredSessions
 from fastgaum.logs.decoder import READ_ERRORS, one_line, read_small_parquet
 from fastgaum.logs.log import IntArray, SessionLog, SplitName
 from fastgaum.logs.vocabulary import Vocabulary
@@ -28,7 +29,6 @@ from fastgaum.metrics.intervals import Interval, paired_difference
 from fastgaum.metrics.likelihood import choice_nll
 from fastgaum.metrics.sums import Float64Array
 from fastgaum.models.user_model import UserModel
-from fastgaum.nets.scores import HeadScores, ScoredSessions
 from fastgaum.reports.table import Json
 from fastgaum.untrusted import parse_json, read_text
 

@@ -18,7 +18,7 @@ from fastgaum.kernels import user_steps
 from fastgaum.logs.vocabulary import NO_CLICK_ID
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.histories import Carry, HistoryEncoder, Recurrent
-from fastgaum.nets.scorers import Scorer
+from fastgaum.nets.networks import Scorer
 from fastgaum.nets.tensors import Bags
 from fastgaum.worlds.catalogue import Catalogue
 from fastgaum.worlds.world import FloatArray, IntArray

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from fastgaum.cli.progress import TrainingProgress, clock, epoch_line
 from fastgaum.config import Config
-from fastgaum.game.observers import EpochRow
+from fastgaum.game.loop import EpochRow
 
 ROW = EpochRow(
     epoch=12,

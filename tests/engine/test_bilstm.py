@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from fastgaum.engine.bilstm import BiLstmHistory
-from fastgaum.engine.optimiser import PlayerOptimiser
-from fastgaum.engine.product import ProductWeight
+from fastgaum.engine.optimiser import PlayerOptimiser, ProductWeight
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import batches
 from fastgaum.features.space import FeatureSpace
+from fastgaum.nets.bags import BagSizes
 from fastgaum.nets.histories import PrefixBiLstm
-from fastgaum.nets.prefixes import prefixes
+from fastgaum.nets.sequences import prefixes
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 from tests.builders import log_of, random_log
 
@@ -31,7 +31,7 @@ def batch_of(max_length: int) -> tuple[BatchTensors, int]:
 
 def passes(n_ids: int, dim: int, layers: int) -> tuple[PrefixBiLstm, BiLstmHistory, np.ndarray]:
     torch.manual_seed(0)
-    encoder = PrefixBiLstm(n_ids, 0, dim, layers, 0)
+    encoder = PrefixBiLstm(BagSizes(n_ids, 0), dim, layers)
     fused = BiLstmHistory(copy.deepcopy(encoder))
     tables = fused.own_tables(n_ids, "adam")
     fused.bind(

@@ -12,18 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.engine.game import engine_history
-from fastgaum.engine.optimiser import Named, PlayerOptimiser, SparseTable
+from fastgaum.engine.optimiser import PlayerOptimiser
 from fastgaum.engine.scorer import ScorerLayer, dense_parameters
+from fastgaum.engine.tables import Named, SparseTable
+from fastgaum.nets.bags import BagSizes
 from fastgaum.nets.histories import HistoryEncoder, PositionWeight, PrefixBiLstm, Recurrent
-from fastgaum.nets.scorers import Scorer
+from fastgaum.nets.networks import Scorer
 from fastgaum.nets.tensors import Bags
 
 N_IDS, N_NUMBERS = 6, 2
+BAGS = BagSizes(N_IDS, N_NUMBERS)
 ENCODERS: dict[str, Any] = {
-    "lstm": lambda: Recurrent("lstm", N_IDS, N_NUMBERS, 3, 2, 0),
-    "lstm over embeddings": lambda: Recurrent("lstm", N_IDS, N_NUMBERS, 3, 1, 2),
-    "gru": lambda: Recurrent("gru", N_IDS, N_NUMBERS, 3, 2, 0),
-    "bilstm": lambda: PrefixBiLstm(N_IDS, N_NUMBERS, 3, 2, 0),
+    "lstm": lambda: Recurrent("lstm", BAGS, 3, 2),
+    "lstm over embeddings": lambda: Recurrent("lstm", BagSizes(N_IDS, N_NUMBERS, 2), 3),
+    "gru": lambda: Recurrent("gru", BAGS, 3, 2),
+    "bilstm": lambda: PrefixBiLstm(BAGS, 3, 2),
     "pw": lambda: PositionWeight(N_IDS, 3, 2, 4),
 }
 SIZES = st.lists(st.integers(1, 5), min_size=1, max_size=6)
@@ -65,7 +68,7 @@ def agree(found: Any, expected: torch.Tensor, scale: float) -> None:
 @pytest.mark.parametrize("activation", ["relu", "elu", "tanh"])
 def test_scores(activation: str, sizes: list[int], scale: float, item_dim: int, wide: bool) -> None:
     torch.manual_seed(0)
-    scorer = Scorer(N_IDS, N_NUMBERS, 3, (5, 4), activation, item_dim, wide=wide)
+    scorer = Scorer(BagSizes(N_IDS, N_NUMBERS, item_dim), 3, (5, 4), activation, wide=wide)
     offsets, n = offsets_of(sizes), sum(sizes)
     candidates = bags_of(n, 2, scale)
     states = torch.randn(len(sizes), 3, requires_grad=True)

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import linear
 
-from fastgaum.engine import recurrence, tiles
+from fastgaum.engine import recurrence
 from fastgaum.engine.recurrence import NO_SOURCE, GruLayer, LstmLayer
-from fastgaum.nets.recurrent import gru, lstm
+from fastgaum.nets.sequences import gru, lstm
 
 OFFSETS = [0, 0, 3, 4, 12, 12, 17, 18, 18]
 REGIMES: dict[str, dict[str, Any]] = {
@@ -43,9 +43,7 @@ def walked(regime: str) -> Iterator[None]:
     """Force one way to walk a batch, whatever its size."""
     with pytest.MonkeyPatch.context() as patch:
         for constant, value in REGIMES[regime].items():
-            patch.setattr(tiles, constant, value)
-            if hasattr(recurrence, constant):
-                patch.setattr(recurrence, constant, value)
+            patch.setattr(recurrence, constant, value)
         yield
 
 
@@ -134,7 +132,7 @@ def test_wide_layers_take_blocks(depth: int) -> None:
     """125 hidden units: weights in blocks, their gradient too, in float32."""
     rng, size = np.random.default_rng(0), 125
     weight = rng.standard_normal((4 * size, size + depth)).astype(np.float32) / size**0.5
-    assert len(tiles.gate_blocks(weight, 4, size + depth)) > 1
+    assert len(recurrence.gate_blocks(weight, 4, size + depth)) > 1
     bias, n = np.zeros(4 * size, np.float32), OFFSETS[-1]
     x = rng.standard_normal((n, depth or 4 * size)).astype(np.float32)
     layer, offsets = LstmLayer(size), np.array(OFFSETS, np.int32)
@@ -168,7 +166,7 @@ def test_one_thread_and_two_give_the_same_bits(kind: str, size: int) -> None:
         layer: Any = LstmLayer(size) if kind == "lstm" else GruLayer(size)
         of_weight, of_bias = np.empty_like(weight), np.empty_like(bias)
         with walked("parts"):
-            assert len(tiles.plan(offsets, size).parts) > 1
+            assert len(recurrence.plan(offsets, size).parts) > 1
             h = layer.forward(offsets, weight, bias, x.copy())
             back = layer.backward(grad, of_weight, of_bias)
         found.append([*(h if kind == "lstm" else [h]), *back, of_weight, of_bias])
@@ -204,7 +202,7 @@ def test_tiles_and_parts_hold_every_sequence_once() -> None:
     lengths = np.random.default_rng(1).integers(0, 12, 50)
     offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
     with walked("parts"):
-        order, parts = tiles.plan(offsets, 8)
+        order, parts = recurrence.plan(offsets, 8)
     assert sorted(order.tolist()) == list(range(50))
     starts = [start for part in parts for start in part[:-1].tolist()]
     assert starts == sorted(set(starts))

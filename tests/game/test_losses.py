@@ -16,8 +16,15 @@ from fastgaum.game.losses import (
     optimality_gap,
     reward_loss,
 )
-from fastgaum.nets.regularisers import L2, Custom, Regulariser, Shannon, Tsallis, best_value
-from fastgaum.nets.sampling import sample_candidates
+from fastgaum.nets.regularisers import (
+    L2,
+    Custom,
+    Regulariser,
+    Shannon,
+    Tsallis,
+    best_value,
+    sample_candidates,
+)
 from fastgaum.nets.segments import segment_sum
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 from tests.builders import random_log

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fastgaum.engine.optimiser import Named, PlayerOptimiser, SparseTable
+from fastgaum.engine.optimiser import PlayerOptimiser
+from fastgaum.engine.tables import Named, SparseTable
 from fastgaum.game.optimisers import StockOptimiser
 from fastgaum.kernels import rows as kernels
 from fastgaum.nets.bags import BagLinear
@@ -167,7 +168,7 @@ def test_the_engine_s_rows_and_stock_torch_s_follow_one_rule(rule: str) -> None:
     sparse = SparseTable(layer.table, n, rule)  # type: ignore[arg-type]
     assert layer.bias is not None
     ours = PlayerOptimiser([layer.bias], [sparse], 0.05, 0.3, 1.0)
-    theirs = StockOptimiser([twin], 0.05, 0.3, 1.0, rule)
+    theirs = StockOptimiser(twin, 0.05, 0.3, 1.0, rule)
     slot_of = np.full(n, -1, np.int32)
     for _ in range(8):
         ids, offsets = rng.integers(0, n, 5).astype(np.int32), np.array([0, 2, 5], np.int32)

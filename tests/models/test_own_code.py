@@ -17,7 +17,7 @@ from fastgaum.engine.game import runs_by_hand
 from fastgaum.errors import CheckpointError
 from fastgaum.logs.fold import to_frame
 from fastgaum.models.user_model import UserModel
-from fastgaum.nets.bags import BagLinear
+from fastgaum.nets.bags import BagLinear, BagSizes
 from fastgaum.nets.histories import HistoryEncoder, PositionWeight, Recurrent
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import L2, Custom
@@ -59,7 +59,7 @@ class Louder(Recurrent):
     from."""
 
     def __init__(self, config: Config, n_ids: int, n_numbers: int) -> None:
-        super().__init__("lstm", n_ids, n_numbers, 4, 1, 0)
+        super().__init__("lstm", BagSizes(n_ids, n_numbers), 4)
 
     def after_tokens(self, tokens: Bags, offsets: Tensor) -> Tensor:
         return 3 * super().after_tokens(tokens, offsets)

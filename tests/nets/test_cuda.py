@@ -16,9 +16,8 @@ from fastgaum.logs.synthetic import synthesise
 from fastgaum.nets import segments
 from fastgaum.nets.bags import bag_sum
 from fastgaum.nets.networks import Networks
-from fastgaum.nets.position_weight import lag_readout, lag_structure, lag_weighted
-from fastgaum.nets.recurrent import gru, lstm, lstm_states
 from fastgaum.nets.regularisers import regulariser_of
+from fastgaum.nets.sequences import gru, lag_readout, lag_structure, lag_weighted, lstm, lstm_states
 from fastgaum.nets.tensors import to_tensors
 
 card = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device at hand")

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from fastgaum.errors import NumericsError
 from fastgaum.nets import segments as ops
-from fastgaum.nets.regularisers import L2, Regulariser, Shannon, Tsallis
-from fastgaum.nets.sampling import sample_candidates
+from fastgaum.nets.regularisers import L2, Regulariser, Shannon, Tsallis, sample_candidates
 from tests import naive_segments as naive
 
 INF = float("inf")

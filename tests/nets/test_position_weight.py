@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fastgaum.engine.histories import lag_arrays as engine_structure
-from fastgaum.nets.position_weight import LagStructure, lag_readout, lag_structure, lag_weighted
+from fastgaum.nets.sequences import LagStructure, lag_readout, lag_structure, lag_weighted
 from tests import naive_recurrent as naive
 
 OFFSETS = [0, 0, 3, 4, 4, 10]

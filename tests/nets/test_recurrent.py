@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fastgaum.nets.recurrent import gru, lstm, lstm_states, time_major
+from fastgaum.nets.sequences import gru, lstm, lstm_states, time_major
 from tests import naive_recurrent as naive
 
 OFFSETS = [0, 0, 3, 4, 12, 12, 17, 18, 18]

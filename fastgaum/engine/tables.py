@@ -1,0 +1,160 @@
+"""Tables over ids as the engine trains them, by the rows that a batch names; and memory that is
+made once and used again, so that a step allocates nothing."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from fastgaum import threads
+from fastgaum.kernels import rows as kernels
+
+Array = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int32]
+
+
+class Buffer:
+    """One array of its owner. It grows when a batch needs more than any before, and never
+    shrinks."""
+
+    def __init__(self, dtype: type[np.generic] = np.float32) -> None:
+        self.held: npt.NDArray[Any] = np.empty(0, dtype)
+        self.view: npt.NDArray[Any] = self.held
+        self.shape: tuple[int, ...] = (0,)
+
+    def __call__(self, *shape: int) -> npt.NDArray[Any]:
+        """An array of that shape; it holds what was last written, in the order of memory."""
+        # one step asks for the same array several times, and in a small step making the view is
+        # what takes long
+        if self.shape == shape:
+            return self.view
+        size = math.prod(shape)
+        if self.held.size < size:
+            self.held = np.empty(size + size // 4, self.held.dtype)
+        self.view, self.shape = self.held[:size].reshape(shape), shape
+        return self.view
+
+
+BETA1, BETA2, EPS = np.float32(0.9), np.float32(0.999), np.float32(1e-8)
+SHARED_FLOATS = 1 << 17
+"""a table update of fewer floats is not worth a second thread"""
+PARTS = 8
+Rule = Literal["adam", "adagrad"]
+
+
+class NamedRoom:
+    """Memory of a `Named`, to be used again by the next one."""
+
+    def __init__(self) -> None:
+        self.slots, self.rows, self.starts, self.bags = (Buffer(np.int32) for _ in range(4))
+
+
+class Named:
+    """The distinct rows that a batch's ids name, numbered once for all tables over the same ids."""
+
+    def __init__(self, ids: Any, offsets: Any, slot_of: Any, room: NamedRoom | None = None) -> None:
+        """Number them. `slot_of` (n_ids,) is −1 throughout, and is so again afterwards.
+
+        Raises IndexError for an id that is not one of them."""
+        self.offsets, self.room = offsets, room or NamedRoom()
+        self.slots, self.rows = self.room.slots(len(ids)), self.room.rows(len(ids))
+        self.count = int(kernels.number_rows(ids, slot_of, self.slots, self.rows))
+        if self.count < 0:
+            raise IndexError(
+                f"id {ids[-1 - self.count]} is not one of the {len(slot_of)} ids of the feature "
+                "space"
+            )
+
+    @cached_property
+    def bags(self) -> tuple[Any, Any]:
+        """Bags that name each slot: their starts (count + 1,) and the bags (nnz,)."""
+        starts, bags = self.room.starts(self.count + 1), self.room.bags(len(self.slots))
+        kernels.group_bags(self.slots, self.offsets, starts, bags)
+        return starts, bags
+
+    def parts(self, width: int) -> list[tuple[int, int]]:
+        """Cut the slots into ranges named about equally often; each slot's sum is one range's, so
+        the cut changes no bit."""
+        if self.slots.size * width <= SHARED_FLOATS:
+            return [(0, self.count)]
+        even = np.arange(1, PARTS) * (self.slots.size / PARTS)
+        cuts = sorted({0, self.count, *np.searchsorted(self.bags[0], even).tolist()})
+        return list(pairwise(cuts))
+
+
+class SparseTable:
+    """A table of one block of rows per id, (n_ids · block, width), of which a step reads and writes
+    the named ids only."""
+
+    def __init__(
+        self, parameter: nn.Parameter, n_ids: int, rule: Rule, reads: str = "candidates"
+    ) -> None:
+        """`reads`: "candidates" or "tokens", whose ids name its rows."""
+        self.parameter, self.rule, self.reads = parameter, rule, reads
+        self._grad = Buffer()
+        self.n_ids, self.width = n_ids, parameter.numel() // n_ids
+        self.values = parameter.detach().view(n_ids, self.width).numpy()
+        self.shrunk = np.zeros(n_ids)
+        if rule == "adam":
+            self.m, self.v = np.zeros_like(self.values), np.zeros_like(self.values)
+        else:
+            self.squares = np.zeros(n_ids, np.float32)
+        self.named: Named | None = None
+        self.grad: Array = self._grad(0, self.width)
+
+    def buffer(self, named: Named) -> Array:
+        """Where the summed gradient of the named rows is written, (n_named, width)."""
+        self.named = named
+        self.grad = self._grad(named.count, self.width)
+        return self.grad
+
+    def add(self, named: Named, grad: Array) -> None:
+        """Sum the gradients of bags, (n_bags, width), into the rows that the bags name."""
+        total = self.buffer(named)
+        threads.run(
+            kernels.add_rows,
+            [(grad, *named.bags, *part, total) for part in named.parts(self.width)],
+        )
+
+    def update(
+        self, shrink: float, lr: float, log_decay: float, corrections: tuple[np.float32, np.float32]
+    ) -> None:
+        """Move the named rows."""
+        if self.named is None:
+            return
+        count = self.named.count
+        parts = [(0, count)]
+        if count * self.width > SHARED_FLOATS:
+            size = math.ceil(count / 8)
+            parts = [(first, min(first + size, count)) for first in range(0, count, size)]
+        rows, small = self.named.rows, np.float32
+        if self.rule == "adam":
+            state = kernels.AdamRows(self.values, self.m, self.v, self.shrunk)
+            steps = small(shrink), small(lr), log_decay
+            rates = kernels.AdamRates(*steps, BETA1, BETA2, *corrections, EPS)
+            threads.run(
+                kernels.adam_rows, [(state, rows, self.grad, *part, rates) for part in parts]
+            )
+        else:
+            held = (self.values, rows, self.grad, self.squares, self.shrunk)
+            threads.run(
+                kernels.adagrad_rows,
+                [(*held, *part, small(shrink), small(lr), log_decay, EPS) for part in parts],
+            )
+        self.named = None
+
+    def moments(self) -> dict[str, Any]:
+        """What the rows remember, by name: the rule's own arrays, and each row's weight decay so
+        far."""
+        of_rule = {"m": self.m, "v": self.v} if self.rule == "adam" else {"squares": self.squares}
+        return {**of_rule, "shrunk": self.shrunk}
+
+    def settle(self, log_decay: float) -> None:
+        """Give every row the weight decay that it has waited for."""
+        kernels.decay_rows(self.values, self.shrunk, 0, self.n_ids, log_decay)
