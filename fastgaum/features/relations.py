@@ -11,7 +11,7 @@ Everything that the event's own user said is left out of both, or the label come
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -151,7 +151,7 @@ def _by_left_item(records: PairRecords, n_items: int) -> PairCounts:
 
 
 def _summed(
-    records: PairRecords, groups: npt.NDArray[Any], n_groups: int, n_items: int
+    records: PairRecords, groups: npt.NDArray[np.integer], n_groups: int, n_items: int
 ) -> PairCounts:
     """Sum records of equal group and key."""
     keys, values, _ = records

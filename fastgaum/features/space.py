@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -238,7 +237,9 @@ def _moments(
     return mean.astype(np.float32), np.sqrt(squares / max(count, 1)).astype(np.float32), least, most
 
 
-def _categorical_fields(log: AnyLog, known_items: npt.NDArray[Any]) -> tuple[CategoricalField, ...]:
+def _categorical_fields(
+    log: AnyLog, known_items: npt.NDArray[np.integer]
+) -> tuple[CategoricalField, ...]:
     every = len(known_items) == log.n_items
     fields = [
         CategoricalField(
@@ -261,7 +262,7 @@ def _categorical_fields(log: AnyLog, known_items: npt.NDArray[Any]) -> tuple[Cat
     return tuple(fields)
 
 
-def _shown_codes(log: AnyLog) -> tuple[dict[str, npt.NDArray[Any]], int]:
+def _shown_codes(log: AnyLog) -> tuple[dict[str, npt.NDArray[np.integer]], int]:
     """Codes that training candidates have in each categorical candidate field, and the longest
     display set."""
     names = sorted(name for name in log.candidate_fields if name in log.categories)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +23,8 @@ from fastgaum.logs.shards import ShardedLog
 from fastgaum.logs.split import join_logs, slice_sessions
 
 InMemory = EncodedSessions | SharedSessions
+Loaded = tuple[InMemory, npt.NDArray[np.int64]]
+"""sessions, and their rows in the whole log"""
 ShardIterator = Callable[[], Iterable[int]]
 
 
@@ -64,7 +65,7 @@ class Window:
     n_sessions: int
     largest: int
     """candidates of the session that has most, or more"""
-    load: Callable[[], tuple[InMemory, npt.NDArray[Any]]]
+    load: Callable[[], tuple[InMemory, IntArray | npt.NDArray[np.int64]]]
     """reads them, or waits until they are read; gives them and their rows in the whole log"""
     span: tuple[int, int] | None = None
     """first and last + 1 of the positions that a process takes, where it holds a part of the
@@ -127,7 +128,7 @@ class StreamedSessions:
             window,
             given,
         )
-        self.present: tuple[InMemory, npt.NDArray[Any]] | None = None
+        self.present: Loaded | None = None
         column = SPLITS.index(split) if split != "all" else None
         self._sizes = [
             sum(s.sessions) if column is None else s.sessions[column] for s in log.shards
@@ -175,16 +176,16 @@ class StreamedSessions:
             for group in groups
         ]
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="shards") as reader:
-            waiting: dict[int, Future[Any]] = {}
+            waiting: dict[int, Future[Loaded]] = {}
 
-            def ask(number: int) -> Future[Any]:
+            def ask(number: int) -> Future[Loaded]:
                 if number not in waiting:
                     waiting[number] = reader.submit(self._read, parts[number].shards)
                 return waiting[number]
 
-            def load(number: int) -> tuple[InMemory, npt.NDArray[Any]]:
+            def load(number: int) -> Loaded:
                 self.present = None
-                read: tuple[InMemory, npt.NDArray[Any]] = ask(number).result()
+                read: Loaded = ask(number).result()
                 # or the window would stay in memory as long as its future
                 del waiting[number]
                 if number + 1 < len(groups):
@@ -220,7 +221,7 @@ class StreamedSessions:
         high = int(np.searchsorted(ends, max(last, first + 1)))
         return _Part(group[low:high], (first, last), int(ends[low]))
 
-    def _read(self, shards: list[int]) -> tuple[InMemory, npt.NDArray[Any]]:
+    def _read(self, shards: list[int]) -> Loaded:
         parts = [self._part(shard) for shard in shards]
         log = join_logs([part for part, _ in parts])
         rows = np.concatenate([rows for _, rows in parts])

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from operator import add
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ import polars as pl
 from fastgaum.errors import LogFormatError
 from fastgaum.kernels.candidate_counts import DISPLAYED, N_COUNTS, counts_before
 from fastgaum.logs.columns import parse_numbers
-from fastgaum.logs.log import NO_CLICK, TEST, IntArray, SessionLog
+from fastgaum.logs.log import NO_CLICK, TEST, FieldArray, IntArray, SessionLog
 from fastgaum.logs.vocabulary import Vocabulary
 
 Float64Array = npt.NDArray[np.float64]
@@ -164,7 +164,7 @@ def rules_of_rows(raw: RawEvents, *, ordered: bool) -> Iterator[Rule]:
     """Rules about the order of rows, their number, and the numbering of items by appearance."""
     order = ORDER_KEPT if ordered else ORDER_DROPPED
 
-    def rule(name: str, scores: npt.NDArray[Any], action: str) -> Rule:
+    def rule(name: str, scores: npt.NDArray[np.generic], action: str) -> Rule:
         return Rule(name, scores.astype(np.float64), raw.sets, action)
 
     yield rule("first position", -raw.first_row, order)
@@ -218,7 +218,7 @@ def _displays_before(log: SessionLog) -> IntArray:
 
 
 def _rules_of_field(
-    name: str, values: npt.NDArray[Any], categorical: bool, sets: DisplaySets
+    name: str, values: FieldArray, categorical: bool, sets: DisplaySets
 ) -> Iterator[Rule]:
     missing = values < 0 if categorical else np.isnan(values)
     high, low = (

@@ -5,16 +5,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import LogFormatError, did_you_mean
-from fastgaum.logs.log import SessionLog
+from fastgaum.logs.log import FieldArray, IntArray, SessionLog
 from fastgaum.logs.schema import ROLE_NAMES, find_role
 from fastgaum.logs.tables import open_table
 from fastgaum.logs.vocabulary import Vocabulary
@@ -151,7 +150,7 @@ def parse_split(column: pl.Series, where: Where = row_number) -> pl.Series:
 
 
 def _by_table(
-    column: pl.Series, table: dict[str, Any], dtype: pl.DataType, rule: str, where: Where
+    column: pl.Series, table: Mapping[str, bool | int], dtype: pl.DataType, rule: str, where: Where
 ) -> pl.Series:
     if isinstance(column.dtype, pl.List | pl.Array | pl.Struct | pl.Binary | pl.Duration):
         raise LogFormatError(
@@ -169,7 +168,7 @@ def _by_table(
 
 def encode_field(
     column: pl.Series, *, untyped: bool, where: Where, fill_mean: bool = False
-) -> tuple[npt.NDArray[Any], pl.Series | None]:
+) -> tuple[FieldArray, pl.Series | None]:
     """A field as float32 numbers, or as int32 codes and their sorted categories (code -1: missing).
 
     `untyped` columns (csv) are numbers if they have values and each reads as one. Missing numbers
@@ -211,7 +210,7 @@ def encode_field(
     return values, None
 
 
-def _encode_categories(text: pl.Series) -> tuple[npt.NDArray[Any], pl.Series]:
+def _encode_categories(text: pl.Series) -> tuple[IntArray, pl.Series]:
     """Sorted categories, so that codes do not depend on the order of rows: ['b', 'a', null] → [1,
     0, -1]."""
     categories = Vocabulary.of(text)

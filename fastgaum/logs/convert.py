@@ -16,14 +16,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import ConfigError, LogFormatError, OutputError
 from fastgaum.logs.columns import attach_item_table
 from fastgaum.logs.decoder import one_line
 from fastgaum.logs.fold import Rows, pack_rows
-from fastgaum.logs.log import SessionLog
+from fastgaum.logs.log import FieldArray, SessionLog
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
 from fastgaum.logs.read import load, refuse_choices, require_split_column
 from fastgaum.logs.registry import Located, resolve, verify
@@ -181,7 +180,7 @@ def _packed(
 def _with_codes_of(log: SessionLog, head: SessionLog) -> SessionLog:
     """The log with the items and categories of `head`; both are sorted, so that display sets keep
     their order."""
-    fields: dict[str, npt.NDArray[np.generic]] = {}
+    fields: dict[str, FieldArray] = {}
     for name, values in log.candidate_fields.items():
         known = log.categories.get(name)
         fields[name] = (

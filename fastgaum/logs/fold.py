@@ -5,15 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import LogFormatError
-from fastgaum.logs.columns import encode_field, first_true, show
-from fastgaum.logs.log import NO_CLICK, SPLITS, IntArray, SessionLog
+from fastgaum.logs.columns import Where, encode_field, first_true, show
+from fastgaum.logs.log import NO_CLICK, SPLITS, FieldArray, IntArray, SessionLog
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
 from fastgaum.logs.vocabulary import Vocabulary
 
@@ -118,7 +117,7 @@ def check_size(n_rows: int) -> None:
         )
 
 
-def offsets_of(sorted_codes: npt.NDArray[Any], n_segments: int) -> IntArray:
+def offsets_of(sorted_codes: npt.NDArray[np.integer], n_segments: int) -> IntArray:
     """Start of each segment in sorted segment codes, shape (n_segments + 1,).
 
     >>> offsets_of(np.array([0, 0, 0, 1, 1]), 2).tolist()
@@ -158,7 +157,7 @@ def _fold(
 
 
 def _choices(
-    candidates: pl.DataFrame, display_offsets: IntArray, rule: str, name_event: Any
+    candidates: pl.DataFrame, display_offsets: IntArray, rule: str, name_event: Where
 ) -> IntArray:
     """Position of each event's chosen candidate, -1 for none."""
     chosen = candidates.select(
@@ -182,9 +181,9 @@ def two_choices(event: str, n: int) -> str:
 
 
 def _encode_fields(
-    rows: Rows, kept: pl.Series, where: Any
-) -> tuple[dict[str, npt.NDArray[Any]], dict[str, pl.Series]]:
-    fields: dict[str, npt.NDArray[Any]] = {}
+    rows: Rows, kept: pl.Series, where: Where
+) -> tuple[dict[str, FieldArray], dict[str, pl.Series]]:
+    fields: dict[str, FieldArray] = {}
     categories: dict[str, pl.Series] = {}
     for name, column in rows.fields.items():
         fields[name], values = encode_field(column.gather(kept), untyped=rows.untyped, where=where)
@@ -244,7 +243,7 @@ def to_frame(log: SessionLog) -> pl.DataFrame:
     chosen = np.zeros(log.n_candidates, dtype=np.int8)
     clicked = log.choices >= 0
     chosen[log.display_offsets[:-1][clicked] + log.choices[clicked]] = 1
-    columns: dict[str, Any] = {
+    columns: dict[str, pl.Series | npt.NDArray[np.generic]] = {
         "session": log.session_ids.gather(session_of_candidate),
         "event": positions[event_of_candidate],
         "item": log.item_ids.gather(log.items),
@@ -262,8 +261,8 @@ def to_frame(log: SessionLog) -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
-def _decoded(values: npt.NDArray[Any], categories: pl.Series | None) -> pl.Series:
+def _decoded(values: FieldArray, categories: pl.Series | None) -> pl.Series:
     """Field values as they were read: numbers, or the text of each code (null for -1)."""
     if categories is None:
         return pl.Series(values)
-    return Vocabulary(categories).decode(values)
+    return Vocabulary(categories).decode(values.astype(np.int32))

@@ -16,7 +16,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
+FieldArray = npt.NDArray[np.float32 | np.int32]
+"""values of a field: numbers, or codes of its categories"""
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = 0, 1, 2
@@ -63,10 +65,10 @@ class SessionLog:
     views: npt.NDArray[np.uint16] | None = None
     """rows without a click of each candidate in its display set, at least 1, shape (n_candidates,);
     None if not logged"""
-    candidate_fields: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    candidate_fields: dict[str, FieldArray] = field(default_factory=dict)
     """extra columns per candidate: float32 numbers, or int32 codes into `categories[name]`, shape
     (n_candidates,)"""
-    item_fields: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    item_fields: dict[str, FieldArray] = field(default_factory=dict)
     """static item columns: float32 numbers, or int32 codes into `categories[name]`, shape
     (n_items,)"""
     categories: dict[str, pl.Series] = field(default_factory=dict)
@@ -148,7 +150,7 @@ class SessionLog:
         candidates = np.diff(np.asarray(self.display_offsets)[np.asarray(self.session_offsets)])
         clicked = np.repeat(split, events)[np.asarray(self.choices) >= 0]
 
-        def of(weights: npt.NDArray[Any] | None) -> tuple[int, ...]:
+        def of(weights: IntArray | None) -> tuple[int, ...]:
             return tuple(int(n) for n in np.bincount(split, weights=weights, minlength=3))
 
         choices = tuple(int(n) for n in np.bincount(clicked, minlength=3))
@@ -226,11 +228,11 @@ class Digests:
     and users as 64-bit numbers, so that neither depends on where the log is cut."""
 
     def __init__(self) -> None:
-        self._by_name: dict[str, Any] = {}
+        self._by_name: dict[str, hashlib._Hash] = {}
 
     def add(self, part: SessionLog, first_user: int = 0) -> None:
         """Feed the next sessions; `first_user` is added to their user codes."""
-        arrays: dict[str, npt.NDArray[Any] | None] = {
+        arrays: dict[str, npt.NDArray[np.generic] | None] = {
             "sessions": np.diff(part.session_offsets),
             "displays": np.diff(part.display_offsets),
             "items": part.items,
@@ -254,7 +256,7 @@ class Digests:
         categories."""
         return fingerprint_of(self.values(), head)
 
-    def _digest(self, name: str) -> Any:
+    def _digest(self, name: str) -> hashlib._Hash:
         return self._by_name.setdefault(name, hashlib.sha256())
 
 
@@ -279,6 +281,6 @@ def split_digest(split: npt.NDArray[np.int8]) -> str:
     return hashlib.sha256(np.ascontiguousarray(split).data).hexdigest()
 
 
-def _feed_ids(digest: Any, ids: pl.Series) -> None:
+def _feed_ids(digest: hashlib._Hash, ids: pl.Series) -> None:
     for start in range(0, len(ids), _IDS_AT_ONCE):
         digest.update(("\0".join(ids.slice(start, _IDS_AT_ONCE).to_list()) + "\0").encode())

@@ -18,7 +18,7 @@ import polars as pl
 
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.decoder import one_line
-from fastgaum.logs.log import NO_CLICK, SPLITS, ItemCounts, SessionLog
+from fastgaum.logs.log import NO_CLICK, SPLITS, FieldArray, IntArray, ItemCounts, SessionLog
 from fastgaum.untrusted import read_text
 
 MANIFEST = "shards.json"
@@ -278,7 +278,7 @@ def _check_displays(log: SessionLog) -> None:
     sorting them."""
     starts = log.display_offsets[1:-1]
 
-    def falls(items: npt.NDArray[Any], compare: np.ufunc) -> bool:
+    def falls(items: IntArray, compare: np.ufunc) -> bool:
         found = compare(items[1:], items[:-1])
         found[starts - 1] = False
         return bool(found.any())
@@ -288,7 +288,7 @@ def _check_displays(log: SessionLog) -> None:
         _require(not falls(log.items[order], np.equal), "a display set holds an item twice")
 
 
-def _check_fields(log: SessionLog, fields: Mapping[str, npt.NDArray[Any]]) -> None:
+def _check_fields(log: SessionLog, fields: Mapping[str, FieldArray]) -> None:
     for name, values in fields.items():
         if name in log.categories:
             _check_range(name, values, np.int32, -1, len(log.categories[name]) - 1)

@@ -265,7 +265,7 @@ def _rows(part: SessionLog) -> pl.DataFrame:
     start = np.zeros(part.n_events, dtype=np.bool_)
     start[part.session_offsets[:-1]] = True
     sizes = pl.Series("n", np.diff(part.display_offsets))
-    columns: dict[str, Any] = {
+    columns: dict[str, pl.Series | npt.NDArray[np.generic]] = {
         "start": start,
         "session": part.session_ids.gather(of_session),
         "user": np.asarray(part.users)[of_session],
@@ -281,7 +281,7 @@ def _rows(part: SessionLog) -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
-def _lists(values: npt.NDArray[Any], sizes: pl.Series) -> pl.Series:
+def _lists(values: npt.NDArray[np.generic], sizes: pl.Series) -> pl.Series:
     """Values of each display set as a list."""
     event = pl.Series(
         "event", np.repeat(np.arange(len(sizes), dtype=np.int32), sizes.to_numpy())

@@ -33,6 +33,7 @@ from fastgaum.logs.decoder import READ_ERRORS, one_line
 from fastgaum.logs.fold import MAX_ROWS
 from fastgaum.logs.log import (
     SPLITS,
+    FieldArray,
     IntArray,
     ItemCounts,
     SessionLog,
@@ -92,12 +93,12 @@ class ShardedLog:
         return self.head.views
 
     @property
-    def candidate_fields(self) -> dict[str, npt.NDArray[Any]]:
+    def candidate_fields(self) -> dict[str, FieldArray]:
         """The candidate fields, without values."""
         return self.head.candidate_fields
 
     @property
-    def item_fields(self) -> dict[str, npt.NDArray[Any]]:
+    def item_fields(self) -> dict[str, FieldArray]:
         """Static item columns, as in `SessionLog`."""
         return self.head.item_fields
 

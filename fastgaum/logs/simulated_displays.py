@@ -315,7 +315,7 @@ def _warnings(log: SessionLog, rule: DisplayRule) -> list[str]:
 def _oldest_first(log: SessionLog) -> tuple[float, float]:
     """prec@1 in percent of the oldest candidate (ties by exact expectation) and of a random order,
     over all events."""
-    released: Any = log.candidate_fields[RELEASE_TIME]
+    released = log.candidate_fields[RELEASE_TIME]
     starts, sizes = log.display_offsets[:-1], np.diff(log.display_offsets)
     oldest = np.minimum.reduceat(released, starts)
     is_oldest = released == np.repeat(oldest, sizes)

@@ -172,7 +172,7 @@ def join_logs(parts: Sequence[SessionLog]) -> SessionLog:
     if len(parts) == 1:
         return parts[0]
 
-    def offsets(each: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    def offsets(each: Sequence[IntArray]) -> IntArray:
         lengths = np.concatenate([np.diff(one) for one in each])
         return np.concatenate(([0], np.cumsum(lengths, dtype=np.int64))).astype(np.int32)
 

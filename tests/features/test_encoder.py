@@ -117,15 +117,6 @@ def test_rows_that_do_not_exist_are_refused() -> None:
             space.encode(log, np.array([0, wrong], np.int32))
 
 
-def test_sessions_without_bags_keep_their_shape() -> None:
-    log = random_log(3)
-    encoded = FeatureSpace.fit(log).encode(log, log.sessions_in("train"))
-    bare = encoded.without_bags()
-    assert bare.ids.shape == (len(encoded.ids), 0)
-    assert bare.numbers.shape == (len(encoded.ids), 0)
-    assert bare.n_events == encoded.n_events
-
-
 def _walk(log: SessionLog, rows: list[int]) -> tuple[Counter, Counter, Counter]:
     shown, chosen, expected = Counter(), Counter(), Counter()
     for row in rows:

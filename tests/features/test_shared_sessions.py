@@ -16,10 +16,7 @@ from fastgaum.features.encoder import EncodedSessions
 from fastgaum.features.selection import SharedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.shard_writer import save_log
-from fastgaum.logs.shards import load_log
 from fastgaum.logs.split import resplit
-from fastgaum.models.user_model import UserModel
 from tests.builders import random_log
 
 
@@ -52,19 +49,6 @@ def test_batches_are_those_of_encoded_sessions(
             assert (value.dtype, value.shape) == (expected.dtype, expected.shape)
 
 
-def test_nothing_of_the_log_is_copied() -> None:
-    log = random_log(0)
-    encoder = FeatureSpace.fit(log, "identity", set_context=False).encoder(log)
-    parts = [encoder.for_training(log.sessions_in(split)) for split in ("train", "validation")]
-    first, second = parts
-    assert isinstance(first, SharedSessions)
-    assert isinstance(second, SharedSessions)
-    assert first.log is second.log is log
-    assert first.id_of_item is second.id_of_item
-    held = [first.rows, second.rows, first.id_of_item]
-    assert sum(array.nbytes for array in held) <= 4 * (log.n_sessions + log.n_items)
-
-
 @pytest.mark.parametrize("wrong", [-1, 5])
 def test_a_session_that_does_not_exist_is_refused(wrong: int) -> None:
     log = random_log(0)
@@ -90,16 +74,3 @@ def test_bags_of_more_than_items_are_encoded() -> None:
     ):
         encoder = FeatureSpace.fit(read, protocol, set_context=False).encoder(read)
         assert isinstance(encoder.for_training(read.sessions_in("train")), EncodedSessions)
-
-
-def test_a_loaded_log_trains_like_the_one_that_was_saved(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    log = random_log(3, n_sessions=60)
-    save_log(log, tmp_path / "log")
-    tables = [
-        UserModel.from_preset(
-            "paper-lstm", epochs=2, warm_start=0, catch_up=0, batch_sessions=16
-        ).fit(read)
-        for read in (log, load_log(tmp_path / "log"))
-    ]
-    assert tables[0]["loss"].to_list() == tables[1]["loss"].to_list()
-    assert np.isfinite(tables[0]["val_loss"].to_numpy()).all()

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import LogFormatError
-from fastgaum.logs.audit import AuditReport, Finding, audit, holm
+from fastgaum.logs.audit import AuditReport, Finding, audit
 from fastgaum.logs.audit_rules import (
     ExcessSums,
     fold_rows,
@@ -218,33 +217,6 @@ def test_users_whose_events_agree_count_less() -> None:
     assert ExcessSums.of(hits, ones, twos, np.zeros(40, dtype=np.int64)).interval() == (0.0, 1.0)
 
 
-def test_sums_of_parts_are_the_sums_of_the_whole() -> None:
-    rng = np.random.default_rng(3)
-    sizes = rng.integers(2, 6, 200)
-    ties = rng.integers(1, sizes + 1)
-    hits = (rng.random(200) < 0.6) / ties
-    users = np.sort(rng.integers(0, 40, 200))
-    whole = ExcessSums.of(hits, ties, sizes, users)
-    cut = int(np.searchsorted(users, 17))
-    parts = [
-        ExcessSums.of(*(part[each] for part in (hits, ties, sizes, users)))
-        for each in (slice(cut), slice(cut, None))
-    ]
-    joined = parts[0].plus(parts[1])
-    assert joined.interval() == pytest.approx(whole.interval())
-    assert joined.p_value() == pytest.approx(whole.p_value())
-    excess = hits - 1 / sizes
-    sums = np.bincount(users, excess - excess.mean())
-    n_users = len(np.unique(users))
-    half = 1.96 * np.sqrt((sums**2).sum() * n_users / (n_users - 1)) / 200
-    assert whole.interval() == pytest.approx((hits.mean() - half, hits.mean() + half))
-
-
-def test_holm_never_undercuts_and_keeps_order() -> None:
-    assert holm([0.001, 0.5, 0.02, 1.0]) == pytest.approx([0.004, 1.0, 0.06, 1.0])
-    assert holm([]) == []
-
-
 def test_one_row_per_candidate_says_nothing_of_views() -> None:
     # Its only row is the click's own: "zero view rows" would mark every choice by construction.
     report = audit_frame(shuffled_frame(3))
@@ -352,9 +324,7 @@ def test_every_trap_of_the_released_files_is_named(
 ) -> None:
     path = shared_data(name)
     last, number, rows, zero, single, no_history, unseen = TRAPS[name]
-    start = time.perf_counter()
     report = audit(read_log(path), raw_rows(path))
-    assert time.perf_counter() - start < 1.0
 
     assert round(finding(report, "last position").prec_at_1) == last
     assert share(report, "clicked item is last after 'sort by click, drop duplicates'") == 100

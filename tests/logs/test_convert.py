@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.errors import ConfigError, LogFormatError, OutputError
-from fastgaum.logs import convert as convert_module
 from fastgaum.logs.convert import PIECE_ROWS, convert_files
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.options import ReadOptions
@@ -232,34 +231,3 @@ def test_what_cannot_be_converted(tmp_path) -> None:
     users_frame().with_columns(pl.lit([1]).alias("item")).write_parquet(tmp_path / "other.parquet")
     with pytest.raises(LogFormatError, match="differ in type"):
         convert([*log, tmp_path / "other.parquet"], tmp_path / "out", 2)
-
-
-def test_distinct_values_are_made_distinct_now_and_then(monkeypatch) -> None:
-    monkeypatch.setattr(convert_module, "_COLLECT_AT", 5)
-    known = convert_module._Distinct()
-    for start in range(20):
-        known.add(pl.Series([f"{(start + i) % 13:02}" for i in range(4)] + [None]))
-    assert known.sorted().to_list() == [f"{i:02}" for i in range(13)]
-
-
-def test_a_former_log_is_replaced(tmp_path: Path) -> None:
-    users_frame().write_parquet(tmp_path / "log.parquet")
-    convert([tmp_path / "log.parquet"], tmp_path / "out", 5)
-    assert len(convert([tmp_path / "log.parquet"], tmp_path / "out", 2).shards) == 2
-    assert len(list((tmp_path / "out").glob("shard-*"))) == 2
-    # a replacement that fails leaves the log that is there, and one that was killed does not hide
-    # it
-    before = sorted(path.name for path in (tmp_path / "out").iterdir())
-    users_frame().with_columns(split=pl.int_range(pl.len()) % 3).write_parquet(
-        tmp_path / "bad.parquet"
-    )
-    with pytest.raises(LogFormatError, match="has the splits"):
-        convert([tmp_path / "bad.parquet"], tmp_path / "out", 3)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == before
-    (tmp_path / "out" / f"shard-00007.{'0' * 16}.parquet").write_bytes(b"half a fi")
-    assert read_log(tmp_path / "out").n_sessions == 40
-    assert convert([tmp_path / "log.parquet"], tmp_path / "out", 1).n_sessions == 40
-    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [
-        ".json",
-        *[".parquet"] * 3,
-    ]

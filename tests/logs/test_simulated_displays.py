@@ -4,13 +4,11 @@ tells nothing."""
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 
 from fastgaum.errors import ConfigError, DatasetError, FastgaumError, LogFormatError
@@ -21,7 +19,7 @@ from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.read import load, read_log
-from fastgaum.logs.registry import card, dataset
+from fastgaum.logs.registry import card
 from fastgaum.logs.shard_writer import save_log
 from fastgaum.logs.shards import load_log
 from fastgaum.logs.simulated_displays import as_rows, build_log, build_named, shown_rows
@@ -250,12 +248,6 @@ def test_the_release_is_a_field_only_where_it_is_the_rule_or_asked_for(folder: P
     assert list(log.candidate_fields) == ["release_time"]
 
 
-def test_progress_ends_where_the_events_do(folder: Path) -> None:
-    calls: list[tuple[int, int]] = []
-    build_log(folder, progress=lambda done, total: calls.append((done, total)))
-    assert calls[-1] == (500, 500)
-
-
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
@@ -299,23 +291,6 @@ def flagged(report: AuditReport) -> dict[str, float]:
     return {finding.rule: finding.prec_at_1 for finding in report.flagged}
 
 
-def test_movielens_small_is_built_in_time(real: Path) -> None:
-    build_log(real / "ml-latest-small", DisplayRule(displayed=2))  # compiles the kernel
-    started = time.perf_counter()
-    log = load("movielens-small", data_dir=real)
-    assert time.perf_counter() - started < 10
-    found = {
-        "sessions": log.n_sessions,
-        "events": log.n_events,
-        "candidates": log.n_candidates,
-        "items": log.n_items,
-    }
-    assert found == dataset("movielens-small").counts
-    assert log.name == "movielens-small"
-    assert (np.diff(log.display_offsets) == 10).all()
-    assert Counter(log.split.tolist()) == {0: 336, 1: 167, 2: 168}
-
-
 @pytest.mark.parametrize(
     ("rule", "fewest"), [("nearest", 93.0), ("nearest-unseen", 92.0), ("released-before", 60.2)]
 )
@@ -347,13 +322,3 @@ def test_options_of_a_registered_log(real: Path, tmp_path: Path) -> None:
     )
     with pytest.raises(DatasetError, match="sha256"):
         load("movielens-small", data_dir=tmp_path)
-
-
-def test_the_rows_of_a_registered_log_are_those_it_was_made_of(folder: Path) -> None:
-    log = build_log(folder).log
-    rows = shown_rows(log, 1)
-    assert rows.height == log.n_candidates
-    assert set(rows.columns) >= {"session", "key", "item", "chosen", "views"}
-    assert rows.filter(pl.col("chosen"))["item"].to_list() == [
-        chosen for _, _, chosen, _ in events_of(log)
-    ]

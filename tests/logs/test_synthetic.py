@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +11,13 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import ConfigError, DatasetError
-from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.read import load, read_log
+from fastgaum.logs.read import load
 from fastgaum.logs.registry import data_root, dataset
 from fastgaum.logs.shard_writer import save_log
 from fastgaum.logs.shards import load_log
 from fastgaum.logs.split import slice_sessions
 from fastgaum.logs.synthetic import (
-    PRESETS,
     SyntheticWorld,
     sample_frames,
     synthesise,
@@ -142,30 +138,12 @@ def test_no_click_share_is_the_one_asked_for(rule: str, share: float) -> None:
     assert abs(truth.outside_probability.mean() - share) < 0.01
 
 
-def test_no_click_is_not_offered_unless_asked_for() -> None:
-    log, truth = synthesise(2_000)
-    assert not log.has_no_click
-    assert not truth.outside_probability.any()
-
-
 @pytest.mark.parametrize("no_click", [0.0, 0.3])
 def test_l2_never_chooses_what_it_rules_out(no_click: float) -> None:
     log, truth = synthesise(50_000, rule="l2", no_click=no_click)
     ruled_out = truth.probability == 0
     assert ruled_out.mean() > 0.2
     assert not (_chosen(log) & ruled_out).any()
-
-
-def test_the_state_matters() -> None:
-    """Ranking by base alone loses several points of prec@1 to ranking by the whole utility."""
-    w = world()
-    log, truth = w.draw(50_000)
-    whole = oracle_scores(log, truth, "all").precision[1]
-    base = w.items[1][log.items].astype(np.float32)
-    alone = oracle_scores(
-        log, type(truth)(base, truth.probability, truth.outside_probability), "all"
-    ).precision[1]
-    assert whole > alone + 0.02
 
 
 @pytest.mark.parametrize("preset", ["default", "sample", "tail"])
@@ -216,20 +194,6 @@ def test_popular_items_are_shown_more_and_codes_do_not_tell() -> None:
     alike, _ = synthesise(50_000, n_items=200, skew=1.0)
     shown = np.bincount(alike.items, minlength=200)
     assert shown.max() < 1.2 * shown.min()
-
-
-def test_catalogue_of_one_display_set() -> None:
-    log, _ = synthesise(500, n_items=10)
-    assert log.n_items == 10
-    assert np.diff(log.display_offsets).max() == 10
-
-
-def test_a_million_events_take_seconds() -> None:
-    synthesise(10)
-    started = time.perf_counter()
-    log, _ = synthesise(1_000_000, n_items=100_000)
-    assert log.n_events == 1_000_000
-    assert time.perf_counter() - started < 12
 
 
 @pytest.mark.parametrize(
@@ -324,15 +288,6 @@ def test_truth_of_another_log_is_refused(tmp_path: Path) -> None:
     assert truth_beside(tmp_path / "nothing.parquet") is None
 
 
-def test_long_layout_reads_back_into_the_same_log(tmp_path: Path) -> None:
-    log, _ = synthesise(2_000, no_click=0.3)
-    to_frame(log).write_parquet(tmp_path / "log.parquet")
-    back = read_log(tmp_path / "log.parquet")
-    assert back.views is not None
-    assert (back.views == 1).all(), "each candidate stands in one row"
-    assert dataclasses.replace(back, views=None).fingerprint == log.fingerprint
-
-
 def test_bundled_sample_is_the_one_that_is_drawn(tmp_path: Path) -> None:
     folder = data_root() / "sample"
     sample, truth = sample_frames()
@@ -362,8 +317,3 @@ def test_bundled_sample_is_small_and_worth_learning() -> None:
     scores = oracle_scores(log, read_truth(folder / "truth.parquet", log))
     random = (1 / np.diff(log.display_offsets)).mean()
     assert scores.precision[1] > random + 0.3
-
-
-def test_presets_are_worlds() -> None:
-    assert {"default", "sample", "scale", "tail"} <= set(PRESETS)
-    assert PRESETS["scale"].n_items == 1_000_000
