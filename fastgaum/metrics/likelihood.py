@@ -1,4 +1,4 @@
-"""How probable a model held the choices: negative log-likelihood, Brier score, total variation.
+"""How probable a model held the choices: negative log-likelihood, Brier score.
 
 A distribution over an event's outcomes is given in two parts: one number per candidate, shape
 (n_candidates,), and one for no click, shape (n_events,), or None where no click is not an outcome.
@@ -74,36 +74,6 @@ def brier_score(
         squares = squares + np.square(no_click_probs, dtype=np.float64)
     chosen = _of_outcome(candidate_probs, no_click_probs, display_offsets, choices)
     return np.asarray(squares - 2.0 * chosen + 1.0, dtype=np.float64)
-
-
-def total_variation(
-    probs: AnyFloats,
-    other_probs: AnyFloats,
-    display_offsets: AnyInts,
-    no_click_probs: AnyFloats | None = None,
-    other_no_click_probs: AnyFloats | None = None,
-) -> Float64Array:
-    """Return each event's total variation distance, ½ sum |p - q| over candidates and no click: 0
-    equal, 1 disjoint.
-
-    probs, other_probs (n_candidates,); no-click probabilities (n_events,), a missing one counts as
-    0. Raises NumericsError for a probability that is not finite.
-
-    >>> p, q = np.array([1.0, 0.0, 0.0]), np.array([0.5, 0.5, 0.0])
-    >>> total_variation(p, q, np.array([0, 3])).tolist()
-    [0.5]
-    """
-    require_finite(probs, display_offsets, "probability")
-    require_finite(other_probs, display_offsets, "probability")
-    apart = np.abs(np.asarray(probs, dtype=np.float64) - other_probs)
-    distance = _sum_by_event(apart, display_offsets)
-    none, other_none = (
-        np.zeros(len(distance)) if part is None else np.asarray(part, dtype=np.float64)
-        for part in (no_click_probs, other_no_click_probs)
-    )
-    _require_finite_events(none)
-    _require_finite_events(other_none)
-    return np.asarray(0.5 * (distance + np.abs(none - other_none)), dtype=np.float64)
 
 
 def _of_outcome(

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-Float64Array = npt.NDArray[np.float64]
+from fastgaum.metrics.precision import Float64Array
+
 AnyArray = npt.NDArray[Any]
 Test = Literal["mean", "chi2", "ks"]
 Unit = Literal["%", "nats", "places", "log", "ratio"]
@@ -27,7 +28,7 @@ class Statistic:
     what: str
     """its definition and denominator"""
     test: Test
-    """what two sides are compared by: see `comparison.py`"""
+    """what two sides are compared by: see `reports/permutation.py`"""
     labels: tuple[str, ...]
     """name of each group, one for a mean"""
     sums: Float64Array

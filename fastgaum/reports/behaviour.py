@@ -21,7 +21,8 @@ from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.metrics.calibration import candidate_outcomes
 from fastgaum.metrics.evaluation import MIN_PROB
 from fastgaum.metrics.likelihood import choice_nll
-from fastgaum.metrics.sums import AnyArray, Float64Array, Statistic, Sums, cut, ratio
+from fastgaum.metrics.precision import Float64Array
+from fastgaum.metrics.sums import AnyArray, Statistic, Sums, cut, ratio
 from fastgaum.models.choice_model import ChoiceModel, Head
 
 MOST_EVENTS = 6
@@ -217,20 +218,38 @@ def _of_model(c: Context, scored: ModelScores, outside: bool) -> Iterator[Statis
 def calibration(c: Context, scored: ModelScores) -> Statistic:
     """Choices that happened per choice that was expected, by tenths of the expected choices in
     order of probability."""
-    probs = np.exp(scored.log_probs)
-    bins = bins_of(probs)
-    rows = np.repeat(c.sums.rows, np.diff(c.log.display_offsets))
-    n_bins = int(bins.max()) + 1
-    happened = c.sums.add(
-        candidate_outcomes(c.log.display_offsets, c.log.choices), rows, bins, n_bins
-    )
-    expected = c.sums.add(probs, rows, bins, n_bins)
-    labels = tuple(str(i + 1) for i in range(n_bins))
+    labels, happened, expected, _ = _by_bin(c, np.exp(scored.log_probs), c.log.n_events)
     what = (
         "choices that happened, per choice that the model expected, by tenths of those, "
         "improbable first"
     )
     return Statistic("calibration", what, "chi2", labels, happened, expected, "ratio")
+
+
+def reliability_curve(c: Context, scored: ModelScores) -> tuple[Float64Array, Statistic]:
+    """The calibration curve on logged histories: mean probability of each tenth, and the share of
+    it that was chosen."""
+    n = c.log.n_events // c.sums.n_versions
+    probs = np.exp(scored.log_probs[: c.log.display_offsets[n]])
+    labels, happened, expected, cases = _by_bin(c, probs, n)
+    predicted = ratio(expected[0].sum(axis=0), cases[0].sum(axis=0))
+    return predicted, Statistic("reliability", "share chosen", "chi2", labels, happened, cases)
+
+
+def _by_bin(
+    c: Context, probs: Float64Array, n_events: int
+) -> tuple[tuple[str, ...], Float64Array, Float64Array, Float64Array]:
+    """Labels of the bins of the first events' candidates, and in each bin the choices, the sum of
+    the probabilities and the candidates, shape (n_versions, n_users, n_bins)."""
+    offsets, choices = c.log.display_offsets[: n_events + 1], c.log.choices[:n_events]
+    bins = bins_of(probs)
+    n_bins = int(bins.max()) + 1
+    rows = np.repeat(c.sums.rows[:n_events], np.diff(offsets))
+    happened, expected, cases = (
+        c.sums.add(values, rows, bins, n_bins)
+        for values in (candidate_outcomes(offsets, choices), probs, np.ones(len(probs)))
+    )
+    return tuple(str(i + 1) for i in range(n_bins)), happened, expected, cases
 
 
 def bins_of(probs: Float64Array) -> AnyArray:
@@ -262,21 +281,3 @@ def ranks(c: Context, scored: ModelScores) -> Float64Array:
             (scored.utilities > own) + 0.5 * (scored.utilities == own), offsets[:-1]
         )
     return np.where(choices >= 0, better + 0.5, np.nan)
-
-
-def reliability_curve(c: Context, scored: ModelScores) -> tuple[Float64Array, Statistic]:
-    """The calibration curve on logged histories: mean probability of each tenth, and the share of
-    it that was chosen."""
-    n = c.log.n_events // c.sums.n_versions
-    stop = int(c.log.display_offsets[n])
-    probs = np.exp(scored.log_probs[:stop])
-    bins = bins_of(probs)
-    rows = np.repeat(c.sums.rows[:n], np.diff(c.log.display_offsets[: n + 1]))
-    outcomes = candidate_outcomes(c.log.display_offsets[: n + 1], c.log.choices[:n])
-    n_bins = int(bins.max()) + 1
-    happened, cases, expected = (
-        c.sums.add(values, rows, bins, n_bins) for values in (outcomes, np.ones(stop), probs)
-    )
-    labels = tuple(str(i + 1) for i in range(n_bins))
-    predicted = ratio(expected[0].sum(axis=0), cases[0].sum(axis=0))
-    return predicted, Statistic("reliability", "share chosen", "chi2", labels, happened, cases)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastgaum.metrics.sums import Float64Array
+from fastgaum.metrics.precision import Float64Array
 from fastgaum.reports.plots import Chart, colour, inline_svg
 from fastgaum.reports.table import Json
 

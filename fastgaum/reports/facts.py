@@ -21,7 +21,8 @@ from fastgaum.errors import ConfigError
 from fastgaum.logs.log import IntArray, ItemCounts, SessionLog, SplitName
 from fastgaum.metrics.calibration import candidate_outcomes
 from fastgaum.metrics.intervals import bootstrap_mean
-from fastgaum.metrics.sums import Float64Array, cut
+from fastgaum.metrics.precision import Float64Array
+from fastgaum.metrics.sums import cut
 from fastgaum.reports.log_facts import log_facts
 from fastgaum.reports.table import Json, finite
 from fastgaum.reports.trained_run import (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastgaum.metrics.sums import Float64Array
+from fastgaum.metrics.precision import Float64Array
 from fastgaum.reports.plots import FIGURE_STYLE, check_figure, save_figure
 from fastgaum.reports.reproduce import OURS
 from fastgaum.reports.reproduce_table import FLOOR_MODELS, label_of, rows_by_model

@@ -58,7 +58,7 @@ def reproduce_markdown(result: Json) -> str:
 
 
 def published_block(table: Json) -> Block:
-    """The whole published table, prec@1 / prec@2, as `published.published_table` gives it."""
+    """The whole published table, prec@1 / prec@2, as `log_facts.published_table` gives it."""
     rows, missing = table["rows"], table["not_released"]
     datasets = list(dict.fromkeys(dataset for row in rows.values() for dataset in row))
     columns = [f"{name} (not released)" if name in missing else name for name in datasets]

@@ -27,7 +27,7 @@ from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.metrics.evaluation import MIN_PROB, Evaluation, evaluate_heads
 from fastgaum.metrics.intervals import Interval, paired_difference
 from fastgaum.metrics.likelihood import choice_nll
-from fastgaum.metrics.sums import Float64Array
+from fastgaum.metrics.precision import Float64Array
 from fastgaum.models.user_model import UserModel
 from fastgaum.reports.table import Json
 from fastgaum.untrusted import parse_json, read_text

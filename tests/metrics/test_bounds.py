@@ -15,7 +15,7 @@ from fastgaum.metrics.calibration import (
     no_click_calibration,
 )
 from fastgaum.metrics.intervals import bootstrap_mean, paired_difference
-from fastgaum.metrics.likelihood import brier_score, choice_nll, total_variation
+from fastgaum.metrics.likelihood import brier_score, choice_nll
 from fastgaum.metrics.precision import micro_mean, precision_at_k, random_floor
 
 SLACK = 1e-12
@@ -113,15 +113,3 @@ def test_likelihoods_are_those_of_probabilities(drawn: Drawn, floor: float) -> N
     happened = np.exp(-choice_nll(log_probs, log_none, drawn.offsets, drawn.choices))
     assert (brier >= (1 - happened) ** 2 - SLACK).all()
     assert (brier <= 2 * (1 - happened) ** 2 + SLACK).all()
-
-
-@given(events())
-def test_total_variation_is_a_distance_between_0_and_1(drawn: Drawn) -> None:
-    def between(i: int, j: int) -> Any:
-        return total_variation(
-            drawn.probs[i], drawn.probs[j], drawn.offsets, drawn.none[i], drawn.none[j]
-        )
-
-    assert (between(0, 0) == 0).all()
-    np.testing.assert_allclose(between(0, 1), between(1, 0), atol=SLACK)
-    assert ((between(0, 1) >= 0) & (between(0, 1) <= 1 + SLACK)).all()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fastgaum.errors import NumericsError
-from fastgaum.metrics.likelihood import brier_score, choice_nll, total_variation
+from fastgaum.metrics.likelihood import brier_score, choice_nll
 
 OFFSETS = np.array([0, 2, 5], dtype=np.int32)
 PROBS = np.array([0.2, 0.3, 0.1, 0.6, 0.1])
@@ -54,18 +54,6 @@ def test_brier_is_the_squared_distance_to_the_outcome(choices: list[int]) -> Non
     np.testing.assert_allclose(brier_score(PROBS, NO_CLICK, OFFSETS, np.array(choices)), expected)
 
 
-def test_total_variation_counts_no_click_too() -> None:
-    other = np.array([0.2, 0.3, 0.6, 0.1, 0.1])
-    np.testing.assert_allclose(
-        total_variation(PROBS, other, OFFSETS, NO_CLICK, NO_CLICK), [0.0, 0.5]
-    )
-    # All mass on no click against all mass on candidates: disjoint.
-    apart = total_variation(
-        np.array([0.0, 0.0]), np.array([0.4, 0.6]), np.array([0, 2]), np.array([1.0]), None
-    )
-    assert apart[0] == pytest.approx(1.0)
-
-
 @pytest.mark.parametrize("where", ["candidate", "no click"])
 def test_probabilities_that_are_not_finite_are_errors(where: str) -> None:
     probs, none = PROBS.copy(), NO_CLICK.copy()
@@ -73,5 +61,3 @@ def test_probabilities_that_are_not_finite_are_errors(where: str) -> None:
     event = 0 if where == "candidate" else 1
     with pytest.raises(NumericsError, match=f"event {event} "):
         brier_score(probs, none, OFFSETS, np.array([0, 0]))
-    with pytest.raises(NumericsError, match=f"event {event} "):
-        total_variation(PROBS, probs, OFFSETS, NO_CLICK, none)
