@@ -80,6 +80,7 @@ def test_wrong_worlds_are_found(make: Any, log: SessionLog, reader: ChoiceModel)
     assert report["policies"]["spearman"]["p"] < 0.05
 
 
+@pytest.mark.slow
 def test_a_model_of_much_data_passes_most(log: SessionLog) -> None:
     model = UserModel.from_preset("fastgaum", search=(), epochs=20, warm_start=10, seed=0)
     model.fit(log)
