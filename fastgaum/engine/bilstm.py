@@ -8,7 +8,7 @@ no recurrent product; no weight's gradient is written (`ProductWeight`)."""
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -16,8 +16,8 @@ from torch import nn
 
 from fastgaum import threads
 from fastgaum.engine.histories import BagLayer, EngineHistory
-from fastgaum.engine.optimiser import ProductWeight
-from fastgaum.engine.tables import Array, Buffer, Named, SparseTable
+from fastgaum.engine.optimiser import PlayerOptimiser, ProductWeight
+from fastgaum.engine.tables import Array, Buffer, Ints, LongInts, Named, Rule, SparseTable
 from fastgaum.kernels import direction as kernels
 from fastgaum.kernels import packing
 from fastgaum.nets.bags import BagLinear
@@ -53,7 +53,7 @@ class BiLstmHistory(EngineHistory):
             self.encoder.bias_ih
         )
 
-    def own_tables(self, n_ids: int, rule: Any) -> list[SparseTable]:
+    def own_tables(self, n_ids: int, rule: Rule) -> list[SparseTable]:
         """Both directions' input tables."""
         self.tables = [part.own_table(n_ids, rule) for part in self.inputs]
         return self.tables
@@ -64,7 +64,7 @@ class BiLstmHistory(EngineHistory):
         self.weight_ih = [ProductWeight(weight) for weight in self.encoder.weight_ih]
         return [*self.weight_hh, *self.weight_ih]
 
-    def bind(self, optimiser: Any) -> None:
+    def bind(self, optimiser: PlayerOptimiser) -> None:
         """Find the dense parameters in the flat block."""
         super().bind(optimiser)
         for part in self.inputs:
@@ -76,7 +76,7 @@ class BiLstmHistory(EngineHistory):
         expanded = prefixes(offsets)
         return self._run(tokens, *(part.numpy() for part in (expanded.rows, expanded.offsets)))
 
-    def _back(self, grad: Array, slot_of: Any) -> None:
+    def _back(self, grad: Array, slot_of: Ints) -> None:
         self._run_back(grad, slot_of)
 
     def _nothing(self) -> None:
@@ -84,7 +84,7 @@ class BiLstmHistory(EngineHistory):
         for weight in (*self.weight_hh, *self.weight_ih):
             weight.clear_gradient()
 
-    def _run(self, tokens: Bags, rows: Any, offsets: Any) -> Array:
+    def _run(self, tokens: Bags, rows: LongInts, offsets: Ints) -> Array:
         """State at the end of each sequence of token rows, (n_sequences, 2 · size)."""
         self.tokens, self.rows, self.offsets = tokens, rows, offsets
         self.order = np.empty(len(offsets) - 1, np.int32)
@@ -115,7 +115,7 @@ class BiLstmHistory(EngineHistory):
         self.first, self.last = offsets[:-1], offsets[1:] - 1
         return np.concatenate([hidden[self.last, :size], hidden[self.first, size:]], axis=1)
 
-    def _run_back(self, grad: Array, slot_of: Any) -> None:
+    def _run_back(self, grad: Array, slot_of: Ints) -> None:
         size, n = self.size, len(self.rows)
         back = self._back_hidden(n, 2 * size)
         back[:] = 0

@@ -21,7 +21,7 @@ from fastgaum.engine.bilstm import BiLstmHistory
 from fastgaum.engine.histories import EngineHistory, PositionWeightHistory, RecurrentHistory
 from fastgaum.engine.optimiser import PlayerOptimiser, SharedGradient
 from fastgaum.engine.scorer import ScorerLayer, dense_parameters, parts_of
-from fastgaum.engine.tables import Array, Buffer, Named, NamedRoom, SparseTable
+from fastgaum.engine.tables import Array, Buffer, Ints, Named, NamedRoom, SparseTable
 from fastgaum.errors import StepRefusedError
 from fastgaum.game.game import Game, ReferenceGame
 from fastgaum.kernels import choice as kernels
@@ -203,7 +203,7 @@ class EngineGame(Game):
         key = _key() if train and scorer.rate > 0 else None
         return scorer.forward(*self._inputs(batch, candidates), states, key)
 
-    def _inputs(self, batch: BatchTensors, candidates: Bags) -> tuple[Any, Any, Array]:
+    def _inputs(self, batch: BatchTensors, candidates: Bags) -> tuple[Ints, Ints, Array]:
         source = batch.source
         ids = source.ids
         if candidates is not batch.candidates:

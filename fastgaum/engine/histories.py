@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import nn
 from fastgaum import threads
 from fastgaum.engine.optimiser import PlayerOptimiser, ProductWeight
 from fastgaum.engine.recurrence import NO_SOURCE, GruLayer, LstmLayer
-from fastgaum.engine.tables import Array, Buffer, Ints, Named, NamedRoom, SparseTable
+from fastgaum.engine.tables import Array, Buffer, Ints, Named, NamedRoom, Rule, SparseTable
 from fastgaum.kernels import bag_linear as kernels
 from fastgaum.kernels import position_weight as lag_kernels
 from fastgaum.nets.bags import BagLinear
@@ -40,7 +40,7 @@ class BagLayer:
         weight = None if numbers is None else cast(nn.Parameter, numbers.weight)
         return [part for part in (self.source.up, weight, self.bias) if part is not None]
 
-    def own_table(self, n_ids: int, rule: Any) -> SparseTable:
+    def own_table(self, n_ids: int, rule: Rule) -> SparseTable:
         """Make the table sparse."""
         self.table = SparseTable(self.source.table, n_ids, rule, "tokens")
         return self.table
@@ -81,7 +81,7 @@ class BagLayer:
         self.table.add(named, rows)
 
 
-def _arrays(bags: Bags) -> tuple[Any, Any, Array]:
+def _arrays(bags: Bags) -> tuple[Ints, Ints, Array]:
     return bags.ids.numpy(), bags.offsets.numpy(), bags.numbers.numpy()
 
 
@@ -100,7 +100,7 @@ class EngineHistory(ABC):
         """All parameters but the tables over ids and the products."""
 
     @abstractmethod
-    def own_tables(self, n_ids: int, rule: Any) -> list[SparseTable]:
+    def own_tables(self, n_ids: int, rule: Rule) -> list[SparseTable]:
         """Make the tables over ids sparse."""
 
     def own_products(self) -> list[ProductWeight]:
@@ -111,7 +111,7 @@ class EngineHistory(ABC):
     def _after_tokens(self, tokens: Bags, offsets: torch.Tensor) -> Array: ...
 
     @abstractmethod
-    def _back(self, grad: Array, slot_of: Any) -> None: ...
+    def _back(self, grad: Array, slot_of: Ints) -> None: ...
 
     def bind(self, optimiser: PlayerOptimiser) -> None:
         """Find the dense parameters in the flat block."""
@@ -127,7 +127,7 @@ class EngineHistory(ABC):
             states[:] = 0
         return states
 
-    def backward(self, grad_states: Array, slot_of: Any) -> None:
+    def backward(self, grad_states: Array, slot_of: Ints) -> None:
         """Leave all gradients where the optimiser reads them."""
         if len(self.later):
             self._back(self._at_tokens(grad_states), slot_of)
@@ -161,7 +161,7 @@ class RecurrentHistory(EngineHistory):
         above = (*e.weight_hh, *e.weight_ih, *e.bias_ih, *e.bias_hh)
         return [*self.input.dense_parameters(), *above]
 
-    def own_tables(self, n_ids: int, rule: Any) -> list[SparseTable]:
+    def own_tables(self, n_ids: int, rule: Rule) -> list[SparseTable]:
         """The input table."""
         self.tables = [self.input.own_table(n_ids, rule)]
         return self.tables
@@ -189,7 +189,7 @@ class RecurrentHistory(EngineHistory):
         table."""
         return [(), *zip(self.encoder.weight_ih, self.encoder.bias_ih, strict=True)]
 
-    def _first_input(self, tokens: Bags) -> tuple[Array, Array, Any]:
+    def _first_input(self, tokens: Bags) -> tuple[Array, Array, Ints]:
         """Bias, rows and source of the first LSTM: bags of one id each are gathered inside the
         recurrence."""
         up, matrix, bias = self.input.values
@@ -222,7 +222,7 @@ class RecurrentHistory(EngineHistory):
             h = layer.forward(starts, hh, self.biases_hh[i], h @ ih.T + bias)
         return h
 
-    def _back(self, grad: Array, slot_of: Any) -> None:
+    def _back(self, grad: Array, slot_of: Ints) -> None:
         sums = self._lstm_back(grad) if self.encoder.kind == "lstm" else self._gru_back(grad)
         ids, offsets = self.tokens.ids.numpy(), self.tokens.offsets.numpy()
         self.input.backward(self.tokens, sums, Named(ids, offsets, slot_of, self.room))
@@ -263,7 +263,7 @@ class PositionWeightHistory(EngineHistory):
         """Lag weights and their bias."""
         return [self.encoder.lag_weights, self.encoder.bias]
 
-    def own_tables(self, n_ids: int, rule: Any) -> list[SparseTable]:
+    def own_tables(self, n_ids: int, rule: Rule) -> list[SparseTable]:
         """The readout: one block of a row per column and id."""
         self.tables = [SparseTable(self.encoder.table, n_ids, rule, "tokens")]
         return self.tables
@@ -293,7 +293,7 @@ class PositionWeightHistory(EngineHistory):
             )
         return after
 
-    def _back(self, grad: Array, slot_of: Any) -> None:
+    def _back(self, grad: Array, slot_of: Ints) -> None:
         table = self.tables[0]
         starts, ids, entries, lags = self.structure
         grad_weights = self._grad_weights(*self.weights.shape)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from fastgaum.engine.tables import (
     EPS,
     SHARED_FLOATS,
     Array,
+    Ints,
     Named,
     NamedRoom,
     SparseTable,
@@ -132,7 +132,7 @@ class PlayerOptimiser:
             parameter.data = flat[at : at + parameter.numel()].view(parameter.shape)
             at += parameter.numel()
 
-    def place(self, parameter: nn.Parameter) -> int:
+    def place(self, parameter: torch.Tensor) -> int:
         """Where a parameter begins in the flat arrays."""
         return self.start[id(parameter)]
 
@@ -245,7 +245,7 @@ class PlayerOptimiser:
 class SharedGradient:
     """Overwrites what stands in a player's gradient buffers by the mean over all processes."""
 
-    def __init__(self, processes: Processes, slot_of: Any) -> None:
+    def __init__(self, processes: Processes, slot_of: Ints) -> None:
         """`slot_of` (n_ids,) is the game's, −1 throughout."""
         self.processes, self.slot_of = processes, slot_of
         self.rooms = {"candidates": NamedRoom(), "tokens": NamedRoom()}

@@ -4,18 +4,20 @@ events."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-from torch import nn
+from torch import Tensor, nn
 
 from fastgaum import threads
 from fastgaum.engine.optimiser import PlayerOptimiser
-from fastgaum.engine.tables import Array, Buffer, Named, SparseTable
+from fastgaum.engine.tables import Array, Buffer, Ints, LongInts, Named, Rule, SparseTable
 from fastgaum.kernels import scorer as kernels
 from fastgaum.kernels.dropout import DropoutRule
+from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.networks import Scorer
 
 KINDS = {nn.ReLU: 0, nn.ELU: 1, nn.Tanh: 2}
@@ -43,7 +45,7 @@ class ScorerLayer:
         self.rate = scorer.dropout.p
         self.tables: list[SparseTable] = []
 
-    def own_tables(self, n_ids: int, rule: Any) -> list[SparseTable]:
+    def own_tables(self, n_ids: int, rule: Rule) -> list[SparseTable]:
         """Make the tables over ids sparse."""
         parts = [self.scorer.first, *([] if self.scorer.wide is None else [self.scorer.wide])]
         self.tables = [SparseTable(part.table, n_ids, rule, "candidates") for part in parts]
@@ -66,7 +68,12 @@ class ScorerLayer:
         self.width, self.total_width = int(self.widths[0]), int(self.widths.sum())
 
     def forward(
-        self, display_offsets: Any, ids: Any, numbers: Array, states: Array, key: int | None = None
+        self,
+        display_offsets: Ints,
+        ids: Ints,
+        numbers: Array,
+        states: Array,
+        key: int | None = None,
     ) -> Array:
         """Scores, (n_candidates,); a `key` turns dropout on. The result stays valid until the next
         forward pass."""
@@ -125,7 +132,7 @@ class ScorerLayer:
 def dense_parameters(scorer: Scorer) -> list[nn.Parameter]:
     """All parameters but the tables over ids, in the order of the kernel's `starts`."""
     first, wide = scorer.first, scorer.wide
-    parts: list[Any] = [
+    parts: list[Tensor | None] = [
         _bias(first),
         None if first.numbers is None else first.numbers.weight,
         scorer.from_state.weight,
@@ -135,10 +142,10 @@ def dense_parameters(scorer: Scorer) -> list[nn.Parameter]:
         parts += [_bias(wide), None if wide.numbers is None else wide.numbers.weight]
     for layer in linears(scorer):
         parts += [layer.weight, layer.bias]
-    return [part for part in parts if part is not None]
+    return cast("list[nn.Parameter]", [part for part in parts if part is not None])
 
 
-def starts_of(scorer: Scorer, place: Any) -> Any:
+def starts_of(scorer: Scorer, place: Callable[[Tensor], int]) -> LongInts:
     """Where the kernel finds each dense parameter; −1 for one that is not there."""
     first, wide = scorer.first, scorer.wide
     numbers = -1 if first.numbers is None else place(first.numbers.weight)
@@ -153,7 +160,7 @@ def starts_of(scorer: Scorer, place: Any) -> Any:
     return np.array(starts, dtype=np.int64)
 
 
-def parts_of(display_offsets: Any, least: int = PART, most: int = 16) -> list[tuple[int, int]]:
+def parts_of(display_offsets: Ints, least: int = PART, most: int = 16) -> list[tuple[int, int]]:
     """Cut events into at most `most` ranges of about `least` candidates and more; the cut depends
     on the batch alone."""
     n_candidates, n_events = int(display_offsets[-1]), len(display_offsets) - 1
@@ -168,7 +175,7 @@ def parts_of(display_offsets: Any, least: int = PART, most: int = 16) -> list[tu
     return list(pairwise(cuts))
 
 
-def part_of_widths(widths: Any) -> tuple[int, int]:
+def part_of_widths(widths: LongInts) -> tuple[int, int]:
     """`least` and `most` for `parts_of`: wide layers are shared from fewer candidates on, among few
     parts.
 
@@ -185,11 +192,12 @@ def linears(scorer: Scorer) -> list[nn.Linear]:
     return cast("list[nn.Linear]", list(scorer.rest))
 
 
-def widths_of(scorer: Scorer) -> Any:
+def widths_of(scorer: Scorer) -> LongInts:
     """Width of each hidden layer, int64."""
     return np.array([layer.in_features for layer in linears(scorer)], dtype=np.int64)
 
 
-def _bias(layer: Any) -> nn.Parameter:
-    bias: nn.Parameter = layer.bias if layer.bias is not None else layer.numbers.bias
+def _bias(layer: BagLinear) -> Tensor:
+    bias = layer.bias if layer.numbers is None else layer.numbers.bias
+    assert bias is not None
     return bias

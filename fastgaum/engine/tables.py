@@ -17,6 +17,7 @@ from fastgaum.kernels import rows as kernels
 
 Array = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
+LongInts = npt.NDArray[np.int64]
 
 
 class Buffer:
@@ -58,7 +59,9 @@ class NamedRoom:
 class Named:
     """The distinct rows that a batch's ids name, numbered once for all tables over the same ids."""
 
-    def __init__(self, ids: Any, offsets: Any, slot_of: Any, room: NamedRoom | None = None) -> None:
+    def __init__(
+        self, ids: Ints, offsets: Ints, slot_of: Ints, room: NamedRoom | None = None
+    ) -> None:
         """Number them. `slot_of` (n_ids,) is −1 throughout, and is so again afterwards.
 
         Raises IndexError for an id that is not one of them."""
@@ -72,7 +75,7 @@ class Named:
             )
 
     @cached_property
-    def bags(self) -> tuple[Any, Any]:
+    def bags(self) -> tuple[Ints, Ints]:
         """Bags that name each slot: their starts (count + 1,) and the bags (nnz,)."""
         starts, bags = self.room.starts(self.count + 1), self.room.bags(len(self.slots))
         kernels.group_bags(self.slots, self.offsets, starts, bags)
@@ -149,7 +152,7 @@ class SparseTable:
             )
         self.named = None
 
-    def moments(self) -> dict[str, Any]:
+    def moments(self) -> dict[str, npt.NDArray[Any]]:
         """What the rows remember, by name: the rule's own arrays, and each row's weight decay so
         far."""
         of_rule = {"m": self.m, "v": self.v} if self.rule == "adam" else {"squares": self.squares}

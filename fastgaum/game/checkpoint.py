@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BufferedRandom
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -247,7 +248,7 @@ class BestWeights:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self.file: IO[bytes] | None = None
+        self.file: BufferedRandom | None = None
         self.copies: list[Tensor] = []
         if sum(value.nbytes for value in self._values()) > IN_MEMORY_BYTES:
             # `close` closes it
@@ -302,7 +303,7 @@ class BestWeights:
         for value in self._values():
             # on the CPU this is the parameter's own memory, and the copy back does nothing
             host = value.detach().cpu().contiguous()
-            self.file.readinto(_bytes_of(host))  # type: ignore[attr-defined]
+            self.file.readinto(_bytes_of(host))
             value.copy_(host)
 
     def close(self) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -194,7 +193,7 @@ def _row_gradient(table: nn.Parameter) -> RowGradient:
 
 
 def _rows(table: nn.Parameter, rule: str) -> _Rows:
-    values: Any = table.detach()
+    values = table.detach()
     shrunk = torch.zeros(len(values), dtype=torch.float64, device=values.device)
     if rule == "adagrad":
         return _Rows(table, shrunk, (values.new_zeros(len(values)),))

@@ -251,7 +251,7 @@ class UserModel(ChoiceModel):
             )
             try:
                 table = trial.fit(log, checkpointer=checkpointer, processes=processes)
-                loss = float(table["val_loss"].min())  # type: ignore[arg-type]
+                loss = min(table["val_loss"].to_list())
             except NumericsError:
                 # the training proper then meets the same, and leaves its last good state
                 loss = math.inf

@@ -35,17 +35,13 @@ from tests.game.interrupted import (
 )
 
 VARIANTS: list[dict[str, Any]] = [
-    {"history": "gru"},
     {"history": "gru", "players": "exact", "history_layers": 2},
     {"history": "bilstm", "states": "generated"},
-    {"history": "pw", "states": "generated"},
-    {"history": "lstm", "states": "generated"},
     {"regulariser": "tsallis"},
     {"dropout": 0.3, "table_optimiser": "adagrad"},
     {"patience": 1, "lr_drops": 2, "epochs": 6, "lr": 0.5},
     {"warm_start": 0},
     # autograd trains these
-    {"states": "generated", "table_optimiser": "adagrad"},
     {"states": "generated", "history": "lstm", "history_layers": 2, "patience": 1},
 ]
 
@@ -81,7 +77,7 @@ def test_every_variant_goes_on_from_any_batch(
     check_interrupted_anywhere(config, log, tmp_path, times=1)
 
 
-@pytest.mark.parametrize("preset", sorted(PRESETS))
+@pytest.mark.parametrize("preset", ["fastgaum", "paper-lstm"])
 def test_n_and_m_epochs_are_n_plus_m_epochs(preset: str, log: SessionLog, tmp_path: Path) -> None:
     config = config_of(preset, epochs=4, patience=9, search=[])
     run(config.replace(epochs=2), log, tmp_path / "parts")
