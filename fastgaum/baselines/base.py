@@ -14,7 +14,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self, get_type_hints
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import polars as pl
@@ -22,8 +22,8 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from fastgaum.config import Protocol, checked
-from fastgaum.errors import ConfigError, did_you_mean
+from fastgaum.config import CheckedSettings, Protocol, Seed
+from fastgaum.errors import ConfigError
 from fastgaum.features.batches import Batch
 from fastgaum.features.encoder import EncodedSessions
 from fastgaum.features.space import FeatureSpace
@@ -43,6 +43,12 @@ from fastgaum.nets.tensors import Bags, BatchTensors, gather_bags, join_bags
 
 Float64Array = np.typing.NDArray[np.float64]
 Arrays = dict[str, np.ndarray]
+Values = dict[str, Any]
+"""values of some settings"""
+Rows = list[Values]
+"""a row per epoch or per setting that was tried"""
+Grids = Mapping[str, tuple[Any, ...]]
+"""values that are tried for settings, by name"""
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class Link:
         """Maximum likelihood of the choices; scores (n_candidates,). The scale is kept positive:
         ranks stay."""
         spread = max(float(scores.std()), 1e-9)
-        total = _total_nll(scores, encoded, outside)
+        total = choice_nll(scores, encoded, outside)
 
         def nll(parameters: Float64Array) -> float:
             link = cls(float(np.exp(parameters[0])) / spread, float(parameters[1]))
@@ -72,12 +78,14 @@ class Link:
 
 
 @dataclass(eq=False)
-class Baseline(ChoiceModel):
-    """Base of the published models. A subclass is a dataclass whose fields are its settings.
+class Baseline(ChoiceModel, CheckedSettings):
+    """Base of the published models. A subclass is a dataclass whose fields are its settings, each
+    with its bounds in its hint.
 
     It defines `_fit` and `_scores`, and what `save` must keep in `_arrays` and `_restore`.
     """
 
+    what: ClassVar[str] = "setting"
     name: ClassVar[str]
     """the model's name on the command line"""
     published_name: ClassVar[str | None] = None
@@ -94,39 +102,18 @@ class Baseline(ChoiceModel):
     """numbers are also given relative to their mean over the display set"""
     relations: bool = False
     """numbers of `sessions.relations`, which are part of our model: for ablations"""
-    seed: int = 0
+    seed: Seed = 0
     """seeds every random stream"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.protocol not in self.reads:
             self.protocol = "identity"
         self.link = Link()
         self.session_name: Callable[[int], str] = str
 
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
-        """Make a model from plain values, read strictly.
-
-        Raises:
-            ConfigError: an unknown key, or a value that is not allowed.
-        """
-        hints = get_type_hints(cls)
-        fields = [field.name for field in dataclasses.fields(cls)]
-        for key in settings:
-            if key not in fields:
-                raise ConfigError(
-                    f"model '{cls.name}' has no setting '{key}'{did_you_mean(key, fields)}"
-                )
-        return cls(**{key: checked(key, value, hints[key]) for key, value in settings.items()})
-
-    def settings(self) -> dict[str, Any]:
-        """All settings as plain values."""
-        return dataclasses.asdict(self)
-
     @abstractmethod
-    def _fit(
-        self, train: EncodedSessions, validation: EncodedSessions, observer: Any
-    ) -> list[dict[str, Any]]:
+    def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> Rows:
         """Learn from encoded sessions; return a row per epoch or per setting that was tried."""
 
     @abstractmethod
@@ -142,7 +129,7 @@ class Baseline(ChoiceModel):
     def _restore(self, arrays: Arrays) -> None:
         """Become the model that `_arrays` described; `self.space` is set."""
 
-    def fit(self, log: SessionLog, observer: Any = None) -> pl.DataFrame:
+    def fit(self, log: SessionLog, observer: object = None) -> pl.DataFrame:
         """Train on the training split, choose on the validation split; return a row per epoch or
         setting tried.
 
@@ -158,7 +145,7 @@ class Baseline(ChoiceModel):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             try:
-                rows = self._fit(train, validation, observer)
+                rows = self._fit(train, validation)
             finally:
                 # it holds the log
                 self.session_name = str
@@ -215,7 +202,7 @@ class Baseline(ChoiceModel):
             raise ConfigError("the model has not been trained: call fit before save")
         state = {
             "model": self.name,
-            "settings": self.settings(),
+            "settings": self.to_mapping(),
             "link": dataclasses.astuple(self.link),
             "arrays": self._arrays(),
         }
@@ -249,7 +236,7 @@ def validation_nll(scores: Float64Array, encoded: EncodedSessions, outside: bool
     """NLL of the choices after the best link, nats per event: what settings of score-only models
     are chosen by."""
     link = Link.fit(scores, encoded, outside)
-    return _total_nll(scores, encoded, outside)(link) / encoded.n_events
+    return choice_nll(scores, encoded, outside)(link) / encoded.n_events
 
 
 def validation_prec1(scores: np.ndarray, encoded: EncodedSessions) -> float:
@@ -265,7 +252,7 @@ def item_rows(batch: Batch) -> np.ndarray:
     return batch.ids[:, 0] - N_RESERVED
 
 
-def _total_nll(
+def choice_nll(
     scores: Float64Array, encoded: EncodedSessions, outside: bool
 ) -> Callable[[Link], float]:
     """The summed NLL of the choices as a function of the link, nats: a fit asks a hundred times."""

@@ -4,16 +4,16 @@ prediction", IJCAI 2017."""
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from fastgaum.baselines.base import Grids
 from fastgaum.baselines.gradient import choice_losses, logistic_nll, mean_of_choices
 from fastgaum.baselines.grid_search import GridNetworkBaseline
-from fastgaum.errors import ConfigError
+from fastgaum.config import NotNegative, Probability, Width, Widths
 from fastgaum.nets.bags import BagLinear, bag_sum
 from fastgaum.nets.segments import expand_to_candidates
 from fastgaum.nets.tensors import Bags, BatchTensors
@@ -32,28 +32,20 @@ class DeepFm(GridNetworkBaseline):
 
     name: ClassVar[str] = "dfm"
     published_name: ClassVar[str | None] = "DFM"
-    grids: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+    grids: ClassVar[Grids] = {
         "loss": ("logistic", "choice"),
         "id_dropout": (0.8, 0.05),
     }
 
     loss: Literal["logistic", "choice"] = "logistic"
     """logistic: each displayed item is an example; choice: each display set is one"""
-    weight_decay: float = 0.1
-    dim: int = 16
+    weight_decay: NotNegative = 0.1
+    dim: Width = 16
     """size of the field vectors"""
-    hidden: tuple[int, ...] = (64, 64)
+    hidden: Widths = (64, 64)
     """widths of the deep part's hidden layers"""
-    dropout: float = 0.5
+    dropout: Probability = 0.5
     """dropout in the deep part"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if min(self.dim, *self.hidden, len(self.hidden)) < 1:
-            raise ConfigError(
-                f"dim and hidden widths, one or more, must be at least 1, got {self.dim}, "
-                f"{self.hidden}"
-            )
 
     def _network(self) -> nn.Module:
         assert self.space is not None

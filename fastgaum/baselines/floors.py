@@ -19,12 +19,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum.baselines.base import Arrays, Baseline, Float64Array, item_rows
+from fastgaum.baselines.base import Arrays, Baseline, Float64Array, Rows, item_rows
 from fastgaum.features.encoder import EncodedSessions
 from fastgaum.features.selection import Selection, select_sessions
 from fastgaum.logs.log import SessionLog, SplitName
@@ -170,9 +170,7 @@ class _ItemFloor(Baseline):
 
     reads: ClassVar[tuple[str, ...]] = ("identity",)
 
-    def _fit(
-        self, train: EncodedSessions, validation: EncodedSessions, observer: Any
-    ) -> list[dict[str, Any]]:
+    def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> Rows:
         assert self.space is not None
         displays = np.append(self.space.item_counts.displays, 0)
         self.by_item = self._of_items(displays, np.append(self.space.item_counts.choices, 0))

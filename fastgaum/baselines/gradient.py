@@ -7,15 +7,15 @@ from __future__ import annotations
 import copy
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastgaum.baselines.base import Arrays, Baseline, Float64Array, validation_prec1
+from fastgaum.baselines.base import Arrays, Baseline, Float64Array, Rows, validation_prec1
+from fastgaum.config import Count, CountFromOne, NotNegative, Positive, Probability
 from fastgaum.errors import NumericsError, StepRefusedError
 from fastgaum.features.batches import batches
 from fastgaum.features.encoder import EncodedSessions
@@ -33,25 +33,25 @@ class GradientBaseline(Baseline):
     Every id may be replaced by its field's unknown row in training (id dropout), so that unknown
     items are trained."""
 
-    epochs: int = 60
+    epochs: CountFromOne = 60
     """at most so many epochs"""
-    patience: int = 8
+    patience: CountFromOne = 8
     """stop after so many epochs without a better validation score"""
     select: Literal["loss", "prec@1"] = "loss"
     """the validation score that chooses the epoch"""
-    batch_sessions: int = 64
+    batch_sessions: CountFromOne = 64
     """sessions per batch"""
-    lr: float = 3e-3
+    lr: Positive = 3e-3
     """learning rate"""
-    weight_decay: float = 0.01
+    weight_decay: NotNegative = 0.01
     """decoupled weight decay"""
-    id_dropout: float = 0.3
+    id_dropout: Probability = 0.3
     """probability that an id is replaced by its field's unknown row in a training step"""
-    clip: float = 5.0
+    clip: Positive = 5.0
     """largest gradient norm"""
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """a batch whose loss or gradient is not finite: stop, or skip the batch and go on"""
-    most_skipped: int = 10
+    most_skipped: Count = 10
     """with on_nonfinite = skip: one skipped batch more than so many in a fit, and training stops"""
 
     @abstractmethod
@@ -64,9 +64,7 @@ class GradientBaseline(Baseline):
         display set (nats)."""
         return choice_losses(scores, batch, self.outside)
 
-    def _fit(
-        self, train: EncodedSessions, validation: EncodedSessions, observer: Any
-    ) -> list[dict[str, Any]]:
+    def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> Rows:
         assert self.space is not None
         self.network = self._network()
         steps = _Steps(
@@ -77,7 +75,7 @@ class GradientBaseline(Baseline):
         guard = Guard(steps, self.network, self, train, self.session_name)
         order = np.random.default_rng(self.seed)
         fixed = list(self._batches(validation))
-        rows: list[dict[str, Any]] = []
+        rows: Rows = []
         best, best_state, waited = math.inf, copy.deepcopy(self.network.state_dict()), 0
         while len(rows) < self.epochs and waited < self.patience:
             loss = self._epoch(train, order, steps, guard, len(rows) + 1)
@@ -93,14 +91,17 @@ class GradientBaseline(Baseline):
                 guard.check_weights(f"after epoch {len(rows) + 1}")
                 best, best_state = value, copy.deepcopy(self.network.state_dict())
             waited = 0 if better else waited + 1
-            row = {
-                "epoch": len(rows) + 1,
-                "loss": loss,
-                "val_loss": value,
-                "val_prec1": prec1,
-                "best": better,
-            }
-            rows.append({**row, "skipped": skipped, "at_fault": at_fault})
+            rows.append(
+                {
+                    "epoch": len(rows) + 1,
+                    "loss": loss,
+                    "val_loss": value,
+                    "val_prec1": prec1,
+                    "best": better,
+                    "skipped": skipped,
+                    "at_fault": at_fault,
+                }
+            )
         self.network.load_state_dict(best_state)
         return rows
 
@@ -114,17 +115,13 @@ class GradientBaseline(Baseline):
     ) -> float:
         self.network.train()
         total, n_events = 0.0, 0
-        for done, batch in enumerate(self._shuffled(train, order), start=1):
+        for done, drawn in enumerate(batches(train, self.batch_sessions, order), start=1):
+            batch = to_tensors(drawn)
             loss = guard.step(steps, batch, f"epoch {epoch}, batch {done}")
             if loss is not None:
                 total += loss * batch.n_events
                 n_events += batch.n_events
         return total / n_events if n_events else math.nan
-
-    def _shuffled(
-        self, train: EncodedSessions, order: np.random.Generator
-    ) -> Iterator[BatchTensors]:
-        return (to_tensors(batch) for batch in batches(train, self.batch_sessions, order))
 
     @torch.no_grad()
     def _validate(

@@ -8,23 +8,30 @@ import dataclasses
 import itertools
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 
-from fastgaum.baselines.base import Arrays, Baseline, Float64Array, validation_nll, validation_prec1
+from fastgaum.baselines.base import (
+    Arrays,
+    Baseline,
+    Float64Array,
+    Grids,
+    Rows,
+    Values,
+    validation_nll,
+    validation_prec1,
+)
 from fastgaum.baselines.gradient import GradientBaseline
-from fastgaum.errors import ConfigError
+from fastgaum.config import Probability
 from fastgaum.features.encoder import EncodedSessions
 from fastgaum.nets.tensors import BatchTensors
 
-Values = dict[str, Any]
 
-
-def combinations(grids: Mapping[str, tuple[Any, ...]]) -> list[Values]:
+def combinations(grids: Grids) -> list[Values]:
     """Every combination of the values of each setting.
 
     >>> combinations({"a": (1, 2), "b": ("x",)})
@@ -41,7 +48,7 @@ class GridBaseline(Baseline):
     first; `chosen` holds it. With select = prec@1 the likelihood decides between equals and is
     computed for those alone; what then still ties is taken in the order of the grids."""
 
-    grids: ClassVar[Mapping[str, tuple[Any, ...]]]
+    grids: ClassVar[Grids]
     """values tried for each open setting, the published one first"""
 
     select: Literal["loss", "prec@1"] = "prec@1"
@@ -49,14 +56,7 @@ class GridBaseline(Baseline):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.memo: dict[tuple[Any, ...], Float64Array] | None = None
-        for name, grid in self.grids.items():
-            value = getattr(self, name)
-            if not isinstance(grid[0], str) and value is not None and not _is_number(value):
-                raise ConfigError(
-                    f"{name} must be a finite number, or None to choose it on validation, got "
-                    f"{value!r}"
-                )
+        self.memo: dict[tuple[object, ...], Float64Array] | None = None
 
     @abstractmethod
     def _learn(self, train: EncodedSessions) -> None:
@@ -67,16 +67,14 @@ class GridBaseline(Baseline):
         """Score a batch's candidates under these values of the settings in `grids`, shape
         (n_candidates,)."""
 
-    def _fit(
-        self, train: EncodedSessions, validation: EncodedSessions, observer: Any
-    ) -> list[dict[str, Any]]:
+    def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> Rows:
         self._learn(train)
         fixed, self.memo = list(self._batches(validation)), {}
 
         def scores_with(values: Values) -> Float64Array:
             return np.concatenate([self._scores_with(batch, values) for batch in fixed])
 
-        rows: list[dict[str, Any]] = [
+        rows: Rows = [
             values | {"val_loss": None, "val_prec1": _prec1(scores_with(values), validation)}
             for values in combinations({name: self._grid(name) for name in self.grids})
         ]
@@ -89,7 +87,7 @@ class GridBaseline(Baseline):
         self.chosen = {name: rows[0][name] for name in self.grids}
         return rows
 
-    def _order(self, row: dict[str, Any]) -> tuple[float, float]:
+    def _order(self, row: Values) -> tuple[float, float]:
         loss = math.inf if row["val_loss"] is None else row["val_loss"]
         return (loss, 0.0) if self.select == "loss" else (-row["val_prec1"], loss)
 
@@ -99,7 +97,7 @@ class GridBaseline(Baseline):
         return grid if value in (None, "auto") else (type(grid[0])(value),)
 
     def _kept(
-        self, batch: BatchTensors, key: tuple[Any, ...], make: Callable[[], Float64Array]
+        self, batch: BatchTensors, key: tuple[object, ...], make: Callable[[], Float64Array]
     ) -> Float64Array:
         """What `make` returns, made once for each batch and key while the settings are chosen."""
         if self.memo is None:
@@ -137,10 +135,6 @@ def _prec1(scores: Float64Array, validation: EncodedSessions) -> float:
     return round(validation_prec1(scores, validation), 9)
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
 @dataclass(eq=False)
 class GridNetworkBaseline(GradientBaseline):
     """A GradientBaseline fitted with every combination in `grids`; the one of the lowest validation
@@ -153,18 +147,16 @@ class GridNetworkBaseline(GradientBaseline):
     as a bare identity, which ids must explain, and bags of numbers, beside which ids mostly
     mislead."""
 
-    grids: ClassVar[Mapping[str, tuple[Any, ...]]] = {"id_dropout": (0.8, 0.05)}
+    grids: ClassVar[Grids] = {"id_dropout": (0.8, 0.05)}
     """values tried for settings, the default first; a setting that is not at its default is taken
     as it is"""
 
-    id_dropout: float = 0.8
+    id_dropout: Probability = 0.8
     search: bool = True
     """False fits once, with all settings as they are"""
 
-    def _fit(
-        self, train: EncodedSessions, validation: EncodedSessions, observer: Any
-    ) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = []
+    def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> Rows:
+        rows: Rows = []
         best = np.inf
         tried = combinations(
             {
@@ -182,7 +174,7 @@ class GridNetworkBaseline(GradientBaseline):
                 self.session_name,
             )
             torch.manual_seed(self.seed)
-            epochs = GradientBaseline._fit(trial, train, validation, observer)
+            epochs = GradientBaseline._fit(trial, train, validation)
             value = min(row["val_loss"] for row in epochs)
             if value < best:
                 best, self.network = value, trial.network

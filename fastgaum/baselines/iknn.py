@@ -7,14 +7,13 @@ the training users who chose both."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
+from msgspec import Meta
 
-from fastgaum.baselines.base import Arrays, Float64Array
-from fastgaum.baselines.grid_search import Values
+from fastgaum.baselines.base import Arrays, Float64Array, Grids, Values
 from fastgaum.baselines.neighbours import (
     FALLBACK,
     NeighbourBaseline,
@@ -22,7 +21,6 @@ from fastgaum.baselines.neighbours import (
     choice_matrix,
     displays_of,
 )
-from fastgaum.errors import ConfigError
 from fastgaum.features.encoder import EncodedSessions
 from fastgaum.kernels.neighbours import (
     ItemSums,
@@ -46,21 +44,16 @@ class ItemKnn(NeighbourBaseline):
 
     name: ClassVar[str] = "iknn"
     published_name: ClassVar[str | None] = "IKNN"
-    grids: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+    grids: ClassVar[Grids] = {
         "repeat": (0.0, -1.0, 1.0),
         "decay": (0.0, 1.0),
         "shrinkage": (20.0, 2.0),
         **FALLBACK,
     }
 
-    decay: float | None = None
+    decay: Annotated[float, Meta(ge=0, le=1)] | None = None
     """weight of each earlier choice relative to the next: 0 is the last choice only, 1 all of them
     alike"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= (self.decay or 0) <= 1:
-            raise ConfigError(f"decay must be between 0 and 1, got {self.decay}")
 
     def _learn(self, train: EncodedSessions) -> None:
         super()._learn(train)

@@ -8,15 +8,14 @@ from its Schur complement in the columns of z, however many items."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from fastgaum.baselines.base import Arrays, Float64Array, item_rows
-from fastgaum.baselines.grid_search import GridBaseline, Values
-from fastgaum.errors import ConfigError
+from fastgaum.baselines.base import Arrays, Float64Array, Grids, Values, item_rows
+from fastgaum.baselines.grid_search import GridBaseline
+from fastgaum.config import NotNegative, Positive
 from fastgaum.features.encoder import EncodedSessions
 from fastgaum.logs.log import FloatArray
 from fastgaum.logs.vocabulary import N_RESERVED
@@ -42,20 +41,15 @@ class LinUcb(GridBaseline):
     the largest bonus."""
 
     name: ClassVar[str] = "linucb"
-    grids: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+    grids: ClassVar[Grids] = {
         "alpha": (1.0, 0.0, 0.1, 0.3, 3.0, 10.0),
         "ridge": (1.0, 10.0, 100.0),
     }
 
-    alpha: float | None = None
+    alpha: NotNegative | None = None
     """weight of the standard deviation: 0 ranks by the estimate alone"""
-    ridge: float | None = None
+    ridge: Positive | None = None
     """λ of the ridge regression; the paper's is 1"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.ridge is not None and self.ridge <= 0:
-            raise ConfigError(f"ridge must be greater than 0, got {self.ridge}")
 
     def _learn(self, train: EncodedSessions) -> None:
         """Add up the blocks of A - λI, and b."""

@@ -14,6 +14,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from fastgaum.baselines.gradient import GradientBaseline
+from fastgaum.config import Probability
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.tensors import BatchTensors
 
@@ -26,7 +27,7 @@ class ConditionalLogit(GradientBaseline):
     name: ClassVar[str] = "logit"
     fit_link: ClassVar[bool] = False
 
-    id_dropout: float = 0.5
+    id_dropout: Probability = 0.5
 
     def _network(self) -> nn.Module:
         assert self.space is not None

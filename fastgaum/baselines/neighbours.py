@@ -8,16 +8,16 @@ to the score with a weight."""
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from msgspec import Meta
 from scipy import sparse
 
-from fastgaum.baselines.base import Arrays, Float64Array, item_rows
-from fastgaum.baselines.grid_search import GridBaseline, Values
-from fastgaum.errors import ConfigError
+from fastgaum.baselines.base import Arrays, Float64Array, Grids, Values, item_rows
+from fastgaum.baselines.grid_search import GridBaseline
+from fastgaum.config import CountFromOne, NotNegative
 from fastgaum.features.batches import Batch
 from fastgaum.features.encoder import EncodedSessions
 from fastgaum.features.space import FeatureSpace
@@ -25,7 +25,9 @@ from fastgaum.kernels.neighbours import SessionDisplays
 from fastgaum.logs.vocabulary import N_RESERVED
 from fastgaum.nets.tensors import BatchTensors
 
-FALLBACK: Mapping[str, tuple[Any, ...]] = {
+Points = Annotated[float, Meta(ge=-1e9, le=1e9)]
+"""added to a score"""
+FALLBACK: Grids = {
     "popularity": ("rate", "count", "lift"),
     "popularity_weight": (0.1, 1.0),
     "unknown": (0.5, 0.75, 1.0),
@@ -39,28 +41,20 @@ class NeighbourBaseline(GridBaseline):
 
     reads: ClassVar[tuple[str, ...]] = ("identity",)
 
-    neighbours: int = 100
+    neighbours: CountFromOne = 100
     """at most so many neighbours"""
     popularity: Literal["auto", "rate", "count", "lift"] = "auto"
     """fallback for candidates without a neighbour, from the training split: choices per display;
     choices; choices against those expected had every choice been uniform over its display set"""
-    popularity_weight: float | None = None
+    popularity_weight: NotNegative | None = None
     """weight in the score of the fallback, a number in [0, 1]: 0.001 only breaks ties"""
-    unknown: float | None = None
+    unknown: NotNegative | None = None
     """fallback of an item that training never displayed"""
-    repeat: float | None = None
+    repeat: Points | None = None
     """added to a candidate that the session has chosen before: 0 leaves it alone, a negative value
     filters it"""
-    shrinkage: float | None = None
+    shrinkage: NotNegative | None = None
     """regularisation λ of the similarities"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.neighbours < 1:
-            raise ConfigError(f"neighbours must be at least 1, got {self.neighbours}")
-        for name in ("popularity_weight", "unknown", "shrinkage"):
-            if (getattr(self, name) or 0) < 0:
-                raise ConfigError(f"{name} must be at least 0, got {getattr(self, name)}")
 
     @abstractmethod
     def _similar(self, batch: BatchTensors, chosen: Values) -> Float64Array:

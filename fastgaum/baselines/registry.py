@@ -61,7 +61,7 @@ def check_model(name: str, settings: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"no model is called '{name}'{did_you_mean(name, known)}; models are {', '.join(known)}"
         )
-    baseline_class(name).from_settings(settings)
+    baseline_class(name).from_mapping(settings)
 
 
 def setting_names(name: str) -> set[str]:
@@ -79,7 +79,7 @@ def make_model(name: str, settings: Mapping[str, Any], device: str = "auto") -> 
     check_model(name, settings)
     if name in PRESETS:
         return UserModel.from_preset(name, device=device, **settings)
-    return baseline_class(name).from_settings(settings)
+    return baseline_class(name).from_mapping(settings)
 
 
 def load_model(path: str | Path, *, device: str = "auto") -> ChoiceModel:
@@ -96,7 +96,7 @@ def load_model(path: str | Path, *, device: str = "auto") -> ChoiceModel:
             raise CheckpointError(
                 f"'{file}' holds the model {state['model']!r}, which this version does not know"
             )
-        model = baseline_class(state["model"]).from_settings(state["settings"])
+        model = baseline_class(state["model"]).from_mapping(state["settings"])
         model.space, model.outside = state["space"], state["outside"]
         model.link = Link(*map(float, state["link"]))
         model._restore(state["arrays"])

@@ -7,19 +7,18 @@ session-based recommendations", CIKM 2018."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
-from fastgaum.baselines.base import Float64Array, validation_nll
+from fastgaum.baselines.base import Float64Array, Grids, Rows, validation_nll
 from fastgaum.baselines.gradient import item_ids
 from fastgaum.baselines.grid_search import GridNetworkBaseline
-from fastgaum.errors import ConfigError
+from fastgaum.config import Count, CountFromOne, Probability, Width
 from fastgaum.features.encoder import EncodedSessions
 from fastgaum.logs.vocabulary import N_RESERVED, UNKNOWN_ITEM_ID
 from fastgaum.nets.bags import BagSizes
@@ -35,62 +34,41 @@ class SessionRnn(GridNetworkBaseline):
 
     Next-item training never looks at the display set it happened in: the chosen item stands against
     the catalogue, by cross-entropy. Chosen here, where the papers leave it open or speak of whole
-    catalogues only: negatives have probability ∝ support^alpha (2018), and an item's support is how
-    often it was displayed; with at most `full_items` items each is a negative, weighted by what
-    sampling would have drawn, else a step draws `negatives`; biases start where they would end
-    without embeddings; a session's first choice is trained and ranked too, from the zero state, so
-    by its bias; batches are whole sessions; all items never seen in training have one score, that
-    of the best validation likelihood."""
+    catalogues only: an item is a negative as often as it was displayed; with at most `full_items`
+    items each is one, weighted by what sampling would have drawn, else a step draws `negatives`;
+    biases start where they would end without embeddings; a session's first choice is trained and
+    ranked too, from the zero state, so by its bias; batches are whole sessions; all items never
+    seen in training have one score, that of the best validation likelihood."""
 
     name: ClassVar[str] = "s-rnn"
     published_name: ClassVar[str | None] = "S-RNN"
-    grids: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    grids: ClassVar[Grids] = {}
     reads: ClassVar[tuple[str, ...]] = ("identity",)
 
-    id_dropout: float = 0.1
-    dim: int = 16
+    id_dropout: Probability = 0.1
+    dim: Width = 16
     """size of the state and of the output embeddings"""
-    constrained: bool = False
-    """input and output share one embedding (2018); otherwise each has its own"""
-    dropout: float = 0.5
+    dropout: Probability = 0.5
     """dropout of the state before it is scored"""
-    alpha: float = 1.0
-    """power of the support in the probability of a negative; 0 is uniform"""
-    support: Literal["displays", "choices"] = "displays"
-    """what makes an item a likely negative"""
-    full_items: int = 4096
+    full_items: Count = 4096
     """up to so many items, all of them are negatives"""
-    negatives: int = 2048
+    negatives: CountFromOne = 2048
     """beyond that, so many are drawn per step and shared by the batch"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("dim", "negatives"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.alpha <= 1:
-            raise ConfigError(f"alpha must be between 0 and 1, got {self.alpha}")
 
     def _network(self) -> nn.Module:
         assert self.space is not None
-        counts = (
-            self.space.item_counts.displays
-            if self.support == "displays"
-            else self.space.item_counts.choices
-        )
-        shares = counts.astype(np.float64) ** self.alpha * (counts > 0)
+        counts = self.space.item_counts
+        shares = counts.displays.astype(np.float64)
         network = _NextItem(shares / shares.sum(), self)
         # the best biases without embeddings, smoothed as the click-rate floor: log choices per
         # expected negative
         with torch.no_grad():
-            start = np.log((self.space.item_counts.choices + 0.3) / (shares + 1))
+            start = np.log((counts.choices + 0.3) / (shares + 1))
             network.bias[2:] = torch.from_numpy(start - start.mean()).float()
         return network
 
-    def _fit(
-        self, train: EncodedSessions, validation: EncodedSessions, observer: Any
-    ) -> list[dict[str, Any]]:
-        rows = super()._fit(train, validation, observer)
+    def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> Rows:
+        rows = super()._fit(train, validation)
         self._place_unknown(validation)
         return rows
 
@@ -134,12 +112,9 @@ class _NextItem(nn.Module):
         self.full_items, self.negatives, dim = settings.full_items, settings.negatives, settings.dim
         self.history = Recurrent("gru", BagSizes(self.n_items + N_RESERVED, 0, dim), dim)
         # small, as the shared table starts: the bias is learned first
-        own = (
-            None
-            if settings.constrained
-            else nn.Parameter(0.5 / math.sqrt(dim) * torch.randn(self.n_items + N_RESERVED, dim))
+        self.output = nn.Parameter(
+            0.5 / math.sqrt(dim) * torch.randn(self.n_items + N_RESERVED, dim)
         )
-        self.own = own
         self.bias = nn.Parameter(torch.zeros(self.n_items + N_RESERVED))
         self.dropout = nn.Dropout(settings.dropout)
         with np.errstate(divide="ignore"):
@@ -156,13 +131,9 @@ class _NextItem(nn.Module):
         ids = item_ids(batch.candidates)
         # an unknown item has no embedding that training could reach as an output: its bias alone
         known = (ids != UNKNOWN_ITEM_ID).to(states.dtype)
-        return (expand_to_candidates(states, batch.display_offsets) * self._output[ids]).sum(
+        return (expand_to_candidates(states, batch.display_offsets) * self.output[ids]).sum(
             1
         ) * known + self.bias[ids]
-
-    @property
-    def _output(self) -> Tensor:
-        return self.history.input.table if self.own is None else self.own
 
     def _losses(self, states: Tensor, batch: BatchTensors) -> Tensor:
         """Cross-entropy of the chosen item against the negatives, 0 for no click, shape
@@ -178,7 +149,7 @@ class _NextItem(nn.Module):
         """Weighted scores of every item, (n_clicked, n_items), and each target's column."""
         columns = targets - N_RESERVED
         logits = torch.addmm(
-            self.bias[N_RESERVED:] + self.log_weights, asking, self._output[N_RESERVED:].T
+            self.bias[N_RESERVED:] + self.log_weights, asking, self.output[N_RESERVED:].T
         )
         # the target itself has no weight; its gradient is the same, so this may be done in place
         rows = torch.arange(len(targets))
@@ -191,9 +162,9 @@ class _NextItem(nn.Module):
         drawn = torch.searchsorted(self.cumulative, torch.rand(self.negatives, dtype=torch.float64))
         items = drawn.clamp(max=self.n_items - 1) + N_RESERVED
         log_weight = math.log(self.n_items / self.negatives)
-        against = torch.addmm(self.bias[items] + log_weight, asking, self._output[items].T)
+        against = torch.addmm(self.bias[items] + log_weight, asking, self.output[items].T)
         against = against.masked_fill(items == targets[:, None], -torch.inf)
-        positive = (asking * self._output[targets]).sum(1) + self.bias[targets]
+        positive = (asking * self.output[targets]).sum(1) + self.bias[targets]
         return torch.cat([positive[:, None], against], dim=1), torch.zeros_like(targets)
 
 

@@ -10,22 +10,22 @@ position."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from fastgaum.baselines.base import Arrays, Float64Array
-from fastgaum.baselines.grid_search import Values
+from fastgaum.baselines.base import Arrays, Float64Array, Grids, Rows, Values
 from fastgaum.baselines.neighbours import (
     FALLBACK,
     NeighbourBaseline,
+    Points,
     check_rows,
     choice_matrix,
     displays_of,
 )
 from fastgaum.baselines.s_rnn import SessionRnn
+from fastgaum.config import CountFromOne
 from fastgaum.features.encoder import EncodedSessions
 from fastgaum.kernels.neighbours import (
     NeighbourSessions,
@@ -44,7 +44,7 @@ class _SessionKnn(NeighbourBaseline):
     by_position: ClassVar[bool]
     """later choices weigh more (V-SKNN), or all alike in a cosine"""
 
-    neighbours: int = 500
+    neighbours: CountFromOne = 500
     """at most so many neighbours; those that tie with the last are kept"""
 
     def _learn(self, train: EncodedSessions) -> None:
@@ -102,7 +102,7 @@ class VectorSessionKnn(_SessionKnn):
 
     name: ClassVar[str] = "scknnv"
     by_position: ClassVar[bool] = True
-    grids: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+    grids: ClassVar[Grids] = {
         "repeat": (0.0, -1.0, 1.0),
         "shrinkage": (0.0, 2.0, 20.0),
         **FALLBACK,
@@ -125,7 +125,7 @@ class CascadeSessionKnn(_SessionKnn):
     name: ClassVar[str] = "scknnc"
     published_name: ClassVar[str | None] = "SCKNNC"
     by_position: ClassVar[bool] = False
-    grids: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+    grids: ClassVar[Grids] = {
         "repeat": (0.0, -1.0, 1.0),
         "shrinkage": (1.0,),
         "cascade": (100.0, 3.0, 1.0),
@@ -133,15 +133,13 @@ class CascadeSessionKnn(_SessionKnn):
         "popularity_weight": (0.0, 1.0, 5.0),
     }
 
-    cascade: float | None = None
+    cascade: Points | None = None
     """points for a candidate that the neighbours know, on the scale of the S-RNN's scores"""
 
-    def _fit(
-        self, train: EncodedSessions, validation: EncodedSessions, observer: Any
-    ) -> list[dict[str, Any]]:
+    def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> Rows:
         self.rnn = self._fresh_rnn()
-        self.rnn._fit(train, validation, observer)
-        return super()._fit(train, validation, observer)
+        self.rnn._fit(train, validation)
+        return super()._fit(train, validation)
 
     def _fresh_rnn(self) -> SessionRnn:
         rnn = SessionRnn(seed=self.seed)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fastgaum.baselines.gradient import item_ids, last_choices, logistic_nll, mean_of_choices
 from fastgaum.baselines.grid_search import GridNetworkBaseline
-from fastgaum.errors import ConfigError
+from fastgaum.config import CountFromOne, NotNegative, Positive, Probability, Width, Widths
 from fastgaum.nets.bags import BagLinear, BagSizes
 from fastgaum.nets.networks import Scorer
 from fastgaum.nets.tensors import BatchTensors
@@ -32,23 +32,15 @@ class WideDeep(GridNetworkBaseline):
     user is the mean embedding of the choices so far; one optimiser (AdamW) trains both parts, where
     the paper has FTRL with L1 for the wide one and AdaGrad for the deep one."""
 
-    weight_decay: float = 0.1
-    dim: int = 8
+    weight_decay: NotNegative = 0.1
+    dim: Width = 8
     """size of the embeddings"""
-    hidden: tuple[int, ...] = (64, 32)
+    hidden: Widths = (64, 32)
     """widths of the deep part's hidden layers"""
-    dropout: float = 0.5
+    dropout: Probability = 0.5
     """dropout in the deep part"""
-    crosses: int = 4096
+    crosses: CountFromOne = 4096
     """rows of the table that crosses are hashed to"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if min(self.dim, self.crosses, *self.hidden, len(self.hidden)) < 1:
-            raise ConfigError(
-                "dim, crosses and hidden widths, one or more, must be at least 1, got"
-                f" {self.dim}, {self.crosses}, {self.hidden}"
-            )
 
     def _network(self) -> nn.Module:
         assert self.space is not None
@@ -62,7 +54,7 @@ class WideDeepLr(WideDeep):
     name: ClassVar[str] = "wd-lr"
     published_name: ClassVar[str | None] = "W&D-LR"
 
-    lr: float = 0.01
+    lr: Positive = 0.01
 
     def _losses(self, scores: Tensor, batch: BatchTensors) -> Tensor:
         return logistic_nll(scores, batch)
@@ -76,8 +68,8 @@ class WideDeepCcf(WideDeep):
     published_name: ClassVar[str | None] = "W&D-CCF"
     fit_link: ClassVar[bool] = False
 
-    dim: int = 4
-    dropout: float = 0.3
+    dim: Width = 4
+    dropout: Probability = 0.3
 
 
 class _Network(nn.Module):

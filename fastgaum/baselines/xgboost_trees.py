@@ -7,17 +7,29 @@ objective rank:ndcg."""
 
 from __future__ import annotations
 
-import itertools
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 import torch
+from msgspec import Meta
 from scipy import sparse
 
-from fastgaum.baselines.base import Arrays, Baseline, Float64Array, validation_prec1
+from fastgaum.baselines.base import (
+    Arrays,
+    Baseline,
+    Float64Array,
+    Grids,
+    Link,
+    Rows,
+    Values,
+    choice_nll,
+    validation_prec1,
+)
+from fastgaum.baselines.grid_search import combinations
+from fastgaum.config import CountFromOne, NotNegative
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import assemble
 from fastgaum.features.encoder import EncodedSessions
@@ -26,8 +38,14 @@ from fastgaum.nets.segments import segment_log_softmax
 from fastgaum.nets.sequences import prefixes
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 
-Objective = Callable[[np.ndarray, Any], tuple[np.ndarray, np.ndarray]]
-Metric = Callable[[np.ndarray, Any], tuple[str, float]]
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from xgboost import Booster, DMatrix
+
+    Objective = Callable[[np.ndarray, DMatrix], tuple[np.ndarray, np.ndarray]]
+
+Share = Annotated[float, Meta(gt=0, le=1)]
 
 
 @dataclass(eq=False)
@@ -37,89 +55,79 @@ class BoostedTrees(Baseline):
     The report names the library only. Chosen here: depth, learning rate and leaf size by the
     validation score, of all combinations in `grids`, each stopped early on it; the id columns are
     the library's own categories, one per field, and how often each id is in the last `window`
-    choices; beside numbers they are left out unless `ids`."""
+    choices; beside numbers they are left out."""
 
     published_name: ClassVar[str | None] = "XGBOOST"
-    grids: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+    grids: ClassVar[Grids] = {
         "depth": (2, 4),
         "eta": (0.05, 0.2),
         "min_child_weight": (1.0, 0.2),
     }
     """values tried for the settings that are left open"""
 
-    rounds: int = 500
+    rounds: CountFromOne = 500
     """at most so many trees"""
-    patience: int = 50
+    patience: CountFromOne = 50
     """stop after so many trees without a better validation score"""
-    depth: int | None = None
+    depth: CountFromOne | None = None
     """depth of the trees; None chooses it on validation"""
-    eta: float | None = None
+    eta: Share | None = None
     """learning rate; None chooses it on validation"""
-    ids: bool = False
-    """read the id columns although the bag has numbers"""
-    window: int = 10
+    window: CountFromOne = 10
     """so many of the last choices are read as id columns"""
-    min_child_weight: float | None = None
+    min_child_weight: NotNegative | None = None
     """least sum of hessians in a leaf; None chooses it on validation"""
-    l2: float = 1.0
+    l2: NotNegative = 1.0
     """L2 penalty of the leaves"""
-    subsample: float = 0.8
+    subsample: Share = 0.8
     """share of candidates drawn for each tree"""
-    columns: float = 0.8
+    columns: Share = 0.8
     """share of columns drawn for each tree"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _xgboost()
-        for name in ("rounds", "patience", "window", "depth"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ConfigError(f"{name} must be at least 1, got {value}")
-        for name in ("eta", "subsample", "columns"):
-            if (value := getattr(self, name)) is not None and not 0 < value <= 1:
-                raise ConfigError(f"{name} must be above 0 and at most 1, got {value}")
-        for name in ("min_child_weight", "l2"):
-            if (value := getattr(self, name)) is not None and value < 0:
-                raise ConfigError(f"{name} must be at least 0, got {value}")
 
     @abstractmethod
-    def _objective(self, encoded: EncodedSessions) -> tuple[dict[str, Any], Objective | None]:
+    def _objective(self, encoded: EncodedSessions) -> tuple[dict[str, object], Objective | None]:
         """The library's parameters and the objective; None for one of its own."""
 
     @abstractmethod
     def _loss(self, scores: Float64Array, encoded: EncodedSessions) -> float:
         """The validation score, low is good."""
 
-    def _fit(
-        self, train: EncodedSessions, validation: EncodedSessions, observer: Any
-    ) -> list[dict[str, Any]]:
+    def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> Rows:
         data, held = self._data(train), self._data(validation)
-        rows: list[dict[str, Any]] = []
+        given = {name: getattr(self, name) for name in self.grids}
+        rows: Rows = []
         best = np.inf
-        for combination in itertools.product(*map(self._grid, self.grids)):
-            tried = dict(zip(self.grids, combination, strict=True))
+        for tried in combinations(
+            {
+                name: grid if given[name] is None else (given[name],)
+                for name, grid in self.grids.items()
+            }
+        ):
             booster = self._boost(train, data, validation, held, tried)
-            row = tried | self._row(booster, held, validation)
-            rows.append(row)
-            if row["val_loss"] < best:
-                best, self.booster = row["val_loss"], booster
+            scores = _margins(booster, held)
+            loss = self._loss(scores, validation)
+            figures = {"val_loss": loss, "val_prec1": validation_prec1(scores, validation)}
+            rows.append(tried | {"trees": booster.num_boosted_rounds()} | figures)
+            if loss < best:
+                best, self.booster = loss, booster
         self.settings_tried = len(rows)
         return rows
-
-    def _grid(self, name: str) -> tuple[Any, ...]:
-        value = getattr(self, name)
-        return self.grids[name] if value is None else (value,)
 
     def _boost(
         self,
         train: EncodedSessions,
-        data: Any,
+        data: DMatrix,
         validation: EncodedSessions,
-        held: Any,
-        tried: dict[str, Any],
-    ) -> Any:
+        held: DMatrix,
+        tried: Values,
+    ) -> Booster:
         """An ensemble, cut at its best tree."""
-        parameters, objective = self._objective(train)
-        parameters |= {
+        own, objective = self._objective(train)
+        parameters = own | {
             "max_depth": tried["depth"],
             "eta": tried["eta"],
             "min_child_weight": tried["min_child_weight"],
@@ -134,13 +142,10 @@ class BoostedTrees(Baseline):
             "verbosity": 0,
         }
 
-        def metric(margins: np.ndarray, held: Any) -> tuple[str, float]:
+        def metric(margins: np.ndarray, held: DMatrix) -> tuple[str, float]:
             return "loss", self._loss(margins.astype(np.float64), validation)
 
-        stop = _xgboost().callback.EarlyStopping(
-            rounds=self.patience, save_best=True, maximize=False
-        )
-        return _xgboost().train(
+        booster: Booster = _xgboost().train(
             parameters,
             data,
             self.rounds,
@@ -148,46 +153,37 @@ class BoostedTrees(Baseline):
             obj=objective,
             custom_metric=metric,
             verbose_eval=False,
-            callbacks=[stop],
+            callbacks=[
+                _xgboost().callback.EarlyStopping(
+                    rounds=self.patience, save_best=True, maximize=False
+                )
+            ],
         )
+        return booster
 
-    def _row(self, booster: Any, held: Any, validation: EncodedSessions) -> dict[str, Any]:
-        scores = _margins(booster, held)
-        return {
-            "trees": booster.num_boosted_rounds(),
-            "val_loss": self._loss(scores, validation),
-            "val_prec1": validation_prec1(scores, validation),
-        }
-
-    def _data(self, encoded: EncodedSessions) -> Any:
+    def _data(self, encoded: EncodedSessions) -> DMatrix:
         everything = to_tensors(assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32)))
         label = np.zeros(len(encoded.ids), dtype=np.float32)
         label[everything.chosen.numpy()] = 1
         sizes = np.diff(encoded.display_offsets)
         return self._matrix(everything, label=label, group=sizes)
 
-    def _matrix(self, batch: BatchTensors, **labels: Any) -> Any:
-        """What the trees read, a row per candidate: the numbers, or numbers, categories and the
-        choices so far."""
+    def _matrix(self, batch: BatchTensors, **labels: np.ndarray) -> DMatrix:
+        """What the trees read, a row per candidate: the numbers, or categories and the choices so
+        far."""
         assert self.space is not None
-        numbers = batch.source.numbers
-        if numbers.shape[1] and not self.ids:
-            return _xgboost().DMatrix(numbers, nthread=1, **labels)
-        # a field's unknown row is code 0, which a sparse matrix leaves out: to the library, a
-        # missing value
-        codes = batch.source.ids - np.array([part.start for part in self.space.categorical])
-        before = chosen_before(batch, self.space.n_ids, self.window)
-        event = np.repeat(np.arange(batch.n_events), np.diff(batch.source.display_offsets))
-        parts = [
-            sparse.csr_matrix(codes.astype(np.float32)),
-            sparse.csr_matrix(numbers),
-            before[event],
-        ]
-        types = ["c"] * codes.shape[1] + ["q"] * (numbers.shape[1] + self.space.n_ids)
-        columns = sparse.hstack(parts, format="csr")
-        return _xgboost().DMatrix(
-            columns, nthread=1, feature_types=types, enable_categorical=True, **labels
-        )
+        columns, more = batch.source.numbers, {}
+        if not columns.shape[1]:
+            # a field's unknown row is code 0, which a sparse matrix leaves out: to the library, a
+            # missing value
+            codes = batch.source.ids - np.array([part.start for part in self.space.categorical])
+            before = chosen_before(batch, self.space.n_ids, self.window)
+            event = np.repeat(np.arange(batch.n_events), np.diff(batch.source.display_offsets))
+            columns = sparse.hstack([codes.astype(np.float32), before[event]], format="csr")
+            types = ["c"] * codes.shape[1] + ["q"] * self.space.n_ids
+            more = {"feature_types": types, "enable_categorical": True}
+        matrix: DMatrix = _xgboost().DMatrix(columns, nthread=1, **more, **labels)
+        return matrix
 
     def _scores(self, batch: BatchTensors) -> Float64Array:
         return _margins(self.booster, self._matrix(batch))
@@ -208,8 +204,8 @@ class XgboostSoftmax(BoostedTrees):
     name: ClassVar[str] = "xgboost"
     fit_link: ClassVar[bool] = False
 
-    def _objective(self, encoded: EncodedSessions) -> tuple[dict[str, Any], Objective | None]:
-        def objective(margins: np.ndarray, data: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _objective(self, encoded: EncodedSessions) -> tuple[dict[str, object], Objective | None]:
+        def objective(margins: np.ndarray, data: DMatrix) -> tuple[np.ndarray, np.ndarray]:
             return softmax_gradient(
                 margins, data.get_label(), encoded.display_offsets, self.outside
             )
@@ -218,12 +214,7 @@ class XgboostSoftmax(BoostedTrees):
 
     def _loss(self, scores: Float64Array, encoded: EncodedSessions) -> float:
         """NLL, nats per event."""
-        offsets = torch.from_numpy(encoded.display_offsets)
-        log_probs, no_click = segment_log_softmax(torch.from_numpy(scores), offsets, self.outside)
-        clicked = encoded.choices >= 0
-        chosen = encoded.display_offsets[:-1][clicked] + encoded.choices[clicked]
-        total = float(log_probs.numpy()[chosen].sum()) + float(no_click.numpy()[~clicked].sum())
-        return -total / encoded.n_events
+        return choice_nll(scores, encoded, self.outside)(Link()) / encoded.n_events
 
 
 @dataclass(eq=False)
@@ -233,14 +224,12 @@ class XgboostRank(BoostedTrees):
 
     name: ClassVar[str] = "xgboost-rank"
 
-    def _fit(
-        self, train: EncodedSessions, validation: EncodedSessions, observer: Any
-    ) -> list[dict[str, Any]]:
+    def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> Rows:
         # the library weights a pair by its places in the present order, and breaks ties by the
         # order of the rows
-        return super()._fit(shuffled_within_sets(train, self.seed), validation, observer)
+        return super()._fit(shuffled_within_sets(train, self.seed), validation)
 
-    def _objective(self, encoded: EncodedSessions) -> tuple[dict[str, Any], Objective | None]:
+    def _objective(self, encoded: EncodedSessions) -> tuple[dict[str, object], Objective | None]:
         return {"objective": "rank:ndcg"}, None
 
     def _loss(self, scores: Float64Array, encoded: EncodedSessions) -> float:
@@ -272,7 +261,11 @@ def chosen_before(batch: BatchTensors, n_ids: int, window: int) -> sparse.csr_ma
     """How often each id is in the last `window` choices before each event, shape (n_events,
     n_ids)."""
     expanded = prefixes(batch.token_offsets, window)
-    tokens = _multi_hot(batch.tokens.ids.numpy(), batch.tokens.offsets.numpy(), n_ids)
+    ids = batch.tokens.ids.numpy()
+    tokens = sparse.csr_matrix(
+        (np.ones(len(ids), dtype=np.float32), ids, batch.tokens.offsets.numpy()),
+        shape=(batch.tokens.n_bags, n_ids),
+    )
     ones = np.ones(len(expanded.rows), dtype=np.float32)
     starts = np.zeros(batch.n_events + 1, dtype=np.int64)
     starts[batch.later_events.numpy() + 1] = np.diff(expanded.offsets.numpy())
@@ -293,17 +286,11 @@ def shuffled_within_sets(encoded: EncodedSessions, seed: int) -> EncodedSessions
     return replace(encoded, choices=choices, ids=encoded.ids[order], numbers=encoded.numbers[order])
 
 
-def _multi_hot(ids: np.ndarray, offsets: np.ndarray, n_ids: int) -> sparse.csr_matrix:
-    return sparse.csr_matrix(
-        (np.ones(len(ids), dtype=np.float32), ids, offsets), shape=(len(offsets) - 1, n_ids)
-    )
-
-
-def _margins(booster: Any, data: Any) -> Float64Array:
+def _margins(booster: Booster, data: DMatrix) -> Float64Array:
     return np.asarray(booster.predict(data, output_margin=True), dtype=np.float64)
 
 
-def _xgboost() -> Any:
+def _xgboost() -> ModuleType:
     """The library, imported when it is used. Raises ConfigError where it is not installed."""
     try:
         import xgboost

@@ -145,6 +145,6 @@ def make_policy(name: str, world: World, sources: Sources, seed: int = 0) -> Pol
 def fitted_model(name: str, log: SessionLog, seed: int) -> ChoiceModel:
     """A published model fitted on a log, protocol bags; without places, for it ranks a pool that
     has none."""
-    model = baseline_class(name).from_settings({"protocol": "bags", "seed": seed})
+    model = baseline_class(name).from_mapping({"protocol": "bags", "seed": seed})
     model.fit(dataclasses.replace(log, ordered=False))
     return model

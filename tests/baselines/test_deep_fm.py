@@ -10,24 +10,11 @@ import torch
 
 from fastgaum.baselines.deep_fm import DeepFm
 from fastgaum.baselines.gradient import mean_of_choices
-from fastgaum.errors import ConfigError
 from fastgaum.features.batches import assemble
 from fastgaum.nets.bags import bag_sum
 from fastgaum.nets.segments import expand_to_candidates
 from fastgaum.nets.tensors import to_tensors
-from tests.baselines.contract import check_baseline, check_beats_random, check_learns
 from tests.builders import random_log
-
-
-@pytest.mark.parametrize("protocol", ["identity", "bags"])
-def test_contract(protocol: str) -> None:
-    check_baseline(DeepFm(protocol=protocol, epochs=6))
-
-
-@pytest.mark.parametrize("protocol", ["identity", "bags"])
-def test_learns(protocol: str) -> None:
-    check_learns(DeepFm(protocol=protocol))
-    check_beats_random(DeepFm(protocol=protocol, search=False, epochs=10))
 
 
 @pytest.mark.parametrize("protocol", ["identity", "bags"])
@@ -60,9 +47,3 @@ def test_the_network_is_the_papers_with_every_field_built(protocol: str) -> None
             network.first(fields.flatten(1))
         ).squeeze(1)
         torch.testing.assert_close(network(batch), expected, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("setting", [{"dim": 0}, {"hidden": []}, {"loss": "hinge"}])
-def test_impossible_settings(setting: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(setting))):
-        DeepFm.from_settings(setting)

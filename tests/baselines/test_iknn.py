@@ -7,30 +7,8 @@ import numpy as np
 import pytest
 
 from fastgaum.baselines.iknn import ItemKnn
-from fastgaum.errors import ConfigError
-from fastgaum.logs.log import SessionLog
-from tests.baselines.contract import check_baseline, check_beats_random, check_learns, scores_of
+from tests.baselines.contract import co_choice_log, scores_of
 from tests.builders import log_of
-
-
-def co_choice_log(repeats: int = 8) -> SessionLog:
-    """Between 3 and 4, as often chosen as each other, 3 follows 0 and 4 follows 1; 2 is never
-    chosen."""
-    after_0 = [([2, 0], 1), ([4, 3], 1)]
-    after_1 = [([1, 2], 0), ([4, 3], 0)]
-    return log_of([after_0, after_1] * (4 * repeats), [0, 0, 0, 0, 1, 1, 2, 2] * repeats)
-
-
-def test_contract() -> None:
-    check_baseline(ItemKnn())
-
-
-def test_learns() -> None:
-    check_learns(ItemKnn(), co_choice_log())
-
-
-def test_beats_random() -> None:
-    check_beats_random(ItemKnn())
 
 
 def test_similarities_join_the_sessions_of_a_user() -> None:
@@ -60,22 +38,6 @@ def test_a_tie_of_the_neighbours_is_broken_by_popularity() -> None:
     assert 0 == first["i2"] < first["i0"] <= 0.001
     assert second["i3"] > second["i4"]
     assert second["i4"] <= 0.001 < second["i3"]
-
-
-@pytest.mark.parametrize(
-    ("settings", "named"),
-    [
-        ({"neighbours": 0}, "neighbours"),
-        ({"shrinkage": -1.0}, "shrinkage"),
-        ({"shrinkage": "many"}, "shrinkage"),
-        ({"decay": 1.5}, "decay"),
-        ({"repeat": float("nan")}, "repeat"),
-        ({"popularity": "fame"}, "popularity"),
-    ],
-)
-def test_impossible_settings_are_named(settings: dict[str, object], named: str) -> None:
-    with pytest.raises(ConfigError, match=named):
-        ItemKnn.from_settings(settings)
 
 
 @pytest.mark.parametrize(

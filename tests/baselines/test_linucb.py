@@ -8,22 +8,10 @@ import pytest
 
 from fastgaum.baselines.linucb import LinUcb
 from fastgaum.config import Protocol
-from fastgaum.errors import ConfigError
-from tests.baselines.contract import check_baseline, check_beats_random, check_learns, scores_of
+from tests.baselines.contract import scores_of
 from tests.builders import log_of, random_log
 
 PROTOCOLS: tuple[Protocol, ...] = ("identity", "bags")
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_contract(protocol: Protocol) -> None:
-    check_baseline(LinUcb(protocol=protocol))
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_learns(protocol: Protocol) -> None:
-    check_learns(LinUcb(protocol=protocol))
-    check_beats_random(LinUcb(protocol=protocol))
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -60,9 +48,3 @@ def test_what_was_seldom_displayed_has_the_larger_bonus() -> None:
     model.fit(log)
     known, rare, unknown = scores_of(model, log, log.sessions_in("test"))
     assert known < rare < unknown
-
-
-@pytest.mark.parametrize("settings", [{"ridge": 0.0}, {"alpha": "high"}])
-def test_impossible_settings_are_named(settings: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(settings))):
-        LinUcb.from_settings(settings)

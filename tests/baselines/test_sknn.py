@@ -1,33 +1,12 @@
-"""Session kNN, by vectors and in a cascade with the S-RNN: the contract, and a toy that only
-co-choice explains."""
+"""Session kNN, by vectors and in a cascade with the S-RNN: what neighbours add."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from fastgaum.baselines.base import Baseline
 from fastgaum.baselines.sknn import CascadeSessionKnn, VectorSessionKnn
-from tests.baselines.contract import check_baseline, check_beats_random, check_learns, scores_of
-from tests.baselines.test_iknn import co_choice_log
+from tests.baselines.contract import co_choice_log, scores_of
 from tests.builders import log_of
-
-MODELS = [VectorSessionKnn(), CascadeSessionKnn()]
-
-
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
-def test_contract(model: Baseline) -> None:
-    check_baseline(model)
-
-
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
-def test_learns(model: Baseline) -> None:
-    check_learns(model, co_choice_log())
-
-
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
-def test_beats_random(model: Baseline) -> None:
-    check_beats_random(model)
 
 
 def test_later_choices_weigh_more() -> None:

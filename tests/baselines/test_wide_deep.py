@@ -7,28 +7,13 @@ import pytest
 import torch
 
 from fastgaum.baselines.gradient import last_choices, mean_of_choices
-from fastgaum.baselines.wide_deep import WideDeep, WideDeepCcf, WideDeepLr, hashed
-from fastgaum.errors import ConfigError
+from fastgaum.baselines.wide_deep import WideDeepCcf, WideDeepLr, hashed
 from fastgaum.features.batches import assemble
 from fastgaum.features.space import FeatureSpace
 from fastgaum.nets.tensors import to_tensors
-from tests.baselines.contract import check_baseline, check_beats_random, check_learns
 from tests.builders import random_log
 
 BOTH = pytest.mark.parametrize("model", [WideDeepLr, WideDeepCcf])
-
-
-@pytest.mark.parametrize("protocol", ["identity", "bags"])
-@BOTH
-def test_contract(model: type[WideDeep], protocol: str) -> None:
-    check_baseline(model(protocol=protocol, epochs=8))
-
-
-@pytest.mark.parametrize("protocol", ["identity", "bags"])
-@BOTH
-def test_learns(model: type[WideDeep], protocol: str) -> None:
-    check_learns(model(protocol=protocol))
-    check_beats_random(model(protocol=protocol))
 
 
 def test_the_user_is_the_mean_of_the_earlier_choices() -> None:
@@ -69,9 +54,3 @@ def test_the_search_keeps_the_best_and_leaves_given_settings_alone() -> None:
     assert table.filter("best")["val_loss"].to_list() == [table["val_loss"].min()]
     assert "id_dropout" not in WideDeepCcf(epochs=3, id_dropout=0.2).fit(log).columns
     assert "id_dropout" not in WideDeepCcf(epochs=3, search=False).fit(log).columns
-
-
-@pytest.mark.parametrize("setting", [{"dim": 0}, {"hidden": []}, {"hidden": [0]}, {"crosses": 0}])
-def test_impossible_settings(setting: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(setting))):
-        WideDeepLr.from_settings(setting)

@@ -12,7 +12,6 @@ import torch
 pytest.importorskip("xgboost", reason="needs the extra 'baselines'")
 
 from fastgaum.baselines.xgboost_trees import (
-    BoostedTrees,
     XgboostRank,
     XgboostSoftmax,
     chosen_before,
@@ -25,23 +24,9 @@ from fastgaum.features.encoder import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.nets.segments import segment_logsumexp
 from fastgaum.nets.tensors import to_tensors
-from tests.baselines.contract import check_baseline, check_beats_random, check_learns
 from tests.builders import random_log
 
 BOTH = pytest.mark.parametrize("model", [XgboostSoftmax, XgboostRank])
-
-
-@pytest.mark.parametrize("protocol", ["identity", "bags"])
-@BOTH
-def test_contract(model: type[BoostedTrees], protocol: str) -> None:
-    check_baseline(model(protocol=protocol, rounds=15, eta=0.2))
-
-
-@pytest.mark.parametrize("protocol", ["identity", "bags"])
-@BOTH
-def test_learns(model: type[BoostedTrees], protocol: str) -> None:
-    check_learns(model(protocol=protocol))
-    check_beats_random(model(protocol=protocol))
 
 
 def encoded_log(no_click: float = 0.3) -> EncodedSessions:
@@ -119,11 +104,3 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(ConfigError, match=r"pip install 'fastgaum\[baselines\]'"):
         XgboostSoftmax()
-
-
-@pytest.mark.parametrize(
-    "setting", [{"depth": 0}, {"eta": 0.0}, {"rounds": 0}, {"l2": -1.0}, {"subsample": 2.0}]
-)
-def test_impossible_settings(setting: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(setting))):
-        XgboostRank.from_settings(setting)
