@@ -9,21 +9,12 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from fastgaum.cli.options import Json, Markdown, use_threads
+from fastgaum.cli.options import TableFiles, use_threads
 from fastgaum.cli.output import check_outputs, note, say, show_table, write_json, write_text
 
 
 def _flag(meaning: str) -> Parameter:
     return Parameter(help=meaning, negative="", show_default=False)
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class BenchFiles:
-    """Where the result is written beside the terminal."""
-
-    json: Json = None
-    markdown: Markdown = None
 
 
 @Parameter(name="*")
@@ -41,7 +32,7 @@ class Measures:
     ] = False
 
 
-NO_FILES, ALL_RACES = BenchFiles(), Measures()
+NO_FILES, ALL_RACES = TableFiles(), Measures()
 
 
 def bench_command(
@@ -49,7 +40,7 @@ def bench_command(
         str, Parameter(help="groups of races, or how their names begin; all if not given")
     ],
     measured: Measures = ALL_RACES,
-    files: BenchFiles = NO_FILES,
+    files: TableFiles = NO_FILES,
     threads: Annotated[
         int | None, Parameter(help="threads of torch and kernels; torch's default if not given")
     ] = None,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from fastgaum.cli.options import HeadOption, Json, RunPath, Threads, use_threads
+from fastgaum.cli.options import HeadOption, PlotFiles, RunPath, Threads, use_threads
 from fastgaum.cli.output import check_outputs, show_block, write_json, write_text
 from fastgaum.cli.progress import PartsProgress, Waiting
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading
@@ -29,17 +28,7 @@ class ReplayOptions:
     seed: Annotated[int, Parameter(help="seeds users, draws and permutations")] = 0
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
-class FidelityFiles:
-    """Where the result is written beside the terminal."""
-
-    json: Json = None
-    markdown: Annotated[Path | None, Parameter(help="also write the tables as markdown")] = None
-    plot: Annotated[Path | None, Parameter(help="also draw it, as .svg or .png")] = None
-
-
-DEFAULT_REPLAY, NO_FILES = ReplayOptions(), FidelityFiles()
+DEFAULT_REPLAY, NO_FILES = ReplayOptions(), PlotFiles()
 
 
 def fidelity_command(
@@ -48,7 +37,7 @@ def fidelity_command(
     /,
     *,
     replay: ReplayOptions = DEFAULT_REPLAY,
-    files: FidelityFiles = NO_FILES,
+    files: PlotFiles = NO_FILES,
     threads: Threads = None,
     reading: Reading = AS_IT_IS,
 ) -> None:

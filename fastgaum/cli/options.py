@@ -105,6 +105,33 @@ Settings = Annotated[
 ]
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class TableFiles:
+    """Where a table is written beside the terminal."""
+
+    json: Json = None
+    markdown: Markdown = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class PlotFiles(TableFiles):
+    """The same, and where it is drawn."""
+
+    plot: Annotated[Path | None, Parameter(help="also draw it, as .svg or .png")] = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class FigureFiles(TableFiles):
+    """The same, and where prec@1 is drawn."""
+
+    figure: Annotated[Path | None, Parameter(help="also draw prec@1 by model, as .svg or .png")] = (
+        None
+    )
+
+
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     """Read `key=value` texts; a later one wins.
 

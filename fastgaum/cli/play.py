@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from fastgaum.cli.options import Json, Markdown, Settings, parse_settings
+from fastgaum.cli.options import Settings, parse_settings
 
 if TYPE_CHECKING:
     from fastgaum.policies.rollout import Setting
@@ -95,15 +95,6 @@ class Trial:
         str | None, Parameter(help="the run's log, on which wd-lr and wd-ccf are fitted")
     ] = None
     settings: Settings = ()
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class TrialFiles:
-    """Where the table is written beside the terminal."""
-
-    json: Json = None
-    markdown: Markdown = None
 
 
 @Parameter(name="*")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from fastgaum.cli.options import DataDir, Device, Json, Markdown, Settings, parse_settings
+from fastgaum.cli.options import DataDir, Device, FigureFiles, Settings, parse_settings
 from fastgaum.cli.output import check_outputs, note, say, show_block, write_json, write_text
 from fastgaum.cli.progress import PartsProgress, note_compiling
 from fastgaum.errors import ConfigError
@@ -56,25 +56,13 @@ class Grid:
     settings: Settings = ()
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
-class TableFiles:
-    """Where the table is written beside the terminal."""
-
-    json: Json = None
-    markdown: Markdown = None
-    figure: Annotated[Path | None, Parameter(help="also draw prec@1 by model, as .svg or .png")] = (
-        None
-    )
-
-
-DEFAULT_GRID, NO_FILES = Grid(), TableFiles()
+DEFAULT_GRID, NO_FILES = Grid(), FigureFiles()
 
 
 def reproduce_command(
     *,
     grid: Grid = DEFAULT_GRID,
-    files: TableFiles = NO_FILES,
+    files: FigureFiles = NO_FILES,
     data_dir: DataDir = None,
     jobs: Annotated[
         int | None, Parameter(help="runs side by side, one thread each; all cores if not given")
@@ -196,7 +184,7 @@ def _jobs(jobs: int | None, device: str) -> int:
     return 1 if device != "cpu" and torch.cuda.is_available() else os.cpu_count() or 1
 
 
-def _write(result: dict[str, Any], files: TableFiles) -> None:
+def _write(result: dict[str, Any], files: FigureFiles) -> None:
     from fastgaum.reports.figures import draw_precision
     from fastgaum.reports.reproduce_table import reproduce_markdown
 

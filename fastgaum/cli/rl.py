@@ -13,6 +13,7 @@ from fastgaum.cli.manual import command, epilogue
 from fastgaum.cli.options import (
     COMMON,
     Json,
+    TableFiles,
     Threads,
     parse_settings,
     use_threads,
@@ -25,7 +26,7 @@ from fastgaum.cli.output import (
     write_json,
     write_text,
 )
-from fastgaum.cli.play import Learning, NewUsers, Play, PlayFromPool, Trial, TrialFiles
+from fastgaum.cli.play import Learning, NewUsers, Play, PlayFromPool, Trial
 from fastgaum.cli.progress import PartsProgress
 from fastgaum.cli.reading import AS_IT_IS, Reading
 from fastgaum.errors import ConfigError, OutputError
@@ -46,7 +47,7 @@ app = App(
 
 Run = Annotated[Path, Parameter(help="a run folder written by `fastgaum train`, or a model file")]
 PLAY, PLAY_FROM_POOL = Play(), PlayFromPool()
-DEFAULT_LEARNING, DEFAULT_TRIAL, NO_FILES = Learning(), Trial(), TrialFiles()
+DEFAULT_LEARNING, DEFAULT_TRIAL, NO_FILES = Learning(), Trial(), TableFiles()
 DEFAULT_USERS = NewUsers()
 
 
@@ -123,7 +124,7 @@ def evaluate_policies_command(
     /,
     *,
     trial: Trial = DEFAULT_TRIAL,
-    files: TrialFiles = NO_FILES,
+    files: TableFiles = NO_FILES,
     play: PlayFromPool = PLAY_FROM_POOL,
     threads: Threads = None,
     reading: Reading = AS_IT_IS,

@@ -3,28 +3,23 @@ nearly right, no colours in pipes."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import pty
-import resource
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from cyclopts import App
-from rich.console import Console
 
 from fastgaum.cli import progress as progress_module
 from fastgaum.cli.app import COMMANDS, app, main
 from fastgaum.cli.doctor import unnamed
 from fastgaum.cli.manual import EXAMPLES
 from fastgaum.cli.options import split_common
-from fastgaum.cli.progress import PartsProgress, Waiting
 from fastgaum.kernels import _cache, choice
 
 Fails = Callable[[list[str]], str]
@@ -171,52 +166,6 @@ def test_what_is_missing_is_named(argv: list[str], says: str, fails: Fails) -> N
     assert says in fails(argv)
 
 
-@pytest.fixture
-def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """Where a terminal of 80 columns would show its text."""
-    monkeypatch.setenv("TERM", "xterm")
-    text = io.StringIO()
-    console = Console(file=text, force_terminal=True, width=80, color_system=None)
-    monkeypatch.setattr("fastgaum.cli.progress.stderr", lambda: console)
-    return text
-
-
-def test_progress_says_rate_and_time_left_on_a_terminal(screen: io.StringIO) -> None:
-    with PartsProgress("scoring", "events") as progress:
-        for done in (1000, 2000, 3000):
-            progress(done, 4000, "well")
-            time.sleep(0.02)
-    shown = screen.getvalue()
-    for what in ("scoring", "3000/4000", "events", "/s", "0:00:0", "well"):
-        assert what in shown
-    assert "…" not in shown
-
-
-def test_stages_and_waiting_name_what_is_going_on(screen: io.StringIO) -> None:
-    with PartsProgress("converting", "") as progress:
-        progress.stage("rows read", 10, None)
-        progress.stage("shards written", 1, 2)
-    with Waiting("reading [clicks].csv"):
-        pass
-    for what in ("rows read", "shards written", "1/2", "reading [clicks].csv"):
-        assert what in screen.getvalue()
-
-
-def test_no_live_display_elsewhere(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with PartsProgress("scoring") as events, Waiting("reading"):
-        events(1, 2)
-    assert capsys.readouterr() == ("", "")
-    clock = iter([0.0, 0.5, 2.0, 2.1, 9.0])
-    monkeypatch.setattr("fastgaum.cli.progress.time.perf_counter", lambda: next(clock))
-    with PartsProgress("training", "runs", lines=True) as parts:
-        for done in (10, 20, 21, 100):
-            parts(done, 100)
-    # not within the first second, and once a tenth
-    assert capsys.readouterr().err == "training: 20 of 100 runs\ntraining: 100 of 100 runs\n"
-
-
 @pytest.mark.parametrize("no_color", [False, True])
 def test_colours_are_for_terminals_that_want_them(no_color: bool) -> None:
     env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "80"} | (
@@ -275,26 +224,6 @@ def test_the_doctor_names_nobody(
         assert facts[what]
         assert f"{what}:" in out
     assert "/mnt/USER/logs" in out
-
-
-def test_help_and_list_are_quick() -> None:
-    """Whole processes, the best of five: the bars are 0.3 s and 0.6 s on an idle machine.
-
-    What is counted is processor time: alone it is what the clock says, and a machine that does
-    other things stretches it less."""
-    for argv, bar in ((["--help"], 0.3), (["data", "list"], 0.6)):
-        took = []
-        for _ in range(5):
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            subprocess.run(
-                [sys.executable, "-m", "fastgaum", *argv],
-                check=True,
-                capture_output=True,
-                timeout=60,
-            )
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        assert min(took) < 1.5 * bar, took
 
 
 @pytest.mark.parametrize(

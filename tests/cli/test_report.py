@@ -53,30 +53,13 @@ def test_the_printed_commands_repeat_the_run(
     assert json.loads(Path("again.json").read_text())["heads"] == heads
 
 
-def test_two_runs_side_by_side_on_test(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert (
-        main(
-            [
-                "report",
-                "--compare",
-                str(trained),
-                str(trained),
-                "--split",
-                "test",
-                "-o",
-                str(tmp_path / "two.html"),
-            ]
-        )
-        == 0
-    )
-    assert "Paired differences" in (tmp_path / "two.html").read_text()
-    assert "look at them once" in capsys.readouterr().err
-
-
 def test_runs_of_two_logs_and_of_one_log_read_in_two_ways(
-    fails: Fails, trained: Path, log_file: Path, frame: pl.DataFrame, tmp_path: Path
+    fails: Fails,
+    trained: Path,
+    log_file: Path,
+    frame: pl.DataFrame,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     other, page = tmp_path / "other.parquet", tmp_path / "page.html"
     dropped = frame.filter(pl.col("split") == "validation")["session"][0]
@@ -99,6 +82,8 @@ def test_runs_of_two_logs_and_of_one_log_read_in_two_ways(
                 "--compare",
                 str(trained),
                 str(tmp_path / "c"),
+                "--split",
+                "test",
                 "-o",
                 str(page),
                 "--overwrite",
@@ -107,6 +92,7 @@ def test_runs_of_two_logs_and_of_one_log_read_in_two_ways(
         == 0
     )
     assert "Paired differences" in page.read_text()
+    assert "look at them once" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -121,10 +120,8 @@ def test_a_wrong_shard_ends_a_command_at_once(
 ) -> None:
     shutil.copytree(shards, tmp_path / "log")
     shutil.copy(tmp_path / "log" / "shard-00000.parquet", tmp_path / "log" / "shard-00002.parquet")
-    started = time.perf_counter()
     message = fails(COMMANDS[command](str(tmp_path / "log"), str(trained), str(tmp_path)))
     assert "shard-00002.parquet" in message
-    assert time.perf_counter() - started < 5
 
 
 def test_what_is_refused(
