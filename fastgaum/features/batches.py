@@ -20,7 +20,7 @@ from fastgaum.kernels.batching import (
     fill_rows,
     history_tokens,
 )
-from fastgaum.logs.log import FloatArray, IntArray
+from fastgaum.logs.log import FloatArray, IntArray, PackedArrays
 
 RowArray = npt.NDArray[np.int64]
 Sessions = EncodedSessions | SharedSessions
@@ -28,7 +28,7 @@ Sessions = EncodedSessions | SharedSessions
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(PackedArrays):
     """Whole sessions, packed; nothing is padded."""
 
     rows: IntArray | RowArray
@@ -63,16 +63,6 @@ class Batch:
     is_filler: bool = False
     """whether it stands for a process's share of a batch that has no session: nothing in it counts
     """
-
-    @property
-    def n_events(self) -> int:
-        """Number of events."""
-        return len(self.choices)
-
-    @property
-    def n_sessions(self) -> int:
-        """Number of sessions."""
-        return len(self.session_offsets) - 1
 
 
 def token_bags(batch: Batch) -> tuple[IntArray, IntArray, FloatArray]:

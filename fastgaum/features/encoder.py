@@ -38,7 +38,7 @@ from fastgaum.features.selection import (
 from fastgaum.kernels import candidate_numbers as kernels
 from fastgaum.kernels.batching import picked_size
 from fastgaum.logs.columns import MOST_NUMBER, show
-from fastgaum.logs.log import FloatArray, IntArray, SessionLog
+from fastgaum.logs.log import FloatArray, IntArray, PackedArrays, SessionLog
 from fastgaum.logs.vocabulary import N_RESERVED, Vocabulary
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class EncodedSessions:
+class EncodedSessions(PackedArrays):
     """Some sessions of one log as bags, packed; arrays as in SessionLog."""
 
     rows: IntArray
@@ -60,16 +60,6 @@ class EncodedSessions:
     """one id per candidate and categorical field, shape (n_candidates, n_categorical)"""
     numbers: FloatArray
     """standardised numbers, shape (n_candidates, n_numbers)"""
-
-    @property
-    def n_sessions(self) -> int:
-        """Number of sessions."""
-        return len(self.session_offsets) - 1
-
-    @property
-    def n_events(self) -> int:
-        """Number of events."""
-        return len(self.display_offsets) - 1
 
     @cached_property
     def largest(self) -> int:

@@ -36,8 +36,25 @@ NO_CLICK = -1
 SplitName = Literal["train", "validation", "test", "all"]
 
 
+class PackedArrays:
+    """What packed sessions have in common: a log's, encoded ones, a batch's."""
+
+    session_offsets: IntArray
+    display_offsets: IntArray
+
+    @property
+    def n_sessions(self) -> int:
+        """Number of sessions."""
+        return len(self.session_offsets) - 1
+
+    @property
+    def n_events(self) -> int:
+        """Number of events (display sets)."""
+        return len(self.display_offsets) - 1
+
+
 @dataclass(frozen=True)
-class SessionLog:
+class SessionLog(PackedArrays):
     """Sessions of events, each one display set and one choice, packed.
 
     Order within a display set carries no meaning unless `ordered` is true.
@@ -93,16 +110,6 @@ class SessionLog:
             event_ids=pl.Series("event", []),
             item_ids=item_ids.rename("item"),
         )
-
-    @property
-    def n_sessions(self) -> int:
-        """Number of sessions."""
-        return len(self.session_offsets) - 1
-
-    @property
-    def n_events(self) -> int:
-        """Number of events (display sets)."""
-        return len(self.display_offsets) - 1
 
     @property
     def n_candidates(self) -> int:

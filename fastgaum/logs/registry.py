@@ -185,11 +185,6 @@ def find_log(name: str, data_dir: str | os.PathLike[str] | None = None) -> Path 
     return None
 
 
-def available(data_dir: str | os.PathLike[str] | None = None) -> list[str]:
-    """Names that `load` can read now: their file is there."""
-    return [name for name in names() if find_log(name, data_dir) is not None]
-
-
 def resolve(
     name_or_path: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None
 ) -> Located:

@@ -15,7 +15,6 @@ from fastgaum.logs.read import load
 from fastgaum.logs.registry import (
     DataFile,
     Dataset,
-    available,
     cache_folder,
     card,
     data_folders,
@@ -125,7 +124,6 @@ def test_bundled_sample_has_the_hashes_of_the_registry() -> None:
 
 def test_the_sample_needs_no_data_folder(empty_home: Path) -> None:
     assert load("sample").n_events == 2000
-    assert available() == ["sample"]
     assert not empty_home.exists()
 
 
@@ -141,7 +139,6 @@ def test_names_are_looked_up_in_order(
     for folder in (nowhere, named, given):
         shutil.copyfile(real_folder / "yelp.txt", folder / "yelp.txt")
         assert find_log("yelp", given) == folder / "yelp.txt"
-    assert available(given) == ["yelp", "sample"]
     assert load("yelp", data_dir=given).n_events == 1725
 
 
