@@ -98,7 +98,7 @@ def floor_table(
 def means_of(precisions: Precisions) -> dict[str, dict[int, float]]:
     """The mean over events with a choice of each floor's precisions."""
     return {
-        name: {k: micro_mean(values).value for k, values in by_k.items()}
+        name: {k: micro_mean(values) for k, values in by_k.items()}
         for name, by_k in precisions.items()
     }
 

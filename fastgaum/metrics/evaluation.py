@@ -252,9 +252,7 @@ def evaluate_heads(
         heads={name: _figures(head, encoded, outside, ks) for name, head in heads.items()},
         n_events=encoded.n_events,
         n_users=len(np.unique(encoded.users)),
-        random={
-            k: 100 * random_floor(encoded.display_offsets, encoded.choices, k).value for k in ks
-        },
+        random={k: 100 * random_floor(encoded.display_offsets, encoded.choices, k) for k in ks},
         gap=gap,
         users=encoded.user_of_event,
     )
@@ -276,10 +274,8 @@ def _figures(
     )
     return HeadFigures(
         precision={k: bootstrap_mean(values, users) for k, values in per_event.items()},
-        per_user={k: user_mean(values, users).value for k, values in per_event.items()},
-        nontrivial={
-            k: nontrivial_mean(values, offsets, k).value for k, values in per_event.items()
-        },
+        per_user={k: user_mean(values, users) for k, values in per_event.items()},
+        nontrivial={k: nontrivial_mean(values, offsets, k) for k, values in per_event.items()},
         nll=bootstrap_mean(nll, users),
         brier=float(brier_score(probs, no_click_probs, offsets, choices).mean()),
         ece=expected_calibration_error(probs, candidate_outcomes(offsets, choices)),

@@ -15,8 +15,6 @@ kept."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
@@ -26,16 +24,6 @@ from fastgaum.kernels.ranking import rank_counts
 Float64Array = npt.NDArray[np.float64]
 AnyFloats = npt.NDArray[np.floating]
 AnyInts = npt.NDArray[np.integer]
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean together with its denominator."""
-
-    value: float
-    """the mean; NaN if nothing was counted"""
-    n: int
-    """what was counted: events, or users for `user_mean`"""
 
 
 def require_finite(scores: AnyFloats, display_offsets: AnyInts, what: str = "score") -> None:
@@ -86,33 +74,34 @@ def precision_at_k(
     return values
 
 
-def micro_mean(per_event: Float64Array) -> Mean:
-    """Mean over the events that count (not NaN), each with the same weight: the paper's average.
+def micro_mean(per_event: Float64Array) -> float:
+    """Mean over the events that count (not NaN), each with the same weight: the paper's average;
+    NaN if none counts.
 
     >>> micro_mean(np.array([1.0, 0.0, np.nan]))
-    Mean(value=0.5, n=2)
+    0.5
     """
     counted = per_event[~np.isnan(per_event)]
-    return Mean(float(counted.mean()) if len(counted) else float("nan"), len(counted))
+    return float(counted.mean()) if len(counted) else float("nan")
 
 
-def user_mean(per_event: Float64Array, users: AnyInts) -> Mean:
-    """Mean over users of each user's own mean; users (n_events,) any integer labels, n counts users
-    with an event.
+def user_mean(per_event: Float64Array, users: AnyInts) -> float:
+    """Mean over users, those with an event that counts, of each user's own mean; users (n_events,)
+    any integer labels.
 
     >>> user_mean(np.array([1.0, 1.0, 0.0]), np.array([7, 7, 3]))
-    Mean(value=0.5, n=2)
+    0.5
     """
     sums, counts = sums_by_user(per_event, users)
-    return Mean(float((sums / counts).mean()) if len(sums) else float("nan"), len(sums))
+    return float((sums / counts).mean()) if len(sums) else float("nan")
 
 
-def nontrivial_mean(per_event: Float64Array, display_offsets: AnyInts, k: int) -> Mean:
+def nontrivial_mean(per_event: Float64Array, display_offsets: AnyInts, k: int) -> float:
     """Mean over the events with more than k candidates: on the others prec@k is 1 whatever the
     model says.
 
     >>> nontrivial_mean(np.array([1.0, 0.0]), np.array([0, 1, 4]), 1)
-    Mean(value=0.0, n=1)
+    0.0
     """
     return micro_mean(per_event[np.diff(display_offsets) > k])
 
@@ -133,12 +122,12 @@ def sums_by_user(per_event: Float64Array, users: AnyInts) -> tuple[Float64Array,
     return sums, np.bincount(rows, minlength=len(distinct)).astype(np.float64)
 
 
-def random_floor(display_offsets: AnyInts, choices: AnyInts, k: int) -> Mean:
+def random_floor(display_offsets: AnyInts, choices: AnyInts, k: int) -> float:
     """Exact prec@k of a random order: the mean of min(k, n) / n over events with a choice, n
     candidates each.
 
     >>> random_floor(np.array([0, 1, 5]), np.array([0, 3]), 2)
-    Mean(value=0.75, n=2)
+    0.75
     """
     sizes = np.diff(display_offsets)
     floor = np.minimum(k, sizes) / sizes

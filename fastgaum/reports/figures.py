@@ -18,6 +18,7 @@ from fastgaum.reports.table import Json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _OURS, _OTHER, _PUBLISHED, _FLOOR = "#1f6feb", "#57606a", "#d1242f", "#8c959f"
 _FLOOR_LINES = {
@@ -62,19 +63,20 @@ def draw_precision(result: Json, path: Path, *, narrow: bool = False) -> None:
             panel.set_yticks(range(len(keys)), [label_of(key, keys) for key in keys])
             for text, key in zip(panel.get_yticklabels(), keys, strict=True):
                 text.set_color(_colour(key))
-        handles = {
-            label: handle
-            for panel in panels
-            for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
-        }
-        figure.legend(
-            handles.values(),
-            handles.keys(),
-            loc="outside lower center",
-            ncols=2 if narrow else 4,
-            frameon=False,
-        )
+        _legend(figure, 2 if narrow else 4)
         save_figure(figure, path)
+
+
+def _legend(figure: Figure, columns: int) -> None:
+    """One legend below all panels, each label once."""
+    shown = {
+        label: handle
+        for panel in figure.axes
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        shown.values(), shown.keys(), loc="outside lower center", ncols=columns, frameon=False
+    )
 
 
 def _order(tables: Iterable[Rows]) -> Keys:
@@ -180,14 +182,7 @@ def draw_fidelity(report: Json, path: Path) -> None:
             fill(panel)
             panel.spines[["top", "right"]].set_visible(False)
         figure.suptitle(f"{report['log']['name']}, {report['split']} split")
-        shown = {
-            label: handle
-            for panel in figure.axes
-            for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
-        }
-        figure.legend(
-            shown.values(), shown.keys(), loc="outside lower center", ncols=2, frameon=False
-        )
+        _legend(figure, 2)
         save_figure(figure, path)
 
 

@@ -143,7 +143,7 @@ def _floors(splits: Sequence[SessionLog]) -> dict[str, dict[str, float]]:
     parts = [floor_precisions(split, "test", KS) for split in splits]
     return {
         floor.replace(" ", "_"): {
-            str(k): micro_mean(np.concatenate([part[floor][k] for part in parts])).value for k in KS
+            str(k): micro_mean(np.concatenate([part[floor][k] for part in parts])) for k in KS
         }
         for floor in parts[0]
     }

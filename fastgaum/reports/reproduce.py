@@ -229,8 +229,8 @@ def cells_of(
             "ci": [interval.low, interval.high],
             "published": published_mean(dataset, published_row(row.model, row.head), k),
             "n_events": interval.n_events,
-            "prec_nontrivial": micro_mean(values[events.sizes > k]).value,
-            "prec_per_user": user_mean(values, events.users).value,
+            "prec_nontrivial": micro_mean(values[events.sizes > k]),
+            "prec_per_user": user_mean(values, events.users),
             "way_to_oracle": way,
             "by_split": _by_split(row, resplits, k),
         }
@@ -287,7 +287,7 @@ def compare_rows(rows: Sequence[Row], events: PooledEvents, k: int) -> tuple[lis
         more than chance; floors never are. And the column's summary: {best, ours}, ours None where
         it is not among the rows.
     """
-    means = [micro_mean(row.values[k]).value for row in rows]
+    means = [micro_mean(row.values[k]) for row in rows]
     ranks = sorted(range(len(rows)), key=lambda i: math.inf if math.isnan(means[i]) else -means[i])
     ordered = [rows[i] for i in ranks]
     parts = []

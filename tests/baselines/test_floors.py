@@ -83,7 +83,7 @@ def test_random_is_exact_and_ties_are_shared() -> None:
     table = floor_table(small_log(), ks=(1, 2, 3))
     offsets, choices = np.array([0, 4, 6]), np.array([3, 0])
     for k in (1, 2, 3):
-        assert table["random"][k] == pytest.approx(100 * random_floor(offsets, choices, k).value)
+        assert table["random"][k] == pytest.approx(100 * random_floor(offsets, choices, k))
     # Event 0 chose `new`, which counts put last with c (b = 2, t = 1); event 1 chose b over c.
     assert table["train click count"] == pytest.approx({1: 50.0, 2: 50.0, 3: 75.0})
 
