@@ -79,8 +79,7 @@ def train_policy_command(
     from fastgaum.files import atomic
     from fastgaum.locks import folder_lock, require_free
     from fastgaum.policies.config import PolicyConfig
-    from fastgaum.policies.policy_file import POLICY_FILE, save_policy
-    from fastgaum.policies.registry import require_trained, untrained
+    from fastgaum.policies.registry import POLICY_FILE, require_trained, save_policy, untrained
     from fastgaum.policies.training import TRAINING_FILE, TrainingTerms
 
     require_trained(policy)
@@ -191,9 +190,8 @@ def adapt_command(
     not know of it."""
     check_outputs(json)
     from fastgaum.policies.evaluation import adaptation, adaptation_summary
-    from fastgaum.policies.policy_file import load_policy
     from fastgaum.policies.q_learning import QLearner
-    from fastgaum.policies.registry import untrained
+    from fastgaum.policies.registry import load_policy, untrained
     from fastgaum.policies.transfer import shared_pool
 
     seeds, episodes, other = new.seeds, new.episodes, new.other
@@ -287,7 +285,7 @@ def _sizes(text: str) -> list[int]:
 
 def _check_folder(folder: Path, resume: bool) -> None:
     """Raise OutputError or ConfigError unless a training may begin, or go on, in a folder."""
-    from fastgaum.policies.policy_file import POLICY_FILE
+    from fastgaum.policies.registry import POLICY_FILE
     from fastgaum.policies.training import TRAINING_FILE
 
     if resume and COMMON.overwrite:

@@ -86,8 +86,7 @@ def simulate_command(
     was trained plays its own pool and size of slates, and learns no more."""
     check_table_output(out)
     check_outputs(json)
-    from fastgaum.policies.policy_file import load_policy
-    from fastgaum.policies.registry import POLICIES, TRAINED, Sources, make_policy
+    from fastgaum.policies.registry import POLICIES, TRAINED, Sources, load_policy, make_policy
     from fastgaum.policies.rollout import Setting
     from fastgaum.policies.trajectories import trajectories
     from fastgaum.worlds.learned_world import LearnedWorld

@@ -24,8 +24,7 @@ from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
 from fastgaum.policies import evaluation as evaluate
 from fastgaum.policies import training as train
-from fastgaum.policies.policy_file import load_policy
-from fastgaum.policies.registry import POLICIES
+from fastgaum.policies.registry import POLICIES, load_policy
 from fastgaum.worlds.learned_world import LearnedWorld
 
 SMALL = [

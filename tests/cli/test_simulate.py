@@ -11,7 +11,7 @@ import pytest
 
 from fastgaum.cli.app import main
 from fastgaum.models.user_model import UserModel
-from fastgaum.policies.policy_file import load_policy
+from fastgaum.policies.registry import load_policy
 from fastgaum.policies.rollout import Setting, play
 from fastgaum.worlds.learned_world import LearnedWorld
 

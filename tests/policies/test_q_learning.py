@@ -17,9 +17,8 @@ from fastgaum.policies.dqn import CascadeDqn, Dqn
 from fastgaum.policies.evaluation import Estimate, adaptation, difference, judge
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.policies.linucb import LinUcbPolicy
-from fastgaum.policies.policy_file import load_policy, save_policy
 from fastgaum.policies.q_learning import ReplayBuffer, Steps
-from fastgaum.policies.registry import LEARNERS, TRAINED, untrained
+from fastgaum.policies.registry import LEARNERS, TRAINED, load_policy, save_policy, untrained
 from fastgaum.policies.rollout import Setting, play, rollout
 from fastgaum.policies.slateq import SlateQ
 from fastgaum.policies.training import train_policy

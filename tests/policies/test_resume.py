@@ -13,9 +13,8 @@ import pytest
 from fastgaum.errors import CheckpointError, ConfigError
 from fastgaum.policies import training as module
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.policy_file import save_policy
 from fastgaum.policies.q_learning import QLearner
-from fastgaum.policies.registry import LEARNERS, TRAINED, untrained
+from fastgaum.policies.registry import LEARNERS, TRAINED, save_policy, untrained
 from fastgaum.policies.rollout import Setting
 from fastgaum.policies.training import (
     PolicyProgress,

@@ -11,8 +11,7 @@ import pytest
 from fastgaum.errors import ConfigError
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel
-from fastgaum.policies.heuristics import Greedy, RandomPolicy
-from fastgaum.policies.model_policy import ModelPolicy
+from fastgaum.policies.heuristics import Greedy, ModelPolicy, RandomPolicy
 from fastgaum.policies.rollout import Setting, play, rollout
 from fastgaum.policies.transfer import TransferPolicy, shared_items, shared_pool
 from fastgaum.worlds.learned_world import LearnedWorld

@@ -22,42 +22,6 @@ def made(mode: AutoresetMode | str, **options: Any) -> UserVectorEnv:
     return UserVectorEnv(3, world=WORLD, slate_size=2, horizon=4, autoreset_mode=mode, **options)
 
 
-def test_next_step_spends_a_step_on_the_reset() -> None:
-    env = made("NEXT_STEP")
-    first, _ = env.reset(seed=1)
-    for t in range(1, 5):
-        last, _, terminated, truncated, info = env.step(SLATES)
-        assert truncated.all() == (t == 4)
-        assert not terminated.any()
-    again, rewards, terminated, truncated, info = env.step(
-        np.full((3, 2), 99)
-    )  # ignored: not even looked at
-    assert not rewards.any()
-    assert not terminated.any()
-    assert not truncated.any()
-    assert "item" not in info or not info["_item"].any()
-    assert not np.array_equal(again, last)
-    assert not np.array_equal(again, first), "the next episode draws anew"
-    assert env.step(SLATES)[4]["_item"].all()
-
-
-def test_same_step_returns_the_next_episode_and_keeps_the_end() -> None:
-    same, other = made("SAME_STEP"), made("NEXT_STEP")
-    same.reset(seed=1)
-    other.reset(seed=1)
-    for _ in range(4):
-        observation, rewards, _, truncated, info = same.step(SLATES)
-        last, others, _, _, last_info = other.step(SLATES)
-    assert truncated.all()
-    np.testing.assert_array_equal(rewards, others)
-    np.testing.assert_array_equal(np.stack(info["final_obs"]), last)
-    for name in ("item", "place", "utility"):
-        np.testing.assert_array_equal(info["final_info"][name], last_info[name])
-        assert info["final_info"][f"_{name}"].all()
-        assert not info[f"_{name}"].any()
-    np.testing.assert_array_equal(observation, other.step(SLATES)[0])
-
-
 @pytest.mark.parametrize("copy", [True, False])
 def test_the_final_observation_is_a_copy(copy: bool) -> None:
     env = made("SAME_STEP", observation="dict", copy=copy)
@@ -150,25 +114,6 @@ def test_gymnasium_s_statistics_wrapper_counts_episodes(mode: str) -> None:
             total[:] = 0
     assert set(lengths) == {4}
     assert len(set(returns)) > 3
-
-
-def test_users_of_a_cascade_need_not_be_at_the_same_place() -> None:
-    """Under NEXT_STEP a user that starts anew takes one step for it, and the others a pick."""
-    env = VectorCascadeWrapper(made("NEXT_STEP", leaving=0.5))
-    env.reset(seed=0)
-    rng = np.random.default_rng(0)
-    places, shown = set(), 0
-    for _ in range(60):
-        observation, rewards, terminated, truncated, info = env.step(rng.integers(12, size=3))
-        place = observation[:, WORLD.state_dim : WORLD.state_dim + 2].argmax(axis=1)
-        places.add(tuple(place.tolist()))
-        stepped = info["_item"] if "item" in info else np.zeros(3, bool)
-        shown += int(stepped.sum())
-        assert not rewards[~stepped].any()
-        assert not (terminated | truncated)[~stepped].any()
-        assert (place[stepped] == 0).all()
-    assert len(places) == 8
-    assert 60 < shown < 90
 
 
 @pytest.mark.parametrize("wrap", [False, True], ids=["slates", "cascade"])

@@ -15,24 +15,6 @@ from tests.worlds.small_world import SmallWorld
 WORLD = SmallWorld()
 
 
-def test_new_pools_are_told_of_with_a_mask() -> None:
-    env = UserVectorEnv(6, world=WORLD, slate_size=2, pool="per_user", pool_size=5, leaving=0.5)
-    _, info = env.reset(seed=0)
-    assert info["_pool"].all()
-    pools, ended, told = info["pool"], np.zeros(6, bool), 0
-    for _ in range(12):
-        _, _, terminated, truncated, info = env.step(np.tile([0, 1], (6, 1)))
-        new = info.get("_pool", np.zeros(6, bool))
-        np.testing.assert_array_equal(new, ended)
-        if new.any():
-            assert (info["pool"][new] != pools[new]).any()
-            np.testing.assert_array_equal(info["pool"][~new], pools[~new])
-            pools, told = info["pool"], told + new.sum()
-        ended = terminated | truncated
-    assert told > 6
-    np.testing.assert_array_equal(pools, env.pools.items)
-
-
 def test_an_action_names_places_of_the_pool_that_is_observed() -> None:
     env = UserVectorEnv(
         40, world=WORLD, slate_size=2, pool="per_step", pool_size=4, observation="dict"

@@ -51,12 +51,6 @@ def assert_equal(one: list[np.ndarray], other: list[np.ndarray]) -> None:
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("mode", ["NEXT_STEP", "SAME_STEP"])
-def test_a_user_is_the_same_in_small_and_large_company(mode: str) -> None:
-    few, many = (UserVectorEnv(n, autoreset_mode=mode, **OPTIONS) for n in (8, 700))
-    assert_equal(trajectory(few, 8, seed=5), trajectory(many, 8, seed=5))
-
-
 @pytest.mark.parametrize("pool", ["fixed", "per_step"])
 def test_every_world_gives_a_user_the_same_life_in_any_company_and_on_any_threads(
     any_world: World, pool: Any
