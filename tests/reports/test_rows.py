@@ -1,0 +1,235 @@
+"""Seeds are averaged, splits are pooled, and users are what an interval is about; who is compared
+with whom, and when a figure may be bold. Of figures of runs that were never trained."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fastgaum.logs.split import resplit
+from fastgaum.metrics.evaluation import Evaluation, HeadFigures
+from fastgaum.metrics.intervals import Interval, paired_difference
+from fastgaum.reports.grid import RunFigures
+from fastgaum.reports.log_facts import PooledEvents, dataset_facts
+from fastgaum.reports.reproduce import Row, cells_of, compare_rows, rows_of
+from tests.builders import random_log
+
+RANDOM = {"1": 50.0, "2": 100.0}
+
+
+def run_of(
+    values: np.ndarray, nll: float = 1.0, heads: tuple[str, ...] = ("reward",)
+) -> RunFigures:
+    """A run with these prec@1 per event, percent, NaN without a choice; prec@2 is the same."""
+    counted = ~np.isnan(values)
+    mean = float(values[counted].mean()) if counted.any() else float("nan")
+    precision = Interval(mean, mean, mean, int(counted.sum()), 1)
+    head = HeadFigures(
+        precision={1: precision, 2: precision},
+        per_user={},
+        nontrivial={},
+        nll=Interval(nll, nll, nll, len(values), 1),
+        brier=0.5,
+        ece=0.1,
+        no_click=None,
+        precision_per_event={1: values, 2: values},
+    )
+    test = Evaluation(dict.fromkeys(heads, head), len(values), 1, {1: 0.0, 2: 0.0}, None)
+    return RunFigures(test, None, 1.0, "bags", "loss", None)
+
+
+def events_of(users: list[list[int]]) -> PooledEvents:
+    """Test events by split, each of two candidates, by their users."""
+    every = np.concatenate([np.array(one, np.int32) for one in users])
+    return PooledEvents(every, np.full(len(every), 2, np.int32), tuple(map(len, users)))
+
+
+def row(
+    model: str, values: list[float] | np.ndarray, heads: tuple[str, ...] = ("reward",)
+) -> list[Row]:
+    """Rows of a model with one split and one seed."""
+    return rows_of(model, [[run_of(np.asarray(values, np.float64), heads=heads)]])
+
+
+def test_pooled_interval_is_a_bootstrap_over_users_with_their_events_of_all_splits() -> None:
+    """Against a naive twin that gathers a drawn user's events split by split."""
+    rng = np.random.default_rng(3)
+    users = [
+        rng.integers(0, 9, 14).tolist(),
+        rng.integers(3, 12, 20).tolist(),
+        rng.integers(0, 12, 11).tolist(),
+    ]
+    values = [[100.0 * (rng.random(len(one)) < 0.6) for _ in range(2)] for one in users]
+    (row,) = rows_of("logit", [[run_of(seed) for seed in split] for split in values])
+    cell = cells_of(row, "world", [1, 2, 3], events_of(users), RANDOM, None)[0]
+
+    by_user: dict[int, list[float]] = {}
+    for split_users, seeds in zip(users, values, strict=True):
+        for user, first, second in zip(split_users, *seeds, strict=True):
+            by_user.setdefault(user, []).append((first + second) / 2)
+    distinct = sorted(by_user)
+    draws = np.random.default_rng(0).integers(
+        len(distinct), size=(1000, len(distinct)), dtype=np.int32
+    )
+    means = [np.mean([value for i in drawn for value in by_user[distinct[i]]]) for drawn in draws]
+    assert cell["mean"] == pytest.approx(
+        np.mean([value for one in by_user.values() for value in one])
+    )
+    assert cell["ci"] == pytest.approx(np.quantile(means, [0.025, 0.975]).tolist())
+    assert cell["prec_per_user"] == pytest.approx(
+        np.mean([np.mean(one) for one in by_user.values()])
+    )
+    assert (cell["n_events"], cell["splits"], cell["seeds"]) == (45, 3, 2)
+
+
+def test_a_user_of_many_splits_does_not_narrow_the_interval() -> None:
+    """Ten splits that test the same users alike say no more than one."""
+    rng = np.random.default_rng(0)
+    users, values = list(range(60)), 100.0 * (rng.random(60) < 0.5)
+    widths = []
+    for n in (1, 10):
+        (row,) = rows_of("logit", [[run_of(values)]] * n)
+        low, high = cells_of(row, "world", list(range(n)), events_of([users] * n), RANDOM, None)[0][
+            "ci"
+        ]
+        widths.append(high - low)
+    assert widths[0] == pytest.approx(widths[1])
+
+
+def test_spread_over_seeds_is_that_of_their_pooled_means() -> None:
+    splits = [
+        [np.array([100.0, 0.0, 0.0]), np.array([100.0, 100.0, 0.0])],
+        [np.array([0.0]), np.array([100.0])],
+    ]
+    (row,) = rows_of("logit", [[run_of(seed) for seed in split] for split in splits])
+    cell = cells_of(row, "world", [7, 8], events_of([[0, 1, 2], [3]]), RANDOM, None)[0]
+    assert cell["mean"] == pytest.approx((25 + 75) / 2)
+    assert cell["sd"] == pytest.approx(np.std([25, 75], ddof=1))
+    assert cell["by_split"] == {"7": pytest.approx(50.0), "8": pytest.approx(50.0)}
+
+
+def test_events_without_a_choice_count_in_the_nll_only() -> None:
+    values = [np.array([100.0, np.nan, np.nan]), np.array([0.0])]
+    (row,) = rows_of("logit", [[run_of(values[0], nll=1.0)], [run_of(values[1], nll=5.0)]])
+    cell = cells_of(row, "world", [1, 2], events_of([[0, 1, 2], [3]]), RANDOM, None)[0]
+    assert (cell["mean"], cell["n_events"], cell["nll"]) == (50.0, 2, 2.0)
+
+
+def test_a_split_without_any_choice() -> None:
+    values = [np.array([100.0, 0.0]), np.array([np.nan])]
+    (row,) = rows_of("logit", [[run_of(one)] for one in values])
+    cell = cells_of(row, "world", [1, 2], events_of([[0, 1], [2]]), RANDOM, None)[0]
+    assert (cell["mean"], cell["sd"]) == (50.0, 0.0)
+
+
+def test_way_to_the_oracle() -> None:
+    (row,) = rows_of("logit", [[run_of(np.array([100.0, 50.0]))]])
+    cell = cells_of(row, "world", [None], events_of([[0, 1]]), RANDOM, {"1": 80.0, "2": 110.0})[0]
+    assert cell["way_to_oracle"] == pytest.approx((75 - 50) / (80 - 50))
+
+
+def test_events_and_facts_of_several_splits() -> None:
+    log = random_log(3, n_sessions=40, shared_users=True, no_click=0.1)
+    events = PooledEvents.of(log, [None, 2])
+    again = resplit(log, 2)
+    n = [int(np.diff(one.session_offsets)[one.sessions_in("test")].sum()) for one in (log, again)]
+    assert events.counts == tuple(n)
+    assert set(events.users[n[0] :]) == set(again.users[again.sessions_in("test")])
+    one, two, both = (
+        dataset_facts("world", log, seeds, PooledEvents.of(log, seeds))
+        for seeds in ([None], [2], [None, 2])
+    )
+    assert both["n_test_events"] == sum(n)
+    name = "test events that display one item"
+    shares = [facts["shares"][name] for facts in (one, two, both)]
+    assert shares[2]["n"] == shares[0]["n"] + shares[1]["n"]
+    assert shares[2]["percent"] == pytest.approx(
+        np.average([s["percent"] for s in shares[:2]], weights=n)
+    )
+    low, high = sorted(facts["floors"]["train_click_rate"]["1"] for facts in (one, two))
+    assert low <= both["floors"]["train_click_rate"]["1"] <= high
+
+
+USERS = list(range(40))
+EVENTS = events_of([USERS])
+GOOD, BAD = np.full(40, 100.0), np.zeros(40)
+HALF = np.where(np.arange(40) % 2, 100.0, 0.0)
+
+
+def test_the_best_is_compared_with_the_runner_up_and_others_with_the_best() -> None:
+    parts, column = compare_rows(
+        [*row("logit", HALF), *row("dfm", GOOD), *row("iknn", BAD)], EVENTS, 1
+    )
+    assert [part["vs_best_other"]["model"] for part in parts] == ["dfm", "logit", "dfm"]
+    assert [part["vs_best_other"]["diff"] for part in parts] == [-50, 50, -100]
+    assert [part["bold"] for part in parts] == [False, True, False]
+    assert (column["best"]["model"], column["best"]["bold"], column["ours"]) == ("dfm", True, None)
+    expected = paired_difference(GOOD, HALF, np.array(USERS))
+    assert parts[1]["vs_best_other"]["ci"] == [expected.low, expected.high]
+
+
+def test_the_interval_must_exclude_zero() -> None:
+    """One event in forty better is no more than chance."""
+    better = HALF.copy()
+    better[0] = 100.0
+    parts, _ = compare_rows([*row("logit", HALF), *row("dfm", better)], EVENTS, 1)
+    assert parts[1]["vs_best_other"]["diff"] == pytest.approx(2.5)
+    assert parts[1]["vs_best_other"]["ci"][0] <= 0
+    assert not any(part["bold"] for part in parts)
+
+
+def test_equal_rows_are_not_bold() -> None:
+    assert not any(
+        part["bold"] for part in compare_rows([*row("a", GOOD), *row("b", GOOD)], EVENTS, 1)[0]
+    )
+
+
+def test_the_best_must_be_ahead_of_the_third_too() -> None:
+    """The runner-up errs where the best does, the third elsewhere: its interval is wide."""
+    best = np.where(np.arange(40) < 24, 100.0, 0.0)
+    second = np.where((np.arange(40) < 24) & (np.arange(40) % 4 > 0), 100.0, 0.0)
+    third = np.where(np.arange(40) >= 23, 100.0, 0.0)
+    parts, _ = compare_rows([*row("a", best), *row("b", second), *row("c", third)], EVENTS, 1)
+    assert parts[0]["vs_best_other"]["model"] == "b"
+    assert parts[0]["vs_best_other"]["ci"][0] > 0
+    assert not parts[0]["bold"]
+
+
+def test_floors_are_never_bold() -> None:
+    parts, column = compare_rows([*row("click-rate", GOOD), *row("logit", BAD)], EVENTS, 1)
+    assert parts[0]["vs_best_other"]["ci"] == [100, 100]
+    assert not any(part["bold"] for part in parts)
+    assert column["best"]["model"] == "click-rate"
+
+
+def test_the_other_head_of_a_model_is_no_rival_and_other_presets_are() -> None:
+    heads = ("reward", "generator")
+    parts, column = compare_rows(
+        [*row("fastgaum", GOOD, heads), *row("large", HALF), *row("logit", BAD)], EVENTS, 1
+    )
+    assert [part["vs_best_other"]["model"] for part in parts] == [
+        "large",
+        "large",
+        "fastgaum",
+        "fastgaum",
+    ]
+    assert parts[2]["vs_best_other"]["head"] == "reward"
+    assert column["ours"]["vs_best_other"] == parts[0]["vs_best_other"]
+    assert (column["ours"]["model"], column["ours"]["head"], column["ours"]["mean"]) == (
+        "fastgaum",
+        "reward",
+        100,
+    )
+    assert [part["bold"] for part in parts] == [True, False, False, False]
+
+
+def test_a_model_alone() -> None:
+    parts, column = compare_rows(row("fastgaum", GOOD, ("reward", "generator")), EVENTS, 1)
+    assert all(part == {"vs_best_other": None, "bold": False} for part in parts)
+    assert column["ours"]["vs_best_other"] is None
+
+
+def test_a_log_without_choices_has_no_best() -> None:
+    nothing = np.full(40, np.nan)
+    parts, _ = compare_rows([*row("a", nothing), *row("b", nothing)], EVENTS, 1)
+    assert not any(part["bold"] for part in parts)
