@@ -77,7 +77,7 @@ class EnginePlayer:
 
 
 class EngineGame(Game):
-    """Two players over one set of networks, on the CPU; `supports` says for which
+    """Two players over one set of networks, on the CPU; `runs_by_hand` says for which
     configurations."""
 
     def __init__(

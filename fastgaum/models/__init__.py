@@ -1,1 +1,1 @@
-"""History encoders, scorers, regularisers and the user model that bundles them."""
+"""The verbs of every user model, and models and runs on disk."""

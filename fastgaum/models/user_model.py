@@ -68,8 +68,8 @@ class UserModel(ChoiceModel):
         configured one.
 
         `history` makes an encoder of the configuration, the number of ids and the number of numbers
-        of a bag: a subclass of `models.history.HistoryEncoder` will do. Both are code, which no
-        file holds: `load` wants them again. `tables` (`models.tables.TableMaker`) makes the tables
+        of a bag: a subclass of `nets.histories.HistoryEncoder` will do. Both are code, which no
+        file holds: `load` wants them again. `tables` (`nets.tables.TableMaker`) makes the tables
         over ids; autograd then trains the model, and what is saved of it is an ordinary model.
 
         Raises:
