@@ -123,12 +123,12 @@ class Planner:
 
     def best(self) -> float:
         """The best mean return: what no policy can exceed."""
-        return self._backward(lambda _, values: values.max(axis=1))
+        return self._backward(lambda _, values: values.argmax(axis=1))
 
     def greedy(self) -> float:
         """The mean return of the policy that maximises each event's own expected reward (ties: the
         first slate)."""
-        return self._backward(self._of(lambda layer: self._rewards(layer).argmax(axis=1)))
+        return self._backward(lambda t, _: self._rewards(self.layers[t]).argmax(axis=1))
 
     def policy_return(self, policy: SlatePolicy) -> float:
         """The mean return of a policy that reads states and event number, without any sampling.
@@ -140,7 +140,7 @@ class Planner:
         order = {tuple(slate): i for i, slate in enumerate(self.slates.tolist())}
         place = {int(item): i for i, item in enumerate(self.pool)}
 
-        def chosen(t: int) -> npt.NDArray[np.intp]:
+        def chosen(t: int, _: Float64Array) -> npt.NDArray[np.intp]:
             slates = policy(t, self.states(t))
             rows = [tuple(sorted(place.get(int(item), -1) for item in slate)) for slate in slates]
             for slate, row in zip(slates, rows, strict=True):
@@ -151,7 +151,7 @@ class Planner:
                     )
             return np.array([order[row] for row in rows])
 
-        return self._backward(self._of_time(chosen))
+        return self._backward(chosen)
 
     def states(self, t: int) -> FloatArray:
         """The possible states before event t as a policy sees them, shape (n_states[t],
@@ -160,23 +160,9 @@ class Planner:
         parts = [layer.taste] if self.world.bait is None else [layer.taste, layer.boredom[:, None]]
         return np.concatenate(parts, axis=1).astype(np.float32)
 
-    def _of(
-        self, choose: Callable[[_Layer], npt.NDArray[np.intp]]
-    ) -> Callable[[int, Float64Array], Float64Array]:
-        return self._of_time(lambda t: choose(self.layers[t]))
-
-    @staticmethod
-    def _of_time(
-        choose: Callable[[int], npt.NDArray[np.intp]],
-    ) -> Callable[[int, Float64Array], Float64Array]:
-        def picked(t: int, values: Float64Array) -> Float64Array:
-            return values[np.arange(len(values)), choose(t)]
-
-        return picked
-
-    def _backward(self, pick: Callable[[int, Float64Array], Float64Array]) -> float:
-        """Values of the states, from the last event to the first; `pick` takes one slate's value
-        (n_states, n_slates)."""
+    def _backward(self, choose: Callable[[int, Float64Array], npt.NDArray[np.intp]]) -> float:
+        """Values of the states, from the last event to the first; `choose` gives each state's slate
+        by the event and the slates' values, (n_states, n_slates)."""
         future = np.zeros(int(self.layers[-1].after.max()) + 1)
         for t in range(self.horizon - 1, -1, -1):
             layer = self.layers[t]
@@ -186,7 +172,7 @@ class Planner:
                 values[:, number] = (probs * (earned + later[:, places])).sum(
                     axis=1
                 ) + none * later[:, -1]
-            future = pick(t, values)
+            future = values[np.arange(len(values)), choose(t, values)]
         return float(future[0])
 
     def _rewards(self, layer: _Layer) -> Float64Array:
