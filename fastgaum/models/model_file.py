@@ -144,10 +144,10 @@ def _own_names(named: Any) -> dict[str, str]:
     """The code that a file names. Raises ValueError for a damaged record of it."""
     if not isinstance(named, dict) or not named.keys() <= {"regulariser", "history"}:
         raise ValueError(
-            "what it says of code of one's own is not about a regulariser or a history encoder"
+            "its record of your own code names more than a regulariser and a history encoder"
         )
     if not all(isinstance(name, str) and _CODE_NAME.fullmatch(name) for name in named.values()):
-        raise ValueError("what it says of code of one's own are no names")
+        raise ValueError("its record of your own code holds something else than names")
     return named
 
 
@@ -303,8 +303,7 @@ def _check_numbers(space: FeatureSpace) -> None:
     for name in space.number_names:
         if name not in known or space.number_names.count(name) > 1:
             raise ValueError(
-                f"'{name[:40]}' is not one of the numbers that this version makes, or stands there "
-                "twice"
+                f"'{name[:40]}' is not a number that this version makes, or it is given twice"
             )
 
 

@@ -95,8 +95,7 @@ class Catalogue:
             item_ids = pl.concat([item_ids, further.cast(pl.String).alias(item_ids.name)])
             if item_ids.n_unique() < len(item_ids):
                 raise ConfigError(
-                    "a further item is a training item, or stands there twice: pass each new item "
-                    "once"
+                    "a further item is a training item, or is given twice: pass each new item once"
                 )
         fields = _Fields(space, log, item_ids) if log is not None else None
         space_rows = np.full(len(item_ids) + 1, -1, np.int32)
