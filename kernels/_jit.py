@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+import numpy as np
 import numpy.typing as npt
 
 try:
@@ -15,6 +16,8 @@ except ImportError:  # a numba whose cache is built in another way: its own must
     KernelCache = None  # type: ignore[assignment,misc]
 
 Array = npt.NDArray[Any]
+Real = float | np.float32
+"""a number that a kernel takes in either width"""
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -16,21 +16,21 @@ from .cells import ONE, ZERO, tanh
 
 RELU, ELU, TANH = 0, 1, 2
 
-_LOG2E: Any = np.float32(1.4426950408889634)
-_LN2_HIGH: Any = np.float32(0.693359375)
-_LN2_LOW: Any = np.float32(-2.12194440e-4)
-_LOWEST: Any = np.float32(-87.0)
-_E0: Any = np.float32(1.9875691500e-4)
-_E1: Any = np.float32(1.3981999507e-3)
-_E2: Any = np.float32(8.3334519073e-3)
-_E3: Any = np.float32(4.1665795894e-2)
-_E4: Any = np.float32(1.6666665459e-1)
-_E5: Any = np.float32(5.0000001201e-1)
-_HALF: Any = np.float32(0.5)
+_LOG2E = np.float32(1.4426950408889634)
+_LN2_HIGH = np.float32(0.693359375)
+_LN2_LOW = np.float32(-2.12194440e-4)
+_LOWEST = np.float32(-87.0)
+_E0 = np.float32(1.9875691500e-4)
+_E1 = np.float32(1.3981999507e-3)
+_E2 = np.float32(8.3334519073e-3)
+_E3 = np.float32(4.1665795894e-2)
+_E4 = np.float32(1.6666665459e-1)
+_E5 = np.float32(5.0000001201e-1)
+_HALF = np.float32(0.5)
 
 
 @jit_part
-def polynomial_exp(x: Any) -> Any:
+def polynomial_exp(x: np.float32) -> Any:
     """Return exp(x) for float32 x <= 0, within 4e-7 relative; below −87 exp(−87), about 1.6e-38
     (Cephes' expf).
 
@@ -51,14 +51,14 @@ def polynomial_exp(x: Any) -> Any:
     return p * bits.view(np.float32)
 
 
-def exp_nonpositive(x: Any) -> Any:
+def exp_nonpositive(x: np.float32) -> Any:
     """Return exp(x) for x <= 0: `polynomial_exp` for float32, exact for float64; a compiled kernel
     chooses by type."""
     return polynomial_exp(x) if isinstance(x, np.float32) else np.exp(x)
 
 
 @overload(exp_nonpositive)
-def _exp_by_type(x: Any) -> Any:
+def _exp_by_type(x: Any) -> object:
     def polynomial(x: Any) -> Any:
         return polynomial_exp(x)
 

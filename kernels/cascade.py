@@ -15,10 +15,10 @@ from ._jit import Array, jit_fast, jit_part
 
 BLOCK = 256
 """items of a block: with 16 hidden units 16 KiB, half of a first cache"""
-LOWEST: Any = np.int32(-(2**31))
-_TAKEN: Any = np.float32(-np.inf)
-_SIGN: Any = np.int32(31)
-_NOT_SIGN: Any = np.int32(0x7FFFFFFF)
+LOWEST = np.int32(-(2**31))
+_TAKEN = np.float32(-np.inf)
+_SIGN = np.int32(31)
+_NOT_SIGN = np.int32(0x7FFFFFFF)
 
 
 class Best(NamedTuple):

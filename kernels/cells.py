@@ -16,25 +16,25 @@ from ._jit import Array, jit_part
 
 # Constants are float32 scalars: a Python float or int beside a float32 would silently lift the loop
 # to float64.
-ZERO: Any = np.float32(0)
-ONE: Any = np.float32(1)
-HALF: Any = np.float32(0.5)
-_BOUND: Any = np.float32(7.90531110763549805)
-_P13: Any = np.float32(-2.76076847742355e-16)
-_P11: Any = np.float32(2.00018790482477e-13)
-_P9: Any = np.float32(-8.60467152213735e-11)
-_P7: Any = np.float32(5.12229709037114e-08)
-_P5: Any = np.float32(1.48572235717979e-05)
-_P3: Any = np.float32(6.37261928875436e-04)
-_P1: Any = np.float32(4.89352455891786e-03)
-_Q6: Any = np.float32(1.19825839466702e-06)
-_Q4: Any = np.float32(1.18534705686654e-04)
-_Q2: Any = np.float32(2.26843463243900e-03)
-_Q0: Any = np.float32(4.89352518554385e-03)
+ZERO = np.float32(0)
+ONE = np.float32(1)
+HALF = np.float32(0.5)
+_BOUND = np.float32(7.90531110763549805)
+_P13 = np.float32(-2.76076847742355e-16)
+_P11 = np.float32(2.00018790482477e-13)
+_P9 = np.float32(-8.60467152213735e-11)
+_P7 = np.float32(5.12229709037114e-08)
+_P5 = np.float32(1.48572235717979e-05)
+_P3 = np.float32(6.37261928875436e-04)
+_P1 = np.float32(4.89352455891786e-03)
+_Q6 = np.float32(1.19825839466702e-06)
+_Q4 = np.float32(1.18534705686654e-04)
+_Q2 = np.float32(2.26843463243900e-03)
+_Q0 = np.float32(4.89352518554385e-03)
 
 
 @jit_part
-def rational_tanh(x: Any) -> Any:
+def rational_tanh(x: np.float32) -> np.float32:
     """Return tanh(x) within 4e-7 for float32 (the 13/6 minimax quotient of Eigen's
     generic_fast_tanh_float).
 
@@ -55,15 +55,15 @@ def rational_tanh(x: Any) -> Any:
     return x * p / q
 
 
-def tanh(x: Any) -> Any:
+def tanh(x: np.float32) -> np.float32:
     """Return tanh(x): `rational_tanh` for float32, exact for float64; a compiled kernel chooses by
     type."""
     return rational_tanh(x) if isinstance(x, np.float32) else np.tanh(x)
 
 
 @overload(tanh)
-def _tanh_by_type(x: Any) -> Any:
-    def quotient(x: Any) -> Any:
+def _tanh_by_type(x: Any) -> object:
+    def quotient(x: Any) -> np.float32:
         return rational_tanh(x)
 
     def exact(x: Any) -> Any:
@@ -73,7 +73,7 @@ def _tanh_by_type(x: Any) -> Any:
 
 
 @jit_part
-def logistic(x: Any) -> Any:
+def logistic(x: np.float32) -> np.float32:
     """Return 1 / (1 + exp(−x)) = ½ + ½ tanh(x / 2)."""
     return HALF + HALF * tanh(HALF * x)
 

@@ -6,8 +6,6 @@ Every loss of the game has, with respect to a candidate's score, the gradient (p
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ._jit import Array, jit, jit_fast
@@ -19,7 +17,7 @@ def choice_probs(
     first: int,
     last: int,
     scores: Array,
-    eta: Any,
+    eta: float,
     offsets: Array,
     outside: bool,
     probs: Array,
@@ -70,7 +68,9 @@ def target_gradient(probs: Array, targets: Array, n_events: int, grad: Array) ->
 
 
 @jit
-def exact_loss(scores: Array, eta: Any, log_totals: Array, offsets: Array, choices: Array) -> float:
+def exact_loss(
+    scores: Array, eta: float, log_totals: Array, offsets: Array, choices: Array
+) -> float:
     """Return the mean of log Σ exp(eta · score) / eta − score of the logged choice, in float64."""
     total = 0.0
     for event in range(len(choices)):

@@ -17,16 +17,16 @@ from .cells import ZERO
 class DropoutRule(NamedTuple):
     """What is dropped in one pass."""
 
-    key: Any
+    key: np.uint32
     """of the random bits, uint32"""
-    threshold: Any
+    threshold: np.uint32
     """an entry whose 32 bits lie below is dropped, uint32; 0 for no dropout"""
-    scale: Any
+    scale: np.float32
     """of what is kept, in the dtype of the activations"""
 
 
 @jit_part
-def hashed(key: Any, index: Any) -> Any:
+def hashed(key: np.uint32, index: np.uint32) -> Any:
     """Return 32 bits that look random, of a key and a counter (the finaliser of MurmurHash3)."""
     x = np.uint32(np.uint32(index) * np.uint32(0x9E3779B9)) ^ np.uint32(key)
     x = np.uint32(np.uint32(x ^ np.uint32(x >> np.uint32(16))) * np.uint32(0x85EBCA6B))
@@ -35,7 +35,9 @@ def hashed(key: Any, index: Any) -> Any:
 
 
 @jit_part
-def drop(row: Array, first: Any, key: Any, threshold: Any, scale: Any) -> None:
+def drop(
+    row: Array, first: np.uint32, key: np.uint32, threshold: np.uint32, scale: np.float32
+) -> None:
     """Zero the entries whose bits lie below the threshold, scale the others; `first` is the counter
     of row[0]."""
     for j in range(len(row)):
@@ -44,7 +46,9 @@ def drop(row: Array, first: Any, key: Any, threshold: Any, scale: Any) -> None:
 
 
 @jit
-def drop_ids(ids: Array, replacement: Array, key: Any, threshold: Any, result: Array) -> None:
+def drop_ids(
+    ids: Array, replacement: Array, key: np.uint32, threshold: np.uint32, result: Array
+) -> None:
     """Copy ids, each replaced by replacement[id] where its bits lie below the threshold."""
     for i in range(len(ids)):
         dropped = hashed(key, np.uint32(i)) < threshold

@@ -6,18 +6,16 @@ who stands beside it or on which thread computes them."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ._jit import Array, jit
 from .keyed import mixed
 
-_STEP: Any = np.uint64(0x9E3779B97F4A7C15)
+_STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
 @jit
-def user_streams(seed: Any, first: int, streams: Array) -> None:
+def user_streams(seed: np.uint64, first: int, streams: Array) -> None:
     """Write the stream of users first, first + 1, … under one seed."""
     for i in range(len(streams)):
         streams[i] = mixed(mixed(seed) + np.uint64(first + i) * _STEP)
@@ -25,7 +23,7 @@ def user_streams(seed: Any, first: int, streams: Array) -> None:
 
 @jit
 def counted_keys(
-    streams: Array, episodes: Array, steps: Array, use: Any, rows: Array, keys: Array
+    streams: Array, episodes: Array, steps: Array, use: np.uint64, rows: Array, keys: Array
 ) -> None:
     """Write key i of user rows[i]: the hash of its stream, episode and step, and of what the draw
     is for."""

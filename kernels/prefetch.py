@@ -17,11 +17,11 @@ AHEAD = 6
 _LINE_FLOATS = 16
 
 
-def _asking(typing_context: Any, array: Any, *position: Any) -> Any:
+def _asking(typing_context: object, array: Any, *position: Any) -> Any:
     """llvm.prefetch of array[position], for reading, into all caches; nothing is read, so any
     position will do."""
 
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> object:
         kind = signature.args[0]
         made = context.make_array(kind)(context, builder, arguments[0])
         unpack: Any = cgutils.unpack_tuple
@@ -38,12 +38,12 @@ def _asking(typing_context: Any, array: Any, *position: Any) -> Any:
 
 
 @intrinsic
-def _prefetch(typing_context: Any, array: Any, row: Any, column: Any) -> Any:
+def _prefetch(typing_context: object, array: Any, row: Any, column: Any) -> Any:
     return _asking(typing_context, array, row, column)
 
 
 @intrinsic
-def _prefetch_entry(typing_context: Any, array: Any, position: Any) -> Any:
+def _prefetch_entry(typing_context: object, array: Any, position: Any) -> Any:
     return _asking(typing_context, array, position)
 
 
@@ -53,8 +53,8 @@ def prefetch_entry(vector: Array, position: int) -> None:
 
 
 @overload(prefetch_entry, inline="always")
-def _ask_entry(vector: Any, position: Any) -> Any:
-    def ask(vector: Any, position: Any) -> None:
+def _ask_entry(vector: object, position: object) -> object:
+    def ask(vector: object, position: object) -> None:
         _prefetch_entry(vector, position)  # type: ignore[call-arg,unused-ignore]
 
     return ask
@@ -66,8 +66,8 @@ def prefetch_row(table: Array, row: int) -> None:
 
 
 @overload(prefetch_row, inline="always")
-def _prefetch_row(table: Any, row: Any) -> Any:
-    def ask(table: Any, row: Any) -> None:
+def _prefetch_row(table: Any, row: object) -> object:
+    def ask(table: Any, row: object) -> None:
         for column in range(0, table.shape[1], _LINE_FLOATS):
             _prefetch(table, row, column)  # type: ignore[call-arg,unused-ignore]
 

@@ -10,11 +10,11 @@ b, c → buffer [a + c, b]."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from ._jit import Array, jit, jit_fast
+from ._jit import Array, Real, jit, jit_fast
 from .cells import ONE, add, copy
 from .prefetch import AHEAD, prefetch_entry, prefetch_row
 
@@ -27,19 +27,19 @@ BLOCK = 1 << 17
 class AdamRates(NamedTuple):
     """The numbers of one step of AdamW."""
 
-    shrink: Any
+    shrink: Real
     """scales the gradient (clipping)"""
-    lr: Any
-    decay: Any
+    lr: Real
+    decay: Real
     """lr · weight decay; for rows that wait, the logarithm of the decay that every row should have
     had, this step's included"""
-    beta1: Any
-    beta2: Any
-    correction1: Any
+    beta1: Real
+    beta2: Real
+    correction1: Real
     """1 − β1^t"""
-    correction2: Any
+    correction2: Real
     """√(1 − β2^t)"""
-    eps: Any
+    eps: Real
 
 
 class AdamRows(NamedTuple):
@@ -125,7 +125,7 @@ def add_rows(grad: Array, starts: Array, bags: Array, first: int, last: int, tot
 
 
 @jit_fast
-def merge_rows(part: Array, slots: Array, weight: Any, count: int, total: Array) -> int:
+def merge_rows(part: Array, slots: Array, weight: Real, count: int, total: Array) -> int:
     """Add weight times the rows of one part of a batch to their slots; the first `count` slots are
     filled.
 
@@ -231,10 +231,10 @@ def adagrad_rows(
     shrunk: Array,
     first: int,
     last: int,
-    shrink: Any,
-    lr: Any,
-    log_decay: Any,
-    eps: Any,
+    shrink: Real,
+    lr: Real,
+    log_decay: Real,
+    eps: Real,
 ) -> None:
     """Row-wise Adagrad: one sum of mean squared gradients per row, squares (n_rows,); the rest as
     in `adam_rows`.
@@ -261,7 +261,7 @@ def adagrad_rows(
 
 
 @jit_fast
-def decay_rows(table: Array, shrunk: Array, first: int, last: int, log_decay: Any) -> None:
+def decay_rows(table: Array, shrunk: Array, first: int, last: int, log_decay: Real) -> None:
     """Give rows first to last − 1 the weight decay that they have waited for."""
     for row in range(first, last):
         if shrunk[row] != log_decay:

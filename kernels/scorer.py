@@ -229,7 +229,7 @@ def _add(row: Array, other: Array) -> None:
 
 
 @jit_part
-def _add_scaled(row: Array, factor: Any, other: Array) -> None:
+def _add_scaled(row: Array, factor: np.float32, other: Array) -> None:
     """Add a multiple of another row."""
     for j in range(len(row)):
         row[j] += factor * other[j]
@@ -372,7 +372,13 @@ def scorer_backward(
 
 @jit_part
 def _to_sums(
-    grad: Array, values: Array, start: int, kind: int, key: Any, threshold: Any, scale: Any
+    grad: Array,
+    values: Array,
+    start: int,
+    kind: int,
+    key: np.uint32,
+    threshold: np.uint32,
+    scale: np.float32,
 ) -> None:
     """Take a tile's gradient back through dropout and activation, in place."""
     width = grad.shape[1]
