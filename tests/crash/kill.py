@@ -290,11 +290,11 @@ class Reproduce(Job):
         self.reference()
 
     def begin(self) -> None:
-        for suffix in ("json", "csv", "md"):
+        for suffix in ("json", "md"):
             (self.folder / f"table.{suffix}").unlink(missing_ok=True)
 
     def start(self) -> int:
-        outputs = [("--json", "json"), ("--csv", "csv"), ("--markdown", "md")]
+        outputs = [("--json", "json"), ("--markdown", "md")]
         given = [
             part
             for option, suffix in outputs
@@ -328,11 +328,10 @@ class Reproduce(Job):
         if text is not None:
             assert json.loads(text)["cells"]
             read += 1
-        for suffix in ("csv", "md"):
-            text = _text(self.folder / f"table.{suffix}")
-            if text is not None:
-                assert text.endswith("\n")
-                read += 1
+        text = _text(self.folder / "table.md")
+        if text is not None:
+            assert text.endswith("\n")
+            read += 1
         return read
 
 
