@@ -141,7 +141,7 @@ def leaving_rule(leaving: Leaving) -> LeavingRule:
     return by_step
 
 
-def session_leaving(log: SessionLog, split: str = "train") -> npt.NDArray[np.float64]:
+def session_leaving(log: SessionLog, split: SplitName = "train") -> npt.NDArray[np.float64]:
     """Learn when users leave from a log: of the sessions with an event t, the share whose last it
     is.
 
@@ -151,7 +151,7 @@ def session_leaving(log: SessionLog, split: str = "train") -> npt.NDArray[np.flo
         leaving probability after event 1, 2, … of a session, shape (longest session,): `leaving` of
         an environment.
     """
-    lengths = np.diff(log.session_offsets)[log.sessions_in(split)]  # type: ignore[arg-type]
+    lengths = np.diff(log.session_offsets)[log.sessions_in(split)]
     if len(lengths) == 0:
         raise ConfigError(
             f"the log has no {split} session to learn leaving from: choose another split"
