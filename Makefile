@@ -94,9 +94,9 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Races against rivals and the scaling curves, then the pages that show them. Minutes, on a machine that is otherwise idle.
+# Races against rivals, then the pages that show them. Minutes, on a machine that is otherwise idle.
 bench: setup
-	$(BIN)/fastgaum bench --json docs/tables/bench.json --plot docs/scaling.svg --overwrite
+	$(BIN)/fastgaum bench --json docs/tables/bench.json --overwrite
 	$(BIN)/python bench/readme.py
 
 # 10,000 mutated inputs through every reader; the tests run some seconds of it.
