@@ -148,7 +148,7 @@ class FromItems:
         self.states, _ = self.lstm.forward(
             self.offsets, self.w_hh, self.bias, self.table.values, self.ids
         )
-        sums, *_ = self.lstm.backward(self.grad, self.grad_weight, self.grad_bias)
+        sums, _ = self.lstm.backward(self.grad, self.grad_weight, self.grad_bias)
         self.named = Named(self.ids, self.ones, self.slot_of, self.room)
         self.table.add(self.named, sums)
 

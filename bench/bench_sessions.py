@@ -90,7 +90,7 @@ class WholeSessions:
         )
         grads = torch.empty_like(w_hh), torch.empty_like(b_hh)
         of_gates = torch.from_numpy(
-            self.gru.backward(grad_states.numpy(), *(grad.numpy() for grad in grads))[0]
+            self.gru.backward(grad_states.numpy(), *(grad.numpy() for grad in grads))
         )
         torch.mm(of_gates, w_ih, out=grad_rows[:n, :-1])
         for weight, grad in zip(

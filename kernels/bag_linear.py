@@ -3,28 +3,58 @@ encoder starts with."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ._jit import Array, jit_fast
+
+
+class BagArrays(NamedTuple):
+    """What each bag holds."""
+
+    ids: Array
+    """bag after bag"""
+    offsets: Array
+    """start of each bag in `ids`, (n_bags + 1,)"""
+    numbers: Array
+    """(n_bags, n_numbers)"""
+
+
+class BagMap(NamedTuple):
+    """Weights of the map."""
+
+    table: Array
+    """(n_ids, out), or (n_ids, item_dim) with `up`"""
+    up: Array
+    """(item_dim, out), or without a row"""
+    weight: Array
+    """(out, n_numbers)"""
+    bias: Array
+    """(out,)"""
+
+
+class BagMapGrads(NamedTuple):
+    """Gradients of the dense weights, and of each bag's sum of rows where `up` lies between."""
+
+    up: Array
+    weight: Array
+    bias: Array
+    rows: Array
+    """(n_bags, item_dim); not written without `up`: it is then that of the result"""
 
 
 @jit_fast
 def bag_linear(
     first: int,
     last: int,
-    table: Array,
-    ids: Array,
-    offsets: Array,
-    numbers: Array,
-    up: Array,
-    weight: Array,
-    bias: Array,
+    bags: BagArrays,
+    weights: BagMap,
     result: Array,
 ) -> None:
-    """Write bags first to last − 1 mapped, (n_bags, out).
-
-    table (n_ids, out), or (n_ids, item_dim) with up (item_dim, out), else up has no row; weight
-    (out, n_numbers)."""
+    """Write bags first to last − 1 mapped, (n_bags, out)."""
+    ids, offsets, numbers = bags
+    table, up, weight, bias = weights
     low, out = table.shape[1], result.shape[1]
     lifted = len(up) > 0
     sums = np.empty((max(last - first, 0), low if lifted else 0), result.dtype)
@@ -60,21 +90,14 @@ def bag_linear(
 @jit_fast
 def bag_linear_backward(
     grad: Array,
-    table: Array,
-    ids: Array,
-    offsets: Array,
-    numbers: Array,
-    up: Array,
-    grad_up: Array,
-    grad_weight: Array,
-    grad_bias: Array,
-    grad_rows: Array,
+    bags: BagArrays,
+    weights: BagMap,
+    grads: BagMapGrads,
 ) -> None:
-    """Write the dense gradients, and the gradient of each bag's sum of rows where `up` lies
-    between, (n_bags, item_dim).
-
-    Without `up` the gradient of the sum is `grad` (n_bags, out) itself and `grad_rows` is not
-    written."""
+    """Write the gradients from that of the result, (n_bags, out)."""
+    ids, offsets, numbers = bags
+    table, up = weights.table, weights.up
+    grad_up, grad_weight, grad_bias, grad_rows = grads
     low = table.shape[1]
     grad_bias[:] = 0
     for bag in range(len(grad)):

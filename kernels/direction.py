@@ -8,6 +8,8 @@ end. Gates and formulas are those of `lstm.py`."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ._jit import Array, jit_fast, jit_part
@@ -17,32 +19,59 @@ from .packing import length_of, now_running, still_running
 from .products import add_times, times_transposed
 
 
+class Walk(NamedTuple):
+    """How the sequences, none of them empty, are walked."""
+
+    order: Array
+    """sequences, the longest first"""
+    offsets: Array
+    """start of each sequence in the tokens, (n_sequences + 1,)"""
+    reverse: bool
+    """steps count from the last token"""
+
+
+class DirectionWeights(NamedTuple):
+    """Weights of one direction; those of the input are not read where it comes projected."""
+
+    ih: Array
+    """(4H, k)"""
+    bias: Array
+    """(4H,), or of length 0: `gates` holds the input's share already"""
+    hh: Array
+    """(4H, H)"""
+
+
+class DirectionPass(NamedTuple):
+    """What a forward pass writes."""
+
+    gates: Array
+    """(n, 4H)"""
+    c: Array
+    """(n, H)"""
+    h: Array
+    """(n, 2H), of which H columns are written"""
+
+
 @jit_part
-def _row(sequence: int, step: int, offsets: Array, reverse: bool) -> int:
-    """Where a sequence's token of that step stands; with `reverse` steps count from the last
-    token."""
-    return int(offsets[sequence + 1] - 1 - step if reverse else offsets[sequence] + step)
+def _row(sequence: int, step: int, walk: Walk) -> int:
+    """Where a sequence's token of that step stands."""
+    if walk.reverse:
+        return int(walk.offsets[sequence + 1] - 1 - step)
+    return int(walk.offsets[sequence] + step)
 
 
 @jit_fast
 def direction_forward(
-    order: Array,
-    offsets: Array,
-    reverse: bool,
+    walk: Walk,
     x: Array,
-    weight_ih: Array,
-    bias: Array,
-    weight_hh: Array,
-    gates: Array,
-    c: Array,
-    h: Array,
+    weights: DirectionWeights,
+    written: DirectionPass,
     column: int,
 ) -> None:
-    """Write gates (n, 4H), c (n, H) and H columns of h from `column`, (n, 2H), of sequences that
-    are not empty.
-
-    x (n, k), weight_ih (4H, k), bias (4H,); a bias of length 0 says that `gates` holds the input's
-    share already."""
+    """Write gates, c and H columns of h from `column`. x is (n, k)."""
+    order, offsets, _ = walk
+    weight_ih, bias, weight_hh = weights
+    gates, c, h = written
     size = weight_hh.shape[1]
     if len(bias) > 0:
         times_transposed(x, weight_ih, gates)
@@ -58,14 +87,14 @@ def direction_forward(
             for rank in range(active):
                 copy(
                     before[rank],
-                    h[_row(order[rank], step - 1, offsets, reverse), column : column + size],
+                    h[_row(order[rank], step - 1, walk), column : column + size],
                 )
             times_transposed(before[:active], weight_hh, sums[:active])
         for rank in range(active):
-            row = _row(order[rank], step, offsets, reverse)
+            row = _row(order[rank], step, walk)
             if step > 0:
                 add(gates[row], sums[rank])
-                copy(c[row], c[_row(order[rank], step - 1, offsets, reverse)])
+                copy(c[row], c[_row(order[rank], step - 1, walk)])
             else:
                 copy(c[row], nothing)
             gate = gates[row]
@@ -81,19 +110,18 @@ def direction_forward(
 
 @jit_fast
 def direction_backward(
-    order: Array,
-    offsets: Array,
-    reverse: bool,
-    weight_ih: Array,
-    weight_hh: Array,
-    gates: Array,
-    c: Array,
+    walk: Walk,
+    weights: DirectionWeights,
+    forward: DirectionPass,
     grad_h: Array,
     column: int,
-    grad_gates: Array,
-    grad_x: Array,
+    grads: tuple[Array, Array],
 ) -> None:
-    """Write the gradients of the gate sums (n, 4H) and, unless `grad_x` has no row, of x (n, k)."""
+    """Write `grads`: of the gate sums (n, 4H) and, unless it has no row, of x (n, k)."""
+    order, offsets, _ = walk
+    weight_ih, _, weight_hh = weights
+    gates, c, _ = forward
+    grad_gates, grad_x = grads
     size = weight_hh.shape[1]
     n, active, nothing = len(order), 0, np.zeros(size, gates.dtype)
     carry_h, carry_c = np.zeros((n, size), gates.dtype), np.zeros((n, size), gates.dtype)
@@ -101,9 +129,9 @@ def direction_backward(
     for step in range(length_of(order[0], offsets) - 1, -1, -1):
         active = now_running(step, 0, n, active, order, offsets)
         for rank in range(active):
-            row = _row(order[rank], step, offsets, reverse)
+            row = _row(order[rank], step, walk)
             add(carry_h[rank], grad_h[row, column : column + size])
-            c_before = c[_row(order[rank], step - 1, offsets, reverse)] if step > 0 else nothing
+            c_before = c[_row(order[rank], step - 1, walk)] if step > 0 else nothing
             _cell_backward(gates[row], c_before, c[row], carry_h[rank], carry_c[rank], sums[rank])
             copy(grad_gates[row], sums[rank])
         if step > 0:

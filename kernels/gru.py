@@ -8,12 +8,36 @@ those of `kernels/lstm.py`; b comes in such blocks too, (n_blocks, 3 · units)."
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ._jit import Array, jit_fast, jit_part
-from .cells import ONE, add, copy, logistic, tanh
+from .cells import ONE, ZERO, add, copy, logistic, tanh
 from .packing import length_of, now_running, padded, room, still_running
 from .prefetch import prefetch_row
+
+
+class GruPass(NamedTuple):
+    """What a forward pass read and what it wrote."""
+
+    x: Array
+    """(n_tokens, 3H)"""
+    saved: Array
+    """(n_tokens, 4H)"""
+    h: Array
+    """(n_tokens, H)"""
+
+
+class GruGrads(NamedTuple):
+    """The gradient that a backward pass reads, `h`, and those that it writes."""
+
+    h: Array
+    """(n_tokens, H)"""
+    x: Array
+    """(n_tokens, 3H)"""
+    q: Array
+    """(n_tokens, 3H)"""
 
 
 @jit_part
@@ -97,13 +121,10 @@ def gru_tiles(
     offsets: Array,
     weights: Array,
     bias: Array,
-    gates_x: Array,
-    h0: Array,
-    saved: Array,
-    h: Array,
+    forward: GruPass,
 ) -> None:
-    """Write saved (n_tokens, 4H) and h (n_tokens, H) of the sequences in order[tiles[k]:tiles[k +
-    1]], all k."""
+    """Write `saved` and `h` of the sequences in order[tiles[k]:tiles[k + 1]], all k."""
+    gates_x, saved, h = forward
     n_blocks, size, width = weights.shape
     units, rows = width // 3, room(tiles)
     states = np.zeros((2, rows, size), h.dtype)
@@ -112,7 +133,8 @@ def gru_tiles(
         first, active = tiles[tile], tiles[tile + 1] - tiles[tile]
         for rank in range(active):
             starts[rank] = offsets[order[first + rank]]
-            copy(states[0, rank], h0[order[first + rank]])
+            for j in range(size):
+                states[0, rank, j] = ZERO
         for step in range(length_of(order[first], offsets)):
             active = still_running(step, first, active, order, offsets)
             before, after = states[step % 2], states[1 - step % 2]
@@ -136,18 +158,15 @@ def gru_tiles_backward(
     order: Array,
     offsets: Array,
     weights: Array,
-    grad_h: Array,
-    h0: Array,
-    saved: Array,
-    h: Array,
-    grad_x: Array,
-    grad_q: Array,
-    grad_h0: Array,
+    forward: GruPass,
+    grads: GruGrads,
 ) -> None:
-    """Write the gradients of x and q (n_tokens, 3H) and of h0."""
+    """Write the gradients of x and q."""
+    _, saved, h = forward
+    grad_h, grad_x, grad_q = grads
     n_blocks, width, units = weights.shape
     size, rows = width // 3, room(tiles)
-    carry = np.empty((rows, size), h.dtype)
+    carry, nothing = np.empty((rows, size), h.dtype), np.zeros(size, h.dtype)
     # rows beyond the active ones enter the product too, and what comes of them is not read
     grad_sums, product = np.zeros((rows, width), h.dtype), np.empty((rows, units), h.dtype)
     for tile in range(len(tiles) - 1):
@@ -156,10 +175,9 @@ def gru_tiles_backward(
         for step in range(length_of(order[first], offsets) - 1, -1, -1):
             active = now_running(step, first, last, active, order, offsets)
             for rank in range(active):
-                sequence = order[first + rank]
-                row = offsets[sequence] + step
+                row = offsets[order[first + rank]] + step
                 add(carry[rank], grad_h[row])
-                h_before = h[row - 1] if step > 0 else h0[sequence]
+                h_before = h[row - 1] if step > 0 else nothing
                 _cell_backward(saved[row], h_before, carry[rank], grad_x[row], grad_sums[rank])
                 copy(grad_q[row], grad_sums[rank])
                 if step > 1:
@@ -171,5 +189,3 @@ def gru_tiles_backward(
                 unit = block * units
                 for rank in range(active):
                     add(carry[rank, unit : min(unit + units, size)], product[rank])
-        for rank in range(last - first):
-            copy(grad_h0[order[first + rank]], carry[rank])

@@ -2,7 +2,7 @@
 
     i, f, o = logistic(q),  g = tanh(q),  q = W_hh h' + b + x,  c = f c' + i g,  h = o tanh(c)
 
-Tokens are session-major; h' and c' are the previous token's, or h0 and c0. A tile of sequences
+Tokens are session-major; h' and c' are the previous token's, or zeros. A tile of sequences
 (`kernels/packing.py`) advances together, time inside the tile: one matrix product for the states of
 a step, then one pass over its rows.
 
@@ -39,10 +39,6 @@ class LstmPass(NamedTuple):
     """sums of gates (·, 4H), or inputs of the projection (·, D)"""
     source: Array
     """row of x that each token reads, (n_tokens,); of length 0 where it is the token's own"""
-    h0: Array
-    """(n_sequences, H)"""
-    c0: Array
-    """(n_sequences, H)"""
     gates: Array
     """(n_tokens, 4H)"""
     h: Array
@@ -52,8 +48,11 @@ class LstmPass(NamedTuple):
 
 
 class LstmGrads(NamedTuple):
-    """What a backward pass writes; `gates`, `x` and `bias` of length 0 are not wanted."""
+    """The gradient that a backward pass reads, `h`, and those that it writes; `x` and `bias` of
+    length 0 are not wanted."""
 
+    h: Array
+    """(n_tokens, H)"""
     gates: Array
     """of q, (n_tokens, 4H); may be the array of the gates itself"""
     x: Array
@@ -62,10 +61,6 @@ class LstmGrads(NamedTuple):
     """of these tiles, (n_outer, 4H, outer): `outer` columns of [W_hh, W_ih] in each block"""
     bias: Array
     """of these tiles, (4H,)"""
-    h0: Array
-    """(n_sequences, H)"""
-    c0: Array
-    """(n_sequences, H)"""
 
 
 @jit_part
@@ -153,7 +148,7 @@ def lstm_tiles(
         weights: blocks of the forward form.
         bias: (4H,).
         forward: what is read and written."""
-    x, source, h0, c0, gates, h, c = forward
+    x, source, gates, h, c = forward
     n_blocks, depth, width = weights.shape
     units, rows, size = width // 4, room(tiles), h.shape[1]
     projected = depth > size
@@ -164,10 +159,9 @@ def lstm_tiles(
     for tile in range(len(tiles) - 1):
         first, active = tiles[tile], tiles[tile + 1] - tiles[tile]
         for rank in range(active):
-            sequence = order[first + rank]
-            starts[rank] = offsets[sequence]
-            copy(states[0, rank, :size], h0[sequence])
-            copy(memory[rank], c0[sequence])
+            starts[rank] = offsets[order[first + rank]]
+            for j in range(size):
+                states[0, rank, j] = memory[rank, j] = ZERO
         for step in range(length_of(order[first], offsets)):
             active = still_running(step, first, active, order, offsets)
             before, after = states[step % 2], states[1 - step % 2]
@@ -272,9 +266,7 @@ def lstm_tiles_backward(
     depth: int,
     most: int,
     forward: LstmPass,
-    grad_h: Array,
-    grad_c: Array,
-    written: LstmGrads,
+    grads: LstmGrads,
 ) -> None:
     """Write the gradients of the sequences in order[tiles[k]:tiles[k + 1]], all k.
 
@@ -284,10 +276,9 @@ def lstm_tiles_backward(
         depth: columns of [W_hh, W_ih].
         most: tokens over which the weights' gradient is taken at a time.
         forward: as the forward pass left it.
-        grad_h, grad_c: (n_tokens, H); length 0 stands for zeros.
-        written: the gradients."""
-    x, source, h0, c0, gates, h, c = forward
-    grad_gates, grad_x, grad_weight, grad_bias, grad_h0, grad_c0 = written
+        grads: the gradients."""
+    x, source, gates, h, c = forward
+    grad_h, grad_gates, grad_x, grad_weight, grad_bias = grads
     n_blocks, width, units = weights.shape
     size, rows = width // 4, room(tiles)
     n_outer, _, outer = grad_weight.shape
@@ -295,10 +286,8 @@ def lstm_tiles_backward(
     most = max(most, rows)
     carry_h, carry_c = np.empty((rows, size), c.dtype), np.empty((rows, size), c.dtype)
     # rows beyond the active ones enter the product too, and what comes of them is not read
-    grads, inputs = (
-        np.zeros((most + 4, width), c.dtype),
-        np.zeros((n_outer, most + 4, outer), c.dtype),
-    )
+    sums = np.zeros((most + 4, width), c.dtype)
+    inputs, nothing = np.zeros((n_outer, most + 4, outer), c.dtype), np.zeros(size, c.dtype)
     product, back = np.empty((width, outer), c.dtype), np.empty((rows, units), c.dtype)
     grad_weight[:] = 0
     grad_bias[:] = 0
@@ -310,37 +299,25 @@ def lstm_tiles_backward(
         for step in range(length_of(order[first], offsets) - 1, -1, -1):
             active = now_running(step, first, last, active, order, offsets)
             if held + active > most:
-                _add_products(grads[:held], inputs, product, grad_weight, grad_bias)
+                _add_products(sums[:held], inputs, product, grad_weight, grad_bias)
                 held = 0
             for rank in range(active):
-                sequence = order[first + rank]
-                token = offsets[sequence] + step
-                if len(grad_h) > 0:
-                    add(carry_h[rank], grad_h[token])
-                if len(grad_c) > 0:
-                    add(carry_c[rank], grad_c[token])
-                c_before = c[token - 1] if step > 0 else c0[sequence]
-                _cell_backward(
-                    gates[token],
-                    c_before,
-                    c[token],
-                    carry_h[rank],
-                    carry_c[rank],
-                    grads[held + rank],
-                )
-                if len(grad_gates) > 0:
-                    copy(grad_gates[token], grads[held + rank])
-                _spread(h[token - 1] if step > 0 else h0[sequence], 0, held + rank, inputs)
+                token = offsets[order[first + rank]] + step
+                add(carry_h[rank], grad_h[token])
+                c_before = c[token - 1] if step > 0 else nothing
+                own = sums[held + rank]
+                _cell_backward(gates[token], c_before, c[token], carry_h[rank], carry_c[rank], own)
+                copy(grad_gates[token], own)
+                _spread(h[token - 1] if step > 0 else nothing, 0, held + rank, inputs)
                 if projected:
                     _spread(x[_row_of(token, source)], size, held + rank, inputs)
                 if step > 1:
                     prefetch_row(gates, token - 1)
                     prefetch_row(c, token - 2)
                     prefetch_row(h, token - 2)
-                    if len(grad_h) > 0:
-                        prefetch_row(grad_h, token - 1)
+                    prefetch_row(grad_h, token - 1)
             for block in range(n_blocks):
-                np.dot(grads[held : held + padded(active)], weights[block], back[: padded(active)])
+                np.dot(sums[held : held + padded(active)], weights[block], back[: padded(active)])
                 low, high = block * units, min(block * units + units, depth)
                 for rank in range(active):
                     if low < size:
@@ -350,8 +327,5 @@ def lstm_tiles_backward(
                         token = offsets[order[first + rank]] + step
                         copy(grad_x[token, start - size : high - size], back[rank, start - low :])
             held += active
-        for rank in range(last - first):
-            copy(grad_h0[order[first + rank]], carry_h[rank])
-            copy(grad_c0[order[first + rank]], carry_c[rank])
     if held > 0:
-        _add_products(grads[:held], inputs, product, grad_weight, grad_bias)
+        _add_products(sums[:held], inputs, product, grad_weight, grad_bias)

@@ -124,16 +124,15 @@ def weight_gradient(
     chunk: int,
     grad_sums: Array,
     h: Array,
-    h0: Array,
     offsets: Array,
-    grad_weight: Array,
-    grad_bias: Array,
+    grad: tuple[Array, Array],
 ) -> None:
-    """Write Σ grad_sums ⊗ h', (n, H), and Σ grad_sums, (n,) or not wanted and (0,), over tokens
-    first to last − 1.
+    """Write `grad`: Σ grad_sums ⊗ h', (n, H), and Σ grad_sums, (n,) or not wanted and (0,), over
+    tokens first to last − 1.
 
-    h' is h one token earlier, or h0. Tokens are taken `chunk` at a time, one matrix product for
+    h' is h one token earlier, or zeros. Tokens are taken `chunk` at a time, one matrix product for
     each chunk."""
+    grad_weight, grad_bias = grad
     width, size = grad_weight.shape
     rows = max(min(chunk, last - first), 1)
     before = np.empty((rows, size), h.dtype)
@@ -154,7 +153,10 @@ def weight_gradient(
         for row in range(start, stop):
             while offsets[sequence + 1] <= row:
                 sequence += 1
-            copy(before[row - start], h0[sequence] if row == offsets[sequence] else h[row - 1])
+            if row == offsets[sequence]:
+                before[row - start] = 0
+            else:
+                copy(before[row - start], h[row - 1])
             for j in range(len(bias)):
                 bias[j] += grad_sums[row, j]
         np.dot(grad_sums[start:stop].T, before[: stop - start], product)

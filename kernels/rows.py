@@ -158,6 +158,27 @@ def sum_of_squares(values: Array, part: int, sums: Array) -> None:
     sums[part] = total
 
 
+class AdagradRows(NamedTuple):
+    """A table and what row-wise Adagrad keeps of it."""
+
+    table: Array
+    """(n_rows, d)"""
+    squares: Array
+    """sum of mean squared gradients of each row, (n_rows,)"""
+    shrunk: Array
+    """as in `AdamRows`"""
+
+
+class AdagradRates(NamedTuple):
+    """What a step of row-wise Adagrad multiplies with; all but `log_decay` are float32."""
+
+    shrink: Real
+    lr: Real
+    log_decay: Real
+    """of the weight decay that every row should have had, this step's included"""
+    eps: Real
+
+
 @jit_fast
 def adam_dense(
     values: Array,
@@ -224,23 +245,19 @@ def adam_rows(
 
 @jit_fast
 def adagrad_rows(
-    table: Array,
+    weights: AdagradRows,
     rows: Array,
     grad: Array,
-    squares: Array,
-    shrunk: Array,
     first: int,
     last: int,
-    shrink: Real,
-    lr: Real,
-    log_decay: Real,
-    eps: Real,
+    rates: AdagradRates,
 ) -> None:
-    """Row-wise Adagrad: one sum of mean squared gradients per row, squares (n_rows,); the rest as
-    in `adam_rows`.
+    """Row-wise Adagrad: one sum of mean squared gradients per row; the rest as in `adam_rows`.
 
     A row's step is lr · g / (√squares + eps), as in FBGEMM's EXACT_ROWWISE_ADAGRAD (Naumov et al.,
     2019, DLRM)."""
+    table, squares, shrunk = weights
+    shrink, lr, log_decay, eps = rates
     width = table.shape[1]
     for slot in range(first, last):
         row = rows[slot]

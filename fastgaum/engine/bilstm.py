@@ -106,8 +106,11 @@ class BiLstmHistory(EngineHistory):
                     np.take(
                         self.inputs[way].forward(tokens), rows, axis=0, out=gates[way], mode="clip"
                     )
-                held = self.weight_hh[at].values, gates[way], memory[way], hidden, way * size
-                calls.append((self.order, offsets, way == 1, *inputs, *held))
+                x, w_ih, bias = inputs
+                weights = kernels.DirectionWeights(w_ih, bias, self.weight_hh[at].values)
+                written = kernels.DirectionPass(gates[way], memory[way], hidden)
+                walk = kernels.Walk(self.order, offsets, way == 1)
+                calls.append((walk, x, weights, written, way * size))
             threads.run(kernels.direction_forward, calls)
             self.gates.append(gates)
             self.memory.append(memory)
@@ -131,17 +134,12 @@ class BiLstmHistory(EngineHistory):
             for way in range(2):
                 at = 2 * layer + way
                 matrix = self.weight_ih[at - 2].values if layer else _NO_INPUT[1]
-                held = (
-                    self.gates[layer][way],
-                    self.memory[layer][way],
-                    back,
-                    way * size,
-                    sums[way],
-                    below[way],
+                weights = kernels.DirectionWeights(matrix, _NO_INPUT[2], self.weight_hh[at].values)
+                forward = kernels.DirectionPass(
+                    self.gates[layer][way], self.memory[layer][way], self.hidden[layer]
                 )
-                calls.append(
-                    (self.order, self.offsets, way == 1, matrix, self.weight_hh[at].values, *held)
-                )
+                walk = kernels.Walk(self.order, self.offsets, way == 1)
+                calls.append((walk, weights, forward, back, way * size, (sums[way], below[way])))
             threads.run(kernels.direction_backward, calls)
             for way, (here, before) in enumerate(steps):
                 at, hidden = 2 * layer + way, self.hidden[layer][:, way * size : (way + 1) * size]

@@ -63,7 +63,7 @@ class BagLayer:
         """The projection of each token, (n_tokens, width); valid until the next forward pass."""
         n = tokens.n_bags
         result = self._projected(n, self.bias.numel())
-        fixed = (self.table.values, *_arrays(tokens), *self.values, result)
+        fixed = (_arrays(tokens), kernels.BagMap(self.table.values, *self.values), result)
         threads.run(
             kernels.bag_linear,
             [(first, min(first + PART, n), *fixed) for first in range(0, n, PART)],
@@ -75,14 +75,14 @@ class BagLayer:
         the tokens' ids."""
         up = self.values[0]
         rows = self._rows(len(grad), self.table.width) if len(up) else grad
-        kernels.bag_linear_backward(
-            grad, self.table.values, *_arrays(tokens), up, *self.grads, rows
-        )
+        weights = kernels.BagMap(self.table.values, *self.values)
+        grads = kernels.BagMapGrads(*self.grads, rows)
+        kernels.bag_linear_backward(grad, _arrays(tokens), weights, grads)
         self.table.add(named, rows)
 
 
-def _arrays(bags: Bags) -> tuple[Ints, Ints, Array]:
-    return bags.ids.numpy(), bags.offsets.numpy(), bags.numbers.numpy()
+def _arrays(bags: Bags) -> kernels.BagArrays:
+    return kernels.BagArrays(bags.ids.numpy(), bags.offsets.numpy(), bags.numbers.numpy())
 
 
 class EngineHistory(ABC):
@@ -240,9 +240,9 @@ class RecurrentHistory(EngineHistory):
         sums = grad
         for i in range(len(self.gru) - 1, -1, -1):
             of_hh, *above = self.grads[i]
-            sums, _ = self.gru[i].backward(grad, of_hh, self.grads_hh[i])
+            sums = self.gru[i].backward(grad, of_hh, self.grads_hh[i])
             if above:
-                np.matmul(sums.T, self.gru[i - 1].h, out=above[0])
+                np.matmul(sums.T, self.gru[i - 1].last_pass.h, out=above[0])
                 sums.sum(0, out=above[1])
                 grad = sums @ self.weights[i][1]
         return sums

@@ -131,9 +131,7 @@ class LstmLayer:
     def __init__(self, size: int, dtype: type[np.floating] = np.float32) -> None:
         """`size`: hidden units H; `dtype`: of all arrays."""
         self.size = size
-        self._gates, self._h, self._c, self._grad_x, self._grad_h0, self._grad_c0 = (
-            Buffer(dtype) for _ in range(6)
-        )
+        self._gates, self._h, self._c, self._grad_x = (Buffer(dtype) for _ in range(4))
 
     def forward(
         self,
@@ -142,7 +140,6 @@ class LstmLayer:
         bias: Array,
         x: Array,
         source: Ints = NO_SOURCE,
-        before: tuple[Array, Array] | None = None,
     ) -> tuple[Array, Array]:
         """Return h and c after each token, (n_tokens, H).
 
@@ -153,18 +150,14 @@ class LstmLayer:
             x: sums of gates (·, 4H), overwritten by the gates where no `source` is given, or
                 inputs (·, D).
             source: row of x that each token reads, (n_tokens,); its own row where none is given.
-            before: h0 and c0, (n_sequences, H); zeros if None.
         """
         n_tokens, size = int(offsets[-1]), self.size
         own_sums = len(source) == 0 and weight.shape[1] == size
         gates = x if own_sums else self._gates(n_tokens, 4 * size)
         h, c = self._h(n_tokens, size), self._c(n_tokens, size)
-        if before is None:
-            zeros = np.zeros((len(offsets) - 1, size), weight.dtype)
-            before = zeros, zeros
         cut = plan(offsets, size)
         self.cut, self.offsets, self.weight = cut, offsets, weight
-        self.last_pass = lstm_kernels.LstmPass(x, source, *before, gates, h, c)
+        self.last_pass = lstm_kernels.LstmPass(x, source, gates, h, c)
         blocks = gate_blocks(weight, 4, weight.shape[1])
         fixed = (cut.order, offsets, blocks, bias, self.last_pass)
         threads.run(lstm_kernels.lstm_tiles, [(tiles, *fixed) for tiles in cut.parts])
@@ -175,22 +168,19 @@ class LstmLayer:
         grad_h: Array,
         grad_weight: Array,
         grad_bias: Array,
-        grad_c: Array | None = None,
         of_x: bool = False,
-    ) -> tuple[Array, Array, Array, Array]:
+    ) -> tuple[Array, Array]:
         """Write the gradients of the weights and, unless it is (0,), of the bias; return those of
-        the sums of gates (n_tokens, 4H), of x, of h0 and of c0.
+        the sums of gates (n_tokens, 4H) and of x.
 
         Args:
             grad_h: (n_tokens, H).
             grad_weight: shaped as `weight`.
             grad_bias: (4H,) or (0,).
-            grad_c: (n_tokens, H); zeros if None.
             of_x: whether the gradient of a projection's inputs is wanted; (0, D) otherwise.
         """
         gates, h = self.last_pass.gates, self.last_pass.h
         grad_x = self._grad_x(len(h) if of_x else 0, self.last_pass.x.shape[1])
-        first = self._grad_h0(*self.last_pass.h0.shape), self._grad_c0(*self.last_pass.h0.shape)
         width, depth = self.weight.shape
         n_outer, outer, most = outer_blocks(width, depth)
         parts = self.cut.parts
@@ -202,13 +192,13 @@ class LstmLayer:
             )
             for _ in parts
         ]
-        given = self.last_pass, grad_h, h[:0] if grad_c is None else grad_c
-        fixed = (self.cut.order, self.offsets, column_blocks(self.weight), depth, most, *given)
+        blocks = column_blocks(self.weight)
+        fixed = (self.cut.order, self.offsets, blocks, depth, most, self.last_pass)
         # the gates' gradients overwrite the gates
         threads.run(
             lstm_kernels.lstm_tiles_backward,
             [
-                (tiles, *fixed, lstm_kernels.LstmGrads(gates, grad_x, *own, *first))
+                (tiles, *fixed, lstm_kernels.LstmGrads(grad_h, gates, grad_x, *own))
                 for tiles, own in zip(parts, sums, strict=True)
             ],
         )
@@ -219,7 +209,7 @@ class LstmLayer:
         grad_bias[...] = bias
         if not whole:
             grad_weight[...] = total.transpose(1, 0, 2).reshape(width, -1)[:, :depth]
-        return gates, grad_x, *first
+        return gates, grad_x
 
 
 class GruLayer:
@@ -228,13 +218,9 @@ class GruLayer:
     def __init__(self, size: int, dtype: type[np.floating] = np.float32) -> None:
         """`size`: hidden units H; `dtype`: of all arrays."""
         self.size = size
-        self._kept, self._h, self._grad_x, self._grad_q, self._grad_h0 = (
-            Buffer(dtype) for _ in range(5)
-        )
+        self._saved, self._h, self._grad_x, self._grad_q = (Buffer(dtype) for _ in range(4))
 
-    def forward(
-        self, offsets: Ints, weight: Array, bias: Array, x: Array, h0: Array | None = None
-    ) -> Array:
+    def forward(self, offsets: Ints, weight: Array, bias: Array, x: Array) -> Array:
         """Return h after each token, (n_tokens, H).
 
         Args:
@@ -242,37 +228,34 @@ class GruLayer:
             weight: W_hh, (3H, H).
             bias: b_hh, (3H,), which the reset gate multiplies.
             x: W_ih x + b_ih of each token, (n_tokens, 3H).
-            h0: (n_sequences, H); zeros if None.
         """
         size, n_tokens = self.size, int(offsets[-1])
-        self.h0 = np.zeros((len(offsets) - 1, size), weight.dtype) if h0 is None else h0
         self.offsets, self.weight, self.cut = offsets, weight, plan(offsets, size)
-        # r, z, n and n's recurrent sum
-        self.kept, self.h = self._kept(n_tokens, 4 * size), self._h(n_tokens, size)
+        saved, h = self._saved(n_tokens, 4 * size), self._h(n_tokens, size)
+        self.last_pass = gru_kernels.GruPass(x, saved, h)
         blocks = gate_blocks(weight, 3, size), gate_blocks(bias[:, None], 3, size)[:, 0]
-        fixed = (self.cut.order, offsets, *blocks, x, self.h0, self.kept, self.h)
+        fixed = (self.cut.order, offsets, *blocks, self.last_pass)
         threads.run(gru_kernels.gru_tiles, [(tiles, *fixed) for tiles in self.cut.parts])
-        return self.h
+        return h
 
-    def backward(self, grad_h: Array, grad_weight: Array, grad_bias: Array) -> tuple[Array, Array]:
-        """Write the gradients of the weight (3H, H) and the bias (3H,); return those of x and of
-        h0."""
-        grad_x = self._grad_x(len(self.h), len(self.weight))
+    def backward(self, grad_h: Array, grad_weight: Array, grad_bias: Array) -> Array:
+        """Write the gradients of the weight (3H, H) and the bias (3H,); return that of x."""
+        h = self.last_pass.h
+        grad_x = self._grad_x(len(h), len(self.weight))
         grad_q = self._grad_q(*grad_x.shape)
-        grad_h0 = self._grad_h0(*self.h0.shape)
+        grads = gru_kernels.GruGrads(grad_h, grad_x, grad_q)
         blocks = column_blocks(self.weight)
-        read = (self.offsets, blocks, grad_h, self.h0, self.kept, self.h)
-        fixed = (self.cut.order, *read, grad_x, grad_q, grad_h0)
+        fixed = (self.cut.order, self.offsets, blocks, self.last_pass, grads)
         threads.run(gru_kernels.gru_tiles_backward, [(tiles, *fixed) for tiles in self.cut.parts])
-        _weight_gradient(grad_q, (self.h, self.h0, self.offsets), grad_weight, grad_bias)
-        return grad_x, grad_h0
+        _weight_gradient(grad_q, (h, self.offsets), grad_weight, grad_bias)
+        return grad_x
 
 
 def _weight_gradient(
-    grad_sums: Array, states: tuple[Array, Array, Ints], grad_weight: Array, grad_bias: Array
+    grad_sums: Array, states: tuple[Array, Ints], grad_weight: Array, grad_bias: Array
 ) -> None:
     """Write Σ over tokens of grad_sums ⊗ h', and Σ grad_sums: for each part, then in all. `states`:
-    h, h0 and offsets.
+    h and offsets.
 
     Tokens enter a product 60 at a time at 64 hidden units and up to 512 elsewhere, which was
     fastest at 20 to 512."""
@@ -284,8 +267,8 @@ def _weight_gradient(
     sums += [(np.empty_like(grad_weight), np.empty_like(grad_bias)) for _ in range(1, count)]
     cuts = [n_tokens * part // count for part in range(count + 1)]
     parts = [
-        (first, last, chunk, grad_sums, *states, weight, bias)
-        for first, last, (weight, bias) in zip(cuts[:-1], cuts[1:], sums, strict=True)
+        (first, last, chunk, grad_sums, *states, own)
+        for first, last, own in zip(cuts[:-1], cuts[1:], sums, strict=True)
     ]
     threads.run(packing.weight_gradient, parts)
     for weight, bias in sums[1:]:

@@ -145,10 +145,10 @@ class SparseTable:
                 kernels.adam_rows, [(state, rows, self.grad, *part, rates) for part in parts]
             )
         else:
-            held = (self.values, rows, self.grad, self.squares, self.shrunk)
+            held = kernels.AdagradRows(self.values, self.squares, self.shrunk)
+            pace = kernels.AdagradRates(small(shrink), small(lr), log_decay, EPS)
             threads.run(
-                kernels.adagrad_rows,
-                [(*held, *part, small(shrink), small(lr), log_decay, EPS) for part in parts],
+                kernels.adagrad_rows, [(held, rows, self.grad, *part, pace) for part in parts]
             )
         self.named = None
 

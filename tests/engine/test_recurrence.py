@@ -74,40 +74,33 @@ def close(found: list[Any], expected: list[Tensor]) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(projected=st.booleans(), carried=st.booleans(), **SHAPES)
-def test_lstm(
-    lengths: list[int], size: int, regime: str, scale: float, projected: bool, carried: bool
-) -> None:
-    """States and gradients; the input projected or not, the sequences begun or not."""
+@given(projected=st.booleans(), **SHAPES)
+def test_lstm(lengths: list[int], size: int, regime: str, scale: float, projected: bool) -> None:
+    """States and gradients; the input projected or not."""
     torch.manual_seed(SEED)
     offsets, depth = offsets_of(lengths), 3 if projected else 4 * size
     n_tokens = int(offsets[-1])
     x, bias = drawn(n_tokens, depth, scale=scale), drawn(4 * size)
     w_hh, w_ih = drawn(4 * size, size), drawn(4 * size, 3)
-    before = [
-        drawn(len(lengths), size) if carried else torch.zeros(len(lengths), size).double()
-    ] * 2
+    zeros = torch.zeros(len(lengths), size).double()
     gates = linear(x, w_ih, bias) if projected else x + bias
-    h, c = lstm(gates, offsets, w_hh, *before)
-    grads = drawn(n_tokens, size), drawn(n_tokens, size)
-    wanted = gradients((h, c), [x, w_hh, bias, *[w_ih] * projected], grads)
+    h, c = lstm(gates, offsets, w_hh, zeros, zeros)
+    grad = drawn(n_tokens, size)
+    wanted = gradients((h,), [x, w_hh, bias, *[w_ih] * projected], (grad,))
     weight = np.hstack([array(w_hh), array(w_ih)]) if projected else array(w_hh)
     of_weight, of_bias = np.empty_like(weight), np.empty(4 * size)
     with walked(regime):
         layer = LstmLayer(size, np.float64)
-        carry = (array(before[0]), array(before[1])) if carried else None
-        found = layer.forward(offsets.numpy(), weight, array(bias), array(x), before=carry)
+        found = layer.forward(offsets.numpy(), weight, array(bias), array(x))
         close(list(found), [h, c])
-        of_sums, of_x, *_ = layer.backward(
-            array(grads[0]), of_weight, of_bias, array(grads[1]), of_x=projected
-        )
+        of_sums, of_x = layer.backward(array(grad), of_weight, of_bias, of_x=projected)
     parts = [of_x if projected else of_sums, of_weight[:, :size], of_bias]
     close([*parts, *[of_weight[:, size:]] * projected], wanted)
 
 
 @settings(max_examples=60, deadline=None)
-@given(carried=st.booleans(), **SHAPES)
-def test_gru(lengths: list[int], size: int, regime: str, scale: float, carried: bool) -> None:
+@given(**SHAPES)
+def test_gru(lengths: list[int], size: int, regime: str, scale: float) -> None:
     torch.manual_seed(SEED)
     offsets = offsets_of(lengths)
     x, w_hh, bias = (
@@ -115,16 +108,15 @@ def test_gru(lengths: list[int], size: int, regime: str, scale: float, carried: 
         drawn(3 * size, size),
         drawn(3 * size),
     )
-    h0 = drawn(len(lengths), size) if carried else torch.zeros(len(lengths), size).double()
-    h, grad = gru(x, offsets, w_hh, bias, h0), drawn(len(x), size)
-    wanted = gradients((h,), [x, w_hh, bias, *[h0] * carried], (grad,))
+    h = gru(x, offsets, w_hh, bias, torch.zeros(len(lengths), size).double())
+    grad = drawn(len(x), size)
+    wanted = gradients((h,), [x, w_hh, bias], (grad,))
     of_weight, of_bias = np.empty((3 * size, size)), np.empty(3 * size)
     with walked(regime):
         layer = GruLayer(size, np.float64)
-        first = array(h0) if carried else None
-        close([layer.forward(offsets.numpy(), array(w_hh), array(bias), array(x), first)], [h])
-        of_x, of_h0 = layer.backward(array(grad), of_weight, of_bias)
-    close([of_x, of_weight, of_bias, *[of_h0] * carried], wanted)
+        close([layer.forward(offsets.numpy(), array(w_hh), array(bias), array(x))], [h])
+        of_x = layer.backward(array(grad), of_weight, of_bias)
+    close([of_x, of_weight, of_bias], wanted)
 
 
 @pytest.mark.parametrize("depth", [0, 70])
@@ -169,7 +161,8 @@ def test_one_thread_and_two_give_the_same_bits(kind: str, size: int) -> None:
             assert len(recurrence.plan(offsets, size).parts) > 1
             h = layer.forward(offsets, weight, bias, x.copy())
             back = layer.backward(grad, of_weight, of_bias)
-        found.append([*(h if kind == "lstm" else [h]), *back, of_weight, of_bias])
+        passes = [*h, *back] if kind == "lstm" else [h, back]
+        found.append([*passes, of_weight, of_bias])
     torch.set_num_threads(before)
     for one, two in zip(*found, strict=True):
         np.testing.assert_array_equal(one, two)

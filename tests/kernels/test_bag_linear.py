@@ -35,15 +35,17 @@ def test_bags_are_mapped_as_their_multi_hot(
     )
     dense, cut = multi_hot(ids, offsets, None, N_IDS), min(cut, len(bags))
     result = np.full((len(bags), out), np.nan)
+    arrays = kernels.BagArrays(ids, offsets, numbers)
+    weights = kernels.BagMap(table, up, weight, bias)
     for part in ((0, cut), (cut, len(bags))):
-        kernels.bag_linear(*part, table, ids, offsets, numbers, up, weight, bias, result)
+        kernels.bag_linear(*part, arrays, weights, result)
     lift: Any = up if low else np.eye(out)
     np.testing.assert_allclose(result, dense @ table @ lift + numbers @ weight.T + bias, atol=1e-12)
 
     grad = rng.normal(size=(len(bags), out))
     shapes = {"up": up, "weight": weight, "bias": bias, "rows": np.empty((len(bags), low))}
     found = {name: np.full_like(value, np.nan) for name, value in shapes.items()}
-    kernels.bag_linear_backward(grad, table, ids, offsets, numbers, up, *found.values())
+    kernels.bag_linear_backward(grad, arrays, weights, kernels.BagMapGrads(*found.values()))
     expected = {
         "up": (dense @ table).T @ grad,
         "weight": grad.T @ numbers,

@@ -30,21 +30,28 @@ def test_states_and_gradients_are_those_of_torch(lengths: list[int], reverse: bo
     w_ih, w_hh = lstm.weight_ih_l0.detach().numpy(), lstm.weight_hh_l0.detach().numpy()
     bias = (lstm.bias_ih_l0 + lstm.bias_hh_l0).detach().numpy()
     gates, c, h = np.empty((n, 4 * size)), np.empty((n, size)), np.full((n, 2 * size), np.nan)
-    call = (order, offsets, reverse)
-    direction.direction_forward(*call, x.detach().numpy(), w_ih, bias, w_hh, gates, c, h, size)
+    walk = direction.Walk(order, offsets, reverse)
+    weights = direction.DirectionWeights(w_ih, bias, w_hh)
+    forward = direction.DirectionPass(gates, c, h)
+    direction.direction_forward(walk, x.detach().numpy(), weights, forward, size)
     np.testing.assert_allclose(h[:, size:], expected.detach().numpy(), atol=1e-12)
     assert np.isnan(h[:, :size]).all()
 
     # a first layer's gates come projected
     projected, again = x.detach().numpy() @ w_ih.T + bias, np.empty_like(h)
+    of_input = np.empty((0, 1)), np.empty(0)
     direction.direction_forward(
-        *call, np.empty((0, 1)), np.empty((0, 1)), np.empty(0), w_hh, projected, c, again, 0
+        walk,
+        np.empty((0, 1)),
+        direction.DirectionWeights(*of_input, w_hh),
+        direction.DirectionPass(projected, c, again),
+        0,
     )
     np.testing.assert_allclose(again[:, :size], h[:, size:], atol=1e-12)
 
     grad_h = np.concatenate([np.full((n, size), np.nan), grad.numpy()], axis=1)
     sums, grad_x = np.empty((n, 4 * size)), np.empty((n, width))
-    direction.direction_backward(*call, w_ih, w_hh, gates, c, grad_h, size, sums, grad_x)
+    direction.direction_backward(walk, weights, forward, grad_h, size, (sums, grad_x))
     assert x.grad is not None
     assert lstm.weight_ih_l0.grad is not None
     assert lstm.bias_ih_l0.grad is not None

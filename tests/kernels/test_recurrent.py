@@ -96,11 +96,11 @@ def test_weight_gradient_equals_its_twin(dtype: type, lengths: list[int], chunk:
     rng, offsets = np.random.default_rng(0), offsets_of(lengths)
     n_tokens, array = offsets[-1], np.array(offsets, dtype=np.int32)
     grad_sums, h = (rng.standard_normal((n_tokens, width)).astype(dtype) for width in (8, 2))
-    h0 = rng.standard_normal((len(offsets) - 1, 2)).astype(dtype)
+    h0 = np.zeros((len(offsets) - 1, 2), dtype)
     for first, last in [(0, n_tokens), (n_tokens // 3, n_tokens // 2)]:
         for n_biases in (0, 8):
             weight, bias = np.full((8, 2), np.nan, dtype), np.full(n_biases, np.nan, dtype)
-            packing.weight_gradient(first, last, chunk, grad_sums, h, h0, array, weight, bias)
+            packing.weight_gradient(first, last, chunk, grad_sums, h, array, (weight, bias))
             before = naive.previous_rows(h, offsets, h0)[first:last]
             np.testing.assert_allclose(
                 weight, grad_sums[first:last].T @ before, atol=5 * _tolerance(dtype)
@@ -155,7 +155,7 @@ def test_tile_kernels_equal_their_twins(dtype: type, lengths: list[int], size: i
     n_sequences, n_tokens = len(offsets) - 1, offsets[-1]
     order = np.array(naive.order_by_length(offsets), dtype=np.int32)
     tiles = np.array(sorted({0, n_sequences // 2, n_sequences}), dtype=np.int32)
-    h0, c0 = rng.standard_normal((2, n_sequences, size)).astype(dtype)
+    start = np.zeros((n_sequences, size), dtype)
     gates_x = rng.standard_normal((n_tokens, 4 * size)).astype(dtype)
     weight = rng.standard_normal((4 * size, size)).astype(dtype)
     bias = rng.standard_normal(3 * size).astype(dtype)
@@ -167,16 +167,16 @@ def test_tile_kernels_equal_their_twins(dtype: type, lengths: list[int], size: i
 
     block = np.ascontiguousarray(weight.T)[None]
     zeros, own = np.zeros(4 * size, dtype), np.empty(0, np.int32)
-    run = lstm.LstmPass(gates_x, own, h0, c0, gates, h, c)
+    run = lstm.LstmPass(gates_x, own, gates, h, c)
     lstm.lstm_tiles(tiles, order, array, block, zeros, run)
-    expected_h, expected_c = naive.lstm(gates_x, array, weight, h0, c0)
+    expected_h, expected_c = naive.lstm(gates_x, array, weight, start, start)
     np.testing.assert_allclose(h, expected_h, atol=_tolerance(dtype))
     np.testing.assert_allclose(c, expected_c, atol=_tolerance(dtype))
 
     x, weight = np.ascontiguousarray(gates_x[:, : 3 * size]), weight[: 3 * size]
     block = np.ascontiguousarray(weight.T)[None]
-    gru.gru_tiles(tiles, order, array, block, bias[None], x, h0, gates, h)
-    np.testing.assert_allclose(h, naive.gru(x, array, weight, bias, h0), atol=_tolerance(dtype))
+    gru.gru_tiles(tiles, order, array, block, bias[None], gru.GruPass(x, gates, h))
+    np.testing.assert_allclose(h, naive.gru(x, array, weight, bias, start), atol=_tolerance(dtype))
 
 
 @settings(max_examples=25)

@@ -90,9 +90,9 @@ def test_rows_that_are_named_move_and_the_others_wait(
         rates = kernels.AdamRates(shrink, lr, log_decay, *betas)
         weights = kernels.AdamRows(adam, m1, v1, waits)
         kernels.adam_rows(weights, rows, grad, *part, rates)
-        kernels.adagrad_rows(
-            ada, rows, grad, squares1, waits_too, *part, shrink, lr, log_decay, eps
-        )
+        held = kernels.AdagradRows(ada, squares1, waits_too)
+        pace = kernels.AdagradRates(shrink, lr, log_decay, eps)
+        kernels.adagrad_rows(held, rows, grad, *part, pace)
     by_adam, by_ada = table.copy(), table.copy()
     for row, g in zip(rows, grad * shrink, strict=True):
         keep = np.exp(log_decay - shrunk[row])
