@@ -23,7 +23,7 @@ from gymnasium.vector import AutoresetMode, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
 from fastgaum.errors import ActionError, ConfigError
-from fastgaum.worlds.observations import Observation, row_of
+from fastgaum.worlds.observations import Info, Observation, row_of
 from fastgaum.worlds.single_env import UserEnv
 from fastgaum.worlds.vector_env import BoolArray, Step, UserVectorEnv
 
@@ -146,22 +146,20 @@ class CascadeWrapper(Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         self.action_space = spaces.Discrete(self._picks.pool_size)
         self._base: Any = None
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Any, Info]:
         """Start an episode with an empty slate."""
         self._base, info = self.env.reset(seed=seed, options=options)
         self._picks.clear()
         return self._observation(), info | {"action_mask": self.action_masks()}
 
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, Info]:
         """Pick one item. Raises ActionError for one outside the pool, or taken in a strict
         environment."""
         if self._base is None:
             raise ActionError("no episode has begun: call reset() before step()")
         reward: Any = 0.0
         terminated = truncated = False
-        info: dict[str, Any] = {}
+        info: Info = {}
         if self._picks.add(np.asarray(action).reshape(1), np.ones(1, np.bool_))[0]:
             self._base, reward, terminated, truncated, info = self.env.step(
                 self._picks.slates[0].copy()
@@ -213,9 +211,7 @@ class VectorCascadeWrapper(_VectorWrapper):
         self.action_space = batch_space(self.single_action_space, env.num_envs)
         self._ended = np.zeros(env.num_envs, np.bool_)
 
-    def reset(
-        self, *, seed: Any = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
+    def reset(self, *, seed: Any = None, options: Info | None = None) -> tuple[Observation, Info]:
         """Start episodes with empty slates, of all users or of those of `options["reset_mask"]`."""
         base, info = self.users.reset(seed=seed, options=options)
         mask = None if options is None else options.get("reset_mask")
@@ -243,6 +239,6 @@ class VectorCascadeWrapper(_VectorWrapper):
         """What each user may pick now, shape (n, pool_size)."""
         return ~self._picks.taken
 
-    def _masks(self, users: BoolArray | None) -> dict[str, Any]:
+    def _masks(self, users: BoolArray | None) -> Info:
         there = np.ones(self.num_envs, np.bool_) if users is None else users.copy()
         return {"action_mask": self.action_masks(), "_action_mask": there}

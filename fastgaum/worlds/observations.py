@@ -13,6 +13,8 @@ from fastgaum.worlds.pools import UserPools
 from fastgaum.worlds.world import FloatArray, IntArray, World
 
 ObservationKind = Literal["flat", "dict"]
+Info = dict[str, Any]
+"""what Gymnasium passes beside an observation, and the options of a reset"""
 Observation = FloatArray | dict[str, npt.NDArray[Any]]
 
 

@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode
 
 from fastgaum.errors import ConfigError
 from fastgaum.worlds.cascade import VectorCascadeWrapper
-from fastgaum.worlds.observations import row_of
+from fastgaum.worlds.observations import Info, row_of
 from fastgaum.worlds.vector_env import UserVectorEnv
 
 try:
@@ -67,7 +67,7 @@ class SB3VecEnv(VecEnv):
         """Step; observations of ended users are those of their next episodes."""
         assert self._actions is not None, "step_async comes before step_wait"
         observations, rewards, terminated, truncated, info = self.envs.step(self._actions)
-        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        infos: list[Info] = [{} for _ in range(self.num_envs)]
         for user in np.flatnonzero(terminated | truncated):
             infos[user] = _info_of(info["final_info"], int(user)) | {
                 "terminal_observation": info["final_obs"][user],
@@ -100,7 +100,7 @@ class SB3VecEnv(VecEnv):
         return [False for _ in self._get_indices(indices)]
 
 
-def _info_of(info: dict[str, Any], user: int) -> dict[str, Any]:
+def _info_of(info: Info, user: int) -> Info:
     return {
         name: value[user]
         for name, value in info.items()

@@ -11,7 +11,7 @@ from gymnasium import Env
 from gymnasium.vector import AutoresetMode
 
 from fastgaum.errors import ConfigError
-from fastgaum.worlds.observations import row_of
+from fastgaum.worlds.observations import Info, row_of
 from fastgaum.worlds.rules import EnvKeywords
 from fastgaum.worlds.vector_env import UserVectorEnv
 from fastgaum.worlds.world import World
@@ -65,15 +65,13 @@ class UserEnv(Env[Any, npt.NDArray[np.int64]]):
         self.observation_space = self.vector.single_observation_space
         self.action_space = self.vector.single_action_space
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Any, Info]:
         """Start an episode. Raises ActionError for a negative seed."""
         super().reset(seed=seed)
         observations, info = self.vector.reset(seed=seed)
         return row_of(observations, 0), _of_one(info)
 
-    def step(self, action: npt.NDArray[Any]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+    def step(self, action: npt.NDArray[Any]) -> tuple[Any, float, bool, bool, Info]:
         """Show the user a slate of places in the pool.
 
         Raises:
@@ -97,7 +95,7 @@ class UserEnv(Env[Any, npt.NDArray[np.int64]]):
         return np.asarray(self.vector.pools.items[0])
 
 
-def _of_one(info: dict[str, Any]) -> dict[str, Any]:
+def _of_one(info: Info) -> Info:
     return {
         name: value[0].copy() if value.ndim > 1 else value[0].item()
         for name, value in info.items()

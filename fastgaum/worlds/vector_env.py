@@ -17,14 +17,14 @@ from gymnasium.vector.utils import batch_space
 from fastgaum.errors import ActionError, ConfigError, did_you_mean
 from fastgaum.kernels.slates import slates_of
 from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.observations import Observation, Observations, rows_apart
+from fastgaum.worlds.observations import Info, Observation, Observations, rows_apart
 from fastgaum.worlds.pools import Pool, UserPools
 from fastgaum.worlds.random_keys import CHOICE, LEAVE, START, Keys, draw_uniform
 from fastgaum.worlds.rules import EnvKeywords, EnvOptions, leaving_rule, reward_rule
 from fastgaum.worlds.world import IntArray, Population, World
 
 BoolArray = npt.NDArray[np.bool_]
-Step = tuple[Observation, npt.NDArray[np.float32], BoolArray, BoolArray, dict[str, Any]]
+Step = tuple[Observation, npt.NDArray[np.float32], BoolArray, BoolArray, Info]
 
 
 class UserVectorEnv(VectorEnv[Any, Any, Any]):
@@ -132,8 +132,8 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         self._started = False
 
     def reset(
-        self, *, seed: int | Sequence[int] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
+        self, *, seed: int | Sequence[int] | None = None, options: Info | None = None
+    ) -> tuple[Observation, Info]:
         """Start an episode of every user, or of those of `options["reset_mask"]` (bool, shape
         (n,)); the others go on.
 
@@ -148,7 +148,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         if seed is not None:
             self._seed(seed, rows)
         self._started = True
-        info: dict[str, Any] = {}
+        info: Info = {}
         self._begin(rows, info)
         return self.observe(), info
 
@@ -211,7 +211,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
 
     def _advance(
         self, actions: npt.NDArray[np.int64], stepping: BoolArray
-    ) -> tuple[npt.NDArray[np.float32], BoolArray, BoolArray, dict[str, Any]]:
+    ) -> tuple[npt.NDArray[np.float32], BoolArray, BoolArray, Info]:
         """Reward, termination, truncation and info of one step of some users."""
         if stepping is not self._everyone and not stepping.any():
             return np.zeros(self.num_envs, np.float32), self._none.copy(), self._none.copy(), {}
@@ -234,7 +234,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
             terminated &= stepping
             truncated &= stepping
         truncated &= ~terminated
-        info: dict[str, Any] = {
+        info: Info = {
             "item": response.items.copy(),
             "place": response.places.copy(),
             "utility": response.utilities.copy(),
@@ -244,7 +244,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
             self._draw_pools(_rows(stepping), info)
         return rewards, terminated, truncated, info
 
-    def _finish(self, done: BoolArray, info: dict[str, Any]) -> None:
+    def _finish(self, done: BoolArray, info: Info) -> None:
         """SAME_STEP: put away what ended, with copies, and start the next episode."""
         rows = _rows(done)
         final = {
@@ -261,7 +261,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         info["final_info"], info["_final_info"] = final, done.copy()
         self._begin(rows, info)
 
-    def _begin(self, rows: IntArray, info: dict[str, Any]) -> None:
+    def _begin(self, rows: IntArray, info: Info) -> None:
         self._keys.start(rows)
         everyone = len(rows) == self.num_envs
         self.users.reset(self._keys.of(START, rows), None if everyone else rows)
@@ -269,7 +269,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         if self.pools.kind != "fixed":
             self._draw_pools(rows, info)
 
-    def _draw_pools(self, rows: IntArray, info: dict[str, Any]) -> None:
+    def _draw_pools(self, rows: IntArray, info: Info) -> None:
         self.pools.draw(self._keys, rows)
         self._observations.pools_changed(rows)
         info["pool"] = self.pools.items.copy()
@@ -291,7 +291,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         super().reset(seed=first)
         self._keys.seed(seed, rows)
 
-    def _reset_mask(self, options: dict[str, Any] | None) -> BoolArray | None:
+    def _reset_mask(self, options: Info | None) -> BoolArray | None:
         mask = None if options is None else options.get("reset_mask")
         if mask is None:
             return None
