@@ -63,7 +63,7 @@ class Link:
         """Maximum likelihood of the choices; scores (n_candidates,). The scale is kept positive:
         ranks stay."""
         spread = max(float(scores.std()), 1e-9)
-        total = choice_nll(scores, encoded, outside)
+        total = nll_of_link(scores, encoded, outside)
 
         def nll(parameters: Float64Array) -> float:
             link = cls(float(np.exp(parameters[0])) / spread, float(parameters[1]))
@@ -236,7 +236,7 @@ def validation_nll(scores: Float64Array, encoded: EncodedSessions, outside: bool
     """NLL of the choices after the best link, nats per event: what settings of score-only models
     are chosen by."""
     link = Link.fit(scores, encoded, outside)
-    return choice_nll(scores, encoded, outside)(link) / encoded.n_events
+    return nll_of_link(scores, encoded, outside)(link) / encoded.n_events
 
 
 def validation_prec1(scores: np.ndarray, encoded: EncodedSessions) -> float:
@@ -252,7 +252,7 @@ def item_rows(batch: Batch) -> np.ndarray:
     return batch.ids[:, 0] - N_RESERVED
 
 
-def choice_nll(
+def nll_of_link(
     scores: Float64Array, encoded: EncodedSessions, outside: bool
 ) -> Callable[[Link], float]:
     """The summed NLL of the choices as a function of the link, nats: a fit asks a hundred times."""

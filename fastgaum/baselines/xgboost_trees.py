@@ -25,7 +25,7 @@ from fastgaum.baselines.base import (
     Link,
     Rows,
     Values,
-    choice_nll,
+    nll_of_link,
     validation_prec1,
 )
 from fastgaum.baselines.grid_search import combinations
@@ -214,7 +214,7 @@ class XgboostSoftmax(BoostedTrees):
 
     def _loss(self, scores: Float64Array, encoded: EncodedSessions) -> float:
         """NLL, nats per event."""
-        return choice_nll(scores, encoded, self.outside)(Link()) / encoded.n_events
+        return nll_of_link(scores, encoded, self.outside)(Link()) / encoded.n_events
 
 
 @dataclass(eq=False)
