@@ -20,7 +20,7 @@ from fastgaum.bench.rivals.flops import round_flops
 from fastgaum.bench.rivals.padded_one_hot import PaddedOneHot
 from fastgaum.bench.rivals.stock_torch import StockTorch
 from fastgaum.config import Config
-from fastgaum.engine.game import game_for
+from fastgaum.engine.dispatch import game_for
 from fastgaum.features.batches import Batch, Sessions, batches
 from fastgaum.features.selection import SharedSessions
 from fastgaum.features.space import FeatureSpace

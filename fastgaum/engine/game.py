@@ -23,13 +23,12 @@ from fastgaum.engine.optimiser import PlayerOptimiser, SharedGradient
 from fastgaum.engine.scorer import ScorerLayer, dense_parameters, parts_of
 from fastgaum.engine.tables import Array, Buffer, Ints, Named, NamedRoom, SparseTable
 from fastgaum.errors import StepRefusedError
-from fastgaum.game.game import Game, ReferenceGame
+from fastgaum.game.game import Game
 from fastgaum.kernels import choice as kernels
 from fastgaum.kernels.dropout import drop_ids
 from fastgaum.nets.histories import HistoryEncoder, PositionWeight, PrefixBiLstm, Recurrent
 from fastgaum.nets.networks import Networks, Scorer
 from fastgaum.nets.regularisers import Regulariser, Shannon, best_value
-from fastgaum.nets.tables import OwnTable
 from fastgaum.nets.tensors import Bags, BatchTensors
 from fastgaum.processes import Processes
 
@@ -254,43 +253,6 @@ class EngineGame(Game):
     def _named(self, candidates: Bags) -> Named:
         ids, offsets = candidates.ids.numpy(), candidates.offsets.numpy()
         return Named(ids, offsets, self.slot_of, self.room)
-
-
-def game_for(
-    networks: Networks,
-    config: Config,
-    regulariser: Regulariser,
-    unknown_of_id: torch.Tensor,
-    outside: bool,
-    processes: Processes | None = None,
-) -> Game:
-    """The game that trains these networks: on the engine where it can be, by autograd elsewhere.
-
-    Args:
-        networks: what is trained, on its device.
-        config: how.
-        regulariser: the generator's Ω.
-        unknown_of_id: the id of each id's field for unknown values, (n_ids,).
-        outside: whether no click is offered as a choice.
-        processes: those that train together; alone if None.
-    """
-    device, alone = next(networks.parameters()).device, processes is None or processes.size == 1
-    # by hand, the gradient of a bilstm's matrices is never written, so it cannot be summed over
-    # processes
-    by_hand = runs_by_hand(networks, config, device) and (alone or config.history != "bilstm")
-    kind = EngineGame if by_hand else ReferenceGame
-    game = kind(networks, config, regulariser, unknown_of_id.to(device), outside)
-    if processes is not None and not alone:
-        game.share(processes)
-    return game
-
-
-def runs_by_hand(networks: Networks, config: Config, device: torch.device) -> bool:
-    """Whether these networks and this game can be trained by hand."""
-    known = type(networks.player.history) in HISTORIES
-    ours = not any(isinstance(module, OwnTable) for module in networks.modules())
-    floats = all(parameter.dtype is torch.float32 for parameter in networks.parameters())
-    return known and ours and config.states == "logged" and floats and device.type == "cpu"
 
 
 def _copied(values: Array, room: Buffer) -> Array:

@@ -52,7 +52,7 @@ class Game(ABC):
     """Two players over one set of networks, and the steps that train them.
 
     `ReferenceGame` takes the steps by autograd, `engine.game.EngineGame` by kernels;
-    `engine.game.game_for` chooses."""
+    `engine.dispatch.game_for` chooses."""
 
     def __init__(
         self, networks: Networks, config: Config, regulariser: Regulariser, outside: bool

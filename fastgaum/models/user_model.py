@@ -135,7 +135,7 @@ class UserModel(ChoiceModel):
             NumericsError: a loss is not finite; the model then holds the last good state.
         """
         # the engine's kernels take a second to import: a loaded model does without
-        from fastgaum.engine.game import game_for
+        from fastgaum.engine.dispatch import game_for
         from fastgaum.game.checkpoint import Checkpointer
         from fastgaum.game.loop import Trainer, TrainingData
 

@@ -14,7 +14,8 @@ import torch
 
 import fastgaum
 from fastgaum.config import Config
-from fastgaum.engine.game import EngineGame, runs_by_hand
+from fastgaum.engine.dispatch import runs_by_hand
+from fastgaum.engine.game import EngineGame
 from fastgaum.features.batches import batches
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.game import ReferenceGame

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fastgaum.cli.app import main
 from fastgaum.config import Config
-from fastgaum.engine.game import runs_by_hand
+from fastgaum.engine.dispatch import runs_by_hand
 from fastgaum.errors import CheckpointError
 from fastgaum.logs.fold import to_frame
 from fastgaum.models.user_model import UserModel

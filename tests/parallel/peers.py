@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from fastgaum.config import Config
-from fastgaum.engine.game import game_for
+from fastgaum.engine.dispatch import game_for
 from fastgaum.errors import NumericsError
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.checkpoint import Checkpoint, Checkpointer
