@@ -401,7 +401,7 @@ ROWS: dict[str, tuple[Make, str]] = {
     ),
     "number of another version": (
         model(lambda state, _: state["space"]["number_names"].__setitem__(0, "displayed_afore")),
-        "is not one of the numbers that this version makes",
+        "is not a number that this version makes",
     ),
     "ids that overlap": (
         model(lambda state, _: state["space"]["categorical"][0].update(start=0)),

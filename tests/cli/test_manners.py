@@ -199,18 +199,20 @@ def test_colours_are_for_terminals_that_want_them(no_color: bool) -> None:
 def test_the_doctor_names_nobody(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    home = tmp_path / "ada"
+    # a name that no commit's hash can hold
+    home = tmp_path / "wilma"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("USER", "ada")
+    monkeypatch.setenv("USER", "wilma")
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "kernels"))
-    monkeypatch.setenv("FASTGAUM_DATA_DIR", "/mnt/ada/logs")
+    monkeypatch.setenv("FASTGAUM_DATA_DIR", "/mnt/wilma/logs")
     monkeypatch.setattr("fastgaum.cli.doctor.CHECKS", {})
     assert unnamed(f"{home}/.cache and {home}") == "~/.cache and ~"
-    assert unnamed(f"{home}m/x, /mnt/ada/logs, adam") == f"{tmp_path}/adam/x, /mnt/USER/logs, adam"
+    said = unnamed(f"{home}s/x, /mnt/wilma/logs, wilmas")
+    assert said == f"{tmp_path}/wilmas/x, /mnt/USER/logs, wilmas"
     assert main(["doctor", "--json", str(tmp_path / "d.json")]) == 0
     out, facts = capsys.readouterr().out, json.loads((tmp_path / "d.json").read_text())
-    assert "ada" not in out.replace(str(tmp_path), "")
+    assert "wilma" not in out.replace(str(tmp_path), "")
     for what in (
         "fastgaum",
         "torch",
