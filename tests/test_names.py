@@ -28,7 +28,9 @@ MANY_PARAMETERS = {
 }
 """functions of more than seven parameters (kernels: twelve), with the reason"""
 
-SHORT_FILES: dict[str, str] = {}
+SHORT_FILES = {
+    "fastgaum.engine.dispatch": "strangers look for the choice of the engine by its file's name",
+}
 """modules below eighty lines with one importer, with the reason"""
 
 MANNERED = re.compile(
