@@ -29,7 +29,7 @@ from fastgaum.files import atomic
 from fastgaum.untrusted import parse_json
 
 State = dict[str, Any]
-Arrays = dict[str, npt.NDArray[Any]]
+Arrays = dict[str, npt.NDArray[np.generic]]
 MOST_HEADER = 1 << 22
 """bytes of names, shapes and JSON; ours have some thousands, tables of text are arrays"""
 _KEY = "fastgaum"
@@ -38,7 +38,7 @@ _TENSOR, _ARRAY = "$tensor", "$array"
 """marks of the places of arrays in the JSON text, by the type that they come back as"""
 
 
-def save_state(path: Path, format: str, state: Mapping[str, Any]) -> None:
+def save_state(path: Path, format: str, state: Mapping[str, object]) -> None:
     """Write a state to one file, atomically. Contiguous arrays on the CPU are not copied.
 
     Raises:
@@ -94,7 +94,7 @@ def _check_header(path: Path) -> None:
         raise ValueError(f"its header declares {length} bytes, at most {most} are possible")
 
 
-def split_state(state: Mapping[str, Any]) -> tuple[State, Arrays]:
+def split_state(state: Mapping[str, object]) -> tuple[State, Arrays]:
     """A state as what JSON holds, and its arrays by name; contiguous arrays on the CPU are the
     state's own.
 
@@ -103,7 +103,7 @@ def split_state(state: Mapping[str, Any]) -> tuple[State, Arrays]:
     """
     arrays: Arrays = {}
 
-    def place(value: npt.NDArray[Any], mark: str, name: str) -> State:
+    def place(value: npt.NDArray[np.generic], mark: str, name: str) -> State:
         if name in arrays:
             raise ValueError(f"two arrays of a state have the name '{name}'")
         arrays[name] = np.require(value, requirements="C")
@@ -130,12 +130,12 @@ def split_state(state: Mapping[str, Any]) -> tuple[State, Arrays]:
     return plain(state, ""), arrays
 
 
-def join_state(tree: Any, arrays: Arrays) -> State:
+def join_state(tree: object, arrays: Arrays) -> State:
     """The state that `split_state` has split. Raises ValueError for what it never makes, or a
     number that is not finite."""
     left = dict(arrays)
 
-    def joined(value: Any) -> Any:
+    def joined(value: object) -> object:
         if isinstance(value, list):
             return [joined(one) for one in value]
         if not isinstance(value, dict):

@@ -47,7 +47,7 @@ class CheckedSettings:
         for key, hint in _hints(type(self)).items():
             object.__setattr__(self, key, checked(key, getattr(self, key), hint))
 
-    def replace(self, **changes: Any) -> Self:
+    def replace(self, **changes: object) -> Self:
         """A copy with some values changed, checked as in `from_mapping`.
 
         Raises:
@@ -80,7 +80,7 @@ def _hints(cls: Any) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
-def checked(key: str, value: Any, hint: Any) -> Any:
+def checked(key: str, value: object, hint: object) -> object:
     """A plain value brought to a field's type, within its bounds. Raises ConfigError naming key,
     value and what is allowed."""
     try:
@@ -261,7 +261,7 @@ class Config(CheckedSettings):
         )
 
     @classmethod
-    def from_preset(cls, name: str, **changes: Any) -> Config:
+    def from_preset(cls, name: str, **changes: object) -> Config:
         """A named preset, with changes.
 
         Raises:
@@ -279,7 +279,7 @@ class Config(CheckedSettings):
         return cls.from_mapping(values)
 
     @classmethod
-    def from_toml(cls, path: str | Path, **changes: Any) -> Config:
+    def from_toml(cls, path: str | Path, **changes: object) -> Config:
         """Read a TOML file; its `preset` key, when given, names the values it starts from.
 
         Raises:
@@ -298,7 +298,7 @@ class Config(CheckedSettings):
         return cls.from_preset(preset, **values)
 
 
-def parse_setting(text: str) -> tuple[str, Any]:
+def parse_setting(text: str) -> tuple[str, object]:
     """Split `key=value` and read the value as TOML, or as text when it is none: `eta=1`,
     `hidden=[64, 64]`, `history=gru`.
 
@@ -314,10 +314,10 @@ def parse_setting(text: str) -> tuple[str, Any]:
         return key.strip(), value.strip()
 
 
-_PLAIN: dict[str, Any] = {"set_context": False, "relations": False, "search": (), "wide": False}
+_PLAIN: dict[str, object] = {"set_context": False, "relations": False, "search": (), "wide": False}
 """without what `fastgaum` adds to the three networks"""
 
-_PAPER: dict[str, Any] = {
+_PAPER: dict[str, object] = {
     **_PLAIN,
     "protocol": "identity",
     "players": "exact",

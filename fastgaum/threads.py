@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any
 
 import torch
 from threadpoolctl import ThreadpoolController
@@ -34,7 +33,7 @@ def get_threads() -> int:
     return torch.get_num_threads()
 
 
-def run(function: Callable[..., object], parts: Sequence[tuple[Any, ...]]) -> None:
+def run(function: Callable[..., object], parts: Sequence[tuple[object, ...]]) -> None:
     """Call function(*part) for each part, on the calling thread and the pool's; an error in one is
     raised here.
 
@@ -61,7 +60,7 @@ def run(function: Callable[..., object], parts: Sequence[tuple[Any, ...]]) -> No
         future.result()
 
 
-def _drain(function: Callable[..., object], waiting: deque[tuple[Any, ...]]) -> None:
+def _drain(function: Callable[..., object], waiting: deque[tuple[object, ...]]) -> None:
     while True:
         try:
             part = waiting.popleft()

@@ -10,7 +10,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -91,7 +91,7 @@ class GridBaseline(Baseline):
         loss = math.inf if row["val_loss"] is None else row["val_loss"]
         return (loss, 0.0) if self.select == "loss" else (-row["val_prec1"], loss)
 
-    def _grid(self, name: str) -> tuple[Any, ...]:
+    def _grid(self, name: str) -> tuple[object, ...]:
         """The values to try: a setting that is not open has one."""
         value, grid = getattr(self, name), self.grids[name]
         return grid if value in (None, "auto") else (type(grid[0])(value),)

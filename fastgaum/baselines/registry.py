@@ -50,7 +50,7 @@ def baseline_class(name: str) -> type[Baseline]:
     return found
 
 
-def check_model(name: str, settings: Mapping[str, Any]) -> None:
+def check_model(name: str, settings: Mapping[str, object]) -> None:
     """Raise ConfigError unless `make_model` would take these; nothing is trained and no card is
     touched."""
     if name in PRESETS:

@@ -77,7 +77,7 @@ def _list(json: Path | None) -> int:
 
 def _races(
     groups: tuple[str, ...], threads: int | None, smoke: bool
-) -> tuple[dict[str, Any], bool]:
+) -> tuple[dict[str, object], bool]:
     from fastgaum.bench.report import races_object
     from fastgaum.bench.run import choose, require_pytest, run
 

@@ -67,7 +67,7 @@ class DisplayOptions:
     ] = None
     split_seed: Annotated[int, Parameter(help="seed of the split of whole users, 50/25/25")] = 0
 
-    def changes(self) -> dict[str, Any]:
+    def changes(self) -> dict[str, object]:
         """What was given of the rule itself, as `build_named` takes it."""
         given = {"name": self.rule, "displayed": self.displayed, "seed": self.seed}
         return {name: value for name, value in given.items() if value is not None}

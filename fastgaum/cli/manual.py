@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from inspect import cleandoc
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from cyclopts import App
 
@@ -114,7 +114,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 }
 """command → command lines, as they can be typed"""
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[..., object])
 
 
 def epilogue(command: str) -> str:

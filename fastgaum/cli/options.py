@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -132,7 +132,7 @@ class FigureFiles(TableFiles):
     )
 
 
-def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+def parse_settings(settings: Sequence[str]) -> dict[str, object]:
     """Read `key=value` texts; a later one wins.
 
     Raises:
@@ -211,7 +211,7 @@ class ModelOptions:
             "alone may be raised), or train in another folder"
         )
 
-    def _changes(self) -> dict[str, Any]:
+    def _changes(self) -> dict[str, object]:
         own = {"seed": self.seed, "protocol": self.protocol}
         given = {key: value for key, value in own.items() if value is not None}
         return given | parse_settings(self.settings)

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -72,7 +72,7 @@ def note(text: str) -> None:
     stderr().print(Text(plain(text)), soft_wrap=True)
 
 
-def finish(text: str, json: Path | None = None, facts: Mapping[str, Any] | None = None) -> None:
+def finish(text: str, json: Path | None = None, facts: Mapping[str, object] | None = None) -> None:
     """Print the line that ends a command whose result is a file, and write the same as JSON where
     that was asked for."""
     if json is not None:
@@ -178,7 +178,7 @@ def _require_new(path: Path) -> None:
 # -- what is written
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, object]) -> None:
     """Write one JSON object; a figure that does not exist (NaN) is null, which JSON has and NaN is
     not."""
     # a file keeps letters as they are; a terminal would obey some that JSON allows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -75,7 +75,7 @@ class Learning:
     settings: Settings = ()
     seed: Annotated[int | None, Parameter(help="seeds every random stream")] = None
 
-    def values(self) -> dict[str, Any]:
+    def values(self) -> dict[str, object]:
         """The configuration keys that were given."""
         own = {} if self.seed is None else {"seed": self.seed}
         return parse_settings(self.settings) | own

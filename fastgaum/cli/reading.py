@@ -129,11 +129,11 @@ class LogReading:
             ) from error
         return dataclasses.replace(self, of_run=former)
 
-    def of_first(self, saved: dict[str, Any]) -> LogReading:
+    def of_first(self, saved: dict[str, object]) -> LogReading:
         """The options of the first of several processes; where data lies is this machine's own."""
         return Reading(self.data_dir, of_run=ReadOptions.from_json(saved))
 
-    def of_resumed(self, run: Path, saved: dict[str, Any]) -> LogReading:
+    def of_resumed(self, run: Path, saved: dict[str, object]) -> LogReading:
         """The options that a run's log was read with; given ones may only repeat them.
 
         Raises:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -184,7 +184,7 @@ def _jobs(jobs: int | None, device: str) -> int:
     return 1 if device != "cpu" and torch.cuda.is_available() else os.cpu_count() or 1
 
 
-def _write(result: dict[str, Any], files: FigureFiles) -> None:
+def _write(result: dict[str, object], files: FigureFiles) -> None:
     from fastgaum.reports.figures import draw_precision
     from fastgaum.reports.reproduce_table import reproduce_markdown
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
@@ -305,7 +305,7 @@ def _check_folder(folder: Path, resume: bool) -> None:
     check_outputs(folder / POLICY_FILE, folder / TRAINING_FILE, resumed=resume)
 
 
-def _begun(file: Path, asked: TrainingTerms, values: dict[str, Any]) -> TrainingTerms:
+def _begun(file: Path, asked: TrainingTerms, values: dict[str, object]) -> TrainingTerms:
     """What a training was begun with; an option given with --resume must be the same or its
     default."""
     from fastgaum.policies.training import TrainingTerms
@@ -334,7 +334,7 @@ def _begun(file: Path, asked: TrainingTerms, values: dict[str, Any]) -> Training
     return begun
 
 
-def _figures(row: dict[str, Any]) -> str:
+def _figures(row: dict[str, object]) -> str:
     return f"cumulative reward {row['return']:.3f}" if row else ""
 
 

@@ -25,8 +25,8 @@ class Buffer:
     shrinks."""
 
     def __init__(self, dtype: type[np.generic] = np.float32) -> None:
-        self.held: npt.NDArray[Any] = np.empty(0, dtype)
-        self.view: npt.NDArray[Any] = self.held
+        self.held: npt.NDArray[np.generic] = np.empty(0, dtype)
+        self.view: npt.NDArray[np.generic] = self.held
         self.shape: tuple[int, ...] = (0,)
 
     def __call__(self, *shape: int) -> npt.NDArray[Any]:

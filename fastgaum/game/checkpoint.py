@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BufferedRandom
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -62,7 +62,7 @@ class TrainingPosition:
     """loss summed over the events of those batches"""
     events: int = 0
     """events of those batches"""
-    order: dict[str, Any] = field(default_factory=dict)
+    order: dict[str, object] = field(default_factory=dict)
     """state of the random stream of the data's order, before the running epoch's sessions were
     shuffled"""
 
@@ -96,7 +96,7 @@ class Checkpoint:
 
     config: Config
     """as it was asked for"""
-    reading: dict[str, Any]
+    reading: dict[str, object]
     """how the log was read"""
     fingerprint: str
     """the log's"""
@@ -107,7 +107,7 @@ class Checkpoint:
     begun"""
 
     @property
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[dict[str, object]]:
         """The epochs so far, as rows of the training table."""
         return [] if self.trainer is None else list(self.trainer["rows"])
 

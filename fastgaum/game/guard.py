@@ -82,7 +82,7 @@ class Guard:
         self.found: set[int] = set()
         self.of_last_epoch: list[str] = []
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """What a checkpoint holds of it."""
         return {
             "skipped": self.skipped,

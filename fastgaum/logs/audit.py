@@ -192,11 +192,11 @@ def audit(
     )
 
 
-def _plain(part: Finding | Fact) -> dict[str, Any]:
+def _plain(part: Finding | Fact) -> dict[str, object]:
     """A finding or fact as JSON allows it: NaN (nothing to count) becomes null, the interval a
     list."""
 
-    def value_of(value: Any) -> Any:
+    def value_of(value: object) -> object:
         if isinstance(value, tuple):
             return [value_of(one) for one in value]
         return None if isinstance(value, float) and math.isnan(value) else value

@@ -128,9 +128,9 @@ class ReadOptions:
         """These options, and where one was not given, that of `base`."""
         return ReadOptions.of(**{**base.values, **self.values})
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The options that were given, as plain values under their names on the command line."""
-        values: dict[str, Any] = {}
+        values: dict[str, object] = {}
         for name, value in self.values.items():
             if name == "columns":
                 value = [f"{role}={column}" for role, column in value.items()]
@@ -141,7 +141,7 @@ class ReadOptions:
         return values
 
     @classmethod
-    def from_json(cls, values: Any) -> ReadOptions:
+    def from_json(cls, values: object) -> ReadOptions:
         """The options that `to_json` made. Raises ValueError where a value is of another type, and
         ConfigError where it does not exist."""
         if not isinstance(values, dict):
@@ -177,7 +177,7 @@ def columns_of(texts: Sequence[str]) -> dict[str, str]:
     return columns
 
 
-def _is_plain(value: Any, kind: Any) -> bool:
+def _is_plain(value: object, kind: object) -> bool:
     """Whether a value from JSON may be given for an option of this type."""
     if typing.get_origin(kind) in (tuple, Mapping):
         return isinstance(value, list) and all(isinstance(part, str) for part in value)
@@ -189,7 +189,7 @@ def _is_plain(value: Any, kind: Any) -> bool:
 OPTIONS = tuple(one.name for one in dataclasses.fields(ReadOptions) if one.name != "given")
 """names of all options"""
 _TYPES = typing.get_type_hints(ReadOptions)
-_DEFAULTS: dict[str, Any] = {
+_DEFAULTS: dict[str, object] = {
     one.name: {} if one.name == "columns" else one.default
     for one in dataclasses.fields(ReadOptions)
 }

@@ -298,7 +298,7 @@ def _check_fields(log: SessionLog, fields: Mapping[str, FieldArray]) -> None:
 
 
 def _check_range(
-    name: str, array: npt.NDArray[Any], dtype: type[np.generic], least: float, most: float
+    name: str, array: npt.NDArray[np.generic], dtype: type[np.generic], least: float, most: float
 ) -> None:
     _require(array.ndim == 1 and array.dtype == dtype, f"{name} is {array.dtype}")
     if len(array):

@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -241,7 +240,7 @@ def synthesise_shards(
     n_shards: int,
     *,
     preset: str = "default",
-    **changes: Any,
+    **changes: object,
 ) -> ShardedLog:
     """Draw a log of a synthetic world (see `synthetic.synthesise`) part by part, each a shard;
     return it opened.

@@ -96,7 +96,7 @@ class Figure:
         unit = "%" if self.unit == "share" else self.unit
         return f"{self.label}, {unit}" if unit else self.label
 
-    def text(self, head: Mapping[str, Any]) -> tuple[str, str]:
+    def text(self, head: Mapping[str, object]) -> tuple[str, str]:
         """The value and its interval as text, from the JSON object of a head; both empty where it
         has none."""
         value: Any = head
@@ -216,7 +216,7 @@ class Evaluation:
         }
 
 
-def _plain(head: HeadFigures) -> dict[str, Any]:
+def _plain(head: HeadFigures) -> dict[str, object]:
     """A head's figures as plain values for JSON; a group that the head does not have is None."""
     plain: dict[str, Any] = {}
     for figure in figures_of(head.precision):

@@ -67,7 +67,7 @@ class ChoiceModel(ABC):
         """A head's distribution over each display set."""
 
     @abstractmethod
-    def initial(self, n: int) -> Any:
+    def initial(self, n: int) -> object:
         """Histories of n users who have chosen nothing yet."""
 
     @abstractmethod

@@ -140,7 +140,7 @@ def load_user_model(
     return model
 
 
-def _own_names(named: Any) -> dict[str, str]:
+def _own_names(named: object) -> dict[str, str]:
     """The code that a file names. Raises ValueError for a damaged record of it."""
     if not isinstance(named, dict) or not named.keys() <= {"regulariser", "history"}:
         raise ValueError(
@@ -314,7 +314,7 @@ def _array(state: Any, name: str, kind: Any, axes: int = 1) -> Any:
     return value
 
 
-def _names(values: Any) -> tuple[str, ...]:
+def _names(values: object) -> tuple[str, ...]:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise ValueError(f"{str(values)[:60]} are no names")
     return tuple(values)

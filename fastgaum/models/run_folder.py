@@ -13,7 +13,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import tomli_w
@@ -53,7 +52,7 @@ class LogOrigin:
 
     source: str | None = None
     """a registry name or a path: a report looks for the log there"""
-    reading: Mapping[str, Any] = field(default_factory=dict)
+    reading: Mapping[str, object] = field(default_factory=dict)
     """the options that it was read with: the command line reads them back to evaluate the run"""
 
 
@@ -322,7 +321,7 @@ class _RunWriter:
         with atomic(self.folder / "metrics.jsonl") as beside:
             beside.write_text(lines)
 
-    def write_machine(self, more: Mapping[str, Any]) -> None:
+    def write_machine(self, more: Mapping[str, object]) -> None:
         about = {
             "name": self.log.name,
             "fingerprint": self.log.fingerprint,
@@ -343,7 +342,7 @@ class _RunWriter:
             beside.write_text(json.dumps(dict(self.origin.reading), indent=2) + "\n")
 
 
-def _finite(row: dict[str, Any]) -> dict[str, Any]:
+def _finite(row: dict[str, object]) -> dict[str, object]:
     """JSON has no NaN: a figure that a phase does not have is null."""
     return {
         key: None if isinstance(value, float) and value != value else value

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 import torch
@@ -91,7 +91,7 @@ class UserModel(ChoiceModel):
         history: Encoders | str | None = None,
         tables: TableMaker | None = None,
         device: str = "auto",
-        **changes: Any,
+        **changes: object,
     ) -> UserModel:
         """A model with a preset's configuration, with changes.
 

@@ -47,7 +47,7 @@ class OwnTable(nn.Module):
         `Table`."""
         super().__init__()
         self.name, self.shape = name, (n_rows, width)
-        made: Any = tables(name, n_rows, width, std)
+        made: object = tables(name, n_rows, width, std)
         # the weight of a torch embedding is a parameter, no method
         if not isinstance(made, nn.Module) or not callable(getattr(made, "weight", None)):
             raise ConfigError(
@@ -67,7 +67,7 @@ class OwnTable(nn.Module):
         """All rows, without gradient. Raises ConfigError for another shape than (n_rows, width)."""
         return self._checked(self.own.weight(), self.shape, "rows").detach()
 
-    def _checked(self, values: Any, shape: tuple[int, int], what: str) -> Tensor:
+    def _checked(self, values: object, shape: tuple[int, int], what: str) -> Tensor:
         if not isinstance(values, Tensor) or values.shape != shape:
             got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise ConfigError(

@@ -72,7 +72,7 @@ class Earned:
     click_rates: Float64Array
     """share of the slates shown with a choice, by seed, shape (n_seeds,)"""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
         reward, clicks = Estimate.of(self.returns), Estimate.of(self.click_rates)
         return {
@@ -240,7 +240,7 @@ def compare_policies(
     plan: ComparisonPlan,
     setting: MakeSetting,
     observer: Callable[[int, int, str], None] | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Make, train and judge; returns the table as a JSON object, a row per policy and size.
 
     `observer` is called with trainings done, trainings in all, and the policy that is at hand.
@@ -303,7 +303,7 @@ def _policy(
     return policy
 
 
-def _rows(table: Sequence[Earned]) -> list[dict[str, Any]]:
+def _rows(table: Sequence[Earned]) -> list[dict[str, object]]:
     leads = versus_best(table)
     rows = []
     for row in table:

@@ -7,7 +7,6 @@ import copy
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -73,7 +72,7 @@ class ReplayBuffer:
         there = np.flatnonzero(step.active)[-self.capacity :]
         n = len(there)
         rows = (self.at + np.arange(n)) % self.capacity
-        new: tuple[npt.NDArray[Any], ...] = (
+        new: tuple[npt.NDArray[np.generic], ...] = (
             states,
             step.slates,
             step.response.places,
@@ -100,7 +99,7 @@ class ReplayBuffer:
 
     def draw(self, n: int, rng: np.random.Generator) -> Steps:
         """n remembered steps, each as likely, with replacement."""
-        rows: npt.NDArray[Any] = rng.integers(self.size, size=n)
+        rows: npt.NDArray[np.generic] = rng.integers(self.size, size=n)
         return Steps(*(getattr(self.held, field.name)[rows] for field in fields(Steps)))
 
 

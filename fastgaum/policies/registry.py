@@ -8,7 +8,6 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -202,7 +201,7 @@ def load_policy(path: str | Path, world: World) -> tuple[LearningPolicy, int, Po
     return policy, k, pool
 
 
-def require_world(file: Path, item_features: Any, world: World) -> None:
+def require_world(file: Path, item_features: object, world: World) -> None:
     """Raise CheckpointError unless a file's item features are those of the world."""
     own = np.asarray(world.item_features, np.float32)
     if (

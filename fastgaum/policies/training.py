@@ -34,7 +34,7 @@ TRAINING_FILE = "resume.safetensors"
 SHARE = 0.05
 """of the time that saving may take"""
 
-Observer = Callable[[int, int, dict[str, Any]], None]
+Observer = Callable[[int, int, dict[str, object]], None]
 """called with episodes done, episodes in all, and the last evaluation's row"""
 
 
@@ -46,7 +46,7 @@ class TrainingTerms:
     setting: Setting
     config: PolicyConfig
 
-    def to_mapping(self) -> dict[str, Any]:
+    def to_mapping(self) -> dict[str, object]:
         """Plain values. Raises ConfigError for a reward or leaving that is a function, which no
         file holds."""
         values = {part.name: getattr(self.setting, part.name) for part in fields(Setting)}
@@ -89,7 +89,7 @@ class PolicyProgress:
     """episodes done"""
     steps: int = 0
     """slates shown in them"""
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[dict[str, object]] = field(default_factory=list)
     """the evaluations so far"""
 
 

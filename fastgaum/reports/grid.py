@@ -111,7 +111,7 @@ def parse_resplits(text: str) -> list[int]:
 
 
 def _settings_by_model(
-    models: Sequence[str], protocol: str, settings: Mapping[str, Any]
+    models: Sequence[str], protocol: str, settings: Mapping[str, object]
 ) -> dict[str, dict[str, Any]]:
     for key in settings:
         if key in _OWN_OPTION:

@@ -11,7 +11,6 @@ one view."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -200,7 +199,7 @@ class _Fields:
         result[pairs // width] = pairs % width - 1
         return result
 
-    def _means(self, values: npt.NDArray[Any], missing: float | None) -> FloatArray:
+    def _means(self, values: npt.NDArray[np.generic], missing: float | None) -> FloatArray:
         known = self.at >= 0
         counts = np.bincount(self.at[known], minlength=self.n)
         sums = np.bincount(self.at[known], weights=values[known], minlength=self.n)

@@ -15,7 +15,7 @@ from fastgaum.worlds.world import FloatArray, IntArray, World
 ObservationKind = Literal["flat", "dict"]
 Info = dict[str, Any]
 """what Gymnasium passes beside an observation, and the options of a reset"""
-Observation = FloatArray | dict[str, npt.NDArray[Any]]
+Observation = FloatArray | dict[str, npt.NDArray[np.generic]]
 
 
 class Observations:
@@ -51,17 +51,17 @@ class Observations:
         wide = world.state_dim + (pools.size * table.shape[1] if self._with_features else 0)
         self._flat: FloatArray | None = None
         if kind == "dict":
-            parts: dict[str, spaces.Space[Any]] = {
+            parts: dict[str, spaces.Space[object]] = {
                 "state": state,
                 "pool": spaces.Box(0, max(world.n_items - 1, 1), (pools.size,), np.int32),
             }
-            self._arrays: dict[str, npt.NDArray[Any]] = {
+            self._arrays: dict[str, npt.NDArray[np.generic]] = {
                 "pool": np.zeros((n, pools.size), np.int32)
             }
             if self._with_features:
                 parts["features"] = spaces.Box(low, high, shape, np.float32)
                 self._arrays["features"] = np.zeros((n, *shape), np.float32)
-            self.single_space: spaces.Space[Any] = spaces.Dict(parts)
+            self.single_space: spaces.Space[object] = spaces.Dict(parts)
         elif self._with_features:
             lows, highs = np.full(wide, low, np.float32), np.full(wide, high, np.float32)
             lows[: world.state_dim], highs[: world.state_dim] = -np.inf, np.inf
@@ -97,7 +97,7 @@ class Observations:
         return self._flat.copy() if copy else self._flat
 
 
-def row_of(observation: Observation, user: int) -> Any:
+def row_of(observation: Observation, user: int) -> object:
     """One user's part of the observations of many; a view."""
     if isinstance(observation, dict):
         return {name: part[user] for name, part in observation.items()}

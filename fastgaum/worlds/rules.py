@@ -19,7 +19,7 @@ from fastgaum.worlds.observations import ObservationKind
 from fastgaum.worlds.pools import Pool, PoolKind
 from fastgaum.worlds.world import FloatArray, IntArray, Response
 
-RewardRule = Callable[[Response, IntArray, FloatArray], npt.NDArray[Any]]
+RewardRule = Callable[[Response, IntArray, FloatArray], npt.NDArray[np.generic]]
 """reward(response, slates, states): response of n users to slates (n, k) of items, states after it
 (n, state_dim); returns one finite number per user, shape (n,). Arrays are the environment's own:
 read them, keep copies."""
@@ -28,7 +28,7 @@ LeavingRule = Callable[[Response, IntArray, FloatArray], npt.NDArray[Any]]
 this one (n,), states after it (n, state_dim); returns each user's probability of leaving now, shape
 (n,)."""
 Reward = Literal["utility", "click"] | RewardRule
-Leaving = float | Sequence[float] | npt.NDArray[Any] | LeavingRule
+Leaving = float | Sequence[float] | npt.NDArray[np.generic] | LeavingRule
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def utility(response: Response, slates: IntArray, states: FloatArray) -> FloatAr
     return response.utilities
 
 
-def click(response: Response, slates: IntArray, states: FloatArray) -> npt.NDArray[Any]:
+def click(response: Response, slates: IntArray, states: FloatArray) -> npt.NDArray[np.generic]:
     """1 for a choice, 0 for none."""
     return response.places >= 0
 
@@ -135,7 +135,7 @@ def leaving_rule(leaving: Leaving) -> LeavingRule:
             "required"
         )
 
-    def by_step(response: Response, steps: IntArray, states: FloatArray) -> npt.NDArray[Any]:
+    def by_step(response: Response, steps: IntArray, states: FloatArray) -> npt.NDArray[np.generic]:
         return np.asarray(hazards[np.minimum(steps, len(hazards)) - 1])
 
     return by_step
@@ -161,11 +161,13 @@ def session_leaving(log: SessionLog, split: SplitName = "train") -> npt.NDArray[
 
 
 def _checked(
-    rule: Callable[[Response, IntArray, FloatArray], npt.NDArray[Any]], what: str
+    rule: Callable[[Response, IntArray, FloatArray], npt.NDArray[np.generic]], what: str
 ) -> RewardRule:
     """A user's own rule that raises NumericsError unless it gives one finite number per user."""
 
-    def rule_checked(response: Response, second: IntArray, states: FloatArray) -> npt.NDArray[Any]:
+    def rule_checked(
+        response: Response, second: IntArray, states: FloatArray
+    ) -> npt.NDArray[np.generic]:
         values, n = np.asarray(rule(response, second, states)), len(response.places)
         if values.shape != (n,):
             raise NumericsError(

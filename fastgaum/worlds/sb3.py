@@ -44,7 +44,7 @@ class SB3VecEnv(VecEnv):
         self.envs = envs
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
         self._seed: int | None = None
-        self._actions: npt.NDArray[Any] | None = None
+        self._actions: npt.NDArray[np.generic] | None = None
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Seed the next reset: user i takes the stream (seed, i), so seeds that follow each other
@@ -59,7 +59,7 @@ class SB3VecEnv(VecEnv):
         self.reset_infos = [_info_of(info, user) for user in range(self.num_envs)]
         return observations
 
-    def step_async(self, actions: npt.NDArray[Any]) -> None:
+    def step_async(self, actions: npt.NDArray[np.generic]) -> None:
         """Take the actions of the next step."""
         self._actions = actions
 
@@ -83,19 +83,19 @@ class SB3VecEnv(VecEnv):
         """The vector's own attribute, for each user asked for. Raises AttributeError."""
         return [getattr(self.envs, attr_name) for _ in self._get_indices(indices)]
 
-    def set_attr(self, attr_name: str, value: Any, indices: Indices = None) -> None:
+    def set_attr(self, attr_name: str, value: object, indices: Indices = None) -> None:
         """Set the vector's own attribute: it is every user's, whichever are asked for."""
         setattr(self.envs, attr_name, value)
 
     def env_method(
-        self, method_name: str, *args: Any, indices: Indices = None, **kwargs: Any
+        self, method_name: str, *args: object, indices: Indices = None, **kwargs: object
     ) -> list[Any]:
         """Call a method of the vector and give each user asked for its row, as MaskablePPO does
         with `action_masks`."""
         rows = getattr(self.envs, method_name)(*args, **kwargs)
         return [row_of(rows, user) for user in self._get_indices(indices)]
 
-    def env_is_wrapped(self, wrapper_class: type[Any], indices: Indices = None) -> list[bool]:
+    def env_is_wrapped(self, wrapper_class: type[object], indices: Indices = None) -> list[bool]:
         """No user has a wrapper of its own."""
         return [False for _ in self._get_indices(indices)]
 

@@ -103,7 +103,7 @@ class TrueWorld(World):
         self.state_dim = world.dim + (bait is not None)
         self.item_ids: pl.Series = item_names(world.n_items)
         bait_column = self.is_bait[:, None] if bait is not None else np.zeros((world.n_items, 0))
-        columns: list[npt.NDArray[Any]] = [base[:, None], latents, bait_column]
+        columns: list[npt.NDArray[np.generic]] = [base[:, None], latents, bait_column]
         self.item_features = np.concatenate(columns, axis=1).astype(np.float32)
 
     def population(self, n: int) -> TruePopulation:

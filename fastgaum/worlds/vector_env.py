@@ -71,7 +71,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
     episode, step and use: it depends neither on num_envs nor on threads. Without a seed, episodes
     go on; without any ever, one is taken from the system."""
 
-    metadata: dict[str, Any] = {  # noqa: RUF012
+    metadata: dict[str, object] = {  # noqa: RUF012
         "render_modes": [],
         "autoreset_mode": AutoresetMode.NEXT_STEP,
     }
@@ -152,7 +152,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         self._begin(rows, info)
         return self.observe(), info
 
-    def step(self, actions: npt.NDArray[Any]) -> Step:
+    def step(self, actions: npt.NDArray[np.generic]) -> Step:
         """Show every user a slate of places in the pool, shape (n, slate_size).
 
         Raises:
@@ -161,7 +161,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         """
         return self.step_where(actions, None)
 
-    def step_where(self, actions: npt.NDArray[Any], active: BoolArray | None) -> Step:
+    def step_where(self, actions: npt.NDArray[np.generic], active: BoolArray | None) -> Step:
         """`step` for the users of a mask, (n,); the others stay as they are, with reward 0 and no
         end (None: everyone)."""
         stepping, waiting = self._who(active)
@@ -198,7 +198,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
             )
         return (self._everyone if active is None else active) & ~ended, ended
 
-    def _checked(self, actions: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    def _checked(self, actions: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:
         actions = np.asarray(actions)
         shape = (self.num_envs, self.slate_size)
         if actions.shape != shape or actions.dtype.kind not in "iu":
