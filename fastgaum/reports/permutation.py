@@ -192,7 +192,7 @@ def policies_of(
     for name, scored in others.items():
         policies[f"{name}, greedy"] = greedy_policy(scored.utilities, offsets)
         for temperature in (1, 3):
-            policies[f"{name}, softmax_policy at {temperature}"] = softmax_policy(
+            policies[f"{name}, softmax at {temperature}"] = softmax_policy(
                 scored.utilities / temperature, offsets
             )
     policies["the model, greedy"] = greedy_policy(own.utilities, offsets)

@@ -62,6 +62,9 @@ def test_true_users_are_not_told_from_their_log(true: dict[str, Any]) -> None:
     assert len(p_values) == 12
     assert all(one["p_holm"] >= one["p"] for one in true["statistics"])
     policies = true["policies"]
+    names = [value["name"] for value in policies["values"]]
+    assert {"the model, greedy", "the model, as it chooses", "uniform"} <= set(names)
+    assert all("_" not in name for name in names), "a name of the code is in the table"
     assert policies["spearman"]["value"] > 0.95
     assert policies["kendall"]["p"] > 0.05
     for value in policies["values"]:
