@@ -45,7 +45,10 @@ READ_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError,
 
 
 def one_line(error: BaseException) -> str:
-    """First line of a library's message."""
+    """First line of a library's message. A panic's message speaks of polars' code, not of the
+    file."""
+    if isinstance(error, pl.exceptions.PanicException):
+        return "polars fails on its contents"
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 

@@ -71,3 +71,9 @@ def test_columns_of_nothing_are_counted_too(tmp_path: Path) -> None:
     pl.DataFrame({"a": pl.repeat(None, 20_000_000, eager=True)}).write_parquet(path)
     with pytest.raises(LogFormatError, match="when it is decoded"):
         try_columns(path, ["a"])
+
+
+def test_a_panic_speaks_of_the_file() -> None:
+    error = pl.exceptions.PanicException("called `Result::unwrap()`: internal error: num_bits 68")
+    assert decoder.one_line(error) == "polars fails on its contents"
+    assert decoder.one_line(OSError("cut short\nat 12")) == "cut short"
