@@ -10,7 +10,7 @@ PYTEST   = $(BIN)/python -m pytest
 SPREAD   = -n $(WORKERS) --dist loadfile
 # Property tests of every kernel, at shapes that plain Python can take.
 KERNELS  = tests/kernels --ignore tests/kernels/test_cache.py tests/engine/test_recurrence.py tests/features/test_encoder.py \
-           tests/features/test_batches.py tests/features/test_formulas.py tests/features/test_relations.py
+           tests/features/test_batches.py tests/features/test_numbers.py tests/features/test_relations.py
 
 .PHONY: setup reproduce report test slow plain coverage bounds lowest audit kill-test fuzz check dist format bench docs clean
 

@@ -15,17 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgaum.errors import LogFormatError
-from fastgaum.features.formulas import (
+from fastgaum.features.numbers import (
     LOG_VIEWS,
-    RELATION_NUMBERS,
-    SESSION_NUMBERS,
-    TRAINING_NUMBERS,
+    Relations,
+    UsersOwn,
     log_views,
     number_columns,
     totals_of,
     varying_columns,
 )
-from fastgaum.features.relations import Relations, UsersOwn
 from fastgaum.features.selection import (
     Selection,
     SharedSessions,
@@ -37,13 +35,20 @@ from fastgaum.features.selection import (
 )
 from fastgaum.kernels import candidate_numbers as kernels
 from fastgaum.kernels.batching import picked_size
-from fastgaum.logs.columns import MOST_NUMBER, show
+from fastgaum.kernels.candidate_numbers import RELATION_NUMBERS, SESSION_NUMBERS, TRAINING_NUMBERS
+from fastgaum.logs.columns import MOST_NUMBER, Vocabulary, show
 from fastgaum.logs.log import FloatArray, IntArray, PackedArrays, SessionLog
-from fastgaum.logs.vocabulary import N_RESERVED, Vocabulary
 
 if TYPE_CHECKING:
     from fastgaum.features.space import CategoricalField, FeatureSpace
     from fastgaum.logs.shards import AnyLog
+
+NO_CLICK_ID = 0
+"""feature id of "no click" in a history"""
+UNKNOWN_ITEM_ID = 1
+"""feature id of every item that training did not display"""
+N_RESERVED = 2
+"""feature ids before the first item's: the item of row r has the feature id r + N_RESERVED"""
 
 
 @dataclass(frozen=True)
@@ -299,10 +304,9 @@ class Encoder:
         ]
         raise LogFormatError(
             f"event {show(label)} of session {show(self.log.session_ids[row])} has "
-            f"{numbers[candidate, column]:g} in"
-            f" '{self.space.number_names[column]}', a number between -{MOST_NUMBER:g} and "
-            f"{MOST_NUMBER:g} is required:"
-            " correct it, drop the event, or leave the column out"
+            f"{numbers[candidate, column]:g} in '{self.space.number_names[column]}', a number "
+            f"between -{MOST_NUMBER:g} and {MOST_NUMBER:g} is required: correct it, drop the "
+            "event, or leave the column out"
         )
 
     def _write_context(self, part: Selection, items: IntArray, numbers: FloatArray) -> None:

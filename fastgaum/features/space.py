@@ -20,8 +20,7 @@ import polars as pl
 
 from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
 from fastgaum.features.encoder import EncodedSessions, Encoder
-from fastgaum.features.formulas import made_numbers, varying_columns
-from fastgaum.features.relations import Relations
+from fastgaum.features.numbers import Relations, made_numbers, varying_columns
 from fastgaum.features.selection import chunks, select_sessions
 from fastgaum.logs.log import TRAIN, FloatArray, IntArray, ItemCounts, SessionLog
 from fastgaum.logs.shards import AnyLog

@@ -109,8 +109,7 @@ class AuditReport:
         """The report as plain lines."""
         head = (
             f"{self.name}: {self.n_sessions} sessions of {self.n_users} users, {self.n_events} "
-            "events;"
-            f" rules are scored on {self.n_rule_events} events with a choice among several "
+            f"events; rules are scored on {self.n_rule_events} events with a choice among several "
             "candidates"
         )
         lines = [

@@ -20,9 +20,8 @@ import polars as pl
 
 from fastgaum.errors import LogFormatError
 from fastgaum.kernels.candidate_counts import DISPLAYED, N_COUNTS, counts_before
-from fastgaum.logs.columns import parse_numbers
+from fastgaum.logs.columns import Vocabulary, parse_numbers
 from fastgaum.logs.log import NO_CLICK, TEST, FieldArray, IntArray, SessionLog
-from fastgaum.logs.vocabulary import Vocabulary
 
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -133,8 +132,7 @@ def fold_rows(raw: pl.DataFrame, log: SessionLog) -> RawEvents:
     if len(starts) != log.n_events or len(event) != log.n_candidates or session.min(initial=0) < 0:
         raise LogFormatError(
             f"the raw rows hold {len(starts)} events and {len(event)} candidates, the log "
-            f"{log.n_events} and"
-            f" {log.n_candidates}: pass the rows that the log was read from"
+            f"{log.n_events} and {log.n_candidates}: pass the rows that the log was read from"
         )
     offsets = np.append(starts, len(event)).astype(np.int32)
     return RawEvents(

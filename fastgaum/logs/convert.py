@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from fastgaum.errors import ConfigError, LogFormatError, OutputError
-from fastgaum.logs.columns import attach_item_table
+from fastgaum.logs.columns import Vocabulary, attach_item_table
 from fastgaum.logs.decoder import one_line
 from fastgaum.logs.fold import Rows, pack_rows
 from fastgaum.logs.log import FieldArray, SessionLog
@@ -32,7 +32,6 @@ from fastgaum.logs.shard_writer import check_shards_output, require_shards, shar
 from fastgaum.logs.shards import ShardedLog, is_saved_log, open_shards
 from fastgaum.logs.split import USER_RULES, join_logs, split_by_rule
 from fastgaum.logs.tables import TypedTable, decide_types, open_table
-from fastgaum.logs.vocabulary import Vocabulary
 
 PIECE_ROWS = 1_000_000
 """rows that the first pass works on at once"""
@@ -79,8 +78,7 @@ def convert_files(
     if options.split == "time":
         raise ConfigError(
             "split by time compares all sessions, a log in shards is split user by user: give the "
-            "split as a column, or use"
-            " --split-by user"
+            "split as a column, or use --split-by user"
         )
     target = Path(folder)
     check_shards_output(target)

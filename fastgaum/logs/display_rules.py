@@ -22,11 +22,10 @@ import polars as pl
 
 from fastgaum.errors import ConfigError, LogFormatError, did_you_mean
 from fastgaum.kernels.nearest import TimedChoices, WalkState, nearest_others
-from fastgaum.logs.columns import first_true, parse_numbers, row_number, show
+from fastgaum.logs.columns import Vocabulary, first_true, parse_numbers, row_number, show
 from fastgaum.logs.decoder import READ_ERRORS, one_line
 from fastgaum.logs.layouts import ItemKind, Period, Source
 from fastgaum.logs.log import IntArray
-from fastgaum.logs.vocabulary import Vocabulary
 
 RuleName = Literal["nearest", "nearest-unseen", "released-before"]
 RULES: tuple[RuleName, ...] = get_args(RuleName)
@@ -153,8 +152,7 @@ def read_choices(
     if len(user_ids) < 2:
         raise LogFormatError(
             f"'{source.path.name}' has choices of {len(user_ids)} user, at least two are required: "
-            "display sets are made"
-            " of what others chose"
+            "display sets are made of what others chose"
         )
     table = table.with_columns(pl.col("time").cast(pl.Int32)).sort("time", "user", "item")
     users, times, items = (table[column].to_numpy() for column in ("user", "time", "item"))

@@ -11,10 +11,9 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import LogFormatError
-from fastgaum.logs.columns import Where, encode_field, first_true, show
+from fastgaum.logs.columns import Vocabulary, Where, encode_field, first_true, show
 from fastgaum.logs.log import NO_CLICK, SPLITS, FieldArray, IntArray, SessionLog
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
-from fastgaum.logs.vocabulary import Vocabulary
 
 MAX_ROWS = 2**31 - 1
 """offsets are int32, so a log holds at most this many candidates"""

@@ -85,8 +85,7 @@ class Source:
         if not beside.is_file():
             raise DatasetError(
                 f"release dates stand in {layout.items}, which is not beside '{self.path}': copy "
-                "it there, or use the"
-                " rule 'nearest' without a release field"
+                "it there, or use the rule 'nearest' without a release field"
             )
         if beside.stat().st_size > _MOST_ITEMS:
             raise LogFormatError(
@@ -140,8 +139,7 @@ def find_choices(path: Path) -> Source:
         found = _contents(path) if path.is_dir() else f"it begins with {_first_line(path)[:60]!r}"
         raise DatasetError(
             f"'{path}' holds no choices in a layout that is known ({found}); known are {known}: "
-            "give such a file, or its"
-            " folder"
+            "give such a file, or its folder"
         )
     return source
 

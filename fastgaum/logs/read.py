@@ -80,8 +80,7 @@ def refuse_choices(path: Path) -> None:
     if source is not None:
         raise DatasetError(
             f"'{path}' holds choices without display sets ({source.layout.name}), a log needs "
-            "them: make them with"
-            f" `fastgaum data build {path} -o OUT` and read OUT"
+            f"them: make them with `fastgaum data build {path} -o OUT` and read OUT"
         )
 
 

@@ -212,8 +212,7 @@ def verify(file: DataFile, path: Path) -> None:
     if found != file.sha256:
         raise DatasetError(
             f"'{path}' has the sha256 {found}, {file.sha256} is required: the copy is damaged or "
-            "another version,"
-            " replace it, or read it by its path to use it as it is"
+            "another version, replace it, or read it by its path to use it as it is"
         )
 
 

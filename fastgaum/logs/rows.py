@@ -135,10 +135,9 @@ def _check_shared(
     if events < table.height:
         raise LogFormatError(
             f"the event label '{schema.event_label}' differs in each of the {table.height} rows "
-            "while session and"
-            f" '{schema.event}' make {events} events, a label is shared by an event's rows: to "
-            "leave it out pass"
-            f" columns={{'event': '{schema.event}', 'event_label': '{schema.event}'}}"
+            f"while session and '{schema.event}' make {events} events, a label is shared by an "
+            f"event's rows: to leave it out pass columns={{'event': '{schema.event}', "
+            f"'event_label': '{schema.event}'}}"
         )
 
 
@@ -154,8 +153,7 @@ def _views(column: pl.Series) -> pl.Series:
     if row is not None:
         raise LogFormatError(
             f"{row_number(row)} has '{column.name}' = {show(column[row])}, a count of views is "
-            "required: correct it,"
-            " or rename the column if it means something else"
+            "required: correct it, or rename the column if it means something else"
         )
     return counts
 
@@ -234,10 +232,9 @@ def _flags_by_item(
     event = first_true(picked.is_not_null().to_numpy() & ~found)
     if event is not None:
         raise LogFormatError(
-            f"{name_event(event)} chose item {show(picked[event])}, which is not among its"
-            f" {int((event_of_row == event).sum())} candidates: correct the row, or if "
-            f"'{picked.name}' is a position"
-            f" pass columns={{'chosen_index': '{picked.name}'}}"
+            f"{name_event(event)} chose item {show(picked[event])}, which is not among its "
+            f"{int((event_of_row == event).sum())} candidates: correct the row, or if "
+            f"'{picked.name}' is a position pass columns={{'chosen_index': '{picked.name}'}}"
         )
     return flags
 
@@ -257,10 +254,9 @@ def _flags_by_index(
     if event is not None:
         raise LogFormatError(
             f"{name_event(event)} has '{index.name}' = {show(index[event])} for {size[event]} "
-            "candidates, a position"
-            f" from 0 to {size[event] - 1} is required (null or -1: no click): correct the row, or "
-            f"if '{index.name}' is"
-            f" an item pass columns={{'chosen': '{index.name}'}}"
+            f"candidates, a position from 0 to {size[event] - 1} is required (null or -1: no "
+            f"click): correct the row, or if '{index.name}' is an item pass columns={{'chosen': "
+            f"'{index.name}'}}"
         )
     starts = np.cumsum(size) - size
     clicked = position >= 0
@@ -285,7 +281,6 @@ def _spread(
     if event is not None:
         raise LogFormatError(
             f"{name_event(event)} has {lists.list.len()[event] or 0} values in '{column.name}' for "
-            f"{lengths[event]}"
-            " candidates, one each is required: make the lists equally long"
+            f"{lengths[event]} candidates, one each is required: make the lists equally long"
         )
     return lists.explode()

@@ -207,14 +207,12 @@ def _check_roles(roles: Mapping[str, str], dtypes: Mapping[str, pl.DataType]) ->
     if nested and "item" in roles:
         raise LogFormatError(
             f"both an item column '{roles['item']}' and an items column '{roles['items']}' are "
-            "named, one is required:"
-            " item for one row per candidate, items for one row per event"
+            "named, one is required: item for one row per candidate, items for one row per event"
         )
     if nested and not is_list(dtypes[roles["items"]]):
         raise LogFormatError(
             f"column '{roles['items']}' holds {dtypes[roles['items']]}, a list of items is "
-            "required:"
-            " save a nested log as parquet or arrow, or write one row per candidate"
+            "required: save a nested log as parquet or arrow, or write one row per candidate"
         )
     if "chosen" in roles and "chosen_index" in roles:
         raise LogFormatError(

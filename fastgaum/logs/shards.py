@@ -219,8 +219,7 @@ class ShardedLog:
         if self.n_candidates > MAX_ROWS:
             raise LogFormatError(
                 f"log '{self.name}' has {self.n_candidates} candidates, at most {MAX_ROWS} fit one "
-                "log in memory: train,"
-                " evaluate, predict and data audit read it shard by shard"
+                "log in memory: train, evaluate, predict and data audit read it shard by shard"
             )
         parts = list(self.parts())
         return join_logs(parts) if parts else self.head

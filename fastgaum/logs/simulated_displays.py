@@ -225,8 +225,7 @@ def _dated(table: ChoiceTable, file: str) -> tuple[ChoiceTable, list[str]]:
     if kept.n_choices < table.n_choices:
         notes.append(
             f"{table.n_choices - kept.n_choices} of {table.n_choices} choices left out: the "
-            "release of"
-            f" {len(table.item_ids) - len(kept.item_ids)} items is not known"
+            f"release of {len(table.item_ids) - len(kept.item_ids)} items is not known"
         )
     if table.period == "year":
         notes.append(
@@ -242,8 +241,7 @@ def _pack(
     if n_events * rule.displayed > MAX_ROWS:
         raise LogFormatError(
             f"{n_events} choices of {rule.displayed} candidates make {n_events * rule.displayed} "
-            f"rows, at most {MAX_ROWS}"
-            " fit 32-bit offsets: display fewer"
+            f"rows, at most {MAX_ROWS} fit 32-bit offsets: display fewer"
         )
     events = Events.of(table, rule.seed)
     items = _room_for(n_events * rule.displayed)
@@ -306,8 +304,7 @@ def _warnings(log: SessionLog, rule: DisplayRule) -> list[str]:
         found, floor = _oldest_first(log)
         notes.append(
             f"'oldest release first' finds the choice in {found:.1f} % of the events without "
-            "learning, a random order in"
-            f" {floor:.1f} %: this is the rule, not the user"
+            f"learning, a random order in {floor:.1f} %: this is the rule, not the user"
         )
     return notes
 

@@ -95,8 +95,7 @@ def check_lines(path: Path, separator: str) -> None:
             if data.find(b"\n", start, start + LONGEST_LINE) < 0:
                 raise LogFormatError(
                     f"'{path.name}' has no line end in the {LONGEST_LINE} bytes from byte {start} "
-                    "on, rows are shorter:"
-                    " write one row per line, lines ended by \\n"
+                    "on, rows are shorter: write one row per line, lines ended by \\n"
                 )
 
 
@@ -251,8 +250,7 @@ def decide_types(tables: Sequence[FileTable], schema: LogSchema) -> TypedTable:
         if missing:
             raise LogFormatError(
                 f"'{table.parts[0][0].name}' lacks the column '{missing[0]}' that "
-                f"'{parts[0][0].name}' has: all files need"
-                " the same columns"
+                f"'{parts[0][0].name}' has: all files need the same columns"
             )
     for name in names:
         if len({is_list(table.dtypes[name]) for table in tables}) > 1:

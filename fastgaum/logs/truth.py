@@ -124,8 +124,7 @@ def read_truth(path: str | Path, log: SessionLog) -> Truth:
         if missing:
             raise DatasetError(
                 f"'{path}' knows {frame.height - missing} of the {frame.height} candidates of "
-                f"'{log.name}', all are"
-                " required: pass the truth that was written with this log"
+                f"'{log.name}', all are required: pass the truth that was written with this log"
             )
     probability = frame["probability"].cast(pl.Float32).to_numpy()
     left = 1.0 - np.add.reduceat(probability.astype(np.float64), log.display_offsets[:-1])

@@ -12,15 +12,16 @@ import numpy as np
 from fastgaum.errors import ConfigError
 from fastgaum.features.encoder import EncodedSessions
 from fastgaum.logs.log import FloatArray
-from fastgaum.metrics.calibration import (
+from fastgaum.metrics.intervals import Interval, bootstrap_mean, paired_difference
+from fastgaum.metrics.precision import nontrivial_mean, precision_at_k, random_floor, user_mean
+from fastgaum.metrics.probabilities import (
     NoClickCalibration,
+    brier_score,
     candidate_outcomes,
+    choice_nll,
     expected_calibration_error,
     no_click_calibration,
 )
-from fastgaum.metrics.intervals import Interval, bootstrap_mean, paired_difference
-from fastgaum.metrics.likelihood import brier_score, choice_nll
-from fastgaum.metrics.precision import nontrivial_mean, precision_at_k, random_floor, user_mean
 
 MIN_PROB = 1e-6
 """smaller probabilities count as this one in a NLL, so that a sparse distribution's is finite; it
@@ -196,8 +197,7 @@ class Evaluation:
         if not np.array_equal(self.users, other.users):
             raise ConfigError(
                 f"the two models were scored on other events ({self.n_events} and "
-                f"{other.n_events}): evaluate both on one"
-                " split of one log"
+                f"{other.n_events}): evaluate both on one split of one log"
             )
         ours, theirs = (
             self.heads[head].precision_per_event[k],

@@ -38,9 +38,8 @@ def require_finite(scores: AnyFloats, display_offsets: AnyInts, what: str = "sco
         event = int(np.searchsorted(display_offsets, candidate, side="right")) - 1
         raise NumericsError(
             f"event {event} has the {what} {scores[candidate]} at candidate "
-            f"{candidate - int(display_offsets[event])},"
-            " a finite number is required: the model has diverged; lower its learning rate or "
-            "load an earlier state"
+            f"{candidate - int(display_offsets[event])}, a finite number is required: the model "
+            "has diverged; lower its learning rate or load an earlier state"
         )
 
 

@@ -201,12 +201,10 @@ class ChoiceModel(ABC):
                 place = _candidate_frame(log, encoded).row(candidate, named=True)
                 raise NumericsError(
                     f"event {show(place['event'])} of session {show(place['session'])}: the {name} "
-                    "gives item"
-                    f" {show(place['item'])} {head.scores[candidate]}, {np.count_nonzero(~finite)} "
-                    f"of {finite.size}"
-                    " scores are not finite: correct the event's numbers where they are far from "
-                    "the training log's,"
-                    " or train again where every event is like that (the model has diverged)"
+                    f"gives item {show(place['item'])} {head.scores[candidate]}, "
+                    f"{np.count_nonzero(~finite)} of {finite.size} scores are not finite: correct "
+                    "the event's numbers where they are far from the training log's, or train "
+                    "again where every event is like that (the model has diverged)"
                 )
         return scored
 

@@ -16,8 +16,7 @@ import torch
 from fastgaum.checkpoint import State, check_weights, damage_named, load_state, save_state
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, did_you_mean
-from fastgaum.features.formulas import made_numbers
-from fastgaum.features.relations import Relations
+from fastgaum.features.numbers import Relations, made_numbers
 from fastgaum.features.space import CategoricalField, FeatureSpace
 from fastgaum.kernels.relations import PairCounts
 from fastgaum.logs.log import ItemCounts
@@ -158,8 +157,7 @@ def _check_own(path: Path, named: dict[str, str], given: dict[str, str]) -> None
         if name is not None and got is None:
             raise CheckpointError(
                 f"the model in '{path}' has {word} of its own ('{name}'), and a file holds no "
-                "code: load it in Python with"
-                f" UserModel.load('{path}', {what}={name})"
+                f"code: load it in Python with UserModel.load('{path}', {what}={name})"
             )
         if name is None and got is not None:
             raise CheckpointError(

@@ -360,8 +360,7 @@ def history_encoder(
         if tables is not None:
             raise ConfigError(
                 "history = pw weighs its table's rows by their lag, which a table of your own is "
-                "not asked to do: use lstm,"
-                " gru or bilstm"
+                "not asked to do: use lstm, gru or bilstm"
             )
         return PositionWeight(
             n_ids, config.history_window, config.history_weights, config.hidden[0]

@@ -200,7 +200,6 @@ def require_room(
     if wanted > memory:
         raise ConfigError(
             f"networks of this configuration take {wanted / 1e9:,.1f} GB to train over {n_ids} "
-            "ids, this machine has"
-            f" {memory / 1e9:,.1f} GB: lower hidden, history_dim or history_weights, or set "
-            "item_dim"
+            f"ids, this machine has {memory / 1e9:,.1f} GB: lower hidden, history_dim or "
+            "history_weights, or set item_dim"
         )

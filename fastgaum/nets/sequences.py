@@ -153,9 +153,8 @@ def prefixes(offsets: Tensor, window: int | None = None) -> Prefixes:
     if n_tokens and int(ends[-1]) > MOST_POSITIONS:
         raise ConfigError(
             f"the prefixes of a batch whose longest session has {int(lengths.max()):,} choices are "
-            f"{int(ends[-1]):,} positions,"
-            f" at most {MOST_POSITIONS:,} are read at once: lower batch_sessions, or use history = "
-            "lstm, gru or pw"
+            f"{int(ends[-1]):,} positions, at most {MOST_POSITIONS:,} are read at once: lower "
+            "batch_sessions, or use history = lstm, gru or pw"
         )
     first = ends - size
     rows = torch.arange(int(ends[-1]) if n_tokens else 0, device=offsets.device)

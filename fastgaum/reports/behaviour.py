@@ -16,13 +16,12 @@ from scipy.special import entr
 from fastgaum.errors import ConfigError
 from fastgaum.features.selection import counts_before, select_sessions
 from fastgaum.features.space import FeatureSpace
+from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import IntArray, SessionLog
-from fastgaum.logs.vocabulary import Vocabulary
-from fastgaum.metrics.calibration import candidate_outcomes
 from fastgaum.metrics.evaluation import MIN_PROB
-from fastgaum.metrics.likelihood import choice_nll
+from fastgaum.metrics.intervals import AnyArray, Statistic, Sums, cut, ratio
 from fastgaum.metrics.precision import Float64Array
-from fastgaum.metrics.sums import AnyArray, Statistic, Sums, cut, ratio
+from fastgaum.metrics.probabilities import candidate_outcomes, choice_nll
 from fastgaum.models.choice_model import ChoiceModel, Head
 
 MOST_EVENTS = 6

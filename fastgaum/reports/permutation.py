@@ -28,8 +28,8 @@ import numpy as np
 from scipy.stats import rankdata
 
 from fastgaum.logs.log import IntArray
+from fastgaum.metrics.intervals import AnyArray, Statistic, Test, ratio
 from fastgaum.metrics.precision import Float64Array
-from fastgaum.metrics.sums import AnyArray, Statistic, Test, ratio
 from fastgaum.reports.behaviour import Context, ModelScores
 from fastgaum.reports.table import Json
 

@@ -21,13 +21,13 @@ from fastgaum.features.encoder import EncodedSessions
 from fastgaum.features.selection import Selection, counts_before, select_sessions
 from fastgaum.game.loop import EpochRow
 from fastgaum.game.scoring import HeadScores, ScoredSessions
+from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.decoder import READ_ERRORS, one_line, read_small_parquet
 from fastgaum.logs.log import IntArray, SessionLog, SplitName
-from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.metrics.evaluation import MIN_PROB, Evaluation, evaluate_heads
 from fastgaum.metrics.intervals import Interval, paired_difference
-from fastgaum.metrics.likelihood import choice_nll
 from fastgaum.metrics.precision import Float64Array
+from fastgaum.metrics.probabilities import choice_nll
 from fastgaum.models.user_model import UserModel
 from fastgaum.reports.table import Json
 from fastgaum.untrusted import parse_json, read_text

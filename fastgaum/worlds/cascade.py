@@ -43,8 +43,7 @@ class _Picks:
         if self.pool_size < self.slate_size:
             raise ConfigError(
                 f"a pool of {self.pool_size} items cannot fill a slate of {self.slate_size} places "
-                "one by one:"
-                " enlarge pool_size or shrink slate_size"
+                "one by one: enlarge pool_size or shrink slate_size"
             )
         self.strict, self.observe_taken = env.options.strict, observe_taken
         self.slates = np.zeros((self.n, self.slate_size), np.int64)
@@ -97,8 +96,7 @@ class _Picks:
             user = int(wrong.argmax())
             raise ActionError(
                 f"the action of user {user} is {actions[user]}, a place of the pool from 0 to "
-                f"{self.pool_size - 1} is"
-                " required"
+                f"{self.pool_size - 1} is required"
             )
         users = self._everyone[picking]
         picks, places = actions[picking], self.places[picking]

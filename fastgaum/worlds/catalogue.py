@@ -17,20 +17,13 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import ConfigError
-from fastgaum.features.formulas import (
-    LOG_VIEWS,
-    RELATION_NUMBERS,
-    SESSION_NUMBERS,
-    TRAINING_NUMBERS,
-    item_numbers,
-    log_views,
-    number_columns,
-    totals_of,
-)
+from fastgaum.features.encoder import N_RESERVED
+from fastgaum.features.numbers import LOG_VIEWS, item_numbers, log_views, number_columns, totals_of
 from fastgaum.features.selection import Selection, select_sessions
 from fastgaum.features.space import FeatureSpace
+from fastgaum.kernels.candidate_numbers import RELATION_NUMBERS, SESSION_NUMBERS, TRAINING_NUMBERS
+from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog
-from fastgaum.logs.vocabulary import N_RESERVED, Vocabulary
 
 ITEM_STATISTICS = ("log_displays", "log_choices", "choice_rate")
 """what a policy may know of an item's training events"""

@@ -107,8 +107,7 @@ class Planner:
         if horizon < 1 or not 1 <= k <= len(self.pool):
             raise ConfigError(
                 f"a plan needs a horizon of at least 1 and 1 to {len(self.pool)} items of the pool "
-                "in a slate, got horizon"
-                f" {horizon} and k = {k}"
+                f"in a slate, got horizon {horizon} and k = {k}"
             )
         if reward not in ("click", "utility"):
             raise ConfigError(f"reward must be click or utility, got '{reward}'")
@@ -210,9 +209,8 @@ class Planner:
             if len(taste) * (n + 1) > MOST_STATES:
                 raise ConfigError(
                     f"{len(taste) * (n + 1):,} states after {len(layers) + 1} events are more than "
-                    f"{MOST_STATES:,}: plan a"
-                    " shorter horizon, over a smaller pool, or in a world with decay = 0 and "
-                    "repeat = 0"
+                    f"{MOST_STATES:,}: plan a shorter horizon, over a smaller pool, or in a world "
+                    "with decay = 0 and repeat = 0"
                 )
             nexts = self._outcomes(taste, boredom, chosen)
             flat = np.concatenate(

@@ -8,9 +8,9 @@ import dataclasses
 import numpy as np
 
 from fastgaum.errors import ConfigError
+from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import IntArray, SessionLog
 from fastgaum.logs.split import slice_sessions
-from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.models.choice_model import Head
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.learned_world import LearnedWorld
@@ -49,8 +49,7 @@ def replay(world: World, log: SessionLog, replicas: int = 1, seed: int = 0) -> I
     if len(missing := np.unique(log.items[rows < 0])):
         raise ConfigError(
             f"log '{log.name}' displays {len(missing):,} items that the world does not have "
-            f"('{log.item_ids[int(missing[0])]}'"
-            " …): make the world with them (further=…)"
+            f"('{log.item_ids[int(missing[0])]}' …): make the world with them (further=…)"
         )
     choices = np.full((replicas, log.n_events), -1, np.int32)
     rng = np.random.default_rng(seed)

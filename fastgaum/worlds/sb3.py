@@ -38,8 +38,7 @@ class SB3VecEnv(VecEnv):
         if envs.metadata["autoreset_mode"] is not AutoresetMode.SAME_STEP:
             raise ConfigError(
                 "SB3 expects environments that reset in the same step, these have "
-                f"{envs.metadata['autoreset_mode']}:"
-                " make them with autoreset_mode='SAME_STEP'"
+                f"{envs.metadata['autoreset_mode']}: make them with autoreset_mode='SAME_STEP'"
             )
         self.envs = envs
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)

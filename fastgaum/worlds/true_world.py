@@ -118,8 +118,7 @@ class TrueWorld(World):
         if self.world.repeat != 0.0 and n * self.n_items > MOST_MARKS:
             raise ConfigError(
                 f"repeat marks what {n:,} users have chosen of {self.n_items:,} items, at most "
-                f"{MOST_MARKS:,} marks fit: take"
-                " fewer users at once, or repeat = 0"
+                f"{MOST_MARKS:,} marks fit: take fewer users at once, or repeat = 0"
             )
         return TruePopulation(self, n)
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from fastgaum.engine.scorer import KINDS, linears, widths_of
+from fastgaum.features.encoder import NO_CLICK_ID
 from fastgaum.kernels import slates as kernels
 from fastgaum.kernels import user_steps
-from fastgaum.logs.vocabulary import NO_CLICK_ID
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.histories import Carry, HistoryEncoder, Recurrent
 from fastgaum.nets.networks import Scorer

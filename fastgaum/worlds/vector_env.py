@@ -204,8 +204,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         if actions.shape != shape or actions.dtype.kind not in "iu":
             raise ActionError(
                 f"actions are {actions.dtype} of shape {actions.shape}, whole numbers of shape "
-                f"{shape} are required:"
-                " a row of places in the pool per user"
+                f"{shape} are required: a row of places in the pool per user"
             )
         return actions.astype(np.int64, order="C", copy=False)
 

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 from fastgaum.features import selection
 from fastgaum.features.batches import assemble, bags_of_candidates, batches, token_bags
-from fastgaum.features.encoder import EncodedSessions
+from fastgaum.features.encoder import NO_CLICK_ID, EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.split import pick_rows
-from fastgaum.logs.vocabulary import NO_CLICK_ID
 from fastgaum.nets.tensors import chosen_bags, to_tensors
 from tests.builders import log_of, random_log
 

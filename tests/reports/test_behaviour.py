@@ -12,7 +12,7 @@ import pytest
 from fastgaum.baselines.registry import make_model
 from fastgaum.errors import ConfigError
 from fastgaum.logs.log import SessionLog
-from fastgaum.metrics.sums import Statistic, cut
+from fastgaum.metrics.intervals import Statistic, cut
 from fastgaum.reports.behaviour import Context, ModelScores, reliability_curve, statistics_of
 from fastgaum.reports.permutation import policies_of, sides, values_of
 from fastgaum.worlds.replay import versions

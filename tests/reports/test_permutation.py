@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fastgaum.logs.audit import holm
-from fastgaum.metrics.sums import Statistic, cut
+from fastgaum.metrics.intervals import Statistic, cut
 from fastgaum.reports.permutation import (
     agreement,
     compare_sides,

@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 
 from fastgaum.features.encoder import EncodedSessions, Encoder
-from fastgaum.features.formulas import SESSION_NUMBERS
 from fastgaum.features.selection import Selection
 from fastgaum.features.space import FeatureSpace
+from fastgaum.kernels.candidate_numbers import SESSION_NUMBERS
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.world import NO_ITEM, Population, World

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.features import formulas
+from fastgaum.features import numbers
 from fastgaum.features.space import FeatureSpace
+from fastgaum.kernels import candidate_numbers
+from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.worlds.catalogue import Catalogue
 from fastgaum.worlds.session_counts import SessionCounts
 from tests.builders import random_log
@@ -86,8 +87,12 @@ def test_a_replayed_log_has_the_encoder_s_numbers(
 
 
 def test_every_number_has_one_formula_and_one_place() -> None:
-    made = formulas.made_numbers("views", relations=True)
-    written = (*formulas.SESSION_NUMBERS, *formulas.TRAINING_NUMBERS, *formulas.RELATION_NUMBERS)
+    made = numbers.made_numbers("views", relations=True)
+    written = (
+        *candidate_numbers.SESSION_NUMBERS,
+        *candidate_numbers.TRAINING_NUMBERS,
+        *candidate_numbers.RELATION_NUMBERS,
+    )
     assert len(set(made)) == len(made)
-    assert {*written, formulas.LOG_VIEWS} == set(made)
-    assert set(formulas.SAME_FOR_SET) <= set(made)
+    assert {*written, numbers.LOG_VIEWS} == set(made)
+    assert set(numbers.SAME_FOR_SET) <= set(made)

@@ -1,6 +1,11 @@
-"""Relations: what the training split says of an item beside these rivals, and after these choices.
+"""The numbers of a candidate by name, in which columns they stand, and what pairs of items say.
 
-Two tables of ordered pairs of training items, counted over training events:
+Each formula is written once, in kernels/candidate_numbers.py. `Encoder` applies it to all
+candidates of a log at once, for training and evaluation; a world applies it to the slate that it
+shows, step by step. tests/features/test_numbers.py holds both to the same numbers.
+
+`Relations` are what the training split says of an item beside these rivals, and after these
+choices: two tables of ordered pairs of training items, counted over training events.
 
     rivals   (a, b) in one display set: displays together, choices of a, choices of b
     follows  (h, a), h among the session's last choices, a displayed later: displays, choices
@@ -11,14 +16,20 @@ Everything that the event's own user said is left out of both, or the label come
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from fastgaum.errors import ConfigError
-from fastgaum.kernels.candidate_counts import PackedSessions
-from fastgaum.kernels.candidate_numbers import relation_numbers
+from fastgaum.kernels.candidate_counts import PackedSessions, TrainingTotals
+from fastgaum.kernels.candidate_numbers import (
+    RELATION_NUMBERS,
+    TRAINING_NUMBERS,
+    relation_numbers,
+    training_numbers,
+)
 from fastgaum.kernels.relations import (
     PairCounts,
     PairRecords,
@@ -27,7 +38,70 @@ from fastgaum.kernels.relations import (
     rival_records,
     sum_runs,
 )
-from fastgaum.logs.log import FloatArray, IntArray
+from fastgaum.logs.log import FloatArray, IntArray, ItemCounts
+
+CONTEXT_NUMBERS = (
+    "displayed_before",
+    "chosen_before",
+    "log_displays",
+    "log_choices",
+    "choice_rate",
+    "choice_lift",
+    "never_seen",
+    "never_chosen",
+    "log_set_size",
+    "event_number",
+)
+"""SESSION_NUMBERS and TRAINING_NUMBERS in the order in which a candidate has them"""
+SAME_FOR_SET = ("log_set_size", "event_number")
+"""numbers that all candidates of a display set share: relative to their mean they are nothing"""
+LOG_VIEWS = "log_views"
+
+
+def made_numbers(protocol: str, relations: bool) -> tuple[str, ...]:
+    """Names of the numbers that are made, in order; a log's own numeric fields follow them."""
+    return (
+        *(CONTEXT_NUMBERS if protocol != "identity" else ()),
+        *(RELATION_NUMBERS if relations else ()),
+        *((LOG_VIEWS,) if protocol == "views" else ()),
+    )
+
+
+def number_columns(wanted: Sequence[str], number_names: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Column of each wanted number, -1 for one that is not there, shape (len(wanted),)."""
+    at = {name: column for column, name in enumerate(number_names)}
+    return np.array([at.get(name, -1) for name in wanted], np.int64)
+
+
+def varying_columns(number_names: Sequence[str], set_context: bool) -> npt.NDArray[np.int64]:
+    """Columns of the numbers that also come less their mean over the display set, in the order of
+    those copies."""
+    names = number_names if set_context else ()
+    return np.array([at for at, name in enumerate(names) if name not in SAME_FOR_SET], np.int64)
+
+
+def totals_of(counts: ItemCounts, space_rows: IntArray) -> TrainingTotals:
+    """Training counts of the items in those rows, (n,) each; zeros for an unknown item, row -1."""
+    known = space_rows >= 0
+    return TrainingTotals(
+        np.where(known, counts.displays[space_rows], 0),
+        np.where(known, counts.choices[space_rows], 0),
+        np.where(known, counts.expected[space_rows], 0.0),
+    )
+
+
+def item_numbers(totals: TrainingTotals, prior_rate: float) -> FloatArray:
+    """TRAINING_NUMBERS of n items, shape (n, 6)."""
+    numbers = np.empty((len(totals.displays), len(TRAINING_NUMBERS)), np.float32)
+    training_numbers(totals, prior_rate, np.arange(len(TRAINING_NUMBERS)), numbers)
+    return numbers
+
+
+def log_views(views: npt.NDArray[np.number]) -> npt.NDArray[np.floating]:
+    """The number that protocol `views` makes of view counts (each at least 1), shape (n,)."""
+    numbers: npt.NDArray[np.floating] = np.log(views)
+    return numbers
+
 
 WINDOW = 20
 """how many of a session's last choices are looked back at, as many as the paper's position weights

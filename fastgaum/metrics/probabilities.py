@@ -1,0 +1,221 @@
+"""What a model's probabilities are worth: negative log-likelihood, Brier score, calibration.
+
+A distribution over an event's outcomes is given in two parts: one number per candidate, shape
+(n_candidates,), and one for no click, shape (n_events,), or None where no click is not an outcome.
+Likelihood and Brier score are one value per event, shape (n_events,); the mean over events is
+`precision.micro_mean`. Unlike prec@k, events without a choice count here: no click is an outcome
+with a probability of its own. Calibration asks whether a probability of 30 % comes true in 30 % of
+cases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fastgaum.errors import NumericsError
+from fastgaum.metrics.precision import AnyFloats, AnyInts, Float64Array, require_finite
+
+
+def choice_nll(
+    candidate_log_probs: AnyFloats,
+    no_click_log_probs: AnyFloats | None,
+    display_offsets: AnyInts,
+    choices: AnyInts,
+    *,
+    min_prob: float = 0.0,
+) -> Float64Array:
+    """Return the negative log-likelihood of each event's outcome in nats: low is good, 0 is
+    certainty.
+
+    log-probabilities (n_candidates,) and (n_events,); choices (n_events,), position or -1. A sparse
+    distribution (L2) may give a choice the probability 0: its NLL is then infinite, unless
+    `min_prob` > 0 replaces what is below it. Raises NumericsError for NaN, for a
+    log-probability above 0 (by more than rounding), and for no click without one.
+
+    >>> halves = np.log(np.array([0.5, 0.25, 0.25]))
+    >>> choice_nll(halves, None, np.array([0, 3]), np.array([0])).round(3).tolist()
+    [0.693]
+    """
+    chosen = _of_outcome(candidate_log_probs, no_click_log_probs, display_offsets, choices)
+    wrong = np.isnan(chosen) | (chosen > 1e-5)
+    if wrong.any():
+        event = int(np.argmax(wrong))
+        raise NumericsError(
+            f"event {event} has the log-probability {chosen[event]} at its choice, a number of at "
+            "most 0 is required:"
+            " pass normalised log-probabilities; if they were, the model has diverged"
+        )
+    with np.errstate(divide="ignore"):
+        lowest = np.log(np.float64(min_prob))
+    # min(…, 0) first: rounding may leave log-probabilities a hair above 0, and -0.0 is no nice
+    # figure in a table.
+    return np.abs(np.maximum(np.minimum(chosen, 0.0), lowest))
+
+
+def brier_score(
+    candidate_probs: AnyFloats,
+    no_click_probs: AnyFloats | None,
+    display_offsets: AnyInts,
+    choices: AnyInts,
+) -> Float64Array:
+    """Return each event's Brier score, sum of (probability - outcome)² over candidates and no
+    click: 0 best, 2 worst.
+
+    Brier 1950, in its original form over all outcomes. Raises NumericsError for a probability that
+    is not finite.
+
+    >>> brier_score(np.array([0.5, 0.25, 0.25]), None, np.array([0, 3]), np.array([0])).tolist()
+    [0.375]
+    """
+    require_finite(candidate_probs, display_offsets, "probability")
+    # sum (p - y)² = sum p² - 2 p_outcome + 1, because exactly one outcome has y = 1.
+    squares = _sum_by_event(np.square(candidate_probs, dtype=np.float64), display_offsets)
+    if no_click_probs is not None:
+        _require_finite_events(no_click_probs)
+        squares = squares + np.square(no_click_probs, dtype=np.float64)
+    chosen = _of_outcome(candidate_probs, no_click_probs, display_offsets, choices)
+    return np.asarray(squares - 2.0 * chosen + 1.0, dtype=np.float64)
+
+
+def _of_outcome(
+    candidate_values: AnyFloats,
+    no_click_values: AnyFloats | None,
+    display_offsets: AnyInts,
+    choices: AnyInts,
+) -> Float64Array:
+    """The value that belongs to each event's outcome: the chosen candidate's, or the one of no
+    click."""
+    choices = np.asarray(choices)
+    clicked = choices >= 0
+    if no_click_values is None and not clicked.all():
+        raise NumericsError(
+            f"event {int(np.argmin(clicked))} ends without a click, but the model gives no click "
+            "no probability: train it with no_click='auto' or 'always'"
+        )
+    values: npt.NDArray[np.float64] = np.empty(len(choices))
+    if no_click_values is not None:
+        values[~clicked] = np.asarray(no_click_values, dtype=np.float64)[~clicked]
+    candidates = np.asarray(display_offsets)[:-1][clicked] + choices[clicked]
+    values[clicked] = np.asarray(candidate_values, dtype=np.float64)[candidates]
+    return values
+
+
+def _sum_by_event(values: Float64Array, display_offsets: AnyInts) -> Float64Array:
+    """Sum over each display set; display sets of a SessionLog are never empty, which reduceat
+    needs."""
+    if len(display_offsets) < 2:
+        return np.zeros(0)
+    return np.asarray(np.add.reduceat(values, np.asarray(display_offsets)[:-1]), dtype=np.float64)
+
+
+def _require_finite_events(values: AnyFloats) -> None:
+    finite = np.isfinite(values)
+    if not finite.all():
+        event = int(np.argmin(finite))
+        raise NumericsError(
+            f"event {event} has the no-click probability {values[event]}, a finite number is "
+            "required: the model has diverged"
+        )
+
+
+def candidate_outcomes(display_offsets: AnyInts, choices: AnyInts) -> Float64Array:
+    """Return 1 for each chosen candidate and 0 for the others, shape (n_candidates,).
+
+    >>> candidate_outcomes(np.array([0, 3, 5]), np.array([2, -1])).tolist()
+    [0.0, 0.0, 1.0, 0.0, 0.0]
+    """
+    outcomes = np.zeros(int(display_offsets[-1]))
+    choices = np.asarray(choices)
+    clicked = choices >= 0
+    outcomes[np.asarray(display_offsets)[:-1][clicked] + choices[clicked]] = 1.0
+    return outcomes
+
+
+def expected_calibration_error(probs: AnyFloats, outcomes: AnyFloats, bins: int = 15) -> float:
+    """Return the mean over cases of |mean probability - share that came true| of the case's bin, in
+    [0, 1].
+
+    probs and outcomes (0 or 1), both shape (n,): for candidates one case per candidate, no click
+    not among them. Bins hold equally many cases, in order of probability (Naeini et al. 2015 with
+    equal mass), at most `bins` of them. Tie rule: cases of one probability share their mean
+    outcome, so that the order of the input never matters.
+    Denominator: all cases. Raises NumericsError for a probability outside [0, 1]; 0 cases give NaN.
+
+    >>> expected_calibration_error(np.array([0.5, 0.5, 1.0]), np.array([0, 1, 1]), bins=1)
+    0.0
+    >>> expected_calibration_error(np.array([0.25, 0.5, 1.0]), np.array([0, 0, 1]), bins=3)
+    0.25
+    """
+    return (
+        float(np.mean(np.abs(_gaps(probs, outcomes, bins, per_case=True))))
+        if len(probs)
+        else float("nan")
+    )
+
+
+@dataclass(frozen=True)
+class NoClickCalibration:
+    """Predicted against observed no-click share, as probabilities in [0, 1]."""
+
+    predicted: float
+    """mean predicted probability of no click"""
+    observed: float
+    """share of events without a click"""
+    error: float
+    """|predicted - observed| over all events"""
+    decile_errors: tuple[float, ...]
+    """|mean predicted - share observed| in each tenth of the events, by rising predicted
+    probability"""
+
+    @property
+    def worst_decile(self) -> float:
+        """The largest of the decile errors."""
+        return max(self.decile_errors, default=float("nan"))
+
+
+def no_click_calibration(
+    no_click_probs: AnyFloats, choices: AnyInts, deciles: int = 10
+) -> NoClickCalibration:
+    """Compare predicted no-click probabilities, shape (n_events,), with choices, shape (n_events,),
+    -1 being no click.
+
+    Denominator: all events. Tie rule as in `expected_calibration_error`. Raises NumericsError for a
+    probability outside [0, 1]. Of 10 000 perfectly calibrated events with p = 0.3, a decile of 1
+    000 has an error of about 1.2 points.
+
+    >>> choices = np.array([-1, 2, 0, 1])
+    >>> no_click_calibration(np.full(4, 0.5), choices, deciles=1).decile_errors
+    (0.25,)
+    """
+    outcomes = (np.asarray(choices) < 0).astype(np.float64)
+    if not len(outcomes):
+        return NoClickCalibration(float("nan"), float("nan"), float("nan"), ())
+    gaps = _gaps(no_click_probs, outcomes, deciles, per_case=False)
+    predicted, observed = float(np.mean(no_click_probs, dtype=np.float64)), float(outcomes.mean())
+    return NoClickCalibration(
+        predicted, observed, abs(predicted - observed), tuple(np.abs(gaps).tolist())
+    )
+
+
+def _gaps(probs: AnyFloats, outcomes: AnyFloats, bins: int, *, per_case: bool) -> Float64Array:
+    """Mean probability minus mean outcome of each equal-mass bin, or that of its bin for each case
+    in sorted order."""
+    probs = np.asarray(probs, dtype=np.float64)
+    # Softmax in float32 may leave 1 + 1e-7; NaN fails both comparisons and is caught with the rest.
+    wrong = ~((probs >= -1e-5) & (probs <= 1 + 1e-5))
+    if wrong.any():
+        case = int(np.argmax(wrong))
+        raise NumericsError(
+            f"case {case} has the probability {probs[case]}, a number from 0 to 1 is required: the "
+            "model has diverged"
+        )
+    levels, level, sizes = np.unique(probs, return_inverse=True, return_counts=True)
+    shared = np.repeat(np.bincount(level, weights=outcomes) / sizes, sizes)
+    n_bins = min(bins, len(probs))
+    # 15 bins over 100 cases: edges 0, 6, 13, …, 100; no bin is empty because n_bins <= cases.
+    edges = np.arange(n_bins + 1) * len(probs) // n_bins
+    counts = np.diff(edges)
+    gaps: Float64Array = np.add.reduceat(np.repeat(levels, sizes) - shared, edges[:-1]) / counts
+    return np.repeat(gaps, counts) if per_case else gaps
