@@ -21,8 +21,8 @@ from fastgaum.bench.rivals.padded_one_hot import PaddedOneHot
 from fastgaum.bench.rivals.stock_torch import StockTorch
 from fastgaum.config import Config
 from fastgaum.engine.dispatch import game_for
-from fastgaum.features.batches import Batch, Sessions, batches
-from fastgaum.features.selection import SharedSessions
+from fastgaum.features.batches import Batch, batches
+from fastgaum.features.sessions import Sessions, SharedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.game import ReferenceGame
 from fastgaum.logs.read import load

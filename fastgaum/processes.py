@@ -34,7 +34,8 @@ from torch.distributed.rendezvous import rendezvous
 
 from fastgaum.checkpoint import State, join_state, split_state
 from fastgaum.errors import LostPeerError, RefusedByAllError, StepRefusedError
-from fastgaum.features.streamed_sessions import WHOLE, ShardIterator, Share
+from fastgaum.features.batches import ShardIterator
+from fastgaum.features.sessions import WHOLE, Share
 from fastgaum.interrupts import Stop
 from fastgaum.untrusted import parse_json
 

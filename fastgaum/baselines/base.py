@@ -25,7 +25,8 @@ from torch import Tensor
 from fastgaum.config import CheckedSettings, Protocol, Seed
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import Batch
-from fastgaum.features.encoder import N_RESERVED, EncodedSessions
+from fastgaum.features.encoder import N_RESERVED
+from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.scoring import HeadScores, ScoredSessions
 from fastgaum.logs.log import SessionLog

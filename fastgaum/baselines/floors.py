@@ -25,8 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgaum.baselines.base import Arrays, Baseline, Float64Array, Rows, item_rows
-from fastgaum.features.encoder import EncodedSessions
-from fastgaum.features.selection import Selection, select_sessions
+from fastgaum.features.sessions import EncodedSessions, Selection, select_sessions
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.logs.shards import AnyLog
 from fastgaum.metrics.precision import micro_mean, precision_at_k

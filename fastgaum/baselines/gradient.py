@@ -18,7 +18,7 @@ from fastgaum.baselines.base import Arrays, Baseline, Float64Array, Rows, valida
 from fastgaum.config import Count, CountFromOne, NotNegative, Positive, Probability
 from fastgaum.errors import NumericsError, StepRefusedError
 from fastgaum.features.batches import batches
-from fastgaum.features.encoder import EncodedSessions
+from fastgaum.features.sessions import EncodedSessions
 from fastgaum.game.guard import Guard
 from fastgaum.nets.networks import IdDropout
 from fastgaum.nets.segments import segment_logsumexp

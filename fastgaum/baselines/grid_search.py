@@ -27,7 +27,7 @@ from fastgaum.baselines.base import (
 )
 from fastgaum.baselines.gradient import GradientBaseline
 from fastgaum.config import Probability
-from fastgaum.features.encoder import EncodedSessions
+from fastgaum.features.sessions import EncodedSessions
 from fastgaum.nets.tensors import BatchTensors
 
 

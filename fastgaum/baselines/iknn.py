@@ -21,7 +21,7 @@ from fastgaum.baselines.neighbours import (
     choice_matrix,
     displays_of,
 )
-from fastgaum.features.encoder import EncodedSessions
+from fastgaum.features.sessions import EncodedSessions
 from fastgaum.kernels.neighbours import (
     ItemSums,
     SparseRows,

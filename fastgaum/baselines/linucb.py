@@ -16,7 +16,8 @@ import numpy as np
 from fastgaum.baselines.base import Arrays, Float64Array, Grids, Values, item_rows
 from fastgaum.baselines.grid_search import GridBaseline
 from fastgaum.config import NotNegative, Positive
-from fastgaum.features.encoder import N_RESERVED, EncodedSessions
+from fastgaum.features.encoder import N_RESERVED
+from fastgaum.features.sessions import EncodedSessions
 from fastgaum.logs.log import FloatArray
 from fastgaum.nets.tensors import BatchTensors
 

@@ -19,7 +19,8 @@ from fastgaum.baselines.base import Arrays, Float64Array, Grids, Values, item_ro
 from fastgaum.baselines.grid_search import GridBaseline
 from fastgaum.config import CountFromOne, NotNegative
 from fastgaum.features.batches import Batch
-from fastgaum.features.encoder import N_RESERVED, EncodedSessions
+from fastgaum.features.encoder import N_RESERVED
+from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.neighbours import SessionDisplays
 from fastgaum.nets.tensors import BatchTensors

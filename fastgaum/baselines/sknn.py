@@ -26,7 +26,7 @@ from fastgaum.baselines.neighbours import (
 )
 from fastgaum.baselines.s_rnn import SessionRnn
 from fastgaum.config import CountFromOne
-from fastgaum.features.encoder import EncodedSessions
+from fastgaum.features.sessions import EncodedSessions
 from fastgaum.kernels.neighbours import (
     NeighbourSessions,
     SessionSums,

@@ -5,14 +5,10 @@ use. A session's bags are the same whatever other sessions are encoded beside it
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from fastgaum.errors import LogFormatError
 from fastgaum.features.numbers import (
@@ -24,7 +20,8 @@ from fastgaum.features.numbers import (
     totals_of,
     varying_columns,
 )
-from fastgaum.features.selection import (
+from fastgaum.features.sessions import (
+    EncodedSessions,
     Selection,
     SharedSessions,
     TrainingSessions,
@@ -37,7 +34,7 @@ from fastgaum.kernels import candidate_numbers as kernels
 from fastgaum.kernels.batching import picked_size
 from fastgaum.kernels.candidate_numbers import RELATION_NUMBERS, SESSION_NUMBERS, TRAINING_NUMBERS
 from fastgaum.logs.columns import MOST_NUMBER, Vocabulary, show
-from fastgaum.logs.log import FloatArray, IntArray, PackedArrays, SessionLog
+from fastgaum.logs.log import FloatArray, IntArray, SessionLog
 
 if TYPE_CHECKING:
     from fastgaum.features.space import CategoricalField, FeatureSpace
@@ -49,73 +46,6 @@ UNKNOWN_ITEM_ID = 1
 """feature id of every item that training did not display"""
 N_RESERVED = 2
 """feature ids before the first item's: the item of row r has the feature id r + N_RESERVED"""
-
-
-@dataclass(frozen=True)
-class EncodedSessions(PackedArrays):
-    """Some sessions of one log as bags, packed; arrays as in SessionLog."""
-
-    rows: IntArray
-    """row of each session in the log, shape (n_sessions,)"""
-    session_offsets: IntArray
-    display_offsets: IntArray
-    choices: IntArray
-    users: IntArray
-    ids: IntArray
-    """one id per candidate and categorical field, shape (n_candidates, n_categorical)"""
-    numbers: FloatArray
-    """standardised numbers, shape (n_candidates, n_numbers)"""
-
-    @cached_property
-    def largest(self) -> int:
-        """Candidates of the session that has most."""
-        return int(np.diff(self.display_offsets[self.session_offsets]).max(initial=0))
-
-    @property
-    def packed(self) -> EncodedSessions:
-        """What holds session_offsets, display_offsets and choices: these sessions themselves."""
-        return self
-
-    def places(self, sessions: IntArray) -> IntArray:
-        """Where the given sessions stand in `packed`.
-
-        Raises:
-            IndexError: a position is not one of the sessions.
-        """
-        if len(sessions) and not (sessions.min() >= 0 and sessions.max() < self.n_sessions):
-            raise IndexError(f"a session outside 0 … {self.n_sessions - 1} was asked for")
-        return sessions
-
-    @property
-    def user_of_event(self) -> IntArray:
-        """User of each event, shape (n_events,)."""
-        return np.repeat(self.users, np.diff(self.session_offsets))
-
-    def without_bags(self) -> EncodedSessions:
-        """The same sessions without ids and numbers: what metrics read."""
-        n = len(self.ids)
-        return dataclasses.replace(
-            self, ids=np.empty((n, 0), np.int32), numbers=np.empty((n, 0), np.float32)
-        )
-
-    @classmethod
-    def joined(cls, parts: Sequence[EncodedSessions]) -> EncodedSessions:
-        """The sessions of all parts, in order; at least one part."""
-
-        def offsets(name: str) -> IntArray:
-            each = [getattr(part, name) for part in parts]
-            ends = np.cumsum([0, *(one[-1] for one in each)])
-            steps = [one[1:] + end for one, end in zip(each, ends[:-1], strict=True)]
-            return np.concatenate([np.zeros(1, np.int32), *steps]).astype(np.int32)
-
-        def values(name: str) -> npt.NDArray[Any]:
-            return np.concatenate([getattr(part, name) for part in parts])
-
-        return cls(
-            session_offsets=offsets("session_offsets"),
-            display_offsets=offsets("display_offsets"),
-            **{name: values(name) for name in ("rows", "choices", "users", "ids", "numbers")},
-        )
 
 
 class Encoder:

@@ -19,9 +19,9 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
-from fastgaum.features.encoder import EncodedSessions, Encoder
+from fastgaum.features.encoder import Encoder
 from fastgaum.features.numbers import Relations, made_numbers, varying_columns
-from fastgaum.features.selection import chunks, select_sessions
+from fastgaum.features.sessions import EncodedSessions, chunks, select_sessions
 from fastgaum.logs.log import TRAIN, FloatArray, IntArray, ItemCounts, SessionLog
 from fastgaum.logs.shards import AnyLog
 

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from fastgaum.errors import NumericsError, StepRefusedError
-from fastgaum.features.batches import Sessions, assemble, in_memory
-from fastgaum.features.streamed_sessions import StreamedSessions
+from fastgaum.features.batches import StreamedSessions, assemble, in_memory
+from fastgaum.features.sessions import Sessions
 from fastgaum.logs.log import IntArray
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 from fastgaum.processes import Processes

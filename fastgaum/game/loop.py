@@ -15,8 +15,8 @@ import torch
 
 from fastgaum.checkpoint import State, check_like
 from fastgaum.errors import ConfigError, NumericsError
-from fastgaum.features.batches import Batch, Sessions, batches, count_batches
-from fastgaum.features.streamed_sessions import StreamedSessions
+from fastgaum.features.batches import Batch, StreamedSessions, batches, count_batches
+from fastgaum.features.sessions import Sessions
 from fastgaum.game.checkpoint import BestWeights, Checkpointer, TrainingPosition
 from fastgaum.game.game import Game
 from fastgaum.game.guard import Guard

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fastgaum.features.batches import Sessions, assemble, blocks, windows
-from fastgaum.features.streamed_sessions import WHOLE, Share, StreamedSessions
+from fastgaum.features.batches import StreamedSessions, assemble, windows
+from fastgaum.features.sessions import WHOLE, Sessions, Share, blocks
 from fastgaum.game.losses import exact_loss, optimality_gap
 from fastgaum.logs.log import FloatArray
 from fastgaum.metrics.precision import precision_at_k

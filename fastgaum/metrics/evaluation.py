@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from fastgaum.errors import ConfigError
-from fastgaum.features.encoder import EncodedSessions
+from fastgaum.features.sessions import EncodedSessions
 from fastgaum.logs.log import FloatArray
 from fastgaum.metrics.intervals import Interval, bootstrap_mean, paired_difference
 from fastgaum.metrics.precision import nontrivial_mean, precision_at_k, random_floor, user_mean

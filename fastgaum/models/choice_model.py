@@ -18,8 +18,8 @@ from torch import Tensor
 
 from fastgaum.errors import ConfigError, LogFormatError, NumericsError
 from fastgaum.features.batches import batches
-from fastgaum.features.encoder import EncodedSessions, Encoder
-from fastgaum.features.selection import chunks
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.sessions import EncodedSessions, chunks
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.scoring import SCORING_SESSIONS, HeadScores, ScoredSessions
 from fastgaum.logs.columns import show

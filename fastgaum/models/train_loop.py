@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
-from fastgaum.features.streamed_sessions import ShardIterator
+from fastgaum.features.batches import ShardIterator
 from fastgaum.game.loop import Observer
 from fastgaum.logs.read import open_log
 from fastgaum.logs.shards import ShardedLog

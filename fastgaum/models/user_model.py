@@ -19,10 +19,10 @@ import torch
 
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError, NumericsError
-from fastgaum.features.batches import Sessions
-from fastgaum.features.encoder import EncodedSessions, Encoder
+from fastgaum.features.batches import ShardIterator, StreamedSessions
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.sessions import EncodedSessions, Sessions
 from fastgaum.features.space import FeatureSpace
-from fastgaum.features.streamed_sessions import ShardIterator, StreamedSessions
 from fastgaum.game.loop import Observer
 from fastgaum.game.scoring import HeadScores, ScoredSessions, score
 from fastgaum.logs.log import SessionLog, SplitName

@@ -88,7 +88,7 @@ def gather_bags(bags: Bags, rows: Tensor) -> Bags:
 
 def chosen_bags(batch: Batch, candidates: IntArray, device: torch.device | str = "cpu") -> Bags:
     """Bags of any candidates of a batch; -1 stands for no click."""
-    return Bags(*map(_mover(device), bags_of_candidates(batch, candidates)))
+    return Bags(*map(_mover(device), bags_of_candidates(batch.ids, batch.numbers, candidates)))
 
 
 def _mover(device: torch.device | str) -> Callable[[np.ndarray], Tensor]:

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import entr
 
 from fastgaum.errors import ConfigError
-from fastgaum.features.selection import counts_before, select_sessions
+from fastgaum.features.sessions import counts_before, select_sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import IntArray, SessionLog

@@ -14,7 +14,7 @@ import polars as pl
 
 from fastgaum.baselines.floors import Precisions, floor_precisions, means_of
 from fastgaum.baselines.registry import BASELINES, baseline_class
-from fastgaum.features.selection import select_sessions
+from fastgaum.features.sessions import select_sessions
 from fastgaum.logs.audit import audit
 from fastgaum.logs.audit_rules import EARLIER_DISPLAYS
 from fastgaum.logs.log import SPLITS, IntArray, SessionLog, SplitName

@@ -17,8 +17,7 @@ import polars as pl
 from fastgaum.baselines.floors import Precisions, means_of
 from fastgaum.config import PRESETS, Config
 from fastgaum.errors import CheckpointError, ConfigError, DatasetError, LogFormatError
-from fastgaum.features.encoder import EncodedSessions
-from fastgaum.features.selection import Selection, counts_before, select_sessions
+from fastgaum.features.sessions import EncodedSessions, Selection, counts_before, select_sessions
 from fastgaum.game.loop import EpochRow
 from fastgaum.game.scoring import HeadScores, ScoredSessions
 from fastgaum.logs.columns import Vocabulary

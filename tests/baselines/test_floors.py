@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from fastgaum.baselines.floors import click_rate, floor_precisions, floor_table, floors_of
-from fastgaum.features.selection import select_sessions
+from fastgaum.features.sessions import select_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_frame, read_log
 from fastgaum.logs.shard_writer import shard_log

@@ -20,7 +20,7 @@ from fastgaum.baselines.xgboost_trees import (
 )
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import assemble
-from fastgaum.features.encoder import EncodedSessions
+from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.nets.segments import segment_logsumexp
 from fastgaum.nets.tensors import to_tensors

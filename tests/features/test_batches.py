@@ -10,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.features import selection
-from fastgaum.features.batches import assemble, bags_of_candidates, batches, token_bags
-from fastgaum.features.encoder import NO_CLICK_ID, EncodedSessions
+from fastgaum.features import sessions
+from fastgaum.features.batches import assemble, bags_of_candidates, batches
+from fastgaum.features.encoder import NO_CLICK_ID
+from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.split import pick_rows
 from fastgaum.nets.tensors import chosen_bags, to_tensors
@@ -126,7 +127,7 @@ def test_a_batch_is_what_a_plain_reading_gives(
 def test_bags_of_any_candidates(encoded: EncodedSessions, data: st.DataObject) -> None:
     batch = assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32))
     rows = data.draw(st.lists(st.integers(-1, len(batch.ids) - 1), max_size=8))
-    ids, offsets, numbers = bags_of_candidates(batch, np.array(rows, np.int64))
+    ids, offsets, numbers = bags_of_candidates(batch.ids, batch.numbers, np.array(rows, np.int64))
     bags = [ids[a:b].tolist() for a, b in itertools.pairwise(offsets)]
     assert bags == [batch.ids[row].tolist() if row >= 0 else [NO_CLICK_ID] for row in rows]
     for row, given_numbers in zip(rows, numbers, strict=True):
@@ -173,7 +174,7 @@ def test_tokens_are_the_choices_before_the_last_event() -> None:
     encoded = FeatureSpace.fit(log, "identity").encode(log, log.sessions_in("all"))
     batch = assemble(encoded, np.array([1, 0], np.int32))
     assert batch.token_offsets.tolist() == [0, 0, 2]
-    ids, offsets, numbers = token_bags(batch)
+    ids, offsets, numbers = batch.token_ids, batch.token_id_offsets, batch.token_numbers
     first_item = 2
     assert ids.tolist() == [first_item + 2, NO_CLICK_ID]
     assert offsets.tolist() == [0, 1, 2]
@@ -186,8 +187,8 @@ def test_tokens_are_the_choices_before_the_last_event() -> None:
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=30), st.integers(1, 60))
 def test_runs_hold_no_more_than_a_batch_may(sizes: list[int], most: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(selection, "BATCH_CANDIDATES", most)
-        runs = selection.cut_by_candidates(np.array(sizes, np.int32))
+        patch.setattr(sessions, "BATCH_CANDIDATES", most)
+        runs = sessions.cut_by_candidates(np.array(sizes, np.int32))
     parts = [sizes[run] for run in runs]
     assert [size for part in parts for size in part] == sizes
     assert all(sum(part) <= most or len(part) == 1 for part in parts if any(part))

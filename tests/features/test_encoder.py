@@ -12,9 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.features import encoder, selection
-from fastgaum.features.encoder import EncodedSessions
-from fastgaum.features.selection import TrainingSessions, chunks, select_sessions
+from fastgaum.features import encoder, sessions
+from fastgaum.features.sessions import EncodedSessions, TrainingSessions, chunks, select_sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_counts import (
     SessionsByUser,
@@ -75,7 +74,7 @@ def test_the_encoder_s_own_chunks_equal_the_whole(monkeypatch: pytest.MonkeyPatc
     whole = FeatureSpace.fit(log, relations=True)
     rows = log.sessions_in("all")
     expected = whole.encode(log, rows)
-    monkeypatch.setattr(selection, "CHUNK_EVENTS", 6)
+    monkeypatch.setattr(sessions, "CHUNK_EVENTS", 6)
     monkeypatch.setattr(encoder, "chunks", lambda log, rows: chunks(log, rows, 3))
     assert_same(whole.encode(log, rows), expected)
 
@@ -85,7 +84,7 @@ def test_moments_by_chunks_equal_those_of_the_whole(monkeypatch: pytest.MonkeyPa
 
     log = rich_log(2)
     whole = FeatureSpace.fit(log, relations=True)
-    monkeypatch.setattr(selection, "CHUNK_EVENTS", 6)
+    monkeypatch.setattr(sessions, "CHUNK_EVENTS", 6)
     monkeypatch.setattr(features, "chunks", lambda log, rows: chunks(log, rows, 3))
     parts = FeatureSpace.fit(log, relations=True)
     np.testing.assert_allclose(parts.mean, whole.mean, rtol=1e-6, atol=1e-7)
@@ -101,7 +100,7 @@ def test_moments_by_chunks_equal_those_of_the_whole(monkeypatch: pytest.MonkeyPa
 def test_chunks_hold_whole_blocks_and_every_session_once(monkeypatch: pytest.MonkeyPatch) -> None:
     log = random_log(3, n_sessions=50)
     rows = log.sessions_in("all")[::-1].copy()
-    monkeypatch.setattr(selection, "CHUNK_EVENTS", 20)
+    monkeypatch.setattr(sessions, "CHUNK_EVENTS", 20)
     parts = list(chunks(log, rows, 4))
     np.testing.assert_array_equal(np.concatenate(parts), rows)
     assert len(parts) > 3

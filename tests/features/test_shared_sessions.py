@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.features.batches import assemble
-from fastgaum.features.encoder import EncodedSessions
-from fastgaum.features.selection import SharedSessions
+from fastgaum.features.sessions import EncodedSessions, SharedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.split import resplit

@@ -16,7 +16,8 @@ from fastgaum.config import Config
 from fastgaum.engine.game import EngineGame
 from fastgaum.errors import ConfigError, LogFormatError, NumericsError, StepRefusedError
 from fastgaum.features.batches import assemble
-from fastgaum.features.encoder import EncodedSessions, Encoder
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.game import ReferenceGame
 from fastgaum.game.guard import at_fault

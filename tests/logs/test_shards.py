@@ -15,9 +15,8 @@ import pytest
 
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.features import batches as batches_module
-from fastgaum.features.batches import batches, in_memory
+from fastgaum.features.batches import StreamedSessions, batches, in_memory
 from fastgaum.features.space import FeatureSpace
-from fastgaum.features.streamed_sessions import StreamedSessions
 from fastgaum.logs import shards as shards_module
 from fastgaum.logs.audit import audit
 from fastgaum.logs.log import SessionLog
@@ -229,7 +228,7 @@ def test_windows_that_are_skipped_are_not_read(tmp_path, monkeypatch) -> None:
     # batches that are cut by their candidates cannot be counted unread
     read.clear()
     monkeypatch.setattr(batches_module, "BATCH_CANDIDATES", 20)
-    monkeypatch.setattr("fastgaum.features.selection.BATCH_CANDIDATES", 20)
+    monkeypatch.setattr("fastgaum.features.sessions.BATCH_CANDIDATES", 20)
     cut = rows_of_batches(sessions, 0)
     assert len(cut) > len(whole)
     for skip in (1, len(cut) // 2, len(cut) - 1):

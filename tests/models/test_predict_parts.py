@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import ConfigError, LogFormatError
-from fastgaum.features import selection
+from fastgaum.features import sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
@@ -36,7 +36,7 @@ def test_parts_are_the_whole(
     whole = model.predict(log, split)  # type: ignore[arg-type]
     figures = model.evaluate(log, split).to_dict()  # type: ignore[arg-type]
     drawn = model.sample(log, split, seed=3)  # type: ignore[arg-type]
-    monkeypatch.setattr(selection, "CHUNK_EVENTS", 1)
+    monkeypatch.setattr(sessions, "CHUNK_EVENTS", 1)
     parts = list(model.predict_parts(log, split))  # type: ignore[arg-type]
     assert len(parts) > 1
     assert pl.concat(parts).equals(whole)

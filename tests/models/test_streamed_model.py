@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fastgaum.errors import LogFormatError, NumericsError
-from fastgaum.features.streamed_sessions import StreamedSessions
+from fastgaum.features.batches import StreamedSessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import open_log
 from fastgaum.logs.shard_writer import shard_log, synthesise_shards

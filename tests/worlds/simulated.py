@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from fastgaum.features.encoder import EncodedSessions, Encoder
-from fastgaum.features.selection import Selection
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.sessions import EncodedSessions, Selection
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_numbers import SESSION_NUMBERS
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog

@@ -1,16 +1,19 @@
-"""Whole sessions picked from a log, and what their own past and their own users say of their
-candidates."""
+"""Whole sessions of a log: picked, encoded as bags or read from the log's own arrays; and what
+their own past and their own users say of their candidates."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fastgaum.kernels import candidate_counts as kernels
-from fastgaum.logs.log import TRAIN, FloatArray, IntArray, SessionLog
+from fastgaum.logs.log import TRAIN, FloatArray, IntArray, PackedArrays, SessionLog
 from fastgaum.logs.split import pick_rows
 
 CHUNK_EVENTS = 50_000
@@ -198,6 +201,125 @@ class SharedSessions:
         Raises:
             IndexError: a position is not one of the sessions.
         """
-        if len(sessions) and not (sessions.min() >= 0 and sessions.max() < self.n_sessions):
-            raise IndexError(f"a session outside 0 … {self.n_sessions - 1} was asked for")
+        _require_positions(sessions, self.n_sessions)
         return self.rows[sessions]
+
+
+def _require_positions(sessions: IntArray, n_sessions: int) -> None:
+    if len(sessions) and not (sessions.min() >= 0 and sessions.max() < n_sessions):
+        raise IndexError(f"a session outside 0 … {n_sessions - 1} was asked for")
+
+
+@dataclass(frozen=True)
+class EncodedSessions(PackedArrays):
+    """Some sessions of one log as bags, packed; arrays as in SessionLog."""
+
+    rows: IntArray
+    """row of each session in the log, shape (n_sessions,)"""
+    session_offsets: IntArray
+    display_offsets: IntArray
+    choices: IntArray
+    users: IntArray
+    ids: IntArray
+    """one id per candidate and categorical field, shape (n_candidates, n_categorical)"""
+    numbers: FloatArray
+    """standardised numbers, shape (n_candidates, n_numbers)"""
+
+    @cached_property
+    def largest(self) -> int:
+        """Candidates of the session that has most."""
+        return int(np.diff(self.display_offsets[self.session_offsets]).max(initial=0))
+
+    @property
+    def packed(self) -> EncodedSessions:
+        """What holds session_offsets, display_offsets and choices: these sessions themselves."""
+        return self
+
+    def places(self, sessions: IntArray) -> IntArray:
+        """Where the given sessions stand in `packed`.
+
+        Raises:
+            IndexError: a position is not one of the sessions.
+        """
+        _require_positions(sessions, self.n_sessions)
+        return sessions
+
+    @property
+    def user_of_event(self) -> IntArray:
+        """User of each event, shape (n_events,)."""
+        return np.repeat(self.users, np.diff(self.session_offsets))
+
+    def without_bags(self) -> EncodedSessions:
+        """The same sessions without ids and numbers: what metrics read."""
+        n = len(self.ids)
+        return dataclasses.replace(
+            self, ids=np.empty((n, 0), np.int32), numbers=np.empty((n, 0), np.float32)
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[EncodedSessions]) -> EncodedSessions:
+        """The sessions of all parts, in order; at least one part."""
+
+        def offsets(name: str) -> IntArray:
+            each = [getattr(part, name) for part in parts]
+            ends = np.cumsum([0, *(one[-1] for one in each)])
+            steps = [one[1:] + end for one, end in zip(each, ends[:-1], strict=True)]
+            return np.concatenate([np.zeros(1, np.int32), *steps]).astype(np.int32)
+
+        def values(name: str) -> npt.NDArray[Any]:
+            return np.concatenate([getattr(part, name) for part in parts])
+
+        return cls(
+            session_offsets=offsets("session_offsets"),
+            display_offsets=offsets("display_offsets"),
+            **{name: values(name) for name in ("rows", "choices", "users", "ids", "numbers")},
+        )
+
+
+Sessions = EncodedSessions | SharedSessions
+"""sessions in memory: what batches are made of"""
+
+
+def blocks(encoded: Sessions, order: IntArray, batch_sessions: int) -> Iterator[IntArray]:
+    """Cut sessions, positions in `encoded`, into those of each batch: by their number, and by their
+    candidates where they are so long or so wide that a batch would hold more than
+    BATCH_CANDIDATES."""
+    moderate = encoded.largest * batch_sessions <= BATCH_CANDIDATES
+    for start in range(0, len(order), batch_sessions):
+        sessions = order[start : start + batch_sessions]
+        if moderate:
+            yield sessions
+            continue
+        packed, places = encoded.packed, encoded.places(sessions)
+        ends = packed.display_offsets[packed.session_offsets[np.stack([places, places + 1])]]
+        yield from (sessions[part] for part in cut_by_candidates(ends[1] - ends[0]))
+
+
+@dataclass(frozen=True)
+class Share:
+    """The share of process `rank` of `size`; shares of one whole are ranges side by side, as equal
+    as they can be."""
+
+    rank: int = 0
+    size: int = 1
+
+    def span(self, n: int) -> tuple[int, int]:
+        """First and last + 1 of this share of n things.
+
+        >>> [Share(rank, 3).span(7) for rank in range(3)]
+        [(0, 2), (2, 4), (4, 7)]
+        """
+        return n * self.rank // self.size, n * (self.rank + 1) // self.size
+
+    def of(self, things: IntArray) -> IntArray:
+        """This share of an array."""
+        first, last = self.span(len(things))
+        return things[first:last]
+
+
+WHOLE = Share()
+
+
+def within(positions: IntArray, first: int, last: int) -> IntArray:
+    """The positions that are in a range, in their order."""
+    return positions[np.logical_and(positions >= first, positions < last)]
