@@ -181,7 +181,7 @@ def get_command(
 
 
 @command(app)
-def audit_command(log: Log, /, *, json: Json = None, reading: Reading = AS_IT_IS) -> None:
+def audit_command(source: Log, /, *, json: Json = None, reading: Reading = AS_IT_IS) -> None:
     """Try simple label-free rules on a log, and name each that finds the clicked item more often
     than chance.
 
@@ -190,10 +190,10 @@ def audit_command(log: Log, /, *, json: Json = None, reading: Reading = AS_IT_IS
     check_outputs(json)
     from fastgaum.logs.audit import audit as audit_log
 
-    with Waiting(f"reading {log}"):
-        sessions, raw = reading.open(log), reading.raw_rows(log)
+    with Waiting(f"reading {source}"):
+        log, raw = reading.open(source), reading.raw_rows(source)
     with PartsProgress("auditing") as progress:
-        report = audit_log(sessions, raw, progress=progress)
+        report = audit_log(log, raw, progress=progress)
     if json is not None:
         write_json(json, report.to_dict())
     say(report.to_text())
@@ -201,7 +201,7 @@ def audit_command(log: Log, /, *, json: Json = None, reading: Reading = AS_IT_IS
 
 @command(app)
 def convert_command(
-    log: Log,
+    source: Log,
     /,
     *more: Annotated[str, Parameter(help="with --shards: further files of the same log")],
     out: LogPath,
@@ -219,20 +219,17 @@ def convert_command(
     user's sessions come to lie in one shard."""
     check_outputs(json)
     if shards is not None:
-        _convert_to_shards((log, *more), out, shards, reading, json)
+        _convert_to_shards((source, *more), out, shards, reading, json)
         return
     if more:
         raise ConfigError("several logs become one in shards only: pass --shards N")
     check_log_output(out)
-    with Waiting(f"reading {log}"):
-        sessions = reading.load(log)
+    with Waiting(f"reading {source}"):
+        log = reading.load(source)
     with Waiting(f"writing {out}"):
-        write_log(sessions, out)
-    text = (
-        f"{out}: {sessions.n_sessions} sessions, {sessions.n_events} events, "
-        f"{sessions.n_candidates} candidates"
-    )
-    finish(text, json, _facts(out, sessions))
+        write_log(log, out)
+    text = f"{out}: {log.n_sessions} sessions, {log.n_events} events, {log.n_candidates} candidates"
+    finish(text, json, _facts(out, log))
 
 
 def _facts(out: Path, log: SessionLog | ShardedLog) -> dict[str, Any]:
@@ -246,14 +243,14 @@ def _facts(out: Path, log: SessionLog | ShardedLog) -> dict[str, Any]:
 
 
 def _convert_to_shards(
-    logs: tuple[str, ...], out: Path, n_shards: int, reading: Reading, json: Path | None
+    sources: tuple[str, ...], out: Path, n_shards: int, reading: Reading, json: Path | None
 ) -> None:
     check_shards_folder(out)
     from fastgaum.logs.convert import convert_logs
 
     with PartsProgress("converting", "") as progress:
         written = convert_logs(
-            logs,
+            sources,
             out,
             n_shards,
             data_dir=reading.data_dir,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def evaluate_command(
     run: RunPath,
-    log: Log,
+    source: Log,
     /,
     *,
     split: Annotated[
@@ -37,16 +37,16 @@ def evaluate_command(
     from fastgaum.models.user_model import UserModel
 
     model = UserModel.load(run, device=device)
-    with Waiting(f"reading {log}"):
-        sessions = reading.or_of_run(run).open(log)
+    with Waiting(f"reading {source}"):
+        log = reading.or_of_run(run).open(source)
     with PartsProgress("scoring") as progress:
-        evaluation = model.evaluate(sessions, split, progress)
-    floors = floor_table(sessions, split)
+        evaluation = model.evaluate(log, split, progress)
+    floors = floor_table(log, split)
     if json is not None:
         facts = {
             "machine": machine_facts(model.config.seed),
             "run": str(run),
-            "log": {"name": sessions.name, "fingerprint": sessions.fingerprint},
+            "log": {"name": log.name, "fingerprint": log.fingerprint},
             "split": split,
             "protocol": model.config.protocol,
             "preset": model.config.preset,
@@ -58,9 +58,7 @@ def evaluate_command(
         }
         write_json(json, facts | figures)
     columns, rows = figure_rows(evaluation)
-    show_table(
-        columns, rows, title=f"{sessions.name}, {split} split, protocol {model.config.protocol}"
-    )
+    show_table(columns, rows, title=f"{log.name}, {split} split, protocol {model.config.protocol}")
     gap = "" if evaluation.gap is None else f"; optimality gap {evaluation.gap:.4f}"
     say(
         f"  {evaluation.n_events} events of {evaluation.n_users} users; intervals: 95 %, bootstrap "

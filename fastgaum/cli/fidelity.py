@@ -33,7 +33,7 @@ DEFAULT_REPLAY, NO_FILES = ReplayOptions(), PlotFiles()
 
 def fidelity_command(
     run: RunPath,
-    log: Log,
+    source: Log,
     /,
     *,
     replay: ReplayOptions = DEFAULT_REPLAY,
@@ -59,10 +59,10 @@ def fidelity_command(
 
     use_threads(threads)
     model = UserModel.load(run, device="cpu")
-    with Waiting(f"reading {log}"):
-        sessions = reading.or_of_run(run).load(log)
+    with Waiting(f"reading {source}"):
+        log = reading.or_of_run(run).load(source)
     with PartsProgress("replaying and comparing", "steps", lines=True) as progress:
-        report = finite(report_of(model, sessions, progress=progress, **asdict(replay)))
+        report = finite(report_of(model, log, progress=progress, **asdict(replay)))
     report = {"machine": machine_facts(model.config.seed), "preset": model.config.preset, **report}
     if files.json is not None:
         write_json(files.json, report)

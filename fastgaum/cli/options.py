@@ -188,27 +188,27 @@ class ModelOptions:
             return Configuration.from_toml(self.config, **changes, **named)
         return Configuration.from_preset(preset or "fastgaum", **changes)
 
-    def resumed(self, run: Path, asked: Config) -> Config:
-        """The configuration to go on with a run: as it was asked for, or with more epochs; options
-        may only repeat it.
+    def resumed(self, folder: Path, config: Config) -> Config:
+        """The configuration to go on with a run: `config`, as it was asked for, or that with more
+        epochs; options may only repeat it.
 
         Raises:
             ConfigError: an option says otherwise; all such are named.
         """
         changes = self._changes()
         anew = self.preset is not None or self.config is not None or "preset" in changes
-        given = self.resolve() if anew else asked.replace(**changes)
-        if asked.is_continued_by(given):
+        given = self.resolve() if anew else config.replace(**changes)
+        if config.is_continued_by(given):
             return given
-        was, now = asked.to_mapping(), given.to_mapping()
+        was, now = config.to_mapping(), given.to_mapping()
         differ = ", ".join(
             f"{key} = {was[key]}, not {now[key]}"
             for key in was
             if now[key] != was[key] and not (key == "epochs" and now[key] > was[key])
         )
         raise ConfigError(
-            f"the run in '{run}' has {differ}: leave the options out (the folder has them; epochs "
-            "alone may be raised), or train in another folder"
+            f"the run in '{folder}' has {differ}: leave the options out (the folder has them; "
+            "epochs alone may be raised), or train in another folder"
         )
 
     def _changes(self) -> dict[str, object]:

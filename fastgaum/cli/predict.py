@@ -14,7 +14,7 @@ from fastgaum.cli.reading import AS_IT_IS, Log, Reading
 
 def predict_command(
     run: RunPath,
-    log: Log,
+    source: Log,
     /,
     *,
     out: TablePath,
@@ -38,9 +38,9 @@ def predict_command(
     from fastgaum.models.user_model import UserModel
 
     model = UserModel.load(run, device=device)
-    with Waiting(f"reading {log}"):
-        sessions = reading.or_of_run(run).open(log)
+    with Waiting(f"reading {source}"):
+        log = reading.or_of_run(run).open(source)
     with PartsProgress("scoring") as progress:
-        n_rows = write_frames(model.predict_parts(sessions, split, progress), out)
-    facts = {"path": str(out), "run": str(run), "log": log, "split": split, "candidates": n_rows}
+        n_rows = write_frames(model.predict_parts(log, split, progress), out)
+    facts = {"path": str(out), "run": str(run), "log": source, "split": split, "candidates": n_rows}
     finish(f"{out}: {n_rows} candidates", json, facts)

@@ -27,8 +27,9 @@ READING_FILE = "reading.json"
 Log = Annotated[
     str,
     Parameter(
+        name="LOG",
         help="a registry name, a file (csv, tsv, parquet, arrow), a folder of parquet files, or a "
-        "log in shards"
+        "log in shards",
     ),
 ]
 
@@ -69,7 +70,7 @@ class LogReading:
             given["columns"] = columns_of(given["columns"])
         return ReadOptions.of(**given).over(self.of_run)
 
-    def load(self, log: str) -> SessionLog:
+    def load(self, source: str) -> SessionLog:
         """Find and read a log.
 
         Raises:
@@ -77,9 +78,9 @@ class LogReading:
         """
         from fastgaum.logs.read import load
 
-        return load(log, data_dir=self.data_dir, options=self.options)
+        return load(source, data_dir=self.data_dir, options=self.options)
 
-    def open(self, log: str) -> AnyLog:
+    def open(self, source: str) -> AnyLog:
         """Find a log and read it; one in shards stays on disk, to be gone through part by part.
 
         Raises:
@@ -89,12 +90,12 @@ class LogReading:
         from fastgaum.logs.registry import resolve
         from fastgaum.logs.shards import is_saved_log
 
-        found = resolve(log, self.data_dir)
+        found = resolve(source, self.data_dir)
         if is_saved_log(found.path):
             return open_log(found.path, options=self.options)
-        return self.load(log)
+        return self.load(source)
 
-    def raw_rows(self, log: str) -> DataFrame | None:
+    def raw_rows(self, source: str) -> DataFrame | None:
         """The rows of a log as they are in its file, for the audit; None for a saved log, which has
         none.
 
@@ -104,20 +105,20 @@ class LogReading:
         from fastgaum.logs.read import raw_rows
         from fastgaum.logs.registry import resolve
 
-        found = resolve(log, self.data_dir)
+        found = resolve(source, self.data_dir)
         if found.dataset is not None and found.dataset.simulated:
             from fastgaum.logs.simulated_displays import registered_rule, shown_rows
 
-            return shown_rows(self.load(log), registered_rule(found).seed)
+            return shown_rows(self.load(source), registered_rule(found).seed)
         return raw_rows(found.path, options=self.options.over(found.options))
 
-    def or_of_run(self, run: Path) -> LogReading:
+    def or_of_run(self, folder: Path) -> LogReading:
         """Fill options that were not given with those that the run in a folder was trained with.
 
         Raises:
             CheckpointError: the run's own record of them is damaged.
         """
-        file = run / READING_FILE
+        file = folder / READING_FILE
         if not file.is_file():
             return self
         try:
@@ -129,11 +130,11 @@ class LogReading:
             ) from error
         return dataclasses.replace(self, of_run=former)
 
-    def of_first(self, saved: dict[str, object]) -> LogReading:
+    def of_first(self, reading: dict[str, object]) -> LogReading:
         """The options of the first of several processes; where data lies is this machine's own."""
-        return Reading(self.data_dir, of_run=ReadOptions.from_json(saved))
+        return Reading(self.data_dir, of_run=ReadOptions.from_json(reading))
 
-    def of_resumed(self, run: Path, saved: dict[str, object]) -> LogReading:
+    def of_resumed(self, folder: Path, reading: dict[str, object]) -> LogReading:
         """The options that a run's log was read with; given ones may only repeat them.
 
         Raises:
@@ -141,10 +142,10 @@ class LogReading:
             CheckpointError: the run's own record of them is damaged.
         """
         try:
-            former = ReadOptions.from_json(saved)
+            former = ReadOptions.from_json(reading)
         except (ValueError, ConfigError) as error:
             raise CheckpointError(
-                f"the run in '{run}' says in no known way how its log was read ({error})"
+                f"the run in '{folder}' says in no known way how its log was read ({error})"
             ) from error
         was, now = former.to_json(), self.options.to_json()
         differ = [
@@ -154,8 +155,8 @@ class LogReading:
         ]
         if differ:
             raise ConfigError(
-                f"the log of the run in '{run}' was read otherwise: {'; '.join(differ)}: leave the "
-                "options out, the folder has them"
+                f"the log of the run in '{folder}' was read otherwise: {'; '.join(differ)}: leave "
+                "the options out, the folder has them"
             )
         return Reading(self.data_dir, of_run=former)
 
@@ -184,8 +185,8 @@ AS_IT_IS = Reading()
 """no option given"""
 
 
-def lasting(log: str) -> str:
+def lasting(source: str) -> str:
     """What names the same log from any folder: a registry name as it is, a path made absolute."""
     from fastgaum.logs.registry import names
 
-    return log if log in names() else str(Path(log).absolute())
+    return source if source in names() else str(Path(source).absolute())

@@ -6,7 +6,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -35,11 +35,11 @@ DEFAULT_MODEL, THIS_MACHINE = ModelOptions(), Machine()
 
 
 def train_command(
-    log: Log,
+    source: Log,
     /,
     *,
-    out: Annotated[Path, Parameter(name=["--out", "-o"], help="the run folder to write")],
-    asked: ModelOptions = DEFAULT_MODEL,
+    folder: Annotated[Path, Parameter(name=["--out", "-o"], help="the run folder to write")],
+    options: ModelOptions = DEFAULT_MODEL,
     resume: Annotated[
         bool,
         Parameter(
@@ -60,13 +60,13 @@ def train_command(
 
     Several processes: `torchrun --nproc-per-node K -m fastgaum train …` trains the same run, a
     batch's sessions shared."""
-    overwrite, device = COMMON.overwrite, machine.device
+    overwrite = COMMON.overwrite
     if resume and overwrite:
         raise ConfigError(
             "--resume goes on with a run and --overwrite replaces it: give one of them"
         )
     check_outputs(json, resumed=resume)
-    resolved = asked.resolve()
+    config = options.resolve()
     # torch takes a second to import: a misspelt option is answered before.
     from fastgaum.models.run_folder import (
         RESUME_FILE,
@@ -81,98 +81,107 @@ def train_command(
     from fastgaum.processes import launched, n_restarts
 
     use_threads(machine.threads)
-    with launched(device_of(device)) as processes:
+    with launched(device_of(machine.device)) as processes:
         if not processes.is_first:
-            _follow(log, reading, device, processes)
+            _follow(source, reading, machine.device, processes)
             return
         if n_restarts():
             # torchrun gives the same command again after a process's death
-            before = run_checkpoint(out)
-            resume = before is not None and not (overwrite and before.is_finished)
-            overwrite, before = overwrite and not resume, None
-        check_run_folder(out, overwrite or resume)
-        former = run_checkpoint(out) if resume else None
-        if former is not None:
-            resolved = asked.resumed(out, former.config)
-            reading = reading.of_resumed(out, former.reading)
+            checkpoint = run_checkpoint(folder)
+            resume = checkpoint is not None and not (overwrite and checkpoint.is_finished)
+            overwrite, checkpoint = overwrite and not resume, None
+        check_run_folder(folder, overwrite or resume)
+        checkpoint = run_checkpoint(folder) if resume else None
+        finished_before = False
+        if checkpoint is not None:
+            config = options.resumed(folder, checkpoint.config)
+            reading = reading.of_resumed(folder, checkpoint.reading)
+            checkpoint = replace(checkpoint, config=config)
+            finished_before = finished_table(folder, checkpoint) is not None
         elif resume:
-            note(f"{out}: there is no run to go on with, this one begins")
-        was_finished = (
-            former is not None and finished_table(out, replace(former, config=resolved)) is not None
-        )
-        processes.agree({"config": resolved.to_mapping(), "reading": reading.options.to_json()})
-        with Waiting(f"reading {log}"):
-            sessions = reading.open(log)
-        source = lasting(log)
-        origin = LogOrigin(source, reading.options.to_json())
-        model = UserModel(resolved, device=device)
+            note(f"{folder}: there is no run to go on with, this one begins")
+        # its tensors are not held for as long as the run
+        resume, checkpoint = checkpoint is not None, None
+        origin = LogOrigin(lasting(source), reading.options.to_json())
+        processes.agree({"config": config.to_mapping(), "reading": origin.reading})
+        with Waiting(f"reading {source}"):
+            log = reading.open(source)
+        model = UserModel(config, device=machine.device)
         with (
             noting_compilation(),
-            TrainingProgress(resolved) as progress,
+            TrainingProgress(config) as observer,
             stop_on_signals() as stop,
         ):
             processes.stop = stop
-            also: dict[str, Any] = {"observer": progress, "processes": processes}
             try:
-                if former is not None:
-                    del former
-                    table = resume_run(model, sessions, out, source=source, **also)
-                else:
-                    table = train_run(
-                        model, sessions, out, overwrite=overwrite, origin=origin, **also
+                table = (
+                    resume_run(
+                        model,
+                        log,
+                        folder,
+                        observer=observer,
+                        source=origin.source,
+                        processes=processes,
                     )
+                    if resume
+                    else train_run(
+                        model,
+                        log,
+                        folder,
+                        overwrite=overwrite,
+                        observer=observer,
+                        origin=origin,
+                        processes=processes,
+                    )
+                )
             except Interrupted as interrupted:
-                if (out / RESUME_FILE).is_file():
-                    command = _resume_command(log, out, reading, machine, processes.size)
+                if (folder / RESUME_FILE).is_file():
+                    command = _resume_command(source, folder, reading, machine, processes.size)
                     interrupted.cure = f"go on with `{command}`"
                 raise
     best = table.filter(table["best"]).row(-1, named=True)
     figures = f"validation prec@1 {best['val_prec1']:.1f}"
     if best["phase"] != "exact":
         figures += f", the generator's {best['val_generator_prec1']:.1f}, gap {best['gap']:.4f}"
-    finished = ", finished before" if was_finished else ""
-    sent_bytes = processes.traffic.sent_per_step(processes.size)
-    traffic = sent_bytes / 1000 if processes.traffic.steps else None
-    sent = (
-        ""
-        if traffic is None
-        else (
-            f"\n{processes.size} processes, {processes.traffic.steps} steps of players: each "
-            f"process sent {traffic:,.1f} kB a step"
-        )
+    text = (
+        f"{folder}: {table.height} epochs{', finished before' if finished_before else ''}, "
+        f"best {best['epoch']}: {figures}"
     )
+    sent = None
+    if processes.traffic.steps:
+        sent = processes.traffic.sent_per_step(processes.size) / 1000
+        text += (
+            f"\n{processes.size} processes, {processes.traffic.steps} steps of players: each "
+            f"process sent {sent:,.1f} kB a step"
+        )
     facts = {
-        "path": str(out),
-        "log": sessions.name,
+        "path": str(folder),
+        "log": log.name,
         "epochs": table.height,
-        "finished_before": was_finished,
+        "finished_before": finished_before,
         "best": best,
         "processes": processes.size,
-        "kilobytes_sent_per_step": traffic,
+        "kilobytes_sent_per_step": sent,
     }
-    finish(
-        f"{out}: {table.height} epochs{finished}, best {best['epoch']}: {figures}{sent}",
-        json,
-        facts,
-    )
+    finish(text, json, facts)
 
 
-def _follow(log: str, reading: Reading, device: str, processes: Processes) -> None:
+def _follow(source: str, reading: Reading, device: str, processes: Processes) -> None:
     """Take part in what the first process trains: it knows the run, and it alone writes and
     speaks."""
     from fastgaum.models.run_folder import follow_run
     from fastgaum.models.user_model import UserModel
 
-    asked = processes.agree()[0]
-    sessions = reading.of_first(asked["reading"]).open(log)
+    first = processes.agree()[0]
+    log = reading.of_first(first["reading"]).open(source)
     with stop_on_signals() as stop:
         processes.stop = stop
-        model = UserModel(Config.from_mapping(asked["config"]), device=device)
-        follow_run(model, sessions, processes)
+        model = UserModel(Config.from_mapping(first["config"]), device=device)
+        follow_run(model, log, processes)
 
 
 def _resume_command(
-    log: str, out: Path, reading: Reading, machine: Machine, n_processes: int
+    source: str, folder: Path, reading: Reading, machine: Machine, n_processes: int
 ) -> str:
     """What goes on with the run: the folder knows all but where this machine keeps its data, and
     its own parts."""
@@ -192,4 +201,4 @@ def _resume_command(
         if n_processes == 1
         else ["torchrun", "--nproc-per-node", str(n_processes), "-m", "fastgaum"]
     )
-    return shlex.join([*command, "train", log, "-o", str(out), "--resume", *given])
+    return shlex.join([*command, "train", source, "-o", str(folder), "--resume", *given])

@@ -236,10 +236,10 @@ class Checkpointer:
             dataclasses.replace(self._asked, tried=self.tried, trainer=state).save(self.file)
 
 
-def first_checkpoint(processes: Processes, own: Checkpoint) -> Checkpoint:
+def first_checkpoint(processes: Processes, checkpoint: Checkpoint) -> Checkpoint:
     """The first process's checkpoint, in all of them; the others pass what they were asked for."""
-    state = processes.state_of_first({"tried": own.tried, "trainer": own.trainer})
-    return dataclasses.replace(own, tried=state["tried"], trainer=state["trainer"])
+    state = processes.state_of_first({"tried": checkpoint.tried, "trainer": checkpoint.trainer})
+    return dataclasses.replace(checkpoint, tried=state["tried"], trainer=state["trainer"])
 
 
 class BestWeights:

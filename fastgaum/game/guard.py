@@ -60,7 +60,7 @@ class Guard:
         self,
         game: Freezable,
         networks: nn.Module,
-        rule: SkipRule,
+        config: SkipRule,
         train: Sessions | StreamedSessions,
         session_name: Callable[[int], str],
         processes: Processes | None = None,
@@ -70,12 +70,12 @@ class Guard:
         Args:
             game: what takes the steps.
             networks: what they move.
-            rule: what is done with a refused batch.
+            config: what is done with a refused batch.
             train: the sessions that batches are of.
             session_name: a session's name in an error, by its row in the log.
             processes: those that take each step together.
         """
-        self.game, self.networks, self.rule = game, networks, rule
+        self.game, self.networks, self.config = game, networks, config
         self.train, self.session_name = train, session_name
         self.processes = processes or Processes()
         self.skipped = 0
@@ -134,16 +134,16 @@ class Guard:
 
     def _refused(self, what: str) -> None:
         stays = "the last good state is kept"
-        if self.rule.on_nonfinite == "stop":
+        if self.config.on_nonfinite == "stop":
             raise NumericsError(
                 f"{what}; {stays}; check the numbers there, lower lr or clip, or set "
                 "on_nonfinite=skip to leave such batches out"
             )
         self.skipped += 1
-        if self.skipped > self.rule.most_skipped:
+        if self.skipped > self.config.most_skipped:
             raise NumericsError(
                 f"{what}; with it {self.skipped} batches are to be skipped, at most "
-                f"{self.rule.most_skipped} are"
+                f"{self.config.most_skipped} are"
                 f" (most_skipped): {stays}; check the numbers, or lower lr or clip"
             )
 

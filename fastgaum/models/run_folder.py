@@ -148,15 +148,14 @@ def follow_run(model: UserModel, log: AnyLog, processes: Processes) -> None:
     Raises:
         LogFormatError, NumericsError, Interrupted, LostPeerError: as in the first process.
     """
-    own = Checkpoint(model.asked, {}, log.fingerprint)
-    checkpoint = _of_first(processes, log, own)
+    checkpoint = _of_first(processes, log, Checkpoint(model.asked, {}, log.fingerprint))
     if checkpoint is not None:
         checkpointer = Checkpointer(None, checkpoint)
         del checkpoint
         model.fit(log, checkpointer=checkpointer, processes=processes)
 
 
-def _of_first(processes: Processes, log: AnyLog, own: Checkpoint) -> Checkpoint | None:
+def _of_first(processes: Processes, log: AnyLog, checkpoint: Checkpoint) -> Checkpoint | None:
     """The first process's checkpoint, in all of them; None where it has nothing to do.
 
     Raises:
@@ -170,7 +169,7 @@ def _of_first(processes: Processes, log: AnyLog, own: Checkpoint) -> Checkpoint 
             "the processes have read different logs (fingerprints "
             f"{', '.join(one[:12] for one in found)}): give each the same files"
         )
-    return first_checkpoint(processes, own)
+    return first_checkpoint(processes, checkpoint)
 
 
 def run_checkpoint(folder: Path) -> Checkpoint | None:
@@ -276,14 +275,14 @@ class _RunWriter:
     """Writes each epoch's row as it comes, and the model at every new best."""
 
     def __init__(
-        self, model: UserModel, log: AnyLog, folder: Path, inner: Observer, origin: LogOrigin
+        self, model: UserModel, log: AnyLog, folder: Path, observer: Observer, origin: LogOrigin
     ) -> None:
-        self.model, self.log, self.folder, self.inner = model, log, folder, inner
+        self.model, self.log, self.folder, self.observer = model, log, folder, observer
         self.origin, self.resumed = origin, False
         self.rows: list[EpochRow] = []
 
     def on_batch(self, done: int, total: int) -> None:
-        self.inner.on_batch(done, total)
+        self.observer.on_batch(done, total)
 
     def on_resume(self, rows: Sequence[EpochRow]) -> None:
         """Make the other files say what the resume file says: a crash may have left them ahead of
@@ -296,7 +295,7 @@ class _RunWriter:
             (self.folder / "metrics.parquet").unlink(missing_ok=True)
         else:
             self.clear()
-        self.inner.on_resume(rows)
+        self.observer.on_resume(rows)
 
     def on_epoch(self, row: EpochRow) -> None:
         if not self.rows:
@@ -306,7 +305,7 @@ class _RunWriter:
         if row.best:
             self.write_model()
         self._write_metrics()
-        self.inner.on_epoch(row)
+        self.observer.on_epoch(row)
 
     def clear(self) -> None:
         """Remove what no epoch of this run has made: a former run's files."""
