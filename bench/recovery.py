@@ -16,9 +16,9 @@ import torch
 from scipy.stats import spearmanr
 
 from fastgaum.logs.split import pick_rows
-from fastgaum.logs.synthetic import synthesise
-from fastgaum.logs.truth import oracle_scores
 from fastgaum.models.user_model import UserModel
+from fastgaum.worlds.synthetic import synthesise
+from fastgaum.worlds.truth import oracle_scores
 
 
 def recovery(n_events: int, preset: str = "large", **world: object) -> dict[str, float]:

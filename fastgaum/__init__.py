@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from fastgaum.logs.shard_writer import save_log
     from fastgaum.logs.shards import load_log
     from fastgaum.logs.split import resplit
-    from fastgaum.logs.synthetic import synthesise
     from fastgaum.models.user_model import UserModel
     from fastgaum.reports.page import write_report
     from fastgaum.worlds.learned_world import LearnedWorld
     from fastgaum.worlds.single_env import UserEnv
+    from fastgaum.worlds.synthetic import synthesise
     from fastgaum.worlds.vector_env import UserVectorEnv
 
     __version__: str
@@ -65,7 +65,7 @@ _HOME = {
     "read_log": "fastgaum.logs.read",
     "resplit": "fastgaum.logs.split",
     "save_log": "fastgaum.logs.shard_writer",
-    "synthesise": "fastgaum.logs.synthetic",
+    "synthesise": "fastgaum.worlds.synthetic",
     "write_report": "fastgaum.reports.page",
 }
 

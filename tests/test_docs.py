@@ -70,7 +70,7 @@ def shortened(argv: list[str]) -> list[str]:
 def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to work in, with a log and without any data set at hand."""
     from fastgaum.logs.fold import to_frame
-    from fastgaum.logs.synthetic import synthesise
+    from fastgaum.worlds.synthetic import synthesise
 
     columns = ("session", "event", "item", "chosen")
     to_frame(synthesise(400, preset="sample", seed=3)[0]).select(columns).write_csv(

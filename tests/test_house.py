@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = (
     {"errors", "untrusted"},
-    {"config", "files", "interrupts", "kernels", "locks", "machine", "threads"},
+    {"config", "decoder", "files", "interrupts", "kernels", "locks", "machine", "threads"},
     {"checkpoint"},
     {"logs"},
     {"features"},

@@ -358,15 +358,15 @@ def synth_command(
     check_outputs(json)
     if shards is not None:
         check_shards_folder(out)
-        from fastgaum.logs.shard_writer import synthesise_shards
+        from fastgaum.worlds.synthetic import synthesise_shards
 
         with Waiting("drawing"):
             written = synthesise_shards(events, out, shards, **world.options())
         _finish_shards(out, written, json)
         return
     check_log_output(out)
-    from fastgaum.logs.synthetic import synthesise
-    from fastgaum.logs.truth import oracle_scores, truth_path, write_truth
+    from fastgaum.worlds.synthetic import synthesise
+    from fastgaum.worlds.truth import oracle_scores, truth_path, write_truth
 
     check_outputs(truth_path(out))
 

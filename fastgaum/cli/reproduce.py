@@ -166,8 +166,8 @@ def _oracle(
     """What the truth scores on a synthetic log's test events, in percent and nats; None where
     the truth is unknown."""
     from fastgaum.logs.registry import resolve
-    from fastgaum.logs.truth import read_truth, truth_beside
     from fastgaum.reports.log_facts import pooled_oracle
+    from fastgaum.worlds.truth import read_truth, truth_beside
 
     truth = truth_beside(resolve(name, data_dir).path)
     return None if truth is None else pooled_oracle(log, read_truth(truth, log), splits)

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from fastgaum.decoder import one_line
 from fastgaum.errors import ConfigError, LogFormatError, OutputError
 from fastgaum.logs.columns import Vocabulary, attach_item_table
-from fastgaum.logs.decoder import one_line
 from fastgaum.logs.fold import Rows, pack_rows
 from fastgaum.logs.log import FieldArray, SessionLog
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions

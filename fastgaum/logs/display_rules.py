@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.decoder import READ_ERRORS, one_line
 from fastgaum.errors import ConfigError, LogFormatError, did_you_mean
 from fastgaum.kernels.nearest import TimedChoices, WalkState, nearest_others
 from fastgaum.logs.columns import Vocabulary, first_true, parse_numbers, row_number, show
-from fastgaum.logs.decoder import READ_ERRORS, one_line
 from fastgaum.logs.layouts import ItemKind, Period, Source
 from fastgaum.logs.log import IntArray
 

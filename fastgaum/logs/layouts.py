@@ -20,8 +20,8 @@ from typing import Literal
 
 import polars as pl
 
+from fastgaum.decoder import READ_ERRORS, one_line
 from fastgaum.errors import DatasetError, LogFormatError
-from fastgaum.logs.decoder import READ_ERRORS, one_line
 from fastgaum.logs.tables import check_lines
 
 ItemKind = Literal["artist", "track"]

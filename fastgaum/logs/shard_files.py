@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.decoder import one_line
 from fastgaum.errors import LogFormatError
-from fastgaum.logs.decoder import one_line
 from fastgaum.logs.log import NO_CLICK, SPLITS, FieldArray, IntArray, ItemCounts, SessionLog
 from fastgaum.untrusted import read_text
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
 import os
 import secrets
 import shutil
@@ -17,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.decoder import one_line
 from fastgaum.errors import ConfigError, OutputError
 from fastgaum.files import atomic, sync_file, sync_folder
 from fastgaum.locks import name_lock
-from fastgaum.logs.decoder import one_line
 from fastgaum.logs.log import Digests, ItemCounts, SessionLog
 from fastgaum.logs.shard_files import (
     MANIFEST,
@@ -33,7 +32,6 @@ from fastgaum.logs.shard_files import (
 )
 from fastgaum.logs.shards import ShardedLog, is_saved_log, open_shards
 from fastgaum.logs.split import slice_sessions
-from fastgaum.logs.synthetic import world
 
 MOST_SHARDS = 99_999
 SHARD_CANDIDATES = 1 << 25
@@ -232,30 +230,6 @@ def _write_log(log: SessionLog, folder: str | os.PathLike[str], n_shards: int) -
             part = slice_sessions(log, np.flatnonzero(bucket == number))
             codes = np.unique(part.users, return_inverse=True)[1].astype(np.int32)
             writer.add(dataclasses.replace(part, users=codes))
-
-
-def synthesise_shards(
-    n_events: int,
-    folder: str | os.PathLike[str],
-    n_shards: int,
-    *,
-    preset: str = "default",
-    **changes: object,
-) -> ShardedLog:
-    """Draw a log of a synthetic world (see `synthetic.synthesise`) part by part, each a shard;
-    return it opened.
-
-    Raises:
-        ConfigError: an impossible world or number of shards.
-        OutputError: as `write_shards`.
-    """
-    require_shards(n_shards)
-    drawn = world(preset, **changes)
-    bounds = np.linspace(0, n_events, n_shards + 1).astype(np.int64).tolist()
-    with write_shards(folder, drawn.draw_part(1, n_shards)) as writer:
-        for part, (start, stop) in enumerate(itertools.pairwise(bounds)):
-            writer.add(drawn.draw_part(stop - start, part))
-    return open_shards(folder)
 
 
 def _rows(part: SessionLog) -> pl.DataFrame:

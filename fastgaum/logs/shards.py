@@ -27,9 +27,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.decoder import READ_ERRORS, one_line
 from fastgaum.errors import LogFormatError
 from fastgaum.files import read_whole
-from fastgaum.logs.decoder import READ_ERRORS, one_line
 from fastgaum.logs.fold import MAX_ROWS
 from fastgaum.logs.log import (
     SPLITS,

@@ -15,8 +15,7 @@ from typing import cast
 
 import polars as pl
 
-from fastgaum.errors import LogFormatError, did_you_mean
-from fastgaum.logs.decoder import (
+from fastgaum.decoder import (
     ARROW,
     PARQUET,
     READ_ERRORS,
@@ -25,6 +24,7 @@ from fastgaum.logs.decoder import (
     try_columns,
     try_header,
 )
+from fastgaum.errors import LogFormatError, did_you_mean
 from fastgaum.logs.schema import LogSchema, is_list
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}

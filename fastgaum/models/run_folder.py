@@ -17,12 +17,12 @@ from pathlib import Path
 import polars as pl
 import tomli_w
 
+from fastgaum.decoder import read_small_parquet
 from fastgaum.errors import CheckpointError, LogFormatError, NumericsError, OutputError
 from fastgaum.files import atomic, require_writable
 from fastgaum.game.checkpoint import Checkpoint, Checkpointer, first_checkpoint
 from fastgaum.game.loop import EpochRow, Observer, Silent
 from fastgaum.locks import LOCK_FILE, folder_lock, require_free
-from fastgaum.logs.decoder import read_small_parquet
 from fastgaum.logs.shards import AnyLog
 from fastgaum.machine import machine_facts, peak_memory
 from fastgaum.models.user_model import UserModel

@@ -16,12 +16,12 @@ import polars as pl
 
 from fastgaum.baselines.floors import Precisions, means_of
 from fastgaum.config import PRESETS, Config
+from fastgaum.decoder import READ_ERRORS, one_line, read_small_parquet
 from fastgaum.errors import CheckpointError, ConfigError, DatasetError, LogFormatError
 from fastgaum.features.sessions import EncodedSessions, Selection, counts_before, select_sessions
 from fastgaum.game.loop import EpochRow
 from fastgaum.game.scoring import HeadScores, ScoredSessions
 from fastgaum.logs.columns import Vocabulary
-from fastgaum.logs.decoder import READ_ERRORS, one_line, read_small_parquet
 from fastgaum.logs.log import IntArray, SessionLog, SplitName
 from fastgaum.metrics.evaluation import MIN_PROB, Evaluation, evaluate_heads
 from fastgaum.metrics.intervals import Interval, paired_difference

@@ -23,7 +23,7 @@ from fastgaum import threads
 from fastgaum.errors import ConfigError
 from fastgaum.kernels import true_world as kernels
 from fastgaum.kernels.synthetic import KnownItems
-from fastgaum.logs.synthetic import SyntheticWorld, item_names
+from fastgaum.worlds.synthetic import SyntheticWorld, item_names
 from fastgaum.worlds.world import (
     FloatArray,
     IntArray,

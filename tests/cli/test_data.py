@@ -13,7 +13,7 @@ from fastgaum.cli.app import main
 from fastgaum.logs.read import load, read_log
 from fastgaum.logs.registry import names
 from fastgaum.logs.shards import load_log
-from fastgaum.logs.truth import read_truth
+from fastgaum.worlds.truth import read_truth
 
 Fails = Callable[[list[str]], str]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 _SERVER = """
 import json, os, signal, sys
 import fastgaum.cli.app, fastgaum.cli.train, fastgaum.cli.data, fastgaum.cli.reproduce
-import fastgaum.models.run_folder, fastgaum.reports.reproduce, fastgaum.logs.truth
+import fastgaum.models.run_folder, fastgaum.reports.reproduce, fastgaum.worlds.truth
 from fastgaum.logs import registry
 
 print("ready", flush=True)

@@ -105,10 +105,10 @@ class _Trial:
 
     def __init__(self) -> None:
         self.owner = os.getpid()
-        root = str(Path(__file__).parents[2])
+        root = str(Path(__file__).parents[1])
         given = os.environ.get("PYTHONPATH")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "fastgaum.logs.decoder"],
+            [sys.executable, "-m", "fastgaum.decoder"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

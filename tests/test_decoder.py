@@ -9,9 +9,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from fastgaum import decoder
+from fastgaum.decoder import read_small_parquet, try_columns, try_header
 from fastgaum.errors import LogFormatError
-from fastgaum.logs import decoder
-from fastgaum.logs.decoder import read_small_parquet, try_columns, try_header
 
 
 @pytest.fixture

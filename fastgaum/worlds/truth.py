@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.decoder import read_small_parquet
 from fastgaum.errors import DatasetError, LogFormatError
 from fastgaum.files import atomic
 from fastgaum.kernels.ranking import rank_counts
-from fastgaum.logs.decoder import read_small_parquet
 from fastgaum.logs.log import FloatArray, SessionLog, SplitName
 
 Float64Array = npt.NDArray[np.float64]

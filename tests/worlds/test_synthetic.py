@@ -17,14 +17,8 @@ from fastgaum.logs.registry import data_root, dataset
 from fastgaum.logs.shard_writer import save_log
 from fastgaum.logs.shards import load_log
 from fastgaum.logs.split import slice_sessions
-from fastgaum.logs.synthetic import (
-    SyntheticWorld,
-    sample_frames,
-    synthesise,
-    world,
-    write_sample,
-)
-from fastgaum.logs.truth import (
+from fastgaum.worlds.synthetic import SyntheticWorld, sample_frames, synthesise, world, write_sample
+from fastgaum.worlds.truth import (
     oracle_scores,
     read_truth,
     truth_beside,

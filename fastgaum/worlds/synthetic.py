@@ -18,6 +18,8 @@ log."""
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral, Real
@@ -40,9 +42,12 @@ from fastgaum.kernels.synthetic import (
     TasteLaw,
     simulate,
 )
+from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import IntArray, SessionLog
+from fastgaum.logs.shard_writer import require_shards, write_shards
+from fastgaum.logs.shards import ShardedLog, open_shards
 from fastgaum.logs.split import split_by_user
-from fastgaum.logs.truth import Truth, truth_frame
+from fastgaum.worlds.truth import Truth, truth_frame
 
 Float64Array = npt.NDArray[np.float64]
 Rule = Literal["shannon", "l2"]
@@ -76,13 +81,11 @@ class SyntheticWorld:
     impossible values."""
 
     n_items: int = 50
-    """size of the catalogue; small, so that 200,000 events pin down every item's part of the truth
-    """
+    """size of the catalogue; small, so that 200,000 events pin down every item's truth"""
     seed: int = 0
     """the one source of randomness"""
     rule: Rule = "shannon"
-    """the choice rule: shannon (softmax) or l2 (sparsemax: a far worse candidate is never chosen)
-    """
+    """choice rule: shannon (softmax) or l2 (sparsemax: a far worse candidate is never chosen)"""
     eta: float = 1.0
     """how decided the user is; what is compared is eta · u"""
     no_click: float = 0.0
@@ -109,8 +112,7 @@ class SyntheticWorld:
     decay: float = 0.5
     """share of the state that an event leaves, in [0, 1)"""
     skew: float = 2.0
-    """display skew, ≥ 1: an item of popularity rank r is displayed ∝ r^(1/skew − 1); 1 = all alike
-    """
+    """display skew, ≥ 1: the item of popularity rank r is displayed ∝ r^(1/skew − 1); 1 = alike"""
 
     def __post_init__(self) -> None:
         for option, value, known in (
@@ -141,10 +143,8 @@ class SyntheticWorld:
     def lengths(self) -> tuple[float, int]:
         """Mean and longest session, the law's own where not given."""
         mean, longest = LENGTHS[self.length_law]
-        longest = self.max_length if self.max_length is not None else longest
-        return (
-            self.mean_length if self.mean_length is not None else min(mean, float(longest))
-        ), longest
+        longest = longest if self.max_length is None else self.max_length
+        return min(mean, float(longest)) if self.mean_length is None else self.mean_length, longest
 
     def draw(self, n_events: int) -> tuple[SessionLog, Truth]:
         """Draw a log of exactly `n_events` events and the truth about it; split 50/25/25 by
@@ -152,13 +152,7 @@ class SyntheticWorld:
 
         Cost grows with the events (about a second per million), not with the catalogue. Raises
         ConfigError for n_events < 1, or for more candidates than 32-bit offsets can count."""
-        _require("n_events", n_events, 1, int((2**31 - 1) / self.max_display), Integral)
-        offsets = self._shapes(n_events, _SHAPE)
-        # before the large arrays: drawing the split takes room of its own
-        split = split_by_user(np.arange(len(offsets[0]) - 1, dtype=np.int32), self.seed)
-        arrays = self._simulate(*offsets, self.intercept, _CHOICES)
-        log = _packed(*offsets, arrays["items"], arrays["choices"], split, self.n_items)
-        return log, Truth(arrays["utility"], arrays["probability"], arrays["outside_probability"])
+        return self._drawn(n_events)
 
     def draw_part(self, n_events: int, part: int) -> SessionLog:
         """Draw part number `part` of a log that is too long to draw at once: other sessions of the
@@ -166,18 +160,29 @@ class SyntheticWorld:
 
         Parts are drawn apart from one another, each split 50/25/25 by session. Raises ConfigError
         as `draw`."""
+        log, _ = self._drawn(n_events, part)
+        ids = pl.select(pl.lit(f"p{part}-") + log.session_ids).to_series()
+        return dataclasses.replace(log, session_ids=ids.rename("session"))
+
+    def _drawn(self, n_events: int, *part: int) -> tuple[SessionLog, Truth]:
         _require("n_events", n_events, 1, int((2**31 - 1) / self.max_display), Integral)
-        offsets = self._shapes(n_events, _SHAPE, part)
-        sessions = np.arange(len(offsets[0]) - 1, dtype=np.int32)
-        split = split_by_user(sessions, int(self._stream(_SPLIT, part).integers(2**62)))
-        arrays = self._simulate(*offsets, self.intercept, _CHOICES, part)
-        log = _packed(*offsets, arrays["items"], arrays["choices"], split, self.n_items)
-        return dataclasses.replace(
-            log,
-            session_ids=pl.select(pl.lit(f"p{part}-") + log.session_ids)
-            .to_series()
-            .rename("session"),
+        offsets = self._shapes(n_events, _SHAPE, *part)
+        # before the large arrays: drawing the split takes room of its own
+        seed = int(self._stream(_SPLIT, *part).integers(2**62)) if part else self.seed
+        split = split_by_user(np.arange(len(offsets[0]) - 1, dtype=np.int32), seed)
+        drawn = self._simulate(*offsets, self.intercept, _CHOICES, *part)
+        log = SessionLog(
+            *offsets,
+            items=drawn.items,
+            choices=drawn.choices,
+            split=split,
+            users=np.arange(len(split), dtype=np.int32),
+            session_ids=_ids("s", len(split)).rename("session"),
+            event_ids=pl.Series("event", _positions(offsets[0])),
+            item_ids=item_names(self.n_items),
+            name="synthetic",
         )
+        return log, Truth(drawn.utility, drawn.probability, drawn.outside_probability)
 
     @cached_property
     def items(self) -> tuple[IntArray, Float64Array, npt.NDArray[np.float32]]:
@@ -205,9 +210,8 @@ class SyntheticWorld:
         low, high = -100.0, 100.0
         for _ in range(22):
             middle = 0.5 * (low + high)
-            share = self._simulate(*offsets, middle, _PILOT_CHOICES)["outside_probability"].mean(
-                dtype=np.float64
-            )
+            pilot = self._simulate(*offsets, middle, _PILOT_CHOICES)
+            share = pilot.outside_probability.mean(dtype=np.float64)
             low, high = (middle, high) if share > self.no_click else (low, middle)
         return 0.5 * (low + high)
 
@@ -249,7 +253,7 @@ class SyntheticWorld:
 
     def _simulate(
         self, sessions: IntArray, displays: IntArray, intercept: float, *stream: int
-    ) -> dict[str, npt.NDArray[Any]]:
+    ) -> SimulatedEvents:
         n_events, n_candidates = len(displays) - 1, int(displays[-1])
         events = SimulatedEvents(
             items=np.empty(n_candidates, np.int32),
@@ -269,7 +273,7 @@ class SyntheticWorld:
             self.choice_law,
             events,
         )
-        return events._asdict()
+        return events
 
 
 PRESETS: dict[str, SyntheticWorld] = {
@@ -311,14 +315,31 @@ def synthesise(
     return world(preset, **changes).draw(n_events)
 
 
+def synthesise_shards(
+    n_events: int,
+    folder: str | os.PathLike[str],
+    n_shards: int,
+    *,
+    preset: str = "default",
+    **changes: Any,
+) -> ShardedLog:
+    """Draw a log as `synthesise` does, part by part, each a shard; return it opened. Raises
+    ConfigError for an impossible world or number of shards, OutputError as `write_shards`."""
+    require_shards(n_shards)
+    drawn = world(preset, **changes)
+    bounds = np.linspace(0, n_events, n_shards + 1).astype(np.int64).tolist()
+    with write_shards(folder, drawn.draw_part(1, n_shards)) as writer:
+        for part, (start, stop) in enumerate(itertools.pairwise(bounds)):
+            writer.add(drawn.draw_part(stop - start, part))
+    return open_shards(folder)
+
+
 SAMPLE_EVENTS = 2_000
 
 
 def sample_frames() -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the bundled sample (session, event, item, chosen, split) and its truth, both one row
     per candidate."""
-    from fastgaum.logs.fold import to_frame
-
     log, truth = synthesise(SAMPLE_EVENTS, preset="sample")
     frame = to_frame(log).select("session", "event", "item", "chosen", "split")
     return frame, truth_frame(log, truth)
@@ -332,29 +353,11 @@ def write_sample(folder: str | Path) -> None:
             frame.write_parquet(path, compression="zstd", compression_level=19)
 
 
-def _packed(
-    sessions: IntArray,
-    displays: IntArray,
-    items: IntArray,
-    choices: IntArray,
-    split: npt.NDArray[np.int8],
-    n_items: int,
-) -> SessionLog:
-    n_sessions, n_events = len(sessions) - 1, len(displays) - 1
-    positions = np.arange(n_events, dtype=np.int32)
-    positions -= np.repeat(sessions[:-1], np.diff(sessions))
-    return SessionLog(
-        session_offsets=sessions,
-        display_offsets=displays,
-        items=items,
-        choices=choices,
-        split=split,
-        users=np.arange(n_sessions, dtype=np.int32),
-        session_ids=_ids("s", n_sessions).rename("session"),
-        event_ids=pl.Series("event", positions),
-        item_ids=item_names(n_items),
-        name="synthetic",
-    )
+def _positions(session_offsets: IntArray) -> IntArray:
+    """Position of each event in its session, shape (n_events,)."""
+    positions = np.arange(session_offsets[-1], dtype=np.int32)
+    positions -= np.repeat(session_offsets[:-1], np.diff(session_offsets))
+    return positions
 
 
 def item_names(n_items: int) -> pl.Series:
