@@ -6,13 +6,29 @@ under way at once."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from ._jit import Array, jit, jit_part
-from .prefetch import prefetch_entry
+from ._jit import Array, jit, jit_part, prefetch_entry
 
 AHEAD = 16
 """how many sessions before its turn a session is asked for: few fill more than a line or two"""
+
+
+class PickedEvents(NamedTuple):
+    """A batch's events; `later`, `clicked` and `chosen` have room for every event."""
+
+    displays: Array
+    """start of each display set in candidates, shape (n_events + 1,)"""
+    choices: Array
+    """shape (n_events,)"""
+    later: Array
+    """events that are not the first of their session"""
+    clicked: Array
+    """events with a choice"""
+    chosen: Array
+    """candidate of each of those choices"""
 
 
 @jit
@@ -80,17 +96,11 @@ def fill_events(
     choices: Array,
     picked_offsets: Array,
     first_events: Array,
-    picked_displays: Array,
-    picked_choices: Array,
-    later_events: Array,
-    clicked: Array,
-    chosen: Array,
+    picked: PickedEvents,
 ) -> tuple[int, int]:
     """Write the batch's events; return how many are not the first of their session, and how many
-    have a choice.
-
-    later_events: the former; clicked, chosen: the latter, and their choice's candidate; with room
-    for every event."""
+    have a choice."""
+    picked_displays, picked_choices, later_events, clicked, chosen = picked
     for i in range(len(first_events)):
         if i + AHEAD < len(first_events):
             prefetch_entry(choices, first_events[i + AHEAD])

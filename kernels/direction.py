@@ -13,19 +13,15 @@ from typing import NamedTuple
 import numpy as np
 
 from ._jit import Array, jit_fast, jit_part
-from .cells import add, copy
-from .lstm import _cell_backward, activate_gates, advance_units, gate_scales
-from .packing import length_of, now_running, still_running
-from .products import add_times, times_transposed
+from .lstm import Gating, _cell_backward, activate_gates, advance_units, gate_scales
+from .packing import Sequences, length_of, now_running, still_running
+from .products import add, add_times, copy, times_transposed
 
 
 class Walk(NamedTuple):
     """How the sequences, none of them empty, are walked."""
 
-    order: Array
-    """sequences, the longest first"""
-    offsets: Array
-    """start of each sequence in the tokens, (n_sequences + 1,)"""
+    sequences: Sequences
     reverse: bool
     """steps count from the last token"""
 
@@ -53,11 +49,13 @@ class DirectionPass(NamedTuple):
 
 
 @jit_part
-def _row(sequence: int, step: int, walk: Walk) -> int:
-    """Where a sequence's token of that step stands."""
-    if walk.reverse:
-        return int(walk.offsets[sequence + 1] - 1 - step)
-    return int(walk.offsets[sequence] + step)
+def _row(rank: int, step: int, walk: Walk) -> int:
+    """Where the token of that step stands, of the sequence at a place of the order."""
+    (order, offsets), reverse = walk
+    sequence = order[rank]
+    if reverse:
+        return int(offsets[sequence + 1] - 1 - step)
+    return int(offsets[sequence] + step)
 
 
 @jit_fast
@@ -69,7 +67,7 @@ def direction_forward(
     column: int,
 ) -> None:
     """Write gates, c and H columns of h from `column`. x is (n, k)."""
-    order, offsets, _ = walk
+    sequences = walk.sequences
     weight_ih, bias, weight_hh = weights
     gates, c, h = written
     size = weight_hh.shape[1]
@@ -77,28 +75,29 @@ def direction_forward(
         times_transposed(x, weight_ih, gates)
         for row in range(len(gates)):
             add(gates[row], bias)
-    active, nothing = len(order), np.zeros(4 * size, gates.dtype)
+    active, nothing = len(sequences.order), np.zeros(4 * size, gates.dtype)
     scale, shift = np.empty(4 * size, gates.dtype), np.empty(4 * size, gates.dtype)
     gate_scales(size, scale, shift)
+    gating = Gating(nothing, scale, shift)
     before, sums = np.empty((active, size), gates.dtype), np.empty((active, 4 * size), gates.dtype)
-    for step in range(length_of(order[0], offsets)):
-        active = still_running(step, 0, active, order, offsets)
+    for step in range(length_of(0, sequences)):
+        active = still_running(step, 0, active, sequences)
         if step > 0:
             for rank in range(active):
                 copy(
                     before[rank],
-                    h[_row(order[rank], step - 1, walk), column : column + size],
+                    h[_row(rank, step - 1, walk), column : column + size],
                 )
             times_transposed(before[:active], weight_hh, sums[:active])
         for rank in range(active):
-            row = _row(order[rank], step, walk)
+            row = _row(rank, step, walk)
             if step > 0:
                 add(gates[row], sums[rank])
-                copy(c[row], c[_row(order[rank], step - 1, walk)])
+                copy(c[row], c[_row(rank, step - 1, walk)])
             else:
                 copy(c[row], nothing)
             gate = gates[row]
-            activate_gates(gate, nothing, scale, shift, gate)
+            activate_gates(gate, gating, gate)
             i, f, g, o = (
                 gate[:size],
                 gate[size : 2 * size],
@@ -118,20 +117,20 @@ def direction_backward(
     grads: tuple[Array, Array],
 ) -> None:
     """Write `grads`: of the gate sums (n, 4H) and, unless it has no row, of x (n, k)."""
-    order, offsets, _ = walk
+    sequences = walk.sequences
     weight_ih, _, weight_hh = weights
     gates, c, _ = forward
     grad_gates, grad_x = grads
     size = weight_hh.shape[1]
-    n, active, nothing = len(order), 0, np.zeros(size, gates.dtype)
+    n, active, nothing = len(sequences.order), 0, np.zeros(size, gates.dtype)
     carry_h, carry_c = np.zeros((n, size), gates.dtype), np.zeros((n, size), gates.dtype)
     sums = np.empty((n, 4 * size), gates.dtype)
-    for step in range(length_of(order[0], offsets) - 1, -1, -1):
-        active = now_running(step, 0, n, active, order, offsets)
+    for step in range(length_of(0, sequences) - 1, -1, -1):
+        active = now_running(step, 0, n, active, sequences)
         for rank in range(active):
-            row = _row(order[rank], step, walk)
+            row = _row(rank, step, walk)
             add(carry_h[rank], grad_h[row, column : column + size])
-            c_before = c[_row(order[rank], step - 1, walk)] if step > 0 else nothing
+            c_before = c[_row(rank, step - 1, walk)] if step > 0 else nothing
             _cell_backward(gates[row], c_before, c[row], carry_h[rank], carry_c[rank], sums[rank])
             copy(grad_gates[row], sums[rank])
         if step > 0:

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._jit import Array, jit_fast, jit_part
-from .cells import ONE, ZERO, add, copy, logistic, tanh
-from .packing import length_of, now_running, padded, room, still_running
-from .prefetch import prefetch_row
+from ._jit import Array, jit_fast, jit_part, prefetch_row
+from .activations import ONE, ZERO, logistic, tanh
+from .packing import Sequences, length_of, now_running, padded, room, still_running
+from .products import add, copy
 
 
 class GruPass(NamedTuple):
@@ -63,18 +63,11 @@ def mix(z: Array, n: Array, before: Array, after: Array) -> None:
 
 @jit_part
 def _cell(
-    unit: int,
-    units: int,
-    q: Array,
-    bias: Array,
-    x: Array,
-    saved: Array,
-    before: Array,
-    after: Array,
+    unit: int, q: Array, bias: Array, x: Array, saved: Array, before: Array, after: Array
 ) -> None:
     """Take a token's units from `unit` on a step further, from W h', (3 · units,), and the rows x,
     saved, h' and h."""
-    size = len(after)
+    size, units = len(after), len(q) // 3
     last = min(unit + units, size)
     length = last - unit
     add(q, bias)
@@ -117,14 +110,14 @@ def _cell_backward(
 @jit_fast
 def gru_tiles(
     tiles: Array,
-    order: Array,
-    offsets: Array,
+    sequences: Sequences,
     weights: Array,
     bias: Array,
     forward: GruPass,
 ) -> None:
     """Write `saved` and `h` of the sequences in order[tiles[k]:tiles[k + 1]], all k."""
     gates_x, saved, h = forward
+    order, offsets = sequences
     n_blocks, size, width = weights.shape
     units, rows = width // 3, room(tiles)
     states = np.zeros((2, rows, size), h.dtype)
@@ -135,15 +128,15 @@ def gru_tiles(
             starts[rank] = offsets[order[first + rank]]
             for j in range(size):
                 states[0, rank, j] = ZERO
-        for step in range(length_of(order[first], offsets)):
-            active = still_running(step, first, active, order, offsets)
+        for step in range(length_of(first, sequences)):
+            active = still_running(step, first, active, sequences)
             before, after = states[step % 2], states[1 - step % 2]
             for block in range(n_blocks):
                 np.dot(before[: padded(active)], weights[block], q[: padded(active)])
                 for rank in range(active):
                     row = starts[rank] + step
                     rows_of = gates_x[row], saved[row], before[rank], after[rank]
-                    _cell(block * units, units, q[rank], bias[block], *rows_of)
+                    _cell(block * units, q[rank], bias[block], *rows_of)
             for rank in range(active):
                 token = starts[rank] + step
                 copy(h[token], after[rank])
@@ -155,14 +148,14 @@ def gru_tiles(
 @jit_fast
 def gru_tiles_backward(
     tiles: Array,
-    order: Array,
-    offsets: Array,
+    sequences: Sequences,
     weights: Array,
     forward: GruPass,
     grads: GruGrads,
 ) -> None:
     """Write the gradients of x and q."""
     _, saved, h = forward
+    order, offsets = sequences
     grad_h, grad_x, grad_q = grads
     n_blocks, width, units = weights.shape
     size, rows = width // 3, room(tiles)
@@ -172,8 +165,8 @@ def gru_tiles_backward(
     for tile in range(len(tiles) - 1):
         first, last, active = tiles[tile], tiles[tile + 1], 0
         carry[:] = 0
-        for step in range(length_of(order[first], offsets) - 1, -1, -1):
-            active = now_running(step, first, last, active, order, offsets)
+        for step in range(length_of(first, sequences) - 1, -1, -1):
+            active = now_running(step, first, last, active, sequences)
             for rank in range(active):
                 row = offsets[order[first + rank]] + step
                 add(carry[rank], grad_h[row])

@@ -26,10 +26,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._jit import Array, jit_fast, jit_part
-from .cells import HALF, ONE, ZERO, add, copy, tanh
-from .packing import length_of, now_running, padded, room, still_running
-from .prefetch import prefetch_row
+from ._jit import Array, jit_fast, jit_part, prefetch_row
+from .activations import HALF, ONE, ZERO, tanh
+from .packing import Sequences, length_of, now_running, padded, room, still_running
+from .products import add, copy
+
+
+class Gating(NamedTuple):
+    """What turns sums into gates, (4H,) each: shift + scale · tanh(scale · (sum + bias))."""
+
+    bias: Array
+    scale: Array
+    shift: Array
 
 
 class LstmPass(NamedTuple):
@@ -70,9 +78,10 @@ def _row_of(token: int, source: Array) -> int:
 
 
 @jit_part
-def activate_gates(sums: Array, bias: Array, scale: Array, shift: Array, gate: Array) -> None:
+def activate_gates(sums: Array, gating: Gating, gate: Array) -> None:
     """Write gates: by logistic(q) = ½ + ½ tanh(q / 2) all four are shift + scale · tanh(scale · q),
     and one loop does."""
+    bias, scale, shift = gating
     for j in range(len(gate)):
         gate[j] = shift[j] + scale[j] * tanh(scale[j] * (sums[j] + bias[j]))
 
@@ -88,20 +97,12 @@ def advance_units(i: Array, f: Array, g: Array, o: Array, memory: Array, state: 
 
 @jit_part
 def _cell(
-    unit: int,
-    units: int,
-    sums: Array,
-    x: Array,
-    bias: Array,
-    scale: Array,
-    shift: Array,
-    gate: Array,
-    memory: Array,
-    state: Array,
+    unit: int, sums: Array, x: Array, gating: Gating, gate: Array, memory: Array, state: Array
 ) -> None:
     """Take a token's units from `unit` on a step further, from a block's product, (4 · units,); x
     may be (0,)."""
-    size = len(memory)
+    bias, scale, shift = gating
+    size, units = len(memory), len(sums) // 4
     last = min(unit + units, size)
     # a whole row at once, or each gate's share of it
     runs, length = (1, 4 * size) if units == size else (4, last - unit)
@@ -111,9 +112,8 @@ def _cell(
         part = sums[here : here + length]
         if len(x) > 0:
             add(part, x[start:stop])
-        activate_gates(
-            part, bias[start:stop], scale[start:stop], shift[start:stop], gate[start:stop]
-        )
+        own = Gating(bias[start:stop], scale[start:stop], shift[start:stop])
+        activate_gates(part, own, gate[start:stop])
     # slices: an index that is a sum of variables is guarded against being negative, and such a loop
     # stays scalar
     i, f = gate[unit:last], gate[size + unit : size + last]
@@ -133,8 +133,7 @@ def gate_scales(size: int, scale: Array, shift: Array) -> None:
 @jit_fast
 def lstm_tiles(
     tiles: Array,
-    order: Array,
-    offsets: Array,
+    sequences: Sequences,
     weights: Array,
     bias: Array,
     forward: LstmPass,
@@ -143,12 +142,12 @@ def lstm_tiles(
 
     Args:
         tiles: where each tile begins in `order`, and the end of the last.
-        order: sequences, the longest first.
-        offsets: start of each sequence in the tokens, (n_sequences + 1,).
+        sequences: all of them.
         weights: blocks of the forward form.
         bias: (4H,).
         forward: what is read and written."""
     x, source, gates, h, c = forward
+    order, offsets = sequences
     n_blocks, depth, width = weights.shape
     units, rows, size = width // 4, room(tiles), h.shape[1]
     projected = depth > size
@@ -156,14 +155,15 @@ def lstm_tiles(
     sums, starts = np.empty((rows, width), h.dtype), np.empty(rows, np.int64)
     scale, shift = np.empty(4 * size, h.dtype), np.empty(4 * size, h.dtype)
     gate_scales(size, scale, shift)
+    gating = Gating(bias, scale, shift)
     for tile in range(len(tiles) - 1):
         first, active = tiles[tile], tiles[tile + 1] - tiles[tile]
         for rank in range(active):
             starts[rank] = offsets[order[first + rank]]
             for j in range(size):
                 states[0, rank, j] = memory[rank, j] = ZERO
-        for step in range(length_of(order[first], offsets)):
-            active = still_running(step, first, active, order, offsets)
+        for step in range(length_of(first, sequences)):
+            active = still_running(step, first, active, sequences)
             before, after = states[step % 2], states[1 - step % 2]
             if projected:
                 for rank in range(active):
@@ -175,12 +175,9 @@ def lstm_tiles(
                     row = x[_row_of(token, source)]
                     _cell(
                         block * units,
-                        units,
                         sums[rank],
                         row[: 0 if projected else 4 * size],
-                        bias,
-                        scale,
-                        shift,
+                        gating,
                         gates[token],
                         memory[rank],
                         after[rank, :size],
@@ -260,8 +257,7 @@ def _add_products(
 @jit_fast
 def lstm_tiles_backward(
     tiles: Array,
-    order: Array,
-    offsets: Array,
+    sequences: Sequences,
     weights: Array,
     depth: int,
     most: int,
@@ -271,13 +267,14 @@ def lstm_tiles_backward(
     """Write the gradients of the sequences in order[tiles[k]:tiles[k + 1]], all k.
 
     Args:
-        tiles, order, offsets: as in the forward pass.
+        tiles, sequences: as in the forward pass.
         weights: blocks of the backward form.
         depth: columns of [W_hh, W_ih].
         most: tokens over which the weights' gradient is taken at a time.
         forward: as the forward pass left it.
         grads: the gradients."""
     x, source, gates, h, c = forward
+    order, offsets = sequences
     grad_h, grad_gates, grad_x, grad_weight, grad_bias = grads
     n_blocks, width, units = weights.shape
     size, rows = width // 4, room(tiles)
@@ -296,8 +293,8 @@ def lstm_tiles_backward(
         first, last, active = tiles[tile], tiles[tile + 1], 0
         carry_h[:] = 0
         carry_c[:] = 0
-        for step in range(length_of(order[first], offsets) - 1, -1, -1):
-            active = now_running(step, first, last, active, order, offsets)
+        for step in range(length_of(first, sequences) - 1, -1, -1):
+            active = now_running(step, first, last, active, sequences)
             if held + active > most:
                 _add_products(sums[:held], inputs, product, grad_weight, grad_bias)
                 held = 0

@@ -7,10 +7,21 @@ narrow enough to stay in cache."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ._jit import Array, jit, jit_fast, jit_part
-from .cells import copy
+from .products import copy
+
+
+class Sequences(NamedTuple):
+    """Sequences of tokens."""
+
+    order: Array
+    """sequences, the longest first"""
+    offsets: Array
+    """start of each sequence in the tokens, (n_sequences + 1,)"""
 
 
 @jit
@@ -96,23 +107,25 @@ def room(tiles: Array) -> int:
 
 
 @jit_part
-def length_of(sequence: int, offsets: Array) -> int:
-    """How many tokens a sequence has."""
+def length_of(rank: int, sequences: Sequences) -> int:
+    """How many tokens the sequence at that place of the order has."""
+    order, offsets = sequences
+    sequence = order[rank]
     return int(offsets[sequence + 1] - offsets[sequence])
 
 
 @jit_part
-def still_running(step: int, first: int, active: int, order: Array, offsets: Array) -> int:
+def still_running(step: int, first: int, active: int, sequences: Sequences) -> int:
     """How many of order[first:first + active] are longer than `step`; at least one must be."""
-    while length_of(order[first + active - 1], offsets) <= step:
+    while length_of(first + active - 1, sequences) <= step:
         active -= 1
     return active
 
 
 @jit_part
-def now_running(step: int, first: int, last: int, active: int, order: Array, offsets: Array) -> int:
+def now_running(step: int, first: int, last: int, active: int, sequences: Sequences) -> int:
     """The same on the way back, from the `active` that are longer than step + 1."""
-    while first + active < last and length_of(order[first + active], offsets) > step:
+    while first + active < last and length_of(first + active, sequences) > step:
         active += 1
     return active
 

@@ -1,31 +1,84 @@
-"""Position weights: the state s_t = vec[σ(F_{t-m:t-1} W + B)] as a ragged bag of weighted features,
-never dense.
+"""Position weights: the state s_t = vec[tanh(F_{t-m:t-1} W + B)] as a ragged bag of weighted
+features, never dense.
 
 Column j of F is the multi-hot of the token j steps back (lag 1 is the newest), W is (m, n): Chen et
-al., ICML 2019, §4.1. A feature absent from the last m tokens contributes the constant σ(B), which
-the readout's bias absorbs; a feature present contributes σ(u + B) − σ(B), u the sum of W's rows at
-its lags.
+al., ICML 2019, §4.1. A feature absent from the last m tokens contributes the constant tanh(B),
+which the readout's bias absorbs; a feature present contributes tanh(u + B) − tanh(B), u the sum of
+W's rows at its lags.
 
 A worked miniature, m = 2, one sequence with bags {5}, {7}, {5, 7}: the states after its tokens hold
     [5] at lags [1]  |  [7, 5] at lags [1], [2]  |  [5, 7] at lags [1], [1, 2]
-so state_offsets [0, 1, 3, 5], state_ids [5, 7, 5, 5, 7], entries [0, 1, 2, 3, 4, 4], lags [1, 1, 2,
-1, 1, 2]."""
+so starts [0, 1, 3, 5], ids [5, 7, 5, 5, 7], entries [0, 1, 2, 3, 4, 4], lags [1, 1, 2, 1, 1,
+2]."""
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from typing import NamedTuple
 
-from ._jit import Array, jit, jit_fast, jit_part
-from .cells import ONE, add_product, tanh
+import numpy as np
 
-IDENTITY, TANH, ELU = 0, 1, 2
+from ._jit import Array, jit, jit_fast
+from .activations import ONE, tanh
+from .products import add_product
+
+
+class TokenBags(NamedTuple):
+    """The ids of the tokens of sequences."""
+
+    offsets: Array
+    """start of each sequence in the tokens, (n_sequences + 1,)"""
+    ids: Array
+    """bag after bag, (nnz,)"""
+    id_offsets: Array
+    """start of each token's bag in `ids`, (n_tokens + 1,)"""
+
+
+class StateEntries(NamedTuple):
+    """Which ids the state after each token holds, and at which lags (1 is that token itself)."""
+
+    starts: Array
+    """start of each state in the entries, (n_tokens + 1,)"""
+    ids: Array
+    """id of each entry, distinct within a state, newest token first, (n_entries,)"""
+    entries: Array
+    """entry of each occurrence of an id in a state's window, (n_occurrences,)"""
+    lags: Array
+    """lag of each occurrence, 1 to the window, (n_occurrences,)"""
+
+
+class IdTable(NamedTuple):
+    """A scratch hash table of ids: a power of two of slots, at least twice the widest state."""
+
+    ids: Array
+    entries: Array
+    """entry of each slot's id; −1 before"""
+
+
+class LagMap(NamedTuple):
+    """What makes the weight of an entry of its lags."""
+
+    weights: Array
+    """(window, n)"""
+    bias: Array
+    """(n,)"""
+
+
+class LagMapGrads(NamedTuple):
+    """What a backward pass writes."""
+
+    sums: Array
+    """scratch, (n_entries, n)"""
+    weights: Array
+    """(window, n)"""
+    bias: Array
+    """(n,)"""
 
 
 @jit
-def count_occurrences(offsets: Array, id_offsets: Array, window: int) -> tuple[int, int]:
+def count_occurrences(bags: TokenBags, window: int) -> tuple[int, int]:
     """Return how many (state, token, id) triples the states' windows hold, and the most that one
     state holds."""
+    offsets, _, id_offsets = bags
     total = 0
     widest = 0
     for sequence in range(len(offsets) - 1):
@@ -38,24 +91,15 @@ def count_occurrences(offsets: Array, id_offsets: Array, window: int) -> tuple[i
 
 
 @jit
-def fill_structure(
-    offsets: Array,
-    ids: Array,
-    id_offsets: Array,
-    window: int,
-    table_ids: Array,
-    table_entries: Array,
-    state_offsets: Array,
-    state_ids: Array,
-    entries: Array,
-    lags: Array,
-) -> int:
+def fill_entries(bags: TokenBags, window: int, table: IdTable, written: StateEntries) -> int:
     """Write each state's distinct ids (newest token first) and, per occurrence, its entry and lag;
     return the entries.
 
-    `table_ids`, `table_entries` are a scratch hash table: a power of two of slots, at least twice
-    the widest state; `table_entries` is −1 on entry. A slot whose entry is older than the state's
-    first entry counts as free, so the table is never cleared."""
+    A slot of the table whose entry is older than the state's first entry counts as free, so the
+    table is never cleared."""
+    offsets, ids, id_offsets = bags
+    table_ids, table_entries = table
+    state_offsets, state_ids, entries, lags = written
     mask = len(table_ids) - 1
     n_entries = 0
     occurrence = 0
@@ -83,36 +127,15 @@ def fill_structure(
     return n_entries
 
 
-@jit_part
-def _activate_row(row: Array, activation: int) -> None:
-    """Apply the activation to a row, in place."""
-    if activation == TANH:
-        for j in range(len(row)):
-            row[j] = tanh(row[j])
-    if activation == ELU:
-        for j in range(len(row)):
-            if row[j] < 0:
-                row[j] = math.expm1(row[j])
-
-
-@jit_part
-def _slope(value: Any, activation: int) -> Any:
-    """Derivative of the activation, from its value."""
-    if activation == TANH:
-        return ONE - value * value
-    if activation == ELU and value < 0:
-        return ONE + value
-    return ONE
-
-
 @jit_fast
-def weigh(
-    entries: Array, lags: Array, lag_weights: Array, bias: Array, activation: int, weights: Array
-) -> None:
-    """Write σ(u + bias) − σ(bias) for each entry, (n_entries, n); lag_weights (m, n), bias (n,)."""
+def weigh(states: StateEntries, lag_map: LagMap, weights: Array) -> None:
+    """Write tanh(u + bias) − tanh(bias) for each entry, (n_entries, n)."""
+    _, _, entries, lags = states
+    lag_weights, bias = lag_map
     n_entries, n = weights.shape
-    rest = bias.copy()
-    _activate_row(rest, activation)
+    rest = np.empty_like(bias)
+    for j in range(n):
+        rest[j] = tanh(bias[j])
     for entry in range(n_entries):
         for j in range(n):
             weights[entry, j] = bias[j]
@@ -120,7 +143,9 @@ def weigh(
         entry, lag = entries[occurrence], lags[occurrence] - 1
         for j in range(n):
             weights[entry, j] += lag_weights[lag, j]
-    _activate_row(weights.reshape(n_entries * n), activation)
+    flat = weights.reshape(n_entries * n)
+    for i in range(len(flat)):
+        flat[i] = tanh(flat[i])
     for entry in range(n_entries):
         for j in range(n):
             weights[entry, j] -= rest[j]
@@ -128,32 +153,27 @@ def weigh(
 
 @jit_fast
 def weigh_backward(
-    grad: Array,
-    entries: Array,
-    lags: Array,
-    bias: Array,
-    activation: int,
-    weights: Array,
-    grad_u: Array,
-    grad_lag_weights: Array,
-    grad_bias: Array,
+    grad: Array, states: StateEntries, bias: Array, weights: Array, grads: LagMapGrads
 ) -> None:
-    """Write the gradients of lag_weights and bias from that of the weights; `grad_u` is scratch,
-    (n_entries, n)."""
+    """Write the gradients of the lags' map from that of the weights."""
+    _, _, entries, lags = states
+    grad_sums, grad_lag_weights, grad_bias = grads
     n_entries, n = weights.shape
-    rest = bias.copy()
-    _activate_row(rest, activation)
+    rest = np.empty_like(bias)
+    for j in range(n):
+        rest[j] = tanh(bias[j])
     grad_bias[:] = 0
     for entry in range(n_entries):
         for j in range(n):
-            slope = _slope(weights[entry, j] + rest[j], activation)
-            grad_u[entry, j] = grad[entry, j] * slope
-            grad_bias[j] += grad[entry, j] * (slope - _slope(rest[j], activation))
+            value = weights[entry, j] + rest[j]
+            slope = ONE - value * value
+            grad_sums[entry, j] = grad[entry, j] * slope
+            grad_bias[j] += grad[entry, j] * (slope - (ONE - rest[j] * rest[j]))
     grad_lag_weights[:] = 0
     for occurrence in range(len(entries)):
         entry, lag = entries[occurrence], lags[occurrence] - 1
         for j in range(n):
-            grad_lag_weights[lag, j] += grad_u[entry, j]
+            grad_lag_weights[lag, j] += grad_sums[entry, j]
 
 
 @jit_fast

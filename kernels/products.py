@@ -1,28 +1,116 @@
-"""Products of a few rows with large matrices, which read each matrix once, and AdamW on a matrix
-from its gradient's factors.
+"""Loops over rows, and products of a few rows with matrices.
 
 Up to about a million multiplications BLAS reads a matrix where it lies; above, it first copies it
-into an order of its own, which for a few rows takes longer than the product. So matrices are taken
-some rows at a time.
-
-The gradient of a layer's weights is left.T @ right, of as many terms as the batch has rows. Where
-these are few it is cheaper made again, a piece in cache at a time, than written to memory and read
-back."""
+into an order of its own, which for a few rows takes longer than the product. So `times_transposed`
+and `add_times` take a matrix some rows at a time, and read each row once."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from ._jit import Array, jit_fast, jit_part
-from .cells import ONE, add, add_product, copy
-from .rows import AdamRates
+from ._jit import Array, jit_part
+from .activations import ZERO
 
 SMALL = 1_000_000
 """multiplications up to which BLAS does not copy"""
 WHOLE = 32
 """rows from which one large product is as quick"""
-FEW = 8
-"""terms of a gradient up to which loops make a row of it as quickly as BLAS makes a block"""
+
+
+@jit_part
+def add(target: Array, row: Array) -> None:
+    """Add to `target` as many entries of `row`, in place."""
+    for j in range(len(target)):
+        target[j] += row[j]
+
+
+@jit_part
+def add_scaled(row: Array, factor: np.float32, other: Array) -> None:
+    """Add a multiple of another row."""
+    for j in range(len(row)):
+        row[j] += factor * other[j]
+
+
+@jit_part
+def copy(target: Array, row: Array) -> None:
+    """Copy as many entries of `row` as `target` holds: for short rows quicker than target[:] =
+    row."""
+    for j in range(len(target)):
+        target[j] = row[j]
+
+
+@jit_part
+def dot(left: Array, right: Array) -> Any:
+    """Σ left · right over the length of `left`."""
+    total = ZERO
+    for j in range(len(left)):
+        total += left[j] * right[j]
+    return total
+
+
+@jit_part
+def matrix(flat: Array, start: int, rows: int, columns: int) -> Array:
+    """The (rows, columns) matrix that begins at `start` of a flat array, a view."""
+    return flat[start : start + rows * columns].reshape(rows, columns)
+
+
+@jit_part
+def add_product(vector: Array, matrix: Array, row: Array) -> None:
+    """Add vector @ matrix to row, (k,), (k, n) → (n,).
+
+    Four rows of the matrix at a time: the target is then loaded and stored once per four products.
+    """
+    size, width = matrix.shape
+    whole = size - size % 4
+    for k in range(0, whole, 4):
+        a0, a1, a2, a3 = vector[k], vector[k + 1], vector[k + 2], vector[k + 3]
+        for j in range(width):
+            row[j] += (
+                a0 * matrix[k, j]
+                + a1 * matrix[k + 1, j]
+                + a2 * matrix[k + 2, j]
+                + a3 * matrix[k + 3, j]
+            )
+    for k in range(whole, size):
+        a0 = vector[k]
+        for j in range(width):
+            row[j] += a0 * matrix[k, j]
+
+
+@jit_part
+def multiply_rows(rows: Array, matrix: Array, count: int, result: Array) -> None:
+    """Write rows @ matrix for the first `count` rows, (n, k), (k, m) → (n, m): each row's bits
+    follow from it alone.
+
+    n is a multiple of 3, and rows up to the next such are written too. Three rows and four terms at
+    a time keep twelve factors in registers, and load a result once per four products."""
+    size, width = matrix.shape
+    whole = size - size % 4
+    for i in range(0, count, 3):
+        x, y, z = rows[i], rows[i + 1], rows[i + 2]
+        of_x, of_y, of_z = result[i], result[i + 1], result[i + 2]
+        for j in range(width):
+            of_x[j] = ZERO
+            of_y[j] = ZERO
+            of_z[j] = ZERO
+        for k in range(0, whole, 4):
+            x0, x1, x2, x3 = x[k], x[k + 1], x[k + 2], x[k + 3]
+            y0, y1, y2, y3 = y[k], y[k + 1], y[k + 2], y[k + 3]
+            z0, z1, z2, z3 = z[k], z[k + 1], z[k + 2], z[k + 3]
+            for j in range(width):
+                m0, m1, m2, m3 = matrix[k, j], matrix[k + 1, j], matrix[k + 2, j], matrix[k + 3, j]
+                of_x[j] += x0 * m0 + x1 * m1 + x2 * m2 + x3 * m3
+                of_y[j] += y0 * m0 + y1 * m1 + y2 * m2 + y3 * m3
+                of_z[j] += z0 * m0 + z1 * m1 + z2 * m2 + z3 * m3
+        for k in range(whole, size):
+            x0, y0, z0 = x[k], y[k], z[k]
+            for j in range(width):
+                m0 = matrix[k, j]
+                of_x[j] += x0 * m0
+                of_y[j] += y0 * m0
+                of_z[j] += z0 * m0
 
 
 @jit_part
@@ -62,74 +150,3 @@ def add_times(x: Array, matrix: Array, result: Array) -> None:
         np.dot(part, matrix[first:last], product)
         for i in range(len(x)):
             add(result[i], product[i])
-
-
-@jit_part
-def _gradient(left: Array, right: Array, result: Array) -> None:
-    """Write left @ right, (rows, terms), (terms, width) → (rows, width)."""
-    if len(right) > FEW:
-        np.dot(left, right, result)
-        return
-    for i in range(len(result)):
-        result[i, :] = 0
-        add_product(left[i], right, result[i])
-
-
-@jit_part
-def _block(terms: int, width: int) -> int:
-    """Rows of a gradient made at a time: few enough to stay in cache."""
-    return min(max(SMALL // max(terms * width, 1) // 4 * 4, 4), 16)
-
-
-@jit_fast
-def product_squares(
-    first: int, last: int, left: Array, right: Array, part: int, sums: Array
-) -> None:
-    """Write the sum of squares of rows first to last − 1 of left @ right to sums[part]: left (n,
-    terms), right (terms, width)."""
-    taken = _block(len(right), right.shape[1])
-    room = np.empty((taken, right.shape[1]), right.dtype)
-    total = 0.0
-    for row in range(first, last, taken):
-        rows = min(taken, last - row)
-        _gradient(left[row : row + rows], right, room[:rows])
-        for i in range(rows):
-            few = room[i, 0] * 0
-            for j in range(room.shape[1]):
-                few += room[i, j] * room[i, j]
-            total += np.float64(few)
-    sums[part] = total
-
-
-@jit_fast
-def adam_product(
-    first: int,
-    last: int,
-    values: Array,
-    m: Array,
-    v: Array,
-    left: Array,
-    right: Array,
-    rates: AdamRates,
-) -> None:
-    """One step of AdamW, as `rows.adam_dense`, on rows first to last − 1 of a matrix whose gradient
-    is left @ right.
-
-    values, m, v (n, width); left (n, terms); right (terms, width).
-    """
-    shrink, lr, decay, beta1, beta2, correction1, correction2, eps = rates
-    step, grow = lr / correction1, ONE / correction2
-    taken = _block(len(right), values.shape[1])
-    grad = np.empty((taken, values.shape[1]), values.dtype)
-    for row in range(first, last, taken):
-        rows = min(taken, last - row)
-        _gradient(left[row : row + rows], right, grad[:rows])
-        for i in range(rows):
-            value, mean, square, slope = values[row + i], m[row + i], v[row + i], grad[i]
-            for j in range(len(value)):
-                g = slope[j] * shrink
-                mean[j] = beta1 * mean[j] + (ONE - beta1) * g
-                square[j] = beta2 * square[j] + (ONE - beta2) * g * g
-                value[j] = value[j] * (ONE - decay) - step * mean[j] / (
-                    np.sqrt(square[j]) * grow + eps
-                )

@@ -11,15 +11,14 @@ of all candidates are kept, layer after layer, for the way back."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from ._jit import Array, jit_fast, jit_part
+from ._jit import AHEAD, Array, jit_fast, jit_part, prefetch_row
 from .activations import activate, through_activation
-from .cells import ZERO, copy
-from .dropout import DropoutRule, drop
-from .prefetch import AHEAD, prefetch_row
+from .draws import DropoutRule, drop
+from .products import add, add_scaled, copy, dot, matrix
 
 TILE = 96
 TURN = 512
@@ -61,9 +60,23 @@ class ScorerWeights(NamedTuple):
     """the activation"""
 
 
-class ScorerGrads(NamedTuple):
-    """What a backward pass over a range of events writes."""
+class ScorerPass(NamedTuple):
+    """What a forward pass writes."""
 
+    state_sums: Array
+    """W_s state, shape (n_events, widths[0])"""
+    activations: Array
+    """flat, n_candidates × Σ widths"""
+    scores: Array
+    """shape (n_candidates,)"""
+
+
+class ScorerGrads(NamedTuple):
+    """The gradient that a backward pass over a range of events reads, `scores`, and what it
+    writes."""
+
+    scores: Array
+    """shape (n_candidates,)"""
     dense: Array
     """as `ScorerWeights.dense`; it belongs to this range of events alone"""
     rows: Array
@@ -74,12 +87,6 @@ class ScorerGrads(NamedTuple):
     """shape (n_events, S)"""
 
 
-@jit_part
-def matrix(flat: Array, start: int, rows: int, columns: int) -> Array:
-    """The (rows, columns) matrix that begins at `start` of a flat array, a view."""
-    return flat[start : start + rows * columns].reshape(rows, columns)
-
-
 @jit_fast
 def scorer_forward(
     first_event: int,
@@ -87,9 +94,7 @@ def scorer_forward(
     inputs: ScorerInputs,
     weights: ScorerWeights,
     dropout: DropoutRule,
-    state_sums: Array,
-    activations: Array,
-    scores: Array,
+    written: ScorerPass,
 ) -> None:
     """Write the scores of the events' candidates, the activations and the state sums.
 
@@ -98,12 +103,11 @@ def scorer_forward(
         inputs: of all events.
         weights: the parameters.
         dropout: of every hidden layer.
-        state_sums: W_s state, (n_events, widths[0]).
-        activations: flat, n_candidates × Σ widths.
-        scores: (n_candidates,)."""
+        written: of all events."""
     display_offsets, ids, numbers, states = inputs
     table, wide_table, dense, starts, widths, kind = weights
     key, threshold, scale = dropout
+    state_sums, activations, scores = written
     n, n_fields = ids.shape
     n_numbers, state_dim, width, n_layers = (
         numbers.shape[1],
@@ -145,12 +149,12 @@ def scorer_forward(
             if n_numbers == 0:
                 copy(row, state_sums[event])
             else:
-                _add(row, state_sums[event])
+                add(row, state_sums[event])
             if item_dim > 0:
-                _add(row, lifted[candidate - start])
+                add(row, lifted[candidate - start])
             else:
                 for f in range(n_fields):
-                    _add(row, table[ids[candidate, f]])
+                    add(row, table[ids[candidate, f]])
         at, before, layer_start, bias_start = 0, width, 0, starts[BIAS]
         # activation and dropout stand here once for all layers: each copy of them costs a third of
         # a second to compile
@@ -213,36 +217,13 @@ def _turned(dense: Array, starts: Array, widths: Array) -> Array:
 
 
 @jit_part
-def dot(left: Array, right: Array) -> Any:
-    """Σ left · right over the length of `left`."""
-    total = ZERO
-    for j in range(len(left)):
-        total += left[j] * right[j]
-    return total
-
-
-@jit_part
-def _add(row: Array, other: Array) -> None:
-    """Add another row."""
-    for j in range(len(row)):
-        row[j] += other[j]
-
-
-@jit_part
-def _add_scaled(row: Array, factor: np.float32, other: Array) -> None:
-    """Add a multiple of another row."""
-    for j in range(len(row)):
-        row[j] += factor * other[j]
-
-
-@jit_part
 def _gather(table: Array, ids: Array, start: int, stop: int, bag: Array) -> None:
     """Sum each candidate's table rows."""
     for candidate in range(start, stop):
         row = bag[candidate - start]
         row[:] = 0
         for f in range(ids.shape[1]):
-            _add(row, table[ids[candidate, f]])
+            add(row, table[ids[candidate, f]])
 
 
 @jit_fast
@@ -253,7 +234,6 @@ def scorer_backward(
     weights: ScorerWeights,
     dropout: DropoutRule,
     activations: Array,
-    grad_scores: Array,
     grads: ScorerGrads,
 ) -> None:
     """Write the gradients of the dense parameters, of each candidate's bag and of the states.
@@ -264,12 +244,11 @@ def scorer_backward(
         weights: as the forward pass read them.
         dropout: as in the forward pass.
         activations: as the forward pass wrote them; destroyed where there was dropout.
-        grad_scores: (n_candidates,).
-        grads: what is written."""
+        grads: what is read and written."""
     display_offsets, ids, numbers, states = inputs
     table, wide_table, dense, starts, widths, kind = weights
     key, threshold, scale = dropout
-    grad_dense, grad_rows, grad_sums, grad_states = grads
+    grad_scores, grad_dense, grad_rows, grad_sums, grad_states = grads
     wide = len(wide_table) > 0
     n = len(ids)
     n_numbers, state_dim, width, n_layers = (
@@ -312,13 +291,13 @@ def scorer_backward(
         for candidate in range(start, stop):
             g = grad_scores[candidate]
             grad_last[before] += g
-            _add_scaled(grad_last[:before], g, values[candidate])
+            add_scaled(grad_last[:before], g, values[candidate])
             row = out[candidate - start]
             for j in range(before):
                 row[j] = g * last[j]
             if wide:
                 grad_wide[0] += g
-                _add_scaled(grad_wide[1:], g, numbers[candidate])
+                add_scaled(grad_wide[1:], g, numbers[candidate])
         for layer in range(n_layers - 1, -1, -1):
             # once for all layers, as on the way forward
             _to_sums(out, values, start, kind, np.uint32(key + layer), threshold, scale)
@@ -337,7 +316,7 @@ def scorer_backward(
                     )
                 else:
                     np.dot(out.T, below[start:stop], matrix(product, 0, after, before))
-                    _add(grad_dense[weight_start : weight_start + after * before], product)
+                    add(grad_dense[weight_start : weight_start + after * before], product)
                 deeper = matrix(other, 0, count, before)
                 np.dot(out, matrix(dense, weight_start, after, before), deeper)
                 grad, other = other, grad
@@ -345,16 +324,16 @@ def scorer_backward(
         if n_numbers > 0:
             sums = matrix(product, 0, width, n_numbers)
             np.dot(out.T, numbers[start:stop], sums)
-            _add(grad_dense[starts[NUMBERS] : starts[NUMBERS] + width * n_numbers], product)
+            add(grad_dense[starts[NUMBERS] : starts[NUMBERS] + width * n_numbers], product)
         for candidate in range(start, stop):
             while candidate >= display_offsets[event + 1]:
                 event += 1
-            _add(grad_sums[event], out[candidate - start])
+            add(grad_sums[event], out[candidate - start])
         if item_dim > 0:
             _gather(table, ids, start, stop, bag)
             sums = matrix(product, 0, item_dim, width)
             np.dot(bag[:count].T, out, sums)
-            _add(grad_dense[starts[UP] : starts[UP] + item_dim * width], product)
+            add(grad_dense[starts[UP] : starts[UP] + item_dim * width], product)
             np.dot(out, up.T, grad_rows[start:stop])
         else:
             for i in range(count):
@@ -397,4 +376,4 @@ def _to_sums(
 def _add_columns(grad: Array, total: Array) -> None:
     """Add the sum of each column."""
     for i in range(len(grad)):
-        _add(total, grad[i])
+        add(total, grad[i])

@@ -16,13 +16,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._jit import Array, jit, jit_fast, jit_part
-from .activations import activate, exp_nonpositive
-from .cells import ZERO, add, copy
-from .keyed import uniform
-from .prefetch import AHEAD, prefetch_row
-from .scorer import dot, matrix
-from .simplex import entmax
+from ._jit import AHEAD, Array, jit, jit_fast, jit_part, prefetch_row
+from .activations import ZERO, activate, exp_nonpositive
+from .choice import entmax
+from .draws import pick, uniform
+from .products import add, copy, dot, matrix, multiply_rows
 
 TILE = 96
 """rows that are worked on at once, a multiple of 3"""
@@ -83,40 +81,6 @@ class Chosen(NamedTuple):
     """table rows, -1 for no click, shape (n, 1, n_rows)"""
     numbers: Array
     """0 for no click, shape (n, 1, d)"""
-
-
-@jit_part
-def multiply_rows(rows: Array, matrix: Array, count: int, result: Array) -> None:
-    """Write rows @ matrix for the first `count` rows, (n, k), (k, m) → (n, m): each row's bits
-    follow from it alone.
-
-    n is a multiple of 3, and rows up to the next such are written too. Three rows and four terms at
-    a time keep twelve factors in registers, and load a result once per four products."""
-    size, width = matrix.shape
-    whole = size - size % 4
-    for i in range(0, count, 3):
-        x, y, z = rows[i], rows[i + 1], rows[i + 2]
-        of_x, of_y, of_z = result[i], result[i + 1], result[i + 2]
-        for j in range(width):
-            of_x[j] = ZERO
-            of_y[j] = ZERO
-            of_z[j] = ZERO
-        for k in range(0, whole, 4):
-            x0, x1, x2, x3 = x[k], x[k + 1], x[k + 2], x[k + 3]
-            y0, y1, y2, y3 = y[k], y[k + 1], y[k + 2], y[k + 3]
-            z0, z1, z2, z3 = z[k], z[k + 1], z[k + 2], z[k + 3]
-            for j in range(width):
-                m0, m1, m2, m3 = matrix[k, j], matrix[k + 1, j], matrix[k + 2, j], matrix[k + 3, j]
-                of_x[j] += x0 * m0 + x1 * m1 + x2 * m2 + x3 * m3
-                of_y[j] += y0 * m0 + y1 * m1 + y2 * m2 + y3 * m3
-                of_z[j] += z0 * m0 + z1 * m1 + z2 * m2 + z3 * m3
-        for k in range(whole, size):
-            x0, y0, z0 = x[k], y[k], z[k]
-            for j in range(width):
-                m0 = matrix[k, j]
-                of_x[j] += x0 * m0
-                of_y[j] += y0 * m0
-                of_z[j] += z0 * m0
 
 
 @jit
@@ -310,7 +274,6 @@ def entmax_slates(
     `softmax_slates`."""
     k = scores.shape[1]
     values, shares, scratch = np.empty(k, np.float32), np.empty(k, np.float32), np.empty(k + 1)
-    ends, nothing = np.zeros(2, np.int32), np.empty(1, np.float32)
     scale, outside, alpha = np.float32(rule.eta), rule.outside, rule.alpha
     for user in range(first, last):
         size = 0
@@ -318,18 +281,14 @@ def entmax_slates(
             if rows[user, place, 0] >= 0:
                 values[size] = scale * scores[user, place]
                 size += 1
-        ends[1] = size
-        nothing[0] = 1.0
+        none[user] = 1.0
         if size > 0:
-            entmax(
-                values, ends, outside, alpha, alpha == 1.5 or alpha == 2.0, scratch, shares, nothing
-            )
+            none[user] = entmax(values[:size], outside, alpha, scratch, shares)
         size = 0
         for place in range(k):
             displayed = rows[user, place, 0] >= 0
             probs[user, place] = shares[size] if displayed else 0.0
             size += displayed
-        none[user] = nothing[0]
 
 
 @jit
@@ -342,25 +301,10 @@ def draw_places(
     displayed: Displayed,
     chosen: Chosen,
 ) -> None:
-    """Draw each user's choice by its key.
-
-    Where rounding leaves the mass a hair below 1 and no
-    click is impossible, the draw falls on the last place that can be chosen."""
+    """Draw each user's choice by its key."""
     rows, numbers = displayed
-    k = probs.shape[1]
     for user in range(first, last):
-        draw = uniform(keys[user])
-        reached = 0.0
-        choice, possible = -1, -1
-        for place in range(k):
-            reached += probs[user, place]
-            if probs[user, place] > 0.0:
-                possible = place
-            if draw < reached:
-                choice = place
-                break
-        if choice < 0 and none[user] <= 0.0:
-            choice = possible
+        choice = pick(uniform(keys[user]), probs[user], none[user])
         chosen.places[user] = choice
         chosen.items[user] = rows[user, choice, 0] if choice >= 0 else -1
         for f in range(rows.shape[2]):

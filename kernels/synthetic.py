@@ -1,4 +1,5 @@
-"""The synthetic user, event by event: draw a display set, weigh it, choose, move the state."""
+"""The synthetic user. In a log, event by event: draw a display set, weigh it, choose, move the
+state. In a world, shown slates: known utilities, a draw by key, the state moved on."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._jit import Array, jit
+from ._jit import Array, jit, jit_part
+from .draws import pick, uniform
 
 SHANNON, L2 = 0, 1
 
@@ -28,6 +30,13 @@ class TasteLaw(NamedTuple):
     repeat: float
     """added for an item that was chosen before"""
     decay: float
+
+
+class UtilityLaw(NamedTuple):
+    """What makes utilities."""
+
+    items: KnownItems
+    taste: TasteLaw
 
 
 class ChoiceLaw(NamedTuple):
@@ -136,35 +145,12 @@ def draw_display(
 
 
 @jit
-def _pick(draw: float, probs: Array, size: int) -> int:
-    """Return the position that `draw` in [0, 1) falls on, or -1 for what lies beyond the
-    candidates' mass."""
-    reached = 0.0
-    for i in range(size):
-        reached += probs[i]
-        if draw < reached:
-            return i
-    return -1
-
-
-@jit
-def _last_possible(probs: Array, size: int) -> int:
-    """Where rounding left the mass a hair below 1, the draw falls on the last candidate that can be
-    chosen at all."""
-    last = size - 1
-    while probs[last] == 0.0:
-        last -= 1
-    return last
-
-
-@jit
 def simulate(
     rng: np.random.Generator,
     session_offsets: Array,
     display_offsets: Array,
     display: DisplayLaw,
-    known: KnownItems,
-    taste: TasteLaw,
+    utility: UtilityLaw,
     law: ChoiceLaw,
     events: SimulatedEvents,
 ) -> None:
@@ -173,7 +159,7 @@ def simulate(
     u(s, a) = base[a] + affinity ⟨s, latents[a]⟩ + repeat · [a was chosen before in the
     session]; s starts at 0 and becomes decay · s + (1 − decay) · latents[chosen] after an event
     (decay · s without a click)."""
-    base, latents = known.base, known.latents
+    (base, latents), taste = utility
     dim = latents.shape[1]
     widest, longest = 1, 1
     for event in range(len(display_offsets) - 1):
@@ -210,9 +196,7 @@ def simulate(
             for i in range(size):
                 events.probability[start + i] = probs[i]
             events.outside_probability[event] = none
-            choice = _pick(rng.random(), probs, size)
-            if choice < 0 and not (law.outside and none > 0.0):
-                choice = _last_possible(probs, size)
+            choice = pick(rng.random(), probs[:size], none)
             events.choices[event] = choice
             for d in range(dim):
                 state[d] *= taste.decay
@@ -221,3 +205,176 @@ def simulate(
             if choice >= 0:
                 chosen_before[n_chosen] = shown[choice]
                 n_chosen += 1
+
+
+class BaitLaw(NamedTuple):
+    """What makes users bored: boredom rises by 1 after bait, else it falls, within 0 … most."""
+
+    is_bait: Array
+    """shape (n_items,)"""
+    cost: float
+    """taken from every utility per unit of boredom"""
+    recovery: float
+    most: float
+
+
+class TrueLaw(NamedTuple):
+    """What moves users of a world."""
+
+    utility: UtilityLaw
+    bait: BaitLaw
+
+
+class ShownSlates(NamedTuple):
+    """What users are shown at a step."""
+
+    slates: Array
+    """items, -1 at an empty place, shape (n, k)"""
+    active: Array
+    """whether the user chooses and moves on, shape (n,)"""
+    keys: Array
+    """of the users' draws, shape (n,)"""
+
+
+class TrueUsers(NamedTuple):
+    """The users' states."""
+
+    taste: Array
+    """shape (n, dim)"""
+    boredom: Array
+    """shape (n,)"""
+    chosen_before: Array
+    """shape (n, n_items), or (n, 0) where nothing depends on it"""
+
+
+class TrueWeights(NamedTuple):
+    """What slates are to their users."""
+
+    utilities: Array
+    """shape (n, k)"""
+    probs: Array
+    """shape (n, k)"""
+    none: Array
+    """of no click, shape (n,)"""
+
+
+class TrueChoices(NamedTuple):
+    """What users chose."""
+
+    places: Array
+    """shape (n,)"""
+    items: Array
+    """shape (n,)"""
+    utilities: Array
+    """shape (n,)"""
+
+
+@jit_part
+def _displayed(slate: Array, place: int) -> bool:
+    """Whether a place shows something: an item that does not stand earlier in the slate."""
+    shown = bool(slate[place] >= 0)
+    for other in range(place):
+        shown = shown and slate[other] != slate[place]
+    return shown
+
+
+@jit
+def true_utilities(
+    first: int,
+    last: int,
+    pools: Array,
+    users: TrueUsers,
+    law: TrueLaw,
+    out: Array,
+) -> None:
+    """Write u(user, item), (n, m), 0 at an empty place; pools (n, m), or (1, m) for all users.
+
+    u = base + affinity ⟨taste, latents[item]⟩ + repeat · [chosen before] − cost · boredom."""
+    taste, boredom, chosen_before = users
+    (base, latents), (affinity, repeat, _) = law.utility
+    cost = law.bait.cost
+    for user in range(first, last):
+        for place in range(pools.shape[1]):
+            item = pools[user if len(pools) > 1 else 0, place]
+            if item < 0:
+                out[user, place] = 0.0
+                continue
+            product = 0.0
+            for d in range(taste.shape[1]):
+                product += taste[user, d] * latents[item, d]
+            value = base[item] + affinity * product - cost * boredom[user]
+            if repeat != 0.0 and chosen_before[user, item]:
+                value += repeat
+            out[user, place] = value
+
+
+@jit
+def true_probabilities(
+    first: int,
+    last: int,
+    slates: Array,
+    law: ChoiceLaw,
+    weights: TrueWeights,
+) -> None:
+    """Write the probability of each displayed place, (n, k), 0 for others, and of no click; one
+    where nothing is displayed."""
+    utilities, probs, none = weights
+    outside = law.outside
+    k = slates.shape[1]
+    values, shares, scratch = np.empty(k), np.empty(k), np.empty(k + 1)
+    for user in range(first, last):
+        size = 0
+        for place in range(k):
+            if _displayed(slates[user], place):
+                values[size] = law.eta * utilities[user, place]
+                size += 1
+        if size == 0:
+            none[user] = 1.0
+        elif law.rule == L2:
+            none[user] = l2_probabilities(values, size, outside, shares, scratch)
+        else:
+            none[user] = shannon_probabilities(values, size, outside, shares)
+        size = 0
+        for place in range(k):
+            probs[user, place] = 0.0
+            if _displayed(slates[user], place):
+                probs[user, place] = shares[size]
+                size += 1
+
+
+@jit
+def true_step(
+    first: int,
+    last: int,
+    shown: ShownSlates,
+    weights: TrueWeights,
+    law: TrueLaw,
+    users: TrueUsers,
+    choices: TrueChoices,
+) -> None:
+    """Draw the active users' choices by their keys and move their states. An empty slate is an
+    event without a click."""
+    slates, active, keys = shown
+    utilities, probs, none = weights
+    taste, boredom, chosen_before = users
+    places, items, utilities_chosen = choices
+    (_, latents), (_, _, decay) = law.utility
+    is_bait, _, recovery, most = law.bait
+    for user in range(first, last):
+        if not active[user]:
+            continue
+        choice = pick(uniform(keys[user]), probs[user], none[user])
+        for d in range(taste.shape[1]):
+            taste[user, d] *= decay
+        step = -recovery
+        if choice >= 0:
+            item = slates[user, choice]
+            places[user], items[user] = choice, item
+            utilities_chosen[user] = utilities[user, choice]
+            for d in range(taste.shape[1]):
+                taste[user, d] += (1.0 - decay) * latents[item, d]
+            if chosen_before.shape[1] > 0:
+                chosen_before[user, item] = True
+            if is_bait[item]:
+                step = 1.0
+        boredom[user] = min(max(boredom[user] + step, 0.0), most)

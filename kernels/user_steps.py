@@ -3,7 +3,7 @@ came before.
 
 The input is folded: a row of `table` holds all that an item's ids say to the gates, so that a step
 is a gather, two small products, over tiles of rows as in `slates.py`, and the cell of the packed
-kernels. For a layer above the first `chosen` has no rows, and its numbers are the state of the
+kernels. For a layer above the first the inputs have no rows, and their numbers are the state of the
 layer below."""
 
 from __future__ import annotations
@@ -13,10 +13,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._jit import Array, jit_fast, jit_part
-from .cells import add, copy
 from .gru import logistics, mix, new_state
-from .lstm import activate_gates, advance_units, gate_scales
-from .slates import TILE, multiply_rows
+from .lstm import Gating, activate_gates, advance_units, gate_scales
+from .products import add, copy, multiply_rows
+from .slates import TILE
+
+
+class StepInputs(NamedTuple):
+    """What moves n users' states."""
+
+    rows: Array
+    """table rows of the choice, -1 for none, shape (n, 1, n_rows)"""
+    numbers: Array
+    """shape (n, 1, d)"""
 
 
 class StepTables(NamedTuple):
@@ -38,16 +47,11 @@ class StepTables(NamedTuple):
 
 @jit_part
 def _gates(
-    start: int,
-    count: int,
-    chosen: Array,
-    numbers: Array,
-    layer: StepTables,
-    held: Array,
-    gates: Array,
+    start: int, count: int, inputs: StepInputs, layer: StepTables, held: Array, gates: Array
 ) -> None:
     """Write the input gates, bias and all, of `count` users from `start` on; `held` is scratch for
     their numbers."""
+    rows, numbers = inputs
     bias = layer.bias
     n_numbers = numbers.shape[2]
     if n_numbers > 0:
@@ -59,8 +63,8 @@ def _gates(
             add(gates[i], bias)
         else:
             copy(gates[i], bias)
-        for f in range(chosen.shape[2]):
-            row = chosen[start + i, 0, f]
+        for f in range(rows.shape[2]):
+            row = rows[start + i, 0, f]
             if row < 0 and f == 0:
                 row = layer.nothing
             if row >= 0:
@@ -72,15 +76,13 @@ def lstm_step(
     first: int,
     last: int,
     active: Array,
-    chosen: Array,
-    numbers: Array,
+    inputs: StepInputs,
     layer: StepTables,
     h: Array,
     c: Array,
 ) -> None:
-    """Advance h and c, (n, H), of the active users.
-
-    chosen (n, 1, n_rows): table rows of the choice, -1 for none; numbers (n, 1, d)."""
+    """Advance h and c, (n, H), of the active users."""
+    numbers = inputs.numbers
     size, width = layer.weight.shape
     before, held = np.zeros((TILE, size), h.dtype), np.zeros((TILE, numbers.shape[2]), h.dtype)
     sums, gates = np.empty((TILE, width), h.dtype), np.empty((TILE, width), h.dtype)
@@ -101,24 +103,19 @@ def lstm_step(
         for i in range(count):
             copy(before[i], h[start + i])
         multiply_rows(before, layer.weight, count, sums)
-        _gates(start, count, chosen, numbers, layer, held, gates)
+        _gates(start, count, inputs, layer, held, gates)
         for i in range(count):
             if active[start + i]:
-                activate_gates(sums[i], gates[i], scale, shift, gate)
+                activate_gates(sums[i], Gating(gates[i], scale, shift), gate)
                 advance_units(i_part, f_part, g_part, o_part, c[start + i], h[start + i])
 
 
 @jit_fast
 def gru_step(
-    first: int,
-    last: int,
-    active: Array,
-    chosen: Array,
-    numbers: Array,
-    layer: StepTables,
-    h: Array,
+    first: int, last: int, active: Array, inputs: StepInputs, layer: StepTables, h: Array
 ) -> None:
     """Advance h, (n, H), of the active users; arrays as in `lstm_step` with three gates."""
+    numbers = inputs.numbers
     size, width = layer.weight.shape
     before, held = np.zeros((TILE, size), h.dtype), np.zeros((TILE, numbers.shape[2]), h.dtype)
     sums, gates = np.empty((TILE, width), h.dtype), np.empty((TILE, width), h.dtype)
@@ -127,7 +124,7 @@ def gru_step(
         for i in range(count):
             copy(before[i], h[start + i])
         multiply_rows(before, layer.weight, count, sums)
-        _gates(start, count, chosen, numbers, layer, held, gates)
+        _gates(start, count, inputs, layer, held, gates)
         for i in range(count):
             if active[start + i]:
                 _gru_cell(sums[i], layer.bias_hh, gates[i], before[i], h[start + i])

@@ -1,5 +1,5 @@
 """Numbers of one user's displayed places, written down as they are defined: the twin of
-kernels/candidate_numbers.py."""
+kernels/candidate_formulas.py."""
 
 from __future__ import annotations
 

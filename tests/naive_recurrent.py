@@ -89,19 +89,14 @@ def state_bags(
     return states
 
 
-def activate(x: Array, activation: str) -> Array:
-    return {"identity": x, "tanh": np.tanh(x), "elu": np.where(x < 0, np.expm1(x), x)}[activation]
-
-
 def dense_position_weight(
     offsets: list[int],
     bags: list[list[int]],
     n_ids: int,
     lag_weights: Array,
     bias: Array,
-    activation: str,
 ) -> Array:
-    """The paper's dense state σ(F W + B) after each token, (n_tokens, n_ids, n)."""
+    """The paper's dense state tanh(F W + B) after each token, (n_tokens, n_ids, n)."""
     window = len(lag_weights)
     states = []
     for first, last in pairwise(offsets):
@@ -111,5 +106,5 @@ def dense_position_weight(
                 if row - lag + 1 >= first:
                     for feature in bags[row - lag + 1]:
                         F[feature, lag - 1] += 1
-            states.append(activate(F @ lag_weights + bias, activation))
+            states.append(np.tanh(F @ lag_weights + bias))
     return np.array(states).reshape(-1, n_ids, len(bias))

@@ -49,7 +49,8 @@ KERNEL_CACHE_USES = {
     "sys",
     "warnings",
 }
-"""`_jit` and `_cache` hold no kernel: they keep compiled ones in files"""
+"""`_jit` and `_cache` hold no kernel: they keep compiled ones in files, and make the prefetch that
+numba lacks"""
 WITHOUT_TORCH = ("kernels", "logs", "features", "metrics")
 TERMINAL = {"rich", "cyclopts"}
 FORBIDDEN = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
@@ -139,8 +140,6 @@ def test_kernels_are_loops_over_numpy_and_numba_only() -> None:
         allowed = KERNELS_MAY_USE | (
             KERNEL_CACHE_USES if one.file.name in ("_jit.py", "_cache.py") else set()
         )
-        # numba has no prefetch of its own
-        allowed = allowed | {"llvmlite"} if one.file.name == "prefetch.py" else allowed
         assert one.module.startswith(".") or top_of(one.module) in allowed, one
 
 

@@ -86,9 +86,10 @@ class BiLstmHistory(EngineHistory):
 
     def _run(self, tokens: Bags, rows: LongInts, offsets: Ints) -> Array:
         """State at the end of each sequence of token rows, (n_sequences, 2 · size)."""
-        self.tokens, self.rows, self.offsets = tokens, rows, offsets
-        self.order = np.empty(len(offsets) - 1, np.int32)
-        packing.order_by_length(offsets, self.order)
+        self.tokens, self.rows = tokens, rows
+        order = np.empty(len(offsets) - 1, np.int32)
+        packing.order_by_length(offsets, order)
+        self.sequences = packing.Sequences(order, offsets)
         size, n = self.size, len(rows)
         self.gates: list[list[Array]] = []
         self.memory: list[list[Array]] = []
@@ -109,7 +110,7 @@ class BiLstmHistory(EngineHistory):
                 x, w_ih, bias = inputs
                 weights = kernels.DirectionWeights(w_ih, bias, self.weight_hh[at].values)
                 written = kernels.DirectionPass(gates[way], memory[way], hidden)
-                walk = kernels.Walk(self.order, offsets, way == 1)
+                walk = kernels.Walk(self.sequences, way == 1)
                 calls.append((walk, x, weights, written, way * size))
             threads.run(kernels.direction_forward, calls)
             self.gates.append(gates)
@@ -138,7 +139,7 @@ class BiLstmHistory(EngineHistory):
                 forward = kernels.DirectionPass(
                     self.gates[layer][way], self.memory[layer][way], self.hidden[layer]
                 )
-                walk = kernels.Walk(self.order, self.offsets, way == 1)
+                walk = kernels.Walk(self.sequences, way == 1)
                 calls.append((walk, weights, forward, back, way * size, (sums[way], below[way])))
             threads.run(kernels.direction_backward, calls)
             for way, (here, before) in enumerate(steps):

@@ -25,7 +25,7 @@ from fastgaum.engine.tables import Array, Buffer, Ints, Named, NamedRoom, Sparse
 from fastgaum.errors import StepRefusedError
 from fastgaum.game.game import Game
 from fastgaum.kernels import choice as kernels
-from fastgaum.kernels.dropout import drop_ids
+from fastgaum.kernels.draws import drop_ids
 from fastgaum.nets.histories import HistoryEncoder, PositionWeight, PrefixBiLstm, Recurrent
 from fastgaum.nets.networks import Networks, Scorer
 from fastgaum.nets.regularisers import Regulariser, Shannon, best_value
@@ -234,7 +234,8 @@ class EngineGame(Game):
     def _softmax(self, scores: Array, eta: float, batch: BatchTensors) -> tuple[Array, Array]:
         probs, totals = self._probs(len(scores)), self._totals(batch.n_events)
         offsets = batch.source.display_offsets
-        fixed = scores, np.float32(eta), offsets, self.outside, probs, totals
+        written = kernels.Softmax(probs, totals)
+        fixed = scores, np.float32(eta), offsets, self.outside, written
         # a second thread takes some 60 µs to wake: it is not worth that where the first needs a few
         # times as much
         parts = parts_of(offsets) if len(scores) > SHARED_SCORES else [(0, batch.n_events)]

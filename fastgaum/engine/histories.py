@@ -279,12 +279,11 @@ class PositionWeightHistory(EngineHistory):
     def _after_tokens(self, tokens: Bags, offsets: torch.Tensor) -> Array:
         e = self.encoder
         ids_of = tokens.ids.numpy(), tokens.offsets.numpy()
-        self.structure = lag_arrays(offsets.numpy(), *ids_of, e.window)
-        starts, ids, entries, lags = self.structure
+        self.entries = state_entries(lag_kernels.TokenBags(offsets.numpy(), *ids_of), e.window)
+        starts, ids = self.entries.starts, self.entries.ids
         self.weights = self._weights(len(ids), len(self.bias))
-        lag_kernels.weigh(
-            entries, lags, self.lag_weights, self.bias, lag_kernels.TANH, self.weights
-        )
+        lag_map = lag_kernels.LagMap(self.lag_weights, self.bias)
+        lag_kernels.weigh(self.entries, lag_map, self.weights)
         after = self._after(tokens.n_bags, self.state_dim)
         bad = lag_kernels.outer_sum(self.blocks, ids, starts, self.weights, after)
         if bad >= 0:
@@ -295,19 +294,11 @@ class PositionWeightHistory(EngineHistory):
 
     def _back(self, grad: Array, slot_of: Ints) -> None:
         table = self.tables[0]
-        starts, ids, entries, lags = self.structure
+        starts, ids = self.entries.starts, self.entries.ids
         grad_weights = self._grad_weights(*self.weights.shape)
         lag_kernels.outer_sum_backward(grad, self.blocks, ids, starts, grad_weights)
-        lag_kernels.weigh_backward(
-            grad_weights,
-            entries,
-            lags,
-            self.bias,
-            lag_kernels.TANH,
-            self.weights,
-            self._lag_sums(*self.weights.shape),
-            *self.grads,
-        )
+        grads = lag_kernels.LagMapGrads(self._lag_sums(*self.weights.shape), *self.grads)
+        lag_kernels.weigh_backward(grad_weights, self.entries, self.bias, self.weights, grads)
         named = Named(ids, starts, slot_of, self.room)
         total = table.buffer(named)
         total[...] = 0
@@ -318,17 +309,16 @@ class PositionWeightHistory(EngineHistory):
         return table.reshape(len(table), -1, self.state_dim)
 
 
-def lag_arrays(
-    offsets: Ints, ids: Ints, id_offsets: Ints, window: int
-) -> tuple[Ints, Ints, Ints, Ints]:
-    """As `nets.sequences.lag_structure`: state_offsets, state_ids, entries and lags."""
-    n_occurrences, widest = lag_kernels.count_occurrences(offsets, id_offsets, window)
+def state_entries(bags: lag_kernels.TokenBags, window: int) -> lag_kernels.StateEntries:
+    """As `nets.sequences.lag_structure`."""
+    n_occurrences, widest = lag_kernels.count_occurrences(bags, window)
     # at most half of the slots are ever live, so that probes stay short
     n_slots = 1 << (2 * int(widest)).bit_length()
-    state_offsets = np.empty(len(id_offsets), dtype=np.int32)
-    state_ids, entries, lags = (np.empty(n_occurrences, dtype=np.int32) for _ in range(3))
-    slots = np.empty(n_slots, dtype=np.int32), np.full(n_slots, -1, dtype=np.int32)
-    n_entries = lag_kernels.fill_structure(
-        offsets, ids, id_offsets, window, *slots, state_offsets, state_ids, entries, lags
+    table = lag_kernels.IdTable(
+        np.empty(n_slots, dtype=np.int32), np.full(n_slots, -1, dtype=np.int32)
     )
-    return state_offsets, state_ids[:n_entries], entries, lags
+    starts = np.empty(len(bags.id_offsets), dtype=np.int32)
+    ids, entries, lags = (np.empty(n_occurrences, dtype=np.int32) for _ in range(3))
+    found = lag_kernels.StateEntries(starts, ids, entries, lags)
+    n_entries = lag_kernels.fill_entries(bags, window, table, found)
+    return found._replace(ids=ids[:n_entries])

@@ -2,7 +2,7 @@
 touched rows.
 
 AdamW for the block and for very large matrices (`ProductWeight`); for tables lazy AdamW or row-wise
-Adagrad (`kernels/rows.py` says where they differ from dense). The gradient is clipped over all
+Adagrad (`kernels/optimiser.py` says where they differ from dense). The gradient is clipped over all
 together, as torch.nn.utils.clip_grad_norm_ does."""
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ from fastgaum.engine.tables import (
     SparseTable,
 )
 from fastgaum.errors import RefusedByAllError, StepRefusedError
-from fastgaum.kernels import products as product_kernels
-from fastgaum.kernels import rows as kernels
+from fastgaum.kernels import optimiser as kernels
 from fastgaum.processes import Processes, RowGradient
 
 PART = 1 << 19
@@ -74,7 +73,7 @@ class ProductWeight:
         parts = self.parts()
         sums = np.empty(len(parts))
         threads.run(
-            product_kernels.product_squares,
+            kernels.product_squares,
             [(*rows, self.left, self.right, part, sums) for part, rows in enumerate(parts)],
         )
         return float(sums.sum())
@@ -94,9 +93,9 @@ def wide_squares(values: Array) -> float:
 
 def step_products(weights: list[ProductWeight], rates: kernels.AdamRates) -> None:
     """An AdamW step of all of them, in parts over threads."""
-    held = [(w, (w.values, w.m, w.v, w.left, w.right)) for w in weights]
+    held = [(w, (kernels.AdamWeights(w.values, w.m, w.v), w.left, w.right)) for w in weights]
     threads.run(
-        product_kernels.adam_product,
+        kernels.adam_product,
         [(*rows, *arrays, rates) for w, arrays in held for rows in w.parts()],
     )
 
@@ -179,11 +178,14 @@ class PlayerOptimiser:
             *corrections,
             EPS,
         )
-        flat = self.values, self.grad, self.m, self.v
-        cuts = range(0, len(self.values), SHARED_FLOATS)
+        flat = self.values, self.m, self.v
+        cuts = [slice(at, at + SHARED_FLOATS) for at in range(0, len(self.grad), SHARED_FLOATS)]
         threads.run(
             kernels.adam_dense,
-            [(*(part[at : at + SHARED_FLOATS] for part in flat), rates) for at in cuts],
+            [
+                (kernels.AdamWeights(*(part[cut] for part in flat)), self.grad[cut], rates)
+                for cut in cuts
+            ],
         )
         if self.products:
             step_products(self.products, rates)

@@ -159,7 +159,7 @@ class LstmLayer:
         self.cut, self.offsets, self.weight = cut, offsets, weight
         self.last_pass = lstm_kernels.LstmPass(x, source, gates, h, c)
         blocks = gate_blocks(weight, 4, weight.shape[1])
-        fixed = (cut.order, offsets, blocks, bias, self.last_pass)
+        fixed = (packing.Sequences(cut.order, offsets), blocks, bias, self.last_pass)
         threads.run(lstm_kernels.lstm_tiles, [(tiles, *fixed) for tiles in cut.parts])
         return h, c
 
@@ -193,7 +193,8 @@ class LstmLayer:
             for _ in parts
         ]
         blocks = column_blocks(self.weight)
-        fixed = (self.cut.order, self.offsets, blocks, depth, most, self.last_pass)
+        sequences = packing.Sequences(self.cut.order, self.offsets)
+        fixed = (sequences, blocks, depth, most, self.last_pass)
         # the gates' gradients overwrite the gates
         threads.run(
             lstm_kernels.lstm_tiles_backward,
@@ -234,7 +235,7 @@ class GruLayer:
         saved, h = self._saved(n_tokens, 4 * size), self._h(n_tokens, size)
         self.last_pass = gru_kernels.GruPass(x, saved, h)
         blocks = gate_blocks(weight, 3, size), gate_blocks(bias[:, None], 3, size)[:, 0]
-        fixed = (self.cut.order, offsets, *blocks, self.last_pass)
+        fixed = (packing.Sequences(self.cut.order, offsets), *blocks, self.last_pass)
         threads.run(gru_kernels.gru_tiles, [(tiles, *fixed) for tiles in self.cut.parts])
         return h
 
@@ -245,7 +246,8 @@ class GruLayer:
         grad_q = self._grad_q(*grad_x.shape)
         grads = gru_kernels.GruGrads(grad_h, grad_x, grad_q)
         blocks = column_blocks(self.weight)
-        fixed = (self.cut.order, self.offsets, blocks, self.last_pass, grads)
+        sequences = packing.Sequences(self.cut.order, self.offsets)
+        fixed = (sequences, blocks, self.last_pass, grads)
         threads.run(gru_kernels.gru_tiles_backward, [(tiles, *fixed) for tiles in self.cut.parts])
         _weight_gradient(grad_q, (h, self.offsets), grad_weight, grad_bias)
         return grad_x

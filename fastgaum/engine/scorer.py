@@ -16,7 +16,7 @@ from fastgaum import threads
 from fastgaum.engine.optimiser import PlayerOptimiser
 from fastgaum.engine.tables import Array, Buffer, Ints, LongInts, Named, Rule, SparseTable
 from fastgaum.kernels import scorer as kernels
-from fastgaum.kernels.dropout import DropoutRule
+from fastgaum.kernels.draws import DropoutRule
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.networks import Scorer
 
@@ -88,8 +88,10 @@ class ScorerLayer:
             )
         self.inputs = kernels.ScorerInputs(display_offsets, ids, numbers, states)
         self.activations = self._activations(n * self.total_width)
-        sums, self.scores = self._sums(n_events, self.width), self._scores(n)
-        fixed = (self.inputs, self.weights, self.dropout, sums, self.activations, self.scores)
+        self.scores = self._scores(n)
+        sums = self._sums(n_events, self.width)
+        written = kernels.ScorerPass(sums, self.activations, self.scores)
+        fixed = (self.inputs, self.weights, self.dropout, written)
         self.parts = parts_of(display_offsets, *self.share)
         threads.run(kernels.scorer_forward, [(*part, *fixed) for part in self.parts])
         return self.scores
@@ -110,11 +112,12 @@ class ScorerLayer:
         total = self.optimiser.grad[: self.n_dense]
         alone = len(self.parts) == 1
         blocks = total[None] if alone else self._blocks(len(self.parts), self.n_dense)
-        fixed = (self.inputs, self.weights, self.dropout, self.activations, grad_scores)
+        fixed = (self.inputs, self.weights, self.dropout, self.activations)
+        others = (rows, sums, grad_states)
         threads.run(
             kernels.scorer_backward,
             [
-                (*part, *fixed, kernels.ScorerGrads(blocks[i], rows, sums, grad_states))
+                (*part, *fixed, kernels.ScorerGrads(grad_scores, blocks[i], *others))
                 for i, part in enumerate(self.parts)
             ],
         )

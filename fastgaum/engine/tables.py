@@ -13,7 +13,7 @@ import numpy.typing as npt
 from torch import nn
 
 from fastgaum import threads
-from fastgaum.kernels import rows as kernels
+from fastgaum.kernels import optimiser as kernels
 
 Array = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]

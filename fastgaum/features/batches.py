@@ -29,6 +29,7 @@ from fastgaum.features.sessions import (
     within,
 )
 from fastgaum.kernels.batching import (
+    PickedEvents,
     count_sessions,
     fill_bags,
     fill_events,
@@ -272,16 +273,9 @@ def assemble(encoded: Sessions, sessions: IntArray, keep_last: bool = False) -> 
     n_events = int(offsets[n])
     displays, choices = np.empty(n_events + 1, np.int32), np.empty(n_events, np.int32)
     later, clicked, chosen = (np.empty(n_events, np.int64) for _ in range(3))
+    picked = PickedEvents(displays, choices, later, clicked, chosen)
     n_later, n_clicked = fill_events(
-        packed.display_offsets,
-        packed.choices,
-        offsets,
-        first_events,
-        displays,
-        choices,
-        later,
-        clicked,
-        chosen,
+        packed.display_offsets, packed.choices, offsets, first_events, picked
     )
     tokens = np.empty(n_events, np.int32)
     tokens = tokens[: history_tokens(offsets, displays, choices, keep_last, token_offsets, tokens)]

@@ -30,9 +30,9 @@ from fastgaum.features.sessions import (
     own_totals,
     select_sessions,
 )
-from fastgaum.kernels import candidate_numbers as kernels
+from fastgaum.kernels import candidate_formulas as kernels
 from fastgaum.kernels.batching import picked_size
-from fastgaum.kernels.candidate_numbers import RELATION_NUMBERS, SESSION_NUMBERS, TRAINING_NUMBERS
+from fastgaum.kernels.candidate_formulas import RELATION_NUMBERS, SESSION_NUMBERS, TRAINING_NUMBERS
 from fastgaum.logs.columns import MOST_NUMBER, Vocabulary, show
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog
 

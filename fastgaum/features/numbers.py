@@ -1,8 +1,11 @@
 """The numbers of a candidate by name, in which columns they stand, and what pairs of items say.
+Their formulas are in kernels/candidate_formulas.py.
 
-Each formula is written once, in kernels/candidate_numbers.py. `Encoder` applies it to all
-candidates of a log at once, for training and evaluation; a world applies it to the slate that it
-shows, step by step. tests/features/test_numbers.py holds both to the same numbers.
+Each formula is written there once, in a function of one candidate's counts: `numbers_of_session`,
+`numbers_of_training` (the rate of choices, for instance) or `numbers_of_relations`. `Encoder`
+applies it to all candidates of a log at once, for training and evaluation; a world applies it to
+the slate that it shows, step by step. tests/features/test_numbers.py holds both to the same
+numbers.
 
 `Relations` are what the training split says of an item beside these rivals, and after these
 choices: two tables of ordered pairs of training items, counted over training events.
@@ -24,7 +27,7 @@ import numpy.typing as npt
 
 from fastgaum.errors import ConfigError
 from fastgaum.kernels.candidate_counts import PackedSessions, TrainingTotals
-from fastgaum.kernels.candidate_numbers import (
+from fastgaum.kernels.candidate_formulas import (
     RELATION_NUMBERS,
     TRAINING_NUMBERS,
     relation_numbers,

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgaum import threads
-from fastgaum.kernels import cascade as kernels
+from fastgaum.kernels import ranking as kernels
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.worlds.world import FloatArray, IntArray, World
 

@@ -21,7 +21,7 @@ from fastgaum.features.encoder import N_RESERVED
 from fastgaum.features.numbers import LOG_VIEWS, item_numbers, log_views, number_columns, totals_of
 from fastgaum.features.sessions import Selection, select_sessions
 from fastgaum.features.space import FeatureSpace
-from fastgaum.kernels.candidate_numbers import RELATION_NUMBERS, SESSION_NUMBERS, TRAINING_NUMBERS
+from fastgaum.kernels.candidate_formulas import RELATION_NUMBERS, SESSION_NUMBERS, TRAINING_NUMBERS
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog
 

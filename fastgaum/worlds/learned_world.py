@@ -19,7 +19,7 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import ConfigError, LogFormatError
-from fastgaum.kernels.keyed import uniforms
+from fastgaum.kernels.draws import uniforms
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.logs.read import load
 from fastgaum.models.choice_model import Head

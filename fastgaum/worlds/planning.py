@@ -234,12 +234,11 @@ class Planner:
         """States after each outcome: taste (m, pool + 1, dim), boredom (m, pool + 1), chosen (m,
         pool + 1, ·)."""
         w, n, decay = self.world, len(self.pool), float(self.world.world.decay)
+        bait = w.law.bait
         moved = np.repeat(decay * taste[:, None], n + 1, axis=1)
         moved[:, :n] += (1.0 - decay) * w.latents[self.pool]
-        step = np.append(
-            np.where(w.is_bait[self.pool], 1.0, -w.bait_law.recovery), -w.bait_law.recovery
-        )
-        bored = np.clip(boredom[:, None] + step, 0.0, w.bait_law.most)
+        step = np.append(np.where(w.is_bait[self.pool], 1.0, -bait.recovery), -bait.recovery)
+        bored = np.clip(boredom[:, None] + step, 0.0, bait.most)
         marked = np.repeat(chosen[:, None], n + 1, axis=1)
         if chosen.shape[1]:
             marked[:, np.arange(n), np.arange(n)] = True

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from fastgaum.errors import ConfigError, did_you_mean
-from fastgaum.kernels.keys import draw_without_replacement
+from fastgaum.kernels.draws import draw_without_replacement
 from fastgaum.worlds.random_keys import POOL, Keys
 from fastgaum.worlds.world import IntArray, KeyArray
 

@@ -7,8 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum.kernels import keyed
-from fastgaum.kernels.keys import counted_keys, draw_without_replacement, user_streams
+from fastgaum.kernels.draws import (
+    counted_keys,
+    draw_without_replacement,
+    uniforms,
+    user_streams,
+)
 from fastgaum.worlds.world import IntArray, KeyArray
 
 START, CHOICE, POOL, LEAVE, SLATE = (np.uint64(use) for use in range(5))
@@ -65,7 +69,7 @@ def draw_uniforms(keys: KeyArray, width: int) -> npt.NDArray[np.float64]:
     """So many independent numbers in [0, 1) of each key, shape (n, width)."""
     numbers = np.empty((width, len(keys)))
     for stream in range(width):
-        keyed.uniforms(keys, np.uint64(stream), numbers[stream])
+        uniforms(keys, np.uint64(stream), numbers[stream])
     return numbers.T
 
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from fastgaum.features.numbers import WINDOW, number_columns, varying_columns
 from fastgaum.kernels import candidate_counts as counting
-from fastgaum.kernels import candidate_numbers as kernels
-from fastgaum.kernels.candidate_numbers import RELATION_NUMBERS, SESSION_NUMBERS
+from fastgaum.kernels import candidate_formulas as kernels
+from fastgaum.kernels.candidate_formulas import RELATION_NUMBERS, SESSION_NUMBERS
 from fastgaum.worlds.catalogue import Catalogue
 from fastgaum.worlds.world import FloatArray, IntArray
 

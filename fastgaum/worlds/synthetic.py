@@ -40,6 +40,7 @@ from fastgaum.kernels.synthetic import (
     KnownItems,
     SimulatedEvents,
     TasteLaw,
+    UtilityLaw,
     simulate,
 )
 from fastgaum.logs.fold import to_frame
@@ -268,8 +269,7 @@ class SyntheticWorld:
             sessions,
             displays,
             DisplayLaw(float(self.skew), code_of_rank),
-            KnownItems(base + intercept, latents),
-            self.taste_law,
+            UtilityLaw(KnownItems(base + intercept, latents), self.taste_law),
             self.choice_law,
             events,
         )

@@ -21,8 +21,7 @@ import polars as pl
 
 from fastgaum import threads
 from fastgaum.errors import ConfigError
-from fastgaum.kernels import true_world as kernels
-from fastgaum.kernels.synthetic import KnownItems
+from fastgaum.kernels import synthetic as kernels
 from fastgaum.worlds.synthetic import SyntheticWorld, item_names
 from fastgaum.worlds.world import (
     FloatArray,
@@ -98,7 +97,10 @@ class TrueWorld(World):
         self.base: npt.NDArray[np.float64] = base + world.intercept + bonus * self.is_bait
         self.latents = latents
         cost, recovery, most = (bait.cost, bait.recovery, bait.most) if bait else (0.0, 0.0, 0.0)
-        self.bait_law = kernels.BaitLaw(self.is_bait, float(cost), float(recovery), float(most))
+        self.law = kernels.TrueLaw(
+            kernels.UtilityLaw(kernels.KnownItems(self.base, latents), world.taste_law),
+            kernels.BaitLaw(self.is_bait, float(cost), float(recovery), float(most)),
+        )
         self.outside = world.no_click > 0.0
         self.state_dim = world.dim + (bait is not None)
         self.item_ids: pl.Series = item_names(world.n_items)
@@ -166,15 +168,12 @@ class TruePopulation(Population):
             np.full(self.n, -1, np.int32),
             np.zeros(self.n, np.float32),
         )
-        w = self.world
-        decay, choices = (
-            w.world.taste_law.decay,
-            kernels.TrueChoices(response.places, response.items, response.utilities),
-        )
-        fixed = slates, who, keys, weights, w.latents, decay, w.bait_law, self.truth, choices
+        shown = kernels.ShownSlates(slates, who, keys)
+        choices = kernels.TrueChoices(response.places, response.items, response.utilities)
+        fixed = shown, weights, self.world.law, self.truth, choices
         threads.run(kernels.true_step, [(*cut, *fixed) for cut in self._cuts])
         self._states[:, : self.truth.taste.shape[1]] = self.truth.taste
-        if w.bait is not None:
+        if self.world.bait is not None:
             self._states[:, -1] = self.truth.boredom
         return response
 
@@ -189,9 +188,8 @@ class TruePopulation(Population):
         return weights.probs.astype(np.float32), weights.none.astype(np.float32)
 
     def _utilities(self, pools: IntArray) -> npt.NDArray[np.float64]:
-        w, result = self.world, np.empty((self.n, pools.shape[-1]))
-        items, law = KnownItems(w.base, w.latents), w.world.taste_law
-        fixed = np.atleast_2d(pools), self.truth, items, law, w.bait_law, result
+        result = np.empty((self.n, pools.shape[-1]))
+        fixed = np.atleast_2d(pools), self.truth, self.world.law, result
         threads.run(kernels.true_utilities, [(*cut, *fixed) for cut in self._cuts])
         return result
 

@@ -196,7 +196,7 @@ class RecurrentHistories:
         folded = self.folded
         step = user_steps.lstm_step if folded.kind == "lstm" else user_steps.gru_step
         for layer, carry in zip(folded.layers, self.carries, strict=True):
-            step(first, last, active, chosen, numbers, layer, *carry)
+            step(first, last, active, user_steps.StepInputs(chosen, numbers), layer, *carry)
             chosen, numbers = self.no_rows, carry[0][:, None, :]
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fastgaum.features import numbers
 from fastgaum.features.space import FeatureSpace
-from fastgaum.kernels import candidate_numbers
+from fastgaum.kernels import candidate_formulas
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import SessionLog
 from fastgaum.worlds.catalogue import Catalogue
@@ -89,9 +89,9 @@ def test_a_replayed_log_has_the_encoder_s_numbers(
 def test_every_number_has_one_formula_and_one_place() -> None:
     made = numbers.made_numbers("views", relations=True)
     written = (
-        *candidate_numbers.SESSION_NUMBERS,
-        *candidate_numbers.TRAINING_NUMBERS,
-        *candidate_numbers.RELATION_NUMBERS,
+        *candidate_formulas.SESSION_NUMBERS,
+        *candidate_formulas.TRAINING_NUMBERS,
+        *candidate_formulas.RELATION_NUMBERS,
     )
     assert len(set(made)) == len(made)
     assert {*written, numbers.LOG_VIEWS} == set(made)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fastgaum.errors import CheckpointError, ConfigError
 from fastgaum.features import numbers
 from fastgaum.features.space import FeatureSpace
-from fastgaum.kernels.candidate_numbers import RELATION_NUMBERS
+from fastgaum.kernels.candidate_formulas import RELATION_NUMBERS
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel
 from tests.builders import change_state, log_of, random_log

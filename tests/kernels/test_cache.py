@@ -45,7 +45,8 @@ for gates, size in ((4, 8), (4, 20), (3, 20)):
     for part in (weight, bias, *back):
         digest.update(part.tobytes())
 weights, entries = np.empty((40, 4), np.float32), np.arange(40, dtype=np.int32)
-lags.weigh(entries, entries % 6 + 1, draw(6, 4), draw(4), lags.TANH, weights)
+states = lags.StateEntries(entries, entries, entries, entries % 6 + 1)
+lags.weigh(states, lags.LagMap(draw(6, 4), draw(4)), weights)
 digest.update(weights.tobytes())
 print(digest.hexdigest())
 """

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.kernels import batching, candidate_counts, candidate_numbers
+from fastgaum.kernels import batching, candidate_counts, candidate_formulas
 
 N_ITEMS = 6
 EVENT = st.tuples(
@@ -56,14 +56,14 @@ def test_columns_less_their_mean_over_the_set(sessions: Sessions, n: int) -> Non
     varying = rng.permutation(3)[:n]
     start = rng.normal(size=(len(items), 3)).astype(np.float32)
     numbers = np.concatenate([start, np.full((len(items), n), 99, np.float32)], axis=1)
-    candidate_numbers.relate_to_sets(displays, varying, numbers)
+    candidate_formulas.relate_to_sets(displays, varying, numbers)
     sums = np.add.reduceat(start[:, varying].astype(np.float64), displays[:-1])
     means = np.repeat(sums / np.diff(displays)[:, None], np.diff(displays), axis=0)
     np.testing.assert_allclose(numbers[:, 3:], start[:, varying] - means, atol=1e-6)
     assert np.array_equal(numbers[:, :3], start)
     mean, scale = rng.normal(size=(2, 3 + n)).astype(np.float32)
     raw = numbers.copy()
-    candidate_numbers.standardise_rows(mean, np.abs(scale) + np.float32(1), numbers)
+    candidate_formulas.standardise_rows(mean, np.abs(scale) + np.float32(1), numbers)
     np.testing.assert_allclose(numbers, (raw - mean) / (np.abs(scale) + 1), rtol=1e-5, atol=1e-6)
 
 

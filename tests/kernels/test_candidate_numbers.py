@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fastgaum.features.numbers import WINDOW
 from fastgaum.kernels import candidate_counts as counting
-from fastgaum.kernels import candidate_numbers as kernels
+from fastgaum.kernels import candidate_formulas as kernels
 from fastgaum.kernels.relations import PairCounts, PairTables
 from tests import naive_candidate_numbers as naive
 

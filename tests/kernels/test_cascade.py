@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fastgaum.kernels import cascade
+from fastgaum.kernels import ranking
 
 
 @settings(max_examples=15)
@@ -18,20 +18,20 @@ from fastgaum.kernels import cascade
     j=st.integers(0, 3),
     seed=st.integers(0, 99),
 )
-@example(n=2, m=cascade.BLOCK + 1, d=9, j=2, seed=0)
+@example(n=2, m=ranking.BLOCK + 1, d=9, j=2, seed=0)
 def test_the_best_place_that_is_not_taken(n: int, m: int, d: int, j: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     users, items = (rng.standard_normal((size, d)).astype(np.float32) for size in (n, m))
     taken = np.array([[*rng.permutation(m)[: min(j, m - 1)], -1] for _ in range(n)], np.int32)
-    n_blocks = -(-m // cascade.BLOCK)
-    blocks = np.zeros((n_blocks, d, cascade.BLOCK), np.float32)
+    n_blocks = -(-m // ranking.BLOCK)
+    blocks = np.zeros((n_blocks, d, ranking.BLOCK), np.float32)
     for i in range(m):
-        blocks[i // cascade.BLOCK, :, i % cascade.BLOCK] = items[i]
+        blocks[i // ranking.BLOCK, :, i % ranking.BLOCK] = items[i]
     scores = users.astype(np.float64) @ items.T
     best, cut = np.full(n, -7, np.int32), n // 2
-    held = cascade.Best(best, np.empty(n, np.int32))
+    held = ranking.Best(best, np.empty(n, np.int32))
     for first, last in ((0, cut), (cut, n)) if cut else ((0, n),):
-        cascade.best_items(first, last, users, blocks, m, taken, held)
+        ranking.best_items(first, last, users, blocks, m, taken, held)
     for user in range(n):
         allowed = np.setdiff1d(np.arange(m), taken[user])
         assert best[user] in allowed

@@ -28,9 +28,9 @@ def test_against_autograd(
     scores = (spread * rng.standard_normal(offsets[-1])).astype(dtype)
     choices = np.array([rng.integers(-1 if outside else 0, n) for n in sizes], dtype=np.int32)
     probs, totals, grad = np.empty_like(scores), np.empty(len(sizes), dtype), np.empty_like(scores)
-    middle = len(sizes) // 2
+    middle, written = len(sizes) // 2, choice.Softmax(probs, totals)
     for part in ((0, middle), (middle, len(sizes))):
-        choice.choice_probs(*part, scores, dtype(eta), offsets, outside, probs, totals)
+        choice.choice_probs(*part, scores, dtype(eta), offsets, outside, written)
     choice.logged_gradient(probs, offsets, choices, grad)
 
     leaf = torch.from_numpy(scores.astype(np.float64)).requires_grad_()

@@ -30,7 +30,7 @@ def test_states_and_gradients_are_those_of_torch(lengths: list[int], reverse: bo
     w_ih, w_hh = lstm.weight_ih_l0.detach().numpy(), lstm.weight_hh_l0.detach().numpy()
     bias = (lstm.bias_ih_l0 + lstm.bias_hh_l0).detach().numpy()
     gates, c, h = np.empty((n, 4 * size)), np.empty((n, size)), np.full((n, 2 * size), np.nan)
-    walk = direction.Walk(order, offsets, reverse)
+    walk = direction.Walk(packing.Sequences(order, offsets), reverse)
     weights = direction.DirectionWeights(w_ih, bias, w_hh)
     forward = direction.DirectionPass(gates, c, h)
     direction.direction_forward(walk, x.detach().numpy(), weights, forward, size)

@@ -11,10 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fastgaum import threads
-from fastgaum.kernels import products, rows
+from fastgaum.kernels import optimiser, products
 from fastgaum.kernels._jit import jit_fast
 
-RATES = rows.AdamRates(*map(np.float32, (0.5, 1e-2, 1e-3, 0.9, 0.999, 0.1, 0.0316, 1e-8)))
+RATES = optimiser.AdamRates(*map(np.float32, (0.5, 1e-2, 1e-3, 0.9, 0.999, 0.1, 0.0316, 1e-8)))
 
 
 @jit_fast
@@ -55,10 +55,10 @@ def test_a_step_from_factors_is_adams(n: int, width: int, terms: int, seed: int)
     )
     v = rng.random((n, width), dtype=np.float32)
     expected = [part.copy().reshape(-1) for part in (values, m, v)]
-    rows.adam_dense(expected[0], (left @ right).reshape(-1), *expected[1:], RATES)
+    optimiser.adam_dense(optimiser.AdamWeights(*expected), (left @ right).reshape(-1), RATES)
     middle = n // 2
     for part in ((0, middle), (middle, n)):
-        products.adam_product(*part, values, m, v, left, right, RATES)
+        optimiser.adam_product(*part, optimiser.AdamWeights(values, m, v), left, right, RATES)
     for found, wanted in zip((values, m, v), expected, strict=True):
         np.testing.assert_allclose(found.reshape(-1), wanted, rtol=1e-4, atol=1e-5)
 
@@ -72,8 +72,8 @@ def test_sum_of_squares_of_a_product(terms: int, n: int, width: int) -> None:
         rng.standard_normal((terms, width), dtype=np.float32),
     )
     sums = np.full(2, np.nan)
-    products.product_squares(0, n // 2, left, right, 0, sums)
-    products.product_squares(n // 2, n, left, right, 1, sums)
+    optimiser.product_squares(0, n // 2, left, right, 0, sums)
+    optimiser.product_squares(n // 2, n, left, right, 1, sums)
     assert sums.sum() == pytest.approx(
         float(((left @ right).astype(np.float64) ** 2).sum()), rel=1e-5
     )

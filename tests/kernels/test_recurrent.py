@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fastgaum.kernels import cells, gru, lstm, packing, position_weight
+from fastgaum.kernels import activations, gru, lstm, packing, position_weight, products
 from tests import naive_recurrent as naive
 
 LENGTHS = st.lists(st.integers(0, 6), max_size=8)
@@ -111,9 +111,9 @@ def test_weight_gradient_equals_its_twin(dtype: type, lengths: list[int], chunk:
 
 def test_rational_tanh_is_close_for_float32_and_exact_for_float64() -> None:
     x = np.concatenate((np.linspace(-12, 12, 20001), [0.0, -0.0, np.inf, -np.inf, 1e-6, 1e4, -1e4]))
-    single = np.array([cells.tanh(value) for value in x.astype(np.float32)])
+    single = np.array([activations.tanh(value) for value in x.astype(np.float32)])
     assert np.abs(single - np.tanh(x.astype(np.float32).astype(float))).max() < 4e-7
-    logistic = np.array([cells.logistic(value) for value in x.astype(np.float32)])
+    logistic = np.array([activations.logistic(value) for value in x.astype(np.float32)])
     assert (
         np.abs(
             logistic - naive.logistic(np.clip(x, -80, 80).astype(np.float32).astype(float))
@@ -122,7 +122,7 @@ def test_rational_tanh_is_close_for_float32_and_exact_for_float64() -> None:
     )
     assert (
         np.abs(
-            np.array([cells.logistic(value) for value in x[:-4]])
+            np.array([activations.logistic(value) for value in x[:-4]])
             - naive.logistic(x[:-4].clip(-700))
         ).max()
         < 1e-15
@@ -131,7 +131,7 @@ def test_rational_tanh_is_close_for_float32_and_exact_for_float64() -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_nan_is_not_squashed(dtype: type) -> None:
-    assert np.isnan(cells.logistic(dtype(np.nan)))
+    assert np.isnan(activations.logistic(dtype(np.nan)))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -142,7 +142,7 @@ def test_row_product(dtype: type, size: int, width: int) -> None:
         rng.standard_normal(shape).astype(dtype) for shape in ((size, width), size, width)
     )
     expected = row + short @ matrix
-    cells.add_product(short, matrix, row)
+    products.add_product(short, matrix, row)
     np.testing.assert_allclose(row, expected, atol=10 * _tolerance(dtype))
 
 
@@ -168,14 +168,15 @@ def test_tile_kernels_equal_their_twins(dtype: type, lengths: list[int], size: i
     block = np.ascontiguousarray(weight.T)[None]
     zeros, own = np.zeros(4 * size, dtype), np.empty(0, np.int32)
     run = lstm.LstmPass(gates_x, own, gates, h, c)
-    lstm.lstm_tiles(tiles, order, array, block, zeros, run)
+    sequences = packing.Sequences(order, array)
+    lstm.lstm_tiles(tiles, sequences, block, zeros, run)
     expected_h, expected_c = naive.lstm(gates_x, array, weight, start, start)
     np.testing.assert_allclose(h, expected_h, atol=_tolerance(dtype))
     np.testing.assert_allclose(c, expected_c, atol=_tolerance(dtype))
 
     x, weight = np.ascontiguousarray(gates_x[:, : 3 * size]), weight[: 3 * size]
     block = np.ascontiguousarray(weight.T)[None]
-    gru.gru_tiles(tiles, order, array, block, bias[None], gru.GruPass(x, gates, h))
+    gru.gru_tiles(tiles, sequences, block, bias[None], gru.GruPass(x, gates, h))
     np.testing.assert_allclose(h, naive.gru(x, array, weight, bias, start), atol=_tolerance(dtype))
 
 
@@ -196,16 +197,18 @@ def test_lag_structure_equals_its_twin(lengths: list[int], window: int, seed: in
     ids = np.array([feature for bag in bags for feature in bag], dtype=np.int32)
     expected = naive.state_bags(offsets.tolist(), bags, window)
 
-    n_occurrences, widest = position_weight.count_occurrences(offsets, id_offsets, window)
+    token_bags = position_weight.TokenBags(offsets, ids, id_offsets)
+    n_occurrences, widest = position_weight.count_occurrences(token_bags, window)
     counts = [sum(map(len, state.values())) for state in expected]
     assert (n_occurrences, widest) == (sum(counts), max(counts, default=0))
     state_ids, entries, lags = np.full((3, n_occurrences), -7, dtype=np.int32)
     state_offsets = np.empty(n_tokens + 1, dtype=np.int32)
     n_slots = 1 << (2 * int(widest)).bit_length()
-    slots = np.empty(n_slots, dtype=np.int32), np.full(n_slots, -1, dtype=np.int32)
-    n_entries = position_weight.fill_structure(
-        offsets, ids, id_offsets, window, *slots, state_offsets, state_ids, entries, lags
+    table = position_weight.IdTable(
+        np.empty(n_slots, dtype=np.int32), np.full(n_slots, -1, dtype=np.int32)
     )
+    written = position_weight.StateEntries(state_offsets, state_ids, entries, lags)
+    n_entries = position_weight.fill_entries(token_bags, window, table, written)
     assert state_offsets.tolist() == np.cumsum([0, *map(len, expected)]).tolist()
     assert state_ids[:n_entries].tolist() == [feature for state in expected for feature in state]
     lags_of_entry: list[list[int]] = [[] for _ in range(n_entries)]

@@ -15,7 +15,7 @@ from torch import nn
 from fastgaum.engine.optimiser import PlayerOptimiser
 from fastgaum.engine.tables import Named, SparseTable
 from fastgaum.game.optimisers import StockOptimiser
-from fastgaum.kernels import rows as kernels
+from fastgaum.kernels import optimiser as kernels
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.tensors import Bags
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.kernels import activations, dropout, scorer
+from fastgaum.kernels import activations, draws, scorer
 from fastgaum.kernels._jit import Array, jit_fast
 
 KINDS = {0: lambda x: np.maximum(x, 0), 1: lambda x: np.where(x > 0, x, np.expm1(x)), 2: np.tanh}
@@ -100,14 +100,14 @@ class Case:
                 scores[candidate] = x[0]
         return scores
 
-    def records(self) -> tuple[scorer.ScorerInputs, scorer.ScorerWeights, dropout.DropoutRule]:
+    def records(self) -> tuple[scorer.ScorerInputs, scorer.ScorerWeights, draws.DropoutRule]:
         inputs = scorer.ScorerInputs(self.offsets, self.ids, self.numbers, self.states)
         tables = self.table, self.wide_table
         weights = scorer.ScorerWeights(*tables, self.dense, self.starts, self.widths, self.kind)
         return inputs, weights, self.dropout
 
     def forward(self, parts: list[tuple[int, int]], key: int = 0, rate: float = 0.0) -> Array:
-        self.dropout = dropout.DropoutRule(
+        self.dropout = draws.DropoutRule(
             np.uint32(key),
             np.uint32(rate * 2**32),
             self.dense.dtype.type(1 / (1 - rate)),
@@ -119,13 +119,8 @@ class Case:
             np.empty((len(self.states), self.widths[0]), self.dense.dtype),
         )
         for part in parts:
-            scorer.scorer_forward(
-                *part,
-                *self.records(),
-                sums,
-                self.activations,
-                scores,
-            )
+            written = scorer.ScorerPass(sums, self.activations, scores)
+            scorer.scorer_forward(*part, *self.records(), written)
         return scores
 
     def backward(self, parts: list[tuple[int, int]]) -> tuple[Array, Array, Array]:
@@ -142,8 +137,7 @@ class Case:
                 *part,
                 *self.records(),
                 self.activations,
-                self.grad,
-                scorer.ScorerGrads(grad, rows, sums, states),
+                scorer.ScorerGrads(self.grad, grad, rows, sums, states),
             )
             total += grad
         return total, rows, states
@@ -239,7 +233,7 @@ def test_exp_keeps_its_stated_error() -> None:
 @jit_fast
 def _dropped(n: int, key: Any, threshold: Any) -> Array:
     row = np.ones(n, np.float32)
-    dropout.drop(row, 0, key, threshold, np.float32(2))
+    draws.drop(row, 0, key, threshold, np.float32(2))
     return row
 
 
@@ -264,7 +258,7 @@ def test_dropped_ids_are_those_of_dropped_entries(ids: list[int], key: int, rate
     """One rule for both: where `drop` zeroes an entry, `drop_ids` replaces the id."""
     replacement, result = np.arange(10, 16, dtype=np.int32), np.full(len(ids), -1, np.int32)
     threshold = np.uint32(rate * 2**32)
-    dropout.drop_ids(np.array(ids, np.int32), replacement, np.uint32(key), threshold, result)
+    draws.drop_ids(np.array(ids, np.int32), replacement, np.uint32(key), threshold, result)
     dropped = _dropped(len(ids), np.uint32(key), threshold) == 0
     assert result.tolist() == [
         i + 10 if gone else i for i, gone in zip(ids, dropped.tolist(), strict=True)

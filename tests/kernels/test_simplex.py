@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.kernels import simplex
+from fastgaum.kernels import choice
 from tests import naive_segments as naive
 
 modest = settings(max_examples=50, deadline=None)
@@ -35,18 +36,12 @@ def ragged(draw: Any) -> tuple[Any, Any, bool]:
     )
 
 
-def run_pair(kernel: Any, values: Any, offsets: Any, *args: Any) -> tuple[Any, Any]:
-    inside, outside = np.empty_like(values), np.empty(len(offsets) - 1, values.dtype)
-    kernel(values, offsets, *args, inside, outside)
-    return inside, outside
-
-
-def run_entmax(
-    values: Any, offsets: Any, outside: bool, alpha: float, by_sorting: bool
-) -> tuple[Any, Any]:
-    return run_pair(
-        simplex.entmax, values, offsets, outside, alpha, by_sorting, np.empty(len(values) + 1)
-    )
+def run_entmax(values: Any, offsets: Any, outside: bool, alpha: float) -> tuple[Any, Any]:
+    probs, none = np.empty_like(values), np.empty(len(offsets) - 1)
+    for event, (first, last) in enumerate(pairwise(offsets)):
+        scratch = np.empty(last - first + 1)
+        none[event] = choice.entmax(values[first:last], outside, alpha, scratch, probs[first:last])
+    return probs, none
 
 
 @modest
@@ -56,36 +51,38 @@ def test_entmax_equals_its_twins(case: tuple[Any, Any, bool], alpha: float) -> N
     # A third or fifth root near the threshold turns rounding of 1e-16 into 1e-6: no method can do
     # better there.
     tolerance = {"rtol": 1e-7, "atol": 1e-10 if alpha <= 2 else 2e-6}
-    expected = naive.per_event(naive.entmax(alpha), values, offsets, outside)
-    for found, wanted in zip(
-        run_entmax(values, offsets, outside, alpha, False), expected, strict=True
-    ):
-        np.testing.assert_allclose(found, wanted, **tolerance)
-    if alpha in (1.5, 2.0):
+    twins = [naive.entmax(alpha), *([naive.sparsemax] if alpha == 2.0 else [])]
+    for twin in twins:
+        expected = naive.per_event(twin, values, offsets, outside)
         for found, wanted in zip(
-            run_entmax(values, offsets, outside, alpha, True), expected, strict=True
+            run_entmax(values, offsets, outside, alpha), expected, strict=True
         ):
             np.testing.assert_allclose(found, wanted, **tolerance)
-    if alpha == 2.0:
-        expected = naive.per_event(naive.sparsemax, values, offsets, outside)
-        for found, wanted in zip(
-            run_entmax(values, offsets, outside, 2.0, True), expected, strict=True
-        ):
-            np.testing.assert_allclose(found, wanted, **tolerance)
+
+
+@modest
+@given(
+    st.lists(st.one_of(st.just(0.0), st.floats(-1, 0, exclude_min=True)), max_size=7),
+    st.sampled_from([1.5, 2.0]),
+)
+def test_sorting_and_root_finding_agree(below: list[float], alpha: float) -> None:
+    """The largest entry is 0 and none is below −1, as `entmax` gathers them."""
+    z = np.array([0.0, *below])
+    exact = choice._threshold_by_sorting(z.copy(), len(z), alpha)
+    assert choice._threshold_by_bisection(z, len(z), alpha) == pytest.approx(exact, abs=1e-10)
 
 
 @pytest.mark.parametrize("alpha", [1.5, 2.0])
 def test_sorting_and_root_finding_agree_on_long_segments(alpha: float) -> None:
-    values = np.random.default_rng(0).normal(size=3000) * 0.3
-    offsets = np.array([0, 1000, 1000, 3000], np.int32)
-    exact = run_entmax(values, offsets, True, alpha, True)
-    np.testing.assert_allclose(
-        exact[0], run_entmax(values, offsets, True, alpha, False)[0], atol=1e-12
-    )
-    assert 20 < np.count_nonzero(exact[0]) < 3000
-    np.testing.assert_allclose(
-        np.add.reduceat(exact[0], [0, 1000]) + exact[1][[0, 2]], 1.0, atol=1e-12
-    )
+    values = np.random.default_rng(0).normal(size=3000) * 0.1
+    probs = np.empty(3000)
+    none = choice.entmax(values, True, alpha, np.empty(3001), probs)
+    assert 20 < np.count_nonzero(probs) < 3000
+    assert probs.sum() + none == pytest.approx(1.0, abs=1e-12)
+    z = (alpha - 1) * (np.append(values, 0) - values.max())
+    tau = choice._threshold_by_bisection(z, len(z), alpha)
+    shares = np.maximum(z - tau, 0) ** (1 / (alpha - 1))
+    np.testing.assert_allclose(np.append(probs, none), shares, atol=1e-12)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -93,7 +90,7 @@ def test_a_value_that_is_not_a_score_damages_its_own_event_alone(bad: float) -> 
     values = np.array([0.0, bad, 1.0, 2.0])
     offsets = np.array([0, 3, 4], np.int32)
     with np.errstate(invalid="ignore"):  # for runs with NUMBA_DISABLE_JIT
-        for alpha, by_sorting in ((2.0, True), (1.3, False)):
-            probs = run_entmax(values, offsets, False, alpha, by_sorting)[0]
+        for alpha in (2.0, 1.3):
+            probs = run_entmax(values, offsets, False, alpha)[0]
             assert np.isnan(probs[:3]).all()
             assert probs[3] == 1.0

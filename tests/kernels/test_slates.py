@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.kernels import slates as kernels
-from fastgaum.kernels.keyed import uniforms
+from fastgaum.kernels.draws import uniforms
 from tests.worlds.simulated import displayed
 from tests.worlds.test_true_world import naive_uniform
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fastgaum.kernels.user_steps import StepTables, gru_step, lstm_step
+from fastgaum.kernels.user_steps import StepInputs, StepTables, gru_step, lstm_step
 
 
 @settings(max_examples=40, deadline=None)
@@ -51,7 +51,7 @@ def test_a_step_is_torch_s_cell(
     )
     first = int(rng.integers(0, n))
     moving = active & (np.arange(n) >= first)
-    inputs = (first, n, active, chosen, numbers)
+    inputs = (first, n, active, StepInputs(chosen, numbers))
     if kind == "lstm":
         none = np.zeros(0, np.float32)
         layer = StepTables(table, nothing, from_numbers, b_ih + b_hh, weight, none)

@@ -1,5 +1,4 @@
-"""The two worlds whose rules are known: events in a row (`synthetic`) and users shown slates
-(`true_world`)."""
+"""The synthetic user, whose rules are known: events in a row, and slates shown."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.kernels import synthetic, true_world
+from fastgaum.kernels import synthetic
 from tests import naive_segments as naive
 
 N_ITEMS, DIM = 12, 2
@@ -70,8 +69,9 @@ def test_a_simulated_event_follows_its_utilities(
         rng,
         *offsets,
         synthetic.DisplayLaw(1.5, codes),
-        synthetic.KnownItems(base - 0.2, latents),
-        synthetic.TasteLaw(0.8, repeat, 0.7),
+        synthetic.UtilityLaw(
+            synthetic.KnownItems(base - 0.2, latents), synthetic.TasteLaw(0.8, repeat, 0.7)
+        ),
         synthetic.ChoiceLaw(1.3, rule, outside),
         synthetic.SimulatedEvents(items, choices, utility, probability, none),
     )
@@ -125,14 +125,16 @@ def test_users_shown_slates_follow_their_utilities(
     )
     before = rng.random((n, 6)) < 0.5
     utilities, probs, none = np.full((n, k), np.nan), np.full((n, k), np.nan), np.full(n, np.nan)
-    users = true_world.TrueUsers(taste, boredom, before)
-    laws = synthetic.TasteLaw(0.8, 1.7, 0.5), true_world.BaitLaw(before[0], 0.4, 1.0, 1.0)
+    users = synthetic.TrueUsers(taste, boredom, before)
+    utility = synthetic.UtilityLaw(
+        synthetic.KnownItems(base, latents), synthetic.TasteLaw(0.8, 1.7, 0.5)
+    )
     pools = slates[:1] if shared else slates
-    items = synthetic.KnownItems(base, latents)
-    true_world.true_utilities(0, n, pools, users, items, *laws, utilities)
-    weights = true_world.TrueWeights(utilities, probs, none)
+    moving = synthetic.TrueLaw(utility, synthetic.BaitLaw(before[0], 0.4, 1.0, 1.0))
+    synthetic.true_utilities(0, n, pools, users, moving, utilities)
+    weights = synthetic.TrueWeights(utilities, probs, none)
     law = synthetic.ChoiceLaw(1.3, rule, outside)
-    true_world.true_probabilities(0, n, slates, law, weights)
+    synthetic.true_probabilities(0, n, slates, law, weights)
     for user in range(n):
         place = slates[user]
         expected = (
@@ -165,18 +167,19 @@ def test_a_step_moves_active_users_by_what_they_chose(
     was, bored, before = taste.copy(), boredom.copy(), np.zeros((n, 6 * repeat), np.bool_)
     places, items, of_choice = np.full(n, -1, np.int32), np.full(n, -1, np.int32), np.zeros(n)
     keys, utilities = rng.integers(0, 2**63, n).astype(np.uint64), rng.normal(size=(n, k))
-    true_world.true_step(
+    synthetic.true_step(
         0,
         n,
-        slates,
-        active,
-        keys,
-        true_world.TrueWeights(utilities, probs, none),
-        latents,
-        0.7,
-        true_world.BaitLaw(bait, 1.0, 0.25, 1.5),
-        true_world.TrueUsers(taste, boredom, before),
-        true_world.TrueChoices(places, items, of_choice),
+        synthetic.ShownSlates(slates, active, keys),
+        synthetic.TrueWeights(utilities, probs, none),
+        synthetic.TrueLaw(
+            synthetic.UtilityLaw(
+                synthetic.KnownItems(np.zeros(6), latents), synthetic.TasteLaw(0.8, 0.0, 0.7)
+            ),
+            synthetic.BaitLaw(bait, 1.0, 0.25, 1.5),
+        ),
+        synthetic.TrueUsers(taste, boredom, before),
+        synthetic.TrueChoices(places, items, of_choice),
     )
     for user in range(n):
         chosen = items[user]

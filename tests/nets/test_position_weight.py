@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastgaum.engine.histories import lag_arrays as engine_structure
+from fastgaum.engine.histories import state_entries
+from fastgaum.kernels.position_weight import TokenBags
 from fastgaum.nets.sequences import LagStructure, lag_readout, lag_structure, lag_weighted
 from tests import naive_recurrent as naive
 
@@ -55,9 +56,9 @@ def test_readout_equals_the_dense_state_less_its_constant(
     lag_weights, bias, table = _parameters(dtype)
     found = _readout(lag_weights, bias, table)
     dense = naive.dense_position_weight(
-        OFFSETS, _bags(), N_IDS, lag_weights.detach().numpy(), bias.detach().numpy(), "tanh"
+        OFFSETS, _bags(), N_IDS, lag_weights.detach().numpy(), bias.detach().numpy()
     )
-    rest = naive.activate(bias.detach().numpy(), "tanh")
+    rest = np.tanh(bias.detach().numpy())
     expected = (dense - rest).reshape(len(dense), -1) @ table.detach().numpy()
     np.testing.assert_allclose(found.detach().numpy(), expected, atol=tolerance)
 
@@ -69,7 +70,7 @@ def test_gradients_by_finite_differences() -> None:
 @pytest.mark.parametrize("window", [1, 3, 50])
 def test_the_engine_finds_the_same_structure(window: int) -> None:
     packed = _packed(_bags())
-    found = engine_structure(*(part.numpy() for part in packed), window)
+    found = state_entries(TokenBags(*(part.numpy() for part in packed)), window)
     for ours, expected in zip(found, lag_structure(*packed, window), strict=True):
         assert ours.tolist() == expected.tolist()
 
@@ -85,7 +86,7 @@ def test_nothing_seen_gives_empty_states(offsets: list[int]) -> None:
     assert not state.any()
     state.sum().backward()
     assert not lag_weights.grad.any()
-    found = engine_structure(*(part.numpy() for part in packed), WINDOW)
+    found = state_entries(TokenBags(*(part.numpy() for part in packed)), WINDOW)
     assert [part.tolist() for part in found] == [part.tolist() for part in structure]
 
 

@@ -13,7 +13,7 @@ import polars as pl
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.sessions import EncodedSessions, Selection
 from fastgaum.features.space import FeatureSpace
-from fastgaum.kernels.candidate_numbers import SESSION_NUMBERS
+from fastgaum.kernels.candidate_formulas import SESSION_NUMBERS
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.world import NO_ITEM, Population, World

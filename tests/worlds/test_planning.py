@@ -30,15 +30,15 @@ def brute_force(world: TrueWorld, horizon: int, k: int, reward: str) -> float:
         taste, boredom = np.zeros(world.latents.shape[1]), 0.0
         for past in history:
             taste = world.world.decay * taste
-            step = -world.bait_law.recovery
+            step = -world.law.bait.recovery
             if past >= 0:
                 taste = taste + (1 - world.world.decay) * world.latents[past]
                 step = 1.0 if world.is_bait[past] else step
-            boredom = min(max(boredom + step, 0.0), world.bait_law.most)
+            boredom = min(max(boredom + step, 0.0), world.law.bait.most)
         value = (
             world.base[item]
             + world.world.affinity * taste @ world.latents[item]
-            - world.bait_law.cost * boredom
+            - world.law.bait.cost * boredom
         )
         return float(value + world.world.repeat * (item in history))
 

@@ -12,7 +12,7 @@ import pytest
 
 from fastgaum.errors import ConfigError
 from fastgaum.features.numbers import number_columns
-from fastgaum.kernels.candidate_numbers import SESSION_NUMBERS
+from fastgaum.kernels.candidate_formulas import SESSION_NUMBERS
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.learned_population import LearnedPopulation
 from fastgaum.worlds.learned_world import LearnedWorld

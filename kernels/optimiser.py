@@ -1,12 +1,16 @@
-"""The sparse optimiser step: gradients of the table rows that a batch names, and nothing else of
-the table.
+"""The optimisers' steps: AdamW on dense arrays, and lazy AdamW and row-wise Adagrad on the table
+rows that a batch names, and on nothing else of the table.
 
 `number_rows` gives the distinct rows of a batch the slots 0, 1, 2 … in order of appearance,
 `group_bags` finds who names each, `add_rows` sums the gradients of each slot in a small buffer; one
 pass then updates those rows. The cost follows the batch, not the table.
 
 A worked miniature: ids [7, 2, 7] → slots [0, 1, 0], rows [7, 2], bags [0, 2] and [1]; gradients a,
-b, c → buffer [a + c, b]."""
+b, c → buffer [a + c, b].
+
+The gradient of a layer's weights is left.T @ right, of as many terms as the batch has rows. Where
+these are few, `adam_product` makes it again, a piece in cache at a time: that is cheaper than to
+write it to memory and read it back."""
 
 from __future__ import annotations
 
@@ -14,14 +18,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._jit import Array, Real, jit, jit_fast
-from .cells import ONE, add, copy
-from .prefetch import AHEAD, prefetch_entry, prefetch_row
+from ._jit import AHEAD, Array, Real, jit, jit_fast, jit_part, prefetch_entry, prefetch_row
+from .activations import ONE
+from .products import SMALL, add, add_product, copy
 
 IN_FLIGHT = 512
 """floats that are asked for ahead: a core keeps some 30 cache lines under way"""
 BLOCK = 1 << 17
 """floats of a part in `sum_of_squares`"""
+FEW = 8
+"""terms of a gradient up to which loops make a row of it as quickly as BLAS makes a block"""
 
 
 class AdamRates(NamedTuple):
@@ -40,6 +46,14 @@ class AdamRates(NamedTuple):
     correction2: Real
     """√(1 − β2^t)"""
     eps: Real
+
+
+class AdamWeights(NamedTuple):
+    """Dense weights with their moments, of one shape each."""
+
+    values: Array
+    m: Array
+    v: Array
 
 
 class AdamRows(NamedTuple):
@@ -180,14 +194,9 @@ class AdagradRates(NamedTuple):
 
 
 @jit_fast
-def adam_dense(
-    values: Array,
-    grad: Array,
-    m: Array,
-    v: Array,
-    rates: AdamRates,
-) -> None:
+def adam_dense(weights: AdamWeights, grad: Array, rates: AdamRates) -> None:
     """One step of AdamW (Loshchilov & Hutter, ICLR 2019) on flat arrays."""
+    values, m, v = weights
     shrink, lr, decay, beta1, beta2, correction1, correction2, eps = rates
     step, grow = lr / correction1, ONE / correction2
     for i in range(len(values)):
@@ -286,3 +295,65 @@ def decay_rows(table: Array, shrunk: Array, first: int, last: int, log_decay: Re
             for j in range(table.shape[1]):
                 table[row, j] *= keep
             shrunk[row] = log_decay
+
+
+@jit_part
+def _gradient(left: Array, right: Array, result: Array) -> None:
+    """Write left @ right, (rows, terms), (terms, width) → (rows, width)."""
+    if len(right) > FEW:
+        np.dot(left, right, result)
+        return
+    for i in range(len(result)):
+        result[i, :] = 0
+        add_product(left[i], right, result[i])
+
+
+@jit_part
+def _block(terms: int, width: int) -> int:
+    """Rows of a gradient made at a time: few enough to stay in cache."""
+    return min(max(SMALL // max(terms * width, 1) // 4 * 4, 4), 16)
+
+
+@jit_fast
+def product_squares(
+    first: int, last: int, left: Array, right: Array, part: int, sums: Array
+) -> None:
+    """Write the sum of squares of rows first to last − 1 of left @ right to sums[part]: left (n,
+    terms), right (terms, width)."""
+    taken = _block(len(right), right.shape[1])
+    room = np.empty((taken, right.shape[1]), right.dtype)
+    total = 0.0
+    for row in range(first, last, taken):
+        rows = min(taken, last - row)
+        _gradient(left[row : row + rows], right, room[:rows])
+        for i in range(rows):
+            few = room[i, 0] * 0
+            for j in range(room.shape[1]):
+                few += room[i, j] * room[i, j]
+            total += np.float64(few)
+    sums[part] = total
+
+
+@jit_fast
+def adam_product(
+    first: int, last: int, weights: AdamWeights, left: Array, right: Array, rates: AdamRates
+) -> None:
+    """One step of AdamW, as `adam_dense`, on rows first to last − 1 of a matrix (n, width) whose
+    gradient is left @ right: left (n, terms), right (terms, width)."""
+    values, m, v = weights
+    shrink, lr, decay, beta1, beta2, correction1, correction2, eps = rates
+    step, grow = lr / correction1, ONE / correction2
+    taken = _block(len(right), values.shape[1])
+    grad = np.empty((taken, values.shape[1]), values.dtype)
+    for row in range(first, last, taken):
+        rows = min(taken, last - row)
+        _gradient(left[row : row + rows], right, grad[:rows])
+        for i in range(rows):
+            value, mean, square, slope = values[row + i], m[row + i], v[row + i], grad[i]
+            for j in range(len(value)):
+                g = slope[j] * shrink
+                mean[j] = beta1 * mean[j] + (ONE - beta1) * g
+                square[j] = beta2 * square[j] + (ONE - beta2) * g * g
+                value[j] = value[j] * (ONE - decay) - step * mean[j] / (
+                    np.sqrt(square[j]) * grow + eps
+                )

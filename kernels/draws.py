@@ -1,0 +1,148 @@
+"""Draws by a key: a number is a function of its key alone, so neither neighbours nor threads can
+change it.
+
+A key is a hash of (stream of a user, episode, step, use), by SplitMix64 (Steele, Lea, Flood 2014),
+once per counter. Dropout asks for 32 bits of a key and an entry's position: nothing is stored, and
+the pass back asks again and gets the same answer. One key per pass and step makes a run repeat
+exactly."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ._jit import Array, jit, jit_part
+from .activations import ZERO
+
+_STEP = np.uint64(0x9E3779B97F4A7C15)
+_FIRST = np.uint64(0xBF58476D1CE4E5B9)
+_SECOND = np.uint64(0x94D049BB133111EB)
+_TO_UNIT = 2.0**-53
+
+
+class DropoutRule(NamedTuple):
+    """What is dropped in one pass."""
+
+    key: np.uint32
+    """of the random bits, uint32"""
+    threshold: np.uint32
+    """an entry whose 32 bits lie below is dropped, uint32; 0 for no dropout"""
+    scale: np.float32
+    """of what is kept, in the dtype of the activations"""
+
+
+@jit_part
+def mixed(key: np.uint64) -> Any:
+    """Return 64 bits that look random, of a 64-bit key: the output of SplitMix64 in the state `key`
+    (Steele et al. 2014)."""
+    x = np.uint64(np.uint64(key) + _STEP)
+    x = np.uint64(np.uint64(x ^ np.uint64(x >> np.uint64(30))) * _FIRST)
+    x = np.uint64(np.uint64(x ^ np.uint64(x >> np.uint64(27))) * _SECOND)
+    return np.uint64(x ^ np.uint64(x >> np.uint64(31)))
+
+
+@jit_part
+def uniform(key: np.uint64) -> Any:
+    """Return a float64 in [0, 1), a multiple of 2^-53, of a key."""
+    return np.float64(np.uint64(mixed(key) >> np.uint64(11))) * _TO_UNIT
+
+
+@jit_part
+def pick(draw: float, probs: Array, none: float) -> int:
+    """Return the place that a draw in [0, 1) falls on, −1 for no click, of probability `none`.
+
+    Where rounding leaves the mass a hair below 1 and no click is impossible, the draw falls on the
+    last place that can be chosen."""
+    reached, possible = 0.0, -1
+    for place in range(len(probs)):
+        reached += probs[place]
+        if probs[place] > 0.0:
+            possible = place
+        if draw < reached:
+            return place
+    return -1 if none > 0.0 else possible
+
+
+@jit
+def uniforms(keys: Array, stream: np.uint64, out: Array) -> None:
+    """Write a number in [0, 1) for each key; another `stream`, uint64, gives independent numbers of
+    the same keys."""
+    for i in range(len(keys)):
+        out[i] = uniform(np.uint64(mixed(keys[i]) ^ np.uint64(stream)))
+
+
+@jit
+def user_streams(seed: np.uint64, first: int, streams: Array) -> None:
+    """Write the stream of users first, first + 1, … under one seed."""
+    for i in range(len(streams)):
+        streams[i] = mixed(mixed(seed) + np.uint64(first + i) * _STEP)
+
+
+@jit
+def counted_keys(
+    streams: Array, episodes: Array, steps: Array, use: np.uint64, rows: Array, keys: Array
+) -> None:
+    """Write key i of user rows[i]: the hash of its stream, episode and step, and of what the draw
+    is for."""
+    for i in range(len(rows)):
+        row = rows[i]
+        key = mixed(streams[row] + np.uint64(episodes[row]) * _STEP)
+        key = mixed(key + np.uint64(steps[row]) * _STEP)
+        keys[i] = mixed(key + use * _STEP)
+
+
+@jit
+def draw_without_replacement(
+    keys: Array, rows: Array, items: Array, at: Array, drawn: Array
+) -> None:
+    """Write to drawn[rows[i]] as many different entries of `items` as it is wide, in the order of
+    chance, by keys[i].
+
+    The first places of a Fisher-Yates shuffle, swapped back in the end: `items` is as before, and a
+    user costs as many steps as are drawn, however many items there are. `at` holds the swaps, as
+    long as `drawn` is wide."""
+    width, n = drawn.shape[1], len(items)
+    for i in range(len(rows)):
+        row = rows[i]
+        for j in range(width):
+            # 32 bits scaled to a range of at most 2^31: no division, and a bias below 2^-32 per
+            # entry
+            draw = mixed(keys[i] + np.uint64(j) * _STEP) >> np.uint64(32)
+            other = j + np.int64((draw * np.uint64(n - j)) >> np.uint64(32))
+            at[j] = other
+            items[j], items[other] = items[other], items[j]
+            drawn[row, j] = items[j]
+        for j in range(width - 1, -1, -1):
+            other = at[j]
+            items[j], items[other] = items[other], items[j]
+
+
+@jit_part
+def hashed(key: np.uint32, index: np.uint32) -> Any:
+    """Return 32 bits that look random, of a key and a counter (the finaliser of MurmurHash3)."""
+    x = np.uint32(np.uint32(index) * np.uint32(0x9E3779B9)) ^ np.uint32(key)
+    x = np.uint32(np.uint32(x ^ np.uint32(x >> np.uint32(16))) * np.uint32(0x85EBCA6B))
+    x = np.uint32(np.uint32(x ^ np.uint32(x >> np.uint32(13))) * np.uint32(0xC2B2AE35))
+    return np.uint32(x ^ np.uint32(x >> np.uint32(16)))
+
+
+@jit_part
+def drop(
+    row: Array, first: np.uint32, key: np.uint32, threshold: np.uint32, scale: np.float32
+) -> None:
+    """Zero the entries whose bits lie below the threshold, scale the others; `first` is the counter
+    of row[0]."""
+    for j in range(len(row)):
+        kept = hashed(key, np.uint32(first + j)) >= threshold
+        row[j] = row[j] * scale if kept else ZERO
+
+
+@jit
+def drop_ids(
+    ids: Array, replacement: Array, key: np.uint32, threshold: np.uint32, result: Array
+) -> None:
+    """Copy ids, each replaced by replacement[id] where its bits lie below the threshold."""
+    for i in range(len(ids)):
+        dropped = hashed(key, np.uint32(i)) < threshold
+        result[i] = replacement[ids[i]] if dropped else ids[i]
