@@ -19,11 +19,10 @@ if TYPE_CHECKING:
     from fastgaum import errors
     from fastgaum.config import Config
     from fastgaum.logs.audit import audit
-    from fastgaum.logs.log import SessionLog
+    from fastgaum.logs.log import SessionLog, resplit
     from fastgaum.logs.read import load, read_log
     from fastgaum.logs.shard_writer import save_log
     from fastgaum.logs.shards import load_log
-    from fastgaum.logs.split import resplit
     from fastgaum.models.user_model import UserModel
     from fastgaum.reports.page import write_report
     from fastgaum.worlds.learned_world import LearnedWorld
@@ -63,7 +62,7 @@ _HOME = {
     "load": "fastgaum.logs.read",
     "load_log": "fastgaum.logs.shards",
     "read_log": "fastgaum.logs.read",
-    "resplit": "fastgaum.logs.split",
+    "resplit": "fastgaum.logs.log",
     "save_log": "fastgaum.logs.shard_writer",
     "synthesise": "fastgaum.worlds.synthetic",
     "write_report": "fastgaum.reports.page",

@@ -314,7 +314,7 @@ def build_command(
     (or year) before the choice."""
     check_log_output(out)
     check_outputs(json)
-    from fastgaum.logs.options import ReadOptions
+    from fastgaum.logs.schema import ReadOptions
     from fastgaum.logs.simulated_displays import as_rows, build_named
 
     fields = () if rule.candidate_field is None else (rule.candidate_field,)

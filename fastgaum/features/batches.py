@@ -37,9 +37,9 @@ from fastgaum.kernels.batching import (
     fill_rows,
     history_tokens,
 )
+from fastgaum.logs.fold import join_logs, slice_sessions
 from fastgaum.logs.log import SPLITS, FloatArray, IntArray, PackedArrays, SessionLog, SplitName
 from fastgaum.logs.shards import ShardedLog
-from fastgaum.logs.split import join_logs, slice_sessions
 
 RowArray = npt.NDArray[np.int64]
 Loaded = tuple[Sessions, RowArray]

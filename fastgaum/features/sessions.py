@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgaum.kernels import candidate_counts as kernels
+from fastgaum.logs.fold import pick_rows
 from fastgaum.logs.log import TRAIN, FloatArray, IntArray, PackedArrays, SessionLog
-from fastgaum.logs.split import pick_rows
 
 CHUNK_EVENTS = 50_000
 """events that are worked on at once: what a chunk needs besides its results stays within tens of

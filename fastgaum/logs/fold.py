@@ -1,10 +1,12 @@
 """From rows (one per displayed candidate) to a packed SessionLog, and back: duplicates are folded,
-order is dropped, views are counted, and all is checked."""
+order is dropped, views are counted, and all is checked. Packed logs are cut and joined."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +14,16 @@ import polars as pl
 
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.columns import Vocabulary, Where, encode_field, first_true, show
-from fastgaum.logs.log import NO_CLICK, SPLITS, FieldArray, IntArray, SessionLog
-from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
+from fastgaum.logs.log import (
+    FRACTIONS,
+    NO_CLICK,
+    SPLITS,
+    FieldArray,
+    IntArray,
+    SessionLog,
+    split_parts,
+)
+from fastgaum.logs.schema import DEFAULT_OPTIONS, ReadOptions
 
 MAX_ROWS = 2**31 - 1
 """offsets are int32, so a log holds at most this many candidates"""
@@ -265,3 +275,122 @@ def _decoded(values: FieldArray, categories: pl.Series | None) -> pl.Series:
     if categories is None:
         return pl.Series(values)
     return Vocabulary(categories).decode(values.astype(np.int32))
+
+
+def split_by_time(
+    first_order: pl.Series, fractions: Sequence[float] = FRACTIONS
+) -> npt.NDArray[np.int8]:
+    """Split of each session, shape (n_sessions,), by the time of its first event: the earliest
+    sessions train.
+
+    Sessions of one time keep their order in the log. Raises LogFormatError if all sessions start at
+    the same value: the event column then counts events within a session and is no time."""
+    if len(first_order) > 1 and first_order.n_unique() == 1:
+        raise LogFormatError(
+            "split='time' needs times that differ between sessions, every session starts at "
+            f"{show(first_order[0])}:"
+            " name a time column (columns={'event': 'NAME'}) or use split='user'"
+        )
+    split = np.empty(len(first_order), dtype=np.int8)
+    split[np.argsort(first_order.to_physical().to_numpy(), kind="stable")] = split_parts(
+        len(first_order), fractions
+    )
+    return split
+
+
+def pick_rows(offsets: IntArray, rows: IntArray) -> tuple[IntArray, IntArray]:
+    """Return the picked rows' own offsets, shape (n_rows + 1,), and the flat positions of their
+    entries.
+
+    >>> offsets, rows = np.array([0, 2, 3, 6], np.int32), np.array([2, 0], np.int32)
+    >>> [part.tolist() for part in pick_rows(offsets, rows)]
+    [[0, 3, 5], [3, 4, 5, 0, 1]]
+
+    Raises:
+        IndexError: a row does not exist.
+    """
+    # numba takes half a second to import, and most logs that are read are not cut
+    from fastgaum.kernels.batching import picked_size, ragged_index
+
+    offsets, rows = np.asarray(offsets), np.asarray(rows, dtype=np.int32)
+    n = picked_size(offsets, rows)
+    if n < 0:
+        raise IndexError(f"a row outside 0 … {len(offsets) - 2} was asked for")
+    picked, index = np.empty(len(rows) + 1, dtype=np.int32), np.empty(n, dtype=np.int32)
+    ragged_index(offsets, rows, picked, index)
+    return picked, index
+
+
+def slice_sessions(log: SessionLog, rows: npt.ArrayLike) -> SessionLog:
+    """Return the log of the given sessions, in the given order; items, users and categories keep
+    their codes.
+
+    `rows` are rows of `log`, shape (n_rows,). Raises IndexError for a row that is not in the log.
+    """
+    picked = np.asarray(rows)
+    if len(picked) and picked.dtype.kind not in "iu":
+        raise IndexError(
+            f"rows are {picked.dtype}, session numbers are required: np.flatnonzero makes them of "
+            "a mask"
+        )
+    if len(picked) and (picked.min() < 0 or picked.max() >= log.n_sessions):
+        raise IndexError(
+            f"rows go from {picked.min()} to {picked.max()}, the log has sessions 0 to "
+            f"{log.n_sessions - 1}"
+        )
+    picked = picked.astype(np.int32)
+    session_offsets, events = pick_rows(log.session_offsets, picked)
+    display_offsets, candidates = pick_rows(log.display_offsets, events)
+    return dataclasses.replace(
+        log,
+        session_offsets=session_offsets,
+        display_offsets=display_offsets,
+        items=log.items[candidates],
+        choices=log.choices[events],
+        split=log.split[picked],
+        users=log.users[picked],
+        session_ids=log.session_ids.gather(picked),
+        event_ids=log.event_ids.gather(events),
+        views=None if log.views is None else log.views[candidates],
+        candidate_fields={
+            name: values[candidates] for name, values in log.candidate_fields.items()
+        },
+    )
+
+
+def join_logs(parts: Sequence[SessionLog]) -> SessionLog:
+    """Return the sessions of all parts as one log; at least one part, all of the same items, fields
+    and categories.
+
+    Users of different parts are different users.
+    """
+    if len(parts) == 1:
+        return parts[0]
+
+    def offsets(each: Sequence[IntArray]) -> IntArray:
+        lengths = np.concatenate([np.diff(one) for one in each])
+        return np.concatenate(([0], np.cumsum(lengths, dtype=np.int64))).astype(np.int32)
+
+    def values(name: str) -> npt.NDArray[Any]:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    first = parts[0]
+    users = np.cumsum([0, *(int(part.users.max(initial=-1)) + 1 for part in parts[:-1])])
+    return dataclasses.replace(
+        first,
+        session_offsets=offsets([part.session_offsets for part in parts]),
+        display_offsets=offsets([part.display_offsets for part in parts]),
+        users=np.concatenate(
+            [part.users + start for part, start in zip(parts, users, strict=True)]
+        ).astype(np.int32),
+        session_ids=pl.concat([part.session_ids for part in parts]),
+        event_ids=pl.concat([part.event_ids for part in parts]),
+        views=None if first.views is None else values("views"),
+        candidate_fields={
+            name: np.concatenate([part.candidate_fields[name] for part in parts])
+            for name in first.candidate_fields
+        },
+        items=values("items"),
+        choices=values("choices"),
+        split=values("split"),
+    )

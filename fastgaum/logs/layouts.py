@@ -1,13 +1,13 @@
 """Public files of choices without display sets, recognised by their first line: MovieLens and
 LastFM-1K.
 
-    MovieLens 1M       ratings.dat  user::item::rating::time      movies.dat  item::title
-    (year)::genres, latin-1 MovieLens 100K     u.data       user, item, rating, time      u.item
-    item|title|01-Jan-1995|…, latin-1 MovieLens latest   ratings.csv  userId,movieId,rating,…
-    movies.csv  movieId,title (year),genres LastFM-1K
-    userid-timestamp-artid-artname-traid-traname.tsv: no header, ISO times
+    MovieLens 1M       ratings.dat  user::item::rating::time   movies.dat  item::title (year)::…
+    MovieLens 100K     u.data       user, item, rating, time   u.item      item|title|01-Jan-1995|…
+    MovieLens latest   ratings.csv  userId,movieId,rating,…    movies.csv  movieId,title (year),…
+    LastFM-1K          userid-timestamp-artid-artname-traid-traname.tsv: no header, ISO times
 
-Times are whole seconds since 1970 in the MovieLens files. A rating counts as a choice whatever its
+Times are whole seconds since 1970 in the MovieLens files, items are latin-1 in the first two. A
+rating counts as a choice whatever its
 stars say."""
 
 from __future__ import annotations

@@ -1,19 +1,23 @@
 """SessionLog: a log as a ragged two-level structure, session → event → candidate, without padding.
 
-A worked miniature: two sessions, the first of two events (3 and 2 candidates), the second of one (2
-    candidates).
+A worked miniature: two sessions, the first of two events (3 and 2 candidates), the second of one.
 
-    session_offsets [0, 2, 3]        event_of_session: session 0 holds events 0 and 1
-    display_offsets [0, 3, 5, 7]     event 0 displays candidates 0, 1, 2 items           [4, 0, 2,
-    0, 1, 3, 4] choices         [2, 0, -1]       event 0 chose candidate 2 (item 2), event 1 its
-    first, event 2 none
-"""
+    session_offsets [0, 2, 3]               session 0 holds events 0 and 1
+    display_offsets [0, 3, 5, 7]            event 0 displays candidates 0, 1, 2
+    items           [4, 0, 2, 0, 1, 3, 4]
+    choices         [2, 0, -1]              event 0 chose its third candidate, item 2; event 1 its
+                                            first; event 2 none
+
+A split is one of whole users, drawn at random: 50 % train, 25 % validation, 25 % test if no shares
+are given. The rules `half` and `other-half` make two runs that share no user: the users of one half
+train (three quarters of them) and validate, those of the other are the test split, and the other
+way round. Policies are trained in one run's world and judged in the other's."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -21,6 +25,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+
+from fastgaum.errors import ConfigError
 
 if TYPE_CHECKING:
     from fastgaum.kernels.candidate_counts import PackedSessions
@@ -291,3 +297,66 @@ def split_digest(split: npt.NDArray[np.int8]) -> str:
 def _feed_ids(digest: hashlib._Hash, ids: pl.Series) -> None:
     for start in range(0, len(ids), _IDS_AT_ONCE):
         digest.update(("\0".join(ids.slice(start, _IDS_AT_ONCE).to_list()) + "\0").encode())
+
+
+FRACTIONS = (0.5, 0.25, 0.25)
+HALF = (0.375, 0.125, 0.5)
+USER_RULES = ("user", "half", "other-half")
+"""rules that split whole users by a seed"""
+
+
+def resplit(log: SessionLog, seed: int, fractions: Sequence[float] = FRACTIONS) -> SessionLog:
+    """Return the log with a new split of whole users: all sessions of a user fall into one part.
+
+    `fractions` are the shares of users in train, validation and test and sum to 1 (ConfigError
+    otherwise). The same log, seed and fractions give the same split."""
+    return log.with_split(split_by_user(log.users, seed, fractions))
+
+
+def resplit_by(log: SessionLog, rule: str, seed: int) -> SessionLog:
+    """Return the log split by one of USER_RULES; `half` and `other-half` of one seed share no
+    training or validation user."""
+    return log.with_split(split_by_rule(log.users, rule, seed))
+
+
+def split_by_rule(users: IntArray, rule: str, seed: int) -> npt.NDArray[np.int8]:
+    """Split of each session, shape (n_sessions,), by one of USER_RULES."""
+    if rule == "user":
+        return split_by_user(users, seed)
+    return split_by_half(users, seed, rule == "other-half")
+
+
+def split_by_half(users: IntArray, seed: int, other: bool = False) -> npt.NDArray[np.int8]:
+    """Split of each session, shape (n_sessions,): one half of the users trains and validates, the
+    rest is the test split.
+
+    `other` swaps the halves: with the same seed, training and validation users of the two splits
+    are each other's test users. Of an odd number of users the one in the middle is in no half: it
+    is a test user of both."""
+    distinct, user_of_session = np.unique(users, return_inverse=True)
+    order = np.random.default_rng(seed).permutation(len(distinct))
+    parts = np.full(len(distinct), 2, np.int8)
+    half = order[-(len(order) // 2) :] if other else order[: len(order) // 2]
+    parts[half[: len(order) // 2]] = split_parts(len(order) // 2, (2 * HALF[0], 2 * HALF[1], 0))
+    return parts[user_of_session]
+
+
+def split_by_user(
+    users: IntArray, seed: int, fractions: Sequence[float] = FRACTIONS
+) -> npt.NDArray[np.int8]:
+    """Split of each session, shape (n_sessions,), drawn over its distinct users."""
+    distinct, user_of_session = np.unique(users, return_inverse=True)
+    parts = split_parts(len(distinct), fractions)
+    return parts[np.random.default_rng(seed).permutation(len(distinct))][user_of_session]
+
+
+def split_parts(n: int, fractions: Sequence[float]) -> npt.NDArray[np.int8]:
+    """Parts of n things in order, bounds rounded half up: n = 5 of (0.5, 0.25, 0.25) → [0, 0, 0, 1,
+    2]."""
+    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-9:
+        raise ConfigError(
+            f"fractions are {tuple(fractions)}, three shares of train, validation and test that "
+            "sum to 1 are required"
+        )
+    bounds = np.floor(np.cumsum(fractions[:2]) * n + 0.5).astype(np.int64)
+    return np.searchsorted(bounds, np.arange(n), side="right").astype(np.int8)

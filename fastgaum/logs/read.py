@@ -15,13 +15,19 @@ import polars as pl
 
 from fastgaum.errors import DatasetError, LogFormatError
 from fastgaum.logs.columns import attach_item_table
-from fastgaum.logs.fold import Packed, pack_rows
+from fastgaum.logs.fold import Packed, pack_rows, split_by_time
 from fastgaum.logs.layouts import recognise
-from fastgaum.logs.log import SessionLog
-from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
+from fastgaum.logs.log import USER_RULES, SessionLog, resplit, resplit_by
 from fastgaum.logs.registry import resolve, verify
 from fastgaum.logs.rows import candidate_rows
-from fastgaum.logs.schema import LogSchema, require_column, resolve_schema
+from fastgaum.logs.schema import (
+    DEFAULT_OPTIONS,
+    LogSchema,
+    ReadKeywords,
+    ReadOptions,
+    require_column,
+    resolve_schema,
+)
 from fastgaum.logs.shards import (
     AnyLog,
     ShardedLog,
@@ -30,7 +36,6 @@ from fastgaum.logs.shards import (
     load_log,
     open_shards,
 )
-from fastgaum.logs.split import USER_RULES, resplit, resplit_by, split_by_time
 from fastgaum.logs.tables import FileTable, open_table
 
 Stored = TypeVar("Stored", SessionLog, ShardedLog)

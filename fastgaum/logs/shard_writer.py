@@ -20,6 +20,7 @@ from fastgaum.decoder import one_line
 from fastgaum.errors import ConfigError, OutputError
 from fastgaum.files import atomic, sync_file, sync_folder
 from fastgaum.locks import name_lock
+from fastgaum.logs.fold import slice_sessions
 from fastgaum.logs.log import Digests, ItemCounts, SessionLog
 from fastgaum.logs.shard_files import (
     MANIFEST,
@@ -31,7 +32,6 @@ from fastgaum.logs.shard_files import (
     totals_of_splits,
 )
 from fastgaum.logs.shards import ShardedLog, is_saved_log, open_shards
-from fastgaum.logs.split import slice_sessions
 
 MOST_SHARDS = 99_999
 SHARD_CANDIDATES = 1 << 25

@@ -30,7 +30,7 @@ import polars as pl
 from fastgaum.decoder import READ_ERRORS, one_line
 from fastgaum.errors import LogFormatError
 from fastgaum.files import read_whole
-from fastgaum.logs.fold import MAX_ROWS
+from fastgaum.logs.fold import MAX_ROWS, join_logs
 from fastgaum.logs.log import (
     SPLITS,
     FieldArray,
@@ -39,6 +39,7 @@ from fastgaum.logs.log import (
     SessionLog,
     SplitName,
     fingerprint_of,
+    split_by_rule,
     split_digest,
 )
 from fastgaum.logs.shard_files import (
@@ -55,7 +56,6 @@ from fastgaum.logs.shard_files import (
     read_rows,
     totals_of_splits,
 )
-from fastgaum.logs.split import join_logs, split_by_rule
 
 
 @dataclass(frozen=True)

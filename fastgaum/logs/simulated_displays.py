@@ -24,14 +24,18 @@ import polars as pl
 from fastgaum.errors import ConfigError, DatasetError, LogFormatError
 from fastgaum.logs.columns import attach_item_table
 from fastgaum.logs.display_rules import ChoiceTable, DisplayRule, Events, display_sets, read_choices
-from fastgaum.logs.fold import MAX_ROWS, offsets_of, to_frame
+from fastgaum.logs.fold import MAX_ROWS, offsets_of, split_by_time, to_frame
 from fastgaum.logs.layouts import ItemKind, Source, find_choices
-from fastgaum.logs.log import IntArray, SessionLog
-from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
+from fastgaum.logs.log import IntArray, SessionLog, resplit
 from fastgaum.logs.registry import Located, dataset, names, resolve, verify
 from fastgaum.logs.rows import candidate_rows
-from fastgaum.logs.schema import require_column, resolve_schema
-from fastgaum.logs.split import resplit, split_by_time
+from fastgaum.logs.schema import (
+    DEFAULT_OPTIONS,
+    ReadKeywords,
+    ReadOptions,
+    require_column,
+    resolve_schema,
+)
 
 NEAREST = DisplayRule()
 RELEASE_TIME = "release_time"

@@ -23,9 +23,9 @@ from fastgaum.features.sessions import EncodedSessions, chunks
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.scoring import SCORING_SESSIONS, HeadScores, ScoredSessions
 from fastgaum.logs.columns import show
+from fastgaum.logs.fold import pick_rows
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.logs.shards import AnyLog
-from fastgaum.logs.split import pick_rows
 from fastgaum.metrics.evaluation import Evaluation, evaluate_heads
 from fastgaum.nets.regularisers import ChoiceDistribution, sample_candidates
 from fastgaum.nets.tensors import BatchTensors, to_tensors

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fastgaum.features.batches import Batch, bags_of_candidates
+from fastgaum.logs.fold import pick_rows
 from fastgaum.logs.log import IntArray
-from fastgaum.logs.split import pick_rows
 
 
 @dataclass(frozen=True)

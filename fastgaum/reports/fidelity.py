@@ -16,8 +16,8 @@ import numpy as np
 from fastgaum.baselines.registry import make_model
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.logs.audit import holm
+from fastgaum.logs.fold import slice_sessions
 from fastgaum.logs.log import SessionLog, SplitName
-from fastgaum.logs.split import slice_sessions
 from fastgaum.metrics.probabilities import candidate_outcomes, expected_calibration_error
 from fastgaum.models.choice_model import ChoiceModel, Head
 from fastgaum.models.user_model import UserModel

@@ -26,10 +26,9 @@ import torch
 from fastgaum.baselines.registry import check_model, make_model, setting_names
 from fastgaum.config import PRESETS, Config
 from fastgaum.errors import ConfigError, FastgaumError, NumericsError, did_you_mean
-from fastgaum.logs.log import SessionLog
+from fastgaum.logs.log import SessionLog, resplit
 from fastgaum.logs.shard_writer import save_log
 from fastgaum.logs.shards import load_log
-from fastgaum.logs.split import resplit
 from fastgaum.metrics.evaluation import Evaluation
 from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.user_model import UserModel

@@ -44,10 +44,9 @@ from fastgaum.kernels.synthetic import (
     simulate,
 )
 from fastgaum.logs.fold import to_frame
-from fastgaum.logs.log import IntArray, SessionLog
+from fastgaum.logs.log import IntArray, SessionLog, split_by_user
 from fastgaum.logs.shard_writer import require_shards, write_shards
 from fastgaum.logs.shards import ShardedLog, open_shards
-from fastgaum.logs.split import split_by_user
 from fastgaum.worlds.truth import Truth, truth_frame
 
 Float64Array = npt.NDArray[np.float64]

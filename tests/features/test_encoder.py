@@ -21,8 +21,7 @@ from fastgaum.kernels.candidate_counts import (
     count_items,
     counts_of_users,
 )
-from fastgaum.logs.log import SessionLog
-from fastgaum.logs.split import resplit
+from fastgaum.logs.log import SessionLog, resplit
 from tests.builders import random_log
 
 ARRAYS = [field.name for field in dataclasses.fields(EncodedSessions)]

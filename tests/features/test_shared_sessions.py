@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from fastgaum.features.batches import assemble
 from fastgaum.features.sessions import EncodedSessions, SharedSessions
 from fastgaum.features.space import FeatureSpace
-from fastgaum.logs.log import SessionLog
-from fastgaum.logs.split import resplit
+from fastgaum.logs.log import SessionLog, resplit
 from tests.builders import random_log
 
 

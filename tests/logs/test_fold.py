@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.errors import LogFormatError
-from fastgaum.logs.fold import to_frame
+from fastgaum.logs.fold import slice_sessions, to_frame
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_frame
-from fastgaum.logs.split import slice_sessions
 
 IDS = st.one_of(st.integers(-(2**70), 2**70).map(str), st.text("aB é-,'\"", min_size=1, max_size=4))
 CANDIDATE = st.tuples(

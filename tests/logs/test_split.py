@@ -5,8 +5,9 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.logs.fold import split_by_time
+from fastgaum.logs.log import resplit, split_by_half, split_by_user
 from fastgaum.logs.read import read_frame, read_log
-from fastgaum.logs.split import resplit, split_by_half, split_by_time, split_by_user
 
 
 def test_users_stay_whole_and_shares_are_kept() -> None:

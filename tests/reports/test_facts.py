@@ -19,8 +19,7 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import CheckpointError, ConfigError, DatasetError
-from fastgaum.logs.log import TRAIN, VALIDATION, SessionLog
-from fastgaum.logs.split import resplit
+from fastgaum.logs.log import TRAIN, VALIDATION, SessionLog, resplit
 from fastgaum.models.run_folder import train_run
 from fastgaum.models.user_model import UserModel
 from fastgaum.reports.facts import EDGES, report_facts

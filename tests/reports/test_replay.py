@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from fastgaum.errors import ConfigError
 from fastgaum.features.space import FeatureSpace
+from fastgaum.logs.fold import slice_sessions
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.split import slice_sessions
 from fastgaum.models.user_model import UserModel
 from fastgaum.reports.behaviour import ModelScores
 from fastgaum.worlds import replay as module

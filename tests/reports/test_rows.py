@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastgaum.logs.split import resplit
+from fastgaum.logs.log import resplit
 from fastgaum.metrics.evaluation import Evaluation, HeadFigures
 from fastgaum.metrics.intervals import Interval, paired_difference
 from fastgaum.reports.grid import RunFigures

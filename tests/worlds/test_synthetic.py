@@ -11,12 +11,12 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import ConfigError, DatasetError
+from fastgaum.logs.fold import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import load
 from fastgaum.logs.registry import data_root, dataset
 from fastgaum.logs.shard_writer import save_log
 from fastgaum.logs.shards import load_log
-from fastgaum.logs.split import slice_sessions
 from fastgaum.worlds.synthetic import SyntheticWorld, sample_frames, synthesise, world, write_sample
 from fastgaum.worlds.truth import (
     oracle_scores,
