@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ._jit import Array, jit_fast
+from .products import add, copy
 
 
 class BagArrays(NamedTuple):
@@ -64,27 +65,21 @@ def bag_linear(
         result[first:last] = 0
     for bag in range(first, last):
         row = result[bag]
-        for j in range(out):
-            row[j] += bias[j]
+        add(row, bias)
         if lifted:
-            for j in range(low):
-                sums[bag - first, j] = 0
+            sums[bag - first] = 0
             for i in range(offsets[bag], offsets[bag + 1]):
-                for j in range(low):
-                    sums[bag - first, j] += table[ids[i], j]
+                add(sums[bag - first], table[ids[i]])
         else:
             for i in range(offsets[bag], offsets[bag + 1]):
-                entry = table[ids[i]]
-                for j in range(out):
-                    row[j] += entry[j]
+                add(row, table[ids[i]])
     if lifted and last > first:
         # in loops: an array expression brings numba's broadcasting and its error texts, seconds of
         # compilation
         lift = np.empty((last - first, out), result.dtype)
         np.dot(sums, up, lift)
         for bag in range(first, last):
-            for j in range(out):
-                result[bag, j] += lift[bag - first, j]
+            add(result[bag], lift[bag - first])
 
 
 @jit_fast
@@ -101,8 +96,7 @@ def bag_linear_backward(
     low = table.shape[1]
     grad_bias[:] = 0
     for bag in range(len(grad)):
-        for j in range(grad.shape[1]):
-            grad_bias[j] += grad[bag, j]
+        add(grad_bias, grad[bag])
     if numbers.shape[1] > 0 and len(grad) > 0:
         np.dot(grad.T, numbers, grad_weight)
     else:
@@ -111,8 +105,7 @@ def bag_linear_backward(
         sums = np.zeros((len(grad), low), grad.dtype)
         for bag in range(len(grad)):
             for i in range(offsets[bag], offsets[bag + 1]):
-                for j in range(low):
-                    sums[bag, j] += table[ids[i], j]
+                add(sums[bag], table[ids[i]])
         np.dot(sums.T, grad, grad_up)
         np.dot(grad, up.T, grad_rows)
     else:
@@ -124,13 +117,11 @@ def place_rows(rows: Array, positions: Array, result: Array) -> None:
     """Write result[positions[i]] = rows[i] into zeros."""
     result[:] = 0
     for i in range(len(positions)):
-        for j in range(rows.shape[1]):
-            result[positions[i], j] = rows[i, j]
+        copy(result[positions[i]], rows[i])
 
 
 @jit_fast
 def take_rows(rows: Array, positions: Array, result: Array) -> None:
     """Write result[i] = rows[positions[i]]."""
     for i in range(len(positions)):
-        for j in range(rows.shape[1]):
-            result[i, j] = rows[positions[i], j]
+        copy(result[i], rows[positions[i]])

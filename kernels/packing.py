@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ._jit import Array, jit, jit_fast, jit_part
-from .products import copy
+from .products import add, copy
 
 
 class Sequences(NamedTuple):
@@ -170,11 +170,8 @@ def weight_gradient(
                 before[row - start] = 0
             else:
                 copy(before[row - start], h[row - 1])
-            for j in range(len(bias)):
-                bias[j] += grad_sums[row, j]
+            add(bias, grad_sums[row])
         np.dot(grad_sums[start:stop].T, before[: stop - start], product)
         for j in range(width):
-            for k in range(size):
-                grad_weight[j, k] += product[j, k]
-        for j in range(len(bias)):
-            grad_bias[j] += bias[j]
+            add(grad_weight[j], product[j])
+        add(grad_bias, bias)

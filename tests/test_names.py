@@ -16,7 +16,7 @@ import pytest
 
 from tests.test_house import ROOT, sources
 
-MOST_PARAMETERS, MOST_OF_A_KERNEL = 7, 12
+MOST_PARAMETERS = 7
 SHORTEST = 80
 """a file below so many lines has two importers, or is a part of the one that has it"""
 
@@ -26,7 +26,7 @@ SHARED_NAMES: dict[str, str] = {}
 MANY_PARAMETERS = {
     "fastgaum.reports.fidelity.fidelity": "a public verb: two values, and keywords with defaults",
 }
-"""functions of more than seven parameters (kernels: twelve), with the reason"""
+"""functions of more than seven parameters, with the reason"""
 
 SHORT_FILES = {
     "fastgaum.engine.dispatch": "strangers look for the choice of the engine by its file's name",
@@ -123,13 +123,12 @@ def test_no_module_is_needed_by_what_it_needs() -> None:
 def test_functions_take_few_parameters() -> None:
     many = {}
     for file, tree in TREES.items():
-        most = MOST_OF_A_KERNEL if ".kernels." in module_of(file) else MOST_PARAMETERS
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 arguments = node.args
                 n = sum(map(len, (arguments.posonlyargs, arguments.args, arguments.kwonlyargs)))
                 n -= bool(arguments.args) and arguments.args[0].arg in ("self", "cls")
-                if n > most:
+                if n > MOST_PARAMETERS:
                     many[f"{module_of(file)}.{node.name}"] = n
     assert {name: n for name, n in many.items() if name not in MANY_PARAMETERS} == {}
     assert sorted(set(MANY_PARAMETERS) - set(many)) == [], "no longer needed"

@@ -1,5 +1,5 @@
-"""The sparse optimiser step: slots, sums, and that it is AdamW where every row is named in every
-step."""
+"""The optimisers' steps: slots, sums, that the sparse step is AdamW where every row is named in every
+step, and that AdamW from a gradient's factors is `adam_dense`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from fastgaum.game.optimisers import StockOptimiser
 from fastgaum.kernels import optimiser as kernels
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.tensors import Bags
+
+RATES = kernels.AdamRates(*map(np.float32, (0.5, 1e-2, 1e-3, 0.9, 0.999, 0.1, 0.0316, 1e-8)))
 
 
 @settings(max_examples=40, deadline=None)
@@ -198,3 +200,37 @@ def test_a_row_that_waits_loses_no_weight_decay() -> None:
     assert torch.equal(table.data, torch.ones(3, 2))
     player.settle()
     torch.testing.assert_close(table.data, torch.full((3, 2), 0.95**4))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 40), st.integers(1, 50), st.integers(0, 30), st.integers(0, 3))
+def test_a_step_from_factors_is_adams(n: int, width: int, terms: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values, m, left, right = (
+        rng.standard_normal(shape, dtype=np.float32)
+        for shape in ((n, width), (n, width), (n, terms), (terms, width))
+    )
+    v = rng.random((n, width), dtype=np.float32)
+    expected = [part.copy().reshape(-1) for part in (values, m, v)]
+    kernels.adam_dense(kernels.AdamWeights(*expected), (left @ right).reshape(-1), RATES)
+    middle = n // 2
+    for part in ((0, middle), (middle, n)):
+        kernels.adam_product(*part, kernels.AdamWeights(values, m, v), left, right, RATES)
+    for found, wanted in zip((values, m, v), expected, strict=True):
+        np.testing.assert_allclose(found.reshape(-1), wanted, rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=20)
+@given(terms=st.integers(0, 20), n=st.integers(1, 40), width=st.integers(1, 50))
+def test_sum_of_squares_of_a_product(terms: int, n: int, width: int) -> None:
+    rng = np.random.default_rng(terms)
+    left, right = (
+        rng.standard_normal((n, terms), dtype=np.float32),
+        rng.standard_normal((terms, width), dtype=np.float32),
+    )
+    sums = np.full(2, np.nan)
+    kernels.product_squares(0, n // 2, left, right, 0, sums)
+    kernels.product_squares(n // 2, n, left, right, 1, sums)
+    assert sums.sum() == pytest.approx(
+        float(((left @ right).astype(np.float64) ** 2).sum()), rel=1e-5
+    )
