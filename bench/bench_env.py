@@ -23,10 +23,10 @@ import pytest
 from fastgaum import threads
 from fastgaum.bench.races import RATE, Bar, Race
 from fastgaum.bench.rivals.peers import PEERS, rate
+from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.learned_population import LearnedPopulation
 from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.synthetic import synthesise
 
 IDENTITY = {"protocol": "identity", "relations": False, "set_context": False}
 SETTINGS: dict[str, tuple[dict[str, Any], tuple[Bar, ...]]] = {

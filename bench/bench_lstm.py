@@ -30,7 +30,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_sequence
 from fastgaum.bench.races import Bar, Race, check
 from fastgaum.engine.recurrence import LstmLayer
 from fastgaum.engine.tables import Named, NamedRoom, SparseTable
-from fastgaum.worlds.synthetic import synthesise
+from fastgaum.logs.synthetic import synthesise
 
 Step = Callable[[], dict[str, Tensor] | None]
 N_ITEMS = 10_000

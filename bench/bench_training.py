@@ -27,10 +27,10 @@ from fastgaum.features.space import FeatureSpace
 from fastgaum.game.game import ReferenceGame
 from fastgaum.logs.read import load
 from fastgaum.logs.registry import find_log
+from fastgaum.logs.synthetic import synthesise
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import regulariser_of
 from fastgaum.nets.tensors import to_tensors
-from fastgaum.worlds.synthetic import synthesise
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def log_and_encoding(arguments: argparse.Namespace) -> dict[str, Any]:
     """Sizes and peaks of loading, fitting and encoding, seven candidates an event."""
     alone = _torch_alone()
     from fastgaum.features.space import FeatureSpace
-    from fastgaum.worlds.synthetic import synthesise
+    from fastgaum.logs.synthetic import synthesise
 
     events, items = arguments.events, arguments.items
     log = synthesise(events, preset="scale", n_items=items, mean_display=7.0)[0]
@@ -73,7 +73,7 @@ def log_and_encoding(arguments: argparse.Namespace) -> dict[str, Any]:
 def training(arguments: argparse.Namespace) -> dict[str, Any]:
     """One epoch of rounds at the paper's sizes, row-wise Adagrad for the tables."""
     alone = _torch_alone()
-    from fastgaum.worlds.synthetic import synthesise
+    from fastgaum.logs.synthetic import synthesise
 
     log = synthesise(arguments.events, preset="scale", n_items=arguments.items)[0]
     return _epoch(log, alone)
@@ -100,8 +100,8 @@ def growth(arguments: argparse.Namespace) -> dict[str, Any]:
     The log is small, so that an epoch is short: what an epoch leaves behind does not depend on
     that. Each leaves its row of the training table, about half a kilobyte. `flat` says that the
     interval lies below a page of memory per epoch, the least that resident memory shows."""
+    from fastgaum.logs.synthetic import synthesise
     from fastgaum.models.user_model import UserModel
-    from fastgaum.worlds.synthetic import synthesise
 
     log, _ = synthesise(4_000, preset="scale", n_items=1_000)
     epochs, watch = SETTLED + arguments.epochs, _Watch()
@@ -145,7 +145,7 @@ def _epoch(log: Any, alone: float) -> dict[str, Any]:
 def _write_rows(folder: Path, per_file: int, items: int) -> None:
     """Write files of rows, one per displayed candidate, as many as shards."""
     from fastgaum.logs.fold import to_frame
-    from fastgaum.worlds.synthetic import world
+    from fastgaum.logs.synthetic import world
 
     folder.mkdir()
     drawn = world("scale", n_items=items, mean_display=DISPLAYED)

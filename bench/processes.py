@@ -67,11 +67,11 @@ def rounds(preset: str, events: int, items: int) -> dict[str, float]:
     from fastgaum.engine.game import EngineGame
     from fastgaum.features.batches import batches
     from fastgaum.features.space import FeatureSpace
+    from fastgaum.logs.synthetic import synthesise
     from fastgaum.nets.networks import Networks
     from fastgaum.nets.regularisers import regulariser_of
     from fastgaum.nets.tensors import to_tensors
     from fastgaum.processes import launched
-    from fastgaum.worlds.synthetic import synthesise
 
     torch.set_num_threads(1)
     log = synthesise(events // 5, preset="scale", n_items=items, seed=0)[0]

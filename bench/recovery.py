@@ -16,8 +16,8 @@ import torch
 from scipy.stats import spearmanr
 
 from fastgaum.logs.fold import pick_rows
+from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
-from fastgaum.worlds.synthetic import synthesise
 from fastgaum.worlds.truth import oracle_scores
 
 

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from fastgaum.logs.read import load, read_log
     from fastgaum.logs.shard_writer import save_log
     from fastgaum.logs.shards import load_log
+    from fastgaum.logs.synthetic import synthesise
     from fastgaum.models.user_model import UserModel
     from fastgaum.reports.page import write_report
     from fastgaum.worlds.learned_world import LearnedWorld
     from fastgaum.worlds.single_env import UserEnv
-    from fastgaum.worlds.synthetic import synthesise
     from fastgaum.worlds.vector_env import UserVectorEnv
 
     __version__: str
@@ -64,7 +64,7 @@ _HOME = {
     "read_log": "fastgaum.logs.read",
     "resplit": "fastgaum.logs.log",
     "save_log": "fastgaum.logs.shard_writer",
-    "synthesise": "fastgaum.worlds.synthetic",
+    "synthesise": "fastgaum.logs.synthetic",
     "write_report": "fastgaum.reports.page",
 }
 

@@ -6,7 +6,7 @@ slates that a world shows. `columns` says where each number is written, -1 for o
 for.
 
 To add a number: its name and its value here, its place in `CONTEXT_NUMBERS` of
-fastgaum/features/numbers.py, and what it counts, if that is new, in candidate_counts.py."""
+fastgaum/features/encoder.py, and what it counts, if that is new, in candidate_counts.py."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def numbers_of_training(displays: int, choices: int, expected: float, prior_rate
 
 @jit_part
 def numbers_of_relations(sums: Array, n_others: int, share: float) -> Any:
-    """RELATION_NUMBERS of a candidate; sums: what pairs say of it, as in numbers.py; n_others:
+    """RELATION_NUMBERS of a candidate; sums: what pairs say of it, as in `Relations`; n_others:
     other candidates of its display set.
 
     share: 1 for a display set. The sums over a pool times k - 1 over n_others are what a set of k,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fastgaum.logs.shard_writer import save_log
 from fastgaum.logs.shards import load_log
-from fastgaum.worlds.synthetic import synthesise
+from fastgaum.logs.synthetic import synthesise
 
 SAVE = """
 import sys

@@ -70,7 +70,7 @@ def shortened(argv: list[str]) -> list[str]:
 def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to work in, with a log and without any data set at hand."""
     from fastgaum.logs.fold import to_frame
-    from fastgaum.worlds.synthetic import synthesise
+    from fastgaum.logs.synthetic import synthesise
 
     columns = ("session", "event", "item", "chosen")
     to_frame(synthesise(400, preset="sample", seed=3)[0]).select(columns).write_csv(
@@ -161,7 +161,7 @@ def test_anchors_are_read_as_they_are_made(tmp_path: Path) -> None:
 
 def test_every_preset_role_run_file_and_command_is_documented() -> None:
     from fastgaum.config import PRESETS
-    from fastgaum.logs.schema import ROLE_NAMES
+    from fastgaum.logs.options import ROLE_NAMES
     from fastgaum.models.run_folder import RUN_FILES
 
     text = {

@@ -15,9 +15,9 @@ import pytest
 from fastgaum.baselines import floors
 from fastgaum.cli.app import main
 from fastgaum.errors import NumericsError
+from fastgaum.logs.synthetic import synthesise
 from fastgaum.reports.grid import RunFailure, RunFigures, grid_runs
 from fastgaum.reports.reproduce import run_grid
-from fastgaum.worlds.synthetic import synthesise
 
 QUICK = {"epochs": 2, "warm_start": 2, "batch_sessions": 256}
 SET = [word for key, value in QUICK.items() for word in ("--set", f"{key}={value}")]

@@ -314,7 +314,7 @@ def build_command(
     (or year) before the choice."""
     check_log_output(out)
     check_outputs(json)
-    from fastgaum.logs.schema import ReadOptions
+    from fastgaum.logs.options import ReadOptions
     from fastgaum.logs.simulated_displays import as_rows, build_named
 
     fields = () if rule.candidate_field is None else (rule.candidate_field,)
@@ -358,14 +358,14 @@ def synth_command(
     check_outputs(json)
     if shards is not None:
         check_shards_folder(out)
-        from fastgaum.worlds.synthetic import synthesise_shards
+        from fastgaum.logs.shard_writer import synthesise_shards
 
         with Waiting("drawing"):
             written = synthesise_shards(events, out, shards, **world.options())
         _finish_shards(out, written, json)
         return
     check_log_output(out)
-    from fastgaum.worlds.synthetic import synthesise
+    from fastgaum.logs.synthetic import synthesise
     from fastgaum.worlds.truth import oracle_scores, truth_path, write_truth
 
     check_outputs(truth_path(out))

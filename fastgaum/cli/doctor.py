@@ -163,8 +163,8 @@ def _network_learns() -> None:
 
 def _training_runs() -> None:
     """Train on a tiny synthetic log for an epoch and rank with the result."""
+    from fastgaum.logs.synthetic import synthesise
     from fastgaum.models.user_model import UserModel
-    from fastgaum.worlds.synthetic import synthesise
 
     log, _ = synthesise(200, preset="sample")
     model = UserModel.from_preset("fastgaum", epochs=1, warm_start=1, device="cpu")

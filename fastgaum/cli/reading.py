@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from fastgaum.errors import CheckpointError, ConfigError
-from fastgaum.logs.schema import DEFAULT_OPTIONS, OPTIONS, ReadOptions, columns_of, option_name
+from fastgaum.logs.options import DEFAULT_OPTIONS, OPTIONS, ReadOptions, columns_of, option_name
 from fastgaum.untrusted import parse_json, read_text
 
 if TYPE_CHECKING:

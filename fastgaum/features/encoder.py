@@ -1,25 +1,23 @@
-"""Encoder: a feature space applied to one log, a chunk of sessions at a time.
+"""Encoder: a feature space applied to one log, a chunk of sessions at a time; and the numbers of a
+candidate by name: which there are, and in which columns they stand.
+
+Each formula is written once, in kernels/candidate_formulas.py. `Encoder` applies it to all
+candidates of a log at once, for training and evaluation; a world applies it to the slate that it
+shows, step by step. tests/features/test_numbers.py holds both to the same numbers.
 
 What all chunks share (rows of items, the training sessions of each user) is made once, on first
 use. A session's bags are the same whatever other sessions are encoded beside it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from fastgaum.errors import LogFormatError
-from fastgaum.features.numbers import (
-    LOG_VIEWS,
-    Relations,
-    UsersOwn,
-    log_views,
-    number_columns,
-    totals_of,
-    varying_columns,
-)
 from fastgaum.features.sessions import (
     EncodedSessions,
     Selection,
@@ -32,12 +30,18 @@ from fastgaum.features.sessions import (
 )
 from fastgaum.kernels import candidate_formulas as kernels
 from fastgaum.kernels.batching import picked_size
-from fastgaum.kernels.candidate_formulas import RELATION_NUMBERS, SESSION_NUMBERS, TRAINING_NUMBERS
+from fastgaum.kernels.candidate_counts import PackedSessions, TrainingTotals
+from fastgaum.kernels.candidate_formulas import (
+    RELATION_NUMBERS,
+    SESSION_NUMBERS,
+    TRAINING_NUMBERS,
+    training_numbers,
+)
 from fastgaum.logs.columns import MOST_NUMBER, Vocabulary, show
-from fastgaum.logs.log import FloatArray, IntArray, SessionLog
+from fastgaum.logs.log import FloatArray, IntArray, ItemCounts, SessionLog
 
 if TYPE_CHECKING:
-    from fastgaum.features.space import CategoricalField, FeatureSpace
+    from fastgaum.features.space import CategoricalField, FeatureSpace, Relations
     from fastgaum.logs.shards import AnyLog
 
 NO_CLICK_ID = 0
@@ -157,6 +161,37 @@ class Encoder:
             TrainingSessions.of(self.log)
             if self.whole.fingerprint == self.space.fingerprint
             else None
+        )
+
+    def moments(self) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """Mean, standard deviation, least and most of each number over training candidates, chunk
+        by chunk (Chan et al. 1979)."""
+        count, mean, squares = 0, np.zeros(0), np.zeros(0)
+        least, most = np.zeros(0, np.float32), np.zeros(0, np.float32)
+        # without numbers nothing is read
+        for part in self.whole.parts() if self.space.number_names else ():
+            of_part, train = self.on(part), part.sessions_in("train")
+            for chunk in chunks(part, train) if len(train) else ():
+                numbers = of_part.numbers(select_sessions(part, chunk))
+                n, latest = len(numbers), numbers.mean(axis=0, dtype=np.float64)
+                spread = n * numbers.var(axis=0, dtype=np.float64)
+                if count == 0:
+                    count, mean, squares = n, latest, spread
+                    least, most = numbers.min(axis=0), numbers.max(axis=0)
+                    continue
+                shift = latest - mean
+                mean = mean + shift * (n / (count + n))
+                squares = squares + spread + shift**2 * (count * n / (count + n))
+                least, most = (
+                    np.minimum(least, numbers.min(axis=0)),
+                    np.maximum(most, numbers.max(axis=0)),
+                )
+                count += n
+        return (
+            mean.astype(np.float32),
+            np.sqrt(squares / max(count, 1)).astype(np.float32),
+            least,
+            most,
         )
 
     def _write_ids(self, part: Selection, ids: IntArray) -> None:
@@ -283,3 +318,81 @@ class Encoder:
             number_columns(RELATION_NUMBERS, self.space.number_names),
             numbers,
         )
+
+
+CONTEXT_NUMBERS = (
+    *("displayed_before", "chosen_before", "log_displays", "log_choices", "choice_rate"),
+    *("choice_lift", "never_seen", "never_chosen", "log_set_size", "event_number"),
+)
+"""SESSION_NUMBERS and TRAINING_NUMBERS in the order in which a candidate has them"""
+SAME_FOR_SET = ("log_set_size", "event_number")
+"""numbers that all candidates of a display set share: relative to their mean they are nothing"""
+LOG_VIEWS = "log_views"
+
+
+def made_numbers(protocol: str, relations: bool) -> tuple[str, ...]:
+    """Names of the numbers that are made, in order; a log's own numeric fields follow them."""
+    return (
+        *(CONTEXT_NUMBERS if protocol != "identity" else ()),
+        *(RELATION_NUMBERS if relations else ()),
+        *((LOG_VIEWS,) if protocol == "views" else ()),
+    )
+
+
+def number_names(log: AnyLog, protocol: str, relations: bool) -> tuple[str, ...]:
+    """Names of a log's numbers: those that are made, then its own."""
+    names = made_numbers(protocol, relations)
+    declared = [*log.item_fields, *log.candidate_fields]
+    clash = sorted(set(names) & set(declared) | ({"item", "position"} & set(declared)))
+    if clash:
+        raise LogFormatError(
+            f"field name '{clash[0]}' is one of the built-in fields: rename the column"
+        )
+    return (*names, *sorted(name for name in declared if name not in log.categories))
+
+
+def number_columns(wanted: Sequence[str], number_names: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Column of each wanted number, -1 for one that is not there, shape (len(wanted),)."""
+    at = {name: column for column, name in enumerate(number_names)}
+    return np.array([at.get(name, -1) for name in wanted], np.int64)
+
+
+def varying_columns(number_names: Sequence[str], set_context: bool) -> npt.NDArray[np.int64]:
+    """Columns of the numbers that also come less their mean over the display set, in the order of
+    those copies."""
+    names = number_names if set_context else ()
+    return np.array([at for at, name in enumerate(names) if name not in SAME_FOR_SET], np.int64)
+
+
+def totals_of(counts: ItemCounts, space_rows: IntArray) -> TrainingTotals:
+    """Training counts of the items in those rows, (n,) each; zeros for an unknown item, row -1."""
+    known = space_rows >= 0
+    return TrainingTotals(
+        np.where(known, counts.displays[space_rows], 0),
+        np.where(known, counts.choices[space_rows], 0),
+        np.where(known, counts.expected[space_rows], 0.0),
+    )
+
+
+def item_numbers(totals: TrainingTotals, prior_rate: float) -> FloatArray:
+    """TRAINING_NUMBERS of n items, shape (n, 6)."""
+    numbers = np.empty((len(totals.displays), len(TRAINING_NUMBERS)), np.float32)
+    training_numbers(totals, prior_rate, np.arange(len(TRAINING_NUMBERS)), numbers)
+    return numbers
+
+
+def log_views(views: npt.NDArray[np.number]) -> npt.NDArray[np.floating]:
+    """The number that protocol `views` makes of view counts (each at least 1), shape (n,)."""
+    numbers: npt.NDArray[np.floating] = np.log(views)
+    return numbers
+
+
+class UsersOwn(NamedTuple):
+    """The training sessions of the users of a part of the training log."""
+
+    sessions: PackedSessions
+    """with space rows as items"""
+    users: IntArray
+    """user of each of their events, 0 to n − 1"""
+    part_users: IntArray
+    """user of each event of the part, likewise"""

@@ -23,7 +23,7 @@ from fastgaum.logs.log import (
     SessionLog,
     split_parts,
 )
-from fastgaum.logs.schema import DEFAULT_OPTIONS, ReadOptions
+from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
 
 MAX_ROWS = 2**31 - 1
 """offsets are int32, so a log holds at most this many candidates"""

@@ -18,9 +18,7 @@ from fastgaum.logs.columns import attach_item_table
 from fastgaum.logs.fold import Packed, pack_rows, split_by_time
 from fastgaum.logs.layouts import recognise
 from fastgaum.logs.log import USER_RULES, SessionLog, resplit, resplit_by
-from fastgaum.logs.registry import resolve, verify
-from fastgaum.logs.rows import candidate_rows
-from fastgaum.logs.schema import (
+from fastgaum.logs.options import (
     DEFAULT_OPTIONS,
     LogSchema,
     ReadKeywords,
@@ -28,6 +26,8 @@ from fastgaum.logs.schema import (
     require_column,
     resolve_schema,
 )
+from fastgaum.logs.registry import resolve, verify
+from fastgaum.logs.rows import candidate_rows
 from fastgaum.logs.shards import (
     AnyLog,
     ShardedLog,

@@ -24,7 +24,7 @@ import msgspec
 from fastgaum.errors import DatasetError, OutputError, did_you_mean
 from fastgaum.files import atomic
 from fastgaum.locks import name_lock
-from fastgaum.logs.schema import DEFAULT_OPTIONS, ReadOptions
+from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
 from fastgaum.untrusted import parse_toml
 
 DATA_DIR = "FASTGAUM_DATA_DIR"

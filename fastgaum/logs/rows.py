@@ -20,7 +20,7 @@ from fastgaum.logs.columns import (
     show,
 )
 from fastgaum.logs.fold import Rows, check_size, two_choices
-from fastgaum.logs.schema import ChoiceRule, LogSchema, ReadOptions, is_list
+from fastgaum.logs.options import ChoiceRule, LogSchema, ReadOptions, is_list
 
 NameEvent = Callable[[int], str]
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -32,6 +34,7 @@ from fastgaum.logs.shard_files import (
     totals_of_splits,
 )
 from fastgaum.logs.shards import ShardedLog, is_saved_log, open_shards
+from fastgaum.logs.synthetic import world
 
 MOST_SHARDS = 99_999
 SHARD_CANDIDATES = 1 << 25
@@ -230,6 +233,25 @@ def _write_log(log: SessionLog, folder: str | os.PathLike[str], n_shards: int) -
             part = slice_sessions(log, np.flatnonzero(bucket == number))
             codes = np.unique(part.users, return_inverse=True)[1].astype(np.int32)
             writer.add(dataclasses.replace(part, users=codes))
+
+
+def synthesise_shards(
+    n_events: int,
+    folder: str | os.PathLike[str],
+    n_shards: int,
+    *,
+    preset: str = "default",
+    **changes: Any,
+) -> ShardedLog:
+    """Draw a log as `synthetic.synthesise` does, part by part, each a shard; return it opened.
+    Raises ConfigError for an impossible world or number of shards; OutputError."""
+    require_shards(n_shards)
+    drawn = world(preset, **changes)
+    bounds = np.linspace(0, n_events, n_shards + 1).astype(np.int64).tolist()
+    with write_shards(folder, drawn.draw_part(1, n_shards)) as writer:
+        for part, (start, stop) in enumerate(itertools.pairwise(bounds)):
+            writer.add(drawn.draw_part(stop - start, part))
+    return open_shards(folder)
 
 
 def _rows(part: SessionLog) -> pl.DataFrame:

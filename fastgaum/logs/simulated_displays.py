@@ -27,15 +27,15 @@ from fastgaum.logs.display_rules import ChoiceTable, DisplayRule, Events, displa
 from fastgaum.logs.fold import MAX_ROWS, offsets_of, split_by_time, to_frame
 from fastgaum.logs.layouts import ItemKind, Source, find_choices
 from fastgaum.logs.log import IntArray, SessionLog, resplit
-from fastgaum.logs.registry import Located, dataset, names, resolve, verify
-from fastgaum.logs.rows import candidate_rows
-from fastgaum.logs.schema import (
+from fastgaum.logs.options import (
     DEFAULT_OPTIONS,
     ReadKeywords,
     ReadOptions,
     require_column,
     resolve_schema,
 )
+from fastgaum.logs.registry import Located, dataset, names, resolve, verify
+from fastgaum.logs.rows import candidate_rows
 
 NEAREST = DisplayRule()
 RELEASE_TIME = "release_time"

@@ -25,7 +25,7 @@ from fastgaum.decoder import (
     try_header,
 )
 from fastgaum.errors import LogFormatError, did_you_mean
-from fastgaum.logs.schema import LogSchema, is_list
+from fastgaum.logs.options import LogSchema, is_list
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
 EXTENSIONS = (*SEPARATORS, *PARQUET, *ARROW)

@@ -12,9 +12,7 @@ import numpy as np
 from fastgaum.errors import ConfigError
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.logs.log import FloatArray
-from fastgaum.metrics.intervals import Interval, bootstrap_mean, paired_difference
-from fastgaum.metrics.precision import nontrivial_mean, precision_at_k, random_floor, user_mean
-from fastgaum.metrics.probabilities import (
+from fastgaum.metrics.calibration import (
     NoClickCalibration,
     brier_score,
     candidate_outcomes,
@@ -22,6 +20,8 @@ from fastgaum.metrics.probabilities import (
     expected_calibration_error,
     no_click_calibration,
 )
+from fastgaum.metrics.intervals import Interval, bootstrap_mean, paired_difference
+from fastgaum.metrics.precision import nontrivial_mean, precision_at_k, random_floor, user_mean
 
 MIN_PROB = 1e-6
 """smaller probabilities count as this one in a NLL, so that a sparse distribution's is finite; it

@@ -16,8 +16,8 @@ import torch
 from fastgaum.checkpoint import State, check_weights, damage_named, load_state, save_state
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, did_you_mean
-from fastgaum.features.numbers import Relations, made_numbers
-from fastgaum.features.space import CategoricalField, FeatureSpace
+from fastgaum.features.encoder import made_numbers
+from fastgaum.features.space import CategoricalField, FeatureSpace, Relations
 from fastgaum.kernels.relations import PairCounts
 from fastgaum.logs.log import ItemCounts
 from fastgaum.nets.networks import Networks

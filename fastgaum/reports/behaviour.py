@@ -18,10 +18,10 @@ from fastgaum.features.sessions import counts_before, select_sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import IntArray, SessionLog
+from fastgaum.metrics.calibration import candidate_outcomes, choice_nll
 from fastgaum.metrics.evaluation import MIN_PROB
 from fastgaum.metrics.intervals import AnyArray, Statistic, Sums, cut, ratio
 from fastgaum.metrics.precision import Float64Array
-from fastgaum.metrics.probabilities import candidate_outcomes, choice_nll
 from fastgaum.models.choice_model import ChoiceModel, Head
 
 MOST_EVENTS = 6

@@ -19,9 +19,9 @@ import polars as pl
 from fastgaum.baselines.floors import Precisions, floor_precisions
 from fastgaum.errors import ConfigError
 from fastgaum.logs.log import IntArray, ItemCounts, SessionLog, SplitName
+from fastgaum.metrics.calibration import candidate_outcomes
 from fastgaum.metrics.intervals import bootstrap_mean, cut
 from fastgaum.metrics.precision import Float64Array
-from fastgaum.metrics.probabilities import candidate_outcomes
 from fastgaum.reports.log_facts import log_facts
 from fastgaum.reports.table import Json, finite
 from fastgaum.reports.trained_run import (

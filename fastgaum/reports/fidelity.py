@@ -18,7 +18,7 @@ from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.logs.audit import holm
 from fastgaum.logs.fold import slice_sessions
 from fastgaum.logs.log import SessionLog, SplitName
-from fastgaum.metrics.probabilities import candidate_outcomes, expected_calibration_error
+from fastgaum.metrics.calibration import candidate_outcomes, expected_calibration_error
 from fastgaum.models.choice_model import ChoiceModel, Head
 from fastgaum.models.user_model import UserModel
 from fastgaum.reports.behaviour import Context, ModelScores, reliability_curve, statistics_of

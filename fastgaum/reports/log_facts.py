@@ -19,10 +19,11 @@ from fastgaum.logs.audit import audit
 from fastgaum.logs.audit_rules import EARLIER_DISPLAYS
 from fastgaum.logs.log import SPLITS, IntArray, SessionLog, SplitName
 from fastgaum.logs.registry import dataset, names
+from fastgaum.logs.synthetic import Truth
 from fastgaum.metrics.precision import micro_mean
 from fastgaum.reports.grid import split_log
 from fastgaum.reports.table import Json
-from fastgaum.worlds.truth import Truth, oracle_scores
+from fastgaum.worlds.truth import oracle_scores
 
 
 def log_facts(

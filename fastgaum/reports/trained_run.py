@@ -23,10 +23,10 @@ from fastgaum.game.loop import EpochRow
 from fastgaum.game.scoring import HeadScores, ScoredSessions
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import IntArray, SessionLog, SplitName
+from fastgaum.metrics.calibration import choice_nll
 from fastgaum.metrics.evaluation import MIN_PROB, Evaluation, evaluate_heads
 from fastgaum.metrics.intervals import Interval, paired_difference
 from fastgaum.metrics.precision import Float64Array
-from fastgaum.metrics.probabilities import choice_nll
 from fastgaum.models.user_model import UserModel
 from fastgaum.reports.table import Json
 from fastgaum.untrusted import parse_json, read_text

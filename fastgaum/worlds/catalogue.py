@@ -17,8 +17,14 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import ConfigError
-from fastgaum.features.encoder import N_RESERVED
-from fastgaum.features.numbers import LOG_VIEWS, item_numbers, log_views, number_columns, totals_of
+from fastgaum.features.encoder import (
+    LOG_VIEWS,
+    N_RESERVED,
+    item_numbers,
+    log_views,
+    number_columns,
+    totals_of,
+)
 from fastgaum.features.sessions import Selection, select_sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_formulas import RELATION_NUMBERS, SESSION_NUMBERS, TRAINING_NUMBERS

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgaum.errors import ConfigError
-from fastgaum.worlds.synthetic import SyntheticWorld
+from fastgaum.logs.synthetic import SyntheticWorld
 from fastgaum.worlds.true_world import Bait, TruePopulation, TrueWorld
 from fastgaum.worlds.world import FloatArray, IntArray
 

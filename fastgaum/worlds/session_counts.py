@@ -8,7 +8,8 @@ from copy import copy
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum.features.numbers import WINDOW, number_columns, varying_columns
+from fastgaum.features.encoder import number_columns, varying_columns
+from fastgaum.features.space import WINDOW
 from fastgaum.kernels import candidate_counts as counting
 from fastgaum.kernels import candidate_formulas as kernels
 from fastgaum.kernels.candidate_formulas import RELATION_NUMBERS, SESSION_NUMBERS

@@ -22,7 +22,7 @@ import polars as pl
 from fastgaum import threads
 from fastgaum.errors import ConfigError
 from fastgaum.kernels import synthetic as kernels
-from fastgaum.worlds.synthetic import SyntheticWorld, item_names
+from fastgaum.logs.synthetic import SyntheticWorld, item_names
 from fastgaum.worlds.world import (
     FloatArray,
     IntArray,

@@ -1,5 +1,5 @@
-"""What only the synthetic world knows: the true utilities and probabilities, and what they score on
-the log."""
+"""What the truth of the synthetic world scores on its log, how it is written and read; and the
+bundled sample, a log of that world and its truth."""
 
 from __future__ import annotations
 
@@ -14,30 +14,11 @@ from fastgaum.decoder import read_small_parquet
 from fastgaum.errors import DatasetError, LogFormatError
 from fastgaum.files import atomic
 from fastgaum.kernels.ranking import rank_counts
-from fastgaum.logs.log import FloatArray, SessionLog, SplitName
+from fastgaum.logs.fold import to_frame
+from fastgaum.logs.log import SessionLog, SplitName
+from fastgaum.logs.synthetic import KEYS, Truth, synthesise, truth_frame, truth_keys
 
 Float64Array = npt.NDArray[np.float64]
-KEYS = ("session", "event", "item")
-
-
-@dataclass(frozen=True)
-class Truth:
-    """The truth about every event of a log, in the log's own order."""
-
-    utility: FloatArray
-    """u(s, a) of each candidate, no click being 0, shape (n_candidates,)"""
-    probability: FloatArray
-    """true probability that the candidate is chosen, shape (n_candidates,)"""
-    outside_probability: FloatArray
-    """true probability of no click, 0 where it is not offered, shape (n_events,)"""
-
-    def log_probs(self) -> tuple[Float64Array, Float64Array]:
-        """Natural logarithms of probability (n_candidates,) and outside_probability (n_events,);
-        −inf for 0."""
-        with np.errstate(divide="ignore"):
-            return np.log(self.probability.astype(np.float64)), np.log(
-                self.outside_probability.astype(np.float64)
-            )
 
 
 @dataclass(frozen=True)
@@ -80,14 +61,6 @@ def outcome_log_probs(log: SessionLog, truth: Truth) -> Float64Array:
     return values
 
 
-def truth_frame(log: SessionLog, truth: Truth) -> pl.DataFrame:
-    """Return the truth as rows: session, event (its position in the session), item, utility,
-    probability."""
-    return _keys(log).with_columns(
-        pl.Series("utility", truth.utility), pl.Series("probability", truth.probability)
-    )
-
-
 def write_truth(log: SessionLog, truth: Truth, path: str | Path) -> None:
     """Write `truth_frame` as parquet, beside the target first and then renamed. Raises
     OutputError."""
@@ -110,7 +83,7 @@ def read_truth(path: str | Path, log: SessionLog) -> Truth:
             f"'{path}' is no truth of a log: {str(error).splitlines()[0]}; columns "
             f"{', '.join(wanted)} are required"
         ) from None
-    keys = _keys(log)
+    keys = truth_keys(log)
     if not frame.select(KEYS).equals(keys):
         try:
             frame = keys.join(
@@ -155,18 +128,28 @@ def truth_beside(path: str | Path) -> Path | None:
     return sample if path.name == "sample.parquet" and sample.is_file() else None
 
 
-def _keys(log: SessionLog) -> pl.DataFrame:
-    event_of_candidate = log.event_of_candidate()
-    session_of_event = log.session_of_event
-    positions = np.arange(log.n_events, dtype=np.int32) - log.session_offsets[:-1][session_of_event]
-    return pl.DataFrame(
-        {
-            "session": log.session_ids.gather(session_of_event[event_of_candidate]),
-            "event": positions[event_of_candidate],
-            "item": log.item_ids.gather(log.items),
-        }
-    )
-
-
 def _mean(values: npt.NDArray[np.floating]) -> float:
     return float(values.mean()) if len(values) else float("nan")
+
+
+SAMPLE_EVENTS = 2_000
+
+
+def sample_frames() -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the bundled sample (session, event, item, chosen, split) and its truth, both one row
+    per candidate."""
+    log, truth = synthesise(SAMPLE_EVENTS, preset="sample")
+    frame = to_frame(log).select("session", "event", "item", "chosen", "split")
+    return frame, truth_frame(log, truth)
+
+
+def write_sample(folder: str | Path) -> None:
+    """Write the bundled sample to `folder`: sample.parquet and truth.parquet. Raises
+    OutputError."""
+    for name, frame in zip(("sample", "truth"), sample_frames(), strict=True):
+        with atomic(Path(folder) / f"{name}.parquet") as path:
+            frame.write_parquet(path, compression="zstd", compression_level=19)
+
+
+if __name__ == "__main__":
+    write_sample(Path(__file__).parents[2] / "data" / "sample")

@@ -15,10 +15,10 @@ from fastgaum.baselines.base import Baseline
 from fastgaum.baselines.registry import load_model
 from fastgaum.features.batches import assemble
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.synthetic import synthesise
 from fastgaum.metrics.intervals import paired_difference
 from fastgaum.metrics.precision import precision_at_k
 from fastgaum.nets.tensors import chosen_bags, to_tensors
-from fastgaum.worlds.synthetic import synthesise
 from tests.builders import log_of, permuted_within_sets, random_log
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from fastgaum.cli.app import main
 from fastgaum.logs.fold import to_frame
-from fastgaum.worlds.synthetic import synthesise
+from fastgaum.logs.synthetic import synthesise
 
 QUICK = ["--set", "epochs=1", "--set", "warm_start=1", "--set", "batch_sessions=256"]
 

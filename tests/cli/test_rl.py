@@ -20,12 +20,12 @@ import pytest
 from fastgaum.cli.app import main
 from fastgaum.locks import folder_lock
 from fastgaum.logs.fold import to_frame
+from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
 from fastgaum.policies import evaluation as evaluate
 from fastgaum.policies import training as train
 from fastgaum.policies.registry import POLICIES, load_policy
 from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.synthetic import synthesise
 
 SMALL = [
     "--set",

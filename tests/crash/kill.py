@@ -30,8 +30,8 @@ from safetensors import safe_open
 from fastgaum import load_log, save_log
 from fastgaum.game.checkpoint import Checkpoint
 from fastgaum.logs.fold import slice_sessions, to_frame
+from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
-from fastgaum.worlds.synthetic import synthesise
 from tests.crash.slow_server import SlowServer
 from tests.crash.zygote import Zygote
 

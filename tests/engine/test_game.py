@@ -21,11 +21,11 @@ from fastgaum.features.space import FeatureSpace
 from fastgaum.game.game import ReferenceGame
 from fastgaum.game.scoring import score
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.synthetic import synthesise
 from fastgaum.metrics.precision import precision_at_k
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import regulariser_of
 from fastgaum.nets.tensors import BatchTensors, to_tensors
-from fastgaum.worlds.synthetic import synthesise
 
 CASES: list[dict[str, Any]] = [
     {},

@@ -14,7 +14,7 @@ from fastgaum.cli.app import main
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.read import read_log
 from fastgaum.logs.shard_writer import save_log
-from fastgaum.worlds.synthetic import synthesise
+from fastgaum.logs.synthetic import synthesise
 
 SMALL = [
     "--set",

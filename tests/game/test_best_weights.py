@@ -10,7 +10,7 @@ from torch import nn
 from fastgaum.errors import OutputError
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game import checkpoint, scoring
-from fastgaum.worlds.synthetic import synthesise
+from fastgaum.logs.synthetic import synthesise
 
 
 @pytest.mark.parametrize("in_memory", [True, False])

@@ -18,8 +18,8 @@ import pytest
 
 from fastgaum.bench.coldstart import held_signatures
 from fastgaum.kernels import _cache
+from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
-from fastgaum.worlds.synthetic import synthesise
 
 KERNELS = Path(__file__).resolve().parents[2] / "kernels"
 Process = subprocess.Popen[str]

@@ -17,8 +17,8 @@ from fastgaum.errors import ConfigError, LogFormatError, OutputError
 from fastgaum.logs.convert import PIECE_ROWS, convert_files
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import resplit
+from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.read import read_log
-from fastgaum.logs.schema import ReadOptions
 from fastgaum.logs.shards import ShardedLog
 from tests.logs.test_fold import SESSIONS, as_sets, rows_of
 from tests.logs.test_saved_log import assert_same

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fastgaum.cli.reading import Reading
 from fastgaum.errors import ConfigError
-from fastgaum.logs.schema import OPTIONS, ReadKeywords, ReadOptions, option_name
+from fastgaum.logs.options import OPTIONS, ReadKeywords, ReadOptions, option_name
 
 NAMES = st.text("abc_=: é", min_size=1, max_size=5)
 GIVEN = st.fixed_dictionaries(

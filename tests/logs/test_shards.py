@@ -21,9 +21,8 @@ from fastgaum.logs import shards as shards_module
 from fastgaum.logs.audit import audit
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import open_log, read_log
-from fastgaum.logs.shard_writer import shard_log
+from fastgaum.logs.shard_writer import shard_log, synthesise_shards
 from fastgaum.logs.shards import ShardedLog, open_shards
-from fastgaum.worlds.synthetic import synthesise_shards
 from tests.builders import random_log
 from tests.logs.test_saved_log import assert_same
 

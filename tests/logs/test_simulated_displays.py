@@ -17,9 +17,9 @@ from fastgaum.logs.audit import AuditReport, audit
 from fastgaum.logs.display_rules import RULES, DisplayRule, RuleName
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.read import load, read_log
 from fastgaum.logs.registry import card
-from fastgaum.logs.schema import ReadOptions
 from fastgaum.logs.shard_writer import save_log
 from fastgaum.logs.shards import load_log
 from fastgaum.logs.simulated_displays import as_rows, build_log, build_named, shown_rows

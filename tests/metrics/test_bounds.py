@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastgaum.metrics.intervals import bootstrap_mean, paired_difference
-from fastgaum.metrics.precision import micro_mean, precision_at_k, random_floor
-from fastgaum.metrics.probabilities import (
+from fastgaum.metrics.calibration import (
     brier_score,
     candidate_outcomes,
     choice_nll,
     expected_calibration_error,
     no_click_calibration,
 )
+from fastgaum.metrics.intervals import bootstrap_mean, paired_difference
+from fastgaum.metrics.precision import micro_mean, precision_at_k, random_floor
 
 SLACK = 1e-12
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fastgaum.errors import NumericsError
-from fastgaum.metrics.probabilities import expected_calibration_error, no_click_calibration
+from fastgaum.metrics.calibration import expected_calibration_error, no_click_calibration
 
 
 def test_calibrated_probabilities_have_almost_no_error_and_shifted_ones_their_shift() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fastgaum.errors import NumericsError
-from fastgaum.metrics.probabilities import brier_score, choice_nll
+from fastgaum.metrics.calibration import brier_score, choice_nll
 
 OFFSETS = np.array([0, 2, 5], dtype=np.int32)
 PROBS = np.array([0.2, 0.3, 0.1, 0.6, 0.1])

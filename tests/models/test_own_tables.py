@@ -19,6 +19,7 @@ from fastgaum.errors import ConfigError
 from fastgaum.game.game import ReferenceGame
 from fastgaum.game.loop import Trainer
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.run_folder import resume_run, train_run
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.bags import BagLinear
@@ -26,7 +27,6 @@ from fastgaum.nets.histories import Recurrent
 from fastgaum.nets.tables import normal_table
 from fastgaum.nets.tensors import Bags
 from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.synthetic import synthesise
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "torchrec_tables.py"
 PLAIN: dict[str, Any] = {

@@ -9,8 +9,8 @@ import pytest
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.features import sessions
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
-from fastgaum.worlds.synthetic import synthesise
 from tests.builders import random_log
 
 

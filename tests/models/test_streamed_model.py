@@ -16,9 +16,9 @@ from fastgaum.errors import LogFormatError, NumericsError
 from fastgaum.features.batches import StreamedSessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import open_log
-from fastgaum.logs.shard_writer import shard_log
+from fastgaum.logs.shard_writer import shard_log, synthesise_shards
+from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
-from fastgaum.worlds.synthetic import synthesise, synthesise_shards
 from tests.builders import random_log
 from tests.game.interrupted import check_same, config_of, resume, run, start_and_stop
 

@@ -12,13 +12,13 @@ from fastgaum.config import Config
 from fastgaum.features.batches import batches
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.game import ReferenceGame
+from fastgaum.logs.synthetic import synthesise
 from fastgaum.nets import segments
 from fastgaum.nets.bags import bag_sum
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import regulariser_of
 from fastgaum.nets.sequences import gru, lag_readout, lag_structure, lag_weighted, lstm, lstm_states
 from fastgaum.nets.tensors import to_tensors
-from fastgaum.worlds.synthetic import synthesise
 
 card = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device at hand")
 OFFSETS = torch.tensor([0, 3, 3, 4, 9], dtype=torch.int32)

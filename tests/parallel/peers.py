@@ -27,12 +27,12 @@ from fastgaum.game.loop import Trainer, TrainingData
 from fastgaum.interrupts import Interrupted
 from fastgaum.logs.read import open_log
 from fastgaum.logs.shard_writer import shard_log
+from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.train_loop import train_loop
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import regulariser_of
 from fastgaum.processes import Processes, RowGradient, launched
-from fastgaum.worlds.synthetic import synthesise
 from tests.builders import random_log
 
 CONFIGS: dict[str, dict[str, Any]] = {

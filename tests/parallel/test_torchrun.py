@@ -17,8 +17,8 @@ import pytest
 from fastgaum.cli.app import main
 from fastgaum.game.checkpoint import Checkpoint
 from fastgaum.logs.shard_writer import shard_log
+from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.run_folder import RUN_FILES
-from fastgaum.worlds.synthetic import synthesise
 from tests.parallel.test_processes import ROOT, torchrun
 
 OPTIONS = [

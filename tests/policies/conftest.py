@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.synthetic import synthesise
 
 
 @pytest.fixture(scope="session")

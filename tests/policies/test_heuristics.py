@@ -11,6 +11,7 @@ import pytest
 from scipy.stats import chisquare
 
 from fastgaum.errors import ConfigError
+from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
 from fastgaum.policies.base import Observation, Policy, top_places
 from fastgaum.policies.heuristics import Greedy, GreedyClick, Popular, RandomPolicy
@@ -18,7 +19,6 @@ from fastgaum.policies.registry import Sources, make_policy
 from fastgaum.policies.rollout import Setting, play
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.random_keys import SLATE, START
-from fastgaum.worlds.synthetic import synthesise
 from fastgaum.worlds.world import IntArray
 from tests.builders import log_of
 from tests.policies.contract import check_policy

@@ -13,6 +13,7 @@ import pytest
 from fastgaum.errors import ConfigError
 from fastgaum.logs.audit import audit
 from fastgaum.logs.read import read_log
+from fastgaum.logs.synthetic import SyntheticWorld
 from fastgaum.policies import trajectories as module
 from fastgaum.policies.base import Observation, Policy
 from fastgaum.policies.heuristics import Greedy
@@ -20,7 +21,6 @@ from fastgaum.policies.rollout import Setting, play
 from fastgaum.policies.trajectories import trajectories
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import Pool
-from fastgaum.worlds.synthetic import SyntheticWorld
 from fastgaum.worlds.true_world import TrueWorld
 from fastgaum.worlds.world import NO_ITEM, IntArray, World
 from tests.worlds.small_world import SmallWorld

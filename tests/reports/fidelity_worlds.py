@@ -8,7 +8,7 @@ import dataclasses
 import numpy as np
 import polars as pl
 
-from fastgaum.worlds.synthetic import SyntheticWorld
+from fastgaum.logs.synthetic import SyntheticWorld
 from fastgaum.worlds.true_world import TrueWorld
 from fastgaum.worlds.world import Population, Response, World
 

@@ -20,12 +20,12 @@ import pytest
 
 from fastgaum.errors import CheckpointError, ConfigError, DatasetError
 from fastgaum.logs.log import TRAIN, VALIDATION, SessionLog, resplit
+from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.run_folder import train_run
 from fastgaum.models.user_model import UserModel
 from fastgaum.reports.facts import EDGES, report_facts
 from fastgaum.reports.page import to_html
 from fastgaum.reports.trained_run import open_run
-from fastgaum.worlds.synthetic import synthesise
 from tests.reports.workshop import QUICK, Workshop
 
 

@@ -13,6 +13,7 @@ import pytest
 from fastgaum.baselines.registry import make_model
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.synthetic import SyntheticWorld
 from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.user_model import UserModel
 from fastgaum.reports.fidelity import fidelity
@@ -24,7 +25,6 @@ from fastgaum.reports.world_tables import (
     fidelity_markdown,
     fidelity_summary,
 )
-from fastgaum.worlds.synthetic import SyntheticWorld
 from fastgaum.worlds.true_world import TrueWorld
 from tests.builders import random_log
 from tests.reports.fidelity_worlds import dealt_anew, undecided

@@ -14,11 +14,11 @@ from fastgaum.errors import ConfigError
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.fold import slice_sessions
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.synthetic import world as synthetic
 from fastgaum.models.user_model import UserModel
 from fastgaum.reports.behaviour import ModelScores
 from fastgaum.worlds import replay as module
 from fastgaum.worlds.replay import replay, versions, world_of
-from fastgaum.worlds.synthetic import world as synthetic
 from fastgaum.worlds.true_world import TrueWorld
 from tests.builders import random_log
 from tests.reports.fidelity_worlds import FirstNew

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.synthetic import SyntheticWorld, synthesise
 from fastgaum.models.run_folder import train_run
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.synthetic import SyntheticWorld, synthesise
 from fastgaum.worlds.true_world import TrueWorld
 from fastgaum.worlds.world import World
 from tests.worlds.small_world import SmallWorld

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fastgaum.worlds.synthetic import SyntheticWorld
+from fastgaum.logs.synthetic import SyntheticWorld
 from fastgaum.worlds.true_world import TrueWorld
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "examples"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from fastgaum.errors import ConfigError
+from fastgaum.logs.synthetic import SyntheticWorld
 from fastgaum.worlds.planning import Planner, short_sighted
-from fastgaum.worlds.synthetic import SyntheticWorld
 from fastgaum.worlds.true_world import Bait, TrueWorld
 from tests.worlds.simulated import keys_of
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.errors import ConfigError
+from fastgaum.logs.synthetic import SyntheticWorld
 from fastgaum.threads import set_threads
-from fastgaum.worlds.synthetic import SyntheticWorld
 from fastgaum.worlds.true_world import Bait, TrueWorld
 from tests.worlds.simulated import displayed, keys_of, play, random_slates
 

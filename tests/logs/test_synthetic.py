@@ -17,13 +17,14 @@ from fastgaum.logs.read import load
 from fastgaum.logs.registry import data_root, dataset
 from fastgaum.logs.shard_writer import save_log
 from fastgaum.logs.shards import load_log
-from fastgaum.worlds.synthetic import SyntheticWorld, sample_frames, synthesise, world, write_sample
+from fastgaum.logs.synthetic import SyntheticWorld, synthesise, truth_frame, world
 from fastgaum.worlds.truth import (
     oracle_scores,
     read_truth,
+    sample_frames,
     truth_beside,
-    truth_frame,
     truth_path,
+    write_sample,
     write_truth,
 )
 

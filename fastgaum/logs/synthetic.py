@@ -18,12 +18,9 @@ log."""
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -31,7 +28,6 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import ConfigError, did_you_mean
-from fastgaum.files import atomic
 from fastgaum.kernels.synthetic import (
     L2,
     SHANNON,
@@ -43,15 +39,13 @@ from fastgaum.kernels.synthetic import (
     UtilityLaw,
     simulate,
 )
-from fastgaum.logs.fold import to_frame
-from fastgaum.logs.log import IntArray, SessionLog, split_by_user
-from fastgaum.logs.shard_writer import require_shards, write_shards
-from fastgaum.logs.shards import ShardedLog, open_shards
-from fastgaum.worlds.truth import Truth, truth_frame
+from fastgaum.logs.log import FloatArray, IntArray, SessionLog, split_by_user
 
 Float64Array = npt.NDArray[np.float64]
 Rule = Literal["shannon", "l2"]
 LengthLaw = Literal["public", "zipf"]
+KEYS = ("session", "event", "item")
+"""what tells the rows of a truth apart"""
 
 MIN_DISPLAY = 2
 """a display set of one item says nothing about the user"""
@@ -66,6 +60,26 @@ _IDS_AT_ONCE = 500_000
 
 # Streams of one seed. A new use takes a new number, so that nothing drawn before it changes.
 _ITEMS, _SHAPE, _CHOICES, _PILOT_SHAPE, _PILOT_CHOICES, _SPLIT = range(6)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The truth about every event of a log, in the log's own order."""
+
+    utility: FloatArray
+    """u(s, a) of each candidate, no click being 0, shape (n_candidates,)"""
+    probability: FloatArray
+    """true probability that the candidate is chosen, shape (n_candidates,)"""
+    outside_probability: FloatArray
+    """true probability of no click, 0 where it is not offered, shape (n_events,)"""
+
+    def log_probs(self) -> tuple[Float64Array, Float64Array]:
+        """Natural logarithms of probability (n_candidates,) and outside_probability (n_events,);
+        −inf for 0."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.probability.astype(np.float64)), np.log(
+                self.outside_probability.astype(np.float64)
+            )
 
 
 def _require(name: str, value: float, low: float, high: float, kind: type = Real) -> None:
@@ -314,42 +328,26 @@ def synthesise(
     return world(preset, **changes).draw(n_events)
 
 
-def synthesise_shards(
-    n_events: int,
-    folder: str | os.PathLike[str],
-    n_shards: int,
-    *,
-    preset: str = "default",
-    **changes: Any,
-) -> ShardedLog:
-    """Draw a log as `synthesise` does, part by part, each a shard; return it opened. Raises
-    ConfigError for an impossible world or number of shards, OutputError as `write_shards`."""
-    require_shards(n_shards)
-    drawn = world(preset, **changes)
-    bounds = np.linspace(0, n_events, n_shards + 1).astype(np.int64).tolist()
-    with write_shards(folder, drawn.draw_part(1, n_shards)) as writer:
-        for part, (start, stop) in enumerate(itertools.pairwise(bounds)):
-            writer.add(drawn.draw_part(stop - start, part))
-    return open_shards(folder)
+def truth_frame(log: SessionLog, truth: Truth) -> pl.DataFrame:
+    """Return the truth as rows: session, event (its position in the session), item, utility,
+    probability."""
+    return truth_keys(log).with_columns(
+        pl.Series("utility", truth.utility), pl.Series("probability", truth.probability)
+    )
 
 
-SAMPLE_EVENTS = 2_000
-
-
-def sample_frames() -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the bundled sample (session, event, item, chosen, split) and its truth, both one row
-    per candidate."""
-    log, truth = synthesise(SAMPLE_EVENTS, preset="sample")
-    frame = to_frame(log).select("session", "event", "item", "chosen", "split")
-    return frame, truth_frame(log, truth)
-
-
-def write_sample(folder: str | Path) -> None:
-    """Write the bundled sample to `folder`: sample.parquet and truth.parquet. Raises
-    OutputError."""
-    for name, frame in zip(("sample", "truth"), sample_frames(), strict=True):
-        with atomic(Path(folder) / f"{name}.parquet") as path:
-            frame.write_parquet(path, compression="zstd", compression_level=19)
+def truth_keys(log: SessionLog) -> pl.DataFrame:
+    """Session, event (its position in the session) and item of each candidate."""
+    event_of_candidate = log.event_of_candidate()
+    session_of_event = log.session_of_event
+    positions = np.arange(log.n_events, dtype=np.int32) - log.session_offsets[:-1][session_of_event]
+    return pl.DataFrame(
+        {
+            "session": log.session_ids.gather(session_of_event[event_of_candidate]),
+            "event": positions[event_of_candidate],
+            "item": log.item_ids.gather(log.items),
+        }
+    )
 
 
 def _positions(session_offsets: IntArray) -> IntArray:
@@ -391,7 +389,3 @@ def _law(kind: str, smallest: int, largest: int, mean: float) -> Float64Array:
         weights = np.exp(exponents - exponents.max())
         low, high = (middle, high) if weights @ support < mean * weights.sum() else (low, middle)
     return np.asarray(np.cumsum(weights / weights.sum())[:-1])
-
-
-if __name__ == "__main__":
-    write_sample(Path(__file__).parents[2] / "data" / "sample")
