@@ -29,6 +29,7 @@ _LONGEST_SURPRISE = 200
 
 _AS_THE_RUN = "Options of reading that are not given are those that the run was trained with."
 
+# the help is here and not in the commands' docstrings: the first page would import all of them
 COMMANDS = {
     "data": (
         "fastgaum.cli.data:app",

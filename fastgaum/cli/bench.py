@@ -9,12 +9,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from fastgaum.cli.options import TableFiles, use_threads
+from fastgaum.cli.options import Flag, TableFiles, use_threads
 from fastgaum.cli.output import check_outputs, note, say, show_table, write_json, write_text
-
-
-def _flag(meaning: str) -> Parameter:
-    return Parameter(help=meaning, negative="", show_default=False)
 
 
 @Parameter(name="*")
@@ -22,14 +18,12 @@ def _flag(meaning: str) -> Parameter:
 class Measures:
     """What is measured, at which size, and what counts as failed."""
 
-    list_: Annotated[
-        bool,
-        Parameter(name="--list", help="name the groups and stop", negative="", show_default=False),
-    ] = False
-    strict: Annotated[bool, _flag("exit code 1 also when a bar is missed")] = False
-    smoke: Annotated[
-        bool, _flag("small sizes: shows that everything runs, the figures mean nothing")
-    ] = False
+    list_: Annotated[Flag, Parameter(name="--list")] = False
+    """name the groups and stop"""
+    strict: Flag = False
+    """exit code 1 also when a bar is missed"""
+    smoke: Flag = False
+    """small sizes: shows that everything runs, the figures mean nothing"""
 
 
 NO_FILES, ALL_RACES = TableFiles(), Measures()
@@ -45,10 +39,7 @@ def bench_command(
         int | None, Parameter(help="threads of torch and kernels; torch's default if not given")
     ] = None,
 ) -> int:
-    """Time ours against its rivals; a speed counts only when the result is right.
-
-    Exit code 1 if a contender's result was wrong; with --strict also if a bar was missed.
-    """
+    """Time ours against its rivals; a speed counts only when the result is right."""
     json, markdown = files.json, files.markdown
     check_outputs(json, markdown)
     from fastgaum.bench.report import missed, to_markdown

@@ -49,23 +49,18 @@ LogPath = Annotated[
 class DisplayOptions:
     """How display sets are made up that were never recorded."""
 
-    rule: Annotated[
-        Literal["nearest", "nearest-unseen", "released-before"] | None,
-        Parameter(help="what is displayed beside the chosen item; nearest if not given"),
-    ] = None
-    displayed: Annotated[
-        int | None, Parameter(help="candidates of a display set; 10 if not given")
-    ] = None
-    seed: Annotated[
-        int | None, Parameter(help="breaks ties in time, draws samples; 0 if not given")
-    ] = None
-    item: Annotated[Literal["artist", "track"], Parameter(help="what an item is in LastFM-1K")] = (
-        "artist"
-    )
-    candidate_field: Annotated[
-        Literal["release_time"] | None, Parameter(help="add the release to logs of the other rules")
-    ] = None
-    split_seed: Annotated[int, Parameter(help="seed of the split of whole users, 50/25/25")] = 0
+    rule: Literal["nearest", "nearest-unseen", "released-before"] | None = None
+    """what is displayed beside the chosen item; nearest if not given"""
+    displayed: int | None = None
+    """candidates of a display set; 10 if not given"""
+    seed: int | None = None
+    """breaks ties in time, draws samples; 0 if not given"""
+    item: Literal["artist", "track"] = "artist"
+    """what an item is in LastFM-1K"""
+    candidate_field: Literal["release_time"] | None = None
+    """add the release to logs of the other rules"""
+    split_seed: int = 0
+    """seed of the split of whole users, 50/25/25"""
 
     def changes(self) -> dict[str, object]:
         """What was given of the rule itself, as `build_named` takes it."""
@@ -78,21 +73,24 @@ class DisplayOptions:
 class WorldOptions:
     """A preset of the synthetic world, and changes of it."""
 
-    preset: Annotated[
-        str, Parameter(help="the world to start from: default, sample, scale, tail")
-    ] = "default"
-    items: Annotated[int | None, Parameter(help="size of the catalogue")] = None
-    seed: Annotated[int | None, Parameter(help="the one source of randomness")] = None
-    rule: Annotated[
-        Literal["shannon", "l2"] | None, Parameter(help="softmax or sparsemax choices")
-    ] = None
-    eta: Annotated[float | None, Parameter(help="how decided the user is")] = None
-    no_click: Annotated[
-        float | None, Parameter(name="--no-click", help="share of events without a click")
-    ] = None
-    mean_length: Annotated[float | None, Parameter(help="mean events per session")] = None
-    max_length: Annotated[int | None, Parameter(help="longest session")] = None
-    mean_display: Annotated[float | None, Parameter(help="mean candidates per display set")] = None
+    preset: str = "default"
+    """the world to start from: default, sample, scale, tail"""
+    items: int | None = None
+    """size of the catalogue"""
+    seed: int | None = None
+    """the one source of randomness"""
+    rule: Literal["shannon", "l2"] | None = None
+    """softmax or sparsemax choices"""
+    eta: float | None = None
+    """how decided the user is"""
+    no_click: Annotated[float | None, Parameter(name="--no-click")] = None
+    """share of events without a click"""
+    mean_length: float | None = None
+    """mean events per session"""
+    max_length: int | None = None
+    """longest session"""
+    mean_display: float | None = None
+    """mean candidates per display set"""
 
     def options(self) -> dict[str, Any]:
         """The preset and its changes as `synthesise` takes them."""

@@ -27,10 +27,7 @@ def evaluate_command(
     device: Device = "auto",
     reading: Reading = AS_IT_IS,
 ) -> None:
-    """Score a trained model on a split of a log.
-
-    Options of reading that are not given are those that the run was trained with.
-    """
+    """Score a trained model on a split of a log."""
     check_outputs(json)
     from fastgaum.baselines.floors import floor_table
     from fastgaum.machine import machine_facts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 from cyclopts import Parameter
 
@@ -18,14 +18,13 @@ from fastgaum.cli.reading import AS_IT_IS, Log, Reading
 class ReplayOptions:
     """What is replayed, how often, and who chooses."""
 
-    split: Annotated[
-        Literal["train", "validation", "test"], Parameter(help="whose sessions to replay")
-    ] = "test"
+    split: Literal["train", "validation", "test"] = "test"
+    """whose sessions to replay"""
     head: HeadOption = None
-    episodes: Annotated[
-        int, Parameter(help="simulated sessions: each session is replayed so often")
-    ] = 20_000
-    seed: Annotated[int, Parameter(help="seeds users, draws and permutations")] = 0
+    episodes: int = 20_000
+    """simulated sessions: each session is replayed so often"""
+    seed: int = 0
+    """seeds users, draws and permutations"""
 
 
 DEFAULT_REPLAY, NO_FILES = ReplayOptions(), PlotFiles()
@@ -44,8 +43,7 @@ def fidelity_command(
     """Replay a log's sessions with simulated users; compare what they choose with what was chosen.
 
     Clicks, repeats, novelty, popularity, surprise, calibration, rank, and the value of simple
-    policies, each with an interval over users and a permutation test. Options of reading that are
-    not given are those that the run was trained with."""
+    policies, each with an interval over users and a permutation test."""
     check_outputs(files.json, files.markdown, files.plot)
     from fastgaum.reports.plots import check_figure
 

@@ -1,5 +1,6 @@
 """Options that several commands share: those of every command, and those that make a configuration.
 
+Options that belong together are a record; the help of an option is the docstring of its field.
 Importing this costs nothing: the help is printed from it."""
 
 from __future__ import annotations
@@ -78,6 +79,8 @@ def split_common(tokens: Sequence[str]) -> tuple[list[str], Common]:
 
 # -- options of several commands
 
+Flag = Annotated[bool, Parameter(negative="", show_default=False)]
+"""an option without a value"""
 RunPath = Annotated[Path, Parameter(help="a run folder, or a model file")]
 HeadOption = Annotated[
     Literal["generator", "reward"] | None,
@@ -119,7 +122,8 @@ class TableFiles:
 class PlotFiles(TableFiles):
     """The same, and where it is drawn."""
 
-    plot: Annotated[Path | None, Parameter(help="also draw it, as .svg or .png")] = None
+    plot: Path | None = None
+    """also draw it, as .svg or .png"""
 
 
 @Parameter(name="*")
@@ -127,9 +131,8 @@ class PlotFiles(TableFiles):
 class FigureFiles(TableFiles):
     """The same, and where prec@1 is drawn."""
 
-    figure: Annotated[Path | None, Parameter(help="also draw prec@1 by model, as .svg or .png")] = (
-        None
-    )
+    figure: Path | None = None
+    """also draw prec@1 by model, as .svg or .png"""
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, object]:
@@ -160,15 +163,15 @@ def use_threads(threads: int | None) -> None:
 class ModelOptions:
     """What makes the configuration of a training: a preset or a file, and changes of it."""
 
-    preset: Annotated[str | None, Parameter(help="named configuration; fastgaum if not given")] = (
-        None
-    )
-    config: Annotated[Path | None, Parameter(help="a TOML file of configuration keys")] = None
+    preset: str | None = None
+    """named configuration; fastgaum if not given"""
+    config: Path | None = None
+    """a TOML file of configuration keys"""
     settings: Settings = ()
-    seed: Annotated[int | None, Parameter(help="seeds every random stream of the run")] = None
-    protocol: Annotated[
-        Literal["identity", "bags", "views"] | None, Parameter(help="what a candidate's bag holds")
-    ] = None
+    seed: int | None = None
+    """seeds every random stream of the run"""
+    protocol: Literal["identity", "bags", "views"] | None = None
+    """what a candidate's bag holds"""
 
     def resolve(self) -> Config:
         """Build a configuration: a preset or a file's, then --seed and --protocol, then --set.

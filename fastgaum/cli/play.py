@@ -28,17 +28,12 @@ Other = Annotated[
 class Play:
     """What policies meet."""
 
-    horizon: Annotated[int, Parameter(help="steps of an episode")] = 20
-    reward: Annotated[
-        Literal["utility", "contrast", "click"],
-        Parameter(
-            help="what a step earns; contrast: utility less the mean of the pool in the same state"
-        ),
-    ] = "utility"
-    leaving: Annotated[
-        float | None,
-        Parameter(help="probability that a user leaves after a step; 0 if not given"),
-    ] = None
+    horizon: int = 20
+    """steps of an episode"""
+    reward: Literal["utility", "contrast", "click"] = "utility"
+    """what a step earns; contrast: utility less the mean of the pool in the same state"""
+    leaving: float | None = None
+    """probability that a user leaves after a step; 0 if not given"""
 
     def setting(self, k: int, pool: Pool) -> Setting:
         """What policies meet, as the library takes it: slates of k items of a pool."""
@@ -52,11 +47,10 @@ class Play:
 class PlayFromPool(Play):
     """What policies meet, and what slates are made of."""
 
-    pool: Annotated[
-        Literal["fixed", "per_user", "per_step"],
-        Parameter(help="whether all share one pool of items, or when it is drawn"),
-    ] = "fixed"
-    pool_size: Annotated[int, Parameter(help="items of a pool; 0: the whole catalogue")] = 0
+    pool: Literal["fixed", "per_user", "per_step"] = "fixed"
+    """whether all share one pool of items, or when it is drawn"""
+    pool_size: int = 0
+    """items of a pool; 0: the whole catalogue"""
 
     def from_items(self, k: int, items: tuple[int, ...] = ()) -> Setting:
         """The same as the library takes it; pools are drawn from `items`, or the catalogue."""
@@ -70,10 +64,13 @@ class PlayFromPool(Play):
 class Learning:
     """What is trained."""
 
-    policy: Annotated[str, Parameter(help="cascade-dqn, dqn, slateq or linucb")] = "cascade-dqn"
-    k: Annotated[int, Parameter(name=["--k", "-k"], help="items of a slate")] = 3
+    policy: str = "cascade-dqn"
+    """cascade-dqn, dqn, slateq or linucb"""
+    k: Annotated[int, Parameter(name=["--k", "-k"])] = 3
+    """items of a slate"""
     settings: Settings = ()
-    seed: Annotated[int | None, Parameter(help="seeds every random stream")] = None
+    seed: int | None = None
+    """seeds every random stream"""
 
     def values(self) -> dict[str, object]:
         """The configuration keys that were given."""
@@ -86,14 +83,17 @@ class Learning:
 class Trial:
     """Which policies are compared, where, and how often."""
 
-    policies: Annotated[str, Parameter(help="names, by comma, or all")] = "all"
-    k: Annotated[str, Parameter(name=["--k", "-k"], help="sizes of slates, by comma")] = "3,5"
-    seeds: Annotated[int, Parameter(help="how often each policy is trained and judged")] = 5
-    users: Annotated[int, Parameter(help="users that judge a policy, per seed")] = 1000
+    policies: str = "all"
+    """names, by comma, or all"""
+    k: Annotated[str, Parameter(name=["--k", "-k"])] = "3,5"
+    """sizes of slates, by comma"""
+    seeds: int = 5
+    """how often each policy is trained and judged"""
+    users: int = 1000
+    """users that judge a policy, per seed"""
     other: Other = None
-    log: Annotated[
-        str | None, Parameter(help="the run's log, on which wd-lr and wd-ccf are fitted")
-    ] = None
+    log: str | None = None
+    """the run's log, on which wd-lr and wd-ccf are fitted"""
     settings: Settings = ()
 
 
@@ -103,6 +103,9 @@ class NewUsers:
     """Whom a policy adapts to."""
 
     other: Other = None
-    episodes: Annotated[int, Parameter(help="episodes, each with new users")] = 10
-    users: Annotated[int, Parameter(help="new users per episode")] = 100
-    seeds: Annotated[int, Parameter(help="how often the users are drawn")] = 5
+    episodes: int = 10
+    """episodes, each with new users"""
+    users: int = 100
+    """new users per episode"""
+    seeds: int = 5
+    """how often the users are drawn"""

@@ -29,10 +29,7 @@ def predict_command(
     probability.
 
     Sessions are scored and written a chunk at a time: beside the log itself, memory does not grow
-        with it.
-
-    Options of reading that are not given are those that the run was trained with.
-    """
+    with it."""
     check_table_output(out)
     check_outputs(json)
     from fastgaum.models.user_model import UserModel

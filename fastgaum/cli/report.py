@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from fastgaum.cli.options import Json, Threads, use_threads
+from fastgaum.cli.options import Flag, Json, Threads, use_threads
 from fastgaum.cli.output import check_outputs, finish, note
 from fastgaum.cli.progress import Waiting
 from fastgaum.cli.reading import AS_IT_IS, Reading
@@ -26,22 +26,12 @@ if TYPE_CHECKING:
 class PageOptions:
     """What the page shows."""
 
-    compare: Annotated[
-        bool,
-        Parameter(help="put two runs of one log side by side", negative="", show_default=False),
-    ] = False
-    log: Annotated[
-        tuple[str, ...],
-        Parameter(
-            help="where the runs' log is (repeatable); where training found it if not given",
-            negative="",
-            show_default=False,
-        ),
-    ] = ()
-    split: Annotated[
-        Literal["train", "validation", "test"],
-        Parameter(help="whose events to score; test for final figures, once"),
-    ] = "validation"
+    compare: Flag = False
+    """put two runs of one log side by side"""
+    log: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = ()
+    """where the runs' log is (repeatable); where training found it if not given"""
+    split: Literal["train", "validation", "test"] = "validation"
+    """whose events to score; test for final figures, once"""
 
 
 DEFAULT_PAGE = PageOptions()
@@ -62,10 +52,7 @@ def report_command(
     reading: Reading = AS_IT_IS,
 ) -> None:
     """Write a page on trained runs: results, learning curves, calibration, what the reward learned,
-    audit, cost.
-
-    One HTML file that asks the network for nothing. Options of reading that are not given are those
-    that each run was trained with."""
+    audit, cost."""
     check_outputs(out, json)
     from fastgaum.reports.plots import require_plots
 

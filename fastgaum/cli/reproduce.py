@@ -33,9 +33,8 @@ SLOW = ("report",)
 class Grid:
     """What is trained: data sets × models × splits × seeds."""
 
-    datasets: Annotated[
-        str | None, Parameter(help="comma list of logs; if not given, those at hand, or the sample")
-    ] = None
+    datasets: str | None = None
+    """comma list of logs; if not given, those at hand, or the sample"""
     models: Annotated[
         str | None,
         Parameter(
@@ -43,16 +42,12 @@ class Grid:
             " paper-lstm, paper-pw"
         ),
     ] = None
-    protocol: Annotated[
-        Literal["identity", "bags", "views"], Parameter(help="what a candidate's bag holds")
-    ] = "bags"
-    seeds: Annotated[int, Parameter(help="runs of each model on each split")] = 5
-    resplit: Annotated[
-        str | None,
-        Parameter(
-            help="draw other splits of whole users, by seed: 7, 1..10 or 1,4,9; several are pooled"
-        ),
-    ] = None
+    protocol: Literal["identity", "bags", "views"] = "bags"
+    """what a candidate's bag holds"""
+    seeds: int = 5
+    """runs of each model on each split"""
+    resplit: str | None = None
+    """draw other splits of whole users, by seed: 7, 1..10 or 1,4,9; several are pooled"""
     settings: Settings = ()
 
 
@@ -72,8 +67,7 @@ def reproduce_command(
     """Train every model on every log with every seed; print prec@k beside the floors and the
     published figures.
 
-    A setting (--set) goes to each model that has it. Exit code 1 if a run failed: the others'
-    figures are kept."""
+    A setting (--set) goes to each model that has it."""
     names = None if grid.datasets is None else _names(grid.datasets, "--datasets")
     changes = parse_settings(grid.settings)
     check_outputs(files.json, files.markdown, files.figure)

@@ -12,6 +12,7 @@ from cyclopts import App, Parameter
 from fastgaum.cli.manual import command, epilogue
 from fastgaum.cli.options import (
     COMMON,
+    Flag,
     Json,
     TableFiles,
     Threads,
@@ -59,11 +60,9 @@ def train_policy_command(
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="the folder to write the policy to")],
     learning: Learning = DEFAULT_LEARNING,
     resume: Annotated[
-        bool,
+        Flag,
         Parameter(
-            help="go on with a training that was cut off, with the options it was begun with",
-            negative="",
-            show_default=False,
+            help="go on with a training that was cut off, with the options it was begun with"
         ),
     ] = False,
     play: PlayFromPool = PLAY_FROM_POOL,

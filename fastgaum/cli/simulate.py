@@ -23,18 +23,14 @@ if TYPE_CHECKING:
 class Simulation:
     """Who plays with whom, and for how long."""
 
-    episodes: Annotated[int, Parameter(help="how many")] = 1000
-    slate_size: Annotated[
-        int | None,
-        Parameter(
-            help="items of a slate; 10, or what a trained policy was trained for, if not given"
-        ),
-    ] = None
-    horizon: Annotated[int, Parameter(help="steps of an episode at most")] = 20
-    leaving: Annotated[
-        float | None,
-        Parameter(help="probability that a user leaves after a step; 0 if not given"),
-    ] = None
+    episodes: int = 1000
+    """how many"""
+    slate_size: int | None = None
+    """items of a slate; 10, or what a trained policy was trained for, if not given"""
+    horizon: int = 20
+    """steps of an episode at most"""
+    leaving: float | None = None
+    """probability that a user leaves after a step; 0 if not given"""
     pool: Annotated[
         Literal["fixed", "per_user", "per_step"] | None,
         Parameter(
@@ -42,9 +38,8 @@ class Simulation:
             " policy's own, if not given"
         ),
     ] = None
-    pool_size: Annotated[
-        int | None, Parameter(help="items of a pool; 0 or not given: the whole catalogue")
-    ] = None
+    pool_size: int | None = None
+    """items of a pool; 0 or not given: the whole catalogue"""
     policy: Annotated[
         str,
         Parameter(
@@ -53,17 +48,12 @@ class Simulation:
         ),
     ] = "random"
     head: HeadOption = None
-    starts: Annotated[
-        Literal["empty", "logged"],
-        Parameter(help="users begin without history, or within a session of --log"),
-    ] = "empty"
-    log: Annotated[
-        str | None,
-        Parameter(
-            help="a log: for logged starts, fitted policies, or a run that reads further fields"
-        ),
-    ] = None
-    seed: Annotated[int, Parameter(help="seeds everything")] = 0
+    starts: Literal["empty", "logged"] = "empty"
+    """users begin without history, or within a session of --log"""
+    log: str | None = None
+    """a log: for logged starts, fitted policies, or a run that reads further fields"""
+    seed: int = 0
+    """seeds everything"""
 
 
 DEFAULT_SIMULATION = Simulation()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from fastgaum.cli.options import COMMON, Device, Json, ModelOptions, Threads, use_threads
+from fastgaum.cli.options import COMMON, Device, Flag, Json, ModelOptions, Threads, use_threads
 from fastgaum.cli.output import check_outputs, finish, note
 from fastgaum.cli.progress import TrainingProgress, Waiting, noting_compilation
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading, lasting
@@ -41,25 +41,17 @@ def train_command(
     folder: Annotated[Path, Parameter(name=["--out", "-o"], help="the run folder to write")],
     options: ModelOptions = DEFAULT_MODEL,
     resume: Annotated[
-        bool,
+        Flag,
         Parameter(
             help="go on with the run that is there: its options, and the very bytes it would"
-            " have had",
-            negative="",
-            show_default=False,
+            " have had"
         ),
     ] = False,
     json: Json = None,
     machine: Machine = THIS_MACHINE,
     reading: Reading = AS_IT_IS,
 ) -> None:
-    """Train a user model on a log and leave a run folder.
-
-    Ctrl-C and SIGTERM end the run after the batch at hand, saved; `--resume` goes on with it to the
-    same bytes, also after a crash. More epochs: `--resume --set epochs=N`.
-
-    Several processes: `torchrun --nproc-per-node K -m fastgaum train …` trains the same run, a
-    batch's sessions shared."""
+    """Train a user model on a log and leave a run folder."""
     overwrite = COMMON.overwrite
     if resume and overwrite:
         raise ConfigError(
