@@ -22,8 +22,8 @@ from typing import Any
 from fastgaum.bench.excerpts import results_to_markdown, speed_to_markdown
 from fastgaum.bench.report import to_markdown as races_to_markdown
 from fastgaum.reports.log_facts import published_row
-from fastgaum.reports.reproduce_table import published_block, reproduce_markdown
-from fastgaum.reports.table import block_to_markdown
+from fastgaum.reports.reproduce_table import published_block, reproduce_blocks
+from fastgaum.reports.table import block_to_markdown, blocks_to_markdown
 from fastgaum.reports.world_tables import adaptation_block, fidelity_summary, policy_blocks
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -126,21 +126,18 @@ def insert(page: str, table: str, marker: str = "table") -> str:
 def table_of(result: dict[str, Any]) -> str:
     """A reproduce object's tables; the published one, the same in all of them, stands on a page
     once."""
-    return reproduce_markdown(
-        {name: value for name, value in result.items() if name != "published_table"}
-    )
+    shown = {name: value for name, value in result.items() if name != "published_table"}
+    return blocks_to_markdown(reproduce_blocks(shown))
 
 
 def policies_to_markdown(results: Iterable[dict[str, Any]]) -> str:
     """The policy tables of some objects, one after the other."""
-    return "\n".join(
-        block_to_markdown(block) for result in results for block in policy_blocks(result)
-    )
+    return blocks_to_markdown(block for result in results for block in policy_blocks(result))
 
 
 def adaptations_to_markdown(results: Iterable[dict[str, Any]]) -> str:
     """The tables of some adaptation curves, one after the other."""
-    return "\n".join(block_to_markdown(adaptation_block(result)) for result in results)
+    return blocks_to_markdown(map(adaptation_block, results))
 
 
 def verdicts(result: dict[str, Any], bags: dict[str, Any]) -> str:

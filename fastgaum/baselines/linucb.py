@@ -57,9 +57,8 @@ class LinUcb(GridBaseline):
         # the last row is an unknown item's: never displayed, never chosen
         n_rows = len(self.space.item_counts.choices) + 1
         items, context = train.ids[:, 0] - N_RESERVED, _context(train.numbers)
-        clicked = train.choices >= 0
         reward = np.zeros(len(items))
-        reward[train.display_offsets[:-1][clicked] + train.choices[clicked]] = 1.0
+        reward[train.chosen_candidates] = 1.0
         self.displays = np.bincount(items, minlength=n_rows).astype(np.float64)
         self.choices = np.bincount(items, reward, n_rows)
         self.cross = np.stack([np.bincount(items, column, n_rows) for column in context.T], axis=1)

@@ -114,7 +114,7 @@ def choice_matrix(train: EncodedSessions, n_items: int, rows: np.ndarray) -> spa
     """Who chose what, once or more: int32 ones, shape (max(rows) + 1, n_items); rows (n_sessions,)
     says who has a session."""
     clicked = train.choices >= 0
-    items = train.ids[train.display_offsets[:-1][clicked] + train.choices[clicked], 0] - N_RESERVED
+    items = train.ids[train.chosen_candidates, 0] - N_RESERVED
     who = np.repeat(rows, np.diff(train.session_offsets))[clicked]
     ones = np.ones(len(items), dtype=np.int32)
     matrix = sparse.csr_matrix((ones, (who, items)), shape=(int(rows.max()) + 1, n_items))

@@ -42,12 +42,15 @@ def bench_command(
     """Time ours against its rivals; a speed counts only when the result is right."""
     json, markdown = files.json, files.markdown
     check_outputs(json, markdown)
-    from fastgaum.bench.report import missed, to_markdown
+    from fastgaum.bench.report import missed, races_object, to_markdown
+    from fastgaum.bench.run import choose, require_pytest, run
 
     if measured.list_:
         return _list(json)
     use_threads(threads)
-    result, right = _races(groups, threads, measured.smoke)
+    require_pytest()
+    races, right = run(choose(groups), threads=threads, smoke=measured.smoke, say=note)
+    result = races_object(races)
     if json is not None:
         write_json(json, result)
     if markdown is not None:
@@ -64,17 +67,6 @@ def _list(json: Path | None) -> int:
     for group in groups():
         say(group)
     return 0
-
-
-def _races(
-    groups: tuple[str, ...], threads: int | None, smoke: bool
-) -> tuple[dict[str, object], bool]:
-    from fastgaum.bench.report import races_object
-    from fastgaum.bench.run import choose, require_pytest, run
-
-    require_pytest()
-    facts, right = run(choose(groups), threads=threads, smoke=smoke, say=note)
-    return races_object(facts), right
 
 
 def _show(result: dict[str, Any]) -> None:

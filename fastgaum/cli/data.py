@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from fastgaum.cli.manual import command, epilogue
-from fastgaum.cli.options import DataDir, Json
+from fastgaum.cli.options import DataDir, Json, given
 from fastgaum.cli.output import (
     check_log_output,
     check_outputs,
@@ -64,8 +64,7 @@ class DisplayOptions:
 
     def changes(self) -> dict[str, object]:
         """What was given of the rule itself, as `build_named` takes it."""
-        given = {"name": self.rule, "displayed": self.displayed, "seed": self.seed}
-        return {name: value for name, value in given.items() if value is not None}
+        return given(name=self.rule, displayed=self.displayed, seed=self.seed)
 
 
 @Parameter(name="*")
@@ -75,7 +74,7 @@ class WorldOptions:
 
     preset: str = "default"
     """the world to start from: default, sample, scale, tail"""
-    items: int | None = None
+    n_items: Annotated[int | None, Parameter(name="--items")] = None
     """size of the catalogue"""
     seed: int | None = None
     """the one source of randomness"""
@@ -83,7 +82,7 @@ class WorldOptions:
     """softmax or sparsemax choices"""
     eta: float | None = None
     """how decided the user is"""
-    no_click: Annotated[float | None, Parameter(name="--no-click")] = None
+    no_click: float | None = None
     """share of events without a click"""
     mean_length: float | None = None
     """mean events per session"""
@@ -94,11 +93,7 @@ class WorldOptions:
 
     def options(self) -> dict[str, Any]:
         """The preset and its changes as `synthesise` takes them."""
-        given = {
-            "n_items" if name == "items" else name: value
-            for name, value in dataclasses.asdict(self).items()
-        }
-        return {name: value for name, value in given.items() if value is not None}
+        return given(**dataclasses.asdict(self))
 
 
 DEFAULT_RULE, DEFAULT_WORLD = DisplayOptions(), WorldOptions()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
-from fastgaum.cli.options import Device, Json, RunPath
+from fastgaum.cli.options import Device, Json, RunPath, ScoredSplit
 from fastgaum.cli.output import check_outputs, say, show_table, write_json
 from fastgaum.cli.progress import PartsProgress, Waiting
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading
@@ -20,9 +18,7 @@ def evaluate_command(
     source: Log,
     /,
     *,
-    split: Annotated[
-        Literal["train", "validation", "test", "all"], Parameter(help="whose events to score")
-    ] = "test",
+    split: ScoredSplit = "test",
     json: Json = None,
     device: Device = "auto",
     reading: Reading = AS_IT_IS,

@@ -8,7 +8,7 @@ from typing import Literal
 from cyclopts import Parameter
 
 from fastgaum.cli.options import HeadOption, PlotFiles, RunPath, Threads, use_threads
-from fastgaum.cli.output import check_outputs, show_block, write_json, write_text
+from fastgaum.cli.output import check_outputs, show_block, write_tables
 from fastgaum.cli.progress import PartsProgress, Waiting
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading
 
@@ -53,7 +53,7 @@ def fidelity_command(
     from fastgaum.reports.fidelity import fidelity as report_of
     from fastgaum.reports.figures import draw_fidelity
     from fastgaum.reports.table import finite
-    from fastgaum.reports.world_tables import fidelity_blocks, fidelity_markdown
+    from fastgaum.reports.world_tables import fidelity_blocks
 
     use_threads(threads)
     model = UserModel.load(run, device="cpu")
@@ -62,11 +62,9 @@ def fidelity_command(
     with PartsProgress("replaying and comparing", "steps", lines=True) as progress:
         report = finite(report_of(model, log, progress=progress, **asdict(replay)))
     report = {"machine": machine_facts(model.config.seed), "preset": model.config.preset, **report}
-    if files.json is not None:
-        write_json(files.json, report)
-    if files.markdown is not None:
-        write_text(files.markdown, fidelity_markdown(report))
+    blocks = fidelity_blocks(report)
+    write_tables(files, report, blocks)
     if files.plot is not None:
         draw_fidelity(report, files.plot)
-    for block in fidelity_blocks(report):
+    for block in blocks:
         show_block(block)

@@ -86,6 +86,9 @@ HeadOption = Annotated[
     Literal["generator", "reward"] | None,
     Parameter(help="who chooses; the generator if the run has one"),
 ]
+ScoredSplit = Annotated[
+    Literal["train", "validation", "test", "all"], Parameter(help="whose events to score")
+]
 DataDir = Annotated[Path | None, Parameter(help="where registry names are looked up first")]
 TablePath = Annotated[
     Path, Parameter(name=["--out", "-o"], help="the table to write: .parquet or .csv")
@@ -133,6 +136,15 @@ class FigureFiles(TableFiles):
 
     figure: Path | None = None
     """also draw prec@1 by model, as .svg or .png"""
+
+
+def given(**values: object) -> dict[str, object]:
+    """The values of those options that the command line has.
+
+    >>> given(seed=1, preset=None)
+    {'seed': 1}
+    """
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, object]:
@@ -200,10 +212,10 @@ class ModelOptions:
         """
         changes = self._changes()
         anew = self.preset is not None or self.config is not None or "preset" in changes
-        given = self.resolve() if anew else config.replace(**changes)
-        if config.is_continued_by(given):
-            return given
-        was, now = config.to_mapping(), given.to_mapping()
+        changed = self.resolve() if anew else config.replace(**changes)
+        if config.is_continued_by(changed):
+            return changed
+        was, now = config.to_mapping(), changed.to_mapping()
         differ = ", ".join(
             f"{key} = {was[key]}, not {now[key]}"
             for key in was
@@ -215,6 +227,4 @@ class ModelOptions:
         )
 
     def _changes(self) -> dict[str, object]:
-        own = {"seed": self.seed, "protocol": self.protocol}
-        given = {key: value for key, value in own.items() if value is not None}
-        return given | parse_settings(self.settings)
+        return given(seed=self.seed, protocol=self.protocol) | parse_settings(self.settings)

@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fastgaum.cli.options import COMMON
+from fastgaum.cli.options import COMMON, TableFiles
 from fastgaum.errors import OutputError
 from fastgaum.files import atomic, require_writable
-from fastgaum.reports.table import finite
+from fastgaum.reports.table import blocks_to_markdown, finite
 from fastgaum.untrusted import plain
 
 if TYPE_CHECKING:
@@ -194,6 +194,14 @@ def write_text(path: Path, text: str) -> None:
         return
     with atomic(path) as beside:
         beside.write_text(text, encoding="utf-8")
+
+
+def write_tables(files: TableFiles, facts: Mapping[str, object], blocks: Sequence[Block]) -> None:
+    """Write facts as JSON, and their tables as markdown, where the command line asks for it."""
+    if files.json is not None:
+        write_json(files.json, facts)
+    if files.markdown is not None:
+        write_text(files.markdown, blocks_to_markdown(blocks))
 
 
 def write_log(log: SessionLog, out: Path) -> None:

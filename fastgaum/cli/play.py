@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from fastgaum.cli.options import Settings, parse_settings
+from fastgaum.cli.options import Settings, given, parse_settings
 
 if TYPE_CHECKING:
     from fastgaum.policies.rollout import Setting
@@ -74,8 +74,7 @@ class Learning:
 
     def values(self) -> dict[str, object]:
         """The configuration keys that were given."""
-        own = {} if self.seed is None else {"seed": self.seed}
-        return parse_settings(self.settings) | own
+        return parse_settings(self.settings) | given(seed=self.seed)
 
 
 @Parameter(name="*")

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-from cyclopts import Parameter
-
-from fastgaum.cli.options import Device, Json, RunPath, TablePath
+from fastgaum.cli.options import Device, Json, RunPath, ScoredSplit, TablePath
 from fastgaum.cli.output import check_outputs, check_table_output, finish, write_frames
 from fastgaum.cli.progress import PartsProgress, Waiting
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading
@@ -18,9 +14,7 @@ def predict_command(
     /,
     *,
     out: TablePath,
-    split: Annotated[
-        Literal["train", "validation", "test", "all"], Parameter(help="whose events to score")
-    ] = "all",
+    split: ScoredSplit = "all",
     json: Json = None,
     device: Device = "auto",
     reading: Reading = AS_IT_IS,

@@ -8,8 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from rich.progress import (
     BarColumn,
@@ -31,8 +30,9 @@ if TYPE_CHECKING:
     from fastgaum.game.loop import EpochRow
 
 
-class Bar:
-    """One line of a terminal that moves; a context manager. Nothing is shown elsewhere."""
+class Bar(Progress):
+    """rich's display with one line; a context manager. Nothing is shown elsewhere than on a
+    terminal."""
 
     def __init__(self, what: str, *columns: ProgressColumn) -> None:
         """Take the bar's text and the columns beside it.
@@ -42,30 +42,14 @@ class Bar:
             columns: rich's, from left to right.
         """
         console = stderr()
-        shows = console.is_terminal and not console.is_dumb_terminal and not console.quiet
+        self.shows = console.is_terminal and not console.is_dumb_terminal and not console.quiet
         named = TextColumn("{task.description}", markup=False)
-        self.live = Progress(named, *columns, console=console, transient=True) if shows else None
-        shown = plain(what)
-        self.task = self.live.add_task(shown, total=None, figures="") if self.live else None
-
-    def __enter__(self) -> Self:
-        if self.live is not None:
-            self.live.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self.live is not None:
-            self.live.stop()
+        super().__init__(named, *columns, console=console, transient=True, disable=not self.shows)
+        self.bar = self.add_task(plain(what), total=None, figures="")
 
     def move(self, **changes: Any) -> None:
         """Change what is shown: `completed`, `total`, `description`, `figures`."""
-        if self.live is not None and self.task is not None:
-            self.live.update(self.task, **changes)
+        self.update(self.bar, **changes)
 
 
 class Waiting(Bar):
@@ -91,7 +75,7 @@ class PartsProgress(Bar):
         """Move on; `figures` says how it goes. Before the first call a terminal shows that
         something is going on."""
         self.move(completed=done, total=total, figures=figures)
-        if self.live is not None or not self.lines or not total:
+        if self.shows or not self.lines or not total:
             return
         if time.perf_counter() - self.started > 1 and done * 10 // total > self.printed:
             self.printed = done * 10 // total
@@ -99,15 +83,15 @@ class PartsProgress(Bar):
 
     def stage(self, what: str, done: int, total: int | None) -> None:
         """Move on in one of several stages; a new one begins a new clock."""
-        if self.live is not None and self.task is not None and what != self.name:
+        if what != self.name:
             self.name = what
-            self.live.reset(self.task, description=plain(what), figures="")
+            self.reset(self.bar, description=plain(what), figures="")
         self.move(completed=done, total=total)
 
     def line(self, text: str) -> None:
         """Print a line for good, above the live display."""
-        if self.live is not None:
-            self.live.console.print(Text(plain(text)), soft_wrap=True)
+        if self.shows:
+            self.console.print(Text(plain(text)), soft_wrap=True)
         else:
             note(text)
 
@@ -143,7 +127,7 @@ class TrainingProgress(Bar):
         self.rows += 1
         self.epoch = row.epoch + 1
         self.counted += row.phase != "generator"
-        if self.live is None:
+        if not self.shows:
             note(epoch_line(row))
             return
         spent = time.perf_counter() - self.started

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from fastgaum.cli.options import given
 from fastgaum.errors import CheckpointError, ConfigError
 from fastgaum.logs.options import DEFAULT_OPTIONS, OPTIONS, ReadOptions, columns_of, option_name
 from fastgaum.untrusted import parse_json, read_text
@@ -64,11 +65,10 @@ class LogReading:
         Raises:
             ConfigError: an option's value is impossible.
         """
-        values = {name: getattr(self, name, None) for name in OPTIONS}
-        given = {name: value for name, value in values.items() if value is not None}
-        if "columns" in given:
-            given["columns"] = columns_of(given["columns"])
-        return ReadOptions.of(**given).over(self.of_run)
+        values: Any = given(**{name: getattr(self, name, None) for name in OPTIONS})
+        if "columns" in values:
+            values["columns"] = columns_of(values["columns"])
+        return ReadOptions.of(**values).over(self.of_run)
 
     def load(self, source: str) -> SessionLog:
         """Find and read a log.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from fastgaum.cli.options import DataDir, Device, FigureFiles, Settings, parse_settings
-from fastgaum.cli.output import check_outputs, note, say, show_block, write_json, write_text
+from fastgaum.cli.output import check_outputs, note, say, show_block, write_tables
 from fastgaum.cli.progress import PartsProgress, note_compiling
 from fastgaum.errors import ConfigError
 
@@ -71,6 +71,7 @@ def reproduce_command(
     names = None if grid.datasets is None else _names(grid.datasets, "--datasets")
     changes = parse_settings(grid.settings)
     check_outputs(files.json, files.markdown, files.figure)
+    from fastgaum.reports.figures import draw_precision
     from fastgaum.reports.grid import grid_runs, parse_resplits
     from fastgaum.reports.plots import check_figure
     from fastgaum.reports.reproduce import run_grid
@@ -92,8 +93,8 @@ def reproduce_command(
             oracles=oracles,
             jobs=side_by_side,
             device=device,
-            on_start=progress.start,
-            on_done=progress.done,
+            on_start=progress.on_start,
+            on_done=progress.on_done,
         )
     result = {
         "machine": result.pop("machine"),
@@ -102,8 +103,11 @@ def reproduce_command(
         "resplit": splits,
         **result,
     }
-    _write(result, files)
-    for block in reproduce_blocks(result):
+    blocks = reproduce_blocks(result)
+    write_tables(files, result, blocks)
+    if files.figure is not None:
+        draw_precision(result, files.figure)
+    for block in blocks:
         show_block(block)
         say("")
     return 1 if result["failed"] else 0
@@ -131,13 +135,17 @@ def _logs(
     """Read the logs by name, with their own splits, and score the truth of those that have one on
     the splits asked for."""
     from fastgaum.logs.read import load
+    from fastgaum.logs.registry import resolve
+    from fastgaum.reports.log_facts import pooled_oracle
+    from fastgaum.worlds.truth import read_truth, truth_beside
 
     logs, oracles = {}, {}
     for name in names:
-        logs[name] = load(name, data_dir=data_dir)
-        oracle = _oracle(name, data_dir, logs[name], splits)
-        if oracle is not None:
-            oracles[name] = oracle
+        logs[name] = log = load(name, data_dir=data_dir)
+        truth = truth_beside(resolve(name, data_dir).path)
+        if truth is not None:
+            # in percent and nats, on the test events
+            oracles[name] = pooled_oracle(log, read_truth(truth, log), splits)
     return logs, oracles
 
 
@@ -154,19 +162,6 @@ def _at_hand(data_dir: Path | None) -> list[str]:
     return present or ["sample"]
 
 
-def _oracle(
-    name: str, data_dir: Path | None, log: SessionLog, splits: Sequence[int | None]
-) -> dict[str, float] | None:
-    """What the truth scores on a synthetic log's test events, in percent and nats; None where
-    the truth is unknown."""
-    from fastgaum.logs.registry import resolve
-    from fastgaum.reports.log_facts import pooled_oracle
-    from fastgaum.worlds.truth import read_truth, truth_beside
-
-    truth = truth_beside(resolve(name, data_dir).path)
-    return None if truth is None else pooled_oracle(log, read_truth(truth, log), splits)
-
-
 def _jobs(jobs: int | None, device: str) -> int:
     if jobs is not None:
         if jobs < 1:
@@ -178,18 +173,6 @@ def _jobs(jobs: int | None, device: str) -> int:
     return 1 if device != "cpu" and torch.cuda.is_available() else os.cpu_count() or 1
 
 
-def _write(result: dict[str, object], files: FigureFiles) -> None:
-    from fastgaum.reports.figures import draw_precision
-    from fastgaum.reports.reproduce_table import reproduce_markdown
-
-    if files.json is not None:
-        write_json(files.json, result)
-    if files.markdown is not None:
-        write_text(files.markdown, reproduce_markdown(result))
-    if files.figure is not None:
-        draw_precision(result, files.figure)
-
-
 class _Progress(PartsProgress):
     """One line as each run ends, a warning before a slow one, and on a terminal how much time is
     left."""
@@ -199,7 +182,7 @@ class _Progress(PartsProgress):
         self.total = total
         self.warned = False
 
-    def start(self, run: GridRun) -> None:
+    def on_start(self, run: GridRun) -> None:
         if run.model in SLOW and not self.warned:
             self.warned = True
             self.line(
@@ -207,7 +190,7 @@ class _Progress(PartsProgress):
                 "be done sooner"
             )
 
-    def done(self, run: GridRun, outcome: Outcome, done: int) -> None:
+    def on_done(self, run: GridRun, outcome: Outcome, done: int) -> None:
         from fastgaum.reports.grid import RunFailure
 
         split = "" if run.resplit is None else f" split {run.resplit}"

@@ -4,6 +4,7 @@ users."""
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,7 +26,7 @@ from fastgaum.cli.output import (
     show_block,
     show_table,
     write_json,
-    write_text,
+    write_tables,
 )
 from fastgaum.cli.play import Learning, NewUsers, Play, PlayFromPool, Trial
 from fastgaum.cli.progress import PartsProgress
@@ -135,7 +136,6 @@ def evaluate_policies_command(
     from fastgaum.policies.config import PolicyConfig
     from fastgaum.policies.evaluation import ComparisonPlan, compare_policies
     from fastgaum.policies.registry import FITTED, Sources, chosen_names
-    from fastgaum.reports.table import block_to_markdown
     from fastgaum.reports.world_tables import policy_blocks
 
     config, names = PolicyConfig.from_mapping(values), chosen_names(trial.policies.split(","))
@@ -150,11 +150,7 @@ def evaluate_policies_command(
     names = [name for name in names if name not in missing]
     plan = ComparisonPlan(names, sizes, trial.seeds, trial.users, config, own, judge, sources)
     with PartsProgress("policies", "seeds", lines=True) as progress:
-        result = compare_policies(
-            plan,
-            play.from_items,
-            lambda done, total, what: progress(done, total, what),
-        )
+        result = compare_policies(plan, play.from_items, progress)
     result |= {
         "world": str(run) if other is None else f"{other}, policies of {run}",
         "machine": machine_facts(config.seed),
@@ -162,13 +158,10 @@ def evaluate_policies_command(
     result["notes"] = (
         [f"left out, for they are fitted on a log (--log): {', '.join(missing)}"] if missing else []
     )
-    if files.json is not None:
-        write_json(files.json, result)
     blocks = policy_blocks(result)
+    write_tables(files, result, blocks)
     for block in blocks:
         show_block(block)
-    if files.markdown is not None:
-        write_text(files.markdown, "\n".join(map(block_to_markdown, blocks)))
 
 
 @command(app)
@@ -192,6 +185,7 @@ def adapt_command(
     from fastgaum.policies.q_learning import QLearner
     from fastgaum.policies.registry import load_policy, untrained
     from fastgaum.policies.transfer import shared_pool
+    from fastgaum.reports.table import span
 
     seeds, episodes, other = new.seeds, new.episodes, new.other
     if seeds < 1 or episodes < 1:
@@ -227,7 +221,7 @@ def adapt_command(
     show_table(
         ["policy", "users met", "cumulative reward", "95 %"],
         [
-            [row["policy"], f"{row['users']:,}", f"{row['return']:.3f}", _span(row["ci"])]
+            [row["policy"], f"{row['users']:,}", f"{row['return']:.3f}", span(row["ci"], 3)]
             for row in rows
         ],
         title=f"{loaded[0][0].name} in {other or run}, k = {k}",
@@ -310,32 +304,33 @@ def _begun(file: Path, asked: TrainingTerms, values: dict[str, object]) -> Train
     from fastgaum.policies.training import TrainingTerms
 
     begun = TrainingTerms.load(file)
-    was, now = begun.setting, asked.setting
-    options = [
-        ("--policy", begun.policy, asked.policy, DEFAULT_LEARNING.policy),
-        ("-k", was.k, now.k, DEFAULT_LEARNING.k),
-        ("--horizon", was.horizon, now.horizon, PLAY_FROM_POOL.horizon),
-        ("--reward", was.reward, now.reward, PLAY_FROM_POOL.reward),
-        ("--leaving", was.leaving, now.leaving, PLAY_FROM_POOL.leaving),
-        ("--pool", was.pool.rule, now.pool.rule, PLAY_FROM_POOL.pool),
-        ("--pool-size", was.pool.size, now.pool.size, PLAY_FROM_POOL.pool_size),
-        *(
-            (f"--set {key}", getattr(begun.config, key), getattr(asked.config, key), None)
-            for key in values
-        ),
-    ]
-    for name, before, given, default in options:
-        if given not in (before, default):
+    start = TrainingTerms(
+        DEFAULT_LEARNING.policy, PLAY_FROM_POOL.from_items(DEFAULT_LEARNING.k), asked.config
+    )
+    before, given, default = (_options(begun, values), _options(asked, values), _options(start, ()))
+    for name, value in given.items():
+        if value not in (before[name], default.get(name)):
             raise ConfigError(
-                f"the training in '{file.parent}' was begun with {name} {before}, not {given}: "
-                "leave it out"
+                f"the training in '{file.parent}' was begun with {name} {before[name]}, not "
+                f"{value}: leave it out"
             )
     return begun
 
 
+def _options(terms: TrainingTerms, keys: Iterable[str]) -> dict[str, object]:
+    """Terms as the command line gives them, with these keys of the configuration."""
+    setting = terms.setting
+    return {
+        "--policy": terms.policy,
+        "-k": setting.k,
+        "--horizon": setting.horizon,
+        "--reward": setting.reward,
+        "--leaving": setting.leaving,
+        "--pool": setting.pool.rule,
+        "--pool-size": setting.pool.size,
+        **{f"--set {key}": getattr(terms.config, key) for key in keys},
+    }
+
+
 def _figures(row: dict[str, object]) -> str:
     return f"cumulative reward {row['return']:.3f}" if row else ""
-
-
-def _span(ci: list[float]) -> str:
-    return f"{ci[0]:.3f} to {ci[1]:.3f}" if ci[0] == ci[0] else ""

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from fastgaum.cli.options import COMMON, Device, Flag, Json, ModelOptions, Threads, use_threads
+from fastgaum.cli.options import (
+    COMMON,
+    Device,
+    Flag,
+    Json,
+    ModelOptions,
+    Threads,
+    given,
+    use_threads,
+)
 from fastgaum.cli.output import check_outputs, finish, note
 from fastgaum.cli.progress import TrainingProgress, Waiting, noting_compilation
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading, lasting
@@ -177,20 +186,17 @@ def _resume_command(
 ) -> str:
     """What goes on with the run: the folder knows all but where this machine keeps its data, and
     its own parts."""
-    options = {
-        "--data-dir": reading.data_dir,
-        "--device": None if machine.device == "auto" else machine.device,
-        "--threads": machine.threads,
-    }
-    given = [
-        str(part)
-        for option, value in options.items()
-        if value is not None
-        for part in (option, value)
+    own = given(
+        data_dir=reading.data_dir,
+        device=None if machine.device == "auto" else machine.device,
+        threads=machine.threads,
+    )
+    options = [
+        text for key, value in own.items() for text in (f"--{key.replace('_', '-')}", str(value))
     ]
     command = (
         ["fastgaum"]
         if n_processes == 1
         else ["torchrun", "--nproc-per-node", str(n_processes), "-m", "fastgaum"]
     )
-    return shlex.join([*command, "train", source, "-o", str(folder), "--resume", *given])
+    return shlex.join([*command, "train", source, "-o", str(folder), "--resume", *options])

@@ -27,7 +27,7 @@ CHUNK_BLOCK = 1024
 
 
 @dataclass(frozen=True)
-class Selection:
+class Selection(PackedArrays):
     """Whole sessions picked from a log: their packed offsets and the flat rows of their
     candidates."""
 

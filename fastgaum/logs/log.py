@@ -47,6 +47,7 @@ class PackedArrays:
 
     session_offsets: IntArray
     display_offsets: IntArray
+    choices: IntArray
 
     @property
     def n_sessions(self) -> int:
@@ -57,6 +58,22 @@ class PackedArrays:
     def n_events(self) -> int:
         """Number of events (display sets)."""
         return len(self.display_offsets) - 1
+
+    @property
+    def event_number(self) -> IntArray:
+        """Events before an event in its session, shape (n_events,): session_offsets [0, 2, 3] → [0,
+        1, 0]."""
+        starts = np.asarray(self.session_offsets)
+        return (np.arange(starts[-1]) - np.repeat(starts[:-1], np.diff(starts))).astype(np.int32)
+
+    @property
+    def chosen_candidates(self) -> npt.NDArray[np.int64]:
+        """Position of each click's candidate, events without a click left out: display_offsets [0,
+        3, 5, 7] and choices [2, 0, -1] → [2, 3]."""
+        choices = np.asarray(self.choices)
+        clicked = choices >= 0
+        starts = np.asarray(self.display_offsets)[:-1]
+        return (starts[clicked] + choices[clicked]).astype(np.int64)
 
 
 @dataclass(frozen=True)

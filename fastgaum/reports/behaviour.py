@@ -64,8 +64,6 @@ class Context:
     log: SessionLog
     """all versions, one below the other"""
     sums: Sums
-    event_number: IntArray
-    """events before an event in its session, shape (n_events,)"""
     displayed_before: IntArray
     """displays of a candidate's item earlier in its session, shape (n_candidates,)"""
     chosen_before: IntArray
@@ -87,18 +85,14 @@ class Context:
         )
         n_events = log.n_events // n_versions
         users = log.users[log.session_of_event[:n_events]]
-        number = (np.arange(log.n_events) - log.session_offsets[:-1][log.session_of_event]).astype(
-            np.int32
-        )
-        return cls(log, Sums(n_versions, users), number, displayed, chosen, displays, choices)
+        return cls(log, Sums(n_versions, users), displayed, chosen, displays, choices)
 
     def chosen(self, values: AnyArray, where: AnyArray | None = None) -> Float64Array:
         """A candidate's value (n_candidates,) at each event's choice; NaN without a click, or where
         `where` is false."""
-        clicked = self.log.choices >= 0 if where is None else (self.log.choices >= 0) & where
         result = np.full(self.log.n_events, np.nan)
-        result[clicked] = values[(self.log.display_offsets[:-1] + self.log.choices)[clicked]]
-        return result
+        result[self.log.choices >= 0] = values[self.log.chosen_candidates]
+        return result if where is None else np.where(where, result, np.nan)
 
 
 def statistics_of(context: Context, scored: ModelScores, outside: bool) -> Iterator[Statistic]:
@@ -122,11 +116,11 @@ def statistics_of(context: Context, scored: ModelScores, outside: bool) -> Itera
 def _clicks(c: Context) -> Iterator[Statistic]:
     clicked = (c.log.choices >= 0).astype(np.float64)
     yield c.sums.mean("click rate", "events with a click, of all events", clicked)
-    most = min(MOST_EVENTS, int(c.event_number.max()) + 1)
+    most = min(MOST_EVENTS, int(c.log.event_number.max()) + 1)
     labels = tuple(str(number + 1) for number in range(most))
-    if most <= c.event_number.max():
+    if most <= c.log.event_number.max():
         labels = (*labels[:-1], f"{labels[-1]}+")
-    groups = np.minimum(c.event_number, most - 1)
+    groups = np.minimum(c.log.event_number, most - 1)
     yield c.sums.by_group(
         "click rate by event",
         "the same, by number of the event in its session",
@@ -137,7 +131,7 @@ def _clicks(c: Context) -> Iterator[Statistic]:
 
 
 def _novelty(c: Context) -> Iterator[Statistic]:
-    later = c.event_number > 0
+    later = c.log.event_number > 0
     again = c.chosen(c.chosen_before > 0, later)
     yield c.sums.mean(
         "repeat rate",

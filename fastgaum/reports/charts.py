@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastgaum.metrics.precision import Float64Array
-from fastgaum.reports.plots import Chart, colour, inline_svg
+from fastgaum.reports.plots import Chart, colour, inline_svg, percent
 from fastgaum.reports.table import Json
 
 if TYPE_CHECKING:
@@ -179,8 +178,8 @@ def _reliability(heads: Json, which: str) -> Chart:
 
     def fill(panel: Axes) -> None:
         for name, curves in heads.items():
-            x, y = (_percent(curves[which], key) for key in ("predicted", "observed"))
-            low, high = _percent(curves[which], "ci").T
+            x, y = (percent(one[key] for one in curves[which]) for key in ("predicted", "observed"))
+            low, high = percent(one["ci"] for one in curves[which]).T
             panel.vlines(x, low, high, color=colour(name), linewidth=1.2, alpha=0.6)
             panel.plot(x, y, _MARK[name], color=colour(name), markersize=5, label=name)
         ends = [*panel.get_xlim(), *panel.get_ylim()]
@@ -218,7 +217,7 @@ def _shares(groups: Sequence[Json], across: str) -> Chart:
     def fill(panel: Axes) -> None:
         places = _axis_of_groups(panel, groups, across)
         some = [groups[i] for i in places]
-        chosen, expected = (_percent(some, key) for key in ("chosen", "predicted"))
+        chosen, expected = (percent(one[key] for one in some) for key in ("chosen", "predicted"))
         panel.bar(places, chosen, width=0.62, color=colour("floor"), alpha=0.45, label="logged")
         panel.plot(places, expected, "o", color=colour("reward"), markersize=6, label="expected")
         panel.set_ylabel("of candidates, %")
@@ -242,8 +241,3 @@ def _axis_of_groups(panel: Axes, groups: Sequence[Json], across: str) -> list[in
     panel.set_xlim(-0.6, len(groups) - 0.4)
     panel.set_xlabel(across)
     return [place for place, group in enumerate(groups) if group["n"]]
-
-
-def _percent(points: Sequence[Json], key: str) -> Float64Array:
-    """Shares as percent, a row per point; NaN where there is none."""
-    return 100 * np.array([point[key] for point in points], np.float64)

@@ -199,7 +199,7 @@ def _in_training(average: _Averages, counts: ItemCounts, scored: SplitScores) ->
 
 
 def _in_session(average: _Averages, scored: SplitScores) -> list[Json]:
-    later = np.repeat(scored.event_number > 0, scored.sizes)
+    later = np.repeat(scored.part.event_number > 0, scored.sizes)
     shown, picked = scored.displayed_before > 0, scored.chosen_before > 0
     return [
         average.of("new to the session", later & ~shown),
@@ -327,7 +327,7 @@ def _picked(scored: SplitScores) -> Iterator[tuple[str, int]]:
     choices = scored.part.choices
     surprise = scored.nll("reward")
     several = (scored.sizes > 1) & (choices >= 0)
-    later = several & (scored.event_number > 0)
+    later = several & (scored.part.event_number > 0)
     events = np.flatnonzero(later if later.sum() >= 3 else several)
     taken = set()
     if len(events):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastgaum.metrics.precision import Float64Array
-from fastgaum.reports.plots import FIGURE_STYLE, check_figure, save_figure
+from fastgaum.reports.plots import FIGURE_STYLE, check_figure, percent, save_figure
 from fastgaum.reports.reproduce import OURS
 from fastgaum.reports.reproduce_table import FLOOR_MODELS, label_of, rows_by_model
 from fastgaum.reports.table import Json
@@ -190,7 +190,7 @@ def _groups(panel: Axes, groups: Sequence[Json], across: str, up: str) -> None:
     """Logged dots with intervals, simulated bars behind them."""
     at = range(len(groups))
     logged, simulated, ends = (
-        _percent([one[key] for one in groups]) for key in ("logged", "simulated", "logged_ci")
+        percent([one[key] for one in groups]) for key in ("logged", "simulated", "logged_ci")
     )
     panel.bar(at, simulated, color=_WORLD, alpha=0.35, label="world")
     panel.vlines(at, *ends.T, color=_LOG, linewidth=1)
@@ -201,7 +201,7 @@ def _groups(panel: Axes, groups: Sequence[Json], across: str, up: str) -> None:
 
 
 def _calibration(panel: Axes, curve: Json) -> None:
-    predicted, observed, ends = (_percent(curve[key]) for key in ("predicted", "observed", "ci"))
+    predicted, observed, ends = (percent(curve[key]) for key in ("predicted", "observed", "ci"))
     _diagonal(panel, predicted, ends)
     panel.vlines(predicted, *ends.T, color=_LOG, linewidth=1)
     panel.plot(predicted, observed, "o", color=_LOG, markersize=3)
@@ -211,7 +211,7 @@ def _calibration(panel: Axes, curve: Json) -> None:
 
 def _policies(panel: Axes, values: Sequence[Json]) -> None:
     logged, simulated, ends = (
-        _percent([one[key] for one in values]) for key in ("logged", "simulated", "logged_ci")
+        percent([one[key] for one in values]) for key in ("logged", "simulated", "logged_ci")
     )
     _diagonal(panel, logged, simulated)
     panel.hlines(simulated, *ends.T, color=_LOG, linewidth=1, alpha=0.5)
@@ -223,8 +223,3 @@ def _policies(panel: Axes, values: Sequence[Json]) -> None:
 def _diagonal(panel: Axes, *values: Float64Array) -> None:
     top = max(float(np.nanmax(part)) for part in values)
     panel.plot([0, top], [0, top], color="#8c959f", linewidth=1)
-
-
-def _percent(values: Sequence[float | None] | Sequence[Sequence[float | None]]) -> Float64Array:
-    """Shares as percent; NaN where there is none."""
-    return 100 * np.array(values, np.float64)

@@ -191,7 +191,7 @@ def standings(facts: Json, log: int) -> list[Json]:
     # of many declared numbers, those that say most; the JSON has them all
     shown = [floor for floor in floors if floor[0] != "random"][: MOST_FLOORS - 1]
     rows += [
-        _row(f"floor: {name}", "floor", precs)
+        _row(f"floor: {name}", "floor", _means(precs))
         for name, precs in floors
         if name == "random" or (name, precs) in shown
     ]
@@ -199,16 +199,10 @@ def standings(facts: Json, log: int) -> list[Json]:
     if best:
         names = " / ".join(dict.fromkeys(one["model"] for one in best.values()))
         note = "" if facts["split"] == "test" else "on the test split"
-        rows.append(
-            _row(
-                f"published: {names}",
-                "published",
-                {k: one["mean"] for k, one in best.items()},
-                note,
-            )
-        )
+        means = _means({k: one["mean"] for k, one in best.items()})
+        rows.append(_row(f"published: {names}", "published", means, note))
         rows += [
-            _row(f"authors’ code: {model}", "published", precs, note)
+            _row(f"authors’ code: {model}", "published", _means(precs), note)
             for model, precs in about["authors_code"].items()
         ]
     return sorted(
@@ -219,32 +213,27 @@ def standings(facts: Json, log: int) -> list[Json]:
 
 def _heads(run: Json) -> list[Json]:
     evaluation = run["evaluation"]
-    heads = evaluation["heads"]
     return [
-        {
-            "label": f"{run['name']}, {head}" if len(heads) > 1 else run["name"],
-            "note": "",
-            "kind": head,
-            "prec": figures["prec"],
-            "nll": figures["nll"],
-            "ece": figures["ece"],
-            "gap": evaluation["gap"] if head == "generator" else None,
-        }
-        for head, figures in heads.items()
+        _row(
+            f"{run['name']}, {head}" if len(evaluation["heads"]) > 1 else run["name"],
+            head,
+            figures["prec"],
+            nll=figures["nll"],
+            ece=figures["ece"],
+            gap=evaluation["gap"] if head == "generator" else None,
+        )
+        for head, figures in evaluation["heads"].items()
     ]
 
 
-def _row(label: str, kind: str, precs: Json, note: str = "") -> Json:
-    prec = {k: {"mean": precs.get(k), "ci": None} for k in ("1", "2")}
-    return {
-        "label": label,
-        "note": note,
-        "kind": kind,
-        "prec": prec,
-        "nll": None,
-        "ece": None,
-        "gap": None,
-    }
+def _row(label: str, kind: str, prec: Json, note: str = "", **figures: float | None) -> Json:
+    none = {"nll": None, "ece": None, "gap": None}
+    return {"label": label, "note": note, "kind": kind, "prec": prec, **none, **figures}
+
+
+def _means(precs: Json) -> Json:
+    """prec by k of what has no interval."""
+    return {k: {"mean": precs.get(k), "ci": None} for k in ("1", "2")}
 
 
 def lead(facts: Json) -> str:

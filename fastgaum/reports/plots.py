@@ -13,14 +13,17 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree import ElementTree
 
+import numpy as np
+
 from fastgaum.errors import ConfigError, OutputError
 from fastgaum.files import atomic
+from fastgaum.metrics.precision import Float64Array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,6 +101,11 @@ def require_plots(what: str = "a report") -> None:
         raise ConfigError(
             f"{what} needs matplotlib, which is not installed: pip install 'fastgaum[plots]'"
         )
+
+
+def percent(values: Iterable[float | None] | Iterable[Sequence[float | None]]) -> Float64Array:
+    """Shares as percent; NaN where there is none."""
+    return 100 * np.array(list(values), np.float64)
 
 
 class Chart(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from fastgaum.reports.table import Block, Json, block_to_markdown, num, ranges, signed, spread
+from fastgaum.reports.table import Block, Json, num, ranges, signed, spread
 
 KS = ("1", "2")
 FLOOR_MODELS = {
@@ -50,11 +50,6 @@ def reproduce_blocks(result: Json) -> list[Block]:
         if "published_table" in result
         else parts
     )
-
-
-def reproduce_markdown(result: Json) -> str:
-    """The same reproduce_blocks as markdown."""
-    return "\n".join(block_to_markdown(block) for block in reproduce_blocks(result))
 
 
 def published_block(table: Json) -> Block:

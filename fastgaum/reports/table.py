@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,13 @@ def spread(mean: float | None, sd: float | None) -> str:
     return f"{num(mean)} ±{num(sd)}" if sd else num(mean)
 
 
+def span(ends: Sequence[float | None], digits: int = 1) -> str:
+    """An interval; empty where an end does not exist."""
+    if any(value is None or math.isnan(value) for value in ends):
+        return ""
+    return f"{num(ends[0], digits)} to {num(ends[1], digits)}"
+
+
 def ranges(numbers: Sequence[int]) -> str:
     """Whole numbers, neighbours joined.
 
@@ -90,6 +97,11 @@ def block_to_markdown(block: Block) -> str:
     columns = [escaped(column) for column in block.columns]
     lines = [f"### {escaped(block.title)}", "", *map(_markdown_row, (columns, rule, *rows))]
     return "\n".join([*lines, "", *(f"- {escaped(note)}" for note in block.notes), ""])
+
+
+def blocks_to_markdown(blocks: Iterable[Block]) -> str:
+    """Blocks as one markdown text."""
+    return "\n".join(map(block_to_markdown, blocks))
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from fastgaum.baselines.floors import Precisions, means_of
@@ -238,20 +237,9 @@ class SplitScores:
         return self.scores.heads["reward"]
 
     @property
-    def event_of_candidate(self) -> IntArray:
-        """Event of each candidate, shape (n_candidates,)."""
-        return np.repeat(np.arange(len(self.part.choices), dtype=np.int32), self.sizes)
-
-    @property
     def sizes(self) -> IntArray:
         """Candidates of each event, shape (n_events,)."""
         return np.diff(self.part.display_offsets)
-
-    @property
-    def event_number(self) -> IntArray:
-        """Events before an event in its session, shape (n_events,)."""
-        starts = self.part.session_offsets
-        return (np.arange(starts[-1]) - np.repeat(starts[:-1], np.diff(starts))).astype(np.int32)
 
     def has_events_of(self, other: SplitScores) -> bool:
         """Whether both hold the same events: sessions, displays and choices by name, in whatever
@@ -265,18 +253,11 @@ class SplitScores:
         ):
             return False
         code = Vocabulary(self.log.item_ids).codes(other.log.item_ids)[other.items]
-        event = self.event_of_candidate
-        return all(
-            np.array_equal(one[np.lexsort((one, at))], two[np.lexsort((two, at))])
-            for one, two, at in (
-                (self.items, code, event),
-                (
-                    self.items[chosen_candidates(mine)],
-                    code[chosen_candidates(theirs)],
-                    event[chosen_candidates(mine)],
-                ),
-            )
-        )
+        event = np.repeat(np.arange(mine.n_events), self.sizes)
+        # display sets in whatever order, choices in the order of the events
+        return np.array_equal(
+            self.items[np.lexsort((self.items, event))], code[np.lexsort((code, event))]
+        ) and np.array_equal(self.items[mine.chosen_candidates], code[theirs.chosen_candidates])
 
     def advantage(self) -> Float64Array:
         """Utility minus the mean of its display set, shape (n_candidates,): what a choice among
@@ -296,13 +277,6 @@ class SplitScores:
             self.part.choices,
             min_prob=MIN_PROB,
         )
-
-
-def chosen_candidates(part: Selection) -> npt.NDArray[np.int64]:
-    """Position of each click's candidate among the selection's candidates, events without a click
-    left out."""
-    clicked = part.choices >= 0
-    return np.asarray(part.display_offsets[:-1][clicked] + part.choices[clicked], np.int64)
 
 
 def floor_difference(scored: SplitScores, floors: Precisions) -> Json:

@@ -3,10 +3,9 @@ several beside each other; policies, one block for each size of slates; and adap
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
-from fastgaum.reports.table import Block, Json, block_to_markdown, num
+from fastgaum.reports.table import Block, Json, blocks_to_markdown, num, span
 
 DIGITS = {"%": 1, "nats": 3, "places": 2, "log": 2, "ratio": 2}
 ALPHA = 0.05
@@ -45,7 +44,7 @@ def fidelity_blocks(report: Json) -> list[Block]:
 
 def fidelity_markdown(report: Json) -> str:
     """The same fidelity_blocks as markdown."""
-    return "\n".join(block_to_markdown(block) for block in fidelity_blocks(report))
+    return blocks_to_markdown(fidelity_blocks(report))
 
 
 def fidelity_summary(reports: Sequence[Json]) -> str:
@@ -104,7 +103,7 @@ def fidelity_summary(reports: Sequence[Json]) -> str:
     second = Block(
         "Policies, log → world", ("policy", *names), (*lines, *agreed), _policy_notes(None)
     )
-    return "\n".join(map(block_to_markdown, (first, second)))
+    return blocks_to_markdown((first, second))
 
 
 def differs(one: Json) -> bool:
@@ -280,9 +279,9 @@ def adaptation_block(result: Json) -> Block:
             (
                 f"{at:,}",
                 num(one["return"], 3),
-                _span(one["ci"]),
+                span(one["ci"], 3),
                 num(other["return"], 3),
-                _span(other["ci"]),
+                span(other["ci"], 3),
             )
         )
     columns = ("users met", "pre-trained", "95 %", "untrained", "95 %")
@@ -300,14 +299,14 @@ def _cells(row: Json) -> tuple[str, ...]:
     lead = (
         ("", "")
         if versus is None
-        else (f"{versus['diff']:+.3f} ({versus['policy']})", _span(versus["ci"]))
+        else (f"{versus['diff']:+.3f} ({versus['policy']})", span(versus["ci"], 3))
     )
     return (
         row["policy"],
         num(row["return"], 3),
-        _span(row["return_ci"]),
+        span(row["return_ci"], 3),
         num(row["click_rate"], 3),
-        _span(row["click_rate_ci"]),
+        span(row["click_rate_ci"], 3),
         *lead,
     )
 
@@ -321,12 +320,4 @@ def _policy_table_notes(result: Json) -> tuple[str, ...]:
         "vs best other: paired difference of cumulative reward on the same users; bold: its "
         "interval lies above 0",
         *result["notes"],
-    )
-
-
-def _span(ci: list[float]) -> str:
-    return (
-        ""
-        if any(value is None or math.isnan(value) for value in ci)
-        else f"{num(ci[0], 3)} to {num(ci[1], 3)}"
     )

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from fastgaum.reports.log_facts import authors_code, best_published, published_table
-from fastgaum.reports.reproduce_table import reproduce_blocks, reproduce_markdown
-from fastgaum.reports.table import Block, finite
+from fastgaum.reports.reproduce_table import reproduce_blocks
+from fastgaum.reports.table import Block, blocks_to_markdown, finite
 
 
 def cells_of(model: str, mean: float, *, head: str = "reward", **more: Any) -> list[dict[str, Any]]:
@@ -111,7 +111,9 @@ def test_published_figures_stand_beside_ours() -> None:
     assert "released split" in block.notes[1]
     assert block.notes[-1] == "test events whose user has no earlier event: 81 %"
     assert "random → oracle" not in block.columns
-    assert "| paper-lstm † | 76.0 ±0.5 | 71.0 to 79.0 |" in reproduce_markdown(result)
+    assert "| paper-lstm † | 76.0 ±0.5 | 71.0 to 79.0 |" in blocks_to_markdown(
+        reproduce_blocks(result)
+    )
 
 
 def test_a_model_that_is_a_floor_has_one_row_among_the_floors() -> None:
@@ -139,8 +141,10 @@ def test_only_what_is_bold_in_the_object_is_bold() -> None:
     result = object_of(cells)
     (block,) = reproduce_blocks(result)
     assert block.bold == {(labels(block).index("fastgaum"), 3)}
-    assert reproduce_markdown(result).count("**") == 2
-    assert "| fastgaum | 81.0 ±0.5 | 71.0 to 79.0 | **82.0 ±0.5** |" in reproduce_markdown(result)
+    assert blocks_to_markdown(reproduce_blocks(result)).count("**") == 2
+    assert "| fastgaum | 81.0 ±0.5 | 71.0 to 79.0 | **82.0 ±0.5** |" in blocks_to_markdown(
+        reproduce_blocks(result)
+    )
 
 
 def test_notes_say_splits_budget_and_failures() -> None:
@@ -234,7 +238,9 @@ def test_a_table_set_again_from_its_file_is_the_same() -> None:
     cells = [*cells_of("fastgaum", 80.0, nll=float("nan")), *cells_of("logit", float("nan"))]
     result = object_of(cells, published_table=published_table(), comparison={}, failed=[])
     text = json.dumps(finite(result), allow_nan=False)
-    assert reproduce_markdown(json.loads(text)) == reproduce_markdown(result)
+    assert blocks_to_markdown(reproduce_blocks(json.loads(text))) == blocks_to_markdown(
+        reproduce_blocks(result)
+    )
 
 
 @pytest.mark.parametrize("protocol", ["views", "bags"])
