@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fastgaum.features.batches import StreamedSessions, assemble, windows
 from fastgaum.features.sessions import WHOLE, Sessions, Share, blocks
-from fastgaum.game.losses import exact_loss, optimality_gap
+from fastgaum.game.game import exact_loss, optimality_gap
 from fastgaum.logs.log import FloatArray
 from fastgaum.metrics.precision import precision_at_k
 from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser

@@ -159,6 +159,11 @@ class SessionLog(PackedArrays):
         1]."""
         return np.repeat(np.arange(self.n_events, dtype=np.int32), np.diff(self.display_offsets))
 
+    def event_positions(self) -> IntArray:
+        """Position of each event in its session: session_offsets [0, 2, 3] → [0, 1, 0]."""
+        starts = self.session_offsets[:-1][self.session_of_event]
+        return np.arange(self.n_events, dtype=np.int32) - starts
+
     def sessions_in(self, split: SplitName) -> IntArray:
         """Rows of the sessions of one split, ascending; `all` gives every session."""
         if split == "all":

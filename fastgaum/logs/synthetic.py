@@ -339,12 +339,10 @@ def truth_frame(log: SessionLog, truth: Truth) -> pl.DataFrame:
 def truth_keys(log: SessionLog) -> pl.DataFrame:
     """Session, event (its position in the session) and item of each candidate."""
     event_of_candidate = log.event_of_candidate()
-    session_of_event = log.session_of_event
-    positions = np.arange(log.n_events, dtype=np.int32) - log.session_offsets[:-1][session_of_event]
     return pl.DataFrame(
         {
-            "session": log.session_ids.gather(session_of_event[event_of_candidate]),
-            "event": positions[event_of_candidate],
+            "session": log.session_ids.gather(log.session_of_event[event_of_candidate]),
+            "event": log.event_positions()[event_of_candidate],
             "item": log.item_ids.gather(log.items),
         }
     )

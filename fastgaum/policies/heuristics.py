@@ -16,7 +16,7 @@ from fastgaum.errors import ConfigError
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.policies.base import BoolArray, Observation, Policy, Transition, items_at, top_places
-from fastgaum.worlds.random_keys import draw_distinct
+from fastgaum.worlds.pools import draw_distinct
 from fastgaum.worlds.world import NO_ITEM, FloatArray, IntArray, Past, World
 
 _TEST = 2

@@ -23,8 +23,7 @@ from fastgaum.policies.base import (
     items_at,
 )
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.worlds.pools import Pool
-from fastgaum.worlds.random_keys import draw_distinct, draw_uniforms
+from fastgaum.worlds.pools import Pool, draw_distinct, draw_uniforms
 from fastgaum.worlds.world import FloatArray, IntArray, KeyArray, World
 
 

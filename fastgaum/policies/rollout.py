@@ -1,6 +1,6 @@
 """Rollout: the one loop in which users and a policy meet, for training and for evaluation.
 
-Users are numbered. What a user meets depends on seed and number alone (`worlds.random_keys`): two
+Users are numbered. What a user meets depends on seed and number alone (`worlds.pools.Keys`): two
 policies with one seed meet the same users, pools and random draws, so that their difference is a
 paired one. They are the users of an environment with that seed."""
 
@@ -14,8 +14,7 @@ import numpy as np
 
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import BoolArray, Observation, Policy, Transition
-from fastgaum.worlds.pools import Pool
-from fastgaum.worlds.random_keys import CHOICE, LEAVE, SLATE, START, Keys, draw_uniform
+from fastgaum.worlds.pools import CHOICE, LEAVE, SLATE, START, Keys, Pool, draw_uniform
 from fastgaum.worlds.rules import Leaving, leaving_rule
 from fastgaum.worlds.world import FloatArray, IntArray, Population, Response, World
 

@@ -17,7 +17,7 @@ from fastgaum import threads
 from fastgaum.errors import ConfigError
 from fastgaum.kernels import slates as kernels
 from fastgaum.nets.regularisers import L2, ChoiceDistribution, Shannon, Tsallis
-from fastgaum.worlds.session_counts import SessionCounts
+from fastgaum.worlds.catalogue import SessionCounts
 from fastgaum.worlds.user_networks import (
     FoldedRecurrent,
     RecurrentHistories,

@@ -18,8 +18,7 @@ from fastgaum.errors import ActionError, ConfigError, did_you_mean
 from fastgaum.kernels.slates import slates_of
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.observations import Info, Observation, Observations, rows_apart
-from fastgaum.worlds.pools import Pool, UserPools
-from fastgaum.worlds.random_keys import CHOICE, LEAVE, START, Keys, draw_uniform
+from fastgaum.worlds.pools import CHOICE, LEAVE, START, Keys, Pool, UserPools, draw_uniform
 from fastgaum.worlds.rules import EnvKeywords, EnvOptions, leaving_rule, reward_rule
 from fastgaum.worlds.world import IntArray, Population, World
 

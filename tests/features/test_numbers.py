@@ -15,8 +15,7 @@ from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels import candidate_formulas
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import SessionLog
-from fastgaum.worlds.catalogue import Catalogue
-from fastgaum.worlds.session_counts import SessionCounts
+from fastgaum.worlds.catalogue import Catalogue, SessionCounts
 from tests.builders import random_log
 from tests.worlds.simulated import encoded
 

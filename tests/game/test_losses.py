@@ -8,7 +8,7 @@ import torch
 
 from fastgaum.features.batches import assemble
 from fastgaum.features.space import FeatureSpace
-from fastgaum.game.losses import (
+from fastgaum.game.game import (
     exact_loss,
     generator_value,
     logged_utility,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from fastgaum.worlds.random_keys import SLATE, Keys, draw_uniforms
+from fastgaum.worlds.pools import SLATE, Keys, draw_uniforms
 from fastgaum.worlds.world import FloatArray, IntArray, KeyArray, Population, Response, World
 
 

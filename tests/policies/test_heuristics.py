@@ -18,7 +18,7 @@ from fastgaum.policies.heuristics import Greedy, GreedyClick, Popular, RandomPol
 from fastgaum.policies.registry import Sources, make_policy
 from fastgaum.policies.rollout import Setting, play
 from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.random_keys import SLATE, START
+from fastgaum.worlds.pools import SLATE, START
 from fastgaum.worlds.world import IntArray
 from tests.builders import log_of
 from tests.policies.contract import check_policy

@@ -14,12 +14,12 @@ from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Observation, Policy
 from fastgaum.policies.heuristics import RandomPolicy
 from fastgaum.policies.rollout import Setting, play, rollout
-from fastgaum.worlds.pools import Pool
-from fastgaum.worlds.random_keys import (
+from fastgaum.worlds.pools import (
     CHOICE,
     LEAVE,
     START,
     Keys,
+    Pool,
     draw_distinct,
     draw_uniform,
     draw_uniforms,

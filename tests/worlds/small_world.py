@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from fastgaum.worlds.random_keys import draw_uniform
+from fastgaum.worlds.pools import draw_uniform
 from fastgaum.worlds.world import (
     NO_ITEM,
     FloatArray,

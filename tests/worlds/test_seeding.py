@@ -10,7 +10,7 @@ import pytest
 
 from fastgaum import threads
 from fastgaum.errors import ActionError
-from fastgaum.worlds.random_keys import CHOICE, LEAVE, Keys, draw_uniform
+from fastgaum.worlds.pools import CHOICE, LEAVE, Keys, draw_uniform
 from fastgaum.worlds.vector_env import UserVectorEnv
 from fastgaum.worlds.world import World
 from tests.worlds.small_world import SmallWorld
