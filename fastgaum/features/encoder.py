@@ -85,7 +85,7 @@ class Encoder:
         n_candidates = picked_size(self._candidate_offsets, rows)
         if n_events < 0:
             raise IndexError(f"a session outside 0 … {log.n_sessions - 1} was asked for")
-        out = EncodedSessions(
+        encoded = EncodedSessions(
             rows=rows,
             session_offsets=np.zeros(len(rows) + 1, dtype=np.int32),
             display_offsets=np.zeros(n_events + 1, dtype=np.int32),
@@ -100,16 +100,18 @@ class Encoder:
             sessions = slice(session + 1, session + 1 + len(chunk))
             events = slice(event, event + len(part.choices))
             candidates = slice(candidate, candidate + len(part.candidates))
-            out.session_offsets[sessions] = part.session_offsets[1:] + event
-            out.display_offsets[event + 1 : events.stop + 1] = part.display_offsets[1:] + candidate
-            out.choices[events] = part.choices
-            self._write_ids(part, out.ids[candidates])
+            encoded.session_offsets[sessions] = part.session_offsets[1:] + event
+            encoded.display_offsets[event + 1 : events.stop + 1] = (
+                part.display_offsets[1:] + candidate
+            )
+            encoded.choices[events] = part.choices
+            self._write_ids(part, encoded.ids[candidates])
             if space.n_numbers:
-                numbers = out.numbers[candidates]
+                numbers = encoded.numbers[candidates]
                 self.write_numbers(part, numbers)
                 kernels.standardise_rows(space.mean, space.scale, numbers)
             session, event, candidate = sessions.stop - 1, events.stop, candidates.stop
-        return out
+        return encoded
 
     def for_training(self, rows: IntArray) -> EncodedSessions | SharedSessions:
         """The sessions `rows` to make batches of: as `encode`, or from the log's own arrays where

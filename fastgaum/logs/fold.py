@@ -248,11 +248,10 @@ def to_frame(log: SessionLog) -> pl.DataFrame:
     session_of_event = log.session_of_event
     session_of_candidate = session_of_event[event_of_candidate]
     chosen = np.zeros(log.n_candidates, dtype=np.int8)
-    clicked = log.choices >= 0
-    chosen[log.display_offsets[:-1][clicked] + log.choices[clicked]] = 1
+    chosen[log.chosen_candidates] = 1
     columns: dict[str, pl.Series | npt.NDArray[np.generic]] = {
         "session": log.session_ids.gather(session_of_candidate),
-        "event": log.event_positions()[event_of_candidate],
+        "event": log.event_number[event_of_candidate],
         "item": log.item_ids.gather(log.items),
         "chosen": chosen,
         "user": log.users[session_of_candidate],

@@ -159,11 +159,6 @@ class SessionLog(PackedArrays):
         1]."""
         return np.repeat(np.arange(self.n_events, dtype=np.int32), np.diff(self.display_offsets))
 
-    def event_positions(self) -> IntArray:
-        """Position of each event in its session: session_offsets [0, 2, 3] → [0, 1, 0]."""
-        starts = self.session_offsets[:-1][self.session_of_event]
-        return np.arange(self.n_events, dtype=np.int32) - starts
-
     def sessions_in(self, split: SplitName) -> IntArray:
         """Rows of the sessions of one split, ascending; `all` gives every session."""
         if split == "all":
@@ -286,26 +281,26 @@ class Digests:
         """Each array's sha256, in hexadecimal."""
         return {name: digest.hexdigest() for name, digest in self._by_name.items()}
 
-    def fingerprint(self, head: SessionLog) -> str:
-        """The fingerprint of the log whose parts were fed; `head` is any log with its items and
+    def fingerprint(self, log: SessionLog) -> str:
+        """The fingerprint of the log whose parts were fed; `log` is any log with its items and
         categories."""
-        return fingerprint_of(self.values(), head)
+        return fingerprint_of(self.values(), log)
 
     def _digest(self, name: str) -> hashlib._Hash:
         return self._by_name.setdefault(name, hashlib.sha256())
 
 
-def fingerprint_of(values: Mapping[str, str], head: SessionLog) -> str:
+def fingerprint_of(values: Mapping[str, str], log: SessionLog) -> str:
     """Return a log's fingerprint: of its arrays' digests (`Digests.values`), and of the items and
-    categories of `head`."""
+    categories of `log`."""
     whole = hashlib.sha256()
     for name, value in sorted(values.items()):
         whole.update(f"{name} {value}\n".encode())
-    for name, array in sorted(head.item_fields.items()):
+    for name, array in sorted(log.item_fields.items()):
         whole.update(name.encode())
         whole.update(np.ascontiguousarray(array).data)
-    _feed_ids(whole, head.item_ids)
-    for name, categories in sorted(head.categories.items()):
+    _feed_ids(whole, log.item_ids)
+    for name, categories in sorted(log.categories.items()):
         whole.update(name.encode())
         _feed_ids(whole, categories)
     return whole.hexdigest()

@@ -342,7 +342,7 @@ def truth_keys(log: SessionLog) -> pl.DataFrame:
     return pl.DataFrame(
         {
             "session": log.session_ids.gather(log.session_of_event[event_of_candidate]),
-            "event": log.event_positions()[event_of_candidate],
+            "event": log.event_number[event_of_candidate],
             "item": log.item_ids.gather(log.items),
         }
     )

@@ -54,10 +54,9 @@ def oracle_scores(
 
 def outcome_log_probs(log: SessionLog, truth: Truth) -> Float64Array:
     """Return the log of the true probability of what happened in each event, shape (n_events,)."""
-    clicked = log.choices >= 0
     candidates, outside = truth.log_probs()
     values = outside.copy()
-    values[clicked] = candidates[log.display_offsets[:-1][clicked] + log.choices[clicked]]
+    values[log.choices >= 0] = candidates[log.chosen_candidates]
     return values
 
 
