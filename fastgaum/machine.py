@@ -1,4 +1,4 @@
-"""The machine that a figure was taken on: what one needs to know to repeat it."""
+"""The machine: its devices, and what one needs to know of it to repeat a figure."""
 
 from __future__ import annotations
 
@@ -10,6 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from fastgaum.errors import ConfigError
+
+
+def device_of(name: str) -> torch.device:
+    """The device of that name; auto = the card where one is at hand. Raises ConfigError for one
+    that is not."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"unknown device '{name}': use cpu, cuda or auto") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device 'cuda' was asked for and no card is at hand: use cpu or auto")
+    return device
 
 
 def machine_facts(seed: int | None = None) -> dict[str, Any]:

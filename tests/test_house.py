@@ -17,7 +17,16 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = (
     {"errors", "untrusted"},
-    {"config", "decoder", "files", "interrupts", "kernels", "locks", "machine", "threads"},
+    {
+        "config",
+        "files",
+        "interrupts",
+        "kernels",
+        "locks",
+        "machine",
+        "threads",
+        "untrusted_parquet",
+    },
     {"checkpoint"},
     {"logs"},
     {"features"},

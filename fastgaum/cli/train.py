@@ -69,6 +69,7 @@ def train_command(
     check_outputs(json, resumed=resume)
     config = options.resolve()
     # torch takes a second to import: a misspelt option is answered before.
+    from fastgaum.machine import device_of
     from fastgaum.models.run_folder import (
         RESUME_FILE,
         LogOrigin,
@@ -78,7 +79,7 @@ def train_command(
         run_checkpoint,
         train_run,
     )
-    from fastgaum.models.user_model import UserModel, device_of
+    from fastgaum.models.user_model import UserModel
     from fastgaum.processes import launched, n_restarts
 
     use_threads(machine.threads)

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from fastgaum.decoder import one_line
 from fastgaum.errors import ConfigError, LogFormatError, OutputError
 from fastgaum.logs.columns import Vocabulary, attach_item_table
 from fastgaum.logs.fold import Rows, join_logs, pack_rows
@@ -30,6 +29,7 @@ from fastgaum.logs.rows import candidate_rows
 from fastgaum.logs.shard_writer import check_shards_output, require_shards, shard_log, write_shards
 from fastgaum.logs.shards import ShardedLog, is_saved_log, open_shards
 from fastgaum.logs.tables import TypedTable, decide_types, open_table
+from fastgaum.untrusted_parquet import one_line
 
 PIECE_ROWS = 1_000_000
 """rows that the first pass works on at once"""

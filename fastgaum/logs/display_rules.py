@@ -20,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.decoder import READ_ERRORS, one_line
 from fastgaum.errors import ConfigError, LogFormatError, did_you_mean
 from fastgaum.kernels.nearest import TimedChoices, WalkState, nearest_others
 from fastgaum.logs.columns import Vocabulary, first_true, parse_numbers, row_number, show
 from fastgaum.logs.layouts import ItemKind, Period, Source
 from fastgaum.logs.log import IntArray
+from fastgaum.untrusted_parquet import READ_ERRORS, one_line
 
 RuleName = Literal["nearest", "nearest-unseen", "released-before"]
 RULES: tuple[RuleName, ...] = get_args(RuleName)

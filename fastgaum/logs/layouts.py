@@ -20,9 +20,9 @@ from typing import Literal
 
 import polars as pl
 
-from fastgaum.decoder import READ_ERRORS, one_line
 from fastgaum.errors import DatasetError, LogFormatError
 from fastgaum.logs.tables import check_lines
+from fastgaum.untrusted_parquet import READ_ERRORS, one_line
 
 ItemKind = Literal["artist", "track"]
 Period = Literal["month", "year"]

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.decoder import one_line
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.log import NO_CLICK, SPLITS, FieldArray, IntArray, ItemCounts, SessionLog
 from fastgaum.untrusted import read_text
+from fastgaum.untrusted_parquet import one_line
 
 MANIFEST = "shards.json"
 MOST_MANIFEST = 1 << 26

@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.decoder import one_line
 from fastgaum.errors import ConfigError, OutputError
 from fastgaum.files import atomic, sync_file, sync_folder
 from fastgaum.locks import name_lock
@@ -35,6 +34,7 @@ from fastgaum.logs.shard_files import (
 )
 from fastgaum.logs.shards import ShardedLog, is_saved_log, open_shards
 from fastgaum.logs.synthetic import world
+from fastgaum.untrusted_parquet import one_line
 
 MOST_SHARDS = 99_999
 SHARD_CANDIDATES = 1 << 25

@@ -27,7 +27,6 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.decoder import READ_ERRORS, one_line
 from fastgaum.errors import LogFormatError
 from fastgaum.files import read_whole
 from fastgaum.logs.fold import MAX_ROWS, join_logs
@@ -56,6 +55,7 @@ from fastgaum.logs.shard_files import (
     read_rows,
     totals_of_splits,
 )
+from fastgaum.untrusted_parquet import READ_ERRORS, one_line
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,9 @@ from typing import cast
 
 import polars as pl
 
-from fastgaum.decoder import (
+from fastgaum.errors import LogFormatError, did_you_mean
+from fastgaum.logs.options import LogSchema, is_list
+from fastgaum.untrusted_parquet import (
     ARROW,
     PARQUET,
     READ_ERRORS,
@@ -24,8 +26,6 @@ from fastgaum.decoder import (
     try_columns,
     try_header,
 )
-from fastgaum.errors import LogFormatError, did_you_mean
-from fastgaum.logs.options import LogSchema, is_list
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
 EXTENSIONS = (*SEPARATORS, *PARQUET, *ARROW)

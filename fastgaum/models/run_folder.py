@@ -17,7 +17,6 @@ from pathlib import Path
 import polars as pl
 import tomli_w
 
-from fastgaum.decoder import read_small_parquet
 from fastgaum.errors import CheckpointError, LogFormatError, NumericsError, OutputError
 from fastgaum.files import atomic, require_writable
 from fastgaum.game.checkpoint import Checkpoint, Checkpointer, first_checkpoint
@@ -27,6 +26,7 @@ from fastgaum.logs.shards import AnyLog
 from fastgaum.machine import machine_facts, peak_memory
 from fastgaum.models.user_model import UserModel
 from fastgaum.processes import Processes
+from fastgaum.untrusted_parquet import read_small_parquet
 
 RESUME_FILE = "resume.safetensors"
 MADE_FILES = (

@@ -27,6 +27,7 @@ from fastgaum.game.loop import Observer
 from fastgaum.game.scoring import HeadScores, ScoredSessions, score
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.logs.shards import AnyLog
+from fastgaum.machine import device_of
 from fastgaum.models.choice_model import (
     ChoiceModel,
     Head,
@@ -289,17 +290,3 @@ class UserModel(ChoiceModel):
         if self.networks is None:
             raise ConfigError("the model has not been trained: call fit or load first")
         return self.networks
-
-
-def device_of(name: str) -> torch.device:
-    """The device of that name; auto = the card where one is at hand. Raises ConfigError for one
-    that is not."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"unknown device '{name}': use cpu, cuda or auto") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device 'cuda' was asked for and no card is at hand: use cpu or auto")
-    return device

@@ -15,7 +15,6 @@ import polars as pl
 
 from fastgaum.baselines.floors import Precisions, means_of
 from fastgaum.config import PRESETS, Config
-from fastgaum.decoder import READ_ERRORS, one_line, read_small_parquet
 from fastgaum.errors import CheckpointError, ConfigError, DatasetError, LogFormatError
 from fastgaum.features.sessions import EncodedSessions, Selection, counts_before, select_sessions
 from fastgaum.game.loop import EpochRow
@@ -29,6 +28,7 @@ from fastgaum.metrics.precision import Float64Array
 from fastgaum.models.user_model import UserModel
 from fastgaum.reports.table import Json
 from fastgaum.untrusted import parse_json, read_text
+from fastgaum.untrusted_parquet import READ_ERRORS, one_line, read_small_parquet
 
 COLUMNS = tuple(EpochRow.__dataclass_fields__)
 

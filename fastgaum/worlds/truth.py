@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.decoder import read_small_parquet
 from fastgaum.errors import DatasetError, LogFormatError
 from fastgaum.files import atomic
 from fastgaum.kernels.ranking import rank_counts
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.logs.synthetic import KEYS, Truth, synthesise, truth_frame, truth_keys
+from fastgaum.untrusted_parquet import read_small_parquet
 
 Float64Array = npt.NDArray[np.float64]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from fastgaum import decoder
-from fastgaum.decoder import read_small_parquet, try_columns, try_header
+from fastgaum import untrusted_parquet
 from fastgaum.errors import LogFormatError
+from fastgaum.untrusted_parquet import read_small_parquet, try_columns, try_header
 
 
 @pytest.fixture
@@ -21,8 +21,8 @@ def good(tmp_path: Path) -> Path:
 
 
 def trial() -> int:
-    assert decoder._Trial.running is not None
-    return decoder._Trial.running.process.pid
+    assert untrusted_parquet._Trial.running is not None
+    return untrusted_parquet._Trial.running.process.pid
 
 
 def test_one_process_serves_all_files(good: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_trial_that_was_killed_is_started_again(good: Path) -> None:
 
 def test_a_trial_that_hangs_is_ended(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     try_header(good)
-    monkeypatch.setattr(decoder, "PATIENCE", 0.1)
+    monkeypatch.setattr(untrusted_parquet, "PATIENCE", 0.1)
     os.kill(trial(), signal.SIGSTOP)
     with pytest.raises(LogFormatError, match=r"or 0 s"):
         try_header(good)
@@ -75,5 +75,5 @@ def test_columns_of_nothing_are_counted_too(tmp_path: Path) -> None:
 
 def test_a_panic_speaks_of_the_file() -> None:
     error = pl.exceptions.PanicException("called `Result::unwrap()`: internal error: num_bits 68")
-    assert decoder.one_line(error) == "polars fails on its contents"
-    assert decoder.one_line(OSError("cut short\nat 12")) == "cut short"
+    assert untrusted_parquet.one_line(error) == "polars fails on its contents"
+    assert untrusted_parquet.one_line(OSError("cut short\nat 12")) == "cut short"

@@ -108,7 +108,7 @@ class _Trial:
         root = str(Path(__file__).parents[1])
         given = os.environ.get("PYTHONPATH")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "fastgaum.decoder"],
+            [sys.executable, "-m", "fastgaum.untrusted_parquet"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
