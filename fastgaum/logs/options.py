@@ -22,11 +22,12 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
-
-import polars as pl
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from fastgaum.errors import ConfigError, LogFormatError, did_you_mean
+
+if TYPE_CHECKING:
+    import polars as pl
 
 ChoiceRule = Literal["error", "first"]
 SplitRule = Literal["auto", "file", "user", "half", "other-half", "time"]
@@ -357,6 +358,9 @@ def _looks_nested(dtypes: Mapping[str, pl.DataType], free: list[str]) -> bool:
 
 def is_list(dtype: pl.DataType) -> bool:
     """Whether a column holds lists (of fixed or varying length)."""
+    # options are declared on the command line, whose help reads no table
+    import polars as pl
+
     return isinstance(dtype, pl.List | pl.Array)
 
 
