@@ -7,8 +7,8 @@ command line and a run's reading.json are made from its fields.
 A `LogSchema` says which column plays which role, in one of two layouts:
 
 long    one row per displayed candidate: session, event, item, chosen (0/1)
-nested  one row per event: session, items (a list), chosen (an item, or a list of at most one; null
-        or empty: no click) or chosen_index (its position in the list from 0; null or -1: no click)
+nested  one row per event: session, items (a list), chosen (an item, or a list of one; null: none)
+        or chosen_index (its position in the list from 0; null or -1: no click)
 
 Both may add event_label, user, split, and long adds views. Names are matched without regard to case
 and underscores, so `session_id`, `SessionId` and `sessionID` are one name."""
@@ -358,8 +358,7 @@ def _looks_nested(dtypes: Mapping[str, pl.DataType], free: list[str]) -> bool:
 
 def is_list(dtype: pl.DataType) -> bool:
     """Whether a column holds lists (of fixed or varying length)."""
-    # options are declared on the command line, whose help reads no table
-    import polars as pl
+    import polars as pl  # help, which is made of the options, reads no table
 
     return isinstance(dtype, pl.List | pl.Array)
 
