@@ -1,8 +1,7 @@
 """How a log is read: the options, and the schema, which role each of its columns plays.
 
-All code that reads a log passes `ReadOptions` on whole. A new option is a field of it, and its use
-where columns become arrays (`rows`, `fold`) or where the packed log is finished (`read`). The
-command line and a run's reading.json are made from its fields.
+All code that reads a log passes `ReadOptions` on whole. A new option is a field of it, used in
+`rows` and `fold`, or in `read`. The command line and a run's reading.json are made of its fields.
 
 A `LogSchema` says which column plays which role, in one of two layouts:
 
