@@ -152,6 +152,12 @@ class Config(CheckedSettings):
     """activation of the scorers' hidden layers"""
     wide: bool = True
     """scorers also have a linear path from bag to score, beside the network (wide & deep)"""
+    deep: bool = True
+    """scorers have a network from state and bag to score; without, the towers alone score"""
+    tower_dim: Annotated[int, Meta(ge=0, le=1 << 12)] = 0
+    """size of the vectors of user and item whose dot product is part of a score; 0 = none"""
+    halo: bool = False
+    """the other candidates move the user's vector (needs towers)"""
     item_dim: Annotated[int, Meta(ge=0, le=1 << 16)] = 0
     """size of the id embeddings below the first layers; 0 = each id maps straight into the first
     layer (one-hot linear)"""
@@ -243,6 +249,14 @@ class Config(CheckedSettings):
                     f"search names settings that are true or false, '{key}' is "
                     f"none{did_you_mean(key, switches)}; these are {', '.join(switches)}"
                 )
+        if self.tower_dim == 1:
+            raise ConfigError(
+                "tower_dim must be 0, or at least 2, got 1: one of its numbers is the item's bias"
+            )
+        if not self.deep and not self.tower_dim:
+            raise ConfigError("deep = false needs towers, which score alone then: set tower_dim")
+        if self.halo and not self.tower_dim:
+            raise ConfigError("halo = true needs towers, whose user vector it moves: set tower_dim")
         if self.states == "generated" and self.players == "exact":
             raise ConfigError(
                 "states = generated needs players = adversarial: exact players generate no history"

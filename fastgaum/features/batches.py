@@ -244,6 +244,10 @@ class Batch(PackedArrays):
     """start of each token's bag in token_ids, shape (n_tokens + 1,)"""
     token_numbers: FloatArray
     """the tokens' numbers, zeros for no click, shape (n_tokens, n_numbers)"""
+    context_ids: IntArray
+    """ids of the events' context fields, shape (n_events, n_context_fields)"""
+    context_numbers: FloatArray
+    """the events' numbers, shape (n_events, n_context_numbers)"""
     later_events: RowArray
     """events that are not the first of their session, in order, int64"""
     clicked: RowArray
@@ -286,6 +290,7 @@ def assemble(encoded: Sessions, sessions: IntArray, keep_last: bool = False) -> 
         ids = _picked(encoded.ids, n_candidates, first, offsets, displays)
     numbers = _picked(encoded.numbers, n_candidates, first, offsets, displays)
     token_ids, token_id_offsets, token_numbers = bags_of_candidates(ids, numbers, tokens)
+    context_ids, context_numbers = _event_rows(encoded, first_events, offsets, n_events)
     return Batch(
         encoded.rows[sessions],
         offsets,
@@ -298,10 +303,23 @@ def assemble(encoded: Sessions, sessions: IntArray, keep_last: bool = False) -> 
         token_ids,
         token_id_offsets,
         token_numbers,
+        context_ids,
+        context_numbers,
         later[:n_later],
         clicked[:n_clicked],
         chosen[:n_clicked],
     )
+
+
+def _event_rows(
+    encoded: Sessions, first_events: IntArray, offsets: IntArray, n_events: int
+) -> tuple[IntArray, FloatArray]:
+    """Context ids and numbers of the picked sessions' events."""
+    if isinstance(encoded, SharedSessions):
+        return np.empty((n_events, 0), np.int32), np.empty((n_events, 0), np.float32)
+    lengths = np.diff(offsets)
+    rows = np.arange(n_events) + np.repeat(first_events - offsets[:-1], lengths)
+    return encoded.context_ids[rows], encoded.context_numbers[rows]
 
 
 def _picked(

@@ -224,6 +224,10 @@ class EncodedSessions(PackedArrays):
     """one id per candidate and categorical field, shape (n_candidates, n_categorical)"""
     numbers: FloatArray
     """standardised numbers, shape (n_candidates, n_numbers)"""
+    context_ids: IntArray
+    """one id per event and categorical context field, shape (n_events, n_context_fields)"""
+    context_numbers: FloatArray
+    """standardised numbers of the events, shape (n_events, n_context_numbers)"""
 
     @cached_property
     def largest(self) -> int:
@@ -272,7 +276,11 @@ class EncodedSessions(PackedArrays):
         return cls(
             session_offsets=offsets("session_offsets"),
             display_offsets=offsets("display_offsets"),
-            **{name: values(name) for name in ("rows", "choices", "users", "ids", "numbers")},
+            **{
+                name: values(name)
+                for name in ("rows", "choices", "users", "ids", "numbers")
+                + ("context_ids", "context_numbers")
+            },
         )
 
 

@@ -116,10 +116,12 @@ class BagLinear(_AboveTable):
 class OwnBagLinear(_AboveTable):
     """`BagLinear` over a table of the user's own."""
 
-    def __init__(self, rows: OwnTable, n_numbers: int, out: int, item_dim: int) -> None:
+    def __init__(
+        self, rows: OwnTable, n_numbers: int, out: int, item_dim: int, bias: bool = True
+    ) -> None:
         super().__init__()
         self.rows = rows
-        self.make(n_numbers, out, item_dim)
+        self.make(n_numbers, out, item_dim, bias)
 
     @property
     def table(self) -> Tensor:
@@ -129,6 +131,25 @@ class OwnBagLinear(_AboveTable):
     def forward(self, bags: Bags) -> Tensor:
         """Return the mapped bags, shape (n_bags, out)."""
         return self.add_to(self.rows(bags.ids, bags.offsets), bags)
+
+
+class SharedBagLinear(_AboveTable):
+    """`BagLinear` over rows that another module owns and that others read too."""
+
+    def __init__(self, items: BagLinear, n_numbers: int, out: int) -> None:
+        super().__init__()
+        # in a tuple, which torch does not search for modules: the owner has its parameters
+        self._items = (items,)
+        self.make(n_numbers, out, items.table.shape[1])
+
+    @property
+    def table(self) -> Tensor:
+        """All rows, (n_ids, item_dim)."""
+        return self._items[0].table
+
+    def forward(self, bags: Bags) -> Tensor:
+        """Return the mapped bags, shape (n_bags, out)."""
+        return self.add_to(self._items[0](bags), bags)
 
 
 @dataclass(frozen=True)
@@ -141,15 +162,26 @@ class BagSizes:
     """size of an embedding below the first layer; 0 for none"""
     tables: TableMaker | None = None
     """makes the tables where they are not to be ours"""
+    items: BagLinear | None = None
+    """a table of vectors that several networks read, where there is one"""
 
 
-def bag_linear(sizes: BagSizes, out: int, init_std: float, name: str) -> BagLinear:
+def bag_linear(
+    sizes: BagSizes, out: int, init_std: float, name: str, bias: bool = True
+) -> BagLinear:
     """The linear map of a bag over a table of ours, or over one that `sizes.tables` makes.
 
     The second is no `BagLinear`, and is declared as one: it has the same attributes, and those who
     need to write to the table itself, the engine's passes, are not chosen for such networks."""
     n_ids, item_dim = sizes.n_ids, sizes.item_dim
     if sizes.tables is None:
-        return BagLinear(n_ids, sizes.n_numbers, out, item_dim, init_std)
+        return BagLinear(n_ids, sizes.n_numbers, out, item_dim, init_std, bias)
     rows = OwnTable(sizes.tables, name, n_ids, item_dim or out, init_std)
-    return cast(BagLinear, OwnBagLinear(rows, sizes.n_numbers, out, item_dim))
+    return cast(BagLinear, OwnBagLinear(rows, sizes.n_numbers, out, item_dim, bias))
+
+
+def history_input(sizes: BagSizes, out: int, init_std: float, name: str) -> BagLinear:
+    """As `bag_linear`, over the shared table of items where there is one."""
+    if sizes.items is None:
+        return bag_linear(sizes, out, init_std, name)
+    return cast(BagLinear, SharedBagLinear(sizes.items, sizes.n_numbers, out))

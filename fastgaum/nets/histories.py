@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
-from fastgaum.nets.bags import BagSizes, bag_linear
+from fastgaum.nets.bags import BagLinear, BagSizes, bag_linear, history_input
 from fastgaum.nets.sequences import (
     Prefixes,
     gru,
@@ -151,7 +151,7 @@ class Recurrent(HistoryEncoder):
         self.layers = layers
         self.gates = 4 if kind == "lstm" else 3
         bound = 1 / math.sqrt(dim)
-        self.input = bag_linear(sizes, self.gates * dim, bound / 2, "history.input")
+        self.input = history_input(sizes, self.gates * dim, bound / 2, "history.input")
         self.weight_hh = nn.ParameterList(
             _uniform(bound, self.gates * dim, dim) for _ in range(layers)
         )
@@ -348,9 +348,15 @@ class will do"""
 
 
 def history_encoder(
-    config: Config, n_ids: int, n_numbers: int, tables: TableMaker | None = None
+    config: Config,
+    n_ids: int,
+    n_numbers: int,
+    tables: TableMaker | None = None,
+    items: BagLinear | None = None,
 ) -> HistoryEncoder:
     """The encoder that a configuration names, over our tables or those that `tables` makes.
+
+    `items` is a table of vectors that the encoder shares with others; `lstm` and `gru` read it.
 
     Raises:
         ConfigError: position weights, whose table is no sum of rows, are asked for over the user's
@@ -365,7 +371,7 @@ def history_encoder(
         return PositionWeight(
             n_ids, config.history_window, config.history_weights, config.hidden[0]
         )
-    sizes = BagSizes(n_ids, n_numbers, config.item_dim, tables)
+    sizes = BagSizes(n_ids, n_numbers, config.item_dim, tables, items)
     if config.history == "bilstm":
         return PrefixBiLstm(sizes, config.history_dim, config.history_layers)
     return Recurrent(config.history, sizes, config.history_dim, config.history_layers)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
-from fastgaum.nets.bags import BagSizes, bag_linear
+from fastgaum.nets.bags import BagLinear, BagSizes, bag_linear
 from fastgaum.nets.histories import (
     Encoders,
     HistoryEncoder,
@@ -25,6 +25,7 @@ from fastgaum.nets.histories import (
 from fastgaum.nets.segments import expand_to_candidates
 from fastgaum.nets.tables import TableMaker
 from fastgaum.nets.tensors import Bags, BatchTensors
+from fastgaum.nets.towers import TwoTower, item_rows
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU, "tanh": nn.Tanh}
 
@@ -77,6 +78,68 @@ class Scorer(nn.Module):
         return x.squeeze(1)
 
 
+class TowerScorer(nn.Module):
+    """As `Scorer`, with two towers; the network beside them is optional. Their dot product holds
+    the linear path too."""
+
+    def __init__(self, items: BagLinear | None, tower: TwoTower, deep: Scorer | None) -> None:
+        """`items`: the tower's table where it is this scorer's own, None where another has it."""
+        super().__init__()
+        self.items, self.tower, self.deep = items, tower, deep
+
+    def forward(self, candidates: Bags, states: Tensor, display_offsets: Tensor) -> Tensor:
+        """Return scores, shape (n_candidates,); `states` has shape (n_events, state_dim)."""
+        scores: Tensor = self.tower(candidates, states, display_offsets)
+        return scores if self.deep is None else scores + self.deep(
+            candidates, states, display_offsets
+        )
+
+
+def scorer_of(
+    config: Config,
+    sizes: BagSizes,
+    state_dim: int,
+    name: str,
+    dropout: float = 0.0,
+    items: BagLinear | None = None,
+) -> Scorer | TowerScorer:
+    """The scorer that a configuration asks for.
+
+    Args:
+        config: says which paths there are.
+        sizes: what the candidates' bags hold.
+        state_dim: numbers of a state.
+        name: of the tables, where the user makes them.
+        dropout: rate, in training.
+        items: vectors of the ids that another module owns; None: the scorer has its own.
+    """
+    deep = None
+    if config.deep:
+        wide = config.wide and not config.tower_dim
+        deep = Scorer(sizes, state_dim, config.hidden, config.activation, dropout, wide, name)
+    if not config.tower_dim:
+        assert deep is not None
+        return deep
+    own = items is None
+    rows = item_rows(sizes, config.tower_dim, f"{name}.items") if items is None else items
+    tower = TwoTower(rows, sizes.n_numbers, state_dim, dropout, config.halo)
+    return TowerScorer(rows if own else None, tower, deep)
+
+
+@dataclass(frozen=True)
+class ContextSizes:
+    """What is known of each event beside its candidates."""
+
+    n_fields: int = 0
+    """fields that hold categories: an id of each per event"""
+    n_numbers: int = 0
+
+
+NO_CONTEXT = ContextSizes()
+CONTEXT_DIM = 8
+"""numbers of a context field's vector where nothing else reads the table"""
+
+
 @dataclass(frozen=True)
 class IdDropout:
     """Replaces ids by their field's unknown row, so that the unknown row is trained and never
@@ -98,31 +161,69 @@ class IdDropout:
         )
 
 
+class EventContext(nn.Module):
+    """What is known of an event beside its candidates: the rows of its fields' ids, then its
+    numbers; they follow the history's state."""
+
+    def __init__(self, items: BagLinear | None, sizes: ContextSizes) -> None:
+        super().__init__()
+        # in a tuple, which torch does not search for modules: the owner has its parameters
+        self._items = (items,)
+        self.sizes = sizes
+        self.dim = sizes.n_numbers
+        if items is not None:
+            self.dim += sizes.n_fields * items.table.shape[1]
+
+    @property
+    def items(self) -> BagLinear | None:
+        """The table of the fields' ids; None where there are numbers alone."""
+        return self._items[0]
+
+    def forward(self, ids: Bags, numbers: Tensor) -> Tensor:
+        """Return (n_events, dim); `ids` holds one bag of one id per event and field."""
+        if self.items is None:
+            return numbers
+        return torch.cat([self.items(ids).reshape(len(numbers), -1), numbers], 1)
+
+
 class RewardPlayer(nn.Module):
-    """A history encoder and the reward model that reads its states; one optimiser trains both."""
+    """A history encoder, the event's context and the reward model that reads both; one optimiser
+    trains all.
+
+    `items` is a table of one vector per id, which candidates, context and past choices share; there
+    is one where the scorer has towers or the log has context."""
 
     def __init__(
         self,
         config: Config,
-        n_ids: int,
-        n_numbers: int,
+        sizes: BagSizes,
+        context: ContextSizes = NO_CONTEXT,
         encoder: Encoders = history_encoder,
-        tables: TableMaker | None = None,
     ) -> None:
         super().__init__()
+        self.items: BagLinear | None = None
+        if config.tower_dim or context.n_fields:
+            self.items = item_rows(sizes, config.tower_dim or CONTEXT_DIM, "items")
+        shared = self.items if config.tower_dim else None
         self.history: HistoryEncoder = (
-            history_encoder(config, n_ids, n_numbers, tables)
+            history_encoder(config, sizes.n_ids, sizes.n_numbers, sizes.tables, shared)
             if encoder is history_encoder
-            else encoder(config, n_ids, n_numbers)
+            else encoder(config, sizes.n_ids, sizes.n_numbers)
         )
-        self.reward = Scorer(
-            BagSizes(n_ids, n_numbers, config.item_dim, tables),
-            self.history.state_dim,
-            config.hidden,
-            config.activation,
-            config.dropout,
-            config.wide,
-            "reward",
+        self.context: EventContext | None = None
+        if context != NO_CONTEXT:
+            self.context = EventContext(self.items, context)
+        context_dim = 0 if self.context is None else self.context.dim
+        self.state_dim = self.history.state_dim + context_dim
+        self.reward = scorer_of(config, sizes, self.state_dim, "reward", config.dropout, shared)
+
+    def states(self, batch: BatchTensors, generated: Bags | None = None) -> Tensor:
+        """State of each event, (n_events, state_dim): of the choices before it, then its context.
+
+        With `generated` tokens, each has its last choice replaced by the generated one."""
+        states = self.history(batch) if generated is None else self.history.branch(batch, generated)
+        return states if self.context is None else torch.cat(
+            [states, self.context(batch.context, batch.context_numbers)], 1
         )
 
     def forward(self, batch: BatchTensors, generated: Bags | None = None) -> tuple[Tensor, Tensor]:
@@ -131,7 +232,7 @@ class RewardPlayer(nn.Module):
 
         With `generated` tokens, each state has its last choice replaced by the generated one.
         """
-        states = self.history(batch) if generated is None else self.history.branch(batch, generated)
+        states = self.states(batch, generated)
         utility: Tensor = self.reward(batch.candidates, states, batch.display_offsets)
         return utility, states
 
@@ -150,19 +251,14 @@ class Networks(nn.Module):
         n_numbers: int,
         encoder: Encoders = history_encoder,
         tables: TableMaker | None = None,
+        context: ContextSizes = NO_CONTEXT,
     ) -> None:
         super().__init__()
-        self.player = RewardPlayer(config, n_ids, n_numbers, encoder, tables)
-        self.generator: Scorer | None = None
+        sizes = BagSizes(n_ids, n_numbers, config.item_dim, tables)
+        self.player = RewardPlayer(config, sizes, context, encoder)
+        self.generator: Scorer | TowerScorer | None = None
         if config.players == "adversarial":
-            self.generator = Scorer(
-                BagSizes(n_ids, n_numbers, config.item_dim, tables),
-                self.player.history.state_dim,
-                config.hidden,
-                config.activation,
-                wide=config.wide,
-                name="generator",
-            )
+            self.generator = scorer_of(config, sizes, self.player.state_dim, "generator")
 
     def utility(self, batch: BatchTensors, generated: Bags | None = None) -> tuple[Tensor, Tensor]:
         """Utilities (n_candidates,) and the states (n_events, state_dim) they were read from."""
@@ -185,7 +281,11 @@ class Networks(nn.Module):
 
 
 def require_room(
-    config: Config, n_ids: int, n_numbers: int, encoder: Encoders = history_encoder
+    config: Config,
+    n_ids: int,
+    n_numbers: int,
+    encoder: Encoders = history_encoder,
+    context: ContextSizes = NO_CONTEXT,
 ) -> None:
     """Raise ConfigError, before anything is made, for networks that this machine's memory cannot
     hold.
@@ -193,9 +293,8 @@ def require_room(
     Training holds four numbers for each of theirs: the weight, its gradient and Adam's two means.
     """
     with torch.device("meta"):
-        wanted = 16 * sum(
-            value.numel() for value in Networks(config, n_ids, n_numbers, encoder).parameters()
-        )
+        networks = Networks(config, n_ids, n_numbers, encoder, context=context)
+    wanted = 16 * sum(value.numel() for value in networks.parameters())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if wanted > memory:
         raise ConfigError(

@@ -40,6 +40,10 @@ class BatchTensors:
     display_offsets: Tensor
     tokens: Bags
     token_offsets: Tensor
+    context: Bags
+    """one bag of one id per event and context field, n_events · n_fields of them"""
+    context_numbers: Tensor
+    """the events' numbers, (n_events, n_context_numbers)"""
     later_events: Tensor
     """events that are not the first of their session, in token order, int64, shape (n_tokens,)"""
     clicked: Tensor
@@ -64,6 +68,8 @@ def to_tensors(batch: Batch, device: torch.device | str = "cpu") -> BatchTensors
         display_offsets=to(batch.display_offsets),
         tokens=Bags(to(batch.token_ids), to(batch.token_id_offsets), to(batch.token_numbers)),
         token_offsets=to(batch.token_offsets),
+        context=_one_id_bags(to, batch.context_ids),
+        context_numbers=to(batch.context_numbers),
         later_events=to(batch.later_events),
         clicked=to(batch.clicked),
         chosen=to(batch.chosen),
@@ -89,6 +95,12 @@ def gather_bags(bags: Bags, rows: Tensor) -> Bags:
 def chosen_bags(batch: Batch, candidates: IntArray, device: torch.device | str = "cpu") -> Bags:
     """Bags of any candidates of a batch; -1 stands for no click."""
     return Bags(*map(_mover(device), bags_of_candidates(batch.ids, batch.numbers, candidates)))
+
+
+def _one_id_bags(to: Callable[[np.ndarray], Tensor], ids: IntArray) -> Bags:
+    """A bag for each entry of `ids`."""
+    numbers = np.empty((ids.size, 0), np.float32)
+    return Bags(to(ids.reshape(-1)), to(_equal_offsets(ids.size, 1)), to(numbers))
 
 
 def _mover(device: torch.device | str) -> Callable[[np.ndarray], Tensor]:

@@ -1,0 +1,100 @@
+"""Two towers: the user as one vector, each candidate as another, their dot product a score.
+
+    u = [W₂ drop(relu(W₁ x + b₁)) + b₂ + D x ; 1],  x = drop(s)      once per event
+    V(a) = Σ_{f ∈ bag(a)} T_f + N numbers(a)                         once per candidate
+    score(a) = ⟨u + H mean_{b ∈ A} V(b), V(a)⟩
+
+An MLP over the sum of a user's and an item's first layers holds no product of the two; on logs
+where items are seen often that costs more than anything else (docs: design log, two towers).
+
+The user's last unit is the constant 1: V's last column is then an item's own bias, and N's last row
+the linear path from number to score. H, the halo, lets the other candidates move the user's vector:
+Σ_b ⟨H V(b), V(a)⟩ through the mean of the set (low-rank halo: Ko and Li, choice-learn; DeepHalo,
+NeurIPS 2025). It starts at 0."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fastgaum.nets.bags import BagLinear, BagSizes, bag_linear
+from fastgaum.nets.segments import expand_to_candidates, segment_sum
+from fastgaum.nets.tensors import Bags
+
+STD = 0.1
+"""standard deviation of a row's first numbers"""
+
+
+class TwoTower(nn.Module):
+    """(state, display set) → one number per candidate."""
+
+    def __init__(
+        self,
+        items: BagLinear,
+        n_numbers: int,
+        state_dim: int,
+        dropout: float = 0.0,
+        halo: bool = False,
+    ) -> None:
+        """Draw the parameters.
+
+        Args:
+            items: T, whose owner is another module, (n_ids, dim).
+            n_numbers: numbers of a candidate.
+            state_dim: numbers of a state.
+            dropout: rate on the state and on the user's hidden layer.
+            halo: whether the rest of the display set moves the user's vector.
+        """
+        super().__init__()
+        # in a tuple, which torch does not search for modules: the owner has its parameters
+        self._items = (items,)
+        self.dim = dim = items.table.shape[1]
+        self.numbers = nn.Linear(n_numbers, dim, bias=False) if n_numbers else None
+        if self.numbers is not None:
+            nn.init.zeros_(self.numbers.weight)
+        self.dropout = nn.Dropout(dropout)
+        self.hidden = nn.Linear(state_dim, 2 * dim)
+        self.out = nn.Linear(2 * dim, dim - 1)
+        self.direct = nn.Linear(state_dim, dim - 1, bias=False)
+        nn.init.zeros_(self.direct.weight)
+        self.halo = nn.Linear(dim, dim, bias=False) if halo else None
+        if self.halo is not None:
+            nn.init.zeros_(self.halo.weight)
+
+    def users(self, states: Tensor) -> Tensor:
+        """U of each event, (n_events, dim), without the halo."""
+        x = self.dropout(states)
+        hidden = self.dropout(functional.relu(self.hidden(x)))
+        user = self.out(hidden) + self.direct(x)
+        return torch.cat([user, user.new_ones(len(user), 1)], 1)
+
+    @property
+    def items(self) -> BagLinear:
+        """T."""
+        return self._items[0]
+
+    def candidates(self, candidates: Bags) -> Tensor:
+        """V of each candidate, (n_candidates, dim)."""
+        rows: Tensor = self.items(candidates)
+        return rows if self.numbers is None else rows + self.numbers(candidates.numbers)
+
+    def forward(self, candidates: Bags, states: Tensor, display_offsets: Tensor) -> Tensor:
+        """Scores (n_candidates,) from states (n_events, state_dim)."""
+        users, vectors = self.users(states), self.candidates(candidates)
+        if self.halo is not None:
+            sizes = display_offsets.diff().clamp(min=1)[:, None]
+            users = users + self.halo(segment_sum(vectors, display_offsets) / sizes)
+        expanded = expand_to_candidates(users, display_offsets, candidates.n_bags)
+        return (expanded * vectors).sum(1)
+
+
+def item_rows(sizes: BagSizes, dim: int, name: str) -> BagLinear:
+    """T: a vector per id, (n_ids, dim), whose last number, the bias, starts at 0."""
+    items = bag_linear(replace(sizes, n_numbers=0, item_dim=0), dim, STD, name, bias=False)
+    if isinstance(items, BagLinear) and not items.table.is_meta:
+        with torch.no_grad():
+            items.table[:, -1] = 0
+    return items
