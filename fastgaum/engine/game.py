@@ -20,14 +20,15 @@ from fastgaum.config import Config
 from fastgaum.engine.bilstm import BiLstmHistory
 from fastgaum.engine.histories import EngineHistory, PositionWeightHistory, RecurrentHistory
 from fastgaum.engine.optimiser import PlayerOptimiser, SharedGradient
-from fastgaum.engine.scorer import ScorerLayer, dense_parameters, parts_of
-from fastgaum.engine.tables import Array, Buffer, Ints, Named, NamedRoom, SparseTable
+from fastgaum.engine.scorer import ScorerLayer, parts_of
+from fastgaum.engine.towers import ItemTable, TowerScorerLayer
+from fastgaum.engine.tables import Array, Buffer, Ints, Named, NamedRoom, Rule, SparseTable
 from fastgaum.errors import StepRefusedError
 from fastgaum.game.game import Game
 from fastgaum.kernels import choice as kernels
 from fastgaum.kernels.draws import drop_ids
 from fastgaum.nets.histories import HistoryEncoder, PositionWeight, PrefixBiLstm, Recurrent
-from fastgaum.nets.networks import Networks, Scorer
+from fastgaum.nets.networks import Networks, RewardPlayer, Scorer, TowerScorer
 from fastgaum.nets.regularisers import Regulariser, Shannon, best_value
 from fastgaum.nets.tensors import Bags, BatchTensors
 from fastgaum.processes import Processes
@@ -49,30 +50,92 @@ def engine_history(encoder: HistoryEncoder) -> EngineHistory:
     return HISTORIES[type(encoder)](encoder)
 
 
+class EngineStates:
+    """States of events by hand: of the history, then of the context; and the table of items that
+    both share with the candidates."""
+
+    def __init__(self, player: RewardPlayer) -> None:
+        self.player, self.context = player, player.context
+        self.history = engine_history(player.history)
+        self.items: ItemTable | None = None
+        self._states = Buffer()
+
+    def own_tables(self, n_ids: int, rule: Rule) -> list[SparseTable]:
+        """Make the tables over ids sparse."""
+        if self.player.items is None:
+            return self.history.own_tables(n_ids, rule)
+        self.items = ItemTable(self.player.items, n_ids, rule)
+        self.history.share(self.items.table)
+        return [*self.history.own_tables(n_ids, rule), self.items.table]
+
+    def forward(self, batch: BatchTensors, tokens: Bags, context: Bags) -> Array:
+        """State of each event, (n_events, state_dim); valid until the next forward pass."""
+        states = self.history.forward(batch, tokens)
+        self.of_context = context
+        if self.context is None:
+            return states
+        n, width = states.shape
+        joined = self._states(n, self.player.state_dim)
+        joined[:, :width] = states
+        numbers = batch.source.context_numbers
+        if self.items is not None:
+            rows = self.items.table.values[context.ids.numpy()].reshape(n, -1)
+            joined[:, width : width + rows.shape[1]] = rows
+            width += rows.shape[1]
+        joined[:, width:] = numbers
+        return joined
+
+    def backward(
+        self, grad_states: Array, scorer: ScorerLayer | TowerScorerLayer, slot_of: Ints
+    ) -> None:
+        """Leave all gradients where the optimiser reads them; `scorer` has left those of the
+        candidates."""
+        width = self.history.state_dim
+        self.history.backward(np.ascontiguousarray(grad_states[:, :width]), slot_of)
+        if self.items is None:
+            return
+        others = self.history.shared_rows()
+        if self.context is not None and self.context.sizes.n_fields:
+            d = self.items.table.width
+            end = width + self.context.sizes.n_fields * d
+            others.append((self.of_context, grad_states[:, width:end].reshape(-1, d)))
+        tower = scorer.tower if isinstance(scorer, TowerScorerLayer) else None
+        candidates = np.empty((0, 1), np.int32) if tower is None else tower.displays.ids
+        grads = None if tower is None else tower.bag_gradients
+        self.items.add_all(candidates, grads, others, slot_of)
+
+
 class EnginePlayer:
-    """A scorer, the history encoder it trains (a generator, which reads the reward's states, has
-    none), one optimiser."""
+    """A scorer, the states it trains (a generator, which reads the reward's, has none), one
+    optimiser."""
 
     def __init__(
         self,
-        scorer: Scorer,
-        history: EngineHistory | None,
+        scorer: Scorer | TowerScorer,
+        states: EngineStates | None,
         n_ids: int,
         config: Config,
         lr: float,
         weight_decay: float,
     ) -> None:
-        self.scorer = ScorerLayer(scorer)
-        tables: list[SparseTable] = self.scorer.own_tables(n_ids, config.table_optimiser)
-        dense, products = dense_parameters(scorer), []
-        if history is not None:
-            tables = [*tables, *history.own_tables(n_ids, config.table_optimiser)]
-            dense += history.dense_parameters()
-            products = history.own_products()
+        rule = config.table_optimiser
+        self.scorer: ScorerLayer | TowerScorerLayer = (
+            TowerScorerLayer(scorer) if isinstance(scorer, TowerScorer) else ScorerLayer(scorer)
+        )
+        tables: list[SparseTable] = self.scorer.own_tables(n_ids, rule)
+        dense, products = self.scorer.dense_parameters(), []
+        items = None
+        if states is not None:
+            tables, items = [*tables, *states.own_tables(n_ids, rule)], states.items
+            dense += states.history.dense_parameters()
+            products = states.history.own_products()
         self.optimiser = PlayerOptimiser(dense, tables, lr, weight_decay, config.clip, products)
-        for part in (self.scorer, history):
-            if part is not None:
-                part.bind(self.optimiser)
+        if isinstance(self.scorer, TowerScorerLayer):
+            self.scorer.bind(self.optimiser, items)
+        else:
+            self.scorer.bind(self.optimiser)
+        if states is not None:
+            states.history.bind(self.optimiser)
 
 
 class EngineGame(Game):
@@ -96,11 +159,17 @@ class EngineGame(Game):
         self._generator_probs, self._targets, self._grad_scores, self._probs, self._totals = (
             Buffer() for _ in range(5)
         )
-        self._dropped_ids = {"candidates": Buffer(np.int32), "tokens": Buffer(np.int32)}
-        reward, history = networks.player.reward, networks.player.history
-        self.history = engine_history(history)
+        self._dropped_ids = {
+            name: Buffer(np.int32) for name in ("candidates", "tokens", "context")
+        }
+        self.states_layer = EngineStates(networks.player)
         self.reward = EnginePlayer(
-            reward, self.history, n_ids, config, config.lr, config.weight_decay
+            networks.player.reward,
+            self.states_layer,
+            n_ids,
+            config,
+            config.lr,
+            config.weight_decay,
         )
         self.generator: EnginePlayer | None = None
         if networks.generator is not None:
@@ -127,7 +196,7 @@ class EngineGame(Game):
         if self.generator is None:
             return utility, None
         inputs = self._inputs(batch, batch.candidates)
-        logits = self.generator.scorer.forward(*inputs, self.history.states)
+        logits = self.generator.scorer.forward(*inputs, self.states)
         return utility, torch.from_numpy(logits.copy())
 
     def release(self) -> None:
@@ -172,7 +241,7 @@ class EngineGame(Game):
         assert self.generator is not None
         generator = self.generator
         utility = self._utility(batch, batch.candidates, batch.tokens)
-        inputs = (*self._inputs(batch, batch.candidates), self.history.states)
+        inputs = (*self._inputs(batch, batch.candidates), self.states)
         best, loss = self._best_response(utility, batch)
         _finite(loss)
         target = _copied(best, self._targets)
@@ -191,16 +260,18 @@ class EngineGame(Game):
         grad = self._grad_scores(len(probs))
         kernels.logged_gradient(probs, batch.source.display_offsets, batch.source.choices, grad)
         grad_states = self.reward.scorer.backward(grad, named)
-        self.history.backward(grad_states, self.slot_of)
+        self.states_layer.backward(grad_states, self.reward.scorer, self.slot_of)
         return self.reward.optimiser.step(loss)
 
     def _utility(
         self, batch: BatchTensors, candidates: Bags, tokens: Bags, train: bool = False
     ) -> Array:
-        scorer = self.reward.scorer
-        states = self.history.forward(batch, tokens)
+        scorer, context = self.reward.scorer, batch.context
+        if train and len(context.ids):
+            context = self._dropped(context, "context")
+        self.states = self.states_layer.forward(batch, tokens, context)
         key = _key() if train and scorer.rate > 0 else None
-        return scorer.forward(*self._inputs(batch, candidates), states, key)
+        return scorer.forward(*self._inputs(batch, candidates), self.states, key)
 
     def _inputs(self, batch: BatchTensors, candidates: Bags) -> tuple[Ints, Ints, Array]:
         source = batch.source

@@ -15,7 +15,7 @@ from fastgaum.engine.recurrence import NO_SOURCE, GruLayer, LstmLayer
 from fastgaum.engine.tables import Array, Buffer, Ints, Named, NamedRoom, Rule, SparseTable
 from fastgaum.kernels import bag_linear as kernels
 from fastgaum.kernels import position_weight as lag_kernels
-from fastgaum.nets.bags import BagLinear
+from fastgaum.nets.bags import BagLinear, SharedBagLinear
 from fastgaum.nets.histories import HistoryEncoder, PositionWeight, Recurrent
 from fastgaum.nets.tensors import Bags, BatchTensors
 
@@ -28,7 +28,7 @@ class BagLayer:
     block."""
 
     def __init__(self, source: BagLinear) -> None:
-        self.source = source
+        self.source, self.shared = source, isinstance(source, SharedBagLinear)
         self._projected, self._rows = Buffer(), Buffer()
         self.bias = cast(
             nn.Parameter, source.bias if source.numbers is None else source.numbers.bias
@@ -70,15 +70,18 @@ class BagLayer:
         )
         return result
 
-    def backward(self, tokens: Bags, grad: Array, named: Named) -> None:
-        """Leave all gradients where the optimiser reads them; `grad` (n_tokens, width), `named` of
-        the tokens' ids."""
+    def backward(self, tokens: Bags, grad: Array, named: Named | None) -> None:
+        """Leave all gradients where the optimiser reads them, that of a shared table's rows in
+        `grad_rows`; `grad` (n_tokens, width), `named` of the tokens' ids, None for a shared
+        table."""
         up = self.values[0]
         rows = self._rows(len(grad), self.table.width) if len(up) else grad
         weights = kernels.BagMap(self.table.values, *self.values)
         grads = kernels.BagMapGrads(*self.grads, rows)
         kernels.bag_linear_backward(grad, _arrays(tokens), weights, grads)
-        self.table.add(named, rows)
+        self.grad_rows = rows
+        if named is not None:
+            self.table.add(named, rows)
 
 
 def _arrays(bags: Bags) -> kernels.BagArrays:
@@ -102,6 +105,14 @@ class EngineHistory(ABC):
     @abstractmethod
     def own_tables(self, n_ids: int, rule: Rule) -> list[SparseTable]:
         """Make the tables over ids sparse."""
+
+    def share(self, items: SparseTable) -> None:
+        """Read the table of items where the encoder shares it; its owner sums its gradient."""
+
+    def shared_rows(self) -> list[tuple[Bags, Array]]:
+        """Of a shared table: the bags that were read, and the gradient of each one's sum of
+        rows."""
+        return []
 
     def own_products(self) -> list[ProductWeight]:
         """Matrices whose gradient is never written; all others are dense parameters."""
@@ -162,9 +173,20 @@ class RecurrentHistory(EngineHistory):
         return [*self.input.dense_parameters(), *above]
 
     def own_tables(self, n_ids: int, rule: Rule) -> list[SparseTable]:
-        """The input table."""
-        self.tables = [self.input.own_table(n_ids, rule)]
+        """The input table, unless others share it."""
+        self.tables = [] if self.input.shared else [self.input.own_table(n_ids, rule)]
         return self.tables
+
+    def share(self, items: SparseTable) -> None:
+        """As the base says."""
+        if self.input.shared:
+            self.input.table = items
+
+    def shared_rows(self) -> list[tuple[Bags, Array]]:
+        """As the base says."""
+        if not self.input.shared or not len(self.later):
+            return []
+        return [(self.tokens, self.input.grad_rows)]
 
     def bind(self, optimiser: PlayerOptimiser) -> None:
         """Find the dense parameters in the flat block."""
@@ -224,8 +246,11 @@ class RecurrentHistory(EngineHistory):
 
     def _back(self, grad: Array, slot_of: Ints) -> None:
         sums = self._lstm_back(grad) if self.encoder.kind == "lstm" else self._gru_back(grad)
-        ids, offsets = self.tokens.ids.numpy(), self.tokens.offsets.numpy()
-        self.input.backward(self.tokens, sums, Named(ids, offsets, slot_of, self.room))
+        named = None
+        if not self.input.shared:
+            ids, offsets = self.tokens.ids.numpy(), self.tokens.offsets.numpy()
+            named = Named(ids, offsets, slot_of, self.room)
+        self.input.backward(self.tokens, sums, named)
 
     def _lstm_back(self, grad: Array) -> Array:
         """Gradients of all layers; returns that of the first one's sums of gates."""

@@ -135,11 +135,11 @@ class PlayerOptimiser:
         """Where a parameter begins in the flat arrays."""
         return self.start[id(parameter)]
 
-    def value_of(self, parameter: nn.Parameter) -> Array:
+    def value_of(self, parameter: torch.Tensor) -> Array:
         """A dense parameter's values, a view."""
         return self._view(self.values, parameter)
 
-    def grad_of(self, parameter: nn.Parameter) -> Array:
+    def grad_of(self, parameter: torch.Tensor) -> Array:
         """Where a dense parameter's gradient is written, a view."""
         return self._view(self.grad, parameter)
 
@@ -239,7 +239,7 @@ class PlayerOptimiser:
         for parameter in self.parameters:
             parameter.data = parameter.data.clone()
 
-    def _view(self, flat: Array, parameter: nn.Parameter) -> Array:
+    def _view(self, flat: Array, parameter: torch.Tensor) -> Array:
         at = self.place(parameter)
         return flat[at : at + parameter.numel()].reshape(parameter.shape)
 
@@ -250,7 +250,7 @@ class SharedGradient:
     def __init__(self, processes: Processes, slot_of: Ints) -> None:
         """`slot_of` (n_ids,) is the game's, −1 throughout."""
         self.processes, self.slot_of = processes, slot_of
-        self.rooms = {"candidates": NamedRoom(), "tokens": NamedRoom()}
+        self.rooms = {reads: NamedRoom() for reads in ("candidates", "tokens", "items")}
 
     def __call__(self, optimiser: PlayerOptimiser, loss: float) -> float:
         """Returns the loss of the whole batch. Raises RefusedByAllError where a process cannot

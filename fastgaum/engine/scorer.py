@@ -51,6 +51,10 @@ class ScorerLayer:
         self.tables = [SparseTable(part.table, n_ids, rule, "candidates") for part in parts]
         return self.tables
 
+    def dense_parameters(self) -> list[nn.Parameter]:
+        """All parameters but the tables over ids."""
+        return dense_parameters(self.scorer)
+
     def bind(self, optimiser: PlayerOptimiser) -> None:
         """Find the dense parameters in the flat block."""
         self.optimiser = optimiser

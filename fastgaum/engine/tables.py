@@ -98,7 +98,7 @@ class SparseTable:
     def __init__(
         self, parameter: nn.Parameter, n_ids: int, rule: Rule, reads: str = "candidates"
     ) -> None:
-        """`reads`: "candidates" or "tokens", whose ids name its rows."""
+        """`reads`: whose ids name its rows: "candidates", "tokens", or all of them: "items"."""
         self.parameter, self.rule, self.reads = parameter, rule, reads
         self._grad = Buffer()
         self.n_ids, self.width = n_ids, parameter.numel() // n_ids

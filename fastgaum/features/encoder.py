@@ -93,6 +93,8 @@ class Encoder:
             users=np.asarray(log.users)[rows],
             ids=np.empty((n_candidates, len(space.categorical)), dtype=np.int32),
             numbers=np.empty((n_candidates, space.n_numbers), dtype=np.float32),
+            context_ids=np.empty((n_events, 0), dtype=np.int32),
+            context_numbers=np.empty((n_events, 0), dtype=np.float32),
         )
         session = event = candidate = 0
         for chunk in chunks(log, rows):

@@ -304,5 +304,8 @@ class ReferenceGame(Game):
 
     def _dropped(self, batch: BatchTensors) -> BatchTensors:
         return dataclasses.replace(
-            batch, candidates=self.drop_ids(batch.candidates), tokens=self.drop_ids(batch.tokens)
+            batch,
+            candidates=self.drop_ids(batch.candidates),
+            tokens=self.drop_ids(batch.tokens),
+            context=self.drop_ids(batch.context),
         )

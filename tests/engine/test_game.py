@@ -4,6 +4,7 @@ here."""
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from fastgaum.game.scoring import score
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.metrics.precision import precision_at_k
-from fastgaum.nets.networks import Networks
+from fastgaum.nets.networks import ContextSizes, Networks
 from fastgaum.nets.regularisers import regulariser_of
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 
@@ -49,20 +50,29 @@ CASES: list[dict[str, Any]] = [
         "clip": 0.1,
         "weight_decay": 0.05,
     },
+    {"tower_dim": 6},
+    {"tower_dim": 5, "deep": False, "halo": True, "context": 2},
+    {"tower_dim": 6, "history": "gru", "halo": True, "wide": True, "weight_decay": 0.05},
+    {"tower_dim": 6, "wide": True, "deep": False, "halo": True, "context": 1},
+    {"tower_dim": 6, "history": "pw", "context": 2, "table_optimiser": "adagrad"},
+    {"tower_dim": 6, "history": "bilstm", "history_layers": 1},
+    {"wide": True, "context": 2},
 ]
 
 
 def contenders(
-    log: SessionLog, protocol: str, **changes: Any
+    log: SessionLog, protocol: str, context: int = 0, **changes: Any
 ) -> tuple[ReferenceGame, EngineGame, FeatureSpace, Config]:
-    """Both games over equal networks, nothing drawn."""
+    """Both games over equal networks, nothing drawn; so many context fields, and a number for
+    each."""
     space = FeatureSpace.fit(log, protocol, set_context=False)
     config = Config.from_preset(
         "paper-lstm",
         **{"players": "adversarial", "id_dropout": 0.0, "weight_decay": 0.0, **changes},
     )
     torch.manual_seed(0)
-    networks = Networks(config, space.n_ids, space.n_numbers)
+    sizes = ContextSizes(context, context)
+    networks = Networks(config, space.n_ids, space.n_numbers, context=sizes)
     twin, unknown = copy.deepcopy(networks), torch.from_numpy(space.unknown_of_id)
     rule, outside = regulariser_of(config), log.has_no_click
     return (
@@ -73,13 +83,17 @@ def contenders(
     )
 
 
-def whole(log: SessionLog, space: FeatureSpace) -> Iterator[BatchTensors]:
+def whole(log: SessionLog, space: FeatureSpace, context: int = 0) -> Iterator[BatchTensors]:
     """All training sessions in one batch: every row that the batch can name is named in every
     step."""
-    return (
-        to_tensors(batch)
-        for batch in batches(space.encode(log, log.sessions_in("train")), log.n_sessions)
+    encoded = space.encode(log, log.sessions_in("train"))
+    rng, shape = np.random.default_rng(0), (encoded.n_events, context)
+    encoded = dataclasses.replace(
+        encoded,
+        context_ids=rng.integers(0, space.n_ids, shape).astype(np.int32),
+        context_numbers=rng.standard_normal(shape).astype(np.float32),
     )
+    return (to_tensors(batch) for batch in batches(encoded, log.n_sessions))
 
 
 STEPS = [(case, kind) for case in CASES for kind in ("exact_step", "round")]
@@ -91,7 +105,7 @@ def test_steps_agree(case: dict[str, Any], kind: str, no_click: float) -> None:
     log, _ = synthesise(300, preset="sample", no_click=no_click, n_items=30)
     protocol = "bags" if case.get("wide") else "identity"
     reference, fused, space, config = contenders(log, protocol, **case)
-    batch = next(whole(log, space))
+    batch = next(whole(log, space, case.get("context", 0)))
     for step in range(5):
         losses = []
         for game in (reference, fused):

@@ -37,6 +37,8 @@ def encoded_sessions(draw: st.DrawFn) -> EncodedSessions:
         users=np.arange(len(lengths), dtype=np.int32),
         ids=rng.integers(1, 99, (n, width)).astype(np.int32),
         numbers=rng.standard_normal((n, n_numbers)).astype(np.float32),
+        context_ids=rng.integers(0, 99, (sum(lengths), 2)).astype(np.int32),
+        context_numbers=rng.standard_normal((sum(lengths), 1)).astype(np.float32),
     )
 
 

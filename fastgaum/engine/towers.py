@@ -1,0 +1,269 @@
+"""`TowerScorer` by hand, and the table of items that candidates, context and past choices share.
+
+What happens once per event is a product of small matrices (numpy); what happens per candidate is a
+kernel."""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import numpy as np
+from torch import nn
+
+from fastgaum import threads
+from fastgaum.engine.optimiser import PlayerOptimiser
+from fastgaum.engine.scorer import NO_DROPOUT, ScorerLayer, dense_parameters, parts_of
+from fastgaum.engine.tables import Array, Buffer, Ints, Named, NamedRoom, Rule, SparseTable
+from fastgaum.kernels import towers as kernels
+from fastgaum.kernels.dropout import DropoutRule
+from fastgaum.nets.bags import BagLinear
+from fastgaum.nets.networks import TowerScorer
+from fastgaum.nets.tensors import Bags
+from fastgaum.nets.towers import TwoTower
+
+NO_ROWS: Array = np.empty((0, 1), np.float32)
+HIDDEN_KEY = 1
+"""added to a pass's key for the dropout of the user's hidden layer"""
+
+
+class TowerLayer:
+    """Two towers' passes. `items` holds the table's values; who owns the table sums its gradient
+    (`ItemTable`)."""
+
+    def __init__(self, tower: TwoTower) -> None:
+        self.tower, self.rate = tower, tower.dropout.p
+        self._scores, self._events = Buffer(), Buffer(np.int32)
+        self._means, self._mean_numbers = Buffer(), Buffer()
+        self._grad_users, self._grad_weights = Buffer(), Buffer()
+
+    def dense_parameters(self) -> list[nn.Parameter]:
+        """All parameters but the table."""
+        tower = self.tower
+        layers = (tower.numbers, tower.hidden, tower.out, tower.direct, tower.halo)
+        return [part for layer in layers if layer is not None for part in layer.parameters()]
+
+    def bind(self, optimiser: PlayerOptimiser, table: SparseTable) -> None:
+        """Find the dense parameters in the flat block."""
+        self.optimiser, self.table = optimiser, table
+
+    def forward(
+        self,
+        displays: kernels.Displays,
+        states: Array,
+        key: int | None = None,
+    ) -> Array:
+        """Scores, (n_candidates,); a `key` turns dropout on. The result stays valid until the next
+        forward pass."""
+        value, tower = self.optimiser.value_of, self.tower
+        self.displays = displays
+        self.parts = parts_of(displays.offsets)
+        self.dropouts = _rules(self.rate, key)
+        self.x = _dropped(states, self.dropouts[0])
+        hidden = self.x @ value(tower.hidden.weight).T + value(tower.hidden.bias)
+        np.maximum(hidden, 0, out=hidden)
+        self.hidden = _dropped(hidden, self.dropouts[1])
+        users = np.empty((len(states), tower.dim), np.float32)
+        np.matmul(self.hidden, value(tower.out.weight).T, out=users[:, :-1])
+        users[:, :-1] += value(tower.out.bias)
+        users[:, :-1] += self.x @ value(tower.direct.weight).T
+        users[:, -1] = 1
+        if tower.halo is not None:
+            self.means = self._set_means()
+            users += self.means @ value(tower.halo.weight).T
+        numbers = self._numbers()
+        weights = np.empty((len(users), 0), np.float32) if numbers is None else users @ numbers
+        self.users = kernels.Users(users, weights)
+        scores = self._scores(len(displays.ids))
+        fixed = (displays, self.users, self.table.values, scores)
+        threads.run(kernels.tower_scores, [(*part, *fixed) for part in self.parts])
+        return scores
+
+    def _numbers(self) -> Array | None:
+        """N, (d, n_numbers); None without numbers."""
+        numbers = self.tower.numbers
+        return None if numbers is None else self.optimiser.value_of(numbers.weight)
+
+    def _set_means(self) -> Array:
+        displays = self.displays
+        n = len(displays.offsets) - 1
+        means = self._means(n, self.tower.dim)
+        of_numbers = self._mean_numbers(n, displays.numbers.shape[1])
+        fixed = (displays, self.table.values, means, of_numbers)
+        threads.run(kernels.set_means, [(*part, *fixed) for part in self.parts])
+        numbers = self._numbers()
+        if numbers is not None:
+            means += of_numbers @ numbers.T
+        return means
+
+    def backward(self, grad_scores: Array) -> Array:
+        """Leave the dense gradients where the optimiser reads them, and the factors of the table's
+        in `bag_gradients`; returns the gradient of the states, (n_events, state_dim)."""
+        tower, value, grad_of = self.tower, self.optimiser.value_of, self.optimiser.grad_of
+        displays, (users, _) = self.displays, self.users
+        n_events = len(users)
+        grads = kernels.Users(
+            self._grad_users(*users.shape), self._grad_weights(n_events, displays.numbers.shape[1])
+        )
+        fixed = (displays, grad_scores, self.table.values, grads)
+        threads.run(kernels.user_gradients, [(*part, *fixed) for part in self.parts])
+        grad_users, numbers = grads.vectors, self._numbers()
+        if numbers is not None:
+            assert tower.numbers is not None
+            grad_users += grads.weights @ numbers.T
+            np.matmul(users.T, grads.weights, out=grad_of(tower.numbers.weight))
+        pulls = NO_ROWS
+        if tower.halo is not None:
+            np.matmul(grad_users.T, self.means, out=grad_of(tower.halo.weight))
+            pulls = grad_users @ value(tower.halo.weight)
+            if tower.numbers is not None:
+                of_numbers = self._mean_numbers(n_events, displays.numbers.shape[1])
+                grad_of(tower.numbers.weight)[...] += pulls.T @ of_numbers
+            pulls /= np.maximum(np.diff(displays.offsets), 1)[:, None].astype(np.float32)
+        events = self._events(len(grad_scores))
+        events[:] = np.repeat(np.arange(n_events, dtype=np.int32), np.diff(displays.offsets))
+        self.bag_gradients = kernels.BagGradients(events, grad_scores, users, pulls, NO_ROWS)
+        grad = grad_users[:, :-1]
+        np.matmul(grad.T, self.hidden, out=grad_of(tower.out.weight))
+        grad.sum(0, out=grad_of(tower.out.bias))
+        np.matmul(grad.T, self.x, out=grad_of(tower.direct.weight))
+        grad_hidden = grad @ value(tower.out.weight)
+        kernels.drop_matrix(grad_hidden, self.dropouts[1])
+        grad_hidden *= self.hidden > 0
+        np.matmul(grad_hidden.T, self.x, out=grad_of(tower.hidden.weight))
+        grad_hidden.sum(0, out=grad_of(tower.hidden.bias))
+        grad_x: Array = grad_hidden @ value(tower.hidden.weight) + grad @ value(tower.direct.weight)
+        kernels.drop_matrix(grad_x, self.dropouts[0])
+        return grad_x
+
+
+class TowerScorerLayer:
+    """A scorer of two towers, with or without a network beside them."""
+
+    def __init__(self, scorer: TowerScorer) -> None:
+        self.scorer = scorer
+        self.deep = None if scorer.deep is None else ScorerLayer(scorer.deep)
+        self.tower = TowerLayer(scorer.tower)
+        self.rate, self.items = self.tower.rate, None
+        self._sum = Buffer()
+        self.own: ItemTable | None = None
+
+    def own_tables(self, n_ids: int, rule: Rule) -> list[SparseTable]:
+        """Make the tables over ids sparse; the tower's too, where no other reads it."""
+        tables = [] if self.deep is None else self.deep.own_tables(n_ids, rule)
+        if self.scorer.items is not None:
+            self.own = ItemTable(self.scorer.items, n_ids, rule)
+            tables = [*tables, self.own.table]
+        return tables
+
+    def dense_parameters(self) -> list[nn.Parameter]:
+        """The network's, then the towers'."""
+        deep = [] if self.scorer.deep is None else dense_parameters(self.scorer.deep)
+        return [*deep, *self.tower.dense_parameters()]
+
+    def bind(self, optimiser: PlayerOptimiser, items: ItemTable | None = None) -> None:
+        """Find the dense parameters in the flat block; `items` is the table that others own."""
+        if self.deep is not None:
+            self.deep.bind(optimiser)
+        items = self.own or items
+        assert items is not None
+        self.tower.bind(optimiser, items.table)
+
+    def forward(
+        self,
+        display_offsets: Ints,
+        ids: Ints,
+        numbers: Array,
+        states: Array,
+        key: int | None = None,
+    ) -> Array:
+        """As `ScorerLayer.forward`."""
+        displays = kernels.Displays(display_offsets, ids, numbers)
+        scores = self.tower.forward(displays, states, key)
+        if self.deep is not None:
+            # another key: one dropout must not follow the other
+            own = None if key is None else key ^ 0x5BD1E995
+            scores += self.deep.forward(display_offsets, ids, numbers, states, own)
+        self.scores = scores
+        return scores
+
+    def backward(self, grad_scores: Array, named: Named) -> Array:
+        """As `ScorerLayer.backward`; a table that others own gets its gradient from them."""
+        grad_states = self.tower.backward(grad_scores)
+        if self.deep is not None:
+            grad_states += self.deep.backward(grad_scores, named)
+        if self.own is not None:
+            self.own.add(named, self.tower.bag_gradients)
+        return grad_states
+
+
+class ItemTable:
+    """A table of vectors, (n_ids, d), and its gradient over all bags that name its rows."""
+
+    def __init__(self, rows: BagLinear, n_ids: int, rule: Rule) -> None:
+        self.table = SparseTable(rows.table, n_ids, rule, "items")
+        self.room = NamedRoom()
+        self._ids, self._offsets = Buffer(np.int32), Buffer(np.int32)
+        self._rows = Buffer()
+
+    def add(self, named: Named, grads: kernels.BagGradients) -> None:
+        """Sum the gradients of the bags that `named` numbers."""
+        total = self.table.buffer(named)
+        fixed = (*named.bags, grads, total)
+        parts = named.parts(self.table.width)
+        threads.run(kernels.row_gradients, [(*part, *fixed) for part in parts])
+
+    def add_all(
+        self,
+        candidates: Ints,
+        grads: kernels.BagGradients | None,
+        others: list[tuple[Bags, Array]],
+        slot_of: Ints,
+    ) -> None:
+        """Sum the gradients of the candidates' bags and of all others.
+
+        Args:
+            candidates: ids, (n_candidates, n_fields); read where there are `grads`.
+            grads: the candidates', as factors; None: no candidate reads the table.
+            others: bags, and the gradient of each one's sum of rows, (n_bags, d).
+            slot_of: as in `Named`.
+        """
+        n = 0 if grads is None else len(candidates)
+        width = candidates.shape[1]
+        parts = [candidates.reshape(-1)[: n * width], *(bags.ids.numpy() for bags, _ in others)]
+        ids = self._ids(sum(map(len, parts)))
+        np.concatenate(parts, out=ids)
+        lengths = [np.full(n, width), *(np.diff(bags.offsets.numpy()) for bags, _ in others)]
+        offsets = self._offsets(1 + sum(map(len, lengths)))
+        offsets[0] = 0
+        np.cumsum(np.concatenate(lengths), out=offsets[1:])
+        d = self.table.width
+        rows = self._rows(len(offsets) - 1 - n, d)
+        if others:
+            np.concatenate([grad for _, grad in others], out=rows)
+        if grads is None:
+            nothing, no_events = np.empty(0, np.float32), np.empty(0, np.int32)
+            grads = kernels.BagGradients(
+                no_events, nothing, np.empty((0, d), np.float32), NO_ROWS, rows
+            )
+        self.add(Named(ids, offsets, slot_of, self.room), grads._replace(rows=rows))
+
+
+def _rules(rate: float, key: int | None) -> tuple[DropoutRule, DropoutRule]:
+    """Dropout of the state and of the hidden layer."""
+    if key is None or not rate:
+        return NO_DROPOUT, NO_DROPOUT
+    fixed = np.uint32(math.floor(rate * 2**32)), np.float32(1 / (1 - rate))
+    keys = np.uint32(key), np.uint32(key + HIDDEN_KEY)
+    return cast(
+        "tuple[DropoutRule, DropoutRule]", tuple(DropoutRule(one, *fixed) for one in keys)
+    )
+
+
+def _dropped(values: Array, rule: DropoutRule) -> Array:
+    """A copy of the values after dropout; the values themselves where there is none."""
+    if rule.threshold == 0:
+        return values
+    values = values.copy()
+    kernels.drop_matrix(values, rule)
+    return values
