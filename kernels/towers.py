@@ -13,10 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._jit import Array, jit_fast
-from .cells import ZERO
-from .dropout import DropoutRule, drop
-from .prefetch import AHEAD, prefetch_row
+from ._jit import AHEAD, Array, jit_fast, jit_part, prefetch_row
+from .activations import ZERO
+from .draws import DropoutRule, drop
+from .products import add, add_product, copy, dot, multiply_rows
+
+TILE = 96
+"""users whose vectors are worked out at once, a multiple of 3"""
 
 
 class Displays(NamedTuple):
@@ -190,3 +193,95 @@ def drop_matrix(values: Array, dropout: DropoutRule) -> None:
     key, threshold, scale = dropout
     for i in range(len(values)):
         drop(values[i], np.uint32(i * values.shape[1]), key, threshold, scale)
+
+
+class TowerTables(NamedTuple):
+    """Two folded towers."""
+
+    table: Array
+    """what a row adds to a candidate's vector, shape (·, d)"""
+    hidden: Array
+    """W₁ transposed, shape (S, 2 d)"""
+    hidden_bias: Array
+    """shape (2 d,)"""
+    out: Array
+    """W₂ transposed, its last column 0, shape (2 d, d)"""
+    direct: Array
+    """D transposed, its last column 0, shape (S, d)"""
+    bias: Array
+    """b₂, then 1, shape (d,)"""
+    halo: Array
+    """H transposed, shape (d, d); without a row where there is none"""
+    numbers: Array
+    """N transposed, shape (n_numbers, d)"""
+
+
+@jit_fast
+def slate_tower_scores(
+    first: int,
+    last: int,
+    rows: Array,
+    numbers: Array,
+    states: Array,
+    tower: TowerTables,
+    scores: Array,
+) -> None:
+    """Write the scores of each place of the slates of users first to last − 1, (n, k), 0 where
+    nothing is displayed.
+
+    rows (n, k, n_rows), -1 where there is nothing; numbers (n, k, n_numbers); states (n, S)."""
+    table, from_numbers = tower.table, tower.numbers
+    k, n_rows, n_numbers, d = rows.shape[1], rows.shape[2], numbers.shape[2], table.shape[1]
+    state_dim, width = tower.hidden.shape
+    of_users = np.zeros((TILE, state_dim), table.dtype)
+    hidden, vectors = np.zeros((TILE, width), table.dtype), np.zeros((TILE, d), table.dtype)
+    beside, mean = np.zeros((TILE, d), table.dtype), np.zeros(d, table.dtype)
+    weight = np.zeros(n_numbers, table.dtype)
+    for start in range(first, last, TILE):
+        users = min(TILE, last - start)
+        for i in range(users):
+            copy(of_users[i], states[start + i])
+        multiply_rows(of_users, tower.hidden, users, hidden)
+        for i in range(users):
+            for j in range(width):
+                value = hidden[i, j] + tower.hidden_bias[j]
+                hidden[i, j] = value if value > 0 else ZERO
+        multiply_rows(hidden, tower.out, users, vectors)
+        multiply_rows(of_users, tower.direct, users, beside)
+        for i in range(users):
+            user, vector = start + i, vectors[i]
+            add(vector, beside[i])
+            add(vector, tower.bias)
+            if len(tower.halo) > 0:
+                _mean_of_slate(rows[user], numbers[user], tower, mean)
+                add_product(mean, tower.halo, vector)
+            for j in range(n_numbers):
+                weight[j] = dot(from_numbers[j], vector)
+            for place in range(k):
+                if rows[user, place, 0] < 0:
+                    scores[user, place] = ZERO
+                    continue
+                score = dot(weight, numbers[user, place])
+                for f in range(n_rows):
+                    row = rows[user, place, f]
+                    if row >= 0:
+                        score += dot(vector, table[row])
+                scores[user, place] = score
+
+
+@jit_part
+def _mean_of_slate(rows: Array, numbers: Array, tower: TowerTables, mean: Array) -> None:
+    """Write the mean vector of the displayed places of one slate, (d,)."""
+    mean[:] = 0
+    shown = 0
+    for place in range(len(rows)):
+        if rows[place, 0] < 0:
+            continue
+        shown += 1
+        for f in range(rows.shape[1]):
+            if rows[place, f] >= 0:
+                add(mean, tower.table[rows[place, f]])
+        add_product(numbers[place], tower.numbers, mean)
+    size = mean.dtype.type(max(shown, 1))
+    for j in range(len(mean)):
+        mean[j] /= size

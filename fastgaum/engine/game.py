@@ -21,8 +21,8 @@ from fastgaum.engine.bilstm import BiLstmHistory
 from fastgaum.engine.histories import EngineHistory, PositionWeightHistory, RecurrentHistory
 from fastgaum.engine.optimiser import PlayerOptimiser, SharedGradient
 from fastgaum.engine.scorer import ScorerLayer, parts_of
-from fastgaum.engine.towers import ItemTable, TowerScorerLayer
 from fastgaum.engine.tables import Array, Buffer, Ints, Named, NamedRoom, Rule, SparseTable
+from fastgaum.engine.towers import ItemTable, TowerScorerLayer
 from fastgaum.errors import StepRefusedError
 from fastgaum.game.game import Game
 from fastgaum.kernels import choice as kernels
@@ -159,9 +159,7 @@ class EngineGame(Game):
         self._generator_probs, self._targets, self._grad_scores, self._probs, self._totals = (
             Buffer() for _ in range(5)
         )
-        self._dropped_ids = {
-            name: Buffer(np.int32) for name in ("candidates", "tokens", "context")
-        }
+        self._dropped_ids = {name: Buffer(np.int32) for name in ("candidates", "tokens", "context")}
         self.states_layer = EngineStates(networks.player)
         self.reward = EnginePlayer(
             networks.player.reward,

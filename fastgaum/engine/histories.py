@@ -106,8 +106,9 @@ class EngineHistory(ABC):
     def own_tables(self, n_ids: int, rule: Rule) -> list[SparseTable]:
         """Make the tables over ids sparse."""
 
-    def share(self, items: SparseTable) -> None:
-        """Read the table of items where the encoder shares it; its owner sums its gradient."""
+    def share(self, items: SparseTable) -> bool:
+        """Read the table of items, whose owner sums its gradient; whether the encoder does."""
+        return False
 
     def shared_rows(self) -> list[tuple[Bags, Array]]:
         """Of a shared table: the bags that were read, and the gradient of each one's sum of
@@ -177,10 +178,11 @@ class RecurrentHistory(EngineHistory):
         self.tables = [] if self.input.shared else [self.input.own_table(n_ids, rule)]
         return self.tables
 
-    def share(self, items: SparseTable) -> None:
+    def share(self, items: SparseTable) -> bool:
         """As the base says."""
         if self.input.shared:
             self.input.table = items
+        return self.input.shared
 
     def shared_rows(self) -> list[tuple[Bags, Array]]:
         """As the base says."""

@@ -16,7 +16,7 @@ from fastgaum.engine.optimiser import PlayerOptimiser
 from fastgaum.engine.scorer import NO_DROPOUT, ScorerLayer, dense_parameters, parts_of
 from fastgaum.engine.tables import Array, Buffer, Ints, Named, NamedRoom, Rule, SparseTable
 from fastgaum.kernels import towers as kernels
-from fastgaum.kernels.dropout import DropoutRule
+from fastgaum.kernels.draws import DropoutRule
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.networks import TowerScorer
 from fastgaum.nets.tensors import Bags
@@ -132,7 +132,8 @@ class TowerLayer:
         grad_hidden *= self.hidden > 0
         np.matmul(grad_hidden.T, self.x, out=grad_of(tower.hidden.weight))
         grad_hidden.sum(0, out=grad_of(tower.hidden.bias))
-        grad_x: Array = grad_hidden @ value(tower.hidden.weight) + grad @ value(tower.direct.weight)
+        grad_x: Array = grad_hidden @ value(tower.hidden.weight)
+        grad_x += grad @ value(tower.direct.weight)
         kernels.drop_matrix(grad_x, self.dropouts[0])
         return grad_x
 
@@ -255,9 +256,7 @@ def _rules(rate: float, key: int | None) -> tuple[DropoutRule, DropoutRule]:
         return NO_DROPOUT, NO_DROPOUT
     fixed = np.uint32(math.floor(rate * 2**32)), np.float32(1 / (1 - rate))
     keys = np.uint32(key), np.uint32(key + HIDDEN_KEY)
-    return cast(
-        "tuple[DropoutRule, DropoutRule]", tuple(DropoutRule(one, *fixed) for one in keys)
-    )
+    return cast("tuple[DropoutRule, DropoutRule]", tuple(DropoutRule(one, *fixed) for one in keys))
 
 
 def _dropped(values: Array, rule: DropoutRule) -> Array:

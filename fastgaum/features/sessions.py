@@ -276,11 +276,8 @@ class EncodedSessions(PackedArrays):
         return cls(
             session_offsets=offsets("session_offsets"),
             display_offsets=offsets("display_offsets"),
-            **{
-                name: values(name)
-                for name in ("rows", "choices", "users", "ids", "numbers")
-                + ("context_ids", "context_numbers")
-            },
+            **{name: values(name) for name in ("rows", "choices", "users", "ids", "numbers")},
+            **{name: values(name) for name in ("context_ids", "context_numbers")},
         )
 
 

@@ -90,8 +90,8 @@ class TowerScorer(nn.Module):
     def forward(self, candidates: Bags, states: Tensor, display_offsets: Tensor) -> Tensor:
         """Return scores, shape (n_candidates,); `states` has shape (n_events, state_dim)."""
         scores: Tensor = self.tower(candidates, states, display_offsets)
-        return scores if self.deep is None else scores + self.deep(
-            candidates, states, display_offsets
+        return (
+            scores if self.deep is None else scores + self.deep(candidates, states, display_offsets)
         )
 
 
@@ -222,8 +222,10 @@ class RewardPlayer(nn.Module):
 
         With `generated` tokens, each has its last choice replaced by the generated one."""
         states = self.history(batch) if generated is None else self.history.branch(batch, generated)
-        return states if self.context is None else torch.cat(
-            [states, self.context(batch.context, batch.context_numbers)], 1
+        return (
+            states
+            if self.context is None
+            else torch.cat([states, self.context(batch.context, batch.context_numbers)], 1)
         )
 
     def forward(self, batch: BatchTensors, generated: Bags | None = None) -> tuple[Tensor, Tensor]:

@@ -31,6 +31,8 @@ from fastgaum.worlds.learned_population import LearnedPopulation
 from fastgaum.worlds.user_networks import (
     FoldedRecurrent,
     FoldedScorer,
+    FoldedTowerScorer,
+    folded_scorer,
 )
 from fastgaum.worlds.world import (
     NO_ITEM,
@@ -108,10 +110,10 @@ class LearnedWorld(World):
         self.item_ids = self.catalogue.item_ids
         self.regulariser: Regulariser = model.regulariser
         self.eta = float(model.config.eta) if head == "reward" else 1.0
-        self.reward = FoldedScorer(networks.player.reward, self.catalogue)
-        self.generator: FoldedScorer | None = None
+        self.reward = folded_scorer(networks.player.reward, self.catalogue)
+        self.generator: FoldedScorer | FoldedTowerScorer | None = None
         if head == "generator" and networks.generator is not None:
-            self.generator = FoldedScorer(networks.generator, self.catalogue)
+            self.generator = folded_scorer(networks.generator, self.catalogue)
         history = networks.player.history
         self.state_dim = history.state_dim
         self.history: FoldedRecurrent | HistoryEncoder = (

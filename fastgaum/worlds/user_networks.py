@@ -15,10 +15,10 @@ from torch import Tensor
 from fastgaum.engine.scorer import KINDS, linears, widths_of
 from fastgaum.features.encoder import NO_CLICK_ID
 from fastgaum.kernels import slates as kernels
-from fastgaum.kernels import user_steps
+from fastgaum.kernels import towers, user_steps
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.histories import Carry, HistoryEncoder, Recurrent
-from fastgaum.nets.networks import Scorer
+from fastgaum.nets.networks import Scorer, TowerScorer
 from fastgaum.nets.tensors import Bags
 from fastgaum.worlds.catalogue import Catalogue
 from fastgaum.worlds.world import FloatArray, IntArray
@@ -112,6 +112,62 @@ class FoldedScorer:
     ) -> None:
         """Scores of the places of users first to last − 1."""
         kernels.slate_scores(first, last, rows, numbers, states, self.weights, scores)
+
+
+class FoldedTowerScorer:
+    """As `FoldedScorer`, with two towers."""
+
+    def __init__(self, scorer: TowerScorer, catalogue: Catalogue) -> None:
+        tower = scorer.tower
+        self.deep = None if scorer.deep is None else FoldedScorer(scorer.deep, catalogue)
+        self.table = folded_table(tower.items, catalogue)
+        d, n_numbers = tower.dim, catalogue.space.n_numbers
+        numbers, halo = np.zeros((n_numbers, d), np.float32), np.zeros((0, d), np.float32)
+        if tower.numbers is not None:
+            numbers = _array(tower.numbers.weight.t())
+        if tower.halo is not None:
+            halo = _array(tower.halo.weight.t())
+        self.weights = towers.TowerTables(
+            self.table,
+            _array(tower.hidden.weight.t()),
+            _array(tower.hidden.bias),
+            _with_column(tower.out.weight.t()),
+            _with_column(tower.direct.weight.t()),
+            np.append(_array(tower.out.bias), np.float32(1)),
+            halo,
+            numbers,
+        )
+
+    def write(
+        self,
+        first: int,
+        last: int,
+        rows: IntArray,
+        numbers: FloatArray,
+        states: FloatArray,
+        scores: FloatArray,
+    ) -> None:
+        """Scores of the places of users first to last − 1."""
+        towers.slate_tower_scores(first, last, rows, numbers, states, self.weights, scores)
+        if self.deep is not None:
+            deep = np.empty_like(scores[first:last])
+            part = slice(first, last)
+            self.deep.write(0, last - first, rows[part], numbers[part], states[part], deep)
+            scores[part] += deep
+
+
+def folded_scorer(
+    scorer: Scorer | TowerScorer, catalogue: Catalogue
+) -> FoldedScorer | FoldedTowerScorer:
+    """The scorer over a catalogue."""
+    if isinstance(scorer, TowerScorer):
+        return FoldedTowerScorer(scorer, catalogue)
+    return FoldedScorer(scorer, catalogue)
+
+
+def _with_column(weights: Tensor) -> FloatArray:
+    """(n, d − 1) and a last column of zeros."""
+    return np.ascontiguousarray(np.pad(_array(weights), ((0, 0), (0, 1))))
 
 
 class UserHistories(Protocol):

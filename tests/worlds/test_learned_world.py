@@ -90,6 +90,9 @@ VARIANTS: list[dict[str, Any]] = [
     {"regulariser": "tsallis"},
     {"regulariser": "tsallis", "tsallis_alpha": 1.7},
     {"eta": 2.0, "history_layers": 2, "item_dim": 2},
+    {"tower_dim": 6, "halo": True},
+    {"tower_dim": 5, "deep": False, "history": "gru", "relations": False},
+    {**IDENTITY, "tower_dim": 5, "deep": False, "halo": True, "history": "pw"},
 ]
 
 
