@@ -215,11 +215,14 @@ class LearnedPopulation(Population):
             kernels.Displayed(b.rows, b.numbers),
             kernels.Chosen(response.places, response.items, b.chosen, b.chosen_numbers),
         )
-        if self._chooser is self.world.reward:
-            kernels.take_places(first, last, b.scores, response.places, response.utilities)
+        reward, states = self.world.reward, self.encoder.states
+        if self._chooser is not reward and not reward.reads_set:
+            utilities = response.utilities[:, None]
+            reward.write(first, last, b.chosen, b.chosen_numbers, states, utilities)
         else:
-            states, utilities = self.encoder.states, response.utilities[:, None]
-            self.world.reward.write(first, last, b.chosen, b.chosen_numbers, states, utilities)
+            if self._chooser is not reward:
+                reward.write(first, last, b.rows, b.numbers, states, b.scores)
+            kernels.take_places(first, last, b.scores, response.places, response.utilities)
         self.session_counts.count(first, last, who, b.rows, response.items)
         if self.encoder.in_parts:
             self.encoder.advance(first, last, who, b.chosen, b.chosen_numbers)

@@ -71,6 +71,9 @@ def _array(value: Tensor) -> FloatArray:
 class FoldedScorer:
     """A scorer over a catalogue; `write` scores every displayed place of a range of users."""
 
+    reads_set = False
+    """whether a place's score depends on the other places"""
+
     def __init__(self, scorer: Scorer, catalogue: Catalogue) -> None:
         n_numbers = catalogue.space.n_numbers
         self.widths: npt.NDArray[np.int64] = widths_of(scorer)
@@ -119,6 +122,7 @@ class FoldedTowerScorer:
 
     def __init__(self, scorer: TowerScorer, catalogue: Catalogue) -> None:
         tower = scorer.tower
+        self.reads_set = tower.halo is not None
         self.deep = None if scorer.deep is None else FoldedScorer(scorer.deep, catalogue)
         self.table = folded_table(tower.items, catalogue)
         d, n_numbers = tower.dim, catalogue.space.n_numbers
