@@ -25,7 +25,7 @@ from fastgaum.nets.histories import (
 from fastgaum.nets.segments import expand_to_candidates
 from fastgaum.nets.tables import TableMaker
 from fastgaum.nets.tensors import Bags, BatchTensors
-from fastgaum.nets.towers import TwoTower, item_rows
+from fastgaum.nets.towers import TwoTower, vector_table
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU, "tanh": nn.Tanh}
 
@@ -121,7 +121,7 @@ def scorer_of(
         assert deep is not None
         return deep
     own = items is None
-    rows = item_rows(sizes, config.tower_dim, f"{name}.items") if items is None else items
+    rows = vector_table(sizes, config.tower_dim, f"{name}.items") if items is None else items
     tower = TwoTower(rows, sizes.n_numbers, state_dim, dropout, config.halo)
     return TowerScorer(rows if own else None, tower, deep)
 
@@ -203,7 +203,7 @@ class RewardPlayer(nn.Module):
         super().__init__()
         self.items: BagLinear | None = None
         if config.tower_dim or context.n_fields:
-            self.items = item_rows(sizes, config.tower_dim or CONTEXT_DIM, "items")
+            self.items = vector_table(sizes, config.tower_dim or CONTEXT_DIM, "items")
         shared = self.items if config.tower_dim else None
         self.history: HistoryEncoder = (
             history_encoder(config, sizes.n_ids, sizes.n_numbers, sizes.tables, shared)

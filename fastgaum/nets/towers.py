@@ -91,7 +91,7 @@ class TwoTower(nn.Module):
         return (expanded * vectors).sum(1)
 
 
-def item_rows(sizes: BagSizes, dim: int, name: str) -> BagLinear:
+def vector_table(sizes: BagSizes, dim: int, name: str) -> BagLinear:
     """T: a vector per id, (n_ids, dim), whose last number, the bias, starts at 0."""
     items = bag_linear(replace(sizes, n_numbers=0, item_dim=0), dim, STD, name, bias=False)
     if isinstance(items, BagLinear) and not items.table.is_meta:
