@@ -5,7 +5,7 @@ names beside it. The loops below give it the counts of a log's candidates, or of
 slates that a world shows. `columns` says where each number is written, -1 for one that is not asked
 for.
 
-To add a number: its name and its value here, its place in `CONTEXT_NUMBERS` of
+To add a number: its name and its value here, its place in `COUNTED_NUMBERS` of
 fastgaum/features/encoder.py, and what it counts, if that is new, in candidate_counts.py."""
 
 from __future__ import annotations
@@ -143,6 +143,13 @@ def _write(values: Any, columns: Array, numbers: Array) -> None:
             numbers[columns[j]] = values[j]
 
 
+@jit_part
+def is_same(item: int, of_context: int) -> float:
+    """1 for a candidate that is the item of its event's context, else 0; of_context: -1 where there
+    is none."""
+    return 1.0 if item == of_context and item >= 0 else 0.0
+
+
 # A log: all candidates of whole sessions.
 
 
@@ -169,6 +176,21 @@ def training_numbers(totals: TrainingTotals, prior_rate: float, columns: Array, 
             totals.displays[i], totals.choices[i], totals.expected[i], prior_rate
         )
         _write(values, columns, out[i])
+
+
+@jit
+def context_numbers(
+    display_offsets: Array, items: Array, of_context: Array, columns: Array, out: Array
+) -> None:
+    """Write `is_same` of each candidate and context field to out (n_candidates, ·).
+
+    items: code of each candidate's item, (n_candidates,); of_context: the events', (n_events,
+    n_fields); columns: where each field's number is written, (n_fields,)."""
+    for event in range(len(display_offsets) - 1):
+        for candidate in range(display_offsets[event], display_offsets[event + 1]):
+            for field in range(len(columns)):
+                same = is_same(items[candidate], of_context[event, field])
+                out[candidate, columns[field]] = same
 
 
 @jit

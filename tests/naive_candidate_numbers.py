@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fastgaum.features.space import WINDOW
+from fastgaum.features.relations import WINDOW
 from fastgaum.kernels.relations import PairCounts
 
 

@@ -9,6 +9,8 @@ has learned nothing.
     first place            the order of the display, where it is real
     <field> alone          a declared number, largest or smallest first: the direction that ranks
                            the training choices better
+    <field>, else click rate  the candidate that is the event's context, where a context field holds
+                           items; else the train click rate
 
 Every floor ranks without looking at the user's state. The counts are those of the training split. A
 log without training events has only the floors that need none. Three of the floors are also models
@@ -26,6 +28,7 @@ import numpy.typing as npt
 
 from fastgaum.baselines.base import Arrays, Baseline, Float64Array, Rows, item_rows
 from fastgaum.features.sessions import EncodedSessions, Selection, select_sessions
+from fastgaum.logs.context import context_of, item_of_codes
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.logs.shards import AnyLog
 from fastgaum.metrics.precision import micro_mean, precision_at_k
@@ -60,7 +63,11 @@ def floors_of(log: AnyLog) -> list[Floor]:
         ]
     if log.ordered:
         floors.append(Floor("first place", _first_place))
-    return floors + (_number_floors(log) if trained else [])
+    if not trained:
+        return floors
+    rate = click_rate(counts.displays, counts.choices)
+    of_items = [field.name for field in context_of(log) if field.holds == "items"]
+    return [*floors, *(_of_context(name, log, rate) for name in of_items), *_number_floors(log)]
 
 
 def floor_precisions(
@@ -119,6 +126,20 @@ def _by_item(name: str, scores: Float64Array) -> Floor:
 def _first_place(log: SessionLog, part: Selection) -> Float64Array:
     starts = np.repeat(part.display_offsets[:-1], np.diff(part.display_offsets))
     return np.asarray(starts - np.arange(len(part.candidates)), dtype=np.float64)
+
+
+def _of_context(name: str, log: AnyLog, rate: Float64Array) -> Floor:
+    """The candidate that is the event's context first, then by click rate."""
+    item_of_code = item_of_codes(log if isinstance(log, SessionLog) else log.head, name)
+    first = 1 + rate.max()
+
+    def scores(log: SessionLog, part: Selection) -> Float64Array:
+        items = np.asarray(log.items)[part.candidates]
+        of_events = item_of_code[np.asarray(log.event_fields[name])[part.events]]
+        same = items == np.repeat(of_events, np.diff(part.display_offsets))
+        return np.where(same, first, rate[items])
+
+    return Floor(f"{name}, else click rate", scores)
 
 
 def _number_floors(log: AnyLog) -> list[Floor]:

@@ -156,8 +156,14 @@ def train_command(
             f"\n{processes.size} processes, {processes.traffic.steps} steps of players: each "
             f"process sent {sent:,.1f} kB a step"
         )
+    assert model.space is not None
+    context = model.space.context_holds
+    if context:
+        fields = ", ".join(f"{name} ({holds})" for name, holds in context.items())
+        note(f"context of the events: {fields}")
     facts = {
         "path": str(folder),
+        "context": context,
         "log": log.name,
         "epochs": table.height,
         "finished_before": finished_before,

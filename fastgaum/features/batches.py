@@ -209,7 +209,8 @@ class StreamedSessions:
         """A shard's sessions, and their rows in the whole log; for training those of other splits
         are left behind."""
         # an error about a number that is out of range names its event
-        log = self.log.read(shard, ids=bool(self.encoder.space.number_names))
+        space = self.encoder.space
+        log = self.log.read(shard, ids=bool(space.number_names or space.context_number_names))
         rows = self.log.first_sessions()[shard] + np.arange(log.n_sessions)
         if self.split == "train":
             train = log.sessions_in("train")
@@ -290,7 +291,8 @@ def assemble(encoded: Sessions, sessions: IntArray, keep_last: bool = False) -> 
         ids = _picked(encoded.ids, n_candidates, first, offsets, displays)
     numbers = _picked(encoded.numbers, n_candidates, first, offsets, displays)
     token_ids, token_id_offsets, token_numbers = bags_of_candidates(ids, numbers, tokens)
-    context_ids, context_numbers = _event_rows(encoded, first_events, offsets, n_events)
+    events = np.arange(n_events) + np.repeat(first_events - offsets[:-1], np.diff(offsets))
+    context_ids, context_numbers = encoded.context_rows(events.astype(np.int32))
     return Batch(
         encoded.rows[sessions],
         offsets,
@@ -309,17 +311,6 @@ def assemble(encoded: Sessions, sessions: IntArray, keep_last: bool = False) -> 
         clicked[:n_clicked],
         chosen[:n_clicked],
     )
-
-
-def _event_rows(
-    encoded: Sessions, first_events: IntArray, offsets: IntArray, n_events: int
-) -> tuple[IntArray, FloatArray]:
-    """Context ids and numbers of the picked sessions' events."""
-    if isinstance(encoded, SharedSessions):
-        return np.empty((n_events, 0), np.int32), np.empty((n_events, 0), np.float32)
-    lengths = np.diff(offsets)
-    rows = np.arange(n_events) + np.repeat(first_events - offsets[:-1], lengths)
-    return encoded.context_ids[rows], encoded.context_numbers[rows]
 
 
 def _picked(

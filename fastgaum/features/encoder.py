@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum.errors import LogFormatError
+from fastgaum.features.context import ContextEncoder, Moments, out_of_range
+from fastgaum.features.relations import Relations, UsersOwn
 from fastgaum.features.sessions import (
     EncodedSessions,
     Selection,
@@ -30,18 +31,18 @@ from fastgaum.features.sessions import (
 )
 from fastgaum.kernels import candidate_formulas as kernels
 from fastgaum.kernels.batching import picked_size
-from fastgaum.kernels.candidate_counts import PackedSessions, TrainingTotals
+from fastgaum.kernels.candidate_counts import TrainingTotals
 from fastgaum.kernels.candidate_formulas import (
     RELATION_NUMBERS,
     SESSION_NUMBERS,
     TRAINING_NUMBERS,
     training_numbers,
 )
-from fastgaum.logs.columns import MOST_NUMBER, Vocabulary, show
+from fastgaum.logs.columns import MOST_NUMBER, Vocabulary
 from fastgaum.logs.log import FloatArray, IntArray, ItemCounts, SessionLog
 
 if TYPE_CHECKING:
-    from fastgaum.features.space import CategoricalField, FeatureSpace, Relations
+    from fastgaum.features.space import CategoricalField, FeatureSpace
     from fastgaum.logs.shards import AnyLog
 
 NO_CLICK_ID = 0
@@ -70,7 +71,13 @@ class Encoder:
         other.whole = self.whole
         for name in ("space_rows", "_code_rows"):
             other.__dict__[name] = getattr(self, name)
+        other.__dict__["context"] = self.context.on(part)
         return other
+
+    @cached_property
+    def context(self) -> ContextEncoder:
+        """What reads the context of the log's events."""
+        return ContextEncoder.of(self.space, self.log)
 
     def encode(self, rows: IntArray) -> EncodedSessions:
         """The sessions `rows` as bags. Arrays are made once, at their size, and filled chunk by
@@ -93,8 +100,8 @@ class Encoder:
             users=np.asarray(log.users)[rows],
             ids=np.empty((n_candidates, len(space.categorical)), dtype=np.int32),
             numbers=np.empty((n_candidates, space.n_numbers), dtype=np.float32),
-            context_ids=np.empty((n_events, 0), dtype=np.int32),
-            context_numbers=np.empty((n_events, 0), dtype=np.float32),
+            context_ids=np.empty((n_events, len(space.context)), dtype=np.int32),
+            context_numbers=np.empty((n_events, len(space.context_number_names)), np.float32),
         )
         session = event = candidate = 0
         for chunk in chunks(log, rows):
@@ -107,6 +114,8 @@ class Encoder:
                 part.display_offsets[1:] + candidate
             )
             encoded.choices[events] = part.choices
+            encoded.context_ids[events] = self.context.ids(part.events)
+            encoded.context_numbers[events] = self.context.numbers(part.events)
             self._write_ids(part, encoded.ids[candidates])
             if space.n_numbers:
                 numbers = encoded.numbers[candidates]
@@ -128,7 +137,7 @@ class Encoder:
         n_events = picked_size(np.asarray(self.log.session_offsets), rows)
         if n_events < 0:
             raise IndexError(f"a session outside 0 … {self.log.n_sessions - 1} was asked for")
-        return SharedSessions(self.log, rows, self._id_of_item, n_events)
+        return SharedSessions(self.log, rows, self._id_of_item, n_events, self.context)
 
     @cached_property
     def _id_of_item(self) -> IntArray:
@@ -168,35 +177,14 @@ class Encoder:
         )
 
     def moments(self) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-        """Mean, standard deviation, least and most of each number over training candidates, chunk
-        by chunk (Chan et al. 1979)."""
-        count, mean, squares = 0, np.zeros(0), np.zeros(0)
-        least, most = np.zeros(0, np.float32), np.zeros(0, np.float32)
+        """Mean, standard deviation, least and most of each number over training candidates."""
+        moments = Moments()
         # without numbers nothing is read
         for part in self.whole.parts() if self.space.number_names else ():
             of_part, train = self.on(part), part.sessions_in("train")
             for chunk in chunks(part, train) if len(train) else ():
-                numbers = of_part.numbers(select_sessions(part, chunk))
-                n, latest = len(numbers), numbers.mean(axis=0, dtype=np.float64)
-                spread = n * numbers.var(axis=0, dtype=np.float64)
-                if count == 0:
-                    count, mean, squares = n, latest, spread
-                    least, most = numbers.min(axis=0), numbers.max(axis=0)
-                    continue
-                shift = latest - mean
-                mean = mean + shift * (n / (count + n))
-                squares = squares + spread + shift**2 * (count * n / (count + n))
-                least, most = (
-                    np.minimum(least, numbers.min(axis=0)),
-                    np.maximum(most, numbers.max(axis=0)),
-                )
-                count += n
-        return (
-            mean.astype(np.float32),
-            np.sqrt(squares / max(count, 1)).astype(np.float32),
-            least,
-            most,
-        )
+                moments.add(of_part.numbers(select_sessions(part, chunk)))
+        return moments.mean.astype(np.float32), moments.scale(), moments.least, moments.most
 
     def _write_ids(self, part: Selection, ids: IntArray) -> None:
         items = np.asarray(self.log.items)[part.candidates]
@@ -243,7 +231,8 @@ class Encoder:
             return
         items = np.asarray(log.items)[part.candidates]
         if space.protocol != "identity":
-            self._write_context(part, items, numbers)
+            self._write_counts(part, items, numbers)
+            self._write_same(part, items, numbers)
         if space.relations is not None:
             self._write_relations(space.relations, part, items, numbers)
         for column, name in enumerate(names):
@@ -266,19 +255,19 @@ class Encoder:
             return
         candidate, column = np.argwhere(~(np.abs(numbers) <= MOST_NUMBER))[0].tolist()
         event = int(np.searchsorted(part.display_offsets, candidate, "right")) - 1
-        session = int(np.searchsorted(part.session_offsets, event, "right")) - 1
-        row = int(part.rows[session])
-        label = self.log.event_ids[
-            int(self.log.session_offsets[row]) + event - int(part.session_offsets[session])
-        ]
-        raise LogFormatError(
-            f"event {show(label)} of session {show(self.log.session_ids[row])} has "
-            f"{numbers[candidate, column]:g} in '{self.space.number_names[column]}', a number "
-            f"between -{MOST_NUMBER:g} and {MOST_NUMBER:g} is required: correct it, drop the "
-            "event, or leave the column out"
-        )
+        name, value = self.space.number_names[column], float(numbers[candidate, column])
+        raise out_of_range(self.log, int(part.events[event]), name, value)
 
-    def _write_context(self, part: Selection, items: IntArray, numbers: FloatArray) -> None:
+    def _write_same(self, part: Selection, items: IntArray, numbers: FloatArray) -> None:
+        """Whether each candidate is an item of its event's context; items: code of each candidate's
+        item."""
+        fields = self.space.fields_of_items
+        if fields:
+            values = self.context.items(part.events)
+            columns = number_columns([SAME_AS + name for name in fields], self.space.number_names)
+            kernels.context_numbers(part.display_offsets, items, values, columns, numbers)
+
+    def _write_counts(self, part: Selection, items: IntArray, numbers: FloatArray) -> None:
         """What the session until the event, and the training split without this user, say of each
         candidate; items: code of each candidate's item."""
         space, training = self.space, self._training
@@ -324,7 +313,7 @@ class Encoder:
         )
 
 
-CONTEXT_NUMBERS = (
+COUNTED_NUMBERS = (
     *("displayed_before", "chosen_before", "log_displays", "log_choices", "choice_rate"),
     *("choice_lift", "never_seen", "never_chosen", "log_set_size", "event_number"),
 )
@@ -332,27 +321,19 @@ CONTEXT_NUMBERS = (
 SAME_FOR_SET = ("log_set_size", "event_number")
 """numbers that all candidates of a display set share: relative to their mean they are nothing"""
 LOG_VIEWS = "log_views"
+SAME_AS = "same_as_"
+"""a number of this name and a context field's: whether the candidate is the item that the field
+holds"""
 
 
 def made_numbers(protocol: str, relations: bool) -> tuple[str, ...]:
-    """Names of the numbers that are made, in order; a log's own numeric fields follow them."""
+    """Names of the numbers that are made, in order; `same_as_` numbers and a log's own numeric
+    fields follow them."""
     return (
-        *(CONTEXT_NUMBERS if protocol != "identity" else ()),
+        *(COUNTED_NUMBERS if protocol != "identity" else ()),
         *(RELATION_NUMBERS if relations else ()),
         *((LOG_VIEWS,) if protocol == "views" else ()),
     )
-
-
-def number_names(log: AnyLog, protocol: str, relations: bool) -> tuple[str, ...]:
-    """Names of a log's numbers: those that are made, then its own."""
-    names = made_numbers(protocol, relations)
-    declared = [*log.item_fields, *log.candidate_fields]
-    clash = sorted(set(names) & set(declared) | ({"item", "position"} & set(declared)))
-    if clash:
-        raise LogFormatError(
-            f"field name '{clash[0]}' is one of the built-in fields: rename the column"
-        )
-    return (*names, *sorted(name for name in declared if name not in log.categories))
 
 
 def number_columns(wanted: Sequence[str], number_names: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -365,7 +346,12 @@ def varying_columns(number_names: Sequence[str], set_context: bool) -> npt.NDArr
     """Columns of the numbers that also come less their mean over the display set, in the order of
     those copies."""
     names = number_names if set_context else ()
-    return np.array([at for at, name in enumerate(names) if name not in SAME_FOR_SET], np.int64)
+    return np.array([at for at, name in enumerate(names) if _varies(name)], np.int64)
+
+
+def _varies(name: str) -> bool:
+    # one candidate at most is the context's item: its copy would say the same
+    return name not in SAME_FOR_SET and not name.startswith(SAME_AS)
 
 
 def totals_of(counts: ItemCounts, space_rows: IntArray) -> TrainingTotals:
@@ -389,14 +375,3 @@ def log_views(views: npt.NDArray[np.number]) -> npt.NDArray[np.floating]:
     """The number that protocol `views` makes of view counts (each at least 1), shape (n,)."""
     numbers: npt.NDArray[np.floating] = np.log(views)
     return numbers
-
-
-class UsersOwn(NamedTuple):
-    """The training sessions of the users of a part of the training log."""
-
-    sessions: PackedSessions
-    """with space rows as items"""
-    users: IntArray
-    """user of each of their events, 0 to n − 1"""
-    part_users: IntArray
-    """user of each event of the part, likewise"""

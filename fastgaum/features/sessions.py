@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,9 @@ import numpy.typing as npt
 from fastgaum.kernels import candidate_counts as kernels
 from fastgaum.logs.fold import pick_rows
 from fastgaum.logs.log import TRAIN, FloatArray, IntArray, PackedArrays, SessionLog
+
+if TYPE_CHECKING:
+    from fastgaum.features.context import ContextEncoder
 
 CHUNK_EVENTS = 50_000
 """events that are worked on at once: what a chunk needs besides its results stays within tens of
@@ -29,12 +32,13 @@ CHUNK_BLOCK = 1024
 @dataclass(frozen=True)
 class Selection(PackedArrays):
     """Whole sessions picked from a log: their packed offsets and the flat rows of their
-    candidates."""
+    events and candidates."""
 
     rows: IntArray
     session_offsets: IntArray
     display_offsets: IntArray
     choices: IntArray
+    events: IntArray
     candidates: IntArray
 
     def users(self, log: SessionLog) -> IntArray:
@@ -54,7 +58,7 @@ def select_sessions(log: SessionLog, rows: IntArray) -> Selection:
     session_offsets, events = pick_rows(log.session_offsets, rows)
     display_offsets, candidates = pick_rows(log.display_offsets, events)
     return Selection(
-        rows, session_offsets, display_offsets, np.asarray(log.choices)[events], candidates
+        rows, session_offsets, display_offsets, np.asarray(log.choices)[events], events, candidates
     )
 
 
@@ -172,6 +176,8 @@ class SharedSessions:
     """feature id of each of the log's items, shape (n_items,)"""
     n_events: int
     """events of all sessions together"""
+    context: ContextEncoder
+    """reads the context of the log's events"""
 
     @property
     def n_sessions(self) -> int:
@@ -194,6 +200,10 @@ class SharedSessions:
     def numbers(self) -> FloatArray:
         """No candidate has a number: shape (0, 0)."""
         return np.empty((0, 0), np.float32)
+
+    def context_rows(self, events: IntArray) -> tuple[IntArray, FloatArray]:
+        """Context ids and numbers of events of `packed`."""
+        return self.context.ids(events), self.context.numbers(events)
 
     def places(self, sessions: IntArray) -> IntArray:
         """Rows of the given sessions in `packed`.
@@ -248,6 +258,10 @@ class EncodedSessions(PackedArrays):
         _require_positions(sessions, self.n_sessions)
         return sessions
 
+    def context_rows(self, events: IntArray) -> tuple[IntArray, FloatArray]:
+        """Context ids and numbers of the given events."""
+        return self.context_ids[events], self.context_numbers[events]
+
     @property
     def user_of_event(self) -> IntArray:
         """User of each event, shape (n_events,)."""
@@ -255,9 +269,13 @@ class EncodedSessions(PackedArrays):
 
     def without_bags(self) -> EncodedSessions:
         """The same sessions without ids and numbers: what metrics read."""
-        n = len(self.ids)
+        n, n_events = len(self.ids), self.n_events
         return dataclasses.replace(
-            self, ids=np.empty((n, 0), np.int32), numbers=np.empty((n, 0), np.float32)
+            self,
+            ids=np.empty((n, 0), np.int32),
+            numbers=np.empty((n, 0), np.float32),
+            context_ids=np.empty((n_events, 0), np.int32),
+            context_numbers=np.empty((n_events, 0), np.float32),
         )
 
     @classmethod

@@ -12,28 +12,19 @@ values."""
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
-from fastgaum.features.encoder import Encoder, UsersOwn, number_names, varying_columns
+from fastgaum.features.context import Moments
+from fastgaum.features.encoder import SAME_AS, Encoder, made_numbers, varying_columns
+from fastgaum.features.relations import Relations
 from fastgaum.features.sessions import EncodedSessions, chunks, select_sessions
-from fastgaum.kernels.candidate_counts import PackedSessions
-from fastgaum.kernels.candidate_formulas import (
-    relation_numbers,
-)
-from fastgaum.kernels.relations import (
-    PairCounts,
-    PairRecords,
-    PairTables,
-    follow_records,
-    rival_records,
-    sum_runs,
-)
+from fastgaum.logs.context import ContextField, context_of, training_events
 from fastgaum.logs.log import TRAIN, FloatArray, IntArray, ItemCounts, SessionLog
 from fastgaum.logs.shards import AnyLog
 
@@ -44,7 +35,8 @@ class CategoricalField:
 
     name: str
     source: str
-    """"item" (identity), "item_field", "candidate_field" or "position" """
+    """"item" (identity), "item_field", "candidate_field" or "position"; of an event "context", or
+    "context_item", whose ids are the items' own"""
     start: int
     values: pl.Series
 
@@ -86,11 +78,32 @@ class FeatureSpace:
     relations: Relations | None = None
     """what pairs of items have been to each other in training; None where numbers about them are
     not asked for"""
+    context: tuple[CategoricalField, ...] = ()
+    """what is known of an event beside its candidates: fields of categories, by name"""
+    context_number_names: tuple[str, ...] = ()
+    """and those of numbers, sorted"""
+    context_mean: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
+    """training mean of each of those numbers"""
+    context_scale: FloatArray = field(default_factory=lambda: np.ones(0, np.float32))
+    """training standard deviation of each (1 where it is 0)"""
+
+    @property
+    def fields_of_items(self) -> tuple[str, ...]:
+        """Names of the context fields that hold items."""
+        return tuple(part.name for part in self.context if part.source == "context_item")
+
+    @property
+    def context_holds(self) -> dict[str, str]:
+        """What each context field holds, by name: items, categories or numbers."""
+        kinds = dict.fromkeys(self.context_number_names, "numbers")
+        for part in self.context:
+            kinds[part.name] = "items" if part.source == "context_item" else "categories"
+        return dict(sorted(kinds.items()))
 
     @property
     def n_ids(self) -> int:
         """Number of ids, no click and unknown rows included."""
-        return self.categorical[-1].stop
+        return max(part.stop for part in (*self.categorical, *self.context))
 
     @property
     def n_numbers(self) -> int:
@@ -101,7 +114,7 @@ class FeatureSpace:
     def unknown_of_id(self) -> IntArray:
         """Unknown row of each id's field, shape (n_ids,): what id dropout puts in its place."""
         unknown = np.zeros(self.n_ids, dtype=np.int32)
-        for part in self.categorical:
+        for part in (*self.categorical, *self.context):
             unknown[part.start : part.stop] = part.start
         return unknown
 
@@ -128,11 +141,14 @@ class FeatureSpace:
             )
         counts = log.training_counts()
         known = np.flatnonzero(counts.displays)
+        categorical, found = _categorical_fields(log, known), context_of(log)
+        numbers_of_events = [part.name for part in found if part.holds == "numbers"]
+        context_mean, context_scale = _context_moments(log, numbers_of_events)
         space = cls(
             protocol=protocol,
             set_context=set_context,
-            categorical=_categorical_fields(log, known),
-            number_names=number_names(log, protocol, relations),
+            categorical=categorical,
+            number_names=_number_names(log, found, protocol, relations),
             mean=np.zeros(0, np.float32),
             scale=np.zeros(0, np.float32),
             least=np.zeros(0, np.float32),
@@ -146,12 +162,16 @@ class FeatureSpace:
             fingerprint=log.fingerprint,
             field_names=tuple(sorted([*log.candidate_fields, *log.item_fields])),
             relations=_relations(log, counts.displays) if relations else None,
+            context=_context_fields(log, found, categorical),
+            context_number_names=tuple(numbers_of_events),
+            context_mean=context_mean,
+            context_scale=context_scale,
         )
         mean, scale, least, most = space.encoder(log).moments()
         return dataclasses.replace(
             space,
             mean=mean,
-            scale=np.where(scale > 1e-6, scale, np.float32(1)),
+            scale=scale,
             least=least,
             most=most,
         )
@@ -168,6 +188,12 @@ class FeatureSpace:
                 f"declares {list(fields)}"
                 f" (missing {missing}, extra {extra}): declare the same fields"
             )
+        trained, given = list(self.context_holds), sorted(log.event_fields)
+        if given != trained:
+            raise FeatureMismatchError(
+                f"the model was trained on context fields {trained}, log '{log.name}' declares "
+                f"{given}: declare the same context fields"
+            )
         if self.ordered and not log.ordered:
             raise FeatureMismatchError(
                 f"the model was trained on displays whose order is real, log '{log.name}' is "
@@ -175,13 +201,13 @@ class FeatureSpace:
             )
         if self.protocol == "views" and log.views is None:
             raise FeatureMismatchError(f"the model reads view counts, log '{log.name}' has none")
-        for part in self.categorical:
-            if part.source.endswith("_field") and part.name not in log.categories:
+        for part in (*self.categorical, *self.context):
+            if part.source not in ("item", "position") and part.name not in log.categories:
                 raise FeatureMismatchError(
                     f"field '{part.name}' holds categories in the training log, numbers in "
                     f"'{log.name}'"
                 )
-        for name in self.number_names:
+        for name in (*self.number_names, *self.context_number_names):
             if name in log.categories:
                 raise FeatureMismatchError(
                     f"field '{name}' holds numbers in the training log, categories in '{log.name}'"
@@ -211,6 +237,16 @@ def _relations(log: AnyLog, displays: npt.NDArray[np.int64]) -> Relations:
     return fitted
 
 
+def _context_moments(log: AnyLog, names: Sequence[str]) -> tuple[FloatArray, FloatArray]:
+    """Mean and standard deviation of each number of the training events."""
+    moments = Moments()
+    for part in log.parts(ids=False) if names else ():
+        training = training_events(part)
+        if training.any():
+            moments.add(np.stack([part.event_fields[name][training] for name in names], 1))
+    return moments.mean.astype(np.float32), moments.scale()
+
+
 def _categorical_fields(
     log: AnyLog, known_items: npt.NDArray[np.integer]
 ) -> tuple[CategoricalField, ...]:
@@ -236,6 +272,30 @@ def _categorical_fields(
     return tuple(fields)
 
 
+def _context_fields(
+    log: AnyLog, found: Sequence[ContextField], categorical: Sequence[CategoricalField]
+) -> tuple[CategoricalField, ...]:
+    """The fields of events that hold categories or items; ids of their own follow the
+    candidates'."""
+    items, stop = categorical[0], categorical[-1].stop
+    names = [part.name for part in found if part.holds == "categories"]
+    # one entry more: code -1, a missing value, writes to the last
+    seen = {name: np.zeros(len(log.categories[name]) + 1, dtype=bool) for name in names}
+    for part in log.parts(ids=False) if names else ():
+        training = training_events(part)
+        for name in names:
+            seen[name][part.event_fields[name][training]] = True
+    fields = []
+    for one in found:
+        if one.holds == "items":
+            fields.append(CategoricalField(one.name, "context_item", items.start, items.values))
+        elif one.holds == "categories":
+            values = log.categories[one.name].gather(np.flatnonzero(seen[one.name][:-1]))
+            fields.append(CategoricalField(one.name, "context", stop, values))
+            stop = fields[-1].stop
+    return tuple(fields)
+
+
 def _shown_codes(log: AnyLog) -> tuple[dict[str, npt.NDArray[np.integer]], int]:
     """Codes that training candidates have in each categorical candidate field, and the longest
     display set."""
@@ -252,140 +312,20 @@ def _shown_codes(log: AnyLog) -> tuple[dict[str, npt.NDArray[np.integer]], int]:
     return {name: np.flatnonzero(flags[:-1]) for name, flags in seen.items()}, longest
 
 
-WINDOW = 20
-"""how many of a session's last choices are looked back at, as many as the paper's position weights
-"""
-MOST_RECORDS = 100_000_000
-"""pairs of training candidates beyond which the tables would take many gigabytes"""
-
-
-class Relations(PairTables):
-    """What the training split says of an item beside these rivals, and after these choices: two
-    tables of ordered pairs of training items, counted over training events.
-
-        rivals   (a, b) in one display set: displays together, choices of a, choices of b
-        follows  (h, a), h among the session's last choices, a displayed later: displays, choices
-
-    A choice is made among rivals, so an item that few ever chose may still have beaten the ones it
-    stands beside now; and a choice is made after others, which is what item-to-item neighbours
-    count. Everything that the event's own user said is left out of both, or the label comes back
-    in."""
-
-    @classmethod
-    def fit(cls, sessions: PackedSessions, n_items: int) -> Self:
-        """Count training sessions; they have space rows as items. Raises ConfigError for a log of
-        too many pairs for tables of this kind."""
-        return cls(
-            _by_left_item(_rivals(sessions, n_items), n_items),
-            _by_left_item(_follows(sessions, n_items), n_items),
+def _number_names(
+    log: AnyLog, found: Sequence[ContextField], protocol: str, relations: bool
+) -> tuple[str, ...]:
+    names = made_numbers(protocol, relations)
+    declared = [*log.item_fields, *log.candidate_fields]
+    clash = sorted(
+        name
+        for name in (*declared, *log.event_fields)
+        if name in (*names, "item", "position") or name.startswith(SAME_AS)
+    )
+    if clash:
+        raise LogFormatError(
+            f"field name '{clash[0]}' is one of the built-in fields: rename the column"
         )
-
-    def plus(self, other: Relations) -> Relations:
-        """The relations of two parts of a log together. Raises ConfigError as `fit`."""
-        return Relations(_sum(self.rivals, other.rivals), _sum(self.follows, other.follows))
-
-    def check(self, n_items: int) -> None:
-        """Raise ValueError unless loops may trust the tables: what a file holds is not known to be
-        what was written."""
-        for table, width in ((self.rivals, 3), (self.follows, 2)):
-            ends_right = (
-                table.starts.shape == (n_items + 1,)
-                and table.starts[0] == 0
-                and table.starts[-1] == len(table.keys)
-            )
-            if (
-                not ends_right
-                or (np.diff(table.starts) < 0).any()
-                or table.counts.shape != (len(table.keys), width)
-            ):
-                raise ValueError("a table of item pairs does not fit its items")
-
-    def write_numbers(
-        self,
-        sessions: PackedSessions,
-        own: UsersOwn | None,
-        columns: npt.NDArray[np.int64],
-        numbers: FloatArray,
-    ) -> None:
-        """Write RELATION_NUMBERS of each candidate.
-
-        Args:
-            sessions: with space rows as items, -1 for an unknown one.
-            own: what the events' own users said in training, which is left out; None: nothing.
-            columns: where each number stands in `numbers`, -1 for one that is not asked for.
-            numbers: shape (n_candidates, ·).
-        """
-        n_items = self.rivals.n_items
-        if own is None:
-            users = np.full(len(sessions.choices), -1, dtype=np.int32)
-            tables = PairTables(
-                _summed(_room(0, 3), users[:0], 0, n_items),
-                _summed(_room(0, 2), users[:0], 0, n_items),
-            )
-        else:
-            users = own.part_users
-            n_users = 1 + int(max(own.users.max(initial=-1), users.max(initial=-1)))
-            rivals, follows = _rivals(own.sessions, n_items), _follows(own.sessions, n_items)
-            tables = PairTables(
-                _summed(rivals, own.users[rivals.events], n_users, n_items),
-                _summed(follows, own.users[follows.events], n_users, n_items),
-            )
-        relation_numbers(sessions, users, self, tables, WINDOW, columns, numbers)
-
-
-def _rivals(sessions: PackedSessions, n_items: int) -> PairRecords:
-    size = np.diff(sessions.display_offsets).astype(np.int64)
-    records = _room(int((size * (size - 1)).sum()), 3)
-    rival_records(sessions, n_items, records)
-    return records
-
-
-def _follows(sessions: PackedSessions, n_items: int) -> PairRecords:
-    n = follow_records(sessions, WINDOW, n_items, _room(0, 2), False)
-    records = _room(n, 2)
-    follow_records(sessions, WINDOW, n_items, records, True)
-    return records
-
-
-def _room(n: int, width: int) -> PairRecords:
-    _require_room(n)
-    return PairRecords(np.empty(n, np.int64), np.empty((n, width), np.int32), np.empty(n, np.int32))
-
-
-def _require_room(n: int) -> None:
-    if n > MOST_RECORDS:
-        raise ConfigError(
-            f"relations of {n:,} pairs of candidates are more than {MOST_RECORDS:,}: pass "
-            "relations = false, or the preset large"
-        )
-
-
-def _by_left_item(records: PairRecords, n_items: int) -> PairCounts:
-    return _summed(records, records.keys // n_items, n_items, n_items)
-
-
-def _summed(
-    records: PairRecords, groups: npt.NDArray[np.integer], n_groups: int, n_items: int
-) -> PairCounts:
-    """Sum records of equal group and key."""
-    keys, values, _ = records
-    order = np.lexsort((keys, groups))
-    # one number per (group, key): where a new one starts, a new pair does
-    fresh = np.ones(len(order), dtype=np.int64)
-    fresh[1:] = (np.diff(keys[order]) != 0) | (np.diff(groups[order]) != 0)
-    run = np.cumsum(fresh)
-    unique = np.empty(len(order), dtype=np.int64)
-    sums = np.zeros(values.shape, dtype=np.int32)
-    n = sum_runs(run, order, values, unique, sums)
-    first = order[np.flatnonzero(fresh)]
-    starts = np.searchsorted(groups[first], np.arange(n_groups + 1))
-    return PairCounts(n_items, starts.astype(np.int64), keys[first], sums[:n])
-
-
-def _sum(one: PairCounts, other: PairCounts) -> PairCounts:
-    """The sum of two tables whose groups are left items."""
-    keys = np.concatenate([one.keys, other.keys])
-    counts = np.concatenate([one.counts, other.counts])
-    table = _by_left_item(PairRecords(keys, counts, keys), one.n_items)
-    _require_room(len(table.keys))
-    return table
+    same = (SAME_AS + part.name for part in found if part.holds == "items")
+    of_log = sorted(name for name in declared if name not in log.categories)
+    return (*names, *(same if protocol != "identity" else ()), *of_log)

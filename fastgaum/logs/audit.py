@@ -36,6 +36,7 @@ from fastgaum.logs.audit_rules import (
     rules_of_log,
     rules_of_rows,
 )
+from fastgaum.logs.context import ContextField, context_of
 from fastgaum.logs.log import TEST, IntArray, SessionLog
 from fastgaum.logs.shards import AnyLog
 
@@ -92,6 +93,8 @@ class AuditReport:
     facts: tuple[Fact, ...]
     has_rows: bool
     """whether the raw rows were at hand; without them order and repeats were not looked at"""
+    context: tuple[ContextField, ...] = ()
+    """the fields of the events, and what they hold"""
 
     @property
     def flagged(self) -> tuple[Finding, ...]:
@@ -128,6 +131,8 @@ class AuditReport:
         for fact in self.facts:
             share = "-" if fact.percent is None else f"{fact.percent:.1f}"
             lines.append(f"{fact.name:<62}{share:>7}{fact.n:>8}  {fact.action}")
+        if self.context:
+            lines += ["", "context of the events:", *(f"  {field}" for field in self.context)]
         if not self.has_rows:
             lines += [
                 "",
@@ -188,6 +193,7 @@ def audit(
         findings=tuple(sorted(findings, key=lambda f: (not f.flagged, f.floor - f.prec_at_1))),
         facts=tuple(share.fact() for share in shares.values()),
         has_rows=raw is not None,
+        context=context_of(log),
     )
 
 

@@ -19,7 +19,7 @@ import polars as pl
 from fastgaum.errors import LogFormatError, did_you_mean
 from fastgaum.logs.log import FieldArray, IntArray, SessionLog
 from fastgaum.logs.options import ROLE_NAMES, find_role
-from fastgaum.logs.tables import open_table
+from fastgaum.logs.tables import CONTEXT_KINDS, open_table
 
 SPLIT_CODES: dict[str, int] = {
     **dict.fromkeys(("0", "train", "training", "tr"), 0),
@@ -261,6 +261,41 @@ def encode_field(
     return values, None
 
 
+def encode_fields(
+    columns: Mapping[str, pl.Series], untyped: bool, where: Where
+) -> tuple[dict[str, FieldArray], dict[str, pl.Series]]:
+    """Columns as `encode_field` gives them, and the categories of those that hold some."""
+    fields: dict[str, FieldArray] = {}
+    categories: dict[str, pl.Series] = {}
+    for name, column in columns.items():
+        fields[name], values = encode_field(column, untyped=untyped, where=where)
+        if values is not None:
+            categories[name] = values
+    return fields, categories
+
+
+def context_column(column: pl.Series, untyped: bool) -> pl.Series:
+    """A column of one value per event as text, its categories, or as numbers.
+
+    Whole numbers are ids, as an item's are; decimal numbers and booleans are numbers. An `untyped`
+    column (csv) is numbers if every filled value is one and some are not whole. Raises
+    LogFormatError for a type of neither kind."""
+    dtype = column.dtype
+    if untyped and dtype == pl.String:
+        whole, numbers = (column.cast(kind, strict=False) for kind in CONTEXT_KINDS)
+        missing = column.null_count()
+        if whole.null_count() > missing == numbers.null_count():
+            return numbers
+    elif not (dtype.is_integer() or isinstance(dtype, pl.String | pl.Categorical | pl.Enum)):
+        if dtype.is_numeric() or isinstance(dtype, pl.Boolean | pl.Null):
+            return column.cast(pl.Float64)
+        raise LogFormatError(
+            f"column '{column.name}' holds {dtype}, a context field is numbers or text: cast it to "
+            "one of them"
+        )
+    return ids_as_text(column, "context")
+
+
 def _encode_categories(text: pl.Series) -> tuple[IntArray, pl.Series]:
     """Sorted categories, so that codes do not depend on the order of rows: ['b', 'a', null] → [1,
     0, -1]."""
@@ -322,7 +357,7 @@ def _attach(log: SessionLog, frame: pl.DataFrame, column: str, untyped: bool) ->
     for name in frame.columns:
         if name == column:
             continue
-        if name in fields or name in log.candidate_fields:
+        if name in fields or name in log.candidate_fields or name in log.event_fields:
             raise LogFormatError(
                 f"column '{name}' is already a field of the log, names must differ: rename one of "
                 "them"

@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -98,7 +98,8 @@ def convert_files(
         ) as beside:
             # in one shard the files' order stays
             per_shard = 1 if n_shards == 1 else max(1, min(PER_SHARD, MOST_BUCKETS // n_shards))
-            buckets = _Buckets(Path(beside), n_shards * per_shard, schema.candidate_fields)
+            fields = (schema.candidate_fields, schema.context_fields)
+            buckets = _Buckets(Path(beside), n_shards * per_shard, *fields)
             for rows in _checked(typed, schema, options, piece_rows):
                 buckets.append(rows)
                 n_rows += rows.frame.height
@@ -176,20 +177,25 @@ def _packed(
 def _with_codes_of(log: SessionLog, head: SessionLog) -> SessionLog:
     """The log with the items and categories of `head`; both are sorted, so that display sets keep
     their order."""
-    fields: dict[str, FieldArray] = {}
-    for name, values in log.candidate_fields.items():
-        known = log.categories.get(name)
-        fields[name] = (
-            values
-            if known is None
-            else Vocabulary(head.categories[name]).codes_from(Vocabulary(known))[values]
-        )
+
+    def recoded(fields: Mapping[str, FieldArray]) -> dict[str, FieldArray]:
+        turned: dict[str, FieldArray] = {}
+        for name, values in fields.items():
+            known = log.categories.get(name)
+            turned[name] = (
+                values
+                if known is None
+                else Vocabulary(head.categories[name]).codes_from(Vocabulary(known))[values]
+            )
+        return turned
+
     items = Vocabulary(head.item_ids).codes(log.item_ids)[log.items]
     return dataclasses.replace(
         log,
         items=items,
         item_ids=head.item_ids,
-        candidate_fields=fields,
+        candidate_fields=recoded(log.candidate_fields),
+        event_fields=recoded(log.event_fields),
         categories=head.categories,
         item_fields=head.item_fields,
         views=log.views if head.views is not None else None,
@@ -203,6 +209,7 @@ class _Buckets:
     folder: Path
     n: int
     fields: Sequence[str]
+    context: Sequence[str]
     logs_views: bool = False
     _written: dict[int, list[Path]] = field(default_factory=dict)
     _items: _Distinct = field(default_factory=lambda: _Distinct())
@@ -218,15 +225,19 @@ class _Buckets:
         """Add a piece's rows, in order."""
         self.logs_views |= rows.logs_views
         self._items.add(rows.frame["item"])
-        columns = {f"field_{i}": rows.fields[name] for i, name in enumerate(self.fields)}
-        for name in self.fields:
-            if isinstance(rows.fields[name].dtype, pl.String | pl.Categorical | pl.Enum):
-                self._values.setdefault(name, _Distinct()).add(rows.fields[name].cast(pl.String))
+        for name, values in (*rows.fields.items(), *rows.context.items()):
+            if isinstance(values.dtype, pl.String | pl.Categorical | pl.Enum):
+                self._values.setdefault(name, _Distinct()).add(values.cast(pl.String))
                 self._types[name] = np.dtype(np.int32)
             else:
                 self._types[name] = np.dtype(np.float32)
+        at = rows.event_of_row
         frame = rows.frame.with_columns(
-            [series.alias(column) for column, series in columns.items()]
+            *(rows.fields[name].alias(f"field_{i}") for i, name in enumerate(self.fields)),
+            *(
+                (rows.context[name] if at is None else rows.context[name].gather(at)).alias(column)
+                for column, name in self._context_columns.items()
+            ),
         )
         owner = "user" if "user" in frame.columns else "session"
         frame = frame.with_columns((pl.col(owner).hash(0) % self.n).cast(pl.Int32).alias("bucket"))
@@ -243,8 +254,11 @@ class _Buckets:
             SessionLog.empty(self._items.sorted()),
             views=np.zeros(0, np.uint16) if self.logs_views else None,
             candidate_fields={name: np.zeros(0, self._types[name]) for name in self.fields},
+            event_fields={name: np.zeros(0, self._types[name]) for name in self.context},
             categories={
-                name: self._values[name].sorted() for name in self.fields if name in self._values
+                name: self._values[name].sorted()
+                for name in (*self.fields, *self.context)
+                if name in self._values
             },
             ordered=options.ordered,
             name=options.name or "log",
@@ -266,11 +280,18 @@ class _Buckets:
         for path in self._written[number]:
             path.unlink()
         fields = {name: frame[f"field_{i}"] for i, name in enumerate(self.fields)}
+        context = {name: frame[column] for column, name in self._context_columns.items()}
         return Rows(
-            frame.drop(f"field_{i}" for i in range(len(self.fields))),
+            frame.drop(*(f"field_{i}" for i in range(len(self.fields))), *self._context_columns),
             fields,
+            context=context,
             logs_views=self.logs_views,
         )
+
+    @property
+    def _context_columns(self) -> dict[str, str]:
+        """Name of each context column: names are free text, so columns have numbers."""
+        return {f"context_{i}": name for i, name in enumerate(self.context)}
 
 
 class _Distinct:

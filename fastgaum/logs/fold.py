@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import LogFormatError
-from fastgaum.logs.columns import Vocabulary, Where, encode_field, first_true, show
+from fastgaum.logs.columns import Vocabulary, Where, encode_fields, first_true, show
+from fastgaum.logs.context import context_of_events
 from fastgaum.logs.log import (
     FRACTIONS,
     NO_CLICK,
@@ -45,6 +46,11 @@ class Rows:
     """candidate columns by name, each of frame.height rows"""
     untyped: bool = False
     """whether fields come from a format without types (csv)"""
+    context: Mapping[str, pl.Series] = field(default_factory=dict)
+    """columns of the events by name, text or numbers; each of frame.height rows, or where there is
+    `event_of_row` of one value per event"""
+    event_of_row: pl.Series | None = None
+    """where each row's context is; None: in the row itself"""
     logs_views: bool = True
     """whether the view counts mean anything"""
     has_times: bool = True
@@ -66,13 +72,14 @@ def pack_rows(rows: Rows, options: ReadOptions = DEFAULT_OPTIONS) -> Packed:
     """Pack a log's rows.
 
     Rows of one item in one event fold into one candidate: chosen if any of them is, viewed max(sum
-    of views, 1) times, fields from its first row. Sessions keep their order of appearance, events
-    are sorted by order (ties by appearance). Item codes follow the sorted item ids, and unless
-    `ordered` so do the candidates of a display set: neither says anything about the order of rows.
-    With `choices="first"` the first chosen row of an event wins.
+    of views, 1) times, fields from its first row. The context is the same in all rows of an event.
+    Sessions keep their order of appearance, events are sorted by order (ties by appearance). Item
+    codes follow the sorted item ids, and unless `ordered` so do the candidates of a display set:
+    neither says anything about the order of rows. With `choices="first"` the first chosen row of an
+    event wins.
 
-    Raises LogFormatError for two choices in one event, a session with two users or splits, and for
-    non-finite fields."""
+    Raises LogFormatError for two choices or two contexts in one event, a session with two users or
+    splits, and for non-finite fields."""
     frame = rows.frame
     check_size(frame.height)
     session_ids = frame["session"].unique(maintain_order=True)
@@ -88,12 +95,18 @@ def pack_rows(rows: Rows, options: ReadOptions = DEFAULT_OPTIONS) -> Packed:
         session = session_ids[int(session_of_event[event])]
         return f"event {show(labels[event])} of session {show(session)}"
 
-    kept_rows = candidates["row"]
     event_of_candidate = candidates["event"].to_numpy()
-    fields, categories = _encode_fields(
-        rows, kept_rows, lambda i: name_event(int(event_of_candidate[i]))
+    fields, categories = encode_fields(
+        {name: column.gather(candidates["row"]) for name, column in rows.fields.items()},
+        rows.untyped,
+        lambda i: name_event(int(event_of_candidate[i])),
     )
+    context = context_of_events(
+        rows, frame.select(pl.Series("session", session_of_row), "key"), events, name_event
+    )
+    event_fields, of_context = encode_fields(context, False, name_event)
     users, split = _per_session(frame, session_ids, session_of_row)
+    views = candidates["views"].clip(1, MAX_VIEWS).cast(pl.UInt16).to_numpy()
     log = SessionLog(
         session_offsets=offsets_of(session_of_event, len(session_ids)),
         display_offsets=display_offsets,
@@ -104,11 +117,10 @@ def pack_rows(rows: Rows, options: ReadOptions = DEFAULT_OPTIONS) -> Packed:
         session_ids=session_ids.rename("session"),
         event_ids=labels.rename("event"),
         item_ids=items.texts.rename("item"),
-        views=candidates["views"].clip(1, MAX_VIEWS).cast(pl.UInt16).to_numpy()
-        if rows.logs_views
-        else None,
+        views=views if rows.logs_views else None,
         candidate_fields=fields,
-        categories=categories,
+        event_fields=event_fields,
+        categories=categories | of_context,
         ordered=options.ordered,
         name=options.name or "log",
     )
@@ -189,18 +201,6 @@ def two_choices(event: str, n: int) -> str:
     return f"{event} has {n} choices, one is required: pass choices='first' or split the event"
 
 
-def _encode_fields(
-    rows: Rows, kept: pl.Series, where: Where
-) -> tuple[dict[str, FieldArray], dict[str, pl.Series]]:
-    fields: dict[str, FieldArray] = {}
-    categories: dict[str, pl.Series] = {}
-    for name, column in rows.fields.items():
-        fields[name], values = encode_field(column.gather(kept), untyped=rows.untyped, where=where)
-        if values is not None:
-            categories[name] = values
-    return fields, categories
-
-
 def _per_session(
     frame: pl.DataFrame, session_ids: pl.Series, session_of_row: IntArray
 ) -> tuple[IntArray, npt.NDArray[np.int8]]:
@@ -241,9 +241,9 @@ def to_frame(log: SessionLog) -> pl.DataFrame:
     same log.
 
     Columns: session, event (0, 1, … within the session), event_label (only if it tells a session's
-    events apart), item, chosen (0/1), user (its code), split (its name), views (if logged), and the
-    candidate fields under their names. In the long layout an event without a click is one whose
-    rows all have chosen = 0."""
+    events apart), item, chosen (0/1), user (its code), split (its name), views (if logged), the
+    candidate fields and the context under their names. In the long layout an event without a click
+    is one whose rows all have chosen = 0."""
     event_of_candidate = log.event_of_candidate()
     session_of_event = log.session_of_event
     session_of_candidate = session_of_event[event_of_candidate]
@@ -264,6 +264,8 @@ def to_frame(log: SessionLog) -> pl.DataFrame:
         columns["views"] = log.views
     for name, values in log.candidate_fields.items():
         columns[name] = _decoded(values, log.categories.get(name))
+    for name, values in log.event_fields.items():
+        columns[name] = _decoded(values, log.categories.get(name)).gather(event_of_candidate)
     return pl.DataFrame(columns)
 
 
@@ -352,6 +354,7 @@ def slice_sessions(log: SessionLog, rows: npt.ArrayLike) -> SessionLog:
         candidate_fields={
             name: values[candidates] for name, values in log.candidate_fields.items()
         },
+        event_fields={name: values[events] for name, values in log.event_fields.items()},
     )
 
 
@@ -371,6 +374,10 @@ def join_logs(parts: Sequence[SessionLog]) -> SessionLog:
     def values(name: str) -> npt.NDArray[Any]:
         return np.concatenate([getattr(part, name) for part in parts])
 
+    def fields(of: str) -> dict[str, FieldArray]:
+        names = getattr(parts[0], of)
+        return {name: np.concatenate([getattr(part, of)[name] for part in parts]) for name in names}
+
     first = parts[0]
     users = np.cumsum([0, *(int(part.users.max(initial=-1)) + 1 for part in parts[:-1])])
     return dataclasses.replace(
@@ -383,10 +390,8 @@ def join_logs(parts: Sequence[SessionLog]) -> SessionLog:
         session_ids=pl.concat([part.session_ids for part in parts]),
         event_ids=pl.concat([part.event_ids for part in parts]),
         views=None if first.views is None else values("views"),
-        candidate_fields={
-            name: np.concatenate([part.candidate_fields[name] for part in parts])
-            for name in first.candidate_fields
-        },
+        candidate_fields=fields("candidate_fields"),
+        event_fields=fields("event_fields"),
         items=values("items"),
         choices=values("choices"),
         split=values("split"),

@@ -108,6 +108,9 @@ class SessionLog(PackedArrays):
     candidate_fields: dict[str, FieldArray] = field(default_factory=dict)
     """extra columns per candidate: float32 numbers, or int32 codes into `categories[name]`, shape
     (n_candidates,)"""
+    event_fields: dict[str, FieldArray] = field(default_factory=dict)
+    """context, one value per event: float32 numbers, or int32 codes into `categories[name]`, shape
+    (n_events,)"""
     item_fields: dict[str, FieldArray] = field(default_factory=dict)
     """static item columns: float32 numbers, or int32 codes into `categories[name]`, shape
     (n_items,)"""
@@ -272,6 +275,7 @@ class Digests:
             "views": part.views,
         }
         arrays |= {f"field {name}": values for name, values in part.candidate_fields.items()}
+        arrays |= {f"event field {name}": values for name, values in part.event_fields.items()}
         for name, array in arrays.items():
             if array is not None:
                 self._digest(name).update(np.ascontiguousarray(array).data)

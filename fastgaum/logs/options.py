@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from fastgaum.errors import ConfigError, LogFormatError, did_you_mean
+from fastgaum.logs.fields import check_fields, is_list, require_column
 
 if TYPE_CHECKING:
     import polars as pl
@@ -37,6 +38,7 @@ class ReadKeywords(TypedDict, total=False):
 
     columns: Mapping[str, str]
     candidate_fields: Sequence[str]
+    context_fields: Sequence[str]
     item_table: str | os.PathLike[str] | None
     ordered: bool
     choices: str
@@ -69,6 +71,14 @@ class ReadOptions:
     """further columns of each candidate: numbers as float32 (NaN, infinite and missing are errors),
     text as categories (missing is code -1). A csv column is numbers if every filled value is one. A
     nested log gives a list per event, or one value for the whole display set."""
+    context_fields: tuple[str, ...] = _option(
+        (),
+        "a column of one value per event to use, a query or a device: whole numbers and text are "
+        "categories, decimal numbers are numbers (repeatable)",
+    )
+    """what is known of an event beside its candidates: whole numbers and text as categories
+    (missing is code -1), decimal numbers as float32. A csv column is numbers if every filled value
+    is one and some are not whole."""
     item_table: str | None = _option(None, "a file of static item columns, one row per item")
     """missing items and numbers get the column's mean, missing categories code -1"""
     ordered: bool = _option(False, "the display order is real (adds a position field)")
@@ -117,8 +127,8 @@ class ReadOptions:
                 )
         if values.get("item_table") is not None:
             values["item_table"] = os.fspath(values["item_table"])
-        if "candidate_fields" in values:
-            values["candidate_fields"] = tuple(values["candidate_fields"])
+        for name in {"candidate_fields", "context_fields"} & values.keys():
+            values[name] = tuple(values[name])
         return cls(**values, given=frozenset(values))
 
     @property
@@ -163,9 +173,9 @@ class ReadOptions:
 def option_name(field_name: str) -> str:
     """An option's name on the command line and in JSON: several of one kind are given one by
     one."""
-    return {"columns": "column", "candidate_fields": "candidate_field", "split": "split_by"}.get(
-        field_name, field_name
-    )
+    if field_name in ("columns", "candidate_fields", "context_fields"):
+        return field_name.removesuffix("s")
+    return "split_by" if field_name == "split" else field_name
 
 
 def columns_of(texts: Sequence[str]) -> dict[str, str]:
@@ -251,6 +261,8 @@ class LogSchema:
     """long: views of the row's candidate; without it, rows with chosen = 0 are counted"""
     candidate_fields: tuple[str, ...] = ()
     """further columns of each candidate, as the options name them; no role"""
+    context_fields: tuple[str, ...] = ()
+    """columns of one value per event, likewise"""
 
     @property
     def nested(self) -> bool:
@@ -261,7 +273,7 @@ class LogSchema:
         """Columns that the schema reads, each once."""
         of_roles = (getattr(self, role) for role in ROLE_NAMES)
         named = (column for column in of_roles if column is not None)
-        return list(dict.fromkeys([*named, *self.candidate_fields]))
+        return list(dict.fromkeys([*named, *self.candidate_fields, *self.context_fields]))
 
 
 def _squeezed(name: str) -> str:
@@ -289,7 +301,7 @@ def resolve_schema(
 
     The columns that the options name by role come first; then a known layout, or the names in
     `ROLE_NAMES`. Raises LogFormatError if a required role has no column or a named column (that of
-    a candidate field too) does not exist."""
+    a field too) does not exist, or a field cannot be one."""
     explicit = dict(options.columns)
     for role, column in explicit.items():
         if role not in ROLE_NAMES:
@@ -298,29 +310,18 @@ def resolve_schema(
                 f"required{did_you_mean(role, ROLE_NAMES)}"
             )
         require_column(column, dtypes, f"the {role}")
-    roles = {**_named_roles(dtypes, explicit, set(options.candidate_fields)), **explicit}
+    fields = {*options.candidate_fields, *options.context_fields}
+    roles = {**_named_roles(dtypes, explicit, fields), **explicit}
     for one, other in (("chosen", "chosen_index"), ("chosen_index", "chosen")):
         if one in explicit and other not in explicit:
             roles.pop(other, None)
     _check_roles(roles, dtypes)
-    for column in options.candidate_fields:
-        require_column(column, dtypes, "a candidate field")
-        if column in (roles.get("chosen"), roles.get("chosen_index")):
-            raise LogFormatError(
-                f"column '{column}' is the choice itself, it cannot be a candidate field: leave it "
-                "out"
-            )
-    return LogSchema(**roles, candidate_fields=options.candidate_fields)
-
-
-def require_column(column: str, dtypes: Iterable[str], what: str) -> None:
-    """Raise LogFormatError unless `column` is among a log's columns; `what` says who named it."""
-    if column not in dtypes:
-        known = list(dtypes)
-        raise LogFormatError(
-            f"no column '{column}' (named for {what}); the columns are "
-            f"{', '.join(known)}{did_you_mean(column, known)}"
-        )
+    choice = [roles.get("chosen"), roles.get("chosen_index")]
+    names = [_squeezed(name) for name in (*ROLE_NAMES["chosen"], *ROLE_NAMES["chosen_index"])]
+    alike = [column for column in dtypes if _squeezed(column) in names]
+    named = (options.candidate_fields, options.context_fields)
+    check_fields(*named, choice, alike, dtypes)
+    return LogSchema(**roles, candidate_fields=named[0], context_fields=named[1])
 
 
 def _named_roles(
@@ -338,7 +339,7 @@ def _named_roles(
         if role in explicit or role in other_layout:
             continue
         column = find_role(role, free)
-        # A user who names `views` as a candidate field means their own column, not a count of rows.
+        # A user who names `views` as a field means their own column, not a count of rows.
         if column is not None and not (role == "views" and column in fields):
             roles[role] = column
     named = {**roles, **explicit}
@@ -353,13 +354,6 @@ def _named_roles(
 def _looks_nested(dtypes: Mapping[str, pl.DataType], free: list[str]) -> bool:
     items = find_role("items", free)
     return items is not None and (is_list(dtypes[items]) or find_role("item", free) is None)
-
-
-def is_list(dtype: pl.DataType) -> bool:
-    """Whether a column holds lists (of fixed or varying length)."""
-    import polars as pl  # help, which is made of the options, reads no table
-
-    return isinstance(dtype, pl.List | pl.Array)
 
 
 def _check_roles(roles: Mapping[str, str], dtypes: Mapping[str, pl.DataType]) -> None:

@@ -15,6 +15,7 @@ import polars as pl
 
 from fastgaum.errors import DatasetError, LogFormatError
 from fastgaum.logs.columns import attach_item_table
+from fastgaum.logs.fields import require_column
 from fastgaum.logs.fold import Packed, pack_rows, split_by_time
 from fastgaum.logs.layouts import recognise
 from fastgaum.logs.log import USER_RULES, SessionLog, resplit, resplit_by
@@ -23,7 +24,6 @@ from fastgaum.logs.options import (
     LogSchema,
     ReadKeywords,
     ReadOptions,
-    require_column,
     resolve_schema,
 )
 from fastgaum.logs.registry import resolve, verify
@@ -102,7 +102,8 @@ def read_log(
         path: a file or a folder.
         options: how to read it.
         given: single options by name, as fields of `ReadOptions`: `columns`, `candidate_fields`,
-            `item_table`, `ordered`, `choices`, `split`, `split_seed`, `name`. They come first.
+            `context_fields`, `item_table`, `ordered`, `choices`, `split`, `split_seed`, `name`.
+            They come first.
 
     Raises:
         ConfigError: an option does not exist, or has a value that it cannot have.
@@ -180,7 +181,7 @@ def raw_rows(
     try:
         table = open_table(path)
         schema = resolve_schema(table.dtypes, options)
-        schema = dataclasses.replace(schema, candidate_fields=())
+        schema = dataclasses.replace(schema, candidate_fields=(), context_fields=())
         rows = candidate_rows(table.read(schema.columns()), schema, options, untyped=table.untyped)
     except LogFormatError as error:
         raise _named(path, error) from None
@@ -238,6 +239,8 @@ def _as_saved(log: Stored, options: ReadOptions) -> Stored:
         )
     for field in options.candidate_fields:
         require_column(field, log.candidate_fields, "a candidate field")
+    for field in options.context_fields:
+        require_column(field, log.event_fields, "a context field")
     if options.ordered and not log.ordered:
         raise LogFormatError(
             "the log was saved without its display order: read the original with ordered=True"

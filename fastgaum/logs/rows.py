@@ -10,6 +10,7 @@ import polars as pl
 
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.columns import (
+    context_column,
     first_true,
     ids_as_text,
     parse_flags,
@@ -19,8 +20,9 @@ from fastgaum.logs.columns import (
     row_number,
     show,
 )
+from fastgaum.logs.fields import is_list
 from fastgaum.logs.fold import Rows, check_size, two_choices
-from fastgaum.logs.options import ChoiceRule, LogSchema, ReadOptions, is_list
+from fastgaum.logs.options import ChoiceRule, LogSchema, ReadOptions
 
 NameEvent = Callable[[int], str]
 
@@ -70,7 +72,12 @@ def _long_rows(
         [*columns, item.rename("item"), chosen.rename("chosen"), views.rename("views")]
     )
     fields = {name: table[name] for name in schema.candidate_fields}
-    return Rows(frame, fields, untyped, has_times=_has_times(table, schema))
+    context = _context(table, schema, untyped)
+    return Rows(frame, fields, untyped, context=context, has_times=_has_times(table, schema))
+
+
+def _context(table: pl.DataFrame, schema: LogSchema, untyped: bool) -> dict[str, pl.Series]:
+    return {name: context_column(table[name], untyped) for name in schema.context_fields}
 
 
 def _event_columns(
@@ -204,7 +211,15 @@ def _nested_rows(
     # Without repeated items every count would be 1: the log does not speak of views.
     repeats = frame.select(pl.struct("key", "item").n_unique()).item() < frame.height
     frame = frame.with_columns(chosen.alias("chosen"))
-    return Rows(frame, fields, untyped, logs_views=repeats, has_times=_has_times(table, schema))
+    return Rows(
+        frame,
+        fields,
+        untyped,
+        context=_context(table, schema, untyped),
+        event_of_row=event_of_row,
+        logs_views=repeats,
+        has_times=_has_times(table, schema),
+    )
 
 
 def _one_choice(column: pl.Series, choices: ChoiceRule, name_event: NameEvent) -> pl.Series:

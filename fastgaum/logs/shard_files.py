@@ -25,7 +25,8 @@ MANIFEST = "shards.json"
 MOST_MANIFEST = 1 << 26
 """bytes of a manifest that are read: some hundred thousand shards"""
 FORMAT = "fastgaum-shards"
-VERSION = 1
+OLDEST, VERSION = 1, 2
+"""versions that are read, and the one that is written; 1 has no context of events"""
 HASHED_AT_ONCE = 1_000_000_000
 """bytes up to which all files are hashed when a log is opened; those of a larger log when they are
 first read"""
@@ -33,6 +34,7 @@ WAYS_OUT = "convert the log again, or copy the folder anew"
 
 
 _Count = Annotated[int, msgspec.Meta(ge=0)]
+FieldKind = Literal["float32", "int32"]
 _OfSplits = tuple[_Count, _Count, _Count]
 """train, validation, test"""
 
@@ -84,7 +86,7 @@ class Manifest(msgspec.Struct, frozen=True):
     name: str
     ordered: bool
     views: bool
-    candidate_fields: dict[str, Literal["float32", "int32"]]
+    candidate_fields: dict[str, FieldKind]
     item_fields: list[str]
     categories: list[str]
     """names of the categorical fields"""
@@ -94,6 +96,7 @@ class Manifest(msgspec.Struct, frozen=True):
     digests: dict[str, str]
     """sha256 of each array of the whole log, see `logs.log.Digests`"""
     shards: tuple[Shard, ...]
+    event_fields: dict[str, FieldKind] = msgspec.field(default_factory=dict)
     format: str = FORMAT
     version: int = VERSION
 
@@ -141,10 +144,10 @@ def read_manifest(path: Path) -> Manifest:
                 f"'{file}' does not describe a saved log: name a folder made by save_log or "
                 "`fastgaum data convert`"
             )
-        if header.version != VERSION:
+        if not OLDEST <= header.version <= VERSION:
             raise LogFormatError(
-                f"'{path}' has format version {header.version}, this FastGAUM reads version "
-                f"{VERSION}: convert the original log again"
+                f"'{path}' has format version {header.version}, this FastGAUM reads versions "
+                f"{OLDEST} to {VERSION}: convert the original log again"
             )
         return msgspec.json.decode(text, type=Manifest)
     except RecursionError:
@@ -185,9 +188,8 @@ def read_head(path: Path, about: Manifest) -> tuple[SessionLog, ItemCounts]:
     head = dataclasses.replace(
         SessionLog.empty(items["item"]),
         views=np.zeros(0, np.uint16) if about.views else None,
-        candidate_fields={
-            name: np.zeros(0, np.dtype(kind)) for name, kind in about.candidate_fields.items()
-        },
+        candidate_fields=_no_values(about.candidate_fields),
+        event_fields=_no_values(about.event_fields),
         item_fields={
             name: items[f"item_fields_{i}"].to_numpy() for i, name in enumerate(about.item_fields)
         },
@@ -202,15 +204,18 @@ def read_head(path: Path, about: Manifest) -> tuple[SessionLog, ItemCounts]:
     for name, column in texts.items():
         _require(column.dtype == pl.String and not column.null_count(), f"{name} holds gaps")
         _require(not column.is_duplicated().any(), f"{name} holds a value twice")
-    fields = {**head.candidate_fields, **head.item_fields}
+    fields = [*head.candidate_fields, *head.event_fields, *head.item_fields]
     _require(
-        len(fields) == len(head.candidate_fields) + len(head.item_fields)
-        and head.categories.keys() <= fields.keys(),
+        len(set(fields)) == len(fields) and head.categories.keys() <= set(fields),
         "fields and categories do not have the same names",
     )
     _check_fields(head, head.item_fields)
     counts = (items[name].to_numpy() for name in ("displays", "choices", "expected"))
     return head, ItemCounts(*counts)
+
+
+def _no_values(kinds: Mapping[str, FieldKind]) -> dict[str, FieldArray]:
+    return {name: np.zeros(0, np.dtype(kind)) for name, kind in kinds.items()}
 
 
 def read_rows(path: Path, head: SessionLog, ids: bool) -> SessionLog:
@@ -251,6 +256,10 @@ def read_rows(path: Path, head: SessionLog, ids: bool) -> SessionLog:
         event_ids=labels.alias("event"),
         views=None if head.views is None else lists("views"),
         candidate_fields={name: lists(stored) for name, stored in fields.items()},
+        event_fields={
+            name: column(stored).to_numpy(writable=True)
+            for name, stored in field_columns(head, "event_fields").items()
+        },
     )
 
 
@@ -271,6 +280,7 @@ def check_part(log: SessionLog) -> None:
         _check_range("views", log.views, np.uint16, 1, np.iinfo(np.uint16).max)
     _check_displays(log)
     _check_fields(log, log.candidate_fields)
+    _check_fields(log, log.event_fields)
 
 
 def _check_displays(log: SessionLog) -> None:

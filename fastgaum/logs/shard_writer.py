@@ -8,7 +8,7 @@ import itertools
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from fastgaum.logs.fold import slice_sessions
 from fastgaum.logs.log import Digests, ItemCounts, SessionLog
 from fastgaum.logs.shard_files import (
     MANIFEST,
+    FieldKind,
     Manifest,
     Shard,
     StoredFile,
@@ -83,10 +84,8 @@ class ShardWriter:
             name=head.name,
             ordered=head.ordered,
             views=head.views is not None,
-            candidate_fields={
-                name: "int32" if name in head.categories else "float32"
-                for name in head.candidate_fields
-            },
+            candidate_fields=_kinds(head, head.candidate_fields),
+            event_fields=_kinds(head, head.event_fields),
             item_fields=list(head.item_fields),
             categories=list(head.categories),
             totals=totals_of_splits(self.shards),
@@ -120,7 +119,7 @@ def write_shards(folder: str | os.PathLike[str], head: SessionLog) -> Iterator[S
 
     At any moment the folder holds the former log or the new one, whole: the files of a replacement
     have names of their own, and a new shards.json makes them the log's.
-    head: items, item fields, categories, the names and types of candidate fields; its sessions are
+    head: items, item fields, categories, the names and types of the other fields; its sessions are
         not looked at.
 
     Raises:
@@ -273,7 +272,13 @@ def _rows(part: SessionLog) -> pl.DataFrame:
         columns["views"] = _lists(part.views, sizes)
     for name, column in field_columns(part, "candidate_fields").items():
         columns[column] = _lists(part.candidate_fields[name], sizes)
+    for name, column in field_columns(part, "event_fields").items():
+        columns[column] = part.event_fields[name]
     return pl.DataFrame(columns)
+
+
+def _kinds(head: SessionLog, names: Iterable[str]) -> dict[str, FieldKind]:
+    return {name: "int32" if name in head.categories else "float32" for name in names}
 
 
 def _lists(values: npt.NDArray[np.generic], sizes: pl.Series) -> pl.Series:

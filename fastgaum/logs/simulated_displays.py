@@ -24,6 +24,7 @@ import polars as pl
 from fastgaum.errors import ConfigError, DatasetError, LogFormatError
 from fastgaum.logs.columns import attach_item_table
 from fastgaum.logs.display_rules import ChoiceTable, DisplayRule, Events, display_sets, read_choices
+from fastgaum.logs.fields import require_column
 from fastgaum.logs.fold import MAX_ROWS, offsets_of, split_by_time, to_frame
 from fastgaum.logs.layouts import ItemKind, Source, find_choices
 from fastgaum.logs.log import IntArray, SessionLog, resplit
@@ -31,7 +32,6 @@ from fastgaum.logs.options import (
     DEFAULT_OPTIONS,
     ReadKeywords,
     ReadOptions,
-    require_column,
     resolve_schema,
 )
 from fastgaum.logs.registry import Located, dataset, names, resolve, verify
@@ -102,7 +102,7 @@ def build_log(
             f"split is '{options.split}', the choices have none of their own: use 'user' or 'time'"
         )
     source = path if isinstance(path, Source) else find_choices(Path(path))
-    for option in ("columns", "choices", "ordered"):
+    for option in ("columns", "context_fields", "choices", "ordered"):
         if getattr(options, option) != getattr(DEFAULT_OPTIONS, option):
             raise ConfigError(
                 f"'{options.name or source.name}' has no recorded display sets, {option} says how "

@@ -16,7 +16,8 @@ from typing import cast
 import polars as pl
 
 from fastgaum.errors import LogFormatError, did_you_mean
-from fastgaum.logs.options import LogSchema, is_list
+from fastgaum.logs.fields import is_list
+from fastgaum.logs.options import LogSchema
 from fastgaum.untrusted_parquet import (
     ARROW,
     PARQUET,
@@ -199,6 +200,8 @@ def _first_non_utf8(path: Path) -> tuple[int, int] | None:
 
 
 TIME = pl.Datetime("us", "UTC")
+CONTEXT_KINDS = (pl.Int128(), pl.Float64())
+"""what an untyped column of the context may hold: ids, whose text stays as it is, or numbers"""
 _ID_ROLES = ("session", "user", "item", "items", "chosen", "split")
 
 
@@ -277,11 +280,19 @@ def decide_types(tables: Sequence[FileTable], schema: LogSchema) -> TypedTable:
     for name in schema.candidate_fields:
         if common[name] == pl.String and any(table.untyped for table in tables):
             doubts[name] = (pl.Int64(), pl.Float64())
+    for name in schema.context_fields:
+        of_text = common[name] == pl.String and name not in doubts
+        if of_text and any(table.untyped for table in tables):
+            doubts[name] = CONTEXT_KINDS
     for role in _ID_ROLES:
         name = getattr(schema, role)
         if name is not None and name not in doubts and _inner(common[name]).is_float():
             doubts[name] = (pl.Int64(),)
-    return TypedTable(parts, {**common, **_decided(parts, doubts, common)})
+    decided = _decided(parts, doubts, common)
+    for name in schema.context_fields:
+        if decided.get(name) == CONTEXT_KINDS[0]:
+            decided[name] = pl.String()
+    return TypedTable(parts, {**common, **decided})
 
 
 def _decided(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,9 @@ import torch
 from fastgaum.checkpoint import State, check_weights, damage_named, load_state, save_state
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, did_you_mean
-from fastgaum.features.encoder import made_numbers
-from fastgaum.features.space import CategoricalField, FeatureSpace, Relations
+from fastgaum.features.encoder import SAME_AS, made_numbers
+from fastgaum.features.relations import Relations
+from fastgaum.features.space import CategoricalField, FeatureSpace
 from fastgaum.kernels.relations import PairCounts
 from fastgaum.logs.log import ItemCounts
 from fastgaum.nets.networks import Networks
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from fastgaum.nets.histories import Encoders
     from fastgaum.nets.regularisers import Regulariser
 
-FORMAT = "fastgaum-model-4"
+FORMAT = "fastgaum-model-5"
 _CODE_NAME = re.compile(r"[\w<>(). ]{1,200}")
 
 
@@ -187,7 +189,8 @@ def _networks(
     return networks
 
 
-ARRAYS = {"mean": np.float32, "scale": np.float32, "least": np.float32, "most": np.float32}
+NUMBERS = ("mean", "scale", "least", "most")
+ARRAYS = dict.fromkeys((*NUMBERS, "context_mean", "context_scale"), np.float32)
 COUNTS = {
     field.name: getattr(ItemCounts.zeros(0), field.name).dtype
     for field in dataclasses.fields(ItemCounts)
@@ -202,6 +205,7 @@ VALUES: dict[str, type] = {
     "fingerprint": str,
 }
 SOURCES = ("item", "item_field", "candidate_field", "position")
+OF_CONTEXT = ("context", "context_item")
 
 
 def space_state(space: FeatureSpace) -> State:
@@ -211,9 +215,12 @@ def space_state(space: FeatureSpace) -> State:
         "item_counts": {name: getattr(space.item_counts, name) for name in COUNTS},
         "number_names": list(space.number_names),
         "field_names": list(space.field_names),
-        "categorical": [
-            {"name": one.name, "source": one.source, "start": one.start, **_text_state(one.values)}
-            for one in space.categorical
+        "context_number_names": list(space.context_number_names),
+        "categorical": [{**_named(one), **_text_state(one.values)} for one in space.categorical],
+        # the values of a field that holds items are the items'
+        "context": [
+            {**_named(one), **(_text_state(one.values) if one.source == "context" else {})}
+            for one in space.context
         ],
         "relations": None
         if space.relations is None
@@ -234,8 +241,11 @@ def space_of(state: Any) -> FeatureSpace:
         raise ValueError(
             f"the feature space's prior_rate is {state['prior_rate']}, 0 to 1 is required"
         )
-    fields = [CategoricalField(*_field(one), _text_series(one)) for one in state["categorical"]]
+    fields = [
+        CategoricalField(*_field(one, SOURCES), _text_series(one)) for one in state["categorical"]
+    ]
     n_items = _check_fields(fields)
+    context = _context(state["context"], fields)
     counts = {name: _array(state["item_counts"], name, kind) for name, kind in COUNTS.items()}
     space = FeatureSpace(
         **{name: state[name] for name in VALUES},
@@ -245,15 +255,21 @@ def space_of(state: Any) -> FeatureSpace:
         number_names=_names(state["number_names"]),
         field_names=_names(state["field_names"]),
         categorical=tuple(fields),
+        context=context,
+        context_number_names=_names(state["context_number_names"]),
     )
     _check_arrays(space, n_items)
     _check_numbers(space)
     return space
 
 
-def _field(state: Any) -> tuple[str, str, int]:
+def _named(field: CategoricalField) -> State:
+    return {"name": field.name, "source": field.source, "start": field.start}
+
+
+def _field(state: Any, sources: Sequence[str]) -> tuple[str, str, int]:
     name, source, start = state["name"], state["source"], state["start"]
-    if not isinstance(name, str) or source not in SOURCES or type(start) is not int:
+    if not isinstance(name, str) or source not in sources or type(start) is not int:
         raise ValueError(f"{str(name)[:40]!r} is no field of ids")
     return name, source, start
 
@@ -269,14 +285,36 @@ def _check_fields(fields: list[CategoricalField]) -> int:
         raise ValueError("the first field of ids must be the items")
     start = 1
     for field in fields:
-        if field.start != start:
-            raise ValueError(
-                f"the ids of field '{field.name}' start at {field.start}, {start} is required"
-            )
-        if field.values.n_unique() != len(field.values):
-            raise ValueError(f"field '{field.name}' holds a value twice")
-        start = field.stop
+        start = _check_field(field, start)
     return len(fields[0].values)
+
+
+def _check_field(field: CategoricalField, start: int) -> int:
+    """A field's ids start where they must, each value once; returns where the next ones start."""
+    if field.start != start:
+        raise ValueError(
+            f"the ids of field '{field.name}' start at {field.start}, {start} is required"
+        )
+    if field.values.n_unique() != len(field.values):
+        raise ValueError(f"field '{field.name}' holds a value twice")
+    return field.stop
+
+
+def _context(state: Any, fields: list[CategoricalField]) -> tuple[CategoricalField, ...]:
+    """Context fields of ids, by name: those of categories follow the candidates' fields, those of
+    items have the items' ids."""
+    items, stop = fields[0], fields[-1].stop
+    context = []
+    for one in state:
+        name, source, start = _field(one, OF_CONTEXT)
+        holds_items = source == "context_item"
+        values = items.values if holds_items else _text_series(one)
+        context.append(CategoricalField(name, source, start, values))
+        if holds_items:
+            _check_field(context[-1], items.start)
+        else:
+            stop = _check_field(context[-1], stop)
+    return tuple(context)
 
 
 def _check_arrays(space: FeatureSpace, n_items: int) -> None:
@@ -284,20 +322,27 @@ def _check_arrays(space: FeatureSpace, n_items: int) -> None:
         counts = getattr(space.item_counts, name)
         if len(counts) != n_items or (n_items and counts.min() < 0):
             raise ValueError(f"space.item_{name} does not hold a count for each of {n_items} items")
-    for name in ("mean", "scale", "least", "most"):
-        if len(getattr(space, name)) != space.n_numbers:
+    n_of_context = len(space.context_number_names)
+    for name in ARRAYS:
+        named = space.n_numbers if name in NUMBERS else n_of_context
+        if len(getattr(space, name)) != named:
             raise ValueError(
-                f"space.{name} holds {len(getattr(space, name))} numbers, {space.n_numbers} are "
-                "named"
+                f"space.{name} holds {len(getattr(space, name))} numbers, {named} are named"
             )
-    if space.n_numbers and space.scale.min() <= 0:
-        raise ValueError("space.scale holds a number that is not positive")
+    for name in ("scale", "context_scale"):
+        scale = getattr(space, name)
+        if len(scale) and scale.min() <= 0:
+            raise ValueError(f"space.{name} holds a number that is not positive")
 
 
 def _check_numbers(space: FeatureSpace) -> None:
     """Each number is one that an encoder makes of a log with these fields."""
+    of_context = [*(part.name for part in space.context), *space.context_number_names]
+    if len(set(of_context)) < len(of_context):
+        raise ValueError("a context field is given twice")
     made = made_numbers(space.protocol, space.relations is not None)
-    known = {*made, *made_numbers("bags", False), *space.field_names}
+    same = (SAME_AS + name for name in space.fields_of_items)
+    known = {*made, *made_numbers("bags", False), *same, *space.field_names}
     for name in space.number_names:
         if name not in known or space.number_names.count(name) > 1:
             raise ValueError(

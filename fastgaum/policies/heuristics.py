@@ -140,7 +140,8 @@ class ModelPolicy(Policy):
         """
         if model.space is None:
             raise ConfigError(f"{name} has not been trained: call fit first")
-        if model.space.field_names or model.space.protocol == "views":
+        space = model.space
+        if space.field_names or space.context_holds or space.protocol == "views":
             raise ConfigError(
                 f"{name} reads columns of the log, which simulated candidates lack: fit it without "
                 "them"

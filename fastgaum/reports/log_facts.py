@@ -48,7 +48,7 @@ def log_facts(
         "n_items": log.n_items,
         "n_candidates": log.n_candidates,
         "splits": [_split_facts(log, name) for name in SPLITS],
-        "fields": sorted({*log.candidate_fields, *log.item_fields}),
+        "fields": sorted({*log.candidate_fields, *log.event_fields, *log.item_fields}),
         "views": log.views is not None,
         "ordered": log.ordered,
         "floors": {

@@ -30,8 +30,9 @@ from fastgaum.features.encoder import (
     totals_of,
     varying_columns,
 )
+from fastgaum.features.relations import WINDOW
 from fastgaum.features.sessions import Selection, select_sessions
-from fastgaum.features.space import WINDOW, FeatureSpace
+from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels import candidate_counts as counting
 from fastgaum.kernels import candidate_formulas as kernels
 from fastgaum.kernels.candidate_formulas import RELATION_NUMBERS, SESSION_NUMBERS, TRAINING_NUMBERS
@@ -84,10 +85,15 @@ class Catalogue:
         says what their fields are.
 
         Raises:
-            ConfigError: the space has fields or view counts and no log is given, or a further item
-                is none.
+            ConfigError: the space has fields or view counts and no log is given, it has context, or
+                a further item is none.
             FeatureMismatchError: the log's fields are not the training log's.
         """
+        if space.context_holds:
+            raise ConfigError(
+                f"the model reads the context fields {', '.join(space.context_holds)}, worlds do "
+                "not know the context of an event yet: train a model without them"
+            )
         if log is None and (space.field_names or space.protocol == "views"):
             what = [*space.field_names, *(["view counts"] if space.protocol == "views" else [])]
             raise ConfigError(

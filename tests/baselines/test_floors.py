@@ -14,6 +14,7 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_frame, read_log
 from fastgaum.logs.shard_writer import shard_log
 from fastgaum.metrics.precision import random_floor
+from tests.logs.test_context import navigation
 
 
 def small_log(**options: object) -> SessionLog:
@@ -116,3 +117,32 @@ def test_the_released_files_have_the_published_floors(
     table = floor_table(read_log(shared_data(name)))
     for row, expected in zip(table.values(), PUBLISHED[name], strict=True):
         assert (row[1], row[2]) == pytest.approx(expected, abs=0.06)
+
+
+def test_a_context_that_holds_items_is_a_floor(tmp_path: Path) -> None:
+    """The candidate that is the context, where it is displayed; else the click rate."""
+    log = navigation(400)
+    names = ["page, else click rate", "target, else click rate"]
+    floors = {floor.name: floor for floor in floors_of(log)}
+    assert list(floors)[-2:] == names
+    test = select_sessions(log, log.sessions_in("test"))
+    rate = floors["train click rate"].scores(log, test)
+    event = np.repeat(test.events, np.diff(test.display_offsets))
+    for name in ("page", "target"):
+        scores = floors[f"{name}, else click rate"].scores(log, test)
+        same = log.items[test.candidates] == log.event_fields[name][event]
+        assert same.any()
+        np.testing.assert_array_equal(scores[~same], rate[~same])
+        assert scores[same].min() > rate.max()
+    table = floor_table(log)
+    assert table["target, else click rate"][1] > 2 * table["train click rate"][1]
+    assert floor_table(shard_log(log, tmp_path / "log", 3)) == table
+
+
+def test_the_floor_of_wikispeedia_s_target(shared_data: Callable[[str], Path]) -> None:
+    """It is linked in 23.9 % of the test events: the choice is then nearly always that link."""
+    log = read_log(shared_data("wikispeedia/choices.parquet"), context_fields=["target"])
+    table = floor_table(log, "test")
+    assert table["random"][1] == pytest.approx(3.46, abs=0.01)
+    assert table["train click rate"][1] == pytest.approx(11.19, abs=0.01)
+    assert table["target, else click rate"][1] == pytest.approx(28.09, abs=0.01)

@@ -25,10 +25,12 @@ def _warnings_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def frame() -> pl.DataFrame:
-    """300 events with a price per candidate."""
+    """300 events with a price per candidate and a query per event."""
     log, _ = synthesise(300, preset="sample")
     price = np.random.default_rng(0).random(log.n_candidates)
-    return to_frame(log).drop("event_label", strict=False).with_columns(price=pl.Series(price))
+    frame = to_frame(log).drop("event_label", strict=False)
+    query = pl.format("q{}", pl.col("event") % 3)
+    return frame.with_columns(price=pl.Series(price), query=query)
 
 
 @pytest.fixture(scope="session")

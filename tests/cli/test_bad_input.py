@@ -37,6 +37,10 @@ OPTIONS = [
     (["--column", "itme=sku"], "did you mean 'item'"),
     (["--column", "item=itm"], "did you mean 'item'"),
     (["--candidate-field", "prize"], "did you mean 'price'"),
+    (["--context-field", "qury"], "did you mean 'query'"),
+    (["--context-field", "price"], "a context field has one value per event"),
+    (["--context-field", "chosen"], "says what was chosen"),
+    (["--context-field", "query", "--candidate-field", "query"], "as a candidate field and as a"),
     (["--item-table", "absent.parquet"], "absent.parquet"),
     (["--split-by", "usr"], 'Did you mean "user"'),
     (["--choices", "last"], "Choose from"),
@@ -85,6 +89,13 @@ def test_log_whose_fields_differ(
         ["evaluate", str(trained), str(tmp_path / "log.parquet"), "--candidate-field", "rank"]
     )
     assert "declare the same fields" in err
+
+
+def test_log_whose_context_differs(
+    fails: Fails, log_file: Path, trained: Path, tmp_path: Path
+) -> None:
+    err = fails(["evaluate", str(trained), str(log_file), "--context-field", "query"])
+    assert "was trained on context fields [], log 'world' declares ['query']" in err
 
 
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -59,6 +60,23 @@ def test_train_prints_a_plain_line_per_epoch(
     assert all("val prec@1" in line and "events/s" in line for line in err.splitlines())
     assert "gap" in err
     assert f"{n_epochs} epochs" in out
+
+
+def test_a_run_remembers_the_context(
+    log_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    fails: Callable[[list[str]], str],
+) -> None:
+    run = tmp_path / "run"
+    argv = ["train", str(log_file), "-o", str(run), "--context-field", "query", *QUICK]
+    assert main([*argv, "--json", str(tmp_path / "train.json")]) == 0
+    assert "context of the events: query (categories)" in capsys.readouterr().err
+    assert json.loads((tmp_path / "train.json").read_text())["context"] == {"query": "categories"}
+    assert json.loads((run / "reading.json").read_text())["context_field"] == ["query"]
+    assert main(["evaluate", str(run), str(log_file)]) == 0
+    err = fails(["simulate", str(run), "--policy", "random", "-o", str(tmp_path / "out.parquet")])
+    assert "reads the context fields query, worlds do not know the context" in err
 
 
 def test_same_seed_same_run(trained: Path, log_file: Path, tmp_path: Path) -> None:

@@ -117,18 +117,18 @@ def test_convert_and_back(log_file: Path, tmp_path: Path, out: str) -> None:
                 str(log_file),
                 "--candidate-field",
                 "price",
+                "--context-field",
+                "query",
                 "-o",
                 str(tmp_path / out),
             ]
         )
         == 0
     )
-    log = read_log(log_file, candidate_fields=["price"])
-    back = (
-        load_log(tmp_path / out)
-        if out == "packed"
-        else read_log(tmp_path / out, candidate_fields=["price"])
-    )
+    fields = {"candidate_fields": ["price"], "context_fields": ["query"]}
+    log = read_log(log_file, **fields)
+    back = load_log(tmp_path / out) if out == "packed" else read_log(tmp_path / out, **fields)
+    assert back.event_fields.keys() == {"query"}
     assert back.fingerprint == log.fingerprint
 
 

@@ -37,8 +37,8 @@ def encoded_sessions(draw: st.DrawFn) -> EncodedSessions:
         users=np.arange(len(lengths), dtype=np.int32),
         ids=rng.integers(1, 99, (n, width)).astype(np.int32),
         numbers=rng.standard_normal((n, n_numbers)).astype(np.float32),
-        context_ids=rng.integers(0, 99, (sum(lengths), 2)).astype(np.int32),
-        context_numbers=rng.standard_normal((sum(lengths), 1)).astype(np.float32),
+        context_ids=rng.integers(1, 99, (len(sizes), width - 1)).astype(np.int32),
+        context_numbers=rng.standard_normal((len(sizes), n_numbers // 3)).astype(np.float32),
     )
 
 
@@ -51,6 +51,8 @@ def naive_batch(encoded: EncodedSessions, sessions: list[int], keep_last: bool) 
             "choices",
             "ids",
             "numbers",
+            "context_ids",
+            "context_numbers",
             "token_candidates",
             "token_ids",
             "token_numbers",
@@ -74,6 +76,8 @@ def naive_batch(encoded: EncodedSessions, sessions: list[int], keep_last: bool) 
             out["ids"] += encoded.ids[start:stop].tolist()
             out["numbers"] += encoded.numbers[start:stop].tolist()
             out["choices"].append(choice)
+            out["context_ids"].append(encoded.context_ids[event].tolist())
+            out["context_numbers"].append(encoded.context_numbers[event].tolist())
             if event > first:
                 out["later_events"].append(here)
             if choice >= 0:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.errors import CheckpointError, ConfigError
-from fastgaum.features import space as spaces
+from fastgaum.features import relations
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_formulas import RELATION_NUMBERS
 from fastgaum.logs.log import SessionLog
@@ -23,7 +23,7 @@ from fastgaum.models.user_model import UserModel
 from tests.builders import change_state, log_of, random_log
 
 
-def naive_numbers(log: SessionLog, window: int = spaces.WINDOW) -> dict[str, np.ndarray]:
+def naive_numbers(log: SessionLog, window: int = relations.WINDOW) -> dict[str, np.ndarray]:
     """Every number of every candidate of the log, by dictionaries over all training sessions of
     other users."""
     events = [
@@ -128,7 +128,7 @@ def test_a_crafted_table_is_refused(tmp_path: Path) -> None:
 
 
 def test_too_many_pairs_are_refused_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spaces, "MOST_RECORDS", 10)
+    monkeypatch.setattr(relations, "MOST_RECORDS", 10)
     with pytest.raises(ConfigError, match="relations = false"):
         FeatureSpace.fit(random_log(3), "bags", relations=True)
 

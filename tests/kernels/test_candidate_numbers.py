@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.features.space import WINDOW
+from fastgaum.features.relations import WINDOW
 from fastgaum.kernels import candidate_counts as counting
 from fastgaum.kernels import candidate_formulas as kernels
 from fastgaum.kernels.relations import PairCounts, PairTables

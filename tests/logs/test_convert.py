@@ -20,10 +20,8 @@ from fastgaum.logs.log import resplit
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.read import read_log
 from fastgaum.logs.shards import ShardedLog
-from tests.logs.test_fold import SESSIONS, as_sets, rows_of
+from tests.logs.test_fold import CONTEXT, FIELDS, SESSIONS, as_sets, rows_of
 from tests.logs.test_saved_log import assert_same
-
-FIELDS = ("number", "text")
 
 
 def convert(
@@ -53,7 +51,7 @@ def test_rows_to_shards_and_back(
     for path, start, stop in zip(files, cuts, cuts[1:], strict=False):
         frame.slice(start, stop - start).write_parquet(path)
     frame.write_parquet(folder / "whole.parquet")
-    options = {"candidate_fields": FIELDS, "ordered": ordered}
+    options = {"candidate_fields": FIELDS, "context_fields": CONTEXT, "ordered": ordered}
     whole = read_log(folder / "whole.parquet", **options)
     shards = convert(
         files, folder / "shards", n_shards, piece_rows=piece_rows, name="whole", **options
@@ -127,14 +125,18 @@ def test_text_is_typed_over_the_whole_log(tmp_path) -> None:
             "chosen": [1] * n,
             "price": [str(i) for i in range(n)],
             "brand": [str(i) for i in range(n - 1)] + ["b"],
+            "page": [f"0{i}" for i in range(n)],
+            "hour": [str(i) for i in range(n - 1)] + ["0.5"],
         }
     )
     frame.write_csv(tmp_path / "log.csv")
-    options = {"candidate_fields": ["price", "brand"]}
+    options = {"candidate_fields": ["price", "brand"], "context_fields": ["page", "hour"]}
     shards = convert(
         [tmp_path / "log.csv"], tmp_path / "out", 1, piece_rows=4, name="log", **options
     )
     assert_same(shards.load(), read_log(tmp_path / "log.csv", **options))
+    assert shards.categories["page"].to_list() == sorted(frame["page"].to_list())
+    assert "hour" not in shards.categories
     frame.with_columns(pl.Series("event", [float(i % 2) for i in range(n)])).write_csv(
         tmp_path / "log.csv"
     )
@@ -153,13 +155,19 @@ def test_nested_lists_times_and_an_item_table(tmp_path) -> None:
             "items": [[i % 4, 4, 5] for i in range(n)],
             "chosen": [[4] if i % 2 else [] for i in range(n)],
             "price": [[1.0 * i, 2.0, 3.0] for i in range(n)],
+            "page": [None if i == 3 else i % 4 for i in range(n)],
         }
     )
     frame.write_parquet(tmp_path / "log.parquet")
     pl.DataFrame({"item": [0, 1, 4], "brand": ["x", "y", "x"], "year": [1, 2, 3]}).write_csv(
         tmp_path / "items.csv"
     )
-    options = {"candidate_fields": ["price"], "item_table": tmp_path / "items.csv", "ordered": True}
+    options = {
+        "candidate_fields": ["price"],
+        "context_fields": ["page"],
+        "item_table": tmp_path / "items.csv",
+        "ordered": True,
+    }
     whole = read_log(tmp_path / "log.parquet", **options)
     shards = convert(
         [tmp_path / "log.parquet"], tmp_path / "out", 1, piece_rows=3, name="log", **options

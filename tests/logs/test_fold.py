@@ -13,6 +13,7 @@ from fastgaum.logs.fold import slice_sessions, to_frame
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_frame
 
+FIELDS, CONTEXT = ["number", "text"], ["query", "hour"]
 IDS = st.one_of(st.integers(-(2**70), 2**70).map(str), st.text("aB é-,'\"", min_size=1, max_size=4))
 CANDIDATE = st.tuples(
     IDS,
@@ -32,16 +33,23 @@ SESSIONS = st.lists(
 )
 
 
+def context_of_event(session: str, event: int) -> tuple[str | None, float]:
+    """A query, missing here and there, and an hour."""
+    number = event + len(session)
+    return None if number % 4 == 0 else f"{number % 3}", 0.5 * number - 0.25
+
+
 def rows_of(sessions, rng: np.random.Generator | None = None) -> pl.DataFrame:
     """The long layout as plain Python rows, the views of a candidate as that many rows with chosen
     = 0."""
     rows = []
     for session, split, events in sessions:
         for event, (candidates, chosen) in enumerate(events):
+            context = context_of_event(session, event)
             for position, (item, views, number, text) in enumerate(candidates):
-                rows += [(session, event, item, 0, split, number, text)] * views
+                rows += [(session, event, item, 0, split, number, text, *context)] * views
                 if chosen is not None and position == chosen % len(candidates):
-                    rows.append((session, event, item, 1, split, number, text))
+                    rows.append((session, event, item, 1, split, number, text, *context))
     if rng is not None:
         rows = [rows[i] for i in rng.permutation(len(rows))]
     names = {
@@ -51,9 +59,8 @@ def rows_of(sessions, rng: np.random.Generator | None = None) -> pl.DataFrame:
         "chosen": pl.Int64,
         "split": pl.Int64,
     }
-    return pl.DataFrame(
-        rows, schema={**names, "number": pl.Float64, "text": pl.String}, orient="row"
-    )
+    fields = {"number": pl.Float64, "text": pl.String, "query": pl.String, "hour": pl.Float64}
+    return pl.DataFrame(rows, schema={**names, **fields}, orient="row")
 
 
 def as_sets(log: SessionLog) -> dict:
@@ -75,6 +82,12 @@ def as_sets(log: SessionLog) -> dict:
                     None if code < 0 else log.categories["text"][int(code)],
                 )
             events[log.event_ids[event]] = candidates
+            if log.event_fields:
+                code = log.event_fields["query"][event]
+                query = None if code < 0 else log.categories["query"][int(code)]
+                hour = float(log.event_fields["hour"][event])
+                expected = context_of_event(log.session_ids[session], event - start)
+                assert (query, hour) == expected
         out[log.session_ids[session]] = (int(log.split[session]), events)
     return out
 
@@ -82,7 +95,8 @@ def as_sets(log: SessionLog) -> dict:
 @settings(max_examples=150, deadline=None)
 @given(SESSIONS, st.booleans(), st.integers(0, 2**32))
 def test_read_and_unpack_is_the_identity(sessions, ordered, seed) -> None:
-    log = read_frame(rows_of(sessions), candidate_fields=["number", "text"], ordered=ordered)
+    options = {"candidate_fields": FIELDS, "context_fields": CONTEXT}
+    log = read_frame(rows_of(sessions), ordered=ordered, **options)
     expected = {
         session: (
             split,
@@ -105,15 +119,13 @@ def test_read_and_unpack_is_the_identity(sessions, ordered, seed) -> None:
     assert log.session_ids.to_list() == [session for session, _, _ in sessions]
 
     # Packed, unpacked and packed again: nothing changes, not even the order.
-    again = read_frame(to_frame(log), candidate_fields=["number", "text"], ordered=ordered)
+    again = read_frame(to_frame(log), ordered=ordered, **options)
     assert again.fingerprint == log.fingerprint
     np.testing.assert_array_equal(again.views, log.views)
     assert again.event_ids.to_list() == log.event_ids.to_list()
 
     # Shuffled rows give the same log up to the order of sessions (and of candidates, if ordered).
-    shuffled = read_frame(
-        rows_of(sessions, np.random.default_rng(seed)), candidate_fields=["number", "text"]
-    )
+    shuffled = read_frame(rows_of(sessions, np.random.default_rng(seed)), **options)
     assert as_sets(shuffled) == expected
 
 
@@ -122,8 +134,11 @@ def test_read_and_unpack_is_the_identity(sessions, ordered, seed) -> None:
 def test_a_csv_in_between_changes_nothing(sessions) -> None:
     frame = rows_of(sessions)
     text = pl.read_csv(io.BytesIO(frame.write_csv().encode()), infer_schema=False)
-    through_csv = read_frame(text, candidate_fields=["number", "text"], untyped=True)
-    direct = read_frame(frame, candidate_fields=["number", "text"])
+    options = {"candidate_fields": FIELDS, "context_fields": CONTEXT}
+    through_csv = read_frame(text, untyped=True, **options)
+    direct = read_frame(frame, **options)
+    for name, values in direct.event_fields.items():
+        np.testing.assert_array_equal(through_csv.event_fields[name], values)
     np.testing.assert_array_equal(through_csv.items, direct.items)
     np.testing.assert_array_equal(through_csv.choices, direct.choices)
     np.testing.assert_array_equal(
@@ -135,7 +150,7 @@ def test_a_csv_in_between_changes_nothing(sessions) -> None:
 @settings(max_examples=60, deadline=None)
 @given(SESSIONS, st.data())
 def test_slice_is_the_log_of_its_sessions(sessions, data) -> None:
-    log = read_frame(rows_of(sessions), candidate_fields=["number", "text"])
+    log = read_frame(rows_of(sessions), candidate_fields=FIELDS, context_fields=CONTEXT)
     rows = data.draw(st.lists(st.integers(0, log.n_sessions - 1), unique=True))
     part = slice_sessions(log, np.array(rows, dtype=np.int64))
     whole = as_sets(log)

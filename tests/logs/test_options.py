@@ -21,6 +21,7 @@ GIVEN = st.fixed_dictionaries(
     optional={
         "columns": st.dictionaries(st.sampled_from(["item", "event", "user"]), NAMES, max_size=2),
         "candidate_fields": st.lists(NAMES, max_size=3),
+        "context_fields": st.lists(NAMES, max_size=3),
         "item_table": st.sampled_from(["/items.csv", None]),
         "ordered": st.booleans(),
         "choices": st.sampled_from(["error", "first"]),

@@ -19,10 +19,10 @@ from fastgaum.logs.log import SPLITS, SessionLog
 from fastgaum.logs.read import read_frame, read_log
 from fastgaum.logs.shard_writer import save_log
 from fastgaum.logs.shards import load_log
-from tests.logs.test_fold import SESSIONS, as_sets, rows_of
+from tests.logs.test_fold import CONTEXT, FIELDS, SESSIONS, as_sets, rows_of
 from tests.logs.test_saved_log import assert_same
 
-FIELDS = ["number", "text"]
+OPTIONS: dict[str, Any] = {"candidate_fields": FIELDS, "context_fields": CONTEXT}
 WRITERS = {
     ".csv": pl.DataFrame.write_csv,
     ".tsv": lambda frame, path: frame.write_csv(path, separator="\t"),
@@ -41,7 +41,8 @@ def nested(log: SessionLog, by_index: bool) -> pl.DataFrame:
         choice = pl.col("position").filter("picked").first().alias("chosen_index")
     else:
         choice = pl.col("item").filter("picked").first().alias("chosen")
-    columns = [pl.col("item").alias("items"), choice, pl.col("split").first(), *map(pl.col, FIELDS)]
+    of_event = pl.col("split", *CONTEXT).first()
+    columns = [pl.col("item").alias("items"), choice, of_event, *map(pl.col, FIELDS)]
     return frame.group_by("session", "event", maintain_order=True).agg(columns)
 
 
@@ -49,13 +50,15 @@ def nested(log: SessionLog, by_index: bool) -> pl.DataFrame:
 @settings(max_examples=25)
 @given(SESSIONS, st.booleans())
 def test_a_long_file_is_its_log(suffix: str, sessions: Any, ordered: bool) -> None:
-    log = read_frame(rows_of(sessions), candidate_fields=FIELDS, ordered=ordered)
+    log = read_frame(rows_of(sessions), **OPTIONS, ordered=ordered)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"log{suffix}"
         WRITERS[suffix](to_frame(log), path)
-        again = read_log(path, candidate_fields=FIELDS, ordered=ordered, name=log.name)
+        again = read_log(path, **OPTIONS, ordered=ordered, name=log.name)
     assert as_sets(again) == as_sets(log)
     assert again.ordered == ordered
+    for name, values in log.event_fields.items():
+        np.testing.assert_array_equal(again.event_fields[name], values)
     for part in ("session_offsets", "display_offsets", "items", "choices", "split"):
         np.testing.assert_array_equal(getattr(again, part), getattr(log, part))
 
@@ -66,13 +69,15 @@ def test_a_long_file_is_its_log(suffix: str, sessions: Any, ordered: bool) -> No
 def test_a_nested_file_is_its_log(
     suffix: str, sessions: Any, by_index: bool, ordered: bool
 ) -> None:
-    log = read_frame(rows_of(sessions), candidate_fields=FIELDS, ordered=ordered)
+    log = read_frame(rows_of(sessions), **OPTIONS, ordered=ordered)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"log{suffix}"
         WRITERS[suffix](nested(log, by_index), path)
-        again = read_log(path, candidate_fields=FIELDS, ordered=ordered, split="file")
+        again = read_log(path, **OPTIONS, ordered=ordered, split="file")
     assert again.views is None, "a nested row displays an item once"
     assert as_sets(dataclasses.replace(again, views=log.views)) == as_sets(log)
+    for name, values in log.event_fields.items():
+        np.testing.assert_array_equal(again.event_fields[name], values)
     np.testing.assert_array_equal(again.items, log.items)
     np.testing.assert_array_equal(again.choices, log.choices)
 
@@ -81,7 +86,7 @@ def test_a_nested_file_is_its_log(
 @given(SESSIONS, st.booleans(), st.booleans(), st.data())
 def test_a_saved_log_is_the_log(sessions: Any, ordered: bool, with_table: bool, data: Any) -> None:
     """With and without a table of items, in which rows, numbers and categories may be missing."""
-    log = read_frame(rows_of(sessions), candidate_fields=FIELDS, ordered=ordered)
+    log = read_frame(rows_of(sessions), **OPTIONS, ordered=ordered)
     with tempfile.TemporaryDirectory() as folder:
         if with_table:
             ids = log.item_ids.to_list()
@@ -102,7 +107,7 @@ def test_a_saved_log_is_the_log(sessions: Any, ordered: bool, with_table: bool, 
             log = read_log(
                 f"{folder}/log.parquet",
                 item_table=f"{folder}/items.parquet",
-                candidate_fields=FIELDS,
+                **OPTIONS,
             )
             years = dict(zip(held, table["year"].to_list(), strict=True))
             for item, year in zip(ids, log.item_fields["year"].tolist(), strict=True):

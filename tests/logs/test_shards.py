@@ -42,7 +42,15 @@ def rich_log(seed: int = 0, n_sessions: int = 80) -> SessionLog:
             "year": rng.normal(size=log.n_items).astype(np.float32),
             "kind": rng.integers(-1, 2, log.n_items).astype(np.int32),
         },
-        categories={"brand": pl.Series(["x", "y", "z"]), "kind": pl.Series(["p", "q"])},
+        event_fields={
+            "hour": rng.normal(size=log.n_events).astype(np.float32),
+            "query": rng.integers(-1, 2, log.n_events).astype(np.int32),
+        },
+        categories={
+            "brand": pl.Series(["x", "y", "z"]),
+            "kind": pl.Series(["p", "q"]),
+            "query": pl.Series(["how", "why"]),
+        },
         ordered=True,
     )
 
@@ -73,6 +81,7 @@ def test_options_of_a_log_in_shards(tmp_path) -> None:
         tmp_path / "out",
         name="other",
         candidate_fields=["price"],
+        context_fields=["query"],
         item_table=tmp_path / "items.parquet",
     )
     assert isinstance(log, ShardedLog)
@@ -85,6 +94,8 @@ def test_options_of_a_log_in_shards(tmp_path) -> None:
         open_log(tmp_path / "out", columns={"item": "x"})
     with pytest.raises(LogFormatError, match="no column 'weight'"):
         open_log(tmp_path / "out", candidate_fields=["weight"])
+    with pytest.raises(LogFormatError, match=r"no column 'hours'.*did you mean 'hour'"):
+        open_log(tmp_path / "out", context_fields=["hours"])
     with pytest.raises(LogFormatError, match="keeps no times"):
         open_log(tmp_path / "out", split="time")
     with pytest.raises(ConfigError, match="split is 'thirds'"):

@@ -74,8 +74,8 @@ class Within(Encoder):
     """The encoder, but what a session decides stays within what training has seen, as it does in a
     world."""
 
-    def _write_context(self, part: Selection, items: IntArray, numbers: FloatArray) -> None:
-        super()._write_context(part, items, numbers)
+    def _write_counts(self, part: Selection, items: IntArray, numbers: FloatArray) -> None:
+        super()._write_counts(part, items, numbers)
         for name in SESSION_NUMBERS:
             at = self.space.number_names.index(name)
             np.clip(numbers[:, at], self.space.least[at], self.space.most[at], out=numbers[:, at])

@@ -1,0 +1,130 @@
+"""The context of events as networks read it: an id of each field of categories, and numbers.
+
+A field that holds items has the items' own ids: what is learned of an item as a candidate serves it
+as context. Its candidates have one number more, whether they are that item
+(`kernels.candidate_numbers.context_numbers`)."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from fastgaum.errors import LogFormatError
+from fastgaum.logs.columns import MOST_NUMBER, Vocabulary, show
+from fastgaum.logs.context import item_of_codes
+from fastgaum.logs.log import FloatArray, IntArray, SessionLog
+
+if TYPE_CHECKING:
+    from fastgaum.features.space import FeatureSpace
+
+
+Float64Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ContextEncoder:
+    """Reads the context of a log's events."""
+
+    space: FeatureSpace
+    log: SessionLog
+    id_of_code: tuple[IntArray, ...]
+    """feature id of each code of each field of categories; the last entry is that of code -1, a
+    missing value"""
+    item_of_code: tuple[IntArray, ...]
+    """item code of each code of each field that holds items, -1 for a value that is no item of the
+    log; the last entry likewise"""
+
+    @classmethod
+    def of(cls, space: FeatureSpace, log: SessionLog) -> ContextEncoder:
+        """That of any events with the categories and items of `log`."""
+        rows = (
+            Vocabulary(part.values).codes_from(Vocabulary(log.categories[part.name]))
+            for part in space.context
+        )
+        ids = tuple(
+            row + np.int32(part.start + 1) for row, part in zip(rows, space.context, strict=True)
+        )
+        items = tuple(item_of_codes(log, name) for name in space.fields_of_items)
+        return cls(space, log, ids, items)
+
+    def on(self, part: SessionLog) -> ContextEncoder:
+        """That of a part of the log."""
+        return dataclasses.replace(self, log=part)
+
+    def ids(self, events: IntArray) -> IntArray:
+        """Feature ids of the events' fields of categories, (n, n_fields)."""
+        ids = np.empty((len(events), len(self.id_of_code)), np.int32)
+        for column, part in enumerate(self.space.context):
+            ids[:, column] = self.id_of_code[column][self.log.event_fields[part.name][events]]
+        return ids
+
+    def items(self, events: IntArray) -> IntArray:
+        """Item codes of the events' fields that hold items, -1 for none, (n, n_fields)."""
+        items = np.empty((len(events), len(self.item_of_code)), np.int32)
+        for column, name in enumerate(self.space.fields_of_items):
+            items[:, column] = self.item_of_code[column][self.log.event_fields[name][events]]
+        return items
+
+    def numbers(self, events: IntArray) -> FloatArray:
+        """The events' standardised numbers, (n, n_numbers).
+
+        Raises:
+            LogFormatError: a number is not finite, or too large.
+        """
+        names = self.space.context_number_names
+        numbers = np.empty((len(events), len(names)), np.float32)
+        for column, name in enumerate(names):
+            values = numbers[:, column]
+            values[:] = self.log.event_fields[name][events]
+            wrong = ~(np.abs(values) <= MOST_NUMBER)
+            if wrong.any():
+                row = int(wrong.argmax())
+                raise out_of_range(self.log, int(events[row]), name, float(values[row]))
+        numbers -= self.space.context_mean
+        numbers /= self.space.context_scale
+        return numbers
+
+
+@dataclass
+class Moments:
+    """Mean, sum of squares, least and most of each column, block by block (Chan et al. 1979)."""
+
+    count: int = 0
+    mean: Float64Array = field(default_factory=lambda: np.zeros(0))
+    squares: Float64Array = field(default_factory=lambda: np.zeros(0))
+    least: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
+    most: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    def add(self, numbers: FloatArray) -> None:
+        """Count a block, (n, n_columns), of at least one row."""
+        n, latest = len(numbers), numbers.mean(axis=0, dtype=np.float64)
+        spread = n * numbers.var(axis=0, dtype=np.float64)
+        least, most = numbers.min(axis=0), numbers.max(axis=0)
+        if self.count == 0:
+            self.count, self.mean, self.squares = n, latest, spread
+            self.least, self.most = least, most
+            return
+        shift, total = latest - self.mean, self.count + n
+        self.mean = self.mean + shift * (n / total)
+        self.squares = self.squares + spread + shift**2 * (self.count * n / total)
+        self.least, self.most = np.minimum(self.least, least), np.maximum(self.most, most)
+        self.count = total
+
+    def scale(self) -> FloatArray:
+        """Standard deviation of each column, 1 where it is 0."""
+        scale = np.sqrt(self.squares / max(self.count, 1)).astype(np.float32)
+        return np.where(scale > 1e-6, scale, np.float32(1))
+
+
+def out_of_range(log: SessionLog, event: int, name: str, value: float) -> LogFormatError:
+    """The error for a number that is not finite, or so large that sums of it overflow."""
+    session = int(np.searchsorted(log.session_offsets, event, "right")) - 1
+    return LogFormatError(
+        f"event {show(log.event_ids[event])} of session {show(log.session_ids[session])} has "
+        f"{value:g} in '{name}', a number between -{MOST_NUMBER:g} and {MOST_NUMBER:g} is "
+        "required: correct it, drop the event, or leave the column out"
+    )

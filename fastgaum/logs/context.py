@@ -1,0 +1,142 @@
+"""What the context of events is found to hold: numbers, categories, or items of the log.
+
+A field's values may be ids of the log's items: the page where a display was shown, the item that a
+search started from. Ids alone do not say so: numbers that were made anonymous one by one are ids of
+items by accident. A field is taken to hold items where both are true of the training events:
+
+- at least 90 % of its values are ids of the log's items;
+- its values are displayed in their own session far more often than chance. Chance is the share of
+  the training items that the session displays; the lift (observed - chance) / (1 - chance) is at
+  least .1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fastgaum.errors import LogFormatError
+from fastgaum.logs.columns import Vocabulary, Where, first_true, show
+from fastgaum.logs.log import IntArray, SessionLog
+
+if TYPE_CHECKING:
+    from fastgaum.logs.fold import Rows
+    from fastgaum.logs.shards import AnyLog
+
+MOST_OTHERS = 0.1
+"""share of a field's training values that may be no item's id where it holds items"""
+LEAST_LIFT = 0.1
+"""by how much its values must be displayed in their own sessions beyond chance"""
+
+
+def context_of_events(
+    rows: Rows, keys: pl.DataFrame, events: pl.DataFrame, name_event: Where
+) -> dict[str, pl.Series]:
+    """Context columns, one value per event: that of its first row.
+
+    keys: session and key of each row; events: session, key, row and event of each event. Raises
+    LogFormatError where another row of an event has another value."""
+    if not rows.context:
+        return {}
+    if rows.event_of_row is not None:
+        at = rows.event_of_row.gather(events["row"])
+        return {name: column.gather(at) for name, column in rows.context.items()}
+    of_rows = keys.join(events, on=["session", "key"], how="left", maintain_order="left")
+    for name, column in rows.context.items():
+        first = column.gather(of_rows["row"])
+        row = first_true(column.ne_missing(first))
+        if row is not None:
+            raise LogFormatError(
+                f"{name_event(of_rows['event'][row])} has {show(first[row])} and "
+                f"{show(column[row])} in column '{name}', a context field has one value per event: "
+                "correct it, or pass it as a candidate field"
+            )
+    return {name: column.gather(events["row"]) for name, column in rows.context.items()}
+
+
+@dataclass(frozen=True)
+class ContextField:
+    """A field of the events, and what its values are."""
+
+    name: str
+    holds: Literal["numbers", "categories", "items"]
+    displayed: float | None = None
+    """share of the training events whose value the own session displays; None: the values are no
+    items' ids, or there are no training events"""
+    by_chance: float | None = None
+    """what that share would be by chance"""
+
+    def __str__(self) -> str:
+        """The field, what it holds, and why."""
+        if self.displayed is None or self.by_chance is None:
+            return f"{self.name} ({self.holds})"
+        return (
+            f"{self.name} ({self.holds}: {100 * self.displayed:.1f} % are displayed in their own "
+            f"session, {100 * self.by_chance:.1f} % by chance)"
+        )
+
+
+def context_of(log: AnyLog) -> tuple[ContextField, ...]:
+    """The fields of a log's events, in the order of their names."""
+    names = sorted(log.event_fields)
+    of_categories = [name for name in names if name in log.categories]
+    counts = dict(zip(of_categories, _counts(log, of_categories), strict=True))
+    return tuple(
+        _found(name, counts[name]) if name in counts else ContextField(name, "numbers")
+        for name in names
+    )
+
+
+def item_of_codes(log: SessionLog, name: str) -> IntArray:
+    """Item code of each code of a field's values, -1 for one that is no item; the last entry is
+    that of code -1, a missing value."""
+    return Vocabulary(log.item_ids).codes_from(Vocabulary(log.categories[name]))
+
+
+def training_events(part: SessionLog) -> npt.NDArray[np.bool_]:
+    """Whether each event is a training event, shape (n_events,)."""
+    training = np.zeros(part.n_sessions, dtype=np.bool_)
+    training[part.sessions_in("train")] = True
+    return np.repeat(training, np.diff(part.session_offsets))
+
+
+def _counts(log: AnyLog, names: list[str]) -> npt.NDArray[np.float64]:
+    """Of each field: training events with a value, those whose value is an item, those whose own
+    session displays it, and how many that would be by chance; shape (len(names), 4)."""
+    totals = np.zeros((len(names), 4))
+    if not names:
+        return totals
+    # numba takes half a second to import, and most logs have no context
+    from fastgaum.kernels.candidate_counts import count_own_displays
+
+    head = log if isinstance(log, SessionLog) else log.head
+    item_of_code = [item_of_codes(head, name) for name in names]
+    n_items = int((log.training_counts().displays > 0).sum())
+    for part in log.parts(ids=False):
+        codes = [np.asarray(part.event_fields[name]) for name in names]
+        items = np.stack(
+            [of_code[code] for of_code, code in zip(item_of_code, codes, strict=True)], 1
+        )
+        training = training_events(part)
+        counts = np.zeros((len(names), 2), np.int64)
+        filled = np.stack(codes, 1) >= 0
+        rows = part.sessions_in("train")
+        count_own_displays(rows, part.packed_sessions(), items, filled, part.n_items, counts)
+        totals[:, 0] += filled[training].sum(axis=0)
+        totals[:, 1] += (items[training] >= 0).sum(axis=0)
+        totals[:, 2] += counts[:, 0]
+        totals[:, 3] += counts[:, 1] / max(n_items, 1)
+    return totals
+
+
+def _found(name: str, counts: npt.NDArray[np.float64]) -> ContextField:
+    filled, ids, displayed, by_chance = counts.tolist()
+    if filled == 0 or ids < (1 - MOST_OTHERS) * filled:
+        return ContextField(name, "categories")
+    share, chance = displayed / filled, by_chance / filled
+    holds_items = share - chance >= LEAST_LIFT * (1 - chance) and chance < 1
+    return ContextField(name, "items" if holds_items else "categories", share, chance)

@@ -1,0 +1,311 @@
+"""The context of events as networks read it: ids, standardised numbers, and whether a candidate is
+the item that the context holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastgaum.errors import CheckpointError, ConfigError, FeatureMismatchError, LogFormatError
+from fastgaum.features import sessions as sessions_module
+from fastgaum.features.batches import StreamedSessions, assemble, batches
+from fastgaum.features.encoder import N_RESERVED
+from fastgaum.features.sessions import EncodedSessions, SharedSessions
+from fastgaum.features.space import FeatureSpace
+from fastgaum.kernels.candidate_formulas import context_numbers
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.shard_writer import shard_log
+from fastgaum.models.model_file import load_model_state, save_model_state
+from fastgaum.worlds.catalogue import Catalogue
+from tests.builders import change_state, permuted_within_sets
+from tests.logs.test_context import navigation
+
+
+@pytest.fixture(scope="module")
+def log() -> SessionLog:
+    """Half of the items are displayed in no training session: 2 of 3 sessions are not training."""
+    return navigation(60, n_items=120)
+
+
+def all_sessions(log: SessionLog) -> np.ndarray:
+    return np.arange(log.n_sessions, dtype=np.int32)
+
+
+@pytest.mark.parametrize("protocol", ["identity", "bags"])
+def test_ids_of_the_context(log: SessionLog, protocol: str) -> None:
+    """A field that holds items has the items' ids; another's follow the candidates'."""
+    space = FeatureSpace.fit(log, protocol)
+    assert [part.name for part in space.context] == ["kind", "page", "target"]
+    assert space.context_holds == {
+        "hour": "numbers",
+        "kind": "categories",
+        "page": "items",
+        "target": "items",
+    }
+    items, kind = space.categorical[0], space.context[0]
+    assert kind.start == space.categorical[-1].stop
+    assert space.n_ids == kind.stop == len(space.unknown_of_id)
+    assert set(space.unknown_of_id[kind.start :].tolist()) == {kind.start}
+    encoded = space.encode(log, all_sessions(log))
+    row_of = {value: row for row, value in enumerate(items.values)}
+    seen = {value: row for row, value in enumerate(kind.values)}
+    train = np.repeat(log.split == 0, np.diff(log.session_offsets))
+    assert set(seen) == {f"i{code}" for code in log.event_fields["kind"][train]}
+    unknown = 0
+    for event in range(log.n_events):
+        kind_id, page, target = encoded.context_ids[event].tolist()
+        values = {
+            name: log.categories[name][int(log.event_fields[name][event])]
+            for name in ("kind", "page", "target")
+        }
+        assert kind_id == kind.start + 1 + seen.get(values["kind"], -1)
+        assert page == row_of.get(values["page"], -1) + N_RESERVED
+        assert target == row_of.get(values["target"], -1) + N_RESERVED
+        unknown += target == items.start
+    assert unknown > 0
+
+
+def test_numbers_of_the_context_are_standardised(log: SessionLog, tmp_path: Path) -> None:
+    space = FeatureSpace.fit(log)
+    assert space.context_number_names == ("hour",)
+    train = log.event_fields["hour"][np.repeat(log.split == 0, np.diff(log.session_offsets))]
+    np.testing.assert_allclose(space.context_mean, train.mean(), rtol=1e-6)
+    np.testing.assert_allclose(space.context_scale, train.std(), rtol=1e-6)
+    numbers = space.encode(log, all_sessions(log)).context_numbers
+    np.testing.assert_allclose(
+        numbers[:, 0], (log.event_fields["hour"] - train.mean()) / train.std(), rtol=1e-5
+    )
+    of_shards = FeatureSpace.fit(shard_log(log, tmp_path / "log", 5))
+    np.testing.assert_allclose(of_shards.context_mean, space.context_mean, rtol=1e-6)
+    np.testing.assert_allclose(of_shards.context_scale, space.context_scale, rtol=1e-6)
+    assert of_shards.context_holds == space.context_holds
+    assert of_shards.n_ids == space.n_ids
+    same = np.full(log.n_events, 3, np.float32)
+    constant = FeatureSpace.fit(dataclasses.replace(log, event_fields={"hour": same}))
+    assert constant.context_scale.tolist() == [1.0]
+
+
+def test_a_number_that_is_not_finite_names_its_event(log: SessionLog) -> None:
+    hour = log.event_fields["hour"].copy()
+    event = int(log.session_offsets[7])
+    hour[event] = np.inf
+    broken = dataclasses.replace(log, event_fields={**log.event_fields, "hour": hour})
+    with pytest.raises(LogFormatError, match=f"event '{event}' of session 's7' has inf in 'hour'"):
+        FeatureSpace.fit(log).encode(broken, all_sessions(broken))
+
+
+@pytest.mark.parametrize("protocol", ["identity", "bags"])
+def test_a_candidate_is_the_item_of_the_context(log: SessionLog, protocol: str) -> None:
+    """By the item itself: of two items that training never displayed none is the other."""
+    space = FeatureSpace.fit(log, protocol)
+    names = [name for name in space.number_names if name.startswith("same_as_")]
+    if protocol == "identity":
+        assert names == []
+        return
+    assert names == ["same_as_page", "same_as_target"]
+    assert space.n_numbers == 2 * len(space.number_names) - len(names) - 2, "it has no copy"
+    encoder = space.encoder(log)
+    numbers = encoder.encode(all_sessions(log)).numbers * space.scale + space.mean
+    event = log.event_of_candidate()
+    for name in names:
+        values = log.event_fields[name.removeprefix("same_as_")][event]
+        found = numbers[:, space.number_names.index(name)]
+        np.testing.assert_allclose(found, log.items == values, atol=1e-5)
+        assert 0 < found.sum() < log.n_candidates
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000))
+def test_the_kernel_writes_one_for_the_same_item(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 4, rng.integers(1, 5))
+    n_fields = int(rng.integers(1, 4))
+    offsets = np.cumsum([0, *sizes]).astype(np.int32)
+    items = rng.integers(0, 4, offsets[-1]).astype(np.int32)
+    of_context = rng.integers(-1, 4, (len(sizes), n_fields)).astype(np.int32)
+    columns = rng.permutation(n_fields + 1)[:n_fields]
+    out = np.full((len(items), n_fields + 1), 7, np.float32)
+    context_numbers(offsets, items, of_context, columns, out)
+    expected = np.full_like(out, 7)
+    for event, (first, last) in enumerate(itertools.pairwise(offsets)):
+        for field, column in enumerate(columns):
+            expected[first:last, column] = items[first:last] == of_context[event, field]
+    np.testing.assert_array_equal(out, expected)
+
+
+@settings(max_examples=20, deadline=None)
+@given(protocol=st.sampled_from(["identity", "bags"]), keep_last=st.booleans(), data=st.data())
+def test_batches_carry_the_context_of_their_events(
+    protocol: str, keep_last: bool, data: st.DataObject
+) -> None:
+    log = navigation(30, n_items=60)
+    encoder = FeatureSpace.fit(log, protocol, set_context=False).encoder(log)
+    rows = np.random.default_rng(1).permutation(log.n_sessions)[:20].astype(np.int32)
+    sessions = np.array(data.draw(st.lists(st.integers(0, 19), max_size=9)), np.int32)
+    encoded, read = encoder.encode(rows), encoder.for_training(rows)
+    assert isinstance(read, SharedSessions if protocol == "identity" else EncodedSessions)
+    ours, theirs = (assemble(part, sessions, keep_last) for part in (read, encoded))
+    whole = encoder.encode(all_sessions(log))
+    events = [
+        event
+        for row in rows[sessions]
+        for event in range(log.session_offsets[row], log.session_offsets[row + 1])
+    ]
+    for name in ("context_ids", "context_numbers"):
+        expected = getattr(whole, name)[events]
+        for batch in (ours, theirs):
+            value = getattr(batch, name)
+            np.testing.assert_array_equal(value, expected)
+            assert (value.dtype, value.shape) == (expected.dtype, expected.shape)
+
+
+@pytest.mark.parametrize("protocol", ["identity", "bags"])
+def test_sessions_in_shards_carry_the_context(
+    log: SessionLog, tmp_path: Path, protocol: str
+) -> None:
+    shards = shard_log(log, tmp_path / "log", 4)
+    space = FeatureSpace.fit(shards, protocol, set_context=False)
+    encoded = space.encode(log, all_sessions(log))
+    streamed = StreamedSessions(space.encoder(shards), shards, "train", 2)
+    seen = 0
+    for batch in batches(streamed, 7, np.random.default_rng(0)):
+        for session, row in enumerate(batch.rows.tolist()):
+            ours = slice(*batch.session_offsets[session : session + 2])
+            theirs = slice(*encoded.session_offsets[row : row + 2])
+            for name in ("context_ids", "context_numbers"):
+                np.testing.assert_allclose(
+                    getattr(batch, name)[ours], getattr(encoded, name)[theirs], rtol=1e-5
+                )
+            seen += 1
+    assert seen == (log.split == 0).sum()
+
+
+def test_the_order_of_candidates_changes_no_context(log: SessionLog) -> None:
+    permuted, order = permuted_within_sets(log)
+    ours, theirs = (FeatureSpace.fit(one).encode(one, all_sessions(one)) for one in (log, permuted))
+    np.testing.assert_array_equal(ours.context_ids, theirs.context_ids)
+    np.testing.assert_allclose(ours.numbers[order], theirs.numbers, rtol=1e-4, atol=1e-5)
+
+
+def test_sessions_are_encoded_alike_in_chunks_and_without_bags(
+    log: SessionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = FeatureSpace.fit(log)
+    whole = space.encode(log, all_sessions(log))
+    monkeypatch.setattr(sessions_module, "BATCH_CANDIDATES", 50)
+    halves = [space.encode(log, part) for part in np.array_split(all_sessions(log), 2)]
+    joined = EncodedSessions.joined(halves)
+    for name in ("context_ids", "context_numbers"):
+        np.testing.assert_array_equal(getattr(joined, name), getattr(whole, name))
+    bare = whole.without_bags()
+    assert bare.context_ids.shape == bare.context_numbers.shape == (log.n_events, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda f: {k: v for k, v in f.items() if k != "page"}, r"trained on context fields \['h"),
+        (lambda f: {**f, "hours": f["hour"]}, "declare the same context fields"),
+        (lambda f: {**f, "page": f["hour"]}, "'page' holds categories in the training log"),
+        (lambda f: {**f, "hour": f["page"]}, "'hour' holds numbers in the training log"),
+    ],
+)
+def test_another_log_has_the_same_context(
+    log: SessionLog, change: Callable[[dict[str, Any]], dict[str, Any]], says: str
+) -> None:
+    fields = change(log.event_fields)
+    categories = {
+        name: log.categories.get(name, log.item_ids)
+        for name, values in fields.items()
+        if values.dtype == np.int32
+    }
+    other = dataclasses.replace(log, event_fields=fields, categories=categories)
+    with pytest.raises(FeatureMismatchError, match=says):
+        FeatureSpace.fit(log).encoder(other)
+
+
+@pytest.mark.parametrize("name", ["position", "event_number", "same_as_page"])
+def test_names_of_the_space_are_taken(log: SessionLog, name: str) -> None:
+    hour = log.event_fields["hour"]
+    for fields in (
+        {"event_fields": {**log.event_fields, name: hour}},
+        {"item_fields": {name: np.zeros(log.n_items, np.float32)}},
+    ):
+        with pytest.raises(LogFormatError, match=f"field name '{name}' is one of the built-in"):
+            FeatureSpace.fit(dataclasses.replace(log, **fields))
+
+
+def saved(space: FeatureSpace, folder: Path) -> Path:
+    path = folder / "m.safetensors"
+    save_model_state(path, space, False, {})
+    return path
+
+
+def test_a_saved_space_has_its_context(log: SessionLog, tmp_path: Path) -> None:
+    space = FeatureSpace.fit(log)
+    _, state = load_model_state(saved(space, tmp_path))
+    loaded = state["space"]
+    assert loaded.context_holds == space.context_holds
+    assert loaded.n_ids == space.n_ids
+    ours, theirs = (one.encode(log, all_sessions(log)) for one in (space, loaded))
+    for name in ("ids", "numbers", "context_ids", "context_numbers"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+
+
+def field(number: int, **changes: Any) -> Callable[[Any, Any], Any]:
+    return lambda about, _: about["state"]["space"]["context"][number].update(changes)
+
+
+DAMAGES: dict[str, tuple[Callable[[Any, dict[str, np.ndarray]], Any], str]] = {
+    "ids among the candidates'": (field(0, start=5), "ids of field 'kind' start at 5"),
+    "items elsewhere": (field(1, start=2), "ids of field 'page' start at 2, 1 is required"),
+    "a candidate's source": (field(0, source="item"), "'kind' is no field of ids"),
+    "items of its own": (field(0, source="context_item"), "ids of field 'kind' start at"),
+    "twice": (field(2, name="page"), "a context field is given twice"),
+    "nothing": (lambda about, _: about["state"]["space"].pop("context"), "context"),
+    "no scale": (
+        lambda _, arrays: arrays.update({"space/context_scale": np.zeros(1, np.float32)}),
+        "space.context_scale holds a number that is not positive",
+    ),
+    "two means": (
+        lambda _, arrays: arrays.update({"space/context_mean": np.zeros(2, np.float32)}),
+        "space.context_mean holds 2 numbers, 1 are named",
+    ),
+    "another same_as": (
+        lambda about, _: about["state"]["space"]["number_names"].__setitem__(-1, "same_as_kind"),
+        "'same_as_kind' is not a number that this version makes",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_context_is_refused(log: SessionLog, tmp_path: Path, damage: str) -> None:
+    change, says = DAMAGES[damage]
+    path = saved(FeatureSpace.fit(log), tmp_path)
+    change_state(path, change)
+    with pytest.raises(CheckpointError, match=says):
+        load_model_state(path)
+
+
+def test_worlds_do_not_know_context_yet(log: SessionLog) -> None:
+    with pytest.raises(ConfigError, match="context fields hour, kind, page, target, worlds do not"):
+        Catalogue.of(FeatureSpace.fit(log), log)
+
+
+def test_a_log_without_context_has_none() -> None:
+    log = dataclasses.replace(navigation(20), event_fields={}, categories={})
+    space = FeatureSpace.fit(log)
+    assert (space.context, space.context_holds) == ((), {})
+    assert space.n_ids == space.categorical[-1].stop
+    encoded = space.encode(log, all_sessions(log))
+    assert encoded.context_ids.shape == encoded.context_numbers.shape == (log.n_events, 0)
+    assert pl.Series(space.number_names).str.starts_with("same_as_").sum() == 0

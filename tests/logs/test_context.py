@@ -1,0 +1,351 @@
+"""The context of events: one value each, the same from every layout; and what it is found to
+hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.kernels.candidate_counts import PackedSessions, count_own_displays
+from fastgaum.logs.audit import audit
+from fastgaum.logs.context import ContextField, context_of
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.read import read_frame, read_log
+from fastgaum.logs.shard_writer import save_log, shard_log
+from fastgaum.logs.shards import load_log, open_shards
+from fastgaum.logs.simulated_displays import build_log
+from tests.builders import log_of
+from tests.logs.test_bad_input import long, nested, refused
+from tests.logs.test_saved_log import assert_same
+from tests.logs.test_shards import rich_log
+
+CONTEXT = ["query", "page", "hour"]
+
+
+def long_log(**changes: Any) -> pl.DataFrame:
+    """The long log of bad input with a context of every kind."""
+    columns = {"query": ["q", "q", None, "r"], "page": [7, 7, 9, 7], "hour": [0.5, 0.5, 3.0, 1.0]}
+    return long(**{**columns, **changes})
+
+
+def test_a_value_per_event_of_its_kind() -> None:
+    log = read_frame(long_log(), context_fields=CONTEXT)
+    assert log.event_fields["query"].tolist() == [0, -1, 1]
+    assert log.categories["query"].to_list() == ["q", "r"]
+    assert log.event_fields["page"].tolist() == [0, 1, 0]
+    assert log.categories["page"].to_list() == ["7", "9"]
+    assert log.event_fields["hour"].tolist() == [0.5, 3.0, 1.0]
+    assert {values.dtype.name for values in log.event_fields.values()} == {"int32", "float32"}
+    assert log.candidate_fields == {}
+
+
+@pytest.mark.parametrize(
+    ("values", "categories"),
+    [
+        ([3, 4, 3], ["3", "4"]),
+        ([3, None, 3], ["3"]),
+        (["3", "", "3.5"], ["3", "3.5"]),
+        ([True, False, True], None),
+        ([3.0, 4.0, 3.0], None),
+        (pl.Series([1, 2, 1], dtype=pl.UInt64) + 2**63, [str(2**63 + 1), str(2**63 + 2)]),
+        (pl.Series(["a", "b", "a"], dtype=pl.Categorical), ["a", "b"]),
+    ],
+    ids=["integers", "gaps", "text", "flags", "decimals", "large", "categories"],
+)
+def test_whole_numbers_and_text_are_categories(values: Any, categories: list[str] | None) -> None:
+    frame = nested().vstack(nested()[:1]).with_columns(page=pl.Series(values))
+    log = read_frame(frame, context_fields=["page"])
+    known = log.categories.get("page")
+    assert (None if known is None else known.to_list()) == categories
+
+
+@pytest.mark.parametrize(
+    ("values", "categories"),
+    [
+        (["07", "7", ""], ["07", "7"]),
+        (["18446744073709551616", "1", "1"], ["1", "18446744073709551616"]),
+        (["1", "2.5", "1e3"], None),
+        (["1", "2.5", "x"], ["1", "2.5", "x"]),
+        (["", "", ""], []),
+    ],
+    ids=["leading zeros", "large", "decimals", "text", "nothing"],
+)
+def test_a_csv_column_is_numbers_if_some_are_not_whole(
+    tmp_path: Path, values: list[str], categories: list[str] | None
+) -> None:
+    rows = zip("abc", values, strict=True)
+    text = "session,event,item,chosen,page\n" + "".join(f"{s},0,x,1,{v}\n" for s, v in rows)
+    (tmp_path / "log.csv").write_text(text)
+    known = read_log(tmp_path / "log.csv", context_fields=["page"]).categories.get("page")
+    assert (None if known is None else known.to_list()) == categories
+
+
+def test_a_nested_column_is_not_spread_over_the_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    longest: list[int] = []
+    gather = pl.Series.gather
+
+    def watched(self: pl.Series, *args: Any) -> pl.Series:
+        result = gather(self, *args)
+        if self.name == "page":
+            longest.append(len(result))
+        return result
+
+    monkeypatch.setattr(pl.Series, "gather", watched)
+    log = read_frame(nested(page=["a", "b"]), context_fields=["page"])
+    assert log.event_fields["page"].tolist() == [0, 1]
+    assert longest == [log.n_events] == [2]
+
+
+def test_context_changes_the_fingerprint_and_its_absence_does_not() -> None:
+    plain = read_frame(long_log())
+    assert plain.fingerprint == read_frame(long()).fingerprint
+    seen = {plain.fingerprint}
+    for fields in (["query"], ["page"], ["hour"], CONTEXT):
+        seen.add(read_frame(long_log(), context_fields=fields).fingerprint)
+    seen.add(read_frame(long_log(hour=[0.5, 0.5, 3.0, 2.0]), context_fields=CONTEXT).fingerprint)
+    assert len(seen) == 6
+
+
+@pytest.mark.parametrize(
+    ("frame", "says"),
+    [
+        (long_log(query=["q", "p", "q", "q"]), "event 17 of session 'u3' has 'q' and 'p' in"),
+        (long_log(query=["q", None, "q", "q"]), "event 17 of session 'u3' has 'q' and None in"),
+        (long_log(query=[1.0, 2.0, 3.0, 3.0]), r"event 17 of session 'u3' has 1.0 and 2.0 in"),
+        (long_log(query=[1.0, 1.0, None, 3.0]), "event 18 of session 'u3' has no value in"),
+        (long_log(query=[1.0, 1.0, 1e39, 3.0]), r"event 18 of session 'u3' has 1e\+39 in"),
+        (long_log(query=[1.0, 1.0, float("nan"), 3.0]), "event 18 of session 'u3' has nan in"),
+        (nested(query=[["q"], ["r"]]), "holds lists, a context field has one value per event"),
+        (long_log().with_columns(query=pl.struct("page")), "a context field is numbers or text"),
+        (long_log().drop("query"), "no column 'query' .named for a context field"),
+    ],
+)
+def test_what_is_no_context_is_refused(frame: pl.DataFrame, says: str) -> None:
+    refused(frame, says, context_fields=["query"])
+
+
+@pytest.mark.parametrize("name", ["chosen", "Clicked", "choice_index", "is_click"])
+def test_what_says_the_choice_is_no_context(name: str) -> None:
+    frame = long() if name == "chosen" else long(**{name: [1, 1, 0, 1]})
+    refused(frame, f"column '{name}' says what was chosen", context_fields=[name])
+
+
+def test_names_of_fields_differ(tmp_path: Path) -> None:
+    fields = {"candidate_fields": ["page"], "context_fields": ["page"]}
+    refused(long_log(), "named as a candidate field and as a context field", **fields)
+    pl.DataFrame({"item": ["a"], "page": [1.5]}).write_parquet(tmp_path / "items.parquet")
+    long_log().write_parquet(tmp_path / "log.parquet")
+    refused(
+        tmp_path / "log.parquet",
+        "column 'page' is already a field of the log",
+        context_fields=["page"],
+        item_table=tmp_path / "items.parquet",
+    )
+    with pytest.raises(ConfigError, match="context_fields says how to read some"):
+        build_log(films(tmp_path), context_fields=["page"])
+
+
+def films(folder: Path) -> Path:
+    """Choices without displays."""
+    rows = {"userId": [1, 2], "movieId": [1, 2], "rating": [4.0, 4.0], "timestamp": [1, 2]}
+    pl.DataFrame(rows).write_csv(folder / "ratings.csv")
+    pl.DataFrame({"movieId": [1, 2], "title": ["A (1990)", "B (1991)"], "genres": "D"}).write_csv(
+        folder / "movies.csv"
+    )
+    return folder
+
+
+def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    about = json.loads((folder / "shards.json").read_text())
+    change(about)
+    (folder / "shards.json").write_text(json.dumps(about))
+
+
+def test_a_log_that_was_saved_before_has_no_context(tmp_path: Path) -> None:
+    log = dataclasses.replace(rich_log(), event_fields={})
+    log.categories.pop("query")
+    folder = save_log(log, tmp_path / "log")
+
+    def of_before(about: dict[str, Any]) -> None:
+        assert about.pop("event_fields") == {}
+        assert about.pop("version") == 2
+        about["version"] = 1
+
+    edit_manifest(folder, of_before)
+    assert_same(load_log(folder), log)
+
+
+def test_a_damaged_context_is_refused(tmp_path: Path) -> None:
+    log = rich_log()
+    bad = {
+        "query": np.full(log.n_events, 2, np.int32),
+        "hour": np.full(log.n_events, np.nan, np.float32),
+    }
+    for name, values in bad.items():
+        fields = {**log.event_fields, name: values}
+        folder = save_log(dataclasses.replace(log, event_fields=fields), tmp_path / name)
+        with pytest.raises(LogFormatError, match=f"is damaged .{name} holds"):
+            load_log(folder)
+    folder = save_log(log, tmp_path / "log")
+    edit_manifest(folder, lambda about: about["event_fields"].update(price="float32"))
+    with pytest.raises(LogFormatError, match="do not have the same names"):
+        load_log(folder)
+
+
+def navigation(n_sessions: int = 300, n_items: int = 200, seed: int = 0) -> SessionLog:
+    """Sessions that search for an item and reach it: `page` is the item where an event happens,
+    `target` the last choice, `kind` a number that only happens to be an item's id."""
+    rng = np.random.default_rng(seed)
+    sessions, pages, targets = [], [], []
+    for _ in range(n_sessions):
+        page, session = int(rng.integers(n_items)), []
+        length = int(rng.integers(1, 5))
+        for _ in range(length):
+            shown = sorted(rng.choice(n_items, 6, replace=False).tolist())
+            choice = int(rng.integers(6))
+            session.append((shown, choice))
+            pages.append(page)
+            page = shown[choice]
+        targets += [page] * length
+        sessions.append(session)
+    log = log_of(sessions, split=rng.integers(0, 3, n_sessions).tolist())
+    ids = [f"i{i}" for i in range(n_items)]
+    kinds = rng.integers(0, n_items, log.n_events)
+    values = {"page": pages, "target": targets, "kind": kinds}
+    return dataclasses.replace(
+        log,
+        item_ids=pl.Series(ids),
+        event_fields={
+            **{name: np.array(codes, np.int32) for name, codes in values.items()},
+            "hour": rng.random(log.n_events, np.float32),
+        },
+        categories={name: pl.Series(ids) for name in values},
+    )
+
+
+def holds(log: Any) -> dict[str, str]:
+    return {field.name: field.holds for field in context_of(log)}
+
+
+EXPECTED = {"hour": "numbers", "kind": "categories", "page": "items", "target": "items"}
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 1000))
+def test_ids_that_are_displayed_in_their_session_are_items(seed: int) -> None:
+    """Anonymised numbers that collide with ids of items by accident are not."""
+    assert holds(navigation(seed=seed)) == EXPECTED
+
+
+def test_a_log_in_shards_holds_the_same(tmp_path: Path) -> None:
+    log = navigation()
+    shards = shard_log(log, tmp_path / "log", 4)
+    for one, other in zip(context_of(shards), context_of(log), strict=True):
+        assert (one.name, one.holds) == (other.name, other.holds)
+        assert one.displayed == pytest.approx(other.displayed)
+        assert one.by_chance == pytest.approx(other.by_chance)
+
+
+def test_values_of_few_items_are_categories() -> None:
+    """At least 90 % must be ids of items; a missing value counts neither way."""
+    log = navigation()
+    train = np.flatnonzero(np.repeat(log.split == 0, np.diff(log.session_offsets)))
+    for share, expected in ((0.08, "items"), (0.12, "categories")):
+        for codes in (np.full(log.n_events, 200, np.int32), np.full(log.n_events, -1, np.int32)):
+            target = log.event_fields["target"].copy()
+            others = train[: int(share * len(train))]
+            target[others] = codes[others]
+            categories = {**log.categories, "target": pl.Series([*log.item_ids.to_list(), "other"])}
+            changed = dataclasses.replace(
+                log, event_fields={"target": target}, categories=categories
+            )
+            missing = codes[0] < 0
+            assert holds(changed) == {"target": "items" if missing else expected}
+
+
+def test_nothing_is_known_without_training_sessions_or_values() -> None:
+    log = navigation(20)
+    untrained = log.with_split(np.full(log.n_sessions, 2, np.int8))
+    assert set(holds(untrained).values()) == {"numbers", "categories"}
+    empty = {"page": np.full(log.n_events, -1, np.int32)}
+    assert holds(dataclasses.replace(log, event_fields=empty)) == {"page": "categories"}
+    every = log_of([[([0, 1], 0)], [([0, 1], 1)]])
+    every = dataclasses.replace(
+        every, event_fields={"page": every.choices}, categories={"page": pl.Series(["i0", "i1"])}
+    )
+    assert holds(every) == {"page": "categories"}, "chance alone displays every item"
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000))
+def test_values_displayed_in_their_own_session_are_counted(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n_items, n_fields = 5, int(rng.integers(1, 3))
+    sessions = [
+        [rng.choice(n_items, rng.integers(1, 4), replace=False) for _ in range(rng.integers(1, 4))]
+        for _ in range(rng.integers(1, 5))
+    ]
+    displays = [display for session in sessions for display in session]
+    values = rng.integers(-1, n_items, (len(displays), n_fields)).astype(np.int32)
+    filled = (values >= 0) | (rng.random(values.shape) < 0.5)
+    rows = np.flatnonzero(rng.random(len(sessions)) < 0.7).astype(np.int32)
+    expected, event = np.zeros((n_fields, 2), np.int64), 0
+    for number, session in enumerate(sessions):
+        shown = set(np.concatenate(session).tolist())
+        for _ in session:
+            for field in range(n_fields):
+                if number in rows and filled[event, field]:
+                    expected[field] += (values[event, field] in shown, len(shown))
+            event += 1
+    packed = PackedSessions(
+        np.cumsum([0, *map(len, sessions)]).astype(np.int32),
+        np.cumsum([0, *map(len, displays)]).astype(np.int32),
+        np.concatenate(displays).astype(np.int32),
+        np.zeros(len(displays), np.int32),
+    )
+    found = np.zeros((n_fields, 2), np.int64)
+    count_own_displays(rows, packed, values, filled, n_items, found)
+    np.testing.assert_array_equal(found, expected)
+
+
+REAL = {
+    "wikispeedia/choices.parquet": {"page": "items", "target": "items"},
+    "clara2/displays.parquet": {"query": "categories"},
+    "search_clicks.parquet": {"query": "categories"},
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_logs(name: str, shared_data: Callable[[str], Path]) -> None:
+    log = read_log(shared_data(name), context_fields=list(REAL[name]))
+    assert holds(log) == REAL[name]
+
+
+def test_an_audit_names_the_context() -> None:
+    log = navigation()
+    report = audit(log)
+    assert [field.name for field in report.context] == sorted(log.event_fields)
+    text = report.to_text()
+    assert "context of the events:" in text
+    assert "  hour (numbers)" in text
+    assert "  target (items: 100.0 % are displayed in their own session, " in text
+    found = json.loads(json.dumps(report.to_dict()))["context"][0]
+    assert found == dataclasses.asdict(ContextField("hour", "numbers"))
+    assert "context" not in audit(dataclasses.replace(log, event_fields={})).to_text()
+
+
+def test_a_saved_log_asked_for_its_context(tmp_path: Path) -> None:
+    folder = save_log(navigation(20), tmp_path / "log")
+    assert read_log(folder, context_fields=["page"]).fingerprint == open_shards(folder).fingerprint
+    with pytest.raises(LogFormatError, match=r"no column 'pag'.*did you mean 'page'"):
+        read_log(folder, context_fields=["pag"])
