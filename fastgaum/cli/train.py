@@ -69,6 +69,7 @@ def train_command(
     check_outputs(json, resumed=resume)
     config = options.resolve()
     # torch takes a second to import: a misspelt option is answered before.
+    from fastgaum.logs.context import context_of
     from fastgaum.machine import device_of
     from fastgaum.models.run_folder import (
         RESUME_FILE,
@@ -156,15 +157,19 @@ def train_command(
             f"\n{processes.size} processes, {processes.traffic.steps} steps of players: each "
             f"process sent {sent:,.1f} kB a step"
         )
-    assert model.space is not None
-    context = model.space.context_holds
+    # of a run that was finished before nothing is fitted
+    context = (
+        {field.name: field.holds for field in context_of(log)}
+        if model.space is None
+        else model.space.context_holds
+    )
     if context:
         fields = ", ".join(f"{name} ({holds})" for name, holds in context.items())
         note(f"context of the events: {fields}")
     facts = {
         "path": str(folder),
-        "context": context,
         "log": log.name,
+        "context": context,
         "epochs": table.height,
         "finished_before": finished_before,
         "best": best,

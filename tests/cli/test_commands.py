@@ -74,6 +74,10 @@ def test_a_run_remembers_the_context(
     assert "context of the events: query (categories)" in capsys.readouterr().err
     assert json.loads((tmp_path / "train.json").read_text())["context"] == {"query": "categories"}
     assert json.loads((run / "reading.json").read_text())["context_field"] == ["query"]
+    again = ["train", str(log_file), "-o", str(run), "--resume", *QUICK]
+    assert main([*again, "--json", str(tmp_path / "again.json")]) == 0
+    found = json.loads((tmp_path / "again.json").read_text())
+    assert (found["finished_before"], found["context"]) == (True, {"query": "categories"})
     assert main(["evaluate", str(run), str(log_file)]) == 0
     err = fails(["simulate", str(run), "--policy", "random", "-o", str(tmp_path / "out.parquet")])
     assert "reads the context fields query, worlds do not know the context" in err
