@@ -22,7 +22,7 @@ from fastgaum.features.relations import Relations
 from fastgaum.features.space import CategoricalField, FeatureSpace
 from fastgaum.kernels.relations import PairCounts
 from fastgaum.logs.log import ItemCounts
-from fastgaum.nets.networks import Networks
+from fastgaum.nets.networks import Networks, context_sizes
 from fastgaum.nets.tables import plain_state
 
 if TYPE_CHECKING:
@@ -182,9 +182,10 @@ def _networks(
         raise ValueError(
             f"the configuration asks for more layers than the {len(weights)} weights of the file"
         )
+    sizes = (config, space.n_ids, space.n_numbers, encoder)
     with torch.device("meta"):
-        check_weights(Networks(config, space.n_ids, space.n_numbers, encoder), weights)
-    networks = Networks(config, space.n_ids, space.n_numbers, encoder)
+        check_weights(Networks(*sizes, context=context_sizes(space)), weights)
+    networks = Networks(*sizes, context=context_sizes(space))
     networks.load_state_dict(weights)
     return networks
 

@@ -36,7 +36,7 @@ from fastgaum.models.choice_model import (
 )
 from fastgaum.models.model_file import load_user_model, save_user_model
 from fastgaum.nets.histories import Carry, Encoders, history_encoder
-from fastgaum.nets.networks import Networks, require_room
+from fastgaum.nets.networks import Networks, context_sizes, require_room
 from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser, regulariser_of
 from fastgaum.nets.tables import TableMaker
 from fastgaum.nets.tensors import Bags, BatchTensors
@@ -148,7 +148,9 @@ class UserModel(ChoiceModel):
         )
         require_validation(log)
         if self.tables is None:
-            require_room(self.config, space.n_ids, space.n_numbers, self.history)
+            require_room(
+                self.config, space.n_ids, space.n_numbers, self.history, context_sizes(space)
+            )
         self.space, self.outside = space, offers_no_click(log, self.config.no_click)
         encoder = space.encoder(log)
         data = TrainingData(
@@ -160,7 +162,12 @@ class UserModel(ChoiceModel):
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(self.config.seed)
             networks = Networks(
-                self.config, space.n_ids, space.n_numbers, self.history, self.tables
+                self.config,
+                space.n_ids,
+                space.n_numbers,
+                self.history,
+                self.tables,
+                context_sizes(space),
             )
             self.networks = networks.to(self.device)
             unknown = torch.from_numpy(space.unknown_of_id)

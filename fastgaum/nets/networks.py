@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
+from fastgaum.features.space import FeatureSpace
 from fastgaum.nets.bags import BagLinear, BagSizes, bag_linear
 from fastgaum.nets.histories import (
     Encoders,
@@ -136,6 +137,13 @@ class ContextSizes:
 
 
 NO_CONTEXT = ContextSizes()
+
+
+def context_sizes(space: FeatureSpace) -> ContextSizes:
+    """What the events of a feature space have."""
+    return ContextSizes(len(space.context), len(space.context_number_names))
+
+
 CONTEXT_DIM = 8
 """numbers of a context field's vector where nothing else reads the table"""
 
