@@ -176,8 +176,7 @@ def _networks(
 ) -> Networks:
     """Networks of a file's weights. Raises ValueError unless the weights are those that the
     configuration asks for."""
-    # each layer has a weight: what a configuration asks for beyond those in the file
-    # is not even counted out.
+    # each layer has a weight: what is asked for beyond the file's is not even counted out
     if config.history_layers + len(config.hidden) > len(weights):
         raise ValueError(
             f"the configuration asks for more layers than the {len(weights)} weights of the file"
