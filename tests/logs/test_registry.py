@@ -5,12 +5,17 @@ from __future__ import annotations
 import csv
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from fastgaum.baselines.floors import floor_table
 from fastgaum.errors import DatasetError, LogFormatError
 from fastgaum.logs import registry
+from fastgaum.logs.columns import attach_item_table
+from fastgaum.logs.context import context_of
+from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import load
 from fastgaum.logs.registry import (
     DataFile,
@@ -20,6 +25,7 @@ from fastgaum.logs.registry import (
     data_folders,
     data_root,
     dataset,
+    fetch,
     find_log,
     names,
     parse_registry,
@@ -34,8 +40,24 @@ REAL = {
     "yoochoose": "rsc.txt",
     "search_clicks": "search_clicks.parquet",
     "ebnerd": "ebnerd/behaviors.parquet",
+    "wikispeedia": "wikispeedia/choices.parquet",
+    "clara2": "clara2/displays.parquet",
     "movielens-small": "ml-latest-small/ratings.csv",
 }
+CONTEXT = {"wikispeedia": {"page": "items", "target": "items"}, "clara2": {"query": "categories"}}
+"""what the context of a registered log holds"""
+_ANY_LOG = ("random", "train click rate", "train click count")
+FLOORS = {
+    "wikispeedia": (*_ANY_LOG, "target, else click rate"),
+    "clara2": (*_ANY_LOG, "first place"),
+}
+"""the floors that a card names"""
+
+
+@cache
+def loaded(name: str, folder: Path) -> SessionLog:
+    """A registered log, read once: the largest takes half a minute."""
+    return load(name, data_dir=folder)
 
 
 @pytest.fixture
@@ -68,6 +90,8 @@ def test_every_entry_is_whole() -> None:
         "yoochoose",
         "search_clicks",
         "ebnerd",
+        "wikispeedia",
+        "clara2",
         "movielens-small",
         "sample",
     ]
@@ -94,7 +118,7 @@ def test_addresses_are_pinned_to_a_commit() -> None:
 @pytest.mark.parametrize("name", REAL)
 def test_real_logs_have_the_counts_of_the_registry(name: str, shared_data: SharedData) -> None:
     folder = shared_data(REAL[name]).parents[REAL[name].count("/")]
-    log = load(name, data_dir=folder)
+    log = loaded(name, folder)
     found = {
         "sessions": log.n_sessions,
         "events": log.n_events,
@@ -103,12 +127,38 @@ def test_real_logs_have_the_counts_of_the_registry(name: str, shared_data: Share
     }
     assert found == dataset(name).counts
     assert log.name == name
-    assert log.ordered == (name == "search_clicks")
+    assert log.ordered == (name in ("search_clicks", "clara2"))
+    context = {field.name: field.holds for field in context_of(log)}
+    assert context == CONTEXT.get(name, {})
+    assert set(dataset(name).read.get("context_fields", ())) == set(context)
 
 
-@pytest.mark.parametrize(
-    "name", ["yelp", "taobao", "yoochoose", "search_clicks", "ebnerd", "movielens-small"]
-)
+@pytest.mark.parametrize("name", FLOORS)
+def test_the_card_has_the_floors_of_the_log(name: str, shared_data: SharedData) -> None:
+    folder = shared_data(REAL[name]).parents[1]
+    floors = floor_table(loaded(name, folder))
+    for floor, by_k in floors.items():
+        row = f"| {floor} | {by_k[1]:.1f} | {by_k[2]:.1f} |"
+        assert (row in card(name)) == (floor in FLOORS[name])
+
+
+@pytest.mark.parametrize("name", ["wikispeedia", "clara2"])
+def test_a_folder_is_adopted_whole(name: str, shared_data: SharedData, tmp_path: Path) -> None:
+    folder = shared_data(REAL[name]).parent
+    path = fetch(name, from_file=folder, data_dir=tmp_path)
+    assert path == find_log(name, tmp_path) == tmp_path / REAL[name]
+    for file in dataset(name).files:
+        assert sha256_of(file.below(tmp_path)) == file.sha256
+
+
+def test_the_item_table_of_wikispeedia(shared_data: SharedData) -> None:
+    table = shared_data("wikispeedia/items.parquet")
+    log = attach_item_table(loaded("wikispeedia", table.parents[1]), table)
+    assert set(log.item_fields) == {"name", "category", "subcategory"}
+    assert all((codes >= 0).all() for codes in log.item_fields.values())
+
+
+@pytest.mark.parametrize("name", REAL)
 def test_real_files_have_the_hashes_of_the_registry(name: str, shared_data: SharedData) -> None:
     for file in dataset(name).files:
         path = shared_data(file.path)
@@ -189,6 +239,8 @@ def test_a_changed_file_is_refused_by_name_and_read_by_path(
         ("no/such/log.csv", "neither a file nor a data set"),
         ("yelp", "`fastgaum data get yelp --from FILE`"),
         ("search_clicks", "`fastgaum data get search_clicks --from FILE`"),
+        ("wikispeedia", "`fastgaum data get wikispeedia --from FILE`"),
+        ("clara2", "`fastgaum data get clara2 --from FILE`"),
         ("movielens-small", "`fastgaum data get movielens-small --from FILE`"),
     ],
 )
