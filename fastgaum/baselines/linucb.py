@@ -1,7 +1,8 @@
 """LinUCB: Li et al., "A contextual-bandit approach to personalized news article recommendation",
 WWW 2010.
 
-With x the one-hot of the item followed by z, an intercept and the candidate's numbers, A = λI + Σ x
+With x the one-hot of the item followed by z, an intercept, the candidate's numbers and what it is
+by the declared fields and the place (`field_columns`), A = λI + Σ x
 xᵀ and b = Σ reward · x over the training candidates: score = x·A⁻¹b + alpha · √(xᵀA⁻¹x). The block
 of A that belongs to the items is diagonal, n_i + λ for an item displayed n_i times, so A⁻¹ is had
 from its Schur complement in the columns of z, however many items."""
@@ -14,16 +15,19 @@ from typing import ClassVar
 import numpy as np
 
 from fastgaum.baselines.base import Arrays, Float64Array, Grids, Values, item_rows
+from fastgaum.baselines.field_columns import FieldColumns
 from fastgaum.baselines.grid_search import GridBaseline
 from fastgaum.config import NotNegative, Positive
+from fastgaum.features.batches import assemble
 from fastgaum.features.encoder import N_RESERVED
 from fastgaum.features.sessions import EncodedSessions
-from fastgaum.logs.log import FloatArray
-from fastgaum.nets.tensors import BatchTensors
+from fastgaum.nets.tensors import BatchTensors, to_tensors
 
 _SUMS = ("displays", "choices", "cross", "gram", "response")
 """what the training log adds up to: of items (n_items + 1,) twice and (n_items + 1, n_z); of z
 (n_z, n_z) and (n_z,)"""
+_LAST_CHOICES = 10
+"""so many of the last choices are compared with a candidate by the declared fields"""
 
 
 @dataclass(eq=False)
@@ -56,7 +60,9 @@ class LinUcb(GridBaseline):
         assert self.space is not None
         # the last row is an unknown item's: never displayed, never chosen
         n_rows = len(self.space.item_counts.choices) + 1
-        items, context = train.ids[:, 0] - N_RESERVED, _context(train.numbers)
+        everything = to_tensors(assemble(train, np.arange(train.n_sessions, dtype=np.int32)))
+        self.fields = FieldColumns.fit(self.space, train)
+        items, context = train.ids[:, 0] - N_RESERVED, self._context(everything, train)
         reward = np.zeros(len(items))
         reward[train.chosen_candidates] = 1.0
         self.displays = np.bincount(items, minlength=n_rows).astype(np.float64)
@@ -73,7 +79,7 @@ class LinUcb(GridBaseline):
         )
         beta = inverse @ (self.response - weighted.T @ self.choices)
         theta = (self.choices - self.cross @ beta) / seen
-        items, context = item_rows(batch.source), _context(batch.source.numbers)
+        items, context = item_rows(batch.source), self._context(batch)
         rest = context - weighted[items]
         variance = np.einsum("nd,nd->n", rest @ inverse, rest) + 1 / seen[items]
         scores = context @ beta + theta[items] + chosen["alpha"] * np.sqrt(variance)
@@ -82,14 +88,25 @@ class LinUcb(GridBaseline):
         return np.asarray(np.round(scores, 10), dtype=np.float64)
 
     def _arrays(self) -> Arrays:
-        return super()._arrays() | {f"sum.{name}": getattr(self, name) for name in _SUMS}
+        sums = {f"sum.{name}": getattr(self, name) for name in _SUMS}
+        return super()._arrays() | sums | self.fields.arrays()
 
     def _restore(self, arrays: Arrays) -> None:
         super()._restore(arrays)
+        assert self.space is not None
+        self.fields = FieldColumns.restore(self.space, arrays)
         for name in _SUMS:
             setattr(self, name, arrays[f"sum.{name}"])
 
-
-def _context(numbers: FloatArray) -> Float64Array:
-    """z: an intercept and the numbers, shape (n_candidates, 1 + n_numbers)."""
-    return np.column_stack([np.ones(len(numbers)), numbers.astype(np.float64)])
+    def _context(self, batch: BatchTensors, train: EncodedSessions | None = None) -> Float64Array:
+        """z, (n_candidates, n_z). `train`: the sessions of the batch, where they are those of the
+        training split."""
+        source = batch.source
+        return np.column_stack(
+            [
+                np.ones(len(source.ids)),
+                source.numbers.astype(np.float64),
+                self.fields.indicators(source.ids),
+                self.fields.numbers(batch, _LAST_CHOICES, train),
+            ]
+        )

@@ -28,14 +28,15 @@ from fastgaum.baselines.base import (
     nll_of_link,
     validation_prec1,
 )
+from fastgaum.baselines.field_columns import FieldColumns, chosen_before
 from fastgaum.baselines.grid_search import combinations
 from fastgaum.config import CountFromOne, NotNegative
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import assemble
+from fastgaum.features.encoder import made_numbers
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.kernels.ranking import rank_counts
 from fastgaum.nets.segments import segment_log_softmax
-from fastgaum.nets.sequences import prefixes
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 
 if TYPE_CHECKING:
@@ -50,12 +51,13 @@ Share = Annotated[float, Meta(gt=0, le=1)]
 
 @dataclass(eq=False)
 class BoostedTrees(Baseline):
-    """Boosted trees over the numbers of a candidate's bag, or, where it has none, over id columns.
+    """Boosted trees over the numbers of a candidate's bag, the place and the declared fields.
 
     The report names the library only. Chosen here: depth, learning rate and leaf size by the
-    validation score, of all combinations in `grids`, each stopped early on it; the id columns are
-    the library's own categories, one per field, and how often each id is in the last `window`
-    choices; beside numbers they are left out."""
+    validation score, of all combinations in `grids`, each stopped early on it. A field of few
+    values is one of the library's own categories, of one of many values the trees read what
+    training says of the value (`field_columns`). Where the protocol makes no numbers, items are a
+    category too, and how often each id is in the last `window` choices are columns."""
 
     published_name: ClassVar[str | None] = "XGBOOST"
     grids: ClassVar[Grids] = {
@@ -97,7 +99,9 @@ class BoostedTrees(Baseline):
         """The validation score, low is good."""
 
     def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> Rows:
-        data, held = self._data(train), self._data(validation)
+        assert self.space is not None
+        self.fields = FieldColumns.fit(self.space, train)
+        data, held = self._data(train, of_training=True), self._data(validation)
         given = {name: getattr(self, name) for name in self.grids}
         rows: Rows = []
         best = np.inf
@@ -161,37 +165,56 @@ class BoostedTrees(Baseline):
         )
         return booster
 
-    def _data(self, encoded: EncodedSessions) -> DMatrix:
+    def _data(self, encoded: EncodedSessions, *, of_training: bool = False) -> DMatrix:
         everything = to_tensors(assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32)))
         label = np.zeros(len(encoded.ids), dtype=np.float32)
         label[everything.chosen.numpy()] = 1
         sizes = np.diff(encoded.display_offsets)
-        return self._matrix(everything, label=label, group=sizes)
+        train = encoded if of_training else None
+        return self._matrix(everything, train, label=label, group=sizes)
 
-    def _matrix(self, batch: BatchTensors, **labels: np.ndarray) -> DMatrix:
-        """What the trees read, a row per candidate: the numbers, or categories and the choices so
-        far."""
-        assert self.space is not None
-        columns, more = batch.source.numbers, {}
-        if not columns.shape[1]:
+    def _matrix(
+        self, batch: BatchTensors, train: EncodedSessions | None = None, **labels: np.ndarray
+    ) -> DMatrix:
+        """What the trees read, a row per candidate. `train`: the sessions of the batch, which are
+        those of the training split."""
+        space, ids = self.space, batch.source.ids
+        assert space is not None
+        numbers = np.column_stack(
+            [
+                batch.source.numbers,
+                self.fields.places(ids),
+                self.fields.numbers(batch, self.window, train),
+            ]
+        )
+        if made_numbers(space.protocol, space.relations is not None):
+            codes = self.fields.codes(ids)
+            columns = np.column_stack([numbers, codes])
+            types = ["q"] * numbers.shape[1] + ["c"] * codes.shape[1]
+        else:
             # a field's unknown row is code 0, which a sparse matrix leaves out: to the library, a
             # missing value
-            codes = batch.source.ids - np.array([part.start for part in self.space.categorical])
-            before = chosen_before(batch, self.space.n_ids, self.window)
+            codes = ids - np.array([part.start for part in space.categorical])
+            before = chosen_before(batch, space.n_ids, self.window)
             event = np.repeat(np.arange(batch.n_events), np.diff(batch.source.display_offsets))
-            columns = sparse.hstack([codes.astype(np.float32), before[event]], format="csr")
-            types = ["c"] * codes.shape[1] + ["q"] * self.space.n_ids
-            more = {"feature_types": types, "enable_categorical": True}
-        matrix: DMatrix = _xgboost().DMatrix(columns, nthread=1, **more, **labels)
+            blocks = [codes.astype(np.float32), before[event], _every_entry(numbers)]
+            columns = sparse.hstack(blocks, format="csr")
+            types = ["c"] * codes.shape[1] + ["q"] * (space.n_ids + numbers.shape[1])
+        matrix: DMatrix = _xgboost().DMatrix(
+            columns, nthread=1, feature_types=types, enable_categorical=True, **labels
+        )
         return matrix
 
     def _scores(self, batch: BatchTensors) -> Float64Array:
         return _margins(self.booster, self._matrix(batch))
 
     def _arrays(self) -> Arrays:
-        return {"booster": np.frombuffer(self.booster.save_raw("ubj"), dtype=np.uint8).copy()}
+        booster = np.frombuffer(self.booster.save_raw("ubj"), dtype=np.uint8).copy()
+        return {"booster": booster} | self.fields.arrays()
 
     def _restore(self, arrays: Arrays) -> None:
+        assert self.space is not None
+        self.fields = FieldColumns.restore(self.space, arrays)
         self.booster = _xgboost().Booster({"nthread": 1})
         self.booster.load_model(bytearray(arrays["booster"].tobytes()))
 
@@ -257,22 +280,6 @@ def softmax_gradient(
     return p - label, np.maximum(p * (1 - p), 1e-6)
 
 
-def chosen_before(batch: BatchTensors, n_ids: int, window: int) -> sparse.csr_matrix:
-    """How often each id is in the last `window` choices before each event, shape (n_events,
-    n_ids)."""
-    expanded = prefixes(batch.token_offsets, window)
-    ids = batch.tokens.ids.numpy()
-    tokens = sparse.csr_matrix(
-        (np.ones(len(ids), dtype=np.float32), ids, batch.tokens.offsets.numpy()),
-        shape=(batch.tokens.n_bags, n_ids),
-    )
-    ones = np.ones(len(expanded.rows), dtype=np.float32)
-    starts = np.zeros(batch.n_events + 1, dtype=np.int64)
-    starts[batch.later_events.numpy() + 1] = np.diff(expanded.offsets.numpy())
-    shape = (batch.n_events, batch.tokens.n_bags)
-    return sparse.csr_matrix((ones, expanded.rows.numpy(), np.cumsum(starts)), shape=shape) @ tokens
-
-
 def shuffled_within_sets(encoded: EncodedSessions, seed: int) -> EncodedSessions:
     """The same sessions with the candidates of each display set in a random order."""
     sizes = np.diff(encoded.display_offsets)
@@ -284,6 +291,13 @@ def shuffled_within_sets(encoded: EncodedSessions, seed: int) -> EncodedSessions
     moved = place[starts + np.maximum(encoded.choices, 0)] - starts
     choices = np.where(encoded.choices >= 0, moved, -1).astype(np.int32)
     return replace(encoded, choices=choices, ids=encoded.ids[order], numbers=encoded.numbers[order])
+
+
+def _every_entry(dense: np.ndarray) -> sparse.csr_matrix:
+    """The rows as sparse ones that keep zeros: what is left out is missing to the library."""
+    n, width = dense.shape
+    columns = np.tile(np.arange(width), n)
+    return sparse.csr_matrix((dense.ravel(), columns, np.arange(n + 1) * width), shape=(n, width))
 
 
 def _margins(booster: Booster, data: DMatrix) -> Float64Array:

@@ -11,10 +11,10 @@ import torch
 
 pytest.importorskip("xgboost", reason="needs the extra 'baselines'")
 
+from fastgaum.baselines.field_columns import chosen_before
 from fastgaum.baselines.xgboost_trees import (
     XgboostRank,
     XgboostSoftmax,
-    chosen_before,
     shuffled_within_sets,
     softmax_gradient,
 )

@@ -1,0 +1,227 @@
+"""Declared fields and the place as plain columns, for models that have no table of ids.
+
+A field of few values is a code, which a tree takes as its own category and a linear model as
+one column a value. Of a field of many values, columns say what the training split says of the
+value: the six numbers that `bags` says of an item. So a value that is displayed seldom is shrunk to
+the mean of all. What a candidate shares with the session's last choices is a count for each
+field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from fastgaum.baselines.base import Arrays
+from fastgaum.features.encoder import item_numbers, totals_of
+from fastgaum.features.sessions import EncodedSessions
+from fastgaum.features.space import CategoricalField, FeatureSpace
+from fastgaum.kernels.candidate_counts import TrainingTotals
+from fastgaum.logs.log import FloatArray, IntArray, ItemCounts
+from fastgaum.nets.sequences import prefixes
+from fastgaum.nets.tensors import BatchTensors
+
+FEW_VALUES = 64
+"""a field of more values is read by what training says of them"""
+N_FOLDS = 10
+"""folds of training users: a fold's candidates read the counts of the other folds"""
+Keys = npt.NDArray[np.int64]
+"""what training is counted by, (n_candidates,)"""
+
+
+@dataclass(frozen=True)
+class KeyCounts:
+    """What the training split says of each key."""
+
+    keys: Keys
+    """ascending, (n_keys,)"""
+    counts: ItemCounts
+    """of each key"""
+
+    @classmethod
+    def of(cls, keys: Keys, train: EncodedSessions) -> Self:
+        """Count the training candidates by their keys."""
+        unique, groups = np.unique(keys, return_inverse=True)
+        return cls(unique, ItemCounts(*_totals(groups, len(unique), train)))
+
+    def totals(self, keys: Keys) -> TrainingTotals:
+        """What training says of the candidates' keys; zeros for an unknown one."""
+        rows = np.searchsorted(self.keys, keys)
+        known = self.keys[np.minimum(rows, len(self.keys) - 1)] == keys
+        return totals_of(self.counts, np.where(known, rows, -1).astype(np.int32))
+
+
+@dataclass(frozen=True)
+class FieldColumns:
+    """What a model without a table of ids reads of the declared fields and of the place."""
+
+    space: FeatureSpace
+    counts: tuple[KeyCounts, ...]
+    """of each family of keys, in the order of `_keys`"""
+
+    @classmethod
+    def fit(cls, space: FeatureSpace, train: EncodedSessions) -> Self:
+        """Count the training split."""
+        keys = cls(space, ())._keys(train.ids)
+        return cls(space, tuple(KeyCounts.of(one, train) for one in keys))
+
+    @property
+    def any(self) -> bool:
+        """Whether the log has a declared field of categories or a real order."""
+        return len(self.space.categorical) > 1
+
+    def places(self, ids: IntArray) -> FloatArray:
+        """The candidates' places, (n_candidates, 1); no column where the order is not real."""
+        columns = [
+            # a place beyond those of training is the one after the last
+            np.where(codes < 0, n_values, codes)
+            for part, codes, n_values in self._coded(ids)
+            if part.source == "position"
+        ]
+        return _stacked(columns, len(ids))
+
+    def codes(self, ids: IntArray) -> FloatArray:
+        """Codes of the fields of few values, NaN for an unknown one, (n_candidates, n_fields)."""
+        columns = [
+            np.where(codes < 0, np.nan, codes)
+            for part, codes, n_values in self._coded(ids)
+            if n_values <= FEW_VALUES and part.source != "position"
+        ]
+        return _stacked(columns, len(ids))
+
+    def indicators(self, ids: IntArray) -> FloatArray:
+        """A column of each value of the fields of few values, the place among them: 1 where the
+        candidate has it, (n_candidates, ·)."""
+        columns = [
+            (codes == value)
+            for _, codes, n_values in self._coded(ids)
+            if n_values <= FEW_VALUES
+            for value in range(n_values)
+        ]
+        return _stacked(columns, len(ids))
+
+    def numbers(
+        self, batch: BatchTensors, window: int, train: EncodedSessions | None = None
+    ) -> FloatArray:
+        """What training says of keys, and how often each field's value is among the last `window`
+        choices, (n_candidates, ·).
+
+        `train`: the batch holds all sessions of the training split, these. Then no candidate reads
+        what its own fold of users, and so its own user, said."""
+        keys = self._keys(batch.source.ids)
+        totals = (
+            [one.totals(key) for one, key in zip(self.counts, keys, strict=True)]
+            if train is None
+            else [_of_other_folds(key, train) for key in keys]
+        )
+        of_keys = [item_numbers(one, self.space.prior_rate) for one in totals]
+        columns = np.column_stack([*of_keys, self._shared(batch, window)])
+        return columns.astype(np.float32, copy=False)
+
+    def arrays(self) -> Arrays:
+        """What `restore` needs beside the space."""
+        return {
+            f"fields.{at}.{name}": values
+            for at, one in enumerate(self.counts)
+            for name, values in zip(
+                ("keys", "displays", "choices", "expected"),
+                (one.keys, one.counts.displays, one.counts.choices, one.counts.expected),
+                strict=True,
+            )
+        }
+
+    @classmethod
+    def restore(cls, space: FeatureSpace, arrays: Arrays) -> Self:
+        """The columns that `arrays` described. Raises ValueError where arrays do not belong
+        together."""
+        counts = []
+        for at in range(len(cls(space, ())._keys(np.zeros((0, len(space.categorical)), np.int32)))):
+            keys, *totals = (
+                arrays[f"fields.{at}.{name}"]
+                for name in ("keys", "displays", "choices", "expected")
+            )
+            if not len(keys) or any(one.shape != keys.shape for one in totals):
+                raise ValueError("counts of a field do not fit its values")
+            counts.append(KeyCounts(keys, ItemCounts(*totals)))
+        return cls(space, tuple(counts))
+
+    def _keys(self, ids: IntArray) -> list[Keys]:
+        """Each family of keys that training is counted by: fields of many values."""
+        return [
+            codes.astype(np.int64)
+            for _, codes, n_values in self._coded(ids)
+            if n_values > FEW_VALUES
+        ]
+
+    def _coded(self, ids: IntArray) -> list[tuple[CategoricalField, IntArray, int]]:
+        """Each declared field and the place: the candidates' codes in it, -1 for an unknown value,
+        and how many values it has."""
+        return [
+            (part, ids[:, column] - np.int32(part.start + 1), len(part.values))
+            for column, part in enumerate(self.space.categorical)
+            if part.source != "item"
+        ]
+
+    def _shared(self, batch: BatchTensors, window: int) -> FloatArray:
+        """How often each declared field's value is among the session's last choices."""
+        fields = [
+            column
+            for column, part in enumerate(self.space.categorical)
+            if part.source.endswith("_field")
+        ]
+        ids = batch.source.ids
+        if not fields:
+            return np.empty((len(ids), 0), np.float32)
+        before = chosen_before(batch, self.space.n_ids, window)
+        event = np.repeat(np.arange(batch.n_events), np.diff(batch.source.display_offsets))
+        counts = [np.asarray(before[event, ids[:, column]]).ravel() for column in fields]
+        return _stacked(counts, len(ids))
+
+
+def chosen_before(batch: BatchTensors, n_ids: int, window: int) -> sparse.csr_matrix:
+    """How often each id is in the last `window` choices before each event, shape (n_events,
+    n_ids)."""
+    expanded = prefixes(batch.token_offsets, window)
+    ids = batch.tokens.ids.numpy()
+    tokens = sparse.csr_matrix(
+        (np.ones(len(ids), dtype=np.float32), ids, batch.tokens.offsets.numpy()),
+        shape=(batch.tokens.n_bags, n_ids),
+    )
+    ones = np.ones(len(expanded.rows), dtype=np.float32)
+    starts = np.zeros(batch.n_events + 1, dtype=np.int64)
+    starts[batch.later_events.numpy() + 1] = np.diff(expanded.offsets.numpy())
+    shape = (batch.n_events, batch.tokens.n_bags)
+    return sparse.csr_matrix((ones, expanded.rows.numpy(), np.cumsum(starts)), shape=shape) @ tokens
+
+
+def _totals(groups: npt.NDArray[np.integer], n: int, train: EncodedSessions) -> TrainingTotals:
+    """Displays, choices and expected choices of training candidates by their groups."""
+    sizes = np.diff(train.display_offsets)
+    return TrainingTotals(
+        np.bincount(groups, minlength=n),
+        np.bincount(groups[train.chosen_candidates], minlength=n),
+        np.bincount(groups, np.repeat(1 / sizes, sizes), n),
+    )
+
+
+def _of_other_folds(keys: Keys, train: EncodedSessions) -> TrainingTotals:
+    """What the other folds of users say of each training candidate's key."""
+    fold = np.unique(train.users, return_inverse=True)[1] % N_FOLDS
+    of_event = np.repeat(fold, np.diff(train.session_offsets))
+    of_candidate = np.repeat(of_event, np.diff(train.display_offsets))
+    unique, groups = np.unique(keys, return_inverse=True)
+    pairs, pair_groups = np.unique(groups * N_FOLDS + of_candidate, return_inverse=True)
+    every, own = _totals(groups, len(unique), train), _totals(pair_groups, len(pairs), train)
+    displays, choices, expected = (
+        total[groups] - less[pair_groups] for total, less in zip(every, own, strict=True)
+    )
+    # not below 0 by rounding
+    return TrainingTotals(displays, choices, np.maximum(expected, 0.0))
+
+
+def _stacked(columns: list[npt.NDArray[np.generic]], n: int) -> FloatArray:
+    stacked = np.column_stack(columns) if columns else np.empty((n, 0))
+    return stacked.astype(np.float32)

@@ -1,0 +1,112 @@
+"""Synthetic logs whose choices a declared field or the place decides, and what knows the truth
+about them.
+
+Items are drawn from so many that a test item was hardly ever displayed before: what is learned of
+an item by itself is of no use."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from fastgaum.baselines.base import Baseline
+from fastgaum.logs.log import SessionLog
+from fastgaum.metrics.precision import precision_at_k
+
+N_ITEMS, N_SHOWN, N_SESSIONS = 12_000, 5, 1600
+
+
+@dataclass(frozen=True)
+class DecidingLog:
+    """A log, and the utilities that its choices were drawn from."""
+
+    log: SessionLog
+    utility: np.ndarray
+    """of each candidate, shape (n_candidates,)"""
+
+    def gap(self, model: Baseline) -> float:
+        """How far the fitted model's prec@1 on the test split is below the truth's, in points."""
+        encoded = model._encoded(self.log, "test")
+        test = np.repeat(self.log.split[self.log.session_of_event] == 2, N_SHOWN)
+        ours, best = (
+            100 * precision_at_k(scores, encoded.display_offsets, encoded.choices, 1).mean()
+            for scores in (model._all_scores(encoded), self.utility[test])
+        )
+        return float(best - ours)
+
+
+def category_of_candidate() -> DecidingLog:
+    """Eleven kinds of candidate, far apart, in no order."""
+    return _of_category("kind", _kinds(11), by_item=False)
+
+
+def category_of_item() -> DecidingLog:
+    """Eleven kinds of item."""
+    return _of_category("kind", _kinds(11), by_item=True)
+
+
+def category_of_many_values() -> DecidingLog:
+    """Three hundred kinds of candidate, some liked and the others not."""
+    return _of_category("kind", 4.0 * (_kinds(300) > 0), by_item=False)
+
+
+def place() -> DecidingLog:
+    """The places alone: neither the first nor the last is the best."""
+    return _drawn(_empty(), np.tile([1.0, 4.0, 0.0, 2.5, -1.0], N_SESSIONS * 2), ordered=True)
+
+
+def place_and_category() -> DecidingLog:
+    """What is displayed first is looked at more, and a category decides among what is looked at."""
+    of_place = np.tile(-0.7 * np.arange(N_SHOWN), N_SESSIONS * 2)
+    return _of_category("kind", _kinds(11), by_item=False, more=of_place)
+
+
+def _kinds(n: int) -> np.ndarray:
+    """Utilities in no order."""
+    return np.random.default_rng(5).permutation(np.linspace(-6.0, 6.0, n))
+
+
+def _of_category(
+    name: str, utilities: np.ndarray, *, by_item: bool, more: np.ndarray | None = None
+) -> DecidingLog:
+    log, rng = _empty(), np.random.default_rng(1)
+    n_rows = log.n_items if by_item else log.n_candidates
+    codes = rng.integers(0, len(utilities), n_rows).astype(np.int32)
+    fields = {name: codes}
+    values = pl.Series([f"v{code}" for code in range(len(utilities))])
+    log = dataclasses.replace(
+        log,
+        item_fields=fields if by_item else {},
+        candidate_fields={} if by_item else fields,
+        categories={name: values},
+    )
+    utility = utilities[codes[log.items] if by_item else codes]
+    return _drawn(log, utility if more is None else utility + more, ordered=more is not None)
+
+
+def _empty() -> SessionLog:
+    """Sessions of two events, half of them training; nothing is chosen yet."""
+    rng = np.random.default_rng(0)
+    n_events = N_SESSIONS * 2
+    items = np.concatenate([rng.choice(N_ITEMS, N_SHOWN, replace=False) for _ in range(n_events)])
+    return SessionLog(
+        session_offsets=np.arange(0, n_events + 1, 2, dtype=np.int32),
+        display_offsets=np.arange(0, n_events * N_SHOWN + 1, N_SHOWN, dtype=np.int32),
+        items=items.astype(np.int32),
+        choices=np.zeros(n_events, np.int32),
+        split=np.tile(np.array([0, 0, 1, 2], np.int8), N_SESSIONS // 4),
+        users=np.arange(N_SESSIONS, dtype=np.int32),
+        session_ids=pl.Series([f"s{i}" for i in range(N_SESSIONS)]),
+        event_ids=pl.Series([str(i) for i in range(n_events)]),
+        item_ids=pl.Series([f"i{i}" for i in range(N_ITEMS)]),
+    )
+
+
+def _drawn(log: SessionLog, utility: np.ndarray, *, ordered: bool) -> DecidingLog:
+    """The log with choices by the softmax of the utilities."""
+    noise = np.random.default_rng(2).gumbel(size=len(utility))
+    choices = (utility + noise).reshape(-1, N_SHOWN).argmax(1).astype(np.int32)
+    return DecidingLog(dataclasses.replace(log, choices=choices, ordered=ordered), utility)
