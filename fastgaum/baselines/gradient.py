@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,14 +16,21 @@ import torch
 from torch import Tensor, nn
 
 from fastgaum.baselines.base import Arrays, Baseline, Float64Array, Rows, validation_prec1
+from fastgaum.baselines.field_columns import FEW_VALUES
 from fastgaum.config import Count, CountFromOne, NotNegative, Positive, Probability
 from fastgaum.errors import NumericsError, StepRefusedError
 from fastgaum.features.batches import batches
 from fastgaum.features.sessions import EncodedSessions
+from fastgaum.features.space import FeatureSpace
 from fastgaum.game.guard import Guard
+from fastgaum.nets.bags import bag_sum
 from fastgaum.nets.networks import IdDropout
 from fastgaum.nets.segments import segment_logsumexp
 from fastgaum.nets.tensors import Bags, BatchTensors, to_tensors
+
+RATE_OF_FEW = 0.05
+"""id dropout of a field of few values at most"""
+SPEED_OF_FEW = 10.0
 
 
 @dataclass(eq=False)
@@ -31,7 +39,8 @@ class GradientBaseline(Baseline):
     choice model.
 
     Every id may be replaced by its field's unknown row in training (id dropout), so that unknown
-    items are trained."""
+    items are trained. Ids of fields of few values, each seen often, are dropped seldom: what is
+    dropped often has too small a weight."""
 
     epochs: CountFromOne = 60
     """at most so many epochs"""
@@ -70,7 +79,7 @@ class GradientBaseline(Baseline):
         steps = _Steps(
             self,
             self.network,
-            IdDropout(torch.from_numpy(self.space.unknown_of_id), self.id_dropout),
+            dropouts(self.space, self.id_dropout),
         )
         guard = Guard(steps, self.network, self, train, self.session_name)
         order = np.random.default_rng(self.seed)
@@ -156,8 +165,10 @@ class GradientBaseline(Baseline):
 class _Steps:
     """AdamW steps of one fit; a step that is refused moves nothing."""
 
-    def __init__(self, model: GradientBaseline, network: nn.Module, drop: IdDropout) -> None:
-        self.model, self.network, self.drop = model, network, drop
+    def __init__(
+        self, model: GradientBaseline, network: nn.Module, drops: Sequence[IdDropout]
+    ) -> None:
+        self.model, self.network, self.drops = model, network, drops
         self.optimiser = torch.optim.AdamW(
             network.parameters(), lr=model.lr, weight_decay=model.weight_decay, fused=True
         )
@@ -170,8 +181,11 @@ class _Steps:
     def __call__(self, batch: BatchTensors) -> float:
         """One step; returns the mean loss. Raises StepRefusedError for a loss or a gradient that is
         not finite."""
-        drop = self.drop
-        dropped = replace(batch, candidates=drop(batch.candidates), tokens=drop(batch.tokens))
+        dropped = batch
+        for drop in self.drops:
+            dropped = replace(
+                dropped, candidates=drop(dropped.candidates), tokens=drop(dropped.tokens)
+            )
         mean = self.model._losses(self.network(dropped), batch).mean()
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(mean)
@@ -194,6 +208,45 @@ class _Steps:
         if self.model.clip < norm < math.inf:
             torch._foreach_mul_(gradients, self.model.clip / (norm + 1e-6))
         return norm
+
+
+class FieldWeights(nn.Module):
+    """A weight of each value of the fields of few values; they learn `SPEED_OF_FEW` times as fast
+    as other weights, since each is seen so often that it is known sooner than the fit of the items
+    has to stop. Nothing where there is no such field."""
+
+    few: Tensor
+
+    def __init__(self, space: FeatureSpace) -> None:
+        super().__init__()
+        few = torch.from_numpy(ids_of_few(space))
+        self.weights = nn.Parameter(torch.zeros(space.n_ids, 1)) if few.any() else None
+        self.register_buffer("few", few.float(), persistent=False)
+
+    def add_to(self, scores: Tensor, bags: Bags) -> Tensor:
+        """The scores and the sum of the weights of each bag, (n_bags,)."""
+        if self.weights is None:
+            return scores
+        speed = SPEED_OF_FEW * self.few[bags.ids.long()]
+        return scores + bag_sum(self.weights, bags.ids, bags.offsets, speed).squeeze(1)
+
+
+def ids_of_few(space: FeatureSpace) -> np.ndarray:
+    """Whether each id is of a field of few values, bool, (n_ids,)."""
+    few = np.zeros(space.n_ids, dtype=bool)
+    for part in space.categorical[1:]:
+        few[part.start : part.stop] = len(part.values) <= FEW_VALUES
+    return few
+
+
+def dropouts(space: FeatureSpace, rate: float) -> list[IdDropout]:
+    """What drops ids of a space in training: first those of items and of fields of many values,
+    then those of fields of few."""
+    own, few = np.arange(space.n_ids, dtype=np.int32), ids_of_few(space)
+    drops = [(np.where(few, own, space.unknown_of_id), rate)]
+    if few.any():
+        drops.append((np.where(few, space.unknown_of_id, own), min(rate, RATE_OF_FEW)))
+    return [IdDropout(torch.from_numpy(unknown), of_ids) for unknown, of_ids in drops]
 
 
 def choice_losses(scores: Tensor, batch: BatchTensors, outside: bool) -> Tensor:

@@ -13,8 +13,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from fastgaum.baselines.gradient import GradientBaseline
+from fastgaum.baselines.gradient import FieldWeights, GradientBaseline
 from fastgaum.config import Probability
+from fastgaum.features.space import FeatureSpace
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.tensors import BatchTensors
 
@@ -31,14 +32,15 @@ class ConditionalLogit(GradientBaseline):
 
     def _network(self) -> nn.Module:
         assert self.space is not None
-        return _Linear(self.space.n_ids, self.space.n_numbers)
+        return _Linear(self.space)
 
 
 class _Linear(nn.Module):
-    def __init__(self, n_ids: int, n_numbers: int) -> None:
+    def __init__(self, space: FeatureSpace) -> None:
         super().__init__()
-        self.weights = BagLinear(n_ids, n_numbers, 1, 0, init_std=0.0)
+        self.weights = BagLinear(space.n_ids, space.n_numbers, 1, 0, init_std=0.0)
+        self.of_fields = FieldWeights(space)
 
     def forward(self, batch: BatchTensors) -> Tensor:
         scores: Tensor = self.weights(batch.candidates).squeeze(1)
-        return scores
+        return self.of_fields.add_to(scores, batch.candidates)

@@ -34,6 +34,17 @@ BASELINES: dict[str, str] = {
 }
 """file and class of each baseline, imported when it is used: one that needs an extra does not stand
 in others' way"""
+WITHOUT_FIELDS: dict[str, str] = {
+    "random": "a floor: every candidate ties",
+    "click-rate": "a floor: counts of the item alone",
+    "click-count": "a floor: counts of the item alone",
+    "iknn": "it knows which items one user chose, and has no input for what an item is",
+    "s-rnn": "it predicts the next item of the catalogue, whose only input is the items before",
+    "scknnc": "it knows which sessions chose an item, and has no input for what an item is",
+    "scknnv": "it knows which sessions chose an item, and has no input for what an item is",
+}
+"""baselines that cannot read declared fields, the place and the context of an event, and why; every
+other one reads them"""
 GRID_PRESETS = ("paper-pw", "paper-lstm", "report", "fastgaum")
 """presets that are rows of the table; the others are for logs of another size"""
 MODELS = (*BASELINES, *GRID_PRESETS)

@@ -14,9 +14,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fastgaum.baselines.gradient import item_ids, last_choices, logistic_nll, mean_of_choices
+from fastgaum.baselines.gradient import (
+    FieldWeights,
+    item_ids,
+    last_choices,
+    logistic_nll,
+    mean_of_choices,
+)
 from fastgaum.baselines.grid_search import GridNetworkBaseline
 from fastgaum.config import CountFromOne, NotNegative, Positive, Probability, Width, Widths
+from fastgaum.features.space import FeatureSpace
 from fastgaum.nets.bags import BagLinear, BagSizes
 from fastgaum.nets.networks import Scorer
 from fastgaum.nets.tensors import BatchTensors
@@ -44,7 +51,7 @@ class WideDeep(GridNetworkBaseline):
 
     def _network(self) -> nn.Module:
         assert self.space is not None
-        return _Network(self.space.n_ids, self.space.n_numbers, self)
+        return _Network(self.space, self)
 
 
 @dataclass(eq=False)
@@ -73,9 +80,11 @@ class WideDeepCcf(WideDeep):
 
 
 class _Network(nn.Module):
-    def __init__(self, n_ids: int, n_numbers: int, settings: WideDeep) -> None:
+    def __init__(self, space: FeatureSpace, settings: WideDeep) -> None:
         super().__init__()
+        n_ids, n_numbers = space.n_ids, space.n_numbers
         self.wide = BagLinear(n_ids, n_numbers, 1, 0, init_std=0.0)
+        self.of_fields = FieldWeights(space)
         self.crosses = nn.Parameter(torch.zeros(settings.crosses))
         self.user = BagLinear(n_ids, n_numbers, settings.dim, 0, init_std=0.1)
         self.deep = Scorer(
@@ -91,7 +100,7 @@ class _Network(nn.Module):
         users = mean_of_choices(self.user(batch.tokens), batch)
         scores: Tensor = self.deep(batch.candidates, users, batch.display_offsets)
         wide: Tensor = self.wide(batch.candidates).squeeze(1) + self._crossed(batch)
-        return scores + wide
+        return self.of_fields.add_to(scores + wide, batch.candidates)
 
     def _crossed(self, batch: BatchTensors) -> Tensor:
         """Weight of each candidate's cross with the last choice, 0 before the first choice, shape

@@ -16,7 +16,7 @@ from fastgaum.baselines.base import Baseline
 from fastgaum.logs.log import SessionLog
 from fastgaum.metrics.precision import precision_at_k
 
-N_ITEMS, N_SHOWN, N_SESSIONS = 12_000, 5, 1600
+N_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -38,30 +38,32 @@ class DecidingLog:
         return float(best - ours)
 
 
-def category_of_candidate() -> DecidingLog:
+def category_of_candidate(n_sessions: int = 1600) -> DecidingLog:
     """Eleven kinds of candidate, far apart, in no order."""
-    return _of_category("kind", _kinds(11), by_item=False)
+    return _of_category(n_sessions, _kinds(11), by_item=False)
 
 
-def category_of_item() -> DecidingLog:
+def category_of_item(n_sessions: int = 1600) -> DecidingLog:
     """Eleven kinds of item."""
-    return _of_category("kind", _kinds(11), by_item=True)
+    return _of_category(n_sessions, _kinds(11), by_item=True)
 
 
-def category_of_many_values() -> DecidingLog:
+def category_of_many_values(n_sessions: int = 1600) -> DecidingLog:
     """Three hundred kinds of candidate, some liked and the others not."""
-    return _of_category("kind", 4.0 * (_kinds(300) > 0), by_item=False)
+    return _of_category(n_sessions, 4.0 * (_kinds(300) > 0), by_item=False)
 
 
-def place() -> DecidingLog:
+def place(n_sessions: int = 1600) -> DecidingLog:
     """The places alone: neither the first nor the last is the best."""
-    return _drawn(_empty(), np.tile([1.0, 4.0, 0.0, 2.5, -1.0], N_SESSIONS * 2), ordered=True)
+    return _drawn(
+        _empty(n_sessions), np.tile([1.0, 4.0, 0.0, 2.5, -1.0], n_sessions * 2), ordered=True
+    )
 
 
-def place_and_category() -> DecidingLog:
+def place_and_category(n_sessions: int = 1600) -> DecidingLog:
     """What is displayed first is looked at more, and a category decides among what is looked at."""
-    of_place = np.tile(-0.7 * np.arange(N_SHOWN), N_SESSIONS * 2)
-    return _of_category("kind", _kinds(11), by_item=False, more=of_place)
+    of_place = np.tile(-0.7 * np.arange(N_SHOWN), n_sessions * 2)
+    return _of_category(n_sessions, _kinds(11), by_item=False, more=of_place)
 
 
 def _kinds(n: int) -> np.ndarray:
@@ -70,38 +72,38 @@ def _kinds(n: int) -> np.ndarray:
 
 
 def _of_category(
-    name: str, utilities: np.ndarray, *, by_item: bool, more: np.ndarray | None = None
+    n_sessions: int, utilities: np.ndarray, *, by_item: bool, more: np.ndarray | None = None
 ) -> DecidingLog:
-    log, rng = _empty(), np.random.default_rng(1)
+    log, rng = _empty(n_sessions), np.random.default_rng(1)
     n_rows = log.n_items if by_item else log.n_candidates
     codes = rng.integers(0, len(utilities), n_rows).astype(np.int32)
-    fields = {name: codes}
+    fields = {"kind": codes}
     values = pl.Series([f"v{code}" for code in range(len(utilities))])
     log = dataclasses.replace(
         log,
         item_fields=fields if by_item else {},
         candidate_fields={} if by_item else fields,
-        categories={name: values},
+        categories={"kind": values},
     )
     utility = utilities[codes[log.items] if by_item else codes]
     return _drawn(log, utility if more is None else utility + more, ordered=more is not None)
 
 
-def _empty() -> SessionLog:
+def _empty(n_sessions: int) -> SessionLog:
     """Sessions of two events, half of them training; nothing is chosen yet."""
     rng = np.random.default_rng(0)
-    n_events = N_SESSIONS * 2
-    items = np.concatenate([rng.choice(N_ITEMS, N_SHOWN, replace=False) for _ in range(n_events)])
+    n_events, n_items = n_sessions * 2, n_sessions * 8
+    items = np.concatenate([rng.choice(n_items, N_SHOWN, replace=False) for _ in range(n_events)])
     return SessionLog(
         session_offsets=np.arange(0, n_events + 1, 2, dtype=np.int32),
         display_offsets=np.arange(0, n_events * N_SHOWN + 1, N_SHOWN, dtype=np.int32),
         items=items.astype(np.int32),
         choices=np.zeros(n_events, np.int32),
-        split=np.tile(np.array([0, 0, 1, 2], np.int8), N_SESSIONS // 4),
-        users=np.arange(N_SESSIONS, dtype=np.int32),
-        session_ids=pl.Series([f"s{i}" for i in range(N_SESSIONS)]),
+        split=np.tile(np.array([0, 0, 1, 2], np.int8), n_sessions // 4),
+        users=np.arange(n_sessions, dtype=np.int32),
+        session_ids=pl.Series([f"s{i}" for i in range(n_sessions)]),
         event_ids=pl.Series([str(i) for i in range(n_events)]),
-        item_ids=pl.Series([f"i{i}" for i in range(N_ITEMS)]),
+        item_ids=pl.Series([f"i{i}" for i in range(n_items)]),
     )
 
 
