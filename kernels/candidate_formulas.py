@@ -314,6 +314,22 @@ def slate_numbers(
 
 
 @jit
+def slate_context_numbers(
+    first: int, last: int, slates: Slates, of_context: Array, columns: Array, out: Array
+) -> None:
+    """Write `is_same` of each displayed place and context field.
+
+    of_context: item row of the users' events, (n, n_fields); columns: where each field's number is
+    written, (n_fields,)."""
+    rows = slates.rows
+    for user in range(first, last):
+        for place in range(rows.shape[1]):
+            for field in range(len(columns)):
+                same = is_same(rows[user, place, 0], of_context[user, field])
+                out[user, place, columns[field]] = same
+
+
+@jit
 def slate_relations(
     first: int,
     last: int,

@@ -15,6 +15,7 @@ import numpy as np
 
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Observation, Policy, Transition
+from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.world import NO_ITEM, FloatArray, IntArray, Past, Population, World
 
@@ -27,7 +28,18 @@ class TransferPolicy(Policy):
     """
 
     def __init__(self, policy: Policy, own: World, other: World) -> None:
-        """Take the policy, its world, and the one that it is to play in."""
+        """Take the policy, its world, and the one that it is to play in.
+
+        Raises:
+            ConfigError: the own world reads the context of events, which users of another world do
+                not have.
+        """
+        if isinstance(own, LearnedWorld) and own.context is not None:
+            raise ConfigError(
+                f"{policy.name} reads states of a model with context fields "
+                f"({', '.join(own.context.space.context_holds)}), which the users of another world "
+                "do not have: train its model without them"
+            )
         self.policy, self.own = policy, own
         self.name = policy.name
         self.own_of = item_map(own, other)

@@ -24,6 +24,7 @@ from fastgaum.errors import ConfigError
 from fastgaum.features.encoder import (
     LOG_VIEWS,
     N_RESERVED,
+    SAME_AS,
     item_numbers,
     log_views,
     number_columns,
@@ -85,15 +86,10 @@ class Catalogue:
         says what their fields are.
 
         Raises:
-            ConfigError: the space has fields or view counts and no log is given, it has context, or
-                a further item is none.
+            ConfigError: the space has fields or view counts and no log is given, or a further item
+                is none.
             FeatureMismatchError: the log's fields are not the training log's.
         """
-        if space.context_holds:
-            raise ConfigError(
-                f"the model reads the context fields {', '.join(space.context_holds)}, worlds do "
-                "not know the context of an event yet: train a model without them"
-            )
         if log is None and (space.field_names or space.protocol == "views"):
             what = [*space.field_names, *(["view counts"] if space.protocol == "views" else [])]
             raise ConfigError(
@@ -101,6 +97,7 @@ class Catalogue:
                 "that has them (log=…)"
             )
         names, item_ids = space.number_names, space.categorical[0].values
+        of_events = (*SESSION_NUMBERS, *(SAME_AS + name for name in space.fields_of_items))
         n_trained = len(item_ids)
         if further is not None:
             item_ids = pl.concat([item_ids, further.cast(pl.String).alias(item_ids.name)])
@@ -116,7 +113,7 @@ class Catalogue:
         for column, name in enumerate(names):
             if name in TRAINING_NUMBERS:
                 fixed[:, column] = of_training[:, TRAINING_NUMBERS.index(name)]
-            elif name not in SESSION_NUMBERS and name not in RELATION_NUMBERS:
+            elif name not in of_events and name not in RELATION_NUMBERS:
                 assert fields is not None
                 fixed[:, column] = fields.log_views() if name == LOG_VIEWS else fields.numbers(name)
         ids = np.zeros((len(fixed), len(space.categorical)), np.int32)
@@ -268,16 +265,23 @@ class SessionCounts:
 
     Attributes:
         users: the users' tables.
+        context_items: item of each of the context's fields of items, -1 for none, shape (n, ·);
+            `UserContexts` writes them.
     """
 
     def __init__(self, catalogue: Catalogue, n: int) -> None:
         self.space, self.n = catalogue.space, n
+        fields = self.space.fields_of_items
+        self.context_items: IntArray = np.full((n, len(fields)), -1, np.int32)
         names, self.n_trained = self.space.number_names, catalogue.n_trained
         session_columns = number_columns(SESSION_NUMBERS, names)
         self.items = kernels.ItemNumbers(
             catalogue.fixed, session_columns, self.space.least, self.space.most
         )
         self.relation_columns = number_columns(RELATION_NUMBERS, names)
+        same = (SAME_AS + name for name in fields)
+        # protocol identity has none of them
+        self.same_columns = number_columns([name for name in same if name in names], names)
         self.varying = varying_columns(names, self.space.set_context)
         self.counting = bool((session_columns >= 0).any() or (self.relation_columns >= 0).any())
         n = n if self.counting else 0
@@ -302,6 +306,7 @@ class SessionCounts:
         """The same counts of users first to last − 1 alone."""
         part = copy(self)
         part.users = counting.UserTables(*(values[first:last] for values in self.users))
+        part.context_items = self.context_items[first:last]
         return part
 
     def make_room(self, k: int) -> None:
@@ -342,6 +347,10 @@ class SessionCounts:
             return
         slates = kernels.Slates(rows, set_size)
         kernels.slate_numbers(first, last, slates, self.users, self.items, numbers)
+        if len(self.same_columns):
+            kernels.slate_context_numbers(
+                first, last, slates, self.context_items, self.same_columns, numbers
+            )
         if space.relations is not None:
             kernels.slate_relations(
                 first, last, slates, self.users, space.relations, self.relation_columns, numbers

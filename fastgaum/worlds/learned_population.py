@@ -18,6 +18,7 @@ from fastgaum.errors import ConfigError
 from fastgaum.kernels import slates as kernels
 from fastgaum.nets.regularisers import L2, ChoiceDistribution, Shannon, Tsallis
 from fastgaum.worlds.catalogue import SessionCounts
+from fastgaum.worlds.context import EncodedContext, UserContexts
 from fastgaum.worlds.user_networks import (
     FoldedRecurrent,
     RecurrentHistories,
@@ -53,7 +54,18 @@ class LearnedPopulation(Population):
             if isinstance(world.history, FoldedRecurrent)
             else ReplayedHistories(world.history, world.catalogue, n)
         )
-        self._seen = self.encoder.states.view()
+        self.contexts: UserContexts | None = None
+        self._states = self.encoder.states
+        if world.context is not None:
+            self.contexts = UserContexts(
+                world.context,
+                world.logged_contexts,
+                world.starts is not None,
+                self.encoder.states,
+                self.session_counts.context_items,
+            )
+            self._states = self.contexts.states
+        self._seen = self._states.view()
         self._seen.flags.writeable = False
         self._everyone = np.ones(n, bool)
         self._cuts = [(first, min(first + PART, n)) for first in range(0, n, PART)]
@@ -64,7 +76,16 @@ class LearnedPopulation(Population):
     @property
     def states(self) -> FloatArray:
         """The users' states now, shape (n, state_dim); read-only, overwritten by the next `reset`
-        or `step`."""
+        or `step`.
+
+        A model that reads the context of events has states that end with the context: the next
+        logged event's where the world has a log, else the one given last.
+
+        Raises:
+            ConfigError: the model reads context, and a user has none yet.
+        """
+        if self.contexts is not None:
+            self.contexts.require(self._everyone)
         return self._seen
 
     def reset(self, keys: KeyArray, rows: IntArray | None = None) -> None:
@@ -75,16 +96,31 @@ class LearnedPopulation(Population):
         if self.world.starts is not None:
             who = np.arange(self.n, dtype=np.int32) if rows is None else np.asarray(rows, np.int32)
             self.world.starts.play(self, who, keys)
+        if self.contexts is not None:
+            self.contexts.reset(users, keys)
 
     def step(
-        self, slates: IntArray, keys: KeyArray, active: npt.NDArray[np.bool_] | None = None
+        self,
+        slates: IntArray,
+        keys: KeyArray,
+        active: npt.NDArray[np.bool_] | None = None,
+        context: EncodedContext | None = None,
     ) -> Response:
         """Show each user a slate (n, k) and let them choose; their states move on.
 
+        Args:
+            slates: an item, or `NO_ITEM`, at each place.
+            keys: one for each user.
+            active: who takes part; None: all.
+            context: of this event, made by `LearnedWorld.context_of`; None: the one that the users
+                have, given before or from the log.
+
         Raises:
-            ConfigError: the slates are not of n users, or hold a number that is no item.
+            ConfigError: the slates are not of n users, or hold a number that is no item; or the
+                model reads context, and an active user has none.
         """
         slates = self._checked(slates)
+        self._take(context, active)
         keys = np.ascontiguousarray(keys, np.uint64)
         self.session_counts.make_room(slates.shape[1])
         b = self._buffer(slates.shape[1])
@@ -105,6 +141,8 @@ class LearnedPopulation(Population):
             self._run(step_part)
         if not self.encoder.in_parts:
             self.encoder.advance(0, self.n, who, b.chosen, b.chosen_numbers)
+        if self.contexts is not None:
+            self.contexts.move_on(who)
         return response
 
     def advance(self, active: npt.NDArray[np.bool_], chosen: IntArray, numbers: FloatArray) -> None:
@@ -120,13 +158,17 @@ class LearnedPopulation(Population):
             advance(0, self.n)
 
     def follow(
-        self, slates: IntArray, places: IntArray, active: npt.NDArray[np.bool_] | None = None
+        self,
+        slates: IntArray,
+        places: IntArray,
+        active: npt.NDArray[np.bool_] | None = None,
+        context: EncodedContext | None = None,
     ) -> None:
         """Let each user see a slate and choose as somebody else did, place (n,) or -1 for nothing;
         states move on, of those in `active`.
 
         Raises:
-            ConfigError: the slates are not of n users, or hold a number that is no item.
+            ConfigError: as `step`.
         """
         chosen = np.asarray(places)[:, None] == np.arange(slates.shape[1])
 
@@ -138,23 +180,27 @@ class LearnedPopulation(Population):
 
         own, self._distribute = self._distribute, certain
         try:
-            self.step(slates, np.zeros(self.n, np.uint64), active)
+            self.step(slates, np.zeros(self.n, np.uint64), active, context)
         finally:
             self._distribute = own
 
-    def utilities(self, pools: IntArray, k: int | None = None) -> FloatArray:
+    def utilities(
+        self, pools: IntArray, k: int | None = None, context: EncodedContext | None = None
+    ) -> FloatArray:
         """Each user's utility now of each item of a pool, (n, m) or one for all (m,); shape (n, m),
         0 at an empty place.
 
-        Each item as one of an average slate of k; with None the pool is the display set.
+        Each item as one of an average slate of k; with None the pool is the display set. `context`
+        as in `step`; the users keep it.
 
         Raises:
             ConfigError: the pools are not of n users, hold a number that is no item, or k is not
-                positive.
+                positive; or the model reads context, and a user has none.
         """
         if k is not None and k < 1:
             raise ConfigError(f"a slate has at least 1 item, got k = {k}")
         pools = self._checked(pools, any_rows=True)
+        self._take(context)
         result = np.empty((self.n, pools.shape[-1]), np.float32)
         at_once = max(1, POOL_PLACES // max(pools.shape[-1], 1))
         for first in range(0, self.n, at_once):
@@ -162,9 +208,14 @@ class LearnedPopulation(Population):
             self._pool_utilities(first, last, pools, k or 0, result)
         return result
 
-    def probabilities(self, slates: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Probability of each place of the slates (n, k), and of no click (n,); no state moves."""
+    def probabilities(
+        self, slates: IntArray, context: EncodedContext | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        """Probability of each place of the slates (n, k), and of no click (n,); no history moves.
+
+        `context` as in `step`; the users keep it."""
         slates = self._checked(slates)
+        self._take(context)
         b = self._buffer(slates.shape[1])
         if self._distribute is None:
             self._run(lambda first, last: self._score(first, last, b, slates, self._everyone))
@@ -175,6 +226,22 @@ class LearnedPopulation(Population):
 
     def _run(self, function: Callable[[int, int], None]) -> None:
         threads.run(function, self._cuts)
+
+    def _take(
+        self, context: EncodedContext | None, active: npt.NDArray[np.bool_] | None = None
+    ) -> None:
+        """Have a context of each active user, the given one or one from before."""
+        if self.contexts is None:
+            if context is not None:
+                raise ConfigError(
+                    "a context is given, and the model reads none: it was trained without context "
+                    "fields"
+                )
+            return
+        who = self._everyone if active is None else active
+        if context is not None:
+            self.contexts.give(context, who)
+        self.contexts.require(who)
 
     def _checked(self, slates: IntArray, any_rows: bool = False) -> IntArray:
         return checked_slates(slates, self.n, self.world.n_items, any_rows)
@@ -199,8 +266,7 @@ class LearnedPopulation(Population):
             first, last, slates, who, len(catalogue.ids), catalogue.n_positions, b.rows
         )
         self.session_counts.write(first, last, b.rows, b.numbers)
-        states = self.encoder.states
-        self._chooser.write(first, last, b.rows, b.numbers, states, b.scores)
+        self._chooser.write(first, last, b.rows, b.numbers, self._states, b.scores)
 
     def _move(
         self, first: int, last: int, b: _Buffers, keys: KeyArray, who: Any, response: Response
@@ -215,7 +281,7 @@ class LearnedPopulation(Population):
             kernels.Displayed(b.rows, b.numbers),
             kernels.Chosen(response.places, response.items, b.chosen, b.chosen_numbers),
         )
-        reward, states = self.world.reward, self.encoder.states
+        reward, states = self.world.reward, self._states
         if self._chooser is not reward and not reward.reads_set:
             utilities = response.utilities[:, None]
             reward.write(first, last, b.chosen, b.chosen_numbers, states, utilities)
@@ -259,7 +325,7 @@ class LearnedPopulation(Population):
             rows[:, :, 1] = np.where(shared >= 0, rank, -1)
         numbers = np.empty((n, pools.shape[-1], catalogue.space.n_numbers), np.float32)
         session_counts = self.session_counts.of_users(first, last)
-        states, scores = self.encoder.states[first:last], result[first:last]
+        states, scores = self._states[first:last], result[first:last]
 
         def write(begin: int, end: int) -> None:
             session_counts.write(begin, end, rows, numbers, k)

@@ -10,7 +10,7 @@ step. A step costs the same at any time."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, Literal, Self
 
@@ -19,7 +19,6 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import ConfigError, LogFormatError
-from fastgaum.kernels.draws import uniforms
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.logs.read import load
 from fastgaum.models.choice_model import Head
@@ -27,6 +26,7 @@ from fastgaum.models.user_model import UserModel
 from fastgaum.nets.histories import HistoryEncoder, Recurrent
 from fastgaum.nets.regularisers import Regulariser
 from fastgaum.worlds.catalogue import Catalogue, item_features
+from fastgaum.worlds.context import ContextRows, EncodedContext, LoggedContexts, drawn_sessions
 from fastgaum.worlds.learned_population import LearnedPopulation
 from fastgaum.worlds.user_networks import (
     FoldedRecurrent,
@@ -43,8 +43,6 @@ from fastgaum.worlds.world import (
 )
 
 Starts = Literal["empty", "logged"]
-_SESSION, _LENGTH = np.uint64(1), np.uint64(2)
-"""streams of a reset's key"""
 
 
 class LearnedWorld(World):
@@ -73,12 +71,12 @@ class LearnedWorld(World):
             model: a fitted model; `UserModel.load(run)` reads one.
             head: "generator", or "reward" for its best response; None = the generator where the
                 model has one.
-            log: what fields are read from, and logged starts; needed if the model reads fields, or
-                for `starts="logged"`.
+            log: what fields are read from, logged starts, and the contexts that users have if no
+                step is given one; needed if the model reads fields, or for `starts="logged"`.
             starts: "empty": users have chosen nothing yet. "logged": each begins after a prefix of
                 a logged session, both drawn by the key that `reset` gets: a session of `split`,
                 then how many of its events, 0 to all but one.
-            split: the log's split that logged starts are drawn from.
+            split: the log's split that logged starts and contexts are drawn from.
             n_features: width of `item_features`, at least 3.
             further: ids of items that training never displayed; each is an item of its own, of
                 which the model knows no more than of any new one (and, with a `log`, its static
@@ -115,7 +113,7 @@ class LearnedWorld(World):
         if head == "generator" and networks.generator is not None:
             self.generator = folded_scorer(networks.generator, self.catalogue)
         history = networks.player.history
-        self.state_dim = history.state_dim
+        self.state_dim = networks.player.state_dim
         self.history: FoldedRecurrent | HistoryEncoder = (
             FoldedRecurrent(history, self.catalogue)
             if type(history) is Recurrent
@@ -127,6 +125,30 @@ class LearnedWorld(World):
             if starts == "logged" and log is not None
             else None
         )
+        self.context: ContextRows | None = None
+        self.logged_contexts: LoggedContexts | None = None
+        if model.space.context_holds:
+            self.context = ContextRows(self.catalogue, networks.player.items)
+            sessions = np.empty(0, np.int32) if log is None else log.sessions_in(split)
+            if log is not None and len(sessions):
+                self.logged_contexts = LoggedContexts(self.context, log, sessions)
+
+    def context_of(
+        self, values: Mapping[str, Sequence[object] | npt.NDArray[np.generic]]
+    ) -> EncodedContext:
+        """The context of one event of each user, of values by field: what a step takes.
+
+            users.step(slates, keys, context=world.context_of({"page": pages, "hour": hours}))
+
+        A category or item that training did not see, and a missing one, is an unknown one.
+
+        Raises:
+            ConfigError: the model reads no context; a field is missing or unknown, has values of
+                another kind or number than the others, or a number is not finite.
+        """
+        if self.context is None:
+            raise ConfigError("the model reads no context: it was trained without context fields")
+        return self.context.of(values)
 
     @classmethod
     def of_run(cls, run: str | os.PathLike[str], **options: Any) -> Self:
@@ -182,12 +204,8 @@ class LoggedStarts:
 
     def drawn(self, keys: KeyArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """A session for each key, and how many of its events went before: 0 … all but one."""
-        keys, draws = np.ascontiguousarray(keys, np.uint64), np.empty((2, len(keys)))
-        uniforms(keys, _SESSION, draws[0])
-        uniforms(keys, _LENGTH, draws[1])
-        sessions = (draws[0] * (len(self.session_offsets) - 1)).astype(np.int64)
-        lengths = np.diff(self.session_offsets)[sessions]
-        return sessions, (draws[1] * lengths).astype(np.int64)
+        sessions, lengths = drawn_sessions(keys, self.session_offsets)
+        return sessions, lengths
 
     def past(self, keys: KeyArray) -> Iterator[Past]:
         """The prefixes that these keys draw, event by event, as items of the catalogue."""

@@ -13,6 +13,8 @@ from fastgaum.logs.fold import slice_sessions
 from fastgaum.logs.log import IntArray, SessionLog
 from fastgaum.models.choice_model import Head
 from fastgaum.models.user_model import UserModel
+from fastgaum.worlds.context import LoggedContexts
+from fastgaum.worlds.learned_population import LearnedPopulation
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.world import NO_ITEM, World
 
@@ -38,9 +40,9 @@ def replay(world: World, log: SessionLog, replicas: int = 1, seed: int = 0) -> I
     """Let simulated users live every session of a log, `replicas` times each; choices (replicas,
     n_events) as in a log.
 
-    Each event shows the logged display set, in its order. What was chosen before is what the
-    simulated user chose. The display sets do not answer to that: they are those that the logged
-    user was shown.
+    Each event shows the logged display set, in its order and context. What was chosen before is
+    what the simulated user chose. The display sets do not answer to that: they are those that the
+    logged user was shown.
 
     Raises:
         ConfigError: the log displays an item that the world does not have.
@@ -51,6 +53,9 @@ def replay(world: World, log: SessionLog, replicas: int = 1, seed: int = 0) -> I
             f"log '{log.name}' displays {len(missing):,} items that the world does not have "
             f"('{log.item_ids[int(missing[0])]}' …): make the world with them (further=…)"
         )
+    contexts = None
+    if isinstance(world, LearnedWorld) and world.context is not None:
+        contexts = LoggedContexts(world.context, log, log.sessions_in("all"))
     choices = np.full((replicas, log.n_events), -1, np.int32)
     rng = np.random.default_rng(seed)
     lengths = np.diff(log.session_offsets)
@@ -58,7 +63,7 @@ def replay(world: World, log: SessionLog, replicas: int = 1, seed: int = 0) -> I
     order = np.argsort(-lengths, kind="stable")
     step = max(1, AT_ONCE // replicas)
     for start in range(0, len(order), step):
-        _live(world, log, rows, order[start : start + step], choices, rng)
+        _live(world, log, rows, contexts, order[start : start + step], choices, rng)
     return choices
 
 
@@ -66,6 +71,7 @@ def _live(
     world: World,
     log: SessionLog,
     rows: IntArray,
+    contexts: LoggedContexts | None,
     sessions: np.ndarray,
     choices: IntArray,
     rng: np.random.Generator,
@@ -87,7 +93,12 @@ def _live(
             np.where(shown, rows[at], np.int32(NO_ITEM)).astype(np.int32), (replicas, 1)
         )
         keys = rng.integers(0, 2**64, len(slates), dtype=np.uint64)
-        response = users.step(slates, keys, np.tile(active, replicas))
+        there = np.tile(active, replicas)
+        if contexts is not None and isinstance(users, LearnedPopulation):
+            context = contexts.at(np.tile(events, replicas))
+            response = users.step(slates, keys, there, context)
+        else:
+            response = users.step(slates, keys, there)
         choices[:, events[active]] = response.places.reshape(replicas, n)[:, active]
 
 

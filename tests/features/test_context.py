@@ -15,17 +15,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.errors import CheckpointError, ConfigError, FeatureMismatchError, LogFormatError
+from fastgaum.errors import CheckpointError, FeatureMismatchError, LogFormatError
 from fastgaum.features import sessions as sessions_module
 from fastgaum.features.batches import StreamedSessions, assemble, batches
 from fastgaum.features.encoder import N_RESERVED
 from fastgaum.features.sessions import EncodedSessions, SharedSessions
 from fastgaum.features.space import FeatureSpace
-from fastgaum.kernels.candidate_formulas import context_numbers
+from fastgaum.kernels.candidate_formulas import Slates, context_numbers, slate_context_numbers
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.shard_writer import shard_log
 from fastgaum.models.model_file import load_model_state, save_model_state
-from fastgaum.worlds.catalogue import Catalogue
 from tests.builders import change_state, permuted_within_sets
 from tests.logs.test_context import navigation
 
@@ -139,6 +138,27 @@ def test_the_kernel_writes_one_for_the_same_item(seed: int) -> None:
     for event, (first, last) in enumerate(itertools.pairwise(offsets)):
         for field, column in enumerate(columns):
             expected[first:last, column] = items[first:last] == of_context[event, field]
+    np.testing.assert_array_equal(out, expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000))
+def test_the_kernel_of_slates_writes_the_same(seed: int) -> None:
+    """Of users first to last − 1 alone; an empty place is no item, not even that of no context."""
+    rng = np.random.default_rng(seed)
+    n, k, n_fields = rng.integers(1, 5, 3).tolist()
+    rows = rng.integers(-1, 4, (n, k, 2)).astype(np.int32)
+    of_context = rng.integers(-1, 4, (n, n_fields)).astype(np.int32)
+    columns = rng.permutation(n_fields + 1)[:n_fields]
+    first, last = sorted(rng.integers(0, n + 1, 2).tolist())
+    out = np.full((n, k, n_fields + 1), 7, np.float32)
+    slate_context_numbers(first, last, Slates(rows, 0), of_context, columns, out)
+    expected = np.full_like(out, 7)
+    for user in range(first, last):
+        for place, field in itertools.product(range(k), range(n_fields)):
+            item = rows[user, place, 0]
+            same = item >= 0 and item == of_context[user, field]
+            expected[user, place, columns[field]] = same
     np.testing.assert_array_equal(out, expected)
 
 
@@ -294,11 +314,6 @@ def test_a_damaged_context_is_refused(log: SessionLog, tmp_path: Path, damage: s
     change_state(path, change)
     with pytest.raises(CheckpointError, match=says):
         load_model_state(path)
-
-
-def test_worlds_do_not_know_context_yet(log: SessionLog) -> None:
-    with pytest.raises(ConfigError, match="context fields hour, kind, page, target, worlds do not"):
-        Catalogue.of(FeatureSpace.fit(log), log)
 
 
 def test_a_log_without_context_has_none() -> None:

@@ -13,6 +13,7 @@ from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.true_world import TrueWorld
 from fastgaum.worlds.world import World
+from tests.logs.test_context import navigation
 from tests.worlds.small_world import SmallWorld
 
 
@@ -30,8 +31,20 @@ def small_run(small_log: SessionLog, tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
-@pytest.fixture(params=["small", "true", "learned", "logged starts"])
+@pytest.fixture(scope="session")
+def context_world() -> LearnedWorld:
+    """Users whose events have a context of each kind, taken from the log."""
+    log = navigation(60, n_items=20)
+    model = UserModel.from_preset("fastgaum", epochs=1, warm_start=2, catch_up=1, tower_dim=6)
+    model.fit(log)
+    return LearnedWorld(model, log=log)
+
+
+@pytest.fixture(params=["small", "true", "learned", "logged starts", "context"])
 def any_world(request: pytest.FixtureRequest, small_run: Path, small_log: SessionLog) -> World:
+    if request.param == "context":
+        world: LearnedWorld = request.getfixturevalue("context_world")
+        return world
     if request.param == "small":
         return SmallWorld()
     if request.param == "true":

@@ -4,7 +4,7 @@ used."""
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from fastgaum.features.sessions import EncodedSessions, Selection
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_formulas import SESSION_NUMBERS
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog
+from fastgaum.worlds.learned_population import LearnedPopulation
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.world import NO_ITEM, Population, World
 
@@ -29,6 +30,8 @@ class Played:
     none: list[np.ndarray]
     places: list[np.ndarray]
     utilities: list[np.ndarray]
+    contexts: list[dict[str, Any]] = field(default_factory=list)
+    """the values of the context fields, where the model reads some"""
 
 
 def keys_of(seed: int, shape: Any) -> np.ndarray:
@@ -44,16 +47,33 @@ def random_slates(world: World, n: int, k: int, seed: int, empty: float = 0.1) -
     return slates
 
 
+def random_context(space: FeatureSpace, n: int, seed: int) -> dict[str, Any]:
+    """A value of each context field for n users; some are unknown, some missing."""
+    rng = np.random.default_rng(seed)
+    values: dict[str, Any] = {
+        name: rng.normal(size=n).astype(np.float32) for name in space.context_number_names
+    }
+    for part in space.context:
+        known: list[str | None] = [*part.values, "never seen", None]
+        values[part.name] = [known[at] for at in rng.integers(0, len(known), n)]
+    return values
+
+
 def play(
     users: Population, world: World, steps: int, seed: int = 0, k: int = 4, idle: float = 0.0
 ) -> Played:
-    """Play random slates; with `idle`, users sit out at random."""
+    """Play random slates, in random contexts; with `idle`, users sit out at random."""
     played = Played([], [], [], [], [], [])
     rng = np.random.default_rng(seed)
     for t in range(steps):
         slates = random_slates(world, users.n, k + t % 2, seed + t)
         active = rng.random(users.n) >= idle
-        probabilities, none = users.probabilities(slates)
+        if isinstance(users, LearnedPopulation) and users.contexts is not None:
+            values = random_context(users.contexts.rows.space, users.n, seed + 500 + t)
+            played.contexts.append(values)
+            probabilities, none = users.probabilities(slates, users.world.context_of(values))
+        else:
+            probabilities, none = users.probabilities(slates)
         everyone = idle == 0.0
         response = users.step(
             slates, keys_of(seed + 1000 + t, users.n), None if everyone else active
@@ -96,7 +116,7 @@ def as_log(
 ) -> tuple[SessionLog, dict[str, Any]]:
     """The sessions as a log, and per candidate or event what the population had: probability, none,
     utility of the choice."""
-    sizes, items, choices, sessions = [], [], [], [0]
+    sizes, items, choices, sessions, contexts = [], [], [], [0], []
     had: dict[str, Any] = {"probability": [], "none": [], "chosen": [], "utility": []}
     n = len(played.slates[0])
     for user in range(n):
@@ -115,6 +135,8 @@ def as_log(
             had["none"].append(played.none[t][user])
             sizes.append(len(shown))
             choices.append(choice)
+            if played.contexts:
+                contexts.append({name: column[user] for name, column in played.contexts[t].items()})
         sessions.append(len(sizes))
     kept = np.flatnonzero(np.diff(sessions) > 0)
     log = SessionLog(
@@ -129,9 +151,25 @@ def as_log(
         item_ids=world.item_ids,
         name="simulated",
     )
+    if contexts:
+        log = _with_context(log, pl.DataFrame(contexts))
     return (log if source is None else _with_fields(log, world, source)), {
         k: np.array(v) for k, v in had.items()
     }
+
+
+def _with_context(log: SessionLog, values: pl.DataFrame) -> SessionLog:
+    """The log with the context of its events, a row each."""
+    fields: dict[str, np.ndarray] = {}
+    categories: dict[str, pl.Series] = {}
+    for name, column in values.to_dict().items():
+        if column.dtype == pl.String:
+            known = categories[name] = column.drop_nulls().unique().sort()
+            codes = column.cast(pl.Enum(known)).to_physical().cast(pl.Int32)
+            fields[name] = codes.fill_null(-1).to_numpy()
+        else:
+            fields[name] = column.cast(pl.Float32).to_numpy()
+    return dataclasses.replace(log, event_fields=fields, categories=categories)
 
 
 def _with_fields(log: SessionLog, world: LearnedWorld, source: SessionLog) -> SessionLog:
@@ -140,7 +178,7 @@ def _with_fields(log: SessionLog, world: LearnedWorld, source: SessionLog) -> Se
     rows = np.array([source.item_ids.to_list().index(item) for item in world.item_ids])
     columns = {part.name: column for column, part in enumerate(space.categorical)}
     candidate: dict[str, Any] = {}
-    categories = dict(source.categories)
+    categories = {**source.categories, **log.categories}
     for name in source.candidate_fields:
         if name in source.categories:
             part = space.categorical[columns[name]]
