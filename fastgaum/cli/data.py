@@ -176,20 +176,26 @@ def get_command(
 @command(app)
 def audit_command(source: Log, /, *, json: Json = None, reading: Reading = AS_IT_IS) -> None:
     """Try simple label-free rules on a log, and name each that finds the clicked item more often
-    than chance.
+    than chance; print the floors that a model has to beat.
 
     Traps in a log are a finding, not a failure: the exit code is 0.
     """
     check_outputs(json)
+    from fastgaum.baselines.floors import floor_table
+    from fastgaum.cli.evaluate import floor_facts, floor_texts
     from fastgaum.logs.audit import audit as audit_log
 
     with Waiting(f"reading {source}"):
         log, raw = reading.open(source), reading.raw_rows(source)
     with PartsProgress("auditing") as progress:
         report = audit_log(log, raw, progress=progress)
+    floors = floor_table(log)
     if json is not None:
-        write_json(json, report.to_dict())
+        write_json(json, {**report.to_dict(), "floors": floor_facts(floors)})
     say(report.to_text())
+    texts = floor_texts(floors)
+    if texts:
+        say(f"\nfloors, prec@1 on all test events: {', '.join(texts)}")
 
 
 @command(app)

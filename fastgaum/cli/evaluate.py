@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from fastgaum.cli.options import Device, Json, RunPath, ScoredSplit
@@ -45,10 +46,7 @@ def evaluate_command(
             "preset": model.config.preset,
         }
         figures = evaluation.to_dict()
-        figures["floors"] |= {
-            name.replace(" ", "_"): {str(k): value for k, value in by_k.items()}
-            for name, by_k in floors.items()
-        }
+        figures["floors"] |= floor_facts(floors)
         write_json(json, facts | figures)
     columns, rows = figure_rows(evaluation)
     show_table(columns, rows, title=f"{log.name}, {split} split, protocol {model.config.protocol}")
@@ -57,10 +55,23 @@ def evaluate_command(
         f"  {evaluation.n_events} events of {evaluation.n_users} users; intervals: 95 %, bootstrap "
         f"over users{gap}"
     )
-    best_first = sorted(floors.items(), key=lambda floor: -floor[1][1])
-    texts = [f"{name} {by_k[1]:.1f}" for name, by_k in best_first if by_k[1] == by_k[1]]
+    texts = floor_texts(floors)
     if texts:
         say(f"  prec@1 of rankings that need no model: {', '.join(texts)}")
+
+
+def floor_texts(floors: Mapping[str, Mapping[int, float]]) -> list[str]:
+    """Name and prec@1 of each floor that a split has, best first."""
+    best_first = sorted(floors.items(), key=lambda floor: -floor[1][1])
+    return [f"{name} {by_k[1]:.1f}" for name, by_k in best_first if by_k[1] == by_k[1]]
+
+
+def floor_facts(floors: Mapping[str, Mapping[int, float]]) -> dict[str, dict[str, float]]:
+    """The floors for JSON."""
+    return {
+        name.replace(" ", "_"): {str(k): value for k, value in by_k.items()}
+        for name, by_k in floors.items()
+    }
 
 
 def figure_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:

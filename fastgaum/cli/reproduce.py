@@ -110,7 +110,7 @@ def reproduce_command(
     for block in blocks:
         show_block(block)
         say("")
-    return 1 if result["failed"] else 0
+    return 0 if all(run["too_large"] for run in result["failed"]) else 1
 
 
 def _models(models: str | None) -> list[str]:
@@ -197,7 +197,7 @@ class _Progress(PartsProgress):
         self(done, self.total)
         what = f"[{done}/{self.total}] {run.dataset} {run.model}{split} seed {run.seed}"
         if isinstance(outcome, RunFailure):
-            self.line(f"{what} failed: {outcome.reason}")
+            self.line(f"{what} {outcome}")
             return
         heads = ", ".join(
             f"{name} prec@1 {head.precision[1].mean:.1f}"

@@ -7,7 +7,7 @@ from typing import NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum.errors import ConfigError
+from fastgaum.errors import TooLargeError
 from fastgaum.kernels.candidate_counts import PackedSessions
 from fastgaum.kernels.candidate_formulas import relation_numbers
 from fastgaum.kernels.relations import (
@@ -52,15 +52,15 @@ class Relations(PairTables):
 
     @classmethod
     def fit(cls, sessions: PackedSessions, n_items: int) -> Self:
-        """Count training sessions; they have space rows as items. Raises ConfigError for a log of
-        too many pairs for tables of this kind."""
+        """Count training sessions; they have space rows as items. Raises TooLargeError for a log
+        of too many pairs for tables of this kind."""
         return cls(
             _by_left_item(_rivals(sessions, n_items), n_items),
             _by_left_item(_follows(sessions, n_items), n_items),
         )
 
     def plus(self, other: Relations) -> Relations:
-        """The relations of two parts of a log together. Raises ConfigError as `fit`."""
+        """The relations of two parts of a log together. Raises TooLargeError as `fit`."""
         return Relations(_sum(self.rivals, other.rivals), _sum(self.follows, other.follows))
 
     def check(self, n_items: int) -> None:
@@ -133,7 +133,7 @@ def _room(n: int, width: int) -> PairRecords:
 
 def _require_room(n: int) -> None:
     if n > MOST_RECORDS:
-        raise ConfigError(
+        raise TooLargeError(
             f"relations of {n:,} pairs of candidates are more than {MOST_RECORDS:,}: pass "
             "relations = false, or the preset large"
         )

@@ -126,8 +126,8 @@ class FeatureSpace:
         numbers of `Relations`.
 
         Raises:
-            ConfigError: protocol `views` on a log without view counts, or too many pairs for
-                relations.
+            ConfigError: protocol `views` on a log without view counts.
+            TooLargeError: too many pairs for relations.
             LogFormatError: the log has no training session.
         """
         of_split = {what: of_splits[TRAIN] for what, of_splits in log.counts().items()}

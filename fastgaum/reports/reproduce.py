@@ -10,6 +10,7 @@ and the generator that follows its own reward closely is no rival of it."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -56,7 +57,7 @@ def run_grid(
     `logs` have their own splits. `oracles` holds {"1": prec@1, "2": prec@2, "nll": NLL} of logs
     whose true choice probabilities are known, pooled over the runs' splits. prec@k in percent, NLL
     in nats. At most `jobs` runs at a time; how many does not change a figure. A model one of whose
-    runs failed has no cell; `failed` says why.
+    runs failed, or met a log too large for it, has no cell; `failed` says why.
 
     Raises:
         LogFormatError, ConfigError: from a run.
@@ -138,7 +139,7 @@ def _failed(runs: Sequence[GridRun], outcomes: Mapping[int, Outcome]) -> list[Js
                 "resplit": run.resplit,
                 "seed": run.seed,
             }
-            failed.append(where | {"reason": outcome.reason})
+            failed.append(where | dataclasses.asdict(outcome))
     return failed
 
 

@@ -226,12 +226,13 @@ def notes_of(
 
 
 def failures_of(result: Json, name: str) -> Iterator[str]:
-    """One line per failed run of a data set; its model has no row."""
+    """One line per run of a data set that gave nothing; its model has no row."""
     for run in result.get("failed", []):
         if run["dataset"] == name:
             split = "" if run["resplit"] is None else f"split {run['resplit']}, "
             which = f"{run['model']} ({split}seed {run['seed']})"
-            yield f"failed, so without a row: {which}: {run['reason']}"
+            what = "log too large" if run.get("too_large") else "failed"
+            yield f"{what}, so without a row: {which}: {run['reason']}"
 
 
 def _what_was_run(result: Json, facts: Json) -> str:

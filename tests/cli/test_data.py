@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from fastgaum.baselines.floors import floor_table
 from fastgaum.cli.app import main
 from fastgaum.logs.read import load, read_log
 from fastgaum.logs.registry import names
@@ -100,11 +102,17 @@ def test_traps_in_a_log_are_no_failure(
         main(["data", "audit", str(tmp_path / "log.csv"), "--json", str(tmp_path / "audit.json")])
         == 0
     )
-    assert "last position" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "last position" in out
+    assert re.search(r"floors, prec@1 on all test events: .*\brandom \d", out)
     report = json.loads((tmp_path / "audit.json").read_text())
     flagged = [finding["rule"] for finding in report["findings"] if finding["flagged"]]
     assert any("last" in rule for rule in flagged)
     assert report["has_rows"]
+    floors = floor_table(load(tmp_path / "log.csv"))
+    assert {name: by_k["1"] for name, by_k in report["floors"].items()} == {
+        name.replace(" ", "_"): pytest.approx(by_k[1]) for name, by_k in floors.items()
+    }
 
 
 @pytest.mark.parametrize("out", ["log.parquet", "log.csv", "packed"])

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.errors import CheckpointError, ConfigError
+from fastgaum.errors import CheckpointError, TooLargeError
 from fastgaum.features import relations
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_formulas import RELATION_NUMBERS
@@ -129,7 +129,7 @@ def test_a_crafted_table_is_refused(tmp_path: Path) -> None:
 
 def test_too_many_pairs_are_refused_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relations, "MOST_RECORDS", 10)
-    with pytest.raises(ConfigError, match="relations = false"):
+    with pytest.raises(TooLargeError, match="relations = false"):
         FeatureSpace.fit(random_log(3), "bags", relations=True)
 
 
