@@ -34,6 +34,8 @@ class Play:
     """what a step earns; contrast: utility less the mean of the pool in the same state"""
     leaving: float | None = None
     """probability that a user leaves after a step; 0 if not given"""
+    log: str | None = None
+    """the run's log: for a run that reads further fields or context, and for wd-lr and wd-ccf"""
 
     def setting(self, k: int, pool: Pool) -> Setting:
         """What policies meet, as the library takes it: slates of k items of a pool."""
@@ -91,8 +93,6 @@ class Trial:
     users: int = 1000
     """users that judge a policy, per seed"""
     other: Other = None
-    log: str | None = None
-    """the run's log, on which wd-lr and wd-ccf are fitted"""
     settings: Settings = ()
 
 

@@ -36,6 +36,8 @@ from fastgaum.errors import ConfigError, OutputError
 if TYPE_CHECKING:
     import polars as pl
 
+    from fastgaum.cli.reading import LogReading
+    from fastgaum.logs.log import SessionLog
     from fastgaum.policies.base import LearningPolicy
     from fastgaum.policies.rollout import Setting
     from fastgaum.policies.training import TrainingTerms
@@ -89,7 +91,7 @@ def train_policy_command(
     if resume:
         terms = _begun(out / TRAINING_FILE, terms, values)
     use_threads(threads)
-    world, setting = _world(run), terms.setting
+    world, setting = _world(run, _log(play, AS_IT_IS.or_of_run(run))), terms.setting
     setting.pool.check(world.n_items, setting.k)
     made = untrained(terms.policy, world, setting.k, setting.pool, terms.config)
     with folder_lock(out):
@@ -99,7 +101,7 @@ def train_policy_command(
             setting,
             out / TRAINING_FILE,
             resume,
-            ["rl", "train", str(run), "-o", str(out)],
+            ["rl", "train", str(run), "-o", str(out), *(["--log", play.log] if play.log else [])],
         )
         save_policy(made, out / POLICY_FILE, k=setting.k, pool=setting.pool)
         with atomic(out / "curve.parquet") as beside:
@@ -140,13 +142,17 @@ def evaluate_policies_command(
 
     config, names = PolicyConfig.from_mapping(values), chosen_names(trial.policies.split(","))
     use_threads(threads)
-    own, other = _world(run), trial.other
-    judge = own if other is None else _world(other)
-    missing = [name for name in names if name in FITTED and trial.log is None]
+    log, other = _log(play, reading.or_of_run(run)), trial.other
+    own = _world(run, log)
+    judge = own if other is None else _world(other, log)
+    sources, why = Sources.of(own, log), ""
+    if log is None:
+        why = "for they are fitted on a log (--log)"
+    elif own.catalogue.space.reads_columns:
+        why = "for they cannot read the log's columns of simulated candidates"
+    missing = [name for name in names if name in FITTED and why]
     if missing and trial.policies != "all":
-        raise ConfigError(f"{missing[0]} is fitted on a log: give the run's (--log)")
-    log = None if trial.log is None else reading.or_of_run(run).load(trial.log)
-    sources = Sources.of(own, log)
+        raise ConfigError(f"{missing[0]} cannot be played, {why}: give other --policies")
     names = [name for name in names if name not in missing]
     plan = ComparisonPlan(names, sizes, trial.seeds, trial.users, config, own, judge, sources)
     with PartsProgress("policies", "seeds", lines=True) as progress:
@@ -155,9 +161,7 @@ def evaluate_policies_command(
         "world": str(run) if other is None else f"{other}, policies of {run}",
         "machine": machine_facts(config.seed),
     }
-    result["notes"] = (
-        [f"left out, for they are fitted on a log (--log): {', '.join(missing)}"] if missing else []
-    )
+    result["notes"] = [f"left out, {why}: {', '.join(missing)}"] if missing else []
     blocks = policy_blocks(result)
     write_tables(files, result, blocks)
     for block in blocks:
@@ -191,8 +195,9 @@ def adapt_command(
     if seeds < 1 or episodes < 1:
         raise ConfigError(f"seeds and episodes must be at least 1, got {seeds} and {episodes}")
     use_threads(threads)
-    own = _world(run)
-    judge = own if other is None else _world(other)
+    log = _log(play, AS_IT_IS.or_of_run(run))
+    own = _world(run, log)
+    judge = own if other is None else _world(other, log)
     loaded = [load_policy(policy, own) for _ in range(seeds)]
     k, trained_on = loaded[0][1:]
     pool, met = shared_pool(trained_on, own, judge)
@@ -259,11 +264,20 @@ def _trained(
             raise Interrupted(interrupted.signum, cure) from None
 
 
-def _world(run: Path) -> LearnedWorld:
+def _log(play: Play, reading: LogReading) -> SessionLog | None:
+    return None if play.log is None else reading.load(play.log)
+
+
+def _world(run: Path, log: SessionLog | None) -> LearnedWorld:
+    """A run's world, which reads the log if the run reads more of one than items and choices."""
     from fastgaum.models.user_model import UserModel
     from fastgaum.worlds.learned_world import LearnedWorld
 
-    return LearnedWorld(UserModel.load(run))
+    model = UserModel.load(run)
+    reads = model.space is not None and model.space.reads_columns
+    world = LearnedWorld(model, log=log if reads else None)
+    world.require_contexts()
+    return world
 
 
 def _sizes(text: str) -> list[int]:

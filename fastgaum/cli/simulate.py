@@ -51,7 +51,7 @@ class Simulation:
     starts: Literal["empty", "logged"] = "empty"
     """users begin without history, or within a session of --log"""
     log: str | None = None
-    """a log: for logged starts, fitted policies, or a run that reads further fields"""
+    """a log: for logged starts, fitted policies, or a run that reads further fields or context"""
     seed: int = 0
     """seeds everything"""
 
@@ -99,6 +99,7 @@ def simulate_command(
     use_threads(threads)
     read = None if asked.log is None else reading.or_of_run(run).load(asked.log)
     world = LearnedWorld.of_run(run, head=asked.head, starts=asked.starts, log=read)
+    world.require_contexts()
     made: Policy
     if named:
         made = make_policy(policy, world, Sources.of(world, read), asked.seed)

@@ -101,6 +101,11 @@ class FeatureSpace:
         return dict(sorted(kinds.items()))
 
     @property
+    def reads_columns(self) -> bool:
+        """Whether it reads more of a log than items and choices: fields, context or view counts."""
+        return bool(self.field_names or self.context_holds or self.protocol == "views")
+
+    @property
     def n_ids(self) -> int:
         """Number of ids, no click and unknown rows included."""
         return max(part.stop for part in (*self.categorical, *self.context))

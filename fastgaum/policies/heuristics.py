@@ -140,8 +140,7 @@ class ModelPolicy(Policy):
         """
         if model.space is None:
             raise ConfigError(f"{name} has not been trained: call fit first")
-        space = model.space
-        if space.field_names or space.context_holds or space.protocol == "views":
+        if model.space.reads_columns:
             raise ConfigError(
                 f"{name} reads columns of the log, which simulated candidates lack: fit it without "
                 "them"

@@ -125,6 +125,7 @@ class LearnedWorld(World):
             if starts == "logged" and log is not None
             else None
         )
+        self.split = split
         self.context: ContextRows | None = None
         self.logged_contexts: LoggedContexts | None = None
         if model.space.context_holds:
@@ -132,6 +133,15 @@ class LearnedWorld(World):
             sessions = np.empty(0, np.int32) if log is None else log.sessions_in(split)
             if log is not None and len(sessions):
                 self.logged_contexts = LoggedContexts(self.context, log, sessions)
+
+    def require_contexts(self) -> None:
+        """Raise ConfigError unless users have contexts without being given any, or need none."""
+        if self.context is not None and self.logged_contexts is None:
+            raise ConfigError(
+                f"the model reads the context fields {', '.join(self.context.space.context_holds)},"
+                f" and users take theirs from {self.split} sessions of a log: pass a log that has "
+                "some (log=…)"
+            )
 
     def context_of(
         self, values: Mapping[str, Sequence[object] | npt.NDArray[np.generic]]

@@ -79,8 +79,23 @@ def test_a_run_remembers_the_context(
     found = json.loads((tmp_path / "again.json").read_text())
     assert (found["finished_before"], found["context"]) == (True, {"query": "categories"})
     assert main(["evaluate", str(run), str(log_file)]) == 0
-    err = fails(["simulate", str(run), "--policy", "random", "-o", str(tmp_path / "out.parquet")])
-    assert "reads the context fields query, worlds do not know the context" in err
+    out, policy = tmp_path / "out.parquet", tmp_path / "policy"
+    simulate = ["simulate", str(run), "--episodes", "5", "--slate-size", "3", "-o", str(out)]
+    small = ["--set", "episodes=1", "--set", "users=8", "--set", "warm_up=8", "--set", "batch=8"]
+    learn = ["rl", "train", str(run), "-o", str(policy), "-k", "2", "--horizon", "2", *small]
+    for command, made in ((simulate, out), (learn, policy)):
+        err = fails(command)
+        assert "reads the context fields query" in err
+        assert "pass a log that has some (log=…)" in err
+        assert not made.exists()
+        assert main([*command, "--log", str(log_file)]) == 0
+        assert made.exists()
+    capsys.readouterr()
+    judge = ["rl", "evaluate", str(run), "-k", "2", "--horizon", "2", "--seeds", "1", *small]
+    assert main([*judge, "--users", "10", "--log", str(log_file)]) == 0
+    assert "cannot read the log's columns of simulated candidates: wd-lr" in (
+        " ".join(capsys.readouterr().out.split())
+    )
 
 
 def test_same_seed_same_run(trained: Path, log_file: Path, tmp_path: Path) -> None:
