@@ -80,6 +80,13 @@ def numbers_of_session(counts: Array, n_events: int, set_size: int) -> Any:
 
 
 @jit_part
+def log_odds(choices: float, expected: float) -> float:
+    """Log of choices beside those that uniform choice would have made, half a choice added to
+    both."""
+    return math.log((choices + 0.5) / (expected + 0.5))
+
+
+@jit_part
 def numbers_of_training(displays: int, choices: int, expected: float, prior_rate: float) -> Any:
     """TRAINING_NUMBERS of an item; prior_rate: choices per display of all items.
 
@@ -89,7 +96,7 @@ def numbers_of_training(displays: int, choices: int, expected: float, prior_rate
         math.log1p(displays),
         math.log1p(choices),
         (choices + 2 * prior_rate) / (displays + 2),
-        math.log((choices + 0.5) / (expected + 0.5)),
+        log_odds(choices, expected),
         1.0 if displays == 0 else 0.0,
         1.0 if choices == 0 else 0.0,
     )

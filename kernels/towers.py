@@ -1,11 +1,11 @@
 """Two towers over packed display sets: the dot product of a user's vector with each candidate's,
 forward and backward.
 
-    score(a) = Σ_{f in bag(a)} ⟨u, T_f⟩ + ⟨q, numbers(a)⟩
+    score(a) = Σ_{f in bag(a)} ⟨u, T_f⟩ + ⟨w, numbers(a)⟩
 
-u is the event's user vector and q = Nᵀ u the weights that it gives to the candidates' numbers, so a
-candidate's own vector is never written. A row of the table is read once on the way forward, once on
-the way back. Its gradient is summed slot by slot: no two threads write to one row."""
+u is the event's user vector; a candidate's own vector is never written. A row of the table is read
+once on the way forward, once on the way back. Its gradient is summed slot by slot: no two threads
+write to one row."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Displays(NamedTuple):
 
 
 class Users(NamedTuple):
-    """What each event's user makes of a candidate."""
+    """What scores a candidate, or its gradient."""
 
     vectors: Array
     """u, shape (n_events, d)"""
     weights: Array
-    """q, shape (n_events, n_numbers)"""
+    """w, shape (n_numbers,); as a gradient that of each event, (n_events, n_numbers)"""
 
 
 @jit_fast
@@ -59,7 +59,7 @@ def tower_scores(
     n_fields, d, n_numbers = ids.shape[1], table.shape[1], numbers.shape[1]
     end = offsets[last_event]
     for event in range(first_event, last_event):
-        vector, weight = vectors[event], weights[event]
+        vector = vectors[event]
         for candidate in range(offsets[event], offsets[event + 1]):
             if candidate + AHEAD < end:
                 for f in range(n_fields):
@@ -70,38 +70,25 @@ def tower_scores(
                 for j in range(d):
                     score += vector[j] * row[j]
             for j in range(n_numbers):
-                score += weight[j] * numbers[candidate, j]
+                score += weights[j] * numbers[candidate, j]
             scores[candidate] = score
 
 
 @jit_fast
 def set_means(
-    first_event: int,
-    last_event: int,
-    displays: Displays,
-    table: Array,
-    rows: Array,
-    numbers: Array,
+    first_event: int, last_event: int, displays: Displays, table: Array, means: Array
 ) -> None:
-    """Write the mean over each display set of Σ_f T_f, (n_events, d), and of the candidates'
-    numbers, (n_events, n_numbers); zeros for an empty set."""
-    offsets, ids, values = displays
+    """Write the mean over each display set of Σ_f T_f, (n_events, d); zeros for an empty set."""
+    offsets, ids, _ = displays
     for event in range(first_event, last_event):
-        row, number = rows[event], numbers[event]
-        row[:] = 0
-        number[:] = 0
+        mean = means[event]
+        mean[:] = 0
         for candidate in range(offsets[event], offsets[event + 1]):
             for f in range(ids.shape[1]):
-                entry = table[ids[candidate, f]]
-                for j in range(len(row)):
-                    row[j] += entry[j]
-            for j in range(len(number)):
-                number[j] += values[candidate, j]
-        size = row.dtype.type(max(offsets[event + 1] - offsets[event], 1))
-        for j in range(len(row)):
-            row[j] /= size
-        for j in range(len(number)):
-            number[j] /= size
+                add(mean, table[ids[candidate, f]])
+        size = mean.dtype.type(max(offsets[event + 1] - offsets[event], 1))
+        for j in range(len(mean)):
+            mean[j] /= size
 
 
 @jit_fast
@@ -213,7 +200,7 @@ class TowerTables(NamedTuple):
     halo: Array
     """H transposed, shape (d, d); without a row where there is none"""
     numbers: Array
-    """N transposed, shape (n_numbers, d)"""
+    """w, shape (n_numbers,)"""
 
 
 @jit_fast
@@ -230,13 +217,12 @@ def slate_tower_scores(
     nothing is displayed.
 
     rows (n, k, n_rows), -1 where there is nothing; numbers (n, k, n_numbers); states (n, S)."""
-    table, from_numbers = tower.table, tower.numbers
-    k, n_rows, n_numbers, d = rows.shape[1], rows.shape[2], numbers.shape[2], table.shape[1]
+    table = tower.table
+    k, n_rows, d = rows.shape[1], rows.shape[2], table.shape[1]
     state_dim, width = tower.hidden.shape
     of_users = np.zeros((TILE, state_dim), table.dtype)
     hidden, vectors = np.zeros((TILE, width), table.dtype), np.zeros((TILE, d), table.dtype)
     beside, mean = np.zeros((TILE, d), table.dtype), np.zeros(d, table.dtype)
-    weight = np.zeros(n_numbers, table.dtype)
     for start in range(first, last, TILE):
         users = min(TILE, last - start)
         for i in range(users):
@@ -253,15 +239,13 @@ def slate_tower_scores(
             add(vector, beside[i])
             add(vector, tower.bias)
             if len(tower.halo) > 0:
-                _mean_of_slate(rows[user], numbers[user], tower, mean)
+                _mean_of_slate(rows[user], table, mean)
                 add_product(mean, tower.halo, vector)
-            for j in range(n_numbers):
-                weight[j] = dot(from_numbers[j], vector)
             for place in range(k):
                 if rows[user, place, 0] < 0:
                     scores[user, place] = ZERO
                     continue
-                score = dot(weight, numbers[user, place])
+                score = dot(tower.numbers, numbers[user, place])
                 for f in range(n_rows):
                     row = rows[user, place, f]
                     if row >= 0:
@@ -270,7 +254,7 @@ def slate_tower_scores(
 
 
 @jit_part
-def _mean_of_slate(rows: Array, numbers: Array, tower: TowerTables, mean: Array) -> None:
+def _mean_of_slate(rows: Array, table: Array, mean: Array) -> None:
     """Write the mean vector of the displayed places of one slate, (d,)."""
     mean[:] = 0
     shown = 0
@@ -280,8 +264,7 @@ def _mean_of_slate(rows: Array, numbers: Array, tower: TowerTables, mean: Array)
         shown += 1
         for f in range(rows.shape[1]):
             if rows[place, f] >= 0:
-                add(mean, tower.table[rows[place, f]])
-        add_product(numbers[place], tower.numbers, mean)
+                add(mean, table[rows[place, f]])
     size = mean.dtype.type(max(shown, 1))
     for j in range(len(mean)):
         mean[j] /= size

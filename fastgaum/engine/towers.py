@@ -34,8 +34,7 @@ class TowerLayer:
     def __init__(self, tower: TwoTower) -> None:
         self.tower, self.rate = tower, tower.dropout.p
         self._scores, self._events = Buffer(), Buffer(np.int32)
-        self._means, self._mean_numbers = Buffer(), Buffer()
-        self._grad_users, self._grad_weights = Buffer(), Buffer()
+        self._means, self._grad_users, self._grad_weights = Buffer(), Buffer(), Buffer()
 
     def dense_parameters(self) -> list[nn.Parameter]:
         """All parameters but the table."""
@@ -71,29 +70,20 @@ class TowerLayer:
         if tower.halo is not None:
             self.means = self._set_means()
             users += self.means @ value(tower.halo.weight).T
-        numbers = self._numbers()
-        weights = np.empty((len(users), 0), np.float32) if numbers is None else users @ numbers
+        weights = np.empty(0, np.float32)
+        if tower.numbers is not None:
+            weights = value(tower.numbers.weight)[0]
         self.users = kernels.Users(users, weights)
         scores = self._scores(len(displays.ids))
         fixed = (displays, self.users, self.table.values, scores)
         threads.run(kernels.tower_scores, [(*part, *fixed) for part in self.parts])
         return scores
 
-    def _numbers(self) -> Array | None:
-        """N, (d, n_numbers); None without numbers."""
-        numbers = self.tower.numbers
-        return None if numbers is None else self.optimiser.value_of(numbers.weight)
-
     def _set_means(self) -> Array:
         displays = self.displays
-        n = len(displays.offsets) - 1
-        means = self._means(n, self.tower.dim)
-        of_numbers = self._mean_numbers(n, displays.numbers.shape[1])
-        fixed = (displays, self.table.values, means, of_numbers)
+        means = self._means(len(displays.offsets) - 1, self.tower.dim)
+        fixed = (displays, self.table.values, means)
         threads.run(kernels.set_means, [(*part, *fixed) for part in self.parts])
-        numbers = self._numbers()
-        if numbers is not None:
-            means += of_numbers @ numbers.T
         return means
 
     def backward(self, grad_scores: Array) -> Array:
@@ -107,18 +97,13 @@ class TowerLayer:
         )
         fixed = (displays, grad_scores, self.table.values, grads)
         threads.run(kernels.user_gradients, [(*part, *fixed) for part in self.parts])
-        grad_users, numbers = grads.vectors, self._numbers()
-        if numbers is not None:
-            assert tower.numbers is not None
-            grad_users += grads.weights @ numbers.T
-            np.matmul(users.T, grads.weights, out=grad_of(tower.numbers.weight))
+        grad_users = grads.vectors
+        if tower.numbers is not None:
+            grads.weights.sum(0, out=grad_of(tower.numbers.weight)[0])
         pulls = NO_ROWS
         if tower.halo is not None:
             np.matmul(grad_users.T, self.means, out=grad_of(tower.halo.weight))
             pulls = grad_users @ value(tower.halo.weight)
-            if tower.numbers is not None:
-                of_numbers = self._mean_numbers(n_events, displays.numbers.shape[1])
-                grad_of(tower.numbers.weight)[...] += pulls.T @ of_numbers
             pulls /= np.maximum(np.diff(displays.offsets), 1)[:, None].astype(np.float32)
         events = self._events(len(grad_scores))
         events[:] = np.repeat(np.arange(n_events, dtype=np.int32), np.diff(displays.offsets))

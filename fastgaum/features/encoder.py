@@ -1,23 +1,31 @@
-"""Encoder: a feature space applied to one log, a chunk of sessions at a time; and the numbers of a
-candidate by name: which there are, and in which columns they stand.
+"""Encoder: a feature space applied to one log, a chunk of sessions at a time.
 
-Each formula is written once, in kernels/candidate_formulas.py. `Encoder` applies it to all
-candidates of a log at once, for training and evaluation; a world applies it to the slate that it
-shows, step by step. tests/features/test_numbers.py holds both to the same numbers.
-
-What all chunks share (rows of items, the training sessions of each user) is made once, on first
-use. A session's bags are the same whatever other sessions are encoded beside it."""
+What all chunks share is made once. A session's bags do not depend on the others."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from fastgaum.features.context import ContextEncoder, Moments, out_of_range
+from fastgaum.features.crossed import (
+    add_crossed,
+    count_crossed,
+    crossed_names,
+    own_pairs,
+    write_crossed,
+)
+from fastgaum.features.numbers import (
+    LOG_VIEWS,
+    SAME_AS,
+    crossed_fields,
+    log_views,
+    number_columns,
+    totals_of,
+    varying_columns,
+)
 from fastgaum.features.relations import Relations, UsersOwn
 from fastgaum.features.sessions import (
     EncodedSessions,
@@ -31,15 +39,14 @@ from fastgaum.features.sessions import (
 )
 from fastgaum.kernels import candidate_formulas as kernels
 from fastgaum.kernels.batching import picked_size
-from fastgaum.kernels.candidate_counts import TrainingTotals
 from fastgaum.kernels.candidate_formulas import (
     RELATION_NUMBERS,
     SESSION_NUMBERS,
     TRAINING_NUMBERS,
-    training_numbers,
 )
+from fastgaum.kernels.crossed import CrossedCounts, CrossedEvents
 from fastgaum.logs.columns import MOST_NUMBER, Vocabulary
-from fastgaum.logs.log import FloatArray, IntArray, ItemCounts, SessionLog
+from fastgaum.logs.log import FloatArray, IntArray, SessionLog
 
 if TYPE_CHECKING:
     from fastgaum.features.space import CategoricalField, FeatureSpace
@@ -233,6 +240,7 @@ class Encoder:
         if space.protocol != "identity":
             self._write_counts(part, items, numbers)
             self._write_same(part, items, numbers)
+            self._write_crossed(part, items, numbers)
         if space.relations is not None:
             self._write_relations(space.relations, part, items, numbers)
         for column, name in enumerate(names):
@@ -267,6 +275,67 @@ class Encoder:
             columns = number_columns([SAME_AS + name for name in fields], self.space.number_names)
             kernels.context_numbers(part.display_offsets, items, values, columns, numbers)
 
+    def _write_crossed(self, part: Selection, items: IntArray, numbers: FloatArray) -> None:
+        """What training says of each candidate under its event's context; items: code of each
+        candidate's item."""
+        fields, space = crossed_fields(self.space.context), self.space
+        if not fields:
+            return
+        own_part, users, part_users = self._left_out(part)
+        events = self._crossed_events(part, part_users)
+        own = self._crossed_events(own_part, users)
+        n_items = len(space.item_counts.displays)
+        left_out = [
+            own_pairs(one, field.n_values, n_items) for one, field in zip(own, fields, strict=True)
+        ]
+        columns = number_columns(crossed_names(fields), space.number_names)
+        write_crossed(fields, space.crossed, events, left_out, columns, numbers)
+
+    def _crossed_events(self, part: Selection, users: IntArray) -> list[CrossedEvents]:
+        """The events of a part under each context field of categories."""
+        ids = self.context.ids(part.events)
+        rows = self.space_rows[np.asarray(self.log.items)[part.candidates]]
+        return [
+            CrossedEvents(
+                part.display_offsets, rows, part.choices, ids[:, i] - np.int32(one.start + 1), users
+            )
+            for i, one in enumerate(self.space.context)
+        ]
+
+    def crossed(self) -> tuple[CrossedCounts, ...]:
+        """Training counts of context crossed with items, of each field of categories."""
+        fields, n_items = crossed_fields(self.space.context), len(self.space.item_counts.displays)
+        totals: list[CrossedCounts] = []
+        for part in self.whole.parts(ids=False) if fields else ():
+            of_part = self.on(part)
+            train = select_sessions(part, part.sessions_in("train"))
+            events = of_part._crossed_events(train, np.full(len(train.choices), -1, np.int32))
+            counts = [
+                count_crossed(one, field.n_values, n_items)
+                for one, field in zip(events, fields, strict=True)
+            ]
+            totals = (
+                [
+                    add_crossed(one, other, n_items)
+                    for one, other in zip(totals, counts, strict=True)
+                ]
+                if totals
+                else counts
+            )
+        return tuple(totals)
+
+    def _left_out(self, part: Selection) -> tuple[Selection, IntArray, IntArray]:
+        """The training sessions of the part's users, user of each of their events and of the
+        part's, 0 to n − 1; no session, and -1, of another log than the training log."""
+        log = self.log
+        if self._training is None:
+            nothing = select_sessions(log, np.zeros(0, np.int32))
+            return nothing, nothing.choices, np.full(len(part.choices), -1, np.int32)
+        train = select_sessions(log, self._training.of_users(np.asarray(log.users)[part.rows]).rows)
+        coded = np.unique(np.concatenate([train.users(log), part.users(log)]), return_inverse=True)
+        users, part_users = np.split(coded[1].astype(np.int32), [len(train.choices)])
+        return train, users, part_users
+
     def _write_counts(self, part: Selection, items: IntArray, numbers: FloatArray) -> None:
         """What the session until the event, and the training split without this user, say of each
         candidate; items: code of each candidate's item."""
@@ -294,16 +363,10 @@ class Encoder:
         self, relations: Relations, part: Selection, items: IntArray, numbers: FloatArray
     ) -> None:
         """What training pairs say of each candidate; items: code of each candidate's item."""
-        log, own = self.log, None
+        own = None
         if self._training is not None:
-            train = select_sessions(
-                log, self._training.of_users(np.asarray(log.users)[part.rows]).rows
-            )
-            coded = np.unique(
-                np.concatenate([train.users(log), part.users(log)]), return_inverse=True
-            )[1]
-            users, part_users = np.split(coded.astype(np.int32), [len(train.choices)])
-            train_items = np.asarray(log.items)[train.candidates]
+            train, users, part_users = self._left_out(part)
+            train_items = np.asarray(self.log.items)[train.candidates]
             own = UsersOwn(train.packed(self.space_rows[train_items]), users, part_users)
         relations.write_numbers(
             part.packed(self.space_rows[items]),
@@ -311,67 +374,3 @@ class Encoder:
             number_columns(RELATION_NUMBERS, self.space.number_names),
             numbers,
         )
-
-
-COUNTED_NUMBERS = (
-    *("displayed_before", "chosen_before", "log_displays", "log_choices", "choice_rate"),
-    *("choice_lift", "never_seen", "never_chosen", "log_set_size", "event_number"),
-)
-"""SESSION_NUMBERS and TRAINING_NUMBERS in the order in which a candidate has them"""
-SAME_FOR_SET = ("log_set_size", "event_number")
-"""numbers that all candidates of a display set share: relative to their mean they are nothing"""
-LOG_VIEWS = "log_views"
-SAME_AS = "same_as_"
-"""a number of this name and a context field's: whether the candidate is the item that the field
-holds"""
-
-
-def made_numbers(protocol: str, relations: bool) -> tuple[str, ...]:
-    """Names of the numbers that are made, in order; `same_as_` numbers and a log's own numeric
-    fields follow them."""
-    return (
-        *(COUNTED_NUMBERS if protocol != "identity" else ()),
-        *(RELATION_NUMBERS if relations else ()),
-        *((LOG_VIEWS,) if protocol == "views" else ()),
-    )
-
-
-def number_columns(wanted: Sequence[str], number_names: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Column of each wanted number, -1 for one that is not there, shape (len(wanted),)."""
-    at = {name: column for column, name in enumerate(number_names)}
-    return np.array([at.get(name, -1) for name in wanted], np.int64)
-
-
-def varying_columns(number_names: Sequence[str], set_context: bool) -> npt.NDArray[np.int64]:
-    """Columns of the numbers that also come less their mean over the display set, in the order of
-    those copies."""
-    names = number_names if set_context else ()
-    return np.array([at for at, name in enumerate(names) if _varies(name)], np.int64)
-
-
-def _varies(name: str) -> bool:
-    # one candidate at most is the context's item: its copy would say the same
-    return name not in SAME_FOR_SET and not name.startswith(SAME_AS)
-
-
-def totals_of(counts: ItemCounts, space_rows: IntArray) -> TrainingTotals:
-    """Training counts of the items in those rows, (n,) each; zeros for an unknown item, row -1."""
-    known = space_rows >= 0
-    return TrainingTotals(
-        np.where(known, counts.displays[space_rows], 0),
-        np.where(known, counts.choices[space_rows], 0),
-        np.where(known, counts.expected[space_rows], 0.0),
-    )
-
-
-def item_numbers(totals: TrainingTotals, prior_rate: float) -> FloatArray:
-    """TRAINING_NUMBERS of n items, shape (n, 6)."""
-    numbers = np.empty((len(totals.displays), len(TRAINING_NUMBERS)), np.float32)
-    training_numbers(totals, prior_rate, np.arange(len(TRAINING_NUMBERS)), numbers)
-    return numbers
-
-
-def log_views(views: npt.NDArray[np.number]) -> npt.NDArray[np.floating]:
-    """The number that protocol `views` makes of view counts (each at least 1), shape (n,)."""
-    numbers: npt.NDArray[np.floating] = np.log(views)
-    return numbers

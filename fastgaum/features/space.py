@@ -21,9 +21,17 @@ import polars as pl
 
 from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
 from fastgaum.features.context import Moments
-from fastgaum.features.encoder import SAME_AS, Encoder, made_numbers, varying_columns
+from fastgaum.features.crossed import CROSSED, crossed_names
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.numbers import (
+    SAME_AS,
+    crossed_fields,
+    made_numbers,
+    varying_columns,
+)
 from fastgaum.features.relations import Relations
 from fastgaum.features.sessions import EncodedSessions, chunks, select_sessions
+from fastgaum.kernels.crossed import CrossedCounts
 from fastgaum.logs.context import ContextField, context_of, training_events
 from fastgaum.logs.log import TRAIN, FloatArray, IntArray, ItemCounts, SessionLog
 from fastgaum.logs.shards import AnyLog
@@ -82,6 +90,8 @@ class FeatureSpace:
     """what is known of an event beside its candidates: fields of categories, by name"""
     context_number_names: tuple[str, ...] = ()
     """and those of numbers, sorted"""
+    crossed: tuple[CrossedCounts, ...] = ()
+    """what training says of items under each value of a context field of categories"""
     context_mean: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
     """training mean of each of those numbers"""
     context_scale: FloatArray = field(default_factory=lambda: np.ones(0, np.float32))
@@ -147,13 +157,14 @@ class FeatureSpace:
         counts = log.training_counts()
         known = np.flatnonzero(counts.displays)
         categorical, found = _categorical_fields(log, known), context_of(log)
+        context = _context_fields(log, found, categorical)
         numbers_of_events = [part.name for part in found if part.holds == "numbers"]
         context_mean, context_scale = _context_moments(log, numbers_of_events)
         space = cls(
             protocol=protocol,
             set_context=set_context,
             categorical=categorical,
-            number_names=_number_names(log, found, protocol, relations),
+            number_names=_number_names(log, context, protocol, relations),
             mean=np.zeros(0, np.float32),
             scale=np.zeros(0, np.float32),
             least=np.zeros(0, np.float32),
@@ -167,11 +178,13 @@ class FeatureSpace:
             fingerprint=log.fingerprint,
             field_names=tuple(sorted([*log.candidate_fields, *log.item_fields])),
             relations=_relations(log, counts.displays) if relations else None,
-            context=_context_fields(log, found, categorical),
+            context=context,
             context_number_names=tuple(numbers_of_events),
             context_mean=context_mean,
             context_scale=context_scale,
         )
+        if protocol != "identity":
+            space = dataclasses.replace(space, crossed=space.encoder(log).crossed())
         mean, scale, least, most = space.encoder(log).moments()
         return dataclasses.replace(
             space,
@@ -318,19 +331,28 @@ def _shown_codes(log: AnyLog) -> tuple[dict[str, npt.NDArray[np.integer]], int]:
 
 
 def _number_names(
-    log: AnyLog, found: Sequence[ContextField], protocol: str, relations: bool
+    log: AnyLog, context: Sequence[CategoricalField], protocol: str, relations: bool
 ) -> tuple[str, ...]:
     names = made_numbers(protocol, relations)
     declared = [*log.item_fields, *log.candidate_fields]
     clash = sorted(
         name
         for name in (*declared, *log.event_fields)
-        if name in (*names, "item", "position") or name.startswith(SAME_AS)
+        if name in (*names, "item", "position") or name.startswith(BUILT_IN)
     )
     if clash:
         raise LogFormatError(
             f"field name '{clash[0]}' is one of the built-in fields: rename the column"
         )
-    same = (SAME_AS + part.name for part in found if part.holds == "items")
     of_log = sorted(name for name in declared if name not in log.categories)
-    return (*names, *(same if protocol != "identity" else ()), *of_log)
+    return (*names, *(numbers_of_context(context) if protocol != "identity" else ()), *of_log)
+
+
+BUILT_IN = (SAME_AS, *CROSSED)
+"""how names of numbers begin that are made of the context"""
+
+
+def numbers_of_context(context: Sequence[CategoricalField]) -> tuple[str, ...]:
+    """Names of the numbers that a candidate has because of its event's context."""
+    same = (SAME_AS + part.name for part in context if part.source == "context_item")
+    return (*same, *crossed_names(crossed_fields(context)))

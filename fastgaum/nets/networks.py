@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -103,6 +104,7 @@ def scorer_of(
     name: str,
     dropout: float = 0.0,
     items: BagLinear | None = None,
+    items_at: Sequence[int] = (),
 ) -> Scorer | TowerScorer:
     """The scorer that a configuration asks for.
 
@@ -113,6 +115,7 @@ def scorer_of(
         name: of the tables, where the user makes them.
         dropout: rate, in training.
         items: vectors of the ids that another module owns; None: the scorer has its own.
+        items_at: as in `TwoTower`.
     """
     deep = None
     if config.deep:
@@ -123,7 +126,7 @@ def scorer_of(
         return deep
     own = items is None
     rows = vector_table(sizes, config.tower_dim, f"{name}.items") if items is None else items
-    tower = TwoTower(rows, sizes.n_numbers, state_dim, dropout, config.halo)
+    tower = TwoTower(rows, sizes.n_numbers, state_dim, dropout, config.halo, items_at)
     return TowerScorer(rows if own else None, tower, deep)
 
 
@@ -131,9 +134,14 @@ def scorer_of(
 class ContextSizes:
     """What is known of each event beside its candidates."""
 
-    n_fields: int = 0
-    """fields that hold categories: an id of each per event"""
+    hold_items: tuple[bool, ...] = ()
+    """of each field of ids, whether it holds items"""
     n_numbers: int = 0
+
+    @property
+    def n_fields(self) -> int:
+        """Fields of ids: one id of each per event."""
+        return len(self.hold_items)
 
 
 NO_CONTEXT = ContextSizes()
@@ -141,7 +149,8 @@ NO_CONTEXT = ContextSizes()
 
 def context_sizes(space: FeatureSpace) -> ContextSizes:
     """What the events of a feature space have."""
-    return ContextSizes(len(space.context), len(space.context_number_names))
+    hold_items = tuple(part.source == "context_item" for part in space.context)
+    return ContextSizes(hold_items, len(space.context_number_names))
 
 
 CONTEXT_DIM = 8
@@ -223,7 +232,11 @@ class RewardPlayer(nn.Module):
             self.context = EventContext(self.items, context)
         context_dim = 0 if self.context is None else self.context.dim
         self.state_dim = self.history.state_dim + context_dim
-        self.reward = scorer_of(config, sizes, self.state_dim, "reward", config.dropout, shared)
+        start, dim = self.history.state_dim, config.tower_dim
+        items_at = [start + dim * i for i, held in enumerate(context.hold_items) if held]
+        self.reward = scorer_of(
+            config, sizes, self.state_dim, "reward", config.dropout, shared, items_at
+        )
 
     def states(self, batch: BatchTensors, generated: Bags | None = None) -> Tensor:
         """State of each event, (n_events, state_dim): of the choices before it, then its context.

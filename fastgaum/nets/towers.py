@@ -1,19 +1,20 @@
 """Two towers: the user as one vector, each candidate as another, their dot product a score.
 
     u = [W₂ drop(relu(W₁ x + b₁)) + b₂ + D x ; 1],  x = drop(s)      once per event
-    V(a) = Σ_{f ∈ bag(a)} T_f + N numbers(a)                         once per candidate
-    score(a) = ⟨u + H mean_{b ∈ A} V(b), V(a)⟩
+    V(a) = Σ_{f ∈ bag(a)} T_f                                        once per candidate
+    score(a) = ⟨u + H mean_{b ∈ A} V(b), V(a)⟩ + ⟨w, numbers(a)⟩
 
 An MLP over the sum of a user's and an item's first layers holds no product of the two; on logs
 where items are seen often that costs more than anything else (docs: design log, two towers).
 
-The user's last unit is the constant 1: V's last column is then an item's own bias, and N's last row
-the linear path from number to score. H, the halo, lets the other candidates move the user's vector:
-Σ_b ⟨H V(b), V(a)⟩ through the mean of the set (low-rank halo: Ko and Li, choice-learn; DeepHalo,
-NeurIPS 2025). It starts at 0."""
+The user's last unit is the constant 1: V's last column is then an item's own bias. Numbers have one
+weight each, for all users: weights that follow the user lost (docs: design log). H, the halo, lets
+the other candidates move the user's vector: Σ_b ⟨H V(b), V(a)⟩ through the mean of the set (the
+low-rank halo of choice-learn; DeepHalo, NeurIPS 2025). It starts at 0."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -38,6 +39,7 @@ class TwoTower(nn.Module):
         state_dim: int,
         dropout: float = 0.0,
         halo: bool = False,
+        items_at: Sequence[int] = (),
     ) -> None:
         """Draw the parameters.
 
@@ -47,12 +49,14 @@ class TwoTower(nn.Module):
             state_dim: numbers of a state.
             dropout: rate on the state and on the user's hidden layer.
             halo: whether the rest of the display set moves the user's vector.
+            items_at: where vectors of items stand in a state; a candidate's likeness to each is a
+                part of its score from the start.
         """
         super().__init__()
         # in a tuple, which torch does not search for modules: the owner has its parameters
         self._items = (items,)
         self.dim = dim = items.table.shape[1]
-        self.numbers = nn.Linear(n_numbers, dim, bias=False) if n_numbers else None
+        self.numbers = nn.Linear(n_numbers, 1, bias=False) if n_numbers else None
         if self.numbers is not None:
             nn.init.zeros_(self.numbers.weight)
         self.dropout = nn.Dropout(dropout)
@@ -60,6 +64,9 @@ class TwoTower(nn.Module):
         self.out = nn.Linear(2 * dim, dim - 1)
         self.direct = nn.Linear(state_dim, dim - 1, bias=False)
         nn.init.zeros_(self.direct.weight)
+        with torch.no_grad():
+            for start in items_at:
+                self.direct.weight[:, start : start + dim - 1] += torch.eye(dim - 1)
         self.halo = nn.Linear(dim, dim, bias=False) if halo else None
         if self.halo is not None:
             nn.init.zeros_(self.halo.weight)
@@ -76,19 +83,15 @@ class TwoTower(nn.Module):
         """T."""
         return self._items[0]
 
-    def candidates(self, candidates: Bags) -> Tensor:
-        """V of each candidate, (n_candidates, dim)."""
-        rows: Tensor = self.items(candidates)
-        return rows if self.numbers is None else rows + self.numbers(candidates.numbers)
-
     def forward(self, candidates: Bags, states: Tensor, display_offsets: Tensor) -> Tensor:
         """Scores (n_candidates,) from states (n_events, state_dim)."""
-        users, vectors = self.users(states), self.candidates(candidates)
+        users, vectors = self.users(states), self.items(candidates)
         if self.halo is not None:
             sizes = display_offsets.diff().clamp(min=1)[:, None]
             users = users + self.halo(segment_sum(vectors, display_offsets) / sizes)
         expanded = expand_to_candidates(users, display_offsets, candidates.n_bags)
-        return (expanded * vectors).sum(1)
+        scores: Tensor = (expanded * vectors).sum(1)
+        return scores if self.numbers is None else scores + self.numbers(candidates.numbers)[:, 0]
 
 
 def vector_table(sizes: BagSizes, dim: int, name: str) -> BagLinear:

@@ -21,10 +21,12 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import ConfigError
-from fastgaum.features.encoder import (
+from fastgaum.features.crossed import crossed_names, own_pairs, write_crossed
+from fastgaum.features.encoder import N_RESERVED
+from fastgaum.features.numbers import (
     LOG_VIEWS,
-    N_RESERVED,
     SAME_AS,
+    crossed_fields,
     item_numbers,
     log_views,
     number_columns,
@@ -33,10 +35,11 @@ from fastgaum.features.encoder import (
 )
 from fastgaum.features.relations import WINDOW
 from fastgaum.features.sessions import Selection, select_sessions
-from fastgaum.features.space import FeatureSpace
+from fastgaum.features.space import FeatureSpace, numbers_of_context
 from fastgaum.kernels import candidate_counts as counting
 from fastgaum.kernels import candidate_formulas as kernels
 from fastgaum.kernels.candidate_formulas import RELATION_NUMBERS, SESSION_NUMBERS, TRAINING_NUMBERS
+from fastgaum.kernels.crossed import CrossedEvents
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog
 
@@ -97,7 +100,7 @@ class Catalogue:
                 "that has them (log=…)"
             )
         names, item_ids = space.number_names, space.categorical[0].values
-        of_events = (*SESSION_NUMBERS, *(SAME_AS + name for name in space.fields_of_items))
+        of_events = (*SESSION_NUMBERS, *numbers_of_context(space.context))
         n_trained = len(item_ids)
         if further is not None:
             item_ids = pl.concat([item_ids, further.cast(pl.String).alias(item_ids.name)])
@@ -256,6 +259,10 @@ def _standardised(numbers: FloatArray) -> FloatArray:
     )
 
 
+NO_EVENTS = CrossedEvents(
+    np.zeros(1, np.int32), *(np.zeros(0, np.int32) for _ in range(4))
+)
+"""no user's own events are left out"""
 ROOM = 64
 """entries that a user's table starts with"""
 
@@ -267,13 +274,18 @@ class SessionCounts:
         users: the users' tables.
         context_items: item of each of the context's fields of items, -1 for none, shape (n, ·);
             `UserContexts` writes them.
+        context_values: row of the value of each of its fields of categories, -1 for an unknown
+            one, shape (n, ·); likewise.
     """
 
     def __init__(self, catalogue: Catalogue, n: int) -> None:
         self.space, self.n = catalogue.space, n
         fields = self.space.fields_of_items
         self.context_items: IntArray = np.full((n, len(fields)), -1, np.int32)
+        self.context_values: IntArray = np.full((n, len(self.space.context)), -1, np.int32)
         names, self.n_trained = self.space.number_names, catalogue.n_trained
+        self.crossed_fields = crossed_fields(self.space.context) if self.space.crossed else []
+        self.crossed_columns = number_columns(crossed_names(self.crossed_fields), names)
         session_columns = number_columns(SESSION_NUMBERS, names)
         self.items = kernels.ItemNumbers(
             catalogue.fixed, session_columns, self.space.least, self.space.most
@@ -307,6 +319,7 @@ class SessionCounts:
         part = copy(self)
         part.users = counting.UserTables(*(values[first:last] for values in self.users))
         part.context_items = self.context_items[first:last]
+        part.context_values = self.context_values[first:last]
         return part
 
     def make_room(self, k: int) -> None:
@@ -351,6 +364,9 @@ class SessionCounts:
             kernels.slate_context_numbers(
                 first, last, slates, self.context_items, self.same_columns, numbers
             )
+        if self.crossed_fields:
+            self._write_crossed(rows[first:last, :, 0], self.context_values[first:last],
+                                numbers[first:last])
         if space.relations is not None:
             kernels.slate_relations(
                 first, last, slates, self.users, space.relations, self.relation_columns, numbers
@@ -358,6 +374,25 @@ class SessionCounts:
         kernels.standardise_slates(
             first, last, slates, self.varying, space.mean, space.scale, numbers
         )
+
+    def _write_crossed(self, items: IntArray, values: IntArray, numbers: FloatArray) -> None:
+        """What training says of each displayed item, (n, k), under its user's context."""
+        n, k = items.shape
+        known = np.where(items < self.n_trained, items, -1).reshape(-1)
+        offsets, no_choice = np.arange(n + 1, dtype=np.int32) * k, np.full(n, -1, np.int32)
+        events = [
+            CrossedEvents(offsets.astype(np.int32), known, no_choice, of_field, no_choice)
+            for of_field in np.ascontiguousarray(values.T)
+        ]
+        flat = numbers.reshape(n * k, -1)
+        nothing = [own_pairs(NO_EVENTS, field.n_values, self.n_trained) for field in
+                   self.crossed_fields]
+        write_crossed(
+            self.crossed_fields, self.space.crossed, events, nothing, self.crossed_columns, flat
+        )
+        # an empty place has no numbers
+        empty = np.flatnonzero(items.reshape(-1) < 0)
+        flat[empty[:, None], self.crossed_columns] = 0
 
     def count(
         self, first: int, last: int, active: npt.NDArray[np.bool_], rows: IntArray, items: IntArray

@@ -200,6 +200,7 @@ class UserContexts:
         starts: bool,
         histories: FloatArray,
         items: IntArray,
+        values: IntArray,
     ) -> None:
         """Make room.
 
@@ -209,10 +210,13 @@ class UserContexts:
             starts: whether users begin within a logged session.
             histories: the states of the users' histories, shape (n, ·), which change in place.
             items: room for `items`, which the numbers of candidates are made of.
+            values: room for the row of each value of the fields of categories, -1 for an unknown
+                one, shape (n, ·); likewise.
         """
         n, self.width = histories.shape
         self.rows, self.logged, self.starts, self.histories = rows, logged, starts, histories
-        self.items = items
+        self.items, self.values = items, values
+        self.first = np.array([part.start + 1 for part in rows.space.context], np.int32)
         self.states: FloatArray = np.zeros((n, self.width + rows.dim), np.float32)
         self.known: BoolArray = np.zeros(n, np.bool_)
         self.events: Int64Array = np.full(n, -1, np.int64)
@@ -269,6 +273,7 @@ class UserContexts:
     def _set(self, context: EncodedContext, users: IntArray | slice) -> None:
         self.rows.write(context, users, self.states[:, self.width :])
         self.items[users] = context.items
+        self.values[users] = context.ids - self.first
         self.known[users] = True
 
 

@@ -63,6 +63,7 @@ class LearnedPopulation(Population):
                 world.starts is not None,
                 self.encoder.states,
                 self.session_counts.context_items,
+                self.session_counts.context_values,
             )
             self._states = self.contexts.states
         self._seen = self._states.view()

@@ -126,9 +126,9 @@ class FoldedTowerScorer:
         self.deep = None if scorer.deep is None else FoldedScorer(scorer.deep, catalogue)
         self.table = folded_table(tower.items, catalogue)
         d, n_numbers = tower.dim, catalogue.space.n_numbers
-        numbers, halo = np.zeros((n_numbers, d), np.float32), np.zeros((0, d), np.float32)
+        numbers, halo = np.zeros(n_numbers, np.float32), np.zeros((0, d), np.float32)
         if tower.numbers is not None:
-            numbers = _array(tower.numbers.weight.t())
+            numbers = _array(tower.numbers.weight[0])
         if tower.halo is not None:
             halo = _array(tower.halo.weight.t())
         self.weights = towers.TowerTables(

@@ -71,7 +71,7 @@ def contenders(
         **{"players": "adversarial", "id_dropout": 0.0, "weight_decay": 0.0, **changes},
     )
     torch.manual_seed(0)
-    sizes = ContextSizes(context, context)
+    sizes = ContextSizes((True, False)[:context], context)
     networks = Networks(config, space.n_ids, space.n_numbers, context=sizes)
     twin, unknown = copy.deepcopy(networks), torch.from_numpy(space.unknown_of_id)
     rule, outside = regulariser_of(config), log.has_no_click

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from fastgaum.errors import ConfigError
-from fastgaum.features.encoder import number_columns
+from fastgaum.features.numbers import (
+    number_columns,
+)
 from fastgaum.kernels.candidate_formulas import SESSION_NUMBERS
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.learned_population import LearnedPopulation

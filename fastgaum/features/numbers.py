@@ -1,0 +1,97 @@
+"""The numbers of a candidate by name: which there are, and in which columns they stand.
+
+Each formula is written once, in kernels/candidate_formulas.py and kernels/crossed.py. The encoder
+applies it to all candidates of a log at once, for training and evaluation; a world applies it to
+the slate that it shows, step by step. tests/features/test_numbers.py holds both to the same
+numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from fastgaum.features.crossed import CrossedField
+from fastgaum.kernels.candidate_counts import TrainingTotals
+from fastgaum.kernels.candidate_formulas import (
+    RELATION_NUMBERS,
+    TRAINING_NUMBERS,
+    training_numbers,
+)
+from fastgaum.logs.log import FloatArray, IntArray, ItemCounts
+
+if TYPE_CHECKING:
+    from fastgaum.features.space import CategoricalField
+
+
+def crossed_fields(context: Sequence[CategoricalField]) -> list[CrossedField]:
+    """The context fields that are crossed with items."""
+    return [
+        CrossedField(one.name, len(one.values), one.source == "context_item") for one in context
+    ]
+
+
+COUNTED_NUMBERS = (
+    *("displayed_before", "chosen_before", "log_displays", "log_choices", "choice_rate"),
+    *("choice_lift", "never_seen", "never_chosen", "log_set_size", "event_number"),
+)
+"""SESSION_NUMBERS and TRAINING_NUMBERS in the order in which a candidate has them"""
+SAME_FOR_SET = ("log_set_size", "event_number")
+"""numbers that all candidates of a display set share: relative to their mean they are nothing"""
+LOG_VIEWS = "log_views"
+SAME_AS = "same_as_"
+"""a number of this name and a context field's: whether the candidate is the item that the field
+holds"""
+
+
+def made_numbers(protocol: str, relations: bool) -> tuple[str, ...]:
+    """Names of the numbers that are made, in order; `same_as_` numbers and a log's own numeric
+    fields follow them."""
+    return (
+        *(COUNTED_NUMBERS if protocol != "identity" else ()),
+        *(RELATION_NUMBERS if relations else ()),
+        *((LOG_VIEWS,) if protocol == "views" else ()),
+    )
+
+
+def number_columns(wanted: Sequence[str], number_names: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Column of each wanted number, -1 for one that is not there, shape (len(wanted),)."""
+    at = {name: column for column, name in enumerate(number_names)}
+    return np.array([at.get(name, -1) for name in wanted], np.int64)
+
+
+def varying_columns(number_names: Sequence[str], set_context: bool) -> npt.NDArray[np.int64]:
+    """Columns of the numbers that also come less their mean over the display set, in the order of
+    those copies."""
+    names = number_names if set_context else ()
+    return np.array([at for at, name in enumerate(names) if _varies(name)], np.int64)
+
+
+def _varies(name: str) -> bool:
+    # one candidate at most is the context's item: its copy would say the same
+    return name not in SAME_FOR_SET and not name.startswith(SAME_AS)
+
+
+def totals_of(counts: ItemCounts, space_rows: IntArray) -> TrainingTotals:
+    """Training counts of the items in those rows, (n,) each; zeros for an unknown item, row -1."""
+    known = space_rows >= 0
+    return TrainingTotals(
+        np.where(known, counts.displays[space_rows], 0),
+        np.where(known, counts.choices[space_rows], 0),
+        np.where(known, counts.expected[space_rows], 0.0),
+    )
+
+
+def item_numbers(totals: TrainingTotals, prior_rate: float) -> FloatArray:
+    """TRAINING_NUMBERS of n items, shape (n, 6)."""
+    numbers = np.empty((len(totals.displays), len(TRAINING_NUMBERS)), np.float32)
+    training_numbers(totals, prior_rate, np.arange(len(TRAINING_NUMBERS)), numbers)
+    return numbers
+
+
+def log_views(views: npt.NDArray[np.number]) -> npt.NDArray[np.floating]:
+    """The number that protocol `views` makes of view counts (each at least 1), shape (n,)."""
+    numbers: npt.NDArray[np.floating] = np.log(views)
+    return numbers

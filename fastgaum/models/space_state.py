@@ -1,0 +1,250 @@
+"""A feature space as the state that a model file holds, and back: what a file holds is not known to
+be what was written."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from fastgaum.checkpoint import State
+from fastgaum.features.crossed import check_crossed
+from fastgaum.features.numbers import made_numbers
+from fastgaum.features.relations import Relations
+from fastgaum.features.space import CategoricalField, FeatureSpace, numbers_of_context
+from fastgaum.kernels.crossed import CrossedCounts
+from fastgaum.kernels.relations import PairCounts
+from fastgaum.logs.log import ItemCounts
+
+NUMBERS = ("mean", "scale", "least", "most")
+ARRAYS = dict.fromkeys((*NUMBERS, "context_mean", "context_scale"), np.float32)
+COUNTS = {
+    field.name: getattr(ItemCounts.zeros(0), field.name).dtype
+    for field in dataclasses.fields(ItemCounts)
+}
+PAIRS = {"starts": np.int64, "keys": np.int64, "counts": np.int32}
+CROSSED = {
+    **{"events": np.int32, "starts": np.int64, "items": np.int32},
+    **{"displays": np.int32, "choices": np.int32, "expected": np.float32},
+}
+VALUES: dict[str, type] = {
+    "protocol": str,
+    "set_context": bool,
+    "prior_rate": float,
+    "no_click": bool,
+    "ordered": bool,
+    "fingerprint": str,
+}
+SOURCES = ("item", "item_field", "candidate_field", "position")
+OF_CONTEXT = ("context", "context_item")
+
+
+def space_state(space: FeatureSpace) -> State:
+    """The space as a state that a file can hold."""
+    return {
+        **{name: getattr(space, name) for name in (*VALUES, *ARRAYS)},
+        "item_counts": {name: getattr(space.item_counts, name) for name in COUNTS},
+        "number_names": list(space.number_names),
+        "field_names": list(space.field_names),
+        "context_number_names": list(space.context_number_names),
+        "categorical": [{**_named(one), **_text_state(one.values)} for one in space.categorical],
+        # the values of a field that holds items are the items'
+        "context": [
+            {**_named(one), **(_text_state(one.values) if one.source == "context" else {})}
+            for one in space.context
+        ],
+        "relations": None
+        if space.relations is None
+        else {
+            name: {part: getattr(table, part) for part in PAIRS}
+            for name, table in space.relations._asdict().items()
+        },
+        "crossed": [table._asdict() for table in space.crossed],
+    }
+
+
+def space_of(state: Any) -> FeatureSpace:
+    """The space that `space_state` describes. Raises KeyError, TypeError or ValueError for a
+    damaged one."""
+    for name, kind in VALUES.items():
+        if type(state[name]) is not kind:
+            raise ValueError(f"the feature space's {name} is no {kind.__name__}")
+    if not 0 <= state["prior_rate"] <= 1:
+        raise ValueError(
+            f"the feature space's prior_rate is {state['prior_rate']}, 0 to 1 is required"
+        )
+    fields = [
+        CategoricalField(*_field(one, SOURCES), _text_series(one)) for one in state["categorical"]
+    ]
+    n_items = _check_fields(fields)
+    context = _context(state["context"], fields)
+    counts = {name: _array(state["item_counts"], name, kind) for name, kind in COUNTS.items()}
+    space = FeatureSpace(
+        **{name: state[name] for name in VALUES},
+        **{name: _array(state, name, kind) for name, kind in ARRAYS.items()},
+        item_counts=ItemCounts(**counts),
+        relations=_relations(state["relations"], n_items),
+        crossed=_crossed(state["crossed"], context, n_items),
+        number_names=_names(state["number_names"]),
+        field_names=_names(state["field_names"]),
+        categorical=tuple(fields),
+        context=context,
+        context_number_names=_names(state["context_number_names"]),
+    )
+    _check_arrays(space, n_items)
+    _check_numbers(space)
+    return space
+
+
+def _named(field: CategoricalField) -> State:
+    return {"name": field.name, "source": field.source, "start": field.start}
+
+
+def _field(state: Any, sources: Sequence[str]) -> tuple[str, str, int]:
+    name, source, start = state["name"], state["source"], state["start"]
+    if not isinstance(name, str) or source not in sources or type(start) is not int:
+        raise ValueError(f"{str(name)[:40]!r} is no field of ids")
+    return name, source, start
+
+
+def _check_fields(fields: list[CategoricalField]) -> int:
+    """Fields of ids lie one after the other, items first, each value once; returns the number of
+    items."""
+    if (
+        not fields
+        or fields[0].source != "item"
+        or sum(field.source == "item" for field in fields) != 1
+    ):
+        raise ValueError("the first field of ids must be the items")
+    start = 1
+    for field in fields:
+        start = _check_field(field, start)
+    return len(fields[0].values)
+
+
+def _check_field(field: CategoricalField, start: int) -> int:
+    """A field's ids start where they must, each value once; returns where the next ones start."""
+    if field.start != start:
+        raise ValueError(
+            f"the ids of field '{field.name}' start at {field.start}, {start} is required"
+        )
+    if field.values.n_unique() != len(field.values):
+        raise ValueError(f"field '{field.name}' holds a value twice")
+    return field.stop
+
+
+def _context(state: Any, fields: list[CategoricalField]) -> tuple[CategoricalField, ...]:
+    """Context fields of ids, by name: those of categories follow the candidates' fields, those of
+    items have the items' ids."""
+    items, stop = fields[0], fields[-1].stop
+    context = []
+    for one in state:
+        name, source, start = _field(one, OF_CONTEXT)
+        holds_items = source == "context_item"
+        values = items.values if holds_items else _text_series(one)
+        context.append(CategoricalField(name, source, start, values))
+        if holds_items:
+            _check_field(context[-1], items.start)
+        else:
+            stop = _check_field(context[-1], stop)
+    return tuple(context)
+
+
+def _check_arrays(space: FeatureSpace, n_items: int) -> None:
+    for name in COUNTS:
+        counts = getattr(space.item_counts, name)
+        if len(counts) != n_items or (n_items and counts.min() < 0):
+            raise ValueError(f"space.item_{name} does not hold a count for each of {n_items} items")
+    n_of_context = len(space.context_number_names)
+    for name in ARRAYS:
+        named = space.n_numbers if name in NUMBERS else n_of_context
+        if len(getattr(space, name)) != named:
+            raise ValueError(
+                f"space.{name} holds {len(getattr(space, name))} numbers, {named} are named"
+            )
+    for name in ("scale", "context_scale"):
+        scale = getattr(space, name)
+        if len(scale) and scale.min() <= 0:
+            raise ValueError(f"space.{name} holds a number that is not positive")
+
+
+def _check_numbers(space: FeatureSpace) -> None:
+    """Each number is one that an encoder makes of a log with these fields."""
+    of_context = [*(part.name for part in space.context), *space.context_number_names]
+    if len(set(of_context)) < len(of_context):
+        raise ValueError("a context field is given twice")
+    made = made_numbers(space.protocol, space.relations is not None)
+    of_events = numbers_of_context(space.context)
+    known = {*made, *made_numbers("bags", False), *of_events, *space.field_names}
+    for name in space.number_names:
+        if name not in known or space.number_names.count(name) > 1:
+            raise ValueError(
+                f"'{name[:40]}' is not a number that this version makes, or it is given twice"
+            )
+
+
+def _array(state: Any, name: str, kind: Any, axes: int = 1) -> Any:
+    value = state[name]
+    if not isinstance(value, np.ndarray) or value.dtype != kind or value.ndim != axes:
+        raise ValueError(f"'{name}' is no array of {np.dtype(kind)} with {axes} axes")
+    return value
+
+
+def _names(values: object) -> tuple[str, ...]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"{str(values)[:60]} are no names")
+    return tuple(values)
+
+
+def _relations(state: Any, n_items: int) -> Relations | None:
+    if state is None:
+        return None
+    tables = [
+        [_array(state[name], part, kind, 1 + (part == "counts")) for part, kind in PAIRS.items()]
+        for name in Relations._fields
+    ]
+    relations = Relations(*(PairCounts(n_items, *table) for table in tables))
+    relations.check(n_items)
+    return relations
+
+
+def _crossed(
+    state: Any, context: Sequence[CategoricalField], n_items: int
+) -> tuple[CrossedCounts, ...]:
+    if state and len(state) != len(context):
+        raise ValueError(f"{len(state)} tables of pairs for {len(context)} context fields")
+    tables = []
+    for one, field in zip(state, context, strict=False):
+        table = CrossedCounts(*(_array(one, name, kind) for name, kind in CROSSED.items()))
+        check_crossed(table, len(field.values), n_items)
+        tables.append(table)
+    return tuple(tables)
+
+
+def _text_state(values: pl.Series) -> State:
+    """Text as bytes and offsets: the tables of a large catalogue stay out of the JSON header."""
+    encoded = [value.encode() for value in values.to_list()]
+    offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
+    np.cumsum([len(value) for value in encoded], out=offsets[1:])
+    return {"bytes": np.frombuffer(b"".join(encoded), dtype=np.uint8), "offsets": offsets}
+
+
+def _text_series(state: Any) -> pl.Series:
+    offsets, joined = _array(state, "offsets", np.int64), _array(state, "bytes", np.uint8)
+    # Offsets that went back and forth would make a text of the whole for each of them.
+    if (
+        not len(offsets)
+        or offsets[0] != 0
+        or offsets[-1] != len(joined)
+        or (np.diff(offsets) < 0).any()
+    ):
+        name = str(state["name"])[:40]
+        raise ValueError(f"the offsets of field '{name}' do not cut its bytes into texts")
+    text = joined.tobytes()
+    return pl.Series(
+        [text[a:b].decode() for a, b in itertools.pairwise(offsets.tolist())], dtype=pl.String
+    )

@@ -1,0 +1,129 @@
+"""Context crossed with items: the encoder's numbers against counts taken pair by pair."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from itertools import pairwise
+
+import numpy as np
+import polars as pl
+import pytest
+
+from fastgaum.features.crossed import add_crossed, count_crossed
+from fastgaum.features.sessions import select_sessions
+from fastgaum.features.space import FeatureSpace
+from fastgaum.kernels.crossed import CrossedEvents
+from fastgaum.logs.log import SessionLog
+from tests.builders import random_log
+
+
+def log_with_context(seed: int) -> SessionLog:
+    """Events with a query, and with two items of their session: of the display, and of its
+    choice."""
+    log = random_log(seed, n_sessions=80, n_items=60, no_click=0.2, shared_users=True)
+    rng = np.random.default_rng(seed)
+    first = log.display_offsets[:-1]
+    sizes = np.diff(log.display_offsets)
+    page = log.items[first + rng.integers(0, sizes)]
+    goal = log.items[first + np.maximum(log.choices, 0)]
+    fields = {
+        "query": rng.integers(-1, 3, log.n_events),
+        "page": np.where(rng.random(log.n_events) < 0.1, -1, page),
+        "goal": goal,
+    }
+    return dataclasses.replace(
+        log,
+        event_fields={name: values.astype(np.int32) for name, values in fields.items()},
+        categories={
+            "query": pl.Series(["a", "b", "c"]),
+            "page": log.item_ids,
+            "goal": log.item_ids,
+        },
+    )
+
+
+def naive(log: SessionLog, name: str, event: int, value: int, item: int) -> tuple[float, ...]:
+    """Displays, choices, expected choices of an item and events, where the field has this value,
+    in training, without the user of `event`."""
+    user = np.asarray(log.users)[log.session_of_event]
+    shown = chosen = expected = events = 0.0
+    train = np.asarray(log.split)[log.session_of_event] == 0
+    for other in np.flatnonzero(train & (user != user[event])):
+        if value < 0 or log.event_fields[name][other] != value:
+            continue
+        events += 1
+        display = log.items[log.display_offsets[other] : log.display_offsets[other + 1]].tolist()
+        if item in display:
+            shown += 1
+            chosen += log.choices[other] == display.index(item)
+            expected += (log.choices[other] >= 0) / len(display)
+    return shown, chosen, expected, events
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_numbers_are_those_of_counting_pair_by_pair(seed: int) -> None:
+    log = log_with_context(seed)
+    space = FeatureSpace.fit(log, "bags", set_context=False)
+    assert space.context_holds == {"goal": "items", "page": "items", "query": "categories"}
+    encoder = space.encoder(log)
+    everyone = np.arange(log.n_sessions, dtype=np.int32)
+    numbers = encoder.numbers(select_sessions(log, everyone))
+    at = {name: column for column, name in enumerate(space.number_names)}
+    events = np.random.default_rng(seed).choice(log.n_events, 40, replace=False)
+    for event in events.tolist():
+        for candidate in range(log.display_offsets[event], log.display_offsets[event + 1]):
+            item = int(log.items[candidate])
+            for name in ("goal", "page", "query"):
+                value = int(log.event_fields[name][event])
+                shown, chosen, expected, _ = naive(log, name, event, value, item)
+                row = numbers[candidate]
+                odds = math.log((chosen + 0.5) / (expected + 0.5))
+                assert row[at[f"odds_given_{name}"]] == pytest.approx(odds, abs=1e-5)
+                shown = math.log1p(shown)
+                assert row[at[f"displays_given_{name}"]] == pytest.approx(shown, abs=1e-5)
+            for one, other in (("goal", "page"), ("page", "goal")):
+                target = int(log.event_fields[other][event])
+                shown, _, _, met = naive(log, one, event, item, target)
+                row = numbers[candidate]
+                assert row[at[f"leads_{one}_{other}"]] == (shown > 0)
+                known = math.log1p(met)
+                assert row[at[f"known_as_{one}_{other}"]] == pytest.approx(known, abs=1e-5)
+
+
+def test_another_log_leaves_nothing_out() -> None:
+    log = log_with_context(2)
+    space = FeatureSpace.fit(log, "bags", set_context=False)
+    rows = log.sessions_in("train")
+    own = space.encode(log, rows).numbers
+    # the same sessions under another name: their own events count
+    other = dataclasses.replace(log, session_ids=log.session_ids + "x")
+    numbers = space.encode(other, rows).numbers
+    column = space.number_names.index("displays_given_query")
+    assert (numbers[:, column] >= own[:, column] - 1e-6).all()
+    assert (numbers[:, column] > own[:, column]).any()
+
+
+def test_parts_add_up_to_the_whole() -> None:
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(1, 5, 30)
+    offsets = np.r_[0, np.cumsum(sizes)].astype(np.int32)
+    items = rng.integers(-1, 6, offsets[-1]).astype(np.int32)
+    choices = np.minimum(rng.integers(-1, 4, 30), sizes - 1).astype(np.int32)
+    values = rng.integers(-1, 3, 30).astype(np.int32)
+    users = np.full(30, -1, np.int32)
+    whole = count_crossed(CrossedEvents(offsets, items, choices, values, users), 3, 6)
+    parts = []
+    for first, last in pairwise([0, 11, 30]):
+        candidates = slice(offsets[first], offsets[last])
+        cut = CrossedEvents(
+            (offsets[first : last + 1] - offsets[first]).astype(np.int32),
+            items[candidates],
+            choices[first:last],
+            values[first:last],
+            users[first:last],
+        )
+        parts.append(count_crossed(cut, 3, 6))
+    for one, other in zip(whole, add_crossed(*parts, n_items=6), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+    assert whole.displays.sum() == ((items >= 0) & np.repeat(values >= 0, sizes)).sum()
