@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta
 
 from fastgaum.errors import ConfigError, did_you_mean
+from fastgaum.presets import BATCH_EVENTS, GROW_AT, GROWN, PRESETS
 from fastgaum.untrusted import parse_toml, read_text
 
 Protocol = Literal["identity", "bags", "views"]
@@ -228,6 +229,8 @@ class Config(CheckedSettings):
     and go on"""
     most_skipped: Count = 10
     """with on_nonfinite = skip: one skipped batch more than so many in a run, and training stops"""
+    grow: bool = True
+    """a log of `GROW_AT` training events and more is fitted with `GROWN` instead"""
     search: tuple[str, ...] = ("relations",)
     """switches that `fit` tries both ways with exact players; the better validation loss decides,
     training goes on with it"""
@@ -267,6 +270,13 @@ class Config(CheckedSettings):
         """How many settings the search tries."""
         return 2 ** len(self.search) if self.search else 0
 
+    def grown(self, n_events: int, n_sessions: int) -> Config:
+        """The configuration for a log of so many training events and sessions."""
+        if not self.grow or n_events < GROW_AT:
+            return self
+        sessions = max(1, round(BATCH_EVENTS * n_sessions / n_events))
+        return self.replace(**GROWN, batch_sessions=sessions, grow=False)
+
     def is_continued_by(self, other: Config) -> bool:
         """Whether a run of this configuration may go on with another: the same, or with more
         epochs."""
@@ -290,6 +300,9 @@ class Config(CheckedSettings):
         if "search" not in changes:
             # what is set is not tried the other way
             values["search"] = [key for key in values["search"] if key not in changes]
+        if "grow" not in changes and changes.keys() & GROWN.keys():
+            # nor is it replaced
+            values["grow"] = False
         return cls.from_mapping(values)
 
     @classmethod
@@ -326,71 +339,3 @@ def parse_setting(text: str) -> tuple[str, object]:
         return key.strip(), parse_toml(f"value = {value}")["value"]
     except ValueError:
         return key.strip(), value.strip()
-
-
-_PLAIN: dict[str, object] = {"set_context": False, "relations": False, "search": (), "wide": False}
-"""without what `fastgaum` adds to the three networks"""
-
-_PAPER: dict[str, object] = {
-    **_PLAIN,
-    "protocol": "identity",
-    "players": "exact",
-    "regulariser": "shannon",
-    "hidden": (64, 64),
-    "activation": "elu",
-    "item_dim": 0,
-    "dropout": 0.0,
-    "id_dropout": 0.1,
-    "weight_decay": 0.01,
-    "select": "prec@1",
-    "lr_drops": 0,
-    "epochs": 100,
-    "patience": 20,
-    "batch_sessions": 64,
-    "lr": 3e-3,
-}
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "fastgaum": {},
-    "large": {
-        **_PLAIN,
-        "protocol": "identity",
-        "item_dim": 8,
-        "activation": "elu",
-        "history_dim": 20,
-        "dropout": 0.0,
-        "id_dropout": 0.02,
-        "weight_decay": 0.01,
-        "batch_sessions": 256,
-        "patience": 3,
-        "lr_drops": 2,
-    },
-    "paper-lstm": {**_PAPER, "history": "lstm", "history_dim": 20},
-    "paper-pw": {**_PAPER, "history": "pw", "history_window": 20, "history_weights": 4},
-    "report": {
-        **_PLAIN,
-        "protocol": "identity",
-        "item_dim": 0,
-        "history": "bilstm",
-        "history_dim": 512,
-        "history_layers": 8,
-        "hidden": (512,) * 8,
-        "activation": "elu",
-        "dropout": 0.1,
-        "id_dropout": 0.1,
-        "weight_decay": 0.01,
-        "lr": 3e-4,
-        "rounds_lr": 0.3,
-        "generator_lr": 3e-4,
-        "generator_steps": 5,
-        "warm_start": 8,
-        "catch_up": 5,
-        "epochs": 1,
-        "patience": 5,
-        "select": "prec@1",
-        "lr_drops": 0,
-        "batch_sessions": 64,
-    },
-}
-"""`large`: light regularisation, for logs of 100,000 events and more. `paper-*`: the paper's sizes
-with exact Shannon players. `report`: the report's architecture, its game made right."""

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = (
-    {"errors", "untrusted"},
+    {"errors", "presets", "untrusted"},
     {
         "config",
         "files",

@@ -10,11 +10,12 @@ from typing import Any
 
 from fastgaum.baselines.base import Baseline, Link
 from fastgaum.checkpoint import damage_named
-from fastgaum.config import PRESETS, Config
+from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, did_you_mean
 from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.model_file import load_model_state
 from fastgaum.models.user_model import UserModel
+from fastgaum.presets import PRESETS
 
 BASELINES: dict[str, str] = {
     "random": "floors:RandomFloor",

@@ -141,7 +141,9 @@ class UserModel(ChoiceModel):
         from fastgaum.game.loop import Trainer, TrainingData
 
         checkpointer, processes = checkpointer or Checkpointer(), processes or Processes()
-        if self.asked.search:
+        train = (log.count("events", "train"), log.count("sessions", "train"))
+        self.config = self.asked.grown(*train)
+        if self.config.search:
             self.config = self._searched(log, checkpointer, processes)
         space = FeatureSpace.fit(
             log, self.config.protocol, self.config.set_context, self.config.relations

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from fastgaum.baselines.registry import check_model, make_model, setting_names
-from fastgaum.config import PRESETS, Config
+from fastgaum.config import Config
 from fastgaum.errors import ConfigError, FastgaumError, NumericsError, TooLargeError, did_you_mean
 from fastgaum.logs.log import SessionLog, resplit
 from fastgaum.logs.shard_writer import save_log
@@ -32,6 +32,7 @@ from fastgaum.logs.shards import load_log
 from fastgaum.metrics.evaluation import Evaluation
 from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.user_model import UserModel
+from fastgaum.presets import PRESETS
 
 _OWN_OPTION = {"preset": "--models", "protocol": "--protocol"}
 """settings that a grid has an option for: --set would contradict what the table says of itself"""

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from fastgaum.baselines.floors import Precisions, means_of
-from fastgaum.config import PRESETS, Config
+from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, DatasetError, LogFormatError
 from fastgaum.features.sessions import EncodedSessions, Selection, counts_before, select_sessions
 from fastgaum.game.loop import EpochRow
@@ -26,6 +26,7 @@ from fastgaum.metrics.evaluation import MIN_PROB, Evaluation, evaluate_heads
 from fastgaum.metrics.intervals import Interval, paired_difference
 from fastgaum.metrics.precision import Float64Array
 from fastgaum.models.user_model import UserModel
+from fastgaum.presets import PRESETS
 from fastgaum.reports.table import Json
 from fastgaum.untrusted import parse_json, read_text
 from fastgaum.untrusted_parquet import READ_ERRORS, one_line, read_small_parquet
