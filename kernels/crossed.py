@@ -14,7 +14,7 @@ from ._jit import Array, jit, jit_part
 from .candidate_formulas import log1p_count, log_odds
 
 NO_ITEM = -1
-"""in the place of an item: events that have the value, whatever they display"""
+"""stands for no item: events that have the value, whatever they display"""
 
 
 class CrossedCounts(NamedTuple):
