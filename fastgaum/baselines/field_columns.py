@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from fastgaum.baselines.base import Arrays
-from fastgaum.features.encoder import item_numbers, totals_of
+from fastgaum.features.numbers import item_numbers, totals_of
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import CategoricalField, FeatureSpace
 from fastgaum.kernels.candidate_counts import TrainingTotals

@@ -33,7 +33,7 @@ from fastgaum.baselines.grid_search import combinations
 from fastgaum.config import CountFromOne, NotNegative
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import assemble
-from fastgaum.features.encoder import made_numbers
+from fastgaum.features.numbers import made_numbers
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.kernels.ranking import rank_counts
 from fastgaum.nets.segments import segment_log_softmax

@@ -259,10 +259,7 @@ def _standardised(numbers: FloatArray) -> FloatArray:
     )
 
 
-NO_EVENTS = CrossedEvents(
-    np.zeros(1, np.int32), *(np.zeros(0, np.int32) for _ in range(4))
-)
-"""no user's own events are left out"""
+NO_EVENTS = CrossedEvents(np.zeros(1, np.int32), *(np.zeros(0, np.int32) for _ in range(4)))
 ROOM = 64
 """entries that a user's table starts with"""
 
@@ -365,8 +362,9 @@ class SessionCounts:
                 first, last, slates, self.context_items, self.same_columns, numbers
             )
         if self.crossed_fields:
-            self._write_crossed(rows[first:last, :, 0], self.context_values[first:last],
-                                numbers[first:last])
+            self._write_crossed(
+                rows[first:last, :, 0], self.context_values[first:last], numbers[first:last]
+            )
         if space.relations is not None:
             kernels.slate_relations(
                 first, last, slates, self.users, space.relations, self.relation_columns, numbers
@@ -385,12 +383,12 @@ class SessionCounts:
             for of_field in np.ascontiguousarray(values.T)
         ]
         flat = numbers.reshape(n * k, -1)
-        nothing = [own_pairs(NO_EVENTS, field.n_values, self.n_trained) for field in
-                   self.crossed_fields]
+        nothing = [
+            own_pairs(NO_EVENTS, field.n_values, self.n_trained) for field in self.crossed_fields
+        ]
         write_crossed(
             self.crossed_fields, self.space.crossed, events, nothing, self.crossed_columns, flat
         )
-        # an empty place has no numbers
         empty = np.flatnonzero(items.reshape(-1) < 0)
         flat[empty[:, None], self.crossed_columns] = 0
 
