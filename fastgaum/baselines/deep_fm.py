@@ -14,7 +14,9 @@ from fastgaum.baselines.base import Grids
 from fastgaum.baselines.gradient import choice_losses, logistic_nll, mean_of_choices
 from fastgaum.baselines.grid_search import GridNetworkBaseline
 from fastgaum.config import NotNegative, Probability, Width, Widths
+from fastgaum.features.space import FeatureSpace
 from fastgaum.nets.bags import BagLinear, bag_sum
+from fastgaum.nets.networks import context_sizes
 from fastgaum.nets.segments import expand_to_candidates
 from fastgaum.nets.tensors import Bags, BatchTensors
 
@@ -25,10 +27,10 @@ class DeepFm(GridNetworkBaseline):
     vectors.
 
     Fields: each id of the candidate's bag (its embedding), each number (its embedding times its
-    value), and the user. Chosen here, since the paper's user columns do not exist in these logs:
-    the user's field is the mean over the choices so far of the sum of their field vectors, from the
-    same embeddings. The paper's loss is logistic; the softmax over the display set is tried too,
-    and validation decides."""
+    value), the event's context likewise, and the user. Chosen here, since the paper's user columns
+    do not exist in these logs: the user's field is the mean over the choices so far of the sum of
+    their field vectors, from the same embeddings. The paper's loss is logistic; the softmax over
+    the display set is tried too, and validation decides."""
 
     name: ClassVar[str] = "dfm"
     published_name: ClassVar[str | None] = "DFM"
@@ -49,7 +51,7 @@ class DeepFm(GridNetworkBaseline):
 
     def _network(self) -> nn.Module:
         assert self.space is not None
-        return _Network(self.space.n_ids, len(self.space.categorical), self.space.n_numbers, self)
+        return _Network(self.space, self)
 
     def _losses(self, scores: Tensor, batch: BatchTensors) -> Tensor:
         return (
@@ -63,15 +65,19 @@ class _Network(nn.Module):
     """Numbers are fields without being built one by one: what they add to a sum over fields is
     linear in their values."""
 
-    def __init__(self, n_ids: int, n_categorical: int, n_numbers: int, settings: DeepFm) -> None:
+    def __init__(self, space: FeatureSpace, settings: DeepFm) -> None:
         super().__init__()
-        self.shape = (n_categorical, n_numbers)
+        n_ids, n_numbers, context = space.n_ids, space.n_numbers, context_sizes(space)
+        self.shape = (len(space.categorical), n_numbers)
+        n_context = context.n_fields + context.n_numbers
         self.linear = BagLinear(n_ids, n_numbers, 1, 0, init_std=0.0)
         self.of_ids = nn.Parameter(torch.randn(n_ids, settings.dim) * 0.1)
         self.of_numbers = nn.Parameter(torch.randn(n_numbers, settings.dim) * 0.1)
         widths = (*settings.hidden, 1)
-        # reads the field vectors side by side: ids, numbers, user
-        self.first = nn.Linear((n_categorical + n_numbers + 1) * settings.dim, widths[0])
+        self.of_context_numbers = nn.Parameter(torch.randn(context.n_numbers, settings.dim) * 0.1)
+        # reads the field vectors side by side: ids, numbers, user, context
+        n_fields = sum(self.shape) + 1 + n_context
+        self.first = nn.Linear(n_fields * settings.dim, widths[0])
         rest = [
             (nn.ReLU(), nn.Dropout(settings.dropout), nn.Linear(below, above))
             for below, above in itertools.pairwise(widths)
@@ -83,38 +89,45 @@ class _Network(nn.Module):
         candidates, offsets = batch.candidates, batch.display_offsets
         ids = self.of_ids[candidates.ids.long().view(-1, self.shape[0])]
         users = mean_of_choices(self._summed(batch.tokens), batch)
+        # fields that all candidates of an event share
+        shared = torch.cat([users[:, None], self._context(batch)], 1)
         linear: Tensor = self.linear(candidates).squeeze(1)
         deep: Tensor = self.rest(
-            self._first_layer(ids, candidates.numbers, users, offsets)
+            self._first_layer(ids, candidates.numbers, shared, offsets)
         ).squeeze(1)
-        return (
-            linear
-            + self._second_order(ids, candidates.numbers, expand_to_candidates(users, offsets))
-            + deep
-        )
+        second = self._second_order(ids, candidates.numbers, expand_to_candidates(shared, offsets))
+        return linear + second + deep
 
-    def _second_order(self, ids: Tensor, numbers: Tensor, users: Tensor) -> Tensor:
+    def _context(self, batch: BatchTensors) -> Tensor:
+        """The field vectors of each event's context, (n_events, n_fields, dim)."""
+        ids = self.of_ids[batch.context.ids.long().view(batch.n_events, -1)]
+        numbers = batch.context_numbers[:, :, None] * self.of_context_numbers
+        return torch.cat([ids, numbers], 1)
+
+    def _second_order(self, ids: Tensor, numbers: Tensor, shared: Tensor) -> Tensor:
         """Σ_{i<j} ⟨v_i, v_j⟩ over the fields, (n_candidates,): half of (the square of the sum − the
         sum of squares).
 
-        Rendle, "Factorization machines", ICDM 2010. ids (n_candidates, n_categorical, dim), users
-        (n_candidates, dim)."""
-        total = ids.sum(1) + numbers @ self.of_numbers + users
+        Rendle, "Factorization machines", ICDM 2010. ids (n_candidates, n_categorical, dim), shared
+        (n_candidates, n_shared, dim)."""
+        total = ids.sum(1) + numbers @ self.of_numbers + shared.sum(1)
         squares = (
             ids.square().sum((1, 2))
             + numbers.square() @ self.of_numbers.square().sum(1)
-            + users.square().sum(1)
+            + shared.square().sum((1, 2))
         )
         return 0.5 * (total.square().sum(1) - squares)
 
-    def _first_layer(self, ids: Tensor, numbers: Tensor, users: Tensor, offsets: Tensor) -> Tensor:
-        """The deep part's first layer on the fields side by side, (n_candidates, hidden); users
-        (n_events, dim)."""
+    def _first_layer(self, ids: Tensor, numbers: Tensor, shared: Tensor, offsets: Tensor) -> Tensor:
+        """The deep part's first layer on the fields side by side, (n_candidates, hidden); shared
+        (n_events, n_shared, dim)."""
         blocks = self.first.weight.view(self.first.out_features, -1, self.of_ids.shape[1])
-        of_ids, of_numbers, of_user = torch.split(blocks, [*self.shape, 1], dim=1)
+        sizes = [*self.shape, shared.shape[1]]
+        of_ids, of_numbers, of_shared = torch.split(blocks, sizes, dim=1)
         x = ids.flatten(1) @ of_ids.flatten(1).T + self.first.bias
         x = x + numbers @ torch.einsum("nd,hnd->nh", self.of_numbers, of_numbers)
-        first: Tensor = x + expand_to_candidates(users @ of_user.squeeze(1).T, offsets)
+        of_events = shared.flatten(1) @ of_shared.flatten(1).T
+        first: Tensor = x + expand_to_candidates(of_events, offsets)
         return first
 
     def _summed(self, tokens: Bags) -> Tensor:

@@ -1,10 +1,12 @@
-"""Declared fields and the place as plain columns, for models that have no table of ids.
+"""Declared fields, the place and the event's context as plain columns, for models that have no
+table of ids.
 
 A field of few values is a code, which a tree takes as its own category and a linear model as
 one column a value. Of a field of many values, columns say what the training split says of the
 value: the six numbers that `bags` says of an item. So a value that is displayed seldom is shrunk to
-the mean of all. What a candidate shares with the session's last choices is a count for each
-field."""
+the mean of all. The context of an event is crossed with the item and with each declared field,
+and training is counted by these pairs too. What a candidate shares with the session's last choices
+is a count for each field."""
 
 from __future__ import annotations
 
@@ -16,6 +18,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from fastgaum.baselines.base import Arrays
+from fastgaum.features.batches import Batch
 from fastgaum.features.numbers import item_numbers, totals_of
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import CategoricalField, FeatureSpace
@@ -26,6 +29,10 @@ from fastgaum.nets.tensors import BatchTensors
 
 FEW_VALUES = 64
 """a field of more values is read by what training says of them"""
+SPEED_OF_FEW = 10.0
+"""how many times as fast as others the weights of a field of few values learn, where models are
+trained by gradients: each is seen so often that it is known sooner than the fit of the items has to
+stop"""
 N_FOLDS = 10
 """folds of training users: a fold's candidates read the counts of the other folds"""
 Keys = npt.NDArray[np.int64]
@@ -65,13 +72,8 @@ class FieldColumns:
     @classmethod
     def fit(cls, space: FeatureSpace, train: EncodedSessions) -> Self:
         """Count the training split."""
-        keys = cls(space, ())._keys(train.ids)
+        keys = cls(space, ())._keys(train)
         return cls(space, tuple(KeyCounts.of(one, train) for one in keys))
-
-    @property
-    def any(self) -> bool:
-        """Whether the log has a declared field of categories or a real order."""
-        return len(self.space.categorical) > 1
 
     def places(self, ids: IntArray) -> FloatArray:
         """The candidates' places, (n_candidates, 1); no column where the order is not real."""
@@ -92,6 +94,15 @@ class FieldColumns:
         ]
         return _stacked(columns, len(ids))
 
+    def context_codes(self, source: Batch) -> FloatArray:
+        """Codes of the context fields of few values, NaN for an unknown one, (n_events, ·)."""
+        codes = [
+            (source.context_ids[:, column] - np.float32(part.start + 1))
+            for column, part in enumerate(self.space.context)
+            if len(part.values) <= FEW_VALUES
+        ]
+        return _stacked([np.where(one < 0, np.nan, one) for one in codes], source.n_events)
+
     def indicators(self, ids: IntArray) -> FloatArray:
         """A column of each value of the fields of few values, the place among them: 1 where the
         candidate has it, (n_candidates, ·)."""
@@ -111,7 +122,7 @@ class FieldColumns:
 
         `train`: the batch holds all sessions of the training split, these. Then no candidate reads
         what its own fold of users, and so its own user, said."""
-        keys = self._keys(batch.source.ids)
+        keys = self._keys(batch.source)
         totals = (
             [one.totals(key) for one, key in zip(self.counts, keys, strict=True)]
             if train is None
@@ -138,7 +149,7 @@ class FieldColumns:
         """The columns that `arrays` described. Raises ValueError where arrays do not belong
         together."""
         counts = []
-        for at in range(len(cls(space, ())._keys(np.zeros((0, len(space.categorical)), np.int32)))):
+        for at in range(cls(space, ())._n_keys):
             keys, *totals = (
                 arrays[f"fields.{at}.{name}"]
                 for name in ("keys", "displays", "choices", "expected")
@@ -148,13 +159,37 @@ class FieldColumns:
             counts.append(KeyCounts(keys, ItemCounts(*totals)))
         return cls(space, tuple(counts))
 
-    def _keys(self, ids: IntArray) -> list[Keys]:
-        """Each family of keys that training is counted by: fields of many values."""
+    @property
+    def _many(self) -> list[int]:
+        """Columns of the ids of declared fields, or of the place, of many values."""
+        fields = enumerate(self.space.categorical)
         return [
-            codes.astype(np.int64)
-            for _, codes, n_values in self._coded(ids)
-            if n_values > FEW_VALUES
+            column
+            for column, part in fields
+            if part.source != "item" and len(part.values) > FEW_VALUES
         ]
+
+    @property
+    def _crossed(self) -> list[int]:
+        """Columns of the ids that the context is crossed with: items and declared fields."""
+        fields = enumerate(self.space.categorical)
+        return [column for column, part in fields if part.source != "position"]
+
+    @property
+    def _n_keys(self) -> int:
+        return len(self._many) + len(self.space.context) * len(self._crossed)
+
+    def _keys(self, source: Batch | EncodedSessions) -> list[Keys]:
+        """Each family of keys that training is counted by: fields of many values, then pairs of
+        context and candidate."""
+        ids = source.ids.astype(np.int64)
+        event = np.repeat(np.arange(source.n_events), np.diff(source.display_offsets))
+        pairs = [
+            context[event] * self.space.n_ids + ids[:, column]
+            for context in source.context_ids.T.astype(np.int64)
+            for column in self._crossed
+        ]
+        return [*(ids[:, column] for column in self._many), *pairs]
 
     def _coded(self, ids: IntArray) -> list[tuple[CategoricalField, IntArray, int]]:
         """Each declared field and the place: the candidates' codes in it, -1 for an unknown value,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgaum.baselines.base import Arrays, Baseline, Float64Array, Rows, validation_prec1
-from fastgaum.baselines.field_columns import FEW_VALUES
+from fastgaum.baselines.field_columns import FEW_VALUES, SPEED_OF_FEW
 from fastgaum.config import Count, CountFromOne, NotNegative, Positive, Probability
 from fastgaum.errors import NumericsError, StepRefusedError
 from fastgaum.features.batches import batches
@@ -30,7 +30,6 @@ from fastgaum.nets.tensors import Bags, BatchTensors, to_tensors
 
 RATE_OF_FEW = 0.05
 """id dropout of a field of few values at most"""
-SPEED_OF_FEW = 10.0
 
 
 @dataclass(eq=False)
@@ -184,7 +183,10 @@ class _Steps:
         dropped = batch
         for drop in self.drops:
             dropped = replace(
-                dropped, candidates=drop(dropped.candidates), tokens=drop(dropped.tokens)
+                dropped,
+                candidates=drop(dropped.candidates),
+                tokens=drop(dropped.tokens),
+                context=drop(dropped.context),
             )
         mean = self.model._losses(self.network(dropped), batch).mean()
         self.optimiser.zero_grad(set_to_none=True)
@@ -234,8 +236,9 @@ class FieldWeights(nn.Module):
 def ids_of_few(space: FeatureSpace) -> np.ndarray:
     """Whether each id is of a field of few values, bool, (n_ids,)."""
     few = np.zeros(space.n_ids, dtype=bool)
-    for part in space.categorical[1:]:
-        few[part.start : part.stop] = len(part.values) <= FEW_VALUES
+    for part in (*space.categorical, *space.context):
+        if part.source not in ("item", "context_item"):
+            few[part.start : part.stop] = len(part.values) <= FEW_VALUES
     return few
 
 

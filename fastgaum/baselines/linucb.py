@@ -1,8 +1,9 @@
 """LinUCB: Li et al., "A contextual-bandit approach to personalized news article recommendation",
 WWW 2010.
 
-With x the one-hot of the item followed by z, an intercept, the candidate's numbers and what it is
-by the declared fields and the place (`field_columns`), A = λI + Σ x
+With x the one-hot of the item followed by z, an intercept, the candidate's numbers, what it is by
+the declared fields, the place and the event's context (`field_columns`), and the products of the
+context's numbers with these, A = λI + Σ x
 xᵀ and b = Σ reward · x over the training candidates: score = x·A⁻¹b + alpha · √(xᵀA⁻¹x). The block
 of A that belongs to the items is diagonal, n_i + λ for an item displayed n_i times, so A⁻¹ is had
 from its Schur complement in the columns of z, however many items."""
@@ -102,11 +103,18 @@ class LinUcb(GridBaseline):
         """z, (n_candidates, n_z). `train`: the sessions of the batch, where they are those of the
         training split."""
         source = batch.source
+        indicators = self.fields.indicators(source.ids)
+        event = np.repeat(np.arange(batch.n_events), np.diff(source.display_offsets))
+        products = [
+            number[event, None] * np.column_stack([source.numbers, indicators])
+            for number in source.context_numbers.T
+        ]
         return np.column_stack(
             [
                 np.ones(len(source.ids)),
                 source.numbers.astype(np.float64),
-                self.fields.indicators(source.ids),
+                indicators,
                 self.fields.numbers(batch, _LAST_CHOICES, train),
+                *products,
             ]
         )

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from fastgaum.baselines.context_crosses import ContextCrosses
 from fastgaum.baselines.gradient import FieldWeights, GradientBaseline
 from fastgaum.config import Probability
 from fastgaum.features.space import FeatureSpace
@@ -40,7 +41,9 @@ class _Linear(nn.Module):
         super().__init__()
         self.weights = BagLinear(space.n_ids, space.n_numbers, 1, 0, init_std=0.0)
         self.of_fields = FieldWeights(space)
+        self.of_context = ContextCrosses(space)
 
     def forward(self, batch: BatchTensors) -> Tensor:
         scores: Tensor = self.weights(batch.candidates).squeeze(1)
-        return self.of_fields.add_to(scores, batch.candidates)
+        scores = self.of_fields.add_to(scores, batch.candidates)
+        return self.of_context.add_to(scores, batch)

@@ -14,6 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from fastgaum.baselines.context_crosses import ContextCrosses, hashed
 from fastgaum.baselines.gradient import (
     FieldWeights,
     item_ids,
@@ -25,7 +26,7 @@ from fastgaum.baselines.grid_search import GridNetworkBaseline
 from fastgaum.config import CountFromOne, NotNegative, Positive, Probability, Width, Widths
 from fastgaum.features.space import FeatureSpace
 from fastgaum.nets.bags import BagLinear, BagSizes
-from fastgaum.nets.networks import Scorer
+from fastgaum.nets.networks import Scorer, context_sizes
 from fastgaum.nets.tensors import BatchTensors
 
 
@@ -34,10 +35,11 @@ class WideDeep(GridNetworkBaseline):
     """score = wide + deep, trained together.
 
     Wide: linear over the candidate's ids and numbers, and one weight per hashed cross (last choice
-    × candidate). Deep: a ReLU network over the candidate's embedding and numbers beside the user's
-    summary. Chosen here, since the papers' user and app columns do not exist in these logs: the
-    user is the mean embedding of the choices so far; one optimiser (AdamW) trains both parts, where
-    the paper has FTRL with L1 for the wide one and AdaGrad for the deep one."""
+    × candidate, event context × candidate). Deep: a ReLU network over the candidate's embedding and
+    numbers beside the user's summary and the event's context. Chosen here, since the papers' user
+    and app columns do not exist in these logs: the user is the mean embedding of the choices so
+    far; one optimiser (AdamW) trains both parts, where the paper has FTRL with L1 for the wide one
+    and AdaGrad for the deep one."""
 
     weight_decay: NotNegative = 0.1
     dim: Width = 8
@@ -85,11 +87,13 @@ class _Network(nn.Module):
         n_ids, n_numbers = space.n_ids, space.n_numbers
         self.wide = BagLinear(n_ids, n_numbers, 1, 0, init_std=0.0)
         self.of_fields = FieldWeights(space)
+        self.of_context = ContextCrosses(space)
         self.crosses = nn.Parameter(torch.zeros(settings.crosses))
         self.user = BagLinear(n_ids, n_numbers, settings.dim, 0, init_std=0.1)
+        context = context_sizes(space)
         self.deep = Scorer(
             BagSizes(n_ids, n_numbers, settings.dim),
-            settings.dim,
+            settings.dim * (1 + context.n_fields) + context.n_numbers,
             settings.hidden,
             "relu",
             dropout=settings.dropout,
@@ -98,9 +102,12 @@ class _Network(nn.Module):
     def forward(self, batch: BatchTensors) -> Tensor:
         """Scores, shape (n_candidates,)."""
         users = mean_of_choices(self.user(batch.tokens), batch)
-        scores: Tensor = self.deep(batch.candidates, users, batch.display_offsets)
+        context = self.user.table[batch.context.ids.long()].reshape(batch.n_events, -1)
+        states = torch.cat([users, context, batch.context_numbers], 1)
+        scores: Tensor = self.deep(batch.candidates, states, batch.display_offsets)
         wide: Tensor = self.wide(batch.candidates).squeeze(1) + self._crossed(batch)
-        return self.of_fields.add_to(scores + wide, batch.candidates)
+        scores = self.of_fields.add_to(scores + wide, batch.candidates)
+        return self.of_context.add_to(scores, batch)
 
     def _crossed(self, batch: BatchTensors) -> Tensor:
         """Weight of each candidate's cross with the last choice, 0 before the first choice, shape
@@ -110,10 +117,3 @@ class _Network(nn.Module):
         )
         row = hashed(last, item_ids(batch.candidates), len(self.crosses))
         return self.crosses[row] * (last >= 0)
-
-
-def hashed(left: Tensor, right: Tensor, n_rows: int) -> Tensor:
-    """A row in [0, n_rows) for each pair of ids, by multiplicative hashing, int64."""
-    # 64-bit products wrap around; the high bits are the well-mixed ones
-    mixed = (left * 0x9E3779B1 + right) * 0x2545F4914F6CDD1D
-    return (mixed >> 33) % n_rows

@@ -51,7 +51,8 @@ Share = Annotated[float, Meta(gt=0, le=1)]
 
 @dataclass(eq=False)
 class BoostedTrees(Baseline):
-    """Boosted trees over the numbers of a candidate's bag, the place and the declared fields.
+    """Boosted trees over the numbers of a candidate's bag, the place, the declared fields and the
+    event's context.
 
     The report names the library only. Chosen here: depth, learning rate and leaf size by the
     validation score, of all combinations in `grids`, each stopped early on it. A field of few
@@ -178,27 +179,29 @@ class BoostedTrees(Baseline):
     ) -> DMatrix:
         """What the trees read, a row per candidate. `train`: the sessions of the batch, which are
         those of the training split."""
-        space, ids = self.space, batch.source.ids
+        space, source = self.space, batch.source
         assert space is not None
+        event = np.repeat(np.arange(batch.n_events), np.diff(source.display_offsets))
         numbers = np.column_stack(
             [
-                batch.source.numbers,
-                self.fields.places(ids),
+                source.numbers,
+                self.fields.places(source.ids),
                 self.fields.numbers(batch, self.window, train),
+                source.context_numbers[event],
             ]
         )
+        of_context = self.fields.context_codes(source)[event]
         if made_numbers(space.protocol, space.relations is not None):
-            codes = self.fields.codes(ids)
+            codes = np.column_stack([self.fields.codes(source.ids), of_context])
             columns = np.column_stack([numbers, codes])
             types = ["q"] * numbers.shape[1] + ["c"] * codes.shape[1]
         else:
             # a field's unknown row is code 0, which a sparse matrix leaves out: to the library, a
             # missing value
-            codes = ids - np.array([part.start for part in space.categorical])
+            codes = source.ids - np.array([part.start for part in space.categorical])
+            codes = np.column_stack([codes, np.nan_to_num(of_context + 1)]).astype(np.float32)
             before = chosen_before(batch, space.n_ids, self.window)
-            event = np.repeat(np.arange(batch.n_events), np.diff(batch.source.display_offsets))
-            blocks = [codes.astype(np.float32), before[event], _every_entry(numbers)]
-            columns = sparse.hstack(blocks, format="csr")
+            columns = sparse.hstack([codes, before[event], _every_entry(numbers)], format="csr")
             types = ["c"] * codes.shape[1] + ["q"] * (space.n_ids + numbers.shape[1])
         matrix: DMatrix = _xgboost().DMatrix(
             columns, nthread=1, feature_types=types, enable_categorical=True, **labels

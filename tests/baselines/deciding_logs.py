@@ -1,8 +1,8 @@
 """Synthetic logs whose choices a declared field or the place decides, and what knows the truth
 about them.
 
-Items are drawn from so many that a test item was hardly ever displayed before: what is learned of
-an item by itself is of no use."""
+Where a field or the place decides, items are drawn from so many that a test item was hardly ever
+displayed before: what is learned of an item by itself is of no use."""
 
 from __future__ import annotations
 
@@ -66,6 +66,27 @@ def place_and_category(n_sessions: int = 1600) -> DecidingLog:
     return _of_category(n_sessions, _kinds(11), by_item=False, more=of_place)
 
 
+def context_and_item(n_sessions: int = 3200) -> DecidingLog:
+    """Eight situations, in each of which other ones of forty items are liked."""
+    log, rng = _empty(n_sessions, 40), np.random.default_rng(1)
+    situation = rng.integers(0, 8, log.n_events).astype(np.int32)
+    liked = 6.0 * (rng.random((8, log.n_items)) < 0.3)
+    log = dataclasses.replace(
+        log,
+        event_fields={"situation": situation},
+        categories={"situation": pl.Series([f"v{code}" for code in range(8)])},
+    )
+    return _drawn(log, liked[np.repeat(situation, N_SHOWN), log.items], ordered=False)
+
+
+def context_number_and_category(n_sessions: int = 3200) -> DecidingLog:
+    """The higher an event's number, the better is one kind of candidate, and the worse another."""
+    decided = _of_category(n_sessions, np.linspace(-4.0, 4.0, 9), by_item=False)
+    number = np.random.default_rng(3).standard_normal(decided.log.n_events).astype(np.float32)
+    log = dataclasses.replace(decided.log, event_fields={"number": number})
+    return _drawn(log, decided.utility * np.repeat(number, N_SHOWN), ordered=False)
+
+
 def _kinds(n: int) -> np.ndarray:
     """Utilities in no order."""
     return np.random.default_rng(5).permutation(np.linspace(-6.0, 6.0, n))
@@ -89,10 +110,10 @@ def _of_category(
     return _drawn(log, utility if more is None else utility + more, ordered=more is not None)
 
 
-def _empty(n_sessions: int) -> SessionLog:
+def _empty(n_sessions: int, n_items: int | None = None) -> SessionLog:
     """Sessions of two events, half of them training; nothing is chosen yet."""
     rng = np.random.default_rng(0)
-    n_events, n_items = n_sessions * 2, n_sessions * 8
+    n_events, n_items = n_sessions * 2, n_items or n_sessions * 8
     items = np.concatenate([rng.choice(n_items, N_SHOWN, replace=False) for _ in range(n_events)])
     return SessionLog(
         session_offsets=np.arange(0, n_events + 1, 2, dtype=np.int32),

@@ -68,13 +68,15 @@ READERS = [(name, protocol) for name, protocol in CASES if name not in WITHOUT_F
         deciding_logs.category_of_item,
         deciding_logs.category_of_many_values,
         deciding_logs.place,
+        deciding_logs.context_and_item,
+        deciding_logs.context_number_and_category,
     ],
 )
 @pytest.mark.parametrize(("name", "protocol"), READERS)
 def test_reads_every_field(
     name: str, protocol: str, decides: Callable[[], deciding_logs.DecidingLog]
 ) -> None:
-    """Where a declared field or the place decides, prec@1 is near the truth's. A random order is 24
+    """Where a declared field, the place or the event's context decides, prec@1 is near the truth's. A random order is 24
     points and more below it."""
     one_setting = {"depth": 4, "eta": 0.2, "min_child_weight": 1.0, "rounds": 200}
     model, log = made(name, protocol, search=False, **one_setting), decides()

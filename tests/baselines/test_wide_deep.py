@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from fastgaum.baselines.context_crosses import hashed
 from fastgaum.baselines.gradient import last_choices, mean_of_choices
-from fastgaum.baselines.wide_deep import WideDeepCcf, WideDeepLr, hashed
+from fastgaum.baselines.wide_deep import WideDeepCcf, WideDeepLr
 from fastgaum.features.batches import assemble
 from fastgaum.features.space import FeatureSpace
 from fastgaum.nets.tensors import to_tensors
