@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgaum.baselines.field_columns import FEW_VALUES, SPEED_OF_FEW
+from fastgaum.baselines.gradient import FieldWeights
 from fastgaum.features.space import FeatureSpace
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.networks import context_sizes
@@ -39,6 +40,7 @@ class ContextCrosses(nn.Module):
             self.of_ids = nn.Parameter(torch.zeros(space.n_ids))
         if sizes.n_numbers:
             self.by_number = BagLinear(space.n_ids, space.n_numbers, sizes.n_numbers, 0, 0.0)
+            self.by_number_of_few = FieldWeights(space, sizes.n_numbers)
             self.of_numbers = nn.Parameter(torch.zeros(sizes.n_numbers))
 
     def add_to(self, scores: Tensor, batch: BatchTensors) -> Tensor:
@@ -54,9 +56,9 @@ class ContextCrosses(nn.Module):
             scores = scores + expand_to_candidates(of_event[:, None], offsets).squeeze(1)
         if self.by_number is not None and self.of_numbers is not None:
             numbers = expand_to_candidates(batch.context_numbers, offsets)
-            scores = scores + (numbers * (self.by_number(batch.candidates) + self.of_numbers)).sum(
-                1
-            )
+            weights = self.by_number(batch.candidates) + self.of_numbers
+            weights = self.by_number_of_few.add_to(weights, batch.candidates)
+            scores = scores + (numbers * weights).sum(1)
         return scores
 
 

@@ -213,24 +213,25 @@ class _Steps:
 
 
 class FieldWeights(nn.Module):
-    """A weight of each value of the fields of few values; they learn `SPEED_OF_FEW` times as fast
+    """Weights of each value of the fields of few values; they learn `SPEED_OF_FEW` times as fast
     as other weights, since each is seen so often that it is known sooner than the fit of the items
     has to stop. Nothing where there is no such field."""
 
     few: Tensor
 
-    def __init__(self, space: FeatureSpace) -> None:
+    def __init__(self, space: FeatureSpace, out: int = 1) -> None:
         super().__init__()
         few = torch.from_numpy(ids_of_few(space))
-        self.weights = nn.Parameter(torch.zeros(space.n_ids, 1)) if few.any() else None
+        self.weights = nn.Parameter(torch.zeros(space.n_ids, out)) if few.any() else None
         self.register_buffer("few", few.float(), persistent=False)
 
     def add_to(self, scores: Tensor, bags: Bags) -> Tensor:
-        """The scores and the sum of the weights of each bag, (n_bags,)."""
+        """The scores and the sum of the weights of each bag, (n_bags,) or (n_bags, out)."""
         if self.weights is None:
             return scores
         speed = SPEED_OF_FEW * self.few[bags.ids.long()]
-        return scores + bag_sum(self.weights, bags.ids, bags.offsets, speed).squeeze(1)
+        sums = bag_sum(self.weights, bags.ids, bags.offsets, speed)
+        return scores + sums.view(scores.shape)
 
 
 def ids_of_few(space: FeatureSpace) -> np.ndarray:

@@ -79,7 +79,7 @@ def context_and_item(n_sessions: int = 3200) -> DecidingLog:
     return _drawn(log, liked[np.repeat(situation, N_SHOWN), log.items], ordered=False)
 
 
-def context_number_and_category(n_sessions: int = 3200) -> DecidingLog:
+def context_number_and_category(n_sessions: int = 4000) -> DecidingLog:
     """The higher an event's number, the better is one kind of candidate, and the worse another."""
     decided = _of_category(n_sessions, np.linspace(-4.0, 4.0, 9), by_item=False)
     number = np.random.default_rng(3).standard_normal(decided.log.n_events).astype(np.float32)

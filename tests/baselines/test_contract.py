@@ -76,8 +76,8 @@ READERS = [(name, protocol) for name, protocol in CASES if name not in WITHOUT_F
 def test_reads_every_field(
     name: str, protocol: str, decides: Callable[[], deciding_logs.DecidingLog]
 ) -> None:
-    """Where a declared field, the place or the event's context decides, prec@1 is near the truth's. A random order is 24
-    points and more below it."""
+    """Where a declared field, the place or the event's context decides, prec@1 is near the truth's.
+    A random order is 24 points and more below it."""
     one_setting = {"depth": 4, "eta": 0.2, "min_child_weight": 1.0, "rounds": 200}
     model, log = made(name, protocol, search=False, **one_setting), decides()
     model.fit(log.log)
