@@ -186,8 +186,8 @@ class Config(CheckedSettings):
     """at most so many epochs with exact players before the adversarial rounds (early stop applies)
     """
     catch_up: Count = 60
-    """at most so many epochs of generator steps alone after the warm start, until its gap is small
-    """
+    """at most so many epochs of generator steps alone before the rounds, where the generator cannot
+    start as the best response (a regulariser or tables of your own), until its gap is small"""
 
     epochs: CountFromOne = 60
     """at most so many epochs (of adversarial rounds, or of exact steps when players = exact)"""

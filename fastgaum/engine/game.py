@@ -152,13 +152,10 @@ class EngineGame(Game):
     ) -> None:
         super().__init__(networks, config, regulariser, outside)
         self.unknown_of_id = unknown_of_id.numpy()
-        self.random = config.id_dropout > 0 or config.dropout > 0
         n_ids = len(self.unknown_of_id)
         self.slot_of = np.full(n_ids, -1, np.int32)
         self.room = NamedRoom()
-        self._generator_probs, self._targets, self._grad_scores, self._probs, self._totals = (
-            Buffer() for _ in range(5)
-        )
+        self._targets, self._grad_scores, self._probs, self._totals = (Buffer() for _ in range(4))
         self._dropped_ids = {name: Buffer(np.int32) for name in ("candidates", "tokens", "context")}
         self.states_layer = EngineStates(networks.player)
         self.reward = EnginePlayer(
@@ -213,46 +210,43 @@ class EngineGame(Game):
 
     def round(self, batch: BatchTensors) -> float:
         """As the base says."""
-        probs, named = self._generator_turn(batch, self.config.generator_steps)
-        probs = _copied(probs, self._generator_probs)
+        utility, candidates, named = self._played(batch)
+        probs = self._generator_steps(batch, candidates, named, self.config.generator_steps)
         offsets, choices = batch.source.display_offsets, batch.source.choices
-        if self.random:
-            candidates = self._dropped(batch.candidates, "candidates")
-            tokens = self._dropped(batch.tokens, "tokens")
-            utility = self._utility(batch, candidates, tokens, train=True)
-            named = named if candidates is batch.candidates else self._named(candidates)
-        else:
-            # nothing is drawn, so the scores that the generator trained against are this step's own
-            utility = self.reward.scorer.scores
         loss = _finite(kernels.expected_loss(utility, probs, offsets, choices))
         return self._reward_step(batch, probs, named, loss)
 
     def generator_turn(self, batch: BatchTensors, steps: int) -> None:
-        """Generator steps against the present reward, which stays fixed."""
-        self._generator_turn(batch, steps, last=False)
+        """As the base says."""
+        _, candidates, named = self._played(batch)
+        self._generator_steps(batch, candidates, named, steps)
 
-    def _generator_turn(
-        self, batch: BatchTensors, steps: int, last: bool = True
-    ) -> tuple[Array, Named]:
-        """Generator steps; returns its distribution after the last of them and the candidates'
+    def _played(self, batch: BatchTensors) -> tuple[Array, Bags, Named]:
+        """The reward's pass that a round is played on: utilities, the candidates and their
         rows."""
+        candidates = self._dropped(batch.candidates, "candidates")
+        tokens = self._dropped(batch.tokens, "tokens")
+        utility = self._utility(batch, candidates, tokens, train=True)
+        return utility, candidates, self._named(candidates)
+
+    def _generator_steps(
+        self, batch: BatchTensors, candidates: Bags, named: Named, steps: int
+    ) -> Array:
+        """Generator steps under the draws of the reward's pass; returns the distribution after the
+        last step."""
         assert self.generator is not None
         generator = self.generator
-        utility = self._utility(batch, batch.candidates, batch.tokens)
-        inputs = (*self._inputs(batch, batch.candidates), self.states)
-        best, loss = self._best_response(utility, batch)
+        inputs = (*self._inputs(batch, candidates), self.states, self.key)
+        best, loss = self._best_response(self.reward.scorer.scores, batch)
         _finite(loss)
         target = _copied(best, self._targets)
-        named = self._named(batch.candidates)
         grad = self._grad_scores(len(target))
-        probs = target
-        for step in range(steps + (1 if last else 0)):
+        for _ in range(steps):
             probs = self._link(generator.scorer.forward(*inputs), batch)
-            if step < steps:
-                kernels.target_gradient(probs, target, batch.n_events, grad)
-                generator.scorer.backward(grad, named)
-                generator.optimiser.step()
-        return probs, named
+            kernels.target_gradient(probs, target, batch.n_events, grad)
+            generator.scorer.backward(grad, named)
+            generator.optimiser.step()
+        return self._link(generator.scorer.forward(*inputs), batch)
 
     def _reward_step(self, batch: BatchTensors, probs: Array, named: Named, loss: float) -> float:
         grad = self._grad_scores(len(probs))
@@ -268,8 +262,8 @@ class EngineGame(Game):
         if train and len(context.ids):
             context = self._dropped(context, "context")
         self.states = self.states_layer.forward(batch, tokens, context)
-        key = _key() if train and scorer.rate > 0 else None
-        return scorer.forward(*self._inputs(batch, candidates), self.states, key)
+        self.key = _key() if train and scorer.rate > 0 else None
+        return scorer.forward(*self._inputs(batch, candidates), self.states, self.key)
 
     def _inputs(self, batch: BatchTensors, candidates: Bags) -> tuple[Ints, Ints, Array]:
         source = batch.source

@@ -76,11 +76,15 @@ def mirror_loss(
 
     The generator's ascent in the mirror geometry of Ω: the same maximiser as `generator_value`,
     convex in the logits, and without the flat regions that a sparse link has outside its support.
+    Both distributions come from one function: where they are equal the gradient is 0 to the last
+    bit, which Adam would otherwise blow up to a whole step.
     """
-    best = regulariser.best_response(eta * utility, batch.display_offsets, outside)
-    return best_value(regulariser, logits, batch.display_offsets, outside) - segment_sum(
-        best.probs * logits, batch.display_offsets
-    )
+    offsets = batch.display_offsets
+    with torch.no_grad():
+        best = regulariser.best_response(eta * utility, offsets, outside)
+        own = regulariser.best_response(logits.detach(), offsets, outside)
+        omega = regulariser.omega(own, offsets)
+    return segment_sum((own.probs - best.probs) * logits, offsets) - omega
 
 
 def reward_loss(
@@ -237,36 +241,53 @@ class ReferenceGame(Game):
 
     def round(self, batch: BatchTensors) -> float:
         """As the base says."""
-        generated, dist = self._generator_turn(batch, self.config.generator_steps)
+        generated = self._generated_tokens(batch)
         self.networks.train()
         player, dropped = self.networks.player, self._dropped(batch)
-        utility, _ = player(dropped)
-        generated_utility = (
-            utility if generated is None else player(dropped, self.drop_ids(generated))[0]
+        states = player.states(dropped)
+        generated_states = (
+            states if generated is None else player.states(dropped, self.drop_ids(generated))
         )
+        draws = _random_state(states.device)
+        generated_utility = player.reward(
+            dropped.candidates, generated_states, dropped.display_offsets
+        )
+        dist = self._generator_steps(
+            dropped, generated_states, generated_utility, draws, self.config.generator_steps
+        )
+        utility = generated_utility
+        if generated is not None:
+            _set_random_state(draws, states.device)
+            utility = player.reward(dropped.candidates, states, dropped.display_offsets)
         return self._reward_update(
             reward_loss(dist.probs, generated_utility, utility, batch).mean()
         )
 
     def generator_turn(self, batch: BatchTensors, steps: int) -> None:
         """As the base says."""
-        self._generator_turn(batch, steps)
-
-    def _generator_turn(
-        self, batch: BatchTensors, steps: int
-    ) -> tuple[Bags | None, ChoiceDistribution]:
-        """Generator steps; returns the generated tokens (None for logged histories) and the
-        generator's distribution after the last step."""
-        self.networks.eval()
+        generated = self._generated_tokens(batch)
+        self.networks.train()
+        player, dropped = self.networks.player, self._dropped(batch)
         with torch.no_grad():
-            generated = self._generated_tokens(batch) if self.config.states == "generated" else None
-            utility, states = self.networks.utility(batch, generated)
+            tokens = None if generated is None else self.drop_ids(generated)
+            states = player.states(dropped, tokens)
+            draws = _random_state(states.device)
+            utility = player.reward(dropped.candidates, states, dropped.display_offsets)
+        self._generator_steps(dropped, states, utility, draws, steps)
+
+    def _generator_steps(
+        self, dropped: BatchTensors, states: Tensor, utility: Tensor, draws: Tensor, steps: int
+    ) -> ChoiceDistribution:
+        """Generator steps under the draws of the reward's pass; returns the distribution after the
+        last step."""
+        states, utility = states.detach(), utility.detach()
         assert self.generator_optimiser is not None
         for _ in range(steps):
+            _set_random_state(draws, states.device)
             loss = mirror_loss(
-                self.networks.logits(batch, states),
+                self.networks.logits(dropped, states),
                 utility,
-                batch,
+                dropped,
                 self.regulariser,
                 self.config.eta,
                 self.outside,
@@ -274,12 +295,18 @@ class ReferenceGame(Game):
             self.generator_optimiser.zero_grad()
             torch.autograd.backward(loss)
             self.generator_optimiser.step()
+        _set_random_state(draws, states.device)
         with torch.no_grad():
-            return generated, self._dist(batch, self.networks.logits(batch, states))
+            return self._dist(dropped, self.networks.logits(dropped, states))
 
-    def _generated_tokens(self, batch: BatchTensors) -> Bags:
-        """What the generator would have chosen at each token, drawn on the logged state."""
-        _, states = self.networks.utility(batch)
+    @torch.no_grad()
+    def _generated_tokens(self, batch: BatchTensors) -> Bags | None:
+        """What the generator would have chosen at each token, drawn on the logged state; None for
+        logged histories."""
+        if self.config.states == "logged":
+            return None
+        self.networks.eval()
+        states = self.networks.player.states(batch)
         try:
             drawn = sample_candidates(
                 self._dist(batch, self.networks.logits(batch, states)), batch.display_offsets
@@ -309,3 +336,16 @@ class ReferenceGame(Game):
             tokens=self.drop_ids(batch.tokens),
             context=self.drop_ids(batch.context),
         )
+
+
+def _random_state(device: torch.device) -> Tensor:
+    """Where the device's random stream is."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def _set_random_state(state: Tensor, device: torch.device) -> None:
+    """Draw again from there."""
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)

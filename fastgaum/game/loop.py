@@ -163,13 +163,16 @@ class Trainer:
         else:
             if self.config.warm_start:
                 self._phase("exact", self.game.exact_step, self.config.warm_start)
-                self._catch_up()
+            self._catch_up()
             self._phase("rounds", self.game.round, self.config.epochs)
 
     def _phase(self, phase: str, step: Callable[[BatchTensors], float], epochs: int) -> None:
         """Epochs of one kind until the validation score stops improving; ends on the best state."""
         at = self.at
-        if not at.enter(phase, self.config.lr_drops):
+        # rounds go on with the learning rates at which the warm start ended: at higher ones the
+        # reward leaves what it has found
+        warmed = phase == "rounds" and self.config.warm_start > 0
+        if not at.enter(phase, at.drops if warmed else self.config.lr_drops):
             return
         self._set_learning_rates()
         while at.epochs < epochs and not at.ended:
@@ -189,11 +192,15 @@ class Trainer:
         self.game.set_learning_rates(3.0 ** (self.at.drops - self.config.lr_drops), share)
 
     def _catch_up(self) -> None:
-        """Generator steps alone, the reward fixed, until the gap is small; then the best state
-        includes this generator."""
+        """Start the generator as the reward's best response; where that is none (a regulariser or
+        tables of the user's own), generator steps alone until the gap is small."""
         at = self.at
         if not at.enter("generator", at.drops):
             return
+        if at.epochs == at.batches == 0:
+            self.networks.start_generator(self.config.eta)
+            self.best_weights.copy()
+            at.ended = self._figures(self.train).gap < CATCH_UP_GAP
         while at.epochs < self.config.catch_up and not at.ended:
             _, rate = self._epoch(self._generator_only)
             self.best_score = math.inf

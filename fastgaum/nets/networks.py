@@ -25,7 +25,7 @@ from fastgaum.nets.histories import (
     history_encoder,
 )
 from fastgaum.nets.segments import expand_to_candidates
-from fastgaum.nets.tables import TableMaker
+from fastgaum.nets.tables import OwnTable, TableMaker
 from fastgaum.nets.tensors import Bags, BatchTensors
 from fastgaum.nets.towers import TwoTower, vector_table
 
@@ -79,6 +79,12 @@ class Scorer(nn.Module):
             x = x + self.wide(candidates)
         return x.squeeze(1)
 
+    def scale(self, factor: float) -> None:
+        """Multiply all scores by a factor."""
+        for layer in (self.rest[-1], self.wide):
+            for parameter in () if layer is None else layer.parameters():
+                parameter.mul_(factor)
+
 
 class TowerScorer(nn.Module):
     """As `Scorer`, with two towers; the network beside them is optional. Their dot product holds
@@ -95,6 +101,12 @@ class TowerScorer(nn.Module):
         return (
             scores if self.deep is None else scores + self.deep(candidates, states, display_offsets)
         )
+
+    def scale(self, factor: float) -> None:
+        """Multiply all scores by a factor."""
+        self.tower.scale(factor)
+        if self.deep is not None:
+            self.deep.scale(factor)
 
 
 def scorer_of(
@@ -281,7 +293,9 @@ class Networks(nn.Module):
         self.player = RewardPlayer(config, sizes, context, encoder)
         self.generator: Scorer | TowerScorer | None = None
         if config.players == "adversarial":
-            self.generator = scorer_of(config, sizes, self.player.state_dim, "generator")
+            self.generator = scorer_of(
+                config, sizes, self.player.state_dim, "generator", config.dropout
+            )
 
     def utility(self, batch: BatchTensors, generated: Bags | None = None) -> tuple[Tensor, Tensor]:
         """Utilities (n_candidates,) and the states (n_events, state_dim) they were read from."""
@@ -293,6 +307,23 @@ class Networks(nn.Module):
         assert self.generator is not None
         logits: Tensor = self.generator(batch.candidates, states, batch.display_offsets)
         return logits
+
+    @torch.no_grad()
+    def start_generator(self, eta: float) -> None:
+        """Make the generator the reward model's own copy, times `eta`: with a link that is ∇Ω*, the
+        best response.
+
+        One with tables of the user's own keeps its values: how they are written is not known."""
+        generator, player = self.generator, self.player
+        assert generator is not None
+        if any(isinstance(module, OwnTable) for module in generator.modules()):
+            return
+        values = dict(player.reward.named_parameters())
+        if player.items is not None:
+            values |= {f"items.{name}": rows for name, rows in player.items.named_parameters()}
+        for name, parameter in generator.named_parameters():
+            parameter.copy_(values[name])
+        generator.scale(eta)
 
     @torch.no_grad()
     def outputs(self, batch: BatchTensors) -> tuple[Tensor, Tensor | None]:

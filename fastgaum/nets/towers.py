@@ -93,6 +93,14 @@ class TwoTower(nn.Module):
         scores: Tensor = (expanded * vectors).sum(1)
         return scores if self.numbers is None else scores + self.numbers(candidates.numbers)[:, 0]
 
+    def scale(self, factor: float) -> None:
+        """Multiply all scores by a factor, the table of the items too."""
+        self.items.table.mul_(factor)
+        if self.numbers is not None:
+            self.numbers.weight.mul_(factor)
+        if self.halo is not None:
+            self.halo.weight.div_(factor)
+
 
 def vector_table(sizes: BagSizes, dim: int, name: str) -> BagLinear:
     """T: a vector per id, (n_ids, dim), whose last number, the bias, starts at 0."""

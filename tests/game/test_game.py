@@ -3,10 +3,12 @@ generated."""
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from fastgaum.config import Config
 from fastgaum.engine.game import EngineGame
@@ -15,19 +17,23 @@ from fastgaum.features.space import FeatureSpace
 from fastgaum.game.game import ReferenceGame
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.networks import Networks
-from fastgaum.nets.regularisers import regulariser_of
+from fastgaum.nets.regularisers import Custom, regulariser_of
+from fastgaum.nets.segments import segment_sum
 from fastgaum.nets.tensors import to_tensors
 from tests.builders import random_log
 
 
-def _game(**changes: Any) -> tuple[ReferenceGame, list[Any]]:
+def _game(
+    kind: type[ReferenceGame] | type[EngineGame] = ReferenceGame, **changes: Any
+) -> tuple[ReferenceGame | EngineGame, list[Any]]:
     torch.manual_seed(0)
-    config = Config.from_preset("fastgaum", hidden=[16, 16], dropout=0.0, id_dropout=0.0, **changes)
+    still = {"dropout": 0.0, "id_dropout": 0.0}
+    config = Config.from_preset("fastgaum", hidden=[16, 16], **{**still, **changes})
     log = random_log(2, n_sessions=40)
     space = FeatureSpace.fit(log)
     networks = Networks(config, space.n_ids, space.n_numbers)
     tensors = [to_tensors(b) for b in batches(space.encode(log, log.sessions_in("train")), 64)]
-    return ReferenceGame(
+    return kind(
         networks, config, regulariser_of(config), torch.from_numpy(space.unknown_of_id), False
     ), tensors
 
@@ -79,13 +85,67 @@ def test_an_adversarial_run_approaches_the_best_response(regulariser: str) -> No
     assert table["val_prec1"].max() > 1.1 * model.evaluate(log, "validation").random[1]  # type: ignore[operator]
 
 
-def test_rounds_after_a_warm_start_report_their_phases_and_gap() -> None:
+def test_rounds_after_a_warm_start_stay_near_the_best_response() -> None:
+    """The generator starts as the best response, so that it has nothing to catch up, and then
+    plays under the reward's own dropout: without that its gap grew tenfold."""
     log = random_log(5, n_sessions=120)
-    table = UserModel.from_preset(epochs=3, warm_start=3, catch_up=30).fit(log)
+    table = UserModel.from_preset(epochs=12, patience=12, warm_start=3, dropout=0.5).fit(log)
+    assert table["phase"].unique(maintain_order=True).to_list() == ["exact", "rounds"]
+    assert all(0 <= gap < 0.01 for gap in table["gap"])
+
+
+def test_a_generator_that_cannot_be_the_best_response_catches_up() -> None:
+    """Half the entropy's weight: the best response is softmax(2r), the generator's own softmax."""
+
+    def half_entropy(probs: Tensor, outside_prob: Tensor, offsets: Tensor) -> Tensor:
+        return 0.5 * segment_sum(probs * probs.clamp(min=1e-12).log(), offsets)
+
+    log = random_log(5, n_sessions=60)
+    config = Config.from_preset("fastgaum", epochs=1, warm_start=6, catch_up=6, search=[])
+    table = UserModel(config, regulariser=Custom(half_entropy)).fit(log)
     assert table["phase"].unique(maintain_order=True).to_list() == ["exact", "generator", "rounds"]
     gaps = table.filter(table["phase"] == "generator")["gap"].to_list()
     assert gaps[-1] < gaps[0]
-    assert all(gap >= 0 for gap in table["gap"])
+
+
+SCORERS: list[dict[str, Any]] = [
+    {},
+    {"wide": False, "item_dim": 4},
+    {"tower_dim": 6, "halo": True},
+    {"tower_dim": 6, "deep": False, "history": "pw"},
+]
+
+
+@pytest.mark.parametrize("kind", [ReferenceGame, EngineGame])
+@pytest.mark.parametrize("changes", SCORERS, ids=str)
+def test_a_best_response_stays_one_whatever_is_dropped(
+    changes: dict[str, Any], kind: type[ReferenceGame] | type[EngineGame]
+) -> None:
+    game, tensors = _game(kind, dropout=0.5, id_dropout=0.5, **changes)
+    for batch in tensors:
+        game.exact_step(batch)
+    game.settle()
+    game.networks.start_generator(1.0)
+    before = copy.deepcopy(game.networks.state_dict())
+    game.generator_turn(tensors[0], 3)
+    for name, value in game.networks.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("regulariser", ["shannon", "l2", "tsallis"])
+@pytest.mark.parametrize("changes", SCORERS, ids=str)
+def test_the_generator_starts_as_the_best_response(
+    changes: dict[str, Any], regulariser: str
+) -> None:
+    game, tensors = _game(regulariser=regulariser, eta=2.5, **changes)
+    for _ in range(30):
+        game.exact_step(tensors[0])
+    game.settle()
+    game.networks.start_generator(2.5)
+    utility, logits = game.outputs(tensors[0])
+    assert logits is not None
+    assert utility.abs().max() > 0.1
+    torch.testing.assert_close(logits, 2.5 * utility, rtol=1e-4, atol=1e-5)
 
 
 def test_a_phase_out_of_patience_goes_on_from_its_best_epoch_with_lower_rates(
@@ -115,6 +175,5 @@ def test_a_phase_out_of_patience_goes_on_from_its_best_epoch_with_lower_rates(
 def test_the_rounds_have_the_reward_learning_rate_of_their_own() -> None:
     game, _ = _game(lr=0.01, generator_lr=0.02, rounds_lr=0.25)
     game.set_learning_rates(0.5, game.config.rounds_lr)
-    assert game.generator_optimiser is not None
-    rates = [optimiser.lr for optimiser in (game.reward_optimiser, game.generator_optimiser)]
+    rates = [game.optimisers()[player].lr for player in ("reward", "generator")]
     assert rates == pytest.approx([0.01 * 0.5 * 0.25, 0.02 * 0.5])

@@ -61,7 +61,8 @@ def test_losses_and_figures_are_those_of_one_process(found: dict[str, Any]) -> N
     for name in set(AGREEING) & set(found):
         case = found[name]
         assert len(case["losses"]) >= 4
-        assert case["losses"] == pytest.approx(case["alone"], rel=1e-4), name
+        # a round's loss is a difference of utilities, near 0 from a best response on
+        assert case["losses"] == pytest.approx(case["alone"], rel=1e-4, abs=1e-5), name
         assert case["same_weights"], name
         for row, alone in zip(case["table"], case["alone_table"], strict=True):
             for figure in ("loss", "val_loss", "gap", "val_gap"):
@@ -129,17 +130,11 @@ def test_workers_that_are_handed_shards_train_one_model(found: dict[str, Any]) -
         case = found["handed"]
         first, *others = case["tables"]
         assert others == [None]
-        assert [row["phase"] for row in first] == [
-            "exact",
-            "generator",
-            "rounds",
-            "rounds",
-            "rounds",
-        ]
+        assert [row["phase"] for row in first] == ["exact", "rounds", "rounds", "rounds"]
         assert first[-1]["val_loss"] < first[0]["val_loss"]
         # asked once in every epoch; the finished run asks for nothing
-        assert case["calls"] == [5, 5]
-        assert case["again"] == 5
+        assert case["calls"] == [4, 4]
+        assert case["again"] == 4
 
 
 def test_shares_lie_side_by_side() -> None:
