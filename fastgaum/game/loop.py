@@ -1,5 +1,5 @@
-"""The training loop: exact epochs, a generator that catches up, then rounds; early stop on
-validation; the best weights stay."""
+"""The training loop: exact epochs, a generator that starts as the best response, then rounds; early
+stop on validation; the best weights stay."""
 
 from __future__ import annotations
 
