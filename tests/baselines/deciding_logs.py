@@ -48,7 +48,7 @@ def category_of_item(n_sessions: int = 1600) -> DecidingLog:
     return _of_category(n_sessions, _kinds(11), by_item=True)
 
 
-def category_of_many_values(n_sessions: int = 1600) -> DecidingLog:
+def category_of_many_values(n_sessions: int = 4800) -> DecidingLog:
     """Three hundred kinds of candidate, some liked and the others not."""
     return _of_category(n_sessions, 4.0 * (_kinds(300) > 0), by_item=False)
 
