@@ -313,14 +313,19 @@ class Networks(nn.Module):
         """Make the generator the reward model's own copy, times `eta`: with a link that is ∇Ω*, the
         best response.
 
-        One with tables of the user's own keeps its values: how they are written is not known."""
+        Tables of the user's own are copied by their parameters. With another `eta`, or parameters
+        that do not match, the generator keeps its values: such a table need not be linear in
+        them."""
         generator, player = self.generator, self.player
         assert generator is not None
-        if any(isinstance(module, OwnTable) for module in generator.modules()):
-            return
+        own = any(isinstance(module, OwnTable) for module in generator.modules())
         values = dict(player.reward.named_parameters())
         if player.items is not None:
             values |= {f"items.{name}": rows for name, rows in player.items.named_parameters()}
+        shapes = {name: parameter.shape for name, parameter in generator.named_parameters()}
+        alike = all(name in values and values[name].shape == shapes[name] for name in shapes)
+        if own and (eta != 1 or not alike):
+            return
         for name, parameter in generator.named_parameters():
             parameter.copy_(values[name])
         generator.scale(eta)
