@@ -242,7 +242,7 @@ GOOD: dict[str, Any] = {
         ({"page": ["i1"]}, "one value for each user, got 2 in 'hour', 2 in 'kind', 1 in 'page'"),
         ({"page": "i1"}, "'page' takes a row of values of one kind, one for each user, got 'i1'"),
         ({"page": [["i1"], ["i2"]]}, "'page' takes a row of values"),
-        ({"page": [object(), "i2"]}, "'page' takes a row of values"),
+        ({"page": [object, "i2"]}, "'page' takes a row of values"),
         ({"page": 3}, "'page' takes a row of values"),
         ({"kind": [7.0, 8.5]}, "'kind' holds categories, got Float64"),
         ({"hour": ["1", "2"]}, "'hour' holds numbers in the training log, got String"),
