@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.features import encoder
+from fastgaum.features import numbers as named
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels import candidate_formulas
 from fastgaum.logs.columns import Vocabulary
@@ -86,12 +86,12 @@ def test_a_replayed_log_has_the_encoder_s_numbers(
 
 
 def test_every_number_has_one_formula_and_one_place() -> None:
-    made = encoder.made_numbers("views", relations=True)
+    made = named.made_numbers("views", relations=True)
     written = (
         *candidate_formulas.SESSION_NUMBERS,
         *candidate_formulas.TRAINING_NUMBERS,
         *candidate_formulas.RELATION_NUMBERS,
     )
     assert len(set(made)) == len(made)
-    assert {*written, encoder.LOG_VIEWS} == set(made)
-    assert set(encoder.SAME_FOR_SET) <= set(made)
+    assert {*written, named.LOG_VIEWS} == set(made)
+    assert set(named.SAME_FOR_SET) <= set(made)
