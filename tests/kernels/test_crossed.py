@@ -1,0 +1,140 @@
+"""Context crossed with items, and a candidate that is its event's item: the kernels against counts
+pair by pair, on drawn shapes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastgaum.features.crossed import count_crossed
+from fastgaum.kernels import candidate_formulas as formulas
+from fastgaum.kernels import crossed as kernels
+from fastgaum.kernels.candidate_counts import PackedSessions, count_own_displays
+from fastgaum.kernels.draws import DropoutRule
+from fastgaum.kernels.towers import drop_matrix
+
+N_VALUES, N_ITEMS = 3, 4
+EVENTS = st.lists(
+    st.tuples(
+        st.lists(st.integers(-1, N_ITEMS - 1), min_size=1, max_size=4, unique=True),
+        st.integers(-1, 3),
+        st.integers(-1, N_VALUES - 1),
+        st.integers(0, 2),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+def packed(events: list[Any]) -> kernels.CrossedEvents:
+    offsets = np.cumsum([0, *(len(items) for items, *_ in events)]).astype(np.int32)
+    return kernels.CrossedEvents(
+        offsets,
+        np.array([item for items, *_ in events for item in items], np.int32),
+        np.array([min(choice, len(items) - 1) for items, choice, *_ in events], np.int32),
+        np.array([value for _, _, value, _ in events], np.int32),
+        np.array([user for *_, user in events], np.int32),
+    )
+
+
+def naive(events: list[Any], user: int, value: int, item: int) -> tuple[float, float, float, int]:
+    """Displays, choices, expected choices and events of other users that have this value."""
+    shown = chosen = expected = 0.0
+    n = 0
+    for items, choice, other_value, other in events:
+        if other == user or other_value != value:
+            continue
+        n += 1
+        if item >= 0 and item in items:
+            place = min(choice, len(items) - 1)
+            shown += 1
+            chosen += place == items.index(item)
+            expected += (place >= 0) / len(items)
+    return shown, chosen, expected, n
+
+
+@settings(max_examples=40, deadline=None)
+@given(events=EVENTS)
+def test_numbers_equal_counting_pair_by_pair(events: list[Any]) -> None:
+    part = packed(events)
+    table = count_crossed(part, N_VALUES, N_ITEMS)
+    own = kernels.OwnPairs(
+        N_VALUES, N_ITEMS, np.full(128, -1, np.int64), np.zeros((128, 3), np.float32)
+    )
+    targets = np.array([items[-1] for items, *_ in events], np.int32)
+    out = np.zeros((len(part.items), 4), np.float32)
+    # hashes overflow on purpose; as plain Python numpy says so
+    with np.errstate(over="ignore"):
+        kernels.add_own(part, own)
+        kernels.crossed_numbers(part, table, own, np.array([0, 1]), out)
+        kernels.lead_numbers(part, targets, table, own, np.array([2, 3]), out)
+    row = 0
+    for event, (items, _, value, user) in enumerate(events):
+        for item in items:
+            known = value >= 0 and item >= 0
+            shown, chosen, expected, _ = naive(events, user, value, item) if known else (0,) * 4
+            lead = n = 0.0
+            if 0 <= item < N_VALUES:
+                lead, _, _, n = naive(events, user, item, int(targets[event]))
+            wanted = [
+                math.log((chosen + 0.5) / (expected + 0.5)),
+                math.log1p(shown),
+                float(lead > 0),
+                math.log1p(n),
+            ]
+            np.testing.assert_allclose(out[row], wanted, atol=1e-5)
+            row += 1
+
+
+@settings(max_examples=20, deadline=None)
+@given(events=EVENTS)
+def test_a_candidate_that_is_the_item_of_its_event(events: list[Any]) -> None:
+    part = packed(events)
+    of_context = np.array([[value] for _, _, value, _ in events], np.int32)
+    out, column = np.full((len(part.items), 1), np.nan), np.array([0])
+    formulas.context_numbers(part.display_offsets, part.items, of_context, column, out)
+    wanted = [float(item == value and item >= 0) for items, _, value, _ in events for item in items]
+    assert out[:, 0].tolist() == wanted
+    rows = np.full((len(events), 4, 1), -1, np.int32)
+    for event, (items, *_) in enumerate(events):
+        rows[event, : len(items), 0] = items
+    shown = np.zeros((len(events), 4, 1), np.float32)
+    slates = formulas.Slates(rows, 0)
+    formulas.slate_context_numbers(0, len(events), slates, of_context, column, shown)
+    assert shown[rows[:, :, 0] >= 0].sum() == sum(wanted)
+
+
+@settings(max_examples=20, deadline=None)
+@given(events=EVENTS)
+def test_values_displayed_in_their_own_session(events: list[Any]) -> None:
+    part = packed(events)
+    items = np.maximum(part.items, 0)
+    half = len(events) // 2
+    sessions = PackedSessions(
+        np.array([0, half, len(events)], np.int32), part.display_offsets, items, part.choices
+    )
+    values = part.values[:, None]
+    found = np.zeros((1, 2), np.int64)
+    count_own_displays(np.array([0, 1], np.int32), sessions, values, values >= 0, N_ITEMS, found)
+    observed = distinct = 0
+    for first, last in ((0, half), (half, len(events))):
+        start, stop = part.display_offsets[first], part.display_offsets[last]
+        shown = set(items[start:stop].tolist())
+        for event in range(first, last):
+            if part.values[event] >= 0:
+                observed += part.values[event] in shown
+                distinct += len(shown)
+    assert found[0].tolist() == [observed, distinct]
+
+
+@settings(max_examples=10, deadline=None)
+@given(rows=st.integers(0, 5), columns=st.integers(1, 5))
+def test_dropout_of_a_matrix_zeroes_or_scales(rows: int, columns: int) -> None:
+    values = np.ones((rows, columns), np.float32)
+    with np.errstate(over="ignore"):
+        drop_matrix(values, DropoutRule(np.uint32(3), np.uint32(2**31), np.float32(2)))
+    assert set(np.unique(values)) <= {0.0, 2.0}
