@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Meta
 
 from fastgaum.errors import ConfigError, did_you_mean
-from fastgaum.presets import BATCH_EVENTS, GROW_AT, GROWN, PRESETS
+from fastgaum.presets import BATCH_EVENTS, GROW_AT, GROWN, GROWTH_DECIDES, PRESETS
 from fastgaum.untrusted import parse_toml, read_text
 
 Protocol = Literal["identity", "bags", "views"]
@@ -187,7 +187,8 @@ class Config(CheckedSettings):
     """
     catch_up: Count = 60
     """at most so many epochs of generator steps alone before the rounds, where the generator cannot
-    start as the best response (a regulariser or tables of your own), until its gap is small"""
+    start as the best response (a regulariser of your own; tables of your own that cannot be
+    copied), until its gap is small"""
 
     epochs: CountFromOne = 60
     """at most so many epochs (of adversarial rounds, or of exact steps when players = exact)"""
@@ -230,7 +231,8 @@ class Config(CheckedSettings):
     most_skipped: Count = 10
     """with on_nonfinite = skip: one skipped batch more than so many in a run, and training stops"""
     grow: bool = True
-    """a log of `GROW_AT` training events and more is fitted with `GROWN` instead"""
+    """a log of 50,000 training events and more is fitted with two towers (`presets.GROWN`), unless
+    one of the keys of `presets.GROWTH_DECIDES` is set"""
     search: tuple[str, ...] = ("relations",)
     """switches that `fit` tries both ways with exact players; the better validation loss decides,
     training goes on with it"""
@@ -245,7 +247,7 @@ class Config(CheckedSettings):
                 f"lr · weight_decay must be below 1, got {self.lr} · {self.weight_decay}: a step "
                 "would undo all weights"
             )
-        switches = [key for key, hint in _hints(Config).items() if hint is bool]
+        switches = [key for key, hint in _hints(Config).items() if hint is bool and key != "grow"]
         for key in self.search:
             if key not in switches:
                 raise ConfigError(
@@ -258,6 +260,8 @@ class Config(CheckedSettings):
             )
         if not self.deep and not self.tower_dim:
             raise ConfigError("deep = false needs towers, which score alone then: set tower_dim")
+        if not self.tower_dim and {"deep", "halo"} & set(self.search):
+            raise ConfigError("search tries deep and halo with towers alone: set tower_dim")
         if self.halo and not self.tower_dim:
             raise ConfigError("halo = true needs towers, whose user vector it moves: set tower_dim")
         if self.states == "generated" and self.players == "exact":
@@ -271,8 +275,11 @@ class Config(CheckedSettings):
         return 2 ** len(self.search) if self.search else 0
 
     def grown(self, n_events: int, n_sessions: int) -> Config:
-        """The configuration for a log of so many training events and sessions."""
-        if not self.grow or n_events < GROW_AT:
+        """The configuration for a log of so many training events and sessions: another one where
+        the log is large and nothing is set that growth decides."""
+        usual = Config()
+        changed = any(getattr(self, key) != getattr(usual, key) for key in GROWTH_DECIDES)
+        if not self.grow or n_events < GROW_AT or changed:
             return self
         sessions = max(1, round(BATCH_EVENTS * n_sessions / n_events))
         return self.replace(**GROWN, batch_sessions=sessions, grow=False)
@@ -300,9 +307,6 @@ class Config(CheckedSettings):
         if "search" not in changes:
             # what is set is not tried the other way
             values["search"] = [key for key in values["search"] if key not in changes]
-        if "grow" not in changes and changes.keys() & GROWN.keys():
-            # nor is it replaced
-            values["grow"] = False
         return cls.from_mapping(values)
 
     @classmethod

@@ -31,6 +31,9 @@ GROWN: dict[str, object] = {
     "patience": 2,
 }
 """what the `fastgaum` preset becomes on a large log (docs: design log, two towers)"""
+GROWTH_DECIDES = (*GROWN, "batch_sessions", "hidden", "activation", "item_dim", "wide")
+"""keys that growth sets, or that mean nothing afterwards: where one is set, a log of any size is
+fitted as the configuration says"""
 
 _PAPER: dict[str, object] = {
     **_PLAIN,
@@ -85,7 +88,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "generator_lr": 3e-4,
         "generator_steps": 5,
         "warm_start": 8,
-        "catch_up": 5,
         "epochs": 1,
         "patience": 5,
         "select": "prec@1",
@@ -93,5 +95,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_sessions": 64,
     },
 }
-"""`large`: light regularisation, for logs of 100,000 events and more. `paper-*`: the paper's sizes
-with exact Shannon players. `report`: the report's architecture, its game made right."""
+"""`large`: light regularisation and embeddings, for catalogues in the millions. `paper-*`: the
+paper's sizes with exact Shannon players. `report`: the report's architecture, its game made
+right."""

@@ -9,6 +9,7 @@ import pytest
 
 from fastgaum.config import Config, parse_setting
 from fastgaum.errors import ConfigError
+from fastgaum.presets import GROW_AT, GROWN, GROWTH_DECIDES, PRESETS
 
 
 @pytest.mark.parametrize(
@@ -30,11 +31,56 @@ from fastgaum.errors import ConfigError
         ({"dropout": 1.0}, "dropout must be a number at least 0 and below 1"),
         ({"tsallis_alpha": 1.0}, "tsallis_alpha must be a number greater than 1 and at most 10"),
         ({"players": "exact", "states": "generated"}, "needs players = adversarial"),
+        ({"tower_dim": 1}, "tower_dim must be 0, or at least 2"),
+        ({"deep": False}, "deep = false needs towers"),
+        ({"halo": True}, "halo = true needs towers"),
+        ({"search": ["halo"]}, "search tries deep and halo with towers alone"),
+        ({"search": ["grow"]}, "'grow' is none"),
     ],
 )
 def test_wrong_values_are_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Config.from_preset("fastgaum", **changes)
+
+
+def test_a_large_log_takes_towers() -> None:
+    config = Config.from_preset("fastgaum", seed=3)
+    assert config.grown(GROW_AT - 1, 1000) == config
+    grown = config.grown(GROW_AT, 10_000)
+    assert {key: getattr(grown, key) for key in GROWN} == GROWN
+    # 1,000 events a batch, of 5 a session
+    assert (grown.batch_sessions, grown.grow, grown.seed) == (200, False, 3)
+    assert grown.grown(GROW_AT, 10_000) == grown
+    for name in set(PRESETS) - {"fastgaum"}:
+        other = Config.from_preset(name)
+        assert other.grown(GROW_AT, 10_000) == other
+
+
+SET: dict[str, Any] = {
+    "tower_dim": 8,
+    "deep": False,
+    "history_dim": 9,
+    "set_context": False,
+    "relations": False,
+    "search": [],
+    "dropout": 0.1,
+    "id_dropout": 0.1,
+    "weight_decay": 0.01,
+    "patience": 3,
+    "batch_sessions": 512,
+    "hidden": [8],
+    "activation": "elu",
+    "item_dim": 4,
+    "wide": False,
+    "grow": False,
+}
+
+
+@pytest.mark.parametrize("key", [*GROWTH_DECIDES, "grow"])
+def test_what_is_set_stays(key: str) -> None:
+    changes = {key: SET[key], **({"tower_dim": 8} if key == "deep" else {})}
+    for config in (Config.from_preset("fastgaum", **changes), Config().replace(**changes)):
+        assert config.grown(GROW_AT, 10_000) == config
 
 
 def test_unknown_preset() -> None:

@@ -110,9 +110,15 @@ def train_command(
         with Waiting(f"reading {source}"):
             log = reading.open(source)
         model = UserModel(config, device=machine.device)
+        grown = model.configured(log)
+        if grown != config:
+            note(
+                f"a log of {log.count('events', 'train'):,} training events: the preset takes two "
+                "towers (--set grow=false keeps its small networks)"
+            )
         with (
             noting_compilation(),
-            TrainingProgress(config) as observer,
+            TrainingProgress(grown) as observer,
             stop_on_signals() as stop,
         ):
             processes.stop = stop
@@ -170,6 +176,7 @@ def train_command(
         "path": str(folder),
         "log": log.name,
         "context": context,
+        "grown": grown != config,
         "epochs": table.height,
         "finished_before": finished_before,
         "best": best,

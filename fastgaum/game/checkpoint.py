@@ -27,7 +27,7 @@ from fastgaum.processes import Processes
 if TYPE_CHECKING:
     from fastgaum.game.loop import Trainer
 
-FORMAT = "fastgaum-run-3"
+FORMAT = "fastgaum-run-4"
 SHARE = 0.02
 """saving takes at most this share of the time: a save waits until so much has been trained since
 the one before"""
@@ -105,6 +105,8 @@ class Checkpoint:
     trainer: State | None = None
     """`Trainer.state()` of the next setting, or of the training proper; None where it had not
     begun"""
+    n_searched: int = 0
+    """how many settings are searched on this log"""
 
     @property
     def rows(self) -> list[dict[str, object]]:
@@ -115,7 +117,7 @@ class Checkpoint:
     def is_finished(self) -> bool:
         """Whether nothing is left to do."""
         config = self.config
-        if self.trainer is None or len(self.tried) < config.n_searched:
+        if self.trainer is None or len(self.tried) < self.n_searched:
             return False
         at = TrainingPosition.of(self.trainer)
         last = "exact" if config.players == "exact" else "rounds"
@@ -144,6 +146,7 @@ class Checkpoint:
                 str(state["fingerprint"]),
                 [float(loss) for loss in state["tried"]],
                 state["trainer"],
+                int(state["n_searched"]),
             )
             if found.trainer is not None:
                 TrainingPosition.of(found.trainer)

@@ -91,7 +91,12 @@ def train_run(
     origin = origin or LogOrigin()
     with folder_lock(folder):
         _check_contents(folder, overwrite)
-        checkpoint = Checkpoint(model.asked, dict(origin.reading), log.fingerprint)
+        checkpoint = Checkpoint(
+            model.asked,
+            dict(origin.reading),
+            log.fingerprint,
+            n_searched=model.configured(log).n_searched,
+        )
         return _run(model, log, folder, checkpoint, observer, origin.source, processes)
 
 

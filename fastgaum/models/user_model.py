@@ -50,8 +50,8 @@ class UserModel(ChoiceModel):
     """History encoder, reward model and generator over one feature space.
 
     Attributes:
-        config: the resolved configuration; after `fit`, with the searched switches as they were
-            chosen.
+        config: the resolved configuration; after `fit` as it is for a log of that size, with the
+            searched switches as they were chosen.
         asked: the configuration that was asked for, from which each `fit` starts.
         networks: the torch modules; None before `fit`.
     """
@@ -133,6 +133,8 @@ class UserModel(ChoiceModel):
 
         Raises:
             LogFormatError: a split is empty, or no click is required and none is in the log.
+            ConfigError: the networks do not fit memory; TooLargeError, one of its kind, for a log
+                of too many pairs for relations.
             NumericsError: a loss is not finite; the model then holds the last good state.
         """
         # the engine's kernels take a second to import: a loaded model does without
@@ -141,8 +143,7 @@ class UserModel(ChoiceModel):
         from fastgaum.game.loop import Trainer, TrainingData
 
         checkpointer, processes = checkpointer or Checkpointer(), processes or Processes()
-        train = (log.count("events", "train"), log.count("sessions", "train"))
-        self.config = self.asked.grown(*train)
+        self.config = self.configured(log)
         if self.config.search:
             self.config = self._searched(log, checkpointer, processes)
         space = FeatureSpace.fit(
@@ -179,6 +180,10 @@ class UserModel(ChoiceModel):
             rows = Trainer(game, data, observer, checkpointer, processes).run()
         self.table = pl.DataFrame([row.to_dict() for row in rows])
         return self.table
+
+    def configured(self, log: AnyLog) -> Config:
+        """The configuration asked for, as it is for a log of this size."""
+        return self.asked.grown(log.count("events", "train"), log.count("sessions", "train"))
 
     @torch.no_grad()
     def utility(self, batch: BatchTensors) -> torch.Tensor:

@@ -26,12 +26,16 @@ from fastgaum.metrics.evaluation import MIN_PROB, Evaluation, evaluate_heads
 from fastgaum.metrics.intervals import Interval, paired_difference
 from fastgaum.metrics.precision import Float64Array
 from fastgaum.models.user_model import UserModel
-from fastgaum.presets import PRESETS
+from fastgaum.presets import GROWN, PRESETS
 from fastgaum.reports.table import Json
 from fastgaum.untrusted import parse_json, read_text
 from fastgaum.untrusted_parquet import READ_ERRORS, one_line, read_small_parquet
 
 COLUMNS = tuple(EpochRow.__dataclass_fields__)
+
+
+_TOWERS = ("tower_dim", "deep")
+"""what tells a configuration that has grown"""
 
 
 @dataclass(frozen=True)
@@ -57,13 +61,20 @@ class TrainedRun:
         return self.model.space is not None and self.model.space.ordered
 
     def changed(self) -> Json:
-        """The settings that differ from its preset's; `search` is none: `fit` empties it once it is
-        decided."""
-        usual = Config.from_preset(self.model.config.preset).to_mapping()
-        ours = self.model.config.to_mapping()
-        return {
-            key: value for key, value in ours.items() if value != usual[key] and key != "search"
+        """The settings that differ from its preset's, as it is on such a log: `grown` says that it
+        took two towers. `search` is none: `fit` empties it once it is decided."""
+        config = self.model.config
+        usual, ours = Config.from_preset(config.preset).to_mapping(), config.to_mapping()
+        decided = {"search"}
+        grown = (
+            usual["grow"] and not config.grow and all(ours[key] == GROWN[key] for key in _TOWERS)
+        )
+        if grown:
+            usual, decided = {**usual, **GROWN}, {*decided, "grow", "batch_sessions"}
+        changed = {
+            key: value for key, value in ours.items() if value != usual[key] and key not in decided
         }
+        return {**({"grown": True} if grown else {}), **changed}
 
 
 def open_run(folder: Path, device: str = "cpu") -> TrainedRun:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fastgaum.checkpoint import load_state, save_state
-from fastgaum.config import PRESETS, Config
+from fastgaum.config import Config
 from fastgaum.engine.game import EngineGame
 from fastgaum.errors import CheckpointError, ConfigError, OutputError, StepRefusedError
 from fastgaum.game import checkpoint
@@ -22,7 +22,9 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.models.run_folder import finished_table, run_checkpoint, train_run
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.tensors import BatchTensors
+from fastgaum.presets import GROWN, PRESETS
 from fastgaum.processes import Processes
+from fastgaum.reports.trained_run import open_run
 from tests.builders import random_log
 from tests.game.interrupted import (
     SMALL,
@@ -33,6 +35,7 @@ from tests.game.interrupted import (
     save_every_epoch,
     start_and_stop,
 )
+from tests.logs.test_context import navigation
 
 VARIANTS: list[dict[str, Any]] = [
     {"history": "gru", "players": "exact", "history_layers": 2},
@@ -41,6 +44,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"dropout": 0.3, "table_optimiser": "adagrad"},
     {"patience": 1, "lr_drops": 2, "epochs": 6, "lr": 0.5},
     {"warm_start": 0},
+    {"tower_dim": 6, "halo": True, "dropout": 0.3},
     # autograd trains these
     {"states": "generated", "history": "lstm", "history_layers": 2, "patience": 1},
 ]
@@ -75,6 +79,31 @@ def test_every_variant_goes_on_from_any_batch(
         "fastgaum", **{**SMALL, "hidden": [8], "history_dim": 5, "search": [], **changes}
     )
     check_interrupted_anywhere(config, log, tmp_path, times=1)
+
+
+def test_context_and_towers_go_on_from_any_batch(tmp_path: Path) -> None:
+    config = config_of("fastgaum", tower_dim=6, deep=False, search=[])
+    check_interrupted_anywhere(config, navigation(80), tmp_path, times=1)
+
+
+def test_a_run_on_a_large_log_is_finished(
+    log: SessionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its preset takes towers and searches nothing, though a search was asked for."""
+    monkeypatch.setattr("fastgaum.config.GROW_AT", 50)
+    config = Config(epochs=1, warm_start=1)
+    assert config.n_searched == 2
+    run(config, log, tmp_path)
+    kept = run_checkpoint(tmp_path)
+    assert kept is not None
+    assert kept.is_finished
+    model = UserModel.load(tmp_path)
+    assert (model.config.tower_dim, model.config.deep) == (GROWN["tower_dim"], False)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    resume(config, log, tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+    assert open_run(tmp_path).changed()["grown"]
+    assert "dropout" not in open_run(tmp_path).changed()
 
 
 @pytest.mark.parametrize("preset", ["fastgaum", "paper-lstm"])
