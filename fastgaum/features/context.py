@@ -2,7 +2,7 @@
 
 A field that holds items has the items' own ids: what is learned of an item as a candidate serves it
 as context. Its candidates have one number more, whether they are that item
-(`kernels.candidate_numbers.context_numbers`)."""
+(`kernels.candidate_formulas.context_numbers`)."""
 
 from __future__ import annotations
 

@@ -26,9 +26,9 @@ from fastgaum.kernels.crossed import (
 from fastgaum.logs.log import FloatArray, IntArray
 
 ODDS, DISPLAYS, LEADS, KNOWN = "odds_given_", "displays_given_", "leads_", "known_as_"
-CROSSED = (ODDS, DISPLAYS, LEADS, KNOWN)
 MOST_PAIRS = 1 << 25
-"""pairs of a field that are kept; of a log with more, those that were never chosen are dropped"""
+"""pairs of a field that are kept at most; of a log with more, those displayed seldom are dropped.
+Which are kept never depends on a choice: it would tell the event's own label"""
 
 
 class CrossedField(NamedTuple):
@@ -116,7 +116,7 @@ def _summed(
     ]
     keys = keys[first]
     if len(keys) > MOST_PAIRS:
-        kept = sums[1] > 0
+        kept = sums[0] > np.sort(sums[0])[-MOST_PAIRS - 1]
         keys, sums = keys[kept], [values[kept] for values in sums]
     starts = np.searchsorted(keys, np.arange(len(events) + 1) * n_items)
     items = (keys % n_items).astype(np.int32)

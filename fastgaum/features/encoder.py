@@ -5,7 +5,7 @@ What all chunks share is made once. A session's bags do not depend on the others
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -58,6 +58,17 @@ UNKNOWN_ITEM_ID = 1
 """feature id of every item that training did not display"""
 N_RESERVED = 2
 """feature ids before the first item's: the item of row r has the feature id r + N_RESERVED"""
+
+
+class LeftOut(NamedTuple):
+    """What counts about some events leave out: what their own users said in training."""
+
+    sessions: Selection
+    """the users' training sessions"""
+    users: IntArray
+    """user of each of those sessions' events, 0 to n − 1"""
+    part_users: IntArray
+    """user of each event that is counted for, likewise; -1: nothing is left out"""
 
 
 class Encoder:
@@ -237,12 +248,14 @@ class Encoder:
         if not names:
             return
         items = np.asarray(log.items)[part.candidates]
+        left_out = self._left_out(part) if space.context or space.relations is not None else None
         if space.protocol != "identity":
             self._write_counts(part, items, numbers)
             self._write_same(part, items, numbers)
-            self._write_crossed(part, items, numbers)
-        if space.relations is not None:
-            self._write_relations(space.relations, part, items, numbers)
+            if left_out is not None and space.context:
+                self._write_crossed(part, left_out, numbers)
+        if left_out is not None and space.relations is not None:
+            self._write_relations(space.relations, part, left_out, numbers)
         for column, name in enumerate(names):
             if name in log.item_fields:
                 numbers[:, column] = log.item_fields[name][items]
@@ -275,21 +288,17 @@ class Encoder:
             columns = number_columns([SAME_AS + name for name in fields], self.space.number_names)
             kernels.context_numbers(part.display_offsets, items, values, columns, numbers)
 
-    def _write_crossed(self, part: Selection, items: IntArray, numbers: FloatArray) -> None:
-        """What training says of each candidate under its event's context; items: code of each
-        candidate's item."""
+    def _write_crossed(self, part: Selection, left_out: LeftOut, numbers: FloatArray) -> None:
+        """What training says of each candidate under its event's context."""
         fields, space = crossed_fields(self.space.context), self.space
-        if not fields:
-            return
-        own_part, users, part_users = self._left_out(part)
-        events = self._crossed_events(part, part_users)
-        own = self._crossed_events(own_part, users)
+        events = self._crossed_events(part, left_out.part_users)
+        own = self._crossed_events(left_out.sessions, left_out.users)
         n_items = len(space.item_counts.displays)
-        left_out = [
+        pairs = [
             own_pairs(one, field.n_values, n_items) for one, field in zip(own, fields, strict=True)
         ]
         columns = number_columns(crossed_names(fields), space.number_names)
-        write_crossed(fields, space.crossed, events, left_out, columns, numbers)
+        write_crossed(fields, space.crossed, events, pairs, columns, numbers)
 
     def _crossed_events(self, part: Selection, users: IntArray) -> list[CrossedEvents]:
         """The events of a part under each context field of categories."""
@@ -324,17 +333,17 @@ class Encoder:
             )
         return tuple(totals)
 
-    def _left_out(self, part: Selection) -> tuple[Selection, IntArray, IntArray]:
-        """The training sessions of the part's users, user of each of their events and of the
-        part's, 0 to n − 1; no session, and -1, of another log than the training log."""
+    def _left_out(self, part: Selection) -> LeftOut:
+        """What the part's own users said in training; nothing for another log than the training
+        log."""
         log = self.log
         if self._training is None:
             nothing = select_sessions(log, np.zeros(0, np.int32))
-            return nothing, nothing.choices, np.full(len(part.choices), -1, np.int32)
+            return LeftOut(nothing, nothing.choices, np.full(len(part.choices), -1, np.int32))
         train = select_sessions(log, self._training.of_users(np.asarray(log.users)[part.rows]).rows)
         coded = np.unique(np.concatenate([train.users(log), part.users(log)]), return_inverse=True)
         users, part_users = np.split(coded[1].astype(np.int32), [len(train.choices)])
-        return train, users, part_users
+        return LeftOut(train, users, part_users)
 
     def _write_counts(self, part: Selection, items: IntArray, numbers: FloatArray) -> None:
         """What the session until the event, and the training split without this user, say of each
@@ -360,16 +369,16 @@ class Encoder:
         kernels.training_numbers(totals, space.prior_rate, columns, numbers)
 
     def _write_relations(
-        self, relations: Relations, part: Selection, items: IntArray, numbers: FloatArray
+        self, relations: Relations, part: Selection, left_out: LeftOut, numbers: FloatArray
     ) -> None:
-        """What training pairs say of each candidate; items: code of each candidate's item."""
-        own = None
+        """What training pairs say of each candidate."""
+        own, items = None, np.asarray(self.log.items)
         if self._training is not None:
-            train, users, part_users = self._left_out(part)
-            train_items = np.asarray(self.log.items)[train.candidates]
-            own = UsersOwn(train.packed(self.space_rows[train_items]), users, part_users)
+            train = left_out.sessions
+            packed = train.packed(self.space_rows[items[train.candidates]])
+            own = UsersOwn(packed, left_out.users, left_out.part_users)
         relations.write_numbers(
-            part.packed(self.space_rows[items]),
+            part.packed(self.space_rows[items[part.candidates]]),
             own,
             number_columns(RELATION_NUMBERS, self.space.number_names),
             numbers,

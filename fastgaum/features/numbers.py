@@ -2,8 +2,8 @@
 
 Each formula is written once, in kernels/candidate_formulas.py and kernels/crossed.py. The encoder
 applies it to all candidates of a log at once, for training and evaluation; a world applies it to
-the slate that it shows, step by step. tests/features/test_numbers.py holds both to the same
-numbers."""
+the slate that it shows, step by step. tests/features/test_numbers.py, and with a context
+tests/worlds/test_context.py, hold both to the same numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum.features.crossed import CrossedField
+from fastgaum.features.crossed import CrossedField, crossed_names
 from fastgaum.kernels.candidate_counts import TrainingTotals
 from fastgaum.kernels.candidate_formulas import (
     RELATION_NUMBERS,
@@ -46,8 +46,14 @@ SAME_AS = "same_as_"
 holds"""
 
 
+def numbers_of_context(context: Sequence[CategoricalField]) -> tuple[str, ...]:
+    """Names of the numbers that a candidate has because of its event's context."""
+    same = (SAME_AS + part.name for part in context if part.source == "context_item")
+    return (*same, *crossed_names(crossed_fields(context)))
+
+
 def made_numbers(protocol: str, relations: bool) -> tuple[str, ...]:
-    """Names of the numbers that are made, in order; `same_as_` numbers and a log's own numeric
+    """Names of the numbers that are made, in order; those of the context and a log's own numeric
     fields follow them."""
     return (
         *(COUNTED_NUMBERS if protocol != "identity" else ()),

@@ -21,12 +21,11 @@ import polars as pl
 
 from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
 from fastgaum.features.context import Moments
-from fastgaum.features.crossed import CROSSED, crossed_names
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.numbers import (
     SAME_AS,
-    crossed_fields,
     made_numbers,
+    numbers_of_context,
     varying_columns,
 )
 from fastgaum.features.relations import Relations
@@ -333,26 +332,21 @@ def _shown_codes(log: AnyLog) -> tuple[dict[str, npt.NDArray[np.integer]], int]:
 def _number_names(
     log: AnyLog, context: Sequence[CategoricalField], protocol: str, relations: bool
 ) -> tuple[str, ...]:
-    names = made_numbers(protocol, relations)
+    names, of_events = made_numbers(protocol, relations), numbers_of_context(context)
     declared = [*log.item_fields, *log.candidate_fields]
     clash = sorted(
         name
         for name in (*declared, *log.event_fields)
-        if name in (*names, "item", "position") or name.startswith(BUILT_IN)
+        if name in (*names, *of_events, "item", "position") or name.startswith(SAME_AS)
     )
     if clash:
         raise LogFormatError(
             f"field name '{clash[0]}' is one of the built-in fields: rename the column"
         )
+    if len(set(of_events)) < len(of_events):
+        raise LogFormatError(
+            f"the context fields {', '.join(part.name for part in context)} would make two numbers "
+            "of one name: rename one of them"
+        )
     of_log = sorted(name for name in declared if name not in log.categories)
-    return (*names, *(numbers_of_context(context) if protocol != "identity" else ()), *of_log)
-
-
-BUILT_IN = (SAME_AS, *CROSSED)
-"""how names of numbers begin that are made of the context"""
-
-
-def numbers_of_context(context: Sequence[CategoricalField]) -> tuple[str, ...]:
-    """Names of the numbers that a candidate has because of its event's context."""
-    same = (SAME_AS + part.name for part in context if part.source == "context_item")
-    return (*same, *crossed_names(crossed_fields(context)))
+    return (*names, *(of_events if protocol != "identity" else ()), *of_log)

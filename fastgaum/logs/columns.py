@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,11 +67,6 @@ class Vocabulary:
         """The distinct texts of a column in sorted order: codes do not depend on the order of
         rows."""
         return cls(texts.drop_nulls().unique().sort())
-
-    @classmethod
-    def union(cls, parts: Iterable[Vocabulary]) -> Vocabulary:
-        """The texts of all parts, sorted; at least one part."""
-        return cls.of(pl.concat([part.texts.rename("") for part in parts]))
 
     def __len__(self) -> int:
         """Number of texts."""

@@ -13,9 +13,9 @@ import polars as pl
 
 from fastgaum.checkpoint import State
 from fastgaum.features.crossed import check_crossed
-from fastgaum.features.numbers import made_numbers
+from fastgaum.features.numbers import made_numbers, numbers_of_context
 from fastgaum.features.relations import Relations
-from fastgaum.features.space import CategoricalField, FeatureSpace, numbers_of_context
+from fastgaum.features.space import CategoricalField, FeatureSpace
 from fastgaum.kernels.crossed import CrossedCounts
 from fastgaum.kernels.relations import PairCounts
 from fastgaum.logs.log import ItemCounts
@@ -185,6 +185,11 @@ def _check_numbers(space: FeatureSpace) -> None:
             raise ValueError(
                 f"'{name[:40]}' is not a number that this version makes, or it is given twice"
             )
+    wanted = () if space.protocol == "identity" else of_events
+    if not set(wanted) <= set(space.number_names) or (
+        wanted and len(space.crossed) != len(space.context)
+    ):
+        raise ValueError("the numbers of the context are not those of its fields")
 
 
 def _array(state: Any, name: str, kind: Any, axes: int = 1) -> Any:

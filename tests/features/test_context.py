@@ -304,7 +304,22 @@ DAMAGES: dict[str, tuple[Callable[[Any, dict[str, np.ndarray]], Any], str]] = {
         lambda about, _: rename(about["state"]["space"]["number_names"], "same_as_kind"),
         "'same_as_kind' is not a number that this version makes",
     ),
+    "no counts of pairs": (
+        lambda about, arrays: without_pairs(about["state"]["space"], arrays),
+        "the numbers of the context are not those of its fields",
+    ),
+    "a row that is no item": (
+        lambda _, arrays: arrays["space/crossed/0/items"].__setitem__(0, 10_000),
+        "a table of context and items does not fit its fields",
+    ),
 }
+
+
+def without_pairs(space: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """Leave the counts of pairs out."""
+    space["crossed"] = []
+    for name in [name for name in arrays if name.startswith("space/crossed")]:
+        del arrays[name]
 
 
 def rename(names: list[str], other: str) -> None:

@@ -127,3 +127,16 @@ def test_parts_add_up_to_the_whole() -> None:
     for one, other in zip(whole, add_crossed(*parts, n_items=6), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)
     assert whole.displays.sum() == ((items >= 0) & np.repeat(values >= 0, sizes)).sum()
+
+
+def test_pairs_are_dropped_by_their_displays_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a user with a pair of its own, a chosen candidate has the numbers of one that was not."""
+    offsets, items = np.array([0, 2, 4, 6, 8], np.int32), np.array([0, 1] * 3 + [2, 3], np.int32)
+    values, users = np.zeros(4, np.int32), np.array([0, 0, 1, 2], np.int32)
+    events = CrossedEvents(offsets, items, np.array([0, 1, 0, 0], np.int32), values, users)
+    whole = count_crossed(events, 1, 4)
+    assert whole.displays.tolist() == [3, 3, 1, 1]
+    monkeypatch.setattr("fastgaum.features.crossed.MOST_PAIRS", 3)
+    kept = count_crossed(events, 1, 4)
+    assert kept.items.tolist() == [0, 1]
+    assert kept.displays.tolist() == [3, 3]
