@@ -6,7 +6,7 @@ slates that a world shows. `columns` says where each number is written, -1 for o
 for.
 
 To add a number: its name and its value here, its place in `COUNTED_NUMBERS` of
-fastgaum/features/encoder.py, and what it counts, if that is new, in candidate_counts.py."""
+fastgaum/features/numbers.py, and what it counts, if that is new, in candidate_counts.py."""
 
 from __future__ import annotations
 

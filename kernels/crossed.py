@@ -49,13 +49,15 @@ class CrossedEvents(NamedTuple):
     """Events of a part of the log."""
 
     display_offsets: Array
+    """start of each display set in `items`, int32, shape (n_events + 1,)"""
     items: Array
-    """row of each candidate's item, -1 for an unknown one"""
+    """row of each candidate's item, -1 for an unknown one, int32, shape (n_candidates,)"""
     choices: Array
+    """position of each choice, -1 for none, int32, shape (n_events,)"""
     values: Array
-    """row of each event's value, -1 for an unknown one"""
+    """row of each event's value, -1 for an unknown one, int32, shape (n_events,)"""
     users: Array
-    """user of each event, 0 to n − 1; -1: nothing is left out"""
+    """user of each event, 0 to n − 1; -1: nothing is left out; int32, shape (n_events,)"""
 
 
 @jit_part

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ._jit import AHEAD, Array, jit_fast, jit_part, prefetch_row
-from .activations import ZERO
+from .activations import ONE, ZERO
+from .candidate_formulas import Slates
 from .draws import DropoutRule, drop
 from .products import add, add_product, copy, dot, multiply_rows
 
@@ -150,7 +151,7 @@ def row_gradients(
     """Write the sum over the bags that name each slot, slots first to last − 1, in order of the
     bags.
 
-    starts, bags: as `rows.group_bags` gives them; total: (n_slots, d)."""
+    starts, bags: as `optimiser.group_bags` gives them; total: (n_slots, d)."""
     events, scores, vectors, pulls, rows = grads
     n_candidates, d = len(scores), total.shape[1]
     pulled = len(pulls) > 0
@@ -207,7 +208,7 @@ class TowerTables(NamedTuple):
 def slate_tower_scores(
     first: int,
     last: int,
-    rows: Array,
+    slates: Slates,
     numbers: Array,
     states: Array,
     tower: TowerTables,
@@ -216,13 +217,15 @@ def slate_tower_scores(
     """Write the scores of each place of the slates of users first to last − 1, (n, k), 0 where
     nothing is displayed.
 
-    rows (n, k, n_rows), -1 where there is nothing; numbers (n, k, n_numbers); states (n, S)."""
-    table = tower.table
+    numbers (n, k, n_numbers); states (n, S). Of a pool, a place is scored as one of an average
+    slate of `slates.set_size`: the mean of the set is then its own share and the others' mean."""
+    table, (rows, set_size) = tower.table, slates
     k, n_rows, d = rows.shape[1], rows.shape[2], table.shape[1]
     state_dim, width = tower.hidden.shape
     of_users = np.zeros((TILE, state_dim), table.dtype)
     hidden, vectors = np.zeros((TILE, width), table.dtype), np.zeros((TILE, d), table.dtype)
     beside, mean = np.zeros((TILE, d), table.dtype), np.zeros(d, table.dtype)
+    own, pulled = np.zeros(d, table.dtype), np.zeros(d, table.dtype)
     for start in range(first, last, TILE):
         users = min(TILE, last - start)
         for i in range(users):
@@ -238,9 +241,11 @@ def slate_tower_scores(
             user, vector = start + i, vectors[i]
             add(vector, beside[i])
             add(vector, tower.bias)
+            shown = 0
             if len(tower.halo) > 0:
-                _mean_of_slate(rows[user], table, mean)
-                add_product(mean, tower.halo, vector)
+                shown = _mean_of_slate(rows[user], table, mean)
+                if set_size == 0:
+                    add_product(mean, tower.halo, vector)
             for place in range(k):
                 if rows[user, place, 0] < 0:
                     scores[user, place] = ZERO
@@ -250,12 +255,25 @@ def slate_tower_scores(
                     row = rows[user, place, f]
                     if row >= 0:
                         score += dot(vector, table[row])
+                if len(tower.halo) > 0 and set_size > 0:
+                    own[:] = 0
+                    for f in range(n_rows):
+                        if rows[user, place, f] >= 0:
+                            add(own, table[rows[user, place, f]])
+                    share = ONE / table.dtype.type(set_size)
+                    others = table.dtype.type(max(shown - 1, 1))
+                    for j in range(d):
+                        rest = (table.dtype.type(shown) * mean[j] - own[j]) / others
+                        beside[i, j] = share * own[j] + (ONE - share) * rest
+                    pulled[:] = 0
+                    add_product(beside[i], tower.halo, pulled)
+                    score += dot(pulled, own)
                 scores[user, place] = score
 
 
 @jit_part
-def _mean_of_slate(rows: Array, table: Array, mean: Array) -> None:
-    """Write the mean vector of the displayed places of one slate, (d,)."""
+def _mean_of_slate(rows: Array, table: Array, mean: Array) -> int:
+    """Write the mean vector of the displayed places of one slate, (d,); returns how many are."""
     mean[:] = 0
     shown = 0
     for place in range(len(rows)):
@@ -268,3 +286,4 @@ def _mean_of_slate(rows: Array, table: Array, mean: Array) -> None:
     size = mean.dtype.type(max(shown, 1))
     for j in range(len(mean)):
         mean[j] /= size
+    return shown

@@ -78,7 +78,7 @@ class EngineStates:
         joined = self._states(n, self.player.state_dim)
         joined[:, :width] = states
         numbers = batch.source.context_numbers
-        if self.items is not None:
+        if self.items is not None and self.context.sizes.n_fields:
             rows = self.items.table.values[context.ids.numpy()].reshape(n, -1)
             joined[:, width : width + rows.shape[1]] = rows
             width += rows.shape[1]
@@ -130,10 +130,7 @@ class EnginePlayer:
             dense += states.history.dense_parameters()
             products = states.history.own_products()
         self.optimiser = PlayerOptimiser(dense, tables, lr, weight_decay, config.clip, products)
-        if isinstance(self.scorer, TowerScorerLayer):
-            self.scorer.bind(self.optimiser, items)
-        else:
-            self.scorer.bind(self.optimiser)
+        self.scorer.bind(self.optimiser, items)
         if states is not None:
             states.history.bind(self.optimiser)
 

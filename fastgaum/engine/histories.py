@@ -106,9 +106,8 @@ class EngineHistory(ABC):
     def own_tables(self, n_ids: int, rule: Rule) -> list[SparseTable]:
         """Make the tables over ids sparse."""
 
-    def share(self, items: SparseTable) -> bool:
-        """Read the table of items, whose owner sums its gradient; whether the encoder does."""
-        return False
+    def share(self, items: SparseTable) -> None:  # noqa: B027
+        """Read the table of items, whose owner sums its gradient, where the encoder shares it."""
 
     def shared_rows(self) -> list[tuple[Bags, Array]]:
         """Of a shared table: the bags that were read, and the gradient of each one's sum of
@@ -178,11 +177,10 @@ class RecurrentHistory(EngineHistory):
         self.tables = [] if self.input.shared else [self.input.own_table(n_ids, rule)]
         return self.tables
 
-    def share(self, items: SparseTable) -> bool:
+    def share(self, items: SparseTable) -> None:
         """As the base says."""
         if self.input.shared:
             self.input.table = items
-        return self.input.shared
 
     def shared_rows(self) -> list[tuple[Bags, Array]]:
         """As the base says."""

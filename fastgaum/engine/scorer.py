@@ -55,8 +55,8 @@ class ScorerLayer:
         """All parameters but the tables over ids."""
         return dense_parameters(self.scorer)
 
-    def bind(self, optimiser: PlayerOptimiser) -> None:
-        """Find the dense parameters in the flat block."""
+    def bind(self, optimiser: PlayerOptimiser, items: object = None) -> None:
+        """Find the dense parameters in the flat block; a table of items is not read here."""
         self.optimiser = optimiser
         self.starts = starts_of(self.scorer, optimiser.place)
         self.n_dense = sum(parameter.numel() for parameter in dense_parameters(self.scorer))
@@ -82,14 +82,7 @@ class ScorerLayer:
         """Scores, (n_candidates,); a `key` turns dropout on. The result stays valid until the next
         forward pass."""
         n, n_events = len(ids), len(states)
-        rate = self.rate if key is not None else 0.0
-        self.dropout = NO_DROPOUT
-        if rate:
-            self.dropout = DropoutRule(
-                np.uint32(key or 0),
-                np.uint32(math.floor(rate * 2**32)),
-                np.float32(1 / (1 - rate)),
-            )
+        self.dropout = dropout_rule(self.rate, key)
         self.inputs = kernels.ScorerInputs(display_offsets, ids, numbers, states)
         self.activations = self._activations(n * self.total_width)
         self.scores = self._scores(n)
@@ -134,6 +127,14 @@ class ScorerLayer:
             grads[:, 0] = grad_scores
             self.tables[1].add(named, grads)
         return grad_states
+
+
+def dropout_rule(rate: float, key: int | None) -> DropoutRule:
+    """Dropout at a rate; none without a key."""
+    if key is None or not rate:
+        return NO_DROPOUT
+    threshold, scale = np.uint32(math.floor(rate * 2**32)), np.float32(1 / (1 - rate))
+    return DropoutRule(np.uint32(key), threshold, scale)
 
 
 def dense_parameters(scorer: Scorer) -> list[nn.Parameter]:

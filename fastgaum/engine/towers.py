@@ -5,15 +5,18 @@ kernel."""
 
 from __future__ import annotations
 
-import math
-from typing import cast
-
 import numpy as np
 from torch import nn
 
 from fastgaum import threads
 from fastgaum.engine.optimiser import PlayerOptimiser
-from fastgaum.engine.scorer import NO_DROPOUT, ScorerLayer, dense_parameters, parts_of
+from fastgaum.engine.scorer import (
+    NO_TABLE,
+    ScorerLayer,
+    dense_parameters,
+    dropout_rule,
+    parts_of,
+)
 from fastgaum.engine.tables import Array, Buffer, Ints, Named, NamedRoom, Rule, SparseTable
 from fastgaum.kernels import towers as kernels
 from fastgaum.kernels.draws import DropoutRule
@@ -22,14 +25,12 @@ from fastgaum.nets.networks import TowerScorer
 from fastgaum.nets.tensors import Bags
 from fastgaum.nets.towers import TwoTower
 
-NO_ROWS: Array = np.empty((0, 1), np.float32)
 HIDDEN_KEY = 1
 """added to a pass's key for the dropout of the user's hidden layer"""
 
 
 class TowerLayer:
-    """Two towers' passes. `items` holds the table's values; who owns the table sums its gradient
-    (`ItemTable`)."""
+    """Two towers' passes. The owner of the table sums its gradient (`ItemTable`)."""
 
     def __init__(self, tower: TwoTower) -> None:
         self.tower, self.rate = tower, tower.dropout.p
@@ -57,7 +58,8 @@ class TowerLayer:
         value, tower = self.optimiser.value_of, self.tower
         self.displays = displays
         self.parts = parts_of(displays.offsets)
-        self.dropouts = _rules(self.rate, key)
+        of_hidden = None if key is None else key + HIDDEN_KEY
+        self.dropouts = dropout_rule(self.rate, key), dropout_rule(self.rate, of_hidden)
         self.x = _dropped(states, self.dropouts[0])
         hidden = self.x @ value(tower.hidden.weight).T + value(tower.hidden.bias)
         np.maximum(hidden, 0, out=hidden)
@@ -100,14 +102,14 @@ class TowerLayer:
         grad_users = grads.vectors
         if tower.numbers is not None:
             grads.weights.sum(0, out=grad_of(tower.numbers.weight)[0])
-        pulls = NO_ROWS
+        pulls = NO_TABLE
         if tower.halo is not None:
             np.matmul(grad_users.T, self.means, out=grad_of(tower.halo.weight))
             pulls = grad_users @ value(tower.halo.weight)
             pulls /= np.maximum(np.diff(displays.offsets), 1)[:, None].astype(np.float32)
         events = self._events(len(grad_scores))
         events[:] = np.repeat(np.arange(n_events, dtype=np.int32), np.diff(displays.offsets))
-        self.bag_gradients = kernels.BagGradients(events, grad_scores, users, pulls, NO_ROWS)
+        self.bag_gradients = kernels.BagGradients(events, grad_scores, users, pulls, NO_TABLE)
         grad = grad_users[:, :-1]
         np.matmul(grad.T, self.hidden, out=grad_of(tower.out.weight))
         grad.sum(0, out=grad_of(tower.out.bias))
@@ -130,8 +132,7 @@ class TowerScorerLayer:
         self.scorer = scorer
         self.deep = None if scorer.deep is None else ScorerLayer(scorer.deep)
         self.tower = TowerLayer(scorer.tower)
-        self.rate, self.items = self.tower.rate, None
-        self._sum = Buffer()
+        self.rate = self.tower.rate
         self.own: ItemTable | None = None
 
     def own_tables(self, n_ids: int, rule: Rule) -> list[SparseTable]:
@@ -230,18 +231,9 @@ class ItemTable:
         if grads is None:
             nothing, no_events = np.empty(0, np.float32), np.empty(0, np.int32)
             grads = kernels.BagGradients(
-                no_events, nothing, np.empty((0, d), np.float32), NO_ROWS, rows
+                no_events, nothing, np.empty((0, d), np.float32), NO_TABLE, rows
             )
         self.add(Named(ids, offsets, slot_of, self.room), grads._replace(rows=rows))
-
-
-def _rules(rate: float, key: int | None) -> tuple[DropoutRule, DropoutRule]:
-    """Dropout of the state and of the hidden layer."""
-    if key is None or not rate:
-        return NO_DROPOUT, NO_DROPOUT
-    fixed = np.uint32(math.floor(rate * 2**32)), np.float32(1 / (1 - rate))
-    keys = np.uint32(key), np.uint32(key + HIDDEN_KEY)
-    return cast("tuple[DropoutRule, DropoutRule]", tuple(DropoutRule(one, *fixed) for one in keys))
 
 
 def _dropped(values: Array, rule: DropoutRule) -> Array:

@@ -192,8 +192,9 @@ class Trainer:
         self.game.set_learning_rates(3.0 ** (self.at.drops - self.config.lr_drops), share)
 
     def _catch_up(self) -> None:
-        """Start the generator as the reward's best response; where that is none (a regulariser or
-        tables of the user's own), generator steps alone until the gap is small."""
+        """Start the generator as the reward's best response. Where that is none (a regulariser of
+        the user's own, tables that cannot be copied), generator steps alone until the gap is
+        small."""
         at = self.at
         if not at.enter("generator", at.drops):
             return

@@ -3,7 +3,10 @@
 The generator and the reward model are both scorers. One small network with shared weights scores
 every candidate, so permuting a display set permutes its scores. Its first layer on the multi-hot
 vector [state; bag] factorises: W [s; x_a] = W_s s (once per event) + Σ_{f ∈ bag(a)} E_f (a gather)
-+ W_x numbers."""
++ W_x numbers. A `TowerScorer` has two towers (`nets.towers`) beside that network, or alone.
+
+What is known of an event beside its candidates, its context, follows the history in the state. One
+table of vectors, `RewardPlayer.items`, is read by candidates, context and past choices."""
 
 from __future__ import annotations
 
@@ -241,7 +244,7 @@ class RewardPlayer(nn.Module):
         )
         self.context: EventContext | None = None
         if context != NO_CONTEXT:
-            self.context = EventContext(self.items, context)
+            self.context = EventContext(self.items if context.n_fields else None, context)
         context_dim = 0 if self.context is None else self.context.dim
         self.state_dim = self.history.state_dim + context_dim
         start, dim = self.history.state_dim, config.tower_dim
@@ -318,17 +321,21 @@ class Networks(nn.Module):
         them."""
         generator, player = self.generator, self.player
         assert generator is not None
-        own = any(isinstance(module, OwnTable) for module in generator.modules())
+        tables = [module for module in generator.modules() if isinstance(module, OwnTable)]
+        own = len(tables) > 0
+        # rows that are no parameters cannot be copied
+        kept = all(any(True for _ in table.parameters()) for table in tables)
         values = dict(player.reward.named_parameters())
         if player.items is not None:
             values |= {f"items.{name}": rows for name, rows in player.items.named_parameters()}
         shapes = {name: parameter.shape for name, parameter in generator.named_parameters()}
         alike = all(name in values and values[name].shape == shapes[name] for name in shapes)
-        if own and (eta != 1 or not alike):
+        if own and (eta != 1 or not alike or not kept):
             return
         for name, parameter in generator.named_parameters():
             parameter.copy_(values[name])
-        generator.scale(eta)
+        if eta != 1:
+            generator.scale(eta)
 
     @torch.no_grad()
     def outputs(self, batch: BatchTensors) -> tuple[Tensor, Tensor | None]:

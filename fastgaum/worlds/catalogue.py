@@ -30,12 +30,13 @@ from fastgaum.features.numbers import (
     item_numbers,
     log_views,
     number_columns,
+    numbers_of_context,
     totals_of,
     varying_columns,
 )
 from fastgaum.features.relations import WINDOW
 from fastgaum.features.sessions import Selection, select_sessions
-from fastgaum.features.space import FeatureSpace, numbers_of_context
+from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels import candidate_counts as counting
 from fastgaum.kernels import candidate_formulas as kernels
 from fastgaum.kernels.candidate_formulas import RELATION_NUMBERS, SESSION_NUMBERS, TRAINING_NUMBERS
@@ -223,10 +224,11 @@ def item_features(catalogue: Catalogue, table: FloatArray, n_features: int) -> F
     """Features of each item, (n_items, ≤ n_features): principal components, then log displays, log
     choices, choice rate.
 
-    The components are of the rows that the items add to the reward model's first layer, `table`,
-    divided by the standard deviation of the first one, so that their relative sizes
-    stay; the entry of largest absolute weight in a component is positive. The statistics are
-    standardised. There are fewer features where the table has fewer columns.
+    The components are of `table`, the rows that the items add to the reward model's first layer,
+    or with towers their vectors. They are divided by the standard deviation of the first one, so
+    that their relative sizes stay; the entry of largest absolute weight in a component is
+    positive. The statistics are standardised. There are fewer features where the table has fewer
+    columns.
 
     Raises:
         ConfigError: fewer features than statistics are asked for.
@@ -282,6 +284,9 @@ class SessionCounts:
         self.context_values: IntArray = np.full((n, len(self.space.context)), -1, np.int32)
         names, self.n_trained = self.space.number_names, catalogue.n_trained
         self.crossed_fields = crossed_fields(self.space.context) if self.space.crossed else []
+        self.left_out = [
+            own_pairs(NO_EVENTS, field.n_values, self.n_trained) for field in self.crossed_fields
+        ]
         self.crossed_columns = number_columns(crossed_names(self.crossed_fields), names)
         session_columns = number_columns(SESSION_NUMBERS, names)
         self.items = kernels.ItemNumbers(
@@ -377,18 +382,12 @@ class SessionCounts:
         """What training says of each displayed item, (n, k), under its user's context."""
         n, k = items.shape
         known = np.where(items < self.n_trained, items, -1).reshape(-1)
-        offsets, no_choice = np.arange(n + 1, dtype=np.int32) * k, np.full(n, -1, np.int32)
-        events = [
-            CrossedEvents(offsets.astype(np.int32), known, no_choice, of_field, no_choice)
-            for of_field in np.ascontiguousarray(values.T)
-        ]
+        offsets, none = np.arange(0, n * k + 1, k, dtype=np.int32), np.full(n, -1, np.int32)
+        by_field = np.ascontiguousarray(values.T)
+        events = [CrossedEvents(offsets, known, none, rows, none) for rows in by_field]
         flat = numbers.reshape(n * k, -1)
-        nothing = [
-            own_pairs(NO_EVENTS, field.n_values, self.n_trained) for field in self.crossed_fields
-        ]
-        write_crossed(
-            self.crossed_fields, self.space.crossed, events, nothing, self.crossed_columns, flat
-        )
+        crossed = self.crossed_fields, self.space.crossed, events, self.left_out
+        write_crossed(*crossed, self.crossed_columns, flat)
         empty = np.flatnonzero(items.reshape(-1) < 0)
         flat[empty[:, None], self.crossed_columns] = 0
 

@@ -113,6 +113,11 @@ class ContextRows:
                 not finite.
         """
         space = self.space
+        if not isinstance(context, EncodedContext):
+            raise ConfigError(
+                "a step takes the context that the world's context_of makes of values, got a "
+                f"{type(context).__name__}: pass context=world.context_of(…)"
+            )
         shapes = len(space.context), len(space.fields_of_items), len(space.context_number_names)
         parts = context.ids, context.items, context.numbers
         for what, part, width in zip(("ids", "items", "numbers"), parts, shapes, strict=True):
@@ -249,7 +254,12 @@ class UserContexts:
 
     def require(self, active: BoolArray) -> None:
         """Raise ConfigError unless every active user has a context."""
-        if (lacking := active & ~self.known).any():
+        if (lacking := active & ~self.known).any() and self.logged is not None:
+            raise ConfigError(
+                f"user {lacking.argmax()} has no context yet: call reset with keys first, which "
+                "draws each user's logged session"
+            )
+        if lacking.any():
             raise ConfigError(
                 f"user {lacking.argmax()} has no context, and the model reads the context fields "
                 f"{', '.join(self.rows.space.context_holds)}: make the world with a log (log=…), "

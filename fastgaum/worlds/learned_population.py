@@ -16,6 +16,7 @@ import torch
 from fastgaum import threads
 from fastgaum.errors import ConfigError
 from fastgaum.kernels import slates as kernels
+from fastgaum.kernels.candidate_formulas import Slates
 from fastgaum.nets.regularisers import L2, ChoiceDistribution, Shannon, Tsallis
 from fastgaum.worlds.catalogue import SessionCounts
 from fastgaum.worlds.context import EncodedContext, UserContexts
@@ -267,7 +268,7 @@ class LearnedPopulation(Population):
             first, last, slates, who, len(catalogue.ids), catalogue.n_positions, b.rows
         )
         self.session_counts.write(first, last, b.rows, b.numbers)
-        self._chooser.write(first, last, b.rows, b.numbers, self._states, b.scores)
+        self._chooser.write(first, last, Slates(b.rows, 0), b.numbers, self._states, b.scores)
 
     def _move(
         self, first: int, last: int, b: _Buffers, keys: KeyArray, who: Any, response: Response
@@ -285,10 +286,11 @@ class LearnedPopulation(Population):
         reward, states = self.world.reward, self._states
         if self._chooser is not reward and not reward.reads_set:
             utilities = response.utilities[:, None]
-            reward.write(first, last, b.chosen, b.chosen_numbers, states, utilities)
+            chosen = Slates(b.chosen, 0)
+            reward.write(first, last, chosen, b.chosen_numbers, states, utilities)
         else:
             if self._chooser is not reward:
-                reward.write(first, last, b.rows, b.numbers, states, b.scores)
+                reward.write(first, last, Slates(b.rows, 0), b.numbers, states, b.scores)
             kernels.take_places(first, last, b.scores, response.places, response.utilities)
         self.session_counts.count(first, last, who, b.rows, response.items)
         if self.encoder.in_parts:
@@ -330,7 +332,7 @@ class LearnedPopulation(Population):
 
         def write(begin: int, end: int) -> None:
             session_counts.write(begin, end, rows, numbers, k)
-            self.world.reward.write(begin, end, rows, numbers, states, scores)
+            self.world.reward.write(begin, end, Slates(rows, k), numbers, states, scores)
 
         step = max(1, PART * 16 // max(pools.shape[-1], 1))
         threads.run(write, [(begin, min(begin + step, n)) for begin in range(0, n, step)])

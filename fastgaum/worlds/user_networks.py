@@ -16,6 +16,7 @@ from fastgaum.engine.scorer import KINDS, linears, widths_of
 from fastgaum.features.encoder import NO_CLICK_ID
 from fastgaum.kernels import slates as kernels
 from fastgaum.kernels import towers, user_steps
+from fastgaum.kernels.candidate_formulas import Slates
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.histories import Carry, HistoryEncoder, Recurrent
 from fastgaum.nets.networks import Scorer, TowerScorer
@@ -108,13 +109,13 @@ class FoldedScorer:
         self,
         first: int,
         last: int,
-        rows: IntArray,
+        slates: Slates,
         numbers: FloatArray,
         states: FloatArray,
         scores: FloatArray,
     ) -> None:
         """Scores of the places of users first to last − 1."""
-        kernels.slate_scores(first, last, rows, numbers, states, self.weights, scores)
+        kernels.slate_scores(first, last, slates.rows, numbers, states, self.weights, scores)
 
 
 class FoldedTowerScorer:
@@ -146,17 +147,18 @@ class FoldedTowerScorer:
         self,
         first: int,
         last: int,
-        rows: IntArray,
+        slates: Slates,
         numbers: FloatArray,
         states: FloatArray,
         scores: FloatArray,
     ) -> None:
         """Scores of the places of users first to last − 1."""
-        towers.slate_tower_scores(first, last, rows, numbers, states, self.weights, scores)
+        towers.slate_tower_scores(first, last, slates, numbers, states, self.weights, scores)
         if self.deep is not None:
             deep = np.empty_like(scores[first:last])
             part = slice(first, last)
-            self.deep.write(0, last - first, rows[part], numbers[part], states[part], deep)
+            of_part = Slates(slates.rows[part], slates.set_size)
+            self.deep.write(0, last - first, of_part, numbers[part], states[part], deep)
             scores[part] += deep
 
 

@@ -14,8 +14,6 @@ from fastgaum.features.crossed import count_crossed
 from fastgaum.kernels import candidate_formulas as formulas
 from fastgaum.kernels import crossed as kernels
 from fastgaum.kernels.candidate_counts import PackedSessions, count_own_displays
-from fastgaum.kernels.draws import DropoutRule
-from fastgaum.kernels.towers import drop_matrix
 
 N_VALUES, N_ITEMS = 3, 4
 EVENTS = st.lists(
@@ -129,12 +127,3 @@ def test_values_displayed_in_their_own_session(events: list[Any]) -> None:
                 observed += part.values[event] in shown
                 distinct += len(shown)
     assert found[0].tolist() == [observed, distinct]
-
-
-@settings(max_examples=10, deadline=None)
-@given(rows=st.integers(0, 5), columns=st.integers(1, 5))
-def test_dropout_of_a_matrix_zeroes_or_scales(rows: int, columns: int) -> None:
-    values = np.ones((rows, columns), np.float32)
-    with np.errstate(over="ignore"):
-        drop_matrix(values, DropoutRule(np.uint32(3), np.uint32(2**31), np.float32(2)))
-    assert set(np.unique(values)) <= {0.0, 2.0}

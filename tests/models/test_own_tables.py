@@ -53,6 +53,9 @@ class Split(nn.Module):
     def __init__(self, name: str, n_rows: int, width: int, std: float) -> None:
         super().__init__()
         whole, self.n_rows = normal_table(n_rows, width, std).detach(), n_rows
+        if name.endswith("items"):
+            # where ours starts too: the towers' last column is the items' own bias
+            whole[:, -1] = 0
         with torch.random.fork_rng():
             self.parts = nn.ModuleList(
                 BagLinear(len(whole[part::3]), 0, width, 0, 0.0, bias=False) for part in range(3)
@@ -93,8 +96,9 @@ def losses(table: Any) -> np.ndarray:
         {},
         {"history": "gru", "item_dim": 3, "table_optimiser": "adagrad"},
         {"history": "bilstm", "wide": True},
+        {"tower_dim": 6, "deep": False},
     ],
-    ids=["lstm", "gru with embeddings", "bilstm"],
+    ids=["lstm", "gru with embeddings", "bilstm", "towers"],
 )
 def test_a_split_table_trains_as_the_whole_one(log: SessionLog, changes: dict[str, Any]) -> None:
     ours = UserModel.from_preset(device="cpu", **PLAIN | changes)

@@ -63,6 +63,15 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "id_dropout": 0.0,
         "dropout": 0.0,
     },
+    "towers": {
+        "preset": "fastgaum",
+        "tower_dim": 6,
+        "deep": False,
+        "epochs": 2,
+        "warm_start": 1,
+        "id_dropout": 0.0,
+        "dropout": 0.0,
+    },
     "bilstm": {
         "preset": "report",
         "epochs": 1,

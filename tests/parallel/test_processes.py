@@ -22,6 +22,7 @@ AGREEING = [
     "gru",
     "rounds",
     "fastgaum",
+    "towers",
     "bilstm",
     "exact-shards",
     "rounds-shards",

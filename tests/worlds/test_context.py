@@ -261,6 +261,8 @@ def test_contexts_that_are_not_the_users(log: SessionLog, model: UserModel) -> N
     world = LearnedWorld(model)
     users, slates = world.population(3), random_slates(world, 3, 4, 0)
     two = world.context_of(GOOD)
+    with pytest.raises(ConfigError, match="the world's context_of makes"):
+        users.step(slates, keys_of(0, 3), context=GOOD)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"shape \(3, 3\) for 3 users, got \(2, 3\)"):
         users.step(slates, keys_of(0, 3), context=two)
     users = world.population(2)

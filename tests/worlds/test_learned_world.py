@@ -4,6 +4,7 @@ holds the same sessions."""
 from __future__ import annotations
 
 import dataclasses
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -286,6 +287,22 @@ def test_users_started_anew_are_new(changes: dict[str, Any]) -> None:
         items = users.step(slates, keys).items
         assert np.array_equal(fresh.step(slates[rows], keys[rows]).items, items[rows])
         np.testing.assert_allclose(fresh.states, users.states[rows], atol=1e-6)
+
+
+@pytest.mark.parametrize("changes", [{"tower_dim": 6, "halo": True}, {"tower_dim": 6}], ids=str)
+def test_an_item_of_a_pool_is_one_of_an_average_slate(changes: dict[str, Any]) -> None:
+    """The mean over all slates of k that hold the item: exact, as scores are linear in the set."""
+    plain = {**IDENTITY, "deep": False, **changes}
+    model = fitted(random_log(4, n_sessions=60, no_click=0.3), **plain)
+    users = LearnedWorld(model).population(1)
+    users.reset(keys_of(0, 1))
+    pool, k = [3, 1, 7, 5, 10], 3
+    found = users.utilities(np.array(pool, np.int32), k)[0]
+    for place, item in enumerate(pool):
+        others = combinations([other for other in pool if other != item], k - 1)
+        slates = [[item, *rest] for rest in others]
+        each = [users.utilities(np.array(slate, np.int32))[0, 0] for slate in slates]
+        assert found[place] == pytest.approx(np.mean(each), abs=1e-5)
 
 
 @pytest.mark.parametrize("changes", [IDENTITY, {"relations": True}], ids=str)

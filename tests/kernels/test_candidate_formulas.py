@@ -12,7 +12,7 @@ from fastgaum.features.relations import WINDOW
 from fastgaum.kernels import candidate_counts as counting
 from fastgaum.kernels import candidate_formulas as kernels
 from fastgaum.kernels.relations import PairCounts, PairTables
-from tests import naive_candidate_numbers as naive
+from tests import naive_candidate_formulas as naive
 
 N_ITEMS = 9
 
