@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fastgaum.baselines.field_columns import FEW_VALUES, SPEED_OF_FEW
-from fastgaum.baselines.gradient import FieldWeights
+from fastgaum.baselines.field_columns import SPEED_OF_FEW
+from fastgaum.baselines.gradient import FieldWeights, is_few
 from fastgaum.features.space import FeatureSpace
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.networks import context_sizes
@@ -32,7 +32,7 @@ class ContextCrosses(nn.Module):
     def __init__(self, space: FeatureSpace) -> None:
         super().__init__()
         sizes, self.n_columns = context_sizes(space), len(space.categorical)
-        few = [SPEED_OF_FEW if len(part.values) <= FEW_VALUES else 1.0 for part in space.context]
+        few = [SPEED_OF_FEW if is_few(part) else 1.0 for part in space.context]
         self.register_buffer("speeds", torch.tensor(few), persistent=False)
         self.crosses = self.of_ids = self.by_number = self.of_numbers = None
         if sizes.n_fields:

@@ -97,7 +97,7 @@ class FieldColumns:
     def context_codes(self, source: Batch) -> FloatArray:
         """Codes of the context fields of few values, NaN for an unknown one, (n_events, ·)."""
         codes = [
-            (source.context_ids[:, column] - np.float32(part.start + 1))
+            (source.context_ids[:, column] - np.int32(part.start + 1))
             for column, part in enumerate(self.space.context)
             if len(part.values) <= FEW_VALUES
         ]

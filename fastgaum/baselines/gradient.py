@@ -21,7 +21,7 @@ from fastgaum.config import Count, CountFromOne, NotNegative, Positive, Probabil
 from fastgaum.errors import NumericsError, StepRefusedError
 from fastgaum.features.batches import batches
 from fastgaum.features.sessions import EncodedSessions
-from fastgaum.features.space import FeatureSpace
+from fastgaum.features.space import CategoricalField, FeatureSpace
 from fastgaum.game.guard import Guard
 from fastgaum.nets.bags import bag_sum
 from fastgaum.nets.networks import IdDropout
@@ -238,9 +238,15 @@ def ids_of_few(space: FeatureSpace) -> np.ndarray:
     """Whether each id is of a field of few values, bool, (n_ids,)."""
     few = np.zeros(space.n_ids, dtype=bool)
     for part in (*space.categorical, *space.context):
-        if part.source not in ("item", "context_item"):
-            few[part.start : part.stop] = len(part.values) <= FEW_VALUES
+        # a context field that holds items has the items' ids
+        if part.source != "context_item":
+            few[part.start : part.stop] = is_few(part)
     return few
+
+
+def is_few(part: CategoricalField) -> bool:
+    """Whether a field other than the items has few values."""
+    return part.source not in ("item", "context_item") and len(part.values) <= FEW_VALUES
 
 
 def dropouts(space: FeatureSpace, rate: float) -> list[IdDropout]:

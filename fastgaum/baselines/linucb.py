@@ -36,14 +36,14 @@ class LinUcb(GridBaseline):
     """A ridge regression of "was chosen" with an optimist's bonus for what the training log has
     shown seldom.
 
-    Chosen here: of the paper's two models the hybrid, and of its item-wise part the intercept only,
-    since most items are displayed a few times and could not carry weights of their own; with fewer
-    features it is the disjoint model shrunk to a common mean. The training log is replayed in full:
-    each display set gives reward 1 for its choice and 0 for the others, all of them logged, so
-    nothing is rejected, and the order does not matter, as A and b are sums. After it nothing is
-    learned: histories enter by the numbers of `bags` and `views` alone. Those of a training event
-    leave out its own user; the one-hot cannot. An item that training never displayed has no θ and
-    the largest bonus."""
+    Chosen here: of the paper's two models the hybrid, and of its item-wise part the intercept
+    only, since most items are displayed a few times and could not carry weights of their own;
+    with fewer features it is the disjoint model shrunk to a common mean. The training log is
+    replayed in full: each display set gives reward 1 for its choice and 0 for the others, all of
+    them logged, so nothing is rejected, and the order does not matter, as A and b are sums. After
+    it nothing is learned: histories enter by the numbers of `bags` and `views`, and by how often
+    a field's value is among the last choices. Those of a training event leave out its own user;
+    the one-hot cannot. An item that training never displayed has no θ and the largest bonus."""
 
     name: ClassVar[str] = "linucb"
     grids: ClassVar[Grids] = {
@@ -80,7 +80,8 @@ class LinUcb(GridBaseline):
         )
         beta = inverse @ (self.response - weighted.T @ self.choices)
         theta = (self.choices - self.cross @ beta) / seen
-        items, context = item_rows(batch.source), self._context(batch)
+        items = item_rows(batch.source)
+        context = self._kept(batch, ("context",), lambda: self._context(batch))
         rest = context - weighted[items]
         variance = np.einsum("nd,nd->n", rest @ inverse, rest) + 1 / seen[items]
         scores = context @ beta + theta[items] + chosen["alpha"] * np.sqrt(variance)

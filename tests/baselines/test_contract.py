@@ -77,12 +77,12 @@ def test_reads_every_field(
     name: str, protocol: str, decides: Callable[[], deciding_logs.DecidingLog]
 ) -> None:
     """Where a declared field, the place or the event's context decides, prec@1 is near the truth's.
-    A random order is 24 points and more below it; another processor's last bits move a model by a
-    point (DeepFM 2.6 and 3.5)."""
+    A random order is 24 points and more below it. DeepFM has more room: another processor's last
+    bits move it from 2.6 to 3.5."""
     one_setting = {"depth": 4, "eta": 0.2, "min_child_weight": 1.0, "rounds": 200}
     model, log = made(name, protocol, search=False, **one_setting), decides()
     model.fit(log.log)
-    assert log.gap(model) < 6
+    assert log.gap(model) < (5 if name == "dfm" else 3)
 
 
 def test_what_cannot_read_fields_is_named() -> None:
