@@ -197,9 +197,9 @@ class Config(CheckedSettings):
     lr_drops: Count = 1
     """how often a phase that has lost its patience goes on from its best epoch with a third of the
     learning rates"""
-    select: Literal["loss", "prec@1"] = "loss"
+    select: Literal["loss", "calibrated loss"] = "loss"
     """the validation score that chooses the epoch: the reward's Fenchel–Young loss (Shannon: NLL /
-    eta), or prec@1"""
+    eta), or the NLL once all utilities are multiplied by the one number that suits them best"""
     batch_sessions: CountFromOne = 64
     """sessions per batch"""
     window: CountFromOne = 4

@@ -105,6 +105,6 @@ def test_settings() -> None:
     assert parse_setting("eta=2") == ("eta", 2)
     assert parse_setting("hidden=[3, 4]") == ("hidden", [3, 4])
     assert parse_setting("history=gru") == ("history", "gru")
-    assert parse_setting("select=prec@1") == ("select", "prec@1")
+    assert parse_setting("select=calibrated loss") == ("select", "calibrated loss")
     with pytest.raises(ConfigError, match="key=value"):
         parse_setting("eta")

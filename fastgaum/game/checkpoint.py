@@ -27,7 +27,7 @@ from fastgaum.processes import Processes
 if TYPE_CHECKING:
     from fastgaum.game.loop import Trainer
 
-FORMAT = "fastgaum-run-4"
+FORMAT = "fastgaum-run-5"
 SHARE = 0.02
 """saving takes at most this share of the time: a save waits until so much has been trained since
 the one before"""

@@ -51,6 +51,9 @@ class EpochRow:
     """batches left out because their loss or gradient was not finite"""
     at_fault: str = ""
     """sessions that make a skipped batch so, the first few by name; empty when none was skipped"""
+    val_calibrated_loss: float = math.nan
+    """NLL on validation of the utilities times the scale that suits it best; NaN where it does not
+    choose the epoch"""
 
     def to_dict(self) -> dict[str, object]:
         """Plain values by name."""
@@ -136,6 +139,7 @@ class Trainer:
         self.validation = HeldBatches(data.validation, self.device, share=share)
         self.rows: list[EpochRow] = []
         self.best_score = math.inf
+        self.calibrated = config.select == "calibrated loss"
         self.best_weights = BestWeights(networks)
 
     def run(self) -> list[EpochRow]:
@@ -314,13 +318,13 @@ class Trainer:
         skipped, at_fault = self.guard.of_epoch()
         if skipped:
             self.leave_out_found()
-        validation = self._figures(self.validation)
+        validation = self._figures(self.validation, calibrated=self.calibrated)
         gap = (
             self._figures(self.train).gap
             if self.networks.generator is not None and phase != "exact"
             else 0.0
         )
-        value = validation.loss if self.config.select == "loss" else -validation.prec1
+        value = validation.calibrated_loss if self.calibrated else validation.loss
         if not math.isfinite(value):
             raise NumericsError(
                 f"the validation loss is {value} after epoch {len(self.rows) + 1}: the last good "
@@ -345,15 +349,18 @@ class Trainer:
             best=best,
             skipped=skipped,
             at_fault=at_fault,
+            val_calibrated_loss=validation.calibrated_loss,
         )
         self.rows.append(row)
         self.observer.on_epoch(row)
         return row
 
-    def _figures(self, held: HeldBatches) -> Figures:
+    def _figures(self, held: HeldBatches, *, calibrated: bool = False) -> Figures:
         total = self.processes.sum
         eta, outside = self.config.eta, self.game.outside
-        return figures(self.game.outputs, held, self.regulariser, eta, outside, total)
+        return figures(
+            self.game.outputs, held, self.regulariser, eta, outside, total, calibrated=calibrated
+        )
 
     @torch.no_grad()
     def _require_same_weights(self) -> None:

@@ -17,11 +17,14 @@ from fastgaum.features.sessions import WHOLE, Sessions, Share, blocks
 from fastgaum.game.game import exact_loss, optimality_gap
 from fastgaum.logs.log import FloatArray
 from fastgaum.metrics.precision import precision_at_k
-from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser
+from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser, Shannon
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 
 SCORING_SESSIONS = 1024
 """sessions per batch when nothing is trained"""
+SCALES = 2.0 ** np.arange(-6, 4.25, 0.25)
+"""scales at which the calibrated loss is looked for: networks that have trained long are up to
+fifty times too sure, at first they are too unsure"""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,9 @@ class Figures:
     """Means over the scored events, percentages for precision."""
 
     loss: float
+    calibrated_loss: float
+    """NLL of the reward's utilities times the one scale that suits these events best; NaN if not
+    asked for"""
     prec1: float
     generator_prec1: float
     """NaN without a generator"""
@@ -120,26 +126,60 @@ def figures(
     eta: float,
     outside: bool,
     total: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]] = lambda values: values,
+    *,
+    calibrated: bool = False,
 ) -> Figures:
     """What an epoch is judged by, summed batch by batch: the scores of a large split are never held
     at once.
 
-    `total` sums over the processes that score a part each.
+    `total` sums over the processes that score a part each; `calibrated` asks for the calibrated
+    loss too.
     """
     totals, has_generator = np.zeros(6), False
+    of_scales = np.zeros(len(SCALES))
     for batch in batches:
         scores = score(outputs, [batch], regulariser, eta, outside)
         totals[4:] += batch.n_events, len(batch.clicked)
+        if calibrated:
+            of_scales += _nll_of_scales(scores.reward.scores, batch, outside)
         totals[0] += scores.loss.sum(dtype=np.float64)
         totals[1] += _hits(scores.reward.scores, batch)
         if scores.generator is not None and scores.gap is not None:
             has_generator = True
             totals[2] += _hits(scores.generator.log_probs, batch)
             totals[3] += scores.gap.sum(dtype=np.float64)
-    *totals, n_events, n_clicked = total(totals).tolist()
+    sums = total(np.concatenate([totals, of_scales]))
+    *totals, n_events, n_clicked = sums[: len(totals)].tolist()
     loss, gap = totals[0] / n_events, totals[3] / n_events
     prec1, generator_prec1 = (100 * hits / max(n_clicked, 1) for hits in totals[1:3])
-    return Figures(loss, prec1, generator_prec1 if has_generator else math.nan, gap)
+    lowest = lowest_between(sums[-len(SCALES) :] / n_events) if calibrated else math.nan
+    return Figures(loss, lowest, prec1, generator_prec1 if has_generator else math.nan, gap)
+
+
+def _nll_of_scales(
+    utility: FloatArray, batch: BatchTensors, outside: bool
+) -> npt.NDArray[np.float64]:
+    """Sum over a batch's events of the NLL of softmax(scale · utility), for each of SCALES; no
+    click keeps utility 0."""
+    values = torch.from_numpy(utility).double()
+    losses = [float(exact_loss(values, batch, Shannon(), scale, outside).sum()) for scale in SCALES]
+    # a Fenchel–Young loss is the NLL over eta
+    return np.asarray(SCALES * np.array(losses, np.float64), dtype=np.float64)
+
+
+def lowest_between(values: npt.NDArray[np.float64]) -> float:
+    """The least value of a smooth function of which `values` are a row at equal steps: of the
+    parabola through the least of them and its neighbours.
+
+    >>> lowest_between(np.array([9.0, 4.0, 1.0, 0.0, 1.0])), lowest_between(np.array([0.0, 1.0]))
+    (0.0, 0.0)
+    """
+    at = int(np.argmin(values))
+    if not 0 < at < len(values) - 1:
+        return float(values[at])
+    before, here, after = values[at - 1 : at + 2]
+    bend = before - 2 * here + after
+    return float(here - (after - before) ** 2 / (8 * bend) if bend > 0 else here)
 
 
 def _hits(scores: FloatArray, batch: BatchTensors) -> float:

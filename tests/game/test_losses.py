@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize_scalar
 
 from fastgaum.features.batches import assemble
 from fastgaum.features.space import FeatureSpace
@@ -16,6 +17,8 @@ from fastgaum.game.game import (
     optimality_gap,
     reward_loss,
 )
+from fastgaum.game.scoring import figures
+from fastgaum.models.user_model import UserModel
 from fastgaum.nets.regularisers import (
     L2,
     Custom,
@@ -176,3 +179,33 @@ def test_draws_have_the_stated_frequencies() -> None:
         counts[sample[sample >= 0]] += 1
     assert (counts[dist.probs == 0] == 0).all()
     assert (counts / n - dist.probs).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("too_sure", [0.2, 1.0, 12.0])
+def test_the_calibrated_loss_is_the_nll_at_its_best_scale(too_sure: float) -> None:
+    """Against a search over the scale, and the same however sure a network is of itself."""
+    batch = _batch()
+    utility = _utility(batch).detach()
+    utility[batch.chosen] += 1.0
+
+    def nll(log_scale: float) -> float:
+        scale = float(np.exp(log_scale))
+        return scale * float(exact_loss(utility, batch, Shannon(), scale, True).mean())
+
+    found = figures(
+        lambda batch: (too_sure * utility, None), [batch], L2(), 2.0, True, calibrated=True
+    )
+    best = minimize_scalar(nll, bounds=(-4, 2), method="bounded")
+    assert found.calibrated_loss == pytest.approx(best.fun, abs=5e-4)
+    assert np.isnan(
+        figures(lambda batch: (utility, None), [batch], L2(), 2.0, True).calibrated_loss
+    )
+
+
+def test_a_preset_may_keep_the_epoch_of_the_least_calibrated_loss() -> None:
+    model = UserModel.from_preset("paper-pw", hidden=[4], epochs=12, device="cpu", patience=12)
+    table = model.fit(random_log(3, n_sessions=60))
+    assert table["val_calibrated_loss"].arg_min() == table["best"].arg_true().max()
+    assert (table["val_calibrated_loss"] <= table["val_loss"] + 1e-3).all()
+    likely = UserModel.from_preset("paper-pw", hidden=[4], epochs=2, select="loss", device="cpu")
+    assert likely.fit(random_log(3, n_sessions=60))["val_calibrated_loss"].is_nan().all()

@@ -49,7 +49,7 @@ def test_contract_of_every_history(history: str, players: str) -> None:
         {"warm_start": 0},
         {"protocol": "identity"},
         {"eta": 2.0},
-        {"select": "prec@1"},
+        {"select": "calibrated loss"},
     ],
     ids=str,
 )
