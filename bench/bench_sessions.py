@@ -27,7 +27,7 @@ from fastgaum.bench.rivals.peers import PEERS, rate
 from fastgaum.bench.rivals.sessions_gru4rec import ClickSessions, Lanes, zipf_sessions
 from fastgaum.engine.recurrence import GruLayer
 from fastgaum.engine.tables import Named, NamedRoom, SparseTable
-from fastgaum.logs.fold import pick_rows
+from fastgaum.logs.cut import pick_rows
 
 GROUPS = dict.fromkeys(["sessions-block512", "sessions-recbole"])
 HIDDEN, BLOCK, BATCH_SESSIONS, RATE_OF_LEARNING = 64, 512, 64, 0.05

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from fastgaum.logs.fold import pick_rows
+from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.truth import oracle_scores

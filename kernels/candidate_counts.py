@@ -258,3 +258,23 @@ def counts_of_users(
                 scratch.choices[item] = 0
                 scratch.expected[item] = 0.0
         start = stop
+
+
+@jit
+def add_moments(numbers: Array, mean: Array, squares: Array, least: Array, most: Array) -> None:
+    """Write mean and sum of squared differences from it of each column of numbers, (n, n_columns)
+    of at least one row, and its least and most value; mean and squares (float64) are 0 on entry,
+    least and most the first row."""
+    n, width = numbers.shape
+    for i in range(n):
+        for j in range(width):
+            value = numbers[i, j]
+            mean[j] += value
+            least[j] = min(least[j], value)
+            most[j] = max(most[j], value)
+    for j in range(width):
+        mean[j] /= n
+    for i in range(n):
+        for j in range(width):
+            difference = numbers[i, j] - mean[j]
+            squares[j] += difference * difference

@@ -69,14 +69,16 @@ def log1p_count(count: float) -> float:
 
 
 @jit_part
-def numbers_of_session(counts: Array, n_events: int, set_size: int) -> Any:
-    """SESSION_NUMBERS of an item; counts: its row in the session until now."""
-    return (
-        log1p_count(counts[DISPLAYED]),
-        log1p_count(counts[CHOSEN]),
-        math.log(set_size),
-        log1p_count(n_events),
-    )
+def numbers_of_event(n_events: int, set_size: int) -> Any:
+    """The SESSION_NUMBERS that the candidates of an event share."""
+    return math.log(set_size), log1p_count(n_events)
+
+
+@jit_part
+def numbers_of_session(counts: Array, of_event: Any) -> Any:
+    """SESSION_NUMBERS of an item; counts: its row in the session until now; of_event: what the
+    event's candidates share."""
+    return log1p_count(counts[DISPLAYED]), log1p_count(counts[CHOSEN]), of_event[0], of_event[1]
 
 
 @jit_part
@@ -170,8 +172,9 @@ def session_numbers(
         start = session_offsets[session]
         for event in range(start, session_offsets[session + 1]):
             first, last = display_offsets[event], display_offsets[event + 1]
+            of_event = numbers_of_event(event - start, last - first)
             for candidate in range(first, last):
-                values = numbers_of_session(before[candidate], event - start, last - first)
+                values = numbers_of_session(before[candidate], of_event)
                 _write(values, columns, out[candidate])
 
 
@@ -304,6 +307,8 @@ def slate_numbers(
         counted |= columns[j] >= 0
     for user in range(first, last):
         size = set_size if set_size > 0 else _set_size(rows[user])
+        # without a place that shows something, nothing reads it
+        of_user = numbers_of_event(users.events[user] if counted else 0, max(size, 1))
         for place in range(rows.shape[1]):
             item = rows[user, place, 0]
             for j in range(fixed.shape[1]):
@@ -312,7 +317,7 @@ def slate_numbers(
                 continue
             at = slot(users.keys[user], item)
             counts = users.counts[user, at] if users.keys[user, at] >= 0 else nothing
-            values = numbers_of_session(counts, users.events[user], size)
+            values = numbers_of_session(counts, of_user)
             for j in range(len(values)):
                 if columns[j] >= 0:
                     out[user, place, columns[j]] = min(

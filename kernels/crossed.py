@@ -1,20 +1,17 @@
 """Counts of pairs (value of a context field, item): what training says of a candidate under the
 context of its event, its own user's events left out.
 
-The pairs of all training events are sorted by value and item. Those of each user are in an open
-hash table, which is made for a part of the log at a time."""
+The pairs of all training events are sorted by value and item, and once more by item. A user's own
+events are counted into arrays over items or values, which serve all its events of one value."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ._jit import Array, jit, jit_part
 from .candidate_formulas import log1p_count, log_odds
-
-NO_ITEM = -1
-"""stands for no item: events that have the value, whatever they display"""
 
 
 class CrossedCounts(NamedTuple):
@@ -34,15 +31,15 @@ class CrossedCounts(NamedTuple):
     """choices, had every training choice been uniform, float32, shape (n_pairs,)"""
 
 
-class OwnPairs(NamedTuple):
-    """Pairs of each user, by an open hash of (user, value, item)."""
+class Displayers(NamedTuple):
+    """The same pairs by item: the values under which it was displayed."""
 
-    n_values: int
-    n_items: int
-    keys: Array
-    """-1 for a free slot, int64, shape (n_slots,), a power of 2"""
-    counts: Array
-    """displays, choices and expected choices, float32, shape (n_slots, 3)"""
+    starts: Array
+    """start of each item in `values`, int64, shape (n_items + 1,)"""
+    values: Array
+    """rows of values, ascending within an item, int32, shape (n_pairs,)"""
+    displays: Array
+    """int32, shape (n_pairs,)"""
 
 
 class CrossedEvents(NamedTuple):
@@ -60,112 +57,213 @@ class CrossedEvents(NamedTuple):
     """user of each event, 0 to n − 1; -1: nothing is left out; int32, shape (n_events,)"""
 
 
-@jit_part
-def _key(own: OwnPairs, user: int, value: int, item: int) -> Any:
-    of_user = np.int64(user) * (own.n_values + 1) + value
-    return of_user * (own.n_items + 1) + item + 1
+class OwnEvents(NamedTuple):
+    """What is left out: the training events of the users of some events."""
+
+    events: CrossedEvents
+    order: Array
+    """`events` by user and value, shape (n_own_events,)"""
+    turns: Array
+    """the events that are counted for, so that those of one user and one value follow each other,
+    shape (n_events,)"""
+    first: Array
+    """where in `order` the own events begin that each of those leaves out, shape (n_events,)"""
+    last: Array
+    """where they end, shape (n_events,)"""
 
 
 @jit_part
-def _slot(own: OwnPairs, key: Any) -> Any:
-    """Where a key stands, or would."""
-    mask = np.int64(len(own.keys) - 1)
-    mixed = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
-    # the high bits are the mixed ones
-    at = np.int64(mixed >> np.uint64(33)) & mask
-    while own.keys[at] != key and own.keys[at] >= 0:
-        at = (at + 1) & mask
-    return at
-
-
-@jit
-def add_own(events: CrossedEvents, own: OwnPairs) -> None:
-    """Count the pairs of the events' users; the table has at least twice as many slots as there are
-    candidates and events."""
-    for event in range(len(events.values)):
-        user, value = events.users[event], events.values[event]
-        if value < 0 or user < 0:
-            continue
-        first, last = events.display_offsets[event], events.display_offsets[event + 1]
-        for candidate in range(first - 1, last):
-            item = events.items[candidate] if candidate >= first else NO_ITEM
-            if candidate >= first and item < 0:
-                continue
-            key = _key(own, user, value, item)
-            at = _slot(own, key)
-            own.keys[at] = key
-            own.counts[at, 0] += 1
-            if candidate >= first and events.choices[event] >= 0:
-                own.counts[at, 1] += candidate - first == events.choices[event]
-                own.counts[at, 2] += 1 / (last - first)
+def _count(own: OwnEvents, first: int, last: int, counts: Array) -> None:
+    """Add displays, choices and expected choices of the items of own events to counts, (n_items,
+    3)."""
+    for i in range(first, last):
+        event = own.order[i]
+        start, stop = own.events.display_offsets[event], own.events.display_offsets[event + 1]
+        choice = own.events.choices[event]
+        for candidate in range(start, stop):
+            item = own.events.items[candidate]
+            if item >= 0:
+                counts[item, 0] += 1
+                if choice >= 0:
+                    counts[item, 1] += candidate - start == choice
+                    counts[item, 2] += 1 / (stop - start)
 
 
 @jit_part
-def _place(table: CrossedCounts, value: int, item: int) -> int:
-    """Where a pair stands, -1 where training has none."""
-    low, high = table.starts[value], table.starts[value + 1]
-    end = high
+def _forget(own: OwnEvents, first: int, last: int, counts: Array) -> None:
+    """Set to 0 what `_count` has counted."""
+    for i in range(first, last):
+        event = own.order[i]
+        for candidate in range(
+            own.events.display_offsets[event], own.events.display_offsets[event + 1]
+        ):
+            if own.events.items[candidate] >= 0:
+                counts[own.events.items[candidate]] = 0
+
+
+@jit_part
+def _place(sorted_items: Array, low: int, high: int, item: int) -> int:
+    """First place from `low` to `high` whose item is not below `item`: steps that double, then
+    halves, for an item that is likely near."""
+    step = 1
+    while low + step < high and sorted_items[low + step] < item:
+        low += step
+        step *= 2
+    high = min(high, low + step)
     while low < high:
         middle = (low + high) // 2
-        if table.items[middle] < item:
+        if sorted_items[middle] < item:
             low = middle + 1
         else:
             high = middle
-    return low if low < end and table.items[low] == item else -1
+    return low
 
 
 @jit
 def crossed_numbers(
-    events: CrossedEvents, table: CrossedCounts, own: OwnPairs, columns: Array, out: Array
+    events: CrossedEvents,
+    table: CrossedCounts,
+    own: OwnEvents,
+    n_items: int,
+    columns: Array,
+    out: Array,
 ) -> None:
     """Write, of each candidate under its event's value, the log odds of its choices against uniform
     choice and log(1 + displays) to the two `columns` of out (n_candidates, ·)."""
-    for event in range(len(events.values)):
-        user, value = events.users[event], events.values[event]
+    counts = np.zeros((n_items if len(own.order) > 0 else 0, 3), np.float32)
+    first, last = 0, 0
+    for event in own.turns:
+        if own.first[event] != first or own.last[event] != last:
+            _forget(own, first, last, counts)
+            first, last = own.first[event], own.last[event]
+            _count(own, first, last, counts)
+        value, latest, at, end = events.values[event], -1, 0, 0
         for candidate in range(events.display_offsets[event], events.display_offsets[event + 1]):
-            displays, choices, expected = 0.0, 0.0, 0.0
             item = events.items[candidate]
-            at = _place(table, value, item) if value >= 0 and item >= 0 else -1
-            if at >= 0:
-                displays, choices = float(table.displays[at]), float(table.choices[at])
-                expected = float(table.expected[at])
-                if user >= 0:
-                    slot = _slot(own, _key(own, user, value, item))
-                    displays -= own.counts[slot, 0]
-                    choices -= own.counts[slot, 1]
-                    # not below 0 by rounding
-                    expected = max(expected - own.counts[slot, 2], 0.0)
-            out[candidate, columns[0]] = log_odds(choices, expected)
-            out[candidate, columns[1]] = log1p_count(displays)
+            odds, shown = 0.0, 0.0
+            if value >= 0 and item >= 0:
+                if item <= latest or end == 0:
+                    at, end = table.starts[value], table.starts[value + 1]
+                latest = item
+                at = _place(table.items, at, end, item)
+                if at < end and table.items[at] == item:
+                    displays, choices = float(table.displays[at]), float(table.choices[at])
+                    expected = float(table.expected[at])
+                    if last > first:
+                        displays -= counts[item, 0]
+                        choices -= counts[item, 1]
+                        # not below 0 by rounding
+                        expected = max(expected - counts[item, 2], 0.0)
+                    odds, shown = log_odds(choices, expected), log1p_count(displays)
+            out[candidate, columns[0]] = odds
+            out[candidate, columns[1]] = shown
 
 
 @jit
 def lead_numbers(
     events: CrossedEvents,
-    targets: Array,
     table: CrossedCounts,
-    own: OwnPairs,
+    displayers: Displayers,
+    own: OwnEvents,
+    own_starts: Array,
     columns: Array,
     out: Array,
 ) -> None:
-    """Write, of each candidate a as a value of the table's field, whether the item `targets` of its
-    event was displayed there, and log(1 + events of that value), to the two `columns` of
-    out (n_candidates, ·).
+    """Write numbers of each candidate a as a value of the table's field to the three `columns` of
+    out (n_candidates, ·): whether the event's item was displayed there, log(1 + events of that
+    value), and log(1 + items b displayed there under which, as values, the event's item was
+    displayed). The last is not counted where its column is -1.
 
-    targets: row of an item, -1 for none, (n_events,)."""
-    for event in range(len(events.values)):
-        user, target = events.users[event], targets[event]
+    events: their values are the items of another field, (n_events,); own.order: by user and value
+    of the table's field; own_starts: start of each user in it, (n_users + 1,)."""
+    n_values = len(table.events)
+    leads = np.zeros(n_values, np.uint8)
+    room = n_values if len(own.order) > 0 else 0
+    counts, starts = np.zeros(room, np.int32), np.zeros(room, np.int32)
+    shown = np.zeros((len(displayers.starts) - 1 if room > 0 else 0, 3), np.float32)
+    user, target = -1, -1
+    for event in own.turns:
+        if events.users[event] != user or events.values[event] != target:
+            _mark(displayers, target, 0, leads)
+        if events.users[event] != user:
+            if user >= 0:
+                for i in range(own_starts[user], own_starts[user + 1]):
+                    if own.events.values[own.order[i]] >= 0:
+                        counts[own.events.values[own.order[i]]] = 0
+            user = events.users[event]
+            if user >= 0:
+                for i in range(own_starts[user], own_starts[user + 1]):
+                    value = own.events.values[own.order[i]]
+                    if value >= 0:
+                        if counts[value] == 0:
+                            starts[value] = i
+                        counts[value] += 1
+            target = -1
+        if events.values[event] != target:
+            target = events.values[event]
+            _mark(displayers, target, 1, leads)
+            if room > 0 and user >= 0 and target >= 0:
+                _leave_out(displayers, target, own, counts, starts, leads)
         for candidate in range(events.display_offsets[event], events.display_offsets[event + 1]):
             item = events.items[candidate]
-            shown, n = 0.0, 0.0
-            if 0 <= item < len(table.events):
-                n = float(table.events[item])
-                if user >= 0:
-                    n -= own.counts[_slot(own, _key(own, user, item, NO_ITEM)), 0]
-                at = _place(table, item, target) if target >= 0 else -1
-                if at >= 0:
-                    shown = float(table.displays[at])
-                    if user >= 0:
-                        shown -= own.counts[_slot(own, _key(own, user, item, target)), 0]
-            out[candidate, columns[0]] = 1.0 if shown > 0 else 0.0
+            lead, n, paths = 0.0, 0.0, 0.0
+            if 0 <= item < n_values:
+                lead, n = float(leads[item]), float(table.events[item])
+                mine = counts[item] if room > 0 and user >= 0 else 0
+                n -= mine
+                if columns[2] >= 0 and target >= 0:
+                    first = starts[item] if mine > 0 else 0
+                    paths = _paths(table, item, leads, own, first, mine, shown)
+            out[candidate, columns[0]] = lead
             out[candidate, columns[1]] = log1p_count(n)
+            if columns[2] >= 0:
+                out[candidate, columns[2]] = log1p_count(paths)
+
+
+@jit_part
+def _mark(displayers: Displayers, item: int, mark: int, leads: Array) -> None:
+    """Mark the values under which an item was displayed."""
+    if item >= 0:
+        for i in range(displayers.starts[item], displayers.starts[item + 1]):
+            leads[displayers.values[i]] = mark
+
+
+@jit_part
+def _leave_out(
+    displayers: Displayers, item: int, own: OwnEvents, counts: Array, starts: Array, leads: Array
+) -> None:
+    """Take the mark from values under which the user alone saw the item."""
+    for i in range(displayers.starts[item], displayers.starts[item + 1]):
+        value = displayers.values[i]
+        if counts[value] > 0:
+            seen = 0
+            for j in range(starts[value], starts[value] + counts[value]):
+                event = own.order[j]
+                for candidate in range(
+                    own.events.display_offsets[event], own.events.display_offsets[event + 1]
+                ):
+                    seen += own.events.items[candidate] == item
+            if seen >= displayers.displays[i]:
+                leads[value] = 0
+
+
+@jit_part
+def _paths(
+    table: CrossedCounts,
+    value: int,
+    leads: Array,
+    own: OwnEvents,
+    first: int,
+    mine: int,
+    shown: Array,
+) -> float:
+    """How many items displayed under a value are marked; `mine`: events of the value that the user
+    has, from `first` in own.order."""
+    _count(own, first, first + mine, shown)
+    n = 0
+    for i in range(table.starts[value], table.starts[value + 1]):
+        item = table.items[i]
+        if item < len(leads) and not (mine > 0 and shown[item, 0] >= table.displays[i]):
+            n += leads[item]
+    _forget(own, first, first + mine, shown)
+    return float(n)

@@ -52,7 +52,7 @@ def _check_permutation(model: UserModel, log: SessionLog, head: str) -> None:
     rows = log.sessions_in("test")
     before, _ = model.choice_log_probs(_batch(model, log, rows), head)  # type: ignore[arg-type]
     after, _ = model.choice_log_probs(_batch(model, permuted, rows), head)  # type: ignore[arg-type]
-    from fastgaum.logs.fold import pick_rows
+    from fastgaum.logs.cut import pick_rows
 
     _, events = pick_rows(log.session_offsets, rows)
     _, candidates = pick_rows(log.display_offsets, events)

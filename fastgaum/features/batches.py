@@ -37,7 +37,7 @@ from fastgaum.kernels.batching import (
     fill_rows,
     history_tokens,
 )
-from fastgaum.logs.fold import join_logs, slice_sessions
+from fastgaum.logs.cut import join_logs, slice_sessions
 from fastgaum.logs.log import SPLITS, FloatArray, IntArray, PackedArrays, SessionLog, SplitName
 from fastgaum.logs.shards import ShardedLog
 

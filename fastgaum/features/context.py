@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgaum.errors import LogFormatError
+from fastgaum.kernels.candidate_counts import add_moments
 from fastgaum.logs.columns import MOST_NUMBER, Vocabulary, show
 from fastgaum.logs.context import item_of_codes
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog
@@ -101,9 +102,9 @@ class Moments:
 
     def add(self, numbers: FloatArray) -> None:
         """Count a block, (n, n_columns), of at least one row."""
-        n, latest = len(numbers), numbers.mean(axis=0, dtype=np.float64)
-        spread = n * numbers.var(axis=0, dtype=np.float64)
-        least, most = numbers.min(axis=0), numbers.max(axis=0)
+        n, (latest, spread) = len(numbers), np.zeros((2, numbers.shape[1]))
+        least, most = numbers[0].copy(), numbers[0].copy()
+        add_moments(numbers, latest, spread, least, most)
         if self.count == 0:
             self.count, self.mean, self.squares = n, latest, spread
             self.least, self.most = least, most

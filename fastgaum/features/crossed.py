@@ -18,11 +18,12 @@ import numpy.typing as npt
 from fastgaum.kernels.crossed import (
     CrossedCounts,
     CrossedEvents,
-    OwnPairs,
-    add_own,
+    Displayers,
+    OwnEvents,
     crossed_numbers,
     lead_numbers,
 )
+from fastgaum.logs.fold import stable_order
 from fastgaum.logs.log import FloatArray, IntArray
 
 ODDS, DISPLAYS, LEADS, KNOWN = "odds_given_", "displays_given_", "leads_", "known_as_"
@@ -107,7 +108,7 @@ def _summed(
     n_items: int,
 ) -> CrossedCounts:
     """Sum the counts of equal pairs."""
-    order = np.argsort(keys, kind="stable")
+    order = stable_order(keys)
     keys = keys[order]
     first = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]][: len(keys)])
     sums = [
@@ -123,11 +124,19 @@ def _summed(
     return CrossedCounts(events, starts.astype(np.int64), items, *sums)
 
 
+def displayers(table: CrossedCounts, n_items: int) -> Displayers:
+    """A table's pairs by item."""
+    order = stable_order(table.items.astype(np.int64))
+    values = np.repeat(np.arange(len(table.events), dtype=np.int32), np.diff(table.starts))
+    starts = np.searchsorted(table.items[order], np.arange(n_items + 1))
+    return Displayers(starts.astype(np.int64), values[order], table.displays[order])
+
+
 def write_crossed(
     fields: Sequence[CrossedField],
-    tables: Sequence[CrossedCounts],
+    tables: Sequence[tuple[CrossedCounts, Displayers]],
     events: Sequence[CrossedEvents],
-    own: Sequence[OwnPairs],
+    own: Sequence[CrossedEvents],
     columns: npt.NDArray[np.int64],
     numbers: FloatArray,
 ) -> None:
@@ -135,28 +144,43 @@ def write_crossed(
 
     Args:
         fields: the context fields of categories.
-        tables: training counts of each.
+        tables: training counts of each, by value and by item.
         events: the part's events under each field.
-        own: what each field's own users said, to be left out.
+        own: the training events of the part's users under each field, to be left out.
         columns: where each number stands in `numbers`.
         numbers: shape (n_candidates, ·).
     """
     at = 0
-    for table, of_field, left_out in zip(tables, events, own, strict=True):
-        crossed_numbers(of_field, table, left_out, columns[at : at + 2], numbers)
+    left_out = [
+        own_events(one, mine, field.n_values)
+        for one, mine, field in zip(events, own, fields, strict=True)
+    ]
+    for (table, by_item), of_field, mine in zip(tables, events, left_out, strict=True):
+        n_items = len(by_item.starts) - 1
+        crossed_numbers(of_field, table, mine, n_items, columns[at : at + 2], numbers)
         at += 2
     place = {field.name: i for i, field in enumerate(fields)}
     for one, other in _pairs(fields):
-        i, targets = place[one.name], events[place[other.name]].values
-        lead_numbers(events[i], targets, tables[i], own[i], columns[at : at + 2], numbers)
+        i, j = place[one.name], place[other.name]
+        mine = left_out[i]._replace(turns=left_out[j].turns)
+        users = mine.events.users[mine.order]
+        starts = np.searchsorted(users, np.arange(events[j].users.max(initial=-1) + 2))
+        lead_numbers(events[j], *tables[i], mine, starts, np.r_[columns[at : at + 2], -1], numbers)
         at += 2
 
 
-def own_pairs(events: CrossedEvents, n_values: int, n_items: int) -> OwnPairs:
-    """The pairs of the events' users."""
-    n_slots = 1 << (2 * (len(events.items) + len(events.values)) + 1).bit_length()
-    own = OwnPairs(
-        n_values, n_items, np.full(n_slots, -1, np.int64), np.zeros((n_slots, 3), np.float32)
-    )
-    add_own(events, own)
-    return own
+def own_events(part: CrossedEvents, own: CrossedEvents, n_values: int) -> OwnEvents:
+    """What events leave out."""
+    first, last = np.zeros((2, len(part.values)), np.int64)
+    if not len(own.values):
+        return OwnEvents(own, np.zeros(0, np.int64), np.arange(len(part.values)), first, last)
+
+    def key(events: CrossedEvents) -> npt.NDArray[np.int64]:
+        return (events.users + 1).astype(np.int64) * (n_values + 1) + events.values + 1
+
+    keys, part_keys = key(own), key(part)
+    order = stable_order(keys)
+    known = (part.users >= 0) & (part.values >= 0)
+    first[known] = np.searchsorted(keys[order], part_keys[known])
+    last[known] = np.searchsorted(keys[order], part_keys[known], "right")
+    return OwnEvents(own, order, stable_order(part_keys), first, last)

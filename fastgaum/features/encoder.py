@@ -14,7 +14,6 @@ from fastgaum.features.crossed import (
     add_crossed,
     count_crossed,
     crossed_names,
-    own_pairs,
     write_crossed,
 )
 from fastgaum.features.numbers import (
@@ -97,9 +96,12 @@ class Encoder:
         """What reads the context of the log's events."""
         return ContextEncoder.of(self.space, self.log)
 
-    def encode(self, rows: IntArray) -> EncodedSessions:
+    def encode(self, rows: IntArray, moments: Moments | None = None) -> EncodedSessions:
         """The sessions `rows` as bags. Arrays are made once, at their size, and filled chunk by
         chunk.
+
+        With `moments` the numbers are counted there, and standardised by them in place of the
+        space's own.
 
         Raises:
             IndexError: a row does not exist.
@@ -138,8 +140,14 @@ class Encoder:
             if space.n_numbers:
                 numbers = encoded.numbers[candidates]
                 self.write_numbers(part, numbers)
-                kernels.standardise_rows(space.mean, space.scale, numbers)
+                if moments is None:
+                    kernels.standardise_rows(space.mean, space.scale, numbers)
+                else:
+                    moments.add(numbers)
             session, event, candidate = sessions.stop - 1, events.stop, candidates.stop
+        if moments is not None and moments.count:
+            mean = moments.mean.astype(np.float32)
+            kernels.standardise_rows(mean, moments.scale(), encoded.numbers)
         return encoded
 
     def for_training(self, rows: IntArray) -> EncodedSessions | SharedSessions:
@@ -194,7 +202,7 @@ class Encoder:
             else None
         )
 
-    def moments(self) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    def moments(self) -> Moments:
         """Mean, standard deviation, least and most of each number over training candidates."""
         moments = Moments()
         # without numbers nothing is read
@@ -202,7 +210,7 @@ class Encoder:
             of_part, train = self.on(part), part.sessions_in("train")
             for chunk in chunks(part, train) if len(train) else ():
                 moments.add(of_part.numbers(select_sessions(part, chunk)))
-        return moments.mean.astype(np.float32), moments.scale(), moments.least, moments.most
+        return moments
 
     def _write_ids(self, part: Selection, ids: IntArray) -> None:
         items = np.asarray(self.log.items)[part.candidates]
@@ -293,12 +301,8 @@ class Encoder:
         fields, space = crossed_fields(self.space.context), self.space
         events = self._crossed_events(part, left_out.part_users)
         own = self._crossed_events(left_out.sessions, left_out.users)
-        n_items = len(space.item_counts.displays)
-        pairs = [
-            own_pairs(one, field.n_values, n_items) for one, field in zip(own, fields, strict=True)
-        ]
         columns = number_columns(crossed_names(fields), space.number_names)
-        write_crossed(fields, space.crossed, events, pairs, columns, numbers)
+        write_crossed(fields, space.crossed_tables, events, own, columns, numbers)
 
     def _crossed_events(self, part: Selection, users: IntArray) -> list[CrossedEvents]:
         """The events of a part under each context field of categories."""

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgaum.kernels import candidate_counts as kernels
-from fastgaum.logs.fold import pick_rows
+from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import TRAIN, FloatArray, IntArray, PackedArrays, SessionLog
 
 if TYPE_CHECKING:

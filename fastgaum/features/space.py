@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ import polars as pl
 
 from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
 from fastgaum.features.context import Moments
+from fastgaum.features.crossed import displayers
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.numbers import (
     SAME_AS,
@@ -29,8 +31,8 @@ from fastgaum.features.numbers import (
     varying_columns,
 )
 from fastgaum.features.relations import Relations
-from fastgaum.features.sessions import EncodedSessions, chunks, select_sessions
-from fastgaum.kernels.crossed import CrossedCounts
+from fastgaum.features.sessions import EncodedSessions, Sessions, chunks, select_sessions
+from fastgaum.kernels.crossed import CrossedCounts, Displayers
 from fastgaum.logs.context import ContextField, context_of, training_events
 from fastgaum.logs.log import TRAIN, FloatArray, IntArray, ItemCounts, SessionLog
 from fastgaum.logs.shards import AnyLog
@@ -96,6 +98,12 @@ class FeatureSpace:
     context_scale: FloatArray = field(default_factory=lambda: np.ones(0, np.float32))
     """training standard deviation of each (1 where it is 0)"""
 
+    @cached_property
+    def crossed_tables(self) -> tuple[tuple[CrossedCounts, Displayers], ...]:
+        """The crossed counts by value, and by item."""
+        n_items = len(self.item_counts.displays)
+        return tuple((table, displayers(table, n_items)) for table in self.crossed)
+
     @property
     def fields_of_items(self) -> tuple[str, ...]:
         """Names of the context fields that hold items."""
@@ -144,6 +152,31 @@ class FeatureSpace:
             TooLargeError: too many pairs for relations.
             LogFormatError: the log has no training session.
         """
+        space = cls._counted(log, protocol, set_context, relations)
+        return space._standardised(space.encoder(log).moments())
+
+    @classmethod
+    def fit_training(
+        cls,
+        log: SessionLog,
+        protocol: str = "bags",
+        set_context: bool = True,
+        relations: bool = False,
+    ) -> tuple[FeatureSpace, Sessions]:
+        """As `fit`, and the training sessions to make batches of: their numbers are made once."""
+        space = cls._counted(log, protocol, set_context, relations)
+        if not space.number_names:
+            space = space._standardised(Moments())
+            return space, space.encoder(log).for_training(log.sessions_in("train"))
+        moments = Moments()
+        train = space.encoder(log).encode(log.sessions_in("train"), moments)
+        return space._standardised(moments), train
+
+    @classmethod
+    def _counted(
+        cls, log: AnyLog, protocol: str, set_context: bool, relations: bool
+    ) -> FeatureSpace:
+        """All but the moments of the numbers."""
         of_split = {what: of_splits[TRAIN] for what, of_splits in log.counts().items()}
         if of_split["sessions"] == 0:
             raise LogFormatError(
@@ -184,13 +217,15 @@ class FeatureSpace:
         )
         if protocol != "identity":
             space = dataclasses.replace(space, crossed=space.encoder(log).crossed())
-        mean, scale, least, most = space.encoder(log).moments()
+        return space
+
+    def _standardised(self, moments: Moments) -> FeatureSpace:
         return dataclasses.replace(
-            space,
-            mean=mean,
-            scale=scale,
-            least=least,
-            most=most,
+            self,
+            mean=moments.mean.astype(np.float32),
+            scale=moments.scale(),
+            least=moments.least,
+            most=moments.most,
         )
 
     def check_fields(self, log: AnyLog) -> None:

@@ -90,6 +90,37 @@ class Vocabulary:
         return self.texts.gather(pl.Series(codes).replace(NO_CODE, None))
 
 
+@dataclass(frozen=True)
+class CodedIds:
+    """A column of ids as codes of their sorted texts: few texts are made, however long the column.
+
+    >>> CodedIds.of(pl.Series([10, 9, None, 10]), "item").codes.tolist()
+    [0, 1, -1, 0]
+    """
+
+    codes: IntArray
+    """code of each id, -1 for a gap, shape (n,)"""
+    texts: pl.Series
+    """the text of each code"""
+
+    @classmethod
+    def of(cls, column: pl.Series, role: str) -> CodedIds:
+        """The ids of a column that plays `role`. Raises LogFormatError as `ids_as_text`."""
+        known = column.drop_nulls().unique() if column.dtype.is_integer() else column
+        text = ids_as_text(known, role)
+        vocabulary = Vocabulary.of(text)
+        codes = vocabulary.codes(text)
+        if known is not column:
+            of_id = pl.Series(codes)
+            found = column.replace_strict(known, of_id, default=None, return_dtype=pl.Int32)
+            codes = found.fill_null(NO_CODE).to_numpy()
+        return cls(codes, vocabulary.texts)
+
+    def as_text(self) -> pl.Series:
+        """The column as text, null for a gap."""
+        return Vocabulary(self.texts).decode(self.codes)
+
+
 def show(value: object) -> str:
     """Return a value as a message shows it: text in quotes, anything else bare.
 

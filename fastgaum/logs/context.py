@@ -43,8 +43,7 @@ def context_of_events(
     if not rows.context:
         return {}
     if rows.event_of_row is not None:
-        at = rows.event_of_row.gather(events["row"])
-        return {name: column.gather(at) for name, column in rows.context.items()}
+        return {name: column.gather(events["row"]) for name, column in rows.context.items()}
     of_rows = keys.join(events, on=["session", "key"], how="left", maintain_order="left")
     for name, column in rows.context.items():
         first = column.gather(of_rows["row"])

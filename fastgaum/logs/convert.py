@@ -19,8 +19,9 @@ import numpy as np
 import polars as pl
 
 from fastgaum.errors import ConfigError, LogFormatError, OutputError
-from fastgaum.logs.columns import Vocabulary, attach_item_table
-from fastgaum.logs.fold import Rows, join_logs, pack_rows
+from fastgaum.logs.columns import CodedIds, Vocabulary, attach_item_table
+from fastgaum.logs.cut import join_logs
+from fastgaum.logs.fold import EVENT_COLUMNS, Rows, pack_rows
 from fastgaum.logs.log import USER_RULES, FieldArray, SessionLog, split_by_rule
 from fastgaum.logs.options import DEFAULT_OPTIONS, LogSchema, ReadOptions, resolve_schema
 from fastgaum.logs.read import load, refuse_choices, require_split_column
@@ -102,7 +103,7 @@ def convert_files(
             buckets = _Buckets(Path(beside), n_shards * per_shard, *fields)
             for rows in _checked(typed, schema, options, piece_rows):
                 buckets.append(rows)
-                n_rows += rows.frame.height
+                n_rows += rows.n_rows
                 say("rows read", n_rows, None)
             head = buckets.head(options)
             if options.item_table is not None:
@@ -224,18 +225,17 @@ class _Buckets:
     def append(self, rows: Rows) -> None:
         """Add a piece's rows, in order."""
         self.logs_views |= rows.logs_views
-        self._items.add(rows.frame["item"])
+        self._items.add(rows.item.texts)
         for name, values in (*rows.fields.items(), *rows.context.items()):
             if isinstance(values.dtype, pl.String | pl.Categorical | pl.Enum):
                 self._values.setdefault(name, _Distinct()).add(values.cast(pl.String))
                 self._types[name] = np.dtype(np.int32)
             else:
                 self._types[name] = np.dtype(np.float32)
-        at = rows.event_of_row
-        frame = rows.frame.with_columns(
+        frame = rows.frame().with_columns(
             *(rows.fields[name].alias(f"field_{i}") for i, name in enumerate(self.fields)),
             *(
-                (rows.context[name] if at is None else rows.context[name].gather(at)).alias(column)
+                rows.of_rows(rows.context[name]).alias(column)
                 for column, name in self._context_columns.items()
             ),
         )
@@ -282,10 +282,12 @@ class _Buckets:
         fields = {name: frame[f"field_{i}"] for i, name in enumerate(self.fields)}
         context = {name: frame[column] for column, name in self._context_columns.items()}
         return Rows(
-            frame.drop(*(f"field_{i}" for i in range(len(self.fields))), *self._context_columns),
+            frame.select(name for name in EVENT_COLUMNS if name in frame.columns),
+            CodedIds.of(frame["item"], "item"),
+            frame["chosen"].to_numpy(),
             fields,
+            views=frame["views"].to_numpy(),
             context=context,
-            logs_views=self.logs_views,
         )
 
     @property

@@ -1,19 +1,18 @@
 """From rows (one per displayed candidate) to a packed SessionLog, and back: duplicates are folded,
-order is dropped, views are counted, and all is checked. Packed logs are cut and joined."""
+order is dropped, views are counted, and all is checked."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import LogFormatError
-from fastgaum.logs.columns import Vocabulary, Where, encode_fields, first_true, show
+from fastgaum.logs.columns import CodedIds, Vocabulary, Where, encode_fields, first_true, show
 from fastgaum.logs.context import context_of_events
 from fastgaum.logs.log import (
     FRACTIONS,
@@ -26,6 +25,9 @@ from fastgaum.logs.log import (
 )
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
 
+EVENT_COLUMNS = ("session", "key", "order", "label", "user", "split")
+"""columns of `Rows.events`; a log need not have the last two"""
+BoolArray = npt.NDArray[np.bool_]
 MAX_ROWS = 2**31 - 1
 """offsets are int32, so a log holds at most this many candidates"""
 
@@ -38,24 +40,58 @@ class Rows:
     """A log of either layout, one row per displayed candidate, every column already of its final
     type."""
 
-    frame: pl.DataFrame
+    events: pl.DataFrame
     """session (text), key (what tells the session's events apart), order (sortable, no null), label
-    (what messages and `event_ids` call the event), item (text), chosen (bool), views (how many
-    views the row stands for), and, where the log has them, user (text) and split (Int8)"""
+    (what messages and `event_ids` call the event), and, where the log has them, user (text) and
+    split (Int8); a line per row, or where there is `event_of_row` one per event"""
+    item: CodedIds
+    """each row's item"""
+    chosen: BoolArray
+    """whether the row is its event's choice, shape (n_rows,)"""
     fields: Mapping[str, pl.Series]
-    """candidate columns by name, each of frame.height rows"""
+    """candidate columns by name, each of n_rows rows"""
     untyped: bool = False
     """whether fields come from a format without types (csv)"""
+    views: npt.NDArray[np.integer] | None = None
+    """how many views each row stands for, shape (n_rows,); None: one, and they mean something only
+    where an event repeats an item"""
     context: Mapping[str, pl.Series] = field(default_factory=dict)
-    """columns of the events by name, text or numbers; each of frame.height rows, or where there is
-    `event_of_row` of one value per event"""
-    event_of_row: pl.Series | None = None
-    """where each row's context is; None: in the row itself"""
-    logs_views: bool = True
-    """whether the view counts mean anything"""
+    """columns of the events by name, text or numbers; as long as `events`"""
+    event_of_row: IntArray | None = None
+    """line of each row in `events`, ascending, shape (n_rows,); None: its own"""
     has_times: bool = True
     """whether order compares events of different sessions (a number or a time, not the order of
     rows)"""
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return len(self.item.codes)
+
+    @property
+    def logs_views(self) -> bool:
+        """Whether the view counts mean anything."""
+        if self.views is not None or self.event_of_row is None:
+            return True
+        keys = self.event_of_row.astype(np.int64) * len(self.item.texts) + self.item.codes
+        keys.sort()
+        return bool((keys[1:] == keys[:-1]).any())
+
+    def of_rows(self, column: pl.Series) -> pl.Series:
+        """A column of `events` or of the context, a value for each row."""
+        return column if self.event_of_row is None else column.gather(pl.Series(self.event_of_row))
+
+    def frame(self) -> pl.DataFrame:
+        """The rows as one table: the columns of `events`, then item (text), chosen and views."""
+        views = np.ones(self.n_rows, np.int64) if self.views is None else self.views
+        return pl.DataFrame(
+            [
+                *(self.of_rows(column) for column in self.events.iter_columns()),
+                self.item.as_text().alias("item"),
+                pl.Series("chosen", self.chosen),
+                pl.Series("views", views),
+            ]
+        )
 
 
 @dataclass(frozen=True)
@@ -80,44 +116,42 @@ def pack_rows(rows: Rows, options: ReadOptions = DEFAULT_OPTIONS) -> Packed:
 
     Raises LogFormatError for two choices or two contexts in one event, a session with two users or
     splits, and for non-finite fields."""
-    frame = rows.frame
-    check_size(frame.height)
-    session_ids = frame["session"].unique(maintain_order=True)
-    session_of_row = Vocabulary(session_ids).codes(frame["session"])
-    items = Vocabulary.of(frame["item"])
-    events, candidates = _fold(frame, session_of_row, items.codes(frame["item"]), options.ordered)
+    check_size(rows.n_rows)
+    session_ids = rows.events["session"].unique(maintain_order=True)
+    sessions = Vocabulary(session_ids).codes(rows.events["session"])
+    events = _events(rows, sessions)
+    candidates = _candidates(rows, _event_of_rows(rows, sessions, events), options.ordered)
 
-    labels = frame["label"].gather(events["row"])
-    display_offsets = offsets_of(candidates["event"].to_numpy(), events.height)
+    labels = rows.events["label"].gather(events["row"])
+    display_offsets = offsets_of(candidates.event, events.height)
     session_of_event = events["session"].to_numpy()
 
     def name_event(event: int) -> str:
         session = session_ids[int(session_of_event[event])]
         return f"event {show(labels[event])} of session {show(session)}"
 
-    event_of_candidate = candidates["event"].to_numpy()
     fields, categories = encode_fields(
-        {name: column.gather(candidates["row"]) for name, column in rows.fields.items()},
+        {name: column.gather(pl.Series(candidates.row)) for name, column in rows.fields.items()},
         rows.untyped,
-        lambda i: name_event(int(event_of_candidate[i])),
+        lambda i: name_event(int(candidates.event[i])),
     )
-    context = context_of_events(
-        rows, frame.select(pl.Series("session", session_of_row), "key"), events, name_event
-    )
+    keys = pl.DataFrame([pl.Series("session", sessions), rows.events["key"]])
+    context = context_of_events(rows, keys, events, name_event)
     event_fields, of_context = encode_fields(context, False, name_event)
-    users, split = _per_session(frame, session_ids, session_of_row)
-    views = candidates["views"].clip(1, MAX_VIEWS).cast(pl.UInt16).to_numpy()
+    users, split = _per_session(rows.events, session_ids, sessions)
+    repeated = len(candidates.row) < rows.n_rows
+    logs_views = repeated or rows.views is not None
     log = SessionLog(
         session_offsets=offsets_of(session_of_event, len(session_ids)),
         display_offsets=display_offsets,
-        items=candidates["item"].to_numpy(),
+        items=candidates.item,
         choices=_choices(candidates, display_offsets, options.choices, name_event),
         split=split,
         users=users,
         session_ids=session_ids.rename("session"),
         event_ids=labels.rename("event"),
-        item_ids=items.texts.rename("item"),
-        views=views if rows.logs_views else None,
+        item_ids=rows.item.texts.rename("item"),
+        views=np.clip(candidates.views, 1, MAX_VIEWS).astype(np.uint16) if logs_views else None,
         candidate_fields=fields,
         event_fields=event_fields,
         categories=categories | of_context,
@@ -148,51 +182,103 @@ def offsets_of(sorted_codes: npt.NDArray[np.integer], n_segments: int) -> IntArr
     return np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
 
 
-def _fold(
-    frame: pl.DataFrame, session_of_row: IntArray, item_of_row: IntArray, ordered: bool
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Events (session, key, order, row, event) and candidates (event, item, row, chosen_row,
-    views), both sorted."""
-    coded = frame.select(
-        pl.Series("session", session_of_row),
-        pl.Series("item", item_of_row),
-        pl.col("key"),
-        pl.col("order"),
-        pl.col("views").cast(pl.Int64),
+class _Candidates(NamedTuple):
+    """Rows folded, an entry per candidate, by event and then by item or by row; shape
+    (n_candidates,) each."""
+
+    event: IntArray
+    item: IntArray
+    row: npt.NDArray[np.int64]
+    """the candidate's first row"""
+    chosen_row: npt.NDArray[np.int64]
+    """its first row that is chosen, -1 where none is"""
+    views: npt.NDArray[np.integer]
+
+
+def _events(rows: Rows, sessions: IntArray) -> pl.DataFrame:
+    """Events (session, key, order, row, event), sorted; row: an event's first line in
+    `rows.events`. sessions: code of each line's session."""
+    lines = rows.events.select(
+        pl.Series("session", sessions),
+        "key",
+        "order",
         pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"),
-        pl.when(pl.col("chosen")).then(pl.int_range(pl.len(), dtype=pl.UInt32)).alias("chosen_row"),
     )
-    events = (
-        coded.group_by("session", "key")
-        .agg(pl.col("order").min(), pl.col("row").min())
-        .sort("session", "order", "row")
-        .with_columns(pl.int_range(pl.len(), dtype=pl.Int32).alias("event"))
+    if rows.event_of_row is None:
+        lines = lines.group_by("session", "key").agg(pl.col("order", "row").min())
+    lines = lines.sort("session", "order", "row")
+    return lines.with_columns(pl.int_range(pl.len(), dtype=pl.Int32).alias("event"))
+
+
+def _event_of_rows(rows: Rows, sessions: IntArray, events: pl.DataFrame) -> IntArray:
+    """Event of each row, shape (n_rows,)."""
+    if rows.event_of_row is not None:
+        event_of_line = np.empty(events.height, np.int32)
+        event_of_line[events["row"].to_numpy()] = events["event"].to_numpy()
+        return event_of_line[rows.event_of_row]
+    lines = pl.DataFrame([pl.Series("session", sessions), rows.events["key"]])
+    known = events.select("session", "key", "event")
+    found = lines.join(known, on=["session", "key"], how="left", maintain_order="left")
+    return found["event"].to_numpy()
+
+
+def _candidates(rows: Rows, event: IntArray, ordered: bool) -> _Candidates:
+    """The rows folded. event: of each row."""
+    n, item = rows.n_rows, rows.item.codes
+    keys = event.astype(np.int64) * max(len(rows.item.texts), 1) + item
+    order = stable_order(keys)
+    keys = keys[order]
+    starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
+    del keys
+    row = order[starts]
+    chosen_row = np.where(rows.chosen, np.arange(n), n)[order]
+    views = np.ones(n, np.int64) if rows.views is None else rows.views[order]
+    if len(starts) < n:
+        chosen_row = np.minimum.reduceat(chosen_row, starts)
+        views = np.add.reduceat(views, starts, dtype=np.int64)
+    chosen_row[chosen_row == n] = -1
+    folded = _Candidates(event[row], item[row], row, chosen_row, views)
+    if not ordered:
+        return folded
+    by_row = stable_order(folded.event.astype(np.int64) * n + row)
+    return _Candidates(
+        event[row][by_row], item[row][by_row], row[by_row], chosen_row[by_row], views[by_row]
     )
-    candidates = (
-        coded.join(events.select("session", "key", "event"), on=["session", "key"])
-        .group_by("event", "item")
-        .agg(pl.col("row").min(), pl.col("chosen_row").min(), pl.col("views").sum())
-        .sort("event", "row" if ordered else "item")
-    )
-    return events, candidates
+
+
+def stable_order(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The order that sorts keys of at least 0, equal ones as they come, shape (n_keys,).
+
+    >>> stable_order(np.array([3, 1, 3, 0])).tolist()
+    [3, 1, 0, 2]
+    """
+    if (keys[1:] >= keys[:-1]).all():
+        return np.arange(len(keys))
+    bits = len(keys).bit_length()
+    if int(keys.max()).bit_length() + bits > 63:
+        return np.argsort(keys, kind="stable")
+    # numpy sorts numbers several times as fast as it finds their order: each takes its place along
+    packed = (keys << bits) | np.arange(len(keys))
+    packed.sort()
+    packed &= (1 << bits) - 1
+    return packed
 
 
 def _choices(
-    candidates: pl.DataFrame, display_offsets: IntArray, rule: str, name_event: Where
+    candidates: _Candidates, display_offsets: IntArray, rule: str, name_event: Where
 ) -> IntArray:
     """Position of each event's chosen candidate, -1 for none."""
-    chosen = candidates.select(
-        "event", "chosen_row", pl.int_range(pl.len(), dtype=pl.Int32).alias("candidate")
-    )
-    chosen = chosen.filter(pl.col("chosen_row").is_not_null()).sort("event", "chosen_row")
-    counts = np.bincount(chosen["event"].to_numpy(), minlength=len(display_offsets) - 1)
-    event = first_true(counts > 1)
-    if event is not None and rule == "error":
-        raise LogFormatError(two_choices(name_event(event), int(counts[event])))
-    chosen = chosen.unique("event", keep="first", maintain_order=True)
-    events = chosen["event"].to_numpy()
+    chosen = np.flatnonzero(candidates.chosen_row >= 0)
+    event = candidates.event[chosen]
+    counts = np.bincount(event, minlength=len(display_offsets) - 1)
+    wrong = first_true(counts > 1)
+    if wrong is not None and rule == "error":
+        raise LogFormatError(two_choices(name_event(wrong), int(counts[wrong])))
+    # written backwards, so that of an event's chosen candidates the first in the rows stays
+    latest_first = np.argsort(-candidates.chosen_row[chosen], kind="stable")
+    chosen, event = chosen[latest_first], event[latest_first]
     choices = np.full(len(display_offsets) - 1, NO_CLICK, dtype=np.int32)
-    choices[events] = chosen["candidate"].to_numpy() - display_offsets[events]
+    choices[event] = chosen - display_offsets[event]
     return choices
 
 
@@ -295,104 +381,3 @@ def split_by_time(
         len(first_order), fractions
     )
     return split
-
-
-def pick_rows(offsets: IntArray, rows: IntArray) -> tuple[IntArray, IntArray]:
-    """Return the picked rows' own offsets, shape (n_rows + 1,), and the flat positions of their
-    entries.
-
-    >>> offsets, rows = np.array([0, 2, 3, 6], np.int32), np.array([2, 0], np.int32)
-    >>> [part.tolist() for part in pick_rows(offsets, rows)]
-    [[0, 3, 5], [3, 4, 5, 0, 1]]
-
-    Raises:
-        IndexError: a row does not exist.
-    """
-    # numba takes half a second to import, and most logs that are read are not cut
-    from fastgaum.kernels.batching import picked_size, ragged_index
-
-    offsets, rows = np.asarray(offsets), np.asarray(rows, dtype=np.int32)
-    n = picked_size(offsets, rows)
-    if n < 0:
-        raise IndexError(f"a row outside 0 … {len(offsets) - 2} was asked for")
-    picked, index = np.empty(len(rows) + 1, dtype=np.int32), np.empty(n, dtype=np.int32)
-    ragged_index(offsets, rows, picked, index)
-    return picked, index
-
-
-def slice_sessions(log: SessionLog, rows: npt.ArrayLike) -> SessionLog:
-    """Return the log of the given sessions, in the given order; items, users and categories keep
-    their codes.
-
-    `rows` are rows of `log`, shape (n_rows,). Raises IndexError for a row that is not in the log.
-    """
-    picked = np.asarray(rows)
-    if len(picked) and picked.dtype.kind not in "iu":
-        raise IndexError(
-            f"rows are {picked.dtype}, session numbers are required: np.flatnonzero makes them of "
-            "a mask"
-        )
-    if len(picked) and (picked.min() < 0 or picked.max() >= log.n_sessions):
-        raise IndexError(
-            f"rows go from {picked.min()} to {picked.max()}, the log has sessions 0 to "
-            f"{log.n_sessions - 1}"
-        )
-    picked = picked.astype(np.int32)
-    session_offsets, events = pick_rows(log.session_offsets, picked)
-    display_offsets, candidates = pick_rows(log.display_offsets, events)
-    return dataclasses.replace(
-        log,
-        session_offsets=session_offsets,
-        display_offsets=display_offsets,
-        items=log.items[candidates],
-        choices=log.choices[events],
-        split=log.split[picked],
-        users=log.users[picked],
-        session_ids=log.session_ids.gather(picked),
-        event_ids=log.event_ids.gather(events),
-        views=None if log.views is None else log.views[candidates],
-        candidate_fields={
-            name: values[candidates] for name, values in log.candidate_fields.items()
-        },
-        event_fields={name: values[events] for name, values in log.event_fields.items()},
-    )
-
-
-def join_logs(parts: Sequence[SessionLog]) -> SessionLog:
-    """Return the sessions of all parts as one log; at least one part, all of the same items, fields
-    and categories.
-
-    Users of different parts are different users.
-    """
-    if len(parts) == 1:
-        return parts[0]
-
-    def offsets(each: Sequence[IntArray]) -> IntArray:
-        lengths = np.concatenate([np.diff(one) for one in each])
-        return np.concatenate(([0], np.cumsum(lengths, dtype=np.int64))).astype(np.int32)
-
-    def values(name: str) -> npt.NDArray[Any]:
-        return np.concatenate([getattr(part, name) for part in parts])
-
-    def fields(of: str) -> dict[str, FieldArray]:
-        names = getattr(parts[0], of)
-        return {name: np.concatenate([getattr(part, of)[name] for part in parts]) for name in names}
-
-    first = parts[0]
-    users = np.cumsum([0, *(int(part.users.max(initial=-1)) + 1 for part in parts[:-1])])
-    return dataclasses.replace(
-        first,
-        session_offsets=offsets([part.session_offsets for part in parts]),
-        display_offsets=offsets([part.display_offsets for part in parts]),
-        users=np.concatenate(
-            [part.users + start for part, start in zip(parts, users, strict=True)]
-        ).astype(np.int32),
-        session_ids=pl.concat([part.session_ids for part in parts]),
-        event_ids=pl.concat([part.event_ids for part in parts]),
-        views=None if first.views is None else values("views"),
-        candidate_fields=fields("candidate_fields"),
-        event_fields=fields("event_fields"),
-        items=values("items"),
-        choices=values("choices"),
-        split=values("split"),
-    )

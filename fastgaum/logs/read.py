@@ -185,7 +185,7 @@ def raw_rows(
         rows = candidate_rows(table.read(schema.columns()), schema, options, untyped=table.untyped)
     except LogFormatError as error:
         raise _named(path, error) from None
-    return rows.frame
+    return rows.frame()
 
 
 def _read_rows(table: FileTable, options: ReadOptions) -> SessionLog:

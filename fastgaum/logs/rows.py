@@ -10,6 +10,9 @@ import polars as pl
 
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.columns import (
+    NO_CODE,
+    CodedIds,
+    Vocabulary,
     context_column,
     first_true,
     ids_as_text,
@@ -21,7 +24,8 @@ from fastgaum.logs.columns import (
     show,
 )
 from fastgaum.logs.fields import is_list
-from fastgaum.logs.fold import Rows, check_size, two_choices
+from fastgaum.logs.fold import BoolArray, Rows, check_size, two_choices
+from fastgaum.logs.log import IntArray
 from fastgaum.logs.options import ChoiceRule, LogSchema, ReadOptions
 
 NameEvent = Callable[[int], str]
@@ -63,17 +67,25 @@ def _long_rows(
 ) -> Rows:
     assert schema.item is not None
     assert schema.chosen is not None
-    columns = _event_columns(table, schema, first_row)
-    item = ids_as_text(table[schema.item], "item")
-    require_filled(item, "item", schema.item)
+    events = pl.DataFrame(_event_columns(table, schema, first_row))
+    item = CodedIds.of(table[schema.item], "item")
+    _require_items(item, schema.item)
     chosen = parse_flags(table[schema.chosen])
-    views = _views(table[schema.views]) if schema.views else (~chosen).cast(pl.UInt32)
-    frame = pl.DataFrame(
-        [*columns, item.rename("item"), chosen.rename("chosen"), views.rename("views")]
+    views = _views(table[schema.views]) if schema.views else (~chosen).cast(pl.Int64)
+    return Rows(
+        events,
+        item,
+        chosen.to_numpy(),
+        fields={name: table[name] for name in schema.candidate_fields},
+        untyped=untyped,
+        views=views.to_numpy(),
+        context=_context(table, schema, untyped),
+        has_times=_has_times(table, schema),
     )
-    fields = {name: table[name] for name in schema.candidate_fields}
-    context = _context(table, schema, untyped)
-    return Rows(frame, fields, untyped, context=context, has_times=_has_times(table, schema))
+
+
+def _require_items(item: CodedIds, column: str, where: NameEvent = row_number) -> None:
+    require_filled(pl.Series(item.codes).replace(NO_CODE, None), "item", column, where)
 
 
 def _context(table: pl.DataFrame, schema: LogSchema, untyped: bool) -> dict[str, pl.Series]:
@@ -187,37 +199,30 @@ def _nested_rows(
             "fill it in"
         )
     check_size(int(lengths.cast(pl.Int64).sum()))
-    event_of_row = pl.Series(
-        np.repeat(np.arange(table.height, dtype=np.uint32), lengths.to_numpy())
-    )
-    item = ids_as_text(items.explode(), "item")
-    require_filled(item, "item", schema.items, lambda row: name_event(int(event_of_row[row])))
-    frame = pl.DataFrame([column.gather(event_of_row) for column in columns]).with_columns(
-        item.rename("item"), views=pl.lit(1, pl.UInt32)
-    )
+    event_of_row = np.repeat(np.arange(table.height, dtype=np.int32), lengths.to_numpy())
+    item = CodedIds.of(items.explode(), "item")
+    _require_items(item, schema.items, lambda row: name_event(int(event_of_row[row])))
     if schema.chosen_index is not None:
         index = _one_choice(table[schema.chosen_index], options.choices, name_event)
-        chosen = _flags_by_index(index, lengths, frame.height, name_event)
+        chosen = _flags_by_index(index, lengths, len(event_of_row), name_event)
     else:
         assert schema.chosen is not None
         picked = ids_as_text(
             _one_choice(table[schema.chosen], options.choices, name_event), "chosen"
         )
-        chosen = _flags_by_item(picked, frame["item"], event_of_row, name_event)
+        chosen = _flags_by_item(picked, item, event_of_row, name_event)
     fields = {
         name: _spread(table[name], lengths, event_of_row, name_event)
         for name in schema.candidate_fields
     }
-    # Without repeated items every count would be 1: the log does not speak of views.
-    repeats = frame.select(pl.struct("key", "item").n_unique()).item() < frame.height
-    frame = frame.with_columns(chosen.alias("chosen"))
     return Rows(
-        frame,
+        pl.DataFrame(columns),
+        item,
+        chosen,
         fields,
         untyped,
         context=_context(table, schema, untyped),
         event_of_row=event_of_row,
-        logs_views=repeats,
         has_times=_has_times(table, schema),
     )
 
@@ -236,13 +241,14 @@ def _one_choice(column: pl.Series, choices: ChoiceRule, name_event: NameEvent) -
 
 
 def _flags_by_item(
-    picked: pl.Series, item: pl.Series, event_of_row: pl.Series, name_event: NameEvent
-) -> pl.Series:
+    picked: pl.Series, item: CodedIds, event_of_row: IntArray, name_event: NameEvent
+) -> BoolArray:
     """Rows whose item is the one their event chose; shape (n_rows,). Raises LogFormatError if no
     candidate is."""
-    flags = (item == picked.gather(event_of_row)).fill_null(False)
+    # a gap and a text that is no item have the code -1, which no row has
+    flags: BoolArray = item.codes == Vocabulary(item.texts).codes(picked)[event_of_row]
     found = np.zeros(len(picked), dtype=np.bool_)
-    found[event_of_row.filter(flags).to_numpy()] = True
+    found[event_of_row[flags]] = True
     event = first_true(picked.is_not_null().to_numpy() & ~found)
     if event is not None:
         raise LogFormatError(
@@ -255,7 +261,7 @@ def _flags_by_item(
 
 def _flags_by_index(
     index: pl.Series, lengths: pl.Series, n_rows: int, name_event: NameEvent
-) -> pl.Series:
+) -> BoolArray:
     """Rows at their event's chosen position; shape (n_rows,). Raises LogFormatError if it is no
     position."""
     numbers = index.cast(pl.Float64, strict=False).fill_nan(None)
@@ -276,7 +282,7 @@ def _flags_by_index(
     clicked = position >= 0
     flags = np.zeros(n_rows, dtype=np.bool_)
     flags[starts[clicked] + position[clicked].astype(np.int64)] = True
-    return pl.Series(flags)
+    return flags
 
 
 def _as_list(column: pl.Series) -> pl.Series:
@@ -284,7 +290,7 @@ def _as_list(column: pl.Series) -> pl.Series:
 
 
 def _spread(
-    column: pl.Series, lengths: pl.Series, event_of_row: pl.Series, name_event: NameEvent
+    column: pl.Series, lengths: pl.Series, event_of_row: IntArray, name_event: NameEvent
 ) -> pl.Series:
     """A candidate column of a nested log, one value per candidate; a plain column holds for its
     whole display set."""

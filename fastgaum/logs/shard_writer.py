@@ -21,7 +21,7 @@ import polars as pl
 from fastgaum.errors import ConfigError, OutputError
 from fastgaum.files import atomic, sync_file, sync_folder
 from fastgaum.locks import name_lock
-from fastgaum.logs.fold import slice_sessions
+from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import Digests, ItemCounts, SessionLog
 from fastgaum.logs.shard_files import (
     MANIFEST,

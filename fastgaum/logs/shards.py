@@ -29,7 +29,8 @@ import polars as pl
 
 from fastgaum.errors import LogFormatError
 from fastgaum.files import read_whole
-from fastgaum.logs.fold import MAX_ROWS, join_logs
+from fastgaum.logs.cut import join_logs
+from fastgaum.logs.fold import MAX_ROWS
 from fastgaum.logs.log import (
     SPLITS,
     FieldArray,

@@ -194,7 +194,7 @@ def shown_rows(log: SessionLog, seed: int) -> pl.DataFrame:
     """The rows of a log with simulated displays as they would be written, for an audit
     (`read.raw_rows`)."""
     frame = to_frame(as_rows(log, seed))
-    return candidate_rows(frame, resolve_schema(dict(frame.schema)), DEFAULT_OPTIONS).frame
+    return candidate_rows(frame, resolve_schema(dict(frame.schema)), DEFAULT_OPTIONS).frame()
 
 
 def as_rows(log: SessionLog, seed: int) -> SessionLog:

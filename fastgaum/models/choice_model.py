@@ -23,7 +23,7 @@ from fastgaum.features.sessions import EncodedSessions, chunks
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.scoring import SCORING_SESSIONS, HeadScores, ScoredSessions
 from fastgaum.logs.columns import show
-from fastgaum.logs.fold import pick_rows
+from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.logs.shards import AnyLog
 from fastgaum.metrics.evaluation import Evaluation, evaluate_heads

@@ -146,9 +146,12 @@ class UserModel(ChoiceModel):
         self.config = self.configured(log)
         if self.config.search:
             self.config = self._searched(log, checkpointer, processes)
-        space = FeatureSpace.fit(
-            log, self.config.protocol, self.config.set_context, self.config.relations
-        )
+        made_of = self.config.protocol, self.config.set_context, self.config.relations
+        train: Sessions | None = None
+        if isinstance(log, SessionLog) and processes.shards is None:
+            space, train = FeatureSpace.fit_training(log, *made_of)
+        else:
+            space = FeatureSpace.fit(log, *made_of)
         require_validation(log)
         if self.tables is None:
             require_room(
@@ -157,11 +160,13 @@ class UserModel(ChoiceModel):
         self.space, self.outside = space, offers_no_click(log, self.config.no_click)
         encoder = space.encoder(log)
         data = TrainingData(
-            train=self._sessions(encoder, log, "train", processes.shards),
+            train=self._sessions(encoder, log, "train", processes.shards)
+            if train is None
+            else train,
             validation=self._sessions(encoder, log, "validation"),
             session_name=lambda row: f"'{log.session_name(row)}'",
         )
-        del encoder
+        del encoder, train
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(self.config.seed)
             networks = Networks(

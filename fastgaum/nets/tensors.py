@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastgaum.features.batches import Batch, bags_of_candidates
-from fastgaum.logs.fold import pick_rows
+from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import IntArray
 
 

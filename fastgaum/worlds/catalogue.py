@@ -21,7 +21,7 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import ConfigError
-from fastgaum.features.crossed import crossed_names, own_pairs, write_crossed
+from fastgaum.features.crossed import crossed_names, write_crossed
 from fastgaum.features.encoder import N_RESERVED
 from fastgaum.features.numbers import (
     LOG_VIEWS,
@@ -284,9 +284,6 @@ class SessionCounts:
         self.context_values: IntArray = np.full((n, len(self.space.context)), -1, np.int32)
         names, self.n_trained = self.space.number_names, catalogue.n_trained
         self.crossed_fields = crossed_fields(self.space.context) if self.space.crossed else []
-        self.left_out = [
-            own_pairs(NO_EVENTS, field.n_values, self.n_trained) for field in self.crossed_fields
-        ]
         self.crossed_columns = number_columns(crossed_names(self.crossed_fields), names)
         session_columns = number_columns(SESSION_NUMBERS, names)
         self.items = kernels.ItemNumbers(
@@ -386,7 +383,8 @@ class SessionCounts:
         by_field = np.ascontiguousarray(values.T)
         events = [CrossedEvents(offsets, known, none, rows, none) for rows in by_field]
         flat = numbers.reshape(n * k, -1)
-        crossed = self.crossed_fields, self.space.crossed, events, self.left_out
+        nothing = [NO_EVENTS] * len(events)
+        crossed = self.crossed_fields, self.space.crossed_tables, events, nothing
         write_crossed(*crossed, self.crossed_columns, flat)
         empty = np.flatnonzero(items.reshape(-1) < 0)
         flat[empty[:, None], self.crossed_columns] = 0

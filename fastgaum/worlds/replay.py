@@ -9,7 +9,7 @@ import numpy as np
 
 from fastgaum.errors import ConfigError
 from fastgaum.logs.columns import Vocabulary
-from fastgaum.logs.fold import slice_sessions
+from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import IntArray, SessionLog
 from fastgaum.models.choice_model import Head
 from fastgaum.models.user_model import UserModel

@@ -29,7 +29,8 @@ from safetensors import safe_open
 
 from fastgaum import load_log, save_log
 from fastgaum.game.checkpoint import Checkpoint
-from fastgaum.logs.fold import slice_sessions, to_frame
+from fastgaum.logs.cut import slice_sessions
+from fastgaum.logs.fold import to_frame
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
 from tests.crash.slow_server import SlowServer

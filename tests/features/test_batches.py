@@ -15,7 +15,7 @@ from fastgaum.features.batches import assemble, bags_of_candidates, batches
 from fastgaum.features.encoder import NO_CLICK_ID
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
-from fastgaum.logs.fold import pick_rows
+from fastgaum.logs.cut import pick_rows
 from fastgaum.nets.tensors import chosen_bags, to_tensors
 from tests.builders import log_of, random_log
 

@@ -83,3 +83,19 @@ def test_ids_of_picked_sessions(sessions: Sessions, data: st.DataObject) -> None
         items[displays[event] : displays[event + 1]] + 10 for part in events for event in part
     ]
     assert ids.tolist() == np.concatenate([np.empty(0, int), *expected]).tolist()
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows=st.integers(1, 20), width=st.integers(1, 4), seed=st.integers(0, 99))
+def test_moments_equal_those_of_numpy(rows: int, width: int, seed: int) -> None:
+    numbers = np.random.default_rng(seed).normal(3, 2, (rows, width)).astype(np.float32)
+    mean, squares = np.zeros((2, width))
+    least, most = numbers[0].copy(), numbers[0].copy()
+    candidate_counts.add_moments(numbers, mean, squares, least, most)
+    np.testing.assert_allclose(mean, numbers.mean(axis=0, dtype=np.float64))
+    spread = rows * numbers.var(axis=0, dtype=np.float64)
+    np.testing.assert_allclose(squares, spread, atol=1e-12)
+    assert (least.tolist(), most.tolist()) == (
+        numbers.min(axis=0).tolist(),
+        numbers.max(axis=0).tolist(),
+    )

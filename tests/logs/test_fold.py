@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.errors import LogFormatError
-from fastgaum.logs.fold import slice_sessions, to_frame
+from fastgaum.logs.cut import slice_sessions
+from fastgaum.logs.fold import stable_order, to_frame
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_frame
 
@@ -247,3 +248,9 @@ def test_to_frame_leaves_out_labels_that_do_not_tell_events_apart() -> None:
     again = read_frame(out)
     assert again.display_offsets.tolist() == [0, 1, 3]
     assert again.choices.tolist() == [0, -1]
+
+
+@pytest.mark.parametrize("most", [3, 2**62])
+def test_a_stable_order_of_small_and_of_large_keys(most: int) -> None:
+    keys = np.random.default_rng(0).integers(0, 4, 50) * (most // 3)
+    assert stable_order(keys).tolist() == np.argsort(keys, kind="stable").tolist()

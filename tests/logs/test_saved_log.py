@@ -10,7 +10,7 @@ import pytest
 
 from fastgaum.errors import LogFormatError, OutputError
 from fastgaum.logs import shard_writer
-from fastgaum.logs.fold import slice_sessions
+from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import open_log, read_frame, read_log
 from fastgaum.logs.shard_writer import save_log, shard_log

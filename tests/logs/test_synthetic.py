@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import ConfigError, DatasetError
-from fastgaum.logs.fold import slice_sessions
+from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import load
 from fastgaum.logs.registry import data_root, dataset

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fastgaum.errors import ConfigError
 from fastgaum.features.space import FeatureSpace
-from fastgaum.logs.fold import slice_sessions
+from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import world as synthetic
 from fastgaum.models.user_model import UserModel

@@ -15,7 +15,7 @@ import torch
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import assemble
 from fastgaum.features.space import FeatureSpace
-from fastgaum.logs.fold import slice_sessions
+from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.tensors import to_tensors

@@ -1,0 +1,114 @@
+"""Packed logs, cut into some of their sessions and joined again."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fastgaum.logs.log import FieldArray, IntArray, SessionLog
+
+
+def pick_rows(offsets: IntArray, rows: IntArray) -> tuple[IntArray, IntArray]:
+    """Return the picked rows' own offsets, shape (n_rows + 1,), and the flat positions of their
+    entries.
+
+    >>> offsets, rows = np.array([0, 2, 3, 6], np.int32), np.array([2, 0], np.int32)
+    >>> [part.tolist() for part in pick_rows(offsets, rows)]
+    [[0, 3, 5], [3, 4, 5, 0, 1]]
+
+    Raises:
+        IndexError: a row does not exist.
+    """
+    # numba takes half a second to import, and most logs that are read are not cut
+    from fastgaum.kernels.batching import picked_size, ragged_index
+
+    offsets, rows = np.asarray(offsets), np.asarray(rows, dtype=np.int32)
+    n = picked_size(offsets, rows)
+    if n < 0:
+        raise IndexError(f"a row outside 0 … {len(offsets) - 2} was asked for")
+    picked, index = np.empty(len(rows) + 1, dtype=np.int32), np.empty(n, dtype=np.int32)
+    ragged_index(offsets, rows, picked, index)
+    return picked, index
+
+
+def slice_sessions(log: SessionLog, rows: npt.ArrayLike) -> SessionLog:
+    """Return the log of the given sessions, in the given order; items, users and categories keep
+    their codes.
+
+    `rows` are rows of `log`, shape (n_rows,). Raises IndexError for a row that is not in the log.
+    """
+    picked = np.asarray(rows)
+    if len(picked) and picked.dtype.kind not in "iu":
+        raise IndexError(
+            f"rows are {picked.dtype}, session numbers are required: np.flatnonzero makes them of "
+            "a mask"
+        )
+    if len(picked) and (picked.min() < 0 or picked.max() >= log.n_sessions):
+        raise IndexError(
+            f"rows go from {picked.min()} to {picked.max()}, the log has sessions 0 to "
+            f"{log.n_sessions - 1}"
+        )
+    picked = picked.astype(np.int32)
+    session_offsets, events = pick_rows(log.session_offsets, picked)
+    display_offsets, candidates = pick_rows(log.display_offsets, events)
+    return dataclasses.replace(
+        log,
+        session_offsets=session_offsets,
+        display_offsets=display_offsets,
+        items=log.items[candidates],
+        choices=log.choices[events],
+        split=log.split[picked],
+        users=log.users[picked],
+        session_ids=log.session_ids.gather(picked),
+        event_ids=log.event_ids.gather(events),
+        views=None if log.views is None else log.views[candidates],
+        candidate_fields={
+            name: values[candidates] for name, values in log.candidate_fields.items()
+        },
+        event_fields={name: values[events] for name, values in log.event_fields.items()},
+    )
+
+
+def join_logs(parts: Sequence[SessionLog]) -> SessionLog:
+    """Return the sessions of all parts as one log; at least one part, all of the same items, fields
+    and categories.
+
+    Users of different parts are different users.
+    """
+    if len(parts) == 1:
+        return parts[0]
+
+    def offsets(each: Sequence[IntArray]) -> IntArray:
+        lengths = np.concatenate([np.diff(one) for one in each])
+        return np.concatenate(([0], np.cumsum(lengths, dtype=np.int64))).astype(np.int32)
+
+    def values(name: str) -> npt.NDArray[Any]:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    def fields(of: str) -> dict[str, FieldArray]:
+        names = getattr(parts[0], of)
+        return {name: np.concatenate([getattr(part, of)[name] for part in parts]) for name in names}
+
+    first = parts[0]
+    users = np.cumsum([0, *(int(part.users.max(initial=-1)) + 1 for part in parts[:-1])])
+    return dataclasses.replace(
+        first,
+        session_offsets=offsets([part.session_offsets for part in parts]),
+        display_offsets=offsets([part.display_offsets for part in parts]),
+        users=np.concatenate(
+            [part.users + start for part, start in zip(parts, users, strict=True)]
+        ).astype(np.int32),
+        session_ids=pl.concat([part.session_ids for part in parts]),
+        event_ids=pl.concat([part.event_ids for part in parts]),
+        views=None if first.views is None else values("views"),
+        candidate_fields=fields("candidate_fields"),
+        event_fields=fields("event_fields"),
+        items=values("items"),
+        choices=values("choices"),
+        split=values("split"),
+    )
