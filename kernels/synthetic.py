@@ -47,6 +47,8 @@ class ChoiceLaw(NamedTuple):
     """SHANNON or L2"""
     outside: bool
     """whether a user may choose nothing"""
+    log_examination: Array
+    """added to eta · u by place, the last of it at all further places, shape (n_places,)"""
 
 
 class DisplayLaw(NamedTuple):
@@ -55,6 +57,10 @@ class DisplayLaw(NamedTuple):
     skew: float
     code_of_rank: Array
     """item of each popularity rank, shape (n_items,)"""
+    sort_keys: Array
+    """displays are sorted by these numbers of their items, all different, shape (n_items,)"""
+    shuffled: bool
+    """whether their order is drawn instead"""
 
 
 class SimulatedEvents(NamedTuple):
@@ -122,19 +128,18 @@ def l2_probabilities(
 
 
 @jit
-def draw_display(
-    rng: np.random.Generator, size: int, skew: float, code_of_rank: Array, items: Array
-) -> None:
-    """Write `size` distinct item codes, ascending, to items[:size].
+def draw_display(rng: np.random.Generator, size: int, law: DisplayLaw, items: Array) -> None:
+    """Write `size` distinct item codes, in the order of the law, to items[:size].
 
     Popularity rank floor(n U^skew) has density ∝ rank^(1/skew − 1): one power per draw however
     large the catalogue."""
+    skew, code_of_rank, sort_keys, shuffled = law
     n_items = len(code_of_rank)
     held = 0
     while held < size:
         code = code_of_rank[min(int(n_items * rng.random() ** skew), n_items - 1)]
         place = held
-        while place > 0 and items[place - 1] > code:
+        while place > 0 and sort_keys[items[place - 1]] > sort_keys[code]:
             place -= 1
         if place > 0 and items[place - 1] == code:
             continue
@@ -142,6 +147,9 @@ def draw_display(
             items[i] = items[i - 1]
         items[place] = code
         held += 1
+    for last in range(size - 1 if shuffled else 0, 0, -1):
+        other = int(rng.random() * (last + 1))
+        items[last], items[other] = items[other], items[last]
 
 
 @jit
@@ -158,9 +166,13 @@ def simulate(
 
     u(s, a) = base[a] + affinity ⟨s, latents[a]⟩ + repeat · [a was chosen before in the
     session]; s starts at 0 and becomes decay · s + (1 − decay) · latents[chosen] after an event
-    (decay · s without a click)."""
+    (decay · s without a click). The law adds what it says of the place to eta · u."""
     (base, latents), taste = utility
-    dim = latents.shape[1]
+    dim, examination, furthest = (
+        latents.shape[1],
+        law.log_examination,
+        len(law.log_examination) - 1,
+    )
     widest, longest = 1, 1
     for event in range(len(display_offsets) - 1):
         widest = max(widest, display_offsets[event + 1] - display_offsets[event])
@@ -175,7 +187,7 @@ def simulate(
             start = display_offsets[event]
             size = display_offsets[event + 1] - start
             shown = events.items[start : start + size]
-            draw_display(rng, size, display.skew, display.code_of_rank, shown)
+            draw_display(rng, size, display, shown)
             for i in range(size):
                 code = shown[i]
                 value = 0.0
@@ -188,7 +200,7 @@ def simulate(
                             value += taste.repeat
                             break
                 events.utility[start + i] = value
-                values[i] = law.eta * value
+                values[i] = law.eta * value + examination[min(i, furthest)]
             if law.rule == L2:
                 none = l2_probabilities(values, size, law.outside, probs, scratch)
             else:
@@ -319,14 +331,15 @@ def true_probabilities(
     """Write the probability of each displayed place, (n, k), 0 for others, and of no click; one
     where nothing is displayed."""
     utilities, probs, none = weights
-    outside = law.outside
-    k = slates.shape[1]
+    outside, examination = law.outside, law.log_examination
+    k, furthest = slates.shape[1], len(examination) - 1
     values, shares, scratch = np.empty(k), np.empty(k), np.empty(k + 1)
     for user in range(first, last):
         size = 0
         for place in range(k):
             if _displayed(slates[user], place):
-                values[size] = law.eta * utilities[user, place]
+                seen = examination[min(size, furthest)]
+                values[size] = law.eta * utilities[user, place] + seen
                 size += 1
         if size == 0:
             none[user] = 1.0

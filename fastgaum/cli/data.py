@@ -90,6 +90,10 @@ class WorldOptions:
     """longest session"""
     mean_display: float | None = None
     """mean candidates per display set"""
+    order: Literal["none", "random", "popularity"] | None = None
+    """order of the candidates of a display set; none if not given"""
+    examination: float | None = None
+    """place p multiplies a candidate's odds by p to the power of minus this; needs an order"""
 
     def options(self) -> dict[str, Any]:
         """The preset and its changes as `synthesise` takes them."""
@@ -383,4 +387,6 @@ def synth_command(
         "truth": str(place),
         "oracle": {"prec@1": prec1, "nll": oracle.nll},
     }
+    if log.ordered and out.suffix:
+        best += "\n  the order of its displays is real: read it with --ordered"
     finish(f"{text}\n{best}", json, facts)

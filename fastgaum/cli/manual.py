@@ -95,6 +95,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "fastgaum data synth -o world.parquet",
         "fastgaum data synth -o world.csv --events 5000 --items 200 --no-click 0.3 --seed 1",
         "fastgaum data synth -o large --preset scale --events 1000000 --shards 8",
+        "fastgaum data synth -o ranked --order popularity --examination 1",
     ),
     "rl": (
         "fastgaum rl train runs/mine -o policies/mine",

@@ -12,6 +12,10 @@ chooses by softmax(eta · u) (`shannon`) or by sparsemax(eta · u) (`l2`), and t
 · s + (1 − decay) · z_chosen, or decay · s without a click. When no click is offered it is an
 outcome of value 0, and the intercept is set so that its mean probability is the share asked for.
 
+With an `order` other than none displays are ordered, at random or most popular first, and
+`examination` says how much less a user looks at later places: the odds of a candidate at place p
+are multiplied by p^−examination, the usual law of click models. Utilities do not know places.
+
 Everything follows from the seed through numpy's PCG64 streams: the same arguments give the same
 log."""
 
@@ -44,9 +48,7 @@ from fastgaum.logs.log import FloatArray, IntArray, SessionLog, split_by_user
 Float64Array = npt.NDArray[np.float64]
 Rule = Literal["shannon", "l2"]
 LengthLaw = Literal["public", "zipf"]
-KEYS = ("session", "event", "item")
-"""what tells the rows of a truth apart"""
-
+Order = Literal["none", "random", "popularity"]
 MIN_DISPLAY = 2
 """a display set of one item says nothing about the user"""
 PILOT_EVENTS = 40_000
@@ -127,11 +129,17 @@ class SyntheticWorld:
     """share of the state that an event leaves, in [0, 1)"""
     skew: float = 2.0
     """display skew, ≥ 1: the item of popularity rank r is displayed ∝ r^(1/skew − 1); 1 = alike"""
+    order: Order = "none"
+    """of a display: none (it means nothing), random, or popularity (most displayed items first)"""
+    examination: float = 0.0
+    """how fast users stop looking: place p multiplies the odds by p^−examination (needs an order)
+    """
 
     def __post_init__(self) -> None:
         for option, value, known in (
             ("rule", self.rule, ("shannon", "l2")),
             ("length_law", self.length_law, tuple(LENGTHS)),
+            ("order", self.order, ("none", "random", "popularity")),
         ):
             if value not in known:
                 raise ConfigError(
@@ -152,6 +160,12 @@ class SyntheticWorld:
         _require("skew", self.skew, 1.0, 100.0)
         for name in ("popularity", "affinity", "repeat"):
             _require(name, getattr(self, name), -100.0, 100.0)
+        _require("examination", self.examination, 0.0, 10.0)
+        if self.examination and self.order == "none":
+            raise ConfigError(
+                f"examination is {self.examination}, and displays have no order: set order to "
+                "random or popularity"
+            )
 
     @property
     def lengths(self) -> tuple[float, int]:
@@ -195,6 +209,7 @@ class SyntheticWorld:
             event_ids=pl.Series("event", _positions(offsets[0])),
             item_ids=item_names(self.n_items),
             name="synthetic",
+            ordered=self.order != "none",
         )
         return log, Truth(drawn.utility, drawn.probability, drawn.outside_probability)
 
@@ -261,9 +276,18 @@ class SyntheticWorld:
 
     @property
     def choice_law(self) -> ChoiceLaw:
-        """Eta, rule and no click, as kernels read them."""
+        """Eta, rule, no click and examination, as kernels read them."""
         rule = L2 if self.rule == "l2" else SHANNON
-        return ChoiceLaw(float(self.eta), rule, self.no_click > 0.0)
+        log_examination = -self.examination * np.log(np.arange(1.0, self.max_display + 1))
+        return ChoiceLaw(float(self.eta), rule, self.no_click > 0.0, log_examination)
+
+    @cached_property
+    def display_law(self) -> DisplayLaw:
+        """Skew and order, as kernels read them."""
+        code_of_rank, sort_keys = self.items[0], np.arange(self.n_items, dtype=np.int32)
+        if self.order == "popularity":
+            sort_keys[code_of_rank] = np.arange(self.n_items, dtype=np.int32)
+        return DisplayLaw(float(self.skew), code_of_rank, sort_keys, self.order == "random")
 
     def _simulate(
         self, sessions: IntArray, displays: IntArray, intercept: float, *stream: int
@@ -276,12 +300,12 @@ class SyntheticWorld:
             probability=np.empty(n_candidates, np.float32),
             outside_probability=np.empty(n_events, np.float32),
         )
-        code_of_rank, base, latents = self.items
+        _, base, latents = self.items
         simulate(
             self._stream(*stream),
             sessions,
             displays,
-            DisplayLaw(float(self.skew), code_of_rank),
+            self.display_law,
             UtilityLaw(KnownItems(base + intercept, latents), self.taste_law),
             self.choice_law,
             events,
@@ -326,26 +350,6 @@ def synthesise(
     `changes` are the fields of `SyntheticWorld`: n_items, seed, rule, eta, no_click, mean_length,
     max_length, length_law, mean_display, … Raises ConfigError."""
     return world(preset, **changes).draw(n_events)
-
-
-def truth_frame(log: SessionLog, truth: Truth) -> pl.DataFrame:
-    """Return the truth as rows: session, event (its position in the session), item, utility,
-    probability."""
-    return truth_keys(log).with_columns(
-        pl.Series("utility", truth.utility), pl.Series("probability", truth.probability)
-    )
-
-
-def truth_keys(log: SessionLog) -> pl.DataFrame:
-    """Session, event (its position in the session) and item of each candidate."""
-    event_of_candidate = log.event_of_candidate()
-    return pl.DataFrame(
-        {
-            "session": log.session_ids.gather(log.session_of_event[event_of_candidate]),
-            "event": log.event_number[event_of_candidate],
-            "item": log.item_ids.gather(log.items),
-        }
-    )
 
 
 def _positions(session_offsets: IntArray) -> IntArray:

@@ -111,6 +111,11 @@ class Planner:
             )
         if reward not in ("click", "utility"):
             raise ConfigError(f"reward must be click or utility, got '{reward}'")
+        if world.world.examination:
+            raise ConfigError(
+                f"examination is {world.world.examination}, and a plan takes slates as sets of "
+                "items: plan in a world with examination = 0"
+            )
         self.slates = np.array(list(combinations(range(len(self.pool)), k)), np.int32)
         if len(self.slates) > MOST_SLATES:
             raise ConfigError(

@@ -15,20 +15,21 @@ from fastgaum.files import atomic
 from fastgaum.kernels.ranking import rank_counts
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import SessionLog, SplitName
-from fastgaum.logs.synthetic import KEYS, Truth, synthesise, truth_frame, truth_keys
+from fastgaum.logs.synthetic import Truth, synthesise
 from fastgaum.untrusted_parquet import read_small_parquet
 
 Float64Array = npt.NDArray[np.float64]
+KEYS = ("session", "event", "item")
+"""what tells the rows of a truth apart"""
 
 
 @dataclass(frozen=True)
 class OracleScores:
-    """What ranking by true utility and predicting by true probability score: no model can be
-    expected to do better."""
+    """What ranking by true utility (of an ordered log: by true probability, which knows the places)
+    and predicting by true probability score: no model can be expected to do better."""
 
     precision: dict[int, float]
-    """share of choices among the k best by true utility, ties by exact expectation, in [0, 1], by k
-    """
+    """share of choices among the k best, ties by exact expectation, in [0, 1], by k"""
     nll: float
     """mean −log of the true probability of the outcome, no click included, in nats"""
     n_choices: int
@@ -43,7 +44,8 @@ def oracle_scores(
     """Score the truth on one split of its log; precision is NaN without a choice, nll NaN without
     an event."""
     events = np.isin(log.session_of_event, log.sessions_in(split))
-    better, tied = rank_counts(truth.utility, log.display_offsets, log.choices)
+    by = truth.probability if log.ordered else truth.utility
+    better, tied = rank_counts(by, log.display_offsets, log.choices)
     chosen = events & (log.choices >= 0)
     precision = {
         k: _mean(np.clip((k - better[chosen]) / (tied[chosen] + 1.0), 0.0, 1.0)) for k in ks
@@ -58,6 +60,26 @@ def outcome_log_probs(log: SessionLog, truth: Truth) -> Float64Array:
     values = outside.copy()
     values[log.choices >= 0] = candidates[log.chosen_candidates]
     return values
+
+
+def truth_frame(log: SessionLog, truth: Truth) -> pl.DataFrame:
+    """Return the truth as rows: session, event (its position in the session), item, utility,
+    probability."""
+    return truth_keys(log).with_columns(
+        pl.Series("utility", truth.utility), pl.Series("probability", truth.probability)
+    )
+
+
+def truth_keys(log: SessionLog) -> pl.DataFrame:
+    """Session, event (its position in the session) and item of each candidate."""
+    event_of_candidate = log.event_of_candidate()
+    return pl.DataFrame(
+        {
+            "session": log.session_ids.gather(log.session_of_event[event_of_candidate]),
+            "event": log.event_number[event_of_candidate],
+            "item": log.item_ids.gather(log.items),
+        }
+    )
 
 
 def write_truth(log: SessionLog, truth: Truth, path: str | Path) -> None:

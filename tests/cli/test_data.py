@@ -200,6 +200,17 @@ def test_synth_writes_the_truth_beside(
     assert "the oracle's prec@1" in capsys.readouterr().out
 
 
+def test_synth_of_an_order_says_how_to_read_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["data", "synth", "--events", "60", "--order", "random", "--examination", "1"]
+    assert main([*argv, "-o", str(tmp_path / "w.csv")]) == 0
+    assert "read it with --ordered" in capsys.readouterr().out
+    assert main([*argv, "-o", str(tmp_path / "v")]) == 0
+    assert "--ordered" not in capsys.readouterr().out, "a saved log keeps its order"
+    assert load(tmp_path / "v").ordered
+
+
 def test_synth_repeats_itself(tmp_path: Path) -> None:
     for name in ("a", "b"):
         assert (

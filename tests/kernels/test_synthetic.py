@@ -32,16 +32,34 @@ def test_probabilities_equal_their_twins(drawn: list[float], outside: bool) -> N
         assert outside or none == 0
 
 
-@given(st.integers(0, 12), st.sampled_from([0.5, 1.0, 3.0]), st.integers(0, 99))
-def test_a_display_is_distinct_and_sorted(size: int, skew: float, seed: int) -> None:
-    items, codes = (
-        np.full(13, -7, np.int32),
-        np.random.default_rng(1).permutation(N_ITEMS).astype(np.int32),
-    )
-    synthetic.draw_display(np.random.default_rng(seed), size, skew, codes, items)
-    assert items[:size].tolist() == sorted(set(items[:size].tolist()))
-    assert ((items[:size] >= 0) & (items[:size] < N_ITEMS)).all()
-    assert (items[size:] == -7).all()
+@given(
+    st.integers(0, 12), st.sampled_from([0.5, 1.0, 3.0]), st.permutations(range(12)), st.booleans()
+)
+def test_a_display_is_distinct_and_in_order(
+    size: int, skew: float, keys: list[int], shuffled: bool
+) -> None:
+    codes = np.random.default_rng(1).permutation(N_ITEMS).astype(np.int32)
+    law = synthetic.DisplayLaw(skew, codes, np.array(keys, np.int32), shuffled)
+    shown = np.full((2, 13), -7, np.int32)
+    for items, one in zip(shown, (law, law._replace(shuffled=False)), strict=True):
+        synthetic.draw_display(np.random.default_rng(keys), size, one, items)
+        assert (items[size:] == -7).all()
+    drawn = [items[:size].tolist() for items in shown]
+    assert drawn[1] == sorted(set(drawn[1]), key=keys.__getitem__)
+    assert set(drawn[1]) <= set(range(N_ITEMS))
+    assert sorted(drawn[0]) == sorted(drawn[1]), "an order changes no draw of items"
+    assert shuffled or drawn[0] == drawn[1]
+
+
+def test_every_order_of_a_shuffled_display_is_as_likely() -> None:
+    rng, items = np.random.default_rng(0), np.empty(3, np.int32)
+    codes = np.arange(3, dtype=np.int32)
+    law, seen = synthetic.DisplayLaw(1.0, codes, codes, True), np.zeros((3, 3))
+    for _ in range(6000):
+        synthetic.draw_display(rng, 3, law, items)
+        seen[items, np.arange(3)] += 1
+    # 4.5 standard errors of a share of a third
+    np.testing.assert_allclose(seen / 6000, 1 / 3, atol=4.5 * (2 / 9 / 6000) ** 0.5)
 
 
 @settings(max_examples=25)
@@ -64,15 +82,15 @@ def test_a_simulated_event_follows_its_utilities(
     base, latents = rng.normal(size=N_ITEMS), rng.normal(size=(N_ITEMS, DIM))
     items, choices = np.full(n, -7, np.int32), np.full(len(sizes), -7, np.int32)
     utility, probability, none = np.full(n, np.nan), np.full(n, np.nan), np.full(len(sizes), np.nan)
-    codes = np.arange(N_ITEMS, dtype=np.int32)
+    codes, examination = np.arange(N_ITEMS, dtype=np.int32), np.array([0.0, -0.7, -0.9])
     synthetic.simulate(
         rng,
         *offsets,
-        synthetic.DisplayLaw(1.5, codes),
+        synthetic.DisplayLaw(1.5, codes, codes, repeat > 0),
         synthetic.UtilityLaw(
             synthetic.KnownItems(base - 0.2, latents), synthetic.TasteLaw(0.8, repeat, 0.7)
         ),
-        synthetic.ChoiceLaw(1.3, rule, outside),
+        synthetic.ChoiceLaw(1.3, rule, outside, examination),
         synthetic.SimulatedEvents(items, choices, utility, probability, none),
     )
     for first, last in zip(offsets[0][:-1], offsets[0][1:], strict=True):
@@ -83,7 +101,8 @@ def test_a_simulated_event_follows_its_utilities(
             again = np.array([item in before for item in shown.tolist()])
             expected = base[shown] - 0.2 + 0.8 * latents[shown] @ state + repeat * again
             np.testing.assert_allclose(utility[part], expected, atol=1e-9)
-            shares = RULES[rule]([*(1.3 * expected).tolist(), *[0.0] * outside])
+            logits = 1.3 * expected + examination[np.minimum(np.arange(len(shown)), 2)]
+            shares = RULES[rule]([*logits.tolist(), *[0.0] * outside])
             np.testing.assert_allclose(
                 [*probability[part], *[none[event]] * outside], shares, atol=1e-9
             )
@@ -133,7 +152,8 @@ def test_users_shown_slates_follow_their_utilities(
     moving = synthetic.TrueLaw(utility, synthetic.BaitLaw(before[0], 0.4, 1.0, 1.0))
     synthetic.true_utilities(0, n, pools, users, moving, utilities)
     weights = synthetic.TrueWeights(utilities, probs, none)
-    law = synthetic.ChoiceLaw(1.3, rule, outside)
+    examination = np.array([0.0, -0.7])
+    law = synthetic.ChoiceLaw(1.3, rule, outside, examination)
     synthetic.true_probabilities(0, n, slates, law, weights)
     for user in range(n):
         place = slates[user]
@@ -145,9 +165,8 @@ def test_users_shown_slates_follow_their_utilities(
         )
         np.testing.assert_allclose(utilities[user], np.where(place >= 0, expected, 0), atol=1e-9)
         shown = shown_of(place)
-        shares = (
-            RULES[rule]([*(1.3 * expected[shown]).tolist(), *[0.0] * outside]) if shown else [1.0]
-        )
+        logits = 1.3 * expected[shown] + examination[np.minimum(np.arange(len(shown)), 1)]
+        shares = RULES[rule]([*logits.tolist(), *[0.0] * outside]) if shown else [1.0]
         np.testing.assert_allclose(
             [*probs[user, shown], *[none[user]] * (outside or not shown)], shares, atol=1e-9
         )

@@ -17,12 +17,13 @@ from fastgaum.logs.read import load
 from fastgaum.logs.registry import data_root, dataset
 from fastgaum.logs.shard_writer import save_log
 from fastgaum.logs.shards import load_log
-from fastgaum.logs.synthetic import SyntheticWorld, synthesise, truth_frame, world
+from fastgaum.logs.synthetic import SyntheticWorld, synthesise, world
 from fastgaum.worlds.truth import (
     oracle_scores,
     read_truth,
     sample_frames,
     truth_beside,
+    truth_frame,
     truth_path,
     write_sample,
     write_truth,
@@ -35,6 +36,8 @@ WORLDS: list[dict[str, Any]] = [
     {"rule": "l2", "no_click": 0.3},
     {"repeat": 2.0, "dim": 3, "decay": 0.0},
     {"length_law": "zipf", "eta": 0.5},
+    {"order": "random", "examination": 0.8, "no_click": 0.3},
+    {"order": "popularity", "examination": 0.5, "eta": 2.0, "rule": "l2"},
 ]
 
 
@@ -68,7 +71,8 @@ def _naive_truth(
                     for a in shown
                 ]
             )
-            values = w.eta * (np.append(u, 0.0) if w.no_click else u)
+            values = w.eta * u - w.examination * np.log(1.0 + np.arange(len(u)))
+            values = np.append(values, 0.0) if w.no_click else values
             p = _softmax(values) if w.rule == "shannon" else _projection(values)
             utility += u.tolist()
             probability += p[: len(shown)].tolist()
@@ -191,6 +195,32 @@ def test_popular_items_are_shown_more_and_codes_do_not_tell() -> None:
     assert shown.max() < 1.2 * shown.min()
 
 
+def test_an_order_is_of_the_displays_and_examination_of_the_places() -> None:
+    plain, true = synthesise(40_000, n_items=30)
+    popular, _ = synthesise(40_000, n_items=30, order="popularity", examination=1.0)
+    mixed, _ = synthesise(40_000, n_items=30, order="random", examination=1.0)
+    alike, truth = synthesise(40_000, n_items=30, order="popularity")
+    assert (plain.ordered, popular.ordered, mixed.ordered) == (False, True, True)
+    rank = np.argsort(world(n_items=30).items[0])
+    inside = np.ones(popular.n_candidates, dtype=bool)
+    inside[popular.display_offsets[:-1]] = False
+    assert (np.diff(rank[popular.items])[inside[1:]] > 0).all(), "most popular first"
+    later = (np.diff(rank[mixed.items])[inside[1:]] > 0).mean()
+    assert later == pytest.approx(0.5, abs=0.01), "no order of popularity"
+    # the same displays in another order, with the same chances where places say nothing
+    events = slice(0, plain.display_offsets[plain.session_offsets[1]])
+    assert sorted(plain.items[events]) == sorted(alike.items[events])
+    first = slice(0, plain.display_offsets[1])
+    np.testing.assert_allclose(
+        np.sort(true.probability[first]), np.sort(truth.probability[first]), atol=1e-6
+    )
+    at = np.arange(popular.n_candidates) - np.repeat(
+        popular.display_offsets[:-1], np.diff(popular.display_offsets)
+    )
+    clicks = np.bincount(at[popular.chosen_candidates])
+    assert (np.diff(clicks) < 0).all(), "fewer choices the later the place"
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -207,6 +237,9 @@ def test_popular_items_are_shown_more_and_codes_do_not_tell() -> None:
         ({"max_length": 2.5}, "max_length is 2.5"),
         ({"seed": -1}, "seed is -1"),
         ({"items": 5}, "n_items"),
+        ({"order": "populariti"}, "did you mean 'popularity'"),
+        ({"examination": 1.0}, "displays have no order"),
+        ({"order": "random", "examination": -1.0}, "examination is -1.0"),
     ],
 )
 def test_impossible_worlds(changes: dict[str, Any], says: str) -> None:

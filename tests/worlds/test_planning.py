@@ -126,3 +126,6 @@ def test_what_cannot_be_planned_is_named() -> None:
         )
     with pytest.raises(ConfigError, match="slates are more than"):
         Planner(TrueWorld(SyntheticWorld(n_items=60)), horizon=1)
+    ordered = SyntheticWorld(n_items=12, order="random", examination=1.0)
+    with pytest.raises(ConfigError, match="slates as sets"):
+        Planner(TrueWorld(ordered), horizon=1)

@@ -17,7 +17,13 @@ from tests.worlds.simulated import displayed, keys_of, play, random_slates
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"rule": "l2"}, {"no_click": 0.3, "repeat": 1.0}, {"decay": 0.0, "eta": 2.0}],
+    [
+        {},
+        {"rule": "l2"},
+        {"no_click": 0.3, "repeat": 1.0},
+        {"decay": 0.0, "eta": 2.0},
+        {"order": "popularity", "examination": 1.0, "no_click": 0.3},
+    ],
     ids=str,
 )
 def test_utilities_and_probabilities_are_the_synthetic_world_s(changes: dict) -> None:
