@@ -1,5 +1,5 @@
 """The README's two short tables, from the same JSON as the whole ones: what a reader wants first,
-misses included."""
+misses included; and the table of click models."""
 
 from __future__ import annotations
 
@@ -220,3 +220,50 @@ def _figure_row(line: Line, figure: Json) -> tuple[str, ...]:
 
 def _yes(holds: bool | None) -> str:
     return "yes" if holds else "no"
+
+
+CLICK_MODEL_COLUMNS = (
+    "model",
+    "session flags",
+    "split",
+    "prec@1",
+    "95 %",
+    "NLL",
+    "95 %",
+    "NLL of the topmost click",
+    "L2",
+    "seconds",
+)
+
+
+def click_models_to_markdown(result: Json) -> str:
+    """The rows that `bench/rivals/click_models.py` writes, those of the test lists first."""
+    rows: list[tuple[str, ...]] = [CLICK_MODEL_COLUMNS, (":--", ":--", ":--", *["--:"] * 7)]
+    rows += [
+        (
+            row["model"],
+            "yes" if row["flags"] else "no",
+            row["split"],
+            num(row["prec1"]),
+            f"{num(row['prec1_ci'][0])} to {num(row['prec1_ci'][1])}",
+            num(row["nll"], 3),
+            f"{num(row['nll_ci'][0], 3)} to {num(row['nll_ci'][1], 3)}",
+            num(row["nll_topmost"], 3),
+            f"{row['strength']:g}",
+            num(row["seconds"], 0),
+        )
+        for row in sorted(result["rows"], key=lambda row: (row["split"] != "test", row["nll"]))
+    ]
+    tried = len({one["strength"] for one in result["tried"]})
+    lists = ", ".join(
+        f"{n} {split}" for split, n in {r["split"]: r["n_events"] for r in result["rows"]}.items()
+    )
+    notes = (
+        f"lists: {lists}; {result['rows'][0]['seeds']} seeds, 95 % interval from a bootstrap over "
+        "sessions; seconds of one fit",
+        f"strength of the L2 prior (of {tried}) and epoch chosen on the validation lists, whose own "
+        "rows are therefore a little too good",
+    )
+    return "\n".join(
+        ["| " + " | ".join(row) + " |" for row in rows] + [""] + [f"- {n}" for n in notes]
+    )

@@ -7,7 +7,8 @@ draws docs/prec1.svg (extra `plots`). README.md has excerpts of two of them betw
 `results` and `speed`. docs/guide/fidelity.md takes its table from docs/tables/fidelity/, a report
 of `fastgaum fidelity … --json` per log. docs/guide/policies.md takes its tables from
 docs/tables/policies/, objects of `fastgaum rl evaluate … --json` and of `fastgaum rl adapt …
---json`. docs/concepts/cost.md takes its table from docs/tables/processes.json, which `python
+--json`. docs/other-logs.md takes its tables from docs/tables/logs/, and click
+models' rows from docs/tables/click-models.json, which `make click-models` writes. docs/concepts/cost.md takes its table from docs/tables/processes.json, which `python
 bench/processes.py` prints, docs/performance.md its races from docs/tables/bench.json, which `make
 bench` writes. Tables are never written by hand: tests/test_tables.py fails when a page is not what
 this would write."""
@@ -19,7 +20,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fastgaum.bench.excerpts import results_to_markdown, speed_to_markdown
+from fastgaum.bench.excerpts import (
+    click_models_to_markdown,
+    results_to_markdown,
+    speed_to_markdown,
+)
 from fastgaum.bench.report import to_markdown as races_to_markdown
 from fastgaum.reports.log_facts import published_row
 from fastgaum.reports.reproduce_table import published_block, reproduce_blocks
@@ -35,6 +40,15 @@ TABLES = (
     ("docs/concepts/relations.md", "table", "docs/tables/relations.json"),
 )
 """page, marker, and the object whose whole table stands between the markers"""
+OTHER_LOGS = tuple(
+    ("docs/other-logs.md", name, f"docs/tables/logs/{name}.json")
+    for name in ("clara2", "wikispeedia", "search_clicks", "ebnerd", "movielens-small")
+)
+"""the same, of logs without published figures; an object that is not there yet has a line that says
+so"""
+NOT_RUN = "Not run yet: the command above writes this table."
+CLICK_MODELS = ("docs/other-logs.md", "docs/tables/click-models.json")
+"""page with click models' rows between its markers `click-models`, and the object"""
 RESULTS = (README, "docs/tables/bags.json")
 """page with an excerpt of a table between its markers `results`, and the object"""
 FIGURE = ("docs/prec1.svg", "docs/tables/bags.json")
@@ -130,6 +144,11 @@ def table_of(result: dict[str, Any]) -> str:
     return blocks_to_markdown(reproduce_blocks(shown))
 
 
+def other_log_of(file: str) -> str:
+    """The tables of an object, or that it is not there yet."""
+    return table_of(read(file)) if (ROOT / file).is_file() else NOT_RUN
+
+
 def policies_to_markdown(results: Iterable[dict[str, Any]]) -> str:
     """The policy tables of some objects, one after the other."""
     return blocks_to_markdown(block for result in results for block in policy_blocks(result))
@@ -201,6 +220,9 @@ def main() -> None:
 
     for page, marker, file in TABLES:
         put(page, marker, table_of(read(file)))
+    for page, marker, file in OTHER_LOGS:
+        put(page, marker, other_log_of(file))
+    put(CLICK_MODELS[0], "click-models", click_models_to_markdown(read(CLICK_MODELS[1])))
     put(
         PUBLISHED[0],
         "published",

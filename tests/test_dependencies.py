@@ -20,7 +20,7 @@ IMPORT_NAMES = {
 }
 BROUGHT = {"llvmlite"}
 """numba is made of it, pins its version, and is all that is compiled with it"""
-RIVALS = {"gru4rec_pytorch", "pandas", "recbole", "recsim"}
+RIVALS = {"clax", "flax", "gru4rec_pytorch", "jax", "optax", "pandas", "recbole", "recsim"}
 """measured against where they are installed; each wants versions of its own, so no extra of ours
 installs them"""
 

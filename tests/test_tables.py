@@ -5,15 +5,26 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from fastgaum.bench.excerpts import OTHERS, OURS, SPEED, results_to_markdown, speed_to_markdown
+from fastgaum.baselines.registry import MODELS
+from fastgaum.bench.excerpts import (
+    OTHERS,
+    OURS,
+    SPEED,
+    click_models_to_markdown,
+    results_to_markdown,
+    speed_to_markdown,
+)
 from fastgaum.bench.readme import (
     ADAPTATION,
+    CLICK_MODELS,
     FIDELITY,
     FIDELITY_FIGURE,
     FIGURE,
+    OTHER_LOGS,
     POLICIES,
     PROCESSES,
     PUBLISHED,
@@ -26,6 +37,7 @@ from fastgaum.bench.readme import (
     adaptations_to_markdown,
     has,
     insert,
+    other_log_of,
     policies_to_markdown,
     processes_to_markdown,
     read,
@@ -76,23 +88,57 @@ def test_verdicts_are_what_the_identity_table_gives() -> None:
 
 @pytest.mark.parametrize(("page", "file"), [(page, file) for page, _, file in TABLES])
 def test_page_shows_the_command_of_its_object(page: str, file: str) -> None:
-    """Its models, protocol and seeds: a table from another command would mislead whoever repeats
-    it."""
     result = read(file)
+    require_command(options_of(page, file), result)
+    assert result["failed"] == []
+
+
+@pytest.mark.parametrize(("page", "marker", "file"), OTHER_LOGS)
+def test_page_of_other_logs_is_what_its_objects_give(page: str, marker: str, file: str) -> None:
+    """Also before a command of the page has run: then its table says so."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert has(text, marker)
+    assert insert(text, other_log_of(file), marker) == text, "run python bench/readme.py"
+    options = options_of(page, file)
+    assert options["datasets"] == marker
+    assert {"fastgaum", "logit", "xgboost", "click-rate"} < set(options["models"].split(","))
+    assert set(options["models"].split(",")) <= set(MODELS)
+    if (ROOT / file).is_file():
+        result = read(file)
+        require_command(options, result)
+        assert all(run["too_large"] for run in result["failed"])
+
+
+def test_page_of_other_logs_shows_the_click_models() -> None:
+    page, file = CLICK_MODELS
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert has(text, "click-models")
+    assert insert(text, click_models_to_markdown(read(file)), "click-models") == text, (
+        "run python bench/readme.py"
+    )
+
+
+def options_of(page: str, file: str) -> dict[str, str]:
+    """The options of the page's command that writes an object."""
     text = (ROOT / page).read_text(encoding="utf-8")
     (command,) = re.findall(
         rf"^fastgaum reproduce .*--json {re.escape(file)} --overwrite$", text, re.MULTILINE
     )
-    options = dict(re.findall(r"--(\S+) (\S+)", command))
-    models = list(dict.fromkeys(cell["model"] for cell in result["cells"]))
+    return dict(re.findall(r"--(\S+) (\S+)", command))
+
+
+def require_command(options: dict[str, str], result: dict[str, Any]) -> None:
+    """Its models, protocol and seeds: a table from another command would mislead whoever repeats
+    it."""
+    cells, failed = result["cells"], result["failed"]
+    models = list(dict.fromkeys(one["model"] for one in (*cells, *failed)))
     assert options["datasets"].split(",") == list(result["datasets"])
-    assert options["models"] in ("all", ",".join(models))
+    assert options["models"] == "all" or sorted(options["models"].split(",")) == sorted(models)
     assert options.get("protocol", "bags") == result["protocol"]
     assert int(options["seeds"]) == result["seeds"]
     assert (parse_resplits(options["resplit"]) if "resplit" in options else None) == result[
         "resplit"
     ]
-    assert result["failed"] == []
 
 
 def test_cost_page_is_what_its_object_gives() -> None:

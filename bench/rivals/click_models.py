@@ -1,0 +1,241 @@
+"""CLAX's click models on clara2, beside our rows: UBM and PBM of the PyPI package `clax-models`.
+
+    make click-models                    validation rows, some minutes
+    make click-models ARGUMENTS=--test   and the test rows: once, when all is decided
+
+CLAX wants versions of its own, so it has an environment of its own, which the Makefile makes. This
+prints a table and writes docs/tables/click-models.json.
+
+A model is as CLAX defines it, trained on all clicks of the training lists by CLAX's own loss. Its
+attraction is a bias and one number per pair of query and document, pulled to 0 by an L2 prior, and,
+where it has the session flags (`click_lists.FLAGS`), a weight of each. Its trainer does not bring
+back its best epoch, so the loop is here. Strength of the prior, flags and epoch are chosen on the
+validation NLL of the topmost click. Test rows are read with --test alone."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import polars as pl
+from clax.models.pbm import PositionBasedModel
+from clax.models.ubm import UserBrowsingModel
+from clax.parameters import EmbeddingParameter, EmbeddingParameterConfig, Parameter
+from flax import nnx
+
+from fastgaum.bench.click_lists import (
+    FLAGS,
+    ClickLists,
+    click_lists,
+    enumerated,
+    every_vector,
+    first_click,
+)
+from fastgaum.logs.read import load
+from fastgaum.logs.registry import resolve
+from fastgaum.machine import machine_facts
+from fastgaum.metrics.intervals import bootstrap_mean
+
+MODELS = {"UBM": UserBrowsingModel, "PBM": PositionBasedModel}
+STRENGTHS = (0.1, 0.3, 1.0)
+"""of the L2 prior: 1 weighs a pair's number as a standard normal one"""
+SEEDS = 2
+"""their NLL differ by a ten-thousandth"""
+EPOCHS, PATIENCE, BATCH, LR = 200, 10, 512, 0.02
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is chosen on validation."""
+
+    model: str
+    strength: float
+    flags: bool
+
+
+class Attraction(Parameter):
+    """A bias, a number of each pair, and a weight of each flag."""
+
+    def __init__(self, n_pairs: int, rngs: nnx.Rngs) -> None:
+        self.pairs = EmbeddingParameter(
+            EmbeddingParameterConfig(use_feature="query_doc_ids", parameters=n_pairs), rngs=rngs
+        )
+        self.flags = nnx.Param(jnp.zeros(len(FLAGS)))
+
+    def logit(self, batch):
+        return self.pairs.logit(batch) + batch["flags"] @ self.flags.value
+
+    def prob(self, batch):
+        return nnx.sigmoid(self.logit(batch))
+
+    def log_prob(self, batch):
+        return nnx.log_sigmoid(self.logit(batch))
+
+
+def batch_of(lists: ClickLists, rows=slice(None), flags: bool = True) -> dict[str, jax.Array]:
+    """What CLAX's models read."""
+    return {
+        "positions": jnp.asarray(lists.places[rows]),
+        "query_doc_ids": jnp.asarray(lists.pairs[rows]),
+        "clicks": jnp.asarray(lists.clicks[rows]),
+        "mask": jnp.asarray(lists.places[rows] > 0),
+        "flags": jnp.asarray(lists.flags[rows] * flags),
+    }
+
+
+def made(setting: Setting, lists: ClickLists, seed: int):
+    """An untrained model."""
+    rngs = nnx.Rngs(seed)
+    return MODELS[setting.model](
+        positions=lists.places.shape[1], attraction=Attraction(lists.n_pairs, rngs), rngs=rngs
+    )
+
+
+@nnx.jit
+def conditional(model, batch):
+    """Log probability of a click at each place given the clicks above, (n_lists, n_places)."""
+    return model.predict_conditional_clicks(batch)
+
+
+def log_probs(model, lists: ClickLists, flags: bool) -> np.ndarray:
+    """Log probability of each place of the topmost click, and of none, (n_lists, n_places + 1)."""
+    batch = batch_of(lists, flags=flags)
+    batch["clicks"] = jnp.zeros_like(batch["clicks"])
+    return first_click(np.asarray(conditional(model, batch), dtype=np.float64))
+
+
+def check(model, lists: ClickLists, flags: bool) -> None:
+    """Compare what a model says of some lists with the sum over all vectors of clicks."""
+    derived = log_probs(model, lists, flags)
+    n_places = lists.places.shape[1]
+    vectors = every_vector(n_places)
+    for row in np.flatnonzero((lists.places > 0).all(axis=1))[:3]:
+        batch = batch_of(lists, np.full(len(vectors), row), flags)
+        batch["clicks"] = jnp.asarray(vectors, jnp.float32)
+        of_vectors = np.asarray(conditional(model, batch), dtype=np.float64)
+        np.testing.assert_allclose(derived[row], enumerated(of_vectors, vectors), atol=1e-4)
+
+
+def nll_of(log_probs: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """NLL of each list, nats; place -1 is no click."""
+    return -np.take_along_axis(log_probs, places[:, None].astype(np.int64), axis=1)[:, 0]
+
+
+def fit(setting: Setting, train: ClickLists, validation: ClickLists, seed: int):
+    """The model of its best epoch by the validation NLL of the topmost click, and that NLL."""
+    model = made(setting, train, seed)
+    optimizer = nnx.ModelAndOptimizer(model, optax.adam(LR))
+    n, order = len(train.choices), np.random.default_rng(seed)
+
+    @nnx.jit
+    def step(model, optimizer, batch):
+        def loss(model):
+            # CLAX's loss, summed over a list's places
+            data = model.compute_loss(batch, aggregate=False).sum(axis=-1).mean()
+            numbers = model.attraction.pairs.embeddings.embedding.value
+            return data + setting.strength * (numbers**2).sum() / (2 * n)
+
+        optimizer.update(nnx.grad(loss)(model))
+
+    best, best_state, waited = np.inf, None, 0
+    for _ in range(EPOCHS):
+        rows = order.permutation(n)
+        for start in range(0, n - BATCH + 1, BATCH):
+            step(model, optimizer, batch_of(train, rows[start : start + BATCH], setting.flags))
+        nll = nll_of(log_probs(model, validation, setting.flags), validation.topmost).mean()
+        if nll < best - 1e-5:
+            best, waited = nll, 0
+            best_state = jax.tree.map(jnp.copy, nnx.state(model))
+        else:
+            waited += 1
+        if waited == PATIENCE:
+            break
+    nnx.update(model, best_state)
+    return model, float(best)
+
+
+def row_of(setting: Setting, models: list, part: ClickLists, split: str) -> dict:
+    """A row of the table: figures of each seed's model, averaged."""
+    probs = [log_probs(model, part, setting.flags) for model in models]
+    clicked = part.choices >= 0
+    precision = np.full(len(part.choices), np.nan)
+    # no two places tie: each has another examination
+    hits = [(p[:, :-1].argmax(axis=1) == part.choices)[clicked] for p in probs]
+    precision[clicked] = 100 * np.mean(hits, axis=0)
+    by_seed = {
+        name: np.array([nll_of(p, places) for p in probs])
+        for name, places in {"nll": part.choices, "nll_topmost": part.topmost}.items()
+    }
+    interval = bootstrap_mean(by_seed["nll"].mean(axis=0), part.users)
+    prec1 = bootstrap_mean(precision, part.users)
+    means = [100 * float(np.mean(one)) for one in hits]
+    return {
+        "model": f"CLAX {setting.model}",
+        "split": split,
+        "flags": setting.flags,
+        "strength": setting.strength,
+        "seeds": len(models),
+        "prec1": prec1.mean,
+        "prec1_sd": float(np.std(means, ddof=1)),
+        "prec1_ci": [prec1.low, prec1.high],
+        "nll": interval.mean,
+        "nll_sd": float(np.std(by_seed["nll"].mean(axis=1), ddof=1)),
+        "nll_ci": [interval.low, interval.high],
+        "nll_topmost": float(by_seed["nll_topmost"].mean()),
+        "n_events": len(part.choices),
+        "n_clicked": int(clicked.sum()),
+    }
+
+
+def main() -> None:
+    """Fit every setting on the training lists, print and write the chosen ones' rows."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--test", action="store_true", help="read the test lists too, once")
+    options.add_argument("--data-dir", default=None, help="folder of the registry's logs")
+    options.add_argument("--json", default="docs/tables/click-models.json")
+    chosen = options.parse_args()
+    log = load("clara2", data_dir=chosen.data_dir)
+    clicked = pl.read_parquet(resolve("clara2", chosen.data_dir).path)
+    lists = click_lists(log, clicked.select("session", "event", "clicked"))
+    train, validation = lists.of(0), lists.of(1)
+    tried, rows = [], []
+    for name, flags in itertools.product(MODELS, (False, True)):
+        found = []
+        for strength in STRENGTHS:
+            setting = Setting(name, strength, flags)
+            started = time.perf_counter()
+            model, nll = fit(setting, train, validation, 0)
+            check(model, validation, flags)
+            found.append((nll, setting, model, time.perf_counter() - started))
+            tried.append({**vars(setting), "nll": nll, "seconds": found[-1][3]})
+            print(f"{name} flags={flags} L2={strength:g}: {nll:.4f} ({found[-1][3]:.0f} s)")
+        _, setting, first, seconds = min(found, key=lambda one: one[0])
+        others = [fit(setting, train, validation, seed)[0] for seed in range(1, SEEDS)]
+        models = [first, *others]
+        for split, part in [("validation", validation), *([("test", lists.of(2))] * chosen.test)]:
+            row = row_of(setting, models, part, split)
+            rows.append(row | {"seconds": seconds, "settings_tried": len(STRENGTHS)})
+            print(
+                f"{row['model']} flags={flags} {split}: prec@1 {row['prec1']:.1f}, "
+                f"NLL {row['nll']:.4f}, of the topmost click {row['nll_topmost']:.4f}"
+            )
+    result = {
+        "machine": machine_facts(),
+        "dataset": "clara2",
+        "fingerprint": log.fingerprint,
+        "rows": rows,
+        "tried": tried,
+    }
+    Path(chosen.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
