@@ -20,10 +20,6 @@ class ConfigError(FastgaumError):
     """A configuration value is unknown, of the wrong type, or impossible."""
 
 
-class TooLargeError(ConfigError):
-    """What is asked for would take more memory than a machine has on a log of this size."""
-
-
 class DatasetError(FastgaumError):
     """A registry name, a download or a local copy is not what it should be."""
 

@@ -2,8 +2,7 @@
 
 A formula takes what has been counted of one candidate and returns its numbers, in the order of the
 names beside it. The loops below give it the counts of a log's candidates, or of the places of the
-slates that a world shows. `columns` says where each number is written, -1 for one that is not asked
-for.
+slates that a world shows. `columns` says where each number is written, -1 for one not asked for.
 
 To add a number: its name and its value here, its place in `COUNTED_NUMBERS` of
 fastgaum/features/numbers.py, and what it counts, if that is new, in candidate_counts.py."""
@@ -34,9 +33,12 @@ from .relations import (
     SHOWN_AFTER,
     TOGETHER,
     WON,
+    OwnSessions,
     PairTables,
     add_follows,
     add_rivals,
+    count_own,
+    no_pairs,
 )
 
 SESSION_NUMBERS = ("displayed_before", "chosen_before", "log_set_size", "event_number")
@@ -106,11 +108,11 @@ def numbers_of_training(displays: int, choices: int, expected: float, prior_rate
 
 @jit_part
 def numbers_of_relations(sums: Array, n_others: int, share: float) -> Any:
-    """RELATION_NUMBERS of a candidate; sums: what pairs say of it, as in `Relations`; n_others:
-    other candidates of its display set.
+    """RELATION_NUMBERS of a candidate; sums: what pairs say of it; n_others: how many candidates of
+    its display set it is compared with.
 
-    share: 1 for a display set. The sums over a pool times k - 1 over n_others are what a set of k,
-    drawn from the pool, has on average."""
+    share: 1 for a display set. The sums over a pool times those of a set of k over n_others are
+    what a set of k, drawn from the pool, has on average."""
     return (
         math.log1p(share * sums[TOGETHER]),
         sums[MET] / max(n_others, 1),
@@ -206,32 +208,35 @@ def context_numbers(
 @jit
 def relation_numbers(
     sessions: PackedSessions,
-    users: Array,
     tables: PairTables,
-    own: PairTables,
+    own: OwnSessions,
     window: int,
     columns: Array,
     out: Array,
 ) -> None:
-    """Write RELATION_NUMBERS of each candidate to out (n_candidates, ·), its own user's events left
-    out.
+    """Write RELATION_NUMBERS of each candidate to out (n_candidates, ·), without its own user's.
 
-    sessions: with training rows as items, -1 for an unknown one; users: group of each event's user
-    in the own tables, -1 for none, shape (n_events,); window: how many of the last choices count.
-    """
+    sessions: with training rows as items, -1 for an unknown one; window: how many of the last
+    choices count."""
     session_offsets, display_offsets, rows, choices = sessions
-    latest = np.empty(window, np.int32)
-    for session in range(len(session_offsets) - 1):
+    spare = no_pairs(tables.rivals.n_items, 3), no_pairs(tables.rivals.n_items, 2)
+    latest, pairs, user = np.empty(window, np.int32), spare, -1
+    for session in own.by_user:
+        if own.users[session] != user:
+            user = own.users[session]
+            pairs, spare = count_own(own, user, tables, window, spare)
         n_chosen = 0
         for event in range(session_offsets[session], session_offsets[session + 1]):
-            first, last, user = display_offsets[event], display_offsets[event + 1], users[event]
+            first, last = display_offsets[event], display_offsets[event + 1]
             shown, sums = rows[first:last], np.zeros((last - first, N_SUMS))
-            add_rivals(shown, tables.rivals, own.rivals, user, sums)
+            add_rivals(shown, tables, pairs[0], sums)
             for i in range(min(n_chosen, window)):
-                add_follows(shown, latest[i], tables.follows, own.follows, user, sums)
+                add_follows(shown, latest[i], tables.follows, pairs[1], sums)
             for place in range(last - first):
-                values = numbers_of_relations(sums[place], last - first - 1, 1.0)
-                _write(values, columns, out[first + place])
+                n_others = min(last - first - 1, tables.compared.most)
+                _write(
+                    numbers_of_relations(sums[place], n_others, 1.0), columns, out[first + place]
+                )
             if choices[event] >= 0:
                 latest[n_chosen % window] = shown[choices[event]]
                 n_chosen += 1
@@ -353,21 +358,20 @@ def slate_relations(
 ) -> None:
     """Write RELATION_NUMBERS of each displayed place. Nothing is left out: the users are new."""
     rows, set_size = slates
-    rivals, follows = tables
     k, latest, n_chosen = rows.shape[1], users.latest, users.n_chosen
+    most, none = tables.compared.most, no_pairs(tables.rivals.n_items, 3)
     sums = np.empty((k, N_SUMS))
     for user in range(first, last):
-        n_others = _set_size(rows[user]) - 1
-        share = (set_size - 1) / max(n_others, 1) if set_size > 0 else 1.0
+        n_others = min(_set_size(rows[user]) - 1, most)
+        share = min(set_size - 1, most) / max(n_others, 1) if set_size > 0 else 1.0
         shown, numbers = rows[user, :, 0], out[user]
         sums[:] = 0.0
-        add_rivals(shown, rivals, rivals, -1, sums)
+        add_rivals(shown, tables, none, sums)
         for i in range(min(n_chosen[user], latest.shape[1])):
-            add_follows(shown, latest[user, i], follows, follows, -1, sums)
+            add_follows(shown, latest[user, i], tables.follows, none, sums)
         for place in range(k):
             if shown[place] >= 0:
-                values = numbers_of_relations(sums[place], n_others, share)
-                _write(values, columns, numbers[place])
+                _write(numbers_of_relations(sums[place], n_others, share), columns, numbers[place])
 
 
 @jit

@@ -1,36 +1,77 @@
 """What pairs of items have been to each other in training displays: counting and looking up, by
-loops over ragged arrays."""
+loops over ragged arrays.
+
+Pairs are counted in an open hash table. Those of all training events are then sorted by left item.
+Those of a single user, which are left out of its own events, are counted anew for each user: a
+table of so few stays in the processor's cache."""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ._jit import Array, jit, jit_part
-from .candidate_counts import PackedSessions
+from .candidate_counts import PackedSessions, slot
 
 
 class PairCounts(NamedTuple):
-    """Counts of ordered pairs of items, in groups: by left item, or by user in an own table."""
+    """Training counts of ordered pairs of items, by left item."""
 
     n_items: int
+    limit: int
+    """ranks from this one on are in no pair"""
     starts: Array
-    """start of each group in keys, shape (n_groups + 1,)"""
+    """start of each left item in keys, shape (n_items + 1,)"""
     keys: Array
-    """left · n_items + right, ascending within each group, shape (n_pairs,)"""
+    """left · n_items + right, ascending, shape (n_pairs,)"""
     counts: Array
     """shape (n_pairs, 3) or (n_pairs, 2)"""
 
 
+class Compared(NamedTuple):
+    """Which candidates of a display set each of the others is compared with."""
+
+    most: int
+    """how many at most; of more, those of the lowest ranks"""
+    ranks: Array
+    """rank of each item by its training displays, 0 for the most, shape (n_items,)"""
+
+
 class PairTables(NamedTuple):
-    """Both tables of all training events, or of each user's own."""
+    """Both tables of all training events."""
 
     rivals: PairCounts
-    """(a, b) in one display set: displays together, choices of a, choices of b"""
+    """(a, b), b compared with a in a display set: displays together, choices of a, choices of b"""
     follows: PairCounts
     """(h, a), a displayed after the choice of h: displays, choices"""
+    compared: Compared
+
+
+class PairSlots(NamedTuple):
+    """Counts of pairs while they grow, by an open hash of (left, right)."""
+
+    n_items: int
+    keys: Array
+    """left · n_items + right, -1 for a free slot, int64, shape (n_slots,), a power of 2"""
+    counts: Array
+    """int32, shape (n_slots, 3) or (n_slots, 2)"""
+    used: Array
+    """how many slots are, int64, shape (1,)"""
+
+
+class OwnSessions(NamedTuple):
+    """Training sessions of the users whose events are counted for, which are left out."""
+
+    sessions: PackedSessions
+    """by user, with training rows as items"""
+    user_offsets: Array
+    """start of each user in the sessions, shape (n_users + 1,)"""
+    users: Array
+    """user of each session that is counted for, -1: nothing is left out"""
+    by_user: Array
+    """those sessions in the order of their users"""
 
 
 TOGETHER, MET, WON, LOST, ODDS, SHOWN_AFTER, CHOSEN_AFTER = range(7)
@@ -38,87 +79,214 @@ TOGETHER, MET, WON, LOST, ODDS, SHOWN_AFTER, CHOSEN_AFTER = range(7)
 N_SUMS = 7
 
 
-class PairRecords(NamedTuple):
-    """Pairs as they are met, not yet summed."""
+@jit_part
+def _add(slots: PairSlots, key: Any, first: int, second: int) -> None:
+    """Add a display to a pair, and its choices of one or of two kinds."""
+    at = slot(slots.keys, key)
+    if slots.keys[at] < 0:
+        # a slot stays free, or a search would not end: a crafted file has too few pairs
+        if slots.used[0] == len(slots.keys) - 1:
+            return
+        slots.keys[at] = key
+        slots.used[0] += 1
+    slots.counts[at, 0] += 1
+    slots.counts[at, 1] += first
+    if slots.counts.shape[1] > 2:
+        slots.counts[at, 2] += second
 
-    keys: Array
-    """left · n_items + right, int64, shape (n,)"""
-    values: Array
-    """shape (n, 3) or (n, 2)"""
-    events: Array
-    """event of each record, shape (n,)"""
+
+@jit_part
+def _has_room(slots: PairSlots, n: int) -> bool:
+    """Whether n pairs more leave a quarter of the slots free."""
+    return bool(4 * (slots.used[0] + n) <= 3 * len(slots.keys))
 
 
 @jit
-def rival_records(sessions: PackedSessions, n_items: int, records: PairRecords) -> None:
-    """Write a record for every ordered pair (a, b) of distinct candidates of a display set, Σ k (k
-    − 1) of them: 1, whether a was chosen, whether b was.
+def move_pairs(slots: PairSlots, ranks: Array, limit: int, to: PairSlots) -> None:
+    """Enter pairs whose ranks are both below `limit` into empty slots of another number."""
+    for i in range(len(slots.keys)):
+        key = slots.keys[i]
+        if key < 0:
+            continue
+        if limit < slots.n_items:
+            left, right = key // slots.n_items, key % slots.n_items
+            if ranks[left] >= limit or ranks[right] >= limit:
+                continue
+        at = slot(to.keys, key)
+        to.keys[at] = key
+        to.used[0] += 1
+        for k in range(slots.counts.shape[1]):
+            to.counts[at, k] = slots.counts[i, k]
 
-    sessions: with training rows as items."""
-    at = 0
+
+@jit_part
+def find_compared(rows: Array, compared: Compared, places: Array) -> int:
+    """Write to `places` those of a display set's candidates that others are compared with, and
+    return how many: all of up to most + 1, else the most + 1 of the lowest ranks, in order.
+
+    rows: training row of each candidate, (k,), one outside 0 … n_items − 1 is unknown. With one
+    more than `most`, each of them has `most` others too."""
+    if len(rows) <= compared.most + 1:
+        for place in range(len(rows)):
+            places[place] = place
+        return len(rows)
+    ranks, last, n = compared.ranks, -1, 0
+    while n <= compared.most:
+        lowest = len(ranks)
+        for place in range(len(rows)):
+            if 0 <= rows[place] < len(ranks) and last < ranks[rows[place]] < lowest:
+                lowest, places[n] = ranks[rows[place]], place
+        if lowest == len(ranks):
+            break
+        last, n = lowest, n + 1
+    return n
+
+
+@jit_part
+def _count_rivals(
+    rows: Array, chosen: int, limit: int, compared: Compared, places: Array, slots: PairSlots
+) -> None:
+    """Count a display set in which the place `chosen` was chosen; places: those found by
+    `find_compared`."""
+    ranks, n_items = compared.ranks, slots.n_items
+    for a in range(len(rows)):
+        left = compared.most if ranks[rows[a]] < limit else 0
+        for i in range(len(places)):
+            b = places[i]
+            if b == a or left == 0:
+                continue
+            left -= 1
+            if ranks[rows[b]] < limit:
+                key = np.int64(rows[a]) * n_items + rows[b]
+                _add(slots, key, a == chosen, b == chosen)
+
+
+@jit_part
+def _count_follows(
+    sessions: PackedSessions, start: int, event: int, limit: int, ranks: Array, slots: PairSlots
+) -> None:
+    """Count an event after the choices since the event `start` of its session."""
     _, display_offsets, items, choices = sessions
-    keys, values, events = records
-    for event in range(len(display_offsets) - 1):
-        first, last = display_offsets[event], display_offsets[event + 1]
-        chosen = first + choices[event] if choices[event] >= 0 else -1
-        for a in range(first, last):
-            for b in range(first, last):
-                if a != b:
-                    keys[at] = np.int64(items[a]) * n_items + items[b]
-                    values[at, 0] = 1
-                    values[at, 1] = a == chosen
-                    values[at, 2] = b == chosen
-                    events[at] = event
-                    at += 1
+    first, last = display_offsets[event], display_offsets[event + 1]
+    for before in range(start, event):
+        if choices[before] < 0:
+            continue
+        h = items[display_offsets[before] + choices[before]]
+        for a in range(first, last if ranks[h] < limit else first):
+            if ranks[items[a]] < limit:
+                key = np.int64(h) * slots.n_items + items[a]
+                _add(slots, key, a - first == choices[event], 0)
+
+
+@jit_part
+def _window_start(choices: Array, start: int, event: int, window: int) -> int:
+    """First event of a session, which starts at `start`, that is among those since the last
+    `window` choices before an event."""
+    taken = 0
+    while event > start and taken < window:
+        event -= 1
+        taken += choices[event] >= 0
+    return event
 
 
 @jit
-def follow_records(
-    sessions: PackedSessions, window: int, n_items: int, records: PairRecords, fill: bool
+def count_rivals(
+    sessions: PackedSessions, event: int, limit: int, compared: Compared, slots: PairSlots
 ) -> int:
-    """Write a record for every pair (h, a), h among the last `window` choices of the session, a
-    displayed after it: 1, whether a was chosen.
+    """Count, from an event on, every pair (a, b) of a candidate and one that it is compared with:
+    displays, choices of a, choices of b.
 
-    sessions: with training rows as items. Returns the number of records; with fill = False nothing
-    is written."""
-    at = 0
-    session_offsets, display_offsets, items, choices = sessions
-    keys, values, events = records
-    for session in range(len(session_offsets) - 1):
-        start = session_offsets[session]
-        for event in range(start, session_offsets[session + 1]):
-            first, last = display_offsets[event], display_offsets[event + 1]
-            taken = 0
-            before = event - 1
-            while before >= start and taken < window:
-                if choices[before] >= 0:
-                    taken += 1
-                    if fill:
-                        h = items[display_offsets[before] + choices[before]]
-                        for a in range(first, last):
-                            keys[at] = np.int64(h) * n_items + items[a]
-                            values[at, 0] = 1
-                            values[at, 1] = a - first == choices[event]
-                            events[at] = event
-                            at += 1
-                    else:
-                        at += last - first
-                before -= 1
-    return at
+    sessions: with training rows as items. Pairs with a rank of `limit` or more are left out.
+    Returns the event before which the slots may become too few, or the number of events."""
+    _, display_offsets, items, choices = sessions
+    while event < len(choices):
+        rows = items[display_offsets[event] : display_offsets[event + 1]]
+        places = np.empty(len(rows), np.int64)
+        n = find_compared(rows, compared, places)
+        if not _has_room(slots, len(rows) * n):
+            break
+        _count_rivals(rows, choices[event], limit, compared, places[:n], slots)
+        event += 1
+    return event
 
 
 @jit
-def sum_runs(sorted_keys: Array, order: Array, values: Array, unique: Array, sums: Array) -> int:
-    """Sum values (n, k) over runs of equal keys; returns the number of runs. sums (n, k) is zero on
-    entry."""
-    runs = 0
-    for i in range(len(sorted_keys)):
-        if i == 0 or sorted_keys[i] != sorted_keys[i - 1]:
-            unique[runs] = sorted_keys[i]
-            runs += 1
-        for k in range(values.shape[1]):
-            sums[runs - 1, k] += values[order[i], k]
-    return runs
+def count_follows(
+    sessions: PackedSessions,
+    event: int,
+    limit: int,
+    compared: Compared,
+    slots: PairSlots,
+    window: int,
+) -> int:
+    """Count, from an event on, every pair (h, a), h among the last `window` choices of the session,
+    a displayed after it: displays, choices of a. The rest is as in `count_rivals`."""
+    session_offsets, display_offsets, _, choices = sessions
+    session = 0
+    while event < len(choices):
+        while session_offsets[session + 1] <= event:
+            session += 1
+        start = _window_start(choices, session_offsets[session], event, window)
+        size = display_offsets[event + 1] - display_offsets[event]
+        if not _has_room(slots, size * min(window, event - start)):
+            break
+        _count_follows(sessions, start, event, limit, compared.ranks, slots)
+        event += 1
+    return event
+
+
+@jit_part
+def count_own(own: OwnSessions, user: int, tables: PairTables, window: int, spare: Any) -> Any:
+    """Count the pairs of one user, in both kinds of `spare` slots or in larger ones; return them,
+    and the next user's spare ones."""
+    session_offsets, display_offsets, items, choices = own.sessions
+    compared, limits = tables.compared, (tables.rivals.limit, tables.follows.limit)
+    first, last = own.user_offsets[user], own.user_offsets[user + 1]
+    n_rivals, n_follows = 0, 0
+    for session in range(first, last):
+        for event in range(session_offsets[session], session_offsets[session + 1]):
+            size = display_offsets[event + 1] - display_offsets[event]
+            n_rivals += size * min(size, compared.most + 1)
+            n_follows += size * min(window, event - session_offsets[session])
+    # a user's pairs are among those of all
+    rivals = _emptied(spare[0], min(n_rivals, len(tables.rivals.keys)))
+    follows = _emptied(spare[1], min(n_follows, len(tables.follows.keys)))
+    for session in range(first, last):
+        for event in range(session_offsets[session], session_offsets[session + 1]):
+            rows = items[display_offsets[event] : display_offsets[event + 1]]
+            places = np.empty(len(rows), np.int64)
+            n = find_compared(rows, compared, places)
+            _count_rivals(rows, choices[event], limits[0], compared, places[:n], rivals)
+            start = _window_start(choices, session_offsets[session], event, window)
+            _count_follows(own.sessions, start, event, limits[1], compared.ranks, follows)
+    return (rivals, follows), (_larger(rivals, spare[0]), _larger(follows, spare[1]))
+
+
+@jit_part
+def _larger(one: PairSlots, other: PairSlots) -> PairSlots:
+    return one if len(one.keys) > len(other.keys) else other
+
+
+@jit_part
+def no_pairs(n_items: int, width: int) -> PairSlots:
+    """A slot, and no pair."""
+    keys, counts = np.full(1, -1, np.int64), np.zeros((1, width), np.int32)
+    return PairSlots(n_items, keys, counts, np.zeros(1, np.int64))
+
+
+@jit_part
+def _emptied(slots: PairSlots, n: int) -> PairSlots:
+    """Slots for n pairs, all free: a part of the given ones if they are enough, else new ones."""
+    size = 16
+    while 3 * size < 4 * n:
+        size *= 2
+    keys, counts = slots.keys, slots.counts
+    if size > len(keys):
+        keys, counts = np.empty(size, np.int64), np.empty((size, counts.shape[1]), np.int32)
+    keys[:size] = -1
+    counts[:size] = 0
+    slots.used[0] = 0
+    return PairSlots(slots.n_items, keys[:size], counts[:size], slots.used)
 
 
 @jit_part
@@ -135,35 +303,41 @@ def find_key(keys: Array, key: int, low: int, high: int) -> int:
 
 
 @jit_part
-def add_rivals(rows: Array, rivals: PairCounts, own: PairCounts, user: int, sums: Array) -> None:
-    """Add what each candidate of a display set and its rivals there have been to each other,
-    without the events of the group `user` of the own table; −1: nothing is left out.
+def add_rivals(rows: Array, tables: PairTables, own: PairSlots, sums: Array) -> None:
+    """Add what each candidate of a display set and those that it is compared with have been to each
+    other, without what its own user's slots hold.
 
-    rows: training row of each candidate, (k,); one outside 0 … n_items − 1 is unknown. sums, (k,
-    N_SUMS): TOGETHER is displays together, MET how many rivals were met, WON and LOST choices of
-    the one and of the other, ODDS is Σ log((wins + ½) / (losses + ½)) over the rivals."""
-    n_items, starts, keys, counts = rivals
-    _, own_starts, own_keys, own_counts = own
+    rows: training row of each candidate, (k,); one outside 0 … n_items − 1 is unknown. sums,
+    (k, N_SUMS): TOGETHER is displays together, MET how many were met, WON and
+    LOST choices of the one and of the other, ODDS is Σ log((wins + ½) / (losses + ½)) over them."""
+    n_items, _, starts, keys, counts = tables.rivals
+    places = np.empty(len(rows), np.int64)
+    n = find_compared(rows, tables.compared, places)
     for place in range(len(rows)):
         a = rows[place]
         if a < 0 or a >= n_items:
             continue
         together, met, won, lost, odds = 0, 0, 0, 0, 0.0
-        for other in range(len(rows)):
+        left = tables.compared.most
+        for i in range(n):
+            other = places[i]
             b = rows[other]
-            if other == place or b < 0 or b >= n_items:
+            if other == place or left == 0:
+                continue
+            left -= 1
+            if b < 0 or b >= n_items:
                 continue
             key = np.int64(a) * n_items + b
             at = find_key(keys, key, starts[a], starts[a + 1])
             if at < 0:
                 continue
             shown, wins, losses = counts[at, 0], counts[at, 1], counts[at, 2]
-            if user >= 0:
-                at = find_key(own_keys, key, own_starts[user], own_starts[user + 1])
-                if at >= 0:
-                    shown -= own_counts[at, 0]
-                    wins -= own_counts[at, 1]
-                    losses -= own_counts[at, 2]
+            if own.used[0] > 0:
+                at = slot(own.keys, key)
+                if own.keys[at] >= 0:
+                    shown -= own.counts[at, 0]
+                    wins -= own.counts[at, 1]
+                    losses -= own.counts[at, 2]
             together += shown
             met += shown > 0
             won += wins
@@ -177,13 +351,10 @@ def add_rivals(rows: Array, rivals: PairCounts, own: PairCounts, user: int, sums
 
 
 @jit_part
-def add_follows(
-    rows: Array, h: int, follows: PairCounts, own: PairCounts, user: int, sums: Array
-) -> None:
+def add_follows(rows: Array, h: int, follows: PairCounts, own: PairSlots, sums: Array) -> None:
     """Add displays and choices of each candidate of a display set after a choice of the item h;
-    rows, own and user as in `add_rivals`."""
-    n_items, starts, keys, counts = follows
-    _, own_starts, own_keys, own_counts = own
+    rows and own as in `add_rivals`."""
+    n_items, _, starts, keys, counts = follows
     for place in range(len(rows) if 0 <= h < n_items else 0):
         a = rows[place]
         if a < 0 or a >= n_items:
@@ -193,10 +364,10 @@ def add_follows(
         if at < 0:
             continue
         shown, chosen = counts[at, 0], counts[at, 1]
-        if user >= 0:
-            at = find_key(own_keys, key, own_starts[user], own_starts[user + 1])
-            if at >= 0:
-                shown -= own_counts[at, 0]
-                chosen -= own_counts[at, 1]
+        if own.used[0] > 0:
+            at = slot(own.keys, key)
+            if own.keys[at] >= 0:
+                shown -= own.counts[at, 0]
+                chosen -= own.counts[at, 1]
         sums[place, SHOWN_AFTER] += shown
         sums[place, CHOSEN_AFTER] += chosen

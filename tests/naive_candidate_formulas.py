@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fastgaum.features.relations import WINDOW
-from fastgaum.kernels.relations import PairCounts
+from fastgaum.kernels.relations import PairCounts, PairTables
 
 
 @dataclass
@@ -51,26 +51,31 @@ def counted(
 def relations(
     user: NaiveUser,
     items: Sequence[int],
-    rivals: PairCounts,
-    follows: PairCounts,
+    tables: PairTables,
     set_size: int,
 ) -> np.ndarray:
     """The six numbers of pairs of each item, shape (len(items), 6)."""
-    rival, follow = _pairs(rivals), _pairs(follows)
-    share = (set_size - 1) / max(len(items) - 1, 1) if set_size else 1.0
+    rival, follow = _pairs(tables.rivals), _pairs(tables.follows)
+    most, ranks = tables.compared
+    n_others = min(len(items) - 1, most)
+    share = min(set_size - 1, most) / max(n_others, 1) if set_size else 1.0
     result = []
     for a in items:
-        met = [rival[a, b] for b in items if b != a and (a, b) in rival]
+        others = [b for b in items if b != a]
+        if len(others) > most:
+            known = [b for b in others if b < len(ranks)]
+            others = sorted(known, key=lambda b: ranks[b])[:most]
+        met = [rival[a, b] for b in others if (a, b) in rival]
         odds = sum(np.log((won + 0.5) / (lost + 0.5)) for _, won, lost in met)
         shown, taken = np.sum(
             [(0, 0)] + [follow[h, a] for h in user.chosen[-WINDOW:] if (h, a) in follow], axis=0
         )
         all_of = np.sum([(0, 0, 0), *met], axis=0) * share
-        known = sum(count > 0 for count, _, _ in met) / max(len(items) - 1, 1)
+        share_met = sum(count > 0 for count, _, _ in met) / max(n_others, 1)
         result.append(
             [
                 np.log1p(all_of[0]),
-                known,
+                share_met,
                 np.log((all_of[1] + 0.5) / (all_of[2] + 0.5)),
                 share * odds,
                 np.log1p(shown),

@@ -15,7 +15,6 @@ import pytest
 from fastgaum.baselines import floors
 from fastgaum.cli.app import main
 from fastgaum.errors import NumericsError
-from fastgaum.features import relations
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.reports.grid import RunFailure, RunFigures, grid_runs
 from fastgaum.reports.reproduce import run_grid
@@ -252,25 +251,8 @@ def test_a_failed_run_leaves_the_others_their_rows(
         1,
     )
     assert says in failed["reason"]
-    assert not failed["too_large"]
     assert "failed, so without a row: click-count (seed 1): " in out
     assert "click-count seed 1 failed: " in err
-
-
-def test_a_log_too_large_for_a_model_costs_its_row_alone(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(relations, "MOST_RECORDS", 1000)
-    argv = ["reproduce", "--datasets", "sample", "--models", "random,fastgaum", "--seeds", "1"]
-    assert main([*argv, "--jobs", "1", "--json", str(tmp_path / "t.json")]) == 0
-    out, err = capsys.readouterr()
-    result = json.loads((tmp_path / "t.json").read_text())
-    assert {cell["model"] for cell in result["cells"]} == {"random"}
-    (left_out,) = result["failed"]
-    assert (left_out["model"], left_out["too_large"]) == ("fastgaum", True)
-    assert "relations = false" in left_out["reason"]
-    assert "log too large, so without a row: fastgaum (seed 0): relations of " in out
-    assert "fastgaum seed 0 left out: relations of " in err
 
 
 def test_no_arguments_run_the_sample_when_no_data_is_at_hand(

@@ -110,7 +110,7 @@ def reproduce_command(
     for block in blocks:
         show_block(block)
         say("")
-    return 0 if all(run["too_large"] for run in result["failed"]) else 1
+    return 1 if result["failed"] else 0
 
 
 def _models(models: str | None) -> list[str]:

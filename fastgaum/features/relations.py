@@ -1,39 +1,50 @@
-"""What the training split says of pairs of items: beside these rivals, and after these choices."""
+"""What the training split says of pairs of items: beside these rivals, and after these choices.
+
+Tables and time are bounded on a log of any size. Which pairs are left out depends on displays
+alone, never on a choice: it would tell the event's own label."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum.errors import TooLargeError
 from fastgaum.kernels.candidate_counts import PackedSessions
 from fastgaum.kernels.candidate_formulas import relation_numbers
 from fastgaum.kernels.relations import (
+    Compared,
+    OwnSessions,
     PairCounts,
-    PairRecords,
+    PairSlots,
     PairTables,
-    follow_records,
-    rival_records,
-    sum_runs,
+    count_follows,
+    count_rivals,
+    move_pairs,
 )
 from fastgaum.logs.log import FloatArray, IntArray
 
 WINDOW = 20
 """how many of a session's last choices are looked back at, as many as the paper's position weights
 """
-MOST_RECORDS = 100_000_000
-"""pairs of training candidates beyond which the tables would take many gigabytes"""
+MOST_COMPARED = 1 << 26
+"""training candidates times the rivals that each is compared with: of a log with more, each is
+compared with the rivals displayed most in training"""
+MOST_RIVALS = 1 << 10
+"""rivals that a candidate of any log is compared with at most"""
+MOST_PAIRS = 1 << 24
+"""pairs of a table at most: of a log with more, those of the items displayed least are dropped"""
+FIRST_SLOTS = 1 << 10
 
 
 class UsersOwn(NamedTuple):
-    """The training sessions of the users of a part of the training log."""
+    """The training sessions of the users of a part of the training log, by user."""
 
     sessions: PackedSessions
     """with space rows as items"""
     users: IntArray
-    """user of each of their events, 0 to n − 1"""
+    """user of each of their events, 0 to n − 1, ascending"""
     part_users: IntArray
     """user of each event of the part, likewise"""
 
@@ -51,21 +62,24 @@ class Relations(PairTables):
     in."""
 
     @classmethod
-    def fit(cls, sessions: PackedSessions, n_items: int) -> Self:
-        """Count training sessions; they have space rows as items. Raises TooLargeError for a log
-        of too many pairs for tables of this kind."""
-        return cls(
-            _by_left_item(_rivals(sessions, n_items), n_items),
-            _by_left_item(_follows(sessions, n_items), n_items),
-        )
+    def fit(cls, parts: Iterable[PackedSessions], displays: npt.NDArray[np.integer]) -> Self:
+        """Count training sessions, part by part; they have space rows as items.
 
-    def plus(self, other: Relations) -> Relations:
-        """The relations of two parts of a log together. Raises TooLargeError as `fit`."""
-        return Relations(_sum(self.rivals, other.rivals), _sum(self.follows, other.follows))
+        displays: training displays of each item, by its row."""
+        most = min(max(MOST_COMPARED // max(int(displays.sum()), 1), 1), MOST_RIVALS)
+        compared = Compared(most, ranks_of(displays))
+        rivals, follows = _Counter(3, compared), _Counter(2, compared)
+        for part in parts:
+            rivals.add(part)
+            follows.add(part)
+        return cls(rivals.table(), follows.table(), compared)
 
     def check(self, n_items: int) -> None:
         """Raise ValueError unless loops may trust the tables: what a file holds is not known to be
         what was written."""
+        ranks, most = self.compared.ranks, self.compared.most
+        if not 1 <= most <= MOST_RIVALS or len(ranks) != n_items:
+            raise ValueError(f"candidates cannot be compared with {most} rivals each")
         for table, width in ((self.rivals, 3), (self.follows, 2)):
             ends_right = (
                 table.starts.shape == (n_items + 1,)
@@ -75,9 +89,21 @@ class Relations(PairTables):
             if (
                 not ends_right
                 or (np.diff(table.starts) < 0).any()
+                or not (0 <= table.keys.min(initial=0) <= table.keys.max(initial=0) < n_items**2)
                 or table.counts.shape != (len(table.keys), width)
             ):
                 raise ValueError("a table of item pairs does not fit its items")
+
+    def limited(self) -> Relations:
+        """The same with the limits of the pairs that are there: a file does not hold them."""
+        n, ranks = self.rivals.n_items, self.compared.ranks
+
+        def limit(table: PairCounts) -> int:
+            sides = (table.keys // n, table.keys % n) if n else ()
+            return 1 + max((int(ranks[rows].max(initial=-1)) for rows in sides), default=-1)
+
+        rivals, follows = (one._replace(limit=limit(one)) for one in (self.rivals, self.follows))
+        return Relations(rivals, follows, self.compared)
 
     def write_numbers(
         self,
@@ -94,77 +120,73 @@ class Relations(PairTables):
             columns: where each number stands in `numbers`, -1 for one that is not asked for.
             numbers: shape (n_candidates, ·).
         """
-        n_items = self.rivals.n_items
+        n_sessions = len(sessions.session_offsets) - 1
         if own is None:
-            users = np.full(len(sessions.choices), -1, dtype=np.int32)
-            tables = PairTables(
-                _summed(_room(0, 3), users[:0], 0, n_items),
-                _summed(_room(0, 2), users[:0], 0, n_items),
-            )
+            users = np.full(n_sessions, -1, np.int32)
+            own_sessions, offsets = sessions, np.zeros(1, np.int32)
         else:
-            users = own.part_users
-            n_users = 1 + int(max(own.users.max(initial=-1), users.max(initial=-1)))
-            rivals, follows = _rivals(own.sessions, n_items), _follows(own.sessions, n_items)
-            tables = PairTables(
-                _summed(rivals, own.users[rivals.events], n_users, n_items),
-                _summed(follows, own.users[follows.events], n_users, n_items),
-            )
-        relation_numbers(sessions, users, self, tables, WINDOW, columns, numbers)
+            users = own.part_users[sessions.session_offsets[:-1]]
+            of_sessions = own.users[own.sessions.session_offsets[:-1]]
+            n_users = 1 + max(of_sessions.max(initial=-1), users.max(initial=-1))
+            offsets = np.searchsorted(of_sessions, np.arange(n_users + 1)).astype(np.int32)
+            own_sessions = own.sessions
+        by_user = np.argsort(users, kind="stable").astype(np.int32)
+        left_out = OwnSessions(own_sessions, offsets, users, by_user)
+        relation_numbers(sessions, self, left_out, WINDOW, columns, numbers)
 
 
-def _rivals(sessions: PackedSessions, n_items: int) -> PairRecords:
-    size = np.diff(sessions.display_offsets).astype(np.int64)
-    records = _room(int((size * (size - 1)).sum()), 3)
-    rival_records(sessions, n_items, records)
-    return records
+def ranks_of(displays: npt.NDArray[np.integer]) -> IntArray:
+    """Rank of each item, 0 for the one of most displays; of equal ones the first row's is lower."""
+    ranks = np.empty(len(displays), np.int32)
+    ranks[np.argsort(-displays.astype(np.int64), kind="stable")] = np.arange(len(displays))
+    return ranks
 
 
-def _follows(sessions: PackedSessions, n_items: int) -> PairRecords:
-    n = follow_records(sessions, WINDOW, n_items, _room(0, 2), False)
-    records = _room(n, 2)
-    follow_records(sessions, WINDOW, n_items, records, True)
-    return records
+class _Counter:
+    """Counts the pairs of one table (rivals have three counts, follows two), in slots for at most
+    MOST_PAIRS."""
 
+    def __init__(self, width: int, compared: Compared) -> None:
+        self.width, self.compared, self.limit = width, compared, len(compared.ranks)
+        self.slots = self._empty(FIRST_SLOTS)
 
-def _room(n: int, width: int) -> PairRecords:
-    _require_room(n)
-    return PairRecords(np.empty(n, np.int64), np.empty((n, width), np.int32), np.empty(n, np.int32))
+    def add(self, sessions: PackedSessions) -> None:
+        """Count the pairs of sessions."""
+        event, n_events = 0, len(sessions.choices)
+        while True:
+            of_rest = (sessions, event, self.limit, self.compared, self.slots)
+            event = count_rivals(*of_rest) if self.width == 3 else count_follows(*of_rest, WINDOW)
+            if event == n_events:
+                return
+            if self.slots.used[0] > MOST_PAIRS:
+                self._drop()
+            else:
+                self._move(2 * len(self.slots.keys))
 
+    def table(self) -> PairCounts:
+        """The pairs, sorted."""
+        if self.slots.used[0] > MOST_PAIRS:
+            self._drop()
+        used = np.flatnonzero(self.slots.keys != -1)
+        used = used[np.argsort(self.slots.keys[used])]
+        keys, n = self.slots.keys[used], self.slots.n_items
+        starts = np.searchsorted(keys, np.arange(n + 1) * n).astype(np.int64)
+        return PairCounts(n, self.limit, starts, keys, self.slots.counts[used])
 
-def _require_room(n: int) -> None:
-    if n > MOST_RECORDS:
-        raise TooLargeError(
-            f"relations of {n:,} pairs of candidates are more than {MOST_RECORDS:,}: pass "
-            "relations = false, or the preset large"
-        )
+    def _drop(self) -> None:
+        """Drop pairs of the items displayed least, until half of MOST_PAIRS are left. What stays
+        was counted from the first event on, so that a user's own part can be taken from it."""
+        keys, ranks, n = self.slots.keys, self.compared.ranks, self.slots.n_items
+        keys = keys[keys != -1]
+        highest = np.maximum(ranks[keys // n], ranks[keys % n])
+        self.limit = int(np.partition(highest, MOST_PAIRS // 2)[MOST_PAIRS // 2])
+        self._move(len(self.slots.keys))
 
+    def _move(self, n_slots: int) -> None:
+        slots = self._empty(n_slots)
+        move_pairs(self.slots, self.compared.ranks, self.limit, slots)
+        self.slots = slots
 
-def _by_left_item(records: PairRecords, n_items: int) -> PairCounts:
-    return _summed(records, records.keys // n_items, n_items, n_items)
-
-
-def _summed(
-    records: PairRecords, groups: npt.NDArray[np.integer], n_groups: int, n_items: int
-) -> PairCounts:
-    """Sum records of equal group and key."""
-    keys, values, _ = records
-    order = np.lexsort((keys, groups))
-    # one number per (group, key): where a new one starts, a new pair does
-    fresh = np.ones(len(order), dtype=np.int64)
-    fresh[1:] = (np.diff(keys[order]) != 0) | (np.diff(groups[order]) != 0)
-    run = np.cumsum(fresh)
-    unique = np.empty(len(order), dtype=np.int64)
-    sums = np.zeros(values.shape, dtype=np.int32)
-    n = sum_runs(run, order, values, unique, sums)
-    first = order[np.flatnonzero(fresh)]
-    starts = np.searchsorted(groups[first], np.arange(n_groups + 1))
-    return PairCounts(n_items, starts.astype(np.int64), keys[first], sums[:n])
-
-
-def _sum(one: PairCounts, other: PairCounts) -> PairCounts:
-    """The sum of two tables whose groups are left items."""
-    keys = np.concatenate([one.keys, other.keys])
-    counts = np.concatenate([one.counts, other.counts])
-    table = _by_left_item(PairRecords(keys, counts, keys), one.n_items)
-    _require_room(len(table.keys))
-    return table
+    def _empty(self, n: int) -> PairSlots:
+        keys, counts = np.full(n, -1, np.int64), np.zeros((n, self.width), np.int32)
+        return PairSlots(len(self.compared.ranks), keys, counts, np.zeros(1, np.int64))

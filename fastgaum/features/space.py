@@ -12,7 +12,7 @@ values."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -32,6 +32,7 @@ from fastgaum.features.numbers import (
 )
 from fastgaum.features.relations import Relations
 from fastgaum.features.sessions import EncodedSessions, Sessions, chunks, select_sessions
+from fastgaum.kernels.candidate_counts import PackedSessions
 from fastgaum.kernels.crossed import CrossedCounts, Displayers
 from fastgaum.logs.context import ContextField, context_of, training_events
 from fastgaum.logs.log import TRAIN, FloatArray, IntArray, ItemCounts, SessionLog
@@ -149,7 +150,6 @@ class FeatureSpace:
 
         Raises:
             ConfigError: protocol `views` on a log without view counts.
-            TooLargeError: too many pairs for relations.
             LogFormatError: the log has no training session.
         """
         space = cls._counted(log, protocol, set_context, relations)
@@ -278,15 +278,13 @@ class FeatureSpace:
 
 def _relations(log: AnyLog, displays: npt.NDArray[np.int64]) -> Relations:
     space_rows = np.where(displays > 0, np.cumsum(displays > 0) - 1, -1).astype(np.int32)
-    n_items = int((displays > 0).sum())
-    fitted: Relations | None = None
-    for part in log.parts(ids=False):
-        picked = select_sessions(part, part.sessions_in("train"))
-        items = np.asarray(part.items)[picked.candidates]
-        of_part = Relations.fit(picked.packed(space_rows[items]), n_items)
-        fitted = of_part if fitted is None else fitted.plus(of_part)
-    assert fitted is not None
-    return fitted
+
+    def parts() -> Iterator[PackedSessions]:
+        for part in log.parts(ids=False):
+            picked = select_sessions(part, part.sessions_in("train"))
+            yield picked.packed(space_rows[np.asarray(part.items)[picked.candidates]])
+
+    return Relations.fit(parts(), displays[displays > 0])
 
 
 def _context_moments(log: AnyLog, names: Sequence[str]) -> tuple[FloatArray, FloatArray]:

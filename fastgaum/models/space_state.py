@@ -9,15 +9,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from fastgaum.checkpoint import State
 from fastgaum.features.crossed import check_crossed
 from fastgaum.features.numbers import made_numbers, numbers_of_context
-from fastgaum.features.relations import Relations
+from fastgaum.features.relations import Relations, ranks_of
 from fastgaum.features.space import CategoricalField, FeatureSpace
 from fastgaum.kernels.crossed import CrossedCounts
-from fastgaum.kernels.relations import PairCounts
+from fastgaum.kernels.relations import Compared, PairCounts
 from fastgaum.logs.log import ItemCounts
 
 NUMBERS = ("mean", "scale", "least", "most")
@@ -26,6 +27,7 @@ COUNTS = {
     field.name: getattr(ItemCounts.zeros(0), field.name).dtype
     for field in dataclasses.fields(ItemCounts)
 }
+PAIR_TABLES = ("rivals", "follows")
 PAIRS = {"starts": np.int64, "keys": np.int64, "counts": np.int32}
 CROSSED = {
     **{"events": np.int32, "starts": np.int64, "items": np.int32},
@@ -60,8 +62,11 @@ def space_state(space: FeatureSpace) -> State:
         "relations": None
         if space.relations is None
         else {
-            name: {part: getattr(table, part) for part in PAIRS}
-            for name, table in space.relations._asdict().items()
+            "most_rivals": space.relations.compared.most,
+            **{
+                name: {part: getattr(getattr(space.relations, name), part) for part in PAIRS}
+                for name in PAIR_TABLES
+            },
         },
         "crossed": [table._asdict() for table in space.crossed],
     }
@@ -87,7 +92,7 @@ def space_of(state: Any) -> FeatureSpace:
         **{name: state[name] for name in VALUES},
         **{name: _array(state, name, kind) for name, kind in ARRAYS.items()},
         item_counts=ItemCounts(**counts),
-        relations=_relations(state["relations"], n_items),
+        relations=_relations(state["relations"], counts["displays"], n_items),
         crossed=_crossed(state["crossed"], context, n_items),
         number_names=_names(state["number_names"]),
         field_names=_names(state["field_names"]),
@@ -205,16 +210,20 @@ def _names(values: object) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _relations(state: Any, n_items: int) -> Relations | None:
+def _relations(state: Any, displays: npt.NDArray[np.integer], n_items: int) -> Relations | None:
     if state is None:
         return None
+    most = state["most_rivals"]
+    if type(most) is not int:
+        raise ValueError("most_rivals is no whole number")
     tables = [
         [_array(state[name], part, kind, 1 + (part == "counts")) for part, kind in PAIRS.items()]
-        for name in Relations._fields
+        for name in PAIR_TABLES
     ]
-    relations = Relations(*(PairCounts(n_items, *table) for table in tables))
+    rivals, follows = (PairCounts(n_items, n_items, *table) for table in tables)
+    relations = Relations(rivals, follows, Compared(most, ranks_of(displays)))
     relations.check(n_items)
-    return relations
+    return relations.limited()
 
 
 def _crossed(

@@ -133,8 +133,7 @@ class UserModel(ChoiceModel):
 
         Raises:
             LogFormatError: a split is empty, or no click is required and none is in the log.
-            ConfigError: the networks do not fit memory; TooLargeError, one of its kind, for a log
-                of too many pairs for relations.
+            ConfigError: the networks do not fit memory.
             NumericsError: a loss is not finite; the model then holds the last good state.
         """
         # the engine's kernels take a second to import: a loaded model does without

@@ -25,7 +25,7 @@ import torch
 
 from fastgaum.baselines.registry import check_model, make_model, setting_names
 from fastgaum.config import Config
-from fastgaum.errors import ConfigError, FastgaumError, NumericsError, TooLargeError, did_you_mean
+from fastgaum.errors import ConfigError, FastgaumError, NumericsError, did_you_mean
 from fastgaum.logs.log import SessionLog, resplit
 from fastgaum.logs.shard_writer import save_log
 from fastgaum.logs.shards import load_log
@@ -163,11 +163,9 @@ class RunFailure:
     """Why a run gave nothing."""
 
     reason: str
-    too_large: bool = False
-    """whether the log is too large for the model: nothing went wrong"""
 
     def __str__(self) -> str:
-        return f"{'left out' if self.too_large else 'failed'}: {self.reason}"
+        return f"failed: {self.reason}"
 
 
 Outcome = RunFigures | RunFailure
@@ -183,9 +181,8 @@ def run_all(
     """Yield each run's outcome as it ends, with its place in `runs`; at most `jobs` runs at a time.
 
     `logs` are the logs with their own splits: each run splits its log anew if it says so. A run
-    that diverges, meets a log too large for it, or a bug of its model, is an outcome too: it must
-    not cost the others their figures. Closing the iterator, or a mistake in the input, ends all at
-    once.
+    that diverges, or meets a bug of its model, is an outcome too: it must not cost the others their
+    figures. Closing the iterator, or a mistake in the input, ends all at once.
 
     Raises:
         LogFormatError, ConfigError: from a run.
@@ -215,8 +212,6 @@ def run_one(run: GridRun, log: SessionLog, device: str) -> Outcome:
         return _figures(run, split_log(log, run.resplit), device)
     except NumericsError as error:
         return RunFailure(str(error))
-    except TooLargeError as error:
-        return RunFailure(str(error), too_large=True)
     except FastgaumError:
         raise
     except Exception as error:

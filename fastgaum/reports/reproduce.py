@@ -57,7 +57,7 @@ def run_grid(
     `logs` have their own splits. `oracles` holds {"1": prec@1, "2": prec@2, "nll": NLL} of logs
     whose true choice probabilities are known, pooled over the runs' splits. prec@k in percent, NLL
     in nats. At most `jobs` runs at a time; how many does not change a figure. A model one of whose
-    runs failed, or met a log too large for it, has no cell; `failed` says why.
+    runs failed has no cell; `failed` says why.
 
     Raises:
         LogFormatError, ConfigError: from a run.

@@ -231,8 +231,7 @@ def failures_of(result: Json, name: str) -> Iterator[str]:
         if run["dataset"] == name:
             split = "" if run["resplit"] is None else f"split {run['resplit']}, "
             which = f"{run['model']} ({split}seed {run['seed']})"
-            what = "log too large" if run.get("too_large") else "failed"
-            yield f"{what}, so without a row: {which}: {run['reason']}"
+            yield f"failed, so without a row: {which}: {run['reason']}"
 
 
 def _what_was_run(result: Json, facts: Json) -> str:

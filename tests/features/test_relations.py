@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.errors import CheckpointError, TooLargeError
+from fastgaum.errors import CheckpointError
 from fastgaum.features import relations
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_formulas import RELATION_NUMBERS
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.shard_writer import shard_log
+from fastgaum.logs.shards import AnyLog
 from fastgaum.models.user_model import UserModel
 from tests.builders import change_state, log_of, random_log
 
 
-def naive_numbers(log: SessionLog, window: int = relations.WINDOW) -> dict[str, np.ndarray]:
+def naive_numbers(
+    log: SessionLog, window: int = relations.WINDOW, most: int = 1000, limit: int = 1000
+) -> dict[str, np.ndarray]:
     """Every number of every candidate of the log, by dictionaries over all training sessions of
-    other users."""
+    other users.
+
+    A candidate has at most so many rivals, and pairs of items of the first `limit` ranks alone are
+    known."""
     events = [
         range(a, b) for a, b in zip(log.session_offsets[:-1], log.session_offsets[1:], strict=True)
     ]
@@ -40,38 +48,50 @@ def naive_numbers(log: SessionLog, window: int = relations.WINDOW) -> dict[str, 
         made = [chosen(before) for before in session if before < event]
         return [one for one in made if one is not None][-window:]
 
-    def counts(without: int) -> tuple[Counter, Counter, Counter, Counter]:
-        met, won, follows, taken = Counter(), Counter(), Counter(), Counter()
+    displays = Counter(
+        a for row, s in enumerate(events) if log.split[row] == 0 for e in s for a in shown(e)
+    )
+    ranked = sorted(displays, key=lambda item: (-displays[item], item))
+
+    def rivals_of(a: int, event: int) -> list[int]:
+        others = [b for b in shown(event) if b != a]
+        if len(others) <= most:
+            return others
+        return [b for b in ranked if b in others][:most]
+
+    def counts(without: int) -> tuple[Counter, Counter, Counter, Counter, Counter]:
+        met, won, lost, follows, taken = (Counter() for _ in range(5))
         for row, session in enumerate(events):
             if log.split[row] != 0 or log.users[row] == without:
                 continue
             for event in session:
                 for a in shown(event):
-                    for b in shown(event):
-                        met[a, b] += a != b
-                        won[a, b] += a != b and a == chosen(event)
+                    for b in rivals_of(a, event):
+                        if {a, b} <= kept:
+                            met[a, b] += 1
+                            won[a, b] += a == chosen(event)
+                            lost[a, b] += b == chosen(event)
                     for h in last_choices(session, event):
-                        follows[h, a] += 1
-                        taken[h, a] += a == chosen(event)
-        return met, won, follows, taken
+                        if {a, h} <= kept:
+                            follows[h, a] += 1
+                            taken[h, a] += a == chosen(event)
+        return met, won, lost, follows, taken
 
-    known = {
-        item for row, s in enumerate(events) if log.split[row] == 0 for e in s for item in shown(e)
-    }
+    known, kept = set(displays), set(ranked[:limit])
     columns: dict[str, list[float]] = {name: [] for name in RELATION_NUMBERS}
     for row, session in enumerate(events):
-        met, won, follows, taken = counts(int(log.users[row]))
+        met, won, lost, follows, taken = counts(int(log.users[row]))
         for event in session:
             for a in shown(event):
-                rivals = [b for b in shown(event) if b != a and a in known and b in known]
-                wins, losses = sum(won[a, b] for b in rivals), sum(won[b, a] for b in rivals)
+                rivals = [b for b in rivals_of(a, event) if a in known and b in known]
+                wins, losses = sum(won[a, b] for b in rivals), sum(lost[a, b] for b in rivals)
                 before = last_choices(session, event)
                 columns["rivals_met"].append(math.log1p(sum(met[a, b] for b in rivals)))
                 columns["rivals_known"].append(
-                    sum(met[a, b] > 0 for b in rivals) / max(len(shown(event)) - 1, 1)
+                    sum(met[a, b] > 0 for b in rivals) / max(min(len(shown(event)) - 1, most), 1)
                 )
                 columns["rivals_won"].append(math.log((wins + 0.5) / (losses + 0.5)))
-                odds = [math.log((won[a, b] + 0.5) / (won[b, a] + 0.5)) for b in rivals]
+                odds = [math.log((won[a, b] + 0.5) / (lost[a, b] + 0.5)) for b in rivals]
                 columns["rivals_odds"].append(sum(odds))
                 columns["follows_shown"].append(math.log1p(sum(follows[h, a] for h in before)))
                 columns["follows_chosen"].append(math.log1p(sum(taken[h, a] for h in before)))
@@ -127,10 +147,57 @@ def test_a_crafted_table_is_refused(tmp_path: Path) -> None:
         UserModel.load(path)
 
 
-def test_too_many_pairs_are_refused_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relations, "MOST_RECORDS", 10)
-    with pytest.raises(TooLargeError, match="relations = false"):
-        FeatureSpace.fit(random_log(3), "bags", relations=True)
+@settings(max_examples=12, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    n_items=st.integers(4, 9),
+    most=st.integers(1, 3),
+    pairs=st.sampled_from([4, 10, 1000]),
+    in_parts=st.booleans(),
+)
+def test_numbers_of_a_log_beyond_the_bounds_equal_a_slow_twin(
+    seed: int, n_items: int, most: int, pairs: int, in_parts: bool
+) -> None:
+    log = random_log(seed, n_sessions=16, n_items=n_items, shared_users=seed % 2 == 0)
+    n_train = int(np.diff(log.display_offsets[log.session_offsets])[log.sessions_in("train")].sum())
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.setattr(relations, "MOST_COMPARED", most * n_train)
+        patch.setattr(relations, "MOST_PAIRS", pairs)
+        patch.setattr(relations, "FIRST_SLOTS", 8)
+        whole: AnyLog = log
+        if in_parts:
+            whole = shard_log(log, Path(folder) / "log", 5)
+        space = FeatureSpace.fit(whole, "identity", set_context=False, relations=True)
+    found = space.relations
+    assert found is not None
+    assert found.compared.most == most
+    for table in (found.rivals, found.follows):
+        assert len(table.keys) <= pairs
+    one = min(found.rivals.limit, found.follows.limit)
+    assert (one < n_items) == (pairs < 1000)
+    raw = space.encode(log, log.sessions_in("all")).numbers * space.scale + space.mean
+    for limit, names in (
+        (found.rivals.limit, RELATION_NUMBERS[:4]),
+        (found.follows.limit, RELATION_NUMBERS[4:]),
+    ):
+        expected = naive_numbers(log, most=most, limit=limit)
+        for name in names:
+            column = RELATION_NUMBERS.index(name)
+            np.testing.assert_allclose(raw[:, column], expected[name], atol=1e-4, err_msg=name)
+
+
+def test_which_pairs_are_kept_does_not_depend_on_choices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relations, "MOST_PAIRS", 12)
+    log = random_log(3, n_sessions=40, n_items=9)
+    other = dataclasses.replace(log, choices=np.zeros_like(log.choices))
+    kept = []
+    for one in (log, other):
+        space = FeatureSpace.fit(one, "identity", set_context=False, relations=True)
+        assert space.relations is not None
+        kept.append(space.relations.rivals)
+    assert 0 < len(kept[0].keys) <= 12
+    np.testing.assert_array_equal(kept[0].keys, kept[1].keys)
+    assert (kept[0].counts != kept[1].counts).any()
 
 
 def test_another_log_s_users_are_not_left_out() -> None:

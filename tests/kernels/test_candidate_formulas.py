@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fastgaum.features.relations import WINDOW
 from fastgaum.kernels import candidate_counts as counting
 from fastgaum.kernels import candidate_formulas as kernels
-from fastgaum.kernels.relations import PairCounts, PairTables
+from fastgaum.kernels.relations import Compared, PairCounts, PairTables
 from tests import naive_candidate_formulas as naive
 
 N_ITEMS = 9
@@ -29,6 +29,7 @@ def pair_table(rng: np.random.Generator, width: int) -> PairCounts:
     )
     starts = np.searchsorted(keys, np.arange(N_ITEMS + 1) * N_ITEMS)
     return PairCounts(
+        N_ITEMS,
         N_ITEMS,
         starts.astype(np.int64),
         keys.astype(np.int64),
@@ -107,20 +108,20 @@ def test_counted_numbers(seed: int, k: int, steps: int, set_size: int) -> None:
     k=st.integers(1, 7),
     steps=st.integers(0, 25),
     set_size=st.integers(0, 8),
+    most=st.integers(1, 8),
 )
-def test_numbers_of_pairs(seed: int, k: int, steps: int, set_size: int) -> None:
+def test_numbers_of_pairs(seed: int, k: int, steps: int, set_size: int, most: int) -> None:
     rng = np.random.default_rng(seed)
     users, told = play(seed, 3, k, steps)
     rows = random_rows(rng, 3, k)
-    rivals, follows = pair_table(rng, 3), pair_table(rng, 2)
+    ranks = rng.permutation(N_ITEMS).astype(np.int32)
+    tables = PairTables(pair_table(rng, 3), pair_table(rng, 2), Compared(most, ranks))
     out = np.zeros((3, k, 7), np.float32)
     slates, columns = kernels.Slates(rows, set_size), np.arange(1, 7)
-    kernels.slate_relations(0, 3, slates, users, PairTables(rivals, follows), columns, out)
+    kernels.slate_relations(0, 3, slates, users, tables, columns, out)
     for user in range(3):
         shown = rows[user, :, 0] >= 0
-        expected = naive.relations(
-            told[user], rows[user, shown, 0].tolist(), rivals, follows, set_size
-        )
+        expected = naive.relations(told[user], rows[user, shown, 0].tolist(), tables, set_size)
         np.testing.assert_allclose(out[user, shown, 1:], expected, atol=1e-5)
 
 
