@@ -38,8 +38,8 @@ class Displayers(NamedTuple):
     """start of each item in `values`, int64, shape (n_items + 1,)"""
     values: Array
     """rows of values, ascending within an item, int32, shape (n_pairs,)"""
-    displays: Array
-    """int32, shape (n_pairs,)"""
+    pairs: Array
+    """where each pair stands in the table by value, int64, shape (n_pairs,)"""
 
 
 class CrossedEvents(NamedTuple):
@@ -73,7 +73,7 @@ class OwnEvents(NamedTuple):
 
 
 @jit_part
-def _count(own: OwnEvents, first: int, last: int, counts: Array) -> None:
+def add_displays(own: OwnEvents, first: int, last: int, counts: Array) -> None:
     """Add displays, choices and expected choices of the items of own events to counts, (n_items,
     3)."""
     for i in range(first, last):
@@ -90,8 +90,8 @@ def _count(own: OwnEvents, first: int, last: int, counts: Array) -> None:
 
 
 @jit_part
-def _forget(own: OwnEvents, first: int, last: int, counts: Array) -> None:
-    """Set to 0 what `_count` has counted."""
+def forget_displays(own: OwnEvents, first: int, last: int, counts: Array) -> None:
+    """Set to 0 what `add_displays` has counted."""
     for i in range(first, last):
         event = own.order[i]
         for candidate in range(
@@ -134,9 +134,9 @@ def crossed_numbers(
     first, last = 0, 0
     for event in own.turns:
         if own.first[event] != first or own.last[event] != last:
-            _forget(own, first, last, counts)
+            forget_displays(own, first, last, counts)
             first, last = own.first[event], own.last[event]
-            _count(own, first, last, counts)
+            add_displays(own, first, last, counts)
         value, latest, at, end = events.values[event], -1, 0, 0
         for candidate in range(events.display_offsets[event], events.display_offsets[event + 1]):
             item = events.items[candidate]
@@ -169,10 +169,9 @@ def lead_numbers(
     columns: Array,
     out: Array,
 ) -> None:
-    """Write numbers of each candidate a as a value of the table's field to the three `columns` of
-    out (n_candidates, ·): whether the event's item was displayed there, log(1 + events of that
-    value), and log(1 + items b displayed there under which, as values, the event's item was
-    displayed). The last is not counted where its column is -1.
+    """Write, of each candidate as a value of the table's field, whether the event's item was
+    displayed there, and log(1 + events of that value), to the two `columns` of out (n_candidates,
+    ·).
 
     events: their values are the items of another field, (n_events,); own.order: by user and value
     of the table's field; own_starts: start of each user in it, (n_users + 1,)."""
@@ -180,7 +179,6 @@ def lead_numbers(
     leads = np.zeros(n_values, np.uint8)
     room = n_values if len(own.order) > 0 else 0
     counts, starts = np.zeros(room, np.int32), np.zeros(room, np.int32)
-    shown = np.zeros((len(displayers.starts) - 1 if room > 0 else 0, 3), np.float32)
     user, target = -1, -1
     for event in own.turns:
         if events.users[event] != user or events.values[event] != target:
@@ -203,21 +201,16 @@ def lead_numbers(
             target = events.values[event]
             _mark(displayers, target, 1, leads)
             if room > 0 and user >= 0 and target >= 0:
-                _leave_out(displayers, target, own, counts, starts, leads)
+                _leave_out(table, displayers, target, own, counts, starts, leads)
         for candidate in range(events.display_offsets[event], events.display_offsets[event + 1]):
             item = events.items[candidate]
-            lead, n, paths = 0.0, 0.0, 0.0
+            lead, n = 0.0, 0.0
             if 0 <= item < n_values:
                 lead, n = float(leads[item]), float(table.events[item])
-                mine = counts[item] if room > 0 and user >= 0 else 0
-                n -= mine
-                if columns[2] >= 0 and target >= 0:
-                    first = starts[item] if mine > 0 else 0
-                    paths = _paths(table, item, leads, own, first, mine, shown)
+                if room > 0 and user >= 0:
+                    n -= counts[item]
             out[candidate, columns[0]] = lead
             out[candidate, columns[1]] = log1p_count(n)
-            if columns[2] >= 0:
-                out[candidate, columns[2]] = log1p_count(paths)
 
 
 @jit_part
@@ -230,7 +223,13 @@ def _mark(displayers: Displayers, item: int, mark: int, leads: Array) -> None:
 
 @jit_part
 def _leave_out(
-    displayers: Displayers, item: int, own: OwnEvents, counts: Array, starts: Array, leads: Array
+    table: CrossedCounts,
+    displayers: Displayers,
+    item: int,
+    own: OwnEvents,
+    counts: Array,
+    starts: Array,
+    leads: Array,
 ) -> None:
     """Take the mark from values under which the user alone saw the item."""
     for i in range(displayers.starts[item], displayers.starts[item + 1]):
@@ -243,27 +242,5 @@ def _leave_out(
                     own.events.display_offsets[event], own.events.display_offsets[event + 1]
                 ):
                     seen += own.events.items[candidate] == item
-            if seen >= displayers.displays[i]:
+            if seen >= table.displays[displayers.pairs[i]]:
                 leads[value] = 0
-
-
-@jit_part
-def _paths(
-    table: CrossedCounts,
-    value: int,
-    leads: Array,
-    own: OwnEvents,
-    first: int,
-    mine: int,
-    shown: Array,
-) -> float:
-    """How many items displayed under a value are marked; `mine`: events of the value that the user
-    has, from `first` in own.order."""
-    _count(own, first, first + mine, shown)
-    n = 0
-    for i in range(table.starts[value], table.starts[value + 1]):
-        item = table.items[i]
-        if item < len(leads) and not (mine > 0 and shown[item, 0] >= table.displays[i]):
-            n += leads[item]
-    _forget(own, first, first + mine, shown)
-    return float(n)

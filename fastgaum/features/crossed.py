@@ -3,8 +3,11 @@
 For each context field of categories a candidate has two numbers, `odds_given_` and
 `displays_given_` the field. Where two fields hold items, a candidate is also looked at as a value
 of the one: whether the other's item was displayed there (`leads_`), and how often it was such a
-value (`known_as_`). Everything that the event's own user said is left out, or the label comes back
-in."""
+value (`known_as_`). Where the values of the one fix the display, as a page fixes its links, the
+displays are a graph. A walk on it says how near the candidate is to the other's item: the log
+probability to be there after two and after three steps (`walk2_`, `walk3_`), whether it can be
+after two (`within2_`), and whether the item displays the candidate (`back_`). Everything that the
+event's own user said is left out, or the label comes back in."""
 
 from __future__ import annotations
 
@@ -23,10 +26,15 @@ from fastgaum.kernels.crossed import (
     crossed_numbers,
     lead_numbers,
 )
+from fastgaum.kernels.walks import AlonePairs, find_alone, walk_numbers
 from fastgaum.logs.fold import stable_order
 from fastgaum.logs.log import FloatArray, IntArray
 
 ODDS, DISPLAYS, LEADS, KNOWN = "odds_given_", "displays_given_", "leads_", "known_as_"
+WALKS = ("walk2_", "walk3_", "within2_", "back_")
+"""numbers of two fields of items, the first of which fixes the display"""
+MOST_STEPS = 1e6
+"""additions that a walk to an event's item may take in the mean"""
 MOST_PAIRS = 1 << 25
 """pairs of a field that are kept at most; of a log with more, those displayed seldom are dropped.
 Which are kept never depends on a choice: it would tell the event's own label"""
@@ -39,13 +47,16 @@ class CrossedField(NamedTuple):
     n_values: int
     holds_items: bool
     """whether its values are the items' rows"""
+    fixes_display: bool
+    """whether nearly the same items are displayed in all events of a value"""
 
 
 def crossed_names(fields: Sequence[CrossedField]) -> tuple[str, ...]:
     """Names of the numbers, in order."""
     names = [prefix + field.name for field in fields for prefix in (ODDS, DISPLAYS)]
     for one, other in _pairs(fields):
-        names += [f"{LEADS}{one.name}_{other.name}", f"{KNOWN}{one.name}_{other.name}"]
+        prefixes = (LEADS, KNOWN, *(WALKS if one.fixes_display else ()))
+        names += [f"{prefix}{one.name}_{other.name}" for prefix in prefixes]
     return tuple(names)
 
 
@@ -129,7 +140,28 @@ def displayers(table: CrossedCounts, n_items: int) -> Displayers:
     order = stable_order(table.items.astype(np.int64))
     values = np.repeat(np.arange(len(table.events), dtype=np.int32), np.diff(table.starts))
     starts = np.searchsorted(table.items[order], np.arange(n_items + 1))
-    return Displayers(starts.astype(np.int64), values[order], table.displays[order])
+    return Displayers(starts.astype(np.int64), values[order], order)
+
+
+def fixes_display(table: CrossedCounts, by_item: Displayers) -> bool:
+    """Whether nearly the same items are displayed in all events of a value (a page and its links),
+    so that an item's own displays say where it leads, and walks over them take moderate time.
+
+    "Nearly": over the values of two events and more, at most twice as many distinct items as one
+    display has."""
+    known, sizes = table.events >= 2, np.diff(table.starts)
+    shown = np.add.reduceat(np.append(table.displays, 0), table.starts[:-1]) * (sizes > 0)
+    per_event = shown[known] / table.events[known]
+    displayers_of = np.diff(by_item.starts)
+    values = np.minimum(by_item.values, len(displayers_of) - 1)
+    items = np.repeat(np.arange(len(displayers_of)), displayers_of)
+    steps = np.bincount(items, displayers_of[values], len(displayers_of))
+    displays = np.bincount(table.items, table.displays, len(displayers_of))
+    return bool(
+        known.any()
+        and sizes[known].sum() <= 2 * per_event.sum()
+        and (steps * displays).sum() <= MOST_STEPS * displays.sum()
+    )
 
 
 def write_crossed(
@@ -165,8 +197,32 @@ def write_crossed(
         mine = left_out[i]._replace(turns=left_out[j].turns)
         users = mine.events.users[mine.order]
         starts = np.searchsorted(users, np.arange(events[j].users.max(initial=-1) + 2))
-        lead_numbers(events[j], *tables[i], mine, starts, np.r_[columns[at : at + 2], -1], numbers)
+        lead_numbers(events[j], *tables[i], mine, starts, columns[at : at + 2], numbers)
         at += 2
+        if one.fixes_display:
+            alone = alone_pairs(tables[i][0], mine, len(starts) - 1, len(tables[i][1].starts) - 1)
+            part, turns = without_own(events[j], alone)
+            walk_numbers(part, *tables[i], alone, turns, columns[at : at + 4], numbers)
+            at += 4
+
+
+def alone_pairs(table: CrossedCounts, own: OwnEvents, n_users: int, n_items: int) -> AlonePairs:
+    """The pairs that each of the users alone was shown."""
+    n = len(own.events.items)
+    alone = AlonePairs(np.zeros(n_users + 1, np.int64), np.empty(n, np.int64))
+    if n:
+        find_alone(table, own, n_items, alone)
+    return alone._replace(pairs=alone.pairs[: alone.starts[-1]])
+
+
+def without_own(
+    events: CrossedEvents, alone: AlonePairs
+) -> tuple[CrossedEvents, npt.NDArray[np.int64]]:
+    """Events whose users have pairs of their own or are -1, and the events by user and value."""
+    has = np.append(np.diff(alone.starts) > 0, False)
+    users = np.where(has[events.users], events.users, -1).astype(np.int32)
+    keys = (users + 1).astype(np.int64) * (int(events.values.max(initial=0)) + 2)
+    return events._replace(users=users), stable_order(keys + events.values + 1)
 
 
 def own_events(part: CrossedEvents, own: CrossedEvents, n_values: int) -> OwnEvents:

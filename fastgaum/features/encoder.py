@@ -298,7 +298,7 @@ class Encoder:
 
     def _write_crossed(self, part: Selection, left_out: LeftOut, numbers: FloatArray) -> None:
         """What training says of each candidate under its event's context."""
-        fields, space = crossed_fields(self.space.context), self.space
+        fields, space = self.space.crossed_fields, self.space
         events = self._crossed_events(part, left_out.part_users)
         own = self._crossed_events(left_out.sessions, left_out.users)
         columns = number_columns(crossed_names(fields), space.number_names)

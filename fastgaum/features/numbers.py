@@ -8,28 +8,40 @@ tests/worlds/test_context.py, hold both to the same numbers."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum.features.crossed import CrossedField, crossed_names
+from fastgaum.errors import LogFormatError
+from fastgaum.features.crossed import CrossedField, fixes_display
 from fastgaum.kernels.candidate_counts import TrainingTotals
 from fastgaum.kernels.candidate_formulas import (
     RELATION_NUMBERS,
     TRAINING_NUMBERS,
     training_numbers,
 )
+from fastgaum.kernels.crossed import CrossedCounts, Displayers
 from fastgaum.logs.log import FloatArray, IntArray, ItemCounts
 
 if TYPE_CHECKING:
     from fastgaum.features.space import CategoricalField
+    from fastgaum.logs.shards import AnyLog
 
 
-def crossed_fields(context: Sequence[CategoricalField]) -> list[CrossedField]:
-    """The context fields that are crossed with items."""
+def crossed_fields(
+    context: Sequence[CategoricalField], tables: Sequence[tuple[CrossedCounts, Displayers]] = ()
+) -> list[CrossedField]:
+    """The context fields that are crossed with items; tables: what training says of each."""
     return [
-        CrossedField(one.name, len(one.values), one.source == "context_item") for one in context
+        CrossedField(
+            one.name,
+            len(one.values),
+            one.source == "context_item",
+            one.source == "context_item" and counts is not None and fixes_display(*counts),
+        )
+        for one, counts in zip_longest(context, tables)
     ]
 
 
@@ -44,12 +56,6 @@ LOG_VIEWS = "log_views"
 SAME_AS = "same_as_"
 """a number of this name and a context field's: whether the candidate is the item that the field
 holds"""
-
-
-def numbers_of_context(context: Sequence[CategoricalField]) -> tuple[str, ...]:
-    """Names of the numbers that a candidate has because of its event's context."""
-    same = (SAME_AS + part.name for part in context if part.source == "context_item")
-    return (*same, *crossed_names(crossed_fields(context)))
 
 
 def made_numbers(protocol: str, relations: bool) -> tuple[str, ...]:
@@ -101,3 +107,31 @@ def log_views(views: npt.NDArray[np.number]) -> npt.NDArray[np.floating]:
     """The number that protocol `views` makes of view counts (each at least 1), shape (n,)."""
     numbers: npt.NDArray[np.floating] = np.log(views)
     return numbers
+
+
+def names_of_numbers(
+    log: AnyLog, of_events: Sequence[str], protocol: str, relations: bool
+) -> tuple[str, ...]:
+    """Names of all numbers of a log's candidates; of_events: those of the context.
+
+    Raises:
+        LogFormatError: a field has the name of such a number, or two numbers have one name.
+    """
+    names = made_numbers(protocol, relations)
+    declared = [*log.item_fields, *log.candidate_fields]
+    clash = sorted(
+        name
+        for name in (*declared, *log.event_fields)
+        if name in (*names, *of_events, "item", "position") or name.startswith(SAME_AS)
+    )
+    if clash:
+        raise LogFormatError(
+            f"field name '{clash[0]}' is one of the built-in fields: rename the column"
+        )
+    if len(set(of_events)) < len(of_events):
+        raise LogFormatError(
+            f"the context fields {', '.join(sorted(log.event_fields))} would make two numbers "
+            "of one name: rename one of them"
+        )
+    of_log = sorted(name for name in declared if name not in log.categories)
+    return (*names, *(of_events if protocol != "identity" else ()), *of_log)

@@ -15,6 +15,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +23,12 @@ import polars as pl
 
 from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
 from fastgaum.features.context import Moments
-from fastgaum.features.crossed import displayers
+from fastgaum.features.crossed import CrossedField, crossed_names, displayers
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.numbers import (
     SAME_AS,
-    made_numbers,
-    numbers_of_context,
+    crossed_fields,
+    names_of_numbers,
     varying_columns,
 )
 from fastgaum.features.relations import Relations
@@ -104,6 +105,19 @@ class FeatureSpace:
         """The crossed counts by value, and by item."""
         n_items = len(self.item_counts.displays)
         return tuple((table, displayers(table, n_items)) for table in self.crossed)
+
+    @cached_property
+    def crossed_fields(self) -> list[CrossedField]:
+        """The context fields that are crossed with items."""
+        return crossed_fields(self.context, self.crossed_tables)
+
+    @property
+    def numbers_of_context(self) -> tuple[str, ...]:
+        """Names of the numbers that a candidate has because of its event's context."""
+        return (
+            *(SAME_AS + name for name in self.fields_of_items),
+            *crossed_names(self.crossed_fields),
+        )
 
     @property
     def fields_of_items(self) -> tuple[str, ...]:
@@ -196,7 +210,7 @@ class FeatureSpace:
             protocol=protocol,
             set_context=set_context,
             categorical=categorical,
-            number_names=_number_names(log, context, protocol, relations),
+            number_names=(),
             mean=np.zeros(0, np.float32),
             scale=np.zeros(0, np.float32),
             least=np.zeros(0, np.float32),
@@ -217,11 +231,18 @@ class FeatureSpace:
         )
         if protocol != "identity":
             space = dataclasses.replace(space, crossed=space.encoder(log).crossed())
-        return space
+        names = names_of_numbers(log, space.numbers_of_context, protocol, relations)
+        return space._with(number_names=names)
+
+    def _with(self, **changes: Any) -> FeatureSpace:
+        """The space with other fields than the crossed counts."""
+        other = dataclasses.replace(self, **changes)
+        for name in ("crossed_tables", "crossed_fields"):
+            other.__dict__[name] = getattr(self, name)
+        return other
 
     def _standardised(self, moments: Moments) -> FeatureSpace:
-        return dataclasses.replace(
-            self,
+        return self._with(
             mean=moments.mean.astype(np.float32),
             scale=moments.scale(),
             least=moments.least,
@@ -360,26 +381,3 @@ def _shown_codes(log: AnyLog) -> tuple[dict[str, npt.NDArray[np.integer]], int]:
             for name in names:
                 seen[name][part.candidate_fields[name][picked.candidates]] = True
     return {name: np.flatnonzero(flags[:-1]) for name, flags in seen.items()}, longest
-
-
-def _number_names(
-    log: AnyLog, context: Sequence[CategoricalField], protocol: str, relations: bool
-) -> tuple[str, ...]:
-    names, of_events = made_numbers(protocol, relations), numbers_of_context(context)
-    declared = [*log.item_fields, *log.candidate_fields]
-    clash = sorted(
-        name
-        for name in (*declared, *log.event_fields)
-        if name in (*names, *of_events, "item", "position") or name.startswith(SAME_AS)
-    )
-    if clash:
-        raise LogFormatError(
-            f"field name '{clash[0]}' is one of the built-in fields: rename the column"
-        )
-    if len(set(of_events)) < len(of_events):
-        raise LogFormatError(
-            f"the context fields {', '.join(part.name for part in context)} would make two numbers "
-            "of one name: rename one of them"
-        )
-    of_log = sorted(name for name in declared if name not in log.categories)
-    return (*names, *(of_events if protocol != "identity" else ()), *of_log)

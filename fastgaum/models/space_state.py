@@ -14,7 +14,7 @@ import polars as pl
 
 from fastgaum.checkpoint import State
 from fastgaum.features.crossed import check_crossed
-from fastgaum.features.numbers import made_numbers, numbers_of_context
+from fastgaum.features.numbers import made_numbers
 from fastgaum.features.relations import Relations, ranks_of
 from fastgaum.features.space import CategoricalField, FeatureSpace
 from fastgaum.kernels.crossed import CrossedCounts
@@ -183,17 +183,17 @@ def _check_numbers(space: FeatureSpace) -> None:
     if len(set(of_context)) < len(of_context):
         raise ValueError("a context field is given twice")
     made = made_numbers(space.protocol, space.relations is not None)
-    of_events = numbers_of_context(space.context)
+    of_events = space.numbers_of_context
+    wanted = () if space.protocol == "identity" else of_events
+    if wanted and len(space.crossed) != len(space.context):
+        raise ValueError("the numbers of the context are not those of its fields")
     known = {*made, *made_numbers("bags", False), *of_events, *space.field_names}
     for name in space.number_names:
         if name not in known or space.number_names.count(name) > 1:
             raise ValueError(
                 f"'{name[:40]}' is not a number that this version makes, or it is given twice"
             )
-    wanted = () if space.protocol == "identity" else of_events
-    if not set(wanted) <= set(space.number_names) or (
-        wanted and len(space.crossed) != len(space.context)
-    ):
+    if not set(wanted) <= set(space.number_names):
         raise ValueError("the numbers of the context are not those of its fields")
 
 

@@ -26,11 +26,9 @@ from fastgaum.features.encoder import N_RESERVED
 from fastgaum.features.numbers import (
     LOG_VIEWS,
     SAME_AS,
-    crossed_fields,
     item_numbers,
     log_views,
     number_columns,
-    numbers_of_context,
     totals_of,
     varying_columns,
 )
@@ -101,7 +99,7 @@ class Catalogue:
                 "that has them (log=…)"
             )
         names, item_ids = space.number_names, space.categorical[0].values
-        of_events = (*SESSION_NUMBERS, *numbers_of_context(space.context))
+        of_events = (*SESSION_NUMBERS, *space.numbers_of_context)
         n_trained = len(item_ids)
         if further is not None:
             item_ids = pl.concat([item_ids, further.cast(pl.String).alias(item_ids.name)])
@@ -283,7 +281,7 @@ class SessionCounts:
         self.context_items: IntArray = np.full((n, len(fields)), -1, np.int32)
         self.context_values: IntArray = np.full((n, len(self.space.context)), -1, np.int32)
         names, self.n_trained = self.space.number_names, catalogue.n_trained
-        self.crossed_fields = crossed_fields(self.space.context) if self.space.crossed else []
+        self.crossed_fields = self.space.crossed_fields if self.space.crossed else []
         self.crossed_columns = number_columns(crossed_names(self.crossed_fields), names)
         session_columns = number_columns(SESSION_NUMBERS, names)
         self.items = kernels.ItemNumbers(

@@ -14,8 +14,10 @@ from fastgaum.features.crossed import add_crossed, count_crossed
 from fastgaum.features.sessions import select_sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.crossed import CrossedEvents
+from fastgaum.kernels.walks import FLOOR
 from fastgaum.logs.log import SessionLog
 from tests.builders import random_log
+from tests.logs.test_context import navigation
 
 
 def log_with_context(seed: int) -> SessionLog:
@@ -89,6 +91,40 @@ def test_numbers_are_those_of_counting_pair_by_pair(seed: int) -> None:
                 assert row[at[f"leads_{one}_{other}"]] == (shown > 0)
                 known = math.log1p(met)
                 assert row[at[f"known_as_{one}_{other}"]] == pytest.approx(known, abs=1e-5)
+
+
+def test_walks_are_those_on_the_pages_that_other_users_saw() -> None:
+    log = navigation(60, n_items=25, fixed=True)
+    space = FeatureSpace.fit(log, "bags", set_context=False)
+    assert [part.name for part in space.crossed_fields if part.fixes_display] == ["page"]
+    numbers = space.encoder(log).numbers(
+        select_sessions(log, np.arange(log.n_sessions, dtype=np.int32))
+    )
+    at = {name: column for column, name in enumerate(space.number_names)}
+    own_pages = 0
+    for event in range(0, log.n_events, 3):
+        steps = np.zeros((25, 25))
+        for page in range(25):
+            for item in range(25):
+                steps[page, item] = naive(log, "page", event, page, item)[0] > 0
+        own_pages += not steps[log.event_fields["page"][event]].any()
+        steps /= np.maximum(steps.sum(1, keepdims=True), 1)
+        two = steps @ steps
+        goal = int(log.event_fields["target"][event])
+        for candidate in range(log.display_offsets[event], log.display_offsets[event + 1]):
+            item, row = int(log.items[candidate]), numbers[candidate]
+            for name, walk in (("walk2", two), ("walk3", two @ steps)):
+                wanted = math.log(walk[item, goal] + FLOOR)
+                assert row[at[f"{name}_page_target"]] == pytest.approx(wanted, abs=1e-4)
+            assert row[at["within2_page_target"]] == (two[item, goal] > 0)
+            assert row[at["back_page_target"]] == (steps[goal, item] > 0)
+    # the case that a leak would show in: pages that the event's user alone has seen
+    assert own_pages > 0
+
+
+def test_displays_that_vary_are_no_graph() -> None:
+    space = FeatureSpace.fit(navigation(seed=1), "bags", set_context=False)
+    assert not any(part.fixes_display for part in space.crossed_fields)
 
 
 def test_another_log_leaves_nothing_out() -> None:

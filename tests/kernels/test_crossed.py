@@ -62,30 +62,26 @@ def test_numbers_equal_counting_pair_by_pair(events: list[Any]) -> None:
     table = count_crossed(part, N_VALUES, N_ITEMS)
     targets = np.array([items[-1] for items, *_ in events], np.int32)
     of_targets = part._replace(values=targets)
-    out = np.zeros((len(part.items), 5), np.float32)
+    out = np.zeros((len(part.items), 4), np.float32)
     own = own_events(part, part, N_VALUES)
     kernels.crossed_numbers(part, table, own, N_ITEMS, np.array([0, 1]), out)
     own = own._replace(turns=own_events(of_targets, part, N_ITEMS).turns)
     starts = np.searchsorted(part.users[own.order], np.arange(4))
-    columns = np.array([2, 3, 4])
+    columns = np.array([2, 3])
     kernels.lead_numbers(of_targets, table, displayers(table, N_ITEMS), own, starts, columns, out)
     row = 0
     for event, (items, _, value, user) in enumerate(events):
         for item in items:
             known = value >= 0 and item >= 0
             shown, chosen, expected, _ = naive(events, user, value, item) if known else (0,) * 4
-            lead = n = paths = 0.0
+            lead = n = 0.0
             if 0 <= item < N_VALUES:
                 lead, _, _, n = naive(events, user, item, int(targets[event]))
-                for step in range(N_VALUES):
-                    seen = naive(events, user, item, step)[0] > 0
-                    paths += seen and naive(events, user, step, int(targets[event]))[0] > 0
             wanted = [
                 math.log((chosen + 0.5) / (expected + 0.5)),
                 math.log1p(shown),
                 float(lead > 0),
                 math.log1p(n),
-                math.log1p(paths),
             ]
             np.testing.assert_allclose(out[row], wanted, atol=1e-5)
             row += 1

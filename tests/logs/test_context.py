@@ -202,16 +202,20 @@ def test_a_damaged_context_is_refused(tmp_path: Path) -> None:
         load_log(folder)
 
 
-def navigation(n_sessions: int = 300, n_items: int = 200, seed: int = 0) -> SessionLog:
+def navigation(
+    n_sessions: int = 300, n_items: int = 200, seed: int = 0, fixed: bool = False
+) -> SessionLog:
     """Sessions that search for an item and reach it: `page` is the item where an event happens,
-    `target` the last choice, `kind` a number that only happens to be an item's id."""
+    `target` the last choice, `kind` a number that only happens to be an item's id. A `fixed` page
+    always displays the same items."""
     rng = np.random.default_rng(seed)
+    links = [sorted(rng.choice(n_items, 6, replace=False).tolist()) for _ in range(n_items * fixed)]
     sessions, pages, targets = [], [], []
     for _ in range(n_sessions):
         page, session = int(rng.integers(n_items)), []
         length = int(rng.integers(1, 5))
         for _ in range(length):
-            shown = sorted(rng.choice(n_items, 6, replace=False).tolist())
+            shown = links[page] if fixed else sorted(rng.choice(n_items, 6, replace=False).tolist())
             choice = int(rng.integers(6))
             session.append((shown, choice))
             pages.append(page)

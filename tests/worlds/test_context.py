@@ -35,8 +35,8 @@ from tests.worlds.test_learned_world import HEADS, IDENTITY, check_same_as_encod
 
 
 def links(n_items: int = 40, no_click: float = 0.2) -> SessionLog:
-    """A log whose events have a context of each kind."""
-    log = navigation(60, n_items=n_items)
+    """A log whose events have a context of each kind, with pages that fix their displays."""
+    log = navigation(60, n_items=n_items, fixed=True)
     nothing = np.random.default_rng(5).random(log.n_events) < no_click
     return dataclasses.replace(log, choices=np.where(nothing, -1, log.choices).astype(np.int32))
 
