@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastgaum import errors
+    from fastgaum.baselines.opinion_pool import OpinionPool
     from fastgaum.config import Config
     from fastgaum.logs.audit import audit
     from fastgaum.logs.log import SessionLog, resplit
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Config",
     "LearnedWorld",
+    "OpinionPool",
     "SessionLog",
     "UserEnv",
     "UserModel",
@@ -54,6 +56,7 @@ __all__ = [
 _HOME = {
     "Config": "fastgaum.config",
     "LearnedWorld": "fastgaum.worlds.learned_world",
+    "OpinionPool": "fastgaum.baselines.opinion_pool",
     "SessionLog": "fastgaum.logs.log",
     "UserEnv": "fastgaum.worlds.single_env",
     "UserModel": "fastgaum.models.user_model",

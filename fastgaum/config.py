@@ -316,17 +316,21 @@ class Config(CheckedSettings):
         Raises:
             ConfigError: the file is missing, not TOML, or holds a value that is not allowed.
         """
-        try:
-            values = parse_toml(read_text(path))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"cannot read configuration '{path}': {error}") from error
-        values.update(changes)
+        values = read_settings(path) | changes
         preset = values.pop("preset", "fastgaum")
         if not isinstance(preset, str):
             raise ConfigError(
                 f"preset must be a name, got {preset!r}; presets are {', '.join(PRESETS)}"
             )
         return cls.from_preset(preset, **values)
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """The keys of a TOML file. Raises ConfigError where it is missing or not TOML."""
+    try:
+        return parse_toml(read_text(path))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read configuration '{path}': {error}") from error
 
 
 def parse_setting(text: str) -> tuple[str, object]:

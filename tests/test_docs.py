@@ -56,9 +56,10 @@ def commands_of(code: str) -> list[list[str]]:
 
 
 def shortened(argv: list[str]) -> list[str]:
-    """The same command with two epochs; `reproduce` with one seed and in this process."""
+    """The same command with two epochs; `reproduce` with one seed and in this process. A pool has no
+    epochs of its own."""
     if argv[0] == "train":
-        return [*argv, *SHORT]
+        return argv if "pool" in argv else [*argv, *SHORT]
     if argv[0] == "reproduce":
         seeds = argv.index("--seeds") if "--seeds" in argv else None
         rest = argv if seeds is None else argv[:seeds] + argv[seeds + 2 :]

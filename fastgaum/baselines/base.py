@@ -13,7 +13,6 @@ import dataclasses
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -22,6 +21,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from fastgaum.checkpoint import State
 from fastgaum.config import CheckedSettings, Protocol, Seed
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import Batch
@@ -37,7 +37,7 @@ from fastgaum.models.choice_model import (
     offers_no_click,
     require_validation,
 )
-from fastgaum.models.model_file import save_model_state
+from fastgaum.models.model_file import model_state
 from fastgaum.nets.regularisers import ChoiceDistribution, Shannon
 from fastgaum.nets.tensors import Bags, BatchTensors, gather_bags, join_bags
 
@@ -129,6 +129,11 @@ class Baseline(ChoiceModel, CheckedSettings):
     def _restore(self, arrays: Arrays) -> None:
         """Become the model that `_arrays` described; `self.space` is set."""
 
+    @property
+    def settings(self) -> Self:
+        """Its own fields."""
+        return self
+
     def fit(self, log: SessionLog, observer: object = None) -> pl.DataFrame:
         """Train on the training split, choose on the validation split; return a row per epoch or
         setting tried.
@@ -191,22 +196,17 @@ class Baseline(ChoiceModel, CheckedSettings):
             join_bags(old, tokens), rows
         )
 
-    def save(self, path: str | Path) -> None:
-        """Write one safetensors file, atomically.
-
-        Raises:
-            ConfigError: the model has not been trained.
-            OutputError: the file cannot be written.
-        """
+    def state(self) -> State:
+        """Settings, link, feature space, and what the fitted model is."""
         if self.space is None:
             raise ConfigError("the model has not been trained: call fit before save")
-        state = {
+        own = {
             "model": self.name,
             "settings": self.to_mapping(),
             "link": dataclasses.astuple(self.link),
             "arrays": self._arrays(),
         }
-        save_model_state(Path(path), self.space, self.outside, state)
+        return model_state(self.space, self.outside, own)
 
     def _score(self, encoded: EncodedSessions) -> ScoredSessions:
         scores, log_probs, outside = [], [], []

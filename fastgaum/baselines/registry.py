@@ -1,4 +1,5 @@
-"""Which user models have a name: the published ones, one file each, and the presets of our own."""
+"""Which user models have a name: the published ones, one file each, the presets of our own, and the
+pool of several."""
 
 from __future__ import annotations
 
@@ -9,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from fastgaum.baselines.base import Baseline, Link
-from fastgaum.checkpoint import damage_named
+from fastgaum.checkpoint import State, damage_named
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, did_you_mean
 from fastgaum.models.choice_model import ChoiceModel
-from fastgaum.models.model_file import load_model_state
+from fastgaum.models.model_file import load_model_state, user_model_of
 from fastgaum.models.user_model import UserModel
 from fastgaum.presets import PRESETS
 
@@ -48,7 +49,9 @@ WITHOUT_FIELDS: dict[str, str] = {
 other one reads them"""
 GRID_PRESETS = ("paper-pw", "paper-lstm", "report", "fastgaum")
 """presets that are rows of the table; the others are for logs of another size"""
-MODELS = (*BASELINES, *GRID_PRESETS)
+POOL = "pool"
+"""the name of the model that weighs several"""
+MODELS = (*BASELINES, *GRID_PRESETS, POOL)
 """rows of `--models all`, in order"""
 
 
@@ -65,20 +68,44 @@ def baseline_class(name: str) -> type[Baseline]:
 def check_model(name: str, settings: Mapping[str, object]) -> None:
     """Raise ConfigError unless `make_model` would take these; nothing is trained and no card is
     touched."""
+    check_name(name)
     if name in PRESETS:
         Config.from_preset(name, **settings)
-        return
-    if name not in BASELINES:
-        known = (*BASELINES, *PRESETS)
+    elif name == POOL:
+        _pool_part("PoolSettings").from_mapping(settings)
+    else:
+        baseline_class(name).from_mapping(settings)
+
+
+def check_name(name: str) -> None:
+    """Raise ConfigError unless a model has this name; whether its library is installed is not
+    asked."""
+    known = (*BASELINES, *PRESETS, POOL)
+    if name not in known:
         raise ConfigError(
             f"no model is called '{name}'{did_you_mean(name, known)}; models are {', '.join(known)}"
         )
-    baseline_class(name).from_mapping(settings)
+
+
+def name_of(model: Any) -> str:
+    """What a model is called: a preset's name, or its own."""
+    return model.config.preset if isinstance(model, UserModel) else str(model.name)
+
+
+def _pool_part(name: str) -> Any:
+    """A class of the module of pools, which imports this one."""
+    return getattr(import_module("fastgaum.baselines.opinion_pool"), name)
 
 
 def setting_names(name: str) -> set[str]:
     """The settings that a model has."""
-    cls: Any = Config if name in PRESETS else baseline_class(name)
+    cls: Any = (
+        Config
+        if name in PRESETS
+        else _pool_part("PoolSettings")
+        if name == POOL
+        else baseline_class(name)
+    )
     return {field.name for field in dataclasses.fields(cls)}
 
 
@@ -91,6 +118,9 @@ def make_model(name: str, settings: Mapping[str, Any], device: str = "auto") -> 
     check_model(name, settings)
     if name in PRESETS:
         return UserModel.from_preset(name, device=device, **settings)
+    if name == POOL:
+        pool: ChoiceModel = _pool_part("OpinionPool").from_mapping(settings, device)
+        return pool
     return baseline_class(name).from_mapping(settings)
 
 
@@ -100,9 +130,20 @@ def load_model(path: str | Path, *, device: str = "auto") -> ChoiceModel:
     Raises:
         CheckpointError: the file is missing, damaged, or made by another version.
     """
-    file, state = load_model_state(Path(path))
+    return model_of(*load_model_state(Path(path)), device)
+
+
+def model_of(file: Path, state: State, device: str = "auto") -> ChoiceModel:
+    """The model of a state that was read from `file`.
+
+    Raises:
+        CheckpointError: the state is damaged, or made by another version.
+    """
     if "model" not in state:
-        return UserModel.load(path, device=device)
+        return user_model_of(UserModel, file, state, device)
+    if state["model"] == POOL:
+        pool: ChoiceModel = _pool_part("OpinionPool").of_state(file, state, device)
+        return pool
     with damage_named(file):
         if state["model"] not in BASELINES:
             raise CheckpointError(

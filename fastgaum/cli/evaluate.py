@@ -27,10 +27,10 @@ def evaluate_command(
     """Score a trained model on a split of a log."""
     check_outputs(json)
     from fastgaum.baselines.floors import floor_table
+    from fastgaum.baselines.registry import load_model, name_of
     from fastgaum.machine import machine_facts
-    from fastgaum.models.user_model import UserModel
 
-    model = UserModel.load(run, device=device)
+    model = load_model(run, device=device)
     with Waiting(f"reading {source}"):
         log = reading.or_of_run(run).open(source)
     with PartsProgress("scoring") as progress:
@@ -38,18 +38,20 @@ def evaluate_command(
     floors = floor_table(log, split)
     if json is not None:
         facts = {
-            "machine": machine_facts(model.config.seed),
+            "machine": machine_facts(model.settings.seed),
             "run": str(run),
             "log": {"name": log.name, "fingerprint": log.fingerprint},
             "split": split,
-            "protocol": model.config.protocol,
-            "preset": model.config.preset,
+            "protocol": model.settings.protocol,
+            "preset": name_of(model),
         }
         figures = evaluation.to_dict()
         figures["floors"] |= floor_facts(floors)
         write_json(json, facts | figures)
     columns, rows = figure_rows(evaluation)
-    show_table(columns, rows, title=f"{log.name}, {split} split, protocol {model.config.protocol}")
+    show_table(
+        columns, rows, title=f"{log.name}, {split} split, protocol {model.settings.protocol}"
+    )
     gap = "" if evaluation.gap is None else f"; optimality gap {evaluation.gap:.4f}"
     say(
         f"  {evaluation.n_events} events of {evaluation.n_users} users; intervals: 95 %, bootstrap "

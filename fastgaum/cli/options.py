@@ -176,7 +176,7 @@ class ModelOptions:
     """What makes the configuration of a training: a preset or a file, and changes of it."""
 
     preset: str | None = None
-    """named configuration; fastgaum if not given"""
+    """named configuration, or the name of another model; fastgaum if not given"""
     config: Path | None = None
     """a TOML file of configuration keys"""
     settings: Settings = ()
@@ -202,6 +202,24 @@ class ModelOptions:
             named = {} if preset is None else {"preset": preset}
             return Configuration.from_toml(self.config, **changes, **named)
         return Configuration.from_preset(preset or "fastgaum", **changes)
+
+    def other_model(self) -> tuple[str, dict[str, object]] | None:
+        """Name and settings of a model that is not one of the three networks' presets; None where
+        the options ask for one of these.
+
+        Raises:
+            ConfigError: the file cannot be read.
+        """
+        from fastgaum.config import read_settings
+        from fastgaum.presets import PRESETS
+
+        values = {} if self.config is None else read_settings(self.config)
+        name = self.preset or values.pop("preset", "fastgaum")
+        if not isinstance(name, str) or name in PRESETS:
+            return None
+        from fastgaum.baselines.registry import MODELS
+
+        return (name, values | self._changes()) if name in MODELS else None
 
     def resumed(self, folder: Path, config: Config) -> Config:
         """The configuration to go on with a run: `config`, as it was asked for, or that with more

@@ -26,9 +26,9 @@ def predict_command(
     with it."""
     check_table_output(out)
     check_outputs(json)
-    from fastgaum.models.user_model import UserModel
+    from fastgaum.baselines.registry import load_model
 
-    model = UserModel.load(run, device=device)
+    model = load_model(run, device=device)
     with Waiting(f"reading {source}"):
         log = reading.or_of_run(run).open(source)
     with PartsProgress("scoring") as progress:

@@ -21,7 +21,7 @@ from fastgaum.cli.options import (
     use_threads,
 )
 from fastgaum.cli.output import check_outputs, finish, note
-from fastgaum.cli.progress import TrainingProgress, Waiting, noting_compilation
+from fastgaum.cli.progress import PartsProgress, TrainingProgress, Waiting, noting_compilation
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading, lasting
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
@@ -67,6 +67,15 @@ def train_command(
             "--resume goes on with a run and --overwrite replaces it: give one of them"
         )
     check_outputs(json, resumed=resume)
+    other = options.other_model()
+    if other is not None:
+        if resume:
+            raise ConfigError(
+                f"the model '{other[0]}' is fitted in one go, there is nothing to resume: train it "
+                "again (--overwrite replaces the run)"
+            )
+        _fit(source, folder, other, json, machine, reading)
+        return
     config = options.resolve()
     # torch takes a second to import: a misspelt option is answered before.
     from fastgaum.logs.context import context_of
@@ -182,6 +191,61 @@ def train_command(
         "best": best,
         "processes": processes.size,
         "kilobytes_sent_per_step": sent,
+    }
+    finish(text, json, facts)
+
+
+def _fit(
+    source: str,
+    folder: Path,
+    named: tuple[str, dict[str, object]],
+    json: Path | None,
+    machine: Machine,
+    reading: Reading,
+) -> None:
+    """Fit a model other than the three networks, a pool or a baseline, and leave a run folder."""
+    from fastgaum.baselines.registry import POOL, check_model, make_model
+    from fastgaum.machine import device_of
+    from fastgaum.models.run_folder import LogOrigin, check_run_folder, fit_run
+    from fastgaum.processes import launched
+
+    name, settings = named
+    check_model(name, settings)
+    check_run_folder(folder, COMMON.overwrite)
+    use_threads(machine.threads)
+    with launched(device_of(machine.device)) as processes:
+        if processes.size > 1:
+            raise ConfigError(
+                f"the model '{name}' is fitted by one process, not by {processes.size}: start it "
+                "without torchrun"
+            )
+    model = make_model(name, settings, machine.device)
+    with Waiting(f"reading {source}"):
+        log = reading.load(source)
+    origin = LogOrigin(lasting(source), reading.options.to_json())
+    with noting_compilation(), PartsProgress(f"fitting {name}", "fits") as progress:
+        observer = progress.stage if name == POOL else None
+        table = fit_run(
+            model,
+            name,
+            log,
+            folder,
+            overwrite=COMMON.overwrite,
+            observer=observer,
+            origin=origin,
+        )
+    head = model.evaluate(log, "validation").heads["reward"]
+    figures = f"validation prec@1 {head.precision[1].mean:.1f}, NLL {head.nll.mean:.3f}"
+    text = f"{folder}: {repr(model) if name == POOL else name}, {figures}"
+    for row in table.to_dicts():
+        if row.get("left_out"):
+            note(f"{row['member']} is left out: {row['left_out']}")
+    facts = {
+        "path": str(folder),
+        "log": log.name,
+        "model": name,
+        "rows": table.to_dicts(),
+        "validation": {"prec@1": head.precision[1].mean, "nll": head.nll.mean},
     }
     finish(text, json, facts)
 

@@ -61,6 +61,8 @@ class HeadFigures:
     no_click: NoClickCalibration | None
     precision_per_event: dict[int, np.ndarray] = field(repr=False)
     """kept for paired differences, shape (n_events,), NaN without a choice"""
+    nll_per_event: np.ndarray = field(repr=False)
+    """kept for the same, nats, shape (n_events,)"""
 
 
 @dataclass(frozen=True)
@@ -283,4 +285,5 @@ def _figures(
         if no_click_probs is not None
         else None,
         precision_per_event=per_event,
+        nll_per_event=nll,
     )

@@ -9,30 +9,56 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
 
+from fastgaum.checkpoint import State
 from fastgaum.errors import ConfigError, LogFormatError, NumericsError
 from fastgaum.features.batches import batches
-from fastgaum.features.encoder import Encoder
 from fastgaum.features.sessions import EncodedSessions, chunks
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.scoring import SCORING_SESSIONS, HeadScores, ScoredSessions
 from fastgaum.logs.columns import show
 from fastgaum.logs.cut import pick_rows
-from fastgaum.logs.log import SessionLog, SplitName
+from fastgaum.logs.log import IntArray, SessionLog, SplitName
 from fastgaum.logs.shards import AnyLog
 from fastgaum.metrics.evaluation import Evaluation, evaluate_heads
+from fastgaum.models.model_file import save_model_state
 from fastgaum.nets.regularisers import ChoiceDistribution, sample_candidates
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 
 Head = Literal["reward", "generator"]
 Progress = Callable[[int, int], None]
 """called with events done and events in all, now and then"""
+
+
+class ModelSettings(Protocol):
+    """The settings of a model: a configuration, or a baseline's own."""
+
+    @property
+    def seed(self) -> int:
+        """Seeds every random stream."""
+
+    @property
+    def protocol(self) -> str:
+        """What a candidate's bag holds."""
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain values, ready for TOML or JSON."""
+
+
+class SessionEncoder(Protocol):
+    """What makes a model's input of a log's sessions."""
+
+    def on(self, part: SessionLog) -> SessionEncoder:
+        """The encoder of a part of the log."""
+
+    def encode(self, rows: IntArray) -> EncodedSessions:
+        """The sessions `rows` as bags."""
 
 
 class ChoiceModel(ABC):
@@ -52,6 +78,11 @@ class ChoiceModel(ABC):
     device: torch.device = torch.device("cpu")
     table: pl.DataFrame | None = None
     settings_tried: int = 1
+
+    @property
+    @abstractmethod
+    def settings(self) -> ModelSettings:
+        """What the model was asked to be, or is after `fit`."""
 
     @abstractmethod
     def fit(self, log: SessionLog, observer: Any = None) -> pl.DataFrame:
@@ -75,12 +106,26 @@ class ChoiceModel(ABC):
         """Histories after one more choice of each user; `tokens` holds one bag per user."""
 
     @abstractmethod
-    def save(self, path: str | Path) -> None:
-        """Write one safetensors file, atomically."""
+    def state(self) -> State:
+        """The fitted model as a state that a file can hold.
+
+        Raises:
+            ConfigError: the model has not been trained.
+        """
 
     @abstractmethod
     def _score(self, encoded: EncodedSessions) -> ScoredSessions:
         """Score encoded sessions with every head."""
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file, atomically: weights, and in its metadata settings and feature
+        space.
+
+        Raises:
+            ConfigError: the model has not been trained.
+            OutputError: the file cannot be written.
+        """
+        save_model_state(Path(path), self.state())
 
     def choice_log_probs(self, batch: BatchTensors, head: Head = "reward") -> tuple[Tensor, Tensor]:
         """Log-probabilities of candidates (n_candidates,) and of no click (n_events,)."""
@@ -242,7 +287,7 @@ class ChoiceModel(ABC):
         # what is wrong is said before the first part is asked for
         return encoded_parts()
 
-    def _encoder(self, log: AnyLog, split: SplitName) -> Encoder:
+    def _encoder(self, log: AnyLog, split: SplitName) -> SessionEncoder:
         if self.space is None:
             raise ConfigError("the model has not been trained: call fit or load first")
         if log.count("sessions", split) == 0:

@@ -26,14 +26,11 @@ FORMAT = "fastgaum-model-6"
 _CODE_NAME = re.compile(r"[\w<>(). ]{1,200}")
 
 
-def save_user_model(model: UserModel, path: Path) -> None:
-    """Write a fitted model.
+def user_model_state(model: UserModel) -> State:
+    """A fitted model as a state that a file can hold.
 
     A file holds no code: of a regulariser or a history encoder of the user's own it holds the name,
     and `UserModel.load` asks for the code.
-
-    Raises:
-        OutputError: the file cannot be written.
     """
     if model.networks is None or model.space is None:
         raise ConfigError("the model has not been trained: call fit before save")
@@ -42,17 +39,22 @@ def save_user_model(model: UserModel, path: Path) -> None:
         "own": own_code(model),
         "weights": plain_state(model.networks),
     }
-    save_model_state(path, model.space, model.outside, state)
+    return model_state(model.space, model.outside, state)
 
 
-def save_model_state(path: Path, space: FeatureSpace, outside: bool, state: State) -> None:
-    """Write a model's state beside what every model has: its feature space, and whether no click is
-    offered as a choice.
+def model_state(space: FeatureSpace, outside: bool, state: State) -> State:
+    """A model's state beside what every model has: its feature space, and whether no click is
+    offered as a choice."""
+    return {"space": space_state(space), "outside": outside, **state}
+
+
+def save_model_state(path: Path, state: State) -> None:
+    """Write the state of a model.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    save_state(path, FORMAT, {"space": space_state(space), "outside": outside, **state})
+    save_state(path, FORMAT, state)
 
 
 def load_model_state(path: Path) -> tuple[Path, State]:
@@ -73,9 +75,16 @@ def load_model_state(path: Path) -> tuple[Path, State]:
     cure = "train again, or use the version that wrote it"
     state = load_state(file, FORMAT, cure, "model")
     with damage_named(file):
-        if not isinstance(state["outside"], bool):
-            raise ValueError(f"outside is {state['outside']!r}, true or false is required")
-        return file, {**state, "space": space_of(state["space"])}
+        return file, _with_spaces(state)
+
+
+def _with_spaces(state: State) -> State:
+    """A model's state with its feature space, or with those of its members."""
+    if not isinstance(state["outside"], bool):
+        raise ValueError(f"outside is {state['outside']!r}, true or false is required")
+    if "members" in state:
+        return {**state, "members": {k: _with_spaces(one) for k, one in state["members"].items()}}
+    return {**state, "space": space_of(state["space"])}
 
 
 def own_code(model: UserModel) -> dict[str, str]:
@@ -121,12 +130,35 @@ def load_user_model(
             given.
     """
     file, state = load_model_state(path)
-    with damage_named(file):
+    if "model" in state:
+        raise CheckpointError(
+            f"'{path}' holds the model {state['model']!r}, which has no states of its own to play "
+            "on: train a preset (fastgaum) for a world, a policy or a page; evaluate and predict "
+            "take this one, and fastgaum.baselines.registry.load_model reads it"
+        )
+    return user_model_of(kind, file, state, device, regulariser, history)
+
+
+def user_model_of(
+    kind: type[UserModel],
+    path: Path,
+    state: State,
+    device: str,
+    regulariser: Regulariser | None = None,
+    history: Encoders | None = None,
+) -> UserModel:
+    """The user model of a state that was read from the file `path`; the rest as in
+    `load_user_model`.
+
+    Raises:
+        CheckpointError: damaged, or trained with code that is not given.
+    """
+    with damage_named(path):
         config = Config.from_mapping(state["config"])
         model = kind(config, regulariser=regulariser, history=history, device=device)
         named = _own_names(state["own"])
     _check_own(path, named, own_code(model))
-    with damage_named(file):
+    with damage_named(path):
         model.space, model.outside = state["space"], state["outside"]
         model.networks = _networks(config, state["space"], state["weights"], model.history)
         model.networks.to(model.device)

@@ -22,8 +22,10 @@ from fastgaum.files import atomic, require_writable
 from fastgaum.game.checkpoint import Checkpoint, Checkpointer, first_checkpoint
 from fastgaum.game.loop import EpochRow, Observer, Silent
 from fastgaum.locks import LOCK_FILE, folder_lock, require_free
+from fastgaum.logs.log import SessionLog
 from fastgaum.logs.shards import AnyLog
 from fastgaum.machine import machine_facts, peak_memory
+from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.user_model import UserModel
 from fastgaum.processes import Processes
 from fastgaum.untrusted_parquet import read_small_parquet
@@ -98,6 +100,45 @@ def train_run(
             n_searched=model.configured(log).n_searched,
         )
         return _run(model, log, folder, checkpoint, observer, origin.source, processes)
+
+
+def fit_run(
+    model: ChoiceModel,
+    name: str,
+    log: SessionLog,
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    observer: object = None,
+    origin: LogOrigin | None = None,
+) -> pl.DataFrame:
+    """Fit any model in one go and leave a run folder, without a file to resume from; returns the
+    table of the fit. Nothing is written before the model is fitted.
+
+    Args:
+        model: a model that is not fitted.
+        name: its name, which config.toml keeps as the preset.
+        log: as in `train_run`, in memory; so are `folder`, `overwrite` and `origin`.
+        observer: what the model's `fit` takes.
+
+    Raises:
+        OutputError: as `train_run`. ConfigError, LogFormatError, NumericsError: as its `fit`.
+    """
+    check_run_folder(folder, overwrite)
+    origin, started = origin or LogOrigin(), time.perf_counter()
+    with folder_lock(folder):
+        _check_contents(folder, overwrite)
+        table = model.fit(log, observer)
+        for file in RUN_FILES:
+            (folder / file).unlink(missing_ok=True)
+        settings = {"preset": name} | model.settings.to_mapping()
+        _write_head(folder, settings, origin)
+        model.save(folder / "model.safetensors")
+        cost = {"seconds": time.perf_counter() - started, "resumed": False, **peak_memory()}
+        _write_machine(folder, model.settings.seed, log, origin, {"cost": cost})
+        with atomic(folder / "metrics.parquet") as beside:
+            table.write_parquet(beside)
+    return table
 
 
 def resume_run(
@@ -326,24 +367,29 @@ class _RunWriter:
             beside.write_text(lines)
 
     def write_machine(self, more: Mapping[str, object]) -> None:
-        about = {
-            "name": self.log.name,
-            "fingerprint": self.log.fingerprint,
-            "events": self.log.n_events,
-        }
-        facts = machine_facts(self.model.config.seed) | {
-            "log": about | {"source": self.origin.source},
-            **more,
-        }
-        with atomic(self.folder / "machine.json") as beside:
-            beside.write_text(json.dumps(facts, indent=2) + "\n")
+        _write_machine(self.folder, self.model.config.seed, self.log, self.origin, more)
 
     def _write_head(self) -> None:
-        with atomic(self.folder / "config.toml") as beside:
-            beside.write_text(tomli_w.dumps(self.model.config.to_mapping()))
+        _write_head(self.folder, self.model.config.to_mapping(), self.origin)
         self.write_machine({})
-        with atomic(self.folder / "reading.json") as beside:
-            beside.write_text(json.dumps(dict(self.origin.reading), indent=2) + "\n")
+
+
+def _write_machine(
+    folder: Path, seed: int, log: AnyLog, origin: LogOrigin, more: Mapping[str, object]
+) -> None:
+    about = {"name": log.name, "fingerprint": log.fingerprint, "events": log.n_events}
+    facts = machine_facts(seed) | {"log": about | {"source": origin.source}, **more}
+    with atomic(folder / "machine.json") as beside:
+        beside.write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def _write_head(folder: Path, settings: Mapping[str, object], origin: LogOrigin) -> None:
+    # TOML has no null: a setting that is left open is not written
+    kept = {key: value for key, value in settings.items() if value is not None}
+    with atomic(folder / "config.toml") as beside:
+        beside.write_text(tomli_w.dumps(kept))
+    with atomic(folder / "reading.json") as beside:
+        beside.write_text(json.dumps(dict(origin.reading), indent=2) + "\n")
 
 
 def _finite(row: dict[str, object]) -> dict[str, object]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 import torch
 
+from fastgaum.checkpoint import State
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError, NumericsError
 from fastgaum.features.batches import ShardIterator, StreamedSessions
@@ -34,7 +35,7 @@ from fastgaum.models.choice_model import (
     offers_no_click,
     require_validation,
 )
-from fastgaum.models.model_file import load_user_model, save_user_model
+from fastgaum.models.model_file import load_user_model, user_model_state
 from fastgaum.nets.histories import Carry, Encoders, history_encoder
 from fastgaum.nets.networks import Networks, context_sizes, require_room
 from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser, regulariser_of
@@ -185,6 +186,11 @@ class UserModel(ChoiceModel):
         self.table = pl.DataFrame([row.to_dict() for row in rows])
         return self.table
 
+    @property
+    def settings(self) -> Config:
+        """The configuration."""
+        return self.config
+
     def configured(self, log: AnyLog) -> Config:
         """The configuration asked for, as it is for a log of this size."""
         return self.asked.grown(log.count("events", "train"), log.count("sessions", "train"))
@@ -219,14 +225,9 @@ class UserModel(ChoiceModel):
         (bilstm excepted)."""
         return self._networks().player.history.advance(carries, tokens)
 
-    def save(self, path: str | Path) -> None:
-        """Write one safetensors file: weights, and in its metadata the configuration and feature
-        space; atomic.
-
-        Raises:
-            OutputError: the file cannot be written.
-        """
-        save_user_model(self, Path(path))
+    def state(self) -> State:
+        """Weights, configuration and feature space."""
+        return user_model_state(self)
 
     @classmethod
     def load(

@@ -23,15 +23,13 @@ from typing import Any
 
 import torch
 
-from fastgaum.baselines.registry import check_model, make_model, setting_names
+from fastgaum.baselines.registry import POOL, check_model, make_model, setting_names
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError, FastgaumError, NumericsError, did_you_mean
 from fastgaum.logs.log import SessionLog, resplit
 from fastgaum.logs.shard_writer import save_log
 from fastgaum.logs.shards import load_log
 from fastgaum.metrics.evaluation import Evaluation
-from fastgaum.models.choice_model import ChoiceModel
-from fastgaum.models.user_model import UserModel
 from fastgaum.presets import PRESETS
 
 _OWN_OPTION = {"preset": "--models", "protocol": "--protocol"}
@@ -139,6 +137,8 @@ NO_SELECTION = "—"
 """stands for the selection of a model that chooses no epoch"""
 _BASELINE_COST = 100
 """a guess: a baseline's run takes about as long as a small preset's"""
+_POOL_COST = 20 * _BASELINE_COST
+"""the same: a pool fits several models several times"""
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ def _figures(run: GridRun, log: SessionLog, device: str) -> RunFigures:
     model.fit(log)
     test = model.evaluate(log, "test")
     seconds = time.perf_counter() - started
-    chosen = _settings_of(model)
+    chosen = model.settings
     return RunFigures(
         test=test,
         train_gap=None if test.gap is None else model.evaluate(log, "train").gap,
@@ -245,16 +245,11 @@ def _figures(run: GridRun, log: SessionLog, device: str) -> RunFigures:
     )
 
 
-def _settings_of(model: ChoiceModel) -> Any:
-    """Where a model keeps its settings: a user model in its configuration, a baseline on itself."""
-    return model.config if isinstance(model, UserModel) else model
-
-
 def _cost(run: GridRun, logs: Mapping[str, SessionLog]) -> int:
     """A guess at a run's time, in no unit."""
     n_events = logs[run.dataset].n_events
     if run.model not in PRESETS:
-        return n_events * _BASELINE_COST
+        return n_events * (_POOL_COST if run.model == POOL else _BASELINE_COST)
     config = Config.from_preset(run.model, **run.settings)
     return n_events * config.history_layers * (config.history_dim + sum(config.hidden))
 

@@ -109,6 +109,11 @@ def _dataset(
         # one cell per row and k, in that order
         for cell, part in zip(cells[place :: len(KS)], parts, strict=True):
             cell |= part
+    if rows:
+        versus, comparison["nll"] = compare_nll(rows, events)
+        for place, difference in enumerate(versus):
+            for cell in cells[place * len(KS) : (place + 1) * len(KS)]:
+                cell["nll_vs_best_other"] = difference
     return facts, cells, comparison
 
 
@@ -154,6 +159,8 @@ class Row:
     values: Mapping[int, Float64Array]
     """prec@k of each event, percent, averaged over seeds, splits one after the other; by k, shape
     (n_events,)"""
+    nll: Float64Array
+    """NLL of each event, nats, likewise, shape (n_events,)"""
 
     @property
     def heads(self) -> list[list[HeadFigures]]:
@@ -179,10 +186,19 @@ class Row:
 
 def rows_of(model: str, runs: Sequence[Sequence[RunFigures]]) -> list[Row]:
     """One row per head of a model; `runs` by split, then by seed."""
-    return [
-        Row(model, head, tuple(map(tuple, runs)), {k: _pooled(runs, head, k) for k in KS})
-        for head in runs[0][0].test.heads
-    ]
+    return [_row(model, head, runs) for head in runs[0][0].test.heads]
+
+
+def _row(model: str, head: str, runs: Sequence[Sequence[RunFigures]]) -> Row:
+    def pooled(values: Callable[[HeadFigures], Float64Array]) -> Float64Array:
+        """One value per event, averaged over seeds: users are what an interval is about, seeds have
+        their own ±."""
+        splits = [[values(run.test.heads[head]) for run in seeds] for seeds in runs]
+        return np.concatenate([np.mean(seeds, axis=0) for seeds in splits])
+
+    precision = {k: pooled(lambda one: one.precision_per_event[k]) for k in KS}  # noqa: B023
+    nll = pooled(lambda one: one.nll_per_event)
+    return Row(model, head, tuple(map(tuple, runs)), precision, nll)
 
 
 def cells_of(
@@ -251,16 +267,6 @@ def _by_split(row: Row, resplits: Sequence[int | None], k: int) -> dict[str, flo
     return {str(seed): mean for seed, mean in zip(resplits, means, strict=True)}
 
 
-def _pooled(runs: Sequence[Sequence[RunFigures]], head: str, k: int) -> Float64Array:
-    """One value per event, averaged over seeds: users are what an interval is about, seeds have
-    their own ±."""
-    splits = [
-        np.mean([run.test.heads[head].precision_per_event[k] for run in seeds], axis=0)
-        for seeds in runs
-    ]
-    return np.concatenate(splits)
-
-
 def _all_events(head: HeadFigures) -> int:
     return head.nll.n_events
 
@@ -309,6 +315,25 @@ def compare_rows(rows: Sequence[Row], events: PooledEvents, k: int) -> tuple[lis
     return parts, {"best": named[ranks[0]], "ours": ours}
 
 
+def compare_nll(rows: Sequence[Row], events: PooledEvents) -> tuple[list[Json | None], Json]:
+    """Compare the NLL of the rows of one data set.
+
+    Returns:
+        For each row its paired difference to the row of the lowest NLL of another model (for the
+        lowest of all the runner-up), None without one. And the lowest: {model, head, mean,
+        vs_best_other}.
+    """
+    means = [float(row.nll.mean()) for row in rows]
+    ordered = sorted(range(len(rows)), key=means.__getitem__)
+    parts: list[Json | None] = []
+    for row in rows:
+        other = next((rows[i] for i in ordered if rows[i].model != row.model), None)
+        parts.append(None if other is None else _difference(row.nll, other.nll, other, events))
+    best = ordered[0]
+    lowest = {"model": rows[best].model, "head": rows[best].head, "mean": means[best]}
+    return parts, lowest | {"vs_best_other": parts[best]}
+
+
 def _is_ahead(row: Row, others: Sequence[Row], events: PooledEvents, k: int) -> bool:
     """Whether the interval to every other model's row lies above 0, not only to the runner-up's.
 
@@ -320,7 +345,11 @@ def _is_ahead(row: Row, others: Sequence[Row], events: PooledEvents, k: int) -> 
 
 
 def _versus(row: Row, other: Row, events: PooledEvents, k: int) -> Json:
-    difference = paired_difference(row.values[k], other.values[k], events.users)
+    return _difference(row.values[k], other.values[k], other, events)
+
+
+def _difference(ours: Float64Array, theirs: Float64Array, other: Row, events: PooledEvents) -> Json:
+    difference = paired_difference(ours, theirs, events.users)
     return {
         "model": other.model,
         "head": other.head,

@@ -208,7 +208,9 @@ def notes_of(
             "†: reads the identity alone, whatever the protocol: it has no input for what else "
             f"{result['protocol']} says"
         )
-    yield from _comparison(result.get("comparison", {}).get(name, {}))
+    comparison = result.get("comparison", {}).get(name, {})
+    yield from _comparison({k: comparison[k] for k in KS if k in comparison})
+    yield from _likelihood(comparison.get("nll"))
     cells = [by_k["1"] for by_k in rows.values()]
     chosen = _grouped(
         (cell["model"], cell["selection"]) for cell in cells if cell["selection"] != "—"
@@ -270,9 +272,15 @@ def _comparison(by_k: ByK) -> Iterator[str]:
         yield f"{model} against the best other model: {', '.join(texts)}"
 
 
-def _against(part: Json) -> str:
+def _likelihood(best: Json | None) -> Iterator[str]:
+    if best is not None and best["vs_best_other"] is not None:
+        yield f"lowest NLL: {best['model']} {_against(best['vs_best_other'], 4)}"
+
+
+def _against(part: Json, digits: int = 1) -> str:
     low, high = part["ci"]
-    return f"{signed(part['diff'])} ({signed(low)} to {signed(high)}, {part['model']})"
+    signs = [signed(value, digits) for value in (part["diff"], low, high)]
+    return f"{signs[0]} ({signs[1]} to {signs[2]}, {part['model']})"
 
 
 def _budget(result: Json, cells: Iterable[Json]) -> Iterator[str]:

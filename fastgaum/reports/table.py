@@ -36,13 +36,13 @@ def num(value: float | None, digits: int = 1) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
-def signed(value: float | None) -> str:
+def signed(value: float | None, digits: int = 1) -> str:
     """A difference with its sign.
 
     >>> signed(0.04), signed(-1.25), signed(-0.04)
     ('+0.0', '-1.2', '-0.0')
     """
-    return "-" if value is None or math.isnan(value) else f"{value:+.1f}"
+    return "-" if value is None or math.isnan(value) else f"{value:+.{digits}f}"
 
 
 def spread(mean: float | None, sd: float | None) -> str:

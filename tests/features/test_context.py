@@ -24,7 +24,7 @@ from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_formulas import Slates, context_numbers, slate_context_numbers
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.shard_writer import shard_log
-from fastgaum.models.model_file import load_model_state, save_model_state
+from fastgaum.models.model_file import load_model_state, model_state, save_model_state
 from tests.builders import change_state, permuted_within_sets
 from tests.logs.test_context import navigation
 
@@ -266,7 +266,7 @@ def test_names_of_the_space_are_taken(log: SessionLog, name: str) -> None:
 
 def saved(space: FeatureSpace, folder: Path) -> Path:
     path = folder / "m.safetensors"
-    save_model_state(path, space, False, {})
+    save_model_state(path, model_state(space, False, {}))
     return path
 
 

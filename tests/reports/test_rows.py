@@ -33,6 +33,7 @@ def run_of(
         ece=0.1,
         no_click=None,
         precision_per_event={1: values, 2: values},
+        nll_per_event=np.full(len(values), nll),
     )
     test = Evaluation(dict.fromkeys(heads, head), len(values), 1, {1: 0.0, 2: 0.0}, None)
     return RunFigures(test, None, 1.0, "bags", "loss", None)
