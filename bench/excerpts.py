@@ -232,13 +232,14 @@ CLICK_MODEL_COLUMNS = (
     "95 %",
     "NLL of the topmost click",
     "L2",
+    "seeds",
     "seconds",
 )
 
 
 def click_models_to_markdown(result: Json) -> str:
     """The rows that `bench/rivals/click_models.py` writes, those of the test lists first."""
-    rows: list[tuple[str, ...]] = [CLICK_MODEL_COLUMNS, (":--", ":--", ":--", *["--:"] * 7)]
+    rows: list[tuple[str, ...]] = [CLICK_MODEL_COLUMNS, (":--", ":--", ":--", *["--:"] * 8)]
     rows += [
         (
             row["model"],
@@ -248,8 +249,9 @@ def click_models_to_markdown(result: Json) -> str:
             f"{num(row['prec1_ci'][0])} to {num(row['prec1_ci'][1])}",
             num(row["nll"], 3),
             f"{num(row['nll_ci'][0], 3)} to {num(row['nll_ci'][1], 3)}",
-            num(row["nll_topmost"], 3),
-            f"{row['strength']:g}",
+            "" if row["nll_topmost"] is None else num(row["nll_topmost"], 3),
+            "" if row["strength"] is None else f"{row['strength']:g}",
+            str(row["seeds"]),
             num(row["seconds"], 0),
         )
         for row in sorted(result["rows"], key=lambda row: (row["split"] != "test", row["nll"]))
@@ -259,9 +261,8 @@ def click_models_to_markdown(result: Json) -> str:
         f"{n} {split}" for split, n in {r["split"]: r["n_events"] for r in result["rows"]}.items()
     )
     notes = (
-        f"lists: {lists}; {result['rows'][0]['seeds']} seeds, 95 % interval from a bootstrap over "
-        "sessions; seconds of one fit",
-        f"strength of the L2 prior (of {tried}) and epoch chosen on the validation lists, whose own "
+        f"lists: {lists}; 95 % interval from a bootstrap over sessions; seconds of one fit",
+        f"epoch, and strength of the L2 prior (of {tried}), chosen on the validation lists, whose own "
         "rows are therefore a little too good",
     )
     return "\n".join(

@@ -10,7 +10,8 @@ A model is as CLAX defines it, trained on all clicks of the training lists by CL
 attraction is a bias and one number per pair of query and document, pulled to 0 by an L2 prior, and,
 where it has the session flags (`click_lists.FLAGS`), a weight of each. Its trainer does not bring
 back its best epoch, so the loop is here. Strength of the prior, flags and epoch are chosen on the
-validation NLL of the topmost click. Test rows are read with --test alone."""
+validation NLL of the topmost click. Beside them stands our `logit`, under `bags`, without the flags
+and with them as fields of each candidate. Test rows are read with --test alone."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ import argparse
 import itertools
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -31,6 +32,7 @@ from clax.models.ubm import UserBrowsingModel
 from clax.parameters import EmbeddingParameter, EmbeddingParameterConfig, Parameter
 from flax import nnx
 
+from fastgaum.baselines.registry import make_model
 from fastgaum.bench.click_lists import (
     FLAGS,
     ClickLists,
@@ -39,6 +41,7 @@ from fastgaum.bench.click_lists import (
     every_vector,
     first_click,
 )
+from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import load
 from fastgaum.logs.registry import resolve
 from fastgaum.machine import machine_facts
@@ -195,6 +198,42 @@ def row_of(setting: Setting, models: list, part: ClickLists, split: str) -> dict
     }
 
 
+def logit_rows(log: SessionLog, lists: ClickLists, splits: list[str]) -> list[dict]:
+    """Rows of our linear model, one seed, without the flags and with them."""
+    of_candidates = lists.flags[lists.places > 0]
+    fields = {name: np.ascontiguousarray(of_candidates[:, at]) for at, name in enumerate(FLAGS)}
+    rows = []
+    for flags, one in [(False, log), (True, replace(log, candidate_fields=fields))]:
+        started = time.perf_counter()
+        model = make_model("logit", {"protocol": "bags", "seed": 0}, "cpu")
+        model.fit(one)
+        seconds = time.perf_counter() - started
+        for split in splits:
+            head = model.evaluate(one, split).heads["reward"]
+            precision, nll = head.precision[1], head.nll
+            rows.append(
+                {
+                    "model": "our logit",
+                    "split": split,
+                    "flags": flags,
+                    "strength": None,
+                    "seeds": 1,
+                    "prec1": precision.mean,
+                    "prec1_ci": [precision.low, precision.high],
+                    "nll": nll.mean,
+                    "nll_ci": [nll.low, nll.high],
+                    "nll_topmost": None,
+                    "n_events": nll.n_events,
+                    "n_clicked": precision.n_events,
+                    "seconds": seconds,
+                }
+            )
+            print(
+                f"our logit flags={flags} {split}: prec@1 {precision.mean:.1f}, NLL {nll.mean:.4f}"
+            )
+    return rows
+
+
 def main() -> None:
     """Fit every setting on the training lists, print and write the chosen ones' rows."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -206,7 +245,8 @@ def main() -> None:
     clicked = pl.read_parquet(resolve("clara2", chosen.data_dir).path)
     lists = click_lists(log, clicked.select("session", "event", "clicked"))
     train, validation = lists.of(0), lists.of(1)
-    tried, rows = [], []
+    splits = ["validation", *["test"] * chosen.test]
+    tried, rows = [], logit_rows(log, lists, splits)
     for name, flags in itertools.product(MODELS, (False, True)):
         found = []
         for strength in STRENGTHS:
@@ -220,8 +260,8 @@ def main() -> None:
         _, setting, first, seconds = min(found, key=lambda one: one[0])
         others = [fit(setting, train, validation, seed)[0] for seed in range(1, SEEDS)]
         models = [first, *others]
-        for split, part in [("validation", validation), *([("test", lists.of(2))] * chosen.test)]:
-            row = row_of(setting, models, part, split)
+        for split in splits:
+            row = row_of(setting, models, lists.of(2) if split == "test" else validation, split)
             rows.append(row | {"seconds": seconds, "settings_tried": len(STRENGTHS)})
             print(
                 f"{row['model']} flags={flags} {split}: prec@1 {row['prec1']:.1f}, "

@@ -214,6 +214,7 @@ def cells_of(
     runs = [run for seeds in row.runs for run in seeds]
     gaps = [run.train_gap for run in runs if run.train_gap is not None]
     nll = row.by_seed(lambda head: head.nll.mean)
+    nll_interval = bootstrap_mean(row.nll, events.users)
     shared = {
         "protocol": runs[0].protocol,
         "selection": runs[0].select,
@@ -222,6 +223,7 @@ def cells_of(
         "splits": len(row.runs),
         "nll": _mean(nll),
         "nll_sd": _sd(nll),
+        "nll_ci": [nll_interval.low, nll_interval.high],
         "ece": _mean(row.by_seed(lambda head: head.ece)),
         "brier": _mean(row.by_seed(lambda head: head.brier)),
         "gap": _mean(gaps) if gaps else None,

@@ -153,7 +153,7 @@ def _figures(by_k: ByK) -> list[str]:
             for text in (spread(by_k[k]["mean"], by_k[k]["sd"]), _span(by_k[k]["ci"]))
         ),
         _versus(one.get("vs_best_other")),
-        num(one["nll"], 3),
+        num(one["nll"], 3) + (f" ({_span(one['nll_ci'], 3)})" if "nll_ci" in one else ""),
         num(one["ece"], 3),
         "" if one["gap"] is None else num(one["gap"], 4),
         ""
@@ -176,8 +176,8 @@ def _both(by_k: ByK) -> str:
     return " / ".join(spread(by_k[k]["mean"], by_k[k]["sd"]) for k in KS if k in by_k)
 
 
-def _span(ci: Sequence[float]) -> str:
-    return f"{num(ci[0])} to {num(ci[1])}"
+def _span(ci: Sequence[float], digits: int = 1) -> str:
+    return f"{num(ci[0], digits)} to {num(ci[1], digits)}"
 
 
 def _rank(mean: float | None) -> float:

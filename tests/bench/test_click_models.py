@@ -107,12 +107,12 @@ def test_flags_know_what_the_session_showed_and_clicked_before(lists: ClickLists
 def test_table_has_a_row_of_each_model_and_split() -> None:
     result = read(CLICK_MODELS[1])
     lines = click_models_to_markdown(result).splitlines()
-    rows = [line for line in lines if line.startswith("| CLAX ")]
+    rows = [line for line in lines if line.startswith(("| CLAX ", "| our "))]
     assert len(rows) == len(result["rows"])
-    assert {row["model"] for row in result["rows"]} == {"CLAX UBM", "CLAX PBM"}
+    assert {row["model"] for row in result["rows"]} == {"CLAX UBM", "CLAX PBM", "our logit"}
     assert all(row.count("|") == len(CLICK_MODEL_COLUMNS) + 1 for row in rows)
     # what was chosen is the best of what was tried
-    for row in result["rows"]:
+    for row in (one for one in result["rows"] if one["strength"] is not None):
         tried = [
             one
             for one in result["tried"]

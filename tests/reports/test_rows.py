@@ -114,6 +114,9 @@ def test_events_without_a_choice_count_in_the_nll_only() -> None:
     (row,) = rows_of("logit", [[run_of(values[0], nll=1.0)], [run_of(values[1], nll=5.0)]])
     cell = cells_of(row, "world", [1, 2], events_of([[0, 1, 2], [3]]), RANDOM, None)[0]
     assert (cell["mean"], cell["n_events"], cell["nll"]) == (50.0, 2, 2.0)
+    # a draw is the user of three events twice, the user of one twice, or both
+    cell = cells_of(row, "world", [1, 2], events_of([[0, 0, 0], [3]]), RANDOM, None)[0]
+    assert cell["nll_ci"] == [1.0, 5.0]
 
 
 def test_a_split_without_any_choice() -> None:
