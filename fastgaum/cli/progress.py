@@ -27,7 +27,7 @@ from fastgaum.untrusted import plain
 
 if TYPE_CHECKING:
     from fastgaum.config import Config
-    from fastgaum.game.loop import EpochRow
+    from fastgaum.game.epochs import EpochRow
 
 
 class Bar(Progress):

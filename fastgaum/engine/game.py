@@ -153,6 +153,7 @@ class EngineGame(Game):
         self.slot_of = np.full(n_ids, -1, np.int32)
         self.room = NamedRoom()
         self._targets, self._grad_scores, self._probs, self._totals = (Buffer() for _ in range(4))
+        self._whole_states = Buffer()
         self._dropped_ids = {name: Buffer(np.int32) for name in ("candidates", "tokens", "context")}
         self.states_layer = EngineStates(networks.player)
         self.reward = EnginePlayer(
@@ -207,8 +208,16 @@ class EngineGame(Game):
 
     def round(self, batch: BatchTensors) -> float:
         """As the base says."""
+        assert self.generator is not None
+        whole = None
+        if self.config.id_dropout > 0:
+            states = self.states_layer.forward(batch, batch.tokens, batch.context)
+            whole = _copied(states, self._whole_states)
         utility, candidates, named = self._played(batch)
-        probs = self._generator_steps(batch, candidates, named, self.config.generator_steps)
+        self._generator_steps(batch, candidates, named, self.config.generator_steps)
+        # what it plays is its choice with nothing dropped
+        inputs = (*self._inputs(batch, batch.candidates), self.states if whole is None else whole)
+        probs = self._link(self.generator.scorer.forward(*inputs), batch)
         offsets, choices = batch.source.display_offsets, batch.source.choices
         loss = _finite(kernels.expected_loss(utility, probs, offsets, choices))
         return self._reward_step(batch, probs, named, loss)
@@ -228,9 +237,8 @@ class EngineGame(Game):
 
     def _generator_steps(
         self, batch: BatchTensors, candidates: Bags, named: Named, steps: int
-    ) -> Array:
-        """Generator steps under the draws of the reward's pass; returns the distribution after the
-        last step."""
+    ) -> None:
+        """Generator steps under the draws of the reward's pass."""
         assert self.generator is not None
         generator = self.generator
         inputs = (*self._inputs(batch, candidates), self.states, self.key)
@@ -243,7 +251,6 @@ class EngineGame(Game):
             kernels.target_gradient(probs, target, batch.n_events, grad)
             generator.scorer.backward(grad, named)
             generator.optimiser.step()
-        return self._link(generator.scorer.forward(*inputs), batch)
 
     def _reward_step(self, batch: BatchTensors, probs: Array, named: Named, loss: float) -> float:
         grad = self._grad_scores(len(probs))
@@ -318,7 +325,7 @@ class EngineGame(Game):
 
 def _copied(values: Array, room: Buffer) -> Array:
     """A copy that the next pass does not overwrite."""
-    copy = room(len(values))
+    copy = room(*values.shape)
     copy[:] = values
     return copy
 

@@ -35,6 +35,8 @@ BATCH_SECONDS = 600.0
 """within an epoch a run is saved when so long has passed since it last was"""
 IN_MEMORY_BYTES = 1 << 28
 """best weights above this size are in a temporary file"""
+_ROWS = 1 << 16
+"""rows of a table that are read from that file at once"""
 _SLOW_DISK = 2e8
 """bytes per second: what a save is taken to cost before one was measured"""
 
@@ -245,7 +247,7 @@ def first_checkpoint(processes: Processes, checkpoint: Checkpoint) -> Checkpoint
     return dataclasses.replace(checkpoint, tried=state["tried"], trainer=state["trainer"])
 
 
-class BestWeights:
+class KeptWeights:
     """A copy of a module's state that can be put back, in memory while it is small and in a
     temporary file above: a second copy of large tables would double a run's memory."""
 
@@ -255,7 +257,7 @@ class BestWeights:
         self.copies: list[Tensor] = []
         if sum(value.nbytes for value in self._values()) > IN_MEMORY_BYTES:
             # `close` closes it
-            self.file = tempfile.TemporaryFile(prefix="fastgaum-best-")  # noqa: SIM115
+            self.file = tempfile.TemporaryFile(prefix="fastgaum-weights-")  # noqa: SIM115
         self.copy()
 
     def copy(self) -> None:
@@ -274,7 +276,7 @@ class BestWeights:
             self.file.flush()
         except OSError as error:
             raise OutputError(
-                f"cannot keep the best weights in '{tempfile.gettempdir()}': {error.strerror}; "
+                f"cannot keep weights in '{tempfile.gettempdir()}': {error.strerror}; "
                 "free space or set TMPDIR"
             ) from error
 
@@ -298,16 +300,16 @@ class BestWeights:
     @torch.no_grad()
     def restore(self) -> None:
         """Put the copied state back, in place."""
-        if self.file is None:
-            for value, copy in zip(self._values(), self.copies, strict=True):
-                value.copy_(copy)
-            return
-        self.file.seek(0)
-        for value in self._values():
-            # on the CPU this is the parameter's own memory, and the copy back does nothing
-            host = value.detach().cpu().contiguous()
-            self.file.readinto(_bytes_of(host))
-            value.copy_(host)
+        for part, copy in self._parts():
+            part.copy_(copy)
+
+    @torch.no_grad()
+    def leave(self, share: float) -> None:
+        """Let the module's state, in place, leave the copied one by only this share of the way:
+        copy + share · (state − copy). What is no floating-point number stays as it is."""
+        for part, copy in self._parts():
+            if part.is_floating_point():
+                part.lerp_(copy.to(part.device), 1 - share)
 
     def close(self) -> None:
         """Give the file back; nothing can be restored after."""
@@ -316,6 +318,18 @@ class BestWeights:
 
     def _values(self) -> list[Tensor]:
         return [value for value in self.module.state_dict().values() if value.numel()]
+
+    def _parts(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The module's state, part by part, each with its copy."""
+        if self.file is None:
+            yield from zip(self._values(), self.copies, strict=True)
+            return
+        self.file.seek(0)
+        for value in self._values():
+            for part in torch.atleast_1d(value.detach()).split(_ROWS):
+                copy = torch.empty(part.shape, dtype=part.dtype)
+                self.file.readinto(_bytes_of(copy))
+                yield part, copy
 
 
 def _bytes_of(value: Tensor) -> memoryview:

@@ -157,7 +157,10 @@ class Game(ABC):
     @abstractmethod
     def round(self, batch: BatchTensors) -> float:
         """Generator steps, then one reward step; returns the mean of ⟨φ, r⟩ − r(a_t) before the
-        reward's update. Raises StepRefusedError as `exact_step` does."""
+        reward's update. Raises StepRefusedError as `exact_step` does.
+
+        Both players see the same drops when the generator learns what the reward is. What it then
+        plays, φ, is its choice with nothing dropped: the choice that users are compared with."""
 
     @abstractmethod
     def generator_turn(self, batch: BatchTensors, steps: int) -> None:
@@ -252,16 +255,15 @@ class ReferenceGame(Game):
         generated_utility = player.reward(
             dropped.candidates, generated_states, dropped.display_offsets
         )
-        dist = self._generator_steps(
+        self._generator_steps(
             dropped, generated_states, generated_utility, draws, self.config.generator_steps
         )
         utility = generated_utility
         if generated is not None:
             _set_random_state(draws, states.device)
             utility = player.reward(dropped.candidates, states, dropped.display_offsets)
-        return self._reward_update(
-            reward_loss(dist.probs, generated_utility, utility, batch).mean()
-        )
+        probs = self._whole_choice(batch, generated).probs
+        return self._reward_update(reward_loss(probs, generated_utility, utility, batch).mean())
 
     def generator_turn(self, batch: BatchTensors, steps: int) -> None:
         """As the base says."""
@@ -277,9 +279,8 @@ class ReferenceGame(Game):
 
     def _generator_steps(
         self, dropped: BatchTensors, states: Tensor, utility: Tensor, draws: Tensor, steps: int
-    ) -> ChoiceDistribution:
-        """Generator steps under the draws of the reward's pass; returns the distribution after the
-        last step."""
+    ) -> None:
+        """Generator steps under the draws of the reward's pass."""
         states, utility = states.detach(), utility.detach()
         assert self.generator_optimiser is not None
         for _ in range(steps):
@@ -295,9 +296,13 @@ class ReferenceGame(Game):
             self.generator_optimiser.zero_grad()
             torch.autograd.backward(loss)
             self.generator_optimiser.step()
-        _set_random_state(draws, states.device)
-        with torch.no_grad():
-            return self._dist(dropped, self.networks.logits(dropped, states))
+
+    @torch.no_grad()
+    def _whole_choice(self, batch: BatchTensors, generated: Bags | None) -> ChoiceDistribution:
+        """The generator's choice with nothing dropped: what it plays against the reward's step."""
+        self.networks.eval()
+        states = self.networks.player.states(batch, generated)
+        return self._dist(batch, self.networks.logits(batch, states))
 
     @torch.no_grad()
     def _generated_tokens(self, batch: BatchTensors) -> Bags | None:

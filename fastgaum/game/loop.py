@@ -6,9 +6,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,80 +17,25 @@ from fastgaum.checkpoint import State, check_like
 from fastgaum.errors import ConfigError, NumericsError
 from fastgaum.features.batches import Batch, StreamedSessions, batches, count_batches
 from fastgaum.features.sessions import Sessions
-from fastgaum.game.checkpoint import BestWeights, Checkpointer, TrainingPosition
+from fastgaum.game.checkpoint import Checkpointer, KeptWeights, TrainingPosition
+from fastgaum.game.epochs import EpochRow, Observer, Silent
 from fastgaum.game.game import Game
 from fastgaum.game.guard import Guard
 from fastgaum.game.scoring import Figures, HeldBatches, figures
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 from fastgaum.processes import Processes
 
-
-@dataclass(frozen=True, slots=True)
-class EpochRow:
-    """One epoch's figures; a training table has one such row per epoch."""
-
-    epoch: int
-    phase: str
-    """exact (best response in closed form), generator (catching up, reward fixed) or rounds (both
-    players)"""
-    loss: float
-    """mean training loss of the reward player, dropout on; NaN in the generator phase"""
-    val_loss: float
-    """mean Fenchel–Young loss of the reward on validation (Shannon: NLL / eta)"""
-    val_prec1: float
-    """the reward head's prec@1 on validation, percent"""
-    val_generator_prec1: float
-    """the generator head's, percent; NaN with exact players"""
-    gap: float
-    """mean optimality gap on the training split; 0 with exact players"""
-    val_gap: float
-    events_per_second: float
-    best: bool
-    """whether this epoch has the best validation score so far"""
-    skipped: int = 0
-    """batches left out because their loss or gradient was not finite"""
-    at_fault: str = ""
-    """sessions that make a skipped batch so, the first few by name; empty when none was skipped"""
-    val_calibrated_loss: float = math.nan
-    """NLL on validation of the utilities times the scale that suits it best; NaN where it does not
-    choose the epoch"""
-
-    def to_dict(self) -> dict[str, object]:
-        """Plain values by name."""
-        return asdict(self)
-
-
-class Observer(Protocol):
-    """Watches a run."""
-
-    def on_epoch(self, row: EpochRow) -> None:
-        """Called after each epoch; the networks hold that epoch's weights."""
-
-    def on_batch(self, done: int, total: int) -> None:
-        """Called after each batch of an epoch."""
-
-    def on_resume(self, rows: Sequence[EpochRow]) -> None:
-        """Called once where a run goes on, with its epochs so far; the networks hold its best
-        weights so far."""
-
-
-class Silent:
-    """An observer that does nothing."""
-
-    def on_epoch(self, row: EpochRow) -> None:
-        """Do nothing."""
-
-    def on_batch(self, done: int, total: int) -> None:
-        """Do nothing."""
-
-    def on_resume(self, rows: Sequence[EpochRow]) -> None:
-        """Do nothing."""
-
-
 CATCH_UP_GAP = 2e-3
 """the generator has caught up when its mean training gap is below this"""
 GAP_SESSIONS = 20_000
 """the training gap is taken over so many sessions at most, the same ones in every epoch"""
+AVERAGE_SHARE = 0.2
+"""what the end of an epoch of rounds weighs in the average of such ends"""
+COLD_RATE = 0.5
+"""share of the learning rates in rounds without a warm start: at whole ones the generator, which
+has farther to go then, is left behind"""
+TAKEN_BACK = 3
+"""rounds after a warm start end with so many epochs that had to be taken back"""
 
 
 @dataclass(frozen=True)
@@ -140,7 +85,7 @@ class Trainer:
         self.rows: list[EpochRow] = []
         self.best_score = math.inf
         self.calibrated = config.select == "calibrated loss"
-        self.best_weights = BestWeights(networks)
+        self.best_weights = KeptWeights(networks)
 
     def run(self) -> list[EpochRow]:
         """Train through all phases; the networks end with the best validated weights.
@@ -168,17 +113,17 @@ class Trainer:
             if self.config.warm_start:
                 self._phase("exact", self.game.exact_step, self.config.warm_start)
             self._catch_up()
-            self._phase("rounds", self.game.round, self.config.epochs)
+            if self.config.warm_start:
+                self._averaged_rounds()
+            else:
+                self._phase("rounds", self.game.round, self.config.epochs)
 
     def _phase(self, phase: str, step: Callable[[BatchTensors], float], epochs: int) -> None:
         """Epochs of one kind until the validation score stops improving; ends on the best state."""
         at = self.at
-        # rounds go on with the learning rates at which the warm start ended: at higher ones the
-        # reward leaves what it has found
-        warmed = phase == "rounds" and self.config.warm_start > 0
-        if not at.enter(phase, at.drops if warmed else self.config.lr_drops):
+        if not at.enter(phase, self.config.lr_drops):
             return
-        self._set_learning_rates()
+        self._set_learning_rates(self.config.lr_drops)
         while at.epochs < epochs and not at.ended:
             best = self._validated(phase, *self._epoch(step)).best
             at.epochs, at.waited = at.epochs + 1, 0 if best else at.waited + 1
@@ -187,13 +132,40 @@ class Trainer:
                 if not at.ended:
                     at.drops, at.waited = at.drops - 1, 0
                     self._restore()
-                    self._set_learning_rates()
+                    self._set_learning_rates(self.config.lr_drops)
             self.checkpointer.after_epoch(self, last=at.ended or at.epochs == epochs)
         self._restore()
 
-    def _set_learning_rates(self) -> None:
-        share = self.config.rounds_lr if self.at.phase == "rounds" else 1.0
-        self.game.set_learning_rates(3.0 ** (self.at.drops - self.config.lr_drops), share)
+    def _averaged_rounds(self) -> None:
+        """Rounds after a warm start. What is validated, and kept where it is best, is an average of
+        the weights at the epochs' ends. An epoch whose average is no better is taken back, and the
+        learning rates drop: what the warm start has found is not lost."""
+        at, epochs = self.at, self.config.epochs
+        if not at.enter("rounds", TAKEN_BACK - 1):
+            return
+        with closing(KeptWeights(self.networks)) as latest:
+            while at.epochs < epochs and not at.ended:
+                self._set_learning_rates(TAKEN_BACK - 1)
+                loss, rate = self._epoch(self.game.round)
+                self.game.settle()
+                latest.copy()
+                # the average so far is the best: one that is not was taken back
+                self.best_weights.leave(AVERAGE_SHARE)
+                if self._validated("rounds", loss, rate).best:
+                    latest.restore()
+                else:
+                    self._restore()
+                    at.ended, at.drops = at.drops == 0, max(at.drops - 1, 0)
+                at.epochs += 1
+                self.checkpointer.after_epoch(self, last=at.ended or at.epochs == epochs)
+        self._restore()
+
+    def _set_learning_rates(self, drops: int) -> None:
+        """As they are after the drops so far, of so many in all."""
+        rounds = self.at.phase == "rounds"
+        cold = COLD_RATE if rounds and not self.config.warm_start else 1.0
+        share = self.config.rounds_lr if rounds else 1.0
+        self.game.set_learning_rates(cold * 3.0 ** (self.at.drops - drops), share)
 
     def _catch_up(self) -> None:
         """Start the generator as the reward's best response. Where that is none (a regulariser of

@@ -20,7 +20,7 @@ import tomli_w
 from fastgaum.errors import CheckpointError, LogFormatError, NumericsError, OutputError
 from fastgaum.files import atomic, require_writable
 from fastgaum.game.checkpoint import Checkpoint, Checkpointer, first_checkpoint
-from fastgaum.game.loop import EpochRow, Observer, Silent
+from fastgaum.game.epochs import EpochRow, Observer, Silent
 from fastgaum.locks import LOCK_FILE, folder_lock, require_free
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.shards import AnyLog

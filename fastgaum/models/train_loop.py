@@ -16,7 +16,7 @@ import torch.distributed as dist
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import ShardIterator
-from fastgaum.game.loop import Observer
+from fastgaum.game.epochs import Observer
 from fastgaum.logs.read import open_log
 from fastgaum.logs.shards import ShardedLog
 from fastgaum.models.run_folder import (

@@ -24,7 +24,7 @@ from fastgaum.features.batches import ShardIterator, StreamedSessions
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.sessions import EncodedSessions, Sessions
 from fastgaum.features.space import FeatureSpace
-from fastgaum.game.loop import Observer
+from fastgaum.game.epochs import Observer
 from fastgaum.game.scoring import HeadScores, ScoredSessions, score
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.logs.shards import AnyLog

@@ -17,7 +17,7 @@ from fastgaum.baselines.floors import Precisions, means_of
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, DatasetError, LogFormatError
 from fastgaum.features.sessions import EncodedSessions, Selection, counts_before, select_sessions
-from fastgaum.game.loop import EpochRow
+from fastgaum.game.epochs import EpochRow
 from fastgaum.game.scoring import HeadScores, ScoredSessions
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import IntArray, SessionLog, SplitName

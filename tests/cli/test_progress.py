@@ -11,7 +11,7 @@ from rich.console import Console
 
 from fastgaum.cli.progress import PartsProgress, TrainingProgress, Waiting, clock, epoch_line
 from fastgaum.config import Config
-from fastgaum.game.loop import EpochRow
+from fastgaum.game.epochs import EpochRow
 
 ROW = EpochRow(
     epoch=12,

@@ -13,7 +13,7 @@ import pytest
 from fastgaum.checkpoint import load_state, split_state
 from fastgaum.config import Config
 from fastgaum.game import checkpoint
-from fastgaum.game.loop import EpochRow, Silent
+from fastgaum.game.epochs import EpochRow, Silent
 from fastgaum.interrupts import Interrupted, Stop
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.run_folder import resume_run, train_run

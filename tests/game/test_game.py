@@ -14,6 +14,7 @@ from fastgaum.config import Config
 from fastgaum.engine.game import EngineGame
 from fastgaum.features.batches import batches
 from fastgaum.features.space import FeatureSpace
+from fastgaum.game import game as game_module
 from fastgaum.game.game import ReferenceGame
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.networks import Networks
@@ -89,9 +90,40 @@ def test_rounds_after_a_warm_start_stay_near_the_best_response() -> None:
     """The generator starts as the best response, so that it has nothing to catch up, and then
     plays under the reward's own dropout: without that its gap grew tenfold."""
     log = random_log(5, n_sessions=120)
-    table = UserModel.from_preset(epochs=12, patience=12, warm_start=3, dropout=0.5).fit(log)
+    table = UserModel.from_preset(epochs=12, warm_start=3, dropout=0.5).fit(log)
     assert table["phase"].unique(maintain_order=True).to_list() == ["exact", "rounds"]
     assert all(0 <= gap < 0.01 for gap in table["gap"])
+
+
+def test_rounds_that_lose_are_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reward so quick that no round can win: each is taken back, the next has a third of the
+    learning rates, and the third is the last."""
+    factors: list[float] = []
+    original = EngineGame.set_learning_rates
+
+    def recorded(game: EngineGame, factor: float, reward_share: float = 1.0) -> None:
+        factors.append(factor)
+        original(game, factor, reward_share)
+
+    monkeypatch.setattr(EngineGame, "set_learning_rates", recorded)
+    log = random_log(5, n_sessions=120)
+    changes: dict[str, Any] = {"rounds_lr": 300.0, "weight_decay": 0.0, "search": []}
+    model = UserModel.from_preset(warm_start=12, **changes)
+    table = model.fit(log)
+    exact, rounds = (table.filter(table["phase"] == phase) for phase in ("exact", "rounds"))
+    assert rounds["best"].to_list() == [False] * 3
+    assert factors[-3:] == pytest.approx([1, 1 / 3, 1 / 9])
+    kept = model.evaluate(log, "validation").heads["reward"].nll.mean
+    assert kept == pytest.approx(exact["val_loss"].min(), abs=1e-6)
+
+
+def test_rounds_that_win_are_kept() -> None:
+    log = random_log(5, n_sessions=120)
+    model = UserModel.from_preset(warm_start=1, epochs=4, search=[])
+    table = model.fit(log)
+    assert table["best"].to_list() == [True] * 5
+    kept = model.evaluate(log, "validation").heads["reward"].nll.mean
+    assert kept == pytest.approx(table["val_loss"][-1], abs=1e-6)
 
 
 def test_a_generator_that_cannot_be_the_best_response_catches_up() -> None:
@@ -130,6 +162,40 @@ def test_a_best_response_stays_one_whatever_is_dropped(
     game.generator_turn(tensors[0], 3)
     for name, value in game.networks.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [ReferenceGame, EngineGame])
+@pytest.mark.parametrize("changes", [*SCORERS, {"id_dropout": 0.0}], ids=str)
+def test_the_reward_meets_the_generator_with_nothing_dropped(
+    changes: dict[str, Any],
+    kind: type[ReferenceGame] | type[EngineGame],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Against a choice under drops, a whole reward learns to be too sure of itself."""
+    game, tensors = _game(kind, **{"dropout": 0.5, "id_dropout": 0.5, "lr": 0.03, **changes})
+    for batch in tensors:
+        game.round(batch)
+    game.settle()
+    met: list[Tensor] = []
+    loss_of, step_of = game_module.reward_loss, EngineGame._reward_step
+
+    def loss(probs: Tensor, *rest: Any) -> Tensor:
+        met.append(probs.clone())
+        return loss_of(probs, *rest)
+
+    def step(game: EngineGame, batch: Any, probs: Any, *rest: Any) -> float:
+        met.append(torch.from_numpy(probs.copy()))
+        return step_of(game, batch, probs, *rest)
+
+    monkeypatch.setattr(game_module, "reward_loss", loss)
+    monkeypatch.setattr(EngineGame, "_reward_step", step)
+    batch = tensors[0]
+    with torch.no_grad():
+        states = game.networks.eval().player.states(batch).clone()
+    game.round(batch)
+    logits = game.networks.eval().logits(batch, states).detach()
+    whole = game.regulariser.link(logits, batch.display_offsets, False).probs
+    torch.testing.assert_close(met[0], whole, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("regulariser", ["shannon", "l2", "tsallis"])

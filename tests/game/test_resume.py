@@ -16,7 +16,8 @@ from fastgaum.config import Config
 from fastgaum.engine.game import EngineGame
 from fastgaum.errors import CheckpointError, ConfigError, OutputError, StepRefusedError
 from fastgaum.game import checkpoint
-from fastgaum.game.loop import Silent, Trainer
+from fastgaum.game.epochs import Silent
+from fastgaum.game.loop import Trainer
 from fastgaum.interrupts import Interrupted, Stop
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.run_folder import finished_table, run_checkpoint, train_run

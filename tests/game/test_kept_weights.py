@@ -1,5 +1,5 @@
-"""The best weights come back as they were, from memory and from a file; sessions that are scored again
-and again."""
+"""Kept weights come back as they were, from memory and from a file, and average with later ones;
+sessions that are scored again and again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_copied_weights_are_restored_in_place(
     module = nn.ModuleDict(
         {"a": nn.Linear(3, 2), "b": nn.BatchNorm1d(2), "none": nn.Embedding(0, 2)}
     )
-    best = checkpoint.BestWeights(module)
+    best = checkpoint.KeptWeights(module)
     for _ in range(2):
         before = {name: value.clone() for name, value in module.state_dict().items()}
         places = [parameter.data_ptr() for parameter in module.parameters()]
@@ -39,9 +39,34 @@ def test_copied_weights_are_restored_in_place(
     best.close()
 
 
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_weights_leave_the_kept_ones_by_a_share(
+    in_memory: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "_ROWS", 2)
+    if not in_memory:
+        monkeypatch.setattr(checkpoint, "IN_MEMORY_BYTES", 10)
+    module = nn.ModuleDict({"a": nn.Linear(3, 5), "b": nn.BatchNorm1d(2)})
+    average = {name: value.clone() for name, value in module.state_dict().items()}
+    kept = checkpoint.KeptWeights(module)
+    for _ in range(3):
+        for value in module.state_dict().values():
+            value.add_(1)
+        for name, value in module.state_dict().items():
+            if value.is_floating_point():
+                average[name] = 0.75 * average[name] + 0.25 * value
+            else:
+                average[name] = value.clone()
+        kept.leave(0.25)
+        kept.copy()
+    kept.close()
+    for name, value in module.state_dict().items():
+        torch.testing.assert_close(value, average[name])
+
+
 def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "IN_MEMORY_BYTES", 10)
-    best = checkpoint.BestWeights(nn.Linear(3, 2))
+    best = checkpoint.KeptWeights(nn.Linear(3, 2))
 
     def full(_: nn.Module) -> None:
         raise OSError(28, "No space left on device")
