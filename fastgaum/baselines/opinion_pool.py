@@ -102,8 +102,8 @@ class PoolEncoder:
 class OpinionPool(ChoiceModel):
     """Unlike user models as one: `OpinionPool(["fastgaum", "logit", UserModel(config)])`.
 
-    A member that cannot be fitted (a library is missing, the log is too large for it, its loss is
-    not finite) is left out.
+    A member that cannot be fitted (a library is missing, its networks do not fit the memory, its
+    loss is not finite) is left out.
 
     Attributes:
         weights: the weight of each member that was fitted, by name.

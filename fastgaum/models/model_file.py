@@ -133,7 +133,7 @@ def load_user_model(
     if "model" in state:
         raise CheckpointError(
             f"'{path}' holds the model {state['model']!r}, which has no states of its own to play "
-            "on: train a preset (fastgaum) for a world, a policy or a page; evaluate and predict "
+            "on: train a preset (fastgaum) for a world or a policy; evaluate, predict and report "
             "take this one, and fastgaum.baselines.registry.load_model reads it"
         )
     return user_model_of(kind, file, state, device, regulariser, history)

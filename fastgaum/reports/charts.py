@@ -64,7 +64,7 @@ def page_charts(facts: Json, standings: Sequence[Sequence[Json]]) -> Json:
 
 def _charts_of(run: Json) -> Iterator[tuple[str, Chart]]:
     """The charts of a run by name, those that have something to show."""
-    for name in _LEARNING:
+    for name in _LEARNING if run["epochs"] else ():
         if name != "gap" or any((row["gap"] or 0) > 0 for row in run["epochs"]):
             yield name, _by_epoch(run["epochs"], run["best_epoch"], name)
     for which in ("candidates", "no_click"):

@@ -97,11 +97,12 @@ def report_facts(
 def _run_facts(run: TrainedRun, scored: SplitScores, split: SplitName, floors: Precisions) -> Json:
     best = run.table.filter(pl.col("best"))
     return {
-        "config": run.model.config.to_mapping(),
+        "config": run.settings,
         "changed": run.changed(),
         "machine": run.machine,
         "reading": run.reading,
         "epochs": run.table.to_dicts(),
+        "fits": run.fits.to_dicts(),
         "best_epoch": int(best["epoch"][-1]) if best.height else None,
         "evaluation": scored.evaluation.to_dict(),
         "versus_floor": floor_difference(scored, floors),

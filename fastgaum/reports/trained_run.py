@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from fastgaum.baselines.floors import Precisions, means_of
+from fastgaum.baselines.registry import load_model, name_of
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, DatasetError, LogFormatError
 from fastgaum.features.sessions import EncodedSessions, Selection, counts_before, select_sessions
@@ -25,6 +26,7 @@ from fastgaum.metrics.calibration import choice_nll
 from fastgaum.metrics.evaluation import MIN_PROB, Evaluation, evaluate_heads
 from fastgaum.metrics.intervals import Interval, paired_difference
 from fastgaum.metrics.precision import Float64Array
+from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.user_model import UserModel
 from fastgaum.presets import GROWN, PRESETS
 from fastgaum.reports.table import Json
@@ -43,12 +45,14 @@ class TrainedRun:
     """What a run folder holds."""
 
     folder: Path
-    model: UserModel
+    model: ChoiceModel
     machine: Json
     reading: Json
     """the options of reading that its log was read with"""
     table: pl.DataFrame
-    """a row per epoch, columns as in `EpochRow`"""
+    """a row per epoch, columns as in `EpochRow`; none for a model that is fitted in one go"""
+    fits: pl.DataFrame
+    """the table of such a model's fit; no row for one with epochs"""
 
     @property
     def fingerprint(self) -> str:
@@ -60,10 +64,18 @@ class TrainedRun:
         """Whether it was trained on displays whose order is real."""
         return self.model.space is not None and self.model.space.ordered
 
+    @property
+    def settings(self) -> Json:
+        """The model's settings, its name as their preset."""
+        return {"preset": name_of(self.model)} | self.model.settings.to_mapping()
+
     def changed(self) -> Json:
         """The settings that differ from its preset's, as it is on such a log: `grown` says that it
         took two towers. `search` is none: `fit` empties it once it is decided."""
-        config = self.model.config
+        config = self.model.settings
+        if not isinstance(config, Config):
+            usual, ours = type(config)().to_mapping(), config.to_mapping()
+            return {key: value for key, value in ours.items() if value != usual[key]}
         usual, ours = Config.from_preset(config.preset).to_mapping(), config.to_mapping()
         decided = {"search"}
         grown = (
@@ -87,8 +99,8 @@ def open_run(folder: Path, device: str = "cpu") -> TrainedRun:
         raise CheckpointError(
             f"'{folder}' is no run folder: name a folder written by `fastgaum train`"
         )
-    model = UserModel.load(folder, device=device)
-    if model.config.preset not in PRESETS:
+    model = load_model(folder, device=device)
+    if isinstance(model, UserModel) and model.config.preset not in PRESETS:
         raise CheckpointError(
             f"'{folder}' was trained from the preset '{model.config.preset}', which this version "
             "does not have"
@@ -101,7 +113,15 @@ def open_run(folder: Path, device: str = "cpu") -> TrainedRun:
             f"'{folder / 'machine.json'}' does not say which log it was trained on: train again"
         )
     reading = _read_object(folder / "reading.json") if (folder / "reading.json").exists() else {}
-    return TrainedRun(folder, model, machine, reading, _table(folder))
+    table = _table(folder)
+    if isinstance(model, UserModel):
+        epochs, fits = _epochs(table, folder), table.clear()
+    else:
+        epochs, fits = (
+            pl.DataFrame(schema={**dict.fromkeys(COLUMNS, pl.Float64), "best": pl.Boolean}),
+            table,
+        )
+    return TrainedRun(folder, model, machine, reading, epochs, fits)
 
 
 def log_of(run: TrainedRun, logs: Sequence[SessionLog]) -> SessionLog:
@@ -139,9 +159,16 @@ def _table(folder: Path) -> pl.DataFrame:
         )
     except (LogFormatError, *READ_ERRORS) as error:
         raise CheckpointError(f"'{file}' is damaged ({one_line(error)}): train again") from None
+    if not table.height:
+        raise CheckpointError(f"'{file}' has no row: train again")
+    return table
+
+
+def _epochs(table: pl.DataFrame, folder: Path) -> pl.DataFrame:
+    """The columns of `EpochRow`."""
     missing = [name for name in COLUMNS if name not in table.columns]
-    if missing or not table.height:
-        raise CheckpointError(f"'{file}' has no {missing[0] if missing else 'epoch'}: train again")
+    if missing:
+        raise CheckpointError(f"the table in '{folder}' has no {missing[0]}: train again")
     return table.select(COLUMNS)
 
 
@@ -221,7 +248,7 @@ class SplitScores:
     """choices of a candidate's item earlier in its session, shape (n_candidates,)"""
 
     @classmethod
-    def of(cls, model: UserModel, log: SessionLog, split: SplitName) -> SplitScores:
+    def of(cls, model: ChoiceModel, log: SessionLog, split: SplitName) -> SplitScores:
         """Score a split once.
 
         Raises:
@@ -353,11 +380,11 @@ def _per_event(scored: SplitScores, head: str, what: str) -> Float64Array:
 
 
 def _settings(runs: tuple[TrainedRun, TrainedRun]) -> list[Json]:
-    first, second = (run.model.config.to_mapping() for run in runs)
+    first, second = (run.settings for run in runs)
     return [
-        {"key": key, "first": first[key], "second": second[key]}
-        for key in first
-        if first[key] != second[key]
+        {"key": key, "first": first.get(key), "second": second.get(key)}
+        for key in dict.fromkeys((*first, *second))
+        if first.get(key) != second.get(key)
     ]
 
 

@@ -87,6 +87,11 @@ class LearnedWorld(World):
                 given.
             FeatureMismatchError: the log's fields are not the training log's.
         """
+        if not isinstance(model, UserModel):
+            raise ConfigError(
+                f"a {type(model).__name__} has no states of its own to play on: a world is made of "
+                "a UserModel, a trained preset"
+            )
         if model.networks is None or model.space is None:
             raise ConfigError("the model has not been trained: call fit or load first")
         networks = model.networks

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import fastgaum as fg
 from fastgaum.baselines.floors import ClickRateFloor
 from fastgaum.baselines.iknn import ItemKnn
 from fastgaum.baselines.linucb import LinUcb
@@ -22,6 +23,8 @@ from fastgaum.cli.app import main
 from fastgaum.errors import CheckpointError, ConfigError, LogFormatError
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel
+from fastgaum.reports.page import write_report
+from fastgaum.worlds.learned_world import LearnedWorld
 from tests.builders import change_state, log_of, random_log
 
 QUICK = ("click-rate", "linucb", "iknn")
@@ -253,6 +256,7 @@ def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "OpinionPool(" in capsys.readouterr().out
     for command in (["evaluate", run, "sample"], ["predict", run, "sample", "-o", f"{run}.csv"]):
         assert main([*command, "--split", "validation"]) == 0
+    _check_page(Path(run))
     again = [*("train", "sample", "--config", f"{run}/config.toml"), "-o", f"{run}-again"]
     assert main(again) == 0
     files = [Path(one) / "model.safetensors" for one in (run, f"{run}-again")]
@@ -264,3 +268,18 @@ def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     ):
         assert main(wrong) == 2
         assert message in capsys.readouterr().err
+
+
+def _check_page(run: Path) -> None:
+    """A page on a pool has its members in place of epochs."""
+    pytest.importorskip("matplotlib", reason="the extra plots is not installed")
+    facts = write_report([run], [fg.load("sample")], run.parent / "page.html")
+    (about,) = facts["runs"]
+    assert about["epochs"] == []
+    assert [row["member"] for row in about["fits"]] == ["click-rate", "iknn", "pool"]
+    assert about["changed"] == {"members": ["click-rate", "iknn"]}
+    page = (run.parent / "page.html").read_text()
+    assert "fitted in one go" in page
+    assert "Fits of run" in page
+    with pytest.raises(ConfigError, match="OpinionPool has no states of its own"):
+        LearnedWorld(load_model(run))  # type: ignore[arg-type]
