@@ -227,9 +227,7 @@ CLICK_MODEL_COLUMNS = (
     "session flags",
     "split",
     "prec@1",
-    "95 %",
     "NLL",
-    "95 %",
     "NLL of the topmost click",
     "L2",
     "seeds",
@@ -239,16 +237,14 @@ CLICK_MODEL_COLUMNS = (
 
 def click_models_to_markdown(result: Json) -> str:
     """The rows that `bench/rivals/click_models.py` writes, those of the test lists first."""
-    rows: list[tuple[str, ...]] = [CLICK_MODEL_COLUMNS, (":--", ":--", ":--", *["--:"] * 8)]
+    rows: list[tuple[str, ...]] = [CLICK_MODEL_COLUMNS, (":--", ":--", ":--", *["--:"] * 6)]
     rows += [
         (
             row["model"],
             "yes" if row["flags"] else "no",
             row["split"],
-            num(row["prec1"]),
-            f"{num(row['prec1_ci'][0])} to {num(row['prec1_ci'][1])}",
-            num(row["nll"], 3),
-            f"{num(row['nll_ci'][0], 3)} to {num(row['nll_ci'][1], 3)}",
+            _with_interval(row["prec1"], row["prec1_ci"], 1),
+            _with_interval(row["nll"], row["nll_ci"], 3),
             "" if row["nll_topmost"] is None else num(row["nll_topmost"], 3),
             "" if row["strength"] is None else f"{row['strength']:g}",
             str(row["seeds"]),
@@ -261,10 +257,14 @@ def click_models_to_markdown(result: Json) -> str:
         f"{n} {split}" for split, n in {r["split"]: r["n_events"] for r in result["rows"]}.items()
     )
     notes = (
-        f"lists: {lists}; 95 % interval from a bootstrap over sessions; seconds of one fit",
+        f"lists: {lists}; in brackets 95 % intervals from a bootstrap over sessions; seconds of one fit",
         f"epoch, and strength of the L2 prior (of {tried}), chosen on the validation lists, whose own "
         "rows are therefore a little too good",
     )
     return "\n".join(
         ["| " + " | ".join(row) + " |" for row in rows] + [""] + [f"- {n}" for n in notes]
     )
+
+
+def _with_interval(value: float, ci: list[float], digits: int) -> str:
+    return f"{num(value, digits)} ({num(ci[0], digits)} to {num(ci[1], digits)})"

@@ -274,6 +274,8 @@ def test_no_table_is_cut(browser: Any, address: str) -> None:
     for where in (
         "results/",
         "resplits/",
+        "other-logs/",
+        "guide/which-model/",
         "performance/",
         "concepts/relations/",
         "guide/policies/",
