@@ -20,18 +20,19 @@ BATCH_EVENTS = 1000
 """events of a batch then"""
 GROWN: dict[str, object] = {
     "tower_dim": 64,
-    "deep": False,
+    "deep": True,
+    "hidden": (32,),
     "history_dim": 32,
     "set_context": False,
     "relations": False,
     "search": (),
     "dropout": 0.5,
     "id_dropout": 0.02,
-    "weight_decay": 0.05,
+    "weight_decay": 0.15,
     "patience": 2,
 }
 """what the `fastgaum` preset becomes on a large log (docs: design log, two towers)"""
-GROWTH_DECIDES = (*GROWN, "batch_sessions", "hidden", "activation", "item_dim", "wide")
+GROWTH_DECIDES = (*GROWN, "batch_sessions", "activation", "item_dim", "wide")
 """keys that growth sets, or that mean nothing afterwards: where one is set, a log of any size is
 fitted as the configuration says"""
 

@@ -99,7 +99,7 @@ def test_a_run_on_a_large_log_is_finished(
     assert kept is not None
     assert kept.is_finished
     model = UserModel.load(tmp_path)
-    assert (model.config.tower_dim, model.config.deep) == (GROWN["tower_dim"], False)
+    assert (model.config.tower_dim, model.config.hidden) == (GROWN["tower_dim"], GROWN["hidden"])
     before = (tmp_path / "model.safetensors").read_bytes()
     resume(config, log, tmp_path)
     assert (tmp_path / "model.safetensors").read_bytes() == before
