@@ -169,6 +169,10 @@ class Config(CheckedSettings):
     """numbers of what the training split says of a candidate beside its rivals and after the
     choices so far"""
 
+    examination: bool = True
+    """where the order of displays is real, each place adds a number of its own to a utility that
+    knows no place; without, the place is a field of the bags"""
+
     regulariser: RegulariserKind = "shannon"
     """the generator's convex regulariser: Shannon (softmax), L2 (sparsemax), Tsallis (entmax)"""
     tsallis_alpha: Annotated[float, Meta(gt=1, le=10)] = 1.5

@@ -8,6 +8,7 @@ from typing import Any
 _PLAIN: dict[str, object] = {
     "set_context": False,
     "relations": False,
+    "examination": False,
     "search": (),
     "wide": False,
     "grow": False,

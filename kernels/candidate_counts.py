@@ -40,7 +40,8 @@ class TrainingTotals(NamedTuple):
     displays: Array
     choices: Array
     expected: Array
-    """choices had every choice been uniform: the sum of 1/k over the displays among k"""
+    """choices had every choice followed the place alone: the sum over the item's displays of the
+    place's rate among those of the display; of equal rates 1/k among k"""
 
 
 class SessionsByUser(NamedTuple):
@@ -162,25 +163,31 @@ def fullest(keys: Array) -> Any:
 
 
 @jit_part
-def add_event(sessions: PackedSessions, event: int, totals: TrainingTotals) -> None:
-    """Add one training event to its items' totals."""
+def add_event(sessions: PackedSessions, event: int, rates: Array, totals: TrainingTotals) -> None:
+    """Add one training event to its items' totals; rates: of choices by place, the last for all
+    further places, shape (n_places,)."""
     first, last = sessions.display_offsets[event], sessions.display_offsets[event + 1]
+    furthest, total = len(rates) - 1, 0.0
+    for candidate in range(first, last):
+        total += rates[min(candidate - first, furthest)]
     for candidate in range(first, last):
         item = sessions.items[candidate]
         totals.displays[item] += 1
-        totals.expected[item] += 1.0 / (last - first)
+        totals.expected[item] += rates[min(candidate - first, furthest)] / total
     if sessions.choices[event] >= 0:
         totals.choices[sessions.items[first + sessions.choices[event]]] += 1
 
 
 @jit
-def count_items(rows: Array, sessions: PackedSessions, totals: TrainingTotals) -> tuple[int, int]:
+def count_items(
+    rows: Array, sessions: PackedSessions, rates: Array, totals: TrainingTotals
+) -> tuple[int, int]:
     """Add the events of the sessions `rows` to the totals of their items; return the numbers of
-    those events and of their choices."""
+    those events and of their choices. rates: as in `add_event`."""
     n_events, n_choices = 0, 0
     for row in rows:
         for event in range(sessions.session_offsets[row], sessions.session_offsets[row + 1]):
-            add_event(sessions, event, totals)
+            add_event(sessions, event, rates, totals)
             n_events += 1
             n_choices += sessions.choices[event] >= 0
     return n_events, n_choices
@@ -221,14 +228,15 @@ def counts_of_users(
     sessions: PackedSessions,
     asking: SessionsByUser,
     part: PackedSessions,
+    rates: Array,
     scratch: TrainingTotals,
     own: TrainingTotals,
 ) -> None:
     """Write, per candidate of the asking sessions, the totals of its item over its own user's
     training sessions.
 
-    training: of the log `sessions`; asking: of `part`. scratch: by item, zero on entry and on exit;
-    own: by candidate of `part`."""
+    training: of the log `sessions`; asking: of `part`; rates: as in `add_event`. scratch: by item,
+    zero on entry and on exit; own: by candidate of `part`."""
     start, at = 0, 0
     while at < len(asking.rows):
         user = asking.users[at]
@@ -238,7 +246,7 @@ def counts_of_users(
         while stop < len(training.rows) and training.users[stop] == user:
             row = training.rows[stop]
             for event in range(sessions.session_offsets[row], sessions.session_offsets[row + 1]):
-                add_event(sessions, event, scratch)
+                add_event(sessions, event, rates, scratch)
             stop += 1
         while at < len(asking.rows) and asking.users[at] == user:
             row = asking.rows[at]

@@ -44,8 +44,8 @@ def _check_normalised(model: UserModel, log: SessionLog, head: str) -> None:
 
 
 def _check_permutation(model: UserModel, log: SessionLog, head: str) -> None:
-    """Permuting candidates permutes probabilities; with real order the position is a field and
-    moves along."""
+    """Permuting candidates permutes probabilities. With real order the places stay, and it permutes
+    the utilities free of place: tests/models/test_examination.py."""
     if log.ordered:
         return
     permuted, order = permuted_within_sets(log)

@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+from cyclopts import Parameter
+
 from fastgaum.cli.options import Device, Json, RunPath, ScoredSplit, TablePath
 from fastgaum.cli.output import check_outputs, check_table_output, finish, write_frames
 from fastgaum.cli.progress import PartsProgress, Waiting
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Scored:
+    """What is scored, and where its candidates stand."""
+
+    split: ScoredSplit = "all"
+    at_place: Literal["own", "none"] | int = "own"
+    """score all candidates at this place of their displays, from 1, or at none: by taste alone"""
+
+
+AS_DISPLAYED = Scored()
 
 
 def predict_command(
@@ -14,7 +33,7 @@ def predict_command(
     /,
     *,
     out: TablePath,
-    split: ScoredSplit = "all",
+    what: Scored = AS_DISPLAYED,
     json: Json = None,
     device: Device = "auto",
     reading: Reading = AS_IT_IS,
@@ -32,6 +51,7 @@ def predict_command(
     with Waiting(f"reading {source}"):
         log = reading.or_of_run(run).open(source)
     with PartsProgress("scoring") as progress:
-        n_rows = write_frames(model.predict_parts(log, split, progress), out)
-    facts = {"path": str(out), "run": str(run), "log": source, "split": split, "candidates": n_rows}
-    finish(f"{out}: {n_rows} candidates", json, facts)
+        place = None if what.at_place == "none" else what.at_place
+        n_rows = write_frames(model.predict_parts(log, what.split, progress, at_place=place), out)
+    facts = {"path": str(out), "run": str(run), "log": source, **dataclasses.asdict(what)}
+    finish(f"{out}: {n_rows} candidates", json, {**facts, "candidates": n_rows})

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastgaum import threads
 from fastgaum.config import Config
@@ -26,7 +26,9 @@ from fastgaum.engine.towers import ItemTable, TowerScorerLayer
 from fastgaum.errors import StepRefusedError
 from fastgaum.game.game import Game
 from fastgaum.kernels import choice as kernels
+from fastgaum.kernels import examination as of_places
 from fastgaum.kernels.draws import drop_ids
+from fastgaum.nets.examination import Examination
 from fastgaum.nets.histories import HistoryEncoder, PositionWeight, PrefixBiLstm, Recurrent
 from fastgaum.nets.networks import Networks, RewardPlayer, Scorer, TowerScorer
 from fastgaum.nets.regularisers import Regulariser, Shannon, best_value
@@ -105,6 +107,26 @@ class EngineStates:
         self.items.add_all(candidates, grads, others, slot_of)
 
 
+class ExaminationLayer:
+    """`Examination` by hand."""
+
+    def __init__(self, examination: Examination) -> None:
+        self.later = examination.later
+        n_places = 1 + self.later.numel()
+        self.by_place, self.grad = np.zeros(n_places, np.float32), np.empty(n_places, np.float32)
+
+    def add_to(self, scores: Array, display_offsets: Ints, optimiser: PlayerOptimiser) -> None:
+        """Add e of its place to each candidate's score."""
+        self.offsets = display_offsets
+        self.by_place[1:] = optimiser.value_of(self.later)
+        of_places.examine(display_offsets, self.by_place, scores)
+
+    def backward(self, grad_scores: Array, optimiser: PlayerOptimiser) -> None:
+        """Leave the gradient where the optimiser reads it."""
+        of_places.examination_gradient(self.offsets, grad_scores, self.grad)
+        optimiser.grad_of(self.later)[:] = self.grad[1:]
+
+
 class EnginePlayer:
     """A scorer, the states it trains (a generator, which reads the reward's, has none), one
     optimiser."""
@@ -129,10 +151,36 @@ class EnginePlayer:
             tables, items = [*tables, *states.own_tables(n_ids, rule)], states.items
             dense += states.history.dense_parameters()
             products = states.history.own_products()
-        self.optimiser = PlayerOptimiser(dense, tables, lr, weight_decay, config.clip, products)
+        examination, undecayed = scorer.examination, list[nn.Parameter]()
+        self.examination: ExaminationLayer | None = None
+        if examination is not None:
+            self.examination, undecayed = ExaminationLayer(examination), [examination.later]
+        self.optimiser = PlayerOptimiser(
+            dense, tables, lr, weight_decay, config.clip, products, undecayed
+        )
         self.scorer.bind(self.optimiser, items)
         if states is not None:
             states.history.bind(self.optimiser)
+
+    def forward(
+        self,
+        display_offsets: Ints,
+        ids: Ints,
+        numbers: Array,
+        states: Array,
+        key: int | None = None,
+    ) -> Array:
+        """As `ScorerLayer.forward`, with what the places add."""
+        scores = self.scorer.forward(display_offsets, ids, numbers, states, key)
+        if self.examination is not None:
+            self.examination.add_to(scores, display_offsets, self.optimiser)
+        return scores
+
+    def backward(self, grad_scores: Array, named: Named) -> Array:
+        """As `ScorerLayer.backward`."""
+        if self.examination is not None:
+            self.examination.backward(grad_scores, self.optimiser)
+        return self.scorer.backward(grad_scores, named)
 
 
 class EngineGame(Game):
@@ -189,7 +237,7 @@ class EngineGame(Game):
         if self.generator is None:
             return utility, None
         inputs = self._inputs(batch, batch.candidates)
-        logits = self.generator.scorer.forward(*inputs, self.states)
+        logits = self.generator.forward(*inputs, self.states)
         return utility, torch.from_numpy(logits.copy())
 
     def release(self) -> None:
@@ -217,7 +265,7 @@ class EngineGame(Game):
         self._generator_steps(batch, candidates, named, self.config.generator_steps)
         # what it plays is its choice with nothing dropped
         inputs = (*self._inputs(batch, batch.candidates), self.states if whole is None else whole)
-        probs = self._link(self.generator.scorer.forward(*inputs), batch)
+        probs = self._link(self.generator.forward(*inputs), batch)
         offsets, choices = batch.source.display_offsets, batch.source.choices
         loss = _finite(kernels.expected_loss(utility, probs, offsets, choices))
         return self._reward_step(batch, probs, named, loss)
@@ -247,15 +295,15 @@ class EngineGame(Game):
         target = _copied(best, self._targets)
         grad = self._grad_scores(len(target))
         for _ in range(steps):
-            probs = self._link(generator.scorer.forward(*inputs), batch)
+            probs = self._link(generator.forward(*inputs), batch)
             kernels.target_gradient(probs, target, batch.n_events, grad)
-            generator.scorer.backward(grad, named)
+            generator.backward(grad, named)
             generator.optimiser.step()
 
     def _reward_step(self, batch: BatchTensors, probs: Array, named: Named, loss: float) -> float:
         grad = self._grad_scores(len(probs))
         kernels.logged_gradient(probs, batch.source.display_offsets, batch.source.choices, grad)
-        grad_states = self.reward.scorer.backward(grad, named)
+        grad_states = self.reward.backward(grad, named)
         self.states_layer.backward(grad_states, self.reward.scorer, self.slot_of)
         return self.reward.optimiser.step(loss)
 
@@ -267,7 +315,7 @@ class EngineGame(Game):
             context = self._dropped(context, "context")
         self.states = self.states_layer.forward(batch, tokens, context)
         self.key = _key() if train and scorer.rate > 0 else None
-        return scorer.forward(*self._inputs(batch, candidates), self.states, self.key)
+        return self.reward.forward(*self._inputs(batch, candidates), self.states, self.key)
 
     def _inputs(self, batch: BatchTensors, candidates: Bags) -> tuple[Ints, Ints, Array]:
         source = batch.source

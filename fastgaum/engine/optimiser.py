@@ -112,8 +112,11 @@ class PlayerOptimiser:
         weight_decay: float,
         clip: float,
         products: Iterable[ProductWeight] = (),
+        undecayed: Iterable[nn.Parameter] = (),
     ) -> None:
-        self.parameters = list(dense)
+        """Take the parameters; dense ones that are `undecayed` stand last in the flat array, and
+        have no weight decay."""
+        self.parameters = [*dense, *(free := list(undecayed))]
         self.tables, self.products = list(tables), list(products)
         self.lr, self.weight_decay, self.clip = lr, weight_decay, clip
         self.step_number, self.log_decay = 0, 0.0
@@ -123,6 +126,7 @@ class PlayerOptimiser:
         """brings the gradient to the other processes of the training, where there are any"""
         flat = torch.cat([parameter.detach().reshape(-1) for parameter in self.parameters]).float()
         self.values, self.grad = flat.numpy(), np.zeros(flat.numel(), np.float32)
+        self.n_decayed = flat.numel() - sum(parameter.numel() for parameter in free)
         self.m, self.v = np.zeros_like(self.grad), np.zeros_like(self.grad)
         self.start: dict[int, int] = {}
         at = 0
@@ -179,12 +183,17 @@ class PlayerOptimiser:
             EPS,
         )
         flat = self.values, self.m, self.v
-        cuts = [slice(at, at + SHARED_FLOATS) for at in range(0, len(self.grad), SHARED_FLOATS)]
+        end = self.n_decayed
+        cuts = [
+            (slice(at, min(at + SHARED_FLOATS, end)), rates) for at in range(0, end, SHARED_FLOATS)
+        ]
+        if end < len(self.grad):
+            cuts.append((slice(end, None), rates._replace(decay=small(0))))
         threads.run(
             kernels.adam_dense,
             [
-                (kernels.AdamWeights(*(part[cut] for part in flat)), self.grad[cut], rates)
-                for cut in cuts
+                (kernels.AdamWeights(*(part[cut] for part in flat)), self.grad[cut], of_cut)
+                for cut, of_cut in cuts
             ],
         )
         if self.products:

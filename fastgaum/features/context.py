@@ -7,6 +7,7 @@ as context. Its candidates have one number more, whether they are that item
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,12 @@ import numpy.typing as npt
 from fastgaum.errors import LogFormatError
 from fastgaum.kernels.candidate_counts import add_moments
 from fastgaum.logs.columns import MOST_NUMBER, Vocabulary, show
-from fastgaum.logs.context import item_of_codes
+from fastgaum.logs.context import item_of_codes, training_events
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog
 
 if TYPE_CHECKING:
     from fastgaum.features.space import FeatureSpace
+    from fastgaum.logs.shards import AnyLog
 
 
 Float64Array = npt.NDArray[np.float64]
@@ -129,3 +131,13 @@ def out_of_range(log: SessionLog, event: int, name: str, value: float) -> LogFor
         f"{value:g} in '{name}', a number between -{MOST_NUMBER:g} and {MOST_NUMBER:g} is "
         "required: correct it, drop the event, or leave the column out"
     )
+
+
+def context_moments(log: AnyLog, names: Sequence[str]) -> tuple[FloatArray, FloatArray]:
+    """Mean and standard deviation of each number of the training events."""
+    moments = Moments()
+    for part in log.parts(ids=False) if names else ():
+        training = training_events(part)
+        if training.any():
+            moments.add(np.stack([part.event_fields[name][training] for name in names], 1))
+    return moments.mean.astype(np.float32), moments.scale()

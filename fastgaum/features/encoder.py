@@ -362,7 +362,7 @@ class Encoder:
         )
         totals = totals_of(space.item_counts, self.space_rows[items])
         if training is not None:
-            own = own_totals(self.log, part, training)
+            own = own_totals(self.log, part, training, space.rates)
             totals = totals._replace(
                 displays=totals.displays - own.displays,
                 choices=totals.choices - own.choices,

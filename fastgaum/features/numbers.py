@@ -1,4 +1,5 @@
-"""The numbers of a candidate by name: which there are, and in which columns they stand.
+"""The numbers of a candidate by name: which there are, in which columns they stand, and what those
+of training count.
 
 Each formula is written once, in kernels/candidate_formulas.py and kernels/crossed.py. The encoder
 applies it to all candidates of a log at once, for training and evaluation; a world applies it to
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from fastgaum.errors import LogFormatError
 from fastgaum.features.crossed import CrossedField, fixes_display
+from fastgaum.features.sessions import chunks, select_sessions
 from fastgaum.kernels.candidate_counts import TrainingTotals
 from fastgaum.kernels.candidate_formulas import (
     RELATION_NUMBERS,
@@ -28,6 +30,8 @@ from fastgaum.logs.log import FloatArray, IntArray, ItemCounts
 if TYPE_CHECKING:
     from fastgaum.features.space import CategoricalField
     from fastgaum.logs.shards import AnyLog
+
+Counts = npt.NDArray[np.int64]
 
 
 def crossed_fields(
@@ -84,6 +88,45 @@ def varying_columns(number_names: Sequence[str], set_context: bool) -> npt.NDArr
 def _varies(name: str) -> bool:
     # one candidate at most is the context's item: its copy would say the same
     return name not in SAME_FOR_SET and not name.startswith(SAME_AS)
+
+
+def place_rates(log: AnyLog) -> FloatArray:
+    """Choices per display at each place of the training displays, the first being 1, shape
+    (n_places,); empty where the order of displays means nothing, or no display has a second place.
+
+    Half a choice more at each place: a place that was never chosen may be chosen yet."""
+    sizes: Counts = np.zeros(0, np.int64)
+    chosen: Counts = np.zeros(0, np.int64)
+    for part in log.parts(ids=False) if log.ordered else ():
+        for chunk in chunks(part, part.sessions_in("train")):
+            picked = select_sessions(part, chunk)
+            sizes = _sum(sizes, np.bincount(np.diff(picked.display_offsets)))
+            chosen = _sum(chosen, np.bincount(picked.choices[picked.choices >= 0]))
+    n = len(sizes) - 1
+    if n < 2:
+        return np.zeros(0, np.float32)
+    # a display of k has the places up to k
+    shown = np.cumsum(sizes[::-1])[::-1][1:]
+    rates = (_sum(chosen, np.zeros(n, np.int64)) + 0.5) / (shown + 0.5)
+    relative: FloatArray = (rates / rates[0]).astype(np.float32)
+    return relative
+
+
+def counts_by_places(log: AnyLog, rates: FloatArray) -> ItemCounts:
+    """Training counts of items, choices being expected by place: clicks over expected clicks (Zhang
+    and Jones, 2007) do not hold its places against an item, or for it."""
+    counts = ItemCounts.zeros(log.n_items)
+    for part in log.parts(ids=False):
+        counts.add(part, rates)
+    return counts
+
+
+def _sum(one: Counts, other: Counts) -> Counts:
+    """The sum of two counts by number, of whatever length."""
+    total = np.zeros(max(len(one), len(other)), np.int64)
+    total[: len(one)] += one
+    total[: len(other)] += other
+    return total
 
 
 def totals_of(counts: ItemCounts, space_rows: IntArray) -> TrainingTotals:

@@ -136,10 +136,10 @@ def counts_before(log: SessionLog, part: Selection) -> IntArray:
 
 
 def own_totals(
-    log: SessionLog, part: Selection, training: TrainingSessions
+    log: SessionLog, part: Selection, training: TrainingSessions, rates: npt.NDArray[np.floating]
 ) -> kernels.TrainingTotals:
     """What each candidate's own user adds to its item's training counts, (n_candidates,) each: 0 in
-    a session that is not a training session."""
+    a session that is not a training session. `rates` as in `ItemCounts.add`."""
     users = np.asarray(log.users)[part.rows]
     asking = np.flatnonzero(np.asarray(log.split)[part.rows] == TRAIN).astype(np.int32)
     asking = asking[np.argsort(users[asking], kind="stable")]
@@ -150,6 +150,7 @@ def own_totals(
         log.packed_sessions(),
         kernels.SessionsByUser(asking, users[asking]),
         part.packed(np.asarray(log.items)[part.candidates]),
+        rates,
         _no_totals(log.n_items),
         own,
     )

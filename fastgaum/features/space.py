@@ -22,13 +22,15 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
-from fastgaum.features.context import Moments
+from fastgaum.features.context import Moments, context_moments
 from fastgaum.features.crossed import CrossedField, crossed_names, displayers
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.numbers import (
     SAME_AS,
+    counts_by_places,
     crossed_fields,
     names_of_numbers,
+    place_rates,
     varying_columns,
 )
 from fastgaum.features.relations import Relations
@@ -36,7 +38,7 @@ from fastgaum.features.sessions import EncodedSessions, Sessions, chunks, select
 from fastgaum.kernels.candidate_counts import PackedSessions
 from fastgaum.kernels.crossed import CrossedCounts, Displayers
 from fastgaum.logs.context import ContextField, context_of, training_events
-from fastgaum.logs.log import TRAIN, FloatArray, IntArray, ItemCounts, SessionLog
+from fastgaum.logs.log import ALIKE, TRAIN, FloatArray, IntArray, ItemCounts, SessionLog
 from fastgaum.logs.shards import AnyLog
 
 
@@ -99,6 +101,9 @@ class FeatureSpace:
     """training mean of each of those numbers"""
     context_scale: FloatArray = field(default_factory=lambda: np.ones(0, np.float32))
     """training standard deviation of each (1 where it is 0)"""
+    place_rates: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
+    """choices per display at each place that is kept apart from the bags (`nets.examination`), the
+    first being 1, shape (n_places,); empty where order means nothing, or is a field of the bags"""
 
     @cached_property
     def crossed_tables(self) -> tuple[tuple[CrossedCounts, Displayers], ...]:
@@ -143,6 +148,11 @@ class FeatureSpace:
         return max(part.stop for part in (*self.categorical, *self.context))
 
     @property
+    def rates(self) -> npt.NDArray[np.floating]:
+        """What choices are expected by, place by place: as in `ItemCounts.add`."""
+        return self.place_rates if len(self.place_rates) else ALIKE
+
+    @property
     def n_numbers(self) -> int:
         """Width of the number block."""
         return len(self.number_names) + len(varying_columns(self.number_names, self.set_context))
@@ -157,16 +167,21 @@ class FeatureSpace:
 
     @classmethod
     def fit(
-        cls, log: AnyLog, protocol: str = "bags", set_context: bool = True, relations: bool = False
+        cls,
+        log: AnyLog,
+        protocol: str = "bags",
+        set_context: bool = True,
+        relations: bool = False,
+        examination: bool = False,
     ) -> FeatureSpace:
-        """Build the space from the training split of `log`; `relations` adds the
-        numbers of `Relations`.
+        """Build the space from the training split of `log`; `relations` adds the numbers of
+        `Relations`, `examination` keeps the places of an ordered log apart from the bags.
 
         Raises:
             ConfigError: protocol `views` on a log without view counts.
             LogFormatError: the log has no training session.
         """
-        space = cls._counted(log, protocol, set_context, relations)
+        space = cls._counted(log, protocol, set_context, relations, examination)
         return space._standardised(space.encoder(log).moments())
 
     @classmethod
@@ -176,9 +191,10 @@ class FeatureSpace:
         protocol: str = "bags",
         set_context: bool = True,
         relations: bool = False,
+        examination: bool = False,
     ) -> tuple[FeatureSpace, Sessions]:
         """As `fit`, and the training sessions to make batches of: their numbers are made once."""
-        space = cls._counted(log, protocol, set_context, relations)
+        space = cls._counted(log, protocol, set_context, relations, examination)
         if not space.number_names:
             space = space._standardised(Moments())
             return space, space.encoder(log).for_training(log.sessions_in("train"))
@@ -188,7 +204,7 @@ class FeatureSpace:
 
     @classmethod
     def _counted(
-        cls, log: AnyLog, protocol: str, set_context: bool, relations: bool
+        cls, log: AnyLog, protocol: str, set_context: bool, relations: bool, examination: bool
     ) -> FeatureSpace:
         """All but the moments of the numbers."""
         of_split = {what: of_splits[TRAIN] for what, of_splits in log.counts().items()}
@@ -200,12 +216,16 @@ class FeatureSpace:
             raise ConfigError(
                 f"protocol 'views' needs repeated view rows, log '{log.name}' has none: use 'bags'"
             )
-        counts = log.training_counts()
+        counts, rates = log.training_counts(), place_rates(log) if examination else _NO_PLACES
+        if len(rates):
+            # an item at the top is chosen more often for its place: its counts are held against it
+            counts = counts_by_places(log, rates)
         known = np.flatnonzero(counts.displays)
-        categorical, found = _categorical_fields(log, known), context_of(log)
+        categorical = _categorical_fields(log, known, len(rates) > 0)
+        found = context_of(log)
         context = _context_fields(log, found, categorical)
         numbers_of_events = [part.name for part in found if part.holds == "numbers"]
-        context_mean, context_scale = _context_moments(log, numbers_of_events)
+        context_mean, context_scale = context_moments(log, numbers_of_events)
         space = cls(
             protocol=protocol,
             set_context=set_context,
@@ -228,6 +248,7 @@ class FeatureSpace:
             context_number_names=tuple(numbers_of_events),
             context_mean=context_mean,
             context_scale=context_scale,
+            place_rates=rates,
         )
         if protocol != "identity":
             space = dataclasses.replace(space, crossed=space.encoder(log).crossed())
@@ -297,6 +318,9 @@ class FeatureSpace:
         return self.encoder(log).encode(rows)
 
 
+_NO_PLACES: FloatArray = np.zeros(0, np.float32)
+
+
 def _relations(log: AnyLog, displays: npt.NDArray[np.int64]) -> Relations:
     space_rows = np.where(displays > 0, np.cumsum(displays > 0) - 1, -1).astype(np.int32)
 
@@ -308,18 +332,8 @@ def _relations(log: AnyLog, displays: npt.NDArray[np.int64]) -> Relations:
     return Relations.fit(parts(), displays[displays > 0])
 
 
-def _context_moments(log: AnyLog, names: Sequence[str]) -> tuple[FloatArray, FloatArray]:
-    """Mean and standard deviation of each number of the training events."""
-    moments = Moments()
-    for part in log.parts(ids=False) if names else ():
-        training = training_events(part)
-        if training.any():
-            moments.add(np.stack([part.event_fields[name][training] for name in names], 1))
-    return moments.mean.astype(np.float32), moments.scale()
-
-
 def _categorical_fields(
-    log: AnyLog, known_items: npt.NDArray[np.integer]
+    log: AnyLog, known_items: npt.NDArray[np.integer], places_apart: bool
 ) -> tuple[CategoricalField, ...]:
     every = len(known_items) == log.n_items
     fields = [
@@ -338,7 +352,7 @@ def _categorical_fields(
     shown, longest = _shown_codes(log)
     for name, codes in shown.items():
         add(name, "candidate_field", log.categories[name].gather(codes))
-    if log.ordered:
+    if log.ordered and not places_apart:
         add("position", "position", pl.Series([str(position) for position in range(longest)]))
     return tuple(fields)
 

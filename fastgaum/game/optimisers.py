@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fastgaum.errors import RefusedByAllError, StepRefusedError
 from fastgaum.nets.bags import BagLinear
+from fastgaum.nets.examination import Examination
 from fastgaum.nets.histories import PositionWeight
 from fastgaum.processes import Processes, RowGradient
 
@@ -57,9 +58,13 @@ class StockOptimiser:
         self.frozen = False
         self.processes = Processes()
         """those of the training"""
+        free = [part.later for part in player.modules() if isinstance(part, Examination)]
+        kept = {id(parameter) for parameter in free}
+        decayed = [parameter for parameter in self.dense if id(parameter) not in kept]
         self.adam = torch.optim.AdamW(
-            self.dense, lr=lr, betas=(BETA1, BETA2), eps=EPS, weight_decay=weight_decay, fused=True
+            decayed, lr=lr, betas=(BETA1, BETA2), eps=EPS, weight_decay=weight_decay, fused=True
         )
+        self.adam.add_param_group({"params": free, "weight_decay": 0.0})
 
     def zero_grad(self) -> None:
         """Forget all gradients."""

@@ -227,6 +227,10 @@ class SessionLog(PackedArrays):
         return digests.fingerprint(self)
 
 
+ALIKE: npt.NDArray[np.float64] = np.ones(1)
+"""rates of choices of places whose order says nothing"""
+
+
 @dataclass(frozen=True)
 class ItemCounts:
     """Counts of each item over training events, added up part by part, shape (n_items,) each."""
@@ -234,21 +238,22 @@ class ItemCounts:
     displays: npt.NDArray[np.int64]
     choices: npt.NDArray[np.int64]
     expected: npt.NDArray[np.float64]
-    """choices had every training choice been uniform: the sum of 1/k over the item's displays among
-    k"""
+    """choices had every training choice followed the place alone: the sum over the item's displays
+    of its place's rate among those of the display; where order says nothing 1/k among k"""
 
     @classmethod
     def zeros(cls, n_items: int) -> ItemCounts:
         """Nothing counted yet."""
         return cls(np.zeros(n_items, np.int64), np.zeros(n_items, np.int64), np.zeros(n_items))
 
-    def add(self, part: SessionLog) -> None:
-        """Count the training sessions of a part of the log."""
+    def add(self, part: SessionLog, rates: npt.NDArray[np.floating] = ALIKE) -> None:
+        """Count the training sessions of a part of the log; `rates` of choices by place, the last
+        for all further places, shape (n_places,)."""
         # numba takes half a second to import, and most users of a log count nothing
         from fastgaum.kernels.candidate_counts import TrainingTotals, count_items
 
         totals = TrainingTotals(self.displays, self.choices, self.expected)
-        count_items(part.sessions_in("train"), part.packed_sessions(), totals)
+        count_items(part.sessions_in("train"), part.packed_sessions(), rates, totals)
 
 
 _IDS_AT_ONCE = 65_536

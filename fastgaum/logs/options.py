@@ -81,7 +81,7 @@ class ReadOptions:
     is one and some are not whole."""
     item_table: str | None = _option(None, "a file of static item columns, one row per item")
     """missing items and numbers get the column's mean, missing categories code -1"""
-    ordered: bool = _option(False, "the display order is real (adds a position field)")
+    ordered: bool = _option(False, "the display order is real, and is kept")
     """whether the order of rows, or of the list, is real; if not, candidates stand by item id"""
     choices: ChoiceRule = _option("error", "what to do with an event of several chosen items")
     """"error", or "first" keeps the first chosen item"""

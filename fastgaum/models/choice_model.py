@@ -24,10 +24,11 @@ from fastgaum.features.space import FeatureSpace
 from fastgaum.game.scoring import SCORING_SESSIONS, HeadScores, ScoredSessions
 from fastgaum.logs.columns import show
 from fastgaum.logs.cut import pick_rows
-from fastgaum.logs.log import IntArray, SessionLog, SplitName
+from fastgaum.logs.log import FloatArray, IntArray, SessionLog, SplitName
 from fastgaum.logs.shards import AnyLog
 from fastgaum.metrics.evaluation import Evaluation, evaluate_heads
 from fastgaum.models.model_file import save_model_state
+from fastgaum.nets.examination import Place
 from fastgaum.nets.regularisers import ChoiceDistribution, sample_candidates
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 
@@ -127,6 +128,15 @@ class ChoiceModel(ABC):
         """
         save_model_state(Path(path), self.state())
 
+    def examination(self, head: Head = "reward") -> FloatArray | None:
+        """How much users look at each place, the first being 1, shape (n_places,): what a place
+        multiplies a candidate's odds by. None where the model does not keep places apart."""
+        return None
+
+    def _score_at(self, encoded: EncodedSessions, place: int | None) -> ScoredSessions:
+        """`_score` with every candidate at one place; of models with an examination."""
+        raise NotImplementedError
+
     def choice_log_probs(self, batch: BatchTensors, head: Head = "reward") -> tuple[Tensor, Tensor]:
         """Log-probabilities of candidates (n_candidates,) and of no click (n_events,)."""
         dist = self.choice_distribution(batch, head)
@@ -164,28 +174,63 @@ class ChoiceModel(ABC):
             [scores for _, scores in parts]
         )
 
-    def predict(self, log: AnyLog, split: SplitName = "all") -> pl.DataFrame:
+    def predict(
+        self, log: AnyLog, split: SplitName = "all", *, at_place: Place = "own"
+    ) -> pl.DataFrame:
         """One row per candidate: session, event, item, utility, probability (reward's best
         response), the generator's.
 
-        `no_click_probability` repeats within an event. `predict_parts` gives the same rows at
-        bounded memory."""
-        return pl.concat(self.predict_parts(log, split))
+        `no_click_probability` repeats within an event. `predict_parts` gives the same rows in
+        bounded memory; it has the arguments."""
+        return pl.concat(self.predict_parts(log, split, at_place=at_place))
 
     def predict_parts(
-        self, log: AnyLog, split: SplitName = "all", progress: Progress | None = None
+        self,
+        log: AnyLog,
+        split: SplitName = "all",
+        progress: Progress | None = None,
+        *,
+        at_place: Place = "own",
     ) -> Iterator[pl.DataFrame]:
         """The rows of `predict` a chunk of sessions at a time, so that a log of any size can be
         written out.
 
+        Args:
+            log, split: what is scored.
+            progress: called now and then.
+            at_place: "own": each candidate where the log displays it. A number from 1: as if all
+                were at this place. None: by taste alone, which is the same as at place 1. The last
+                two are of a model that keeps places apart (`examination`).
+
         Raises:
             LogFormatError: the split is empty.
             FeatureMismatchError: the log's fields are not the training log's.
+            ConfigError: the model does not keep places apart, or does not know this one.
         """
-        return (self._predicted(of, part) for of, part in self._parts(log, split, progress))
+        self._require_place(at_place)
+        parts = self._parts(log, split, progress)
+        return (self._predicted(of, part, at_place) for of, part in parts)
 
-    def _predicted(self, log: SessionLog, encoded: EncodedSessions) -> pl.DataFrame:
-        scored = self._checked_score(log, encoded)
+    def _require_place(self, place: Place) -> None:
+        if place == "own" or self.space is None:
+            return
+        by_place = self.examination()
+        if by_place is None:
+            raise ConfigError(
+                f"at_place is {place}, and this model does not keep places apart from taste: fit "
+                "one with examination = true (preset fastgaum) on a log whose order is real "
+                "(--ordered)"
+            )
+        if place is not None and not 1 <= place <= len(by_place):
+            raise ConfigError(
+                f"at_place is {place}, the displays of the training log had places 1 to "
+                f"{len(by_place)}: choose one of them, or none for free of place"
+            )
+
+    def _predicted(
+        self, log: SessionLog, encoded: EncodedSessions, at_place: Place
+    ) -> pl.DataFrame:
+        scored = self._checked_score(log, encoded, at_place)
         reward, generator = scored.heads["reward"], scored.heads.get("generator")
         frame = _candidate_frame(log, encoded).with_columns(
             utility=reward.scores,
@@ -237,8 +282,10 @@ class ChoiceModel(ABC):
         """Yield a split as batches of tensors, for `utility` and `choice_log_probs`."""
         return self._batches(self._encoded(log, split), batch_sessions)
 
-    def _checked_score(self, log: SessionLog, encoded: EncodedSessions) -> ScoredSessions:
-        scored = self._score(encoded)
+    def _checked_score(
+        self, log: SessionLog, encoded: EncodedSessions, at_place: Place = "own"
+    ) -> ScoredSessions:
+        scored = self._score(encoded) if at_place == "own" else self._score_at(encoded, at_place)
         for name, head in scored.heads.items():
             finite = np.isfinite(head.scores)
             if not finite.all():

@@ -14,7 +14,7 @@ from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, did_you_mean
 from fastgaum.features.space import FeatureSpace
 from fastgaum.models.space_state import space_of, space_state
-from fastgaum.nets.networks import Networks, context_sizes
+from fastgaum.nets.networks import Networks, context_sizes, log_rates
 from fastgaum.nets.tables import plain_state
 
 if TYPE_CHECKING:
@@ -205,9 +205,10 @@ def _networks(
         raise ValueError(
             f"the configuration asks for more layers than the {len(weights)} weights of the file"
         )
-    sizes = (config, space.n_ids, space.n_numbers, encoder)
+    places = log_rates(space)
+    sizes = (config, space.n_ids, space.n_numbers, encoder, None, context_sizes(space), places)
     with torch.device("meta"):
-        check_weights(Networks(*sizes, context=context_sizes(space)), weights)
-    networks = Networks(*sizes, context=context_sizes(space))
+        check_weights(Networks(*sizes), weights)
+    networks = Networks(*sizes)
     networks.load_state_dict(weights)
     return networks

@@ -22,7 +22,7 @@ from fastgaum.kernels.relations import Compared, PairCounts
 from fastgaum.logs.log import ItemCounts
 
 NUMBERS = ("mean", "scale", "least", "most")
-ARRAYS = dict.fromkeys((*NUMBERS, "context_mean", "context_scale"), np.float32)
+ARRAYS = dict.fromkeys((*NUMBERS, "context_mean", "context_scale", "place_rates"), np.float32)
 COUNTS = {
     field.name: getattr(ItemCounts.zeros(0), field.name).dtype
     for field in dataclasses.fields(ItemCounts)
@@ -75,6 +75,8 @@ def space_state(space: FeatureSpace) -> State:
 def space_of(state: Any) -> FeatureSpace:
     """The space that `space_state` describes. Raises KeyError, TypeError or ValueError for a
     damaged one."""
+    # files of before places were kept apart have none
+    state = {"place_rates": np.zeros(0, np.float32), **state}
     for name, kind in VALUES.items():
         if type(state[name]) is not kind:
             raise ValueError(f"the feature space's {name} is no {kind.__name__}")
@@ -102,6 +104,7 @@ def space_of(state: Any) -> FeatureSpace:
     )
     _check_arrays(space, n_items)
     _check_numbers(space)
+    _check_places(space)
     return space
 
 
@@ -165,7 +168,7 @@ def _check_arrays(space: FeatureSpace, n_items: int) -> None:
         if len(counts) != n_items or (n_items and counts.min() < 0):
             raise ValueError(f"space.item_{name} does not hold a count for each of {n_items} items")
     n_of_context = len(space.context_number_names)
-    for name in ARRAYS:
+    for name in (*NUMBERS, "context_mean", "context_scale"):
         named = space.n_numbers if name in NUMBERS else n_of_context
         if len(getattr(space, name)) != named:
             raise ValueError(
@@ -175,6 +178,17 @@ def _check_arrays(space: FeatureSpace, n_items: int) -> None:
         scale = getattr(space, name)
         if len(scale) and scale.min() <= 0:
             raise ValueError(f"space.{name} holds a number that is not positive")
+
+
+def _check_places(space: FeatureSpace) -> None:
+    """Places are kept apart of an ordered log, out of its bags, and each has a rate."""
+    rates, has_field = space.place_rates, any(f.source == "position" for f in space.categorical)
+    if not len(rates):
+        return
+    if len(rates) < 2 or has_field or not space.ordered:
+        raise ValueError(f"{len(rates)} places cannot be kept apart from these bags")
+    if not (np.isfinite(rates).all() and rates.min() > 0):
+        raise ValueError("space.place_rates holds a number that is not positive")
 
 
 def _check_numbers(space: FeatureSpace) -> None:

@@ -25,8 +25,8 @@ from fastgaum.features.encoder import Encoder
 from fastgaum.features.sessions import EncodedSessions, Sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.epochs import Observer
-from fastgaum.game.scoring import HeadScores, ScoredSessions, score
-from fastgaum.logs.log import SessionLog, SplitName
+from fastgaum.game.scoring import HeadScores, Outputs, ScoredSessions, score
+from fastgaum.logs.log import FloatArray, SessionLog, SplitName
 from fastgaum.logs.shards import AnyLog
 from fastgaum.machine import device_of
 from fastgaum.models.choice_model import (
@@ -36,8 +36,9 @@ from fastgaum.models.choice_model import (
     require_validation,
 )
 from fastgaum.models.model_file import load_user_model, user_model_state
+from fastgaum.nets.examination import Place
 from fastgaum.nets.histories import Carry, Encoders, history_encoder
-from fastgaum.nets.networks import Networks, context_sizes, require_room
+from fastgaum.nets.networks import Networks, context_sizes, log_rates, require_room
 from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser, regulariser_of
 from fastgaum.nets.tables import TableMaker
 from fastgaum.nets.tensors import Bags, BatchTensors
@@ -146,7 +147,8 @@ class UserModel(ChoiceModel):
         self.config = self.configured(log)
         if self.config.search:
             self.config = self._searched(log, checkpointer, processes)
-        made_of = self.config.protocol, self.config.set_context, self.config.relations
+        c = self.config
+        made_of = c.protocol, c.set_context, c.relations, c.examination
         train: Sessions | None = None
         if isinstance(log, SessionLog) and processes.shards is None:
             space, train = FeatureSpace.fit_training(log, *made_of)
@@ -176,6 +178,7 @@ class UserModel(ChoiceModel):
                 self.history,
                 self.tables,
                 context_sizes(space),
+                log_rates(space),
             )
             self.networks = networks.to(self.device)
             unknown = torch.from_numpy(space.unknown_of_id)
@@ -196,10 +199,23 @@ class UserModel(ChoiceModel):
         return self.asked.grown(log.count("events", "train"), log.count("sessions", "train"))
 
     @torch.no_grad()
-    def utility(self, batch: BatchTensors) -> torch.Tensor:
-        """Utilities of a batch's candidates, shape (n_candidates,); no click has utility 0."""
+    def utility(self, batch: BatchTensors, at_place: Place = "own") -> torch.Tensor:
+        """Utilities of a batch's candidates, shape (n_candidates,); no click has utility 0.
+
+        With what their places add, or `at_place` as in `predict_parts`."""
+        self._require_place(at_place)
         networks = self._networks().eval()
-        return networks.utility(batch)[0]
+        utility = networks.utility(batch)[0]
+        return utility if at_place == "own" else _moved(networks, utility, None, batch, at_place)[0]
+
+    def examination(self, head: Head = "reward") -> FloatArray | None:
+        """As the base says; None also for the generator of exact players."""
+        networks = self._networks()
+        scorer = networks.player.reward if head == "reward" else networks.generator
+        if scorer is None or scorer.examination is None:
+            return None
+        by_place: FloatArray = scorer.examination.by_place.detach().exp().cpu().numpy()
+        return by_place
 
     @torch.no_grad()
     def choice_distribution(self, batch: BatchTensors, head: Head = "reward") -> ChoiceDistribution:
@@ -293,8 +309,17 @@ class UserModel(ChoiceModel):
         return encoder.for_training(log.sessions_in(split))
 
     def _score(self, encoded: EncodedSessions) -> ScoredSessions:
+        return self._scored_by(self._networks().outputs, encoded)
+
+    def _score_at(self, encoded: EncodedSessions, place: int | None) -> ScoredSessions:
+        networks = self._networks()
+        return self._scored_by(
+            lambda batch: _moved(networks, *networks.outputs(batch), batch, place), encoded
+        )
+
+    def _scored_by(self, outputs: Outputs, encoded: EncodedSessions) -> ScoredSessions:
         scores = score(
-            self._networks().outputs,
+            outputs,
             self._batches(encoded),
             self.regulariser,
             self.config.eta,
@@ -309,3 +334,21 @@ class UserModel(ChoiceModel):
         if self.networks is None:
             raise ConfigError("the model has not been trained: call fit or load first")
         return self.networks
+
+
+@torch.no_grad()
+def _moved(
+    networks: Networks,
+    utility: torch.Tensor,
+    logits: torch.Tensor | None,
+    batch: BatchTensors,
+    place: int | None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Utilities and logits of a batch, of networks with an examination, as if all candidates stood
+    at one place."""
+    offsets, reward = batch.display_offsets, networks.player.reward.examination
+    assert reward is not None
+    if networks.generator is not None and logits is not None:
+        assert networks.generator.examination is not None
+        logits = networks.generator.examination.moved(logits, offsets, place)
+    return reward.moved(utility, offsets, place), logits

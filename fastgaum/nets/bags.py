@@ -164,6 +164,8 @@ class BagSizes:
     """makes the tables where they are not to be ours"""
     items: BagLinear | None = None
     """a table of vectors that several networks read, where there is one"""
+    places: tuple[float, ...] = ()
+    """what each place of a display adds to scores at first; none where places are not kept apart"""
 
 
 def bag_linear(

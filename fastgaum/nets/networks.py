@@ -6,7 +6,8 @@ vector [state; bag] factorises: W [s; x_a] = W_s s (once per event) + Σ_{f ∈ 
 + W_x numbers. A `TowerScorer` has two towers (`nets.towers`) beside that network, or alone.
 
 What is known of an event beside its candidates, its context, follows the history in the state. One
-table of vectors, `RewardPlayer.items`, is read by candidates, context and past choices."""
+table of vectors, `RewardPlayer.items`, is read by candidates, context and past choices. Where
+the order of displays is real, a scorer adds the `Examination` of each place."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +24,7 @@ from fastgaum.config import Config
 from fastgaum.errors import ConfigError
 from fastgaum.features.space import FeatureSpace
 from fastgaum.nets.bags import BagLinear, BagSizes, bag_linear
+from fastgaum.nets.examination import Examination, at_their_places
 from fastgaum.nets.histories import (
     Encoders,
     HistoryEncoder,
@@ -38,6 +41,9 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU, "tanh
 class Scorer(nn.Module):
     """(state, display set) → one number per candidate; no click is pinned at 0 and is not
     scored."""
+
+    examination: Examination | None
+    """what each place adds; None where places are not kept apart"""
 
     def __init__(
         self,
@@ -69,6 +75,7 @@ class Scorer(nn.Module):
         self.wide = bag_linear(linear, 1, 0.0, f"{name}.wide") if wide else None
         self.act = ACTIVATIONS[activation]()
         self.dropout = nn.Dropout(dropout)
+        self.examination = None
         self.rest = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
 
     def forward(self, candidates: Bags, states: Tensor, display_offsets: Tensor) -> Tensor:
@@ -80,11 +87,11 @@ class Scorer(nn.Module):
             x = layer(self.dropout(self.act(x)))
         if self.wide is not None:
             x = x + self.wide(candidates)
-        return x.squeeze(1)
+        return at_their_places(x.squeeze(1), self.examination, display_offsets)
 
     def scale(self, factor: float) -> None:
         """Multiply all scores by a factor."""
-        for layer in (self.rest[-1], self.wide):
+        for layer in (self.rest[-1], self.wide, self.examination):
             for parameter in () if layer is None else layer.parameters():
                 parameter.mul_(factor)
 
@@ -93,23 +100,28 @@ class TowerScorer(nn.Module):
     """As `Scorer`, with two towers; the network beside them is optional. Their dot product holds
     the linear path too."""
 
+    examination: Examination | None
+
     def __init__(self, items: BagLinear | None, tower: TwoTower, deep: Scorer | None) -> None:
         """`items`: the tower's table where it is this scorer's own, None where another has it."""
         super().__init__()
         self.items, self.tower, self.deep = items, tower, deep
+        self.examination = None
 
     def forward(self, candidates: Bags, states: Tensor, display_offsets: Tensor) -> Tensor:
         """Return scores, shape (n_candidates,); `states` has shape (n_events, state_dim)."""
         scores: Tensor = self.tower(candidates, states, display_offsets)
-        return (
-            scores if self.deep is None else scores + self.deep(candidates, states, display_offsets)
-        )
+        if self.deep is not None:
+            scores = scores + self.deep(candidates, states, display_offsets)
+        return at_their_places(scores, self.examination, display_offsets)
 
     def scale(self, factor: float) -> None:
         """Multiply all scores by a factor."""
         self.tower.scale(factor)
         if self.deep is not None:
             self.deep.scale(factor)
+        if self.examination is not None:
+            self.examination.later.mul_(factor)
 
 
 def scorer_of(
@@ -125,7 +137,7 @@ def scorer_of(
 
     Args:
         config: says which paths there are.
-        sizes: what the candidates' bags hold.
+        sizes: what the candidates' bags hold, and the places that are examined apart.
         state_dim: numbers of a state.
         name: of the tables, where the user makes them.
         dropout: rate, in training.
@@ -136,13 +148,16 @@ def scorer_of(
     if config.deep:
         wide = config.wide and not config.tower_dim
         deep = Scorer(sizes, state_dim, config.hidden, config.activation, dropout, wide, name)
-    if not config.tower_dim:
-        assert deep is not None
-        return deep
-    own = items is None
-    rows = vector_table(sizes, config.tower_dim, f"{name}.items") if items is None else items
-    tower = TwoTower(rows, sizes.n_numbers, state_dim, dropout, config.halo, items_at)
-    return TowerScorer(rows if own else None, tower, deep)
+    scorer: Scorer | TowerScorer | None = deep
+    if config.tower_dim:
+        own = items is None
+        rows = vector_table(sizes, config.tower_dim, f"{name}.items") if items is None else items
+        tower = TwoTower(rows, sizes.n_numbers, state_dim, dropout, config.halo, items_at)
+        scorer = TowerScorer(rows if own else None, tower, deep)
+    assert scorer is not None
+    if sizes.places:
+        scorer.examination = Examination(sizes.places)
+    return scorer
 
 
 @dataclass(frozen=True)
@@ -166,6 +181,12 @@ def context_sizes(space: FeatureSpace) -> ContextSizes:
     """What the events of a feature space have."""
     hold_items = tuple(part.source == "context_item" for part in space.context)
     return ContextSizes(hold_items, len(space.context_number_names))
+
+
+def log_rates(space: FeatureSpace) -> tuple[float, ...]:
+    """What the places of a feature space add to logits before training says more; none where they
+    are not kept apart."""
+    return tuple(np.log(space.place_rates.astype(np.float64)).tolist())
 
 
 CONTEXT_DIM = 8
@@ -290,10 +311,12 @@ class Networks(nn.Module):
         encoder: Encoders = history_encoder,
         tables: TableMaker | None = None,
         context: ContextSizes = NO_CONTEXT,
+        places: tuple[float, ...] = (),
     ) -> None:
         super().__init__()
-        sizes = BagSizes(n_ids, n_numbers, config.item_dim, tables)
-        self.player = RewardPlayer(config, sizes, context, encoder)
+        sizes = BagSizes(n_ids, n_numbers, config.item_dim, tables, places=places)
+        of_reward = replace(sizes, places=tuple(logit / config.eta for logit in places))
+        self.player = RewardPlayer(config, of_reward, context, encoder)
         self.generator: Scorer | TowerScorer | None = None
         if config.players == "adversarial":
             self.generator = scorer_of(

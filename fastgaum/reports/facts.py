@@ -23,15 +23,14 @@ from fastgaum.metrics.calibration import candidate_outcomes
 from fastgaum.metrics.intervals import bootstrap_mean, cut
 from fastgaum.metrics.precision import Float64Array
 from fastgaum.reports.log_facts import log_facts
-from fastgaum.reports.table import Json, finite
-from fastgaum.reports.trained_run import (
+from fastgaum.reports.split_scores import (
     SplitScores,
-    TrainedRun,
     floor_difference,
-    log_of,
-    repeat_commands,
+    place_facts,
     run_differences,
 )
+from fastgaum.reports.table import Json, finite
+from fastgaum.reports.trained_run import TrainedRun, log_of, repeat_commands
 
 
 def report_facts(
@@ -108,6 +107,7 @@ def _run_facts(run: TrainedRun, scored: SplitScores, split: SplitName, floors: P
         "versus_floor": floor_difference(scored, floors),
         "calibration": calibration_facts(scored),
         "learned": learned_facts(scored, scored.log.training_counts()),
+        "places": place_facts(scored),
         "displays": example_displays(scored),
         "commands": repeat_commands(run, split),
     }

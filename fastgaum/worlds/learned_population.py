@@ -284,7 +284,7 @@ class LearnedPopulation(Population):
             kernels.Chosen(response.places, response.items, b.chosen, b.chosen_numbers),
         )
         reward, states = self.world.reward, self._states
-        if self._chooser is not reward and not reward.reads_set:
+        if self._chooser is not reward and not reward.reads_slate:
             utilities = response.utilities[:, None]
             chosen = Slates(b.chosen, 0)
             reward.write(first, last, chosen, b.chosen_numbers, states, utilities)

@@ -30,8 +30,7 @@ from fastgaum.worlds.context import ContextRows, EncodedContext, LoggedContexts,
 from fastgaum.worlds.learned_population import LearnedPopulation
 from fastgaum.worlds.user_networks import (
     FoldedRecurrent,
-    FoldedScorer,
-    FoldedTowerScorer,
+    WorldScorer,
     folded_scorer,
 )
 from fastgaum.worlds.world import (
@@ -114,7 +113,7 @@ class LearnedWorld(World):
         self.regulariser: Regulariser = model.regulariser
         self.eta = float(model.config.eta) if head == "reward" else 1.0
         self.reward = folded_scorer(networks.player.reward, self.catalogue)
-        self.generator: FoldedScorer | FoldedTowerScorer | None = None
+        self.generator: WorldScorer | None = None
         if head == "generator" and networks.generator is not None:
             self.generator = folded_scorer(networks.generator, self.catalogue)
         history = networks.player.history

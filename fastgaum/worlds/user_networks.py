@@ -17,6 +17,7 @@ from fastgaum.features.encoder import NO_CLICK_ID
 from fastgaum.kernels import slates as kernels
 from fastgaum.kernels import towers, user_steps
 from fastgaum.kernels.candidate_formulas import Slates
+from fastgaum.kernels.examination import examine_slates
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.histories import Carry, HistoryEncoder, Recurrent
 from fastgaum.nets.networks import Scorer, TowerScorer
@@ -72,8 +73,8 @@ def _array(value: Tensor) -> FloatArray:
 class FoldedScorer:
     """A scorer over a catalogue; `write` scores every displayed place of a range of users."""
 
-    reads_set = False
-    """whether a place's score depends on the other places"""
+    reads_slate = False
+    """whether a score depends on the rest of the slate, or on the place in it"""
 
     def __init__(self, scorer: Scorer, catalogue: Catalogue) -> None:
         n_numbers = catalogue.space.n_numbers
@@ -123,7 +124,7 @@ class FoldedTowerScorer:
 
     def __init__(self, scorer: TowerScorer, catalogue: Catalogue) -> None:
         tower = scorer.tower
-        self.reads_set = tower.halo is not None
+        self.reads_slate = tower.halo is not None
         self.deep = None if scorer.deep is None else FoldedScorer(scorer.deep, catalogue)
         self.table = folded_table(tower.items, catalogue)
         d, n_numbers = tower.dim, catalogue.space.n_numbers
@@ -162,13 +163,43 @@ class FoldedTowerScorer:
             scores[part] += deep
 
 
-def folded_scorer(
-    scorer: Scorer | TowerScorer, catalogue: Catalogue
-) -> FoldedScorer | FoldedTowerScorer:
+class ExaminedScorer:
+    """A folded scorer, and what each place adds to its scores."""
+
+    reads_slate = True
+
+    def __init__(self, scorer: FoldedScorer | FoldedTowerScorer, by_place: FloatArray) -> None:
+        self.scorer, self.by_place, self.table = scorer, by_place, scorer.table
+
+    def write(
+        self,
+        first: int,
+        last: int,
+        slates: Slates,
+        numbers: FloatArray,
+        states: FloatArray,
+        scores: FloatArray,
+    ) -> None:
+        """Scores of the places of users first to last − 1; an item of a pool is at the first place
+        of its slate, which adds nothing."""
+        self.scorer.write(first, last, slates, numbers, states, scores)
+        if not slates.set_size:
+            examine_slates(first, last, slates.rows, self.by_place, scores)
+
+
+WorldScorer = FoldedScorer | FoldedTowerScorer | ExaminedScorer
+
+
+def folded_scorer(scorer: Scorer | TowerScorer, catalogue: Catalogue) -> WorldScorer:
     """The scorer over a catalogue."""
-    if isinstance(scorer, TowerScorer):
-        return FoldedTowerScorer(scorer, catalogue)
-    return FoldedScorer(scorer, catalogue)
+    folded = (
+        FoldedTowerScorer(scorer, catalogue)
+        if isinstance(scorer, TowerScorer)
+        else FoldedScorer(scorer, catalogue)
+    )
+    if scorer.examination is None:
+        return folded
+    return ExaminedScorer(folded, _array(scorer.examination.by_place))
 
 
 def _with_column(weights: Tensor) -> FloatArray:

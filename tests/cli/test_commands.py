@@ -195,6 +195,36 @@ def test_predict_one_split(trained: Path, log_file: Path, tmp_path: Path) -> Non
     assert pl.read_parquet(tmp_path / "p.parquet").height == test.height
 
 
+def test_predict_at_a_place(
+    trained: Path, log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["data", "synth", "--events", "300", "--items", "12", "--order", "random"]
+    assert main([*argv, "--examination", "1", "-o", str(tmp_path / "ranked")]) == 0
+    options = ["--set", "epochs=1", "--set", "warm_start=1", "--set", "search=[]"]
+    log, run = str(tmp_path / "ranked"), str(tmp_path / "run")
+    assert main(["train", log, "-o", run, *options]) == 0
+    utilities = {}
+    for place in ("own", "none", "1", "2"):
+        out = tmp_path / f"{place}.parquet"
+        assert main(["predict", run, log, "-o", str(out), "--at-place", place]) == 0
+        utilities[place] = pl.read_parquet(out)["utility"]
+    assert utilities["none"].equals(utilities["1"])
+    steps = (utilities["2"] - utilities["1"]).to_numpy()
+    assert abs(steps - steps[0]).max() < 1e-5
+    assert abs(steps[0]) > 1e-3
+    assert not utilities["own"].equals(utilities["none"])
+    out = str(tmp_path / "p.csv")
+    capsys.readouterr()
+    for place, model, of, says in (
+        ("0", run, log, "places 1 to 10"),
+        ("1", str(trained), str(log_file), "does not keep places apart from taste"),
+        ("first", run, log, "at-place"),
+    ):
+        assert main(["predict", model, of, "-o", out, "--at-place", place]) == 2
+        assert says in capsys.readouterr().err
+        assert not Path(out).exists()
+
+
 def test_import_brings_names_lazily() -> None:
     code = (
         "import sys, fastgaum; print('torch' in sys.modules, 'polars' in sys.modules); "

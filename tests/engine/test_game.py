@@ -57,14 +57,16 @@ CASES: list[dict[str, Any]] = [
     {"tower_dim": 6, "history": "pw", "context": 2, "table_optimiser": "adagrad"},
     {"tower_dim": 6, "history": "bilstm", "history_layers": 1},
     {"wide": True, "context": 2},
+    {"wide": True, "n_places": 4, "weight_decay": 0.05, "generator_steps": 2},
+    {"tower_dim": 6, "deep": False, "n_places": 3, "eta": 2.0},
 ]
 
 
 def contenders(
-    log: SessionLog, protocol: str, context: int = 0, **changes: Any
+    log: SessionLog, protocol: str, context: int = 0, n_places: int = 0, **changes: Any
 ) -> tuple[ReferenceGame, EngineGame, FeatureSpace, Config]:
     """Both games over equal networks, nothing drawn; so many context fields, and a number for
-    each."""
+    each; so many places examined apart."""
     space = FeatureSpace.fit(log, protocol, set_context=False)
     config = Config.from_preset(
         "paper-lstm",
@@ -72,7 +74,13 @@ def contenders(
     )
     torch.manual_seed(0)
     sizes = ContextSizes((True, False)[:context], context)
-    networks = Networks(config, space.n_ids, space.n_numbers, context=sizes)
+    networks = Networks(
+        config,
+        space.n_ids,
+        space.n_numbers,
+        context=sizes,
+        places=tuple(-0.5 * place for place in range(n_places)),
+    )
     twin, unknown = copy.deepcopy(networks), torch.from_numpy(space.unknown_of_id)
     rule, outside = regulariser_of(config), log.has_no_click
     return (

@@ -115,14 +115,19 @@ def test_rows_that_do_not_exist_are_refused() -> None:
             space.encode(log, np.array([0, wrong], np.int32))
 
 
-def _walk(log: SessionLog, rows: list[int]) -> tuple[Counter, Counter, Counter]:
+RATES = np.array([1.0, 0.5, 0.25])
+"""of choices by place"""
+
+
+def _walk(log: SessionLog, rows: list[int], n_rates: int = 1) -> tuple[Counter, Counter, Counter]:
     shown, chosen, expected = Counter(), Counter(), Counter()
     for row in rows:
         for event in range(log.session_offsets[row], log.session_offsets[row + 1]):
             items = log.items[log.display_offsets[event] : log.display_offsets[event + 1]].tolist()
-            for item in items:
+            rates = RATES[np.minimum(np.arange(len(items)), n_rates - 1)]
+            for item, rate in zip(items, rates, strict=True):
                 shown[item] += 1
-                expected[item] += 1 / len(items)
+                expected[item] += rate / rates.sum()
             if log.choices[event] >= 0:
                 chosen[items[log.choices[event]]] += 1
     return shown, chosen, expected
@@ -130,9 +135,14 @@ def _walk(log: SessionLog, rows: list[int]) -> tuple[Counter, Counter, Counter]:
 
 @settings(deadline=None, max_examples=25)
 @given(
-    seed=st.integers(0, 1000), n_sessions=st.integers(1, 20), no_click=st.sampled_from([0.0, 0.5])
+    seed=st.integers(0, 1000),
+    n_sessions=st.integers(1, 20),
+    no_click=st.sampled_from([0.0, 0.5]),
+    n_rates=st.integers(1, 3),
 )
-def test_item_counts_equal_a_walk(seed: int, n_sessions: int, no_click: float) -> None:
+def test_item_counts_equal_a_walk(
+    seed: int, n_sessions: int, no_click: float, n_rates: int
+) -> None:
     log = random_log(seed, n_sessions=n_sessions, no_click=no_click)
     rows = (
         np.random.default_rng(seed).permutation(n_sessions)[: 1 + n_sessions // 2].astype(np.int32)
@@ -140,16 +150,16 @@ def test_item_counts_equal_a_walk(seed: int, n_sessions: int, no_click: float) -
     totals = TrainingTotals(
         np.zeros(log.n_items, np.int64), np.zeros(log.n_items, np.int64), np.zeros(log.n_items)
     )
-    counted = count_items(rows, log.packed_sessions(), totals)
-    walked = _walk(log, rows.tolist())
+    counted = count_items(rows, log.packed_sessions(), RATES[:n_rates], totals)
+    walked = _walk(log, rows.tolist(), n_rates)
     for ours, theirs in zip(totals, walked, strict=True):
         np.testing.assert_allclose(ours, [theirs[item] for item in range(log.n_items)], rtol=1e-12)
     assert counted == (int(np.diff(log.session_offsets)[rows].sum()), walked[1].total())
 
 
 @settings(deadline=None, max_examples=25)
-@given(seed=st.integers(0, 1000), n_users=st.integers(1, 6))
-def test_own_counts_equal_a_walk(seed: int, n_users: int) -> None:
+@given(seed=st.integers(0, 1000), n_users=st.integers(1, 6), n_rates=st.integers(1, 3))
+def test_own_counts_equal_a_walk(seed: int, n_users: int, n_rates: int) -> None:
     log = random_log(seed, n_sessions=16, no_click=0.3)
     rng = np.random.default_rng(seed)
     log = dataclasses.replace(log, users=rng.integers(0, n_users, 16).astype(np.int32))
@@ -174,12 +184,13 @@ def test_own_counts_equal_a_walk(seed: int, n_users: int) -> None:
         log.packed_sessions(),
         SessionsByUser(asking, users[asking]),
         part.packed(items),
+        RATES[:n_rates],
         scratch,
         out,
     )
     for i, row in enumerate(rows):
         train = [s for s in range(16) if log.split[s] == 0 and log.users[s] == log.users[row]]
-        walked = _walk(log, train)
+        walked = _walk(log, train, n_rates)
         first, last = part.display_offsets[part.session_offsets[i : i + 2]]
         for ours, theirs in zip(out, walked, strict=True):
             np.testing.assert_allclose(

@@ -156,11 +156,24 @@ def log_with_fields(ordered: bool = False) -> SessionLog:
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-@pytest.mark.parametrize("changes", [{"protocol": "views"}, {"relations": True}, IDENTITY], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"protocol": "views"},
+        {"relations": True},
+        IDENTITY,
+        {**IDENTITY, "examination": False},
+        {"relations": False, "tower_dim": 5, "deep": False, "halo": True, "lr": 0.1},
+    ],
+    ids=str,
+)
 def test_fields_views_and_order(changes: dict[str, Any], ordered: bool) -> None:
     log = log_with_fields(ordered)
     model = fitted(log, **changes)
-    check_same_as_encoder(model, LearnedWorld(model, log=log), log)
+    assert model.space is not None
+    assert (len(model.space.place_rates) > 0) == (ordered and model.config.examination)
+    for head in HEADS:
+        check_same_as_encoder(model, LearnedWorld(model, head, log=log), log)
     with pytest.raises(ConfigError, match=r"brand, price, shelf, weight.*pass the log"):
         LearnedWorld(model)
 

@@ -1,0 +1,59 @@
+"""Examination: how much users look at each place of a display, apart from what they like.
+
+    logit(a at place p) = u(s, c, a) + e(p),   e(1) = 0
+
+The utility u knows no place. exp(e(p)) multiplies the odds of whatever stands at place p: it is the
+examination of place p beside that of the first one, as click models have it (the position-based
+model, the additive two-tower model). No click has no place, and keeps the logit 0."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Place = int | Literal["own"] | None
+"""where candidates are scored: each at its own place, all at place number 1, 2, …, or, with None,
+free of place, which is the same as at place 1"""
+
+
+class Examination(nn.Module):
+    """e of each place, shared by all users and items; it has no weight decay, which would draw all
+    places together."""
+
+    def __init__(self, start: Sequence[float]) -> None:
+        """e of each place at first, less that of the first; a candidate beyond the last place
+        counts as there.
+
+        From all alike, e would come to its place last: it has a number for each place where
+        utilities have thousands, and each step moves a number as far as any other."""
+        super().__init__()
+        self.later = nn.Parameter(torch.tensor([value - start[0] for value in start[1:]]))
+        """e of place 2 and on; that of place 1 is 0, or no level of e would be known"""
+
+    @property
+    def by_place(self) -> Tensor:
+        """e(1), e(2), …, shape (n_places,)."""
+        return torch.cat([self.later.new_zeros(1), self.later])
+
+    def forward(self, display_offsets: Tensor, n_candidates: int) -> Tensor:
+        """e of each candidate, (n_candidates,), by its place in its display."""
+        sizes = display_offsets.diff()
+        starts = display_offsets[:-1].repeat_interleave(sizes, output_size=n_candidates)
+        places = torch.arange(n_candidates, device=starts.device) - starts
+        by_place: Tensor = self.by_place[places.clamp(max=len(self.later))]
+        return by_place
+
+    def moved(self, scores: Tensor, display_offsets: Tensor, place: int | None) -> Tensor:
+        """The scores of candidates as if all stood at one place, (n_candidates,)."""
+        moved: Tensor = scores - self(display_offsets, len(scores))
+        return moved if place is None else moved + self.by_place[place - 1]
+
+
+def at_their_places(
+    scores: Tensor, examination: Examination | None, display_offsets: Tensor
+) -> Tensor:
+    """The scores of candidates with what their places add, where there is an examination."""
+    return scores if examination is None else scores + examination(display_offsets, len(scores))

@@ -1,0 +1,42 @@
+"""What the places of a display add to scores: e(place), the last place's for all further ones.
+
+In packed display sets, forward and backward, and in slates, where a place is a rank among what is
+displayed."""
+
+from __future__ import annotations
+
+from ._jit import Array, jit
+
+
+@jit
+def examine(display_offsets: Array, by_place: Array, scores: Array) -> None:
+    """Add e of its place to each candidate's score; by_place (n_places,)."""
+    furthest = len(by_place) - 1
+    for event in range(len(display_offsets) - 1):
+        start = display_offsets[event]
+        for candidate in range(start, display_offsets[event + 1]):
+            scores[candidate] += by_place[min(candidate - start, furthest)]
+
+
+@jit
+def examination_gradient(display_offsets: Array, grad_scores: Array, grad: Array) -> None:
+    """Write the sum of the gradients of the scores at each place, (n_places,)."""
+    furthest = len(grad) - 1
+    grad[:] = 0
+    for event in range(len(display_offsets) - 1):
+        start = display_offsets[event]
+        for candidate in range(start, display_offsets[event + 1]):
+            grad[min(candidate - start, furthest)] += grad_scores[candidate]
+
+
+@jit
+def examine_slates(first: int, last: int, rows: Array, by_place: Array, scores: Array) -> None:
+    """Add e of its rank among the displayed to each displayed place of users first to last − 1;
+    rows (n, k, ·), -1 for nothing; scores (n, k)."""
+    furthest = len(by_place) - 1
+    for user in range(first, last):
+        rank = 0
+        for place in range(rows.shape[1]):
+            if rows[user, place, 0] >= 0:
+                scores[user, place] += by_place[min(rank, furthest)]
+                rank += 1

@@ -1,0 +1,195 @@
+"""Place and taste apart: utilities that know no place, and what each place adds."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fastgaum.baselines.registry import make_model
+from fastgaum.engine.optimiser import PlayerOptimiser
+from fastgaum.errors import CheckpointError, ConfigError, FeatureMismatchError
+from fastgaum.features.batches import assemble
+from fastgaum.features.space import FeatureSpace
+from fastgaum.game.optimisers import StockOptimiser
+from fastgaum.logs.cut import pick_rows
+from fastgaum.logs.log import SessionLog
+from fastgaum.models.user_model import UserModel
+from fastgaum.nets.examination import Examination
+from fastgaum.nets.networks import Networks
+from fastgaum.nets.tensors import BatchTensors, to_tensors
+from tests.builders import change_state, log_of, permuted_within_sets, random_log
+
+SMALL: dict[str, Any] = {
+    **{"epochs": 2, "warm_start": 2, "hidden": [8, 8], "history_dim": 5},
+    **{"batch_sessions": 16, "search": [], "lr": 0.03, "generator_lr": 0.03},
+}
+
+
+def ordered_log() -> SessionLog:
+    log = random_log(2, n_sessions=80, no_click=0.2)
+    rng = np.random.default_rng(0)
+    return dataclasses.replace(
+        log,
+        candidate_fields={"price": rng.random(log.n_candidates, np.float32)},
+        event_fields={"hour": rng.random(log.n_events, np.float32)},
+        ordered=True,
+    )
+
+
+def fitted(log: SessionLog, **changes: Any) -> UserModel:
+    model = UserModel.from_preset(**{**SMALL, **changes}, device="cpu")
+    model.fit(log)
+    return model
+
+
+def batch_of(model: UserModel, log: SessionLog) -> BatchTensors:
+    """The test sessions: a permuted log is another log, whose training sessions are not left out of
+    what is counted of them."""
+    assert model.space is not None
+    encoded = model.space.encode(log, log.sessions_in("test"))
+    return to_tensors(assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"relations": True},
+        {"relations": False, "tower_dim": 6, "halo": True, "eta": 2.0},
+        {"protocol": "identity", "relations": False, "set_context": False, "players": "exact"},
+    ],
+    ids=str,
+)
+def test_utilities_know_no_place_and_places_add_their_own(changes: dict[str, Any]) -> None:
+    log = ordered_log()
+    model = fitted(log, **changes)
+    by_place = model.examination()
+    assert by_place is not None
+    assert by_place[0] == 1
+    assert np.abs(np.log(by_place[1:])).min() > 1e-3, "nothing was learned of the places"
+    batch = batch_of(model, log)
+    free, own = model.utility(batch, None), model.utility(batch)
+    # with the places that they have, candidates in another order are another display; free of
+    # place they are the same
+    permuted, order = permuted_within_sets(log)
+    _, events = pick_rows(log.session_offsets, log.sessions_in("test"))
+    offsets, candidates = pick_rows(log.display_offsets, events)
+    row_of = np.full(log.n_candidates, -1)
+    row_of[candidates] = np.arange(len(candidates))
+    np.testing.assert_allclose(
+        model.utility(batch_of(model, permuted), None),
+        free.numpy()[row_of[order[candidates]]],
+        atol=2e-5,
+    )
+    place = np.arange(len(candidates)) - np.repeat(offsets[:-1], np.diff(offsets))
+    added = np.log(by_place)[np.minimum(place, len(by_place) - 1)]
+    np.testing.assert_allclose(own - free, added, atol=2e-5)
+    frames = {at: model.predict(log, "test", at_place=at) for at in ("own", None, 1, 3)}  # type: ignore[arg-type]
+    assert frames[None].equals(frames[1]), "the first place adds nothing"
+    np.testing.assert_allclose(frames["own"]["utility"], own, atol=2e-5)
+    np.testing.assert_allclose(frames[3]["utility"], free.numpy() + np.log(by_place)[2], atol=2e-5)
+    for at, frame in frames.items():
+        sums = np.add.reduceat(frame["probability"].to_numpy(), offsets[:-1])
+        none = frame["no_click_probability"].to_numpy()[offsets[:-1]]
+        np.testing.assert_allclose(sums + none, 1, atol=1e-5)
+        if model.config.players == "adversarial":
+            generated = frame["generator_probability"].to_numpy()
+            assert (generated == frames["own"]["generator_probability"].to_numpy()).all() == (
+                at == "own"
+            )
+
+
+def test_a_place_beyond_the_last_counts_as_the_last() -> None:
+    examination = Examination([0.25, -0.25, -1.75])
+    offsets = torch.tensor([0, 5, 5, 6], dtype=torch.int32)
+    expected = torch.tensor([0.0, -0.5, -2.0, -2.0, -2.0, 0.0])
+    assert torch.equal(examination(offsets, 6), expected)
+
+
+def test_the_generator_starts_with_the_reward_s_places_times_eta() -> None:
+    model = fitted(ordered_log(), eta=2.0, epochs=1)
+    networks = model.networks
+    assert networks is not None
+    networks.start_generator(2.0)
+    reward, generator = networks.player.reward, networks.generator
+    assert generator is not None
+    assert reward.examination is not None
+    assert generator.examination is not None
+    assert torch.equal(generator.examination.later, 2 * reward.examination.later)
+
+
+def test_places_have_no_weight_decay_in_either_optimiser() -> None:
+    space = FeatureSpace.fit(ordered_log(), "identity", examination=True)
+    config = UserModel.from_preset(**SMALL).config
+    networks = Networks(config, space.n_ids, space.n_numbers, places=(0.0, -0.5, -1.0))
+    scorer = networks.player.reward
+    part = scorer.examination
+    assert part is not None
+    with torch.no_grad():
+        part.later.fill_(-1.0)
+    weight, places = scorer.from_state.weight, part.later  # type: ignore[union-attr]
+    stock = StockOptimiser(networks.player, 0.1, 0.5, 5.0, "adam")
+    for parameter in (weight, places):
+        parameter.grad = torch.zeros_like(parameter)
+    before = weight.detach().clone()
+    stock.step()
+    torch.testing.assert_close(weight, before * 0.95)
+    assert (places == -1).all()
+    ours = PlayerOptimiser([weight], [], 0.1, 0.5, 5.0, undecayed=[places])
+    ours.step()
+    torch.testing.assert_close(weight, before * 0.95**2)
+    assert (places == -1).all()
+
+
+def test_a_saved_model_keeps_its_places(tmp_path: Path) -> None:
+    log = ordered_log()
+    model = fitted(log)
+    model.save(tmp_path / "m.safetensors")
+    again = UserModel.load(tmp_path / "m.safetensors")
+    assert again.predict(log, at_place=2).equals(model.predict(log, at_place=2))
+    assert np.array_equal(again.examination("generator"), model.examination("generator"))
+
+    def other(_: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        arrays["space/place_rates"][1] = -1
+
+    change_state(tmp_path / "m.safetensors", other)
+    with pytest.raises(CheckpointError):
+        UserModel.load(tmp_path / "m.safetensors")
+
+
+def test_a_file_of_before_is_read_with_the_place_in_its_bags(tmp_path: Path) -> None:
+    log = ordered_log()
+    model = fitted(log, examination=False)
+    assert model.examination() is None
+    assert model.space is not None
+    assert [part.name for part in model.space.categorical] == ["item", "position"]
+    model.save(tmp_path / "m.safetensors")
+
+    def older(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        del about["state"]["space"]["place_rates"], arrays["space/place_rates"]
+        del about["state"]["config"]["examination"]
+
+    change_state(tmp_path / "m.safetensors", older)
+    assert UserModel.load(tmp_path / "m.safetensors").predict(log).equals(model.predict(log))
+
+
+def test_what_has_no_places_is_named() -> None:
+    log = ordered_log()
+    model = fitted(log)
+    with pytest.raises(ConfigError, match=r"at_place is 0, the displays .* places 1 to 6"):
+        model.predict_parts(log, at_place=0)
+    with pytest.raises(FeatureMismatchError, match="read it with --ordered"):
+        model.predict_parts(dataclasses.replace(log, ordered=False), at_place=1)
+    plain = fitted(dataclasses.replace(log, ordered=False))
+    logit = make_model("logit", {"protocol": "bags"})
+    logit.fit(log)
+    # one place is no order: there is nothing to keep apart
+    single = log_of([[([i % 3], 0), ([i % 2], -1)] for i in range(12)], [0, 0, 1] * 4, ordered=True)
+    for other, of in ((plain, log), (logit, log), (fitted(single), single)):
+        for place in (1, None):
+            with pytest.raises(ConfigError, match="does not keep places apart"):
+                other.predict_parts(of, at_place=place)
