@@ -19,12 +19,17 @@ from typing import Any
 
 BATCHES = (256, 2048, 8192)
 WARM_UP, STEPS = 10, 60
+SETTINGS: dict[str, dict[str, Any]] = {
+    "paper-lstm": {},
+    "paper-lstm, item_dim = 8": {"item_dim": 8},
+}
+"""rows of 64 and 80 values, and narrow ones"""
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Both sides in turns, three times; the best of each."""
     presets: dict[str, Any] = {}
-    for preset in ("paper-lstm", "large"):
+    for preset in SETTINGS:
         sides: dict[int, list[dict[str, float]]] = {1: [], arguments.processes: []}
         for _ in range(3):
             for n, found in sides.items():
@@ -75,7 +80,7 @@ def rounds(preset: str, events: int, items: int) -> dict[str, float]:
 
     torch.set_num_threads(1)
     log = synthesise(events // 5, preset="scale", n_items=items, seed=0)[0]
-    config = Config.from_preset(preset, players="adversarial")
+    config = Config.from_preset("paper-lstm", players="adversarial", **SETTINGS[preset])
     space = FeatureSpace.fit(log, "identity", set_context=False)
     sessions = space.encoder(log).for_training(log.sessions_in("train"))
     regulariser, unknown = regulariser_of(config), torch.from_numpy(space.unknown_of_id)

@@ -21,7 +21,7 @@ from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.truth import oracle_scores
 
 
-def recovery(n_events: int, preset: str = "large", **world: object) -> dict[str, float]:
+def recovery(n_events: int, preset: str = "fastgaum", **world: object) -> dict[str, float]:
     """Fit a preset on a fresh world; figures on its test split, by name."""
     log, truth = synthesise(n_events, **world)  # type: ignore[arg-type]
     model = UserModel.from_preset(preset)
@@ -72,7 +72,7 @@ def recovery(n_events: int, preset: str = "large", **world: object) -> dict[str,
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", default="20000,200000")
-    parser.add_argument("--preset", default="large")
+    parser.add_argument("--preset", default="fastgaum")
     parser.add_argument("--no-click", type=float, default=0.0)
     parser.add_argument("--rule", default="shannon")
     arguments = parser.parse_args()

@@ -6,6 +6,7 @@ field's hint says what it may be: `Annotated[int, Meta(ge=1)]`."""
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
 import types
 import typing
@@ -18,7 +19,17 @@ import msgspec
 from msgspec import Meta
 
 from fastgaum.errors import ConfigError, did_you_mean
-from fastgaum.presets import BATCH_EVENTS, GROW_AT, GROWN, GROWTH_DECIDES, PRESETS
+from fastgaum.presets import (
+    BATCH_EVENTS,
+    COMPARE_BELOW,
+    FEWEST_EPOCHS,
+    GROW_AT,
+    GROWTH_DECIDES,
+    PRESETS,
+    SHORT_VISITS,
+    SIZES,
+    TOWERS_AT,
+)
 from fastgaum.untrusted import parse_toml, read_text
 
 Protocol = Literal["identity", "bags", "views"]
@@ -236,8 +247,8 @@ class Config(CheckedSettings):
     most_skipped: Count = 10
     """with on_nonfinite = skip: one skipped batch more than so many in a run, and training stops"""
     grow: bool = True
-    """a log of 50,000 training events and more is fitted with two towers (`presets.GROWN`), unless
-    one of the keys of `presets.GROWTH_DECIDES` is set"""
+    """on a log of 20,000 training events and more, `fit` tries `presets.SIZES` by short fits,
+    unless one of the keys of `presets.GROWTH_DECIDES` is set"""
     search: tuple[str, ...] = ("relations",)
     """switches that `fit` tries both ways with exact players; the better validation loss decides,
     training goes on with it"""
@@ -274,20 +285,48 @@ class Config(CheckedSettings):
                 "states = generated needs players = adversarial: exact players generate no history"
             )
 
-    @property
-    def n_searched(self) -> int:
-        """How many settings the search tries."""
-        return 2 ** len(self.search) if self.search else 0
-
-    def grown(self, n_events: int, n_sessions: int) -> Config:
-        """The configuration for a log of so many training events and sessions: another one where
-        the log is large and nothing is set that growth decides."""
+    def grows(self, n_events: int, n_candidates: int) -> bool:
+        """Whether a log of so many training events and candidates has one of the sizes."""
         usual = Config()
         changed = any(getattr(self, key) != getattr(usual, key) for key in GROWTH_DECIDES)
-        if not self.grow or n_events < GROW_AT or changed:
-            return self
-        sessions = max(1, round(BATCH_EVENTS * n_sessions / n_events))
-        return self.replace(**GROWN, batch_sessions=sessions, grow=False)
+        least = GROW_AT if n_candidates < COMPARE_BELOW else TOWERS_AT
+        return self.grow and n_events >= least and not changed
+
+    def settings(self, n_sessions: int, n_events: int, n_candidates: int) -> dict[str, Config]:
+        """What `fit` compares on a log of so many training sessions, events and candidates, by
+        name: sizes where it grows, else both values of the searched switches, or nothing."""
+        found: dict[str, Config] = {}
+        if self.grows(n_events, n_candidates):
+            batch = max(1, round(BATCH_EVENTS * n_sessions / n_events))
+            for name in SIZES if n_candidates < COMPARE_BELOW else list(SIZES)[:1]:
+                values = SIZES[name]
+                if "tower_dim" in values:
+                    values = {**values, "batch_sessions": batch}
+                found[name] = self.replace(**values, grow=False, search=())
+        elif self.search:
+            for on in itertools.product((True, False), repeat=len(self.search)):
+                switches = dict(zip(self.search, on, strict=True))
+                name = ", ".join(f"{key} = {str(value).lower()}" for key, value in switches.items())
+                found[name] = self.replace(**switches, search=())
+        return found
+
+    @property
+    def size(self) -> str | None:
+        """Which of `presets.SIZES` with towers it has; None for small networks alone."""
+        for name, size in SIZES.items():
+            if "tower_dim" in size and all(getattr(self, key) == size[key] for key in size):
+                return name
+        return None
+
+    def warmed(self) -> Config:
+        """Its warm start alone: exact players, for as many epochs."""
+        changes = {"players": "exact", "states": "logged", "epochs": max(self.warm_start, 1)}
+        return self.replace(**changes)
+
+    def short(self, n_candidates: int) -> Config:
+        """A short fit with exact players on so many training candidates."""
+        epochs = max(SHORT_VISITS // max(n_candidates, 1), FEWEST_EPOCHS)
+        return self.warmed().replace(epochs=min(epochs, max(self.warm_start, 1)))
 
     def is_continued_by(self, other: Config) -> bool:
         """Whether a run of this configuration may go on with another: the same, or with more
@@ -303,15 +342,22 @@ class Config(CheckedSettings):
         Raises:
             ConfigError: unknown preset, or a change that is not allowed.
         """
+        if name == "large":
+            raise ConfigError(
+                "the preset 'large' is gone: take fastgaum, which sizes itself on a large log"
+            )
         if name not in PRESETS:
             raise ConfigError(
                 f"unknown preset '{name}'{did_you_mean(name, PRESETS)}; presets are "
                 f"{', '.join(PRESETS)}"
             )
-        values = {"search": cls.search, **PRESETS[name], "preset": name, **changes}
+        usual: dict[str, Any] = {"search": cls.search, "grow": cls.grow, **PRESETS[name]}
+        values = {**usual, "preset": name, **changes}
+        # what is set is not tried the other way
         if "search" not in changes:
-            # what is set is not tried the other way
-            values["search"] = [key for key in values["search"] if key not in changes]
+            values["search"] = [key for key in usual["search"] if key not in changes]
+        if "grow" not in changes:
+            values["grow"] = usual["grow"] and not any(key in changes for key in GROWTH_DECIDES)
         return cls.from_mapping(values)
 
     @classmethod

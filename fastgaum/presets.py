@@ -1,5 +1,5 @@
-"""The presets: values of a configuration under a name, and what the `fastgaum` preset becomes on a
-large log."""
+"""The presets: values of a configuration under a name, and the sizes among which `fastgaum` chooses
+on a large log."""
 
 from __future__ import annotations
 
@@ -15,27 +15,39 @@ _PLAIN: dict[str, object] = {
 }
 """without what `fastgaum` adds to the three networks"""
 
-GROW_AT = 50_000
-"""training events from which items are seen often enough for vectors of their own"""
+GROW_AT = 20_000
+"""training events from which `fastgaum` sizes itself by short fits"""
+COMPARE_BELOW = 2_000_000
+"""training candidates below which sizes are compared; a log of more has the first one. A fit of a
+part of its sessions would mislead: towers gain more from sessions than the network does"""
+SHORT_VISITS, FEWEST_EPOCHS = 8_000_000, 4
+"""training candidates times epochs of a short fit at most, and its epochs at least"""
+TOWERS_AT = 50_000
+"""training events from which a log of so many candidates has towers"""
 BATCH_EVENTS = 1000
-"""events of a batch then"""
-GROWN: dict[str, object] = {
+"""events of a batch of a log of GROW_AT events and more"""
+_TOWERS: dict[str, object] = {
     "tower_dim": 64,
     "deep": True,
     "hidden": (32,),
     "history_dim": 32,
     "set_context": False,
     "relations": False,
-    "search": (),
     "dropout": 0.5,
     "id_dropout": 0.02,
     "weight_decay": 0.15,
     "patience": 2,
 }
-"""what the `fastgaum` preset becomes on a large log (docs: design log, two towers)"""
-GROWTH_DECIDES = (*GROWN, "batch_sessions", "activation", "item_dim", "wide")
-"""keys that growth sets, or that mean nothing afterwards: where one is set, a log of any size is
-fitted as the configuration says"""
+SIZES: dict[str, dict[str, object]] = {
+    "towers": _TOWERS,
+    "network": {"relations": False},
+    "network, relations": {"relations": True},
+}
+"""what the `fastgaum` preset may be on a log of GROW_AT training events and more, by name; a fit
+tries them in this order (docs: how fastgaum sizes itself)"""
+GROWTH_DECIDES = (*_TOWERS, "search", "batch_sessions", "activation", "item_dim", "wide")
+"""keys that a size sets, or that mean nothing in one: where one is set, a log of any number of
+events is fitted as the configuration says"""
 
 _PAPER: dict[str, object] = {
     **_PLAIN,
@@ -58,19 +70,6 @@ _PAPER: dict[str, object] = {
 
 PRESETS: dict[str, dict[str, Any]] = {
     "fastgaum": {},
-    "large": {
-        **_PLAIN,
-        "protocol": "identity",
-        "item_dim": 8,
-        "activation": "elu",
-        "history_dim": 20,
-        "dropout": 0.0,
-        "id_dropout": 0.02,
-        "weight_decay": 0.01,
-        "batch_sessions": 256,
-        "patience": 3,
-        "lr_drops": 2,
-    },
     "paper-lstm": {**_PAPER, "history": "lstm", "history_dim": 20},
     "paper-pw": {**_PAPER, "history": "pw", "history_window": 20, "history_weights": 4},
     "report": {
@@ -97,6 +96,5 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_sessions": 64,
     },
 }
-"""`large`: light regularisation and embeddings, for catalogues in the millions. `paper-*`: the
-paper's sizes with exact Shannon players. `report`: the report's architecture, its game made
-right."""
+"""`paper-*`: the paper's sizes with exact Shannon players. `report`: the report's architecture, its
+game made right."""

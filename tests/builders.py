@@ -16,6 +16,9 @@ from safetensors.numpy import save_file
 
 from fastgaum.logs.log import SessionLog
 
+NARROW: dict[str, Any] = {"preset": "paper-lstm", "players": "adversarial", "item_dim": 8}
+"""settings of three networks over identities with embeddings, in which no number is"""
+
 
 def log_of(
     sessions: list[list[tuple[list[int], int]]],

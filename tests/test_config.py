@@ -9,7 +9,7 @@ import pytest
 
 from fastgaum.config import Config, parse_setting
 from fastgaum.errors import ConfigError
-from fastgaum.presets import GROW_AT, GROWN, GROWTH_DECIDES, PRESETS
+from fastgaum.presets import COMPARE_BELOW, GROW_AT, GROWTH_DECIDES, PRESETS, SIZES, TOWERS_AT
 
 
 @pytest.mark.parametrize(
@@ -43,17 +43,26 @@ def test_wrong_values_are_named(changes: dict[str, Any], message: str) -> None:
         Config.from_preset("fastgaum", **changes)
 
 
-def test_a_large_log_takes_towers() -> None:
+def test_a_large_log_compares_sizes() -> None:
     config = Config.from_preset("fastgaum", seed=3)
-    assert config.grown(GROW_AT - 1, 1000) == config
-    grown = config.grown(GROW_AT, 10_000)
-    assert {key: getattr(grown, key) for key in GROWN} == GROWN
-    # 1,000 events a batch, of 5 a session
-    assert (grown.batch_sessions, grown.grow, grown.seed) == (200, False, 3)
-    assert grown.grown(GROW_AT, 10_000) == grown
+    small = config.settings(1000, GROW_AT - 1, 10**6)
+    assert list(small) == ["relations = true", "relations = false"]
+    assert [one.relations for one in small.values()] == [True, False]
+    assert all(one.tower_dim == 0 for one in small.values())
+    compared = config.settings(10_000, GROW_AT, COMPARE_BELOW - 1)
+    assert list(compared) == list(SIZES)
+    # of more candidates a part would be read, which misleads
+    assert list(config.settings(10_000, TOWERS_AT, COMPARE_BELOW)) == ["towers"]
+    assert config.settings(10_000, TOWERS_AT - 1, COMPARE_BELOW) == small
+    for name, sized in compared.items():
+        assert {key: getattr(sized, key) for key in SIZES[name]} == SIZES[name]
+        assert (sized.grow, sized.search, sized.seed) == (False, (), 3)
+        # 1,000 events a batch, of 2 a session
+        assert sized.batch_sessions == (500 if sized.tower_dim else config.batch_sessions)
+        assert sized.size == (name if sized.tower_dim else None)
+        assert sized.settings(10_000, GROW_AT, 10**5) == {}
     for name in set(PRESETS) - {"fastgaum"}:
-        other = Config.from_preset(name)
-        assert other.grown(GROW_AT, 10_000) == other
+        assert Config.from_preset(name).settings(10_000, GROW_AT, 10**5) == {}
 
 
 SET: dict[str, Any] = {
@@ -80,12 +89,17 @@ SET: dict[str, Any] = {
 def test_what_is_set_stays(key: str) -> None:
     changes = {key: SET[key], **({"tower_dim": 8} if key == "deep" else {})}
     for config in (Config.from_preset("fastgaum", **changes), Config().replace(**changes)):
-        assert config.grown(GROW_AT, 10_000) == config
+        assert config.settings(10_000, GROW_AT, 10**5) == config.settings(9, 9, 9)
+    usual = {key: Config().to_mapping()[key] for key in changes}
+    if key != "grow":
+        assert not Config.from_preset("fastgaum", **usual).grow
 
 
 def test_unknown_preset() -> None:
     with pytest.raises(ConfigError, match="did you mean 'fastgaum'"):
         Config.from_preset("fastgam")
+    with pytest.raises(ConfigError, match="'large' is gone: take fastgaum, which sizes itself"):
+        Config.from_preset("large")
 
 
 def test_toml_round_trip(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def main(
     config = {
         "log": str(folder / "shards"),
         "out": str(folder / "run"),
-        "preset": "large",
+        "preset": "fastgaum",
         "batch_sessions": 64,
         **changes,
     }

@@ -37,7 +37,9 @@ class Collection(nn.Module):
 
 def main(log, **settings):
     """Train on a log; return the model and its table of epochs."""
-    model = fg.UserModel.from_preset("large", tables=Collection, device="cpu", **settings)
+    model = fg.UserModel.from_preset(
+        "paper-lstm", players="adversarial", tables=Collection, device="cpu", **settings
+    )
     return model, model.fit(fg.load(log) if isinstance(log, str) else log)
 
 

@@ -99,14 +99,15 @@ class PartsProgress(Bar):
 class TrainingProgress(Bar):
     """Shows epochs as they come; the observer of one run."""
 
-    def __init__(self, config: Config) -> None:
-        """Take the run's configuration: it bounds the number of epochs."""
+    def __init__(self, config: Config, n_settings: int = 0) -> None:
+        """Take the run's configuration, which bounds the number of epochs, and how many settings
+        are compared before."""
         self.most_epochs = most_epochs(config)
         self.started = time.perf_counter()
         self.rows = self.counted = 0
         self.epoch = 1
         self.drawn = 0.0
-        reading = f"trying {config.n_searched} settings" if config.search else "reading"
+        reading = f"trying {n_settings} settings" if n_settings else "reading"
         super().__init__(reading, BarColumn(10), _figures())
 
     def on_resume(self, rows: Sequence[EpochRow]) -> None:

@@ -78,6 +78,7 @@ def train_command(
         return
     config = options.resolve()
     # torch takes a second to import: a misspelt option is answered before.
+    from fastgaum.game.checkpoint import trials_as_facts
     from fastgaum.logs.context import context_of
     from fastgaum.machine import device_of
     from fastgaum.models.run_folder import (
@@ -119,15 +120,9 @@ def train_command(
         with Waiting(f"reading {source}"):
             log = reading.open(source)
         model = UserModel(config, device=machine.device)
-        grown = model.configured(log)
-        if grown != config:
-            note(
-                f"a log of {log.count('events', 'train'):,} training events: the preset takes two "
-                "towers (--set grow=false keeps its small networks)"
-            )
         with (
             noting_compilation(),
-            TrainingProgress(grown) as observer,
+            TrainingProgress(config, model.n_compared(log)) as observer,
             stop_on_signals() as stop,
         ):
             processes.stop = stop
@@ -172,6 +167,12 @@ def train_command(
             f"\n{processes.size} processes, {processes.traffic.steps} steps of players: each "
             f"process sent {sent:,.1f} kB a step"
         )
+    for one in trials_as_facts(model.trials):
+        chosen = " · chosen" if one["chosen"] else ""
+        note(
+            f"compared: {one['name']} · validation loss {one['val_loss']:.4f} · "
+            f"{one['seconds']:.1f} s{chosen}"
+        )
     # of a run that was finished before nothing is fitted
     context = (
         {field.name: field.holds for field in context_of(log)}
@@ -185,7 +186,8 @@ def train_command(
         "path": str(folder),
         "log": log.name,
         "context": context,
-        "grown": grown != config,
+        "size": model.config.size,
+        "compared": trials_as_facts(model.trials),
         "epochs": table.height,
         "finished_before": finished_before,
         "best": best,

@@ -6,14 +6,15 @@ run was asked for and a trainer's whole state, so that no crash can part what be
 from __future__ import annotations
 
 import dataclasses
+import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BufferedRandom
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from fastgaum.processes import Processes
 if TYPE_CHECKING:
     from fastgaum.game.loop import Trainer
 
-FORMAT = "fastgaum-run-5"
+FORMAT = "fastgaum-run-6"
 SHARE = 0.02
 """saving takes at most this share of the time: a save waits until so much has been trained since
 the one before"""
@@ -93,6 +94,28 @@ class TrainingPosition:
 
 
 @dataclass(frozen=True)
+class TriedSetting:
+    """A setting that a fit has compared with others."""
+
+    name: str
+    val_loss: float
+    """the least of its epochs, with exact players"""
+    seconds: float = math.nan
+    """what it took, the log's encoding included where no setting before had the same; NaN in a
+    model that was loaded"""
+
+
+def trials_as_facts(trials: Sequence[TriedSetting]) -> list[dict[str, Any]]:
+    """Plain values of what was compared, `chosen` among them; seconds where they are known."""
+    best = min(trials, key=lambda trial: trial.val_loss, default=None)
+    facts = [{**dataclasses.asdict(trial), "chosen": trial is best} for trial in trials]
+    return [
+        {key: value for key, value in one.items() if value == value}  # NaN is not itself
+        for one in facts
+    ]
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """What the file of a run holds."""
 
@@ -102,13 +125,13 @@ class Checkpoint:
     """how the log was read"""
     fingerprint: str
     """the log's"""
-    tried: list[float] = field(default_factory=list)
-    """validation losses of the searched settings that are done"""
+    tried: list[TriedSetting] = field(default_factory=list)
+    """the compared settings that are done"""
     trainer: State | None = None
     """`Trainer.state()` of the next setting, or of the training proper; None where it had not
     begun"""
-    n_searched: int = 0
-    """how many settings are searched on this log"""
+    n_settings: int = 0
+    """how many settings are compared on this log"""
 
     @property
     def rows(self) -> list[dict[str, object]]:
@@ -119,7 +142,7 @@ class Checkpoint:
     def is_finished(self) -> bool:
         """Whether nothing is left to do."""
         config = self.config
-        if self.trainer is None or len(self.tried) < self.n_searched:
+        if self.trainer is None or len(self.tried) < self.n_settings:
             return False
         at = TrainingPosition.of(self.trainer)
         last = "exact" if config.players == "exact" else "rounds"
@@ -128,7 +151,8 @@ class Checkpoint:
     def save(self, file: Path) -> None:
         """Write it, atomically. Raises OutputError where it cannot be written."""
         parts = {part.name: getattr(self, part.name) for part in dataclasses.fields(self)}
-        save_state(file, FORMAT, {**parts, "config": self.config.to_mapping()})
+        state = {**parts, "config": self.config.to_mapping(), "tried": _plain(self.tried)}
+        save_state(file, FORMAT, state)
 
     @classmethod
     def load(cls, file: Path) -> Checkpoint:
@@ -146,9 +170,9 @@ class Checkpoint:
                 Config.from_mapping(state["config"]),
                 dict(state["reading"]),
                 str(state["fingerprint"]),
-                [float(loss) for loss in state["tried"]],
+                [TriedSetting(**one) for one in state["tried"]],
                 state["trainer"],
-                int(state["n_searched"]),
+                int(state["n_settings"]),
             )
             if found.trainer is not None:
                 TrainingPosition.of(found.trainer)
@@ -164,7 +188,7 @@ class Checkpointer:
     BATCH_SECONDS so far as SHARE allows.
 
     Attributes:
-        tried: validation losses of the searched settings that are done.
+        tried: the compared settings that are done.
     """
 
     def __init__(
@@ -178,7 +202,7 @@ class Checkpointer:
         `checkpoint` is where the run goes on, or says what it was asked for; without one nothing is
         saved and no signal waits. `on_begin` is called when the file of a new run is there."""
         self.file, self.on_begin = file, on_begin
-        self.tried: list[float] = [] if checkpoint is None else list(checkpoint.tried)
+        self.tried: list[TriedSetting] = [] if checkpoint is None else list(checkpoint.tried)
         self._former = None if checkpoint is None else checkpoint.trainer
         # the former trainer's tensors are not held for as long as the run
         self._asked = None if checkpoint is None else dataclasses.replace(checkpoint, trainer=None)
@@ -243,8 +267,14 @@ class Checkpointer:
 
 def first_checkpoint(processes: Processes, checkpoint: Checkpoint) -> Checkpoint:
     """The first process's checkpoint, in all of them; the others pass what they were asked for."""
-    state = processes.state_of_first({"tried": checkpoint.tried, "trainer": checkpoint.trainer})
-    return dataclasses.replace(checkpoint, tried=state["tried"], trainer=state["trainer"])
+    own = {"tried": _plain(checkpoint.tried), "trainer": checkpoint.trainer}
+    state = processes.state_of_first(own)
+    tried = [TriedSetting(**one) for one in state["tried"]]
+    return dataclasses.replace(checkpoint, tried=tried, trainer=state["trainer"])
+
+
+def _plain(trials: Sequence[TriedSetting]) -> list[dict[str, object]]:
+    return [dataclasses.asdict(trial) for trial in trials]
 
 
 class KeptWeights:

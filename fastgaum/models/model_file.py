@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,6 +13,7 @@ from fastgaum.checkpoint import State, check_weights, damage_named, load_state, 
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, did_you_mean
 from fastgaum.features.space import FeatureSpace
+from fastgaum.game.checkpoint import TriedSetting
 from fastgaum.models.space_state import space_of, space_state
 from fastgaum.nets.networks import Networks, context_sizes, log_rates
 from fastgaum.nets.tables import plain_state
@@ -38,6 +39,8 @@ def user_model_state(model: UserModel) -> State:
         "config": model.config.to_mapping(),
         "own": own_code(model),
         "weights": plain_state(model.networks),
+        # without their seconds: two fits of one seed write the same bytes
+        "compared": [{"name": one.name, "val_loss": one.val_loss} for one in model.trials],
     }
     return model_state(model.space, model.outside, state)
 
@@ -157,12 +160,21 @@ def user_model_of(
         config = Config.from_mapping(state["config"])
         model = kind(config, regulariser=regulariser, history=history, device=device)
         named = _own_names(state["own"])
+        model.trials = tuple(_trial(one) for one in state["compared"])
     _check_own(path, named, own_code(model))
     with damage_named(path):
         model.space, model.outside = state["space"], state["outside"]
         model.networks = _networks(config, state["space"], state["weights"], model.history)
         model.networks.to(model.device)
     return model
+
+
+def _trial(state: Any) -> TriedSetting:
+    """A setting that was compared. Raises ValueError for a damaged record of it."""
+    name, loss = state["name"], state["val_loss"]
+    if not isinstance(name, str) or not isinstance(loss, float):
+        raise ValueError("its record of the settings that were compared is none")
+    return TriedSetting(name, loss)
 
 
 def _own_names(named: object) -> dict[str, str]:

@@ -19,7 +19,7 @@ import tomli_w
 
 from fastgaum.errors import CheckpointError, LogFormatError, NumericsError, OutputError
 from fastgaum.files import atomic, require_writable
-from fastgaum.game.checkpoint import Checkpoint, Checkpointer, first_checkpoint
+from fastgaum.game.checkpoint import Checkpoint, Checkpointer, first_checkpoint, trials_as_facts
 from fastgaum.game.epochs import EpochRow, Observer, Silent
 from fastgaum.locks import LOCK_FILE, folder_lock, require_free
 from fastgaum.logs.log import SessionLog
@@ -97,7 +97,7 @@ def train_run(
             model.asked,
             dict(origin.reading),
             log.fingerprint,
-            n_searched=model.configured(log).n_searched,
+            n_settings=model.n_compared(log),
         )
         return _run(model, log, folder, checkpoint, observer, origin.source, processes)
 
@@ -311,7 +311,7 @@ def _run(
             "processes": processes.size,
             "sent_bytes_per_step": processes.traffic.sent_per_step(processes.size),
         }
-    writer.write_machine({"cost": cost})
+    writer.write_machine({"cost": cost, "compared": trials_as_facts(model.trials)})
     with atomic(folder / "metrics.parquet") as beside:
         table.write_parquet(beside)
     return table

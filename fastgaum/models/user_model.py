@@ -9,8 +9,10 @@ model.save("user.safetensors")
 
 from __future__ import annotations
 
-import itertools
-import math
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,13 +22,14 @@ import torch
 from fastgaum.checkpoint import State
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError, NumericsError
-from fastgaum.features.batches import ShardIterator, StreamedSessions
-from fastgaum.features.encoder import Encoder
+from fastgaum.features.batches import StreamedSessions
 from fastgaum.features.sessions import EncodedSessions, Sessions
 from fastgaum.features.space import FeatureSpace
-from fastgaum.game.epochs import Observer
+from fastgaum.game.checkpoint import TriedSetting
+from fastgaum.game.epochs import EpochRow, Observer
+from fastgaum.game.loop import TrainingData
 from fastgaum.game.scoring import HeadScores, Outputs, ScoredSessions, score
-from fastgaum.logs.log import FloatArray, SessionLog, SplitName
+from fastgaum.logs.log import FloatArray, SessionLog
 from fastgaum.logs.shards import AnyLog
 from fastgaum.machine import device_of
 from fastgaum.models.choice_model import (
@@ -48,6 +51,49 @@ if TYPE_CHECKING:
     from fastgaum.game.checkpoint import Checkpointer
 
 
+def _made_of(config: Config) -> tuple[str, bool, bool, bool]:
+    """What a feature space is made of."""
+    return config.protocol, config.set_context, config.relations, config.examination
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A log under one feature space."""
+
+    log: AnyLog
+    space: FeatureSpace
+    data: TrainingData
+
+    @classmethod
+    def of(cls, log: AnyLog, config: Config, processes: Processes) -> Prepared:
+        """Count the training split, and make of both splits what batches are made of.
+
+        Raises:
+            LogFormatError: a split is empty.
+            ConfigError: shards are handed out, and the log is in memory.
+        """
+        made_of = _made_of(config)
+        train: Sessions | StreamedSessions
+        validation: Sessions | StreamedSessions
+        if isinstance(log, SessionLog):
+            if processes.shards is not None:
+                raise ConfigError(
+                    "shards are handed out, and the log is in memory, not in shards: convert it, "
+                    "and open_log it"
+                )
+            space, train = FeatureSpace.fit_training(log, *made_of)
+            require_validation(log)
+            validation = space.encoder(log).for_training(log.sessions_in("validation"))
+        else:
+            space = FeatureSpace.fit(log, *made_of)
+            require_validation(log)
+            encoder = space.encoder(log)
+            train = StreamedSessions(encoder, log, "train", config.window, processes.shards)
+            validation = StreamedSessions(encoder, log, "validation", config.window)
+        data = TrainingData(train, validation, lambda row: f"'{log.session_name(row)}'")
+        return cls(log, space, data)
+
+
 class UserModel(ChoiceModel):
     """History encoder, reward model and generator over one feature space.
 
@@ -56,6 +102,7 @@ class UserModel(ChoiceModel):
             searched switches as they were chosen.
         asked: the configuration that was asked for, from which each `fit` starts.
         networks: the torch modules; None before `fit`.
+        trials: what the last fit compared on the validation split, each with its loss.
     """
 
     def __init__(
@@ -84,6 +131,7 @@ class UserModel(ChoiceModel):
         self.tables = tables
         self.device = device_of(device)
         self.networks: Networks | None = None
+        self.trials: tuple[TriedSetting, ...] = ()
 
     @classmethod
     def from_preset(
@@ -138,65 +186,104 @@ class UserModel(ChoiceModel):
             ConfigError: the networks do not fit memory.
             NumericsError: a loss is not finite; the model then holds the last good state.
         """
-        # the engine's kernels take a second to import: a loaded model does without
-        from fastgaum.engine.dispatch import game_for
         from fastgaum.game.checkpoint import Checkpointer
-        from fastgaum.game.loop import Trainer, TrainingData
 
         checkpointer, processes = checkpointer or Checkpointer(), processes or Processes()
-        self.config = self.configured(log)
-        if self.config.search:
-            self.config = self._searched(log, checkpointer, processes)
-        c = self.config
-        made_of = c.protocol, c.set_context, c.relations, c.examination
-        train: Sessions | None = None
-        if isinstance(log, SessionLog) and processes.shards is None:
-            space, train = FeatureSpace.fit_training(log, *made_of)
+        prepared: dict[tuple[str, bool, bool, bool], Prepared] = {}
+
+        def prepare(config: Config) -> Prepared:
+            made_of = _made_of(config)
+            if made_of not in prepared:
+                prepared[made_of] = Prepared.of(log, config, processes)
+            return prepared[made_of]
+
+        self.trials, self.settings_tried = (), 1
+        settings = self.settings_for(log)
+        if len(settings) > 1:
+            self.config = self._compare(settings, prepare, checkpointer, processes)
         else:
-            space = FeatureSpace.fit(log, *made_of)
-        require_validation(log)
-        if self.tables is None:
-            require_room(
-                self.config, space.n_ids, space.n_numbers, self.history, context_sizes(space)
+            self.config = next(iter(settings.values()), self.asked)
+        chosen = prepare(self.config)
+        prepared.clear()
+        rows = self._train(chosen, observer, checkpointer, processes)
+        self.table = pl.DataFrame([row.to_dict() for row in rows])
+        return self.table
+
+    def settings_for(self, log: AnyLog) -> dict[str, Config]:
+        """What `fit` compares on a log, by name."""
+        n_sessions, n_events = log.count("sessions", "train"), log.count("events", "train")
+        return self.asked.settings(n_sessions, n_events, log.count("candidates", "train"))
+
+    def n_compared(self, log: AnyLog) -> int:
+        """How many settings `fit` compares on a log; 0 where there is but one."""
+        n = len(self.settings_for(log))
+        return n if n > 1 else 0
+
+    def _compare(
+        self,
+        settings: Mapping[str, Config],
+        prepare: Callable[[Config], Prepared],
+        checkpointer: Checkpointer,
+        processes: Processes,
+    ) -> Config:
+        """The setting that does best on validation with exact players: sizes by short fits, the
+        searched switches by whole warm starts."""
+        for name, config in list(settings.items())[len(checkpointer.tried) :]:
+            started = time.perf_counter()
+            of_log = prepare(config)
+            if self.asked.grow and not config.grow:
+                exact = config.short(of_log.log.count("candidates", "train"))
+            else:
+                exact = config.warmed()
+            trial = UserModel(
+                exact,
+                regulariser=self.regulariser,
+                device=self.device.type,
+                history=self.history,
+                tables=self.tables,
             )
-        self.space, self.outside = space, offers_no_click(log, self.config.no_click)
-        encoder = space.encoder(log)
-        data = TrainingData(
-            train=self._sessions(encoder, log, "train", processes.shards)
-            if train is None
-            else train,
-            validation=self._sessions(encoder, log, "validation"),
-            session_name=lambda row: f"'{log.session_name(row)}'",
-        )
-        del encoder, train
+            try:
+                rows = trial._train(of_log, None, checkpointer, processes)
+                loss = min(row.val_loss for row in rows)
+            except NumericsError:
+                # the training proper then meets the same, and leaves its last good state
+                loss = sys.float_info.max
+            checkpointer.tried.append(TriedSetting(name, loss, time.perf_counter() - started))
+        self.trials, self.settings_tried = tuple(checkpointer.tried), len(settings)
+        return settings[min(self.trials, key=lambda trial: trial.val_loss).name]
+
+    def _train(
+        self,
+        of_log: Prepared,
+        observer: Observer | None,
+        checkpointer: Checkpointer,
+        processes: Processes,
+    ) -> list[EpochRow]:
+        """New networks, trained as `config` says on sessions of a log."""
+        # the engine's kernels take a second to import: a loaded model does without
+        from fastgaum.engine.dispatch import game_for
+        from fastgaum.game.loop import Trainer
+
+        space = of_log.space
+        sizes = (self.config, space.n_ids, space.n_numbers, self.history)
+        if self.tables is None:
+            require_room(*sizes, context_sizes(space))
+        self.space = space
+        self.outside = offers_no_click(of_log.log, self.config.no_click)
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(self.config.seed)
-            networks = Networks(
-                self.config,
-                space.n_ids,
-                space.n_numbers,
-                self.history,
-                self.tables,
-                context_sizes(space),
-                log_rates(space),
-            )
+            networks = Networks(*sizes, self.tables, context_sizes(space), log_rates(space))
             self.networks = networks.to(self.device)
             unknown = torch.from_numpy(space.unknown_of_id)
             game = game_for(
                 self.networks, self.config, self.regulariser, unknown, self.outside, processes
             )
-            rows = Trainer(game, data, observer, checkpointer, processes).run()
-        self.table = pl.DataFrame([row.to_dict() for row in rows])
-        return self.table
+            return Trainer(game, of_log.data, observer, checkpointer, processes).run()
 
     @property
     def settings(self) -> Config:
         """The configuration."""
         return self.config
-
-    def configured(self, log: AnyLog) -> Config:
-        """The configuration asked for, as it is for a log of this size."""
-        return self.asked.grown(log.count("events", "train"), log.count("sessions", "train"))
 
     @torch.no_grad()
     def utility(self, batch: BatchTensors, at_place: Place = "own") -> torch.Tensor:
@@ -263,50 +350,6 @@ class UserModel(ChoiceModel):
                 one).
         """
         return load_user_model(cls, Path(path), device, regulariser, history)
-
-    def _searched(self, log: AnyLog, checkpointer: Checkpointer, processes: Processes) -> Config:
-        """The configuration asked for, its searched switches as they do best on validation with
-        exact players."""
-        exact = {
-            "players": "exact",
-            "epochs": max(self.asked.warm_start, 1),
-            "search": (),
-            "states": "logged",
-        }
-        settings = [
-            dict(zip(self.asked.search, values, strict=True))
-            for values in itertools.product((True, False), repeat=len(self.asked.search))
-        ]
-        for switches in settings[len(checkpointer.tried) :]:
-            trial = UserModel(
-                self.asked.replace(**exact, **switches),
-                regulariser=self.regulariser,
-                device=self.device.type,
-                history=self.history,
-                tables=self.tables,
-            )
-            try:
-                table = trial.fit(log, checkpointer=checkpointer, processes=processes)
-                loss = min(table["val_loss"].to_list())
-            except NumericsError:
-                # the training proper then meets the same, and leaves its last good state
-                loss = math.inf
-            checkpointer.tried.append(loss)
-        self.settings_tried = len(settings)
-        best = min(zip(checkpointer.tried, settings, strict=True), key=lambda trial: trial[0])[1]
-        return self.asked.replace(**best, search=())
-
-    def _sessions(
-        self, encoder: Encoder, log: AnyLog, split: SplitName, shards: ShardIterator | None = None
-    ) -> Sessions | StreamedSessions:
-        if not isinstance(log, SessionLog):
-            return StreamedSessions(encoder, log, split, self.config.window, shards)
-        if shards is not None:
-            raise ConfigError(
-                "shards are handed out, and the log is in memory, not in shards: convert it, and "
-                "open_log it"
-            )
-        return encoder.for_training(log.sessions_in(split))
 
     def _score(self, encoded: EncodedSessions) -> ScoredSessions:
         return self._scored_by(self._networks().outputs, encoded)

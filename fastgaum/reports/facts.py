@@ -98,6 +98,7 @@ def _run_facts(run: TrainedRun, scored: SplitScores, split: SplitName, floors: P
     return {
         "config": run.settings,
         "changed": run.changed(),
+        "compared": run.compared(),
         "machine": run.machine,
         "reading": run.reading,
         "epochs": run.table.to_dicts(),

@@ -14,18 +14,17 @@ import polars as pl
 from fastgaum.baselines.registry import load_model, name_of
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, DatasetError, LogFormatError
+from fastgaum.game.checkpoint import trials_as_facts
 from fastgaum.game.epochs import EpochRow
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.user_model import UserModel
-from fastgaum.presets import GROWN, PRESETS
+from fastgaum.presets import PRESETS, SIZES
 from fastgaum.reports.table import Json
 from fastgaum.untrusted import parse_json, read_text
 from fastgaum.untrusted_parquet import READ_ERRORS, one_line, read_small_parquet
 
 COLUMNS = tuple(EpochRow.__dataclass_fields__)
-_TOWERS = ("tower_dim", "deep")
-"""what tells a configuration that has grown"""
 
 
 @dataclass(frozen=True)
@@ -57,24 +56,29 @@ class TrainedRun:
         """The model's settings, its name as their preset."""
         return {"preset": name_of(self.model)} | self.model.settings.to_mapping()
 
+    def compared(self) -> list[Json]:
+        """The settings that the fit compared, as plain values."""
+        return trials_as_facts(getattr(self.model, "trials", ()))
+
     def changed(self) -> Json:
-        """The settings that differ from its preset's, as it is on such a log: `grown` says that it
-        took two towers. `search` is none: `fit` empties it once it is decided."""
+        """The settings that differ from its preset's, with the `size` that it has taken. `search`
+        and `grow` are none: `fit` empties them once they are decided."""
         config = self.model.settings
         if not isinstance(config, Config):
             usual, ours = type(config)().to_mapping(), config.to_mapping()
             return {key: value for key, value in ours.items() if value != usual[key]}
+        size = config.size
         usual, ours = Config.from_preset(config.preset).to_mapping(), config.to_mapping()
-        decided = {"search"}
-        grown = (
-            usual["grow"] and not config.grow and all(ours[key] == GROWN[key] for key in _TOWERS)
-        )
-        if grown:
-            usual, decided = {**usual, **GROWN}, {*decided, "grow", "batch_sessions"}
+        decided = {"search", "grow"}
+        if usual["grow"] and not config.grow and size is not None:
+            usual = Config.from_mapping({**usual, **SIZES[size]}).to_mapping()
+            decided.add("batch_sessions")
+        else:
+            size = None
         changed = {
             key: value for key, value in ours.items() if value != usual[key] and key not in decided
         }
-        return {**({"grown": True} if grown else {}), **changed}
+        return {**({"size": size} if size else {}), **changed}
 
 
 def open_run(folder: Path, device: str = "cpu") -> TrainedRun:

@@ -49,15 +49,20 @@ def test_train_reads_a_run_s_own_config(trained: Path, log_file: Path, tmp_path:
     assert config == former | {"seed": 5, "lr": 0.01}
 
 
-def test_train_prints_a_plain_line_per_epoch(
+def test_train_prints_a_plain_line_per_epoch_and_setting(
     log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
     assert main(["train", str(log_file), "-o", str(tmp_path / "run"), *QUICK]) == 0
     out, err = capsys.readouterr()
     n_epochs = len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
-    assert err.count("\n") == n_epochs
-    assert all("val prec@1" in line and "events/s" in line for line in err.splitlines())
+    epochs, compared = err.splitlines()[:n_epochs], err.splitlines()[n_epochs:]
+    assert all("val prec@1" in line and "events/s" in line for line in epochs)
+    assert [line.split(" · ")[0] for line in compared] == [
+        "compared: relations = true",
+        "compared: relations = false",
+    ]
+    assert sum(line.endswith(" s · chosen") for line in compared) == 1
     assert "gap" in err
     assert f"{n_epochs} epochs" in out
 

@@ -29,7 +29,6 @@ SMALL: dict[str, Any] = {
 }
 PRESETS: dict[str, dict[str, Any]] = {
     "fastgaum": {"hidden": [16]},
-    "large": {"hidden": [16], "patience": 1},
     "paper-lstm": {},
     "paper-pw": {},
     "report": {"history_dim": 8, "history_layers": 2, "hidden": [8, 8]},
@@ -101,6 +100,8 @@ def essence(folder: Path) -> dict[str, Any]:
     state = load_state(folder / "resume.safetensors", checkpoint.FORMAT, "")
     for row in state["trainer"]["rows"]:
         row.pop("events_per_second")
+    for trial in state["tried"]:
+        trial.pop("seconds")
     facts, arrays = split_state(state)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return {

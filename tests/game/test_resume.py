@@ -23,7 +23,7 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.models.run_folder import finished_table, run_checkpoint, train_run
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.tensors import BatchTensors
-from fastgaum.presets import GROWN, PRESETS
+from fastgaum.presets import PRESETS, SIZES
 from fastgaum.processes import Processes
 from fastgaum.reports.trained_run import open_run
 from tests.builders import random_log
@@ -87,24 +87,52 @@ def test_context_and_towers_go_on_from_any_batch(tmp_path: Path) -> None:
     check_interrupted_anywhere(config, navigation(80), tmp_path, times=1)
 
 
-def test_a_run_on_a_large_log_is_finished(
-    log: SessionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its preset takes towers and searches nothing, though a search was asked for."""
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log of 50 training events is one that a fit sizes itself on, by very short fits."""
     monkeypatch.setattr("fastgaum.config.GROW_AT", 50)
+    monkeypatch.setattr("fastgaum.config.SHORT_VISITS", 60)
+    monkeypatch.setattr("fastgaum.config.FEWEST_EPOCHS", 1)
+
+
+@pytest.mark.usefixtures("large")
+def test_a_run_on_a_large_log_says_what_it_compared(log: SessionLog, tmp_path: Path) -> None:
     config = Config(epochs=1, warm_start=1)
-    assert config.n_searched == 2
     run(config, log, tmp_path)
     kept = run_checkpoint(tmp_path)
     assert kept is not None
     assert kept.is_finished
-    model = UserModel.load(tmp_path)
-    assert (model.config.tower_dim, model.config.hidden) == (GROWN["tower_dim"], GROWN["hidden"])
+    assert kept.n_settings == len(kept.tried) == len(SIZES)
+    model, opened = UserModel.load(tmp_path), open_run(tmp_path)
+    best = min(kept.tried, key=lambda trial: trial.val_loss)
+    assert {key: getattr(model.config, key) for key in SIZES[best.name]} == SIZES[best.name]
+    assert [(one.name, one.val_loss) for one in model.trials] == [
+        (one.name, one.val_loss) for one in kept.tried
+    ]
+    compared = opened.machine["compared"]
+    assert [one["name"] for one in compared if one["chosen"]] == [best.name]
+    assert all(one["seconds"] > 0 for one in compared)
+    assert opened.changed().get("size") == model.config.size
+    assert "dropout" not in opened.changed()
     before = (tmp_path / "model.safetensors").read_bytes()
     resume(config, log, tmp_path)
     assert (tmp_path / "model.safetensors").read_bytes() == before
-    assert open_run(tmp_path).changed()["grown"]
-    assert "dropout" not in open_run(tmp_path).changed()
+
+
+@pytest.mark.usefixtures("large")
+def test_a_run_with_one_size_is_finished(
+    log: SessionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log of many candidates compares nothing, though a search was asked for."""
+    monkeypatch.setattr("fastgaum.config.COMPARE_BELOW", 50)
+    monkeypatch.setattr("fastgaum.config.TOWERS_AT", 50)
+    run(Config(epochs=1, warm_start=1), log, tmp_path)
+    kept = run_checkpoint(tmp_path)
+    assert kept is not None
+    assert kept.is_finished
+    model, opened = UserModel.load(tmp_path), open_run(tmp_path)
+    assert (model.config.size, model.trials, opened.machine["compared"]) == ("towers", (), [])
+    assert opened.changed() == {"size": "towers", "epochs": 1, "warm_start": 1}
 
 
 @pytest.mark.parametrize("preset", ["fastgaum", "paper-lstm"])
@@ -156,15 +184,26 @@ def test_a_crash_between_any_two_writes_is_mended(
     assert k > 10
 
 
-def test_the_search_goes_on_where_it_was(
-    log: SessionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("sizes", [False, True])
+def test_the_comparison_goes_on_where_it_was(
+    sizes: bool,
+    log: SessionLog,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     """Trials show no batch to the observer: the signal comes in the middle of their epochs by
     number of steps."""
-    config = config_of("fastgaum", search=["relations", "set_context"], epochs=1, batch_sessions=32)
+    if sizes:
+        request.getfixturevalue("large")
+        monkeypatch.setattr("fastgaum.config.FEWEST_EPOCHS", 2)
+        config = Config(epochs=1, warm_start=2)
+    else:
+        changes = {"search": ["relations", "set_context"], "batch_sessions": 32}
+        config = config_of("fastgaum", epochs=1, **changes)
     run(config, log, tmp_path / "whole")
     epoch = Trainer._epoch
-    for stop_in in (1, 4, 8):
+    for stop_in in (1, 4, 5 if sizes else 8):
         stop, epochs = Stop(), []
 
         def counted(

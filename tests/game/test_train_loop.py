@@ -14,9 +14,9 @@ from fastgaum.errors import ConfigError
 from fastgaum.logs.shard_writer import shard_log
 from fastgaum.models.train_loop import train_loop
 from fastgaum.models.user_model import UserModel
-from tests.builders import random_log
+from tests.builders import NARROW, random_log
 
-SMALL = {"preset": "large", "epochs": 2, "warm_start": 1, "catch_up": 1, "device": "cpu"}
+SMALL = {**NARROW, "epochs": 2, "warm_start": 1, "catch_up": 1, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")

@@ -288,7 +288,9 @@ def test_torchrec_s_collections_train_to_the_same_losses(
             rows.table.data.copy_(source[part::3])
         return made
 
-    ours = UserModel.from_preset("large", device="cpu", tables=same, **settings)
+    ours = UserModel.from_preset(
+        "paper-lstm", players="adversarial", device="cpu", tables=same, **settings
+    )
     np.testing.assert_allclose(losses(ours.fit(log)), losses(table), rtol=2e-3, atol=1e-4)
     theirs.save(tmp_path / "user.safetensors")
     assert UserModel.load(tmp_path / "user.safetensors", device="cpu").space is not None

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fastgaum.config import Config
 from fastgaum.errors import LogFormatError, NumericsError
 from fastgaum.features.batches import StreamedSessions
 from fastgaum.logs.log import SessionLog
@@ -19,6 +20,7 @@ from fastgaum.logs.read import open_log
 from fastgaum.logs.shard_writer import shard_log, synthesise_shards
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
+from fastgaum.presets import SIZES
 from tests.builders import random_log
 from tests.game.interrupted import check_same, config_of, resume, run, start_and_stop
 
@@ -64,6 +66,18 @@ def test_the_search_and_many_shards_train(tmp_path) -> None:
     assert model.table.drop("events_per_second").equals(
         again.table.drop("events_per_second"), null_equal=True
     )
+
+
+def test_a_log_in_shards_is_sized(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("fastgaum.config.GROW_AT", 50)
+    log = shard_log(random_log(3, n_sessions=80), tmp_path / "out", 3)
+    one, again = (UserModel(Config(epochs=1, warm_start=2), device="cpu") for _ in range(2))
+    one.fit(log)
+    again.fit(log)
+    assert [trial.name for trial in one.trials] == list(SIZES)
+    assert [trial.val_loss for trial in one.trials] == [trial.val_loss for trial in again.trials]
+    best = min(one.trials, key=lambda trial: trial.val_loss)
+    assert one.config == again.config == one.settings_for(log)[best.name]
 
 
 @pytest.mark.parametrize("protocol", ["identity", "bags"])
@@ -148,6 +162,7 @@ import json, sys, torch
 torch.set_num_threads(1)
 from fastgaum.bench.memory import restart_peak, status_mb
 from fastgaum.models.user_model import UserModel
+from fastgaum.presets import SIZES
 from fastgaum.logs.shards import open_shards
 peaks = []
 # the first run makes everything that is made once

@@ -33,7 +33,7 @@ from fastgaum.models.user_model import UserModel
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import regulariser_of
 from fastgaum.processes import Processes, RowGradient, launched
-from tests.builders import random_log
+from tests.builders import NARROW, random_log
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "exact": {"preset": "paper-lstm", "epochs": 2, "id_dropout": 0.0},
@@ -48,7 +48,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "table_optimiser": "adagrad",
     },
     "rounds": {
-        "preset": "large",
+        **NARROW,
         "epochs": 2,
         "warm_start": 1,
         "catch_up": 1,
@@ -84,7 +84,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "hidden": (8,),
     },
     "generated": {
-        "preset": "large",
+        **NARROW,
         "epochs": 1,
         "warm_start": 1,
         "catch_up": 1,
@@ -213,9 +213,8 @@ def stopped(processes: Processes, folder: Path) -> dict[str, Any]:
     """A signal to the last process ends all of them after the same batch; another number of
     processes goes on from there."""
     log = synthesise(400, preset="sample", seed=1)[0]
-    config = Config.from_preset(
-        "large", epochs=3, warm_start=1, catch_up=1, id_dropout=0.0, batch_sessions=16
-    )
+    changes = {"epochs": 3, "warm_start": 1, "catch_up": 1, "id_dropout": 0.0, "batch_sessions": 16}
+    config = Config.from_preset(**_named({**NARROW, **changes}))
     file = folder / "resume.safetensors"
     stop, plain, steps = processes.stop, Guard.step, [0]
 
@@ -261,7 +260,7 @@ def handed(processes: Processes, folder: Path) -> dict[str, Any]:
     config = {
         "log": str(folder / "handed"),
         "out": str(folder / "handed run"),
-        "preset": "large",
+        **NARROW,
         "epochs": 3,
         "warm_start": 1,
         "catch_up": 1,

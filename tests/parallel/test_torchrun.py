@@ -23,7 +23,11 @@ from tests.parallel.test_processes import ROOT, torchrun
 
 OPTIONS = [
     "--preset",
-    "large",
+    "paper-lstm",
+    "--set",
+    "players=adversarial",
+    "--set",
+    "item_dim=8",
     "--set",
     "epochs=4",
     "--set",

@@ -42,7 +42,7 @@ def test_a_setting_goes_to_each_model_that_has_it() -> None:
             r"key 'epocs': no model of the grid \(fastgaum, logit\) has it; did you mean",
         ),
         (["random"], {"epochs": 3}, 1, "unknown configuration key 'epochs'"),
-        (["fastgaum"], {"preset": "large"}, 1, "use --models"),
+        (["fastgaum"], {"preset": "report"}, 1, "use --models"),
         (["fastgaum"], {"protocol": "views"}, 1, "use --protocol"),
         (["fastgaum"], {"eta": 0}, 1, "eta must be a number greater than 0"),
         (["logit"], {"seed": "x"}, 1, "seed must be a whole number"),

@@ -209,11 +209,11 @@ def test_floors_are_never_bold() -> None:
 def test_the_other_head_of_a_model_is_no_rival_and_other_presets_are() -> None:
     heads = ("reward", "generator")
     parts, column = compare_rows(
-        [*row("fastgaum", GOOD, heads), *row("large", HALF), *row("logit", BAD)], EVENTS, 1
+        [*row("fastgaum", GOOD, heads), *row("report", HALF), *row("logit", BAD)], EVENTS, 1
     )
     assert [part["vs_best_other"]["model"] for part in parts] == [
-        "large",
-        "large",
+        "report",
+        "report",
         "fastgaum",
         "fastgaum",
     ]
