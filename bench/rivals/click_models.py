@@ -16,21 +16,15 @@ and with them as fields of each candidate. Test rows are read with --test alone.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import polars as pl
-from clax.models.pbm import PositionBasedModel
-from clax.models.ubm import UserBrowsingModel
-from clax.parameters import EmbeddingParameter, EmbeddingParameterConfig, Parameter
-from flax import nnx
 
 from fastgaum.baselines.registry import make_model
 from fastgaum.bench.click_lists import (
@@ -47,7 +41,9 @@ from fastgaum.logs.registry import resolve
 from fastgaum.machine import machine_facts
 from fastgaum.metrics.intervals import bootstrap_mean
 
-MODELS = {"UBM": UserBrowsingModel, "PBM": PositionBasedModel}
+# CLAX and jax are imported where they are used: the file is a part of the package, whose
+# environment does without them
+MODELS = ("UBM", "PBM")
 STRENGTHS = (0.1, 0.3, 1.0)
 """of the L2 prior: 1 weighs a pair's number as a standard normal one"""
 SEEDS = 2
@@ -64,27 +60,36 @@ class Setting:
     flags: bool
 
 
-class Attraction(Parameter):
+def attraction(n_pairs: int, rngs):
     """A bias, a number of each pair, and a weight of each flag."""
+    import jax.numpy as jnp
+    from clax.parameters import EmbeddingParameter, EmbeddingParameterConfig, Parameter
+    from flax import nnx
 
-    def __init__(self, n_pairs: int, rngs: nnx.Rngs) -> None:
-        self.pairs = EmbeddingParameter(
-            EmbeddingParameterConfig(use_feature="query_doc_ids", parameters=n_pairs), rngs=rngs
-        )
-        self.flags = nnx.Param(jnp.zeros(len(FLAGS)))
+    class Attraction(Parameter):
+        def __init__(self) -> None:
+            self.pairs = EmbeddingParameter(
+                EmbeddingParameterConfig(use_feature="query_doc_ids", parameters=n_pairs),
+                rngs=rngs,
+            )
+            self.flags = nnx.Param(jnp.zeros(len(FLAGS)))
 
-    def logit(self, batch):
-        return self.pairs.logit(batch) + batch["flags"] @ self.flags.value
+        def logit(self, batch):
+            return self.pairs.logit(batch) + batch["flags"] @ self.flags.value
 
-    def prob(self, batch):
-        return nnx.sigmoid(self.logit(batch))
+        def prob(self, batch):
+            return nnx.sigmoid(self.logit(batch))
 
-    def log_prob(self, batch):
-        return nnx.log_sigmoid(self.logit(batch))
+        def log_prob(self, batch):
+            return nnx.log_sigmoid(self.logit(batch))
+
+    return Attraction()
 
 
-def batch_of(lists: ClickLists, rows=slice(None), flags: bool = True) -> dict[str, jax.Array]:
+def batch_of(lists: ClickLists, rows=slice(None), flags: bool = True) -> dict:
     """What CLAX's models read."""
+    import jax.numpy as jnp
+
     return {
         "positions": jnp.asarray(lists.places[rows]),
         "query_doc_ids": jnp.asarray(lists.pairs[rows]),
@@ -96,23 +101,35 @@ def batch_of(lists: ClickLists, rows=slice(None), flags: bool = True) -> dict[st
 
 def made(setting: Setting, lists: ClickLists, seed: int):
     """An untrained model."""
+    from clax.models.pbm import PositionBasedModel
+    from clax.models.ubm import UserBrowsingModel
+    from flax import nnx
+
     rngs = nnx.Rngs(seed)
-    return MODELS[setting.model](
-        positions=lists.places.shape[1], attraction=Attraction(lists.n_pairs, rngs), rngs=rngs
+    kind = {"UBM": UserBrowsingModel, "PBM": PositionBasedModel}[setting.model]
+    return kind(
+        positions=lists.places.shape[1], attraction=attraction(lists.n_pairs, rngs), rngs=rngs
     )
 
 
-@nnx.jit
-def conditional(model, batch):
+@functools.cache
+def compiled():
+    """`predict_conditional_clicks`, compiled once."""
+    from flax import nnx
+
+    return nnx.jit(lambda model, batch: model.predict_conditional_clicks(batch))
+
+
+def conditional(model, batch) -> np.ndarray:
     """Log probability of a click at each place given the clicks above, (n_lists, n_places)."""
-    return model.predict_conditional_clicks(batch)
+    return np.asarray(compiled()(model, batch), dtype=np.float64)
 
 
 def log_probs(model, lists: ClickLists, flags: bool) -> np.ndarray:
     """Log probability of each place of the topmost click, and of none, (n_lists, n_places + 1)."""
     batch = batch_of(lists, flags=flags)
-    batch["clicks"] = jnp.zeros_like(batch["clicks"])
-    return first_click(np.asarray(conditional(model, batch), dtype=np.float64))
+    batch["clicks"] = 0 * batch["clicks"]
+    return first_click(conditional(model, batch))
 
 
 def check(model, lists: ClickLists, flags: bool) -> None:
@@ -122,8 +139,8 @@ def check(model, lists: ClickLists, flags: bool) -> None:
     vectors = every_vector(n_places)
     for row in np.flatnonzero((lists.places > 0).all(axis=1))[:3]:
         batch = batch_of(lists, np.full(len(vectors), row), flags)
-        batch["clicks"] = jnp.asarray(vectors, jnp.float32)
-        of_vectors = np.asarray(conditional(model, batch), dtype=np.float64)
+        batch["clicks"] = vectors.astype(np.float32)
+        of_vectors = conditional(model, batch)
         np.testing.assert_allclose(derived[row], enumerated(of_vectors, vectors), atol=1e-4)
 
 
@@ -134,6 +151,11 @@ def nll_of(log_probs: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 def fit(setting: Setting, train: ClickLists, validation: ClickLists, seed: int):
     """The model of its best epoch by the validation NLL of the topmost click, and that NLL."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+    from flax import nnx
+
     model = made(setting, train, seed)
     optimizer = nnx.ModelAndOptimizer(model, optax.adam(LR))
     n, order = len(train.choices), np.random.default_rng(seed)

@@ -35,7 +35,8 @@ MOST_RIVALS = 1 << 10
 """rivals that a candidate of any log is compared with at most"""
 MOST_PAIRS = 1 << 24
 """pairs of a table at most: of a log with more, those of the items displayed least are dropped"""
-FIRST_SLOTS = 1 << 10
+FIRST_SLOTS = 1 << 7
+"""so few that a small log's tables grow too: a large log then compiles nothing more"""
 
 
 class UsersOwn(NamedTuple):

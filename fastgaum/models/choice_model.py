@@ -196,7 +196,8 @@ class ChoiceModel(ABC):
         written out.
 
         Args:
-            log, split: what is scored.
+            log: what is scored.
+            split: its split that is scored.
             progress: called now and then.
             at_place: "own": each candidate where the log displays it. A number from 1: as if all
                 were at this place. None: by taste alone, which is the same as at place 1. The last

@@ -110,7 +110,7 @@ def test_bug_is_one_line_and_exit_1(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("first line\nsecond line")
 
-    monkeypatch.setattr("fastgaum.models.user_model.UserModel.load", broken)
+    monkeypatch.setattr("fastgaum.baselines.registry.load_model", broken)
     assert main(["evaluate", "run", str(log_file)]) == 1
     err = capsys.readouterr().err
     assert err.count("\n") == 1
@@ -124,7 +124,7 @@ def test_interrupt_is_130(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fastgaum.models.user_model.UserModel.load", interrupted)
+    monkeypatch.setattr("fastgaum.baselines.registry.load_model", interrupted)
     assert main(["evaluate", "run", "sample"]) == 130
     assert capsys.readouterr().err == "fastgaum: interrupted\n"
 

@@ -258,5 +258,5 @@ def test_measuring_networks_does_not_import_torch_s_compiler() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     n, imported = done.stdout.split()
-    assert int(n) >= 5
+    assert int(n) >= 4
     assert imported == "False"
