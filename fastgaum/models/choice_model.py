@@ -196,8 +196,7 @@ class ChoiceModel(ABC):
         written out.
 
         Args:
-            log: what is scored.
-            split: its split that is scored.
+            log: the log, of which `split` is scored.
             progress: called now and then.
             at_place: "own": each candidate where the log displays it. A number from 1: as if all
                 were at this place. None: by taste alone, which is the same as at place 1. The last

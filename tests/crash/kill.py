@@ -363,12 +363,12 @@ def _read(job: Job, report: Report, done: threading.Event) -> None:
     while not done.wait(0.02):
         try:
             report.reads += look()
-        except FileNotFoundError:
-            # a run's next attempt removed what it had not yet earned, between the look and the read
-            if job.always_there:
-                report.wrong.append(f"{job.name}: a file was gone")
         except Exception as error:
-            report.wrong.append(f"{job.name}: a reader found {type(error).__name__}: {error}")
+            # a run's next attempt may remove what it had not yet earned, between the look and the
+            # read; the library names the file in an error of its own
+            is_gone = isinstance(error.__cause__ or error, FileNotFoundError)
+            if not is_gone or job.always_there:
+                report.wrong.append(f"{job.name}: a reader found {type(error).__name__}: {error}")
 
 
 def _text(path: Path) -> str | None:
