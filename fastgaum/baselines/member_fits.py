@@ -62,7 +62,7 @@ class HeldOut:
     """position of each choice, -1 for no click, shape (n_events,)"""
     outside: bool
     """whether no click is a choice"""
-    log_odds: Tensor
+    opinions: Tensor
     """of each candidate by each member, float64, shape (n_candidates, n_members)"""
 
     def nll(self, weights: Float64Array, lapse: float) -> tuple[float, Float64Array]:
@@ -70,21 +70,21 @@ class HeldOut:
         (n_members + 1,)."""
         offsets, clicked = self.display_offsets, torch.from_numpy(self.choices >= 0)
         log_probs, no_click, log_share = _pooled(
-            self.log_odds, torch.from_numpy(weights), offsets, self.outside
+            self.opinions, torch.from_numpy(weights), offsets, self.outside
         )
         choices = torch.from_numpy(self.choices)[clicked]
         rows = (offsets[:-1][clicked] + choices).long()
         log_kept = log_probs[rows] + math.log1p(-lapse)
         log_lapsed = log_share[clicked] + (math.log(lapse) if lapse else -math.inf)
         log_chosen = torch.logaddexp(log_kept, log_lapsed)
-        means = segment_sum(log_probs.exp()[:, None] * self.log_odds, offsets)
+        means = segment_sum(log_probs.exp()[:, None] * self.opinions, offsets)
         kept = (log_kept - log_chosen).exp()[:, None]
         lapsed = (log_lapsed - log_chosen).exp()[:, None]
         # a lapse leaves the probability of a click as it is, which moves with the weights
         log_click = log_share + offsets.diff().double().log()
         away = (no_click - log_click).exp()[clicked][:, None]
         by_weight = means[~clicked].sum(0) - (
-            kept * (self.log_odds[rows] - means[clicked]) + lapsed * away * means[clicked]
+            kept * (self.opinions[rows] - means[clicked]) + lapsed * away * means[clicked]
         ).sum(0)
         by_lapse = (log_probs[rows] - log_chosen).exp() - (log_share[clicked] - log_chosen).exp()
         total = -log_chosen.sum() - no_click[~clicked].sum()
@@ -94,7 +94,7 @@ class HeldOut:
 
     def best(self) -> tuple[Float64Array, float]:
         """The weights of at least 0, shape (n_members,), and the lapse that minimise the NLL."""
-        n_members = self.log_odds.shape[1]
+        n_members = self.opinions.shape[1]
         bounds = [(0.0, None)] * n_members
 
         def without_lapse(weights: Float64Array) -> tuple[float, Float64Array]:
@@ -126,9 +126,24 @@ class MemberFits:
         self.observer = observer or (lambda what, done, total: None)
         self.done, self.total = 0, n_members * (len(folds) + 1)
         self.seconds: dict[str, float] = {}
-        self.log_odds: dict[str, Tensor] = {}
+        self.opinions: dict[str, Tensor] = {}
         self.sessions: EncodedSessions | None = None
-        self.outside = False
+        self.outsides: dict[str, bool] = {}
+
+    @property
+    def outside(self) -> bool:
+        """Whether no click is a choice, for all members that were fitted."""
+        return next(iter(self.outsides.values()))
+
+    def require_agreement(self) -> None:
+        """Raise ConfigError unless no click is a choice for all members that were fitted, or for
+        none."""
+        if len(set(self.outsides.values())) > 1:
+            offered = [name for name, outside in self.outsides.items() if outside]
+            raise ConfigError(
+                f"no click is a choice for {', '.join(offered)} and none for the other members: "
+                "give the members of a pool one value of no_click"
+            )
 
     def on_folds(self, name: str, model: ChoiceModel) -> None:
         """Fit a member without each fold's users, and keep what it says of them."""
@@ -139,16 +154,11 @@ class MemberFits:
             head = scored.heads["reward"]
             log_probs, outside = map(torch.from_numpy, (head.log_probs, head.outside_log_prob))
             offsets = torch.from_numpy(encoded.display_offsets)
-            odds.append(log_odds(log_probs, outside, offsets, model.outside))
+            odds.append(opinion_of(log_probs, outside, offsets, model.outside))
             sessions.append(encoded)
-        if self.sessions is not None and model.outside != self.outside:
-            raise ConfigError(
-                f"no click is {'a' if model.outside else 'no'} choice for it, unlike for those "
-                "before: give the members of a pool one value of no_click"
-            )
-        self.outside = model.outside
+        self.outsides[name] = model.outside
         self.sessions = self.sessions or EncodedSessions.joined(sessions)
-        self.log_odds[name] = torch.cat(odds)
+        self.opinions[name] = torch.cat(odds)
 
     def whole(self, name: str, model: ChoiceModel, log: SessionLog) -> None:
         """Fit a member on the whole training split."""
@@ -161,7 +171,7 @@ class MemberFits:
     def held_out(self, names: Sequence[str]) -> HeldOut:
         """The held-out events, with the log-odds of some members."""
         assert self.sessions is not None
-        odds = torch.stack([self.log_odds[name] for name in names], dim=1)
+        odds = torch.stack([self.opinions[name] for name in names], dim=1)
         offsets = torch.from_numpy(self.sessions.display_offsets)
         return HeldOut(offsets, self.sessions.choices, self.outside, odds)
 
@@ -210,10 +220,10 @@ class MemberFits:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
 
-def pooled_log_odds(
+def pooled_opinion(
     odds: Tensor, weights: Tensor, lapse: float, display_offsets: Tensor, outside: bool
 ) -> Tensor:
-    """The pool's log-odds of each candidate, as `log_odds` gives a member's.
+    """The pool's log-odds of each candidate, as `opinion_of` gives a member's.
 
     Args:
         odds: the members', shape (n_candidates, n_members).
@@ -239,7 +249,7 @@ def _pooled(
     return log_probs, no_click, log_click - display_offsets.diff().double().log()
 
 
-def log_odds(
+def opinion_of(
     log_probs: Tensor, outside_log_prob: Tensor, display_offsets: Tensor, outside: bool
 ) -> Tensor:
     """Log-odds of each candidate against no click, float64, shape (n_candidates,); the

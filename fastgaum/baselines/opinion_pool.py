@@ -30,39 +30,23 @@ from fastgaum.baselines.member_fits import (
     MemberFits,
     Stage,
     folds_of,
-    log_odds,
-    pooled_log_odds,
+    opinion_of,
+    pooled_opinion,
 )
-from fastgaum.baselines.registry import POOL, check_name, make_model, model_of, name_of
+from fastgaum.baselines.pool_settings import MEMBERS, POOL, PoolSettings, check_members
+from fastgaum.baselines.registry import check_name, make_model, model_of, name_of
 from fastgaum.checkpoint import State, damage_named
-from fastgaum.config import CheckedSettings, Protocol, Seed
+from fastgaum.config import Protocol
 from fastgaum.errors import ConfigError, NumericsError
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.game.scoring import SCORING_SESSIONS, HeadScores, ScoredSessions
 from fastgaum.logs.log import IntArray, SessionLog, SplitName
 from fastgaum.logs.shards import AnyLog
+from fastgaum.machine import device_of
 from fastgaum.models.choice_model import ChoiceModel, Head, require_validation
 from fastgaum.nets.regularisers import ChoiceDistribution, Shannon
 from fastgaum.nets.tensors import Bags, BatchTensors
-
-MEMBERS = ("fastgaum", "logit", "wd-ccf", "xgboost", "scknnc", "linucb")
-"""the members of the model `pool`: a user's state, a linear model, crossed features, trees, the
-nearest sessions, a regression"""
-
-
-@dataclass(frozen=True)
-class PoolSettings(CheckedSettings):
-    """What a pool is made of."""
-
-    what: ClassVar[str] = "setting of a pool"
-
-    members: tuple[str, ...] = MEMBERS
-    """names of its models"""
-    protocol: Protocol = "bags"
-    """what a candidate's bag holds, for each member that can read it"""
-    seed: Seed = 0
-    """seeds every random stream"""
 
 
 @dataclass(frozen=True)
@@ -125,14 +109,12 @@ class OpinionPool(ChoiceModel):
         """Take models, and names of models; `protocol`, `seed` and `device` are for those named.
 
         Raises:
-            ConfigError: no member, an unknown name, or an impossible value.
+            ConfigError: no member, a pool among them, an unknown name, an impossible value, or the
+                device is not available.
         """
-        if not members:
-            raise ConfigError("a pool has no member: name at least one model")
+        device_of(device)
         names = [one if isinstance(one, str) else name_of(one) for one in members]
-        for one in members:
-            if isinstance(one, str):
-                check_name(one)
+        check_members(names, check_name)
         self._settings = PoolSettings(tuple(names), protocol, seed)
         self.asked = {
             name if name not in names[:i] else f"{name} {i + 1}": one
@@ -199,9 +181,10 @@ class OpinionPool(ChoiceModel):
             with self._leaving_out(name):
                 candidates[name] = self._made(one)
                 fits.on_folds(name, candidates[name])
+            fits.require_agreement()
         # a member that fails on the whole split leaves its weight to the others
         while True:
-            kept = [name for name in fits.log_odds if name not in self.left_out]
+            kept = [name for name in fits.opinions if name not in self.left_out]
             if not kept:
                 reasons = "; ".join(f"{name}: {why}" for name, why in self.left_out.items())
                 raise ConfigError(f"no member of the pool could be fitted: {reasons}")
@@ -215,6 +198,7 @@ class OpinionPool(ChoiceModel):
         fits.end()
         self.models = {name: self.models[name] for name in kept if self.weights[name] > 0}
         self._complete()
+        self.settings_tried = sum(model.settings_tried for model in candidates.values())
         self.table = fits.table(self.weights, self.lapse, self.left_out)
         return self.table
 
@@ -225,13 +209,13 @@ class OpinionPool(ChoiceModel):
         opinions = []
         for model, part in zip(self._fitted().values(), batch.of_members, strict=True):
             dist = model.choice_distribution(part)
-            odds = log_odds(
+            opinion = opinion_of(
                 dist.log_probs, dist.outside_log_prob, part.display_offsets, self.outside
             )
-            opinions.append(odds.cpu())
+            opinions.append(opinion.cpu())
         weights = torch.tensor([self.weights[name] for name in self.models], dtype=torch.float64)
         offsets = batch.display_offsets.cpu()
-        return pooled_log_odds(
+        return pooled_opinion(
             torch.stack(opinions, dim=1), weights, self.lapse, offsets, self.outside
         )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastgaum.baselines.base import Baseline, Link
+from fastgaum.baselines.pool_settings import POOL, PoolSettings, check_members
 from fastgaum.checkpoint import State, damage_named
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, did_you_mean
@@ -49,8 +50,6 @@ WITHOUT_FIELDS: dict[str, str] = {
 other one reads them"""
 GRID_PRESETS = ("paper-pw", "paper-lstm", "report", "fastgaum")
 """presets that are rows of the table; the others are for logs of another size"""
-POOL = "pool"
-"""the name of the model that weighs several"""
 MODELS = (*BASELINES, *GRID_PRESETS, POOL)
 """rows of `--models all`, in order"""
 
@@ -72,7 +71,7 @@ def check_model(name: str, settings: Mapping[str, object]) -> None:
     if name in PRESETS:
         Config.from_preset(name, **settings)
     elif name == POOL:
-        _pool_part("PoolSettings").from_mapping(settings)
+        check_members(PoolSettings.from_mapping(settings).members, check_name)
     else:
         baseline_class(name).from_mapping(settings)
 
@@ -92,21 +91,17 @@ def name_of(model: Any) -> str:
     return model.config.preset if isinstance(model, UserModel) else str(model.name)
 
 
-def _pool_part(name: str) -> Any:
-    """A class of the module of pools, which imports this one."""
-    return getattr(import_module("fastgaum.baselines.opinion_pool"), name)
+def _pool_class() -> Any:
+    """`OpinionPool`, whose module imports this one."""
+    return import_module("fastgaum.baselines.opinion_pool").OpinionPool
 
 
 def setting_names(name: str) -> set[str]:
     """The settings that a model has."""
-    cls: Any = (
-        Config
-        if name in PRESETS
-        else _pool_part("PoolSettings")
-        if name == POOL
-        else baseline_class(name)
-    )
-    return {field.name for field in dataclasses.fields(cls)}
+    if name in PRESETS:
+        return {field.name for field in dataclasses.fields(Config)}
+    of_model = PoolSettings if name == POOL else baseline_class(name)
+    return {field.name for field in dataclasses.fields(of_model)}
 
 
 def make_model(name: str, settings: Mapping[str, Any], device: str = "auto") -> ChoiceModel:
@@ -119,7 +114,7 @@ def make_model(name: str, settings: Mapping[str, Any], device: str = "auto") -> 
     if name in PRESETS:
         return UserModel.from_preset(name, device=device, **settings)
     if name == POOL:
-        pool: ChoiceModel = _pool_part("OpinionPool").from_mapping(settings, device)
+        pool: ChoiceModel = _pool_class().from_mapping(settings, device)
         return pool
     return baseline_class(name).from_mapping(settings)
 
@@ -142,7 +137,7 @@ def model_of(file: Path, state: State, device: str = "auto") -> ChoiceModel:
     if "model" not in state:
         return user_model_of(UserModel, file, state, device)
     if state["model"] == POOL:
-        pool: ChoiceModel = _pool_part("OpinionPool").of_state(file, state, device)
+        pool: ChoiceModel = _pool_class().of_state(file, state, device)
         return pool
     with damage_named(file):
         if state["model"] not in BASELINES:

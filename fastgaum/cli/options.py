@@ -208,18 +208,22 @@ class ModelOptions:
         the options ask for one of these.
 
         Raises:
-            ConfigError: the file cannot be read.
+            ConfigError: the file cannot be read, or no model has this name.
         """
         from fastgaum.config import read_settings
         from fastgaum.presets import PRESETS
 
         values = {} if self.config is None else read_settings(self.config)
-        name = self.preset or values.pop("preset", "fastgaum")
-        if not isinstance(name, str) or name in PRESETS:
+        changes = self._changes()
+        of_file = values.pop("preset", "fastgaum")
+        name = changes.pop("preset", self.preset or of_file)
+        # what became of `large` is `resolve`'s to say
+        if not isinstance(name, str) or name in (*PRESETS, "large"):
             return None
-        from fastgaum.baselines.registry import MODELS
+        from fastgaum.baselines.registry import check_name
 
-        return (name, values | self._changes()) if name in MODELS else None
+        check_name(name)
+        return name, values | changes
 
     def resumed(self, folder: Path, config: Config) -> Config:
         """The configuration to go on with a run: `config`, as it was asked for, or that with more

@@ -23,7 +23,8 @@ from typing import Any
 
 import torch
 
-from fastgaum.baselines.registry import POOL, check_model, make_model, setting_names
+from fastgaum.baselines.pool_settings import POOL
+from fastgaum.baselines.registry import check_model, make_model, setting_names
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError, FastgaumError, NumericsError, did_you_mean
 from fastgaum.logs.log import SessionLog, resplit

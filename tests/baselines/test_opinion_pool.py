@@ -16,9 +16,9 @@ import fastgaum as fg
 from fastgaum.baselines.floors import ClickRateFloor
 from fastgaum.baselines.iknn import ItemKnn
 from fastgaum.baselines.linucb import LinUcb
-from fastgaum.baselines.member_fits import FOLD_EVENTS, HeldOut, folds_of, pooled_log_odds
+from fastgaum.baselines.member_fits import FOLD_EVENTS, HeldOut, folds_of, pooled_opinion
 from fastgaum.baselines.opinion_pool import OpinionPool
-from fastgaum.baselines.registry import load_model, make_model
+from fastgaum.baselines.registry import check_model, load_model, make_model
 from fastgaum.cli.app import main
 from fastgaum.errors import CheckpointError, ConfigError, LogFormatError
 from fastgaum.logs.log import SessionLog
@@ -57,7 +57,7 @@ def naive_nll(held: HeldOut, weights: np.ndarray, lapse: float) -> float:
     total = 0.0
     offsets = held.display_offsets.numpy()
     for event, choice in enumerate(held.choices):
-        part = held.log_odds[offsets[event] : offsets[event + 1]].numpy()
+        part = held.opinions[offsets[event] : offsets[event + 1]].numpy()
         odds = np.exp(part @ weights)
         whole = odds.sum() + (1 if held.outside else 0)
         if choice < 0:
@@ -99,8 +99,8 @@ def test_the_best_is_no_worse_than_any_member(outside: bool) -> None:
 def test_one_member_of_weight_1_is_the_member(outside: bool) -> None:
     held = held_out(5, outside, n_members=1)
     offsets = held.display_offsets
-    pooled = pooled_log_odds(held.log_odds, torch.ones(1).double(), 0.0, offsets, outside)
-    shift = pooled - held.log_odds[:, 0]
+    pooled = pooled_opinion(held.opinions, torch.ones(1).double(), 0.0, offsets, outside)
+    shift = pooled - held.opinions[:, 0]
     if not outside:
         # log-probabilities: the same up to a constant of each display set
         shift = shift - shift[offsets[:-1].long()].repeat_interleave(offsets.diff())
@@ -111,7 +111,7 @@ def test_a_lapse_spreads_clicks_and_leaves_no_click_alone() -> None:
     """Odds 3 and 1 against no click: .6, .2 and .2; half of the clicks to either alike: .5, .3."""
     odds = torch.log(torch.tensor([[3.0], [1.0]], dtype=torch.float64))
     offsets = torch.tensor([0, 2], dtype=torch.int32)
-    pooled = pooled_log_odds(odds, torch.ones(1).double(), 0.5, offsets, True)
+    pooled = pooled_opinion(odds, torch.ones(1).double(), 0.5, offsets, True)
     odds_of_all = np.append(pooled.exp().numpy(), 1)
     probs = odds_of_all / odds_of_all.sum()
     np.testing.assert_allclose(probs, [0.5, 0.3, 0.2])
@@ -283,3 +283,19 @@ def _check_page(run: Path) -> None:
     assert "Fits of run" in page
     with pytest.raises(ConfigError, match="OpinionPool has no states of its own"):
         LearnedWorld(load_model(run))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("members", [[], ["pool", "logit"], ["logi"]])
+def test_members_that_no_pool_has_are_refused_before_any_fit(members: list[str]) -> None:
+    with pytest.raises(ConfigError):
+        OpinionPool(members)
+    with pytest.raises(ConfigError):
+        check_model("pool", {"members": members})
+
+
+def test_members_must_agree_on_no_click() -> None:
+    log = random_log(7, n_sessions=40, no_click=0.0)
+    always = UserModel.from_preset("paper-pw", epochs=1, no_click="always")
+    for members in ([always, "logit"], ["logit", always]):
+        with pytest.raises(ConfigError, match="give the members of a pool one value of no_click"):
+            OpinionPool(members).fit(log)

@@ -137,3 +137,19 @@ def test_exit_code_of_the_process(tmp_path: Path) -> None:
     assert done.stderr.startswith("fastgaum: error: ")
     assert done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_s_name_comes_from_the_option_a_setting_or_the_file(
+    fails: Fails, log_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "pool.toml").write_text('preset = "pool"\nmembers = ["logi"]\n')
+    argv = ["train", str(log_file), "-o", str(tmp_path / "run")]
+    asked = (
+        ["--config", str(tmp_path / "pool.toml")],
+        ["--config", str(tmp_path / "pool.toml"), "--preset", "pool"],
+        ["--set", "preset=pool", "--set", "members=['logi']"],
+    )
+    for options in asked:
+        assert "no model is called 'logi'; did you mean 'logit'?" in fails([*argv, *options])
+    assert "did you mean 'logit'?" in fails([*argv, "--preset", "logti"])
+    assert not (tmp_path / "run").exists()
