@@ -85,8 +85,8 @@ def numbers_of_session(counts: Array, of_event: Any) -> Any:
 
 @jit_part
 def log_odds(choices: float, expected: float) -> float:
-    """Log of choices beside those that uniform choice would have made, half a choice added to
-    both."""
+    """Log of choices beside the expected ones (uniform choice, or the place's rate), half a choice
+    added to both."""
     return math.log((choices + 0.5) / (expected + 0.5))
 
 
@@ -94,8 +94,8 @@ def log_odds(choices: float, expected: float) -> float:
 def numbers_of_training(displays: int, choices: int, expected: float, prior_rate: float) -> Any:
     """TRAINING_NUMBERS of an item; prior_rate: choices per display of all items.
 
-    The rate is that of two more displays, chosen at the prior rate. The lift is choices beside what
-    uniform choice among the displayed would have made, half a choice added to both."""
+    The rate is that of two more displays, chosen at the prior rate. The lift is choices beside the
+    expected ones (`TrainingTotals.expected`), half a choice added to both."""
     return (
         math.log1p(displays),
         math.log1p(choices),

@@ -99,6 +99,8 @@ def check_crossed(table: CrossedCounts, n_values: int, n_items: int) -> None:
         and not (np.diff(table.starts) < 0).any()
         and all(len(counts) == n for counts in table[3:])
         and (n == 0 or (table.items.min() >= 0 and table.items.max() < n_items))
+        and (np.diff(_keys(table, n_items)) > 0).all()
+        and (table.displays >= 1).all()
         and (table.choices >= 0).all()
         and (table.displays >= table.choices).all()
         and bool((table.expected >= 0).all())
@@ -127,12 +129,31 @@ def _summed(
         for values in counts
     ]
     keys = keys[first]
-    if len(keys) > MOST_PAIRS:
-        kept = sums[0] > np.sort(sums[0])[-MOST_PAIRS - 1]
-        keys, sums = keys[kept], [values[kept] for values in sums]
+    return _table(keys, sums, events, n_items)
+
+
+def most_displayed(table: CrossedCounts, n_items: int) -> CrossedCounts:
+    """A whole log's table, of at most MOST_PAIRS pairs: those displayed most. A part's table keeps
+    all of its pairs: of one that is dropped and then found again, the own user's counts would be
+    taken away twice."""
+    displays = table.displays
+    if len(displays) <= MOST_PAIRS:
+        return table
+    kept = displays > np.sort(displays)[-MOST_PAIRS - 1]
+    counts = [values[kept] for values in table[3:]]
+    return _table(_keys(table, n_items)[kept], counts, table.events, n_items)
+
+
+def _table(
+    keys: npt.NDArray[np.int64],
+    counts: Sequence[npt.NDArray[np.number]],
+    events: IntArray,
+    n_items: int,
+) -> CrossedCounts:
+    """The counts of pairs whose keys ascend."""
     starts = np.searchsorted(keys, np.arange(len(events) + 1) * n_items)
     items = (keys % n_items).astype(np.int32)
-    return CrossedCounts(events, starts.astype(np.int64), items, *sums)
+    return CrossedCounts(events, starts.astype(np.int64), items, *counts)
 
 
 def displayers(table: CrossedCounts, n_items: int) -> Displayers:

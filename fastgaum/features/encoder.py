@@ -14,6 +14,7 @@ from fastgaum.features.crossed import (
     add_crossed,
     count_crossed,
     crossed_names,
+    most_displayed,
     write_crossed,
 )
 from fastgaum.features.numbers import (
@@ -335,7 +336,7 @@ class Encoder:
                 if totals
                 else counts
             )
-        return tuple(totals)
+        return tuple(most_displayed(total, n_items) for total in totals)
 
     def _left_out(self, part: Selection) -> LeftOut:
         """What the part's own users said in training; nothing for another log than the training

@@ -92,6 +92,7 @@ class Relations(PairTables):
                 or (np.diff(table.starts) < 0).any()
                 or not (0 <= table.keys.min(initial=0) <= table.keys.max(initial=0) < n_items**2)
                 or table.counts.shape != (len(table.keys), width)
+                or (table.counts < 0).any()
             ):
                 raise ValueError("a table of item pairs does not fit its items")
 

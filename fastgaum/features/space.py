@@ -218,7 +218,8 @@ class FeatureSpace:
             )
         counts, rates = log.training_counts(), place_rates(log) if examination else _NO_PLACES
         if len(rates):
-            # an item at the top is chosen more often for its place: its counts are held against it
+            # an item at the top is chosen more often for its place: its lift is held against it,
+            # counts of pairs are not
             counts = counts_by_places(log, rates)
         known = np.flatnonzero(counts.displays)
         categorical = _categorical_fields(log, known, len(rates) > 0)

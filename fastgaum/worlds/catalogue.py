@@ -377,10 +377,10 @@ class SessionCounts:
         """What training says of each displayed item, (n, k), under its user's context."""
         n, k = items.shape
         known = np.where(items < self.n_trained, items, -1).reshape(-1)
-        offsets, none = np.arange(0, n * k + 1, k, dtype=np.int32), np.full(n, -1, np.int32)
+        offsets, none = np.arange(n + 1, dtype=np.int32) * np.int32(k), np.full(n, -1, np.int32)
         by_field = np.ascontiguousarray(values.T)
         events = [CrossedEvents(offsets, known, none, rows, none) for rows in by_field]
-        flat = numbers.reshape(n * k, -1)
+        flat = numbers.reshape(n * k, numbers.shape[-1])
         nothing = [NO_EVENTS] * len(events)
         crossed = self.crossed_fields, self.space.crossed_tables, events, nothing
         write_crossed(*crossed, self.crossed_columns, flat)

@@ -312,6 +312,18 @@ DAMAGES: dict[str, tuple[Callable[[Any, dict[str, np.ndarray]], Any], str]] = {
         lambda _, arrays: arrays["space/crossed/0/items"].__setitem__(0, 10_000),
         "a table of context and items does not fit its fields",
     ),
+    "a pair that was never displayed": (
+        lambda _, arrays: [
+            arrays[f"space/crossed/0/{name}"].__setitem__(0, 0) for name in ("displays", "choices")
+        ],
+        "a table of context and items does not fit its fields",
+    ),
+    "a pair twice": (
+        lambda _, arrays: arrays["space/crossed/0/items"].__setitem__(
+            1, arrays["space/crossed/0/items"][0]
+        ),
+        "a table of context and items does not fit its fields",
+    ),
 }
 
 

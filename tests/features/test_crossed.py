@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fastgaum.features.crossed import add_crossed, count_crossed
+from fastgaum.features.crossed import add_crossed, count_crossed, most_displayed
 from fastgaum.features.sessions import select_sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.crossed import CrossedEvents
@@ -173,6 +173,15 @@ def test_pairs_are_dropped_by_their_displays_alone(monkeypatch: pytest.MonkeyPat
     whole = count_crossed(events, 1, 4)
     assert whole.displays.tolist() == [3, 3, 1, 1]
     monkeypatch.setattr("fastgaum.features.crossed.MOST_PAIRS", 3)
-    kept = count_crossed(events, 1, 4)
+    kept = most_displayed(count_crossed(events, 1, 4), 4)
     assert kept.items.tolist() == [0, 1]
     assert kept.displays.tolist() == [3, 3]
+    # a pair that is rare in each part keeps what both say of it
+    first = CrossedEvents(offsets[:4], items[:6], events.choices[:3], values[:3], users[:3])
+    last = CrossedEvents(
+        offsets[3:] - offsets[3], items[6:], events.choices[3:], values[3:], users[3:]
+    )
+    parts = add_crossed(count_crossed(first, 1, 4), count_crossed(last, 1, 4), n_items=4)
+    for one, other in zip(parts, whole, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert most_displayed(parts, 4).displays.tolist() == [3, 3]
