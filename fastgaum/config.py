@@ -247,8 +247,8 @@ class Config(CheckedSettings):
     most_skipped: Count = 10
     """with on_nonfinite = skip: one skipped batch more than so many in a run, and training stops"""
     grow: bool = True
-    """on a log of 20,000 training events and more, `fit` tries `presets.SIZES` by short fits,
-    unless one of the keys of `presets.GROWTH_DECIDES` is set"""
+    """a large log has one of `presets.SIZES` (docs: how fastgaum sizes itself), unless one of the
+    keys of `presets.GROWTH_DECIDES` is set"""
     search: tuple[str, ...] = ("relations",)
     """switches that `fit` tries both ways with exact players; the better validation loss decides,
     training goes on with it"""

@@ -25,7 +25,7 @@ SHORT_VISITS, FEWEST_EPOCHS = 8_000_000, 4
 TOWERS_AT = 50_000
 """training events from which a log of so many candidates has towers"""
 BATCH_EVENTS = 1000
-"""events of a batch of a log of GROW_AT events and more"""
+"""events of a batch of a size with towers"""
 _TOWERS: dict[str, object] = {
     "tower_dim": 64,
     "deep": True,

@@ -122,3 +122,8 @@ def test_settings() -> None:
     assert parse_setting("select=calibrated loss") == ("select", "calibrated loss")
     with pytest.raises(ConfigError, match="key=value"):
         parse_setting("eta")
+
+
+def test_a_short_fit_has_few_epochs_on_many_candidates() -> None:
+    epochs = [Config().short(n_candidates).epochs for n_candidates in (10**5, 10**6, 10**7)]
+    assert epochs == [Config().warm_start, 8, 4]

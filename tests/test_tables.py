@@ -130,9 +130,9 @@ def options_of(page: str, file: str) -> dict[str, str]:
 def require_command(options: dict[str, str], result: dict[str, Any]) -> None:
     """Its models, protocol and seeds: a table from another command would mislead whoever repeats
     it."""
-    models = list(dict.fromkeys(cell["model"] for cell in result["cells"]))
+    models = tuple(dict.fromkeys(cell["model"] for cell in result["cells"]))
     assert options["datasets"].split(",") == list(result["datasets"])
-    assert options["models"] in ("all", ",".join(models))
+    assert (MODELS if options["models"] == "all" else tuple(options["models"].split(","))) == models
     assert options.get("protocol", "bags") == result["protocol"]
     assert int(options["seeds"]) == result["seeds"]
     assert (parse_resplits(options["resplit"]) if "resplit" in options else None) == result[

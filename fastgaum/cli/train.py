@@ -79,7 +79,6 @@ def train_command(
     config = options.resolve()
     # torch takes a second to import: a misspelt option is answered before.
     from fastgaum.game.checkpoint import trials_as_facts
-    from fastgaum.logs.context import context_of
     from fastgaum.machine import device_of
     from fastgaum.models.run_folder import (
         RESUME_FILE,
@@ -167,18 +166,16 @@ def train_command(
             f"\n{processes.size} processes, {processes.traffic.steps} steps of players: each "
             f"process sent {sent:,.1f} kB a step"
         )
+    if finished_before:
+        # nothing was fitted
+        model = UserModel.load(folder, device="cpu")
     for one in trials_as_facts(model.trials):
-        chosen = " · chosen" if one["chosen"] else ""
-        note(
-            f"compared: {one['name']} · validation loss {one['val_loss']:.4f} · "
-            f"{one['seconds']:.1f} s{chosen}"
-        )
-    # of a run that was finished before nothing is fitted
-    context = (
-        {field.name: field.holds for field in context_of(log)}
-        if model.space is None
-        else model.space.context_holds
-    )
+        loss = one["val_loss"]
+        said = "diverged" if loss is None else f"validation loss {loss:.4f}"
+        seconds = f" · {one['seconds']:.1f} s" if "seconds" in one else ""
+        note(f"compared: {one['name']} · {said}{seconds}{' · chosen' if one['chosen'] else ''}")
+    assert model.space is not None
+    context = model.space.context_holds
     if context:
         fields = ", ".join(f"{name} ({holds})" for name, holds in context.items())
         note(f"context of the events: {fields}")
@@ -206,7 +203,8 @@ def _fit(
     reading: Reading,
 ) -> None:
     """Fit a model other than the three networks, a pool or a baseline, and leave a run folder."""
-    from fastgaum.baselines.registry import POOL, check_model, make_model
+    from fastgaum.baselines.pool_settings import POOL
+    from fastgaum.baselines.registry import check_model, make_model
     from fastgaum.machine import device_of
     from fastgaum.models.run_folder import LogOrigin, check_run_folder, fit_run
     from fastgaum.processes import launched

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -106,9 +107,15 @@ class TriedSetting:
 
 
 def trials_as_facts(trials: Sequence[TriedSetting]) -> list[dict[str, Any]]:
-    """Plain values of what was compared, `chosen` among them; seconds where they are known."""
+    """Plain values of what was compared, `chosen` among them; seconds where they are known, no loss
+    of one that diverged."""
     best = min(trials, key=lambda trial: trial.val_loss, default=None)
-    facts = [{**dataclasses.asdict(trial), "chosen": trial is best} for trial in trials]
+    facts: list[dict[str, Any]] = [
+        {**dataclasses.asdict(trial), "chosen": trial is best} for trial in trials
+    ]
+    for one in facts:
+        if one["val_loss"] == sys.float_info.max:
+            one["val_loss"] = None
     return [
         {key: value for key, value in one.items() if value == value}  # NaN is not itself
         for one in facts

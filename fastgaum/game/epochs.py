@@ -47,7 +47,8 @@ class Observer(Protocol):
     """Watches a run."""
 
     def on_epoch(self, row: EpochRow) -> None:
-        """Called after each epoch; the networks hold that epoch's weights."""
+        """Called after each epoch; the networks hold the weights that its figures are of: the
+        epoch's, or, in rounds after a warm start, the average of the epochs so far."""
 
     def on_batch(self, done: int, total: int) -> None:
         """Called after each batch of an epoch."""

@@ -171,9 +171,11 @@ class Trainer:
         """Start the generator as the reward's best response. Where that is none (a regulariser of
         the user's own, tables that cannot be copied), generator steps alone until the gap is
         small."""
-        at = self.at
-        if not at.enter("generator", at.drops):
+        at, drops = self.at, self.config.lr_drops
+        if not at.enter("generator", at.drops if self.config.warm_start else drops):
             return
+        # after a resume, optimisers have the rates of the beginning
+        self._set_learning_rates(drops)
         if at.epochs == at.batches == 0:
             self.networks.start_generator(self.config.eta)
             self.best_weights.copy()

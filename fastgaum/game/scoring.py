@@ -141,7 +141,7 @@ def figures(
         scores = score(outputs, [batch], regulariser, eta, outside)
         totals[4:] += batch.n_events, len(batch.clicked)
         if calibrated:
-            of_scales += _nll_of_scales(scores.reward.scores, batch, outside)
+            of_scales += _nll_of_scales(eta * scores.reward.scores, batch, outside)
         totals[0] += scores.loss.sum(dtype=np.float64)
         totals[1] += _hits(scores.reward.scores, batch)
         if scores.generator is not None and scores.gap is not None:
@@ -159,9 +159,9 @@ def figures(
 def _nll_of_scales(
     utility: FloatArray, batch: BatchTensors, outside: bool
 ) -> npt.NDArray[np.float64]:
-    """Sum over a batch's events of the NLL of softmax(scale · utility), for each of SCALES; no
-    click keeps utility 0."""
-    values = torch.from_numpy(utility).double()
+    """Sum over a batch's events of the NLL of softmax(scale · utility), for each of SCALES, eta
+    being within the utility; no click keeps utility 0."""
+    values = torch.from_numpy(utility).to(batch.display_offsets.device).double()
     losses = [float(exact_loss(values, batch, Shannon(), scale, outside).sum()) for scale in SCALES]
     # a Fenchel–Young loss is the NLL over eta
     return np.asarray(SCALES * np.array(losses, np.float64), dtype=np.float64)

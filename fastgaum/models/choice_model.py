@@ -197,7 +197,6 @@ class ChoiceModel(ABC):
 
         Args:
             log: the log, of which `split` is scored.
-            progress: called now and then.
             at_place: "own": each candidate where the log displays it. A number from 1: as if all
                 were at this place. None: by taste alone, which is the same as at place 1. The last
                 two are of a model that keeps places apart (`examination`).
@@ -221,9 +220,9 @@ class ChoiceModel(ABC):
                 "one with examination = true (preset fastgaum) on a log whose order is real "
                 "(--ordered)"
             )
-        if place is not None and not 1 <= place <= len(by_place):
+        if place is not None and not (type(place) is int and 1 <= place <= len(by_place)):
             raise ConfigError(
-                f"at_place is {place}, the displays of the training log had places 1 to "
+                f"at_place is {place!r}, the displays of the training log had places 1 to "
                 f"{len(by_place)}: choose one of them, or none for free of place"
             )
 

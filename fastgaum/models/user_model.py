@@ -301,7 +301,8 @@ class UserModel(ChoiceModel):
         scorer = networks.player.reward if head == "reward" else networks.generator
         if scorer is None or scorer.examination is None:
             return None
-        by_place: FloatArray = scorer.examination.by_place.detach().exp().cpu().numpy()
+        scale = self.config.eta if head == "reward" else 1.0
+        by_place: FloatArray = (scale * scorer.examination.by_place.detach()).exp().cpu().numpy()
         return by_place
 
     @torch.no_grad()

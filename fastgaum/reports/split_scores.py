@@ -20,6 +20,7 @@ from fastgaum.metrics.evaluation import MIN_PROB, Evaluation, evaluate_heads
 from fastgaum.metrics.intervals import Interval, paired_difference
 from fastgaum.metrics.precision import Float64Array
 from fastgaum.models.choice_model import ChoiceModel, Head
+from fastgaum.models.user_model import UserModel
 from fastgaum.reports.table import Json
 from fastgaum.reports.trained_run import TrainedRun
 
@@ -38,6 +39,8 @@ class SplitScores:
     """whether no click is offered"""
     examination: dict[str, FloatArray]
     """of each place by each head, the first being 1; empty where places are not kept apart"""
+    eta: float
+    """what the reward's utilities are multiplied by in a choice"""
     items: IntArray
     """item of each candidate, shape (n_candidates,)"""
     displayed_before: IntArray
@@ -65,6 +68,7 @@ class SplitScores:
             evaluate_heads(scores.heads, encoded, model.outside, gap),
             model.outside,
             {h: by for h in get_args(Head) if (by := model.examination(h)) is not None},
+            model.config.eta if isinstance(model, UserModel) else 1.0,
             np.asarray(log.items)[part.candidates],
             *counts_before(log, part).T,
         )
@@ -107,7 +111,7 @@ class SplitScores:
         shape (n_candidates,): what a choice among rivals depends on."""
         utility = self.reward.scores.astype(np.float64)
         if self.examination:
-            by_place = np.log(self.examination["reward"].astype(np.float64))
+            by_place = np.log(self.examination["reward"].astype(np.float64)) / self.eta
             utility -= by_place[np.minimum(self.places, len(by_place) - 1)]
         means = np.add.reduceat(utility, self.part.display_offsets[:-1]) / self.sizes
         return utility - np.repeat(means, self.sizes)
@@ -131,10 +135,13 @@ def place_facts(scored: SplitScores) -> list[Json]:
     if not scored.examination:
         return []
     n = len(scored.examination["reward"])
-    at = np.minimum(scored.places, n - 1)
-    shown = np.bincount(at, minlength=n)
-    chosen = np.bincount(at[scored.part.chosen_candidates], minlength=n)
-    expected = np.bincount(at, np.exp(scored.reward.log_probs.astype(np.float64)), n)
+    # places beyond those of the training displays are in no row
+    shown, chosen = (
+        np.bincount(at, minlength=n)[:n]
+        for at in (scored.places, scored.places[scored.part.chosen_candidates])
+    )
+    probs = np.exp(scored.reward.log_probs.astype(np.float64))
+    expected = np.bincount(scored.places, probs, n)[:n]
     return [
         {
             "place": place + 1,

@@ -86,12 +86,14 @@ def test_utilities_know_no_place_and_places_add_their_own(changes: dict[str, Any
         atol=2e-5,
     )
     place = np.arange(len(candidates)) - np.repeat(offsets[:-1], np.diff(offsets))
-    added = np.log(by_place)[np.minimum(place, len(by_place) - 1)]
+    # by_place multiplies the odds of a choice, in which a utility counts eta times
+    of_places = np.log(by_place) / model.config.eta
+    added = of_places[np.minimum(place, len(by_place) - 1)]
     np.testing.assert_allclose(own - free, added, atol=2e-5)
     frames = {at: model.predict(log, "test", at_place=at) for at in ("own", None, 1, 3)}  # type: ignore[arg-type]
     assert frames[None].equals(frames[1]), "the first place adds nothing"
     np.testing.assert_allclose(frames["own"]["utility"], own, atol=2e-5)
-    np.testing.assert_allclose(frames[3]["utility"], free.numpy() + np.log(by_place)[2], atol=2e-5)
+    np.testing.assert_allclose(frames[3]["utility"], free.numpy() + of_places[2], atol=2e-5)
     for at, frame in frames.items():
         sums = np.add.reduceat(frame["probability"].to_numpy(), offsets[:-1])
         none = frame["no_click_probability"].to_numpy()[offsets[:-1]]

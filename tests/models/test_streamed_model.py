@@ -162,7 +162,6 @@ import json, sys, torch
 torch.set_num_threads(1)
 from fastgaum.bench.memory import restart_peak, status_mb
 from fastgaum.models.user_model import UserModel
-from fastgaum.presets import SIZES
 from fastgaum.logs.shards import open_shards
 peaks = []
 # the first run makes everything that is made once

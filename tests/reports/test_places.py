@@ -18,17 +18,26 @@ from fastgaum.reports.trained_run import open_run
 from tests.reports.workshop import QUICK, Workshop
 
 
+@pytest.mark.parametrize("eta", [1.0, 2.0])
 def test_the_page_shows_how_much_users_look_at_each_place(
-    tmp_path: Path, workshop: Workshop
+    eta: float, tmp_path: Path, workshop: Workshop
 ) -> None:
     log, _ = synthesise(400, n_items=12, order="random", examination=1.0, no_click=0.3)
     log = dataclasses.replace(log, name="ranked")
-    train_run(UserModel.from_preset("fastgaum", **QUICK), log, tmp_path / "run")
+    train_run(UserModel.from_preset("fastgaum", eta=eta, **QUICK), log, tmp_path / "run")
     run = open_run(tmp_path / "run")
     facts = report_facts([run], [log])
     places = facts["runs"][0]["places"]
     by_place = run.model.examination()
     assert by_place is not None
+    # the odds of a choice, as the model itself gives them at place 2 and at place 1
+    events = run.model.predict(log, "validation", at_place=2).with_columns(
+        first=run.model.predict(log, "validation", at_place=1)["probability"],
+        no_click_first=run.model.predict(log, "validation", at_place=1)["no_click_probability"],
+    )
+    odds = events["probability"] / events["no_click_probability"]
+    odds /= events["first"] / events["no_click_first"]
+    np.testing.assert_allclose(odds.to_numpy(), by_place[1], rtol=1e-3)
     assert [one["place"] for one in places] == list(range(1, len(by_place) + 1))
     assert [one["examination"]["reward"] for one in places] == pytest.approx(by_place.tolist())
     # shown and chosen, counted once more
