@@ -33,9 +33,9 @@ HEADER = (
 
 
 def drawn(log: SessionLog, n_sessions: int) -> SessionLog:
-    """The log with only so many of its sessions, by chance, for training and validation."""
+    """The log with only so many of its training and validation sessions, by chance."""
     split = np.full_like(log.split, 2)
-    kept = np.random.default_rng(0).permutation(log.n_sessions)[:n_sessions]
+    kept = np.random.default_rng(0).permutation(np.flatnonzero(log.split != 2))[:n_sessions]
     split[kept] = log.split[kept]
     return log.with_split(split)
 
@@ -62,7 +62,8 @@ def logs(name: str) -> Iterator[tuple[str, SessionLog]]:
 
 
 def model_of(seed: int, changes: dict[str, object]) -> UserModel:
-    """The model to fit: the `fastgaum` preset without its search, changed."""
+    """The model to fit: the `fastgaum` preset without its search, so that it does not size itself
+    either, changed."""
     settings = {"seed": seed, "search": [], **changes}
     return UserModel(Config.from_preset("fastgaum", **settings), device="cpu")
 
@@ -77,7 +78,7 @@ def row(name: str, log: SessionLog, seed: int, changes: dict[str, object]) -> st
     losses, gaps = rounds["val_loss"].to_numpy(), rounds["gap"].to_numpy()
     exact = table.filter(pl.col("phase") == "exact")["val_loss"].to_numpy()
     # a cold start is compared with exact players of as many epochs
-    start = exact.min() if len(exact) else exact_loss(log, seed, changes)
+    start = exact.min() if len(exact) else exact_players_loss(log, seed, changes)
     differences = (losses.min() - start, losses.max() - start, losses[-1] - start)
     return (
         f"{name:22} {seed:4} {log.count('events', 'train'):7} {start:7.4f} "
@@ -86,7 +87,7 @@ def row(name: str, log: SessionLog, seed: int, changes: dict[str, object]) -> st
     )
 
 
-def exact_loss(log: SessionLog, seed: int, changes: dict[str, object]) -> float:
+def exact_players_loss(log: SessionLog, seed: int, changes: dict[str, object]) -> float:
     """The exact players' validation loss."""
     table = model_of(seed, {**changes, "players": "exact"}).fit(log)
     return float(table["val_loss"].to_numpy().min())

@@ -275,8 +275,9 @@ def main() -> None:
             setting = Setting(name, strength, flags)
             started = time.perf_counter()
             model, nll = fit(setting, train, validation, 0)
+            seconds = time.perf_counter() - started
             check(model, validation, flags)
-            found.append((nll, setting, model, time.perf_counter() - started))
+            found.append((nll, setting, model, seconds))
             tried.append({**vars(setting), "nll": nll, "seconds": found[-1][3]})
             print(f"{name} flags={flags} L2={strength:g}: {nll:.4f} ({found[-1][3]:.0f} s)")
         _, setting, first, seconds = min(found, key=lambda one: one[0])
