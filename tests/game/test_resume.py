@@ -82,6 +82,16 @@ def test_every_variant_goes_on_from_any_batch(
     check_interrupted_anywhere(config, log, tmp_path, times=1)
 
 
+def test_catching_up_goes_on_at_its_rates(
+    log: SessionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A generator that cannot start as the best response, after a warm start whose rates fell."""
+    monkeypatch.setattr("fastgaum.nets.networks.Networks.start_generator", lambda *_: None)
+    changes = {"lr": 0.5, "patience": 1, "warm_start": 6, "catch_up": 12, "epochs": 1, "search": []}
+    config = Config.from_preset("fastgaum", **{**SMALL, "hidden": [8], "history_dim": 5, **changes})
+    check_interrupted_anywhere(config, log, tmp_path, times=3)
+
+
 def test_context_and_towers_go_on_from_any_batch(tmp_path: Path) -> None:
     config = config_of("fastgaum", tower_dim=6, deep=False, search=[])
     check_interrupted_anywhere(config, navigation(80), tmp_path, times=1)
