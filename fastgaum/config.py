@@ -208,8 +208,8 @@ class Config(CheckedSettings):
     epochs: CountFromOne = 60
     """at most so many epochs (of adversarial rounds, or of exact steps when players = exact)"""
     patience: CountFromOne = 8
-    """stop after so many epochs without a better validation score (rounds after a warm start have a
-    rule of their own)"""
+    """stop after so many epochs without a better validation score; rounds after a warm start stop
+    after three of them, or so many if that is less"""
     lr_drops: Count = 1
     """how often a phase that has lost its patience goes on from its best epoch with a third of the
     learning rates"""

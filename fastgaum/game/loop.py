@@ -27,7 +27,7 @@ from fastgaum.processes import Processes
 
 CATCH_UP_GAP = 2e-3
 """the generator has caught up when its mean training gap is below this"""
-GAP_SESSIONS = 20_000
+GAP_SESSIONS = 5000
 """the training gap is taken over so many sessions at most, the same ones in every epoch"""
 AVERAGE_SHARE = 0.2
 """what the end of an epoch of rounds weighs in the average of such ends"""
@@ -35,7 +35,8 @@ COLD_RATE = 0.5
 """share of the learning rates in rounds without a warm start: at whole ones the generator, which
 has farther to go then, is left behind"""
 TAKEN_BACK = 3
-"""rounds after a warm start end with so many epochs that had to be taken back"""
+"""rounds after a warm start end with so many epochs that had to be taken back, or with as many as
+a smaller patience allows"""
 
 
 @dataclass(frozen=True)
@@ -141,11 +142,12 @@ class Trainer:
         the weights at the epochs' ends. An epoch whose average is no better is taken back, and the
         learning rates drop: what the warm start has found is not lost."""
         at, epochs = self.at, self.config.epochs
-        if not at.enter("rounds", TAKEN_BACK - 1):
+        drops = min(TAKEN_BACK, self.config.patience) - 1
+        if not at.enter("rounds", drops):
             return
         with closing(KeptWeights(self.networks)) as latest:
             while at.epochs < epochs and not at.ended:
-                self._set_learning_rates(TAKEN_BACK - 1)
+                self._set_learning_rates(drops)
                 loss, rate = self._epoch(self.game.round)
                 self.game.settle()
                 latest.copy()

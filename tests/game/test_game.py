@@ -95,9 +95,12 @@ def test_rounds_after_a_warm_start_stay_near_the_best_response() -> None:
     assert all(0 <= gap < 0.01 for gap in table["gap"])
 
 
-def test_rounds_that_lose_are_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("patience", "taken_back"), [(8, 3), (2, 2), (1, 1)])
+def test_rounds_that_lose_are_taken_back(
+    monkeypatch: pytest.MonkeyPatch, patience: int, taken_back: int
+) -> None:
     """A reward so quick that no round can win: each is taken back, the next has a third of the
-    learning rates, and the third is the last."""
+    learning rates, and the third is the last, or an earlier one if patience is less."""
     factors: list[float] = []
     original = EngineGame.set_learning_rates
 
@@ -108,11 +111,11 @@ def test_rounds_that_lose_are_taken_back(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(EngineGame, "set_learning_rates", recorded)
     log = random_log(5, n_sessions=120)
     changes: dict[str, Any] = {"rounds_lr": 300.0, "weight_decay": 0.0, "search": []}
-    model = UserModel.from_preset(warm_start=12, **changes)
+    model = UserModel.from_preset(warm_start=12, patience=patience, **changes)
     table = model.fit(log)
     exact, rounds = (table.filter(table["phase"] == phase) for phase in ("exact", "rounds"))
-    assert rounds["best"].to_list() == [False] * 3
-    assert factors[-3:] == pytest.approx([1, 1 / 3, 1 / 9])
+    assert rounds["best"].to_list() == [False] * taken_back
+    assert factors[-taken_back:] == pytest.approx([1, 1 / 3, 1 / 9][:taken_back])
     kept = model.evaluate(log, "validation").heads["reward"].nll.mean
     assert kept == pytest.approx(exact["val_loss"].min(), abs=1e-6)
 
