@@ -37,7 +37,7 @@ MOST_FOLDS"""
 HELD_SHARE, HELD_EVENTS = 0.2, 20_000
 """one fold holds out so large a share of the training users, and about so many events at most"""
 
-MOST_LAPSE = 0.5
+LEAST_LAPSE, MOST_LAPSE = 1e-9, 0.5
 
 TABLE = {
     "member": pl.String,
@@ -92,8 +92,18 @@ class HeldOut:
         n_events = len(self.choices)
         return float(total) / n_events, gradient.numpy() / n_events
 
+    def penalised(self, weights: Float64Array, lapse: float) -> tuple[float, Float64Array]:
+        """The NLL with one click more, of which only a lapse is known, and its gradient, as `nll`
+        gives them. It is infinite at a lapse of 0, and counts the less the more events there are.
+        """
+        nll, gradient = self.nll(weights, lapse)
+        n_events = len(self.choices)
+        gradient[-1] -= 1 / (lapse * n_events)
+        return nll - math.log(lapse) / n_events, gradient
+
     def best(self) -> tuple[Float64Array, float]:
-        """The weights of at least 0, shape (n_members,), and the lapse that minimise the NLL."""
+        """The weights of at least 0, shape (n_members,), and the lapse above 0 that minimise the
+        penalised NLL."""
         n_members = self.opinions.shape[1]
         bounds = [(0.0, None)] * n_members
 
@@ -101,19 +111,17 @@ class HeldOut:
             nll, gradient = self.nll(weights, 0.0)
             return nll, gradient[:-1]
 
-        # convex without a lapse: with one, the search begins at its minimum and cannot end above it
+        # convex without a lapse: the search with one begins at its minimum
         start = minimize(
             without_lapse, np.full(n_members, 1 / n_members), jac=True, bounds=bounds
         ).x
         found = minimize(
-            lambda values: self.nll(values[:-1], float(values[-1])),
+            lambda values: self.penalised(values[:-1], float(values[-1])),
             np.append(start, 0.01),
             jac=True,
-            bounds=[*bounds, (0.0, MOST_LAPSE)],
+            bounds=[*bounds, (LEAST_LAPSE, MOST_LAPSE)],
         )
         weights, lapse = found.x[:-1], float(found.x[-1])
-        if self.nll(weights, lapse)[0] > self.nll(start, 0.0)[0]:
-            weights, lapse = start, 0.0
         # where no member says anything of any candidate, one is kept
         return (weights if weights.any() else np.eye(n_members)[0]), lapse
 

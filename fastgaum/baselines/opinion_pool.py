@@ -7,8 +7,9 @@ q is the log-opinion pool of Genest and Zidek, "Combining probability distributi
 Science 1986. Its weights are at least 0 and need not sum to 1: their sum is a temperature. The
 lapse ε (Wichmann and Hill, "The psychometric function", 2001) keeps a few choices that no member
 explains from making the weights small. Both minimise the NLL on folds of the training users
-(Wolpert, "Stacked generalization", 1992): each member is fitted without a fold's users, and says
-how likely their choices are. Then it is fitted once more, on the whole training split."""
+(Wolpert, "Stacked generalization", 1992), and of one lapse more, so that ε is above 0: each member
+is fitted without a fold's users, and says how likely their choices are. Then it is fitted once
+more, on the whole training split."""
 
 from __future__ import annotations
 

@@ -72,15 +72,21 @@ def naive_nll(held: HeldOut, weights: np.ndarray, lapse: float) -> float:
 def test_nll_and_its_gradient(seed: int, outside: bool, lapse: float) -> None:
     held = held_out(seed, outside)
     weights = np.random.default_rng(seed).random(3)
-    value, gradient = held.nll(weights, lapse)
-    assert value == pytest.approx(naive_nll(held, weights, lapse), rel=1e-9)
+    naive = naive_nll(held, weights, lapse)
     at, step = np.append(weights, lapse), 1e-6
+    for function, expected in ((held.nll, naive), (held.penalised, naive - np.log(lapse) / 12)):
+        value, gradient = function(weights, lapse)
+        assert value == pytest.approx(expected, rel=1e-9)
+        numeric = [
+            (function(*_parts(at + step * one))[0] - function(*_parts(at - step * one))[0])
+            / (2 * step)
+            for one in np.eye(4)
+        ]
+        np.testing.assert_allclose(gradient, numeric, rtol=1e-5, atol=1e-7)
 
-    def nll(values: np.ndarray) -> float:
-        return held.nll(values[:-1], float(values[-1]))[0]
 
-    numeric = [(nll(at + step * one) - nll(at - step * one)) / (2 * step) for one in np.eye(4)]
-    np.testing.assert_allclose(gradient, numeric, rtol=1e-5, atol=1e-7)
+def _parts(values: np.ndarray) -> tuple[np.ndarray, float]:
+    return values[:-1], float(values[-1])
 
 
 @pytest.mark.parametrize("outside", [False, True])
@@ -88,11 +94,21 @@ def test_the_best_is_no_worse_than_any_member(outside: bool) -> None:
     held = held_out(3, outside, n_events=60)
     weights, lapse = held.best()
     assert (weights >= 0).all()
-    best = held.nll(weights, lapse)[0]
-    assert all(best <= held.nll(one, 0.0)[0] for one in np.eye(3))
+    best = held.penalised(weights, lapse)[0]
+    assert all(best <= held.penalised(one, 0.01)[0] for one in np.eye(3))
     for seed in range(20):
         other = np.random.default_rng(seed).random(4)
-        assert best <= held.nll(other[:3], 0.5 * other[3])[0] + 1e-6
+        assert best <= held.penalised(other[:3], 0.5 * other[3])[0] + 1e-6
+
+
+@pytest.mark.parametrize("n_events", [4, 400])
+def test_a_lapse_that_was_never_seen_is_rare_and_never_0(n_events: int) -> None:
+    """A member is sure of each event, and right. A lapse ε costs log(1 − ε/2) at each of n, and one
+    click more costs log ε: least at 2 / (n + 1)."""
+    offsets = torch.arange(0, 2 * n_events + 1, 2, dtype=torch.int32)
+    sure = torch.tensor([[9.0], [-9.0]], dtype=torch.float64).repeat(n_events, 1)
+    held = HeldOut(offsets, np.zeros(n_events, np.int32), False, sure)
+    assert held.best()[1] == pytest.approx(2 / (n_events + 1), rel=0.02)
 
 
 @pytest.mark.parametrize("outside", [False, True])
