@@ -12,15 +12,19 @@ SPREAD   = -n $(WORKERS) --dist loadfile
 KERNELS  = tests/kernels --ignore tests/kernels/test_cache.py tests/engine/test_recurrence.py tests/features/test_encoder.py \
            tests/features/test_batches.py tests/features/test_numbers.py tests/features/test_relations.py
 
-.PHONY: setup reproduce report test slow plain coverage bounds lowest audit kill-test fuzz check dist format bench click-models docs clean
+.PHONY: setup reproduce report test warm slow plain coverage bounds lowest audit kill-test fuzz check dist format bench click-models docs clean
 
 setup: $(STAMP)
+
+# Where packages lie. Their bytecode is made on all cores: pip makes it on one, in 50 s. Some packages hold files that are no Python.
+SITE = "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 $(STAMP): pyproject.toml
 	@echo "Installing into $(VENV): some minutes, once."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable ".[test,check,docs,baselines,plots,rl,browser]"
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-compile --editable ".[test,check,docs,baselines,plots,rl,browser]"
+	@PYTHONWARNINGS=ignore $(BIN)/python -m compileall -qq -j 0 $(SITE) || true
 	touch $(STAMP)
 
 # The main job on the bundled sample: train, evaluate, print the table. Needs no data and no network once installed.
@@ -35,6 +39,11 @@ report: setup
 
 test: setup
 	$(PYTEST) $(SPREAD)
+
+# The kernels of a fit, in the user's cache: tests side by side that do not find them there compile each their own.
+warm: setup
+	@folder="$$(mktemp -d)" && $(BIN)/fastgaum train sample -o "$$folder/run" $(foreach one,epochs=1 warm_start=1 catch_up=1,--set $(one)) \
+	  && rm -r "$$folder"
 
 # Bars that compute for minutes: `make test` leaves them out.
 slow: setup
@@ -51,7 +60,7 @@ coverage: plain
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-# Compiled kernels that check every index.
+# Compiled kernels that check every index. It compiles all of them anew; `make plain` runs the same tests, and there numpy checks the same.
 bounds: setup
 	NUMBA_BOUNDSCHECK=1 $(PYTEST) $(SPREAD) tests/kernels --ignore tests/kernels/test_cache.py
 
@@ -64,7 +73,7 @@ lowest:
 
 # Known vulnerabilities of what is installed. It asks an index on the network: where the tool cannot, its own last line says why, and the
 # audit is skipped.
-AUDIT = $(VENV)-audit/bin/pip-audit --skip-editable --progress-spinner off --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+AUDIT = $(VENV)-audit/bin/pip-audit --skip-editable --progress-spinner off --path $(SITE)
 audit: setup
 	@test -x $(VENV)-audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)-audit && $(VENV)-audit/bin/pip install --quiet pip-audit; } \
 	  || { echo "audit skipped: pip-audit cannot be installed here"; exit 0; }; \

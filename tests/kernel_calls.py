@@ -12,7 +12,7 @@ import ast
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 
 import numba
 import pytest
@@ -23,8 +23,8 @@ DECORATORS = {"jit", "jit_fast", "jit_part"}
 # products modulo 2⁶⁴, and a NaN passes through the bits of an exponent.
 SILENT = ("overflow encountered in scalar", "invalid value encountered in cast")
 
-called: set[tuple[str, str]] = set()
-"""folder/file and name of each function that a property test called"""
+called: set[CodeType] = set()
+"""the code of each function that a property test called"""
 
 
 def kernels() -> set[tuple[str, str]]:
@@ -71,11 +71,13 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
 
 def _note(frame: FrameType, event: str, _: object) -> None:
     if event == "call":
-        called.add(("/".join(frame.f_code.co_filename.rsplit("/", 2)[1:]), frame.f_code.co_name))
+        # of every call of the tests: names are made once, at the end
+        called.add(frame.f_code)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    forgotten = kernels() - called
+    names = {("/".join(code.co_filename.rsplit("/", 2)[1:]), code.co_name) for code in called}
+    forgotten = kernels() - names
     if exitstatus == 0 and forgotten:
         print(
             "\nno property test (hypothesis) calls",

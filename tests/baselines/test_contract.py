@@ -22,6 +22,8 @@ from tests.baselines.contract import (
 
 SHORT = {"epochs": 8, "rounds": 15}
 """settings that make the contract quick, for models that have them"""
+ONE: dict[str, object] = {"search": False, "depth": 4, "eta": 0.2, "min_child_weight": 1.0}
+"""one setting each, instead of the best of a grid"""
 CO_CHOICE = ("iknn", "scknnc", "scknnv")
 """models that know what was chosen together"""
 
@@ -54,8 +56,9 @@ def test_contract(name: str, protocol: str) -> None:
 def test_learns(name: str, protocol: str) -> None:
     if name == "random":
         pytest.skip("it knows nothing")
-    check_learns(made(name, protocol), co_choice_log() if name in CO_CHOICE else toy_log())
-    check_beats_random(made(name, protocol, search=False, epochs=20))
+    log = co_choice_log() if name in CO_CHOICE else toy_log()
+    check_learns(made(name, protocol, rounds=60), log)
+    check_beats_random(made(name, protocol, epochs=20, rounds=200, **ONE))
 
 
 READERS = [(name, protocol) for name, protocol in CASES if name not in WITHOUT_FIELDS]
@@ -79,8 +82,7 @@ def test_reads_every_field(
     """Where a declared field, the place or the event's context decides, prec@1 is near the truth's.
     A random order is 24 points and more below it. DeepFM has more room: another processor's last
     bits move it from 2.6 to 3.5."""
-    one_setting = {"depth": 4, "eta": 0.2, "min_child_weight": 1.0, "rounds": 200}
-    model, log = made(name, protocol, search=False, **one_setting), decides()
+    model, log = made(name, protocol, epochs=20, rounds=200, **ONE), decides()
     model.fit(log.log)
     assert log.gap(model) < (5 if name == "dfm" else 3)
 
