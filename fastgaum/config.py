@@ -168,8 +168,6 @@ class Config(CheckedSettings):
     """scorers have a network from state and bag to score; without, the towers alone score"""
     tower_dim: Annotated[int, Meta(ge=0, le=1 << 12)] = 0
     """size of the vectors of user and item whose dot product is part of a score; 0 = none"""
-    halo: bool = False
-    """the other candidates move the user's vector (needs towers)"""
     item_dim: Annotated[int, Meta(ge=0, le=1 << 16)] = 0
     """size of the id embeddings below the first layers; 0 = each id maps straight into the first
     layer (one-hot linear)"""
@@ -276,10 +274,8 @@ class Config(CheckedSettings):
             )
         if not self.deep and not self.tower_dim:
             raise ConfigError("deep = false needs towers, which score alone then: set tower_dim")
-        if not self.tower_dim and {"deep", "halo"} & set(self.search):
-            raise ConfigError("search tries deep and halo with towers alone: set tower_dim")
-        if self.halo and not self.tower_dim:
-            raise ConfigError("halo = true needs towers, whose user vector it moves: set tower_dim")
+        if not self.tower_dim and "deep" in self.search:
+            raise ConfigError("search tries deep with towers alone: set tower_dim")
         if self.states == "generated" and self.players == "exact":
             raise ConfigError(
                 "states = generated needs players = adversarial: exact players generate no history"

@@ -13,11 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._jit import AHEAD, Array, jit_fast, jit_part, prefetch_row
-from .activations import ONE, ZERO
-from .candidate_formulas import Slates
+from ._jit import AHEAD, Array, jit_fast, prefetch_row
+from .activations import ZERO
 from .draws import DropoutRule, drop
-from .products import add, add_product, copy, dot, multiply_rows
+from .products import add, copy, dot, multiply_rows
 
 TILE = 96
 """users whose vectors are worked out at once, a multiple of 3"""
@@ -76,23 +75,6 @@ def tower_scores(
 
 
 @jit_fast
-def set_means(
-    first_event: int, last_event: int, displays: Displays, table: Array, means: Array
-) -> None:
-    """Write the mean over each display set of Σ_f T_f, (n_events, d); zeros for an empty set."""
-    offsets, ids, _ = displays
-    for event in range(first_event, last_event):
-        mean = means[event]
-        mean[:] = 0
-        for candidate in range(offsets[event], offsets[event + 1]):
-            for f in range(ids.shape[1]):
-                add(mean, table[ids[candidate, f]])
-        size = mean.dtype.type(max(offsets[event + 1] - offsets[event], 1))
-        for j in range(len(mean)):
-            mean[j] /= size
-
-
-@jit_fast
 def user_gradients(
     first_event: int,
     last_event: int,
@@ -133,8 +115,6 @@ class BagGradients(NamedTuple):
     """g of each candidate, shape (n_candidates,)"""
     vectors: Array
     """u of each event, shape (n_events, d)"""
-    pulls: Array
-    """what each candidate of an event gets beside g u, shape (n_events, d); of length 0: nothing"""
     rows: Array
     """of the bags after the candidates', shape (n_bags − n_candidates, d)"""
 
@@ -152,23 +132,17 @@ def row_gradients(
     bags.
 
     starts, bags: as `optimiser.group_bags` gives them; total: (n_slots, d)."""
-    events, scores, vectors, pulls, rows = grads
+    events, scores, vectors, rows = grads
     n_candidates, d = len(scores), total.shape[1]
-    pulled = len(pulls) > 0
     for slot in range(first, last):
         target = total[slot]
         target[:] = 0
         for entry in range(starts[slot], starts[slot + 1]):
             bag = bags[entry]
             if bag < n_candidates:
-                event, g = events[bag], scores[bag]
-                vector = vectors[event]
+                vector, g = vectors[events[bag]], scores[bag]
                 for j in range(d):
                     target[j] += g * vector[j]
-                if pulled:
-                    pull = pulls[event]
-                    for j in range(d):
-                        target[j] += pull[j]
             else:
                 row = rows[bag - n_candidates]
                 for j in range(d):
@@ -198,8 +172,6 @@ class TowerTables(NamedTuple):
     """D transposed, its last column 0, shape (S, d)"""
     bias: Array
     """b₂, then 1, shape (d,)"""
-    halo: Array
-    """H transposed, shape (d, d); without a row where there is none"""
     numbers: Array
     """w, shape (n_numbers,)"""
 
@@ -208,7 +180,7 @@ class TowerTables(NamedTuple):
 def slate_tower_scores(
     first: int,
     last: int,
-    slates: Slates,
+    rows: Array,
     numbers: Array,
     states: Array,
     tower: TowerTables,
@@ -217,15 +189,13 @@ def slate_tower_scores(
     """Write the scores of each place of the slates of users first to last − 1, (n, k), 0 where
     nothing is displayed.
 
-    numbers (n, k, n_numbers); states (n, S). Of a pool, a place is scored as one of an average
-    slate of `slates.set_size`: the mean of the set is then its own share and the others' mean."""
-    table, (rows, set_size) = tower.table, slates
+    rows as in `candidate_formulas.Slates`; numbers (n, k, n_numbers); states (n, S)."""
+    table = tower.table
     k, n_rows, d = rows.shape[1], rows.shape[2], table.shape[1]
     state_dim, width = tower.hidden.shape
     of_users = np.zeros((TILE, state_dim), table.dtype)
     hidden, vectors = np.zeros((TILE, width), table.dtype), np.zeros((TILE, d), table.dtype)
-    beside, mean = np.zeros((TILE, d), table.dtype), np.zeros(d, table.dtype)
-    own, pulled = np.zeros(d, table.dtype), np.zeros(d, table.dtype)
+    beside = np.zeros((TILE, d), table.dtype)
     for start in range(first, last, TILE):
         users = min(TILE, last - start)
         for i in range(users):
@@ -241,11 +211,6 @@ def slate_tower_scores(
             user, vector = start + i, vectors[i]
             add(vector, beside[i])
             add(vector, tower.bias)
-            shown = 0
-            if len(tower.halo) > 0:
-                shown = _mean_of_slate(rows[user], table, mean)
-                if set_size == 0:
-                    add_product(mean, tower.halo, vector)
             for place in range(k):
                 if rows[user, place, 0] < 0:
                     scores[user, place] = ZERO
@@ -255,35 +220,4 @@ def slate_tower_scores(
                     row = rows[user, place, f]
                     if row >= 0:
                         score += dot(vector, table[row])
-                if len(tower.halo) > 0 and set_size > 0:
-                    own[:] = 0
-                    for f in range(n_rows):
-                        if rows[user, place, f] >= 0:
-                            add(own, table[rows[user, place, f]])
-                    share = ONE / table.dtype.type(set_size)
-                    others = table.dtype.type(max(shown - 1, 1))
-                    for j in range(d):
-                        rest = (table.dtype.type(shown) * mean[j] - own[j]) / others
-                        beside[i, j] = share * own[j] + (ONE - share) * rest
-                    pulled[:] = 0
-                    add_product(beside[i], tower.halo, pulled)
-                    score += dot(pulled, own)
                 scores[user, place] = score
-
-
-@jit_part
-def _mean_of_slate(rows: Array, table: Array, mean: Array) -> int:
-    """Write the mean vector of the displayed places of one slate, (d,); returns how many are."""
-    mean[:] = 0
-    shown = 0
-    for place in range(len(rows)):
-        if rows[place, 0] < 0:
-            continue
-        shown += 1
-        for f in range(rows.shape[1]):
-            if rows[place, f] >= 0:
-                add(mean, table[rows[place, f]])
-    size = mean.dtype.type(max(shown, 1))
-    for j in range(len(mean)):
-        mean[j] /= size
-    return shown

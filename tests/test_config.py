@@ -33,8 +33,7 @@ from fastgaum.presets import COMPARE_BELOW, GROW_AT, GROWTH_DECIDES, PRESETS, SI
         ({"players": "exact", "states": "generated"}, "needs players = adversarial"),
         ({"tower_dim": 1}, "tower_dim must be 0, or at least 2"),
         ({"deep": False}, "deep = false needs towers"),
-        ({"halo": True}, "halo = true needs towers"),
-        ({"search": ["halo"]}, "search tries deep and halo with towers alone"),
+        ({"search": ["deep"]}, "search tries deep with towers alone"),
         ({"search": ["grow"]}, "'grow' is none"),
     ],
 )

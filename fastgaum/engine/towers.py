@@ -35,12 +35,12 @@ class TowerLayer:
     def __init__(self, tower: TwoTower) -> None:
         self.tower, self.rate = tower, tower.dropout.p
         self._scores, self._events = Buffer(), Buffer(np.int32)
-        self._means, self._grad_users, self._grad_weights = Buffer(), Buffer(), Buffer()
+        self._grad_users, self._grad_weights = Buffer(), Buffer()
 
     def dense_parameters(self) -> list[nn.Parameter]:
         """All parameters but the table."""
         tower = self.tower
-        layers = (tower.numbers, tower.hidden, tower.out, tower.direct, tower.halo)
+        layers = (tower.numbers, tower.hidden, tower.out, tower.direct)
         return [part for layer in layers if layer is not None for part in layer.parameters()]
 
     def bind(self, optimiser: PlayerOptimiser, table: SparseTable) -> None:
@@ -69,9 +69,6 @@ class TowerLayer:
         users[:, :-1] += value(tower.out.bias)
         users[:, :-1] += self.x @ value(tower.direct.weight).T
         users[:, -1] = 1
-        if tower.halo is not None:
-            self.means = self._set_means()
-            users += self.means @ value(tower.halo.weight).T
         weights = np.empty(0, np.float32)
         if tower.numbers is not None:
             weights = value(tower.numbers.weight)[0]
@@ -80,13 +77,6 @@ class TowerLayer:
         fixed = (displays, self.users, self.table.values, scores)
         threads.run(kernels.tower_scores, [(*part, *fixed) for part in self.parts])
         return scores
-
-    def _set_means(self) -> Array:
-        displays = self.displays
-        means = self._means(len(displays.offsets) - 1, self.tower.dim)
-        fixed = (displays, self.table.values, means)
-        threads.run(kernels.set_means, [(*part, *fixed) for part in self.parts])
-        return means
 
     def backward(self, grad_scores: Array) -> Array:
         """Leave the dense gradients where the optimiser reads them, and the factors of the table's
@@ -102,14 +92,9 @@ class TowerLayer:
         grad_users = grads.vectors
         if tower.numbers is not None:
             grads.weights.sum(0, out=grad_of(tower.numbers.weight)[0])
-        pulls = NO_TABLE
-        if tower.halo is not None:
-            np.matmul(grad_users.T, self.means, out=grad_of(tower.halo.weight))
-            pulls = grad_users @ value(tower.halo.weight)
-            pulls /= np.maximum(np.diff(displays.offsets), 1)[:, None].astype(np.float32)
         events = self._events(len(grad_scores))
         events[:] = np.repeat(np.arange(n_events, dtype=np.int32), np.diff(displays.offsets))
-        self.bag_gradients = kernels.BagGradients(events, grad_scores, users, pulls, NO_TABLE)
+        self.bag_gradients = kernels.BagGradients(events, grad_scores, users, NO_TABLE)
         grad = grad_users[:, :-1]
         np.matmul(grad.T, self.hidden, out=grad_of(tower.out.weight))
         grad.sum(0, out=grad_of(tower.out.bias))
@@ -230,9 +215,7 @@ class ItemTable:
             np.concatenate([grad for _, grad in others], out=rows)
         if grads is None:
             nothing, no_events = np.empty(0, np.float32), np.empty(0, np.int32)
-            grads = kernels.BagGradients(
-                no_events, nothing, np.empty((0, d), np.float32), NO_TABLE, rows
-            )
+            grads = kernels.BagGradients(no_events, nothing, np.empty((0, d), np.float32), rows)
         self.add(Named(ids, offsets, slot_of, self.room), grads._replace(rows=rows))
 
 

@@ -152,7 +152,7 @@ def scorer_of(
     if config.tower_dim:
         own = items is None
         rows = vector_table(sizes, config.tower_dim, f"{name}.items") if items is None else items
-        tower = TwoTower(rows, sizes.n_numbers, state_dim, dropout, config.halo, items_at)
+        tower = TwoTower(rows, sizes.n_numbers, state_dim, dropout, items_at)
         scorer = TowerScorer(rows if own else None, tower, deep)
     assert scorer is not None
     if sizes.places:

@@ -2,15 +2,13 @@
 
     u = [W₂ drop(relu(W₁ x + b₁)) + b₂ + D x ; 1],  x = drop(s)      once per event
     V(a) = Σ_{f ∈ bag(a)} T_f                                        once per candidate
-    score(a) = ⟨u + H mean_{b ∈ A} V(b), V(a)⟩ + ⟨w, numbers(a)⟩
+    score(a) = ⟨u, V(a)⟩ + ⟨w, numbers(a)⟩
 
 An MLP over the sum of a user's and an item's first layers holds no product of the two; on logs
 where items are seen often that costs more than anything else (docs: design log, two towers).
 
 The user's last unit is the constant 1: V's last column is then an item's own bias. Numbers have one
-weight each, for all users: weights that follow the user lost (docs: design log). H, the halo, lets
-the other candidates move the user's vector: Σ_b ⟨H V(b), V(a)⟩ through the mean of the set (the
-low-rank halo of choice-learn; DeepHalo, NeurIPS 2025). It starts at 0."""
+weight each, for all users: weights that follow the user lost (docs: design log)."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastgaum.nets.bags import BagLinear, BagSizes, bag_linear
-from fastgaum.nets.segments import expand_to_candidates, segment_sum
+from fastgaum.nets.segments import expand_to_candidates
 from fastgaum.nets.tensors import Bags
 
 STD = 0.1
@@ -38,7 +36,6 @@ class TwoTower(nn.Module):
         n_numbers: int,
         state_dim: int,
         dropout: float = 0.0,
-        halo: bool = False,
         items_at: Sequence[int] = (),
     ) -> None:
         """Draw the parameters.
@@ -48,7 +45,6 @@ class TwoTower(nn.Module):
             n_numbers: numbers of a candidate.
             state_dim: numbers of a state.
             dropout: rate on the state and on the user's hidden layer.
-            halo: whether the rest of the display set moves the user's vector.
             items_at: where vectors of items stand in a state; a candidate's likeness to each is a
                 part of its score from the start.
         """
@@ -67,12 +63,9 @@ class TwoTower(nn.Module):
         with torch.no_grad():
             for start in items_at:
                 self.direct.weight[:, start : start + dim - 1] += torch.eye(dim - 1)
-        self.halo = nn.Linear(dim, dim, bias=False) if halo else None
-        if self.halo is not None:
-            nn.init.zeros_(self.halo.weight)
 
     def users(self, states: Tensor) -> Tensor:
-        """U of each event, (n_events, dim), without the halo."""
+        """U of each event, (n_events, dim)."""
         x = self.dropout(states)
         hidden = self.dropout(functional.relu(self.hidden(x)))
         user = self.out(hidden) + self.direct(x)
@@ -86,9 +79,6 @@ class TwoTower(nn.Module):
     def forward(self, candidates: Bags, states: Tensor, display_offsets: Tensor) -> Tensor:
         """Scores (n_candidates,) from states (n_events, state_dim)."""
         users, vectors = self.users(states), self.items(candidates)
-        if self.halo is not None:
-            sizes = display_offsets.diff().clamp(min=1)[:, None]
-            users = users + self.halo(segment_sum(vectors, display_offsets) / sizes)
         expanded = expand_to_candidates(users, display_offsets, candidates.n_bags)
         scores: Tensor = (expanded * vectors).sum(1)
         return scores if self.numbers is None else scores + self.numbers(candidates.numbers)[:, 0]
@@ -98,8 +88,6 @@ class TwoTower(nn.Module):
         self.items.table.mul_(factor)
         if self.numbers is not None:
             self.numbers.weight.mul_(factor)
-        if self.halo is not None:
-            self.halo.weight.div_(factor)
 
 
 def vector_table(sizes: BagSizes, dim: int, name: str) -> BagLinear:

@@ -122,17 +122,15 @@ class FoldedScorer:
 class FoldedTowerScorer:
     """As `FoldedScorer`, with two towers."""
 
+    reads_slate = False
+
     def __init__(self, scorer: TowerScorer, catalogue: Catalogue) -> None:
         tower = scorer.tower
-        self.reads_slate = tower.halo is not None
         self.deep = None if scorer.deep is None else FoldedScorer(scorer.deep, catalogue)
         self.table = folded_table(tower.items, catalogue)
-        d, n_numbers = tower.dim, catalogue.space.n_numbers
-        numbers, halo = np.zeros(n_numbers, np.float32), np.zeros((0, d), np.float32)
+        numbers = np.zeros(catalogue.space.n_numbers, np.float32)
         if tower.numbers is not None:
             numbers = _array(tower.numbers.weight[0])
-        if tower.halo is not None:
-            halo = _array(tower.halo.weight.t())
         self.weights = towers.TowerTables(
             self.table,
             _array(tower.hidden.weight.t()),
@@ -140,7 +138,6 @@ class FoldedTowerScorer:
             _with_column(tower.out.weight.t()),
             _with_column(tower.direct.weight.t()),
             np.append(_array(tower.out.bias), np.float32(1)),
-            halo,
             numbers,
         )
 
@@ -154,7 +151,7 @@ class FoldedTowerScorer:
         scores: FloatArray,
     ) -> None:
         """Scores of the places of users first to last − 1."""
-        towers.slate_tower_scores(first, last, slates, numbers, states, self.weights, scores)
+        towers.slate_tower_scores(first, last, slates.rows, numbers, states, self.weights, scores)
         if self.deep is not None:
             deep = np.empty_like(scores[first:last])
             part = slice(first, last)

@@ -146,7 +146,7 @@ def test_a_generator_that_cannot_be_the_best_response_catches_up() -> None:
 SCORERS: list[dict[str, Any]] = [
     {},
     {"wide": False, "item_dim": 4},
-    {"tower_dim": 6, "halo": True},
+    {"tower_dim": 6},
     {"tower_dim": 6, "deep": False, "history": "pw"},
 ]
 

@@ -45,7 +45,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"dropout": 0.3, "table_optimiser": "adagrad"},
     {"patience": 1, "lr_drops": 2, "epochs": 6, "lr": 0.5},
     {"warm_start": 0},
-    {"tower_dim": 6, "halo": True, "dropout": 0.3},
+    {"tower_dim": 6, "dropout": 0.3},
     # autograd trains these
     {"states": "generated", "history": "lstm", "history_layers": 2, "patience": 1},
 ]

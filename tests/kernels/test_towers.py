@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.kernels import optimiser as rows_kernels
 from fastgaum.kernels import towers as kernels
-from fastgaum.kernels.candidate_formulas import Slates
 from fastgaum.kernels.draws import DropoutRule
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.tensors import Bags
@@ -22,11 +20,11 @@ N_IDS, D, STATE = 7, 5, 3
 SIZES = st.lists(st.integers(0, 6), min_size=1, max_size=6)
 
 
-def made(sizes: list[int], width: int, n_numbers: int, halo: bool) -> tuple[Any, ...]:
+def made(sizes: list[int], width: int, n_numbers: int) -> tuple[Any, ...]:
     """A tower with nothing left at zero, and display sets."""
     torch.manual_seed(len(sizes))
     items = BagLinear(N_IDS, 0, D, 0, 1.0, bias=False).double()
-    tower = TwoTower(items, n_numbers, STATE, 0.0, halo).double()
+    tower = TwoTower(items, n_numbers, STATE).double()
     for parameter in tower.parameters():
         torch.nn.init.normal_(parameter)
     n = sum(sizes)
@@ -47,7 +45,7 @@ CASES = {"sizes": SIZES, "width": st.integers(1, 3), "n_numbers": st.sampled_fro
 @settings(max_examples=30, deadline=None)
 @given(**CASES)
 def test_scores_and_gradients(sizes: list[int], width: int, n_numbers: int) -> None:
-    items, tower, bags, ids, offsets, states = made(sizes, width, n_numbers, False)
+    items, tower, bags, ids, offsets, states = made(sizes, width, n_numbers)
     users = tower.users(states).detach().requires_grad_()
     expanded = users.repeat_interleave(torch.tensor(sizes), 0)
     expected = (expanded * items(bags)).sum(1)
@@ -79,7 +77,7 @@ def test_scores_and_gradients(sizes: list[int], width: int, n_numbers: int) -> N
     starts, named = np.empty(count + 1, np.int32), np.empty(ids.numel(), np.int32)
     rows_kernels.group_bags(slots, bags.offsets.numpy(), starts, named)
     events = np.repeat(np.arange(n_events, dtype=np.int32), sizes)
-    bag_grads = kernels.BagGradients(events, grad.numpy(), u, np.empty((0, 1)), np.empty((0, D)))
+    bag_grads = kernels.BagGradients(events, grad.numpy(), u, np.empty((0, D)))
     total = np.empty((count, D))
     kernels.row_gradients(0, count, starts, named, bag_grads, total)
     dense = np.zeros_like(table)
@@ -87,40 +85,24 @@ def test_scores_and_gradients(sizes: list[int], width: int, n_numbers: int) -> N
     np.testing.assert_allclose(dense, of_table.numpy(), atol=1e-12)
 
 
-def test_row_gradients_add_the_pull_of_the_event_and_the_rows_of_other_bags() -> None:
+def test_row_gradients_add_the_rows_of_other_bags() -> None:
     # two candidates, of events 0 and 1, then a bag of another kind; all name one row
     grads = kernels.BagGradients(
         np.array([0, 1], np.int32),
         np.array([2.0, 3.0]),
         np.array([[1.0], [10.0]]),
-        np.array([[0.5], [0.25]]),
         np.array([[100.0]]),
     )
     total = np.empty((1, 1))
     starts, bags = np.array([0, 3], np.int32), np.array([0, 1, 2], np.int32)
     kernels.row_gradients(0, 1, starts, bags, grads, total)
-    assert total[0, 0] == 2 * 1 + 0.5 + 3 * 10 + 0.25 + 100
+    assert total[0, 0] == 2 * 1 + 3 * 10 + 100
 
 
 @settings(max_examples=30, deadline=None)
 @given(**CASES)
-def test_means(sizes: list[int], width: int, n_numbers: int) -> None:
-    items, _, bags, ids, offsets, _ = made(sizes, width, n_numbers, False)
-    means = np.empty((len(sizes), D))
-    displays = kernels.Displays(offsets.numpy(), ids.numpy(), bags.numbers.numpy())
-    table = items.table.detach().numpy()
-    kernels.set_means(0, len(sizes), displays, table, means)
-    for event, size in enumerate(sizes):
-        part = slice(int(offsets[event]), int(offsets[event]) + size)
-        naive = table[ids.numpy()[part]].sum(1).sum(0) / max(size, 1)
-        np.testing.assert_allclose(means[event], naive, atol=1e-12)
-
-
-@pytest.mark.parametrize("halo", [False, True])
-@settings(max_examples=30, deadline=None)
-@given(**CASES)
-def test_slates(sizes: list[int], width: int, n_numbers: int, halo: bool) -> None:
-    _, tower, bags, ids, offsets, states = made(sizes, width, n_numbers, halo)
+def test_slates(sizes: list[int], width: int, n_numbers: int) -> None:
+    _, tower, bags, ids, offsets, states = made(sizes, width, n_numbers)
     expected = tower(bags, states, offsets).detach().numpy()
     k = 7
     rows = np.full((len(sizes), k, width), -1, np.int32)
@@ -143,12 +125,10 @@ def test_slates(sizes: list[int], width: int, n_numbers: int, halo: bool) -> Non
         padded(tower.out.weight),
         padded(tower.direct.weight),
         np.append(array(tower.out.bias), 1.0),
-        np.zeros((0, D)) if tower.halo is None else array(tower.halo.weight.t()),
         np.zeros(0) if tower.numbers is None else array(tower.numbers.weight[0]),
     )
     scores = np.full((len(sizes), k), np.nan)
-    slates = Slates(rows, 0)
-    kernels.slate_tower_scores(0, len(sizes), slates, numbers, states.numpy(), folded, scores)
+    kernels.slate_tower_scores(0, len(sizes), rows, numbers, states.numpy(), folded, scores)
     np.testing.assert_allclose(scores[event, place], expected, atol=1e-12)
     assert (scores[rows[:, :, 0] < 0] == 0).all()
 

@@ -59,7 +59,7 @@ def batch_of(model: UserModel, log: SessionLog) -> BatchTensors:
     "changes",
     [
         {"relations": True},
-        {"relations": False, "tower_dim": 6, "halo": True, "eta": 2.0},
+        {"relations": False, "tower_dim": 6, "eta": 2.0},
         {"protocol": "identity", "relations": False, "set_context": False, "players": "exact"},
     ],
     ids=str,

@@ -52,7 +52,7 @@ def model(log: SessionLog) -> UserModel:
 
 
 VARIANTS: list[dict[str, Any]] = [
-    {"tower_dim": 6, "halo": True},
+    {"tower_dim": 6},
     {"tower_dim": 5, "deep": False, "history": "gru", "relations": False},
     {"relations": True},
     {"history": "pw", "set_context": False},

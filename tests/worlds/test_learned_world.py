@@ -91,9 +91,9 @@ VARIANTS: list[dict[str, Any]] = [
     {"regulariser": "tsallis"},
     {"regulariser": "tsallis", "tsallis_alpha": 1.7},
     {"eta": 2.0, "history_layers": 2, "item_dim": 2},
-    {"tower_dim": 6, "halo": True},
+    {"tower_dim": 6},
     {"tower_dim": 5, "deep": False, "history": "gru", "relations": False},
-    {**IDENTITY, "tower_dim": 5, "deep": False, "halo": True, "history": "pw"},
+    {**IDENTITY, "tower_dim": 5, "deep": False, "history": "pw"},
 ]
 
 
@@ -163,7 +163,7 @@ def log_with_fields(ordered: bool = False) -> SessionLog:
         {"relations": True},
         IDENTITY,
         {**IDENTITY, "examination": False},
-        {"relations": False, "tower_dim": 5, "deep": False, "halo": True, "lr": 0.1},
+        {"relations": False, "tower_dim": 5, "deep": False, "lr": 0.1},
     ],
     ids=str,
 )
@@ -302,10 +302,10 @@ def test_users_started_anew_are_new(changes: dict[str, Any]) -> None:
         np.testing.assert_allclose(fresh.states, users.states[rows], atol=1e-6)
 
 
-@pytest.mark.parametrize("changes", [{"tower_dim": 6, "halo": True}, {"tower_dim": 6}], ids=str)
+@pytest.mark.parametrize("changes", [{}, {"protocol": "bags", "set_context": True}], ids=str)
 def test_an_item_of_a_pool_is_one_of_an_average_slate(changes: dict[str, Any]) -> None:
     """The mean over all slates of k that hold the item: exact, as scores are linear in the set."""
-    plain = {**IDENTITY, "deep": False, **changes}
+    plain = {**IDENTITY, "tower_dim": 6, "deep": False, **changes}
     model = fitted(random_log(4, n_sessions=60, no_click=0.3), **plain)
     users = LearnedWorld(model).population(1)
     users.reset(keys_of(0, 1))
