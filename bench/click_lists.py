@@ -7,13 +7,18 @@ choice is the first click in time, which in 3 % of clara2's lists with a click i
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from fastgaum.logs.log import IntArray, SessionLog
+from fastgaum.reports.table import num
 
 FloatArray = npt.NDArray[np.float64]
 FLAGS = (
@@ -158,3 +163,59 @@ def every_vector(n_places: int) -> FloatArray:
     """All vectors of clicks of so many places, shape (2 ** n_places, n_places)."""
     numbers = np.arange(1 << n_places)[:, None]
     return ((numbers >> np.arange(n_places)) & 1).astype(np.float64)
+
+
+CLICK_MODEL_COLUMNS = (
+    "model",
+    "session flags",
+    "split",
+    "prec@1",
+    "NLL",
+    "NLL of the topmost click",
+    "L2",
+    "seeds",
+    "seconds",
+)
+
+
+def click_models_to_markdown(result: Mapping[str, Any]) -> str:
+    """The rows that `bench/rivals/click_models.py` writes, those of the test lists first."""
+    rows: list[tuple[str, ...]] = [CLICK_MODEL_COLUMNS, (":--", ":--", ":--", *["--:"] * 6)]
+    rows += [
+        (
+            row["model"],
+            "yes" if row["flags"] else "no",
+            row["split"],
+            _with_interval(row["prec1"], row["prec1_ci"], 1),
+            _with_interval(row["nll"], row["nll_ci"], 3),
+            "" if row["nll_topmost"] is None else num(row["nll_topmost"], 3),
+            "" if row["strength"] is None else f"{row['strength']:g}",
+            str(row["seeds"]),
+            num(row["seconds"], 0),
+        )
+        for row in sorted(result["rows"], key=lambda row: (row["split"] != "test", row["nll"]))
+    ]
+    tried = len({one["strength"] for one in result["tried"]})
+    lists = ", ".join(
+        f"{n} {split}" for split, n in {r["split"]: r["n_events"] for r in result["rows"]}.items()
+    )
+    notes = (
+        f"lists: {lists}; in brackets 95 % intervals from a bootstrap over sessions; seconds of one fit",
+        f"epoch, and strength of the L2 prior (of {tried}), chosen on the validation lists, whose own "
+        "rows are therefore a little too good",
+    )
+    return "\n".join(
+        ["| " + " | ".join(row) + " |" for row in rows] + [""] + [f"- {n}" for n in notes]
+    )
+
+
+def has_test_rows(file: Path) -> bool:
+    """Whether there is a file of such rows, and some are of the test lists."""
+    if not file.exists():
+        return False
+    rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    return any(row["split"] == "test" for row in rows)
+
+
+def _with_interval(value: float, ci: list[float], digits: int) -> str:
+    return f"{num(value, digits)} ({num(ci[0], digits)} to {num(ci[1], digits)})"

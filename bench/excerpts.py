@@ -1,5 +1,5 @@
 """The README's two short tables, from the same JSON as the whole ones: what a reader wants first,
-misses included; and the table of click models."""
+misses included."""
 
 from __future__ import annotations
 
@@ -220,51 +220,3 @@ def _figure_row(line: Line, figure: Json) -> tuple[str, ...]:
 
 def _yes(holds: bool | None) -> str:
     return "yes" if holds else "no"
-
-
-CLICK_MODEL_COLUMNS = (
-    "model",
-    "session flags",
-    "split",
-    "prec@1",
-    "NLL",
-    "NLL of the topmost click",
-    "L2",
-    "seeds",
-    "seconds",
-)
-
-
-def click_models_to_markdown(result: Json) -> str:
-    """The rows that `bench/rivals/click_models.py` writes, those of the test lists first."""
-    rows: list[tuple[str, ...]] = [CLICK_MODEL_COLUMNS, (":--", ":--", ":--", *["--:"] * 6)]
-    rows += [
-        (
-            row["model"],
-            "yes" if row["flags"] else "no",
-            row["split"],
-            _with_interval(row["prec1"], row["prec1_ci"], 1),
-            _with_interval(row["nll"], row["nll_ci"], 3),
-            "" if row["nll_topmost"] is None else num(row["nll_topmost"], 3),
-            "" if row["strength"] is None else f"{row['strength']:g}",
-            str(row["seeds"]),
-            num(row["seconds"], 0),
-        )
-        for row in sorted(result["rows"], key=lambda row: (row["split"] != "test", row["nll"]))
-    ]
-    tried = len({one["strength"] for one in result["tried"]})
-    lists = ", ".join(
-        f"{n} {split}" for split, n in {r["split"]: r["n_events"] for r in result["rows"]}.items()
-    )
-    notes = (
-        f"lists: {lists}; in brackets 95 % intervals from a bootstrap over sessions; seconds of one fit",
-        f"epoch, and strength of the L2 prior (of {tried}), chosen on the validation lists, whose own "
-        "rows are therefore a little too good",
-    )
-    return "\n".join(
-        ["| " + " | ".join(row) + " |" for row in rows] + [""] + [f"- {n}" for n in notes]
-    )
-
-
-def _with_interval(value: float, ci: list[float], digits: int) -> str:
-    return f"{num(value, digits)} ({num(ci[0], digits)} to {num(ci[1], digits)})"

@@ -20,11 +20,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fastgaum.bench.excerpts import (
-    click_models_to_markdown,
-    results_to_markdown,
-    speed_to_markdown,
-)
+from fastgaum.bench.click_lists import click_models_to_markdown
+from fastgaum.bench.excerpts import results_to_markdown, speed_to_markdown
 from fastgaum.bench.report import to_markdown as races_to_markdown
 from fastgaum.reports.log_facts import published_row
 from fastgaum.reports.reproduce_table import published_block, reproduce_blocks

@@ -163,30 +163,39 @@ def _count_rivals(
 
 @jit_part
 def _count_follows(
-    sessions: PackedSessions, start: int, event: int, limit: int, ranks: Array, slots: PairSlots
+    shown: Array, chosen: int, latest: Array, limit: int, ranks: Array, slots: PairSlots
 ) -> None:
-    """Count an event after the choices since the event `start` of its session."""
-    _, display_offsets, items, choices = sessions
-    first, last = display_offsets[event], display_offsets[event + 1]
-    for before in range(start, event):
-        if choices[before] < 0:
+    """Count a display set in which the place `chosen` was chosen after the choices `latest`, rows
+    of items in any order."""
+    for h in latest:
+        if ranks[h] >= limit:
             continue
-        h = items[display_offsets[before] + choices[before]]
-        for a in range(first, last if ranks[h] < limit else first):
-            if ranks[items[a]] < limit:
-                key = np.int64(h) * slots.n_items + items[a]
-                _add(slots, key, a - first == choices[event], 0)
+        for place in range(len(shown)):
+            if ranks[shown[place]] < limit:
+                key = np.int64(h) * slots.n_items + shown[place]
+                _add(slots, key, place == chosen, 0)
 
 
 @jit_part
-def _window_start(choices: Array, start: int, event: int, window: int) -> int:
-    """First event of a session, which starts at `start`, that is among those since the last
-    `window` choices before an event."""
-    taken = 0
-    while event > start and taken < window:
-        event -= 1
-        taken += choices[event] >= 0
-    return event
+def _find_latest(sessions: PackedSessions, start: int, event: int, latest: Array) -> int:
+    """Write the rows chosen last, at most len(latest), before an event of the session that starts
+    at `start`; a choice's place is its number in the session modulo len(latest). Returns how many
+    choices there are."""
+    n_chosen = 0
+    for before in range(start, event):
+        n_chosen = _add_choice(sessions, before, n_chosen, latest)
+    return n_chosen
+
+
+@jit_part
+def _add_choice(sessions: PackedSessions, event: int, n_chosen: int, latest: Array) -> int:
+    """Write an event's choice, if there is one, over the oldest in `latest`. Returns how many
+    choices there are then."""
+    _, display_offsets, items, choices = sessions
+    if choices[event] < 0:
+        return n_chosen
+    latest[n_chosen % len(latest)] = items[display_offsets[event] + choices[event]]
+    return n_chosen + 1
 
 
 @jit
@@ -221,16 +230,22 @@ def count_follows(
 ) -> int:
     """Count, from an event on, every pair (h, a), h among the last `window` choices of the session,
     a displayed after it: displays, choices of a. The rest is as in `count_rivals`."""
-    session_offsets, display_offsets, _, choices = sessions
-    session = 0
+    session_offsets, display_offsets, items, choices = sessions
+    session, latest = 0, np.empty(window, np.int32)
+    # the first event may be within a session
+    while event < len(choices) and session_offsets[session + 1] <= event:
+        session += 1
+    n_chosen = _find_latest(sessions, session_offsets[session], event, latest)
     while event < len(choices):
         while session_offsets[session + 1] <= event:
             session += 1
-        start = _window_start(choices, session_offsets[session], event, window)
-        size = display_offsets[event + 1] - display_offsets[event]
-        if not _has_room(slots, size * min(window, event - start)):
+            n_chosen = 0
+        rows = items[display_offsets[event] : display_offsets[event + 1]]
+        known = latest[: min(n_chosen, window)]
+        if not _has_room(slots, len(rows) * len(known)):
             break
-        _count_follows(sessions, start, event, limit, compared.ranks, slots)
+        _count_follows(rows, choices[event], known, limit, compared.ranks, slots)
+        n_chosen = _add_choice(sessions, event, n_chosen, latest)
         event += 1
     return event
 
@@ -244,21 +259,26 @@ def count_own(own: OwnSessions, user: int, tables: PairTables, window: int, spar
     first, last = own.user_offsets[user], own.user_offsets[user + 1]
     n_rivals, n_follows = 0, 0
     for session in range(first, last):
+        n_chosen = 0
         for event in range(session_offsets[session], session_offsets[session + 1]):
             size = display_offsets[event + 1] - display_offsets[event]
             n_rivals += size * min(size, compared.most + 1)
-            n_follows += size * min(window, event - session_offsets[session])
+            n_follows += size * min(window, n_chosen)
+            n_chosen += choices[event] >= 0
     # a user's pairs are among those of all
     rivals = _emptied(spare[0], min(n_rivals, len(tables.rivals.keys)))
     follows = _emptied(spare[1], min(n_follows, len(tables.follows.keys)))
+    latest = np.empty(window, np.int32)
     for session in range(first, last):
+        n_chosen = 0
         for event in range(session_offsets[session], session_offsets[session + 1]):
             rows = items[display_offsets[event] : display_offsets[event + 1]]
             places = np.empty(len(rows), np.int64)
             n = find_compared(rows, compared, places)
             _count_rivals(rows, choices[event], limits[0], compared, places[:n], rivals)
-            start = _window_start(choices, session_offsets[session], event, window)
-            _count_follows(own.sessions, start, event, limits[1], compared.ranks, follows)
+            known = latest[: min(n_chosen, window)]
+            _count_follows(rows, choices[event], known, limits[1], compared.ranks, follows)
+            n_chosen = _add_choice(own.sessions, event, n_chosen, latest)
     return (rivals, follows), (_larger(rivals, spare[0]), _larger(follows, spare[1]))
 
 

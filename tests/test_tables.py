@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from fastgaum.baselines.registry import MODELS
+from fastgaum.bench.click_lists import click_models_to_markdown
 from fastgaum.bench.excerpts import (
     OTHERS,
     OURS,
     SPEED,
-    click_models_to_markdown,
     results_to_markdown,
     speed_to_markdown,
 )

@@ -4,7 +4,8 @@
     make click-models ARGUMENTS=--test   and the test rows: once, when all is decided
 
 CLAX wants versions of its own, so it has an environment of its own, which the Makefile makes. This
-prints a table and writes docs/tables/click-models.json.
+prints a table and writes docs/tables/click-models.json, or another file. A file with test rows is
+not written over by a run without them.
 
 A model is as CLAX defines it, trained on all clicks of the training lists by CLAX's own loss. Its
 attraction is a bias and one number per pair of query and document, pulled to 0 by an L2 prior, and,
@@ -34,6 +35,7 @@ from fastgaum.bench.click_lists import (
     enumerated,
     every_vector,
     first_click,
+    has_test_rows,
 )
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import load
@@ -201,7 +203,6 @@ def row_of(setting: Setting, models: list, part: ClickLists, split: str) -> dict
     }
     interval = bootstrap_mean(by_seed["nll"].mean(axis=0), part.users)
     prec1 = bootstrap_mean(precision, part.users)
-    means = [100 * float(np.mean(one)) for one in hits]
     return {
         "model": f"CLAX {setting.model}",
         "split": split,
@@ -209,14 +210,11 @@ def row_of(setting: Setting, models: list, part: ClickLists, split: str) -> dict
         "strength": setting.strength,
         "seeds": len(models),
         "prec1": prec1.mean,
-        "prec1_sd": float(np.std(means, ddof=1)),
         "prec1_ci": [prec1.low, prec1.high],
         "nll": interval.mean,
-        "nll_sd": float(np.std(by_seed["nll"].mean(axis=1), ddof=1)),
         "nll_ci": [interval.low, interval.high],
         "nll_topmost": float(by_seed["nll_topmost"].mean()),
         "n_events": len(part.choices),
-        "n_clicked": int(clicked.sum()),
     }
 
 
@@ -246,7 +244,6 @@ def logit_rows(log: SessionLog, lists: ClickLists, splits: list[str]) -> list[di
                     "nll_ci": [nll.low, nll.high],
                     "nll_topmost": None,
                     "n_events": nll.n_events,
-                    "n_clicked": precision.n_events,
                     "seconds": seconds,
                 }
             )
@@ -263,6 +260,11 @@ def main() -> None:
     options.add_argument("--data-dir", default=None, help="folder of the registry's logs")
     options.add_argument("--json", default="docs/tables/click-models.json")
     chosen = options.parse_args()
+    if not chosen.test and has_test_rows(Path(chosen.json)):
+        options.error(
+            f"'{chosen.json}' holds test rows, and a run without --test has none: give another file "
+            "with --json FILE"
+        )
     log = load("clara2", data_dir=chosen.data_dir)
     clicked = pl.read_parquet(resolve("clara2", chosen.data_dir).path)
     lists = click_lists(log, clicked.select("session", "event", "clicked"))
@@ -278,14 +280,14 @@ def main() -> None:
             seconds = time.perf_counter() - started
             check(model, validation, flags)
             found.append((nll, setting, model, seconds))
-            tried.append({**vars(setting), "nll": nll, "seconds": found[-1][3]})
-            print(f"{name} flags={flags} L2={strength:g}: {nll:.4f} ({found[-1][3]:.0f} s)")
+            tried.append({**vars(setting), "nll": nll})
+            print(f"{name} flags={flags} L2={strength:g}: {nll:.4f} ({seconds:.0f} s)")
         _, setting, first, seconds = min(found, key=lambda one: one[0])
         others = [fit(setting, train, validation, seed)[0] for seed in range(1, SEEDS)]
         models = [first, *others]
         for split in splits:
             row = row_of(setting, models, lists.of(2) if split == "test" else validation, split)
-            rows.append(row | {"seconds": seconds, "settings_tried": len(STRENGTHS)})
+            rows.append(row | {"seconds": seconds})
             print(
                 f"{row['model']} flags={flags} {split}: prec@1 {row['prec1']:.1f}, "
                 f"NLL {row['nll']:.4f}, of the topmost click {row['nll_topmost']:.4f}"

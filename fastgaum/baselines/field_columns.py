@@ -39,6 +39,11 @@ Keys = npt.NDArray[np.int64]
 """what training is counted by, (n_candidates,)"""
 
 
+def has_few_values(field: CategoricalField) -> bool:
+    """Whether a field has at most FEW_VALUES values."""
+    return len(field.values) <= FEW_VALUES
+
+
 @dataclass(frozen=True)
 class KeyCounts:
     """What the training split says of each key."""
@@ -89,8 +94,8 @@ class FieldColumns:
         """Codes of the fields of few values, NaN for an unknown one, (n_candidates, n_fields)."""
         columns = [
             np.where(codes < 0, np.nan, codes)
-            for part, codes, n_values in self._coded(ids)
-            if n_values <= FEW_VALUES and part.source != "position"
+            for part, codes, _ in self._coded(ids)
+            if has_few_values(part) and part.source != "position"
         ]
         return _stacked(columns, len(ids))
 
@@ -99,7 +104,7 @@ class FieldColumns:
         codes = [
             (source.context_ids[:, column] - np.int32(part.start + 1))
             for column, part in enumerate(self.space.context)
-            if len(part.values) <= FEW_VALUES
+            if has_few_values(part)
         ]
         return _stacked([np.where(one < 0, np.nan, one) for one in codes], source.n_events)
 
@@ -108,8 +113,8 @@ class FieldColumns:
         candidate has it, (n_candidates, ·)."""
         columns = [
             (codes == value)
-            for _, codes, n_values in self._coded(ids)
-            if n_values <= FEW_VALUES
+            for part, codes, n_values in self._coded(ids)
+            if has_few_values(part)
             for value in range(n_values)
         ]
         return _stacked(columns, len(ids))
@@ -164,9 +169,7 @@ class FieldColumns:
         """Columns of the ids of declared fields, or of the place, of many values."""
         fields = enumerate(self.space.categorical)
         return [
-            column
-            for column, part in fields
-            if part.source != "item" and len(part.values) > FEW_VALUES
+            column for column, part in fields if part.source != "item" and not has_few_values(part)
         ]
 
     @property

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgaum.baselines.base import Arrays, Baseline, Float64Array, Rows, validation_prec1
-from fastgaum.baselines.field_columns import FEW_VALUES, SPEED_OF_FEW
+from fastgaum.baselines.field_columns import SPEED_OF_FEW, has_few_values
 from fastgaum.config import Count, CountFromOne, NotNegative, Positive, Probability
 from fastgaum.errors import NumericsError, StepRefusedError
 from fastgaum.features.batches import batches
@@ -246,7 +246,7 @@ def ids_of_few(space: FeatureSpace) -> np.ndarray:
 
 def is_few(part: CategoricalField) -> bool:
     """Whether a field other than the items has few values."""
-    return part.source not in ("item", "context_item") and len(part.values) <= FEW_VALUES
+    return part.source not in ("item", "context_item") and has_few_values(part)
 
 
 def dropouts(space: FeatureSpace, rate: float) -> list[IdDropout]:

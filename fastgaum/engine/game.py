@@ -146,9 +146,10 @@ class EnginePlayer:
         )
         tables: list[SparseTable] = self.scorer.own_tables(n_ids, rule)
         dense, products = self.scorer.dense_parameters(), []
-        items = None
         if states is not None:
-            tables, items = [*tables, *states.own_tables(n_ids, rule)], states.items
+            tables = [*tables, *states.own_tables(n_ids, rule)]
+            if isinstance(self.scorer, TowerScorerLayer) and states.items is not None:
+                self.scorer.items = states.items
             dense += states.history.dense_parameters()
             products = states.history.own_products()
         examination, undecayed = scorer.examination, list[nn.Parameter]()
@@ -158,7 +159,7 @@ class EnginePlayer:
         self.optimiser = PlayerOptimiser(
             dense, tables, lr, weight_decay, config.clip, products, undecayed
         )
-        self.scorer.bind(self.optimiser, items)
+        self.scorer.bind(self.optimiser)
         if states is not None:
             states.history.bind(self.optimiser)
 

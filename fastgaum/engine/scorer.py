@@ -55,8 +55,8 @@ class ScorerLayer:
         """All parameters but the tables over ids."""
         return dense_parameters(self.scorer)
 
-    def bind(self, optimiser: PlayerOptimiser, items: object = None) -> None:
-        """Find the dense parameters in the flat block; a table of items is not read here."""
+    def bind(self, optimiser: PlayerOptimiser) -> None:
+        """Find the dense parameters in the flat block."""
         self.optimiser = optimiser
         self.starts = starts_of(self.scorer, optimiser.place)
         self.n_dense = sum(parameter.numel() for parameter in dense_parameters(self.scorer))

@@ -119,12 +119,14 @@ class TowerScorerLayer:
         self.tower = TowerLayer(scorer.tower)
         self.rate = self.tower.rate
         self.own: ItemTable | None = None
+        self.items: ItemTable | None = None
+        """the table that the towers read, own or not"""
 
     def own_tables(self, n_ids: int, rule: Rule) -> list[SparseTable]:
         """Make the tables over ids sparse; the tower's too, where no other reads it."""
         tables = [] if self.deep is None else self.deep.own_tables(n_ids, rule)
         if self.scorer.items is not None:
-            self.own = ItemTable(self.scorer.items, n_ids, rule)
+            self.own = self.items = ItemTable(self.scorer.items, n_ids, rule)
             tables = [*tables, self.own.table]
         return tables
 
@@ -133,13 +135,12 @@ class TowerScorerLayer:
         deep = [] if self.scorer.deep is None else dense_parameters(self.scorer.deep)
         return [*deep, *self.tower.dense_parameters()]
 
-    def bind(self, optimiser: PlayerOptimiser, items: ItemTable | None = None) -> None:
-        """Find the dense parameters in the flat block; `items` is the table that others own."""
+    def bind(self, optimiser: PlayerOptimiser) -> None:
+        """Find the dense parameters in the flat block; whoever owns `items` has set it."""
         if self.deep is not None:
             self.deep.bind(optimiser)
-        items = self.own or items
-        assert items is not None
-        self.tower.bind(optimiser, items.table)
+        assert self.items is not None
+        self.tower.bind(optimiser, self.items.table)
 
     def forward(
         self,

@@ -8,24 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from fastgaum.errors import LogFormatError
-from fastgaum.kernels.candidate_counts import add_moments
-from fastgaum.logs.columns import MOST_NUMBER, Vocabulary, show
+from fastgaum.features.numbers import Moments, out_of_range
+from fastgaum.logs.columns import MOST_NUMBER, Vocabulary
 from fastgaum.logs.context import item_of_codes, training_events
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog
 
 if TYPE_CHECKING:
     from fastgaum.features.space import FeatureSpace
     from fastgaum.logs.shards import AnyLog
-
-
-Float64Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -90,47 +85,6 @@ class ContextEncoder:
         numbers -= self.space.context_mean
         numbers /= self.space.context_scale
         return numbers
-
-
-@dataclass
-class Moments:
-    """Mean, sum of squares, least and most of each column, block by block (Chan et al. 1979)."""
-
-    count: int = 0
-    mean: Float64Array = field(default_factory=lambda: np.zeros(0))
-    squares: Float64Array = field(default_factory=lambda: np.zeros(0))
-    least: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
-    most: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
-
-    def add(self, numbers: FloatArray) -> None:
-        """Count a block, (n, n_columns), of at least one row."""
-        n, (latest, spread) = len(numbers), np.zeros((2, numbers.shape[1]))
-        least, most = numbers[0].copy(), numbers[0].copy()
-        add_moments(numbers, latest, spread, least, most)
-        if self.count == 0:
-            self.count, self.mean, self.squares = n, latest, spread
-            self.least, self.most = least, most
-            return
-        shift, total = latest - self.mean, self.count + n
-        self.mean = self.mean + shift * (n / total)
-        self.squares = self.squares + spread + shift**2 * (self.count * n / total)
-        self.least, self.most = np.minimum(self.least, least), np.maximum(self.most, most)
-        self.count = total
-
-    def scale(self) -> FloatArray:
-        """Standard deviation of each column, 1 where it is 0."""
-        scale = np.sqrt(self.squares / max(self.count, 1)).astype(np.float32)
-        return np.where(scale > 1e-6, scale, np.float32(1))
-
-
-def out_of_range(log: SessionLog, event: int, name: str, value: float) -> LogFormatError:
-    """The error for a number that is not finite, or so large that sums of it overflow."""
-    session = int(np.searchsorted(log.session_offsets, event, "right")) - 1
-    return LogFormatError(
-        f"event {show(log.event_ids[event])} of session {show(log.session_ids[session])} has "
-        f"{value:g} in '{name}', a number between -{MOST_NUMBER:g} and {MOST_NUMBER:g} is "
-        "required: correct it, drop the event, or leave the column out"
-    )
 
 
 def context_moments(log: AnyLog, names: Sequence[str]) -> tuple[FloatArray, FloatArray]:

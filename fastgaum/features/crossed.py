@@ -27,7 +27,7 @@ from fastgaum.kernels.crossed import (
     lead_numbers,
 )
 from fastgaum.kernels.walks import AlonePairs, find_alone, walk_numbers
-from fastgaum.logs.fold import stable_order
+from fastgaum.logs.cut import stable_order
 from fastgaum.logs.log import FloatArray, IntArray
 
 ODDS, DISPLAYS, LEADS, KNOWN = "odds_given_", "displays_given_", "leads_", "known_as_"

@@ -5,11 +5,11 @@ What all chunks share is made once. A session's bags do not depend on the others
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastgaum.features.context import ContextEncoder, Moments, out_of_range
+from fastgaum.features.context import ContextEncoder
 from fastgaum.features.crossed import (
     add_crossed,
     count_crossed,
@@ -20,15 +20,18 @@ from fastgaum.features.crossed import (
 from fastgaum.features.numbers import (
     LOG_VIEWS,
     SAME_AS,
+    Moments,
     crossed_fields,
     log_views,
     number_columns,
+    out_of_range,
     totals_of,
     varying_columns,
 )
-from fastgaum.features.relations import Relations, UsersOwn
+from fastgaum.features.relations import Relations, own_sessions
 from fastgaum.features.sessions import (
     EncodedSessions,
+    LeftOut,
     Selection,
     SharedSessions,
     TrainingSessions,
@@ -58,17 +61,6 @@ UNKNOWN_ITEM_ID = 1
 """feature id of every item that training did not display"""
 N_RESERVED = 2
 """feature ids before the first item's: the item of row r has the feature id r + N_RESERVED"""
-
-
-class LeftOut(NamedTuple):
-    """What counts about some events leave out: what their own users said in training."""
-
-    sessions: Selection
-    """the users' training sessions"""
-    users: IntArray
-    """user of each of those sessions' events, 0 to n − 1"""
-    part_users: IntArray
-    """user of each event that is counted for, likewise; -1: nothing is left out"""
 
 
 class Encoder:
@@ -377,14 +369,12 @@ class Encoder:
         self, relations: Relations, part: Selection, left_out: LeftOut, numbers: FloatArray
     ) -> None:
         """What training pairs say of each candidate."""
-        own, items = None, np.asarray(self.log.items)
-        if self._training is not None:
-            train = left_out.sessions
-            packed = train.packed(self.space_rows[items[train.candidates]])
-            own = UsersOwn(packed, left_out.users, left_out.part_users)
+        items, train = np.asarray(self.log.items), left_out.sessions
+        sessions = part.packed(self.space_rows[items[part.candidates]])
+        own = train.packed(self.space_rows[items[train.candidates]])
         relations.write_numbers(
-            part.packed(self.space_rows[items[part.candidates]]),
-            own,
+            sessions,
+            own_sessions(own, left_out, sessions.session_offsets[:-1]),
             number_columns(RELATION_NUMBERS, self.space.number_names),
             numbers,
         )

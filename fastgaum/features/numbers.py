@@ -9,6 +9,7 @@ tests/worlds/test_context.py, hold both to the same numbers."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
@@ -18,20 +19,22 @@ import numpy.typing as npt
 from fastgaum.errors import LogFormatError
 from fastgaum.features.crossed import CrossedField, fixes_display
 from fastgaum.features.sessions import chunks, select_sessions
-from fastgaum.kernels.candidate_counts import TrainingTotals
+from fastgaum.kernels.candidate_counts import TrainingTotals, add_moments
 from fastgaum.kernels.candidate_formulas import (
     RELATION_NUMBERS,
     TRAINING_NUMBERS,
     training_numbers,
 )
 from fastgaum.kernels.crossed import CrossedCounts, Displayers
-from fastgaum.logs.log import FloatArray, IntArray, ItemCounts
+from fastgaum.logs.columns import MOST_NUMBER, show
+from fastgaum.logs.log import FloatArray, IntArray, ItemCounts, SessionLog
 
 if TYPE_CHECKING:
     from fastgaum.features.space import CategoricalField
     from fastgaum.logs.shards import AnyLog
 
 Counts = npt.NDArray[np.int64]
+Float64Array = npt.NDArray[np.float64]
 
 
 def crossed_fields(
@@ -178,3 +181,44 @@ def names_of_numbers(
         )
     of_log = sorted(name for name in declared if name not in log.categories)
     return (*names, *(of_events if protocol != "identity" else ()), *of_log)
+
+
+@dataclass
+class Moments:
+    """Mean, sum of squares, least and most of each column, block by block (Chan et al. 1979)."""
+
+    count: int = 0
+    mean: Float64Array = field(default_factory=lambda: np.zeros(0))
+    squares: Float64Array = field(default_factory=lambda: np.zeros(0))
+    least: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
+    most: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    def add(self, numbers: FloatArray) -> None:
+        """Count a block, (n, n_columns), of at least one row."""
+        n, (latest, spread) = len(numbers), np.zeros((2, numbers.shape[1]))
+        least, most = numbers[0].copy(), numbers[0].copy()
+        add_moments(numbers, latest, spread, least, most)
+        if self.count == 0:
+            self.count, self.mean, self.squares = n, latest, spread
+            self.least, self.most = least, most
+            return
+        shift, total = latest - self.mean, self.count + n
+        self.mean = self.mean + shift * (n / total)
+        self.squares = self.squares + spread + shift**2 * (self.count * n / total)
+        self.least, self.most = np.minimum(self.least, least), np.maximum(self.most, most)
+        self.count = total
+
+    def scale(self) -> FloatArray:
+        """Standard deviation of each column, 1 where it is 0."""
+        scale = np.sqrt(self.squares / max(self.count, 1)).astype(np.float32)
+        return np.where(scale > 1e-6, scale, np.float32(1))
+
+
+def out_of_range(log: SessionLog, event: int, name: str, value: float) -> LogFormatError:
+    """The error for a number that is not finite, or so large that sums of it overflow."""
+    session = int(np.searchsorted(log.session_offsets, event, "right")) - 1
+    return LogFormatError(
+        f"event {show(log.event_ids[event])} of session {show(log.session_ids[session])} has "
+        f"{value:g} in '{name}', a number between -{MOST_NUMBER:g} and {MOST_NUMBER:g} is "
+        "required: correct it, drop the event, or leave the column out"
+    )

@@ -6,11 +6,12 @@ alone, never on a choice: it would tell the event's own label."""
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
+from fastgaum.features.sessions import LeftOut
 from fastgaum.kernels.candidate_counts import PackedSessions
 from fastgaum.kernels.candidate_formulas import relation_numbers
 from fastgaum.kernels.relations import (
@@ -37,17 +38,6 @@ MOST_PAIRS = 1 << 24
 """pairs of a table at most: of a log with more, those of the items displayed least are dropped"""
 FIRST_SLOTS = 1 << 7
 """so few that a small log's tables grow too: a large log then compiles nothing more"""
-
-
-class UsersOwn(NamedTuple):
-    """The training sessions of the users of a part of the training log, by user."""
-
-    sessions: PackedSessions
-    """with space rows as items"""
-    users: IntArray
-    """user of each of their events, 0 to n − 1, ascending"""
-    part_users: IntArray
-    """user of each event of the part, likewise"""
 
 
 class Relations(PairTables):
@@ -110,7 +100,7 @@ class Relations(PairTables):
     def write_numbers(
         self,
         sessions: PackedSessions,
-        own: UsersOwn | None,
+        own: OwnSessions,
         columns: npt.NDArray[np.int64],
         numbers: FloatArray,
     ) -> None:
@@ -118,23 +108,25 @@ class Relations(PairTables):
 
         Args:
             sessions: with space rows as items, -1 for an unknown one.
-            own: what the events' own users said in training, which is left out; None: nothing.
+            own: what the sessions' own users said in training, which is left out.
             columns: where each number stands in `numbers`, -1 for one that is not asked for.
             numbers: shape (n_candidates, ·).
         """
-        n_sessions = len(sessions.session_offsets) - 1
-        if own is None:
-            users = np.full(n_sessions, -1, np.int32)
-            own_sessions, offsets = sessions, np.zeros(1, np.int32)
-        else:
-            users = own.part_users[sessions.session_offsets[:-1]]
-            of_sessions = own.users[own.sessions.session_offsets[:-1]]
-            n_users = 1 + max(of_sessions.max(initial=-1), users.max(initial=-1))
-            offsets = np.searchsorted(of_sessions, np.arange(n_users + 1)).astype(np.int32)
-            own_sessions = own.sessions
-        by_user = np.argsort(users, kind="stable").astype(np.int32)
-        left_out = OwnSessions(own_sessions, offsets, users, by_user)
-        relation_numbers(sessions, self, left_out, WINDOW, columns, numbers)
+        relation_numbers(sessions, self, own, WINDOW, columns, numbers)
+
+
+def own_sessions(own: PackedSessions, left_out: LeftOut, starts: IntArray) -> OwnSessions:
+    """What sessions leave out, for kernels.
+
+    Args:
+        own: the sessions of `left_out`, with space rows as items.
+        left_out: what the events of the sessions leave out.
+        starts: first event of each session that is counted for, shape (n_sessions,).
+    """
+    users, of_own = left_out.part_users[starts], left_out.users[own.session_offsets[:-1]]
+    n_users = 1 + max(of_own.max(initial=-1), users.max(initial=-1))
+    offsets = np.searchsorted(of_own, np.arange(n_users + 1)).astype(np.int32)
+    return OwnSessions(own, offsets, users, np.argsort(users, kind="stable").astype(np.int32))
 
 
 def ranks_of(displays: npt.NDArray[np.integer]) -> IntArray:

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -103,12 +103,8 @@ def cut_by_candidates(sizes: IntArray) -> list[slice]:
     return [*runs, slice(first, len(sizes))]
 
 
-@dataclass(frozen=True)
-class TrainingSessions:
+class TrainingSessions(kernels.SessionsByUser):
     """The training sessions of a log, by ascending user."""
-
-    rows: IntArray
-    users: IntArray
 
     @classmethod
     def of(cls, log: SessionLog) -> TrainingSessions:
@@ -125,6 +121,17 @@ class TrainingSessions:
         before = np.cumsum(last - first) - (last - first)
         index = np.repeat(first - before, last - first) + np.arange(int((last - first).sum()))
         return TrainingSessions(self.rows[index], self.users[index])
+
+
+class LeftOut(NamedTuple):
+    """What counts about some events leave out: what their own users said in training."""
+
+    sessions: Selection
+    """the users' training sessions"""
+    users: IntArray
+    """user of each of those sessions' events, 0 to n − 1, ascending"""
+    part_users: IntArray
+    """user of each event that is counted for, likewise; -1: nothing is left out"""
 
 
 def counts_before(log: SessionLog, part: Selection) -> IntArray:
@@ -146,7 +153,7 @@ def own_totals(
     training = training.of_users(users[asking])
     own = _no_totals(len(part.candidates))
     kernels.counts_of_users(
-        kernels.SessionsByUser(training.rows, training.users),
+        training,
         log.packed_sessions(),
         kernels.SessionsByUser(asking, users[asking]),
         part.packed(np.asarray(log.items)[part.candidates]),

@@ -22,11 +22,12 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
-from fastgaum.features.context import Moments, context_moments
+from fastgaum.features.context import context_moments
 from fastgaum.features.crossed import CrossedField, crossed_names, displayers
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.numbers import (
     SAME_AS,
+    Moments,
     counts_by_places,
     crossed_fields,
     names_of_numbers,

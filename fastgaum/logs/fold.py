@@ -14,6 +14,7 @@ import polars as pl
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.columns import CodedIds, Vocabulary, Where, encode_fields, first_true, show
 from fastgaum.logs.context import context_of_events
+from fastgaum.logs.cut import stable_order
 from fastgaum.logs.log import (
     FRACTIONS,
     NO_CLICK,
@@ -244,24 +245,6 @@ def _candidates(rows: Rows, event: IntArray, ordered: bool) -> _Candidates:
     return _Candidates(
         event[row][by_row], item[row][by_row], row[by_row], chosen_row[by_row], views[by_row]
     )
-
-
-def stable_order(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The order that sorts keys of at least 0, equal ones as they come, shape (n_keys,).
-
-    >>> stable_order(np.array([3, 1, 3, 0])).tolist()
-    [3, 1, 0, 2]
-    """
-    if (keys[1:] >= keys[:-1]).all():
-        return np.arange(len(keys))
-    bits = len(keys).bit_length()
-    if int(keys.max()).bit_length() + bits > 63:
-        return np.argsort(keys, kind="stable")
-    # numpy sorts numbers several times as fast as it finds their order: each takes its place along
-    packed = (keys << bits) | np.arange(len(keys))
-    packed.sort()
-    packed &= (1 << bits) - 1
-    return packed
 
 
 def _choices(

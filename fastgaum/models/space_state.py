@@ -75,8 +75,6 @@ def space_state(space: FeatureSpace) -> State:
 def space_of(state: Any) -> FeatureSpace:
     """The space that `space_state` describes. Raises KeyError, TypeError or ValueError for a
     damaged one."""
-    # files of before places were kept apart have none
-    state = {"place_rates": np.zeros(0, np.float32), **state}
     for name, kind in VALUES.items():
         if type(state[name]) is not kind:
             raise ValueError(f"the feature space's {name} is no {kind.__name__}")

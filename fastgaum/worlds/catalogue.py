@@ -337,9 +337,7 @@ class SessionCounts:
         counting.move_counts(self.users.keys, self.users.counts, keys, counts)
         self.users = self.users._replace(keys=keys, counts=counts)
 
-    def write(
-        self, first: int, last: int, rows: IntArray, numbers: FloatArray, set_size: int = 0
-    ) -> None:
+    def write(self, first: int, last: int, slates: kernels.Slates, numbers: FloatArray) -> None:
         """Write the standardised numbers of displayed places.
 
         What the session and the display decide stays within what training has seen.
@@ -347,15 +345,13 @@ class SessionCounts:
         Args:
             first: the first user.
             last: the last user + 1.
-            rows: catalogue row of each place first, -1 for an empty place, shape (n, k, ·).
+            slates: of all n users; an item of a pool has the numbers of an average slate that
+                holds it.
             numbers: shape (n, k, n_numbers).
-            set_size: 0: the places are the display set. Otherwise they are a pool, and an item's
-                numbers are those of an average slate of that size that holds it.
         """
         space = self.space
         if not space.n_numbers:
             return
-        slates = kernels.Slates(rows, set_size)
         kernels.slate_numbers(first, last, slates, self.users, self.items, numbers)
         if len(self.same_columns):
             kernels.slate_context_numbers(
@@ -363,7 +359,7 @@ class SessionCounts:
             )
         if self.crossed_fields:
             self._write_crossed(
-                rows[first:last, :, 0], self.context_values[first:last], numbers[first:last]
+                slates.rows[first:last, :, 0], self.context_values[first:last], numbers[first:last]
             )
         if space.relations is not None:
             kernels.slate_relations(

@@ -267,8 +267,9 @@ class LearnedPopulation(Population):
         kernels.displayed_rows(
             first, last, slates, who, len(catalogue.ids), catalogue.n_positions, b.rows
         )
-        self.session_counts.write(first, last, b.rows, b.numbers)
-        self._chooser.write(first, last, Slates(b.rows, 0), b.numbers, self._states, b.scores)
+        displayed = Slates(b.rows, 0)
+        self.session_counts.write(first, last, displayed, b.numbers)
+        self._chooser.write(first, last, displayed, b.numbers, self._states, b.scores)
 
     def _move(
         self, first: int, last: int, b: _Buffers, keys: KeyArray, who: Any, response: Response
@@ -329,10 +330,11 @@ class LearnedPopulation(Population):
         numbers = np.empty((n, pools.shape[-1], catalogue.space.n_numbers), np.float32)
         session_counts = self.session_counts.of_users(first, last)
         states, scores = self._states[first:last], result[first:last]
+        of_pools = Slates(rows, k)
 
         def write(begin: int, end: int) -> None:
-            session_counts.write(begin, end, rows, numbers, k)
-            self.world.reward.write(begin, end, Slates(rows, k), numbers, states, scores)
+            session_counts.write(begin, end, of_pools, numbers)
+            self.world.reward.write(begin, end, of_pools, numbers, states, scores)
 
         step = max(1, PART * 16 // max(pools.shape[-1], 1))
         threads.run(write, [(begin, min(begin + step, n)) for begin in range(0, n, step)])

@@ -3,19 +3,24 @@ and the flags of its sessions are read; and the table of the rows."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
 
 from fastgaum.bench.click_lists import (
+    CLICK_MODEL_COLUMNS,
     FLAGS,
     ClickLists,
     click_lists,
+    click_models_to_markdown,
     enumerated,
     every_vector,
     first_click,
+    has_test_rows,
 )
-from fastgaum.bench.excerpts import CLICK_MODEL_COLUMNS, click_models_to_markdown
 from fastgaum.bench.readme import CLICK_MODELS, read
 from tests.builders import log_of
 
@@ -119,3 +124,11 @@ def test_table_has_a_row_of_each_model_and_split() -> None:
             if (f"CLAX {one['model']}", one["flags"]) == (row["model"], row["flags"])
         ]
         assert min(tried, key=lambda one: one["nll"])["strength"] == row["strength"]
+
+
+def test_a_file_with_test_rows_is_known(tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    assert not has_test_rows(file)
+    for splits, expected in ((["validation"], False), (["validation", "test"], True)):
+        file.write_text(json.dumps({"rows": [{"split": split} for split in splits]}))
+        assert has_test_rows(file) == expected

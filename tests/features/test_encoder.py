@@ -180,7 +180,7 @@ def test_own_counts_equal_a_walk(seed: int, n_users: int, n_rates: int) -> None:
         np.full(len(items), -9.0),
     )
     counts_of_users(
-        SessionsByUser(own.rows, own.users),
+        own,
         log.packed_sessions(),
         SessionsByUser(asking, users[asking]),
         part.packed(items),

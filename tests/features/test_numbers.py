@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from fastgaum.features import numbers as named
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels import candidate_formulas
+from fastgaum.kernels.candidate_formulas import Slates
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import SessionLog
 from fastgaum.worlds.catalogue import Catalogue, SessionCounts
@@ -51,7 +52,7 @@ def replayed(catalogue: Catalogue, log: SessionLog) -> np.ndarray:
             chosen[user] = rows[user, log.choices[at], 0] if log.choices[at] >= 0 else -1
         numbers = np.empty((n, most, catalogue.space.n_numbers), np.float32)
         counts.make_room(most)
-        counts.write(0, n, rows, numbers)
+        counts.write(0, n, Slates(rows, 0), numbers)
         counts.count(0, n, active, rows, chosen)
         for user, at in events.items():
             result[spans[user]] = numbers[user, : sizes[at]]

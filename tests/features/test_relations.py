@@ -99,14 +99,24 @@ def naive_numbers(
 
 
 @settings(max_examples=12, deadline=None)
-@given(seed=st.integers(0, 10_000), n_items=st.integers(2, 9), no_click=st.sampled_from([0.0, 0.3]))
-def test_numbers_equal_a_slow_twin(seed: int, n_items: int, no_click: float) -> None:
+@given(
+    seed=st.integers(0, 10_000),
+    n_items=st.integers(2, 9),
+    no_click=st.sampled_from([0.0, 0.3]),
+    window=st.sampled_from([1, 2, relations.WINDOW]),
+)
+def test_numbers_equal_a_slow_twin(seed: int, n_items: int, no_click: float, window: int) -> None:
     log = random_log(
         seed, n_sessions=16, n_items=n_items, no_click=no_click, shared_users=seed % 2 == 0
     )
-    space = FeatureSpace.fit(log, "identity", set_context=False, relations=True)
-    raw = space.encode(log, log.sessions_in("all")).numbers * space.scale + space.mean
-    for column, (name, expected) in enumerate(naive_numbers(log).items()):
+    with pytest.MonkeyPatch.context() as patch:
+        # sessions are short: only a short window forgets a choice
+        patch.setattr(relations, "WINDOW", window)
+        patch.setattr(relations, "FIRST_SLOTS", 8)
+        space = FeatureSpace.fit(log, "identity", set_context=False, relations=True)
+        encoded = space.encode(log, log.sessions_in("all"))
+    raw = encoded.numbers * space.scale + space.mean
+    for column, (name, expected) in enumerate(naive_numbers(log, window).items()):
         np.testing.assert_allclose(raw[:, column], expected, atol=1e-4, err_msg=name)
 
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.errors import LogFormatError
-from fastgaum.logs.cut import slice_sessions
-from fastgaum.logs.fold import stable_order, to_frame
+from fastgaum.logs.cut import slice_sessions, stable_order
+from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_frame
 

@@ -163,20 +163,21 @@ def test_a_saved_model_keeps_its_places(tmp_path: Path) -> None:
         UserModel.load(tmp_path / "m.safetensors")
 
 
-def test_a_file_of_before_is_read_with_the_place_in_its_bags(tmp_path: Path) -> None:
+def test_without_examination_the_place_is_in_the_bags(tmp_path: Path) -> None:
     log = ordered_log()
     model = fitted(log, examination=False)
     assert model.examination() is None
     assert model.space is not None
     assert [part.name for part in model.space.categorical] == ["item", "position"]
     model.save(tmp_path / "m.safetensors")
-
-    def older(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        del about["state"]["space"]["place_rates"], arrays["space/place_rates"]
-        del about["state"]["config"]["examination"]
-
-    change_state(tmp_path / "m.safetensors", older)
     assert UserModel.load(tmp_path / "m.safetensors").predict(log).equals(model.predict(log))
+
+    def without_places(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        del about["state"]["space"]["place_rates"], arrays["space/place_rates"]
+
+    change_state(tmp_path / "m.safetensors", without_places)
+    with pytest.raises(CheckpointError, match="place_rates"):
+        UserModel.load(tmp_path / "m.safetensors")
 
 
 def test_what_has_no_places_is_named() -> None:

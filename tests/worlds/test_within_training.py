@@ -14,7 +14,7 @@ from fastgaum.errors import ConfigError
 from fastgaum.features.numbers import (
     number_columns,
 )
-from fastgaum.kernels.candidate_formulas import SESSION_NUMBERS
+from fastgaum.kernels.candidate_formulas import SESSION_NUMBERS, Slates
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.learned_population import LearnedPopulation
 from fastgaum.worlds.learned_world import LearnedWorld
@@ -86,7 +86,7 @@ def test_relative_numbers_of_a_pool_are_their_mean_over_its_slates() -> None:
     def numbers(items: Any, set_size: int = 0) -> np.ndarray:
         rows = np.array(items, np.int32)[None, :, None]
         out = np.empty((1, rows.shape[1], world.catalogue.space.n_numbers), np.float32)
-        users.session_counts.write(0, 1, rows, out, set_size)
+        users.session_counts.write(0, 1, Slates(rows, set_size), out)
         return out[0]
 
     of_pool = numbers(pool, 3)
@@ -144,7 +144,7 @@ def test_beyond_what_training_has_seen_the_nearest_of_it_stands() -> None:
     for t in range(20):
         users.step(rows[:, :, 0], keys_of(t, 5))
     numbers = np.empty((5, 30, space.n_numbers), np.float32)
-    users.session_counts.write(0, 5, rows, numbers)
+    users.session_counts.write(0, 5, Slates(rows, 0), numbers)
     raw = numbers * space.scale + space.mean
     assert users.session_counts.users.events.min() > np.diff(log.session_offsets).max()
     for column in number_columns(SESSION_NUMBERS, space.number_names):
