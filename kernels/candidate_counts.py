@@ -80,7 +80,7 @@ def count_choice(counts: Array) -> None:
 
 
 @jit
-def counts_before(sessions: PackedSessions, n_items: int, before: Array) -> None:
+def count_before(sessions: PackedSessions, n_items: int, before: Array) -> None:
     """Write, per candidate, the row of counts of its item in earlier events of its session.
 
     before: shape (n_candidates, N_COUNTS)."""

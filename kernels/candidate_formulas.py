@@ -84,7 +84,7 @@ def numbers_of_session(counts: Array, of_event: Any) -> Any:
 
 
 @jit_part
-def log_odds(choices: float, expected: float) -> float:
+def log_lift(choices: float, expected: float) -> float:
     """Log of choices beside the expected ones (uniform choice, or the place's rate), half a choice
     added to both."""
     return math.log((choices + 0.5) / (expected + 0.5))
@@ -100,7 +100,7 @@ def numbers_of_training(displays: int, choices: int, expected: float, prior_rate
         math.log1p(displays),
         math.log1p(choices),
         (choices + 2 * prior_rate) / (displays + 2),
-        log_odds(choices, expected),
+        log_lift(choices, expected),
         1.0 if displays == 0 else 0.0,
         1.0 if choices == 0 else 0.0,
     )
@@ -233,7 +233,7 @@ def relation_numbers(
             for i in range(min(n_chosen, window)):
                 add_follows(shown, latest[i], tables.follows, pairs[1], sums)
             for place in range(last - first):
-                n_others = min(last - first - 1, tables.compared.most)
+                n_others = min(last - first - 1, tables.rule.most)
                 _write(
                     numbers_of_relations(sums[place], n_others, 1.0), columns, out[first + place]
                 )
@@ -359,7 +359,7 @@ def slate_relations(
     """Write RELATION_NUMBERS of each displayed place. Nothing is left out: the users are new."""
     rows, set_size = slates
     k, latest, n_chosen = rows.shape[1], users.latest, users.n_chosen
-    most, none = tables.compared.most, no_pairs(tables.rivals.n_items, 3)
+    most, none = tables.rule.most, no_pairs(tables.rivals.n_items, 3)
     sums = np.empty((k, N_SUMS))
     for user in range(first, last):
         n_others = min(_set_size(rows[user]) - 1, most)

@@ -85,7 +85,7 @@ def target_gradient(probs: Array, targets: Array, n_events: int, grad: Array) ->
 
 
 @jit
-def exact_loss(
+def mean_exact_loss(
     scores: Array, eta: float, log_totals: Array, offsets: Array, choices: Array
 ) -> float:
     """Return the mean of log Σ exp(eta · score) / eta − score of the logged choice, in float64."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ._jit import Array, jit, jit_part
-from .candidate_formulas import log1p_count, log_odds
+from .candidate_formulas import log1p_count, log_lift
 
 
 class CrossedCounts(NamedTuple):
@@ -154,7 +154,7 @@ def crossed_numbers(
                         choices -= counts[item, 1]
                         # not below 0 by rounding
                         expected = max(expected - counts[item, 2], 0.0)
-                    odds, shown = log_odds(choices, expected), log1p_count(displays)
+                    odds, shown = log_lift(choices, expected), log1p_count(displays)
             out[candidate, columns[0]] = odds
             out[candidate, columns[1]] = shown
 

@@ -30,7 +30,7 @@ class PairCounts(NamedTuple):
     """shape (n_pairs, 3) or (n_pairs, 2)"""
 
 
-class Compared(NamedTuple):
+class RivalRule(NamedTuple):
     """Which candidates of a display set each of the others is compared with."""
 
     most: int
@@ -46,7 +46,7 @@ class PairTables(NamedTuple):
     """(a, b), b compared with a in a display set: displays together, choices of a, choices of b"""
     follows: PairCounts
     """(h, a), a displayed after the choice of h: displays, choices"""
-    compared: Compared
+    rule: RivalRule
 
 
 class PairSlots(NamedTuple):
@@ -120,18 +120,18 @@ def move_pairs(slots: PairSlots, ranks: Array, limit: int, to: PairSlots) -> Non
 
 
 @jit_part
-def find_compared(rows: Array, compared: Compared, places: Array) -> int:
+def find_rivals(rows: Array, rule: RivalRule, places: Array) -> int:
     """Write to `places` those of a display set's candidates that others are compared with, and
     return how many: all of up to most + 1, else the most + 1 of the lowest ranks, in order.
 
     rows: training row of each candidate, (k,), one outside 0 … n_items − 1 is unknown. With one
     more than `most`, each of them has `most` others too."""
-    if len(rows) <= compared.most + 1:
+    if len(rows) <= rule.most + 1:
         for place in range(len(rows)):
             places[place] = place
         return len(rows)
-    ranks, last, n = compared.ranks, -1, 0
-    while n <= compared.most:
+    ranks, last, n = rule.ranks, -1, 0
+    while n <= rule.most:
         lowest = len(ranks)
         for place in range(len(rows)):
             if 0 <= rows[place] < len(ranks) and last < ranks[rows[place]] < lowest:
@@ -144,13 +144,13 @@ def find_compared(rows: Array, compared: Compared, places: Array) -> int:
 
 @jit_part
 def _count_rivals(
-    rows: Array, chosen: int, limit: int, compared: Compared, places: Array, slots: PairSlots
+    rows: Array, chosen: int, limit: int, rule: RivalRule, places: Array, slots: PairSlots
 ) -> None:
     """Count a display set in which the place `chosen` was chosen; places: those found by
-    `find_compared`."""
-    ranks, n_items = compared.ranks, slots.n_items
+    `find_rivals`."""
+    ranks, n_items = rule.ranks, slots.n_items
     for a in range(len(rows)):
-        left = compared.most if ranks[rows[a]] < limit else 0
+        left = rule.most if ranks[rows[a]] < limit else 0
         for i in range(len(places)):
             b = places[i]
             if b == a or left == 0:
@@ -200,7 +200,7 @@ def _add_choice(sessions: PackedSessions, event: int, n_chosen: int, latest: Arr
 
 @jit
 def count_rivals(
-    sessions: PackedSessions, event: int, limit: int, compared: Compared, slots: PairSlots
+    sessions: PackedSessions, event: int, limit: int, rule: RivalRule, slots: PairSlots
 ) -> int:
     """Count, from an event on, every pair (a, b) of a candidate and one that it is compared with:
     displays, choices of a, choices of b.
@@ -211,10 +211,10 @@ def count_rivals(
     while event < len(choices):
         rows = items[display_offsets[event] : display_offsets[event + 1]]
         places = np.empty(len(rows), np.int64)
-        n = find_compared(rows, compared, places)
+        n = find_rivals(rows, rule, places)
         if not _has_room(slots, len(rows) * n):
             break
-        _count_rivals(rows, choices[event], limit, compared, places[:n], slots)
+        _count_rivals(rows, choices[event], limit, rule, places[:n], slots)
         event += 1
     return event
 
@@ -224,7 +224,7 @@ def count_follows(
     sessions: PackedSessions,
     event: int,
     limit: int,
-    compared: Compared,
+    rule: RivalRule,
     slots: PairSlots,
     window: int,
 ) -> int:
@@ -244,7 +244,7 @@ def count_follows(
         known = latest[: min(n_chosen, window)]
         if not _has_room(slots, len(rows) * len(known)):
             break
-        _count_follows(rows, choices[event], known, limit, compared.ranks, slots)
+        _count_follows(rows, choices[event], known, limit, rule.ranks, slots)
         n_chosen = _add_choice(sessions, event, n_chosen, latest)
         event += 1
     return event
@@ -255,14 +255,14 @@ def count_own(own: OwnSessions, user: int, tables: PairTables, window: int, spar
     """Count the pairs of one user, in both kinds of `spare` slots or in larger ones; return them,
     and the next user's spare ones."""
     session_offsets, display_offsets, items, choices = own.sessions
-    compared, limits = tables.compared, (tables.rivals.limit, tables.follows.limit)
+    rule, limits = tables.rule, (tables.rivals.limit, tables.follows.limit)
     first, last = own.user_offsets[user], own.user_offsets[user + 1]
     n_rivals, n_follows = 0, 0
     for session in range(first, last):
         n_chosen = 0
         for event in range(session_offsets[session], session_offsets[session + 1]):
             size = display_offsets[event + 1] - display_offsets[event]
-            n_rivals += size * min(size, compared.most + 1)
+            n_rivals += size * min(size, rule.most + 1)
             n_follows += size * min(window, n_chosen)
             n_chosen += choices[event] >= 0
     # a user's pairs are among those of all
@@ -274,10 +274,10 @@ def count_own(own: OwnSessions, user: int, tables: PairTables, window: int, spar
         for event in range(session_offsets[session], session_offsets[session + 1]):
             rows = items[display_offsets[event] : display_offsets[event + 1]]
             places = np.empty(len(rows), np.int64)
-            n = find_compared(rows, compared, places)
-            _count_rivals(rows, choices[event], limits[0], compared, places[:n], rivals)
+            n = find_rivals(rows, rule, places)
+            _count_rivals(rows, choices[event], limits[0], rule, places[:n], rivals)
             known = latest[: min(n_chosen, window)]
-            _count_follows(rows, choices[event], known, limits[1], compared.ranks, follows)
+            _count_follows(rows, choices[event], known, limits[1], rule.ranks, follows)
             n_chosen = _add_choice(own.sessions, event, n_chosen, latest)
     return (rivals, follows), (_larger(rivals, spare[0]), _larger(follows, spare[1]))
 
@@ -332,13 +332,13 @@ def add_rivals(rows: Array, tables: PairTables, own: PairSlots, sums: Array) -> 
     LOST choices of the one and of the other, ODDS is Σ log((wins + ½) / (losses + ½)) over them."""
     n_items, _, starts, keys, counts = tables.rivals
     places = np.empty(len(rows), np.int64)
-    n = find_compared(rows, tables.compared, places)
+    n = find_rivals(rows, tables.rule, places)
     for place in range(len(rows)):
         a = rows[place]
         if a < 0 or a >= n_items:
             continue
         together, met, won, lost, odds = 0, 0, 0, 0, 0.0
-        left = tables.compared.most
+        left = tables.rule.most
         for i in range(n):
             other = places[i]
             b = rows[other]

@@ -56,7 +56,7 @@ def relations(
 ) -> np.ndarray:
     """The six numbers of pairs of each item, shape (len(items), 6)."""
     rival, follow = _pairs(tables.rivals), _pairs(tables.follows)
-    most, ranks = tables.compared
+    most, ranks = tables.rule
     n_others = min(len(items) - 1, most)
     share = min(set_size - 1, most) / max(n_others, 1) if set_size else 1.0
     result = []

@@ -51,7 +51,7 @@ class ContextCrosses(nn.Module):
             of_event = (self.of_ids[context] * self.speeds).sum(1)
             ids = batch.candidates.ids.long().view(-1, 1, self.n_columns)
             left = expand_to_candidates(context, offsets)[:, :, None]
-            weights = self.crosses[hashed(left, ids, N_CROSSES)].sum(2)
+            weights = self.crosses[cross_rows(left, ids, N_CROSSES)].sum(2)
             scores = scores + (weights * self.speeds).sum(1)
             scores = scores + expand_to_candidates(of_event[:, None], offsets).squeeze(1)
         if self.by_number is not None and self.of_numbers is not None:
@@ -62,7 +62,7 @@ class ContextCrosses(nn.Module):
         return scores
 
 
-def hashed(left: Tensor, right: Tensor, n_rows: int) -> Tensor:
+def cross_rows(left: Tensor, right: Tensor, n_rows: int) -> Tensor:
     """A row in [0, n_rows) for each pair of ids, by multiplicative hashing, int64."""
     # 64-bit products wrap around; the high bits are the well-mixed ones
     mixed = (left * 0x9E3779B1 + right) * 0x2545F4914F6CDD1D

@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fastgaum.baselines.context_crosses import ContextCrosses, hashed
+from fastgaum.baselines.context_crosses import ContextCrosses, cross_rows
 from fastgaum.baselines.gradient import (
     FieldWeights,
     item_ids,
@@ -115,5 +115,5 @@ class _Network(nn.Module):
         last = torch.repeat_interleave(
             last_choices(batch), torch.diff(batch.display_offsets).long()
         )
-        row = hashed(last, item_ids(batch.candidates), len(self.crosses))
+        row = cross_rows(last, item_ids(batch.candidates), len(self.crosses))
         return self.crosses[row] * (last >= 0)

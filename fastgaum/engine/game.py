@@ -330,7 +330,7 @@ class EngineGame(Game):
         eta, offsets, choices = self.config.eta, batch.source.display_offsets, batch.source.choices
         if isinstance(self.regulariser, Shannon):
             probs, totals = self._softmax(utility, eta, batch)
-            return probs, kernels.exact_loss(utility, eta, totals, offsets, choices)
+            return probs, kernels.mean_exact_loss(utility, eta, totals, offsets, choices)
         with torch.no_grad():
             scores = eta * torch.from_numpy(utility)
             best = self.regulariser.best_response(scores, batch.display_offsets, self.outside)

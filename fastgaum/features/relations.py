@@ -15,11 +15,11 @@ from fastgaum.features.sessions import LeftOut
 from fastgaum.kernels.candidate_counts import PackedSessions
 from fastgaum.kernels.candidate_formulas import relation_numbers
 from fastgaum.kernels.relations import (
-    Compared,
     OwnSessions,
     PairCounts,
     PairSlots,
     PairTables,
+    RivalRule,
     count_follows,
     count_rivals,
     move_pairs,
@@ -29,7 +29,7 @@ from fastgaum.logs.log import FloatArray, IntArray
 WINDOW = 20
 """how many of a session's last choices are looked back at, as many as the paper's position weights
 """
-MOST_COMPARED = 1 << 26
+MOST_COMPARISONS = 1 << 26
 """training candidates times the rivals that each is compared with: of a log with more, each is
 compared with the rivals displayed most in training"""
 MOST_RIVALS = 1 << 10
@@ -57,18 +57,18 @@ class Relations(PairTables):
         """Count training sessions, part by part; they have space rows as items.
 
         displays: training displays of each item, by its row."""
-        most = min(max(MOST_COMPARED // max(int(displays.sum()), 1), 1), MOST_RIVALS)
-        compared = Compared(most, ranks_of(displays))
-        rivals, follows = _Counter(3, compared), _Counter(2, compared)
+        most = min(max(MOST_COMPARISONS // max(int(displays.sum()), 1), 1), MOST_RIVALS)
+        rule = RivalRule(most, ranks_of(displays))
+        rivals, follows = _Counter(3, rule), _Counter(2, rule)
         for part in parts:
             rivals.add(part)
             follows.add(part)
-        return cls(rivals.table(), follows.table(), compared)
+        return cls(rivals.table(), follows.table(), rule)
 
     def check(self, n_items: int) -> None:
         """Raise ValueError unless loops may trust the tables: what a file holds is not known to be
         what was written."""
-        ranks, most = self.compared.ranks, self.compared.most
+        ranks, most = self.rule.ranks, self.rule.most
         if not 1 <= most <= MOST_RIVALS or len(ranks) != n_items:
             raise ValueError(f"candidates cannot be compared with {most} rivals each")
         for table, width in ((self.rivals, 3), (self.follows, 2)):
@@ -88,14 +88,14 @@ class Relations(PairTables):
 
     def limited(self) -> Relations:
         """The same with the limits of the pairs that are there: a file does not hold them."""
-        n, ranks = self.rivals.n_items, self.compared.ranks
+        n, ranks = self.rivals.n_items, self.rule.ranks
 
         def limit(table: PairCounts) -> int:
             sides = (table.keys // n, table.keys % n) if n else ()
             return 1 + max((int(ranks[rows].max(initial=-1)) for rows in sides), default=-1)
 
         rivals, follows = (one._replace(limit=limit(one)) for one in (self.rivals, self.follows))
-        return Relations(rivals, follows, self.compared)
+        return Relations(rivals, follows, self.rule)
 
     def write_numbers(
         self,
@@ -140,15 +140,15 @@ class _Counter:
     """Counts the pairs of one table (rivals have three counts, follows two), in slots for at most
     MOST_PAIRS."""
 
-    def __init__(self, width: int, compared: Compared) -> None:
-        self.width, self.compared, self.limit = width, compared, len(compared.ranks)
+    def __init__(self, width: int, rule: RivalRule) -> None:
+        self.width, self.rule, self.limit = width, rule, len(rule.ranks)
         self.slots = self._empty(FIRST_SLOTS)
 
     def add(self, sessions: PackedSessions) -> None:
         """Count the pairs of sessions."""
         event, n_events = 0, len(sessions.choices)
         while True:
-            of_rest = (sessions, event, self.limit, self.compared, self.slots)
+            of_rest = (sessions, event, self.limit, self.rule, self.slots)
             event = count_rivals(*of_rest) if self.width == 3 else count_follows(*of_rest, WINDOW)
             if event == n_events:
                 return
@@ -170,7 +170,7 @@ class _Counter:
     def _drop(self) -> None:
         """Drop pairs of the items displayed least, until half of MOST_PAIRS are left. What stays
         was counted from the first event on, so that a user's own part can be taken from it."""
-        keys, ranks, n = self.slots.keys, self.compared.ranks, self.slots.n_items
+        keys, ranks, n = self.slots.keys, self.rule.ranks, self.slots.n_items
         keys = keys[keys != -1]
         highest = np.maximum(ranks[keys // n], ranks[keys % n])
         self.limit = int(np.partition(highest, MOST_PAIRS // 2)[MOST_PAIRS // 2])
@@ -178,9 +178,9 @@ class _Counter:
 
     def _move(self, n_slots: int) -> None:
         slots = self._empty(n_slots)
-        move_pairs(self.slots, self.compared.ranks, self.limit, slots)
+        move_pairs(self.slots, self.rule.ranks, self.limit, slots)
         self.slots = slots
 
     def _empty(self, n: int) -> PairSlots:
         keys, counts = np.full(n, -1, np.int64), np.zeros((n, self.width), np.int32)
-        return PairSlots(len(self.compared.ranks), keys, counts, np.zeros(1, np.int64))
+        return PairSlots(len(self.rule.ranks), keys, counts, np.zeros(1, np.int64))

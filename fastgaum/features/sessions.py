@@ -138,7 +138,7 @@ def counts_before(log: SessionLog, part: Selection) -> IntArray:
     """Displays and choices of each candidate's item in earlier events of its session, shape
     (n_candidates, 2)."""
     before = np.empty((len(part.candidates), kernels.N_COUNTS), np.int32)
-    kernels.counts_before(part.packed(np.asarray(log.items)[part.candidates]), log.n_items, before)
+    kernels.count_before(part.packed(np.asarray(log.items)[part.candidates]), log.n_items, before)
     return before
 
 

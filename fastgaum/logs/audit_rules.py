@@ -19,7 +19,7 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import LogFormatError
-from fastgaum.kernels.candidate_counts import DISPLAYED, N_COUNTS, counts_before
+from fastgaum.kernels.candidate_counts import DISPLAYED, N_COUNTS, count_before
 from fastgaum.logs.columns import Vocabulary, parse_numbers
 from fastgaum.logs.log import NO_CLICK, TEST, FieldArray, IntArray, SessionLog
 
@@ -211,7 +211,7 @@ def rules_of_log(log: SessionLog, ranks: Float64Array | None = None) -> Iterator
 def _displays_before(log: SessionLog) -> IntArray:
     """Earlier events of its session that displayed a candidate's item, shape (n_candidates,)."""
     before = np.empty((log.n_candidates, N_COUNTS), np.int32)
-    counts_before(log.packed_sessions(), log.n_items, before)
+    count_before(log.packed_sessions(), log.n_items, before)
     return before[:, DISPLAYED]
 
 

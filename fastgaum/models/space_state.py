@@ -18,7 +18,7 @@ from fastgaum.features.numbers import made_numbers
 from fastgaum.features.relations import Relations, ranks_of
 from fastgaum.features.space import CategoricalField, FeatureSpace
 from fastgaum.kernels.crossed import CrossedCounts
-from fastgaum.kernels.relations import Compared, PairCounts
+from fastgaum.kernels.relations import PairCounts, RivalRule
 from fastgaum.logs.log import ItemCounts
 
 NUMBERS = ("mean", "scale", "least", "most")
@@ -62,7 +62,7 @@ def space_state(space: FeatureSpace) -> State:
         "relations": None
         if space.relations is None
         else {
-            "most_rivals": space.relations.compared.most,
+            "most_rivals": space.relations.rule.most,
             **{
                 name: {part: getattr(getattr(space.relations, name), part) for part in PAIRS}
                 for name in PAIR_TABLES
@@ -233,7 +233,7 @@ def _relations(state: Any, displays: npt.NDArray[np.integer], n_items: int) -> R
         for name in PAIR_TABLES
     ]
     rivals, follows = (PairCounts(n_items, n_items, *table) for table in tables)
-    relations = Relations(rivals, follows, Compared(most, ranks_of(displays)))
+    relations = Relations(rivals, follows, RivalRule(most, ranks_of(displays)))
     relations.check(n_items)
     return relations.limited()
 

@@ -168,7 +168,7 @@ class BagSizes:
     """what each place of a display adds to scores at first; none where places are not kept apart"""
 
 
-def bag_linear(
+def bag_layer(
     sizes: BagSizes, out: int, init_std: float, name: str, bias: bool = True
 ) -> BagLinear:
     """The linear map of a bag over a table of ours, or over one that `sizes.tables` makes.
@@ -183,7 +183,7 @@ def bag_linear(
 
 
 def history_input(sizes: BagSizes, out: int, init_std: float, name: str) -> BagLinear:
-    """As `bag_linear`, over the shared table of items where there is one."""
+    """As `bag_layer`, over the shared table of items where there is one."""
     if sizes.items is None:
-        return bag_linear(sizes, out, init_std, name)
+        return bag_layer(sizes, out, init_std, name)
     return cast(BagLinear, SharedBagLinear(sizes.items, sizes.n_numbers, out))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
-from fastgaum.nets.bags import BagLinear, BagSizes, bag_linear, history_input
+from fastgaum.nets.bags import BagLinear, BagSizes, bag_layer, history_input
 from fastgaum.nets.sequences import (
     Prefixes,
     gru,
@@ -237,7 +237,7 @@ class PrefixBiLstm(HistoryEncoder):
         self.dim = dim
         std = 0.5 / math.sqrt(dim)
         self.inputs = nn.ModuleList(
-            bag_linear(sizes, 4 * dim, std, f"history.inputs.{way}")
+            bag_layer(sizes, 4 * dim, std, f"history.inputs.{way}")
             for way in ("forward", "backward")
         )
         bound = 1 / math.sqrt(dim)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
 from fastgaum.features.space import FeatureSpace
-from fastgaum.nets.bags import BagLinear, BagSizes, bag_linear
+from fastgaum.nets.bags import BagLinear, BagSizes, bag_layer
 from fastgaum.nets.examination import Examination, at_their_places
 from fastgaum.nets.histories import (
     Encoders,
@@ -68,11 +68,11 @@ class Scorer(nn.Module):
         """
         super().__init__()
         widths = (*hidden, 1)
-        self.first = bag_linear(sizes, widths[0], 0.1, f"{name}.first")
+        self.first = bag_layer(sizes, widths[0], 0.1, f"{name}.first")
         self.from_state = nn.Linear(state_dim, widths[0], bias=False)
         # starts at 0: the network leads, the linear path adds what it lacks
         linear = replace(sizes, item_dim=0)
-        self.wide = bag_linear(linear, 1, 0.0, f"{name}.wide") if wide else None
+        self.wide = bag_layer(linear, 1, 0.0, f"{name}.wide") if wide else None
         self.act = ACTIVATIONS[activation]()
         self.dropout = nn.Dropout(dropout)
         self.examination = None

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fastgaum.nets.bags import BagLinear, BagSizes, bag_linear
+from fastgaum.nets.bags import BagLinear, BagSizes, bag_layer
 from fastgaum.nets.segments import expand_to_candidates
 from fastgaum.nets.tensors import Bags
 
@@ -92,7 +92,7 @@ class TwoTower(nn.Module):
 
 def vector_table(sizes: BagSizes, dim: int, name: str) -> BagLinear:
     """T: a vector per id, (n_ids, dim), whose last number, the bias, starts at 0."""
-    items = bag_linear(replace(sizes, n_numbers=0, item_dim=0), dim, STD, name, bias=False)
+    items = bag_layer(replace(sizes, n_numbers=0, item_dim=0), dim, STD, name, bias=False)
     if isinstance(items, BagLinear) and not items.table.is_meta:
         with torch.no_grad():
             items.table[:, -1] = 0

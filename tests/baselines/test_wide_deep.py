@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastgaum.baselines.context_crosses import hashed
+from fastgaum.baselines.context_crosses import cross_rows
 from fastgaum.baselines.gradient import last_choices, mean_of_choices
 from fastgaum.baselines.wide_deep import WideDeepCcf, WideDeepLr
 from fastgaum.features.batches import assemble
@@ -41,7 +41,7 @@ def test_the_user_is_the_mean_of_the_earlier_choices() -> None:
 
 def test_hashing_stays_in_the_table_and_spreads() -> None:
     left, right = torch.meshgrid(torch.arange(300), torch.arange(1, 300), indexing="ij")
-    rows = hashed(left.flatten(), right.flatten(), 1024)
+    rows = cross_rows(left.flatten(), right.flatten(), 1024)
     counts = torch.bincount(rows, minlength=1024)
     assert len(counts) == 1024
     assert counts.max() < 2 * counts.float().mean()

@@ -171,7 +171,7 @@ def test_numbers_of_a_log_beyond_the_bounds_equal_a_slow_twin(
     log = random_log(seed, n_sessions=16, n_items=n_items, shared_users=seed % 2 == 0)
     n_train = int(np.diff(log.display_offsets[log.session_offsets])[log.sessions_in("train")].sum())
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setattr(relations, "MOST_COMPARED", most * n_train)
+        patch.setattr(relations, "MOST_COMPARISONS", most * n_train)
         patch.setattr(relations, "MOST_PAIRS", pairs)
         patch.setattr(relations, "FIRST_SLOTS", 8)
         whole: AnyLog = log
@@ -180,7 +180,7 @@ def test_numbers_of_a_log_beyond_the_bounds_equal_a_slow_twin(
         space = FeatureSpace.fit(whole, "identity", set_context=False, relations=True)
     found = space.relations
     assert found is not None
-    assert found.compared.most == most
+    assert found.rule.most == most
     for table in (found.rivals, found.follows):
         assert len(table.keys) <= pairs
     one = min(found.rivals.limit, found.follows.limit)

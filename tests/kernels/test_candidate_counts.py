@@ -37,7 +37,7 @@ def test_counts_before_an_event_are_a_dictionary_s(sessions: Sessions) -> None:
     offsets, displays, items, choices = packed(sessions)
     found = np.full((len(items), candidate_counts.N_COUNTS), -7, np.int32)
     packed_sessions = candidate_counts.PackedSessions(offsets, displays, items, choices)
-    candidate_counts.counts_before(packed_sessions, N_ITEMS, found)
+    candidate_counts.count_before(packed_sessions, N_ITEMS, found)
     expected: list[tuple[int, int]] = []
     for session in sessions:
         shown, chosen = Counter[int](), Counter[int]()

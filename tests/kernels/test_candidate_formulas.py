@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fastgaum.features.relations import WINDOW
 from fastgaum.kernels import candidate_counts as counting
 from fastgaum.kernels import candidate_formulas as kernels
-from fastgaum.kernels.relations import Compared, PairCounts, PairTables
+from fastgaum.kernels.relations import PairCounts, PairTables, RivalRule
 from tests import naive_candidate_formulas as naive
 
 N_ITEMS = 9
@@ -115,7 +115,7 @@ def test_numbers_of_pairs(seed: int, k: int, steps: int, set_size: int, most: in
     users, told = play(seed, 3, k, steps)
     rows = random_rows(rng, 3, k)
     ranks = rng.permutation(N_ITEMS).astype(np.int32)
-    tables = PairTables(pair_table(rng, 3), pair_table(rng, 2), Compared(most, ranks))
+    tables = PairTables(pair_table(rng, 3), pair_table(rng, 2), RivalRule(most, ranks))
     out = np.zeros((3, k, 7), np.float32)
     slates, columns = kernels.Slates(rows, set_size), np.arange(1, 7)
     kernels.slate_relations(0, 3, slates, users, tables, columns, out)

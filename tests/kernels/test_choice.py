@@ -55,7 +55,7 @@ def test_against_autograd(
     )
     np.testing.assert_allclose(probs, torch.cat(expected).numpy(), **close)
     np.testing.assert_allclose(grad, leaf.grad.numpy(), **close)  # type: ignore[union-attr]
-    found = choice.exact_loss(scores, dtype(eta), totals, offsets, choices)
+    found = choice.mean_exact_loss(scores, dtype(eta), totals, offsets, choices)
     assert found == pytest.approx(loss.item(), rel=1e-4, abs=1e-6 * max(1.0, spread))
     mean = choice.expected_loss(scores, probs, offsets, choices)
     by_hand = float(probs.astype(np.float64) @ scores) - sum(
