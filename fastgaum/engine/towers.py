@@ -136,7 +136,7 @@ class TowerScorerLayer:
         return [*deep, *self.tower.dense_parameters()]
 
     def bind(self, optimiser: PlayerOptimiser) -> None:
-        """Find the dense parameters in the flat block; whoever owns `items` has set it."""
+        """Find the dense parameters in the flat block; `items` is there, or has been set."""
         if self.deep is not None:
             self.deep.bind(optimiser)
         assert self.items is not None
