@@ -6,6 +6,7 @@ small log; on a large one, where fits are long and users many, some users are he
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +35,9 @@ MOST_FOLDS = 5
 FOLD_EVENTS = 50_000
 """there are as many folds as there are times that the training events fit in so many, from 1 to
 MOST_FOLDS"""
+KEPT_FOLDS = 4
+"""the models of the folds are kept where there are so many: each has seen three quarters of the
+users or more"""
 HELD_SHARE, HELD_EVENTS = 0.2, 20_000
 """one fold holds out so large a share of the training users, and about so many events at most"""
 
@@ -135,6 +139,7 @@ class MemberFits:
         self.done, self.total = 0, n_members * (len(folds) + 1)
         self.seconds: dict[str, float] = {}
         self.opinions: dict[str, Tensor] = {}
+        self.models: dict[str, list[ChoiceModel]] = {}
         self.sessions: EncodedSessions | None = None
         self.outsides: dict[str, bool] = {}
 
@@ -154,8 +159,10 @@ class MemberFits:
             )
 
     def on_folds(self, name: str, model: ChoiceModel) -> None:
-        """Fit a member without each fold's users, and keep what it says of them."""
+        """Fit a member without each fold's users, and keep what it says of them; on a small log
+        its fits as well."""
         sessions, odds = [], []
+        self.models[name] = []
         for number, fold in enumerate(self.folds, start=1):
             self._fit(f"{name}, fold {number} of {len(self.folds)}", name, model, fold)
             encoded, scored = model.score(fold, "test")
@@ -164,6 +171,8 @@ class MemberFits:
             offsets = torch.from_numpy(encoded.display_offsets)
             odds.append(opinion_of(log_probs, outside, offsets, model.outside))
             sessions.append(encoded)
+            if len(self.folds) >= KEPT_FOLDS:
+                self.models[name].append(copy.deepcopy(model))
         self.outsides[name] = model.outside
         self.sessions = self.sessions or EncodedSessions.joined(sessions)
         self.opinions[name] = torch.cat(odds)

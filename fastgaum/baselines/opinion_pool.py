@@ -9,7 +9,8 @@ lapse ε (Wichmann and Hill, "The psychometric function", 2001) keeps a few choi
 explains from making the weights small. Both minimise the NLL on folds of the training users
 (Wolpert, "Stacked generalization", 1992), and of one lapse more, so that ε is above 0: each member
 is fitted without a fold's users, and says how likely their choices are. Then it is fitted once
-more, on the whole training split."""
+more, on the whole training split. On a small log the fits without a fold's users are kept: they
+have half of a member's weight between them (a bag: Breiman, "Bagging predictors", 1996)."""
 
 from __future__ import annotations
 
@@ -52,25 +53,25 @@ from fastgaum.nets.tensors import Bags, BatchTensors
 
 @dataclass(frozen=True)
 class PoolSessions(EncodedSessions):
-    """Sessions as each member reads them; the arrays that all share are the first member's."""
+    """Sessions as each fitted model reads them; the arrays that all share are the first's."""
 
-    of_members: tuple[EncodedSessions, ...] = ()
+    of_models: tuple[EncodedSessions, ...] = ()
 
     def without_bags(self) -> EncodedSessions:
-        """The same sessions without ids and numbers of any member."""
-        return dataclasses.replace(self.of_members[0], users=self.users).without_bags()
+        """The same sessions without ids and numbers of any model."""
+        return dataclasses.replace(self.of_models[0], users=self.users).without_bags()
 
 
 @dataclass(frozen=True)
 class PoolBatch(BatchTensors):
-    """A batch as each member reads it; the tensors that all share are the first member's."""
+    """A batch as each fitted model reads it; the tensors that all share are the first's."""
 
-    of_members: tuple[BatchTensors, ...] = ()
+    of_models: tuple[BatchTensors, ...] = ()
 
 
 @dataclass(frozen=True)
 class PoolEncoder:
-    """The members' encoders of one log."""
+    """The fitted models' encoders of one log."""
 
     encoders: tuple[Encoder, ...]
 
@@ -79,9 +80,9 @@ class PoolEncoder:
         return PoolEncoder(tuple(encoder.on(part) for encoder in self.encoders))
 
     def encode(self, rows: IntArray) -> PoolSessions:
-        """The sessions `rows` as each member reads them."""
+        """The sessions `rows` as each fitted model reads them."""
         encoded = tuple(encoder.encode(rows) for encoder in self.encoders)
-        return PoolSessions(**_fields(encoded[0]), of_members=encoded)
+        return PoolSessions(**_fields(encoded[0]), of_models=encoded)
 
 
 class OpinionPool(ChoiceModel):
@@ -95,6 +96,8 @@ class OpinionPool(ChoiceModel):
         lapse: share of the clicks that the pool takes to go to any candidate alike.
         left_out: the members that were not fitted, with the reason, by name.
         models: the fitted members of weight above 0, by name.
+        fold_models: the same members fitted without each fold's users, by name; none on a large
+            log.
     """
 
     name: ClassVar[str] = POOL
@@ -123,6 +126,7 @@ class OpinionPool(ChoiceModel):
         }
         self.asked_device = device
         self.models: dict[str, ChoiceModel] = {}
+        self.fold_models: dict[str, list[ChoiceModel]] = {}
         self.weights: dict[str, float] = {}
         self.lapse = 0.0
         self.left_out: dict[str, str] = {}
@@ -198,6 +202,7 @@ class OpinionPool(ChoiceModel):
                 self.models[left[0]] = candidates[left[0]]
         fits.end()
         self.models = {name: self.models[name] for name in kept if self.weights[name] > 0}
+        self.fold_models = {name: fits.models[name] for name in self.models}
         self._complete()
         self.settings_tried = sum(model.settings_tried for model in candidates.values())
         self.table = fits.table(self.weights, self.lapse, self.left_out)
@@ -208,13 +213,13 @@ class OpinionPool(ChoiceModel):
         is no choice, their log-probabilities: utilities up to a constant."""
         assert isinstance(batch, PoolBatch)
         opinions = []
-        for model, part in zip(self._fitted().values(), batch.of_members, strict=True):
+        for model, part in zip(self._fitted(), batch.of_models, strict=True):
             dist = model.choice_distribution(part)
             opinion = opinion_of(
                 dist.log_probs, dist.outside_log_prob, part.display_offsets, self.outside
             )
             opinions.append(opinion.cpu())
-        weights = torch.tensor([self.weights[name] for name in self.models], dtype=torch.float64)
+        weights = torch.tensor(self._weights_of_fitted(), dtype=torch.float64)
         offsets = batch.display_offsets.cpu()
         return pooled_opinion(
             torch.stack(opinions, dim=1), weights, self.lapse, offsets, self.outside
@@ -228,12 +233,12 @@ class OpinionPool(ChoiceModel):
         )
 
     def initial(self, n: int) -> tuple[object, ...]:
-        """Histories of n users who have chosen nothing yet, one for each member."""
-        return tuple(model.initial(n) for model in self._fitted().values())
+        """Histories of n users who have chosen nothing yet, one for each fitted model."""
+        return tuple(model.initial(n) for model in self._fitted())
 
     def advance(self, carries: Sequence[object], tokens: Sequence[Bags]) -> tuple[object, ...]:
-        """Histories after one more choice of each user; `tokens` holds the bags of each member."""
-        members = zip(self._fitted().values(), carries, tokens, strict=True)
+        """Histories after one more choice of each user; `tokens` holds the bags of each model."""
+        members = zip(self._fitted(), carries, tokens, strict=True)
         return tuple(model.advance(carry, bags) for model, carry, bags in members)
 
     def state(self) -> State:
@@ -243,8 +248,12 @@ class OpinionPool(ChoiceModel):
             ConfigError: it has not been fitted, or a member has code of its own, which no file
                 holds.
         """
-        members = {name: model.state() for name, model in self._fitted().items()}
-        own = [name for name, state in members.items() if state.get("own")]
+        self._fitted()
+        members = {
+            name: [one.state() for one in (model, *self.fold_models[name])]
+            for name, model in self.models.items()
+        }
+        own = [name for name, (state, *_) in members.items() if state.get("own")]
         if own:
             raise ConfigError(
                 f"member '{own[0]}' has a regulariser or a history encoder of its own, and a file "
@@ -278,9 +287,9 @@ class OpinionPool(ChoiceModel):
                 raise ValueError("a member of the pool has no weight above 0")
             if not 0 <= pool.lapse <= MOST_LAPSE:
                 raise ValueError(f"the lapse is {pool.lapse}, 0 to {MOST_LAPSE} is required")
-            pool.models = {
-                name: model_of(file, one, device) for name, one in state["members"].items()
-            }
+            for name, (whole, *folds) in state["members"].items():
+                pool.models[name] = model_of(file, whole, device)
+                pool.fold_models[name] = [model_of(file, one, device) for one in folds]
             pool.asked = dict(pool.models)
             pool._complete()
         return pool
@@ -301,30 +310,42 @@ class OpinionPool(ChoiceModel):
 
     def _complete(self) -> None:
         """Take over what the members say of the log. Raises ValueError unless they agree."""
-        first = next(iter(self.models.values()))
-        if any(model.outside != first.outside for model in self.models.values()):
+        first, *others = self._fitted()
+        if any(model.outside != first.outside for model in others):
             raise ValueError("its members do not agree whether no click is a choice")
         self.outside, self.space, self.device = first.outside, first.space, first.device
 
-    def _fitted(self) -> dict[str, ChoiceModel]:
+    def _fitted(self) -> list[ChoiceModel]:
+        """Each member and its models of the folds, member after member."""
         if not self.models:
             raise ConfigError("the model has not been trained: call fit or load first")
-        return self.models
+        return [
+            one for name, model in self.models.items() for one in (model, *self.fold_models[name])
+        ]
+
+    def _weights_of_fitted(self) -> list[float]:
+        """The weight of each of `_fitted`: the models of the folds share half of a member's."""
+        weights = []
+        for name in self.models:
+            n_folds = len(self.fold_models[name])
+            shares = [0.5, *[0.5 / n_folds] * n_folds] if n_folds else [1.0]
+            weights += [share * self.weights[name] for share in shares]
+        return weights
 
     def _encoder(self, log: AnyLog, split: SplitName) -> PoolEncoder:
         # what is wrong with a log is the first member's to say
         super()._encoder(log, split)
-        spaces = [model.space for model in self._fitted().values()]
+        spaces = [model.space for model in self._fitted()]
         return PoolEncoder(tuple(space.encoder(log) for space in spaces if space is not None))
 
     def _batches(
         self, encoded: EncodedSessions, batch_sessions: int = SCORING_SESSIONS
     ) -> Iterator[BatchTensors]:
         assert isinstance(encoded, PoolSessions)
-        members = zip(self._fitted().values(), encoded.of_members, strict=True)
+        members = zip(self._fitted(), encoded.of_models, strict=True)
         streams = [model._batches(part, batch_sessions) for model, part in members]
         return (
-            PoolBatch(**_fields(parts[0]), of_members=parts) for parts in zip(*streams, strict=True)
+            PoolBatch(**_fields(parts[0]), of_models=parts) for parts in zip(*streams, strict=True)
         )
 
     def _score(self, encoded: EncodedSessions) -> ScoredSessions:

@@ -73,20 +73,18 @@ def test_nll_and_its_gradient(seed: int, outside: bool, lapse: float) -> None:
     held = held_out(seed, outside)
     weights = np.random.default_rng(seed).random(3)
     naive = naive_nll(held, weights, lapse)
+    assert held.nll(weights, lapse)[0] == pytest.approx(naive, rel=1e-9)
+    value, gradient = held.penalised(weights, lapse)
+    assert value == pytest.approx(naive - np.log(lapse) / 12, rel=1e-9)
     at, step = np.append(weights, lapse), 1e-6
-    for function, expected in ((held.nll, naive), (held.penalised, naive - np.log(lapse) / 12)):
-        value, gradient = function(weights, lapse)
-        assert value == pytest.approx(expected, rel=1e-9)
-        numeric = [
-            (function(*_parts(at + step * one))[0] - function(*_parts(at - step * one))[0])
-            / (2 * step)
-            for one in np.eye(4)
-        ]
-        np.testing.assert_allclose(gradient, numeric, rtol=1e-5, atol=1e-7)
 
+    def penalised(values: np.ndarray) -> float:
+        return held.penalised(values[:-1], float(values[-1]))[0]
 
-def _parts(values: np.ndarray) -> tuple[np.ndarray, float]:
-    return values[:-1], float(values[-1])
+    numeric = [
+        (penalised(at + step * one) - penalised(at - step * one)) / (2 * step) for one in np.eye(4)
+    ]
+    np.testing.assert_allclose(gradient, numeric, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("outside", [False, True])
@@ -109,6 +107,31 @@ def test_a_lapse_that_was_never_seen_is_rare_and_never_0(n_events: int) -> None:
     sure = torch.tensor([[9.0], [-9.0]], dtype=torch.float64).repeat(n_events, 1)
     held = HeldOut(offsets, np.zeros(n_events, np.int32), False, sure)
     assert held.best()[1] == pytest.approx(2 / (n_events + 1), rel=0.02)
+
+
+def test_models_of_the_folds_have_not_seen_their_users(pool: OpinionPool, log: SessionLog) -> None:
+    """Each is the member fitted on its fold alone, and stays so when the next is fitted."""
+    folds = folds_of(log, seed=0)
+    for name in pool.models:
+        for fold, kept in zip(folds, pool.fold_models[name], strict=True):
+            alone = make_model(name, {"protocol": "bags"})
+            alone.fit(fold)
+            assert kept.predict(log, "test").equals(alone.predict(log, "test"))
+
+
+def test_few_folds_leave_no_models(log: SessionLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    n_events = log.count("events", "train")
+    monkeypatch.setattr("fastgaum.baselines.member_fits.FOLD_EVENTS", 3 * n_events)
+    pool = OpinionPool(["linucb"])
+    pool.fit(log)
+    assert pool.fold_models == {"linucb": []}
+    assert len(pool.initial(3)) == 1
+    alone = pool.models["linucb"].predict(log, "test")
+    own = pool.weights["linucb"] * (
+        alone["probability"].log() - alone["no_click_probability"].log()
+    )
+    pool.lapse = 0.0
+    np.testing.assert_allclose(pool.predict(log, "test")["utility"], own, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("outside", [False, True])
@@ -168,9 +191,13 @@ def test_on_its_folds_the_pool_is_no_worse_than_its_best_member(pool: OpinionPoo
 
 
 def test_probabilities_are_the_formula(pool: OpinionPool, log: SessionLog) -> None:
-    """Of the members' own predictions, by hand."""
-    frames = [model.predict(log, "test") for model in pool.models.values()]
-    weights = [pool.weights[name] for name in pool.models]
+    """Of the predictions of members and of their models of the folds, by hand."""
+    frames, weights = [], []
+    for name, model in pool.models.items():
+        assert len(pool.fold_models[name]) == 5
+        for one, share in ((model, 1 / 2), *((fold, 1 / 10) for fold in pool.fold_models[name])):
+            frames.append(one.predict(log, "test"))
+            weights.append(share * pool.weights[name])
     frame = pool.predict(log, "test").with_columns(
         log_q=sum(
             weight * (one["probability"].log() - one["no_click_probability"].log())
@@ -198,7 +225,7 @@ def test_every_verb_says_the_same(pool: OpinionPool, log: SessionLog) -> None:
     drawn = pool.sample(log, "all", seed=1)
     assert drawn.equals(pool.sample(log, "all", seed=1))
     assert 0 < drawn["item"].is_null().mean() < 1  # type: ignore[operator]
-    assert len(pool.initial(3)) == len(pool.models)
+    assert len(pool.initial(3)) == 6 * len(pool.models)
 
 
 def test_the_same_bits_from_its_file(pool: OpinionPool, log: SessionLog, tmp_path: Path) -> None:
