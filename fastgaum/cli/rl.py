@@ -3,6 +3,7 @@ users."""
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -91,7 +92,8 @@ def train_policy_command(
     if resume:
         terms = _begun(out / TRAINING_FILE, terms, values)
     use_threads(threads)
-    world, setting = _world(run, _log(play, AS_IT_IS.or_of_run(run))), terms.setting
+    log = _log(play, AS_IT_IS.or_of_run(run))
+    world, setting = _world(run, log), terms.setting
     setting.pool.check(world.n_items, setting.k)
     made = untrained(terms.policy, world, setting.k, setting.pool, terms.config)
     with folder_lock(out):
@@ -102,6 +104,7 @@ def train_policy_command(
             out / TRAINING_FILE,
             resume,
             ["rl", "train", str(run), "-o", str(out), *(["--log", play.log] if play.log else [])],
+            _sources(run, world, log),
         )
         save_policy(made, out / POLICY_FILE, k=setting.k, pool=setting.pool)
         with atomic(out / "curve.parquet") as beside:
@@ -240,13 +243,14 @@ def _trained(
     file: Path,
     resume: bool,
     command: list[str],
+    sources: dict[str, str],
 ) -> pl.DataFrame:
     """Train, kept in a file; a signal ends it after the present episode and says how to go on."""
     from fastgaum.interrupts import Interrupted, stop_on_signals
     from fastgaum.policies.training import TrainingFile, train_policy
 
     with stop_on_signals() as stop:
-        kept = TrainingFile(file, made, setting, stop)
+        kept = TrainingFile(file, made, setting, stop, sources)
         start = kept.load() if resume else None
         try:
             with PartsProgress("training", "episodes", lines=True) as progress, stop.deferred():
@@ -278,6 +282,16 @@ def _world(run: Path, log: SessionLog | None) -> LearnedWorld:
     world = LearnedWorld(model, log=log if reads else None)
     world.require_contexts()
     return world
+
+
+def _sources(run: Path, world: LearnedWorld, log: SessionLog | None) -> dict[str, str]:
+    """Fingerprints of what a run's world was made of: its model, and the log if it reads it."""
+    model = run / "model.safetensors" if run.is_dir() else run
+    with model.open("rb") as file:
+        found = {"run": hashlib.file_digest(file, "sha256").hexdigest()}
+    if log is not None and world.catalogue.space.reads_columns:
+        found["log"] = log.fingerprint
+    return found
 
 
 def _sizes(text: str) -> list[int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,9 @@ from fastgaum.worlds.world import World
 EVALUATION_SEED = 1 << 40
 """seeds of evaluations begin here, apart from those of training"""
 EVALUATED_USERS = 500
-FORMAT = "fastgaum-policy-training-3"
+FORMAT = "fastgaum-policy-training-4"
 TRAINING_FILE = "resume.safetensors"
+NO_SOURCES: Mapping[str, str] = {}
 SHARE = 0.05
 """of the time that saving may take"""
 
@@ -103,14 +104,28 @@ class TrainingFile:
     """
 
     def __init__(
-        self, path: Path, policy: LearningPolicy, setting: Setting, stop: Stop | None = None
+        self,
+        path: Path,
+        policy: LearningPolicy,
+        setting: Setting,
+        stop: Stop | None = None,
+        sources: Mapping[str, str] = NO_SOURCES,
     ) -> None:
-        """Nothing is written before `save`, which also ends the training when `stop` asks it to.
+        """Nothing is written before `save`.
+
+        Args:
+            path: the file.
+            policy: what is trained.
+            setting: what it meets users with.
+            stop: asks `save` to end the training.
+            sources: fingerprint of all that the world was made of, by what it is called; a training
+                goes on with the same alone.
 
         Raises:
             ConfigError: the training is one that no file can hold.
         """
         self.path, self.policy, self.stop = path, policy, stop or Stop()
+        self.sources = dict(sources)
         self.terms = TrainingTerms(policy.name, setting, policy.config).to_mapping()
         self.saved = PolicyProgress()
         self._due = 0.0
@@ -127,6 +142,7 @@ class TrainingFile:
             return
         state = {
             "terms": self.terms,
+            "sources": self.sources,
             "progress": dataclasses.asdict(progress),
             "item_features": self.policy.item_features,
             "policy": self.policy.state(),
@@ -150,6 +166,16 @@ class TrainingFile:
                 f"'{self.path}' is of a training with other settings: go on with those it was "
                 "begun with"
             )
+        with damage_named(self.path, "policy's training"):
+            sources = {str(name): str(value) for name, value in state["sources"].items()}
+        for name in sorted({*sources, *self.sources}):
+            before, now = sources.get(name), self.sources.get(name)
+            if before != now:
+                raise CheckpointError(
+                    f"'{self.path}' is of a training in another world: its {name} has the "
+                    f"fingerprint {_short(before)}, the one given {_short(now)}: give the {name} "
+                    "that it was begun with"
+                )
         if not np.array_equal(self.policy.item_features, state["item_features"]):
             raise CheckpointError(
                 f"'{self.path}' is of a training in another world: give the run it was begun in"
@@ -158,6 +184,10 @@ class TrainingFile:
             self.policy.load_state(state["policy"])
             self.saved = PolicyProgress(**state["progress"])
         return _copy(self.saved)
+
+
+def _short(fingerprint: str | None) -> str:
+    return "none" if fingerprint is None else fingerprint[:12]
 
 
 def _copy(progress: PolicyProgress) -> PolicyProgress:

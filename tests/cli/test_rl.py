@@ -192,7 +192,9 @@ def test_a_training_that_was_interrupted_goes_on(
     assert set(files_of(out)) == {"resume.safetensors"}
     assert "cut off" in fails(train_again(run, out))
     assert "--horizon 3, not 4" in fails([*command[1:], "--horizon", "4"])
-    assert "another world" in fails(["rl", "train", str(other), "-o", str(out), "--resume"])
+    assert "its run has the fingerprint" in fails(
+        ["rl", "train", str(other), "-o", str(out), "--resume"]
+    )
     assert main([*command[1:], "--threads", "1"]) == 0
     assert files_of(out) == files_of(tmp_path / "whole")
     assert "is done" in fails([*command[1:]])

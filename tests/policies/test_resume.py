@@ -146,6 +146,14 @@ def test_a_file_is_refused_where_it_does_not_belong(tmp_path: Path) -> None:
     other.item_features = other.item_features + 1
     with pytest.raises(CheckpointError, match="another world"):
         TrainingFile(path, untrained("slateq", other, 2, SETTING.pool, CONFIG), SETTING).load()
+    policy = untrained("slateq", WORLD, 2, SETTING.pool, CONFIG)
+    for sources, found in (({}, "d" * 12), ({"log": "abc"}, "none"), ({"log": "abc"}, "d" * 12)):
+        given = {} if found == "none" else {"log": found + "…"}
+        with_log = TrainingFile(tmp_path / "with log", policy, SETTING, sources=sources)
+        with_log.save(PolicyProgress())
+        with pytest.raises(CheckpointError, match=f"its log has the fingerprint .* {found}: give"):
+            TrainingFile(tmp_path / "with log", policy, SETTING, sources=given).load()
+    assert with_log.load() == PolicyProgress()
     with pytest.raises(CheckpointError, match="no training to resume"):
         TrainingTerms.load(tmp_path / "none")
     path.write_bytes(path.read_bytes()[:-100])
