@@ -73,7 +73,7 @@ class CheckedSettings:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+    def from_mapping(cls, values: Mapping[str, object]) -> Self:
         """Read a mapping strictly: unknown keys, wrong types and impossible values are errors.
 
         Raises:
@@ -86,7 +86,7 @@ class CheckedSettings:
         return cls(**values)
 
 
-def _hints(cls: Any) -> dict[str, Any]:
+def _hints(cls: type) -> dict[str, Any]:
     """The fields of a dataclass and their hints, bounds included."""
     hints = typing.get_type_hints(cls, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
@@ -372,7 +372,7 @@ class Config(CheckedSettings):
         return cls.from_preset(preset, **values)
 
 
-def read_settings(path: str | Path) -> dict[str, Any]:
+def read_settings(path: str | Path) -> dict[str, object]:
     """The keys of a TOML file. Raises ConfigError where it is missing or not TOML."""
     try:
         return parse_toml(read_text(path))

@@ -3,8 +3,6 @@ on a large log."""
 
 from __future__ import annotations
 
-from typing import Any
-
 _PLAIN: dict[str, object] = {
     "set_context": False,
     "relations": False,
@@ -68,7 +66,7 @@ _PAPER: dict[str, object] = {
     "lr": 3e-3,
 }
 
-PRESETS: dict[str, dict[str, Any]] = {
+PRESETS: dict[str, dict[str, object]] = {
     "fastgaum": {},
     "paper-lstm": {**_PAPER, "history": "lstm", "history_dim": 20},
     "paper-pw": {**_PAPER, "history": "pw", "history_window": 20, "history_weights": 4},

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
+from fastgaum.checkpoint import State
 from fastgaum.errors import NumericsError, StepRefusedError
 from fastgaum.features.batches import StreamedSessions, assemble, in_memory
 from fastgaum.features.sessions import Sessions
@@ -90,7 +91,7 @@ class Guard:
             "of_last_epoch": self.of_last_epoch,
         }
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: State) -> None:
         """Go on from a state. Raises KeyError, TypeError or ValueError for a damaged one."""
         self.skipped, self.found = int(state["skipped"]), set(map(int, state["found"]))
         self.of_last_epoch = list(map(str, state["of_last_epoch"]))

@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -240,7 +239,7 @@ def synthesise_shards(
     n_shards: int,
     *,
     preset: str = "default",
-    **changes: Any,
+    **changes: object,
 ) -> ShardedLog:
     """Draw a log as `synthetic.synthesise` does, part by part, each a shard; return it opened.
     Raises ConfigError for an impossible world or number of shards; OutputError."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -170,7 +170,7 @@ def user_model_of(
     return model
 
 
-def _trial(state: Any) -> TriedSetting:
+def _trial(state: State) -> TriedSetting:
     """A setting that was compared. Raises ValueError for a damaged record of it."""
     name, loss = state["name"], state["val_loss"]
     if not isinstance(name, str) or not isinstance(loss, float):

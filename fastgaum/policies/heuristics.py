@@ -127,7 +127,7 @@ class ModelPolicy(Policy):
     """The k items of a pool that a fitted model finds most useful to a user with this session.
     W&D-LR and W&D-CCF, the paper's rivals, are such models.
 
-    Any `ChoiceModel` scores display sets of a log. So the users met are kept as a log: what each
+    Each `ChoiceModel` scores display sets of a log. So the users met are kept as a log: what each
     was shown and chose, and as a last event the pool. The model encodes that as it encodes any
     held-out session, and the pool is ranked by its utilities."""
 

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -64,7 +63,7 @@ class TrainingTerms:
         return {"policy": self.policy, "setting": values, "config": self.config.to_mapping()}
 
     @classmethod
-    def from_mapping(cls, values: dict[str, Any]) -> TrainingTerms:
+    def from_mapping(cls, values: State) -> TrainingTerms:
         """The way back. Raises ConfigError, KeyError, TypeError or ValueError for other values."""
         setting = dict(values["setting"])
         pool = setting.pop("pool")

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from fastgaum import threads
@@ -19,7 +18,7 @@ from fastgaum.kernels import slates as kernels
 from fastgaum.kernels.candidate_formulas import Slates
 from fastgaum.nets.regularisers import L2, ChoiceDistribution, Shannon, Tsallis
 from fastgaum.worlds.catalogue import SessionCounts
-from fastgaum.worlds.context import EncodedContext, UserContexts
+from fastgaum.worlds.context import BoolArray, EncodedContext, UserContexts
 from fastgaum.worlds.user_networks import (
     FoldedRecurrent,
     RecurrentHistories,
@@ -92,7 +91,7 @@ class LearnedPopulation(Population):
 
     def reset(self, keys: KeyArray, rows: IntArray | None = None) -> None:
         """Start users anew, without history or after a logged prefix that their key draws."""
-        users: Any = slice(None) if rows is None else rows
+        users: IntArray | slice = slice(None) if rows is None else rows
         self.session_counts.reset(users)
         self.encoder.reset(users)
         if self.world.starts is not None:
@@ -105,7 +104,7 @@ class LearnedPopulation(Population):
         self,
         slates: IntArray,
         keys: KeyArray,
-        active: npt.NDArray[np.bool_] | None = None,
+        active: BoolArray | None = None,
         context: EncodedContext | None = None,
     ) -> Response:
         """Show each user a slate (n, k) and let them choose; their states move on.
@@ -147,7 +146,7 @@ class LearnedPopulation(Population):
             self.contexts.move_on(who)
         return response
 
-    def advance(self, active: npt.NDArray[np.bool_], chosen: IntArray, numbers: FloatArray) -> None:
+    def advance(self, active: BoolArray, chosen: IntArray, numbers: FloatArray) -> None:
         """Move the active users' histories on by a choice: table rows (n, 1, ·), -1 for no click,
         and numbers (n, 1, d).
 
@@ -163,7 +162,7 @@ class LearnedPopulation(Population):
         self,
         slates: IntArray,
         places: IntArray,
-        active: npt.NDArray[np.bool_] | None = None,
+        active: BoolArray | None = None,
         context: EncodedContext | None = None,
     ) -> None:
         """Let each user see a slate and choose as somebody else did, place (n,) or -1 for nothing;
@@ -229,9 +228,7 @@ class LearnedPopulation(Population):
     def _run(self, function: Callable[[int, int], None]) -> None:
         threads.run(function, self._cuts)
 
-    def _take(
-        self, context: EncodedContext | None, active: npt.NDArray[np.bool_] | None = None
-    ) -> None:
+    def _take(self, context: EncodedContext | None, active: BoolArray | None = None) -> None:
         """Have a context of each active user, the given one or one from before."""
         if self.contexts is None:
             if context is not None:
@@ -255,13 +252,13 @@ class LearnedPopulation(Population):
             self._buffers[k] = _Buffers(self.n, k, fields, catalogue.space.n_numbers)
         return self._buffers[k]
 
-    def _weigh(self, first: int, last: int, b: _Buffers, slates: IntArray, who: Any) -> None:
+    def _weigh(self, first: int, last: int, b: _Buffers, slates: IntArray, who: BoolArray) -> None:
         """Probabilities of the displayed places."""
         self._score(first, last, b, slates, who)
         assert self._distribute is not None
         self._distribute(first, last, b)
 
-    def _score(self, first: int, last: int, b: _Buffers, slates: IntArray, who: Any) -> None:
+    def _score(self, first: int, last: int, b: _Buffers, slates: IntArray, who: BoolArray) -> None:
         """What is displayed, its numbers, and its scores by the network that chooses."""
         catalogue = self.world.catalogue
         kernels.displayed_rows(
@@ -272,7 +269,7 @@ class LearnedPopulation(Population):
         self._chooser.write(first, last, displayed, b.numbers, self._states, b.scores)
 
     def _move(
-        self, first: int, last: int, b: _Buffers, keys: KeyArray, who: Any, response: Response
+        self, first: int, last: int, b: _Buffers, keys: KeyArray, who: BoolArray, response: Response
     ) -> None:
         """Draw, and move on."""
         kernels.draw_places(

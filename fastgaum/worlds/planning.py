@@ -15,10 +15,10 @@ horizons are possible."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -186,7 +186,9 @@ class Planner:
             values[:, number] = (probs * earned).sum(axis=1)
         return values
 
-    def _shown(self, layer: _Layer) -> Any:
+    def _shown(
+        self, layer: _Layer
+    ) -> Iterator[tuple[int, IntArray, FloatArray, FloatArray, FloatArray]]:
         """Of every slate: its number, its places in the pool, probabilities, of no click, and what
         each place earns."""
         users = TruePopulation(self.world, len(layer.taste))

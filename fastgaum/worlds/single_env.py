@@ -37,7 +37,7 @@ class UserEnv(Env[Any, npt.NDArray[np.int64]]):
     With seed s, the user is user 0 of a vector with seed s.
     """
 
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
+    metadata: dict[str, object] = {"render_modes": []}  # noqa: RUF012
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class UserEnv(Env[Any, npt.NDArray[np.int64]]):
         observations, info = self.vector.reset(seed=seed)
         return row_of(observations, 0), _of_one(info)
 
-    def step(self, action: npt.NDArray[Any]) -> tuple[Any, float, bool, bool, Info]:
+    def step(self, action: npt.NDArray[np.int64]) -> tuple[Any, float, bool, bool, Info]:
         """Show the user a slate of places in the pool.
 
         Raises:

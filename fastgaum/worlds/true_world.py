@@ -13,7 +13,6 @@ what the best policy earns."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -147,7 +146,7 @@ class TruePopulation(Population):
 
     def reset(self, keys: KeyArray, rows: IntArray | None = None) -> None:
         """Start users anew, with no taste yet and not bored; nothing is drawn."""
-        users: Any = slice(None) if rows is None else rows
+        users: IntArray | slice = slice(None) if rows is None else rows
         for part in (*self.truth, self._states):
             part[users] = 0
 
