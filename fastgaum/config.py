@@ -164,8 +164,6 @@ class Config(CheckedSettings):
     """activation of the scorers' hidden layers"""
     wide: bool = True
     """scorers also have a linear path from bag to score, beside the network (wide & deep)"""
-    deep: bool = True
-    """scorers have a network from state and bag to score; without, the towers alone score"""
     tower_dim: Annotated[int, Meta(ge=0, le=1 << 12)] = 0
     """size of the vectors of user and item whose dot product is part of a score; 0 = none"""
     item_dim: Annotated[int, Meta(ge=0, le=1 << 16)] = 0
@@ -272,10 +270,6 @@ class Config(CheckedSettings):
             raise ConfigError(
                 "tower_dim must be 0, or at least 2, got 1: one of its numbers is the item's bias"
             )
-        if not self.deep and not self.tower_dim:
-            raise ConfigError("deep = false needs towers, which score alone then: set tower_dim")
-        if not self.tower_dim and "deep" in self.search:
-            raise ConfigError("search tries deep with towers alone: set tower_dim")
         if self.states == "generated" and self.players == "exact":
             raise ConfigError(
                 "states = generated needs players = adversarial: exact players generate no history"

@@ -26,7 +26,6 @@ BATCH_EVENTS = 1000
 """events of a batch of a size with towers"""
 _TOWERS: dict[str, object] = {
     "tower_dim": 64,
-    "deep": True,
     "hidden": (32,),
     "history_dim": 32,
     "set_context": False,

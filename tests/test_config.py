@@ -32,8 +32,6 @@ from fastgaum.presets import COMPARE_BELOW, GROW_AT, GROWTH_DECIDES, PRESETS, SI
         ({"tsallis_alpha": 1.0}, "tsallis_alpha must be a number greater than 1 and at most 10"),
         ({"players": "exact", "states": "generated"}, "needs players = adversarial"),
         ({"tower_dim": 1}, "tower_dim must be 0, or at least 2"),
-        ({"deep": False}, "deep = false needs towers"),
-        ({"search": ["deep"]}, "search tries deep with towers alone"),
         ({"search": ["grow"]}, "'grow' is none"),
     ],
 )
@@ -66,7 +64,6 @@ def test_a_large_log_compares_sizes() -> None:
 
 SET: dict[str, Any] = {
     "tower_dim": 8,
-    "deep": False,
     "history_dim": 9,
     "set_context": False,
     "relations": False,
@@ -86,7 +83,7 @@ SET: dict[str, Any] = {
 
 @pytest.mark.parametrize("key", [*GROWTH_DECIDES, "grow"])
 def test_what_is_set_stays(key: str) -> None:
-    changes = {key: SET[key], **({"tower_dim": 8} if key == "deep" else {})}
+    changes = {key: SET[key]}
     for config in (Config.from_preset("fastgaum", **changes), Config().replace(**changes)):
         assert config.settings(10_000, GROW_AT, 10**5) == config.settings(9, 9, 9)
     usual = {key: Config().to_mapping()[key] for key in changes}

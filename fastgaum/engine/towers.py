@@ -13,7 +13,6 @@ from fastgaum.engine.optimiser import PlayerOptimiser
 from fastgaum.engine.scorer import (
     NO_TABLE,
     ScorerLayer,
-    dense_parameters,
     dropout_rule,
     parts_of,
 )
@@ -111,11 +110,11 @@ class TowerLayer:
 
 
 class TowerScorerLayer:
-    """A scorer of two towers, with or without a network beside them."""
+    """A scorer of two towers with a network beside them."""
 
     def __init__(self, scorer: TowerScorer) -> None:
         self.scorer = scorer
-        self.deep = None if scorer.deep is None else ScorerLayer(scorer.deep)
+        self.deep = ScorerLayer(scorer.deep)
         self.tower = TowerLayer(scorer.tower)
         self.rate = self.tower.rate
         self.own: ItemTable | None = None
@@ -124,7 +123,7 @@ class TowerScorerLayer:
 
     def own_tables(self, n_ids: int, rule: Rule) -> list[SparseTable]:
         """Make the tables over ids sparse; the tower's too, where no other reads it."""
-        tables = [] if self.deep is None else self.deep.own_tables(n_ids, rule)
+        tables = self.deep.own_tables(n_ids, rule)
         if self.scorer.items is not None:
             self.own = self.items = ItemTable(self.scorer.items, n_ids, rule)
             tables = [*tables, self.own.table]
@@ -132,13 +131,11 @@ class TowerScorerLayer:
 
     def dense_parameters(self) -> list[nn.Parameter]:
         """The network's, then the towers'."""
-        deep = [] if self.scorer.deep is None else dense_parameters(self.scorer.deep)
-        return [*deep, *self.tower.dense_parameters()]
+        return [*self.deep.dense_parameters(), *self.tower.dense_parameters()]
 
     def bind(self, optimiser: PlayerOptimiser) -> None:
         """Find the dense parameters in the flat block; `items` is there, or has been set."""
-        if self.deep is not None:
-            self.deep.bind(optimiser)
+        self.deep.bind(optimiser)
         assert self.items is not None
         self.tower.bind(optimiser, self.items.table)
 
@@ -153,18 +150,16 @@ class TowerScorerLayer:
         """As `ScorerLayer.forward`."""
         displays = kernels.Displays(display_offsets, ids, numbers)
         scores = self.tower.forward(displays, states, key)
-        if self.deep is not None:
-            # another key: one dropout must not follow the other
-            own = None if key is None else key ^ 0x5BD1E995
-            scores += self.deep.forward(display_offsets, ids, numbers, states, own)
+        # another key: one dropout must not follow the other
+        own = None if key is None else key ^ 0x5BD1E995
+        scores += self.deep.forward(display_offsets, ids, numbers, states, own)
         self.scores = scores
         return scores
 
     def backward(self, grad_scores: Array, named: Named) -> Array:
         """As `ScorerLayer.backward`; a table that others own gets its gradient from them."""
         grad_states = self.tower.backward(grad_scores)
-        if self.deep is not None:
-            grad_states += self.deep.backward(grad_scores, named)
+        grad_states += self.deep.backward(grad_scores, named)
         if self.own is not None:
             self.own.add(named, self.tower.bag_gradients)
         return grad_states

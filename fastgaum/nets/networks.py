@@ -97,12 +97,12 @@ class Scorer(nn.Module):
 
 
 class TowerScorer(nn.Module):
-    """As `Scorer`, with two towers; the network beside them is optional. Their dot product holds
-    the linear path too."""
+    """As `Scorer`, with two towers beside the network. Their dot product holds the linear path
+    too."""
 
     examination: Examination | None
 
-    def __init__(self, items: BagLinear | None, tower: TwoTower, deep: Scorer | None) -> None:
+    def __init__(self, items: BagLinear | None, tower: TwoTower, deep: Scorer) -> None:
         """`items`: the tower's table where it is this scorer's own, None where another has it."""
         super().__init__()
         self.items, self.tower, self.deep = items, tower, deep
@@ -111,15 +111,13 @@ class TowerScorer(nn.Module):
     def forward(self, candidates: Bags, states: Tensor, display_offsets: Tensor) -> Tensor:
         """Return scores, shape (n_candidates,); `states` has shape (n_events, state_dim)."""
         scores: Tensor = self.tower(candidates, states, display_offsets)
-        if self.deep is not None:
-            scores = scores + self.deep(candidates, states, display_offsets)
+        scores = scores + self.deep(candidates, states, display_offsets)
         return at_their_places(scores, self.examination, display_offsets)
 
     def scale(self, factor: float) -> None:
         """Multiply all scores by a factor."""
         self.tower.scale(factor)
-        if self.deep is not None:
-            self.deep.scale(factor)
+        self.deep.scale(factor)
         if self.examination is not None:
             self.examination.later.mul_(factor)
 
@@ -144,17 +142,14 @@ def scorer_of(
         items: vectors of the ids that another module owns; None: the scorer has its own.
         items_at: as in `TwoTower`.
     """
-    deep = None
-    if config.deep:
-        wide = config.wide and not config.tower_dim
-        deep = Scorer(sizes, state_dim, config.hidden, config.activation, dropout, wide, name)
-    scorer: Scorer | TowerScorer | None = deep
+    wide = config.wide and not config.tower_dim
+    deep = Scorer(sizes, state_dim, config.hidden, config.activation, dropout, wide, name)
+    scorer: Scorer | TowerScorer = deep
     if config.tower_dim:
         own = items is None
         rows = vector_table(sizes, config.tower_dim, f"{name}.items") if items is None else items
         tower = TwoTower(rows, sizes.n_numbers, state_dim, dropout, items_at)
         scorer = TowerScorer(rows if own else None, tower, deep)
-    assert scorer is not None
     if sizes.places:
         scorer.examination = Examination(sizes.places)
     return scorer

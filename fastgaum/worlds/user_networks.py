@@ -126,7 +126,7 @@ class FoldedTowerScorer:
 
     def __init__(self, scorer: TowerScorer, catalogue: Catalogue) -> None:
         tower = scorer.tower
-        self.deep = None if scorer.deep is None else FoldedScorer(scorer.deep, catalogue)
+        self.deep = FoldedScorer(scorer.deep, catalogue)
         self.table = folded_table(tower.items, catalogue)
         numbers = np.zeros(catalogue.space.n_numbers, np.float32)
         if tower.numbers is not None:
@@ -152,12 +152,10 @@ class FoldedTowerScorer:
     ) -> None:
         """Scores of the places of users first to last − 1."""
         towers.slate_tower_scores(first, last, slates.rows, numbers, states, self.weights, scores)
-        if self.deep is not None:
-            deep = np.empty_like(scores[first:last])
-            part = slice(first, last)
-            of_part = Slates(slates.rows[part], slates.set_size)
-            self.deep.write(0, last - first, of_part, numbers[part], states[part], deep)
-            scores[part] += deep
+        deep, part = np.empty_like(scores[first:last]), slice(first, last)
+        of_part = Slates(slates.rows[part], slates.set_size)
+        self.deep.write(0, last - first, of_part, numbers[part], states[part], deep)
+        scores[part] += deep
 
 
 class ExaminedScorer:

@@ -51,14 +51,14 @@ CASES: list[dict[str, Any]] = [
         "weight_decay": 0.05,
     },
     {"tower_dim": 6},
-    {"tower_dim": 5, "deep": False, "context": 2},
+    {"tower_dim": 5, "context": 2},
     {"tower_dim": 6, "history": "gru", "wide": True, "weight_decay": 0.05},
-    {"tower_dim": 6, "wide": True, "deep": False, "context": 1},
+    {"tower_dim": 6, "wide": True, "context": 1},
     {"tower_dim": 6, "history": "pw", "context": 2, "table_optimiser": "adagrad"},
     {"tower_dim": 6, "history": "bilstm", "history_layers": 1},
     {"wide": True, "context": 2},
     {"wide": True, "n_places": 4, "weight_decay": 0.05, "generator_steps": 2},
-    {"tower_dim": 6, "deep": False, "n_places": 3, "eta": 2.0},
+    {"tower_dim": 6, "n_places": 3, "eta": 2.0},
 ]
 
 

@@ -147,7 +147,7 @@ SCORERS: list[dict[str, Any]] = [
     {},
     {"wide": False, "item_dim": 4},
     {"tower_dim": 6},
-    {"tower_dim": 6, "deep": False, "history": "pw"},
+    {"tower_dim": 6, "history": "pw"},
 ]
 
 

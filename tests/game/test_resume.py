@@ -93,7 +93,7 @@ def test_catching_up_goes_on_at_its_rates(
 
 
 def test_context_and_towers_go_on_from_any_batch(tmp_path: Path) -> None:
-    config = config_of("fastgaum", tower_dim=6, deep=False, search=[])
+    config = config_of("fastgaum", tower_dim=6, search=[])
     check_interrupted_anywhere(config, navigation(80), tmp_path, times=1)
 
 

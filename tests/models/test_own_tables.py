@@ -96,7 +96,7 @@ def losses(table: Any) -> np.ndarray:
         {},
         {"history": "gru", "item_dim": 3, "table_optimiser": "adagrad"},
         {"history": "bilstm", "wide": True},
-        {"tower_dim": 6, "deep": False},
+        {"tower_dim": 6},
     ],
     ids=["lstm", "gru with embeddings", "bilstm", "towers"],
 )

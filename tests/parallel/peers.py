@@ -66,7 +66,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "towers": {
         "preset": "fastgaum",
         "tower_dim": 6,
-        "deep": False,
         "epochs": 2,
         "warm_start": 1,
         "id_dropout": 0.0,

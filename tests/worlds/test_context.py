@@ -53,12 +53,12 @@ def model(log: SessionLog) -> UserModel:
 
 VARIANTS: list[dict[str, Any]] = [
     {"tower_dim": 6},
-    {"tower_dim": 5, "deep": False, "history": "gru", "relations": False},
+    {"tower_dim": 5, "history": "gru", "relations": False},
     {"relations": True},
     {"history": "pw", "set_context": False},
     {"regulariser": "l2", "history_layers": 2},
     {**IDENTITY, "history": "bilstm"},
-    {**IDENTITY, "tower_dim": 5, "deep": False},
+    {**IDENTITY, "tower_dim": 5},
 ]
 
 

@@ -18,6 +18,7 @@ from fastgaum.features.batches import assemble
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.choice_model import Head
 from fastgaum.models.user_model import UserModel
+from fastgaum.nets.networks import TowerScorer
 from fastgaum.nets.regularisers import Custom
 from fastgaum.nets.segments import segment_sum
 from fastgaum.nets.tensors import to_tensors
@@ -92,8 +93,8 @@ VARIANTS: list[dict[str, Any]] = [
     {"regulariser": "tsallis", "tsallis_alpha": 1.7},
     {"eta": 2.0, "history_layers": 2, "item_dim": 2},
     {"tower_dim": 6},
-    {"tower_dim": 5, "deep": False, "history": "gru", "relations": False},
-    {**IDENTITY, "tower_dim": 5, "deep": False, "history": "pw"},
+    {"tower_dim": 5, "history": "gru", "relations": False},
+    {**IDENTITY, "tower_dim": 5, "history": "pw"},
 ]
 
 
@@ -163,7 +164,7 @@ def log_with_fields(ordered: bool = False) -> SessionLog:
         {"relations": True},
         IDENTITY,
         {**IDENTITY, "examination": False},
-        {"relations": False, "tower_dim": 5, "deep": False, "lr": 0.1},
+        {"relations": False, "tower_dim": 5, "lr": 0.1},
     ],
     ids=str,
 )
@@ -305,8 +306,14 @@ def test_users_started_anew_are_new(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize("changes", [{}, {"protocol": "bags", "set_context": True}], ids=str)
 def test_an_item_of_a_pool_is_one_of_an_average_slate(changes: dict[str, Any]) -> None:
     """The mean over all slates of k that hold the item: exact, as scores are linear in the set."""
-    plain = {**IDENTITY, "tower_dim": 6, "deep": False, **changes}
-    model = fitted(random_log(4, n_sessions=60, no_click=0.3), **plain)
+    changed = {**IDENTITY, "tower_dim": 6, **changes}
+    model = fitted(random_log(4, n_sessions=60, no_click=0.3), **changed)
+    assert model.networks is not None
+    reward = model.networks.player.reward
+    assert isinstance(reward, TowerScorer)
+    with torch.no_grad():
+        # the network is not linear
+        reward.deep.scale(0.0)
     users = LearnedWorld(model).population(1)
     users.reset(keys_of(0, 1))
     pool, k = [3, 1, 7, 5, 10], 3
