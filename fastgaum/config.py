@@ -118,7 +118,8 @@ def _rule(hint: Any) -> str:
         }
         if meta.max_length is not None:
             item = _rule(typing.get_args(parts[0])[0])
-            return f"a list of at most {meta.max_length} values, each {item}"
+            least = f"{meta.min_length} to" if meta.min_length else "at most"
+            return f"a list of {least} {meta.max_length} values, each {item}"
         rules = [f"{word} {bound:.15g}" for word, bound in bounds.items() if bound is not None]
         if meta.le == _LARGEST:
             rules.append("finite")
@@ -158,7 +159,7 @@ class Config(CheckedSettings):
     """pw: number of lags m"""
     history_weights: Annotated[int, Meta(ge=1, le=1000)] = 4
     """pw: number of position-weight columns n"""
-    hidden: Widths = (64, 64)
+    hidden: Annotated[tuple[Width, ...], Meta(min_length=1, max_length=100)] = (64, 64)
     """widths of both scorers' hidden layers"""
     activation: Literal["elu", "relu", "tanh"] = "relu"
     """activation of the scorers' hidden layers"""

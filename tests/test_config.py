@@ -25,9 +25,10 @@ from fastgaum.presets import COMPARE_BELOW, GROW_AT, GROWTH_DECIDES, PRESETS, SI
         ({"history": "lstmm"}, "history must be one of lstm, bilstm, gru, pw"),
         (
             {"hidden": [64, 0]},
-            "hidden must be a list of at most 100 values, each a whole number at least 1",
+            "hidden must be a list of 1 to 100 values, each a whole number at least 1",
         ),
         ({"hidden": "64"}, "hidden must be a list"),
+        ({"hidden": []}, "hidden must be a list of 1 to 100 values, .* got \\[\\]"),
         ({"dropout": 1.0}, "dropout must be a number at least 0 and below 1"),
         ({"tsallis_alpha": 1.0}, "tsallis_alpha must be a number greater than 1 and at most 10"),
         ({"players": "exact", "states": "generated"}, "needs players = adversarial"),

@@ -326,7 +326,7 @@ ROWS: dict[str, tuple[Make, str]] = {
     "folder of other files": (full_folder, "thesis.tex"),
     "table of another kind": (spreadsheet, ".parquet or .csv"),
     "preset of a file": (train(config="preset = 'fastgam'"), "did you mean 'fastgaum'"),
-    "list wanted": (train(config="hidden = 64"), "list of at most 100 values"),
+    "list wanted": (train(config="hidden = 64"), "list of 1 to 100 values"),
     "half a line": (train(config="epochs = "), "cannot read configuration"),
     "empty run": (run(lambda folder: os.truncate(folder / "model.safetensors", 0)), "damaged"),
     "unknown option of reading": (
@@ -342,7 +342,7 @@ ROWS: dict[str, tuple[Make, str]] = {
     # configurations
     "hidden of a billion": (
         train(config="hidden = [1000000000]"),
-        "hidden must be a list of at most 100 values, each a whole number",
+        "hidden must be a list of 1 to 100 values, each a whole number",
     ),
     "a billion layers": (
         train("--set", "history_layers=1000000000"),
@@ -375,7 +375,7 @@ ROWS: dict[str, tuple[Make, str]] = {
     ),
     "impossible configuration": (
         config(hidden=[10**9]),
-        "hidden must be a list of at most 100 values, each a whole number",
+        "hidden must be a list of 1 to 100 values, each a whole number",
     ),
     "NaN weight": (
         tensor("weights/player.reward.rest.0.weight", 1, float("nan")),
