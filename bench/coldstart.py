@@ -90,6 +90,9 @@ class _Clock:
     def on_resume(self, rows: object) -> None:
         pass
 
+    def on_bootstrap(self, number: int, n_bootstraps: int) -> None:
+        pass
+
     def on_batch(self, done: int, total: int) -> None:
         if self.phase not in self.seconds:
             self.seconds[self.phase] = round(time.perf_counter() - self.started, 3)

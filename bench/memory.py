@@ -188,6 +188,9 @@ class _Watch:
     def on_resume(self, rows: object) -> None:
         pass
 
+    def on_bootstrap(self, number: int, n_bootstraps: int) -> None:
+        pass
+
 
 def slope_of(resident: Sequence[float]) -> tuple[float, float, float]:
     """Lower bound, estimate and upper bound of the growth per epoch: least squares over the medians

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fastgaum.worlds.learned_world import LearnedWorld
     from fastgaum.worlds.single_env import UserEnv
     from fastgaum.worlds.vector_env import UserVectorEnv
+    from fastgaum.worlds.world_set import WorldSet
 
     __version__: str
 
@@ -41,6 +42,7 @@ __all__ = [
     "UserEnv",
     "UserModel",
     "UserVectorEnv",
+    "WorldSet",
     "__version__",
     "audit",
     "errors",
@@ -61,6 +63,7 @@ _HOME = {
     "UserEnv": "fastgaum.worlds.single_env",
     "UserModel": "fastgaum.models.user_model",
     "UserVectorEnv": "fastgaum.worlds.vector_env",
+    "WorldSet": "fastgaum.worlds.world_set",
     "audit": "fastgaum.logs.audit",
     "load": "fastgaum.logs.read",
     "load_log": "fastgaum.logs.shards",

@@ -44,7 +44,8 @@ Count = Annotated[int, Meta(ge=0, le=10**9)]
 CountFromOne = Annotated[int, Meta(ge=1, le=10**9)]
 Width = Annotated[int, Meta(ge=1, le=1 << 16)]
 Widths = Annotated[tuple[Width, ...], Meta(max_length=100)]
-Seed = Annotated[int, Meta(ge=0, le=2**62)]
+MOST_SEED = 2**62
+Seed = Annotated[int, Meta(ge=0, le=MOST_SEED)]
 # beyond the largest sizes a configuration is a slip or an attack: what it names is made before the
 # first error
 
@@ -172,15 +173,12 @@ class Config(CheckedSettings):
     layer (one-hot linear)"""
     set_context: bool = True
     """numbers are also given relative to their mean over the display set (a symmetric summary)"""
-
     relations: bool = True
     """numbers of what the training split says of a candidate beside its rivals and after the
     choices so far"""
-
     examination: bool = True
     """where the order of displays is real, each place adds a number of its own to a utility that
     knows no place; without, the place is a field of the bags"""
-
     regulariser: RegulariserKind = "shannon"
     """the generator's convex regulariser: Shannon (softmax), L2 (sparsemax), Tsallis (entmax)"""
     tsallis_alpha: Annotated[float, Meta(gt=1, le=10)] = 1.5
@@ -249,6 +247,8 @@ class Config(CheckedSettings):
     search: tuple[str, ...] = ("relations",)
     """switches that `fit` tries both ways with exact players; the better validation loss decides,
     training goes on with it"""
+    worlds: Annotated[int, Meta(ge=1, le=100)] = 1
+    """this fit, and so many less one on bootstraps of the training users: a set of worlds"""
     seed: Seed = 0
     """seeds every random stream of the run"""
 

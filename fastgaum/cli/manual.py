@@ -25,6 +25,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "--item-table items.csv",
         "fastgaum train yelp -o runs/gru --set history=gru --set history_dim=16 --seed 1",
         "fastgaum train clicks.csv -o runs/mine --resume",
+        "fastgaum train clicks.csv -o runs/set --set worlds=5",
         "fastgaum train clicks.csv -o runs/pool --preset pool",
     ),
     "evaluate": (
@@ -107,6 +108,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "fastgaum rl train runs/mine -o policies/slateq --policy slateq -k 5 --set episodes=50 "
         "--seed 1",
         "fastgaum rl train runs/mine -o policies/mine --resume",
+        "fastgaum rl train runs/set -o policies/wary --pessimism 1",
     ),
     "rl evaluate": (
         "fastgaum rl evaluate runs/mine --policies random,greedy,cascade-dqn -k 3 --seeds 2",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -53,12 +54,16 @@ class PlayFromPool(Play):
     """whether all share one pool of items, or when it is drawn"""
     pool_size: int = 0
     """items of a pool; 0: the whole catalogue"""
+    pessimism: float = 0.0
+    """of a run with worlds above 1: while a policy is trained, a step earns less by so much times
+    the disagreement of the worlds about its slate"""
 
     def from_items(self, k: int, items: tuple[int, ...] = ()) -> Setting:
         """The same as the library takes it; pools are drawn from `items`, or the catalogue."""
         from fastgaum.worlds.pools import Pool
 
-        return self.setting(k, Pool(self.pool, self.pool_size, items))
+        setting = self.setting(k, Pool(self.pool, self.pool_size, items))
+        return dataclasses.replace(setting, pessimism=self.pessimism)
 
 
 @Parameter(name="*")

@@ -115,6 +115,13 @@ class TrainingProgress(Bar):
         self.epoch = len(rows) + 1
         self.counted = sum(row.phase != "generator" for row in rows)
 
+    def on_bootstrap(self, number: int, n_bootstraps: int) -> None:
+        """Say which world is fitted; the run's own comes last."""
+        what = f"bootstrap {number} of {n_bootstraps}"
+        self.move(description=what, completed=0, total=None)
+        if not self.shows:
+            note(what)
+
     def on_batch(self, done: int, total: int) -> None:
         """Move the bar of the running epoch, at most ten times a second: a step may take less time
         than drawing it."""

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from fastgaum.policies.rollout import Setting
     from fastgaum.policies.training import TrainingTerms
     from fastgaum.worlds.learned_world import LearnedWorld
+    from fastgaum.worlds.world_set import WorldSet
 
 app = App(
     name="rl",
@@ -84,6 +85,7 @@ def train_policy_command(
     from fastgaum.policies.config import PolicyConfig
     from fastgaum.policies.registry import POLICY_FILE, require_trained, save_policy, untrained
     from fastgaum.policies.training import TRAINING_FILE, TrainingTerms
+    from fastgaum.worlds.world_set import require_set
 
     require_trained(policy)
     terms = TrainingTerms(policy, play.from_items(learning.k), PolicyConfig.from_mapping(values))
@@ -95,6 +97,8 @@ def train_policy_command(
     log = _log(play, AS_IT_IS.or_of_run(run))
     world, setting = _world(run, log), terms.setting
     setting.pool.check(world.n_items, setting.k)
+    if setting.pessimism:
+        require_set(world)
     made = untrained(terms.policy, world, setting.k, setting.pool, terms.config)
     with folder_lock(out):
         table = _trained(
@@ -142,12 +146,15 @@ def evaluate_policies_command(
     from fastgaum.policies.evaluation import ComparisonPlan, compare_policies
     from fastgaum.policies.registry import FITTED, Sources, chosen_names
     from fastgaum.reports.world_tables import policy_blocks
+    from fastgaum.worlds.world_set import require_set
 
     config, names = PolicyConfig.from_mapping(values), chosen_names(trial.policies.split(","))
     use_threads(threads)
     log, other = _log(play, reading.or_of_run(run)), trial.other
     own = _world(run, log)
     judge = own if other is None else _world(other, log)
+    if play.pessimism:
+        require_set(own)
     sources, why = Sources.of(own, log), ""
     if log is None:
         why = "for they are fitted on a log (--log)"
@@ -238,7 +245,7 @@ def adapt_command(
 
 def _trained(
     made: LearningPolicy,
-    world: LearnedWorld,
+    world: LearnedWorld | WorldSet,
     setting: Setting,
     file: Path,
     resume: bool,
@@ -272,19 +279,20 @@ def _log(play: Play, reading: LogReading) -> SessionLog | None:
     return None if play.log is None else reading.load(play.log)
 
 
-def _world(run: Path, log: SessionLog | None) -> LearnedWorld:
-    """A run's world, which reads the log if the run reads more of one than items and choices."""
+def _world(run: Path, log: SessionLog | None) -> LearnedWorld | WorldSet:
+    """A run's world, or set of worlds, which reads the log if the run reads more of one than items
+    and choices."""
     from fastgaum.models.user_model import UserModel
-    from fastgaum.worlds.learned_world import LearnedWorld
+    from fastgaum.worlds.world_set import world_of_model
 
     model = UserModel.load(run)
     reads = model.space is not None and model.space.reads_columns
-    world = LearnedWorld(model, log=log if reads else None)
+    world = world_of_model(model, log=log if reads else None)
     world.require_contexts()
     return world
 
 
-def _sources(run: Path, world: LearnedWorld, log: SessionLog | None) -> dict[str, str]:
+def _sources(run: Path, world: LearnedWorld | WorldSet, log: SessionLog | None) -> dict[str, str]:
     """Fingerprints of what a run's world was made of: its model, and the log if it reads it."""
     model = run / "model.safetensors" if run.is_dir() else run
     with model.open("rb") as file:
@@ -356,6 +364,7 @@ def _options(terms: TrainingTerms, keys: Iterable[str]) -> dict[str, object]:
         "--leaving": setting.leaving,
         "--pool": setting.pool.rule,
         "--pool-size": setting.pool.size,
+        "--pessimism": setting.pessimism,
         **{f"--set {key}": getattr(terms.config, key) for key in keys},
     }
 

@@ -79,8 +79,8 @@ def simulate_command(
     from fastgaum.policies.registry import POLICIES, TRAINED, Sources, load_policy, make_policy
     from fastgaum.policies.rollout import Setting
     from fastgaum.policies.trajectories import trajectories
-    from fastgaum.worlds.learned_world import LearnedWorld
     from fastgaum.worlds.pools import Pool
+    from fastgaum.worlds.world_set import world_of_run
 
     asked, policy = simulation, simulation.policy
     named = policy in POLICIES and policy not in TRAINED
@@ -98,7 +98,7 @@ def simulate_command(
     )
     use_threads(threads)
     read = None if asked.log is None else reading.or_of_run(run).load(asked.log)
-    world = LearnedWorld.of_run(run, head=asked.head, starts=asked.starts, log=read)
+    world = world_of_run(run, head=asked.head, starts=asked.starts, log=read)
     world.require_contexts()
     made: Policy
     if named:

@@ -135,10 +135,12 @@ class Checkpoint:
     tried: list[TriedSetting] = field(default_factory=list)
     """the compared settings that are done"""
     trainer: State | None = None
-    """`Trainer.state()` of the next setting, or of the training proper; None where it had not
-    begun"""
+    """`Trainer.state()` of the next setting or bootstrap, or of the training proper; None where it
+    had not begun"""
     n_settings: int = 0
     """how many settings are compared on this log"""
+    bootstraps: list[State] = field(default_factory=list)
+    """the states of the fits on bootstraps that are done; they come before the training proper"""
 
     @property
     def rows(self) -> list[dict[str, object]]:
@@ -150,6 +152,8 @@ class Checkpoint:
         """Whether nothing is left to do."""
         config = self.config
         if self.trainer is None or len(self.tried) < self.n_settings:
+            return False
+        if len(self.bootstraps) < config.worlds - 1:
             return False
         at = TrainingPosition.of(self.trainer)
         last = "exact" if config.players == "exact" else "rounds"
@@ -180,6 +184,8 @@ class Checkpoint:
                 [TriedSetting(**one) for one in state["tried"]],
                 state["trainer"],
                 int(state["n_settings"]),
+                # a run of one world may have been written before there were sets
+                list(state.get("bootstraps", [])),
             )
             if found.trainer is not None:
                 TrainingPosition.of(found.trainer)
@@ -196,6 +202,7 @@ class Checkpointer:
 
     Attributes:
         tried: the compared settings that are done.
+        bootstraps: the states of the fits on bootstraps that are done.
     """
 
     def __init__(
@@ -210,6 +217,7 @@ class Checkpointer:
         saved and no signal waits. `on_begin` is called when the file of a new run is there."""
         self.file, self.on_begin = file, on_begin
         self.tried: list[TriedSetting] = [] if checkpoint is None else list(checkpoint.tried)
+        self.bootstraps = [] if checkpoint is None else list(checkpoint.bootstraps)
         self._former = None if checkpoint is None else checkpoint.trainer
         # the former trainer's tensors are not held for as long as the run
         self._asked = None if checkpoint is None else dataclasses.replace(checkpoint, trainer=None)
@@ -269,15 +277,23 @@ class Checkpointer:
     def _write(self, state: State | None) -> None:
         assert self._asked is not None
         if self.file is not None:
-            dataclasses.replace(self._asked, tried=self.tried, trainer=state).save(self.file)
+            dataclasses.replace(
+                self._asked, tried=self.tried, bootstraps=self.bootstraps, trainer=state
+            ).save(self.file)
 
 
 def first_checkpoint(processes: Processes, checkpoint: Checkpoint) -> Checkpoint:
     """The first process's checkpoint, in all of them; the others pass what they were asked for."""
-    own = {"tried": _plain(checkpoint.tried), "trainer": checkpoint.trainer}
+    own = {
+        "tried": _plain(checkpoint.tried),
+        "trainer": checkpoint.trainer,
+        "bootstraps": checkpoint.bootstraps,
+    }
     state = processes.state_of_first(own)
     tried = [TriedSetting(**one) for one in state["tried"]]
-    return dataclasses.replace(checkpoint, tried=tried, trainer=state["trainer"])
+    return dataclasses.replace(
+        checkpoint, tried=tried, trainer=state["trainer"], bootstraps=state["bootstraps"]
+    )
 
 
 def _plain(trials: Sequence[TriedSetting]) -> list[dict[str, object]]:

@@ -57,6 +57,9 @@ class Observer(Protocol):
         """Called once where a run goes on, with its epochs so far; the networks hold its best
         weights so far."""
 
+    def on_bootstrap(self, number: int, n_bootstraps: int) -> None:
+        """Called before each fit on a bootstrap, from 1; their epochs are not told."""
+
 
 class Silent:
     """An observer that does nothing."""
@@ -68,4 +71,7 @@ class Silent:
         """Do nothing."""
 
     def on_resume(self, rows: Sequence[EpochRow]) -> None:
+        """Do nothing."""
+
+    def on_bootstrap(self, number: int, n_bootstraps: int) -> None:
         """Do nothing."""

@@ -4,6 +4,7 @@ pickle anywhere."""
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,8 @@ def user_model_state(model: UserModel) -> State:
         # without their seconds: two fits of one seed write the same bytes
         "compared": [{"name": one.name, "val_loss": one.val_loss} for one in model.trials],
     }
+    if model.bootstraps:
+        state["bootstraps"] = [user_model_state(one) for one in model.bootstraps]
     return model_state(model.space, model.outside, state)
 
 
@@ -167,7 +170,31 @@ def user_model_of(
         model.space, model.outside = state["space"], state["outside"]
         model.networks = _networks(config, state["space"], state["weights"], model.history)
         model.networks.to(model.device)
+    model.bootstraps = bootstraps_of(model, path, state.get("bootstraps", []))
+    with damage_named(path):
+        if len(model.bootstraps) != config.worlds - 1:
+            raise ValueError(
+                f"it holds {len(model.bootstraps)} fits on bootstraps, and its configuration says "
+                f"worlds = {config.worlds}"
+            )
     return model
+
+
+def bootstraps_of(
+    model: UserModel, path: Path | None, states: Sequence[State]
+) -> tuple[UserModel, ...]:
+    """The fits on bootstraps of a file, with the code and the device of the model beside them.
+
+    Raises:
+        CheckpointError: damaged.
+    """
+    file = path or Path("the first process's checkpoint")
+    with damage_named(file):
+        read = [_with_spaces(state) for state in states]
+    own, kind, device = own_code(model), type(model), model.device.type
+    regulariser = model.regulariser if "regulariser" in own else None
+    history = model.history if "history" in own else None
+    return tuple(user_model_of(kind, file, one, device, regulariser, history) for one in read)
 
 
 def _trial(state: State) -> TriedSetting:

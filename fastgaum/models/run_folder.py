@@ -93,12 +93,8 @@ def train_run(
     origin = origin or LogOrigin()
     with folder_lock(folder):
         _check_contents(folder, overwrite)
-        checkpoint = Checkpoint(
-            model.asked,
-            dict(origin.reading),
-            log.fingerprint,
-            n_settings=model.n_compared(log),
-        )
+        reading, n_settings = dict(origin.reading), model.n_compared(log)
+        checkpoint = Checkpoint(model.asked, reading, log.fingerprint, n_settings=n_settings)
         return _run(model, log, folder, checkpoint, observer, origin.source, processes)
 
 
@@ -342,6 +338,9 @@ class _RunWriter:
         else:
             self.clear()
         self.observer.on_resume(rows)
+
+    def on_bootstrap(self, number: int, n_bootstraps: int) -> None:
+        self.observer.on_bootstrap(number, n_bootstraps)
 
     def on_epoch(self, row: EpochRow) -> None:
         if not self.rows:

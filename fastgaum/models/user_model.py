@@ -12,7 +12,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,25 +19,28 @@ import polars as pl
 import torch
 
 from fastgaum.checkpoint import State
-from fastgaum.config import Config
+from fastgaum.config import MOST_SEED, Config
 from fastgaum.errors import ConfigError, NumericsError
-from fastgaum.features.batches import StreamedSessions
-from fastgaum.features.sessions import EncodedSessions, Sessions
-from fastgaum.features.space import FeatureSpace
+from fastgaum.features.sessions import EncodedSessions
 from fastgaum.game.checkpoint import TriedSetting
 from fastgaum.game.epochs import EpochRow, Observer
-from fastgaum.game.loop import TrainingData
 from fastgaum.game.scoring import HeadScores, Outputs, ScoredSessions, score
-from fastgaum.logs.log import FloatArray, SessionLog
+from fastgaum.logs.log import FloatArray
 from fastgaum.logs.shards import AnyLog
 from fastgaum.machine import device_of
 from fastgaum.models.choice_model import (
     ChoiceModel,
     Head,
     offers_no_click,
-    require_validation,
 )
-from fastgaum.models.model_file import load_user_model, user_model_state
+from fastgaum.models.model_file import bootstraps_of, load_user_model, user_model_state
+from fastgaum.models.prepared import (
+    Prepared,
+    SpaceOptions,
+    bootstrap_of,
+    require_in_memory,
+    space_options,
+)
 from fastgaum.nets.examination import Place
 from fastgaum.nets.histories import Carry, Encoders, history_encoder
 from fastgaum.nets.networks import Networks, context_sizes, log_rates, require_room
@@ -51,49 +53,6 @@ if TYPE_CHECKING:
     from fastgaum.game.checkpoint import Checkpointer
 
 
-def _made_of(config: Config) -> tuple[str, bool, bool, bool]:
-    """What a feature space is made of."""
-    return config.protocol, config.set_context, config.relations, config.examination
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A log under one feature space."""
-
-    log: AnyLog
-    space: FeatureSpace
-    data: TrainingData
-
-    @classmethod
-    def of(cls, log: AnyLog, config: Config, processes: Processes) -> Prepared:
-        """Count the training split, and make of both splits what batches are made of.
-
-        Raises:
-            LogFormatError: a split is empty.
-            ConfigError: shards are handed out, and the log is in memory.
-        """
-        made_of = _made_of(config)
-        train: Sessions | StreamedSessions
-        validation: Sessions | StreamedSessions
-        if isinstance(log, SessionLog):
-            if processes.shards is not None:
-                raise ConfigError(
-                    "shards are handed out, and the log is in memory, not in shards: convert it, "
-                    "and open_log it"
-                )
-            space, train = FeatureSpace.fit_training(log, *made_of)
-            require_validation(log)
-            validation = space.encoder(log).for_training(log.sessions_in("validation"))
-        else:
-            space = FeatureSpace.fit(log, *made_of)
-            require_validation(log)
-            encoder = space.encoder(log)
-            train = StreamedSessions(encoder, log, "train", config.window, processes.shards)
-            validation = StreamedSessions(encoder, log, "validation", config.window)
-        data = TrainingData(train, validation, lambda row: f"'{log.session_name(row)}'")
-        return cls(log, space, data)
-
-
 class UserModel(ChoiceModel):
     """History encoder, reward model and generator over one feature space.
 
@@ -103,6 +62,9 @@ class UserModel(ChoiceModel):
         asked: the configuration that was asked for, from which each `fit` starts.
         networks: the torch modules; None before `fit`.
         trials: what the last fit compared on the validation split, each with its loss.
+        bootstraps: the fits on bootstraps of the training users, `config.worlds` less one. They
+            make a set of worlds (`worlds.world_set.WorldSet`). Every verb of the model itself is
+            that of the fit on all training users.
     """
 
     def __init__(
@@ -132,6 +94,7 @@ class UserModel(ChoiceModel):
         self.device = device_of(device)
         self.networks: Networks | None = None
         self.trials: tuple[TriedSetting, ...] = ()
+        self.bootstraps: tuple[UserModel, ...] = ()
 
     @classmethod
     def from_preset(
@@ -183,26 +146,30 @@ class UserModel(ChoiceModel):
 
         Raises:
             LogFormatError: a split is empty, or no click is required and none is in the log.
-            ConfigError: the networks do not fit memory.
+            ConfigError: the networks do not fit memory, or worlds are asked of a log in shards.
             NumericsError: a loss is not finite; the model then holds the last good state.
         """
         from fastgaum.game.checkpoint import Checkpointer
 
         checkpointer, processes = checkpointer or Checkpointer(), processes or Processes()
-        prepared: dict[tuple[str, bool, bool, bool], Prepared] = {}
+        prepared: dict[SpaceOptions, Prepared] = {}
+        if self.asked.worlds > 1:
+            require_in_memory(log, self.asked.worlds)
 
         def prepare(config: Config) -> Prepared:
-            made_of = _made_of(config)
+            made_of = space_options(config)
             if made_of not in prepared:
                 prepared[made_of] = Prepared.of(log, config, processes)
             return prepared[made_of]
 
-        self.trials, self.settings_tried = (), 1
+        self.trials, self.bootstraps, self.settings_tried = (), (), 1
         settings = self.settings_for(log)
         if len(settings) > 1:
             self.config = self._compare(settings, prepare, checkpointer, processes)
         else:
             self.config = next(iter(settings.values()), self.asked)
+        if self.config.worlds > 1:
+            self.bootstraps = self._on_bootstraps(log, observer, checkpointer, processes)
         chosen = prepare(self.config)
         prepared.clear()
         rows = self._train(chosen, observer, checkpointer, processes)
@@ -235,13 +202,7 @@ class UserModel(ChoiceModel):
                 exact = config.short(of_log.log.count("candidates", "train"))
             else:
                 exact = config.warmed()
-            trial = UserModel(
-                exact,
-                regulariser=self.regulariser,
-                device=self.device.type,
-                history=self.history,
-                tables=self.tables,
-            )
+            trial = self._like(exact)
             try:
                 rows = trial._train(of_log, None, checkpointer, processes)
                 loss = min(row.val_loss for row in rows)
@@ -251,6 +212,40 @@ class UserModel(ChoiceModel):
             checkpointer.tried.append(TriedSetting(name, loss, time.perf_counter() - started))
         self.trials, self.settings_tried = tuple(checkpointer.tried), len(settings)
         return settings[min(self.trials, key=lambda trial: trial.val_loss).name]
+
+    def _like(self, config: Config) -> UserModel:
+        """A model that is not fitted, with another configuration and the same code."""
+        return UserModel(
+            config,
+            regulariser=self.regulariser,
+            device=self.device.type,
+            history=self.history,
+            tables=self.tables,
+        )
+
+    def _on_bootstraps(
+        self,
+        log: AnyLog,
+        observer: Observer | None,
+        checkpointer: Checkpointer,
+        processes: Processes,
+    ) -> tuple[UserModel, ...]:
+        """Fit the configuration, as it was chosen on the log itself, on bootstraps of the users.
+        Each is a whole fit, with another seed."""
+        config, whole = self.config, require_in_memory(log, self.config.worlds)
+        # a bootstrap may lack all events of one kind
+        no_click = "always" if offers_no_click(log, config.no_click) else "auto"
+        done = list(bootstraps_of(self, checkpointer.file, checkpointer.bootstraps))
+        for number in range(len(done) + 1, config.worlds):
+            if observer is not None:
+                observer.on_bootstrap(number, config.worlds - 1)
+            seed = (config.seed + number) % MOST_SEED
+            model = self._like(config.replace(worlds=1, seed=seed, no_click=no_click))
+            part = bootstrap_of(whole, config.seed, number)
+            model._train(Prepared.of(part, model.config, processes), None, checkpointer, processes)
+            done.append(model)
+            checkpointer.bootstraps.append(model.state())
+        return tuple(done)
 
     def _train(
         self,

@@ -8,7 +8,7 @@ means: they hold what a seed changes, training and users both."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,14 +21,18 @@ from fastgaum.policies.base import LearningPolicy, Policy
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.q_learning import QLearner
 from fastgaum.policies.registry import FITTED, TRAINED, Sources, make_policy, untrained
-from fastgaum.policies.rollout import Outcome, Setting, play
+from fastgaum.policies.rollout import Outcome, Setting, first_keys, play
 from fastgaum.policies.training import EVALUATION_SEED, train_policy
 from fastgaum.policies.transfer import TransferPolicy, item_map, shared_items
+from fastgaum.worlds.pools import START
 from fastgaum.worlds.world import World
+from fastgaum.worlds.world_set import WorldSet
 
 MakeSetting = Callable[[int, tuple[int, ...]], Setting]
 """(k, items that pools are drawn from) → the setting"""
 Float64Array = npt.NDArray[np.float64]
+BOUND = 1.645
+"""standard deviations below the mean that 5 % of a normal distribution lie beyond"""
 JUDGING_SEED = EVALUATION_SEED << 1
 """seeds of judging users begin here: neither training nor its evaluations met them"""
 
@@ -71,6 +75,20 @@ class Earned:
     """cumulative reward of a user, mean over users, by seed, shape (n_seeds,)"""
     click_rates: Float64Array
     """share of the slates shown with a choice, by seed, shape (n_seeds,)"""
+    by_member: Float64Array | None = None
+    """cumulative reward of the users of each member of a set of worlds, mean over them and seeds,
+    shape (n_members,); None in one world"""
+
+    @property
+    def lower_bound(self) -> float | None:
+        """A value that a policy exceeds in about 95 % of such worlds: the mean of the members'
+        values less 1.645 times their standard deviation, as in Efron and Tibshirani's normal
+        bootstrap interval ("An Introduction to the Bootstrap", 1993). None in one world.
+
+        The spread holds the chance of the users who were drawn too, so the bound is the lower."""
+        if self.by_member is None or len(self.by_member) < 2:
+            return None
+        return float(self.by_member.mean() - BOUND * self.by_member.std(ddof=1))
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
@@ -84,6 +102,7 @@ class Earned:
             "return_by_seed": self.returns.tolist(),
             "click_rate": clicks.mean,
             "click_rate_ci": [clicks.low, clicks.high],
+            **({} if self.lower_bound is None else {"lower_bound": self.lower_bound}),
         }
 
 
@@ -109,9 +128,22 @@ def judge(
         player = policy if own is None or own is world else TransferPolicy(policy, own, world)
         outcomes.append(_still(player, policy, world, setting, n_users, seed))
     returns = np.array([outcome.returns.mean(dtype=np.float64) for outcome in outcomes])
-    return Earned(
-        policies[0].name, setting.k, returns, np.array([outcome.click_rate for outcome in outcomes])
-    )
+    clicks = np.array([outcome.click_rate for outcome in outcomes])
+    by_member = _by_member(world, outcomes) if isinstance(world, WorldSet) else None
+    return Earned(policies[0].name, setting.k, returns, clicks, by_member)
+
+
+def _by_member(world: WorldSet, outcomes: Sequence[Outcome]) -> Float64Array:
+    """Mean return of the users of each member that has some, over all seeds."""
+    n_users = len(outcomes[0].rewards)
+    members = [
+        world.members_of(first_keys(n_users, JUDGING_SEED + seed).of(START))
+        for seed in range(len(outcomes))
+    ]
+    returns = np.concatenate([outcome.returns for outcome in outcomes])
+    counts = np.bincount(np.concatenate(members), minlength=len(world.worlds))
+    sums = np.bincount(np.concatenate(members), returns, minlength=len(world.worlds))
+    return np.asarray(sums[counts > 0] / counts[counts > 0], np.float64)
 
 
 def difference(one: Earned, other: Earned) -> Estimate:
@@ -206,7 +238,8 @@ def adaptation_summary(curve: pl.DataFrame) -> list[dict[str, Any]]:
 def _still(
     player: Policy, policy: Policy, world: World, setting: Setting, n_users: int, seed: int
 ) -> Outcome:
-    """Play with learning off."""
+    """Play with learning off, for what users pay."""
+    setting = replace(setting, pessimism=0.0)
     if isinstance(policy, LearningPolicy):
         policy.learning = False
     return play(world, player, setting, n_users, JUDGING_SEED + seed)

@@ -27,6 +27,7 @@ from fastgaum.policies.slateq import SlateQ
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.world import FloatArray, World
+from fastgaum.worlds.world_set import WorldSet
 
 LEARNERS: dict[str, type[QLearner]] = {policy.name: policy for policy in (CascadeDqn, Dqn, SlateQ)}
 """Q-learning policies"""
@@ -65,7 +66,7 @@ class Sources:
     @classmethod
     def of(cls, world: World, log: SessionLog | None = None) -> Sources:
         """What a world says itself: how often the training of a learned one chose each item."""
-        if not isinstance(world, LearnedWorld):
+        if not isinstance(world, LearnedWorld | WorldSet):
             return cls(None, log)
         popularity = np.zeros(world.n_items, np.float32)
         counts = np.expm1(world.catalogue.statistics[:, 1])

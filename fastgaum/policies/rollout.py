@@ -15,8 +15,9 @@ import numpy as np
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import BoolArray, Observation, Policy, Transition
 from fastgaum.worlds.pools import CHOICE, LEAVE, SLATE, START, Keys, Pool, draw_uniform
-from fastgaum.worlds.rules import Leaving, leaving_rule
+from fastgaum.worlds.rules import Leaving, check_pessimism, leaving_rule
 from fastgaum.worlds.world import FloatArray, IntArray, Population, Response, World
+from fastgaum.worlds.world_set import followed_population
 
 Reward = Literal["utility", "contrast", "click"] | Callable[[Response], FloatArray]
 
@@ -38,6 +39,8 @@ class Setting:
     leaving: Leaving | None = None
     """probability that a user leaves after a step, as in an environment; None: all stay to the end
     """
+    pessimism: float = 0.0
+    """a step earns less by so much times the disagreement of a set of worlds about its slate"""
 
     def __post_init__(self) -> None:
         if self.k < 1 or self.horizon < 1:
@@ -51,6 +54,7 @@ class Setting:
             )
         if self.leaving is not None:
             leaving_rule(self.leaving)
+        check_pessimism(self.pessimism)
 
     def zero(self, users: Population, pools: IntArray) -> FloatArray | float:
         """What a contrast is taken to: the mean utility of each user's pool before the choice,
@@ -77,15 +81,16 @@ def rollout(
     The episode is over after `horizon` steps, or when the last user has left.
 
     Raises:
-        ConfigError: a slate of k cannot be made of the pool, or there is no user.
+        ConfigError: a slate of k cannot be made of the pool, there is no user, or pessimism is
+            asked of one world.
     """
     setting.pool.check(world.n_items, setting.k)
     if n_users < 1:
         raise ConfigError(f"a rollout has at least one user, got {n_users}")
-    keys = Keys(n_users)
-    keys.seed(seed, keys.everyone, first_user)
-    keys.start(keys.everyone)
-    users, there = world.population(n_users), np.ones(n_users, np.bool_)
+    keys = first_keys(n_users, seed, first_user)
+    followed = followed_population(world, n_users) if setting.pessimism else None
+    users: Population = followed or world.population(n_users)
+    there = np.ones(n_users, np.bool_)
     users.reset(keys.of(START))
     policy.start(n_users, world.past(keys.of(START).copy()))
     leave = _never if setting.leaving is None else leaving_rule(setting.leaving)
@@ -95,10 +100,14 @@ def rollout(
         left, next_left = 1 - step / setting.horizon, 1 - (step + 1) / setting.horizon
         states = users.states.copy()
         zero = setting.zero(users, pools)
-        slates = policy.act(Observation(users, pools, keys.of(SLATE).copy(), left), setting.k)
+        slates = policy.act(Observation(users.seen, pools, keys.of(SLATE).copy(), left), setting.k)
+        apart = None if followed is None else followed.disagreement(slates)
         response = users.step(slates, keys.of(CHOICE), None if there.all() else there)
         keys.steps += 1
-        rewards = np.where(there, setting.rewards(response, zero), np.float32(0))
+        rewards = setting.rewards(response, zero)
+        if apart is not None:
+            rewards = rewards - np.float32(setting.pessimism) * apart
+        rewards = np.where(there, rewards, np.float32(0))
         ended = there & (draw_uniform(keys.of(LEAVE)) < leave(response, keys.steps, users.states))
         if setting.pool.rule == "per_step":
             pool_keys = setting.pool.keys(keys)
@@ -120,6 +129,14 @@ def rollout(
         there = there & ~ended
         if not there.any():
             return
+
+
+def first_keys(n_users: int, seed: int, first_user: int = 0) -> Keys:
+    """Where the users of a rollout stand at their start."""
+    keys = Keys(n_users)
+    keys.seed(seed, keys.everyone, first_user)
+    keys.start(keys.everyone)
+    return keys
 
 
 def _never(response: Response, steps: IntArray, states: FloatArray) -> FloatArray:

@@ -277,5 +277,6 @@ def _learn(
 
 
 def evaluated(policy: LearningPolicy, world: World, setting: Setting) -> Outcome:
-    """An episode of users that training does not meet."""
+    """An episode of users that training does not meet, without pessimism: what they earn."""
+    setting = dataclasses.replace(setting, pessimism=0.0)
     return play(world, policy, setting, EVALUATED_USERS, EVALUATION_SEED + policy.config.seed)

@@ -18,6 +18,7 @@ from fastgaum.policies.base import Observation, Policy, Transition
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.world import NO_ITEM, FloatArray, IntArray, Past, Population, World
+from fastgaum.worlds.world_set import WorldSet
 
 
 class TransferPolicy(Policy):
@@ -34,7 +35,7 @@ class TransferPolicy(Policy):
             ConfigError: the own world reads the context of events, which users of another world do
                 not have.
         """
-        if isinstance(own, LearnedWorld) and own.context is not None:
+        if isinstance(own, LearnedWorld | WorldSet) and own.context is not None:
             raise ConfigError(
                 f"{policy.name} reads states of a model with context fields "
                 f"({', '.join(own.context.space.context_holds)}), which the users of another world "
@@ -54,7 +55,7 @@ class TransferPolicy(Policy):
         chosen with them."""
         # never reset: the past of these users is that of the met ones, and no key of the own world
         # draws one
-        self.users = self.own.population(n)
+        self.users = self.own.population(n).seen
         known = list(self._known(past))
         for event in known:
             self.users.follow(event.slates, event.places, event.active)

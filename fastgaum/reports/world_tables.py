@@ -243,6 +243,9 @@ POLICY_COLUMNS = (
     "95 %",
 )
 
+LOWER_BOUND = "lower bound"
+"""column of a table that was made in a set of worlds"""
+
 
 def policy_blocks(result: Json) -> list[Block]:
     """One block per k, rows by cumulative reward; bold where the interval of the lead excludes
@@ -255,12 +258,20 @@ def policy_blocks(result: Json) -> list[Block]:
         bold = {
             (i, 1) for i, row in enumerate(rows) if row.get("versus") and row["versus"]["ci"][0] > 0
         }
+        cells, notes = list(map(_cells, rows)), _policy_table_notes(result)
+        columns: tuple[str, ...] = POLICY_COLUMNS
+        if all("lower_bound" in row for row in rows):
+            columns = (*columns, LOWER_BOUND)
+            cells = [
+                (*one, num(row["lower_bound"], 3)) for one, row in zip(cells, rows, strict=True)
+            ]
+            notes = (*notes, f"{LOWER_BOUND}: mean less 1.645 sd of the worlds of the set")
         blocks.append(
             Block(
                 f"{result['world']}, k = {k}",
-                POLICY_COLUMNS,
-                tuple(map(_cells, rows)),
-                _policy_table_notes(result),
+                columns,
+                tuple(cells),
+                notes,
                 frozenset(bold),
             )
         )

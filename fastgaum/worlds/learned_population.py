@@ -69,7 +69,7 @@ class LearnedPopulation(Population):
         self._seen = self._states.view()
         self._seen.flags.writeable = False
         self._everyone = np.ones(n, bool)
-        self._cuts = [(first, min(first + PART, n)) for first in range(0, n, PART)]
+        self.live(n)
         self._buffers: dict[int, _Buffers] = {}
         self._chooser = world.reward if world.generator is None else world.generator
         self._distribute = _distribution(world)
@@ -140,11 +140,14 @@ class LearnedPopulation(Population):
                 self._move(first, last, b, keys, who, response)
 
             self._run(step_part)
-        if not self.encoder.in_parts:
-            self.encoder.advance(0, self.n, who, b.chosen, b.chosen_numbers)
-        if self.contexts is not None:
-            self.contexts.move_on(who)
+        self._moved(b, who)
         return response
+
+    def live(self, n: int) -> None:
+        """Let the first n users alone be computed from now on; nothing is asked of the others."""
+        self.n_live = n
+        self._cuts = [(first, min(first + PART, n)) for first in range(0, n, PART)]
+        self._everyone[:n], self._everyone[n:] = True, False
 
     def advance(self, active: BoolArray, chosen: IntArray, numbers: FloatArray) -> None:
         """Move the active users' histories on by a choice: table rows (n, 1, ·), -1 for no click,
@@ -171,19 +174,22 @@ class LearnedPopulation(Population):
         Raises:
             ConfigError: as `step`.
         """
+        slates, who = self._checked(slates), self._everyone if active is None else active
+        self._take(context, active)
+        self.session_counts.make_room(slates.shape[1])
+        b, keys = self._buffer(slates.shape[1]), np.zeros(self.n, np.uint64)
         chosen = np.asarray(places)[:, None] == np.arange(slates.shape[1])
+        followed = np.empty(self.n, np.int32), np.empty(self.n, np.int32)
 
-        def certain(first: int, last: int, b: _Buffers) -> None:
-            b.probs[first:last], b.none[first:last] = (
-                chosen[first:last],
-                ~chosen[first:last].any(axis=1),
-            )
+        def follow_part(first: int, last: int) -> None:
+            part = slice(first, last)
+            self._show(first, last, b, slates, who)
+            b.probs[part], b.none[part] = chosen[part], ~chosen[part].any(axis=1)
+            self._draw(first, last, b, keys, *followed)
+            self._remember(first, last, b, who, followed[1])
 
-        own, self._distribute = self._distribute, certain
-        try:
-            self.step(slates, np.zeros(self.n, np.uint64), active, context)
-        finally:
-            self._distribute = own
+        self._run(follow_part)
+        self._moved(b, who)
 
     def utilities(
         self, pools: IntArray, k: int | None = None, context: EncodedContext | None = None
@@ -204,8 +210,8 @@ class LearnedPopulation(Population):
         self._take(context)
         result = np.empty((self.n, pools.shape[-1]), np.float32)
         at_once = max(1, POOL_PLACES // max(pools.shape[-1], 1))
-        for first in range(0, self.n, at_once):
-            last = min(first + at_once, self.n)
+        for first in range(0, self.n_live, at_once):
+            last = min(first + at_once, self.n_live)
             self._pool_utilities(first, last, pools, k or 0, result)
         return result
 
@@ -260,18 +266,21 @@ class LearnedPopulation(Population):
 
     def _score(self, first: int, last: int, b: _Buffers, slates: IntArray, who: BoolArray) -> None:
         """What is displayed, its numbers, and its scores by the network that chooses."""
+        self._show(first, last, b, slates, who)
+        self._chooser.write(first, last, Slates(b.rows, 0), b.numbers, self._states, b.scores)
+
+    def _show(self, first: int, last: int, b: _Buffers, slates: IntArray, who: BoolArray) -> None:
+        """What is displayed, and its numbers."""
         catalogue = self.world.catalogue
         kernels.displayed_rows(
             first, last, slates, who, len(catalogue.ids), catalogue.n_positions, b.rows
         )
-        displayed = Slates(b.rows, 0)
-        self.session_counts.write(first, last, displayed, b.numbers)
-        self._chooser.write(first, last, displayed, b.numbers, self._states, b.scores)
+        self.session_counts.write(first, last, Slates(b.rows, 0), b.numbers)
 
-    def _move(
-        self, first: int, last: int, b: _Buffers, keys: KeyArray, who: BoolArray, response: Response
+    def _draw(
+        self, first: int, last: int, b: _Buffers, keys: KeyArray, places: IntArray, items: IntArray
     ) -> None:
-        """Draw, and move on."""
+        """Draw what is chosen."""
         kernels.draw_places(
             first,
             last,
@@ -279,8 +288,14 @@ class LearnedPopulation(Population):
             b.none,
             keys,
             kernels.Displayed(b.rows, b.numbers),
-            kernels.Chosen(response.places, response.items, b.chosen, b.chosen_numbers),
+            kernels.Chosen(places, items, b.chosen, b.chosen_numbers),
         )
+
+    def _move(
+        self, first: int, last: int, b: _Buffers, keys: KeyArray, who: BoolArray, response: Response
+    ) -> None:
+        """Draw, and move on."""
+        self._draw(first, last, b, keys, response.places, response.items)
         reward, states = self.world.reward, self._states
         if self._chooser is not reward and not reward.reads_slate:
             utilities = response.utilities[:, None]
@@ -290,9 +305,22 @@ class LearnedPopulation(Population):
             if self._chooser is not reward:
                 reward.write(first, last, Slates(b.rows, 0), b.numbers, states, b.scores)
             kernels.take_places(first, last, b.scores, response.places, response.utilities)
-        self.session_counts.count(first, last, who, b.rows, response.items)
+        self._remember(first, last, b, who, response.items)
+
+    def _remember(
+        self, first: int, last: int, b: _Buffers, who: BoolArray, items: IntArray
+    ) -> None:
+        """Count what was shown and chosen, and move the histories on."""
+        self.session_counts.count(first, last, who, b.rows, items)
         if self.encoder.in_parts:
             self.encoder.advance(first, last, who, b.chosen, b.chosen_numbers)
+
+    def _moved(self, b: _Buffers, who: BoolArray) -> None:
+        """What is left of a step when all parts have moved."""
+        if not self.encoder.in_parts:
+            self.encoder.advance(0, self.n, who, b.chosen, b.chosen_numbers)
+        if self.contexts is not None:
+            self.contexts.move_on(who)
 
     def _by_hand(self, b: _Buffers) -> None:
         """Probabilities under a regulariser of the user's own, which no kernel knows."""
@@ -341,7 +369,7 @@ class _Buffers:
     """What a step writes on its way, for slates of one length."""
 
     def __init__(self, n: int, k: int, n_rows: int, n_numbers: int) -> None:
-        self.rows: IntArray = np.empty((n, k, n_rows), np.int32)
+        self.rows: IntArray = np.full((n, k, n_rows), -1, np.int32)
         self.numbers: FloatArray = np.empty((n, k, n_numbers), np.float32)
         self.scores: FloatArray = np.empty((n, k), np.float32)
         self.probs: FloatArray = np.empty((n, k), np.float32)

@@ -9,10 +9,9 @@ step. A step costs the same at any time."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from typing import Any, Literal, Self
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +19,6 @@ import polars as pl
 
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.logs.log import SessionLog, SplitName
-from fastgaum.logs.read import load
 from fastgaum.models.choice_model import Head
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.histories import HistoryEncoder, Recurrent
@@ -67,7 +65,8 @@ class LearnedWorld(World):
         """Fold a model.
 
         Args:
-            model: a fitted model; `UserModel.load(run)` reads one.
+            model: a fitted model; `UserModel.load(run)` reads one. Of a model with fits on
+                bootstraps it is the world of the fit on all users (`WorldSet` has them all).
             head: "generator", or "reward" for its best response; None = the generator where the
                 model has one.
             log: what fields are read from, logged starts, and the contexts that users have if no
@@ -163,22 +162,6 @@ class LearnedWorld(World):
         if self.context is None:
             raise ConfigError("the model reads no context: it was trained without context fields")
         return self.context.of(values)
-
-    @classmethod
-    def of_run(cls, run: str | os.PathLike[str], **options: Any) -> Self:
-        """The world of a run folder or model file.
-
-        Args:
-            run: the run.
-            options: those of the constructor by name; `log` may also be what `fastgaum.load` takes.
-
-        Raises:
-            CheckpointError: the run is damaged.
-            ConfigError, FeatureMismatchError: as the constructor.
-        """
-        if isinstance(options.get("log"), str | os.PathLike):
-            options["log"] = load(str(options["log"]))
-        return cls(UserModel.load(os.fspath(run)), **options)
 
     def population(self, n: int) -> LearnedPopulation:
         """Make n users without history.

@@ -58,6 +58,13 @@ class EnvOptions:
     """a place named twice in a slate is an error"""
     copy: bool = True
     """return new observations; False: views that the next step overwrites"""
+    disagreement: bool = False
+    """say in `info` how far the members of a set of worlds disagree about each slate; a step then
+    costs as much as one in each member. The two options below say it too"""
+    pessimism: float = 0.0
+    """the reward is less by so much times the disagreement"""
+    truncate_above: float | None = None
+    """an episode ends, as a truncation, with a step of more disagreement than this"""
 
     def __post_init__(self) -> None:
         if self.slate_size < 1:
@@ -68,10 +75,21 @@ class EnvOptions:
             )
         if self.horizon is not None and self.horizon < 1:
             raise ConfigError(f"horizon is {self.horizon}, at least 1 step is required")
+        check_pessimism(self.pessimism)
+        if self.truncate_above is not None and not 0 <= self.truncate_above <= 1:
+            raise ConfigError(
+                f"truncate_above is {self.truncate_above}, and a disagreement is from 0 to 1: give "
+                "such a number"
+            )
+
+    @property
+    def follow_all(self) -> bool:
+        """Whether the disagreement of a set of worlds is needed."""
+        return self.disagreement or self.pessimism > 0 or self.truncate_above is not None
 
 
 class EnvKeywords(TypedDict, total=False):
-    """The fields of `EnvOptions` and the options of `LearnedWorld.of_run`, as an environment takes
+    """The fields of `EnvOptions` and the options of `LearnedWorld`, as an environment takes
     them by name; here for type checkers."""
 
     slate_size: int
@@ -85,12 +103,25 @@ class EnvKeywords(TypedDict, total=False):
     features: bool | None
     strict: bool
     copy: bool
+    disagreement: bool
+    pessimism: float
+    truncate_above: float | None
     head: Head | None
     log: str | os.PathLike[str] | SessionLog | None
     starts: Literal["empty", "logged"]
     split: SplitName
     n_features: int
     further: pl.Series | None
+
+
+def check_pessimism(value: float) -> None:
+    """Raise ConfigError unless it is a finite number of at least 0."""
+    # a NaN fails the comparison
+    if not 0 <= value < np.inf:
+        raise ConfigError(
+            f"pessimism is {value}, a number of at least 0 is required: what a step loses per unit "
+            "of disagreement"
+        )
 
 
 def utility(response: Response, slates: IntArray, states: FloatArray) -> FloatArray:

@@ -21,6 +21,7 @@ from fastgaum.worlds.observations import Info, Observation, Observations, rows_a
 from fastgaum.worlds.pools import CHOICE, LEAVE, START, Keys, Pool, UserPools, draw_uniform
 from fastgaum.worlds.rules import EnvKeywords, EnvOptions, leaving_rule, reward_rule
 from fastgaum.worlds.world import IntArray, Population, World
+from fastgaum.worlds.world_set import followed_population, world_of_run
 
 BoolArray = npt.NDArray[np.bool_]
 Step = tuple[Observation, npt.NDArray[np.float32], BoolArray, BoolArray, Info]
@@ -50,11 +51,13 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         (`LeavingRule`). Never without `leaving`.
     Truncation:
         bool, shape (n,): the episode took `horizon` steps and the user did not leave in the last.
-        Never if horizon is None.
+        Never if horizon is None. In a set of worlds also a step of more disagreement than
+        `truncate_above`.
     Info, of a step:
         `item` int32 (n,), number of the item chosen, −1 for none (`world.item_ids` has its name);
-        `place` int32 (n,), its place in the slate, −1; `utility` float32 (n,). `pool` int32 (n,
-        pool_size) whenever a user's pool is new, also at reset. Every key has a mask `_key`, bool
+        `place` int32 (n,), its place in the slate, −1; `utility` float32 (n,); where it is asked
+        for, `disagreement` float32 (n,). `pool` int32 (n, pool_size) whenever a user's pool is new,
+        also at reset. Every key has a mask `_key`, bool
         (n,): where it is False the entry means nothing. SAME_STEP adds `final_obs`, objects (n,),
         each a copy of one user's last observation or None, and `final_info`, the keys above for
         those users.
@@ -92,7 +95,8 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
             world: the world itself, instead of a run.
             autoreset_mode: NEXT_STEP, SAME_STEP or DISABLED, or Gymnasium's names for them.
             options: the fields of `fastgaum.worlds.rules.EnvOptions` by name, and with a run the
-                options of `LearnedWorld.of_run`: head, starts, log, …
+                options of `LearnedWorld`: head, starts, log, … A run with worlds above 1 is a set
+                of worlds.
 
         Raises:
             ConfigError: an option is unknown or impossible.
@@ -114,7 +118,9 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
 
         pool = Pool.of(self.options.pool, self.options.pool_size or 0, self.options.pool_seed)
         self.pools = UserPools(pool, self.world.n_items, num_envs)
-        self.users: Population = self.world.population(num_envs)
+        followed = followed_population(self.world, num_envs) if self.options.follow_all else None
+        self._followed = followed
+        self.users: Population = followed or self.world.population(num_envs)
         self._observations = Observations(
             self.world, self.pools, num_envs, self.options.observation, self.options.features
         )
@@ -217,6 +223,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         if refused >= 0:
             raise self._refusal(actions, *divmod(refused, self.slate_size))
         active = None if stepping is self._everyone else stepping
+        apart = None if self._followed is None else self._followed.disagreement(self._slates)
         response = self.users.step(self._slates, self._keys.of(CHOICE), active)
         self._keys.steps += stepping
         states, steps = self.users.states, self._keys.steps
@@ -227,6 +234,11 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
             np.less(draw_uniform(self._keys.of(LEAVE)), probabilities, out=terminated)
         if self.options.horizon is not None:
             np.greater_equal(steps, self.options.horizon, out=truncated)
+        if apart is not None:
+            rewards -= np.float32(self.options.pessimism) * apart
+            most = self.options.truncate_above
+            if most is not None:
+                truncated |= apart > most
         if active is not None:
             rewards[~stepping] = 0.0
             terminated &= stepping
@@ -237,6 +249,8 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
             "place": response.places.copy(),
             "utility": response.utilities.copy(),
         }
+        if apart is not None:
+            info["disagreement"] = np.where(stepping, apart, np.float32(0))
         info |= {f"_{name}": stepping.copy() for name in info}
         if self.pools.kind == "per_step":
             self._draw_pools(_rows(stepping), info)
@@ -342,7 +356,7 @@ def _world(
     if world is not None:
         return world
     assert run is not None
-    return LearnedWorld.of_run(run, **options)
+    return world_of_run(run, **options)
 
 
 def _rows(mask: BoolArray) -> IntArray:

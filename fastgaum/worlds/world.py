@@ -112,6 +112,11 @@ class Population(ABC):
     def states(self) -> FloatArray:
         """The users' states now, shape (n, state_dim)."""
 
+    @property
+    def seen(self) -> Population:
+        """What a policy may read of the users; it holds nothing that is hidden from policies."""
+        return self
+
     @abstractmethod
     def reset(self, keys: KeyArray, rows: IntArray | None = None) -> None:
         """Start users anew: all, or those of `rows` (then `keys` has as many entries)."""

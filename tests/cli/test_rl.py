@@ -26,6 +26,7 @@ from fastgaum.policies import evaluation as evaluate
 from fastgaum.policies import training as train
 from fastgaum.policies.registry import POLICIES, load_policy
 from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.world_set import WorldSet
 
 SMALL = [
     "--set",
@@ -39,6 +40,12 @@ SMALL = [
     "--set",
     "batch=16",
 ]
+QUICK = [
+    *("--set", "epochs=1"),
+    *("--set", "warm_start=2"),
+    *("--set", "catch_up=1"),
+    *("--set", "search=[]"),
+]
 SHORT = ["--horizon", "3", "--threads", "1"]
 
 
@@ -51,17 +58,7 @@ def made_run(folder: Path, seed: int) -> tuple[Path, Path]:
     half = sessions[seed::2]
     frame.filter(pl.col("session").is_in(half.implode())).write_parquet(log)
     run = folder / f"run{seed}"
-    quick = [
-        "--set",
-        "epochs=1",
-        "--set",
-        "warm_start=2",
-        "--set",
-        "catch_up=1",
-        "--set",
-        "search=[]",
-    ]
-    assert main(["train", str(log), "-o", str(run), "--split-by", "user", *quick]) == 0
+    assert main(["train", str(log), "-o", str(run), "--split-by", "user", *QUICK]) == 0
     return log, run
 
 
@@ -109,6 +106,41 @@ def test_train_then_adapt(
         ("untrained", 40),
     ]
     assert "users met" in capsys.readouterr().out
+
+
+def test_policies_in_a_set_of_worlds(
+    runs: tuple[Path, Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    fails: Callable[[list[str]], str],
+) -> None:
+    """A run of two worlds: pessimism is trained with, the table has a lower bound; one world has
+    neither."""
+    log, one, _ = runs
+    run, table, other = tmp_path / "run", tmp_path / "table.json", tmp_path / "other.json"
+    quick = [*QUICK, "--set", "worlds=2", "--split-by", "user"]
+    assert main(["train", str(log), "-o", str(run), *quick]) == 0
+    assert "bootstrap 1 of 1" in capsys.readouterr().err
+    assert len(UserModel.load(run).bootstraps) == 1
+    train = ["rl", "train", str(run), "-o", str(tmp_path / "wary"), "-k", "2", *SMALL, *SHORT]
+    assert main([*train, "--pessimism", "0.5"]) == 0
+    policy, _, _ = load_policy(tmp_path / "wary", WorldSet.of(UserModel.load(run)))
+    assert policy.name == "cascade-dqn"
+    judged = ["--policies", "random,greedy,linucb", "-k", "2", "--seeds", "2", "--users", "40"]
+    capsys.readouterr()
+    assert main(["rl", "evaluate", str(run), *judged, "--json", str(table), *SMALL, *SHORT]) == 0
+    assert "lower bound" in capsys.readouterr().out
+    rows = json.loads(table.read_text())["rows"]
+    assert all(row["lower_bound"] < row["return"] for row in rows)
+    assert main(["rl", "evaluate", str(one), *judged, "--json", str(other), *SMALL, *SHORT]) == 0
+    assert "lower bound" not in capsys.readouterr().out
+    assert not any("lower_bound" in row for row in json.loads(other.read_text())["rows"])
+    alone = ["rl", "train", str(one), "-o", str(tmp_path / "none"), *SMALL, *SHORT]
+    assert "this is one world" in fails([*alone, "--pessimism", "0.5"])
+    assert not (tmp_path / "none").exists()
+    evaluate = ["rl", "evaluate", str(one), *judged, *SMALL, *SHORT]
+    assert "this is one world" in fails([*evaluate, "--pessimism", "0.5"])
+    assert "pessimism is -1.0" in fails([*train[:-2], "--overwrite", "--pessimism", "-1"])
 
 
 def test_adapt_meets_the_pool_of_the_training(

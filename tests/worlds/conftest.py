@@ -13,6 +13,7 @@ from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.true_world import TrueWorld
 from fastgaum.worlds.world import World
+from fastgaum.worlds.world_set import WorldSet
 from tests.logs.test_context import navigation
 from tests.worlds.small_world import SmallWorld
 
@@ -32,6 +33,14 @@ def small_run(small_log: SessionLog, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="session")
+def set_model(small_log: SessionLog) -> UserModel:
+    """A short training, and two more on bootstraps of the users."""
+    model = UserModel.from_preset("fastgaum", epochs=2, warm_start=2, catch_up=1, worlds=3)
+    model.fit(small_log)
+    return model
+
+
+@pytest.fixture(scope="session")
 def context_world() -> LearnedWorld:
     """Users whose events have a context of each kind, taken from the log."""
     log = navigation(60, n_items=20)
@@ -40,8 +49,10 @@ def context_world() -> LearnedWorld:
     return LearnedWorld(model, log=log)
 
 
-@pytest.fixture(params=["small", "true", "learned", "logged starts", "context"])
+@pytest.fixture(params=["small", "true", "learned", "set", "logged starts", "context"])
 def any_world(request: pytest.FixtureRequest, small_run: Path, small_log: SessionLog) -> World:
+    if request.param == "set":
+        return WorldSet.of(request.getfixturevalue("set_model"))
     if request.param == "context":
         world: LearnedWorld = request.getfixturevalue("context_world")
         return world

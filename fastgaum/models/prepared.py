@@ -1,0 +1,96 @@
+"""What a fit reads: a log under one feature space, and bootstraps of its training users."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastgaum.config import Config
+from fastgaum.errors import ConfigError
+from fastgaum.features.batches import StreamedSessions
+from fastgaum.features.sessions import Sessions
+from fastgaum.features.space import FeatureSpace
+from fastgaum.game.loop import TrainingData
+from fastgaum.logs.cut import slice_sessions
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.shards import AnyLog
+from fastgaum.models.choice_model import require_validation
+from fastgaum.processes import Processes
+
+SpaceOptions = tuple[str, bool, bool, bool]
+"""what a feature space is made of: protocol, set_context, relations, examination"""
+
+
+def space_options(config: Config) -> SpaceOptions:
+    """What a configuration's feature space is made of."""
+    return config.protocol, config.set_context, config.relations, config.examination
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A log under one feature space."""
+
+    log: AnyLog
+    space: FeatureSpace
+    data: TrainingData
+
+    @classmethod
+    def of(cls, log: AnyLog, config: Config, processes: Processes) -> Prepared:
+        """Count the training split, and make of both splits what batches are made of.
+
+        Raises:
+            LogFormatError: a split is empty.
+            ConfigError: shards are handed out, and the log is in memory.
+        """
+        made_of = space_options(config)
+        train: Sessions | StreamedSessions
+        validation: Sessions | StreamedSessions
+        if isinstance(log, SessionLog):
+            if processes.shards is not None:
+                raise ConfigError(
+                    "shards are handed out, and the log is in memory, not in shards: convert it, "
+                    "and open_log it"
+                )
+            space, train = FeatureSpace.fit_training(log, *made_of)
+            require_validation(log)
+            validation = space.encoder(log).for_training(log.sessions_in("validation"))
+        else:
+            space = FeatureSpace.fit(log, *made_of)
+            require_validation(log)
+            encoder = space.encoder(log)
+            train = StreamedSessions(encoder, log, "train", config.window, processes.shards)
+            validation = StreamedSessions(encoder, log, "validation", config.window)
+        data = TrainingData(train, validation, lambda row: f"'{log.session_name(row)}'")
+        return cls(log, space, data)
+
+
+def require_in_memory(log: AnyLog, n_worlds: int) -> SessionLog:
+    """The log, whose users can be drawn anew. Raises ConfigError for a log in shards."""
+    if not isinstance(log, SessionLog):
+        raise ConfigError(
+            f"worlds = {n_worlds} draws users anew, and log '{log.name}' is in shards: read it "
+            "with fastgaum.load, or leave worlds at 1"
+        )
+    return log
+
+
+def bootstrap_of(log: SessionLog, seed: int, number: int) -> SessionLog:
+    """The log of as many training users, drawn with replacement (Efron, "Bootstrap methods", 1979):
+    all training sessions of each user as often as the user is drawn, and the validation sessions as
+    they are.
+
+    A user who is drawn twice is one user of twice the sessions. So counts that leave out an event's
+    own user leave out all copies of the event: a copy would tell its choice.
+
+    Args:
+        log: the log; its test sessions are left out.
+        seed: the run's.
+        number: which bootstrap, from 1.
+    """
+    training = log.sessions_in("train")
+    users, of_session = np.unique(log.users[training], return_inverse=True)
+    rng = np.random.default_rng([seed, number])
+    times = np.bincount(rng.integers(0, len(users), len(users)), minlength=len(users))
+    rows = np.repeat(training, times[of_session])
+    return slice_sessions(log, np.concatenate([rows, log.sessions_in("validation")]))

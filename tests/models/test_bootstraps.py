@@ -1,0 +1,198 @@
+"""Fits on bootstraps of users: what is drawn, what a copy may not tell, and a run folder that holds
+them all and goes on after a stop."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fastgaum.checkpoint import load_state, save_state
+from fastgaum.config import Config
+from fastgaum.errors import CheckpointError, ConfigError
+from fastgaum.features.sessions import select_sessions
+from fastgaum.features.space import FeatureSpace
+from fastgaum.game.checkpoint import Checkpointer
+from fastgaum.game.epochs import Silent
+from fastgaum.interrupts import Interrupted, Stop
+from fastgaum.logs.cut import slice_sessions
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.shard_writer import shard_log
+from fastgaum.models import model_file
+from fastgaum.models.prepared import bootstrap_of
+from fastgaum.models.run_folder import run_checkpoint, train_run
+from fastgaum.models.user_model import UserModel
+from fastgaum.processes import Processes
+from tests.builders import random_log
+from tests.game.interrupted import check_same, config_of, resume, run
+
+CONFIG = config_of("fastgaum", worlds=3, epochs=2, search=[])
+
+
+@pytest.fixture(scope="module")
+def log() -> SessionLog:
+    """Of users who have two sessions each."""
+    drawn = random_log(4, n_sessions=80, no_click=0.2)
+    return dataclasses.replace(drawn, users=drawn.users // 2)
+
+
+@pytest.fixture(scope="module")
+def whole(log: SessionLog, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was never stopped."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    run(CONFIG, log, folder)
+    return folder
+
+
+def weights_of(model: UserModel) -> dict[str, torch.Tensor]:
+    assert model.networks is not None
+    return dict(model.networks.state_dict())
+
+
+def same(one: UserModel, other: UserModel) -> bool:
+    first, second = weights_of(one), weights_of(other)
+    return first.keys() == second.keys() and all(
+        first[name].shape == second[name].shape and bool((first[name] == second[name]).all())
+        for name in first
+    )
+
+
+def test_a_bootstrap_draws_users_with_all_their_sessions(log: SessionLog) -> None:
+    training, held = log.sessions_in("train"), log.sessions_in("validation")
+    users = np.unique(log.users[training])
+    sizes = np.bincount(log.users[training], minlength=users.max() + 1)
+    counts = np.zeros(len(sizes))
+    for number in range(1, 201):
+        part = bootstrap_of(log, 7, number)
+        assert not len(part.sessions_in("test"))
+        names = part.session_ids.gather(part.sessions_in("validation")).to_list()
+        assert names == log.session_ids.gather(held).to_list()
+        drawn = np.bincount(part.users[part.sessions_in("train")], minlength=len(sizes))
+        times = drawn[users] / sizes[users]
+        assert (times == times.astype(int)).all()
+        assert times.sum() == len(users)
+        counts += np.bincount(users, times, minlength=len(sizes))
+    # 200 draws of each user expected: Poisson, seven standard deviations
+    assert np.abs(counts[users] - 200).max() < 7 * np.sqrt(200)
+    again, other = bootstrap_of(log, 7, 1), bootstrap_of(log, 8, 1)
+    assert again.fingerprint == bootstrap_of(log, 7, 1).fingerprint
+    assert again.fingerprint != other.fingerprint
+
+
+def test_the_copies_of_an_event_do_not_tell_its_choice(log: SessionLog) -> None:
+    """Counts of a user's candidates are those of a log without any copy of the user."""
+    part = bootstrap_of(log, 7, 1)
+    space = FeatureSpace.fit(part, "bags", False, True, False)
+    encoder, training = space.encoder(part), part.sessions_in("train")
+    users, times = np.unique(part.users[training], return_counts=True)
+    several = users[times > 2][:6]
+    assert len(several) == 6
+    for user in several:
+        own = training[part.users[training] == user]
+        rest = slice_sessions(part, np.setdiff1d(np.arange(part.n_sessions), own))
+        without = FeatureSpace.fit(rest, "bags", False, True, False)
+        found = encoder.numbers(select_sessions(part, own))
+        # the same sessions of a user whom the other space never met
+        alone = without.encoder(part).numbers(select_sessions(part, own))
+        column = space.number_names.index("log_choices")
+        np.testing.assert_allclose(found[:, column], alone[:, column], atol=1e-6)
+
+
+def test_the_model_itself_is_that_of_all_users(log: SessionLog, whole: Path) -> None:
+    alone = UserModel(CONFIG.replace(worlds=1))
+    alone.fit(log)
+    loaded = UserModel.load(whole)
+    assert same(alone, loaded)
+    assert len(loaded.bootstraps) == 2
+    kinds = [alone, *loaded.bootstraps]
+    assert not any(same(kinds[i], kinds[j]) for i in range(3) for j in range(i))
+    for one in loaded.bootstraps:
+        assert one.config == loaded.config.replace(
+            worlds=1, seed=one.config.seed, no_click="always"
+        )
+        assert one.outside == loaded.outside
+        assert one.evaluate(log, "validation").heads["reward"].nll.mean > 0
+
+
+def test_what_is_loaded_is_what_was_fitted(log: SessionLog, tmp_path: Path) -> None:
+    model = UserModel(CONFIG)
+    model.fit(log)
+    model.save(tmp_path / "model.safetensors")
+    loaded = UserModel.load(tmp_path / "model.safetensors")
+    assert all(map(same, (model, *model.bootstraps), (loaded, *loaded.bootstraps)))
+    loaded.save(tmp_path / "again.safetensors")
+    files = [(tmp_path / f"{name}.safetensors").read_bytes() for name in ("model", "again")]
+    assert files[0] == files[1]
+
+
+class Told(Silent):
+    """Notes which bootstraps began."""
+
+    def __init__(self) -> None:
+        self.bootstraps: list[tuple[int, int]] = []
+
+    def on_bootstrap(self, number: int, n_bootstraps: int) -> None:
+        self.bootstraps.append((number, n_bootstraps))
+
+
+@pytest.mark.parametrize(("batch", "n_done"), [(10, 0), (30, 1), (50, 2)])
+def test_a_run_stopped_in_any_of_its_fits_goes_on(
+    log: SessionLog,
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    batch: int,
+    n_done: int,
+) -> None:
+    """In the first bootstrap, in the second, and in the fit of all users."""
+    stop, told, folder, batches = Stop(), Told(), tmp_path / "run", 0
+    real = Checkpointer.after_batch
+
+    def counted(self: Checkpointer, trainer: Any) -> None:
+        nonlocal batches
+        batches += 1
+        if batches == batch:
+            stop.handle(2, None)
+        real(self, trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpointer, "after_batch", counted)
+        with pytest.raises(Interrupted):
+            train_run(UserModel(CONFIG), log, folder, observer=told, processes=Processes(stop=stop))
+    assert told.bootstraps == [(1, 2), (2, 2)][: n_done + 1]
+    checkpoint = run_checkpoint(folder)
+    assert checkpoint is not None
+    assert len(checkpoint.bootstraps) == n_done
+    assert not checkpoint.is_finished
+    resume(CONFIG, log, folder)
+    check_same(whole, folder)
+    checkpoint = run_checkpoint(folder)
+    assert checkpoint is not None
+    assert checkpoint.is_finished
+
+
+def test_a_log_in_shards_is_refused(log: SessionLog, tmp_path: Path) -> None:
+    shards = shard_log(log, tmp_path / "log", 5)
+    with pytest.raises(ConfigError, match=r"worlds = 3 draws users anew, .* is in shards"):
+        UserModel(CONFIG).fit(shards)
+
+
+@pytest.mark.parametrize("value", [0, 101, 1.5])
+def test_worlds_are_a_whole_number(value: Any) -> None:
+    with pytest.raises(ConfigError, match="worlds must be a whole number"):
+        Config.from_preset("fastgaum", worlds=value)
+
+
+def test_a_file_that_lost_a_bootstrap_is_damaged(whole: Path, tmp_path: Path) -> None:
+    state = load_state(whole / "model.safetensors", model_file.FORMAT, "")
+    file = tmp_path / "model.safetensors"
+    save_state(file, model_file.FORMAT, {**state, "bootstraps": state["bootstraps"][:1]})
+    with pytest.raises(CheckpointError, match=r"1 fits on bootstraps, .* worlds = 3"):
+        UserModel.load(file)
+    save_state(file, model_file.FORMAT, {**state, "bootstraps": [{}, {}]})
+    with pytest.raises(CheckpointError, match="damaged"):
+        UserModel.load(file)

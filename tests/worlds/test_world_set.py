@@ -1,0 +1,263 @@
+"""A set of worlds: every user lives in one member, and all that a policy reads is the first one's;
+how far the members disagree, and what that costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from fastgaum.errors import ConfigError
+from fastgaum.logs.log import SessionLog
+from fastgaum.models.user_model import UserModel
+from fastgaum.policies.evaluation import judge
+from fastgaum.policies.heuristics import Greedy, RandomPolicy
+from fastgaum.policies.rollout import Setting, play, rollout
+from fastgaum.policies.transfer import TransferPolicy
+from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.pools import Pool
+from fastgaum.worlds.vector_env import UserVectorEnv
+from fastgaum.worlds.world_set import WorldSet, world_of_model
+from tests.builders import random_log
+from tests.worlds.simulated import keys_of
+from tests.worlds.small_world import SmallWorld
+
+N = 300
+
+
+def slates_of(world: Any, seed: int, k: int = 4, n: int = N) -> np.ndarray:
+    """Random slates, some with an empty place or an item twice."""
+    return np.random.default_rng(seed).integers(-1, world.n_items, (n, k)).astype(np.int32)
+
+
+def lives(world: Any, **options: Any) -> list[np.ndarray]:
+    """What an environment gives users who come and go."""
+    env = UserVectorEnv(
+        N, world=world, slate_size=4, pool="per_step", pool_size=8, leaving=0.3, **options
+    )
+    seen = [env.reset(seed=4)[0].copy()]
+    rng = np.random.default_rng(0)
+    for _ in range(7):
+        observation, rewards, terminated, truncated, info = env.step(rng.integers(8, size=(N, 4)))
+        seen += [observation.copy(), rewards, terminated, truncated, info["item"]]
+    return seen
+
+
+@pytest.mark.parametrize("options", [{}, {"disagreement": True}], ids=["alone", "followed"])
+def test_a_set_of_equal_members_is_one_world_bit_for_bit(
+    set_model: UserModel, small_log: SessionLog, options: dict[str, Any]
+) -> None:
+    for world in (
+        LearnedWorld(set_model),
+        LearnedWorld(set_model, starts="logged", log=small_log, head="reward"),
+    ):
+        for ours, its in zip(lives(WorldSet([world] * 3), **options), lives(world), strict=True):
+            np.testing.assert_array_equal(ours, its)
+
+
+def test_every_user_lives_in_the_member_that_its_key_draws(set_model: UserModel) -> None:
+    """Beside populations of all users in each member: the same choices, utilities and
+    probabilities, also when some users start anew and their slots go to others."""
+    world = WorldSet.of(set_model)
+    users = world.population(N)
+    alone = [one.population(N) for one in world.worlds]
+    first = world.first.population(N)
+    keys, rows = keys_of(1, N), np.arange(N, dtype=np.int32)
+    members = np.zeros(N, np.int32)
+    for t in range(6):
+        users.reset(keys, rows)
+        first.reset(keys, rows)
+        members[rows] = world.members_of(keys)
+        for one in alone:
+            one.reset(keys, rows)
+        assert set(members) == {0, 1, 2}
+        np.testing.assert_array_equal(users.members, members)
+        slates, step_keys = slates_of(world, t), keys_of(50 + t, N)
+        active = np.random.default_rng(t).random(N) < 0.9
+        utilities = users.utilities(slates, 3)
+        of_pool = users.utilities(np.arange(world.n_items, dtype=np.int32))
+        probabilities, none = users.probabilities(slates)
+        response = users.step(slates, step_keys, active)
+        first.follow(slates, response.places, active)
+        np.testing.assert_array_equal(users.states, first.states)
+        for member, one in enumerate(alone):
+            mine, own = members == member, world.own_of[member][slates]
+            every = world.own_of[member][: world.n_items]
+            np.testing.assert_array_equal(utilities[mine], one.utilities(own, 3)[mine])
+            np.testing.assert_array_equal(of_pool[mine], one.utilities(every)[mine])
+            of_places, of_none = one.probabilities(own)
+            np.testing.assert_array_equal(probabilities[mine], of_places[mine])
+            np.testing.assert_array_equal(none[mine], of_none[mine])
+            found = one.step(own, step_keys, active & mine)
+            np.testing.assert_array_equal(response.places[mine], found.places[mine])
+            np.testing.assert_array_equal(response.utilities[mine], found.utilities[mine])
+        clicked = response.places >= 0
+        assert clicked.any()
+        chosen = slates[np.arange(N), response.places]
+        np.testing.assert_array_equal(response.items, np.where(clicked, chosen, -1))
+        rows = np.flatnonzero(np.random.default_rng(9 + t).random(N) < 0.4).astype(np.int32)
+        keys = keys_of(100 + t, len(rows))
+
+
+def test_members_know_the_items_that_their_bootstrap_lacks(set_model: UserModel) -> None:
+    """Every member takes an item by its id, whatever its number there is."""
+    world = WorldSet.of(set_model)
+    for one, own_of in zip(world.worlds, world.own_of, strict=True):
+        assert one.item_ids.gather(own_of[:-1]).to_list() == world.item_ids.to_list()
+        assert own_of[-1] == -1
+
+
+def test_the_member_is_as_likely_as_any_other_and_follows_from_the_key_alone(
+    set_model: UserModel,
+) -> None:
+    world = WorldSet.of(set_model)
+    keys = keys_of(3, 30_000)
+    counts = np.bincount(world.members_of(keys))
+    assert ((counts - 10_000) ** 2 / 10_000).sum() < 14  # chi square, 2 degrees, p < 0.001
+    np.testing.assert_array_equal(world.members_of(keys[::-1]), world.members_of(keys)[::-1])
+
+
+def test_disagreement_is_the_mean_distance_to_the_mean_choice(set_model: UserModel) -> None:
+    world = WorldSet.of(set_model)
+    users = world.population(40, follow_all=True)
+    users.reset(keys_of(1, 40))
+    alone = [one.population(40) for one in world.worlds]
+    for t in range(3):
+        slates = slates_of(world, t, n=40)
+        each = []
+        for one, own_of in zip(alone, world.own_of, strict=True):
+            places, none = one.probabilities(own_of[slates])
+            each.append(np.concatenate([places, none[:, None]], axis=1).astype(np.float64))
+        mean = sum(each) / 3
+        slow = [[np.abs(one[i] - mean[i]).sum() / 2 for one in each] for i in range(40)]
+        found = users.disagreement(slates)
+        np.testing.assert_allclose(found, np.mean(slow, axis=1), atol=1e-6)
+        assert 0.001 < found.mean() < 2 / 3
+        response = users.step(slates, keys_of(9 + t, 40))
+        for one, own_of in zip(alone, world.own_of, strict=True):
+            one.follow(own_of[slates], response.places)
+    with pytest.raises(ConfigError, match="follow_all=True"):
+        world.population(4).disagreement(slates[:4])
+
+
+def test_equal_members_do_not_disagree(set_model: UserModel) -> None:
+    world = WorldSet([LearnedWorld(set_model)] * 3)
+    users = world.population(N, follow_all=True)
+    users.reset(keys_of(1, N))
+    for t in range(3):
+        assert users.disagreement(slates_of(world, t)).max() < 1e-6
+        users.step(slates_of(world, t), keys_of(t, N))
+
+
+def test_pessimism_pays_less_and_a_truncation_ends_what_members_disagree_about(
+    set_model: UserModel,
+) -> None:
+    world, rng = WorldSet.of(set_model), np.random.default_rng(0)
+    options: dict[str, Any] = {"world": world, "slate_size": 4, "autoreset_mode": "SAME_STEP"}
+    plain = UserVectorEnv(N, **options)
+    told = UserVectorEnv(N, disagreement=True, **options)
+    for env in (plain, told):
+        env.reset(seed=3)
+    actions = rng.integers(plain.pools.size, size=(N, 4))
+    _, rewards, _, truncated, info = plain.step(actions)
+    assert "disagreement" not in info
+    assert not truncated.any()
+    _, same, _, _, info = told.step(actions)
+    np.testing.assert_array_equal(same, rewards)
+    apart = info["disagreement"]
+    assert apart.dtype == np.float32
+    assert info["_disagreement"].all()
+    most = float(np.median(apart))
+    wary = UserVectorEnv(N, pessimism=2.0, truncate_above=most, **options)
+    wary.reset(seed=3)
+    _, less, terminated, truncated, info = wary.step(actions)
+    np.testing.assert_allclose(less, rewards - 2 * apart, atol=1e-6)
+    np.testing.assert_array_equal(truncated, apart > most)
+    assert 0 < truncated.sum() < N
+    assert not terminated.any()
+    np.testing.assert_array_equal(info["_final_info"], truncated)
+    np.testing.assert_array_equal(info["final_info"]["disagreement"][truncated], apart[truncated])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pessimism": -1.0}, "pessimism is -1.0"),
+        ({"pessimism": float("nan")}, "pessimism is nan"),
+        ({"truncate_above": 1.5}, "truncate_above is 1.5"),
+        ({"disagreement": True}, "train a run with --set worlds=5"),
+    ],
+)
+def test_what_no_set_can_do_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        UserVectorEnv(3, world=SmallWorld(), slate_size=3, **options)
+
+
+def test_a_policy_reads_the_first_member_alone(set_model: UserModel) -> None:
+    """Greedy slates in a set are those of the plain fit, which knows no member."""
+    world, first = WorldSet.of(set_model), LearnedWorld(set_model)
+    setting = Setting(3, 4, Pool("per_step", 8))
+    for own, moved in zip(
+        rollout(world, Greedy(), setting, N, 5),
+        rollout(world, TransferPolicy(Greedy(), first, world), setting, N, 5),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(own.slates, moved.slates)
+        np.testing.assert_array_equal(own.rewards, moved.rewards)
+    # and a policy of a set plays elsewhere as one of its first member
+    setting = Setting(3, 4, Pool("fixed"))
+    plays = [
+        play(first, TransferPolicy(Greedy(), own, first), setting, N, 5) for own in (world, first)
+    ]
+    np.testing.assert_array_equal(plays[0].rewards, plays[1].rewards)
+
+
+def test_pessimism_is_what_training_earns_less_and_no_table_shows(set_model: UserModel) -> None:
+    world = WorldSet.of(set_model)
+    plain = play(world, RandomPolicy(), Setting(3, 5), N, 1)
+    wary = play(world, RandomPolicy(), Setting(3, 5, pessimism=1.0), N, 1)
+    assert (wary.rewards < plain.rewards).all()
+    np.testing.assert_array_equal(wary.clicks, plain.clicks)
+    earned = [
+        judge([RandomPolicy()], world, Setting(3, 5, pessimism=x), n_users=N) for x in (0.0, 1.0)
+    ]
+    assert earned[0].returns == earned[1].returns
+
+
+def test_a_set_has_a_lower_bound_of_what_a_policy_earns(set_model: UserModel) -> None:
+    world, setting = WorldSet.of(set_model), Setting(3, 5, reward="click")
+    earned = judge([RandomPolicy()] * 2, world, setting, n_users=N)
+    assert earned.by_member is not None
+    assert earned.lower_bound is not None
+    assert len(earned.by_member) == 3
+    values = earned.by_member
+    assert earned.lower_bound == pytest.approx(values.mean() - 1.645 * np.std(values, ddof=1))
+    assert earned.to_dict()["lower_bound"] == earned.lower_bound
+    # each member's value is that of its own world, but for the users who were drawn
+    for value, one in zip(values, world.worlds, strict=True):
+        alone = judge([RandomPolicy()], one, setting, n_users=4 * N)
+        assert value == pytest.approx(alone.returns[0], abs=0.3)
+        assert alone.lower_bound is None
+        assert "lower_bound" not in alone.to_dict()
+
+
+def test_members_that_make_no_set_are_refused(set_model: UserModel) -> None:
+    one = LearnedWorld(set_model)
+    with pytest.raises(ConfigError, match="at least one member"):
+        WorldSet([])
+    more = LearnedWorld(set_model, further=pl.Series(["another"]))
+    with pytest.raises(ConfigError, match="member 1 does not know the item 'another' of member 0"):
+        WorldSet([more, one])
+    assert WorldSet([one, more]).n_items == one.n_items
+    model = UserModel.from_preset("fastgaum", epochs=1, warm_start=1, search=[], hidden=[4])
+    model.fit(random_log(4, n_sessions=60))
+    with pytest.raises(ConfigError, match="no fits on bootstraps"):
+        WorldSet.of(model)
+    assert isinstance(world_of_model(model), LearnedWorld)
+    assert isinstance(world_of_model(set_model), WorldSet)
+    always = LearnedWorld(set_model)
+    always.outside = False
+    with pytest.raises(ConfigError, match="do not agree whether no click is a choice"):
+        WorldSet([one, always])
