@@ -8,7 +8,8 @@ draws docs/prec1.svg (extra `plots`). README.md has excerpts of two of them betw
 of `fastgaum fidelity … --json` per log. docs/guide/policies.md takes its tables from
 docs/tables/policies/, objects of `fastgaum rl evaluate … --json` and of `fastgaum rl adapt …
 --json`. docs/other-logs.md takes its tables from docs/tables/logs/, and click
-models' rows from docs/tables/click-models.json, which `make click-models` writes. docs/concepts/cost.md takes its table from docs/tables/processes.json, which `python
+models' rows from docs/tables/click-models.json, which `make click-models` writes. docs/guide/transfer.md takes its tables from docs/tables/transfer*.json, objects
+of `fastgaum transfer … --json`, and README.md a figure and a sentence from the first of them. docs/concepts/cost.md takes its table from docs/tables/processes.json, which `python
 bench/processes.py` prints, docs/performance.md its races from docs/tables/bench.json, which `make
 bench` writes. Tables are never written by hand: tests/test_tables.py fails when a page is not what
 this would write."""
@@ -26,6 +27,7 @@ from fastgaum.bench.report import to_markdown as races_to_markdown
 from fastgaum.reports.log_facts import published_row
 from fastgaum.reports.reproduce_table import published_block, reproduce_blocks
 from fastgaum.reports.table import block_to_markdown, blocks_to_markdown
+from fastgaum.reports.transfer_table import transfer_blocks, transfer_sentence, transfer_summary
 from fastgaum.reports.world_tables import adaptation_block, fidelity_summary, policy_blocks
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,6 +84,15 @@ RACES_PAGES = ("docs/performance.md", README)
 `speed`"""
 PROCESSES = ("docs/concepts/cost.md", "docs/tables/processes.json")
 """page that shows what a second process brings, between its markers `processes`, and the object"""
+TRANSFER = "docs/guide/transfer.md"
+"""page with what was promised and paid, between markers of the names of `TRANSFERS`"""
+TRANSFERS = tuple(
+    f"docs/tables/{name}.json" for name in ("transfer", "transfer-logging", "transfer-wrong")
+)
+"""its objects; README has the figure and the sentence of the first, between its markers
+`transfer`"""
+TRANSFER_FIGURES = ("docs/transfer.svg", "docs/transfer-narrow.svg")
+PROMISED = "clicks that learned worlds promise of ten policies, against those that true users pay"
 NEAR = 3.0
 """points of prec@1 within which a published cell counts as reproduced"""
 
@@ -156,6 +167,29 @@ def adaptations_to_markdown(results: Iterable[dict[str, Any]]) -> str:
     return blocks_to_markdown(map(adaptation_block, results))
 
 
+def transfers_to_markdown(file: str) -> str:
+    """What an object says was promised and paid, or that it is not there yet."""
+    if not (ROOT / file).is_file():
+        return NOT_RUN
+    result = read(file)
+    parts = [transfer_summary(result), blocks_to_markdown(transfer_blocks(result))]
+    if file == TRANSFERS[0]:
+        parts.insert(1, f"![{PROMISED}](../{Path(TRANSFER_FIGURES[0]).name})")
+    return "\n\n".join(parts)
+
+
+def transfer_excerpt() -> str:
+    """README's figure and sentence; nothing before there is an object."""
+    if not (ROOT / TRANSFERS[0]).is_file():
+        return ""
+    wide, narrow = TRANSFER_FIGURES
+    return (
+        f'<picture><source media="(max-width: 44em)" srcset="{narrow}"><img src="{wide}" '
+        f'alt="{PROMISED}"></picture>\n\n{transfer_sentence(read(TRANSFERS[0]))} Below the line a '
+        f"world promises more than the users pay. [Promised and paid]({TRANSFER}) has the tables."
+    )
+
+
 def verdicts(result: dict[str, Any], bags: dict[str, Any]) -> str:
     """Our prec@1 under identity beside each published cell that a row of ours repeats, and why
     where they differ."""
@@ -214,6 +248,7 @@ def put(page: str, marker: str, text: str) -> None:
 def main() -> None:
     """Write the pages and the figures."""
     from fastgaum.reports.figures import draw_fidelity, draw_precision
+    from fastgaum.reports.transfer_table import draw_transfer
 
     for page, marker, file in TABLES:
         put(page, marker, table_of(read(file)))
@@ -231,6 +266,12 @@ def main() -> None:
     put(POLICIES[0], "policies", policies_to_markdown(map(read, POLICIES[1])))
     put(POLICIES[0], "adaptation", adaptations_to_markdown(map(read, ADAPTATION)))
     put(PROCESSES[0], "processes", processes_to_markdown(read(PROCESSES[1])))
+    for file in TRANSFERS:
+        put(TRANSFER, Path(file).stem, transfers_to_markdown(file))
+    put(README, "transfer", transfer_excerpt())
+    if (ROOT / TRANSFERS[0]).is_file():
+        for name, narrow in zip(TRANSFER_FIGURES, (False, True), strict=True):
+            draw_transfer(read(TRANSFERS[0]), ROOT / name, narrow=narrow)
     draw_precision(read(FIGURE[1]), ROOT / FIGURE[0])
     draw_precision(read(FIGURE[1]), ROOT / NARROW_FIGURE, narrow=True)
     draw_fidelity(read(FIDELITY_FIGURE[1]), ROOT / FIDELITY_FIGURE[0])

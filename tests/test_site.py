@@ -279,6 +279,7 @@ def test_no_table_is_cut(browser: Any, address: str) -> None:
         "performance/",
         "concepts/relations/",
         "guide/policies/",
+        "guide/transfer/",
     ):
         page.goto(address + where, wait_until="load")
         cut += page.evaluate(

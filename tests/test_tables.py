@@ -33,6 +33,9 @@ from fastgaum.bench.readme import (
     RESULTS,
     ROOT,
     TABLES,
+    TRANSFER,
+    TRANSFER_FIGURES,
+    TRANSFERS,
     VERDICTS,
     adaptations_to_markdown,
     has,
@@ -42,6 +45,8 @@ from fastgaum.bench.readme import (
     processes_to_markdown,
     read,
     table_of,
+    transfer_excerpt,
+    transfers_to_markdown,
     verdicts,
     with_races,
 )
@@ -51,6 +56,7 @@ from fastgaum.reports.plots import DARK
 from fastgaum.reports.reproduce_table import published_block, reproduce_blocks
 from fastgaum.reports.table import block_to_markdown
 from fastgaum.reports.world_tables import fidelity_summary
+from fastgaum.worlds.known_worlds import KNOWN_WORLDS, WELL_SPECIFIED
 
 
 @pytest.mark.parametrize(("page", "marker", "file"), TABLES)
@@ -196,6 +202,36 @@ def test_policies_page_shows_the_command_of_its_objects() -> None:
     assert f"{options['--pool']} of {options['--pool-size']}" == result["pool"]
     changed = dict(setting.split("=") for setting in re.findall(r"--set (\S+)", command))
     assert {key: str(result["config"][key]) for key in changed} == changed
+
+
+@pytest.mark.parametrize("file", TRANSFERS)
+def test_promised_and_paid_is_what_its_objects_give(file: str) -> None:
+    """Also before a command of the page has run: then its table says so."""
+    text = (ROOT / TRANSFER).read_text(encoding="utf-8")
+    marker = Path(file).stem
+    assert has(text, marker)
+    assert insert(text, transfers_to_markdown(file), marker) == text, "run python bench/readme.py"
+    (command,) = re.findall(
+        rf"^fastgaum transfer (.*)--json {re.escape(file)}$", text, re.MULTILINE
+    )
+    if not (ROOT / file).is_file():
+        return
+    result = read(file)
+    options = re.search(r"--logging (\S+)", command)
+    worlds = command.partition("--")[0].split() or list(WELL_SPECIFIED)
+    logging = options[1].split(",") if options else ["random"]
+    assert [(one["world"], one["logging"], one["events"]) for one in result["settings"]] == [
+        (world, who, KNOWN_WORLDS[world].events) for world in worlds for who in logging
+    ]
+    assert result["seeds"] >= 5
+
+
+def test_readme_s_sentence_on_promised_and_paid_is_what_its_object_gives() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert has(text, "transfer")
+    assert insert(text, transfer_excerpt(), "transfer") == text, "run python bench/readme.py"
+    drawn = [(ROOT / name).is_file() for name in TRANSFER_FIGURES]
+    assert drawn == [(ROOT / TRANSFERS[0]).is_file()] * 2, "run python bench/readme.py"
 
 
 def test_policies_page_is_what_its_adaptation_curves_give() -> None:

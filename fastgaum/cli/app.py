@@ -67,6 +67,12 @@ COMMANDS = {
         f" {_AS_THE_RUN}",
     ),
     "rl": ("fastgaum.cli.rl:app", "Policies in a learned user: train, evaluate, adapt."),
+    "transfer": (
+        "fastgaum.cli.transfer:transfer_command",
+        "What learned worlds promise of policies, and what known users then pay.\n\nLogs of known "
+        "users are drawn, worlds are learned from them, policies are trained in these worlds and "
+        "then played among the known users.",
+    ),
     "reproduce": (
         "fastgaum.cli.reproduce:reproduce_command",
         "Data sets × models × seeds: the prec@k table.\n\nIt runs on the data sets at hand, or on "

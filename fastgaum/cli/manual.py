@@ -50,6 +50,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "fastgaum report runs/mine -o report.html",
         "fastgaum report runs/mine runs/gru --compare -o compared.html",
     ),
+    "transfer": (
+        "fastgaum transfer",
+        "fastgaum transfer items-200 --logging random,popular,greedy --events 2000,20000 --seeds 3",
+        "fastgaum transfer all --json transfer.json --plot transfer.svg",
+    ),
     "reproduce": (
         "fastgaum reproduce",
         "fastgaum reproduce --datasets yelp,taobao --models all --seeds 5 --json table.json "

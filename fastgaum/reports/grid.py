@@ -6,22 +6,15 @@ beside it, nor on how many cores the machine has."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import re
-import signal
 import tempfile
-import threading
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from fastgaum.baselines.pool_settings import POOL
 from fastgaum.baselines.registry import check_model, make_model, setting_names
@@ -32,6 +25,7 @@ from fastgaum.logs.shard_writer import save_log
 from fastgaum.logs.shards import load_log
 from fastgaum.metrics.evaluation import Evaluation
 from fastgaum.presets import PRESETS
+from fastgaum.reports.workers import one_thread, side_by_side
 
 _OWN_OPTION = {"preset": "--models", "protocol": "--protocol"}
 """settings that a grid has an option for: --set would contradict what the table says of itself"""
@@ -202,15 +196,18 @@ def run_all(
         folders = {
             name: save_log(log, Path(folder) / str(i)) for i, (name, log) in enumerate(logs.items())
         }
-        yield from _side_by_side(folders, runs, order, min(jobs, len(runs)), device)
+        tasks = [runs[i] for i in order]
+        outcomes = side_by_side(_run_in_worker, tasks, jobs, _start_worker, (folders, device))
+        with closing(outcomes):
+            for place, outcome in outcomes:
+                yield order[place], outcome
 
 
 def run_one(run: GridRun, log: SessionLog, device: str) -> Outcome:
     """Train and evaluate with one thread; `log` has its own split."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     try:
-        return _figures(run, split_log(log, run.resplit), device)
+        with one_thread():
+            return _figures(run, split_log(log, run.resplit), device)
     except NumericsError as error:
         return RunFailure(str(error))
     except FastgaumError:
@@ -219,8 +216,6 @@ def run_one(run: GridRun, log: SessionLog, device: str) -> Outcome:
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(place.filename).name}, line {place.lineno}"
         return RunFailure(f"a bug: {type(error).__name__}: {error} ({where})")
-    finally:
-        torch.set_num_threads(threads)
 
 
 def split_log(log: SessionLog, seed: int | None) -> SessionLog:
@@ -255,56 +250,12 @@ def _cost(run: GridRun, logs: Mapping[str, SessionLog]) -> int:
     return n_events * config.history_layers * (config.history_dim + sum(config.hidden))
 
 
-def _side_by_side(
-    folders: dict[str, Path], runs: Sequence[GridRun], order: Sequence[int], jobs: int, device: str
-) -> Generator[tuple[int, Outcome], None, None]:
-    # Spawned, not forked: torch's threads do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(jobs, context, _start_worker, (folders, device))
-    try:
-        with _interrupt_ignored():
-            places = {pool.submit(_run_in_worker, runs[i]): i for i in order}
-        for future in as_completed(places):
-            yield places[future], future.result()
-    except BaseException:
-        # The figures are not needed any more: minutes of work need not be finished first.
-        for worker in set(multiprocessing.active_children()) - others:
-            worker.terminate()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _interrupt_ignored() -> Iterator[None]:
-    """Processes started here do not react to Ctrl-C, which a terminal sends to all of them: the
-    parent ends them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, former)
-
-
 _worker: tuple[dict[str, SessionLog], str] = ({}, "auto")
 
 
 def _start_worker(folders: dict[str, Path], device: str) -> None:
     global _worker
     _worker = {name: load_log(folder) for name, folder in folders.items()}, device
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A parent that was killed cannot end its workers: they end themselves."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _run_in_worker(run: GridRun) -> Outcome:

@@ -8,7 +8,10 @@ Without bait (`TrueWorld(world)`) these are the users of `SyntheticWorld`, to th
 it, some items are bait: they please a little more now, and each choice of one leaves the user more
 bored, so that whatever is shown next is worth less beside no click; any other event lets boredom
 fall. A policy that counts only the next click shows bait until no user clicks; `planning.py` says
-what the best policy earns."""
+what the best policy earns.
+
+With `rivalry` an item also loses rivalry · Σ_b max(0, ⟨z_a, z_b⟩) over the other items b of the
+slate: items that are alike take from each other, and choices depend on the set."""
 
 from __future__ import annotations
 
@@ -80,11 +83,14 @@ class TrueWorld(World):
         base: base, bonus and intercept of each item's utility, shape (n_items,).
         latents: direction of each item, shape (n_items, dim).
         is_bait: shape (n_items,).
+        rivalry: how much items of a slate that are alike take from each other.
     """
 
-    def __init__(self, world: SyntheticWorld, bait: Bait | None = None) -> None:
-        """Take a synthetic world, and what makes greed short-sighted."""
-        self.world, self.bait = world, bait
+    def __init__(
+        self, world: SyntheticWorld, bait: Bait | None = None, rivalry: float = 0.0
+    ) -> None:
+        """Take a synthetic world, what makes greed short-sighted, and the rivalry within slates."""
+        self.world, self.bait, self.rivalry = world, bait, rivalry
         _, base, latents = world.items
         self.is_bait = np.zeros(world.n_items, bool)
         bonus = 0.0
@@ -178,8 +184,12 @@ class TruePopulation(Population):
 
     def utilities(self, pools: IntArray, k: int | None = None) -> FloatArray:
         """Each user's utility now of each item of a pool, (n, m) or one for all (m,); shape (n, m),
-        0 at an empty place."""
-        return self._utilities(self._checked(pools, any_rows=True)).astype(np.float32)
+        0 at an empty place. With rivalry and k an item is one of a slate of k, whose others are
+        alike to it as the pool is on average."""
+        pools = self._checked(pools, any_rows=True)
+        others = pools.shape[-1] - 1
+        share = 1.0 if k is None or others < 1 else (k - 1) / others
+        return (self._utilities(pools) - share * self._lost(pools)).astype(np.float32)
 
     def probabilities(self, slates: IntArray) -> tuple[FloatArray, FloatArray]:
         """Probability of each place of the slates (n, k), and of no click (n,); no state moves."""
@@ -195,11 +205,24 @@ class TruePopulation(Population):
     def weigh(self, slates: IntArray) -> kernels.TrueWeights:
         """Utilities and probabilities of checked slates, float64."""
         weights = kernels.TrueWeights(
-            self._utilities(slates), np.empty(slates.shape), np.empty(self.n)
+            self._utilities(slates) - self._lost(slates), np.empty(slates.shape), np.empty(self.n)
         )
         fixed = slates, self.world.world.choice_law, weights
         threads.run(kernels.true_probabilities, [(*cut, *fixed) for cut in self._cuts])
         return weights
+
+    def _lost(self, slates: IntArray) -> npt.NDArray[np.float64] | float:
+        """What rivalry takes from each place of slates (…, m), 0 at a place that shows nothing."""
+        if self.world.rivalry == 0.0:
+            return 0.0
+        shown = slates >= 0
+        for place in range(1, slates.shape[-1]):
+            shown[..., place] &= (slates[..., :place] != slates[..., place, None]).all(axis=-1)
+        latents = self.world.latents[np.maximum(slates, 0)].astype(np.float64)
+        alike = np.maximum(latents @ latents.swapaxes(-1, -2), 0.0) * shown[..., None, :]
+        alike[..., np.arange(slates.shape[-1]), np.arange(slates.shape[-1])] = 0.0
+        lost: npt.NDArray[np.float64] = self.world.rivalry * alike.sum(axis=-1) * shown
+        return lost
 
     def _checked(self, slates: IntArray, any_rows: bool = False) -> IntArray:
         return checked_slates(slates, self.n, self.world.n_items, any_rows)

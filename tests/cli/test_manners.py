@@ -56,7 +56,8 @@ def test_the_help_shows_examples_of_its_own_command(
     for line in EXAMPLES[name]:
         assert line in shown
     assert "--quiet" in shown
-    assert "markdown" not in shown or name in ("reproduce", "fidelity", "bench", "rl evaluate")
+    tables = ("reproduce", "fidelity", "bench", "rl evaluate", "transfer")
+    assert "markdown" not in shown or name in tables
 
 
 @pytest.mark.parametrize("name", [name for name in LEAVES if name != "completion"])

@@ -1,0 +1,105 @@
+"""Testers: ten policies from bad to good, by which one can see whether two worlds rank policies
+alike; and policies that log.
+
+`Noisy` and `Alternating` are made of other policies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from fastgaum.errors import ConfigError
+from fastgaum.policies.base import Observation, Policy, Transition
+from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
+from fastgaum.worlds.pools import draw_uniforms
+from fastgaum.worlds.world import FloatArray, IntArray, Past
+
+LOGGING = ("random", "popular", "greedy")
+"""names of policies that log: every slate of the first is random, half of the others' slates are"""
+HALF = 0.5
+_NOISE = np.uint64(1)
+"""flips the keys of the noise: policies draw by the keys themselves"""
+
+
+class Noisy(Policy):
+    """Another policy, of whose slates a share is random: each with that probability, apart from
+    the others."""
+
+    def __init__(self, policy: Policy, share: float = HALF) -> None:
+        """Take the policy and the share. Raises ConfigError unless that is in [0, 1]."""
+        if not 0.0 <= share <= 1.0:
+            raise ConfigError(f"the share of random slates is {share}, 0 to 1 is required")
+        self.policy, self.share, self.chance = policy, share, RandomPolicy()
+        self.name = f"{policy.name}, {100 * share:g} % random"
+
+    def start(self, n: int, past: Iterable[Past] = ()) -> None:
+        """Let the policy meet the users."""
+        self.policy.start(n, past)
+
+    def act(self, observation: Observation, k: int) -> IntArray:
+        """The policy's slates or random ones, shape (n, k)."""
+        noise = draw_uniforms(observation.keys ^ _NOISE, 1) < self.share
+        return np.where(
+            noise, self.chance.act(observation, k), self.policy.act(observation, k)
+        ).astype(np.int32)
+
+    def observe(self, transition: Transition) -> None:
+        """Let the policy see what came of all slates."""
+        self.policy.observe(transition)
+
+
+class Alternating(Policy):
+    """Two policies in turn: the first shows slates 0, 2, 4, …, the second the others. Made of
+    greedy and the least popular items it gives users a rest from what tires them."""
+
+    name = "alternating"
+
+    def __init__(self, even: Policy, odd: Policy) -> None:
+        self.policies, self.step = (even, odd), 0
+
+    def start(self, n: int, past: Iterable[Past] = ()) -> None:
+        """Begin with the first policy, whatever is behind the users."""
+        events = list(past)
+        self.step = 0
+        for policy in self.policies:
+            policy.start(n, events)
+
+    def act(self, observation: Observation, k: int) -> IntArray:
+        """The slates of the policy whose turn it is, shape (n, k)."""
+        return self.policies[self.step % 2].act(observation, k)
+
+    def observe(self, transition: Transition) -> None:
+        """Let both see what came of it."""
+        self.step += 1
+        for policy in self.policies:
+            policy.observe(transition)
+
+
+def ten_testers(trained: Policy, popularity: FloatArray) -> list[Policy]:
+    """Ten policies: a trained one, greedy, popular and unpopular slates, each also with half of its
+    slates random, random ones, and greedy in turn with the unpopular.
+
+    Args:
+        trained: a policy that was trained in the world they are made for.
+        popularity: of each item of that world, shape (n_items,).
+    """
+    unpopular = Popular(-np.asarray(popularity))
+    unpopular.name = "unpopular"
+    plain: Sequence[Policy] = (trained, Greedy(), Popular(popularity), unpopular)
+    return [
+        *plain,
+        *map(Noisy, plain),
+        RandomPolicy(),
+        Alternating(Greedy(), unpopular),
+    ]
+
+
+def logging_policy(name: str, popularity: FloatArray) -> Policy:
+    """A policy of `LOGGING` for the users themselves, whose minds it reads; `popularity` is that of
+    their items, shape (n_items,). Raises ConfigError for another name."""
+    if name not in LOGGING:
+        raise ConfigError(f"no logging policy '{name}'; there are {', '.join(LOGGING)}")
+    if name == "random":
+        return RandomPolicy()
+    return Noisy(Greedy() if name == "greedy" else Popular(popularity))

@@ -1,0 +1,348 @@
+"""Promised and paid: what a policy is worth in a world that was learned from a log, and what it
+then earns among the true users of that log, who are known.
+
+A seed of a setting draws a log of the true users under a logging policy, fits a user model to it as
+`fastgaum train` does, trains a policy among the learned users, and plays it and nine others in both
+worlds. Beside it the same learner is trained among the true users themselves: what it earns is what
+a perfect world would have given.
+
+    optimism = (promised − paid) / paid
+
+Seeds draw logs, fits, trainings and judging users; the true users are the same in all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from scipy.stats import kendalltau
+
+from fastgaum.config import Config
+from fastgaum.errors import ConfigError
+from fastgaum.logs.log import SessionLog, split_by_user
+from fastgaum.logs.read import read_frame
+from fastgaum.machine import machine_facts
+from fastgaum.models.user_model import UserModel
+from fastgaum.policies.base import Policy
+from fastgaum.policies.config import PolicyConfig
+from fastgaum.policies.dqn import CascadeDqn
+from fastgaum.policies.evaluation import JUDGING_SEED, Estimate
+from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
+from fastgaum.policies.rollout import Setting, play
+from fastgaum.policies.testers import LOGGING, logging_policy, ten_testers
+from fastgaum.policies.training import train_policy
+from fastgaum.policies.trajectories import trajectories
+from fastgaum.policies.transfer import TransferPolicy, item_map, shared_items
+from fastgaum.reports.table import Json
+from fastgaum.reports.workers import one_thread, side_by_side
+from fastgaum.worlds.known_worlds import KNOWN_WORLDS, KnownWorld, true_users
+from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.planning import Planner
+from fastgaum.worlds.true_world import TrueWorld
+from fastgaum.worlds.world import FloatArray, World
+
+Float64Array = npt.NDArray[np.float64]
+K, HORIZON = 3, 20
+"""items of a slate, events of an episode and of a logged session"""
+FITTED = (0.75, 0.25, 0.0)
+"""shares of the log's users who train, validate and test: the truth itself is the test"""
+MODEL = {"set_context": False, "relations": False}
+"""what changes of the preset `fastgaum`: utilities of these users know no set"""
+APART = 3.0
+"""standard errors by which the truth tells two policies apart"""
+ONE_WORLD = "one world"
+"""the learner's world: one fit of the log"""
+TRUTH = "the truth"
+"""the learner's world: the true users"""
+
+
+@dataclass(frozen=True)
+class TransferPlan:
+    """What is compared. Raises ConfigError for an impossible value."""
+
+    worlds: Sequence[KnownWorld]
+    logging: Sequence[str] = ("random",)
+    """who made the slates of the log, of `LOGGING`"""
+    events: Sequence[int] = ()
+    """events of the log; () = each world's own number"""
+    seeds: int = 5
+    users: int = 1000
+    """users that judge a policy in each world, per seed"""
+    config: PolicyConfig = field(default_factory=PolicyConfig)
+    """of the policy that is trained"""
+
+    def __post_init__(self) -> None:
+        for name, value in (("seeds", self.seeds), ("users", self.users)):
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}")
+        for name in self.logging:
+            if name not in LOGGING:
+                raise ConfigError(f"no logging policy '{name}'; there are {', '.join(LOGGING)}")
+        for events in self.events:
+            if events < 10 * HORIZON:
+                raise ConfigError(
+                    f"a log of {events} events has too few sessions of {HORIZON} to train and "
+                    f"validate on: at least {10 * HORIZON} events are required"
+                )
+
+    def settings(self) -> list[list[Task]]:
+        """Each setting's tasks, a task per seed."""
+        return [
+            [
+                Task(world.name, logging, events, self.config.seed + i, self.users, self.config)
+                for i in range(self.seeds)
+            ]
+            for world in self.worlds
+            for logging in self.logging
+            for events in self.events or (world.events,)
+        ]
+
+    def tasks(self) -> list[Task]:
+        """Everything that is trained, the truth of each world and seed once; long tasks first."""
+        learned = [task for seeds in self.settings() for task in seeds]
+        tasks = dict.fromkeys([*learned, *(task.of_truth() for task in learned)])
+        return sorted(tasks, key=lambda task: -task.events)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One seed of one setting, or of the truth."""
+
+    world: str
+    logging: str
+    """of `LOGGING`, or `TRUTH`: no log, the policy learns from the true users"""
+    events: int
+    seed: int
+    users: int
+    config: PolicyConfig
+
+    def of_truth(self) -> Task:
+        """The task of the same seed among the true users."""
+        return replace(self, logging=TRUTH, events=0)
+
+    def __str__(self) -> str:
+        of = TRUTH if self.logging == TRUTH else f"{self.events:,} events, {self.logging}"
+        return f"{self.world}, {of}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What policies that were made in one world are worth in one task, by name."""
+
+    world: str
+    """where they were made: `ONE_WORLD` or `TRUTH`"""
+    paid: dict[str, float]
+    """mean clicks of an episode of true users"""
+    promised: dict[str, float] = field(default_factory=dict)
+    """the same of the world's own users; empty of the truth"""
+    agreement: float = float("nan")
+    """`rank_agreement` of the two"""
+
+
+def transfer(
+    plan: TransferPlan,
+    jobs: int = 1,
+    observer: Callable[[int, int, str], None] | None = None,
+) -> Json:
+    """Train, judge, and return the figures as a JSON object: a setting for each world, logging
+    policy and number of events, with a row per policy.
+
+    Every task uses one thread: the figures do not depend on `jobs`. `observer` is called with tasks
+    done, tasks in all, and the task that has ended.
+
+    Raises:
+        ConfigError: a log does not show enough items for the pools.
+        NumericsError: a training diverged.
+    """
+    tasks = plan.tasks()
+    found: dict[Task, list[Worth]] = {}
+    with closing(_worths(tasks, jobs)) as worths:
+        for done, (place, worth) in enumerate(worths, start=1):
+            found[tasks[place]] = worth
+            if observer is not None:
+                observer(done, len(tasks), str(tasks[place]))
+    return {
+        "machine": machine_facts(plan.config.seed),
+        "seeds": plan.seeds,
+        "users": plan.users,
+        "k": K,
+        "horizon": HORIZON,
+        "reward": "click",
+        "model": {"preset": "fastgaum", **MODEL},
+        "config": plan.config.to_mapping(),
+        "settings": [
+            _setting_figures(
+                seeds[0],
+                [found[task] for task in seeds],
+                [found[task.of_truth()] for task in seeds],
+            )
+            for seeds in plan.settings()
+        ],
+    }
+
+
+def _worths(tasks: Sequence[Task], jobs: int) -> Generator[tuple[int, list[Worth]], None, None]:
+    if jobs > 1:
+        yield from side_by_side(worths_of, tasks, jobs)
+        return
+    for place, task in enumerate(tasks):
+        yield place, worths_of(task)
+
+
+def worths_of(task: Task) -> list[Worth]:
+    """Do one task, with one thread: an entry for each world that policies are made in."""
+    with one_thread():
+        known = KNOWN_WORLDS[task.world]
+        truth, setting = true_users(known.name), Setting(K, HORIZON, known.pool, "click")
+        if task.logging == TRUTH:
+            return [_worth_of_truth(task, truth, setting)]
+        log = drawn_log(truth, setting, task)
+        return [
+            _worth_of_learned(task, (label, world, log), truth, setting)
+            for label, world in learner_worlds(log, task.seed).items()
+        ]
+
+
+def drawn_log(truth: TrueWorld, setting: Setting, task: Task) -> SessionLog:
+    """Sessions of true users under the task's logging policy, split by user."""
+    policy = logging_policy(task.logging, truth.base.astype(np.float32))
+    n_sessions = task.events // HORIZON
+    frames = trajectories(truth, policy, setting, n_sessions, task.seed)
+    frame = pl.concat(frames).select("session", "event", "item", "chosen")
+    log = read_frame(frame, name=f"{task.world}, {task.logging}")
+    return replace(log, split=split_by_user(log.users, task.seed, FITTED))
+
+
+def learner_worlds(log: SessionLog, seed: int) -> dict[str, World]:
+    """The worlds that policies are trained in, by what the table calls them."""
+    model = UserModel(Config.from_preset("fastgaum", **MODEL, seed=seed))
+    model.fit(log)
+    return {ONE_WORLD: LearnedWorld(model)}
+
+
+def trained_cascade(world: World, setting: Setting, config: PolicyConfig) -> CascadeDqn:
+    """The paper's policy, trained among a world's users."""
+    policy = CascadeDqn(world, setting.k, setting.pool, config)
+    train_policy(policy, world, setting)
+    return policy
+
+
+def _worth_of_truth(task: Task, truth: TrueWorld, setting: Setting) -> Worth:
+    config = task.config.replace(seed=task.seed)
+    policies = [trained_cascade(truth, setting, config), Greedy(), RandomPolicy()]
+    return Worth(TRUTH, {one.name: _mean(_returns(one, truth, setting, task)) for one in policies})
+
+
+def _worth_of_learned(
+    task: Task, learned: tuple[str, World, SessionLog], truth: TrueWorld, setting: Setting
+) -> Worth:
+    label, own, log = learned
+    # in one order, so that one key draws the same pool in both worlds
+    items = shared_items(own, truth)
+    own_items = tuple(item_map(own, truth)[list(items)].tolist())
+    met = replace(setting, pool=replace(setting.pool, items=items))
+    home = replace(setting, pool=replace(setting.pool, items=own_items))
+    trained = trained_cascade(own, home, task.config.replace(seed=task.seed))
+    policies = ten_testers(trained, Popular.of_log(own, log).popularity)
+    promised = {one.name: _mean(_returns(one, own, home, task)) for one in policies}
+    returns = {
+        one.name: _returns(TransferPolicy(one, own, truth), truth, met, task) for one in policies
+    }
+    paid = {name: _mean(found) for name, found in returns.items()}
+    agreement = rank_agreement(list(promised.values()), list(returns.values()))
+    return Worth(label, paid, promised, agreement)
+
+
+def rank_agreement(promised: Sequence[float], paid: Sequence[FloatArray]) -> float:
+    """Kendall's tau of promises and of what was paid, over those pairs of policies that the truth
+    tells apart: (agreeing − disagreeing) / pairs, NaN without such a pair.
+
+    A pair is told apart where the mean difference of the same users' returns is more than
+    `APART` standard errors: the order of two policies that earn the same means nothing.
+
+    Args:
+        promised: by policy.
+        paid: returns of the same users under each policy, each of shape (n_users,).
+    """
+    signs = []
+    for (one, a), (other, b) in combinations(zip(promised, paid, strict=True), 2):
+        difference = np.subtract(a, b, dtype=np.float64)
+        error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else np.inf
+        if abs(difference.mean()) > APART * error:
+            signs.append(np.sign(one - other) * np.sign(difference.mean()))
+    return float(np.mean(signs)) if signs else float("nan")
+
+
+def _returns(policy: Policy, world: World, setting: Setting, task: Task) -> FloatArray:
+    """Returns of new users, the same for every policy of a seed, shape (n_users,)."""
+    return play(world, policy, setting, task.users, JUDGING_SEED + task.seed).returns
+
+
+def _mean(returns: FloatArray) -> float:
+    return float(returns.mean(dtype=np.float64))
+
+
+def _setting_figures(
+    task: Task, by_seed: Sequence[Sequence[Worth]], truths: Sequence[Sequence[Worth]]
+) -> Json:
+    """One setting's part of the result, of a list of worths per seed."""
+    known = KNOWN_WORLDS[task.world]
+    optimum = float("nan")
+    if known.planned:
+        optimum = Planner(true_users(known.name), HORIZON, K).best()
+    ceiling = np.array([worths[0].paid[CascadeDqn.name] for worths in truths])
+    rows: list[Json] = []
+    figures: list[Json] = []
+    for worths in (*zip(*by_seed, strict=True), *zip(*truths, strict=True)):
+        paid_of = {name: np.array([one.paid[name] for one in worths]) for name in worths[0].paid}
+        for name, paid in paid_of.items():
+            row: Json = {"policy": name, "world": worths[0].world}
+            if worths[0].promised:
+                promised = np.array([one.promised[name] for one in worths])
+                row |= _figure("promised", promised)
+                row |= _figure("optimism", _ratio(promised - paid, paid))
+            row |= _figure("paid", paid) | _figure("of_truth", _ratio(paid, ceiling))
+            if known.planned:
+                row |= _figure("of_optimum", paid / optimum)
+            rows.append(row)
+        if worths[0].promised:
+            trained = paid_of[CascadeDqn.name]
+            taus = [
+                kendalltau(list(one.promised.values()), list(one.paid.values())).statistic
+                for one in worths
+            ]
+            figures.append(
+                {
+                    "world": worths[0].world,
+                    **_figure("regret", ceiling - trained),
+                    **_figure("lead_over_greedy", trained - paid_of[Greedy.name]),
+                    **_figure("kendall", np.array(taus)),
+                    **_figure("rank_agreement", np.array([one.agreement for one in worths])),
+                }
+            )
+    return {
+        "world": known.name,
+        "what": known.what,
+        "logging": task.logging,
+        "events": task.events,
+        "optimum": optimum,
+        "rows": rows,
+        "learned": figures,
+    }
+
+
+def _ratio(values: Float64Array, by: Float64Array) -> Float64Array:
+    """NaN where nothing is earned: a ratio to 0 says nothing."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(by > 0, values / by, np.nan)
+
+
+def _figure(name: str, by_seed: Float64Array) -> dict[str, object]:
+    """A figure with its interval over seeds and its value of each seed."""
+    one = Estimate.of(by_seed)
+    return {name: one.mean, f"{name}_ci": [one.low, one.high], f"{name}_by_seed": by_seed.tolist()}

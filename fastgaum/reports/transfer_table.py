@@ -1,0 +1,200 @@
+"""What was promised and paid, from its JSON object: a table per setting, a summary of the policies
+that were trained, the sentence of the README, and the figure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastgaum.reports.plots import FIGURE_STYLE, check_figure, save_figure
+from fastgaum.reports.table import Block, Json, block_to_markdown, num
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLUMNS = ("policy, made in", "promised", "paid", "optimism, %", "of the truth's, %")
+OPTIMUM = "of the optimum, %"
+SUMMARY = (
+    "true users, learner's world",
+    "log",
+    "promised",
+    "paid",
+    "optimism, %",
+    "of the truth's, %",
+    "rank agreement",
+)
+CASCADE, GREEDY = "cascade-dqn", "greedy"
+
+
+def transfer_blocks(result: Json) -> list[Block]:
+    """A table for each setting: a row per policy, what is made in the learned world first."""
+    return [_block(setting, result) for setting in result["settings"]]
+
+
+def transfer_summary(result: Json) -> str:
+    """The trained policy alone, a row per setting and learned world, as a markdown table without a
+    title."""
+    rows = []
+    for setting in result["settings"]:
+        for learned in setting["learned"]:
+            row = row_in(setting, CASCADE, learned["world"])
+            rows.append(
+                (
+                    f"{setting['world']}, {learned['world']}",
+                    f"{setting['events']:,} events, {setting['logging']}",
+                    _cell(row, "promised", 2),
+                    _cell(row, "paid", 2),
+                    _cell(row, "optimism", 1, 100),
+                    _cell(row, "of_truth", 1, 100),
+                    _cell(learned, "rank_agreement", 2),
+                )
+            )
+    lines = block_to_markdown(Block("", SUMMARY, tuple(rows), ())).splitlines()
+    return "\n".join(lines[2:]).strip()
+
+
+def transfer_sentence(result: Json) -> str:
+    """What a policy that was trained among learned users earns of what training among the true ones
+    would have given, in each setting."""
+    parts, world = [], ""
+    for setting in result["settings"]:
+        world = setting["learned"][-1]["world"]
+        row = row_in(setting, CASCADE, world)
+        of_best = (
+            f", {num(100 * row['of_optimum'])} % of the optimum" if "of_optimum" in row else ""
+        )
+        parts.append(
+            f"{num(100 * row['of_truth'])} % with {setting['what']} ({setting['events']:,} events, "
+            f"{setting['logging']} slates{of_best})"
+        )
+    return (
+        f"A policy trained among learned users ({world}) earns, among the true ones, this share of "
+        f"what the same training among the true ones gives: {'; '.join(parts)}. Mean of "
+        f"{result['seeds']} seeds."
+    )
+
+
+def row_in(setting: Json, policy: str, world: str) -> Json:
+    """The row of a policy that was made in a world, by what the table calls it."""
+    row: Json = next(
+        row for row in setting["rows"] if (row["policy"], row["world"]) == (policy, world)
+    )
+    return row
+
+
+def _block(setting: Json, result: Json) -> Block:
+    planned = any("of_optimum" in row for row in setting["rows"])
+    rows = []
+    for row in setting["rows"]:
+        cells = [
+            f"{row['policy']}, {row['world']}",
+            _cell(row, "promised", 2),
+            _cell(row, "paid", 2),
+            _cell(row, "optimism", 1, 100),
+            _cell(row, "of_truth", 1, 100),
+        ]
+        rows.append((*cells, *([_cell(row, "of_optimum", 1, 100)] if planned else [])))
+    title = (
+        f"{setting['world']}: {setting['what']}; {setting['events']:,} events of "
+        f"{setting['logging']} slates"
+    )
+    columns = (*COLUMNS, OPTIMUM) if planned else COLUMNS
+    return Block(title, columns, tuple(rows), tuple(_notes(setting, result)))
+
+
+def _notes(setting: Json, result: Json) -> Iterator[str]:
+    yield (
+        f"clicks of {result['horizon']} slates of {result['k']}, mean of {result['seeds']} seeds "
+        f"of {result['users']} users; ±: half of the 95 % interval, Student's over seeds"
+    )
+    for learned in setting["learned"]:
+        yield (
+            f"{learned['world']}: {CASCADE} earns {_cell(learned, 'regret', 2)} less than where it "
+            f"was trained on the truth, and {_cell(learned, 'lead_over_greedy', 2)} more than "
+            "greedy slates of the learned world"
+        )
+        yield (
+            f"{learned['world']}: rank agreement of promised and paid over the ten policies, "
+            f"{_cell(learned, 'rank_agreement', 2)} of the pairs that the truth tells apart; "
+            f"Kendall's tau of all pairs {_cell(learned, 'kendall', 2)}"
+        )
+    if any("of_optimum" in row for row in setting["rows"]):
+        yield f"the best policy there is earns {setting['optimum']:.3f}"
+
+
+def _cell(values: Json, name: str, digits: int, times: float = 1.0) -> str:
+    """A mean ± half of its interval, which lies around it evenly; empty where there is none."""
+    mean = values.get(name)
+    if mean is None:
+        return ""
+    end = values[f"{name}_ci"][1]
+    half = None if end is None else times * (end - mean)
+    return num(times * mean, digits) + ("" if half is None else f" ±{num(half, digits)}")
+
+
+_KINDS = (
+    (CASCADE, "#1f6feb", "trained in the learned world"),
+    (GREEDY, "#d1242f", "greedy in the learned world"),
+)
+_OTHER, _TRUTH, _EQUAL = "#57606a", "#8c959f", "#d0d7de"
+
+
+def draw_transfer(result: Json, path: Path, *, narrow: bool = False) -> None:
+    """Draw promised against paid and write it, atomically: a panel per setting, a dot per policy;
+    on the diagonal a promise is kept. If `narrow`, panels stand one below the other.
+
+    Raises:
+        OutputError: it is neither .svg nor .png, or cannot be written.
+        ConfigError: matplotlib is not installed.
+    """
+    check_figure(path, "--plot")
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    settings = result["settings"]
+    n = len(settings)
+    with mpl.rc_context({**FIGURE_STYLE, "font.size": 9}):
+        shape = (n, 1) if narrow else (1, n)
+        size = (3.6, 0.6 + 3.0 * n) if narrow else (0.6 + 2.9 * n, 3.4)
+        figure = Figure(figsize=size, layout="constrained")
+        panels = figure.subplots(*shape, squeeze=False).ravel()
+        for panel, setting in zip(panels, settings, strict=True):
+            _panel(panel, setting)
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=2 if narrow else 5, frameon=False
+        )
+        save_figure(figure, path)
+
+
+def _panel(panel: Axes, setting: Json) -> None:
+    made_in = [learned["world"] for learned in setting["learned"]]
+    rows = [row for row in setting["rows"] if row["world"] == made_in[-1]]
+    values = [row[key] for row in rows for key in ("promised", "paid")]
+    low, high = min(values), max(values)
+    panel.plot([low, high], [low, high], color=_EQUAL, linewidth=1, label="promised = paid")
+    truth = next(
+        row["paid"]
+        for row in setting["rows"]
+        if row["world"] not in made_in and row["policy"] == CASCADE
+    )
+    panel.axhline(truth, color=_TRUTH, linestyle="--", linewidth=1, label="trained on the truth")
+    kinds = {name: (colour, label) for name, colour, label in _KINDS}
+    # the policies that have a colour of their own come last, on top
+    for row in sorted(rows, key=lambda row: row["policy"] in kinds):
+        colour, label = kinds.get(row["policy"], (_OTHER, "other policies"))
+        if None not in row["paid_ci"]:
+            panel.vlines(row["promised"], *row["paid_ci"], color=colour, linewidth=1, alpha=0.6)
+        panel.plot(
+            row["promised"],
+            row["paid"],
+            "o",
+            color=colour,
+            markersize=5 if row["policy"] in kinds else 3.5,
+            label=None if label in panel.get_legend_handles_labels()[1] else label,
+        )
+    panel.set_title(f"{setting['world']}\n{setting['events']:,} events, {setting['logging']}")
+    panel.set_xlabel("clicks promised by the learned world")
+    panel.set_ylabel("clicks paid by the true users")
+    panel.spines[["top", "right"]].set_visible(False)

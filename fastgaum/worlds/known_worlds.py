@@ -1,0 +1,119 @@
+"""Worlds whose truth is known, by name: where what a learned world promises can be compared with
+what the true users pay.
+
+Half of the items are bait in each of them: who shows what pleases most now earns less later. In the
+first three a model of this package can be right. In the others it cannot, each for one reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cache
+
+from fastgaum.errors import ConfigError, did_you_mean
+from fastgaum.logs.synthetic import Rule, SyntheticWorld
+from fastgaum.worlds.planning import short_sighted
+from fastgaum.worlds.pools import Pool
+from fastgaum.worlds.true_world import Bait, TrueWorld
+
+
+@dataclass(frozen=True)
+class KnownWorld:
+    """True users, and what policies meet them with."""
+
+    name: str
+    what: str
+    """in a few words"""
+    make: Callable[[], TrueWorld]
+    events: int
+    """events of its log, where no other number is asked for"""
+    pool: Pool = field(default_factory=Pool)
+    """what slates are made of"""
+    planned: bool = False
+    """whether the best policy can be computed"""
+
+
+def _bored(
+    n_items: int = 200,
+    *,
+    rule: Rule = "shannon",
+    dim: int = 2,
+    affinity: float = 1.0,
+    rivalry: float = 0.0,
+) -> TrueWorld:
+    """A catalogue whose users have a taste that lasts, and tire of bait."""
+    world = SyntheticWorld(
+        n_items=n_items,
+        seed=1,
+        rule=rule,
+        no_click=0.4,
+        dim=dim,
+        decay=0.6,
+        affinity=affinity,
+        popularity=0.6,
+        max_display=50,
+    )
+    return TrueWorld(world, Bait(share=0.5, bonus=1.0, cost=1.0, most=3.0, recovery=0.5), rivalry)
+
+
+KNOWN_WORLDS = {
+    one.name: one
+    for one in (
+        KnownWorld("items-10", "10 items", short_sighted, 4_000, planned=True),
+        KnownWorld("items-200", "200 items", _bored, 10_000),
+        KnownWorld(
+            "items-2000",
+            "2,000 items, a pool of 50 for each user",
+            lambda: _bored(2_000),
+            20_000,
+            Pool("per_user", 50),
+        ),
+        KnownWorld(
+            "l2",
+            "200 items; users choose by sparsemax, a model by softmax",
+            lambda: _bored(rule="l2"),
+            10_000,
+        ),
+        KnownWorld(
+            "wide-taste",
+            "200 items; a taste of 32 directions, a model's state has 8",
+            lambda: _bored(dim=32, affinity=4.0),
+            10_000,
+        ),
+        KnownWorld(
+            "rivalry",
+            "200 items; items of a slate that are alike take from each other",
+            lambda: _bored(rivalry=1.0),
+            10_000,
+        ),
+    )
+}
+"""by name, in the order of the tables"""
+
+
+@cache
+def true_users(name: str) -> TrueWorld:
+    """The world of this name; made once, since the share of events without a click is found by
+    simulation."""
+    return KNOWN_WORLDS[name].make()
+
+
+WELL_SPECIFIED = ("items-10", "items-200", "items-2000")
+"""worlds that a model of this package can learn"""
+
+
+def known_worlds(names: Iterable[str]) -> list[KnownWorld]:
+    """The worlds of these names, each once, in the order given; `all` for every one.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    found: dict[str, KnownWorld] = {}
+    for name in names:
+        if name != "all" and name not in KNOWN_WORLDS:
+            raise ConfigError(
+                f"no known world '{name}'{did_you_mean(name, KNOWN_WORLDS)}; there are "
+                f"{', '.join(KNOWN_WORLDS)}, or all"
+            )
+        found |= KNOWN_WORLDS if name == "all" else {name: KNOWN_WORLDS[name]}
+    return list(found.values())

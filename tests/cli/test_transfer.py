@@ -1,0 +1,68 @@
+"""`fastgaum transfer`: what it prints and writes, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fastgaum.cli.app import main
+
+TOY = ["--events", "400", "--seeds", "1", "--users", "30"] + [
+    text
+    for value in ("episodes=1", "users=16", "warm_up=16", "batch=16", "updates=1")
+    for text in ("--set", value)
+]
+
+
+def test_tables_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib", reason="figures: install fastgaum[plots]")
+    files = {"json": tmp_path / "t.json", "markdown": tmp_path / "t.md", "plot": tmp_path / "t.svg"}
+    options = [text for name, path in files.items() for text in (f"--{name}", str(path))]
+    assert main(["transfer", "items-10", *TOY, "--jobs", "1", *options]) == 0
+    shown = capsys.readouterr()
+    result = json.loads(files["json"].read_text())
+    assert result["machine"]["versions"]["fastgaum"]
+    assert (result["seeds"], result["settings"][0]["events"]) == (1, 400)
+    assert result["config"]["episodes"] == 1
+    assert "items-10: 10 items; 400 events of random slates" in shown.out
+    assert "A policy trained among learned users (one world) earns" in shown.out
+    assert "[2/2] items-10, the truth, seed 0" in shown.err
+    assert "| cascade-dqn, one world |" in files["markdown"].read_text()
+    assert files["plot"].read_text().startswith("<?xml")
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_figures_that_one_gives(tmp_path: Path) -> None:
+    settings = []
+    for jobs in ("1", "2"):
+        file = tmp_path / f"{jobs}.json"
+        assert main(["transfer", "items-10", *TOY, "--jobs", jobs, "--json", str(file)]) == 0
+        settings.append(json.loads(file.read_text())["settings"])
+    assert settings[0] == settings[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["items-11"], "no known world 'items-11'; did you mean 'items-10'"),
+        (["--logging", "best"], "no logging policy 'best'"),
+        (["--events", "many"], "--events takes whole numbers by comma (2000,20000), got 'many'"),
+        (["--events", "20"], "too few sessions"),
+        (["--seeds", "0"], "seeds must be at least 1"),
+        (["--jobs", "0"], "--jobs must be at least 1, got 0"),
+        (["--set", "episode=1"], "episode"),
+        (["--plot", "t.pdf"], "ends in '.pdf', a figure is written as .svg or .png"),
+    ],
+)
+def test_refuses(
+    fails: Callable[[list[str]], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    says: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert says in fails(["transfer", *options])

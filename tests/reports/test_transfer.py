@@ -1,0 +1,175 @@
+"""Promised and paid at toy size: who trains where, what is compared, and what the tables say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastgaum.errors import ConfigError
+from fastgaum.policies.config import PolicyConfig
+from fastgaum.policies.rollout import Setting
+from fastgaum.reports import transfer as module
+from fastgaum.reports.plots import DARK
+from fastgaum.reports.table import finite
+from fastgaum.reports.transfer import (
+    HORIZON,
+    ONE_WORLD,
+    TRUTH,
+    K,
+    Task,
+    TransferPlan,
+    drawn_log,
+    rank_agreement,
+    transfer,
+)
+from fastgaum.reports.transfer_table import (
+    draw_transfer,
+    row_in,
+    transfer_blocks,
+    transfer_sentence,
+    transfer_summary,
+)
+from fastgaum.worlds.known_worlds import known_worlds, true_users
+from fastgaum.worlds.world import FloatArray
+
+TOY = PolicyConfig(episodes=1, users=16, warm_up=16, batch=16, updates=1, evaluations=1)
+
+
+@pytest.fixture(scope="module")
+def result() -> dict[str, Any]:
+    plan = TransferPlan(known_worlds(["items-10"]), ("random",), (400,), 2, 60, TOY)
+    seen: list[tuple[int, int, str]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        quick = {"epochs": 1, "warm_start": 1, "search": ()}
+        patch.setattr(module, "MODEL", {**module.MODEL, **quick})
+        found: dict[str, Any] = finite(transfer(plan, observer=lambda *call: seen.append(call)))
+    assert [call[:2] for call in seen] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert seen[0][2] == "items-10, 400 events, random, seed 0"
+    assert seen[-1][2] == "items-10, the truth, seed 1"
+    return found
+
+
+def test_figures_follow_from_those_of_the_seeds(result: dict[str, Any]) -> None:
+    (setting,) = result["settings"]
+    ceiling = np.array(row_in(setting, "cascade-dqn", TRUTH)["paid_by_seed"])
+    learned = [row for row in setting["rows"] if row["world"] == ONE_WORLD]
+    assert len(learned) == len({row["policy"] for row in learned}) == 10
+    for row in setting["rows"]:
+        paid = np.array(row["paid_by_seed"])
+        assert row["paid"] == pytest.approx(paid.mean())
+        assert row["paid_ci"][0] < row["paid"] < row["paid_ci"][1]
+        assert row["of_truth"] == pytest.approx((paid / ceiling).mean())
+        # 60 users a seed: chance may lift a policy above the best by so much
+        assert row["of_optimum"] == pytest.approx(paid.mean() / setting["optimum"])
+        assert 0.5 < row["of_optimum"] < 1.1
+        if row["world"] == ONE_WORLD:
+            promised = np.array(row["promised_by_seed"])
+            assert row["optimism"] == pytest.approx(((promised - paid) / paid).mean())
+    (figures,) = setting["learned"]
+    trained, greedy = (
+        np.array(row_in(setting, name, ONE_WORLD)["paid_by_seed"])
+        for name in ("cascade-dqn", "greedy")
+    )
+    assert figures["regret"] == pytest.approx((ceiling - trained).mean())
+    assert figures["lead_over_greedy"] == pytest.approx((trained - greedy).mean())
+    assert -1 <= figures["kendall"] <= 1
+
+
+def test_random_slates_earn_the_same_wherever_they_were_made(result: dict[str, Any]) -> None:
+    """True users meet them by the same keys, whether by a follower or not."""
+    (setting,) = result["settings"]
+    of = [row_in(setting, "random", world)["paid_by_seed"] for world in (ONE_WORLD, TRUTH)]
+    assert of[0] == of[1]
+
+
+def test_seeds_draw_logs_that_differ_and_have_no_test_split() -> None:
+    (known,) = known_worlds(["items-200"])
+    truth, setting = true_users(known.name), Setting(K, HORIZON, known.pool, "click")
+    logs = [
+        drawn_log(truth, setting, Task(known.name, logging, 400, seed, 1, TOY))
+        for logging, seed in (("random", 0), ("random", 1), ("greedy", 0))
+    ]
+    for log in logs:
+        assert (log.n_events, len(log.split)) == (400, 20)
+        assert np.bincount(log.split).tolist() == [15, 5]
+        assert set(np.diff(log.display_offsets)) == {K}
+        assert (log.choices < 0).any()
+    assert not np.array_equal(logs[0].items, logs[1].items)
+    # greed shows what is chosen, and random slates are half of its log
+    rates = [(log.choices >= 0).mean() for log in logs]
+    assert rates[2] > rates[0] + 0.05
+
+
+def returns_of(*means: float) -> list[FloatArray]:
+    noise = np.random.default_rng(0).normal(0, 0.1, 500).astype(np.float32)
+    return [np.float32(mean) + np.roll(noise, i) for i, mean in enumerate(means)]
+
+
+def test_agreement_is_kendall_s_over_pairs_that_the_truth_tells_apart() -> None:
+    paid = returns_of(1.0, 2.0, 3.0)
+    assert rank_agreement([10.0, 20.0, 30.0], paid) == 1
+    assert rank_agreement([30.0, 20.0, 10.0], paid) == -1
+    assert rank_agreement([10.0, 30.0, 20.0], paid) == pytest.approx(1 / 3)
+    # the last two are one to the truth
+    assert rank_agreement([10.0, 30.0, 20.0], returns_of(1.0, 2.0, 2.0)) == 1
+    assert np.isnan(rank_agreement([1.0, 2.0], returns_of(1.0, 1.0)))
+    assert np.isnan(rank_agreement([1.0, 2.0], [one[:1] for one in returns_of(1.0, 2.0)]))
+
+
+def test_the_truth_is_trained_once_for_all_logs() -> None:
+    plan = TransferPlan(known_worlds(["l2", "items-10"]), ("random", "greedy"), (400, 600), 3)
+    tasks = plan.tasks()
+    assert len(plan.settings()) == 8
+    assert len(tasks) == len(set(tasks)) == 8 * 3 + 2 * 3
+    assert [task.logging for task in tasks[-6:]] == [TRUTH] * 6
+    own = TransferPlan(known_worlds(["l2", "items-10"]), seeds=1)
+    assert [seeds[0].events for seeds in own.settings()] == [10_000, 4_000]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"seeds": 0}, "seeds must be at least 1, got 0"),
+        ({"users": 0}, "users must be at least 1, got 0"),
+        ({"logging": ("random", "best")}, "no logging policy 'best'; there are random, popular"),
+        ({"events": (4000, 100)}, "a log of 100 events has too few sessions of 20"),
+    ],
+)
+def test_impossible_plans_are_named(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        TransferPlan(known_worlds(["items-10"]), **changes)
+
+
+def test_tables_say_what_the_object_holds(result: dict[str, Any]) -> None:
+    (block,) = transfer_blocks(result)
+    (setting,) = result["settings"]
+    assert block.columns[-1] == "of the optimum, %"
+    assert len(block.rows) == len(setting["rows"])
+    row = row_in(setting, "greedy", ONE_WORLD)
+    (cells,) = [cells for cells in block.rows if cells[0] == f"greedy, {ONE_WORLD}"]
+    assert cells[2].startswith(f"{row['paid']:.2f} ±")
+    assert cells[3].startswith(f"{100 * row['optimism']:.1f} ±")
+    (truth,) = [cells for cells in block.rows if cells[0] == f"greedy, {TRUTH}"]
+    assert truth[1] == truth[3] == ""
+    summary = transfer_summary(result).splitlines()
+    assert len(summary) == 3
+    assert summary[2].startswith("| items-10, one world | 400 events, random | ")
+    trained = row_in(setting, "cascade-dqn", ONE_WORLD)
+    assert f"{100 * trained['of_truth']:.1f} % with 10 items (400" in transfer_sentence(result)
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_the_figure_shows_a_panel_per_setting(
+    result: dict[str, Any], narrow: bool, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib", reason="figures: install fastgaum[plots]")
+    twice = {**result, "settings": result["settings"] * 2}
+    draw_transfer(twice, tmp_path / "t.svg", narrow=narrow)
+    text = (tmp_path / "t.svg").read_text()
+    assert text.count(">items-10<") == 2
+    assert text.count(">promised = paid<") == 1
+    assert set(re.findall(r"#[0-9a-f]{6}\b", text.partition("</style>")[2])) <= set(DARK)
