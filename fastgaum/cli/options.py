@@ -100,6 +100,10 @@ Json = Annotated[
 Markdown = Annotated[Path | None, Parameter(help="also write the table as markdown")]
 Device = Annotated[str, Parameter(help="cpu, cuda or auto")]
 Threads = Annotated[int | None, Parameter(help="threads to use; all cores if not given")]
+FewThreads = Annotated[
+    int, Parameter(help="threads to use: networks this small are slower on more than one")
+]
+ONE_THREAD = 1
 Settings = Annotated[
     tuple[str, ...],
     Parameter(

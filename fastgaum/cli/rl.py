@@ -7,17 +7,18 @@ import hashlib
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
 from fastgaum.cli.manual import command, epilogue
 from fastgaum.cli.options import (
     COMMON,
+    ONE_THREAD,
+    FewThreads,
     Flag,
     Json,
     TableFiles,
-    Threads,
     parse_settings,
     use_threads,
 )
@@ -38,8 +39,10 @@ if TYPE_CHECKING:
     import polars as pl
 
     from fastgaum.cli.reading import LogReading
+    from fastgaum.interrupts import Interrupted
     from fastgaum.logs.log import SessionLog
     from fastgaum.policies.base import LearningPolicy
+    from fastgaum.policies.evaluation import ComparisonPlan
     from fastgaum.policies.rollout import Setting
     from fastgaum.policies.training import TrainingTerms
     from fastgaum.worlds.learned_world import LearnedWorld
@@ -72,7 +75,7 @@ def train_policy_command(
     ] = False,
     play: PlayFromPool = PLAY_FROM_POOL,
     json: Json = None,
-    threads: Threads = None,
+    threads: FewThreads = ONE_THREAD,
 ) -> None:
     """Train a policy in a run's world and leave policy.safetensors and curve.parquet.
 
@@ -134,16 +137,18 @@ def evaluate_policies_command(
     trial: Trial = DEFAULT_TRIAL,
     files: TableFiles = NO_FILES,
     play: PlayFromPool = PLAY_FROM_POOL,
-    threads: Threads = None,
+    threads: FewThreads = ONE_THREAD,
     reading: Reading = AS_IT_IS,
 ) -> None:
     """Train each policy in a run's world, seed by seed, and print what they earn there, or in
-    another run's world (--in)."""
+    another run's world (--in).
+
+    Ctrl-C and SIGTERM end it with a table of the policies that are done."""
     values, sizes = parse_settings(trial.settings), _sizes(trial.k)
     check_outputs(files.json, files.markdown)
     from fastgaum.machine import machine_facts
     from fastgaum.policies.config import PolicyConfig
-    from fastgaum.policies.evaluation import ComparisonPlan, compare_policies
+    from fastgaum.policies.evaluation import ComparisonPlan
     from fastgaum.policies.registry import FITTED, Sources, chosen_names
     from fastgaum.reports.world_tables import policy_blocks
     from fastgaum.worlds.world_set import require_set
@@ -165,17 +170,20 @@ def evaluate_policies_command(
         raise ConfigError(f"{missing[0]} cannot be played, {why}: give other --policies")
     names = [name for name in names if name not in missing]
     plan = ComparisonPlan(names, sizes, trial.seeds, trial.users, config, own, judge, sources)
-    with PartsProgress("policies", "seeds", lines=True) as progress:
-        result = compare_policies(plan, play.from_items, progress)
+    result, interrupted = _compared(plan, play)
     result |= {
         "world": str(run) if other is None else f"{other}, policies of {run}",
         "machine": machine_facts(config.seed),
     }
     result["notes"] = [f"left out, {why}: {', '.join(missing)}"] if missing else []
+    if interrupted is not None:
+        result["notes"] += [interrupted.cure]
     blocks = policy_blocks(result)
     write_tables(files, result, blocks)
     for block in blocks:
         show_block(block)
+    if interrupted is not None:
+        raise interrupted
 
 
 @command(app)
@@ -187,7 +195,7 @@ def adapt_command(
     new: NewUsers = DEFAULT_USERS,
     json: Json = None,
     play: Play = PLAY,
-    threads: Threads = None,
+    threads: FewThreads = ONE_THREAD,
 ) -> None:
     """Let a policy trained in RUN's world learn from new users, beside an untrained one: the
     adaptation curve.
@@ -241,6 +249,29 @@ def adapt_command(
         ],
         title=f"{loaded[0][0].name} in {other or run}, k = {k}",
     )
+
+
+def _compared(
+    plan: ComparisonPlan, play: PlayFromPool
+) -> tuple[dict[str, Any], Interrupted | None]:
+    """The comparison, and what interrupted it; its rows are then those that were done.
+
+    Raises:
+        Interrupted: before the first row.
+    """
+    from fastgaum.interrupts import Interrupted
+    from fastgaum.policies.evaluation import Earned, compare_policies, comparison_facts
+
+    done: list[Earned] = []
+    try:
+        with PartsProgress("policies", "seeds", lines=True) as progress:
+            return compare_policies(plan, play.from_items, progress, done), None
+    except Interrupted as interrupted:
+        if not done:
+            raise
+        rows = len(plan.names) * len(plan.sizes)
+        interrupted.cure = f"the table has {len(done)} of {rows} rows, the same command makes all"
+        return comparison_facts(plan, play.from_items, done), interrupted
 
 
 def _trained(

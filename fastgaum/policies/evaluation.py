@@ -273,14 +273,55 @@ def compare_policies(
     plan: ComparisonPlan,
     setting: MakeSetting,
     observer: Callable[[int, int, str], None] | None = None,
+    done: list[Earned] | None = None,
 ) -> dict[str, object]:
     """Make, train and judge; returns the table as a JSON object, a row per policy and size.
 
-    `observer` is called with trainings done, trainings in all, and the policy that is at hand.
+    `observer` is called with trainings done, trainings in all, and the policy that is at hand. Each
+    row is added to `done` when it is there: after an interruption `comparison_facts` makes a table
+    of those rows.
 
     Raises:
         ConfigError: slates or pools do not fit, or a policy lacks its source.
         NumericsError: a training diverged.
+    """
+    settings = _settings(plan, setting)
+    table: list[Earned] = [] if done is None else done
+    unchanged: dict[tuple[str, int], Policy] = {}
+    trained, total = 0, len(plan.sizes) * len(plan.names) * plan.seeds
+    for own_setting, judge_setting in settings.values():
+        for name in plan.names:
+            policies: list[Policy] = []
+            for seed in range(plan.seeds):
+                if observer is not None:
+                    observer(trained, total, f"{name}, k = {own_setting.k}")
+                policies.append(_policy(plan, name, own_setting, seed, unchanged))
+                trained += 1
+            table.append(judge(policies, plan.judge, judge_setting, plan.users, plan.own))
+    return comparison_facts(plan, setting, table)
+
+
+def comparison_facts(
+    plan: ComparisonPlan, setting: MakeSetting, table: Sequence[Earned]
+) -> dict[str, object]:
+    """The rows of a comparison and what they were made with, as a JSON object."""
+    some = _settings(plan, setting)[plan.sizes[0]][1]
+    return {
+        "rows": _rows(table),
+        "seeds": plan.seeds,
+        "users": plan.users,
+        "reward": some.reward,
+        "horizon": some.horizon,
+        "pool": f"{some.pool.rule} of {some.pool.size or 'all'}",
+        "config": plan.config.to_mapping(),
+    }
+
+
+def _settings(plan: ComparisonPlan, setting: MakeSetting) -> dict[int, tuple[Setting, Setting]]:
+    """By size of slates what policies meet in their own world and in the judging one.
+
+    Raises:
+        ConfigError: slates or pools do not fit a world.
     """
     items: tuple[int, ...] = ()
     own_items: tuple[int, ...] = ()
@@ -292,28 +333,7 @@ def compare_policies(
     for own_setting, judge_setting in settings.values():
         own_setting.pool.check(plan.own.n_items, own_setting.k)
         judge_setting.pool.check(plan.judge.n_items, judge_setting.k)
-    table: list[Earned] = []
-    unchanged: dict[tuple[str, int], Policy] = {}
-    done, total = 0, len(plan.sizes) * len(plan.names) * plan.seeds
-    for own_setting, judge_setting in settings.values():
-        for name in plan.names:
-            policies: list[Policy] = []
-            for seed in range(plan.seeds):
-                if observer is not None:
-                    observer(done, total, f"{name}, k = {own_setting.k}")
-                policies.append(_policy(plan, name, own_setting, seed, unchanged))
-                done += 1
-            table.append(judge(policies, plan.judge, judge_setting, plan.users, plan.own))
-    some = settings[plan.sizes[0]][1]
-    return {
-        "rows": _rows(table),
-        "seeds": plan.seeds,
-        "users": plan.users,
-        "reward": some.reward,
-        "horizon": some.horizon,
-        "pool": f"{some.pool.rule} of {some.pool.size or 'all'}",
-        "config": plan.config.to_mapping(),
-    }
+    return settings
 
 
 def _policy(

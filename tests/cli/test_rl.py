@@ -18,6 +18,7 @@ import polars as pl
 import pytest
 
 from fastgaum.cli.app import main
+from fastgaum.cli.progress import PartsProgress
 from fastgaum.locks import folder_lock
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.synthetic import synthesise
@@ -25,6 +26,7 @@ from fastgaum.models.user_model import UserModel
 from fastgaum.policies import evaluation as evaluate
 from fastgaum.policies import training as train
 from fastgaum.policies.registry import POLICIES, load_policy
+from fastgaum.threads import get_threads, set_threads
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.world_set import WorldSet
 
@@ -303,6 +305,62 @@ def test_evaluate_prints_every_policy_in_another_world(
         assert len(row["return_by_seed"]) == 2
         assert row["versus"]["policy"] != row["policy"]
     assert text.read_text().count("| random |") == 2
+
+
+@pytest.mark.parametrize(("at", "rows"), [("greedy, k = 2", ["random", "popular"]), ("random", [])])
+def test_an_interrupted_evaluation_keeps_the_rows_that_are_done(
+    runs: tuple[Path, Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    at: str,
+    rows: list[str],
+) -> None:
+    """SIGTERM while a policy is made: the table of those before it, and the exit code of a
+    signal."""
+    file = tmp_path / "table.json"
+    command = ["rl", "evaluate", str(runs[1]), "--policies", "random,popular,greedy", "-k", "2"]
+    command += ["--seeds", "2", "--users", "10", *SHORT]
+    assert main([*command, "--json", str(tmp_path / "whole.json")]) == 0
+    capsys.readouterr()
+    real = PartsProgress.__call__
+
+    def killed(progress: PartsProgress, done: int, total: int, figures: str = "") -> None:
+        real(progress, done, total, figures)
+        if figures.startswith(at):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(PartsProgress, "__call__", killed)
+    assert main([*command, "--json", str(file)]) == 143
+    said = capsys.readouterr()
+    if not rows:
+        assert not file.exists()
+        assert said.err == "fastgaum: interrupted\n"
+        return
+    assert "fastgaum: interrupted: the table has 2 of 3 rows" in said.err
+    whole = {
+        row["policy"]: row for row in json.loads((tmp_path / "whole.json").read_text())["rows"]
+    }
+    table = json.loads(file.read_text())["rows"]
+    assert [row["policy"] for row in table] == rows
+    for row in table:
+        assert row["return_by_seed"] == whole[row["policy"]]["return_by_seed"]
+        assert row["policy"] in said.out
+
+
+def test_policies_have_one_thread_unless_told(
+    runs: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    """Two threads take 3 to 6 times as long as one for networks of this size."""
+    before = get_threads()
+    command = ["rl", "train", str(runs[1]), "--overwrite", "-o", str(tmp_path / "policy"), *SMALL]
+    try:
+        for given, used in (([], 1), (["--threads", "2"], 2)):
+            set_threads(2 if used == 1 else 1)
+            assert main([*command, "--horizon", "3", *given]) == 0
+            assert get_threads() == used
+    finally:
+        set_threads(before)
 
 
 def test_evaluate_without_a_log_says_what_is_left_out(
