@@ -18,8 +18,17 @@ import numpy.typing as npt
 from torch import Tensor
 
 from fastgaum.checkpoint import State
+from fastgaum.errors import ConfigError
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.worlds.world import FloatArray, IntArray, KeyArray, Past, Population, Response
+from fastgaum.worlds.world import (
+    FloatArray,
+    IntArray,
+    KeyArray,
+    Past,
+    Population,
+    Response,
+    World,
+)
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -75,6 +84,18 @@ class Policy(ABC):
 
     name: str
     """its name on the command line"""
+    made_in: str = ""
+    """fingerprint of the world whose states it reads; empty for one that reads none"""
+
+    def require_world(self, world: World) -> None:
+        """Raise ConfigError if it reads the states of another world than this."""
+        if self.made_in and self.made_in != world.fingerprint:
+            raise ConfigError(
+                f"{self.name} reads the states of the world that it was made in, and the "
+                f"{type(world).__name__} has others: judge it with own=…, its world "
+                "(judge(policies, world, setting, own=own)), or play TransferPolicy(policy, own, "
+                "world)"
+            )
 
     def start(self, n: int, past: Iterable[Past] = ()) -> None:  # noqa: B027
         """Meet n users with what they have behind them; a policy that keeps nothing about users

@@ -38,7 +38,7 @@ class LinUcbPolicy(LearningPolicy):
         Raises:
             ConfigError: state and item features are too many for it.
         """
-        self.config = config or PolicyConfig()
+        self.config, self.made_in = config or PolicyConfig(), world.fingerprint
         self.item_features = np.asarray(world.item_features, np.float32)
         self.columns = _columns(world)
         self.n_states = world.state_dim + 1

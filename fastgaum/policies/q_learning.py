@@ -133,7 +133,7 @@ class QLearner(LearningPolicy):
         """
         self.k, self.pool, self.config = k, pool, config.for_pools(pool.count(world.n_items))
         self.outside = world.outside if outside is None else outside
-        self.n_items = world.n_items
+        self.n_items, self.made_in = world.n_items, world.fingerprint
         self.item_features = np.ascontiguousarray(world.item_features, np.float32)
         self.n_read = world.state_dim + config.time
         if weights is not None:

@@ -81,10 +81,11 @@ def rollout(
     The episode is over after `horizon` steps, or when the last user has left.
 
     Raises:
-        ConfigError: a slate of k cannot be made of the pool, there is no user, or pessimism is
-            asked of one world.
+        ConfigError: a slate of k cannot be made of the pool, there is no user, pessimism is asked of
+            one world, or the policy reads the states of another world.
     """
     setting.pool.check(world.n_items, setting.k)
+    policy.require_world(world)
     if n_users < 1:
         raise ConfigError(f"a rollout has at least one user, got {n_users}")
     keys = first_keys(n_users, seed, first_user)

@@ -32,9 +32,10 @@ class TransferPolicy(Policy):
         """Take the policy, its world, and the one that it is to play in.
 
         Raises:
-            ConfigError: the own world reads the context of events, which users of another world do
-                not have.
+            ConfigError: the policy reads the states of another world than its own, or the own world
+                reads the context of events, which users of another world do not have.
         """
+        policy.require_world(own)
         if isinstance(own, LearnedWorld | WorldSet) and own.context is not None:
             raise ConfigError(
                 f"{policy.name} reads states of a model with context fields "

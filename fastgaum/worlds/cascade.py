@@ -34,12 +34,15 @@ else:
     _VectorWrapper = VectorWrapper
 
 
-class _Picks:
+class Picks:
     """The unfinished slates of n users: what was picked, what that adds to an observation, what is
     still allowed."""
 
-    def __init__(self, env: UserVectorEnv, observe_taken: bool) -> None:
-        self.n, self.slate_size, self.pool_size = env.num_envs, env.slate_size, env.pools.size
+    def __init__(self, env: UserVectorEnv, observe_taken: bool, n: int | None = None) -> None:
+        """Begin slates as those of an environment: for its users, or for n others. Raises
+        ConfigError for a pool smaller than a slate."""
+        self.n = env.num_envs if n is None else n
+        self.slate_size, self.pool_size = env.slate_size, env.pools.size
         if self.pool_size < self.slate_size:
             raise ConfigError(
                 f"a pool of {self.pool_size} items cannot fill a slate of {self.slate_size} places "
@@ -139,15 +142,15 @@ class CascadeWrapper(Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             )
         RecordConstructorArgs.__init__(self, observe_taken=observe_taken)
         super().__init__(env)
-        self._picks = _Picks(env.unwrapped.vector, observe_taken)
-        self.observation_space = self._picks.space(env.observation_space)
-        self.action_space = spaces.Discrete(self._picks.pool_size)
+        self.picks = Picks(env.unwrapped.vector, observe_taken)
+        self.observation_space = self.picks.space(env.observation_space)
+        self.action_space = spaces.Discrete(self.picks.pool_size)
         self._base: Any = None
 
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Any, Info]:
         """Start an episode with an empty slate."""
         self._base, info = self.env.reset(seed=seed, options=options)
-        self._picks.clear()
+        self.picks.clear()
         return self._observation(), info | {"action_mask": self.action_masks()}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, Info]:
@@ -158,11 +161,11 @@ class CascadeWrapper(Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         reward: Any = 0.0
         terminated = truncated = False
         info: Info = {}
-        if self._picks.add(np.asarray(action).reshape(1), np.ones(1, np.bool_))[0]:
+        if self.picks.add(np.asarray(action).reshape(1), np.ones(1, np.bool_))[0]:
             self._base, reward, terminated, truncated, info = self.env.step(
-                self._picks.slates[0].copy()
+                self.picks.slates[0].copy()
             )
-            self._picks.clear()
+            self.picks.clear()
         return (
             self._observation(),
             reward,
@@ -174,7 +177,7 @@ class CascadeWrapper(Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def action_masks(self) -> BoolArray:
         """What may be picked now, shape (pool_size,); the name is that of sb3-contrib's
         MaskablePPO."""
-        return np.asarray(~self._picks.taken[0])
+        return np.asarray(~self.picks.taken[0])
 
     def _observation(self) -> Any:
         base = self._base
@@ -183,7 +186,7 @@ class CascadeWrapper(Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             if isinstance(base, dict)
             else base[None]
         )
-        return row_of(self._picks.observe(many), 0)
+        return row_of(self.picks.observe(many), 0)
 
 
 class VectorCascadeWrapper(_VectorWrapper):
@@ -202,9 +205,9 @@ class VectorCascadeWrapper(_VectorWrapper):
             )
         super().__init__(env)
         self.users = env
-        self._picks = _Picks(env, observe_taken)
-        self.single_observation_space = self._picks.space(env.single_observation_space)
-        self.single_action_space = spaces.Discrete(self._picks.pool_size)
+        self.picks = Picks(env, observe_taken)
+        self.single_observation_space = self.picks.space(env.single_observation_space)
+        self.single_action_space = spaces.Discrete(self.picks.pool_size)
         self.observation_space = batch_space(self.single_observation_space, env.num_envs)
         self.action_space = batch_space(self.single_action_space, env.num_envs)
         self._ended = np.zeros(env.num_envs, np.bool_)
@@ -213,29 +216,29 @@ class VectorCascadeWrapper(_VectorWrapper):
         """Start episodes with empty slates, of all users or of those of `options["reset_mask"]`."""
         base, info = self.users.reset(seed=seed, options=options)
         mask = None if options is None else options.get("reset_mask")
-        self._picks.clear(mask)
+        self.picks.clear(mask)
         self._ended[slice(None) if mask is None else mask] = False
-        return self._picks.observe(base), info | self._masks(mask)
+        return self.picks.observe(base), info | self._masks(mask)
 
     def step(self, actions: npt.NDArray[Any]) -> Step:
         """Pick one item per user, shape (n,). Raises ActionError as `CascadeWrapper.step`."""
         picking = ~self._ended
-        acting = self._picks.add(np.asarray(actions), picking) | self._ended
+        acting = self.picks.add(np.asarray(actions), picking) | self._ended
         base, rewards, terminated, truncated, info = self.users.step_where(
-            self._picks.slates, acting
+            self.picks.slates, acting
         )
-        self._picks.clear(acting)
+        self.picks.clear(acting)
         if self.users.autoreset_mode is not AutoresetMode.SAME_STEP:
             self._ended = terminated | truncated
         elif "final_obs" in info:
             for user in np.flatnonzero(info["_final_obs"]):
-                info["final_obs"][user] = self._picks.final(info["final_obs"][user])
+                info["final_obs"][user] = self.picks.final(info["final_obs"][user])
             info["final_info"] |= self._masks(info["_final_obs"])
-        return self._picks.observe(base), rewards, terminated, truncated, info | self._masks(None)
+        return self.picks.observe(base), rewards, terminated, truncated, info | self._masks(None)
 
     def action_masks(self) -> BoolArray:
         """What each user may pick now, shape (n, pool_size)."""
-        return ~self._picks.taken
+        return ~self.picks.taken
 
     def _masks(self, users: BoolArray | None) -> Info:
         there = np.ones(self.num_envs, np.bool_) if users is None else users.copy()

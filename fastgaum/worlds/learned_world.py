@@ -137,6 +137,14 @@ class LearnedWorld(World):
             if log is not None and len(sessions):
                 self.logged_contexts = LoggedContexts(self.context, log, sessions)
 
+    def _marks(self) -> Iterator[bytes]:
+        # the weights as they are in the file: what is folded of them may differ by machine
+        networks = self.model.networks
+        assert networks is not None
+        for name, weight in networks.player.state_dict().items():
+            yield name.encode()
+            yield weight.detach().cpu().contiguous().numpy().tobytes()
+
     def require_contexts(self) -> None:
         """Raise ConfigError unless users have contexts without being given any, or need none."""
         if self.context is not None and self.logged_contexts is None:

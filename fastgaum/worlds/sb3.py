@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from fastgaum.errors import ConfigError
@@ -41,7 +42,9 @@ class SB3VecEnv(VecEnv):
                 f"{envs.metadata['autoreset_mode']}: make them with autoreset_mode='SAME_STEP'"
             )
         self.envs = envs
-        super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
+        users = envs.users if isinstance(envs, VectorCascadeWrapper) else envs
+        space = _of_world(envs.single_observation_space, users.world.fingerprint)
+        super().__init__(envs.num_envs, space, envs.single_action_space)
         self._seed: int | None = None
         self._actions: npt.NDArray[np.generic] | None = None
 
@@ -97,6 +100,39 @@ class SB3VecEnv(VecEnv):
     def env_is_wrapped(self, wrapper_class: type[object], indices: Indices = None) -> list[bool]:
         """No user has a wrapper of its own."""
         return [False for _ in self._get_indices(indices)]
+
+
+class WorldBox(spaces.Box):
+    """A Box whose vectors hold states of one world.
+
+    It is equal to a plain Box of its bounds, and to that of its own world. SB3 compares spaces when
+    an agent is given another environment (`set_env`, `load(…, env=…)`): an agent that reads one
+    world's states is so kept from another's, which would look alike and mean something else."""
+
+    def __init__(self, box: spaces.Box, world: str) -> None:
+        super().__init__(box.low, box.high, box.shape, np.float32)
+        self.world = world
+
+    def __eq__(self, other: object) -> bool:
+        """Whether bounds and world are the same."""
+        return super().__eq__(other) and (
+            not isinstance(other, WorldBox) or self.world == other.world
+        )
+
+    def __repr__(self) -> str:
+        """Said by SB3 when an agent is given another world."""
+        return (
+            f"{super().__repr__()} of the states of world {self.world[:8]} (an agent reads those of"
+            " its own world: judge it in another as Sb3Policy)"
+        )
+
+
+def _of_world(space: spaces.Space[object], world: str) -> spaces.Space[object]:
+    if isinstance(space, spaces.Dict):
+        parts = {**space.spaces, "state": _of_world(space["state"], world)}
+        return cast(spaces.Space[object], spaces.Dict(parts))
+    assert isinstance(space, spaces.Box)
+    return cast(spaces.Space[object], WorldBox(space, world))
 
 
 def _info_of(info: Info, user: int) -> Info:

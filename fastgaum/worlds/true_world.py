@@ -15,6 +15,7 @@ slate: items that are alike take from each other, and choices depend on the set.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,6 +113,10 @@ class TrueWorld(World):
         bait_column = self.is_bait[:, None] if bait is not None else np.zeros((world.n_items, 0))
         columns: list[npt.NDArray[np.generic]] = [base[:, None], latents, bait_column]
         self.item_features = np.concatenate(columns, axis=1).astype(np.float32)
+
+    def _marks(self) -> Iterator[bytes]:
+        yield f"{self.world} {self.bait}".encode()
+        yield self.base.tobytes()
 
     def population(self, n: int) -> TruePopulation:
         """Make n users without history.

@@ -16,9 +16,11 @@ threads."""
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -80,6 +82,21 @@ class World(ABC):
     def n_items(self) -> int:
         """Size of the catalogue."""
         return len(self.item_ids)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What tells a world from others with other items or states: an agent that reads the states
+        of one is lost in another."""
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(f"{type(self).__name__} {self.state_dim}\n".encode())
+        digest.update("\n".join(self.item_ids.cast(pl.String)).encode())
+        for part in self._marks():
+            digest.update(part)
+        return digest.hexdigest()
+
+    def _marks(self) -> Iterator[bytes]:
+        """What else the fingerprint is of."""
+        yield np.ascontiguousarray(self.item_features, np.float32).tobytes()
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
         """Itself: a world is never changed, and Gymnasium copies what an environment was made of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -10,12 +11,14 @@ import pytest
 
 from fastgaum.errors import ConfigError
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.synthetic import SyntheticWorld
 from fastgaum.models.user_model import UserModel
 from fastgaum.policies.heuristics import Greedy, ModelPolicy, RandomPolicy
 from fastgaum.policies.rollout import Setting, play, rollout
 from fastgaum.policies.transfer import TransferPolicy, shared_items, shared_pool
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import Pool
+from fastgaum.worlds.true_world import Bait, TrueWorld
 from fastgaum.worlds.world import Past
 from tests.policies.small_world import TiringWorld, keys_at
 
@@ -192,3 +195,24 @@ def test_a_world_of_unlearned_users_cannot_follow(learned: LearnedWorld) -> None
     world = TiringWorld(4)
     with pytest.raises(ConfigError, match="cannot follow"):
         play(world, TransferPolicy(RandomPolicy(), world, world), Setting(2, 2), 5, seed=1)
+
+
+def test_a_world_is_known_by_its_items_and_states(
+    learned: LearnedWorld, begun: LearnedWorld, learned_log: SessionLog, tmp_path: Path
+) -> None:
+    """Where users start, who chooses and whether the model comes from a file change no state's
+    meaning; other weights, items or truths do."""
+    learned.model.save(tmp_path / "model.safetensors")
+    again = LearnedWorld(UserModel.load(tmp_path / "model.safetensors"), head="reward")
+    assert learned.fingerprint == begun.fingerprint == again.fingerprint
+    assert TiringWorld(12).fingerprint == TiringWorld(12).fingerprint
+    model = UserModel.from_preset("fastgaum", epochs=1, warm_start=1, search=[], seed=1)
+    model.fit(learned_log)
+    truths = [
+        TrueWorld(SyntheticWorld(n_items=12, seed=seed), bait)
+        for seed in (0, 1)
+        for bait in (None, Bait(0.5))
+    ]
+    others = [LearnedWorld(model), TiringWorld(12), TiringWorld(11), *truths]
+    marks = [learned.fingerprint, *(world.fingerprint for world in others)]
+    assert len(set(marks)) == len(marks)

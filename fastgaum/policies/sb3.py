@@ -1,0 +1,193 @@
+"""Sb3Policy: an agent of Stable-Baselines3 as a policy, which `judge` and TransferPolicy play.
+
+    agent = PPO("MlpPolicy", SB3VecEnv(UserVectorEnv(64, world=own, …)))
+    agent.learn(100_000)
+    judge([Sb3Policy(agent)], other, Setting(k=3, pool=pool), own=own)
+
+The agent sees what its environment shows: the observation is built by the environment's own code,
+of the states and pools that the policy is given."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Iterable
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from fastgaum.errors import ConfigError
+from fastgaum.policies.base import Observation, Policy, items_at
+from fastgaum.worlds.cascade import Picks, VectorCascadeWrapper
+from fastgaum.worlds.observations import Observation as Seen
+from fastgaum.worlds.observations import Observations
+from fastgaum.worlds.pools import UserPools
+from fastgaum.worlds.sb3 import SB3VecEnv
+from fastgaum.worlds.vector_env import UserVectorEnv
+from fastgaum.worlds.world import IntArray, Past
+
+try:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+    from stable_baselines3.common.vec_env import (
+        VecCheckNan,
+        VecEnv,
+        VecEnvWrapper,
+        VecMonitor,
+        VecNormalize,
+    )
+except ImportError as error:
+    raise ImportError(
+        "fastgaum.policies.sb3 needs Stable-Baselines3: install fastgaum[rl]"
+    ) from error
+
+Predict = Callable[..., tuple[npt.NDArray[np.generic], object]]
+
+
+class Sb3Policy(Policy):
+    """An agent of Stable-Baselines3, or of sb3-contrib (with masks, with a memory), that was
+    trained on an `SB3VecEnv`.
+
+    It shows whole slates, or picks them item by item where it was trained on a cascade. A place of
+    the pool that it names twice is displayed once. An agent that sees no item features knows a pool
+    by its places alone: it plays from the fixed pool of its training, and from no other."""
+
+    def __init__(
+        self, agent: BaseAlgorithm, envs: VecEnv | None = None, *, deterministic: bool = True
+    ) -> None:
+        """Take a trained agent.
+
+        Args:
+            agent: the agent; it is not changed.
+            envs: the environment of its training, or one made alike; None = the one that the agent
+                holds. VecMonitor, VecCheckNan and VecNormalize may be around it.
+            deterministic: the agent's best action; False: drawn from its distribution, by torch's
+                global random state.
+
+        Raises:
+            ConfigError: there is no environment, it is not an `SB3VecEnv`, or something is around
+                it that changes observations in another way.
+        """
+        self.users, cascade, self._normalisers = _unwrapped(
+            agent.get_env() if envs is None else envs
+        )
+        self.name, self.made_in = type(agent).__name__.lower(), self.users.world.fingerprint
+        self.agent, self.deterministic = agent, deterministic
+        self._predict = cast(Predict, agent.predict)
+        self._is_masked = "action_masks" in inspect.signature(agent.predict).parameters
+        self._observe_taken = None if cascade is None else cascade.picks.observe_taken
+        self._met: _Met | None = None
+
+    def start(self, n: int, past: Iterable[Past] = ()) -> None:
+        """Meet n users; what they have behind them is in their states."""
+        self._met = _Met(self.users, n, self._observe_taken)
+
+    def act(self, observation: Observation, k: int) -> IntArray:
+        """The agent's slates, shape (n, k).
+
+        Raises:
+            ConfigError: the agent was trained with slates of another size, or cannot tell this pool
+                from that of its training; or it has not met its users.
+        """
+        met = self._met
+        if met is None:
+            raise ConfigError("a policy meets its users in start: call start(n) before act")
+        self._check(observation.pools, k)
+        base = met.observe(observation)
+        if met.picks is None:
+            return items_at(observation.pools, self._places(base, met))
+        met.picks.clear()
+        everyone = np.ones(met.n, np.bool_)
+        for _ in range(k):
+            met.picks.add(self._places(met.picks.observe(base), met), everyone)
+        return items_at(observation.pools, met.picks.slates.astype(np.int32))
+
+    def _places(self, seen: Seen, met: _Met) -> IntArray:
+        """What the agent does when it sees this: places of the pools, (n, k), or a pick each,
+        (n,)."""
+        for normaliser in self._normalisers:
+            seen = cast(Seen, normaliser.normalize_obs(seen))
+        masks = {}
+        if self._is_masked and met.picks is not None:
+            masks = {"action_masks": ~met.picks.taken}
+        actions, met.memory = self._predict(
+            seen,
+            state=met.memory,
+            episode_start=met.begins,
+            deterministic=self.deterministic,
+            **masks,
+        )
+        met.begins = np.zeros(met.n, np.bool_)
+        return np.asarray(actions, np.int32)
+
+    def _check(self, pools: IntArray, k: int) -> None:
+        """Raise ConfigError unless slates and pools are those that the agent can play."""
+        size, own = self.users.slate_size, self.users.pools
+        if k != size:
+            raise ConfigError(
+                f"{self.name} was trained with slates of {size}, not {k}: judge it with k = {size}"
+            )
+        if pools.shape[-1] != own.size:
+            raise ConfigError(
+                f"{self.name} was trained with pools of {own.size} items, not {pools.shape[-1]}: "
+                "train and judge it with one pool (shared_pool(pool, own, other))"
+            )
+        blind = own.kind == "fixed" and not self.users.options.features
+        if blind and self.users.options.observation == "flat" and (pools != own.items[0]).any():
+            raise ConfigError(
+                f"{self.name} sees no features, so it knows an item by its place in the pool, and "
+                "this pool has other items than that of its training: train and judge it with one "
+                "pool (shared_pool(pool, own, other)), or train it with features=True"
+            )
+
+
+class _Met:
+    """The users that a policy meets, as its environment would show them."""
+
+    def __init__(self, env: UserVectorEnv, n: int, observe_taken: bool | None) -> None:
+        self.n = n
+        self.pools: UserPools = copy.copy(env.pools)
+        self.pools.items = np.zeros((n, env.pools.size), np.int32)
+        options = env.options
+        self.observations = Observations(
+            env.world, self.pools, n, options.observation, options.features
+        )
+        self.picks = None if observe_taken is None else Picks(env, observe_taken, n)
+        self.memory: object = None
+        self.begins = np.ones(n, np.bool_)
+
+    def observe(self, observation: Observation) -> Seen:
+        """The environment's observation of these states and pools."""
+        self.pools.items = np.atleast_2d(observation.pools)
+        self.observations.pools_changed(np.arange(self.n, dtype=np.int32))
+        return self.observations.of(observation.states, copy=True)
+
+
+def _unwrapped(
+    envs: VecEnv | None,
+) -> tuple[UserVectorEnv, VectorCascadeWrapper | None, list[VecNormalize]]:
+    """The users of an environment, their cascade, and what normalises observations, innermost
+    first."""
+    if envs is None:
+        raise ConfigError(
+            "the agent holds no environment: pass envs=, the one of its training or one made alike"
+        )
+    normalisers: list[VecNormalize] = []
+    while isinstance(envs, VecEnvWrapper):
+        if isinstance(envs, VecNormalize):
+            normalisers.insert(0, envs)
+        elif not isinstance(envs, VecMonitor | VecCheckNan):
+            raise ConfigError(
+                f"what {type(envs).__name__} does to an observation is not known here: train on "
+                "SB3VecEnv, with VecMonitor, VecCheckNan or VecNormalize around it at most"
+            )
+        envs = envs.venv
+    if not isinstance(envs, SB3VecEnv):
+        raise ConfigError(
+            f"the agent was trained on a {type(envs).__name__}: an agent that this can play was "
+            "trained on fastgaum.worlds.sb3.SB3VecEnv"
+        )
+    inner = envs.envs
+    if isinstance(inner, VectorCascadeWrapper):
+        return inner.users, inner, normalisers
+    return inner, None, normalisers
