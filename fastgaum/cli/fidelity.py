@@ -42,8 +42,9 @@ def fidelity_command(
 ) -> None:
     """Replay a log's sessions with simulated users; compare what they choose with what was chosen.
 
-    Clicks, repeats, novelty, popularity, surprise, calibration, rank, and the value of simple
-    policies, each with an interval over users and a permutation test."""
+    Clicks, click depth, repeats, novelty, popularity, surprise, calibration, rank, and the value of
+    simple policies, each with an interval over users and a permutation test; how far the world can
+    be relied on to order policies; and the distance of its sessions' states from the log's."""
     check_outputs(files.json, files.markdown, files.plot)
     from fastgaum.reports.plots import check_figure
 

@@ -111,7 +111,7 @@ def _drawn_users(n_users: int, draws: int, seed: int) -> Iterator[npt.NDArray[np
 
 AnyArray = npt.NDArray[Any]
 Test = Literal["mean", "chi2", "ks"]
-Unit = Literal["%", "nats", "places", "log", "ratio"]
+Unit = Literal["%", "nats", "places", "clicks", "log", "ratio"]
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,9 @@ def statistics_of(context: Context, scored: ModelScores, outside: bool) -> Itera
         )
     if outside:
         yield from _clicks(context)
+        yield from _clicks_of_sessions(context)
+    if context.log.ordered:
+        yield from _places(context)
     yield from _novelty(context)
     yield from _popularity(context)
     yield from _of_model(context, scored, outside)
@@ -128,6 +131,30 @@ def _clicks(c: Context) -> Iterator[Statistic]:
         groups,
         labels,
     )
+
+
+def _clicks_of_sessions(c: Context) -> Iterator[Statistic]:
+    clicked = (c.log.choices >= 0).astype(np.int64)
+    clicks = np.full(c.log.n_events, np.nan)
+    # a session is counted at its last event
+    clicks[c.log.session_offsets[1:] - 1] = np.add.reduceat(clicked, c.log.session_offsets[:-1])
+    yield from _depth(c, "clicks per session", "clicks of a session, of all sessions", clicks)
+
+
+def _places(c: Context) -> Iterator[Statistic]:
+    places = np.where(c.log.choices >= 0, c.log.choices + 1.0, np.nan)
+    what = "place of the choice in the display, 1 the first, of clicks"
+    yield from _depth(c, "place of the click", what, places)
+
+
+def _depth(c: Context, name: str, what: str, depths: Float64Array) -> Iterator[Statistic]:
+    """Mean and distribution of whole numbers, (n_events,), NaN where there is none."""
+    yield c.sums.mean(name, what, depths, "clicks" if name.startswith("clicks") else "places")
+    there = ~np.isnan(depths)
+    # cut by all versions: which of them is the log does not count
+    edges, labels = cut(depths[there].astype(np.int64), LEVELS)
+    groups = np.where(there, np.searchsorted(edges, np.nan_to_num(depths)), -1)
+    yield c.sums.shares(f"{name}, distribution", what, groups, labels, "ks")
 
 
 def _novelty(c: Context) -> Iterator[Statistic]:

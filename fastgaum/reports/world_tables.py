@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 
 from fastgaum.reports.table import Block, Json, blocks_to_markdown, num, span
 
-DIGITS = {"%": 1, "nats": 3, "places": 2, "log": 2, "ratio": 2}
+DIGITS = {"%": 1, "nats": 3, "places": 2, "clicks": 2, "log": 2, "ratio": 2}
 ALPHA = 0.05
 """below this, an adjusted p-value says that log and world differ"""
+WRONG = 0.5
+"""a pair of policies is turned round by a world that keeps its order in less than this share"""
 
 
 def fidelity_blocks(report: Json) -> list[Block]:
@@ -39,7 +41,47 @@ def fidelity_blocks(report: Json) -> list[Block]:
     parts.append(
         Block("Policies", ("policy", *SIDES), rows, tuple(_policy_notes(report["policies"])))
     )
+    parts.append(_testers(report["testers"]))
+    if report["states"] is not None:
+        parts.append(_states(report["states"]))
     return parts
+
+
+def _testers(testers: Json) -> Block:
+    rows = tuple(
+        (one["name"], num(100 * one["share"], 1), num(one["reliability"], 3))
+        for one in testers["worlds"]
+    )
+    notes = [
+        f"pairs of policies that the log orders: {testers['pairs']}; ordered: in the share of draws"
+        " of users that keeps the log's order, mean over pairs",
+        "reliability: the same with each pair weighted by its own, which is the share of worlds "
+        "that order it as the log, weighted by theirs; estimated together (after RATE)",
+    ]
+    wrong = [one for one in testers["testers"] if one["passed"] < WRONG <= one["reliability"]]
+    if wrong:
+        pairs = "; ".join(f"{one['better']} above {one['worse']}" for one in wrong[:3])
+        notes.append(f"reliable pairs that this world turns round: {len(wrong)}, as {pairs}")
+    return Block("Testers", ("world", "ordered, %", "reliability"), rows, tuple(notes))
+
+
+def _states(states: Json) -> Block:
+    """The Fréchet distance, as one row."""
+    row = (
+        f"{states['states']} states of {states['dim']} numbers",
+        num(states["distance"], 3),
+        num(states["expected"], 3),
+        span(states["expected_ci"], 3),
+        num(states["p"], 3),
+        num(states["halves"], 3),
+    )
+    columns = ("Fréchet distance", "log", "replica", "95 %", "p", "halves of the log")
+    notes = (
+        "of the log's states from those of all replicas, and of a replica's from those of all other"
+        " versions: what it is where log and world are alike; p: not adjusted",
+        "halves of the log: of two random halves of its users, which have half as many states",
+    )
+    return Block("States of sessions", columns, (row,), notes)
 
 
 def fidelity_markdown(report: Json) -> str:
@@ -61,6 +103,15 @@ def fidelity_summary(reports: Sequence[Json]) -> str:
     rows.append(
         ("calibration error, % (world's own)", *(_ece(report["calibration"]) for report in reports))
     )
+    # reports of an earlier version have no states
+    states = [report.get("states") for report in reports]
+    if any(states):
+        rows.append(
+            (
+                "Fréchet distance of states (replica's)",
+                *("" if one is None else _distance(one) for one in states),
+            )
+        )
     bold = frozenset(
         (i, j + 1)
         for i, name in enumerate(order)
@@ -118,6 +169,8 @@ STATISTICS = ("statistic", "unit", *SIDES, "test", "p", "p, Holm")
 
 def _statistic(one: Json) -> tuple[str, ...]:
     sides = _sides(one, one["unit"]) if one["test"] == "mean" else ("",) * len(SIDES)
+    if one["test"] == "ks":
+        sides = (*sides[:-2], num(one["distance"], 3), "")
     unit = one["unit"] if one["test"] == "mean" else ""
     return (one["name"], unit, *sides, one["test"], num(one["p"], 3), num(one["p_holm"], 3))
 
@@ -161,6 +214,12 @@ def _ece(calibration: Json) -> str:
     )
 
 
+def _distance(states: Json) -> str:
+    low, high = states["expected_ci"]
+    expected = f"{num(states['expected'], 2)}, {num(low, 2)} to {num(high, 2)}"
+    return f"{num(states['distance'], 2)} ({expected})"
+
+
 def _correlation(one: Json) -> str:
     return f"{num(one['value'], 2)} ({num(one['ci'][0], 2)} to {num(one['ci'][1], 2)})"
 
@@ -194,6 +253,7 @@ def _fidelity_notes(report: Json) -> Iterator[str]:
         " sessions, small where the log is no draw of the world; Holm: adjusted for all tests of "
         "the table"
     )
+    yield "difference of a distribution (ks): the largest of the cumulated shares, from 0 to 1"
     yield (
         f"{_verdict(report)}; what is not told apart is not thereby the same: the interval of the "
         "difference says how far it may be"

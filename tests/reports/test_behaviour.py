@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter, defaultdict
 from typing import Any
@@ -145,6 +146,38 @@ def test_means_are_those_told_event_by_event(
         for group in range(6):
             some = [e for e in events if min(e["number"], 5) == group]
             assert ratios(by_event)[:, group] == pytest.approx(mean_of(some, "clicked", "all"))
+
+
+def test_depths_are_counted_session_by_session(
+    setting: tuple[SessionLog, Context, ModelScores, bool],
+) -> None:
+    """Clicks per session where no click is offered, places where displays have an order."""
+    log, context, scored, outside = setting
+    unordered = {one.name for one in statistics_of(context, scored, outside)}
+    assert ("clicks per session" in unordered) == outside
+    assert "place of the click" not in unordered
+    ordered = dataclasses.replace(context, log=dataclasses.replace(log, ordered=True))
+    found = {one.name: one for one in statistics_of(ordered, scored, outside)}
+    depths: dict[str, list[list[int]]] = {"place of the click": [[] for _ in range(1 + REPLICAS)]}
+    if outside:
+        depths["clicks per session"] = [[] for _ in range(1 + REPLICAS)]
+    for session in range(log.n_sessions):
+        version = session // (log.n_sessions // (1 + REPLICAS))
+        choices = log.choices[log.session_offsets[session] : log.session_offsets[session + 1]]
+        places = [int(choice) + 1 for choice in choices if choice >= 0]
+        depths["place of the click"][version] += places
+        if outside:
+            depths["clicks per session"][version].append(len(places))
+    for name, by_version in depths.items():
+        assert ratios(found[name])[:, 0] == pytest.approx([np.mean(part) for part in by_version])
+        spread = found[f"{name}, distribution"]
+        assert spread.test == "ks"
+        edges, labels = cut(np.concatenate(by_version), 50)
+        assert spread.labels == labels
+        for version, part in enumerate(by_version):
+            groups = [int(np.searchsorted(edges, depth)) for depth in part]
+            shares = [groups.count(group) / len(part) for group in range(len(labels))]
+            assert ratios(spread)[version] == pytest.approx(shares), name
 
 
 def test_distributions(setting: tuple[SessionLog, Context, ModelScores, bool]) -> None:
