@@ -11,8 +11,9 @@ set to one."""
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -20,12 +21,30 @@ from threadpoolctl import ThreadpoolController
 
 from fastgaum.errors import ConfigError
 
+_chosen = False
+
 
 def set_threads(n: int) -> None:
     """Use n threads in torch and in kernels. Raises ConfigError for fewer than one."""
+    global _chosen
     if n < 1:
         raise ConfigError(f"--threads must be at least 1, got {n}")
+    _chosen = True
     torch.set_num_threads(n)
+
+
+@contextmanager
+def for_small_networks() -> Iterator[None]:
+    """One thread within, unless `set_threads` has said how many: an operator of a small network is
+    over before a second thread has woken, and waiting threads take the cores from each other."""
+    before = get_threads()
+    if not _chosen:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if not _chosen:
+            torch.set_num_threads(before)
 
 
 def get_threads() -> int:

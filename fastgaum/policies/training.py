@@ -22,6 +22,7 @@ from fastgaum.interrupts import Stop
 from fastgaum.policies.base import LearningPolicy
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.rollout import Outcome, Setting, play, rollout
+from fastgaum.threads import for_small_networks
 from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.world import World
 
@@ -201,6 +202,7 @@ def _read(path: Path) -> tuple[TrainingTerms, State]:
         return TrainingTerms.from_mapping(state["terms"]), state
 
 
+@for_small_networks()
 def train_policy(
     policy: LearningPolicy,
     world: World,
@@ -213,7 +215,7 @@ def train_policy(
 
     `return` is the mean cumulative reward of new users under the policy as it is then, without
     exploration; steps are steps of single users. The same seed on the same machine gives the same
-    policy.
+    policy. It takes one thread, unless `fastgaum.threads.set_threads` has said how many.
 
     Args:
         policy: the policy, which learns.

@@ -48,3 +48,22 @@ def test_one_setting_governs_torch_and_the_pool() -> None:
     assert torch.get_num_threads() == threads.get_threads() == 2
     with pytest.raises(ConfigError, match="at least 1"):
         threads.set_threads(0)
+
+
+def test_small_networks_have_one_thread_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where they raise; what was set before is back afterwards."""
+    monkeypatch.setattr(threads, "_chosen", False)
+    torch.set_num_threads(2)
+
+    @threads.for_small_networks()
+    def training() -> int:
+        raise RuntimeError(str(threads.get_threads()))
+
+    with pytest.raises(RuntimeError, match="1"):
+        training()
+    assert threads.get_threads() == 2
+    threads.set_threads(3)
+    with threads.for_small_networks():
+        assert threads.get_threads() == 3
+        threads.set_threads(2)
+    assert threads.get_threads() == 2
