@@ -119,7 +119,8 @@ def judge(
     then see the users through it (`TransferPolicy`).
 
     Raises:
-        ConfigError: no policy is given, or slates and pools do not fit the world.
+        ConfigError: no policy is given, slates and pools do not fit the world, or a policy reads
+            the states of another world than `own`, or than `world` without it.
     """
     if not policies:
         raise ConfigError("a policy is judged by at least one seed of it, none was given")

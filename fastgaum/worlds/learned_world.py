@@ -143,7 +143,7 @@ class LearnedWorld(World):
         assert networks is not None
         for name, weight in networks.player.state_dict().items():
             yield name.encode()
-            yield weight.detach().cpu().contiguous().numpy().tobytes()
+            yield weight.detach().cpu().float().numpy().tobytes()
 
     def require_contexts(self) -> None:
         """Raise ConfigError unless users have contexts without being given any, or need none."""
