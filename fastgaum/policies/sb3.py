@@ -65,12 +65,18 @@ class Sb3Policy(Policy):
                 global random state.
 
         Raises:
-            ConfigError: there is no environment, it is not an `SB3VecEnv`, or something is around
-                it that changes observations in another way.
+            ConfigError: there is no environment, it is not an `SB3VecEnv`, something is around it
+                that changes observations in another way, or the agent was trained on other
+                observations or in another world.
         """
-        self.users, cascade, self._normalisers = _unwrapped(
-            agent.get_env() if envs is None else envs
-        )
+        envs = agent.get_env() if envs is None else envs
+        self.users, cascade, self._normalisers = _unwrapped(envs)
+        if envs is not None and agent.observation_space != envs.observation_space:
+            raise ConfigError(
+                f"the agent was trained on {agent.observation_space}, and the environment has "
+                f"{envs.observation_space}: pass one made as in the training, and judge it "
+                "elsewhere with own=…"
+            )
         self.name, self.made_in = type(agent).__name__.lower(), self.users.world.fingerprint
         self.agent, self.deterministic = agent, deterministic
         self._predict = cast(Predict, agent.predict)

@@ -103,7 +103,7 @@ class Watching:
     """An agent with masks and a memory: it picks the last allowed place, and counts its calls."""
 
     def __init__(self, envs: SB3VecEnv) -> None:
-        self.envs = envs
+        self.envs, self.observation_space = envs, envs.observation_space
         self.begun: list[bool] = []
 
     def get_env(self) -> SB3VecEnv:
@@ -172,6 +172,8 @@ def test_another_world_is_an_error_with_a_cure(tmp_path: Path) -> None:
             step_in(made(2, other))
         with pytest.raises(ValueError, match="judge it in another as Sb3Policy"):
             step_in(VecMonitor(made(2, other)))
+    with pytest.raises(ConfigError, match="pass one made as in the training"):
+        Sb3Policy(PPO.load(tmp_path / "agent"), made(2, other))
     loaded = PPO.load(tmp_path / "agent", env=made(2))
     setting = Setting(K, HORIZON)
     learners = [untrained(name, WORLD, K, Pool(), PolicyConfig()) for name in TRAINED]
