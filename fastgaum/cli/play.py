@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from fastgaum.cli.options import Settings, given, parse_settings
+from fastgaum.errors import ConfigError
 
 if TYPE_CHECKING:
     from fastgaum.policies.rollout import Setting
@@ -99,6 +100,16 @@ class Trial:
     """users that judge a policy, per seed"""
     other: Other = None
     settings: Settings = ()
+
+    def sizes(self) -> list[int]:
+        """The sizes of slates. Raises ConfigError unless they are whole numbers from 1."""
+        try:
+            sizes = [int(part) for part in self.k.split(",")]
+        except ValueError as error:
+            raise ConfigError(f"-k takes whole numbers by comma (3,5), got '{self.k}'") from error
+        if min(sizes) < 1:
+            raise ConfigError(f"slates have at least 1 item, got -k {self.k}")
+        return sizes
 
 
 @Parameter(name="*")

@@ -144,7 +144,7 @@ def evaluate_policies_command(
     another run's world (--in).
 
     Ctrl-C and SIGTERM end it with a table of the policies that are done."""
-    values, sizes = parse_settings(trial.settings), _sizes(trial.k)
+    values, sizes = parse_settings(trial.settings), trial.sizes()
     check_outputs(files.json, files.markdown)
     from fastgaum.machine import machine_facts
     from fastgaum.policies.config import PolicyConfig
@@ -331,16 +331,6 @@ def _sources(run: Path, world: LearnedWorld | WorldSet, log: SessionLog | None) 
     if log is not None and world.catalogue.space.reads_columns:
         found["log"] = log.fingerprint
     return found
-
-
-def _sizes(text: str) -> list[int]:
-    try:
-        sizes = [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise ConfigError(f"-k takes whole numbers by comma (3,5), got '{text}'") from error
-    if min(sizes) < 1:
-        raise ConfigError(f"slates have at least 1 item, got -k {text}")
-    return sizes
 
 
 def _check_folder(folder: Path, resume: bool) -> None:

@@ -81,8 +81,8 @@ def rollout(
     The episode is over after `horizon` steps, or when the last user has left.
 
     Raises:
-        ConfigError: a slate of k cannot be made of the pool, there is no user, pessimism is asked of
-            one world, or the policy reads the states of another world.
+        ConfigError: a slate of k cannot be made of the pool, there is no user, pessimism is asked
+            of one world, or the policy reads the states of another world.
     """
     setting.pool.check(world.n_items, setting.k)
     policy.require_world(world)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -115,6 +116,11 @@ class WorldSet(World):
     def context(self) -> ContextRows | None:
         """What reads the context of events in the first member; None where models read none."""
         return self.first.context
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The first member's, whose states policies read."""
+        return self.first.fingerprint
 
     def require_contexts(self) -> None:
         """As `LearnedWorld`."""

@@ -195,6 +195,13 @@ def test_what_no_set_can_do_is_refused(options: dict[str, Any], message: str) ->
         UserVectorEnv(3, world=SmallWorld(), slate_size=3, **options)
 
 
+def test_a_policy_of_the_set_is_at_home_in_the_first_member_alone(set_model: UserModel) -> None:
+    """Whose states it reads in the set; the others' are strange to it."""
+    world = WorldSet.of(set_model)
+    first, second = world.worlds[:2]
+    assert world.fingerprint == first.fingerprint != second.fingerprint
+
+
 def test_a_policy_reads_the_first_member_alone(set_model: UserModel) -> None:
     """Greedy slates in a set are those of the plain fit, which knows no member."""
     world, first = WorldSet.of(set_model), LearnedWorld(set_model)
