@@ -29,6 +29,8 @@ class Logged:
     """logs, fits and trainings of each setting"""
     users: int = 1000
     """users that judge a policy in each world, per seed"""
+    members: int = 5
+    """worlds of the set in which policies are trained too; 1: one world alone"""
     settings: Settings = ()
 
 
@@ -74,6 +76,7 @@ def transfer_command(
         logged.seeds,
         logged.users,
         PolicyConfig.from_mapping({"evaluations": 1, **values}),
+        logged.members,
     )
     note_compiling()
     with PartsProgress("learning, training and judging", "tasks") as progress:

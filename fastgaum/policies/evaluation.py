@@ -25,7 +25,7 @@ from fastgaum.policies.rollout import Outcome, Setting, first_keys, play
 from fastgaum.policies.training import EVALUATION_SEED, train_policy
 from fastgaum.policies.transfer import TransferPolicy, item_map, shared_items
 from fastgaum.worlds.pools import START
-from fastgaum.worlds.world import World
+from fastgaum.worlds.world import FloatArray, World
 from fastgaum.worlds.world_set import WorldSet
 
 MakeSetting = Callable[[int, tuple[int, ...]], Setting]
@@ -81,14 +81,10 @@ class Earned:
 
     @property
     def lower_bound(self) -> float | None:
-        """A value that a policy exceeds in about 95 % of such worlds: the mean of the members'
-        values less 1.645 times their standard deviation, as in Efron and Tibshirani's normal
-        bootstrap interval ("An Introduction to the Bootstrap", 1993). None in one world.
-
-        The spread holds the chance of the users who were drawn too, so the bound is the lower."""
+        """`lower_bound_of` the members' values; None in one world."""
         if self.by_member is None or len(self.by_member) < 2:
             return None
-        return float(self.by_member.mean() - BOUND * self.by_member.std(ddof=1))
+        return lower_bound_of(self.by_member)
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
@@ -104,6 +100,15 @@ class Earned:
             "click_rate_ci": [clicks.low, clicks.high],
             **({} if self.lower_bound is None else {"lower_bound": self.lower_bound}),
         }
+
+
+def lower_bound_of(by_member: Float64Array) -> float:
+    """A value that a policy exceeds in about 95 % of such worlds: the mean of the members' values,
+    shape (n_members,), less 1.645 times their standard deviation, as in Efron and Tibshirani's
+    normal bootstrap interval ("An Introduction to the Bootstrap", 1993).
+
+    The spread holds the chance of the users who were drawn too, so the bound is the lower."""
+    return float(by_member.mean() - BOUND * by_member.std(ddof=1))
 
 
 def judge(
@@ -130,20 +135,23 @@ def judge(
         outcomes.append(_still(player, policy, world, setting, n_users, seed))
     returns = np.array([outcome.returns.mean(dtype=np.float64) for outcome in outcomes])
     clicks = np.array([outcome.click_rate for outcome in outcomes])
-    by_member = _by_member(world, outcomes) if isinstance(world, WorldSet) else None
+    by_member = None
+    if isinstance(world, WorldSet):
+        by_member = returns_by_member(world, [outcome.returns for outcome in outcomes])
     return Earned(policies[0].name, setting.k, returns, clicks, by_member)
 
 
-def _by_member(world: WorldSet, outcomes: Sequence[Outcome]) -> Float64Array:
-    """Mean return of the users of each member that has some, over all seeds."""
-    n_users = len(outcomes[0].rewards)
+def returns_by_member(
+    world: WorldSet, by_seed: Sequence[FloatArray], first_seed: int = 0
+) -> Float64Array:
+    """Mean return of the users of each member that has some, over all seeds; `by_seed` are the
+    returns of the users that judge, each of shape (n_users,)."""
     members = [
-        world.members_of(first_keys(n_users, JUDGING_SEED + seed).of(START))
-        for seed in range(len(outcomes))
+        world.members_of(first_keys(len(returns), JUDGING_SEED + seed).of(START))
+        for seed, returns in enumerate(by_seed, start=first_seed)
     ]
-    returns = np.concatenate([outcome.returns for outcome in outcomes])
     counts = np.bincount(np.concatenate(members), minlength=len(world.worlds))
-    sums = np.bincount(np.concatenate(members), returns, minlength=len(world.worlds))
+    sums = np.bincount(np.concatenate(members), np.concatenate(by_seed), len(world.worlds))
     return np.asarray(sums[counts > 0] / counts[counts > 0], np.float64)
 
 

@@ -8,6 +8,9 @@ a perfect world would have given.
 
     optimism = (promised − paid) / paid
 
+With several members the log is also fitted on bootstraps of its users. A policy is then trained in
+the set of all these worlds too, and the set gives a lower bound of what it promises.
+
 Seeds draw logs, fits, trainings and judging users; the true users are the same in all of them."""
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from fastgaum.models.user_model import UserModel
 from fastgaum.policies.base import Policy
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.dqn import CascadeDqn
-from fastgaum.policies.evaluation import JUDGING_SEED, Estimate
+from fastgaum.policies.evaluation import JUDGING_SEED, Estimate, lower_bound_of, returns_by_member
 from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
 from fastgaum.policies.rollout import Setting, play
 from fastgaum.policies.testers import LOGGING, logging_policy, ten_testers
@@ -45,6 +48,7 @@ from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.planning import Planner
 from fastgaum.worlds.true_world import TrueWorld
 from fastgaum.worlds.world import FloatArray, World
+from fastgaum.worlds.world_set import WorldSet
 
 Float64Array = npt.NDArray[np.float64]
 K, HORIZON = 3, 20
@@ -75,9 +79,15 @@ class TransferPlan:
     """users that judge a policy in each world, per seed"""
     config: PolicyConfig = field(default_factory=PolicyConfig)
     """of the policy that is trained"""
+    members: int = 5
+    """worlds of the set; 1: one world alone"""
 
     def __post_init__(self) -> None:
-        for name, value in (("seeds", self.seeds), ("users", self.users)):
+        for name, value in (
+            ("seeds", self.seeds),
+            ("users", self.users),
+            ("members", self.members),
+        ):
             if value < 1:
                 raise ConfigError(f"{name} must be at least 1, got {value}")
         for name in self.logging:
@@ -94,7 +104,15 @@ class TransferPlan:
         """Each setting's tasks, a task per seed."""
         return [
             [
-                Task(world.name, logging, events, self.config.seed + i, self.users, self.config)
+                Task(
+                    world.name,
+                    logging,
+                    events,
+                    self.config.seed + i,
+                    self.users,
+                    self.config.replace(seed=self.config.seed + i),
+                    self.members,
+                )
                 for i in range(self.seeds)
             ]
             for world in self.worlds
@@ -120,6 +138,8 @@ class Task:
     seed: int
     users: int
     config: PolicyConfig
+    """of the policy that is trained, with this seed"""
+    members: int
 
     def of_truth(self) -> Task:
         """The task of the same seed among the true users."""
@@ -135,11 +155,13 @@ class Worth:
     """What policies that were made in one world are worth in one task, by name."""
 
     world: str
-    """where they were made: `ONE_WORLD` or `TRUTH`"""
+    """where they were made: `ONE_WORLD`, a set of so many, or `TRUTH`"""
     paid: dict[str, float]
     """mean clicks of an episode of true users"""
     promised: dict[str, float] = field(default_factory=dict)
     """the same of the world's own users; empty of the truth"""
+    bound: dict[str, float] = field(default_factory=dict)
+    """lower bound of the same by a set of worlds; empty of one"""
     agreement: float = float("nan")
     """`rank_agreement` of the two"""
 
@@ -173,6 +195,7 @@ def transfer(
         "k": K,
         "horizon": HORIZON,
         "reward": "click",
+        "members": plan.members,
         "model": {"preset": "fastgaum", **MODEL},
         "config": plan.config.to_mapping(),
         "settings": [
@@ -204,7 +227,7 @@ def worths_of(task: Task) -> list[Worth]:
         log = drawn_log(truth, setting, task)
         return [
             _worth_of_learned(task, (label, world, log), truth, setting)
-            for label, world in learner_worlds(log, task.seed).items()
+            for label, world in learner_worlds(log, task.seed, task.members).items()
         ]
 
 
@@ -218,11 +241,15 @@ def drawn_log(truth: TrueWorld, setting: Setting, task: Task) -> SessionLog:
     return replace(log, split=split_by_user(log.users, task.seed, FITTED))
 
 
-def learner_worlds(log: SessionLog, seed: int) -> dict[str, World]:
-    """The worlds that policies are trained in, by what the table calls them."""
-    model = UserModel(Config.from_preset("fastgaum", **MODEL, seed=seed))
+def learner_worlds(log: SessionLog, seed: int, members: int) -> dict[str, World]:
+    """The worlds that policies are trained in, by what the table calls them: one fit, and a set of
+    so many, whose first member is that fit."""
+    model = UserModel(Config.from_preset("fastgaum", **MODEL, seed=seed, worlds=members))
     model.fit(log)
-    return {ONE_WORLD: LearnedWorld(model)}
+    worlds: dict[str, World] = {ONE_WORLD: LearnedWorld(model)}
+    if members > 1:
+        worlds[f"set of {members}"] = WorldSet.of(model)
+    return worlds
 
 
 def trained_cascade(world: World, setting: Setting, config: PolicyConfig) -> CascadeDqn:
@@ -233,8 +260,7 @@ def trained_cascade(world: World, setting: Setting, config: PolicyConfig) -> Cas
 
 
 def _worth_of_truth(task: Task, truth: TrueWorld, setting: Setting) -> Worth:
-    config = task.config.replace(seed=task.seed)
-    policies = [trained_cascade(truth, setting, config), Greedy(), RandomPolicy()]
+    policies = [trained_cascade(truth, setting, task.config), Greedy(), RandomPolicy()]
     return Worth(TRUTH, {one.name: _mean(_returns(one, truth, setting, task)) for one in policies})
 
 
@@ -247,15 +273,22 @@ def _worth_of_learned(
     own_items = tuple(item_map(own, truth)[list(items)].tolist())
     met = replace(setting, pool=replace(setting.pool, items=items))
     home = replace(setting, pool=replace(setting.pool, items=own_items))
-    trained = trained_cascade(own, home, task.config.replace(seed=task.seed))
+    trained = trained_cascade(own, home, task.config)
     policies = ten_testers(trained, Popular.of_log(own, log).popularity)
-    promised = {one.name: _mean(_returns(one, own, home, task)) for one in policies}
+    at_home = {one.name: _returns(one, own, home, task) for one in policies}
+    promised = {name: _mean(found) for name, found in at_home.items()}
+    bound: dict[str, float] = {}
+    if isinstance(own, WorldSet):
+        bound = {
+            name: lower_bound_of(returns_by_member(own, [found], task.seed))
+            for name, found in at_home.items()
+        }
     returns = {
         one.name: _returns(TransferPolicy(one, own, truth), truth, met, task) for one in policies
     }
     paid = {name: _mean(found) for name, found in returns.items()}
     agreement = rank_agreement(list(promised.values()), list(returns.values()))
-    return Worth(label, paid, promised, agreement)
+    return Worth(label, paid, promised, bound, agreement)
 
 
 def rank_agreement(promised: Sequence[float], paid: Sequence[FloatArray]) -> float:
@@ -306,6 +339,10 @@ def _setting_figures(
                 promised = np.array([one.promised[name] for one in worths])
                 row |= _figure("promised", promised)
                 row |= _figure("optimism", _ratio(promised - paid, paid))
+            if worths[0].bound:
+                bound = np.array([one.bound[name] for one in worths])
+                row |= _figure("bound", bound)
+                row |= _figure("bound_optimism", _ratio(bound - paid, paid))
             row |= _figure("paid", paid) | _figure("of_truth", _ratio(paid, ceiling))
             if known.planned:
                 row |= _figure("of_optimum", paid / optimum)

@@ -14,13 +14,25 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMNS = ("policy, made in", "promised", "paid", "optimism, %", "of the truth's, %")
+BOUNDED = (
+    "policy, made in",
+    "promised",
+    "lower bound",
+    "paid",
+    "optimism, %",
+    "of the bound, %",
+    "of the truth's, %",
+)
+"""the same of a set of worlds"""
 OPTIMUM = "of the optimum, %"
 SUMMARY = (
     "true users, learner's world",
     "log",
     "promised",
+    "lower bound",
     "paid",
     "optimism, %",
+    "of the bound, %",
     "of the truth's, %",
     "rank agreement",
 )
@@ -44,8 +56,10 @@ def transfer_summary(result: Json) -> str:
                     f"{setting['world']}, {learned['world']}",
                     f"{setting['events']:,} events, {setting['logging']}",
                     _cell(row, "promised", 2),
+                    _cell(row, "bound", 2),
                     _cell(row, "paid", 2),
                     _cell(row, "optimism", 1, 100),
+                    _cell(row, "bound_optimism", 1, 100),
                     _cell(row, "of_truth", 1, 100),
                     _cell(learned, "rank_agreement", 2),
                 )
@@ -85,13 +99,16 @@ def row_in(setting: Json, policy: str, world: str) -> Json:
 
 def _block(setting: Json, result: Json) -> Block:
     planned = any("of_optimum" in row for row in setting["rows"])
+    bounded = any("bound" in row for row in setting["rows"])
     rows = []
     for row in setting["rows"]:
         cells = [
             f"{row['policy']}, {row['world']}",
             _cell(row, "promised", 2),
+            *([_cell(row, "bound", 2)] if bounded else []),
             _cell(row, "paid", 2),
             _cell(row, "optimism", 1, 100),
+            *([_cell(row, "bound_optimism", 1, 100)] if bounded else []),
             _cell(row, "of_truth", 1, 100),
         ]
         rows.append((*cells, *([_cell(row, "of_optimum", 1, 100)] if planned else [])))
@@ -99,7 +116,8 @@ def _block(setting: Json, result: Json) -> Block:
         f"{setting['world']}: {setting['what']}; {setting['events']:,} events of "
         f"{setting['logging']} slates"
     )
-    columns = (*COLUMNS, OPTIMUM) if planned else COLUMNS
+    columns = BOUNDED if bounded else COLUMNS
+    columns = (*columns, OPTIMUM) if planned else columns
     return Block(title, columns, tuple(rows), tuple(_notes(setting, result)))
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from fastgaum.cli.app import main
 
-TOY = ["--events", "400", "--seeds", "1", "--users", "30"] + [
+TOY = ["--events", "400", "--seeds", "1", "--users", "30", "--members", "1"] + [
     text
     for value in ("episodes=1", "users=16", "warm_up=16", "batch=16", "updates=1")
     for text in ("--set", value)
@@ -52,6 +52,7 @@ def test_two_processes_give_the_figures_that_one_gives(tmp_path: Path) -> None:
         (["--events", "many"], "--events takes whole numbers by comma (2000,20000), got 'many'"),
         (["--events", "20"], "too few sessions"),
         (["--seeds", "0"], "seeds must be at least 1"),
+        (["--members", "0"], "members must be at least 1"),
         (["--jobs", "0"], "--jobs must be at least 1, got 0"),
         (["--set", "episode=1"], "episode"),
         (["--plot", "t.pdf"], "ends in '.pdf', a figure is written as .svg or .png"),

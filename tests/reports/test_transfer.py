@@ -36,12 +36,13 @@ from fastgaum.reports.transfer_table import (
 from fastgaum.worlds.known_worlds import known_worlds, true_users
 from fastgaum.worlds.world import FloatArray
 
+SET = "set of 2"
 TOY = PolicyConfig(episodes=1, users=16, warm_up=16, batch=16, updates=1, evaluations=1)
 
 
 @pytest.fixture(scope="module")
 def result() -> dict[str, Any]:
-    plan = TransferPlan(known_worlds(["items-10"]), ("random",), (400,), 2, 60, TOY)
+    plan = TransferPlan(known_worlds(["items-10"]), ("random",), (400,), 2, 60, TOY, 2)
     seen: list[tuple[int, int, str]] = []
     with pytest.MonkeyPatch.context() as patch:
         quick = {"epochs": 1, "warm_start": 1, "search": ()}
@@ -56,8 +57,9 @@ def result() -> dict[str, Any]:
 def test_figures_follow_from_those_of_the_seeds(result: dict[str, Any]) -> None:
     (setting,) = result["settings"]
     ceiling = np.array(row_in(setting, "cascade-dqn", TRUTH)["paid_by_seed"])
-    learned = [row for row in setting["rows"] if row["world"] == ONE_WORLD]
-    assert len(learned) == len({row["policy"] for row in learned}) == 10
+    for world in (ONE_WORLD, SET):
+        learned = [row for row in setting["rows"] if row["world"] == world]
+        assert len(learned) == len({row["policy"] for row in learned}) == 10
     for row in setting["rows"]:
         paid = np.array(row["paid_by_seed"])
         assert row["paid"] == pytest.approx(paid.mean())
@@ -66,10 +68,16 @@ def test_figures_follow_from_those_of_the_seeds(result: dict[str, Any]) -> None:
         # 60 users a seed: chance may lift a policy above the best by so much
         assert row["of_optimum"] == pytest.approx(paid.mean() / setting["optimum"])
         assert 0.5 < row["of_optimum"] < 1.1
-        if row["world"] == ONE_WORLD:
+        assert ("bound" in row) == (row["world"] == SET)
+        if row["world"] != TRUTH:
             promised = np.array(row["promised_by_seed"])
             assert row["optimism"] == pytest.approx(((promised - paid) / paid).mean())
-    (figures,) = setting["learned"]
+        if row["world"] == SET:
+            bound = np.array(row["bound_by_seed"])
+            assert (bound < promised).all()
+            assert row["bound_optimism"] == pytest.approx(((bound - paid) / paid).mean())
+    figures, of_set = setting["learned"]
+    assert (figures["world"], of_set["world"]) == (ONE_WORLD, SET)
     trained, greedy = (
         np.array(row_in(setting, name, ONE_WORLD)["paid_by_seed"])
         for name in ("cascade-dqn", "greedy")
@@ -82,15 +90,15 @@ def test_figures_follow_from_those_of_the_seeds(result: dict[str, Any]) -> None:
 def test_random_slates_earn_the_same_wherever_they_were_made(result: dict[str, Any]) -> None:
     """True users meet them by the same keys, whether by a follower or not."""
     (setting,) = result["settings"]
-    of = [row_in(setting, "random", world)["paid_by_seed"] for world in (ONE_WORLD, TRUTH)]
-    assert of[0] == of[1]
+    of = [row_in(setting, "random", world)["paid_by_seed"] for world in (ONE_WORLD, SET, TRUTH)]
+    assert of[0] == of[1] == of[2]
 
 
 def test_seeds_draw_logs_that_differ_and_have_no_test_split() -> None:
     (known,) = known_worlds(["items-200"])
     truth, setting = true_users(known.name), Setting(K, HORIZON, known.pool, "click")
     logs = [
-        drawn_log(truth, setting, Task(known.name, logging, 400, seed, 1, TOY))
+        drawn_log(truth, setting, Task(known.name, logging, 400, seed, 1, TOY, 1))
         for logging, seed in (("random", 0), ("random", 1), ("greedy", 0))
     ]
     for log in logs:
@@ -135,6 +143,7 @@ def test_the_truth_is_trained_once_for_all_logs() -> None:
     [
         ({"seeds": 0}, "seeds must be at least 1, got 0"),
         ({"users": 0}, "users must be at least 1, got 0"),
+        ({"members": 0}, "members must be at least 1, got 0"),
         ({"logging": ("random", "best")}, "no logging policy 'best'; there are random, popular"),
         ({"events": (4000, 100)}, "a log of 100 events has too few sessions of 20"),
     ],
@@ -151,14 +160,19 @@ def test_tables_say_what_the_object_holds(result: dict[str, Any]) -> None:
     assert len(block.rows) == len(setting["rows"])
     row = row_in(setting, "greedy", ONE_WORLD)
     (cells,) = [cells for cells in block.rows if cells[0] == f"greedy, {ONE_WORLD}"]
-    assert cells[2].startswith(f"{row['paid']:.2f} ±")
-    assert cells[3].startswith(f"{100 * row['optimism']:.1f} ±")
+    assert cells[2] == cells[5] == ""
+    assert cells[3].startswith(f"{row['paid']:.2f} ±")
+    (of_set,) = [cells for cells in block.rows if cells[0] == f"greedy, {SET}"]
+    bound = row_in(setting, "greedy", SET)
+    assert of_set[2].startswith(f"{bound['bound']:.2f} ±")
+    assert of_set[5].startswith(f"{100 * bound['bound_optimism']:.1f} ±")
+    assert cells[4].startswith(f"{100 * row['optimism']:.1f} ±")
     (truth,) = [cells for cells in block.rows if cells[0] == f"greedy, {TRUTH}"]
-    assert truth[1] == truth[3] == ""
+    assert truth[1] == truth[2] == truth[4] == truth[5] == ""
     summary = transfer_summary(result).splitlines()
-    assert len(summary) == 3
+    assert len(summary) == 4
     assert summary[2].startswith("| items-10, one world | 400 events, random | ")
-    trained = row_in(setting, "cascade-dqn", ONE_WORLD)
+    trained = row_in(setting, "cascade-dqn", SET)
     assert f"{100 * trained['of_truth']:.1f} % with 10 items (400" in transfer_sentence(result)
 
 
