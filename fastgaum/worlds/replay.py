@@ -14,9 +14,9 @@ from fastgaum.logs.log import IntArray, SessionLog
 from fastgaum.models.choice_model import Head
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.context import LoggedContexts
-from fastgaum.worlds.learned_population import LearnedPopulation
+from fastgaum.worlds.displays import Display, live
 from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.world import NO_ITEM, World
+from fastgaum.worlds.world import NO_ITEM, Response, World
 
 AT_ONCE = 8192
 """users of one population, about"""
@@ -82,24 +82,22 @@ def _live(
     sizes = np.diff(log.display_offsets)
     widest = max(int(sizes[a : a + length].max()) for a, length in zip(first, lengths, strict=True))
     places = np.arange(widest)
-    users = world.population(replicas * n)
-    for t in range(int(lengths.max())):
+
+    def shown(t: int, last: Response | None) -> Display:
+        """The logged display sets, whatever was chosen."""
         active = lengths > t
         events = np.where(active, first + t, 0)
         # an empty place points at the set's first candidate, and is blanked
-        shown = (places < sizes[events][:, None]) & active[:, None]
-        at = log.display_offsets[events][:, None] + np.where(shown, places, 0)
-        slates = np.tile(
-            np.where(shown, rows[at], np.int32(NO_ITEM)).astype(np.int32), (replicas, 1)
-        )
-        keys = rng.integers(0, 2**64, len(slates), dtype=np.uint64)
-        there = np.tile(active, replicas)
-        if contexts is not None and isinstance(users, LearnedPopulation):
-            context = contexts.at(np.tile(events, replicas))
-            response = users.step(slates, keys, there, context)
-        else:
-            response = users.step(slates, keys, there)
-        choices[:, events[active]] = response.places.reshape(replicas, n)[:, active]
+        filled = (places < sizes[events][:, None]) & active[:, None]
+        at = log.display_offsets[events][:, None] + np.where(filled, places, 0)
+        slates = np.where(filled, rows[at], np.int32(NO_ITEM)).astype(np.int32)
+        context = None if contexts is None else contexts.at(np.tile(events, replicas))
+        return Display(np.tile(slates, (replicas, 1)), np.tile(active, replicas), context)
+
+    users = world.population(replicas * n)
+    for t, response in enumerate(live(users, shown, int(lengths.max()), rng)):
+        active = lengths > t
+        choices[:, first[active] + t] = response.places.reshape(replicas, n)[:, active]
 
 
 def versions(log: SessionLog, simulated: IntArray) -> SessionLog:

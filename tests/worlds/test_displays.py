@@ -1,0 +1,214 @@
+"""Displays that answer: users walk a graph by its links, and a policy shows some of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.worlds.displays import (
+    Crossing,
+    Display,
+    GraphDisplays,
+    LinkGraph,
+    PlannedLinks,
+    RankedLinks,
+    linked_items,
+    live,
+    soonest,
+)
+from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.world import NO_ITEM, IntArray, Response, World
+from tests.logs.test_context import navigation
+from tests.worlds.small_world import SmallWorld
+from tests.worlds.test_learned_world import fitted
+
+
+def table_of(links: dict[str, list[str]]) -> pl.DataFrame:
+    return pl.DataFrame({"page": list(links), "links": list(links.values())})
+
+
+def random_table(item_ids: pl.Series, width: int, seed: int = 0) -> pl.DataFrame:
+    """Every item but the last is a page that links to some others; the last links nowhere."""
+    rng = np.random.default_rng(seed)
+    ids = item_ids.to_list()
+    return table_of(
+        {page: rng.choice(ids, rng.integers(2, width + 1), False).tolist() for page in ids[:-1]}
+    )
+
+
+def walk(
+    world: World, displays: Callable[[int, Response | None], Display], n: int, steps: int = 40
+) -> IntArray:
+    """Pages that were chosen, -1 after the end, shape (steps taken, n)."""
+    lived = live(world.population(n), displays, steps, np.random.default_rng(7))
+    return np.stack([response.items for response in lived])
+
+
+@pytest.fixture(scope="module")
+def world() -> LearnedWorld:
+    """Players of pages with targets, not far from untrained."""
+    log = navigation(60, n_items=30, fixed=True)
+    fields = {name: log.event_fields[name] for name in ("page", "target")}
+    return LearnedWorld(fitted(dataclasses.replace(log, event_fields=fields), tower_dim=6))
+
+
+def test_a_graph_is_its_table_in_the_world_s_numbering() -> None:
+    table = table_of({"b": ["a", "c"], "a": ["b"], "e": []})
+    graph = LinkGraph.of(table, pl.Series(["a", "b", "c", "d"]))
+    assert graph.sizes.tolist() == [1, 2, 0, 0]
+    assert graph.shown(np.array([1, 0, 3], np.int32)).tolist() == [[0, 2], [1, -1], [-1, -1]]
+    assert graph.shown(np.array([3], np.int32)).tolist() == [[-1]]
+    assert linked_items(table).to_list() == ["a", "b", "c"]
+    # a row for each target: clicks from each item to it
+    assert graph.distances(np.array([2, 0], np.int32)).tolist() == [
+        [2, 1, 0, np.inf],
+        [0, 1, np.inf, np.inf],
+    ]
+
+
+def test_tables_that_are_no_graph() -> None:
+    ids = pl.Series(["a", "b"])
+    with pytest.raises(LogFormatError, match="no column 'links'"):
+        LinkGraph.of(pl.DataFrame({"page": ["a"]}), ids)
+    with pytest.raises(LogFormatError, match="'a' stands in two rows"):
+        LinkGraph.of(pl.DataFrame({"page": ["a", "a"], "links": [["b"], ["b"]]}), ids)
+    with pytest.raises(ConfigError, match="the page 'a' or its link 'z' is no item"):
+        LinkGraph.of(table_of({"a": ["z"]}), ids)
+
+
+def test_starts_and_targets_are_items() -> None:
+    world = SmallWorld()
+    graph = LinkGraph.of(random_table(world.item_ids, 4), world.item_ids)
+    with pytest.raises(ConfigError, match="each user has a start and a target"):
+        GraphDisplays(world, graph, np.array([0, 1]), np.array([1]))
+    with pytest.raises(ConfigError, match=r"is item 12, the world's are 0 … 11"):
+        GraphDisplays(world, graph, np.array([0]), np.array([12]))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000))
+def test_a_walk_follows_links_until_the_target(seed: int) -> None:
+    """Every page is a link of the page before, nothing follows a target or a page without links,
+    and who chooses nothing stays."""
+    world, rng = SmallWorld(seed=seed), np.random.default_rng(seed)
+    graph = LinkGraph.of(random_table(world.item_ids, 4, seed), world.item_ids)
+    starts, targets = rng.integers(0, 12, (2, 30)).astype(np.int32)
+    chosen = walk(world, GraphDisplays(world, graph, starts, targets), 30)
+    for user, page in enumerate(starts.tolist()):
+        for item in chosen[:, user].tolist():
+            links = graph.links[graph.offsets[page] : graph.offsets[page + 1]].tolist()
+            if page == targets[user] or not links:
+                assert item == NO_ITEM
+            elif item != NO_ITEM:
+                assert item in links
+                page = item
+        assert len(chosen) == 40 or page == targets[user] or graph.sizes[page] == 0
+
+
+def test_a_rule_starts_anew_and_draws_decide(world: LearnedWorld) -> None:
+    graph = LinkGraph.of(random_table(world.item_ids, 6), world.item_ids)
+    rng = np.random.default_rng(0)
+    starts, targets = rng.integers(0, world.n_items, (2, 50)).astype(np.int32)
+    displays = GraphDisplays(world, graph, starts, targets)
+    first = walk(world, displays, 50)
+    assert np.array_equal(walk(world, displays, 50), first)
+    assert (first[0] >= 0).sum() == ((starts != targets) & (graph.sizes[starts] > 0)).sum()
+
+
+def test_players_are_told_their_page_and_target(world: LearnedWorld) -> None:
+    """The context of a step is that of an event on this page with this target."""
+    graph = LinkGraph.of(random_table(world.item_ids, 6), world.item_ids)
+    assert world.context is not None
+    holds = world.context.space.context_holds
+    starts, targets = np.array([3, 4], np.int32), np.array([9, 2], np.int32)
+    displays = GraphDisplays(world, graph, starts, targets)
+    last = Response(np.zeros(2, np.int32), np.array([5, -1], np.int32), np.zeros(2, np.float32))
+    for step, response, pages in ((0, None, [3, 4]), (1, last, [5, 4])):
+        context = displays(step, response).context
+        assert context is not None
+        assert context.items[:, list(holds).index("page")].tolist() == pages
+        assert context.items[:, list(holds).index("target")].tolist() == [9, 2]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 100_000), st.integers(1, 4))
+def test_the_planned_links_are_the_best_of_all_subsets(seed: int, k: int) -> None:
+    rng = np.random.default_rng(seed)
+    links = np.arange(7, dtype=np.int32)[None].repeat(3, 0)
+    links[1, 5:], links[2, 1:] = NO_ITEM, NO_ITEM
+    weights = rng.random((3, 7)).astype(np.float32) + np.float32(0.01)
+    to_go = rng.integers(0, 5, (3, 7)).astype(np.float32)
+    shown = soonest(links, weights, to_go, k)
+    for row in range(3):
+        there = links[row][links[row] >= 0].tolist()
+        size = min(k, len(there))
+
+        def mean(part: list[int], row: int = row) -> float:
+            w, d = weights[row, part].astype(np.float64), to_go[row, part]
+            return float((w * d).sum() / w.sum())
+
+        best = min(mean(list(part)) for part in combinations(there, size))
+        got = [link for link in shown[row].tolist() if link >= 0]
+        assert len(set(got)) == size
+        assert mean(got) == pytest.approx(best, abs=1e-5)
+
+
+def test_ranked_links_are_the_highest() -> None:
+    ids = pl.Series(["a", "b", "c", "d"])
+    graph = LinkGraph.of(table_of({"a": ["b", "c", "d"], "b": ["a", "c"]}), ids)
+    pages = np.array([0, 1], np.int32)
+    at = Crossing(pages, pages, graph.shown(pages), np.ones(2, np.bool_), None)
+    table = np.array([1, 5, 3, 0, 2], np.float32)
+    assert RankedLinks(graph, table, k=2)(at).tolist() == [[2, 3], [0, 2]]
+    assert RankedLinks(graph, table, k=1)(at).tolist() == [[2], [2]]
+
+
+def test_planned_links_bring_players_to_their_targets_sooner(world: LearnedWorld) -> None:
+    """Their own learned user follows the players, and learns of them what they are."""
+    graph = LinkGraph.of(random_table(world.item_ids, 12), world.item_ids)
+    rng = np.random.default_rng(1)
+    n = 200
+    starts, targets = rng.integers(0, world.n_items - 1, (2, n)).astype(np.int32)
+    policy = PlannedLinks(world, world.item_ids, graph.distances(targets), k=3)
+    clicks = {}
+    for name, link_policy in (("all", None), ("planned", policy)):
+        displays = GraphDisplays(world, graph, starts, targets, link_policy)
+        chosen = walk(world, displays, n)
+        clicks[name] = (chosen >= 0).sum() / n
+    assert clicks["planned"] < 0.6 * clicks["all"]
+
+    users = world.population(n)
+    displays = GraphDisplays(world, graph, starts, targets, policy)
+    steps = live(users, displays, 2, np.random.default_rng(7))
+    displays(2, steps[-1])
+    assert np.abs(users.encoder.states).max() > 0
+    assert np.array_equal(policy.users.encoder.states, users.encoder.states)
+
+
+def test_a_guide_knows_the_items(world: LearnedWorld) -> None:
+    with pytest.raises(ConfigError, match="lacks the item 'elsewhere'"):
+        PlannedLinks(world, pl.Series(["elsewhere"]), np.zeros((1, 1), np.float32))
+
+
+def test_wikispeedia_s_displays_are_its_links(shared_data: Callable[[str], Path]) -> None:
+    """What the graph shows on a page is what the log's players saw there."""
+    file = shared_data("wikispeedia/choices.parquet")
+    events = pl.scan_parquet(file).filter(pl.col("split") == 0).head(2000).collect()
+    table = pl.read_parquet(file.parent / "links.parquet")
+    ids = linked_items(table)
+    graph = LinkGraph.of(table, ids)
+    pages = ids.to_list()
+    rows = {page: row for row, page in enumerate(pages)}
+    for page, shown in zip(events["page"].to_list(), events["items"].to_list(), strict=True):
+        row = rows[str(page)]
+        links = graph.links[graph.offsets[row] : graph.offsets[row + 1]]
+        assert sorted(pages[link] for link in links) == sorted(map(str, shown))
