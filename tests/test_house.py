@@ -40,6 +40,7 @@ LAYERS = (
     {"worlds"},
     {"policies"},
     {"reports"},
+    {"ope"},
     {"bench"},
     {"cli"},
     {"__init__", "__main__"},

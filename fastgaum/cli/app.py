@@ -73,6 +73,10 @@ COMMANDS = {
         "users are drawn, worlds are learned from them, policies are trained in these worlds and "
         "then played among the known users.",
     ),
+    "ope": (
+        "fastgaum.cli.ope:ope_command",
+        f"What a policy would have earned in a log: off-policy values.\n\n{_AS_THE_RUN}",
+    ),
     "reproduce": (
         "fastgaum.cli.reproduce:reproduce_command",
         "Data sets × models × seeds: the prec@k table.\n\nIt runs on the data sets at hand, or on "

@@ -55,6 +55,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "fastgaum transfer items-200 --logging random,popular,greedy --events 2000,20000 --seeds 3",
         "fastgaum transfer all --json transfer.json --plot transfer.svg",
     ),
+    "ope": (
+        "fastgaum ope clicks.csv --policy popular --epsilon 0.1 --display-law uniform",
+        "fastgaum ope clicks.csv --policy greedy --run runs/mine --propensity shown_with --json "
+        "values.json",
+        "fastgaum ope clicks.csv --policy policies/mine --run runs/mine",
+    ),
     "reproduce": (
         "fastgaum reproduce",
         "fastgaum reproduce --datasets yelp,taobao --models all --seeds 5 --json table.json "

@@ -1,0 +1,240 @@
+"""Off-policy values where the true value is known: `python bench/ope.py [--logs 100] [--json FILE]`.
+
+Users of the synthetic world see 5 slates of 3 of 50 items, made by a known law of displays. In each
+setting so many logs are drawn, and every estimator gives the value of one target policy with its
+95 % interval. The true value is the mean over 20,000 further users of the true probability of a
+click on what the target would have shown them. The world of the direct method and of the doubly
+robust estimators is a `fastgaum` preset, fitted once per law on 500 users who are in no log.
+
+Printed for each estimator: the share of logs with a value, how many intervals hold the true value,
+the mean error, and the root of the mean squared error. The lowest is marked."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from fastgaum.logs.log import SessionLog, split_by_user
+from fastgaum.logs.synthetic import SyntheticWorld
+from fastgaum.models.user_model import UserModel
+from fastgaum.ope.shown import replay_policy
+from fastgaum.ope.targets import Target
+from fastgaum.ope.values import off_policy_values
+from fastgaum.ope.weights import LoggedDisplays
+from fastgaum.policies.base import Policy
+from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
+from fastgaum.threads import set_threads
+from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.pools import draw_distinct, draw_uniforms
+from fastgaum.worlds.replay import world_of
+from fastgaum.worlds.true_world import TrueWorld
+from fastgaum.worlds.world import IntArray, KeyArray
+
+STEPS, K = 5, 3
+USERS = SyntheticWorld(
+    n_items=50, seed=1, no_click=0.8, decay=0.6, affinity=1.5, popularity=1.0, max_display=10
+)
+FIT_USERS, TRUE_USERS = 500, 20_000
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a log is made, and whose value is asked for."""
+
+    name: str
+    shown: Literal["uniform", "popular"]
+    """the law by which the log's slates were drawn: popular items more often"""
+    users: int
+    target: Literal["greedy", "popular", "random"]
+    epsilon: float
+
+    def weights(self, world: TrueWorld) -> np.ndarray:
+        """The law's weight of each item."""
+        return np.exp(0.5 * world.base * (self.shown == "popular"))
+
+
+SETTINGS = (
+    Setting("uniform log, greedy", "uniform", 6000, "greedy", 0.2),
+    Setting("popular log, greedy", "popular", 6000, "greedy", 0.2),
+    Setting("popular log, random", "popular", 6000, "random", 1.0),
+    Setting("few events, mostly random", "uniform", 400, "greedy", 0.7),
+)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A log, and what made it."""
+
+    log: SessionLog
+    slates: IntArray
+    """shape (STEPS, n_users, K)"""
+    keys: KeyArray
+    """of the choices, shape (STEPS, n_users)"""
+
+
+def draw_log(world: TrueWorld, weights: np.ndarray, n_users: int, seed: int) -> Drawn:
+    """Let users choose from slates whose sets are drawn with probability ∝ the product of their
+    items' weights."""
+    rng = np.random.default_rng(seed)
+    users = world.population(n_users)
+    users.reset(np.zeros(n_users, np.uint64))
+    slates = np.sort(draw_sets(weights, STEPS * n_users, rng), axis=1)
+    slates = slates.reshape(STEPS, n_users, K)
+    keys = rng.integers(0, 2**64, (STEPS, n_users), dtype=np.uint64)
+    places = np.stack([users.step(slates[t], keys[t]).places for t in range(STEPS)])
+    n_events = STEPS * n_users
+    log = SessionLog(
+        session_offsets=np.arange(0, n_events + 1, STEPS, dtype=np.int32),
+        display_offsets=np.arange(0, n_events * K + 1, K, dtype=np.int32),
+        items=np.ascontiguousarray(slates.transpose(1, 0, 2)).reshape(-1),
+        choices=np.ascontiguousarray(places.T).reshape(-1).astype(np.int32),
+        split=split_by_user(np.arange(n_users, dtype=np.int32), seed),
+        users=np.arange(n_users, dtype=np.int32),
+        session_ids=pl.Series("session", [str(i) for i in range(n_users)], dtype=pl.String),
+        event_ids=pl.Series("event", np.tile(np.arange(STEPS), n_users)),
+        item_ids=world.item_ids,
+        name="drawn",
+    )
+    return Drawn(log, slates, keys)
+
+
+def draw_sets(weights: np.ndarray, n: int, rng: np.random.Generator) -> IntArray:
+    """n sets of K items, (n, K): items are drawn one by one, and kept where they are distinct."""
+    shares = weights / weights.sum()
+    kept: list[np.ndarray] = []
+    missing = n
+    while missing > 0:
+        drawn = rng.choice(len(weights), (2 * missing + 16, K), p=shares).astype(np.int32)
+        ordered = np.sort(drawn, axis=1)
+        distinct = drawn[(ordered[:, 1:] != ordered[:, :-1]).all(axis=1)][:missing]
+        kept.append(distinct)
+        missing -= len(distinct)
+    return np.concatenate(kept)
+
+
+def fitted_world(world: TrueWorld, weights: np.ndarray, n_users: int) -> LearnedWorld:
+    """The learned users of a log that no estimate reads."""
+    model = UserModel.from_preset("fastgaum", relations=False, set_context=False, search=())
+    log = draw_log(world, weights, n_users, seed=10**6).log
+    model.fit(log)
+    return world_of(model, log)
+
+
+def policy_of(setting: Setting, world: TrueWorld) -> Policy:
+    """The target's policy."""
+    if setting.target == "random":
+        return RandomPolicy()
+    # what is popular is known; it need not be counted anew in every log
+    return Greedy() if setting.target == "greedy" else Popular(world.base.astype(np.float32))
+
+
+def true_value(
+    world: TrueWorld, target: Target, learned: LearnedWorld, weights: np.ndarray, n_users: int
+) -> float:
+    """Mean true probability of a click on the target's displays, of users whom the law showed
+    theirs."""
+    drawn = draw_log(world, weights, n_users, seed=10**6 + 1)
+    log, pool = drawn.log, np.arange(world.n_items, dtype=np.int32)
+    own = replay_policy(log, target, learned, pool).slates
+    own = own.reshape(n_users, STEPS, K).transpose(1, 0, 2)
+    rng = np.random.default_rng(0)
+    users = world.population(n_users)
+    users.reset(np.zeros(n_users, np.uint64))
+    total = 0.0
+    for t in range(STEPS):
+        keys = rng.integers(0, 2**64, n_users, dtype=np.uint64)
+        random = draw_distinct(keys, world.n_items, K)
+        at_random = draw_uniforms(~keys, 1)[:, 0] < target.random_share
+        slates = np.where(at_random[:, None], random, own[t]).astype(np.int32)
+        total += float(1.0 - users.probabilities(slates)[1].mean(dtype=np.float64))
+        users.step(drawn.slates[t], drawn.keys[t])
+    return total / STEPS
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What one estimator did in one setting."""
+
+    setting: str
+    estimator: str
+    supported: int
+    """logs for which it has a value"""
+    held: int
+    """of these, those whose interval holds the true value"""
+    error: float
+    """mean error"""
+    rmse: float
+    true_value: float
+    logs: int
+
+
+def judge_setting(
+    setting: Setting, world: TrueWorld, learned: LearnedWorld, n_logs: int, true_users: int
+) -> Iterator[Judged]:
+    """Every estimator's figures over so many logs."""
+    weights = setting.weights(world)
+    target = Target(policy_of(setting, world), setting.epsilon)
+    truth = true_value(world, target, learned, weights, true_users)
+    found: dict[str, list[tuple[float, float, float]]] = {}
+    for seed in range(n_logs):
+        log = draw_log(world, weights, setting.users, seed).log
+        displays = LoggedDisplays("popularity" if setting.shown == "popular" else "uniform")
+        result = off_policy_values(log, target, displays=displays, world=learned, seed=seed)
+        for one in result["estimates"]:
+            rows = found.setdefault(one["estimator"], [])
+            if one["value"] is not None:
+                rows.append((one["value"], *one["ci"]))
+    for name, rows in found.items():
+        values, low, high = np.array(rows).reshape(-1, 3).T
+        held = int(((low <= truth) & (truth <= high)).sum())
+        error = float((values - truth).mean()) if len(rows) else float("nan")
+        rmse = float(np.sqrt(((values - truth) ** 2).mean())) if len(rows) else float("nan")
+        yield Judged(setting.name, name, len(rows), held, error, rmse, truth, n_logs)
+
+
+def study(
+    settings: Sequence[Setting], n_logs: int, fit_users: int, true_users: int
+) -> list[Judged]:
+    """All settings, printed as they are done."""
+    world = TrueWorld(USERS)
+    learned: dict[str, LearnedWorld] = {}
+    judged: list[Judged] = []
+    for setting in settings:
+        started = time.perf_counter()
+        if setting.shown not in learned:
+            learned[setting.shown] = fitted_world(world, setting.weights(world), fit_users)
+        rows = list(judge_setting(setting, world, learned[setting.shown], n_logs, true_users))
+        best = min((one.rmse for one in rows if one.supported == n_logs), default=float("nan"))
+        print(
+            f"{setting.name}: true value {rows[0].true_value:.4f}, {setting.users * STEPS:,} "
+            f"events, {time.perf_counter() - started:.0f} s"
+        )
+        for one in rows:
+            print(
+                f"  {one.estimator:8}{one.supported:5} of {n_logs} logs{one.held:5} hold"
+                f"{one.error:+9.4f}{one.rmse:9.4f}{'  lowest' if one.rmse == best else ''}",
+                flush=True,
+            )
+        judged += rows
+    return judged
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--logs", type=int, default=100)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--setting", type=int, help="only this one, from 0")
+    arguments = parser.parse_args()
+    set_threads(1)
+    asked = SETTINGS if arguments.setting is None else (SETTINGS[arguments.setting],)
+    result: list[Any] = [asdict(one) for one in study(asked, arguments.logs, FIT_USERS, TRUE_USERS)]
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps({"rows": result}, indent=1) + "\n")

@@ -1,0 +1,192 @@
+"""`fastgaum ope`: what a policy would have earned, estimated from a log that another one made."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from fastgaum.cli.options import HeadOption, ScoredSplit, TableFiles, Threads, use_threads
+from fastgaum.cli.output import check_outputs, show_block, write_tables
+from fastgaum.cli.progress import Waiting
+from fastgaum.cli.reading import AS_IT_IS, Log, Reading
+from fastgaum.errors import ConfigError, LogFormatError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from fastgaum.cli.reading import LogReading
+    from fastgaum.logs.log import FieldArray, IntArray, SessionLog
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Evaluated:
+    """Whose value is asked for, and how the log was made."""
+
+    policy: str
+    """random, popular, greedy, greedy-click, wd-lr, wd-ccf, or a folder written by `fastgaum rl
+    train`"""
+    run: Annotated[Path | None, Parameter(help="a run folder, or a model file: the world")] = None
+    epsilon: float = 0.0
+    """probability that a display is a random set of the pool instead of the policy's"""
+    propensity: str | None = None
+    """the column that holds the probability of each event's slate"""
+    display_law: Literal["popularity", "uniform"] = "popularity"
+    """without --propensity: sets are shown as popular items are (fitted), or each as likely"""
+    pool: Annotated[
+        Path | None,
+        Parameter(help="a file of item ids, one a line, that slates are made of; all if not given"),
+    ] = None
+    value: str | None = None
+    """the column that says what a click on a candidate is worth; 1 if not given"""
+    split: ScoredSplit = "test"
+    head: HeadOption = None
+    seed: int = 0
+    """seeds random slates"""
+
+
+NO_FILES = TableFiles()
+
+
+def ope_command(
+    source: Log,
+    /,
+    *,
+    evaluated: Evaluated,
+    files: TableFiles = NO_FILES,
+    threads: Threads = None,
+    reading: Reading = AS_IT_IS,
+) -> None:
+    """Estimate what a policy would have earned in a log's events, from the logged choices.
+
+    One row per estimator with an interval over users, or the reason why the log cannot say."""
+    check_outputs(files.json, files.markdown)
+    from fastgaum.logs.cut import slice_sessions
+    from fastgaum.machine import machine_facts
+    from fastgaum.models.user_model import UserModel
+    from fastgaum.ope.targets import named_target, trained_target, world_over
+    from fastgaum.ope.values import off_policy_block, off_policy_values
+    from fastgaum.ope.weights import LoggedDisplays
+    from fastgaum.worlds.world import World
+
+    asked, named = evaluated, not Path(evaluated.policy).exists()
+    if not named and asked.run is None:
+        raise ConfigError(f"'{asked.policy}' was trained in the world of a run: give it (--run)")
+    use_threads(threads)
+    model = None if asked.run is None else UserModel.load(asked.run, device="cpu")
+    reading = reading if asked.run is None else reading.or_of_run(asked.run)
+    with Waiting(f"reading {source}"):
+        whole = _with_columns(reading, source, asked).load(source)
+    log = _without_columns(whole, reading, asked)
+    rows = log.sessions_in(asked.split)
+    part = slice_sessions(whole, rows)
+    displays = LoggedDisplays(
+        asked.display_law,
+        None if asked.propensity is None else _event_numbers(part, asked.propensity),
+        None if asked.pool is None else _pool(asked.pool, log),
+    )
+    values = None if asked.value is None else _candidate_numbers(part, asked.value)
+    world: World | None = None if model is None else world_over(model, log, asked.head)
+    if named:
+        target = named_target(asked.policy, log, world, asked.epsilon, asked.seed)
+    else:
+        assert model is not None
+        target, world = trained_target(Path(asked.policy), model, log, asked.epsilon, asked.head)
+    part = _without_columns(part, reading, asked)
+    with Waiting("estimating"):
+        result = off_policy_values(
+            part, target, displays=displays, world=world, values=values, seed=asked.seed
+        )
+    result = {"machine": machine_facts(asked.seed), "split": asked.split, **result}
+    block = off_policy_block(result)
+    write_tables(files, result, [block])
+    show_block(block)
+
+
+def _with_columns(reading: LogReading, source: str, asked: Evaluated) -> LogReading:
+    """A reading that reads the propensity and the value too; a saved log holds what it holds."""
+    from fastgaum.logs.registry import resolve
+    from fastgaum.logs.shards import is_saved_log
+
+    if is_saved_log(resolve(source, reading.data_dir).path):
+        return reading
+    options = reading.options
+    added: dict[str, Any] = {}
+    if asked.propensity is not None and asked.propensity not in options.context_fields:
+        added["context_fields"] = (*options.context_fields, asked.propensity)
+    if asked.value is not None and asked.value not in options.candidate_fields:
+        added["candidate_fields"] = (*options.candidate_fields, asked.value)
+    return dataclasses.replace(reading, **added) if added else reading
+
+
+def _without_columns(log: SessionLog, reading: LogReading, asked: Evaluated) -> SessionLog:
+    """The log without the propensity and the value, unless a model is to read them."""
+    options = reading.options
+    events, candidates = dict(log.event_fields), dict(log.candidate_fields)
+    if asked.propensity is not None and asked.propensity not in options.context_fields:
+        events.pop(asked.propensity, None)
+    if asked.value is not None and asked.value not in options.candidate_fields:
+        candidates.pop(asked.value, None)
+    return dataclasses.replace(log, event_fields=events, candidate_fields=candidates)
+
+
+def _event_numbers(log: SessionLog, column: str) -> npt.NDArray[np.float64]:
+    """The values of a column of the events. Raises LogFormatError unless they are numbers."""
+    if column not in log.event_fields:
+        raise _no_column(column, "one value per event", log.event_fields)
+    return _numbers(column, log.event_fields[column], log)
+
+
+def _candidate_numbers(log: SessionLog, column: str) -> npt.NDArray[np.float64]:
+    """The values of a column of the candidates. Raises LogFormatError unless they are numbers."""
+    if column not in log.candidate_fields:
+        raise _no_column(column, "one value per candidate", log.candidate_fields)
+    return _numbers(column, log.candidate_fields[column], log)
+
+
+def _no_column(column: str, what: str, known: dict[str, Any]) -> LogFormatError:
+    return LogFormatError(
+        f"the saved log has no column '{column}' of {what} (it has {', '.join(known) or 'none'}): "
+        "convert it anew with that field"
+    )
+
+
+def _numbers(column: str, values: FieldArray, log: SessionLog) -> npt.NDArray[np.float64]:
+    import numpy as np
+
+    if column not in log.categories:
+        return np.asarray(values, np.float64)
+    # whole numbers are read as categories
+    texts = log.categories[column].gather(np.maximum(values, 0))
+    numbers = texts.cast(float, strict=False)
+    if (values < 0).any() or numbers.null_count():
+        raise LogFormatError(
+            f"column '{column}' holds missing values or text, numbers are required"
+        )
+    return numbers.to_numpy()
+
+
+def _pool(file: Path, log: SessionLog) -> IntArray:
+    """Codes of the items of a file that the log knows."""
+    import polars as pl
+
+    from fastgaum.logs.columns import Vocabulary
+    from fastgaum.untrusted import read_text
+
+    try:
+        lines = [line.strip() for line in read_text(file).splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read the pool '{file}' ({error}): give a text file") from error
+    codes = Vocabulary(log.item_ids).codes(pl.Series("item", lines, dtype=pl.String))
+    if (codes < 0).any():
+        unknown = lines[int((codes < 0).argmax())]
+        raise ConfigError(
+            f"{int((codes < 0).sum()):,} items of the pool '{file}' are not in log '{log.name}' "
+            f"('{unknown}' …): name items of the log"
+        )
+    return codes

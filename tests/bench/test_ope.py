@@ -1,0 +1,42 @@
+"""Off-policy values in the known world: `bench/ope.py` at a small size."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from fastgaum.bench.ope import SETTINGS, USERS, draw_log, draw_sets, study
+from fastgaum.worlds.true_world import TrueWorld
+
+
+def test_the_study_at_a_small_size(capsys: pytest.CaptureFixture[str]) -> None:
+    setting = dataclasses.replace(SETTINGS[2], users=200)
+    rows = {one.estimator: one for one in study([setting], 5, 60, 2000)}
+    assert rows["ips"].supported == rows["dr-pi"].supported == 5
+    for name in ("ips", "snips", "pi", "dr", "dr-pi"):
+        assert rows[name].held >= 3
+        assert rows[name].rmse < 0.06
+    assert "lowest" in capsys.readouterr().out
+
+
+def test_sets_are_drawn_with_their_probabilities() -> None:
+    weights = np.array([2.0, 1.0, 0.5, 1.0, 3.0])
+    drawn = np.sort(draw_sets(weights, 40_000, np.random.default_rng(0)), axis=1)
+    sets = np.array(list(combinations(range(5), 3)))
+    shares = [(drawn == one).all(axis=1).mean() for one in sets]
+    products = weights[sets].prod(axis=1)
+    np.testing.assert_allclose(shares, products / products.sum(), atol=0.01)
+
+
+def test_a_log_is_what_its_users_chose() -> None:
+    world = TrueWorld(USERS)
+    drawn = draw_log(world, np.ones(50), 30, seed=1)
+    users = world.population(30)
+    users.reset(np.zeros(30, np.uint64))
+    for t in range(5):
+        np.testing.assert_array_equal(drawn.log.items.reshape(30, 5, 3)[:, t], drawn.slates[t])
+        places = users.step(drawn.slates[t], drawn.keys[t]).places
+        np.testing.assert_array_equal(drawn.log.choices.reshape(30, 5)[:, t], places)

@@ -1,0 +1,126 @@
+"""`fastgaum ope`: what it prints and writes, the columns it reads, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from fastgaum.cli.app import main
+from fastgaum.logs.fold import to_frame
+from fastgaum.logs.synthetic import synthesise
+
+QUICK = ["epochs=1", "warm_start=2", "catch_up=1", "search=[]"]
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log of displays of 3 of 15 items, with the propensity of each and a price."""
+    log, _ = synthesise(
+        900, n_items=15, no_click=0.4, mean_display=2.8, max_display=3, skew=1.0, seed=2
+    )
+    frame = to_frame(log).drop("event_label", strict=False)
+    sizes = pl.len().over("session", "event")
+    propensity = pl.when(sizes == 2).then(1 / 105).otherwise(1 / 455)
+    price = pl.Series(np.random.default_rng(0).integers(1, 9, frame.height))
+    path = tmp_path_factory.mktemp("ope") / "shown.csv"
+    frame.with_columns(propensity=propensity, price=price).write_csv(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(shown: Path) -> Path:
+    folder = shown.parent / "run"
+    sets = [text for one in QUICK for text in ("--set", one)]
+    assert main(["train", str(shown), "-o", str(folder), *sets]) == 0
+    return folder
+
+
+def rows_of(path: Path) -> dict[str, dict[str, object]]:
+    return {one["estimator"]: one for one in json.loads(path.read_text())["estimates"]}
+
+
+def test_the_table_and_its_files(
+    shown: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = ["--json", str(tmp_path / "v.json"), "--markdown", str(tmp_path / "v.md")]
+    argv = ["ope", str(shown), "--policy", "greedy", "--epsilon", "0.5", "--run", str(run)]
+    capsys.readouterr()
+    assert main([*argv, "--split", "all", "--display-law", "uniform", *files]) == 0
+    out, rows = capsys.readouterr().out, rows_of(tmp_path / "v.json")
+    for name in ("ips", "snips", "clipped", "pi", "dm", "dr", "dr-pi"):
+        assert f"| {name} |" in (tmp_path / "v.md").read_text()
+        assert name in out
+    assert rows["dr-pi"]["ci"][0] < rows["dr-pi"]["value"] < rows["dr-pi"]["ci"][1]
+    assert "no support" in rows["ips"]["why"]
+
+
+def test_propensities_and_values_are_columns(shown: Path, tmp_path: Path) -> None:
+    """The column says what the uniform law says; a price multiplies; neither reaches a model."""
+    argv = ["ope", str(shown), "--policy", "random", "--split", "all"]
+    by_law, by_column, priced = (tmp_path / name for name in ("law.json", "column.json", "p.json"))
+    assert main([*argv, "--display-law", "uniform", "--json", str(by_law)]) == 0
+    assert main([*argv, "--propensity", "propensity", "--json", str(by_column)]) == 0
+    assert main([*argv, "--value", "price", "--json", str(priced)]) == 0
+    law, column = rows_of(by_law)["ips"], rows_of(by_column)["ips"]
+    assert column["value"] == pytest.approx(law["value"], rel=1e-5)
+    assert "needs a law" in rows_of(by_column)["pi"]["why"]
+    assert rows_of(priced)["snips"]["value"] > 2 * law["value"]
+
+
+def test_a_trained_policy_has_a_value(shown: Path, run: Path, tmp_path: Path) -> None:
+    small = ["episodes=1", "users=16", "warm_up=16", "evaluations=1", "batch=16"]
+    sets = [text for one in small for text in ("--set", one)]
+    policy, out = tmp_path / "dqn", tmp_path / "v.json"
+    made = ["rl", "train", str(run), "-o", str(policy), "--policy", "dqn", "-k", "3"]
+    assert main([*made, "--horizon", "3", *sets]) == 0
+    argv = ["ope", str(shown), "--policy", str(policy), "--run", str(run), "--epsilon", "0.5"]
+    assert main([*argv, "--split", "all", "--json", str(out)]) == 0
+    facts = json.loads(out.read_text())
+    assert facts["policy"] == "dqn"
+    assert facts["left_out_events"] > 0, "displays of 2 items: it makes slates of 3"
+    assert rows_of(out)["dr-pi"]["value"] is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--policy", "gredy"], "did you mean 'greedy'"),
+        (["--policy", "greedy"], "give a run (--run)"),
+        (["--policy", "random", "--epsilon", "2"], "a share from 0 to 1 is required"),
+        (["--policy", "random", "--propensity", "price"], "one value per event"),
+        (["--policy", "random", "--propensity", "chosen"], "it cannot be a context field"),
+        (["--policy", "random", "--value", "cost"], "no column 'cost'"),
+        (["--policy", "random", "--pool", "absent.txt"], "cannot read the pool"),
+        (["--policy", "."], "was trained in the world of a run"),
+    ],
+)
+def test_refuses_options(
+    fails: Callable[[list[str]], str],
+    shown: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    says: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert says in fails(["ope", str(shown), *options])
+
+
+def test_a_pool_is_a_file_of_items(
+    fails: Callable[[list[str]], str], shown: Path, tmp_path: Path
+) -> None:
+    items = pl.read_csv(shown)["item"].unique().sort().to_list()
+    pool, out = tmp_path / "pool.txt", tmp_path.parent / "pool.json"
+    pool.write_text("\n".join(items[:-1]))
+    argv = ["ope", str(shown), "--policy", "random", "--pool", str(pool), "--split", "all"]
+    assert "displays 1 items that the pool lacks" in fails(argv)
+    pool.write_text("\n".join([*items, "cup"]))
+    assert "('cup' …)" in fails(argv)
+    pool.write_text("\n".join(items))
+    assert main([*argv, "--json", str(out)]) == 0
+    assert json.loads(out.read_text())["pool_items"] == 15

@@ -1,0 +1,301 @@
+"""Off-policy values where every slate can be written out, and what a log cannot say."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import combinations, permutations
+
+import numpy as np
+import pytest
+
+from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.logs.log import SessionLog
+from fastgaum.metrics.intervals import bootstrap_mean
+from fastgaum.ope.display_law import DisplayLaw
+from fastgaum.ope.estimators import (
+    ImportanceWeights,
+    ValueEstimate,
+    WeightedEvents,
+    ratio_interval,
+    value_estimates,
+)
+from fastgaum.ope.shown import Shown, replay_policy
+from fastgaum.ope.targets import Target, named_target
+from fastgaum.ope.values import off_policy_block, off_policy_values
+from fastgaum.ope.weights import LoggedDisplays, LoggedEvents, weigh_events
+from fastgaum.policies.base import Observation, Policy, Transition
+from fastgaum.policies.heuristics import Popular, RandomPolicy
+from fastgaum.worlds.world import IntArray
+from tests.builders import log_of
+from tests.policies.small_world import TiringWorld
+
+ITEMS = 6
+WEIGHTS = np.array([3.0, 0.5, 1.0, 2.0, 0.2, 1.5])
+BEST = Popular(np.arange(ITEMS, 0, -1).astype(np.float32))
+"""shows items 0, 1, 2, … always"""
+
+
+def every_slate(k: int, ordered: bool = False) -> SessionLog:
+    """A log that shows every slate of k items once, each to a user of its own."""
+    slates = (permutations if ordered else combinations)(range(ITEMS), k)
+    return log_of([[(list(slate), -1)] for slate in slates], ordered=ordered)
+
+
+def weighed(log: SessionLog, target: Target, displays: LoggedDisplays) -> WeightedEvents:
+    events = LoggedEvents(log, displays)
+    if displays.law == "uniform" and displays.propensities is None:
+        # a law that is known without being fitted: one display of each slate says nothing of it
+        events.law = DisplayLaw(WEIGHTS)
+    shown = replay_policy(log, target, None, events.pool)
+    return weigh_events(events, target, shown, np.ones(log.n_candidates))
+
+
+def chances(log: SessionLog, k: int) -> np.ndarray:
+    """Probability of each event's slate under the law of `WEIGHTS`."""
+    products = WEIGHTS[log.items.reshape(-1, k)].prod(axis=1)
+    return products / products.sum()
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])
+def test_weighted_slates_are_those_of_the_target(k: int, epsilon: float, ordered: bool) -> None:
+    """Over all slates, Σ μ w f = Σ π f for any worth f of slates, Σ μ v f = Σ π f for a sum of
+    items' worths, and E[w²] is what the law says."""
+    log, target = every_slate(k, ordered), Target(BEST, epsilon)
+    found = weighed(log, target, LoggedDisplays("uniform"))
+    mu, slates = chances(log, k), log.items.reshape(-1, k)
+    pi = np.full(len(mu), epsilon / len(mu))
+    pi[(slates == np.arange(k)).all(axis=1)] += 1.0 - epsilon
+    worth = np.random.default_rng(0).random(len(mu))
+    assert mu @ (found.weights.values * worth) == pytest.approx(pi @ worth, rel=1e-12)
+    sums = np.random.default_rng(1).random(ITEMS)[slates].sum(axis=1)
+    assert mu @ (found.slate_weights.values * sums) == pytest.approx(pi @ sums, rel=1e-12)
+    for side in (found.weights, found.slate_weights):
+        assert side.effective == pytest.approx(len(mu) / (mu @ side.values**2), rel=1e-9)
+    residual = worth - 0.3
+    robust = 0.3 + mu @ (found.weights.values * residual)
+    assert robust == pytest.approx(pi @ worth, rel=1e-12)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.4])
+def test_slate_weights_of_one_place_are_weights(epsilon: float) -> None:
+    found = weighed(every_slate(1), Target(BEST, epsilon), LoggedDisplays("uniform"))
+    np.testing.assert_allclose(found.slate_weights.values, found.weights.values, atol=1e-12)
+
+
+def test_logged_propensities_give_the_weights_of_their_law() -> None:
+    log, target = every_slate(2), Target(BEST, 0.5)
+    by_law = weighed(log, target, LoggedDisplays("uniform"))
+    by_column = weighed(log, target, LoggedDisplays(propensities=chances(log, 2)))
+    np.testing.assert_allclose(by_column.weights.values, by_law.weights.values, rtol=1e-12)
+    assert "needs a law of displays" in by_column.slate_weights.why
+
+
+def events_of(n: int, *, seed: int = 0, users: int = 40) -> WeightedEvents:
+    """Events with weights of mean 1."""
+    rng = np.random.default_rng(seed)
+    w = rng.exponential(size=n)
+    return WeightedEvents(
+        rng.integers(users, size=n),
+        (rng.random(n) < 0.4).astype(np.float64),
+        np.zeros(n),
+        ImportanceWeights(w, n / 2),
+        ImportanceWeights(w, n / 2),
+        w,
+        rng.random(n),
+        rng.random(n),
+    )
+
+
+def by_name(events: WeightedEvents) -> dict[str, ValueEstimate]:
+    return {one.estimator: one for one in value_estimates(events)}
+
+
+def test_doubly_robust_is_the_world_where_the_world_is_right() -> None:
+    events = events_of(500)
+    found = by_name(dataclasses.replace(events, logged=events.rewards))
+    for name in ("dr", "dr-pi"):
+        assert found[name].value == found["dm"].value
+        assert (found[name].low, found[name].high) == (found["dm"].low, found["dm"].high)
+    worldless = by_name(dataclasses.replace(events, promised=np.full(500, np.nan)))
+    assert [name for name, one in worldless.items() if one.value is None] == ["dm", "dr", "dr-pi"]
+    assert worldless["snips"].value == pytest.approx(
+        (events.weights.values * events.rewards).sum() / events.weights.values.sum()
+    )
+
+
+def test_intervals_are_those_of_a_bootstrap_over_users() -> None:
+    rng = np.random.default_rng(3)
+    users = rng.integers(200, size=3000)
+    values = rng.normal(size=200)[users] + rng.normal(size=3000)
+    mean, low, high = ratio_interval(values, None, users)
+    drawn = bootstrap_mean(values, users, draws=2000)
+    assert mean == pytest.approx(drawn.mean)
+    np.testing.assert_allclose([low, high], [drawn.low, drawn.high], atol=0.015)
+
+
+def test_what_the_log_cannot_say_has_no_value() -> None:
+    few = events_of(60)
+    assert "the log is worth 30.0 events of this policy" in by_name(few)["ips"].why
+    assert by_name(few)["dm"].value is not None
+    unseen = dataclasses.replace(events_of(500), unseen=np.full(500, 0.06))
+    assert "6 % of its displays hold items that are never shown" in by_name(unseen)["pi"].why
+    # propensities three times too large: the mean weight says so
+    log = log_of([[(list(slate), -1)] for slate in combinations(range(ITEMS), 2)] * 40)
+    target = Target(RandomPolicy())
+    right, wrong = (
+        weighed(log, target, LoggedDisplays(propensities=np.full(log.n_events, p)))
+        for p in (1 / 15, 3 / 15)
+    )
+    assert right.weights.why == ""
+    assert "the mean weight is 0.333 and 1 is expected" in wrong.weights.why
+
+
+class Watcher(Policy):
+    """Shows the last items of the pool, and keeps what it is told."""
+
+    name = "watcher"
+
+    def __init__(self) -> None:
+        self.told: list[Transition] = []
+        self.moods: list[np.ndarray] = []
+
+    def act(self, observation: Observation, k: int) -> IntArray:
+        self.moods.append(observation.states[:, 0].copy())
+        return np.tile(observation.pools[-k:], (observation.users.n, 1))
+
+    def observe(self, transition: Transition) -> None:
+        self.told.append(transition)
+
+
+class FollowedWorld(TiringWorld):
+    """Tiring users, who can be told what to choose, and who know their items in another order."""
+
+    def __init__(self, n_items: int) -> None:
+        super().__init__(n_items)
+        self.item_ids = self.item_ids.reverse()
+
+    def population(self, n: int) -> Followed:
+        return Followed(self, n)
+
+
+class Followed(TiringWorld(2).population(1).__class__):  # type: ignore[misc]
+    def reset(self, keys: np.ndarray, rows: IntArray | None = None) -> None:
+        self.mood[slice(None) if rows is None else rows] = 0
+
+    def follow(self, slates: IntArray, places: IntArray, active: np.ndarray | None = None) -> None:
+        clicked = places >= 0
+        items = slates[np.arange(self.n), places]
+        moved = 0.8 * self.mood[:, 0] + 0.2 * np.where(clicked, self.world.effect[items], 0)
+        self.mood[:, 0] = np.where(active, moved, self.mood[:, 0])
+
+
+def test_a_policy_meets_the_users_as_the_log_left_them() -> None:
+    """It makes its slate before each event, then sees the logged one; items keep their ids, and a
+    world's values are those of its users."""
+    log = log_of([[([0, 1], 1), ([2, 3, 4], -1)], [([3, 5], 0)]])
+    log = dataclasses.replace(
+        log, item_ids=TiringWorld(6).item_ids.rename("item"), choices=log.choices
+    )
+    world, policy = FollowedWorld(6), Watcher()
+    shown = replay_policy(log, Target(policy), world, np.arange(6, dtype=np.int32))
+    assert shown.slates.tolist() == [[4, 5, -1], [3, 4, 5], [4, 5, -1]]
+    # item 1 is the world's number 4, of effect -1; the other session is over after one event
+    np.testing.assert_allclose(policy.moods[-1][0], -0.2)
+    first, second = policy.told
+    assert first.slates.tolist() == [[5, 4], [2, 0]]
+    assert first.response.items.tolist() == [4, 2]
+    assert second.active.tolist() == [True, False]
+    users = world.population(1)
+    users.mood[:] = -0.2
+    own = users.probabilities(np.array([[2, 1, 0]]))[0].sum()
+    assert shown.promised[1] == pytest.approx(own)
+    assert shown.logged[1] == pytest.approx(users.probabilities(np.array([[3, 2, 1]]))[0].sum())
+    np.testing.assert_allclose(shown.slopes[0, 1], (1 - own) ** 2, rtol=1e-5)
+
+
+def test_slate_weights_of_residuals_ask_for_sums_of_odds() -> None:
+    """Where users choose by softmax and the world is nearly right, `dr-pi` has no error of first
+    order: the world's utilities are off by 1 %, the value by less than 1 % of that."""
+    k, log = 2, every_slate(2)
+    slates, mu = log.items.reshape(-1, k), chances(log, k)
+    odds = np.array([1.5, 0.4, 0.8, 0.3, 0.6, 0.2])
+    errors = np.random.default_rng(0).normal(size=ITEMS)
+
+    def clicks(power: float, items: np.ndarray) -> np.ndarray:
+        total = (odds * np.exp(power * errors))[items].sum(axis=-1)
+        return np.asarray(total / (1 + total))
+
+    off = []
+    for power in (0.02, 0.01):
+        own = clicks(power, np.arange(k))
+        logged = clicks(power, slates)
+        slopes = np.stack([np.full(len(mu), (1 - own) ** 2), np.ones(len(mu)), (1 - logged) ** 2])
+        target = Target(BEST)
+        events = LoggedEvents(log, LoggedDisplays("uniform"))
+        events.law = DisplayLaw(WEIGHTS)
+        played = replay_policy(log, target, None, events.pool)
+        shown = Shown(played.slates, played.read, np.full(len(mu), own), logged, slopes)
+        found = weigh_events(events, target, shown, np.ones(log.n_candidates))
+        robust = own + mu @ (found.residual_weights * (clicks(0.0, slates) - logged))
+        off.append(abs(robust - clicks(0.0, np.arange(k))))
+        assert off[-1] < 0.02 * abs(own - clicks(0.0, np.arange(k)))
+    # of second order: half the error of the world, a quarter of that of the value
+    assert off[1] == pytest.approx(off[0] / 4, rel=0.1)
+
+
+def test_a_log_gives_one_table() -> None:
+    rng = np.random.default_rng(0)
+    sessions = [
+        [(sorted(rng.choice(ITEMS, 2, replace=False).tolist()), int(rng.integers(-1, 2)))] * 2
+        for _ in range(300)
+    ]
+    log = log_of(sessions, split=[0, 1, 2] * 100)
+    result = off_policy_values(log, named_target("popular", log, None, 0.5))
+    rows = {one["estimator"]: one for one in result["estimates"]}
+    assert rows["ips"]["ci"][0] < rows["ips"]["value"] < rows["ips"]["ci"][1]
+    assert rows["dm"]["why"] == "no world (--run)"
+    block = off_policy_block(result)
+    assert [row[0] for row in block.rows] == list(rows)
+    assert "600 events of 300 users" in block.notes[0]
+    fixed = off_policy_values(log, Target(BEST, k=2), displays=LoggedDisplays("uniform"))
+    assert fixed["left_out_events"] == 0
+    worth = off_policy_values(
+        log, Target(RandomPolicy()), values=np.full(log.n_candidates, 2.0), seed=1
+    )
+    clicks = off_policy_values(log, Target(RandomPolicy()), seed=1)
+    pairs = zip(worth["estimates"], clicks["estimates"], strict=True)
+    for double, single in pairs:
+        if single["value"] is not None:
+            assert double["value"] == pytest.approx(2 * single["value"])
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"displays": LoggedDisplays(propensities=np.ones(2))}, r"required: \(1,\)"),
+        ({"displays": LoggedDisplays(propensities=np.zeros(1))}, "propensity of event 0 is 0.0"),
+        ({"displays": LoggedDisplays(pool=np.array([0, 1]))}, "displays 1 items that the pool"),
+        ({"target": Target(BEST, k=5)}, "no display of 5 items, which popular makes"),
+    ],
+)
+def test_what_does_not_fit_is_said(change: dict[str, object], says: str) -> None:
+    log = log_of([[([0, 1, 2], -1)]])
+    asked = {"target": Target(RandomPolicy()), **change}
+    with pytest.raises((ConfigError, LogFormatError), match=says):
+        off_policy_values(log, **asked)  # type: ignore[arg-type]
+
+
+def test_clicks_that_always_come_say_nothing() -> None:
+    log = log_of([[([0, 1], 0)], [([1, 2], 1)]])
+    with pytest.raises(LogFormatError, match="say what clicks are worth"):
+        off_policy_values(log, Target(RandomPolicy()))
+    with pytest.raises(ConfigError, match="from 0 to 1 is required"):
+        Target(RandomPolicy(), 1.5)
+    with pytest.raises(ConfigError, match="did you mean 'uniform'"):
+        LoggedDisplays("unifrom")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="give a run"):
+        off_policy_values(
+            log_of([[([0, 1], -1)]]), named_target("greedy", log_of([[([0, 1], -1)]]), None)
+        )
