@@ -125,6 +125,32 @@ def test_doubly_robust_is_the_world_where_the_world_is_right() -> None:
     )
 
 
+def test_a_world_is_corrected_in_its_mean_odds() -> None:
+    """(D + t) / (1 + t), and its interval is that of a bootstrap over users."""
+    events = events_of(3000, seed=1, users=300)
+    v = np.random.default_rng(2).exponential(size=3000)
+    events = dataclasses.replace(events, residual_weights=v, promised=0.3 + 0.2 * events.promised)
+    corrections = v * (events.rewards - events.logged)
+
+    def value(rows: np.ndarray) -> float:
+        d, c = events.promised[rows].mean(), corrections[rows].mean()
+        return float((d + c / (1 - d)) / (1 + c / (1 - d)))
+
+    found = by_name(events)["dr-pi"]
+    assert found.value == pytest.approx(value(np.arange(3000)), rel=1e-12)
+    rng, by_user = np.random.default_rng(3), np.argsort(events.users, kind="stable")
+    rows_of = np.split(by_user, np.cumsum(np.bincount(events.users))[:-1])
+    drawn = [
+        value(np.concatenate([rows_of[user] for user in rng.integers(300, size=300)]))
+        for _ in range(400)
+    ]
+    np.testing.assert_allclose(
+        [found.low, found.high], np.quantile(drawn, [0.025, 0.975]), atol=0.01
+    )
+    worth = by_name(dataclasses.replace(events, clicks=False))["dr-pi"]
+    assert worth.value == pytest.approx(events.promised.mean() + corrections.mean())
+
+
 def test_intervals_are_those_of_a_bootstrap_over_users() -> None:
     rng = np.random.default_rng(3)
     users = rng.integers(200, size=3000)
