@@ -25,7 +25,7 @@ class Logged:
     last two are random"""
     events: str | None = None
     """events of the log, by comma; each world's own number if not given"""
-    seeds: int = 5
+    seeds: int = 3
     """logs, fits and trainings of each setting"""
     users: int = 1000
     """users that judge a policy in each world, per seed"""
@@ -52,15 +52,23 @@ def transfer_command(
     ] = None,
 ) -> None:
     """Learn worlds from logs of known users, train policies in them, and compare what they promise
-    with what the known users pay."""
+    with what the known users pay. Ctrl-C keeps the seeds that are done."""
     values, events = parse_settings(logged.settings), _numbers(logged.events)
     if jobs is not None and jobs < 1:
         raise ConfigError(f"--jobs must be at least 1, got {jobs}")
     check_outputs(files.json, files.markdown, files.plot)
+    from fastgaum.interrupts import Interrupted
     from fastgaum.policies.config import PolicyConfig
     from fastgaum.reports.plots import check_figure
     from fastgaum.reports.table import finite
-    from fastgaum.reports.transfer import TransferPlan, transfer
+    from fastgaum.reports.transfer import (
+        Task,
+        TransferPlan,
+        Worth,
+        transfer,
+        transfer_facts,
+        whole_seeds,
+    )
     from fastgaum.reports.transfer_table import (
         draw_transfer,
         transfer_blocks,
@@ -85,7 +93,16 @@ def transfer_command(
             progress(done, total)
             progress.line(f"[{done}/{total}] {what}")
 
-        result = finite(transfer(plan, jobs or os.cpu_count() or 1, observer))
+        done: dict[Task, list[Worth]] = {}
+        interrupted = None
+        try:
+            result = finite(transfer(plan, jobs or os.cpu_count() or 1, observer, done))
+        except Interrupted as signal:
+            whole = len(whole_seeds(plan, done))
+            if not whole:
+                raise
+            signal.cure = f"{whole} of {plan.seeds} seeds are done, the same command makes all"
+            result, interrupted = finite(transfer_facts(plan, done)), signal
     blocks = transfer_blocks(result)
     write_tables(files, result, blocks)
     if files.plot is not None:
@@ -94,6 +111,8 @@ def transfer_command(
         show_block(block)
         say("")
     say(transfer_sentence(result))
+    if interrupted is not None:
+        raise interrupted
 
 
 def _numbers(text: str | None) -> tuple[int, ...]:

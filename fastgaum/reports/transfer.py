@@ -15,7 +15,7 @@ Seeds draw logs, fits, trainings and judging users; the true users are the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -74,7 +74,7 @@ class TransferPlan:
     """who made the slates of the log, of `LOGGING`"""
     events: Sequence[int] = ()
     """events of the log; () = each world's own number"""
-    seeds: int = 5
+    seeds: int = 3
     users: int = 1000
     """users that judge a policy in each world, per seed"""
     config: PolicyConfig = field(default_factory=PolicyConfig)
@@ -121,10 +121,11 @@ class TransferPlan:
         ]
 
     def tasks(self) -> list[Task]:
-        """Everything that is trained, the truth of each world and seed once; long tasks first."""
+        """Everything that is trained, the truth of each world and seed once: seed by seed, long
+        tasks first."""
         learned = [task for seeds in self.settings() for task in seeds]
         tasks = dict.fromkeys([*learned, *(task.of_truth() for task in learned)])
-        return sorted(tasks, key=lambda task: -task.events)
+        return sorted(tasks, key=lambda task: (task.seed, -task.events))
 
 
 @dataclass(frozen=True)
@@ -170,27 +171,41 @@ def transfer(
     plan: TransferPlan,
     jobs: int = 1,
     observer: Callable[[int, int, str], None] | None = None,
+    done: dict[Task, list[Worth]] | None = None,
 ) -> Json:
     """Train, judge, and return the figures as a JSON object: a setting for each world, logging
     policy and number of events, with a row per policy.
 
     Every task uses one thread: the figures do not depend on `jobs`. `observer` is called with tasks
-    done, tasks in all, and the task that has ended.
+    done, tasks in all, and the task that has ended. A task is added to `done` when it has ended:
+    after an interruption `transfer_facts` makes the figures of the seeds that are whole.
 
     Raises:
         ConfigError: a log does not show enough items for the pools.
         NumericsError: a training diverged.
     """
-    tasks = plan.tasks()
-    found: dict[Task, list[Worth]] = {}
+    tasks, found = plan.tasks(), {} if done is None else done
     with closing(_worths(tasks, jobs)) as worths:
-        for done, (place, worth) in enumerate(worths, start=1):
+        for place, worth in worths:
             found[tasks[place]] = worth
             if observer is not None:
-                observer(done, len(tasks), str(tasks[place]))
+                observer(len(found), len(tasks), str(tasks[place]))
+    return transfer_facts(plan, found)
+
+
+def whole_seeds(plan: TransferPlan, found: Mapping[Task, list[Worth]]) -> list[int]:
+    """The seeds of which every task has ended."""
+    left = {task.seed for task in plan.tasks() if task not in found}
+    return sorted({task.seed for task in found} - left)
+
+
+def transfer_facts(plan: TransferPlan, found: Mapping[Task, list[Worth]]) -> Json:
+    """The JSON object of those seeds that are whole, of which there must be one."""
+    seeds = whole_seeds(plan, found)
+    settings = [[task for task in one if task.seed in seeds] for one in plan.settings()]
     return {
         "machine": machine_facts(plan.config.seed),
-        "seeds": plan.seeds,
+        "seeds": len(seeds),
         "users": plan.users,
         "k": K,
         "horizon": HORIZON,
@@ -200,11 +215,11 @@ def transfer(
         "config": plan.config.to_mapping(),
         "settings": [
             _setting_figures(
-                seeds[0],
-                [found[task] for task in seeds],
-                [found[task.of_truth()] for task in seeds],
+                tasks[0],
+                [found[task] for task in tasks],
+                [found[task.of_truth()] for task in tasks],
             )
-            for seeds in plan.settings()
+            for tasks in settings
         ],
     }
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from fastgaum.cli.app import main
+from fastgaum.interrupts import Interrupted
+from fastgaum.reports import transfer as module
 
-TOY = ["--events", "400", "--seeds", "1", "--users", "30", "--members", "1"] + [
+TOY = ["--events", "400", "--users", "30", "--members", "1"] + [
     text
     for value in ("episodes=1", "users=16", "warm_up=16", "batch=16", "updates=1")
     for text in ("--set", value)
@@ -21,7 +24,7 @@ def test_tables_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     pytest.importorskip("matplotlib", reason="figures: install fastgaum[plots]")
     files = {"json": tmp_path / "t.json", "markdown": tmp_path / "t.md", "plot": tmp_path / "t.svg"}
     options = [text for name, path in files.items() for text in (f"--{name}", str(path))]
-    assert main(["transfer", "items-10", *TOY, "--jobs", "1", *options]) == 0
+    assert main(["transfer", "items-10", *TOY, "--seeds", "1", "--jobs", "1", *options]) == 0
     shown = capsys.readouterr()
     result = json.loads(files["json"].read_text())
     assert result["machine"]["versions"]["fastgaum"]
@@ -34,12 +37,43 @@ def test_tables_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert files["plot"].read_text().startswith("<?xml")
 
 
+def test_an_interrupted_run_keeps_the_seeds_that_are_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each task of this test gives what the first one of its kind gave."""
+    real, kept, left = module.worths_of, {}, [4]
+
+    def interrupted(task: module.Task) -> list[module.Worth]:
+        if not left[0]:
+            raise Interrupted(signal.SIGINT)
+        left[0] -= 1
+        if task.logging not in kept:
+            kept[task.logging] = real(task)
+        return kept[task.logging]
+
+    monkeypatch.setattr(module, "worths_of", interrupted)
+    options = ["--seeds", "3", "--jobs", "1", "--json", str(tmp_path / "t.json")]
+    # each seed has two tasks: the third is cut off before the first of its own
+    assert main(["transfer", "items-10", *TOY, *options]) == 130
+    assert "interrupted: 2 of 3 seeds are done" in capsys.readouterr().err
+    result = json.loads((tmp_path / "t.json").read_text())
+    assert result["seeds"] == 2
+    assert len(result["settings"][0]["rows"][0]["paid_by_seed"]) == 2
+    left[0] = 1
+    # without a whole seed nothing is written
+    options[-1] = str(tmp_path / "none.json")
+    assert main(["transfer", "items-10", *TOY, *options]) == 130
+    assert capsys.readouterr().err.endswith("fastgaum: interrupted\n")
+    assert not (tmp_path / "none.json").exists()
+
+
 @pytest.mark.slow
 def test_two_processes_give_the_figures_that_one_gives(tmp_path: Path) -> None:
     settings = []
     for jobs in ("1", "2"):
         file = tmp_path / f"{jobs}.json"
-        assert main(["transfer", "items-10", *TOY, "--jobs", jobs, "--json", str(file)]) == 0
+        command = ["transfer", "items-10", *TOY, "--seeds", "1", "--jobs", jobs]
+        assert main([*command, "--json", str(file)]) == 0
         settings.append(json.loads(file.read_text())["settings"])
     assert settings[0] == settings[1]
 

@@ -50,6 +50,7 @@ def result() -> dict[str, Any]:
         found: dict[str, Any] = finite(transfer(plan, observer=lambda *call: seen.append(call)))
     assert [call[:2] for call in seen] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert seen[0][2] == "items-10, 400 events, random, seed 0"
+    assert seen[1][2] == "items-10, the truth, seed 0"
     assert seen[-1][2] == "items-10, the truth, seed 1"
     return found
 
@@ -133,7 +134,9 @@ def test_the_truth_is_trained_once_for_all_logs() -> None:
     tasks = plan.tasks()
     assert len(plan.settings()) == 8
     assert len(tasks) == len(set(tasks)) == 8 * 3 + 2 * 3
-    assert [task.logging for task in tasks[-6:]] == [TRUTH] * 6
+    # a seed is whole before the next begins, and its long tasks come first
+    assert [task.seed for task in tasks] == [seed for seed in range(3) for _ in range(10)]
+    assert [task.events for task in tasks[:10]] == [600] * 4 + [400] * 4 + [0] * 2
     own = TransferPlan(known_worlds(["l2", "items-10"]), seeds=1)
     assert [seeds[0].events for seeds in own.settings()] == [10_000, 4_000]
 
