@@ -8,7 +8,8 @@ draws docs/prec1.svg (extra `plots`). README.md has excerpts of two of them betw
 of `fastgaum fidelity … --json` per log. docs/guide/policies.md takes its tables from
 docs/tables/policies/, objects of `fastgaum rl evaluate … --json` and of `fastgaum rl adapt …
 --json`. docs/other-logs.md takes its tables from docs/tables/logs/, and click
-models' rows from docs/tables/click-models.json, which `make click-models` writes. docs/guide/transfer.md takes its tables from docs/tables/transfer*.json, objects
+models' rows from docs/tables/click-models.json, which `make click-models` writes. docs/guide/closed-loop.md takes its tables from
+docs/tables/wikispeedia-loop.json, which `bench/wikispeedia_loop.py` writes. docs/guide/transfer.md takes its tables from docs/tables/transfer*.json, objects
 of `fastgaum transfer … --json`, and README.md a figure and a sentence from the first of them. docs/concepts/cost.md takes its table from docs/tables/processes.json, which `python
 bench/processes.py` prints, docs/performance.md its races from docs/tables/bench.json, which `make
 bench` writes. Tables are never written by hand: tests/test_tables.py fails when a page is not what
@@ -25,6 +26,7 @@ from fastgaum.bench.click_lists import click_models_to_markdown
 from fastgaum.bench.excerpts import results_to_markdown, speed_to_markdown
 from fastgaum.bench.report import to_markdown as races_to_markdown
 from fastgaum.reports.log_facts import published_row
+from fastgaum.reports.loop_table import draw_loop, loop_to_markdown
 from fastgaum.reports.reproduce_table import published_block, reproduce_blocks
 from fastgaum.reports.table import block_to_markdown, blocks_to_markdown
 from fastgaum.reports.transfer_table import transfer_blocks, transfer_sentence, transfer_summary
@@ -92,6 +94,9 @@ TRANSFERS = tuple(
 """its objects; README has the figure and the sentence of the first, between its markers
 `transfer`"""
 TRANSFER_FIGURES = ("docs/transfer.svg", "docs/transfer-narrow.svg")
+LOOP = ("docs/guide/closed-loop.md", "docs/tables/wikispeedia-loop.json")
+"""page with what learned players do on their own, between its markers `loop`, and the object"""
+LOOP_FIGURE = "docs/closed-loop.svg"
 PROMISED = "clicks that learned worlds promise of ten policies, against those that true users pay"
 NEAR = 3.0
 """points of prec@1 within which a published cell counts as reproduced"""
@@ -190,6 +195,14 @@ def transfer_excerpt() -> str:
     )
 
 
+def loop_page() -> str:
+    """What the object says of players who walk on their own, or that it is not there yet."""
+    if not (ROOT / LOOP[1]).is_file():
+        return NOT_RUN
+    label = "clicks to the target, levels of categories and distance by click, humans and players"
+    return f"![{label}](../{Path(LOOP_FIGURE).name})\n\n{loop_to_markdown(read(LOOP[1]))}"
+
+
 def verdicts(result: dict[str, Any], bags: dict[str, Any]) -> str:
     """Our prec@1 under identity beside each published cell that a row of ours repeats, and why
     where they differ."""
@@ -269,6 +282,9 @@ def main() -> None:
     for file in TRANSFERS:
         put(TRANSFER, Path(file).stem, transfers_to_markdown(file))
     put(README, "transfer", transfer_excerpt())
+    put(LOOP[0], "loop", loop_page())
+    if (ROOT / LOOP[1]).is_file():
+        draw_loop(read(LOOP[1]), ROOT / LOOP_FIGURE)
     if (ROOT / TRANSFERS[0]).is_file():
         for name, narrow in zip(TRANSFER_FIGURES, (False, True), strict=True):
             draw_transfer(read(TRANSFERS[0]), ROOT / name, narrow=narrow)

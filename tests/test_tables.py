@@ -24,6 +24,8 @@ from fastgaum.bench.readme import (
     FIDELITY,
     FIDELITY_FIGURE,
     FIGURE,
+    LOOP,
+    LOOP_FIGURE,
     OTHER_LOGS,
     POLICIES,
     PROCESSES,
@@ -40,6 +42,7 @@ from fastgaum.bench.readme import (
     adaptations_to_markdown,
     has,
     insert,
+    loop_page,
     other_log_of,
     policies_to_markdown,
     processes_to_markdown,
@@ -265,6 +268,13 @@ def test_figures_have_colours_for_dark_pages(file: str) -> None:
     assert "prefers-color-scheme: dark" in head, "run python bench/readme.py"
     used = set(re.findall(r"#[0-9a-f]{6}\b", rest))
     assert {"#ffffff", "#000000"} <= used <= set(DARK)
+
+
+def test_the_page_of_players_on_their_own_is_what_its_object_gives() -> None:
+    text = (ROOT / LOOP[0]).read_text(encoding="utf-8")
+    assert has(text, "loop")
+    assert insert(text, loop_page(), "loop") == text, "run python bench/readme.py"
+    assert (ROOT / LOOP_FIGURE).is_file() == (ROOT / LOOP[1]).is_file()
 
 
 @pytest.mark.parametrize("page", RACES_PAGES)
