@@ -248,7 +248,7 @@ class Config(CheckedSettings):
     """switches that `fit` tries both ways with exact players; the better validation loss decides,
     training goes on with it"""
     worlds: Annotated[int, Meta(ge=1, le=100)] = 1
-    """this fit, and so many less one on bootstraps of the training users: a set of worlds"""
+    """members of a set of worlds: this fit, the others on bootstraps of the training users"""
     seed: Seed = 0
     """seeds every random stream of the run"""
 
