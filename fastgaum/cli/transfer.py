@@ -31,6 +31,8 @@ class Logged:
     """users that judge a policy in each world, per seed"""
     members: int = 5
     """worlds of the set in which policies are trained too; 1: one world alone"""
+    policy: str = "slateq"
+    """what is trained: cascade-dqn, dqn, slateq or linucb"""
     settings: Settings = ()
 
 
@@ -85,6 +87,7 @@ def transfer_command(
         logged.users,
         PolicyConfig.from_mapping({"evaluations": 1, **values}),
         logged.members,
+        logged.policy,
     )
     note_compiling()
     with PartsProgress("learning, training and judging", "tasks") as progress:

@@ -6,6 +6,7 @@ alike; and policies that log.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import combinations
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from fastgaum.worlds.world import FloatArray, IntArray, Past
 LOGGING = ("random", "popular", "greedy")
 """names of policies that log: every slate of the first is random, half of the others' slates are"""
 HALF = 0.5
+APART = 3.0
+"""standard errors by which the truth tells two policies apart"""
 _NOISE = np.uint64(1)
 """flips the keys of the noise: policies draw by the keys themselves"""
 
@@ -93,6 +96,26 @@ def ten_testers(trained: Policy, popularity: FloatArray) -> list[Policy]:
         RandomPolicy(),
         Alternating(Greedy(), unpopular),
     ]
+
+
+def rank_agreement(promised: Sequence[float], paid: Sequence[FloatArray]) -> float:
+    """Kendall's tau of promises and of what was paid, over those pairs of policies that the truth
+    tells apart: (agreeing − disagreeing) / pairs, NaN without such a pair.
+
+    A pair is told apart where the mean difference of the same users' returns is more than
+    `APART` standard errors: the order of two policies that earn the same means nothing.
+
+    Args:
+        promised: by policy.
+        paid: returns of the same users under each policy, each of shape (n_users,).
+    """
+    signs = []
+    for (one, a), (other, b) in combinations(zip(promised, paid, strict=True), 2):
+        difference = np.subtract(a, b, dtype=np.float64)
+        error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else np.inf
+        if abs(difference.mean()) > APART * error:
+            signs.append(np.sign(one - other) * np.sign(difference.mean()))
+    return float(np.mean(signs)) if signs else float("nan")
 
 
 def logging_policy(name: str, popularity: FloatArray) -> Policy:

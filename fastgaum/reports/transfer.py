@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -33,11 +32,12 @@ from fastgaum.machine import machine_facts
 from fastgaum.models.user_model import UserModel
 from fastgaum.policies.base import Policy
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.dqn import CascadeDqn
 from fastgaum.policies.evaluation import JUDGING_SEED, Estimate, lower_bound_of, returns_by_member
 from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
+from fastgaum.policies.registry import require_trained, untrained
 from fastgaum.policies.rollout import Setting, play
-from fastgaum.policies.testers import LOGGING, logging_policy, ten_testers
+from fastgaum.policies.slateq import SlateQ
+from fastgaum.policies.testers import LOGGING, logging_policy, rank_agreement, ten_testers
 from fastgaum.policies.training import train_policy
 from fastgaum.policies.trajectories import trajectories
 from fastgaum.policies.transfer import TransferPolicy, item_map, shared_items
@@ -57,8 +57,6 @@ FITTED = (0.75, 0.25, 0.0)
 """shares of the log's users who train, validate and test: the truth itself is the test"""
 MODEL = {"set_context": False, "relations": False}
 """what changes of the preset `fastgaum`: utilities of these users know no set"""
-APART = 3.0
-"""standard errors by which the truth tells two policies apart"""
 ONE_WORLD = "one world"
 """the learner's world: one fit of the log"""
 TRUTH = "the truth"
@@ -81,6 +79,8 @@ class TransferPlan:
     """of the policy that is trained"""
     members: int = 5
     """worlds of the set; 1: one world alone"""
+    policy: str = SlateQ.name
+    """what is trained, of `registry.TRAINED`"""
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -90,6 +90,7 @@ class TransferPlan:
         ):
             if value < 1:
                 raise ConfigError(f"{name} must be at least 1, got {value}")
+        require_trained(self.policy)
         for name in self.logging:
             if name not in LOGGING:
                 raise ConfigError(f"no logging policy '{name}'; there are {', '.join(LOGGING)}")
@@ -112,6 +113,7 @@ class TransferPlan:
                     self.users,
                     self.config.replace(seed=self.config.seed + i),
                     self.members,
+                    self.policy,
                 )
                 for i in range(self.seeds)
             ]
@@ -141,6 +143,7 @@ class Task:
     config: PolicyConfig
     """of the policy that is trained, with this seed"""
     members: int
+    policy: str
 
     def of_truth(self) -> Task:
         """The task of the same seed among the true users."""
@@ -211,6 +214,7 @@ def transfer_facts(plan: TransferPlan, found: Mapping[Task, list[Worth]]) -> Jso
         "horizon": HORIZON,
         "reward": "click",
         "members": plan.members,
+        "policy": plan.policy,
         "model": {"preset": "fastgaum", **MODEL},
         "config": plan.config.to_mapping(),
         "settings": [
@@ -267,15 +271,15 @@ def learner_worlds(log: SessionLog, seed: int, members: int) -> dict[str, World]
     return worlds
 
 
-def trained_cascade(world: World, setting: Setting, config: PolicyConfig) -> CascadeDqn:
-    """The paper's policy, trained among a world's users."""
-    policy = CascadeDqn(world, setting.k, setting.pool, config)
+def trained_policy(task: Task, world: World, setting: Setting) -> Policy:
+    """The task's policy, trained among a world's users."""
+    policy = untrained(task.policy, world, setting.k, setting.pool, task.config)
     train_policy(policy, world, setting)
     return policy
 
 
 def _worth_of_truth(task: Task, truth: TrueWorld, setting: Setting) -> Worth:
-    policies = [trained_cascade(truth, setting, task.config), Greedy(), RandomPolicy()]
+    policies = [trained_policy(task, truth, setting), Greedy(), RandomPolicy()]
     return Worth(TRUTH, {one.name: _mean(_returns(one, truth, setting, task)) for one in policies})
 
 
@@ -288,7 +292,7 @@ def _worth_of_learned(
     own_items = tuple(item_map(own, truth)[list(items)].tolist())
     met = replace(setting, pool=replace(setting.pool, items=items))
     home = replace(setting, pool=replace(setting.pool, items=own_items))
-    trained = trained_cascade(own, home, task.config)
+    trained = trained_policy(task, own, home)
     policies = ten_testers(trained, Popular.of_log(own, log).popularity)
     at_home = {one.name: _returns(one, own, home, task) for one in policies}
     promised = {name: _mean(found) for name, found in at_home.items()}
@@ -304,26 +308,6 @@ def _worth_of_learned(
     paid = {name: _mean(found) for name, found in returns.items()}
     agreement = rank_agreement(list(promised.values()), list(returns.values()))
     return Worth(label, paid, promised, bound, agreement)
-
-
-def rank_agreement(promised: Sequence[float], paid: Sequence[FloatArray]) -> float:
-    """Kendall's tau of promises and of what was paid, over those pairs of policies that the truth
-    tells apart: (agreeing − disagreeing) / pairs, NaN without such a pair.
-
-    A pair is told apart where the mean difference of the same users' returns is more than
-    `APART` standard errors: the order of two policies that earn the same means nothing.
-
-    Args:
-        promised: by policy.
-        paid: returns of the same users under each policy, each of shape (n_users,).
-    """
-    signs = []
-    for (one, a), (other, b) in combinations(zip(promised, paid, strict=True), 2):
-        difference = np.subtract(a, b, dtype=np.float64)
-        error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else np.inf
-        if abs(difference.mean()) > APART * error:
-            signs.append(np.sign(one - other) * np.sign(difference.mean()))
-    return float(np.mean(signs)) if signs else float("nan")
 
 
 def _returns(policy: Policy, world: World, setting: Setting, task: Task) -> FloatArray:
@@ -343,7 +327,7 @@ def _setting_figures(
     optimum = float("nan")
     if known.planned:
         optimum = Planner(true_users(known.name), HORIZON, K).best()
-    ceiling = np.array([worths[0].paid[CascadeDqn.name] for worths in truths])
+    ceiling = np.array([worths[0].paid[task.policy] for worths in truths])
     rows: list[Json] = []
     figures: list[Json] = []
     for worths in (*zip(*by_seed, strict=True), *zip(*truths, strict=True)):
@@ -363,7 +347,7 @@ def _setting_figures(
                 row |= _figure("of_optimum", paid / optimum)
             rows.append(row)
         if worths[0].promised:
-            trained = paid_of[CascadeDqn.name]
+            trained = paid_of[task.policy]
             taus = [
                 kendalltau(list(one.promised.values()), list(one.paid.values())).statistic
                 for one in worths

@@ -36,7 +36,7 @@ SUMMARY = (
     "of the truth's, %",
     "rank agreement",
 )
-CASCADE, GREEDY = "cascade-dqn", "greedy"
+GREEDY = "greedy"
 
 
 def transfer_blocks(result: Json) -> list[Block]:
@@ -50,7 +50,7 @@ def transfer_summary(result: Json) -> str:
     rows = []
     for setting in result["settings"]:
         for learned in setting["learned"]:
-            row = row_in(setting, CASCADE, learned["world"])
+            row = row_in(setting, result["policy"], learned["world"])
             rows.append(
                 (
                     f"{setting['world']}, {learned['world']}",
@@ -74,7 +74,7 @@ def transfer_sentence(result: Json) -> str:
     parts, world = [], ""
     for setting in result["settings"]:
         world = setting["learned"][-1]["world"]
-        row = row_in(setting, CASCADE, world)
+        row = row_in(setting, result["policy"], world)
         of_best = (
             f", {num(100 * row['of_optimum'])} % of the optimum" if "of_optimum" in row else ""
         )
@@ -82,10 +82,11 @@ def transfer_sentence(result: Json) -> str:
             f"{num(100 * row['of_truth'])} % with {setting['what']} ({setting['events']:,} events, "
             f"{setting['logging']} slates{of_best})"
         )
+    policy, seeds = result["policy"], result["seeds"]
     return (
-        f"A policy trained among learned users ({world}) earns, among the true ones, this share of "
-        f"what the same training among the true ones gives: {'; '.join(parts)}. Mean of "
-        f"{result['seeds']} seeds."
+        f"A policy ({policy}) trained among learned users ({world}) earns, among the true ones, "
+        "this share of what the same training among the true ones gives: "
+        f"{'; '.join(parts)}. Mean of {seeds} seeds."
     )
 
 
@@ -127,10 +128,10 @@ def _notes(setting: Json, result: Json) -> Iterator[str]:
         f"of {result['users']} users; ±: half of the 95 % interval, Student's over seeds"
     )
     for learned in setting["learned"]:
+        regret, lead = (_cell(learned, name, 2) for name in ("regret", "lead_over_greedy"))
         yield (
-            f"{learned['world']}: {CASCADE} earns {_cell(learned, 'regret', 2)} less than where it "
-            f"was trained on the truth, and {_cell(learned, 'lead_over_greedy', 2)} more than "
-            "greedy slates of the learned world"
+            f"{learned['world']}: {result['policy']} earns {regret} less than where it was trained "
+            f"on the truth, and {lead} more than greedy slates of the learned world"
         )
         yield (
             f"{learned['world']}: rank agreement of promised and paid over the ten policies, "
@@ -151,10 +152,7 @@ def _cell(values: Json, name: str, digits: int, times: float = 1.0) -> str:
     return num(times * mean, digits) + ("" if half is None else f" ±{num(half, digits)}")
 
 
-_KINDS = (
-    (CASCADE, "#1f6feb", "trained in the learned world"),
-    (GREEDY, "#d1242f", "greedy in the learned world"),
-)
+_TRAINED, _GREEDY = "#1f6feb", "#d1242f"
 _OTHER, _TRUTH, _EQUAL = "#57606a", "#8c959f", "#d0d7de"
 
 
@@ -178,7 +176,7 @@ def draw_transfer(result: Json, path: Path, *, narrow: bool = False) -> None:
         figure = Figure(figsize=size, layout="constrained")
         panels = figure.subplots(*shape, squeeze=False).ravel()
         for panel, setting in zip(panels, settings, strict=True):
-            _panel(panel, setting)
+            _panel(panel, setting, result["policy"])
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(
             handles, labels, loc="outside lower center", ncols=2 if narrow else 5, frameon=False
@@ -186,7 +184,7 @@ def draw_transfer(result: Json, path: Path, *, narrow: bool = False) -> None:
         save_figure(figure, path)
 
 
-def _panel(panel: Axes, setting: Json) -> None:
+def _panel(panel: Axes, setting: Json, trained: str) -> None:
     made_in = [learned["world"] for learned in setting["learned"]]
     rows = [row for row in setting["rows"] if row["world"] == made_in[-1]]
     values = [row[key] for row in rows for key in ("promised", "paid")]
@@ -195,10 +193,13 @@ def _panel(panel: Axes, setting: Json) -> None:
     truth = next(
         row["paid"]
         for row in setting["rows"]
-        if row["world"] not in made_in and row["policy"] == CASCADE
+        if row["world"] not in made_in and row["policy"] == trained
     )
     panel.axhline(truth, color=_TRUTH, linestyle="--", linewidth=1, label="trained on the truth")
-    kinds = {name: (colour, label) for name, colour, label in _KINDS}
+    kinds = {
+        trained: (_TRAINED, "trained in the learned world"),
+        GREEDY: (_GREEDY, "greedy in the learned world"),
+    }
     # the policies that have a colour of their own come last, on top
     for row in sorted(rows, key=lambda row: row["policy"] in kinds):
         colour, label = kinds.get(row["policy"], (_OTHER, "other policies"))

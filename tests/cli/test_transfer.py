@@ -13,7 +13,7 @@ from fastgaum.cli.app import main
 from fastgaum.interrupts import Interrupted
 from fastgaum.reports import transfer as module
 
-TOY = ["--events", "400", "--users", "30", "--members", "1"] + [
+TOY = ["--events", "400", "--users", "30", "--members", "1", "--policy", "dqn"] + [
     text
     for value in ("episodes=1", "users=16", "warm_up=16", "batch=16", "updates=1")
     for text in ("--set", value)
@@ -31,9 +31,9 @@ def test_tables_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert (result["seeds"], result["settings"][0]["events"]) == (1, 400)
     assert result["config"]["episodes"] == 1
     assert "items-10: 10 items; 400 events of random slates" in shown.out
-    assert "A policy trained among learned users (one world) earns" in shown.out
+    assert "A policy (dqn) trained among learned users (one world) earns" in shown.out
     assert "[2/2] items-10, the truth, seed 0" in shown.err
-    assert "| cascade-dqn, one world |" in files["markdown"].read_text()
+    assert "| dqn, one world |" in files["markdown"].read_text()
     assert files["plot"].read_text().startswith("<?xml")
 
 
@@ -86,6 +86,7 @@ def test_two_processes_give_the_figures_that_one_gives(tmp_path: Path) -> None:
         (["--events", "many"], "--events takes whole numbers by comma (2000,20000), got 'many'"),
         (["--events", "20"], "too few sessions"),
         (["--seeds", "0"], "seeds must be at least 1"),
+        (["--policy", "greedy"], "policy 'greedy' is not trained in a world"),
         (["--members", "0"], "members must be at least 1"),
         (["--jobs", "0"], "--jobs must be at least 1, got 0"),
         (["--set", "episode=1"], "episode"),

@@ -12,6 +12,7 @@ import pytest
 from fastgaum.errors import ConfigError
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.rollout import Setting
+from fastgaum.policies.testers import rank_agreement
 from fastgaum.reports import transfer as module
 from fastgaum.reports.plots import DARK
 from fastgaum.reports.table import finite
@@ -23,7 +24,6 @@ from fastgaum.reports.transfer import (
     Task,
     TransferPlan,
     drawn_log,
-    rank_agreement,
     transfer,
 )
 from fastgaum.reports.transfer_table import (
@@ -42,7 +42,9 @@ TOY = PolicyConfig(episodes=1, users=16, warm_up=16, batch=16, updates=1, evalua
 
 @pytest.fixture(scope="module")
 def result() -> dict[str, Any]:
-    plan = TransferPlan(known_worlds(["items-10"]), ("random",), (400,), 2, 60, TOY, 2)
+    plan = TransferPlan(
+        known_worlds(["items-10"]), ("random",), (400,), 2, 60, TOY, 2, "cascade-dqn"
+    )
     seen: list[tuple[int, int, str]] = []
     with pytest.MonkeyPatch.context() as patch:
         quick = {"epochs": 1, "warm_start": 1, "search": ()}
@@ -99,7 +101,7 @@ def test_seeds_draw_logs_that_differ_and_have_no_test_split() -> None:
     (known,) = known_worlds(["items-200"])
     truth, setting = true_users(known.name), Setting(K, HORIZON, known.pool, "click")
     logs = [
-        drawn_log(truth, setting, Task(known.name, logging, 400, seed, 1, TOY, 1))
+        drawn_log(truth, setting, Task(known.name, logging, 400, seed, 1, TOY, 1, "dqn"))
         for logging, seed in (("random", 0), ("random", 1), ("greedy", 0))
     ]
     for log in logs:
@@ -146,6 +148,7 @@ def test_the_truth_is_trained_once_for_all_logs() -> None:
     [
         ({"seeds": 0}, "seeds must be at least 1, got 0"),
         ({"users": 0}, "users must be at least 1, got 0"),
+        ({"policy": "greedy"}, "policy 'greedy' is not trained in a world"),
         ({"members": 0}, "members must be at least 1, got 0"),
         ({"logging": ("random", "best")}, "no logging policy 'best'; there are random, popular"),
         ({"events": (4000, 100)}, "a log of 100 events has too few sessions of 20"),
