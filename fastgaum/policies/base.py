@@ -38,9 +38,9 @@ class Observation:
     """What a policy sees before it acts."""
 
     users: Population
-    """whom slates are for. Learners read its `states` alone; asking it for utilities or
-    probabilities is reading the simulated users' minds, which the greedy policies do and whose
-    docstrings say so"""
+    """whom slates are for. Most learners read its `states` alone; asking it for utilities or
+    probabilities is reading the simulated users' minds, which the greedy policies and slateq do
+    and whose docstrings say so"""
     pools: IntArray
     """the items that may be shown, (m,) the same for all, or (n, m)"""
     keys: KeyArray

@@ -16,6 +16,7 @@ from fastgaum.config import (
     Seed,
     Widths,
 )
+from fastgaum.errors import ConfigError
 
 LARGE_POOL = 20_000
 """items up to which a pool's networks are 32 wide unless told otherwise"""
@@ -33,8 +34,8 @@ class PolicyConfig(CheckedSettings):
     items, where the arg-max takes most of a step"""
     towers: Widths = (64,)
     """hidden layers of the user's and the item's tower"""
-    gamma: Share = 0.97
-    """discount of a step"""
+    gamma: Share = 0.0
+    """discount of a step; 0 = 0.97, and for slateq 1 where Q reads the time"""
     time: bool = True
     """Q also reads the share of the episode that is left, and the last step ends it; false: an
     episode is a sample of a life without end, whose last step has a future like any other"""
@@ -70,6 +71,14 @@ class PolicyConfig(CheckedSettings):
     """linucb: λ of the ridge regression"""
     seed: Seed = 0
     """seeds networks, exploration and users of the training"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.gamma == 1.0 and not self.time:
+            raise ConfigError(
+                "gamma is 1 and time is false: the value of a life without end is a sum without "
+                "end; set gamma below 1, as 0.97, or time = true"
+            )
 
     def for_pools(self, size: int) -> PolicyConfig:
         """This configuration with the width that it has for pools of so many items."""

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastgaum.policies.base import items_at, top_places
+from fastgaum.policies.base import Observation, items_at, top_places
 from fastgaum.policies.q_learning import QLearner, Steps
 from fastgaum.policies.q_network import (
     ItemParts,
@@ -57,6 +57,11 @@ class CascadeDqn(QLearner):
     def n_layers(self) -> int:
         """A network per place."""
         return self.k * super().n_layers()
+
+    def best_for(self, observation: Observation) -> IntArray:
+        """Places of the best slates in the pools by the networks that act, shape (n, k)."""
+        states = self.reading(observation.states, observation.left)
+        return self.best(states, observation.pools, self.acting)
 
     def best(self, states: FloatArray, pools: IntArray, networks: nn.ModuleList) -> IntArray:
         """The cascade's places in the pools, shape (n, k)."""
@@ -133,6 +138,11 @@ class Dqn(QLearner):
         """One Q with fresh weights."""
         return nn.ModuleList([QNetwork(world, self.n_read, 0, self.config)])
 
+    def best_for(self, observation: Observation) -> IntArray:
+        """Places of the best slates in the pools by the networks that act, shape (n, k)."""
+        states = self.reading(observation.states, observation.left)
+        return self.best(states, observation.pools, self.acting)
+
     def best(self, states: FloatArray, pools: IntArray, networks: nn.ModuleList) -> IntArray:
         """Places of the k largest values, shape (n, k)."""
         return top_places(self._scores(states, pools, networks), self.k)
@@ -142,7 +152,7 @@ class Dqn(QLearner):
         scores = self._scores(steps.next_states, self.next_pools(steps.pools), self.target)
         chosen = steps.places[:, None] == np.arange(self.k)
         rewards = np.where(chosen, steps.rewards[:, None], 0)
-        future = self.config.gamma * (1 - steps.ended) * scores.max(axis=1)
+        future = self.gamma * (1 - steps.ended) * scores.max(axis=1)
         y = torch.from_numpy((rewards + future[:, None]).astype(np.float32)).flatten()
         states = torch.from_numpy(np.repeat(steps.states, self.k, axis=0))
         shown = torch.from_numpy(self.item_features[steps.slates.ravel()])

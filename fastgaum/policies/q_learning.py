@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -46,48 +46,41 @@ class Steps:
     pools: KeyArray
     """keys of the next step's pools, shape (n,)"""
 
+    @classmethod
+    def empty(cls, n: int, n_read: int, k: int) -> Steps:
+        """Room for n steps."""
+        return Steps(
+            np.empty((n, n_read), np.float32),
+            np.empty((n, k), np.int32),
+            np.empty(n, np.int32),
+            np.empty(n, np.float32),
+            np.empty((n, n_read), np.float32),
+            np.empty(n, np.float32),
+            np.empty(n, np.uint64),
+        )
+
 
 class ReplayBuffer:
     """A ring of steps. A pool is kept as its key, so that memory does not grow with it."""
 
-    def __init__(self, capacity: int, n_read: int, k: int) -> None:
-        self.capacity, self.size, self.at = capacity, 0, 0
-        self.held = Steps(
-            np.empty((capacity, n_read), np.float32),
-            np.empty((capacity, k), np.int32),
-            np.empty(capacity, np.int32),
-            np.empty(capacity, np.float32),
-            np.empty((capacity, n_read), np.float32),
-            np.empty(capacity, np.float32),
-            np.empty(capacity, np.uint64),
-        )
+    def __init__(self, held: Steps) -> None:
+        """Take room for steps."""
+        self.held, self.capacity, self.size, self.at = held, len(held.rewards), 0, 0
 
-    def add(
-        self, states: FloatArray, next_states: FloatArray, ended: BoolArray, step: Transition
-    ) -> None:
-        """Remember a step of the users who were there, the oldest ones forgotten; states are as Q
-        reads them."""
+    def add(self, steps: Steps, active: BoolArray) -> None:
+        """Remember the steps of the users who were there, the oldest ones forgotten."""
         # of more users than there is room for, the last ones stay
-        there = np.flatnonzero(step.active)[-self.capacity :]
+        there = np.flatnonzero(active)[-self.capacity :]
         n = len(there)
         rows = (self.at + np.arange(n)) % self.capacity
-        new: tuple[npt.NDArray[np.generic], ...] = (
-            states,
-            step.slates,
-            step.response.places,
-            step.rewards,
-            next_states,
-            ended,
-            step.next_pools,
-        )
-        for field, values in zip(fields(Steps), new, strict=True):
-            getattr(self.held, field.name)[rows] = values[there]
+        for name, held in vars(self.held).items():
+            held[rows] = getattr(steps, name)[there]
         self.at = (self.at + n) % self.capacity
         self.size = min(self.size + n, self.capacity)
 
     def state(self) -> State:
         """The steps held, and the place of the next one in the ring."""
-        held = {part.name: getattr(self.held, part.name)[: self.size] for part in fields(Steps)}
+        held = {name: values[: self.size] for name, values in vars(self.held).items()}
         return {"at": self.at, "steps": held}
 
     def load_state(self, state: State) -> None:
@@ -99,7 +92,7 @@ class ReplayBuffer:
     def draw(self, n: int, rng: np.random.Generator) -> Steps:
         """n remembered steps, each as likely, with replacement."""
         rows: npt.NDArray[np.generic] = rng.integers(self.size, size=n)
-        return Steps(*(getattr(self.held, field.name)[rows] for field in fields(Steps)))
+        return type(self.held)(*(values[rows] for values in vars(self.held).values()))
 
 
 class QLearner(LearningPolicy):
@@ -107,6 +100,7 @@ class QLearner(LearningPolicy):
 
     Attributes:
         config: sizes and training, with the width that was chosen for the pool.
+        gamma: discount of a step.
         k: items of a slate, for which its networks are made.
         networks: what is trained.
         target: their running average. It gives the targets, and it acts when nothing is learned.
@@ -132,6 +126,7 @@ class QLearner(LearningPolicy):
                 was made then.
         """
         self.k, self.pool, self.config = k, pool, config.for_pools(pool.count(world.n_items))
+        self.gamma = config.gamma or self.own_gamma()
         self.outside = world.outside if outside is None else outside
         self.n_items, self.made_in = world.n_items, world.fingerprint
         self.item_features = np.ascontiguousarray(world.item_features, np.float32)
@@ -158,14 +153,17 @@ class QLearner(LearningPolicy):
     def made_networks(self, world: World) -> nn.ModuleList:
         """Networks with fresh weights."""
 
+    def own_gamma(self) -> float:
+        """The discount where none is given."""
+        return 0.97
+
     def n_layers(self) -> int:
         """How many layers its networks have, at least."""
         return 1 + len(self.config.towers)
 
     @abstractmethod
-    def best(self, states: FloatArray, pools: IntArray, networks: nn.ModuleList) -> IntArray:
-        """Places of the best slates in pools (m,) or (n, m) by some networks, shape (n, k); states
-        as Q reads them."""
+    def best_for(self, observation: Observation) -> IntArray:
+        """Places of the best slates in the pools by the networks that act, shape (n, k)."""
 
     @abstractmethod
     def update_loss(self, steps: Steps) -> Tensor:
@@ -182,14 +180,20 @@ class QLearner(LearningPolicy):
                 f"{self.name} was made for slates of {self.k} items and is asked for {k}: train it "
                 f"for {k}"
             )
-        states = self.reading(observation.states, observation.left)
-        # the average over the last updates acts more steadily than the last one
-        places = self.best(
-            states, observation.pools, self.networks if self.learning else self.target
-        )
-        if self.learning:
-            places = explore(places, observation.keys, observation.pools.shape[-1], self.epsilon)
-        return items_at(observation.pools, places)
+        return items_at(observation.pools, self.shown(observation, self.best_for(observation)))
+
+    @property
+    def acting(self) -> nn.ModuleList:
+        """The networks that choose slates: the average over the last updates acts more steadily
+        than the last one."""
+        return self.networks if self.learning else self.target
+
+    def shown(self, observation: Observation, places: IntArray) -> IntArray:
+        """What is shown instead of the best places: while learning some random ones, see
+        `explore`."""
+        if not self.learning:
+            return places
+        return explore(places, observation.keys, observation.pools.shape[-1], self.epsilon)
 
     @property
     def epsilon(self) -> float:
@@ -209,14 +213,29 @@ class QLearner(LearningPolicy):
         if not self.learning:
             return
         if self.replay is None:
-            self.replay = ReplayBuffer(self.config.replay, self.n_read, self.k)
-        states = self.reading(transition.states, transition.left)
-        next_states = self.reading(transition.next_states, transition.next_left)
-        # a user who left has no future; one who is cut off has, unless Q reads the time
-        ended = transition.ended | (self.config.time and transition.next_left < 1e-9)
-        self.replay.add(states, next_states, ended, transition)
+            self.replay = self.empty_replay()
+        self.replay.add(self.steps_of(transition), transition.active)
         if self.replay.size >= self.config.warm_up:
             self.loss = float(np.mean([self.update() for _ in range(self.config.updates)]))
+
+    def empty_replay(self) -> ReplayBuffer:
+        """A replay buffer for such steps as `steps_of` gives."""
+        return ReplayBuffer(Steps.empty(self.config.replay, self.n_read, self.k))
+
+    def steps_of(self, transition: Transition) -> Steps:
+        """What is remembered of a step, a row for each user."""
+        return Steps(
+            self.reading(transition.states, transition.left),
+            transition.slates,
+            transition.response.places,
+            transition.rewards,
+            self.reading(transition.next_states, transition.next_left),
+            # a user who left has no future; one who is cut off has, unless Q reads the time
+            np.asarray(
+                transition.ended | (self.config.time and transition.next_left < 1e-9), np.float32
+            ),
+            transition.next_pools,
+        )
 
     def update(self) -> float:
         """One gradient step on remembered steps; returns its loss.
@@ -275,7 +294,7 @@ class QLearner(LearningPolicy):
         moments = {int(number): values for number, values in state["moments"].items()}
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
         if state["replay"] is not None:
-            self.replay = ReplayBuffer(self.config.replay, self.n_read, self.k)
+            self.replay = self.empty_replay()
             self.replay.load_state(state["replay"])
         self.rng.bit_generator.state = state["rng"]
         self.progress, self.loss = state["progress"], state["loss"]
@@ -298,7 +317,7 @@ class QLearner(LearningPolicy):
 
     def discounted(self, steps: Steps, next_values: FloatArray) -> Tensor:
         """y = r + gamma · next value, 0 after the end; shape (n,)."""
-        return torch.from_numpy(steps.rewards + self.config.gamma * (1 - steps.ended) * next_values)
+        return torch.from_numpy(steps.rewards + self.gamma * (1 - steps.ended) * next_values)
 
 
 def explore(places: IntArray, keys: KeyArray, n_pool: int, epsilon: float) -> IntArray:

@@ -7,50 +7,145 @@ worth:
     Q(s, A) = P(⊥ | s, A) Q̄(s, ⊥) + Σ_{a ∈ A} P(a | s, A) Q̄(s, a),    P(a | s, A) = w(s, a) /
     (w(⊥) + Σ_{b ∈ A} w(s, b))
 
-Q̄(s, a) is fitted to r + γ max_A' Q(s', A') of the steps in which a was chosen, Q̄(s, ⊥) to that of
-steps without a choice. The choice model w = exp(score), w(⊥) = 1 where no click is offered, is
-fitted beside it by the likelihood of the choices. The best slate is built greedily, each place
-taking the item that raises Q most, as in section 5.2 there: k scans of the pool."""
+Q̄(s, a) is fitted to r + γ Q(s', A') of the steps in which a was chosen, Q̄(s, ⊥) to that of steps
+without a choice. A step's next state follows from state and choice, so these targets hardly vary,
+where those of a whole slate's value vary with the choice.
+
+The choice model is not learned anew: the policy's own world knows its users, and w(s, a) =
+exp(c · u(s, a)), w(⊥) = 1 where no click is offered. Only c is fitted, by the likelihood of the
+choices, for it depends on the users' rule. Reading utilities is reading the simulated users' minds,
+as the greedy policies do; in another world `transfer.TransferPolicy` shows the users of the
+policy's own.
+
+A' is the best slate by the networks that acted when the step was remembered, with its utilities:
+so an update scans no pool, and the replay buffer holds k utilities instead of the pool's."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastgaum.policies.q_learning import QLearner, Steps
+from fastgaum.errors import ConfigError
+from fastgaum.policies.base import Observation, Transition, items_at, top_places
+from fastgaum.policies.q_learning import QLearner, ReplayBuffer, Steps
 from fastgaum.policies.q_network import QNetwork, q_values
-from fastgaum.worlds.world import FloatArray, IntArray, World
+from fastgaum.worlds.world import FloatArray, IntArray, Past, Population, World
+
+
+@dataclass(frozen=True)
+class SlateSteps(Steps):
+    """Steps with what the users' minds were."""
+
+    utilities: FloatArray
+    """of the items shown, shape (n, k)"""
+    next_slates: IntArray
+    """the best slates of the next step, shape (n, k)"""
+    next_utilities: FloatArray
+    """of their items then, shape (n, k)"""
+
+    @classmethod
+    def empty(cls, n: int, n_read: int, k: int) -> SlateSteps:
+        """Room for n steps."""
+        return SlateSteps(
+            **vars(Steps.empty(n, n_read, k)),
+            utilities=np.empty((n, k), np.float32),
+            next_slates=np.empty((n, k), np.int32),
+            next_utilities=np.empty((n, k), np.float32),
+        )
 
 
 class SlateQ(QLearner):
-    """Long-term values of single choices, and a choice model."""
+    """Long-term values of single choices; how users choose is known."""
 
     name = "slateq"
 
+    _users: Population | None = None
+    """who was shown the last slates"""
+    _shown: FloatArray
+    """utilities of these slates' items then"""
+    _known: FloatArray | None = None
+    """utilities of the present pools, if they were asked for already"""
+
     def made_networks(self, world: World) -> nn.ModuleList:
-        """Q̄ of items, Q̄(⊥) of the state, the choice model's scores."""
+        """Q̄ of items, Q̄(⊥) of the state, and the scales of utilities in choices and in Q̄."""
         none = nn.Sequential(
             nn.Linear(self.n_read, self.config.width), nn.ReLU(), nn.Linear(self.config.width, 1)
         )
-        return nn.ModuleList([self._network(world), none, self._network(world)])
+        scales = nn.ParameterList([nn.Parameter(torch.ones(())), nn.Parameter(torch.zeros(()))])
+        return nn.ModuleList([QNetwork(world, self.n_read, 0, self.config), none, scales])
 
-    def best(self, states: FloatArray, pools: IntArray, networks: nn.ModuleList) -> IntArray:
-        """Places of the slates, shape (n, k)."""
-        return self._best(*self._parts(states, pools, networks))[0]
+    def own_gamma(self) -> float:
+        """None of an episode whose end Q reads: targets that hardly vary can be those of the return
+        itself, which the noisier ones of a whole slate's value cannot in every world."""
+        return 1.0 if self.config.time else super().own_gamma()
+
+    def start(self, n: int, past: Iterable[Past] = ()) -> None:
+        """Meet n users."""
+        self._users = self._known = None
+
+    def best_for(self, observation: Observation) -> IntArray:
+        """Places of the best slates by what the users think of the pools, shape (n, k)."""
+        if self._known is None:
+            self._known = observation.users.utilities(observation.pools, self.k)
+        states = self.reading(observation.states, observation.left)
+        return self.best_with_values(states, observation.pools, self._known, self.acting)[0]
+
+    def shown(self, observation: Observation, places: IntArray) -> IntArray:
+        """What is shown instead of the best places; utilities of it are kept for `observe`."""
+        places = super().shown(observation, places)
+        assert self._known is not None
+        self._shown = np.take_along_axis(self._known, places, axis=1)
+        self._users, self._known = observation.users, None
+        return places
+
+    def empty_replay(self) -> ReplayBuffer:
+        """A replay buffer for such steps as `steps_of` gives."""
+        return ReplayBuffer(SlateSteps.empty(self.config.replay, self.n_read, self.k))
+
+    def steps_of(self, transition: Transition) -> SlateSteps:
+        """What is remembered of a step, a row for each user; the users have moved on by then.
+
+        Raises:
+            ConfigError: it did not choose the slates.
+        """
+        if self._users is None:
+            raise ConfigError(f"{self.name} learns from slates that it chose: call act first")
+        steps = super().steps_of(transition)
+        pools = self.next_pools(transition.next_pools)
+        self._known = self._users.utilities(pools, self.k)
+        places, _ = self.best_with_values(steps.next_states, pools, self._known, self.acting)
+        return SlateSteps(
+            **vars(steps),
+            utilities=self._shown,
+            next_slates=items_at(pools, places),
+            next_utilities=np.take_along_axis(self._known, places, axis=1),
+        )
+
+    def best_with_values(
+        self, states: FloatArray, pools: IntArray, utilities: FloatArray, networks: nn.ModuleList
+    ) -> tuple[IntArray, FloatArray]:
+        """Places of the best slates in pools (m,) or (n, m) whose items have such utilities (n, m):
+        shape (n, k); and their Q, (n,)."""
+        return best_slates(*self._parts(states, pools, utilities, networks), self.k)
 
     def update_loss(self, steps: Steps) -> Tensor:
         """Squared error of the outcome's value, and the choice's negative log-likelihood."""
-        parts = self._parts(steps.next_states, self.next_pools(steps.pools), self.target)
-        y = self.discounted(steps, self._best(*parts)[1])
-        value, none, choice = self.networks
+        assert isinstance(steps, SlateSteps)
+        parts = self._parts(steps.next_states, steps.next_slates, steps.next_utilities, self.target)
+        y = self.discounted(steps, slate_values(*parts))
+        value, none, scales = self.networks
+        assert isinstance(scales, nn.ParameterList)
         states, places = torch.from_numpy(steps.states), torch.from_numpy(steps.places).long()
-        shown = torch.from_numpy(self.item_features[steps.slates])
-        chosen = shown[torch.arange(len(places)), places.clamp_min(0)]
-        nothing = shown[:, :0]
-        predicted = torch.where(places >= 0, value(states, nothing, chosen), none(states)[:, 0])
-        scores = torch.stack([choice(states, nothing, shown[:, j]) for j in range(self.k)], dim=1)
-        return ((y - predicted) ** 2).mean() + self._nll(scores, places)
+        utilities = torch.from_numpy(steps.utilities)
+        rows, place = torch.arange(len(places)), places.clamp_min(0)
+        chosen = torch.from_numpy(self.item_features[steps.slates])[rows, place]
+        worth = value(states, chosen[:, None][:, :0], chosen) + scales[1] * utilities[rows, place]
+        predicted = torch.where(places >= 0, worth, none(states)[:, 0])
+        return ((y - predicted) ** 2).mean() + self._nll(scales[0] * utilities, places)
 
     def _nll(self, scores: Tensor, places: Tensor) -> Tensor:
         if self.outside:
@@ -59,39 +154,61 @@ class SlateQ(QLearner):
             places = torch.where(places >= 0, places, self.k)
         return nn.functional.cross_entropy(scores, places)
 
-    def _network(self, world: World) -> QNetwork:
-        return QNetwork(world, self.n_read, 0, self.config)
-
     @torch.no_grad()
     def _parts(
-        self, states: FloatArray, pools: IntArray, networks: nn.ModuleList
-    ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Weights w and values Q̄ of the pools' items, (n, m), and Q̄(⊥), (n,)."""
-        value, none, choice = networks
+        self, states: FloatArray, pools: IntArray, utilities: FloatArray, networks: nn.ModuleList
+    ) -> tuple[FloatArray, FloatArray, FloatArray, float]:
+        """Weights w and values Q̄ of the pools' items, (n, m), Q̄(⊥), (n,), and w(⊥)."""
+        value, none, scales = networks
         assert isinstance(value, QNetwork)
-        assert isinstance(choice, QNetwork)
-        scores = q_values(choice, states, self.item_features, pools)
-        weights = np.exp(np.clip(scores, -30, 30))
+        assert isinstance(scales, nn.ParameterList)
+        weights = np.exp(np.clip(float(scales[0]) * utilities, -30, 30))
+        values = q_values(value, states, self.item_features, pools)
         return (
             weights,
-            q_values(value, states, self.item_features, pools),
+            values + float(scales[1]) * utilities,
             none(torch.from_numpy(states))[:, 0].numpy(),
+            float(self.outside),
         )
 
-    def _best(
-        self, weights: FloatArray, values: FloatArray, none: FloatArray
-    ) -> tuple[IntArray, FloatArray]:
-        """Places of the slates, (n, k), and their Q, (n,)."""
-        n, rows = len(weights), np.arange(len(weights))
-        total = np.full(n, float(self.outside))
-        gain = none * total
-        places = np.empty((n, self.k), np.int32)
-        free = np.ones(weights.shape, bool)
-        weighted = weights * values
-        for j in range(self.k):
-            with_item = (gain[:, None] + weighted) / (total[:, None] + weights)
-            places[:, j] = np.where(free, with_item, -np.inf).argmax(axis=1)
-            free[rows, places[:, j]] = False
-            total = total + weights[rows, places[:, j]]
-            gain = gain + weighted[rows, places[:, j]]
-        return places, (gain / total).astype(np.float32)
+
+def slate_values(
+    weights: FloatArray, values: FloatArray, none: FloatArray, outside: float
+) -> FloatArray:
+    """Q of slates, whose items' weights and values are (n, k): (Σ w Q̄ + w(⊥) Q̄(⊥)) / (Σ w + w(⊥)),
+    shape (n,)."""
+    gain = (weights * values).sum(axis=1) + outside * none
+    return np.asarray(gain / (weights.sum(axis=1) + outside), np.float32)
+
+
+def best_slates(
+    weights: FloatArray, values: FloatArray, none: FloatArray, outside: float, k: int
+) -> tuple[IntArray, FloatArray]:
+    """Places of the slates of k items of the largest Q, (n, k), and their Q, (n,).
+
+    A slate is worth more than z if Σ w (Q̄ − z) + w(⊥) (Q̄(⊥) − z) > 0, so the slate that is worth
+    most above z holds the k largest w (Q̄ − z). Each step takes that slate for the z of the last
+    one, until none is worth more (Dinkelbach 1967): Ie et al. solve the same by a linear
+    program."""
+    places = top_places(weights, k)
+    worth = _slates_worth(weights, values, none, outside, places)
+    rows = np.arange(len(weights))
+    while len(rows):
+        own = weights[rows], values[rows]
+        found = top_places(own[0] * (own[1] - worth[rows, None]), k)
+        value = _slates_worth(*own, none[rows], outside, found)
+        better = value > worth[rows]
+        rows = rows[better]
+        places[rows], worth[rows] = found[better], value[better]
+    return places, worth
+
+
+def _slates_worth(
+    weights: FloatArray, values: FloatArray, none: FloatArray, outside: float, places: IntArray
+) -> FloatArray:
+    return slate_values(
+        np.take_along_axis(weights, places, axis=1),
+        np.take_along_axis(values, places, axis=1),
+        none,
+        outside,
+    )

@@ -164,6 +164,18 @@ class Planner:
         parts = [layer.taste] if self.world.bait is None else [layer.taste, layer.boredom[:, None]]
         return np.concatenate(parts, axis=1).astype(np.float32)
 
+    def users(self, t: int) -> TruePopulation:
+        """Users in the possible states before event t, in the order of `states`; a policy that
+        reads users' minds reads theirs."""
+        return self._users(self.layers[t])
+
+    def _users(self, layer: _Layer) -> TruePopulation:
+        users = self.world.population(len(layer.taste))
+        users.take(layer.taste, layer.boredom)
+        if users.truth.chosen_before.shape[1]:
+            users.truth.chosen_before[:, self.pool] = layer.chosen
+        return users
+
     def _backward(self, choose: Callable[[int, Float64Array], npt.NDArray[np.intp]]) -> float:
         """Values of the states, from the last event to the first; `choose` gives each state's slate
         by the event and the slates' values, (n_states, n_slates)."""
@@ -191,10 +203,7 @@ class Planner:
     ) -> Iterator[tuple[int, IntArray, FloatArray, FloatArray, FloatArray]]:
         """Of every slate: its number, its places in the pool, probabilities, of no click, and what
         each place earns."""
-        users = TruePopulation(self.world, len(layer.taste))
-        users.truth.taste[:], users.truth.boredom[:] = layer.taste, layer.boredom
-        if users.truth.chosen_before.shape[1]:
-            users.truth.chosen_before[:, self.pool] = layer.chosen
+        users = self._users(layer)
         for number, places in enumerate(self.slates):
             slates = np.ascontiguousarray(np.broadcast_to(self.pool[places], (users.n, self.k)))
             utilities, probs, none = users.weigh(slates)

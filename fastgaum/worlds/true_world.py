@@ -182,10 +182,19 @@ class TruePopulation(Population):
         choices = kernels.TrueChoices(response.places, response.items, response.utilities)
         fixed = shown, weights, self.world.law, self.truth, choices
         threads.run(kernels.true_step, [(*cut, *fixed) for cut in self._cuts])
+        self._show()
+        return response
+
+    def take(self, taste: npt.NDArray[np.float64], boredom: npt.NDArray[np.float64]) -> None:
+        """Put the users in such states: tastes (n, dim) and boredom (n,)."""
+        self.truth.taste[:], self.truth.boredom[:] = taste, boredom
+        self._show()
+
+    def _show(self) -> None:
+        """What policies see is what is."""
         self._states[:, : self.truth.taste.shape[1]] = self.truth.taste
         if self.world.bait is not None:
             self._states[:, -1] = self.truth.boredom
-        return response
 
     def utilities(self, pools: IntArray, k: int | None = None) -> FloatArray:
         """Each user's utility now of each item of a pool, (n, m) or one for all (m,); shape (n, m),

@@ -4,11 +4,14 @@ and their files."""
 from __future__ import annotations
 
 import dataclasses
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastgaum.errors import CheckpointError, ConfigError, NumericsError
 from fastgaum.policies.base import Transition
@@ -17,10 +20,10 @@ from fastgaum.policies.dqn import CascadeDqn, Dqn
 from fastgaum.policies.evaluation import Estimate, adaptation, difference, judge
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.policies.linucb import LinUcbPolicy
-from fastgaum.policies.q_learning import ReplayBuffer, Steps
+from fastgaum.policies.q_learning import QLearner, ReplayBuffer, Steps
 from fastgaum.policies.registry import LEARNERS, TRAINED, load_policy, save_policy, untrained
 from fastgaum.policies.rollout import Setting, play, rollout
-from fastgaum.policies.slateq import SlateQ
+from fastgaum.policies.slateq import SlateQ, SlateSteps, best_slates
 from fastgaum.policies.training import train_policy
 from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.world import Response
@@ -74,6 +77,15 @@ def steps(n: int = 5, k: int = 3) -> Steps:
     )
 
 
+def slate_steps() -> SlateSteps:
+    rng = np.random.default_rng(5)
+    utilities, later = rng.standard_normal((2, 5, 3)).astype(np.float32)
+    next_slates = np.array([rng.permutation(12)[:3] for _ in range(5)], np.int32)
+    return SlateSteps(
+        **vars(steps()), utilities=utilities, next_slates=next_slates, next_utilities=later
+    )
+
+
 def networks_value(
     policy: CascadeDqn, network: torch.nn.Module, state: np.ndarray, slate: list[int]
 ) -> float:
@@ -100,7 +112,7 @@ def test_the_cascade_s_loss_is_the_paper_s() -> None:
                 if a not in slate
             }
             slate.append(max(values, key=lambda a: values[a]))
-        y = data.rewards[row] + TINY.gamma * (1 - data.ended[row]) * values[slate[-1]]
+        y = data.rewards[row] + policy.gamma * (1 - data.ended[row]) * values[slate[-1]]
         shown = data.slates[row].tolist()
         for j, network in enumerate(policy.networks):
             total += (
@@ -117,26 +129,108 @@ def test_every_network_of_the_cascade_learns_from_the_target_alone() -> None:
     assert all(p.grad is None for p in policy.target.parameters())
 
 
-@pytest.mark.parametrize("outside", [True, False])
-def test_slateq_s_best_slate_and_value(outside: bool) -> None:
-    """The greedy slate's value by the decomposition, and never below the first k of the pool."""
-    policy = SlateQ(TiringWorld(outside=outside), 3, Pool(), TINY)
-    rng = np.random.default_rng(0)
-    weights, values = (
-        np.exp(rng.standard_normal((50, 12))).astype(np.float32),
-        rng.standard_normal((50, 12)).astype(np.float32),
-    )
-    none = rng.standard_normal(50).astype(np.float32)
+@given(st.integers(1, 6), st.integers(0, 5), st.booleans(), st.integers(0, 999))
+def test_slateq_s_slate_is_the_best_of_all(k: int, more: int, outside: bool, seed: int) -> None:
+    """Against every slate, its value by the decomposition written out; some weights are far
+    apart."""
+    rng = np.random.default_rng(seed)
+    n, m = 4, k + more
+    weights = np.exp(3 * rng.standard_normal((n, m))).astype(np.float32)
+    values = rng.standard_normal((n, m)).astype(np.float32)
+    none = rng.standard_normal(n).astype(np.float32)
 
     def worth(row: int, places: list[int]) -> float:
         w = weights[row, places].astype(float)
         return float((w @ values[row, places] + outside * none[row]) / (w.sum() + outside))
 
-    places, best = policy._best(weights, values, none)
-    for row in range(50):
-        assert best[row] == pytest.approx(worth(row, places[row].tolist()), abs=1e-5)
-        last = places[row, :2].tolist()
-        assert best[row] >= max(worth(row, [*last, a]) for a in range(12) if a not in last) - 1e-5
+    places, best = best_slates(weights, values, none, float(outside), k)
+    for row in range(n):
+        assert len(set(places[row].tolist())) == k
+        assert best[row] == pytest.approx(worth(row, places[row].tolist()), abs=1e-4)
+        every = max(worth(row, list(slate)) for slate in combinations(range(m), k))
+        assert best[row] == pytest.approx(every, abs=1e-4)
+
+
+def test_slateq_s_targets_are_the_decomposition_s() -> None:
+    """(r + γ Q(s', A') − Q̄(s, choice))² and the choices' likelihood, row by row."""
+    policy, data, total = SlateQ(TiringWorld(), 3, Pool(), TINY), slate_steps(), 0.0
+    scales = policy.networks[2]
+    assert isinstance(scales, torch.nn.ParameterList)
+    with torch.no_grad():
+        scales[0].fill_(0.7)
+        scales[1].fill_(0.3)
+        policy.target.load_state_dict(policy.networks.state_dict())
+        policy.target[1][0].bias += 1.0  # type: ignore[index, operator]
+
+    def choices(utilities: np.ndarray) -> np.ndarray:
+        weights = np.append(np.exp(0.7 * utilities), 1.0)
+        return weights / weights.sum()
+
+    def worths(
+        networks: torch.nn.ModuleList, state: np.ndarray, slate: np.ndarray, utilities: np.ndarray
+    ) -> np.ndarray:
+        row = torch.from_numpy(state)[None]
+        with torch.no_grad():
+            items = [
+                float(networks[0](row, nothing, torch.from_numpy(policy.item_features[[item]])))
+                for item in slate
+            ]
+            return np.append(items + 0.3 * utilities, float(networks[1](row)))
+
+    nothing = torch.empty((1, 0, policy.item_features.shape[1]))
+    for row in range(5):
+        later = data.next_utilities[row]
+        after = worths(policy.target, data.next_states[row], data.next_slates[row], later)
+        future = (1 - data.ended[row]) * (choices(later) @ after)
+        y = data.rewards[row] + policy.gamma * future
+        own = worths(policy.networks, data.states[row], data.slates[row], data.utilities[row])
+        place = data.places[row]
+        total += (y - own[place]) ** 2 / 5 - np.log(choices(data.utilities[row])[place]) / 5
+    assert float(policy.update_loss(data).detach()) == pytest.approx(total, rel=1e-4)
+
+
+@pytest.mark.parametrize("pool", [Pool("per_step", 6), Pool("per_user", 7), Pool()])
+def test_slateq_remembers_what_users_thought(pool: Pool) -> None:
+    """Utilities of what was shown, and of a slate of the next pool, as the users have them then."""
+    world, setting = TiringWorld(), Setting(3, 4, pool)
+    policy = SlateQ(world, 3, pool, TINY.replace(warm_up=10**6))
+    policy.learning = True
+    users = rollout(world, policy, setting, 20, seed=1)
+    for at, step in enumerate(users):
+        assert policy.replay is not None
+        held = policy.replay.held
+        assert isinstance(held, SlateSteps)
+        rows = slice(20 * at, 20 * at + 20)
+        for slates, utilities, states in (
+            (step.slates, held.utilities, step.states),
+            (held.next_slates[rows], held.next_utilities, step.next_states),
+        ):
+            expected = world.appeal[slates] + world.weight * states
+            np.testing.assert_allclose(utilities[rows], expected, atol=1e-6)
+        pools = np.broadcast_to(pool.draw(step.next_pools, 12), (20, pool.size or 12))
+        for slate, own in zip(held.next_slates[rows].tolist(), pools.tolist(), strict=True):
+            assert len(set(slate)) == 3
+            assert set(slate) <= set(own)
+
+
+def test_slateq_learns_from_its_own_slates_only() -> None:
+    world, setting = TiringWorld(), Setting(3, 2)
+    policy = SlateQ(world, 3, Pool(), TINY)
+    policy.learning = True
+    with pytest.raises(ConfigError, match="call act first"):
+        policy.observe(next(rollout(world, RandomPolicy(), setting, 5, seed=1)))
+
+
+def test_a_life_without_end_is_discounted() -> None:
+    with pytest.raises(ConfigError, match="gamma below 1"):
+        PolicyConfig(time=False, gamma=1.0)
+    world = TiringWorld()
+    for name in LEARNERS:
+        for asked, time, own in ((0, True, 1.0), (0, False, 0.97), (0.5, True, 0.5)):
+            config = TINY.replace(gamma=asked, time=time)
+            found = untrained(name, world, 3, Pool(), config)
+            assert isinstance(found, QLearner)
+            assert found.gamma == (own if name == "slateq" else asked or 0.97)
 
 
 def test_linucb_is_the_dense_regression() -> None:
@@ -176,17 +270,10 @@ def test_linucb_is_the_dense_regression() -> None:
 
 
 def test_replay_forgets_the_oldest() -> None:
-    replay = ReplayBuffer(5, 2, 3)
+    replay = ReplayBuffer(Steps.empty(5, 2, 3))
     for number in range(4):
-        part = steps(2)
-        response = Response(part.places, part.places, part.rewards)
-        rewards = np.full(2, number, np.float32)
-        everyone, nobody = np.ones(2, np.bool_), np.zeros(2, np.bool_)
-        keys = np.zeros(2, np.uint64)
-        step = Transition(
-            part.states, 1, part.slates, response, rewards, part.states, 0, keys, everyone, nobody
-        )
-        replay.add(part.states, part.next_states, nobody, step)
+        part = dataclasses.replace(steps(3), rewards=np.full(3, number, np.float32))
+        replay.add(part, np.array([True, False, True]))
     assert replay.size == 5
     assert sorted(replay.held.rewards.tolist()) == [1, 2, 2, 3, 3]
     assert set(replay.draw(200, np.random.default_rng(0)).rewards.tolist()) == {1, 2, 3}
@@ -221,7 +308,7 @@ def test_replay_holds_the_steps_of_users_who_were_there(time: bool) -> None:
 def test_a_step_after_which_a_user_left_has_no_future(name: str) -> None:
     """Whatever comes after must not change the loss of rows that ended; of the others it does."""
     policy = untrained(name, TiringWorld(), 3, Pool(), TINY)
-    data = steps()
+    data = slate_steps() if name == "slateq" else steps()
     other = dataclasses.replace(data, next_states=data.next_states + 5)
     for ended, same in ((np.ones(5, np.float32), True), (np.zeros(5, np.float32), False)):
         one, two = (
