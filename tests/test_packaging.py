@@ -143,7 +143,10 @@ def test_wheel_holds_the_package_and_nothing_else(built: Built) -> None:
     assert "fastgaum/py.typed" in built.wheel
     files = {name.removeprefix("fastgaum/") for name in built.wheel if name.startswith("fastgaum/")}
     assert not [
-        name for name in files if "/test" in f"/{name}" or name.endswith((".pyc", ".nbi", ".nbc"))
+        name
+        for name in files
+        if any(part in f"/{name}" for part in ("/test_", "/tests/"))
+        or name.endswith((".pyc", ".nbi", ".nbc"))
     ]
     # Every file of the checkout's package, kernels, data and bench is in it: a package forgotten in
     # pyproject.toml fails here.
