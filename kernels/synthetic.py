@@ -51,7 +51,7 @@ class ChoiceLaw(NamedTuple):
     """added to eta · u by place, the last of it at all further places, shape (n_places,)"""
 
 
-class DisplayLaw(NamedTuple):
+class DisplayDraw(NamedTuple):
     """How displays are drawn."""
 
     skew: float
@@ -128,7 +128,7 @@ def l2_probabilities(
 
 
 @jit
-def draw_display(rng: np.random.Generator, size: int, law: DisplayLaw, items: Array) -> None:
+def draw_display(rng: np.random.Generator, size: int, law: DisplayDraw, items: Array) -> None:
     """Write `size` distinct item codes, in the order of the law, to items[:size].
 
     Popularity rank floor(n U^skew) has density ∝ rank^(1/skew − 1): one power per draw however
@@ -157,7 +157,7 @@ def simulate(
     rng: np.random.Generator,
     session_offsets: Array,
     display_offsets: Array,
-    display: DisplayLaw,
+    display: DisplayDraw,
     utility: UtilityLaw,
     law: ChoiceLaw,
     events: SimulatedEvents,

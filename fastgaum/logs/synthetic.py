@@ -36,7 +36,7 @@ from fastgaum.kernels.synthetic import (
     L2,
     SHANNON,
     ChoiceLaw,
-    DisplayLaw,
+    DisplayDraw,
     KnownItems,
     SimulatedEvents,
     TasteLaw,
@@ -282,12 +282,12 @@ class SyntheticWorld:
         return ChoiceLaw(float(self.eta), rule, self.no_click > 0.0, log_examination)
 
     @cached_property
-    def display_law(self) -> DisplayLaw:
+    def display_law(self) -> DisplayDraw:
         """Skew and order, as kernels read them."""
         code_of_rank, sort_keys = self.items[0], np.arange(self.n_items, dtype=np.int32)
         if self.order == "popularity":
             sort_keys[code_of_rank] = np.arange(self.n_items, dtype=np.int32)
-        return DisplayLaw(float(self.skew), code_of_rank, sort_keys, self.order == "random")
+        return DisplayDraw(float(self.skew), code_of_rank, sort_keys, self.order == "random")
 
     def _simulate(
         self, sessions: IntArray, displays: IntArray, intercept: float, *stream: int

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastgaum.config import Config
+from fastgaum.config import MOST_SEED, Config
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import StreamedSessions
 from fastgaum.features.sessions import Sessions
@@ -94,3 +94,10 @@ def bootstrap_of(log: SessionLog, seed: int, number: int) -> SessionLog:
     times = np.bincount(rng.integers(0, len(users), len(users)), minlength=len(users))
     rows = np.repeat(training, times[of_session])
     return slice_sessions(log, np.concatenate([rows, log.sessions_in("validation")]))
+
+
+def bootstrap_seed(seed: int, number: int) -> int:
+    """The seed of the fit on a bootstrap, of the run's and the bootstrap's number as `bootstrap_of`
+    takes them: runs of neighbouring seeds share none."""
+    state = np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)
+    return int(state[0]) % MOST_SEED

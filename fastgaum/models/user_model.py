@@ -19,7 +19,7 @@ import polars as pl
 import torch
 
 from fastgaum.checkpoint import State
-from fastgaum.config import MOST_SEED, Config
+from fastgaum.config import Config
 from fastgaum.errors import ConfigError, NumericsError
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.game.checkpoint import TriedSetting
@@ -38,6 +38,7 @@ from fastgaum.models.prepared import (
     Prepared,
     SpaceOptions,
     bootstrap_of,
+    bootstrap_seed,
     require_in_memory,
     space_options,
 )
@@ -239,7 +240,7 @@ class UserModel(ChoiceModel):
         for number in range(len(done) + 1, config.worlds):
             if observer is not None:
                 observer.on_bootstrap(number, config.worlds - 1)
-            seed = (config.seed + number) % MOST_SEED
+            seed = bootstrap_seed(config.seed, number)
             model = self._like(config.replace(worlds=1, seed=seed, no_click=no_click))
             part = bootstrap_of(whole, config.seed, number)
             model._train(Prepared.of(part, model.config, processes), None, checkpointer, processes)

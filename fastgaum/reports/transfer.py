@@ -298,10 +298,10 @@ def _worth_of_learned(
     promised = {name: _mean(found) for name, found in at_home.items()}
     bound: dict[str, float] = {}
     if isinstance(own, WorldSet):
-        bound = {
-            name: lower_bound_of(returns_by_member(own, [found], task.seed))
-            for name, found in at_home.items()
-        }
+        for name, found in at_home.items():
+            least = lower_bound_of(returns_by_member(own, [found], task.seed))
+            # few judging users may all live in one member
+            bound[name] = float("nan") if least is None else least
     returns = {
         one.name: _returns(TransferPolicy(one, own, truth), truth, met, task) for one in policies
     }

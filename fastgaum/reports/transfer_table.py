@@ -70,7 +70,7 @@ def transfer_summary(result: Json) -> str:
 
 def transfer_sentence(result: Json) -> str:
     """What a policy that was trained among learned users earns of what training among the true ones
-    would have given, in each setting."""
+    would have given, in each setting; no share where that earns nothing."""
     parts, world = [], ""
     for setting in result["settings"]:
         world = setting["learned"][-1]["world"]
@@ -78,8 +78,10 @@ def transfer_sentence(result: Json) -> str:
         of_best = (
             f", {num(100 * row['of_optimum'])} % of the optimum" if "of_optimum" in row else ""
         )
+        of_truth = row["of_truth"]
+        share = "no share" if of_truth is None else f"{num(100 * of_truth)} %"
         parts.append(
-            f"{num(100 * row['of_truth'])} % with {setting['what']} ({setting['events']:,} events, "
+            f"{share} with {setting['what']} ({setting['events']:,} events, "
             f"{setting['logging']} slates{of_best})"
         )
     policy, seeds = result["policy"], result["seeds"]

@@ -325,7 +325,10 @@ def policy_blocks(result: Json) -> list[Block]:
             cells = [
                 (*one, num(row["lower_bound"], 3)) for one, row in zip(cells, rows, strict=True)
             ]
-            notes = (*notes, f"{LOWER_BOUND}: mean less 1.645 sd of the worlds of the set")
+            notes = (
+                *notes,
+                f"{LOWER_BOUND}: exceeded in 95 % of new worlds, by the spread of the set's",
+            )
         blocks.append(
             Block(
                 f"{result['world']}, k = {k}",

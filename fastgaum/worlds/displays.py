@@ -27,6 +27,7 @@ from fastgaum.worlds.context import EncodedContext
 from fastgaum.worlds.learned_population import LearnedPopulation
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.world import NO_ITEM, FloatArray, IntArray, Population, Response, World
+from fastgaum.worlds.world_set import SetPopulation, WorldSet
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -54,6 +55,9 @@ def live(
 
     Returns:
         the response to each display; that of a user whose life is over is no click.
+
+    Raises:
+        ConfigError: a display has a context, and the users are those of a set of worlds.
     """
     responses: list[Response] = []
     for step in range(steps):
@@ -61,6 +65,8 @@ def live(
         if not display.active.any():
             break
         keys = rng.integers(0, 2**64, users.n, dtype=np.uint64)
+        if display.context is not None and isinstance(users, SetPopulation):
+            raise _no_context_in_a_set()
         if display.context is not None and isinstance(users, LearnedPopulation):
             response = users.step(display.slates, keys, display.active, display.context)
         else:
@@ -80,10 +86,12 @@ class LinkGraph:
 
     @classmethod
     def of(cls, table: pl.DataFrame, item_ids: pl.Series) -> LinkGraph:
-        """The graph of a table with the columns `page` and `links`, a list.
+        """The graph of a table with the columns `page` and `links`, a list; a link that a page
+        has twice counts once.
 
         Raises:
-            LogFormatError: a column is missing, or a page stands in two rows.
+            LogFormatError: a column is missing, `links` holds no lists, or a page stands in two
+                rows.
             ConfigError: a page or a link is no item of `item_ids`.
         """
         pairs = _pairs(table)
@@ -108,8 +116,10 @@ class LinkGraph:
         """The links of pages (n,) as slates, as wide as the widest; shape (n, k)."""
         sizes = self.sizes[pages]
         places = np.arange(max(int(sizes.max(initial=1)), 1))
-        at = np.minimum(self.offsets[pages][:, None] + places, len(self.links) - 1)
-        return np.where(places < sizes[:, None], self.links[at], np.int32(NO_ITEM)).astype(np.int32)
+        at = np.minimum(self.offsets[pages][:, None] + places, len(self.links))
+        # one entry more: the graph may have no link at all
+        shown = np.append(self.links, np.int32(NO_ITEM))[at]
+        return np.where(places < sizes[:, None], shown, np.int32(NO_ITEM)).astype(np.int32)
 
     def distances(self, targets: IntArray) -> FloatArray:
         """Least number of clicks from each item to each target, inf where there is no way; shape
@@ -132,11 +142,17 @@ def linked_items(table: pl.DataFrame) -> pl.Series:
 
 
 def _pairs(table: pl.DataFrame) -> pl.DataFrame:
-    """A row for each link, both ends as text."""
+    """A row for each link, both ends as text, each once."""
     if missing := {"page", "links"} - set(table.columns):
         raise LogFormatError(
             f"the table of links has no column '{min(missing)}': give one with the columns page "
             "and links"
+        )
+    kind, inner = table["links"].dtype, getattr(table["links"].dtype, "inner", None)
+    if not isinstance(kind, pl.List | pl.Array) or inner is None or inner.is_nested():
+        raise LogFormatError(
+            f"the column 'links' holds {kind}: give a list of pages in each row, such as "
+            "['a', 'b'] (text is split with str.split)"
         )
     if (twice := table["page"].is_duplicated()).any():
         raise LogFormatError(
@@ -144,7 +160,7 @@ def _pairs(table: pl.DataFrame) -> pl.DataFrame:
             "links: give all of its links in one"
         )
     pairs = table.select("page", "links").explode("links").drop_nulls()
-    return pairs.select(pl.all().cast(pl.String))
+    return pairs.select(pl.all().cast(pl.String)).unique(maintain_order=True)
 
 
 @dataclass(frozen=True)
@@ -192,7 +208,8 @@ class GraphDisplays:
             policy: shows some of a page's links; None: all are shown.
 
         Raises:
-            ConfigError: not as many starts as targets, or one is no item of the world.
+            ConfigError: not as many starts as targets, or one is no item of the world; or the world
+                reads context and cannot be told it, as `page_context`.
         """
         self.world, self.graph, self.policy = world, graph, policy
         self.starts, self.targets = (np.asarray(part, np.int32) for part in (starts, targets))
@@ -207,6 +224,7 @@ class GraphDisplays:
                 f"a start or a target is item {wrong[0]}, the world's are 0 … {world.n_items - 1}"
             )
         self.pages = self.starts.copy()
+        page_context(world, self.starts, self.targets)
 
     def __call__(self, step: int, last: Response | None) -> Display:
         """Move on to the pages that were chosen, and show their links."""
@@ -223,12 +241,27 @@ class GraphDisplays:
 
 
 def page_context(world: World, pages: IntArray, targets: IntArray) -> EncodedContext | None:
-    """The context of users on some pages with some targets; None if the world reads none."""
+    """The context of users on some pages with some targets; None if the world reads none.
+
+    Raises:
+        ConfigError: the world reads other fields than page and target, or is a set whose models
+            read context.
+    """
+    if isinstance(world, WorldSet) and world.context is not None:
+        raise _no_context_in_a_set()
     if not isinstance(world, LearnedWorld) or world.context is None:
         return None
     ids = world.item_ids
     return world.context_of(
         {"page": ids.gather(pages).to_list(), "target": ids.gather(targets).to_list()}
+    )
+
+
+def _no_context_in_a_set() -> ConfigError:
+    return ConfigError(
+        "users of a set of worlds cannot be told the context of a display, which each member "
+        "encodes in its own way: let users of one member live (world.worlds[0]), or fit the set "
+        "without context fields"
     )
 
 
@@ -243,8 +276,9 @@ class RankedLinks:
     def __call__(self, at: Crossing) -> IntArray:
         """The slates, shape (n, k)."""
         places = np.arange(at.links.shape[1])
-        rows = np.minimum(self.graph.offsets[at.pages][:, None] + places, len(self.table) - 1)
-        return first_places(at.links, -self.table[rows], self.k)
+        rows = np.minimum(self.graph.offsets[at.pages][:, None] + places, len(self.table))
+        # one entry more, as in `LinkGraph.shown`
+        return first_places(at.links, -np.append(self.table, 0)[rows], self.k)
 
 
 class PlannedLinks:

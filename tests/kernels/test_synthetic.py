@@ -39,7 +39,7 @@ def test_a_display_is_distinct_and_in_order(
     size: int, skew: float, keys: list[int], shuffled: bool
 ) -> None:
     codes = np.random.default_rng(1).permutation(N_ITEMS).astype(np.int32)
-    law = synthetic.DisplayLaw(skew, codes, np.array(keys, np.int32), shuffled)
+    law = synthetic.DisplayDraw(skew, codes, np.array(keys, np.int32), shuffled)
     shown = np.full((2, 13), -7, np.int32)
     for items, one in zip(shown, (law, law._replace(shuffled=False)), strict=True):
         synthetic.draw_display(np.random.default_rng(keys), size, one, items)
@@ -54,7 +54,7 @@ def test_a_display_is_distinct_and_in_order(
 def test_every_order_of_a_shuffled_display_is_as_likely() -> None:
     rng, items = np.random.default_rng(0), np.empty(3, np.int32)
     codes = np.arange(3, dtype=np.int32)
-    law, seen = synthetic.DisplayLaw(1.0, codes, codes, True), np.zeros((3, 3))
+    law, seen = synthetic.DisplayDraw(1.0, codes, codes, True), np.zeros((3, 3))
     for _ in range(6000):
         synthetic.draw_display(rng, 3, law, items)
         seen[items, np.arange(3)] += 1
@@ -86,7 +86,7 @@ def test_a_simulated_event_follows_its_utilities(
     synthetic.simulate(
         rng,
         *offsets,
-        synthetic.DisplayLaw(1.5, codes, codes, repeat > 0),
+        synthetic.DisplayDraw(1.5, codes, codes, repeat > 0),
         synthetic.UtilityLaw(
             synthetic.KnownItems(base - 0.2, latents), synthetic.TasteLaw(0.8, repeat, 0.7)
         ),

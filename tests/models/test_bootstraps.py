@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from fastgaum.checkpoint import load_state, save_state
-from fastgaum.config import Config
+from fastgaum.config import MOST_SEED, Config
 from fastgaum.errors import CheckpointError, ConfigError
 from fastgaum.features.sessions import select_sessions
 from fastgaum.features.space import FeatureSpace
@@ -23,7 +23,7 @@ from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.shard_writer import shard_log
 from fastgaum.models import model_file
-from fastgaum.models.prepared import bootstrap_of
+from fastgaum.models.prepared import bootstrap_of, bootstrap_seed
 from fastgaum.models.run_folder import run_checkpoint, train_run
 from fastgaum.models.user_model import UserModel
 from fastgaum.processes import Processes
@@ -127,6 +127,15 @@ def test_what_is_loaded_is_what_was_fitted(log: SessionLog, tmp_path: Path) -> N
     loaded.save(tmp_path / "again.safetensors")
     files = [(tmp_path / f"{name}.safetensors").read_bytes() for name in ("model", "again")]
     assert files[0] == files[1]
+
+
+def test_runs_of_neighbouring_seeds_share_no_seed_of_a_fit(whole: Path) -> None:
+    runs, members = range(20), range(1, 100)
+    drawn = [bootstrap_seed(run, number) for run in runs for number in members]
+    assert len({*runs, *drawn}) == len(runs) * 100
+    assert 0 <= min(drawn) <= max(drawn) < MOST_SEED
+    fitted = [one.config.seed for one in UserModel.load(whole).bootstraps]
+    assert fitted == [bootstrap_seed(CONFIG.seed, number) for number in (1, 2)]
 
 
 class Told(Silent):

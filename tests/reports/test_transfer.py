@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,26 @@ def test_tables_say_what_the_object_holds(result: dict[str, Any]) -> None:
     assert summary[2].startswith("| items-10, one world | 400 events, random | ")
     trained = row_in(setting, "cascade-dqn", SET)
     assert f"{100 * trained['of_truth']:.1f} % with 10 items (400" in transfer_sentence(result)
+
+
+def test_a_sentence_without_a_share(result: dict[str, Any]) -> None:
+    """Where training on the truth earns nothing, or did not end."""
+    nothing = copy.deepcopy(result)
+    row_in(nothing["settings"][0], "cascade-dqn", SET)["of_truth"] = None
+    assert ": no share with 10 items (400" in transfer_sentence(nothing)
+
+
+def test_judging_users_of_one_member_leave_no_bound() -> None:
+    plan = TransferPlan(known_worlds(["items-10"]), ("random",), (400,), 1, 1, TOY, 2, "dqn")
+    with pytest.MonkeyPatch.context() as patch:
+        quick = {"epochs": 1, "warm_start": 1, "search": ()}
+        patch.setattr(module, "MODEL", {**module.MODEL, **quick})
+        found = finite(transfer(plan))
+    row = row_in(found["settings"][0], "greedy", SET)
+    assert row["bound"] is None
+    assert row["promised"] is not None
+    (of_set,) = [cells for cells in transfer_blocks(found)[0].rows if cells[0] == f"greedy, {SET}"]
+    assert of_set[2] == of_set[5] == ""
 
 
 @pytest.mark.parametrize("narrow", [False, True])

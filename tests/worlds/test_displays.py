@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.displays import (
     Crossing,
     Display,
@@ -27,6 +29,7 @@ from fastgaum.worlds.displays import (
 )
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.world import NO_ITEM, IntArray, Response, World
+from fastgaum.worlds.world_set import WorldSet
 from tests.logs.test_context import navigation
 from tests.worlds.small_world import SmallWorld
 from tests.worlds.test_learned_world import fitted
@@ -83,6 +86,55 @@ def test_tables_that_are_no_graph() -> None:
         LinkGraph.of(pl.DataFrame({"page": ["a", "a"], "links": [["b"], ["b"]]}), ids)
     with pytest.raises(ConfigError, match="the page 'a' or its link 'z' is no item"):
         LinkGraph.of(table_of({"a": ["z"]}), ids)
+
+
+@pytest.mark.parametrize(
+    "links", [["b", "a"], [1, 2], [[["b"]], [["a"]]]], ids=["text", "numbers", "lists of lists"]
+)
+def test_links_are_lists(links: list[Any]) -> None:
+    table = pl.DataFrame({"page": ["a", "b"], "links": links})
+    for read in (lambda: LinkGraph.of(table, pl.Series(["a", "b"])), lambda: linked_items(table)):
+        with pytest.raises(LogFormatError, match=r"the column 'links' holds .*: give a list"):
+            read()
+
+
+def test_a_link_counts_once() -> None:
+    table = table_of({"a": ["b", "c", "b"], "c": ["b", "b"]})
+    graph = LinkGraph.of(table, pl.Series(["a", "b", "c"]))
+    assert graph.shown(np.arange(3, dtype=np.int32)).tolist() == [[1, 2], [-1, -1], [1, -1]]
+
+
+def test_a_graph_without_a_link_ends_every_life() -> None:
+    world = SmallWorld()
+    graph = LinkGraph.of(table_of({page: [] for page in world.item_ids}), world.item_ids)
+    pages = np.array([0, 3], np.int32)
+    assert graph.shown(pages).tolist() == [[-1], [-1]]
+    assert graph.distances(pages)[0].tolist() == [0] + [np.inf] * (world.n_items - 1)
+    ranked = RankedLinks(graph, np.empty(0, np.float32))
+    for policy in (None, ranked):
+        rule = GraphDisplays(world, graph, pages, pages[::-1], policy)
+        assert live(world.population(2), rule, 5, np.random.default_rng(0)) == []
+        assert rule(0, None).slates.tolist() == [[-1], [-1]]
+
+
+def test_users_of_a_set_are_not_told_a_context(world: LearnedWorld) -> None:
+    """With a log they would walk on with logged pages: they are refused before a step."""
+    graph = LinkGraph.of(random_table(world.item_ids, 4), world.item_ids)
+    pages = np.array([0, 1], np.int32)
+    many = WorldSet([world, world])
+    with pytest.raises(ConfigError, match=r"one member live \(world\.worlds\[0\]\)"):
+        GraphDisplays(many, graph, pages, pages[::-1])
+    rule = GraphDisplays(many.worlds[0], graph, pages, pages[::-1])
+    with pytest.raises(ConfigError, match="cannot be told the context of a display"):
+        live(many.population(2), rule, 5, np.random.default_rng(0))
+
+
+def test_users_of_a_set_without_context_walk(set_model: UserModel) -> None:
+    world = WorldSet.of(set_model)
+    graph = LinkGraph.of(random_table(world.item_ids, 4), world.item_ids)
+    starts, targets = np.random.default_rng(0).integers(0, world.n_items, (2, 20)).astype(np.int32)
+    chosen = walk(world, GraphDisplays(world, graph, starts, targets), 20)
+    assert (chosen >= 0).any()
 
 
 def test_starts_and_targets_are_items() -> None:

@@ -12,7 +12,7 @@ import pytest
 from fastgaum.errors import ConfigError
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel
-from fastgaum.policies.evaluation import judge
+from fastgaum.policies.evaluation import judge, lower_bound_of
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.policies.rollout import Setting, play, rollout
 from fastgaum.policies.transfer import TransferPolicy
@@ -240,7 +240,9 @@ def test_a_set_has_a_lower_bound_of_what_a_policy_earns(set_model: UserModel) ->
     assert earned.lower_bound is not None
     assert len(earned.by_member) == 3
     values = earned.by_member
-    assert earned.lower_bound == pytest.approx(values.mean() - 1.645 * np.std(values, ddof=1))
+    # Student's t of 2 degrees of freedom, from a printed table
+    far = 2.91999 * np.sqrt(4 / 3)
+    assert earned.lower_bound == pytest.approx(values.mean() - far * np.std(values, ddof=1))
     assert earned.to_dict()["lower_bound"] == earned.lower_bound
     # each member's value is that of its own world, but for the users who were drawn
     for value, one in zip(values, world.worlds, strict=True):
@@ -248,6 +250,20 @@ def test_a_set_has_a_lower_bound_of_what_a_policy_earns(set_model: UserModel) ->
         assert value == pytest.approx(alone.returns[0], abs=0.3)
         assert alone.lower_bound is None
         assert "lower_bound" not in alone.to_dict()
+
+
+@pytest.mark.parametrize("members", [2, 5])
+def test_the_lower_bound_is_exceeded_in_95_of_100_new_worlds(members: int) -> None:
+    """Of normal values, whose mean and spread the bound does not know."""
+    n = 4000
+    values = np.random.default_rng(0).normal(3.0, 2.0, (n, members + 1))
+    bounds = np.array([lower_bound_of(row) for row in values[:, 1:]])
+    # four standard errors
+    assert (values[:, 0] > bounds).mean() == pytest.approx(0.95, abs=4 * np.sqrt(0.95 * 0.05 / n))
+
+
+def test_one_member_has_no_lower_bound() -> None:
+    assert lower_bound_of(np.array([3.0])) is None
 
 
 def test_members_that_make_no_set_are_refused(set_model: UserModel) -> None:
