@@ -69,12 +69,14 @@ def ope_command(
     from fastgaum.logs.cut import slice_sessions
     from fastgaum.machine import machine_facts
     from fastgaum.models.user_model import UserModel
-    from fastgaum.ope.targets import named_target, trained_target, world_over
-    from fastgaum.ope.values import off_policy_block, off_policy_values
+    from fastgaum.ope.targets import NAMED, named_target, trained_target, world_over
+    from fastgaum.ope.values import mean_item_values, off_policy_block, off_policy_values
     from fastgaum.ope.weights import LoggedDisplays
     from fastgaum.worlds.world import World
 
-    asked, named = evaluated, not Path(evaluated.policy).exists()
+    asked = evaluated
+    # a folder that happens to have a policy's name hides nothing
+    named = asked.policy in NAMED or not Path(asked.policy).exists()
     if not named and asked.run is None:
         raise ConfigError(f"'{asked.policy}' was trained in the world of a run: give it (--run)")
     use_threads(threads)
@@ -90,7 +92,11 @@ def ope_command(
         None if asked.propensity is None else _event_numbers(part, asked.propensity),
         None if asked.pool is None else _pool(asked.pool, log),
     )
-    values = None if asked.value is None else _candidate_numbers(part, asked.value)
+    values = of_items = None
+    if asked.value is not None:
+        values = _candidate_numbers(part, asked.value)
+        # an item that this split never displays has its worth from the others
+        of_items = mean_item_values(whole, _candidate_numbers(whole, asked.value))
     world: World | None = None if model is None else world_over(model, log, asked.head)
     if named:
         target = named_target(asked.policy, log, world, asked.epsilon, asked.seed)
@@ -100,7 +106,13 @@ def ope_command(
     part = _without_columns(part, reading, asked)
     with Waiting("estimating"):
         result = off_policy_values(
-            part, target, displays=displays, world=world, values=values, seed=asked.seed
+            part,
+            target,
+            displays=displays,
+            world=world,
+            values=values,
+            item_values=of_items,
+            seed=asked.seed,
         )
     result = {"machine": machine_facts(asked.seed), "split": asked.split, **result}
     block = off_policy_block(result)

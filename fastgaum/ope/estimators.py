@@ -21,7 +21,9 @@ q(A)), the corrected value is D + C to first order. All orders of the mean odds 
 
     V = (D + t) / (1 + t),    t = C / (1 − D).
 
-Where clicks differ in worth v′ = v and V = D + C.
+More than half of the world's odds taken back, t < −D / 2, is no small error any more: below, V goes
+on along its tangent, (4 D − 3 D² + 4 C) / (2 − D)². Where clicks differ in worth v′ = v and V =
+D + C.
 
 The unit of an interval is the user, whose events are not independent: Student's interval of the
 ratio of sums over users, its variance by linearisation. An interval knows nothing of a wrong μ, nor
@@ -130,11 +132,15 @@ def _corrected(events: WeightedEvents, corrections: Float64Array) -> Float64Arra
     """Terms whose mean is V, and whose spread is that of V, by its derivatives in D and C."""
     promised = events.promised
     d, c = promised.mean(), corrections.mean()
-    # more than half of the world's odds taken back is no small error any more
-    if not events.clicks or not d < 1.0 or not (one_t := 1.0 + c / (1.0 - d)) > 0.5:
+    if not events.clicks or not d < 1.0:
         return promised + corrections
-    value = 1.0 - (1.0 - d) / one_t
-    by_d, by_c = (2.0 * one_t - 1.0) / one_t**2, 1.0 / one_t**2
+    one_t, half = 1.0 + c / (1.0 - d), 1.0 - d / 2.0
+    if one_t >= half:
+        value = 1.0 - (1.0 - d) / one_t
+        by_d, by_c = (2.0 * one_t - 1.0) / one_t**2, 1.0 / one_t**2
+    else:
+        value = (d - 0.75 * d**2 + c) / half**2
+        by_d, by_c = (1.0 - d + c) / half**3, 1.0 / half**2
     return np.asarray(value + by_d * (promised - d) + by_c * (corrections - c))
 
 

@@ -22,15 +22,15 @@ from fastgaum.policies.base import LearningPolicy, Observation, Transition
 from fastgaum.worlds.context import LoggedContexts
 from fastgaum.worlds.learned_population import LearnedPopulation
 from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.pools import draw_distinct
+from fastgaum.worlds.pools import POOL, SLATE, START, Keys, draw_distinct
 from fastgaum.worlds.world import (
     NO_ITEM,
     IntArray,
-    KeyArray,
     Population,
     Response,
     World,
 )
+from fastgaum.worlds.world_set import WorldSet
 
 AT_ONCE = 1 << 23
 """users times items of the pool that are lived at once"""
@@ -38,6 +38,8 @@ LEAST_NONE = 0.01
 """the least probability of no click that a slope is made of"""
 DRAWS = 8
 """random slates whose values in the world are averaged, of a policy that shows some"""
+_RANDOM_SETS = np.uint64(5)
+"""the first use of keys for these, after the uses of `worlds.pools`"""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,9 @@ class Shown:
     """by how much the world's click probability grows with the odds of a click, (1 − p)², of the
     policy's own slate, a random one and the logged one; all 1 where clicks differ in worth, shape
     (3, n_events)"""
+    clicks: bool = True
+    """whether what is valued are clicks, whose odds can be added; not where clicks differ in worth
+    """
 
 
 def replay_policy(
@@ -75,25 +80,26 @@ def replay_policy(
         world: what follows the logged users, and values slates; None: nothing does.
         pool: item codes that slates are made of, the same in every event.
         item_values: what a click on each item is worth, shape (n_items,); None: 1.
-        seed: seeds random slates.
+        seed: seeds random slates, and which world of a set values each user.
 
     Raises:
-        ConfigError: the policy asks for a world and there is none, or the world lacks an item of
-            the log.
+        ConfigError: the policy asks for a world and there is none, the world lacks an item of the
+            log, or it is a set whose models read the context of events.
     """
     if isinstance(target.policy, LearningPolicy):
         target.policy.learning = False
     sizes = np.diff(log.display_offsets)
     read = np.ones(log.n_events, bool) if target.k is None else sizes == target.k
     nothing = np.full(log.n_events, np.nan)
+    life = _Life(log, target, world, pool, item_values, seed)
     shown = Shown(
         np.full((log.n_events, int(sizes.max(initial=1))), NO_ITEM, np.int32),
         read,
         nothing,
         nothing.copy(),
         np.ones((3, log.n_events)),
+        life.sloped,
     )
-    life = _Life(log, target, world, pool, item_values, seed)
     order = np.argsort(-np.diff(log.session_offsets), kind="stable")
     step = max(1, AT_ONCE // max(len(pool), 1))
     for start in range(0, len(order), step):
@@ -139,8 +145,14 @@ class _Life:
         self.worth = np.ones(self.world.n_items)
         if item_values is not None:
             self.worth[self.number[there]] = item_values[there]
-        self.rng = np.random.default_rng(seed)
+        self.streams, self.ordinals = _user_streams(log, seed)
         self.contexts: LoggedContexts | None = None
+        if isinstance(world, WorldSet) and any(one.context is not None for one in world.worlds):
+            raise ConfigError(
+                "the models of this set of worlds read the context of events, which the users of a "
+                "set cannot be given: use one world, of a run trained with --set worlds=1, or "
+                "train without context fields"
+            )
         if isinstance(self.world, LearnedWorld) and self.world.context is not None:
             self.contexts = LoggedContexts(self.world.context, log, log.sessions_in("all"))
 
@@ -148,7 +160,12 @@ class _Life:
         """Write what is shown in the events of some sessions."""
         log, n = self.log, len(sessions)
         users = self.world.population(n)
-        users.reset(self._keys(n))
+        keys = Keys(n)
+        keys.streams[:] = self.streams[log.users[sessions]]
+        keys.start(keys.everyone)
+        # a user's first, in all its sessions: one world values it
+        users.reset(keys.of(START).copy())
+        keys.episodes[:] = self.ordinals[sessions]
         self.target.policy.start(n)
         lengths = np.diff(log.session_offsets)[sessions]
         for events, active in _steps(log.session_offsets[sessions], lengths):
@@ -159,16 +176,23 @@ class _Life:
             shown.slopes[2, events[now]] = self._slope(logged[now])
             sizes = np.where(now, log.display_offsets[events + 1] - log.display_offsets[events], 0)
             for k in np.unique(sizes[now]).tolist():
-                self._show(users, k, events, sizes == k, shown)
-            self._follow(users, slates, events, active)
+                self._show(users, keys, k, events, sizes == k, shown)
+            keys.steps += 1
+            self._follow(users, slates, events, active, keys)
 
     def _show(
-        self, users: Population, k: int, events: IntArray, who: npt.NDArray[np.bool_], shown: Shown
+        self,
+        users: Population,
+        keys: Keys,
+        k: int,
+        events: IntArray,
+        who: npt.NDArray[np.bool_],
+        shown: Shown,
     ) -> None:
         share = self.target.random_share
         rows, promised = events[who], np.zeros(int(who.sum()))
         if share < 1.0:
-            observation = Observation(users, self.own_pool, self._keys(users.n), 1.0)
+            observation = Observation(users.seen, self.own_pool, keys.of(SLATE).copy(), 1.0)
             slates = self.target.policy.act(observation, k)
             shown.slates[rows, :k] = self.code[slates[who]]
             own = self._value(users, slates)[who]
@@ -176,8 +200,9 @@ class _Life:
             promised += (1.0 - share) * own
         if share > 0.0:
             slopes, draws = np.zeros(len(rows)), DRAWS if self.valued else 1
-            for _ in range(draws):
-                places = draw_distinct(self._keys(users.n), len(self.pool), k)
+            for draw in range(draws):
+                use = _RANDOM_SETS + np.uint64(draw)
+                places = draw_distinct(keys.of(use), len(self.pool), k)
                 random = self._value(users, self.pool[places])[who]
                 slopes += self._slope(random) / draws
                 promised += share / draws * random
@@ -203,9 +228,14 @@ class _Life:
         return np.asarray((chances * worth).sum(axis=1))
 
     def _follow(
-        self, users: Population, slates: IntArray, events: IntArray, active: npt.NDArray[np.bool_]
+        self,
+        users: Population,
+        slates: IntArray,
+        events: IntArray,
+        active: npt.NDArray[np.bool_],
+        keys: Keys,
     ) -> None:
-        """Users and policy see what was logged."""
+        """Users and policy see what was logged; `keys` stand at the next step."""
         places = np.where(active, self.log.choices[events], -1).astype(np.int32)
         before = users.states.copy()
         users.follow(slates, places, active)
@@ -220,14 +250,26 @@ class _Life:
                 rewards=(places >= 0).astype(np.float32),
                 next_states=users.states.copy(),
                 next_left=1.0,
-                next_pools=self._keys(users.n),
+                next_pools=keys.of(POOL).copy(),
                 active=active,
                 ended=np.zeros(users.n, bool),
             )
         )
 
-    def _keys(self, n: int) -> KeyArray:
-        return self.rng.integers(0, 2**64, n, dtype=np.uint64)
+
+def _user_streams(
+    log: SessionLog, seed: int
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
+    """The stream of draws of each user, (n_users,), and which of its user's sessions each session
+    is, 0 for the first, (n_sessions,): draws are by seed, user, session and event alone."""
+    users = np.asarray(log.users)
+    keys = Keys(int(users.max(initial=-1)) + 1)
+    keys.seed(seed, keys.everyone)
+    order = np.argsort(users, kind="stable")
+    starts = np.searchsorted(users[order], users[order])
+    ordinals = np.empty(len(users), np.int64)
+    ordinals[order] = np.arange(len(users)) - starts
+    return keys.streams, ordinals
 
 
 def _steps(first: IntArray, lengths: IntArray) -> Iterator[tuple[IntArray, npt.NDArray[np.bool_]]]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum.errors import LogFormatError
+from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.logs.log import SessionLog
 from fastgaum.ope.display_law import Float64Array
 from fastgaum.ope.estimators import WeightedEvents, ratio_interval, value_estimates
@@ -34,6 +34,7 @@ def off_policy_values(
     displays: LoggedDisplays = POPULAR_DISPLAYS,
     world: World | None = None,
     values: npt.NDArray[np.floating] | None = None,
+    item_values: npt.NDArray[np.floating] | None = None,
     seed: int = 0,
 ) -> Json:
     """Estimate what a policy would have earned in the events of a log.
@@ -46,12 +47,17 @@ def off_policy_values(
         world: users who follow the logged ones; for the direct method, doubly robust values, and
             policies that read users. None: those have no value.
         values: what a click on each candidate is worth, shape (n_candidates,); None: 1.
-        seed: seeds random slates.
+        item_values: with `values` and a world, what a click on each item is worth, shape (n_items,)
+            and NaN where it is not known; None: the item's mean in this log. The
+            `mean_item_values` of a whole log know the items too that one of its splits never
+            displays.
+        seed: seeds random slates, and which world of a set values each user.
 
     Returns: an object for JSON: `estimates` has a row per estimator; `off_policy_block` prints it.
 
     Raises:
-        ConfigError: the pool, the policy, the world or the propensities do not fit the log.
+        ConfigError: the pool, the policy, the world, the propensities or the values do not fit the
+            log; or a world is to value an item of the pool whose clicks have no known worth.
         LogFormatError: the log has no event, or none of the size that the policy makes; or every
             event has a choice and no worth of clicks is given.
     """
@@ -61,11 +67,25 @@ def off_policy_values(
             "under any policy: say what clicks are worth (values=…, --value COLUMN)"
         )
     events = LoggedEvents(log, displays)
-    worth, of_items = np.ones(log.n_candidates), None
+    worth = np.ones(log.n_candidates)
+    of_items: Float64Array | None = None
     if values is not None:
-        worth = np.asarray(values, np.float64)
-        counts = np.maximum(np.bincount(log.items, minlength=log.n_items), 1)
-        of_items = np.bincount(log.items, weights=worth, minlength=log.n_items) / counts
+        worth = _checked(values, log)
+        of_items = np.asarray(
+            mean_item_values(log, worth) if item_values is None else item_values, np.float64
+        )
+        if of_items.shape != (log.n_items,):
+            raise ConfigError(
+                f"the values of items have the shape {of_items.shape}, one per item is required: "
+                f"({log.n_items},)"
+            )
+        unknown = events.pool[~np.isfinite(of_items[events.pool])]
+        if world is not None and len(unknown):
+            raise ConfigError(
+                f"what a click on {len(unknown):,} items of the pool is worth is unknown "
+                f"('{log.item_ids[int(unknown[0])]}' …), the log never displays them: give a pool "
+                "without them"
+            )
     shown = replay_policy(log, target, world, events.pool, of_items, seed)
     if not shown.read.any():
         raise LogFormatError(
@@ -100,6 +120,22 @@ def off_policy_values(
     }
 
 
+def mean_item_values(log: SessionLog, values: npt.NDArray[np.floating]) -> Float64Array:
+    """What a click on each item is worth in the mean of its displays, shape (n_items,); NaN of an
+    item that is never displayed.
+
+    Args:
+        log: where the items are displayed.
+        values: what a click on each candidate is worth, shape (n_candidates,).
+
+    Raises:
+        ConfigError: there is not one finite value per candidate.
+    """
+    counts = np.bincount(log.items, minlength=log.n_items)
+    sums = np.bincount(log.items, weights=_checked(values, log), minlength=log.n_items)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
 def off_policy_block(result: Json) -> Block:
     """The table of an `off_policy_values`."""
     rows = [
@@ -124,6 +160,22 @@ def off_policy_block(result: Json) -> Block:
     title = f"{result['policy']} on {result['log']['name']}, random share {result['epsilon']:g}"
     columns = ("estimator", "value", "95 %", "effective events", "why not")
     return Block(title, columns, tuple(rows), tuple(notes))
+
+
+def _checked(values: npt.NDArray[np.floating], log: SessionLog) -> Float64Array:
+    given = np.asarray(values, np.float64)
+    if given.shape != (log.n_candidates,):
+        raise ConfigError(
+            f"the values of clicks have the shape {given.shape}, one per candidate is required: "
+            f"({log.n_candidates},)"
+        )
+    wrong = np.flatnonzero(~np.isfinite(given))
+    if len(wrong):
+        raise ConfigError(
+            f"the value of a click on candidate {wrong[0]} is {given[wrong[0]]}, a finite number "
+            "is required"
+        )
+    return given
 
 
 def _interval(per_event: Float64Array, events: WeightedEvents) -> Json:

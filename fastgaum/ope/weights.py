@@ -7,7 +7,6 @@ take a place to mean nothing."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import factorial
 from typing import Literal
 
 import numpy as np
@@ -111,7 +110,7 @@ class LoggedEvents:
 
     def log_orders(self, k: int) -> float:
         """Natural logarithm of how many slates a set of k items makes."""
-        return float(np.log(factorial(k))) if self.log.ordered else 0.0
+        return float(gammaln(k + 1)) if self.log.ordered else 0.0
 
     def log_random(self, k: int) -> float:
         """Natural logarithm of the probability of each slate of k items, drawn at random."""
@@ -171,7 +170,7 @@ def weigh_events(
         residual_weights[read],
         shown.promised[read],
         shown.logged[read],
-        bool((worth == 1.0).all()),
+        shown.clicks,
     )
 
 

@@ -72,6 +72,15 @@ def test_propensities_and_values_are_columns(shown: Path, tmp_path: Path) -> Non
     assert rows_of(priced)["snips"]["value"] > 2 * law["value"]
 
 
+def test_a_folder_with_a_policys_name_hides_nothing(
+    shown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "popular").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert main(["ope", str(shown), "--policy", "popular", "--json", "v.json"]) == 0
+    assert json.loads((tmp_path / "v.json").read_text())["policy"] == "popular"
+
+
 def test_a_trained_policy_has_a_value(shown: Path, run: Path, tmp_path: Path) -> None:
     small = ["episodes=1", "users=16", "warm_up=16", "evaluations=1", "batch=16"]
     sets = [text for one in small for text in ("--set", one)]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pytest
 
+from fastgaum.errors import ConfigError
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
 from fastgaum.ope.shown import replay_policy
@@ -31,10 +33,14 @@ def test_followed_users_are_those_of_the_model() -> None:
     near = np.abs(chances - shown.logged)[held_out] < 1e-5
     assert near.mean() > 0.95
     assert held_out.sum() > 100
+    with pytest.raises(ConfigError, match="read the context of events"):
+        replay_policy(log, Target(Greedy()), WorldSet([world, world]), pool)
 
 
 def test_a_set_of_worlds_values_each_user_by_one_of_them() -> None:
+    """In all its sessions, while a greedy policy reads the first world, whichever values it."""
     log, _ = synthesise(200, preset="sample", n_items=12, no_click=0.5, seed=1)
+    log = dataclasses.replace(log, users=(np.arange(log.n_sessions) // 2).astype(np.int32))
     model = UserModel.from_preset(
         "fastgaum", worlds=2, epochs=1, warm_start=1, catch_up=1, search=[], grow=False
     )
@@ -50,3 +56,18 @@ def test_a_set_of_worlds_values_each_user_by_one_of_them() -> None:
     assert by_session.min(axis=0).max() < 1e-5
     assert (by_session.argmin(axis=0) == 0).any()
     assert (by_session.argmin(axis=0) == 1).any()
+    # sessions without a click say the same in both worlds of their users
+    sure = by_session.max(axis=0) > 1e-3
+    both = sure[: log.n_sessions // 2 * 2].reshape(-1, 2).all(axis=1)
+    member = by_session.argmin(axis=0)[: log.n_sessions // 2 * 2].reshape(-1, 2)[both]
+    assert len(member) > 20
+    assert (member[:, 0] == member[:, 1]).all()
+
+    greedy = replay_policy(log, Target(Greedy()), world, pool)
+    first, second = (replay_policy(log, Target(Greedy()), one, pool) for one in world.worlds)
+    assert (first.slates != second.slates).any()
+    assert (greedy.slates == first.slates).all()
+    # valued by the user's own world
+    lives_second = (by_session.argmin(axis=0) == 1) & sure
+    events = np.isin(log.session_of_event, np.flatnonzero(lives_second))
+    assert np.abs(greedy.promised - first.promised)[events].max() > 1e-3

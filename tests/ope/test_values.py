@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.metrics.intervals import bootstrap_mean
 from fastgaum.ope.display_law import DisplayLaw
@@ -21,7 +22,7 @@ from fastgaum.ope.estimators import (
 )
 from fastgaum.ope.shown import Shown, replay_policy
 from fastgaum.ope.targets import Target, named_target
-from fastgaum.ope.values import off_policy_block, off_policy_values
+from fastgaum.ope.values import mean_item_values, off_policy_block, off_policy_values
 from fastgaum.ope.weights import LoggedDisplays, LoggedEvents, weigh_events
 from fastgaum.policies.base import Observation, Policy, Transition
 from fastgaum.policies.heuristics import Popular, RandomPolicy
@@ -128,7 +129,7 @@ def test_doubly_robust_is_the_world_where_the_world_is_right() -> None:
 def test_a_world_is_corrected_in_its_mean_odds() -> None:
     """(D + t) / (1 + t), and its interval is that of a bootstrap over users."""
     events = events_of(3000, seed=1, users=300)
-    v = np.random.default_rng(2).exponential(size=3000)
+    v = np.random.default_rng(2).exponential(0.5, 3000)
     events = dataclasses.replace(events, residual_weights=v, promised=0.3 + 0.2 * events.promised)
     corrections = v * (events.rewards - events.logged)
 
@@ -149,6 +150,39 @@ def test_a_world_is_corrected_in_its_mean_odds() -> None:
     )
     worth = by_name(dataclasses.replace(events, clicks=False))["dr-pi"]
     assert worth.value == pytest.approx(events.promised.mean() + corrections.mean())
+
+
+@pytest.mark.parametrize("promised", [0.1, 0.45])
+def test_a_large_correction_makes_no_jump(promised: float) -> None:
+    """The more is taken back, the lower the value, by steps as small; its spread has no jump too,
+    and follows from its slopes in D and C."""
+    n = 100
+    tilt = np.tile([-0.05, 0.05], n // 2)
+    edge = -promised * (1.0 - promised) / 2.0
+
+    def corrected(d: float, c: float) -> ValueEstimate:
+        # D and C of these events are d and c
+        events = events_of(n, users=n)
+        return by_name(
+            dataclasses.replace(
+                events,
+                users=np.arange(n),
+                promised=d + tilt,
+                logged=events.rewards - c,
+                residual_weights=np.ones(n),
+            )
+        )["dr-pi"]
+
+    found = [corrected(promised, edge + 0.001 * step) for step in range(-400, 100)]
+    steps = np.diff([one.value for one in found])
+    assert (steps > 0).all()
+    assert np.abs(np.diff(steps)).max() < 1e-5
+    assert np.abs(np.diff([one.high - one.low for one in found])).max() < 1e-3
+    for c in (edge - 0.1, edge + 0.01):
+        by_d = (corrected(promised + 1e-5, c).value - corrected(promised - 1e-5, c).value) / 2e-5
+        _, low, high = ratio_interval(tilt, None, np.arange(n))
+        one = corrected(promised, c)
+        assert one.high - one.low == pytest.approx(abs(by_d) * (high - low), rel=1e-3)
 
 
 def test_intervals_are_those_of_a_bootstrap_over_users() -> None:
@@ -241,6 +275,69 @@ def test_a_policy_meets_the_users_as_the_log_left_them() -> None:
     np.testing.assert_allclose(shown.slopes[0, 1], (1 - own) ** 2, rtol=1e-5)
 
 
+def test_draws_are_by_seed_user_session_and_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other users in the log, and how many sessions are lived at once, change nothing."""
+    rng = np.random.default_rng(0)
+    sessions = [
+        [(rng.choice(ITEMS, 2, replace=False).tolist(), 0)] * int(length)
+        for length in rng.integers(1, 4, 20)
+    ]
+    log, pool = log_of(sessions, users=[0, 0, *range(1, 19)]), np.arange(ITEMS, dtype=np.int32)
+    log = dataclasses.replace(log, item_ids=TiringWorld(ITEMS).item_ids.rename("item"))
+    world, target = FollowedWorld(ITEMS), Target(RandomPolicy())
+    promised = replay_policy(log, target, world, pool).promised
+    assert (replay_policy(log, target, world, pool, seed=1).promised != promised).all()
+    last = np.arange(10, 20)
+    part = replay_policy(slice_sessions(log, last), target, world, pool).promised
+    np.testing.assert_array_equal(part, promised[log.session_offsets[10] :])
+    monkeypatch.setattr("fastgaum.ope.shown.AT_ONCE", 3 * ITEMS)
+    np.testing.assert_array_equal(replay_policy(log, target, world, pool).promised, promised)
+    # the two sessions of user 0 have draws of their own
+    assert promised[0] != promised[log.session_offsets[1]]
+
+
+def test_long_displays_in_order_have_weights() -> None:
+    """Of 21 items there are more orders than 64 bits hold."""
+    log = log_of([[(list(range(21)), -1), ([21], -1)]], ordered=True)
+    events = LoggedEvents(log, LoggedDisplays("uniform"))
+    assert events.log_orders(21) == pytest.approx(np.log(np.arange(1.0, 22.0)).sum())
+
+
+def test_items_that_the_log_never_displays_have_no_worth_of_their_own() -> None:
+    log = log_of([[([0, 1], 0)], [([1, 2], 1)], [([3, 4], 0)]])
+    log = dataclasses.replace(log, item_ids=TiringWorld(5).item_ids.rename("item"))
+    world, worth = FollowedWorld(5), np.array([1.0, 2.0, 4.0, 3.0, 5.0, 7.0])
+    of_items = mean_item_values(log, worth)
+    assert of_items.tolist() == [1.0, 3.0, 3.0, 5.0, 7.0]
+    part, values = slice_sessions(log, [0, 1]), worth[:4]
+    assert np.isnan(mean_item_values(part, values)[3:]).all()
+    target, uniform = Target(RandomPolicy()), LoggedDisplays("uniform")
+    with pytest.raises(ConfigError, match=r"2 items of the pool is worth is unknown \('"):
+        off_policy_values(part, target, displays=uniform, world=world, values=values)
+    whole = off_policy_values(
+        part, target, displays=uniform, world=world, values=values, item_values=of_items
+    )
+    direct = {one["estimator"]: one["value"] for one in whole["estimates"]}["dm"]
+    expected = replay_policy(part, target, world, np.arange(5, dtype=np.int32), of_items).promised
+    assert direct == pytest.approx(expected.mean())
+    with pytest.raises(ConfigError, match=r"one per item is required: \(5,\)"):
+        off_policy_values(
+            part, target, displays=uniform, world=world, values=values, item_values=values
+        )
+
+
+def test_values_that_are_all_1_are_no_clicks() -> None:
+    """A world values them by their worth, so nothing is added in the odds."""
+    log = every_slate(2)
+    log = dataclasses.replace(log, item_ids=TiringWorld(ITEMS).item_ids.rename("item"))
+    events = LoggedEvents(log, LoggedDisplays("uniform"))
+    for of_items in (None, np.ones(ITEMS)):
+        shown = replay_policy(log, Target(BEST), FollowedWorld(ITEMS), events.pool, of_items)
+        weighted = weigh_events(events, Target(BEST), shown, np.ones(log.n_candidates))
+        assert weighted.clicks == (of_items is None)
+        assert (shown.slopes == 1.0).all() == (of_items is not None)
+
+
 def test_slate_weights_of_residuals_ask_for_sums_of_odds() -> None:
     """Where users choose by softmax and the world is nearly right, `dr-pi` has no error of first
     order: the world's utilities are off by 1 %, the value by less than 1 % of that."""
@@ -303,6 +400,8 @@ def test_a_log_gives_one_table() -> None:
         ({"displays": LoggedDisplays(propensities=np.ones(2))}, r"required: \(1,\)"),
         ({"displays": LoggedDisplays(propensities=np.zeros(1))}, "propensity of event 0 is 0.0"),
         ({"displays": LoggedDisplays(pool=np.array([0, 1]))}, "displays 1 items that the pool"),
+        ({"values": np.ones(2)}, r"one per candidate is required: \(3,\)"),
+        ({"values": np.array([1, np.nan, 2])}, "a click on candidate 1 is nan"),
         ({"target": Target(BEST, k=5)}, "no display of 5 items, which popular makes"),
     ],
 )
