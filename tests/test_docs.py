@@ -162,7 +162,7 @@ def test_anchors_are_read_as_they_are_made(tmp_path: Path) -> None:
 
 def test_every_preset_role_run_file_and_command_is_documented() -> None:
     from fastgaum.config import PRESETS
-    from fastgaum.logs.options import ROLE_NAMES
+    from fastgaum.logs.schema import ROLE_NAMES
     from fastgaum.models.run_folder import RUN_FILES
 
     text = {

@@ -18,7 +18,7 @@ import polars as pl
 
 from fastgaum.errors import LogFormatError, did_you_mean
 from fastgaum.logs.log import FieldArray, IntArray, SessionLog
-from fastgaum.logs.options import ROLE_NAMES, find_role
+from fastgaum.logs.schema import ROLE_NAMES, find_role
 from fastgaum.logs.tables import CONTEXT_KINDS, open_table
 
 SPLIT_CODES: dict[str, int] = {

@@ -23,10 +23,11 @@ from fastgaum.logs.columns import CodedIds, Vocabulary, attach_item_table
 from fastgaum.logs.cut import join_logs
 from fastgaum.logs.fold import EVENT_COLUMNS, Rows, pack_rows
 from fastgaum.logs.log import USER_RULES, FieldArray, SessionLog, split_by_rule
-from fastgaum.logs.options import DEFAULT_OPTIONS, LogSchema, ReadOptions, resolve_schema
+from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
 from fastgaum.logs.read import load, refuse_choices, require_split_column
 from fastgaum.logs.registry import Located, resolve, verify
 from fastgaum.logs.rows import candidate_rows
+from fastgaum.logs.schema import LogSchema, resolve_schema
 from fastgaum.logs.shard_writer import check_shards_output, require_shards, shard_log, write_shards
 from fastgaum.logs.shards import ShardedLog, is_saved_log, open_shards
 from fastgaum.logs.tables import TypedTable, decide_types, open_table

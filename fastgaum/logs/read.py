@@ -19,15 +19,10 @@ from fastgaum.logs.fields import require_column
 from fastgaum.logs.fold import Packed, pack_rows, split_by_time
 from fastgaum.logs.layouts import recognise
 from fastgaum.logs.log import USER_RULES, SessionLog, resplit, resplit_by
-from fastgaum.logs.options import (
-    DEFAULT_OPTIONS,
-    LogSchema,
-    ReadKeywords,
-    ReadOptions,
-    resolve_schema,
-)
+from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
 from fastgaum.logs.registry import resolve, verify
 from fastgaum.logs.rows import candidate_rows
+from fastgaum.logs.schema import LogSchema, resolve_schema
 from fastgaum.logs.shards import (
     AnyLog,
     ShardedLog,

@@ -26,7 +26,8 @@ from fastgaum.logs.columns import (
 from fastgaum.logs.fields import is_list
 from fastgaum.logs.fold import BoolArray, Rows, check_size, two_choices
 from fastgaum.logs.log import IntArray
-from fastgaum.logs.options import ChoiceRule, LogSchema, ReadOptions
+from fastgaum.logs.options import ChoiceRule, ReadOptions
+from fastgaum.logs.schema import LogSchema
 
 NameEvent = Callable[[int], str]
 

@@ -28,14 +28,10 @@ from fastgaum.logs.fields import require_column
 from fastgaum.logs.fold import MAX_ROWS, offsets_of, split_by_time, to_frame
 from fastgaum.logs.layouts import ItemKind, Source, find_choices
 from fastgaum.logs.log import IntArray, SessionLog, resplit
-from fastgaum.logs.options import (
-    DEFAULT_OPTIONS,
-    ReadKeywords,
-    ReadOptions,
-    resolve_schema,
-)
+from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
 from fastgaum.logs.registry import Located, dataset, names, resolve, verify
 from fastgaum.logs.rows import candidate_rows
+from fastgaum.logs.schema import resolve_schema
 
 NEAREST = DisplayRule()
 RELEASE_TIME = "release_time"

@@ -17,7 +17,7 @@ import polars as pl
 
 from fastgaum.errors import LogFormatError, did_you_mean
 from fastgaum.logs.fields import is_list
-from fastgaum.logs.options import LogSchema
+from fastgaum.logs.schema import LogSchema
 from fastgaum.untrusted_parquet import (
     ARROW,
     PARQUET,

@@ -17,9 +17,10 @@ from fastgaum.logs.audit_rules import (
     rules_of_rows,
     tail_probability,
 )
-from fastgaum.logs.options import ReadOptions, resolve_schema
+from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.read import raw_rows, read_frame, read_log
 from fastgaum.logs.rows import candidate_rows
+from fastgaum.logs.schema import resolve_schema
 from fastgaum.logs.shard_writer import save_log
 from fastgaum.metrics.precision import micro_mean, precision_at_k, random_floor
 

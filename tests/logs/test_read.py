@@ -8,8 +8,9 @@ import pytest
 
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.logs.columns import attach_item_table
-from fastgaum.logs.options import LogSchema, ReadOptions, find_role, resolve_schema
+from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.read import read_frame, read_log
+from fastgaum.logs.schema import LogSchema, find_role, resolve_schema
 
 LONG = pl.DataFrame(
     {

@@ -1,0 +1,209 @@
+"""Which column of a log plays which role, in one of two layouts:
+
+long    one row per displayed candidate: session, event, item, chosen (0/1)
+nested  one row per event: session, items (a list), chosen (an item, or a list of one; null: none)
+        or chosen_index (its position in the list from 0; null or -1: no click)
+
+Both may add event_label, user, split, and long adds views. Names are matched without regard to case
+and underscores, so `session_id`, `SessionId` and `sessionID` are one name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fastgaum.errors import LogFormatError, did_you_mean
+from fastgaum.logs.fields import check_fields, is_list, require_column
+from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
+
+if TYPE_CHECKING:
+    import polars as pl
+
+ROLE_NAMES: dict[str, tuple[str, ...]] = {
+    "session": ("session", "session_id", "sid"),
+    "event": ("event", "time", "timestamp", "datetime", "impression_time", "event_time", "step"),
+    "event_label": ("event_label", "event_id", "impression_id", "impression"),
+    "user": ("user", "user_id", "uid"),
+    "item": ("item", "item_id", "article_id", "product_id", "movie_id"),
+    "items": ("items", "item_ids", "candidates", "display_set", "article_ids_inview"),
+    "chosen": ("chosen", "is_click", "click", "clicked", "chosen_item", "article_ids_clicked"),
+    "chosen_index": ("chosen_index", "choice_index", "clicked_index", "choice"),
+    "split": ("split", "tr_val_tst"),
+    "views": ("views",),
+}
+"""accepted column names of each role, the preferred one first (the released files' SessionId, Time,
+ItemId, is_click and tr_val_tst are among them)"""
+
+EBNERD: dict[str, str] = {
+    "session": "user_id",
+    "user": "user_id",
+    "event": "impression_time",
+    "event_label": "impression_id",
+    "items": "article_ids_inview",
+    "chosen": "article_ids_clicked",
+}
+"""the EB-NeRD news logs, recognised by having all these columns, before any single name is looked
+up: a user's impressions in time order are one session (their session_id is a browser visit)"""
+
+
+@dataclass(frozen=True)
+class LogSchema:
+    """The column that plays each role; None where a log has none. `item` makes it long, `items`
+    nested."""
+
+    session: str
+    """whose events belong together"""
+    event: str | None = None
+    """order or time of the event within its session (null is an error); only nested may lack it:
+    the order of rows"""
+    item: str | None = None
+    """long: the displayed item of a row"""
+    items: str | None = None
+    """nested: the list of displayed items"""
+    chosen: str | None = None
+    """long: 0 or 1; nested: the chosen item, or a list of them"""
+    chosen_index: str | None = None
+    """nested: the chosen item's position in `items`, from 0"""
+    event_label: str | None = None
+    """the event's own id where `event` is only a time; in long, rows of one session and label are
+    one event"""
+    user: str | None = None
+    """who the session belongs to; without it each session is its own user"""
+    split: str | None = None
+    """0, 1, 2 or train, validation, test"""
+    views: str | None = None
+    """long: views of the row's candidate; without it, rows with chosen = 0 are counted"""
+    candidate_fields: tuple[str, ...] = ()
+    """further columns of each candidate, as the options name them; no role"""
+    context_fields: tuple[str, ...] = ()
+    """columns of one value per event, likewise"""
+
+    @property
+    def nested(self) -> bool:
+        """Whether a row is an event (nested) rather than a candidate (long)."""
+        return self.items is not None
+
+    def columns(self) -> list[str]:
+        """Columns that the schema reads, each once."""
+        of_roles = (getattr(self, role) for role in ROLE_NAMES)
+        named = (column for column in of_roles if column is not None)
+        return list(dict.fromkeys([*named, *self.candidate_fields, *self.context_fields]))
+
+
+def _squeezed(name: str) -> str:
+    return name.lower().replace("_", "")
+
+
+def find_role(role: str, columns: Iterable[str]) -> str | None:
+    """Return the column that plays `role` by its name, the most preferred name first; None if there
+    is none.
+
+    >>> find_role("event", ["SessionId", "Time", "ItemId"])
+    'Time'
+    """
+    by_name = {_squeezed(column): column for column in reversed(list(columns))}
+    for name in ROLE_NAMES[role]:
+        if _squeezed(name) in by_name:
+            return by_name[_squeezed(name)]
+    return None
+
+
+def resolve_schema(
+    dtypes: Mapping[str, pl.DataType], options: ReadOptions = DEFAULT_OPTIONS
+) -> LogSchema:
+    """Decide which column of a log plays which role.
+
+    The columns that the options name by role come first; then a known layout, or the names in
+    `ROLE_NAMES`. Raises LogFormatError if a required role has no column or a named column (that of
+    a field too) does not exist, or a field cannot be one."""
+    explicit = dict(options.columns)
+    for role, column in explicit.items():
+        if role not in ROLE_NAMES:
+            raise LogFormatError(
+                f"columns names the role '{role}', one of {', '.join(ROLE_NAMES)} is "
+                f"required{did_you_mean(role, ROLE_NAMES)}"
+            )
+        require_column(column, dtypes, f"the {role}")
+    fields = {*options.candidate_fields, *options.context_fields}
+    roles = {**_named_roles(dtypes, explicit, fields), **explicit}
+    for one, other in (("chosen", "chosen_index"), ("chosen_index", "chosen")):
+        if one in explicit and other not in explicit:
+            roles.pop(other, None)
+    _check_roles(roles, dtypes)
+    choice = [roles.get("chosen"), roles.get("chosen_index")]
+    names = [_squeezed(name) for name in (*ROLE_NAMES["chosen"], *ROLE_NAMES["chosen_index"])]
+    alike = [column for column in dtypes if _squeezed(column) in names]
+    named = (options.candidate_fields, options.context_fields)
+    check_fields(*named, choice, alike, dtypes)
+    return LogSchema(**roles, candidate_fields=named[0], context_fields=named[1])
+
+
+def _named_roles(
+    dtypes: Mapping[str, pl.DataType], explicit: Mapping[str, str], fields: set[str]
+) -> dict[str, str]:
+    """Roles by known layout or by name, leaving out columns that were named for another role."""
+    free = [column for column in dtypes if column not in explicit.values()]
+    if set(EBNERD.values()) <= set(dtypes):
+        split = find_role("split", free)
+        return {**EBNERD, **({"split": split} if split and "split" not in explicit else {})}
+    nested = "items" in explicit or ("item" not in explicit and _looks_nested(dtypes, free))
+    roles: dict[str, str] = {}
+    for role in ROLE_NAMES:
+        other_layout = ("item", "views") if nested else ("items", "chosen_index")
+        if role in explicit or role in other_layout:
+            continue
+        column = find_role(role, free)
+        # A user who names `views` as a field means their own column, not a count of rows.
+        if column is not None and not (role == "views" and column in fields):
+            roles[role] = column
+    named = {**roles, **explicit}
+    if "session" not in named and "user" in named:
+        roles["session"] = named["user"]
+    # `event_id` orders events when nothing better does; it is then no label of something else.
+    if "event" not in named and "event_label" in roles:
+        roles["event"] = roles.pop("event_label")
+    return roles
+
+
+def _looks_nested(dtypes: Mapping[str, pl.DataType], free: list[str]) -> bool:
+    items = find_role("items", free)
+    return items is not None and (is_list(dtypes[items]) or find_role("item", free) is None)
+
+
+def _check_roles(roles: Mapping[str, str], dtypes: Mapping[str, pl.DataType]) -> None:
+    nested = "items" in roles
+    if nested and "item" in roles:
+        raise LogFormatError(
+            f"both an item column '{roles['item']}' and an items column '{roles['items']}' are "
+            "named, one is required: item for one row per candidate, items for one row per event"
+        )
+    if nested and not is_list(dtypes[roles["items"]]):
+        raise LogFormatError(
+            f"column '{roles['items']}' holds {dtypes[roles['items']]}, a list of items is "
+            "required: save a nested log as parquet or arrow, or write one row per candidate"
+        )
+    if "chosen" in roles and "chosen_index" in roles:
+        raise LogFormatError(
+            f"both '{roles['chosen']}' (the chosen item) and '{roles['chosen_index']}' (its "
+            "position) are given, one is"
+            f" required: name it, columns={{'chosen': '{roles['chosen']}'}}"
+        )
+    required = ("session", "chosen") if nested else ("session", "chosen", "item", "event")
+    given = {*roles, "chosen"} if "chosen_index" in roles else roles
+    missing = [role for role in required if role not in given]
+    if missing:
+        raise LogFormatError(_missing_text(missing[0], roles, dtypes, nested))
+
+
+def _missing_text(role: str, roles: Mapping[str, str], dtypes: Iterable[str], nested: bool) -> str:
+    known = list(dtypes)
+    free = [column for column in known if column not in roles.values()]
+    hint = next((hint for name in ROLE_NAMES[role] if (hint := did_you_mean(name, free))), "")
+    column = hint.split("'")[1] if hint else "NAME"
+    layout = "one row per event" if nested else "one row per displayed candidate"
+    return (
+        f"no {role} column in a log of {layout} (accepted: {', '.join(ROLE_NAMES[role])}); the "
+        "columns are"
+        f" {', '.join(known) or 'none'}{hint}: rename it, or pass columns={{'{role}': '{column}'}}"
+    )
