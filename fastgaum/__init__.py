@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fastgaum.logs.shards import load_log
     from fastgaum.logs.synthetic import synthesise
     from fastgaum.models.user_model import UserModel
+    from fastgaum.reports.comparison import compare
     from fastgaum.reports.page import write_report
     from fastgaum.worlds.learned_world import LearnedWorld
     from fastgaum.worlds.single_env import UserEnv
@@ -45,6 +46,7 @@ __all__ = [
     "WorldSet",
     "__version__",
     "audit",
+    "compare",
     "errors",
     "load",
     "load_log",
@@ -65,6 +67,7 @@ _HOME = {
     "UserVectorEnv": "fastgaum.worlds.vector_env",
     "WorldSet": "fastgaum.worlds.world_set",
     "audit": "fastgaum.logs.audit",
+    "compare": "fastgaum.reports.comparison",
     "load": "fastgaum.logs.read",
     "load_log": "fastgaum.logs.shards",
     "read_log": "fastgaum.logs.read",

@@ -77,11 +77,18 @@ COMMANDS = {
         "fastgaum.cli.ope:ope_command",
         f"What a policy would have earned in a log: off-policy values.\n\n{_AS_THE_RUN}",
     ),
+    "compare": (
+        "fastgaum.cli.compare:compare_command",
+        "Models on your own log, read as it is: floors, intervals, paired differences.\n\nOne "
+        "table of the test split, of fastgaum, logit and click-rate if no --models are given. Exit "
+        "code 1 if a run failed: the others' figures are kept.",
+    ),
     "reproduce": (
         "fastgaum.cli.reproduce:reproduce_command",
         "Data sets × models × seeds: the prec@k table.\n\nIt runs on the data sets at hand, or on "
         "the bundled sample, and never"
-        " needs the network. Exit code 1 if a run failed: the others' figures are kept.",
+        " needs the network; fastgaum, paper-lstm and paper-pw if no --models are given. Exit code "
+        "1 if a run failed: the others' figures are kept.",
     ),
     "bench": (
         "fastgaum.cli.bench:bench_command",

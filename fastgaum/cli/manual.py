@@ -61,6 +61,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "values.json",
         "fastgaum ope clicks.csv --policy policies/mine --run runs/mine",
     ),
+    "compare": (
+        "fastgaum compare clicks.csv",
+        "fastgaum compare clicks.csv --models logit,wd-ccf,fastgaum --seeds 3 --json table.json "
+        "--markdown table.md",
+        "fastgaum compare shop.parquet --column item=sku --candidate-field price --resplit 1..5",
+    ),
     "reproduce": (
         "fastgaum reproduce",
         "fastgaum reproduce --datasets yelp,taobao --models all --seeds 5 --json table.json "

@@ -63,7 +63,7 @@ def test_train_refuses_options(
     assert says in fails(["train", str(log_file), "-o", "run", *options])
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "reproduce"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "reproduce", "compare"])
 def test_unwritable_output_is_refused_before_work(
     fails: Fails, log_file: Path, trained: Path, tmp_path: Path, command: str
 ) -> None:
@@ -75,6 +75,7 @@ def test_unwritable_output_is_refused_before_work(
         "evaluate": [str(trained), str(log_file), "--json", out],
         "predict": [str(trained), str(log_file), "-o", out],
         "reproduce": ["--datasets", "absent", "--json", out],
+        "compare": ["absent", "--json", out],
     }
     assert "cannot write" in fails([command, *argv[command]])
 

@@ -56,7 +56,7 @@ def test_the_help_shows_examples_of_its_own_command(
     for line in EXAMPLES[name]:
         assert line in shown
     assert "--quiet" in shown
-    tables = ("reproduce", "fidelity", "ope", "bench", "rl evaluate", "transfer")
+    tables = ("reproduce", "compare", "fidelity", "ope", "bench", "rl evaluate", "transfer")
     assert "markdown" not in shown or name in tables
 
 
@@ -126,6 +126,9 @@ def test_quiet_leaves_results_and_errors(
         (["train", "sampel", "-o", "r"], "did you mean 'sample'"),
         (["reproduce", "--datasets", "sample", "--models", "fastgam"], "did you mean 'fastgaum'"),
         (["reproduce", "--datasets", "sampel"], "did you mean 'sample'"),
+        (["compare", "LOG", "--models", "logti"], "did you mean 'logit'"),
+        (["compare", "LOG", "--context-field", "qury"], "did you mean 'query'"),
+        (["compare", "LOG", "--split-by", "half", "--resplit", "1"], "give one of them"),
         (["bench", "lsmt"], "did you mean 'lstm'"),
         (["data", "synth", "-o", "w", "--preset", "tial"], "did you mean 'tail'"),
         (["simulate", "RUN", "-o", "w.csv", "--policy", "gredy"], "did you mean 'greedy'"),

@@ -23,6 +23,7 @@ OUTPUTS = {
     "report RUN -o new.html": ["--json"],
     "report RUN": ["-o"],
     "reproduce": ["--json", "--markdown", "--figure"],
+    "compare LOG": ["--json", "--markdown", "--figure"],
     "bench": ["--json", "--markdown"],
     "doctor": ["--json"],
     "data list": ["--json"],

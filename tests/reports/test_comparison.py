@@ -1,0 +1,113 @@
+"""`fastgaum compare` and `fastgaum.compare`: reproduce's table, of a log that is read by options."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import fastgaum as fg
+from fastgaum.cli.app import main
+from fastgaum.errors import ConfigError
+from fastgaum.logs.fold import to_frame
+from fastgaum.logs.synthetic import synthesise
+from fastgaum.reports.comparison import Comparison, title_of
+
+MODELS = ["click-rate", "click-count"]
+
+
+@pytest.fixture(scope="module")
+def renamed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 events whose item column has a name of its own."""
+    frame = to_frame(synthesise(300, preset="sample")[0]).rename({"item": "sku"})
+    path = tmp_path_factory.mktemp("logs") / "yelp.parquet"
+    frame.write_parquet(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def table(renamed: Path) -> Comparison:
+    return fg.compare(fg.read_log(renamed, columns={"item": "sku"}), MODELS, seeds=1)
+
+
+def _without_machine(result: dict[str, object]) -> dict[str, object]:
+    """Without what depends on the clock and on how the log was named."""
+    text = json.dumps({k: v for k, v in result.items() if k not in ("machine", "reading")})
+    kept = json.loads(text)
+    for cell in kept["cells"]:
+        cell.pop("seconds")
+    return dict(kept)
+
+
+def test_the_command_writes_what_reproduce_and_python_give(
+    renamed: Path, table: Comparison, tmp_path: Path
+) -> None:
+    out, models = tmp_path / "t.json", ["--models", ",".join(MODELS), "--seeds", "1", "--jobs", "1"]
+    argv = ["compare", str(renamed), "--column", "item=sku", *models, "--json", str(out)]
+    assert main(argv) == 0
+    result = json.loads(out.read_text())
+    assert result["reading"] == {"column": ["item=sku"]}
+    assert _without_machine(result) == _without_machine(table.result)
+    assert (
+        main(["data", "convert", str(renamed), "--column", "item=sku", "-o", str(tmp_path / "log")])
+        == 0
+    )
+    again = tmp_path / "again.json"
+    assert (
+        main(["reproduce", "--datasets", str(tmp_path / "log"), *models, "--json", str(again)]) == 0
+    )
+    reproduced = _without_machine(json.loads(again.read_text()))
+    for cell in reproduced["cells"]:  # type: ignore[attr-defined]
+        cell["dataset"] = "yelp (another log)"
+    assert reproduced["cells"] == _without_machine(result)["cells"]
+
+
+def test_a_comparison_is_a_frame_and_a_line(table: Comparison) -> None:
+    frame = table.to_frame()
+    assert frame.select("model", "k").rows() == [(name, k) for name in MODELS for k in (1, 2)]
+    for cell, row in zip(table.cells, frame.to_dicts(), strict=True):
+        assert [row["low"], row["high"]] == cell["ci"]
+        assert row["vs_best_other"] == cell["vs_best_other"]["diff"]
+        assert [row["nll_vs_best_other_low"], row["nll_vs_best_other_high"]] == cell[
+            "nll_vs_best_other"
+        ]["ci"]
+    assert not any(isinstance(kind, pl.Struct | pl.List) for kind in frame.dtypes)
+    assert "floor: random" in table.to_markdown()
+    line = repr(table)
+    assert line.startswith("Comparison(2 models on 'yelp (another log)', lowest NLL ")
+    assert "\n" not in line
+
+
+def test_published_figures_are_of_the_published_log_alone(table: Comparison) -> None:
+    assert table.result["datasets"]["yelp (another log)"]["published_best"] == {}
+    assert "published_table" not in table.result
+    assert title_of(fg.load("sample")) == "sample"
+
+
+def test_a_table_of_failures_has_a_line_too() -> None:
+    failed = [{"dataset": "d", "model": "m", "resplit": None, "seed": 0, "reason": "r"}]
+    table = Comparison({"cells": [], "comparison": {"d": {}}, "failed": failed})
+    assert repr(table) == "Comparison(0 models on 'd', 1 runs failed)"
+    assert table.to_frame().is_empty()
+
+
+def test_mistakes_in_python() -> None:
+    log = fg.load("sample")
+    for call, says in (
+        (lambda: fg.compare("sample"), "compare needs a log in memory, got str"),  # type: ignore[arg-type]
+        (lambda: fg.compare(log, "logit"), "models is the text 'logit', a list"),
+        (lambda: fg.compare(log, ["logti"]), "did you mean 'logit'"),
+        (lambda: fg.compare(log, []), "models is an empty list"),
+        (
+            lambda: fg.compare(log, protocol="bag"),
+            "protocol is 'bag', one of identity, bags, views",
+        ),
+        (lambda: fg.compare(log, seeds=0), "--seeds must be at least 1, got 0"),
+        (lambda: fg.compare(log, resplits=[-1]), "whole numbers of at least 0, got -1"),
+        (lambda: fg.compare(log, jobs=0), "jobs must be at least 1, got 0"),
+        (lambda: fg.compare(log, settings={"epocs": 1}), "did you mean 'epochs'"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            call()
