@@ -43,6 +43,22 @@ class EncodedContext:
     numbers: FloatArray
     """each field of numbers, standardised, shape (n, n_numbers)"""
 
+    def of(self, rows: npt.NDArray[np.integer]) -> EncodedContext:
+        """The contexts of those users or events, in that order."""
+        return EncodedContext(self.ids[rows], self.items[rows], self.numbers[rows])
+
+
+@dataclass(frozen=True)
+class SetContext:
+    """The context of one event of each of n users, as each member of a set of worlds encodes it;
+    `WorldSet.context_of` makes it of values."""
+
+    members: tuple[EncodedContext | None, ...]
+    """None for a member whose model reads no context"""
+
+
+Context = EncodedContext | SetContext
+
 
 class ContextRows:
     """What the context of events adds to a user's state, folded.
@@ -105,7 +121,7 @@ class ContextRows:
             numbers[:, at] = _numbers(columns[name])
         return EncodedContext(ids, items, (numbers - space.context_mean) / space.context_scale)
 
-    def checked(self, context: EncodedContext, n: int) -> EncodedContext:
+    def checked(self, context: Context, n: int) -> EncodedContext:
         """A context of n users, as it is read without looking at bounds.
 
         Raises:
@@ -148,10 +164,10 @@ class ContextRows:
 
     def write(self, context: EncodedContext, who: IntArray | slice, out: FloatArray) -> None:
         """Write what a context says of the users `who` to the rows of out, (·, dim)."""
-        numbers = context.numbers.shape[1]
-        rows = self.table[context.ids - self.first].reshape(len(context.ids), -1)
-        out[who, : self.dim - numbers] = rows
-        out[who, self.dim - numbers :] = context.numbers
+        width = self.dim - context.numbers.shape[1]
+        rows = self.table[context.ids - self.first]
+        out[who, :width] = rows.reshape(len(context.ids), width)
+        out[who, width:] = context.numbers
 
 
 class LoggedContexts:
@@ -176,8 +192,7 @@ class LoggedContexts:
 
     def at(self, events: Int64Array) -> EncodedContext:
         """The contexts of those events."""
-        every = self.contexts
-        return EncodedContext(every.ids[events], every.items[events], every.numbers[events])
+        return self.contexts.of(events)
 
 
 def drawn_sessions(keys: KeyArray, session_offsets: npt.NDArray[np.integer]) -> Int64Array:
@@ -241,16 +256,15 @@ class UserContexts:
         self.last_events[users] = offsets[sessions + 1] - 1
         self._set(self.logged.at(self.events[users]), users)
 
-    def give(self, context: EncodedContext, active: BoolArray) -> None:
+    def give(self, context: Context, active: BoolArray) -> None:
         """Take the context of an event of all users, for the active ones. Raises ConfigError for a
         wrong shape, id or item."""
-        context = self.rows.checked(context, len(self.known))
+        encoded = self.rows.checked(context, len(self.known))
         if active.all():
-            self._set(context, slice(None))
+            self._set(encoded, slice(None))
             return
         users = np.flatnonzero(active).astype(np.int32)
-        part = EncodedContext(context.ids[users], context.items[users], context.numbers[users])
-        self._set(part, users)
+        self._set(encoded.of(users), users)
 
     def require(self, active: BoolArray) -> None:
         """Raise ConfigError unless every active user has a context."""

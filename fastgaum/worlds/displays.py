@@ -23,11 +23,12 @@ from scipy.sparse.csgraph import dijkstra
 
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.logs.columns import Vocabulary
-from fastgaum.worlds.context import EncodedContext
+from fastgaum.worlds.context import Context
 from fastgaum.worlds.learned_population import LearnedPopulation
 from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.set_population import SetPopulation
 from fastgaum.worlds.world import NO_ITEM, FloatArray, IntArray, Population, Response, World
-from fastgaum.worlds.world_set import SetPopulation, WorldSet
+from fastgaum.worlds.world_set import WorldSet
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -40,7 +41,7 @@ class Display:
     """items, `NO_ITEM` at an empty place, shape (n, k)"""
     active: BoolArray
     """who is shown anything, shape (n,); the others' lives are over"""
-    context: EncodedContext | None = None
+    context: Context | None = None
     """of this event; None: the users need none, or have one of their world's log"""
 
 
@@ -55,9 +56,6 @@ def live(
 
     Returns:
         the response to each display; that of a user whose life is over is no click.
-
-    Raises:
-        ConfigError: a display has a context, and the users are those of a set of worlds.
     """
     responses: list[Response] = []
     for step in range(steps):
@@ -65,9 +63,7 @@ def live(
         if not display.active.any():
             break
         keys = rng.integers(0, 2**64, users.n, dtype=np.uint64)
-        if display.context is not None and isinstance(users, SetPopulation):
-            raise _no_context_in_a_set()
-        if display.context is not None and isinstance(users, LearnedPopulation):
+        if isinstance(users, LearnedPopulation | SetPopulation):
             response = users.step(display.slates, keys, display.active, display.context)
         else:
             response = users.step(display.slates, keys, display.active)
@@ -209,7 +205,7 @@ class GraphDisplays:
 
         Raises:
             ConfigError: not as many starts as targets, or one is no item of the world; or the world
-                reads context and cannot be told it, as `page_context`.
+                reads other fields than page and target.
         """
         self.world, self.graph, self.policy = world, graph, policy
         self.starts, self.targets = (np.asarray(part, np.int32) for part in (starts, targets))
@@ -240,28 +236,17 @@ class GraphDisplays:
         return Display(slates, active, page_context(self.world, self.pages, self.targets))
 
 
-def page_context(world: World, pages: IntArray, targets: IntArray) -> EncodedContext | None:
+def page_context(world: World, pages: IntArray, targets: IntArray) -> Context | None:
     """The context of users on some pages with some targets; None if the world reads none.
 
     Raises:
-        ConfigError: the world reads other fields than page and target, or is a set whose models
-            read context.
+        ConfigError: the world reads other fields than page and target.
     """
-    if isinstance(world, WorldSet) and world.context is not None:
-        raise _no_context_in_a_set()
-    if not isinstance(world, LearnedWorld) or world.context is None:
+    if not isinstance(world, LearnedWorld | WorldSet) or world.context is None:
         return None
     ids = world.item_ids
     return world.context_of(
         {"page": ids.gather(pages).to_list(), "target": ids.gather(targets).to_list()}
-    )
-
-
-def _no_context_in_a_set() -> ConfigError:
-    return ConfigError(
-        "users of a set of worlds cannot be told the context of a display, which each member "
-        "encodes in its own way: let users of one member live (world.worlds[0]), or fit the set "
-        "without context fields"
     )
 
 

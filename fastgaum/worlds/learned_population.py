@@ -18,7 +18,7 @@ from fastgaum.kernels import slates as kernels
 from fastgaum.kernels.candidate_formulas import Slates
 from fastgaum.nets.regularisers import L2, ChoiceDistribution, Shannon, Tsallis
 from fastgaum.worlds.catalogue import SessionCounts
-from fastgaum.worlds.context import BoolArray, EncodedContext, UserContexts
+from fastgaum.worlds.context import BoolArray, Context, UserContexts
 from fastgaum.worlds.user_networks import (
     FoldedRecurrent,
     RecurrentHistories,
@@ -69,7 +69,7 @@ class LearnedPopulation(Population):
         self._seen = self._states.view()
         self._seen.flags.writeable = False
         self._everyone = np.ones(n, bool)
-        self.live(n)
+        self.live(self._everyone)
         self._buffers: dict[int, _Buffers] = {}
         self._chooser = world.reward if world.generator is None else world.generator
         self._distribute = _distribution(world)
@@ -105,7 +105,7 @@ class LearnedPopulation(Population):
         slates: IntArray,
         keys: KeyArray,
         active: BoolArray | None = None,
-        context: EncodedContext | None = None,
+        context: Context | None = None,
     ) -> Response:
         """Show each user a slate (n, k) and let them choose; their states move on.
 
@@ -121,7 +121,7 @@ class LearnedPopulation(Population):
                 model reads context, and an active user has none.
         """
         slates = self._checked(slates)
-        self._take(context, active)
+        self.take(context, active)
         keys = np.ascontiguousarray(keys, np.uint64)
         self.session_counts.make_room(slates.shape[1])
         b = self._buffer(slates.shape[1])
@@ -143,11 +143,33 @@ class LearnedPopulation(Population):
         self._moved(b, who)
         return response
 
-    def live(self, n: int) -> None:
-        """Let the first n users alone be computed from now on; nothing is asked of the others."""
-        self.n_live = n
-        self._cuts = [(first, min(first + PART, n)) for first in range(0, n, PART)]
-        self._everyone[:n], self._everyone[n:] = True, False
+    def live(self, who: BoolArray) -> None:
+        """Let these users alone, (n,), be computed from now on; nothing is asked of the others."""
+        self.n_live = int(np.flatnonzero(who).max(initial=-1)) + 1
+        self._cuts = [
+            (first, min(first + PART, self.n_live)) for first in range(0, self.n_live, PART)
+        ]
+        self._everyone[:] = who
+
+    def take(self, context: Context | None, active: BoolArray | None = None) -> None:
+        """Have a context of each user, or each active one: the given one, which they keep, or one
+        from before.
+
+        Raises:
+            ConfigError: the model reads no context and one is given, the context is not one of n
+                users, or a user has none.
+        """
+        if self.contexts is None:
+            if context is not None:
+                raise ConfigError(
+                    "a context is given, and the model reads none: it was trained without context "
+                    "fields"
+                )
+            return
+        who = self._everyone if active is None else active
+        if context is not None:
+            self.contexts.give(context, who)
+        self.contexts.require(who)
 
     def advance(self, active: BoolArray, chosen: IntArray, numbers: FloatArray) -> None:
         """Move the active users' histories on by a choice: table rows (n, 1, ·), -1 for no click,
@@ -166,7 +188,7 @@ class LearnedPopulation(Population):
         slates: IntArray,
         places: IntArray,
         active: BoolArray | None = None,
-        context: EncodedContext | None = None,
+        context: Context | None = None,
     ) -> None:
         """Let each user see a slate and choose as somebody else did, place (n,) or -1 for nothing;
         states move on, of those in `active`.
@@ -175,7 +197,7 @@ class LearnedPopulation(Population):
             ConfigError: as `step`.
         """
         slates, who = self._checked(slates), self._everyone if active is None else active
-        self._take(context, active)
+        self.take(context, active)
         self.session_counts.make_room(slates.shape[1])
         b, keys = self._buffer(slates.shape[1]), np.zeros(self.n, np.uint64)
         chosen = np.asarray(places)[:, None] == np.arange(slates.shape[1])
@@ -192,7 +214,7 @@ class LearnedPopulation(Population):
         self._moved(b, who)
 
     def utilities(
-        self, pools: IntArray, k: int | None = None, context: EncodedContext | None = None
+        self, pools: IntArray, k: int | None = None, context: Context | None = None
     ) -> FloatArray:
         """Each user's utility now of each item of a pool, (n, m) or one for all (m,); shape (n, m),
         0 at an empty place.
@@ -207,7 +229,7 @@ class LearnedPopulation(Population):
         if k is not None and k < 1:
             raise ConfigError(f"a slate has at least 1 item, got k = {k}")
         pools = self._checked(pools, any_rows=True)
-        self._take(context)
+        self.take(context)
         result = np.empty((self.n, pools.shape[-1]), np.float32)
         at_once = max(1, POOL_PLACES // max(pools.shape[-1], 1))
         for first in range(0, self.n_live, at_once):
@@ -216,13 +238,13 @@ class LearnedPopulation(Population):
         return result
 
     def probabilities(
-        self, slates: IntArray, context: EncodedContext | None = None
+        self, slates: IntArray, context: Context | None = None
     ) -> tuple[FloatArray, FloatArray]:
         """Probability of each place of the slates (n, k), and of no click (n,); no history moves.
 
         `context` as in `step`; the users keep it."""
         slates = self._checked(slates)
-        self._take(context)
+        self.take(context)
         b = self._buffer(slates.shape[1])
         if self._distribute is None:
             self._run(lambda first, last: self._score(first, last, b, slates, self._everyone))
@@ -233,20 +255,6 @@ class LearnedPopulation(Population):
 
     def _run(self, function: Callable[[int, int], None]) -> None:
         threads.run(function, self._cuts)
-
-    def _take(self, context: EncodedContext | None, active: BoolArray | None = None) -> None:
-        """Have a context of each active user, the given one or one from before."""
-        if self.contexts is None:
-            if context is not None:
-                raise ConfigError(
-                    "a context is given, and the model reads none: it was trained without context "
-                    "fields"
-                )
-            return
-        who = self._everyone if active is None else active
-        if context is not None:
-            self.contexts.give(context, who)
-        self.contexts.require(who)
 
     def _checked(self, slates: IntArray, any_rows: bool = False) -> IntArray:
         return checked_slates(slates, self.n, self.world.n_items, any_rows)

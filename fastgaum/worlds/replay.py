@@ -4,6 +4,7 @@ choices of their own."""
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
@@ -13,10 +14,11 @@ from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import IntArray, SessionLog
 from fastgaum.models.choice_model import Head
 from fastgaum.models.user_model import UserModel
-from fastgaum.worlds.context import LoggedContexts
+from fastgaum.worlds.context import Context, Int64Array
 from fastgaum.worlds.displays import Display, live
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.world import NO_ITEM, Response, World
+from fastgaum.worlds.world_set import contexts_of
 
 AT_ONCE = 8192
 """users of one population, about"""
@@ -53,9 +55,7 @@ def replay(world: World, log: SessionLog, replicas: int = 1, seed: int = 0) -> I
             f"log '{log.name}' displays {len(missing):,} items that the world does not have "
             f"('{log.item_ids[int(missing[0])]}' …): make the world with them (further=…)"
         )
-    contexts = None
-    if isinstance(world, LearnedWorld) and world.context is not None:
-        contexts = LoggedContexts(world.context, log, log.sessions_in("all"))
+    contexts = contexts_of(world, log)
     choices = np.full((replicas, log.n_events), -1, np.int32)
     rng = np.random.default_rng(seed)
     lengths = np.diff(log.session_offsets)
@@ -71,7 +71,7 @@ def _live(
     world: World,
     log: SessionLog,
     rows: IntArray,
-    contexts: LoggedContexts | None,
+    contexts: Callable[[Int64Array], Context] | None,
     sessions: np.ndarray,
     choices: IntArray,
     rng: np.random.Generator,
@@ -91,7 +91,7 @@ def _live(
         filled = (places < sizes[events][:, None]) & active[:, None]
         at = log.display_offsets[events][:, None] + np.where(filled, places, 0)
         slates = np.where(filled, rows[at], np.int32(NO_ITEM)).astype(np.int32)
-        context = None if contexts is None else contexts.at(np.tile(events, replicas))
+        context = None if contexts is None else contexts(np.tile(events, replicas))
         return Display(np.tile(slates, (replicas, 1)), np.tile(active, replicas), context)
 
     users = world.population(replicas * n)

@@ -13,7 +13,7 @@ coordinates, and would tell the member."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Self
 
@@ -23,22 +23,14 @@ import numpy.typing as npt
 from fastgaum.errors import ConfigError
 from fastgaum.kernels.draws import uniforms
 from fastgaum.logs.columns import Vocabulary
+from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import load
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.catalogue import Catalogue
-from fastgaum.worlds.context import BoolArray, ContextRows
+from fastgaum.worlds.context import Context, ContextRows, Int64Array, LoggedContexts, SetContext
 from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.world import (
-    NO_ITEM,
-    FloatArray,
-    IntArray,
-    KeyArray,
-    Past,
-    Population,
-    Response,
-    World,
-    checked_slates,
-)
+from fastgaum.worlds.set_population import SetPopulation
+from fastgaum.worlds.world import NO_ITEM, IntArray, KeyArray, Past, World
 
 _MEMBER = np.uint64(3)
 """the draw of a reset's key that says the member; 1 and 2 are those of logged starts"""
@@ -114,8 +106,9 @@ class WorldSet(World):
 
     @property
     def context(self) -> ContextRows | None:
-        """What reads the context of events in the first member; None where models read none."""
-        return self.first.context
+        """What reads the context of events in the first member that reads any; None where none
+        does."""
+        return next((one.context for one in self.worlds if one.context is not None), None)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -124,7 +117,29 @@ class WorldSet(World):
 
     def require_contexts(self) -> None:
         """As `LearnedWorld`."""
-        self.first.require_contexts()
+        for one in self.worlds:
+            one.require_contexts()
+
+    def context_of(
+        self, values: Mapping[str, Sequence[object] | npt.NDArray[np.generic]]
+    ) -> SetContext:
+        """The context of one event of each user, of values by field, as each member encodes it.
+
+        Raises:
+            ConfigError: no member reads context; or as `LearnedWorld.context_of`.
+        """
+        fields = {
+            name for one in self.worlds if one.context for name in one.context.space.context_holds
+        }
+        if not fields:
+            return SetContext(tuple(one.context_of(values) for one in self.worlds))
+        members = []
+        for one in self.worlds:
+            own = set() if one.context is None else set(one.context.space.context_holds)
+            # a field that no member knows is told to all: they say so
+            given = {name: values[name] for name in values if name in own or name not in fields}
+            members.append(one.context_of(given) if own or given else None)
+        return SetContext(tuple(members))
 
     def population(self, n: int, follow_all: bool = False) -> SetPopulation:
         """Make n users without history, in the first member until they are reset.
@@ -149,204 +164,6 @@ class WorldSet(World):
         return (draws * len(self.worlds)).astype(np.int32)
 
 
-class SetPopulation(Population):
-    """Users of a `WorldSet`. Each member computes its own users alone; the first one also follows
-    all.
-
-    Attributes:
-        members: the member that each user lives in, shape (n,).
-    """
-
-    def __init__(self, world: WorldSet, n: int, follow_all: bool = False) -> None:
-        self.world, self.n = world, n
-        self.members: IntArray = np.zeros(n, np.int32)
-        following = len(world.worlds) if follow_all else 1
-        self.follow_all = follow_all
-        self.followers = [one.population(n) for one in world.worlds[:following]]
-        self.residents = [
-            _Residents(one, own_of, n)
-            for one, own_of in zip(world.worlds, world.own_of, strict=True)
-        ]
-        self.residents[0].enter(np.arange(n, dtype=np.int32))
-
-    @property
-    def states(self) -> FloatArray:
-        """The states of the first member, which follows every user, shape (n, state_dim);
-        read-only, overwritten by the next `reset` or `step`."""
-        return self.seen.states
-
-    @property
-    def seen(self) -> Population:
-        """The users as the first member takes them to be."""
-        return self.followers[0]
-
-    def reset(self, keys: KeyArray, rows: IntArray | None = None) -> None:
-        """Start users anew, each in the member that its key draws."""
-        who = np.arange(self.n, dtype=np.int32) if rows is None else np.asarray(rows, np.int32)
-        for users in self.followers:
-            users.reset(keys, rows)
-        members = self.world.members_of(keys)
-        self.members[who] = members
-        for residents in self.residents:
-            residents.leave(who)
-        for member, residents in enumerate(self.residents):
-            mine = members == member
-            if mine.any():
-                residents.enter(who[mine], keys[mine])
-
-    def step(self, slates: IntArray, keys: KeyArray, active: BoolArray | None = None) -> Response:
-        """Show each user a slate (n, k) and let it choose as its member says; all who follow it
-        move on.
-
-        Raises:
-            ConfigError: as `LearnedPopulation.step`.
-        """
-        slates, keys = self._checked(slates), np.ascontiguousarray(keys, np.uint64)
-        response = Response(
-            np.full(self.n, -1, np.int32), np.full(self.n, -1, np.int32), np.zeros(self.n, "f4")
-        )
-        for residents in self.residents:
-            slots, users = residents.of(active)
-            if len(slots):
-                found = residents.population.step(
-                    residents.shown(slates, slots, users),
-                    residents.placed(keys, slots, users),
-                    residents.placed(np.ones(self.n, np.bool_), slots, users),
-                )
-                response.places[users] = found.places[slots]
-                response.utilities[users] = found.utilities[slots]
-        clicked = np.flatnonzero(response.places >= 0)
-        response.items[clicked] = slates[clicked, response.places[clicked]]
-        self._followed(slates, response.places, active)
-        return response
-
-    def follow(self, slates: IntArray, places: IntArray, active: BoolArray | None = None) -> None:
-        """Let each user see a slate and choose as somebody else did, place (n,) or -1 for nothing.
-
-        Raises:
-            ConfigError: as `step`.
-        """
-        slates, places = self._checked(slates), np.asarray(places, np.int32)
-        for residents in self.residents:
-            slots, users = residents.of(active)
-            if len(slots):
-                residents.population.follow(
-                    residents.shown(slates, slots, users),
-                    residents.placed(places, slots, users),
-                    residents.placed(np.ones(self.n, np.bool_), slots, users),
-                )
-        self._followed(slates, places, active)
-
-    def utilities(self, pools: IntArray, k: int | None = None) -> FloatArray:
-        """Each user's utility now of each item of a pool, as its member says, shape (n, m)."""
-        pools = checked_slates(pools, self.n, self.world.n_items, any_rows=True)
-        result = np.zeros((self.n, pools.shape[-1]), np.float32)
-        for residents in self.residents:
-            slots, users = residents.of(None)
-            if len(slots):
-                shown = residents.shown(pools, slots, users)
-                result[users] = residents.population.utilities(shown, k)[slots]
-        return result
-
-    def probabilities(self, slates: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Probability of each place of the slates (n, k), and of no click (n,), as each user's
-        member says; no state moves."""
-        slates = self._checked(slates)
-        places, none = np.zeros(slates.shape, np.float32), np.ones(self.n, np.float32)
-        for residents in self.residents:
-            slots, users = residents.of(None)
-            if len(slots):
-                shown = residents.shown(slates, slots, users)
-                of_slots = residents.population.probabilities(shown)
-                places[users], none[users] = of_slots[0][slots], of_slots[1][slots]
-        return places, none
-
-    def disagreement(self, slates: IntArray) -> FloatArray:
-        """How far apart the members are about what each user would choose now, shape (n,), from 0
-        to 1 − 1/members.
-
-        The total variation between a member's distribution over the slate's places and no click,
-        and the mean of all members' distributions; its mean over the members. What a user does next
-        follows from the choice alone, so this is the distance of the members' predictions of the
-        next state (Kidambi et al., "MOReL", 2020), over all of which a penalty is taken as in Yu et
-        al., "MOPO", 2020.
-
-        Raises:
-            ConfigError: the population was made without `follow_all`.
-        """
-        if not self.follow_all:
-            raise ConfigError(
-                "a disagreement needs every member to follow every user: make the users with "
-                "population(n, follow_all=True)"
-            )
-        slates = self._checked(slates)
-        found = [
-            np.column_stack(users.probabilities(own_of[slates]))
-            for users, own_of in zip(self.followers, self.world.own_of, strict=True)
-        ]
-        mean = np.mean(found, axis=0, dtype=np.float64)
-        apart = [0.5 * np.abs(one - mean).sum(axis=1) for one in found]
-        return np.asarray(np.mean(apart, axis=0), np.float32)
-
-    def _followed(self, slates: IntArray, places: IntArray, active: BoolArray | None) -> None:
-        """Let those who follow see what was chosen."""
-        for users, own_of in zip(self.followers, self.world.own_of, strict=False):
-            users.follow(own_of[slates], places, active)
-
-    def _checked(self, slates: IntArray) -> IntArray:
-        return checked_slates(slates, self.n, self.world.n_items)
-
-
-class _Residents:
-    """The users who live in one member, side by side in the first slots of its population: a
-    computation takes as long as there are users."""
-
-    def __init__(self, world: LearnedWorld, own_of: IntArray, n: int) -> None:
-        self.population, self.own_of, self.n = world.population(n), own_of, n
-        self.user_of: IntArray = np.full(n, -1, np.int32)
-        """user in each slot, -1 in a free one"""
-        self.slot_of: IntArray = np.full(n, -1, np.int32)
-        """slot of each user, -1 of one who lives elsewhere"""
-        self.population.live(0)
-
-    def leave(self, users: IntArray) -> None:
-        """Free the slots of those of some users who live here."""
-        slots = self.slot_of[users]
-        self.user_of[slots[slots >= 0]] = -1
-        self.slot_of[users] = -1
-
-    def enter(self, users: IntArray, keys: KeyArray | None = None) -> None:
-        """Give users the first free slots; with keys they start anew."""
-        slots = np.flatnonzero(self.user_of < 0)[: len(users)].astype(np.int32)
-        self.user_of[slots], self.slot_of[users] = users, slots
-        self.population.live(int(np.flatnonzero(self.user_of >= 0).max(initial=-1)) + 1)
-        if keys is not None:
-            self.population.reset(keys, slots)
-
-    def of(self, active: BoolArray | None) -> tuple[IntArray, IntArray]:
-        """Slots and users of the active ones who live here."""
-        slots = np.flatnonzero(self.user_of >= 0).astype(np.int32)
-        users = self.user_of[slots]
-        return (slots, users) if active is None else (slots[active[users]], users[active[users]])
-
-    def placed(
-        self, values: npt.NDArray[Any], slots: IntArray, users: IntArray
-    ) -> npt.NDArray[Any]:
-        """Values of users (n, …) as values of slots; 0 elsewhere."""
-        result = np.zeros_like(values)
-        result[slots] = values[users]
-        return result
-
-    def shown(self, items: IntArray, slots: IntArray, users: IntArray) -> IntArray:
-        """What users are shown, (n, k) or one row for all, in this member's numbers by slot;
-        `NO_ITEM` elsewhere."""
-        if items.ndim == 1:
-            return self.own_of[items]
-        result = np.full(items.shape, NO_ITEM, np.int32)
-        result[slots] = self.own_of[items[users]]
-        return result
-
-
 def followed_population(world: World, n: int) -> SetPopulation:
     """Users whom every member of a set follows.
 
@@ -364,6 +181,32 @@ def require_set(world: World) -> WorldSet:
             "--set worlds=5, or leave out disagreement, pessimism and truncate_above"
         )
     return world
+
+
+def contexts_of(world: World, log: SessionLog) -> Callable[[Int64Array], Context] | None:
+    """What makes contexts of events of a log, (n,), for users of the world; None for a world that
+    reads none.
+
+    Raises:
+        FeatureMismatchError: the log's fields are not the training log's.
+        LogFormatError: a number is not finite.
+    """
+
+    def of(one: LearnedWorld) -> LoggedContexts | None:
+        every = log.sessions_in("all")
+        return None if one.context is None else LoggedContexts(one.context, log, every)
+
+    if isinstance(world, LearnedWorld):
+        logged = of(world)
+        return None if logged is None else logged.at
+    if not isinstance(world, WorldSet) or world.context is None:
+        return None
+    # members may be one world
+    known = {id(one): of(one) for one in world.worlds}
+    by_member = [known[id(one)] for one in world.worlds]
+    return lambda events: SetContext(
+        tuple(None if one is None else one.at(events) for one in by_member)
+    )
 
 
 def world_of_model(model: UserModel, **options: Any) -> LearnedWorld | WorldSet:

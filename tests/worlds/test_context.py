@@ -28,6 +28,7 @@ from fastgaum.worlds.learned_population import LearnedPopulation
 from fastgaum.worlds.learned_world import LearnedWorld, Starts
 from fastgaum.worlds.replay import replay, world_of
 from fastgaum.worlds.vector_env import UserVectorEnv
+from fastgaum.worlds.world_set import WorldSet
 from tests.builders import random_log
 from tests.logs.test_context import navigation
 from tests.worlds.simulated import Within, keys_of, random_context, random_slates
@@ -280,3 +281,132 @@ def test_contexts_that_are_not_the_users(log: SessionLog, model: UserModel) -> N
         plain.context_of(GOOD)
     with pytest.raises(ConfigError, match="the model reads none"):
         plain.population(2).step(random_slates(plain, 2, 3, 0), keys_of(0, 2), context=two)
+
+
+@pytest.fixture(scope="module")
+def half(log: SessionLog, model: UserModel) -> UserModel:
+    """Fitted on other sessions: other items and values, under other ids."""
+    return fitted(slice_sessions(log, np.arange(1, log.n_sessions, 2)), tower_dim=6)
+
+
+def unlike(model: UserModel, half: UserModel, **options: Any) -> WorldSet:
+    """A set of two models, which encode a context each in its own way."""
+    first = LearnedWorld(model, **options)
+    assert half.space is not None
+    unseen = first.item_ids.filter(~first.item_ids.is_in(half.space.categorical[0].values))
+    return WorldSet([first, LearnedWorld(half, further=unseen, **options)])
+
+
+@pytest.mark.parametrize("logged", [False, True])
+def test_users_of_a_set_have_contexts(
+    log: SessionLog, model: UserModel, half: UserModel, logged: bool
+) -> None:
+    """Those given, or those of the session that their key draws: beside users who all live in one
+    member, also after some have started anew in the other."""
+    n, k, options = 40, 4, {"log": log} if logged else {}
+    world = unlike(model, half, **options)
+    users = world.population(n, follow_all=True)
+    alone, all_along = ([one.population(n) for one in world.worlds] for _ in range(2))
+    assert model.space is not None
+    rows, members = np.arange(n, dtype=np.int32), np.zeros(n, np.int32)
+    for t in range(5):
+        keys = keys_of(200 + t, len(rows))
+        for each in (users, *alone, *all_along):
+            each.reset(keys, rows)
+        members[rows] = world.members_of(keys)
+        slates, step_keys = random_slates(world, n, k, t), keys_of(t, n)
+        active = np.random.default_rng(t).random(n) < 0.8
+        values, later = (random_context(model.space, n, seed) for seed in (t, 50 + t))
+        response = users.step(
+            slates, step_keys, active, None if logged else world.context_of(values)
+        )
+        told = None if logged else world.context_of(later)
+        places, none = users.probabilities(slates, told)
+        utilities, apart = users.utilities(slates, k), users.disagreement(slates)
+        found = []
+        for member, own_of in enumerate(world.own_of):
+            mine, own = members == member, own_of[slates]
+            one = world.worlds[member]
+            now, then = (None if logged else one.context_of(v) for v in (values, later))
+            stepped = alone[member].step(own, step_keys, active & mine, now)
+            np.testing.assert_array_equal(response.places[mine], stepped.places[mine])
+            all_along[member].follow(own, response.places, active, now)
+            found.append(np.column_stack(all_along[member].probabilities(own, then)))
+            of_places, of_none = alone[member].probabilities(own, then)
+            np.testing.assert_array_equal(places[mine], of_places[mine])
+            np.testing.assert_array_equal(none[mine], of_none[mine])
+            its = alone[member].utilities(own, k)
+            np.testing.assert_array_equal(utilities[mine], its[mine])
+        np.testing.assert_array_equal(users.states, all_along[0].states)
+        np.testing.assert_allclose(apart, np.abs(found[0] - found[1]).sum(axis=1) / 4, atol=1e-6)
+        assert apart.max() > 1e-3
+        rows = np.flatnonzero(np.random.default_rng(9 + t).random(n) < 0.4).astype(np.int32)
+
+
+def test_a_user_who_moves_to_another_member_leaves_nobody_without_context(
+    model: UserModel,
+) -> None:
+    """Its former slot is free, and asks for no context."""
+    one = LearnedWorld(model)
+    world, slates = WorldSet([one, one]), random_slates(one, 2, 3, 0)
+    seed = next(s for s in range(99) if world.members_of(keys_of(s, 2)).tolist() == [0, 0])
+    users, other = world.population(2), np.array([0], np.int32)
+    users.reset(keys_of(seed, 2))
+    moved = next(s for s in range(99) if world.members_of(keys_of(s, 1)).tolist() == [1])
+    users.reset(keys_of(moved, 1), other)
+    context = world.context_of(GOOD)
+    users.step(slates, keys_of(1, 2), context=context)
+    assert (users.probabilities(slates)[1] < 1).all()
+
+
+def test_a_replay_in_a_set_is_in_the_logged_contexts(log: SessionLog, model: UserModel) -> None:
+    test = slice_sessions(log, log.sessions_in("test"))
+    world = world_of(model, test)
+    np.testing.assert_array_equal(
+        replay(WorldSet([world, world]), test, 2, seed=4), replay(world, test, 2, seed=4)
+    )
+
+
+def test_an_environment_of_a_set_takes_contexts_from_the_log(
+    log: SessionLog, model: UserModel
+) -> None:
+    world = LearnedWorld(model, log=log)
+    lives = []
+    for one in (world, WorldSet([world, world])):
+        envs = UserVectorEnv(20, world=one, slate_size=3, leaving=0.3)
+        rng, seen = np.random.default_rng(0), [envs.reset(seed=1)[0].copy()]
+        for _ in range(6):
+            observation, reward, *_ = envs.step(rng.integers(0, world.n_items, (20, 3)))
+            seen += [observation.copy(), reward]
+        lives.append(seen)
+    for its, ours in zip(*lives, strict=True):
+        np.testing.assert_array_equal(ours, its)
+    lacking = WorldSet([world, LearnedWorld(model)])
+    with pytest.raises(ConfigError, match="reads the context fields"):
+        lacking.require_contexts()
+
+
+def test_what_is_no_context_of_a_set(model: UserModel) -> None:
+    one = LearnedWorld(model)
+    world, plain = (
+        WorldSet([one, one]),
+        LearnedWorld(fitted(random_log(4, no_click=0.3), **IDENTITY)),
+    )
+    users, slates = world.population(2), random_slates(one, 2, 3, 0)
+    keys = keys_of(0, 2)
+    with pytest.raises(ConfigError, match="the set's context_of makes of values, got a Encoded"):
+        users.step(slates, keys, context=one.context_of(GOOD))
+    with pytest.raises(ConfigError, match="the world's context_of makes"):
+        one.population(2).step(slates, keys, context=world.context_of(GOOD))
+    with pytest.raises(ConfigError, match="the set's context_of makes"):
+        users.step(slates, keys, context=WorldSet([one]).context_of(GOOD))
+    with pytest.raises(ConfigError, match=r"for 3 users, got \(2, 3\)"):
+        world.population(3).follow(
+            random_slates(one, 3, 3, 0), np.full(3, -1), context=world.context_of(GOOD)
+        )
+    with pytest.raises(ConfigError, match="did you mean 'page'"):
+        world.context_of({**GOOD, "pages": ["i1", "i2"]})
+    with pytest.raises(ConfigError, match="user 0 has no context"):
+        users.probabilities(slates)
+    with pytest.raises(ConfigError, match="the model reads no context"):
+        WorldSet([plain, plain]).context_of(GOOD)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.models.user_model import UserModel
+from fastgaum.worlds.context import EncodedContext, SetContext
 from fastgaum.worlds.displays import (
     Crossing,
     Display,
@@ -117,16 +118,22 @@ def test_a_graph_without_a_link_ends_every_life() -> None:
         assert rule(0, None).slates.tolist() == [[-1], [-1]]
 
 
-def test_users_of_a_set_are_not_told_a_context(world: LearnedWorld) -> None:
-    """With a log they would walk on with logged pages: they are refused before a step."""
+def test_users_of_a_set_are_told_their_page_and_target(world: LearnedWorld) -> None:
+    """Equal members walk as one world does."""
     graph = LinkGraph.of(random_table(world.item_ids, 4), world.item_ids)
-    pages = np.array([0, 1], np.int32)
+    starts, targets = np.random.default_rng(0).integers(0, world.n_items, (2, 20)).astype(np.int32)
     many = WorldSet([world, world])
-    with pytest.raises(ConfigError, match=r"one member live \(world\.worlds\[0\]\)"):
-        GraphDisplays(many, graph, pages, pages[::-1])
-    rule = GraphDisplays(many.worlds[0], graph, pages, pages[::-1])
-    with pytest.raises(ConfigError, match="cannot be told the context of a display"):
-        live(many.population(2), rule, 5, np.random.default_rng(0))
+    rule = GraphDisplays(many, graph, starts, targets)
+    told = rule(0, None).context
+    assert isinstance(told, SetContext)
+    one = GraphDisplays(world, graph, starts, targets)
+    expected = live(world.population(20), one, 5, np.random.default_rng(7))
+    users = many.population(20)
+    users.reset(np.random.default_rng(1).integers(0, 2**64, 20, dtype=np.uint64))
+    assert set(users.members) == {0, 1}
+    for ours, its in zip(live(users, rule, 5, np.random.default_rng(7)), expected, strict=True):
+        np.testing.assert_array_equal(ours.items, its.items)
+        np.testing.assert_array_equal(ours.utilities, its.utilities)
 
 
 def test_users_of_a_set_without_context_walk(set_model: UserModel) -> None:
@@ -186,7 +193,7 @@ def test_players_are_told_their_page_and_target(world: LearnedWorld) -> None:
     last = Response(np.zeros(2, np.int32), np.array([5, -1], np.int32), np.zeros(2, np.float32))
     for step, response, pages in ((0, None, [3, 4]), (1, last, [5, 4])):
         context = displays(step, response).context
-        assert context is not None
+        assert isinstance(context, EncodedContext)
         assert context.items[:, list(holds).index("page")].tolist() == pages
         assert context.items[:, list(holds).index("target")].tolist() == [9, 2]
 
