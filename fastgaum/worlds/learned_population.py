@@ -145,26 +145,19 @@ class LearnedPopulation(Population):
 
     def live(self, who: BoolArray) -> None:
         """Let these users alone, (n,), be computed from now on; nothing is asked of the others."""
-        self.n_live = int(np.flatnonzero(who).max(initial=-1)) + 1
-        self._cuts = [
-            (first, min(first + PART, self.n_live)) for first in range(0, self.n_live, PART)
-        ]
+        self.n_live = n = int(np.flatnonzero(who).max(initial=-1)) + 1
+        self._cuts = [(first, min(first + PART, n)) for first in range(0, n, PART)]
         self._everyone[:] = who
 
     def take(self, context: Context | None, active: BoolArray | None = None) -> None:
-        """Have a context of each user, or each active one: the given one, which they keep, or one
-        from before.
+        """Have a context of each user, or each active one: the given one, or one from before.
 
         Raises:
-            ConfigError: the model reads no context and one is given, the context is not one of n
-                users, or a user has none.
+            ConfigError: it is not one of n users, a user has none, or the model reads none.
         """
         if self.contexts is None:
             if context is not None:
-                raise ConfigError(
-                    "a context is given, and the model reads none: it was trained without context "
-                    "fields"
-                )
+                raise ConfigError("a context is given, and the model reads none: leave it out")
             return
         who = self._everyone if active is None else active
         if context is not None:
