@@ -240,7 +240,7 @@ class _Residents:
         """Give users the first free slots; with keys they start anew."""
         slots = np.flatnonzero(self.user_of < 0)[: len(users)].astype(np.int32)
         self.user_of[slots], self.slot_of[users] = users, slots
-        # nobody is computed in a free slot
+        # a free slot is not computed
         self.population.live(self.user_of >= 0)
         if keys is not None and len(slots):
             self.population.reset(keys, slots)
