@@ -122,12 +122,17 @@ def ope_command(
 
 def _with_columns(reading: LogReading, source: str, asked: Evaluated) -> LogReading:
     """A reading that reads the propensity and the value too; a saved log holds what it holds."""
+    from fastgaum.logs.public_logs import open_known
     from fastgaum.logs.registry import resolve
     from fastgaum.logs.shards import is_saved_log
 
-    if is_saved_log(resolve(source, reading.data_dir).path):
+    found = resolve(source, reading.data_dir)
+    if is_saved_log(found.path):
         return reading
-    options = reading.options
+    # a field that is added here replaces none of those that a registry entry or a layout brings
+    options = reading.options.over(found.options)
+    layout = open_known(found.path)[1]
+    options = options if layout is None else options.over(layout.options)
     added: dict[str, Any] = {}
     if asked.propensity is not None and asked.propensity not in options.context_fields:
         added["context_fields"] = (*options.context_fields, asked.propensity)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from fastgaum.cli.options import given
+from fastgaum.cli.output import note
 from fastgaum.errors import CheckpointError, ConfigError
 from fastgaum.logs.options import DEFAULT_OPTIONS, OPTIONS, ReadOptions, columns_of, option_name
 from fastgaum.untrusted import parse_json, read_text
@@ -78,7 +79,22 @@ class LogReading:
         """
         from fastgaum.logs.read import load
 
-        return load(source, data_dir=self.data_dir, options=self.options)
+        log = load(source, data_dir=self.data_dir, options=self.options)
+        self._note_layout(source)
+        return log
+
+    def _note_layout(self, source: str) -> None:
+        """Say how a public log is read that is recognised by its columns."""
+        from fastgaum.logs.public_logs import open_known
+        from fastgaum.logs.registry import resolve
+        from fastgaum.logs.shards import is_saved_log
+
+        found = resolve(source, self.data_dir)
+        if found.dataset is not None or is_saved_log(found.path):
+            return
+        layout = open_known(found.path)[1]
+        if layout is not None:
+            note(f"{found.path.name} is read as {layout}")
 
     def open(self, source: str) -> AnyLog:
         """Find a log and read it; one in shards stays on disk, to be gone through part by part.

@@ -24,13 +24,14 @@ from fastgaum.logs.cut import join_logs
 from fastgaum.logs.fold import EVENT_COLUMNS, Rows, pack_rows
 from fastgaum.logs.log import USER_RULES, FieldArray, SessionLog, split_by_rule
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
+from fastgaum.logs.public_logs import open_known, open_rows
 from fastgaum.logs.read import load, refuse_choices, require_split_column
 from fastgaum.logs.registry import Located, resolve, verify
 from fastgaum.logs.rows import candidate_rows
-from fastgaum.logs.schema import LogSchema, resolve_schema
+from fastgaum.logs.schema import LogSchema
 from fastgaum.logs.shard_writer import check_shards_output, require_shards, shard_log, write_shards
 from fastgaum.logs.shards import ShardedLog, is_saved_log, open_shards
-from fastgaum.logs.tables import TypedTable, decide_types, open_table
+from fastgaum.logs.tables import TypedTable, decide_types
 from fastgaum.untrusted_parquet import one_line
 
 PIECE_ROWS = 1_000_000
@@ -82,8 +83,9 @@ def convert_files(
         )
     target = Path(folder)
     check_shards_output(target)
-    tables = [open_table(Path(path)) for path in paths]
-    schema = resolve_schema(tables[0].dtypes, options)
+    first = open_rows(Path(paths[0]), options)
+    schema, options = first.schema, first.options
+    tables = [first.table, *(open_known(Path(path))[0] for path in paths[1:])]
     if options.split == "file":
         require_split_column(schema)
     rule: str | None = options.split

@@ -21,6 +21,7 @@ from typing import Literal
 import polars as pl
 
 from fastgaum.errors import DatasetError, LogFormatError
+from fastgaum.logs.headers import first_line
 from fastgaum.logs.tables import check_lines
 from fastgaum.untrusted_parquet import READ_ERRORS, one_line
 
@@ -136,7 +137,7 @@ def find_choices(path: Path) -> Source:
         if not path.exists():
             raise DatasetError(f"no such file or folder: '{path}'; check the path")
         known = ", ".join(f"{layout.file} ({layout.name})" for layout in LAYOUTS)
-        found = _contents(path) if path.is_dir() else f"it begins with {_first_line(path)[:60]!r}"
+        found = _contents(path) if path.is_dir() else f"it begins with {first_line(path, _FIRST_BYTES)[:60]!r}"
         raise DatasetError(
             f"'{path}' holds no choices in a layout that is known ({found}); known are {known}: "
             "give such a file, or its folder"
@@ -147,24 +148,12 @@ def find_choices(path: Path) -> Source:
 def _match(path: Path, name: str) -> Source | None:
     if not path.is_file():
         return None
-    line = _first_line(path)
+    line = first_line(path, _FIRST_BYTES)
     layout = next((layout for layout in LAYOUTS if layout.first_line.match(line)), None)
     if layout is None:
         return None
     check_lines(path, layout.separator)
     return Source(layout, path, name)
-
-
-def _first_line(path: Path) -> str:
-    """Up to its first 4 KiB; bytes that are not UTF-8 are replaced."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(_FIRST_BYTES).removeprefix(b"\xef\xbb\xbf")
-    except OSError as error:
-        raise DatasetError(
-            f"cannot read '{path}': {error.strerror}; give a file that can be read"
-        ) from None
-    return start.split(b"\n", 1)[0].rstrip(b"\r").decode("utf-8", errors="replace")
 
 
 def _contents(folder: Path) -> str:

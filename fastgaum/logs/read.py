@@ -20,6 +20,7 @@ from fastgaum.logs.fold import Packed, pack_rows, split_by_time
 from fastgaum.logs.layouts import recognise
 from fastgaum.logs.log import USER_RULES, SessionLog, resplit, resplit_by
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
+from fastgaum.logs.public_logs import lay_out, open_rows
 from fastgaum.logs.registry import resolve, verify
 from fastgaum.logs.rows import candidate_rows
 from fastgaum.logs.schema import LogSchema, resolve_schema
@@ -31,7 +32,6 @@ from fastgaum.logs.shards import (
     load_log,
     open_shards,
 )
-from fastgaum.logs.tables import FileTable, open_table
 
 Stored = TypeVar("Stored", SessionLog, ShardedLog)
 
@@ -90,8 +90,8 @@ def read_log(
     options: ReadOptions = DEFAULT_OPTIONS,
     **given: Unpack[ReadKeywords],
 ) -> SessionLog:
-    """Read a log: csv, tsv, txt (tab), parquet, arrow, a folder of parquet files, or a saved log
-    (all of its shards).
+    """Read a log: csv, tsv, txt (tab), parquet, arrow, a folder of parquet files, a public log as
+    it is published (`logs.public_logs`), or a saved log (all of its shards).
 
     Args:
         path: a file or a folder.
@@ -111,7 +111,7 @@ def read_log(
             if options.split in USER_RULES:
                 log = resplit_by(log, options.split, options.split_seed)
         else:
-            log = dataclasses.replace(_read_rows(open_table(path), options), name=path.stem)
+            log = dataclasses.replace(_read_rows(path, options), name=path.stem)
     except LogFormatError as error:
         raise _named(path, error) from None
     return _finished(log, options)
@@ -154,6 +154,7 @@ def read_frame(
     """Read a log that is already a polars frame, as `read_log` does; `untyped`: numbers may be
     given as text (csv)."""
     options = ReadOptions.of(**given).over(options)
+    frame, options = lay_out(frame, options)
     schema = resolve_schema(dict(frame.schema), options)
     return _read_whole(frame, schema, options, untyped)
 
@@ -174,18 +175,19 @@ def raw_rows(
     if is_saved_log(path):
         return None
     try:
-        table = open_table(path)
-        schema = resolve_schema(table.dtypes, options)
-        schema = dataclasses.replace(schema, candidate_fields=(), context_fields=())
+        opened = open_rows(path, options)
+        table, options = opened.table, opened.options
+        schema = dataclasses.replace(opened.schema, candidate_fields=(), context_fields=())
         rows = candidate_rows(table.read(schema.columns()), schema, options, untyped=table.untyped)
     except LogFormatError as error:
         raise _named(path, error) from None
     return rows.frame()
 
 
-def _read_rows(table: FileTable, options: ReadOptions) -> SessionLog:
-    schema = resolve_schema(table.dtypes, options)
-    return _read_whole(table.read(schema.columns()), schema, options, table.untyped)
+def _read_rows(path: Path, options: ReadOptions) -> SessionLog:
+    opened = open_rows(path, options)
+    frame = opened.table.read(opened.schema.columns())
+    return _read_whole(frame, opened.schema, opened.options, opened.table.untyped)
 
 
 def _read_whole(

@@ -25,7 +25,7 @@ ROLE_NAMES: dict[str, tuple[str, ...]] = {
     "event": ("event", "time", "timestamp", "datetime", "impression_time", "event_time", "step"),
     "event_label": ("event_label", "event_id", "impression_id", "impression"),
     "user": ("user", "user_id", "uid"),
-    "item": ("item", "item_id", "article_id", "product_id", "movie_id"),
+    "item": ("item", "item_id", "article_id", "product_id", "movie_id", "video_id"),
     "items": ("items", "item_ids", "candidates", "display_set", "article_ids_inview"),
     "chosen": ("chosen", "is_click", "click", "clicked", "chosen_item", "article_ids_clicked"),
     "chosen_index": ("chosen_index", "choice_index", "clicked_index", "choice"),
@@ -34,18 +34,6 @@ ROLE_NAMES: dict[str, tuple[str, ...]] = {
 }
 """accepted column names of each role, the preferred one first (the released files' SessionId, Time,
 ItemId, is_click and tr_val_tst are among them)"""
-
-EBNERD: dict[str, str] = {
-    "session": "user_id",
-    "user": "user_id",
-    "event": "impression_time",
-    "event_label": "impression_id",
-    "items": "article_ids_inview",
-    "chosen": "article_ids_clicked",
-}
-"""the EB-NeRD news logs, recognised by having all these columns, before any single name is looked
-up: a user's impressions in time order are one session (their session_id is a browser visit)"""
-
 
 @dataclass(frozen=True)
 class LogSchema:
@@ -114,7 +102,7 @@ def resolve_schema(
 ) -> LogSchema:
     """Decide which column of a log plays which role.
 
-    The columns that the options name by role come first; then a known layout, or the names in
+    The columns that the options name by role come first, then the names in
     `ROLE_NAMES`. Raises LogFormatError if a required role has no column or a named column (that of
     a field too) does not exist, or a field cannot be one."""
     explicit = dict(options.columns)
@@ -142,11 +130,8 @@ def resolve_schema(
 def _named_roles(
     dtypes: Mapping[str, pl.DataType], explicit: Mapping[str, str], fields: set[str]
 ) -> dict[str, str]:
-    """Roles by known layout or by name, leaving out columns that were named for another role."""
+    """Roles by name, leaving out columns that were named for another role."""
     free = [column for column in dtypes if column not in explicit.values()]
-    if set(EBNERD.values()) <= set(dtypes):
-        split = find_role("split", free)
-        return {**EBNERD, **({"split": split} if split and "split" not in explicit else {})}
     nested = "items" in explicit or ("item" not in explicit and _looks_nested(dtypes, free))
     roles: dict[str, str] = {}
     for role in ROLE_NAMES:

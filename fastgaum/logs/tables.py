@@ -1,5 +1,5 @@
-"""Files of rows (csv, tsv, parquet, arrow, or a folder of parquet files), opened lazily by polars,
-and the types of their columns where they are read in pieces.
+"""Files of rows (csv, tsv, parquet, arrow, npz, or a folder of parquet files), opened lazily by
+polars, and the types of their columns where they are read in pieces.
 
 Reading a table whole, text is numbers if every value reads as one, and a number is an id if all are
 whole. A piece cannot know that: the columns in doubt are looked through first, streaming, and then
@@ -17,6 +17,8 @@ import polars as pl
 
 from fastgaum.errors import LogFormatError, did_you_mean
 from fastgaum.logs.fields import is_list
+from fastgaum.logs.headers import Header, missing_header
+from fastgaum.logs.npz import archive_rows
 from fastgaum.logs.schema import LogSchema
 from fastgaum.untrusted_parquet import (
     ARROW,
@@ -29,7 +31,8 @@ from fastgaum.untrusted_parquet import (
 )
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
-EXTENSIONS = (*SEPARATORS, *PARQUET, *ARROW)
+ARCHIVE = ".npz"
+EXTENSIONS = (*SEPARATORS, *PARQUET, *ARROW, ARCHIVE)
 
 LONGEST_LINE = 1 << 20
 """bytes of a csv line: one of this length may pass, one of twice this length does not"""
@@ -47,12 +50,15 @@ class FileTable:
     """type of each column"""
     untyped: bool
     """whether every column is text because the format has no types (csv)"""
+    stored: tuple[str, ...] = ()
+    """columns of the files, where others are made of them; empty: all are the files' own"""
 
     def check(self, columns: Sequence[str]) -> None:
         """Raise LogFormatError naming a part whose columns cannot be decoded, or would grow beyond
         proportion."""
-        for path, _ in () if self.untyped else self.parts:
-            try_columns(path, columns)
+        for path, _ in self.parts:
+            if path.suffix.lower() in (*PARQUET, *ARROW):
+                try_columns(path, self.stored or columns)
 
     def read(self, columns: Sequence[str]) -> pl.DataFrame:
         """Rows of all parts, in name order, with the given columns. Raises LogFormatError naming a
@@ -131,18 +137,37 @@ def _scan(path: Path) -> pl.LazyFrame:
         )
     if path.stat().st_size == 0:
         raise LogFormatError(f"'{path.name}' is empty (0 bytes): a log needs at least one event")
-    if suffix in SEPARATORS:
-        check_lines(path, SEPARATORS[suffix])
+    if suffix == ARCHIVE:
+        return archive_rows(path)
+    header = missing_header(path) if suffix in SEPARATORS else None
+    separator = "\t" if header is not None else SEPARATORS.get(suffix)
+    if separator is not None:
+        check_lines(path, separator)
     else:
         try_header(path)
     try:
-        if suffix in SEPARATORS:
+        if header is not None:
+            return _scan_lines(path, header)
+        if separator is not None:
             # Everything is read as text: ids keep leading zeros, and a column of mixed types cannot
             # fail halfway.
-            return pl.scan_csv(path, separator=SEPARATORS[suffix], infer_schema=False, glob=False)
+            return pl.scan_csv(path, separator=separator, infer_schema=False, glob=False)
         return lazy_rows(path)
     except READ_ERRORS as error:
         raise damaged(path, error) from None
+
+
+def _scan_lines(path: Path, header: Header) -> pl.LazyFrame:
+    """The columns that are read of a file without column names; a quote in them is a letter."""
+    return pl.scan_csv(
+        path,
+        separator="\t",
+        has_header=False,
+        new_columns=list(header.columns),
+        infer_schema=False,
+        quote_char=None,
+        glob=False,
+    ).select(header.kept)
 
 
 def _dtypes(path: Path, lazy: pl.LazyFrame) -> dict[str, pl.DataType]:
@@ -181,7 +206,8 @@ def damaged(path: Path, error: BaseException) -> LogFormatError:
             f"'{path.name}' is no well-formed csv: {one_line(error)}; check quotes and the number "
             "of columns"
         )
-    kind = "parquet" if path.suffix.lower() in PARQUET else "arrow"
+    kinds = {ARCHIVE: "npz", **dict.fromkeys(PARQUET, "parquet")}
+    kind = kinds.get(path.suffix.lower(), "arrow")
     return LogFormatError(
         f"'{path.name}' is no readable {kind} file (cut short or damaged): {one_line(error)}; copy "
         "or write it again"

@@ -1,0 +1,395 @@
+"""Public logs as they are published, recognised by their columns: which column plays which role,
+what further columns are made of what stands there, and which options of reading fit.
+
+Files of choices without display sets (MovieLens, LastFM) are those of `layouts`. Where the formats
+are described is said on the page "Public logs" of the documentation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from fastgaum.errors import LogFormatError, did_you_mean
+from fastgaum.logs.options import ReadOptions
+from fastgaum.logs.schema import LogSchema, resolve_schema
+from fastgaum.logs.tables import FileTable, open_table
+
+ITEMS, CHOSEN = "items", "chosen"
+"""the columns that are made of what a public log says of a display and its clicks"""
+
+
+@dataclass(frozen=True)
+class PublicLog:
+    """One public log's layout."""
+
+    name: str
+    file: str
+    """how its publisher calls the file"""
+    columns: tuple[str, ...]
+    """what it is recognised by: all of these"""
+    roles: Mapping[str, str]
+    """the column of each role, one that is made included"""
+    options: ReadOptions = field(default_factory=ReadOptions)
+    """how it is read, where the reader says nothing else"""
+    kept: pl.Expr | None = None
+    """the rows that are displays; None: all are"""
+    made: Mapping[str, pl.Expr] = field(default_factory=dict)
+    """columns made of the file's own"""
+    own: bool = False
+    """whether nearly all of its columns are named as in no other log"""
+    not_read: str = ""
+    """what the file says that no model is told"""
+
+    def __str__(self) -> str:
+        """Its name, with the options that it brings and what it leaves out."""
+        return f"{self.name}{self._brought()}" + (
+            f"; not read: {self.not_read}" if self.not_read else ""
+        )
+
+    def _brought(self) -> str:
+        words = []
+        for name, value in self.options.to_json().items():
+            flag = f"--{name.replace('_', '-')}"
+            given = value if isinstance(value, list) else [value]
+            words += [flag if one is True else f"{flag} {one}" for one in given]
+        return f" ({' '.join(words)})" if words else ""
+
+    def of_rows(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        """The file's rows with the columns that are made of them, those alone that are displays."""
+        if self.kept is not None:
+            rows = rows.filter(self.kept)
+        return rows.with_columns(**self.made) if self.made else rows
+
+    def of_table(self, table: FileTable) -> FileTable:
+        """The same of an opened file or folder."""
+        if self.kept is None and not self.made:
+            return table
+        parts = tuple((path, self.of_rows(rows)) for path, rows in table.parts)
+        dtypes = dict(parts[0][1].collect_schema())
+        return dataclasses.replace(table, parts=parts, dtypes=dtypes, stored=tuple(table.dtypes))
+
+    def options_with(self, given: ReadOptions) -> ReadOptions:
+        """The given options, and where one was not given, this layout's; a role's column
+        likewise."""
+        instead = {"chosen_index": ("chosen",), "item": ("items", "chosen")}
+        left_out = {other for role in given.columns for other in instead.get(role, ())}
+        roles = {role: name for role, name in self.roles.items() if role not in left_out}
+        return dataclasses.replace(
+            given.over(self.options), columns={**roles, **given.columns}
+        )
+
+
+def text(column: str) -> pl.Expr:
+    """A column as text: its file may be a csv, whose values are text, or a parquet."""
+    return pl.col(column).cast(pl.String)
+
+
+def number(column: str) -> pl.Expr:
+    """A column as whole numbers, null where it is none."""
+    return pl.col(column).cast(pl.Int64, strict=False)
+
+
+def clicked_alone(flag: str, item: str) -> pl.Expr:
+    """The item of a row that displays one item, null where the flag says that it was not clicked.
+    Another flag is no item's name, so that reading refuses the row and shows it."""
+    value = text(flag).str.to_lowercase()
+    return (
+        pl.when(value.is_in(["1", "1.0", "true"]))
+        .then(text(item))
+        .when(value.is_in(["0", "0.0", "false"]))
+        .then(None)
+        .otherwise(pl.format(f"{flag} = {{}}", value.fill_null("nothing")))
+    )
+
+
+_IMPRESSIONS = text("impressions").str.extract_all(r"\S+")
+_FINN_SHOWN = pl.col("slate").list.eval(pl.element().filter(pl.element() > 1))
+
+PUBLIC_LOGS = (
+    PublicLog(
+        "MIND",
+        "behaviors.tsv",
+        ("impression_id", "user_id", "time", "history", "impressions"),
+        {
+            "session": "user_id",
+            "user": "user_id",
+            "event": "time",
+            "event_label": "impression_id",
+            "items": ITEMS,
+            "chosen": CHOSEN,
+        },
+        ReadOptions.of(choices="first"),
+        made={
+            "time": text("time").str.to_datetime("%m/%d/%Y %I:%M:%S %p", strict=False),
+            "history": text("history").str.extract_all(r"\S+"),
+            ITEMS: _IMPRESSIONS.list.eval(pl.element().str.replace(r"-[01]$", "")),
+            CHOSEN: _IMPRESSIONS.list.eval(
+                pl.element()
+                .filter(pl.element().str.ends_with("-1"))
+                .str.replace(r"-1$", "")
+            ),
+        },
+        not_read="history, and clicks beyond an impression's first",
+    ),
+    PublicLog(
+        "EB-NeRD",
+        "behaviors.parquet",
+        (
+            "user_id",
+            "impression_time",
+            "impression_id",
+            "article_ids_inview",
+            "article_ids_clicked",
+        ),
+        {
+            # their session_id is a browser visit: a reader's impressions in time order are one
+            "session": "user_id",
+            "user": "user_id",
+            "event": "impression_time",
+            "event_label": "impression_id",
+            "items": "article_ids_inview",
+            "chosen": "article_ids_clicked",
+        },
+        ReadOptions.of(choices="first"),
+        own=True,
+        not_read="history.parquet, and clicks beyond an impression's first",
+    ),
+    PublicLog(
+        "trivago RecSys Challenge 2019",
+        "train.csv",
+        (
+            "user_id",
+            "session_id",
+            "timestamp",
+            "step",
+            "action_type",
+            "reference",
+            "platform",
+            "city",
+            "device",
+            "impressions",
+            "prices",
+        ),
+        {
+            "session": "session_id",
+            "user": "user_id",
+            "event": "timestamp",
+            "event_label": "step",
+            "items": ITEMS,
+            "chosen": "reference",
+        },
+        ReadOptions.of(
+            ordered=True,
+            candidate_fields=("price",),
+            context_fields=("platform", "city", "device"),
+        ),
+        # the last click-outs of the test part have no reference: they are what was to be predicted
+        kept=(text("action_type") == "clickout item")
+        & text("impressions").str.split("|").list.contains(text("reference")),
+        made={
+            "timestamp": number("timestamp"),
+            "step": number("step"),
+            ITEMS: text("impressions").str.split("|"),
+            "price": text("prices")
+            .str.split("|")
+            .list.eval(pl.element().cast(pl.Float64, strict=False)),
+        },
+        own=True,
+        not_read="actions other than click-outs, filters, and click-outs of a hotel that is not in "
+        "their list",
+    ),
+    PublicLog(
+        "KuaiRand",
+        "log_standard_….csv",
+        ("user_id", "video_id", "time_ms", "is_click", "duration_ms", "is_rand", "tab"),
+        {
+            "session": "user_id",
+            "user": "user_id",
+            "event": "time_ms",
+            "items": ITEMS,
+            "chosen": CHOSEN,
+        },
+        ReadOptions.of(candidate_fields=("duration_ms",), context_fields=("tab",)),
+        made={
+            "time_ms": number("time_ms"),
+            ITEMS: pl.concat_list(text("video_id")),
+            CHOSEN: clicked_alone("is_click", "video_id"),
+        },
+        own=True,
+        not_read="likes, follows, comments, forwards, hates and times of play",
+    ),
+    PublicLog(
+        "Open Bandit",
+        "all.csv",
+        (
+            "timestamp",
+            "item_id",
+            "position",
+            "click",
+            "propensity_score",
+            "user_feature_0",
+            "user_feature_1",
+            "user_feature_2",
+            "user_feature_3",
+            "user-item_affinity_0",
+        ),
+        {"session": "session", "event": "timestamp", "items": ITEMS, "chosen": CHOSEN},
+        ReadOptions.of(
+            candidate_fields=("affinity",),
+            context_fields=("place_on_page", *(f"user_feature_{i}" for i in range(4))),
+        ),
+        made={
+            # nobody is named, and the three places of a page are rows of their own
+            "session": pl.format("{}/{}", text("timestamp"), text("position")),
+            "timestamp": text("timestamp").str.to_datetime(
+                "%Y-%m-%d %H:%M:%S%.f%:z", strict=False
+            ),
+            # `position` is the name of a number that FastGAUM makes itself
+            "place_on_page": text("position"),
+            ITEMS: pl.concat_list(text("item_id")),
+            CHOSEN: clicked_alone("click", "item_id"),
+            "affinity": pl.concat_list(
+                pl.col(r"^user-item_affinity_\d+$").cast(pl.Float64, strict=False)
+            ).list.get(number("item_id"), null_on_oob=True),
+        },
+        own=True,
+        not_read="propensity_score, unless `fastgaum ope` is told --propensity propensity_score",
+    ),
+    PublicLog(
+        "FINN.no slates",
+        "data.npz",
+        ("userId", "step", "click", "slate", "interaction_type"),
+        {
+            "session": "userId",
+            "user": "userId",
+            "event": "step",
+            "items": ITEMS,
+            "chosen": CHOSEN,
+        },
+        ReadOptions.of(ordered=True, context_fields=("interaction_type",)),
+        # 0 fills up users with fewer steps and slates with fewer items, 1 is "no click"
+        kept=(pl.col("click") > 0) & (_FINN_SHOWN.list.len() > 0),
+        made={
+            ITEMS: _FINN_SHOWN,
+            CHOSEN: pl.when(pl.col("click") > 1).then(pl.col("click")),
+        },
+        own=True,
+    ),
+    PublicLog(
+        "Wikispeedia",
+        "choices.parquet",
+        ("session", "event", "page", "target", "items", "chosen"),
+        {},
+        ReadOptions.of(context_fields=("page", "target")),
+    ),
+    PublicLog(
+        "CLARA2",
+        "displays.parquet",
+        ("session", "event", "query", "items", "chosen", "clicked", "outside"),
+        {},
+        ReadOptions.of(ordered=True, context_fields=("query",)),
+        not_read="clicks beyond a list's first, and clicks outside it",
+    ),
+)
+"""what is recognised, the first that fits"""
+
+
+@dataclass(frozen=True)
+class OpenedLog:
+    """A log's rows, opened: nothing but headers has been read."""
+
+    table: FileTable
+    schema: LogSchema
+    options: ReadOptions
+    """what was given, and what its layout adds"""
+    layout: PublicLog | None
+    """None for a log of one's own"""
+
+
+def find_layout(columns: Iterable[str]) -> PublicLog | None:
+    """Return the public log that has such columns; None if there is none."""
+    known = set(columns)
+    return next((layout for layout in PUBLIC_LOGS if known.issuperset(layout.columns)), None)
+
+
+def open_rows(path: Path, options: ReadOptions) -> OpenedLog:
+    """Open a log's file or folder. A public log brings its roles, columns and options; an option
+    that is given comes before them.
+
+    Raises:
+        LogFormatError: it is missing, unknown or damaged, or has no column for a required role; a
+            log that lacks a column of a public log is said to resemble it.
+    """
+    table, layout = open_known(path)
+    if layout is not None:
+        options = layout.options_with(options)
+    else:
+        _refuse_nearly(table.dtypes, options)
+    try:
+        schema = resolve_schema(table.dtypes, options)
+    except LogFormatError as error:
+        raise _with_near(error, table.dtypes) from None
+    return OpenedLog(table, schema, options, layout)
+
+
+def lay_out(frame: pl.DataFrame, options: ReadOptions) -> tuple[pl.DataFrame, ReadOptions]:
+    """The same of a frame: its rows and options."""
+    layout = find_layout(frame.columns)
+    if layout is None:
+        return frame, options
+    return layout.of_rows(frame.lazy()).collect(), layout.options_with(options)
+
+
+def open_known(path: Path) -> tuple[FileTable, PublicLog | None]:
+    """Open a log's file or folder, and say which public log it is; None if it is none. In a folder
+    that holds more, the file of displays is found by its publisher's name.
+
+    Raises:
+        LogFormatError: it is missing, unknown or damaged.
+    """
+    if path.is_dir():
+        for layout in PUBLIC_LOGS:
+            if (path / layout.file).is_file():
+                table = open_table(path / layout.file)
+                if find_layout(table.dtypes) is layout:
+                    return layout.of_table(table), layout
+    table = open_table(path)
+    found = find_layout(table.dtypes)
+    return (table, None) if found is None else (found.of_table(table), found)
+
+
+def _near(columns: Iterable[str]) -> tuple[PublicLog, str] | None:
+    """A public log of which all columns but one are there, and that one."""
+    known = set(columns)
+    for layout in PUBLIC_LOGS:
+        missing = [column for column in layout.columns if column not in known]
+        if len(missing) == 1:
+            return layout, missing[0]
+    return None
+
+
+def _refuse_nearly(columns: Iterable[str], options: ReadOptions) -> None:
+    """Raise LogFormatError for columns that can only be those of a public log, but for one."""
+    near = _near(columns)
+    if near is not None and near[0].own and not options.columns:
+        raise LogFormatError(
+            f"{_resembles(*near, columns)}: rename it or copy the file again; if it is another "
+            "log, name its columns by role, columns={'session': 'NAME', …}"
+        )
+
+
+def _resembles(layout: PublicLog, missing: str, columns: Iterable[str]) -> str:
+    others = [column for column in columns if column not in layout.columns]
+    return (
+        f"the columns are those of {layout.name} ({layout.file}), but there is no column "
+        f"'{missing}'{did_you_mean(missing, others)}"
+    )
+
+
+def _with_near(error: LogFormatError, columns: Iterable[str]) -> LogFormatError:
+    near = _near(columns)
+    return error if near is None else LogFormatError(f"{error}; {_resembles(*near, columns)}")
