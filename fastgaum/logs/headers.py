@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
+
 from fastgaum.errors import DatasetError, LogFormatError
 
 LONGEST_FIRST_LINE = 1 << 16
@@ -31,6 +33,18 @@ class Header:
     """names of its columns, in order"""
     kept: tuple[str, ...]
     """those that are read"""
+
+    def rows(self, path: Path) -> pl.LazyFrame:
+        """The columns that are read, as text; a quote in them is a letter."""
+        return pl.scan_csv(
+            path,
+            separator="\t",
+            has_header=False,
+            new_columns=list(self.columns),
+            infer_schema=False,
+            quote_char=None,
+            glob=False,
+        ).select(self.kept)
 
 
 HEADERS = (

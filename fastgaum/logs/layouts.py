@@ -137,7 +137,11 @@ def find_choices(path: Path) -> Source:
         if not path.exists():
             raise DatasetError(f"no such file or folder: '{path}'; check the path")
         known = ", ".join(f"{layout.file} ({layout.name})" for layout in LAYOUTS)
-        found = _contents(path) if path.is_dir() else f"it begins with {first_line(path, _FIRST_BYTES)[:60]!r}"
+        found = (
+            _contents(path)
+            if path.is_dir()
+            else f"it begins with {first_line(path, _FIRST_BYTES)[:60]!r}"
+        )
         raise DatasetError(
             f"'{path}' holds no choices in a layout that is known ({found}); known are {known}: "
             "give such a file, or its folder"

@@ -22,6 +22,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from fastgaum.errors import LogFormatError
+from fastgaum.untrusted_parquet import BYTES_PER_BYTE, FREE_BYTES
 
 STEP = "step"
 """the column that numbers a user's steps, from 0"""
@@ -29,16 +30,22 @@ _PIECE_VALUES = 1 << 22
 """values of the widest array that are read at once"""
 _MOST_PER_USER = 1 << 20
 """values of an array that one user may have"""
-_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError)
+_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError)
 
 
 @dataclass(frozen=True)
 class _Array:
     """One array of an archive, of which only the header has been read."""
 
-    name: str
+    member: str
+    """its file in the archive"""
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]
+
+    @property
+    def name(self) -> str:
+        """Its name, and its column's."""
+        return self.member.removesuffix(".npy")
 
     def column(self, values: npt.NDArray[np.generic], n_steps: int) -> pl.Series:
         """The values of some users as a column of their steps, or of some items (no steps)."""
@@ -114,11 +121,13 @@ def _pieces(path: Path, arrays: list[_Array], n_steps: int) -> Iterator[pl.DataF
 
 
 def _header(archive: zipfile.ZipFile, name: str) -> _Array:
+    if archive.getinfo(name).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"'{name}' is compressed in a way that numpy does not write")
     with archive.open(name) as file:
         shape, fortran, dtype = _read_header(file)
     if fortran and len(shape) > 1:
         raise ValueError(f"'{name}' is stored column by column")
-    return _Array(name.removesuffix(".npy"), shape, dtype)
+    return _Array(name, shape, dtype)
 
 
 def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
@@ -130,7 +139,7 @@ def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.ge
 
 def _values(archive: zipfile.ZipFile, array: _Array) -> IO[bytes]:
     """An array's values, as a stream behind its header."""
-    file = archive.open(f"{array.name}.npy")
+    file = archive.open(array.member)
     _read_header(file)
     return file
 
@@ -158,13 +167,22 @@ def _check(path: Path, arrays: list[_Array]) -> None:
                 f"'{path.name}' has the array '{array.name}' of shape {array.shape} and type "
                 f"{array.dtype}, {rule}: leave it out"
             )
+    held = sum(int(np.prod(one.shape, dtype=object)) * one.dtype.itemsize for one in arrays)
+    most = FREE_BYTES + BYTES_PER_BYTE * path.stat().st_size
+    if held > most:
+        raise LogFormatError(
+            f"'{path.name}' holds {held} bytes when it is decompressed, at most {most} are read of "
+            "a file of its size: if you trust it, save the arrays uncompressed (numpy.savez)"
+        )
+    names = [array.name for array in arrays]
     users = {array.shape[0] for array in arrays}
     steps = {array.shape[1] for array in arrays if len(array.shape) > 1}
-    if len(users) != 1 or len(steps) > 1:
+    clash = {STEP, "item"}.intersection(names) or len(set(names)) < len(names)
+    if len(users) != 1 or len(steps) > 1 or clash:
         shapes = ", ".join(f"{array.name} {array.shape}" for array in arrays) or "nothing"
         raise LogFormatError(
-            f"'{path.name}' holds {shapes}: {rule}, all of the same users and steps: save such "
-            "arrays alone"
+            f"'{path.name}' holds {shapes}: {rule}, all of the same users and steps, none "
+            f"called {STEP} or item, no two alike: save such arrays alone"
         )
 
 

@@ -78,9 +78,7 @@ class PublicLog:
         instead = {"chosen_index": ("chosen",), "item": ("items", "chosen")}
         left_out = {other for role in given.columns for other in instead.get(role, ())}
         roles = {role: name for role, name in self.roles.items() if role not in left_out}
-        return dataclasses.replace(
-            given.over(self.options), columns={**roles, **given.columns}
-        )
+        return dataclasses.replace(given.over(self.options), columns={**roles, **given.columns})
 
 
 def text(column: str) -> pl.Expr:
@@ -128,9 +126,7 @@ PUBLIC_LOGS = (
             "history": text("history").str.extract_all(r"\S+"),
             ITEMS: _IMPRESSIONS.list.eval(pl.element().str.replace(r"-[01]$", "")),
             CHOSEN: _IMPRESSIONS.list.eval(
-                pl.element()
-                .filter(pl.element().str.ends_with("-1"))
-                .str.replace(r"-1$", "")
+                pl.element().filter(pl.element().str.ends_with("-1")).str.replace(r"-1$", "")
             ),
         },
         not_read="history, and clicks beyond an impression's first",
@@ -243,11 +239,9 @@ PUBLIC_LOGS = (
             context_fields=("place_on_page", *(f"user_feature_{i}" for i in range(4))),
         ),
         made={
-            # nobody is named, and the three places of a page are rows of their own
+            # users have no id, and the three places of a page are rows of their own
             "session": pl.format("{}/{}", text("timestamp"), text("position")),
-            "timestamp": text("timestamp").str.to_datetime(
-                "%Y-%m-%d %H:%M:%S%.f%:z", strict=False
-            ),
+            "timestamp": text("timestamp").str.to_datetime("%Y-%m-%d %H:%M:%S%.f%:z", strict=False),
             # `position` is the name of a number that FastGAUM makes itself
             "place_on_page": text("position"),
             ITEMS: pl.concat_list(text("item_id")),
@@ -373,7 +367,7 @@ def _near(columns: Iterable[str]) -> tuple[PublicLog, str] | None:
 
 
 def _refuse_nearly(columns: Iterable[str], options: ReadOptions) -> None:
-    """Raise LogFormatError for columns that can only be those of a public log, but for one."""
+    """Raise LogFormatError for columns that can only be those of a public log that lacks one."""
     near = _near(columns)
     if near is not None and near[0].own and not options.columns:
         raise LogFormatError(

@@ -35,6 +35,7 @@ ROLE_NAMES: dict[str, tuple[str, ...]] = {
 """accepted column names of each role, the preferred one first (the released files' SessionId, Time,
 ItemId, is_click and tr_val_tst are among them)"""
 
+
 @dataclass(frozen=True)
 class LogSchema:
     """The column that plays each role; None where a log has none. `item` makes it long, `items`

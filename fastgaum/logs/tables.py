@@ -17,7 +17,7 @@ import polars as pl
 
 from fastgaum.errors import LogFormatError, did_you_mean
 from fastgaum.logs.fields import is_list
-from fastgaum.logs.headers import Header, missing_header
+from fastgaum.logs.headers import missing_header
 from fastgaum.logs.npz import archive_rows
 from fastgaum.logs.schema import LogSchema
 from fastgaum.untrusted_parquet import (
@@ -147,7 +147,7 @@ def _scan(path: Path) -> pl.LazyFrame:
         try_header(path)
     try:
         if header is not None:
-            return _scan_lines(path, header)
+            return header.rows(path)
         if separator is not None:
             # Everything is read as text: ids keep leading zeros, and a column of mixed types cannot
             # fail halfway.
@@ -155,19 +155,6 @@ def _scan(path: Path) -> pl.LazyFrame:
         return lazy_rows(path)
     except READ_ERRORS as error:
         raise damaged(path, error) from None
-
-
-def _scan_lines(path: Path, header: Header) -> pl.LazyFrame:
-    """The columns that are read of a file without column names; a quote in them is a letter."""
-    return pl.scan_csv(
-        path,
-        separator="\t",
-        has_header=False,
-        new_columns=list(header.columns),
-        infer_schema=False,
-        quote_char=None,
-        glob=False,
-    ).select(header.kept)
 
 
 def _dtypes(path: Path, lazy: pl.LazyFrame) -> dict[str, pl.DataType]:

@@ -50,11 +50,13 @@ def mind(folder: Path) -> Path:
         shown_as = " ".join(f"N{item}-{int(item in clicks)}" for item in shown.items)
         # no leading zeros, as in "3/4/2021 9:58:09 PM"
         time, hour = shown.time, shown.time.hour
-        when = f"{time.month}/{time.day}/{time.year} {hour % 12 or 12}:{time:%M:%S} {'AP'[hour > 11]}M"
+        when = (
+            f"{time.month}/{time.day}/{time.year} {hour % 12 or 12}:{time:%M:%S} {'AP'[hour > 11]}M"
+        )
         lines.append(f"{number}\tU{shown.user}\t{when}\t{history}\t{shown_as}\n")
     (folder / "news.tsv").write_text(
         "".join(
-            f"N{item}\t{'news sports'.split()[item % 2]}\tsub{item % 3}\tA \"title\t\t\t[]\t[]\n"
+            f'N{item}\t{["news", "sports"][item % 2]}\tsub{item % 3}\tA "title\t\t\t[]\t[]\n'
             for item in range(ITEMS)
         )
     )
@@ -92,9 +94,9 @@ def trivago(folder: Path) -> Path:
     for shown in displays():
         one = f"u{shown.user},s{shown.user}"
         time = int(shown.time.timestamp())
-        where = "DE,\"Ulm, Germany\",mobile" if shown.user % 2 else "US,\"Bath, UK\",desktop"
+        where = 'DE,"Ulm, Germany",mobile' if shown.user % 2 else 'US,"Bath, UK",desktop'
         lists = "|".join(map(str, shown.items)) + "," + "|".join(f"{40 + i}" for i in shown.items)
-        reference = {0: shown.clicks[0] if shown.clicks else shown.items[0]}.get(shown.step, None)
+        reference = {0: shown.clicks[0] if shown.clicks else shown.items[0]}.get(shown.step)
         if reference is None:
             outside = shown.step == 1 and shown.user % 6 == 0
             withheld = shown.step == 2 and shown.user % 6 == 1

@@ -151,8 +151,8 @@ def test_ebnerd(shared_data) -> None:
         LogFormatError,
         match=r"event 13398 of session '71197' has 2 choices, one is required: pass choices=",
     ):
-        read_log(path)
-    log = read_log(path, choices="first")
+        read_log(path, choices="error")
+    log = read_log(path)
     raw = pl.read_parquet(path)
     assert (log.n_events, log.n_sessions) == (1046, 38)
     user = raw.filter(pl.col("user_id") == int(log.session_ids[0])).sort("impression_time")

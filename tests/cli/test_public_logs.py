@@ -1,0 +1,50 @@
+"""A public log's raw file becomes a trained run in one command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fastgaum.cli.app import main
+from tests.logs.public_files import FILES
+
+QUICK = ["--set", "epochs=1", "--set", "warm_start=1", "--set", "batch_sessions=256"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_raw_file_becomes_a_run_in_one_command(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, run = FILES[name](tmp_path), tmp_path / "run"
+    assert main(["train", str(path), "-o", str(run), *QUICK]) == 0
+    assert f"{path.name} is read as {name}" in capsys.readouterr().err
+    # nothing was given, and the file is read alike again
+    assert json.loads((run / "reading.json").read_text()) == {}
+    assert main(["evaluate", str(run), str(path), "--json", str(tmp_path / "e.json")]) == 0
+    assert json.loads((tmp_path / "e.json").read_text())["log"]
+    assert main(["data", "convert", str(path), "-o", str(tmp_path / "packed")]) == 0
+    assert main(["evaluate", str(run), str(tmp_path / "packed")]) == 0
+
+
+def test_a_bandit_s_propensities_value_a_policy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The column that is read for the propensities replaces none of those that the model reads."""
+    path, run = FILES["Open Bandit"](tmp_path), str(tmp_path / "run")
+    assert main(["train", str(path), "-o", run, *QUICK]) == 0
+    value = ["--propensity", "propensity_score", "--json", str(tmp_path / "v.json")]
+    assert main(["ope", str(path), "--policy", "greedy", "--run", run, *value]) == 0
+    assert json.loads((tmp_path / "v.json").read_text())["propensities"] == "logged"
+
+
+def test_a_file_that_is_nearly_one_is_refused(
+    tmp_path: Path, fails: Callable[[list[str]], str]
+) -> None:
+    path = FILES["trivago RecSys Challenge 2019"](tmp_path)
+    path.write_text(path.read_text().replace("prices", "price"))
+    err = fails(["train", str(path), "-o", str(tmp_path / "run")])
+    assert "those of trivago RecSys Challenge 2019 (train.csv)" in err
+    assert "no column 'prices'; did you mean 'price'?" in err

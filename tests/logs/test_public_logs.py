@@ -1,0 +1,359 @@
+"""Public logs are recognised by their columns: what is read of each, what a given option changes,
+and what a file is told that is nearly one."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fastgaum.logs.npz as npz
+from fastgaum.errors import LogFormatError
+from fastgaum.logs.convert import convert_files
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.public_logs import PUBLIC_LOGS, PublicLog
+from fastgaum.logs.read import load, raw_rows, read_frame, read_log
+from tests.logs.public_files import FILES, STEPS, USERS, Shown, displays
+
+SharedData = Callable[[str], Path]
+LAYOUTS = {layout.name: layout for layout in PUBLIC_LOGS}
+named = pytest.mark.parametrize("name", FILES)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Every made-up file, by its log's name."""
+    return {name: write(tmp_path_factory.mktemp("log")) for name, write in FILES.items()}
+
+
+def test_every_layout_has_a_file() -> None:
+    assert sorted(FILES) == sorted(LAYOUTS)
+
+
+def events_of(log: SessionLog) -> list[tuple[str, frozenset[str], str | None]]:
+    """Session, displayed items and chosen item of each event, by session and then in order."""
+    found = []
+    items = log.item_ids.gather(log.items).to_list()
+    for event in range(log.n_events):
+        start, stop = log.display_offsets[event : event + 2].tolist()
+        choice = int(log.choices[event])
+        chosen = None if choice < 0 else items[start + choice]
+        session = str(log.session_ids[int(log.session_of_event[event])])
+        found.append((session, frozenset(items[start:stop]), chosen))
+    return sorted(found, key=lambda one: one[0])
+
+
+def expected(name: str) -> list[tuple[str, frozenset[str], str | None]]:
+    """The same by hand, from the displays that the files were made of."""
+    rows: list[tuple[str, frozenset[str], str | None]] = []
+    for number, shown in enumerate(displays()):
+        items, clicks = shown.items, shown.clicks
+        always = (clicks or items)[0]
+        maybe = clicks[0] if clicks else None
+        user = str(shown.user)
+        if name == "MIND":
+            # its second row has two clicks, of which the first that is listed stays
+            clicked = {always, items[1]} if number == 1 else {always}
+            first = next(item for item in items if item in clicked)
+            rows.append((f"U{user}", frozenset(f"N{i}" for i in items), f"N{first}"))
+        elif name == "trivago RecSys Challenge 2019":
+            rows += [(f"s{user}", texts(items), pick) for pick in click_outs(shown)]
+        elif name == "KuaiRand":
+            rows += [(user, texts([i]), str(i) if i in clicks else None) for i in items[:2]]
+        elif name == "Open Bandit":
+            fraction = ".000125" if shown.user % 2 else ""
+            rows += [
+                (f"{shown.time}{fraction}+00:00/{k}", texts([i]), str(i) if i in clicks else None)
+                for k, i in enumerate(items[:3], start=1)
+            ]
+        elif name == "FINN.no slates":
+            moved = None if maybe is None else str(maybe + 3)
+            if (shown.user, shown.step) != (USERS - 1, STEPS - 1):
+                rows.append((user, texts([i + 3 for i in items]), moved))
+        else:
+            chosen = maybe if name == "CLARA2" else always
+            rows.append((user, texts(items), None if chosen is None else str(chosen)))
+    return sorted(rows, key=lambda one: one[0])
+
+
+def texts(items: list[int]) -> frozenset[str]:
+    return frozenset(map(str, items))
+
+
+def click_outs(shown: Shown) -> list[str]:
+    """The clicked hotel of a click-out that is read: one outside its list is not, nor one that is
+    withheld."""
+    left_out = {(0, 1), (1, 2)}
+    if (shown.user % 6, shown.step) in left_out:
+        return []
+    first = shown.step == 0 and shown.clicks
+    return [str(shown.clicks[0] if first else shown.items[0])]
+
+
+@named
+def test_what_is_read_of_a_file_is_what_it_was_made_of(name: str, files: dict[str, Path]) -> None:
+    log = read_log(files[name])
+    if name == "Open Bandit":  # two users have times alike, which makes their rows one session
+        assert sorted(events_of(log), key=str) == sorted(expected(name), key=str)
+    else:
+        assert events_of(log) == expected(name)
+    layout = LAYOUTS[name]
+    assert log.ordered == layout.options.ordered
+    assert sorted(log.event_fields) == sorted(layout.options.context_fields)
+    assert sorted(log.candidate_fields) == sorted(layout.options.candidate_fields)
+
+
+@named
+def test_a_folder_a_frame_and_pieces_give_the_same_log(
+    name: str, files: dict[str, Path], tmp_path: Path
+) -> None:
+    path, layout = files[name], LAYOUTS[name]
+    log = read_log(path)
+    if (path.parent / layout.file).exists():
+        assert read_log(path.parent).fingerprint == log.fingerprint
+    pieces = convert_files([path], tmp_path / "pieces", 1, piece_rows=7).load()
+    assert pieces.fingerprint == log.fingerprint
+    raw = raw_rows(path)
+    assert raw is not None
+    assert raw.height == log.n_candidates
+    if path.suffix == ".parquet":
+        assert read_frame(pl.read_parquet(path)).fingerprint == log.fingerprint
+    if path.suffix == ".csv":
+        frame = pl.read_csv(path, infer_schema=False)
+        assert read_frame(frame, untyped=True).fingerprint == log.fingerprint
+        # a csv whose numbers were typed on the way
+        typed = pl.read_csv(path, infer_schema_length=None)
+        assert events_of(read_frame(typed)) == events_of(log)
+
+
+def without(path: Path, column: str, layout: PublicLog, folder: Path) -> Path:
+    """A copy that lacks a column."""
+    copy = folder / f"copy{path.suffix}"
+    if path.suffix == ".npz":
+        with np.load(path) as arrays:
+            np.savez(copy, **{name: array for name, array in arrays.items() if name != column})
+    elif path.suffix == ".tsv":
+        left_out = layout.columns.index(column)
+        lines = [line.split("\t") for line in path.read_text().splitlines()]
+        kept = [[part for i, part in enumerate(line) if i != left_out] for line in lines]
+        copy.write_text("".join("\t".join(line) + "\n" for line in kept))
+    elif path.suffix == ".parquet":
+        pl.read_parquet(path).drop(column).write_parquet(copy)
+    else:
+        pl.read_csv(path, infer_schema=False).drop(column).write_csv(copy)
+    return copy
+
+
+NESTED = {"Wikispeedia": ("session", "items", "chosen"), "CLARA2": ("session", "items")}
+"""what these two need: their names are those of any nested log (`clicked` is one of a choice)"""
+
+
+@named
+def test_a_file_that_lacks_a_column_is_told_what_it_resembles(
+    name: str, files: dict[str, Path], tmp_path: Path
+) -> None:
+    layout = LAYOUTS[name]
+    needed = NESTED.get(name, layout.columns)
+    for column in needed:
+        if column == npz.STEP:  # made of the shape
+            continue
+        copy = without(files[name], column, layout, tmp_path)
+        with pytest.raises(LogFormatError) as error:
+            read_log(copy)
+        message = str(error.value)
+        assert name in message or f"behaviors.tsv of {name}" in message
+        assert f"'{column}'" in message or copy.suffix == ".tsv"
+        assert copy.name in message
+        assert "\n" not in message
+    for column in set(layout.columns) - set(needed):
+        log = read_log(without(files[name], column, layout, tmp_path))
+        assert log.n_events == USERS * STEPS
+
+
+def test_a_misspelt_column_is_named(files: dict[str, Path], tmp_path: Path) -> None:
+    frame = pl.read_csv(files["KuaiRand"], infer_schema=False).rename({"is_click": "is_clicked"})
+    frame.write_csv(tmp_path / "log.csv")
+    with pytest.raises(LogFormatError, match=r"no column 'is_click'; did you mean 'is_clicked'\?"):
+        read_log(tmp_path / "log.csv")
+    # a log of one's own may have such columns
+    roles = {"session": "user_id", "event": "time_ms", "item": "video_id", "chosen": "is_clicked"}
+    assert read_log(tmp_path / "log.csv", columns=roles, choices="first").n_events == 72
+
+
+def test_given_options_come_before_a_layout_s(files: dict[str, Path]) -> None:
+    with pytest.raises(LogFormatError, match="has 2 choices, one is required"):
+        read_log(files["MIND"], choices="error")
+    bare = read_log(files["CLARA2"], ordered=False, context_fields=())
+    assert (bare.ordered, bare.event_fields) == (False, {})
+    assert set(read_log(files["Wikispeedia"], context_fields=["target"]).event_fields) == {"target"}
+    visits = read_log(files["EB-NeRD"], columns={"session": "session_id"})
+    assert (visits.n_sessions, len(np.unique(visits.users))) == (USERS * STEPS, USERS)
+    # rows of one display each become displays of several items where the reader says so
+    long = {"item": "video_id", "chosen": "is_click"}
+    assert read_log(files["KuaiRand"], columns=long, choices="first").n_events == USERS * STEPS
+    device = read_log(files["EB-NeRD"], context_fields=["device_type"])
+    assert set(device.event_fields) == {"device_type"}
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "says"),
+    [
+        ("KuaiRand", ",1,0,0,0,0,0,1,", ",2,0,0,0,0,0,1,", "chose item 'is_click = 2'"),
+        ("KuaiRand", "0,5,20210304,2158,", "0,5,20210304,2158,soon", "column 'time_ms' is empty"),
+        ("Open Bandit", ",1.0,", ",high,", "column 'affinity', a number is required"),
+        ("Open Bandit", "2021-03-04 21:58:09", "4 March", "column 'timestamp' is empty there"),
+        ("trivago RecSys Challenge 2019", "45|", "cheap|", "no value in column 'price'"),
+        ("trivago RecSys Challenge 2019", "|40\n", "\n", "values in 'price' for"),
+        ("MIND", "3/4/2021 ", "13/44/2021 ", "column 'time' is empty there"),
+        ("MIND", "\tN", "\tX N", "looks like behaviors.tsv of MIND"),
+    ],
+)
+def test_a_damaged_value_is_named(
+    name: str, old: str, new: str, says: str, files: dict[str, Path], tmp_path: Path
+) -> None:
+    text = files[name].read_text()
+    assert old in text
+    copy = tmp_path / files[name].name
+    copy.write_text(text.replace(old, new))
+    with pytest.raises(LogFormatError) as error:
+        read_log(copy)
+    assert says in str(error.value)
+
+
+def test_mind_s_long_lines_and_its_part_without_clicks(tmp_path: Path) -> None:
+    history = " ".join(f"N{i}" for i in range(12_000))
+    path = tmp_path / "any.txt"
+    path.write_text(f"7\tU1\t12/1/2019 12:00:01 AM\t{history}\tN1-0 N2-1\r\n" * 2)
+    log = read_log(path)
+    assert events_of(log) == [("U1", frozenset({"N1", "N2"}), "N2")] * 2
+    path.write_text("7\tU1\t12/1/2019 12:00:01 AM\t\tN1 N2\n")
+    with pytest.raises(LogFormatError, match="MIND's test part has none"):
+        read_log(path)
+
+
+def test_item_tables_without_a_header(files: dict[str, Path]) -> None:
+    mind = read_log(files["MIND"], item_table=files["MIND"].with_name("news.tsv"))
+    assert sorted(mind.item_fields) == ["category", "subcategory"]
+    row = mind.item_ids.to_list().index("N3")
+    category = mind.categories["category"][int(mind.item_fields["category"][row])]
+    assert category == "sports"
+    finn = files["FINN.no slates"]
+    log = read_log(finn, item_table=finn.with_name("itemattr.npz"))
+    codes = log.categories["category"].gather(log.item_fields["category"]).to_list()
+    assert codes == [str(int(item) % 4) for item in log.item_ids]
+
+
+# -- archives of arrays
+
+SHAPES = st.tuples(st.integers(1, 7), st.integers(1, 4), st.integers(1, 5))
+
+
+@settings(max_examples=25)
+@given(SHAPES, st.sampled_from(["<i4", ">i8", "<f4", "u1"]), st.integers(1, 40), st.booleans())
+def test_an_archive_s_rows_are_its_arrays(tmp_path_factory, shape, dtype, piece, packed) -> None:
+    path = tmp_path_factory.mktemp("npz") / "data.npz"
+    rng = np.random.default_rng(0)
+    arrays = {
+        name: rng.integers(0, 99, shape[:n]).astype(dtype)
+        for name, n in (("a", 1), ("b", 2), ("c", 3))
+    }
+    (np.savez_compressed if packed else np.savez)(path, **arrays)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(npz, "_PIECE_VALUES", piece)
+        rows = npz.archive_rows(path)
+        found = rows.collect()
+        some = rows.filter(pl.col("b") > 50).select("c", npz.STEP).collect()
+    users, steps = np.divmod(np.arange(shape[0] * shape[1]), shape[1])
+    assert found["a"].to_list() == arrays["a"][users].tolist()
+    assert found["b"].to_list() == arrays["b"][users, steps].tolist()
+    assert found["c"].to_list() == arrays["c"][users, steps].tolist()
+    assert found[npz.STEP].to_list() == steps.tolist()
+    assert some.equals(found.filter(pl.col("b") > 50).select("c", npz.STEP))
+    assert rows.head(2).collect().equals(found.head(2))
+
+
+def arrays_of(**changed: np.ndarray) -> dict[str, np.ndarray]:
+    shape = (4, 3)
+    return {
+        "userId": np.arange(4),
+        "click": np.ones(shape, np.int32),
+        "slate": np.ones((*shape, 5), np.int32),
+        "interaction_type": np.ones(shape, np.int32),
+        **changed,
+    }
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"click": np.ones((5, 3))}, "all of the same users and steps"),
+        ({"slate": np.ones((4, 2, 5))}, "all of the same users and steps"),
+        ({"step": np.ones((4, 3))}, "none called step or item"),
+        ({"names": np.array(["a", "b", "c", "d"])}, "has the array 'names' of shape"),
+        ({"pickled": np.array([{}] * 4, object)}, "has the array 'pickled'"),
+        ({"deep": np.ones((4, 3, 2, 2))}, "has the array 'deep'"),
+        ({"slate": np.asfortranarray(np.ones((4, 3, 5)))}, "is stored column by column"),
+        ({"wide": np.ones((4, 3, 0))}, "has the array 'wide'"),
+    ],
+)
+def test_archives_that_are_refused(
+    changed: dict[str, np.ndarray], says: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "data.npz"
+    np.savez_compressed(path, **arrays_of(**changed))
+    with pytest.raises(LogFormatError) as error:
+        read_log(path)
+    assert says in str(error.value)
+    assert "data.npz" in str(error.value)
+
+
+def test_an_archive_that_grows_beyond_proportion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez_compressed(tmp_path / "data.npz", **arrays_of(slate=np.zeros((4, 3, 3000), np.int32)))
+    monkeypatch.setattr(npz, "FREE_BYTES", 20_000)
+    assert npz.archive_rows(tmp_path / "data.npz").collect().height == 12
+    monkeypatch.setattr(npz, "BYTES_PER_BYTE", 1)
+    with pytest.raises(LogFormatError, match="bytes when it is decompressed"):
+        read_log(tmp_path / "data.npz")
+
+
+def test_archives_that_are_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "data.npz"
+    np.savez_compressed(path, **arrays_of(click=np.random.default_rng(0).integers(1, 9, (4, 3))))
+    whole = path.read_bytes()
+    cut = [whole[: len(whole) // 2], b"PK", whole[:60] + bytes(40) + whole[100:]]
+    for data in cut:
+        path.write_bytes(data)
+        with pytest.raises(LogFormatError, match="no readable npz"):
+            read_log(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme.txt", "nothing of numpy's")
+    with pytest.raises(LogFormatError, match="no readable npz"):
+        read_log(path)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("click.npy", bytes(99))
+    with pytest.raises(LogFormatError, match="in a way that numpy does not write"):
+        read_log(path)
+    with zipfile.ZipFile(path, "w") as archive, archive.open("click.npy", "w") as member:
+        np.lib.format.write_array_header_1_0(
+            member, {"descr": "<i4", "fortran_order": False, "shape": (9, 3)}
+        )
+    with pytest.raises(LogFormatError, match="ends before its values do"):
+        npz.archive_rows(path).collect()
+
+
+def test_real_files_by_path_and_by_name(shared_data: SharedData) -> None:
+    """A file by its path is read as the registry reads it, and so is its folder."""
+    for name, file in (("ebnerd", "behaviors"), ("clara2", "displays")):
+        path = shared_data(f"{name}/{file}.parquet")
+        log = read_log(path)
+        registered = load(name, data_dir=path.parents[1])
+        assert registered.fingerprint == log.fingerprint
+        assert read_log(path.parent).fingerprint == log.fingerprint
