@@ -4,7 +4,7 @@ numpy arrays."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +45,23 @@ class ScoredSessions:
     """always "reward"; "generator" where the model has one"""
     gap: FloatArray | None = None
     """optimality gap per event; None without a generator"""
+
+    @classmethod
+    def joined(cls, parts: Sequence[ScoredSessions]) -> ScoredSessions:
+        """Scores of consecutive sessions as one; at least one part."""
+
+        def head(name: str) -> HeadScores:
+            heads = [part.heads[name] for part in parts]
+            columns = (
+                [head.scores for head in heads],
+                [head.log_probs for head in heads],
+                [head.outside_log_prob for head in heads],
+            )
+            return HeadScores(*map(np.concatenate, columns))
+
+        gaps = [part.gap for part in parts if part.gap is not None]
+        heads = {name: head(name) for name in parts[0].heads}
+        return cls(heads, np.concatenate(gaps) if gaps else None)
 
 
 Outputs = Callable[[BatchTensors], tuple[Tensor, Tensor | None]]

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import polars as pl
@@ -21,7 +21,7 @@ from fastgaum.errors import ConfigError, LogFormatError, NumericsError
 from fastgaum.features.batches import batches
 from fastgaum.features.sessions import EncodedSessions, chunks
 from fastgaum.features.space import FeatureSpace
-from fastgaum.game.scoring import SCORING_SESSIONS, HeadScores, ScoredSessions
+from fastgaum.game.scoring import SCORING_SESSIONS, ScoredSessions
 from fastgaum.logs.columns import show
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog, SplitName
@@ -31,6 +31,9 @@ from fastgaum.models.model_file import save_model_state
 from fastgaum.nets.examination import Place
 from fastgaum.nets.regularisers import ChoiceDistribution, sample_candidates
 from fastgaum.nets.tensors import BatchTensors, to_tensors
+
+if TYPE_CHECKING:
+    from fastgaum.models.online import OnlineUser
 
 Head = Literal["reward", "generator"]
 Progress = Callable[[int, int], None]
@@ -170,7 +173,7 @@ class ChoiceModel(ABC):
             (part.without_bags(), self._checked_score(of, part))
             for of, part in self._parts(log, split, progress)
         ]
-        return EncodedSessions.joined([part for part, _ in parts]), _joined(
+        return EncodedSessions.joined([part for part, _ in parts]), ScoredSessions.joined(
             [scores for _, scores in parts]
         )
 
@@ -275,6 +278,18 @@ class ChoiceModel(ABC):
             item=frame["item"].gather(items.fill_null(0)).set(items.is_null(), None)
         )
 
+    def user(self, head: Head = "reward") -> OnlineUser:
+        """A new user whose displays are scored one at a time, as a service has them; of `UserModel`
+        alone.
+
+        Raises:
+            ConfigError: the model has no such users, or has not been trained.
+        """
+        raise ConfigError(
+            f"a {type(self).__name__} scores whole logs (predict): online users are those of a "
+            "UserModel, a trained preset"
+        )
+
     def tensors(
         self, log: SessionLog, split: SplitName = "all", batch_sessions: int = SCORING_SESSIONS
     ) -> Iterator[BatchTensors]:
@@ -364,24 +379,6 @@ def offers_no_click(log: AnyLog, rule: Literal["auto", "always", "never"] = "aut
             f"log '{log.name}' has events without a choice: no_click = never does not fit, use auto"
         )
     return rule == "always" or (rule == "auto" and log.has_no_click)
-
-
-def _joined(parts: list[ScoredSessions]) -> ScoredSessions:
-    """Scores of consecutive sessions as one."""
-
-    def head(name: str) -> HeadScores:
-        heads = [part.heads[name] for part in parts]
-        columns = (
-            [head.scores for head in heads],
-            [head.log_probs for head in heads],
-            [head.outside_log_prob for head in heads],
-        )
-        return HeadScores(*map(np.concatenate, columns))
-
-    gaps = [part.gap for part in parts if part.gap is not None]
-    return ScoredSessions(
-        {name: head(name) for name in parts[0].heads}, np.concatenate(gaps) if gaps else None
-    )
 
 
 def _candidate_frame(log: SessionLog, encoded: EncodedSessions) -> pl.DataFrame:

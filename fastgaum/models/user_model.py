@@ -42,7 +42,7 @@ from fastgaum.models.prepared import (
     require_in_memory,
     space_options,
 )
-from fastgaum.nets.examination import Place
+from fastgaum.nets.examination import Place, moved_to
 from fastgaum.nets.histories import Carry, Encoders, history_encoder
 from fastgaum.nets.networks import Networks, context_sizes, log_rates, require_room
 from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser, regulariser_of
@@ -52,6 +52,8 @@ from fastgaum.processes import Processes
 
 if TYPE_CHECKING:
     from fastgaum.game.checkpoint import Checkpointer
+    from fastgaum.models.online import OnlineUser
+    from fastgaum.models.online_model import OnlineModel
 
 
 class UserModel(ChoiceModel):
@@ -96,6 +98,7 @@ class UserModel(ChoiceModel):
         self.networks: Networks | None = None
         self.trials: tuple[TriedSetting, ...] = ()
         self.bootstraps: tuple[UserModel, ...] = ()
+        self._online: dict[str, OnlineModel] = {}
 
     @classmethod
     def from_preset(
@@ -289,7 +292,9 @@ class UserModel(ChoiceModel):
         self._require_place(at_place)
         networks = self._networks().eval()
         utility = networks.utility(batch)[0]
-        return utility if at_place == "own" else _moved(networks, utility, None, batch, at_place)[0]
+        return (
+            utility if at_place == "own" else moved_to(at_place, networks, utility, None, batch)[0]
+        )
 
     def examination(self, head: Head = "reward") -> FloatArray | None:
         """As the base says; None also for the generator of exact players."""
@@ -325,6 +330,17 @@ class UserModel(ChoiceModel):
         (bilstm excepted)."""
         return self._networks().player.history.advance(carries, tokens)
 
+    def user(self, head: Head = "reward") -> OnlineUser:
+        """As the base says. The first user takes longer: the networks are folded for all of them.
+        `OnlineUser(OnlineModel(model, head, item_table))` is a user of one's own folding."""
+        from fastgaum.models.online import OnlineUser
+        from fastgaum.models.online_model import OnlineModel
+
+        found = self._online.get(head)
+        if found is None or found.networks is not self.networks:
+            found = self._online[head] = OnlineModel(self, head)
+        return OnlineUser(found)
+
     def state(self) -> State:
         """Weights, configuration and feature space."""
         return user_model_state(self)
@@ -354,7 +370,7 @@ class UserModel(ChoiceModel):
     def _score_at(self, encoded: EncodedSessions, place: int | None) -> ScoredSessions:
         networks = self._networks()
         return self._scored_by(
-            lambda batch: _moved(networks, *networks.outputs(batch), batch, place), encoded
+            lambda batch: moved_to(place, networks, *networks.outputs(batch), batch), encoded
         )
 
     def _scored_by(self, outputs: Outputs, encoded: EncodedSessions) -> ScoredSessions:
@@ -374,21 +390,3 @@ class UserModel(ChoiceModel):
         if self.networks is None:
             raise ConfigError("the model has not been trained: call fit or load first")
         return self.networks
-
-
-@torch.no_grad()
-def _moved(
-    networks: Networks,
-    utility: torch.Tensor,
-    logits: torch.Tensor | None,
-    batch: BatchTensors,
-    place: int | None,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Utilities and logits of a batch, of networks with an examination, as if all candidates stood
-    at one place."""
-    offsets, reward = batch.display_offsets, networks.player.reward.examination
-    assert reward is not None
-    if networks.generator is not None and logits is not None:
-        assert networks.generator.examination is not None
-        logits = networks.generator.examination.moved(logits, offsets, place)
-    return reward.moved(utility, offsets, place), logits

@@ -14,17 +14,19 @@ import torch
 
 from fastgaum import threads
 from fastgaum.errors import ConfigError
+from fastgaum.features.session_counts import SessionCounts
 from fastgaum.kernels import slates as kernels
 from fastgaum.kernels.candidate_formulas import Slates
-from fastgaum.nets.regularisers import L2, ChoiceDistribution, Shannon, Tsallis
-from fastgaum.worlds.catalogue import SessionCounts
-from fastgaum.worlds.context import BoolArray, Context, UserContexts
-from fastgaum.worlds.user_networks import (
+from fastgaum.models.folded import (
     FoldedRecurrent,
     RecurrentHistories,
-    ReplayedHistories,
+    SlateProbabilities,
     UserHistories,
+    slate_distribution,
 )
+from fastgaum.nets.regularisers import ChoiceDistribution
+from fastgaum.worlds.context import BoolArray, Context, UserContexts
+from fastgaum.worlds.user_networks import ReplayedHistories
 from fastgaum.worlds.world import (
     FloatArray,
     IntArray,
@@ -48,7 +50,7 @@ class LearnedPopulation(Population):
 
     def __init__(self, world: LearnedWorld, n: int) -> None:
         self.world, self.n = world, n
-        self.session_counts = SessionCounts(world.catalogue, n)
+        self.session_counts = SessionCounts(world.catalogue.space, world.catalogue.fixed, n)
         self.encoder: UserHistories = (
             RecurrentHistories(world.history, n)
             if isinstance(world.history, FoldedRecurrent)
@@ -72,7 +74,9 @@ class LearnedPopulation(Population):
         self.live(self._everyone)
         self._buffers: dict[int, _Buffers] = {}
         self._chooser = world.reward if world.generator is None else world.generator
-        self._distribute = _distribution(world)
+        self._distribute = slate_distribution(
+            world.regulariser, world.eta, world.outside, world.head
+        )
 
     @property
     def states(self) -> FloatArray:
@@ -263,7 +267,7 @@ class LearnedPopulation(Population):
         """Probabilities of the displayed places."""
         self._score(first, last, b, slates, who)
         assert self._distribute is not None
-        self._distribute(first, last, b)
+        self._distribute(first, last, SlateProbabilities(b.rows, b.scores, b.probs, b.none))
 
     def _score(self, first: int, last: int, b: _Buffers, slates: IntArray, who: BoolArray) -> None:
         """What is displayed, its numbers, and its scores by the network that chooses."""
@@ -377,23 +381,3 @@ class _Buffers:
         self.none: FloatArray = np.empty(n, np.float32)
         self.chosen: IntArray = np.empty((n, 1, n_rows), np.int32)
         self.chosen_numbers: FloatArray = np.empty((n, 1, n_numbers), np.float32)
-
-
-def _distribution(world: LearnedWorld) -> Callable[[int, int, _Buffers], None] | None:
-    """What turns scores into probabilities; None for a regulariser that has no kernel here."""
-    rule, eta, outside = world.regulariser, world.eta, world.outside
-    # whatever a regulariser of the user's own is, the generator's own distribution under it is a
-    # softmax
-    if isinstance(rule, Shannon) or (
-        world.head == "generator" and not isinstance(rule, L2 | Tsallis)
-    ):
-        softmax = kernels.ChoiceRule(eta, outside, 1.0)
-        return lambda first, last, b: kernels.softmax_slates(
-            first, last, b.scores, b.rows, softmax, b.probs, b.none
-        )
-    if not isinstance(rule, L2 | Tsallis):
-        return None
-    entmax = kernels.ChoiceRule(eta, outside, 2.0 if isinstance(rule, L2) else float(rule.alpha))
-    return lambda first, last, b: kernels.entmax_slates(
-        first, last, b.scores, b.rows, entmax, b.probs, b.none
-    )

@@ -20,17 +20,13 @@ import polars as pl
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.models.choice_model import Head
+from fastgaum.models.folded import FoldedRecurrent, SlateScorer, folded_scorer
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.histories import HistoryEncoder, Recurrent
 from fastgaum.nets.regularisers import Regulariser
 from fastgaum.worlds.catalogue import Catalogue, item_features
 from fastgaum.worlds.context import ContextRows, EncodedContext, LoggedContexts, drawn_sessions
 from fastgaum.worlds.learned_population import LearnedPopulation
-from fastgaum.worlds.user_networks import (
-    FoldedRecurrent,
-    WorldScorer,
-    folded_scorer,
-)
 from fastgaum.worlds.world import (
     NO_ITEM,
     IntArray,
@@ -108,19 +104,17 @@ class LearnedWorld(World):
             raise ConfigError("logged starts need a log to draw them from: pass log=…")
         self.model, self.head, self.outside = model, head, model.outside
         self.catalogue = Catalogue.of(model.space, log, further)
-        self.item_ids = self.catalogue.item_ids
+        self.item_ids, of = self.catalogue.item_ids, self.catalogue.table_rows
         self.regulariser: Regulariser = model.regulariser
         self.eta = float(model.config.eta) if head == "reward" else 1.0
-        self.reward = folded_scorer(networks.player.reward, self.catalogue)
-        self.generator: WorldScorer | None = None
+        self.reward = folded_scorer(networks.player.reward, of)
+        self.generator: SlateScorer | None = None
         if head == "generator" and networks.generator is not None:
-            self.generator = folded_scorer(networks.generator, self.catalogue)
+            self.generator = folded_scorer(networks.generator, of)
         history = networks.player.history
         self.state_dim = networks.player.state_dim
         self.history: FoldedRecurrent | HistoryEncoder = (
-            FoldedRecurrent(history, self.catalogue)
-            if type(history) is Recurrent
-            else deepcopy(history).cpu()
+            FoldedRecurrent(history, of) if type(history) is Recurrent else deepcopy(history).cpu()
         )
         self.item_features = item_features(self.catalogue, self.reward.table, n_features)
         self.starts = (

@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.features import numbers as named
+from fastgaum.features.session_counts import SessionCounts
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels import candidate_formulas
 from fastgaum.kernels.candidate_formulas import Slates
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import SessionLog
-from fastgaum.worlds.catalogue import Catalogue, SessionCounts
+from fastgaum.worlds.catalogue import Catalogue
 from tests.builders import random_log
 from tests.worlds.simulated import encoded
 
@@ -38,7 +39,7 @@ def replayed(catalogue: Catalogue, log: SessionLog) -> np.ndarray:
     """Numbers of the log's candidates, each session a user of a world, one event at a time."""
     n, sizes = log.n_sessions, np.diff(log.display_offsets)
     rows_of_items = Vocabulary(catalogue.item_ids).codes(log.item_ids)
-    counts, most = SessionCounts(catalogue, n), int(sizes.max())
+    counts, most = SessionCounts(catalogue.space, catalogue.fixed, n), int(sizes.max())
     result = np.full((log.n_candidates, catalogue.space.n_numbers), np.nan, np.float32)
     lengths = np.diff(log.session_offsets)
     for t in range(int(lengths.max())):

@@ -1,0 +1,107 @@
+"""Race: one display of ten scored now, for a user who has made twenty choices.
+
+Ours is an online user who was told these choices. The rival does what a service without one does:
+it makes a log of the session and the display, and predicts it. Both read all that the preset reads
+of a log of 200 items, relations among it.
+
+The figures are of a session that goes on: ten other items at each display, then a choice. They are
+times of one call, so that whatever else the machine does is in them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from functools import cache
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from torch import Tensor
+
+from fastgaum.bench.races import Bar, Race
+from fastgaum.logs.read import read_frame
+from fastgaum.logs.synthetic import synthesise
+from fastgaum.models.online import OnlineUser
+from fastgaum.models.user_model import UserModel
+
+GROUPS = dict.fromkeys(["online-display", "online-session"])
+K, PAST = 10, 20
+
+
+@cache
+def model_of(full: bool) -> UserModel:
+    log, _ = synthesise(5_000 if full else 300, n_items=200 if full else 30, no_click=0.3, seed=1)
+    model = UserModel.from_preset(
+        warm_start=2, catch_up=1, epochs=1, search=[], relations=True, device="cpu"
+    )
+    model.fit(log)
+    return model
+
+
+def displays_of(model: UserModel, n: int) -> list[list[str]]:
+    assert model.space is not None
+    items = model.space.categorical[0].values.to_list()
+    draws = np.random.default_rng(0)
+    return [[items[i] for i in draws.permutation(len(items))[:K]] for _ in range(n)]
+
+
+def user_with_past(model: UserModel, past: list[list[str]]) -> OnlineUser:
+    user = model.user()
+    for display in past:
+        user.probabilities(display)
+        user.chose(display[0])
+    return user
+
+
+def online(model: UserModel, displays: list[list[str]]) -> Callable[[], Mapping[str, Tensor]]:
+    user = user_with_past(model, displays[:PAST])
+    return lambda: {"probabilities": torch.from_numpy(user.probabilities(displays[PAST])[:K])}
+
+
+def by_log(model: UserModel, displays: list[list[str]]) -> Callable[[], Mapping[str, Tensor]]:
+    def predicted() -> Mapping[str, Tensor]:
+        events = [event for event in range(PAST + 1) for _ in range(K)]
+        chosen = [event < PAST and place == 0 for event in range(PAST + 1) for place in range(K)]
+        items = [item for display in displays[: PAST + 1] for item in display]
+        frame = pl.DataFrame({"session": "now", "event": events, "item": items, "chosen": chosen})
+        rows = model.predict(read_frame(frame))[-K:]
+        # a log keeps the items of a display in an order of its own
+        found = dict(zip(rows["item"], rows["probability"], strict=True))
+        return {"probabilities": torch.tensor([found[item] for item in displays[PAST]])}
+
+    return predicted
+
+
+CONTENDERS = {"ours": online, "log-and-predict": by_log}
+
+
+@pytest.mark.parametrize("contender", CONTENDERS)
+@pytest.mark.parametrize("group", ["online-display"])
+def test_one_display(race: Race, full: bool, group: str, contender: str) -> None:
+    model = model_of(full)
+    displays = displays_of(model, PAST + 1)
+    expected = by_log(model, displays)()
+    bars = [Bar(20.0, over="log-and-predict", number=6)]
+    race(CONTENDERS[contender](model, displays), expected, unit="displays", amount=1, bars=bars)
+
+
+@pytest.mark.parametrize("group", ["online-session"])
+def test_a_session(record: Callable[..., None], full: bool, group: str) -> None:
+    """Each display of ten other items, and the choice after it: microseconds."""
+    model, n = model_of(full), 5_000 if full else 20
+    displays = displays_of(model, PAST + n)
+    user, seconds = user_with_past(model, displays[:PAST]), np.empty((n, 3))
+    for row, display in zip(seconds, displays[PAST:], strict=True):
+        started, computed = time.perf_counter(), time.thread_time()
+        user.probabilities(display)
+        scored = time.thread_time() - computed
+        row[0], row[1] = time.perf_counter() - started, scored
+        user.chose(display[1])
+        row[2] = time.perf_counter() - started
+    median, most = 1e6 * np.percentile(seconds, [50, 99], axis=0)
+    record(median[0], "µs per display of ten, median", bar=6, at_most=150.0)
+    record(most[0], "µs per display of ten, 99th percentile", bar=6, at_most=400.0)
+    # without what other processes take of the machine
+    record(most[1], "µs of its processor, 99th percentile")
+    record(median[2], "µs with the choice told, median")
