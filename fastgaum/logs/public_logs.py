@@ -41,6 +41,8 @@ class PublicLog:
     """columns made of the file's own"""
     own: bool = False
     """whether nearly all of its columns are named as in no other log"""
+    as_rows: str | None = None
+    """how its publisher calls a file of the same log, row by row (`headers`)"""
     not_read: str = ""
     """what the file says that no model is told"""
 
@@ -279,6 +281,7 @@ PUBLIC_LOGS = (
         ("session", "event", "page", "target", "items", "chosen"),
         {},
         ReadOptions.of(context_fields=("page", "target")),
+        as_rows="paths_finished.tsv",
     ),
     PublicLog(
         "CLARA2",
@@ -286,6 +289,7 @@ PUBLIC_LOGS = (
         ("session", "event", "query", "items", "chosen", "clicked", "outside"),
         {},
         ReadOptions.of(ordered=True, context_fields=("query",)),
+        as_rows="CLARA2SearchLog_beta",
         not_read="clicks beyond a list's first, and clicks outside it",
     ),
 )
@@ -347,9 +351,10 @@ def open_known(path: Path) -> tuple[FileTable, PublicLog | None]:
     """
     if path.is_dir():
         for layout in PUBLIC_LOGS:
-            if (path / layout.file).is_file():
-                table = open_table(path / layout.file)
-                if find_layout(table.dtypes) is layout:
+            names = [layout.file] if layout.as_rows is None else [layout.file, layout.as_rows]
+            for file in (path / name for name in names):
+                table = open_table(file) if file.is_file() else None
+                if table is not None and find_layout(table.dtypes) is layout:
                     return layout.of_table(table), layout
     table = open_table(path)
     found = find_layout(table.dtypes)

@@ -84,7 +84,7 @@ def open_table(path: Path) -> FileTable:
     if path.is_dir():
         return _open_folder(path)
     lazy = _scan(path)
-    return FileTable(((path, lazy),), _dtypes(path, lazy), path.suffix.lower() in SEPARATORS)
+    return FileTable(((path, lazy),), _dtypes(path, lazy), _is_lines(path))
 
 
 def check_lines(path: Path, separator: str) -> None:
@@ -128,9 +128,15 @@ def _open_folder(path: Path) -> FileTable:
     return FileTable(parts, dtypes, untyped=False)
 
 
+def _is_lines(path: Path) -> bool:
+    """Whether a file is lines of text; a publisher may give it no extension."""
+    return path.suffix.lower() in ("", *SEPARATORS)
+
+
 def _scan(path: Path) -> pl.LazyFrame:
     suffix = path.suffix.lower()
-    if suffix not in EXTENSIONS:
+    header = missing_header(path) if _is_lines(path) else None
+    if header is None and suffix not in EXTENSIONS:
         raise LogFormatError(
             f"'{path.name}' has the extension '{suffix}', one of {', '.join(EXTENSIONS)} is "
             "required: convert it"
@@ -139,7 +145,6 @@ def _scan(path: Path) -> pl.LazyFrame:
         raise LogFormatError(f"'{path.name}' is empty (0 bytes): a log needs at least one event")
     if suffix == ARCHIVE:
         return archive_rows(path)
-    header = missing_header(path) if suffix in SEPARATORS else None
     separator = "\t" if header is not None else SEPARATORS.get(suffix)
     if separator is not None:
         check_lines(path, separator)
@@ -181,7 +186,7 @@ def _collect(path: Path, lazy: pl.LazyFrame, columns: list[str]) -> pl.DataFrame
 
 def damaged(path: Path, error: BaseException) -> LogFormatError:
     """The clearest text for a file that polars refused."""
-    if path.suffix.lower() in SEPARATORS:
+    if _is_lines(path):
         place = _first_non_utf8(path)
         if place is not None:
             line, byte = place

@@ -9,16 +9,19 @@ from pathlib import Path
 import pytest
 
 from fastgaum.cli.app import main
-from tests.logs.public_files import FILES
+from tests.logs.public_files import FILES, ROW_BY_ROW
 
 QUICK = ["--set", "epochs=1", "--set", "warm_start=1", "--set", "batch_sessions=256"]
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(("name", "write"), [*FILES.items(), *ROW_BY_ROW.items()])
 def test_a_raw_file_becomes_a_run_in_one_command(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str,
+    write: Callable[[Path], Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    path, run = FILES[name](tmp_path), tmp_path / "run"
+    path, run = write(tmp_path), tmp_path / "run"
     assert main(["train", str(path), "-o", str(run), *QUICK]) == 0
     assert f"{path.name} is read as {name}" in capsys.readouterr().err
     # nothing was given, and the file is read alike again

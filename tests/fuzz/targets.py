@@ -15,6 +15,7 @@ from fastgaum.logs.fold import to_frame
 from fastgaum.logs.read import read_log
 from fastgaum.logs.shard_writer import save_log
 from fastgaum.logs.synthetic import synthesise
+from tests.logs import public_files
 
 SMALL = [
     "--set",
@@ -96,6 +97,17 @@ TARGETS = (
     _of("movies.csv", "text", BUILD.replace("{}", "ratings.csv"), 1),
     _of("u.data", "text", BUILD.replace("{}", "u.data"), 1),
     _of("plays.tsv", "text", BUILD, 1),
+    *(
+        _of(file, form, "data convert {} -o out/log|data audit {}", 1)
+        for file, form in (
+            ("behaviors.tsv", "text"),
+            ("train.csv", "text"),
+            ("data.npz", "stream"),
+            ("CLARA2SearchLog_beta", "text"),
+            ("paths_finished.tsv", "text"),
+        )
+    ),
+    _of("links.tsv", "text", "data convert paths_finished.tsv -o out/log", 1),
     _of("log.txt", "text", "data get yelp --from log.txt --data-dir out/data", 1),
 )
 
@@ -134,6 +146,10 @@ def make_seeds(folder: Path) -> None:
     items.write_parquet(folder / "items.parquet")
     save_log(read_log(folder / "log.parquet", candidate_fields=["price"]), folder / "store")
     _write_choices(folder)
+    for write in (public_files.mind, public_files.trivago, public_files.finn):
+        write(folder)
+    for write in public_files.ROW_BY_ROW.values():
+        write(folder)
     run, log_file = str(folder / "run"), str(folder / "log.parquet")
     assert main(["train", log_file, "-o", run, "--candidate-field", "price", *SMALL]) == 0
     (folder / "config.toml").write_bytes((folder / "run" / "config.toml").read_bytes())
