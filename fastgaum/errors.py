@@ -41,6 +41,18 @@ class ActionError(FastgaumError):
     shape or range."""
 
 
+class ServiceError(FastgaumError):
+    """A service is asked for what it does not have, or does not grant.
+
+    Attributes:
+        status: the status of an HTTP answer that says so, from 400 to 499.
+    """
+
+    def __init__(self, says: str, status: int) -> None:
+        super().__init__(says)
+        self.status = status
+
+
 class NumericsError(FastgaumError):
     """A loss, gradient or score is not finite."""
 

@@ -43,7 +43,7 @@ def used(*rooms: str, outside: tuple[str, ...] = ()) -> set[str]:
 
 
 def test_the_package_needs_what_it_imports() -> None:
-    optional = names("baselines") | names("plots") | names("rl")
+    optional = names("baselines") | names("plots") | names("rl") | names("serve")
     assert used(outside=("bench",)) - BROUGHT == names() | optional
     assert used("bench") - RIVALS <= names() | names("bench")
     assert names("bench") <= used("bench")
@@ -56,7 +56,7 @@ def test_numba_brings_llvmlite() -> None:
 
 def test_an_extra_is_imported_inside_functions_only() -> None:
     """The package works without its extras: whoever asks for what needs one is told which."""
-    extras = names("baselines") | names("plots") | {"stable_baselines3"}
+    extras = names("baselines") | names("plots") | names("serve") | {"stable_baselines3"}
     eager = {
         one.file.name
         for one in IMPORTS

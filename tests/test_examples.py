@@ -23,6 +23,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "train_policy": {"episodes": 4, "n_users": 200, **QUICK},
     "custom_regulariser": {"n_events": 400, "epochs": 4, "search": ()},
     "custom_encoder": {"n_events": 400, **QUICK},
+    "online_service": QUICK,
 }
 
 
@@ -50,6 +51,12 @@ def _no_click(shares: tuple[float, float]) -> None:
     assert abs(predicted - observed) < 12
 
 
+def _online_service(ranked: dict[str, list[str]]) -> None:
+    """The same items, ranked otherwise once one of them was clicked."""
+    assert sorted(ranked["first"]) == sorted(ranked["second"])
+    assert ranked["first"] != ranked["second"]
+
+
 def _train_policy(earned: dict[str, float]) -> None:
     assert earned["cascade-dqn"] > earned["random"] + 5
 
@@ -59,6 +66,7 @@ RIGHT: dict[str, Callable[[Any], None]] = {
     "compare_models": _compare_models,
     "no_click": _no_click,
     "train_policy": _train_policy,
+    "online_service": _online_service,
 }
 SAYS = {
     "quickstart": r"reward: prec@1 \d\d\.\d \[.*generator: prec@1 .*generator_probability",
@@ -67,6 +75,7 @@ SAYS = {
     "compare_models": r"fastgaum.*(is|need not be) better than .*points of prec@1",
     "train_policy": r"return.*random .*greedy .*cascade-dqn",
     "custom_regulariser": r"half and half: .*NLL (\d\.\d+).*shannon.*loaded: NLL \1",
+    "online_service": r"at first: \S+ .*after a click on \S+: \S+ ",
     "custom_encoder": r"with MeanOfChoices.*64 users with states of 8 numbers",
 }
 

@@ -41,6 +41,7 @@ LAYERS = (
     {"policies"},
     {"reports"},
     {"ope"},
+    {"serve"},
     {"bench"},
     {"cli"},
     {"__init__", "__main__"},

@@ -56,6 +56,12 @@ COMMANDS = {
         "fastgaum.cli.simulate:simulate_command",
         "Write episodes of a trained user model, as a log to read back.",
     ),
+    "serve": (
+        "fastgaum.cli.serve:serve_command",
+        "Users of a trained model as a service: over HTTP, or as tools of an agent (MCP)."
+        "\n\nDisplays are scored one at a time, and each user remembers. It needs `pip install "
+        "'fastgaum[serve]'`.",
+    ),
     "fidelity": (
         "fastgaum.cli.fidelity:fidelity_command",
         f"Does a trained user model behave as a log: replay and compare.\n\n{_AS_THE_RUN}",

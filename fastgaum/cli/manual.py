@@ -41,6 +41,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "fastgaum simulate runs/mine -o greedy.csv --policy greedy --leaving 0.1 --seed 1",
         "fastgaum simulate runs/mine -o trained.parquet --policy policies/mine",
     ),
+    "serve": (
+        "fastgaum serve runs/mine",
+        "fastgaum serve runs/shop --http 8080 --item-table items.csv --users 500",
+        "fastgaum serve runs/mine --mcp --seed 1",
+    ),
     "fidelity": (
         "fastgaum fidelity runs/mine clicks.csv",
         "fastgaum fidelity runs/mine clicks.csv --split validation --json fidelity.json --plot "

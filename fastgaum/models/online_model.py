@@ -4,7 +4,7 @@ display becomes what the model reads."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from fastgaum.features.numbers import (
     totals_of,
 )
 from fastgaum.kernels.candidate_formulas import TRAINING_NUMBERS
-from fastgaum.logs.columns import MOST_NUMBER, show
+from fastgaum.logs.columns import MOST_NUMBER, parse_numbers, show
 from fastgaum.logs.log import FloatArray, IntArray
 from fastgaum.models.folded import (
     FoldedRecurrent,
@@ -63,26 +63,22 @@ class OnlineModel:
     """A fitted model for single displays, folded once; its users (`OnlineUser`) share it.
 
     Attributes:
+        networks: of the model.
         head: whose distribution `probabilities` are.
         outside: whether no click is a choice.
         fields: names of the fields of candidates that the model reads.
         context_fields: names of the context fields that it reads, and what each holds.
     """
 
-    def __init__(
-        self, model: UserModel, head: Head = "reward", item_table: pl.DataFrame | None = None
-    ) -> None:
+    def __init__(self, model: UserModel, head: Head = "reward") -> None:
         """Fold a model; changing it afterwards changes nothing here.
 
         Args:
             model: a fitted model.
             head: "reward" for the reward's best response, or "generator".
-            item_table: a column `item`, and a column for each field whose values a display need not
-                give.
 
         Raises:
-            ConfigError: the model is not fitted or lacks the head, or the table does not fit the
-                model.
+            ConfigError: the model is not fitted, or lacks the head.
         """
         networks, space = model.networks, model.space
         if networks is None or space is None:
@@ -125,8 +121,6 @@ class OnlineModel:
         self._read_fields()
         self._read_context()
         self.of_items: dict[str, dict[str, Any]] = {}
-        if item_table is not None:
-            self._read_item_table(item_table)
 
     def _read_fields(self) -> None:
         space = self.space
@@ -156,7 +150,13 @@ class OnlineModel:
             table = networks.player.items.table.detach().cpu().numpy()
             self.vectors = np.array(table, np.float32)
 
-    def _read_item_table(self, table: pl.DataFrame) -> None:
+    def with_item_table(self, table: pl.DataFrame) -> OnlineModel:
+        """The model, for displays that need not give the fields of items: a column `item`, and a
+        column for each field that the table has instead. Other columns are not read.
+
+        Raises:
+            ConfigError: the table has no such column, an item twice, or a value of the wrong kind.
+        """
         if "item" not in table.columns:
             raise ConfigError(
                 f"an item table has a column 'item', got {', '.join(table.columns)}: rename yours"
@@ -166,10 +166,17 @@ class OnlineModel:
             raise ConfigError(
                 "an item table has one row for each item: an item is missing or twice"
             )
-        for name in table.columns:
-            if name in self.fields:
-                values = self._encoded(name, table[name].to_list(), len(ids))
-                self.of_items[name] = dict(zip(ids.to_list(), values.tolist(), strict=True))
+        other = copy(self)
+        other.of_items = {}
+        for name in (name for name in table.columns if name in self.fields):
+            column = table[name]
+            if self.fields[name].rows is None and column.dtype == pl.String:
+                # a file without types; what is no number stays, and is said
+                numbers = parse_numbers(column)
+                column = column if numbers is None else numbers
+            values = self._encoded(name, column.to_list(), len(ids))
+            other.of_items[name] = dict(zip(ids.to_list(), values.tolist(), strict=True))
+        return other
 
     def field_values(
         self, items: Sequence[str], given: Mapping[str, Sequence[object]]

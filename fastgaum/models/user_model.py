@@ -331,8 +331,8 @@ class UserModel(ChoiceModel):
         return self._networks().player.history.advance(carries, tokens)
 
     def user(self, head: Head = "reward") -> OnlineUser:
-        """As the base says. The first user takes longer: the networks are folded for all of them.
-        `OnlineUser(OnlineModel(model, head, item_table))` is a user of one's own folding."""
+        """As the base says. The first user takes longer: the networks are folded, for all of
+        them."""
         from fastgaum.models.online import OnlineUser
         from fastgaum.models.online_model import OnlineModel
 

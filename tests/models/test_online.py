@@ -211,8 +211,12 @@ def test_fields_come_from_an_item_table() -> None:
     of_items: dict[str, list[Any]] = {"size": [0.1, 0.2], "brand": ["a", 1]}
     given_all = model.user().probabilities(items, fields=values | of_items)
     table = pl.DataFrame({"item": items, "size": [0.1, 0.2], "brand": ["a", "1"]})
-    online = OnlineModel(model, item_table=table)
+    online = OnlineModel(model).with_item_table(table)
     assert np.array_equal(OnlineUser(online).probabilities(items, fields=values), given_all)
+    untyped = online.with_item_table(table.cast(pl.String))
+    assert np.array_equal(OnlineUser(untyped).probabilities(items, fields=values), given_all)
+    with pytest.raises(ConfigError, match="'size' takes a number"):
+        online.with_item_table(table.with_columns(size=pl.lit("large")))
     other = values | {"size": [9.0, 9.0]}
     assert not np.array_equal(OnlineUser(online).probabilities(items, fields=other), given_all)
     with pytest.raises(
@@ -222,9 +226,9 @@ def test_fields_come_from_an_item_table() -> None:
             ["i3"], fields={"price": [1], "shelf": ["top"], "views": [1]}
         )
     with pytest.raises(ConfigError, match="an item table has a column 'item', got id"):
-        OnlineModel(model, item_table=pl.DataFrame({"id": items}))
+        online.with_item_table(pl.DataFrame({"id": items}))
     with pytest.raises(ConfigError, match="one row for each item"):
-        OnlineModel(model, item_table=pl.DataFrame({"item": ["i1", "i1"]}))
+        online.with_item_table(pl.DataFrame({"item": ["i1", "i1"]}))
 
 
 GOOD = {"hour": 0.5, "kind": "i1", "page": "i2", "target": "i3"}

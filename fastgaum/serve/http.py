@@ -1,0 +1,185 @@
+"""Online users over HTTP, as JSON.
+
+    GET    /health                        is it there
+    GET    /model                         what a display may hold
+    POST   /users                         a new user
+    POST   /users/USER/probabilities      {"items": […], "context": {…}, "fields": {…}}
+    POST   /users/USER/choice             {"item": "i3"}, or null for no click
+    DELETE /users/USER                    forget the user
+
+What a client does wrong is answered by a status from 400 to 499 and {"error": "…"}: the rule, the
+values, the cure."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from fastgaum import __version__
+from fastgaum.errors import ConfigError, FastgaumError, ServiceError
+from fastgaum.models.online_model import OnlineModel
+from fastgaum.serve.users import LIMITS, Limits, ServedUsers
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+MOST_BYTES = 1 << 20
+"""bytes of a request's body"""
+Value = str | int | float | bool | None
+
+
+class DisplayBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What is asked of a display."""
+
+    items: list[str | int]
+    context: dict[str, Value] | None = None
+    fields: dict[str, list[Value]] | None = None
+
+
+class ChoiceBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What was chosen of it; null for no click."""
+
+    item: str | int | None
+
+
+Body = TypeVar("Body", DisplayBody, ChoiceBody)
+
+
+async def _body(request: Request, kind: type[Body]) -> Body:
+    """The body of a request, checked. Raises ServiceError for a wrong one."""
+    wanted = request.headers.get("content-type", "").partition(";")[0].strip()
+    if wanted != "application/json":
+        raise ServiceError(
+            f"a body is application/json, got {wanted or 'none'}: set the header content-type", 415
+        )
+    data = bytearray()
+    async for part in request.stream():
+        data += part
+        if len(data) > MOST_BYTES:
+            raise ServiceError(f"a body has at most {MOST_BYTES} bytes: ask for fewer items", 413)
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, RecursionError) as error:
+        keys = ", ".join(kind.__struct_fields__)
+        raise ServiceError(f"the body is a JSON object of {keys}: {error}", 400) from None
+
+
+def http_app(model: OnlineModel, limits: Limits = LIMITS) -> Starlette:
+    """A Starlette application that serves a model's online users.
+
+    Args:
+        model: the folded model.
+        limits: what clients may have.
+
+    Raises:
+        ConfigError: Starlette is not installed.
+    """
+    try:
+        from starlette.applications import Starlette
+        from starlette.exceptions import HTTPException
+        from starlette.responses import JSONResponse
+        from starlette.routing import Route
+    except ImportError:
+        raise _lacking("starlette") from None
+    # names that cannot be guessed: a client that outlived the service meets no other client's user
+    users = ServedUsers(model, limits, name=lambda _: secrets.token_urlsafe(9))
+
+    async def health(request: Request) -> Response:
+        return JSONResponse({"status": "ok", "version": __version__, "users": len(users)})
+
+    async def about(request: Request) -> Response:
+        fields = {name: "numbers" if of.rows is None else "categories" for name, of in fields_of}
+        return JSONResponse(
+            {
+                "n_items": len(model.item_ids),
+                "head": model.head,
+                "no_click": model.outside,
+                "context": dict(model.context_fields),
+                "fields": fields,
+                "fields_known_of_items": sorted(model.of_items),
+                "most_items": limits.items,
+                "most_users": limits.users,
+            }
+        )
+
+    fields_of = model.fields.items()
+
+    async def new(request: Request) -> Response:
+        return JSONResponse({"user": users.new()}, 201)
+
+    async def probabilities(request: Request) -> Response:
+        user = users.find(request.path_params["user"])
+        asked = await _body(request, DisplayBody)
+        users.check_display(asked.items)
+        shares = user.probabilities(asked.items, asked.context, asked.fields).tolist()
+        n = len(asked.items)
+        none = shares[n] if model.outside else None
+        return JSONResponse({"items": asked.items, "probabilities": shares[:n], "no_click": none})
+
+    async def choice(request: Request) -> Response:
+        user = users.find(request.path_params["user"])
+        user.chose((await _body(request, ChoiceBody)).item)
+        return JSONResponse({"choices": user.n_events})
+
+    async def end(request: Request) -> Response:
+        users.end(request.path_params["user"])
+        return JSONResponse({"users": len(users)})
+
+    async def refused(request: Request, error: Exception) -> Response:
+        status = error.status if isinstance(error, ServiceError) else 400
+        return JSONResponse({"error": str(error)}, status)
+
+    async def no_such_path(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        says = f"{request.method} {request.url.path}: {error.detail}; GET /model, POST /users, …"
+        return JSONResponse({"error": says}, error.status_code, headers=error.headers)
+
+    of_user: list[tuple[str, Callable[[Request], Awaitable[Response]], str]] = [
+        ("/users/{user}/probabilities", probabilities, "POST"),
+        ("/users/{user}/choice", choice, "POST"),
+        ("/users/{user}", end, "DELETE"),
+    ]
+    routes = [
+        Route("/health", health),
+        Route("/model", about),
+        Route("/users", new, methods=["POST"]),
+        *(Route(path, endpoint, methods=[method]) for path, endpoint, method in of_user),
+    ]
+    users.warm()
+    handlers: dict[Any, Any] = {FastgaumError: refused, HTTPException: no_such_path}
+    return Starlette(routes=routes, exception_handlers=handlers)
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises ConfigError where there can be none."""
+    if not 0 <= port <= 65_535:
+        raise ConfigError(f"a port is from 0 (any free one) to 65535, got {port}")
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host}, port {port} ({error.strerror or error}): choose another "
+            "port, or 0 for a free one"
+        ) from None
+
+
+def run_http(app: Starlette, listening: socket.socket) -> None:
+    """Answer requests until a signal ends it. Raises ConfigError if uvicorn is not installed."""
+    try:
+        import uvicorn
+    except ImportError:
+        raise _lacking("uvicorn") from None
+    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])
+
+
+def _lacking(package: str) -> ConfigError:
+    return ConfigError(
+        f"a service needs {package}, which is not installed: pip install 'fastgaum[serve]'"
+    )

@@ -1,0 +1,239 @@
+"""The HTTP service, asked by a client over a socket."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import uvicorn
+
+from fastgaum.cli.app import main
+from fastgaum.errors import ConfigError, ServiceError
+from fastgaum.models.user_model import UserModel
+from fastgaum.serve.http import MOST_BYTES, http_app, open_socket
+from fastgaum.serve.users import Limits, ServedUsers
+from tests.builders import random_log
+from tests.models.test_online import model_of
+from tests.worlds.test_learned_world import IDENTITY, fitted
+
+
+class Client:
+    """What a program without our code does."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    def ask(
+        self, method: str, path: str, body: Any = None, kind: str = "application/json"
+    ) -> tuple[int, dict[str, Any]]:
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        headers = {"content-type": kind}
+        request = urllib.request.Request(self.address + path, data, headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as refused:
+            with refused:
+                return refused.code, json.load(refused)
+
+
+@pytest.fixture(scope="module")
+def clients() -> Iterator[dict[str, Client]]:
+    """Of a model that reads context, one that reads fields, and one with room for two users."""
+    found, running = {}, []
+    for name, limits in (
+        ("context, network", Limits(items=20)),
+        ("fields, views, positions", Limits()),
+        ("relations, two layers", Limits(users=2)),
+    ):
+        listening = open_socket("127.0.0.1", 0)
+        config = uvicorn.Config(
+            http_app(model_of(name).user().model, limits), log_level="warning", lifespan="off"
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        running.append((server, thread, listening))
+        found[name.partition(",")[0]] = Client(f"http://127.0.0.1:{listening.getsockname()[1]}")
+    yield found
+    for server, thread, listening in running:
+        server.should_exit = True
+        thread.join(30)
+        listening.close()
+
+
+CONTEXT = {"hour": 0.5, "kind": "i1", "page": "i2", "target": "i3"}
+
+
+def test_a_user_over_http_is_the_one_in_python(clients: dict[str, Client]) -> None:
+    client, user = clients["context"], model_of("context, network").user()
+    status, health = client.ask("GET", "/health")
+    assert (status, health["status"]) == (200, "ok")
+    _, about = client.ask("GET", "/model")
+    assert about["context"] == user.model.context_fields
+    assert about["no_click"] is True
+    status, made = client.ask("POST", "/users")
+    assert status == 201
+    of_user = f"/users/{made['user']}"
+    for items, chosen in ((["i1", "i2", "new"], "i2"), (["i4", "i1"], None), (["i9"], "i9")):
+        asked = {"items": items, "context": CONTEXT}
+        status, found = client.ask("POST", f"{of_user}/probabilities", asked)
+        expected = user.probabilities(items, CONTEXT)
+        assert (status, found["items"]) == (200, items)
+        np.testing.assert_allclose([*found["probabilities"], found["no_click"]], expected)
+        user.chose(chosen)
+        status, counted = client.ask("POST", f"{of_user}/choice", {"item": chosen})
+        assert (status, counted) == (200, {"choices": user.n_events})
+    assert client.ask("DELETE", of_user)[0] == 200
+    assert client.ask("DELETE", of_user)[0] == 404
+
+
+def test_fields_come_with_the_display(clients: dict[str, Client]) -> None:
+    client, user = clients["fields"], model_of("fields, views, positions").user()
+    assert client.ask("GET", "/model")[1]["fields"] == {
+        **{"brand": "categories", "shelf": "categories"},
+        **{"views": "numbers", "price": "numbers", "size": "numbers"},
+    }
+    name = client.ask("POST", "/users")[1]["user"]
+    fields = {"price": [1, 2.5], "shelf": ["top", None], "size": [0, 1], "brand": ["a", 1]}
+    asked = {"items": ["i1", "i2"], "fields": {**fields, "views": [1, 2]}}
+    _, found = client.ask("POST", f"/users/{name}/probabilities", asked)
+    expected = user.probabilities(**asked)
+    np.testing.assert_allclose(found["probabilities"], expected[:2])
+
+
+GOOD = {"items": ["i1"], "context": CONTEXT}
+WRONG: list[tuple[str, str, Any, int, str]] = [
+    ("GET", "/nothing", None, 404, "GET /nothing: Not Found"),
+    ("GET", "/users", None, 405, "Method Not Allowed"),
+    ("POST", "/users/none/probabilities", GOOD, 404, "there is no user 'none'"),
+    ("POST", "USER/probabilities", b"{", 400, "a JSON object of items, context, fields"),
+    ("POST", "USER/probabilities", b"[" * 100_000, 400, "a JSON object of items"),
+    ("POST", "USER/probabilities", b"\xff", 400, "a JSON object of items"),
+    ("POST", "USER/probabilities", {}, 400, "missing required field `items`"),
+    ("POST", "USER/probabilities", {"items": "i1"}, 400, "Expected `array`, got `str`"),
+    ("POST", "USER/probabilities", {**GOOD, "item": 1}, 400, "unknown field `item`"),
+    ("POST", "USER/probabilities", {"items": ["i1"], "context": {}}, 400, "no field 'hour'"),
+    ("POST", "USER/probabilities", {**GOOD, "items": []}, 400, "at least one item, got none"),
+    ("POST", "USER/probabilities", {**GOOD, "items": ["a", "a"]}, 400, "got 'a' twice"),
+    ("POST", "USER/probabilities", {**GOOD, "items": list(range(21))}, 413, "at most 20 items"),
+    ("POST", "USER/probabilities", b" " * (MOST_BYTES + 1), 413, "at most 1048576 bytes"),
+    ("POST", "USER/choice", {"item": "i1"}, 400, "call probabilities with its items first"),
+    ("POST", "USER/choice", {}, 400, "missing required field `item`"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "status", "says"), WRONG)
+def test_what_is_wrong_is_said(
+    clients: dict[str, Client], method: str, path: str, body: Any, status: int, says: str
+) -> None:
+    client = clients["context"]
+    name = client.ask("POST", "/users")[1]["user"]
+    code, answer = client.ask(method, path.replace("USER", f"/users/{name}"), body)
+    assert code == status, answer
+    assert says in answer["error"]
+    assert client.ask("POST", f"/users/{name}/probabilities", GOOD)[0] == 200
+    client.ask("DELETE", f"/users/{name}")
+
+
+def test_a_body_says_what_it_is(clients: dict[str, Client]) -> None:
+    client = clients["context"]
+    name = client.ask("POST", "/users")[1]["user"]
+    status, answer = client.ask("POST", f"/users/{name}/choice", b"{}", "text/plain")
+    assert (status, "application/json, got text/plain" in answer["error"]) == (415, True)
+
+
+def test_users_are_limited(clients: dict[str, Client]) -> None:
+    client = clients["relations"]
+    names = [client.ask("POST", "/users")[1]["user"] for _ in range(2)]
+    status, answer = client.ask("POST", "/users")
+    assert (status, "2 users are the most" in answer["error"]) == (429, True)
+    client.ask("DELETE", f"/users/{names[0]}")
+    assert client.ask("POST", "/users")[0] == 201
+
+
+def test_users_that_are_idle_make_room() -> None:
+    now = [0.0]
+    model = model_of("relations, two layers").user().model
+    users = ServedUsers(model, Limits(users=2, idle=10), clock=lambda: now[0])
+    assert [users.new(), users.new()] == ["1", "2"]
+    now[0] = 9
+    first = users.find("1")
+    with pytest.raises(ServiceError, match="none was idle for 10 seconds"):
+        users.new()
+    now[0] = 10
+    assert users.new() == "3"
+    assert len(users) == 2
+    with pytest.raises(ServiceError, match="there is no user '2'"):
+        users.find("2")
+    assert users.find("1") is first
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments", "says"),
+    [
+        ("starlette.applications", [], "needs starlette, which is not installed"),
+        ("uvicorn", ["--http", "0"], "needs uvicorn, which is not installed"),
+        ("mcp.server.mcpserver", ["--mcp"], "--mcp needs the MCP SDK, which is not installed"),
+    ],
+)
+def test_without_the_extra_it_is_said_how_to_get_it(
+    package: str,
+    arguments: list[str],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model_of("relations, two layers").save(tmp_path / "model.safetensors")
+    monkeypatch.setitem(sys.modules, package, None)
+    assert main(["serve", str(tmp_path / "model.safetensors"), *arguments]) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert "pip install 'fastgaum[serve]'" in said
+
+
+def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
+    model = fitted(random_log(4, 24, no_click=0.3), **IDENTITY)
+    model.save(tmp_path / "model.safetensors")
+    command = [sys.executable, "-m", "fastgaum", "serve", str(tmp_path / "model.safetensors")]
+    with subprocess.Popen(
+        [*command, "--http", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout is not None
+        address = re.search(r"http://127\.0\.0\.1:\d+", running.stdout.readline())
+        assert address is not None
+        client = Client(address[0])
+        name = client.ask("POST", "/users")[1]["user"]
+        _, found = client.ask("POST", f"/users/{name}/probabilities", {"items": ["i1", "i2"]})
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=60)
+    assert (running.returncode, out, err) == (130, "", "fastgaum: interrupted\n")
+    expected = UserModel.load(tmp_path / "model.safetensors").user().probabilities(["i1", "i2"])
+    np.testing.assert_allclose([*found["probabilities"], found["no_click"]], expected)
+
+
+def test_what_a_service_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with open_socket("127.0.0.1", 0) as taken, pytest.raises(ConfigError, match="another port"):
+        open_socket("127.0.0.1", taken.getsockname()[1])
+    for arguments, says in (
+        (["--http", "70000"], "from 0 (any free one) to 65535, got 70000"),
+        (["--http", "0", "--users", "0"], "users must be above 0, got 0"),
+        (["--http", "1", "--mcp"], "--mcp and --http were given"),
+        (["--mcp", "--seed", "-1"], "seed must be at least 0, got -1"),
+        (["--item-table", "none.csv"], "no such file or folder: 'none.csv'"),
+    ):
+        model_of("relations, two layers").save(tmp_path / "model.safetensors")
+        assert main(["serve", str(tmp_path / "model.safetensors"), *arguments]) == 2
+        assert says in capsys.readouterr().err
