@@ -3,7 +3,7 @@ that were trained, the sentence of the README, and the figure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,7 +88,27 @@ def transfer_sentence(result: Json) -> str:
     return (
         f"A policy ({policy}) trained among learned users ({world}) earns, among the true ones, "
         "this share of what the same training among the true ones gives: "
-        f"{'; '.join(parts)}. Mean of {seeds} seeds."
+        f"{'; '.join(parts)}. Mean of {seeds} seeds. {_beside_greedy(result['settings'])}"
+    )
+
+
+def _beside_greedy(settings: Sequence[Json]) -> str:
+    """Where the trained policy earns more or less than greedy slates, by its interval over
+    seeds."""
+    found: dict[str, list[str]] = {"more": [], "less": [], "neither more nor less": []}
+    for setting in settings:
+        low, high = setting["learned"][-1]["lead_over_greedy_ci"]
+        known = low is not None and high is not None
+        verdict = "more" if known and low > 0 else "less" if known and high < 0 else None
+        found[verdict or "neither more nor less"].append(setting["what"])
+    said = [
+        f"{verdict} with {', and with '.join(worlds)}"
+        for verdict, worlds in found.items()
+        if worlds
+    ]
+    return (
+        "By the interval over seeds it earns, beside greedy slates of the learned utilities, "
+        f"{'; '.join(said)}."
     )
 
 

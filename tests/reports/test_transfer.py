@@ -190,6 +190,21 @@ def test_a_sentence_without_a_share(result: dict[str, Any]) -> None:
     assert ": no share with 10 items (400" in transfer_sentence(nothing)
 
 
+def test_the_sentence_says_where_greedy_slates_earn_more(result: dict[str, Any]) -> None:
+    said = copy.deepcopy(result)
+    (setting,) = said["settings"]
+    for interval, verdict in (
+        ([0.1, 0.2], "more with 10 items."),
+        ([-0.2, -0.1], "less with 10 items."),
+        ([-0.1, 0.1], "neither more nor less with 10 items."),
+        ([None, None], "neither more nor less with 10 items."),
+    ):
+        setting["learned"][-1]["lead_over_greedy_ci"] = interval
+        assert transfer_sentence(said).endswith(
+            f"greedy slates of the learned utilities, {verdict}"
+        )
+
+
 def test_judging_users_of_one_member_leave_no_bound() -> None:
     plan = TransferPlan(known_worlds(["items-10"]), ("random",), (400,), 1, 1, TOY, 2, "dqn")
     with pytest.MonkeyPatch.context() as patch:
