@@ -10,7 +10,7 @@ docs/tables/policies/, objects of `fastgaum rl evaluate … --json` and of `fast
 --json`. docs/other-logs.md takes its tables from docs/tables/logs/, and click
 models' rows from docs/tables/click-models.json, which `make click-models` writes. docs/guide/closed-loop.md takes its tables from
 docs/tables/wikispeedia-loop.json, which `bench/wikispeedia_loop.py` writes. docs/guide/transfer.md takes its tables from docs/tables/transfer*.json, objects
-of `fastgaum transfer … --json`, and README.md a figure and a sentence from the first of them. docs/concepts/cost.md takes its table from docs/tables/processes.json, which `python
+of `fastgaum transfer … --json`, and docs/tables/away.json, which `bench/away.py` writes; README.md has a figure and a sentence from the first of them. docs/concepts/cost.md takes its table from docs/tables/processes.json, which `python
 bench/processes.py` prints, docs/performance.md its races from docs/tables/bench.json, which `make
 bench` writes. Tables are never written by hand: tests/test_tables.py fails when a page is not what
 this would write."""
@@ -22,6 +22,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from fastgaum.bench.away import away_blocks
 from fastgaum.bench.click_lists import click_models_to_markdown
 from fastgaum.bench.excerpts import results_to_markdown, speed_to_markdown
 from fastgaum.bench.report import to_markdown as races_to_markdown
@@ -94,6 +95,8 @@ TRANSFERS = tuple(
 """its objects; README has the figure and the sentence of the first, between its markers
 `transfer`"""
 TRANSFER_FIGURES = ("docs/transfer.svg", "docs/transfer-narrow.svg")
+AWAY = "docs/tables/away.json"
+"""object whose tables that page shows between its markers `away`"""
 LOOP = ("docs/guide/closed-loop.md", "docs/tables/wikispeedia-loop.json")
 """page with what learned players do on their own, between its markers `loop`, and the object"""
 LOOP_FIGURE = "docs/closed-loop.svg"
@@ -181,6 +184,11 @@ def transfers_to_markdown(file: str) -> str:
     if file == TRANSFERS[0]:
         parts.insert(1, f"![{PROMISED}](../{Path(TRANSFER_FIGURES[0]).name})")
     return "\n\n".join(parts)
+
+
+def away_to_markdown() -> str:
+    """What an object says of policies at home and away, or that it is not there yet."""
+    return blocks_to_markdown(away_blocks(read(AWAY))) if (ROOT / AWAY).is_file() else NOT_RUN
 
 
 def transfer_excerpt() -> str:
@@ -281,6 +289,7 @@ def main() -> None:
     put(PROCESSES[0], "processes", processes_to_markdown(read(PROCESSES[1])))
     for file in TRANSFERS:
         put(TRANSFER, Path(file).stem, transfers_to_markdown(file))
+    put(TRANSFER, "away", away_to_markdown())
     put(README, "transfer", transfer_excerpt())
     put(LOOP[0], "loop", loop_page())
     if (ROOT / LOOP[1]).is_file():

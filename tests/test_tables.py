@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fastgaum.baselines.registry import MODELS
+from fastgaum.bench.away import LOGS, AwayPlan
 from fastgaum.bench.click_lists import click_models_to_markdown
 from fastgaum.bench.excerpts import (
     OTHERS,
@@ -20,6 +21,7 @@ from fastgaum.bench.excerpts import (
 )
 from fastgaum.bench.readme import (
     ADAPTATION,
+    AWAY,
     CLICK_MODELS,
     FIDELITY,
     FIDELITY_FIGURE,
@@ -40,6 +42,7 @@ from fastgaum.bench.readme import (
     TRANSFERS,
     VERDICTS,
     adaptations_to_markdown,
+    away_to_markdown,
     has,
     insert,
     loop_page,
@@ -227,6 +230,21 @@ def test_promised_and_paid_is_what_its_objects_give(file: str) -> None:
         (world, who, KNOWN_WORLDS[world].events) for world in worlds for who in logging
     ]
     assert result["seeds"] >= 5
+
+
+def test_home_and_away_is_what_its_object_gives() -> None:
+    """Also before the command of the page has run: then its table says so."""
+    text = (ROOT / TRANSFER).read_text(encoding="utf-8")
+    assert has(text, "away")
+    assert insert(text, away_to_markdown(), "away") == text, "run python bench/readme.py"
+    (logs,) = re.findall(rf"^python bench/away.py (.*) --json {re.escape(AWAY)}$", text, re.M)
+    assert tuple(logs.split()) == LOGS
+    if (ROOT / AWAY).is_file():
+        result, plan = read(AWAY), AwayPlan()
+        assert tuple(log["log"] for log in result["logs"]) == LOGS
+        asked = (plan.seeds, plan.members, plan.users, plan.k, plan.horizon, plan.pool)
+        names = ("seeds", "members", "users", "k", "horizon", "pool")
+        assert tuple(result[name] for name in names) == asked
 
 
 def test_readme_s_sentence_on_promised_and_paid_is_what_its_object_gives() -> None:

@@ -62,11 +62,11 @@ def transfer_command(
     from fastgaum.interrupts import Interrupted
     from fastgaum.policies.config import PolicyConfig
     from fastgaum.reports.plots import check_figure
+    from fastgaum.reports.promises import Worth
     from fastgaum.reports.table import finite
     from fastgaum.reports.transfer import (
         Task,
         TransferPlan,
-        Worth,
         transfer,
         transfer_facts,
         whole_seeds,

@@ -20,45 +20,39 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
-from scipy.stats import kendalltau
 
-from fastgaum.config import Config
 from fastgaum.errors import ConfigError
 from fastgaum.logs.log import SessionLog, split_by_user
 from fastgaum.logs.read import read_frame
 from fastgaum.machine import machine_facts
-from fastgaum.models.user_model import UserModel
-from fastgaum.policies.base import Policy
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.evaluation import JUDGING_SEED, Estimate, lower_bound_of, returns_by_member
-from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
-from fastgaum.policies.registry import require_trained, untrained
-from fastgaum.policies.rollout import Setting, play
+from fastgaum.policies.heuristics import Greedy, RandomPolicy
+from fastgaum.policies.registry import require_trained
+from fastgaum.policies.rollout import Setting
 from fastgaum.policies.slateq import SlateQ
-from fastgaum.policies.testers import LOGGING, logging_policy, rank_agreement, ten_testers
-from fastgaum.policies.training import train_policy
+from fastgaum.policies.testers import LOGGING, logging_policy
 from fastgaum.policies.trajectories import trajectories
-from fastgaum.policies.transfer import TransferPolicy, item_map, shared_items
+from fastgaum.reports.promises import (
+    MODEL,
+    Float64Array,
+    Learner,
+    Promises,
+    Worth,
+    learner_worlds,
+    mean_returns,
+    seeds_figure,
+)
 from fastgaum.reports.table import Json
 from fastgaum.reports.workers import one_thread, side_by_side
 from fastgaum.worlds.known_worlds import KNOWN_WORLDS, KnownWorld, true_users
-from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.planning import Planner
 from fastgaum.worlds.true_world import TrueWorld
-from fastgaum.worlds.world import FloatArray, World
-from fastgaum.worlds.world_set import WorldSet
 
-Float64Array = npt.NDArray[np.float64]
 K, HORIZON = 3, 20
 """items of a slate, events of an episode and of a logged session"""
 FITTED = (0.75, 0.25, 0.0)
 """shares of the log's users who train, validate and test: the truth itself is the test"""
-MODEL = {"set_context": False, "relations": False}
-"""what changes of the preset `fastgaum`: utilities of these users know no set"""
-ONE_WORLD = "one world"
-"""the learner's world: one fit of the log"""
 TRUTH = "the truth"
 """the learner's world: the true users"""
 
@@ -109,11 +103,10 @@ class TransferPlan:
                     world.name,
                     logging,
                     events,
-                    self.config.seed + i,
-                    self.users,
-                    self.config.replace(seed=self.config.seed + i),
                     self.members,
-                    self.policy,
+                    Learner(
+                        self.policy, self.config.replace(seed=self.config.seed + i), self.users
+                    ),
                 )
                 for i in range(self.seeds)
             ]
@@ -138,12 +131,14 @@ class Task:
     logging: str
     """of `LOGGING`, or `TRUTH`: no log, the policy learns from the true users"""
     events: int
-    seed: int
-    users: int
-    config: PolicyConfig
-    """of the policy that is trained, with this seed"""
     members: int
-    policy: str
+    learner: Learner
+    """what is trained, with this seed"""
+
+    @property
+    def seed(self) -> int:
+        """Of the log, the fit, the training and the judging users."""
+        return self.learner.config.seed
 
     def of_truth(self) -> Task:
         """The task of the same seed among the true users."""
@@ -152,22 +147,6 @@ class Task:
     def __str__(self) -> str:
         of = TRUTH if self.logging == TRUTH else f"{self.events:,} events, {self.logging}"
         return f"{self.world}, {of}, seed {self.seed}"
-
-
-@dataclass(frozen=True)
-class Worth:
-    """What policies that were made in one world are worth in one task, by name."""
-
-    world: str
-    """where they were made: `ONE_WORLD`, a set of so many, or `TRUTH`"""
-    paid: dict[str, float]
-    """mean clicks of an episode of true users"""
-    promised: dict[str, float] = field(default_factory=dict)
-    """the same of the world's own users; empty of the truth"""
-    bound: dict[str, float] = field(default_factory=dict)
-    """lower bound of the same by a set of worlds; empty of one"""
-    agreement: float = float("nan")
-    """`rank_agreement` of the two"""
 
 
 def transfer(
@@ -244,10 +223,11 @@ def worths_of(task: Task) -> list[Worth]:
         if task.logging == TRUTH:
             return [_worth_of_truth(task, truth, setting)]
         log = drawn_log(truth, setting, task)
-        return [
-            _worth_of_learned(task, (label, world, log), truth, setting)
-            for label, world in learner_worlds(log, task.seed, task.members).items()
-        ]
+        worths = []
+        for label, world in learner_worlds(log, task.seed, task.members).items():
+            made = Promises.of((label, world, log), truth, setting, task.learner)
+            worths.append(made.paid_in(truth, setting, task.learner))
+        return worths
 
 
 def drawn_log(truth: TrueWorld, setting: Setting, task: Task) -> SessionLog:
@@ -260,63 +240,10 @@ def drawn_log(truth: TrueWorld, setting: Setting, task: Task) -> SessionLog:
     return replace(log, split=split_by_user(log.users, task.seed, FITTED))
 
 
-def learner_worlds(log: SessionLog, seed: int, members: int) -> dict[str, World]:
-    """The worlds that policies are trained in, by what the table calls them: one fit, and a set of
-    so many, whose first member is that fit."""
-    model = UserModel(Config.from_preset("fastgaum", **MODEL, seed=seed, worlds=members))
-    model.fit(log)
-    worlds: dict[str, World] = {ONE_WORLD: LearnedWorld(model)}
-    if members > 1:
-        worlds[f"set of {members}"] = WorldSet.of(model)
-    return worlds
-
-
-def trained_policy(task: Task, world: World, setting: Setting) -> Policy:
-    """The task's policy, trained among a world's users."""
-    policy = untrained(task.policy, world, setting.k, setting.pool, task.config)
-    train_policy(policy, world, setting)
-    return policy
-
-
 def _worth_of_truth(task: Task, truth: TrueWorld, setting: Setting) -> Worth:
-    policies = [trained_policy(task, truth, setting), Greedy(), RandomPolicy()]
-    return Worth(TRUTH, {one.name: _mean(_returns(one, truth, setting, task)) for one in policies})
-
-
-def _worth_of_learned(
-    task: Task, learned: tuple[str, World, SessionLog], truth: TrueWorld, setting: Setting
-) -> Worth:
-    label, own, log = learned
-    # in one order, so that one key draws the same pool in both worlds
-    items = shared_items(own, truth)
-    own_items = tuple(item_map(own, truth)[list(items)].tolist())
-    met = replace(setting, pool=replace(setting.pool, items=items))
-    home = replace(setting, pool=replace(setting.pool, items=own_items))
-    trained = trained_policy(task, own, home)
-    policies = ten_testers(trained, Popular.of_log(own, log).popularity)
-    at_home = {one.name: _returns(one, own, home, task) for one in policies}
-    promised = {name: _mean(found) for name, found in at_home.items()}
-    bound: dict[str, float] = {}
-    if isinstance(own, WorldSet):
-        for name, found in at_home.items():
-            least = lower_bound_of(returns_by_member(own, [found], task.seed))
-            # few judging users may all live in one member
-            bound[name] = float("nan") if least is None else least
-    returns = {
-        one.name: _returns(TransferPolicy(one, own, truth), truth, met, task) for one in policies
-    }
-    paid = {name: _mean(found) for name, found in returns.items()}
-    agreement = rank_agreement(list(promised.values()), list(returns.values()))
-    return Worth(label, paid, promised, bound, agreement)
-
-
-def _returns(policy: Policy, world: World, setting: Setting, task: Task) -> FloatArray:
-    """Returns of new users, the same for every policy of a seed, shape (n_users,)."""
-    return play(world, policy, setting, task.users, JUDGING_SEED + task.seed).returns
-
-
-def _mean(returns: FloatArray) -> float:
-    return float(returns.mean(dtype=np.float64))
+    policies = [task.learner.trained(truth, setting), Greedy(), RandomPolicy()]
+    returns = {one.name: task.learner.returns(one, truth, setting) for one in policies}
+    return Worth(TRUTH, mean_returns(returns))
 
 
 def _setting_figures(
@@ -327,7 +254,7 @@ def _setting_figures(
     optimum = float("nan")
     if known.planned:
         optimum = Planner(true_users(known.name), HORIZON, K).best()
-    ceiling = np.array([worths[0].paid[task.policy] for worths in truths])
+    ceiling = np.array([worths[0].paid[task.learner.policy] for worths in truths])
     rows: list[Json] = []
     figures: list[Json] = []
     for worths in (*zip(*by_seed, strict=True), *zip(*truths, strict=True)):
@@ -336,29 +263,26 @@ def _setting_figures(
             row: Json = {"policy": name, "world": worths[0].world}
             if worths[0].promised:
                 promised = np.array([one.promised[name] for one in worths])
-                row |= _figure("promised", promised)
-                row |= _figure("optimism", _ratio(promised - paid, paid))
+                row |= seeds_figure("promised", promised)
+                row |= seeds_figure("optimism", _ratio(promised - paid, paid))
             if worths[0].bound:
                 bound = np.array([one.bound[name] for one in worths])
-                row |= _figure("bound", bound)
-                row |= _figure("bound_optimism", _ratio(bound - paid, paid))
-            row |= _figure("paid", paid) | _figure("of_truth", _ratio(paid, ceiling))
+                row |= seeds_figure("bound", bound)
+                row |= seeds_figure("bound_optimism", _ratio(bound - paid, paid))
+            row |= seeds_figure("paid", paid) | seeds_figure("of_truth", _ratio(paid, ceiling))
             if known.planned:
-                row |= _figure("of_optimum", paid / optimum)
+                row |= seeds_figure("of_optimum", paid / optimum)
             rows.append(row)
         if worths[0].promised:
-            trained = paid_of[task.policy]
-            taus = [
-                kendalltau(list(one.promised.values()), list(one.paid.values())).statistic
-                for one in worths
-            ]
+            trained = paid_of[task.learner.policy]
+            taus = np.array([one.kendall for one in worths])
             figures.append(
                 {
                     "world": worths[0].world,
-                    **_figure("regret", ceiling - trained),
-                    **_figure("lead_over_greedy", trained - paid_of[Greedy.name]),
-                    **_figure("kendall", np.array(taus)),
-                    **_figure("rank_agreement", np.array([one.agreement for one in worths])),
+                    **seeds_figure("regret", ceiling - trained),
+                    **seeds_figure("lead_over_greedy", trained - paid_of[Greedy.name]),
+                    **seeds_figure("kendall", taus),
+                    **seeds_figure("rank_agreement", np.array([one.agreement for one in worths])),
                 }
             )
     return {
@@ -376,9 +300,3 @@ def _ratio(values: Float64Array, by: Float64Array) -> Float64Array:
     """NaN where nothing is earned: a ratio to 0 says nothing."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(by > 0, values / by, np.nan)
-
-
-def _figure(name: str, by_seed: Float64Array) -> dict[str, object]:
-    """A figure with its interval over seeds and its value of each seed."""
-    one = Estimate.of(by_seed)
-    return {name: one.mean, f"{name}_ci": [one.low, one.high], f"{name}_by_seed": by_seed.tolist()}

@@ -12,6 +12,7 @@ import pytest
 from fastgaum.cli.app import main
 from fastgaum.interrupts import Interrupted
 from fastgaum.reports import transfer as module
+from fastgaum.reports.promises import Worth
 
 TOY = ["--events", "400", "--users", "30", "--members", "1", "--policy", "dqn"] + [
     text
@@ -43,7 +44,7 @@ def test_an_interrupted_run_keeps_the_seeds_that_are_done(
     """Each task of this test gives what the first one of its kind gave."""
     real, kept, left = module.worths_of, {}, [4]
 
-    def interrupted(task: module.Task) -> list[module.Worth]:
+    def interrupted(task: module.Task) -> list[Worth]:
         if not left[0]:
             raise Interrupted(signal.SIGINT)
         left[0] -= 1

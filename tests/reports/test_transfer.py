@@ -14,12 +14,12 @@ from fastgaum.errors import ConfigError
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.rollout import Setting
 from fastgaum.policies.testers import rank_agreement
-from fastgaum.reports import transfer as module
+from fastgaum.reports import promises as module
 from fastgaum.reports.plots import DARK
+from fastgaum.reports.promises import ONE_WORLD, Learner
 from fastgaum.reports.table import finite
 from fastgaum.reports.transfer import (
     HORIZON,
-    ONE_WORLD,
     TRUTH,
     K,
     Task,
@@ -102,7 +102,11 @@ def test_seeds_draw_logs_that_differ_and_have_no_test_split() -> None:
     (known,) = known_worlds(["items-200"])
     truth, setting = true_users(known.name), Setting(K, HORIZON, known.pool, "click")
     logs = [
-        drawn_log(truth, setting, Task(known.name, logging, 400, seed, 1, TOY, 1, "dqn"))
+        drawn_log(
+            truth,
+            setting,
+            Task(known.name, logging, 400, 1, Learner("dqn", TOY.replace(seed=seed), 1)),
+        )
         for logging, seed in (("random", 0), ("random", 1), ("greedy", 0))
     ]
     for log in logs:

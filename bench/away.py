@@ -1,0 +1,298 @@
+"""Policies at home and away, on real logs: `python bench/away.py [yelp yoochoose clara2] [--json
+docs/tables/away.json]`.
+
+Nobody knows the true users of a real log. So its users are cut into two halves: worlds of one half
+train policies and promise, worlds of the other half pay. Ten policies (`testers.ten_testers`) are
+made at home twice, in one world and in a set of worlds. They are judged away twice: by a world of
+the same kind as those at home, and by one of another kind, which knows items by their ids alone. A
+step earns a click where the log has events without one, else a contrast (`rollout.Setting`).
+
+Among the ten a home recommends one: a set that of the highest lower bound, one world that of the
+highest promise. What it is paid away is compared with popular and with greedy slates.
+
+A seed draws the halves, all fits, the training, and the judging users. Halves of two seeds share
+users: an interval over seeds says what another draw from this log would give, not another log."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from fastgaum.config import Config
+from fastgaum.errors import ConfigError
+from fastgaum.files import atomic
+from fastgaum.logs.log import SessionLog, resplit_by
+from fastgaum.logs.read import load
+from fastgaum.machine import machine_facts
+from fastgaum.models.user_model import UserModel
+from fastgaum.policies.config import PolicyConfig
+from fastgaum.policies.heuristics import Greedy, Popular
+from fastgaum.policies.rollout import Reward, Setting
+from fastgaum.policies.slateq import SlateQ
+from fastgaum.reports.promises import (
+    MODEL,
+    Learner,
+    Promises,
+    Worth,
+    learner_worlds,
+    seeds_figure,
+)
+from fastgaum.reports.table import Block, Json, blocks_to_markdown, finite, num, span
+from fastgaum.reports.workers import one_thread, side_by_side
+from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.pools import Pool
+
+LOGS = ("yelp", "yoochoose", "clara2")
+JUDGES: dict[str, tuple[str, dict[str, object]]] = {
+    "the same kind": ("fastgaum", MODEL),
+    "another kind": ("paper-lstm", {}),
+}
+"""what judges away: a preset, and what changes of it"""
+OTHER_SEEDS = 1000
+"""seeds of the fits away begin here"""
+RIVALS = (Popular.name, Greedy.name)
+"""with which the recommended policy is compared"""
+
+
+@dataclass(frozen=True)
+class AwayPlan:
+    """What is compared. Raises ConfigError for an impossible value."""
+
+    seeds: int = 10
+    members: int = 5
+    """worlds of the set at home"""
+    users: int = 1000
+    """users that judge a policy in each world, per seed"""
+    k: int = 10
+    horizon: int = 5
+    pool: int = 40
+    """items that a slate is made of, drawn anew for each user and step"""
+    config: PolicyConfig = field(default_factory=lambda: PolicyConfig(evaluations=1))
+    """of the policy that is trained"""
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "members", "users"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    def setting(self, log: SessionLog) -> Setting:
+        """What all policies meet."""
+        reward: Reward = "click" if (np.asarray(log.choices) < 0).any() else "contrast"
+        return Setting(self.k, self.horizon, Pool("per_step", self.pool), reward)
+
+
+@dataclass(frozen=True)
+class AwayTask:
+    """One seed of one log."""
+
+    log: SessionLog
+    seed: int
+    plan: AwayPlan
+
+
+Paid = dict[tuple[str, str], Worth]
+"""by where the policies were made, and who judges them"""
+
+
+def away(
+    logs: Mapping[str, SessionLog],
+    plan: AwayPlan,
+    jobs: int = 1,
+    observer: Callable[[str], None] = print,
+) -> Json:
+    """Fit, train and judge; the figures as a JSON object. Each seed of a log uses one thread: the
+    figures do not depend on `jobs`. `observer` is told which seed has ended.
+
+    Raises:
+        ConfigError: the two halves have too few items in common.
+        NumericsError: a training diverged.
+    """
+    tasks = [AwayTask(log, seed, plan) for log in logs.values() for seed in range(plan.seeds)]
+    found: dict[int, Paid] = {}
+    alone = ((place, paid_of(task)) for place, task in enumerate(tasks))
+    with closing(side_by_side(paid_of, tasks, jobs) if jobs > 1 else alone) as seeds:
+        for place, paid in seeds:
+            found[place] = paid
+            task = tasks[place]
+            observer(f"[{len(found)}/{len(tasks)}] {task.log.name}, seed {task.seed}")
+    by_log = {
+        name: [found[i] for i, task in enumerate(tasks) if task.log is log]
+        for name, log in logs.items()
+    }
+    return {
+        "machine": machine_facts(plan.config.seed),
+        **{name: getattr(plan, name) for name in ("seeds", "members", "users", "k", "horizon")},
+        "pool": plan.pool,
+        "policy": SlateQ.name,
+        "config": plan.config.to_mapping(),
+        "judges": {name: {"preset": preset, **model} for name, (preset, model) in JUDGES.items()},
+        "logs": [
+            {
+                "log": name,
+                "events": log.n_events,
+                "reward": plan.setting(log).reward,
+                "rows": [
+                    _row(home, judge, [paid[home, judge] for paid in by_log[name]])
+                    for home, judge in by_log[name][0]
+                ],
+            }
+            for name, log in logs.items()
+        ],
+    }
+
+
+def paid_of(task: AwayTask) -> Paid:
+    """Do one task, with one thread."""
+    log, seed, plan = task.log, task.seed, task.plan
+    setting = plan.setting(log)
+    learner = Learner(SlateQ.name, plan.config.replace(seed=plan.config.seed + seed), plan.users)
+    found: Paid = {}
+    with one_thread():
+        half, other = (resplit_by(log, rule, seed) for rule in ("half", "other-half"))
+        judges: dict[str, LearnedWorld] = {}
+        for judge, (preset, changes) in JUDGES.items():
+            model = UserModel(Config.from_preset(preset, **changes, seed=OTHER_SEEDS + seed))
+            model.fit(other)
+            judges[judge] = LearnedWorld(model)
+        # judges are fitted on one log, so all of them know the same items
+        any_judge = next(iter(judges.values()))
+        for home, world in learner_worlds(half, seed, plan.members).items():
+            made = Promises.of((home, world, half), any_judge, setting, learner)
+            for judge, truth in judges.items():
+                found[home, judge] = made.paid_in(truth, setting, learner)
+    return found
+
+
+def recommended(worth: Worth) -> str:
+    """The policy of the highest lower bound in a set, of the highest promise in one world."""
+    by_name = worth.bound or worth.promised
+    return max(by_name, key=lambda name: np.nan_to_num(by_name[name], nan=-np.inf))
+
+
+def _row(home: str, judge: str, worths: Sequence[Worth]) -> Json:
+    """The figures of policies that were made in one home and judged by one world, of a worth per
+    seed."""
+    names = [recommended(one) for one in worths]
+    row: Json = {"home": home, "judge": judge, "recommended": names}
+    row |= seeds_figure("rank_agreement", np.array([one.agreement for one in worths]))
+    row |= seeds_figure("kendall", np.array([one.kendall for one in worths]))
+    for rival in RIVALS:
+        leads = [one.paid[name] - one.paid[rival] for name, one in zip(names, worths, strict=True)]
+        row |= seeds_figure(f"lead_over_{rival}", np.array(leads))
+    row["policies"] = [
+        {
+            "policy": name,
+            **seeds_figure("promised", np.array([one.promised[name] for one in worths])),
+            **(
+                seeds_figure("bound", np.array([one.bound[name] for one in worths]))
+                if worths[0].bound
+                else {}
+            ),
+            **seeds_figure("paid", np.array([one.paid[name] for one in worths])),
+        }
+        for name in worths[0].promised
+    ]
+    return row
+
+
+def away_blocks(result: Json) -> list[Block]:
+    """What a home says of the ranks away, a row per log, home and judge; then for each log the ten
+    policies that were made in its last home."""
+    rows: list[tuple[str, ...]] = []
+    bold: set[tuple[int, int]] = set()
+    for log in result["logs"]:
+        for row in log["rows"]:
+            counts = Counter(row["recommended"]).most_common()
+            leads = [f"lead_over_{rival}" for rival in RIVALS]
+            bold |= {
+                (len(rows), 4 + i)
+                for i, lead in enumerate(leads)
+                if None not in row[f"{lead}_ci"] and row[f"{lead}_ci"][1] < 0
+            }
+            rows.append(
+                (
+                    f"{log['log']}, {row['home']}",
+                    row["judge"],
+                    _interval(row, "rank_agreement", 2),
+                    ", ".join(f"{name} ({n})" for name, n in counts),
+                    *(_interval(row, lead, 3) for lead in leads),
+                )
+            )
+    columns = ("log, made in", "judged by", "rank agreement", "recommended (seeds)")
+    notes = (
+        f"{result['horizon']} slates of {result['k']}, each from a new pool of {result['pool']} "
+        f"items; {result['seeds']} seeds of {result['users']} users; in brackets the 95 % "
+        "interval, Student's over seeds",
+        "rank agreement: Kendall's tau of promised and paid over the pairs of ten policies that "
+        "the judge tells apart by three standard errors",
+        "recommended: by a set the policy of the highest lower bound, by one world that of the "
+        "highest promise; less popular, less greedy: what it is paid above those slates on the "
+        "same users; bold: below them by more than chance",
+    )
+    headed = (*columns, *(f"less {rival}" for rival in RIVALS))
+    blocks = [Block("Ranks at home and away", headed, tuple(rows), notes, frozenset(bold))]
+    return [*blocks, *(_policies_block(log) for log in result["logs"])]
+
+
+def _policies_block(log: Json) -> Block:
+    """The policies of a log's last home, the best paid by its first judge first."""
+    home = log["rows"][-1]["home"]
+    by_judge = {row["judge"]: row for row in log["rows"] if row["home"] == home}
+    first, *_ = by_judge.values()
+    bounded = "bound" in first["policies"][0]
+    cells = []
+    for i in sorted(range(len(first["policies"])), key=lambda i: -first["policies"][i]["paid"]):
+        own = first["policies"][i]
+        paid = [_interval(row["policies"][i], "paid", 3) for row in by_judge.values()]
+        bound = [_interval(own, "bound", 3)] if bounded else []
+        cells.append((own["policy"], _interval(own, "promised", 3), *bound, *paid))
+    columns = ("policy", "promised", *(["lower bound"] if bounded else []))
+    judges = (f"paid by {judge}" for judge in by_judge)
+    title = f"{log['log']}, {log['events']:,} events: policies made in a {home}"
+    notes = (
+        f"reward: {log['reward']}; rewards of two judges have no common scale"
+        if log["reward"] == "contrast"
+        else f"reward: {log['reward']}",
+    )
+    return Block(title.replace("a one", "one"), (*columns, *judges), tuple(cells), notes)
+
+
+def _interval(values: Json, name: str, digits: int) -> str:
+    """A mean, and its interval where there is one."""
+    mean, ends = num(values[name], digits), values[f"{name}_ci"]
+    return mean if None in ends else f"{mean} ({span(ends, digits)})"
+
+
+def main() -> None:
+    """Print the tables, and write the object."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("logs", nargs="*", default=LOGS)
+    parser.add_argument("--seeds", type=int, default=AwayPlan.seeds)
+    parser.add_argument("--jobs", type=int, default=2, help="seeds side by side")
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args()
+    started = time.perf_counter()
+    # the users of another world have no query
+    logs = {name: load(name, context_fields=()) for name in asked.logs}
+    observer = functools.partial(print, flush=True)
+    result = finite(away(logs, AwayPlan(seeds=asked.seeds), asked.jobs, observer))
+    print(blocks_to_markdown(away_blocks(result)))
+    print(f"{time.perf_counter() - started:.0f} s")
+    if asked.json is not None:
+        with atomic(asked.json) as beside:
+            beside.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

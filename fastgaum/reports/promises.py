@@ -1,0 +1,172 @@
+"""What policies are promised by a learned world, and what they are paid among other users: of a
+policy that is trained in that world and of nine others, `testers.ten_testers`.
+
+The users who pay may be true ones, or those of a world that was learned from other users."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import kendalltau
+
+from fastgaum.config import Config
+from fastgaum.logs.log import SessionLog
+from fastgaum.models.user_model import UserModel
+from fastgaum.policies.base import Policy
+from fastgaum.policies.config import PolicyConfig
+from fastgaum.policies.evaluation import JUDGING_SEED, Estimate, lower_bound_of, returns_by_member
+from fastgaum.policies.heuristics import Popular
+from fastgaum.policies.registry import require_trained, untrained
+from fastgaum.policies.rollout import Setting, play
+from fastgaum.policies.testers import rank_agreement, ten_testers
+from fastgaum.policies.training import train_policy
+from fastgaum.policies.transfer import TransferPolicy, item_map, shared_items
+from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.world import FloatArray, World
+from fastgaum.worlds.world_set import WorldSet
+
+Float64Array = npt.NDArray[np.float64]
+MODEL: dict[str, object] = {"set_context": False, "relations": False}
+"""what changes of the preset `fastgaum`: utilities then know no set"""
+ONE_WORLD = "one world"
+"""the learner's world: one fit of the log"""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What is trained, and how many users judge it in each world. Raises ConfigError for a policy
+    that is not trained."""
+
+    policy: str
+    """of `registry.TRAINED`"""
+    config: PolicyConfig
+    """of its training; its seed is that of the judging users too"""
+    users: int
+
+    def __post_init__(self) -> None:
+        require_trained(self.policy)
+
+    def trained(self, world: World, setting: Setting) -> Policy:
+        """The policy, trained among a world's users."""
+        policy = untrained(self.policy, world, setting.k, setting.pool, self.config)
+        train_policy(policy, world, setting)
+        return policy
+
+    def returns(self, policy: Policy, world: World, setting: Setting) -> FloatArray:
+        """Returns of new users, the same for every policy of a seed, shape (users,)."""
+        return play(world, policy, setting, self.users, JUDGING_SEED + self.config.seed).returns
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What policies that were made in one world are worth, by name."""
+
+    world: str
+    """where they were made: `ONE_WORLD`, a set of so many, or the truth"""
+    paid: dict[str, float]
+    """mean return of the users who pay"""
+    promised: dict[str, float] = field(default_factory=dict)
+    """the same of the world's own users; empty of the truth"""
+    bound: dict[str, float] = field(default_factory=dict)
+    """lower bound of the same by a set of worlds; empty of one"""
+    agreement: float = float("nan")
+    """`rank_agreement` of the two"""
+
+    @property
+    def kendall(self) -> float:
+        """Kendall's tau of promised and paid, over all pairs of policies."""
+        pairs = [(promised, self.paid[name]) for name, promised in self.promised.items()]
+        return float(kendalltau(*zip(*pairs, strict=True)).statistic)
+
+
+@dataclass(frozen=True)
+class Promises:
+    """Ten policies that were made in one world, and what its users promise of them."""
+
+    world: str
+    """as `Worth.world`"""
+    own: World
+    items: tuple[int, ...]
+    """what pools are drawn from, in the numbers of `own`"""
+    policies: Sequence[Policy]
+    promised: dict[str, float]
+    bound: dict[str, float]
+
+    @classmethod
+    def of(
+        cls,
+        own: tuple[str, World, SessionLog],
+        truth: World,
+        setting: Setting,
+        learner: Learner,
+    ) -> Promises:
+        """Train the learner in the world and play all ten there, with pools of items that `truth`
+        knows too.
+
+        Args:
+            own: what the world is called, the world, and the log that it was learned from.
+            truth: whose users will pay.
+            setting: what policies meet; its pool has no items of its own.
+            learner: what is trained.
+
+        Raises:
+            ConfigError: too few items are in both worlds.
+            NumericsError: the training diverged.
+        """
+        label, world, log = own
+        # in one order, so that one key draws the same pool in both worlds
+        items = tuple(item_map(world, truth)[list(shared_items(world, truth))].tolist())
+        home = _with_items(setting, items)
+        trained = learner.trained(world, home)
+        policies = ten_testers(trained, Popular.of_log(world, log).popularity)
+        at_home = {one.name: learner.returns(one, world, home) for one in policies}
+        bound: dict[str, float] = {}
+        if isinstance(world, WorldSet):
+            for name, found in at_home.items():
+                least = lower_bound_of(returns_by_member(world, [found], learner.config.seed))
+                # few judging users may all live in one member
+                bound[name] = float("nan") if least is None else least
+        return cls(label, world, items, policies, mean_returns(at_home), bound)
+
+    def paid_in(self, truth: World, setting: Setting, learner: Learner) -> Worth:
+        """What the same policies earn among other users, who know the same items.
+
+        Raises:
+            ConfigError: they do not know all items of the pools.
+        """
+        met = _with_items(setting, tuple(item_map(truth, self.own)[list(self.items)].tolist()))
+        returns = {
+            one.name: learner.returns(TransferPolicy(one, self.own, truth), truth, met)
+            for one in self.policies
+        }
+        agreement = rank_agreement(list(self.promised.values()), list(returns.values()))
+        return Worth(self.world, mean_returns(returns), self.promised, self.bound, agreement)
+
+
+def learner_worlds(log: SessionLog, seed: int, members: int) -> dict[str, World]:
+    """The worlds that policies are trained in, by what the table calls them: one fit, and a set of
+    so many, whose first member is that fit."""
+    model = UserModel(Config.from_preset("fastgaum", **MODEL, seed=seed, worlds=members))
+    model.fit(log)
+    worlds: dict[str, World] = {ONE_WORLD: LearnedWorld(model)}
+    if members > 1:
+        worlds[f"set of {members}"] = WorldSet.of(model)
+    return worlds
+
+
+def mean_returns(returns: Mapping[str, FloatArray]) -> dict[str, float]:
+    """The mean of each policy's returns."""
+    return {name: float(found.mean(dtype=np.float64)) for name, found in returns.items()}
+
+
+def seeds_figure(name: str, by_seed: Float64Array) -> dict[str, object]:
+    """A figure with its interval over seeds and its value of each seed."""
+    one = Estimate.of(by_seed)
+    return {name: one.mean, f"{name}_ci": [one.low, one.high], f"{name}_by_seed": by_seed.tolist()}
+
+
+def _with_items(setting: Setting, items: tuple[int, ...]) -> Setting:
+    return replace(setting, pool=replace(setting.pool, items=items))
