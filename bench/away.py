@@ -1,7 +1,7 @@
 """Policies at home and away, on real logs: `python bench/away.py [yelp yoochoose clara2] [--json
 docs/tables/away.json]`.
 
-Nobody knows the true users of a real log. So its users are cut into two halves: worlds of one half
+The true users of a real log are not known. So its users are cut into two halves: worlds of one half
 train policies and promise, worlds of the other half pay. Ten policies (`testers.ten_testers`) are
 made at home twice, in one world and in a set of worlds. They are judged away twice: by a world of
 the same kind as those at home, and by one of another kind, which knows items by their ids alone. A
