@@ -70,6 +70,16 @@ class LostPeerError(FastgaumError):
     """Another process of the same training is gone."""
 
 
+def type_name(value: object) -> str:
+    """What a message calls a value's type, with the package that it is of.
+
+    >>> type_name(3), type_name(LogFormatError())
+    ('int', 'fastgaum.LogFormatError')
+    """
+    package, name = type(value).__module__.partition(".")[0], type(value).__name__
+    return name if package == "builtins" else f"{package}.{name}"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the closest known name, or an empty string.
 

@@ -1,9 +1,11 @@
-"""Parquet and arrow files of strangers, decoded for a trial in a process of its own.
+"""Files of strangers, decoded for a trial in a process of its own: parquet, arrow, ndjson, and
+text that is compressed.
 
-Both formats pack a column of equal values into a few bytes, so that a file of a kilobyte may hold
-billions of rows, and a damaged file can make polars panic, which writes to the terminal. The trial
-has a memory limit and its stderr goes nowhere: what it survives, this process decodes too. One such
-process serves all files; it is started with the first of them and ends with this process.
+Most of these formats pack a column of equal values into a few bytes, so that a file of a kilobyte
+may hold billions of rows, and a damaged file can make polars panic, which writes to the terminal.
+The trial has a memory limit and its stderr goes nowhere: what it survives, this process decodes
+too. One such process serves all files; it is started with the first of them and ends with this
+process.
 
 Files that FastGAUM wrote itself are known by their sha256 and need no trial."""
 
@@ -17,7 +19,7 @@ import select
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,6 +30,10 @@ from fastgaum.untrusted import parse_json
 
 PARQUET = (".parquet", ".pq")
 ARROW = (".arrow", ".feather", ".ipc")
+SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
+NDJSON = (".ndjson", ".jsonl")
+COMPRESSED = (".gz", ".zst")
+"""what may follow the extension of a file of text"""
 
 FREE_BYTES = 1 << 26
 """decoded bytes that any file may hold"""
@@ -35,6 +41,8 @@ BYTES_PER_BYTE = 400
 """decoded bytes per byte of the file beyond them: logs have up to 25"""
 SPARE_BYTES = 1 << 29
 """memory that decoding may take beyond what it gives"""
+MOST_COLUMNS = 10_000
+"""columns of a table"""
 PIECE_ROWS = 1_000_000
 """rows that are decoded at once"""
 PATIENCE, SLOWEST = 60.0, 1e6
@@ -52,10 +60,29 @@ def one_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def file_kind(path: Path) -> str:
+    """The extension that says what a file holds: `clicks.CSV.gz` → `.csv`; of a compressed file
+    that is no text, both of its extensions."""
+    last = path.suffix.lower()
+    if last not in COMPRESSED:
+        return last
+    inner = Path(path.stem).suffix.lower()
+    return inner if inner in SEPARATORS or inner in NDJSON else inner + last
+
+
 def lazy_rows(path: Path) -> pl.LazyFrame:
-    """The rows of a parquet or arrow file, of which only the header is read (a stream of arrow has
-    none and is read whole). Raises READ_ERRORS."""
-    if path.suffix.lower() in PARQUET:
+    """The rows of a file, of which only the header is read (a stream of arrow has none and is read
+    whole; that of ndjson is all of its keys). Raises READ_ERRORS."""
+    kind = file_kind(path)
+    if kind in SEPARATORS:
+        # Everything is read as text: ids keep leading zeros, and a column of mixed types cannot
+        # fail halfway.
+        return pl.scan_csv(path, separator=SEPARATORS[kind], infer_schema=False, glob=False)
+    if kind in NDJSON:
+        # a column without a value has no type: it is text, as in a csv
+        rows = pl.scan_ndjson([path], infer_schema_length=None)
+        return rows.with_columns(pl.col(pl.Null).cast(pl.String))
+    if kind in PARQUET:
         return pl.scan_parquet(path, hive_partitioning=False, glob=False)
     with path.open("rb") as file:
         is_stream = file.read(6) != b"ARROW1"
@@ -65,14 +92,19 @@ def lazy_rows(path: Path) -> pl.LazyFrame:
 
 
 def try_header(path: Path) -> None:
-    """Raise LogFormatError unless the header of a parquet or arrow file can be read."""
-    _try(path, [])
+    """Raise LogFormatError unless the header of a file can be read; text is decoded whole."""
+    _try(path, None if _is_text(path) else [])
 
 
 def try_columns(path: Path, columns: Sequence[str]) -> None:
-    """Raise LogFormatError unless columns of a parquet or arrow file can be decoded, and hold no
-    more than a file of its size may."""
-    _try(path, list(columns))
+    """Raise LogFormatError unless columns of a file can be decoded, and hold no more than a file of
+    its size may. Text was decoded whole with its header."""
+    if not _is_text(path):
+        _try(path, list(columns))
+
+
+def _is_text(path: Path) -> bool:
+    return file_kind(path) in (*SEPARATORS, *NDJSON)
 
 
 def read_small_parquet(path: Path) -> pl.DataFrame:
@@ -94,8 +126,9 @@ def _try(path: Path, columns: list[str] | None) -> None:
 
 
 def _damaged(path: Path, found: str) -> str:
-    kind = "parquet" if path.suffix.lower() in PARQUET else "arrow"
-    return f"is no readable {kind} file (cut short or damaged): {found}; copy or write it again"
+    kind = file_kind(path)
+    name = "parquet" if kind in PARQUET else "arrow" if kind in ARROW else kind[1:]
+    return f"is no readable {name} file (cut short or damaged): {found}; copy or write it again"
 
 
 class _Trial:
@@ -192,13 +225,15 @@ def _decoded(path: Path, columns: list[str] | None) -> str | None:
     _limit_memory(SPARE_BYTES + _most_bytes(size))
     lazy = lazy_rows(path)
     known = lazy.collect_schema().names()
-    n_rows = int(lazy.select(pl.len()).collect().item())
+    if len(known) > MOST_COLUMNS:
+        return (
+            f"has {len(known)} columns, at most {MOST_COLUMNS} are read: keep those that you need"
+        )
     if columns == []:
+        lazy.select(pl.len()).collect()
         return None
-    wanted = known if columns is None else columns
     held, most = 0, _most_bytes(size)
-    for start in range(0, n_rows, PIECE_ROWS):
-        frame = lazy.select(wanted).slice(start, PIECE_ROWS).collect()
+    for frame in _pieces(path, lazy.select(known if columns is None else columns)):
         # a column of nulls takes no memory here, but will when it is made something of
         held += max(int(frame.estimated_size()), 8 * frame.height * frame.width)
         if held > most:
@@ -207,6 +242,17 @@ def _decoded(path: Path, columns: list[str] | None) -> str | None:
                 "read from such a file: if you trust it, write it again, uncompressed or as csv"
             )
     return None
+
+
+def _pieces(path: Path, lazy: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+    """The rows, some at a time."""
+    if _is_text(path):
+        # it has no index: each slice would be read from the start
+        yield from lazy.collect_batches(chunk_size=PIECE_ROWS, maintain_order=True)
+        return
+    n_rows = int(lazy.select(pl.len()).collect().item())
+    for start in range(0, n_rows, PIECE_ROWS):
+        yield lazy.slice(start, PIECE_ROWS).collect()
 
 
 def _most_bytes(size: int) -> int:

@@ -22,7 +22,7 @@ BROUGHT = {"llvmlite"}
 """numba is made of it, pins its version, and is all that is compiled with it"""
 RIVALS = {"clax", "flax", "gru4rec_pytorch", "jax", "optax", "pandas", "recbole", "recsim"}
 """measured against where they are installed; each wants versions of its own, so no extra of ours
-installs them"""
+installs them (pandas is one of the extra `frames`)"""
 
 
 def names(group: str | None = None) -> set[str]:

@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from fastgaum.baselines.base import Arrays, Baseline, Float64Array, Rows, item_rows
 from fastgaum.features.sessions import EncodedSessions, Selection, select_sessions
-from fastgaum.logs.context import context_of, item_of_codes
+from fastgaum.logs.context import context_of, context_values, item_of_codes
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.logs.shards import AnyLog
 from fastgaum.metrics.precision import micro_mean, precision_at_k
@@ -135,7 +135,7 @@ def _of_context(name: str, log: AnyLog, rate: Float64Array) -> Floor:
 
     def scores(log: SessionLog, part: Selection) -> Float64Array:
         items = np.asarray(log.items)[part.candidates]
-        of_events = item_of_code[np.asarray(log.event_fields[name])[part.events]]
+        of_events = item_of_code[context_values(log, name, part.events)]
         same = items == np.repeat(of_events, np.diff(part.display_offsets))
         return np.where(same, first, rate[items])
 

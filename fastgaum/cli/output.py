@@ -219,6 +219,9 @@ def write_log(log: SessionLog, out: Path) -> None:
     if log.item_fields:
         names = ", ".join(sorted(log.item_fields))
         note(f"the long layout has no item columns ({names}): keep the item table beside {out}")
+    if log.user_fields:
+        names = ", ".join(sorted(log.user_fields))
+        note(f"fields of users ({names}) are columns of the rows: --context-field reads them")
     frame = to_frame(log)
     with atomic(out) as beside:
         if out.suffix == ".csv":

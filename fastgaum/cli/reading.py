@@ -15,7 +15,14 @@ from cyclopts import Parameter
 from fastgaum.cli.options import given
 from fastgaum.cli.output import note
 from fastgaum.errors import CheckpointError, ConfigError
-from fastgaum.logs.options import DEFAULT_OPTIONS, OPTIONS, ReadOptions, columns_of, option_name
+from fastgaum.logs.options import (
+    DEFAULT_OPTIONS,
+    FILES,
+    OPTIONS,
+    ReadOptions,
+    columns_of,
+    option_name,
+)
 from fastgaum.untrusted import parse_json, read_text
 
 if TYPE_CHECKING:
@@ -30,8 +37,8 @@ Log = Annotated[
     str,
     Parameter(
         name="LOG",
-        help="a registry name, a file (csv, tsv, parquet, arrow), a folder of parquet files, or a "
-        "log in shards",
+        help="a registry name, a file (csv, tsv, ndjson, parquet, arrow), a folder of parquet "
+        "files, or a log in shards",
     ),
 ]
 
@@ -39,7 +46,7 @@ Log = Annotated[
 def _flag(option: dataclasses.Field[Any], kind: Any) -> tuple[str, Any, Any]:
     """A field of `ReadOptions` as a field that the command line fills; None: not given."""
     kind = tuple[str, ...] if typing.get_origin(kind) is Mapping else kind
-    kind = Path | None if option.name == "item_table" else kind
+    kind = Path | None if option.name in FILES else kind
     parameter = Parameter(
         name=f"--{option_name(option.name).replace('_', '-')}",
         help=option.metadata["help"],

@@ -15,7 +15,7 @@ import numpy as np
 
 from fastgaum.features.numbers import Moments, out_of_range
 from fastgaum.logs.columns import MOST_NUMBER, Vocabulary
-from fastgaum.logs.context import item_of_codes, training_events
+from fastgaum.logs.context import context_values, item_of_codes, training_events
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog
 
 if TYPE_CHECKING:
@@ -57,14 +57,14 @@ class ContextEncoder:
         """Feature ids of the events' fields of categories, (n, n_fields)."""
         ids = np.empty((len(events), len(self.id_of_code)), np.int32)
         for column, part in enumerate(self.space.context):
-            ids[:, column] = self.id_of_code[column][self.log.event_fields[part.name][events]]
+            ids[:, column] = self.id_of_code[column][context_values(self.log, part.name, events)]
         return ids
 
     def items(self, events: IntArray) -> IntArray:
         """Item codes of the events' fields that hold items, -1 for none, (n, n_fields)."""
         items = np.empty((len(events), len(self.item_of_code)), np.int32)
         for column, name in enumerate(self.space.fields_of_items):
-            items[:, column] = self.item_of_code[column][self.log.event_fields[name][events]]
+            items[:, column] = self.item_of_code[column][context_values(self.log, name, events)]
         return items
 
     def numbers(self, events: IntArray) -> FloatArray:
@@ -77,7 +77,7 @@ class ContextEncoder:
         numbers = np.empty((len(events), len(names)), np.float32)
         for column, name in enumerate(names):
             values = numbers[:, column]
-            values[:] = self.log.event_fields[name][events]
+            values[:] = context_values(self.log, name, events)
             wrong = ~(np.abs(values) <= MOST_NUMBER)
             if wrong.any():
                 row = int(wrong.argmax())
@@ -93,5 +93,5 @@ def context_moments(log: AnyLog, names: Sequence[str]) -> tuple[FloatArray, Floa
     for part in log.parts(ids=False) if names else ():
         training = training_events(part)
         if training.any():
-            moments.add(np.stack([part.event_fields[name][training] for name in names], 1))
+            moments.add(np.stack([context_values(part, name, training) for name in names], 1))
     return moments.mean.astype(np.float32), moments.scale()

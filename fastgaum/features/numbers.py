@@ -27,6 +27,7 @@ from fastgaum.kernels.candidate_formulas import (
 )
 from fastgaum.kernels.crossed import CrossedCounts, Displayers
 from fastgaum.logs.columns import MOST_NUMBER, show
+from fastgaum.logs.context import context_names
 from fastgaum.logs.log import FloatArray, IntArray, ItemCounts, SessionLog
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def names_of_numbers(
     declared = [*log.item_fields, *log.candidate_fields]
     clash = sorted(
         name
-        for name in (*declared, *log.event_fields)
+        for name in (*declared, *context_names(log))
         if name in (*names, *of_events, "item", "position") or name.startswith(SAME_AS)
     )
     if clash:
@@ -176,7 +177,7 @@ def names_of_numbers(
         )
     if len(set(of_events)) < len(of_events):
         raise LogFormatError(
-            f"the context fields {', '.join(sorted(log.event_fields))} would make two numbers "
+            f"the context fields {', '.join(context_names(log))} would make two numbers "
             "of one name: rename one of them"
         )
     of_log = sorted(name for name in declared if name not in log.categories)

@@ -38,7 +38,7 @@ from fastgaum.features.relations import Relations
 from fastgaum.features.sessions import EncodedSessions, Sessions, chunks, select_sessions
 from fastgaum.kernels.candidate_counts import PackedSessions
 from fastgaum.kernels.crossed import CrossedCounts, Displayers
-from fastgaum.logs.context import ContextField, context_of, training_events
+from fastgaum.logs.context import ContextField, context_names, context_of, training_values
 from fastgaum.logs.log import ALIKE, TRAIN, FloatArray, IntArray, ItemCounts, SessionLog
 from fastgaum.logs.shards import AnyLog
 
@@ -284,7 +284,7 @@ class FeatureSpace:
                 f"declares {list(fields)}"
                 f" (missing {missing}, extra {extra}): declare the same fields"
             )
-        trained, given = list(self.context_holds), sorted(log.event_fields)
+        trained, given = list(self.context_holds), context_names(log)
         if given != trained:
             raise FeatureMismatchError(
                 f"the model was trained on context fields {trained}, log '{log.name}' declares "
@@ -369,9 +369,8 @@ def _context_fields(
     # one entry more: code -1, a missing value, writes to the last
     seen = {name: np.zeros(len(log.categories[name]) + 1, dtype=bool) for name in names}
     for part in log.parts(ids=False) if names else ():
-        training = training_events(part)
         for name in names:
-            seen[name][part.event_fields[name][training]] = True
+            seen[name][training_values(part, name)] = True
     fields = []
     for one in found:
         if one.holds == "items":

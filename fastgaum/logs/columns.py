@@ -1,25 +1,21 @@
 """Columns of a log, each turned into the one type that folding needs, or refused with the row at
-fault named; and static columns of its items (category, brand, price) from a table of their own.
+fault named.
 
 A `Vocabulary` numbers the texts of a column: items, or the values of a field.
 It turns the codes of one numbering into those of another (`codes_from`)."""
 
 from __future__ import annotations
 
-import dataclasses
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.errors import LogFormatError, did_you_mean
-from fastgaum.logs.log import FieldArray, IntArray, SessionLog
-from fastgaum.logs.schema import ROLE_NAMES, find_role
-from fastgaum.logs.tables import CONTEXT_KINDS, open_table
+from fastgaum.errors import LogFormatError
+from fastgaum.logs.column_types import CONTEXT_KINDS
+from fastgaum.logs.log import FieldArray, IntArray
 
 SPLIT_CODES: dict[str, int] = {
     **dict.fromkeys(("0", "train", "training", "tr"), 0),
@@ -145,16 +141,17 @@ def ids_as_text(column: pl.Series, role: str) -> pl.Series:
     """Ids as text: whole numbers by their decimal digits, text as it stands; NaN and empty text
     become null.
 
-    A float column of whole numbers is what other tools make of an integer column with gaps, so 12.0
-    reads as '12'. Raises LogFormatError for a type that is no id (list, struct, bytes)."""
+    A float or decimal column of whole numbers is what other tools make of an integer column with
+    gaps, so 12.0 reads as '12'. Raises LogFormatError for a type that is no id (list, struct,
+    bytes)."""
     dtype = column.dtype
     if isinstance(dtype, pl.List | pl.Array | pl.Struct | pl.Binary | pl.Object | pl.Duration):
         raise LogFormatError(
             f"the {role} column '{column.name}' holds {dtype}, ids are required: whole numbers or "
             "text"
         )
-    if dtype.is_float():
-        column = column.fill_nan(None)
+    if dtype.is_float() or dtype.is_decimal():
+        column = column.fill_nan(None) if dtype.is_float() else column
         whole = column.cast(pl.Int64, strict=False)
         if column.is_null().equals(whole.is_null()) and ((column == whole).all()):
             column = whole
@@ -214,13 +211,18 @@ def parse_flags(column: pl.Series, where: Where = row_number) -> pl.Series:
     1."""
     if column.dtype == pl.Boolean and not column.null_count():
         return column
+    if column.dtype.is_numeric() or column.dtype == pl.String:
+        # 1.00 is a 1, as a number and as the text of a csv
+        numbers = column.cast(pl.Float64, strict=False)
+        if numbers.is_in([0.0, 1.0]).all() and not numbers.null_count():
+            return numbers == 1.0
     return _by_table(column, FLAGS, pl.Boolean(), "0 (displayed) or 1 (chosen) is required", where)
 
 
 def parse_split(column: pl.Series, where: Where = row_number) -> pl.Series:
     """A split column as 0 train, 1 validation, 2 test (Int8). Raises LogFormatError for any other
     value."""
-    if column.dtype.is_float():
+    if column.dtype.is_float() or column.dtype.is_decimal():
         column = ids_as_text(column, "split")
     return _by_table(
         column, SPLIT_CODES, pl.Int8(), "one of 0, 1, 2, train, validation, test is required", where
@@ -327,74 +329,3 @@ def _encode_categories(text: pl.Series) -> tuple[IntArray, pl.Series]:
     0, -1]."""
     categories = Vocabulary.of(text)
     return categories.codes(text), categories.texts
-
-
-def attach_item_table(log: SessionLog, path: str | os.PathLike[str]) -> SessionLog:
-    """Return the log with every other column of an item table as a static item field.
-
-    The table (any format that `read_log` takes) has an item column and one row per item; rows of
-    items that the log never displays are left out. Text becomes categories, code -1 where an item
-    or a value is missing; numbers become float32, the mean of the log's other items standing in for
-    a missing item or value.
-
-    Raises LogFormatError for a missing item column, an item with two rows, a number that is not
-    finite, a column named like another field, and a table that holds none of the log's items."""
-    path = Path(path)
-    try:
-        table = open_table(path)
-        column = find_role("item", table.dtypes)
-        if column is None:
-            raise LogFormatError(
-                f"an item table needs an item column (accepted: {', '.join(ROLE_NAMES['item'])}); "
-                "the columns are"
-                f" {', '.join(table.dtypes)}{did_you_mean('item', table.dtypes)}: rename it"
-            )
-        frame = table.read(list(table.dtypes))
-        return _attach(log, frame, column, table.untyped)
-    except LogFormatError as error:
-        raise LogFormatError(f"item table {path.name}: {error}") from None
-
-
-def _attach(log: SessionLog, frame: pl.DataFrame, column: str, untyped: bool) -> SessionLog:
-    ids = ids_as_text(frame[column], "item")
-    require_filled(ids, "item", column)
-    if frame.height == 0:
-        raise LogFormatError("the table is empty (no rows): one row per item is required")
-    twice = first_true(ids.is_duplicated())
-    if twice is not None:
-        rows = [row + 1 for row in (ids == ids[twice]).arg_true().head(2)]
-        raise LogFormatError(
-            f"item {show(ids[twice])} has the rows {rows[0]} and {rows[1]}, one row per item is "
-            "required: drop one"
-        )
-    if len(frame.columns) == 1:
-        raise LogFormatError(
-            f"the only column is '{column}', at least one static column beside it is required: add "
-            "one"
-        )
-    row_of_item = pl.Series(Vocabulary(ids).codes(log.item_ids)).replace(-1, None)
-    if row_of_item.null_count() == log.n_items:
-        raise LogFormatError(
-            f"none of the log's {log.n_items} items is in the table (it has {show(ids[0])} …,"
-            f" the log {show(log.item_ids[0])} …): use the same item ids in both"
-        )
-    fields = dict(log.item_fields)
-    categories = dict(log.categories)
-    for name in frame.columns:
-        if name == column:
-            continue
-        if name in fields or name in log.candidate_fields or name in log.event_fields:
-            raise LogFormatError(
-                f"column '{name}' is already a field of the log, names must differ: rename one of "
-                "them"
-            )
-        values = frame[name].gather(row_of_item)
-        fields[name], labels = encode_field(
-            values,
-            untyped=untyped,
-            where=lambda item: f"item {show(log.item_ids[item])}",
-            fill_mean=True,
-        )
-        if labels is not None:
-            categories[name] = labels
-    return dataclasses.replace(log, item_fields=fields, categories=categories)

@@ -1,4 +1,5 @@
-"""What the context of events is found to hold: numbers, categories, or items of the log.
+"""The context of events: what a log knows of an event beside its candidates, a field of its own
+or of its user; and what it is found to hold: numbers, categories, or items of the log.
 
 A field's values may be ids of the log's items: the page where a display was shown, the item that a
 search started from. Ids alone do not say so: numbers that were made anonymous one by one are ids of
@@ -12,7 +13,7 @@ items by accident. A field is taken to hold items where both are true of the tra
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -21,7 +22,7 @@ import polars as pl
 
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.columns import Vocabulary, Where, first_true, show
-from fastgaum.logs.log import IntArray, SessionLog
+from fastgaum.logs.log import FieldArray, IntArray, SessionLog
 
 if TYPE_CHECKING:
     from fastgaum.logs.fold import Rows
@@ -57,9 +58,24 @@ def context_of_events(
     return {name: column.gather(events["row"]) for name, column in rows.context.items()}
 
 
+def context_names(log: AnyLog) -> list[str]:
+    """Names of the fields of a log's events and of their users, in order."""
+    return sorted([*log.event_fields, *log.user_fields])
+
+
+def context_values(
+    log: SessionLog, name: str, events: IntArray | npt.NDArray[np.bool_] | slice = slice(None)
+) -> FieldArray:
+    """A field of the context at some events of a log; of a user's field, that of the event's user;
+    shape (n_events,)."""
+    if name in log.event_fields:
+        return np.asarray(log.event_fields[name])[events]
+    return np.asarray(log.user_fields[name])[log.session_of_event[events]]
+
+
 @dataclass(frozen=True)
 class ContextField:
-    """A field of the events, and what its values are."""
+    """A field of the events or of their users, and what its values are."""
 
     name: str
     holds: Literal["numbers", "categories", "items"]
@@ -68,26 +84,30 @@ class ContextField:
     items' ids, or there are no training events"""
     by_chance: float | None = None
     """what that share would be by chance"""
+    of_user: bool = False
+    """whether it is known of the user, and so the same in all events of a session"""
 
     def __str__(self) -> str:
         """The field, what it holds, and why."""
+        name = f"{self.name} of the user" if self.of_user else self.name
         if self.displayed is None or self.by_chance is None:
-            return f"{self.name} ({self.holds})"
+            return f"{name} ({self.holds})"
         return (
-            f"{self.name} ({self.holds}: {100 * self.displayed:.1f} % are displayed in their own "
+            f"{name} ({self.holds}: {100 * self.displayed:.1f} % are displayed in their own "
             f"session, {100 * self.by_chance:.1f} % by chance)"
         )
 
 
 def context_of(log: AnyLog) -> tuple[ContextField, ...]:
-    """The fields of a log's events, in the order of their names."""
-    names = sorted(log.event_fields)
+    """The fields of a log's events and of their users, in the order of their names."""
+    names = context_names(log)
     of_categories = [name for name in names if name in log.categories]
     counts = dict(zip(of_categories, _counts(log, of_categories), strict=True))
-    return tuple(
+    found = (
         _found(name, counts[name]) if name in counts else ContextField(name, "numbers")
         for name in names
     )
+    return tuple(replace(one, of_user=one.name in log.user_fields) for one in found)
 
 
 def item_of_codes(log: SessionLog, name: str) -> IntArray:
@@ -103,6 +123,11 @@ def training_events(part: SessionLog) -> npt.NDArray[np.bool_]:
     return np.repeat(training, np.diff(part.session_offsets))
 
 
+def training_values(part: SessionLog, name: str) -> FieldArray:
+    """A field of the context at the training events."""
+    return context_values(part, name, training_events(part))
+
+
 def _counts(log: AnyLog, names: list[str]) -> npt.NDArray[np.float64]:
     """Of each field: training events with a value, those whose value is an item, those whose own
     session displays it, and how many that would be by chance; shape (len(names), 4)."""
@@ -116,7 +141,7 @@ def _counts(log: AnyLog, names: list[str]) -> npt.NDArray[np.float64]:
     item_of_code = [item_of_codes(head, name) for name in names]
     n_items = int((log.training_counts().displays > 0).sum())
     for part in log.parts(ids=False):
-        codes = [np.asarray(part.event_fields[name]) for name in names]
+        codes = [context_values(part, name) for name in names]
         items = np.stack(
             [of_code[code] for of_code, code in zip(item_of_code, codes, strict=True)], 1
         )

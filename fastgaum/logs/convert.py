@@ -14,24 +14,27 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 from fastgaum.errors import ConfigError, LogFormatError, OutputError
-from fastgaum.logs.columns import CodedIds, Vocabulary, attach_item_table
+from fastgaum.logs.column_types import TypedTable, decide_types
+from fastgaum.logs.columns import CodedIds, Vocabulary
 from fastgaum.logs.cut import join_logs
 from fastgaum.logs.fold import EVENT_COLUMNS, Rows, pack_rows
 from fastgaum.logs.log import USER_RULES, FieldArray, SessionLog, split_by_rule
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
 from fastgaum.logs.public_logs import open_known, open_rows
-from fastgaum.logs.read import load, refuse_choices, require_split_column
+from fastgaum.logs.read import load, refuse_choices, require_split_column, user_table_of
 from fastgaum.logs.registry import Located, resolve, verify
 from fastgaum.logs.rows import candidate_rows
 from fastgaum.logs.schema import LogSchema
 from fastgaum.logs.shard_writer import check_shards_output, require_shards, shard_log, write_shards
 from fastgaum.logs.shards import ShardedLog, is_saved_log, open_shards
-from fastgaum.logs.tables import TypedTable, decide_types
+from fastgaum.logs.side_tables import UserTable, attach_item_table
+from fastgaum.logs.tables import stem_of
 from fastgaum.untrusted_parquet import one_line
 
 PIECE_ROWS = 1_000_000
@@ -92,7 +95,8 @@ def convert_files(
     if rule not in USER_RULES:
         rule = None if schema.split is not None else "user"
     typed = decide_types(tables, schema)
-    options = dataclasses.replace(options, name=options.name or Path(paths[0]).stem)
+    users = user_table_of(options, schema)
+    options = dataclasses.replace(options, name=options.name or stem_of(Path(paths[0])))
     say = progress or _nothing
     n_rows = 0
     try:
@@ -111,10 +115,11 @@ def convert_files(
             head = buckets.head(options)
             if options.item_table is not None:
                 head = attach_item_table(head, options.item_table)
+            if users is not None:
+                head = users.attach(head, head.session_ids)
             with write_shards(target, head) as writer:
-                for written, log in enumerate(
-                    _packed(buckets, per_shard, head, options, rule), start=1
-                ):
+                parts = _packed(buckets, per_shard, _Whole(head, users, rule), options)
+                for written, log in enumerate(parts, start=1):
                     writer.add(log)
                     say("shards written", written, n_shards)
     except OSError as error:
@@ -150,15 +155,21 @@ def _checked(
         raise LogFormatError("the log is empty (no rows): at least one event is required")
 
 
+class _Whole(NamedTuple):
+    """What all parts of a log share."""
+
+    head: SessionLog
+    users: UserTable | None
+    rule: str | None
+    """how users are split; None: the rows say it"""
+
+
 def _packed(
-    buckets: _Buckets,
-    per_shard: int,
-    head: SessionLog,
-    options: ReadOptions,
-    rule: str | None,
+    buckets: _Buckets, per_shard: int, whole: _Whole, options: ReadOptions
 ) -> Iterator[SessionLog]:
     """Each shard's buckets as a log of all the items, split by its rows or by a rule over all
     users."""
+    head, users, rule = whole
     first, drawn = 0, None
     if rule is not None:
         n_users = sum(buckets.count_users(number) for number in buckets.filled)
@@ -167,7 +178,8 @@ def _packed(
         parts = []
         for number in numbers:
             try:
-                log = pack_rows(buckets.read(number), options).log
+                packed = pack_rows(buckets.read(number), options)
+                log = packed.log if users is None else users.attach(packed.log, packed.owners)
             except LogFormatError as error:
                 raise LogFormatError(f"{head.name}: {error}") from None
             if drawn is not None:
@@ -200,6 +212,7 @@ def _with_codes_of(log: SessionLog, head: SessionLog) -> SessionLog:
         item_ids=head.item_ids,
         candidate_fields=recoded(log.candidate_fields),
         event_fields=recoded(log.event_fields),
+        user_fields=recoded(log.user_fields),
         categories=head.categories,
         item_fields=head.item_fields,
         views=log.views if head.views is not None else None,

@@ -89,6 +89,7 @@ def slice_sessions(log: SessionLog, rows: npt.ArrayLike) -> SessionLog:
             name: values[candidates] for name, values in log.candidate_fields.items()
         },
         event_fields={name: values[events] for name, values in log.event_fields.items()},
+        user_fields={name: values[picked] for name, values in log.user_fields.items()},
     )
 
 
@@ -126,6 +127,7 @@ def join_logs(parts: Sequence[SessionLog]) -> SessionLog:
         views=None if first.views is None else values("views"),
         candidate_fields=fields("candidate_fields"),
         event_fields=fields("event_fields"),
+        user_fields=fields("user_fields"),
         items=values("items"),
         choices=values("choices"),
         split=values("split"),

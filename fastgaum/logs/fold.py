@@ -28,6 +28,8 @@ from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
 
 EVENT_COLUMNS = ("session", "key", "order", "label", "user", "split")
 """columns of `Rows.events`; a log need not have the last two"""
+LONG_COLUMNS = ("session", "event", "event_label", "item", "chosen", "user", "split", "views")
+"""columns of `to_frame` that are no field's"""
 BoolArray = npt.NDArray[np.bool_]
 MAX_ROWS = 2**31 - 1
 """offsets are int32, so a log holds at most this many candidates"""
@@ -103,6 +105,9 @@ class Packed:
     """its split is all train unless the rows carry one"""
     first_order: pl.Series
     """order (time) of each session's first event, length n_sessions"""
+    owners: pl.Series
+    """user of each session as text, the session itself where the log has no users, length
+    n_sessions"""
 
 
 def pack_rows(rows: Rows, options: ReadOptions = DEFAULT_OPTIONS) -> Packed:
@@ -139,7 +144,7 @@ def pack_rows(rows: Rows, options: ReadOptions = DEFAULT_OPTIONS) -> Packed:
     keys = pl.DataFrame([pl.Series("session", sessions), rows.events["key"]])
     context = context_of_events(rows, keys, events, name_event)
     event_fields, of_context = encode_fields(context, False, name_event)
-    users, split = _per_session(rows.events, session_ids, sessions)
+    users, split, owners = _per_session(rows.events, session_ids, sessions)
     repeated = len(candidates.row) < rows.n_rows
     logs_views = repeated or rows.views is not None
     log = SessionLog(
@@ -159,9 +164,8 @@ def pack_rows(rows: Rows, options: ReadOptions = DEFAULT_OPTIONS) -> Packed:
         ordered=options.ordered,
         name=options.name or "log",
     )
-    return Packed(
-        log, events.group_by("session").agg(pl.col("order").first()).sort("session")["order"]
-    )
+    orders = events.group_by("session").agg(pl.col("order").first()).sort("session")["order"]
+    return Packed(log, orders, owners)
 
 
 def check_size(n_rows: int) -> None:
@@ -272,9 +276,9 @@ def two_choices(event: str, n: int) -> str:
 
 def _per_session(
     frame: pl.DataFrame, session_ids: pl.Series, session_of_row: IntArray
-) -> tuple[IntArray, npt.NDArray[np.int8]]:
-    """User code (by appearance) and split of each session; a session that has two of either is
-    refused."""
+) -> tuple[IntArray, npt.NDArray[np.int8], pl.Series]:
+    """User code (by appearance), split and user of each session; a session that has two of either
+    is refused."""
     n_sessions = len(session_ids)
     first_row = np.empty(n_sessions, dtype=np.int64)
     # Written backwards, so that the first row of each session is the one that stays.
@@ -293,16 +297,16 @@ def _per_session(
             )
         return first
 
-    users = np.arange(n_sessions, dtype=np.int32)
+    users, owners = np.arange(n_sessions, dtype=np.int32), session_ids
     if "user" in frame.columns:
-        user = constant("user")
-        users = Vocabulary(user.unique(maintain_order=True)).codes(user)
+        owners = constant("user")
+        users = Vocabulary(owners.unique(maintain_order=True)).codes(owners)
     split = (
         constant("split").to_numpy()
         if "split" in frame.columns
         else np.zeros(n_sessions, dtype=np.int8)
     )
-    return users, split
+    return users, split, owners
 
 
 def to_frame(log: SessionLog) -> pl.DataFrame:
@@ -311,8 +315,8 @@ def to_frame(log: SessionLog) -> pl.DataFrame:
 
     Columns: session, event (0, 1, … within the session), event_label (only if it tells a session's
     events apart), item, chosen (0/1), user (its code), split (its name), views (if logged), the
-    candidate fields and the context under their names. In the long layout an event without a click
-    is one whose rows all have chosen = 0."""
+    candidate fields and the context, that of users too, under their names. In the long layout an
+    event without a click is one whose rows all have chosen = 0."""
     event_of_candidate = log.event_of_candidate()
     session_of_event = log.session_of_event
     session_of_candidate = session_of_event[event_of_candidate]
@@ -335,6 +339,8 @@ def to_frame(log: SessionLog) -> pl.DataFrame:
         columns[name] = _decoded(values, log.categories.get(name))
     for name, values in log.event_fields.items():
         columns[name] = _decoded(values, log.categories.get(name)).gather(event_of_candidate)
+    for name, values in log.user_fields.items():
+        columns[name] = _decoded(values, log.categories.get(name)).gather(session_of_candidate)
     return pl.DataFrame(columns)
 
 

@@ -111,6 +111,9 @@ class SessionLog(PackedArrays):
     event_fields: dict[str, FieldArray] = field(default_factory=dict)
     """context, one value per event: float32 numbers, or int32 codes into `categories[name]`, shape
     (n_events,)"""
+    user_fields: dict[str, FieldArray] = field(default_factory=dict)
+    """what is known of each session's user, context too: float32 numbers, or int32 codes into
+    `categories[name]`, shape (n_sessions,)"""
     item_fields: dict[str, FieldArray] = field(default_factory=dict)
     """static item columns: float32 numbers, or int32 codes into `categories[name]`, shape
     (n_items,)"""
@@ -281,6 +284,7 @@ class Digests:
         }
         arrays |= {f"field {name}": values for name, values in part.candidate_fields.items()}
         arrays |= {f"event field {name}": values for name, values in part.event_fields.items()}
+        arrays |= {f"user field {name}": values for name, values in part.user_fields.items()}
         for name, array in arrays.items():
             if array is not None:
                 self._digest(name).update(np.ascontiguousarray(array).data)

@@ -10,15 +10,14 @@ import dataclasses
 import os
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
+
+import msgspec
 
 from fastgaum.errors import ConfigError, did_you_mean
-
-if TYPE_CHECKING:
-    pass
 
 ChoiceRule = Literal["error", "first"]
 SplitRule = Literal["auto", "file", "user", "half", "other-half", "time"]
@@ -31,6 +30,7 @@ class ReadKeywords(TypedDict, total=False):
     candidate_fields: Sequence[str]
     context_fields: Sequence[str]
     item_table: str | os.PathLike[str] | None
+    user_table: str | os.PathLike[str] | None
     ordered: bool
     choices: str
     split: str
@@ -72,6 +72,9 @@ class ReadOptions:
     is one and some are not whole."""
     item_table: str | None = _option(None, "a file of static item columns, one row per item")
     """missing items and numbers get the column's mean, missing categories code -1"""
+    user_table: str | None = _option(None, "a file of columns of users, one row per user")
+    """context that a user brings to all its events: every user of the log has a row; kinds as in
+    `context_fields`; missing numbers get the table's mean, missing categories code -1"""
     ordered: bool = _option(False, "the display order is real, and is kept")
     """whether the order of rows, or of the list, is real; if not, candidates stand by item id"""
     choices: ChoiceRule = _option("error", "what to do with an event of several chosen items")
@@ -108,7 +111,8 @@ class ReadOptions:
 
     @classmethod
     def of(cls, **given: Unpack[ReadKeywords]) -> ReadOptions:
-        """The options given as keywords. Raises ConfigError for one that does not exist."""
+        """The options given as keywords. Raises ConfigError for one that does not exist, or has a
+        value of another type."""
         values: dict[str, Any] = dict(given)
         for name in values:
             if name not in OPTIONS:
@@ -116,11 +120,8 @@ class ReadOptions:
                     f"no option of reading is called '{name}'{did_you_mean(name, OPTIONS)}; known "
                     f"are {', '.join(OPTIONS)}"
                 )
-        if values.get("item_table") is not None:
-            values["item_table"] = os.fspath(values["item_table"])
-        for name in {"candidate_fields", "context_fields"} & values.keys():
-            values[name] = tuple(values[name])
-        return cls(**values, given=frozenset(values))
+        typed = {name: _typed(name, value) for name, value in values.items()}
+        return cls(**typed, given=frozenset(values))
 
     @property
     def values(self) -> dict[str, Any]:
@@ -137,7 +138,7 @@ class ReadOptions:
         for name, value in self.values.items():
             if name == "columns":
                 value = [f"{role}={column}" for role, column in value.items()]
-            elif name == "item_table" and value is not None:
+            elif name in FILES and value is not None:
                 # the record may be read in another folder
                 value = str(Path(value).absolute())
             values[option_name(name)] = list(value) if isinstance(value, tuple) else value
@@ -180,6 +181,24 @@ def columns_of(texts: Sequence[str]) -> dict[str, str]:
     return columns
 
 
+def _typed(name: str, value: Any) -> Any:
+    """A keyword's value as the option's type. Raises ConfigError for a value of another type."""
+    if name in FILES and isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    several = typing.get_origin(_TYPES[name]) is tuple
+    if several and isinstance(value, Iterable) and not isinstance(value, str):
+        value = tuple(value)
+    try:
+        # which of the known a Literal is, the record checks
+        kind = str if name in ("choices", "split") else _TYPES[name]
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        shown = repr(value) if isinstance(value, str | int | float) else f"a {type(value).__name__}"
+        wanted = "expected a list of names" if several else str(error)[:1].lower() + str(error)[1:]
+        cure = ": give the path of a file" if name in FILES else ""
+        raise ConfigError(f"the option {name} is {shown}, {wanted}{cure}") from None
+
+
 def _is_plain(value: object, kind: object) -> bool:
     """Whether a value from JSON may be given for an option of this type."""
     if typing.get_origin(kind) in (tuple, Mapping):
@@ -189,6 +208,8 @@ def _is_plain(value: object, kind: object) -> bool:
     return type(value) is (str if typing.get_origin(kind) is Literal else kind)
 
 
+FILES = {"item_table", "user_table"}
+"""options that name a file"""
 OPTIONS = tuple(one.name for one in dataclasses.fields(ReadOptions) if one.name != "given")
 """names of all options"""
 _TYPES = typing.get_type_hints(ReadOptions)

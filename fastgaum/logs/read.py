@@ -1,4 +1,5 @@
-"""Reading a log: a file, a folder of files or a saved log, in; a checked, packed SessionLog, out.
+"""Reading a log: a frame, a file, a folder of files or a saved log, in; a checked, packed
+SessionLog, out.
 
 A file is read at once. `convert` reads files that do not fit memory a piece at a time."""
 
@@ -14,7 +15,6 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import DatasetError, LogFormatError
-from fastgaum.logs.columns import attach_item_table
 from fastgaum.logs.fields import require_column
 from fastgaum.logs.fold import Packed, pack_rows, split_by_time
 from fastgaum.logs.layouts import recognise
@@ -32,6 +32,8 @@ from fastgaum.logs.shards import (
     load_log,
     open_shards,
 )
+from fastgaum.logs.side_tables import UserTable, attach_item_table
+from fastgaum.logs.tables import LogSource, frame_of, open_table, stem_of
 
 Stored = TypeVar("Stored", SessionLog, ShardedLog)
 
@@ -85,33 +87,38 @@ def refuse_choices(path: Path) -> None:
 
 
 def read_log(
-    path: str | os.PathLike[str],
+    source: LogSource,
     *,
     options: ReadOptions = DEFAULT_OPTIONS,
     **given: Unpack[ReadKeywords],
 ) -> SessionLog:
-    """Read a log: csv, tsv, txt (tab), parquet, arrow, a folder of parquet files, a public log as
-    it is published (`logs.public_logs`), or a saved log (all of its shards).
+    """Read a log: a frame in memory, a file (csv, tsv, txt with tabs and ndjson, as they are or
+    compressed as .gz or .zst; parquet, arrow), a folder of parquet files, a public log as it is
+    published (`logs.public_logs`), or a saved log (all of its shards).
 
     Args:
-        path: a file or a folder.
+        source: a file or a folder; or a frame of polars, pandas, pyarrow or any library that has
+            the Arrow PyCapsule interface (of pandas, named levels of the index are columns).
         options: how to read it.
         given: single options by name, as fields of `ReadOptions`: `columns`, `candidate_fields`,
-            `context_fields`, `item_table`, `ordered`, `choices`, `split`, `split_seed`, `name`.
-            They come first.
+            `context_fields`, `item_table`, `user_table`, `ordered`, `choices`, `split`,
+            `split_seed`, `name`. They come first.
 
     Raises:
         ConfigError: an option does not exist, or has a value that it cannot have.
         LogFormatError: the log breaks a rule; the message names the rule, the values and the cure.
     """
-    path, options = Path(path), ReadOptions.of(**given).over(options)
+    options = ReadOptions.of(**given).over(options)
+    if not isinstance(source, str | os.PathLike):
+        return read_frame(frame_of(source), options=options)
+    path = Path(source)
     try:
         if is_saved_log(path):
             log = _as_saved(load_log(path), options)
             if options.split in USER_RULES:
                 log = resplit_by(log, options.split, options.split_seed)
         else:
-            log = dataclasses.replace(_read_rows(path, options), name=path.stem)
+            log = dataclasses.replace(_read_rows(path, options), name=stem_of(path))
     except LogFormatError as error:
         raise _named(path, error) from None
     return _finished(log, options)
@@ -156,32 +163,40 @@ def read_frame(
     options = ReadOptions.of(**given).over(options)
     frame, options = lay_out(frame, options)
     schema = resolve_schema(dict(frame.schema), options)
-    return _read_whole(frame, schema, options, untyped)
+    return _finished(_read_whole(frame, schema, options, untyped), options)
 
 
 def raw_rows(
-    path: str | os.PathLike[str],
+    source: LogSource,
     *,
     options: ReadOptions = DEFAULT_OPTIONS,
     **given: Unpack[ReadKeywords],
 ) -> pl.DataFrame | None:
-    """Read a log's rows as they are in its file, one per displayed candidate, nothing folded or
-    sorted: what an audit looks at.
+    """Read a log's rows as they are in its file or frame, one per displayed candidate, nothing
+    folded or sorted: what an audit looks at.
 
     Returns session, key (tells a session's events apart), item (text), chosen (bool), views and
     more, or None for a saved log or one in shards, which has no rows any more. Options and errors
     are those of `read_log`."""
-    path, options = Path(path), ReadOptions.of(**given).over(options)
+    options = ReadOptions.of(**given).over(options)
+    if not isinstance(source, str | os.PathLike):
+        frame, options = lay_out(frame_of(source), options)
+        schema = _roles_alone(resolve_schema(dict(frame.schema), options))
+        return candidate_rows(frame, schema, options).frame()
+    path = Path(source)
     if is_saved_log(path):
         return None
     try:
         opened = open_rows(path, options)
-        table, options = opened.table, opened.options
-        schema = dataclasses.replace(opened.schema, candidate_fields=(), context_fields=())
+        table, options, schema = opened.table, opened.options, _roles_alone(opened.schema)
         rows = candidate_rows(table.read(schema.columns()), schema, options, untyped=table.untyped)
     except LogFormatError as error:
         raise _named(path, error) from None
     return rows.frame()
+
+
+def _roles_alone(schema: LogSchema) -> LogSchema:
+    return dataclasses.replace(schema, candidate_fields=(), context_fields=())
 
 
 def _read_rows(path: Path, options: ReadOptions) -> SessionLog:
@@ -194,7 +209,18 @@ def _read_whole(
     frame: pl.DataFrame, schema: LogSchema, options: ReadOptions, untyped: bool
 ) -> SessionLog:
     rows = candidate_rows(frame, schema, options, untyped=untyped)
-    return _with_split(pack_rows(rows, options), rows.has_times, schema, options)
+    packed, users = pack_rows(rows, options), user_table_of(options, schema)
+    if users is not None:
+        packed = dataclasses.replace(packed, log=users.attach(packed.log, packed.owners))
+    return _with_split(packed, rows.has_times, schema, options)
+
+
+def user_table_of(options: ReadOptions, schema: LogSchema) -> UserTable | None:
+    """The table of users that the options name, for a log of this schema. Raises LogFormatError as
+    `UserTable.read`."""
+    if options.user_table is None:
+        return None
+    return UserTable.read(options.user_table, schema.user is not None, schema.user)
 
 
 def _with_split(
@@ -238,6 +264,9 @@ def _as_saved(log: Stored, options: ReadOptions) -> Stored:
         require_column(field, log.candidate_fields, "a candidate field")
     for field in options.context_fields:
         require_column(field, log.event_fields, "a context field")
+    if options.user_table is not None:
+        # a run names the table that its log was read with: a saved log may hold it already
+        _require_users(log, options.user_table)
     if options.ordered and not log.ordered:
         raise LogFormatError(
             "the log was saved without its display order: read the original with ordered=True"
@@ -248,6 +277,17 @@ def _as_saved(log: Stored, options: ReadOptions) -> Stored:
             "split='user'"
         )
     return log
+
+
+def _require_users(log: AnyLog, path: str) -> None:
+    columns = open_table(Path(path)).dtypes
+    if not log.user_fields.keys() & columns.keys():
+        raise LogFormatError(
+            f"user table {Path(path).name}: a saved log keeps no names of users, so that a table "
+            "cannot be joined: read the original with it, or convert that again with it"
+        )
+    for name in log.user_fields:
+        require_column(name, columns, "a field of users of the saved log")
 
 
 def _named(path: Path, error: LogFormatError) -> LogFormatError:

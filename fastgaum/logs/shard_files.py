@@ -25,8 +25,9 @@ MANIFEST = "shards.json"
 MOST_MANIFEST = 1 << 26
 """bytes of a manifest that are read: some hundred thousand shards"""
 FORMAT = "fastgaum-shards"
-OLDEST, VERSION = 1, 2
-"""versions that are read, and the one that is written; 1 has no context of events"""
+OLDEST, VERSION = 1, 3
+"""versions that are read, and the one that is written; 1 has no context of events, 1 and 2 no
+fields of users"""
 HASHED_AT_ONCE = 1_000_000_000
 """bytes up to which all files are hashed when a log is opened; those of a larger log when they are
 first read"""
@@ -97,6 +98,7 @@ class Manifest(msgspec.Struct, frozen=True):
     """sha256 of each array of the whole log, see `logs.log.Digests`"""
     shards: tuple[Shard, ...]
     event_fields: dict[str, FieldKind] = msgspec.field(default_factory=dict)
+    user_fields: dict[str, FieldKind] = msgspec.field(default_factory=dict)
     format: str = FORMAT
     version: int = VERSION
 
@@ -190,6 +192,7 @@ def read_head(path: Path, about: Manifest) -> tuple[SessionLog, ItemCounts]:
         views=np.zeros(0, np.uint16) if about.views else None,
         candidate_fields=_no_values(about.candidate_fields),
         event_fields=_no_values(about.event_fields),
+        user_fields=_no_values(about.user_fields),
         item_fields={
             name: items[f"item_fields_{i}"].to_numpy() for i, name in enumerate(about.item_fields)
         },
@@ -204,7 +207,12 @@ def read_head(path: Path, about: Manifest) -> tuple[SessionLog, ItemCounts]:
     for name, column in texts.items():
         _require(column.dtype == pl.String and not column.null_count(), f"{name} holds gaps")
         _require(not column.is_duplicated().any(), f"{name} holds a value twice")
-    fields = [*head.candidate_fields, *head.event_fields, *head.item_fields]
+    fields = [
+        *head.candidate_fields,
+        *head.event_fields,
+        *head.user_fields,
+        *head.item_fields,
+    ]
     _require(
         len(set(fields)) == len(fields) and head.categories.keys() <= set(fields),
         "fields and categories do not have the same names",
@@ -260,6 +268,10 @@ def read_rows(path: Path, head: SessionLog, ids: bool) -> SessionLog:
             name: column(stored).to_numpy(writable=True)
             for name, stored in field_columns(head, "event_fields").items()
         },
+        user_fields={
+            name: column(stored).to_numpy()[starts]
+            for name, stored in field_columns(head, "user_fields").items()
+        },
     )
 
 
@@ -281,6 +293,7 @@ def check_part(log: SessionLog) -> None:
     _check_displays(log)
     _check_fields(log, log.candidate_fields)
     _check_fields(log, log.event_fields)
+    _check_fields(log, log.user_fields)
 
 
 def _check_displays(log: SessionLog) -> None:

@@ -85,6 +85,7 @@ class ShardWriter:
             views=head.views is not None,
             candidate_fields=_kinds(head, head.candidate_fields),
             event_fields=_kinds(head, head.event_fields),
+            user_fields=_kinds(head, head.user_fields),
             item_fields=list(head.item_fields),
             categories=list(head.categories),
             totals=totals_of_splits(self.shards),
@@ -273,6 +274,8 @@ def _rows(part: SessionLog) -> pl.DataFrame:
         columns[column] = _lists(part.candidate_fields[name], sizes)
     for name, column in field_columns(part, "event_fields").items():
         columns[column] = part.event_fields[name]
+    for name, column in field_columns(part, "user_fields").items():
+        columns[column] = np.asarray(part.user_fields[name])[of_session]
     return pl.DataFrame(columns)
 
 

@@ -7,7 +7,7 @@ are read one at a time, so that its length never enters memory.
     LOG/items.parquet         items in code order, their static fields, counts of the training split
     LOG/categories.parquet    values of categorical fields
     LOG/shard-00000.parquet   one row per event: start, session, user, split, label, items (codes),
-                              choice, views, fields, context
+                              choice, views, fields, context, fields of the user
 
 All sessions of a user are in one shard: what a user's own past says of a candidate, and what the
 counts must leave out for that user, is found without reading another shard."""
@@ -102,6 +102,11 @@ class ShardedLog:
     def event_fields(self) -> dict[str, FieldArray]:
         """The context of events, without values."""
         return self.head.event_fields
+
+    @property
+    def user_fields(self) -> dict[str, FieldArray]:
+        """The fields of users, without values."""
+        return self.head.user_fields
 
     @property
     def item_fields(self) -> dict[str, FieldArray]:

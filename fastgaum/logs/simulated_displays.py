@@ -22,7 +22,6 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import ConfigError, DatasetError, LogFormatError
-from fastgaum.logs.columns import attach_item_table
 from fastgaum.logs.display_rules import ChoiceTable, DisplayRule, Events, display_sets, read_choices
 from fastgaum.logs.fields import require_column
 from fastgaum.logs.fold import MAX_ROWS, offsets_of, split_by_time, to_frame
@@ -32,6 +31,7 @@ from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
 from fastgaum.logs.registry import Located, dataset, names, resolve, verify
 from fastgaum.logs.rows import candidate_rows
 from fastgaum.logs.schema import resolve_schema
+from fastgaum.logs.side_tables import UserTable, attach_item_table
 
 NEAREST = DisplayRule()
 RELEASE_TIME = "release_time"
@@ -77,9 +77,9 @@ def build_log(
             its logs carry the field `release_time`, so that an audit can say so.
         item: what an item is in LastFM-1K, an artist or a track.
         options: `candidate_fields` may name `release_time`, which adds the release to logs of the
-            other rules; `item_table` is as in `read_log` (MovieLens: its own movies.csv); `split`
-            is "user" or "auto" (whole users 50/25/25 by `split_seed`), or "time" (by each user's
-            first choice); `name` is what tables and messages call the log.
+            other rules; `item_table` and `user_table` are as in `read_log` (MovieLens: its own
+            movies.csv); `split` is "user" or "auto" (whole users 50/25/25 by `split_seed`), or
+            "time" (by each user's first choice); `name` is what tables and messages call the log.
         progress: called with the events that are done and all of them.
         given: single options by name. They come first.
 
@@ -112,6 +112,9 @@ def build_log(
     log = _pack(table, rule, options.name or source.name, with_release, progress)
     if options.item_table is not None:
         log = attach_item_table(log, options.item_table)
+    if options.user_table is not None:
+        # a session is a user's whole history, under the user's name
+        log = UserTable.read(options.user_table, has_users=True).attach(log, log.session_ids)
     log = (
         log.with_split(split_by_time(_first_times(log)))
         if options.split == "time"

@@ -1,43 +1,45 @@
-"""Files of rows (csv, tsv, parquet, arrow, npz, or a folder of parquet files), opened lazily by
-polars, and the types of their columns where they are read in pieces.
-
-Reading a table whole, text is numbers if every value reads as one, and a number is an id if all are
-whole. A piece cannot know that: the columns in doubt are looked through first, streaming, and then
-every piece is cast alike."""
+"""Files of rows (csv, tsv and ndjson, compressed or not, parquet, arrow, npz, or a folder of
+parquet files), opened lazily by polars; and frames in memory."""
 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Protocol
 
 import polars as pl
 
-from fastgaum.errors import LogFormatError, did_you_mean
-from fastgaum.logs.fields import is_list
+from fastgaum.errors import LogFormatError, did_you_mean, type_name
 from fastgaum.logs.headers import missing_header
 from fastgaum.logs.npz import archive_rows
-from fastgaum.logs.schema import LogSchema
 from fastgaum.untrusted_parquet import (
     ARROW,
+    COMPRESSED,
+    MOST_COLUMNS,
+    NDJSON,
     PARQUET,
     READ_ERRORS,
+    SEPARATORS,
+    file_kind,
     lazy_rows,
     one_line,
     try_columns,
     try_header,
 )
 
-SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
 ARCHIVE = ".npz"
-EXTENSIONS = (*SEPARATORS, *PARQUET, *ARROW, ARCHIVE)
+EXTENSIONS = (*SEPARATORS, *NDJSON, *PARQUET, *ARROW, ARCHIVE)
 
 LONGEST_LINE = 1 << 20
 """bytes of a csv line: one of this length may pass, one of twice this length does not"""
-MOST_COLUMNS = 10_000
-"""columns of a table"""
+
+
+_INDEX_LEVEL = re.compile(r"__index_level_\d+__")
+"""what pyarrow calls a level of pandas' index without a name"""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,69 @@ def open_table(path: Path) -> FileTable:
     return FileTable(((path, lazy),), _dtypes(path, lazy), _is_lines(path))
 
 
+class ArrowFrame(Protocol):
+    """A table in memory that hands itself over by the Arrow PyCapsule interface: of polars, pandas,
+    pyarrow, DuckDB …"""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """The table as a capsule of an Arrow stream."""
+
+
+LogSource = str | os.PathLike[str] | ArrowFrame | pl.LazyFrame
+"""what a log is read from: a path, or a frame in memory"""
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """A frame of which polars knows the interface alone: it has ways of its own with pandas."""
+
+    frame: ArrowFrame
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        return self.frame.__arrow_c_stream__(requested_schema)
+
+
+def frame_of(source: object) -> pl.DataFrame:
+    """The rows of a frame in memory. Levels of pandas' index that have names are columns.
+
+    Raises:
+        LogFormatError: it is no frame, two of its columns have one name, or a column's type is none
+            that a log may hold.
+    """
+    kind = type_name(source)
+    try:
+        if isinstance(source, pl.LazyFrame):
+            return source.collect()
+        if isinstance(source, pl.DataFrame):
+            return source
+        if isinstance(source, type) or not hasattr(source, "__arrow_c_stream__"):
+            raise LogFormatError(
+                f"a log is a path or a frame (polars, pandas, pyarrow, or another with the Arrow "
+                f"PyCapsule interface), got {kind}: give one of them, "
+                "polars.DataFrame(…) makes a frame of columns by name"
+            )
+        frame = pl.DataFrame(_Stream(source))
+    except LogFormatError:
+        raise
+    except ImportError as error:
+        raise LogFormatError(
+            f"a {kind} hands over its columns by a package that is absent ({one_line(error)}): "
+            "`pip install pyarrow`, or give a polars frame"
+        ) from None
+    # a stranger's frame may raise anything
+    except (Exception, pl.exceptions.PanicException) as error:
+        raise LogFormatError(
+            f"the {kind} cannot be read as a frame of columns ({one_line(error)}): columns need "
+            "names that differ, and each values of one kind, numbers, text, times or lists of them"
+        ) from None
+    return frame.drop(name for name in frame.columns if _INDEX_LEVEL.fullmatch(name))
+
+
+def stem_of(path: Path) -> str:
+    """A file's or folder's name without its extensions: `clicks.csv.gz` → `clicks`."""
+    return Path(path.stem).stem if path.suffix.lower() in COMPRESSED else path.stem
+
+
 def check_lines(path: Path, separator: str) -> None:
     """Raise LogFormatError for a file of lines whose lines are too long to be any, or too wide;
     only a page per MB is read."""
@@ -129,34 +194,34 @@ def _open_folder(path: Path) -> FileTable:
 
 
 def _is_lines(path: Path) -> bool:
-    """Whether a file is lines of text; a publisher may give it no extension."""
-    return path.suffix.lower() in ("", *SEPARATORS)
+    """Whether a file is lines of text, compressed or not; a publisher may give it no extension."""
+    return file_kind(path) in ("", *SEPARATORS)
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether it is lines of text as they are."""
+    return _is_lines(path) and path.suffix.lower() not in COMPRESSED
 
 
 def _scan(path: Path) -> pl.LazyFrame:
-    suffix = path.suffix.lower()
-    header = missing_header(path) if _is_lines(path) else None
-    if header is None and suffix not in EXTENSIONS:
+    kind, plain = file_kind(path), _is_plain(path)
+    header = missing_header(path) if plain else None
+    if header is None and kind not in EXTENSIONS:
         raise LogFormatError(
-            f"'{path.name}' has the extension '{suffix}', one of {', '.join(EXTENSIONS)} is "
-            "required: convert it"
+            f"'{path.name}' has the extension '{kind}', one of {', '.join(EXTENSIONS)} is required"
+            f" (text may be compressed: {', '.join(COMPRESSED)}): convert it"
         )
     if path.stat().st_size == 0:
         raise LogFormatError(f"'{path.name}' is empty (0 bytes): a log needs at least one event")
-    if suffix == ARCHIVE:
+    if kind == ARCHIVE:
         return archive_rows(path)
-    separator = "\t" if header is not None else SEPARATORS.get(suffix)
-    if separator is not None:
-        check_lines(path, separator)
+    if plain:
+        check_lines(path, SEPARATORS[kind] if header is None else "\t")
     else:
         try_header(path)
     try:
         if header is not None:
             return header.rows(path)
-        if separator is not None:
-            # Everything is read as text: ids keep leading zeros, and a column of mixed types cannot
-            # fail halfway.
-            return pl.scan_csv(path, separator=separator, infer_schema=False, glob=False)
         return lazy_rows(path)
     except READ_ERRORS as error:
         raise damaged(path, error) from None
@@ -168,11 +233,7 @@ def _dtypes(path: Path, lazy: pl.LazyFrame) -> dict[str, pl.DataType]:
     except READ_ERRORS as error:
         raise damaged(path, error) from None
     # A header that is not UTF-8 is read all the same, its bytes replaced.
-    if (
-        path.suffix.lower() in SEPARATORS
-        and any("\ufffd" in column for column in dtypes)
-        and _first_non_utf8(path)
-    ):
+    if _is_plain(path) and any("\ufffd" in column for column in dtypes) and _first_non_utf8(path):
         raise damaged(path, ValueError("header"))
     return dtypes
 
@@ -186,8 +247,9 @@ def _collect(path: Path, lazy: pl.LazyFrame, columns: list[str]) -> pl.DataFrame
 
 def damaged(path: Path, error: BaseException) -> LogFormatError:
     """The clearest text for a file that polars refused."""
+    kind = file_kind(path)
     if _is_lines(path):
-        place = _first_non_utf8(path)
+        place = _first_non_utf8(path) if _is_plain(path) else None
         if place is not None:
             line, byte = place
             return LogFormatError(
@@ -198,10 +260,9 @@ def damaged(path: Path, error: BaseException) -> LogFormatError:
             f"'{path.name}' is no well-formed csv: {one_line(error)}; check quotes and the number "
             "of columns"
         )
-    kinds = {ARCHIVE: "npz", **dict.fromkeys(PARQUET, "parquet")}
-    kind = kinds.get(path.suffix.lower(), "arrow")
+    name = "parquet" if kind in PARQUET else "arrow" if kind in ARROW else kind[1:]
     return LogFormatError(
-        f"'{path.name}' is no readable {kind} file (cut short or damaged): {one_line(error)}; copy "
+        f"'{path.name}' is no readable {name} file (cut short or damaged): {one_line(error)}; copy "
         "or write it again"
     )
 
@@ -215,184 +276,3 @@ def _first_non_utf8(path: Path) -> tuple[int, int] | None:
             except UnicodeDecodeError as error:
                 return number, line[error.start]
     return None
-
-
-TIME = pl.Datetime("us", "UTC")
-CONTEXT_KINDS = (pl.Int128(), pl.Float64())
-"""what an untyped column of the context may hold: ids, whose text stays as it is, or numbers"""
-_ID_ROLES = ("session", "user", "item", "items", "chosen", "split")
-
-
-@dataclass(frozen=True)
-class TypedTable:
-    """Files of one table and the type of each column that is read."""
-
-    parts: tuple[tuple[Path, pl.LazyFrame], ...]
-    types: Mapping[str, pl.DataType]
-
-    def pieces(self, n_rows: int) -> Iterator[tuple[Path, int, pl.DataFrame]]:
-        """Yield at most `n_rows` rows at a time, in order, with their file and the number of rows
-        before them in it.
-
-        Raises:
-            LogFormatError: naming a damaged file.
-        """
-        for path, lazy in self.parts:
-            before = 0
-            for piece in _batches(path, lazy.select(list(self.types)), n_rows):
-                for frame in piece.iter_slices(n_rows):
-                    yield (
-                        path,
-                        before,
-                        frame.select(
-                            _cast(frame[name], dtype) for name, dtype in self.types.items()
-                        ),
-                    )
-                    before += frame.height
-
-
-def _batches(path: Path, lazy: pl.LazyFrame, n_rows: int) -> Iterator[pl.DataFrame]:
-    try:
-        yield from lazy.collect_batches(chunk_size=n_rows, maintain_order=True)
-    except READ_ERRORS as error:
-        raise damaged(path, error) from None
-
-
-def decide_types(tables: Sequence[FileTable], schema: LogSchema) -> TypedTable:
-    """Decide the type of every column that the schema names, over all tables.
-
-    Raises:
-        LogFormatError: a table lacks a column, two disagree on its type, or one is damaged.
-    """
-    parts = tuple(part for table in tables for part in table.parts)
-    names = schema.columns()
-    for table in tables:
-        missing = [name for name in names if name not in table.dtypes]
-        if missing:
-            raise LogFormatError(
-                f"'{table.parts[0][0].name}' lacks the column '{missing[0]}' that "
-                f"'{parts[0][0].name}' has: all files need the same columns"
-            )
-    for name in names:
-        if len({is_list(table.dtypes[name]) for table in tables}) > 1:
-            raise LogFormatError(
-                f"the files' columns differ in type ('{name}' holds lists in some): write them "
-                "alike"
-            )
-    try:
-        common = pl.concat(
-            [pl.DataFrame(schema={name: table.dtypes[name] for name in names}) for table in tables],
-            how="vertical_relaxed",
-        ).schema
-    except pl.exceptions.PolarsError as error:
-        raise LogFormatError(
-            f"the files' columns differ in type ({one_line(error)}): write them alike"
-        ) from None
-    for table in tables:
-        table.check(names)
-    doubts: dict[str, tuple[pl.DataType, ...]] = {}
-    for role in ("event", "event_label"):
-        name = getattr(schema, role)
-        if name is not None and _is_text(common[name]):
-            doubts[name] = (pl.Int64(), pl.Float64(), TIME)
-    for name in schema.candidate_fields:
-        if common[name] == pl.String and any(table.untyped for table in tables):
-            doubts[name] = (pl.Int64(), pl.Float64())
-    for name in schema.context_fields:
-        of_text = common[name] == pl.String and name not in doubts
-        if of_text and any(table.untyped for table in tables):
-            doubts[name] = CONTEXT_KINDS
-    for role in _ID_ROLES:
-        name = getattr(schema, role)
-        if name is not None and name not in doubts and _inner(common[name]).is_float():
-            doubts[name] = (pl.Int64(),)
-    decided = _decided(parts, doubts, common)
-    for name in schema.context_fields:
-        if decided.get(name) == CONTEXT_KINDS[0]:
-            decided[name] = pl.String()
-    return TypedTable(parts, {**common, **decided})
-
-
-def _decided(
-    parts: Sequence[tuple[Path, pl.LazyFrame]],
-    doubts: Mapping[str, tuple[pl.DataType, ...]],
-    common: pl.Schema,
-) -> dict[str, pl.DataType]:
-    """The first type in doubt that every filled value of a column allows; text, or what it is, if
-    none does."""
-    fits = {name: dict.fromkeys(kinds, True) for name, kinds in doubts.items()}
-    filled = dict.fromkeys(doubts, False)
-    for path, lazy in parts if doubts else ():
-        tests = [
-            (~_values(name, common[name]).is_null() & ~_allows(name, common[name], kind))
-            .any()
-            .alias(f"{i} {j}")
-            for i, (name, kinds) in enumerate(doubts.items())
-            for j, kind in enumerate(kinds)
-        ]
-        some = [
-            _values(name, common[name]).is_not_null().any().alias(f"{i}")
-            for i, name in enumerate(doubts)
-        ]
-        # one at a time: exploded lists are longer than the rest
-        try:
-            found = {
-                k: v
-                for one in (*tests, *some)
-                for k, v in lazy.select(one).collect(engine="streaming").row(0, named=True).items()
-            }
-        except READ_ERRORS as error:
-            raise damaged(path, error) from None
-        for i, (name, kinds) in enumerate(doubts.items()):
-            filled[name] |= bool(found[f"{i}"])
-            for j, kind in enumerate(kinds):
-                fits[name][kind] &= not found[f"{i} {j}"]
-    decided: dict[str, pl.DataType] = {}
-    for name, allowed in fits.items():
-        text = pl.String() if _is_text(common[name]) else _inner(common[name])
-        kind = next((kind for kind, fit in allowed.items() if fit and filled[name]), text)
-        decided[name] = pl.List(kind) if is_list(common[name]) else kind
-    return decided
-
-
-def _is_text(dtype: pl.DataType) -> bool:
-    return isinstance(dtype, pl.String | pl.Categorical | pl.Enum)
-
-
-def _inner(dtype: pl.DataType) -> pl.DataType:
-    inner = dtype.inner if isinstance(dtype, pl.List | pl.Array) else dtype
-    return cast(pl.DataType, inner)
-
-
-def _values(name: str, dtype: pl.DataType) -> pl.Expr:
-    """A column's values: of a list its entries, of numbers without NaN."""
-    column = pl.col(name)
-    if is_list(dtype):
-        column = column.explode()
-    return (
-        column.fill_nan(None)
-        if _inner(dtype).is_float()
-        else column.cast(pl.String)
-        if _is_text(dtype)
-        else column
-    )
-
-
-def _allows(name: str, dtype: pl.DataType, kind: pl.DataType) -> pl.Expr:
-    """Whether a value reads as the type."""
-    values = _values(name, dtype)
-    if kind == TIME:
-        return values.str.to_datetime(strict=False, time_zone="UTC").is_not_null()
-    cast = values.cast(kind, strict=False)
-    return cast.is_not_null() if _is_text(dtype) else cast.is_not_null() & (cast == values)
-
-
-def _cast(column: pl.Series, dtype: pl.DataType) -> pl.Series:
-    """A piece's column in the type decided on; what does not fit becomes null, and is refused."""
-    if column.dtype == dtype:
-        return column
-    if dtype == TIME and _is_text(column.dtype):
-        return column.cast(pl.String).str.to_datetime(strict=False, time_zone="UTC")
-    if _inner(column.dtype).is_float() and not _inner(dtype).is_float():
-        return column.cast(dtype, strict=False)
-    return column.cast(dtype)

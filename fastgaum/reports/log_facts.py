@@ -17,6 +17,7 @@ from fastgaum.baselines.registry import BASELINES, baseline_class
 from fastgaum.features.sessions import select_sessions
 from fastgaum.logs.audit import audit
 from fastgaum.logs.audit_rules import EARLIER_DISPLAYS
+from fastgaum.logs.context import context_names
 from fastgaum.logs.log import SPLITS, IntArray, SessionLog, SplitName
 from fastgaum.logs.registry import dataset, names
 from fastgaum.logs.synthetic import Truth
@@ -48,7 +49,7 @@ def log_facts(
         "n_items": log.n_items,
         "n_candidates": log.n_candidates,
         "splits": [_split_facts(log, name) for name in SPLITS],
-        "fields": sorted({*log.candidate_fields, *log.event_fields, *log.item_fields}),
+        "fields": sorted({*log.candidate_fields, *context_names(log), *log.item_fields}),
         "views": log.views is not None,
         "ordered": log.ordered,
         "floors": {

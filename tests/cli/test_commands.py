@@ -73,16 +73,22 @@ def test_a_run_remembers_the_context(
     capsys: pytest.CaptureFixture[str],
     fails: Callable[[list[str]], str],
 ) -> None:
-    run = tmp_path / "run"
+    run, users = tmp_path / "run", tmp_path / "users.csv"
+    known = pl.read_parquet(log_file)["user"].unique()
+    pl.DataFrame({"user": known, "land": (known % 3).cast(pl.String)}).write_csv(users)
     argv = ["train", str(log_file), "-o", str(run), "--context-field", "query", *QUICK]
+    argv = [*argv, "--user-table", str(users)]
     assert main([*argv, "--json", str(tmp_path / "train.json")]) == 0
-    assert "context of the events: query (categories)" in capsys.readouterr().err
-    assert json.loads((tmp_path / "train.json").read_text())["context"] == {"query": "categories"}
-    assert json.loads((run / "reading.json").read_text())["context_field"] == ["query"]
+    held = {"land": "categories", "query": "categories"}
+    says = "context of the events: land (categories), query (categories)"
+    assert says in capsys.readouterr().err
+    assert json.loads((tmp_path / "train.json").read_text())["context"] == held
+    reading = json.loads((run / "reading.json").read_text())
+    assert reading == {"context_field": ["query"], "user_table": str(users)}
     again = ["train", str(log_file), "-o", str(run), "--resume", *QUICK]
     assert main([*again, "--json", str(tmp_path / "again.json")]) == 0
     found = json.loads((tmp_path / "again.json").read_text())
-    assert (found["finished_before"], found["context"]) == (True, {"query": "categories"})
+    assert (found["finished_before"], found["context"]) == (True, held)
     assert main(["evaluate", str(run), str(log_file)]) == 0
     out, policy = tmp_path / "out.parquet", tmp_path / "policy"
     simulate = ["simulate", str(run), "--episodes", "5", "--slate-size", "3", "-o", str(out)]
@@ -90,7 +96,7 @@ def test_a_run_remembers_the_context(
     learn = ["rl", "train", str(run), "-o", str(policy), "-k", "2", "--horizon", "2", *small]
     for command, made in ((simulate, out), (learn, policy)):
         err = fails(command)
-        assert "reads the context fields query" in err
+        assert "reads the context fields land, query" in err
         assert "pass a log that has some (log=…)" in err
         assert not made.exists()
         assert main([*command, "--log", str(log_file)]) == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import numpy as np
 import polars as pl
 import pytest
@@ -254,10 +256,21 @@ def test_chosen_is_neither_0_nor_1(value) -> None:
         [1.0, 0.0, 0.0, 1.0],
         ["1", "0", "0", "1"],
         ["True", "FALSE", "0", "1"],
+        ["1.00", "0.00", "0", "1"],
+        [Decimal("1.00"), Decimal("0.00"), Decimal("0.00"), Decimal("1.00")],
     ],
 )
 def test_chosen_in_other_clothes_works(values) -> None:
     assert read_frame(long(chosen=values)).choices.tolist() == [0, -1, 0]
+
+
+def test_whole_decimals_are_ids() -> None:
+    """What a database calls NUMERIC(10, 2): 12.00 is the item 12, as 12.0 is."""
+    texts = ["12", "3", "12", "3"]
+    log = read_frame(long(item=[Decimal(f"{text}.00") for text in texts]))
+    assert log.fingerprint == read_frame(long(item=texts)).fingerprint
+    half = read_frame(long(item=[Decimal("1.50"), Decimal("2.00")] * 2))
+    assert half.item_ids.to_list() == ["1.50", "2.00"]
 
 
 @pytest.mark.parametrize("value", ["holdout", 3, None])

@@ -172,13 +172,14 @@ def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], None]) -> Non
 
 
 def test_a_log_that_was_saved_before_has_no_context(tmp_path: Path) -> None:
-    log = dataclasses.replace(rich_log(), event_fields={})
-    log.categories.pop("query")
+    log = dataclasses.replace(rich_log(), event_fields={}, user_fields={})
+    for name in ("query", "land"):
+        log.categories.pop(name)
     folder = save_log(log, tmp_path / "log")
 
     def of_before(about: dict[str, Any]) -> None:
-        assert about.pop("event_fields") == {}
-        assert about.pop("version") == 2
+        assert about.pop("event_fields") == about.pop("user_fields") == {}
+        assert about.pop("version") == 3
         about["version"] = 1
 
     edit_manifest(folder, of_before)
@@ -196,6 +197,10 @@ def test_a_damaged_context_is_refused(tmp_path: Path) -> None:
         folder = save_log(dataclasses.replace(log, event_fields=fields), tmp_path / name)
         with pytest.raises(LogFormatError, match=f"is damaged .{name} holds"):
             load_log(folder)
+    ages = {**log.user_fields, "land": np.full(log.n_sessions, 2, np.int32)}
+    folder = save_log(dataclasses.replace(log, user_fields=ages), tmp_path / "of users")
+    with pytest.raises(LogFormatError, match=r"is damaged .land holds"):
+        load_log(folder)
     folder = save_log(log, tmp_path / "log")
     edit_manifest(folder, lambda about: about["event_fields"].update(price="float32"))
     with pytest.raises(LogFormatError, match="do not have the same names"):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fastgaum.cli.reading import Reading
 from fastgaum.errors import ConfigError
-from fastgaum.logs.options import OPTIONS, ReadKeywords, ReadOptions, option_name
+from fastgaum.logs.options import FILES, OPTIONS, ReadKeywords, ReadOptions, option_name
 
 NAMES = st.text("abc_=: é", min_size=1, max_size=5)
 GIVEN = st.fixed_dictionaries(
@@ -23,6 +23,7 @@ GIVEN = st.fixed_dictionaries(
         "candidate_fields": st.lists(NAMES, max_size=3),
         "context_fields": st.lists(NAMES, max_size=3),
         "item_table": st.sampled_from(["/items.csv", None]),
+        "user_table": st.sampled_from(["/users.csv", None]),
         "ordered": st.booleans(),
         "choices": st.sampled_from(["error", "first"]),
         "split": st.sampled_from(["auto", "file", "user", "half", "other-half", "time"]),
@@ -63,8 +64,8 @@ def test_an_item_table_is_found_from_another_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    saved = ReadOptions.of(item_table=Path("items.csv")).to_json()
-    assert saved == {"item_table": str(tmp_path / "items.csv")}
+    saved = ReadOptions.of(item_table=Path("items.csv"), user_table="users.csv").to_json()
+    assert saved == {name: str(tmp_path / f"{name[:4]}s.csv") for name in FILES}
 
 
 @pytest.mark.parametrize(
@@ -73,6 +74,16 @@ def test_an_item_table_is_found_from_another_folder(
         ({"splits": "user"}, r"no option of reading is called 'splits'.*did you mean 'split'"),
         ({"split": "users"}, r"split is 'users'.*did you mean 'user'"),
         ({"choices": "last"}, "choices is 'last', one of error, first"),
+        ({"candidate_fields": "price"}, "candidate_fields is 'price', expected a list of names"),
+        ({"context_fields": [1]}, "context_fields is a tuple, expected a list of names"),
+        ({"columns": ["item=sku"]}, "columns is a list, expected"),
+        ({"columns": {"item": 3}}, "columns is a dict, expected `str`, got `int`"),
+        ({"user_table": 3}, "user_table is 3, expected .*give the path of a file"),
+        ({"item_table": [1]}, "item_table is a list, expected .*give the path of a file"),
+        ({"ordered": "yes"}, "ordered is 'yes', expected `bool`"),
+        ({"split_seed": 1.5}, "split_seed is 1.5, expected `int`"),
+        ({"name": 3}, "name is 3, expected `str"),
+        ({"split": [1]}, "split is a list, expected `str`"),
     ],
 )
 def test_unknown_options_are_refused(values: dict[str, Any], says: str) -> None:

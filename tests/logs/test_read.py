@@ -7,10 +7,10 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import ConfigError, LogFormatError
-from fastgaum.logs.columns import attach_item_table
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.read import read_frame, read_log
 from fastgaum.logs.schema import LogSchema, find_role, resolve_schema
+from fastgaum.logs.side_tables import attach_item_table
 
 LONG = pl.DataFrame(
     {

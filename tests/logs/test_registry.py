@@ -13,7 +13,6 @@ import pytest
 from fastgaum.baselines.floors import floor_table
 from fastgaum.errors import DatasetError, LogFormatError
 from fastgaum.logs import registry
-from fastgaum.logs.columns import attach_item_table
 from fastgaum.logs.context import context_of
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import load
@@ -32,6 +31,7 @@ from fastgaum.logs.registry import (
     resolve,
     sha256_of,
 )
+from fastgaum.logs.side_tables import attach_item_table
 
 SharedData = Callable[[str], Path]
 REAL = {

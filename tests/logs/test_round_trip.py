@@ -28,6 +28,10 @@ WRITERS = {
     ".tsv": lambda frame, path: frame.write_csv(path, separator="\t"),
     ".parquet": pl.DataFrame.write_parquet,
     ".arrow": pl.DataFrame.write_ipc,
+    ".ndjson": pl.DataFrame.write_ndjson,
+    ".csv.gz": lambda frame, path: frame.write_csv(path, compression="gzip"),
+    ".txt.zst": lambda frame, path: frame.write_csv(path, separator="\t", compression="zstd"),
+    ".jsonl.gz": lambda frame, path: frame.write_ndjson(path, compression="gzip"),
 }
 
 

@@ -46,10 +46,15 @@ def rich_log(seed: int = 0, n_sessions: int = 80) -> SessionLog:
             "hour": rng.normal(size=log.n_events).astype(np.float32),
             "query": rng.integers(-1, 2, log.n_events).astype(np.int32),
         },
+        user_fields={
+            "age": rng.normal(size=log.n_sessions).astype(np.float32)[log.users],
+            "land": rng.integers(-1, 2, log.n_sessions).astype(np.int32)[log.users],
+        },
         categories={
             "brand": pl.Series(["x", "y", "z"]),
             "kind": pl.Series(["p", "q"]),
             "query": pl.Series(["how", "why"]),
+            "land": pl.Series(["be", "nl"]),
         },
         ordered=True,
     )

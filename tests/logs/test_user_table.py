@@ -1,0 +1,201 @@
+"""A table of users: context that is stored once per session, and read as any other context."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from fastgaum.baselines.floors import floor_table
+from fastgaum.errors import FeatureMismatchError, LogFormatError
+from fastgaum.features.space import FeatureSpace
+from fastgaum.logs.audit import audit
+from fastgaum.logs.context import context_of, context_values
+from fastgaum.logs.convert import convert_files
+from fastgaum.logs.cut import join_logs, slice_sessions
+from fastgaum.logs.fold import to_frame
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.options import ReadOptions
+from fastgaum.logs.read import read_frame, read_log
+from fastgaum.logs.shard_writer import save_log
+from fastgaum.logs.shards import open_shards
+from fastgaum.logs.simulated_displays import build_log
+from tests.logs.test_context import films, navigation
+from tests.logs.test_saved_log import assert_same
+
+LOG = pl.DataFrame(
+    {
+        "session": ["a", "a", "a", "b", "c", "c"],
+        "event": [1, 1, 2, 1, 1, 1],
+        "user": ["u9", "u9", "u9", "u2", "u9", "u9"],
+        "item": ["x", "y", "x", "y", "x", "y"],
+        "chosen": [1, 0, 1, 0, 0, 1],
+    }
+)
+USERS = pl.DataFrame(
+    {
+        "user": ["u2", "u5", "u9"],
+        "age": [31, 40, None],
+        "land": ["nl", "fr", "be"],
+        "spent": [2.5, 4.5, None],
+        "member": [True, False, True],
+    }
+)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    USERS.write_parquet(tmp_path / "users.parquet")
+    return tmp_path / "users.parquet"
+
+
+def test_a_value_per_session_of_its_kind(table: Path) -> None:
+    """Whole numbers and text are categories; a missing number is the mean of the table's others."""
+    log = read_frame(LOG, user_table=table)
+    assert log.session_ids.to_list() == ["a", "b", "c"]
+    assert {name: values.tolist() for name, values in log.user_fields.items()} == {
+        "age": [-1, 0, -1],
+        "land": [0, 2, 0],
+        "spent": [3.5, 2.5, 3.5],
+        "member": [1.0, 1.0, 1.0],
+    }
+    assert log.categories["age"].to_list() == ["31", "40"]
+    assert log.categories["land"].to_list() == ["be", "fr", "nl"]
+    assert (log.event_fields, log.candidate_fields) == ({}, {})
+    assert context_values(log, "spent").tolist() == [3.5, 3.5, 2.5, 3.5]
+    assert context_values(log, "land", np.array([2, 0], np.int32)).tolist() == [2, 0]
+
+
+def test_the_form_of_the_table_says_nothing(table: Path, tmp_path: Path) -> None:
+    """Its order, its format, and how the log calls its users."""
+    log = read_frame(LOG, user_table=table)
+    USERS[::-1].rename({"user": "visitor"}).write_csv(tmp_path / "users.csv.gz", compression="gzip")
+    renamed = LOG.rename({"user": "visitor"})
+    options = {"columns": {"user": "visitor"}, "user_table": tmp_path / "users.csv.gz"}
+    again = read_frame(renamed, **options)
+    # a csv has no type of its own for flags: they are text
+    assert again.categories.pop("member").to_list() == ["false", "true"]
+    assert log.user_fields.pop("member").tolist() == again.user_fields.pop("member").tolist()
+    assert again.fingerprint == dataclasses.replace(log).fingerprint
+
+
+@pytest.mark.parametrize("key", ["session", "user"])
+def test_sessions_are_the_users_of_a_log_without(tmp_path: Path, key: str) -> None:
+    pl.DataFrame({key: ["c", "a", "b"], "land": ["x", "y", "z"]}).write_csv(tmp_path / "users.csv")
+    log = read_frame(LOG.drop("user"), user_table=tmp_path / "users.csv")
+    assert log.categories["land"].gather(log.user_fields["land"]).to_list() == ["y", "z", "x"]
+
+
+def test_the_log_is_the_same_in_shards_and_from_the_long_layout(
+    table: Path, tmp_path: Path
+) -> None:
+    LOG.write_parquet(tmp_path / "log.parquet")
+    log = read_log(tmp_path / "log.parquet", user_table=table)
+    options = ReadOptions.of(user_table=table)
+    one = convert_files([tmp_path / "log.parquet"], tmp_path / "one", 1, options=options)
+    assert_same(one.load(), log)
+    assert one.fingerprint == log.fingerprint
+    assert one.user_fields.keys() == log.user_fields.keys()
+    two = convert_files([tmp_path / "log.parquet"], tmp_path / "two", 2, options=options)
+    assert len(two.shards) == 2
+    names = dict(zip(log.session_ids, log.user_fields["spent"].tolist(), strict=True))
+    whole = two.load()
+    found = dict(zip(whole.session_ids, whole.user_fields["spent"].tolist(), strict=True))
+    assert found == names
+    picked = slice_sessions(log, [2, 0])
+    assert picked.user_fields["spent"].tolist() == [3.5, 3.5]
+    parts = [slice_sessions(log, [0]), slice_sessions(log, [1, 2])]
+    assert join_logs(parts).user_fields["land"].tolist() == log.user_fields["land"].tolist()
+    back = read_frame(to_frame(log), context_fields=["land", "spent"])
+    assert context_values(back, "spent").tolist() == context_values(log, "spent").tolist()
+    # a run that was trained on the original finds the table's fields in what was saved
+    saved = save_log(log, tmp_path / "saved")
+    assert read_log(saved, user_table=table).fingerprint == log.fingerprint
+
+
+def test_every_reader_of_context_reads_it(tmp_path: Path) -> None:
+    """A log with fields of users is, to spaces, encoders and floors, the log that repeats them in
+    each event."""
+    log = navigation(60, n_items=120)
+    first = log.session_offsets[:-1]
+    of_users = {name: values[first] for name, values in log.event_fields.items()}
+    repeated = {name: values[log.session_of_event] for name, values in of_users.items()}
+    one = dataclasses.replace(log, event_fields={}, user_fields=of_users)
+    other = dataclasses.replace(log, event_fields=repeated)
+    shards = open_shards(save_log(one, tmp_path / "one"))
+    assert {part.of_user for part in context_of(one)} == {True}
+    rows = np.arange(log.n_sessions, dtype=np.int32)
+    for protocol in ("bags", "identity"):
+        spaces = [FeatureSpace.fit(each, protocol) for each in (one, other, shards)]
+        assert set(spaces[0].context_holds.values()) == {"numbers", "categories", "items"}
+        mine, theirs = (s.encode(each, rows) for s, each in zip(spaces, (one, other), strict=False))
+        for space in spaces[1:]:
+            assert space.context_holds == spaces[0].context_holds
+            np.testing.assert_array_equal(space.context_mean, spaces[0].context_mean)
+        for name in ("context_ids", "context_numbers", "ids", "numbers"):
+            np.testing.assert_array_equal(getattr(mine, name), getattr(theirs, name))
+    floors = [floor_table(each) for each in (one, other, shards)]
+    assert any("target" in name for name in floors[0])
+    assert floors[0] == floors[1] == floors[2]
+    with pytest.raises(FeatureMismatchError, match="declare the same context fields"):
+        spaces[0].encoder(dataclasses.replace(one, user_fields={}))
+    says = [str(part) for part in audit(one).context]
+    assert says[0] == "hour of the user (numbers)"
+    assert says[3].startswith("target of the user (items: ")
+
+
+def test_displays_that_are_made_up(tmp_path: Path) -> None:
+    users = pl.DataFrame({"user": [2, 1], "land": ["nl", "be"]})
+    users.write_csv(tmp_path / "users.csv")
+    log = build_log(films(tmp_path), user_table=tmp_path / "users.csv").log
+    assert log.categories["land"].gather(log.user_fields["land"]).to_list() == ["be", "nl"]
+
+
+BAD: dict[str, tuple[Any, str]] = {
+    "unknown user": (
+        USERS[:2],
+        r"user 'u9' of the log has no row \(1 of its 2 users have none; the table has 'u2' …\)",
+    ),
+    "twice": (USERS.vstack(USERS[1:2]), "user 'u5' has the rows 2 and 4, one row per user"),
+    "no name": (USERS.with_columns(user=pl.Series(["u2", None, "u9"])), "row 2 has no user"),
+    "no users": (USERS.rename({"user": "usr"}), "a user table needs a user column.*mean 'usr'"),
+    "no columns": (USERS.select("user"), "at least one static column beside it"),
+    "no rows": (USERS[:0], "one row per user is required"),
+    "role": (USERS.rename({"land": "split"}), "'split' plays a role in logs"),
+    "field": (USERS.rename({"land": "price"}), "'price' is already a field of the log"),
+    "infinite": (USERS.with_columns(spent=float("inf")), "user 'u2' has inf in column 'spent'"),
+    "list": (USERS.with_columns(spent=pl.concat_list("spent")), "'spent' holds List"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_tables(case: str, tmp_path: Path) -> None:
+    users, says = BAD[case]
+    users.write_parquet(tmp_path / "users.parquet")
+    frame = LOG.with_columns(price=1.5)
+    with pytest.raises(LogFormatError, match=rf"user table users\.parquet: .*{says}"):
+        read_frame(frame, candidate_fields=["price"], user_table=tmp_path / "users.parquet")
+
+
+def test_a_saved_log_takes_no_table(table: Path, tmp_path: Path) -> None:
+    saved = save_log(read_frame(LOG), tmp_path / "saved")
+    with pytest.raises(LogFormatError, match="a saved log keeps no names of users"):
+        read_log(saved, user_table=table)
+    with pytest.raises(LogFormatError, match="no such file or folder"):
+        read_frame(LOG, user_table=tmp_path / "absent.csv")
+
+
+def test_the_fingerprint_knows_users(table: Path) -> None:
+    log = read_frame(LOG, user_table=table)
+    changed = {**log.user_fields, "spent": log.user_fields["spent"] + 1}
+    prints = {
+        read_frame(LOG).fingerprint,
+        log.fingerprint,
+        dataclasses.replace(log, user_fields=changed).fingerprint,
+    }
+    assert len(prints) == 3
+    assert isinstance(log, SessionLog)
