@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import msgspec
 from msgspec import Meta
 
-from fastgaum.errors import ConfigError, did_you_mean
+from fastgaum.errors import ConfigError, as_given, did_you_mean, require_path, require_type
 from fastgaum.presets import (
     BATCH_EVENTS,
     COMPARE_BELOW,
@@ -80,6 +80,7 @@ class CheckedSettings:
         Raises:
             ConfigError: naming the key, the value and what is allowed.
         """
+        require_type(f"what is set of a {cls.what}", values, Mapping)
         known = _hints(cls)
         for key in values:
             if key not in known:
@@ -103,7 +104,8 @@ def checked(key: str, value: object, hint: object) -> object:
         close = ""
         if typing.get_origin(hint) is Literal:
             close = did_you_mean(str(value), map(str, typing.get_args(hint)))
-        raise ConfigError(f"{key} must be {_rule(hint)}, got {got!r}{close}") from None
+        said = repr(got) if "\n" not in repr(got) else as_given(got)
+        raise ConfigError(f"{key} must be {_rule(hint)}, got {said}{close}") from None
 
 
 def _rule(hint: Any) -> str:
@@ -333,6 +335,7 @@ class Config(CheckedSettings):
         Raises:
             ConfigError: unknown preset, or a change that is not allowed.
         """
+        require_type("the name of a preset", name, str)
         if name == "large":
             raise ConfigError(
                 "the preset 'large' is gone: take fastgaum, which sizes itself on a large log"
@@ -369,6 +372,7 @@ class Config(CheckedSettings):
 
 def read_settings(path: str | Path) -> dict[str, object]:
     """The keys of a TOML file. Raises ConfigError where it is missing or not TOML."""
+    require_path("a configuration", path)
     try:
         return parse_toml(read_text(path))
     except (OSError, ValueError) as error:

@@ -4,6 +4,8 @@ them into exit 2."""
 from __future__ import annotations
 
 import difflib
+import numbers
+import os
 from collections.abc import Iterable
 
 
@@ -78,6 +80,55 @@ def type_name(value: object) -> str:
     """
     package, name = type(value).__module__.partition(".")[0], type(value).__name__
     return name if package == "builtins" else f"{package}.{name}"
+
+
+def as_given(value: object) -> str:
+    """A value as a message shows it: text and numbers as they are written, of others the type.
+
+    >>> as_given("x"), as_given(3), as_given([1])
+    ("'x'", '3', 'a list')
+    """
+    if value is None or isinstance(value, str | int | float | os.PathLike):
+        return repr(os.fspath(value) if isinstance(value, os.PathLike) else value)
+    return f"a {type_name(value)}"
+
+
+def no_log(value: object) -> ConfigError:
+    """The error for what is given in place of a log."""
+    return ConfigError(
+        f"a log is required, got {as_given(value)}: fastgaum.load makes one of a name or a path, "
+        "fastgaum.read_log of a frame"
+    )
+
+
+def require_path(what: str, value: object) -> None:
+    """Raise ConfigError unless a value is a path."""
+    if not isinstance(value, str | os.PathLike):
+        raise ConfigError(f"{what} is {as_given(value)}, a path is required")
+
+
+def require_type(what: str, value: object, kind: type) -> None:
+    """Raise ConfigError unless a value is of a class."""
+    if not isinstance(value, kind):
+        raise ConfigError(f"{what} is {as_given(value)}, a {kind.__name__} is required")
+
+
+def require_whole(what: str, value: object, least: int = 0) -> None:
+    """Raise ConfigError unless a value is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < least:
+        raise ConfigError(
+            f"{what} is {as_given(value)}, a whole number of at least {least} is required"
+        )
+
+
+def require_known(what: str, value: object, known: Iterable[str]) -> None:
+    """Raise ConfigError unless a value is one of some words."""
+    words = list(known)
+    if not isinstance(value, str) or value not in words:
+        raise ConfigError(
+            f"{what} is {as_given(value)}, one of {', '.join(words)} is "
+            f"required{did_you_mean(str(value), words)}"
+        )
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -30,6 +30,7 @@ from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.scoring import HeadScores, ScoredSessions
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.shards import require_log
 from fastgaum.metrics.precision import precision_at_k
 from fastgaum.models.choice_model import (
     ChoiceModel,
@@ -141,6 +142,7 @@ class Baseline(ChoiceModel, CheckedSettings):
         Raises:
             LogFormatError: a split is empty.
         """
+        require_log(log)
         space = FeatureSpace.fit(log, self.protocol, self.set_context, self.relations)
         require_validation(log)
         self.space, self.outside = space, offers_no_click(log)

@@ -39,12 +39,12 @@ from fastgaum.baselines.pool_settings import MEMBERS, POOL, PoolSettings, check_
 from fastgaum.baselines.registry import check_name, make_model, model_of, name_of
 from fastgaum.checkpoint import State, damage_named
 from fastgaum.config import Protocol
-from fastgaum.errors import ConfigError, NumericsError
+from fastgaum.errors import ConfigError, NumericsError, as_given
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.game.scoring import SCORING_SESSIONS, HeadScores, ScoredSessions
 from fastgaum.logs.log import IntArray, SessionLog, SplitName
-from fastgaum.logs.shards import AnyLog
+from fastgaum.logs.shards import AnyLog, require_log
 from fastgaum.machine import device_of
 from fastgaum.models.choice_model import ChoiceModel, Head, require_validation
 from fastgaum.nets.regularisers import ChoiceDistribution, Shannon
@@ -117,6 +117,11 @@ class OpinionPool(ChoiceModel):
                 device is not available.
         """
         device_of(device)
+        several = isinstance(members, Sequence) and not isinstance(members, str)
+        if not several or not all(isinstance(one, ChoiceModel | str) for one in members):
+            raise ConfigError(
+                f"members is {as_given(members)}, a list of models and of their names is required"
+            )
         names = [one if isinstance(one, str) else name_of(one) for one in members]
         check_members(names, check_name)
         self._settings = PoolSettings(tuple(names), protocol, seed)
@@ -173,6 +178,7 @@ class OpinionPool(ChoiceModel):
                 choice, or the log is in shards.
             LogFormatError: there is no validation session, or only one training user.
         """
+        require_log(log)
         if not isinstance(log, SessionLog):
             raise ConfigError(
                 f"log '{log.name}' is in shards, and a pool wants it in memory: read it with "

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.errors import ConfigError, as_given
 from fastgaum.logs.audit_rules import (
     ONE_VIEW,
     ORDER_DROPPED,
@@ -38,7 +39,7 @@ from fastgaum.logs.audit_rules import (
 )
 from fastgaum.logs.context import ContextField, context_of
 from fastgaum.logs.log import TEST, IntArray, SessionLog
-from fastgaum.logs.shards import AnyLog
+from fastgaum.logs.shards import AnyLog, require_log
 
 __all__ = ["AuditReport", "Fact", "Finding", "audit"]
 
@@ -95,6 +96,13 @@ class AuditReport:
     """whether the raw rows were at hand; without them order and repeats were not looked at"""
     context: tuple[ContextField, ...] = ()
     """the fields of the events, and what they hold"""
+
+    def __repr__(self) -> str:
+        rules = ", ".join(f.rule for f in self.flagged) or "none"
+        return (
+            f"AuditReport('{self.name}', {len(self.flagged)} of {len(self.findings)} rules beat "
+            f"chance: {rules})"
+        )
 
     @property
     def flagged(self) -> tuple[Finding, ...]:
@@ -156,7 +164,10 @@ def audit(
 
     `level` bounds the probability that a log without a trap has any rule flagged. `progress` is
     called with events done and events in all. Raises LogFormatError if the raw rows belong to
-    another log."""
+    another log, ConfigError for what is no log and a level that is no probability."""
+    require_log(log)
+    if not isinstance(level, float | int) or not 0 < level < 1:
+        raise ConfigError(f"level is {as_given(level)}, a probability between 0 and 1 is required")
     scores: dict[str, _Score] = {}
     shares: dict[str, _Share] = {}
     n_users = n_rule_events = done = 0

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.errors import LogFormatError
+from fastgaum.errors import LogFormatError, as_given
 from fastgaum.kernels.candidate_counts import DISPLAYED, N_COUNTS, count_before
 from fastgaum.logs.columns import Vocabulary, parse_numbers
 from fastgaum.logs.log import NO_CLICK, TEST, FieldArray, IntArray, SessionLog
@@ -98,9 +98,17 @@ class RawEvents:
         return bool((self.rows > 1).any() or (self.views > 1).any())
 
 
+RAW_COLUMNS = {"session", "key", "item", "views", "chosen"}
+"""columns of raw rows that rules read"""
+
+
 def fold_rows(raw: pl.DataFrame, log: SessionLog) -> RawEvents:
     """Fold the raw rows (see `raw_rows`) of a log. Raises LogFormatError if `log` was not made of
     them."""
+    if not isinstance(raw, pl.DataFrame) or not set(raw.columns) >= RAW_COLUMNS:
+        raise LogFormatError(
+            f"the raw rows of a log are what fastgaum.logs.read.raw_rows gives, got {as_given(raw)}"
+        )
     row = pl.int_range(pl.len(), dtype=pl.Int32)
     candidates = (
         raw.select(

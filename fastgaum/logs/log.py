@@ -16,8 +16,7 @@ way round. Policies are trained in one run's world and judged in the other's."""
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -26,10 +25,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.errors import ConfigError
+from fastgaum.errors import ConfigError, as_given, no_log, require_whole
+from fastgaum.logs.digests import Digests
 
 if TYPE_CHECKING:
     from fastgaum.kernels.candidate_counts import PackedSessions
+    from fastgaum.logs.shards import AnyLog
 
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
@@ -140,6 +141,9 @@ class SessionLog(PackedArrays):
             item_ids=item_ids.rename("item"),
         )
 
+    def __repr__(self) -> str:
+        return line_of_log(self)
+
     @property
     def n_candidates(self) -> int:
         """Number of displayed candidates over all events."""
@@ -230,6 +234,16 @@ class SessionLog(PackedArrays):
         return digests.fingerprint(self)
 
 
+def line_of_log(log: AnyLog) -> str:
+    """A log in one line: its kind, name, sizes, and fields."""
+    sizes = ("sessions", "events", "candidates", "items")
+    parts = [f"{getattr(log, f'n_{what}'):,} {what}" for what in sizes]
+    for what in ("candidate", "event", "user", "item"):
+        names = ", ".join(getattr(log, f"{what}_fields"))
+        parts += [f"{what} fields {names}"] if names else []
+    return f"{type(log).__name__}('{log.name}', {', '.join(parts)})"
+
+
 ALIKE: npt.NDArray[np.float64] = np.ones(1)
 """rates of choices of places whose order says nothing"""
 
@@ -259,76 +273,6 @@ class ItemCounts:
         count_items(part.sessions_in("train"), part.packed_sessions(), rates, totals)
 
 
-_IDS_AT_ONCE = 65_536
-
-
-class Digests:
-    """A sha256 per array of a log, fed with its parts in order: what tells one log from another.
-
-    A log in memory and the same log in shards have one fingerprint: offsets are counted as lengths,
-    and users as 64-bit numbers, so that neither depends on where the log is cut."""
-
-    def __init__(self) -> None:
-        self._by_name: dict[str, hashlib._Hash] = {}
-
-    def add(self, part: SessionLog, first_user: int = 0) -> None:
-        """Feed the next sessions; `first_user` is added to their user codes."""
-        arrays: dict[str, npt.NDArray[np.generic] | None] = {
-            "sessions": np.diff(part.session_offsets),
-            "displays": np.diff(part.display_offsets),
-            "items": part.items,
-            "choices": part.choices,
-            "split": part.split,
-            "users": np.asarray(part.users, dtype=np.int64) + first_user,
-            "views": part.views,
-        }
-        arrays |= {f"field {name}": values for name, values in part.candidate_fields.items()}
-        arrays |= {f"event field {name}": values for name, values in part.event_fields.items()}
-        arrays |= {f"user field {name}": values for name, values in part.user_fields.items()}
-        for name, array in arrays.items():
-            if array is not None:
-                self._digest(name).update(np.ascontiguousarray(array).data)
-        _feed_ids(self._digest("session ids"), part.session_ids)
-
-    def values(self) -> dict[str, str]:
-        """Each array's sha256, in hexadecimal."""
-        return {name: digest.hexdigest() for name, digest in self._by_name.items()}
-
-    def fingerprint(self, log: SessionLog) -> str:
-        """The fingerprint of the log whose parts were fed; `log` is any log with its items and
-        categories."""
-        return fingerprint_of(self.values(), log)
-
-    def _digest(self, name: str) -> hashlib._Hash:
-        return self._by_name.setdefault(name, hashlib.sha256())
-
-
-def fingerprint_of(values: Mapping[str, str], log: SessionLog) -> str:
-    """Return a log's fingerprint: of its arrays' digests (`Digests.values`), and of the items and
-    categories of `log`."""
-    whole = hashlib.sha256()
-    for name, value in sorted(values.items()):
-        whole.update(f"{name} {value}\n".encode())
-    for name, array in sorted(log.item_fields.items()):
-        whole.update(name.encode())
-        whole.update(np.ascontiguousarray(array).data)
-    _feed_ids(whole, log.item_ids)
-    for name, categories in sorted(log.categories.items()):
-        whole.update(name.encode())
-        _feed_ids(whole, categories)
-    return whole.hexdigest()
-
-
-def split_digest(split: npt.NDArray[np.int8]) -> str:
-    """The digest of a split alone, shape (n_sessions,): what changes where a log is split anew."""
-    return hashlib.sha256(np.ascontiguousarray(split).data).hexdigest()
-
-
-def _feed_ids(digest: hashlib._Hash, ids: pl.Series) -> None:
-    for start in range(0, len(ids), _IDS_AT_ONCE):
-        digest.update(("\0".join(ids.slice(start, _IDS_AT_ONCE).to_list()) + "\0").encode())
-
-
 FRACTIONS = (0.5, 0.25, 0.25)
 HALF = (0.375, 0.125, 0.5)
 USER_RULES = ("user", "half", "other-half")
@@ -340,6 +284,8 @@ def resplit(log: SessionLog, seed: int, fractions: Sequence[float] = FRACTIONS) 
 
     `fractions` are the shares of users in train, validation and test and sum to 1 (ConfigError
     otherwise). The same log, seed and fractions give the same split."""
+    if not isinstance(log, SessionLog):
+        raise no_log(log)
     return log.with_split(split_by_user(log.users, seed, fractions))
 
 
@@ -375,6 +321,7 @@ def split_by_user(
     users: IntArray, seed: int, fractions: Sequence[float] = FRACTIONS
 ) -> npt.NDArray[np.int8]:
     """Split of each session, shape (n_sessions,), drawn over its distinct users."""
+    require_whole("seed", seed)
     distinct, user_of_session = np.unique(users, return_inverse=True)
     parts = split_parts(len(distinct), fractions)
     return parts[np.random.default_rng(seed).permutation(len(distinct))][user_of_session]
@@ -383,10 +330,12 @@ def split_by_user(
 def split_parts(n: int, fractions: Sequence[float]) -> npt.NDArray[np.int8]:
     """Parts of n things in order, bounds rounded half up: n = 5 of (0.5, 0.25, 0.25) → [0, 0, 0, 1,
     2]."""
-    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-9:
+    shares = tuple(fractions) if isinstance(fractions, Sequence | np.ndarray) else (fractions,)
+    numbers = all(isinstance(share, int | float) for share in shares)
+    if not numbers or len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-9:
         raise ConfigError(
-            f"fractions are {tuple(fractions)}, three shares of train, validation and test that "
-            "sum to 1 are required"
+            f"fractions are {', '.join(map(as_given, shares))}, three shares of train, validation "
+            "and test that sum to 1 are required"
         )
     bounds = np.floor(np.cumsum(fractions[:2]) * n + 0.5).astype(np.int64)
     return np.searchsorted(bounds, np.arange(n), side="right").astype(np.int8)

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypedDict, Unpack
 
 import msgspec
 
-from fastgaum.errors import ConfigError, did_you_mean
+from fastgaum.errors import ConfigError, as_given, did_you_mean
 
 ChoiceRule = Literal["error", "first"]
 SplitRule = Literal["auto", "file", "user", "half", "other-half", "time"]
@@ -130,6 +130,11 @@ class ReadOptions:
 
     def over(self, base: ReadOptions) -> ReadOptions:
         """These options, and where one was not given, that of `base`."""
+        if not isinstance(base, ReadOptions):
+            raise ConfigError(
+                f"options is {as_given(base)}, a fastgaum.logs.options.ReadOptions is required: "
+                "give single options by name"
+            )
         return ReadOptions.of(**{**base.values, **self.values})
 
     def to_json(self) -> dict[str, object]:
@@ -193,10 +198,9 @@ def _typed(name: str, value: Any) -> Any:
         kind = str if name in ("choices", "split") else _TYPES[name]
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        shown = repr(value) if isinstance(value, str | int | float) else f"a {type(value).__name__}"
         wanted = "expected a list of names" if several else str(error)[:1].lower() + str(error)[1:]
         cure = ": give the path of a file" if name in FILES else ""
-        raise ConfigError(f"the option {name} is {shown}, {wanted}{cure}") from None
+        raise ConfigError(f"the option {name} is {as_given(value)}, {wanted}{cure}") from None
 
 
 def _is_plain(value: object, kind: object) -> bool:

@@ -21,7 +21,7 @@ from typing import IO, Annotated, Any
 
 import msgspec
 
-from fastgaum.errors import DatasetError, OutputError, did_you_mean, type_name
+from fastgaum.errors import DatasetError, OutputError, as_given, did_you_mean, type_name
 from fastgaum.files import atomic
 from fastgaum.locks import name_lock
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
@@ -157,10 +157,10 @@ def data_folders(data_dir: str | os.PathLike[str] | None = None) -> list[Path]:
     """
     folders = []
     if data_dir is not None:
-        if not Path(data_dir).is_dir():
+        if not isinstance(data_dir, str | os.PathLike) or not Path(data_dir).is_dir():
             raise DatasetError(
-                f"the data folder '{data_dir}' is not a folder: give one that exists, or leave it "
-                "out"
+                f"the data folder {as_given(data_dir)} is not a folder: give one that exists, or "
+                "leave it out"
             )
         folders.append(Path(data_dir))
     if os.environ.get(DATA_DIR):

@@ -95,7 +95,7 @@ class Manifest(msgspec.Struct, frozen=True):
     """sums over the shards, for a reader of the file"""
     tables: Tables
     digests: dict[str, str]
-    """sha256 of each array of the whole log, see `logs.log.Digests`"""
+    """sha256 of each array of the whole log, see `logs.digests.Digests`"""
     shards: tuple[Shard, ...]
     event_fields: dict[str, FieldKind] = msgspec.field(default_factory=dict)
     user_fields: dict[str, FieldKind] = msgspec.field(default_factory=dict)

@@ -17,11 +17,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.errors import ConfigError, OutputError
+from fastgaum.errors import ConfigError, OutputError, no_log, require_path
 from fastgaum.files import atomic, sync_file, sync_folder
 from fastgaum.locks import name_lock
 from fastgaum.logs.cut import slice_sessions
-from fastgaum.logs.log import Digests, ItemCounts, SessionLog
+from fastgaum.logs.digests import Digests
+from fastgaum.logs.log import ItemCounts, SessionLog
 from fastgaum.logs.shard_files import (
     MANIFEST,
     FieldKind,
@@ -181,6 +182,9 @@ def save_log(log: SessionLog, folder: str | os.PathLike[str]) -> Path:
     Raises:
         OutputError: as `write_shards`.
     """
+    if not isinstance(log, SessionLog):
+        raise no_log(log)
+    require_path("the folder to save a log in", folder)
     in_order = bool((np.diff(log.users) >= 0).all())
     _write_log(log, folder, 1 + log.n_candidates // SHARD_CANDIDATES if in_order else 1)
     return Path(folder)

@@ -27,9 +27,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.errors import LogFormatError
+from fastgaum.errors import LogFormatError, no_log, require_known, require_path
 from fastgaum.files import read_whole
 from fastgaum.logs.cut import join_logs
+from fastgaum.logs.digests import fingerprint_of, split_digest
 from fastgaum.logs.fold import MAX_ROWS
 from fastgaum.logs.log import (
     SPLITS,
@@ -38,9 +39,8 @@ from fastgaum.logs.log import (
     ItemCounts,
     SessionLog,
     SplitName,
-    fingerprint_of,
+    line_of_log,
     split_by_rule,
-    split_digest,
 )
 from fastgaum.logs.shard_files import (
     HASHED_AT_ONCE,
@@ -77,6 +77,9 @@ class ShardedLog:
     """files whose sha256 was found right"""
     _checked: set[str] = field(default_factory=set, compare=False)
     """files whose values were found right"""
+
+    def __repr__(self) -> str:
+        return line_of_log(self)
 
     @property
     def name(self) -> str:
@@ -257,6 +260,22 @@ class ShardedLog:
 AnyLog = SessionLog | ShardedLog
 
 
+def require_log(log: object) -> None:
+    """Raise ConfigError for what is no log."""
+    if not isinstance(log, AnyLog):
+        raise no_log(log)
+
+
+def require_split(log: AnyLog, split: SplitName) -> None:
+    """Raise ConfigError for what is no log or no split, LogFormatError for an empty split."""
+    require_log(log)
+    require_known("split", split, (*SPLITS, "all"))
+    if log.count("sessions", split) == 0:
+        raise LogFormatError(
+            f"log '{log.name}' has no session in split '{split}': choose another split"
+        )
+
+
 def is_saved_log(path: str | os.PathLike[str]) -> bool:
     """Whether a folder holds a saved log (it has a shards.json)."""
     return (Path(path) / MANIFEST).is_file()
@@ -277,6 +296,7 @@ def load_log(folder: str | os.PathLike[str]) -> SessionLog:
         LogFormatError: the folder is no saved log, a file is damaged, or the log is too long for
             one log in memory.
     """
+    require_path("the folder of a log", folder)
     path = Path(folder)
     return read_whole(path / MANIFEST, lambda: open_shards(path).load())
 

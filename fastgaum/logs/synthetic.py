@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.errors import ConfigError, did_you_mean
+from fastgaum.errors import ConfigError, as_given, did_you_mean
 from fastgaum.kernels.synthetic import (
     L2,
     SHANNON,
@@ -88,7 +88,7 @@ def _require(name: str, value: float, low: float, high: float, kind: type = Real
     # A NaN fails both comparisons.
     if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
         what = "whole number" if kind is Integral else "number"
-        raise ConfigError(f"{name} is {value!r}, a {what} from {low} to {high} is required")
+        raise ConfigError(f"{name} is {as_given(value)}, a {what} from {low} to {high} is required")
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class SyntheticWorld:
         ):
             if value not in known:
                 raise ConfigError(
-                    f"{option} is '{value}', one of {', '.join(known)} is "
+                    f"{option} is {as_given(value)}, one of {', '.join(known)} is "
                     f"required{did_you_mean(value, known)}"
                 )
         _require("max_display", self.max_display, MIN_DISPLAY, 1000, Integral)
@@ -326,10 +326,10 @@ tail (long sessions)"""
 def world(preset: str = "default", **changes: Any) -> SyntheticWorld:
     """Return a preset world with some values changed. Raises ConfigError for an unknown preset,
     value or type."""
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         raise ConfigError(
-            f"no synthetic world '{preset}', one of {', '.join(PRESETS)} is "
-            f"required{did_you_mean(preset, PRESETS)}"
+            f"no synthetic world {as_given(preset)}, one of {', '.join(PRESETS)} is "
+            f"required{did_you_mean(str(preset), PRESETS)}"
         )
     known = [field.name for field in dataclasses.fields(SyntheticWorld)]
     for name in changes:

@@ -64,6 +64,10 @@ class HeadFigures:
     nll_per_event: np.ndarray = field(repr=False)
     """kept for the same, nats, shape (n_events,)"""
 
+    def __str__(self) -> str:
+        parts = [f"prec@{k} {found.mean:.1f}" for k, found in self.precision.items()]
+        return ", ".join([*parts, f"NLL {self.nll.mean:.3f}"])
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -176,6 +180,10 @@ class Evaluation:
     """mean optimality gap; None without a generator"""
     users: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32), repr=False)
     """user of each event, kept for paired differences, shape (n_events,)"""
+
+    def __repr__(self) -> str:
+        heads = "; ".join(f"{name} {head}" for name, head in self.heads.items())
+        return f"Evaluation({self.n_events} events of {self.n_users} users: {heads})"
 
     def lead(
         self, other: Evaluation, k: int = 1, *, head: str = "reward", other_head: str = "reward"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fastgaum.checkpoint import State
-from fastgaum.errors import ConfigError, LogFormatError, NumericsError
+from fastgaum.errors import ConfigError, LogFormatError, NumericsError, require_known, require_whole
 from fastgaum.features.batches import batches
 from fastgaum.features.sessions import EncodedSessions, chunks
 from fastgaum.features.space import FeatureSpace
@@ -25,7 +25,7 @@ from fastgaum.game.scoring import SCORING_SESSIONS, ScoredSessions
 from fastgaum.logs.columns import show
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog, SplitName
-from fastgaum.logs.shards import AnyLog
+from fastgaum.logs.shards import AnyLog, require_split
 from fastgaum.metrics.evaluation import Evaluation, evaluate_heads
 from fastgaum.models.model_file import save_model_state
 from fastgaum.nets.examination import Place
@@ -252,6 +252,8 @@ class ChoiceModel(ABC):
     ) -> pl.DataFrame:
         """Draw a choice for every display set, on logged histories: session, event, item (null for
         no click)."""
+        require_whole("seed", seed)
+        require_known("head", head, ("reward", "generator"))
         draws = torch.Generator().manual_seed(seed)
         return pl.concat(
             [self._drawn(of, part, head, draws) for of, part in self._parts(log, split)]
@@ -351,10 +353,7 @@ class ChoiceModel(ABC):
     def _encoder(self, log: AnyLog, split: SplitName) -> SessionEncoder:
         if self.space is None:
             raise ConfigError("the model has not been trained: call fit or load first")
-        if log.count("sessions", split) == 0:
-            raise LogFormatError(
-                f"log '{log.name}' has no session in split '{split}': choose another split"
-            )
+        require_split(log, split)
         return self.space.encoder(log)
 
 

@@ -20,13 +20,13 @@ import torch
 
 from fastgaum.checkpoint import State
 from fastgaum.config import Config
-from fastgaum.errors import ConfigError, NumericsError
+from fastgaum.errors import ConfigError, NumericsError, require_path, require_type
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.game.checkpoint import TriedSetting
 from fastgaum.game.epochs import EpochRow, Observer
 from fastgaum.game.scoring import HeadScores, Outputs, ScoredSessions, score
 from fastgaum.logs.log import FloatArray
-from fastgaum.logs.shards import AnyLog
+from fastgaum.logs.shards import AnyLog, require_log
 from fastgaum.machine import device_of
 from fastgaum.models.choice_model import (
     ChoiceModel,
@@ -90,7 +90,8 @@ class UserModel(ChoiceModel):
         Raises:
             ConfigError: the device is not available.
         """
-        self.config = self.asked = config or Config()
+        self.config = self.asked = Config() if config is None else config
+        require_type("config", self.config, Config)
         self.regulariser: Regulariser = regulariser or regulariser_of(self.config)
         self.history: Encoders = history or history_encoder
         self.tables = tables
@@ -99,6 +100,10 @@ class UserModel(ChoiceModel):
         self.trials: tuple[TriedSetting, ...] = ()
         self.bootstraps: tuple[UserModel, ...] = ()
         self._online: dict[str, OnlineModel] = {}
+
+    def __repr__(self) -> str:
+        says = "not trained" if self.space is None else f"{len(self.space.unknown_of_id):,} ids"
+        return f"UserModel(preset '{self.config.preset}', {says})"
 
     @classmethod
     def from_preset(
@@ -155,6 +160,7 @@ class UserModel(ChoiceModel):
         """
         from fastgaum.game.checkpoint import Checkpointer
 
+        require_log(log)
         checkpointer, processes = checkpointer or Checkpointer(), processes or Processes()
         prepared: dict[SpaceOptions, Prepared] = {}
         if self.asked.worlds > 1:
@@ -362,6 +368,7 @@ class UserModel(ChoiceModel):
                 had a regulariser or a history encoder of its own, which is not given (or is another
                 one).
         """
+        require_path("a saved model", path)
         return load_user_model(cls, Path(path), device, regulariser, history)
 
     def _score(self, encoded: EncodedSessions) -> ScoredSessions:

@@ -5,14 +5,14 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
 
 from fastgaum.config import Protocol
-from fastgaum.errors import ConfigError, did_you_mean
+from fastgaum.errors import ConfigError, as_given, did_you_mean
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.registry import dataset, names
 from fastgaum.reports.grid import GridRun, Outcome, grid_runs
@@ -211,8 +211,9 @@ def compare(
             f"compare needs a log in memory, got {type(log).__name__}: read one with "
             "fastgaum.load or fastgaum.read_log"
         )
-    if isinstance(models, str):
-        raise ConfigError(f"models is the text '{models}', a list of names is required")
+    several = isinstance(models, Iterable) and not isinstance(models, str | pl.DataFrame)
+    if not several or not all(isinstance(model, str) for model in models):
+        raise ConfigError(f"models is {as_given(models)}, a list of names is required")
     if jobs < 1:
         raise ConfigError(f"jobs must be at least 1, got {jobs}")
     plan = GridPlan(tuple(models), seeds, protocol, tuple(resplits), settings or {})

@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from fastgaum.errors import ConfigError, as_given, require_path
 from fastgaum.files import atomic, require_writable
 from fastgaum.logs.log import SessionLog, SplitName
+from fastgaum.logs.shards import require_log
 from fastgaum.metrics.evaluation import figures_of
 from fastgaum.reports.charts import page_charts
 from fastgaum.reports.facts import report_facts
@@ -76,6 +78,14 @@ def write_report(
         DatasetError: a run's log is not among the logs.
         OutputError: the page cannot be written.
     """
+    for what, given in (("runs", runs), ("logs", logs)):
+        if not isinstance(given, Sequence) or isinstance(given, str):
+            raise ConfigError(f"{what} is {as_given(given)}, a list of {what} is required")
+    for run in runs:
+        require_path("a run folder", run)
+    for log in logs:
+        require_log(log)
+    require_path("the page to write", out)
     require_plots()
     require_writable(out)
     facts = report_facts(

@@ -19,6 +19,7 @@ import polars as pl
 
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.logs.log import SessionLog, SplitName
+from fastgaum.logs.shards import require_log
 from fastgaum.models.choice_model import Head
 from fastgaum.models.folded import FoldedRecurrent, SlateScorer, folded_scorer
 from fastgaum.models.user_model import UserModel
@@ -98,6 +99,8 @@ class LearnedWorld(World):
                 "the model has no generator (players = exact): use head='reward', whose best "
                 "response it is"
             )
+        if log is not None:
+            require_log(log)
         if starts not in ("empty", "logged"):
             raise ConfigError(f"starts must be empty or logged, got '{starts}'")
         if starts == "logged" and log is None:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.errors import ConfigError, NumericsError, did_you_mean
+from fastgaum.errors import ConfigError, NumericsError, as_given, did_you_mean, require_whole
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.models.choice_model import Head
 from fastgaum.worlds.observations import ObservationKind
@@ -67,14 +67,18 @@ class EnvOptions:
     """an episode ends, as a truncation, with a step of more disagreement than this"""
 
     def __post_init__(self) -> None:
-        if self.slate_size < 1:
-            raise ConfigError(f"slate_size is {self.slate_size}, at least 1 place is required")
+        require_whole("slate_size", self.slate_size, 1)
         if self.horizon is None and self.leaving is None:
             raise ConfigError(
                 "horizon and leaving are both None: an episode would never end, give one of them"
             )
-        if self.horizon is not None and self.horizon < 1:
-            raise ConfigError(f"horizon is {self.horizon}, at least 1 step is required")
+        if self.horizon is not None:
+            require_whole("horizon", self.horizon, 1)
+        for name in ("pessimism", "truncate_above"):
+            if not isinstance(getattr(self, name), int | float | None):
+                raise ConfigError(
+                    f"{name} is {as_given(getattr(self, name))}, a number is required"
+                )
         check_pessimism(self.pessimism)
         if self.truncate_above is not None and not 0 <= self.truncate_above <= 1:
             raise ConfigError(

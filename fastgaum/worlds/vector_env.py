@@ -14,7 +14,15 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from fastgaum.errors import ActionError, ConfigError, did_you_mean
+from fastgaum.errors import (
+    ActionError,
+    ConfigError,
+    did_you_mean,
+    require_known,
+    require_path,
+    require_type,
+    require_whole,
+)
 from fastgaum.kernels.slates import slates_of
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.observations import Info, Observation, Observations, rows_apart
@@ -102,8 +110,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
             ConfigError: an option is unknown or impossible.
             CheckpointError: the run is damaged.
         """
-        if num_envs < 1:
-            raise ConfigError(f"num_envs is {num_envs}, at least 1 is required")
+        require_whole("num_envs", num_envs, 1)
         self.autoreset_mode = _mode(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
         names = [field.name for field in fields(EnvOptions)]
@@ -354,8 +361,10 @@ def _world(
                 f"an environment has no option '{name}'{did_you_mean(name, [*others, *known])}"
             )
     if world is not None:
+        require_type("world", world, World)
         return world
     assert run is not None
+    require_path("run", run)
     return world_of_run(run, **options)
 
 
@@ -367,9 +376,5 @@ def _mode(mode: AutoresetMode | str) -> AutoresetMode:
     known = {name: one for one in AutoresetMode for name in (one.name, one.value)}
     if isinstance(mode, AutoresetMode):
         return mode
-    if mode not in known:
-        raise ConfigError(
-            f"autoreset_mode is '{mode}', one of {', '.join(known)} is "
-            f"required{did_you_mean(mode, known)}"
-        )
+    require_known("autoreset_mode", mode, known)
     return known[mode]

@@ -78,6 +78,10 @@ class World(ABC):
     state_dim: int
     outside: bool
 
+    def __repr__(self) -> str:
+        says = "may choose nothing" if self.outside else "always choose"
+        return f"{type(self).__name__}({self.n_items:,} items, users {says})"
+
     @property
     def n_items(self) -> int:
         """Size of the catalogue."""

@@ -13,14 +13,14 @@ coordinates, and would tell the member."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum.errors import ConfigError
+from fastgaum.errors import ConfigError, as_given
 from fastgaum.kernels.draws import uniforms
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import SessionLog
@@ -50,9 +50,12 @@ class WorldSet(World):
             ConfigError: there is none; one lacks an item of the first; or they do not agree
                 whether no click is a choice.
         """
-        if not worlds:
-            raise ConfigError("a set of worlds has at least one member, none was given")
-        self.worlds = tuple(worlds)
+        self.worlds = tuple(worlds) if isinstance(worlds, Iterable) else ()
+        if not all(isinstance(world, LearnedWorld) for world in self.worlds) or not self.worlds:
+            raise ConfigError(
+                "a set of worlds has at least one member, each a LearnedWorld, got "
+                f"{as_given(worlds)}"
+            )
         first = self.first = self.worlds[0]
         self.item_ids, self.item_features = first.item_ids, first.item_features
         self.state_dim, self.outside = first.state_dim, first.outside

@@ -97,7 +97,7 @@ def test_mistakes_in_python() -> None:
     log = fg.load("sample")
     for call, says in (
         (lambda: fg.compare("sample"), "compare needs a log in memory, got str"),  # type: ignore[arg-type]
-        (lambda: fg.compare(log, "logit"), "models is the text 'logit', a list"),
+        (lambda: fg.compare(log, "logit"), "models is 'logit', a list"),
         (lambda: fg.compare(log, ["logti"]), "did you mean 'logit'"),
         (lambda: fg.compare(log, []), "models is an empty list"),
         (
