@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from fastgaum.cli.options import Flag, RunPath
-from fastgaum.cli.output import note
+from fastgaum.cli.options import Flag, Json, RunPath
+from fastgaum.cli.output import check_outputs, finish, note
 from fastgaum.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,14 +51,21 @@ class Service:
 DEFAULT_SERVICE = Service()
 
 
-def serve_command(run: RunPath, /, *, service: Service = DEFAULT_SERVICE) -> None:
-    """Score displays for the users of clients, until Ctrl-C ends it."""
+def serve_command(
+    run: RunPath, /, *, service: Service = DEFAULT_SERVICE, json: Json = None
+) -> None:
+    """Score displays for the users of clients, until Ctrl-C ends it.
+
+    With `--json` the address goes into a file as soon as the service listens."""
+    check_outputs(json)
     from fastgaum.baselines.registry import load_model
     from fastgaum.serve.users import Limits
 
     asked = service
     if asked.mcp and asked.http is not None:
         raise ConfigError("--mcp and --http were given: a service has one of them")
+    if asked.mcp and json is not None:
+        raise ConfigError("--json has the address of --http, and --mcp has none: leave it out")
     if asked.seed < 0:
         raise ConfigError(f"seed must be at least 0, got {asked.seed}")
     limits = Limits(users=asked.users, items=asked.items)
@@ -77,7 +84,8 @@ def serve_command(run: RunPath, /, *, service: Service = DEFAULT_SERVICE) -> Non
         if asked.host not in LOCAL:
             note(f"anyone who reaches {asked.host} can use this service")
         host = f"[{asked.host}]" if ":" in asked.host else asked.host
-        print(f"{run}: http://{host}:{listening.getsockname()[1]}, until Ctrl-C")
+        address = f"http://{host}:{listening.getsockname()[1]}"
+        finish(f"{run}: {address}, until Ctrl-C", json, {"run": str(run), "address": address})
         sys.stdout.flush()
         run_http(app, listening)
 

@@ -209,11 +209,15 @@ def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
     model.save(tmp_path / "model.safetensors")
     command = [sys.executable, "-m", "fastgaum", "serve", str(tmp_path / "model.safetensors")]
     with subprocess.Popen(
-        [*command, "--http", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "--http", "0", "--json", str(tmp_path / "service.json")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as running:
         assert running.stdout is not None
         address = re.search(r"http://127\.0\.0\.1:\d+", running.stdout.readline())
         assert address is not None
+        assert json.loads((tmp_path / "service.json").read_text())["address"] == address[0]
         client = Client(address[0])
         name = client.ask("POST", "/users")[1]["user"]
         _, found = client.ask("POST", f"/users/{name}/probabilities", {"items": ["i1", "i2"]})
@@ -231,6 +235,7 @@ def test_what_a_service_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["--http", "70000"], "from 0 (any free one) to 65535, got 70000"),
         (["--http", "0", "--users", "0"], "users must be above 0, got 0"),
         (["--http", "1", "--mcp"], "--mcp and --http were given"),
+        (["--mcp", "--json", "-"], "--json has the address of --http, and --mcp has none"),
         (["--mcp", "--seed", "-1"], "seed must be at least 0, got -1"),
         (["--item-table", "none.csv"], "no such file or folder: 'none.csv'"),
     ):
