@@ -1,4 +1,4 @@
-"""Off-policy values where the true value is known: `python bench/ope.py [--logs 100] [--json FILE]`.
+"""Off-policy values where the true value is known: `python bench/ope.py --json docs/tables/ope.json`.
 
 Users of the synthetic world see 5 slates of 3 of 50 items, made by a known law of displays. In each
 setting so many logs are drawn, and every estimator gives the value of one target policy with its
@@ -7,12 +7,14 @@ click on what the target would have shown them. The world of the direct method a
 robust estimators is a `fastgaum` preset, fitted once per law on 500 users who are in no log.
 
 Printed for each estimator: the share of logs with a value, how many intervals hold the true value,
-the mean error, and the root of the mean squared error. The lowest is marked."""
+the mean error, and the root of the mean squared error. The lowest is marked. docs/guide/off-policy.md
+has the table."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -22,8 +24,10 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
+from fastgaum.files import atomic
 from fastgaum.logs.log import SessionLog, split_by_user
 from fastgaum.logs.synthetic import SyntheticWorld
+from fastgaum.machine import machine_facts
 from fastgaum.models.user_model import UserModel
 from fastgaum.ope.shown import replay_policy
 from fastgaum.ope.targets import Target
@@ -31,6 +35,7 @@ from fastgaum.ope.values import off_policy_values
 from fastgaum.ope.weights import LoggedDisplays
 from fastgaum.policies.base import Policy
 from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
+from fastgaum.reports.table import num, signed
 from fastgaum.threads import set_threads
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import draw_distinct, draw_uniforms
@@ -169,9 +174,9 @@ class Judged:
     """logs for which it has a value"""
     held: int
     """of these, those whose interval holds the true value"""
-    error: float
-    """mean error"""
-    rmse: float
+    error: float | None
+    """mean error; None without a value"""
+    rmse: float | None
     true_value: float
     logs: int
 
@@ -192,11 +197,13 @@ def judge_setting(
             rows = found.setdefault(one["estimator"], [])
             if one["value"] is not None:
                 rows.append((one["value"], *one["ci"]))
+        if (seed + 1) % 10 == 0:
+            print(f"{setting.name}: {seed + 1} of {n_logs} logs", file=sys.stderr, flush=True)
     for name, rows in found.items():
         values, low, high = np.array(rows).reshape(-1, 3).T
         held = int(((low <= truth) & (truth <= high)).sum())
-        error = float((values - truth).mean()) if len(rows) else float("nan")
-        rmse = float(np.sqrt(((values - truth) ** 2).mean())) if len(rows) else float("nan")
+        error = float((values - truth).mean()) if len(rows) else None
+        rmse = float(np.sqrt(((values - truth) ** 2).mean())) if len(rows) else None
         yield Judged(setting.name, name, len(rows), held, error, rmse, truth, n_logs)
 
 
@@ -212,7 +219,7 @@ def study(
         if setting.shown not in learned:
             learned[setting.shown] = fitted_world(world, setting.weights(world), fit_users)
         rows = list(judge_setting(setting, world, learned[setting.shown], n_logs, true_users))
-        best = min((one.rmse for one in rows if one.supported == n_logs), default=float("nan"))
+        best = lowest([asdict(one) for one in rows])
         print(
             f"{setting.name}: true value {rows[0].true_value:.4f}, {setting.users * STEPS:,} "
             f"events, {time.perf_counter() - started:.0f} s"
@@ -220,21 +227,72 @@ def study(
         for one in rows:
             print(
                 f"  {one.estimator:8}{one.supported:5} of {n_logs} logs{one.held:5} hold"
-                f"{one.error:+9.4f}{one.rmse:9.4f}{'  lowest' if one.rmse == best else ''}",
+                f"{signed(one.error, 4):>9}{num(one.rmse, 4):>9}"
+                f"{'  lowest' if one.estimator == best else ''}",
                 flush=True,
             )
         judged += rows
     return judged
 
 
-if __name__ == "__main__":
+def lowest(rows: Sequence[dict[str, Any]]) -> str:
+    """The estimator of the lowest error, of those that have a value in every log; empty if none."""
+    found = [one for one in rows if one["supported"] == one["logs"]]
+    return min(found, key=lambda one: one["rmse"])["estimator"] if found else ""
+
+
+def study_to_markdown(result: dict[str, Any]) -> str:
+    """A row for each setting: root of the mean squared error of each estimator, and how many
+    intervals hold the true value; the lowest error in bold."""
+    names = list(dict.fromkeys(one["estimator"] for one in result["rows"]))
+    heads = ("log, target (share of random displays)", "events", "true value", *names)
+    lines = [f"| {' | '.join(heads)} |", "|---|" + "--:|" * (len(heads) - 1)]
+    for setting in result["settings"]:
+        judged = [one for one in result["rows"] if one["setting"] == setting["name"]]
+        best = lowest(judged)
+        cells = [
+            f"{setting['shown']}, {setting['target']} ({setting['epsilon']:g})",
+            f"{setting['users'] * STEPS:,}",
+            num(judged[0]["true_value"], 3),
+        ]
+        for one in judged:
+            rmse = num(one["rmse"], 4)
+            few = "" if one["supported"] == one["logs"] else f" of {one['supported']}"
+            bold = f"**{rmse}**" if one["estimator"] == best else rmse
+            cells.append(f"{bold}, {one['held']}{few}" if one["supported"] else "-")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + (
+        f"\n\n{result['logs']} logs of each setting. Root of the mean squared error, the lowest in "
+        "bold, and how many intervals hold the true value, of how many where fewer logs support a "
+        "value; -: none does."
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the study, and write its object."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--logs", type=int, default=100)
+    parser.add_argument("--logs", type=int, default=100, help="of each setting")
+    parser.add_argument("--fit-users", type=int, default=FIT_USERS, help="of the world's run")
+    parser.add_argument("--true-users", type=int, default=TRUE_USERS, help="of the true value")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--setting", type=int, help="only this one, from 0")
-    arguments = parser.parse_args()
+    asked = parser.parse_args(argv)
     set_threads(1)
-    asked = SETTINGS if arguments.setting is None else (SETTINGS[arguments.setting],)
-    result: list[Any] = [asdict(one) for one in study(asked, arguments.logs, FIT_USERS, TRUE_USERS)]
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps({"rows": result}, indent=1) + "\n")
+    settings = SETTINGS if asked.setting is None else (SETTINGS[asked.setting],)
+    rows = study(settings, asked.logs, asked.fit_users, asked.true_users)
+    if asked.json is None:
+        return
+    result = {
+        "machine": machine_facts(),
+        "logs": asked.logs,
+        "fit_users": asked.fit_users,
+        "true_users": asked.true_users,
+        "settings": [asdict(one) for one in settings],
+        "rows": [asdict(one) for one in rows],
+    }
+    with atomic(asked.json) as path:
+        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -9,7 +9,8 @@ of `fastgaum fidelity … --json` per log. docs/guide/policies.md takes its tabl
 docs/tables/policies/, objects of `fastgaum rl evaluate … --json` and of `fastgaum rl adapt …
 --json`. docs/other-logs.md takes its tables from docs/tables/logs/, and click
 models' rows from docs/tables/click-models.json, which `make click-models` writes. docs/guide/closed-loop.md takes its tables from
-docs/tables/wikispeedia-loop.json, which `bench/wikispeedia_loop.py` writes. docs/guide/transfer.md takes its tables from docs/tables/transfer*.json, objects
+docs/tables/wikispeedia-loop.json, which `bench/wikispeedia_loop.py` writes, docs/guide/off-policy.md
+from docs/tables/ope.json, which `bench/ope.py` writes. docs/guide/transfer.md takes its tables from docs/tables/transfer*.json, objects
 of `fastgaum transfer … --json`, and docs/tables/away.json, which `bench/away.py` writes; README.md has a figure and a sentence from the first of them. docs/concepts/cost.md takes its table from docs/tables/processes.json, which `python
 bench/processes.py` prints, docs/performance.md its races from docs/tables/bench.json, which `make
 bench` writes. Tables are never written by hand: tests/test_tables.py fails when a page is not what
@@ -25,6 +26,7 @@ from typing import Any
 from fastgaum.bench.away import away_blocks
 from fastgaum.bench.click_lists import click_models_to_markdown
 from fastgaum.bench.excerpts import results_to_markdown, speed_to_markdown
+from fastgaum.bench.ope import study_to_markdown
 from fastgaum.bench.report import to_markdown as races_to_markdown
 from fastgaum.reports.log_facts import published_row
 from fastgaum.reports.loop_table import draw_loop, loop_to_markdown
@@ -100,6 +102,8 @@ AWAY = "docs/tables/away.json"
 LOOP = ("docs/guide/closed-loop.md", "docs/tables/wikispeedia-loop.json")
 """page with what learned players do on their own, between its markers `loop`, and the object"""
 LOOP_FIGURE = "docs/closed-loop.svg"
+OPE = ("docs/guide/off-policy.md", "docs/tables/ope.json")
+"""page with errors of off-policy values, between its markers `ope`, and the object"""
 PROMISED = "clicks that learned worlds promise of ten policies, against those that true users pay"
 NEAR = 3.0
 """points of prec@1 within which a published cell counts as reproduced"""
@@ -211,6 +215,11 @@ def loop_page() -> str:
     return f"![{label}](../{Path(LOOP_FIGURE).name})\n\n{loop_to_markdown(read(LOOP[1]))}"
 
 
+def ope_page() -> str:
+    """What the object says of off-policy values, or that it is not there yet."""
+    return study_to_markdown(read(OPE[1])) if (ROOT / OPE[1]).is_file() else NOT_RUN
+
+
 def verdicts(result: dict[str, Any], bags: dict[str, Any]) -> str:
     """Our prec@1 under identity beside each published cell that a row of ours repeats, and why
     where they differ."""
@@ -292,6 +301,7 @@ def main() -> None:
     put(TRANSFER, "away", away_to_markdown())
     put(README, "transfer", transfer_excerpt())
     put(LOOP[0], "loop", loop_page())
+    put(OPE[0], "ope", ope_page())
     if (ROOT / LOOP[1]).is_file():
         draw_loop(read(LOOP[1]), ROOT / LOOP_FIGURE)
     if (ROOT / TRANSFERS[0]).is_file():

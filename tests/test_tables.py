@@ -3,6 +3,7 @@ never stale in form."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from fastgaum.bench.excerpts import (
     results_to_markdown,
     speed_to_markdown,
 )
+from fastgaum.bench.ope import SETTINGS
 from fastgaum.bench.readme import (
     ADAPTATION,
     AWAY,
@@ -28,6 +30,7 @@ from fastgaum.bench.readme import (
     FIGURE,
     LOOP,
     LOOP_FIGURE,
+    OPE,
     OTHER_LOGS,
     POLICIES,
     PROCESSES,
@@ -46,6 +49,7 @@ from fastgaum.bench.readme import (
     has,
     insert,
     loop_page,
+    ope_page,
     other_log_of,
     policies_to_markdown,
     processes_to_markdown,
@@ -293,6 +297,18 @@ def test_the_page_of_players_on_their_own_is_what_its_object_gives() -> None:
     assert has(text, "loop")
     assert insert(text, loop_page(), "loop") == text, "run python bench/readme.py"
     assert (ROOT / LOOP_FIGURE).is_file() == (ROOT / LOOP[1]).is_file()
+
+
+def test_the_page_of_off_policy_values_is_what_its_object_gives() -> None:
+    """Also before the page's command has run: then its table says so."""
+    text = (ROOT / OPE[0]).read_text(encoding="utf-8")
+    assert has(text, "ope")
+    assert insert(text, ope_page(), "ope") == text, "run python bench/readme.py"
+    assert f"python bench/ope.py --json {OPE[1]}\n" in text
+    if (ROOT / OPE[1]).is_file():
+        result = read(OPE[1])
+        assert result["logs"] >= 100
+        assert result["settings"] == [dataclasses.asdict(one) for one in SETTINGS]
 
 
 @pytest.mark.parametrize("page", RACES_PAGES)

@@ -25,6 +25,9 @@ More than half of the world's odds taken back, t < −D / 2, is no small error a
 on along its tangent, (4 D − 3 D² + 4 C) / (2 − D)². Where clicks differ in worth v′ = v and V =
 D + C.
 
+v′ is spread less evenly than v where the world is nearly sure of a click in a few logged displays.
+So `dr-pi` needs support of its own: what the log is worth under v′.
+
 The unit of an interval is the user, whose events are not independent: Student's interval of the
 ratio of sums over users, its variance by linearisation. An interval knows nothing of a wrong μ, nor
 (`dm`) of the world's own error."""
@@ -70,7 +73,7 @@ class WeightedEvents:
     """w"""
     slate_weights: ImportanceWeights
     """v"""
-    residual_weights: Float64Array
+    residual_weights: ImportanceWeights
     """v′"""
     promised: Float64Array
     """q(π); NaN without a world"""
@@ -113,6 +116,8 @@ def value_estimates(events: WeightedEvents) -> tuple[ValueEstimate, ...]:
     ) -> ValueEstimate:
         lacking = worldless if name.startswith("dr") else ""
         why = lacking or weights.why or _no_support(weights, e.unseen)
+        if why and name == "dr-pi" and not (lacking or _no_support(e.slate_weights, e.unseen)):
+            why += "; in the world's odds a few events have nearly all of the weight"
         if why:
             return ValueEstimate(name, None, effective_events=effective(weights), why=why)
         return ValueEstimate(name, *ratio_interval(tops, bottoms, e.users), effective(weights))
@@ -124,7 +129,7 @@ def value_estimates(events: WeightedEvents) -> tuple[ValueEstimate, ...]:
         of("pi", e.slate_weights, v * e.rewards, None),
         direct,
         of("dr", e.weights, e.promised + w * residual, None),
-        of("dr-pi", e.slate_weights, _corrected(e, e.residual_weights * residual), None),
+        of("dr-pi", e.residual_weights, _corrected(e, e.residual_weights.values * residual), None),
     )
 
 

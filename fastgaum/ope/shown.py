@@ -3,11 +3,14 @@
 The logged sessions are lived again, event by event. Before each event the policy makes its slate
 for the user as the log has made it; then it sees the logged slate and choice. So states are those
 of the log, and an off-policy value is that of one display: what the policy's displays would
-make of the user later is not in it."""
+make of the user later is not in it.
+
+In a set of worlds each member follows every user, and what the world says is the mean of what the
+members say."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,18 +22,19 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.ope.display_law import Float64Array
 from fastgaum.ope.targets import LoggedItems, Target
 from fastgaum.policies.base import LearningPolicy, Observation, Transition
-from fastgaum.worlds.context import LoggedContexts
 from fastgaum.worlds.learned_population import LearnedPopulation
-from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import POOL, SLATE, START, Keys, draw_distinct
+from fastgaum.worlds.set_population import distance_to_mean
 from fastgaum.worlds.world import (
     NO_ITEM,
+    FloatArray,
     IntArray,
+    KeyArray,
     Population,
     Response,
     World,
 )
-from fastgaum.worlds.world_set import WorldSet
+from fastgaum.worlds.world_set import WorldSet, contexts_of
 
 AT_ONCE = 1 << 23
 """users times items of the pool that are lived at once"""
@@ -38,6 +42,7 @@ LEAST_NONE = 0.01
 """the least probability of no click that a slope is made of"""
 DRAWS = 8
 """random slates whose values in the world are averaged, of a policy that shows some"""
+Chances = tuple[FloatArray, FloatArray]
 _RANDOM_SETS = np.uint64(5)
 """the first use of keys for these, after the uses of `worlds.pools`"""
 
@@ -53,6 +58,11 @@ class Shown:
     """events that count: displays of the size asked for"""
     promised: Float64Array
     """what the world expects of the target's display; NaN without a world"""
+    by_member: Float64Array
+    """the same of each member of a set of worlds, shape (n_members, n_events); one row of a world
+    """
+    disagreement: Float64Array
+    """how far the members are apart about the target's display (`distance_to_mean`), 0 of one"""
     logged: Float64Array
     """what the world expects of the logged display; NaN without a world"""
     slopes: Float64Array
@@ -80,11 +90,12 @@ def replay_policy(
         world: what follows the logged users, and values slates; None: nothing does.
         pool: item codes that slates are made of, the same in every event.
         item_values: what a click on each item is worth, shape (n_items,); None: 1.
-        seed: seeds random slates, and which world of a set values each user.
+        seed: seeds random slates.
 
     Raises:
-        ConfigError: the policy asks for a world and there is none, the world lacks an item of the
-            log, or it is a set whose models read the context of events.
+        ConfigError: the policy asks for a world and there is none, or the world lacks an item of
+            the log.
+        FeatureMismatchError: the log lacks context fields that the world reads.
     """
     if isinstance(target.policy, LearningPolicy):
         target.policy.learning = False
@@ -92,16 +103,19 @@ def replay_policy(
     read = np.ones(log.n_events, bool) if target.k is None else sizes == target.k
     nothing = np.full(log.n_events, np.nan)
     life = _Life(log, target, world, pool, item_values, seed)
+    by_member = np.tile(nothing, (len(life.worlds), 1))
     shown = Shown(
         np.full((log.n_events, int(sizes.max(initial=1))), NO_ITEM, np.int32),
         read,
         nothing,
+        by_member,
+        np.zeros(log.n_events),
         nothing.copy(),
         np.ones((3, log.n_events)),
         life.sloped,
     )
     order = np.argsort(-np.diff(log.session_offsets), kind="stable")
-    step = max(1, AT_ONCE // max(len(pool), 1))
+    step = max(1, AT_ONCE // max(len(pool) * len(life.worlds), 1))
     for start in range(0, len(order), step):
         life.live(order[start : start + step], shown)
     return shown
@@ -120,7 +134,12 @@ class _Life:
         seed: int,
     ) -> None:
         self.log, self.target, self.valued = log, target, world is not None
-        self.world = LoggedItems(log) if world is None else world
+        self.world: World = LoggedItems(log) if world is None else world
+        self.worlds: Sequence[World] = (self.world,)
+        self.own_of = [np.append(np.arange(self.world.n_items, dtype=np.int32), NO_ITEM)]
+        if isinstance(world, WorldSet):
+            self.worlds, self.own_of = world.worlds, world.own_of
+        self.contexts = [contexts_of(one, log) for one in self.worlds]
         self.sloped = self.valued and item_values is None and self.world.outside
         self.number = Vocabulary(self.world.item_ids).codes(log.item_ids)
         if (self.number[log.items] < 0).any() or (self.number[pool] < 0).any():
@@ -146,31 +165,24 @@ class _Life:
         if item_values is not None:
             self.worth[self.number[there]] = item_values[there]
         self.streams, self.ordinals = _user_streams(log, seed)
-        self.contexts: LoggedContexts | None = None
-        if isinstance(world, WorldSet) and any(one.context is not None for one in world.worlds):
-            raise ConfigError(
-                "the models of this set of worlds read the context of events, which the users of a "
-                "set cannot be given: use one world, of a run trained with --set worlds=1, or "
-                "train without context fields"
-            )
-        if isinstance(self.world, LearnedWorld) and self.world.context is not None:
-            self.contexts = LoggedContexts(self.world.context, log, log.sessions_in("all"))
 
     def live(self, sessions: npt.NDArray[np.integer], shown: Shown) -> None:
         """Write what is shown in the events of some sessions."""
         log, n = self.log, len(sessions)
-        users = self.world.population(n)
         keys = Keys(n)
         keys.streams[:] = self.streams[log.users[sessions]]
         keys.start(keys.everyone)
-        # a user's first, in all its sessions: one world values it
-        users.reset(keys.of(START).copy())
         keys.episodes[:] = self.ordinals[sessions]
+        users = _Users(self, n, keys.of(START).copy())
         self.target.policy.start(n)
-        lengths = np.diff(log.session_offsets)[sessions]
-        for events, active in _steps(log.session_offsets[sessions], lengths):
+        first, lengths = log.session_offsets[sessions], np.diff(log.session_offsets)[sessions]
+        # a session that is over names its last event
+        steps = [first + np.minimum(t, lengths - 1) for t in range(int(lengths.max(initial=0)))]
+        for t, events in enumerate(steps):
+            active = lengths > t
+            users.take(events)
             slates = _logged_slates(log, events, active, self.number)
-            logged = self._value(users, slates, events)
+            logged = self._value(users.chances(slates), slates).mean(axis=0)
             now = active & shown.read[events]
             shown.logged[events[now]] = logged[now]
             shown.slopes[2, events[now]] = self._slope(logged[now])
@@ -182,7 +194,7 @@ class _Life:
 
     def _show(
         self,
-        users: Population,
+        users: _Users,
         keys: Keys,
         k: int,
         events: IntArray,
@@ -190,46 +202,43 @@ class _Life:
         shown: Shown,
     ) -> None:
         share = self.target.random_share
-        rows, promised = events[who], np.zeros(int(who.sum()))
+        rows, n_who = events[who], int(who.sum())
+        promised, apart = np.zeros((len(self.worlds), n_who)), np.zeros(n_who)
         if share < 1.0:
             observation = Observation(users.seen, self.own_pool, keys.of(SLATE).copy(), 1.0)
             slates = self.target.policy.act(observation, k)
             shown.slates[rows, :k] = self.code[slates[who]]
-            own = self._value(users, slates)[who]
-            shown.slopes[0, rows] = self._slope(own)
+            chances = users.chances(slates)
+            own = self._value(chances, slates)[:, who]
+            shown.slopes[0, rows] = self._slope(own.mean(axis=0))
             promised += (1.0 - share) * own
+            apart += (1.0 - share) * distance_to_mean(chances)[who]
         if share > 0.0:
-            slopes, draws = np.zeros(len(rows)), DRAWS if self.valued else 1
+            slopes, draws = np.zeros(n_who), DRAWS if self.valued else 1
             for draw in range(draws):
                 use = _RANDOM_SETS + np.uint64(draw)
-                places = draw_distinct(keys.of(use), len(self.pool), k)
-                random = self._value(users, self.pool[places])[who]
-                slopes += self._slope(random) / draws
+                slates = self.pool[draw_distinct(keys.of(use), len(self.pool), k)]
+                chances = users.chances(slates)
+                random = self._value(chances, slates)[:, who]
+                slopes += self._slope(random.mean(axis=0)) / draws
                 promised += share / draws * random
+                apart += share / draws * distance_to_mean(chances)[who]
             shown.slopes[1, rows] = slopes
-        shown.promised[rows] = promised
+        shown.by_member[:, rows], shown.promised[rows] = promised, promised.mean(axis=0)
+        shown.disagreement[rows] = apart
 
     def _slope(self, chances: Float64Array) -> Float64Array:
         return np.maximum(1.0 - chances, LEAST_NONE) ** 2 if self.sloped else np.ones(len(chances))
 
-    def _value(
-        self, users: Population, slates: IntArray, events: IntArray | None = None
-    ) -> Float64Array:
-        """Expected worth of the choice from each user's slate, (n,); NaN without a world. With
-        `events` the users take their contexts."""
-        if not self.valued:
-            return np.full(users.n, np.nan)
-        if events is not None and self.contexts is not None:
-            assert isinstance(users, LearnedPopulation)
-            chances, _ = users.probabilities(slates, self.contexts.at(events.astype(np.int64)))
-        else:
-            chances, _ = users.probabilities(slates)
+    def _value(self, chances: Sequence[Chances], slates: IntArray) -> Float64Array:
+        """Expected worth of the choice from each user's slate, as each member says, (n_members, n);
+        NaN without a world."""
         worth = np.where(slates >= 0, self.worth[slates], 0.0)
-        return np.asarray((chances * worth).sum(axis=1))
+        return np.stack([(places * worth).sum(axis=1) for places, _ in chances])
 
     def _follow(
         self,
-        users: Population,
+        users: _Users,
         slates: IntArray,
         events: IntArray,
         active: npt.NDArray[np.bool_],
@@ -237,10 +246,12 @@ class _Life:
     ) -> None:
         """Users and policy see what was logged; `keys` stand at the next step."""
         places = np.where(active, self.log.choices[events], -1).astype(np.int32)
-        before = users.states.copy()
+        before = users.seen.states.copy()
         users.follow(slates, places, active)
-        items = np.where(places >= 0, slates[np.arange(users.n), places], NO_ITEM)
-        zero = np.zeros(users.n, np.float32)
+        last = self.log.session_offsets[self.log.session_of_event[events] + 1] - 1
+        users.take(np.minimum(events + 1, last))
+        items = np.where(places >= 0, slates[np.arange(len(slates)), places], NO_ITEM)
+        zero = np.zeros(len(slates), np.float32)
         self.target.policy.observe(
             Transition(
                 states=before,
@@ -248,13 +259,50 @@ class _Life:
                 slates=slates,
                 response=Response(places, items.astype(np.int32), zero),
                 rewards=(places >= 0).astype(np.float32),
-                next_states=users.states.copy(),
+                next_states=users.seen.states.copy(),
                 next_left=1.0,
                 next_pools=keys.of(POOL).copy(),
                 active=active,
-                ended=np.zeros(users.n, bool),
+                ended=np.zeros(len(slates), bool),
             )
         )
+
+
+class _Users:
+    """The logged users as every member of a set takes them to be, or one world."""
+
+    def __init__(self, life: _Life, n: int, keys: KeyArray) -> None:
+        self.life, self.n = life, n
+        self.members = [one.population(n) for one in life.worlds]
+        for users in self.members:
+            users.reset(keys)
+
+    @property
+    def seen(self) -> Population:
+        """What a policy reads: the users of the first member."""
+        return self.members[0].seen
+
+    def take(self, events: npt.NDArray[np.integer]) -> None:
+        """Give the users the logged contexts of their events, (n,)."""
+        for users, contexts in zip(self.members, self.life.contexts, strict=True):
+            if contexts is not None:
+                assert isinstance(users, LearnedPopulation)
+                users.take(contexts(events.astype(np.int64)))
+
+    def chances(self, slates: IntArray) -> list[Chances]:
+        """What each member says of slates (n, k): the probability of each place, and of no click;
+        NaN without a world."""
+        if not self.life.valued:
+            return [(np.full(slates.shape, np.nan, "f4"), np.full(self.n, np.nan, "f4"))]
+        return [
+            users.probabilities(own_of[slates])
+            for users, own_of in zip(self.members, self.life.own_of, strict=True)
+        ]
+
+    def follow(self, slates: IntArray, places: IntArray, active: npt.NDArray[np.bool_]) -> None:
+        """See what was logged."""
+        for users, own_of in zip(self.members, self.life.own_of, strict=True):
+            users.follow(own_of[slates], places, active)
 
 
 def _user_streams(
@@ -270,14 +318,6 @@ def _user_streams(
     ordinals = np.empty(len(users), np.int64)
     ordinals[order] = np.arange(len(users)) - starts
     return keys.streams, ordinals
-
-
-def _steps(first: IntArray, lengths: IntArray) -> Iterator[tuple[IntArray, npt.NDArray[np.bool_]]]:
-    """The event of each session at each step, and which sessions have one; the others name their
-    first."""
-    for t in range(int(lengths.max(initial=0))):
-        active = lengths > t
-        yield np.where(active, first + t, first).astype(np.int32), active
 
 
 def _logged_slates(

@@ -16,7 +16,6 @@ from fastgaum.models.user_model import UserModel
 from fastgaum.policies.base import Policy
 from fastgaum.policies.heuristics import Popular, RandomPolicy
 from fastgaum.policies.registry import POLICIES, TRAINED, Sources, load_policy, make_policy
-from fastgaum.policies.transfer import TransferPolicy
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.replay import world_of
 from fastgaum.worlds.world import FloatArray, IntArray, KeyArray, Population, Response, World
@@ -51,8 +50,7 @@ class Target:
 def world_over(
     model: UserModel, log: SessionLog, head: Head | None = None
 ) -> LearnedWorld | WorldSet:
-    """The model's users, over all items of a log; the set of its worlds where it has bootstraps:
-    a user is then valued by one of them.
+    """The model's users, over all items of a log; the set of its worlds where it has bootstraps.
 
     Raises:
         ConfigError: the model is not fitted or lacks the head.
@@ -98,7 +96,6 @@ def trained_target(
         ConfigError: the log knows none of its items.
     """
     own, world = world_of_model(model, head=head, log=log), world_over(model, log, head)
-    policy: Policy
     policy, k, pool = load_policy(path, own)
     items = pool.pinned(own.n_items).items or range(own.n_items)
     ids = own.item_ids.gather(list(items))
@@ -108,10 +105,8 @@ def trained_target(
             f"log '{log.name}' knows none of the items that {policy.name} chooses from: give the "
             "log of its run"
         )
-    if world.n_items == own.n_items:
-        world = own
-    else:
-        policy = TransferPolicy(policy, own, world)
+    # further items of a world come last: the policy's have the same numbers in both, and its users
+    # the same states
     return Target(policy, epsilon, k, codes[codes >= 0].astype(np.int32)), world
 
 

@@ -18,11 +18,14 @@ from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.logs.log import SessionLog
 from fastgaum.ope.display_law import Float64Array
 from fastgaum.ope.estimators import WeightedEvents, ratio_interval, value_estimates
-from fastgaum.ope.shown import replay_policy
+from fastgaum.ope.shown import Shown, replay_policy
 from fastgaum.ope.targets import Target
 from fastgaum.ope.weights import LoggedDisplays, LoggedEvents, weigh_events
+from fastgaum.policies.evaluation import lower_bound_of
 from fastgaum.reports.table import Block, Json, num, span
+from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.world import World
+from fastgaum.worlds.world_set import WorldSet
 
 POPULAR_DISPLAYS = LoggedDisplays()
 
@@ -45,15 +48,18 @@ def off_policy_values(
         target: whose value is asked for.
         displays: how the log's slates came about.
         world: users who follow the logged ones; for the direct method, doubly robust values, and
-            policies that read users. None: those have no value.
+            policies that read users. None: those have no value. A set of worlds says the mean of
+            what its members say.
         values: what a click on each candidate is worth, shape (n_candidates,); None: 1.
         item_values: with `values` and a world, what a click on each item is worth, shape (n_items,)
             and NaN where it is not known; None: the item's mean in this log. The
             `mean_item_values` of a whole log know the items too that one of its splits never
             displays.
-        seed: seeds random slates, and which world of a set values each user.
+        seed: seeds random slates.
 
-    Returns: an object for JSON: `estimates` has a row per estimator; `off_policy_block` prints it.
+    Returns: an object for JSON: `estimates` has a row per estimator; `set` what each member of a
+        set promises (`dm`), the bound that 95 % of new members exceed, and how far they are apart
+        about a display of the target; `notes` what is doubtful. `off_policy_block` prints it.
 
     Raises:
         ConfigError: the pool, the policy, the world, the propensities or the values do not fit the
@@ -107,6 +113,8 @@ def off_policy_values(
         "unseen": float(weighted.unseen.mean()),
         "mean_weight": _interval(weighted.weights.values, weighted),
         "mean_slate_weight": None if slate_side.why else _interval(slate_side.values, weighted),
+        "set": _of_set(shown) if isinstance(world, WorldSet) else None,
+        "notes": _notes(log, shown, world),
         "estimates": [
             {
                 "estimator": one.estimator,
@@ -155,6 +163,15 @@ def off_policy_block(result: Json) -> Block:
         f"propensities: {result['propensities']}, pool of {result['pool_items']:,} items; wrong "
         "propensities make every value wrong but dm, and the log cannot show it",
     ]
+    if (members := result["set"]) is not None:
+        promised = ", ".join(num(value, 4) for value in members["dm"])
+        bound = members["lower_bound"]
+        notes.append(
+            f"dm is the mean of {len(members['dm'])} worlds, which promise {promised}"
+            + ("" if bound is None else f" (lower bound {num(bound, 4)})")
+            + f"; their disagreement about a display of the policy is {members['disagreement']:.3f}"
+        )
+    notes += result["notes"]
     if result["left_out_events"]:
         notes.append(f"{result['left_out_events']:,} events of other sizes of displays left out")
     title = f"{result['policy']} on {result['log']['name']}, random share {result['epsilon']:g}"
@@ -176,6 +193,31 @@ def _checked(values: npt.NDArray[np.floating], log: SessionLog) -> Float64Array:
             "is required"
         )
     return given
+
+
+def _of_set(shown: Shown) -> Json:
+    by_member = shown.by_member[:, shown.read].mean(axis=1)
+    return {
+        "dm": by_member.tolist(),
+        "lower_bound": lower_bound_of(by_member),
+        "disagreement": float(shown.disagreement[shown.read].mean()),
+    }
+
+
+def _notes(log: SessionLog, shown: Shown, world: World | None) -> list[str]:
+    """What makes the values doubtful."""
+    if not isinstance(world, LearnedWorld | WorldSet):
+        return []
+    fitted = np.zeros(log.n_sessions, bool)
+    fitted[log.sessions_in("train")] = True
+    count = int(fitted[log.session_of_event[shown.read]].sum())
+    if count == 0:
+        return []
+    return [
+        f"warning: {count:,} of these events are of the training split. A run that was fitted on "
+        "them knows their clicks: dm repeats them, and dr and dr-pi find too little to correct. "
+        "Take events that the run was not fitted on (--split test)"
+    ]
 
 
 def _interval(per_event: Float64Array, events: WeightedEvents) -> Json:

@@ -132,32 +132,32 @@ def weigh_events(
     (n_candidates,)."""
     log, read = events.log, shown.read
     unseen = np.zeros(log.n_events)
-    weights, slate_weights = _Weights(log.n_events), _Weights(log.n_events)
-    residual_weights = np.zeros(log.n_events)
+    weights, slate_weights, tops = (_Weights(log.n_events) for _ in range(3))
     pairs = events.law is not None and len(events.pool) <= MOST_ITEMS
+    share = target.random_share
     for k in np.unique(events.sizes[read]).tolist():
         rows, slates = events.of_size(k, read)
-        own = events.place[shown.slates[rows, :k]]
-        share = target.random_share
+        displays = _Displays(rows, slates, events.place[shown.slates[rows, :k]], share)
         unseen[rows] = share * _chance_of_any(events.never, k)
         if share < 1.0:
-            unseen[rows] += (1.0 - share) * events.never[own].any(axis=1)
-        _weigh(weights, events, share, rows, slates, own)
+            unseen[rows] += (1.0 - share) * events.never[displays.own].any(axis=1)
+        _weigh(weights, events, displays)
         if pairs:
-            parts = _weigh_pairs(slate_weights, events, share, rows, slates, own)
-            slopes = shown.slopes[:, rows]
-            residual_weights[rows] = (parts * slopes[:2]).sum(axis=0) / slopes[2]
+            parts = _weigh_pairs(events, displays)
+            parts.write(slate_weights, rows, np.ones((2, 1)))
+            parts.write(tops, rows, shown.slopes[:2, rows])
     rewards = np.zeros(log.n_events)
     rewards[np.asarray(log.choices) >= 0] = worth[log.chosen_candidates]
     users = np.asarray(log.users)[log.session_of_event[read]]
     slate_side = slate_weights.of(read)
+    residual_side = _residual_weights(slate_side, tops, shown.slopes[2], read)
     if not pairs:
         why = (
             "needs a law of displays, not the propensity of each slate alone"
             if events.law is None
             else f"needs a pool of at most {MOST_ITEMS:,} items"
         )
-        slate_side = ImportanceWeights(slate_side.values, 0.0, why)
+        slate_side = residual_side = ImportanceWeights(slate_side.values, 0.0, why)
     own_side = weights.of(read)
     if events.law is None:
         own_side = _of_logged(own_side.values, users)
@@ -167,7 +167,7 @@ def weigh_events(
         unseen[read],
         own_side,
         slate_side,
-        residual_weights[read],
+        residual_side,
         shown.promised[read],
         shown.logged[read],
         shown.clicks,
@@ -186,15 +186,62 @@ class _Weights:
         return ImportanceWeights(self.values[read], float(read.sum()) / squares)
 
 
-def _weigh(
-    weights: _Weights,
-    events: LoggedEvents,
-    share: float,
-    rows: IntArray,
-    slates: IntArray,
-    own: IntArray,
-) -> None:
+@dataclass(frozen=True)
+class _Displays:
+    """Events that display k items each, places in the pool."""
+
+    rows: IntArray
+    """the events, shape (n,)"""
+    slates: IntArray
+    """what the log shows, shape (n, k)"""
+    own: IntArray
+    """what the policy shows, likewise"""
+    share: float
+    """of the target's displays that are random sets"""
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Slate weights in two parts: of the policy's own slates, and of random ones."""
+
+    values: Float64Array
+    """shape (2, n)"""
+    products: Float64Array
+    """expected products of the parts under the law: own by own, random by random, own by random,
+    shape (3, n)"""
+
+    def write(self, weights: _Weights, rows: IntArray, factors: Float64Array) -> None:
+        """Add the parts up, each times a factor, shape (2, n) or (2, 1)."""
+        own, random = factors
+        of_products = np.stack([own * own, random * random, 2.0 * own * random])
+        weights.values[rows] = (self.values * factors).sum(axis=0)
+        weights.squares[rows] = (self.products * of_products).sum(axis=0)
+
+
+def _residual_weights(
+    v: ImportanceWeights, tops: _Weights, slopes: Float64Array, read: npt.NDArray[np.bool_]
+) -> ImportanceWeights:
+    """v′: `tops`, the parts of v by the slopes of the target's slates, over the slope of the logged
+    one.
+
+    They have another mean than v and squares of their own, so the log is worth n E[v′]² / E[v′²]
+    events. The mean is that of v′ over that of v, whose expectation is 1. The squares of `tops` are
+    expected under the law, as all weights' are. What the division by slopes makes of them, the
+    events at hand say: a slope is known of each."""
+    of_tops = tops.values[read]
+    values = of_tops / slopes[read]
+    n, total, squares = float(len(values)), float(v.values.sum()), float((of_tops**2).sum())
+    mean, expected = float(values.sum()), float(tops.squares[read].mean())
+    if min(total, mean, squares, expected) <= 0.0:
+        return ImportanceWeights(values, 0.0)
+    expected *= float((values**2).sum()) / squares
+    # at most n, as for v
+    return ImportanceWeights(values, n * min((mean / total) ** 2 / expected, 1.0))
+
+
+def _weigh(weights: _Weights, events: LoggedEvents, displays: _Displays) -> None:
     """w = π(A) / μ(A). Its expected square under μ is the mean of w under π."""
+    rows, slates, own, share = displays.rows, displays.slates, displays.own, displays.share
     k, log_random = slates.shape[1], events.log_random(slates.shape[1])
     logged = events.propensities
     log_mu = events.log_law(slates) if logged is None else np.log(logged[rows])
@@ -222,31 +269,23 @@ def _log_sets(events: LoggedEvents, k: int) -> float:
     return events.log_random(k) + events.log_orders(k)
 
 
-def _weigh_pairs(
-    weights: _Weights,
-    events: LoggedEvents,
-    share: float,
-    rows: IntArray,
-    slates: IntArray,
-    own: IntArray,
-) -> Float64Array:
-    """v = E_π[1_A]ᵀ E_μ[1_A 1_Aᵀ]⁺ 1_A. Its expected square under μ is the mean of v under π.
-
-    Returns the two parts of v, of the policy's own slates and of random ones, shape (2, n)."""
+def _weigh_pairs(events: LoggedEvents, displays: _Displays) -> _Parts:
+    """v = E_π[1_A]ᵀ E_μ[1_A 1_Aᵀ]⁺ 1_A. Its expected square under μ is the mean of v under π."""
     assert events.law is not None
+    slates, own, share = displays.slates, displays.own, displays.share
     k = slates.shape[1]
     inverse = events.law.inverse(k)
     of_random = inverse.sum(axis=0) * k / len(events.pool)
-    parts = np.zeros((2, len(rows)))
-    parts[1] = share * of_random[slates].sum(axis=1)
-    squares = np.full(len(rows), share**2 * of_random.sum() * k / len(events.pool))
+    values, products = np.zeros((2, len(slates))), np.zeros((3, len(slates)))
+    values[1] = share * of_random[slates].sum(axis=1)
+    products[1] = share**2 * of_random.sum() * k / len(events.pool)
     if share < 1.0:
-        parts[0] = (1.0 - share) * inverse[own[:, :, None], slates[:, None, :]].sum(axis=(1, 2))
-        of_own = inverse[own[:, :, None], own[:, None, :]].sum(axis=(1, 2))
-        squares += (1.0 - share) ** 2 * of_own
-        squares += 2.0 * share * (1.0 - share) * of_random[own].sum(axis=1)
-    weights.values[rows], weights.squares[rows] = parts.sum(axis=0), squares
-    return parts
+        values[0] = (1.0 - share) * inverse[own[:, :, None], slates[:, None, :]].sum(axis=(1, 2))
+        products[0] = (1.0 - share) ** 2 * inverse[own[:, :, None], own[:, None, :]].sum(
+            axis=(1, 2)
+        )
+        products[2] = share * (1.0 - share) * of_random[own].sum(axis=1)
+    return _Parts(values, products)
 
 
 def _of_logged(values: Float64Array, users: npt.NDArray[np.integer]) -> ImportanceWeights:

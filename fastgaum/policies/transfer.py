@@ -75,16 +75,14 @@ class TransferPolicy(Policy):
                 f"{self.policy.name} was made in: draw"
                 " pools from Pool(items=shared_items(own, other))"
             )
-        users = self._users()
-        self.before = users.states.copy()
-        return self.other_of[
-            self.policy.act(dataclasses.replace(observation, users=users, pools=pools), k)
-        ]
+        own = dataclasses.replace(observation, users=self._users(), pools=pools)
+        return self.other_of[self.policy.act(own, k)]
 
     def observe(self, transition: Transition) -> None:
         """Let its own users choose what was chosen, and the policy see what came of it."""
         users = self._users()
-        assert self.before is not None
+        # here and not in act: a step may be seen that another policy acted in
+        self.before = users.states.copy()
         slates = self._own(transition.slates)
         users.follow(slates, transition.response.places, transition.active)
         response = dataclasses.replace(

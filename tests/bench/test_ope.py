@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fastgaum.bench.ope import SETTINGS, USERS, draw_log, draw_sets, study
+from fastgaum.bench import ope
+from fastgaum.bench.ope import SETTINGS, USERS, draw_log, draw_sets, main, study_to_markdown
 from fastgaum.worlds.true_world import TrueWorld
 
 
-def test_the_study_at_a_small_size(capsys: pytest.CaptureFixture[str]) -> None:
-    setting = dataclasses.replace(SETTINGS[2], users=200)
-    rows = {one.estimator: one for one in study([setting], 5, 60, 2000)}
-    assert rows["ips"].supported == rows["dr-pi"].supported == 5
+def test_the_study_at_a_small_size(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(ope, "SETTINGS", (dataclasses.replace(SETTINGS[2], users=200),))
+    file = tmp_path / "ope.json"
+    main(["--logs", "5", "--fit-users", "60", "--true-users", "2000", "--json", str(file)])
+    result = json.loads(file.read_text())
+    rows = {one["estimator"]: one for one in result["rows"]}
+    assert rows["ips"]["supported"] == rows["dr-pi"]["supported"] == 5
     for name in ("ips", "snips", "pi", "dr", "dr-pi"):
-        assert rows[name].held >= 3
-        assert rows[name].rmse < 0.06
+        assert rows[name]["held"] >= 3
+        assert rows[name]["rmse"] < 0.06
     assert "lowest" in capsys.readouterr().out
+    best = min(result["rows"], key=lambda one: one["rmse"])
+    table = study_to_markdown(result)
+    assert f"**{best['rmse']:.4f}**, {best['held']} |" in table
+    assert "| popular, random (1) | 1,000 |" in table
+    # an estimator that some logs do not support is not the lowest, however small its error
+    best["supported"] = 4
+    assert f" {best['rmse']:.4f}, {best['held']} of 4 |" in study_to_markdown(result)
+    best |= {"supported": 0, "held": 0, "rmse": None}
+    assert " | - |" in study_to_markdown(result)
 
 
 def test_sets_are_drawn_with_their_probabilities() -> None:

@@ -11,7 +11,10 @@ import polars as pl
 import pytest
 
 from fastgaum.cli.app import main
+from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.fold import to_frame
+from fastgaum.logs.read import read_log
+from fastgaum.logs.shard_writer import save_log
 from fastgaum.logs.synthetic import synthesise
 
 QUICK = ["epochs=1", "warm_start=2", "catch_up=1", "search=[]"]
@@ -57,6 +60,14 @@ def test_the_table_and_its_files(
         assert name in out
     assert rows["dr-pi"]["ci"][0] < rows["dr-pi"]["value"] < rows["dr-pi"]["ci"][1]
     assert "no support" in rows["ips"]["why"]
+    # half of the users trained the run
+    (note,) = json.loads((tmp_path / "v.json").read_text())["notes"]
+    assert "of these events are of the training split" in note
+    assert note in (tmp_path / "v.md").read_text()
+    assert "warning: " in out
+    test = ["--display-law", "uniform", "--json", str(tmp_path / "test.json")]
+    assert main([*argv, *test]) == 0
+    assert json.loads((tmp_path / "test.json").read_text())["notes"] == []
 
 
 def test_propensities_and_values_are_columns(shown: Path, tmp_path: Path) -> None:
@@ -70,6 +81,54 @@ def test_propensities_and_values_are_columns(shown: Path, tmp_path: Path) -> Non
     assert column["value"] == pytest.approx(law["value"], rel=1e-5)
     assert "needs a law" in rows_of(by_column)["pi"]["why"]
     assert rows_of(priced)["snips"]["value"] > 2 * law["value"]
+
+
+def test_clicks_on_items_that_a_split_never_displays_have_a_worth(
+    shown: Path, run: Path, tmp_path: Path
+) -> None:
+    """That of the other splits: the target shows the item, and the price that it has there."""
+    frame = pl.read_csv(shown)
+    sessions = frame["session"].unique(maintain_order=True)
+    # every second session tests, without events that display the item
+    tests = pl.col("session").is_in(sessions.gather_every(2).implode())
+    item = frame["item"][0]
+    displays_it = (pl.col("item") == item).any().over("session", "event")
+    frame = frame.with_columns(split=pl.when(tests).then(pl.lit("test")).otherwise(pl.lit("train")))
+    frame = frame.filter(~(tests & displays_it))
+    values = []
+    for price in (1, 1000):
+        file, out = tmp_path / f"{price}.csv", tmp_path / f"{price}.json"
+        priced = pl.when(pl.col("item") == item).then(price).otherwise(1)
+        frame.with_columns(price=priced).write_csv(file)
+        argv = ["ope", str(file), "--policy", "random", "--run", str(run), "--value", "price"]
+        assert main([*argv, "--display-law", "uniform", "--json", str(out)]) == 0
+        assert json.loads(out.read_text())["split"] == "test"
+        values.append(rows_of(out))
+    low, high = values
+    assert low["pi"]["value"] == high["pi"]["value"], "no logged click earned it"
+    assert 0.5 < low["dm"]["value"] < 1
+    assert high["dm"]["value"] > 10
+
+
+def test_an_item_that_no_split_displays_has_no_worth(
+    fails: Callable[[list[str]], str], shown: Path, run: Path, tmp_path: Path
+) -> None:
+    log = read_log(shown, candidate_fields=["price"])
+    item = log.item_ids[int(log.items[0])]
+    with_it = np.add.reduceat(log.items == log.items[0], log.display_offsets[:-1]) > 0
+    lacking = np.add.reduceat(with_it, log.session_offsets[:-1]) == 0
+    save_log(slice_sessions(log, np.flatnonzero(lacking)), tmp_path / "saved")
+    argv = ["ope", str(tmp_path / "saved"), "--policy", "random", "--run", str(run)]
+    argv += ["--display-law", "uniform", "--value", "price"]
+    out = tmp_path / "v.json"
+    assert f"1 items of the pool is worth is unknown ('{item}' …)" in fails(
+        [*argv, "--json", str(out)]
+    )
+    assert not out.exists()
+    pool = tmp_path / "pool.txt"
+    pool.write_text("\n".join(one for one in log.item_ids if one != item))
+    assert main([*argv, "--pool", str(pool), "--json", str(out)]) == 0
+    assert rows_of(out)["dm"]["value"] > 0
 
 
 def test_a_folder_with_a_policys_name_hides_nothing(

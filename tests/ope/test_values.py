@@ -20,7 +20,7 @@ from fastgaum.ope.estimators import (
     ratio_interval,
     value_estimates,
 )
-from fastgaum.ope.shown import Shown, replay_policy
+from fastgaum.ope.shown import replay_policy
 from fastgaum.ope.targets import Target, named_target
 from fastgaum.ope.values import mean_item_values, off_policy_block, off_policy_values
 from fastgaum.ope.weights import LoggedDisplays, LoggedEvents, weigh_events
@@ -103,7 +103,7 @@ def events_of(n: int, *, seed: int = 0, users: int = 40) -> WeightedEvents:
         np.zeros(n),
         ImportanceWeights(w, n / 2),
         ImportanceWeights(w, n / 2),
-        w,
+        ImportanceWeights(w, n / 2),
         rng.random(n),
         rng.random(n),
     )
@@ -130,7 +130,9 @@ def test_a_world_is_corrected_in_its_mean_odds() -> None:
     """(D + t) / (1 + t), and its interval is that of a bootstrap over users."""
     events = events_of(3000, seed=1, users=300)
     v = np.random.default_rng(2).exponential(0.5, 3000)
-    events = dataclasses.replace(events, residual_weights=v, promised=0.3 + 0.2 * events.promised)
+    events = dataclasses.replace(
+        events, residual_weights=ImportanceWeights(v, 1500.0), promised=0.3 + 0.2 * events.promised
+    )
     corrections = v * (events.rewards - events.logged)
 
     def value(rows: np.ndarray) -> float:
@@ -169,7 +171,7 @@ def test_a_large_correction_makes_no_jump(promised: float) -> None:
                 users=np.arange(n),
                 promised=d + tilt,
                 logged=events.rewards - c,
-                residual_weights=np.ones(n),
+                residual_weights=ImportanceWeights(np.ones(n), float(n)),
             )
         )["dr-pi"]
 
@@ -359,13 +361,62 @@ def test_slate_weights_of_residuals_ask_for_sums_of_odds() -> None:
         events = LoggedEvents(log, LoggedDisplays("uniform"))
         events.law = DisplayLaw(WEIGHTS)
         played = replay_policy(log, target, None, events.pool)
-        shown = Shown(played.slates, played.read, np.full(len(mu), own), logged, slopes)
+        shown = dataclasses.replace(
+            played, promised=np.full(len(mu), own), logged=logged, slopes=slopes
+        )
         found = weigh_events(events, target, shown, np.ones(log.n_candidates))
-        robust = own + mu @ (found.residual_weights * (clicks(0.0, slates) - logged))
+        robust = own + mu @ (found.residual_weights.values * (clicks(0.0, slates) - logged))
         off.append(abs(robust - clicks(0.0, np.arange(k))))
         assert off[-1] < 0.02 * abs(own - clicks(0.0, np.arange(k)))
     # of second order: half the error of the world, a quarter of that of the value
     assert off[1] == pytest.approx(off[0] / 4, rel=0.1)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])
+def test_residuals_have_support_of_their_own(epsilon: float) -> None:
+    """Where each slate is as likely and logged once, the log is worth n E[v′]² / E[v′²] events; where
+    all slopes are 1, what it is worth under v."""
+    log, target, rng = every_slate(2), Target(BEST, epsilon), np.random.default_rng(0)
+    events = LoggedEvents(log, LoggedDisplays("uniform"))
+    played = replay_policy(log, target, None, events.pool)
+    slopes = np.stack([np.full(15, 0.3), np.full(15, 0.7), rng.uniform(0.01, 1.0, 15)])
+    found = weigh_events(
+        events, target, dataclasses.replace(played, slopes=slopes), np.ones(log.n_candidates)
+    ).residual_weights
+    expected = 15 * found.values.mean() ** 2 / (found.values**2).mean()
+    assert found.effective == pytest.approx(expected)
+    assert found.effective < 14
+    # a law that the log at hand is no exact picture of: v knows its expected squares, and so v′
+    events.law = DisplayLaw(WEIGHTS)
+    even = weigh_events(events, target, played, np.ones(log.n_candidates))
+    assert even.residual_weights.effective == pytest.approx(even.slate_weights.effective)
+    np.testing.assert_allclose(even.residual_weights.values, even.slate_weights.values)
+
+
+def test_a_few_nearly_sure_clicks_take_the_value_of_dr_pi_alone() -> None:
+    """`pi` keeps its value: the log is worth enough events under v."""
+    log, target = (
+        log_of([[(list(s), 0)] for s in combinations(range(ITEMS), 2)] * 200),
+        Target(BEST),
+    )
+    events = LoggedEvents(log, LoggedDisplays("uniform"))
+    played = replay_policy(log, target, None, events.pool)
+    slopes, half = np.full((3, log.n_events), 0.64), np.full(log.n_events, 0.5)
+
+    def estimates() -> dict[str, ValueEstimate]:
+        shown = dataclasses.replace(played, slopes=slopes, promised=half, logged=half)
+        return by_name(weigh_events(events, target, shown, np.ones(log.n_candidates)))
+
+    before = estimates()
+    assert before["dr-pi"].value is not None
+    assert before["dr-pi"].effective_events == pytest.approx(before["pi"].effective_events)
+    slopes[2, [0, 15, 30]] = 1e-4
+    found = estimates()
+    assert found["pi"].value == before["pi"].value
+    assert found["dr-pi"].value is None
+    assert "no support: the log is worth 3.2 events" in found["dr-pi"].why
+    assert "in the world's odds a few events have nearly all of the weight" in found["dr-pi"].why
+    assert "odds" not in found["ips"].why
 
 
 def test_a_log_gives_one_table() -> None:

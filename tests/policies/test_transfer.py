@@ -35,6 +35,17 @@ def test_a_followed_user_is_the_user(learned: LearnedWorld) -> None:
     assert moved > 0
 
 
+def test_a_follower_sees_steps_that_it_did_not_act_in(learned: LearnedWorld) -> None:
+    """Somebody else may have made the slates."""
+    follower, users = TransferPolicy(RandomPolicy(), learned, learned), learned.population(40)
+    users.reset(np.zeros(40, np.uint64))
+    follower.start(40)
+    for step in rollout(learned, RandomPolicy(), Setting(3, 4), 40, seed=2):
+        follower.observe(step)
+        assert follower.users is not None
+        np.testing.assert_array_equal(follower.users.states, step.next_states)
+
+
 def test_a_follower_knows_what_its_user_had_behind_it(
     learned: LearnedWorld, begun: LearnedWorld
 ) -> None:
