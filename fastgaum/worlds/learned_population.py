@@ -175,10 +175,7 @@ class LearnedPopulation(Population):
         In the parts in which a step does so: the last bits of a state depend on its place in its
         part."""
         advance = partial(self.encoder.advance, active=active, chosen=chosen, numbers=numbers)
-        if self.encoder.in_parts:
-            self._run(advance)
-        else:
-            advance(0, self.n)
+        threads.run(advance, self._cuts if self.encoder.in_parts else [(0, self.n)])
 
     def follow(
         self,
@@ -197,14 +194,17 @@ class LearnedPopulation(Population):
         self.take(context, active)
         self.session_counts.make_room(slates.shape[1])
         b, keys = self._buffer(slates.shape[1]), np.zeros(self.n, np.uint64)
-        chosen = np.asarray(places)[:, None] == np.arange(slates.shape[1])
+        chosen = who[:, None] & (np.asarray(places)[:, None] == np.arange(slates.shape[1]))
+        # numbers take most of the time, and a history reads those of what was chosen alone
+        clicked = chosen.any(axis=1)
         followed = np.empty(self.n, np.int32), np.empty(self.n, np.int32)
 
         def follow_part(first: int, last: int) -> None:
             part = slice(first, last)
-            self._show(first, last, b, slates, who)
-            b.probs[part], b.none[part] = chosen[part], ~chosen[part].any(axis=1)
+            self._show(first, last, b, slates, clicked)
+            b.probs[part], b.none[part] = chosen[part], ~clicked[part]
             self._draw(first, last, b, keys, *followed)
+            self._display(first, last, b, slates, who)
             self._remember(first, last, b, who, followed[1])
 
         self._run(follow_part)
@@ -276,11 +276,17 @@ class LearnedPopulation(Population):
 
     def _show(self, first: int, last: int, b: _Buffers, slates: IntArray, who: BoolArray) -> None:
         """What is displayed, and its numbers."""
+        self._display(first, last, b, slates, who)
+        self.session_counts.write(first, last, Slates(b.rows, 0), b.numbers)
+
+    def _display(
+        self, first: int, last: int, b: _Buffers, slates: IntArray, who: BoolArray
+    ) -> None:
+        """What is displayed."""
         catalogue = self.world.catalogue
         kernels.displayed_rows(
             first, last, slates, who, len(catalogue.ids), catalogue.n_positions, b.rows
         )
-        self.session_counts.write(first, last, Slates(b.rows, 0), b.numbers)
 
     def _draw(
         self, first: int, last: int, b: _Buffers, keys: KeyArray, places: IntArray, items: IntArray

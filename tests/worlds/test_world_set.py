@@ -10,6 +10,8 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import ConfigError
+from fastgaum.features.session_counts import SessionCounts
+from fastgaum.kernels.candidate_formulas import Slates
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel
 from fastgaum.policies.evaluation import judge, lower_bound_of
@@ -99,6 +101,27 @@ def test_every_user_lives_in_the_member_that_its_key_draws(set_model: UserModel)
         np.testing.assert_array_equal(response.items, np.where(clicked, chosen, -1))
         rows = np.flatnonzero(np.random.default_rng(9 + t).random(N) < 0.4).astype(np.int32)
         keys = keys_of(100 + t, len(rows))
+
+
+def test_who_follows_computes_numbers_of_what_was_chosen_alone(
+    set_model: UserModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers are what a step takes longest for, and no click has none."""
+    world = LearnedWorld(set_model)
+    users, slates = world.population(N), slates_of(world, 0)
+    places = np.where(np.arange(N) % 3 == 0, 0, -1)
+    slates[:, 0] = np.maximum(slates[:, 0], 0)
+    active = np.arange(N) % 2 == 0
+    seen = []
+    write = SessionCounts.write
+
+    def seen_write(counts: SessionCounts, first: int, last: int, of: Slates, out: Any) -> None:
+        seen.extend((first + np.flatnonzero((of.rows[first:last, :, 0] >= 0).any(axis=1))).tolist())
+        write(counts, first, last, of, out)
+
+    monkeypatch.setattr(SessionCounts, "write", seen_write)
+    users.follow(slates, places, active)
+    assert sorted(seen) == list(range(0, N, 6))
 
 
 def test_members_know_the_items_that_their_bootstrap_lacks(set_model: UserModel) -> None:
