@@ -235,10 +235,10 @@ def away_blocks(result: Json) -> list[Block]:
         "rank agreement: Kendall's tau of promised and paid over the pairs of ten policies that "
         "the judge tells apart by three standard errors",
         "recommended: by a set the policy of the highest lower bound, by one world that of the "
-        "highest promise; less popular, less greedy: what it is paid above those slates on the "
+        "highest promise; above popular, above greedy: what it is paid more than those slates on the "
         "same users; bold: below them by more than chance",
     )
-    headed = (*columns, *(f"less {rival}" for rival in RIVALS))
+    headed = (*columns, *(f"above {rival}" for rival in RIVALS))
     blocks = [Block("Ranks at home and away", headed, tuple(rows), notes, frozenset(bold))]
     return [*blocks, *(_policies_block(log) for log in result["logs"])]
 
