@@ -47,6 +47,11 @@ class _Array:
         """Its name, and its column's."""
         return self.member.removesuffix(".npy")
 
+    @property
+    def native(self) -> np.dtype[np.generic]:
+        """Its type in the order of bytes of this machine."""
+        return self.dtype.newbyteorder("=")
+
     def column(self, values: npt.NDArray[np.generic], n_steps: int) -> pl.Series:
         """The values of some users as a column of their steps, or of some items (no steps)."""
         if n_steps == 0:
@@ -75,7 +80,7 @@ def archive_rows(path: Path) -> pl.LazyFrame:
     _check(path, arrays)
     n_steps = next((array.shape[1] for array in arrays if len(array.shape) > 1), 0)
     empty = {
-        array.name: array.column(np.zeros((0, *array.shape[1:]), array.dtype), n_steps).dtype
+        array.name: array.column(np.zeros((0, *array.shape[1:]), array.native), n_steps).dtype
         for array in arrays
     }
     schema = pl.Schema({**empty, STEP if n_steps else "item": pl.Int64()})
@@ -150,7 +155,7 @@ def _read(file: IO[bytes], array: _Array, n: int) -> npt.NDArray[np.generic]:
     data = file.read(size)
     if len(data) < size:
         raise EOFError(f"'{array.name}' ends before its values do")
-    return np.frombuffer(data, array.dtype).reshape(shape)
+    return np.frombuffer(data, array.dtype).astype(array.native, copy=False).reshape(shape)
 
 
 def _check(path: Path, arrays: list[_Array]) -> None:

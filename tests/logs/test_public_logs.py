@@ -419,7 +419,10 @@ def test_archives_that_are_damaged(tmp_path: Path) -> None:
         np.lib.format.write_array_header_1_0(
             member, {"descr": "<i4", "fortran_order": False, "shape": (9, 3)}
         )
-    with pytest.raises(LogFormatError, match="ends before its values do"):
+    # polars wraps what a source of rows raises, or not, by its version
+    with pytest.raises(
+        (LogFormatError, pl.exceptions.ComputeError), match="ends before its values do"
+    ):
         npz.archive_rows(path).collect()
 
 
