@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml
 	@echo "Installing into $(VENV): some minutes, once."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-compile --editable ".[test,check,docs,baselines,plots,rl,frames,serve,browser]"
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-compile --editable ".[test,check,docs,baselines,plots,rl,frames,serve,tensorboard,browser]"
 	@PYTHONWARNINGS=ignore $(BIN)/python -m compileall -qq -j 0 $(SITE) || true
 	touch $(STAMP)
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import fastgaum
+from fastgaum.game.epochs import EpochRow, Observer
 
 PRESETS = ("fastgaum", "paper-lstm", "paper-pw")
 N_EVENTS, N_ITEMS = 2_000, 500
@@ -77,7 +78,7 @@ def _python(environment: Any, *arguments: str) -> str:
     ).stdout
 
 
-class _Clock:
+class _Clock(Observer):
     """Notes when the first exact step and the first round are done, and how many kernels there were
     then."""
 
@@ -87,18 +88,12 @@ class _Clock:
         self.compiled = 0
         self.phase = "first_exact_step"
 
-    def on_resume(self, rows: object) -> None:
-        pass
-
-    def on_bootstrap(self, number: int, n_bootstraps: int) -> None:
-        pass
-
-    def on_batch(self, done: int, total: int) -> None:
+    def on_batch_end(self, done: int, total: int) -> None:
         if self.phase not in self.seconds:
             self.seconds[self.phase] = round(time.perf_counter() - self.started, 3)
             self.compiled = held_signatures()
 
-    def on_epoch(self, row: Any) -> None:
+    def on_epoch_end(self, row: EpochRow) -> None:
         self.phase = "first_step"
 
 
@@ -128,7 +123,7 @@ def _process(preset: str, log_path: str) -> None:
         preset, players="adversarial", warm_start=1, catch_up=0, epochs=2, search=[]
     )
     log = fastgaum.load_log(log_path)
-    model.fit(log, clock)
+    model.fit(log, [clock])
     print(
         json.dumps(
             clock.seconds

@@ -23,6 +23,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastgaum.game.epochs import EpochRow, Observer
+
 if TYPE_CHECKING:
     import numpy as np
     import polars as pl
@@ -106,7 +108,7 @@ def growth(arguments: argparse.Namespace) -> dict[str, Any]:
     log, _ = synthesise(4_000, preset="scale", n_items=1_000)
     epochs, watch = SETTLED + arguments.epochs, _Watch()
     model = UserModel.from_preset("paper-lstm", epochs=epochs, patience=epochs, search=[], **ROUNDS)
-    model.fit(log, watch)
+    model.fit(log, [watch])
     resident = watch.resident[SETTLED - 1 :]
     low, slope, high = slope_of(resident)
     return {
@@ -173,23 +175,14 @@ def _torch_alone() -> float:
     return status_mb("VmRSS")
 
 
-class _Watch:
+class _Watch(Observer):
     """Resident memory after each epoch."""
 
     def __init__(self) -> None:
         self.resident: list[float] = []
 
-    def on_epoch(self, row: object) -> None:
+    def on_epoch_end(self, row: EpochRow) -> None:
         self.resident.append(status_mb("VmRSS"))
-
-    def on_batch(self, done: int, total: int) -> None:
-        pass
-
-    def on_resume(self, rows: object) -> None:
-        pass
-
-    def on_bootstrap(self, number: int, n_bootstraps: int) -> None:
-        pass
 
 
 def slope_of(resident: Sequence[float]) -> tuple[float, float, float]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fastgaum import errors
     from fastgaum.baselines.opinion_pool import OpinionPool
     from fastgaum.config import Config
+    from fastgaum.game.epochs import MlflowObserver, Observer, TensorBoardObserver
     from fastgaum.logs.audit import audit
     from fastgaum.logs.log import SessionLog, resplit
     from fastgaum.logs.read import load, read_log
@@ -38,8 +39,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Config",
     "LearnedWorld",
+    "MlflowObserver",
+    "Observer",
     "OpinionPool",
     "SessionLog",
+    "TensorBoardObserver",
     "UserEnv",
     "UserModel",
     "UserVectorEnv",
@@ -60,8 +64,11 @@ __all__ = [
 _HOME = {
     "Config": "fastgaum.config",
     "LearnedWorld": "fastgaum.worlds.learned_world",
+    "MlflowObserver": "fastgaum.game.epochs",
+    "Observer": "fastgaum.game.epochs",
     "OpinionPool": "fastgaum.baselines.opinion_pool",
     "SessionLog": "fastgaum.logs.log",
+    "TensorBoardObserver": "fastgaum.game.epochs",
     "UserEnv": "fastgaum.worlds.single_env",
     "UserModel": "fastgaum.models.user_model",
     "UserVectorEnv": "fastgaum.worlds.vector_env",

@@ -46,6 +46,14 @@ GROWTH_DECIDES = (*_TOWERS, "search", "batch_sessions", "activation", "item_dim"
 """keys that a size sets, or that mean nothing in one: where one is set, a log of any number of
 events is fitted as the configuration says"""
 
+TRAINING_KEYS = (
+    *("warm_start", "catch_up", "epochs", "patience", "lr_drops", "select", "batch_sessions"),
+    *("window", "lr", "rounds_lr", "generator_lr", "generator_steps", "weight_decay"),
+    *("table_optimiser", "dropout", "id_dropout", "clip", "on_nonfinite", "most_skipped", "seed"),
+)
+"""keys that say how networks are trained, not what they are: a run that goes on from another may
+change these"""
+
 _PAPER: dict[str, object] = {
     **_PLAIN,
     "protocol": "identity",

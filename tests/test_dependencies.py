@@ -17,6 +17,7 @@ IMPORT_NAMES = {
     "tomli-w": "tomli_w",
     "stable-baselines3": "stable_baselines3",
     "pytest-benchmark": "pytest",
+    "mlflow-skinny": "mlflow",
 }
 BROUGHT = {"llvmlite"}
 """numba is made of it, pins its version, and is all that is compiled with it"""
@@ -43,7 +44,8 @@ def used(*rooms: str, outside: tuple[str, ...] = ()) -> set[str]:
 
 
 def test_the_package_needs_what_it_imports() -> None:
-    optional = names("baselines") | names("plots") | names("rl") | names("serve")
+    extras = ("baselines", "plots", "rl", "serve", "tensorboard", "mlflow")
+    optional = set().union(*map(names, extras))
     assert used(outside=("bench",)) - BROUGHT == names() | optional
     assert used("bench") - RIVALS <= names() | names("bench")
     assert names("bench") <= used("bench")
@@ -56,7 +58,9 @@ def test_numba_brings_llvmlite() -> None:
 
 def test_an_extra_is_imported_inside_functions_only() -> None:
     """The package works without its extras: whoever asks for what needs one is told which."""
-    extras = names("baselines") | names("plots") | names("serve") | {"stable_baselines3"}
+    extras = {"stable_baselines3"}.union(
+        *map(names, ("baselines", "plots", "serve", "tensorboard", "mlflow"))
+    )
     eager = {
         one.file.name
         for one in IMPORTS

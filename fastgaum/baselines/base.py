@@ -135,7 +135,7 @@ class Baseline(ChoiceModel, CheckedSettings):
         """Its own fields."""
         return self
 
-    def fit(self, log: SessionLog, observer: object = None) -> pl.DataFrame:
+    def fit(self, log: SessionLog, progress: object = None) -> pl.DataFrame:
         """Train on the training split, choose on the validation split; return a row per epoch or
         setting tried.
 

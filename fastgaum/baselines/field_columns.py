@@ -21,7 +21,8 @@ from fastgaum.baselines.base import Arrays
 from fastgaum.features.batches import Batch
 from fastgaum.features.numbers import item_numbers, totals_of
 from fastgaum.features.sessions import EncodedSessions
-from fastgaum.features.space import CategoricalField, FeatureSpace
+from fastgaum.features.space import FeatureSpace
+from fastgaum.features.vocabulary import CategoricalField
 from fastgaum.kernels.candidate_counts import TrainingTotals
 from fastgaum.logs.log import FloatArray, IntArray, ItemCounts
 from fastgaum.nets.sequences import prefixes

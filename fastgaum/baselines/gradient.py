@@ -21,10 +21,10 @@ from fastgaum.config import Count, CountFromOne, NotNegative, Positive, Probabil
 from fastgaum.errors import NumericsError, StepRefusedError
 from fastgaum.features.batches import batches
 from fastgaum.features.sessions import EncodedSessions
-from fastgaum.features.space import CategoricalField, FeatureSpace
+from fastgaum.features.space import FeatureSpace
+from fastgaum.features.vocabulary import CategoricalField
 from fastgaum.game.guard import Guard
-from fastgaum.nets.bags import bag_sum
-from fastgaum.nets.networks import IdDropout
+from fastgaum.nets.bags import IdDropout, bag_sum
 from fastgaum.nets.segments import segment_logsumexp
 from fastgaum.nets.tensors import Bags, BatchTensors, to_tensors
 

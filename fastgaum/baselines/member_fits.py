@@ -133,9 +133,9 @@ class HeldOut:
 class MemberFits:
     """The members' fits, and what those without a fold's users say of these."""
 
-    def __init__(self, folds: list[SessionLog], observer: Stage | None, n_members: int) -> None:
+    def __init__(self, folds: list[SessionLog], progress: Stage | None, n_members: int) -> None:
         self.folds = folds
-        self.observer = observer or (lambda what, done, total: None)
+        self.progress = progress or (lambda what, done, total: None)
         self.done, self.total = 0, n_members * (len(folds) + 1)
         self.seconds: dict[str, float] = {}
         self.opinions: dict[str, Tensor] = {}
@@ -183,7 +183,7 @@ class MemberFits:
 
     def end(self) -> None:
         """Say that nothing more is fitted."""
-        self.observer("weights", self.total, self.total)
+        self.progress("weights", self.total, self.total)
 
     def held_out(self, names: Sequence[str]) -> HeldOut:
         """The held-out events, with the log-odds of some members."""
@@ -228,7 +228,7 @@ class MemberFits:
         return self.held_out([name]).nll(np.ones(1), 0.0)[0]
 
     def _fit(self, what: str, name: str, model: ChoiceModel, log: SessionLog) -> None:
-        self.observer(what, self.done, self.total)
+        self.progress(what, self.done, self.total)
         started = time.perf_counter()
         try:
             model.fit(log)

@@ -163,7 +163,7 @@ class OpinionPool(ChoiceModel):
         texts = [f"{name} {weight:.2f}" for name, weight in ranked]
         return ", ".join([*texts, f"lapse {self.lapse:.3f}"])
 
-    def fit(self, log: AnyLog, observer: Stage | None = None) -> pl.DataFrame:
+    def fit(self, log: AnyLog, progress: Stage | None = None) -> pl.DataFrame:
         """Fit the members without each fold's users, weigh them, and fit those of weight above 0 on
         the whole training split.
 
@@ -185,7 +185,7 @@ class OpinionPool(ChoiceModel):
                 "fastgaum.load, or train the preset fastgaum alone"
             )
         require_validation(log)
-        fits = MemberFits(folds_of(log, self.settings.seed), observer, len(self.asked))
+        fits = MemberFits(folds_of(log, self.settings.seed), progress, len(self.asked))
         self.left_out, self.models = {}, {}
         candidates: dict[str, ChoiceModel] = {}
         for name, one in self.asked.items():

@@ -85,7 +85,7 @@ def _facts(data_dir: Path | None) -> Iterator[tuple[str, str]]:
 def _extras() -> list[str]:
     """Optional libraries that are installed."""
     found = []
-    for name in ("xgboost", "matplotlib", "stable-baselines3"):
+    for name in ("xgboost", "matplotlib", "stable-baselines3", "tensorboardX", "mlflow-skinny"):
         with suppress(metadata.PackageNotFoundError):
             found.append(f"{name} {metadata.version(name)}")
     return found

@@ -25,6 +25,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "--item-table items.csv",
         "fastgaum train yelp -o runs/gru --set history=gru --set history_dim=16 --seed 1",
         "fastgaum train clicks.csv -o runs/mine --resume",
+        "fastgaum train july.csv -o runs/july --from runs/june",
         "fastgaum train clicks.csv -o runs/set --set worlds=5",
         "fastgaum train clicks.csv -o runs/pool --preset pool",
     ),

@@ -23,6 +23,7 @@ from rich.progress import (
 from rich.text import Text
 
 from fastgaum.cli.output import note, stderr
+from fastgaum.game.epochs import Observer
 from fastgaum.untrusted import plain
 
 if TYPE_CHECKING:
@@ -96,8 +97,8 @@ class PartsProgress(Bar):
             note(text)
 
 
-class TrainingProgress(Bar):
-    """Shows epochs as they come; the observer of one run."""
+class TrainingProgress(Bar, Observer):
+    """Shows epochs as they come; an observer of one run."""
 
     def __init__(self, config: Config, n_settings: int = 0) -> None:
         """Take the run's configuration, which bounds the number of epochs, and how many settings
@@ -110,10 +111,13 @@ class TrainingProgress(Bar):
         reading = f"trying {n_settings} settings" if n_settings else "reading"
         super().__init__(reading, BarColumn(10), _figures())
 
-    def on_resume(self, rows: Sequence[EpochRow]) -> None:
+    def on_fit_begin(self, config: Config, rows: Sequence[EpochRow]) -> None:
         """Count the epochs that a former process did."""
-        self.epoch = len(rows) + 1
-        self.counted = sum(row.phase != "generator" for row in rows)
+        self.counted = sum(map(_is_counted, rows))
+
+    def on_epoch_begin(self, epoch: int) -> None:
+        """Say which epoch is running."""
+        self.epoch = epoch
 
     def on_bootstrap(self, number: int, n_bootstraps: int) -> None:
         """Say which world is fitted; the run's own comes last."""
@@ -122,7 +126,7 @@ class TrainingProgress(Bar):
         if not self.shows:
             note(what)
 
-    def on_batch(self, done: int, total: int) -> None:
+    def on_batch_end(self, done: int, total: int) -> None:
         """Move the bar of the running epoch, at most ten times a second: a step may take less time
         than drawing it."""
         now = time.perf_counter()
@@ -130,18 +134,17 @@ class TrainingProgress(Bar):
             self.drawn = now
             self.move(description=f"epoch {self.epoch}", completed=done, total=total)
 
-    def on_epoch(self, row: EpochRow) -> None:
+    def on_epoch_end(self, row: EpochRow) -> None:
         """Show an epoch's figures."""
         self.rows += 1
-        self.epoch = row.epoch + 1
-        self.counted += row.phase != "generator"
+        self.counted += _is_counted(row)
         if not self.shows:
             note(epoch_line(row))
             return
         spent = time.perf_counter() - self.started
         left = spent / self.rows * max(self.most_epochs - self.counted, 0)
         figures = f"{live_figures(row)} · up to {clock(left)} left"
-        self.move(description=f"epoch {self.epoch}", figures=figures, completed=0)
+        self.move(description=f"epoch {row.epoch + 1}", figures=figures, completed=0)
 
 
 class _Rate(TextColumn):
@@ -208,6 +211,10 @@ def rate(per_second: float) -> str:
 
 def _figures() -> TextColumn:
     return TextColumn("{task.fields[figures]}", markup=False)
+
+
+def _is_counted(row: EpochRow) -> bool:
+    return row.phase not in ("start", "generator")
 
 
 def most_epochs(config: Config) -> int:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -40,7 +40,19 @@ class Machine:
     threads: Threads = None
 
 
-DEFAULT_MODEL, THIS_MACHINE = ModelOptions(), Machine()
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Beginning:
+    """What a training begins with, if not with the seed's weights."""
+
+    resume: Flag = False
+    """go on with the run that is there: its options, and the very bytes it would have had"""
+    former: Annotated[Path | None, Parameter(name="--from")] = None
+    """begin with the weights of another run, whose configuration and reading options are taken
+    over; LOG holds what is new"""
+
+
+DEFAULT_MODEL, THIS_MACHINE, ANEW = ModelOptions(), Machine(), Beginning()
 
 
 def train_command(
@@ -49,25 +61,25 @@ def train_command(
     *,
     folder: Annotated[Path, Parameter(name=["--out", "-o"], help="the run folder to write")],
     options: ModelOptions = DEFAULT_MODEL,
-    resume: Annotated[
-        Flag,
-        Parameter(
-            help="go on with the run that is there: its options, and the very bytes it would"
-            " have had"
-        ),
-    ] = False,
+    beginning: Beginning = ANEW,
     json: Json = None,
     machine: Machine = THIS_MACHINE,
     reading: Reading = AS_IT_IS,
 ) -> None:
     """Train a user model on a log and leave a run folder."""
-    overwrite = COMMON.overwrite
+    overwrite, resume, former = COMMON.overwrite, beginning.resume, beginning.former
+    if resume and former is not None:
+        raise ConfigError(
+            "--from begins a run with the weights of another one, --resume goes on with the run "
+            "that is there and knows where it began: give one of them"
+        )
     if resume and overwrite:
         raise ConfigError(
             "--resume goes on with a run and --overwrite replaces it: give one of them"
         )
     check_outputs(json, resumed=resume)
-    other = options.other_model()
+    changes: dict[str, Any] = {} if former is None else options.going_on()
+    other = options.other_model() if former is None else None
     if other is not None:
         if resume:
             raise ConfigError(
@@ -76,7 +88,7 @@ def train_command(
             )
         _fit(source, folder, other, json, machine, reading)
         return
-    config = options.resolve()
+    config = options.resolve() if former is None else Config()
     # torch takes a second to import: a misspelt option is answered before.
     from fastgaum.game.checkpoint import trials_as_facts
     from fastgaum.machine import device_of
@@ -114,14 +126,18 @@ def train_command(
             note(f"{folder}: there is no run to go on with, this one begins")
         # its tensors are not held for as long as the run
         resume, checkpoint = checkpoint is not None, None
+        if former is not None and not resume:
+            model = UserModel.from_run(former, device=machine.device, **changes)
+            config, reading = model.asked, reading.or_of_run(former)
+        else:
+            model = UserModel(config, device=machine.device)
         origin = LogOrigin(lasting(source), reading.options.to_json())
         processes.agree({"config": config.to_mapping(), "reading": origin.reading})
         with Waiting(f"reading {source}"):
             log = reading.open(source)
-        model = UserModel(config, device=machine.device)
         with (
             noting_compilation(),
-            TrainingProgress(config, model.n_compared(log)) as observer,
+            TrainingProgress(config, model.n_compared(log)) as progress,
             stop_on_signals() as stop,
         ):
             processes.stop = stop
@@ -131,7 +147,7 @@ def train_command(
                         model,
                         log,
                         folder,
-                        observer=observer,
+                        observers=[progress],
                         source=origin.source,
                         processes=processes,
                     )
@@ -141,7 +157,7 @@ def train_command(
                         log,
                         folder,
                         overwrite=overwrite,
-                        observer=observer,
+                        observers=[progress],
                         origin=origin,
                         processes=processes,
                     )
@@ -153,7 +169,7 @@ def train_command(
                 raise
     best = table.filter(table["best"]).row(-1, named=True)
     figures = f"validation prec@1 {best['val_prec1']:.1f}"
-    if best["phase"] != "exact":
+    if best["phase"] in ("generator", "rounds"):
         figures += f", the generator's {best['val_generator_prec1']:.1f}, gap {best['gap']:.4f}"
     text = (
         f"{folder}: {table.height} epochs{', finished before' if finished_before else ''}, "
@@ -174,6 +190,8 @@ def train_command(
         said = "diverged" if loss is None else f"validation loss {loss:.4f}"
         seconds = f" · {one['seconds']:.1f} s" if "seconds" in one else ""
         note(f"compared: {one['name']} · {said}{seconds}{' · chosen' if one['chosen'] else ''}")
+    if best["phase"] == "start":
+        note("no epoch is better on the new log than the weights of the former run: these stay")
     assert model.space is not None
     context = model.space.context_holds
     if context:
@@ -224,14 +242,13 @@ def _fit(
         log = reading.load(source)
     origin = LogOrigin(lasting(source), reading.options.to_json())
     with noting_compilation(), PartsProgress(f"fitting {name}", "fits") as progress:
-        observer = progress.stage if name == POOL else None
         table = fit_run(
             model,
             name,
             log,
             folder,
             overwrite=COMMON.overwrite,
-            observer=observer,
+            progress=progress.stage if name == POOL else None,
             origin=origin,
         )
     head = model.evaluate(log, "validation").heads["reward"]

@@ -92,14 +92,14 @@ def transfer_command(
     note_compiling()
     with PartsProgress("learning, training and judging", "tasks") as progress:
 
-        def observer(done: int, total: int, what: str) -> None:
+        def on_progress(done: int, total: int, what: str) -> None:
             progress(done, total)
             progress.line(f"[{done}/{total}] {what}")
 
         done: dict[Task, list[Worth]] = {}
         interrupted = None
         try:
-            result = finite(transfer(plan, jobs or os.cpu_count() or 1, observer, done))
+            result = finite(transfer(plan, jobs or os.cpu_count() or 1, on_progress, done))
         except Interrupted as signal:
             whole = len(whole_seeds(plan, done))
             if not whole:

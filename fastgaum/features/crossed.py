@@ -87,6 +87,15 @@ def add_crossed(one: CrossedCounts, other: CrossedCounts, n_items: int) -> Cross
     return _summed(keys, counts, one.events + other.events, n_items)
 
 
+def with_values(table: CrossedCounts, n_values: int) -> CrossedCounts:
+    """A table of more values, the last ones without a count."""
+    n = n_values - len(table.events)
+    return table._replace(
+        events=np.append(table.events, np.zeros(n, table.events.dtype)),
+        starts=np.append(table.starts, np.repeat(table.starts[-1:], n)),
+    )
+
+
 def check_crossed(table: CrossedCounts, n_values: int, n_items: int) -> None:
     """Raise ValueError unless loops may trust a table: what a file holds is not known to be what
     was written."""

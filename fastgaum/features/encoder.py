@@ -4,6 +4,7 @@ What all chunks share is made once. A session's bags do not depend on the others
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from fastgaum.features.crossed import (
     count_crossed,
     crossed_names,
     most_displayed,
+    with_values,
     write_crossed,
 )
 from fastgaum.features.numbers import (
@@ -52,7 +54,8 @@ from fastgaum.logs.columns import MOST_NUMBER, Vocabulary
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog
 
 if TYPE_CHECKING:
-    from fastgaum.features.space import CategoricalField, FeatureSpace
+    from fastgaum.features.space import FeatureSpace
+    from fastgaum.features.vocabulary import CategoricalField
     from fastgaum.logs.shards import AnyLog
 
 NO_CLICK_ID = 0
@@ -308,10 +311,13 @@ class Encoder:
             for i, one in enumerate(self.space.context)
         ]
 
-    def crossed(self) -> tuple[CrossedCounts, ...]:
-        """Training counts of context crossed with items, of each field of categories."""
+    def crossed(self, former: Sequence[CrossedCounts] = ()) -> tuple[CrossedCounts, ...]:
+        """Training counts of context crossed with items, of each field of categories; `former`
+        counts, of the first values and items, are added."""
         fields, n_items = crossed_fields(self.space.context), len(self.space.item_counts.displays)
-        totals: list[CrossedCounts] = []
+        totals = [
+            with_values(one, field.n_values) for one, field in zip(former, fields, strict=False)
+        ]
         for part in self.whole.parts(ids=False) if fields else ():
             of_part = self.on(part)
             train = select_sessions(part, part.sessions_in("train"))

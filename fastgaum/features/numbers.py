@@ -31,7 +31,7 @@ from fastgaum.logs.context import context_names
 from fastgaum.logs.log import FloatArray, IntArray, ItemCounts, SessionLog
 
 if TYPE_CHECKING:
-    from fastgaum.features.space import CategoricalField
+    from fastgaum.features.vocabulary import CategoricalField
     from fastgaum.logs.shards import AnyLog
 
 Counts = npt.NDArray[np.int64]

@@ -5,13 +5,13 @@ alone, never on a choice: it would tell the event's own label."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Self
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum.features.sessions import LeftOut
+from fastgaum.features.sessions import LeftOut, select_sessions
 from fastgaum.kernels.candidate_counts import PackedSessions
 from fastgaum.kernels.candidate_formulas import relation_numbers
 from fastgaum.kernels.relations import (
@@ -25,6 +25,9 @@ from fastgaum.kernels.relations import (
     move_pairs,
 )
 from fastgaum.logs.log import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from fastgaum.logs.shards import AnyLog
 
 WINDOW = 20
 """how many of a session's last choices are looked back at, as many as the paper's position weights
@@ -53,13 +56,22 @@ class Relations(PairTables):
     in."""
 
     @classmethod
-    def fit(cls, parts: Iterable[PackedSessions], displays: npt.NDArray[np.integer]) -> Self:
+    def fit(
+        cls,
+        parts: Iterable[PackedSessions],
+        displays: npt.NDArray[np.integer],
+        former: Relations | None = None,
+    ) -> Self:
         """Count training sessions, part by part; they have space rows as items.
 
-        displays: training displays of each item, by its row."""
+        displays: training displays of each item, by its row; former: what was counted before, of
+        the first rows."""
         most = min(max(MOST_COMPARISONS // max(int(displays.sum()), 1), 1), MOST_RIVALS)
         rule = RivalRule(most, ranks_of(displays))
         rivals, follows = _Counter(3, rule), _Counter(2, rule)
+        if former is not None:
+            rivals.enter(former.rivals)
+            follows.enter(former.follows)
         for part in parts:
             rivals.add(part)
             follows.add(part)
@@ -115,6 +127,29 @@ class Relations(PairTables):
         relation_numbers(sessions, self, own, WINDOW, columns, numbers)
 
 
+def count_relations(
+    log: AnyLog,
+    space_rows: IntArray,
+    displays: npt.NDArray[np.int64],
+    former: Relations | None = None,
+) -> Relations:
+    """Count the training pairs of a log, after those of a former one.
+
+    Args:
+        log: the log.
+        space_rows: space row of each of its items, -1 for one that training does not display.
+        displays: training displays of each space row.
+        former: what was counted before, of the first rows.
+    """
+
+    def parts() -> Iterator[PackedSessions]:
+        for part in log.parts(ids=False):
+            picked = select_sessions(part, part.sessions_in("train"))
+            yield picked.packed(space_rows[np.asarray(part.items)[picked.candidates]])
+
+    return Relations.fit(parts(), displays, former)
+
+
 def own_sessions(own: PackedSessions, left_out: LeftOut, starts: IntArray) -> OwnSessions:
     """What sessions leave out, for kernels.
 
@@ -156,6 +191,15 @@ class _Counter:
                 self._drop()
             else:
                 self._move(2 * len(self.slots.keys))
+
+    def enter(self, former: PairCounts) -> None:
+        """Begin with the pairs of a former table, whose items are the first ones here."""
+        n, keys = former.n_items, former.keys
+        keys = keys // max(n, 1) * len(self.rule.ranks) + keys % max(n, 1)
+        used = np.array([len(keys)], np.int64)
+        self.slots = PairSlots(len(self.rule.ranks), keys, former.counts, used)
+        # a power of 2 of which half is free
+        self._move(max(FIRST_SLOTS, 1 << int(2 * len(keys)).bit_length()))
 
     def table(self) -> PairCounts:
         """The pairs, sorted."""

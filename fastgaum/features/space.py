@@ -12,14 +12,12 @@ values."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
 from fastgaum.features.context import context_moments
@@ -34,30 +32,18 @@ from fastgaum.features.numbers import (
     place_rates,
     varying_columns,
 )
-from fastgaum.features.relations import Relations
-from fastgaum.features.sessions import EncodedSessions, Sessions, chunks, select_sessions
-from fastgaum.kernels.candidate_counts import PackedSessions
+from fastgaum.features.relations import Relations, count_relations
+from fastgaum.features.sessions import EncodedSessions, Sessions
+from fastgaum.features.vocabulary import (
+    CategoricalField,
+    categorical_fields,
+    context_fields,
+    former_ids,
+)
 from fastgaum.kernels.crossed import CrossedCounts, Displayers
-from fastgaum.logs.context import ContextField, context_names, context_of, training_values
+from fastgaum.logs.context import ContextField, Holds, context_names, context_of
 from fastgaum.logs.log import ALIKE, TRAIN, FloatArray, IntArray, ItemCounts, SessionLog
 from fastgaum.logs.shards import AnyLog
-
-
-@dataclass(frozen=True)
-class CategoricalField:
-    """A family of ids: `start` is its unknown row, `start + 1 + i` the i-th value of `values`."""
-
-    name: str
-    source: str
-    """"item" (identity), "item_field", "candidate_field" or "position"; of an event "context", or
-    "context_item", whose ids are the items' own"""
-    start: int
-    values: pl.Series
-
-    @property
-    def stop(self) -> int:
-        """One past the field's last id."""
-        return self.start + 1 + len(self.values)
 
 
 @dataclass(frozen=True)
@@ -131,9 +117,9 @@ class FeatureSpace:
         return tuple(part.name for part in self.context if part.source == "context_item")
 
     @property
-    def context_holds(self) -> dict[str, str]:
+    def context_holds(self) -> dict[str, Holds]:
         """What each context field holds, by name: items, categories or numbers."""
-        kinds = dict.fromkeys(self.context_number_names, "numbers")
+        kinds: dict[str, Holds] = dict.fromkeys(self.context_number_names, "numbers")
         for part in self.context:
             kinds[part.name] = "items" if part.source == "context_item" else "categories"
         return dict(sorted(kinds.items()))
@@ -208,11 +194,7 @@ class FeatureSpace:
         cls, log: AnyLog, protocol: str, set_context: bool, relations: bool, examination: bool
     ) -> FeatureSpace:
         """All but the moments of the numbers."""
-        of_split = {what: of_splits[TRAIN] for what, of_splits in log.counts().items()}
-        if of_split["sessions"] == 0:
-            raise LogFormatError(
-                f"log '{log.name}' has no training session: give a split column or --split user"
-            )
+        of_split = _training_counts(log)
         if protocol == "views" and log.views is None:
             raise ConfigError(
                 f"protocol 'views' needs repeated view rows, log '{log.name}' has none: use 'bags'"
@@ -223,9 +205,10 @@ class FeatureSpace:
             # counts of pairs are not
             counts = counts_by_places(log, rates)
         known = np.flatnonzero(counts.displays)
-        categorical = _categorical_fields(log, known, len(rates) > 0)
+        rows = np.where(counts.displays > 0, np.cumsum(counts.displays > 0) - 1, -1)
+        categorical = categorical_fields(log, known, len(rates) > 0)
         found = context_of(log)
-        context = _context_fields(log, found, categorical)
+        context = context_fields(log, found, categorical)
         numbers_of_events = [part.name for part in found if part.holds == "numbers"]
         context_mean, context_scale = context_moments(log, numbers_of_events)
         space = cls(
@@ -245,7 +228,11 @@ class FeatureSpace:
             ordered=log.ordered,
             fingerprint=log.fingerprint,
             field_names=tuple(sorted([*log.candidate_fields, *log.item_fields])),
-            relations=_relations(log, counts.displays) if relations else None,
+            relations=(
+                count_relations(log, rows.astype(np.int32), counts.displays[known])
+                if relations
+                else None
+            ),
             context=context,
             context_number_names=tuple(numbers_of_events),
             context_mean=context_mean,
@@ -256,6 +243,85 @@ class FeatureSpace:
             space = dataclasses.replace(space, crossed=space.encoder(log).crossed())
         names = names_of_numbers(log, space.numbers_of_context, protocol, relations)
         return space._with(number_names=names)
+
+    def grown(self, log: AnyLog) -> FeatureSpace:
+        """The space of this one's log and a further one, for weights that go on with the further
+        one.
+
+        Ids keep their order, new items and values follow those of their field. What training said
+        of items, pairs and context is added up over both logs; the further one's own users are left
+        out as ever. Numbers are standardised as before, and places have the rates that they had:
+        weights have learned both.
+
+        Raises:
+            FeatureMismatchError: the log's fields are others.
+            LogFormatError: the log has no training session, or is the very log of this space.
+        """
+        self.check_fields(log)
+        if log.fingerprint == self.fingerprint:
+            raise LogFormatError(
+                f"log '{log.name}' is the one that the model was trained on, its counts would "
+                "double: give what is new (train --resume gives a run more epochs on its log)"
+            )
+        of_split = _training_counts(log)
+        counts = (
+            counts_by_places(log, self.place_rates)
+            if len(self.place_rates)
+            else log.training_counts()
+        )
+        known = np.flatnonzero(counts.displays)
+        has_places = any(field.source == "position" for field in self.categorical)
+        categorical = categorical_fields(log, known, not has_places, self.categorical)
+        found = [ContextField(name, holds) for name, holds in self.context_holds.items()]
+        context = context_fields(log, found, categorical, self.context)
+        space = dataclasses.replace(
+            self,
+            categorical=categorical,
+            context=context,
+            no_click=self.no_click or of_split["choices"] < of_split["events"],
+            fingerprint=log.fingerprint,
+        )
+        space_rows = Encoder(space, log).space_rows
+        item_counts = ItemCounts.zeros(len(categorical[0].values))
+        for name, total in vars(item_counts).items():
+            before = getattr(self.item_counts, name)
+            total[: len(before)] = before
+            total[space_rows[known]] += getattr(counts, name)[known]
+        displays = item_counts.displays
+        space = dataclasses.replace(
+            space,
+            item_counts=item_counts,
+            prior_rate=float(item_counts.choices.sum() / displays.sum()),
+            relations=(
+                None
+                if self.relations is None
+                else count_relations(log, space_rows, displays, self.relations)
+            ),
+        )
+        if self.crossed:
+            space = dataclasses.replace(space, crossed=space.encoder(log).crossed(self.crossed))
+        names = names_of_numbers(
+            log, space.numbers_of_context, self.protocol, self.relations is not None
+        )
+        if names != self.number_names:
+            differ = sorted(set(names) ^ set(self.number_names))
+            raise FeatureMismatchError(
+                f"with log '{log.name}' the context makes other numbers of a candidate "
+                f"({', '.join(differ)}), which the model's weights do not know: train anew"
+            )
+        moments = space.encoder(log).moments()
+        if not moments.count:
+            return space
+        return space._with(
+            least=np.minimum(self.least, moments.least), most=np.maximum(self.most, moments.most)
+        )
+
+    def former_ids(self, former: FeatureSpace) -> IntArray:
+        """The id in the space that this one is `grown` from of each id; of a value that is new, its
+        field's unknown row. Shape (n_ids,)."""
+        return former_ids(
+            (*self.categorical, *self.context), (*former.categorical, *former.context)
+        )
 
     def _with(self, **changes: Any) -> FeatureSpace:
         """The space with other fields than the crossed counts."""
@@ -323,76 +389,11 @@ class FeatureSpace:
 _NO_PLACES: FloatArray = np.zeros(0, np.float32)
 
 
-def _relations(log: AnyLog, displays: npt.NDArray[np.int64]) -> Relations:
-    space_rows = np.where(displays > 0, np.cumsum(displays > 0) - 1, -1).astype(np.int32)
-
-    def parts() -> Iterator[PackedSessions]:
-        for part in log.parts(ids=False):
-            picked = select_sessions(part, part.sessions_in("train"))
-            yield picked.packed(space_rows[np.asarray(part.items)[picked.candidates]])
-
-    return Relations.fit(parts(), displays[displays > 0])
-
-
-def _categorical_fields(
-    log: AnyLog, known_items: npt.NDArray[np.integer], places_apart: bool
-) -> tuple[CategoricalField, ...]:
-    every = len(known_items) == log.n_items
-    fields = [
-        CategoricalField(
-            "item", "item", 1, log.item_ids if every else log.item_ids.gather(known_items)
+def _training_counts(log: AnyLog) -> dict[str, int]:
+    """How much the training split holds. Raises LogFormatError where it has no session."""
+    of_split = {what: of_splits[TRAIN] for what, of_splits in log.counts().items()}
+    if of_split["sessions"] == 0:
+        raise LogFormatError(
+            f"log '{log.name}' has no training session: give a split column or --split user"
         )
-    ]
-
-    def add(name: str, source: str, values: pl.Series) -> None:
-        fields.append(CategoricalField(name, source, fields[-1].stop, values))
-
-    for name in sorted(log.item_fields):
-        if name in log.categories:
-            codes = np.unique(log.item_fields[name][known_items])
-            add(name, "item_field", log.categories[name].gather(codes[codes >= 0]))
-    shown, longest = _shown_codes(log)
-    for name, codes in shown.items():
-        add(name, "candidate_field", log.categories[name].gather(codes))
-    if log.ordered and not places_apart:
-        add("position", "position", pl.Series([str(position) for position in range(longest)]))
-    return tuple(fields)
-
-
-def _context_fields(
-    log: AnyLog, found: Sequence[ContextField], categorical: Sequence[CategoricalField]
-) -> tuple[CategoricalField, ...]:
-    """The fields of events that hold categories or items; ids of their own follow the
-    candidates'."""
-    items, stop = categorical[0], categorical[-1].stop
-    names = [part.name for part in found if part.holds == "categories"]
-    # one entry more: code -1, a missing value, writes to the last
-    seen = {name: np.zeros(len(log.categories[name]) + 1, dtype=bool) for name in names}
-    for part in log.parts(ids=False) if names else ():
-        for name in names:
-            seen[name][training_values(part, name)] = True
-    fields = []
-    for one in found:
-        if one.holds == "items":
-            fields.append(CategoricalField(one.name, "context_item", items.start, items.values))
-        elif one.holds == "categories":
-            values = log.categories[one.name].gather(np.flatnonzero(seen[one.name][:-1]))
-            fields.append(CategoricalField(one.name, "context", stop, values))
-            stop = fields[-1].stop
-    return tuple(fields)
-
-
-def _shown_codes(log: AnyLog) -> tuple[dict[str, npt.NDArray[np.integer]], int]:
-    """Codes that training candidates have in each categorical candidate field, and the longest
-    display set."""
-    names = sorted(name for name in log.candidate_fields if name in log.categories)
-    # one entry more: code -1, a missing value, writes to the last
-    seen = {name: np.zeros(len(log.categories[name]) + 1, dtype=bool) for name in names}
-    longest = 0
-    for part in log.parts(ids=False) if names or log.ordered else ():
-        for chunk in chunks(part, part.sessions_in("train")):
-            picked = select_sessions(part, chunk)
-            longest = max(longest, int(np.diff(picked.display_offsets).max(initial=0)))
-            for name in names:
-                seen[name][part.candidate_fields[name][picked.candidates]] = True
-    return {name: np.flatnonzero(flags[:-1]) for name, flags in seen.items()}, longest
+    return of_split

@@ -42,8 +42,9 @@ _ROWS = 1 << 16
 _SLOW_DISK = 2e8
 """bytes per second: what a save is taken to cost before one was measured"""
 
-PHASES = ("", "exact", "generator", "rounds")
-"""in the order in which a run goes through them"""
+PHASES = ("", "start", "exact", "generator", "rounds")
+"""in the order in which a run goes through them; `start` is of a run that goes on from a former
+one"""
 
 
 @dataclass
@@ -139,6 +140,8 @@ class Checkpoint:
     had not begun"""
     n_settings: int = 0
     """how many settings are compared on this log"""
+    start: State | None = None
+    """the state of the model that the run goes on from; None where the seed draws the weights"""
     bootstraps: list[State] = field(default_factory=list)
     """the states of the fits on bootstraps that are done; they come before the training proper"""
 
@@ -184,7 +187,8 @@ class Checkpoint:
                 [TriedSetting(**one) for one in state["tried"]],
                 state["trainer"],
                 int(state["n_settings"]),
-                # a run of one world may have been written before there were sets
+                # what was written before there were sets, and runs that go on from others
+                state.get("start"),
                 list(state.get("bootstraps", [])),
             )
             if found.trainer is not None:
@@ -225,28 +229,29 @@ class Checkpointer:
         self._saved_at = time.perf_counter()
 
     @contextmanager
-    def watching(self, trainer: Trainer) -> Iterator[None]:
+    def watching(self, trainer: Trainer) -> Iterator[bool]:
         """Bring the first trainer to where the former run was, and within, let a signal wait for
-        the batch's end.
+        the batch's end. Yields whether this trainer was brought there.
 
         Raises:
             CheckpointError: the checkpoint is damaged, or of another device.
         """
         if self._asked is None:
-            yield
+            yield False
             return
         # from before the first file is there: a signal that comes upon it is noted, not raised
         with trainer.processes.stop.deferred():
-            if self._former is None:
+            former, self._former = self._former, None
+            resumed = former is not None
+            if former is None:
                 self._write(None)
                 self.on_begin()
             else:
-                former, self._former = self._former, None
                 with damage_named(self.file or Path("the first process's checkpoint"), "training"):
                     trainer.load_state(former)
                 del former
             self._saved_at = time.perf_counter()
-            yield
+            yield resumed
 
     def after_batch(self, trainer: Trainer) -> None:
         """Save if a signal was noted, and end there; or if it was long ago."""
@@ -287,13 +292,12 @@ def first_checkpoint(processes: Processes, checkpoint: Checkpoint) -> Checkpoint
     own = {
         "tried": _plain(checkpoint.tried),
         "trainer": checkpoint.trainer,
+        "start": checkpoint.start,
         "bootstraps": checkpoint.bootstraps,
     }
     state = processes.state_of_first(own)
     tried = [TriedSetting(**one) for one in state["tried"]]
-    return dataclasses.replace(
-        checkpoint, tried=tried, trainer=state["trainer"], bootstraps=state["bootstraps"]
-    )
+    return dataclasses.replace(checkpoint, **{**state, "tried": tried})
 
 
 def _plain(trials: Sequence[TriedSetting]) -> list[dict[str, object]]:

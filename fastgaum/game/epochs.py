@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fastgaum.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fastgaum.config import Config
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,10 +21,11 @@ class EpochRow:
 
     epoch: int
     phase: str
-    """exact (best response in closed form), generator (catching up, reward fixed) or rounds (both
-    players)"""
+    """start (a former run's weights, before any step), exact (best response in closed form),
+    generator (catching up, reward fixed) or rounds (both players)"""
     loss: float
-    """mean training loss of the reward player, dropout on; NaN in the generator phase"""
+    """mean training loss of the reward player, dropout on; NaN where the phase does not train
+    it"""
     val_loss: float
     """mean Fenchel–Young loss of the reward on validation (Shannon: NLL / eta)"""
     val_prec1: float
@@ -42,36 +50,174 @@ class EpochRow:
         """Plain values by name."""
         return asdict(self)
 
+    def figures(self) -> dict[str, float]:
+        """The numbers that this epoch has, by name: what a tracker of experiments draws."""
+        values = {name: value for name, value in asdict(self).items() if name != "epoch"}
+        return {
+            name: float(value)
+            for name, value in values.items()
+            if isinstance(value, int | float) and math.isfinite(value)
+        }
 
-class Observer(Protocol):
-    """Watches a run."""
 
-    def on_epoch(self, row: EpochRow) -> None:
-        """Called after each epoch; the networks hold the weights that its figures are of: the
+class Observer:
+    """Watches a fit. Each method does nothing: a class of one's own replaces those that it wants.
+
+    `fit` calls them in the process that trains, in this order: `on_bootstrap` before each fit on a
+    bootstrap, `on_fit_begin` once, then for each epoch `on_epoch_begin`, `on_batch_end` and
+    `on_epoch_end`, and `on_fit_end` once, also where an error or a signal ended the fit.
+    """
+
+    may_fail: ClassVar[bool] = True
+    """whether the fit goes on when a method raises an Exception: it is then told as a
+    RuntimeWarning, and the observer is called no more. With False the exception ends the fit."""
+
+    def on_fit_begin(self, config: Config, rows: Sequence[EpochRow]) -> None:
+        """The networks are made, with the configuration that was chosen.
+
+        `rows`: the epochs so far where a run goes on, whose best weights the networks hold; empty
+        where one begins."""
+
+    def on_bootstrap(self, number: int, n_bootstraps: int) -> None:
+        """A fit on a bootstrap begins, from 1; its epochs are not told."""
+
+    def on_epoch_begin(self, epoch: int) -> None:
+        """An epoch begins, from 1; where a run goes on, it may be within its epoch."""
+
+    def on_batch_end(self, done: int, total: int) -> None:
+        """So many batches of the epoch's total are done."""
+
+    def on_epoch_end(self, row: EpochRow) -> None:
+        """An epoch is validated. The networks hold the weights that its figures are of: the
         epoch's, or, in rounds after a warm start, the average of the epochs so far."""
 
-    def on_batch(self, done: int, total: int) -> None:
-        """Called after each batch of an epoch."""
+    def on_fit_end(self, rows: Sequence[EpochRow], error: BaseException | None) -> None:
+        """The fit is over, and the networks hold the best weights.
 
-    def on_resume(self, rows: Sequence[EpochRow]) -> None:
-        """Called once where a run goes on, with its epochs so far; the networks hold its best
-        weights so far."""
+        `rows`: all epochs; `error`: what ended the fit before its time, None where nothing did."""
+
+
+class Observers(Observer):
+    """Several observers as one, in their order."""
+
+    def __init__(self, observers: Sequence[Observer] = ()) -> None:
+        """Raises ConfigError for what is no list of observers."""
+        self.observers = list(observers) if isinstance(observers, Iterable) else [observers]
+        wrong = [one for one in self.observers if not isinstance(one, Observer)]
+        if wrong or not isinstance(observers, Iterable):
+            found = f"one is a {type(wrong[0]).__name__}" if wrong else "one alone is given"
+            raise ConfigError(
+                f"observers are a list of objects of fastgaum.Observer or of a class made from it, "
+                f"{found}: write observers=[…]"
+            )
+
+    def on_fit_begin(self, config: Config, rows: Sequence[EpochRow]) -> None:
+        """Tell all."""
+        self._tell(lambda one: one.on_fit_begin(config, rows))
 
     def on_bootstrap(self, number: int, n_bootstraps: int) -> None:
-        """Called before each fit on a bootstrap, from 1; their epochs are not told."""
+        """Tell all."""
+        self._tell(lambda one: one.on_bootstrap(number, n_bootstraps))
+
+    def on_epoch_begin(self, epoch: int) -> None:
+        """Tell all."""
+        self._tell(lambda one: one.on_epoch_begin(epoch))
+
+    def on_batch_end(self, done: int, total: int) -> None:
+        """Tell all."""
+        self._tell(lambda one: one.on_batch_end(done, total))
+
+    def on_epoch_end(self, row: EpochRow) -> None:
+        """Tell all."""
+        self._tell(lambda one: one.on_epoch_end(row))
+
+    def on_fit_end(self, rows: Sequence[EpochRow], error: BaseException | None) -> None:
+        """Tell all."""
+        self._tell(lambda one: one.on_fit_end(rows, error))
+
+    def _tell(self, call: Callable[[Observer], None]) -> None:
+        for one in list(self.observers):
+            try:
+                call(one)
+            except Exception as error:
+                if not one.may_fail:
+                    raise
+                self.observers.remove(one)
+                warnings.warn(
+                    f"the observer {type(one).__name__} has failed and is told no more, the fit "
+                    f"goes on: {type(error).__name__}: {error}",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
 
 
-class Silent:
-    """An observer that does nothing."""
+_WITHOUT = "{} is not installed: pip install 'fastgaum[{}]'"
 
-    def on_epoch(self, row: EpochRow) -> None:
-        """Do nothing."""
 
-    def on_batch(self, done: int, total: int) -> None:
-        """Do nothing."""
+class TensorBoardObserver(Observer):
+    """Writes each epoch's figures for TensorBoard (the extra `tensorboard`)."""
 
-    def on_resume(self, rows: Sequence[EpochRow]) -> None:
-        """Do nothing."""
+    def __init__(self, folder: str | Path | None = None, *, writer: Any = None) -> None:
+        """Write to a folder of its own, no run folder; or by `writer`, any `SummaryWriter` that is
+        open, of tensorboardX or of torch.
 
-    def on_bootstrap(self, number: int, n_bootstraps: int) -> None:
-        """Do nothing."""
+        Raises:
+            ConfigError: neither is given, or the extra is not installed.
+        """
+        if writer is None:
+            if folder is None:
+                raise ConfigError("TensorBoardObserver needs a folder to write to, or a writer")
+            try:
+                from tensorboardX import SummaryWriter
+            except ImportError as error:
+                raise ConfigError(_WITHOUT.format("tensorboardX", "tensorboard")) from error
+            writer = SummaryWriter(str(folder))
+        self.writer = writer
+
+    def on_fit_begin(self, config: Config, rows: Sequence[EpochRow]) -> None:
+        """Write the configuration, as text."""
+        lines = [f"    {key} = {value}" for key, value in config.to_mapping().items()]
+        self.writer.add_text("config", "\n".join(lines))
+
+    def on_epoch_end(self, row: EpochRow) -> None:
+        """Write the figures, and let them be seen."""
+        for name, value in row.figures().items():
+            self.writer.add_scalar(name, value, row.epoch)
+        self.writer.flush()
+
+    def on_fit_end(self, rows: Sequence[EpochRow], error: BaseException | None) -> None:
+        """Close the file."""
+        self.writer.close()
+
+
+class MlflowObserver(Observer):
+    """Logs a fit as a run of MLflow (the extra `mlflow`), where MLflow's own settings say: the
+    configuration as parameters, each epoch's figures as metrics."""
+
+    def __init__(self, name: str | None = None) -> None:
+        """Name the run. One that the program has begun is used, and left open.
+
+        Raises:
+            ConfigError: the extra is not installed.
+        """
+        try:
+            import mlflow
+        except ImportError as error:
+            raise ConfigError(_WITHOUT.format("mlflow", "mlflow")) from error
+        self.mlflow, self.name, self.own = mlflow, name, False
+
+    def on_fit_begin(self, config: Config, rows: Sequence[EpochRow]) -> None:
+        """Begin the run, and log the configuration."""
+        if self.mlflow.active_run() is None:
+            self.mlflow.start_run(run_name=self.name)
+            self.own = True
+        self.mlflow.log_params(config.to_mapping())
+
+    def on_epoch_end(self, row: EpochRow) -> None:
+        """Log the figures."""
+        self.mlflow.log_metrics(row.figures(), step=row.epoch)
+
+    def on_fit_end(self, rows: Sequence[EpochRow], error: BaseException | None) -> None:
+        """End the run."""
+        if self.own:
+            self.mlflow.end_run("FINISHED" if error is None else "FAILED")

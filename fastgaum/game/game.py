@@ -21,7 +21,8 @@ from torch import Tensor
 from fastgaum.config import Config
 from fastgaum.errors import NumericsError, StepRefusedError
 from fastgaum.game.optimisers import StockOptimiser
-from fastgaum.nets.networks import IdDropout, Networks
+from fastgaum.nets.bags import IdDropout
+from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import (
     ChoiceDistribution,
     Regulariser,

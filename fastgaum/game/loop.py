@@ -18,7 +18,7 @@ from fastgaum.errors import ConfigError, NumericsError
 from fastgaum.features.batches import Batch, StreamedSessions, batches, count_batches
 from fastgaum.features.sessions import Sessions
 from fastgaum.game.checkpoint import Checkpointer, KeptWeights, TrainingPosition
-from fastgaum.game.epochs import EpochRow, Observer, Silent
+from fastgaum.game.epochs import EpochRow, Observers
 from fastgaum.game.game import Game
 from fastgaum.game.guard import Guard
 from fastgaum.game.scoring import Figures, HeldBatches, figures
@@ -56,23 +56,32 @@ class Trainer:
         self,
         game: Game,
         data: TrainingData,
-        observer: Observer | None = None,
+        observers: Observers | None = None,
         checkpointer: Checkpointer | None = None,
         processes: Processes | None = None,
+        *,
+        starts: bool = False,
     ) -> None:
         """Prepare a run on the device of the game's networks.
 
         Args:
             game: what is trained, and how.
             data: sessions to train on and to validate on.
-            observer: sees each epoch and each batch.
+            observers: see each epoch and each batch.
             checkpointer: saves the run, and brings it to where a former one was.
             processes: those that train together, the game's own.
+            starts: whether the networks have a former run's weights, which are validated before
+                the first epoch.
         """
         networks, config = game.networks, game.config
         self.game, self.networks, self.config = game, networks, config
-        self.regulariser, self.data, self.observer = game.regulariser, data, observer or Silent()
+        self.regulariser, self.data, self.observers = (
+            game.regulariser,
+            data,
+            observers or Observers(),
+        )
         self.processes, self.checkpointer = processes or Processes(), checkpointer or Checkpointer()
+        self.starts = starts
         self.device = next(networks.parameters()).device
         self.guard = Guard(
             self.game, networks, config, data.train, data.session_name, self.processes
@@ -96,18 +105,27 @@ class Trainer:
                 skipped for that); the networks then hold the last good state.
             Interrupted: a signal asked for it; the run is saved.
         """
+        error: BaseException | None = None
         try:
-            with self.checkpointer.watching(self):
+            with self.checkpointer.watching(self) as resumed:
+                if not resumed:
+                    self.observers.on_fit_begin(self.config, [])
                 self._phases()
-        except NumericsError:
-            self._restore()
+        except BaseException as found:
+            error = found
+            if isinstance(error, NumericsError):
+                self._restore()
             raise
         finally:
             self.game.release()
             self.best_weights.close()
+            self.observers.on_fit_end(self.rows, error)
         return self.rows
 
     def _phases(self) -> None:
+        if self.starts and self.at.enter("start", 0) and not self.rows:
+            # what the former run has learned stays, unless an epoch is better
+            self._validated("start", math.nan, 0.0)
         if self.config.players == "exact":
             self._phase("exact", self.game.exact_step, self.config.epochs)
         else:
@@ -198,6 +216,7 @@ class Trainer:
         here."""
         at, started, seen = self.at, time.perf_counter(), 0
         n_batches = count_batches(self.data.train, self.config.batch_sessions)
+        self.observers.on_epoch_begin(len(self.rows) + 1)
         for batch in self._shuffled():
             loss = self.guard.step(
                 step, batch, f"epoch {len(self.rows) + 1}, batch {at.batches + 1}"
@@ -207,7 +226,7 @@ class Trainer:
                 at.loss += loss * n_events
                 at.events += n_events
             at.batches, seen = at.batches + 1, seen + n_events
-            self.observer.on_batch(at.batches, max(at.batches, n_batches))
+            self.observers.on_batch_end(at.batches, max(at.batches, n_batches))
             self.checkpointer.after_batch(self)
         mean = at.loss / at.events if at.events else math.nan
         at.begin_epoch(self.order)
@@ -250,7 +269,7 @@ class Trainer:
 
     def load_state(self, state: State) -> None:
         """Bring a fresh trainer of the same configuration and data to where `state` was taken. Its
-        observer is called on the way, when the networks hold the best weights.
+        observers are called on the way, when the networks hold the best weights.
 
         Raises:
             KeyError, ValueError, TypeError, RuntimeError: the state is damaged, or another
@@ -266,7 +285,7 @@ class Trainer:
         if self.rows:
             self.networks.load_state_dict(state["weights"]["best"])
             self.best_weights.copy()
-        self.observer.on_resume(self.rows)
+        self.observers.on_fit_begin(self.config, self.rows)
         self.networks.load_state_dict(state["weights"]["now"])
         for player, optimiser in self.game.optimisers().items():
             former = state["optimisers"][player]
@@ -295,11 +314,9 @@ class Trainer:
         if skipped:
             self.leave_out_found()
         validation = self._figures(self.validation, calibrated=self.calibrated)
-        gap = (
-            self._figures(self.train).gap
-            if self.networks.generator is not None and phase != "exact"
-            else 0.0
-        )
+        has_generator = self.networks.generator is not None
+        adversarial = has_generator and phase in ("generator", "rounds")
+        gap = self._figures(self.train).gap if adversarial else 0.0
         value = validation.calibrated_loss if self.calibrated else validation.loss
         if not math.isfinite(value):
             raise NumericsError(
@@ -311,7 +328,6 @@ class Trainer:
             self.guard.check_weights(f"after epoch {len(self.rows) + 1}")
             self.best_score = value
             self.best_weights.copy()
-        adversarial = phase != "exact" and self.networks.generator is not None
         row = EpochRow(
             epoch=len(self.rows) + 1,
             phase=phase,
@@ -328,7 +344,7 @@ class Trainer:
             val_calibrated_loss=validation.calibrated_loss,
         )
         self.rows.append(row)
-        self.observer.on_epoch(row)
+        self.observers.on_epoch_end(row)
         return row
 
     def _figures(self, held: HeldBatches, *, calibrated: bool = False) -> Figures:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fastgaum.logs.fold import Rows
     from fastgaum.logs.shards import AnyLog
 
+Holds = Literal["numbers", "categories", "items"]
 MOST_OTHERS = 0.1
 """share of a field's training values that may be no item's id where it holds items"""
 LEAST_LIFT = 0.1
@@ -78,7 +79,7 @@ class ContextField:
     """A field of the events or of their users, and what its values are."""
 
     name: str
-    holds: Literal["numbers", "categories", "items"]
+    holds: Holds
     displayed: float | None = None
     """share of the training events whose value the own session displays; None: the values are no
     items' ids, or there are no training events"""

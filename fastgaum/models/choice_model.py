@@ -89,9 +89,9 @@ class ChoiceModel(ABC):
         """What the model was asked to be, or is after `fit`."""
 
     @abstractmethod
-    def fit(self, log: SessionLog, observer: Any = None) -> pl.DataFrame:
+    def fit(self, log: SessionLog, progress: Any = None) -> pl.DataFrame:
         """Train on the log's training split, choose on its validation split; return a row per
-        epoch."""
+        epoch. What is told of its progress, and to whom, each model says."""
 
     @abstractmethod
     def utility(self, batch: BatchTensors) -> Tensor:

@@ -36,11 +36,20 @@ class Prepared:
     data: TrainingData
 
     @classmethod
-    def of(cls, log: AnyLog, config: Config, processes: Processes) -> Prepared:
+    def of(
+        cls,
+        log: AnyLog,
+        config: Config,
+        processes: Processes,
+        former: FeatureSpace | None = None,
+    ) -> Prepared:
         """Count the training split, and make of both splits what batches are made of.
 
+        `former` is the space that a model goes on with.
+
         Raises:
-            LogFormatError: a split is empty.
+            LogFormatError: a split is empty, or the log is the former space's.
+            FeatureMismatchError: the log has other fields than the former space's.
             ConfigError: shards are handed out, and the log is in memory.
         """
         made_of = space_options(config)
@@ -52,11 +61,15 @@ class Prepared:
                     "shards are handed out, and the log is in memory, not in shards: convert it, "
                     "and open_log it"
                 )
-            space, train = FeatureSpace.fit_training(log, *made_of)
+            if former is None:
+                space, train = FeatureSpace.fit_training(log, *made_of)
+            else:
+                space = former.grown(log)
+                train = space.encoder(log).for_training(log.sessions_in("train"))
             require_validation(log)
             validation = space.encoder(log).for_training(log.sessions_in("validation"))
         else:
-            space = FeatureSpace.fit(log, *made_of)
+            space = FeatureSpace.fit(log, *made_of) if former is None else former.grown(log)
             require_validation(log)
             encoder = space.encoder(log)
             train = StreamedSessions(encoder, log, "train", config.window, processes.shards)

@@ -17,15 +17,17 @@ from pathlib import Path
 import polars as pl
 import tomli_w
 
+from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, LogFormatError, NumericsError, OutputError
 from fastgaum.files import atomic, require_writable
 from fastgaum.game.checkpoint import Checkpoint, Checkpointer, first_checkpoint, trials_as_facts
-from fastgaum.game.epochs import EpochRow, Observer, Silent
+from fastgaum.game.epochs import EpochRow, Observer
 from fastgaum.locks import LOCK_FILE, folder_lock, require_free
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.shards import AnyLog
 from fastgaum.machine import machine_facts, peak_memory
 from fastgaum.models.choice_model import ChoiceModel
+from fastgaum.models.start import set_start
 from fastgaum.models.user_model import UserModel
 from fastgaum.processes import Processes
 from fastgaum.untrusted_parquet import read_small_parquet
@@ -64,7 +66,7 @@ def train_run(
     folder: Path,
     *,
     overwrite: bool = False,
-    observer: Observer | None = None,
+    observers: Sequence[Observer] = (),
     origin: LogOrigin | None = None,
     processes: Processes | None = None,
 ) -> pl.DataFrame:
@@ -80,7 +82,7 @@ def train_run(
         log: its training and validation splits are used.
         folder: the run folder.
         overwrite: whether a run that is there is replaced.
-        observer: sees each epoch and each batch.
+        observers: see each epoch and each batch, after the folder's files are written.
         origin: where the log came from.
         processes: those that train together: the first calls this, the others `follow_run`.
 
@@ -95,7 +97,9 @@ def train_run(
         _check_contents(folder, overwrite)
         reading, n_settings = dict(origin.reading), model.n_compared(log)
         checkpoint = Checkpoint(model.asked, reading, log.fingerprint, n_settings=n_settings)
-        return _run(model, log, folder, checkpoint, observer, origin.source, processes)
+        if model.start is not None:
+            checkpoint = dataclasses.replace(checkpoint, start=model.start.state())
+        return _run(model, log, folder, checkpoint, observers, origin.source, processes)
 
 
 def fit_run(
@@ -105,7 +109,7 @@ def fit_run(
     folder: Path,
     *,
     overwrite: bool = False,
-    observer: object = None,
+    progress: object = None,
     origin: LogOrigin | None = None,
 ) -> pl.DataFrame:
     """Fit any model in one go and leave a run folder, without a file to resume from; returns the
@@ -115,7 +119,7 @@ def fit_run(
         model: a model that is not fitted.
         name: its name, which config.toml keeps as the preset.
         log: as in `train_run`, in memory; so are `folder`, `overwrite` and `origin`.
-        observer: what the model's `fit` takes.
+        progress: what the model's `fit` takes.
 
     Raises:
         OutputError: as `train_run`. ConfigError, LogFormatError, NumericsError: as its `fit`.
@@ -124,7 +128,7 @@ def fit_run(
     origin, started = origin or LogOrigin(), time.perf_counter()
     with folder_lock(folder):
         _check_contents(folder, overwrite)
-        table = model.fit(log, observer)
+        table = model.fit(log, progress)
         for file in RUN_FILES:
             (folder / file).unlink(missing_ok=True)
         settings = {"preset": name} | model.settings.to_mapping()
@@ -142,7 +146,7 @@ def resume_run(
     log: AnyLog,
     folder: Path,
     *,
-    observer: Observer | None = None,
+    observers: Sequence[Observer] = (),
     source: str | None = None,
     processes: Processes | None = None,
 ) -> pl.DataFrame:
@@ -154,7 +158,7 @@ def resume_run(
             the same with more epochs.
         log: the run's.
         folder: the run folder.
-        observer: sees each epoch and each batch.
+        observers: as in `train_run`.
         source: where the log was found.
         processes: as in `train_run`.
 
@@ -181,7 +185,7 @@ def resume_run(
             if processes is not None:
                 processes.agree(FINISHED)
             return table
-        return _run(model, log, folder, checkpoint, observer, source, processes)
+        return _run(model, log, folder, checkpoint, observers, source, processes)
 
 
 def follow_run(model: UserModel, log: AnyLog, processes: Processes) -> None:
@@ -193,6 +197,7 @@ def follow_run(model: UserModel, log: AnyLog, processes: Processes) -> None:
     checkpoint = _of_first(processes, log, Checkpoint(model.asked, {}, log.fingerprint))
     if checkpoint is not None:
         checkpointer = Checkpointer(None, checkpoint)
+        set_start(model, checkpoint.start, None)
         del checkpoint
         model.fit(log, checkpointer=checkpointer, processes=processes)
 
@@ -278,7 +283,7 @@ def _run(
     log: AnyLog,
     folder: Path,
     checkpoint: Checkpoint,
-    observer: Observer | None,
+    observers: Sequence[Observer],
     source: str | None,
     processes: Processes | None,
 ) -> pl.DataFrame:
@@ -288,20 +293,16 @@ def _run(
             path.unlink()
     processes = processes or Processes()
     origin = LogOrigin(source, checkpoint.reading)
-    writer = _RunWriter(model, log, folder, observer or Silent(), origin)
+    writer = _RunWriter(model, log, folder, origin)
     started = time.perf_counter()
     checkpoint = _of_first(processes, log, checkpoint) or checkpoint
     checkpointer = Checkpointer(folder / RESUME_FILE, checkpoint, on_begin=writer.clear)
+    resumed = checkpoint.trainer is not None
+    set_start(model, checkpoint.start, folder / RESUME_FILE)
     del checkpoint
-    try:
-        table = model.fit(log, writer, checkpointer=checkpointer, processes=processes)
-    except NumericsError:
-        if writer.rows:
-            writer.write_model()
-        raise
-    writer.write_model()
+    table = model.fit(log, [writer, *observers], checkpointer=checkpointer, processes=processes)
     seconds = time.perf_counter() - started
-    cost = {"seconds": seconds, "resumed": writer.resumed, **peak_memory()}
+    cost = {"seconds": seconds, "resumed": resumed, **peak_memory()}
     if processes.size > 1:
         cost |= {
             "processes": processes.size,
@@ -313,23 +314,19 @@ def _run(
     return table
 
 
-class _RunWriter:
+class _RunWriter(Observer):
     """Writes each epoch's row as it comes, and the model at every new best."""
 
-    def __init__(
-        self, model: UserModel, log: AnyLog, folder: Path, observer: Observer, origin: LogOrigin
-    ) -> None:
-        self.model, self.log, self.folder, self.observer = model, log, folder, observer
-        self.origin, self.resumed = origin, False
+    may_fail = False
+
+    def __init__(self, model: UserModel, log: AnyLog, folder: Path, origin: LogOrigin) -> None:
+        self.model, self.log, self.folder, self.origin = model, log, folder, origin
         self.rows: list[EpochRow] = []
 
-    def on_batch(self, done: int, total: int) -> None:
-        self.observer.on_batch(done, total)
-
-    def on_resume(self, rows: Sequence[EpochRow]) -> None:
+    def on_fit_begin(self, config: Config, rows: Sequence[EpochRow]) -> None:
         """Make the other files say what the resume file says: a crash may have left them ahead of
         it."""
-        self.rows, self.resumed = list(rows), True
+        self.rows = list(rows)
         if self.rows:
             self._write_head()
             self.write_model()
@@ -337,12 +334,8 @@ class _RunWriter:
             (self.folder / "metrics.parquet").unlink(missing_ok=True)
         else:
             self.clear()
-        self.observer.on_resume(rows)
 
-    def on_bootstrap(self, number: int, n_bootstraps: int) -> None:
-        self.observer.on_bootstrap(number, n_bootstraps)
-
-    def on_epoch(self, row: EpochRow) -> None:
+    def on_epoch_end(self, row: EpochRow) -> None:
         if not self.rows:
             self._write_head()
         self.rows.append(row)
@@ -350,7 +343,11 @@ class _RunWriter:
         if row.best:
             self.write_model()
         self._write_metrics()
-        self.observer.on_epoch(row)
+
+    def on_fit_end(self, rows: Sequence[EpochRow], error: BaseException | None) -> None:
+        """The best weights; after losses that are not finite the last good ones."""
+        if error is None or (self.rows and isinstance(error, NumericsError)):
+            self.write_model()
 
     def clear(self) -> None:
         """Remove what no epoch of this run has made: a former run's files."""

@@ -16,7 +16,8 @@ from fastgaum.checkpoint import State
 from fastgaum.features.crossed import check_crossed
 from fastgaum.features.numbers import made_numbers
 from fastgaum.features.relations import Relations, ranks_of
-from fastgaum.features.space import CategoricalField, FeatureSpace
+from fastgaum.features.space import FeatureSpace
+from fastgaum.features.vocabulary import CategoricalField
 from fastgaum.kernels.crossed import CrossedCounts
 from fastgaum.kernels.relations import PairCounts, RivalRule
 from fastgaum.logs.log import ItemCounts

@@ -6,7 +6,7 @@ torch.distributed's default group, which the scheduler has set up, and train one
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,9 @@ OWN_KEYS = ("log", "out", "device")
 
 
 def train_loop(
-    config: Mapping[str, Any], shard_iterator: ShardIterator, observer: Observer | None = None
+    config: Mapping[str, Any],
+    shard_iterator: ShardIterator,
+    observers: Sequence[Observer] = (),
 ) -> pl.DataFrame | None:
     """Train on the shards that this worker is handed, together with the other workers; the first
     writes the run folder.
@@ -46,7 +48,7 @@ def train_loop(
         shard_iterator: called at the beginning of each epoch, gives the numbers of the shards to go
             through, in their order; in an epoch each shard should be one worker's. Workers may get
             different numbers of them: a worker that finishes early waits.
-        observer: sees each epoch and each batch, in the first worker.
+        observers: see each epoch and each batch, in the first worker.
 
     Returns:
         The training table, one row per epoch, in the first worker; None in the others.
@@ -84,6 +86,6 @@ def train_loop(
         return None
     out, source = Path(config["out"]), str(Path(config["log"]).absolute())
     if run_checkpoint(out) is not None:
-        return resume_run(model, log, out, observer=observer, source=source, processes=processes)
+        return resume_run(model, log, out, observers=observers, source=source, processes=processes)
     origin = LogOrigin(source)
-    return train_run(model, log, out, observer=observer, origin=origin, processes=processes)
+    return train_run(model, log, out, observers=observers, origin=origin, processes=processes)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,20 +20,18 @@ import torch
 
 from fastgaum.checkpoint import State
 from fastgaum.config import Config
-from fastgaum.errors import ConfigError, NumericsError, require_path, require_type
-from fastgaum.features.sessions import EncodedSessions
+from fastgaum.errors import NumericsError, require_path, require_type
+from fastgaum.features.space import FeatureSpace
 from fastgaum.game.checkpoint import TriedSetting
-from fastgaum.game.epochs import EpochRow, Observer
-from fastgaum.game.scoring import HeadScores, Outputs, ScoredSessions, score
-from fastgaum.logs.log import FloatArray
+from fastgaum.game.epochs import EpochRow, Observer, Observers
 from fastgaum.logs.shards import AnyLog, require_log
 from fastgaum.machine import device_of
 from fastgaum.models.choice_model import (
-    ChoiceModel,
     Head,
     offers_no_click,
 )
 from fastgaum.models.model_file import bootstraps_of, load_user_model, user_model_state
+from fastgaum.models.networks_model import NetworksModel
 from fastgaum.models.prepared import (
     Prepared,
     SpaceOptions,
@@ -42,12 +40,11 @@ from fastgaum.models.prepared import (
     require_in_memory,
     space_options,
 )
-from fastgaum.nets.examination import Place, moved_to
-from fastgaum.nets.histories import Carry, Encoders, history_encoder
+from fastgaum.models.start import check_log, config_from, former_model, start_from
+from fastgaum.nets.histories import Encoders, history_encoder
 from fastgaum.nets.networks import Networks, context_sizes, log_rates, require_room
-from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser, regulariser_of
+from fastgaum.nets.regularisers import Regulariser, regulariser_of
 from fastgaum.nets.tables import TableMaker
-from fastgaum.nets.tensors import Bags, BatchTensors
 from fastgaum.processes import Processes
 
 if TYPE_CHECKING:
@@ -56,7 +53,7 @@ if TYPE_CHECKING:
     from fastgaum.models.online_model import OnlineModel
 
 
-class UserModel(ChoiceModel):
+class UserModel(NetworksModel):
     """History encoder, reward model and generator over one feature space.
 
     Attributes:
@@ -65,6 +62,7 @@ class UserModel(ChoiceModel):
         asked: the configuration that was asked for, from which each `fit` starts.
         networks: the torch modules; None before `fit`.
         trials: what the last fit compared on the validation split, each with its loss.
+        start: the fitted model whose weights each `fit` goes on from; None: the seed draws them.
         bootstraps: the fits on bootstraps of the training users, `config.worlds` less one. They
             make a set of worlds (`worlds.world_set.WorldSet`). Every verb of the model itself is
             that of the fit on all training users.
@@ -100,6 +98,7 @@ class UserModel(ChoiceModel):
         self.trials: tuple[TriedSetting, ...] = ()
         self.bootstraps: tuple[UserModel, ...] = ()
         self._online: dict[str, OnlineModel] = {}
+        self.start: UserModel | None = None
 
     def __repr__(self) -> str:
         says = "not trained" if self.space is None else f"{len(self.space.unknown_of_id):,} ids"
@@ -131,10 +130,45 @@ class UserModel(ChoiceModel):
         asked = Config.from_preset(name, **changes)
         return cls(asked, regulariser=regulariser, history=history, tables=tables, device=device)
 
+    @classmethod
+    def from_run(
+        cls,
+        path: str | Path,
+        *,
+        regulariser: Regulariser | None = None,
+        history: Encoders | None = None,
+        device: str = "auto",
+        **changes: object,
+    ) -> UserModel:
+        """A model whose `fit` goes on, on a further log, from the weights of a former run.
+
+        Its networks are the run's, over the items and values of both logs; nothing is searched
+        anew. What training said of items is added up over both (`FeatureSpace.grown`), so the
+        further log holds none of the run's events. The run's weights are validated first, and stay
+        where no epoch is better.
+
+        Args:
+            path: a run folder, or a model file.
+            regulariser: the run's own one, as in `load`.
+            history: the run's own history encoder, likewise.
+            device: where the networks are put.
+            changes: keys of `presets.TRAINING_KEYS`.
+
+        Raises:
+            CheckpointError: as `load`; or the run's model is fitted in one go.
+            ConfigError: another key is changed, or a value is impossible.
+        """
+        require_path("a run", path)
+        start = former_model(cls, Path(path), regulariser, history)
+        asked = config_from(start.config, Path(path), changes)
+        model = cls(asked, regulariser=regulariser, history=history, device=device)
+        model.start = start
+        return model
+
     def fit(
         self,
         log: AnyLog,
-        observer: Observer | None = None,
+        observers: Sequence[Observer] = (),
         *,
         checkpointer: Checkpointer | None = None,
         processes: Processes | None = None,
@@ -148,20 +182,24 @@ class UserModel(ChoiceModel):
 
         Args:
             log: a log in memory, or one in shards.
-            observer: sees each epoch and each batch.
+            observers: see each epoch and each batch.
             checkpointer: saves the run as it goes, and brings it to where a former one was.
             processes: those that fit this model together. Each calls this with the same log, a
                 batch's sessions are shared among them, and all end with the same weights.
 
         Raises:
-            LogFormatError: a split is empty, or no click is required and none is in the log.
-            ConfigError: the networks do not fit memory, or worlds are asked of a log in shards.
+            LogFormatError: a split is empty, or no click is required and none is in the log; a fit
+                goes on from one on the very same log.
+            FeatureMismatchError: a fit goes on from one on a log with other fields.
+            ConfigError: the networks do not fit memory, worlds are asked of a log in shards, or the
+                former fit had no click as no choice, and this log has it.
             NumericsError: a loss is not finite; the model then holds the last good state.
         """
         from fastgaum.game.checkpoint import Checkpointer
 
         require_log(log)
         checkpointer, processes = checkpointer or Checkpointer(), processes or Processes()
+        told = Observers(observers)
         prepared: dict[SpaceOptions, Prepared] = {}
         if self.asked.worlds > 1:
             require_in_memory(log, self.asked.worlds)
@@ -169,9 +207,11 @@ class UserModel(ChoiceModel):
         def prepare(config: Config) -> Prepared:
             made_of = space_options(config)
             if made_of not in prepared:
-                prepared[made_of] = Prepared.of(log, config, processes)
+                prepared[made_of] = Prepared.of(log, config, processes, self._former_space)
             return prepared[made_of]
 
+        if self.start is not None:
+            check_log(self.start, log)
         self.trials, self.bootstraps, self.settings_tried = (), (), 1
         settings = self.settings_for(log)
         if len(settings) > 1:
@@ -179,10 +219,10 @@ class UserModel(ChoiceModel):
         else:
             self.config = next(iter(settings.values()), self.asked)
         if self.config.worlds > 1:
-            self.bootstraps = self._on_bootstraps(log, observer, checkpointer, processes)
+            self.bootstraps = self._on_bootstraps(log, told, checkpointer, processes)
         chosen = prepare(self.config)
         prepared.clear()
-        rows = self._train(chosen, observer, checkpointer, processes)
+        rows = self._train(chosen, told, checkpointer, processes)
         self.table = pl.DataFrame([row.to_dict() for row in rows])
         return self.table
 
@@ -236,7 +276,7 @@ class UserModel(ChoiceModel):
     def _on_bootstraps(
         self,
         log: AnyLog,
-        observer: Observer | None,
+        observers: Observers,
         checkpointer: Checkpointer,
         processes: Processes,
     ) -> tuple[UserModel, ...]:
@@ -247,12 +287,13 @@ class UserModel(ChoiceModel):
         no_click = "always" if offers_no_click(log, config.no_click) else "auto"
         done = list(bootstraps_of(self, checkpointer.file, checkpointer.bootstraps))
         for number in range(len(done) + 1, config.worlds):
-            if observer is not None:
-                observer.on_bootstrap(number, config.worlds - 1)
+            observers.on_bootstrap(number, config.worlds - 1)
             seed = bootstrap_seed(config.seed, number)
             model = self._like(config.replace(worlds=1, seed=seed, no_click=no_click))
             part = bootstrap_of(whole, config.seed, number)
-            model._train(Prepared.of(part, model.config, processes), None, checkpointer, processes)
+            model.start = self.start and self.start.bootstraps[number - 1]
+            of_part = Prepared.of(part, model.config, processes, model._former_space)
+            model._train(of_part, None, checkpointer, processes)
             done.append(model)
             checkpointer.bootstraps.append(model.state())
         return tuple(done)
@@ -260,7 +301,7 @@ class UserModel(ChoiceModel):
     def _train(
         self,
         of_log: Prepared,
-        observer: Observer | None,
+        observers: Observers | None,
         checkpointer: Checkpointer,
         processes: Processes,
     ) -> list[EpochRow]:
@@ -279,62 +320,24 @@ class UserModel(ChoiceModel):
             torch.manual_seed(self.config.seed)
             networks = Networks(*sizes, self.tables, context_sizes(space), log_rates(space))
             self.networks = networks.to(self.device)
+            if self.start is not None:
+                start_from(self.networks, space, self.start)
             unknown = torch.from_numpy(space.unknown_of_id)
             game = game_for(
                 self.networks, self.config, self.regulariser, unknown, self.outside, processes
             )
-            return Trainer(game, of_log.data, observer, checkpointer, processes).run()
+            return Trainer(
+                game, of_log.data, observers, checkpointer, processes, starts=self.start is not None
+            ).run()
+
+    @property
+    def _former_space(self) -> FeatureSpace | None:
+        return None if self.start is None else self.start.space
 
     @property
     def settings(self) -> Config:
         """The configuration."""
         return self.config
-
-    @torch.no_grad()
-    def utility(self, batch: BatchTensors, at_place: Place = "own") -> torch.Tensor:
-        """Utilities of a batch's candidates, shape (n_candidates,); no click has utility 0.
-
-        With what their places add, or `at_place` as in `predict_parts`."""
-        self._require_place(at_place)
-        networks = self._networks().eval()
-        utility = networks.utility(batch)[0]
-        return (
-            utility if at_place == "own" else moved_to(at_place, networks, utility, None, batch)[0]
-        )
-
-    def examination(self, head: Head = "reward") -> FloatArray | None:
-        """As the base says; None also for the generator of exact players."""
-        networks = self._networks()
-        scorer = networks.player.reward if head == "reward" else networks.generator
-        if scorer is None or scorer.examination is None:
-            return None
-        scale = self.config.eta if head == "reward" else 1.0
-        by_place: FloatArray = (scale * scorer.examination.by_place.detach()).exp().cpu().numpy()
-        return by_place
-
-    @torch.no_grad()
-    def choice_distribution(self, batch: BatchTensors, head: Head = "reward") -> ChoiceDistribution:
-        """A head's distribution over each display set: the reward's best response, or the
-        generator's own."""
-        networks = self._networks().eval()
-        utility, states = networks.utility(batch)
-        if head == "reward" or networks.generator is None:
-            return self.regulariser.best_response(
-                self.config.eta * utility, batch.display_offsets, self.outside
-            )
-        return self.regulariser.link(
-            networks.logits(batch, states), batch.display_offsets, self.outside
-        )
-
-    def initial(self, n: int) -> Carry:
-        """Histories of n users who have chosen nothing yet."""
-        return self._networks().player.history.initial(n)
-
-    @torch.no_grad()
-    def advance(self, carries: Carry, tokens: Bags) -> Carry:
-        """Histories after one more choice of each user: one recurrent step, never a re-encoding
-        (bilstm excepted)."""
-        return self._networks().player.history.advance(carries, tokens)
 
     def user(self, head: Head = "reward") -> OnlineUser:
         """As the base says. The first user takes longer: the networks are folded, for all of
@@ -370,30 +373,3 @@ class UserModel(ChoiceModel):
         """
         require_path("a saved model", path)
         return load_user_model(cls, Path(path), device, regulariser, history)
-
-    def _score(self, encoded: EncodedSessions) -> ScoredSessions:
-        return self._scored_by(self._networks().outputs, encoded)
-
-    def _score_at(self, encoded: EncodedSessions, place: int | None) -> ScoredSessions:
-        networks = self._networks()
-        return self._scored_by(
-            lambda batch: moved_to(place, networks, *networks.outputs(batch), batch), encoded
-        )
-
-    def _scored_by(self, outputs: Outputs, encoded: EncodedSessions) -> ScoredSessions:
-        scores = score(
-            outputs,
-            self._batches(encoded),
-            self.regulariser,
-            self.config.eta,
-            self.outside,
-        )
-        heads: dict[str, HeadScores] = {"reward": scores.reward}
-        if scores.generator is not None:
-            heads["generator"] = scores.generator
-        return ScoredSessions(heads, scores.gap)
-
-    def _networks(self) -> Networks:
-        if self.networks is None:
-            raise ConfigError("the model has not been trained: call fit or load first")
-        return self.networks

@@ -16,6 +16,27 @@ from fastgaum.nets.tables import OwnTable, TableMaker, drawn, normal_table
 from fastgaum.nets.tensors import Bags
 
 
+@dataclass(frozen=True)
+class IdDropout:
+    """Replaces ids by their field's unknown row, so that the unknown row is trained and never
+    random."""
+
+    unknown_of_id: Tensor
+    """unknown row of each id, int32, shape (n_ids,)"""
+    rate: float
+
+    def __call__(self, bags: Bags) -> Bags:
+        """Return bags with each id dropped with probability `rate`."""
+        if self.rate == 0:
+            return bags
+        keep = torch.rand(bags.ids.shape, device=bags.ids.device) >= self.rate
+        return Bags(
+            torch.where(keep, bags.ids, self.unknown_of_id[bags.ids.long()]),
+            bags.offsets,
+            bags.numbers,
+        )
+
+
 def bag_sum(
     table: Tensor,
     ids: Tensor,

@@ -284,12 +284,12 @@ class ComparisonPlan:
 def compare_policies(
     plan: ComparisonPlan,
     setting: MakeSetting,
-    observer: Callable[[int, int, str], None] | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
     done: list[Earned] | None = None,
 ) -> dict[str, object]:
     """Make, train and judge; returns the table as a JSON object, a row per policy and size.
 
-    `observer` is called with trainings done, trainings in all, and the policy that is at hand. Each
+    `progress` is called with trainings done, trainings in all, and the policy that is at hand. Each
     row is added to `done` when it is there: after an interruption `comparison_facts` makes a table
     of those rows.
 
@@ -305,8 +305,8 @@ def compare_policies(
         for name in plan.names:
             policies: list[Policy] = []
             for seed in range(plan.seeds):
-                if observer is not None:
-                    observer(trained, total, f"{name}, k = {own_setting.k}")
+                if progress is not None:
+                    progress(trained, total, f"{name}, k = {own_setting.k}")
                 policies.append(_policy(plan, name, own_setting, seed, unchanged))
                 trained += 1
             table.append(judge(policies, plan.judge, judge_setting, plan.users, plan.own))

@@ -35,7 +35,7 @@ NO_SOURCES: Mapping[str, str] = {}
 SHARE = 0.05
 """of the time that saving may take"""
 
-Observer = Callable[[int, int, dict[str, object]], None]
+EpisodeProgress = Callable[[int, int, dict[str, object]], None]
 """called with episodes done, episodes in all, and the last evaluation's row"""
 
 
@@ -207,7 +207,7 @@ def train_policy(
     policy: LearningPolicy,
     world: World,
     setting: Setting,
-    observer: Observer | None = None,
+    progress: EpisodeProgress | None = None,
     file: TrainingFile | None = None,
     start: PolicyProgress | None = None,
 ) -> pl.DataFrame:
@@ -221,7 +221,7 @@ def train_policy(
         policy: the policy, which learns.
         world: whose users it meets.
         setting: what it meets them with.
-        observer: sees how far the training is, episode by episode.
+        progress: sees how far the training is, episode by episode.
         file: where the training is saved, so that one that is cut off can go on:
             `train_policy(…, file=file, start=file.load())` ends where one that was not cut off
             ends, to the byte.
@@ -253,8 +253,8 @@ def train_policy(
                     "epsilon": policy.epsilon,
                 }
             )
-        if observer is not None:
-            observer(episode + 1, config.episodes, at.rows[-1] if at.rows else {})
+        if progress is not None:
+            progress(episode + 1, config.episodes, at.rows[-1] if at.rows else {})
     if file is not None:
         file.save(at)
     return pl.DataFrame(at.rows)

@@ -152,13 +152,13 @@ class Task:
 def transfer(
     plan: TransferPlan,
     jobs: int = 1,
-    observer: Callable[[int, int, str], None] | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
     done: dict[Task, list[Worth]] | None = None,
 ) -> Json:
     """Train, judge, and return the figures as a JSON object: a setting for each world, logging
     policy and number of events, with a row per policy.
 
-    Every task uses one thread: the figures do not depend on `jobs`. `observer` is called with tasks
+    Every task uses one thread: the figures do not depend on `jobs`. `progress` is called with tasks
     done, tasks in all, and the task that has ended. A task is added to `done` when it has ended:
     after an interruption `transfer_facts` makes the figures of the seeds that are whole.
 
@@ -170,8 +170,8 @@ def transfer(
     with closing(_worths(tasks, jobs)) as worths:
         for place, worth in worths:
             found[tasks[place]] = worth
-            if observer is not None:
-                observer(len(found), len(tasks), str(tasks[place]))
+            if progress is not None:
+                progress(len(found), len(tasks), str(tasks[place]))
     return transfer_facts(plan, found)
 
 

@@ -39,9 +39,11 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 
 def test_live_display_fits_and_says_all(terminal: io.StringIO) -> None:
     with TrainingProgress(Config(epochs=60, warm_start=40)) as progress:
-        progress.on_batch(1, 2)
-        progress.on_epoch(ROW)
-        progress.on_batch(1, 2)
+        progress.on_epoch_begin(12)
+        progress.on_batch_end(1, 2)
+        progress.on_epoch_end(ROW)
+        progress.on_epoch_begin(13)
+        progress.on_batch_end(1, 2)
     shown = terminal.getvalue()
     for what in ("epoch 13", "prec@1 64.2", "gap 0.0123", "28.4k events/s", "left"):
         assert what in shown

@@ -13,7 +13,7 @@ import pytest
 from fastgaum.checkpoint import load_state, split_state
 from fastgaum.config import Config
 from fastgaum.game import checkpoint
-from fastgaum.game.epochs import EpochRow, Silent
+from fastgaum.game.epochs import EpochRow, Observer
 from fastgaum.interrupts import Interrupted, Stop
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.run_folder import resume_run, train_run
@@ -36,30 +36,31 @@ PRESETS: dict[str, dict[str, Any]] = {
 """every preset at a small size"""
 
 
-class StopAt(Silent):
+class StopAt(Observer):
     """Sends the signal during the batch of that number, counted over the whole run."""
 
     def __init__(self, stop: Stop, batch: int) -> None:
         self.stop, self.left = stop, batch
 
-    def on_batch(self, done: int, total: int) -> None:
+    def on_batch_end(self, done: int, total: int) -> None:
         self.left -= 1
         if self.left == 0:
             self.stop.handle(signal.SIGTERM, None)
 
 
-class Count(Silent):
+class Count(Observer):
     """Counts the batches."""
 
     def __init__(self) -> None:
         self.batches = 0
         self.resumed: list[int] = []
 
-    def on_batch(self, done: int, total: int) -> None:
-        self.batches += 1
+    def on_fit_begin(self, config: Config, rows: Sequence[EpochRow]) -> None:
+        if rows:
+            self.resumed.append(len(rows))
 
-    def on_resume(self, rows: Sequence[EpochRow]) -> None:
-        self.resumed.append(len(rows))
+    def on_batch_end(self, done: int, total: int) -> None:
+        self.batches += 1
 
 
 def config_of(preset: str, **changes: Any) -> Config:
@@ -70,7 +71,7 @@ def config_of(preset: str, **changes: Any) -> Config:
 def run(config: Config, log: SessionLog, folder: Path) -> int:
     """A whole run; returns its number of batches."""
     count = Count()
-    train_run(UserModel(config, device="cpu"), log, folder, observer=count)
+    train_run(UserModel(config, device="cpu"), log, folder, observers=[count])
     return count.batches
 
 
@@ -82,7 +83,7 @@ def start_and_stop(config: Config, log: SessionLog, folder: Path, batch: int) ->
             UserModel(config, device="cpu"),
             log,
             folder,
-            observer=StopAt(stop, batch),
+            observers=[StopAt(stop, batch)],
             processes=Processes(stop=stop),
         )
 
@@ -90,7 +91,7 @@ def start_and_stop(config: Config, log: SessionLog, folder: Path, batch: int) ->
 def resume(config: Config, log: SessionLog, folder: Path) -> Count:
     """Go on to the end."""
     count = Count()
-    resume_run(UserModel(config, device="cpu"), log, folder, observer=count)
+    resume_run(UserModel(config, device="cpu"), log, folder, observers=[count])
     return count
 
 

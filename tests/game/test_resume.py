@@ -16,7 +16,7 @@ from fastgaum.config import Config
 from fastgaum.engine.game import EngineGame
 from fastgaum.errors import CheckpointError, ConfigError, OutputError, StepRefusedError
 from fastgaum.game import checkpoint
-from fastgaum.game.epochs import Silent
+from fastgaum.game.epochs import Observer
 from fastgaum.game.loop import Trainer
 from fastgaum.interrupts import Interrupted, Stop
 from fastgaum.logs.log import SessionLog
@@ -417,12 +417,12 @@ def test_saves_take_their_share_of_the_time_at_most(
     monkeypatch.setattr(checkpoint, "save_state", slow)
     monkeypatch.setattr(checkpoint, "_SLOW_DISK", 1e6)
 
-    class Clock(Silent):
-        def on_batch(self, done: int, total: int) -> None:
+    class Clock(Observer):
+        def on_batch_end(self, done: int, total: int) -> None:
             now[0] += 10.0
 
     config = config_of("paper-lstm", epochs=30, patience=1000)
-    train_run(UserModel(config, device="cpu"), log, tmp_path / "run", observer=Clock())
+    train_run(UserModel(config, device="cpu"), log, tmp_path / "run", observers=[Clock()])
     # the first is that of the beginning, the last that of the end
     assert len(saved) >= 5
     assert (np.diff(saved)[1:-1] >= 400).all()
@@ -434,7 +434,7 @@ def test_saves_take_their_share_of_the_time_at_most(
         UserModel(config.replace(epochs=1), device="cpu"),
         log,
         tmp_path / "batches",
-        observer=Clock(),
+        observers=[Clock()],
     )
     # five batches: after the third, and at the end
     assert len(saved) == 3

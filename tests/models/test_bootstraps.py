@@ -17,7 +17,7 @@ from fastgaum.errors import CheckpointError, ConfigError
 from fastgaum.features.sessions import select_sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.checkpoint import Checkpointer
-from fastgaum.game.epochs import Silent
+from fastgaum.game.epochs import Observer
 from fastgaum.interrupts import Interrupted, Stop
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
@@ -138,7 +138,7 @@ def test_runs_of_neighbouring_seeds_share_no_seed_of_a_fit(whole: Path) -> None:
     assert fitted == [bootstrap_seed(CONFIG.seed, number) for number in (1, 2)]
 
 
-class Told(Silent):
+class Told(Observer):
     """Notes which bootstraps began."""
 
     def __init__(self) -> None:
@@ -171,7 +171,13 @@ def test_a_run_stopped_in_any_of_its_fits_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(Checkpointer, "after_batch", counted)
         with pytest.raises(Interrupted):
-            train_run(UserModel(CONFIG), log, folder, observer=told, processes=Processes(stop=stop))
+            train_run(
+                UserModel(CONFIG),
+                log,
+                folder,
+                observers=[told],
+                processes=Processes(stop=stop),
+            )
     assert told.bootstraps == [(1, 2), (2, 2)][: n_done + 1]
     checkpoint = run_checkpoint(folder)
     assert checkpoint is not None

@@ -50,7 +50,7 @@ def result() -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         quick = {"epochs": 1, "warm_start": 1, "search": ()}
         patch.setattr(module, "MODEL", {**module.MODEL, **quick})
-        found: dict[str, Any] = finite(transfer(plan, observer=lambda *call: seen.append(call)))
+        found: dict[str, Any] = finite(transfer(plan, progress=lambda *call: seen.append(call)))
     assert [call[:2] for call in seen] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert seen[0][2] == "items-10, 400 events, random, seed 0"
     assert seen[1][2] == "items-10, the truth, seed 0"

@@ -1,0 +1,139 @@
+"""The vocabulary of a feature space: fields of ids, their values as training shows them, and how
+they grow with a further log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fastgaum.features.sessions import chunks, select_sessions
+from fastgaum.logs.columns import Vocabulary
+from fastgaum.logs.context import ContextField, training_values
+from fastgaum.logs.log import IntArray
+from fastgaum.logs.shards import AnyLog
+
+
+@dataclass(frozen=True)
+class CategoricalField:
+    """A family of ids: `start` is its unknown row, `start + 1 + i` the i-th value of `values`."""
+
+    name: str
+    source: str
+    """"item" (identity), "item_field", "candidate_field" or "position"; of an event "context", or
+    "context_item", whose ids are the items' own"""
+    start: int
+    values: pl.Series
+
+    @property
+    def stop(self) -> int:
+        """One past the field's last id."""
+        return self.start + 1 + len(self.values)
+
+
+def categorical_fields(
+    log: AnyLog,
+    known_items: npt.NDArray[np.integer],
+    places_apart: bool,
+    former: Sequence[CategoricalField] = (),
+) -> tuple[CategoricalField, ...]:
+    """The candidates' fields of ids.
+
+    Args:
+        log: the log, of which training counts.
+        known_items: codes of the items that training displays.
+        places_apart: whether the place in the display is no field.
+        former: the same fields of a former log: their values come first, in their order.
+    """
+    before = {field.name: field.values for field in former}
+    fields: list[CategoricalField] = []
+
+    def add(name: str, source: str, values: pl.Series) -> None:
+        start = fields[-1].stop if fields else 1
+        fields.append(CategoricalField(name, source, start, _after(before.get(name), values)))
+
+    every = len(known_items) == log.n_items
+    add("item", "item", log.item_ids if every else log.item_ids.gather(known_items))
+    for name in sorted(log.item_fields):
+        if name in log.categories:
+            codes = np.unique(log.item_fields[name][known_items])
+            add(name, "item_field", log.categories[name].gather(codes[codes >= 0]))
+    shown, longest = _shown_codes(log)
+    for name, codes in shown.items():
+        add(name, "candidate_field", log.categories[name].gather(codes))
+    if log.ordered and not places_apart:
+        add("position", "position", pl.Series([str(position) for position in range(longest)]))
+    return tuple(fields)
+
+
+def context_fields(
+    log: AnyLog,
+    found: Sequence[ContextField],
+    categorical: Sequence[CategoricalField],
+    former: Sequence[CategoricalField] = (),
+) -> tuple[CategoricalField, ...]:
+    """The fields of events that hold categories or items; ids of their own follow the
+    candidates'.
+
+    Args:
+        log: the log, of which training counts.
+        found: its context fields, and what each holds.
+        categorical: the candidates' fields.
+        former: as in `categorical_fields`.
+    """
+    before = {field.name: field.values for field in former}
+    items, stop = categorical[0], categorical[-1].stop
+    names = [part.name for part in found if part.holds == "categories"]
+    # one entry more: code -1, a missing value, writes to the last
+    seen = {name: np.zeros(len(log.categories[name]) + 1, dtype=bool) for name in names}
+    for part in log.parts(ids=False) if names else ():
+        for name in names:
+            seen[name][training_values(part, name)] = True
+    fields = []
+    for one in found:
+        if one.holds == "items":
+            fields.append(CategoricalField(one.name, "context_item", items.start, items.values))
+        elif one.holds == "categories":
+            values = log.categories[one.name].gather(np.flatnonzero(seen[one.name][:-1]))
+            values = _after(before.get(one.name), values)
+            fields.append(CategoricalField(one.name, "context", stop, values))
+            stop = fields[-1].stop
+    return tuple(fields)
+
+
+def former_ids(fields: Sequence[CategoricalField], former: Sequence[CategoricalField]) -> IntArray:
+    """The id that each id had in a former space, whose values come first in each field; of a value
+    that it did not know, its field's unknown row. Shape (n_ids,)."""
+    ids = np.zeros(max(field.stop for field in fields), dtype=np.int32)
+    for field, was in zip(fields, former, strict=True):
+        ids[field.start : field.stop] = was.start
+        n = len(was.values) + 1
+        ids[field.start : field.start + n] = was.start + np.arange(n)
+    return ids
+
+
+def _after(former: pl.Series | None, values: pl.Series) -> pl.Series:
+    """The values, after those that a former log had."""
+    if former is None:
+        return values
+    is_new = Vocabulary(former).codes(values) < 0
+    return pl.concat([former, values.filter(pl.Series(is_new))])
+
+
+def _shown_codes(log: AnyLog) -> tuple[dict[str, npt.NDArray[np.integer]], int]:
+    """Codes that training candidates have in each categorical candidate field, and the longest
+    display set."""
+    names = sorted(name for name in log.candidate_fields if name in log.categories)
+    # one entry more: code -1, a missing value, writes to the last
+    seen = {name: np.zeros(len(log.categories[name]) + 1, dtype=bool) for name in names}
+    longest = 0
+    for part in log.parts(ids=False) if names or log.ordered else ():
+        for chunk in chunks(part, part.sessions_in("train")):
+            picked = select_sessions(part, chunk)
+            longest = max(longest, int(np.diff(picked.display_offsets).max(initial=0)))
+            for name in names:
+                seen[name][part.candidate_fields[name][picked.candidates]] = True
+    return {name: np.flatnonzero(flags[:-1]) for name, flags in seen.items()}, longest

@@ -1,0 +1,105 @@
+"""NetworksModel: the verbs of a user model whose inside is the three networks. How they are fitted
+is its child's, `models.user_model.UserModel`."""
+
+from __future__ import annotations
+
+import torch
+
+from fastgaum.config import Config
+from fastgaum.errors import ConfigError
+from fastgaum.features.sessions import EncodedSessions
+from fastgaum.game.scoring import HeadScores, Outputs, ScoredSessions, score
+from fastgaum.logs.log import FloatArray
+from fastgaum.models.choice_model import ChoiceModel, Head
+from fastgaum.nets.examination import Place, moved_to
+from fastgaum.nets.histories import Carry
+from fastgaum.nets.networks import Networks
+from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser
+from fastgaum.nets.tensors import Bags, BatchTensors
+
+
+class NetworksModel(ChoiceModel):
+    """A choice model of a history encoder, a reward model and a generator over one feature space.
+
+    Attributes:
+        config: the configuration of the networks.
+        regulariser: that of the best response.
+        networks: the torch modules; None before `fit`.
+    """
+
+    config: Config
+    regulariser: Regulariser
+    networks: Networks | None
+
+    @torch.no_grad()
+    def utility(self, batch: BatchTensors, at_place: Place = "own") -> torch.Tensor:
+        """Utilities of a batch's candidates, shape (n_candidates,); no click has utility 0.
+
+        With what their places add, or `at_place` as in `predict_parts`."""
+        self._require_place(at_place)
+        networks = self._networks().eval()
+        utility = networks.utility(batch)[0]
+        return (
+            utility if at_place == "own" else moved_to(at_place, networks, utility, None, batch)[0]
+        )
+
+    def examination(self, head: Head = "reward") -> FloatArray | None:
+        """As the base says; None also for the generator of exact players."""
+        networks = self._networks()
+        scorer = networks.player.reward if head == "reward" else networks.generator
+        if scorer is None or scorer.examination is None:
+            return None
+        scale = self.config.eta if head == "reward" else 1.0
+        by_place: FloatArray = (scale * scorer.examination.by_place.detach()).exp().cpu().numpy()
+        return by_place
+
+    @torch.no_grad()
+    def choice_distribution(self, batch: BatchTensors, head: Head = "reward") -> ChoiceDistribution:
+        """A head's distribution over each display set: the reward's best response, or the
+        generator's own."""
+        networks = self._networks().eval()
+        utility, states = networks.utility(batch)
+        if head == "reward" or networks.generator is None:
+            return self.regulariser.best_response(
+                self.config.eta * utility, batch.display_offsets, self.outside
+            )
+        return self.regulariser.link(
+            networks.logits(batch, states), batch.display_offsets, self.outside
+        )
+
+    def initial(self, n: int) -> Carry:
+        """Histories of n users who have chosen nothing yet."""
+        return self._networks().player.history.initial(n)
+
+    @torch.no_grad()
+    def advance(self, carries: Carry, tokens: Bags) -> Carry:
+        """Histories after one more choice of each user: one recurrent step, never a re-encoding
+        (bilstm excepted)."""
+        return self._networks().player.history.advance(carries, tokens)
+
+    def _score(self, encoded: EncodedSessions) -> ScoredSessions:
+        return self._scored_by(self._networks().outputs, encoded)
+
+    def _score_at(self, encoded: EncodedSessions, place: int | None) -> ScoredSessions:
+        networks = self._networks()
+        return self._scored_by(
+            lambda batch: moved_to(place, networks, *networks.outputs(batch), batch), encoded
+        )
+
+    def _scored_by(self, outputs: Outputs, encoded: EncodedSessions) -> ScoredSessions:
+        scores = score(
+            outputs,
+            self._batches(encoded),
+            self.regulariser,
+            self.config.eta,
+            self.outside,
+        )
+        heads: dict[str, HeadScores] = {"reward": scores.reward}
+        if scores.generator is not None:
+            heads["generator"] = scores.generator
+        return ScoredSessions(heads, scores.gap)
+
+    def _networks(self) -> Networks:
+        if self.networks is None:
+            raise ConfigError("the model has not been trained: call fit or load first")
+        return self.networks

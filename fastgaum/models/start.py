@@ -1,0 +1,119 @@
+"""Going on from a former fit on a further log: what may change, and how its weights are first ones
+of networks over a grown vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fastgaum.checkpoint import State
+from fastgaum.config import Config
+from fastgaum.errors import CheckpointError, ConfigError, did_you_mean
+from fastgaum.features.space import FeatureSpace
+from fastgaum.logs.shards import AnyLog
+from fastgaum.models.choice_model import offers_no_click
+from fastgaum.models.model_file import bootstraps_of, load_model_state, user_model_of
+from fastgaum.nets.networks import Networks
+from fastgaum.presets import TRAINING_KEYS
+
+if TYPE_CHECKING:
+    from fastgaum.models.user_model import UserModel
+    from fastgaum.nets.histories import Encoders
+    from fastgaum.nets.regularisers import Regulariser
+
+
+def former_model(
+    kind: type[UserModel], path: Path, regulariser: Regulariser | None, history: Encoders | None
+) -> UserModel:
+    """The model of a run that a fit goes on from, on the CPU.
+
+    Raises:
+        CheckpointError: as `load_user_model`; or the model is none of three networks.
+    """
+    file, state = load_model_state(path)
+    if "model" in state:
+        raise CheckpointError(
+            f"'{path}' holds the model {state['model']!r}, which is fitted in one go and cannot go "
+            "on: fit it on both logs together, or go on from a preset's run (fastgaum)"
+        )
+    return user_model_of(kind, file, state, "cpu", regulariser, history)
+
+
+def config_from(former: Config, path: Path, changes: Mapping[str, object]) -> Config:
+    """The configuration of a fit that goes on: the former one, nothing searched anew, with changes.
+
+    Raises:
+        ConfigError: a change is of what the networks are, or is impossible.
+    """
+    asked = former.replace(**changes)
+    was, now = former.to_mapping(), asked.to_mapping()
+    differ = [key for key in was if now[key] != was[key] and key not in TRAINING_KEYS]
+    if differ:
+        said = ", ".join(f"{key} = {was[key]}, not {now[key]}" for key in differ)
+        close = did_you_mean(differ[0], TRAINING_KEYS)
+        raise ConfigError(
+            f"the run in '{path}' has {said}, and its networks go on as they are{close}: leave the "
+            f"options out, or train anew; what may change is {', '.join(TRAINING_KEYS)}"
+        )
+    return asked.replace(grow=False, search=())
+
+
+def set_start(model: UserModel, state: State | None, file: Path | None) -> None:
+    """Give a model of a run the former one that the run's checkpoint holds, if it has none.
+
+    Raises:
+        CheckpointError: damaged.
+    """
+    if state is not None and model.start is None:
+        model.start = bootstraps_of(model, file, [state])[0]
+
+
+def check_log(start: UserModel, log: AnyLog) -> None:
+    """Raise ConfigError where a log asks for a choice that the former model did not have."""
+    if not start.outside and offers_no_click(log, start.config.no_click):
+        raise ConfigError(
+            f"log '{log.name}' has events without a choice, and the run to go on from had none, so "
+            "that no click has no place among its utilities: train anew"
+        )
+
+
+@torch.no_grad()
+def start_from(networks: Networks, space: FeatureSpace, start: UserModel) -> None:
+    """Give networks the weights of a former fit. A table's row is that of its id before; an id that
+    is new has the row of its field's unknown values, which training has made for ids unseen.
+
+    Args:
+        networks: of the same sizes, over the ids of `space`.
+        space: grown from the former one.
+        start: the former model.
+
+    Raises:
+        ConfigError: a history encoder of one's own has weights that are neither of the same shape
+            nor rows by id.
+    """
+    assert start.networks is not None
+    assert start.space is not None
+    weights, n_former = start.networks.state_dict(), start.space.n_ids
+    ids = torch.from_numpy(space.former_ids(start.space)).long()
+    for name, own in networks.state_dict().items():
+        own.copy_(_grown(name, weights[name], own.shape, ids, n_former))
+
+
+def _grown(name: str, former: Tensor, shape: torch.Size, ids: Tensor, n_former: int) -> Tensor:
+    """A former weight in the shape of one over more ids, whose former ids are `ids`."""
+    if former.shape == shape:
+        return former
+    # position weights have several rows for each id
+    per_id = len(former) // n_former if former.ndim else 0
+    rows = [(n * per_id, *shape[1:]) for n in (n_former, len(ids))]
+    if not per_id or [tuple(former.shape), tuple(shape)] != rows:
+        raise ConfigError(
+            f"the history encoder's weight '{name}' has the shape {list(former.shape)} over "
+            f"{n_former} ids and {list(shape)} over {len(ids)}: a fit goes on from weights of one "
+            "shape, or with rows by id"
+        )
+    return former.view(n_former, per_id, -1)[ids].view(shape)

@@ -1,0 +1,206 @@
+"""Observers: what they are told and when, one that fails, and the adapters to trackers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from fastgaum.config import Config
+from fastgaum.errors import ConfigError, NumericsError
+from fastgaum.game.epochs import EpochRow, MlflowObserver, Observer, TensorBoardObserver
+from fastgaum.logs.log import SessionLog
+from fastgaum.models.run_folder import train_run
+from fastgaum.models.user_model import UserModel
+from tests.builders import random_log
+
+TINY: dict[str, Any] = {
+    **{"epochs": 1, "warm_start": 2, "hidden": [4], "history_dim": 3, "search": []},
+    **{"batch_sessions": 16},
+}
+
+
+@pytest.fixture(scope="module")
+def log() -> SessionLog:
+    return random_log(4, n_sessions=64)
+
+
+class Notes(Observer):
+    """Notes every call."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+
+    def on_fit_begin(self, config: Config, rows: Sequence[EpochRow]) -> None:
+        self.calls.append(("fit begins", config.epochs, len(rows)))
+
+    def on_bootstrap(self, number: int, n_bootstraps: int) -> None:
+        self.calls.append(("bootstrap", number, n_bootstraps))
+
+    def on_epoch_begin(self, epoch: int) -> None:
+        self.calls.append(("begins", epoch))
+
+    def on_batch_end(self, done: int, total: int) -> None:
+        self.calls.append(("batch", done, total))
+
+    def on_epoch_end(self, row: EpochRow) -> None:
+        self.calls.append(("ends", row.epoch))
+
+    def on_fit_end(self, rows: Sequence[EpochRow], error: BaseException | None) -> None:
+        self.calls.append(("fit ends", len(rows), type(error)))
+
+
+class Fails(Notes):
+    """Raises at the end of the second epoch."""
+
+    def on_epoch_end(self, row: EpochRow) -> None:
+        super().on_epoch_end(row)
+        if row.epoch == 2:
+            raise OSError("the tracker is away")
+
+
+def of_epoch(epoch: int) -> list[tuple[Any, ...]]:
+    return [("begins", epoch), ("batch", 1, 2), ("batch", 2, 2), ("ends", epoch)]
+
+
+def test_the_calls_of_a_fit_in_their_order(log: SessionLog) -> None:
+    notes = Notes()
+    UserModel.from_preset(**TINY, worlds=2).fit(log, [notes])
+    epochs = [call for epoch in (1, 2, 3) for call in of_epoch(epoch)]
+    assert notes.calls == [
+        ("bootstrap", 1, 1),
+        ("fit begins", 1, 0),
+        *epochs,
+        ("fit ends", 3, type(None)),
+    ]
+
+
+def test_one_that_fails_is_told_and_loses_nothing(log: SessionLog, tmp_path: Path) -> None:
+    failing, notes = Fails(), Notes()
+    model = UserModel.from_preset(**TINY)
+    with pytest.warns(RuntimeWarning, match="Fails has failed .* OSError: the tracker is away"):
+        train_run(model, log, tmp_path / "run", observers=[failing, notes])
+    alone = UserModel.from_preset(**TINY)
+    train_run(alone, log, tmp_path / "alone")
+    assert failing.calls[-1] == ("ends", 2)
+    assert notes.calls[-1] == ("fit ends", 3, type(None))
+    files = [tmp_path / run / "model.safetensors" for run in ("run", "alone")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_one_that_must_not_fail_ends_the_fit(log: SessionLog) -> None:
+    class Strict(Fails):
+        may_fail = False
+
+    strict, notes = Strict(), Notes()
+    with pytest.raises(OSError, match="away"):
+        UserModel.from_preset(**TINY).fit(log, [strict, notes])
+    assert strict.calls[-1] == notes.calls[-1] == ("fit ends", 2, OSError)
+
+
+def test_the_end_says_what_went_wrong(log: SessionLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    def diverge(*_: Any) -> None:
+        raise NumericsError("the loss is nan")
+
+    monkeypatch.setattr("fastgaum.game.guard.Guard.step", diverge)
+    notes = Notes()
+    with pytest.raises(NumericsError):
+        UserModel.from_preset(**TINY).fit(log, [notes])
+    assert notes.calls[-1] == ("fit ends", 0, NumericsError)
+
+
+def test_what_is_no_observer_is_refused(log: SessionLog) -> None:
+    with pytest.raises(ConfigError, match="one is a function: write observers="):
+        UserModel.from_preset(**TINY).fit(log, [lambda row: None])  # type: ignore[list-item]
+    with pytest.raises(ConfigError, match=r"observers are a list .* one alone is given"):
+        UserModel.from_preset(**TINY).fit(log, Notes())  # type: ignore[arg-type]
+
+
+class Writer:
+    """What TensorBoardObserver asks of a SummaryWriter."""
+
+    def __init__(self) -> None:
+        self.text: dict[str, str] = {}
+        self.scalars: dict[tuple[str, int], float] = {}
+        self.closed = False
+
+    def add_text(self, name: str, text: str) -> None:
+        self.text[name] = text
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        self.scalars[name, step] = value
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_tensorboard_has_each_figure_of_each_epoch(log: SessionLog) -> None:
+    writer = Writer()
+    table = UserModel.from_preset(**TINY).fit(log, [TensorBoardObserver(writer=writer)])
+    assert "    history_dim = 3" in writer.text["config"].splitlines()
+    assert [writer.scalars["val_loss", epoch] for epoch in (1, 2, 3)] == table["val_loss"].to_list()
+    # exact players have no generator: NaN is left out
+    assert ("val_generator_prec1", 1) not in writer.scalars
+    assert ("val_generator_prec1", 3) in writer.scalars
+    assert not {"epoch", "phase", "at_fault"} & {name for name, _ in writer.scalars}
+    assert writer.closed
+
+
+def test_tensorboard_writes_its_own_files(log: SessionLog, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX", reason="the extra tensorboard is not installed")
+    UserModel.from_preset(**TINY).fit(log, [TensorBoardObserver(tmp_path / "events")])
+    (file,) = (tmp_path / "events").iterdir()
+    assert b"val_loss" in file.read_bytes()
+
+
+class Mlflow(ModuleType):
+    """What MlflowObserver asks of mlflow."""
+
+    def __init__(self, active: object = None) -> None:
+        super().__init__("mlflow")
+        self.active, self.calls = active, []  # type: ignore[var-annotated]
+
+    def active_run(self) -> object:
+        return self.active
+
+    def start_run(self, run_name: str | None) -> None:
+        self.calls.append(("start", run_name))
+
+    def log_params(self, values: dict[str, object]) -> None:
+        self.calls.append(("params", values["epochs"]))
+
+    def log_metrics(self, values: dict[str, float], step: int) -> None:
+        self.calls.append(("metrics", step, "val_loss" in values))
+
+    def end_run(self, status: str) -> None:
+        self.calls.append(("end", status))
+
+
+@pytest.mark.parametrize("active", [None, "a run of the program"])
+def test_mlflow_has_a_run_of_each_fit(
+    log: SessionLog, monkeypatch: pytest.MonkeyPatch, active: object
+) -> None:
+    mlflow = Mlflow(active)
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    UserModel.from_preset(**TINY).fit(log, [MlflowObserver("mine")])
+    inside = [("params", 1), *(("metrics", epoch, True) for epoch in (1, 2, 3))]
+    own = [("start", "mine"), *inside, ("end", "FINISHED")]
+    assert mlflow.calls == (own if active is None else inside)
+
+
+def test_an_extra_that_is_absent_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("mlflow", "tensorboardX"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match=r"pip install 'fastgaum\[mlflow\]'"):
+        MlflowObserver()
+    with pytest.raises(ConfigError, match=r"pip install 'fastgaum\[tensorboard\]'"):
+        TensorBoardObserver("events")
+    with pytest.raises(ConfigError, match="needs a folder"):
+        TensorBoardObserver()

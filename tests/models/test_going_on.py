@@ -1,0 +1,227 @@
+"""A fit that goes on from a former run on a further log: its first weights, a run folder that is
+stopped and resumed, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fastgaum.bench.going_on import holds, measure
+from fastgaum.cli.app import main
+from fastgaum.config import Config
+from fastgaum.errors import CheckpointError, ConfigError, FeatureMismatchError, LogFormatError
+from fastgaum.interrupts import Interrupted, Stop
+from fastgaum.logs.fold import to_frame
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.synthetic import synthesise
+from fastgaum.models.run_folder import resume_run, run_checkpoint, train_run
+from fastgaum.models.user_model import UserModel
+from fastgaum.processes import Processes
+from tests.builders import random_log
+from tests.features.test_grown import in_two
+from tests.game.interrupted import StopAt, check_same
+from tests.logs.test_context import navigation
+from tests.models.test_own_code import SumOfAll
+
+TINY: dict[str, Any] = {
+    **{"epochs": 2, "warm_start": 2, "hidden": [4], "history_dim": 3, "search": []},
+    **{"batch_sessions": 16, "device": "cpu"},
+}
+
+
+@pytest.fixture(scope="module")
+def logs() -> tuple[SessionLog, SessionLog]:
+    """Two logs, of which either has items that the other lacks."""
+    return in_two(random_log(4, n_sessions=120, n_items=90, no_click=0.2), 40, 0)
+
+
+def run_on(log: SessionLog, folder: Path, **changes: Any) -> Path:
+    train_run(UserModel.from_preset(**{**TINY, **changes}), log, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def former(logs: tuple[SessionLog, SessionLog], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_on(logs[0], tmp_path_factory.mktemp("runs") / "former")
+
+
+@pytest.mark.parametrize(
+    ("changes", "log"),
+    [
+        ({"history": "lstm", "item_dim": 4}, random_log(1, 120, 90)),
+        # position weights read two unknown choices as one item twice: here there is but one
+        ({"history": "pw", "wide": False}, random_log(1, 120, 90, max_length=2)),
+        ({"tower_dim": 4, "history": "gru"}, navigation(120, n_items=300, seed=1)),
+    ],
+    ids=["lstm", "pw", "towers, context"],
+)
+def test_the_first_weights_say_what_the_former_model_says(
+    changes: dict[str, Any], log: SessionLog, tmp_path: Path
+) -> None:
+    """Bags of ids alone: new items and values are unknown to both."""
+    first, second = in_two(log, 30, 0)
+    model = UserModel.from_preset(**{**TINY, "protocol": "identity", "relations": False} | changes)
+    model.fit(first)
+    model.save(tmp_path / "model.safetensors")
+    said = model.evaluate(second, "validation").heads["reward"].nll.mean
+    # too small to move a weight
+    rates = {"lr": 1e-30, "generator_lr": 1e-30}
+    further = UserModel.from_run(tmp_path / "model.safetensors", device="cpu", **rates)
+    row = further.fit(second).row(0, named=True)
+    assert row["phase"] == "start"
+    assert row["best"]
+    np.testing.assert_allclose(row["val_loss"], said, rtol=1e-3)
+    again = further.evaluate(second, "validation").heads["reward"].nll.mean
+    np.testing.assert_allclose(again, said, rtol=1e-6)
+    assert further.space is not None
+    assert model.space is not None
+    assert further.space.n_ids > model.space.n_ids
+
+
+def test_weights_stay_where_no_epoch_is_better(
+    former: Path, logs: tuple[SessionLog, SessionLog]
+) -> None:
+    start = UserModel.load(former, device="cpu")
+    further = UserModel.from_run(former, device="cpu", lr=3.0, rounds_lr=1.0, generator_lr=3.0)
+    table = further.fit(logs[1])
+    assert table.filter("best")["phase"].to_list() == ["start"]
+    assert start.networks is not None
+    assert further.networks is not None
+    one, other = (model.networks.player.reward.rest for model in (start, further))
+    for was, now in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(was, now)
+
+
+def test_a_stopped_run_goes_on_to_the_same_bytes(
+    former: Path, logs: tuple[SessionLog, SessionLog], tmp_path: Path
+) -> None:
+    """It needs the former run no more."""
+    train_run(UserModel.from_run(former, device="cpu"), logs[1], tmp_path / "whole")
+    stop, folder = Stop(), tmp_path / "stopped"
+    with pytest.raises(Interrupted):
+        train_run(
+            UserModel.from_run(former, device="cpu"),
+            logs[1],
+            folder,
+            observers=[StopAt(stop, 3)],
+            processes=Processes(stop=stop),
+        )
+    checkpoint = run_checkpoint(folder)
+    assert checkpoint is not None
+    resume_run(UserModel(checkpoint.config, device="cpu"), logs[1], folder)
+    check_same(tmp_path / "whole", folder)
+
+
+def test_each_world_of_a_set_goes_on(
+    logs: tuple[SessionLog, SessionLog], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = run_on(logs[0], tmp_path / "set", worlds=2, epochs=1, warm_start=1)
+    started: list[UserModel] = []
+    monkeypatch.setattr(
+        "fastgaum.models.user_model.start_from", lambda *given: started.append(given[2])
+    )
+    further = UserModel.from_run(folder, device="cpu")
+    further.fit(logs[1])
+    assert further.start is not None
+    assert started == [further.start.bootstraps[0], further.start]
+
+
+def test_what_cannot_go_on_is_refused(
+    former: Path, logs: tuple[SessionLog, SessionLog], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"protocol = bags, not identity.*may change is warm"):
+        UserModel.from_run(former, protocol="identity")
+    with pytest.raises(ConfigError, match="grow = "):
+        UserModel.from_run(former, grow=True)
+    with pytest.raises(ConfigError, match="unknown configuration key 'epoch'; did you mean"):
+        UserModel.from_run(former, epoch=3)
+    with pytest.raises(CheckpointError, match="no model at"):
+        UserModel.from_run(tmp_path / "none")
+    further = UserModel.from_run(former, device="cpu")
+    with pytest.raises(LogFormatError, match="is the one that the model was trained on"):
+        further.fit(logs[0])
+    priced = dataclasses.replace(
+        logs[1], candidate_fields={"price": np.ones(logs[1].n_candidates, np.float32)}
+    )
+    with pytest.raises(FeatureMismatchError, match=r"extra \['price'\]"):
+        further.fit(priced)
+
+
+def test_no_click_is_no_new_choice(logs: tuple[SessionLog, SessionLog], tmp_path: Path) -> None:
+    always = in_two(random_log(4, n_sessions=60, n_items=30), 30, 0)[0]
+    model = UserModel.from_preset(**TINY)
+    model.fit(always)
+    model.save(tmp_path / "model.safetensors")
+    further = UserModel.from_run(tmp_path / "model.safetensors", device="cpu")
+    with pytest.raises(ConfigError, match="has events without a choice, and the run"):
+        further.fit(logs[1])
+
+
+def test_an_encoder_of_ones_own_goes_on_if_it_can(
+    logs: tuple[SessionLog, SessionLog], tmp_path: Path
+) -> None:
+    class Fixed(SumOfAll):
+        """Has a weight whose shape follows the ids, and is no row of one."""
+
+        def __init__(self, config: Config, n_ids: int, n_numbers: int) -> None:
+            super().__init__(config, n_ids, n_numbers)
+            self.other = torch.nn.Parameter(torch.zeros(2, n_ids))
+
+    for encoder in (SumOfAll, Fixed):
+        model, file = UserModel.from_preset(**TINY, history=encoder), tmp_path / "own.safetensors"
+        model.fit(logs[0])
+        model.save(file)
+        further = UserModel.from_run(file, history=encoder, device="cpu")
+        if encoder is SumOfAll:
+            assert further.fit(logs[1])["phase"][0] == "start"
+        else:
+            with pytest.raises(ConfigError, match=r"weight 'player.history.other' has the shape"):
+                further.fit(logs[1])
+
+
+def test_the_command_takes_over_what_the_run_says(
+    logs: tuple[SessionLog, SessionLog], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, log in zip(("first", "second"), logs, strict=True):
+        to_frame(log).rename({"item": "sku"}).write_parquet(tmp_path / f"{name}.parquet")
+    first, second, run, further = (
+        str(tmp_path / name) for name in ("first.parquet", "second.parquet", "run", "further")
+    )
+    short = [f"--set={key}" for key in ("epochs=1", "warm_start=1", "hidden=[4]", "search=[]")]
+    assert main(["train", first, "-o", run, "--column", "item=sku", "--quiet", *short]) == 0
+    assert main(["train", second, "-o", further, "--from", run, "--seed", "5"]) == 0
+    assert "epoch   1 start " in capsys.readouterr().err
+    model = UserModel.load(further, device="cpu")
+    assert model.config.hidden == (4,)
+    assert model.config.seed == 5
+    assert main(["evaluate", further, second, "--quiet"]) == 0
+    refused = {
+        "names another": ["--preset", "paper-lstm"],
+        "give one of them": ["--resume"],
+        "not [8]": ["--set", "hidden=[8]"],
+    }
+    for text, options in refused.items():
+        capsys.readouterr()
+        argv = ["train", second, "-o", str(tmp_path / "no"), "--from", run, *options]
+        assert main(argv) == 2
+        assert text in capsys.readouterr().err
+    logit = str(tmp_path / "logit")
+    assert main(["train", first, "-o", logit, "--column=item=sku", "--preset", "click-rate"]) == 0
+    assert main(["train", second, "-o", str(tmp_path / "no"), "--from", logit]) == 2
+    assert "is fitted in one go and cannot go on" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.slow
+def test_going_on_beats_starting_anew_and_costs_a_third() -> None:
+    """On the second part's test sessions, by a paired 95 % interval over users."""
+    log, _ = synthesise(48_000, n_items=200)
+    figures = measure(log, 2)
+    assert figures["further"]["vs_anew"]["ci"][1] < 0
+    assert figures["further"]["cost"] <= 1 / 3
+    assert holds(figures)
