@@ -87,7 +87,8 @@ def test_weights_stay_where_no_epoch_is_better(
     former: Path, logs: tuple[SessionLog, SessionLog]
 ) -> None:
     start = UserModel.load(former, device="cpu")
-    further = UserModel.from_run(former, device="cpu", lr=3.0, rounds_lr=1.0, generator_lr=3.0)
+    rates = {"lr": 100.0, "generator_lr": 100.0, "weight_decay": 0.0}
+    further = UserModel.from_run(former, device="cpu", **rates)
     table = further.fit(logs[1])
     assert table.filter("best")["phase"].to_list() == ["start"]
     assert start.networks is not None
