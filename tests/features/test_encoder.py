@@ -79,12 +79,12 @@ def test_the_encoder_s_own_chunks_equal_the_whole(monkeypatch: pytest.MonkeyPatc
 
 
 def test_moments_by_chunks_equal_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fastgaum.features import space as features
+    from fastgaum.features import vocabulary
 
     log = rich_log(2)
     whole = FeatureSpace.fit(log, relations=True)
     monkeypatch.setattr(sessions, "CHUNK_EVENTS", 6)
-    monkeypatch.setattr(features, "chunks", lambda log, rows: chunks(log, rows, 3))
+    monkeypatch.setattr(vocabulary, "chunks", lambda log, rows: chunks(log, rows, 3))
     parts = FeatureSpace.fit(log, relations=True)
     np.testing.assert_allclose(parts.mean, whole.mean, rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(parts.scale, whole.scale, rtol=1e-6)
