@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import numpy as np
 import pytest
-from mcp import Client, StdioServerParameters
+from mcp import Client, StdioServerParameters, stdio_client
 
 from fastgaum.models.online import OnlineUser
 from fastgaum.models.online_model import OnlineModel
@@ -144,4 +144,4 @@ def test_the_command_speaks_the_protocol_and_nothing_else(tmp_path: Path) -> Non
     over_stdio = StdioServerParameters(command=sys.executable, args=command)
     calls = [("new_user", {}), show("1", ["i1", "i2"]), show("1", ["i3", "i4"])]
     online = model.user().model
-    assert called(over_stdio, calls) == called(mcp_server(online), calls)
+    assert called(stdio_client(over_stdio), calls) == called(mcp_server(online), calls)
