@@ -50,7 +50,9 @@ from fastgaum.kernels.candidate_formulas import (
     TRAINING_NUMBERS,
 )
 from fastgaum.kernels.crossed import CrossedCounts, CrossedEvents
+from fastgaum.logs.clicks import is_successive
 from fastgaum.logs.columns import MOST_NUMBER, Vocabulary
+from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog
 
 if TYPE_CHECKING:
@@ -118,6 +120,11 @@ class Encoder:
             numbers=np.empty((n_candidates, space.n_numbers), dtype=np.float32),
             context_ids=np.empty((n_events, len(space.context)), dtype=np.int32),
             context_numbers=np.empty((n_events, len(space.context_number_names)), np.float32),
+            first_choices=(
+                log.first_choices[pick_rows(log.session_offsets, rows)[1]]
+                if is_successive(log.event_fields)
+                else None
+            ),
         )
         session = event = candidate = 0
         for chunk in chunks(log, rows):

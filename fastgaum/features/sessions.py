@@ -246,6 +246,8 @@ class EncodedSessions(PackedArrays):
     """one id per event and categorical context field, shape (n_events, n_context_fields)"""
     context_numbers: FloatArray
     """standardised numbers of the events, shape (n_events, n_context_numbers)"""
+    first_choices: npt.NDArray[np.bool_] | None = None
+    """whether an event is the first choice of its display, shape (n_events,); None: all are"""
 
     @cached_property
     def largest(self) -> int:
@@ -304,6 +306,7 @@ class EncodedSessions(PackedArrays):
             display_offsets=offsets("display_offsets"),
             **{name: values(name) for name in ("rows", "choices", "users", "ids", "numbers")},
             **{name: values(name) for name in ("context_ids", "context_numbers")},
+            first_choices=None if parts[0].first_choices is None else values("first_choices"),
         )
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
-from fastgaum.features.context import context_moments
+from fastgaum.features.context import check_context, context_moments
 from fastgaum.features.crossed import CrossedField, crossed_names, displayers
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.numbers import (
@@ -350,12 +350,7 @@ class FeatureSpace:
                 f"declares {list(fields)}"
                 f" (missing {missing}, extra {extra}): declare the same fields"
             )
-        trained, given = list(self.context_holds), context_names(log)
-        if given != trained:
-            raise FeatureMismatchError(
-                f"the model was trained on context fields {trained}, log '{log.name}' declares "
-                f"{given}: declare the same context fields"
-            )
+        check_context(self.context_holds, log)
         if self.ordered and not log.ordered:
             raise FeatureMismatchError(
                 f"the model was trained on displays whose order is real, log '{log.name}' is "

@@ -169,7 +169,7 @@ def audit(
     if not isinstance(level, float | int) or not 0 < level < 1:
         raise ConfigError(f"level is {as_given(level)}, a probability between 0 and 1 is required")
     scores: dict[str, _Score] = {}
-    shares: dict[str, _Share] = {}
+    shares = {told[0]: _Share(*told) for told in log.clicks.shares()}
     n_users = n_rule_events = done = 0
     shown, ranks = log.training_counts().displays > 0, ranks_of_ids(log.item_ids)
     for part in log.parts(ids=False):

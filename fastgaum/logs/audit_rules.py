@@ -22,6 +22,7 @@ from fastgaum.errors import LogFormatError, as_given
 from fastgaum.kernels.candidate_counts import DISPLAYED, N_COUNTS, count_before
 from fastgaum.logs.columns import Vocabulary, parse_numbers
 from fastgaum.logs.log import NO_CLICK, TEST, FieldArray, IntArray, SessionLog
+from fastgaum.logs.successive import click_numbers
 
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -43,6 +44,10 @@ SHOWN = (
     "known before the choice, bags count it: in displays that were simulated it is the trace of "
     "their rule"
 )
+
+
+_NEVER = 1 << 62
+"""number of a click that is none"""
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,9 @@ def fold_rows(raw: pl.DataFrame, log: SessionLog) -> RawEvents:
             f"the raw rows of a log are what fastgaum.logs.read.raw_rows gives, got {as_given(raw)}"
         )
     row = pl.int_range(pl.len(), dtype=pl.Int32)
+    order = raw["click_order"] if "click_order" in raw.columns else None
+    clicks = click_numbers(raw["chosen"].to_numpy(), order)
+    first = log.first_choices
     candidates = (
         raw.select(
             pl.Series("session", Vocabulary(log.session_ids).codes(raw["session"])),
@@ -117,7 +125,7 @@ def fold_rows(raw: pl.DataFrame, log: SessionLog) -> RawEvents:
             pl.col("key"),
             pl.col("views").cast(pl.Int64),
             row.alias("row"),
-            pl.when(pl.col("chosen")).then(row).alias("chosen_row"),
+            pl.when(pl.col("chosen")).then(pl.Series(clicks)).alias("chosen_row"),
         )
         # An event is known by its first row.
         .with_columns(
@@ -137,10 +145,12 @@ def fold_rows(raw: pl.DataFrame, log: SessionLog) -> RawEvents:
     event = candidates["event"].to_numpy()
     starts = np.flatnonzero(np.diff(event, prepend=-1))
     session = candidates["session"].to_numpy()[starts]
-    if len(starts) != log.n_events or len(event) != log.n_candidates or session.min(initial=0) < 0:
+    found = (len(starts), len(event))
+    displays = (int(first.sum()), int(np.diff(log.display_offsets)[first].sum()))
+    if found != displays or session.min(initial=0) < 0:
         raise LogFormatError(
-            f"the raw rows hold {len(starts)} events and {len(event)} candidates, the log "
-            f"{log.n_events} and {log.n_candidates}: pass the rows that the log was read from"
+            f"the raw rows hold {found[0]} events and {found[1]} candidates, the log {displays[0]} "
+            f"and {displays[1]}: pass the rows that the log was read from"
         )
     offsets = np.append(starts, len(event)).astype(np.int32)
     return RawEvents(
@@ -157,13 +167,13 @@ def fold_rows(raw: pl.DataFrame, log: SessionLog) -> RawEvents:
 
 def _choices(candidates: pl.DataFrame, offsets: IntArray) -> IntArray:
     """Position of the candidate with the event's first chosen row; -1 where no row is chosen."""
-    rows = candidates["chosen_row"].fill_null(2**31 - 1).to_numpy()
+    rows = candidates["chosen_row"].fill_null(_NEVER).to_numpy()
     sizes = np.diff(offsets)
     first = np.minimum.reduceat(rows, offsets[:-1])
     position = np.arange(len(rows)) - np.repeat(offsets[:-1], sizes)
     position[rows != np.repeat(first, sizes)] = -1
     best = np.maximum.reduceat(position, offsets[:-1])
-    return np.where(first == 2**31 - 1, NO_CLICK, best).astype(np.int32)
+    return np.where(first == _NEVER, NO_CLICK, best).astype(np.int32)
 
 
 def rules_of_rows(raw: RawEvents, *, ordered: bool) -> Iterator[Rule]:

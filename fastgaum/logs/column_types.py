@@ -93,7 +93,7 @@ def decide_types(tables: Sequence[FileTable], schema: LogSchema) -> TypedTable:
     for table in tables:
         table.check(names)
     doubts: dict[str, tuple[pl.DataType, ...]] = {}
-    for role in ("event", "event_label"):
+    for role in ("event", "event_label", "click_order"):
         name = getattr(schema, role)
         if name is not None and _is_text(common[name]):
             doubts[name] = (pl.Int64(), pl.Float64(), TIME)

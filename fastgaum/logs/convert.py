@@ -8,6 +8,7 @@ log, and the buckets of a shard are written. Logs that are packed already pass t
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import os
 import tempfile
@@ -20,8 +21,9 @@ import numpy as np
 import polars as pl
 
 from fastgaum.errors import ConfigError, LogFormatError, OutputError
+from fastgaum.logs.clicks import ALL_DROPPED, CLICKS_SO_FAR, ClickFacts
 from fastgaum.logs.column_types import TypedTable, decide_types
-from fastgaum.logs.columns import CodedIds, Vocabulary
+from fastgaum.logs.columns import CodedIds, DistinctTexts, Vocabulary
 from fastgaum.logs.cut import join_logs
 from fastgaum.logs.fold import EVENT_COLUMNS, Rows, pack_rows
 from fastgaum.logs.log import USER_RULES, FieldArray, SessionLog, split_by_rule
@@ -45,8 +47,6 @@ would be too many"""
 Stages = Callable[[str, int, int | None], None]
 """called with what is being done, how much of it is done, and how much there is (None: not known)
 """
-_COLLECT_AT = 4_000_000
-"""distinct values that may wait before they are made distinct again"""
 
 
 def convert_files(
@@ -112,16 +112,21 @@ def convert_files(
                 buckets.append(rows)
                 n_rows += rows.n_rows
                 say("rows read", n_rows, None)
+            if not buckets.filled:
+                raise LogFormatError(ALL_DROPPED)
             head = buckets.head(options)
             if options.item_table is not None:
                 head = attach_item_table(head, options.item_table)
             if users is not None:
                 head = users.attach(head, head.session_ids)
             with write_shards(target, head) as writer:
+                clicks = buckets.clicks
                 parts = _packed(buckets, per_shard, _Whole(head, users, rule), options)
                 for written, log in enumerate(parts, start=1):
                     writer.add(log)
+                    clicks = log.clicks.plus(clicks)
                     say("shards written", written, n_shards)
+                writer.head = replace(writer.head, clicks=clicks)
     except OSError as error:
         raise OutputError(
             f"cannot write the shards '{target}': {one_line(error)}; free space or choose another "
@@ -171,6 +176,7 @@ def _packed(
     users."""
     head, users, rule = whole
     first, drawn = 0, None
+    no_click = buckets.have_no_click() if options.clicks == "each" else None
     if rule is not None:
         n_users = sum(buckets.count_users(number) for number in buckets.filled)
         drawn = split_by_rule(np.arange(n_users, dtype=np.int32), rule, options.split_seed)
@@ -178,7 +184,7 @@ def _packed(
         parts = []
         for number in numbers:
             try:
-                packed = pack_rows(buckets.read(number), options)
+                packed = pack_rows(buckets.read(number), options, no_click)
                 log = packed.log if users is None else users.attach(packed.log, packed.owners)
             except LogFormatError as error:
                 raise LogFormatError(f"{head.name}: {error}") from None
@@ -187,7 +193,8 @@ def _packed(
                 log = log.with_split(drawn[first : first + n_users][log.users])
                 first += n_users
             parts.append(_with_codes_of(log, head))
-        yield join_logs(parts)
+        clicks = functools.reduce(ClickFacts.plus, (part.clicks for part in parts))
+        yield replace(join_logs(parts), clicks=clicks)
 
 
 def _with_codes_of(log: SessionLog, head: SessionLog) -> SessionLog:
@@ -228,9 +235,10 @@ class _Buckets:
     fields: Sequence[str]
     context: Sequence[str]
     logs_views: bool = False
+    clicks: ClickFacts = field(default_factory=ClickFacts)
     _written: dict[int, list[Path]] = field(default_factory=dict)
-    _items: _Distinct = field(default_factory=lambda: _Distinct())
-    _values: dict[str, _Distinct] = field(default_factory=dict)
+    _items: DistinctTexts = field(default_factory=DistinctTexts)
+    _values: dict[str, DistinctTexts] = field(default_factory=dict)
     _types: dict[str, np.dtype[np.generic]] = field(default_factory=dict)
 
     @property
@@ -241,10 +249,11 @@ class _Buckets:
     def append(self, rows: Rows) -> None:
         """Add a piece's rows, in order."""
         self.logs_views |= rows.logs_views
+        self.clicks = self.clicks.plus(rows.clicks)
         self._items.add(rows.item.texts)
         for name, values in (*rows.fields.items(), *rows.context.items()):
             if isinstance(values.dtype, pl.String | pl.Categorical | pl.Enum):
-                self._values.setdefault(name, _Distinct()).add(values.cast(pl.String))
+                self._values.setdefault(name, DistinctTexts()).add(values.cast(pl.String))
                 self._types[name] = np.dtype(np.int32)
             else:
                 self._types[name] = np.dtype(np.float32)
@@ -270,7 +279,8 @@ class _Buckets:
             SessionLog.empty(self._items.sorted()),
             views=np.zeros(0, np.uint16) if self.logs_views else None,
             candidate_fields={name: np.zeros(0, self._types[name]) for name in self.fields},
-            event_fields={name: np.zeros(0, self._types[name]) for name in self.context},
+            event_fields={name: np.zeros(0, self._types[name]) for name in self.context}
+            | ({CLICKS_SO_FAR: np.zeros(0, np.float32)} if options.clicks == "each" else {}),
             categories={
                 name: self._values[name].sorted()
                 for name in (*self.fields, *self.context)
@@ -290,6 +300,18 @@ class _Buckets:
             .item()
         )
 
+    def have_no_click(self) -> bool:
+        """Whether an event of any bucket has no click."""
+        events = (
+            pl.scan_parquet(self._written[number], glob=False)
+            .group_by("session", "key")
+            .agg(pl.col("chosen").any())
+            .select(pl.col("chosen").all())
+            .collect()
+            for number in self.filled
+        )
+        return not all(clicked.item() for clicked in events)
+
     def read(self, number: int) -> Rows:
         """A bucket's rows, in the order of the files; its own files are removed."""
         frame = pl.read_parquet(self._written[number], glob=False)
@@ -304,36 +326,13 @@ class _Buckets:
             fields,
             views=frame["views"].to_numpy(),
             context=context,
+            click_order=frame["click_order"] if "click_order" in frame.columns else None,
         )
 
     @property
     def _context_columns(self) -> dict[str, str]:
         """Name of each context column: names are free text, so columns have numbers."""
         return {f"context_{i}": name for i, name in enumerate(self.context)}
-
-
-class _Distinct:
-    """The distinct texts of many columns."""
-
-    def __init__(self) -> None:
-        self._known: list[pl.Series] = []
-        self._waiting = 0
-
-    def add(self, texts: pl.Series) -> None:
-        self._known.append(texts.drop_nulls().unique())
-        self._waiting += len(self._known[-1])
-        if self._waiting > max(_COLLECT_AT, 2 * len(self._known[0])):
-            self._settle()
-
-    def sorted(self) -> pl.Series:
-        """All of them, in order."""
-        self._settle()
-        return self._known[0].sort().rename("")
-
-    def _settle(self) -> None:
-        if len(self._known) > 1:
-            self._known = [pl.concat([series.rename("") for series in self._known]).unique()]
-        self._waiting = 0
 
 
 def convert_logs(

@@ -10,7 +10,20 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.errors import LogFormatError
 from fastgaum.logs.log import FieldArray, IntArray, SessionLog
+
+MAX_ROWS = 2**31 - 1
+"""offsets are int32, so a log holds at most this many candidates"""
+
+
+def check_size(n_rows: int) -> None:
+    """Raise LogFormatError if offsets of `n_rows` candidates do not fit int32."""
+    if n_rows > MAX_ROWS:
+        raise LogFormatError(
+            f"the log has {n_rows} rows, at most {MAX_ROWS} fit 32-bit offsets: split it into "
+            "several logs"
+        )
 
 
 def pick_rows(offsets: IntArray, rows: IntArray) -> tuple[IntArray, IntArray]:

@@ -3,6 +3,7 @@ order is dropped, views are counted, and all is checked."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -12,12 +13,12 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import LogFormatError
-from fastgaum.logs.columns import CodedIds, Vocabulary, Where, encode_fields, first_true, show
+from fastgaum.logs.clicks import ClickFacts
+from fastgaum.logs.columns import CodedIds, Vocabulary, encode_fields, first_true, show
 from fastgaum.logs.context import context_of_events
-from fastgaum.logs.cut import stable_order
+from fastgaum.logs.cut import check_size, stable_order
 from fastgaum.logs.log import (
     FRACTIONS,
-    NO_CLICK,
     SPLITS,
     FieldArray,
     IntArray,
@@ -25,15 +26,13 @@ from fastgaum.logs.log import (
     split_parts,
 )
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
+from fastgaum.logs.successive import CandidateClicks, click_numbers, with_each_click
 
 EVENT_COLUMNS = ("session", "key", "order", "label", "user", "split")
 """columns of `Rows.events`; a log need not have the last two"""
 LONG_COLUMNS = ("session", "event", "event_label", "item", "chosen", "user", "split", "views")
 """columns of `to_frame` that are no field's"""
 BoolArray = npt.NDArray[np.bool_]
-MAX_ROWS = 2**31 - 1
-"""offsets are int32, so a log holds at most this many candidates"""
-
 MAX_VIEWS = 2**16 - 1
 """view counts are uint16 and stop here"""
 
@@ -65,6 +64,11 @@ class Rows:
     has_times: bool = True
     """whether order compares events of different sessions (a number or a time, not the order of
     rows)"""
+    click_order: pl.Series | None = None
+    """what sorts the clicks of an event, a number or time for each row, null where there is none;
+    None: the order of rows"""
+    clicks: ClickFacts = field(default_factory=ClickFacts)
+    """clicks on what was not displayed"""
 
     @property
     def n_rows(self) -> int:
@@ -85,7 +89,8 @@ class Rows:
         return column if self.event_of_row is None else column.gather(pl.Series(self.event_of_row))
 
     def frame(self) -> pl.DataFrame:
-        """The rows as one table: the columns of `events`, then item (text), chosen and views."""
+        """The rows as one table: the columns of `events`, then item (text), chosen, views and, if
+        there is one, click_order."""
         views = np.ones(self.n_rows, np.int64) if self.views is None else self.views
         return pl.DataFrame(
             [
@@ -93,6 +98,7 @@ class Rows:
                 self.item.as_text().alias("item"),
                 pl.Series("chosen", self.chosen),
                 pl.Series("views", views),
+                *([] if self.click_order is None else [self.click_order.alias("click_order")]),
             ]
         )
 
@@ -110,15 +116,23 @@ class Packed:
     n_sessions"""
 
 
-def pack_rows(rows: Rows, options: ReadOptions = DEFAULT_OPTIONS) -> Packed:
+def pack_rows(
+    rows: Rows, options: ReadOptions = DEFAULT_OPTIONS, no_click: bool | None = None
+) -> Packed:
     """Pack a log's rows.
 
     Rows of one item in one event fold into one candidate: chosen if any of them is, viewed max(sum
     of views, 1) times, fields from its first row. The context is the same in all rows of an event.
     Sessions keep their order of appearance, events are sorted by order (ties by appearance). Item
     codes follow the sorted item ids, and unless `ordered` so do the candidates of a display set:
-    neither says anything about the order of rows. With `choices="first"` the first chosen row of an
-    event wins.
+    neither says anything about the order of rows. Of an event's clicks the first is its choice, or
+    by `clicks="each"` all are, one after the other (`logs.successive`).
+
+    Args:
+        rows: the rows.
+        options: how to read them.
+        no_click: whether the log that these rows are a part of has a display without a click; None:
+            they are the whole.
 
     Raises LogFormatError for two choices or two contexts in one event, a session with two users or
     splits, and for non-finite fields."""
@@ -145,13 +159,18 @@ def pack_rows(rows: Rows, options: ReadOptions = DEFAULT_OPTIONS) -> Packed:
     context = context_of_events(rows, keys, events, name_event)
     event_fields, of_context = encode_fields(context, False, name_event)
     users, split, owners = _per_session(rows.events, session_ids, sessions)
+    clicks = CandidateClicks(candidates.event, candidates.click, candidates.with_order)
+    choices, facts = clicks.choices(display_offsets, options, name_event)
+    facts = dataclasses.replace(
+        rows.clicks.plus(facts), clicks=options.clicks, outside=options.outside
+    )
     repeated = len(candidates.row) < rows.n_rows
     logs_views = repeated or rows.views is not None
     log = SessionLog(
         session_offsets=offsets_of(session_of_event, len(session_ids)),
         display_offsets=display_offsets,
         items=candidates.item,
-        choices=_choices(candidates, display_offsets, options.choices, name_event),
+        choices=choices,
         split=split,
         users=users,
         session_ids=session_ids.rename("session"),
@@ -163,18 +182,10 @@ def pack_rows(rows: Rows, options: ReadOptions = DEFAULT_OPTIONS) -> Packed:
         categories=categories | of_context,
         ordered=options.ordered,
         name=options.name or "log",
+        clicks=facts,
     )
     orders = events.group_by("session").agg(pl.col("order").first()).sort("session")["order"]
-    return Packed(log, orders, owners)
-
-
-def check_size(n_rows: int) -> None:
-    """Raise LogFormatError if offsets of `n_rows` candidates do not fit int32."""
-    if n_rows > MAX_ROWS:
-        raise LogFormatError(
-            f"the log has {n_rows} rows, at most {MAX_ROWS} fit 32-bit offsets: split it into "
-            "several logs"
-        )
+    return Packed(with_each_click(log, clicks, options, no_click), orders, owners)
 
 
 def offsets_of(sorted_codes: npt.NDArray[np.integer], n_segments: int) -> IntArray:
@@ -195,8 +206,10 @@ class _Candidates(NamedTuple):
     item: IntArray
     row: npt.NDArray[np.int64]
     """the candidate's first row"""
-    chosen_row: npt.NDArray[np.int64]
-    """its first row that is chosen, -1 where none is"""
+    click: npt.NDArray[np.int64]
+    """its first click, as a number by which all clicks of an event are sorted, -1 where none is"""
+    with_order: BoolArray
+    """whether that click has its place among those of its event"""
     views: npt.NDArray[np.integer]
 
 
@@ -236,42 +249,25 @@ def _candidates(rows: Rows, event: IntArray, ordered: bool) -> _Candidates:
     starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
     del keys
     row = order[starts]
-    chosen_row = np.where(rows.chosen, np.arange(n), n)[order]
+    click = click_numbers(rows.chosen, rows.click_order)[order]
     views = np.ones(n, np.int64) if rows.views is None else rows.views[order]
     if len(starts) < n:
-        chosen_row = np.minimum.reduceat(chosen_row, starts)
+        click = np.minimum.reduceat(click, starts)
         views = np.add.reduceat(views, starts, dtype=np.int64)
-    chosen_row[chosen_row == n] = -1
-    folded = _Candidates(event[row], item[row], row, chosen_row, views)
+    with_order = click < n
+    click[click == 2 * n] = -1
+    folded = _Candidates(event[row], item[row], row, click, with_order, views)
     if not ordered:
         return folded
     by_row = stable_order(folded.event.astype(np.int64) * n + row)
     return _Candidates(
-        event[row][by_row], item[row][by_row], row[by_row], chosen_row[by_row], views[by_row]
+        event[row][by_row],
+        item[row][by_row],
+        row[by_row],
+        click[by_row],
+        with_order[by_row],
+        views[by_row],
     )
-
-
-def _choices(
-    candidates: _Candidates, display_offsets: IntArray, rule: str, name_event: Where
-) -> IntArray:
-    """Position of each event's chosen candidate, -1 for none."""
-    chosen = np.flatnonzero(candidates.chosen_row >= 0)
-    event = candidates.event[chosen]
-    counts = np.bincount(event, minlength=len(display_offsets) - 1)
-    wrong = first_true(counts > 1)
-    if wrong is not None and rule == "error":
-        raise LogFormatError(two_choices(name_event(wrong), int(counts[wrong])))
-    # written backwards, so that of an event's chosen candidates the first in the rows stays
-    latest_first = np.argsort(-candidates.chosen_row[chosen], kind="stable")
-    chosen, event = chosen[latest_first], event[latest_first]
-    choices = np.full(len(display_offsets) - 1, NO_CLICK, dtype=np.int32)
-    choices[event] = chosen - display_offsets[event]
-    return choices
-
-
-def two_choices(event: str, n: int) -> str:
-    """Text of the error for an event with several choices."""
-    return f"{event} has {n} choices, one is required: pass choices='first' or split the event"
 
 
 def _per_session(

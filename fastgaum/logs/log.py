@@ -26,6 +26,7 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import ConfigError, as_given, no_log, require_whole
+from fastgaum.logs.clicks import CLICKS_SO_FAR, ClickFacts
 from fastgaum.logs.digests import Digests
 
 if TYPE_CHECKING:
@@ -124,6 +125,8 @@ class SessionLog(PackedArrays):
     """whether the display order is real (a position field may then be built)"""
     name: str = "log"
     """what tables and messages call it"""
+    clicks: ClickFacts = field(default_factory=ClickFacts)
+    """what was done with several clicks on a display, and with clicks outside it"""
 
     @classmethod
     def empty(cls, item_ids: pl.Series) -> SessionLog:
@@ -163,6 +166,13 @@ class SessionLog(PackedArrays):
     def session_of_event(self) -> IntArray:
         """Session of each event, shape (n_events,): session_offsets [0, 2, 3] → [0, 0, 1]."""
         return np.repeat(np.arange(self.n_sessions, dtype=np.int32), np.diff(self.session_offsets))
+
+    @property
+    def first_choices(self) -> npt.NDArray[np.bool_]:
+        """Whether an event is the first choice of its display, shape (n_events,): all are but those
+        that `clicks="each"` adds."""
+        so_far = self.event_fields.get(CLICKS_SO_FAR)
+        return np.ones(self.n_events, np.bool_) if so_far is None else np.asarray(so_far) == 0
 
     def event_of_candidate(self) -> IntArray:
         """Event of each candidate, shape (n_candidates,): display_offsets [0, 3, 5] → [0, 0, 0, 1,

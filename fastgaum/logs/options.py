@@ -18,8 +18,8 @@ from typing import Any, Literal, TypedDict, Unpack
 import msgspec
 
 from fastgaum.errors import ConfigError, as_given, did_you_mean
+from fastgaum.logs.clicks import ClickRule, OutsideRule
 
-ChoiceRule = Literal["error", "first"]
 SplitRule = Literal["auto", "file", "user", "half", "other-half", "time"]
 
 
@@ -32,7 +32,8 @@ class ReadKeywords(TypedDict, total=False):
     item_table: str | os.PathLike[str] | None
     user_table: str | os.PathLike[str] | None
     ordered: bool
-    choices: str
+    clicks: str
+    outside: str
     split: str
     split_seed: int
     name: str | None
@@ -45,7 +46,7 @@ def _option(default: Any, what: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """How to read a log. Raises ConfigError for an unknown way to split, or to choose a choice.
+    """How to read a log. Raises ConfigError for a rule that does not exist.
 
     The record knows which options were given. The others may be filled in by what is known of the
     log: its registry entry, or the run that was trained on it (`over`)."""
@@ -77,8 +78,20 @@ class ReadOptions:
     `context_fields`; missing numbers get the table's mean, missing categories code -1"""
     ordered: bool = _option(False, "the display order is real, and is kept")
     """whether the order of rows, or of the list, is real; if not, candidates stand by item id"""
-    choices: ChoiceRule = _option("error", "what to do with an event of several chosen items")
-    """"error", or "first" keeps the first chosen item"""
+    clicks: ClickRule = _option(
+        "error",
+        "what to do with a display of several clicks: error; first, the others do not count; each, "
+        "every click is a choice of what is left of the display",
+    )
+    """of a display with several clicks: "error"; "first" keeps the first click; by "each" all are
+    choices, one after the other, from what is left (`logs.clicks`)"""
+    outside: OutsideRule = _option(
+        "error",
+        "what to do with a click on an item that was not displayed: error; none, it does not "
+        "count; append, the item counts as displayed last; drop, the display is left out",
+    )
+    """of a click on an item that was not displayed, in a nested log: "error"; "none" leaves out the
+    click; "append" adds the item to the end of the display; "drop" leaves out the display"""
     split: SplitRule = _option(
         "auto",
         "the file's split, drawn by user, or cut by time; half, other-half: one half of the users "
@@ -95,7 +108,7 @@ class ReadOptions:
     """names of the options that were given; by default those that differ from their defaults"""
 
     def __post_init__(self) -> None:
-        for option in ("choices", "split"):
+        for option in ("clicks", "outside", "split"):
             value, known = getattr(self, option), typing.get_args(_TYPES[option])
             if value not in known:
                 raise ConfigError(

@@ -122,7 +122,7 @@ PUBLIC_LOGS = (
             "items": ITEMS,
             "chosen": CHOSEN,
         },
-        ReadOptions.of(choices="first"),
+        ReadOptions.of(clicks="first"),
         made={
             "time": text("time").str.to_datetime("%m/%d/%Y %I:%M:%S %p", strict=False),
             "history": text("history").str.extract_all(r"\S+"),
@@ -131,7 +131,7 @@ PUBLIC_LOGS = (
                 pl.element().filter(pl.element().str.ends_with("-1")).str.replace(r"-1$", "")
             ),
         },
-        not_read="history, and clicks beyond an impression's first",
+        not_read="history, and without --clicks each clicks beyond an impression's first",
     ),
     PublicLog(
         "EB-NeRD",
@@ -152,9 +152,9 @@ PUBLIC_LOGS = (
             "items": "article_ids_inview",
             "chosen": "article_ids_clicked",
         },
-        ReadOptions.of(choices="first"),
+        ReadOptions.of(clicks="first"),
         own=True,
-        not_read="history.parquet, and clicks beyond an impression's first",
+        not_read="history.parquet, and without --clicks each clicks beyond an impression's first",
     ),
     PublicLog(
         "trivago RecSys Challenge 2019",
@@ -182,12 +182,12 @@ PUBLIC_LOGS = (
         },
         ReadOptions.of(
             ordered=True,
+            outside="drop",
             candidate_fields=("price",),
             context_fields=("platform", "city", "device"),
         ),
         # the last click-outs of the test part have no reference: they are what was to be predicted
-        kept=(text("action_type") == "clickout item")
-        & text("impressions").str.split("|").list.contains(text("reference")),
+        kept=(text("action_type") == "clickout item") & pl.col("reference").is_not_null(),
         made={
             "timestamp": number("timestamp"),
             "step": number("step"),
@@ -197,8 +197,7 @@ PUBLIC_LOGS = (
             .list.eval(pl.element().cast(pl.Float64, strict=False)),
         },
         own=True,
-        not_read="actions other than click-outs, filters, and click-outs of a hotel that is not in "
-        "their list",
+        not_read="actions other than click-outs, filters, and click-outs that are withheld",
     ),
     PublicLog(
         "KuaiRand",
@@ -290,7 +289,8 @@ PUBLIC_LOGS = (
         {},
         ReadOptions.of(ordered=True, context_fields=("query",)),
         as_rows="CLARA2SearchLog_beta",
-        not_read="clicks beyond a list's first, and clicks outside it",
+        not_read="clicks outside a list, and clicks beyond its first (which need --column "
+        "chosen=clicked --clicks each)",
     ),
 )
 """what is recognised, the first that fits"""

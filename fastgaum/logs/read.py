@@ -101,7 +101,7 @@ def read_log(
             the Arrow PyCapsule interface (of pandas, named levels of the index are columns).
         options: how to read it.
         given: single options by name, as fields of `ReadOptions`: `columns`, `candidate_fields`,
-            `context_fields`, `item_table`, `user_table`, `ordered`, `choices`, `split`,
+            `context_fields`, `item_table`, `user_table`, `ordered`, `clicks`, `outside`, `split`,
             `split_seed`, `name`. They come first.
 
     Raises:
@@ -267,6 +267,7 @@ def _as_saved(log: Stored, options: ReadOptions) -> Stored:
     if options.user_table is not None:
         # a run names the table that its log was read with: a saved log may hold it already
         _require_users(log, options.user_table)
+    log.clicks.check_saved(options, log.event_fields)
     if options.ordered and not log.ordered:
         raise LogFormatError(
             "the log was saved without its display order: read the original with ordered=True"

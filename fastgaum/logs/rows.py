@@ -3,16 +3,18 @@ their candidates."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import LogFormatError
+from fastgaum.logs.clicks import ALL_DROPPED, ClickFacts
 from fastgaum.logs.columns import (
     NO_CODE,
     CodedIds,
-    Vocabulary,
     context_column,
     first_true,
     ids_as_text,
@@ -23,10 +25,12 @@ from fastgaum.logs.columns import (
     row_number,
     show,
 )
+from fastgaum.logs.cut import check_size
 from fastgaum.logs.fields import is_list
-from fastgaum.logs.fold import BoolArray, Rows, check_size, two_choices
+from fastgaum.logs.fold import Rows
 from fastgaum.logs.log import IntArray
-from fastgaum.logs.options import ChoiceRule, ReadOptions
+from fastgaum.logs.nested_clicks import as_list, read_clicks
+from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.schema import LogSchema
 
 NameEvent = Callable[[int], str]
@@ -79,10 +83,25 @@ def _long_rows(
         chosen.to_numpy(),
         fields={name: table[name] for name in schema.candidate_fields},
         untyped=untyped,
+        click_order=_click_order(table, schema, typed=first_row is not None),
         views=views.to_numpy(),
         context=_context(table, schema, untyped),
         has_times=_has_times(table, schema),
     )
+
+
+def _click_order(table: pl.DataFrame, schema: LogSchema, typed: bool) -> pl.Series | None:
+    """What sorts the clicks of a long log, None without such a column."""
+    if schema.click_order is None:
+        return None
+    column = table[schema.click_order]
+    parsed = None if is_list(column.dtype) else parse_order(column, typed)
+    if parsed is None:
+        raise LogFormatError(
+            f"column '{column.name}' is the order of clicks and holds {column.dtype}: ranks or "
+            "times are required, one for each row of a click"
+        )
+    return parsed
 
 
 def _require_items(item: CodedIds, column: str, where: NameEvent = row_number) -> None:
@@ -191,7 +210,7 @@ def _nested_rows(
     def name_event(event: int) -> str:
         return f"event {show(label[event])} of session {show(session[event])}"
 
-    items = _as_list(table[schema.items])
+    items = as_list(table[schema.items])
     lengths = items.list.len().fill_null(0)
     event = first_true(lengths == 0)
     if event is not None:
@@ -203,105 +222,79 @@ def _nested_rows(
     event_of_row = np.repeat(np.arange(table.height, dtype=np.int32), lengths.to_numpy())
     item = CodedIds.of(items.explode(), "item")
     _require_items(item, schema.items, lambda row: name_event(int(event_of_row[row])))
+    clicks = read_clicks(table, schema, name_event)
     if schema.chosen_index is not None:
-        index = _one_choice(table[schema.chosen_index], options.choices, name_event)
-        chosen = _flags_by_index(index, lengths, len(event_of_row), name_event)
+        click_of_row = clicks.rows_of_positions(lengths, len(event_of_row), name_event)
     else:
-        assert schema.chosen is not None
-        picked = ids_as_text(
-            _one_choice(table[schema.chosen], options.choices, name_event), "chosen"
+        click_of_row = clicks.rows_of_items(item, event_of_row)
+    outside = clicks.outside(click_of_row)
+    facts = ClickFacts(
+        outside_displays=len(np.unique(clicks.event[outside])), outside_clicks=len(outside)
+    )
+    source = np.arange(len(event_of_row))
+    if len(outside) and options.outside == "error":
+        event = int(clicks.event[outside[0]])
+        raise LogFormatError(
+            f"{name_event(event)} chose item {show(clicks.value[int(outside[0])])}, which is not "
+            f"among its {lengths[event]} candidates: correct the row, or pass --outside none "
+            f"(outside='none'), append or drop, or if '{schema.chosen}' is a position pass "
+            f"columns={{'chosen_index': '{schema.chosen}'}}"
         )
-        chosen = _flags_by_item(picked, item, event_of_row, name_event)
+    if len(outside) and options.outside == "drop":
+        kept = np.ones(table.height, np.bool_)
+        kept[clicks.event[outside]] = False
+        if first_row is None and not kept.any():
+            raise LogFormatError(ALL_DROPPED)
+        rest = _nested_rows(table.filter(kept), schema, options, untyped, first_row)
+        dropped = dataclasses.replace(facts, displays=facts.outside_displays)
+        return dataclasses.replace(rest, clicks=dropped)
+    if len(outside) and options.outside == "append":
+        texts = pl.concat([item.as_text(), clicks.value.gather(outside).alias("item")])
+        event_of_row = np.concatenate([event_of_row, clicks.event[outside]])
+        source = np.argsort(event_of_row, kind="stable")
+        click_of_row = np.concatenate([click_of_row, outside])[source]
+        event_of_row = event_of_row[source]
+        item = CodedIds.of(texts.gather(source), "item")
     fields = {
-        name: _spread(table[name], lengths, event_of_row, name_event)
+        name: _spread(table[name], lengths, event_of_row, source, name_event)
         for name in schema.candidate_fields
     }
     return Rows(
         pl.DataFrame(columns),
         item,
-        chosen,
+        click_of_row >= 0,
         fields,
         untyped,
         context=_context(table, schema, untyped),
         event_of_row=event_of_row,
         has_times=_has_times(table, schema),
+        click_order=None if options.clicks == "error" else clicks.order_of(click_of_row),
+        clicks=facts,
     )
-
-
-def _one_choice(column: pl.Series, choices: ChoiceRule, name_event: NameEvent) -> pl.Series:
-    """A nested log's choice column as one value per event, null for no click; of a list its first
-    entry."""
-    if not is_list(column.dtype):
-        return column
-    lists = _as_list(column).list.drop_nulls()
-    counts = lists.list.n_unique().fill_null(0)
-    event = first_true(counts > 1)
-    if event is not None and choices == "error":
-        raise LogFormatError(two_choices(name_event(event), int(counts[event])))
-    return lists.list.first()
-
-
-def _flags_by_item(
-    picked: pl.Series, item: CodedIds, event_of_row: IntArray, name_event: NameEvent
-) -> BoolArray:
-    """Rows whose item is the one their event chose; shape (n_rows,). Raises LogFormatError if no
-    candidate is."""
-    # a gap and a text that is no item have the code -1, which no row has
-    flags: BoolArray = item.codes == Vocabulary(item.texts).codes(picked)[event_of_row]
-    found = np.zeros(len(picked), dtype=np.bool_)
-    found[event_of_row[flags]] = True
-    event = first_true(picked.is_not_null().to_numpy() & ~found)
-    if event is not None:
-        raise LogFormatError(
-            f"{name_event(event)} chose item {show(picked[event])}, which is not among its "
-            f"{int((event_of_row == event).sum())} candidates: correct the row, or if "
-            f"'{picked.name}' is a position pass columns={{'chosen_index': '{picked.name}'}}"
-        )
-    return flags
-
-
-def _flags_by_index(
-    index: pl.Series, lengths: pl.Series, n_rows: int, name_event: NameEvent
-) -> BoolArray:
-    """Rows at their event's chosen position; shape (n_rows,). Raises LogFormatError if it is no
-    position."""
-    numbers = index.cast(pl.Float64, strict=False).fill_nan(None)
-    unread = numbers.is_null() & index.cast(pl.String).fill_null("NaN").ne("NaN")
-    # A missing index is NaN here, and every comparison with it is false.
-    position, size = numbers.to_numpy(), lengths.to_numpy().astype(np.int64)
-    event = first_true(
-        unread.to_numpy() | (position < -1) | (position >= size) | (position % 1 > 0)
-    )
-    if event is not None:
-        raise LogFormatError(
-            f"{name_event(event)} has '{index.name}' = {show(index[event])} for {size[event]} "
-            f"candidates, a position from 0 to {size[event] - 1} is required (null or -1: no "
-            f"click): correct the row, or if '{index.name}' is an item pass columns={{'chosen': "
-            f"'{index.name}'}}"
-        )
-    starts = np.cumsum(size) - size
-    clicked = position >= 0
-    flags = np.zeros(n_rows, dtype=np.bool_)
-    flags[starts[clicked] + position[clicked].astype(np.int64)] = True
-    return flags
-
-
-def _as_list(column: pl.Series) -> pl.Series:
-    return column.arr.to_list() if isinstance(column.dtype, pl.Array) else column
 
 
 def _spread(
-    column: pl.Series, lengths: pl.Series, event_of_row: IntArray, name_event: NameEvent
+    column: pl.Series,
+    lengths: pl.Series,
+    event_of_row: IntArray,
+    source: npt.NDArray[np.int64],
+    name_event: NameEvent,
 ) -> pl.Series:
     """A candidate column of a nested log, one value per candidate; a plain column holds for its
-    whole display set."""
+    whole display set.
+
+    lengths: candidates of each event; source: which of them each row is, counted over all events; a
+    row beyond them has no value of its own."""
     if not is_list(column.dtype):
         return column.gather(event_of_row)
-    lists = _as_list(column)
+    lists = as_list(column)
     event = first_true(lists.list.len().fill_null(0) != lengths)
     if event is not None:
         raise LogFormatError(
             f"{name_event(event)} has {lists.list.len()[event] or 0} values in '{column.name}' for "
             f"{lengths[event]} candidates, one each is required: make the lists equally long"
         )
-    return lists.explode()
+    values = lists.explode()
+    if not (source >= len(values)).any():
+        return values
+    return values.gather(pl.Series(np.where(source < len(values), source, -1)).replace(-1, None))

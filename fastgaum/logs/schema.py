@@ -1,11 +1,13 @@
 """Which column of a log plays which role, in one of two layouts:
 
 long    one row per displayed candidate: session, event, item, chosen (0/1)
-nested  one row per event: session, items (a list), chosen (an item, or a list of one; null: none)
-        or chosen_index (its position in the list from 0; null or -1: no click)
+nested  one row per event: session, items (a list), chosen (an item, or a list of items in the order
+        of the clicks; null: none) or chosen_index (positions in the list from 0; null or -1: no
+        click)
 
-Both may add event_label, user, split, and long adds views. Names are matched without regard to case
-and underscores, so `session_id`, `SessionId` and `sessionID` are one name."""
+Both may add event_label, user, split and click_order, and long adds views. Names are matched
+without regard to case and underscores, so `session_id`, `SessionId` and `sessionID` are one
+name."""
 
 from __future__ import annotations
 
@@ -29,6 +31,7 @@ ROLE_NAMES: dict[str, tuple[str, ...]] = {
     "items": ("items", "item_ids", "candidates", "display_set", "article_ids_inview"),
     "chosen": ("chosen", "is_click", "click", "clicked", "chosen_item", "article_ids_clicked"),
     "chosen_index": ("chosen_index", "choice_index", "clicked_index", "choice"),
+    "click_order": ("click_order", "click_rank", "click_time", "click_timestamp"),
     "split": ("split", "tr_val_tst"),
     "views": ("views",),
 }
@@ -54,6 +57,9 @@ class LogSchema:
     """long: 0 or 1; nested: the chosen item, or a list of them"""
     chosen_index: str | None = None
     """nested: the chosen item's position in `items`, from 0"""
+    click_order: str | None = None
+    """rank or time of a click, read where displays may have several; long: of the row's click;
+    nested: a list beside that of the clicks"""
     event_label: str | None = None
     """the event's own id where `event` is only a time; in long, rows of one session and label are
     one event"""
@@ -120,7 +126,9 @@ def resolve_schema(
         if one in explicit and other not in explicit:
             roles.pop(other, None)
     _check_roles(roles, dtypes)
-    choice = [roles.get("chosen"), roles.get("chosen_index")]
+    if options.clicks == "error":
+        roles.pop("click_order", None)
+    choice = [roles.get(role) for role in ("chosen", "chosen_index", "click_order")]
     names = [_squeezed(name) for name in (*ROLE_NAMES["chosen"], *ROLE_NAMES["chosen_index"])]
     alike = [column for column in dtypes if _squeezed(column) in names]
     named = (options.candidate_fields, options.context_fields)

@@ -17,7 +17,9 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import LogFormatError
+from fastgaum.logs.clicks import ClickFacts
 from fastgaum.logs.log import NO_CLICK, SPLITS, FieldArray, IntArray, ItemCounts, SessionLog
+from fastgaum.logs.successive import check_successive
 from fastgaum.untrusted import read_text
 from fastgaum.untrusted_parquet import one_line
 
@@ -99,6 +101,7 @@ class Manifest(msgspec.Struct, frozen=True):
     shards: tuple[Shard, ...]
     event_fields: dict[str, FieldKind] = msgspec.field(default_factory=dict)
     user_fields: dict[str, FieldKind] = msgspec.field(default_factory=dict)
+    clicks: ClickFacts = msgspec.field(default_factory=ClickFacts)
     format: str = FORMAT
     version: int = VERSION
 
@@ -202,6 +205,7 @@ def read_head(path: Path, about: Manifest) -> tuple[SessionLog, ItemCounts]:
         },
         ordered=about.ordered,
         name=about.name,
+        clicks=about.clicks,
     )
     texts = {"item_ids": head.item_ids, **head.categories}
     for name, column in texts.items():
@@ -294,6 +298,7 @@ def check_part(log: SessionLog) -> None:
     _check_fields(log, log.candidate_fields)
     _check_fields(log, log.event_fields)
     _check_fields(log, log.user_fields)
+    check_successive(log)
 
 
 def _check_displays(log: SessionLog) -> None:

@@ -87,6 +87,7 @@ class ShardWriter:
             candidate_fields=_kinds(head, head.candidate_fields),
             event_fields=_kinds(head, head.event_fields),
             user_fields=_kinds(head, head.user_fields),
+            clicks=head.clicks,
             item_fields=list(head.item_fields),
             categories=list(head.categories),
             totals=totals_of_splits(self.shards),

@@ -29,9 +29,9 @@ import polars as pl
 
 from fastgaum.errors import LogFormatError, no_log, require_known, require_path
 from fastgaum.files import read_whole
-from fastgaum.logs.cut import join_logs
+from fastgaum.logs.clicks import ClickFacts
+from fastgaum.logs.cut import MAX_ROWS, join_logs
 from fastgaum.logs.digests import fingerprint_of, split_digest
-from fastgaum.logs.fold import MAX_ROWS
 from fastgaum.logs.log import (
     SPLITS,
     FieldArray,
@@ -125,6 +125,11 @@ class ShardedLog:
     def item_ids(self) -> pl.Series:
         """The log's own item ids, length n_items."""
         return self.head.item_ids
+
+    @property
+    def clicks(self) -> ClickFacts:
+        """What was done with several clicks on a display, as in `SessionLog`."""
+        return self.head.clicks
 
     @property
     def n_items(self) -> int:

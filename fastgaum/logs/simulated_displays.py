@@ -22,9 +22,10 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import ConfigError, DatasetError, LogFormatError
+from fastgaum.logs.cut import MAX_ROWS
 from fastgaum.logs.display_rules import ChoiceTable, DisplayRule, Events, display_sets, read_choices
 from fastgaum.logs.fields import require_column
-from fastgaum.logs.fold import MAX_ROWS, offsets_of, split_by_time, to_frame
+from fastgaum.logs.fold import offsets_of, split_by_time, to_frame
 from fastgaum.logs.layouts import ItemKind, Source, find_choices
 from fastgaum.logs.log import IntArray, SessionLog, resplit
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
@@ -98,7 +99,7 @@ def build_log(
             f"split is '{options.split}', the choices have none of their own: use 'user' or 'time'"
         )
     source = path if isinstance(path, Source) else find_choices(Path(path))
-    for option in ("columns", "context_fields", "choices", "ordered"):
+    for option in ("columns", "context_fields", "clicks", "outside", "ordered"):
         if getattr(options, option) != getattr(DEFAULT_OPTIONS, option):
             raise ConfigError(
                 f"'{options.name or source.name}' has no recorded display sets, {option} says how "

@@ -3,7 +3,7 @@ interval."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -20,6 +20,7 @@ from fastgaum.metrics.calibration import (
     expected_calibration_error,
     no_click_calibration,
 )
+from fastgaum.metrics.displays import DisplayRanking, clicks_of_displays, rank_displays
 from fastgaum.metrics.intervals import Interval, bootstrap_mean, paired_difference
 from fastgaum.metrics.precision import nontrivial_mean, precision_at_k, random_floor, user_mean
 
@@ -45,6 +46,21 @@ class Head(Protocol):
 
 
 @dataclass(frozen=True)
+class DisplayFigures:
+    """How one head ranks displays of several choice events, against all clicks of each
+    (`metrics.displays`)."""
+
+    recall: dict[int, Interval]
+    """percent, over displays with a click"""
+    mrr: Interval
+    """in [0, 1], likewise"""
+    ndcg: Interval
+    """in [0, 1], likewise"""
+    per_event: DisplayRanking = field(repr=False)
+    """kept for paired differences: recall in percent"""
+
+
+@dataclass(frozen=True)
 class HeadFigures:
     """Figures of one head. prec@k in percent; NLL in nats, over all events, no click included."""
 
@@ -63,6 +79,8 @@ class HeadFigures:
     """kept for paired differences, shape (n_events,), NaN without a choice"""
     nll_per_event: np.ndarray = field(repr=False)
     """kept for the same, nats, shape (n_events,)"""
+    displays: DisplayFigures | None = None
+    """rankings of whole displays; None where each has one choice event, whose recall@k is prec@k"""
 
     def __str__(self) -> str:
         parts = [f"prec@{k} {found.mean:.1f}" for k, found in self.precision.items()]
@@ -94,7 +112,7 @@ class Figure:
         found: Any = head
         for name in self.attribute.split("."):
             found = None if found is None else getattr(found, name)
-        value: Interval | float | None = found if self.k is None else found[self.k]
+        value: Interval | float | None = found if self.k is None or found is None else found[self.k]
         return value
 
     @property
@@ -120,7 +138,7 @@ class Figure:
         return f"{100 * value if self.unit == 'share' else value:.{self.digits}f}"
 
 
-def figures_of(ks: Iterable[int] = (1, 2)) -> list[Figure]:
+def figures_of(ks: Collection[int] = (1, 2)) -> list[Figure]:
     """The figures of every head, in the order of tables."""
     ranking = [
         figure
@@ -143,6 +161,20 @@ def figures_of(ks: Iterable[int] = (1, 2)) -> list[Figure]:
             ),
         )
     ]
+    displays = [
+        *(
+            Figure(
+                ("recall", str(k)),
+                f"recall@{k} of displays",
+                "displays.recall",
+                note="share of all clicks of a display",
+                k=k,
+            )
+            for k in ks
+        ),
+        Figure(("mrr",), "MRR of displays", "displays.mrr", "", 3, "the best-ranked click"),
+        Figure(("ndcg",), "NDCG of displays", "displays.ndcg", "", 3, "all clicks of a display"),
+    ]
     no_click = [
         Figure(("no_click", name), f"no click, {label}", f"no_click.{name}", "share")
         for name, label in (
@@ -154,6 +186,7 @@ def figures_of(ks: Iterable[int] = (1, 2)) -> list[Figure]:
     ]
     return [
         *ranking,
+        *displays,
         Figure(("nll",), "negative log-likelihood", "nll", "nats", 3, "per event"),
         Figure(("brier",), "Brier score", "brier", "", 3, "0 is best, 2 worst"),
         Figure(
@@ -294,4 +327,22 @@ def _figures(
         else None,
         precision_per_event=per_event,
         nll_per_event=nll,
+        displays=_of_displays(head, encoded, ks),
+    )
+
+
+def _of_displays(
+    head: Head, encoded: EncodedSessions, ks: tuple[int, ...]
+) -> DisplayFigures | None:
+    first, users = encoded.first_choices, encoded.user_of_event
+    if first is None:
+        return None
+    clicks = clicks_of_displays(encoded.choices, first)
+    recall, mrr, ndcg = rank_displays(head.scores, encoded.display_offsets, clicks, ks)
+    recall = {k: 100 * values for k, values in recall.items()}
+    return DisplayFigures(
+        {k: bootstrap_mean(values, users) for k, values in recall.items()},
+        bootstrap_mean(mrr, users),
+        bootstrap_mean(ndcg, users),
+        DisplayRanking(recall, mrr, ndcg),
     )

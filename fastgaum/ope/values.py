@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.logs.clicks import refuse_successive
 from fastgaum.logs.log import SessionLog
 from fastgaum.ope.display_law import Float64Array
 from fastgaum.ope.estimators import WeightedEvents, ratio_interval, value_estimates
@@ -62,11 +63,13 @@ def off_policy_values(
         about a display of the target; `notes` what is doubtful. `off_policy_block` prints it.
 
     Raises:
-        ConfigError: the pool, the policy, the world, the propensities or the values do not fit the
-            log; or a world is to value an item of the pool whose clicks have no known worth.
+        ConfigError: the log holds successive choices of its displays; or the pool, the policy, the
+            world, the propensities or the values do not fit the log; or a world is to value an item
+            of the pool whose clicks have no known worth.
         LogFormatError: the log has no event, or none of the size that the policy makes; or every
             event has a choice and no worth of clicks is given.
     """
+    refuse_successive(log.event_fields, "off-policy values are of")
     if values is None and log.n_events and not log.has_no_click:
         raise LogFormatError(
             f"every event of log '{log.name}' has a choice, so that each display earns one click "

@@ -20,6 +20,7 @@ import numpy as np
 
 from fastgaum.logs.log import SessionLog
 from fastgaum.machine import machine_facts
+from fastgaum.metrics.displays import DisplayRanking
 from fastgaum.metrics.evaluation import HeadFigures
 from fastgaum.metrics.intervals import bootstrap_mean, paired_difference
 from fastgaum.metrics.precision import Float64Array, micro_mean, user_mean
@@ -161,6 +162,8 @@ class Row:
     (n_events,)"""
     nll: Float64Array
     """NLL of each event, nats, likewise, shape (n_events,)"""
+    displays: DisplayRanking | None
+    """how displays are ranked, likewise; None where each has one choice event"""
 
     @property
     def heads(self) -> list[list[HeadFigures]]:
@@ -196,9 +199,17 @@ def _row(model: str, head: str, runs: Sequence[Sequence[RunFigures]]) -> Row:
         splits = [[values(run.test.heads[head]) for run in seeds] for seeds in runs]
         return np.concatenate([np.mean(seeds, axis=0) for seeds in splits])
 
+    def ranked(one: HeadFigures) -> DisplayRanking:
+        assert one.displays is not None
+        return one.displays.per_event
+
     precision = {k: pooled(lambda one: one.precision_per_event[k]) for k in KS}  # noqa: B023
-    nll = pooled(lambda one: one.nll_per_event)
-    return Row(model, head, tuple(map(tuple, runs)), precision, nll)
+    nll, displays = pooled(lambda one: one.nll_per_event), None
+    if all(run.test.heads[head].displays is not None for seeds in runs for run in seeds):
+        recall = {k: pooled(lambda one: ranked(one).recall[k]) for k in KS}  # noqa: B023
+        mrr, ndcg = pooled(lambda one: ranked(one).mrr), pooled(lambda one: ranked(one).ndcg)
+        displays = DisplayRanking(recall, mrr, ndcg)
+    return Row(model, head, tuple(map(tuple, runs)), precision, nll, displays)
 
 
 def cells_of(
@@ -228,7 +239,14 @@ def cells_of(
         "brier": _mean(row.by_seed(lambda head: head.brier)),
         "gap": _mean(gaps) if gaps else None,
         "seconds": _mean([run.seconds for run in runs]),
+        "mrr": None,
+        "mrr_ci": None,
+        "ndcg": None,
+        "ndcg_ci": None,
     }
+    if row.displays is not None:
+        shared |= _pooled("mrr", row.displays.mrr, events)
+        shared |= _pooled("ndcg", row.displays.ndcg, events)
     cells = []
     for k in KS:
         values = row.values[k]
@@ -252,9 +270,19 @@ def cells_of(
             "prec_per_user": user_mean(values, events.users),
             "way_to_oracle": way,
             "by_split": _by_split(row, resplits, k),
+            "recall": None,
+            "recall_ci": None,
         }
+        if row.displays is not None:
+            cell |= _pooled("recall", row.displays.recall[k], events)
         cells.append(cell | shared)
     return cells
+
+
+def _pooled(name: str, values: Float64Array, events: PooledEvents) -> Json:
+    """A figure and its interval over users."""
+    interval = bootstrap_mean(values, events.users)
+    return {name: interval.mean, f"{name}_ci": [interval.low, interval.high]}
 
 
 def _precision_by_seed(row: Row, k: int) -> Float64Array:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.logs.clicks import refuse_successive
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.logs.shards import require_log
 from fastgaum.models.choice_model import Head
@@ -89,6 +90,8 @@ class LearnedWorld(World):
             )
         if model.networks is None or model.space is None:
             raise ConfigError("the model has not been trained: call fit or load first")
+        for fields in (model.space.context_number_names, () if log is None else log.event_fields):
+            refuse_successive(fields, "a world asks its users for")
         networks = model.networks
         if head is None:
             head = "generator" if networks.generator is not None else "reward"

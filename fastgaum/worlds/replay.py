@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fastgaum.errors import ConfigError
+from fastgaum.logs.clicks import refuse_successive
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import IntArray, SessionLog
@@ -47,8 +48,10 @@ def replay(world: World, log: SessionLog, replicas: int = 1, seed: int = 0) -> I
     logged user was shown.
 
     Raises:
-        ConfigError: the log displays an item that the world does not have.
+        ConfigError: the log displays an item that the world does not have, or holds successive
+            choices of its displays.
     """
+    refuse_successive(log.event_fields, "a replay asks its users for")
     rows = Vocabulary(world.item_ids).codes(log.item_ids)[log.items]
     if len(missing := np.unique(log.items[rows < 0])):
         raise ConfigError(

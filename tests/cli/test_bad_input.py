@@ -43,7 +43,7 @@ OPTIONS = [
     (["--context-field", "query", "--candidate-field", "query"], "as a candidate field and as a"),
     (["--item-table", "absent.parquet"], "absent.parquet"),
     (["--split-by", "usr"], 'Did you mean "user"'),
-    (["--choices", "last"], "Choose from"),
+    (["--clicks", "last"], "Choose from"),
     (["extra"], "extra"),
 ]
 

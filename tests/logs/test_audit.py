@@ -58,7 +58,7 @@ def audit_frame(
 
 def raw_frame(frame: pl.DataFrame) -> pl.DataFrame:
     schema = resolve_schema(dict(frame.schema))
-    return candidate_rows(frame, schema, ReadOptions(choices="first")).frame()
+    return candidate_rows(frame, schema, ReadOptions(clicks="first")).frame()
 
 
 def finding(report: AuditReport, rule: str) -> Finding:

@@ -64,11 +64,12 @@ def test_misnamed_column() -> None:
 
 def test_two_choices_in_one_event() -> None:
     expected = (
-        "event 17 of session 'u3' has 2 choices, one is required: pass choices='first' or split "
-        "the event"
+        "event 17 of session 'u3' has 2 clicks, one is required: pass --clicks first "
+        "(clicks='first'), which keeps the first, or --clicks each, by which each is a choice of "
+        "what is left"
     )
-    assert refused(long(chosen=[1, 1, 0, 1]), "has 2 choices") == expected
-    assert refused(nested(chosen=[["a", "b"], []]), "has 2 choices") == expected
+    assert refused(long(chosen=[1, 1, 0, 1]), "has 2 clicks") == expected
+    assert refused(nested(chosen=[["a", "b"], []]), "has 2 clicks") == expected
 
 
 def test_chosen_is_not_among_the_candidates() -> None:

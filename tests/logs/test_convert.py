@@ -195,7 +195,7 @@ def test_real_logs(tmp_path, shared_data) -> None:
 
 
 BAD = {
-    "two choices": ({"chosen": [1, 1, 0, 0]}, r"event 0 of session 's0' has 2 choices"),
+    "two choices": ({"chosen": [1, 1, 0, 0]}, r"event 0 of session 's0' has 2 clicks"),
     "a bad flag": (
         {"chosen": [1, 0, 0, 7]},
         r"log\.parquet: row 2 has 'chosen' = 7.*counted from row 3",

@@ -223,13 +223,13 @@ def test_item_codes_do_not_follow_appearance() -> None:
 
 def test_choices_first_keeps_the_first_chosen_row() -> None:
     rows = [("a", 0, 0.0), ("c", 1, 1.0), ("b", 1, 2.0)]
-    with pytest.raises(LogFormatError, match="event 0 of session 's' has 2 choices"):
+    with pytest.raises(LogFormatError, match="event 0 of session 's' has 2 clicks"):
         folded(rows)
-    assert folded(rows, choices="first").choices.tolist() == [2]
+    assert folded(rows, clicks="first").choices.tolist() == [2]
 
 
 def test_too_many_rows_for_int32(monkeypatch) -> None:
-    monkeypatch.setattr("fastgaum.logs.fold.MAX_ROWS", 3)
+    monkeypatch.setattr("fastgaum.logs.cut.MAX_ROWS", 3)
     assert folded([("a", 1, 0.0)] * 3).n_candidates == 1
     with pytest.raises(LogFormatError, match="has 4 rows, at most 3 fit 32-bit offsets: split it"):
         folded([("a", 1, 0.0)] * 4)

@@ -25,7 +25,8 @@ GIVEN = st.fixed_dictionaries(
         "item_table": st.sampled_from(["/items.csv", None]),
         "user_table": st.sampled_from(["/users.csv", None]),
         "ordered": st.booleans(),
-        "choices": st.sampled_from(["error", "first"]),
+        "clicks": st.sampled_from(["error", "first", "each"]),
+        "outside": st.sampled_from(["error", "none", "append", "drop"]),
         "split": st.sampled_from(["auto", "file", "user", "half", "other-half", "time"]),
         "split_seed": st.integers(0, 9),
         "name": NAMES,
@@ -73,7 +74,7 @@ def test_an_item_table_is_found_from_another_folder(
     [
         ({"splits": "user"}, r"no option of reading is called 'splits'.*did you mean 'split'"),
         ({"split": "users"}, r"split is 'users'.*did you mean 'user'"),
-        ({"choices": "last"}, "choices is 'last', one of error, first"),
+        ({"clicks": "last"}, "clicks is 'last', one of error, first, each"),
         ({"candidate_fields": "price"}, "candidate_fields is 'price', expected a list of names"),
         ({"context_fields": [1]}, "context_fields is a tuple, expected a list of names"),
         ({"columns": ["item=sku"]}, "columns is a list, expected"),

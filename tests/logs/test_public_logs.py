@@ -184,12 +184,12 @@ def test_a_misspelt_column_is_named(files: dict[str, Path], tmp_path: Path) -> N
         read_log(tmp_path / "log.csv")
     # a log of one's own may have such columns
     roles = {"session": "user_id", "event": "time_ms", "item": "video_id", "chosen": "is_clicked"}
-    assert read_log(tmp_path / "log.csv", columns=roles, choices="first").n_events == 72
+    assert read_log(tmp_path / "log.csv", columns=roles, clicks="first").n_events == 72
 
 
 def test_given_options_come_before_a_layout_s(files: dict[str, Path]) -> None:
-    with pytest.raises(LogFormatError, match="has 2 choices, one is required"):
-        read_log(files["MIND"], choices="error")
+    with pytest.raises(LogFormatError, match="has 2 clicks, one is required"):
+        read_log(files["MIND"], clicks="error")
     bare = read_log(files["CLARA2"], ordered=False, context_fields=())
     assert (bare.ordered, bare.event_fields) == (False, {})
     assert set(read_log(files["Wikispeedia"], context_fields=["target"]).event_fields) == {"target"}
@@ -197,7 +197,7 @@ def test_given_options_come_before_a_layout_s(files: dict[str, Path]) -> None:
     assert (visits.n_sessions, len(np.unique(visits.users))) == (USERS * STEPS, USERS)
     # rows of one display each become displays of several items where the reader says so
     long = {"item": "video_id", "chosen": "is_click"}
-    assert read_log(files["KuaiRand"], columns=long, choices="first").n_events == USERS * STEPS
+    assert read_log(files["KuaiRand"], columns=long, clicks="first").n_events == USERS * STEPS
     device = read_log(files["EB-NeRD"], context_fields=["device_type"])
     assert set(device.event_fields) == {"device_type"}
 

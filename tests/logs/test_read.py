@@ -149,9 +149,9 @@ def test_ebnerd(shared_data) -> None:
     path = shared_data("ebnerd/behaviors.parquet")
     with pytest.raises(
         LogFormatError,
-        match=r"event 13398 of session '71197' has 2 choices, one is required: pass choices=",
+        match=r"event 13398 of session '71197' has 2 clicks, one is required: pass --clicks",
     ):
-        read_log(path, choices="error")
+        read_log(path, clicks="error")
     log = read_log(path)
     raw = pl.read_parquet(path)
     assert (log.n_events, log.n_sessions) == (1046, 38)
@@ -163,7 +163,7 @@ def test_ebnerd(shared_data) -> None:
 
 def test_ebnerd_by_browser_visit_keeps_users_together(shared_data) -> None:
     log = read_log(
-        shared_data("ebnerd/behaviors.parquet"), choices="first", columns={"session": "session_id"}
+        shared_data("ebnerd/behaviors.parquet"), clicks="first", columns={"session": "session_id"}
     )
     assert log.n_sessions == 485
     assert len(np.unique(log.users)) == 38
@@ -214,9 +214,9 @@ def test_nested_with_lists_of_choices_and_fixed_length_arrays() -> None:
             "clicked": [["y"], [], None, ["z", "x"]],
         }
     )
-    with pytest.raises(LogFormatError, match="event 3 of session 'b' has 2 choices"):
+    with pytest.raises(LogFormatError, match="event 3 of session 'b' has 2 clicks"):
         read_frame(frame)
-    log = read_frame(frame, choices="first")
+    log = read_frame(frame, clicks="first")
     assert log.choices.tolist() == [1, -1, -1, 1]
     assert log.event_ids.to_list() == [0, 1, 2, 3]
 

@@ -216,8 +216,8 @@ def test_options_of_the_caller_come_first(shared_data: SharedData) -> None:
     shared_data("search_clicks.parquet")
     log = load("search_clicks", data_dir=folder, ordered=False, name="mine")
     assert (log.ordered, log.name) == (False, "mine")
-    with pytest.raises(LogFormatError, match="has 2 choices"):
-        load("ebnerd", data_dir=folder, choices="error")
+    with pytest.raises(LogFormatError, match="has 2 clicks"):
+        load("ebnerd", data_dir=folder, clicks="error")
 
 
 def test_a_changed_file_is_refused_by_name_and_read_by_path(

@@ -313,7 +313,7 @@ def test_options_of_a_registered_log(real: Path, tmp_path: Path) -> None:
     log = build_named("movielens-small", changes=changes, data_dir=real, options=options).log
     assert log.n_candidates == 3 * 100_004
     assert sorted(log.item_fields) == ["genres", "title"]
-    for option in ({"ordered": True}, {"choices": "first"}, {"columns": {"item": "movieId"}}):
+    for option in ({"ordered": True}, {"clicks": "first"}, {"columns": {"item": "movieId"}}):
         with pytest.raises(ConfigError, match="has no recorded display sets"):
             load("movielens-small", data_dir=real, **option)
     (tmp_path / "ml-latest-small").mkdir()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.logs.clicks import CLICKS_SO_FAR
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.metrics.intervals import bootstrap_mean
@@ -461,6 +462,13 @@ def test_what_does_not_fit_is_said(change: dict[str, object], says: str) -> None
     asked = {"target": Target(RandomPolicy()), **change}
     with pytest.raises((ConfigError, LogFormatError), match=says):
         off_policy_values(log, **asked)  # type: ignore[arg-type]
+
+
+def test_successive_choices_are_no_slates() -> None:
+    log = every_slate(2)
+    fields = {CLICKS_SO_FAR: np.zeros(log.n_events, np.float32)}
+    with pytest.raises(ConfigError, match="off-policy values are of one choice of each display"):
+        off_policy_values(dataclasses.replace(log, event_fields=fields), Target(BEST))
 
 
 def test_clicks_that_always_come_say_nothing() -> None:

@@ -15,6 +15,7 @@ import torch
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import assemble
 from fastgaum.features.space import FeatureSpace
+from fastgaum.logs.clicks import CLICKS_SO_FAR
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel
@@ -73,6 +74,29 @@ def test_probabilities_are_the_model_s_on_the_same_sessions(
     for head in HEADS:
         check_same_as_encoder(model, LearnedWorld(model, head))
     check_same_as_encoder(model, LearnedWorld(model, log=log), idle=0.4)
+
+
+def test_successive_choices_have_no_world(
+    log: SessionLog, model: UserModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slate has one choice: neither a log nor a model of displays that shrink is played."""
+    assert model.space is not None
+    fields = {**log.event_fields, CLICKS_SO_FAR: np.zeros(log.n_events, np.float32)}
+    each = dataclasses.replace(log, event_fields=fields)
+    for play_it in (
+        lambda: LearnedWorld(model, log=each),
+        lambda: replay(world_of(model, log), each),
+    ):
+        with pytest.raises(
+            ConfigError, match=r"one choice of each display, .* with --clicks first"
+        ):
+            play_it()
+    names = (*model.space.context_number_names, CLICKS_SO_FAR)
+    monkeypatch.setattr(
+        model, "space", dataclasses.replace(model.space, context_number_names=names)
+    )
+    with pytest.raises(ConfigError, match="a world asks its users for one choice of each display"):
+        LearnedWorld(model)
 
 
 @pytest.mark.parametrize("left", ["numbers", "categories", "items"])

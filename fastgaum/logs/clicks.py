@@ -1,0 +1,122 @@
+"""What reading does with several clicks on one display, and with clicks on items that were not
+displayed."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from fastgaum.errors import ConfigError, LogFormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterator
+
+    from fastgaum.logs.options import ReadOptions
+
+ClickRule = Literal["error", "first", "each"]
+OutsideRule = Literal["error", "none", "append", "drop"]
+CLICKS_SO_FAR = "clicks_so_far"
+"""the context field of successive choices: earlier clicks on the same display"""
+ALL_DROPPED = (
+    "every display has a click on an item that it did not display, with --outside drop no event is "
+    "left: pass --outside none or append"
+)
+
+
+@dataclass(frozen=True)
+class ClickFacts:
+    """What reading a log did with several clicks on a display, and with clicks on items that it did
+    not display; counts are of the whole log."""
+
+    clicks: ClickRule = "error"
+    """the rule of several clicks"""
+    outside: OutsideRule = "error"
+    """the rule of items that were not displayed"""
+    displays: int = 0
+    """displays that were read, dropped ones included; 0: nothing is known"""
+    several: int = 0
+    """displays with clicks on several of their items"""
+    ignored: int = 0
+    """clicks after a display's first that do not count"""
+    outside_displays: int = 0
+    """displays with a click on an item that was not displayed"""
+    outside_clicks: int = 0
+    """such clicks"""
+
+    def plus(self, other: ClickFacts) -> ClickFacts:
+        """The facts of two parts of a log that was read by the same rules."""
+        counts = [one.name for one in dataclasses.fields(self) if one.default == 0]
+        sums = {name: getattr(self, name) + getattr(other, name) for name in counts}
+        return dataclasses.replace(self, **sums)
+
+    def shares(self) -> Iterator[tuple[str, int, int, str]]:
+        """What an audit says of the rules: a name, how many displays of how many, and what was
+        done; nothing where both rules are errors."""
+        several = {
+            "first": f"the first counts, {self.ignored} later clicks are ignored",
+            "each": "each click is a choice event, of what is left of the display",
+        }
+        outside = {
+            "none": f"such clicks do not count, {self.outside_clicks} in all",
+            "append": "the item is added to the display, whose size then tells that it was clicked",
+            "drop": "the display is left out",
+        }
+        if self.clicks in several:
+            what = "displays with several clicks"
+            yield what, self.several, self.displays, several[self.clicks]
+        if self.outside in outside:
+            what = "displays with a click on an item not displayed"
+            yield what, self.outside_displays, self.displays, outside[self.outside]
+
+    def check_saved(self, options: ReadOptions, fields: Container[str]) -> None:
+        """Raise LogFormatError unless a log that was saved with these facts, and these context
+        fields, is what the options ask for."""
+        asked = options.given
+        # a log without a display of several clicks is the same by "first"
+        same = {self.clicks, "first" if self.clicks == "error" else self.clicks}
+        again = "read the original log, or leave the option out"
+        if options.clicks == "each" and is_successive(fields):
+            same = {"each"}
+        if "clicks" in asked and options.clicks not in same:
+            raise LogFormatError(
+                f"the log was saved with --clicks {self.clicks}, not {options.clicks}: {again}"
+            )
+        if "outside" in asked and self.outside_clicks and options.outside != self.outside:
+            raise LogFormatError(
+                f"the log was saved with --outside {self.outside}, which {self.outside_clicks} "
+                f"clicks met, not {options.outside}: {again}"
+            )
+
+
+def several_clicks(event: str, n: int) -> str:
+    """Text of the error for an event with several choices."""
+    return (
+        f"{event} has {n} clicks, one is required: pass --clicks first (clicks='first'), which "
+        "keeps the first, or --clicks each, by which each is a choice of what is left"
+    )
+
+
+def without_order(event: str, column: str) -> str:
+    """Text of the error for a display of several clicks that are not all in order."""
+    return (
+        f"{event} has several clicks, and one of them has no value in '{column}', the order of "
+        "clicks: fill it in, or rename the column, and clicks count in the order of the rows or "
+        "of the list"
+    )
+
+
+def is_successive(fields: Container[str]) -> bool:
+    """Whether a log with these context fields has several choices of one display."""
+    return CLICKS_SO_FAR in fields
+
+
+def refuse_successive(fields: Container[str], what: str) -> None:
+    """Raise ConfigError for a log or a model of successive choices; `what` says who asks for one
+    choice of each display, as a subject and its verb."""
+    if is_successive(fields):
+        raise ConfigError(
+            f"{what} one choice of each display, and the log was read with --clicks each, by which "
+            "a display is left with fewer items after each click: read the log and train with "
+            "--clicks first"
+        )

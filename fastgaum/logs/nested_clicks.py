@@ -1,0 +1,171 @@
+"""The clicks of a nested log: which rows they are of, and which are of no row.
+
+An event has a click, or a list of them in the order in which they were made."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fastgaum.errors import LogFormatError
+from fastgaum.logs.clicks import without_order
+from fastgaum.logs.columns import (
+    CodedIds,
+    Vocabulary,
+    Where,
+    first_true,
+    ids_as_text,
+    parse_order,
+    show,
+)
+from fastgaum.logs.fields import is_list
+from fastgaum.logs.log import IntArray
+from fastgaum.logs.schema import LogSchema
+
+
+def as_list(column: pl.Series) -> pl.Series:
+    """A column of lists, of fixed length too, as one of lists."""
+    return column.arr.to_list() if isinstance(column.dtype, pl.Array) else column
+
+
+class Clicks(NamedTuple):
+    """The clicks of a nested log, those of an event one after the other in their order."""
+
+    event: IntArray
+    """ascending, shape (n_clicks,)"""
+    value: pl.Series
+    """the item as text, or the position"""
+    of_items: bool
+    """whether values are items"""
+    of_lists: bool
+    """whether an event may have several"""
+
+    def order_of(self, click_of_row: npt.NDArray[np.int64]) -> pl.Series | None:
+        """What sorts the rows that were clicked, null for the others; None: one click a display."""
+        return pl.Series(click_of_row).replace(-1, None) if self.of_lists else None
+
+    def rows_of_items(self, item: CodedIds, event_of_row: IntArray) -> npt.NDArray[np.int64]:
+        """The click of each row, -1 for none, shape (n_rows,), if clicks are items: rows of one
+        item of an event have the same."""
+        # a text that is no item has the code -1, which no row has
+        codes = Vocabulary(item.texts).codes(self.value)
+        n_events = int(event_of_row[-1]) + 1 if len(event_of_row) else 0
+        n_clicks = np.bincount(self.event, minlength=n_events)
+        first = np.cumsum(n_clicks) - n_clicks
+        click_of_row = np.full(len(event_of_row), -1, np.int64)
+        rows = np.arange(len(event_of_row))
+        for number in range(int(n_clicks.max(initial=0))):
+            code_of_event = np.full(n_events, -2, np.int32)
+            events = np.flatnonzero(n_clicks > number)
+            code_of_event[events] = codes[first[events] + number]
+            found = rows[item.codes[rows] == code_of_event[event_of_row[rows]]]
+            click_of_row[found] = first[event_of_row[found]] + number
+            # few displays have several clicks: only their rows are looked at again
+            rows = rows[n_clicks[event_of_row[rows]] > number + 1]
+        return click_of_row
+
+    def rows_of_positions(
+        self, lengths: pl.Series, n_rows: int, name_event: Where
+    ) -> npt.NDArray[np.int64]:
+        """The click of each row, -1 for none, shape (n_rows,), if clicks are positions.
+
+        lengths: candidates of each event. Raises LogFormatError for a click that is no position."""
+        index = self.value
+        numbers = index.cast(pl.Float64, strict=False).fill_nan(None)
+        unread = numbers.is_null() & index.cast(pl.String).ne("NaN")
+        # A missing index is NaN here, and every comparison with it is false.
+        position, size = numbers.to_numpy(), lengths.to_numpy().astype(np.int64)
+        of_click = size[self.event]
+        click = first_true(
+            unread.to_numpy() | (position < -1) | (position >= of_click) | (position % 1 > 0)
+        )
+        if click is not None:
+            raise LogFormatError(
+                f"{name_event(int(self.event[click]))} has '{index.name}' = {show(index[click])} "
+                f"for {of_click[click]} candidates, a position from 0 to {of_click[click] - 1} is "
+                f"required (null or -1: no click): correct the row, or if '{index.name}' is an "
+                f"item pass columns={{'chosen': '{index.name}'}}"
+            )
+        clicked = np.flatnonzero(position >= 0)
+        starts = np.cumsum(size) - size
+        click_of_row = np.full(n_rows, -1, np.int64)
+        rows = starts[self.event[clicked]] + position[clicked].astype(np.int64)
+        click_of_row[rows] = clicked
+        return click_of_row
+
+    def outside(self, click_of_row: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The clicks that no row has, if clicks are items; positions always have one."""
+        if not self.of_items:
+            return np.zeros(0, np.int64)
+        found = np.zeros(len(self.event), np.bool_)
+        found[click_of_row[click_of_row >= 0]] = True
+        return np.flatnonzero(~found)
+
+
+def read_clicks(table: pl.DataFrame, schema: LogSchema, name_event: Where) -> Clicks:
+    """The clicks of all events; gaps are no clicks.
+
+    Raises LogFormatError where the order of clicks is not one rank or time for each."""
+    name = schema.chosen if schema.chosen_index is None else schema.chosen_index
+    assert name is not None
+    value, of_items = table[name], schema.chosen_index is None
+    of_lists = is_list(value.dtype)
+    event = np.arange(table.height, dtype=np.int32)
+    frame = pl.DataFrame([pl.Series("event", event), value.alias("value")])
+    if of_lists:
+        value = as_list(value)
+        lengths = value.list.len().fill_null(0)
+        frame = pl.DataFrame(
+            [
+                pl.Series("event", np.repeat(event, lengths.to_numpy())),
+                value.filter(lengths > 0).explode().alias("value"),
+            ]
+        )
+        if schema.click_order is not None:
+            order = _spread_order(table[schema.click_order], lengths, name_event)
+            frame = frame.with_columns(order.alias("order"))
+    if of_items:
+        frame = frame.with_columns(ids_as_text(frame["value"].alias(name), "chosen").alias("value"))
+    frame = frame.drop_nulls("value")
+    if "order" in frame.columns:
+        _require_order(frame, schema.click_order or "", name_event)
+        frame = frame.sort("event", "order", maintain_order=True)
+    if of_lists:
+        frame = frame.unique(["event", "value"], keep="first", maintain_order=True)
+    return Clicks(frame["event"].to_numpy(), frame["value"].alias(name), of_items, of_lists)
+
+
+def _spread_order(column: pl.Series, lengths: pl.Series, name_event: Where) -> pl.Series:
+    """What sorts clicks, of all events one after the other; lengths: clicks of each event."""
+    if not is_list(column.dtype):
+        raise LogFormatError(
+            f"column '{column.name}' is the order of clicks and holds {column.dtype}, a list of "
+            "one rank or time for each click is required: correct it, or rename it, and clicks "
+            "count in the order of their list"
+        )
+    lists = as_list(column)
+    sizes = lists.list.len().fill_null(0)
+    event = first_true(sizes != lengths)
+    if event is not None:
+        raise LogFormatError(
+            f"{name_event(event)} has {sizes[event]} values in '{column.name}' for "
+            f"{lengths[event]} clicks, one each is required: make the lists equally long, or "
+            "rename the column, and clicks count in the order of their list"
+        )
+    order = parse_order(lists.filter(lengths > 0).explode())
+    if order is None:
+        raise LogFormatError(
+            f"column '{column.name}' is the order of clicks and holds {column.dtype}: ranks or "
+            "times are required"
+        )
+    return order
+
+
+def _require_order(frame: pl.DataFrame, column: str, name_event: Where) -> None:
+    """Refuse a click without a place among several."""
+    wrong = frame.filter(pl.col("event").is_duplicated() & pl.col("order").is_null())
+    if wrong.height:
+        raise LogFormatError(without_order(name_event(int(wrong["event"][0])), column))

@@ -1,0 +1,212 @@
+"""Several clicks on one display, and clicks on items that were not displayed.
+
+A display whose items c1, c2, …, cm were clicked in this order is read by `clicks="each"` as m
+choice events. Event j displays what is left of the display, the items clicked so far taken out, and
+chooses c_j. If the log has displays without a click, one more event says that the rest was not
+clicked. All of them have the display's context, and one number of the context more,
+`clicks_so_far`: the events of a display are 0, 1, 2 … one after the other, so the log itself says
+which events are of one display."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fastgaum.errors import LogFormatError
+from fastgaum.logs.clicks import (
+    CLICKS_SO_FAR,
+    ClickFacts,
+    is_successive,
+    several_clicks,
+    without_order,
+)
+from fastgaum.logs.columns import Where, first_true
+from fastgaum.logs.cut import check_size, pick_rows
+from fastgaum.logs.log import NO_CLICK, IntArray, SessionLog
+from fastgaum.logs.options import ReadOptions
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+class CandidateClicks(NamedTuple):
+    """The clicks of packed candidates, shape (n_candidates,) each."""
+
+    event: IntArray
+    """event of each candidate, ascending"""
+    click: npt.NDArray[np.int64]
+    """its first click, as a number by which the clicks of an event are sorted, -1 for none"""
+    with_order: BoolArray
+    """whether that click has its place among those of its event"""
+
+    def choices(
+        self, display_offsets: IntArray, options: ReadOptions, name_event: Where
+    ) -> tuple[IntArray, ClickFacts]:
+        """Position of each event's first click, -1 for none, and what there was of clicks.
+
+        Raises:
+            LogFormatError: an event has several clicks, and may not; or their order is not known.
+        """
+        chosen = np.flatnonzero(self.click >= 0)
+        event = self.event[chosen]
+        counts = np.bincount(event, minlength=len(display_offsets) - 1)
+        several = counts > 1
+        wrong = first_true(several)
+        if wrong is not None and options.clicks == "error":
+            raise LogFormatError(several_clicks(name_event(wrong), int(counts[wrong])))
+        wrong = first_true(several[event] & ~self.with_order[chosen])
+        if wrong is not None:
+            column = options.columns.get("click_order", "click_order")
+            raise LogFormatError(without_order(name_event(int(event[wrong])), column))
+        # written backwards, so that of an event's clicks the first stays
+        latest_first = np.argsort(-self.click[chosen], kind="stable")
+        choices = np.full(len(display_offsets) - 1, NO_CLICK, dtype=np.int32)
+        choices[event[latest_first]] = (chosen - display_offsets[event])[latest_first]
+        more = int((counts[several] - 1).sum()) if options.clicks == "first" else 0
+        facts = ClickFacts(displays=len(counts), several=int(several.sum()), ignored=more)
+        return choices, facts
+
+
+def click_numbers(chosen: BoolArray, order: pl.Series | None) -> npt.NDArray[np.int64]:
+    """A number below n by which each row's click is sorted, n more where the click has no place in
+    the order, and twice n where there is none; shape (n,).
+
+    order: what sorts clicks, null for no place; None: the order of rows."""
+    n = len(chosen)
+    if order is None:
+        return np.where(chosen, np.arange(n), 2 * n)
+    ranks = order.rank("ordinal").cast(pl.Int64) - 1
+    return np.where(chosen, ranks.fill_null(n).to_numpy(), 2 * n)
+
+
+def with_each_click(
+    log: SessionLog, clicks: CandidateClicks, options: ReadOptions, no_click: bool | None
+) -> SessionLog:
+    """A packed log as the option `clicks` wants it: one of displays, or of successive choices.
+
+    no_click: as in `successive`; None: whether a display of the log has no click. Raises
+    LogFormatError where a context field is called `clicks_so_far` and is not that."""
+    if options.clicks != "each":
+        check_successive(log)
+        return log
+    if is_successive(log.event_fields):
+        raise LogFormatError(
+            f"the context field '{CLICKS_SO_FAR}' is what --clicks each adds: rename the column, "
+            "or leave out --clicks each if the log has successive choices already"
+        )
+    numbers = numbered_clicks(clicks.click, clicks.event)
+    return successive(log, numbers, log.has_no_click if no_click is None else no_click)
+
+
+def numbered_clicks(clicks: npt.NDArray[np.int64], events: IntArray) -> IntArray:
+    """The number of each candidate's click among those of its event, from 0, and -1 where there is
+    none; shape (n_candidates,).
+
+    clicks: what sorts clicks in time, -1 for none; events: event of each candidate, ascending.
+
+    >>> numbered_clicks(np.array([7, -1, 3, 5]), np.array([0, 0, 0, 1])).tolist()
+    [1, -1, 0, 0]
+    """
+    numbers = np.full(len(clicks), -1, np.int32)
+    clicked = np.flatnonzero(clicks >= 0)
+    clicked = clicked[np.lexsort((clicks[clicked], events[clicked]))]
+    of_event = events[clicked]
+    first = np.searchsorted(of_event, of_event)
+    numbers[clicked] = np.arange(len(clicked)) - first
+    return numbers
+
+
+def _events_of_displays(
+    sizes: npt.NDArray[np.int64], n_clicks: npt.NDArray[np.int64], no_click: bool
+) -> npt.NDArray[np.int64]:
+    """How many events a display of so many items and clicks becomes."""
+    rest: BoolArray = (n_clicks == 0) | ((n_clicks < sizes) & no_click)
+    return n_clicks + rest
+
+
+def successive(log: SessionLog, numbers: IntArray, no_click: bool) -> SessionLog:
+    """Return a log of one event per display as one of successive choices.
+
+    Args:
+        log: its choices are not looked at.
+        numbers: number of each candidate's click in its display, -1 for none, shape
+            (n_candidates,).
+        no_click: whether a display ends with an event without a click.
+    """
+    sizes, display = np.diff(log.display_offsets).astype(np.int64), log.event_of_candidate()
+    n_clicks = np.bincount(display[numbers >= 0], minlength=log.n_events)
+    n_events = _events_of_displays(sizes, n_clicks, no_click)
+    check_size(int((n_events * sizes - n_events * (n_events - 1) // 2).sum()))
+    display_of_event = np.repeat(np.arange(log.n_events, dtype=np.int32), n_events)
+    ends = np.cumsum(n_events)
+    so_far = np.arange(len(display_of_event)) - np.repeat(ends - n_events, n_events)
+    offsets, candidates = pick_rows(log.display_offsets, display_of_event)
+    event = np.repeat(np.arange(len(so_far)), np.diff(offsets))
+    number = numbers[candidates]
+    left = (number < 0) | (number >= so_far[event])
+    candidates, event, number = candidates[left], event[left], number[left]
+    offsets = np.concatenate(([0], np.cumsum(np.bincount(event)))).astype(np.int32)
+    chosen = np.flatnonzero(number == so_far[event])
+    choices = np.full(len(so_far), -1, np.int32)
+    choices[event[chosen]] = chosen - offsets[event[chosen]]
+    of_events = {name: values[display_of_event] for name, values in log.event_fields.items()}
+    return dataclasses.replace(
+        log,
+        session_offsets=np.concatenate(([0], ends))[log.session_offsets].astype(np.int32),
+        display_offsets=offsets,
+        items=log.items[candidates],
+        choices=choices,
+        event_ids=log.event_ids.gather(display_of_event),
+        views=None if log.views is None else log.views[candidates],
+        candidate_fields={
+            name: values[candidates] for name, values in log.candidate_fields.items()
+        },
+        event_fields=of_events | {CLICKS_SO_FAR: so_far.astype(np.float32)},
+    )
+
+
+def check_successive(log: SessionLog) -> None:
+    """Raise LogFormatError unless the field `clicks_so_far` of a log, if there is one, counts the
+    earlier clicks on the same display."""
+    if not is_successive(log.event_fields):
+        return
+    so_far = log.event_fields[CLICKS_SO_FAR]
+    cure = (
+        "rename the column if it means something else, or read the log of displays with --clicks "
+        "each, which makes the field"
+    )
+    if CLICKS_SO_FAR in log.categories:
+        raise LogFormatError(
+            f"the context field '{CLICKS_SO_FAR}' holds categories, numbers are required: write "
+            f"them as decimals (1.0); {cure}"
+        )
+    before = np.concatenate(([-1], so_far[:-1]))
+    right = (so_far == 0) | ((so_far == before + 1) & _displays_what_is_left(log))
+    if not right.all():
+        event = int(right.argmin())
+        raise LogFormatError(
+            f"event {log.event_number[event]} of session "
+            f"{log.session_ids[int(log.session_of_event[event])]!r} has {CLICKS_SO_FAR} = "
+            f"{so_far[event]:g}: 0 is required, or 1 more than in the event before, whose click is "
+            f"the one item that this event no longer displays; {cure}"
+        )
+
+
+def _displays_what_is_left(log: SessionLog) -> npt.NDArray[np.bool_]:
+    """Whether each event displays what its session's last event displayed, without what was clicked
+    there; shape (n_events,)."""
+    sizes, events = np.diff(log.display_offsets), np.arange(1, log.n_events, dtype=np.int32)
+    fits = (log.event_number[1:] > 0) & (log.choices[:-1] >= 0) & (sizes[1:] == sizes[:-1] - 1)
+    events = events[fits]
+    offsets, before = pick_rows(log.display_offsets, events - 1)
+    left = np.delete(before, offsets[:-1] + log.choices[events - 1])
+    now = pick_rows(log.display_offsets, events)[1]
+    differs = np.bincount(
+        np.repeat(np.arange(len(events)), sizes[events]), log.items[left] != log.items[now]
+    )
+    holds = np.zeros(log.n_events, np.bool_)
+    holds[events] = differs == 0
+    return holds

@@ -1,0 +1,144 @@
+"""Rankings of whole displays: one ranking against the set of all its clicks.
+
+A log that was read with `clicks="each"` has several choice events of one display. The ranking is
+that of the first of them, when nothing was clicked; the clicks are those of all of them. For one
+display with R clicks among n candidates, ranks counted from 1:
+
+    recall@k  share of the R clicks whose rank is at most k
+    MRR       1 / rank of the best-ranked click (reciprocal rank: Voorhees, The TREC-8 Question
+              Answering Track Report, 1999)
+    NDCG      sum over clicks of 1 / log2(1 + rank), over the same sum for the ranks 1 … R
+              (Järvelin & Kekäläinen, Cumulated gain-based evaluation of IR techniques, 2002, with
+              gains of 0 and 1, over the whole display)
+
+Ties are counted by their exact expectation over all orders of the tied candidates (McSherry &
+Najork, Computing information retrieval performance measures efficiently in the presence of tied
+scores, 2008), as in prec@k. Denominator: displays with a click. Where every display has one click,
+recall@k is prec@k."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import comb
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fastgaum.kernels.ranking import rank_counts
+from fastgaum.logs.cut import pick_rows
+from fastgaum.metrics.precision import AnyFloats, AnyInts, Float64Array, require_finite
+
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int32]
+
+
+class DisplayClicks(NamedTuple):
+    """All clicks of displays, each found in the first event of its display; shape (n_clicks,)."""
+
+    events: IntArray
+    """first event of the click's display, ascending"""
+    positions: IntArray
+    """position of the clicked candidate in that event"""
+
+
+def clicks_of_displays(choices: AnyInts, first_choices: BoolArray) -> DisplayClicks:
+    """The clicks of each display.
+
+    Each event displays what is left of the event before, in its order, so a position counts the
+    clicks before it back in.
+
+    Args:
+        choices: position of each event's choice, -1 for none, shape (n_events,).
+        first_choices: whether an event is the first of its display, shape (n_events,).
+
+    The third of four candidates is clicked, and then the third of the other three:
+
+    >>> choices, first = np.array([2, 2, -1]), np.array([True, False, False])
+    >>> clicks_of_displays(choices, first).positions.tolist()
+    [2, 3]
+    """
+    starts = np.flatnonzero(first_choices)
+    first = starts[np.cumsum(first_choices) - 1]
+    events = np.flatnonzero(np.asarray(choices) >= 0)
+    first = first[events]
+    positions, before = np.array(choices, np.int32)[events], events - first
+    for number in range(int(before.max(initial=0)) - 1, -1, -1):
+        later = np.flatnonzero(before > number)
+        positions[later] += positions[later] >= np.asarray(choices)[first[later] + number]
+    return DisplayClicks(first.astype(np.int32), positions)
+
+
+class DisplayRanking(NamedTuple):
+    """Figures of each display, at its first event, NaN at all other events and without a click;
+    shape (n_events,) each, in [0, 1]."""
+
+    recall: dict[int, Float64Array]
+    mrr: Float64Array
+    ndcg: Float64Array
+
+
+def rank_displays(
+    scores: AnyFloats, display_offsets: AnyInts, clicks: DisplayClicks, ks: Iterable[int]
+) -> DisplayRanking:
+    """Rank every display once, and find its clicks in the ranking.
+
+    scores (n_candidates,), higher is better; display_offsets (n_events + 1,). Raises NumericsError
+    for a score that is not finite.
+
+    Two of four candidates are clicked, the best and the third:
+
+    >>> scores, offsets = np.array([4.0, 3.0, 2.0, 1.0]), np.array([0, 4])
+    >>> clicks = DisplayClicks(np.array([0, 0], np.int32), np.array([0, 2], np.int32))
+    >>> found = rank_displays(scores, offsets, clicks, [2])
+    >>> [float(part[0].round(3)) for part in (found.recall[2], found.mrr, found.ndcg)]
+    [0.5, 1.0, 0.92]
+    """
+    require_finite(scores, display_offsets)
+    offsets, candidates = pick_rows(np.asarray(display_offsets, np.int32), clicks.events)
+    better, tied = rank_counts(
+        np.ascontiguousarray(scores[candidates], np.float64), offsets, clicks.positions
+    )
+    displays, first, of_click = np.unique(clicks.events, return_index=True, return_inverse=True)
+    n_clicks = np.bincount(of_click)
+    n_events, longest = len(display_offsets) - 1, int(np.diff(display_offsets).max(initial=0))
+    ranks = np.arange(1.0, longest + 1)
+    discounts = np.concatenate(([0.0], np.cumsum(1 / np.log2(1 + ranks))))
+    reciprocals = np.concatenate(([0.0], np.cumsum(1 / ranks)))
+
+    def at_events(values: Float64Array) -> Float64Array:
+        every = np.full(n_events, np.nan)
+        every[displays] = values
+        return every
+
+    def summed(values: Float64Array) -> Float64Array:
+        return np.asarray(np.bincount(of_click, values, len(displays)), np.float64)
+
+    # a click has each of the ranks better + 1 … better + tied + 1 alike
+    last = better + tied + 1
+    gains = (discounts[last] - discounts[better]) / (tied + 1)
+    recall = {k: np.clip((k - better) / (tied + 1.0), 0, 1) for k in ks}
+    best = np.minimum.reduceat(better, first) if len(first) else better
+    at_best = better == best[of_click]
+    n_best = np.bincount(of_click[at_best], minlength=len(displays))
+    width = np.zeros(len(displays), np.int64)
+    width[of_click[at_best]] = tied[at_best] + 1
+    mrr = (reciprocals[best + width] - reciprocals[best]) / np.maximum(width, 1)
+    for display in np.flatnonzero(n_best > 1):
+        numbers = (int(of[display]) for of in (best, width, n_best))
+        mrr[display] = _best_of_several(*numbers)
+    return DisplayRanking(
+        {k: at_events(summed(values) / n_clicks) for k, values in recall.items()},
+        at_events(mrr),
+        at_events(summed(gains) / discounts[n_clicks]),
+    )
+
+
+def _best_of_several(better: int, tied: int, n_clicks: int) -> float:
+    """Expected 1 / rank of the best of `n_clicks` clicks that are among `tied` candidates of one
+    score, with `better` candidates before them."""
+    orders = comb(tied, n_clicks)
+    return sum(
+        comb(tied - 1 - place, n_clicks - 1) / orders / (better + 1 + place)
+        for place in range(tied - n_clicks + 1)
+    )
