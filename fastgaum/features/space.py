@@ -41,7 +41,7 @@ from fastgaum.features.vocabulary import (
     former_ids,
 )
 from fastgaum.kernels.crossed import CrossedCounts, Displayers
-from fastgaum.logs.context import ContextField, Holds, context_names, context_of
+from fastgaum.logs.context import ContextField, Holds, context_of
 from fastgaum.logs.log import ALIKE, TRAIN, FloatArray, IntArray, ItemCounts, SessionLog
 from fastgaum.logs.shards import AnyLog
 

@@ -43,11 +43,11 @@ class Clicks(NamedTuple):
     of_lists: bool
     """whether an event may have several"""
 
-    def order_of(self, click_of_row: npt.NDArray[np.int64]) -> pl.Series | None:
+    def order_of(self, click_of_row: IntArray) -> pl.Series | None:
         """What sorts the rows that were clicked, null for the others; None: one click a display."""
         return pl.Series(click_of_row).replace(-1, None) if self.of_lists else None
 
-    def rows_of_items(self, item: CodedIds, event_of_row: IntArray) -> npt.NDArray[np.int64]:
+    def rows_of_items(self, item: CodedIds, event_of_row: IntArray) -> IntArray:
         """The click of each row, -1 for none, shape (n_rows,), if clicks are items: rows of one
         item of an event have the same."""
         # a text that is no item has the code -1, which no row has
@@ -55,21 +55,21 @@ class Clicks(NamedTuple):
         n_events = int(event_of_row[-1]) + 1 if len(event_of_row) else 0
         n_clicks = np.bincount(self.event, minlength=n_events)
         first = np.cumsum(n_clicks) - n_clicks
-        click_of_row = np.full(len(event_of_row), -1, np.int64)
-        rows = np.arange(len(event_of_row))
+        click_of_row = np.full(len(event_of_row), -1, np.int32)
         for number in range(int(n_clicks.max(initial=0))):
+            has_click = n_clicks > number
             code_of_event = np.full(n_events, -2, np.int32)
-            events = np.flatnonzero(n_clicks > number)
-            code_of_event[events] = codes[first[events] + number]
-            found = rows[item.codes[rows] == code_of_event[event_of_row[rows]]]
+            code_of_event[has_click] = codes[first[has_click] + number]
+            if number == 0:
+                found = np.flatnonzero(item.codes == code_of_event[event_of_row])
+            else:
+                # few displays have several clicks: only their rows are looked at again
+                rows = np.flatnonzero(has_click[event_of_row])
+                found = rows[item.codes[rows] == code_of_event[event_of_row[rows]]]
             click_of_row[found] = first[event_of_row[found]] + number
-            # few displays have several clicks: only their rows are looked at again
-            rows = rows[n_clicks[event_of_row[rows]] > number + 1]
         return click_of_row
 
-    def rows_of_positions(
-        self, lengths: pl.Series, n_rows: int, name_event: Where
-    ) -> npt.NDArray[np.int64]:
+    def rows_of_positions(self, lengths: pl.Series, n_rows: int, name_event: Where) -> IntArray:
         """The click of each row, -1 for none, shape (n_rows,), if clicks are positions.
 
         lengths: candidates of each event. Raises LogFormatError for a click that is no position."""
@@ -91,12 +91,12 @@ class Clicks(NamedTuple):
             )
         clicked = np.flatnonzero(position >= 0)
         starts = np.cumsum(size) - size
-        click_of_row = np.full(n_rows, -1, np.int64)
+        click_of_row = np.full(n_rows, -1, np.int32)
         rows = starts[self.event[clicked]] + position[clicked].astype(np.int64)
         click_of_row[rows] = clicked
         return click_of_row
 
-    def outside(self, click_of_row: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def outside(self, click_of_row: IntArray) -> npt.NDArray[np.int64]:
         """The clicks that no row has, if clicks are items; positions always have one."""
         if not self.of_items:
             return np.zeros(0, np.int64)

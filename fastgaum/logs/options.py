@@ -84,7 +84,7 @@ class ReadOptions:
         "every click is a choice of what is left of the display",
     )
     """of a display with several clicks: "error"; "first" keeps the first click; by "each" all are
-    choices, one after the other, from what is left (`logs.clicks`)"""
+    choices, one after the other, from what is left (`logs.successive`)"""
     outside: OutsideRule = _option(
         "error",
         "what to do with a click on an item that was not displayed: error; none, it does not "
@@ -108,7 +108,7 @@ class ReadOptions:
     """names of the options that were given; by default those that differ from their defaults"""
 
     def __post_init__(self) -> None:
-        for option in ("clicks", "outside", "split"):
+        for option in RULES:
             value, known = getattr(self, option), typing.get_args(_TYPES[option])
             if value not in known:
                 raise ConfigError(
@@ -208,7 +208,7 @@ def _typed(name: str, value: Any) -> Any:
         value = tuple(value)
     try:
         # which of the known a Literal is, the record checks
-        kind = str if name in ("choices", "split") else _TYPES[name]
+        kind = str if name in RULES else _TYPES[name]
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         wanted = "expected a list of names" if several else str(error)[:1].lower() + str(error)[1:]
@@ -225,6 +225,8 @@ def _is_plain(value: object, kind: object) -> bool:
     return type(value) is (str if typing.get_origin(kind) is Literal else kind)
 
 
+RULES = ("clicks", "outside", "split")
+"""options that are one of a few words"""
 FILES = {"item_table", "user_table"}
 """options that name a file"""
 OPTIONS = tuple(one.name for one in dataclasses.fields(ReadOptions) if one.name != "given")

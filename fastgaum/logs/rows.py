@@ -231,7 +231,7 @@ def _nested_rows(
     facts = ClickFacts(
         outside_displays=len(np.unique(clicks.event[outside])), outside_clicks=len(outside)
     )
-    source = np.arange(len(event_of_row))
+    source: npt.NDArray[np.int64] | None = None
     if len(outside) and options.outside == "error":
         event = int(clicks.event[outside[0]])
         raise LogFormatError(
@@ -252,7 +252,7 @@ def _nested_rows(
         texts = pl.concat([item.as_text(), clicks.value.gather(outside).alias("item")])
         event_of_row = np.concatenate([event_of_row, clicks.event[outside]])
         source = np.argsort(event_of_row, kind="stable")
-        click_of_row = np.concatenate([click_of_row, outside])[source]
+        click_of_row = np.concatenate([click_of_row, outside.astype(np.int32)])[source]
         event_of_row = event_of_row[source]
         item = CodedIds.of(texts.gather(source), "item")
     fields = {
@@ -277,14 +277,14 @@ def _spread(
     column: pl.Series,
     lengths: pl.Series,
     event_of_row: IntArray,
-    source: npt.NDArray[np.int64],
+    source: npt.NDArray[np.int64] | None,
     name_event: NameEvent,
 ) -> pl.Series:
     """A candidate column of a nested log, one value per candidate; a plain column holds for its
     whole display set.
 
-    lengths: candidates of each event; source: which of them each row is, counted over all events; a
-    row beyond them has no value of its own."""
+    lengths: candidates of each event; source: which of them each row is, counted over all events, a
+    row beyond them having no value of its own; None: the rows are the candidates."""
     if not is_list(column.dtype):
         return column.gather(event_of_row)
     lists = as_list(column)
@@ -295,6 +295,6 @@ def _spread(
             f"{lengths[event]} candidates, one each is required: make the lists equally long"
         )
     values = lists.explode()
-    if not (source >= len(values)).any():
+    if source is None:
         return values
     return values.gather(pl.Series(np.where(source < len(values), source, -1)).replace(-1, None))

@@ -22,6 +22,7 @@ from fastgaum.features.batches import batches
 from fastgaum.features.sessions import EncodedSessions, chunks
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.scoring import SCORING_SESSIONS, ScoredSessions
+from fastgaum.logs.clicks import CLICKS_SO_FAR, is_successive
 from fastgaum.logs.columns import show
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog, SplitName
@@ -275,7 +276,7 @@ class ChoiceModel(ABC):
         items = pl.Series(
             "item", [None if row < 0 else row for row in chosen.tolist()], dtype=pl.Int64
         )
-        drawn: pl.DataFrame = first.select("session", "event")
+        drawn: pl.DataFrame = first.drop("item")
         return drawn.with_columns(
             item=frame["item"].gather(items.fill_null(0)).set(items.is_null(), None)
         )
@@ -381,15 +382,18 @@ def offers_no_click(log: AnyLog, rule: Literal["auto", "always", "never"] = "aut
 
 
 def _candidate_frame(log: SessionLog, encoded: EncodedSessions) -> pl.DataFrame:
-    """session, event, item of each encoded candidate, as the log names them."""
+    """session, event, item of each encoded candidate, as the log names them, and of successive
+    choices clicks_so_far, which tells the events of one display apart."""
     _, events = pick_rows(log.session_offsets, encoded.rows)
     _, candidates = pick_rows(log.display_offsets, events)
     size = np.diff(encoded.display_offsets)
     sessions = np.repeat(encoded.rows, np.diff(encoded.display_offsets[encoded.session_offsets]))
-    return pl.DataFrame(
-        {
-            "session": log.session_ids.gather(sessions),
-            "event": log.event_ids.gather(np.repeat(events, size)),
-            "item": log.item_ids.gather(np.asarray(log.items)[candidates]),
-        }
-    )
+    columns: dict[str, Any] = {
+        "session": log.session_ids.gather(sessions),
+        "event": log.event_ids.gather(np.repeat(events, size)),
+        "item": log.item_ids.gather(np.asarray(log.items)[candidates]),
+    }
+    if is_successive(log.event_fields):
+        so_far = np.asarray(log.event_fields[CLICKS_SO_FAR])[events]
+        columns[CLICKS_SO_FAR] = np.repeat(so_far.astype(np.int32), size)
+    return pl.DataFrame(columns)

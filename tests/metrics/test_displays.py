@@ -6,12 +6,14 @@ import itertools
 import math
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.baselines.floors import ClickCountFloor
 from fastgaum.errors import NumericsError
+from fastgaum.logs.clicks import CLICKS_SO_FAR
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_frame
 from fastgaum.metrics.displays import clicks_of_displays, rank_displays
@@ -138,6 +140,17 @@ def test_a_table_has_them_too(log: SessionLog) -> None:
         recall = displays.recall[cell["k"]]
         assert (cell["recall"], cell["recall_ci"]) == (recall.mean, [recall.low, recall.high])
         assert (cell["mrr"], cell["ndcg"]) == (displays.mrr.mean, displays.ndcg.mean)
+
+
+def test_predictions_tell_the_events_of_a_display_apart(log: SessionLog) -> None:
+    model = ClickCountFloor()
+    model.fit(log)
+    frame = model.predict(log, "test")
+    events = frame.group_by("session", "event", CLICKS_SO_FAR, maintain_order=True)
+    sums = events.agg(pl.col("probability").sum() + pl.col("no_click_probability").first())
+    assert sums.height == log.count("events", "test")
+    np.testing.assert_allclose(sums["probability"], 1, rtol=1e-5)
+    assert CLICKS_SO_FAR in model.sample(log, "test", head="reward").columns
 
 
 def test_a_log_of_one_choice_a_display_has_none() -> None:
