@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml
 	@echo "Installing into $(VENV): some minutes, once."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-compile --editable ".[test,check,docs,baselines,plots,rl,frames,serve,tensorboard,browser]"
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-compile --editable ".[test,check,docs,baselines,plots,rl,frames,serve,tensorboard,tune,browser]"
 	@PYTHONWARNINGS=ignore $(BIN)/python -m compileall -qq -j 0 $(SITE) || true
 	touch $(STAMP)
 
@@ -68,7 +68,7 @@ bounds: setup
 lowest:
 	$(PYTHON) -m venv $(VENV)-lowest
 	$(PYTHON) tests/lowest.py > $(VENV)-lowest/constraints.txt
-	$(VENV)-lowest/bin/pip install --quiet --constraint $(VENV)-lowest/constraints.txt --editable ".[test,baselines,plots,rl,serve]"
+	$(VENV)-lowest/bin/pip install --quiet --constraint $(VENV)-lowest/constraints.txt --editable ".[test,baselines,plots,rl,serve,tune]"
 	$(VENV)-lowest/bin/python -m pytest $(SPREAD) $(addprefix tests/,logs features kernels nets models metrics cli reports worlds baselines/test_xgboost.py test_dependencies.py test_untrusted_parquet.py)
 
 # Known vulnerabilities of what is installed. It asks an index on the network: where the tool cannot, its own last line says why, and the

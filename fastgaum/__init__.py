@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fastgaum.logs.shard_writer import save_log
     from fastgaum.logs.shards import load_log
     from fastgaum.logs.synthetic import synthesise
+    from fastgaum.models.tuning import tune
     from fastgaum.models.user_model import UserModel
     from fastgaum.reports.comparison import compare
     from fastgaum.reports.page import write_report
@@ -58,6 +59,7 @@ __all__ = [
     "resplit",
     "save_log",
     "synthesise",
+    "tune",
     "write_report",
 ]
 
@@ -81,6 +83,7 @@ _HOME = {
     "resplit": "fastgaum.logs.log",
     "save_log": "fastgaum.logs.shard_writer",
     "synthesise": "fastgaum.logs.synthetic",
+    "tune": "fastgaum.models.tuning",
     "write_report": "fastgaum.reports.page",
 }
 

@@ -50,6 +50,17 @@ def require_free(folder: Path) -> None:
 
 
 @contextmanager
+def file_lock(path: Path) -> Iterator[None]:
+    """Be the only process that works at `path`, a file that may not be there yet.
+
+    Raises:
+        OutputError: another process does (it is named), or the folder cannot be written.
+    """
+    with _held(path.with_name(f".{path.name}{LOCK_FILE}"), waits=False, what=path):
+        yield
+
+
+@contextmanager
 def name_lock(path: Path) -> Iterator[None]:
     """Be the only process that makes `path`, a file or a folder: waits, however long, for another
     one that makes it.
@@ -62,13 +73,13 @@ def name_lock(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _held(file: Path, waits: bool) -> Iterator[None]:
+def _held(file: Path, waits: bool, what: Path | None = None) -> Iterator[None]:
+    what = what or file.parent
     try:
         lock = _acquired(file, waits)
     except Timeout:
         raise OutputError(
-            f"'{file.parent}' is in use by {_owner(file)}: wait for it, end it, or choose another "
-            "folder"
+            f"'{what}' is in use by {_owner(file)}: wait for it, end it, or choose another name"
         ) from None
     except OSError as error:
         raise OutputError(f"cannot write '{file.parent}': {error.strerror or error}") from error

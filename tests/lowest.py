@@ -9,7 +9,7 @@ from pathlib import Path
 
 PYPROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 REQUIREMENT = re.compile(r"(?P<name>[\w-]+)(\[[\w,-]+\])?>=(?P<lowest>[\d.]+)(,<[\d.]+)?")
-EXTRAS = ("test", "baselines", "plots", "rl", "serve")
+EXTRAS = ("test", "baselines", "plots", "rl", "serve", "tune")
 """what `make lowest` installs: all that the tests import. Linters and documentation are not the
 package."""
 

@@ -44,7 +44,7 @@ def used(*rooms: str, outside: tuple[str, ...] = ()) -> set[str]:
 
 
 def test_the_package_needs_what_it_imports() -> None:
-    extras = ("baselines", "plots", "rl", "serve", "tensorboard", "mlflow")
+    extras = ("baselines", "plots", "rl", "serve", "tensorboard", "mlflow", "tune")
     optional = set().union(*map(names, extras))
     assert used(outside=("bench",)) - BROUGHT == names() | optional
     assert used("bench") - RIVALS <= names() | names("bench")
@@ -59,7 +59,7 @@ def test_numba_brings_llvmlite() -> None:
 def test_an_extra_is_imported_inside_functions_only() -> None:
     """The package works without its extras: whoever asks for what needs one is told which."""
     extras = {"stable_baselines3"}.union(
-        *map(names, ("baselines", "plots", "serve", "tensorboard", "mlflow"))
+        *map(names, ("baselines", "plots", "serve", "tensorboard", "mlflow", "tune"))
     )
     eager = {
         one.file.name

@@ -56,15 +56,20 @@ def commands_of(code: str) -> list[list[str]]:
 
 
 def shortened(argv: list[str]) -> list[str]:
-    """The same command with two epochs; `reproduce` and `compare` with one seed and in this process. A pool has no
+    """The same command with two epochs; `tune` with three trials; `reproduce` and `compare` with one seed and in this process. A pool has no
     epochs of its own."""
     if argv[0] == "train":
         return argv if "pool" in argv else [*argv, *SHORT]
     if argv[0] in ("reproduce", "compare"):
-        seeds = argv.index("--seeds") if "--seeds" in argv else None
-        rest = argv if seeds is None else argv[:seeds] + argv[seeds + 2 :]
-        return [*rest, *SHORT, "--seeds", "1", "--jobs", "1"]
+        return [*_without(argv, "--seeds"), *SHORT, "--seeds", "1", "--jobs", "1"]
+    if argv[0] == "tune":
+        return [*_without(argv, "--trials"), *SHORT, "--trials", "3"]
     return argv
+
+
+def _without(argv: list[str], option: str) -> list[str]:
+    at = argv.index(option) if option in argv else len(argv)
+    return argv[:at] + argv[at + 2 :]
 
 
 @pytest.fixture

@@ -44,6 +44,13 @@ COMMANDS = {
         "\n\nSeveral processes: `torchrun --nproc-per-node K -m fastgaum train …` trains the same "
         "run, a batch's sessions shared.",
     ),
+    "tune": (
+        "fastgaum.cli.tune:tune_command",
+        "Search settings for a log; a configuration that `train --config` reads.\n\nThe default is "
+        "tried first. What is found is checked on users held out: it is better by more than "
+        "chance, or the default stands. The test split is not read. Trials are kept beside the "
+        "output: a command that was stopped goes on when it is given again.",
+    ),
     "evaluate": (
         "fastgaum.cli.evaluate:evaluate_command",
         f"Score a trained model on a split of a log.\n\n{_AS_THE_RUN}",

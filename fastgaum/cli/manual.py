@@ -29,6 +29,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "fastgaum train clicks.csv -o runs/set --set worlds=5",
         "fastgaum train clicks.csv -o runs/pool --preset pool",
     ),
+    "tune": (
+        "fastgaum tune clicks.csv -o best.toml",
+        "fastgaum tune shop.parquet -o best.toml --column item=sku --trials 50 --set dropout=0.3",
+        "fastgaum tune clicks.csv -o best.toml --trials 60 --resume",
+    ),
     "evaluate": (
         "fastgaum evaluate runs/mine clicks.csv",
         "fastgaum evaluate runs/mine clicks.csv --split validation --json figures.json",

@@ -222,7 +222,7 @@ class UserModel(NetworksModel):
             self.bootstraps = self._on_bootstraps(log, told, checkpointer, processes)
         chosen = prepare(self.config)
         prepared.clear()
-        rows = self._train(chosen, told, checkpointer, processes)
+        rows = self.train_on(chosen, told, checkpointer, processes)
         self.table = pl.DataFrame([row.to_dict() for row in rows])
         return self.table
 
@@ -254,7 +254,7 @@ class UserModel(NetworksModel):
                 exact = config.warmed()
             trial = self._like(exact)
             try:
-                rows = trial._train(of_log, None, checkpointer, processes)
+                rows = trial.train_on(of_log, None, checkpointer, processes)
                 loss = min(row.val_loss for row in rows)
             except NumericsError:
                 # the training proper then meets the same, and leaves its last good state
@@ -293,19 +293,20 @@ class UserModel(NetworksModel):
             part = bootstrap_of(whole, config.seed, number)
             model.start = self.start and self.start.bootstraps[number - 1]
             of_part = Prepared.of(part, model.config, processes, model._former_space)
-            model._train(of_part, None, checkpointer, processes)
+            model.train_on(of_part, None, checkpointer, processes)
             done.append(model)
             checkpointer.bootstraps.append(model.state())
         return tuple(done)
 
-    def _train(
+    def train_on(
         self,
         of_log: Prepared,
         observers: Observers | None,
         checkpointer: Checkpointer,
         processes: Processes,
     ) -> list[EpochRow]:
-        """New networks, trained as `config` says on sessions of a log."""
+        """Train new networks as `config` says on a log under its feature space; nothing is
+        compared. Errors are those of `fit`."""
         # the engine's kernels take a second to import: a loaded model does without
         from fastgaum.engine.dispatch import game_for
         from fastgaum.game.loop import Trainer

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import resource
 import shlex
@@ -188,6 +189,41 @@ def test_another_log_is_refused(finished: Path, frame: pl.DataFrame, tmp_path: P
     frame.head(frame.height // 2).write_parquet(tmp_path / "other.parquet")
     said = failing(["train", str(tmp_path / "other.parquet"), "-o", str(finished), "--resume"])
     assert "fingerprint" in said
+
+
+def test_a_search_that_is_killed_goes_on(
+    zygote: Zygote, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SIGKILL within a trial, and the same command again: what it would have found without."""
+    pytest.importorskip("optuna", reason="tune needs fastgaum[tune]")
+    log = str(tmp_path / "log.csv")
+    assert main(["data", "synth", "-o", log, "--events", "120", "--seed", "3", "--quiet"]) == 0
+    quick = ["epochs=1", "warm_start=2", "catch_up=1", "batch_sessions=16", "seed=2"]
+    argv = ["tune", log, "--threads", "1"]
+    argv += [word for one in quick for word in ("--set", one)]
+    killed, whole = tmp_path / "killed.toml", tmp_path / "whole.toml"
+    pid = zygote.start(*argv, "-o", str(killed), "--trials", "400")
+    while "[3/400]" not in zygote.said():
+        time.sleep(0.02)
+    assert zygote.kill(pid) == -signal.SIGKILL
+    assert not killed.exists()
+    # one may have ended unheard, another has been cut off
+    done = [line for line in zygote.said().splitlines() if "/400]" in line]
+    argv += ["--trials", str(len(done) + 2)]
+    facts = []
+    for out in (killed, whole):
+        assert zygote.run(*argv, "-o", str(out), "--json", f"{out}.json") == 0
+        facts.append(json.loads(Path(f"{out}.json").read_text()))
+        for trial in [*facts[-1]["trials"], facts[-1]["default"], facts[-1]["best"]]:
+            trial.pop("seconds")
+    assert " trials are there: the search goes on" in zygote.said()
+    assert killed.read_text() == whole.read_text()
+    for key in ("trials", "default", "best", "difference", "default_stands", "config"):
+        assert facts[0][key] == facts[1][key]
+    # what has ended is not replaced, and goes on for more
+    assert "pass --overwrite to replace it" in failing([*argv, "-o", str(killed)])
+    assert main([*argv, "-o", str(killed), "--resume"]) == 0
+    assert f"{len(done) + 2} trials (" in capsys.readouterr().out
 
 
 def test_resume_without_a_run_begins_one(log_file: Path, tmp_path: Path, capsys) -> None:
