@@ -123,9 +123,11 @@ class _Overheard:
         users = self.world.population(n)  # type: ignore[attr-defined]
         step = users.step
 
-        def overheard(slates: np.ndarray, keys: np.ndarray, active: np.ndarray) -> object:
+        def overheard(
+            slates: np.ndarray, keys: np.ndarray, active: np.ndarray, context: object = None
+        ) -> object:
             probs, _ = users.probabilities(slates)
-            response = step(slates, keys, active)
+            response = step(slates, keys, active, context)
             chosen = response.places >= 0
             self.said.append(tuple(probs[chosen, response.places[chosen]].tolist()))
             return response
