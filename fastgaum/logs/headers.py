@@ -65,7 +65,7 @@ class Header:
 def search_displays(rows: pl.LazyFrame, _: Path) -> pl.LazyFrame:
     """The result lists of a log of queries (Q) and clicks (C) in order of time. A click belongs to
     its session's latest list. `clicked` are the results of a list that were clicked, each once, the
-    first click first; `outside` counts clicks on others."""
+    first click first; `outside` counts clicks on others, and `all_clicks` has both."""
     asked = (pl.col("type") == "Q").cast(pl.Int64).cum_sum().over("session")
     rows = rows.with_columns(event=asked - 1)
     lists = rows.filter(pl.col("type") == "Q").select(
@@ -83,10 +83,11 @@ def search_displays(rows: pl.LazyFrame, _: Path) -> pl.LazyFrame:
         .agg(
             clicked=pl.col("item").filter(inside).unique(maintain_order=True),
             outside=(~inside).sum(),
+            all_clicks=pl.col("item").unique(maintain_order=True),
         )
     )
     found = lists.join(clicks, on=["session", "event"], how="left", maintain_order="left")
-    clicked = pl.col("clicked").fill_null([])
+    clicked = pl.col("clicked", "all_clicks").fill_null([])
     return found.with_columns(
         pl.col("clicked").list.first().alias("chosen"), clicked, pl.col("outside").fill_null(0)
     )

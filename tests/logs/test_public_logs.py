@@ -263,6 +263,14 @@ def test_queries_and_clicks_become_result_lists(tmp_path: Path) -> None:
     assert table["event"].to_list() == [row.step for row in rows]
     assert table["clicked"].to_list() == [list(map(str, row.clicks)) for row in rows]
     assert table["outside"].to_list() == [int(row.user % 7 == 0) for row in rows]
+    every = {"columns": {"chosen": "all_clicks"}, "clicks": "each"}
+    with pytest.raises(LogFormatError, match="chose item '99', which is not among its"):
+        read_log(path, **every)
+    outside = [row for row in rows if row.user % 7 == 0]
+    for rule, n in (("none", 0), ("append", len(outside)), ("drop", 0)):
+        log = read_log(path, outside=rule, **every)
+        assert log.clicks.outside_clicks == len(outside)
+        assert int((log.item_ids.gather(log.items) == "99").sum()) == n
 
 
 def test_a_click_belongs_to_its_session_s_latest_list(tmp_path: Path) -> None:
