@@ -90,6 +90,8 @@ class LearnedWorld(World):
             )
         if model.networks is None or model.space is None:
             raise ConfigError("the model has not been trained: call fit or load first")
+        if log is not None:
+            require_log(log)
         for fields in (model.space.context_number_names, () if log is None else log.event_fields):
             refuse_successive(fields, "a world asks its users for")
         networks = model.networks
@@ -102,8 +104,6 @@ class LearnedWorld(World):
                 "the model has no generator (players = exact): use head='reward', whose best "
                 "response it is"
             )
-        if log is not None:
-            require_log(log)
         if starts not in ("empty", "logged"):
             raise ConfigError(f"starts must be empty or logged, got '{starts}'")
         if starts == "logged" and log is None:
