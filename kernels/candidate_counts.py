@@ -102,6 +102,35 @@ def count_before(sessions: PackedSessions, n_items: int, before: Array) -> None:
                 scratch[items[candidate], j] = 0
 
 
+@jit
+def number_candidates(
+    row_offsets: Array, rows: Array, items: Array, n_items: int, candidates: Array
+) -> int:
+    """Write the candidate of each row, rows of one item in one event being one; return how many
+    there are.
+
+    Candidates are numbered by event, and in an event as its rows come.
+
+    Args:
+        row_offsets: start of each event in `rows`, shape (n_events + 1,).
+        rows: rows by event, shape (n_rows,).
+        items: item of each row, -1 for an unknown one, shape (n_rows,).
+        n_items: number of items.
+        candidates: written, shape (n_rows,).
+    """
+    latest = np.full(n_items + 1, -1, np.int32)  # the unknown item has the last place
+    n = 0
+    for event in range(len(row_offsets) - 1):
+        first = n
+        for place in range(row_offsets[event], row_offsets[event + 1]):
+            row = rows[place]
+            if latest[items[row]] < first:
+                latest[items[row]] = n
+                n += 1
+            candidates[row] = latest[items[row]]
+    return n
+
+
 @jit_part
 def slot(keys: Array, item: int) -> Any:
     """Place of an item in a user's table, or the free one where it belongs."""

@@ -33,6 +33,32 @@ class Best(NamedTuple):
 
 
 @jit
+def best_of_sets(
+    scores: Array, offsets: Array, choices: Array, n_best: Array, is_best: Array
+) -> None:
+    """Write how many candidates of each display set share its best score, and whether the chosen
+    one does; where none is chosen, the first stands for it.
+
+    Args:
+        scores: none is NaN, shape (n_candidates,).
+        offsets: start of each display set, none empty, shape (n_events + 1,).
+        choices: place of the choice in its display set, -1 for none, shape (n_events,).
+        n_best, is_best: written, shape (n_events,).
+    """
+    for event in range(len(offsets) - 1):
+        first, last = offsets[event], offsets[event + 1]
+        best, n = scores[first], 1
+        for candidate in range(first + 1, last):
+            score = scores[candidate]
+            if score > best:
+                best, n = score, 1
+            elif score == best:
+                n += 1
+        n_best[event] = n
+        is_best[event] = scores[first + max(choices[event], 0)] == best
+
+
+@jit
 def _count(scores: Array, offsets: Array, choices: Array, n_better: Array, n_tied: Array) -> None:
     for event in range(len(offsets) - 1):
         if choices[event] < 0:

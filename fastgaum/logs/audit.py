@@ -23,22 +23,21 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import ConfigError, as_given
+from fastgaum.kernels.ranking import best_of_sets
 from fastgaum.logs.audit_rules import (
     ONE_VIEW,
     ORDER_DROPPED,
     ORDER_KEPT,
     ROWS,
-    BoolArray,
     ExcessSums,
-    RawEvents,
     Rule,
-    fold_rows,
     ranks_of_ids,
     rules_of_log,
     rules_of_rows,
 )
 from fastgaum.logs.context import ContextField, context_of
 from fastgaum.logs.log import TEST, IntArray, SessionLog
+from fastgaum.logs.raw_events import BoolArray, RawEvents, fold_rows
 from fastgaum.logs.shards import AnyLog, require_log
 
 __all__ = ["AuditReport", "Fact", "Finding", "audit"]
@@ -157,7 +156,7 @@ def audit(
     level: float = 0.05,
     progress: Callable[[int, int], None] | None = None,
 ) -> AuditReport:
-    """Audit a log, with the raw rows it was read from (`audit_rules.raw_rows`) for what packing
+    """Audit a log, with the raw rows it was read from (`read.raw_rows`) for what packing
     drops.
 
     A log in shards is gone through shard by shard; its raw rows are gone.
@@ -243,9 +242,9 @@ class _Score:
         """A rule's score on its own display sets."""
         offsets, choices = rule.sets.offsets, rule.sets.choices
         sizes = np.diff(offsets)
-        is_best = rule.scores == np.repeat(np.maximum.reduceat(rule.scores, offsets[:-1]), sizes)
-        ties = np.add.reduceat(is_best, offsets[:-1], dtype=np.int64)
-        hits = np.where(is_best[offsets[:-1] + np.maximum(choices, 0)], 1.0 / ties, 0.0)
+        ties, is_best = np.empty(len(sizes), np.int32), np.empty(len(sizes), np.bool_)
+        best_of_sets(rule.scores, offsets, choices, ties, is_best)
+        hits = np.where(is_best, 1.0 / ties, 0.0)
         test = rule.sets.is_test & (choices >= 0)
         kept = _countable(offsets, choices)
         sums = ExcessSums.of(hits[kept], ties[kept], sizes[kept], rule.sets.users[kept])

@@ -18,14 +18,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.errors import LogFormatError, as_given
 from fastgaum.kernels.candidate_counts import DISPLAYED, N_COUNTS, count_before
-from fastgaum.logs.columns import Vocabulary, parse_numbers
-from fastgaum.logs.log import NO_CLICK, TEST, FieldArray, IntArray, SessionLog
-from fastgaum.logs.successive import click_numbers
+from fastgaum.logs.columns import parse_numbers
+from fastgaum.logs.log import TEST, FieldArray, IntArray, SessionLog
+from fastgaum.logs.raw_events import DisplaySets, RawEvents
 
 Float64Array = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
 
 ORDER_DROPPED = "the order of rows is dropped, and ties are never broken by index"
 ORDER_KEPT = (
@@ -46,24 +44,6 @@ SHOWN = (
 )
 
 
-_NEVER = 1 << 62
-"""number of a click that is none"""
-
-
-@dataclass(frozen=True)
-class DisplaySets:
-    """Display sets that rules are scored on, in the order of their own candidates."""
-
-    offsets: IntArray
-    """start of each display set in candidates, shape (n_events + 1,)"""
-    choices: IntArray
-    """position of the chosen candidate, or -1 for no click, shape (n_events,)"""
-    users: IntArray
-    """user of each event, shape (n_events,)"""
-    is_test: BoolArray
-    """whether the event is in the test split, shape (n_events,)"""
-
-
 @dataclass(frozen=True)
 class Rule:
     """Pick the candidate with the highest score."""
@@ -76,104 +56,6 @@ class Rule:
     """what the loader does about a log in which the rule works"""
     says: bool = True
     """whether it tells candidates apart anywhere in these display sets"""
-
-
-@dataclass(frozen=True)
-class RawEvents:
-    """The raw rows of a log, folded to candidates, with what folding loses. Arrays have the shape
-    (n_candidates,)."""
-
-    sets: DisplaySets
-    """candidates are in the order of their first rows"""
-    first_row: IntArray
-    """row of the file in which the candidate first stands in its display set"""
-    last_row: IntArray
-    rows: IntArray
-    """number of its rows, the click's own included"""
-    views: IntArray
-    """rows without a click, or the sum of the log's own view counts"""
-    chosen: BoolArray
-    appearance: IntArray
-    """the item's number in order of its first appearance in the file"""
-
-    @property
-    def counts_views(self) -> bool:
-        """Whether view counts say anything: in a log of one row per candidate the chosen one never
-        has a view row."""
-        return bool((self.rows > 1).any() or (self.views > 1).any())
-
-
-RAW_COLUMNS = {"session", "key", "item", "views", "chosen"}
-"""columns of raw rows that rules read"""
-
-
-def fold_rows(raw: pl.DataFrame, log: SessionLog) -> RawEvents:
-    """Fold the raw rows (see `raw_rows`) of a log. Raises LogFormatError if `log` was not made of
-    them."""
-    if not isinstance(raw, pl.DataFrame) or not set(raw.columns) >= RAW_COLUMNS:
-        raise LogFormatError(
-            f"the raw rows of a log are what fastgaum.logs.read.raw_rows gives, got {as_given(raw)}"
-        )
-    row = pl.int_range(pl.len(), dtype=pl.Int32)
-    order = raw["click_order"] if "click_order" in raw.columns else None
-    clicks = click_numbers(raw["chosen"].to_numpy(), order)
-    first = log.first_choices
-    candidates = (
-        raw.select(
-            pl.Series("session", Vocabulary(log.session_ids).codes(raw["session"])),
-            pl.Series("item", Vocabulary(log.item_ids).codes(raw["item"])),
-            pl.col("key"),
-            pl.col("views").cast(pl.Int64),
-            row.alias("row"),
-            pl.when(pl.col("chosen")).then(pl.Series(clicks)).alias("chosen_row"),
-        )
-        # An event is known by its first row.
-        .with_columns(
-            pl.col("row").min().over("session", "key").alias("event"),
-            pl.col("row").min().over("item").alias("seen"),
-        )
-        .group_by("event", "item")
-        .agg(
-            pl.col("session", "seen", "chosen_row").min(),
-            pl.col("row").min().alias("first_row"),
-            pl.col("row").max().alias("last_row"),
-            pl.len().cast(pl.Int32).alias("rows"),
-            pl.col("views").sum().clip(0, 2**31 - 1).cast(pl.Int32),
-        )
-        .sort("event", "first_row")
-    )
-    event = candidates["event"].to_numpy()
-    starts = np.flatnonzero(np.diff(event, prepend=-1))
-    session = candidates["session"].to_numpy()[starts]
-    found = (len(starts), len(event))
-    displays = (int(first.sum()), int(np.diff(log.display_offsets)[first].sum()))
-    if found != displays or session.min(initial=0) < 0:
-        raise LogFormatError(
-            f"the raw rows hold {found[0]} events and {found[1]} candidates, the log {displays[0]} "
-            f"and {displays[1]}: pass the rows that the log was read from"
-        )
-    offsets = np.append(starts, len(event)).astype(np.int32)
-    return RawEvents(
-        sets=DisplaySets(
-            offsets, _choices(candidates, offsets), log.users[session], log.split[session] == TEST
-        ),
-        **{
-            name: candidates[name].to_numpy() for name in ("first_row", "last_row", "rows", "views")
-        },
-        chosen=candidates["chosen_row"].is_not_null().to_numpy(),
-        appearance=candidates["seen"].to_numpy(),
-    )
-
-
-def _choices(candidates: pl.DataFrame, offsets: IntArray) -> IntArray:
-    """Position of the candidate with the event's first chosen row; -1 where no row is chosen."""
-    rows = candidates["chosen_row"].fill_null(_NEVER).to_numpy()
-    sizes = np.diff(offsets)
-    first = np.minimum.reduceat(rows, offsets[:-1])
-    position = np.arange(len(rows)) - np.repeat(offsets[:-1], sizes)
-    position[rows != np.repeat(first, sizes)] = -1
-    best = np.maximum.reduceat(position, offsets[:-1])
-    return np.where(first == _NEVER, NO_CLICK, best).astype(np.int32)
 
 
 def rules_of_rows(raw: RawEvents, *, ordered: bool) -> Iterator[Rule]:

@@ -49,7 +49,7 @@ def pick_rows(offsets: IntArray, rows: IntArray) -> tuple[IntArray, IntArray]:
     return picked, index
 
 
-def stable_order(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def stable_order(keys: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
     """The order that sorts keys of at least 0, equal ones as they come, shape (n_keys,).
 
     >>> stable_order(np.array([3, 1, 3, 0])).tolist()
@@ -61,7 +61,7 @@ def stable_order(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     if int(keys.max()).bit_length() + bits > 63:
         return np.argsort(keys, kind="stable")
     # numpy sorts numbers several times as fast as it finds their order: each takes its place along
-    packed = (keys << bits) | np.arange(len(keys))
+    packed = (keys.astype(np.int64, copy=False) << bits) | np.arange(len(keys))
     packed.sort()
     packed &= (1 << bits) - 1
     return packed

@@ -50,7 +50,7 @@ def report_facts(
             makes them worth less.
         compare: put two runs side by side, with paired differences: both must be scored on the same
             events, however each read them.
-        raw: raw rows by a log's fingerprint (`audit_rules.raw_rows`), for the part of the audit
+        raw: raw rows by a log's fingerprint (`read.raw_rows`), for the part of the audit
             that needs them.
 
     Raises:

@@ -68,7 +68,7 @@ def write_report(
         split: the split whose events are scored; test only for final figures.
         compare: put two runs side by side, with paired differences: both must be scored on the same
             events, however each read them.
-        raw: raw rows by a log's fingerprint (`audit_rules.raw_rows`), for the part of the audit
+        raw: raw rows by a log's fingerprint (`read.raw_rows`), for the part of the audit
             that needs them.
 
     Raises:

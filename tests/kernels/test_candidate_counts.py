@@ -4,6 +4,7 @@ by session."""
 from __future__ import annotations
 
 from collections import Counter
+from random import Random
 
 import numpy as np
 from hypothesis import given, settings
@@ -46,6 +47,25 @@ def test_counts_before_an_event_are_a_dictionary_s(sessions: Sessions) -> None:
             shown.update(event)
             chosen.update([event[choice]] if 0 <= choice < len(event) else [])
     assert found.tolist() == [list(pair) for pair in expected]
+
+
+@settings(max_examples=30)
+@given(st.lists(st.lists(st.integers(-1, N_ITEMS - 1), min_size=1)), st.randoms())
+def test_rows_of_one_item_in_one_event_are_one_candidate(
+    events: list[list[int]], random: Random
+) -> None:
+    offsets = np.cumsum([0, *map(len, events)])
+    n_rows = int(offsets[-1])
+    rows = np.array(random.sample(range(n_rows), n_rows), np.int64)
+    items, expected = np.empty(len(rows), np.int32), np.empty(len(rows), np.int32)
+    numbers: dict[tuple[int, int], int] = {}
+    pairs = [(event, item) for event, shown in enumerate(events) for item in shown]
+    for row, pair in zip(rows, pairs, strict=True):
+        items[row] = pair[1]
+        expected[row] = numbers.setdefault(pair, len(numbers))
+    found = np.full(len(rows), -7, np.int32)
+    n = candidate_counts.number_candidates(offsets, rows, items, N_ITEMS, found)
+    assert (n, found.tolist()) == (len(numbers), expected.tolist())
 
 
 @settings(max_examples=30)

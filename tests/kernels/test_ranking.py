@@ -3,6 +3,7 @@ scores written out pair by pair in float64."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fastgaum.kernels.ranking import BLOCK, Best, best_items, rank_counts
+from fastgaum.kernels.ranking import BLOCK, Best, best_items, best_of_sets, rank_counts
 from tests import naive_segments as naive
 
 SCORES = st.sampled_from([0.0, 1.0, 1.5, -1e4, 1e4, -np.inf, np.inf])
@@ -34,6 +35,19 @@ def test_counts_equal_the_twin(case: tuple[Any, Any, Any]) -> None:
     found = rank_counts(*case)
     assert [count.tolist() for count in found] == list(naive.rank_counts(*case))
     assert found[0].dtype == found[1].dtype == np.int32
+
+
+@settings(max_examples=50, deadline=None)
+@given(choices_among())
+def test_the_best_of_a_set_are_counted(case: tuple[Any, Any, Any]) -> None:
+    scores, offsets, choices = case
+    n_best = np.full(len(choices), -7, np.int32)
+    is_best = np.zeros(len(choices), np.bool_)
+    best_of_sets(*case, n_best, is_best)
+    sets = [scores[i:j].tolist() for i, j in pairwise(offsets)]
+    assert n_best.tolist() == [one.count(max(one)) for one in sets]
+    chosen = [one[max(choice, 0)] for one, choice in zip(sets, choices, strict=True)]
+    assert is_best.tolist() == [score == max(one) for score, one in zip(chosen, sets, strict=True)]
 
 
 def test_counts_do_not_depend_on_the_order_of_a_display_set() -> None:
