@@ -205,6 +205,9 @@ def parse_order(column: pl.Series, typed: bool = False) -> pl.Series | None:
     dtype = column.dtype
     if dtype.is_temporal():
         return column
+    if len(column) and column.null_count() == len(column):
+        # without a value a column has no kind, or that of text
+        return column.cast(pl.Int64)
     if isinstance(dtype, pl.Boolean | pl.Decimal):
         return column.cast(pl.Float64)
     if dtype.is_numeric():

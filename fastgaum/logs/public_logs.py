@@ -106,7 +106,16 @@ def clicked_alone(flag: str, item: str) -> pl.Expr:
     )
 
 
+def time_of(column: str, written: str) -> pl.Expr:
+    """A column as times: written as its publisher does, or times in a frame; null if neither."""
+    kinds = (written, "%Y-%m-%d %H:%M:%S%.f")
+    return pl.coalesce(text(column).str.to_datetime(kind, strict=False) for kind in kinds)
+
+
 _IMPRESSIONS = text("impressions").str.extract_all(r"\S+")
+_UNSAID = " without -0 or -1"
+"""makes it no item's name, so that reading refuses the row"""
+_CLICKED = pl.element().filter(~pl.element().str.ends_with("-0")) + _UNSAID
 _FINN_SHOWN = pl.col("slate").list.eval(pl.element().filter(pl.element() > 1))
 
 PUBLIC_LOGS = (
@@ -124,12 +133,10 @@ PUBLIC_LOGS = (
         },
         ReadOptions.of(clicks="first"),
         made={
-            "time": text("time").str.to_datetime("%m/%d/%Y %I:%M:%S %p", strict=False),
+            "time": time_of("time", "%m/%d/%Y %I:%M:%S %p"),
             "history": text("history").str.extract_all(r"\S+"),
             ITEMS: _IMPRESSIONS.list.eval(pl.element().str.replace(r"-[01]$", "")),
-            CHOSEN: _IMPRESSIONS.list.eval(
-                pl.element().filter(pl.element().str.ends_with("-1")).str.replace(r"-1$", "")
-            ),
+            CHOSEN: _IMPRESSIONS.list.eval(_CLICKED.str.replace(f"-1{_UNSAID}", "", literal=True)),
         },
         not_read="history, and without --clicks each clicks beyond an impression's first",
     ),
@@ -351,8 +358,7 @@ def open_known(path: Path) -> tuple[FileTable, PublicLog | None]:
     """
     if path.is_dir():
         for layout in PUBLIC_LOGS:
-            names = [layout.file] if layout.as_rows is None else [layout.file, layout.as_rows]
-            for file in (path / name for name in names):
+            for file in (path / name for name in (layout.file, layout.as_rows) if name):
                 table = open_table(file) if file.is_file() else None
                 if table is not None and find_layout(table.dtypes) is layout:
                     return layout.of_table(table), layout

@@ -32,8 +32,8 @@ from fastgaum.logs.shards import (
     load_log,
     open_shards,
 )
-from fastgaum.logs.side_tables import UserTable, attach_item_table
-from fastgaum.logs.tables import LogSource, frame_of, open_table, stem_of
+from fastgaum.logs.side_tables import UserTable, attach_item_table, check_saved_users
+from fastgaum.logs.tables import LogSource, frame_of, stem_of
 
 Stored = TypeVar("Stored", SessionLog, ShardedLog)
 
@@ -266,7 +266,7 @@ def _as_saved(log: Stored, options: ReadOptions) -> Stored:
         require_column(field, log.event_fields, "a context field")
     if options.user_table is not None:
         # a run names the table that its log was read with: a saved log may hold it already
-        _require_users(log, options.user_table)
+        check_saved_users(options.user_table, log.user_fields, log.categories)
     log.clicks.check_saved(options, log.event_fields)
     if options.ordered and not log.ordered:
         raise LogFormatError(
@@ -278,17 +278,6 @@ def _as_saved(log: Stored, options: ReadOptions) -> Stored:
             "split='user'"
         )
     return log
-
-
-def _require_users(log: AnyLog, path: str) -> None:
-    columns = open_table(Path(path)).dtypes
-    if not log.user_fields.keys() & columns.keys():
-        raise LogFormatError(
-            f"user table {Path(path).name}: a saved log keeps no names of users, so that a table "
-            "cannot be joined: read the original with it, or convert that again with it"
-        )
-    for name in log.user_fields:
-        require_column(name, columns, "a field of users of the saved log")
 
 
 def _named(path: Path, error: LogFormatError) -> LogFormatError:

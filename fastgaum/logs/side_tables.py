@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from fastgaum.errors import LogFormatError, did_you_mean
+from fastgaum.logs.clicks import CLICKS_SO_FAR
 from fastgaum.logs.columns import (
     NO_CODE,
     Vocabulary,
@@ -23,6 +24,7 @@ from fastgaum.logs.columns import (
     require_filled,
     show,
 )
+from fastgaum.logs.fields import require_column
 from fastgaum.logs.fold import LONG_COLUMNS
 from fastgaum.logs.log import FieldArray, SessionLog
 from fastgaum.logs.schema import ROLE_NAMES, find_role
@@ -177,7 +179,7 @@ class UserTable:
             )
             if labels is not None:
                 categories[one.name] = labels
-            if one.name in LONG_COLUMNS:
+            if one.name in (*LONG_COLUMNS, CLICKS_SO_FAR):
                 raise LogFormatError(
                     f"column '{one.name}' plays a role in logs, a field of users has another name: "
                     "rename it"
@@ -210,3 +212,54 @@ class UserTable:
             user_fields={**log.user_fields, **values},
             categories={**log.categories, **self.categories},
         )
+
+
+def check_saved_users(
+    path: str | os.PathLike[str],
+    fields: Mapping[str, FieldArray],
+    categories: Mapping[str, pl.Series],
+) -> None:
+    """Raise LogFormatError unless a table of users may be the one that a saved log was made with.
+
+    A saved log keeps no names of users, so no table can be joined to it. The table must say what
+    the log says: it has the log's fields, no others, and all of their values.
+
+    fields: of the saved log's users; categories: values of those that are categories."""
+    file = Path(path)
+    _named("user", file, lambda: _check_saved(file, fields, categories))
+
+
+def _check_saved(
+    path: Path, fields: Mapping[str, FieldArray], categories: Mapping[str, pl.Series]
+) -> None:
+    table = open_table(path)
+    again = "read the original with it, or convert that again with it"
+    if not fields.keys() & table.dtypes.keys():
+        raise LogFormatError(
+            "a saved log keeps no names of users, so that a table cannot be joined: " + again
+        )
+    for name in fields:
+        require_column(name, table.dtypes, "a field of users of the saved log")
+    others = [name for name in table.dtypes if name not in fields]
+    if len(others) > 1:
+        raise LogFormatError(
+            f"one of the columns {', '.join(others)} names the users, and the log was saved without"
+            f" the others: {again}"
+        )
+    frame = table.read(list(fields))
+    for name, values in fields.items():
+        column = context_column(frame[name], table.untyped)
+        if (column.dtype == pl.String) != (name in categories):
+            held: object = "categories" if name in categories else "numbers"
+        elif name in categories:
+            other = first_true(Vocabulary.of(column).codes(categories[name]) == NO_CODE)
+            held = None if other is None else categories[name][other]
+        else:
+            # where the table has gaps, the log has its mean
+            new = values[~np.isin(values, column.to_numpy().astype(np.float32))]
+            held = None if column.null_count() or not len(new) else new[0]
+        if held is not None:
+            raise LogFormatError(
+                f"the saved log has {held} in the field '{name}' of users, the table does "
+                f"not: it is another table than the log was saved with; {again}"
+            )

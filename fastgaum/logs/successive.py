@@ -88,15 +88,16 @@ def with_each_click(
     """A packed log as the option `clicks` wants it: one of displays, or of successive choices.
 
     no_click: as in `successive`; None: whether a display of the log has no click. Raises
-    LogFormatError where a context field is called `clicks_so_far` and is not that."""
+    LogFormatError where a field is called `clicks_so_far` and is not that."""
     if options.clicks != "each":
         check_successive(log)
         return log
-    if is_successive(log.event_fields):
-        raise LogFormatError(
-            f"the context field '{CLICKS_SO_FAR}' is what --clicks each adds: rename the column, "
-            "or leave out --clicks each if the log has successive choices already"
-        )
+    for kind, fields in (("context", log.event_fields), ("candidate", log.candidate_fields)):
+        if is_successive(fields):
+            raise LogFormatError(
+                f"the {kind} field '{CLICKS_SO_FAR}' is what --clicks each adds: rename the column,"
+                " or leave out --clicks each if the log has successive choices already"
+            )
     numbers = numbered_clicks(clicks.click, clicks.event)
     return successive(log, numbers, log.has_no_click if no_click is None else no_click)
 

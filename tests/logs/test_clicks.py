@@ -36,7 +36,7 @@ DISPLAYS = st.tuples(
     st.lists(st.integers(0, 7), min_size=1, max_size=5, unique=True),
     st.lists(st.integers(0, 9), max_size=4, unique=True),
 )
-SESSIONS = st.lists(st.lists(DISPLAYS, min_size=1, max_size=3), min_size=1, max_size=5)
+SESSIONS = st.lists(st.lists(DISPLAYS, min_size=1, max_size=3), min_size=1, max_size=9)
 LONG = {"candidate_fields": ["price"], "context_fields": ["query"], "ordered": True}
 
 
@@ -110,10 +110,15 @@ def events_of(log: SessionLog) -> list[list[tuple[list[int], int | None, int]]]:
     return sessions
 
 
-@settings(max_examples=80, deadline=None)
-@given(SESSIONS)
-def test_each_click_is_a_choice_of_what_is_left(sessions: list[list[Display]]) -> None:
+@settings(max_examples=24, deadline=None)
+@given(SESSIONS, st.booleans())
+def test_each_click_is_a_choice_of_what_is_left(
+    sessions: list[list[Display]], always: bool
+) -> None:
+    """always: every display has a click, so that what is left of one is no event."""
     sessions = inside(sessions)
+    if always:
+        sessions = [[(items, clicks or items[-1:]) for items, clicks in s] for s in sessions]
     expected = plain_events(sessions)
     logs = [
         read_frame(frame, clicks="each", **LONG)
@@ -134,7 +139,7 @@ def test_each_click_is_a_choice_of_what_is_left(sessions: list[list[Display]]) -
     assert [[(sorted(a), b, c) for a, b, c in s] for s in events_of(unordered)] == by_id
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(SESSIONS)
 def test_the_first_click_alone(sessions: list[list[Display]]) -> None:
     sessions = inside(sessions)
@@ -154,7 +159,7 @@ def test_the_first_click_alone(sessions: list[list[Display]]) -> None:
             refused(frame_of(sessions), r"has \d clicks, one is required: pass --clicks first")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=24, deadline=None)
 @given(SESSIONS, st.sampled_from(["none", "append", "drop"]))
 def test_clicks_on_what_was_not_displayed(sessions: list[list[Display]], rule: Rule) -> None:
     frame = nested_frame(sessions)
@@ -287,6 +292,8 @@ def test_a_field_of_that_name_counts_clicks(so_far: list[Any], says: str | None)
         refused(frame.with_columns(chosen=pl.Series([0, 1, 0])), "= 1: 0 is required", **fields)
     else:
         refused(frame, says, **fields)
+    of_candidates = {"candidate_fields": [CLICKS_SO_FAR], "clicks": "each"}
+    refused(frame, "candidate field 'clicks_so_far' is what --clicks each adds", **of_candidates)
 
 
 def two_clicks(**changes: Any) -> pl.DataFrame:
@@ -347,6 +354,22 @@ def test_what_is_no_order_of_clicks_is_refused(
 def test_a_click_time_is_read_only_where_clicks_are_several() -> None:
     frame = pl.DataFrame({**ROWS, "chosen": [1, 0, 0], "click_time": ["x", "y", None]})
     assert read_frame(frame).choices.tolist() == [0]
+
+
+@pytest.mark.parametrize("dtype", [pl.Null, pl.String, pl.Float64])
+def test_an_order_of_clicks_without_a_value(dtype: pl.DataType, tmp_path: Path) -> None:
+    """Nothing is to be sorted where no display has several clicks."""
+    empty = pl.lit(None, dtype=dtype).alias("click_time")
+    long = pl.DataFrame({**ROWS, "chosen": [1, 0, 0]}).with_columns(empty)
+    nested = two_clicks(chosen=[["b"]], click_time=[[None]])
+    for frame in (long, nested.cast({"click_time": pl.List(dtype)})):
+        assert read_frame(frame, clicks="first").choices.max() >= 0
+    long.write_csv(tmp_path / "log.csv")
+    options = ReadOptions.of(clicks="each", name="log")
+    whole = read_log(tmp_path / "log.csv", options=options)
+    pieces = convert_files([tmp_path / "log.csv"], tmp_path / "out", 1, options=options)
+    assert pieces.fingerprint == whole.fingerprint
+    refused(pl.DataFrame(ROWS).with_columns(empty), "one of them has no value in", clicks="each")
 
 
 def test_the_audit_counts_clicks(tmp_path: Path) -> None:

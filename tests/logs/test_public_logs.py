@@ -238,6 +238,32 @@ def test_mind_s_long_lines_and_its_part_without_clicks(tmp_path: Path) -> None:
         read_log(path)
 
 
+def test_mind_s_impressions_without_clicks_are_refused_in_any_row(tmp_path: Path) -> None:
+    """They are what was to be predicted, and no displays without a click."""
+    lines = [f"{i}\tU{i}\t12/1/2019 12:00:01 AM\t\t{i} N2-1\n" for i in ("N1-0", "N3", "N4-0-1")]
+    (tmp_path / "behaviors.tsv").write_text("".join(lines))
+    frame = open_table(tmp_path / "behaviors.tsv").read(LAYOUTS["MIND"].columns)
+    for source in (tmp_path, frame):
+        with pytest.raises(LogFormatError, match="UN3' chose item 'N3 without -0 or -1'"):
+            read_log(source)
+        log = read_log(source, outside="drop")
+        assert [one[1:] for one in events_of(log)] == [
+            (frozenset({"N1", "N2"}), "N2"),
+            (frozenset({"N4-0", "N2"}), "N4-0"),
+        ]
+
+
+def test_times_that_a_frame_has_made_times(files: dict[str, Path]) -> None:
+    for name, column, kind in (
+        ("MIND", "time", "%m/%d/%Y %I:%M:%S %p"),
+        ("Open Bandit", "timestamp", "%Y-%m-%d %H:%M:%S%.f%:z"),
+    ):
+        path = files[name]
+        frame = open_table(path).read(list(dict.fromkeys(open_table(path).dtypes)))
+        typed = frame.with_columns(pl.col(column).cast(pl.String).str.to_datetime(kind))
+        assert read_log(typed).n_events == read_log(path).n_events
+
+
 def test_item_tables_without_a_header(files: dict[str, Path]) -> None:
     mind = read_log(files["MIND"], item_table=files["MIND"].with_name("news.tsv"))
     assert sorted(mind.item_fields) == ["category", "subcategory"]

@@ -166,6 +166,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "no columns": (USERS.select("user"), "at least one static column beside it"),
     "no rows": (USERS[:0], "one row per user is required"),
     "role": (USERS.rename({"land": "split"}), "'split' plays a role in logs"),
+    "reserved": (USERS.rename({"land": "clicks_so_far"}), "'clicks_so_far' plays a role in logs"),
     "field": (USERS.rename({"land": "price"}), "'price' is already a field of the log"),
     "infinite": (USERS.with_columns(spent=float("inf")), "user 'u2' has inf in column 'spent'"),
     "list": (USERS.with_columns(spent=pl.concat_list("spent")), "'spent' holds List"),
@@ -187,6 +188,38 @@ def test_a_saved_log_takes_no_table(table: Path, tmp_path: Path) -> None:
         read_log(saved, user_table=table)
     with pytest.raises(LogFormatError, match="no such file or folder"):
         read_frame(LOG, user_table=tmp_path / "absent.csv")
+
+
+OTHER: dict[str, tuple[pl.DataFrame, str | None]] = {
+    "the same": (USERS[::-1], None),
+    "more users": (pl.concat([USERS, USERS.with_columns(user=pl.col("user") + "9")[:2]]), None),
+    "a further field": (
+        USERS.with_columns(plan=pl.lit("x")),
+        "one of the columns user, plan names the users, and the log was saved without the others",
+    ),
+    "a field less": (USERS.drop("land"), "no column 'land' .*a field of users of the saved log"),
+    "other categories": (
+        USERS.with_columns(land=pl.col("land").replace("fr", "it")),
+        "has fr in the field 'land' of users, the table does not: it is another table",
+    ),
+    "other numbers": (USERS.with_columns(spent=9.5), "has 3.5 in the field 'spent' of users"),
+    "another kind": (USERS.with_columns(age=31.5), "has categories in the field 'age' of users"),
+}
+
+
+@pytest.mark.parametrize("case", OTHER)
+def test_a_saved_log_is_not_read_with_another_table(case: str, table: Path, tmp_path: Path) -> None:
+    """Its values cannot be changed, so a table that says otherwise is refused, not passed over."""
+    users, says = OTHER[case]
+    users.write_parquet(tmp_path / "other.parquet")
+    log = read_frame(LOG, user_table=table)
+    saved = save_log(log, tmp_path / "saved")
+    if says is None:
+        again = read_log(saved, user_table=tmp_path / "other.parquet")
+        assert again.fingerprint == log.fingerprint
+    else:
+        with pytest.raises(LogFormatError, match=rf"user table other\.parquet: .*{says}"):
+            read_log(saved, user_table=tmp_path / "other.parquet")
 
 
 def test_the_fingerprint_knows_users(table: Path) -> None:
