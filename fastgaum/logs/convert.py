@@ -13,7 +13,7 @@ import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,16 +21,18 @@ import numpy as np
 import polars as pl
 
 from fastgaum.errors import ConfigError, LogFormatError, OutputError
-from fastgaum.logs.clicks import ALL_DROPPED, CLICKS_SO_FAR, ClickFacts
+from fastgaum.logs.clicks import ALL_DROPPED, ClickFacts
 from fastgaum.logs.column_types import TypedTable, decide_types
-from fastgaum.logs.columns import CodedIds, DistinctTexts, Vocabulary
+from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.cut import join_logs
-from fastgaum.logs.fold import EVENT_COLUMNS, Rows, pack_rows
+from fastgaum.logs.fold import Rows, pack_rows
 from fastgaum.logs.log import USER_RULES, FieldArray, SessionLog, split_by_rule
+from fastgaum.logs.nested_clicks import as_list
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
 from fastgaum.logs.public_logs import open_known, open_rows
 from fastgaum.logs.read import load, refuse_choices, require_split_column, user_table_of
 from fastgaum.logs.registry import Located, resolve, verify
+from fastgaum.logs.row_buckets import RowBuckets
 from fastgaum.logs.rows import candidate_rows
 from fastgaum.logs.schema import LogSchema
 from fastgaum.logs.shard_writer import check_shards_output, require_shards, shard_log, write_shards
@@ -107,7 +109,7 @@ def convert_files(
             # in one shard the files' order stays
             per_shard = 1 if n_shards == 1 else max(1, min(PER_SHARD, MOST_BUCKETS // n_shards))
             fields = (schema.candidate_fields, schema.context_fields)
-            buckets = _Buckets(Path(beside), n_shards * per_shard, *fields)
+            buckets = RowBuckets(Path(beside), n_shards * per_shard, *fields)
             for rows in _checked(typed, schema, options, piece_rows):
                 buckets.append(rows)
                 n_rows += rows.n_rows
@@ -148,16 +150,31 @@ def _checked(
     """The rows of each piece."""
     before = 0
     for path, in_file, piece in typed.pieces(piece_rows):
-        try:
-            yield candidate_rows(piece, schema, options, first_row=before)
-        except LogFormatError as error:
-            where = (
-                "" if in_file == 0 else f" (rows are counted from row {in_file + 1} of the file)"
-            )
-            raise LogFormatError(f"{path.name}: {error}{where}") from None
-        before += piece.height
+        for start, part in _cut(piece, schema, piece_rows):
+            try:
+                yield candidate_rows(part, schema, options, first_row=before)
+            except LogFormatError as error:
+                row = in_file + start
+                where = "" if row == 0 else f" (rows are counted from row {row + 1} of the file)"
+                raise LogFormatError(f"{path.name}: {error}{where}") from None
+            before += part.height
     if before == 0:
         raise LogFormatError("the log is empty (no rows): at least one event is required")
+
+
+def _cut(
+    piece: pl.DataFrame, schema: LogSchema, piece_rows: int
+) -> Iterator[tuple[int, pl.DataFrame]]:
+    """Parts of a piece with their first row: a row of a nested log holds many candidates, and a
+    part about `piece_rows` of them."""
+    if schema.items is None:
+        yield 0, piece
+        return
+    lengths = as_list(piece[schema.items]).list.len().fill_null(0).to_numpy().astype(np.int64)
+    part = np.cumsum(lengths) // piece_rows
+    starts = np.flatnonzero(np.diff(part, prepend=-1)).tolist()
+    for start, stop in itertools.pairwise([*starts, piece.height]):
+        yield start, piece.slice(start, stop - start)
 
 
 class _Whole(NamedTuple):
@@ -170,7 +187,7 @@ class _Whole(NamedTuple):
 
 
 def _packed(
-    buckets: _Buckets, per_shard: int, whole: _Whole, options: ReadOptions
+    buckets: RowBuckets, per_shard: int, whole: _Whole, options: ReadOptions
 ) -> Iterator[SessionLog]:
     """Each shard's buckets as a log of all the items, split by its rows or by a rule over all
     users."""
@@ -224,115 +241,6 @@ def _with_codes_of(log: SessionLog, head: SessionLog) -> SessionLog:
         item_fields=head.item_fields,
         views=log.views if head.views is not None else None,
     )
-
-
-@dataclass
-class _Buckets:
-    """Rows by a hash of their user, in files, and what all of them say together."""
-
-    folder: Path
-    n: int
-    fields: Sequence[str]
-    context: Sequence[str]
-    logs_views: bool = False
-    clicks: ClickFacts = field(default_factory=ClickFacts)
-    _written: dict[int, list[Path]] = field(default_factory=dict)
-    _items: DistinctTexts = field(default_factory=DistinctTexts)
-    _values: dict[str, DistinctTexts] = field(default_factory=dict)
-    _types: dict[str, np.dtype[np.generic]] = field(default_factory=dict)
-
-    @property
-    def filled(self) -> list[int]:
-        """Numbers of the buckets that hold rows, ascending."""
-        return sorted(self._written)
-
-    def append(self, rows: Rows) -> None:
-        """Add a piece's rows, in order."""
-        self.logs_views |= rows.logs_views
-        self.clicks = self.clicks.plus(rows.clicks)
-        self._items.add(rows.item.texts)
-        for name, values in (*rows.fields.items(), *rows.context.items()):
-            if isinstance(values.dtype, pl.String | pl.Categorical | pl.Enum):
-                self._values.setdefault(name, DistinctTexts()).add(values.cast(pl.String))
-                self._types[name] = np.dtype(np.int32)
-            else:
-                self._types[name] = np.dtype(np.float32)
-        frame = rows.frame().with_columns(
-            *(rows.fields[name].alias(f"field_{i}") for i, name in enumerate(self.fields)),
-            *(
-                rows.of_rows(rows.context[name]).alias(column)
-                for column, name in self._context_columns.items()
-            ),
-        )
-        owner = "user" if "user" in frame.columns else "session"
-        frame = frame.with_columns((pl.col(owner).hash(0) % self.n).cast(pl.Int32).alias("bucket"))
-        for (number,), part in frame.partition_by(
-            "bucket", as_dict=True, include_key=False, maintain_order=True
-        ).items():
-            files = self._written.setdefault(number, [])
-            files.append(self.folder / f"{number}-{len(files):06}.parquet")
-            part.write_parquet(files[-1], compression="lz4", statistics=False)
-
-    def head(self, options: ReadOptions) -> SessionLog:
-        """All the items and categories, and no session."""
-        return dataclasses.replace(
-            SessionLog.empty(self._items.sorted()),
-            views=np.zeros(0, np.uint16) if self.logs_views else None,
-            candidate_fields={name: np.zeros(0, self._types[name]) for name in self.fields},
-            event_fields={name: np.zeros(0, self._types[name]) for name in self.context}
-            | ({CLICKS_SO_FAR: np.zeros(0, np.float32)} if options.clicks == "each" else {}),
-            categories={
-                name: self._values[name].sorted()
-                for name in (*self.fields, *self.context)
-                if name in self._values
-            },
-            ordered=options.ordered,
-            name=options.name or "log",
-        )
-
-    def count_users(self, number: int) -> int:
-        """Distinct users (or sessions, where there are no users) of a bucket."""
-        owner = "user" if "user" in pl.read_parquet_schema(self._written[number][0]) else "session"
-        return int(
-            pl.scan_parquet(self._written[number], glob=False)
-            .select(pl.col(owner).n_unique())
-            .collect()
-            .item()
-        )
-
-    def have_no_click(self) -> bool:
-        """Whether an event of any bucket has no click."""
-        events = (
-            pl.scan_parquet(self._written[number], glob=False)
-            .group_by("session", "key")
-            .agg(pl.col("chosen").any())
-            .select(pl.col("chosen").all())
-            .collect()
-            for number in self.filled
-        )
-        return not all(clicked.item() for clicked in events)
-
-    def read(self, number: int) -> Rows:
-        """A bucket's rows, in the order of the files; its own files are removed."""
-        frame = pl.read_parquet(self._written[number], glob=False)
-        for path in self._written[number]:
-            path.unlink()
-        fields = {name: frame[f"field_{i}"] for i, name in enumerate(self.fields)}
-        context = {name: frame[column] for column, name in self._context_columns.items()}
-        return Rows(
-            frame.select(name for name in EVENT_COLUMNS if name in frame.columns),
-            CodedIds.of(frame["item"], "item"),
-            frame["chosen"].to_numpy(),
-            fields,
-            views=frame["views"].to_numpy(),
-            context=context,
-            click_order=frame["click_order"] if "click_order" in frame.columns else None,
-        )
-
-    @property
-    def _context_columns(self) -> dict[str, str]:
-        """Name of each context column: names are free text, so columns have numbers."""
-        return {f"context_{i}": name for i, name in enumerate(self.context)}
 
 
 def convert_logs(
