@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -208,16 +209,30 @@ class MlflowObserver(Observer):
 
     def on_fit_begin(self, config: Config, rows: Sequence[EpochRow]) -> None:
         """Begin the run, and log the configuration."""
-        if self.mlflow.active_run() is None:
+        self.own = self.mlflow.active_run() is None
+        if self.own:
             self.mlflow.start_run(run_name=self.name)
-            self.own = True
-        self.mlflow.log_params(config.to_mapping())
+        with self._ended_on_failure():
+            self.mlflow.log_params(config.to_mapping())
 
     def on_epoch_end(self, row: EpochRow) -> None:
         """Log the figures."""
-        self.mlflow.log_metrics(row.figures(), step=row.epoch)
+        with self._ended_on_failure():
+            self.mlflow.log_metrics(row.figures(), step=row.epoch)
 
     def on_fit_end(self, rows: Sequence[EpochRow], error: BaseException | None) -> None:
         """End the run."""
-        if self.own:
+        own, self.own = self.own, False
+        if own:
             self.mlflow.end_run("FINISHED" if error is None else "FAILED")
+
+    @contextmanager
+    def _ended_on_failure(self) -> Iterator[None]:
+        """End a run of its own where a call fails: the observer is called no more, and a later fit
+        of the program would log into it."""
+        try:
+            yield
+        except Exception as error:
+            with suppress(Exception):
+                self.on_fit_end([], error)
+            raise

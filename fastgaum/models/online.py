@@ -37,6 +37,8 @@ from fastgaum.nets.tensors import Bags
 
 ROOM = 64
 """items that a user's tables have room for at first"""
+MOST_SIZES = 16
+"""sizes of display that a user has room for at a time"""
 _ONE = np.ones(1, np.bool_)
 
 
@@ -70,6 +72,15 @@ class OnlineUser:
         self._shown: tuple[_Display, list[str]] | None = None
         self.n_events = 0
         """choices that it was told, no click among them"""
+
+    @property
+    def n_items(self) -> int:
+        """How many items it was shown: its tables have a row for each."""
+        return len(self._codes)
+
+    def n_new(self, items: Sequence[str | int]) -> int:
+        """How many of these items it was never shown. Raises ConfigError for what is no id."""
+        return len({item_key(item) for item in items} - self._codes.keys())
 
     @property
     def state(self) -> FloatArray:
@@ -184,6 +195,8 @@ class OnlineUser:
             )
         display = self._displays.get(len(keys))
         if display is None:
+            if len(self._displays) >= MOST_SIZES:
+                self._displays.clear()
             display = self._displays[len(keys)] = _Display(model, len(keys))
         rows = np.array([model.item_rows.get(key, -1) for key in keys], np.int32)
         codes = self._coded(keys, rows)
@@ -207,8 +220,10 @@ class OnlineUser:
         if not np.isfinite(scores).all():
             assert self._shown is not None
             at = int(np.argmin(np.isfinite(scores[0])))
+            # it was never scored: no choice is of it
+            (_, keys), self._shown = self._shown, None
             raise NumericsError(
-                f"item {show(self._shown[1][at])} has the score {scores[0, at]}, a finite one is "
+                f"item {show(keys[at])} has the score {scores[0, at]}, a finite one is "
                 "required: correct the display's numbers where they are far from the training "
                 "log's, or train again (the model has diverged)"
             )

@@ -4,6 +4,7 @@ display becomes what the model reads."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from copy import copy, deepcopy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -283,15 +284,24 @@ def _text(value: object, name: str) -> str | None:
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, int | np.integer) and not isinstance(value, bool):
-        return str(int(value))
-    raise ConfigError(f"'{name}' takes text or a whole number, got {value!r}")
+        # Python writes no whole number of thousands of digits
+        with suppress(ValueError):
+            return str(int(value))
+    raise ConfigError(f"'{name}' takes text or a whole number, got {_said(value)}")
 
 
 def _number(value: object, name: str) -> float:
-    if isinstance(value, int | float | np.number | np.bool_):
-        number = float(value)
-        if abs(number) <= MOST_NUMBER:
-            return number
+    known = isinstance(value, int | float | np.integer | np.floating | np.bool_)
+    # compared first: not every whole number has a float
+    if known and -MOST_NUMBER <= value <= MOST_NUMBER:  # type: ignore[operator]
+        return float(value)  # type: ignore[arg-type]
     raise ConfigError(
-        f"'{name}' takes a number between -{MOST_NUMBER:g} and {MOST_NUMBER:g}, got {value!r}"
+        f"'{name}' takes a number between -{MOST_NUMBER:g} and {MOST_NUMBER:g}, got {_said(value)}"
     )
+
+
+def _said(value: object) -> str:
+    try:
+        return repr(value)
+    except ValueError:
+        return "one of thousands of digits"

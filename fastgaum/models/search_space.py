@@ -43,6 +43,8 @@ KEYS: dict[str, Range | tuple[str, ...]] = {
 }
 """the keys of a configuration that are varied, and between what; they hold the values of the preset
 and of all its sizes"""
+RATES = {key: span for key, span in KEYS.items() if key in ("lr", "weight_decay")}
+"""keys whose product is bounded"""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class SearchSpace:
         it.
 
         Raises:
-            ConfigError: nothing is left to vary.
+            ConfigError: nothing is left to vary, or a key is set to what does not fit all values
+                of the others.
         """
         counts = (log.count(what, "train") for what in ("sessions", "events", "candidates"))
         found = base.settings(*counts) or {"as it is": base.replace(grow=False, search=())}
@@ -70,6 +73,12 @@ class SearchSpace:
             raise ConfigError(
                 f"every key that is varied is set ({', '.join(KEYS)}): leave one of them open"
             )
+        # what no trial may have is said now: the search would meet it again and again
+        most = {
+            key: span.high for key, span in RATES.items() if key in keys and isinstance(span, Range)
+        }
+        for config in found.values():
+            config.replace(**most)
         return cls(found, keys)
 
     @property

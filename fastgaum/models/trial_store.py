@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from fastgaum.errors import CheckpointError, ConfigError
+from fastgaum.errors import CheckpointError, ConfigError, OutputError
 from fastgaum.models.search_space import Values
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class TrialStore:
 
         Raises:
             CheckpointError: the file is damaged, or holds another search.
+            OutputError: another program holds it.
         """
         from optuna.trial import TrialState as State
 
@@ -166,11 +167,33 @@ class TrialStore:
         return self.study.get_trials(deepcopy=False, states=(State.COMPLETE, State.PRUNED))
 
     @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Within, a trial is asked for, told of its epochs and kept.
+
+        Raises:
+            OutputError: the file cannot be written; the trials that have ended stay.
+        """
+        from optuna.exceptions import StorageInternalError
+
+        try:
+            yield
+        except StorageInternalError as error:
+            cause = error.__cause__ or error
+            raise OutputError(
+                f"cannot write '{self.file}': {str(cause).splitlines()[0]}: make room, or end the "
+                "program that holds it; the same command goes on with the trials that have ended"
+            ) from error
+
+    @contextmanager
     def _damage_named(self) -> Iterator[None]:
         """Turn what a crafted or damaged database raises into one CheckpointError that names it."""
         try:
             yield
         except Exception as error:
+            if "database is locked" in str(error):
+                raise OutputError(
+                    f"another program holds '{self.file}': end it, and give the command again"
+                ) from error
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise CheckpointError(
                 f"'{self.file}' is damaged or holds no trials of `fastgaum tune`: {reason}: remove "

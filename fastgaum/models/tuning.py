@@ -3,15 +3,15 @@ is better than the default.
 
 A trial is a fit with exact players, judged by its least validation loss. The first trials are the
 settings that a fit compares by itself: together they are the default. The best of many trials on
-one validation split owes a part of its loss to chance. So it is checked on users by whom no trial
-was judged: half of the training users validate, then the other half, and both configurations are
-fitted whole with other seeds. The test split is never read."""
+one validation split owes a part of its loss to chance. So it is checked on sessions by which no
+trial was judged: those of half of the training users validate, then those of the other half, and
+both configurations are fitted whole with other seeds. The test split is never read."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -226,7 +226,8 @@ class _Search:
         if ended:
             self.progress.line(f"{len(ended)} trials are there: the search goes on")
         while len(ended) < n_trials:
-            self._next(len(ended), n_trials)
+            with self.store.writing():
+                self._next(len(ended), n_trials)
             ended = self.store.ended()
             last = ended[-1]
             self.progress.line(
@@ -278,7 +279,7 @@ class _Search:
         """NLL of `tuned` less that of `base` on training users who validate in turn; None where a
         fit diverged."""
         differences, users = [], []
-        folds = list(held_out_folds(self.log, base.seed))
+        folds = list(_unjudged(self.log, held_out_folds(self.log, base.seed)))
         for number, fold in enumerate(folds):
             nll = []
             for place, config in enumerate((base, tuned)):
@@ -297,6 +298,17 @@ class _Search:
             users.append(scored.users.astype(np.int64) + number * (int(self.log.users.max()) + 1))
         difference = np.concatenate(differences)
         return paired_difference(difference, np.zeros_like(difference), np.concatenate(users))
+
+
+def _unjudged(log: SessionLog, folds: Iterable[SessionLog]) -> Iterator[SessionLog]:
+    """The folds less the sessions by which trials were judged, where these would validate: in a log
+    that is split by time, held-out users have some."""
+    judged = log.split == SPLITS.index("validation")
+    for fold in folds:
+        out = judged & (fold.split == SPLITS.index("validation"))
+        one = fold.with_split(np.where(out, SPLITS.index("test"), fold.split).astype(np.int8))
+        if one.count("sessions", "validation"):
+            yield one
 
 
 class _PrunedError(Exception):

@@ -98,6 +98,7 @@ class UserModel(NetworksModel):
         self.trials: tuple[TriedSetting, ...] = ()
         self.bootstraps: tuple[UserModel, ...] = ()
         self._online: dict[str, OnlineModel] = {}
+        self._is_training = False
         self.start: UserModel | None = None
 
     def __repr__(self) -> str:
@@ -327,9 +328,14 @@ class UserModel(NetworksModel):
             game = game_for(
                 self.networks, self.config, self.regulariser, unknown, self.outside, processes
             )
-            return Trainer(
+            trainer = Trainer(
                 game, of_log.data, observers, checkpointer, processes, starts=self.start is not None
-            ).run()
+            )
+            self._is_training = True
+            try:
+                return trainer.run()
+            finally:
+                self._is_training = False
 
     @property
     def _former_space(self) -> FeatureSpace | None:
@@ -348,7 +354,10 @@ class UserModel(NetworksModel):
 
         found = self._online.get(head)
         if found is None or found.networks is not self.networks:
-            found = self._online[head] = OnlineModel(self, head)
+            found = OnlineModel(self, head)
+            # what an observer has folded is of that epoch's weights
+            if not self._is_training:
+                self._online[head] = found
         return OnlineUser(found)
 
     def state(self) -> State:

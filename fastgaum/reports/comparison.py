@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from fastgaum.config import Protocol
-from fastgaum.errors import ConfigError, as_given, did_you_mean
+from fastgaum.errors import ConfigError, as_given, did_you_mean, require_type
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.registry import dataset, names
 from fastgaum.reports.grid import GridRun, Outcome, grid_runs
@@ -194,7 +194,8 @@ def compare(
         models: names of baselines and presets (`fastgaum.baselines.registry.MODELS`).
         seeds: fits of each model on each split; the first seed is `settings["seed"]`, or 0.
         protocol: what a candidate's bag holds: identity, bags or views.
-        resplits: seeds of other splits of whole users, whose test events are pooled.
+        resplits: seeds of other splits of whole users, whose test events are pooled, each split
+            once.
         settings: settings of the models, each for those that have it.
         jobs: fits side by side, each in a process of its own, with one thread. More than one wants
             the caller's program below `if __name__ == "__main__":`, as `multiprocessing` does.
@@ -214,9 +215,14 @@ def compare(
     several = isinstance(models, Iterable) and not isinstance(models, str | pl.DataFrame)
     if not several or not all(isinstance(model, str) for model in models):
         raise ConfigError(f"models is {as_given(models)}, a list of names is required")
-    if jobs < 1:
-        raise ConfigError(f"jobs must be at least 1, got {jobs}")
-    plan = GridPlan(tuple(models), seeds, protocol, tuple(resplits), settings or {})
+    if type(jobs) is not int or jobs < 1:
+        raise ConfigError(f"jobs must be a whole number of at least 1, got {as_given(jobs)}")
+    if not isinstance(resplits, Iterable):
+        raise ConfigError(f"resplits is {as_given(resplits)}, a list of seeds is required")
+    require_type("settings", {} if settings is None else settings, Mapping)
+    # a split that is pooled twice would make intervals too narrow
+    splits = tuple(dict.fromkeys(resplits))
+    plan = GridPlan(tuple(models), seeds, protocol, splits, settings or {})
     return compare_logs({title_of(log): log}, plan, jobs=jobs).read_with({})
 
 

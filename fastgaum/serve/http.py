@@ -116,7 +116,7 @@ def http_app(model: OnlineModel, limits: Limits = LIMITS) -> Starlette:
     async def probabilities(request: Request) -> Response:
         user = users.find(request.path_params["user"])
         asked = await _body(request, DisplayBody)
-        users.check_display(asked.items)
+        users.check_display(user, asked.items)
         shares = user.probabilities(asked.items, asked.context, asked.fields).tolist()
         n = len(asked.items)
         none = shares[n] if model.outside else None

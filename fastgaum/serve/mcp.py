@@ -63,14 +63,16 @@ def mcp_server(
         "fastgaum", instructions=_instructions(model), version=__version__, log_level="WARNING"
     )
 
-    def new_user() -> dict[str, object]:
+    # tools are coroutines: the SDK runs plain functions on threads, where the calls of one user
+    # would overlap
+    async def new_user() -> dict[str, object]:
         """Make a user who has seen and chosen nothing yet; returns its name."""
         try:
             return {"user": users.new()}
         except FastgaumError as error:
             raise ToolError(str(error)) from None
 
-    def show_slate(
+    async def show_slate(
         user: str,
         items: list[str | int],
         context: dict[str, str | int | float | bool | None] | None = None,
@@ -88,7 +90,7 @@ def mcp_server(
         """
         try:
             of_user = users.find(user)
-            users.check_display(items)
+            users.check_display(of_user, items)
             shares = of_user.probabilities(items, context, fields)
             draw = np.random.default_rng([seed, int(user), of_user.n_events]).random()
             place = drawn_choice(shares, draw)
@@ -102,7 +104,7 @@ def mcp_server(
             found["no_click"] = float(shares[-1]) if model.outside else None
         return found
 
-    def find_items(text: str = "", limit: int = 20, offset: int = 0) -> dict[str, object]:
+    async def find_items(text: str = "", limit: int = 20, offset: int = 0) -> dict[str, object]:
         """Find items of the catalogue whose id contains a text, in the catalogue's order.
 
         Args:
@@ -118,7 +120,7 @@ def mcp_server(
         found = [item for item, folded in zip(items, folded_case, strict=True) if wanted in folded]
         return {"items": found[offset : offset + limit], "found": len(found)}
 
-    def end_user(user: str) -> dict[str, object]:
+    async def end_user(user: str) -> dict[str, object]:
         """Forget a user."""
         try:
             users.end(user)

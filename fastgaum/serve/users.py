@@ -24,16 +24,20 @@ class Limits:
     """users at a time"""
     items: int = 1_000
     """items of a display"""
+    seen: int = 20_000
+    """different items that one user is shown: it remembers each of them, some 200 bytes"""
     idle: float = 3_600.0
     """seconds without a call after which a user may be dropped for a new one"""
 
     def __post_init__(self) -> None:
-        for name in ("users", "items", "idle"):
+        for name in ("users", "items", "seen", "idle"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be above 0, got {getattr(self, name)}")
 
 
 LIMITS = Limits()
+MOST_LETTERS = 1_000
+"""characters of an item id"""
 
 
 class ServedUsers:
@@ -103,12 +107,26 @@ class ServedUsers:
         self._require(name)
         del self._users[name]
 
-    def check_display(self, items: Sequence[object]) -> None:
-        """Raise ServiceError for more items than a display may have here."""
+    def check_display(self, user: OnlineUser, items: Sequence[str | int]) -> None:
+        """Raise ServiceError for more items, or longer ids, than a display may have here; or for a
+        user who has seen too many."""
         if len(items) > self.limits.items:
             raise ServiceError(
                 f"a display has at most {self.limits.items} items here, got {len(items)}: ask for "
                 "fewer at a time",
+                413,
+            )
+        longest = max((len(item) for item in items if isinstance(item, str)), default=0)
+        if longest > MOST_LETTERS:
+            raise ServiceError(
+                f"an item id has at most {MOST_LETTERS} characters here, got one of {longest}: "
+                "correct it",
+                413,
+            )
+        if user.n_items + user.n_new(items) > self.limits.seen:
+            raise ServiceError(
+                f"a user is shown at most {self.limits.seen} different items here, and this one "
+                f"has seen {user.n_items}: end it, and make a new one",
                 413,
             )
 

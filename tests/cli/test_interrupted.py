@@ -19,7 +19,9 @@ import polars as pl
 import pytest
 
 from fastgaum.cli.app import main
+from fastgaum.config import Config
 from fastgaum.locks import folder_lock
+from fastgaum.metrics.intervals import Interval
 from fastgaum.models.run_folder import run_checkpoint
 from tests.crash.zygote import Zygote
 from tests.game.interrupted import check_same
@@ -62,25 +64,25 @@ def failing(argv: list[str]) -> str:
     return err.getvalue()
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_batch_and_prints_what_goes_on(
-    zygote: Zygote, log_file: Path, tmp_path: Path, signum: int, code: int
+    zygote: Zygote, log_file: Path, tmp_path: Path
 ) -> None:
-    run = tmp_path / "run"
-    pid = zygote.start("train", str(log_file), "-o", str(run), "--candidate-field", "price", *LONG)
-    wait_for(run / "metrics.jsonl")
-    os.kill(pid, signum)
-    assert zygote.wait(pid) == code
-    last = zygote.said().splitlines()[-1]
-    command = shlex.split(last.partition("`")[2].partition("`")[0])
-    assert last.startswith("fastgaum: interrupted: go on with `fastgaum train ")
-    assert command == ["fastgaum", "train", str(log_file), "-o", str(run), "--resume"]
-    done = epochs_of(run)
-    assert 1 <= done < 400
-    pid = zygote.start(*command[1:])
-    wait_for_more(run, done)
-    os.kill(pid, signal.SIGKILL)
-    assert zygote.wait(pid) == -signal.SIGKILL
+    """Ctrl-C, and SIGTERM to the run that goes on with it."""
+    run, done = tmp_path / "run", 0
+    command = ["fastgaum", "train", str(log_file), "-o", str(run)]
+    argv = [*command[1:], "--candidate-field", "price", *LONG]
+    for signum, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        pid = zygote.start(*argv)
+        wait_for(run / "metrics.jsonl")
+        wait_for_more(run, done)
+        os.kill(pid, signum)
+        assert zygote.wait(pid) == code
+        last = zygote.said().splitlines()[-1]
+        assert last.startswith("fastgaum: interrupted: go on with `fastgaum train ")
+        argv = shlex.split(last.partition("`")[2].partition("`")[0])[1:]
+        assert argv == [*command[1:], "--resume"]
+        assert done < epochs_of(run) < 400
+        done = epochs_of(run)
 
 
 def wait_for_more(run: Path, epochs: int) -> None:
@@ -192,7 +194,10 @@ def test_another_log_is_refused(finished: Path, frame: pl.DataFrame, tmp_path: P
 
 
 def test_a_search_that_is_killed_goes_on(
-    zygote: Zygote, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    zygote: Zygote,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """SIGKILL within a trial, and the same command again: what it would have found without."""
     pytest.importorskip("optuna", reason="tune needs fastgaum[tune]")
@@ -210,14 +215,24 @@ def test_a_search_that_is_killed_goes_on(
     # one may have ended unheard, another has been cut off
     done = [line for line in zygote.said().splitlines() if "/400]" in line]
     argv += ["--trials", str(len(done) + 2)]
+    checked: list[tuple[Config, Config]] = []
+
+    def better(_: object, base: Config, tuned: Config) -> Interval:
+        checked.append((base, tuned))
+        return Interval(-0.1, -0.2, -0.05, 10, 5)
+
+    # a check reads no trial: it is of two configurations
+    monkeypatch.setattr("fastgaum.models.tuning._Search._checked", better)
     facts = []
     for out in (killed, whole):
-        assert zygote.run(*argv, "-o", str(out), "--json", f"{out}.json") == 0
+        assert main([*argv, "-o", str(out), "--json", f"{out}.json"]) == 0
         facts.append(json.loads(Path(f"{out}.json").read_text()))
         for trial in [*facts[-1]["trials"], facts[-1]["default"], facts[-1]["best"]]:
             trial.pop("seconds")
-    assert " trials are there: the search goes on" in zygote.said()
+        said = capsys.readouterr().err
+        assert (" trials are there: the search goes on" in said) == (out == killed)
     assert killed.read_text() == whole.read_text()
+    assert checked[: len(checked) // 2] == checked[len(checked) // 2 :]
     for key in ("trials", "default", "best", "difference", "default_stands", "config"):
         assert facts[0][key] == facts[1][key]
     # what has ended is not replaced, and goes on for more

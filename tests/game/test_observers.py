@@ -195,6 +195,27 @@ def test_mlflow_has_a_run_of_each_fit(
     assert mlflow.calls == (own if active is None else inside)
 
 
+def test_mlflow_that_fails_leaves_no_run_for_others(
+    log: SessionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise OSError("the server is away")
+
+    mlflow = Mlflow()
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    observer = MlflowObserver("mine")
+    monkeypatch.setattr(mlflow, "log_metrics", away)
+    with pytest.warns(RuntimeWarning, match="MlflowObserver has failed .* the server is away"):
+        UserModel.from_preset(**TINY).fit(log, [observer])
+    assert mlflow.calls == [("start", "mine"), ("params", 1), ("end", "FAILED")]
+    # a run that the program has begun since is the program's
+    mlflow.active, mlflow.calls = "a run of the program", []
+    monkeypatch.undo()
+    observer.on_fit_begin(Config(), [])
+    observer.on_fit_end([], None)
+    assert ("end", "FINISHED") not in mlflow.calls
+
+
 def test_an_extra_that_is_absent_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("mlflow", "tensorboardX"):
         monkeypatch.setitem(sys.modules, module, None)

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from fastgaum.baselines.floors import ClickRateFloor
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError, NumericsError
+from fastgaum.game.epochs import EpochRow, Observer
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.choice_model import Head
-from fastgaum.models.online import OnlineUser
+from fastgaum.models.online import MOST_SIZES, OnlineUser
 from fastgaum.models.online_model import OnlineModel
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.regularisers import Custom
@@ -205,6 +206,41 @@ def test_a_model_fitted_again_has_other_users() -> None:
     np.testing.assert_allclose(model.user().probabilities(["i1", "i2"]).sum(), 1, atol=1e-6)
 
 
+def test_users_made_by_an_observer_are_of_their_epoch() -> None:
+    class Probe(Observer):
+        may_fail = False
+
+        def __init__(self) -> None:
+            self.seen: list[np.ndarray] = []
+
+        def on_epoch_end(self, row: EpochRow) -> None:
+            self.seen.append(model.user().probabilities(["i1", "i2"]))
+
+    model = UserModel.from_preset(
+        **{**SMALL, **IDENTITY, "epochs": 3, "players": "exact"}, device="cpu"
+    )
+    probe = Probe()
+    model.fit(plain_log(4, 60), [probe])
+    first, second, *_ = probe.seen
+    assert not np.array_equal(first, second)
+    best = int(model.table["best"].arg_true()[-1])
+    after = model.user()
+    np.testing.assert_allclose(after.probabilities(["i1", "i2"]), probe.seen[best], atol=1e-6)
+    assert best > 0
+    assert model.user().model is after.model
+
+
+def test_room_is_for_few_sizes_of_display_at_a_time() -> None:
+    """A service's client may ask for every size; what room was given up changes no figure."""
+    user, items = model_of("relations, two layers").user(), [f"i{i}" for i in range(40)]
+    before = user.probabilities(items[:3])
+    for n in range(1, 40):
+        user.probabilities(items[:n])
+        assert len(user._displays) <= MOST_SIZES
+    np.testing.assert_array_equal(user.probabilities(items[:3]), before)
+    assert (user.n_items, user.n_new(["i1", "new", "i50"])) == (39, 2)
+
+
 def test_fields_come_from_an_item_table() -> None:
     model, items = model_of("fields, views, positions"), ["i1", "i2"]
     values = {"price": [0.5, -1.0], "shelf": ["top", None], "views": [1, 3]}
@@ -248,6 +284,9 @@ WRONG: list[tuple[str, tuple[Any, ...], str]] = [
     ("context, network", (["i1"], {"hour": 1}), "the context has no field 'kind'"),
     ("context, network", (["i1"], {**GOOD, "hour": float("nan")}), "'hour' takes a number"),
     ("context, network", (["i1"], {**GOOD, "hour": "noon"}), "'hour' takes a number.*got 'noon'"),
+    ("relations, two layers", ([10**5000],), "takes text or a whole number, got one of thousands"),
+    ("context, network", (["i1"], {**GOOD, "hour": 10**400}), "'hour' takes a number"),
+    ("context, network", (["i1"], {**GOOD, "page": 10**5000}), "'page' takes text or a whole"),
     ("context, network", (["i1"], {**GOOD, "page": 0.5}), "'page' takes text or a whole number"),
     ("fields, views, positions", (["i1"],), "the model reads the field 'brand'"),
     ("fields, views, positions", (["i1"], None, {**CANDIDATES, "prise": [1]}), "mean 'price'"),
@@ -298,3 +337,5 @@ def test_a_score_that_is_not_finite_is_said() -> None:
     user._states[:] = np.inf
     with pytest.raises(NumericsError, match=r"item 'i1' has the score .* a finite one is required"):
         user.probabilities(["i1"], GOOD)
+    with pytest.raises(ConfigError, match="call probabilities with its items first"):
+        user.chose("i1")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +16,14 @@ from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, LogFormatError, NumericsError, OutputError
 from fastgaum.game.epochs import EpochRow
 from fastgaum.locks import file_lock
-from fastgaum.logs.log import SessionLog
+from fastgaum.logs.log import SPLITS, SessionLog
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.metrics.intervals import Interval
 from fastgaum.models import tuning as module
 from fastgaum.models.prepared import held_out_folds
 from fastgaum.models.search_space import KEYS, Range, SearchSpace, changed_keys
 from fastgaum.models.trial_store import TrialStore, TunedTrial
-from fastgaum.models.tuning import Tuning, trials_file, tune
+from fastgaum.models.tuning import Tuning, _unjudged, trials_file, tune
 from fastgaum.models.user_model import UserModel
 
 pytest.importorskip("optuna", reason="tune needs fastgaum[tune]")
@@ -203,8 +205,32 @@ def test_a_trial_worse_than_half_of_those_before_is_pruned(tmp_path: Path) -> No
         watch.on_epoch_end(dataclasses.replace(row, epoch=5))
 
 
+def test_trials_that_cannot_be_kept(
+    log: SessionLog, searched: Searched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that holds the database within a trial ends the search; what was kept stays."""
+    file = tmp_path / "best.toml"
+    kept = trials_file(file)
+    kept.write_bytes(trials_file(searched.file).read_bytes())
+    monkeypatch.setattr("fastgaum.models.trial_store._LOCKED_SECONDS", 0.01)
+    with closing(sqlite3.connect(kept)) as other_program:
+
+        def held(_: object, config: Config, watch: module._Watch) -> bool:
+            other_program.execute("BEGIN EXCLUSIVE")
+            watch.losses[1] = 0.5
+            return True
+
+        monkeypatch.setattr(module._Search, "_fits", held)
+        with pytest.raises(OutputError, match=r"cannot write '.*sqlite': .* is locked: make room"):
+            tune(log, file, trials=N_TRIALS + 1, settings=QUICK, device="cpu")
+    monkeypatch.undo()
+    monkeypatch.setattr(module._Search, "_checked", lambda *_: BETTER)
+    again = tune(log, file, trials=N_TRIALS, settings=QUICK, device="cpu")
+    assert _without_clock(again) == _without_clock(searched.found)
+
+
 def test_another_search_and_damage_are_refused(
-    log: SessionLog, searched: Searched, tmp_path: Path
+    log: SessionLog, searched: Searched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "best.toml"
     trials_file(file).write_bytes(trials_file(searched.file).read_bytes())
@@ -215,6 +241,12 @@ def test_another_search_and_damage_are_refused(
     with pytest.raises(CheckpointError, match=r"best.trials.sqlite' is damaged or holds no trials"):
         tune(log, file, trials=N_TRIALS, settings=QUICK, device="cpu")
     assert not file.exists()
+    trials_file(file).write_bytes(trials_file(searched.file).read_bytes())
+    monkeypatch.setattr("fastgaum.models.trial_store._LOCKED_SECONDS", 0.01)
+    with closing(sqlite3.connect(trials_file(file))) as other_program:
+        other_program.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(OutputError, match=r"another program holds '.*best.trials.sqlite'"):
+            tune(log, file, trials=N_TRIALS, settings=QUICK, device="cpu")
     with file_lock(file), pytest.raises(OutputError, match=r"best.toml' is in use by process"):
         tune(log, file, trials=N_TRIALS, settings=QUICK, device="cpu")
 
@@ -226,6 +258,7 @@ def test_mistakes(log: SessionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ({"preset": "paper-lstm"}, "tune varies the preset 'fastgaum', got preset = 'paper-lstm'"),
         ({"regulariser": "l2"}, "trials are judged by their likelihood, regulariser = l2"),
         ({key: getattr(Config(), key) for key in KEYS}, "every key that is varied is set"),
+        ({"rounds_lr": 100.0}, r"lr · weight_decay must be below 1, got 0.01 · 1.0"),
     ):
         with pytest.raises(ConfigError, match=says):
             tune(log, out, settings=settings)
@@ -287,5 +320,13 @@ def test_folds_hold_out_each_training_user_once(log: SessionLog) -> None:
     by_time = log.with_split((np.arange(log.n_sessions) % 2).astype(np.int8))
     by_time = dataclasses.replace(by_time, users=np.arange(log.n_sessions, dtype=np.int32) // 2)
     assert len(list(held_out_folds(by_time, 0))) == 2
+    # and no session validates by which a trial was judged
+    judged = by_time.split == SPLITS.index("validation")
+    rows = [
+        fold.sessions_in("validation") for fold in _unjudged(by_time, held_out_folds(by_time, 0))
+    ]
+    assert sorted(np.concatenate(rows).tolist()) == np.flatnonzero(~judged).tolist()
+    untouched = zip(_unjudged(log, folds), folds, strict=True)
+    assert all((one.split == fold.split).all() for one, fold in untouched)
     (own,) = held_out_folds(dataclasses.replace(by_time, users=np.zeros_like(log.users)), 0)
     assert (own.split == by_time.split).all()

@@ -93,6 +93,15 @@ def test_a_table_of_failures_has_a_line_too() -> None:
     assert table.to_frame().is_empty()
 
 
+def test_a_split_is_pooled_once_however_often_it_is_named() -> None:
+    log = synthesise(120, preset="sample")[0]
+    once, twice = (
+        fg.compare(log, ["click-rate"], seeds=1, resplits=splits) for splits in ([3, 1], [3, 1, 3])
+    )
+    assert twice.result["resplit"] == [3, 1]
+    assert _without_machine(once.result) == _without_machine(twice.result)
+
+
 def test_mistakes_in_python() -> None:
     log = fg.load("sample")
     for call, says in (
@@ -106,7 +115,10 @@ def test_mistakes_in_python() -> None:
         ),
         (lambda: fg.compare(log, seeds=0), "--seeds must be at least 1, got 0"),
         (lambda: fg.compare(log, resplits=[-1]), "whole numbers of at least 0, got -1"),
-        (lambda: fg.compare(log, jobs=0), "jobs must be at least 1, got 0"),
+        (lambda: fg.compare(log, resplits=3), "resplits is 3, a list of seeds"),  # type: ignore[arg-type]
+        (lambda: fg.compare(log, settings=[1]), "settings"),  # type: ignore[arg-type]
+        (lambda: fg.compare(log, jobs="2"), "at least 1, got '2'"),  # type: ignore[arg-type]
+        (lambda: fg.compare(log, jobs=0), "jobs must be a whole number of at least 1, got 0"),
         (lambda: fg.compare(log, settings={"epocs": 1}), "did you mean 'epochs'"),
     ):
         with pytest.raises(ConfigError, match=says):

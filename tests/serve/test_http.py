@@ -180,6 +180,23 @@ def test_users_that_are_idle_make_room() -> None:
     assert users.find("1") is first
 
 
+def test_what_a_user_remembers_is_limited() -> None:
+    users = ServedUsers(model_of("relations, two layers").user().model, Limits(seen=4))
+    user = users.find(users.new())
+    for items in (["i1", "i2", "new"], ["i2", 4], ["i1", "i2", "new", "4"]):
+        users.check_display(user, items)
+        user.probabilities(items)
+    assert user.n_items == 4
+    for items, says in (
+        (["i1", "i5"], "at most 4 different items here, and this one has seen 4"),
+        (["i1", "x" * 1_001], "an item id has at most 1000 characters here, got one of 1001"),
+    ):
+        with pytest.raises(ServiceError, match=says) as refused:
+            users.check_display(user, items)
+        assert refused.value.status == 413
+    users.check_display(user, ["i1", "4"])
+
+
 @pytest.mark.parametrize(
     ("package", "arguments", "says"),
     [

@@ -4,6 +4,7 @@ stdin and stdout."""
 from __future__ import annotations
 
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,38 @@ def test_a_user_chooses_by_the_seed_and_remembers() -> None:
     one, other = (called(mcp_server(model, seed=seed), many)[1:] for seed in (0, 1))
     assert [answer["choice"] for answer in one] != [answer["choice"] for answer in other]
     assert len({answer["choice"] for answer in one}) > 1
+
+
+def test_calls_of_one_user_do_not_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls that a client makes at once are answered one after the other, by one thread."""
+    threads: set[int] = set()
+    scored = OnlineUser.probabilities
+
+    def noted(self: OnlineUser, *given: Any) -> Any:
+        threads.add(threading.get_ident())
+        return scored(self, *given)
+
+    server = mcp_server(of_model("relations, two layers"))
+    monkeypatch.setattr(OnlineUser, "probabilities", noted)
+    events: list[int] = []
+
+    async def run() -> None:
+        async with Client(server) as client:
+            await client.call_tool("new_user", {})
+
+            async def ask() -> None:
+                name, arguments = show("1", ["i1", "i2", "i3"])
+                answer = await client.call_tool(name, arguments)
+                assert answer.structured_content is not None
+                events.append(answer.structured_content["event"])
+
+            async with anyio.create_task_group() as at_once:
+                for _ in range(20):
+                    at_once.start_soon(ask)
+
+    anyio.run(run)
+    assert sorted(events) == list(range(1, 21))
+    assert threads == {threading.get_ident()}
 
 
 def test_draws_follow_the_probabilities() -> None:
