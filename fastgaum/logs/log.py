@@ -300,8 +300,16 @@ def resplit(log: SessionLog, seed: int, fractions: Sequence[float] = FRACTIONS) 
 
 
 def resplit_by(log: SessionLog, rule: str, seed: int) -> SessionLog:
-    """Return the log split by one of USER_RULES; `half` and `other-half` of one seed share no
-    training or validation user."""
+    """Return the log split by one of USER_RULES, as `train --split-by` does: `half` and
+    `other-half` of one seed share no training or validation user; `user` is `resplit`.
+
+    Raises:
+        ConfigError: no log is given, or another rule.
+    """
+    if not isinstance(log, SessionLog):
+        raise no_log(log)
+    if rule not in USER_RULES:
+        raise ConfigError(f"rule is {rule!r}, one of {', '.join(USER_RULES)} is required")
     return log.with_split(split_by_rule(log.users, rule, seed))
 
 

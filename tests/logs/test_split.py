@@ -6,8 +6,9 @@ import pytest
 
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.logs.fold import split_by_time
-from fastgaum.logs.log import resplit, split_by_half, split_by_user
+from fastgaum.logs.log import resplit, resplit_by, split_by_half, split_by_user
 from fastgaum.logs.read import read_frame, read_log
+from fastgaum.logs.synthetic import synthesise
 
 
 def test_users_stay_whole_and_shares_are_kept() -> None:
@@ -118,3 +119,12 @@ def test_halves_of_a_log() -> None:
         *other.sessions_in("validation"),
     }
     assert read_frame(frame).sessions_in("train").tolist() == list(range(20))
+
+
+def test_a_rule_that_splits_no_users_is_refused() -> None:
+    """It was taken for `half`."""
+    log, _ = synthesise(50, seed=0)
+    with pytest.raises(ConfigError, match="'halves', one of user, half, other-half"):
+        resplit_by(log, "halves", 0)
+    with pytest.raises(ConfigError):
+        resplit_by("log", "half", 0)  # type: ignore[arg-type]
