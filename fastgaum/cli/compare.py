@@ -92,24 +92,38 @@ def compare_command(
         )
     n_runs, side_by_side = len(plan.runs([source])), jobs_of(jobs, device)
     from fastgaum.logs.registry import resolve
-    from fastgaum.reports.comparison import compare_logs, title_of
+    from fastgaum.reports.comparison import title_of
 
     with Waiting(f"reading {source}"):
         log = reading.load(source)
     title = title_of(log)
     oracles = oracle_of(title, log, resolve(source, reading.data_dir).path, plan)
+    table = compared_in_sight({title: log}, plan, oracles, n_runs, side_by_side, device)
+    return show_comparison(table.read_with(reading.options.to_json()), files)
+
+
+def compared_in_sight(
+    logs: Mapping[str, SessionLog],
+    plan: GridPlan,
+    oracles: Mapping[str, Mapping[str, float]],
+    n_runs: int,
+    jobs: int,
+    device: str,
+) -> Comparison:
+    """`compare_logs` with its progress on the terminal."""
+    from fastgaum.reports.comparison import compare_logs
+
     note_compiling()
     with GridProgress(n_runs) as progress:
-        table = compare_logs(
-            {title: log},
+        return compare_logs(
+            logs,
             plan,
             oracles=oracles,
-            jobs=side_by_side,
+            jobs=jobs,
             device=device,
             on_start=progress.on_start,
             on_done=progress.on_done,
         )
-    return show_comparison(table.read_with(reading.options.to_json()), files)
 
 
 def check_grid_files(files: FigureFiles) -> None:

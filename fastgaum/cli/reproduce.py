@@ -11,9 +11,9 @@ from fastgaum.cli.compare import (
     DEFAULT_GRID,
     NO_FILES,
     Grid,
-    GridProgress,
     Jobs,
     check_grid_files,
+    compared_in_sight,
     jobs_of,
     names_of,
     oracle_of,
@@ -21,7 +21,6 @@ from fastgaum.cli.compare import (
 )
 from fastgaum.cli.options import DataDir, Device, FigureFiles
 from fastgaum.cli.output import note
-from fastgaum.cli.progress import note_compiling
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,7 +54,6 @@ def reproduce_command(
     plan = grid.plan(DEFAULT_MODELS)
     from fastgaum.logs.read import load
     from fastgaum.logs.registry import resolve
-    from fastgaum.reports.comparison import compare_logs
 
     names = named or _at_hand(data_dir)
     n_runs, side_by_side = len(plan.runs(names)), jobs_of(jobs, device)
@@ -64,17 +62,7 @@ def reproduce_command(
     for name in names:
         logs[name] = log = load(name, data_dir=data_dir)
         oracles.update(oracle_of(name, log, resolve(name, data_dir).path, plan))
-    note_compiling()
-    with GridProgress(n_runs) as progress:
-        table = compare_logs(
-            logs,
-            plan,
-            oracles=oracles,
-            jobs=side_by_side,
-            device=device,
-            on_start=progress.on_start,
-            on_done=progress.on_done,
-        )
+    table = compared_in_sight(logs, plan, oracles, n_runs, side_by_side, device)
     return show_comparison(table, files)
 
 
