@@ -7,14 +7,16 @@ draws docs/prec1.svg (extra `plots`). README.md has excerpts of two of them betw
 `results` and `speed`. docs/guide/fidelity.md takes its table from docs/tables/fidelity/, a report
 of `fastgaum fidelity … --json` per log. docs/guide/policies.md takes its tables from
 docs/tables/policies/, objects of `fastgaum rl evaluate … --json` and of `fastgaum rl adapt …
---json`. docs/other-logs.md takes its tables from docs/tables/logs/, and click
-models' rows from docs/tables/click-models.json, which `make click-models` writes. docs/guide/closed-loop.md takes its tables from
-docs/tables/wikispeedia-loop.json, which `bench/wikispeedia_loop.py` writes, docs/guide/off-policy.md
-from docs/tables/ope.json, which `bench/ope.py` writes. docs/guide/transfer.md takes its tables from docs/tables/transfer*.json, objects
-of `fastgaum transfer … --json`, and docs/tables/away.json, which `bench/away.py` writes; README.md has a figure and a sentence from the first of them. docs/concepts/cost.md takes its table from docs/tables/processes.json, which `python
-bench/processes.py` prints, docs/performance.md its races from docs/tables/bench.json, which `make
-bench` writes. Tables are never written by hand: tests/test_tables.py fails when a page is not what
-this would write."""
+--json`. docs/other-logs.md takes its tables from docs/tables/logs/, and click models' rows from
+docs/tables/click-models.json, which `make click-models` writes. docs/guide/closed-loop.md takes its
+tables from docs/tables/wikispeedia-loop.json, which `bench/wikispeedia_loop.py` writes,
+docs/guide/off-policy.md from docs/tables/ope.json, which `bench/ope.py` writes.
+docs/guide/transfer.md takes its tables from docs/tables/transfer*.json, objects of `fastgaum
+transfer … --json`, and docs/tables/away.json, which `bench/away.py` writes; README.md has a figure
+and a sentence from the first of them. docs/concepts/cost.md takes its table from
+docs/tables/processes.json, which `python bench/processes.py` prints, docs/performance.md its races
+from docs/tables/bench.json, which `make bench` writes. Tables are never written by hand:
+tests/test_tables.py fails when a page is not what this would write."""
 
 from __future__ import annotations
 

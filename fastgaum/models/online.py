@@ -11,8 +11,7 @@ regulariser of your own still are torch's.)"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -319,7 +318,7 @@ class _EncodedHistory:
         self.states[:] = self.encoder.state_of(self.carry).numpy()
 
 
-def _row_of(items: Any) -> Any:
-    if isinstance(items, str) or not hasattr(items, "__iter__"):
+def _row_of(items: object) -> Iterable[str | int]:
+    if isinstance(items, str) or not isinstance(items, Iterable):
         raise ConfigError(f"a display is a row of item ids, got {items!r}: give a list of them")
     return items

@@ -121,7 +121,7 @@ class OnlineModel:
         self.position_column, self.n_positions = -1, 0
         self._read_fields()
         self._read_context()
-        self.of_items: dict[str, dict[str, Any]] = {}
+        self.of_items: dict[str, dict[str, object]] = {}
 
     def _read_fields(self) -> None:
         space = self.space

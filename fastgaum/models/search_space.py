@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
@@ -124,7 +124,7 @@ class SearchSpace:
                 found[key] = FloatDistribution(span.low, span.high, log=span.log)
         return found
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """The space as plain values: what must be alike for a search to go on."""
         spans = {key: KEYS[key] for key in self.keys}
         return {
@@ -148,7 +148,7 @@ class SearchSpace:
         return values
 
 
-def changed_keys(config: Config) -> dict[str, Any]:
+def changed_keys(config: Config) -> dict[str, object]:
     """What a TOML file must say for a run of `config`: its preset, and the keys in which it
     differs. A run has a seed of its own."""
     usual = Config.from_preset(PRESET).to_mapping()
@@ -160,7 +160,7 @@ def changed_keys(config: Config) -> dict[str, Any]:
     return {"preset": PRESET, **own}
 
 
-def base_config(fixed: Mapping[str, Any]) -> Config:
+def base_config(fixed: Mapping[str, object]) -> Config:
     """The default that a search begins with: the preset with the keys that are set.
 
     Raises:

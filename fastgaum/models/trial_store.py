@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -65,7 +65,7 @@ class TrialStore:
         self,
         file: Path,
         distributions: Mapping[str, BaseDistribution],
-        facts: Mapping[str, Any],
+        facts: Mapping[str, object],
         seed: int,
     ) -> None:
         """Open the file, or make it.
@@ -201,7 +201,7 @@ class TrialStore:
             ) from error
 
 
-def _attributes(ended: TunedTrial) -> dict[str, Any]:
+def _attributes(ended: TunedTrial) -> dict[str, object]:
     return {
         "state": ended.state,
         "val_loss": ended.val_loss,

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import polars as pl
@@ -33,6 +33,7 @@ from fastgaum.models.choice_model import require_validation
 from fastgaum.models.prepared import Prepared, SpaceOptions, held_out_folds, space_options
 from fastgaum.models.search_space import PRESET, SearchSpace, Values, base_config, changed_keys
 from fastgaum.models.trial_store import (
+    TrialState,
     TrialStore,
     TunedTrial,
     quiet_optuna,
@@ -136,7 +137,7 @@ def tune(
     out: str | Path,
     *,
     trials: int = 30,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, object] | None = None,
     device: str = "auto",
     overwrite: bool = False,
     progress: TuningProgress | None = None,
@@ -190,7 +191,7 @@ def tune(
     return found
 
 
-def checked_base(out: Path, fixed: Mapping[str, Any]) -> Config:
+def checked_base(out: Path, fixed: Mapping[str, object]) -> Config:
     """The default that a search begins with; whatever can be said before the log is read is said.
 
     Raises:
@@ -250,13 +251,14 @@ class _Search:
         config = _exact(self.space.config(values))
         watch = _Watch(trial, self.progress, f"trial {number + 1} of {n_trials}", config.epochs)
         started = time.perf_counter()
+        state: TrialState
         try:
             state = "complete" if self._fits(config, watch) else "pruned"
         except NumericsError:
             state = "diverged"
         loss = None if state == "diverged" else min(watch.losses.values())
         seconds = time.perf_counter() - started
-        ended = TunedTrial(state, loss, values, len(watch.losses), seconds)  # type: ignore[arg-type]
+        ended = TunedTrial(state, loss, values, len(watch.losses), seconds)
         if trial is None:
             self.store.add(ended, watch.losses)
         else:
@@ -363,7 +365,7 @@ def _loss(trial: TunedTrial, eta: float) -> str:
     return "-" if trial.val_loss is None else f"{eta * trial.val_loss:.4f}"
 
 
-def _write(file: Path, found: Tuning, fixed: Mapping[str, Any], log: SessionLog) -> None:
+def _write(file: Path, found: Tuning, fixed: Mapping[str, object], log: SessionLog) -> None:
     """The file that a training reads; how it came about stands in comments."""
     if found.default_stands:
         keys = {"preset": PRESET, **{k: v for k, v in fixed.items() if k != "seed"}}
@@ -377,6 +379,6 @@ def _write(file: Path, found: Tuning, fixed: Mapping[str, Any], log: SessionLog)
         beside.write_text(f"{comments}\n{tomli_w.dumps(keys)}", encoding="utf-8")
 
 
-def trials_as_rows(trials: Sequence[TunedTrial]) -> list[dict[str, Any]]:
+def trials_as_rows(trials: Sequence[TunedTrial]) -> list[dict[str, object]]:
     """Trials as plain values for JSON."""
     return [dataclasses.asdict(trial) for trial in trials]

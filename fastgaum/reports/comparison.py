@@ -7,7 +7,6 @@ from __future__ import annotations
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import polars as pl
 
@@ -37,7 +36,7 @@ class GridPlan:
     """what a candidate's bag holds"""
     resplits: Sequence[int] = ()
     """seeds of splits of whole users, which are pooled; none: the log's own split"""
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
     """settings, each for the models that have it"""
 
     def runs(self, logs: Sequence[str]) -> list[GridRun]:
@@ -183,7 +182,7 @@ def compare(
     seeds: int = 5,
     protocol: str = "bags",
     resplits: Sequence[int] = (),
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, object] | None = None,
     jobs: int = 1,
 ) -> Comparison:
     """Fit models on one log and compare them on its test split: floors, intervals over users,
