@@ -257,10 +257,6 @@ class ShardedLog:
         digests = {**self.digests, "split": split_digest(np.concatenate(splits))}
         return dataclasses.replace(again, shards=tuple(shards), digests=digests)
 
-    def renamed(self, name: str) -> ShardedLog:
-        """The same log under another name."""
-        return dataclasses.replace(self, head=dataclasses.replace(self.head, name=name))
-
 
 AnyLog = SessionLog | ShardedLog
 
