@@ -12,8 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fastgaum.features.batches import StreamedSessions, assemble, windows
+from fastgaum.features.batches import assemble
 from fastgaum.features.sessions import WHOLE, Sessions, Share, blocks
+from fastgaum.features.windows import StreamedSessions, windows
 from fastgaum.game.game import exact_loss, optimality_gap
 from fastgaum.logs.log import FloatArray
 from fastgaum.metrics.precision import precision_at_k

@@ -10,9 +10,9 @@ import numpy as np
 
 from fastgaum.config import MOST_SEED, Config
 from fastgaum.errors import ConfigError
-from fastgaum.features.batches import StreamedSessions
 from fastgaum.features.sessions import Sessions
 from fastgaum.features.space import FeatureSpace
+from fastgaum.features.windows import StreamedSessions
 from fastgaum.game.loop import TrainingData
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog

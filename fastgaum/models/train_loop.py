@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
-from fastgaum.features.batches import ShardIterator
+from fastgaum.features.windows import ShardIterator
 from fastgaum.game.epochs import Observer
 from fastgaum.logs.read import open_log
 from fastgaum.logs.shards import ShardedLog

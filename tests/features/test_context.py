@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 
 from fastgaum.errors import CheckpointError, FeatureMismatchError, LogFormatError
 from fastgaum.features import sessions as sessions_module
-from fastgaum.features.batches import StreamedSessions, assemble, batches
+from fastgaum.features.batches import assemble, batches
 from fastgaum.features.encoder import N_RESERVED
 from fastgaum.features.sessions import EncodedSessions, SharedSessions
 from fastgaum.features.space import FeatureSpace
+from fastgaum.features.windows import StreamedSessions
 from fastgaum.kernels.candidate_formulas import Slates, context_numbers, slate_context_numbers
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.shard_writer import shard_log

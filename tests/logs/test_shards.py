@@ -15,8 +15,9 @@ import pytest
 
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.features import batches as batches_module
-from fastgaum.features.batches import StreamedSessions, batches, in_memory
+from fastgaum.features.batches import batches
 from fastgaum.features.space import FeatureSpace
+from fastgaum.features.windows import StreamedSessions, in_memory
 from fastgaum.logs import shards as shards_module
 from fastgaum.logs.audit import audit
 from fastgaum.logs.log import SessionLog

@@ -14,7 +14,7 @@ import pytest
 
 from fastgaum.config import Config
 from fastgaum.errors import LogFormatError, NumericsError
-from fastgaum.features.batches import StreamedSessions
+from fastgaum.features.windows import StreamedSessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import open_log
 from fastgaum.logs.shard_writer import shard_log, synthesise_shards
