@@ -1,5 +1,5 @@
 """Wikispeedia's games without those of the test split, its link graph, and what is known of its
-pages: what `bench/wikispeedia_loop.py` plays on."""
+pages: what `bench/wikispeedia_loop.py` plays on. And walkers that have learned nothing."""
 
 from __future__ import annotations
 
@@ -49,13 +49,17 @@ class Games:
 
 @dataclass(frozen=True)
 class Site:
-    """The log without its test games, the graph, and what is known of its pages.
+    """The games, the graph, and what is known of its pages; test games are left out.
 
     Attributes:
+        log: what models are fitted on: the training games, and every second validation game, by
+            which a fit chooses its epoch.
+        judged: the other validation games, as humans played them; no fit has seen them.
         ids: every page and link; all numbers of pages are rows of it.
     """
 
     log: SessionLog
+    judged: Games
     table: pl.DataFrame
     ids: pl.Series
     graph: LinkGraph
@@ -77,10 +81,11 @@ class Site:
 
     @classmethod
     def of(cls, log: SessionLog, table: pl.DataFrame, items: pl.DataFrame) -> Site:
-        """The log's training and validation games, with the tables `page`, `links` and `item`,
-        `subcategory`."""
-        kept = np.sort(np.concatenate([log.sessions_in("train"), log.sessions_in("validation")]))
+        """The games of a log, with the tables `page`, `links` and `item`, `subcategory`."""
         ids = linked_items(table)
+        validation = log.sessions_in("validation")
+        judged = _games_of(slice_sessions(log, validation[::2]), ids)
+        fitted = np.sort(np.concatenate([log.sessions_in("train"), validation[1::2]]))
         graph = LinkGraph.of(table, ids)
         depths = np.full(len(ids), np.nan, np.float32)
         at = Vocabulary(ids).codes(items["item"].cast(pl.String))
@@ -89,30 +94,12 @@ class Site:
         linked = np.bincount(graph.links, minlength=len(ids))
         hubs = np.zeros(len(ids), np.bool_)
         hubs[np.argsort(-linked, kind="stable")[:N_HUBS]] = True
-        return cls(slice_sessions(log, kept), table, ids, graph, depths, hubs)
+        return cls(slice_sessions(log, fitted), judged, table, ids, graph, depths, hubs)
 
     def half(self, which: int) -> SessionLog:
-        """Every second game of each split."""
+        """Every second game of those that models are fitted on, of each split."""
         parts = [self.log.sessions_in(split)[which::2] for split in ("train", "validation")]
         return slice_sessions(self.log, np.sort(np.concatenate(parts)))
-
-    def games(self, log: SessionLog) -> Games:
-        """The validation games of a log, as humans played them."""
-        own = slice_sessions(log, log.sessions_in("validation"))
-        events = own.n_events
-        codes = Vocabulary(self.ids).codes(own.item_ids)
-        chosen = codes[own.items[own.display_offsets[:-1] + own.choices]]
-        first = own.session_offsets[:-1]
-        sessions = np.repeat(np.arange(own.n_sessions), np.diff(own.session_offsets))
-        clicks = np.arange(events) - first[sessions]
-        paths = np.full((own.n_sessions, LIMIT), NO_ITEM, np.int32)
-        seen = clicks < LIMIT
-        paths[sessions[seen], clicks[seen]] = chosen[seen]
-        page, target = (
-            Vocabulary(self.ids).codes(own.categories[name])[own.event_fields[name][first]]
-            for name in ("page", "target")
-        )
-        return Games(page, target, paths)
 
     def distances(self, targets: IntArray) -> FloatArray:
         """Clicks from every page to each target, shape (n, n_pages)."""
@@ -141,3 +128,38 @@ class Site:
         here = np.where(pairs[at] == links, counts[at], 0)
         anywhere = np.bincount(chosen, minlength=n)[self.graph.links]
         return np.asarray(here + anywhere / (1.0 + anywhere.max()), np.float32)
+
+    def wander(self, games: Games, seed: int = 0, *, sees_target: bool = False) -> Games:
+        """The same games by players who click any link of a page, all alike; `sees_target`: the
+        target where the page links to it."""
+        rng, n = np.random.default_rng(seed), len(self.ids)
+        links = np.repeat(np.arange(n), self.graph.sizes) * n + self.graph.links
+        paths = np.full((len(games.starts), LIMIT), NO_ITEM, np.int32)
+        pages = games.starts.copy()
+        for step in range(LIMIT):
+            sizes = self.graph.sizes[pages]
+            active = np.flatnonzero((pages != games.targets) & (sizes > 0))
+            place = rng.integers(sizes[active])
+            chosen = self.graph.links[self.graph.offsets[pages[active]] + place]
+            if sees_target:
+                target = games.targets[active]
+                linked = np.isin(pages[active] * np.int64(n) + target, links)
+                chosen = np.where(linked, target, chosen)
+            paths[active, step] = pages[active] = chosen
+        return Games(games.starts, games.targets, paths)
+
+
+def _games_of(log: SessionLog, ids: pl.Series) -> Games:
+    """A log's games as humans played them, in pages of `ids`."""
+    chosen = Vocabulary(ids).codes(log.item_ids)[log.items[log.display_offsets[:-1] + log.choices]]
+    first = log.session_offsets[:-1]
+    sessions = np.repeat(np.arange(log.n_sessions), np.diff(log.session_offsets))
+    clicks = np.arange(log.n_events) - first[sessions]
+    paths = np.full((log.n_sessions, LIMIT), NO_ITEM, np.int32)
+    seen = clicks < LIMIT
+    paths[sessions[seen], clicks[seen]] = chosen[seen]
+    page, target = (
+        Vocabulary(ids).codes(log.categories[name])[log.event_fields[name][first]]
+        for name in ("page", "target")
+    )
+    return Games(page, target, paths)

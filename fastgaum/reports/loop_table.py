@@ -3,18 +3,34 @@ object of `bench/wikispeedia_loop.py`."""
 
 from __future__ import annotations
 
+from itertools import cycle
+from math import nan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastgaum.reports.plots import FIGURE_STYLE, check_figure, save_figure
-from fastgaum.reports.table import Block, blocks_to_markdown, num, signed, span
+from fastgaum.reports.table import Block, Json, blocks_to_markdown, num, signed, span
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Json = dict[str, Any]
 _HUMANS = "#000000"
-_COLOURS = ("#1f6feb", "#d1242f", "#57606a")
+_LINES = (
+    ("#1f6feb", "-"),
+    ("#d1242f", "-"),
+    ("#d1242f", "--"),
+    ("#57606a", ":"),
+    ("#8c959f", "-."),
+)
+"""colour and style of each kind of players, in their order"""
+BARS = {
+    "clicks, mean": "clicks to the target, mean: within {:.0f} % of the humans'",
+    "clicks, median": "clicks to the target, median: within {:.0f} % of the humans'",
+    "soon": "arrive within 10 clicks: within {:.0f} points of the humans",
+    "hub visits": "visits to hubs: the test does not tell them from the humans'",
+    "depth": "levels of categories: the test does not tell them from the humans'",
+}
+"""what is asked of players, by the bar's name"""
 
 
 def players_block(result: Json) -> Block:
@@ -25,8 +41,8 @@ def players_block(result: Json) -> Block:
         _row("clicks to the target, mean", "clicks", players),
         (
             "clicks to the target, median",
-            num(humans["median"][0], 0),
-            *(num(one["median"][1], 0) for one in players.values()),
+            num(humans["median"][0]),
+            *(num(one["median"][1]) for one in players.values()),
         ),
         _distance_row("clicks to the target, distribution", "clicks, distribution", players),
         _row("arrive within 10 clicks, %", "soon", players, 100),
@@ -42,7 +58,7 @@ def players_block(result: Json) -> Block:
         _distance_row("distance to the target by click", "distance", players),
     ]
     return Block(
-        title=f"{result['games']:,} validation games, played by humans and by learned players",
+        title=f"{result['games']:,} games that no fit has seen, played by humans and by players",
         columns=("figure", "humans", *players),
         rows=tuple(rows),
         notes=(
@@ -57,19 +73,24 @@ def _row(title: str, key: str, players: dict[str, Json], unit: float = 1) -> tup
     humans = next(iter(players.values()))
     return (
         title,
-        num(unit * humans[key]["logged"][0], 2),
+        num(_times(humans[key]["logged"][0], unit), 2),
         *(
-            f"{num(unit * one[key]['simulated'][0], 2)} ({_p(one[key]['p'])})"
+            f"{num(_times(one[key]['simulated'][0], unit), 2)} ({_p(one[key]['p'])})"
             for one in players.values()
         ),
     )
 
 
+def _times(value: float | None, unit: float) -> float | None:
+    return None if value is None else unit * value
+
+
 def _distance_row(title: str, key: str, players: dict[str, Json]) -> tuple[str, ...]:
-    def largest(one: Json) -> float:
+    def largest(one: Json) -> float | None:
         if one[key]["test"] == "ks":
-            return float(one[key]["distance"])
-        return float(max(abs(difference) for difference in one[key]["difference"]))
+            return None if one[key]["distance"] is None else float(one[key]["distance"])
+        apart = [abs(value) for value in one[key]["difference"] if value is not None]
+        return max(apart, default=None)
 
     cells = (f"{num(largest(one), 3)} ({_p(one[key]['p'])})" for one in players.values())
     return (f"{title}: distance", "0", *cells)
@@ -77,50 +98,92 @@ def _distance_row(title: str, key: str, players: dict[str, Json]) -> tuple[str, 
 
 def _mean_row(title: str, key: str, players: dict[str, Json]) -> tuple[str, ...]:
     def mean(one: Json, side: str) -> str:
-        labels = map(int, one[key]["labels"])
-        return num(sum(a * b for a, b in zip(labels, one[key][side], strict=True)), 2)
+        shares = one[key][side]
+        if None in shares:
+            return num(None)
+        return num(sum(a * b for a, b in zip(map(int, one[key]["labels"]), shares, strict=True)), 2)
 
     humans = next(iter(players.values()))
     return (title, mean(humans, "logged"), *(mean(one, "simulated") for one in players.values()))
 
 
-def _p(value: float) -> str:
+def _p(value: float | None) -> str:
+    if value is None:
+        return "no test"
     return "p = .002" if value <= 0.002 else f"p = {value:.3f}".replace("0.", ".", 1)
 
 
-def links_block(result: Json) -> Block:
-    """What each link policy makes of the clicks of the judging world's players."""
-    links: Json = result["links"]
+def bars_block(result: Json) -> Block:
+    """What each kind of players reaches of each bar; what holds is bold."""
+    players: dict[str, Json] = result["bars"]
+    first = next(iter(players.values()))
+    rows, bold = [], set()
+    for i, (name, asked) in enumerate(BARS.items()):
+        title = asked.format(100 * first[name]["bound"])
+        rows.append((title, *(_reached(one[name]) for one in players.values())))
+        bold |= {(i, j) for j, one in enumerate(players.values(), 1) if one[name]["holds"]}
+    return Block(
+        title="Bars",
+        columns=("bar", *players),
+        rows=tuple(rows),
+        notes=(
+            "bold: holds",
+            "clicks and arrivals: difference from the humans, in percent of their value or in "
+            "points, with its 95 % interval over games; hubs and levels: distance and p",
+        ),
+        bold=frozenset(bold),
+    )
+
+
+def _reached(bar: Json) -> str:
+    """A bar's value as a table says it."""
+    if "p" in bar:
+        return f"{num(bar['value'], 3)} ({_p(bar['p'])})"
+    value = signed(_times(bar["value"], 100))
+    if not bar["ci"] or None in bar["ci"]:
+        return value
+    return f"{value} ({span([100 * end for end in bar['ci']])})"
+
+
+def links_block(name: str, links: Json, limit: int) -> Block:
+    """What each link policy makes of the clicks of a judging world's players."""
     rows = []
-    for name, one in links["policies"].items():
+    for policy, one in links["policies"].items():
         mean, *ends = one["saved by the planned"]
         saved = "" if mean == 0 else f"{signed(-mean, 2)} ({span([-end for end in ends[::-1]], 2)})"
         rows.append(
             (
-                name,
+                policy,
                 num(one["clicks"], 2),
                 num(one["median"], 0),
                 num(100 * one["soon"], 1),
+                num(100 * one["arrived"], 1),
                 saved,
             )
         )
     return Block(
-        title=f"{links['games']:,} games in a world fitted on other games",
+        title=f"Players of {name}, links by policies of the other half",
         columns=(
             "links shown",
             "clicks, mean",
             "median",
             "arrive within 10 clicks, %",
+            f"within {limit}, %",
             "the planned against it (95 %)",
         ),
         rows=tuple(rows),
-        notes=(f"a game that has not arrived counts {result['limit']} clicks",),
+        notes=(
+            f"{links['games']:,} games; one that has not arrived counts {limit} clicks",
+            "the planned against all links: the bar, an interval below 0, "
+            + ("holds" if links["holds"] else "is missed"),
+        ),
     )
 
 
 def loop_to_markdown(result: Json) -> str:
-    """Both tables."""
-    return blocks_to_markdown([players_block(result), links_block(result)])
+    """All tables."""
+    links = (links_block(name, one, result["limit"]) for name, one in result["links"].items())
+    return blocks_to_markdown([bars_block(result), players_block(result), *links])
 
 
 def draw_loop(result: Json, path: Path) -> None:
@@ -140,7 +203,7 @@ def draw_loop(result: Json, path: Path) -> None:
         ("distance", "click", "distance to the target", 1.0),
     )
     with mpl.rc_context({**FIGURE_STYLE, "font.size": 8}):
-        figure = Figure(figsize=(8.1, 2.7), layout="constrained")
+        figure = Figure(figsize=(8.1, 2.9), layout="constrained")
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for panel, (key, across, up, unit) in zip(axes, panels, strict=True):
             _lines(panel, result["players"], key, unit)
@@ -148,7 +211,7 @@ def draw_loop(result: Json, path: Path) -> None:
             panel.set_ylim(bottom=0)
             panel.spines[["top", "right"]].set_visible(False)
         handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
         save_figure(figure, path)
 
 
@@ -156,6 +219,9 @@ def _lines(panel: Axes, players: dict[str, Json], key: str, unit: float) -> None
     """Humans as dots, each kind of players as a line."""
     one = next(iter(players.values()))[key]
     at = range(1, len(one["labels"]) + 1)
-    panel.plot(at, [unit * v for v in one["logged"]], "o", ms=4, color=_HUMANS, label="humans")
-    for (name, found), colour in zip(players.items(), _COLOURS, strict=False):
-        panel.plot(at, [unit * v for v in found[key]["simulated"]], color=colour, label=name)
+    logged = [nan if v is None else unit * v for v in one["logged"]]
+    panel.plot(at, logged, "o", ms=4, color=_HUMANS, label="humans")
+    for (name, found), (colour, style) in zip(players.items(), cycle(_LINES), strict=False):
+        # a group that no player reached has no value, and the line a gap
+        values = [nan if v is None else unit * v for v in found[key]["simulated"]]
+        panel.plot(at, values, style, color=colour, linewidth=1.3, label=name)

@@ -1,9 +1,10 @@
-"""What players do on their own, on a toy site: the figures are those of the paths, and the page
-holds them."""
+"""What players do on their own, on a toy site: the figures are those of the paths, no fit sees the
+games that are judged, and the page holds it all."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,22 +12,30 @@ import polars as pl
 import pytest
 
 from fastgaum.bench import wikispeedia_loop as loop
-from fastgaum.bench.wikispeedia_games import Games, Site
+from fastgaum.bench.wikispeedia_figures import bars_of, compare
+from fastgaum.bench.wikispeedia_games import LIMIT, Games, Site
+from fastgaum.errors import ConfigError
+from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel
 from fastgaum.reports.loop_table import draw_loop, loop_to_markdown
+from fastgaum.reports.table import finite
 from fastgaum.worlds.world import NO_ITEM
 from tests.logs.test_context import navigation
 from tests.worlds.test_learned_world import fitted
 
 
 @pytest.fixture(scope="module")
-def site() -> Site:
+def log() -> SessionLog:
     log = navigation(120, n_items=20, fixed=True)
     fields = {name: log.event_fields[name] for name in ("page", "target")}
-    log = dataclasses.replace(log, event_fields=fields)
+    return dataclasses.replace(log, event_fields=fields)
+
+
+@pytest.fixture(scope="module")
+def site(log: SessionLog) -> Site:
     shown = {
         int(page): log.items[log.display_offsets[event] : log.display_offsets[event + 1]].tolist()
-        for event, page in enumerate(fields["page"])
+        for event, page in enumerate(log.event_fields["page"])
     }
     ids = log.item_ids.to_list()
     table = pl.DataFrame(
@@ -40,22 +49,74 @@ def site() -> Site:
 
 
 @pytest.fixture(scope="module")
-def model(site: Site) -> UserModel:
-    return fitted(site.log, tower_dim=6, players="exact")
+def models(site: Site) -> dict[str, UserModel]:
+    """Two fits stand for four."""
+    exact = fitted(site.log, tower_dim=6, players="exact")
+    game = fitted(site.log, tower_dim=6, players="adversarial", warm_start=1, epochs=1)
+    return {"half-0": exact, "half-1": exact, "exact": exact, "adversarial": game}
+
+
+def games_of(site: Site, *paths: list[int]) -> Games:
+    """Games from page 0 to page 2."""
+    full = np.full((len(paths), LIMIT), NO_ITEM, np.int32)
+    for row, path in enumerate(paths):
+        full[row, : len(path)] = path
+    ends = np.array([[0, 2]] * len(paths), np.int32)
+    return Games(ends[:, 0], ends[:, 1], full)
+
+
+@pytest.fixture(scope="module")
+def small() -> Site:
+    """a links to b and c, b to c and a, c to a."""
+    table = pl.DataFrame({"page": ["a", "b", "c"], "links": [["b", "c"], ["c", "a"], ["a"]]})
+    items = pl.DataFrame({"item": ["a", "b", "c"], "subcategory": ["X", "X.Y", "X"]})
+    return Site.of(navigation(20, 20), table, items)
+
+
+def linked(site: Site, page: int) -> set[int]:
+    return set(site.graph.links[site.graph.offsets[page] : site.graph.offsets[page + 1]].tolist())
 
 
 def test_human_games_are_paths_of_links(site: Site) -> None:
-    humans = site.games(site.log)
+    humans = site.judged
     assert humans.arrived.all()
-    assert len(humans.starts) == len(site.log.sessions_in("validation"))
     for start, target, path in zip(humans.starts, humans.targets, humans.paths, strict=True):
-        page, clicks = int(start), path[path >= 0]
+        page, clicks = int(start), path[path >= 0].tolist()
         for click in clicks:
-            assert (
-                click in site.graph.links[site.graph.offsets[page] : site.graph.offsets[page + 1]]
-            )
-            page = int(click)
+            assert click in linked(site, page)
+            page = click
         assert page == target
+
+
+def test_no_fit_sees_a_judged_game_or_the_other_half_s(site: Site, log: SessionLog) -> None:
+    """Training and validation sessions alike: a fit chooses its epoch by the latter."""
+    validation = set(log.session_ids.gather(log.sessions_in("validation")))
+    fitted_on = set(site.log.session_ids)
+    halves = [set(site.half(i).session_ids) for i in (0, 1)]
+    assert halves[0].isdisjoint(halves[1])
+    assert halves[0] | halves[1] == fitted_on
+    assert len(site.judged.starts) == len(validation - fitted_on) > 0
+    assert set(log.session_ids.gather(log.sessions_in("test"))).isdisjoint(fitted_on)
+    for half in (0, 1):
+        counts = site.half(half).counts()["sessions"]
+        assert min(counts[:2]) > 0
+
+
+def test_walkers_without_learning_click_links(site: Site) -> None:
+    humans = site.judged
+    free, directed = (site.wander(humans, sees_target=sees) for sees in (False, True))
+    for games, sees in ((free, False), (directed, True)):
+        for start, target, path in zip(games.starts, games.targets, games.paths, strict=True):
+            page = int(start)
+            for click in path[path >= 0].tolist():
+                assert click in linked(site, page)
+                assert click == target or not (sees and target in linked(site, page))
+                page = click
+            assert page == target or len(path[path >= 0]) == LIMIT or not linked(site, page)
+    assert directed.arrived.mean() >= free.arrived.mean()
+    assert directed.clicks.mean() < free.clicks.mean()
+    again = site.wander(humans)
+    np.testing.assert_array_equal(again.paths, free.paths)
 
 
 def test_training_clicks_stand_at_their_links(site: Site) -> None:
@@ -69,21 +130,12 @@ def test_training_clicks_stand_at_their_links(site: Site) -> None:
     assert int(np.floor(clicked).sum()) == events
 
 
-def test_figures_are_those_of_the_paths() -> None:
+def test_figures_are_those_of_the_paths(small: Site) -> None:
     """Two games of known lengths; a game that does not arrive is in the shares alone."""
-    table = pl.DataFrame({"page": ["a", "b", "c"], "links": [["b", "c"], ["c", "a"], ["a"]]})
-    items = pl.DataFrame({"item": ["a", "b", "c"], "subcategory": ["X", "X.Y", "X"]})
-    site = Site.of(navigation(20, 20), table, items)
-    starts, targets = np.array([0, 0], np.int32), np.array([2, 2], np.int32)
-
-    def games(*paths: list[int]) -> Games:
-        full = np.full((2, 60), NO_ITEM, np.int32)
-        for row, path in enumerate(paths):
-            full[row, : len(path)] = path
-        return Games(starts, targets, full)
-
-    humans, simulated = games([1, 2], [2]), games([1, 0, 1, 2], [1, 0] * 30)
-    found = loop.compare(site, humans, simulated)
+    humans, simulated = (
+        games_of(small, *paths) for paths in (([1, 2], [2]), ([1, 0, 1, 2], [1, 0] * (LIMIT // 2)))
+    )
+    found = compare(small, humans, simulated)
     assert found["arrived"] == 0.5
     assert found["median"] == [1.5, 4.0]
     assert found["clicks"]["logged"] == [1.5]
@@ -95,31 +147,75 @@ def test_figures_are_those_of_the_paths() -> None:
     # from b one click is left; a is one click away too
     assert found["distance"]["logged"][:2] == [0.5, 0.0]
     assert found["distance"]["simulated"][:4] == [1.0, 1.0, 1.0, 0.0]
+    bars = bars_of(found)
+    assert {name: bar["value"] for name, bar in bars.items()} == pytest.approx(
+        {
+            "clicks, mean": 2.5 / 1.5,
+            "clicks, median": 2.5 / 1.5,
+            "soon": -0.5,
+            "hub visits": found["hub visits"]["distance"],
+            "depth": 1 / 3,
+        },
+        abs=1e-4,
+    )
+    # two games tell nobody apart
+    assert {name for name, bar in bars.items() if bar["holds"]} == {"hub visits", "depth"}
 
 
-def test_the_page_has_both_tables(site: Site, model: UserModel, tmp_path: Path) -> None:
-    humans = site.games(site.log)
-    again = loop.compare(site, humans, humans)
-    assert again["clicks"]["difference"] == [0.0]
-    assert again["clicks"]["p"] == 1.0
-    simulated = loop.walk(site, site.world(model, "reward"), humans)
-    assert np.array_equal(simulated.starts, humans.starts)
-    links = loop.shorten(site, model, model, site.half(0))
-    assert set(links["policies"]) == {"all links", "10 most clicked", "10 nearest", "10 planned"}
-    # pages have six links: ten of them are all
-    assert links["policies"]["all links"] == links["policies"]["10 planned"]
-    result = {
-        "games": len(humans.starts),
-        "limit": 60,
-        "humans_arrived": 1.0,
-        "players": {"behaviour cloning": loop.compare(site, humans, simulated)},
-        "links": links,
-    }
+def test_players_who_are_the_humans_hold_every_bar(small: Site) -> None:
+    humans = games_of(small, [1, 2], [2], [1, 0, 2])
+    bars = bars_of(compare(small, humans, humans))
+    assert all(bar["holds"] for bar in bars.values())
+    assert {bar["value"] for bar in bars.values()} == {0.0}
+    assert bars["clicks, mean"]["ci"] == [0.0, 0.0]
+
+
+def test_players_of_whom_none_arrives_hold_no_bar(small: Site) -> None:
+    humans, lost = games_of(small, [1, 2], [2]), games_of(small, *[[1, 0] * (LIMIT // 2)] * 2)
+    bars = bars_of(compare(small, humans, lost))
+    assert not any(bar["holds"] for bar in bars.values())
+    assert bars["soon"]["value"] == -1.0
+
+
+def test_the_page_has_all_tables(site: Site, models: dict[str, UserModel], tmp_path: Path) -> None:
+    told: list[str] = []
+    result = json.loads(json.dumps(finite(loop.play(site, models, told.append))))
+    assert len(told) == 5
+    assert list(result["players"]) == list(result["bars"])
+    assert set(result["links"]) == {"half-0", "half-1"}
+    for links in result["links"].values():
+        # pages have six links: ten of them are all
+        for policy in links["policies"].values():
+            assert policy == links["policies"]["all links"]
+        assert not links["holds"]
     text = loop_to_markdown(result)
+    players = (
+        "behaviour cloning | generator | adversarial reward | any link | target, else any link"
+    )
+    assert f"| bar | {players} |" in text
+    assert f"| figure | humans | {players} |" in text
     assert "| clicks to the target, mean |" in text
-    assert "| 10 planned |" in text
+    assert text.count("| 10 planned |") == 2
+    assert "an interval below 0, is missed" in text
     draw_loop(result, tmp_path / "loop.svg")
     drawn = (tmp_path / "loop.svg").read_text(encoding="utf-8")
-    assert "humans" in drawn
-    assert "behaviour cloning" in drawn
+    assert all(name in drawn for name in ("humans", *result["players"]))
     assert "prefers-color-scheme: dark" in drawn
+
+
+def test_policies_of_fewer_links_are_judged(site: Site, models: dict[str, UserModel]) -> None:
+    """With the target among two links players arrive sooner than with all six."""
+    model = models["exact"]
+    links = loop.shorten(site, model, model, site.half(0), k=2)
+    clicks = {name: one["clicks"] for name, one in links["policies"].items()}
+    assert clicks["2 nearest"] < clicks["all links"]
+    assert clicks["2 planned"] < clicks["all links"]
+    assert links["holds"]
+    saved = links["policies"]["all links"]["saved by the planned"][0]
+    assert saved == pytest.approx(clicks["all links"] - clicks["2 planned"])
+
+
+def test_play_wants_every_model(site: Site, models: dict[str, UserModel]) -> None:
+    without = {name: model for name, model in models.items() if name != "half-1"}
+    with pytest.raises(ConfigError, match=r"no half-1\.safetensors: run `fit` first"):
+        loop.play(site, without)

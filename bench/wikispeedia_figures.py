@@ -1,0 +1,166 @@
+"""What is compared of games that humans and simulated players played, and the bars that it has to
+reach: figures of `bench/wikispeedia_loop.py`."""
+
+from __future__ import annotations
+
+from math import nan
+from typing import Any
+
+import numpy as np
+
+from fastgaum.bench.wikispeedia_games import N_HUBS, Games, Site
+from fastgaum.metrics.intervals import Statistic
+from fastgaum.reports.permutation import compare_sides
+from fastgaum.worlds.displays import PlannedLinks
+
+SOON = 10
+"""clicks within which the share that arrives is counted"""
+CLICKS = 8
+"""clicks whose distance to the target is compared"""
+NEAR, NEAR_SHARE = 0.1, 0.05
+"""bars: what clicks to the target may differ from the humans', as a share of theirs; and what the
+share that arrives soon may"""
+DRAWS = 499
+"""permutations of a test, and draws of an interval"""
+TOLD_APART = 0.05
+"""p below which a test tells players from humans"""
+
+
+def statistics(site: Site, versions: list[Games]) -> list[Statistic]:
+    """What is compared, of the human games and simulated ones beside each other."""
+    paths = np.stack([games.paths for games in versions])
+    arrived = np.stack([games.arrived for games in versions])
+    clicks = np.stack([games.clicks for games in versions]).astype(np.float64)
+    targets = versions[0].targets
+    # the last click is the target's, by the rule of the game
+    between = (paths >= 0) & (paths != targets[:, None]) & arrived[:, :, None]
+    pages = np.maximum(paths, 0)
+    ones = np.ones_like(arrived, np.float64)[:, :, None]
+    of_arrived = "games that arrived"
+    soon = (arrived & (clicks <= SOON)).astype(np.float64)[:, :, None]
+    numbers = np.minimum(clicks, 20).astype(np.int64)
+    by_clicks = (numbers[:, :, None] == np.arange(1, 21)) & arrived[:, :, None]
+    hubs = (site.hubs[pages] & between).sum(axis=2, dtype=np.float64)[:, :, None]
+    n_between = between.sum(axis=2, dtype=np.float64)[:, :, None]
+    depth = np.where(between, site.depths[pages], np.nan)
+    levels = np.arange(1, int(np.nanmax(site.depths)) + 1)
+    by_depth = np.stack([(depth == level).sum(axis=2, dtype=np.float64) for level in levels], 2)
+    all_depths = np.repeat(by_depth.sum(axis=2, keepdims=True), len(levels), axis=2)
+    to_go = np.take_along_axis(
+        np.minimum(site.distances(targets), PlannedLinks.FAR)[None], pages[:, :, :CLICKS], axis=2
+    )
+    there = (paths[:, :, :CLICKS] >= 0) & arrived[:, :, None]
+    shown = arrived.astype(np.float64)[:, :, None]
+    return [
+        Statistic(
+            "clicks",
+            f"mean clicks of {of_arrived}",
+            "mean",
+            ("",),
+            clicks[:, :, None] * shown,
+            shown,
+        ),
+        Statistic(
+            "clicks, distribution",
+            f"share of {of_arrived} with so many clicks",
+            "ks",
+            (*map(str, range(1, 20)), "20 and more"),
+            by_clicks.astype(np.float64),
+            np.repeat(shown, 20, axis=2),
+        ),
+        Statistic(
+            "soon",
+            f"share of all games that arrived within {SOON} clicks",
+            "mean",
+            ("",),
+            soon,
+            ones,
+        ),
+        Statistic(
+            "hubs",
+            f"share of pages between start and target that are among the {N_HUBS} most linked",
+            "mean",
+            ("",),
+            hubs,
+            n_between,
+        ),
+        Statistic(
+            "hub visits",
+            f"mean visits to those pages in {of_arrived}",
+            "mean",
+            ("",),
+            hubs * shown,
+            shown,
+        ),
+        Statistic(
+            "depth",
+            "share of pages between start and target with a category of so many levels",
+            "ks",
+            tuple(map(str, levels)),
+            by_depth,
+            all_depths,
+        ),
+        Statistic(
+            "distance",
+            f"mean distance to the target after a click of {of_arrived}",
+            "chi2",
+            tuple(map(str, range(1, CLICKS + 1))),
+            to_go * there,
+            there.astype(np.float64),
+        ),
+    ]
+
+
+def compare(site: Site, humans: Games, simulated: Games) -> dict[str, Any]:
+    """The figures of one kind of players beside the humans'."""
+    sides = (humans, simulated)
+    figures: dict[str, Any] = {
+        "arrived": float(simulated.arrived.mean()),
+        "median": [
+            float(np.median(g.clicks[g.arrived])) if g.arrived.any() else nan for g in sides
+        ],
+    }
+    for statistic in statistics(site, list(sides)):
+        found = compare_sides(statistic, draws=DRAWS)
+        figures[statistic.name] = {
+            "what": statistic.what,
+            "labels": list(statistic.labels),
+            "test": statistic.test,
+            "distance": float(found.distance),
+            "p": float(found.p),
+            **{
+                side: np.round(np.asarray(getattr(found, side)), 5).tolist()
+                for side in ("logged", "simulated", "difference", "difference_ci")
+            },
+        }
+    return figures
+
+
+def bars_of(figures: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What one kind of players reaches of each bar, by its name: the value, its interval or the p of
+    its test, and whether it holds."""
+    human, own = figures["median"]
+    clicks, soon = figures["clicks"], figures["soon"]
+    mean = clicks["logged"][0]
+    parts = {
+        "clicks, mean": (
+            clicks["difference"][0] / mean,
+            [end / mean for (end,) in clicks["difference_ci"]],
+            NEAR,
+        ),
+        "clicks, median": ((own - human) / human, None, NEAR),
+        "soon": (soon["difference"][0], [end for (end,) in soon["difference_ci"]], NEAR_SHARE),
+    }
+    bars: dict[str, dict[str, Any]] = {
+        name: {"value": value, "ci": ends, "bound": bound, "holds": abs(value) <= bound}
+        for name, (value, ends, bound) in parts.items()
+    }
+    for name in ("hub visits", "depth"):
+        found = figures[name]
+        bars[name] = {
+            "value": found["distance"],
+            "p": found["p"],
+            "bound": TOLD_APART,
+            "holds": found["p"] >= TOLD_APART,
+        }
+    return bars
