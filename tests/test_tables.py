@@ -296,6 +296,7 @@ def test_the_page_of_players_on_their_own_is_what_its_object_gives() -> None:
     text = (ROOT / LOOP[0]).read_text(encoding="utf-8")
     assert has(text, "loop")
     assert insert(text, loop_page(), "loop") == text, "run python bench/readme.py"
+    assert f"python bench/wikispeedia_loop.py play runs/wikispeedia --json {LOOP[1]}\n" in text
     assert (ROOT / LOOP_FIGURE).is_file() == (ROOT / LOOP[1]).is_file()
 
 

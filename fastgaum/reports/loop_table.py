@@ -198,7 +198,7 @@ def draw_loop(result: Json, path: Path) -> None:
     from matplotlib.figure import Figure
 
     panels = (
-        ("clicks, distribution", "clicks to the target", "games, %", 100.0),
+        ("clicks, distribution", "clicks to the target (20: and more)", "games, %", 100.0),
         ("depth", "levels of the category", "pages between, %", 100.0),
         ("distance", "click", "distance to the target", 1.0),
     )
@@ -209,6 +209,7 @@ def draw_loop(result: Json, path: Path) -> None:
             _lines(panel, result["players"], key, unit)
             panel.set(xlabel=across, ylabel=up)
             panel.set_ylim(bottom=0)
+            panel.xaxis.get_major_locator().set_params(integer=True)
             panel.spines[["top", "right"]].set_visible(False)
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
