@@ -30,6 +30,9 @@ from fastgaum.nets.tensors import Bags, BatchTensors, to_tensors
 
 RATE_OF_FEW = 0.05
 """id dropout of a field of few values at most"""
+FEWEST_STEPS = 4
+"""steps of an epoch at least: a log of 19 long sessions had one, and fits ended before they had
+learned"""
 
 
 @dataclass(eq=False)
@@ -41,14 +44,14 @@ class GradientBaseline(Baseline):
     items are trained. Ids of fields of few values, each seen often, are dropped seldom: what is
     dropped often has too small a weight."""
 
-    epochs: CountFromOne = 60
-    """at most so many epochs"""
+    epochs: CountFromOne = 300
+    """at most so many epochs; `patience` ends a fit long before on most logs"""
     patience: CountFromOne = 8
     """stop after so many epochs without a better validation score"""
     select: Literal["loss", "prec@1"] = "loss"
     """the validation score that chooses the epoch"""
     batch_sessions: CountFromOne = 64
-    """sessions per batch"""
+    """sessions per batch; fewer on a log of few sessions, so that an epoch has FEWEST_STEPS"""
     lr: Positive = 3e-3
     """learning rate"""
     weight_decay: NotNegative = 0.01
@@ -123,7 +126,8 @@ class GradientBaseline(Baseline):
     ) -> float:
         self.network.train()
         total, n_events = 0.0, 0
-        for done, drawn in enumerate(batches(train, self.batch_sessions, order), start=1):
+        size = min(self.batch_sessions, max(1, train.n_sessions // FEWEST_STEPS))
+        for done, drawn in enumerate(batches(train, size, order), start=1):
             batch = to_tensors(drawn)
             loss = guard.step(steps, batch, f"epoch {epoch}, batch {done}")
             if loss is not None:

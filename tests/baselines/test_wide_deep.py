@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
 
+from fastgaum.baselines import gradient
 from fastgaum.baselines.context_crosses import cross_rows
 from fastgaum.baselines.gradient import last_choices, mean_of_choices
+from fastgaum.baselines.logit import ConditionalLogit
 from fastgaum.baselines.wide_deep import WideDeepCcf, WideDeepLr
-from fastgaum.features.batches import assemble
+from fastgaum.features.batches import Batch, assemble
+from fastgaum.features.sessions import Sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.nets.tensors import to_tensors
 from tests.builders import random_log
@@ -55,3 +60,21 @@ def test_the_search_keeps_the_best_and_leaves_given_settings_alone() -> None:
     assert table.filter("best")["val_loss"].to_list() == [table["val_loss"].min()]
     assert "id_dropout" not in WideDeepCcf(epochs=3, id_dropout=0.2).fit(log).columns
     assert "id_dropout" not in WideDeepCcf(epochs=3, search=False).fit(log).columns
+
+
+@pytest.mark.parametrize(("n_training", "sizes"), [(10, {2}), (400, {64, 400 % 64})])
+def test_an_epoch_has_steps_though_sessions_are_few(
+    n_training: int, sizes: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten sessions are not one batch: a fit would end before it has learned."""
+    batches_of, found = gradient.batches, list[int]()
+
+    def watched(encoded: Sessions, size: int, order: np.random.Generator) -> Iterator[Batch]:
+        for batch in batches_of(encoded, size, order):
+            found.append(len(batch.session_offsets) - 1)
+            yield batch
+
+    monkeypatch.setattr(gradient, "batches", watched)
+    ConditionalLogit(epochs=1).fit(random_log(3, n_sessions=2 * n_training))
+    assert (sum(found), set(found)) == (n_training, sizes)
+    assert len(found) >= gradient.FEWEST_STEPS
