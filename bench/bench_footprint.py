@@ -21,8 +21,8 @@ MEMORY = {
 }
 COLD = {
     "cold-import": ("import_seconds_above_torch", "s above torch", 0.2),
-    "cold-first-step-empty-cache": ("first_step_empty_cache_seconds", "s", 15.0),
-    "cold-first-step-warm-cache": ("first_step_warm_cache_seconds", "s", 1.0),
+    "cold-first-step-empty-cache": ("first_step_empty_cache_seconds", "s", 10.0),
+    "cold-first-step-warm-cache": ("first_step_warm_cache_seconds", "s", 0.6),
     "cold-compiled-after-first-step": ("compiled_after_first_step", "kernels", 0.0),
 }
 GROUPS = dict.fromkeys([*MEMORY, *COLD])
@@ -49,4 +49,4 @@ def test_cold_start(record: Callable[..., None], full: bool, group: str) -> None
     if not full:
         pytest.skip("compiling every kernel anew takes too long for a smoke test")
     name, unit, at_most = COLD[group]
-    record(printed("coldstart.py")[name], unit, bar=11, at_most=at_most)
+    record(printed("coldstart.py")[name], unit, bar=10, at_most=at_most)

@@ -52,16 +52,16 @@ class Setting:
     """whether the input is an array, not items"""
 
 
-def _tail(size: int, packed: float, share: float) -> Setting:
-    return Setting(size, "torch-packed", (Bar(packed, "torch-packed", 4), Bar(share, "sgemm", 5)))
+def _tail(size: int, share: float, at_200: float) -> Setting:
+    return Setting(size, "torch-packed", (Bar(share, "sgemm", 4, at_200),))
 
 
 GROUPS = {
-    "lstm-h64-tail": _tail(64, 15.0, 0.30),
-    "lstm-h128-tail": _tail(128, 80.0, 0.45),
-    "lstm-h512-tail": _tail(512, 18.0, 0.65),
+    "lstm-h64-tail": _tail(64, 0.35, 0.45),
+    "lstm-h128-tail": _tail(128, 0.5, 0.6),
+    "lstm-h512-tail": _tail(512, 0.6, 0.7),
     "lstm-h64-equal": Setting(64, "torch-padded", (Bar(1.0, "torch-padded", 4),)),
-    "lstm-dense-h64-tail": Setting(64, "torch-packed", (Bar(15.0, "torch-packed", 4),), dense=True),
+    "lstm-dense-h64-tail": Setting(64, "torch-packed", (), dense=True),
     "lstm-dense-h64-equal": Setting(64, "torch-padded", (Bar(1.0, "torch-padded", 4),), dense=True),
 }
 

@@ -161,7 +161,8 @@ def speed_to_markdown(result: Json) -> str:
     races: dict[str, list[Json]] = {}
     for race in result["races"]:
         races.setdefault(race["group"], []).append(race)
-    figures = {figure["group"]: figure for figure in result["figures"]}
+    # the first figure of a group has its bar
+    figures = {figure["group"]: figure for figure in reversed(result["figures"])}
     rows: list[tuple[str, ...]] = [
         ("what", "ours", "against", "ratio", "target", "met"),
         (":--", "--:", ":--", "--:", "--:", "--:"),

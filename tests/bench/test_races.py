@@ -56,7 +56,7 @@ def test_a_right_result_is_timed(times: list[dict[str, Any]]) -> None:
         10,
     )
     assert (time["seconds"], time["spread"], time["rounds"]) == (2.0, 0.5, ROUNDS)
-    assert time["bars"] == [{"at_least": 2.0, "over": "other", "number": 3}]
+    assert time["bars"] == [{"at_least": 2.0, "over": "other", "number": 3, "at_200": None}]
     assert watch.group == "g"
 
 

@@ -63,6 +63,16 @@ def test_ratio_share_and_rate_of_a_race() -> None:
     assert missed(result) == ["bar 5, g: 40% of sgemm where 50% of sgemm is asked for"]
 
 
+@pytest.mark.parametrize(
+    ("peak", "asked"), [(100.0, 0.7), (200.0, 0.7), (300.0, 0.6), (400.0, 0.5), (900.0, 0.5)]
+)
+def test_a_share_is_asked_for_by_the_peak_of_the_machine(peak: float, asked: float) -> None:
+    ours = timed("ours", 0.5, bars=[Bar(0.5, "sgemm", 4, at_200=0.7)])
+    (race,) = races_object(facts(ours, ceilings={"sgemm_gflops": peak}))["races"]
+    assert race["target"] == pytest.approx(asked)
+    assert race["holds"] == (4.0 / peak >= asked)
+
+
 def test_the_higher_share_binds() -> None:
     result = races_object(facts(timed("ours", 0.5, flops=1e9, bytes_moved=1e9, bars=[])))
     (race,) = result["races"]

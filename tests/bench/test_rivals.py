@@ -4,6 +4,7 @@ ours."""
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from fastgaum.bench.rivals.flops import round_flops
 from fastgaum.bench.rivals.padded import PaddedGame, pad
 from fastgaum.bench.rivals.padded_one_hot import PaddedOneHot
 from fastgaum.bench.rivals.stock_torch import StockTorch
+from fastgaum.bench.rivals.two_towers import Displays, Training, TwoTowers
 from fastgaum.config import Config
 from fastgaum.features.batches import Batch, assemble, batches
 from fastgaum.features.space import FeatureSpace
@@ -101,3 +103,48 @@ def test_flops_of_a_round_counted_by_hand() -> None:
     reward = encode + encode_back + score + score_back + scorer + history
     generator = score + score_back + scorer
     assert round_flops(_batch([2], 1), config) == reward + generator + encode + 2 * score
+
+
+@torch.no_grad()
+def test_two_towers_score_as_written() -> None:
+    """Each event's NLL against a loop over its candidates."""
+    rng = np.random.default_rng(0)
+    log = random_log(3, n_sessions=12, n_items=9)
+    codes = {name: rng.integers(0, 9, log.n_events).astype(np.int32) for name in ("goal", "page")}
+    names = dict.fromkeys(codes, log.item_ids)
+    log = replace(log, event_fields=codes, categories=names)
+    displays = Displays.of(log, ("goal", "page"))
+    network = TwoTowers(displays, width=4).eval()
+    losses = network(torch.arange(log.n_events)).tolist()
+    shared, own, bias = (table.weight for table in (network.shared, network.own, network.bias))
+    for event, loss in enumerate(losses):
+        session, goal, page = (
+            log.session_of_event[event],
+            codes["goal"][event],
+            codes["page"][event],
+        )
+        former = [
+            int(codes["page"][event - back])
+            if event - back >= log.session_offsets[session]
+            else log.n_items
+            for back in (1, 2)
+        ]
+        read = shared[[int(goal), int(page), *former]]
+        user = network.user(read.flatten()) + network.straight(read[0])
+        items = log.items[log.display_offsets[event] : log.display_offsets[event + 1]]
+        scores = [
+            float(user @ (own[a] + shared[a]) + bias[a, 0]) + 3.0 * (a in (goal, page))
+            for a in items
+        ]
+        nll = -torch.tensor(scores).log_softmax(0)[log.choices[event]]
+        assert loss == pytest.approx(float(nll), abs=1e-5)
+
+
+def test_two_towers_learn_until_a_loss() -> None:
+    log = random_log(3, n_sessions=40, n_items=9)
+    page = np.zeros(log.n_events, np.int32)
+    log = replace(log, event_fields={"page": page}, categories={"page": log.item_ids})
+    training = Training(Displays.of(log, ("page",)))
+    before = training.loss(1)
+    assert 0 < training.seconds_until(before - 0.05) < float("inf")
+    assert training.seconds_until(-1.0, epochs=2) == float("inf")
