@@ -3,6 +3,7 @@
     python bench/memory.py log --events 10_000_000       # bytes an event of a log and its encoding
     python bench/memory.py training                      # peak of an epoch of rounds
     python bench/memory.py shards                        # peaks of converting and of an epoch
+    python bench/memory.py vectors --events 5_000_000    # the same, 128 numbers of each item
     python bench/memory.py growth --epochs 100           # growth over epochs (a soak)
     python bench/memory.py predict                       # peak of `fastgaum predict`
 
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastgaum.game.epochs import EpochRow, Observer
+from fastgaum.presets import SIZES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +38,17 @@ VIEW_BYTES, INLINE_BYTES = 16, 12
 """polars holds a text as a view, with its bytes inside up to 12 of them"""
 ROUNDS: dict[str, Any] = {"players": "adversarial", "warm_start": 0, "catch_up": 0}
 SHARED: dict[str, Any] = {**ROUNDS, "batch_sessions": 2048, "table_optimiser": "adagrad"}
+VECTOR_DIM, ROWS_OF_VECTORS = 128, 50_000
+TOWERS: dict[str, Any] = {
+    **SIZES["towers"],
+    "grow": False,
+    "search": [],
+    "epochs": 1,
+    "warm_start": 1,
+    "batch_sessions": 600,
+    "table_optimiser": "adagrad",
+}
+"""what the `fastgaum` preset is on a log of this size, for one epoch of warm start and one of rounds"""
 SHARDS, DISPLAYED = 16, 5.0
 """mean candidates per event of the log in shards: 10 million events are 50 million displays"""
 SETTLED = 5
@@ -94,6 +107,27 @@ def shards(arguments: argparse.Namespace) -> dict[str, Any]:
         from fastgaum.logs.shards import open_shards
 
         return {"convert_peak_mb": converting, **_epoch(open_shards(log), alone)}
+
+
+def vectors(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Peaks of converting and of one epoch of the `fastgaum` preset's towers, all of the process
+    included, on a log in shards whose items have vectors. The bar is 3,000 MB for 1 M items and 5 M
+    events."""
+    import polars as pl
+
+    with tempfile.TemporaryDirectory(prefix="fastgaum-vectors-") as name:
+        folder = Path(name)
+        items, log = folder / "items.parquet", folder / "log"
+        _write_rows(folder / "rows", arguments.events // SHARDS, arguments.items)
+        _write_vectors(items, arguments.items)
+        convert = ["data", "convert", str(folder / "rows"), "-o", str(log), "--shards", str(SHARDS)]
+        options = ["--item-table", str(items), "--item-vectors", "text"]
+        found = {"convert_peak_mb": _peak_of(*convert, *options)}
+        sizes = [f"--set={key}={json.dumps(value)}" for key, value in TOWERS.items()]
+        run = folder / "run"
+        found["training_peak_mb"] = _peak_of("train", str(log), "-o", str(run), *sizes)
+        table = pl.read_parquet(run / "metrics.parquet")
+        return {**found, "events_per_second": table["events_per_second"].to_list()}
 
 
 def growth(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -155,6 +189,25 @@ def _write_rows(folder: Path, per_file: int, items: int) -> None:
     for part in range(SHARDS):
         frame = to_frame(drawn.draw_part(per_file, part)).select(*names)
         frame.write_parquet(folder / f"{part:04}.parquet", compression="lz4")
+
+
+def _write_vectors(path: Path, items: int) -> None:
+    """Write a table of the world's items and vectors of chance, some rows at a time."""
+    import numpy as np
+    import polars as pl
+
+    from fastgaum.logs.synthetic import item_names
+
+    names, rng = item_names(items), np.random.default_rng(0)
+    parts = []
+    for start in range(0, items, ROWS_OF_VECTORS):
+        part = names.slice(start, ROWS_OF_VECTORS)
+        rows = rng.standard_normal((len(part), VECTOR_DIM), np.float32)
+        parts.append(path.with_name(f"{start}.part"))
+        pl.DataFrame({"item": part, "text": rows}).write_parquet(parts[-1], compression="lz4")
+    pl.scan_parquet(parts).sink_parquet(path, compression="lz4")
+    for one in parts:
+        one.unlink()
 
 
 def _peak_of(*arguments: str) -> float:
@@ -255,6 +308,7 @@ STAGES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "log": log_and_encoding,
     "training": training,
     "shards": shards,
+    "vectors": vectors,
     "growth": growth,
     "predict": predict,
 }

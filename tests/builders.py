@@ -99,6 +99,15 @@ def random_log(
     return log_of(sessions, split, users)
 
 
+def with_vectors(log: SessionLog, seed: int = 0) -> SessionLog:
+    """The log with two columns of vectors of its items, far from standardised."""
+    rng = np.random.default_rng(seed)
+    text = 5 + 3 * rng.standard_normal((log.n_items, 4))
+    image = rng.standard_normal((log.n_items, 2)) * [1, 20]
+    vectors = {"text": text.astype(np.float32), "image": image.astype(np.float32)}
+    return dataclasses.replace(log, item_vectors=vectors)
+
+
 def change_state(
     file: Path, change: Callable[[dict[str, Any], dict[str, np.ndarray]], None]
 ) -> None:

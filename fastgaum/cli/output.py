@@ -216,8 +216,8 @@ def write_log(log: SessionLog, out: Path) -> None:
     if not out.suffix:
         save_log(log, out)
         return
-    if log.item_fields:
-        names = ", ".join(sorted(log.item_fields))
+    if log.item_fields or log.item_vectors:
+        names = ", ".join(sorted([*log.item_fields, *log.item_vectors]))
         note(f"the long layout has no item columns ({names}): keep the item table beside {out}")
     if log.user_fields:
         names = ", ".join(sorted(log.user_fields))

@@ -7,6 +7,7 @@ all that a step needs."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +25,7 @@ from fastgaum.engine.scorer import ScorerLayer, parts_of
 from fastgaum.engine.tables import Array, Buffer, Ints, Named, NamedRoom, Rule, SparseTable
 from fastgaum.engine.towers import ItemTable, TowerScorerLayer
 from fastgaum.errors import StepRefusedError
+from fastgaum.features.item_vectors import BatchVectors
 from fastgaum.game.game import Game
 from fastgaum.kernels import choice as kernels
 from fastgaum.kernels import examination as of_places
@@ -70,10 +72,21 @@ class EngineStates:
         self.history.share(self.items.table)
         return [*self.history.own_tables(n_ids, rule), self.items.table]
 
+    def dense_parameters(self) -> list[nn.Parameter]:
+        """The history's, then the projection of the items' vectors."""
+        items = [] if self.items is None else self.items.dense_parameters()
+        return [*self.history.dense_parameters(), *items]
+
     def forward(self, batch: BatchTensors, tokens: Bags, context: Bags) -> Array:
         """State of each event, (n_events, state_dim); valid until the next forward pass."""
+        self.of_tokens, self.of_context = tokens, context
+        if self.items is not None:
+            self.items.take(batch.source.vectors)
+            self.items.project()
+        self.vectors = None if self.items is None else self.items.vectors
+        if self.items is not None and self.vectors is not None and self.history.reads_items:
+            tokens = self.items.bags(tokens, self.vectors.tokens)
         states = self.history.forward(batch, tokens)
-        self.of_context = context
         if self.context is None:
             return states
         n, width = states.shape
@@ -81,11 +94,20 @@ class EngineStates:
         joined[:, :width] = states
         numbers = batch.source.context_numbers
         if self.items is not None and self.context.sizes.n_fields:
-            rows = self.items.table.values[context.ids.numpy()].reshape(n, -1)
+            rows = self._context_rows(self.items, context).reshape(n, -1)
             joined[:, width : width + rows.shape[1]] = rows
             width += rows.shape[1]
         joined[:, width:] = numbers
         return joined
+
+    def _context_rows(self, items: ItemTable, context: Bags) -> Array:
+        """Vector of each event's context fields, (n_events · n_fields, d)."""
+        rows: Array = items.table.values[context.ids.numpy()]
+        if self.vectors is not None:
+            held = np.flatnonzero(self.vectors.context.reshape(-1) >= 0)
+            of_vectors = self.vectors.context.reshape(-1)[held]
+            rows[held] += items.table.values[items.table.n_ids + of_vectors]
+        return rows
 
     def backward(
         self, grad_states: Array, scorer: ScorerLayer | TowerScorerLayer, slot_of: Ints
@@ -96,15 +118,24 @@ class EngineStates:
         self.history.backward(np.ascontiguousarray(grad_states[:, :width]), slot_of)
         if self.items is None:
             return
-        others = self.history.shared_rows()
+        others: list[tuple[Bags, Array]] = []
+        of_vectors: list[tuple[Ints, Array]] = []
+        vectors, of_history = self.vectors, self.history.shared_rows()
+        if of_history is not None:
+            others.append((self.of_tokens, of_history))
+            of_vectors += [] if vectors is None else [(vectors.tokens, of_history)]
         if self.context is not None and self.context.sizes.n_fields:
             d = self.items.table.width
             end = width + self.context.sizes.n_fields * d
-            others.append((self.of_context, grad_states[:, width:end].reshape(-1, d)))
-        tower = scorer.tower if isinstance(scorer, TowerScorerLayer) else None
-        candidates = np.empty((0, 1), np.int32) if tower is None else tower.displays.ids
-        grads = None if tower is None else tower.bag_gradients
-        self.items.add_all(candidates, grads, others, slot_of)
+            rows = grad_states[:, width:end].reshape(-1, d)
+            others.append((self.of_context, rows))
+            of_vectors += [] if vectors is None else [(vectors.context.reshape(-1), rows)]
+        if isinstance(scorer, TowerScorerLayer):
+            grads = scorer.tower.bag_gradients
+            self.items.add_all(scorer.deep.inputs.ids, grads, others, slot_of)
+            self.items.add_vectors(of_vectors, grads)
+        else:
+            self.items.add_all(np.empty((0, 1), np.int32), None, others, slot_of)
 
 
 class ExaminationLayer:
@@ -150,7 +181,7 @@ class EnginePlayer:
             tables = [*tables, *states.own_tables(n_ids, rule)]
             if isinstance(self.scorer, TowerScorerLayer) and states.items is not None:
                 self.scorer.items = states.items
-            dense += states.history.dense_parameters()
+            dense += states.dense_parameters()
             products = states.history.own_products()
         examination, undecayed = scorer.examination, list[nn.Parameter]()
         self.examination: ExaminationLayer | None = None
@@ -162,6 +193,11 @@ class EnginePlayer:
         self.scorer.bind(self.optimiser)
         if states is not None:
             states.history.bind(self.optimiser)
+
+    def take(self, vectors: BatchVectors | None) -> None:
+        """Have a table of one's own read the vectors of the next batch."""
+        if isinstance(self.scorer, TowerScorerLayer) and self.scorer.own is not None:
+            self.scorer.own.take(vectors)
 
     def forward(
         self,
@@ -320,6 +356,8 @@ class EngineGame(Game):
 
     def _inputs(self, batch: BatchTensors, candidates: Bags) -> tuple[Ints, Ints, Array]:
         source = batch.source
+        if self.generator is not None:
+            self.generator.take(source.vectors)
         ids = source.ids
         if candidates is not batch.candidates:
             ids = candidates.ids.numpy().reshape(ids.shape)
@@ -365,7 +403,7 @@ class EngineGame(Game):
         ids = self._dropped_ids[name](len(bags.ids))
         threshold = np.uint32(self.config.id_dropout * 2**32)
         drop_ids(bags.ids.numpy(), self.unknown_of_id, np.uint32(_key()), threshold, ids)
-        return Bags(torch.from_numpy(ids), bags.offsets, bags.numbers)
+        return dataclasses.replace(bags, ids=torch.from_numpy(ids))
 
     def _named(self, candidates: Bags) -> Named:
         ids, offsets = candidates.ids.numpy(), candidates.offsets.numpy()

@@ -106,13 +106,16 @@ class EngineHistory(ABC):
     def own_tables(self, n_ids: int, rule: Rule) -> list[SparseTable]:
         """Make the tables over ids sparse."""
 
+    reads_items = False
+    """whether it reads the table of items, which others share"""
+
     def share(self, items: SparseTable) -> None:  # noqa: B027
         """Read the table of items, whose owner sums its gradient, where the encoder shares it."""
 
-    def shared_rows(self) -> list[tuple[Bags, Array]]:
-        """Of a shared table: the bags that were read, and the gradient of each one's sum of
-        rows."""
-        return []
+    def shared_rows(self) -> Array | None:
+        """Of a shared table: the gradient of each token's sum of rows, (n_tokens, ·); None where
+        nothing was read of it."""
+        return None
 
     def own_products(self) -> list[ProductWeight]:
         """Matrices whose gradient is never written; all others are dense parameters."""
@@ -164,6 +167,7 @@ class RecurrentHistory(EngineHistory):
     def __init__(self, encoder: Recurrent) -> None:
         super().__init__(encoder)
         self.input = BagLayer(encoder.input)
+        self.reads_items = self.input.shared
         self._joined = [Buffer() for _ in range(encoder.layers)]
 
     def dense_parameters(self) -> list[nn.Parameter]:
@@ -182,11 +186,9 @@ class RecurrentHistory(EngineHistory):
         if self.input.shared:
             self.input.table = items
 
-    def shared_rows(self) -> list[tuple[Bags, Array]]:
+    def shared_rows(self) -> Array | None:
         """As the base says."""
-        if not self.input.shared or not len(self.later):
-            return []
-        return [(self.tokens, self.input.grad_rows)]
+        return self.input.grad_rows if self.reads_items and len(self.later) else None
 
     def bind(self, optimiser: PlayerOptimiser) -> None:
         """Find the dense parameters in the flat block."""

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import nn
 
 from fastgaum import threads
@@ -84,11 +85,17 @@ class Named:
     def parts(self, width: int) -> list[tuple[int, int]]:
         """Cut the slots into ranges named about equally often; each slot's sum is one range's, so
         the cut changes no bit."""
-        if self.slots.size * width <= SHARED_FLOATS:
-            return [(0, self.count)]
-        even = np.arange(1, PARTS) * (self.slots.size / PARTS)
-        cuts = sorted({0, self.count, *np.searchsorted(self.bags[0], even).tolist()})
-        return list(pairwise(cuts))
+        return parts_of_slots(self.bags[0], width)
+
+
+def parts_of_slots(starts: Ints, width: int) -> list[tuple[int, int]]:
+    """Ranges of slots that are named about equally often, of the `starts` of each slot's bags,
+    (n_slots + 1,), and `width` numbers of a row."""
+    n_slots, n_named = len(starts) - 1, int(starts[-1])
+    if n_named * width <= SHARED_FLOATS:
+        return [(0, n_slots)]
+    even = np.arange(1, PARTS) * (n_named / PARTS)
+    return list(pairwise(sorted({0, n_slots, *np.searchsorted(starts, even).tolist()})))
 
 
 class SparseTable:
@@ -116,6 +123,16 @@ class SparseTable:
         self.named = named
         self.grad = self._grad(named.count, self.width)
         return self.grad
+
+    def rows_after(self, n: int) -> Array:
+        """Room for n rows after those of the ids, (n, width): what a batch adds to the table. They
+        are no weights."""
+        if len(self.values) < self.n_ids + n:
+            room = np.empty((self.n_ids + n + n // 4, self.width), np.float32)
+            room[: self.n_ids] = self.values[: self.n_ids]
+            weights = torch.from_numpy(room[: self.n_ids])
+            self.values, self.parameter.data = room, weights.view(self.parameter.shape)
+        return self.values[self.n_ids : self.n_ids + n]
 
     def add(self, named: Named, grad: Array) -> None:
         """Sum the gradients of bags, (n_bags, width), into the rows that the bags name."""

@@ -5,7 +5,10 @@ kernel."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import torch
 from torch import nn
 
 from fastgaum import threads
@@ -16,9 +19,20 @@ from fastgaum.engine.scorer import (
     dropout_rule,
     parts_of,
 )
-from fastgaum.engine.tables import Array, Buffer, Ints, Named, NamedRoom, Rule, SparseTable
+from fastgaum.engine.tables import (
+    Array,
+    Buffer,
+    Ints,
+    Named,
+    NamedRoom,
+    Rule,
+    SparseTable,
+    parts_of_slots,
+)
+from fastgaum.features.item_vectors import BatchVectors
 from fastgaum.kernels import towers as kernels
 from fastgaum.kernels.draws import DropoutRule
+from fastgaum.kernels.optimiser import group_bags
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.networks import TowerScorer
 from fastgaum.nets.tensors import Bags
@@ -130,13 +144,15 @@ class TowerScorerLayer:
         return tables
 
     def dense_parameters(self) -> list[nn.Parameter]:
-        """The network's, then the towers'."""
-        return [*self.deep.dense_parameters(), *self.tower.dense_parameters()]
+        """The network's, then the towers', and of the items what no other module has."""
+        items = [] if self.own is None else self.own.dense_parameters()
+        return [*self.deep.dense_parameters(), *self.tower.dense_parameters(), *items]
 
     def bind(self, optimiser: PlayerOptimiser) -> None:
         """Find the dense parameters in the flat block; `items` is there, or has been set."""
         self.deep.bind(optimiser)
         assert self.items is not None
+        self.items.bind(optimiser)
         self.tower.bind(optimiser, self.items.table)
 
     def forward(
@@ -148,7 +164,10 @@ class TowerScorerLayer:
         key: int | None = None,
     ) -> Array:
         """As `ScorerLayer.forward`."""
-        displays = kernels.Displays(display_offsets, ids, numbers)
+        assert self.items is not None
+        if self.own is not None:
+            self.own.project()
+        displays = kernels.Displays(display_offsets, self.items.candidate_ids(ids), numbers)
         scores = self.tower.forward(displays, states, key)
         # another key: one dropout must not follow the other
         own = None if key is None else key ^ 0x5BD1E995
@@ -161,18 +180,91 @@ class TowerScorerLayer:
         grad_states = self.tower.backward(grad_scores)
         grad_states += self.deep.backward(grad_scores, named)
         if self.own is not None:
-            self.own.add(named, self.tower.bag_gradients)
+            grads = self.tower.bag_gradients
+            self.own.add(named, grads)
+            self.own.add_vectors([], grads)
         return grad_states
 
 
 class ItemTable:
-    """A table of vectors, (n_ids, d), and its gradient over all bags that name its rows."""
+    """A table of vectors, (n_ids, d), and its gradient over all bags that name its rows.
+
+    Where the log has vectors of items, those of a batch are projected to rows after the ids': bags
+    then name one row more."""
+
+    vectors: BatchVectors | None = None
+    """of the batch, set by `take`; None where networks read none"""
 
     def __init__(self, rows: BagLinear, n_ids: int, rule: Rule) -> None:
         self.table = SparseTable(rows.table, n_ids, rule, "items")
+        self.projection = rows.projection
         self.room = NamedRoom()
         self._ids, self._offsets = Buffer(np.int32), Buffer(np.int32)
-        self._rows = Buffer()
+        self._rows, self._vector_grads = Buffer(), Buffer()
+
+    def dense_parameters(self) -> list[nn.Parameter]:
+        """The projection, if there is one."""
+        return [] if self.projection is None else [self.projection]
+
+    def bind(self, optimiser: PlayerOptimiser) -> None:
+        """Find the projection in the flat block."""
+        self.optimiser = optimiser
+
+    def take(self, vectors: BatchVectors | None) -> None:
+        """Read the vectors of the next batch."""
+        self.vectors = None if self.projection is None else vectors
+
+    def project(self) -> None:
+        """Write the rows of the batch's vectors, by the weights as they are now."""
+        if self.vectors is not None and self.projection is not None:
+            values = self.vectors.values
+            weights = self.optimiser.value_of(self.projection)
+            np.matmul(values, weights, out=self.table.rows_after(len(values)))
+
+    def candidate_ids(self, ids: Ints) -> Ints:
+        """Rows that each candidate names, from its ids (n_candidates, n_fields)."""
+        if self.vectors is None:
+            return ids
+        rows = self.vectors.candidates + np.int32(self.table.n_ids)
+        return np.concatenate([ids, rows[:, None]], axis=1)
+
+    def bags(self, bags: Bags, rows: Ints) -> Bags:
+        """Bags that also name the row of a vector where `rows`, (n_bags,), has one."""
+        if self.vectors is None:
+            return bags
+        entries = np.where(rows < 0, rows, rows + np.int32(self.table.n_ids))
+        ids, offsets = with_entries(bags.ids.numpy(), bags.offsets.numpy(), entries)
+        return replace(bags, ids=torch.from_numpy(ids), offsets=torch.from_numpy(offsets))
+
+    def add_vectors(self, others: list[tuple[Ints, Array]], grads: kernels.BagGradients) -> None:
+        """Leave the gradient of the projection where the optimiser reads it.
+
+        Args:
+            others: rows of vectors of the bags that are no candidates', (n_bags,), and the gradient
+                of each one's sum of rows, (n_bags, d).
+            grads: of the candidates' bags.
+        """
+        if self.projection is None:
+            return
+        grad = self.optimiser.grad_of(self.projection)
+        if self.vectors is None:
+            grad[...] = 0
+            return
+        values, rows = self.vectors.values, [self.vectors.candidates, *(rows for rows, _ in others)]
+        flat = np.concatenate(rows)
+        held = flat >= 0
+        offsets = np.zeros(len(flat) + 1, np.int32)
+        np.cumsum(held, out=offsets[1:])
+        slots = flat[held]
+        starts, bags = np.empty(len(values) + 1, np.int32), np.empty(len(slots), np.int32)
+        group_bags(slots, offsets, starts, bags)
+        width = self.table.width
+        written = np.concatenate([np.empty((0, width), np.float32), *(one for _, one in others)])
+        total = self._vector_grads(len(values), width)
+        fixed = (starts, bags, grads._replace(rows=written), total)
+        parts = parts_of_slots(starts, width)
+        threads.run(kernels.row_gradients, [(*part, *fixed) for part in parts])
+        np.matmul(values.T, total, out=grad)
 
     def add(self, named: Named, grads: kernels.BagGradients) -> None:
         """Sum the gradients of the bags that `named` numbers."""
@@ -213,6 +305,24 @@ class ItemTable:
             nothing, no_events = np.empty(0, np.float32), np.empty(0, np.int32)
             grads = kernels.BagGradients(no_events, nothing, np.empty((0, d), np.float32), rows)
         self.add(Named(ids, offsets, slot_of, self.room), grads._replace(rows=rows))
+
+
+def with_entries(ids: Ints, offsets: Ints, entries: Ints) -> tuple[Ints, Ints]:
+    """Bags that end with one entry more where there is one, -1 being none: ids and offsets.
+
+    >>> ids, offsets = np.array([4, 5, 6], np.int32), np.array([0, 2, 3], np.int32)
+    >>> [part.tolist() for part in with_entries(ids, offsets, np.array([9, -1], np.int32))]
+    [[4, 5, 9, 6], [0, 3, 3]]
+    """
+    held = entries >= 0
+    after = np.cumsum(held, dtype=np.int32)
+    longer = offsets.copy()
+    longer[1:] += after
+    found = np.empty(len(ids) + int(after[-1:].sum()), np.int32)
+    at = np.arange(len(ids)) + np.repeat(after - held, np.diff(offsets))
+    found[at] = ids
+    found[longer[1:][held] - 1] = entries[held]
+    return found, longer
 
 
 def _dropped(values: Array, rule: DropoutRule) -> Array:

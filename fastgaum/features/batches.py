@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fastgaum.features.item_vectors import BatchVectors
 from fastgaum.features.sessions import (
     BATCH_CANDIDATES,
     WHOLE,
@@ -70,6 +71,8 @@ class Batch(PackedArrays):
     """events with a choice, int64, shape (n_clicked,)"""
     chosen: RowArray
     """chosen candidate of each of those events, int64, shape (n_clicked,)"""
+    vectors: BatchVectors | None = None
+    """of the items, where networks read vectors"""
     is_filler: bool = False
     """whether it stands for a process's share of a batch that has no session: nothing in it counts
     """
@@ -107,7 +110,13 @@ def assemble(encoded: Sessions, sessions: IntArray, keep_last: bool = False) -> 
     numbers = _picked(encoded.numbers, n_candidates, first, offsets, displays)
     token_ids, token_id_offsets, token_numbers = bags_of_candidates(ids, numbers, tokens)
     events = np.arange(n_events) + np.repeat(first_events - offsets[:-1], np.diff(offsets))
-    context_ids, context_numbers = encoded.context_rows(events.astype(np.int32))
+    positions: IntArray = events.astype(np.int32)
+    context_ids, context_numbers = encoded.context_rows(positions)
+    vectors = None
+    if encoded.vectors is not None:
+        reader, items, context_items = encoded.vectors
+        codes = _picked(items[:, None], n_candidates, first, offsets, displays)[:, 0]
+        vectors = reader.of_batch(codes, tokens, context_items(positions))
     return Batch(
         encoded.rows[sessions],
         offsets,
@@ -125,6 +134,7 @@ def assemble(encoded: Sessions, sessions: IntArray, keep_last: bool = False) -> 
         later[:n_later],
         clicked[:n_clicked],
         chosen[:n_clicked],
+        vectors,
     )
 
 

@@ -7,17 +7,15 @@ as context. Its candidates have one number more, whether they are that item
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastgaum.errors import FeatureMismatchError
 from fastgaum.features.numbers import Moments, out_of_range
-from fastgaum.logs.clicks import CLICKS_SO_FAR
 from fastgaum.logs.columns import MOST_NUMBER, Vocabulary
-from fastgaum.logs.context import context_names, context_values, item_of_codes, training_events
+from fastgaum.logs.context import context_values, item_of_codes, training_events
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog
 
 if TYPE_CHECKING:
@@ -87,23 +85,6 @@ class ContextEncoder:
         numbers -= self.space.context_mean
         numbers /= self.space.context_scale
         return numbers
-
-
-def check_context(trained: Iterable[str], log: AnyLog) -> None:
-    """Raise FeatureMismatchError unless a log has the context fields of the training log.
-
-    `clicks_so_far` may be one more: a model of displays may be judged on successive choices."""
-    trained, given = sorted(trained), context_names(log)
-    if CLICKS_SO_FAR in trained and CLICKS_SO_FAR not in given:
-        raise FeatureMismatchError(
-            f"the model was trained on successive choices of a display, log '{log.name}' has one "
-            "choice of each: read it with --clicks each"
-        )
-    if trained != [name for name in given if name in trained or name != CLICKS_SO_FAR]:
-        raise FeatureMismatchError(
-            f"the model was trained on context fields {trained}, log '{log.name}' declares "
-            f"{given}: declare the same context fields"
-        )
 
 
 def context_moments(log: AnyLog, names: Sequence[str]) -> tuple[FloatArray, FloatArray]:

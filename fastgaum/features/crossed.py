@@ -11,7 +11,7 @@ event's own user said is left out, or the label comes back in."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import permutations
 from typing import NamedTuple
 
@@ -85,6 +85,28 @@ def add_crossed(one: CrossedCounts, other: CrossedCounts, n_items: int) -> Cross
     keys = np.concatenate([_keys(one, n_items), _keys(other, n_items)])
     counts = tuple(np.concatenate(pair) for pair in zip(one[3:], other[3:], strict=True))
     return _summed(keys, counts, one.events + other.events, n_items)
+
+
+def sum_crossed(
+    parts: Iterable[Sequence[CrossedEvents]],
+    fields: Sequence[CrossedField],
+    n_items: int,
+    former: Sequence[CrossedCounts],
+) -> tuple[CrossedCounts, ...]:
+    """Counts of each field over the training events of all parts of a log; `former` counts, of the
+    first values and items, are added."""
+    totals = [with_values(one, field.n_values) for one, field in zip(former, fields, strict=False)]
+    for events in parts:
+        counts = [
+            count_crossed(one, field.n_values, n_items)
+            for one, field in zip(events, fields, strict=True)
+        ]
+        totals = (
+            [add_crossed(one, other, n_items) for one, other in zip(totals, counts, strict=True)]
+            if totals
+            else counts
+        )
+    return tuple(most_displayed(total, n_items) for total in totals)
 
 
 def with_values(table: CrossedCounts, n_values: int) -> CrossedCounts:

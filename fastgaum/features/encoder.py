@@ -4,7 +4,7 @@ What all chunks share is made once. A session's bags do not depend on the others
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -12,13 +12,11 @@ import numpy as np
 
 from fastgaum.features.context import ContextEncoder
 from fastgaum.features.crossed import (
-    add_crossed,
-    count_crossed,
     crossed_names,
-    most_displayed,
-    with_values,
+    sum_crossed,
     write_crossed,
 )
+from fastgaum.features.item_vectors import VectorReader, component_names
 from fastgaum.features.numbers import (
     LOG_VIEWS,
     SAME_AS,
@@ -26,7 +24,7 @@ from fastgaum.features.numbers import (
     crossed_fields,
     log_views,
     number_columns,
-    out_of_range,
+    require_moderate,
     totals_of,
     varying_columns,
 )
@@ -37,6 +35,7 @@ from fastgaum.features.sessions import (
     Selection,
     SharedSessions,
     TrainingSessions,
+    VectorRows,
     chunks,
     counts_before,
     own_totals,
@@ -51,7 +50,7 @@ from fastgaum.kernels.candidate_formulas import (
 )
 from fastgaum.kernels.crossed import CrossedCounts, CrossedEvents
 from fastgaum.logs.clicks import is_successive
-from fastgaum.logs.columns import MOST_NUMBER, Vocabulary
+from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog
 
@@ -84,7 +83,7 @@ class Encoder:
             return self
         other = Encoder(self.space, part)
         other.whole = self.whole
-        for name in ("space_rows", "_code_rows"):
+        for name in ("space_rows", "_code_rows", "_components"):
             other.__dict__[name] = getattr(self, name)
         other.__dict__["context"] = self.context.on(part)
         return other
@@ -93,6 +92,11 @@ class Encoder:
     def context(self) -> ContextEncoder:
         """What reads the context of the log's events."""
         return ContextEncoder.of(self.space, self.log)
+
+    @cached_property
+    def _components(self) -> FloatArray:
+        """Components of the vectors of the log's items, (n_items, n_components)."""
+        return self.space.vectors.components(self.log)
 
     def encode(self, rows: IntArray, moments: Moments | None = None) -> EncodedSessions:
         """The sessions `rows` as bags. Arrays are made once, at their size, and filled chunk by
@@ -110,6 +114,11 @@ class Encoder:
         n_candidates = picked_size(self._candidate_offsets, rows)
         if n_events < 0:
             raise IndexError(f"a session outside 0 … {log.n_sessions - 1} was asked for")
+        reader = VectorReader.of(space, log)
+        items = np.empty(0 if reader is None else n_candidates, np.int32)
+        context_items = np.empty(
+            (0 if reader is None else n_events, len(space.fields_of_items)), np.int32
+        )
         encoded = EncodedSessions(
             rows=rows,
             session_offsets=np.zeros(len(rows) + 1, dtype=np.int32),
@@ -125,6 +134,9 @@ class Encoder:
                 if is_successive(log.event_fields)
                 else None
             ),
+            vectors=None
+            if reader is None
+            else VectorRows(reader, items, context_items.__getitem__),
         )
         session = event = candidate = 0
         for chunk in chunks(log, rows):
@@ -140,6 +152,9 @@ class Encoder:
             encoded.context_ids[events] = self.context.ids(part.events)
             encoded.context_numbers[events] = self.context.numbers(part.events)
             self._write_ids(part, encoded.ids[candidates])
+            if reader is not None:
+                items[candidates] = np.asarray(log.items)[part.candidates]
+                context_items[events] = self.context.items(part.events)
             if space.n_numbers:
                 numbers = encoded.numbers[candidates]
                 self.write_numbers(part, numbers)
@@ -166,7 +181,14 @@ class Encoder:
         n_events = picked_size(np.asarray(self.log.session_offsets), rows)
         if n_events < 0:
             raise IndexError(f"a session outside 0 … {self.log.n_sessions - 1} was asked for")
-        return SharedSessions(self.log, rows, self._id_of_item, n_events, self.context)
+        return SharedSessions(
+            self.log,
+            rows,
+            self._id_of_item,
+            n_events,
+            self.context,
+            VectorReader.of(self.space, self.log),
+        )
 
     @cached_property
     def _id_of_item(self) -> IntArray:
@@ -267,6 +289,9 @@ class Encoder:
                 self._write_crossed(part, left_out, numbers)
         if left_out is not None and space.relations is not None:
             self._write_relations(space.relations, part, left_out, numbers)
+        if space.vectors.n_components:
+            first = names.index(component_names(space.vectors)[0])
+            numbers[:, first : first + space.vectors.n_components] = self._components[items]
         for column, name in enumerate(names):
             if name in log.item_fields:
                 numbers[:, column] = log.item_fields[name][items]
@@ -275,20 +300,10 @@ class Encoder:
             elif name == LOG_VIEWS:
                 assert log.views is not None
                 numbers[:, column] = log_views(log.views[part.candidates])
-        self._require_moderate(numbers[:, : len(names)], part)
+        require_moderate(log, part, names, numbers[:, : len(names)])
         kernels.relate_to_sets(
             part.display_offsets, varying_columns(names, space.set_context), numbers
         )
-
-    def _require_moderate(self, numbers: FloatArray, part: Selection) -> None:
-        """Raise LogFormatError where a number is not finite or so large that sums of it overflow,
-        naming the event."""
-        if numbers.size == 0 or (numbers.min() >= -MOST_NUMBER and numbers.max() <= MOST_NUMBER):
-            return
-        candidate, column = np.argwhere(~(np.abs(numbers) <= MOST_NUMBER))[0].tolist()
-        event = int(np.searchsorted(part.display_offsets, candidate, "right")) - 1
-        name, value = self.space.number_names[column], float(numbers[candidate, column])
-        raise out_of_range(self.log, int(part.events[event]), name, value)
 
     def _write_same(self, part: Selection, items: IntArray, numbers: FloatArray) -> None:
         """Whether each candidate is an item of its event's context; items: code of each candidate's
@@ -322,26 +337,14 @@ class Encoder:
         """Training counts of context crossed with items, of each field of categories; `former`
         counts, of the first values and items, are added."""
         fields, n_items = crossed_fields(self.space.context), len(self.space.item_counts.displays)
-        totals = [
-            with_values(one, field.n_values) for one, field in zip(former, fields, strict=False)
-        ]
-        for part in self.whole.parts(ids=False) if fields else ():
-            of_part = self.on(part)
-            train = select_sessions(part, part.sessions_in("train"))
-            events = of_part._crossed_events(train, np.full(len(train.choices), -1, np.int32))
-            counts = [
-                count_crossed(one, field.n_values, n_items)
-                for one, field in zip(events, fields, strict=True)
-            ]
-            totals = (
-                [
-                    add_crossed(one, other, n_items)
-                    for one, other in zip(totals, counts, strict=True)
-                ]
-                if totals
-                else counts
-            )
-        return tuple(most_displayed(total, n_items) for total in totals)
+
+        def parts() -> Iterator[list[CrossedEvents]]:
+            for part in self.whole.parts(ids=False) if fields else ():
+                train = select_sessions(part, part.sessions_in("train"))
+                none = np.full(len(train.choices), -1, np.int32)
+                yield self.on(part)._crossed_events(train, none)
+
+        return sum_crossed(parts(), fields, n_items, former)
 
     def _left_out(self, part: Selection) -> LeftOut:
         """What the part's own users said in training; nothing for another log than the training

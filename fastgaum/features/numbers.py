@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from fastgaum.errors import LogFormatError
 from fastgaum.features.crossed import CrossedField, fixes_display
-from fastgaum.features.sessions import chunks, select_sessions
+from fastgaum.features.sessions import Selection, chunks, select_sessions
 from fastgaum.kernels.candidate_counts import TrainingTotals, add_moments
 from fastgaum.kernels.candidate_formulas import (
     RELATION_NUMBERS,
@@ -157,9 +157,10 @@ def log_views(views: npt.NDArray[np.number]) -> npt.NDArray[np.floating]:
 
 
 def names_of_numbers(
-    log: AnyLog, of_events: Sequence[str], protocol: str, relations: bool
+    log: AnyLog, of_events: Sequence[str], of_vectors: Sequence[str], protocol: str, relations: bool
 ) -> tuple[str, ...]:
-    """Names of all numbers of a log's candidates; of_events: those of the context.
+    """Names of all numbers of a log's candidates; of_events: those of the context, of_vectors:
+    those of the vectors of items.
 
     Raises:
         LogFormatError: a field has the name of such a number, or two numbers have one name.
@@ -169,7 +170,7 @@ def names_of_numbers(
     clash = sorted(
         name
         for name in (*declared, *context_names(log))
-        if name in (*names, *of_events, "item", "position") or name.startswith(SAME_AS)
+        if name in (*names, *of_events, *of_vectors, "item", "position") or name.startswith(SAME_AS)
     )
     if clash:
         raise LogFormatError(
@@ -181,7 +182,8 @@ def names_of_numbers(
             "of one name: rename one of them"
         )
     of_log = sorted(name for name in declared if name not in log.categories)
-    return (*names, *(of_events if protocol != "identity" else ()), *of_log)
+    of_events = of_events if protocol != "identity" else ()
+    return (*names, *of_events, *of_vectors, *of_log)
 
 
 @dataclass
@@ -213,6 +215,19 @@ class Moments:
         """Standard deviation of each column, 1 where it is 0."""
         scale = np.sqrt(self.squares / max(self.count, 1)).astype(np.float32)
         return np.where(scale > 1e-6, scale, np.float32(1))
+
+
+def require_moderate(
+    log: SessionLog, part: Selection, names: Sequence[str], numbers: FloatArray
+) -> None:
+    """Raise LogFormatError where a number of a part's candidates, (n_candidates, n_names), is not
+    finite or so large that sums of it overflow, naming the event."""
+    if numbers.size == 0 or (numbers.min() >= -MOST_NUMBER and numbers.max() <= MOST_NUMBER):
+        return
+    candidate, column = np.argwhere(~(np.abs(numbers) <= MOST_NUMBER))[0].tolist()
+    event = int(np.searchsorted(part.display_offsets, candidate, "right")) - 1
+    value = float(numbers[candidate, column])
+    raise out_of_range(log, int(part.events[event]), names[column], value)
 
 
 def out_of_range(log: SessionLog, event: int, name: str, value: float) -> LogFormatError:

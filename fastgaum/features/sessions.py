@@ -4,7 +4,7 @@ their own past and their own users say of their candidates."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +18,7 @@ from fastgaum.logs.log import TRAIN, FloatArray, IntArray, PackedArrays, Session
 
 if TYPE_CHECKING:
     from fastgaum.features.context import ContextEncoder
+    from fastgaum.features.item_vectors import VectorReader
 
 CHUNK_EVENTS = 50_000
 """events that are worked on at once: what a chunk needs besides its results stays within tens of
@@ -168,6 +169,16 @@ def _no_totals(n: int) -> kernels.TrainingTotals:
     return kernels.TrainingTotals(np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n))
 
 
+class VectorRows(NamedTuple):
+    """The items of encoded sessions whose vectors are read."""
+
+    reader: VectorReader
+    items: IntArray
+    """code of each candidate's item, shape (n_candidates,)"""
+    context_items: Callable[[IntArray], IntArray]
+    """item codes of the events' context fields that hold items, as `ContextEncoder.items`"""
+
+
 @dataclass(frozen=True)
 class SharedSessions:
     """Some sessions of a log whose bags hold an item and nothing else; `assemble` makes of them the
@@ -186,6 +197,15 @@ class SharedSessions:
     """events of all sessions together"""
     context: ContextEncoder
     """reads the context of the log's events"""
+    reader: VectorReader | None = None
+    """reads the vectors of the log's items; None where no network reads them"""
+
+    @property
+    def vectors(self) -> VectorRows | None:
+        """The items whose vectors are read, if any are."""
+        if self.reader is None:
+            return None
+        return VectorRows(self.reader, np.asarray(self.log.items), self.context.items)
 
     @property
     def n_sessions(self) -> int:
@@ -248,6 +268,8 @@ class EncodedSessions(PackedArrays):
     """standardised numbers of the events, shape (n_events, n_context_numbers)"""
     first_choices: npt.NDArray[np.bool_] | None = None
     """whether an event is the first choice of its display, shape (n_events,); None: all are"""
+    vectors: VectorRows | None = None
+    """the items whose vectors are read, if any are"""
 
     @cached_property
     def largest(self) -> int:
@@ -278,7 +300,7 @@ class EncodedSessions(PackedArrays):
         return np.repeat(self.users, np.diff(self.session_offsets))
 
     def without_bags(self) -> EncodedSessions:
-        """The same sessions without ids and numbers: what metrics read."""
+        """The same sessions without ids, numbers and vectors: what metrics read."""
         n, n_events = len(self.ids), self.n_events
         return dataclasses.replace(
             self,
@@ -286,11 +308,12 @@ class EncodedSessions(PackedArrays):
             numbers=np.empty((n, 0), np.float32),
             context_ids=np.empty((n_events, 0), np.int32),
             context_numbers=np.empty((n_events, 0), np.float32),
+            vectors=None,
         )
 
     @classmethod
     def joined(cls, parts: Sequence[EncodedSessions]) -> EncodedSessions:
-        """The sessions of all parts, in order; at least one part."""
+        """The sessions of all parts, in order, without vectors; at least one part."""
 
         def offsets(name: str) -> IntArray:
             each = [getattr(part, name) for part in parts]
@@ -304,8 +327,13 @@ class EncodedSessions(PackedArrays):
         return cls(
             session_offsets=offsets("session_offsets"),
             display_offsets=offsets("display_offsets"),
-            **{name: values(name) for name in ("rows", "choices", "users", "ids", "numbers")},
-            **{name: values(name) for name in ("context_ids", "context_numbers")},
+            rows=values("rows"),
+            choices=values("choices"),
+            users=values("users"),
+            ids=values("ids"),
+            numbers=values("numbers"),
+            context_ids=values("context_ids"),
+            context_numbers=values("context_numbers"),
             first_choices=None if parts[0].first_choices is None else values("first_choices"),
         )
 

@@ -20,9 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
-from fastgaum.features.context import check_context, context_moments
+from fastgaum.features.compatibility import check_columns
+from fastgaum.features.context import context_moments
 from fastgaum.features.crossed import CrossedField, crossed_names, displayers
 from fastgaum.features.encoder import Encoder
+from fastgaum.features.item_vectors import NO_VECTORS, ItemVectors, component_names
 from fastgaum.features.numbers import (
     SAME_AS,
     Moments,
@@ -92,6 +94,9 @@ class FeatureSpace:
     """choices per display at each place that is kept apart from the bags (`nets.examination`), the
     first being 1, shape (n_places,); empty where order means nothing, or is a field of the bags"""
 
+    vectors: ItemVectors = NO_VECTORS
+    """how the vectors of items are read"""
+
     @cached_property
     def crossed_tables(self) -> tuple[tuple[CrossedCounts, Displayers], ...]:
         """The crossed counts by value, and by item."""
@@ -126,8 +131,10 @@ class FeatureSpace:
 
     @property
     def reads_columns(self) -> bool:
-        """Whether it reads more of a log than items and choices: fields, context or view counts."""
-        return bool(self.field_names or self.context_holds or self.protocol == "views")
+        """Whether it reads more of a log than items and choices: fields, vectors, context or view
+        counts."""
+        columns = self.field_names or self.context_holds or self.vectors.dim
+        return bool(columns or self.protocol == "views")
 
     @property
     def n_ids(self) -> int:
@@ -160,15 +167,17 @@ class FeatureSpace:
         set_context: bool = True,
         relations: bool = False,
         examination: bool = False,
+        towers: bool = False,
     ) -> FeatureSpace:
         """Build the space from the training split of `log`; `relations` adds the numbers of
-        `Relations`, `examination` keeps the places of an ordered log apart from the bags.
+        `Relations`, `examination` keeps the places of an ordered log apart from the bags, `towers`
+        has vectors of items read whole, not as components.
 
         Raises:
             ConfigError: protocol `views` on a log without view counts.
             LogFormatError: the log has no training session.
         """
-        space = cls._counted(log, protocol, set_context, relations, examination)
+        space = cls._counted(log, protocol, set_context, relations, examination, towers)
         return space._standardised(space.encoder(log).moments())
 
     @classmethod
@@ -179,9 +188,10 @@ class FeatureSpace:
         set_context: bool = True,
         relations: bool = False,
         examination: bool = False,
+        towers: bool = False,
     ) -> tuple[FeatureSpace, Sessions]:
         """As `fit`, and the training sessions to make batches of: their numbers are made once."""
-        space = cls._counted(log, protocol, set_context, relations, examination)
+        space = cls._counted(log, protocol, set_context, relations, examination, towers)
         if not space.number_names:
             space = space._standardised(Moments())
             return space, space.encoder(log).for_training(log.sessions_in("train"))
@@ -191,7 +201,13 @@ class FeatureSpace:
 
     @classmethod
     def _counted(
-        cls, log: AnyLog, protocol: str, set_context: bool, relations: bool, examination: bool
+        cls,
+        log: AnyLog,
+        protocol: str,
+        set_context: bool,
+        relations: bool,
+        examination: bool,
+        towers: bool,
     ) -> FeatureSpace:
         """All but the moments of the numbers."""
         of_split = _training_counts(log)
@@ -238,11 +254,11 @@ class FeatureSpace:
             context_mean=context_mean,
             context_scale=context_scale,
             place_rates=rates,
+            vectors=ItemVectors.of(log, known, components=not towers),
         )
         if protocol != "identity":
             space = dataclasses.replace(space, crossed=space.encoder(log).crossed())
-        names = names_of_numbers(log, space.numbers_of_context, protocol, relations)
-        return space._with(number_names=names)
+        return space._with(number_names=space._names_of_numbers(log))
 
     def grown(self, log: AnyLog) -> FeatureSpace:
         """The space of this one's log and a further one, for weights that go on with the further
@@ -300,9 +316,7 @@ class FeatureSpace:
         )
         if self.crossed:
             space = dataclasses.replace(space, crossed=space.encoder(log).crossed(self.crossed))
-        names = names_of_numbers(
-            log, space.numbers_of_context, self.protocol, self.relations is not None
-        )
+        names = space._names_of_numbers(log)
         if names != self.number_names:
             differ = sorted(set(names) ^ set(self.number_names))
             raise FeatureMismatchError(
@@ -314,6 +328,15 @@ class FeatureSpace:
             return space
         return space._with(
             least=np.minimum(self.least, moments.least), most=np.maximum(self.most, moments.most)
+        )
+
+    def _names_of_numbers(self, log: AnyLog) -> tuple[str, ...]:
+        return names_of_numbers(
+            log,
+            self.numbers_of_context,
+            component_names(self.vectors),
+            self.protocol,
+            self.relations is not None,
         )
 
     def former_ids(self, former: FeatureSpace) -> IntArray:
@@ -341,34 +364,7 @@ class FeatureSpace:
     def check_fields(self, log: AnyLog) -> None:
         """Raise FeatureMismatchError when a log's declared fields, order or views differ from the
         training log's."""
-        fields = tuple(sorted([*log.candidate_fields, *log.item_fields]))
-        if fields != self.field_names:
-            missing = sorted(set(self.field_names) - set(fields))
-            extra = sorted(set(fields) - set(self.field_names))
-            raise FeatureMismatchError(
-                f"the model was trained on fields {list(self.field_names)}, log '{log.name}' "
-                f"declares {list(fields)}"
-                f" (missing {missing}, extra {extra}): declare the same fields"
-            )
-        check_context(self.context_holds, log)
-        if self.ordered and not log.ordered:
-            raise FeatureMismatchError(
-                f"the model was trained on displays whose order is real, log '{log.name}' is "
-                "unordered: read it with --ordered"
-            )
-        if self.protocol == "views" and log.views is None:
-            raise FeatureMismatchError(f"the model reads view counts, log '{log.name}' has none")
-        for part in (*self.categorical, *self.context):
-            if part.source not in ("item", "position") and part.name not in log.categories:
-                raise FeatureMismatchError(
-                    f"field '{part.name}' holds categories in the training log, numbers in "
-                    f"'{log.name}'"
-                )
-        for name in (*self.number_names, *self.context_number_names):
-            if name in log.categories:
-                raise FeatureMismatchError(
-                    f"field '{name}' holds numbers in the training log, categories in '{log.name}'"
-                )
+        check_columns(self, log)
 
     def encoder(self, log: AnyLog) -> Encoder:
         """What turns sessions of `log` into bags, chunk by chunk; of a log in shards, `Encoder.on`

@@ -95,6 +95,8 @@ class AuditReport:
     """whether the raw rows were at hand; without them order and repeats were not looked at"""
     context: tuple[ContextField, ...] = ()
     """the fields of the events, and what they hold"""
+    vectors: tuple[tuple[str, int], ...] = ()
+    """columns of vectors of the items, and how many numbers each has"""
 
     def __repr__(self) -> str:
         rules = ", ".join(f.rule for f in self.flagged) or "none"
@@ -140,6 +142,9 @@ class AuditReport:
             lines.append(f"{fact.name:<62}{share:>7}{fact.n:>8}  {fact.action}")
         if self.context:
             lines += ["", "context of the events:", *(f"  {field}" for field in self.context)]
+        if self.vectors:
+            said = ", ".join(f"{name} ({width} numbers)" for name, width in self.vectors)
+            lines += ["", f"vectors of the items: {said}"]
         if not self.has_rows:
             lines += [
                 "",
@@ -204,6 +209,7 @@ def audit(
         facts=tuple(share.fact() for share in shares.values()),
         has_rows=raw is not None,
         context=context_of(log),
+        vectors=tuple((name, rows.shape[1]) for name, rows in sorted(log.item_vectors.items())),
     )
 
 

@@ -37,7 +37,7 @@ from fastgaum.logs.rows import candidate_rows
 from fastgaum.logs.schema import LogSchema
 from fastgaum.logs.shard_writer import check_shards_output, require_shards, shard_log, write_shards
 from fastgaum.logs.shards import ShardedLog, is_saved_log, open_shards
-from fastgaum.logs.side_tables import UserTable, attach_item_table
+from fastgaum.logs.side_tables import UserTable, join_item_table
 from fastgaum.logs.tables import stem_of
 from fastgaum.untrusted_parquet import one_line
 
@@ -117,8 +117,7 @@ def convert_files(
             if not buckets.filled:
                 raise LogFormatError(ALL_DROPPED)
             head = buckets.head(options)
-            if options.item_table is not None:
-                head = attach_item_table(head, options.item_table)
+            head = join_item_table(head, options)
             if users is not None:
                 head = users.attach(head, head.session_ids)
             with write_shards(target, head) as writer:
@@ -239,6 +238,7 @@ def _with_codes_of(log: SessionLog, head: SessionLog) -> SessionLog:
         user_fields=recoded(log.user_fields),
         categories=head.categories,
         item_fields=head.item_fields,
+        item_vectors=head.item_vectors,
         views=log.views if head.views is not None else None,
     )
 

@@ -66,6 +66,9 @@ def fingerprint_of(values: Mapping[str, str], log: SessionLog) -> str:
     for name, array in sorted(log.item_fields.items()):
         whole.update(name.encode())
         whole.update(np.ascontiguousarray(array).data)
+    for name, vectors in sorted(log.item_vectors.items()):
+        whole.update(f"vectors {name} {vectors.shape[1]}".encode())
+        whole.update(np.ascontiguousarray(vectors).data)
     _feed_ids(whole, log.item_ids)
     for name, categories in sorted(log.categories.items()):
         whole.update(name.encode())

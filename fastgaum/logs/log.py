@@ -119,6 +119,8 @@ class SessionLog(PackedArrays):
     item_fields: dict[str, FieldArray] = field(default_factory=dict)
     """static item columns: float32 numbers, or int32 codes into `categories[name]`, shape
     (n_items,)"""
+    item_vectors: dict[str, FloatArray] = field(default_factory=dict)
+    """vectors of the items by name, each column shape (n_items, d)"""
     categories: dict[str, pl.Series] = field(default_factory=dict)
     """values of each categorical field as text; code -1 stands for a missing value"""
     ordered: bool = False
@@ -251,6 +253,7 @@ def line_of_log(log: AnyLog) -> str:
     for what in ("candidate", "event", "user", "item"):
         names = ", ".join(getattr(log, f"{what}_fields"))
         parts += [f"{what} fields {names}"] if names else []
+    parts += [f"item vectors {', '.join(log.item_vectors)}"] if log.item_vectors else []
     return f"{type(log).__name__}('{log.name}', {', '.join(parts)})"
 
 

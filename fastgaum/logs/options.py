@@ -30,6 +30,7 @@ class ReadKeywords(TypedDict, total=False):
     candidate_fields: Sequence[str]
     context_fields: Sequence[str]
     item_table: str | os.PathLike[str] | None
+    item_vectors: Sequence[str]
     user_table: str | os.PathLike[str] | None
     ordered: bool
     clicks: str
@@ -73,6 +74,13 @@ class ReadOptions:
     is one and some are not whole."""
     item_table: str | None = _option(None, "a file of static item columns, one row per item")
     """missing items and numbers get the column's mean, missing categories code -1"""
+    item_vectors: tuple[str, ...] = _option(
+        (),
+        "a column of the item table that holds a vector of numbers per item: an embedding of its "
+        "text or its image (repeatable)",
+    )
+    """columns of lists, or arrays, of finite numbers, all of one length; a missing item or list
+    gets the mean of the log's other items. Stored once per item, never per candidate"""
     user_table: str | None = _option(None, "a file of columns of users, one row per user")
     """context that a user brings to all its events: every user of the log has a row; kinds as in
     `context_fields`; missing numbers get the table's mean, missing categories code -1"""

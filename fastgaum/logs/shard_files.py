@@ -18,7 +18,15 @@ import polars as pl
 
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.clicks import ClickFacts
-from fastgaum.logs.log import NO_CLICK, SPLITS, FieldArray, IntArray, ItemCounts, SessionLog
+from fastgaum.logs.log import (
+    NO_CLICK,
+    SPLITS,
+    FieldArray,
+    FloatArray,
+    IntArray,
+    ItemCounts,
+    SessionLog,
+)
 from fastgaum.logs.successive import check_successive
 from fastgaum.untrusted import read_text
 from fastgaum.untrusted_parquet import one_line
@@ -27,9 +35,9 @@ MANIFEST = "shards.json"
 MOST_MANIFEST = 1 << 26
 """bytes of a manifest that are read: some hundred thousand shards"""
 FORMAT = "fastgaum-shards"
-OLDEST, VERSION = 1, 3
+OLDEST, VERSION = 1, 4
 """versions that are read, and the one that is written; 1 has no context of events, 1 and 2 no
-fields of users"""
+fields of users, 1 to 3 no vectors of items"""
 HASHED_AT_ONCE = 1_000_000_000
 """bytes up to which all files are hashed when a log is opened; those of a larger log when they are
 first read"""
@@ -101,6 +109,7 @@ class Manifest(msgspec.Struct, frozen=True):
     shards: tuple[Shard, ...]
     event_fields: dict[str, FieldKind] = msgspec.field(default_factory=dict)
     user_fields: dict[str, FieldKind] = msgspec.field(default_factory=dict)
+    item_vectors: list[str] = msgspec.field(default_factory=list)
     clicks: ClickFacts = msgspec.field(default_factory=ClickFacts)
     format: str = FORMAT
     version: int = VERSION
@@ -199,6 +208,10 @@ def read_head(path: Path, about: Manifest) -> tuple[SessionLog, ItemCounts]:
         item_fields={
             name: items[f"item_fields_{i}"].to_numpy() for i, name in enumerate(about.item_fields)
         },
+        item_vectors={
+            name: _matrix(items[f"item_vectors_{i}"], name)
+            for i, name in enumerate(about.item_vectors)
+        },
         categories={
             name: values.filter(pl.col("field") == i)["value"].rename("")
             for i, name in enumerate(about.categories)
@@ -216,6 +229,7 @@ def read_head(path: Path, about: Manifest) -> tuple[SessionLog, ItemCounts]:
         *head.event_fields,
         *head.user_fields,
         *head.item_fields,
+        *head.item_vectors,
     ]
     _require(
         len(set(fields)) == len(fields) and head.categories.keys() <= set(fields),
@@ -224,6 +238,16 @@ def read_head(path: Path, about: Manifest) -> tuple[SessionLog, ItemCounts]:
     _check_fields(head, head.item_fields)
     counts = (items[name].to_numpy() for name in ("displays", "choices", "expected"))
     return head, ItemCounts(*counts)
+
+
+def _matrix(column: pl.Series, name: str) -> FloatArray:
+    """A column of arrays as a matrix. Raises ValueError unless its numbers are finite float32."""
+    of_one_length = isinstance(column.dtype, pl.Array) and column.dtype.inner == pl.Float32
+    _require(of_one_length and not column.null_count(), f"{name} holds no vectors")
+    matrix: FloatArray = column.rechunk().to_numpy()
+    largest = float(np.finfo(np.float32).max)
+    _check_range(name, matrix.reshape(-1), np.float32, -largest, largest)
+    return matrix
 
 
 def _no_values(kinds: Mapping[str, FieldKind]) -> dict[str, FieldArray]:

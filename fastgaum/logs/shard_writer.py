@@ -67,8 +67,10 @@ class ShardWriter:
         """Write what is not a shard."""
         head = self.head
         fields = {f"item_fields_{i}": values for i, values in enumerate(head.item_fields.values())}
+        vectors = {f"item_vectors_{i}": rows for i, rows in enumerate(head.item_vectors.values())}
         counts = dataclasses.asdict(self.counts)
-        items = self._write("items", pl.DataFrame({"item": head.item_ids, **fields, **counts}))
+        columns = {"item": head.item_ids, **fields, **vectors, **counts}
+        items = self._write("items", pl.DataFrame(columns))
         named = [
             pl.DataFrame(
                 {
@@ -89,6 +91,7 @@ class ShardWriter:
             user_fields=_kinds(head, head.user_fields),
             clicks=head.clicks,
             item_fields=list(head.item_fields),
+            item_vectors=list(head.item_vectors),
             categories=list(head.categories),
             totals=totals_of_splits(self.shards),
             tables=Tables(items, categories),

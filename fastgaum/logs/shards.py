@@ -4,7 +4,8 @@ A log that fits memory is saved as one shard and loaded whole. A longer one has 
 are read one at a time, so that its length never enters memory.
 
     LOG/shards.json           format, version, name; size, sha256 and counts of every file
-    LOG/items.parquet         items in code order, their static fields, counts of the training split
+    LOG/items.parquet         items in code order, their static fields, their vectors, counts of the
+                              training split
     LOG/categories.parquet    values of categorical fields
     LOG/shard-00000.parquet   one row per event: start, session, user, split, label, items (codes),
                               choice, views, fields, context, fields of the user
@@ -35,6 +36,7 @@ from fastgaum.logs.digests import fingerprint_of, split_digest
 from fastgaum.logs.log import (
     SPLITS,
     FieldArray,
+    FloatArray,
     IntArray,
     ItemCounts,
     SessionLog,
@@ -115,6 +117,11 @@ class ShardedLog:
     def item_fields(self) -> dict[str, FieldArray]:
         """Static item columns, as in `SessionLog`."""
         return self.head.item_fields
+
+    @property
+    def item_vectors(self) -> dict[str, FloatArray]:
+        """Vectors of the items, as in `SessionLog`."""
+        return self.head.item_vectors
 
     @property
     def categories(self) -> dict[str, pl.Series]:

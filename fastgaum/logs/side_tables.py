@@ -4,7 +4,7 @@ age). One row says what is known of one item or user; the log stores it once, no
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +15,7 @@ import polars as pl
 from fastgaum.errors import LogFormatError, did_you_mean
 from fastgaum.logs.clicks import CLICKS_SO_FAR
 from fastgaum.logs.columns import (
+    MOST_NUMBER,
     NO_CODE,
     Vocabulary,
     context_column,
@@ -24,9 +25,10 @@ from fastgaum.logs.columns import (
     require_filled,
     show,
 )
-from fastgaum.logs.fields import require_column
+from fastgaum.logs.fields import is_list, require_column
 from fastgaum.logs.fold import LONG_COLUMNS
-from fastgaum.logs.log import FieldArray, SessionLog
+from fastgaum.logs.log import FieldArray, FloatArray, IntArray, SessionLog
+from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.schema import ROLE_NAMES, find_role
 from fastgaum.logs.tables import open_table
 
@@ -79,7 +81,8 @@ class _SideTable:
 
     def check_new(self, log: SessionLog) -> None:
         """Raise LogFormatError if a column has the name of a field of the log."""
-        of_log = (log.candidate_fields, log.event_fields, log.user_fields, log.item_fields)
+        of_candidates = (log.candidate_fields, log.item_fields, log.item_vectors)
+        of_log = (*of_candidates, log.event_fields, log.user_fields)
         for name in self.columns.columns:
             if any(name in fields for fields in of_log):
                 raise LogFormatError(
@@ -96,7 +99,27 @@ def _named(role: str, path: Path, work: Callable[[], Result]) -> Result:
         raise LogFormatError(f"{role} table {path.name}: {error}") from None
 
 
-def attach_item_table(log: SessionLog, path: str | os.PathLike[str]) -> SessionLog:
+def join_item_table(log: SessionLog, options: ReadOptions) -> SessionLog:
+    """The log with the item table that the options name, if they name one.
+
+    Raises LogFormatError as `attach_item_table`, and for vectors that neither a table nor the log
+    has."""
+    if options.item_table is not None:
+        return attach_item_table(log, options.item_table, options.item_vectors)
+    for column in options.item_vectors:
+        if column not in log.item_vectors:
+            known = ", ".join(log.item_vectors)
+            raise LogFormatError(
+                f"item vectors '{column}' are a column of the item table, and no table is given"
+                f"{f' (the saved log has {known})' if known else ''}: give it (--item-table FILE, "
+                "item_table=…)"
+            )
+    return log
+
+
+def attach_item_table(
+    log: SessionLog, path: str | os.PathLike[str], vectors: Sequence[str] = ()
+) -> SessionLog:
     """Return the log with every other column of an item table as a static item field.
 
     The table (any format that `read_log` takes) has an item column and one row per item; rows of
@@ -104,32 +127,123 @@ def attach_item_table(log: SessionLog, path: str | os.PathLike[str]) -> SessionL
     or a value is missing; numbers become float32, and a missing item or value gets the mean of the
     log's other items.
 
-    Raises LogFormatError for a missing item column, an item with two rows, a number that is not
-    finite, a column named like another field, and a table that holds none of the log's items."""
+    Args:
+        log: the log.
+        path: the table.
+        vectors: columns of lists of numbers, one vector per item.
+
+    Raises:
+        LogFormatError: a missing item column, an item with two rows, a number that is not finite, a
+            column named like another field, a table that holds none of the log's items, or vectors
+            of different lengths.
+    """
     path = Path(path)
-    return _named("item", path, lambda: _with_items(log, _SideTable.read(path, "item")))
+    return _named("item", path, lambda: _with_items(log, _SideTable.read(path, "item"), vectors))
 
 
-def _with_items(log: SessionLog, table: _SideTable) -> SessionLog:
-    row_of_item = pl.Series(Vocabulary(table.ids).codes(log.item_ids)).replace(NO_CODE, None)
-    if row_of_item.null_count() == log.n_items:
+def _with_items(log: SessionLog, table: _SideTable, vectors: Sequence[str]) -> SessionLog:
+    row_of_item = Vocabulary(table.ids).codes(log.item_ids)
+    if (row_of_item == NO_CODE).all():
         raise LogFormatError(
             f"none of the log's {log.n_items} items is in the table (it has {show(table.ids[0])} "
             f"…, the log {show(log.item_ids[0])} …): use the same item ids in both"
         )
+    for name in vectors:
+        require_column(name, table.columns.columns, "item vectors")
     table.check_new(log)
-    fields, categories = dict(log.item_fields), dict(log.categories)
+    fields, categories, matrices = (
+        dict(log.item_fields),
+        dict(log.categories),
+        dict(log.item_vectors),
+    )
+    rows = pl.Series(row_of_item).replace(NO_CODE, None)
     for column in table.columns.iter_columns():
         name = column.name
+        if name in vectors:
+            matrices[name] = item_vectors_of(column, table.ids, row_of_item)
+            continue
+        if is_list(column.dtype):
+            raise LogFormatError(
+                f"column '{name}' holds lists, a static field has one value per item: if it holds "
+                f"vectors, name it (--item-vectors {name}, item_vectors=['{name}']), else drop it"
+            )
         fields[name], labels = encode_field(
-            column.gather(row_of_item),
+            column.gather(rows),
             untyped=table.untyped,
             where=lambda item: f"item {show(log.item_ids[item])}",
             fill_mean=True,
         )
         if labels is not None:
             categories[name] = labels
-    return replace(log, item_fields=fields, categories=categories)
+    return replace(log, item_fields=fields, categories=categories, item_vectors=matrices)
+
+
+def item_vectors_of(column: pl.Series, ids: pl.Series, row_of_item: IntArray) -> FloatArray:
+    """The vectors of items, (n_items, d), of a column of lists; a missing one is the mean of the
+    others.
+
+    Args:
+        column: of a table of items.
+        ids: the items of its rows.
+        row_of_item: row of each of the items that are asked for, -1 for none.
+
+    Raises:
+        LogFormatError: the column holds no lists of numbers, or they have different lengths, a
+            number is not finite, or no item has a vector.
+    """
+    name, dtype = column.name, column.dtype
+    if not isinstance(dtype, pl.List | pl.Array) or not dtype.inner.is_numeric():
+        raise LogFormatError(
+            f"column '{name}' holds {dtype}, vectors are lists of numbers: store them so in "
+            "a parquet, arrow or ndjson file (a csv file has no lists), or name another column"
+        )
+    lists = column.arr.to_list() if isinstance(dtype, pl.Array) else column
+    lengths = lists.list.len().fill_null(0).to_numpy()
+    # an empty list is a missing one
+    filled = lengths > 0
+    width = int(lengths.max(initial=0))
+    other = first_true(filled & (lengths != width))
+    if width == 0 or other is not None:
+        row = int(lengths.argmax())
+        raise LogFormatError(
+            f"column '{name}' holds no vector: fill it, or name another column"
+            if other is None
+            else f"the vectors of column '{name}' have different lengths: item {show(ids[other])} "
+            f"has length {lengths[other]}, item {show(ids[row])} {width}; one length is "
+            "required: correct them, or leave a list empty where an item has none"
+        )
+    # a copy of a large table is not made where it need not be
+    numbers = (lists if filled.all() else lists.filter(pl.Series(filled))).explode()
+    gap = first_true(numbers.is_null()) if numbers.null_count() else None
+    with np.errstate(over="ignore"):
+        table = numbers.cast(pl.Float32).to_numpy().reshape(-1, width)
+    if (
+        gap is None
+        and len(table)
+        and not (table.min() >= -MOST_NUMBER and table.max() <= MOST_NUMBER)
+    ):
+        gap = first_true(~(np.abs(table) <= MOST_NUMBER).reshape(-1))
+    if gap is not None:
+        row, at = divmod(gap, width)
+        item = ids[int(np.flatnonzero(filled)[row])]
+        raise LogFormatError(
+            f"the vector of item {show(item)} in column '{name}' has {show(numbers[gap])} at place "
+            f"{at + 1} of {width}, a finite number is required: correct it, or leave the item's "
+            f"list empty (the largest number is {MOST_NUMBER:g})"
+        )
+    place = np.where(filled, np.cumsum(filled) - 1, -1)
+    found = np.where(row_of_item >= 0, place[row_of_item], -1)
+    known = found >= 0
+    if not known.any():
+        raise LogFormatError(
+            f"none of the items has a vector in column '{name}': fill it, or name another column"
+        )
+    if known.all():
+        return np.ascontiguousarray(table[found])
+    result = np.empty((len(found), width), np.float32)
+    result[known] = table[found[known]]
+    result[~known] = result[known].mean(0, dtype=np.float64)
+    return result
 
 
 @dataclass(frozen=True)

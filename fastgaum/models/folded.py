@@ -28,6 +28,8 @@ from fastgaum.nets.networks import Scorer, TowerScorer
 from fastgaum.nets.regularisers import L2, Regulariser, Shannon, Tsallis
 
 ROWS_AT_ONCE = 65_536
+Vectors = Callable[[slice], FloatArray]
+"""standardised vectors of some rows, (n, dim)"""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class TableRows:
     """numbers of a candidate"""
     positions: range = range(0)
     """feature ids of positions, the unknown one first, a row each after the others"""
+    vectors: Vectors | None = None
+    """standardised vectors of the items of some rows of `ids`, (n, dim); None where networks read
+    none"""
 
 
 def folded_table(layer: BagLinear, of: TableRows) -> FloatArray:
@@ -50,22 +55,39 @@ def folded_table(layer: BagLinear, of: TableRows) -> FloatArray:
     Shape (n_rows + n_positions + 1, out)."""
 
     # read once: a table of the user's own may have to be fetched
-    table = layer.table.detach()
+    table, projection = layer.table.detach(), layer.projection_of_rows
 
-    def mapped(ids: Any) -> FloatArray:
+    def mapped(ids: Any, vectors: Vectors | None = None) -> FloatArray:
         parts = []
         for start in range(0, len(ids), ROWS_AT_ONCE):
-            rows = table[torch.from_numpy(ids[start : start + ROWS_AT_ONCE].astype(np.int64))].sum(
-                1
-            )
+            part = slice(start, start + ROWS_AT_ONCE)
+            rows = table[torch.from_numpy(ids[part].astype(np.int64))].sum(1)
+            if projection is not None and vectors is not None:
+                rows += _projected(vectors(part), projection)
             parts.append((rows if layer.up is None else rows @ layer.up.detach()).cpu().numpy())
         return np.concatenate(parts)
 
-    parts = [mapped(of.ids)]
+    parts = [mapped(of.ids, of.vectors)]
     if len(of.positions):
         parts.append(mapped(np.array(of.positions)[:, None]))
     parts.append(mapped(np.full((1, 1), NO_CLICK_ID)))
     return np.ascontiguousarray(np.concatenate(parts), np.float32)
+
+
+def projected_vectors(layer: BagLinear, vectors: Vectors, n_rows: int) -> FloatArray:
+    """What the vectors of rows add to rows of a layer's table, shape (n_rows, width); zeros where
+    it reads no vectors."""
+    found = np.zeros((n_rows, layer.table.shape[1]), np.float32)
+    projection = layer.projection_of_rows
+    for start in range(0, n_rows if projection is not None else 0, ROWS_AT_ONCE):
+        part = slice(start, min(start + ROWS_AT_ONCE, n_rows))
+        assert projection is not None
+        found[part] = _projected(vectors(part), projection).cpu().numpy()
+    return found
+
+
+def _projected(vectors: FloatArray, projection: Tensor) -> Tensor:
+    return torch.from_numpy(vectors).to(projection.device) @ projection.detach()
 
 
 def _numbers(layer: BagLinear, n_numbers: int, out: int) -> tuple[FloatArray, FloatArray]:

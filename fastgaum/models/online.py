@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from fastgaum.errors import ConfigError, NumericsError
-from fastgaum.features.encoder import N_RESERVED, NO_CLICK_ID
+from fastgaum.features.encoder import NO_CLICK_ID, UNKNOWN_ITEM_ID
 from fastgaum.features.session_counts import SessionCounts
 from fastgaum.kernels.candidate_formulas import Slates
 from fastgaum.logs.columns import show
@@ -63,7 +63,7 @@ class OnlineUser:
         self._history: UserHistories = (
             RecurrentHistories(model.history, 1)
             if isinstance(model.history, FoldedRecurrent)
-            else _EncodedHistory(model.history)
+            else _EncodedHistory(model.history, space.n_ids)
         )
         self._states: FloatArray = np.zeros((1, model.state_dim), np.float32)
         self._context: GivenContext | None = None
@@ -200,7 +200,7 @@ class OnlineUser:
         rows = np.array([model.item_rows.get(key, -1) for key in keys], np.int32)
         codes = self._coded(keys, rows)
         display.rows[0, :, 0] = codes
-        display.ids[0, :, 0] = rows + N_RESERVED
+        display.ids[0, :, 0] = model.display_ids(keys, rows)
         for name, (column, categories) in model.fields.items():
             if categories is None:
                 self._fixed[codes, column] = values[name]
@@ -259,6 +259,9 @@ class OnlineUser:
         state, n = self._states[0, model.history_dim :], len(context.numbers)
         if len(context.rows):
             rows = model.vectors[context.rows + model.context_starts]
+            if model.vector_rows is not None and context.items:
+                found = [model.vector_rows.get(item, NO_CLICK_ID) for item in context.items]
+                rows[model.columns_of_items] += model.of_vectors[found]
             state[: len(state) - n] = rows.ravel()
         state[len(state) - n :] = context.numbers
 
@@ -291,8 +294,8 @@ class _EncodedHistory:
 
     in_parts = False
 
-    def __init__(self, encoder: HistoryEncoder) -> None:
-        self.encoder = encoder
+    def __init__(self, encoder: HistoryEncoder, n_ids: int) -> None:
+        self.encoder, self.n_ids = encoder, n_ids
         self.states: FloatArray = np.zeros((1, encoder.state_dim), np.float32)
         self.carry = encoder.initial(1)
 
@@ -312,8 +315,10 @@ class _EncodedHistory:
     ) -> None:
         """Move on by a choice: ids (1, 1, ·), -1 for no click, and numbers (1, 1, d)."""
         ids = chosen[0, 0] if chosen[0, 0, 0] >= 0 else np.full(1, NO_CLICK_ID, np.int32)
+        # a row after the ids' is of an item that training did not display
+        ids = np.where(ids < self.n_ids, ids, np.int32(UNKNOWN_ITEM_ID))
         offsets = torch.tensor([0, len(ids)], dtype=torch.int32)
-        bag = Bags(torch.from_numpy(ids.copy()), offsets, torch.from_numpy(numbers[0].copy()))
+        bag = Bags(torch.from_numpy(ids), offsets, torch.from_numpy(numbers[0].copy()))
         self.carry = self.encoder.advance(self.carry, bag)
         self.states[:] = self.encoder.state_of(self.carry).numpy()
 

@@ -13,6 +13,8 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import ConfigError, did_you_mean
+from fastgaum.features.encoder import N_RESERVED, UNKNOWN_ITEM_ID
+from fastgaum.features.item_vectors import component_names
 from fastgaum.features.numbers import (
     LOG_VIEWS,
     item_numbers,
@@ -27,7 +29,9 @@ from fastgaum.models.folded import (
     FoldedRecurrent,
     SlateScorer,
     TableRows,
+    Vectors,
     folded_scorer,
+    projected_vectors,
     slate_distribution,
 )
 from fastgaum.nets.histories import HistoryEncoder, Recurrent
@@ -94,19 +98,11 @@ class OnlineModel:
         self.networks, self.space, self.head, self.outside = networks, space, head, model.outside
         self.regulariser = model.regulariser
         self.eta = float(model.config.eta) if head == "reward" else 1.0
-        every_id = np.arange(space.n_ids, dtype=np.int32)[:, None]
-        rows = TableRows(every_id, space.categorical[0].stop, space.n_numbers)
-        self.reward = folded_scorer(networks.player.reward, rows)
-        self.scorer: SlateScorer = self.reward
-        if head == "generator" and networks.generator is not None:
-            self.scorer = folded_scorer(networks.generator, rows)
+        self.vector_rows: dict[str, int] | None = None
+        every_id = np.arange(space.n_ids, dtype=np.int32)
+        self._fold(every_id, None)
         self.distribute = slate_distribution(self.regulariser, self.eta, self.outside, head)
         encoder = networks.player.history
-        self.history: FoldedRecurrent | HistoryEncoder = (
-            FoldedRecurrent(encoder, rows)
-            if type(encoder) is Recurrent
-            else deepcopy(encoder).cpu().eval()
-        )
         self.history_dim, self.state_dim = encoder.state_dim, networks.player.state_dim
         self.item_ids = space.categorical[0].values
         self.item_rows = _rows(self.item_ids)
@@ -123,6 +119,21 @@ class OnlineModel:
         self._read_context()
         self.of_items: dict[str, dict[str, object]] = {}
 
+    def _fold(self, ids: IntArray, vectors: Vectors | None) -> None:
+        """Fold the networks over rows of one id each, and their vectors."""
+        networks, space = self.networks, self.space
+        rows = TableRows(ids[:, None], space.categorical[0].stop, space.n_numbers, vectors=vectors)
+        self.reward = folded_scorer(networks.player.reward, rows)
+        self.scorer: SlateScorer = self.reward
+        if self.head == "generator" and networks.generator is not None:
+            self.scorer = folded_scorer(networks.generator, rows)
+        encoder = networks.player.history
+        self.history: FoldedRecurrent | HistoryEncoder = (
+            FoldedRecurrent(encoder, rows)
+            if type(encoder) is Recurrent
+            else deepcopy(encoder).cpu().eval()
+        )
+
     def _read_fields(self) -> None:
         space = self.space
         self.fields: dict[str, _Field] = {}
@@ -132,7 +143,7 @@ class OnlineModel:
             elif part.source != "item":
                 self.fields[part.name] = _Field(column, _rows(part.values))
         for column, name in enumerate(space.number_names):
-            if name in space.field_names:
+            if name in space.field_names or name in component_names(space.vectors):
                 self.fields[name] = _Field(column, None)
             elif name == LOG_VIEWS:
                 self.fields[VIEWS] = _Field(column, None)
@@ -145,6 +156,10 @@ class OnlineModel:
             for part in space.context
         }
         self.context_starts = np.array([part.start + 1 for part in space.context], np.int32)
+        self.columns_of_items = [
+            at for at, part in enumerate(space.context) if part.source == "context_item"
+        ]
+        self.of_vectors: FloatArray = np.zeros((0, 0), np.float32)
         self.vectors: FloatArray = np.zeros((0, 0), np.float32)
         if space.context:
             assert networks.player.items is not None
@@ -153,10 +168,12 @@ class OnlineModel:
 
     def with_item_table(self, table: pl.DataFrame) -> OnlineModel:
         """The model, for displays that need not give the fields of items: a column `item`, and a
-        column for each field that the table has instead. Other columns are not read.
+        column for each field that the table has instead, or for the vectors that the model reads.
+        Other columns are not read.
 
         Raises:
-            ConfigError: the table has no such column, an item twice, or a value of the wrong kind.
+            ConfigError: the table has no such column, an item twice, or a value of the wrong kind;
+                or the model reads vectors of items, and the table has none, or others.
         """
         if "item" not in table.columns:
             raise ConfigError(
@@ -169,6 +186,8 @@ class OnlineModel:
             )
         other = copy(self)
         other.of_items = {}
+        if self.space.vectors.dim:
+            other._read_vectors(ids, table)
         for name in (name for name in table.columns if name in self.fields):
             column = table[name]
             if self.fields[name].rows is None and column.dtype == pl.String:
@@ -178,6 +197,63 @@ class OnlineModel:
             values = self._encoded(name, column.to_list(), len(ids))
             other.of_items[name] = dict(zip(ids.to_list(), values.tolist(), strict=True))
         return other
+
+    def _read_vectors(self, ids: pl.Series, table: pl.DataFrame) -> None:
+        """Take the vectors of a table's items: as components, or folded into the networks' rows."""
+        vectors, known = self.space.vectors, ids.to_list()
+        of_items = vectors.of_table(ids, table)
+        if not vectors.are_read:
+            components = vectors.components(of_items)
+            for name, values in zip(component_names(vectors), components.T, strict=True):
+                self.of_items[name] = dict(zip(known, values.tolist(), strict=True))
+            return
+        # a trained item has its id's row, each other one a row of its own after the ids'
+        n_ids = self.space.n_ids
+        new = [item for item in known if item not in self.item_rows]
+        after = {item: n_ids + at for at, item in enumerate(new)}
+        self.vector_rows = {
+            item: after.get(item, self.item_rows.get(item, 0) + N_RESERVED) for item in known
+        }
+        item_of_row = np.full(n_ids + len(new), -1, np.int32)
+        item_of_row[list(self.vector_rows.values())] = np.arange(len(known), dtype=np.int32)
+
+        def of_rows(part: slice) -> FloatArray:
+            items = item_of_row[part]
+            found = np.zeros((len(items), vectors.dim), np.float32)
+            found[items >= 0] = vectors.rows(of_items, items[items >= 0])
+            return found
+
+        ids_of_rows = np.append(np.arange(n_ids), np.full(len(new), UNKNOWN_ITEM_ID))
+        self._fold(ids_of_rows.astype(np.int32), of_rows)
+        if self.space.fields_of_items:
+            assert self.networks.player.items is not None
+            items = self.networks.player.items
+            self.of_vectors = projected_vectors(items, of_rows, len(item_of_row))
+
+    def display_ids(self, items: Sequence[str], rows: IntArray) -> IntArray:
+        """Row of the folded tables of each displayed item, of its row among the training items.
+
+        Raises:
+            ConfigError: the model reads vectors, and no item table has the item's.
+        """
+        if not self.space.vectors.are_read:
+            return rows + np.int32(N_RESERVED)
+        missing = next((item for item in items if item not in (self.vector_rows or {})), None)
+        if self.vector_rows is None or missing is not None:
+            raise self._no_vector(missing if self.vector_rows is not None else None)
+        return np.array([self.vector_rows[item] for item in items], np.int32)
+
+    def _no_vector(self, item: str | None) -> ConfigError:
+        names = ", ".join(name for name, _ in self.space.vectors.widths)
+        if item is not None:
+            return ConfigError(
+                f"the item table has no item {show(item)}, whose vector ({names}) the model reads: "
+                "add a row"
+            )
+        return ConfigError(
+            f"the model reads the item vectors {names}: give an item table that has them "
+            "(OnlineUser(model.with_item_table(frame)), --item-table)"
+        )
 
     def field_values(
         self, items: Sequence[str], given: Mapping[str, Sequence[object]]
@@ -201,6 +277,8 @@ class OnlineModel:
                 values[name] = self._encoded(name, given[name], len(items))
                 continue
             known_values = self.of_items.get(name)
+            if known_values is None and name in component_names(self.space.vectors):
+                raise self._no_vector(None)
             if known_values is None:
                 raise ConfigError(
                     f"the model reads the field '{name}' of candidates: give a value for each item "

@@ -20,13 +20,14 @@ from fastgaum.logs.shards import AnyLog
 from fastgaum.models.choice_model import require_validation
 from fastgaum.processes import Processes
 
-SpaceOptions = tuple[str, bool, bool, bool]
-"""what a feature space is made of: protocol, set_context, relations, examination"""
+SpaceOptions = tuple[str, bool, bool, bool, bool]
+"""what a feature space is made of: protocol, set_context, relations, examination, towers"""
 
 
 def space_options(config: Config) -> SpaceOptions:
     """What a configuration's feature space is made of."""
-    return config.protocol, config.set_context, config.relations, config.examination
+    switches = config.set_context, config.relations, config.examination
+    return config.protocol, *switches, config.tower_dim > 0
 
 
 @dataclass(frozen=True)

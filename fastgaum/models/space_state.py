@@ -14,6 +14,7 @@ import polars as pl
 
 from fastgaum.checkpoint import State
 from fastgaum.features.crossed import check_crossed
+from fastgaum.features.item_vectors import NO_VECTORS, ItemVectors, component_names
 from fastgaum.features.numbers import made_numbers
 from fastgaum.features.relations import Relations, ranks_of
 from fastgaum.features.space import FeatureSpace
@@ -70,6 +71,7 @@ def space_state(space: FeatureSpace) -> State:
             },
         },
         "crossed": [table._asdict() for table in space.crossed],
+        "vectors": _vectors_state(space.vectors),
     }
 
 
@@ -95,6 +97,8 @@ def space_of(state: Any) -> FeatureSpace:
         item_counts=ItemCounts(**counts),
         relations=_relations(state["relations"], counts["displays"], n_items),
         crossed=_crossed(state["crossed"], context, n_items),
+        # files of versions that read no vectors do not say so
+        vectors=_vectors(state.get("vectors")),
         number_names=_names(state["number_names"]),
         field_names=_names(state["field_names"]),
         categorical=tuple(fields),
@@ -200,7 +204,8 @@ def _check_numbers(space: FeatureSpace) -> None:
     wanted = () if space.protocol == "identity" else of_events
     if wanted and len(space.crossed) != len(space.context):
         raise ValueError("the numbers of the context are not those of its fields")
-    known = {*made, *made_numbers("bags", False), *of_events, *space.field_names}
+    components = component_names(space.vectors)
+    known = {*made, *made_numbers("bags", False), *of_events, *components, *space.field_names}
     for name in space.number_names:
         if name not in known or space.number_names.count(name) > 1:
             raise ValueError(
@@ -208,6 +213,9 @@ def _check_numbers(space: FeatureSpace) -> None:
             )
     if not set(wanted) <= set(space.number_names):
         raise ValueError("the numbers of the context are not those of its fields")
+    found = tuple(name for name in space.number_names if name in components)
+    if found != components:
+        raise ValueError("the components are not those of the vectors")
 
 
 def _array(state: Any, name: str, kind: Any, axes: int = 1) -> Any:
@@ -237,6 +245,27 @@ def _relations(state: Any, displays: npt.NDArray[np.integer], n_items: int) -> R
     relations = Relations(rivals, follows, RivalRule(most, ranks_of(displays)))
     relations.check(n_items)
     return relations.limited()
+
+
+def _vectors_state(vectors: ItemVectors) -> State | None:
+    if not vectors.dim:
+        return None
+    arrays = {"mean": vectors.mean, "scale": vectors.scale, "axes": vectors.axes}
+    return {"names": dict(vectors.widths), **arrays}
+
+
+def _vectors(state: Any) -> ItemVectors:
+    if state is None:
+        return NO_VECTORS
+    widths = tuple(sorted(state["names"].items()))
+    mean, scale = _array(state, "mean", np.float32), _array(state, "scale", np.float32)
+    axes = _array(state, "axes", np.float32, 2)
+    lengths = [width for _, width in widths]
+    if not all(type(width) is int and width > 0 for width in lengths):
+        raise ValueError("the vectors of items have no lengths")
+    if {sum(lengths)} != {len(mean), len(scale), len(axes)} or not (scale > 0).all():
+        raise ValueError(f"the moments of the vectors of items are not those of {lengths} numbers")
+    return ItemVectors(widths, mean, scale, axes)
 
 
 def _crossed(

@@ -4,7 +4,7 @@ through; plain torch, any device."""
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -26,15 +26,12 @@ class IdDropout:
     rate: float
 
     def __call__(self, bags: Bags) -> Bags:
-        """Return bags with each id dropped with probability `rate`."""
+        """Return bags with each id dropped with probability `rate`. Vectors stay: what an item
+        without a row has is learned so."""
         if self.rate == 0:
             return bags
         keep = torch.rand(bags.ids.shape, device=bags.ids.device) >= self.rate
-        return Bags(
-            torch.where(keep, bags.ids, self.unknown_of_id[bags.ids.long()]),
-            bags.offsets,
-            bags.numbers,
-        )
+        return replace(bags, ids=torch.where(keep, bags.ids, self.unknown_of_id[bags.ids.long()]))
 
 
 def bag_sum(
@@ -82,10 +79,15 @@ def bag_sum(
 
 
 class _AboveTable(nn.Module):
-    """What a bag's linear map does after its table: from an embedding up, numbers, bias."""
+    """What a bag's linear map does after its table: vectors of items, up from an embedding,
+    numbers, bias."""
+
+    projection: nn.Parameter | None
+    """P, from an item's vector to a row of the table, (vector_dim, width); None: it reads none"""
 
     def make(self, n_numbers: int, out: int, item_dim: int, bias: bool = True) -> None:
         """Draw the parameters, after the table's."""
+        self.projection = None
         self.up: nn.Parameter | None = None
         if item_dim:
             self.up = drawn(
@@ -94,8 +96,15 @@ class _AboveTable(nn.Module):
         self.numbers = nn.Linear(n_numbers, out) if n_numbers else None
         self.bias = nn.Parameter(torch.zeros(out)) if bias and not n_numbers else None
 
+    @property
+    def projection_of_rows(self) -> nn.Parameter | None:
+        """What vectors of items are projected by to rows of its table."""
+        return self.projection
+
     def add_to(self, x: Tensor, bags: Bags) -> Tensor:
         """Return the mapped bags, shape (n_bags, out), from the sums of their rows."""
+        if self.projection is not None and bags.vectors is not None:
+            x = x + bags.vectors.projected(self.projection)
         if self.up is not None:
             x = x @ self.up
         if self.numbers is not None:
@@ -168,6 +177,11 @@ class SharedBagLinear(_AboveTable):
         """All rows, (n_ids, item_dim)."""
         return self._items[0].table
 
+    @property
+    def projection_of_rows(self) -> nn.Parameter | None:
+        """The owner's."""
+        return self._items[0].projection
+
     def forward(self, bags: Bags) -> Tensor:
         """Return the mapped bags, shape (n_bags, out)."""
         return self.add_to(self._items[0](bags), bags)
@@ -185,6 +199,8 @@ class BagSizes:
     """makes the tables where they are not to be ours"""
     items: BagLinear | None = None
     """a table of vectors that several networks read, where there is one"""
+    vector_dim: int = 0
+    """numbers of an item's vector, which a table of vectors projects; 0 for none"""
     places: tuple[float, ...] = ()
     """what each place of a display adds to scores at first; none where places are not kept apart"""
 

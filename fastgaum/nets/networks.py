@@ -157,11 +157,13 @@ def scorer_of(
 
 @dataclass(frozen=True)
 class ContextSizes:
-    """What is known of each event beside its candidates."""
+    """What is known beside the bags: of each event its context, of each item a vector."""
 
     hold_items: tuple[bool, ...] = ()
     """of each field of ids, whether it holds items"""
     n_numbers: int = 0
+    vector_dim: int = 0
+    """numbers of an item's vector, which a tower of items reads; 0 for none"""
 
     @property
     def n_fields(self) -> int:
@@ -173,9 +175,10 @@ NO_CONTEXT = ContextSizes()
 
 
 def context_sizes(space: FeatureSpace) -> ContextSizes:
-    """What the events of a feature space have."""
+    """What the events and the items of a feature space have."""
     hold_items = tuple(part.source == "context_item" for part in space.context)
-    return ContextSizes(hold_items, len(space.context_number_names))
+    vector_dim = space.vectors.dim if space.vectors.are_read else 0
+    return ContextSizes(hold_items, len(space.context_number_names), vector_dim)
 
 
 def log_rates(space: FeatureSpace) -> tuple[float, ...]:
@@ -218,7 +221,8 @@ class RewardPlayer(nn.Module):
     trains all.
 
     `items` is a table of one vector per id, which candidates, context and past choices share; there
-    is one where the scorer has towers or the log has context."""
+    is one where the scorer has towers or the log has context. With towers it projects the vectors
+    of items, where the log has some."""
 
     def __init__(
         self,
@@ -238,7 +242,7 @@ class RewardPlayer(nn.Module):
             else encoder(config, sizes.n_ids, sizes.n_numbers)
         )
         self.context: EventContext | None = None
-        if context != NO_CONTEXT:
+        if context.n_fields or context.n_numbers:
             self.context = EventContext(self.items if context.n_fields else None, context)
         context_dim = 0 if self.context is None else self.context.dim
         self.state_dim = self.history.state_dim + context_dim
@@ -288,7 +292,9 @@ class Networks(nn.Module):
         places: tuple[float, ...] = (),
     ) -> None:
         super().__init__()
-        sizes = BagSizes(n_ids, n_numbers, config.item_dim, tables, places=places)
+        sizes = BagSizes(
+            n_ids, n_numbers, config.item_dim, tables, None, context.vector_dim, places
+        )
         of_reward = replace(sizes, places=tuple(logit / config.eta for logit in places))
         self.player = RewardPlayer(config, of_reward, context, encoder)
         self.generator: Scorer | TowerScorer | None = None

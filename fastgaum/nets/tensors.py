@@ -10,8 +10,26 @@ import torch
 from torch import Tensor
 
 from fastgaum.features.batches import Batch, bags_of_candidates
+from fastgaum.features.item_vectors import rows_of_chosen
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import IntArray
+
+
+@dataclass(frozen=True)
+class BagVectors:
+    """Vectors of the items of bags; each item's once."""
+
+    values: Tensor
+    """shape (n_distinct, dim)"""
+    rows: Tensor
+    """row of each bag's item, -1 for a bag without a vector, int32, shape (n_bags,)"""
+
+    def projected(self, weight: Tensor) -> Tensor:
+        """Each bag's vector times weights (dim, out), shape (n_bags, out); zeros without one."""
+        rows = torch.cat(
+            [self.values.to(weight.dtype) @ weight, weight.new_zeros(1, weight.shape[1])]
+        )
+        return rows[self.rows.long()]
 
 
 @dataclass(frozen=True)
@@ -24,6 +42,8 @@ class Bags:
     """start of each bag in ids, int32, shape (n_bags + 1,)"""
     numbers: Tensor
     """shape (n_bags, n_numbers)"""
+    vectors: BagVectors | None = None
+    """of the items of the bags, where networks read them"""
 
     @property
     def n_bags(self) -> int:
@@ -60,15 +80,25 @@ class BatchTensors:
 def to_tensors(batch: Batch, device: torch.device | str = "cpu") -> BatchTensors:
     """Wrap a batch for the networks."""
     to = _mover(device)
+    of_candidates = of_tokens = of_context = None
+    if batch.vectors is not None:
+        values, *rows = map(to, batch.vectors)
+        of_candidates, of_tokens, of_context = (BagVectors(values, one.reshape(-1)) for one in rows)
+    width = batch.ids.shape[1]
     return BatchTensors(
         source=batch,
         candidates=Bags(
-            to(batch.ids.reshape(-1)), to(_equal_offsets(*batch.ids.shape)), to(batch.numbers)
+            to(batch.ids.reshape(-1)),
+            to(_equal_offsets(len(batch.ids), width)),
+            to(batch.numbers),
+            of_candidates,
         ),
         display_offsets=to(batch.display_offsets),
-        tokens=Bags(to(batch.token_ids), to(batch.token_id_offsets), to(batch.token_numbers)),
+        tokens=Bags(
+            to(batch.token_ids), to(batch.token_id_offsets), to(batch.token_numbers), of_tokens
+        ),
         token_offsets=to(batch.token_offsets),
-        context=_one_id_bags(to, batch.context_ids),
+        context=_one_id_bags(to, batch.context_ids, of_context),
         context_numbers=to(batch.context_numbers),
         later_events=to(batch.later_events),
         clicked=to(batch.clicked),
@@ -82,25 +112,46 @@ def join_bags(left: Bags, right: Bags) -> Bags:
         torch.cat([left.ids, right.ids]),
         torch.cat([left.offsets, right.offsets[1:] + left.offsets[-1]]),
         torch.cat([left.numbers, right.numbers]),
+        _joined_vectors(left.vectors, right.vectors),
     )
+
+
+def _joined_vectors(left: BagVectors | None, right: BagVectors | None) -> BagVectors | None:
+    """Vectors of the bags of both; none where one of them has none."""
+    if left is None or right is None:
+        return None
+    if left.values is right.values:
+        return BagVectors(left.values, torch.cat([left.rows, right.rows]))
+    shifted = torch.where(right.rows < 0, right.rows, right.rows + len(left.values))
+    return BagVectors(torch.cat([left.values, right.values]), torch.cat([left.rows, shifted]))
 
 
 def gather_bags(bags: Bags, rows: Tensor) -> Bags:
     """Bags of the given rows, in the given order."""
     offsets, index = pick_rows(bags.offsets.cpu().numpy(), rows.cpu().numpy().astype(np.int32))
     flat = torch.from_numpy(index).long().to(rows.device)
-    return Bags(bags.ids[flat], torch.from_numpy(offsets).to(rows.device), bags.numbers[rows])
+    vectors = bags.vectors and BagVectors(bags.vectors.values, bags.vectors.rows[rows])
+    offsets_there = torch.from_numpy(offsets).to(rows.device)
+    return Bags(bags.ids[flat], offsets_there, bags.numbers[rows], vectors)
 
 
 def chosen_bags(batch: Batch, candidates: IntArray, device: torch.device | str = "cpu") -> Bags:
     """Bags of any candidates of a batch; -1 stands for no click."""
-    return Bags(*map(_mover(device), bags_of_candidates(batch.ids, batch.numbers, candidates)))
+    to = _mover(device)
+    vectors = None
+    if batch.vectors is not None:
+        rows = rows_of_chosen(batch.vectors.candidates, candidates)
+        vectors = BagVectors(to(batch.vectors.values), to(rows))
+    ids, offsets, numbers = map(to, bags_of_candidates(batch.ids, batch.numbers, candidates))
+    return Bags(ids, offsets, numbers, vectors)
 
 
-def _one_id_bags(to: Callable[[np.ndarray], Tensor], ids: IntArray) -> Bags:
+def _one_id_bags(
+    to: Callable[[np.ndarray], Tensor], ids: IntArray, vectors: BagVectors | None
+) -> Bags:
     """A bag for each entry of `ids`."""
     numbers = np.empty((ids.size, 0), np.float32)
-    return Bags(to(ids.reshape(-1)), to(_equal_offsets(ids.size, 1)), to(numbers))
+    return Bags(to(ids.reshape(-1)), to(_equal_offsets(ids.size, 1)), to(numbers), vectors)
 
 
 def _mover(device: torch.device | str) -> Callable[[np.ndarray], Tensor]:

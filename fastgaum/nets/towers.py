@@ -1,8 +1,11 @@
 """Two towers: the user as one vector, each candidate as another, their dot product a score.
 
     u = [W₂ drop(relu(W₁ x + b₁)) + b₂ + D x ; 1],  x = drop(s)      once per event
-    V(a) = Σ_{f ∈ bag(a)} T_f                                        once per candidate
+    V(a) = Σ_{f ∈ bag(a)} T_f + P v(a)                               once per candidate
     score(a) = ⟨u, V(a)⟩ + ⟨w, numbers(a)⟩
+
+v(a) is the standardised vector of a's item (text, image), where the log has one: an item that
+training never displayed has the row of unknown items and its own P v.
 
 An MLP over the sum of a user's and an item's first layers holds no product of the two; on logs
 where items are seen often that costs more than anything else (docs: design log, two towers).
@@ -12,6 +15,7 @@ weight each, for all users: weights that follow the user lost (docs: design log)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -21,6 +25,7 @@ from torch.nn import functional
 
 from fastgaum.nets.bags import BagLinear, BagSizes, bag_layer
 from fastgaum.nets.segments import expand_to_candidates
+from fastgaum.nets.tables import drawn
 from fastgaum.nets.tensors import Bags
 
 STD = 0.1
@@ -84,16 +89,30 @@ class TwoTower(nn.Module):
         return scores if self.numbers is None else scores + self.numbers(candidates.numbers)[:, 0]
 
     def scale(self, factor: float) -> None:
-        """Multiply all scores by a factor, the table of the items too."""
+        """Multiply all scores by a factor, the table and the projection of the items too."""
         self.items.table.mul_(factor)
+        if self.items.projection is not None:
+            self.items.projection.mul_(factor)
         if self.numbers is not None:
             self.numbers.weight.mul_(factor)
 
 
 def vector_table(sizes: BagSizes, dim: int, name: str) -> BagLinear:
-    """T: a vector per id, (n_ids, dim), whose last number, the bias, starts at 0."""
+    """T: a vector per id, (n_ids, dim), and P: (vector_dim, dim); their last number, the bias,
+    starts at 0."""
     items = bag_layer(replace(sizes, n_numbers=0, item_dim=0), dim, STD, name, bias=False)
     if isinstance(items, BagLinear) and not items.table.is_meta:
         with torch.no_grad():
             items.table[:, -1] = 0
+    if sizes.vector_dim:
+        items.projection = drawn(
+            (sizes.vector_dim, dim), lambda: _projection(sizes.vector_dim, dim)
+        )
     return items
+
+
+def _projection(vector_dim: int, dim: int) -> Tensor:
+    """First weights P: they make of a standardised vector what is as large as a first row of T."""
+    weights = torch.randn(vector_dim, dim) * (STD / math.sqrt(vector_dim))
+    weights[:, -1] = 0
+    return weights

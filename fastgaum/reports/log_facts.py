@@ -49,7 +49,9 @@ def log_facts(
         "n_items": log.n_items,
         "n_candidates": log.n_candidates,
         "splits": [_split_facts(log, name) for name in SPLITS],
-        "fields": sorted({*log.candidate_fields, *context_names(log), *log.item_fields}),
+        "fields": sorted(
+            {*log.candidate_fields, *context_names(log), *log.item_fields, *log.item_vectors}
+        ),
         "views": log.views is not None,
         "ordered": log.ordered,
         "floors": {

@@ -134,7 +134,8 @@ class ServedUsers:
         """Score a display of a user that is then forgotten: what compiles and folds does so before
         the first client comes."""
         model = self.model
-        items = model.item_ids.head(2).to_list()
+        known = model.item_ids if model.vector_rows is None else list(model.vector_rows)
+        items = list(known[:2])
         context = {
             name: 0.0 if holds == "numbers" else None
             for name, holds in model.context_fields.items()

@@ -6,7 +6,7 @@ columns of a log, which a model does not keep: a model that reads some needs the
 per candidate becomes one value per item there: a number its mean over the item's training displays,
 a category the most frequent one (ties: the first in order), view counts their mean, rounded; an
 item that the log's training split never displayed gets the mean over all, the unknown category, and
-one view."""
+one view. Vectors of items come from the log too; an item that it does not hold has their mean."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import polars as pl
 
 from fastgaum.errors import ConfigError
 from fastgaum.features.encoder import N_RESERVED
+from fastgaum.features.item_vectors import SAMPLE, component_names, principal_axes
 from fastgaum.features.numbers import (
     LOG_VIEWS,
     item_numbers,
@@ -30,13 +31,10 @@ from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_formulas import RELATION_NUMBERS, SESSION_NUMBERS, TRAINING_NUMBERS
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog
-from fastgaum.models.folded import TableRows
+from fastgaum.models.folded import TableRows, Vectors
 
 ITEM_STATISTICS = ("log_displays", "log_choices", "choice_rate")
 """what a policy may know of an item's training events"""
-SAMPLE = 200_000
-"""items that the principal components are found on; more have no say in them but are mapped alike
-"""
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,8 @@ class Catalogue:
     n_positions: int
     statistics: FloatArray
     """ITEM_STATISTICS of each item, shape (n_items, 3)"""
+    vectors: Vectors | None = None
+    """standardised vectors of some rows, (n, dim), where networks read vectors"""
 
     @property
     def n_items(self) -> int:
@@ -82,14 +82,16 @@ class Catalogue:
                 is none.
             FeatureMismatchError: the log's fields are not the training log's.
         """
-        if log is None and (space.field_names or space.protocol == "views"):
-            what = [*space.field_names, *(["view counts"] if space.protocol == "views" else [])]
+        of_log = [*space.field_names, *(f"item vectors {name}" for name, _ in space.vectors.widths)]
+        if log is None and (of_log or space.protocol == "views"):
+            what = [*of_log, *(["view counts"] if space.protocol == "views" else [])]
             raise ConfigError(
                 f"the model reads {', '.join(what)}, which it does not keep per item: pass the log "
                 "that has them (log=…)"
             )
         names, item_ids = space.number_names, space.categorical[0].values
         of_events = (*SESSION_NUMBERS, *space.numbers_of_context)
+        components = component_names(space.vectors)
         n_trained = len(item_ids)
         if further is not None:
             item_ids = pl.concat([item_ids, further.cast(pl.String).alias(item_ids.name)])
@@ -105,6 +107,11 @@ class Catalogue:
         for column, name in enumerate(names):
             if name in TRAINING_NUMBERS:
                 fixed[:, column] = of_training[:, TRAINING_NUMBERS.index(name)]
+            elif name in components:
+                assert fields is not None
+                if name == components[0]:
+                    made = fields.vectors(slice(None)) @ space.vectors.axes
+                    fixed[:, column : column + len(components)] = made
             elif name not in of_events and name not in RELATION_NUMBERS:
                 assert fields is not None
                 fixed[:, column] = fields.log_views() if name == LOG_VIEWS else fields.numbers(name)
@@ -127,6 +134,7 @@ class Catalogue:
             position,
             n_positions,
             of_training[:-1, number_columns(ITEM_STATISTICS, TRAINING_NUMBERS)],
+            fields.vectors if fields is not None and space.vectors.are_read else None,
         )
 
     @property
@@ -137,7 +145,8 @@ class Catalogue:
         if self.position_column >= 0:
             part = self.space.categorical[self.position_column]
             positions = range(part.start, part.stop)
-        return TableRows(self.ids[:, own], len(self.ids), self.space.n_numbers, positions)
+        n_numbers = self.space.n_numbers
+        return TableRows(self.ids[:, own], len(self.ids), n_numbers, positions, self.vectors)
 
     def bags(self, rows: IntArray) -> IntArray:
         """Feature ids, (n, n_categorical), of table rows (n, 1 or 2) as the kernels have them."""
@@ -167,7 +176,7 @@ class _Fields:
 
     def __init__(self, space: FeatureSpace, log: SessionLog, item_ids: pl.Series) -> None:
         space.check_fields(log)
-        self.log = log
+        self.log, self.space = log, space
         train = log.sessions_in("train")
         part: Selection = select_sessions(log, train if len(train) else log.sessions_in("all"))
         self.candidates = part.candidates
@@ -185,6 +194,17 @@ class _Fields:
             result[self.items[known]] = values[known]
             return result
         return self._means(self.log.candidate_fields[name][self.candidates], None)
+
+    def vectors(self, rows: slice) -> FloatArray:
+        """Standardised vectors of rows of the catalogue; zeros, the mean, for an item that the log
+        does not hold."""
+        item_of_row = np.full(self.n, -1, np.int32)
+        known = np.flatnonzero(self.items >= 0)
+        item_of_row[self.items[known]] = known
+        items = item_of_row[rows]
+        found = np.zeros((len(items), self.space.vectors.dim), np.float32)
+        found[items >= 0] = self.space.vectors.rows(self.log, items[items >= 0])
+        return found
 
     def log_views(self) -> FloatArray:
         """Logarithm of an item's rounded mean number of views."""
@@ -241,14 +261,9 @@ def item_features(catalogue: Catalogue, table: FloatArray, n_features: int) -> F
     n_components = min(n_features - len(ITEM_STATISTICS), vectors.shape[1])
     if n_components == 0:
         return statistics
-    sample = vectors[:: -(-len(vectors) // SAMPLE)].astype(np.float64)
-    mean = sample.mean(axis=0)
-    values, axes = np.linalg.eigh((sample - mean).T @ (sample - mean) / len(sample))
-    axes = axes[:, ::-1][:, :n_components]
-    largest = np.abs(axes).argmax(axis=0)
-    axes = axes * np.where(axes[largest, np.arange(n_components)] < 0, -1.0, 1.0)
-    scale = np.sqrt(max(float(values[-1]), 1e-12))
-    components = (vectors - mean.astype(np.float32)) @ (axes / scale).astype(np.float32)
+    mean, axes, variances = principal_axes(vectors[:: -(-len(vectors) // SAMPLE)])
+    axes = axes[:, :n_components] / np.sqrt(max(float(variances[0]), 1e-12))
+    components = (vectors - mean.astype(np.float32)) @ axes.astype(np.float32)
     return np.ascontiguousarray(np.concatenate([components, statistics], axis=1), np.float32)
 
 

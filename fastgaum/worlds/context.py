@@ -20,6 +20,7 @@ from fastgaum.errors import ConfigError, did_you_mean
 from fastgaum.kernels.draws import uniforms
 from fastgaum.logs.columns import MOST_NUMBER, Vocabulary
 from fastgaum.logs.log import SessionLog
+from fastgaum.models.folded import projected_vectors
 from fastgaum.worlds.catalogue import Catalogue
 from fastgaum.worlds.world import FloatArray, IntArray, KeyArray
 
@@ -79,6 +80,12 @@ class ContextRows:
             assert table is not None
             rows = table.table.detach()[self.first : int(self.stops.max())]
             self.table = np.array(rows.cpu().numpy(), np.float32)
+        self.fields_of_items = [
+            at for at, part in enumerate(fields) if part.source == "context_item"
+        ]
+        self.of_vectors: FloatArray | None = None
+        if self.fields_of_items and table is not None and catalogue.vectors is not None:
+            self.of_vectors = projected_vectors(table, catalogue.vectors, catalogue.n_items + 1)
         self.dim = len(fields) * self.table.shape[1] + len(self.space.context_number_names)
 
     def of(
@@ -166,6 +173,9 @@ class ContextRows:
         """Write what a context says of the users `who` to the rows of out, (·, dim)."""
         width = self.dim - context.numbers.shape[1]
         rows = self.table[context.ids - self.first]
+        if self.of_vectors is not None:
+            # the last row is that of no item
+            rows[:, self.fields_of_items] += self.of_vectors[context.items]
         out[who, :width] = rows.reshape(len(context.ids), width)
         out[who, width:] = context.numbers
 

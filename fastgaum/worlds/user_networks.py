@@ -58,7 +58,9 @@ class ChoiceHistory:
         # no click has one id instead of all the others
         kept = clicked[:, None] | (np.arange(ids.shape[1]) == 0)
         flat = np.where(clicked[:, None], ids, np.int32(NO_CLICK_ID))[kept]
-        return Bags(*(torch.from_numpy(part) for part in (flat, offsets, self.numbers[users, at])))
+        parts = (flat, offsets, self.numbers[users, at])
+        bag_ids, starts, numbers = (torch.from_numpy(part) for part in parts)
+        return Bags(bag_ids, starts, numbers)
 
 
 class ReplayedHistories:

@@ -66,6 +66,15 @@ def place_and_category(n_sessions: int = 1600) -> DecidingLog:
     return _of_category(n_sessions, _kinds(11), by_item=False, more=of_place)
 
 
+def vector_of_item(n_sessions: int = 1600) -> DecidingLog:
+    """Vectors of 24 numbers of few causes, two of which are liked."""
+    log, rng = _empty(n_sessions), np.random.default_rng(1)
+    causes = rng.standard_normal((log.n_items, 4))
+    vectors = causes @ rng.standard_normal((4, 24)) + 0.2 * rng.standard_normal((log.n_items, 24))
+    log = dataclasses.replace(log, item_vectors={"text": vectors.astype(np.float32)})
+    return _drawn(log, (causes @ [3.0, -3.0, 0.0, 0.0])[log.items], ordered=False)
+
+
 def context_and_item(n_sessions: int = 3200) -> DecidingLog:
     """Eight situations, in each of which other ones of forty items are liked."""
     log, rng = _empty(n_sessions, 40), np.random.default_rng(1)

@@ -88,6 +88,14 @@ def test_reads_every_field(
     assert log.gap(model) < room
 
 
+@pytest.mark.parametrize("name", [name for name, protocol in READERS if protocol == "identity"])
+def test_reads_the_vectors_of_items(name: str) -> None:
+    """As principal components, under any protocol."""
+    model, log = made(name, "identity", epochs=8, rounds=100, **ONE), deciding_logs.vector_of_item()
+    model.fit(log.log)
+    assert log.gap(model) < 4
+
+
 def test_what_cannot_read_fields_is_named() -> None:
     """These read the identity alone, and no other does."""
     alone = {name for name in BASELINES if baseline_class(name).reads == ("identity",)}

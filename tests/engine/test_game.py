@@ -18,6 +18,7 @@ from fastgaum.config import Config
 from fastgaum.engine.dispatch import runs_by_hand
 from fastgaum.engine.game import EngineGame
 from fastgaum.features.batches import batches
+from fastgaum.features.item_vectors import BatchVectors, rows_of_chosen
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.game import ReferenceGame
 from fastgaum.game.scoring import score
@@ -59,11 +60,18 @@ CASES: list[dict[str, Any]] = [
     {"wide": True, "context": 2},
     {"wide": True, "n_places": 4, "weight_decay": 0.05, "generator_steps": 2},
     {"tower_dim": 6, "n_places": 3, "eta": 2.0},
+    {"tower_dim": 5, "context": 2, "vector_dim": 4, "weight_decay": 0.05},
+    {"tower_dim": 6, "history": "pw", "context": 1, "vector_dim": 3},
 ]
 
 
 def contenders(
-    log: SessionLog, protocol: str, context: int = 0, n_places: int = 0, **changes: Any
+    log: SessionLog,
+    protocol: str,
+    context: int = 0,
+    n_places: int = 0,
+    vector_dim: int = 0,
+    **changes: Any,
 ) -> tuple[ReferenceGame, EngineGame, FeatureSpace, Config]:
     """Both games over equal networks, nothing drawn; so many context fields, and a number for
     each; so many places examined apart."""
@@ -73,7 +81,7 @@ def contenders(
         **{"players": "adversarial", "id_dropout": 0.0, "weight_decay": 0.0, **changes},
     )
     torch.manual_seed(0)
-    sizes = ContextSizes((True, False)[:context], context)
+    sizes = ContextSizes((True, False)[:context], context, vector_dim)
     networks = Networks(
         config,
         space.n_ids,
@@ -91,7 +99,9 @@ def contenders(
     )
 
 
-def whole(log: SessionLog, space: FeatureSpace, context: int = 0) -> Iterator[BatchTensors]:
+def whole(
+    log: SessionLog, space: FeatureSpace, context: int = 0, vector_dim: int = 0
+) -> Iterator[BatchTensors]:
     """All training sessions in one batch: every row that the batch can name is named in every
     step."""
     encoded = space.encode(log, log.sessions_in("train"))
@@ -101,7 +111,16 @@ def whole(log: SessionLog, space: FeatureSpace, context: int = 0) -> Iterator[Ba
         context_ids=rng.integers(0, space.n_ids, shape).astype(np.int32),
         context_numbers=rng.standard_normal(shape).astype(np.float32),
     )
-    return (to_tensors(batch) for batch in batches(encoded, log.n_sessions))
+    for batch in batches(encoded, log.n_sessions):
+        n, choices = 7, batch.token_candidates
+        rows = rng.integers(0, n, len(batch.ids)).astype(np.int32)
+        vectors = BatchVectors(
+            rng.standard_normal((n, vector_dim)).astype(np.float32),
+            rows,
+            rows_of_chosen(rows, choices),
+            rng.integers(-1, n, batch.context_ids.shape).astype(np.int32),
+        )
+        yield to_tensors(dataclasses.replace(batch, vectors=vectors if vector_dim else None))
 
 
 STEPS = [(case, kind) for case in CASES for kind in ("exact_step", "round")]
@@ -113,7 +132,7 @@ def test_steps_agree(case: dict[str, Any], kind: str, no_click: float) -> None:
     log, _ = synthesise(300, preset="sample", no_click=no_click, n_items=30)
     protocol = "bags" if case.get("wide") else "identity"
     reference, fused, space, config = contenders(log, protocol, **case)
-    batch = next(whole(log, space, case.get("context", 0)))
+    batch = next(whole(log, space, case.get("context", 0), case.get("vector_dim", 0)))
     for step in range(5):
         losses = []
         for game in (reference, fused):

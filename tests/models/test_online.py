@@ -26,7 +26,7 @@ from fastgaum.models.online_model import OnlineModel
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.regularisers import Custom
 from fastgaum.nets.segments import segment_sum
-from tests.builders import log_of, random_log
+from tests.builders import log_of, random_log, with_vectors
 from tests.logs.test_context import navigation
 from tests.worlds.test_learned_world import IDENTITY, SMALL, fitted
 
@@ -69,6 +69,8 @@ def log_of_kind(kind: str, seed: int, n_sessions: int) -> SessionLog:
         log = navigation(n_sessions, n_items=40 if seed == 4 else 44, seed=seed, fixed=True)
         nothing = np.random.default_rng(seed).random(log.n_events) < 0.2
         return dataclasses.replace(log, choices=np.where(nothing, -1, log.choices).astype(np.int32))
+    if kind == "vectors":
+        return with_vectors(log_of_kind("context", seed, n_sessions), seed)
     log = plain_log(seed, n_sessions)
     return with_fields(log, seed) if kind == "fields" else log
 
@@ -82,7 +84,16 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "fields, towers, places": ("fields", {"tower_dim": 5, "set_context": False}),
     "context, towers": ("context", {"tower_dim": 6, "relations": True}),
     "context, network": ("context", {"item_dim": 3, "relations": False}),
+    "vectors, towers": ("vectors", {"tower_dim": 6, "relations": False}),
+    "vectors, towers, position weights": ("vectors", {**IDENTITY, "tower_dim": 4, "history": "pw"}),
+    "vectors, components": ("vectors", {"relations": False}),
 }
+
+
+def item_table(log: SessionLog) -> pl.DataFrame:
+    """The vectors of a log's items as a table, in another order."""
+    lists = {name: rows.tolist() for name, rows in log.item_vectors.items()}
+    return pl.DataFrame({"item": log.item_ids, **lists})[::-1]
 
 
 @cache
@@ -117,8 +128,11 @@ def told(user: OnlineUser, log: SessionLog, event: int) -> np.ndarray:
 def replayed(model: UserModel, log: SessionLog, head: Head) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities of all candidates, and of no click beside each of them."""
     items, none = [], []
+    folded = model.user(head).model
+    if log.item_vectors:
+        folded = folded.with_item_table(item_table(log))
     for session in range(log.n_sessions):
-        user = model.user(head)
+        user = OnlineUser(folded)
         for event in range(*log.session_offsets[session : session + 2].tolist()):
             probabilities = told(user, log, event)
             n = int(np.diff(log.display_offsets)[event])
@@ -339,3 +353,25 @@ def test_a_score_that_is_not_finite_is_said() -> None:
         user.probabilities(["i1"], GOOD)
     with pytest.raises(ConfigError, match="call probabilities with its items first"):
         user.chose("i1")
+
+
+@pytest.mark.parametrize("name", ["vectors, towers", "vectors, components"])
+def test_vectors_of_items_come_from_a_table(name: str) -> None:
+    model, log = model_of(name), log_of_kind("vectors", 4, 60)
+    display: Any = (log.item_ids[:3].to_list(), {"page": "i0", "target": "i1", "kind": "i2"})
+    display[1]["hour"] = 0.5
+    with pytest.raises(
+        ConfigError, match=r"reads the item vectors image, text: give an item table"
+    ):
+        model.user().probabilities(*display)
+    folded, table = model.user().model, item_table(log)
+    for wrong, match in (
+        (table.drop("text"), r"no such column \(it has item, image\)"),
+        (table.with_columns(text="image"), r"'text' of the item table have 2 numbers.*have 4"),
+        (table.with_columns(text=pl.lit("x")), "column 'text' holds String, vectors are lists"),
+    ):
+        with pytest.raises(ConfigError, match=match):
+            folded.with_item_table(wrong)
+    user = OnlineUser(folded.with_item_table(table.filter(pl.col("item") != "i1")))
+    with pytest.raises(ConfigError, match=r"the item table has no item 'i1'"):
+        user.probabilities(*display)

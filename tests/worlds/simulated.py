@@ -201,4 +201,5 @@ def _with_fields(log: SessionLog, world: LearnedWorld, source: SessionLog) -> Se
         views=views,
         ordered=source.ordered,
         item_fields={name: values[rows] for name, values in source.item_fields.items()},
+        item_vectors={name: values[rows] for name, values in source.item_vectors.items()},
     )

@@ -30,7 +30,7 @@ from fastgaum.worlds.learned_world import LearnedWorld, Starts
 from fastgaum.worlds.replay import replay, world_of
 from fastgaum.worlds.vector_env import UserVectorEnv
 from fastgaum.worlds.world_set import WorldSet
-from tests.builders import random_log
+from tests.builders import random_log, with_vectors
 from tests.logs.test_context import navigation
 from tests.worlds.simulated import Within, keys_of, random_context, random_slates
 from tests.worlds.test_learned_world import HEADS, IDENTITY, check_same_as_encoder, fitted
@@ -74,6 +74,25 @@ def test_probabilities_are_the_model_s_on_the_same_sessions(
     for head in HEADS:
         check_same_as_encoder(model, LearnedWorld(model, head))
     check_same_as_encoder(model, LearnedWorld(model, log=log), idle=0.4)
+
+
+@pytest.mark.parametrize("changes", [{"tower_dim": 6}, {"relations": False}], ids=str)
+def test_vectors_of_items_come_from_the_log(log: SessionLog, changes: dict[str, Any]) -> None:
+    """Of candidates, past choices and context: whole, or as components."""
+    of_items = with_vectors(log)
+    model = fitted(of_items, **changes)
+    with pytest.raises(ConfigError, match="the model reads item vectors image, item vectors text"):
+        LearnedWorld(model)
+    for head in HEADS:
+        check_same_as_encoder(model, LearnedWorld(model, head, log=of_items), of_items)
+    # two items that training did not display differ by their vectors alone
+    new = pl.Series(["new", "newer"])
+    more = dataclasses.replace(log, item_ids=pl.concat([log.item_ids, new]))
+    world = LearnedWorld(model, "reward", log=with_vectors(more), further=new)
+    users, slates = world.population(1), np.array([[world.n_items - 2, world.n_items - 1]])
+    assert model.space is not None
+    context = world.context_of(random_context(model.space, 1, 0))
+    assert np.ptp(users.utilities(slates.astype(np.int32), context=context)) > 1e-4
 
 
 def test_successive_choices_have_no_world(

@@ -1,0 +1,230 @@
+"""Vectors of items as models read them: standardised over the training items, and gathered once for
+each item that a batch holds.
+
+A model with a tower of items projects the vectors by weights that it learns (`nets.towers`). Every
+other model reads their first principal components, as numbers of a candidate: a number of each
+candidate for each entry of a vector would take too much memory, and too many weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.features.numbers import Moments
+from fastgaum.kernels.optimiser import number_rows
+from fastgaum.logs.log import FloatArray, IntArray, SessionLog
+from fastgaum.logs.side_tables import item_vectors_of
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from fastgaum.features.space import FeatureSpace
+    from fastgaum.logs.shards import AnyLog
+
+N_COMPONENTS = 16
+"""principal components that a model without a tower of items reads"""
+SAMPLE = 200_000
+"""vectors that principal axes are found on; more have no say in them but are mapped alike"""
+ROWS_AT_ONCE = 16_384
+"""vectors that are standardised at once"""
+
+
+@dataclass(frozen=True)
+class ItemVectors:
+    """What the training items say of the vectors: how they are standardised, and their axes."""
+
+    widths: tuple[tuple[str, int], ...]
+    """name and length of each column of vectors, by name; they stand side by side"""
+    mean: FloatArray
+    """mean of each entry over the training items, shape (dim,)"""
+    scale: FloatArray
+    """standard deviation of each (1 where it is 0), shape (dim,)"""
+    axes: FloatArray
+    """principal axes of the standardised vectors, shape (dim, n_components); no components: the
+    vectors themselves are read"""
+
+    @property
+    def dim(self) -> int:
+        """Numbers of an item's vector."""
+        return len(self.mean)
+
+    @property
+    def n_components(self) -> int:
+        """Numbers of a candidate that are made of its item's vector."""
+        return int(self.axes.shape[1])
+
+    @property
+    def are_read(self) -> bool:
+        """Whether networks read the vectors themselves."""
+        return self.dim > 0 and self.n_components == 0
+
+    @classmethod
+    def of(cls, log: AnyLog, items: npt.NDArray[np.integer], components: bool) -> ItemVectors:
+        """Those of a log; items: codes of the training items; `components` asks for axes."""
+        names = sorted(log.item_vectors)
+        widths = tuple((name, log.item_vectors[name].shape[1]) for name in names)
+        dim = sum(width for _, width in widths)
+        none = cls(widths, np.zeros(dim, np.float32), np.ones(dim, np.float32), _no_axes(dim))
+        if dim == 0:
+            return none
+        moments = Moments()
+        for start in range(0, len(items), ROWS_AT_ONCE):
+            moments.add(none.raw(log, items[start : start + ROWS_AT_ONCE]))
+        mean, scale = moments.mean.astype(np.float32), moments.scale()
+        found = cls(widths, mean, scale, _no_axes(dim))
+        if not components:
+            return found
+        sample = found.rows(log, items[:: -(-len(items) // SAMPLE)])
+        axes = principal_axes(sample)[1][:, :N_COMPONENTS]
+        return cls(widths, mean, scale, np.ascontiguousarray(axes, np.float32))
+
+    def of_table(self, ids: pl.Series, table: pl.DataFrame) -> SessionLog:
+        """A log without a session of the items of a table, which has the columns of vectors.
+
+        Args:
+            ids: the items of the table's rows.
+            table: the table.
+
+        Raises:
+            ConfigError: a column is missing, holds no vectors, or those of another length.
+        """
+        matrices = {}
+        for name, width in self.widths:
+            if name not in table.columns:
+                raise ConfigError(
+                    f"the model reads the item vectors '{name}', the item table has no such column "
+                    f"(it has {', '.join(table.columns)}): add it"
+                )
+            try:
+                rows = np.arange(len(ids), dtype=np.int32)
+                matrices[name] = item_vectors_of(table[name], ids, rows)
+            except LogFormatError as error:
+                raise ConfigError(f"the item table: {error}") from None
+            if (found := matrices[name].shape[1]) != width:
+                raise ConfigError(
+                    f"the vectors '{name}' of the item table have {found} numbers, the training "
+                    f"log's have {width}: give those of the same model of texts or images"
+                )
+        return replace(SessionLog.empty(ids), item_vectors=matrices)
+
+    def raw(self, log: AnyLog, items: npt.NDArray[np.integer]) -> FloatArray:
+        """The vectors of items as they are in the log, (n, dim)."""
+        vectors = np.empty((len(items), self.dim), np.float32)
+        at = 0
+        for name, width in self.widths:
+            vectors[:, at : at + width] = log.item_vectors[name][items]
+            at += width
+        return vectors
+
+    def rows(self, log: AnyLog, items: npt.NDArray[np.integer]) -> FloatArray:
+        """The standardised vectors of items, (n, dim)."""
+        vectors = self.raw(log, items)
+        vectors -= self.mean
+        vectors /= self.scale
+        return vectors
+
+    def components(self, log: AnyLog) -> FloatArray:
+        """The components of all of a log's items, (n_items, n_components)."""
+        found = np.empty((log.n_items, self.n_components), np.float32)
+        for start in range(0, log.n_items, ROWS_AT_ONCE):
+            items = np.arange(start, min(start + ROWS_AT_ONCE, log.n_items))
+            np.matmul(self.rows(log, items), self.axes, out=found[items[0] : items[-1] + 1])
+        return found
+
+
+def _no_axes(dim: int) -> FloatArray:
+    return np.zeros((dim, 0), np.float32)
+
+
+NO_VECTORS = ItemVectors((), np.zeros(0, np.float32), np.ones(0, np.float32), _no_axes(0))
+"""of a log without vectors"""
+COMPONENT = "vector_component_"
+"""what the names of components begin with"""
+
+
+def component_names(vectors: ItemVectors) -> tuple[str, ...]:
+    """Names of the numbers that are made of vectors, the first component first."""
+    return tuple(f"{COMPONENT}{i + 1}" for i in range(vectors.n_components))
+
+
+def principal_axes(
+    sample: npt.NDArray[np.floating],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Mean (d,), principal axes (d, d) as columns, and the variance along each (d,), the largest
+    first; the entry of largest absolute weight in an axis is positive."""
+    values = sample.astype(np.float64)
+    mean = values.mean(axis=0)
+    values -= mean
+    variances, axes = np.linalg.eigh(values.T @ values / len(values))
+    axes = axes[:, ::-1]
+    largest = np.abs(axes).argmax(axis=0)
+    axes = axes * np.where(axes[largest, np.arange(axes.shape[1])] < 0, -1.0, 1.0)
+    return mean, axes, variances[::-1]
+
+
+class BatchVectors(NamedTuple):
+    """Vectors of the items of a batch, each once."""
+
+    values: FloatArray
+    """standardised, shape (n_distinct, dim)"""
+    candidates: IntArray
+    """row of each candidate's item, shape (n_candidates,)"""
+    tokens: IntArray
+    """row of each token's item, -1 for no click, shape (n_tokens,)"""
+    context: IntArray
+    """row of the item in each field of the context, -1 for none, shape (n_events, n_fields)"""
+
+
+@dataclass(frozen=True)
+class VectorReader:
+    """Reads the vectors of a log's items."""
+
+    vectors: ItemVectors
+    log: SessionLog
+    n_fields: int
+    """fields of ids of the context"""
+    fields_of_items: tuple[int, ...]
+    """those among them that hold items"""
+
+    @classmethod
+    def of(cls, space: FeatureSpace, log: SessionLog) -> VectorReader | None:
+        """That of a log's items; None where no network reads vectors."""
+        if not space.vectors.are_read:
+            return None
+        of_items = [at for at, part in enumerate(space.context) if part.source == "context_item"]
+        return cls(space.vectors, log, len(space.context), tuple(of_items))
+
+    def of_batch(self, items: IntArray, tokens: IntArray, context: IntArray) -> BatchVectors:
+        """The vectors of a batch.
+
+        Args:
+            items: code of each candidate's item, (n_candidates,).
+            tokens: candidate that is chosen at each token, -1 for no click, (n_tokens,).
+            context: code of the item in each context field that holds items, -1 for none,
+                (n_events, n_fields_of_items).
+        """
+        held = context >= 0
+        codes = np.concatenate([items, context[held]])
+        slots, rows = np.empty_like(codes), np.empty_like(codes)
+        slot_of = np.full(self.log.n_items, -1, np.int32)
+        count = number_rows(codes, slot_of, slots, rows)
+        of_fields = np.full(context.shape, -1, np.int32)
+        of_fields[held] = slots[len(items) :]
+        of_context = np.full((len(context), self.n_fields), -1, np.int32)
+        of_context[:, list(self.fields_of_items)] = of_fields
+        of_items = slots[: len(items)]
+        return BatchVectors(
+            self.vectors.rows(self.log, rows[:count]),
+            of_items,
+            rows_of_chosen(of_items, tokens),
+            of_context,
+        )
+
+
+def rows_of_chosen(rows: IntArray, candidates: IntArray) -> IntArray:
+    """The row of each of those candidates, -1 for no click, which is candidate -1."""
+    return np.append(rows, np.int32(-1))[candidates]

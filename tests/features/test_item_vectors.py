@@ -1,0 +1,136 @@
+"""Vectors of items under a feature space: standardised over the training items, once for each item
+of a batch; or their principal components, as numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastgaum.errors import FeatureMismatchError, LogFormatError
+from fastgaum.features.batches import assemble
+from fastgaum.features.item_vectors import principal_axes
+from fastgaum.features.sessions import EncodedSessions, Sessions
+from fastgaum.features.space import FeatureSpace
+from fastgaum.logs.log import SessionLog, resplit
+from fastgaum.models.space_state import space_of, space_state
+from tests.builders import random_log, with_vectors
+from tests.logs.test_context import navigation
+
+
+def standardised(log: SessionLog, space: FeatureSpace) -> np.ndarray:
+    """By the training items, which the space knows, each counted once."""
+    trained = log.item_ids.is_in(space.categorical[0].values.implode()).to_numpy()
+    raw = np.concatenate([log.item_vectors["image"], log.item_vectors["text"]], 1)
+    raw = raw.astype(np.float64)
+    return np.asarray((raw - raw[trained].mean(0)) / raw[trained].std(0))
+
+
+def log_of_kind(seed: int, context: bool, more: int) -> SessionLog:
+    """With items that nobody was shown, or none."""
+    log = navigation(12, n_items=20, seed=seed) if context else random_log(seed, 20, no_click=0.3)
+    new = pl.Series([f"new {i}" for i in range(more)], dtype=pl.String)
+    return with_vectors(dataclasses.replace(log, item_ids=pl.concat([log.item_ids, new])), seed)
+
+
+@settings(max_examples=25)
+@given(
+    seed=st.integers(0, 30),
+    context=st.booleans(),
+    shared=st.booleans(),
+    foreign=st.booleans(),
+    data=st.data(),
+)
+def test_each_bag_has_its_item_s_vector(
+    seed: int, context: bool, shared: bool, foreign: bool, data: st.DataObject
+) -> None:
+    log = log_of_kind(seed, context, more=3)
+    space = FeatureSpace.fit(log, "identity", set_context=False, towers=True)
+    read = resplit(log, seed + 1) if foreign else log
+    rows = np.random.default_rng(seed).permutation(read.n_sessions)[:8].astype(np.int32)
+    encoder = space.encoder(read)
+    encoded: Sessions = encoder.for_training(rows) if shared else encoder.encode(rows)
+    assert isinstance(encoded, EncodedSessions) != shared
+    sessions = np.array(data.draw(st.lists(st.integers(0, 7), min_size=1, max_size=9)), np.int32)
+    batch = assemble(encoded, sessions, keep_last=True)
+    assert batch.vectors is not None
+    values, candidates, tokens, of_context = batch.vectors
+    expected = standardised(log, space)
+
+    def check(found: np.ndarray, items: list[int]) -> None:
+        wanted = [np.full(6, np.nan) if item < 0 else expected[item] for item in items]
+        with_none = np.concatenate([values, np.full((1, 6), np.nan)])
+        np.testing.assert_allclose(with_none[found], np.array(wanted).reshape(-1, 6), atol=1e-4)
+
+    shown, chosen, pages = [], [], []
+    for session in rows[sessions]:
+        for event in range(*read.session_offsets[session : session + 2].tolist()):
+            items = read.items[slice(*read.display_offsets[event : event + 2].tolist())].tolist()
+            shown += items
+            chosen.append(items[read.choices[event]] if read.choices[event] >= 0 else -1)
+            for part in space.context:
+                held = part.source == "context_item"
+                pages.append(read.event_fields[part.name][event] if held else -1)
+    check(candidates, shown)
+    check(tokens, chosen)
+    check(of_context.reshape(-1), pages)
+    assert len(np.unique(values.round(5), axis=0)) == len(values), "each item's once"
+
+
+def test_components_are_those_of_the_training_items() -> None:
+    """Of the correlation matrix: numpy's own decomposition, up to the sign of an axis."""
+    log = log_of_kind(3, False, more=2)
+    space = FeatureSpace.fit(log, "identity", set_context=False)
+    names = [f"vector_component_{i}" for i in range(1, 7)]
+    assert list(space.number_names) == names
+    trained = log.item_ids.is_in(space.categorical[0].values.implode()).to_numpy()
+    x = standardised(log, space)
+    _, _, axes = np.linalg.svd(x[trained], full_matrices=False)
+    components = (x @ axes.T)[log.items]
+    train = np.isin(log.session_of_event[log.event_of_candidate()], log.sessions_in("train"))
+    expected = (components - components[train].mean(0)) / components[train].std(0)
+    found = space.encode(log, log.sessions_in("all"))
+    assert found.vectors is None
+    np.testing.assert_allclose(np.abs(found.numbers), np.abs(expected), atol=2e-3)
+    largest = np.abs(space.vectors.axes).argmax(0)
+    assert (space.vectors.axes[largest, np.arange(6)] > 0).all()
+
+
+def test_the_first_axis_has_the_largest_variance() -> None:
+    sample = np.random.default_rng(0).normal(size=(500, 3)) * [1, 5, 2]
+    mean, axes, variances = principal_axes(sample)
+    np.testing.assert_allclose(mean, sample.mean(0))
+    assert np.abs(axes).argmax(0).tolist() == [1, 2, 0]
+    np.testing.assert_allclose(np.sqrt(variances), [5, 2, 1], rtol=0.1)
+
+
+@pytest.mark.parametrize("towers", [True, False])
+def test_a_space_is_kept_in_files_and_asks_for_the_same_vectors(towers: bool) -> None:
+    log = log_of_kind(1, False, more=0)
+    space = FeatureSpace.fit(log, towers=towers)
+    again = space_of(space_state(space))
+    for name in ("mean", "scale", "axes"):
+        np.testing.assert_array_equal(getattr(again.vectors, name), getattr(space.vectors, name))
+    assert again.vectors.widths == (("image", 2), ("text", 4))
+    assert again.number_names == space.number_names
+    for damage in ({"scale": -space.vectors.scale}, {"names": {"text": 5}}, {"names": {"a": -1}}):
+        state = space_state(space)
+        state["vectors"] = {**state["vectors"], **damage}
+        with pytest.raises(ValueError, match="vectors of items"):
+            space_of(state)
+    for vectors, said in (({}, "has none"), ({"text": log.item_vectors["image"]}, "text of 2 num")):
+        other = dataclasses.replace(log, item_vectors=vectors)
+        with pytest.raises(FeatureMismatchError, match=f"image of 2 numbers, text of 4.*{said}"):
+            space.encoder(other)
+
+
+def test_a_field_may_not_be_called_as_a_component() -> None:
+    price = np.zeros(12, np.float32)
+    log = log_of_kind(1, False, more=0)
+    log = dataclasses.replace(log, item_fields={"vector_component_2": price[: log.n_items]})
+    with pytest.raises(LogFormatError, match="'vector_component_2' is one of the built-in fields"):
+        FeatureSpace.fit(log)

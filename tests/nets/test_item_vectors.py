@@ -1,0 +1,104 @@
+"""Vectors of items in plain torch: projected to the rows of a table, with gradients checked in
+float64; and bags that carry them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastgaum.engine.towers import with_entries
+from fastgaum.nets.bags import BagSizes, SharedBagLinear
+from fastgaum.nets.tensors import Bags, BagVectors, gather_bags, join_bags
+from fastgaum.nets.towers import TwoTower, vector_table
+
+SIZES = BagSizes(n_ids=5, n_numbers=0, vector_dim=3)
+
+
+def bags_of(rows: list[int], n_vectors: int = 4) -> Bags:
+    """Bags of one id each, with the vectors of those rows."""
+    n = len(rows)
+    vectors = BagVectors(
+        torch.randn(n_vectors, 3, dtype=torch.float64), torch.tensor(rows, dtype=torch.int32)
+    )
+    ids = torch.randint(0, 5, (n,), dtype=torch.int32)
+    return Bags(ids, torch.arange(n + 1, dtype=torch.int32), torch.empty(n, 0), vectors)
+
+
+def test_a_bag_is_its_rows_and_its_projected_vector() -> None:
+    torch.manual_seed(0)
+    items = vector_table(SIZES, 4, "items").double()
+    bags = bags_of([2, -1, 0, 2])
+    assert items.projection is not None
+    assert bags.vectors is not None
+    assert (items.projection[:, -1] == 0).all(), "the bias starts at 0"
+    for at, (row, id_) in enumerate(zip([2, -1, 0, 2], bags.ids.tolist(), strict=True)):
+        expected = items.table[id_]
+        if row >= 0:
+            expected = expected + bags.vectors.values[row] @ items.projection
+        torch.testing.assert_close(items(bags)[at], expected)
+
+
+def test_gradients_in_float64() -> None:
+    """Of the score of two towers, and of a history's input, over one table and projection."""
+    torch.manual_seed(1)
+    items = vector_table(SIZES, 4, "items").double()
+    tower = TwoTower(items, 0, 2).double()
+    history = SharedBagLinear(items, 0, 6).double()
+    candidates, tokens = bags_of([0, 1, 3, 1, 2]), bags_of([3, -1, 0])
+    offsets = torch.tensor([0, 2, 5], dtype=torch.int32)
+    states = torch.randn(2, 2, dtype=torch.float64)
+    table, projection = items.table.detach().clone(), items.projection
+    assert projection is not None
+
+    def outputs(table: torch.Tensor, projection: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        values = {"table": table, "projection": projection}
+        rows = torch.func.functional_call(items, values, (candidates,))
+        users = tower.users(states)[torch.tensor([0, 0, 1, 1, 1])]
+        of_tokens = torch.func.functional_call(items, values, (tokens,)) @ up
+        return torch.cat([(users * rows).sum(1), of_tokens.reshape(-1)])
+
+    assert history.up is not None
+    inputs = [one.detach().clone().requires_grad_() for one in (table, projection, history.up)]
+    assert torch.autograd.gradcheck(outputs, inputs)
+    whole = torch.cat([tower(candidates, states, offsets), (history(tokens)).reshape(-1)])
+    torch.testing.assert_close(outputs(*inputs), whole)
+
+
+def test_scores_scale_with_a_tower() -> None:
+    torch.manual_seed(2)
+    items = vector_table(SIZES, 4, "items").double()
+    tower = TwoTower(items, 0, 2).double()
+    states, offsets = torch.randn(1, 2, dtype=torch.float64), torch.tensor([0, 3])
+    bags = bags_of([0, 1, 2])
+    before = tower(bags, states, offsets)
+    with torch.no_grad():
+        tower.scale(3.0)
+    torch.testing.assert_close(tower(bags, states, offsets), 3 * before)
+
+
+def test_bags_are_joined_and_gathered_with_their_vectors() -> None:
+    items = vector_table(SIZES, 4, "items").double()
+    left, right = bags_of([1, -1]), bags_of([0, 3, -1])
+    both = join_bags(left, right)
+    torch.testing.assert_close(items(both), torch.cat([items(left), items(right)]))
+    same = join_bags(left, left)
+    assert same.vectors is not None
+    assert same.vectors.values is left.vectors.values  # type: ignore[union-attr]
+    rows = torch.tensor([3, 0, 4])
+    torch.testing.assert_close(items(gather_bags(both, rows)), items(both)[rows])
+
+
+@given(
+    bags=st.lists(st.lists(st.integers(0, 9), max_size=4), min_size=1, max_size=6),
+    data=st.data(),
+)
+def test_entries_end_their_bags(bags: list[list[int]], data: st.DataObject) -> None:
+    more = [data.draw(st.integers(-1, 9)) for _ in bags]
+    ids = np.array([id_ for bag in bags for id_ in bag], np.int32)
+    offsets = np.cumsum([0, *map(len, bags)]).astype(np.int32)
+    found, starts = with_entries(ids, offsets, np.array(more, np.int32))
+    wanted = [[*bag, entry] if entry >= 0 else bag for bag, entry in zip(bags, more, strict=True)]
+    assert np.split(found, starts[1:-1])[0].tolist() == wanted[0]
+    assert [part.tolist() for part in np.split(found, starts[1:-1])] == wanted
