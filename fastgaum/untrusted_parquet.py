@@ -45,6 +45,8 @@ MOST_COLUMNS = 10_000
 """columns of a table"""
 PIECE_ROWS = 1_000_000
 """rows that are decoded at once"""
+FIRST_LINES = 64
+"""lines that may say what a file is"""
 PATIENCE, SLOWEST = 60.0, 1e6
 """seconds that a trial may take, and bytes of the file per further second"""
 
@@ -91,6 +93,37 @@ def lazy_rows(path: Path) -> pl.LazyFrame:
     return pl.scan_ipc(path, hive_partitioning=False, glob=False)
 
 
+def lazy_lines(path: Path) -> pl.LazyFrame:
+    """The lines of a file of text, one column `line`. Raises READ_ERRORS."""
+    return pl.scan_csv(
+        path,
+        # what divides units, which no line of text has
+        separator="\x1f",
+        has_header=False,
+        new_columns=["line"],
+        infer_schema=False,
+        quote_char=None,
+        truncate_ragged_lines=True,
+        glob=False,
+    )
+
+
+def first_lines(path: Path) -> list[str]:
+    """The first lines of a file of compressed text. Raises LogFormatError if they cannot be
+    read."""
+    _try(path, [], lines=True)
+    try:
+        return [line or "" for line in lazy_lines(path).head(FIRST_LINES).collect()["line"]]
+    except READ_ERRORS as error:
+        raise LogFormatError(f"'{path.name}' {_damaged(path, one_line(error))}") from None
+
+
+def try_lines(path: Path) -> None:
+    """Raise LogFormatError unless all lines of a file of compressed text can be decoded, and hold
+    no more than a file of its size may."""
+    _try(path, None, lines=True)
+
+
 def try_header(path: Path) -> None:
     """Raise LogFormatError unless the header of a file can be read; text is decoded whole."""
     _try(path, None if _is_text(path) else [])
@@ -116,11 +149,11 @@ def read_small_parquet(path: Path) -> pl.DataFrame:
         raise LogFormatError(f"'{path.name}' {_damaged(path, one_line(error))}") from None
 
 
-def _try(path: Path, columns: list[str] | None) -> None:
+def _try(path: Path, columns: list[str] | None, lines: bool = False) -> None:
     with _lock:
         if _Trial.running is None or _Trial.running.owner != os.getpid():
             _Trial.running = _Trial()
-        found = _Trial.running.ask(path, columns)
+        found = _Trial.running.ask(path, columns, lines)
     if found is not None:
         raise LogFormatError(f"'{path.name}' {found}")
 
@@ -150,11 +183,11 @@ class _Trial:
             start_new_session=True,
         )
 
-    def ask(self, path: Path, columns: list[str] | None) -> str | None:
+    def ask(self, path: Path, columns: list[str] | None, lines: bool) -> str | None:
         """What is wrong with a file; None if nothing is."""
         size = path.stat().st_size
         try:
-            answer = self._answer(json.dumps([str(path.absolute()), columns]), size)
+            answer = self._answer(json.dumps([str(path.absolute()), columns, lines]), size)
         except BaseException:
             self.end()
             raise
@@ -205,11 +238,11 @@ def _end() -> None:
 def _serve() -> None:
     """Answer each file on stdin with what is wrong with it, until stdin ends."""
     for line in sys.stdin:
-        name, columns = parse_json(line)
+        name, columns, lines = parse_json(line)
         path = Path(name)
         panicked = False
         try:
-            found = _decoded(path, columns)
+            found = _decoded(path, columns, lines)
         except (*READ_ERRORS, MemoryError) as error:
             found = _damaged(path, one_line(error))
             panicked = isinstance(error, pl.exceptions.PanicException)
@@ -219,21 +252,23 @@ def _serve() -> None:
             return
 
 
-def _decoded(path: Path, columns: list[str] | None) -> str | None:
-    """Decode a file's header and the given columns (None: all); what is wrong with its size."""
+def _decoded(path: Path, columns: list[str] | None, lines: bool) -> str | None:
+    """Decode a file's header and the given columns (None: all), or its first lines (all of them);
+    what is wrong with its size."""
     size = path.stat().st_size
     _limit_memory(SPARE_BYTES + _most_bytes(size))
-    lazy = lazy_rows(path)
+    lazy = lazy_lines(path) if lines else lazy_rows(path)
     known = lazy.collect_schema().names()
     if len(known) > MOST_COLUMNS:
         return (
             f"has {len(known)} columns, at most {MOST_COLUMNS} are read: keep those that you need"
         )
     if columns == []:
-        lazy.select(pl.len()).collect()
+        lazy.head(FIRST_LINES).collect() if lines else lazy.select(pl.len()).collect()
         return None
     held, most = 0, _most_bytes(size)
-    for frame in _pieces(path, lazy.select(known if columns is None else columns)):
+    all_of_it = lazy.select(known if columns is None else columns)
+    for frame in _pieces(all_of_it, in_slices=not lines and not _is_text(path)):
         # a column of nulls takes no memory here, but will when it is made something of
         held += max(int(frame.estimated_size()), 8 * frame.height * frame.width)
         if held > most:
@@ -244,10 +279,10 @@ def _decoded(path: Path, columns: list[str] | None) -> str | None:
     return None
 
 
-def _pieces(path: Path, lazy: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+def _pieces(lazy: pl.LazyFrame, in_slices: bool) -> Iterator[pl.DataFrame]:
     """The rows, some at a time."""
-    if _is_text(path):
-        # it has no index: each slice would be read from the start
+    if not in_slices:
+        # text has no index: each slice would be read from the start
         yield from lazy.collect_batches(chunk_size=PIECE_ROWS, maintain_order=True)
         return
     n_rows = int(lazy.select(pl.len()).collect().item())

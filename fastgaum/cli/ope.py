@@ -122,7 +122,7 @@ def ope_command(
 
 def _with_columns(reading: LogReading, source: str, asked: Evaluated) -> LogReading:
     """A reading that reads the propensity and the value too; a saved log holds what it holds."""
-    from fastgaum.logs.public_logs import open_known
+    from fastgaum.logs.opened_log import open_known
     from fastgaum.logs.registry import resolve
     from fastgaum.logs.shards import is_saved_log
 

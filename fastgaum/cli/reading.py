@@ -92,7 +92,7 @@ class LogReading:
 
     def _note_layout(self, source: str) -> None:
         """Say how a public log is read that is recognised by its columns."""
-        from fastgaum.logs.public_logs import open_known
+        from fastgaum.logs.opened_log import open_known
         from fastgaum.logs.registry import resolve
         from fastgaum.logs.shards import is_saved_log
 

@@ -28,8 +28,8 @@ from fastgaum.logs.cut import join_logs
 from fastgaum.logs.fold import Rows, pack_rows
 from fastgaum.logs.log import USER_RULES, FieldArray, SessionLog, split_by_rule
 from fastgaum.logs.nested_clicks import as_list
+from fastgaum.logs.opened_log import open_known, open_rows
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
-from fastgaum.logs.public_logs import open_known, open_rows
 from fastgaum.logs.read import load, refuse_choices, require_split_column, user_table_of
 from fastgaum.logs.registry import Located, resolve, verify
 from fastgaum.logs.row_buckets import RowBuckets
@@ -77,10 +77,13 @@ def convert_files(
 
     Raises:
         LogFormatError: as `read_log`; a bad row is named within a range of its file's rows.
-        ConfigError: an option is unknown or impossible.
+        ConfigError: an option is unknown or impossible, or a path is named twice.
         OutputError: the folder holds something else, or cannot be written.
     """
     require_shards(n_shards)
+    twice = [path for path in paths if sum(Path(path).samefile(other) for other in paths) > 1]
+    if twice:
+        raise ConfigError(f"'{twice[0]}' is named twice: its events would be too, name it once")
     if options.split == "time":
         raise ConfigError(
             "split by time compares all sessions, a log in shards is split user by user: give the "
@@ -90,7 +93,8 @@ def convert_files(
     check_shards_output(target)
     first = open_rows(Path(paths[0]), options)
     schema, options = first.schema, first.options
-    tables = [first.table, *(open_known(Path(path))[0] for path in paths[1:])]
+    opened = [first.table, *(open_known(Path(path))[0] for path in paths[1:])]
+    tables = [table.apart(number) for number, table in enumerate(opened)]
     if options.split == "file":
         require_split_column(schema)
     rule: str | None = options.split

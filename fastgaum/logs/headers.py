@@ -14,7 +14,13 @@ from pathlib import Path
 import polars as pl
 
 from fastgaum.errors import DatasetError, LogFormatError
-from fastgaum.untrusted_parquet import READ_ERRORS, one_line
+from fastgaum.untrusted_parquet import (
+    COMPRESSED,
+    READ_ERRORS,
+    first_lines,
+    one_line,
+    try_lines,
+)
 
 LONGEST_FIRST_LINE = 1 << 16
 """bytes of a file that are looked at for its first row"""
@@ -44,10 +50,14 @@ class Header:
     """names of its columns, in order"""
     table: Callable[[pl.LazyFrame, Path], pl.LazyFrame]
     """what is read of its rows"""
+    numbered: str | None = None
+    """the column that is made of the number of a row in its file"""
 
     def rows(self, path: Path) -> pl.LazyFrame:
         """What is read of a file of this kind, lazily. Raises LogFormatError if it needs a file
-        beside it that is not there."""
+        beside it that is not there, or is compressed and damaged."""
+        if is_compressed(path):
+            try_lines(path)
         rows = pl.scan_csv(
             path,
             separator="\t",
@@ -99,8 +109,9 @@ def path_displays(rows: pl.LazyFrame, path: Path) -> pl.LazyFrame:
     A click back is no event: the next page is that which it leads to. Neither is a step that is
     none of the page's links. Raises LogFormatError without the links, when it is called or when the
     rows are read."""
-    beside = path.with_name(LINKS)
-    if not beside.is_file():
+    names = (LINKS, *(LINKS + extension for extension in COMPRESSED))
+    beside = next((file for name in names if (file := path.with_name(name)).is_file()), None)
+    if beside is None:
         raise LogFormatError(
             f"'{path.name}' says which links players followed, and {LINKS} which a page has: it is "
             f"not beside '{path}': copy it there"
@@ -153,6 +164,8 @@ def _steps(game: int, path: str) -> list[tuple[int, int, str, str, str]]:
 
 def _links(path: Path) -> pl.DataFrame:
     """The links of each page (page, items)."""
+    if is_compressed(path):
+        try_lines(path)
     try:
         rows = pl.read_csv(
             path,
@@ -214,6 +227,7 @@ HEADERS = (
         "given up have other columns",
         ("user", "time", "seconds", "path", "rating"),
         path_displays,
+        numbered="session",
     ),
 )
 """the kinds that are known"""
@@ -231,7 +245,7 @@ def missing_header(path: Path) -> Header | None:
 
     Raises:
         DatasetError: the file cannot be read.
-        LogFormatError: it is nearly of such a kind.
+        LogFormatError: it is nearly of such a kind, or is compressed and damaged.
     """
     _, row, whole = _start_of(path)
     header = next((header for header in HEADERS if header.alike.search(row)), None)
@@ -249,11 +263,17 @@ def missing_header(path: Path) -> Header | None:
 
 def _start_of(path: Path) -> tuple[int, str, bool]:
     """Number of lines before a file's first row (comments and blank ones), the row, and whether
-    that is the whole of it."""
-    lines = _text(path, LONGEST_FIRST_LINE).split("\n")
+    that is the whole of it. Raises DatasetError or LogFormatError if it cannot be read."""
+    packed = is_compressed(path)
+    lines = first_lines(path) or [""] if packed else _text(path, LONGEST_FIRST_LINE).split("\n")
     row = next((i for i, line in enumerate(lines) if line.strip() and line[0] != "#"), 0)
-    ends = row < len(lines) - 1 or path.stat().st_size < LONGEST_FIRST_LINE
+    ends = packed or row < len(lines) - 1 or path.stat().st_size < LONGEST_FIRST_LINE
     return row, lines[row].rstrip("\r"), ends
+
+
+def is_compressed(path: Path) -> bool:
+    """Whether a file's name says that it is compressed."""
+    return path.suffix.lower() in COMPRESSED
 
 
 def _text(path: Path, most: int) -> str:

@@ -19,11 +19,15 @@ from fastgaum.logs.columns import (
     first_true,
     ids_as_text,
     parse_order,
+    row_number,
     show,
 )
 from fastgaum.logs.fields import is_list
 from fastgaum.logs.log import IntArray
 from fastgaum.logs.schema import LogSchema
+
+REFUSED = "\x1f"
+"""what a layout puts before the text of a click that its file does not say; no id begins so"""
 
 
 def as_list(column: pl.Series) -> pl.Series:
@@ -130,6 +134,8 @@ def read_clicks(table: pl.DataFrame, schema: LogSchema, name_event: Where) -> Cl
     if of_items:
         frame = frame.with_columns(ids_as_text(frame["value"].alias(name), "chosen").alias("value"))
     frame = frame.drop_nulls("value")
+    if of_items:
+        _refuse_unsaid(frame)
     if "order" in frame.columns:
         _require_order(frame, schema.click_order or "", name_event)
         frame = frame.sort("event", "order", maintain_order=True)
@@ -138,8 +144,19 @@ def read_clicks(table: pl.DataFrame, schema: LogSchema, name_event: Where) -> Cl
     return Clicks(frame["event"].to_numpy(), frame["value"].alias(name), of_items, of_lists)
 
 
+def _refuse_unsaid(frame: pl.DataFrame) -> None:
+    """Refuse a row whose file does not say whether there was a click."""
+    row = first_true(frame["value"].str.starts_with(REFUSED))
+    if row is not None:
+        event, text = frame.select("event", "value").row(row)
+        raise LogFormatError(f"{row_number(event)} has {text.removeprefix(REFUSED)}")
+
+
 def _spread_order(column: pl.Series, lengths: pl.Series, name_event: Where) -> pl.Series:
-    """What sorts clicks, of all events one after the other; lengths: clicks of each event."""
+    """What sorts clicks, of all events one after the other, null for those of an event without a
+    list; lengths: clicks of each event."""
+    if column.null_count() == len(column):
+        return pl.Series([None] * int(lengths.sum()), dtype=pl.Int64)
     if not is_list(column.dtype):
         raise LogFormatError(
             f"column '{column.name}' is the order of clicks and holds {column.dtype}, a list of "
@@ -147,7 +164,9 @@ def _spread_order(column: pl.Series, lengths: pl.Series, name_event: Where) -> p
             "count in the order of their list"
         )
     lists = as_list(column)
-    sizes = lists.list.len().fill_null(0)
+    gaps = pl.lit(None, lists.dtype.inner).repeat_by(lengths)
+    lists = lists.to_frame().select(pl.coalesce(pl.col(column.name), gaps)).to_series()
+    sizes = lists.list.len()
     event = first_true(sizes != lengths)
     if event is not None:
         raise LogFormatError(

@@ -9,14 +9,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import polars as pl
 
-from fastgaum.errors import LogFormatError, did_you_mean
+from fastgaum.logs.nested_clicks import REFUSED
 from fastgaum.logs.options import ReadOptions
-from fastgaum.logs.schema import LogSchema, resolve_schema
-from fastgaum.logs.tables import FileTable, open_table
+from fastgaum.logs.tables import FileTable
 
 ITEMS, CHOSEN = "items", "chosen"
 """the columns that are made of what a public log says of a display and its clicks"""
@@ -95,14 +93,16 @@ def number(column: str) -> pl.Expr:
 
 def clicked_alone(flag: str, item: str) -> pl.Expr:
     """The item of a row that displays one item, null where the flag says that it was not clicked.
-    Another flag is no item's name, so that reading refuses the row and shows it."""
+    Reading refuses another flag."""
     value = text(flag).str.to_lowercase()
+    number = value.cast(pl.Float64, strict=False)
+    rule = "0 (displayed) or 1 (clicked) is required: correct it or drop the row"
     return (
-        pl.when(value.is_in(["1", "1.0", "true"]))
+        pl.when((number == 1) | (value == "true"))
         .then(text(item))
-        .when(value.is_in(["0", "0.0", "false"]))
+        .when((number == 0) | (value == "false"))
         .then(None)
-        .otherwise(pl.format(f"{flag} = {{}}", value.fill_null("nothing")))
+        .otherwise(pl.format(f"{REFUSED}'{flag}' = {{}}, {rule}", text(flag).fill_null("nothing")))
     )
 
 
@@ -113,9 +113,12 @@ def time_of(column: str, written: str) -> pl.Expr:
 
 
 _IMPRESSIONS = text("impressions").str.extract_all(r"\S+")
-_UNSAID = " without -0 or -1"
-"""makes it no item's name, so that reading refuses the row"""
-_CLICKED = pl.element().filter(~pl.element().str.ends_with("-0")) + _UNSAID
+_CLICKED = pl.element().filter(~pl.element().str.ends_with("-0"))
+_UNSAID = pl.format(
+    f"{REFUSED}'impressions' = … {{}} …, -0 (displayed) or -1 (clicked) is required after each id "
+    "(MIND's test part has none): correct or drop the row",
+    _CLICKED,
+)
 _FINN_SHOWN = pl.col("slate").list.eval(pl.element().filter(pl.element() > 1))
 
 PUBLIC_LOGS = (
@@ -136,7 +139,11 @@ PUBLIC_LOGS = (
             "time": time_of("time", "%m/%d/%Y %I:%M:%S %p"),
             "history": text("history").str.extract_all(r"\S+"),
             ITEMS: _IMPRESSIONS.list.eval(pl.element().str.replace(r"-[01]$", "")),
-            CHOSEN: _IMPRESSIONS.list.eval(_CLICKED.str.replace(f"-1{_UNSAID}", "", literal=True)),
+            CHOSEN: _IMPRESSIONS.list.eval(
+                pl.when(_CLICKED.str.ends_with("-1"))
+                .then(_CLICKED.str.replace(r"-1$", ""))
+                .otherwise(_UNSAID)
+            ),
         },
         not_read="history, and without --clicks each clicks beyond an impression's first",
     ),
@@ -303,98 +310,7 @@ PUBLIC_LOGS = (
 """what is recognised, the first that fits"""
 
 
-@dataclass(frozen=True)
-class OpenedLog:
-    """A log's rows, opened: nothing but headers has been read."""
-
-    table: FileTable
-    schema: LogSchema
-    options: ReadOptions
-    """what was given, and what its layout adds"""
-    layout: PublicLog | None
-    """None for a log of one's own"""
-
-
 def find_layout(columns: Iterable[str]) -> PublicLog | None:
     """Return the public log that has such columns; None if there is none."""
     known = set(columns)
     return next((layout for layout in PUBLIC_LOGS if known.issuperset(layout.columns)), None)
-
-
-def open_rows(path: Path, options: ReadOptions) -> OpenedLog:
-    """Open a log's file or folder. A public log brings its roles, columns and options; an option
-    that is given comes before them.
-
-    Raises:
-        LogFormatError: it is missing, unknown or damaged, or has no column for a required role; a
-            log that lacks a column of a public log is said to resemble it.
-    """
-    table, layout = open_known(path)
-    if layout is not None:
-        options = layout.options_with(options)
-    else:
-        _refuse_nearly(table.dtypes, options)
-    try:
-        schema = resolve_schema(table.dtypes, options)
-    except LogFormatError as error:
-        raise _with_near(error, table.dtypes) from None
-    return OpenedLog(table, schema, options, layout)
-
-
-def lay_out(frame: pl.DataFrame, options: ReadOptions) -> tuple[pl.DataFrame, ReadOptions]:
-    """The same of a frame: its rows and options."""
-    layout = find_layout(frame.columns)
-    if layout is None:
-        return frame, options
-    return layout.of_rows(frame.lazy()).collect(), layout.options_with(options)
-
-
-def open_known(path: Path) -> tuple[FileTable, PublicLog | None]:
-    """Open a log's file or folder, and say which public log it is; None if it is none. In a folder
-    that holds more, the file of displays is found by its publisher's name.
-
-    Raises:
-        LogFormatError: it is missing, unknown or damaged.
-    """
-    if path.is_dir():
-        for layout in PUBLIC_LOGS:
-            for file in (path / name for name in (layout.file, layout.as_rows) if name):
-                table = open_table(file) if file.is_file() else None
-                if table is not None and find_layout(table.dtypes) is layout:
-                    return layout.of_table(table), layout
-    table = open_table(path)
-    found = find_layout(table.dtypes)
-    return (table, None) if found is None else (found.of_table(table), found)
-
-
-def _near(columns: Iterable[str]) -> tuple[PublicLog, str] | None:
-    """A public log of which all columns but one are there, and that one."""
-    known = set(columns)
-    for layout in PUBLIC_LOGS:
-        missing = [column for column in layout.columns if column not in known]
-        if len(missing) == 1:
-            return layout, missing[0]
-    return None
-
-
-def _refuse_nearly(columns: Iterable[str], options: ReadOptions) -> None:
-    """Raise LogFormatError for columns that can only be those of a public log that lacks one."""
-    near = _near(columns)
-    if near is not None and near[0].own and not options.columns:
-        raise LogFormatError(
-            f"{_resembles(*near, columns)}: rename it or copy the file again; if it is another "
-            "log, name its columns by role, columns={'session': 'NAME', …}"
-        )
-
-
-def _resembles(layout: PublicLog, missing: str, columns: Iterable[str]) -> str:
-    others = [column for column in columns if column not in layout.columns]
-    return (
-        f"the columns are those of {layout.name} ({layout.file}), but there is no column "
-        f"'{missing}'{did_you_mean(missing, others)}"
-    )
-
-
-def _with_near(error: LogFormatError, columns: Iterable[str]) -> LogFormatError:
-    near = _near(columns)
-    return error if near is None else LogFormatError(f"{error}; {_resembles(*near, columns)}")

@@ -19,8 +19,8 @@ from fastgaum.logs.fields import require_column
 from fastgaum.logs.fold import Packed, pack_rows, split_by_time
 from fastgaum.logs.layouts import recognise
 from fastgaum.logs.log import USER_RULES, SessionLog, resplit, resplit_by
+from fastgaum.logs.opened_log import lay_out, open_rows
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
-from fastgaum.logs.public_logs import lay_out, open_rows
 from fastgaum.logs.registry import resolve, verify
 from fastgaum.logs.rows import candidate_rows
 from fastgaum.logs.schema import LogSchema, resolve_schema

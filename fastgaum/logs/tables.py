@@ -7,14 +7,14 @@ import mmap
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import polars as pl
 
 from fastgaum.errors import LogFormatError, did_you_mean, type_name
-from fastgaum.logs.headers import missing_header
+from fastgaum.logs.headers import Header, is_compressed, missing_header
 from fastgaum.logs.npz import archive_rows
 from fastgaum.untrusted_parquet import (
     ARROW,
@@ -34,6 +34,8 @@ from fastgaum.untrusted_parquet import (
 ARCHIVE = ".npz"
 EXTENSIONS = (*SEPARATORS, *NDJSON, *PARQUET, *ARROW, ARCHIVE)
 
+MOST_ROWS = 1 << 32
+"""more rows than a file may have"""
 LONGEST_LINE = 1 << 20
 """bytes of a csv line: one of this length may pass, one of twice this length does not"""
 
@@ -54,6 +56,18 @@ class FileTable:
     """whether every column is text because the format has no types (csv)"""
     stored: tuple[str, ...] = ()
     """columns of the files, where others are made of them; empty: all are the files' own"""
+    numbered: str | None = None
+    """the column that is made of the number of a row in its file"""
+
+    def apart(self, number: int) -> FileTable:
+        """The same as file `number` (from 0) of one log: what numbers its rows is of this file
+        alone."""
+        if self.numbered is None or number == 0:
+            return self
+        own = pl.col(self.numbered) + number * MOST_ROWS
+        return replace(
+            self, parts=tuple((path, rows.with_columns(own)) for path, rows in self.parts)
+        )
 
     def check(self, columns: Sequence[str]) -> None:
         """Raise LogFormatError naming a part whose columns cannot be decoded, or would grow beyond
@@ -85,8 +99,10 @@ def open_table(path: Path) -> FileTable:
         )
     if path.is_dir():
         return _open_folder(path)
-    lazy = _scan(path)
-    return FileTable(((path, lazy),), _dtypes(path, lazy), _is_lines(path))
+    header = _header_of(path)
+    lazy = _scan(path, header)
+    numbered = None if header is None else header.numbered
+    return FileTable(((path, lazy),), _dtypes(path, lazy), _is_lines(path), numbered=numbered)
 
 
 class ArrowFrame(Protocol):
@@ -195,17 +211,21 @@ def _open_folder(path: Path) -> FileTable:
 
 def _is_lines(path: Path) -> bool:
     """Whether a file is lines of text, compressed or not; a publisher may give it no extension."""
-    return file_kind(path) in ("", *SEPARATORS)
+    return file_kind(path) in ("", *SEPARATORS, *COMPRESSED)
 
 
 def _is_plain(path: Path) -> bool:
     """Whether it is lines of text as they are."""
-    return _is_lines(path) and path.suffix.lower() not in COMPRESSED
+    return _is_lines(path) and not is_compressed(path)
 
 
-def _scan(path: Path) -> pl.LazyFrame:
+def _header_of(path: Path) -> Header | None:
+    """What the columns of a file are that has no column names; None if it is of no known kind."""
+    return missing_header(path) if _is_lines(path) and path.stat().st_size else None
+
+
+def _scan(path: Path, header: Header | None = None) -> pl.LazyFrame:
     kind, plain = file_kind(path), _is_plain(path)
-    header = missing_header(path) if plain else None
     if header is None and kind not in EXTENSIONS:
         raise LogFormatError(
             f"'{path.name}' has the extension '{kind}', one of {', '.join(EXTENSIONS)} is required"
@@ -217,7 +237,7 @@ def _scan(path: Path) -> pl.LazyFrame:
         return archive_rows(path)
     if plain:
         check_lines(path, SEPARATORS[kind] if header is None else "\t")
-    else:
+    elif header is None:
         try_header(path)
     try:
         if header is not None:

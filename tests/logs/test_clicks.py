@@ -362,14 +362,26 @@ def test_an_order_of_clicks_without_a_value(dtype: pl.DataType, tmp_path: Path) 
     empty = pl.lit(None, dtype=dtype).alias("click_time")
     long = pl.DataFrame({**ROWS, "chosen": [1, 0, 0]}).with_columns(empty)
     nested = two_clicks(chosen=[["b"]], click_time=[[None]])
-    for frame in (long, nested.cast({"click_time": pl.List(dtype)})):
-        assert read_frame(frame, clicks="first").choices.max() >= 0
+    lists = nested.cast({"click_time": pl.List(dtype)})
+    gap = nested.with_columns(click_time=pl.lit(None, dtype=pl.List(dtype)))
+    filled = nested.with_columns(session=pl.lit("t"), click_time=pl.lit([2.5]))
+    for frame in (
+        long,
+        lists,
+        gap,
+        nested.with_columns(empty),
+        pl.concat([gap, filled], how="vertical_relaxed"),
+    ):
+        log = read_frame(frame, clicks="first")
+        assert log.choices.tolist() == [0 if frame is long else 1] * log.n_events
     long.write_csv(tmp_path / "log.csv")
     options = ReadOptions.of(clicks="each", name="log")
     whole = read_log(tmp_path / "log.csv", options=options)
     pieces = convert_files([tmp_path / "log.csv"], tmp_path / "out", 1, options=options)
     assert pieces.fingerprint == whole.fingerprint
-    refused(pl.DataFrame(ROWS).with_columns(empty), "one of them has no value in", clicks="each")
+    several = two_clicks().with_columns(click_time=pl.lit(None, dtype=pl.List(dtype)))
+    for frame in (pl.DataFrame(ROWS).with_columns(empty), several):
+        refused(frame, "one of them has no value in", clicks="each")
 
 
 def test_the_audit_counts_clicks(tmp_path: Path) -> None:

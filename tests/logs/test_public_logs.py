@@ -3,6 +3,7 @@ and what a file is told that is nearly one."""
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fastgaum.errors import LogFormatError
+from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.logs import headers, npz
 from fastgaum.logs.convert import convert_files
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.public_logs import PUBLIC_LOGS, PublicLog
 from fastgaum.logs.read import load, raw_rows, read_frame, read_log
 from fastgaum.logs.tables import open_table
@@ -202,7 +204,25 @@ def test_given_options_come_before_a_layout_s(files: dict[str, Path]) -> None:
 @pytest.mark.parametrize(
     ("name", "old", "new", "says"),
     [
-        ("KuaiRand", ",1,0,0,0,0,0,1,", ",2,0,0,0,0,0,1,", "chose item 'is_click = 2'"),
+        (
+            "KuaiRand",
+            ",1,0,0,0,0,0,1,",
+            ",2,0,0,0,0,0,1,",
+            "row 9 has 'is_click' = 2, 0 (displayed) or 1 (clicked)",
+        ),
+        (
+            "KuaiRand",
+            ",1,0,0,0,0,0,1,",
+            ",,0,0,0,0,0,1,",
+            "= nothing, 0 (displayed) or 1 (clicked)",
+        ),
+        (
+            "Open Bandit",
+            ",1,0,0.111111",
+            ",1,-1,0.111111",
+            "row 1 has 'click' = -1, 0 (displayed) or 1 (clicked)",
+        ),
+        ("MIND", " N8-0\n", " N8-2\n", "= … N8-2 …, -0 (displayed) or -1 (clicked) is required"),
         ("KuaiRand", "0,5,20210304,2158,", "0,5,20210304,2158,soon", "column 'time_ms' is empty"),
         ("Open Bandit", ",1.0,", ",high,", "column 'affinity', a number is required"),
         ("Open Bandit", "2021-03-04 21:58:09", "4 March", "column 'timestamp' is empty there"),
@@ -219,9 +239,11 @@ def test_a_damaged_value_is_named(
     assert old in text
     copy = tmp_path / files[name].name
     copy.write_text(text.replace(old, new))
-    with pytest.raises(LogFormatError) as error:
-        read_log(copy)
-    assert says in str(error.value)
+    # what a file does not say is no click on what was not displayed
+    for rule in (None, "none", "append", "drop") if "clicked)" in says else (None,):
+        with pytest.raises(LogFormatError) as error:
+            read_log(copy, options=ReadOptions.of(**({} if rule is None else {"outside": rule})))
+        assert says in str(error.value)
 
 
 def test_mind_s_long_lines_and_its_part_without_clicks(tmp_path: Path) -> None:
@@ -241,13 +263,14 @@ def test_mind_s_impressions_without_clicks_are_refused_in_any_row(tmp_path: Path
     (tmp_path / "behaviors.tsv").write_text("".join(lines))
     frame = open_table(tmp_path / "behaviors.tsv").read(LAYOUTS["MIND"].columns)
     for source in (tmp_path, frame):
-        with pytest.raises(LogFormatError, match="UN3' chose item 'N3 without -0 or -1'"):
-            read_log(source)
-        log = read_log(source, outside="drop")
-        assert [one[1:] for one in events_of(log)] == [
-            (frozenset({"N1", "N2"}), "N2"),
-            (frozenset({"N4-0", "N2"}), "N4-0"),
-        ]
+        for outside in ("error", "drop"):
+            with pytest.raises(LogFormatError, match="row 2 has 'impressions' = … N3 …, -0"):
+                read_log(source, outside=outside)
+    (tmp_path / "behaviors.tsv").write_text(lines[0] + lines[2])
+    assert [one[1:] for one in events_of(read_log(tmp_path))] == [
+        (frozenset({"N1", "N2"}), "N2"),
+        (frozenset({"N4-0", "N2"}), "N4-0"),
+    ]
 
 
 def test_times_that_a_frame_has_made_times(files: dict[str, Path]) -> None:
@@ -334,6 +357,40 @@ def test_paths_become_pages_and_the_links_followed_there(tmp_path: Path) -> None
     # one address, two games
     assert (log.n_sessions, len(np.unique(log.users))) == (24, 12)
     assert read_log(tmp_path).fingerprint == log.fingerprint
+
+
+def test_files_without_column_names_are_read_compressed(tmp_path: Path) -> None:
+    """A folder too finds them, and an item table may be one."""
+    for name, write in (("MIND", FILES["MIND"]), *ROW_BY_ROW.items()):
+        folder = tmp_path / name
+        folder.mkdir()
+        path = write(folder)
+        whole = read_log(path)
+        for file in list(folder.iterdir()):
+            file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+            file.unlink()
+        packed = path.with_name(f"{path.name}.gz")
+        assert read_log(packed).fingerprint == read_log(folder).fingerprint == whole.fingerprint
+    news = tmp_path / "MIND" / "news.tsv.gz"
+    assert "category" in read_log(tmp_path / "MIND", item_table=news).item_fields
+    packed.write_bytes(packed.read_bytes()[:-20])
+    with pytest.raises(LogFormatError, match=f"'{packed.name}' is no readable"):
+        read_log(packed)
+
+
+def test_paths_of_several_files_stay_apart(tmp_path: Path) -> None:
+    """A game has no id in them: its row is one."""
+    parts = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        parts.append(ROW_BY_ROW["Wikispeedia"](tmp_path / name))
+    one = read_log(parts[0])
+    both = convert_files(parts, tmp_path / "both", 1).load()
+    assert (both.n_sessions, both.n_events) == (2 * one.n_sessions, 2 * one.n_events)
+    lengths = np.diff(one.session_offsets).tolist()
+    assert np.diff(both.session_offsets).tolist() == [*lengths, *lengths]
+    with pytest.raises(ConfigError, match=r"'.*a/paths_finished\.tsv' is named twice"):
+        convert_files([parts[0], parts[0]], tmp_path / "twice", 1)
 
 
 def test_paths_that_are_refused(tmp_path: Path) -> None:

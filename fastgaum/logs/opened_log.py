@@ -1,0 +1,109 @@
+"""A log's file, folder or frame, opened: its rows, what its columns are, and which public log it
+is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from fastgaum.errors import LogFormatError, did_you_mean
+from fastgaum.logs.options import ReadOptions
+from fastgaum.logs.public_logs import PUBLIC_LOGS, PublicLog, find_layout
+from fastgaum.logs.schema import LogSchema, resolve_schema
+from fastgaum.logs.tables import FileTable, open_table
+from fastgaum.untrusted_parquet import COMPRESSED
+
+
+@dataclass(frozen=True)
+class OpenedLog:
+    """A log's rows, opened: nothing but headers has been read."""
+
+    table: FileTable
+    schema: LogSchema
+    options: ReadOptions
+    """what was given, and what its layout adds"""
+    layout: PublicLog | None
+    """None for a log of one's own"""
+
+
+def open_rows(path: Path, options: ReadOptions) -> OpenedLog:
+    """Open a log's file or folder. A public log brings its roles, columns and options; an option
+    that is given comes before them.
+
+    Raises:
+        LogFormatError: it is missing, unknown or damaged, or has no column for a required role; a
+            log that lacks a column of a public log is said to resemble it.
+    """
+    table, layout = open_known(path)
+    if layout is not None:
+        options = layout.options_with(options)
+    else:
+        _refuse_nearly(table.dtypes, options)
+    try:
+        schema = resolve_schema(table.dtypes, options)
+    except LogFormatError as error:
+        raise _with_near(error, table.dtypes) from None
+    return OpenedLog(table, schema, options, layout)
+
+
+def lay_out(frame: pl.DataFrame, options: ReadOptions) -> tuple[pl.DataFrame, ReadOptions]:
+    """The same of a frame: its rows and options."""
+    layout = find_layout(frame.columns)
+    if layout is None:
+        return frame, options
+    return layout.of_rows(frame.lazy()).collect(), layout.options_with(options)
+
+
+def open_known(path: Path) -> tuple[FileTable, PublicLog | None]:
+    """Open a log's file or folder, and say which public log it is; None if it is none. In a folder
+    that holds more, the file of displays is found by its publisher's name.
+
+    Raises:
+        LogFormatError: it is missing, unknown or damaged.
+    """
+    if path.is_dir():
+        for layout in PUBLIC_LOGS:
+            names = (name for name in (layout.file, layout.as_rows) if name)
+            for file in (path / (name + end) for name in names for end in ("", *COMPRESSED)):
+                table = open_table(file) if file.is_file() else None
+                if table is not None and find_layout(table.dtypes) is layout:
+                    return layout.of_table(table), layout
+    table = open_table(path)
+    found = find_layout(table.dtypes)
+    return (table, None) if found is None else (found.of_table(table), found)
+
+
+def _near(columns: Iterable[str]) -> tuple[PublicLog, str] | None:
+    """A public log of which all columns but one are there, and that one."""
+    known = set(columns)
+    for layout in PUBLIC_LOGS:
+        missing = [column for column in layout.columns if column not in known]
+        if len(missing) == 1:
+            return layout, missing[0]
+    return None
+
+
+def _refuse_nearly(columns: Iterable[str], options: ReadOptions) -> None:
+    """Raise LogFormatError for columns that can only be those of a public log that lacks one."""
+    near = _near(columns)
+    if near is not None and near[0].own and not options.columns:
+        raise LogFormatError(
+            f"{_resembles(*near, columns)}: rename it or copy the file again; if it is another "
+            "log, name its columns by role, columns={'session': 'NAME', …}"
+        )
+
+
+def _resembles(layout: PublicLog, missing: str, columns: Iterable[str]) -> str:
+    others = [column for column in columns if column not in layout.columns]
+    return (
+        f"the columns are those of {layout.name} ({layout.file}), but there is no column "
+        f"'{missing}'{did_you_mean(missing, others)}"
+    )
+
+
+def _with_near(error: LogFormatError, columns: Iterable[str]) -> LogFormatError:
+    near = _near(columns)
+    return error if near is None else LogFormatError(f"{error}; {_resembles(*near, columns)}")
