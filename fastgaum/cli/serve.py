@@ -44,6 +44,8 @@ class Service:
     """users at a time"""
     items: int = 1_000
     """items of a display at most"""
+    memory: int = 2_000
+    """megabytes of all users together"""
     seed: int = 0
     """seeds what users choose (--mcp)"""
 
@@ -68,7 +70,7 @@ def serve_command(
         raise ConfigError("--json has the address of --http, and --mcp has none: leave it out")
     if asked.seed < 0:
         raise ConfigError(f"seed must be at least 0, got {asked.seed}")
-    limits = Limits(users=asked.users, items=asked.items)
+    limits = Limits(users=asked.users, items=asked.items, megabytes=asked.memory)
     model = load_model(run, device="cpu").user(asked.head).model
     if asked.item_table is not None:
         model = model.with_item_table(_item_table(asked.item_table))

@@ -192,6 +192,11 @@ def train_command(
         note(f"compared: {one['name']} · {said}{seconds}{' · chosen' if one['chosen'] else ''}")
     if best["phase"] == "start":
         note("no epoch is better on the new log than the weights of the former run: these stay")
+    if former is not None and model.outside and not log.has_no_click:
+        note(
+            f"{source} has no event without a choice: no click stays a choice, as in {former}, and "
+            "becomes unlikely; if the log leaves such events out, train with --set no_click=never"
+        )
     assert model.space is not None
     context = model.space.context_holds
     if context:

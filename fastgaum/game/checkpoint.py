@@ -247,7 +247,12 @@ class Checkpointer:
                 self._write(None)
                 self.on_begin()
             else:
-                with damage_named(self.file or Path("the first process's checkpoint"), "training"):
+                file = self.file or Path("the first process's checkpoint")
+                with damage_named(file, "training"):
+                    trainer.load_best(former)
+                # what an observer raises is its own, and no damage of the file
+                trainer.observers.on_fit_begin(trainer.config, trainer.rows)
+                with damage_named(file, "training"):
                     trainer.load_state(former)
                 del former
             self._saved_at = time.perf_counter()

@@ -160,11 +160,12 @@ class TensorBoardObserver(Observer):
 
     def __init__(self, folder: str | Path | None = None, *, writer: Any = None) -> None:
         """Write to a folder of its own, no run folder; or by `writer`, any `SummaryWriter` that is
-        open, of tensorboardX or of torch.
+        open, of tensorboardX or of torch. It stays open.
 
         Raises:
             ConfigError: neither is given, or the extra is not installed.
         """
+        self.own = writer is None
         if writer is None:
             if folder is None:
                 raise ConfigError("TensorBoardObserver needs a folder to write to, or a writer")
@@ -187,8 +188,9 @@ class TensorBoardObserver(Observer):
         self.writer.flush()
 
     def on_fit_end(self, rows: Sequence[EpochRow], error: BaseException | None) -> None:
-        """Close the file."""
-        self.writer.close()
+        """Close the file, if it is the observer's own."""
+        if self.own:
+            self.writer.close()
 
 
 class MlflowObserver(Observer):

@@ -268,14 +268,9 @@ class Trainer:
             "random": random,
         }
 
-    def load_state(self, state: State) -> None:
-        """Bring a fresh trainer of the same configuration and data to where `state` was taken. Its
-        observers are called on the way, when the networks hold the best weights.
-
-        Raises:
-            KeyError, ValueError, TypeError, RuntimeError: the state is damaged, or another
-                configuration's or device's.
-        """
+    def load_best(self, state: State) -> None:
+        """Bring a fresh trainer of the same configuration and data to the best weights of `state`,
+        and to its epochs. Errors are those of `load_state`."""
         self.at = TrainingPosition.of(state)
         self.rows = [EpochRow(**row) for row in state["rows"]]
         self.best_score = float(state["best_score"])
@@ -286,7 +281,14 @@ class Trainer:
         if self.rows:
             self.networks.load_state_dict(state["weights"]["best"])
             self.best_weights.copy()
-        self.observers.on_fit_begin(self.config, self.rows)
+
+    def load_state(self, state: State) -> None:
+        """Bring a trainer after `load_best` to where `state` was taken.
+
+        Raises:
+            KeyError, ValueError, TypeError, RuntimeError: the state is damaged, or another
+                configuration's or device's.
+        """
         self.networks.load_state_dict(state["weights"]["now"])
         for player, optimiser in self.game.optimisers().items():
             former = state["optimisers"][player]

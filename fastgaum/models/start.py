@@ -43,21 +43,26 @@ def former_model(
     return user_model_of(kind, file, state, "cpu", regulariser, history)
 
 
-def config_from(former: Config, path: Path, changes: Mapping[str, object]) -> Config:
+def config_from(start: UserModel, path: Path, changes: Mapping[str, object]) -> Config:
     """The configuration of a fit that goes on: the former one, nothing searched anew, with changes.
+    Where no click was a choice it stays one, unless a change says otherwise.
 
     Raises:
         ConfigError: a change is of what the networks are, or is impossible.
     """
+    former = start.config
+    if start.outside and "no_click" not in changes:
+        changes = {**changes, "no_click": "always"}
     asked = former.replace(**changes)
     was, now = former.to_mapping(), asked.to_mapping()
-    differ = [key for key in was if now[key] != was[key] and key not in TRAINING_KEYS]
+    allowed = (*TRAINING_KEYS, "no_click")
+    differ = [key for key in was if now[key] != was[key] and key not in allowed]
     if differ:
         said = ", ".join(f"{key} = {was[key]}, not {now[key]}" for key in differ)
-        close = did_you_mean(differ[0], TRAINING_KEYS)
+        close = did_you_mean(differ[0], allowed)
         raise ConfigError(
             f"the run in '{path}' has {said}, and its networks go on as they are{close}: leave the "
-            f"options out, or train anew; what may change is {', '.join(TRAINING_KEYS)}"
+            f"options out, or train anew; what may change is {', '.join(allowed)}"
         )
     return asked.replace(grow=False, search=())
 
@@ -72,12 +77,18 @@ def set_start(model: UserModel, state: State | None, file: Path | None) -> None:
         model.start = bootstraps_of(model, file, [state])[0]
 
 
-def check_log(start: UserModel, log: AnyLog) -> None:
-    """Raise ConfigError where a log asks for a choice that the former model did not have."""
-    if not start.outside and offers_no_click(log, start.config.no_click):
+def check_log(start: UserModel, log: AnyLog, asked: Config) -> None:
+    """Raise ConfigError where a log or the configuration asks for a choice that the former model
+    did not have."""
+    if not start.outside and offers_no_click(log, asked.no_click):
+        what = (
+            f"log '{log.name}' has events without a choice"
+            if log.has_no_click
+            else "no_click = always makes no click a choice"
+        )
         raise ConfigError(
-            f"log '{log.name}' has events without a choice, and the run to go on from had none, so "
-            "that no click has no place among its utilities: train anew"
+            f"{what}, and the run to go on from had none, so that no click has no place among its "
+            "utilities: train anew"
         )
 
 

@@ -153,7 +153,9 @@ class UserModel(NetworksModel):
             regulariser: the run's own one, as in `load`.
             history: the run's own history encoder, likewise.
             device: where the networks are put.
-            changes: keys of `presets.TRAINING_KEYS`.
+            changes: keys of `presets.TRAINING_KEYS`, and `no_click`: where no click was a choice
+                of the run, it stays one (`always`), also on a log without such an event; `never`
+                drops it.
 
         Raises:
             CheckpointError: as `load`; or the run's model is fitted in one go.
@@ -161,7 +163,7 @@ class UserModel(NetworksModel):
         """
         require_path("a run", path)
         start = former_model(cls, Path(path), regulariser, history)
-        asked = config_from(start.config, Path(path), changes)
+        asked = config_from(start, Path(path), changes)
         model = cls(asked, regulariser=regulariser, history=history, device=device)
         model.start = start
         return model
@@ -212,7 +214,7 @@ class UserModel(NetworksModel):
             return prepared[made_of]
 
         if self.start is not None:
-            check_log(self.start, log)
+            check_log(self.start, log, self.asked)
         self.trials, self.bootstraps, self.settings_tried = (), (), 1
         settings = self.settings_for(log)
         if len(settings) > 1:

@@ -15,7 +15,14 @@ from fastgaum.models.choice_model import Head
 from fastgaum.models.user_model import UserModel
 from fastgaum.policies.base import Policy
 from fastgaum.policies.heuristics import Popular, RandomPolicy
-from fastgaum.policies.registry import POLICIES, TRAINED, Sources, load_policy, make_policy
+from fastgaum.policies.registry import (
+    FITTED,
+    POLICIES,
+    TRAINED,
+    Sources,
+    load_policy,
+    make_policy,
+)
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.replay import world_of
 from fastgaum.worlds.world import FloatArray, IntArray, KeyArray, Population, Response, World
@@ -36,6 +43,8 @@ class Target:
     """size of the displays that are read, for a policy that makes no others; None: all"""
     pool: IntArray | None = None
     """codes of the items that the policy chooses from, where these are not all of the pool"""
+    fitted: bool = False
+    """whether the policy was made of the choices of the log's training split"""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.epsilon <= 1.0:
@@ -78,7 +87,8 @@ def named_target(
         )
     of_items = LoggedItems(log) if world is None else world
     popularity = Popular.of_log(of_items, log).popularity
-    return Target(make_policy(policy, of_items, Sources(popularity, log), seed), epsilon)
+    made = make_policy(policy, of_items, Sources(popularity, log), seed)
+    return Target(made, epsilon, fitted=policy in (Popular.name, *FITTED))
 
 
 def trained_target(

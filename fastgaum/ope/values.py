@@ -117,7 +117,7 @@ def off_policy_values(
         "mean_weight": _interval(weighted.weights.values, weighted),
         "mean_slate_weight": None if slate_side.why else _interval(slate_side.values, weighted),
         "set": _of_set(shown) if isinstance(world, WorldSet) else None,
-        "notes": _notes(log, shown, world),
+        "notes": _notes(log, shown, world, target),
         "estimates": [
             {
                 "estimator": one.estimator,
@@ -207,20 +207,27 @@ def _of_set(shown: Shown) -> Json:
     }
 
 
-def _notes(log: SessionLog, shown: Shown, world: World | None) -> list[str]:
+def _notes(log: SessionLog, shown: Shown, world: World | None, target: Target) -> list[str]:
     """What makes the values doubtful."""
-    if not isinstance(world, LearnedWorld | WorldSet):
-        return []
     fitted = np.zeros(log.n_sessions, bool)
     fitted[log.sessions_in("train")] = True
     count = int(fitted[log.session_of_event[shown.read]].sum())
     if count == 0:
         return []
-    return [
-        f"warning: {count:,} of these events are of the training split. A run that was fitted on "
-        "them knows their clicks: dm repeats them, and dr and dr-pi find too little to correct. "
-        "Take events that the run was not fitted on (--split test)"
-    ]
+    of_training = f"warning: {count:,} of these events are of the training split. "
+    notes = []
+    if isinstance(world, LearnedWorld | WorldSet):
+        notes.append(
+            f"{of_training}A run that was fitted on them knows their clicks: dm repeats them, and "
+            "dr and dr-pi find too little to correct. Take events that the run was not fitted on "
+            "(--split test)"
+        )
+    if target.fitted:
+        notes.append(
+            f"{of_training}{target.policy.name} is made of their choices, so that every value of "
+            "it is too high. Take events that it was not made of (--split test)"
+        )
+    return notes
 
 
 def _interval(per_event: Float64Array, events: WeightedEvents) -> Json:

@@ -57,11 +57,6 @@ class Estimate:
         half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
         return cls(float(values.mean()), float(values.mean() - half), float(values.mean() + half))
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the interval is known and 0 lies outside."""
-        return bool(self.low > 0 or self.high < 0)
-
 
 @dataclass(frozen=True)
 class Earned:

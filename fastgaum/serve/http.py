@@ -2,7 +2,7 @@
 
     GET    /health                        is it there
     GET    /model                         what a display may hold
-    POST   /users                         a new user
+    POST   /users                         a new user; no body, or {}
     POST   /users/USER/probabilities      {"items": […], "context": {…}, "fields": {…}}
     POST   /users/USER/choice             {"item": "i3"}, or null for no click
     DELETE /users/USER                    forget the user
@@ -48,7 +48,11 @@ class ChoiceBody(msgspec.Struct, forbid_unknown_fields=True):
     item: str | int | None
 
 
-Body = TypeVar("Body", DisplayBody, ChoiceBody)
+class UserBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What is said of a new user: nothing."""
+
+
+Body = TypeVar("Body", DisplayBody, ChoiceBody, UserBody)
 
 
 async def _body(request: Request, kind: type[Body]) -> Body:
@@ -63,10 +67,12 @@ async def _body(request: Request, kind: type[Body]) -> Body:
         data += part
         if len(data) > MOST_BYTES:
             raise ServiceError(f"a body has at most {MOST_BYTES} bytes: ask for fewer items", 413)
+    if not data and not kind.__struct_fields__:
+        return kind()
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, RecursionError) as error:
-        keys = ", ".join(kind.__struct_fields__)
+        keys = ", ".join(kind.__struct_fields__) or "no keys"
         raise ServiceError(f"the body is a JSON object of {keys}: {error}", 400) from None
 
 
@@ -111,21 +117,24 @@ def http_app(model: OnlineModel, limits: Limits = LIMITS) -> Starlette:
     fields_of = model.fields.items()
 
     async def new(request: Request) -> Response:
+        # a page in a browser can send other types to an address that it may not read
+        await _body(request, UserBody)
         return JSONResponse({"user": users.new()}, 201)
 
     async def probabilities(request: Request) -> Response:
-        user = users.find(request.path_params["user"])
+        name = request.path_params["user"]
+        users.find(name)
         asked = await _body(request, DisplayBody)
-        users.check_display(user, asked.items)
-        shares = user.probabilities(asked.items, asked.context, asked.fields).tolist()
+        shares = users.probabilities(name, asked.items, asked.context, asked.fields).tolist()
         n = len(asked.items)
         none = shares[n] if model.outside else None
         return JSONResponse({"items": asked.items, "probabilities": shares[:n], "no_click": none})
 
     async def choice(request: Request) -> Response:
-        user = users.find(request.path_params["user"])
-        user.chose((await _body(request, ChoiceBody)).item)
-        return JSONResponse({"choices": user.n_events})
+        name = request.path_params["user"]
+        users.find(name)
+        item = (await _body(request, ChoiceBody)).item
+        return JSONResponse({"choices": users.chose(name, item)})
 
     async def end(request: Request) -> Response:
         users.end(request.path_params["user"])

@@ -89,16 +89,15 @@ def mcp_server(
             with_probabilities: also return how likely each choice was.
         """
         try:
-            of_user = users.find(user)
-            users.check_display(of_user, items)
-            shares = of_user.probabilities(items, context, fields)
-            draw = np.random.default_rng([seed, int(user), of_user.n_events]).random()
+            n_events = users.find(user).n_events
+            shares = users.probabilities(user, items, context, fields)
+            draw = np.random.default_rng([seed, int(user), n_events]).random()
             place = drawn_choice(shares, draw)
             choice = items[place] if place < len(items) else None
-            of_user.chose(choice)
+            n_events = users.chose(user, choice)
         except FastgaumError as error:
             raise ToolError(str(error)) from None
-        found: dict[str, object] = {"choice": choice, "event": of_user.n_events}
+        found: dict[str, object] = {"choice": choice, "event": n_events}
         if with_probabilities:
             found["probabilities"] = shares[: len(items)].tolist()
             found["no_click"] = float(shares[-1]) if model.outside else None

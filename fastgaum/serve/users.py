@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fastgaum.errors import ConfigError, ServiceError
 from fastgaum.logs.columns import show
+from fastgaum.logs.log import FloatArray
 from fastgaum.models.online import OnlineUser
 from fastgaum.models.online_model import VIEWS, OnlineModel
 
@@ -26,16 +27,31 @@ class Limits:
     """items of a display"""
     seen: int = 20_000
     """different items that one user is shown: it remembers each of them, some 200 bytes"""
+    megabytes: int = 2_000
+    """memory of all users together, by their own count (`OnlineUser.n_bytes`)"""
     idle: float = 3_600.0
     """seconds without a call after which a user may be dropped for a new one"""
 
     def __post_init__(self) -> None:
-        for name in ("users", "items", "seen", "idle"):
+        for name in ("users", "items", "seen", "megabytes", "idle"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be above 0, got {getattr(self, name)}")
 
 
 LIMITS = Limits()
+
+
+@dataclass
+class _Held:
+    """A user of a service."""
+
+    user: OnlineUser
+    called: float
+    """when, by the service's clock"""
+    n_bytes: int = 0
+    """after that call"""
+
+
 MOST_LETTERS = 1_000
 """characters of an item id"""
 
@@ -46,6 +62,7 @@ class ServedUsers:
     Attributes:
         model: the folded model.
         limits: what clients may have.
+        n_bytes: memory of all users together.
     """
 
     def __init__(
@@ -67,7 +84,8 @@ class ServedUsers:
         self.model, self.limits = model, limits
         self._name, self._clock, self._n_made = name, clock, 0
         # the user called last is last
-        self._users: OrderedDict[str, tuple[OnlineUser, float]] = OrderedDict()
+        self._users: OrderedDict[str, _Held] = OrderedDict()
+        self.n_bytes = 0
 
     def __len__(self) -> int:
         return len(self._users)
@@ -78,34 +96,57 @@ class ServedUsers:
         Raises:
             ServiceError: there is room for no further one.
         """
-        now = self._clock()
         while len(self._users) >= self.limits.users:
-            longest = next(iter(self._users))
-            idle = now - self._users[longest][1]
-            if idle < self.limits.idle:
-                raise ServiceError(
-                    f"{self.limits.users} users are the most at a time, and none was idle for "
-                    f"{self.limits.idle:g} seconds: end users that are no longer needed",
-                    429,
-                )
-            del self._users[longest]
+            self._drop_idle(f"{self.limits.users} users are the most at a time")
+        self._require_memory()
         self._n_made += 1
         name = self._name(self._n_made)
-        self._users[name] = OnlineUser(self.model), now
+        held = self._users[name] = _Held(OnlineUser(self.model), self._clock())
+        self._count(held)
         return name
 
     def find(self, name: str) -> OnlineUser:
         """The user of that name. Raises ServiceError if there is none."""
         self._require(name)
-        user = self._users[name][0]
-        self._users[name] = user, self._clock()
+        held = self._users[name]
+        held.called = self._clock()
         self._users.move_to_end(name)
-        return user
+        return held.user
 
     def end(self, name: str) -> None:
         """Forget a user. Raises ServiceError if there is none of that name."""
         self._require(name)
-        del self._users[name]
+        self.n_bytes -= self._users.pop(name).n_bytes
+
+    def probabilities(
+        self,
+        name: str,
+        items: Sequence[str | int],
+        context: Mapping[str, object] | None,
+        fields: Mapping[str, Sequence[object]] | None,
+    ) -> FloatArray:
+        """What a display is to a user, as `OnlineUser.probabilities` says.
+
+        Raises:
+            ServiceError: there is no such user, the display is more than one may be here, or the
+                users have no memory left.
+            ConfigError, NumericsError: as there.
+        """
+        user = self.find(name)
+        self.check_display(user, items)
+        self._require_memory()
+        try:
+            return user.probabilities(items, context, fields)
+        finally:
+            self._count(self._users[name])
+
+    def chose(self, name: str, item: str | int | None) -> int:
+        """Tell a user's choice, as `OnlineUser.chose` says; return how many it has made. Raises
+        ServiceError if there is no such user; ConfigError."""
+        user = self.find(name)
+        user.chose(item)
+        self._count(self._users[name])
+        return user.n_events
 
     def check_display(self, user: OnlineUser, items: Sequence[str | int]) -> None:
         """Raise ServiceError for more items, or longer ids, than a display may have here; or for a
@@ -151,6 +192,30 @@ class ServedUsers:
             items[:1], context or None, {k: v[:1] for k, v in fields.items()} or None
         )
         user.chose(items[0])
+
+    def _count(self, held: _Held) -> None:
+        """Count what a user takes after a call."""
+        self.n_bytes -= held.n_bytes
+        held.n_bytes = held.user.n_bytes
+        self.n_bytes += held.n_bytes
+
+    def _require_memory(self) -> None:
+        """Drop idle users until there is memory. Raises ServiceError if there is none left."""
+        most = self.limits.megabytes
+        while self.n_bytes >= most * 1_000_000:
+            self._drop_idle(f"all users together take {most} MB, the most here")
+
+    def _drop_idle(self, full: str) -> None:
+        """Drop the user without a call for the longest time. Raises ServiceError if that was not
+        long ago."""
+        longest = next(iter(self._users))
+        if self._clock() - self._users[longest].called < self.limits.idle:
+            raise ServiceError(
+                f"{full}, and none was idle for {self.limits.idle:g} seconds: end users that are "
+                "no longer needed",
+                429,
+            )
+        self.end(longest)
 
     def _require(self, name: str) -> None:
         if name not in self._users:

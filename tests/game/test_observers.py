@@ -14,9 +14,10 @@ from fastgaum.config import Config
 from fastgaum.errors import ConfigError, NumericsError
 from fastgaum.game.epochs import EpochRow, MlflowObserver, Observer, TensorBoardObserver
 from fastgaum.logs.log import SessionLog
-from fastgaum.models.run_folder import train_run
+from fastgaum.models.run_folder import resume_run, train_run
 from fastgaum.models.user_model import UserModel
 from tests.builders import random_log
+from tests.game.interrupted import start_and_stop
 
 TINY: dict[str, Any] = {
     **{"epochs": 1, "warm_start": 2, "hidden": [4], "history_dim": 3, "search": []},
@@ -102,6 +103,24 @@ def test_one_that_must_not_fail_ends_the_fit(log: SessionLog) -> None:
     assert strict.calls[-1] == notes.calls[-1] == ("fit ends", 2, OSError)
 
 
+def test_one_that_fails_when_a_run_goes_on_is_no_damage_of_the_run(
+    log: SessionLog, tmp_path: Path
+) -> None:
+    class Strict(Notes):
+        may_fail = False
+
+        def on_fit_begin(self, config: Config, rows: Sequence[EpochRow]) -> None:
+            super().on_fit_begin(config, rows)
+            raise ValueError("no tracker")
+
+    config, folder, strict = Config.from_preset("fastgaum", **TINY), tmp_path / "run", Strict()
+    start_and_stop(config, log, folder, 5)
+    with pytest.raises(ValueError, match=r"^no tracker$"):
+        resume_run(UserModel(config, device="cpu"), log, folder, observers=[strict])
+    assert strict.calls[0] == ("fit begins", 1, 2)
+    assert resume_run(UserModel(config, device="cpu"), log, folder).height == 3
+
+
 def test_the_end_says_what_went_wrong(log: SessionLog, monkeypatch: pytest.MonkeyPatch) -> None:
     def diverge(*_: Any) -> None:
         raise NumericsError("the loss is nan")
@@ -150,12 +169,15 @@ def test_tensorboard_has_each_figure_of_each_epoch(log: SessionLog) -> None:
     assert ("val_generator_prec1", 1) not in writer.scalars
     assert ("val_generator_prec1", 3) in writer.scalars
     assert not {"epoch", "phase", "at_fault"} & {name for name, _ in writer.scalars}
-    assert writer.closed
+    # the caller's writer is the caller's to close
+    assert not writer.closed
 
 
 def test_tensorboard_writes_its_own_files(log: SessionLog, tmp_path: Path) -> None:
     pytest.importorskip("tensorboardX", reason="the extra tensorboard is not installed")
-    UserModel.from_preset(**TINY).fit(log, [TensorBoardObserver(tmp_path / "events")])
+    observer = TensorBoardObserver(tmp_path / "events")
+    UserModel.from_preset(**TINY).fit(log, [observer])
+    assert observer.writer.file_writer is None, "closed"
     (file,) = (tmp_path / "events").iterdir()
     assert b"val_loss" in file.read_bytes()
 

@@ -161,6 +161,20 @@ def test_no_click_is_no_new_choice(logs: tuple[SessionLog, SessionLog], tmp_path
     further = UserModel.from_run(tmp_path / "model.safetensors", device="cpu")
     with pytest.raises(ConfigError, match="has events without a choice, and the run"):
         further.fit(logs[1])
+    further = UserModel.from_run(tmp_path / "model.safetensors", device="cpu", no_click="always")
+    with pytest.raises(ConfigError, match="no_click = always makes no click a choice, and the run"):
+        further.fit(in_two(random_log(5, n_sessions=60, n_items=30), 30, 0)[0])
+
+
+def test_no_click_stays_a_choice_on_a_log_without_one(former: Path) -> None:
+    always = in_two(random_log(5, n_sessions=60, n_items=30), 30, 0)[0]
+    for changes, stays in (({}, True), ({"no_click": "never"}, False)):
+        further = UserModel.from_run(former, device="cpu", **changes)
+        further.fit(always)
+        assert (further.outside, further.config.no_click) == (
+            stays,
+            changes.get("no_click", "always"),
+        )
 
 
 def test_an_encoder_of_ones_own_goes_on_if_it_can(

@@ -384,7 +384,6 @@ def test_intervals_of_seeds() -> None:
     # t(0.975, 2) = 4.3027, sd = 1.5275
     assert estimate.high - estimate.mean == pytest.approx(4.3027 * 1.5275 / 3**0.5, rel=1e-3)
     assert np.isnan(Estimate.of([1.0]).low)
-    assert not Estimate.of([1.0]).excludes_zero
     world, setting = TiringWorld(), Setting(3, 5)
     with pytest.raises(ConfigError, match="3 seeds"):
         difference(

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import tracemalloc
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ import uvicorn
 
 from fastgaum.cli.app import main
 from fastgaum.errors import ConfigError, ServiceError
+from fastgaum.models.online import OnlineUser
 from fastgaum.models.user_model import UserModel
 from fastgaum.serve.http import MOST_BYTES, http_app, open_socket
 from fastgaum.serve.users import Limits, ServedUsers
@@ -152,6 +154,15 @@ def test_a_body_says_what_it_is(clients: dict[str, Client]) -> None:
     name = client.ask("POST", "/users")[1]["user"]
     status, answer = client.ask("POST", f"/users/{name}/choice", b"{}", "text/plain")
     assert (status, "application/json, got text/plain" in answer["error"]) == (415, True)
+    n_users = client.ask("GET", "/health")[1]["users"]
+    # what a page in a browser may send anywhere
+    for body, kind in ((None, "text/plain"), (b"", "application/x-www-form-urlencoded")):
+        status, answer = client.ask("POST", "/users", body, kind)
+        assert (status, f"got {kind}" in answer["error"]) == (415, True)
+    status, answer = client.ask("POST", "/users", {"name": "ann"})
+    assert (status, "unknown field `name`" in answer["error"]) == (400, True)
+    assert client.ask("POST", "/users", {})[0] == 201
+    assert client.ask("GET", "/health")[1]["users"] == n_users + 1
 
 
 def test_users_are_limited(clients: dict[str, Client]) -> None:
@@ -195,6 +206,54 @@ def test_what_a_user_remembers_is_limited() -> None:
             users.check_display(user, items)
         assert refused.value.status == 413
     users.check_display(user, ["i1", "4"])
+
+
+def test_what_all_users_remember_is_limited() -> None:
+    now = [0.0]
+    model = model_of("relations, two layers").user().model
+    users = ServedUsers(model, Limits(megabytes=1, idle=10), clock=lambda: now[0])
+    first, second = users.new(), users.new()
+
+    def shown(number: int) -> int:
+        items = [f"{number}/{i}" for i in range(500)]
+        users.probabilities(first, items, None, None)
+        return users.chose(first, items[0])
+
+    number = 0
+    while users.n_bytes < 1_000_000:
+        number += 1
+        assert shown(number) == number
+    assert number > 2
+    with pytest.raises(ServiceError, match="take 1 MB, the most here, and none was idle") as full:
+        shown(number + 1)
+    assert full.value.status == 429
+    counted = users.find(first).n_bytes
+    assert 1_000_000 <= counted + users.find(second).n_bytes == users.n_bytes < 1_500_000
+    with pytest.raises(ServiceError, match="1 MB"):
+        users.new()
+    now[0] = 9
+    users.find(second)
+    now[0] = 10
+    # the user that is idle makes room for the other's display
+    assert len(users.probabilities(second, ["i1"], None, None)) == 2
+    with pytest.raises(ServiceError, match="there is no user '1'"):
+        users.find(first)
+    users.end(second)
+    assert users.n_bytes == 0
+
+
+def test_a_user_s_memory_is_about_what_it_says() -> None:
+    model = model_of("relations, two layers").user().model
+    ServedUsers(model).warm()
+    displays = [[f"{number}/{i}" for i in range(100)] for number in range(8)]
+    tracemalloc.start()
+    user = OnlineUser(model)
+    for items in displays:
+        user.probabilities(items)
+        user.chose(items[0])
+    taken = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert 0.7 < user.n_bytes / taken < 1.5
 
 
 @pytest.mark.parametrize(
@@ -251,6 +310,7 @@ def test_what_a_service_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[
     for arguments, says in (
         (["--http", "70000"], "from 0 (any free one) to 65535, got 70000"),
         (["--http", "0", "--users", "0"], "users must be above 0, got 0"),
+        (["--http", "0", "--memory", "0"], "megabytes must be above 0, got 0"),
         (["--http", "1", "--mcp"], "--mcp and --http were given"),
         (["--mcp", "--json", "-"], "--json has the address of --http, and --mcp has none"),
         (["--mcp", "--seed", "-1"], "seed must be at least 0, got -1"),
