@@ -19,7 +19,7 @@ from fastgaum.logs.shard_writer import save_log
 from fastgaum.logs.shards import load_log
 log = load_log(sys.argv[1])
 for _ in range(10):
-    save_log(log, sys.argv[2])
+    save_log(log, sys.argv[2], overwrite=True)
 """
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from fastgaum.cli.manual import command, epilogue
-from fastgaum.cli.options import DataDir, Json, given
+from fastgaum.cli.options import COMMON, DataDir, Json, given
 from fastgaum.cli.output import (
     check_log_output,
     check_outputs,
@@ -259,6 +259,7 @@ def _convert_to_shards(
             data_dir=reading.data_dir,
             progress=progress.stage,
             options=reading.options,
+            overwrite=COMMON.overwrite,
         )
     _finish_shards(out, written, json)
 
@@ -364,7 +365,9 @@ def synth_command(
         from fastgaum.logs.shard_writer import synthesise_shards
 
         with Waiting("drawing"):
-            written = synthesise_shards(events, out, shards, **world.options())
+            written = synthesise_shards(
+                events, out, shards, overwrite=COMMON.overwrite, **world.options()
+            )
         _finish_shards(out, written, json)
         return
     check_log_output(out)

@@ -162,7 +162,7 @@ def check_shards_folder(out: Path) -> None:
     require_writable(out)
     from fastgaum.logs.shard_writer import check_shards_output
 
-    check_shards_output(out)
+    check_shards_output(out, overwrite=True)
     _require_new(out)
 
 
@@ -214,7 +214,7 @@ def write_log(log: SessionLog, out: Path) -> None:
     from fastgaum.logs.shard_writer import save_log
 
     if not out.suffix:
-        save_log(log, out)
+        save_log(log, out, overwrite=COMMON.overwrite)
         return
     if log.item_fields or log.item_vectors:
         names = ", ".join(sorted([*log.item_fields, *log.item_vectors]))

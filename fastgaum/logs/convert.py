@@ -59,6 +59,7 @@ def convert_files(
     options: ReadOptions = DEFAULT_OPTIONS,
     piece_rows: int = PIECE_ROWS,
     progress: Stages | None = None,
+    overwrite: bool = False,
 ) -> ShardedLog:
     """Write the rows of all files (or folders of parquet files) as one log in at most `n_shards`
     shards; return it opened.
@@ -74,6 +75,7 @@ def convert_files(
         options: how to read the files.
         piece_rows: rows that are read at once.
         progress: called with what is being done and how far it is.
+        overwrite: whether a saved log that is there is replaced.
 
     Raises:
         LogFormatError: as `read_log`; a bad row is named within a range of its file's rows.
@@ -90,7 +92,7 @@ def convert_files(
             "split as a column, or use --split-by user"
         )
     target = Path(folder)
-    check_shards_output(target)
+    check_shards_output(target, overwrite)
     first = open_rows(Path(paths[0]), options)
     schema, options = first.schema, first.options
     opened = [first.table, *(open_known(Path(path))[0] for path in paths[1:])]
@@ -124,7 +126,7 @@ def convert_files(
             head = join_item_table(head, options)
             if users is not None:
                 head = users.attach(head, head.session_ids)
-            with write_shards(target, head) as writer:
+            with write_shards(target, head, overwrite) as writer:
                 clicks = buckets.clicks
                 parts = _packed(buckets, per_shard, _Whole(head, users, rule), options)
                 for written, log in enumerate(parts, start=1):
@@ -255,6 +257,7 @@ def convert_logs(
     data_dir: str | os.PathLike[str] | None = None,
     progress: Stages | None = None,
     options: ReadOptions = DEFAULT_OPTIONS,
+    overwrite: bool = False,
 ) -> ShardedLog:
     """Write one or more logs (registry names, files, folders) as one log in at most `n_shards`
     shards; return it opened.
@@ -274,7 +277,8 @@ def convert_logs(
                 f"'{packed[0]}' is packed already and is converted alone: give the files that it "
                 "was made of"
             )
-        return shard_log(load(logs[0], data_dir=data_dir, options=options), folder, n_shards)
+        log = load(logs[0], data_dir=data_dir, options=options)
+        return shard_log(log, folder, n_shards, overwrite=overwrite)
     for one in found:
         if one.dataset is None:
             refuse_choices(one.path)
@@ -288,7 +292,9 @@ def convert_logs(
         )
     paths = [one.path for one in found]
     options = options.over(found[0].options)
-    return convert_files(paths, folder, n_shards, options=options, progress=progress)
+    return convert_files(
+        paths, folder, n_shards, options=options, progress=progress, overwrite=overwrite
+    )
 
 
 def _is_packed(found: Located) -> bool:

@@ -118,9 +118,11 @@ class ShardWriter:
 
 
 @contextmanager
-def write_shards(folder: str | os.PathLike[str], head: SessionLog) -> Iterator[ShardWriter]:
-    """Yield a writer to `add` shards to; on success the folder holds them, and a log in shards that
-    was there is replaced.
+def write_shards(
+    folder: str | os.PathLike[str], head: SessionLog, overwrite: bool = False
+) -> Iterator[ShardWriter]:
+    """Yield a writer to `add` shards to; on success the folder holds them. With `overwrite` a saved
+    log that was there is replaced.
 
     At any moment the folder holds the former log or the new one, whole: the files of a replacement
     have names of their own, and a new shards.json makes them the log's.
@@ -128,14 +130,16 @@ def write_shards(folder: str | os.PathLike[str], head: SessionLog) -> Iterator[S
         not looked at.
 
     Raises:
-        OutputError: the folder holds something else, or cannot be written; what was there then
-            stays.
+        OutputError: the folder holds a log and `overwrite` is False, or something else, or cannot
+            be written; what was there then stays.
     """
     target = Path(folder)
-    check_shards_output(target)
+    check_shards_output(target, overwrite)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with name_lock(target):
+            # another process may have written it meanwhile
+            check_shards_output(target, overwrite)
             way = _replaced if is_saved_log(target) else _new
             with way(target, slice_sessions(head, np.zeros(0, np.int32))) as writer:
                 yield writer
@@ -176,9 +180,9 @@ def _replaced(target: Path, head: SessionLog) -> Iterator[ShardWriter]:
             path.unlink(missing_ok=True)
 
 
-def save_log(log: SessionLog, folder: str | os.PathLike[str]) -> Path:
-    """Save a log in a folder, which `load_log` loads; return the folder. A saved log that is there
-    is replaced in one step.
+def save_log(log: SessionLog, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Save a log in a folder, which `load_log` loads; return the folder. With `overwrite` a saved
+    log that is there is replaced in one step.
 
     The log is one shard; one of more than 33 million candidates, whose users come in order, is
     written as several, so that it need not be in memory whole.
@@ -190,19 +194,24 @@ def save_log(log: SessionLog, folder: str | os.PathLike[str]) -> Path:
         raise no_log(log)
     require_path("the folder to save a log in", folder)
     in_order = bool((np.diff(log.users) >= 0).all())
-    _write_log(log, folder, 1 + log.n_candidates // SHARD_CANDIDATES if in_order else 1)
+    n_shards = 1 + log.n_candidates // SHARD_CANDIDATES if in_order else 1
+    _write_log(log, folder, n_shards, overwrite)
     return Path(folder)
 
 
-def check_shards_output(folder: Path) -> None:
-    """Raise OutputError if something else than a saved log is there."""
-    if (
-        folder.exists()
-        and not is_saved_log(folder)
-        and not (folder.is_dir() and not any(folder.iterdir()))
-    ):
+def check_shards_output(folder: Path, overwrite: bool) -> None:
+    """Raise OutputError if something is there that is not to be replaced: a saved log, unless
+    `overwrite`, or anything else. An empty folder is as good as none."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not is_saved_log(folder):
         raise OutputError(
             f"'{folder}' exists and is no saved log: choose another folder or remove it"
+        )
+    if not overwrite:
+        raise OutputError(
+            f"'{folder}' holds a saved log already: choose another folder, or pass overwrite=True "
+            "to replace it"
         )
 
 
@@ -214,7 +223,9 @@ def require_shards(n_shards: int) -> None:
         )
 
 
-def shard_log(log: SessionLog, folder: str | os.PathLike[str], n_shards: int) -> ShardedLog:
+def shard_log(
+    log: SessionLog, folder: str | os.PathLike[str], n_shards: int, *, overwrite: bool = False
+) -> ShardedLog:
     """Write a log that is in memory as at most `n_shards` shards of about as many users each;
     return it opened.
 
@@ -225,15 +236,17 @@ def shard_log(log: SessionLog, folder: str | os.PathLike[str], n_shards: int) ->
         OutputError: as `write_shards`.
     """
     require_shards(n_shards)
-    _write_log(log, folder, n_shards)
+    _write_log(log, folder, n_shards, overwrite)
     return open_shards(folder)
 
 
-def _write_log(log: SessionLog, folder: str | os.PathLike[str], n_shards: int) -> None:
+def _write_log(
+    log: SessionLog, folder: str | os.PathLike[str], n_shards: int, overwrite: bool
+) -> None:
     distinct, user = np.unique(log.users, return_inverse=True)
     n_users = max(len(distinct), 1)
     bucket = user.astype(np.int64) * min(n_shards, n_users) // n_users
-    with write_shards(folder, log) as writer:
+    with write_shards(folder, log, overwrite) as writer:
         if n_shards == 1:
             writer.add(log)
         for number in range(int(bucket.max(initial=-1)) + 1) if n_shards > 1 else ():
@@ -248,6 +261,7 @@ def synthesise_shards(
     n_shards: int,
     *,
     preset: str = "default",
+    overwrite: bool = False,
     **changes: object,
 ) -> ShardedLog:
     """Draw a log as `synthetic.synthesise` does, part by part, each a shard; return it opened.
@@ -255,7 +269,7 @@ def synthesise_shards(
     require_shards(n_shards)
     drawn = world(preset, **changes)
     bounds = np.linspace(0, n_events, n_shards + 1).astype(np.int64).tolist()
-    with write_shards(folder, drawn.draw_part(1, n_shards)) as writer:
+    with write_shards(folder, drawn.draw_part(1, n_shards), overwrite) as writer:
         for part, (start, stop) in enumerate(itertools.pairwise(bounds)):
             writer.add(drawn.draw_part(stop - start, part))
     return open_shards(folder)

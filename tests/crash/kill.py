@@ -253,7 +253,7 @@ class Convert(Job):
             to_frame(old).write_parquet(self.folder / "made.parquet")
             (self.folder / "made.parquet").replace(self.out)
         else:
-            save_log(old, self.out)
+            save_log(old, self.out, overwrite=True)
 
     def start(self) -> int:
         return self.zygote.start(

@@ -27,9 +27,11 @@ from tests.logs.test_saved_log import assert_same
 def convert(
     paths: Sequence[Path], folder: Path, n_shards: int, piece_rows: int = PIECE_ROWS, **given: Any
 ) -> ShardedLog:
-    """The shards of files that are read with the options given."""
+    """The shards of files that are read with the options given; former ones are replaced."""
     options = ReadOptions.of(**given)
-    return convert_files(paths, folder, n_shards, options=options, piece_rows=piece_rows)
+    return convert_files(
+        paths, folder, n_shards, options=options, piece_rows=piece_rows, overwrite=True
+    )
 
 
 @settings(max_examples=40, deadline=None)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import stat
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import polars as pl
@@ -10,11 +11,13 @@ import pytest
 
 from fastgaum.errors import LogFormatError, OutputError
 from fastgaum.logs import shard_writer
+from fastgaum.logs.convert import convert_files, convert_logs
 from fastgaum.logs.cut import slice_sessions
+from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import open_log, read_frame, read_log
-from fastgaum.logs.shard_writer import save_log, shard_log
-from fastgaum.logs.shards import ShardedLog, load_log, open_shards
+from fastgaum.logs.shard_writer import save_log, shard_log, synthesise_shards
+from fastgaum.logs.shards import ShardedLog, is_saved_log, load_log, open_shards
 from tests.builders import random_log
 
 
@@ -70,7 +73,7 @@ def test_a_long_log_is_saved_in_shards_of_whole_users(tmp_path, monkeypatch) -> 
     order = np.argsort(log.users, kind="stable")
     for one, n_shards in ((slice_sessions(log, order), 6), (slice_sessions(log, order[::-1]), 1)):
         monkeypatch.setattr(shard_writer, "SHARD_CANDIDATES", log.n_candidates // 5)
-        opened = open_shards(save_log(one, tmp_path / "log"))
+        opened = open_shards(save_log(one, tmp_path / str(n_shards)))
         assert len(opened.shards) == pytest.approx(n_shards, abs=n_shards // 6)
         assert_same(opened.load(), one)
         assert opened.fingerprint == one.fingerprint
@@ -107,7 +110,7 @@ def test_read_log_takes_a_saved_log(tmp_path, log) -> None:
 
 def test_saving_replaces_a_log_and_leaves_nothing_beside(tmp_path, log) -> None:
     folder = save_log(log, tmp_path / "log")
-    save_log(slice_sessions(log, np.array([1])), folder)
+    save_log(slice_sessions(log, np.array([1])), folder, overwrite=True)
     assert load_log(folder).n_sessions == 1
     assert os.listdir(tmp_path) == ["log"]
     mask = os.umask(0)
@@ -141,7 +144,7 @@ def test_a_log_is_whole_at_every_moment_of_its_replacement(tmp_path, log, monkey
             return result
 
         monkeypatch.setattr(module, name, watched)
-    save_log(new, folder)
+    save_log(new, folder, overwrite=True)
     look()
     change = seen.index(new.fingerprint)
     assert len(seen) > 15
@@ -150,7 +153,7 @@ def test_a_log_is_whole_at_every_moment_of_its_replacement(tmp_path, log, monkey
     assert set(seen[change:]) == {new.fingerprint}
     monkeypatch.undo()
     n_files = len(os.listdir(folder))
-    save_log(new, folder)
+    save_log(new, folder, overwrite=True)
     assert len(os.listdir(folder)) == n_files
 
 
@@ -162,7 +165,7 @@ def test_a_reader_in_the_midst_of_a_replacement_reads_the_new_log(
 
     def late(file, **options):
         if not done:
-            done.append(save_log(new, folder))
+            done.append(save_log(new, folder, overwrite=True))
         return read(file, **options)
 
     monkeypatch.setattr(pl, "read_parquet", late)
@@ -175,10 +178,50 @@ def test_saving_over_something_else_is_refused(tmp_path, log) -> None:
     (tmp_path / "file").write_text("")
     for target in ("mine", "file"):
         with pytest.raises(OutputError, match="exists and is no saved log"):
-            save_log(log, tmp_path / target)
+            save_log(log, tmp_path / target, overwrite=True)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
     with pytest.raises(OutputError, match="cannot write the log"):
         save_log(log, tmp_path / "file" / "log")
+
+
+def test_a_saved_log_is_replaced_only_when_told(tmp_path, log) -> None:
+    """By each way to write one, before any work; an empty folder is free."""
+    folder, other = tmp_path / "log", slice_sessions(log, np.array([1]))
+    folder.mkdir()
+    save_log(log, folder)
+    to_frame(other).write_parquet(tmp_path / "other.parquet")
+    ways = (
+        lambda **told: save_log(other, folder, **told),
+        lambda **told: shard_log(other, folder, 2, **told),
+        lambda **told: convert_files([tmp_path / "other.parquet"], folder, 1, **told),
+        lambda **told: convert_logs([tmp_path / "other.parquet"], folder, 1, **told),
+        lambda **told: synthesise_shards(40, folder, 2, **told),
+    )
+    for write in ways:
+        before = load_log(folder).fingerprint
+        with pytest.raises(OutputError, match=r"holds a saved log already.*overwrite=True"):
+            write()
+        assert load_log(folder).fingerprint == before
+        write(overwrite=True)
+    assert load_log(folder).n_events == 40
+
+
+def test_of_two_that_save_at_once_the_second_is_told(tmp_path, log, monkeypatch) -> None:
+    """The first ends while the second waits for its turn."""
+    lock = shard_writer.name_lock
+
+    @contextmanager
+    def late(target):
+        with lock(target):
+            if not is_saved_log(target):
+                monkeypatch.setattr(shard_writer, "name_lock", lambda _: nullcontext())
+                save_log(log, target)
+            yield
+
+    monkeypatch.setattr(shard_writer, "name_lock", late)
+    with pytest.raises(OutputError, match="holds a saved log already"):
+        save_log(slice_sessions(log, np.array([1])), tmp_path / "log")
+    assert load_log(tmp_path / "log").fingerprint == log.fingerprint
 
 
 def test_a_failed_save_leaves_the_former_log(tmp_path, log, monkeypatch) -> None:
@@ -189,7 +232,7 @@ def test_a_failed_save_leaves_the_former_log(tmp_path, log, monkeypatch) -> None
 
     monkeypatch.setattr(pl.DataFrame, "write_parquet", full)
     with pytest.raises(OutputError, match="No space left on device"):
-        save_log(slice_sessions(log, np.array([1])), folder)
+        save_log(slice_sessions(log, np.array([1])), folder, overwrite=True)
     assert_same(load_log(folder), log)
     assert os.listdir(tmp_path) == ["log"]
 

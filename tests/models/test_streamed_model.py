@@ -124,7 +124,7 @@ def test_an_empty_split_and_a_diverged_run_are_named(tmp_path) -> None:
         model.evaluate(shard_log(without, tmp_path / "out", 3))
     untrained = log.with_split(np.full(log.n_sessions, 2, np.int8))
     with pytest.raises(LogFormatError, match="no training session"):
-        fitted(shard_log(untrained, tmp_path / "out", 3))
+        fitted(shard_log(untrained, tmp_path / "untrained", 3))
 
 
 @pytest.mark.parametrize("rule", ["stop", "skip"])
