@@ -80,7 +80,7 @@ def measure(log: SessionLog, seeds: int, **changes: Any) -> dict[str, Any]:
             for name, of in (("former", first), ("anew", second), ("both", both))
         }
         start = models["former"]
-        further = UserModel(config_from(start.config, Path("former"), {}), device=start.device.type)
+        further = UserModel(config_from(start, Path("former"), {}), device=start.device.type)
         further.start = start
         models["further"] = costs.fit("further", further, second)
         for name, model in models.items():

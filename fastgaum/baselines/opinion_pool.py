@@ -35,8 +35,8 @@ from fastgaum.baselines.member_fits import (
     opinion_of,
     pooled_opinion,
 )
+from fastgaum.baselines.members import check_member, make_member, member_of, name_of
 from fastgaum.baselines.pool_settings import MEMBERS, POOL, PoolSettings, check_members
-from fastgaum.baselines.registry import check_name, make_model, model_of, name_of
 from fastgaum.checkpoint import State, damage_named
 from fastgaum.config import Protocol
 from fastgaum.errors import ConfigError, NumericsError, as_given
@@ -123,7 +123,7 @@ class OpinionPool(ChoiceModel):
                 f"members is {as_given(members)}, a list of models and of their names is required"
             )
         names = [one if isinstance(one, str) else name_of(one) for one in members]
-        check_members(names, check_name)
+        check_members(names, check_member)
         self._settings = PoolSettings(tuple(names), protocol, seed)
         self.asked = {
             name if name not in names[:i] else f"{name} {i + 1}": one
@@ -294,8 +294,8 @@ class OpinionPool(ChoiceModel):
             if not 0 <= pool.lapse <= MOST_LAPSE:
                 raise ValueError(f"the lapse is {pool.lapse}, 0 to {MOST_LAPSE} is required")
             for name, (whole, *folds) in state["members"].items():
-                pool.models[name] = model_of(file, whole, device)
-                pool.fold_models[name] = [model_of(file, one, device) for one in folds]
+                pool.models[name] = member_of(file, whole, device)
+                pool.fold_models[name] = [member_of(file, one, device) for one in folds]
             pool.asked = dict(pool.models)
             pool._complete()
         return pool
@@ -304,7 +304,7 @@ class OpinionPool(ChoiceModel):
         if not isinstance(member, str):
             return member
         settings = {"protocol": self.settings.protocol, "seed": self.settings.seed}
-        return make_model(member, settings, self.asked_device)
+        return make_member(member, settings, self.asked_device)
 
     @contextmanager
     def _leaving_out(self, name: str) -> Iterator[None]:

@@ -1,67 +1,32 @@
-"""Which user models have a name: the published ones, one file each, the presets of our own, and the
-pool of several."""
+"""Every model by its name: the members of a pool, and the pool itself."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fastgaum.baselines.base import Baseline, Link
+from fastgaum.baselines.members import (
+    BASELINES,
+    baseline_class,
+    check_member,
+    make_member,
+    member_of,
+)
+from fastgaum.baselines.opinion_pool import OpinionPool
 from fastgaum.baselines.pool_settings import POOL, PoolSettings, check_members
-from fastgaum.checkpoint import State, damage_named
+from fastgaum.checkpoint import State
 from fastgaum.config import Config
-from fastgaum.errors import CheckpointError, ConfigError, did_you_mean
+from fastgaum.errors import ConfigError, did_you_mean
 from fastgaum.models.choice_model import ChoiceModel
-from fastgaum.models.model_file import load_model_state, user_model_of
-from fastgaum.models.user_model import UserModel
+from fastgaum.models.model_file import load_model_state
 from fastgaum.presets import PRESETS
 
-BASELINES: dict[str, str] = {
-    "random": "floors:RandomFloor",
-    "click-rate": "floors:ClickRateFloor",
-    "click-count": "floors:ClickCountFloor",
-    "iknn": "iknn:ItemKnn",
-    "s-rnn": "s_rnn:SessionRnn",
-    "scknnc": "sknn:CascadeSessionKnn",
-    "scknnv": "sknn:VectorSessionKnn",
-    "linucb": "linucb:LinUcb",
-    "logit": "logit:ConditionalLogit",
-    "wd-lr": "wide_deep:WideDeepLr",
-    "wd-ccf": "wide_deep:WideDeepCcf",
-    "dfm": "deep_fm:DeepFm",
-    "xgboost": "xgboost_trees:XgboostSoftmax",
-    "xgboost-rank": "xgboost_trees:XgboostRank",
-}
-"""file and class of each baseline, imported when it is used: one that needs an extra does not stand
-in others' way"""
-WITHOUT_FIELDS: dict[str, str] = {
-    "random": "a floor: every candidate ties",
-    "click-rate": "a floor: counts of the item alone",
-    "click-count": "a floor: counts of the item alone",
-    "iknn": "it knows which items one user chose, and has no input for what an item is",
-    "s-rnn": "it predicts the next item of the catalogue, whose only input is the items before",
-    "scknnc": "it knows which sessions chose an item, and has no input for what an item is",
-    "scknnv": "it knows which sessions chose an item, and has no input for what an item is",
-}
-"""baselines that cannot read declared fields, the place and the context of an event, and why; every
-other one reads them"""
 GRID_PRESETS = ("paper-pw", "paper-lstm", "report", "fastgaum")
 """presets that are rows of the table; the others are for logs of another size"""
 MODELS = (*BASELINES, *GRID_PRESETS, POOL)
 """rows of `--models all`, in order"""
-
-
-def baseline_class(name: str) -> type[Baseline]:
-    """The class of a baseline. Raises ConfigError for an unknown name, or where an extra is not
-    installed."""
-    if name not in BASELINES:
-        raise ConfigError(f"no baseline is called '{name}'{did_you_mean(name, BASELINES)}")
-    module, _, cls = BASELINES[name].partition(":")
-    found: type[Baseline] = getattr(import_module(f"fastgaum.baselines.{module}"), cls)
-    return found
 
 
 def check_model(name: str, settings: Mapping[str, object]) -> None:
@@ -71,7 +36,7 @@ def check_model(name: str, settings: Mapping[str, object]) -> None:
     if name in PRESETS:
         Config.from_preset(name, **settings)
     elif name == POOL:
-        check_members(PoolSettings.from_mapping(settings).members, check_name)
+        check_members(PoolSettings.from_mapping(settings).members, check_member)
     else:
         baseline_class(name).from_mapping(settings)
 
@@ -84,16 +49,6 @@ def check_name(name: str) -> None:
         raise ConfigError(
             f"no model is called '{name}'{did_you_mean(name, known)}; models are {', '.join(known)}"
         )
-
-
-def name_of(model: Any) -> str:
-    """What a model is called: a preset's name, or its own."""
-    return model.config.preset if isinstance(model, UserModel) else str(model.name)
-
-
-def _pool_class() -> Any:
-    """`OpinionPool`, whose module imports this one."""
-    return import_module("fastgaum.baselines.opinion_pool").OpinionPool
 
 
 def setting_names(name: str) -> set[str]:
@@ -111,12 +66,9 @@ def make_model(name: str, settings: Mapping[str, Any], device: str = "auto") -> 
         ConfigError: an unknown name or setting, or an impossible value.
     """
     check_model(name, settings)
-    if name in PRESETS:
-        return UserModel.from_preset(name, device=device, **settings)
     if name == POOL:
-        pool: ChoiceModel = _pool_class().from_mapping(settings, device)
-        return pool
-    return baseline_class(name).from_mapping(settings)
+        return OpinionPool.from_mapping(settings, device)
+    return make_member(name, settings, device)
 
 
 def load_model(path: str | Path, *, device: str = "auto") -> ChoiceModel:
@@ -134,18 +86,6 @@ def model_of(file: Path, state: State, device: str = "auto") -> ChoiceModel:
     Raises:
         CheckpointError: the state is damaged, or made by another version.
     """
-    if "model" not in state:
-        return user_model_of(UserModel, file, state, device)
-    if state["model"] == POOL:
-        pool: ChoiceModel = _pool_class().of_state(file, state, device)
-        return pool
-    with damage_named(file):
-        if state["model"] not in BASELINES:
-            raise CheckpointError(
-                f"'{file}' holds the model {state['model']!r}, which this version does not know"
-            )
-        model = baseline_class(state["model"]).from_mapping(state["settings"])
-        model.space, model.outside = state["space"], state["outside"]
-        model.link = Link(*map(float, state["link"]))
-        model._restore(state["arrays"])
-    return model
+    if state.get("model") == POOL:
+        return OpinionPool.of_state(file, state, device)
+    return member_of(file, state, device)

@@ -27,7 +27,8 @@ def evaluate_command(
     """Score a trained model on a split of a log."""
     check_outputs(json)
     from fastgaum.baselines.floors import floor_table
-    from fastgaum.baselines.registry import load_model, name_of
+    from fastgaum.baselines.members import name_of
+    from fastgaum.baselines.registry import load_model
     from fastgaum.machine import machine_facts
 
     model = load_model(run, device=device)

@@ -164,6 +164,7 @@ def _spread_order(column: pl.Series, lengths: pl.Series, name_event: Where) -> p
             "count in the order of their list"
         )
     lists = as_list(column)
+    assert isinstance(lists.dtype, pl.List)
     gaps = pl.lit(None, lists.dtype.inner).repeat_by(lengths)
     lists = lists.to_frame().select(pl.coalesce(pl.col(column.name), gaps)).to_series()
     sizes = lists.list.len()

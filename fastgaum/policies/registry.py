@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from fastgaum.baselines.registry import baseline_class
+from fastgaum.baselines.members import baseline_class
 from fastgaum.checkpoint import State, damage_named, load_state, save_state
 from fastgaum.errors import CheckpointError, ConfigError, did_you_mean
 from fastgaum.logs.log import SessionLog

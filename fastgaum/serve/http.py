@@ -67,8 +67,8 @@ async def _body(request: Request, kind: type[Body]) -> Body:
         data += part
         if len(data) > MOST_BYTES:
             raise ServiceError(f"a body has at most {MOST_BYTES} bytes: ask for fewer items", 413)
-    if not data and not kind.__struct_fields__:
-        return kind()
+    if not data and kind is UserBody:
+        data += b"{}"
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, RecursionError) as error:
