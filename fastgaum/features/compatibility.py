@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from fastgaum.errors import FeatureMismatchError
+from fastgaum.features.vocabulary import OF_PLACE
 from fastgaum.logs.clicks import CLICKS_SO_FAR
 from fastgaum.logs.context import context_names
 
@@ -28,6 +29,11 @@ def check_columns(space: FeatureSpace, log: AnyLog) -> None:
         )
     _check_context(space.context_holds, log)
     _check_vectors(space, log)
+    if space.grid and space.grid != log.grid:
+        raise FeatureMismatchError(
+            f"the model reads places of a grid of {space.grid} columns, log '{log.name}' has "
+            f"{log.grid or 'no grid'}: read it with --grid {space.grid}"
+        )
     if space.ordered and not log.ordered:
         raise FeatureMismatchError(
             f"the model was trained on displays whose order is real, log '{log.name}' is "
@@ -36,7 +42,7 @@ def check_columns(space: FeatureSpace, log: AnyLog) -> None:
     if space.protocol == "views" and log.views is None:
         raise FeatureMismatchError(f"the model reads view counts, log '{log.name}' has none")
     for part in (*space.categorical, *space.context):
-        if part.source not in ("item", "position") and part.name not in log.categories:
+        if part.source not in ("item", *OF_PLACE) and part.name not in log.categories:
             raise FeatureMismatchError(
                 f"field '{part.name}' holds categories in the training log, numbers in '{log.name}'"
             )

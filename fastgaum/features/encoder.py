@@ -19,11 +19,13 @@ from fastgaum.features.crossed import (
 from fastgaum.features.item_vectors import VectorReader, component_names
 from fastgaum.features.numbers import (
     LOG_VIEWS,
+    PLACE_NUMBERS,
     SAME_AS,
     Moments,
     crossed_fields,
     log_views,
     number_columns,
+    places_in_grid,
     require_moderate,
     totals_of,
     varying_columns,
@@ -41,6 +43,7 @@ from fastgaum.features.sessions import (
     own_totals,
     select_sessions,
 )
+from fastgaum.features.vocabulary import OF_PLACE, rows_of_places
 from fastgaum.kernels import candidate_formulas as kernels
 from fastgaum.kernels.batching import picked_size
 from fastgaum.kernels.candidate_formulas import (
@@ -249,11 +252,9 @@ class Encoder:
         """Row of each candidate's value in a field, -1 for an unknown one."""
         if categorical.source == "item":
             return self.space_rows[items]
-        if categorical.source == "position":
-            position = np.arange(len(items)) - np.repeat(
-                part.display_offsets[:-1], np.diff(part.display_offsets)
-            )
-            return np.where(position < len(categorical.values), position, -1).astype(np.int32)
+        if categorical.source in OF_PLACE:
+            space = self.space
+            return rows_of_places(space.categorical, space.grid, part.places)[categorical.source]
         name = categorical.name
         of_items = categorical.source == "item_field"
         codes = (
@@ -289,6 +290,9 @@ class Encoder:
                 self._write_crossed(part, left_out, numbers)
         if left_out is not None and space.relations is not None:
             self._write_relations(space.relations, part, left_out, numbers)
+        if space.grid:
+            columns = number_columns(PLACE_NUMBERS, names)
+            numbers[:, columns] = places_in_grid(part.places, space.grid)
         if space.vectors.n_components:
             first = names.index(component_names(space.vectors)[0])
             numbers[:, first : first + space.vectors.n_components] = self._components[items]

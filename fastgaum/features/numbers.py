@@ -19,6 +19,7 @@ import numpy.typing as npt
 from fastgaum.errors import LogFormatError
 from fastgaum.features.crossed import CrossedField, fixes_display
 from fastgaum.features.sessions import Selection, chunks, select_sessions
+from fastgaum.features.vocabulary import OF_PLACE
 from fastgaum.kernels.candidate_counts import TrainingTotals, add_moments
 from fastgaum.kernels.candidate_formulas import (
     RELATION_NUMBERS,
@@ -61,6 +62,8 @@ COUNTED_NUMBERS = (
 SAME_FOR_SET = ("log_set_size", "event_number")
 """numbers that all candidates of a display set share: relative to their mean they are nothing"""
 LOG_VIEWS = "log_views"
+PLACE_NUMBERS = ("place_row_number", "place_column_number")
+"""row and column, from 0, of a candidate's place in a grid"""
 SAME_AS = "same_as_"
 """a number of this name and a context field's: whether the candidate is the item that the field
 holds"""
@@ -90,8 +93,9 @@ def varying_columns(number_names: Sequence[str], set_context: bool) -> npt.NDArr
 
 
 def _varies(name: str) -> bool:
-    # one candidate at most is the context's item: its copy would say the same
-    return name not in SAME_FOR_SET and not name.startswith(SAME_AS)
+    # one candidate at most is the context's item: its copy would say the same; places have the same
+    # mean in all displays of one length
+    return name not in (*SAME_FOR_SET, *PLACE_NUMBERS) and not name.startswith(SAME_AS)
 
 
 def place_rates(log: AnyLog) -> FloatArray:
@@ -150,6 +154,15 @@ def item_numbers(totals: TrainingTotals, prior_rate: float) -> FloatArray:
     return numbers
 
 
+def places_in_grid(places: IntArray, grid: int) -> FloatArray:
+    """PLACE_NUMBERS of places, the first being 0, shape (·, 2).
+
+    >>> places_in_grid(np.array([0, 2, 3], np.int32), 3).tolist()
+    [[0.0, 0.0], [0.0, 2.0], [1.0, 0.0]]
+    """
+    return np.stack([places // grid, places % grid], -1).astype(np.float32)
+
+
 def log_views(views: npt.NDArray[np.number]) -> npt.NDArray[np.floating]:
     """The number that protocol `views` makes of view counts (each at least 1), shape (n,)."""
     numbers: npt.NDArray[np.floating] = np.log(views)
@@ -157,10 +170,10 @@ def log_views(views: npt.NDArray[np.number]) -> npt.NDArray[np.floating]:
 
 
 def names_of_numbers(
-    log: AnyLog, of_events: Sequence[str], of_vectors: Sequence[str], protocol: str, relations: bool
+    log: AnyLog, of_events: Sequence[str], others: Sequence[str], protocol: str, relations: bool
 ) -> tuple[str, ...]:
-    """Names of all numbers of a log's candidates; of_events: those of the context, of_vectors:
-    those of the vectors of items.
+    """Names of all numbers of a log's candidates; of_events: those of the context, others: those of
+    the vectors of items, and of places in a grid.
 
     Raises:
         LogFormatError: a field has the name of such a number, or two numbers have one name.
@@ -170,7 +183,7 @@ def names_of_numbers(
     clash = sorted(
         name
         for name in (*declared, *context_names(log))
-        if name in (*names, *of_events, *of_vectors, "item", "position") or name.startswith(SAME_AS)
+        if name in (*names, *of_events, *others, "item", *OF_PLACE) or name.startswith(SAME_AS)
     )
     if clash:
         raise LogFormatError(
@@ -183,7 +196,7 @@ def names_of_numbers(
         )
     of_log = sorted(name for name in declared if name not in log.categories)
     of_events = of_events if protocol != "identity" else ()
-    return (*names, *of_events, *of_vectors, *of_log)
+    return (*names, *of_events, *others, *of_log)
 
 
 @dataclass

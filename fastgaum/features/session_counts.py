@@ -11,7 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgaum.features.crossed import crossed_names, write_crossed
-from fastgaum.features.numbers import SAME_AS, number_columns, varying_columns
+from fastgaum.features.numbers import (
+    PLACE_NUMBERS,
+    SAME_AS,
+    number_columns,
+    places_in_grid,
+    varying_columns,
+)
 from fastgaum.features.relations import WINDOW
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels import candidate_counts as counting
@@ -57,6 +63,7 @@ class SessionCounts:
         same = (SAME_AS + name for name in fields)
         # protocol identity has none of them
         self.same_columns = number_columns([name for name in same if name in names], names)
+        self.place_columns = number_columns(PLACE_NUMBERS, names)
         self.varying = varying_columns(names, self.space.set_context)
         self.counting = bool((session_columns >= 0).any() or (self.relation_columns >= 0).any())
         n = n if self.counting else 0
@@ -135,6 +142,12 @@ class SessionCounts:
             kernels.slate_relations(
                 first, last, trained, users, space.relations, self.relation_columns, numbers
             )
+        if space.grid:
+            # a pool's items are all taken to be first, so that none is ahead by its place
+            shown = slates.rows[first:last, :, 0] >= 0
+            places = np.cumsum(shown, axis=1) - 1 if not slates.set_size else 0 * shown
+            in_grid = places_in_grid(places.astype(np.int32), space.grid)
+            numbers[first:last, :, self.place_columns] = in_grid
         kernels.standardise_slates(
             first, last, slates, self.varying, space.mean, space.scale, numbers
         )

@@ -46,6 +46,12 @@ class Selection(PackedArrays):
         """User of each event, shape (n_events,)."""
         return np.repeat(np.asarray(log.users)[self.rows], np.diff(self.session_offsets))
 
+    @property
+    def places(self) -> IntArray:
+        """Place of each candidate in its display, the first being 0, shape (n_candidates,)."""
+        starts = np.repeat(self.display_offsets[:-1], np.diff(self.display_offsets))
+        return np.arange(len(self.candidates), dtype=np.int32) - starts.astype(np.int32)
+
     def packed(self, items: IntArray) -> kernels.PackedSessions:
         """The sessions as the kernels read them; items: what stands for each candidate's item,
         shape (n_candidates,)."""

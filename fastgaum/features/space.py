@@ -26,6 +26,7 @@ from fastgaum.features.crossed import CrossedField, crossed_names, displayers
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.item_vectors import NO_VECTORS, ItemVectors, component_names
 from fastgaum.features.numbers import (
+    PLACE_NUMBERS,
     SAME_AS,
     Moments,
     counts_by_places,
@@ -96,6 +97,8 @@ class FeatureSpace:
 
     vectors: ItemVectors = NO_VECTORS
     """how the vectors of items are read"""
+    grid: int = 0
+    """columns of the grid whose rows and columns are fields of the bags; 0: none are"""
 
     @cached_property
     def crossed_tables(self) -> tuple[tuple[CrossedCounts, Displayers], ...]:
@@ -255,6 +258,7 @@ class FeatureSpace:
             context_scale=context_scale,
             place_rates=rates,
             vectors=ItemVectors.of(log, known, components=not towers),
+            grid=0 if len(rates) else log.grid,
         )
         if protocol != "identity":
             space = dataclasses.replace(space, crossed=space.encoder(log).crossed())
@@ -334,7 +338,7 @@ class FeatureSpace:
         return names_of_numbers(
             log,
             self.numbers_of_context,
-            component_names(self.vectors),
+            (*(PLACE_NUMBERS if self.grid else ()), *component_names(self.vectors)),
             self.protocol,
             self.relations is not None,
         )

@@ -23,8 +23,8 @@ class CategoricalField:
 
     name: str
     source: str
-    """"item" (identity), "item_field", "candidate_field" or "position"; of an event "context", or
-    "context_item", whose ids are the items' own"""
+    """"item" (identity), "item_field", "candidate_field", or one of OF_PLACE; of an event
+    "context", or "context_item", whose ids are the items' own"""
     start: int
     values: pl.Series
 
@@ -65,8 +65,37 @@ def categorical_fields(
     for name, codes in shown.items():
         add(name, "candidate_field", log.categories[name].gather(codes))
     if log.ordered and not places_apart:
-        add("position", "position", pl.Series([str(position) for position in range(longest)]))
+        add("position", "position", _numbered(longest))
+        if log.grid:
+            add("place_row", "place_row", _numbered(-(-longest // log.grid)))
+            add("place_column", "place_column", _numbered(min(longest, log.grid)))
     return tuple(fields)
+
+
+OF_PLACE = ("position", "place_row", "place_column")
+"""sources of fields that the place decides"""
+
+
+def _numbered(n: int) -> pl.Series:
+    return pl.Series([str(number) for number in range(n)], dtype=pl.String)
+
+
+def rows_of_places(
+    fields: Sequence[CategoricalField], grid: int, places: IntArray
+) -> dict[str, IntArray]:
+    """Row of the value of each field that the place decides, by source, of places from 0 on; -1 for
+    a place that no training display has."""
+    n_places = next((len(part.values) for part in fields if part.source == "position"), 0)
+    values = {
+        "position": places,
+        "place_row": places // max(grid, 1),
+        "place_column": places % max(grid, 1),
+    }
+    return {
+        part.source: np.where(places < n_places, values[part.source], -1).astype(np.int32)
+        for part in fields
+        if part.source in OF_PLACE
+    }
 
 
 def context_fields(

@@ -37,7 +37,7 @@ from fastgaum.logs.rows import candidate_rows
 from fastgaum.logs.schema import LogSchema
 from fastgaum.logs.shard_writer import check_shards_output, require_shards, shard_log, write_shards
 from fastgaum.logs.shards import ShardedLog, is_saved_log, open_shards
-from fastgaum.logs.side_tables import UserTable, join_item_table
+from fastgaum.logs.side_tables import UserTable, join_item_table, with_grid
 from fastgaum.logs.tables import stem_of
 from fastgaum.untrusted_parquet import one_line
 
@@ -123,7 +123,7 @@ def convert_files(
             if not buckets.filled:
                 raise LogFormatError(ALL_DROPPED)
             head = buckets.head(options)
-            head = join_item_table(head, options)
+            head = with_grid(join_item_table(head, options), options)
             if users is not None:
                 head = users.attach(head, head.session_ids)
             with write_shards(target, head, overwrite) as writer:
@@ -245,6 +245,7 @@ def _with_codes_of(log: SessionLog, head: SessionLog) -> SessionLog:
         categories=head.categories,
         item_fields=head.item_fields,
         item_vectors=head.item_vectors,
+        grid=head.grid,
         views=log.views if head.views is not None else None,
     )
 

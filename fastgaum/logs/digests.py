@@ -69,6 +69,8 @@ def fingerprint_of(values: Mapping[str, str], log: SessionLog) -> str:
     for name, vectors in sorted(log.item_vectors.items()):
         whole.update(f"vectors {name} {vectors.shape[1]}".encode())
         whole.update(np.ascontiguousarray(vectors).data)
+    if log.grid:
+        whole.update(f"grid {log.grid}".encode())
     _feed_ids(whole, log.item_ids)
     for name, categories in sorted(log.categories.items()):
         whole.update(name.encode())

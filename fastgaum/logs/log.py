@@ -125,6 +125,8 @@ class SessionLog(PackedArrays):
     """values of each categorical field as text; code -1 stands for a missing value"""
     ordered: bool = False
     """whether the display order is real (a position field may then be built)"""
+    grid: int = 0
+    """columns of the grid that a display fills row by row; 0: places have no row and column"""
     name: str = "log"
     """what tables and messages call it"""
     clicks: ClickFacts = field(default_factory=ClickFacts)

@@ -33,6 +33,7 @@ class ReadKeywords(TypedDict, total=False):
     item_vectors: Sequence[str]
     user_table: str | os.PathLike[str] | None
     ordered: bool
+    grid: int | None
     clicks: str
     outside: str
     split: str
@@ -86,6 +87,11 @@ class ReadOptions:
     `context_fields`; missing numbers get the table's mean, missing categories code -1"""
     ordered: bool = _option(False, "the display order is real, and is kept")
     """whether the order of rows, or of the list, is real; if not, candidates stand by item id"""
+    grid: int | None = _option(
+        None, "columns of the grid that a display in order fills row by row; 1: a list"
+    )
+    """places then have a row and a column, each a category and a number of a candidate, for models
+    that read the place as a field"""
     clicks: ClickRule = _option(
         "error",
         "what to do with a display of several clicks: error; first, the others do not count; each, "
@@ -123,6 +129,8 @@ class ReadOptions:
                     f"{option} is '{value}', one of {', '.join(known)} is "
                     f"required{did_you_mean(str(value), known)}"
                 )
+        if self.grid is not None and self.grid < 1:
+            raise ConfigError(f"grid is {self.grid}, a number of columns, at least 1, is required")
         if not self.given:
             fields = dataclasses.fields(self)
             changed = (

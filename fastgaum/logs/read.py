@@ -32,7 +32,7 @@ from fastgaum.logs.shards import (
     load_log,
     open_shards,
 )
-from fastgaum.logs.side_tables import UserTable, check_saved_users, join_item_table
+from fastgaum.logs.side_tables import UserTable, check_saved_users, join_item_table, with_grid
 from fastgaum.logs.tables import LogSource, frame_of, stem_of
 
 Stored = TypeVar("Stored", SessionLog, ShardedLog)
@@ -101,8 +101,8 @@ def read_log(
             the Arrow PyCapsule interface (of pandas, named levels of the index are columns).
         options: how to read it.
         given: single options by name, as fields of `ReadOptions`: `columns`, `candidate_fields`,
-            `context_fields`, `item_table`, `item_vectors`, `user_table`, `ordered`, `clicks`,
-            `outside`, `split`, `split_seed`, `name`. They come first.
+            `context_fields`, `item_table`, `item_vectors`, `user_table`, `ordered`, `grid`,
+            `clicks`, `outside`, `split`, `split_seed`, `name`. They come first.
 
     Raises:
         ConfigError: an option does not exist, or has a value that it cannot have.
@@ -145,8 +145,8 @@ def open_log(
 
 
 def _finished(log: SessionLog, options: ReadOptions) -> SessionLog:
-    """The log with its item table and its name."""
-    log = join_item_table(log, options)
+    """The log with its item table, its grid and its name."""
+    log = with_grid(join_item_table(log, options), options)
     return dataclasses.replace(log, name=options.name or log.name)
 
 

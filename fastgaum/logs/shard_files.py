@@ -110,6 +110,7 @@ class Manifest(msgspec.Struct, frozen=True):
     event_fields: dict[str, FieldKind] = msgspec.field(default_factory=dict)
     user_fields: dict[str, FieldKind] = msgspec.field(default_factory=dict)
     item_vectors: list[str] = msgspec.field(default_factory=list)
+    grid: _Count = 0
     clicks: ClickFacts = msgspec.field(default_factory=ClickFacts)
     format: str = FORMAT
     version: int = VERSION
@@ -217,6 +218,7 @@ def read_head(path: Path, about: Manifest) -> tuple[SessionLog, ItemCounts]:
             for i, name in enumerate(about.categories)
         },
         ordered=about.ordered,
+        grid=about.grid,
         name=about.name,
         clicks=about.clicks,
     )

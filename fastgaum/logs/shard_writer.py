@@ -85,6 +85,7 @@ class ShardWriter:
         about = Manifest(
             name=head.name,
             ordered=head.ordered,
+            grid=head.grid,
             views=head.views is not None,
             candidate_fields=_kinds(head, head.candidate_fields),
             event_fields=_kinds(head, head.event_fields),

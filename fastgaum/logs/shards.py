@@ -94,6 +94,11 @@ class ShardedLog:
         return self.head.ordered
 
     @property
+    def grid(self) -> int:
+        """Columns of the grid that a display fills, as in `SessionLog`."""
+        return self.head.grid
+
+    @property
     def views(self) -> npt.NDArray[np.uint16] | None:
         """No views, or None where the log has none."""
         return self.head.views

@@ -99,6 +99,20 @@ def _named(role: str, path: Path, work: Callable[[], Result]) -> Result:
         raise LogFormatError(f"{role} table {path.name}: {error}") from None
 
 
+def with_grid(log: SessionLog, options: ReadOptions) -> SessionLog:
+    """The log with the grid that the options name, if they name one. Raises LogFormatError where
+    the order of displays is not real."""
+    if options.grid is None:
+        return log
+    if not log.ordered:
+        raise LogFormatError(
+            f"grid={options.grid} gives places a row and a column, and the order of the log's "
+            "displays is not declared real: read it with ordered=True (--ordered), or leave grid "
+            "out"
+        )
+    return replace(log, grid=options.grid)
+
+
 def join_item_table(log: SessionLog, options: ReadOptions) -> SessionLog:
     """The log with the item table that the options name, if they name one.
 

@@ -42,8 +42,9 @@ class TableRows:
     """the first so many rows are those of which a displayed place has exactly one"""
     n_numbers: int
     """numbers of a candidate"""
-    positions: range = range(0)
-    """feature ids of positions, the unknown one first, a row each after the others"""
+    positions: IntArray | None = None
+    """feature ids of places, the unknown one first, a row each after the others, (n, ·); None where
+    the place is no field"""
     vectors: Vectors | None = None
     """standardised vectors of the items of some rows of `ids`, (n, dim); None where networks read
     none"""
@@ -68,8 +69,8 @@ def folded_table(layer: BagLinear, of: TableRows) -> FloatArray:
         return np.concatenate(parts)
 
     parts = [mapped(of.ids, of.vectors)]
-    if len(of.positions):
-        parts.append(mapped(np.array(of.positions)[:, None]))
+    if of.positions is not None:
+        parts.append(mapped(of.positions))
     parts.append(mapped(np.full((1, 1), NO_CLICK_ID)))
     return np.ascontiguousarray(np.concatenate(parts), np.float32)
 

@@ -20,6 +20,7 @@ import torch
 from fastgaum.errors import ConfigError, NumericsError
 from fastgaum.features.encoder import NO_CLICK_ID, UNKNOWN_ITEM_ID
 from fastgaum.features.session_counts import SessionCounts
+from fastgaum.features.vocabulary import rows_of_places
 from fastgaum.kernels.candidate_formulas import Slates
 from fastgaum.logs.columns import show
 from fastgaum.logs.log import FloatArray, IntArray
@@ -289,12 +290,10 @@ class _Display:
         self.rows: IntArray = np.zeros((1, n, 1), np.int32)
         """the user's own number of each item"""
         self.ids: IntArray = np.zeros((1, n, len(space.categorical)), np.int32)
-        if model.position_column >= 0:
-            start = space.categorical[model.position_column].start
-            place = np.arange(n)
-            self.ids[0, :, model.position_column] = np.where(
-                place < model.n_positions, start + 1 + place, start
-            )
+        rows = rows_of_places(space.categorical, space.grid, np.arange(n, dtype=np.int32))
+        for column, part in enumerate(space.categorical):
+            if part.source in rows:
+                self.ids[0, :, column] = rows[part.source] + np.int32(part.start + 1)
         self.numbers: FloatArray = np.zeros((1, n, space.n_numbers), np.float32)
         self.scored = SlateProbabilities(
             self.ids,

@@ -22,6 +22,7 @@ from fastgaum.features.numbers import (
     number_columns,
     totals_of,
 )
+from fastgaum.features.vocabulary import OF_PLACE
 from fastgaum.kernels.candidate_formulas import TRAINING_NUMBERS
 from fastgaum.logs.columns import MOST_NUMBER, parse_numbers, show
 from fastgaum.logs.log import FloatArray, IntArray
@@ -114,7 +115,6 @@ class OnlineModel:
         columns = number_columns(TRAINING_NUMBERS, space.number_names)
         self.training_columns = columns[columns >= 0]
         self.training_numbers: FloatArray = statistics[:, columns >= 0]
-        self.position_column, self.n_positions = -1, 0
         self._read_fields()
         self._read_context()
         self.of_items: dict[str, dict[str, object]] = {}
@@ -138,9 +138,7 @@ class OnlineModel:
         space = self.space
         self.fields: dict[str, _Field] = {}
         for column, part in enumerate(space.categorical):
-            if part.source == "position":
-                self.position_column, self.n_positions = column, len(part.values)
-            elif part.source != "item":
+            if part.source not in ("item", *OF_PLACE):
                 self.fields[part.name] = _Field(column, _rows(part.values))
         for column, name in enumerate(space.number_names):
             if name in space.field_names or name in component_names(space.vectors):

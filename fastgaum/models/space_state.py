@@ -15,10 +15,10 @@ import polars as pl
 from fastgaum.checkpoint import State
 from fastgaum.features.crossed import check_crossed
 from fastgaum.features.item_vectors import NO_VECTORS, ItemVectors, component_names
-from fastgaum.features.numbers import made_numbers
+from fastgaum.features.numbers import PLACE_NUMBERS, made_numbers
 from fastgaum.features.relations import Relations, ranks_of
 from fastgaum.features.space import FeatureSpace
-from fastgaum.features.vocabulary import CategoricalField
+from fastgaum.features.vocabulary import OF_PLACE, CategoricalField
 from fastgaum.kernels.crossed import CrossedCounts
 from fastgaum.kernels.relations import PairCounts, RivalRule
 from fastgaum.logs.log import ItemCounts
@@ -43,7 +43,7 @@ VALUES: dict[str, type] = {
     "ordered": bool,
     "fingerprint": str,
 }
-SOURCES = ("item", "item_field", "candidate_field", "position")
+SOURCES = ("item", "item_field", "candidate_field", *OF_PLACE)
 OF_CONTEXT = ("context", "context_item")
 
 
@@ -72,6 +72,7 @@ def space_state(space: FeatureSpace) -> State:
         },
         "crossed": [table._asdict() for table in space.crossed],
         "vectors": _vectors_state(space.vectors),
+        "grid": space.grid,
     }
 
 
@@ -99,6 +100,7 @@ def space_of(state: Any) -> FeatureSpace:
         crossed=_crossed(state["crossed"], context, n_items),
         # files of versions that read no vectors do not say so
         vectors=_vectors(state.get("vectors")),
+        grid=_grid(state.get("grid", 0), fields),
         number_names=_names(state["number_names"]),
         field_names=_names(state["field_names"]),
         categorical=tuple(fields),
@@ -205,7 +207,9 @@ def _check_numbers(space: FeatureSpace) -> None:
     if wanted and len(space.crossed) != len(space.context):
         raise ValueError("the numbers of the context are not those of its fields")
     components = component_names(space.vectors)
+    of_places = PLACE_NUMBERS if space.grid else ()
     known = {*made, *made_numbers("bags", False), *of_events, *components, *space.field_names}
+    known |= {*of_places}
     for name in space.number_names:
         if name not in known or space.number_names.count(name) > 1:
             raise ValueError(
@@ -213,9 +217,10 @@ def _check_numbers(space: FeatureSpace) -> None:
             )
     if not set(wanted) <= set(space.number_names):
         raise ValueError("the numbers of the context are not those of its fields")
-    found = tuple(name for name in space.number_names if name in components)
-    if found != components:
-        raise ValueError("the components are not those of the vectors")
+    of_items = (*of_places, *components)
+    found = tuple(name for name in space.number_names if name in of_items)
+    if found != of_items:
+        raise ValueError("the numbers of places or vectors are not those of the fields")
 
 
 def _array(state: Any, name: str, kind: Any, axes: int = 1) -> Any:
@@ -245,6 +250,14 @@ def _relations(state: Any, displays: npt.NDArray[np.integer], n_items: int) -> R
     relations = Relations(rivals, follows, RivalRule(most, ranks_of(displays)))
     relations.check(n_items)
     return relations.limited()
+
+
+def _grid(grid: object, fields: Sequence[CategoricalField]) -> int:
+    sources = [field.source for field in fields if field.source in OF_PLACE]
+    wanted = list(OF_PLACE) if grid else ["position"][: len(sources)]
+    if type(grid) is not int or grid < 0 or sources != wanted:
+        raise ValueError(f"a grid of {str(grid)[:20]} columns does not fit the fields {sources}")
+    return grid
 
 
 def _vectors_state(vectors: ItemVectors) -> State | None:

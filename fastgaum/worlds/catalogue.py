@@ -11,6 +11,7 @@ one view. Vectors of items come from the log too; an item that it does not hold 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from fastgaum.features.encoder import N_RESERVED
 from fastgaum.features.item_vectors import SAMPLE, component_names, principal_axes
 from fastgaum.features.numbers import (
     LOG_VIEWS,
+    PLACE_NUMBERS,
     item_numbers,
     log_views,
     number_columns,
@@ -28,6 +30,7 @@ from fastgaum.features.numbers import (
 )
 from fastgaum.features.sessions import Selection, select_sessions
 from fastgaum.features.space import FeatureSpace
+from fastgaum.features.vocabulary import OF_PLACE, rows_of_places
 from fastgaum.kernels.candidate_formulas import RELATION_NUMBERS, SESSION_NUMBERS, TRAINING_NUMBERS
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog
@@ -90,7 +93,7 @@ class Catalogue:
                 "that has them (log=…)"
             )
         names, item_ids = space.number_names, space.categorical[0].values
-        of_events = (*SESSION_NUMBERS, *space.numbers_of_context)
+        of_events = (*SESSION_NUMBERS, *space.numbers_of_context, *PLACE_NUMBERS)
         components = component_names(space.vectors)
         n_trained = len(item_ids)
         if further is not None:
@@ -120,6 +123,8 @@ class Catalogue:
         for column, part in enumerate(space.categorical):
             if part.source == "position":
                 position, n_positions = column, len(part.values)
+            elif part.source in OF_PLACE:
+                continue
             elif part.source == "item":
                 ids[:, column] = part.start
                 ids[:n_trained, column] += np.arange(1, n_trained + 1, dtype=np.int32)
@@ -140,20 +145,31 @@ class Catalogue:
     @property
     def table_rows(self) -> TableRows:
         """The rows of a model's folded tables: items, the unknown one, then positions."""
-        own = [column for column in range(self.ids.shape[1]) if column != self.position_column]
-        positions = range(0)
-        if self.position_column >= 0:
-            part = self.space.categorical[self.position_column]
-            positions = range(part.start, part.stop)
+        own = [
+            column
+            for column, part in enumerate(self.space.categorical)
+            if part.source not in OF_PLACE
+        ]
+        positions = None if self.position_column < 0 else self.ids_of_places
         n_numbers = self.space.n_numbers
         return TableRows(self.ids[:, own], len(self.ids), n_numbers, positions, self.vectors)
+
+    @cached_property
+    def ids_of_places(self) -> IntArray:
+        """Feature ids of each place, in the fields that it decides, the unknown place first, shape
+        (n_positions + 1, ·)."""
+        places = np.append(self.n_positions, np.arange(self.n_positions)).astype(np.int32)
+        rows = rows_of_places(self.space.categorical, self.space.grid, places)
+        fields = [part for part in self.space.categorical if part.source in OF_PLACE]
+        return np.stack([rows[part.source] + part.start + 1 for part in fields], 1).astype(np.int32)
 
     def bags(self, rows: IntArray) -> IntArray:
         """Feature ids, (n, n_categorical), of table rows (n, 1 or 2) as the kernels have them."""
         ids = self.ids[rows[:, 0]]
         if self.position_column >= 0:
-            start = self.space.categorical[self.position_column].start
-            ids[:, self.position_column] = start + rows[:, 1] - len(self.ids)
+            # no click has no place, and is no bag of these ids
+            places, first = np.maximum(rows[:, 1] - len(self.ids), 0), self.position_column
+            ids[:, first : first + self.ids_of_places.shape[1]] = self.ids_of_places[places]
         return ids
 
     def rows(self, ids: IntArray) -> IntArray:

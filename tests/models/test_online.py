@@ -72,6 +72,8 @@ def log_of_kind(kind: str, seed: int, n_sessions: int) -> SessionLog:
     if kind == "vectors":
         return with_vectors(log_of_kind("context", seed, n_sessions), seed)
     log = plain_log(seed, n_sessions)
+    if kind == "grid":
+        return dataclasses.replace(log, ordered=True, grid=2)
     return with_fields(log, seed) if kind == "fields" else log
 
 
@@ -81,6 +83,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "position weights": ("plain", {**IDENTITY, "history": "pw", "history_window": 3}),
     "bilstm": ("plain", {"history": "bilstm", "regulariser": "l2", "relations": False}),
     "fields, views, positions": ("fields", {"protocol": "views", "examination": False}),
+    "a grid": ("grid", {"examination": False, "relations": False}),
+    "a grid, position weights": ("grid", {**IDENTITY, "examination": False, "history": "pw"}),
     "fields, towers, places": ("fields", {"tower_dim": 5, "set_context": False}),
     "context, towers": ("context", {"tower_dim": 6, "relations": True}),
     "context, network": ("context", {"item_dim": 3, "relations": False}),

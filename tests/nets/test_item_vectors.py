@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastgaum.engine.towers import with_entries
-from fastgaum.nets.bags import BagSizes, SharedBagLinear
+from fastgaum.nets.bags import BagSizes, IdDropout, SharedBagLinear
 from fastgaum.nets.tensors import Bags, BagVectors, gather_bags, join_bags
 from fastgaum.nets.towers import TwoTower, vector_table
 
@@ -64,6 +64,14 @@ def test_gradients_in_float64() -> None:
     assert torch.autograd.gradcheck(outputs, inputs)
     whole = torch.cat([tower(candidates, states, offsets), (history(tokens)).reshape(-1)])
     torch.testing.assert_close(outputs(*inputs), whole)
+
+
+def test_id_dropout_leaves_vectors() -> None:
+    """An item that is dropped has the row of unknown ones and its own vector: as a new item has."""
+    bags = bags_of([0, 1, -1])
+    dropped = IdDropout(torch.zeros(5, dtype=torch.int32), rate=1.0)(bags)
+    assert dropped.ids.tolist() == [0, 0, 0]
+    assert dropped.vectors is bags.vectors
 
 
 def test_scores_scale_with_a_tower() -> None:

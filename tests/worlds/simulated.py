@@ -200,6 +200,7 @@ def _with_fields(log: SessionLog, world: LearnedWorld, source: SessionLog) -> Se
         categories=categories,
         views=views,
         ordered=source.ordered,
+        grid=source.grid,
         item_fields={name: values[rows] for name, values in source.item_fields.items()},
         item_vectors={name: values[rows] for name, values in source.item_vectors.items()},
     )

@@ -179,6 +179,15 @@ def test_fields_views_and_order(changes: dict[str, Any], ordered: bool) -> None:
         LearnedWorld(model)
 
 
+@pytest.mark.parametrize("changes", [{"relations": False}, {**IDENTITY, "history": "pw"}], ids=str)
+def test_places_in_a_grid(changes: dict[str, Any]) -> None:
+    """Slates of four and five in rows of two."""
+    log = random_log(4, n_sessions=60, no_click=0.3)
+    log = dataclasses.replace(log, ordered=True, grid=2)
+    model = fitted(log, examination=False, **changes)
+    check_same_as_encoder(model, LearnedWorld(model), log)
+
+
 def test_candidate_fields_are_the_item_s_mean_and_most_frequent_value() -> None:
     log = log_with_fields()
     model = fitted(log)
