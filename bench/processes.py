@@ -1,9 +1,9 @@
 """What a second process brings: one process and K of them, one thread each, on the same batches.
 
-    python bench/processes.py > docs/tables/processes.json
+    python bench/processes.py --json docs/tables/processes.json
 
-One JSON object: events per second of both sides by preset and by sessions of a process's batch, the
-best of three turns."""
+Events per second of both sides by preset and by sessions of a process's batch, the best of three
+turns; some six minutes on two cores with nothing else to do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ from pathlib import Path
 from typing import Any
 
 BATCHES = (256, 2048, 8192)
-WARM_UP, STEPS = 10, 60
+WARM_UP, STEPS, MEASURED = 4, 60, 400_000
+"""steps before the clock runs, steps that are measured at most, and events that they have: large
+batches have fewer steps"""
+SESSION = 5
+"""events of a session of the log"""
 SETTINGS: dict[str, dict[str, Any]] = {
     "paper-lstm": {},
     "paper-lstm, item_dim = 8": {"item_dim": 8},
@@ -28,12 +32,16 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Both sides in turns, three times; the best of each."""
+    from fastgaum.machine import machine_facts
+
     presets: dict[str, Any] = {}
     for preset in SETTINGS:
         sides: dict[int, list[dict[str, float]]] = {1: [], arguments.processes: []}
-        for _ in range(3):
+        for turn in range(3):
             for n, found in sides.items():
                 found.append(_launch(n, preset, arguments))
+                told = ", ".join(f"{size}: {rate:,.0f}" for size, rate in found[-1].items())
+                print(f"{preset}, turn {turn + 1}, {n} processes: {told}", flush=True)
         best = {
             n: {b: max(run[b] for run in found) for b in found[0]} for n, found in sides.items()
         }
@@ -42,7 +50,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             b: {"alone": alone[b], "together": together[b], "speed_up": together[b] / alone[b]}
             for b in alone
         }
-    return {"processes": arguments.processes, "items": arguments.items, "presets": presets}
+    return {
+        "processes": arguments.processes,
+        "items": arguments.items,
+        "presets": presets,
+        "machine": machine_facts(0),
+    }
 
 
 def _launch(n: int, preset: str, arguments: argparse.Namespace) -> dict[str, float]:
@@ -79,7 +92,7 @@ def rounds(preset: str, events: int, items: int) -> dict[str, float]:
     from fastgaum.processes import launched
 
     torch.set_num_threads(1)
-    log = synthesise(events // 5, preset="scale", n_items=items, seed=0)[0]
+    log = synthesise(events // SESSION, preset="scale", n_items=items, seed=0)[0]
     config = Config.from_preset("paper-lstm", players="adversarial", **SETTINGS[preset])
     space = FeatureSpace.fit(log, "identity", set_context=False)
     sessions = space.encoder(log).for_training(log.sessions_in("train"))
@@ -99,10 +112,12 @@ def rounds(preset: str, events: int, items: int) -> dict[str, float]:
             if processes.size > 1:
                 game.share(processes)
             order, step, n_events, started = np.random.default_rng(0), 0, 0, 0.0
-            while step < WARM_UP + STEPS:
+            steps = min(STEPS, max(8, MEASURED // (size * SESSION)))
+            while step < WARM_UP + steps:
                 epoch = batches(sessions, whole, order, share=processes.share)
                 # an epoch's last batch is a shorter one
-                for batch in islice(epoch, sessions.n_sessions // whole):
+                left = WARM_UP + steps - step
+                for batch in islice(epoch, min(left, sessions.n_sessions // whole)):
                     if step == WARM_UP:
                         processes.agree()
                         started, n_events = time.perf_counter(), 0
@@ -121,10 +136,16 @@ if __name__ == "__main__":
     parser.add_argument("--events", type=int, default=400_000)
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--json", type=Path)
     parser.add_argument("--preset", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.preset is None:
-        print(json.dumps(measure(asked), indent=1))
+        found = measure(asked)
+        if asked.json is not None:
+            from fastgaum.files import atomic
+
+            with atomic(asked.json) as beside:
+                beside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     else:
         one = rounds(asked.preset, asked.events, asked.items)
         if os.environ.get("RANK", "0") == "0":

@@ -14,7 +14,7 @@ docs/guide/off-policy.md from docs/tables/ope.json, which `bench/ope.py` writes.
 docs/guide/transfer.md takes its tables from docs/tables/transfer*.json, objects of `fastgaum
 transfer … --json`, and docs/tables/away.json, which `bench/away.py` writes; README.md has a figure
 and a sentence from the first of them. docs/concepts/cost.md takes its table from
-docs/tables/processes.json, which `python bench/processes.py` prints, docs/performance.md its races
+docs/tables/processes.json, which `python bench/processes.py` writes, docs/performance.md its races
 from docs/tables/bench.json, which `make bench` writes. Tables are never written by hand:
 tests/test_tables.py fails when a page is not what this would write."""
 
