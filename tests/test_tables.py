@@ -60,6 +60,7 @@ from fastgaum.bench.readme import (
     verdicts,
     with_races,
 )
+from fastgaum.bench.wikispeedia_games import LIMIT
 from fastgaum.policies import registry as policies
 from fastgaum.reports.grid import parse_resplits
 from fastgaum.reports.plots import DARK
@@ -298,6 +299,11 @@ def test_the_page_of_players_on_their_own_is_what_its_object_gives() -> None:
     assert insert(text, loop_page(), "loop") == text, "run python bench/readme.py"
     assert f"python bench/wikispeedia_loop.py play runs/wikispeedia --json {LOOP[1]}\n" in text
     assert (ROOT / LOOP_FIGURE).is_file() == (ROOT / LOOP[1]).is_file()
+    if (ROOT / LOOP[1]).is_file():
+        result = read(LOOP[1])
+        assert list(result["bars"]) == list(result["players"])
+        # every second of the log's 12,825 validation games
+        assert (result["games"], result["limit"]) == (6_413, LIMIT)
 
 
 def test_the_page_of_off_policy_values_is_what_its_object_gives() -> None:

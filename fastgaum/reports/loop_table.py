@@ -44,6 +44,8 @@ def players_block(result: Json) -> Block:
             num(humans["median"][0]),
             *(num(one["median"][1]) for one in players.values()),
         ),
+        _up_to_row(int(humans["median"][0]), players),
+        _mean_row("clicks of games of at most 10, mean", "clicks, distribution", players, first=10),
         _distance_row("clicks to the target, distribution", "clicks, distribution", players),
         _row("arrive within 10 clicks, %", "soon", players, 100),
         (
@@ -96,15 +98,32 @@ def _distance_row(title: str, key: str, players: dict[str, Json]) -> tuple[str, 
     return (f"{title}: distance", "0", *cells)
 
 
-def _mean_row(title: str, key: str, players: dict[str, Json]) -> tuple[str, ...]:
+def _mean_row(
+    title: str, key: str, players: dict[str, Json], first: int | None = None
+) -> tuple[str, ...]:
+    """The mean of the groups' numbers, their labels; of the `first` so many groups alone."""
+
     def mean(one: Json, side: str) -> str:
-        shares = one[key][side]
-        if None in shares:
+        shares = one[key][side][:first]
+        if None in shares or not sum(shares):
             return num(None)
-        return num(sum(a * b for a, b in zip(map(int, one[key]["labels"]), shares, strict=True)), 2)
+        numbers = map(int, one[key]["labels"][:first])
+        return num(sum(a * b for a, b in zip(numbers, shares, strict=True)) / sum(shares), 2)
 
     humans = next(iter(players.values()))
     return (title, mean(humans, "logged"), *(mean(one, "simulated") for one in players.values()))
+
+
+def _up_to_row(clicks: int, players: dict[str, Json]) -> tuple[str, ...]:
+    """The share of games that arrived with at most so many clicks, of those that arrived."""
+
+    def share(one: Json, side: str) -> str:
+        shares = one["clicks, distribution"][side][:clicks]
+        return num(None if None in shares else 100 * sum(shares), 1)
+
+    humans = next(iter(players.values()))
+    cells = (share(one, "simulated") for one in players.values())
+    return (f"at most {clicks} clicks, % of arrived games", share(humans, "logged"), *cells)
 
 
 def _p(value: float | None) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,7 +18,7 @@ from fastgaum.bench.wikispeedia_games import LIMIT, Games, Site
 from fastgaum.errors import ConfigError
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel
-from fastgaum.reports.loop_table import draw_loop, loop_to_markdown
+from fastgaum.reports.loop_table import draw_loop, loop_to_markdown, players_block
 from fastgaum.reports.table import finite
 from fastgaum.worlds.world import NO_ITEM
 from tests.logs.test_context import navigation
@@ -201,6 +202,25 @@ def test_the_page_has_all_tables(site: Site, models: dict[str, UserModel], tmp_p
     drawn = (tmp_path / "loop.svg").read_text(encoding="utf-8")
     assert all(name in drawn for name in ("humans", *result["players"]))
     assert "prefers-color-scheme: dark" in drawn
+
+
+def test_the_table_s_figures_of_short_games(small: Site) -> None:
+    """Of arrived games: 1, 2 and 4 clicks against 2, 11 and none."""
+    humans = games_of(small, [2], [1, 2], [1, 0, 1, 2])
+    simulated = games_of(small, [1, 2], [*[1, 0] * 5, 2], [1, 0] * (LIMIT // 2))
+    found = finite(compare(small, humans, simulated))
+    rows = {row[0]: row[1:] for row in players_block(page_of(found)).rows}
+    assert rows["at most 2 clicks, % of arrived games"] == ("66.7", "50.0")
+    assert rows["clicks of games of at most 10, mean"] == ("2.33", "2.00")
+    nobody = finite(compare(small, humans, games_of(small, *[[1, 0] * (LIMIT // 2)] * 3)))
+    rows = {row[0]: row[1:] for row in players_block(page_of(nobody)).rows}
+    assert rows["at most 2 clicks, % of arrived games"] == ("66.7", "-")
+    assert rows["clicks of games of at most 10, mean"] == ("2.33", "-")
+
+
+def page_of(figures: dict[str, Any]) -> dict[str, Any]:
+    """An object with one kind of players."""
+    return {"games": 3, "limit": LIMIT, "humans_arrived": 1.0, "players": {"they": figures}}
 
 
 def test_policies_of_fewer_links_are_judged(site: Site, models: dict[str, UserModel]) -> None:
